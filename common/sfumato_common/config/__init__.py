@@ -1,0 +1,1 @@
+"""Strict, typed configuration: the study plan, the site policy and the YAML loader."""

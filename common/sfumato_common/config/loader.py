@@ -1,0 +1,98 @@
+"""Strict YAML loading: unknown keys are errors that name the nearest right key (pydantic v2 models underneath)."""
+
+from __future__ import annotations
+
+import difflib
+import typing
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from sfumato_common.errors import ConfigError
+
+
+class Strict(BaseModel):
+    """Base of all configuration: frozen, unknown keys refused, no silent conversion of strings to numbers."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+Model = TypeVar("Model", bound=Strict)
+
+
+class _NoDuplicates(yaml.SafeLoader):
+    """YAML loader that refuses a key given twice (plain YAML silently keeps the last)."""
+
+
+def _mapping(loader: _NoDuplicates, node: yaml.MappingNode) -> dict[Any, Any]:
+    seen: dict[Any, Any] = {}
+    for key_node, value_node in node.value:
+        key = loader.construct_object(key_node)  # type: ignore[no-untyped-call]
+        if key in seen:
+            raise ConfigError(f"line {key_node.start_mark.line + 1}: key '{key}' is given twice; keep one")
+        seen[key] = loader.construct_object(value_node, deep=True)  # type: ignore[no-untyped-call]
+    return seen
+
+
+_NoDuplicates.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+
+
+def load_yaml(path: Path, model: type[Model]) -> Model:
+    """Read `path` into `model`. Raises ConfigError with file, key and remedy; never a traceback."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path.name}: cannot be read ({type(error).__name__}); check the path") from None
+    try:
+        value = yaml.load(text, Loader=_NoDuplicates)  # noqa: S506 - a SafeLoader subclass
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" line {mark.line + 1}" if mark else ""
+        raise ConfigError(f"{path.name}:{where} is not valid YAML; check indentation and quotes") from None
+    except ConfigError as error:
+        raise ConfigError(f"{path.name}: {error}") from None
+    return parse(value, model, path.name)
+
+
+def parse(value: Any, model: type[Model], name: str) -> Model:
+    """Validate plain data against `model`; `name` is what error lines call the source."""
+    if not isinstance(value, dict):
+        raise ConfigError(f"{name}: expected a mapping of keys to values at the top level")
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        raise ConfigError(f"{name}: " + "; ".join(_explain(item, model) for item in error.errors()[:4])) from None
+
+
+def _explain(item: Any, model: type[BaseModel]) -> str:
+    location = [part for part in item["loc"] if not (isinstance(part, str) and part.startswith("function-"))]
+    where = ".".join(str(part) for part in location)
+    if item["type"] == "extra_forbidden":
+        unknown = str(location[-1])
+        near = difflib.get_close_matches(unknown, sorted(_all_keys(model)), n=1, cutoff=0.5)
+        return f"unknown key '{where}'" + (f"; did you mean '{near[0]}'?" if near else "; remove it")
+    if item["type"] == "missing":
+        return f"missing key '{where}'; add it"
+    return f"'{where}': {item['msg']}"
+
+
+def _all_keys(model: type[BaseModel], seen: set[type] | None = None) -> set[str]:
+    """All key names that occur anywhere in the model: an unknown key is often a right one in the wrong place."""
+    seen = seen if seen is not None else set()
+    if model in seen:
+        return set()
+    seen.add(model)
+    keys: set[str] = set()
+    for name, field in model.model_fields.items():
+        keys.add(name)
+        for inner in _models_in(field.annotation):
+            keys |= _all_keys(inner, seen)
+    return keys
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in typing.get_args(annotation) for model in _models_in(part)]

@@ -1,0 +1,175 @@
+"""The study plan: what the coordinator proposes and every site checks, pins by hash and carries out exactly.
+
+Every number in it is public. Nothing in it may be derived from a site's data: cohort sizes are nominal (agreed on
+paper), sampling rates and denominators come from here and never from a data set's length.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from sfumato_common.config.loader import Strict
+from sfumato_common.files import canonical_json
+from sfumato_common.types import PlanHash
+
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1, le=10_000_000)]
+
+
+class ImageForm(Strict):
+    """Size of the study's images: `size` pixels square, 1 or 3 channels."""
+
+    size: Annotated[int, Field(ge=16, le=256, multiple_of=4)]
+    channels: Literal[1, 3] = 1
+
+
+class SiteTerms(Strict):
+    """What the consortium agreed about one site: its nominal (public, not counted) number of training patients."""
+
+    nominal_patients: Annotated[int, Field(ge=10, le=10_000_000)]
+
+
+class PrivacyTerms(Strict):
+    """The largest (epsilon, delta) the whole study may cost a patient; the unit is the patient, always."""
+
+    epsilon: Positive
+    delta: Annotated[float, Field(gt=0, lt=0.01)]
+    unit: Literal["patient"] = "patient"
+    adjacency: Literal["add-remove"] = "add-remove"
+
+
+class SpectralStage(Strict):
+    """One-shot class-conditional release of the first `bandwidth` x `bandwidth` DCT coefficients' moments."""
+
+    kind: Literal["spectral"]
+    bandwidth: Annotated[int, Field(ge=4, le=32)]
+    clip_radius: Positive
+    noise_multiplier: Positive
+
+    @property
+    def rounds(self) -> int:
+        """A one-shot release is one exchange."""
+        return 1
+
+
+class DpSgdStage(Strict):
+    """What every DP-SGD stage states: Poisson rate over patients, clipping norm, noise multiplier, steps, rounds."""
+
+    rounds: Annotated[int, Field(ge=1, le=1000)]
+    local_steps: Annotated[int, Field(ge=1, le=10_000)]
+    sampling_rate: Annotated[float, Field(gt=0, le=0.5)]
+    clipping_norm: Positive
+    noise_multiplier: Positive
+    learning_rate: Positive
+
+
+class GanStage(DpSgdStage):
+    """Conditional generator and GroupNorm discriminator; only the discriminator sees real images (DP-SGD)."""
+
+    kind: Literal["gan"]
+    width: Annotated[int, Field(ge=8, le=256, multiple_of=8)] = 24
+    generator_steps: Annotated[int, Field(ge=1, le=100_000)] = 30
+    fakes: Annotated[int, Field(ge=4, le=4096)] = 48
+
+
+class FlowStage(DpSgdStage):
+    """Small GLOW under DP-SGD; levels of squeeze, steps of (actnorm, 1x1 convolution, affine coupling)."""
+
+    kind: Literal["flow"]
+    levels: Annotated[int, Field(ge=1, le=4)] = 2
+    steps_per_level: Annotated[int, Field(ge=1, le=16)] = 3
+    hidden: Annotated[int, Field(ge=8, le=256)] = 32
+
+
+Stage = Annotated[SpectralStage | GanStage | FlowStage, Field(discriminator="kind")]
+ModelKind = Literal["spectral", "gan", "flow"]
+
+
+class ReleaseItem(Strict):
+    """One part of the release request: `images` synthetic images a site, drawn from `model` by `method`."""
+
+    method: Literal["dp-sampling"] = "dp-sampling"
+    model: ModelKind
+    images: Annotated[int, Field(ge=1, le=100_000)]
+
+
+class UtilityTerms(Strict):
+    """TSTR figure: each site's held-out patients' classifier scores as a noisy histogram of `bins` per class."""
+
+    bins: Annotated[int, Field(ge=4, le=64)] = 10
+    noise_multiplier: Positive
+
+
+class FederationTerms(Strict):
+    """When a round counts: at least `quorum` sites within `round_deadline_s` seconds."""
+
+    quorum: Annotated[int, Field(ge=1)]
+    round_deadline_s: Annotated[int, Field(ge=10, le=86_400)] = 300
+    join_deadline_s: Annotated[int, Field(ge=5, le=86_400)] = 120
+
+
+class Plan(Strict):
+    """A whole study. `digest` is its identity: sha256 over the canonical JSON of the resolved values."""
+
+    study: Name
+    image: ImageForm
+    labels: Annotated[list[Name], Field(min_length=2, max_length=64)]
+    sites: Annotated[dict[Name, SiteTerms], Field(min_length=1, max_length=256)]
+    privacy: PrivacyTerms
+    stages: Annotated[list[Stage], Field(min_length=1, max_length=8)]
+    release: Annotated[list[ReleaseItem], Field(min_length=1, max_length=8)]
+    utility: UtilityTerms | None = None
+    federation: FederationTerms
+
+    @field_validator("labels")
+    @classmethod
+    def _distinct(cls, labels: list[str]) -> list[str]:
+        if len(set(labels)) != len(labels):
+            raise ValueError("labels must differ from each other")
+        return labels
+
+    @model_validator(mode="after")
+    def _coherent(self) -> Plan:
+        kinds = [stage.kind for stage in self.stages]
+        if len(set(kinds)) != len(kinds):
+            raise ValueError("each stage kind may occur once")
+        if kinds[0] != "spectral":
+            raise ValueError("the first stage must be 'spectral': the others start from it")
+        if missing := [item.model for item in self.release if item.model not in kinds]:
+            raise ValueError(f"release asks for model '{missing[0]}', which no stage trains")
+        if len({item.model for item in self.release}) != len(self.release):
+            raise ValueError("each model may be released once; add the counts")
+        if self.federation.quorum > len(self.sites):
+            raise ValueError("federation.quorum is larger than the number of sites")
+        for stage in self.stages:
+            self._check_sizes(stage)
+        return self
+
+    def _check_sizes(self, stage: SpectralStage | GanStage | FlowStage) -> None:
+        if isinstance(stage, SpectralStage) and stage.bandwidth > self.image.size:
+            raise ValueError("spectral bandwidth is larger than the image")
+        if isinstance(stage, FlowStage) and self.image.size % (2**stage.levels):
+            raise ValueError(f"image.size must be divisible by 2^levels = {2**stage.levels} for the flow")
+
+    @property
+    def digest(self) -> PlanHash:
+        """The plan's identity: lower-case hexadecimal sha256."""
+        return PlanHash(hashlib.sha256(canonical_json(self.model_dump(mode="json"))).hexdigest())
+
+    def stage(self, kind: str) -> SpectralStage | GanStage | FlowStage:
+        """The stage of that kind. Raises KeyError when the plan has none."""
+        for stage in self.stages:
+            if stage.kind == kind:
+                return stage
+        raise KeyError(kind)
+
+    @property
+    def spectral(self) -> SpectralStage:
+        """The first stage, which every plan has."""
+        stage = self.stages[0]
+        assert isinstance(stage, SpectralStage)
+        return stage

@@ -1,0 +1,45 @@
+"""A site's own policy: what this hospital allows, whatever a plan says. The coordinator never sees or edits it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from sfumato_common.config.loader import Strict
+from sfumato_common.config.plan import Count, ModelKind, Name, Positive
+
+
+class Budget(Strict):
+    """The most a patient of this site may ever be charged, over all studies together."""
+
+    epsilon: Positive
+    delta: Annotated[float, Field(gt=0, lt=0.01)]
+
+
+class GateRules(Strict):
+    """When the first gate refuses a set of candidates (see audit/verdict.py for what is compared)."""
+
+    relative_distance_floor: Annotated[float, Field(gt=0, le=1)] = 0.5
+    copy_share_limit: Annotated[float, Field(ge=0, le=1)] = 0.02
+    declare_verdict: bool = False
+
+
+class ReleaseRules(Strict):
+    """What may be released: method names, the largest number of images in a study, and the gate."""
+
+    allowed_methods: list[Literal["dp-sampling"]]
+    largest_set: Count
+    gate: GateRules = GateRules()
+
+
+class Policy(Strict):
+    """Everything a site insists on. A plan that asks for more is refused before any data is touched."""
+
+    site: Name
+    budget: Budget
+    allowed_stages: list[ModelKind]
+    minimum_patients: Annotated[int, Field(ge=2)]
+    release: ReleaseRules
+    utility_figure: Literal["withheld", "noised"] = "withheld"
+    noise: Literal["secure", "test"] = "secure"

@@ -1,0 +1,1 @@
+"""Spends, accounting, mechanisms and noise: what is charged and what is drawn."""

@@ -1,0 +1,50 @@
+"""Frozen records and names that every floor shares.
+
+Tensor convention: images are [N, C, H, W], float32 in [-1, 1]; labels are [N], int64; class counts are called K.
+On disk and in packages images are uint8 (or uint16), [N, H, W] grey or [N, H, W, 3] colour.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NewType
+
+import numpy as np
+import numpy.typing as npt
+
+SiteName = NewType("SiteName", str)
+PlanHash = NewType("PlanHash", str)
+
+FloatArray = npt.NDArray[np.floating[Any]]
+ByteImages = npt.NDArray[np.uint8]
+AnyArray = npt.NDArray[Any]
+Arrays = Mapping[str, AnyArray]
+
+
+@dataclass(frozen=True)
+class ArraySpec:
+    """Name-free description of one array that may cross the door: dtype (numpy name) and exact shape."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+    def matches(self, array: AnyArray) -> bool:
+        """True when dtype and shape are exactly as declared."""
+        return str(array.dtype) == self.dtype and tuple(array.shape) == self.shape
+
+
+Schema = Mapping[str, ArraySpec]
+
+
+def to_unit_range(images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """Integer images [N, H, W] or [N, H, W, 3] (uint8 or uint16) -> float32 [N, C, H, W] in [-1, 1]."""
+    top = float(np.iinfo(images.dtype).max)
+    floats = images.astype(np.float32) * np.float32(2.0 / top) - np.float32(1.0)
+    return floats[:, None] if floats.ndim == 3 else np.ascontiguousarray(floats.transpose(0, 3, 1, 2))
+
+
+def to_bytes(images: npt.NDArray[np.floating[Any]]) -> ByteImages:
+    """Float images [N, C, H, W] in [-1, 1] -> uint8 [N, H, W] (C = 1) or [N, H, W, 3], rounded and clamped."""
+    scaled = np.clip(np.rint((images + 1.0) * 127.5), 0, 255).astype(np.uint8)
+    return scaled[:, 0] if scaled.shape[1] == 1 else np.ascontiguousarray(scaled.transpose(0, 2, 3, 1))
