@@ -1,0 +1,1 @@
+"""The site: reads, trains, anonymises, audits and releases inside the hospital."""

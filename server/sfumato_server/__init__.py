@@ -1,0 +1,1 @@
+"""The coordinator: enrolment, rounds, intake, pooling and publishing."""

@@ -1,0 +1,1 @@
+"""Anonymisation methods, one a file, in one table."""

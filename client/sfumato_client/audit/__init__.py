@@ -1,0 +1,1 @@
+"""The gate: attacks and the verdict table; knows nothing of release."""

@@ -1,0 +1,1 @@
+"""The site store: memory-mapped pixels, indexed by patient, with patient-disjoint splits."""

@@ -1,0 +1,1 @@
+"""Readers: DICOM, PNG folders and npz sets into site images."""

@@ -1,0 +1,1 @@
+"""The append-only, hash-chained privacy ledger; the only writer of spends."""

@@ -1,0 +1,1 @@
+"""From approved candidates to a signed package."""

@@ -1,0 +1,1 @@
+"""Stage trainers, one a file; each turns a cohort into one differentially private message."""

@@ -29,10 +29,10 @@ class _NoDuplicates(yaml.SafeLoader):
 def _mapping(loader: _NoDuplicates, node: yaml.MappingNode) -> dict[Any, Any]:
     seen: dict[Any, Any] = {}
     for key_node, value_node in node.value:
-        key = loader.construct_object(key_node)  # type: ignore[no-untyped-call]
+        key = loader.construct_object(key_node)
         if key in seen:
             raise ConfigError(f"line {key_node.start_mark.line + 1}: key '{key}' is given twice; keep one")
-        seen[key] = loader.construct_object(value_node, deep=True)  # type: ignore[no-untyped-call]
+        seen[key] = loader.construct_object(value_node, deep=True)
     return seen
 
 
@@ -67,7 +67,9 @@ def parse(value: Any, model: type[Model], name: str) -> Model:
 
 
 def _explain(item: Any, model: type[BaseModel]) -> str:
-    location = [part for part in item["loc"] if not (isinstance(part, str) and part.startswith("function-"))]
+    # pydantic adds the chosen union member's tag ("gan") after a list index: the user never wrote it
+    loc = item["loc"]
+    location = [part for at, part in enumerate(loc) if not (at and isinstance(loc[at - 1], int) and at < len(loc) - 1)]
     where = ".".join(str(part) for part in location)
     if item["type"] == "extra_forbidden":
         unknown = str(location[-1])

@@ -1,0 +1,1 @@
+"""Fidelity and utility: pure functions of arrays."""

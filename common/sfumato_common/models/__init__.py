@@ -1,0 +1,1 @@
+"""Models, one idea a file."""

@@ -1,0 +1,1 @@
+"""The signed release package: bytes in, bytes out."""

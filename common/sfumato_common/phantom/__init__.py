@@ -1,0 +1,1 @@
+"""The embedded cohort: procedural radiographs with known identity and pathology."""

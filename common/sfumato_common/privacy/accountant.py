@@ -78,6 +78,8 @@ def forecast(plan: Plan, delta: float, spent: Iterable[Event] = (), spent_holdou
         events += per_round
         steps = sum(event.steps if isinstance(event, SampledGaussian) else 1 for event in per_round)
         rate = getattr(stage, "sampling_rate", 1.0)
-        lines.append(StageForecast(stage.kind, stage.rounds, steps, stage.noise_multiplier, rate, epsilon(events, delta)))
+        lines.append(
+            StageForecast(stage.kind, stage.rounds, steps, stage.noise_multiplier, rate, epsilon(events, delta))
+        )
     holdout = epsilon([*spent_holdout, *study_events(plan, "holdout")], delta)
     return Forecast(delta, tuple(lines), lines[-1].epsilon_after, holdout)

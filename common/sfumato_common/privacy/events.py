@@ -58,7 +58,7 @@ def event_from_json(value: dict[str, Any]) -> Event:
     try:
         return kind(**fields)
     except TypeError:
-        raise LedgerError("a ledger event has fields this version does not know; use the version that wrote it") from None
+        raise LedgerError("a ledger event has unknown fields; use the version that wrote it") from None
 
 
 def round_event(stage: SpectralStage | DpSgdStage) -> Event:

@@ -1,0 +1,1 @@
+"""Who belongs to the federation: CA, signed site certificates, node registration."""

@@ -1,0 +1,1 @@
+"""The gRPC door for signed release packages."""

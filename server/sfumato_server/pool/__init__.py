@@ -1,0 +1,1 @@
+"""Admitted packages only, put together."""

@@ -1,0 +1,1 @@
+"""Writers of the published data set, its manifest and its report."""

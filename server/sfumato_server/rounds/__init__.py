@@ -1,0 +1,1 @@
+"""The round loop and one aggregation strategy a file."""

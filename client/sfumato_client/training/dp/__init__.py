@@ -1,0 +1,1 @@
+"""The DP-SGD step and its engines."""
