@@ -1,1 +1,1 @@
-"""Identities, certificates and signatures."""
+"""Identities, certificates and signatures of sites and coordinator."""

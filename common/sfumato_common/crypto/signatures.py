@@ -1,0 +1,73 @@
+"""Ed25519 signatures (RFC 8032) with a domain prefix, so that a signature made for one purpose never serves another."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Literal
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from sfumato_common.errors import ConfigError, VerificationError
+
+Domain = Literal["enrolment", "package", "published"]
+
+
+def framed(domain: Domain, message: bytes) -> bytes:
+    """What is really signed: the purpose, a zero byte (which no domain holds), the message."""
+    return b"sfumato/v1/" + domain.encode("ascii") + b"\x00" + message
+
+
+def sign(key: Ed25519PrivateKey, domain: Domain, message: bytes) -> bytes:
+    """The 64-byte signature of `message` for `domain`; deterministic."""
+    return key.sign(framed(domain, message))
+
+
+def verify(public_key: bytes, domain: Domain, message: bytes, signature: bytes) -> None:
+    """Check `signature` against a PEM public key. Raises VerificationError when it does not hold."""
+    try:
+        load_public_key(public_key).verify(signature, framed(domain, message))
+    except InvalidSignature:
+        raise VerificationError(f"the {domain} signature does not hold; do not trust these bytes") from None
+
+
+def load_public_key(pem: bytes) -> Ed25519PublicKey:
+    """The Ed25519 public key in `pem`. Raises VerificationError for anything else."""
+    try:
+        key = serialization.load_pem_public_key(pem)
+    except Exception:
+        # cryptography raises ValueError, UnsupportedAlgorithm or TypeError here, according to how the bytes are broken
+        raise VerificationError("not a public key in PEM form; ask the sender again") from None
+    if not isinstance(key, Ed25519PublicKey):
+        raise VerificationError("the public key is not an Ed25519 key; ask the sender again")
+    return key
+
+
+def load_private_key(pem: bytes) -> Ed25519PrivateKey:
+    """The unencrypted Ed25519 private key in `pem`. Raises ConfigError for anything else."""
+    try:
+        key = serialization.load_pem_private_key(pem, password=None)
+    except Exception:
+        raise ConfigError("the signing key file is damaged; restore it from the backup") from None
+    if not isinstance(key, Ed25519PrivateKey):
+        raise ConfigError("the signing key is not an Ed25519 key; restore it from the backup")
+    return key
+
+
+def private_pem(key: Ed25519PrivateKey) -> bytes:
+    """Unencrypted PKCS #8 PEM."""
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
+def public_pem(key: Ed25519PublicKey) -> bytes:
+    """SubjectPublicKeyInfo PEM."""
+    return key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+
+
+def fingerprint(public_key: bytes) -> str:
+    """Lower-case hexadecimal sha256 of the 32 raw key bytes: what two people compare over the telephone."""
+    raw = load_public_key(public_key).public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
+    return hashlib.sha256(raw).hexdigest()

@@ -1,0 +1,63 @@
+"""What a package's manifest says, as strict records; its canonical JSON is what the site signs."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError
+
+from sfumato_common.config.loader import Strict
+from sfumato_common.config.plan import Name
+from sfumato_common.errors import VerificationError
+from sfumato_common.files import canonical_json
+
+FORMAT = "sfumato-package/1"
+Guarantee = Literal["formal", "syntactic", "heuristic"]
+Hash = Annotated[str, Field(pattern=r"\A[0-9a-f]{64}\z")]
+ImageName = Annotated[str, Field(pattern=r"\A[0-9a-f]{16,64}\z")]
+
+
+class ManifestImage(Strict):
+    """One image: its file, its pixels, and what it is said to be."""
+
+    name: ImageName
+    sha256: Hash
+    pixel_sha256: Hash
+    label: Name
+    model: Name
+    method: Name
+    guarantee: Guarantee
+
+
+class Manifest(Strict):
+    """The whole statement of a site about one release; `created` is a date, never a time."""
+
+    format: Literal["sfumato-package/1"]
+    site: Name
+    study: Name
+    plan_hash: Hash
+    created: Annotated[str, Field(pattern=r"\A\d{4}-\d{2}-\d{2}\z")]
+    size: Annotated[int, Field(ge=1, le=1024)]
+    channels: Literal[1, 3]
+    certificate: dict[str, Any]
+    images: Annotated[list[ManifestImage], Field(min_length=1, max_length=800_000)]
+
+    def encode(self) -> bytes:
+        """The bytes that are hashed and signed."""
+        return canonical_json(self.model_dump(mode="json"))
+
+
+def parse_manifest(data: bytes) -> Manifest:
+    """Strict reading of manifest bytes. Raises VerificationError unless they are the canonical form of a manifest."""
+    try:
+        manifest = Manifest.model_validate(json.loads(data))
+        canonical = manifest.encode()
+    except (ValidationError, ValueError, RecursionError):
+        raise VerificationError("a package's manifest is malformed; ask the sender again") from None
+    if canonical != data:
+        raise VerificationError("a package's manifest is not in canonical form; ask the sender again")
+    names = [image.name for image in manifest.images]
+    if names != sorted(set(names)):
+        raise VerificationError("a package's manifest lists an image twice or out of order")
+    return manifest

@@ -1,0 +1,93 @@
+"""Deterministic PNG (ISO/IEC 15948) without metadata, and a strict reader: IHDR, IDAT, IEND and nothing else.
+
+Text, time and colour chunks could carry a patient's name, bytes after the picture anything at all: both are refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import struct
+import zlib
+from collections.abc import Iterator
+
+import numpy as np
+from PIL import Image
+
+from sfumato_common.errors import VerificationError
+from sfumato_common.types import ByteImages
+
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+LARGEST_SIDE = 1024
+CHANNELS_OF = {0: 1, 2: 3}  # PNG colour type -> channels
+
+
+def encode_png(image: ByteImages) -> bytes:
+    """uint8 [S, S] or [S, S, 3] -> PNG bytes, the same for the same pixels."""
+    grey = image.ndim == 2
+    if image.dtype != np.uint8 or image.shape[0] != image.shape[1] or (not grey and image.shape[2:] != (3,)):
+        raise ValueError("encode_png wants uint8 [S, S] or [S, S, 3]")
+    stream = io.BytesIO()
+    Image.fromarray(image, "L" if grey else "RGB").save(stream, format="PNG", optimize=False, compress_level=6)
+    return stream.getvalue()
+
+
+def decode_png(png: bytes) -> ByteImages:
+    """PNG bytes -> uint8 [S, S] or [S, S, 3]. Raises VerificationError for anything that is not one plain picture."""
+    side, channels, compressed = _open(png)
+    _check_stream(compressed, side * (side * channels + 1))
+    try:
+        with Image.open(io.BytesIO(png), formats=["PNG"]) as picture:
+            pixels = np.asarray(picture, dtype=np.uint8)
+    except Exception:
+        # Pillow reports damage as OSError, SyntaxError, ValueError, struct.error or zlib.error
+        raise VerificationError("an image does not decode; ask the sender again") from None
+    if pixels.shape != ((side, side) if channels == 1 else (side, side, 3)):
+        raise VerificationError("an image decodes to another size than it states; ask the sender again")
+    return pixels
+
+
+def pixel_hash(pixels: ByteImages) -> str:
+    """Lower-case hexadecimal sha256 over the decoded pixels, row by row, channels last, little-endian."""
+    return hashlib.sha256(np.ascontiguousarray(pixels).astype("<u1").tobytes()).hexdigest()
+
+
+def _open(png: bytes) -> tuple[int, int, bytes]:
+    """(side, channels, compressed picture) of a PNG that holds only the three needed chunk types, checksums right."""
+    chunks = list(_chunks(png))
+    kinds = [kind for kind, _ in chunks]
+    if len(kinds) < 3 or kinds != [b"IHDR", *[b"IDAT"] * (len(kinds) - 2), b"IEND"] or chunks[-1][1]:
+        raise VerificationError("an image holds something besides its picture; write it without metadata")
+    header = chunks[0][1]
+    if len(header) != 13:
+        raise VerificationError("an image's header is damaged; ask the sender again")
+    width, height, depth, colour, *rest = struct.unpack(">IIBBBBB", header)
+    if width != height or not 1 <= width <= LARGEST_SIDE or depth != 8 or colour not in CHANNELS_OF or any(rest):
+        raise VerificationError("an image is not a square 8-bit grey or RGB picture")
+    return width, CHANNELS_OF[colour], b"".join(body for _, body in chunks[1:-1])
+
+
+def _chunks(png: bytes) -> Iterator[tuple[bytes, bytes]]:
+    if not png.startswith(SIGNATURE):
+        raise VerificationError("an image is not a PNG; ask the sender again")
+    at = len(SIGNATURE)
+    while at < len(png):
+        if at + 12 > len(png):
+            raise VerificationError("an image is cut short; ask the sender again")
+        length, kind = struct.unpack_from(">I4s", png, at)
+        body, checksum = png[at + 8 : at + 8 + length], png[at + 8 + length : at + 12 + length]
+        if len(checksum) != 4 or zlib.crc32(kind + body) != int.from_bytes(checksum, "big"):
+            raise VerificationError("an image is damaged; ask the sender again")
+        yield kind, body
+        at += 12 + length
+
+
+def _check_stream(compressed: bytes, expected: int) -> None:
+    """The picture unpacks to exactly `expected` bytes and nothing follows it (no bomb, no hidden tail)."""
+    unpacker = zlib.decompressobj()
+    try:
+        raw = unpacker.decompress(compressed, expected + 1)
+    except zlib.error:
+        raise VerificationError("an image does not unpack; ask the sender again") from None
+    if len(raw) != expected or not unpacker.eof or unpacker.unused_data:
+        raise VerificationError("an image unpacks to another size than it states; ask the sender again")
