@@ -1,0 +1,49 @@
+"""Whether this site takes part in a plan: the plan held against the site's own policy and ledger, before any data.
+
+Checked when the steward accepts the plan and again at every message, because policy and ledger may have changed since.
+"""
+
+from __future__ import annotations
+
+from sfumato_client.ledger import Ledger
+from sfumato_common.config.plan import Plan
+from sfumato_common.config.policy import Policy
+from sfumato_common.errors import BudgetExceeded, PolicyRefusal
+from sfumato_common.privacy.accountant import Forecast, forecast
+
+
+def check_policy(plan: Plan, policy: Policy) -> None:
+    """Raise PolicyRefusal naming everything in `plan` that `policy` forbids; budgets are checked by `admit`."""
+    wrong: list[str] = []
+    if policy.site not in plan.sites:
+        wrong.append(f"the plan has no site '{policy.site}'")
+    if forbidden := [stage.kind for stage in plan.stages if stage.kind not in policy.allowed_stages]:
+        wrong.append(f"stage '{forbidden[0]}' is not in allowed_stages")
+    if methods := [item.method for item in plan.release if item.method not in policy.release.allowed_methods]:
+        wrong.append(f"method '{methods[0]}' is not in release.allowed_methods")
+    if sum(item.images for item in plan.release) > policy.release.largest_set:
+        wrong.append(f"the release is larger than release.largest_set = {policy.release.largest_set}")
+    if not policy.release.gate.declare_verdict:
+        wrong.append("the gate's verdict is one data-dependent bit; release.gate.declare_verdict must allow it")
+    if plan.privacy.delta > policy.budget.delta:
+        wrong.append(f"delta {plan.privacy.delta:g} is larger than budget.delta = {policy.budget.delta:g}")
+    if wrong:
+        raise PolicyRefusal(f"plan '{plan.study}' is refused by this site's policy: " + "; ".join(wrong))
+
+
+def admit(plan: Plan, policy: Policy, ledger: Ledger) -> Forecast:
+    """Forecast of `plan` on top of what the ledger holds. Raises PolicyRefusal or BudgetExceeded when it does not fit.
+
+    A plan that is accepted again is not counted twice: its own earlier rounds are left out of what was spent.
+    """
+    check_policy(plan, policy)
+    delta = policy.budget.delta
+    earlier = {cohort: ledger.events(cohort, except_plan=plan.digest) for cohort in ("train", "holdout")}
+    cost = forecast(plan, delta, earlier["train"], earlier["holdout"])
+    worst = max(cost.epsilon_train, cost.epsilon_holdout)
+    if worst > policy.budget.epsilon:
+        raise BudgetExceeded(
+            f"plan '{plan.study}' would bring a patient to epsilon {worst:.2f} at delta {delta:g}; this site's budget "
+            f"is {policy.budget.epsilon:g}: ask for a plan with more noise or fewer steps"
+        )
+    return cost

@@ -1,0 +1,40 @@
+"""Flower's door into the site: one action, records in, records out; everything else is in site.py.
+
+Runs in the process that `flower_task` starts for each message. The home folder comes from the site's own environment,
+never from the message or the run configuration.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+
+from sfumato_client.egress.guard import log_locally, sanitise
+from sfumato_client.home import SiteHome
+from sfumato_client.site import Site
+from sfumato_client.upload import uploader
+from sfumato_common.flower import decode_request, encode
+from sfumato_common.records import PROTOCOL, Reply
+
+app = ClientApp()
+HOME_VARIABLE = "SFUMATO_SITE_HOME"
+
+
+@app.train()
+def answer(message: Message, context: Context) -> Message:
+    """Answer one coordinator message. `context` (run configuration, node state) is the coordinator's and is not read."""
+    del context
+    home = SiteHome(Path(os.environ[HOME_VARIABLE]))
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    try:
+        reply = Site(home, uploader(home)).handle(decode_request(message.content))
+    except Exception as error:
+        # decoding failed: the same rule holds, a code and a local reference leave and nothing else
+        code, reference = sanitise(error)
+        log_locally(home.local, reference, error)
+        reply = Reply(PROTOCOL, "failed", code, reference, {})
+    return Message(encode(reply), reply_to=message)

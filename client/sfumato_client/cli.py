@@ -1,0 +1,155 @@
+"""`sfumato-site`: the hospital's command line, from first key to running node."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from sfumato_common.config.loader import load_yaml
+from sfumato_common.config.plan import Plan
+from sfumato_common.config.policy import Policy
+from sfumato_common.doors import console, forecast_table, run_door
+from sfumato_common.errors import ConfigError, PolicyRefusal
+from sfumato_common.files import write_atomic, write_json
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Sfumato at the hospital.")
+ledger_app = typer.Typer(no_args_is_help=True, help="The site's privacy ledger.")
+app.add_typer(ledger_app, name="ledger")
+Home = Annotated[Path, typer.Option("--home", help="The site's home folder.", envvar="SFUMATO_SITE_HOME")]
+
+
+@app.command()
+def init(home: Home, policy: Annotated[Path, typer.Option(help="The site's policy, YAML.")]) -> None:
+    """Make the site's keys, keep its policy and write the enrolment request for the coordinator."""
+    from sfumato_common.crypto.enrolment import enrolment_request
+    from sfumato_common.crypto.identity import create_identity
+
+    site = load_yaml(policy, Policy).site
+    identity = create_identity(home / "identity", site)
+    write_atomic(home / "identity" / "split.key", secrets.token_hex(32) + "\n", mode=0o600)
+    shutil.copyfile(policy, home / "policy.yaml")
+    request = home / "enrolment-request.json"
+    write_atomic(request, enrolment_request(identity))
+    console.print(f"site '{site}' is ready; give '{request.name}' to the coordinator", markup=False)
+
+
+@app.command()
+def enrolled(
+    home: Home,
+    grant: Annotated[Path, typer.Argument(help="The coordinator's answer to the enrolment request.")],
+    superlink: Annotated[str, typer.Option(help="host:port of the coordinator's SuperLink.")],
+    intake: Annotated[str, typer.Option(help="host:port of the coordinator's intake.")],
+) -> None:
+    """Keep the coordinator's grant: certificates and addresses."""
+    from sfumato_client.home import SUPERLINK_FILE
+    from sfumato_common.crypto.enrolment import store_grant
+    from sfumato_common.crypto.identity import load_identity
+
+    store_grant(load_identity(home / "identity"), _bytes(grant))
+    write_json(home / SUPERLINK_FILE, {"superlink": superlink, "intake": intake})
+    console.print("enrolled", markup=False)
+
+
+@app.command()
+def ingest(
+    home: Home,
+    source: Annotated[Path, typer.Argument(help="Description of the data source, YAML.")],
+    plan: Annotated[Path, typer.Option(help="The study plan: image size, channels and labels come from it.")],
+) -> None:
+    """Read DICOM, PNG or npz into the site's store; broken files are listed in a local report and skipped."""
+    from sfumato_client.dataset import SiteStore
+    from sfumato_client.home import SiteHome
+    from sfumato_client.ingest import load_source, read_source
+
+    site = SiteHome(home)
+    study = load_yaml(plan, Plan)
+    report = SiteStore.create(
+        site.store, read_source(load_source(source), study.image, study.labels), study.image, site.split_key()
+    )
+    report.write(site.local / "ingest-report.json")
+    console.print(
+        f"kept {report.kept} images of {report.patients} patients, skipped {len(report.skipped)} "
+        f"(reasons in '{site.local.name}/ingest-report.json', which stays here)",
+        markup=False,
+    )
+
+
+@app.command()
+def accept(
+    home: Home,
+    plan: Annotated[Path, typer.Argument(help="The study plan that the coordinator proposes, YAML.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Accept without asking.")] = False,
+) -> None:
+    """Hold a plan against policy and ledger, show what it would cost a patient, and pin it."""
+    from sfumato_client.admission import admit
+    from sfumato_client.home import SiteHome
+
+    site = SiteHome(home)
+    study = load_yaml(plan, Plan)
+    policy = site.policy()
+    with site.open_ledger() as ledger:
+        cost = admit(study, policy, ledger)
+    site.open_store().require_patients(policy)
+    console.print(forecast_table(cost, f"Plan '{study.study}' at site '{policy.site}'"))
+    console.print(f"plan hash {study.digest}", markup=False, soft_wrap=True)
+    if not yes and not typer.confirm("Take part in this study?"):
+        raise PolicyRefusal("not accepted; nothing was pinned")
+    site.pin(study)
+    console.print("accepted and pinned", markup=False)
+
+
+@app.command()
+def run(home: Home) -> None:
+    """Join the federation and answer the coordinator until stopped (Ctrl-C)."""
+    from sfumato_client.node import run_node
+
+    run_node(home)
+
+
+@ledger_app.command("show")
+def ledger_show(home: Home) -> None:
+    """Every charge, and what a patient of this site has paid."""
+    from sfumato_client.home import SiteHome
+    from sfumato_common.privacy.events import event_to_json
+
+    with SiteHome(home).open_ledger() as ledger:
+        table = Table(title="Privacy ledger")
+        for heading in ("entry", "study", "purpose", "round", "cohort", "mechanism"):
+            table.add_column(heading)
+        for entry in ledger.entries():
+            event = ", ".join(f"{key} {value}" for key, value in event_to_json(entry.event).items())
+            table.add_row(str(entry.number), entry.study, entry.purpose, str(entry.round), entry.cohort, event)
+        console.print(table)
+        for cohort in ("train", "holdout"):
+            console.print(
+                f"{cohort}: epsilon {ledger.spent(cohort):.3f} of {ledger.budget.epsilon:g} "
+                f"at delta {ledger.budget.delta:g}",
+                markup=False,
+            )
+
+
+@ledger_app.command("verify")
+def ledger_verify(home: Home) -> None:
+    """Recompute the hash chain; fails at the first entry that was changed, removed or moved."""
+    from sfumato_client.home import SiteHome
+
+    with SiteHome(home).open_ledger() as ledger:
+        ledger.verify()
+    console.print("the ledger's chain holds", markup=False)
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        raise ConfigError(f"'{path.name}' cannot be read; check the path") from None
+
+
+def main() -> None:
+    """Entry point of `sfumato-site`."""
+    run_door(app)

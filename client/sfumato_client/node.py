@@ -1,0 +1,61 @@
+"""Running a site: its SuperNode under supervision, one at a time per home, with a clear word when it cannot join."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from types import FrameType
+
+from sfumato_client.egress.supernode import SuperNodeSettings, start_supernode
+from sfumato_client.flower_task import write_task_commands
+from sfumato_client.home import SiteHome
+from sfumato_common.crypto.enrolment import GRANT_FILES
+from sfumato_common.crypto.identity import load_identity
+from sfumato_common.errors import FederationError
+from sfumato_common.supervise import exclusive
+
+_LOG = "supernode.log"
+
+
+def run_node(root: Path) -> None:
+    """Run the site until stopped. Raises BusyError for a second one, FederationError when the SuperNode gives up."""
+    home = SiteHome(root)
+    policy = home.policy()
+    identity = load_identity(home.identity)
+    settings = SuperNodeSettings(
+        superlink=home.addresses()["superlink"],
+        ca_file=home.identity / GRANT_FILES["authority"],
+        node_key_file=identity.node_key_path,
+        commands=home.commands,
+        home=home.root.resolve(),
+        log=home.logs / _LOG,
+    )
+    home.open_store().require_patients(policy)
+    with exclusive(home.root, f"site '{policy.site}'"):
+        write_task_commands(home.commands)
+        signal.signal(signal.SIGTERM, _interrupt)
+        start = home.logs.joinpath(_LOG).stat().st_size if home.logs.joinpath(_LOG).exists() else 0
+        node = start_supernode(settings)
+        try:
+            while node.wait(0.5) is None:
+                pass
+        finally:
+            node.stop()
+        raise FederationError(_why(settings.log.read_bytes()[start:].decode(errors="replace")))
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    del number, frame
+    raise KeyboardInterrupt
+
+
+def _why(log: str) -> str:
+    """One line for the ways in which Flower's SuperNode ends."""
+    lowered = log.lower()
+    if "unauthenticated" in lowered or "401" in lowered or "403" in lowered or "not registered" in lowered:
+        return "the coordinator does not know this site's key; have the enrolment request signed first"
+    if "already" in lowered and "connected" in lowered:
+        return "the coordinator still holds this site's last connection; try again in a minute"
+    if "certificate" in lowered and ("verify" in lowered or "ssl" in lowered):
+        return "the coordinator's certificate is not the one of the enrolment; check the address and enrol again"
+    return f"the SuperNode ended; its log '{_LOG}' in the home folder says why"

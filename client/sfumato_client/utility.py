@@ -1,0 +1,32 @@
+"""The utility figure (TSTR): a classifier trained on synthetic images, scored on this site's held-out patients.
+
+What leaves is a noisy histogram: each held-out patient adds one count to one cell (its label, its mean score), so the L2
+sensitivity under add/remove of a patient is 1 (Gaussian mechanism; Dwork and Roth 2014, appendix A).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from sfumato_client.dataset import Cohort
+from sfumato_common.config.plan import Plan
+from sfumato_common.metrics.utility import score
+from sfumato_common.privacy.mechanisms import noisy_score_histogram
+from sfumato_common.privacy.noise import NoiseSource
+from sfumato_common.types import Arrays
+
+
+def score_histogram(plan: Plan, classifier: Arrays, cohort: Cohort, noise: NoiseSource) -> npt.NDArray[np.float32]:
+    """Noisy counts [K, bins] of held-out patients by label and mean classifier score, float32."""
+    assert plan.utility is not None
+    images, labels, patients = cohort.everything()
+    scores = score(plan, classifier, images)
+    counts = np.bincount(patients, minlength=cohort.patients)
+    mean_score = np.bincount(patients, weights=scores, minlength=cohort.patients) / np.maximum(counts, 1)
+    # a patient with images of several labels counts once, under the largest (any fixed rule would do)
+    label = np.zeros(cohort.patients, dtype=np.int64)
+    np.maximum.at(label, patients, labels)
+    return noisy_score_histogram(
+        mean_score, label, plan.utility.bins, len(plan.labels), plan.utility.noise_multiplier, noise
+    )

@@ -1,0 +1,67 @@
+"""What both command lines share: one clear line for every failure, its exit code, never a traceback at the user."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from sfumato_common.errors import SfumatoError
+from sfumato_common.privacy.accountant import Forecast
+
+console = Console(highlight=False)
+complaints = Console(stderr=True, highlight=False)
+INTERRUPTED = 130
+
+
+def run_door(app: typer.Typer) -> None:
+    """Run a Typer application; SfumatoError becomes one line and its exit code, Ctrl-C becomes 130."""
+    try:
+        code = app(standalone_mode=False)
+    except SfumatoError as error:
+        complaints.print(f"error: {error}", style="bold red", markup=False, soft_wrap=True)
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        complaints.print("stopped")
+        sys.exit(INTERRUPTED)
+    except Exception as error:
+        if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # a usage error of the command line itself
+            complaints.print(f"error: {error.format_message()}", style="bold red", markup=False, soft_wrap=True)
+            sys.exit(int(error.exit_code))
+        sys.exit(_our_mistake(error))
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _our_mistake(error: Exception) -> int:
+    with tempfile.NamedTemporaryFile("w", prefix="sfumato-error-", suffix=".log", delete=False) as stream:
+        stream.write("".join(traceback.format_exception(error)))
+    complaints.print(
+        f"error: internal fault ({type(error).__name__}); details are in '{Path(stream.name)}' on this machine",
+        style="bold red",
+        markup=False,
+        soft_wrap=True,
+    )
+    return 1
+
+
+def forecast_table(forecast: Forecast, title: str) -> Table:
+    """A plan's cost as a table: sigma, sampling rate, steps and the epsilon reached when each stage ends."""
+    table = Table(title=title, caption=f"delta {forecast.delta:g}, unit patient, adjacency add/remove (PLD accountant)")
+    for heading in ("stage", "rounds", "steps", "noise multiplier", "sampling rate", "epsilon after"):
+        table.add_column(heading, justify="left" if heading == "stage" else "right")
+    for line in forecast.stages:
+        table.add_row(
+            line.stage,
+            str(line.rounds),
+            str(line.steps),
+            f"{line.noise_multiplier:g}",
+            f"{line.sampling_rate:g}",
+            f"{line.epsilon_after:.3f}",
+        )
+    table.add_row("held-out patients", "", "", "", "", f"{forecast.epsilon_holdout:.3f}")
+    return table

@@ -1,0 +1,163 @@
+"""Child processes that never outlive their parent: started in their own session, ended by process id, bounded in time.
+
+The only module of the project that imports `subprocess`; egress (site) and rounds, demo (coordinator) call it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from sfumato_common.errors import BusyError
+
+_PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+
+
+def _die_with_parent() -> None:
+    """Ask Linux to send SIGTERM when the parent dies, also by kill -9 (prctl(2), PR_SET_PDEATHSIG)."""
+    if _LIBC is not None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+class Child:
+    """One supervised process with its log file; `stop` ends it and everything that it started."""
+
+    def __init__(self, name: str, command: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
+        self.name = name
+        self.log = log
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("ab") as stream:
+            self._process = subprocess.Popen(  # noqa: PLW1509 - see _die_with_parent
+                list(command),
+                env=dict(environment),
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=_die_with_parent,
+            )
+
+    @property
+    def pid(self) -> int:
+        """Process id, also the id of its process group."""
+        return self._process.pid
+
+    def poll(self) -> int | None:
+        """Exit code, or None while it runs."""
+        return self._process.poll()
+
+    def wait(self, seconds: float) -> int | None:
+        """Exit code, or None when it still runs after `seconds`."""
+        try:
+            return self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def kill(self) -> None:
+        """SIGKILL to the process alone (what a crash looks like); its children notice by themselves."""
+        self._process.kill()
+
+    def stop(self, grace_s: float = 5.0) -> None:
+        """SIGTERM to the whole tree, SIGKILL after `grace_s`; returns when nothing of it runs."""
+        tree = descendants(self.pid)
+        for pid in (self.pid, *tree):
+            _signal(pid, signal.SIGTERM)
+        deadline = time.monotonic() + grace_s
+        while time.monotonic() < deadline and (self.poll() is None or any(map(_alive, tree))):
+            time.sleep(0.05)
+        for pid in (self.pid, *tree, *descendants(self.pid)):
+            _signal(pid, signal.SIGKILL)
+        self._process.wait()
+
+
+def run_to_end(command: Sequence[str], environment: Mapping[str, str], seconds: float) -> tuple[int, str]:
+    """Run a short command; returns (exit code, stdout and stderr together). Killed with BusyError after `seconds`."""
+    try:
+        done = subprocess.run(
+            list(command),
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=seconds,
+            check=False,
+            preexec_fn=_die_with_parent,  # noqa: PLW1509
+        )
+    except subprocess.TimeoutExpired:
+        raise BusyError(f"'{Path(command[0]).name}' did not end within {seconds:.0f} s and was stopped") from None
+    return done.returncode, done.stdout.decode(errors="replace")
+
+
+def descendants(pid: int) -> list[int]:
+    """Process ids of everything below `pid`, by /proc (Linux); empty elsewhere."""
+    parents: dict[int, list[int]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue  # it ended while we looked
+        parents.setdefault(int(fields[1]), []).append(int(stat.parent.name))
+    found: list[int] = []
+    queue = [pid]
+    while queue:
+        children = parents.get(queue.pop(), [])
+        found += children
+        queue += children
+    return found
+
+
+def _signal(pid: int, number: signal.Signals) -> None:
+    try:
+        os.kill(pid, number)
+    except (ProcessLookupError, PermissionError):
+        return  # already gone
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@contextmanager
+def exclusive(folder: Path, what: str) -> Iterator[None]:
+    """Hold `folder` alone (flock on `folder/.lock`). Raises BusyError at once when another process holds it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise BusyError(f"{what} is already running in '{folder.name}'; wait for it or stop it") from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def free_port() -> int:
+    """A TCP port that was free on loopback a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def require_free(host: str, port: int) -> None:
+    """Raise BusyError when something already listens on (or holds) host:port."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            raise BusyError(f"port {port} on {host} is in use; stop what holds it or choose another port") from None

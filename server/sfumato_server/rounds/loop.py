@@ -1,0 +1,150 @@
+"""The round loop of a study: join, stages, release, utility; every exchange with a quorum and a deadline.
+
+It never waits without end and never redoes a finished round: after a restart it goes on from the last checkpoint. A site
+that refuses or is silent is left out of that exchange; below the quorum the study stops and says why.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from sfumato_common.config.plan import Plan
+from sfumato_common.errors import FederationError
+from sfumato_common.models.wire import outbound_schema
+from sfumato_common.records import PROTOCOL, Reply, Request
+from sfumato_common.types import AnyArray, Arrays, ArraySpec, Schema
+from sfumato_server.rounds.channel import Channel, lost
+from sfumato_server.rounds.checkpoint import Checkpoints
+from sfumato_server.rounds.strategies import STRATEGIES
+from sfumato_server.status.board import StatusBoard
+
+log = logging.getLogger(__name__)
+Released = dict[str, dict[str, AnyArray]]
+
+
+@dataclass
+class StudyRun:
+    """One study under way: the plan, the channel to the sites and where progress is kept."""
+
+    plan: Plan
+    channel: Channel
+    checkpoints: Checkpoints
+    board: StatusBoard
+    generator: torch.Generator
+    sleep: Callable[[float], None] = time.sleep
+    accepted: set[str] = field(default_factory=set)
+    released: Released = field(default_factory=dict)
+
+    def join(self) -> None:
+        """Wait for the sites (all of them, or the quorum at the deadline) and ask each whether it accepted this plan."""
+        terms = self.plan.federation
+        end = time.monotonic() + terms.join_deadline_s
+        while time.monotonic() < end:
+            online = self.channel.online()
+            for site in online:
+                self.board.site(site, "online")
+            if online >= set(self.plan.sites):
+                break
+            self.sleep(0.5)
+        if len(self.channel.online()) < terms.quorum:
+            raise FederationError(
+                f"only {len(self.channel.online())} of the {terms.quorum} sites of the quorum joined within "
+                f"{terms.join_deadline_s} s; start the missing sites or lower federation.quorum"
+            )
+        replies = self.ask("hello", "", 0, {}, self.channel.online())
+        self.accepted = {site for site, reply in replies.items() if reply.status == "ok"}
+
+    def train(self) -> None:
+        """Run every stage of the plan, each from the released models of the earlier ones."""
+        for stage in self.plan.stages:
+            strategy = STRATEGIES[stage.kind](self.plan, self.released)
+            done, state = self.checkpoints.latest(stage.kind, stage.rounds)
+            if done:
+                strategy.restore(state)
+            for number in range(done + 1, stage.rounds + 1):
+                schema = outbound_schema(self.plan, stage.kind)
+                replies = self.ask(stage.kind, stage.kind, number, strategy.outbound(number), schema=schema)
+                updates = {site: reply.arrays for site, reply in replies.items() if reply.status == "ok"}
+                strategy.absorb(number, {site: dict(arrays) for site, arrays in updates.items()}, self.generator)
+                self.checkpoints.save(stage.kind, number, strategy.state())
+            self.released[stage.kind] = dict(strategy.released())
+
+    def release(self) -> set[str]:
+        """Send the final models; each site samples, judges, seals and uploads. Returns the sites that released."""
+        models = {item.model for item in self.plan.release} | {"spectral"}
+        arrays = {
+            f"{kind}:{name}": value for kind in sorted(models) for name, value in self.released[kind].items()
+        }
+        replies = self.ask("release", "", 0, arrays)
+        return {site for site, reply in replies.items() if reply.status == "ok"}
+
+    def utility(self, classifier: Arrays) -> dict[str, AnyArray]:
+        """Ask for each site's noisy score histogram [K, bins]; a site whose policy withholds it refuses."""
+        assert self.plan.utility is not None
+        schema = {"histogram": ArraySpec("float32", (len(self.plan.labels), self.plan.utility.bins))}
+        replies = self.ask("utility", "", 0, classifier, quorum=0, schema=schema)
+        return {site: reply.arrays["histogram"] for site, reply in replies.items() if reply.status == "ok"}
+
+    def ask(
+        self,
+        what: str,
+        stage: str,
+        number: int,
+        arrays: Arrays,
+        sites: Iterable[str] | None = None,
+        *,
+        quorum: int | None = None,
+        schema: Schema | None = None,
+    ) -> dict[str, Reply]:
+        """One exchange with every accepted site that is online. Raises FederationError below the quorum."""
+        kind = "stage" if stage else what
+        quorum = self.plan.federation.quorum if quorum is None else quorum
+        targets = set(sites) if sites is not None else self.accepted & self.channel.online()
+        rounds = self.plan.stage(stage).rounds if stage else 1
+        self.board.begin(what, max(number, 1), rounds)
+        for site in self.plan.sites:
+            self.board.site(site, "working" if site in targets else "lost")
+        request = Request(PROTOCOL, self.plan.digest, kind, stage, number, dict(arrays))
+        replies = self.channel.exchange(
+            dict.fromkeys(sorted(targets), request), self.plan.federation.round_deadline_s, self._note
+        )
+        for site in targets - set(replies):
+            replies[site] = lost("silent")
+            self._note(site, replies[site])
+        for site, reply in replies.items():
+            if reply.status == "ok" and schema is not None and not _fits(reply.arrays, schema):
+                replies[site] = lost("bad-reply")
+        good = [site for site, reply in replies.items() if reply.status == "ok"]
+        self.board.end(
+            {
+                "sites": {site: f"{reply.status} {reply.code}".strip() for site, reply in sorted(replies.items())},
+                "bytes_down": len(targets) * sum(value.nbytes for value in arrays.values()),
+                "bytes_up": sum(v.nbytes for reply in replies.values() for v in reply.arrays.values()),
+            }
+        )
+        if len(good) < quorum:
+            reasons = ", ".join(f"{site}: {reply.code or reply.status}" for site, reply in sorted(replies.items()))
+            raise FederationError(
+                f"'{what}' round {max(number, 1)}: {len(good)} of the {quorum} sites of the quorum answered "
+                f"({reasons or 'no site online'}); the sites' own logs say why"
+            )
+        return replies
+
+    def _note(self, site: str, reply: Reply) -> None:
+        word = {"ok": "done", "refused": "refused"}.get(reply.status, "lost")
+        if word != "done":
+            log.warning("site %s: %s (%s) reference %s", site, word, reply.code, reply.reference or "-")
+        self.board.site(site, word)
+
+
+def _fits(arrays: Arrays, schema: Schema) -> bool:
+    """A reply counts only when it is exactly what the plan says: names, dtypes, shapes, finite values."""
+    return set(arrays) == set(schema) and all(
+        schema[name].matches(value) and bool(np.isfinite(value).all()) for name, value in arrays.items()
+    )
