@@ -1,0 +1,1 @@
+"""What travels between site and coordinator outside Flower: the intake's gRPC contract (intake.proto and its code)."""

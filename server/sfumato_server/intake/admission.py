@@ -1,0 +1,49 @@
+"""Whether a package may enter: its signature, and that it is exactly what the plan asked this site for."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from sfumato_common.config.plan import Plan
+from sfumato_common.errors import VerificationError
+from sfumato_common.package import Package, open_package
+from sfumato_server.enrol.registry import SiteRecord
+
+FOLDER = "intake"
+SUFFIX = ".sfumato"
+CERTIFICATE_ALLOWANCE = 4 << 20
+# manifest entry, archive headers and PNG framing of one image
+IMAGE_ALLOWANCE = 2048
+
+
+def package_path(home: Path, site: str) -> Path:
+    """Where a site's admitted package lies in the coordinator's home."""
+    return home / FOLDER / f"{site}{SUFFIX}"
+
+
+def largest_package(plan: Plan) -> int:
+    """Upper bound in bytes of a package under `plan`: uncompressed pixels plus framing."""
+    pixels = plan.image.size * (plan.image.size * plan.image.channels + 1)
+    # deflate may lengthen incompressible bytes by a thousandth
+    image = pixels + pixels // 500 + IMAGE_ALLOWANCE
+    return CERTIFICATE_ALLOWANCE + sum(item.images for item in plan.release) * image
+
+
+def admit(data: bytes, plan: Plan, record: SiteRecord) -> Package:
+    """Open `data` as the package of `record`'s site under `plan`. Raises VerificationError when anything differs."""
+    package = open_package(
+        data,
+        record.signing_key.encode(),
+        expected_site=record.site,
+        expected_plan_hash=plan.digest,
+        largest_bytes=largest_package(plan),
+    )
+    if package.study != plan.study or (package.size, package.channels) != (plan.image.size, plan.image.channels):
+        raise VerificationError(f"the package of site '{record.site}' is for another study or image size")
+    if any(image.label not in plan.labels for image in package.images):
+        raise VerificationError(f"the package of site '{record.site}' holds a label that the plan does not know")
+    counts = Counter((image.method, image.model) for image in package.images)
+    if counts != Counter({(item.method, item.model): item.images for item in plan.release}):
+        raise VerificationError(f"the package of site '{record.site}' does not hold what the plan's release asks for")
+    return package

@@ -1,0 +1,206 @@
+"""The gRPC door for signed packages: TLS on both sides, resumable, nothing stored before it is verified.
+
+The caller is who its client certificate says it is: exactly the certificate that the registry holds. Refusals carry a
+gRPC status and a short code; their reasons stand in the coordinator's own log.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from sfumato_common.config.plan import Plan
+from sfumato_common.errors import BusyError, FederationError, SfumatoError
+from sfumato_common.files import write_atomic
+from sfumato_common.wire import intake_pb2, intake_pb2_grpc
+from sfumato_server.enrol.registry import Registry, SiteRecord
+from sfumato_server.intake.admission import FOLDER, admit, largest_package, package_path
+from sfumato_server.intake.guard import RefusedError, guarded
+from sfumato_server.intake.uploads import Partial, Partials
+
+LARGEST_CHUNK = 1 << 20
+STREAM_DEADLINE_S = 600.0
+WORKERS = 8
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class IntakeCredentials:
+    """What the server shows and what it trusts, PEM: its certificate and key, the CA that signs the sites."""
+
+    ca_pem: bytes
+    certificate_pem: bytes
+    key_pem: bytes = field(repr=False)
+
+
+class IntakeService(intake_pb2_grpc.IntakeServicer):
+    """The three calls of intake.proto."""
+
+    def __init__(self, home: Path, plan: Plan, registry: Registry) -> None:
+        self._home, self._plan, self._registry = home, plan, registry
+        self._largest = largest_package(plan)
+        self._uploads = Partials(home / FOLDER / ".partial")
+
+    @guarded
+    def Begin(self, request: Any, context: Any) -> Any:  # noqa: N802 - the name in intake.proto
+        """Accept an announcement, or name the offset to go on from."""
+        record = self._caller(context)
+        if request.site != record.site:
+            raise RefusedError(grpc.StatusCode.PERMISSION_DENIED, "wrong-site")
+        if request.plan_hash != self._plan.digest:
+            raise RefusedError(grpc.StatusCode.INVALID_ARGUMENT, "wrong-plan")
+        if not 0 < request.size <= self._largest:
+            raise RefusedError(grpc.StatusCode.INVALID_ARGUMENT, "too-large")
+        if len(request.sha256) != 64 or not set(request.sha256) <= set("0123456789abcdef"):
+            raise RefusedError(grpc.StatusCode.INVALID_ARGUMENT, "bad-hash")
+        upload = self._uploads.begin(record.site, request.plan_hash, request.size, request.sha256)
+        stored = self._stored(record)
+        if stored is not None and hashlib.sha256(stored).hexdigest() == request.sha256:
+            return intake_pb2.BeginReply(upload_id=upload.identifier, offset=request.size)
+        if stored is not None:
+            self._uploads.end(upload)
+            raise RefusedError(grpc.StatusCode.ALREADY_EXISTS, "another-package")
+        return intake_pb2.BeginReply(upload_id=upload.identifier, offset=upload.offset)
+
+    @guarded
+    def Upload(self, chunks: Iterator[Any], context: Any) -> Any:  # noqa: N802
+        """Take chunks in order; each must start where the last one ended."""
+        record = self._caller(context)
+        # a stalled sender must not hold a worker for ever
+        watchdog = threading.Timer(STREAM_DEADLINE_S, context.cancel)
+        watchdog.daemon = True
+        watchdog.start()
+        try:
+            return intake_pb2.UploadReply(offset=self._receive(record, chunks))
+        finally:
+            watchdog.cancel()
+
+    @guarded
+    def Commit(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Verify and store what was sent; the same bytes again are no error."""
+        record = self._caller(context)
+        upload = self._upload(record, request.upload_id)
+        with upload.lock:
+            stored = self._stored(record)
+            if stored is not None and hashlib.sha256(stored).hexdigest() == upload.sha256:
+                self._uploads.end(upload)
+                return intake_pb2.CommitReply(status=intake_pb2.CommitReply.ALREADY_STORED)
+            if upload.offset != upload.size:
+                raise RefusedError(grpc.StatusCode.FAILED_PRECONDITION, "incomplete")
+            if stored is not None:
+                raise RefusedError(grpc.StatusCode.ALREADY_EXISTS, "another-package")
+            self._store(record, upload)
+        return intake_pb2.CommitReply(status=intake_pb2.CommitReply.STORED)
+
+    def _caller(self, context: Any) -> SiteRecord:
+        """The enrolled site of this plan behind the connection."""
+        certificates = context.auth_context().get("x509_pem_cert", [])
+        if len(certificates) != 1:
+            raise RefusedError(grpc.StatusCode.UNAUTHENTICATED, "no-certificate")
+        try:
+            record = self._registry.by_certificate(certificates[0])
+        except FederationError:
+            raise RefusedError(grpc.StatusCode.PERMISSION_DENIED, "not-enrolled") from None
+        if record.site not in self._plan.sites:
+            raise RefusedError(grpc.StatusCode.PERMISSION_DENIED, "not-in-study")
+        return record
+
+    def _upload(self, record: SiteRecord, identifier: str) -> Partial:
+        upload = self._uploads.of(record.site, identifier)
+        if upload is None:
+            raise RefusedError(grpc.StatusCode.FAILED_PRECONDITION, "begin-first")
+        return upload
+
+    def _receive(self, record: SiteRecord, chunks: Iterator[Any]) -> int:
+        offset = 0
+        for chunk in chunks:
+            upload = self._upload(record, chunk.upload_id)
+            if not 0 < len(chunk.data) <= LARGEST_CHUNK:
+                raise RefusedError(grpc.StatusCode.INVALID_ARGUMENT, "bad-chunk")
+            with upload.lock:
+                offset = upload.offset
+                if chunk.offset != offset or offset + len(chunk.data) > upload.size:
+                    raise RefusedError(grpc.StatusCode.ABORTED, "wrong-offset")
+                upload.append(chunk.data)
+                offset += len(chunk.data)
+        return offset
+
+    def _stored(self, record: SiteRecord) -> bytes | None:
+        """The package admitted earlier from this site under this plan; one of another plan does not count."""
+        try:
+            data = package_path(self._home, record.site).read_bytes()
+            admit(data, self._plan, record)
+        except (FileNotFoundError, SfumatoError):
+            return None
+        return data
+
+    def _store(self, record: SiteRecord, upload: Partial) -> None:
+        data = upload.read()
+        try:
+            if hashlib.sha256(data).hexdigest() != upload.sha256:
+                raise RefusedError(grpc.StatusCode.DATA_LOSS, "wrong-hash")
+            admit(data, self._plan, record)
+            write_atomic(package_path(self._home, record.site), data)
+        finally:
+            self._uploads.end(upload)
+        log.info("package of site %s stored, %d bytes", record.site, len(data))
+
+
+class IntakeServer:
+    """Starts and stops the door. `address` is host:port; port 0 takes a free one, see `start`."""
+
+    def __init__(
+        self, home: Path, plan: Plan, registry: Registry, address: str, credentials: IntakeCredentials
+    ) -> None:
+        self._home, self._plan, self._registry = home, plan, registry
+        self._address, self._credentials = address, credentials
+        self._server: Any = None
+
+    def start(self) -> str:
+        """Open the port and return host:port as bound. Raises BusyError when the port is in use."""
+        service = IntakeService(self._home, self._plan, self._registry)
+        server = grpc.server(
+            ThreadPoolExecutor(WORKERS, thread_name_prefix="intake"),
+            options=[
+                # otherwise a second coordinator could share the port unnoticed
+                ("grpc.so_reuseport", 0),
+                ("grpc.max_receive_message_length", LARGEST_CHUNK + 4096),
+                ("grpc.max_metadata_size", 16 * 1024),
+            ],
+            maximum_concurrent_rpcs=4 * WORKERS,
+        )
+        intake_pb2_grpc.add_IntakeServicer_to_server(service, server)  # type: ignore[no-untyped-call]
+        credentials = grpc.ssl_server_credentials(
+            [(self._credentials.key_pem, self._credentials.certificate_pem)],
+            root_certificates=self._credentials.ca_pem,
+            require_client_auth=True,
+        )
+        try:
+            port = server.add_secure_port(self._address, credentials)
+        except RuntimeError:
+            port = 0
+        if not port:
+            server.stop(None)
+            raise BusyError(f"intake: cannot listen on {self._address}; stop what uses the port or choose another")
+        server.start()
+        self._server = server
+        return f"{self._address.rpartition(':')[0]}:{port}"
+
+    def received(self) -> tuple[str, ...]:
+        """Names of the plan's sites whose package lies in the home, sorted."""
+        return tuple(sorted(site for site in self._plan.sites if package_path(self._home, site).exists()))
+
+    def stop(self, grace_s: float = 2.0) -> None:
+        """Close the port; calls in progress get `grace_s` seconds. Harmless when not started."""
+        if self._server is not None:
+            self._server.stop(grace_s).wait(grace_s + 1.0)
+            self._server = None
