@@ -45,7 +45,7 @@ class Manifest(Strict):
 
     def encode(self) -> bytes:
         """The bytes that are hashed and signed."""
-        return canonical_json(self.model_dump(mode="json"))
+        return canonical_json(self.model_dump())
 
 
 def parse_manifest(data: bytes) -> Manifest:

@@ -1,0 +1,293 @@
+import hashlib
+import io
+import struct
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, PngImagePlugin
+
+from sfumato_common.crypto.identity import SiteIdentity, create_identity
+from sfumato_common.errors import VerificationError
+from sfumato_common.package import Package, PackageImage, build_package, decode_png, encode_png, open_package
+from sfumato_common.package.archive import write_archive
+
+PLAN = hashlib.sha256(b"plan").hexdigest()
+LIMIT = 1 << 20
+
+
+def images(count: int = 3, size: int = 16) -> list[PackageImage]:
+    rng = np.random.default_rng(7)
+    return [
+        PackageImage(
+            rng.bytes(16).hex(),
+            encode_png(rng.integers(0, 256, (size, size), dtype=np.uint8)),
+            "normal" if at % 2 else "abnormal",
+            "gan",
+            "dp-sampling",
+            "formal",
+        )
+        for at in range(count)
+    ]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> SiteIdentity:
+    return create_identity(tmp_path_factory.mktemp("site") / "identity", "north")
+
+
+def build(identity: SiteIdentity, **changes: Any) -> bytes:
+    values: dict[str, Any] = {
+        "site": "north",
+        "study": "chest",
+        "plan_hash": PLAN,
+        "certificate": {"epsilon": 1.25, "unit": "patient"},
+        "images": images(),
+        "sign": identity.sign_package,
+        "created": date(2026, 1, 2),
+    }
+    return build_package(**{**values, **changes})
+
+
+def opened(data: bytes, site: SiteIdentity, **changes: Any) -> Package:
+    values: dict[str, Any] = {"expected_site": "north", "expected_plan_hash": PLAN, "largest_bytes": LIMIT}
+    return open_package(data, site.signing_public, **{**values, **changes})
+
+
+@pytest.fixture(scope="module")
+def data(site: SiteIdentity) -> bytes:
+    return build(site)
+
+
+def members(data: bytes) -> dict[str, bytes]:
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def resigned(site: SiteIdentity, manifest: bytes, pictures: Mapping[str, bytes]) -> bytes:
+    return write_archive({**pictures, "manifest.json": manifest, "manifest.sig": site.sign_package(manifest)})
+
+
+def test_round_trip(data: bytes, site: SiteIdentity) -> None:
+    package = opened(data, site)
+    assert list(package.images) == sorted(images(), key=lambda image: image.name)
+    assert (package.site, package.study, package.plan_hash, package.created) == ("north", "chest", PLAN, "2026-01-02")
+    assert (package.size, package.channels, package.certificate["epsilon"]) == (16, 1, 1.25)
+    pixels = decode_png(package.images[0].png)
+    assert package.pixel_hashes[package.images[0].name] == hashlib.sha256(pixels.tobytes()).hexdigest()
+
+
+def test_the_same_release_gives_the_same_bytes(data: bytes, site: SiteIdentity) -> None:
+    assert build(site, images=images()[::-1]) == data
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        assert {entry.date_time for entry in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
+
+
+def test_every_single_altered_byte_is_refused(site: SiteIdentity) -> None:
+    # the smallest package, every byte of it: archive headers, manifest, signature, picture, central directory
+    small = build(site, images=images(1, 16))
+    for at in range(len(small)):
+        altered = bytearray(small)
+        altered[at] ^= 1 << (at % 8)
+        with pytest.raises(VerificationError):
+            opened(bytes(altered), site)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_any_damage_is_refused_with_one_error(data: bytes, site: SiteIdentity, given_data: st.DataObject) -> None:
+    at = given_data.draw(st.integers(0, len(data)))
+    cut = given_data.draw(st.integers(0, 40))
+    insert = given_data.draw(st.binary(max_size=40))
+    altered = data[:at] + insert + data[at + cut :]
+    if altered == data:
+        return
+    with pytest.raises(VerificationError):
+        opened(altered, site)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.binary(max_size=400))
+def test_arbitrary_bytes_are_refused(site: SiteIdentity, noise: bytes) -> None:
+    for prefix in (b"", b"PK\x03\x04", b"PK\x05\x06"):
+        with pytest.raises(VerificationError):
+            opened(prefix + noise, site)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"expected_site": "south"},
+        {"expected_plan_hash": "0" * 64},
+        {"largest_bytes": 1000},
+    ],
+)
+def test_wrong_site_plan_or_size_is_refused(data: bytes, site: SiteIdentity, changes: dict[str, Any]) -> None:
+    with pytest.raises(VerificationError):
+        opened(data, site, **changes)
+
+
+def test_another_key_is_refused(data: bytes, tmp_path: Path) -> None:
+    other = create_identity(tmp_path / "identity", "north")
+    with pytest.raises(VerificationError, match="signature"):
+        opened(data, other)
+
+
+def test_a_signature_over_the_bare_manifest_does_not_serve(site: SiteIdentity) -> None:
+    with pytest.raises(VerificationError, match="signature"):
+        opened(build(site, sign=site.signing_key.sign), site)
+
+
+@pytest.mark.parametrize(
+    "extra",
+    ["notes.txt", "images/../../evil.png", "/etc/passwd", "images/" + "a" * 16 + ".PNG", "images/abc.png", "images\\x"],
+)
+def test_members_that_do_not_belong_are_refused(data: bytes, site: SiteIdentity, extra: str) -> None:
+    with pytest.raises(VerificationError, match="does not belong"):
+        opened(write_archive({**members(data), extra: b"x"}), site)
+
+
+def test_unlisted_missing_and_repeated_members_are_refused(data: bytes, site: SiteIdentity) -> None:
+    all_members = members(data)
+    extra = {**all_members, "images/" + "b" * 32 + ".png": images()[0].png}
+    with pytest.raises(VerificationError, match="lists"):
+        opened(write_archive(extra), site)
+    name = next(name for name in all_members if name.startswith("images/"))
+    with pytest.raises(VerificationError, match="lists"):
+        opened(write_archive({key: value for key, value in all_members.items() if key != name}), site)
+    with pytest.raises(VerificationError, match="no signed manifest"):
+        opened(write_archive({key: value for key, value in all_members.items() if key != "manifest.sig"}), site)
+    stream = io.BytesIO(data)
+    with zipfile.ZipFile(stream, "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
+        archive.writestr(name, b"second")
+    with pytest.raises(VerificationError, match="does not belong"):
+        opened(stream.getvalue(), site)
+
+
+def test_compressed_members_are_refused_before_they_unpack(data: bytes, site: SiteIdentity) -> None:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members(data).items():
+            archive.writestr(name, content)
+        archive.writestr("images/" + "c" * 16 + ".png", bytes(200 << 20))
+    assert len(stream.getvalue()) < LIMIT
+    with pytest.raises(VerificationError, match="compressed"):
+        opened(stream.getvalue(), site)
+
+
+def test_stated_sizes_beyond_the_archive_are_refused(data: bytes, site: SiteIdentity) -> None:
+    altered = bytearray(data)
+    at = altered.index(b"PK\x01\x02")
+    altered[at + 20 : at + 28] = struct.pack("<II", 1 << 30, 1 << 30)
+    with pytest.raises(VerificationError, match="sizes"):
+        opened(bytes(altered), site)
+
+
+def test_a_signed_manifest_that_lies_about_an_image_is_refused(data: bytes, site: SiteIdentity) -> None:
+    parts = members(data)
+    manifest = parts.pop("manifest.json")
+    parts.pop("manifest.sig")
+    name = next(iter(parts))
+    swapped = {**parts, name: images(4)[3].png}
+    with pytest.raises(VerificationError, match="not the one that was signed"):
+        opened(resigned(site, manifest, swapped), site)
+    pixel = opened(data, site).pixel_hashes[name[7:-4]]
+    with pytest.raises(VerificationError, match="other pixels"):
+        opened(resigned(site, manifest.replace(pixel.encode(), b"0" * 64), parts), site)
+    with pytest.raises(VerificationError, match="other pixels"):
+        opened(resigned(site, manifest.replace(b'"size":16', b'"size":17'), parts), site)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b'"channels":1', b'"channels":2'),
+        (b'"channels":1', b'"channels":1 '),
+        (b'"channels":1', b'"channels":1,"channels":1'),
+        (b'"guarantee":"formal"', b'"guarantee":"perfect"'),
+        (b'"format":"sfumato-package/1"', b'"format":"sfumato-package/2"'),
+        (b'"epsilon":1.25', b'"epsilon":NaN'),
+        (b'"created":"2026-01-02"', b'"created":"2026-01-02T10:11"'),
+        (b'"label":"normal"', b'"label":"../x"'),
+    ],
+)
+def test_manifests_off_the_form_are_refused(data: bytes, site: SiteIdentity, old: bytes, new: bytes) -> None:
+    parts = members(data)
+    parts.pop("manifest.sig")
+    manifest = parts.pop("manifest.json")
+    assert old in manifest
+    with pytest.raises(VerificationError, match=r"malformed|canonical"):
+        opened(resigned(site, manifest.replace(old, new), parts), site)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"images": []},
+        {"images": [*images(), *images()]},
+        {"images": [*images(1), *images(1, 32)]},
+        {"images": [replace(images(1)[0], name="../" + "a" * 20)]},
+        {"images": [replace(images(1)[0], name="patient-4711")]},
+        {"images": [replace(images(1)[0], label="Müller")]},
+        {"certificate": {"epsilon": float("nan")}},
+        {"site": "North"},
+    ],
+)
+def test_building_refuses_what_opening_would(site: SiteIdentity, changes: dict[str, Any]) -> None:
+    with pytest.raises(VerificationError):
+        build(site, **changes)
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (16, 16, 3), (64, 64)])
+def test_png_round_trip_without_metadata(shape: tuple[int, ...]) -> None:
+    pixels = np.random.default_rng(1).integers(0, 256, shape, dtype=np.uint8)
+    png = encode_png(pixels)
+    assert np.array_equal(decode_png(png), pixels)
+    assert encode_png(pixels) == png
+    assert not any(kind in png for kind in (b"tEXt", b"tIME", b"pHYs", b"eXIf"))
+
+
+def test_metadata_and_hidden_bytes_in_a_png_are_refused() -> None:
+    pixels = np.zeros((16, 16), np.uint8)
+    stream, text = io.BytesIO(), PngImagePlugin.PngInfo()
+    text.add_text("PatientName", "Doe^Jane")
+    Image.fromarray(pixels).save(stream, format="PNG", pnginfo=text)
+    plain = encode_png(pixels)
+    for png in (stream.getvalue(), plain + b"hidden", plain[:-1], plain[:40], b"", plain[8:]):
+        with pytest.raises(VerificationError):
+            decode_png(png)
+
+
+def chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def crafted(width: int, height: int, stream: bytes) -> bytes:
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", stream) + chunk(b"IEND", b"")
+
+
+def test_png_bombs_and_hidden_tails_are_refused() -> None:
+    right = zlib.compress(bytes(16 * 17))
+    assert decode_png(crafted(16, 16, right)).shape == (16, 16)
+    bomb = zlib.compress(bytes(64 << 20), 9)
+    for png in (
+        crafted(16, 16, bomb),
+        crafted(16, 16, right + b"hidden"),
+        crafted(16, 16, zlib.compress(bytes(16 * 16))),
+        crafted(16, 16, right[:-4]),
+        crafted(65535, 65535, right),
+        crafted(16, 17, right),
+        crafted(0, 0, right),
+        crafted(16, 16, zlib.compress(b"\x09" + bytes(16 * 17 - 1))),
+    ):
+        with pytest.raises(VerificationError):
+            decode_png(png)
