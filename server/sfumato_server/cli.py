@@ -1,0 +1,125 @@
+"""`sfumato`: the coordinator's command line, the demo, and the tools for a published data set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sfumato_common.config.loader import load_yaml
+from sfumato_common.config.plan import Plan
+from sfumato_common.doors import console, forecast_table, run_door
+from sfumato_common.errors import ConfigError
+from sfumato_common.files import write_atomic, write_json
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Sfumato: the coordinator's side.")
+coordinator_app = typer.Typer(no_args_is_help=True, help="Set up and run a study.")
+dataset_app = typer.Typer(no_args_is_help=True, help="Work with a published data set.")
+plan_app = typer.Typer(no_args_is_help=True, help="Check a study plan.")
+app.add_typer(coordinator_app, name="coordinator")
+app.add_typer(dataset_app, name="dataset")
+app.add_typer(plan_app, name="plan")
+Home = Annotated[Path, typer.Option("--home", help="The coordinator's home.", envvar="SFUMATO_COORDINATOR_HOME")]
+
+
+@plan_app.command("check")
+def plan_check(plan: Annotated[Path, typer.Argument(help="Study plan, YAML.")]) -> None:
+    """Validate a plan and show what it would cost a patient."""
+    _affordable(load_yaml(plan, Plan))
+
+
+@coordinator_app.command("init")
+def coordinator_init(
+    home: Home,
+    plan: Annotated[Path, typer.Option(help="Study plan, YAML.")],
+    name: Annotated[list[str] | None, typer.Option(help="Host name or address of this coordinator (repeat).")] = None,
+) -> None:
+    """Make the coordinator's keys and certificates and keep the resolved plan."""
+    from sfumato_server.enrol import create_authority
+    from sfumato_server.home import CoordinatorHome
+
+    study = load_yaml(plan, Plan)
+    _affordable(study)
+    create_authority(home, name or [])
+    write_json(CoordinatorHome(home).plan_file, study.model_dump(mode="json"))
+    console.print(f"coordinator of study '{study.study}' is ready, plan hash {study.digest}", markup=False, soft_wrap=True)
+
+
+@coordinator_app.command("enrol")
+def coordinator_enrol(
+    home: Home,
+    request: Annotated[Path, typer.Argument(help="A site's enrolment request.")],
+    grant: Annotated[Path, typer.Option(help="Where to write the answer.")],
+) -> None:
+    """Sign a site's enrolment request; its SuperNode key is registered when the study starts."""
+    from sfumato_common.crypto.enrolment import encode_grant
+    from sfumato_server.enrol import enrol
+
+    try:
+        data = request.read_bytes()
+    except OSError:
+        raise ConfigError(f"'{request.name}' cannot be read; check the path") from None
+    write_atomic(grant, encode_grant(enrol(home, data)))
+    console.print(f"enrolled; give '{grant.name}' back to the site", markup=False)
+
+
+@coordinator_app.command("run")
+def coordinator_run(
+    home: Home,
+    out: Annotated[Path, typer.Option(help="Where the published set and the report go.")],
+    host: Annotated[str, typer.Option(help="Address to listen on; keep it private, see the README.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="SuperLink port.")] = 8000,
+    intake_port: Annotated[int, typer.Option(help="Intake port.")] = 8443,
+) -> None:
+    """Run the study: wait for the sites, train, collect the releases, publish."""
+    from sfumato_server.coordinator import Listen, run_coordinator
+    from sfumato_server.status.view import live_status
+
+    with live_status(home / "status.json") as refresh:
+        published = run_coordinator(home, out, Listen(host, port, intake_port), refresh)
+    console.print(f"published: {published}\nreport: {out / 'report.html'}", markup=False, soft_wrap=True)
+
+
+@dataset_app.command("verify")
+def dataset_verify(
+    folder: Annotated[Path, typer.Argument(help="A published data set.")],
+    key: Annotated[Path | None, typer.Option(help="The coordinator's public key, from a source that you trust.")] = None,
+) -> None:
+    """Check signatures and hashes offline."""
+    from sfumato_server.publish import verify_dataset
+
+    report = verify_dataset(folder, key.read_bytes() if key else None)
+    console.print(report.summary(), markup=False, soft_wrap=True)
+
+
+@app.command()
+def demo(
+    data: Annotated[Path | None, typer.Option(help="Index CSV of real images; without it the phantom cohort.")] = None,
+    out: Annotated[Path, typer.Option(help="Where the demo leaves its results.")] = Path("demo-out"),
+    configs: Annotated[Path, typer.Option(help="Folder of demo.yaml, chest-xray.yaml, policy.yaml.")] = Path("configs"),
+    patients: Annotated[int, typer.Option(help="Phantom patients a site.")] = 600,
+) -> None:
+    """Run a whole federation on this machine: one coordinator, its SuperLink, and the sites as processes of their own."""
+    from sfumato_server.demo import run_demo
+
+    run_demo(data, out, configs, patients)
+
+
+def _affordable(plan: Plan) -> None:
+    """Print the forecast; a plan that costs more than it says is a ConfigError."""
+    from sfumato_common.privacy.accountant import forecast
+
+    cost = forecast(plan, plan.privacy.delta)
+    console.print(forecast_table(cost, f"Plan '{plan.study}'"))
+    worst = max(cost.epsilon_train, cost.epsilon_holdout)
+    if worst > plan.privacy.epsilon:
+        raise ConfigError(
+            f"the stages cost epsilon {worst:.3f} at delta {plan.privacy.delta:g}, more than privacy.epsilon = "
+            f"{plan.privacy.epsilon:g}; raise the noise multipliers or take fewer steps"
+        )
+
+
+def main() -> None:
+    """Entry point of `sfumato`."""
+    run_door(app)

@@ -1,0 +1,76 @@
+"""What the demo's hospitals hold: phantom patients written as DICOM, or one site's rows of a real index."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from sfumato_common.errors import DataError
+from sfumato_common.files import write_atomic
+from sfumato_common.phantom.devices import DEVICES
+from sfumato_common.supervise import run_to_end
+
+_DRAW_SECONDS = 300.0
+_SEED = 2303
+_COLUMNS = {"set", "row", "site", "patient_id", "split", "abnormal"}
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """Where the data comes from (`index`, or None for phantoms), where it goes, and how many phantoms a site has."""
+
+    index: Path | None
+    folder: Path
+    patients: int
+
+    def npz_source(self, site: str) -> Path:
+        """A source description for one site of the index."""
+        return self._describe(site, {"kind": "npz", "index": str(self.index), "site": site})
+
+    def dicom_source(self, site: str) -> Path:
+        """A source description for a folder of phantom DICOM files."""
+        folder = self.folder / site
+        return self._describe(site, {"kind": "dicom", "folder": str(folder), "labels": str(folder / "labels.csv")})
+
+    def _describe(self, site: str, source: dict[str, str]) -> Path:
+        path = self.folder / f"{site}.source.yaml"
+        write_atomic(path, yaml.safe_dump(source))
+        return path
+
+
+def phantom_cohort(cohort: Cohort, site: str) -> Path:
+    """Draw a site's phantom patients in a process of its own; returns the source description.
+
+    Sites use different device vendors, chosen by the site's name, so that exposure, size and polarity differ.
+    """
+    device = sorted(DEVICES)[sum(site.encode()) % len(DEVICES)]
+    command = [
+        sys.executable, "-m", "sfumato_common.phantom",
+        str(cohort.folder / site), "--site", site, "--patients", str(cohort.patients),
+        "--seed", str(_SEED), "--device", device,
+    ]  # fmt: skip
+    code, said = run_to_end(command, {"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"}, _DRAW_SECONDS)
+    if code:
+        raise DataError(f"phantom cohort of '{site}': {said.strip().splitlines()[-1] if said.strip() else code}")
+    return cohort.dicom_source(site)
+
+
+def index_sites(index: Path) -> dict[str, int]:
+    """Sites of an index CSV with their numbers of distinct patients. Raises DataError when it is not such a file."""
+    try:
+        with index.open(newline="", encoding="utf-8") as stream:
+            reader = csv.DictReader(stream)
+            if missing := _COLUMNS - set(reader.fieldnames or []):
+                raise DataError(f"'{index.name}' lacks the column '{min(missing)}'; see the README for the format")
+            patients: dict[str, set[str]] = {}
+            for row in reader:
+                patients.setdefault(row["site"], set()).add(row["patient_id"])
+    except (OSError, UnicodeDecodeError):
+        raise DataError(f"'{index.name}' cannot be read; check the path of DATA") from None
+    if not patients:
+        raise DataError(f"'{index.name}' has no rows")
+    return {site: len(members) for site, members in sorted(patients.items())}

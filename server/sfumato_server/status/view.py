@@ -1,0 +1,64 @@
+"""The status board on a terminal: stage, round, each site's state, epsilon spent of the budget, time left."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from sfumato_common.doors import console
+from sfumato_server.status.board import read_board
+
+_COLOURS = {"done": "green", "online": "cyan", "working": "yellow", "refused": "red", "lost": "red", "absent": "dim"}
+
+
+def render(status: dict[str, Any] | None) -> Group | Text:
+    """One frame."""
+    if status is None:
+        return Text("starting ...", style="dim")
+    rounds = f" round {status['round']} of {status['rounds']}" if status["rounds"] > 1 else ""
+    head = Text.assemble((f"study {status['study']}  ", "bold"), (f"{status['stage']}{rounds}", "bold cyan"))
+    table = Table.grid(padding=(0, 3))
+    for site, state in sorted(status["sites"].items()):
+        table.add_row(Text(site), Text(state, style=_COLOURS.get(state, "")))
+    left = f"about {status['left_s']} s left" if status["left_s"] is not None else "time left not known yet"
+    foot = Text(
+        f"epsilon {status['epsilon_spent']:.2f} of {status['epsilon_budget']:g} at delta {status['delta']:g} "
+        f"(patient, add/remove)   {status['elapsed_s']:.0f} s elapsed, {left}"
+    )
+    return Group(head, table, foot)
+
+
+@contextmanager
+def live_status(path: Path) -> Iterator[Callable[[], None]]:
+    """Show the board while the body runs; off a terminal, one line each time an exchange ends."""
+    if not console.is_terminal:
+        seen = 0
+
+        def line() -> None:
+            nonlocal seen
+            status = read_board(path)
+            exchanges = status["exchanges"] if status else []
+            for item in exchanges[seen:]:
+                spent = f"epsilon {status['epsilon_spent']:.2f} of {status['epsilon_budget']:g}" if status else ""
+                sites = ", ".join(f"{site} {state}" for site, state in item["sites"].items())
+                number = f" {item['round']}/{item['rounds']}" if item["rounds"] > 1 else ""
+                console.print(f"{item['stage']}{number}: {item['seconds']:.1f} s  {sites}  {spent}", markup=False)
+            seen = len(exchanges)
+
+        yield line
+        line()
+        return
+    with Live(render(None), console=console, refresh_per_second=2) as live:
+
+        def refresh() -> None:
+            live.update(render(read_board(path)))
+
+        yield refresh
+        refresh()

@@ -1,0 +1,52 @@
+"""The closing summary of a run on the terminal: stages, bytes, epsilons, TSTR."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.table import Table
+
+from sfumato_common.config.plan import Plan
+from sfumato_common.doors import console, forecast_table
+from sfumato_common.privacy.accountant import forecast
+
+
+def print_summary(plan: Plan, run: dict[str, Any], status: dict[str, Any]) -> None:
+    """Print it."""
+    console.print(forecast_table(forecast(plan, plan.privacy.delta), f"Study '{plan.study}': what a patient paid"))
+    table = Table(title="Exchanges")
+    for heading in ("exchange", "seconds", "bytes to sites", "bytes from sites", "sites"):
+        table.add_column(heading, justify="left" if heading in ("exchange", "sites") else "right")
+    for item in run["exchanges"]:
+        number = f" {item['round']}/{item['rounds']}" if item["rounds"] > 1 else ""
+        sites = ", ".join(f"{site} {state}" for site, state in item["sites"].items())
+        table.add_row(
+            f"{item['stage']}{number}", f"{item['seconds']:.1f}", f"{item['bytes_down']:,}", f"{item['bytes_up']:,}", sites
+        )
+    console.print(table)
+    setup = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in run.get("setup_seconds", {}).items())
+    console.print(f"set-up: {setup}", markup=False, soft_wrap=True)
+    console.print(f"study and publishing: {run['seconds']:.1f} s", markup=False)
+    if utility := run.get("utility"):
+        _print_utility(utility)
+    console.print(
+        f"epsilon {status.get('epsilon_spent', 0.0):.3f} of {plan.privacy.epsilon:g} at delta {plan.privacy.delta:g}, "
+        "unit patient, adjacency add/remove",
+        markup=False,
+    )
+
+
+def _print_utility(utility: dict[str, Any]) -> None:
+    rows = {"pooled": utility["pooled"], **utility["sites"]}
+    for name, figure in rows.items():
+        if figure is None or figure["auc"] is None:
+            console.print(f"TSTR AUC {name}: no figure left by the noise", markup=False)
+        else:
+            interval = f"[{figure['low']:.3f}, {figure['high']:.3f}]" if figure["low"] is not None else ""
+            console.print(f"TSTR AUC {name}: {figure['auc']:.3f} {interval}", markup=False)
+    console.print(
+        f"  ({utility['noise']}; epsilon {utility['epsilon_holdout']:.3f} at delta {utility['delta']:g} "
+        "for held-out patients)",
+        markup=False,
+        soft_wrap=True,
+    )
