@@ -1,10 +1,11 @@
-"""Epsilon of a list of events by privacy-loss distributions (Koskela et al. 2020; Google's dp-accounting), and its forecast.
+"""Epsilon of events by privacy-loss distributions (Koskela et al. 2020; Google's dp-accounting), and its forecast.
 
 Adjacency is add/remove of one patient. `Declared` events carry no epsilon and are listed beside it, never inside it.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,39 +13,48 @@ from dataclasses import dataclass
 from sfumato_common.config.plan import Plan
 from sfumato_common.privacy.events import Declared, Event, GaussianRelease, SampledGaussian, study_events
 
+SMALLEST_NOISE = 0.2  # one Gaussian release with it costs epsilon 33 at delta 1e-5
+
 
 def epsilon(events: Iterable[Event], delta: float) -> float:
-    """Smallest epsilon at `delta` for the composition of `events`, add/remove adjacency; 0 for none. Slow (~0.3 s)."""
+    """Smallest epsilon at `delta` for the composition of `events`, add/remove adjacency; 0 for none. Slow (~0.3 s).
+
+    Infinite when any noise multiplier is below `SMALLEST_NOISE`: such an event costs more than any sensible budget, and
+    its loss distribution more memory than a site has.
+    """
+    tally = grouped(events)
+    if any(event.noise_multiplier < SMALLEST_NOISE for event in tally):
+        return math.inf
+    if not tally:
+        return 0.0
     # imported here: 1.5 s that processes which never account should not pay
     import dp_accounting
     from dp_accounting import pld
 
     accountant = pld.PLDAccountant(dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE)
-    charged = False
-    for event, times in _grouped(events).items():
+    for event, times in tally.items():
         if isinstance(event, GaussianRelease):
             accountant.compose(dp_accounting.GaussianDpEvent(event.noise_multiplier), times)
         else:
             gaussian = dp_accounting.GaussianDpEvent(event.noise_multiplier)
             accountant.compose(dp_accounting.PoissonSampledDpEvent(event.sampling_rate, gaussian), times)
-        charged = True
-    return float(accountant.get_epsilon(delta)) if charged else 0.0
+    return float(accountant.get_epsilon(delta))
 
 
-def _grouped(events: Iterable[Event]) -> Counter[GaussianRelease | SampledGaussian]:
+def grouped(events: Iterable[Event]) -> Counter[GaussianRelease | SampledGaussian]:
     """Equal mechanisms counted together (sampled ones as single steps), so that composition is one power each."""
-    grouped: Counter[GaussianRelease | SampledGaussian] = Counter()
+    tally: Counter[GaussianRelease | SampledGaussian] = Counter()
     for event in events:
         match event:
             case GaussianRelease():
-                grouped[event] += 1
+                tally[event] += 1
             case SampledGaussian(noise_multiplier=sigma, sampling_rate=rate, steps=steps):
-                grouped[SampledGaussian(sigma, rate, 1)] += steps
+                tally[SampledGaussian(sigma, rate, 1)] += steps
             case Declared():
                 continue
             case _:
                 raise TypeError(f"unknown event {type(event).__name__}: refused, never approximated")
-    return grouped
+    return tally
 
 
 @dataclass(frozen=True)

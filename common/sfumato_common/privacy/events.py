@@ -18,7 +18,7 @@ Cohort = Literal["train", "holdout"]
 
 @dataclass(frozen=True)
 class GaussianRelease:
-    """Gaussian mechanism, once, full batch: noise standard deviation = noise_multiplier x L2 sensitivity (add/remove)."""
+    """Gaussian mechanism, once, full batch: noise sd = noise_multiplier x L2 sensitivity (add/remove)."""
 
     noise_multiplier: float
 

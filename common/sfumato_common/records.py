@@ -1,0 +1,139 @@
+"""What a message between coordinator and site may say: two frozen records, their plain form, and strict reading of it.
+
+A message is one set of named arrays (`ARRAYS_KEY`) and one flat configuration (`CONFIG_KEY`) of strings and integers with
+exactly the fields below. There is no field for a metric, a count, a loss or a text, so none can leave by one. Flower's own
+records are made from this in `flower.py`; nothing here imports it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from sfumato_common.errors import VerificationError
+from sfumato_common.types import Arrays
+
+PROTOCOL = 1
+CONFIG_KEY = "sfumato"
+ARRAYS_KEY = "arrays"
+LARGEST_ROUND = 1000
+
+RequestKind = Literal["hello", "stage", "release", "utility"]
+Status = Literal["ok", "refused", "failed"]
+
+_PLAN_HASH = re.compile(r"[0-9a-f]{64}")
+_STAGE = re.compile(r"[a-z][a-z0-9-]{0,31}")
+_CODE = re.compile(r"[a-z-]{1,32}")
+_REFERENCE = re.compile(r"[0-9a-f]{0,16}")
+_ARRAY_NAME = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
+
+
+@dataclass(frozen=True)
+class Request:
+    """Coordinator to site: what to do under which plan. `stage` names a stage for kind 'stage' and is '' otherwise."""
+
+    protocol: int
+    plan_hash: str
+    kind: RequestKind
+    stage: str
+    round: int
+    arrays: Arrays
+
+    def __post_init__(self) -> None:
+        _check_protocol(self.protocol)
+        _require(_matches(_PLAN_HASH, self.plan_hash), "a request's plan hash is malformed")
+        _require(_one_of(self.kind, RequestKind), "a request is of a kind that this version does not know")
+        named = _matches(_STAGE, self.stage) if self.kind == "stage" else self.stage == ""
+        _require(named, "a request's stage is malformed or does not fit its kind")
+        _require(_is_int(self.round) and 0 <= self.round <= LARGEST_ROUND, "a request's round is out of range")
+        _check_arrays(self.arrays)
+
+    def to_config(self) -> dict[str, str | int]:
+        """The plain fields, without the arrays."""
+        return _to_config(self)
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], arrays: Arrays) -> Request:
+        """Inverse of `to_config`. Raises VerificationError for unknown or missing fields and for bad values."""
+        return cls(**_exactly(cls, config), arrays=arrays)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """Site to coordinator: arrays when 'ok'; otherwise only a code and the reference of an entry in the site's own log."""
+
+    protocol: int
+    status: Status
+    code: str
+    reference: str
+    arrays: Arrays
+
+    def __post_init__(self) -> None:
+        _check_protocol(self.protocol)
+        _require(_one_of(self.status, Status), "a reply's status is unknown")
+        if self.status == "ok":
+            _require(self.code == "" and self.reference == "", "a reply that is 'ok' carries a code or a reference")
+        else:
+            _require(_matches(_CODE, self.code), "a reply's code is malformed")
+            _require(_matches(_REFERENCE, self.reference), "a reply's reference is malformed")
+            _require(not self.arrays, "a reply that is not 'ok' carries arrays")
+        _check_arrays(self.arrays)
+
+    def to_config(self) -> dict[str, str | int]:
+        """The plain fields, without the arrays."""
+        return _to_config(self)
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], arrays: Arrays) -> Reply:
+        """Inverse of `to_config`. Raises VerificationError for unknown or missing fields and for bad values."""
+        return cls(**_exactly(cls, config), arrays=arrays)
+
+
+def _to_config(message: Request | Reply) -> dict[str, str | int]:
+    return {item.name: getattr(message, item.name) for item in fields(message) if item.name != "arrays"}
+
+
+def _exactly(kind: type[Request | Reply], config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration as keyword arguments; the texts below quote nothing of what came in."""
+    wanted = {item.name for item in fields(kind)} - {"arrays"}
+    _require(set(config) == wanted, "a message has unknown or missing fields; update both sides to one version")
+    return dict(config)
+
+
+def _check_protocol(protocol: object) -> None:
+    _require(
+        _is_int(protocol) and protocol == PROTOCOL,
+        f"a message speaks another protocol than {PROTOCOL}; update both sides to one version",
+    )
+
+
+def _check_arrays(arrays: object) -> None:
+    _require(isinstance(arrays, Mapping), "a message's arrays are not a mapping")
+    assert isinstance(arrays, Mapping)
+    for name, value in arrays.items():
+        _require(_matches(_ARRAY_NAME, name), "a message has an array with a malformed name")
+        _require(
+            isinstance(value, np.ndarray) and not value.dtype.hasobject, "a message's array holds no plain numbers"
+        )
+
+
+def _matches(pattern: re.Pattern[str], value: object) -> bool:
+    # fullmatch: '$' would let a final newline through
+    return type(value) is str and pattern.fullmatch(value) is not None
+
+
+def _one_of(value: object, choices: Any) -> bool:
+    return type(value) is str and value in get_args(choices)
+
+
+def _is_int(value: object) -> bool:
+    return type(value) is int  # True and False are ints to isinstance
+
+
+def _require(holds: bool, message: str) -> None:
+    if not holds:
+        raise VerificationError(message)
