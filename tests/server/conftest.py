@@ -1,0 +1,101 @@
+"""A small consortium for the server's tests: a coordinator's home, three enrolled sites, and packages they signed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sfumato_common.config.loader import parse
+from sfumato_common.config.plan import Plan
+from sfumato_common.crypto.enrolment import EnrolmentGrant, encode_grant, enrolment_request, store_grant
+from sfumato_common.crypto.identity import SiteIdentity, create_identity
+from sfumato_common.package import PackageImage, build_package, encode_png
+from sfumato_server.enrol import Authority, Registry, create_authority, enrol
+
+LABELS = ("abnormal", "normal")
+
+
+def small_plan(**changes: Any) -> Plan:
+    values: dict[str, Any] = {
+        "study": "chest",
+        "image": {"size": 16, "channels": 1},
+        "labels": list(LABELS),
+        "sites": {name: {"nominal_patients": 100} for name in ("east", "north", "south")},
+        "privacy": {"epsilon": 8.0, "delta": 1e-4},
+        "stages": [{"kind": "spectral", "bandwidth": 8, "clip_radius": 1.0, "noise_multiplier": 2.0}],
+        "release": [{"model": "spectral", "images": 6}],
+        "federation": {"quorum": 2},
+    }
+    return parse({**values, **changes}, Plan, "plan")
+
+
+@dataclass(frozen=True)
+class Consortium:
+    home: Path
+    plan: Plan
+    authority: Authority
+    registry: Registry
+    identities: dict[str, SiteIdentity]
+    grants: dict[str, EnrolmentGrant]
+
+    def images(self, seed: int, count: int = 6, size: int = 16) -> list[PackageImage]:
+        rng = np.random.default_rng(seed)
+        return [
+            PackageImage(
+                rng.bytes(16).hex(),
+                encode_png(rng.integers(0, 256, (size, size), dtype=np.uint8)),
+                LABELS[at % 2],
+                "spectral",
+                "dp-sampling",
+                "formal",
+            )
+            for at in range(count)
+        ]
+
+    def certificate(self, noise: str = "secure") -> dict[str, Any]:
+        return {
+            "cohorts": {
+                "train": {"epsilon": 2.5, "events": [{"mechanism": "GaussianRelease", "noise_multiplier": 2.0}]},
+                "holdout": {"epsilon": 0.0, "events": []},
+            },
+            "delta": 1e-4,
+            "unit": "patient",
+            "adjacency": "add-remove",
+            "noise": noise,
+            "declared": [{"what": "gate verdict: the whole set was approved or refused", "bits": 1}],
+        }
+
+    def package(self, signer: str, **changes: Any) -> bytes:
+        values: dict[str, Any] = {
+            "site": signer,
+            "study": self.plan.study,
+            "plan_hash": self.plan.digest,
+            "certificate": self.certificate(),
+            "images": self.images(sum(signer.encode())),
+            "sign": self.identities[signer].sign_package,
+            "created": date(2026, 1, 2),
+        }
+        return build_package(**{**values, **changes})
+
+
+@pytest.fixture
+def consortium(tmp_path: Path) -> Consortium:
+    home, plan = tmp_path / "coordinator", small_plan()
+    authority = create_authority(home)
+    identities, grants = {}, {}
+    for site in plan.sites:
+        identities[site] = create_identity(tmp_path / site / "identity", site)
+        grant = enrol(home, enrolment_request(identities[site]))
+        grants[site] = store_grant(identities[site], encode_grant(grant))
+    return Consortium(home, plan, authority, Registry(home), identities, grants)
+
+
+@pytest.fixture
+def make_plan() -> Callable[..., Plan]:
+    return small_plan
