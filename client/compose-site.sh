@@ -1,0 +1,22 @@
+#!/bin/sh
+# One site of docker-compose.yml: phantom patients, keys, enrolment, ingest, the plan reviewed and accepted, then joined.
+set -eu
+home=/home/sfumato/data/site
+images=/home/sfumato/data/images
+exchange=/home/sfumato/exchange
+if [ ! -e "$home/addresses.json" ]; then
+    python3 -m sfumato_common.phantom "$images" --site "$SITE" --patients "${PATIENTS:-600}" --seed 2303 --device "$DEVICE"
+    sed "s/^site: .*/site: $SITE/" configs/policy.yaml > /home/sfumato/data/policy.yaml
+    printf 'kind: dicom\nfolder: %s\nlabels: %s/labels.csv\n' "$images" "$images" > /home/sfumato/data/source.yaml
+    sfumato-site init --home "$home" --policy /home/sfumato/data/policy.yaml
+    cp "$home/enrolment-request.json" "$exchange/$SITE.request.json"
+    while [ ! -e "$exchange/$SITE.grant.json" ]; do sleep 1; done
+    sfumato-site ingest --home "$home" --plan configs/demo.yaml /home/sfumato/data/source.yaml
+    sfumato-site accept --home "$home" --yes configs/demo.yaml
+    sfumato-site enrolled --home "$home" "$exchange/$SITE.grant.json" \
+        --superlink coordinator:8000 --intake coordinator:8443
+fi
+# the SuperLink opens its door when every site is enrolled; a SuperNode that comes too early gives up
+until python3 -c "import socket; socket.create_connection(('coordinator', 8000), 2)" 2>/dev/null; do sleep 2; done
+sleep 5
+exec sfumato-site run --home "$home"
