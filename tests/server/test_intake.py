@@ -24,7 +24,7 @@ from sfumato_server.intake.service import IntakeCredentials, IntakeServer
 def server_for(consortium: Any, address: str = "127.0.0.1:0") -> IntakeServer:
     authority = consortium.authority
     credentials = IntakeCredentials(
-        authority.ca_pem, authority.server_certificate_path.read_bytes(), authority.server_key_path.read_bytes()
+        authority.server_key_path.read_bytes(), authority.server_certificate_path.read_bytes(), authority.ca_pem
     )
     return IntakeServer(consortium.home, consortium.plan, consortium.registry, address, credentials)
 

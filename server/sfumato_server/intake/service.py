@@ -35,11 +35,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class IntakeCredentials:
-    """What the server shows and what it trusts, PEM: its certificate and key, the CA that signs the sites."""
+    """What the server shows and what it trusts, PEM: its key and certificate, the CA that signs the sites."""
 
-    ca_pem: bytes
-    certificate_pem: bytes
     key_pem: bytes = field(repr=False)
+    certificate_pem: bytes
+    ca_pem: bytes
 
 
 class IntakeService(intake_pb2_grpc.IntakeServicer):

@@ -1,0 +1,73 @@
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from sfumato_common.errors import FederationError, VerificationError
+from sfumato_server.enrol import revoke
+from sfumato_server.pool import Duplicate, pool_packages
+
+
+def store(consortium: Any, site: str, data: bytes | None = None) -> None:
+    folder = consortium.home / "intake"
+    folder.mkdir(exist_ok=True)
+    (folder / f"{site}.sfumato").write_bytes(data if data is not None else consortium.package(site))
+
+
+def test_packages_are_pooled_by_site_and_name(consortium: Any) -> None:
+    for site in ("south", "east", "north"):
+        store(consortium, site)
+    pool = pool_packages(consortium.home, consortium.plan, consortium.registry)
+    assert [(item.site, item.name) for item in pool.items] == sorted((item.site, item.name) for item in pool.items)
+    assert len(pool.items) == 18
+    assert set(pool.certificates) == set(pool.provenance) == {"east", "north", "south"}
+    assert pool.certificates["north"] == consortium.certificate()
+    assert pool.provenance["north"].public_key == consortium.identities["north"].signing_public
+    assert (pool.duplicates, pool.left_out) == ((), {})
+
+
+def test_nothing_to_pool_is_refused(consortium: Any) -> None:
+    with pytest.raises(FederationError, match="nothing can be pooled"):
+        pool_packages(consortium.home, consortium.plan, consortium.registry)
+
+
+def test_absent_revoked_and_uninvited_sites_are_left_out(consortium: Any) -> None:
+    for site in ("north", "south"):
+        store(consortium, site)
+    store(consortium, "west", consortium.package("south", site="west"))
+    revoke(consortium.home, "south")
+    pool = pool_packages(consortium.home, consortium.plan, consortium.registry)
+    assert {item.site for item in pool.items} == {"north"}
+    assert pool.left_out == {"east": "sent no package", "south": "not enrolled, or revoked"}
+
+
+def test_equal_pixels_are_kept_once_and_listed(consortium: Any) -> None:
+    mine, theirs = consortium.images(1), consortium.images(2)
+    # other name, other label: still the same picture
+    theirs[0] = replace(theirs[0], png=mine[3].png)
+    store(consortium, "north", consortium.package("north", images=mine))
+    store(consortium, "south", consortium.package("south", images=theirs))
+    pool = pool_packages(consortium.home, consortium.plan, consortium.registry)
+    assert len(pool.items) == 11
+    assert pool.duplicates == (Duplicate("south", theirs[0].name, "north", mine[3].name),)
+
+
+def test_an_altered_stored_package_is_refused_by_name(consortium: Any) -> None:
+    store(consortium, "north")
+    data = bytearray(consortium.package("south"))
+    data[-100] ^= 1
+    store(consortium, "south", bytes(data))
+    with pytest.raises(VerificationError, match="'south'"):
+        pool_packages(consortium.home, consortium.plan, consortium.registry)
+
+
+def test_a_package_under_another_sites_name_is_refused(consortium: Any) -> None:
+    store(consortium, "north", consortium.package("south"))
+    with pytest.raises(VerificationError):
+        pool_packages(consortium.home, consortium.plan, consortium.registry)
+
+
+def test_a_package_of_another_plan_is_refused(consortium: Any, make_plan: Any) -> None:
+    store(consortium, "north", consortium.package("north", plan_hash=make_plan(study="older").digest))
+    with pytest.raises(VerificationError, match="another plan"):
+        pool_packages(consortium.home, consortium.plan, consortium.registry)
