@@ -1,0 +1,87 @@
+"""Children end with everything that they started; locks and ports give one clear line."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from sfumato_common.errors import BusyError
+from sfumato_common.supervise import Child, descendants, exclusive, free_port, require_free, run_to_end
+
+FAMILY = "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']); time.sleep(60)"
+STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
+
+
+def _wait(condition, seconds=10.0):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def _running(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_stop_ends_the_whole_tree(tmp_path):
+    child = Child("family", [sys.executable, "-c", FAMILY], dict(os.environ), tmp_path / "log")
+    assert _wait(lambda: len(descendants(child.pid)) == 1)
+    tree = [child.pid, *descendants(child.pid)]
+    child.stop()
+    assert not [pid for pid in tree if _running(pid)]
+
+
+def test_stop_kills_what_ignores_the_polite_signal(tmp_path):
+    child = Child("stubborn", [sys.executable, "-c", STUBBORN], dict(os.environ), tmp_path / "log")
+    assert _wait(lambda: "up" in (tmp_path / "log").read_text())
+    child.stop(grace_s=0.3)
+    assert child.poll() == -signal.SIGKILL
+
+
+def test_children_die_with_a_killed_parent(tmp_path):
+    code = (
+        "import os, sys, time; from pathlib import Path; from sfumato_common.supervise import Child;"
+        f"c = Child('c', [sys.executable, '-c', 'import time; time.sleep(60)'], dict(os.environ), Path({str(tmp_path)!r}) / 'l');"
+        "print(c.pid, flush=True); time.sleep(60)"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    pid = int(parent.stdout.readline())
+    assert _running(pid)
+    parent.kill()
+    parent.wait()
+    assert _wait(lambda: not _running(pid))
+
+
+def test_second_holder_of_a_folder_is_refused(tmp_path):
+    with exclusive(tmp_path, "a demo"):
+        with pytest.raises(BusyError, match="already running"), exclusive(tmp_path, "a demo"):
+            pass
+    with exclusive(tmp_path, "a demo"):
+        pass  # released again
+
+
+def test_taken_port_is_named():
+    import socket
+
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        port = holder.getsockname()[1]
+        with pytest.raises(BusyError, match=str(port)):
+            require_free("127.0.0.1", port)
+    require_free("127.0.0.1", free_port())
+
+
+def test_short_commands_are_bounded_in_time():
+    assert run_to_end([sys.executable, "-c", "print('hello')"], dict(os.environ), 20)[1].strip() == "hello"
+    with pytest.raises(BusyError, match="did not end"):
+        run_to_end([sys.executable, "-c", "import time; time.sleep(30)"], dict(os.environ), 0.5)
