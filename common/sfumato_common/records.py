@@ -1,8 +1,8 @@
 """What a message between coordinator and site may say: two frozen records, their plain form, and strict reading of it.
 
-A message is one set of named arrays (`ARRAYS_KEY`) and one flat configuration (`CONFIG_KEY`) of strings and integers with
-exactly the fields below. There is no field for a metric, a count, a loss or a text, so none can leave by one. Flower's own
-records are made from this in `flower.py`; nothing here imports it.
+A message is one set of named arrays (`ARRAYS_KEY`) and one flat configuration (`CONFIG_KEY`) of strings and integers
+with exactly the fields below. There is no field for a metric, a count, a loss or a text, so none can leave by one.
+Flower's own records are made from this in `flower.py`; nothing here imports it.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Reply:
-    """Site to coordinator: arrays when 'ok'; otherwise only a code and the reference of an entry in the site's own log."""
+    """Site to coordinator: arrays when 'ok'; otherwise only a code and the reference of an entry in the site's log."""
 
     protocol: int
     status: Status
@@ -116,9 +116,7 @@ def _check_arrays(arrays: object) -> None:
     assert isinstance(arrays, Mapping)
     for name, value in arrays.items():
         _require(_matches(_ARRAY_NAME, name), "a message has an array with a malformed name")
-        _require(
-            isinstance(value, np.ndarray) and not value.dtype.hasobject, "a message's array holds no plain numbers"
-        )
+        _require(isinstance(value, np.ndarray) and not value.dtype.hasobject, "a message's array is not plain")
 
 
 def _matches(pattern: re.Pattern[str], value: object) -> bool:

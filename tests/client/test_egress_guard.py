@@ -91,10 +91,10 @@ def test_a_code_cannot_smuggle_data():
     error.wire_code = "mueller"
     assert sanitise(error)[0] == "data-error"
 
-    class Sneaky(DataError):
+    class SneakyError(DataError):
         wire_code = "mueller"
 
-    assert sanitise(Sneaky("x"))[0] == "failed"
+    assert sanitise(SneakyError("x"))[0] == "failed"
     assert {"failed", "release-refused", "ledger-refused"} <= CODES
 
 

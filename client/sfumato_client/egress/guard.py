@@ -39,9 +39,7 @@ def check_reply(arrays: Arrays, schema: Schema, *, reservation_present: bool, la
         if value.dtype.kind not in "fiu":
             raise EgressRefused(f"'{name}' does not hold numbers")
         if not np.isfinite(value).all():
-            raise EgressRefused(
-                f"'{name}' holds values that are not finite; training diverged, lower its learning rate"
-            )
+            raise EgressRefused(f"'{name}' is not finite; the stage diverged, lower its learning rate")
     if sum(value.nbytes for value in arrays.values()) > largest_bytes:
         raise EgressRefused("a reply is larger than any that a site may send")
 

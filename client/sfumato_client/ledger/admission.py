@@ -1,0 +1,60 @@
+"""Whether one more charge fits the budget, with the slow accounting done once a plan and not once a round.
+
+A composition that fits is remembered in the (chained) entry that it was computed for. A later charge whose total is a
+part of it needs no accounting: leaving mechanisms out never costs a patient more.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from sfumato_client.ledger.chain import Row
+from sfumato_common.config.policy import Budget
+from sfumato_common.errors import BudgetExceeded
+from sfumato_common.privacy.accountant import epsilon, grouped
+from sfumato_common.privacy.events import Event, GaussianRelease, SampledGaussian, event_from_json, event_to_json
+
+Tally = Counter[GaussianRelease | SampledGaussian]
+
+
+def admit(
+    rows: Sequence[Row], others: Iterable[Event], own: Iterable[Event], ahead: Iterable[Event], budget: Budget
+) -> dict[str, Any]:
+    """Fields to store with a charge: the composition that was found to fit, or nothing when an earlier one covers it.
+
+    `others` is what other plans charged, `own` what this plan charged with the new charge, `ahead` all it will charge.
+    Raises BudgetExceeded when their composition passes `budget`.
+    """
+    wanted = grouped(others) + (grouped(own) | grouped(ahead))
+    if any(wanted <= fitting for fitting in _fitting(rows, budget)):
+        return {}
+    total = epsilon(spelled(wanted), budget.delta)
+    if not total <= budget.epsilon:  # written so that a NaN is refused
+        raise BudgetExceeded(
+            f"this would bring a patient to epsilon {total:.2f} at delta {budget.delta:g}; the site's budget is "
+            f"{budget.epsilon:g}: nothing was touched, ask for a plan with more noise or fewer steps"
+        )
+    events = [event_to_json(event) for event in spelled(wanted)]
+    return {"fits": {"delta": budget.delta, "epsilon": total, "events": events}}
+
+
+def spelled(tally: Tally) -> list[Event]:
+    """A tally as events again: sampled mechanisms with their steps added up, one-shot ones repeated."""
+    events: list[Event] = []
+    for event, times in tally.items():
+        match event:
+            case SampledGaussian(noise_multiplier=sigma, sampling_rate=rate):
+                events.append(SampledGaussian(sigma, rate, times))
+            case _:
+                events += [event] * times
+    return events
+
+
+def _fitting(rows: Sequence[Row], budget: Budget) -> Iterable[Tally]:
+    """Compositions known to fit `budget`: computed at its very delta, and within its epsilon as it stands now."""
+    for row in reversed(rows):
+        fits = row.value.get("fits")
+        if fits and fits["delta"] == budget.delta and fits["epsilon"] <= budget.epsilon:
+            yield grouped(event_from_json(value) for value in fits["events"])

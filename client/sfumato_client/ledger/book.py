@@ -1,0 +1,162 @@
+"""The privacy ledger: what each study took from the site's patients, over all studies, under one budget.
+
+A charge is on disk before `reserve` returns, so a crash at any moment counts too much, never too little. A patient
+belongs to one cohort of a site for good, so what a patient has paid is the larger of the two cohorts' totals. The chain
+shows alteration; it is no defence against someone who may rewrite all the site's files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sfumato_client.ledger.admission import admit
+from sfumato_client.ledger.certificate import certificate
+from sfumato_client.ledger.chain import FORMAT, Reservation, Row, check_chain, check_spend, next_row, reservation
+from sfumato_client.ledger.head import check_head, head_of, head_path, read_head, write_head
+from sfumato_client.ledger.storage import begin, connect, insert, read_rows, transaction
+from sfumato_common.config.plan import Plan
+from sfumato_common.config.policy import Budget
+from sfumato_common.errors import BusyError, LedgerError
+from sfumato_common.privacy.accountant import epsilon
+from sfumato_common.privacy.events import Cohort, Declared, Event, event_to_json
+
+
+class Ledger:
+    """A site's spends over all studies; made by `Ledger.open`, closed by `close` or a `with` block."""
+
+    def __init__(self, connection: sqlite3.Connection, path: Path, budget: Budget, site: str) -> None:
+        self._connection, self._path, self.budget, self.site = connection, path, budget, site
+
+    @classmethod
+    def open(cls, path: Path, budget: Budget, *, site: str) -> Ledger:
+        """The ledger at `path`, begun if there is none; verified.
+
+        Raises LedgerError when it was altered, cut short, removed, or belongs to another site; BusyError when locked.
+        """
+        if not path.exists() and head_path(path).exists():
+            raise LedgerError("the privacy ledger is gone but its head is there; restore it from a backup")
+        ledger = cls(connect(path), path, budget, site)
+        try:
+            begin(ledger._connection, next_row([], "genesis", {"format": FORMAT, "site": site, "at": _now()}))
+            rows = ledger._rows()
+            if read_head(path) != head_of(rows):
+                ledger._advance_head()  # a crash came between an entry and its head
+        except BaseException:
+            ledger.close()
+            raise
+        return ledger
+
+    def __enter__(self) -> Ledger:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; nothing is pending, every entry was durable when it was made."""
+        self._connection.close()
+
+    def reserve(
+        self,
+        *,
+        study: str,
+        plan_hash: str,
+        purpose: str,
+        round: int,
+        cohort: Cohort,
+        event: Event,
+        ahead: Iterable[Event] = (),
+    ) -> Reservation:
+        """Charge `event` to `cohort`, durably, before the data is touched.
+
+        `ahead` is everything that this plan charges the cohort in all: it must fit as well, and later charges within it
+        need no new accounting. Raises BudgetExceeded when all charges of the cohort together would pass the budget;
+        LedgerError when this round was charged before, as running it again draws fresh noise and costs again.
+        """
+        check_spend(cohort, event, round)
+        fields: dict[str, Any] = {
+            "study": study,
+            "plan_hash": plan_hash,
+            "purpose": purpose,
+            "round": round,
+            "cohort": cohort,
+            "event": event_to_json(event),
+            "at": _now(),
+        }
+        with transaction(self._connection):
+            rows = self._rows()
+            entries = _reservations(rows)
+            if any((entry.plan_hash, entry.purpose, entry.round) == (plan_hash, purpose, round) for entry in entries):
+                raise LedgerError(f"'{purpose}' round {round} of this plan was charged before: it may not run again")
+            if not isinstance(event, Declared):
+                mine = [entry for entry in entries if entry.cohort == cohort]
+                others = [entry.event for entry in mine if entry.plan_hash != plan_hash]
+                own = [entry.event for entry in mine if entry.plan_hash == plan_hash]
+                fields |= admit(rows, others, [*own, event], ahead, self.budget)
+            row = next_row(rows, "reserve", fields)
+            insert(self._connection, row)
+        self._advance_head()
+        return reservation(row)
+
+    def settle(self, reservation: Reservation) -> None:
+        """Note that what was reserved was carried out; the charge stays. Raises LedgerError when it is not open."""
+        with transaction(self._connection):
+            rows = self._rows()
+            if reservation not in _reservations(rows):
+                raise LedgerError("a reservation that this ledger did not make cannot be settled")
+            if any(row.value.get("closes") == reservation.number for row in rows):
+                raise LedgerError(f"entry {reservation.number} is settled already")
+            insert(self._connection, next_row(rows, "settle", {"closes": reservation.number, "at": _now()}))
+        self._advance_head()
+
+    def entries(self) -> list[Reservation]:
+        """Every charge in order, settled or not."""
+        return _reservations(self._rows())
+
+    def events(self, cohort: Cohort, plan_hash: str | None = None, *, except_plan: str | None = None) -> list[Event]:
+        """What `cohort` was charged, settled or not: in all, under one plan, or under all plans but one."""
+        return [
+            entry.event
+            for entry in self.entries()
+            if entry.cohort == cohort and plan_hash in (None, entry.plan_hash) and except_plan != entry.plan_hash
+        ]
+
+    def spent(self, cohort: Cohort) -> float:
+        """Epsilon of everything `cohort` was ever charged, at the budget's delta."""
+        return epsilon(self.events(cohort), self.budget.delta)
+
+    def verify(self) -> None:
+        """Raise LedgerError at the first entry that was altered, and when the end was cut off."""
+        self._rows()
+
+    def certificate(self, plan: Plan, *, noise: str) -> dict[str, Any]:
+        """What a package says about `plan`'s cost here; every number in it is independent of the data."""
+        return certificate(plan, self.events("train", plan.digest), self.events("holdout", plan.digest), noise)
+
+    def _rows(self) -> list[Row]:
+        """Every row, chain and end verified."""
+        # the head is read first: an entry that another process adds meanwhile must not look like a lost end
+        head = read_head(self._path)
+        rows = read_rows(self._connection)
+        check_chain(rows, self.site)
+        check_head(rows, head)
+        return rows
+
+    def _advance_head(self) -> None:
+        """Write the head beside the ledger; under the lock, so that an older end never replaces a newer one."""
+        # whoever holds the lock for so long writes the head of a longer chain
+        with contextlib.suppress(BusyError), transaction(self._connection):
+            write_head(self._path, self._rows())
+
+
+def _reservations(rows: Sequence[Row]) -> list[Reservation]:
+    return [reservation(row) for row in rows if row.value["kind"] == "reserve"]
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

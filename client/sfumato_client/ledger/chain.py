@@ -1,0 +1,120 @@
+"""The ledger's rows as a hash chain (Haber and Stornetta 1991): pure functions of bytes, no disk.
+
+Row n is a canonical JSON body and sha256(hash of row n - 1, body). Row 0 names the site. Changing, removing, adding or
+moving any row but the last breaks every later hash; a lost end is found by the head that `book.py` keeps beside it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, get_args
+
+from sfumato_common.errors import LedgerError
+from sfumato_common.files import canonical_json
+from sfumato_common.privacy.events import (
+    Cohort,
+    Declared,
+    Event,
+    GaussianRelease,
+    SampledGaussian,
+    event_from_json,
+    event_to_json,
+)
+
+FORMAT = "sfumato-ledger/1"
+_NO_HASH = "0" * 64
+
+
+@dataclass(frozen=True)
+class Row:
+    """One stored line: its number from 0, its body as stored, its hash (lower-case hexadecimal)."""
+
+    number: int
+    body: str
+    hash: str
+
+    @property
+    def value(self) -> dict[str, Any]:
+        """The body as plain data."""
+        return dict(json.loads(self.body))
+
+
+@dataclass(frozen=True)
+class Reservation:
+    """One charge: which study took what from which cohort; `number` is its row, `hash` binds it to this ledger."""
+
+    number: int
+    hash: str
+    study: str
+    plan_hash: str
+    purpose: str
+    round: int
+    cohort: Cohort
+    event: Event
+
+
+def next_row(rows: Sequence[Row], kind: str, fields: dict[str, Any]) -> Row:
+    """The row that follows `rows`: `kind` is 'genesis', 'reserve' or 'settle'."""
+    number = len(rows)
+    body = canonical_json({"number": number, "kind": kind, **fields}).decode("ascii")
+    return Row(number, body, _link(rows[-1].hash if rows else _NO_HASH, body))
+
+
+def check_chain(rows: Sequence[Row], site: str) -> None:
+    """Raise LedgerError at the first row that is not where and what it was written as, or for another site's ledger."""
+    previous = _NO_HASH
+    for number, row in enumerate(rows):
+        if row.number != number or row.hash != _link(previous, row.body) or row.value.get("number") != number:
+            raise LedgerError(f"the privacy ledger was altered at entry {number}; stop, and restore it from a backup")
+        previous = row.hash
+    genesis = rows[0].value if rows else {}
+    if genesis.get("kind") != "genesis" or genesis.get("format") != FORMAT:
+        raise LedgerError("the privacy ledger has no beginning that this version knows; stop and inspect it")
+    if genesis.get("site") != site:
+        raise LedgerError(f"this privacy ledger is not the one of site '{site}'; check the policy's site name")
+
+
+def reservation(row: Row) -> Reservation:
+    """A 'reserve' row as a record."""
+    value = row.value
+    return Reservation(
+        row.number,
+        row.hash,
+        value["study"],
+        value["plan_hash"],
+        value["purpose"],
+        value["round"],
+        value["cohort"],
+        event_from_json(value["event"]),
+    )
+
+
+def check_spend(cohort: Cohort, event: Event, round_number: int) -> None:
+    """Raise LedgerError for a charge that means nothing: a negative step count must not pay anything back."""
+    if cohort not in get_args(Cohort):
+        raise LedgerError("a charge names a cohort that does not exist; it is 'train' or 'holdout'")
+    if type(round_number) is not int or round_number < 0:
+        raise LedgerError("a charge's round must be a whole number from 0")
+    match event:
+        case GaussianRelease(noise_multiplier=sigma):
+            sound = _positive(sigma)
+        case SampledGaussian(noise_multiplier=sigma, sampling_rate=rate, steps=steps):
+            sound = _positive(sigma) and _positive(rate) and rate <= 1 and type(steps) is int and steps >= 1
+        case Declared(what=what, bits=bits):
+            sound = bool(what) and type(bits) is int and bits >= 1
+        case _:
+            raise LedgerError("a charge of an unknown mechanism is refused, never approximated")
+    if not sound:
+        raise LedgerError(f"a {type(event).__name__} charge has impossible parameters: {event_to_json(event)}")
+
+
+def _positive(value: float) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value) and value > 0
+
+
+def _link(previous: str, body: str) -> str:
+    return hashlib.sha256(previous.encode() + b"\n" + body.encode()).hexdigest()
