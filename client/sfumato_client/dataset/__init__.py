@@ -1,1 +1,6 @@
 """The site store: memory-mapped pixels, indexed by patient, with patient-disjoint splits."""
+
+from sfumato_client.dataset.cohort import Cohort, require_patients
+from sfumato_client.dataset.store import IngestReport, SiteStore
+
+__all__ = ["Cohort", "IngestReport", "SiteStore", "require_patients"]

@@ -1,0 +1,63 @@
+"""A cohort: images grouped by patient, the unit of protection; knows nothing of files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from sfumato_common.config.policy import Policy
+from sfumato_common.errors import DataError
+from sfumato_common.types import AnyArray
+
+Indices = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Cohort:
+    """Images [N, S, S] or [N, S, S, 3] with labels [N] and owners `patient_index` [N], which are 0 .. patients - 1.
+
+    `rows` [N] picks the cohort's images out of a larger (memory-mapped) array; without it `images` is the cohort.
+    """
+
+    images: AnyArray
+    labels: Indices
+    patient_index: Indices
+    rows: Indices | None = None
+    _order: Indices = field(init=False, repr=False)
+    _starts: Indices = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        owners = np.asarray(self.patient_index, dtype=np.int64)
+        count = len(self.images) if self.rows is None else len(self.rows)
+        assert owners.shape == np.shape(self.labels) == (count,), "one label and one patient an image"
+        sizes = np.bincount(owners)
+        assert count == 0 or int(sizes.min()) > 0, "patients are numbered 0 .. patients - 1 without gaps"
+        object.__setattr__(self, "labels", np.asarray(self.labels, dtype=np.int64))
+        object.__setattr__(self, "patient_index", owners)
+        object.__setattr__(self, "_order", np.argsort(owners, kind="stable"))
+        object.__setattr__(self, "_starts", np.concatenate(([0], np.cumsum(sizes))).astype(np.int64))
+
+    @property
+    def patients(self) -> int:
+        """Number of patients (exact: never leaves the site)."""
+        return len(self._starts) - 1
+
+    def images_of(self, patient: int) -> tuple[AnyArray, Indices]:
+        """All images [m, S, S(, 3)] and labels [m] of one patient, in their stored order."""
+        if not 0 <= patient < self.patients:
+            raise IndexError("no such patient in this cohort")
+        mine = self._order[self._starts[patient] : self._starts[patient + 1]]
+        return np.asarray(self.images[mine if self.rows is None else self.rows[mine]]), self.labels[mine]
+
+    def everything(self) -> tuple[AnyArray, Indices, Indices]:
+        """Images [N, S, S(, 3)], labels [N], patient_index [N], in stored order; a copy where memory-mapped."""
+        images = np.asarray(self.images if self.rows is None else self.images[self.rows])
+        return images, self.labels, self.patient_index
+
+
+def require_patients(cohort_total: int, policy: Policy) -> None:
+    """Raises DataError when the site has fewer patients than its policy asks for; the message has no exact count."""
+    if cohort_total < policy.minimum_patients:
+        raise DataError("the site has fewer patients than its policy's minimum_patients; nothing was computed on them")

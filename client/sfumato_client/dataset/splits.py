@@ -1,0 +1,55 @@
+"""Patient-disjoint splits that one patient's presence never changes for another.
+
+The privacy guarantee compares a cohort with and without one patient (add/remove adjacency) and charges train and
+hold-out patients apart. A shuffle-and-cut split would move others over the border when one patient comes or goes, so
+that two neighbouring cohorts would differ in many patients and the parallel composition would not hold. Here a
+patient's split is a keyed hash of the patient alone (HMAC-SHA256, RFC 2104): nobody without the site's key can predict
+it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Iterable
+
+from sfumato_client.ingest import Split
+from sfumato_common.errors import DataError
+
+SPLITS: tuple[Split, ...] = ("train", "validation", "holdout")
+TRAIN_SHARE, VALIDATION_SHARE = 0.70, 0.10
+
+
+def keyed_split(split_key: bytes, patient_id: str) -> Split:
+    """Split of one patient by the site's secret key: 70 % train, 10 % validation, 20 % holdout in expectation."""
+    digest = hmac.digest(split_key, b"split\0" + patient_id.encode(), hashlib.sha256)
+    position = int.from_bytes(digest[:8], "big") / 2**64
+    if position < TRAIN_SHARE:
+        return "train"
+    return "validation" if position < TRAIN_SHARE + VALIDATION_SHARE else "holdout"
+
+
+def pseudonym(split_key: bytes, patient_id: str) -> str:
+    """What the store keeps instead of a patient id: 32 hexadecimal digits, the same at every ingest of this site."""
+    return hmac.digest(split_key, b"pseudonym\0" + patient_id.encode(), hashlib.sha256).hex()[:32]
+
+
+def assign_splits(images: Iterable[tuple[str, Split | None]], split_key: bytes) -> dict[str, Split]:
+    """Split of every patient from (patient_id, given split) of every image.
+
+    Given splits are kept; a patient given two goes wholly to train, so that no holdout patient was ever trained on.
+    Raises DataError when some images have a split and some have none: filling in silently would let one
+    patient's row decide how all others are split.
+    """
+    given: dict[str, set[Split | None]] = {}
+    for patient_id, split in images:
+        given.setdefault(patient_id, set()).add(split)
+    kinds = {split is None for splits in given.values() for split in splits}
+    if len(kinds) == 2:
+        raise DataError("some images have a split and some have none; fill the column 'split' or leave it out")
+    if kinds == {True}:
+        return {patient_id: keyed_split(split_key, patient_id) for patient_id in given}
+    return {
+        patient_id: next(split for split in splits if split) if len(splits) == 1 else "train"
+        for patient_id, splits in given.items()
+    }

@@ -1,0 +1,180 @@
+"""The site's store: one folder, made whole or not at all, that holds pixels and an index without names.
+
+`pixels.npy` [N, S, S(, 3)] is memory-mapped; `index.npz` has labels, split, owner of every image and the patients'
+pseudonyms; `store.json`, written last, says what the other two must be. File names and patient ids are in none of
+them: only the local ingest report beside the store names files.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import zipfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from sfumato_client.dataset.cohort import Cohort, require_patients
+from sfumato_client.dataset.splits import SPLITS, assign_splits, pseudonym
+from sfumato_client.ingest import SiteImage, Skipped, Split
+from sfumato_common.config.plan import ImageForm
+from sfumato_common.config.policy import Policy
+from sfumato_common.errors import DataError
+from sfumato_common.files import sync_folder, write_atomic, write_json
+from sfumato_common.types import AnyArray
+
+_FORMAT = 1
+_REPORT = "ingest-report.json"
+
+
+@dataclass(frozen=True)
+class IngestReport:
+    """What was taken and what was not. Exact counts and file names: stays in the site."""
+
+    kept: int
+    patients: int
+    patients_by_split: dict[str, int]
+    skipped: tuple[Skipped, ...]
+
+    def write(self, path: Path) -> None:
+        """Write as JSON, readable by the owner only."""
+        value = {
+            "kept": self.kept,
+            "patients": self.patients,
+            "patients_by_split": self.patients_by_split,
+            "skipped": [{"reference": entry.reference, "reason": entry.reason} for entry in self.skipped],
+        }
+        write_atomic(path, json.dumps(value, indent=2) + "\n", mode=0o600)
+
+
+class SiteStore:
+    """An opened store; read-only."""
+
+    def __init__(self, pixels: AnyArray, index: dict[str, AnyArray]) -> None:
+        self._pixels = pixels
+        self._index = index
+
+    @staticmethod
+    def create(folder: Path, images: Iterable[SiteImage | Skipped], form: ImageForm, split_key: bytes) -> IngestReport:
+        """Write a store to `folder` from readers' output, image by image, and the report beside it.
+
+        The folder appears by one rename after everything in it was flushed to disk; remains of an interrupted attempt
+        are removed first (the caller holds the site's lock). Raises DataError when a store already stands there
+        (changing a cohort under the ledger is not this function's to decide) or no image could be read.
+        """
+        assert len(split_key) >= 16, "the split key is a secret of at least 128 bits"
+        if folder.exists():
+            raise DataError(f"a store already stands at '{folder.name}'; use it, or remove it to ingest anew")
+        partial = folder.parent / f".{folder.name}.partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True, mode=0o700)
+        try:
+            report = _fill(partial, images, form, split_key)
+            report.write(folder.parent / _REPORT)
+            if not report.kept:
+                raise DataError(f"no image could be read; {_REPORT} in the site's home says why, file by file")
+            sync_folder(partial)
+            partial.rename(folder)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+        sync_folder(folder.parent)
+        return report
+
+    @staticmethod
+    def open(folder: Path) -> SiteStore:
+        """Open a store. Raises DataError when it is missing, incomplete or does not fit together."""
+        try:
+            facts = json.loads((folder / "store.json").read_text())
+            pixels = np.load(folder / "pixels.npy", mmap_mode="r", allow_pickle=False)
+            with np.load(folder / "index.npz", allow_pickle=False) as archive:
+                index = {name: archive[name] for name in ("labels", "split", "owner", "patients")}
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            raise DataError(f"store '{folder.name}' is missing or incomplete; ingest again") from None
+        whole = isinstance(facts, dict) and facts.get("format") == _FORMAT and facts.get("shape") == list(pixels.shape)
+        whole = whole and facts.get("dtype") == str(pixels.dtype)
+        if not whole or {len(index[name]) for name in ("labels", "split", "owner")} != {len(pixels)}:
+            raise DataError(f"store '{folder.name}' does not fit together; ingest again")
+        return SiteStore(pixels, index)
+
+    @property
+    def patients(self) -> int:
+        """Number of patients over all splits (exact: never leaves the site)."""
+        return len(self._index["patients"])
+
+    def require_patients(self, policy: Policy) -> None:
+        """Raises DataError when the site has fewer patients than its policy asks for."""
+        require_patients(self.patients, policy)
+
+    def cohort(self, split: Split) -> Cohort:
+        """The patients of one split, renumbered from 0; pixels stay on disk until they are asked for."""
+        rows = np.flatnonzero(self._index["split"] == SPLITS.index(split)).astype(np.int64)
+        _, owners = np.unique(self._index["owner"][rows], return_inverse=True)
+        return Cohort(self._pixels, self._index["labels"][rows], owners.astype(np.int64), rows)
+
+
+def _fill(folder: Path, images: Iterable[SiteImage | Skipped], form: ImageForm, split_key: bytes) -> IngestReport:
+    skipped: list[Skipped] = []
+    labels: list[int] = []
+    names: list[str] = []
+    given: list[Split | None] = []
+
+    def taken() -> Iterable[AnyArray]:
+        for entry in images:
+            if isinstance(entry, Skipped):
+                skipped.append(entry)
+                continue
+            labels.append(entry.label)
+            names.append(entry.patient_id)
+            given.append(entry.split)
+            yield entry.pixels
+
+    facts = _write_pixels(folder / "pixels.npy", taken(), form)
+    splits = assign_splits(zip(names, given, strict=True), split_key)
+    patients = {name: number for number, name in enumerate(splits)}
+    index: dict[str, AnyArray] = {
+        "labels": np.array(labels, dtype=np.int64),
+        "owner": np.array([patients[name] for name in names], dtype=np.int64),
+        "split": np.array([SPLITS.index(splits[name]) for name in names], dtype=np.uint8),
+        "patients": np.array([pseudonym(split_key, name) for name in patients], dtype="U32"),
+    }
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **index)
+    write_atomic(folder / "index.npz", buffer.getvalue(), mode=0o600)
+    write_json(folder / "store.json", {"format": _FORMAT, **facts})
+    found = list(splits.values())
+    return IngestReport(len(labels), len(patients), {name: found.count(name) for name in SPLITS}, tuple(skipped))
+
+
+def _write_pixels(path: Path, images: Iterable[AnyArray], form: ImageForm) -> dict[str, Any]:
+    """Stream images to a .npy file whose number of images is known only at the end; returns dtype and shape."""
+    shape = (form.size, form.size) if form.channels == 1 else (form.size, form.size, 3)
+    dtype: npt.DTypeLike | None = None
+    count = 0
+    with path.open("wb") as stream:
+        os.fchmod(stream.fileno(), 0o600)
+        for pixels in images:
+            if dtype is None:
+                dtype = pixels.dtype
+                _npy_header(stream, np.dtype(dtype), (0, *shape))
+            assert (pixels.shape, pixels.dtype) == (shape, dtype), "a reader gave an image in another form"
+            stream.write(np.ascontiguousarray(pixels).tobytes())
+            count += 1
+        stream.seek(0)
+        _npy_header(stream, np.dtype(dtype or np.uint8), (count, *shape))
+        stream.flush()
+        os.fsync(stream.fileno())
+    return {"dtype": str(np.dtype(dtype or np.uint8)), "shape": [count, *shape]}
+
+
+def _npy_header(stream: BinaryIO, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
+    """NPY 1.0 header; numpy pads it so that the first axis may grow to 21 digits without moving the data."""
+    np.lib.format.write_array_header_1_0(
+        stream, {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    )
