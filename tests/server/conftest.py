@@ -59,16 +59,21 @@ class Consortium:
         ]
 
     def certificate(self, noise: str = "secure") -> dict[str, Any]:
+        # the shape of the site ledger's own certificate
         return {
-            "cohorts": {
-                "train": {"epsilon": 2.5, "events": [{"mechanism": "GaussianRelease", "noise_multiplier": 2.0}]},
-                "holdout": {"epsilon": 0.0, "events": []},
-            },
-            "delta": 1e-4,
             "unit": "patient",
             "adjacency": "add-remove",
-            "noise": noise,
+            "delta": 1e-4,
+            "epsilon_train": 2.5,
+            "epsilon_holdout": 0.0,
+            "epsilon_patient": 2.5,
+            "mechanisms": {
+                "train": [{"mechanism": "GaussianRelease", "noise_multiplier": 2.0, "times": 1}],
+                "holdout": [],
+            },
             "declared": [{"what": "gate verdict: the whole set was approved or refused", "bits": 1}],
+            "noise": noise,
+            "covers": "Everything that left this site under this plan.",
         }
 
     def package(self, signer: str, **changes: Any) -> bytes:

@@ -1,0 +1,103 @@
+"""What a published data set consists of: the coordinator's manifest as strict records, file names, labels.csv."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError
+
+from sfumato_common.config.loader import Strict
+from sfumato_common.config.plan import Name
+from sfumato_common.errors import VerificationError
+from sfumato_common.files import canonical_json
+from sfumato_common.package.manifest import Guarantee, Hash, ImageName
+
+FORMAT = "sfumato-published/1"
+MANIFEST, SIGNATURE, LABELS, COORDINATOR_KEY = "manifest.json", "manifest.sig", "labels.csv", "coordinator.pem"
+COLUMNS = "file,label,site,model,method,guarantee"
+
+
+class FileEntry(Strict):
+    """One file's size in bytes and sha256."""
+
+    bytes: Annotated[int, Field(ge=0)]
+    sha256: Hash
+
+
+class ImageEntry(Strict):
+    """One published image; its file is `image_file(site, name)`."""
+
+    site: Name
+    name: ImageName
+    label: Name
+    model: Name
+    method: Name
+    guarantee: Guarantee
+    pixel_sha256: Hash
+
+
+class DuplicateEntry(Strict):
+    """An image of a site's package that was not published, because the same pixels are there under another name."""
+
+    site: Name
+    name: ImageName
+    kept_site: Name
+    kept_name: ImageName
+
+
+class PublishedManifest(Strict):
+    """The coordinator's statement; its canonical JSON is what `manifest.sig` signs (domain "published")."""
+
+    format: Literal["sfumato-published/1"]
+    study: Name
+    created: Annotated[str, Field(pattern=r"\A\d{4}-\d{2}-\d{2}\z")]
+    plan_hash: Hash
+    plan: dict[str, Any]
+    sites: Annotated[list[Name], Field(min_length=1)]
+    left_out: dict[Name, str]
+    images: Annotated[list[ImageEntry], Field(min_length=1)]
+    duplicates: list[DuplicateEntry]
+    files: dict[str, FileEntry]
+
+    def encode(self) -> bytes:
+        """The bytes that are signed."""
+        return canonical_json(self.model_dump())
+
+
+def parse_published(data: bytes) -> PublishedManifest:
+    """Strict reading. Raises VerificationError unless `data` is the canonical form of a manifest."""
+    try:
+        manifest = PublishedManifest.model_validate(json.loads(data))
+        canonical = manifest.encode()
+    except (ValidationError, ValueError, RecursionError):
+        raise VerificationError(f"{MANIFEST} is malformed; do not trust this data set") from None
+    if canonical != data:
+        raise VerificationError(f"{MANIFEST} is not in canonical form; do not trust this data set")
+    return manifest
+
+
+def image_file(site: str, name: str) -> str:
+    """Where an image lies in the published folder."""
+    return f"images/{site}/{name}.png"
+
+
+def provenance_files(site: str) -> tuple[str, str, str]:
+    """Where a site's signed manifest, its signature and its public key lie."""
+    return tuple(f"provenance/{site}/{name}" for name in (MANIFEST, SIGNATURE, "key.pem"))  # type: ignore[return-value]
+
+
+def expected_files(sites: Sequence[str], images: Iterable[ImageEntry]) -> set[str]:
+    """Every file that the manifest must list: all of the folder but the manifest itself and its signature."""
+    files = {LABELS, COORDINATOR_KEY, *(image_file(image.site, image.name) for image in images)}
+    return files.union(*(provenance_files(site) for site in sites))
+
+
+def labels_csv(images: Iterable[ImageEntry]) -> bytes:
+    """labels.csv; no field needs quoting, since all are names, hexadecimal or fixed words."""
+    rows = [
+        ",".join((image_file(item.site, item.name), item.label, item.site, item.model, item.method, item.guarantee))
+        for item in images
+    ]
+    return ("\n".join([COLUMNS, *rows]) + "\n").encode("ascii")

@@ -1,0 +1,165 @@
+"""The report that goes with a published set: one HTML file that needs nothing from outside, no script, prints well."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from sfumato_common.config.plan import Plan
+from sfumato_common.crypto.signatures import fingerprint
+from sfumato_server.pool import Pool
+from sfumato_server.publish.guarantee import Guarantee, guarantees
+from sfumato_server.publish.manifest import PublishedManifest
+from sfumato_server.publish.sheets import contact_sheets
+
+NO_GUARANTEE = "none"
+AXIS = (0.4, 1.0)  # of the AUC bars
+
+
+@dataclass(frozen=True)
+class ReleaseRow:
+    """One line of the release table."""
+
+    site: str
+    model: str
+    method: str
+    guarantee: str
+    count: int
+
+
+@dataclass(frozen=True)
+class StageRow:
+    """All exchanges of one stage together: seconds of wall time, bytes to and from the sites."""
+
+    stage: str
+    exchanges: int
+    seconds: float
+    bytes_down: int
+    bytes_up: int
+
+
+@dataclass(frozen=True)
+class UtilityRow:
+    """One AUC with its interval; `start`, `width` and `mark` place the bar, in percent of the axis."""
+
+    name: str
+    auc: float
+    low: float | None
+    high: float | None
+    start: float
+    width: float
+    mark: float
+
+
+def render_report(
+    pool: Pool,
+    plan: Plan,
+    manifest: PublishedManifest,
+    manifest_sha256: str,
+    coordinator_key: bytes,
+    run_info: Mapping[str, Any],
+    utility: Mapping[str, Any] | None,
+) -> str:
+    """The report as HTML text; every value from a site or a file is escaped."""
+    environment = Environment(
+        loader=PackageLoader("sfumato_server.publish"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["size"] = size
+    environment.filters["figures"] = figures
+    stated = guarantees(pool)
+    stages = stage_rows(run_info.get("exchanges", []))
+    return environment.get_template("report.html.j2").render(
+        plan=plan,
+        manifest=manifest,
+        manifest_sha256=manifest_sha256,
+        coordinator=fingerprint(coordinator_key),
+        sheets=contact_sheets(pool, plan),
+        guarantees=stated,
+        without_guarantee=sorted(site for item in stated if not item.formal for site in item.sites),
+        worst=max((item.certificate.epsilon_patient for item in stated if item.certificate), default=None),
+        release=release_rows(pool, stated),
+        stages=stages,
+        seconds=run_info.get("seconds"),
+        versions=run_info.get("versions", {}),
+        utility=utility,
+        utility_rows=utility_rows(utility),
+        axis=AXIS,
+        ticks=[(value, _percent(value)) for value in (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)],
+        # beyond a few hundred the list is in the manifest
+        duplicates=pool.duplicates[:200],
+    )
+
+
+def release_rows(pool: Pool, stated: Sequence[Guarantee]) -> list[ReleaseRow]:
+    """Images by site, model and method; the guarantee word is the site's unless its noise takes it away."""
+    formal = {site: item.formal for item in stated for site in item.sites}
+    counts = Counter((item.site, item.model, item.method, item.guarantee) for item in pool.items)
+    return [
+        ReleaseRow(site, model, method, word if formal[site] or word != "formal" else NO_GUARANTEE, count)
+        for (site, model, method, word), count in counts.items()
+    ]
+
+
+def stage_rows(exchanges: Sequence[Mapping[str, Any]]) -> list[StageRow]:
+    """The exchanges of the run summed by stage, in the order in which the stages began."""
+    rows: dict[str, StageRow] = {}
+    for item in exchanges:
+        name = str(item["stage"])
+        before = rows.get(name, StageRow(name, 0, 0.0, 0, 0))
+        rows[name] = StageRow(
+            name,
+            before.exchanges + 1,
+            before.seconds + float(item.get("seconds", 0.0)),
+            before.bytes_down + int(item.get("bytes_down", 0)),
+            before.bytes_up + int(item.get("bytes_up", 0)),
+        )
+    return list(rows.values())
+
+
+def utility_rows(utility: Mapping[str, Any] | None) -> list[UtilityRow]:
+    """Pooled figure first, then the sites'; figures that the noise swallowed are left to the text."""
+    if not utility:
+        return []
+    named = {"all sites, pooled": utility.get("pooled"), **utility.get("sites", {})}
+    return [
+        _utility_row(name, figure["auc"], figure.get("low"), figure.get("high"))
+        for name, figure in named.items()
+        if figure and figure.get("auc") is not None
+    ]
+
+
+def size(count: float) -> str:
+    """Bytes for people: 4 digits at most."""
+    value = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000 or unit == "GB":
+            return f"{value:.0f} {unit}" if unit == "B" or value >= 100 else f"{value:.1f} {unit}"
+        value /= 1000
+    raise AssertionError("unreachable")
+
+
+def figures(value: float) -> str:
+    """An epsilon or delta for people: three decimals, rounded up, so that nothing reads better than it is."""
+    if 0 < value < 1e-3:
+        return f"{value:g}".replace("e-0", "e-")
+    return f"{math.ceil(value * 1e3 - 1e-9) / 1e3:.3f}"
+
+
+def _utility_row(name: str, auc: float, low: float | None, high: float | None) -> UtilityRow:
+    left = _percent(auc if low is None else low)
+    right = _percent(auc if high is None else high)
+    return UtilityRow(name, auc, low, high, left, max(right - left, 0.5), _percent(auc))
+
+
+def _percent(value: float) -> float:
+    low, high = AXIS
+    return round(100 * (min(max(value, low), high) - low) / (high - low), 2)

@@ -1,0 +1,91 @@
+"""Contact sheets: one mosaic per site and class, a band of rows per model; the first images by their random names."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from sfumato_common.config.plan import Plan
+from sfumato_common.package import decode_png
+from sfumato_common.types import ByteImages
+from sfumato_server.pool import Pool, PoolItem
+
+COLUMNS = 8
+GAP = 1
+GAP_GREY = 128
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """One mosaic as a data URI, its size in pixels, and the models of its bands from top to bottom."""
+
+    site: str
+    label: str
+    uri: str
+    width: int
+    height: int
+    models: tuple[str, ...]
+    shown: int
+    of: int
+
+
+def contact_sheets(pool: Pool, plan: Plan) -> list[Sheet]:
+    """Sheets by site, then by the plan's order of labels and models; deterministic, nothing is picked by eye."""
+    groups: dict[tuple[str, str], dict[str, list[PoolItem]]] = defaultdict(lambda: defaultdict(list))
+    for item in pool.items:
+        groups[item.site, item.label][item.model].append(item)
+    order = [item.model for item in plan.release]
+    sheets = []
+    for site in sorted(pool.provenance):
+        for label in plan.labels:
+            by_model = groups[site, label]
+            bands = [(model, by_model[model]) for model in order if by_model.get(model)]
+            if bands:
+                sheets.append(_sheet(site, label, bands))
+    return sheets
+
+
+def data_uri(pixels: ByteImages) -> str:
+    """uint8 [H, W] or [H, W, 3] as a PNG data URI."""
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, format="PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
+
+
+def mosaic(rows: Sequence[Sequence[ByteImages]]) -> ByteImages:
+    """Rows of equal square tiles ([S, S] or [S, S, 3]) with a gap of one grey pixel -> [H, W] or [H, W, 3]."""
+    side, channels = rows[0][0].shape[0], rows[0][0].shape[2:]
+    step = side + GAP
+    canvas = np.full((len(rows) * step - GAP, COLUMNS * step - GAP, *channels), GAP_GREY, dtype=np.uint8)
+    for down, row in enumerate(rows):
+        for across, tile in enumerate(row):
+            canvas[down * step : down * step + side, across * step : across * step + side] = tile
+    return canvas
+
+
+def _sheet(site: str, label: str, bands: Sequence[tuple[str, list[PoolItem]]]) -> Sheet:
+    longest = max(len(items) for _, items in bands)
+    depth = min(max(1, round(3 / len(bands))), math.ceil(longest / COLUMNS))
+    rows: list[list[ByteImages]] = []
+    for _, items in bands:
+        tiles = [decode_png(item.png) for item in items[: depth * COLUMNS]]
+        # a band keeps its height when the model has few images, so that the row captions stay aligned
+        rows += [tiles[at * COLUMNS : (at + 1) * COLUMNS] for at in range(depth)]
+    canvas = mosaic(rows)
+    return Sheet(
+        site=site,
+        label=label,
+        uri=data_uri(canvas),
+        width=canvas.shape[1],
+        height=canvas.shape[0],
+        models=tuple(model for model, _ in bands),
+        shown=sum(len(row) for row in rows),
+        of=sum(len(items) for _, items in bands),
+    )

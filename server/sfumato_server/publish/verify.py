@@ -1,0 +1,151 @@
+"""Offline check of a published data set: every byte back to the coordinator's signature, every image to its site's."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from sfumato_common.config.loader import parse
+from sfumato_common.config.plan import Plan
+from sfumato_common.crypto.signatures import fingerprint, verify
+from sfumato_common.errors import ConfigError, VerificationError
+from sfumato_common.package import check_image
+from sfumato_common.package.manifest import Manifest, ManifestImage, parse_manifest
+from sfumato_server.publish.manifest import (
+    COORDINATOR_KEY,
+    LABELS,
+    MANIFEST,
+    SIGNATURE,
+    ImageEntry,
+    PublishedManifest,
+    expected_files,
+    image_file,
+    labels_csv,
+    parse_published,
+    provenance_files,
+)
+
+
+@dataclass(frozen=True)
+class VerificationReport:
+    """What was found to hold. `trusted`: the coordinator's key was compared with one that the caller brought."""
+
+    study: str
+    plan_hash: str
+    images: int
+    sites: tuple[str, ...]
+    coordinator_fingerprint: str
+    trusted: bool
+
+    def summary(self) -> str:
+        """One line for the screen."""
+        key = f"the coordinator's key {self.coordinator_fingerprint[:16]}"
+        trust = f"{key} is the trusted one" if self.trusted else f"{key} was NOT compared with a trusted one"
+        what = f"study '{self.study}': {self.images} images of {', '.join(self.sites)}"
+        return f"{what}: all hashes and signatures hold; {trust}"
+
+
+def verify_dataset(folder: Path, trusted_coordinator_key: bytes | None = None) -> VerificationReport:
+    """Verify the data set in `folder` against a trusted public key (PEM), or against the key inside when None.
+
+    Raises VerificationError naming the file at the first thing that does not hold: an altered byte, a missing, extra or
+    linked file, an image that its site did not sign. Raises ConfigError when `folder` holds no published set.
+    """
+    if not (folder / MANIFEST).is_file():
+        raise ConfigError(f"'{folder.name}' is not a published data set: no {MANIFEST}; check the path")
+    signed, key = _read(folder, MANIFEST), _read(folder, COORDINATOR_KEY)
+    if trusted_coordinator_key is not None and fingerprint(key) != fingerprint(trusted_coordinator_key):
+        raise VerificationError(f"{COORDINATOR_KEY} is not the trusted coordinator's key")
+    try:
+        verify(key, "published", signed, _read(folder, SIGNATURE))
+    except VerificationError:
+        raise VerificationError(f"{SIGNATURE} does not hold for {MANIFEST} and {COORDINATOR_KEY}") from None
+    manifest = parse_published(signed)
+    _check_plan(manifest)
+    _check_tree(folder, manifest)
+    for name, entry in sorted(manifest.files.items()):
+        path = folder / name
+        if path.stat().st_size != entry.bytes or hashlib.sha256(path.read_bytes()).hexdigest() != entry.sha256:
+            raise VerificationError(f"{name} was altered")
+    sites = {site: _site_manifest(folder, site, manifest) for site in manifest.sites}
+    _check_images(folder, manifest, sites)
+    if _read(folder, LABELS) != labels_csv(manifest.images):
+        raise VerificationError(f"{LABELS} does not say what {MANIFEST} says")
+    return VerificationReport(
+        study=manifest.study,
+        plan_hash=manifest.plan_hash,
+        images=len(manifest.images),
+        sites=tuple(manifest.sites),
+        coordinator_fingerprint=fingerprint(key),
+        trusted=trusted_coordinator_key is not None,
+    )
+
+
+def _read(folder: Path, name: str) -> bytes:
+    try:
+        return (folder / name).read_bytes()
+    except OSError:
+        raise VerificationError(f"{name} is missing or cannot be read") from None
+
+
+def _check_plan(manifest: PublishedManifest) -> None:
+    try:
+        plan = parse(manifest.plan, Plan, MANIFEST)
+    except ConfigError:
+        raise VerificationError(f"{MANIFEST} holds no valid plan") from None
+    if plan.digest != manifest.plan_hash or plan.study != manifest.study:
+        raise VerificationError(f"{MANIFEST} states another plan than its hash")
+
+
+def _check_tree(folder: Path, manifest: PublishedManifest) -> None:
+    """The folder holds the listed files as plain files, and nothing else."""
+    if set(manifest.files) != expected_files(manifest.sites, manifest.images):
+        raise VerificationError(f"{MANIFEST} does not list the files that its images and sites need")
+    wanted = {*manifest.files, MANIFEST, SIGNATURE}
+    folders = {str(parent) for name in wanted for parent in Path(name).parents}
+    found = set()
+    for path in folder.rglob("*"):
+        name = path.relative_to(folder).as_posix()
+        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+            raise VerificationError(f"{name} is not a plain file")
+        if name not in (folders if path.is_dir() else wanted):
+            raise VerificationError(f"{name} does not belong to the data set")
+        found.add(name)
+    if missing := sorted(wanted - found):
+        raise VerificationError(f"{missing[0]} is missing")
+
+
+def _site_manifest(folder: Path, site: str, published: PublishedManifest) -> Manifest:
+    """A site's own statement, its signature checked with the key beside it."""
+    signed, signature, key = (_read(folder, name) for name in provenance_files(site))
+    try:
+        verify(key, "package", signed, signature)
+        manifest = parse_manifest(signed)
+    except VerificationError:
+        raise VerificationError(f"provenance/{site}: the site's signature does not hold") from None
+    if (manifest.site, manifest.study, manifest.plan_hash) != (site, published.study, published.plan_hash):
+        raise VerificationError(f"provenance/{site}: signed for another site, study or plan")
+    return manifest
+
+
+def _check_images(folder: Path, published: PublishedManifest, sites: dict[str, Manifest]) -> None:
+    """Each image is one that its site signed, as what it is said to be; no package image is unaccounted for."""
+    signed = {(site, entry.name): entry for site, manifest in sites.items() for entry in manifest.images}
+    for image in published.images:
+        name = image_file(image.site, image.name)
+        entry = signed.pop((image.site, image.name), None)
+        if entry is None or not _same(image, entry):
+            raise VerificationError(f"{name} is not what site '{image.site}' signed")
+        manifest = sites[image.site]
+        shape = (manifest.size, manifest.size) if manifest.channels == 1 else (manifest.size, manifest.size, 3)
+        try:
+            check_image(entry, _read(folder, name), shape)
+        except VerificationError:
+            raise VerificationError(f"{name} is not the picture that site '{image.site}' signed") from None
+    if set(signed) != {(duplicate.site, duplicate.name) for duplicate in published.duplicates}:
+        raise VerificationError(f"{MANIFEST} leaves out images that a site signed and does not list them as duplicates")
+
+
+def _same(image: ImageEntry, entry: ManifestImage) -> bool:
+    return image.model_dump(exclude={"site"}) == entry.model_dump(exclude={"sha256"})

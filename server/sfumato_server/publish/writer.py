@@ -1,0 +1,147 @@
+"""Writes a pool as a published data set: images, labels.csv, each site's signed manifest, the coordinator's own."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sfumato_common.config.plan import Plan
+from sfumato_common.crypto.signatures import sign
+from sfumato_common.errors import ConfigError
+from sfumato_common.files import sync_folder, write_atomic
+from sfumato_server.enrol.authority import Authority
+from sfumato_server.pool import Pool
+from sfumato_server.publish.manifest import (
+    COORDINATOR_KEY,
+    FORMAT,
+    LABELS,
+    MANIFEST,
+    SIGNATURE,
+    FileEntry,
+    ImageEntry,
+    PublishedManifest,
+    image_file,
+    labels_csv,
+    provenance_files,
+)
+from sfumato_server.publish.report import render_report
+
+FOLDER, REPORT = "published", "report.html"
+
+
+@dataclass(frozen=True)
+class PublishedSet:
+    """What was published, where: the data folder, the report beside it, the number of images, the manifest's sha256."""
+
+    folder: Path
+    report: Path
+    images: int
+    manifest_sha256: str
+
+
+def publish(
+    pool: Pool,
+    plan: Plan,
+    out: Path,
+    authority: Authority,
+    run_info: Mapping[str, Any],
+    utility: Mapping[str, Any] | None,
+) -> PublishedSet:
+    """Write `out/published/` and `out/report.html`; an earlier published set there is replaced as a whole.
+
+    `run_info` may hold `exchanges` (a list of stage, seconds, bytes_down, bytes_up), `seconds` and `versions`;
+    `utility` is the TSTR figure or None. Raises ConfigError when `out/published` is something else than such a set.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    target = out / FOLDER
+    if target.exists() and not (target / MANIFEST).is_file() and (not target.is_dir() or any(target.iterdir())):
+        raise ConfigError(f"'{FOLDER}' in the output folder is not a published data set; choose another folder")
+    files = _contents(pool, authority)
+    manifest = _manifest(pool, plan, files)
+    signed = manifest.encode()
+    files[MANIFEST] = signed
+    files[SIGNATURE] = sign(authority.signing_key, "published", signed)
+    digest = hashlib.sha256(signed).hexdigest()
+    report = render_report(pool, plan, manifest, digest, authority.public_key, run_info, utility)
+    _replace(out, target, files)
+    write_atomic(out / REPORT, report)
+    return PublishedSet(target, out / REPORT, len(pool.items), digest)
+
+
+def _contents(pool: Pool, authority: Authority) -> dict[str, bytes]:
+    files = {image_file(item.site, item.name): item.png for item in pool.items}
+    files[LABELS] = labels_csv(_images(pool))
+    files[COORDINATOR_KEY] = authority.public_key
+    for site, provenance in pool.provenance.items():
+        names = provenance_files(site)
+        files.update(zip(names, (provenance.manifest, provenance.signature, provenance.public_key), strict=True))
+    return files
+
+
+def _images(pool: Pool) -> list[ImageEntry]:
+    return [
+        ImageEntry(
+            site=item.site,
+            name=item.name,
+            label=item.label,
+            model=item.model,
+            method=item.method,
+            guarantee=item.guarantee,
+            pixel_sha256=item.pixel_sha256,
+        )
+        for item in pool.items
+    ]
+
+
+def _manifest(pool: Pool, plan: Plan, files: Mapping[str, bytes]) -> PublishedManifest:
+    entries = {
+        name: FileEntry(bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
+        for name, content in files.items()
+    }
+    return PublishedManifest.model_validate(
+        {
+            "format": FORMAT,
+            "study": plan.study,
+            "created": datetime.now(UTC).date().isoformat(),
+            "plan_hash": plan.digest,
+            "plan": plan.model_dump(mode="json"),
+            "sites": sorted(pool.provenance),
+            "left_out": dict(pool.left_out),
+            "images": _images(pool),
+            "duplicates": [asdict(duplicate) for duplicate in pool.duplicates],
+            "files": entries,
+        }
+    )
+
+
+def _replace(out: Path, target: Path, files: Mapping[str, bytes]) -> None:
+    """Write everything beside `target`, then rename: a reader sees the old set or the whole new one."""
+    fresh = Path(tempfile.mkdtemp(dir=out, prefix=f".{FOLDER}-new-"))
+    old = fresh.with_name(fresh.name.replace("-new-", "-old-"))
+    try:
+        for name, content in files.items():
+            path = fresh / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        fresh.chmod(0o755)
+        sync_folder(fresh)
+        if target.exists():
+            target.rename(old)
+        try:
+            fresh.rename(target)
+        except OSError:
+            if old.exists():
+                old.rename(target)
+            raise
+        sync_folder(out)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+    os.sync()
