@@ -38,8 +38,11 @@ def admit(plan: Plan, policy: Policy, ledger: Ledger) -> Forecast:
     """
     check_policy(plan, policy)
     delta = policy.budget.delta
-    earlier = {cohort: ledger.events(cohort, except_plan=plan.digest) for cohort in ("train", "holdout")}
-    cost = forecast(plan, delta, earlier["train"], earlier["holdout"])
+    train, holdout = (
+        ledger.events("train", except_plan=plan.digest),
+        ledger.events("holdout", except_plan=plan.digest),
+    )
+    cost = forecast(plan, delta, train, holdout)
     worst = max(cost.epsilon_train, cost.epsilon_holdout)
     if worst > policy.budget.epsilon:
         raise BudgetExceeded(

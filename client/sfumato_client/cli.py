@@ -71,10 +71,9 @@ def ingest(
     report = SiteStore.create(
         site.store, read_source(load_source(source), study.image, study.labels), study.image, site.split_key()
     )
-    report.write(site.local / "ingest-report.json")
     console.print(
         f"kept {report.kept} images of {report.patients} patients, skipped {len(report.skipped)} "
-        f"(reasons in '{site.local.name}/ingest-report.json', which stays here)",
+        "(reasons in 'ingest-report.json' of the home folder, which stays here)",
         markup=False,
     )
 

@@ -86,7 +86,9 @@ class SiteHome:
         """The accepted plan of that hash. Raises PolicyRefusal when this site accepted no such plan."""
         path = self.root / "plans" / f"{plan_hash}.json"
         if not path.exists():
-            raise PolicyRefusal("the plan of this request was not accepted here; run 'sfumato-site accept' to review it")
+            raise PolicyRefusal(
+                "the plan of this request was not accepted here; run 'sfumato-site accept' to review it"
+            )
         plan = parse(json.loads(path.read_text()), Plan, path.name)
         if plan.digest != plan_hash:
             raise PolicyRefusal("the stored plan does not have the hash it is filed under; accept it again")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable
-from typing import Any
 
 from safetensors.numpy import load, save
 
@@ -18,10 +17,11 @@ from sfumato_client.egress.guard import check_reply, log_locally, sanitise
 from sfumato_client.home import SiteHome
 from sfumato_common.config.plan import Plan
 from sfumato_common.config.policy import Policy
-from sfumato_common.errors import EgressRefused, LedgerError, PolicyRefusal, SfumatoError, VerificationError
+from sfumato_common.errors import LedgerError, PolicyRefusal, SfumatoError, VerificationError
 from sfumato_common.files import write_atomic
-from sfumato_common.models.wire import classifier_schema, inbound_schema, outbound_schema, released_schema
-from sfumato_common.privacy.events import GATE_VERDICT, GaussianRelease, round_event
+from sfumato_common.metrics.utility import classifier_schema
+from sfumato_common.models.wire import inbound_schema, outbound_schema, released_schema
+from sfumato_common.privacy.events import GATE_VERDICT, Cohort, Event, GaussianRelease, round_event, study_events
 from sfumato_common.privacy.noise import NoiseSource, SecureNoise, TestNoise
 from sfumato_common.records import PROTOCOL, Reply, Request
 from sfumato_common.types import AnyArray, Arrays, ArraySpec, Schema
@@ -50,8 +50,7 @@ class Site:
             code, reference = sanitise(error)
             log_locally(self.home.local, reference, error)
             log.warning("request '%s' not answered: %s, local reference %s", request.kind, code, reference)
-            status = "refused" if isinstance(error, SfumatoError) else "failed"
-            return Reply(PROTOCOL, status, code, reference, {})
+            return Reply(PROTOCOL, "refused" if isinstance(error, SfumatoError) else "failed", code, reference, {})
 
     def _answer(self, request: Request, plan: Plan, policy: Policy) -> dict[str, AnyArray]:
         match request.kind:
@@ -84,7 +83,9 @@ class Site:
             job = StageJob(plan, policy.site, stage.kind, request.round, request.arrays, store.cohort("train"), noise)
             return TRAINERS[stage.kind](job)
 
-        return self._once(request, plan, stage.kind, round_event(stage), "train", outbound_schema(plan, stage.kind), compute)
+        return self._once(
+            request, plan, stage.kind, round_event(stage), "train", outbound_schema(plan, stage.kind), compute
+        )
 
     def _utility(self, request: Request, plan: Plan, policy: Policy) -> dict[str, AnyArray]:
         if plan.utility is None or policy.utility_figure == "withheld":
@@ -107,18 +108,27 @@ class Site:
         request: Request,
         plan: Plan,
         purpose: str,
-        event: Any,
-        cohort: Any,
+        event: Event,
+        cohort: Cohort,
         schema: Schema,
         compute: Callable[[], dict[str, AnyArray]],
     ) -> dict[str, AnyArray]:
         """Reserve, compute, guard, keep, settle; or send again what the same request was answered with before."""
-        kept = self.home.outbox / f"{plan.digest[:16]}-{purpose}-{request.round}-{_fingerprint(request.arrays)}.safetensors"
+        kept = (
+            self.home.outbox
+            / f"{plan.digest[:16]}-{purpose}-{request.round}-{_fingerprint(request.arrays)}.safetensors"
+        )
         if kept.exists():
             return load(kept.read_bytes())
         with self.home.open_ledger() as ledger:
             reservation = ledger.reserve(
-                study=plan.study, plan_hash=plan.digest, purpose=purpose, round=request.round, cohort=cohort, event=event
+                study=plan.study,
+                plan_hash=plan.digest,
+                purpose=purpose,
+                round=max(request.round, 1),
+                cohort=cohort,
+                event=event,
+                ahead=study_events(plan, cohort),
             )
             arrays = compute()
             check_reply(arrays, schema, reservation_present=True, largest_bytes=LARGEST_REPLY_BYTES)
@@ -148,7 +158,12 @@ class Site:
                     raise LedgerError("nothing was trained here under this plan; a release makes no sense")
                 ledger.settle(
                     ledger.reserve(
-                        study=plan.study, plan_hash=plan.digest, purpose="gate", round=1, cohort="train", event=GATE_VERDICT
+                        study=plan.study,
+                        plan_hash=plan.digest,
+                        purpose="gate",
+                        round=1,
+                        cohort="train",
+                        event=GATE_VERDICT,
                     )
                 )
 
@@ -200,6 +215,3 @@ def _noise(policy: Policy, plan: Plan, request: Request) -> NoiseSource:
         return SecureNoise()
     text = f"{policy.site}|{plan.digest}|{request.kind}|{request.stage}|{request.round}"
     return TestNoise(int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big"))
-
-
-__all__ = ["EgressRefused", "Site", "Upload"]

@@ -19,9 +19,7 @@ LARGEST_MESSAGE_BYTES = 512 * 1024 * 1024
 
 def encode(message: Request | Reply) -> RecordDict:
     """Records of a request or reply."""
-    return RecordDict(
-        {CONFIG_KEY: ConfigRecord(dict(message.to_config())), ARRAYS_KEY: _array_record(message.arrays)}
-    )
+    return RecordDict({CONFIG_KEY: ConfigRecord(dict(message.to_config())), ARRAYS_KEY: _array_record(message.arrays)})
 
 
 def decode_request(records: RecordDict) -> Request:

@@ -43,7 +43,9 @@ def coordinator_init(
     _affordable(study)
     create_authority(home, name or [])
     write_json(CoordinatorHome(home).plan_file, study.model_dump(mode="json"))
-    console.print(f"coordinator of study '{study.study}' is ready, plan hash {study.digest}", markup=False, soft_wrap=True)
+    console.print(
+        f"coordinator of study '{study.study}' is ready, plan hash {study.digest}", markup=False, soft_wrap=True
+    )
 
 
 @coordinator_app.command("enrol")
@@ -84,7 +86,9 @@ def coordinator_run(
 @dataset_app.command("verify")
 def dataset_verify(
     folder: Annotated[Path, typer.Argument(help="A published data set.")],
-    key: Annotated[Path | None, typer.Option(help="The coordinator's public key, from a source that you trust.")] = None,
+    key: Annotated[
+        Path | None, typer.Option(help="The coordinator's public key, from a source that you trust.")
+    ] = None,
 ) -> None:
     """Check signatures and hashes offline."""
     from sfumato_server.publish import verify_dataset

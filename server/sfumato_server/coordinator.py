@@ -44,7 +44,9 @@ def run_coordinator(root: Path, out: Path, listen: Listen, watch: Callable[[], N
     plan = home.plan()
     authority = load_authority(home.root)
     registry = Registry(home.root)
-    absent = sorted(set(plan.sites) - {name for name, record in registry.sites().items() if record.status == "enrolled"})
+    absent = sorted(
+        set(plan.sites) - {name for name, record in registry.sites().items() if record.status == "enrolled"}
+    )
     if len(plan.sites) - len(absent) < plan.federation.quorum:
         raise FederationError(f"site '{absent[0]}' of the plan is not enrolled and the quorum cannot be met; enrol it")
     credentials = IntakeCredentials(
@@ -119,7 +121,8 @@ def _publish(home: CoordinatorHome, out: Path, started: float) -> Path:
         "plan_hash": plan.digest,
         "exchanges": result["exchanges"],
         "seconds": round(time.time() - started, 1),
-        "versions": {name: version(name) for name in _PACKAGES if _installed(name)} | {"python": platform.python_version()},
+        "versions": {name: version(name) for name in _PACKAGES if _installed(name)}
+        | {"python": platform.python_version()},
     }
     published = publish(pool, plan, out, load_authority(home.root), run_info, result["utility"])
     run_info["publish_seconds"] = round(time.time() - before, 2)

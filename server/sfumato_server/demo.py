@@ -94,13 +94,11 @@ def _plan(data: Path | None, configs: Path) -> Plan:
     # another index: its sites take part with public sizes rounded to one digit; a real study agrees on them on paper
     terms = {site: SiteTerms(nominal_patients=max(10, _one_digit(count))) for site, count in sites.items()}
     quorum = min(plan.federation.quorum, len(terms))
-    return plan.model_copy(
-        update={"sites": terms, "federation": plan.federation.model_copy(update={"quorum": quorum})}
-    )
+    return plan.model_copy(update={"sites": terms, "federation": plan.federation.model_copy(update={"quorum": quorum})})
 
 
 def _one_digit(count: int) -> int:
-    power = 10 ** (len(str(count)) - 1)
+    power = int(10 ** (len(str(count)) - 1))
     return count // power * power
 
 
@@ -120,7 +118,8 @@ def _set_up(demo: Demo, patients: int) -> None:
 def _set_up_site(demo: Demo, name: str, plan_file: Path, cohort: Cohort) -> None:
     home = demo.site(name)
     began = time.time()
-    source = phantom_cohort(cohort, name) if cohort.index is None else cohort.npz_source(name)
+    number = list(demo.plan.sites).index(name)
+    source = phantom_cohort(cohort, name, number) if cohort.index is None else cohort.npz_source(name)
     drawn = time.time()
     policy_file = demo.work / "policies" / f"{name}.yaml"
     policy = demo.policy.model_copy(update={"site": name})

@@ -42,12 +42,12 @@ class Cohort:
         return path
 
 
-def phantom_cohort(cohort: Cohort, site: str) -> Path:
+def phantom_cohort(cohort: Cohort, site: str, number: int) -> Path:
     """Draw a site's phantom patients in a process of its own; returns the source description.
 
-    Sites use different device vendors, chosen by the site's name, so that exposure, size and polarity differ.
+    The sites take the device vendors in turn (`number` counts them), so that exposure, size and polarity differ.
     """
-    device = sorted(DEVICES)[sum(site.encode()) % len(DEVICES)]
+    device = sorted(DEVICES)[number % len(DEVICES)]
     command = [
         sys.executable, "-m", "sfumato_common.phantom",
         str(cohort.folder / site), "--site", site, "--patients", str(cohort.patients),

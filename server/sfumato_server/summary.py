@@ -21,7 +21,11 @@ def print_summary(plan: Plan, run: dict[str, Any], status: dict[str, Any]) -> No
         number = f" {item['round']}/{item['rounds']}" if item["rounds"] > 1 else ""
         sites = ", ".join(f"{site} {state}" for site, state in item["sites"].items())
         table.add_row(
-            f"{item['stage']}{number}", f"{item['seconds']:.1f}", f"{item['bytes_down']:,}", f"{item['bytes_up']:,}", sites
+            f"{item['stage']}{number}",
+            f"{item['seconds']:.1f}",
+            f"{item['bytes_down']:,}",
+            f"{item['bytes_up']:,}",
+            sites,
         )
     console.print(table)
     setup = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in run.get("setup_seconds", {}).items())

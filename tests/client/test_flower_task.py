@@ -27,7 +27,16 @@ def test_description_only_passes():
 
 @pytest.mark.parametrize(
     "name",
-    ["sfumato_client/app.py", "torch.py", "evil.so", "../../escape.py", "README.md/x.py", "sitecustomize.py", "a.pth", "x"],
+    [
+        "sfumato_client/app.py",
+        "torch.py",
+        "evil.so",
+        "../../escape.py",
+        "README.md/x.py",
+        "sitecustomize.py",
+        "a.pth",
+        "x",
+    ],
 )
 def test_anything_else_is_refused(name):
     with pytest.raises(BundleRefused):

@@ -31,7 +31,9 @@ class Checkpoints:
                 try:
                     return number, load(path.read_bytes())
                 except SafetensorError:
-                    raise VerificationError(f"checkpoint '{path.name}' is damaged; delete it to redo that round") from None
+                    raise VerificationError(
+                        f"checkpoint '{path.name}' is damaged; delete it to redo that round"
+                    ) from None
         return 0, {}
 
     def _path(self, stage: str, number: int) -> Path:

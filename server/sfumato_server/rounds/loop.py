@@ -17,7 +17,7 @@ import torch
 from sfumato_common.config.plan import Plan
 from sfumato_common.errors import FederationError
 from sfumato_common.models.wire import outbound_schema
-from sfumato_common.records import PROTOCOL, Reply, Request
+from sfumato_common.records import PROTOCOL, Reply, Request, RequestKind
 from sfumato_common.types import AnyArray, Arrays, ArraySpec, Schema
 from sfumato_server.rounds.channel import Channel, lost
 from sfumato_server.rounds.checkpoint import Checkpoints
@@ -57,7 +57,7 @@ class StudyRun:
                 f"only {len(self.channel.online())} of the {terms.quorum} sites of the quorum joined within "
                 f"{terms.join_deadline_s} s; start the missing sites or lower federation.quorum"
             )
-        replies = self.ask("hello", "", 0, {}, self.channel.online())
+        replies = self.ask("hello", {}, self.channel.online())
         self.accepted = {site for site, reply in replies.items() if reply.status == "ok"}
 
     def train(self) -> None:
@@ -69,7 +69,8 @@ class StudyRun:
                 strategy.restore(state)
             for number in range(done + 1, stage.rounds + 1):
                 schema = outbound_schema(self.plan, stage.kind)
-                replies = self.ask(stage.kind, stage.kind, number, strategy.outbound(number), schema=schema)
+                outbound = strategy.outbound(number)
+                replies = self.ask("stage", outbound, stage=stage.kind, number=number, schema=schema)
                 updates = {site: reply.arrays for site, reply in replies.items() if reply.status == "ok"}
                 strategy.absorb(number, {site: dict(arrays) for site, arrays in updates.items()}, self.generator)
                 self.checkpoints.save(stage.kind, number, strategy.state())
@@ -78,32 +79,30 @@ class StudyRun:
     def release(self) -> set[str]:
         """Send the final models; each site samples, judges, seals and uploads. Returns the sites that released."""
         models = {item.model for item in self.plan.release} | {"spectral"}
-        arrays = {
-            f"{kind}:{name}": value for kind in sorted(models) for name, value in self.released[kind].items()
-        }
-        replies = self.ask("release", "", 0, arrays)
+        arrays = {f"{kind}:{name}": value for kind in sorted(models) for name, value in self.released[kind].items()}
+        replies = self.ask("release", arrays)
         return {site for site, reply in replies.items() if reply.status == "ok"}
 
     def utility(self, classifier: Arrays) -> dict[str, AnyArray]:
         """Ask for each site's noisy score histogram [K, bins]; a site whose policy withholds it refuses."""
         assert self.plan.utility is not None
         schema = {"histogram": ArraySpec("float32", (len(self.plan.labels), self.plan.utility.bins))}
-        replies = self.ask("utility", "", 0, classifier, quorum=0, schema=schema)
+        replies = self.ask("utility", classifier, quorum=0, schema=schema)
         return {site: reply.arrays["histogram"] for site, reply in replies.items() if reply.status == "ok"}
 
     def ask(
         self,
-        what: str,
-        stage: str,
-        number: int,
+        kind: RequestKind,
         arrays: Arrays,
         sites: Iterable[str] | None = None,
         *,
+        stage: str = "",
+        number: int = 0,
         quorum: int | None = None,
         schema: Schema | None = None,
     ) -> dict[str, Reply]:
         """One exchange with every accepted site that is online. Raises FederationError below the quorum."""
-        kind = "stage" if stage else what
+        what = stage or kind
         quorum = self.plan.federation.quorum if quorum is None else quorum
         targets = set(sites) if sites is not None else self.accepted & self.channel.online()
         rounds = self.plan.stage(stage).rounds if stage else 1

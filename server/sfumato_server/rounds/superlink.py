@@ -124,11 +124,14 @@ class Control:
 
     def register(self, node_public_key: bytes, name: str) -> int:
         """Register a site's SuperNode key; returns its node id."""
+        from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
         from cryptography.hazmat.primitives.serialization import load_ssh_public_key
         from flwr.proto.control_pb2 import RegisterNodeRequest
         from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 
-        raw = public_key_to_bytes(load_ssh_public_key(node_public_key))
+        key = load_ssh_public_key(node_public_key)
+        assert isinstance(key, EllipticCurvePublicKey), "enrolment admits no other node key"
+        raw = public_key_to_bytes(key)
         return int(self._client.RegisterNode(RegisterNodeRequest(public_key=raw, name=name)).node_id)
 
     def start_run(self, bundle: bytes) -> int:
