@@ -48,6 +48,7 @@ class SpectralStage(Strict):
     kind: Literal["spectral"]
     bandwidth: Annotated[int, Field(ge=4, le=32)]
     clip_radius: Positive
+    spread_radius: Positive = 2.0
     noise_multiplier: Positive
 
     @property

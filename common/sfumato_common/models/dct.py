@@ -1,8 +1,8 @@
 """The orthonormal discrete cosine transform (DCT-II) and the public power law that scales its coefficients.
 
 The power law stands in for knowledge of the data: radiographs, like natural images (Field 1987), have amplitudes that
-fall as a power of the spatial frequency. Its two constants were fitted to the procedural phantom, which is
-public; nothing here, and no clip radius, was ever chosen from patients' images.
+fall as a power of the spatial frequency. Its three constants were fitted to the procedural phantom, which is public;
+nothing here, and no clip radius, was ever chosen from patients' images.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-AMPLITUDE = 0.5
-EXPONENT = 1.5
+AMPLITUDE = 0.06
+KNEE = 5.0  # half periods a side; the spectrum is flat below
+EXPONENT = 1.8
 # rounding to 8 bits, in units of the range [-1, 1]: no coefficient is known better than this
 QUANTISATION = (2.0 / 255.0) / math.sqrt(12.0)
 
@@ -27,8 +28,8 @@ def dct_matrix(size: int) -> npt.NDArray[np.float64]:
 
 
 def public_scale(size: int) -> npt.NDArray[np.float64]:
-    """Expected root mean square of every DCT coefficient [S, S] of an image in [-1, 1], by the public power law."""
+    """Expected standard deviation of every DCT coefficient [S, S] of an image in [-1, 1], by the public power law."""
     frequency = np.arange(size, dtype=np.float64)
     squared = frequency[:, None] ** 2 + frequency[None, :] ** 2
-    law = size * AMPLITUDE * (1.0 + squared) ** (-EXPONENT / 2.0)
+    law = size * AMPLITUDE * (1.0 + squared / KNEE**2) ** (-EXPONENT / 2.0)
     return np.sqrt(law**2 + QUANTISATION**2)

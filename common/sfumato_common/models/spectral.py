@@ -1,10 +1,13 @@
-"""B0, the spectral model: class-conditional Gaussian on low DCT frequencies, released once by the Gaussian mechanism.
+"""B0, the spectral model: class-conditional Gaussian on low DCT frequencies, released once by Gaussian mechanisms.
 
-An image's feature is its first `bandwidth` x `bandwidth` DCT coefficients per channel, divided by a public
-power law and clipped to the plan's radius. A patient contributes the MEAN, over that patient's images, of
-[w0, w1 u, w2 triu_sqrt2(u u^T)] in the block of the image's class, with u the clipped feature over the radius. Each
-such vector has norm at most sqrt(w0^2 + w1^2 + w2^2), and so has a mean of them, however many images and classes a
-patient has: that is the L2 sensitivity under add/remove of a patient.
+An image's feature is its first `bandwidth` x `bandwidth` DCT coefficients per channel, divided by a public power law.
+A site releases in two parts. First each class's count and sum of features; then, about the noisy class means it has
+just released, the second moments: centred features are shorter, and the noise falls with the square of their radius.
+A patient contributes the MEAN over that patient's images of [w0, w1 a] and of w2 triu_sqrt2(b b^T), in the block of
+the image's class, a and b being features clipped to a ball, over its radius. However many images and classes a
+patient has, the norms stay below sqrt(w0^2 + w1^2) and w2: the L2 sensitivities under add/remove of a patient.
+Adaptive Gaussian mechanisms compose as one (Dong, Roth and Su 2022, Corollary 3.3), so with w0^2 + w1^2 + w2^2 = 1 and
+noise of standard deviation `noise_multiplier` on every coordinate the pair costs exactly one Gaussian release.
 """
 
 from __future__ import annotations
@@ -17,14 +20,15 @@ import numpy.typing as npt
 
 from sfumato_common.config.plan import Plan
 from sfumato_common.models.dct import dct_matrix, public_scale
-from sfumato_common.types import Arrays, to_unit_range
+from sfumato_common.types import to_unit_range
 
 Float64 = npt.NDArray[np.float64]
 
-# Shares of the sensitivity. Second moments are many and each small, so they get the largest weight; a class count is
-# one number of the cohort's size, so a seventh of the moments' weight still leaves it an error of a few patients.
-COUNT_WEIGHT, SUM_WEIGHT, MOMENT_WEIGHT = 0.15, 0.5, 1.0
-SENSITIVITY = math.sqrt(COUNT_WEIGHT**2 + SUM_WEIGHT**2 + MOMENT_WEIGHT**2)
+# Shares of the noise budget; their squares sum to 1. Second moments are many and each small, so they get the largest; a
+# class count is one number of the cohort's size, so a small share still leaves it an error of a few patients.
+COUNT_WEIGHT, SUM_WEIGHT = 0.13, 0.44
+MOMENT_WEIGHT = math.sqrt(1.0 - COUNT_WEIGHT**2 - SUM_WEIGHT**2)
+SUMS_SENSITIVITY = math.hypot(COUNT_WEIGHT, SUM_WEIGHT)
 # Features are coefficients over (power law)^COMPRESSION: 1 would drown the few strong directions in d weak
 # ones, 0 would leave high frequencies under the noise.
 COMPRESSION = 0.5
@@ -32,19 +36,21 @@ COMPRESSION = 0.5
 
 @dataclass(frozen=True)
 class Layout:
-    """Public geometry of the release: d = channels x bandwidth^2 features, K classes, clip radius in feature units."""
+    """Public geometry of the release: d = channels x bandwidth^2 features, K classes, clip radii in feature units."""
 
     size: int
     channels: int
     bandwidth: int
     classes: int
-    radius: float
+    mean_radius: float
+    spread_radius: float
 
     @classmethod
     def of(cls, plan: Plan) -> Layout:
         """The layout that a plan implies."""
         stage = plan.spectral
-        return cls(plan.image.size, plan.image.channels, stage.bandwidth, len(plan.labels), stage.clip_radius)
+        form = plan.image
+        return cls(form.size, form.channels, stage.bandwidth, len(plan.labels), stage.clip_radius, stage.spread_radius)
 
     @property
     def features(self) -> int:
@@ -58,7 +64,7 @@ class Layout:
 
     @property
     def scale(self) -> Float64:
-        """[d]: DCT coefficient per feature unit; an image that follows the power law has a feature of norm about 1."""
+        """[d]: DCT coefficient per feature unit; images that follow the law spread by about 1 in norm."""
         law = np.tile(public_scale(self.size)[: self.bandwidth, : self.bandwidth].ravel(), self.channels)
         weight = law**COMPRESSION
         return np.asarray(weight * np.linalg.norm(law / weight))
@@ -70,87 +76,47 @@ class Layout:
         return np.asarray((law / self.scale) ** 2)
 
 
-def clipped_features(layout: Layout, images: npt.NDArray[np.uint8]) -> Float64:
-    """Features over the clip radius, [M, d] with norms <= 1, of uint8 images [M, S, S] or [M, S, S, 3]."""
+def features_of(layout: Layout, images: npt.NDArray[np.uint8]) -> Float64:
+    """Features [M, d], not clipped, of uint8 images [M, S, S] or [M, S, S, 3]."""
     pixels = to_unit_range(images).astype(np.float64)
     low = dct_matrix(layout.size)[: layout.bandwidth]
-    coefficients = (low @ pixels @ low.T).reshape(len(pixels), layout.features)
-    unit = coefficients / (layout.scale * layout.radius)
+    return np.asarray((low @ pixels @ low.T).reshape(len(pixels), layout.features) / layout.scale)
+
+
+def in_unit_ball(vectors: Float64, radius: float) -> Float64:
+    """Rows of [M, d] over `radius`, clipped to norm 1."""
+    unit = vectors / radius
     return np.asarray(unit / np.maximum(1.0, np.linalg.norm(unit, axis=1, keepdims=True)))
 
 
-def weighted_sum(layout: Layout, unit: Float64, labels: npt.NDArray[np.int64], weights: Float64) -> Float64:
-    """Sum over images of weight x contribution, [K (1 + d + d(d+1)/2)], from features [M, d] of norm <= 1.
+def sums_part(layout: Layout, features: Float64, labels: npt.NDArray[np.int64], weights: Float64) -> Float64:
+    """Sum over images of weight x [w0, w1 a] in the class's row, [K, 1 + d], before noise.
 
-    With weights 1/m for the m images of a patient this is the patient's contribution; over a cohort, their sum.
+    With weights 1/m for each of a patient's m images this is that patient's contribution; over a cohort, their sum.
     """
-    upper, diagonal = np.triu_indices(layout.features), np.arange(layout.features)
-    blocks = []
-    for k in range(layout.classes):
-        mine = labels == k
-        scaled = unit[mine] * weights[mine, None]
-        moments = unit[mine].T @ scaled * math.sqrt(2.0)
-        moments[diagonal, diagonal] /= math.sqrt(2.0)
-        counts = np.array([COUNT_WEIGHT * weights[mine].sum()])
-        blocks.append(np.concatenate([counts, SUM_WEIGHT * scaled.sum(axis=0), MOMENT_WEIGHT * moments[upper]]))
-    return np.concatenate(blocks)
+    vectors = in_unit_ball(features, layout.mean_radius)
+    contribution = np.column_stack([np.full(len(vectors), COUNT_WEIGHT), SUM_WEIGHT * vectors]) * weights[:, None]
+    return np.stack([contribution[labels == k].sum(axis=0) for k in range(layout.classes)])
 
 
-def unpack_release(layout: Layout, noisy: Float64) -> dict[str, npt.NDArray[np.float32]]:
-    """Noisy weighted sum -> counts [K], sums [K, d], moments [K, d(d+1)/2] in feature units, float32."""
-    rows = noisy.reshape(layout.classes, 1 + layout.features + layout.pairs)
+def moments_part(
+    layout: Layout, features: Float64, labels: npt.NDArray[np.int64], weights: Float64, means: Float64
+) -> Float64:
+    """Sum over images of weight x w2 triu_sqrt2(b b^T) about `means` [K, d], [K, d(d+1)/2], before noise."""
     row, column = np.triu_indices(layout.features)
-    moments = rows[:, 1 + layout.features :] / (MOMENT_WEIGHT * np.where(row == column, 1.0, math.sqrt(2.0)))
-    return {
-        "counts": (rows[:, 0] / COUNT_WEIGHT).astype(np.float32),
-        "sums": (rows[:, 1 : 1 + layout.features] * (layout.radius / SUM_WEIGHT)).astype(np.float32),
-        "moments": (moments * layout.radius**2).astype(np.float32),
-    }
-
-
-def fit_release(plan: Plan, pooled: Arrays, sites: int) -> dict[str, npt.NDArray[np.float32]]:
-    """Parameters of the model from sums over `sites` noisy releases (post-processing).
-
-    Gives shares [K], mean [K, d], factor [K, d, d] (symmetric root of the covariance, in feature units) and tail [K]
-    (amplitude of the frequencies above the band, in units of the power law). The symmetric root is unique, and it is
-    sent rather than recomputed, so that every machine starts from the same numbers.
-    """
-    layout = Layout.of(plan)
-    noise = plan.spectral.noise_multiplier * SENSITIVITY * math.sqrt(sites)
-    counts = pooled["counts"].astype(np.float64)
-    # a class whose count drowns in its noise is treated as that noise's size: its moments then shrink towards nothing
-    counts = np.maximum(counts, noise / COUNT_WEIGHT)
-    shares = np.maximum(counts / counts.sum(), 0.02)
-    means = pooled["sums"].astype(np.float64) / counts[:, None]
-    factors, tails = [], []
+    balance = MOMENT_WEIGHT * np.where(row == column, 1.0, math.sqrt(2.0))
+    rows = []
     for k in range(layout.classes):
-        second = np.zeros((layout.features, layout.features))
-        second[np.triu_indices(layout.features)] = pooled["moments"][k]
-        second = second + np.triu(second, 1).T
-        entry_noise = noise * layout.radius**2 / (MOMENT_WEIGHT * counts[k])
-        covariance, level = denoise(second / counts[k] - np.outer(means[k], means[k]), entry_noise, layout.prior)
-        values, vectors = np.linalg.eigh(covariance)
-        factors.append((vectors * np.sqrt(values)) @ vectors.T)
-        tails.append(math.sqrt(level))
-    fitted = {"shares": shares / shares.sum(), "mean": means, "factor": np.stack(factors), "tail": np.array(tails)}
-    return {name: value.astype(np.float32) for name, value in fitted.items()}
+        vectors = in_unit_ball(features[labels == k] - means[k], layout.spread_radius)
+        rows.append((vectors.T @ (vectors * weights[labels == k, None]))[row, column] * balance)
+    return np.stack(rows)
 
 
-def denoise(noisy: Float64, entry_noise: float, prior: Float64) -> tuple[Float64, float]:
-    """Positive definite covariance [d, d] from one with symmetric Gaussian noise, and the residual's level.
+def class_means(layout: Layout, noisy_sums: Float64, noise_multiplier: float) -> tuple[Float64, Float64]:
+    """Counts [K] and means [K, d], in patients and feature units, from the noised sums (post-processing).
 
-    `entry_noise` is the noise's standard deviation on the diagonal (off it, 1/sqrt2 of that). Such noise alone has its
-    eigenvalues within 2 tau, tau = entry_noise sqrt(d / 2) (Wigner's semicircle). Eigenvalues above keep their
-    direction and lose the noise's share, l = (v + sqrt(v^2 - 4 tau^2)) / 2 (Benaych-Georges and Nadakuditi 2011). Those
-    below are replaced by the public prior on the remaining subspace, scaled to the trace that is left.
+    A count that drowns in its noise is taken as that noise's size, so that the mean of an absent class stays bounded.
     """
-    tau = entry_noise * math.sqrt(len(prior) / 2.0)
-    values, vectors = np.linalg.eigh(noisy)
-    kept = values > 2.0 * tau
-    spikes = (values[kept] + np.sqrt(values[kept] ** 2 - 4.0 * tau**2)) / 2.0
-    signal = vectors[:, kept]
-    rest = np.eye(len(prior)) - signal @ signal.T
-    residual = rest @ (prior[:, None] * rest)
-    level = float(np.clip((np.trace(noisy) - spikes.sum()) / np.trace(residual), 0.02, 2.0)) if not kept.all() else 0.02
-    covariance = (signal * spikes) @ signal.T + level * residual + 1e-9 * np.eye(len(prior))
-    return (covariance + covariance.T) / 2.0, level
+    counts = np.maximum(noisy_sums[:, 0] / COUNT_WEIGHT, noise_multiplier / COUNT_WEIGHT)
+    means = noisy_sums[:, 1:] * (layout.mean_radius / SUM_WEIGHT) / counts[:, None]
+    return counts, in_unit_ball(means, layout.mean_radius) * layout.mean_radius

@@ -1,1 +1,1 @@
-"""The DP-SGD step and its engines."""
+"""DP-SGD: per-record clipping engines, Poisson batches of patients, the noisy step."""

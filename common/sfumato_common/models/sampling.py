@@ -1,0 +1,72 @@
+"""DP sampling: synthetic images drawn from a released model, pure post-processing of its guarantee."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from sfumato_common.config.plan import Plan
+from sfumato_common.models.build import from_arrays, spectral_model
+from sfumato_common.models.glow import Glow
+from sfumato_common.types import Arrays, ByteImages, to_bytes
+
+_BATCH = 256
+Draw = Callable[[Tensor, torch.Generator], Tensor]
+
+
+def _spectral(plan: Plan, arrays: Arrays) -> Draw:
+    return spectral_model(plan, arrays).sample
+
+
+def _gan(plan: Plan, arrays: Arrays) -> Draw:
+    spectral, generator = spectral_model(plan, arrays), from_arrays("generator", plan, arrays)
+
+    def draw(y: Tensor, rng: torch.Generator) -> Tensor:
+        images: Tensor = generator(spectral.sample(y, rng), one_hot(plan, y))
+        return images
+
+    return draw
+
+
+def _flow(plan: Plan, arrays: Arrays) -> Draw:
+    spectral, flow = spectral_model(plan, arrays), from_arrays("flow", plan, arrays)
+    assert isinstance(flow, Glow)
+
+    def draw(y: Tensor, rng: torch.Generator) -> Tensor:
+        white = flow.inverse(spectral.draw_latent(len(y), rng), one_hot(plan, y))
+        return spectral.decode(white, y).nan_to_num(0.0).clamp(-1.0, 1.0)
+
+    return draw
+
+
+SAMPLERS: dict[str, Callable[[Plan, Arrays], Draw]] = {"spectral": _spectral, "gan": _gan, "flow": _flow}
+
+
+def one_hot(plan: Plan, y: Tensor) -> Tensor:
+    """Labels [N] -> float32 [N, K]."""
+    return functional.one_hot(y, len(plan.labels)).float()
+
+
+def sample_images(
+    plan: Plan, kind: str, arrays: Arrays, labels: npt.NDArray[np.int64], generator: torch.Generator
+) -> ByteImages:
+    """Images uint8 [N, S, S] or [N, S, S, 3] for labels [N] from the released model of stage `kind`."""
+    size, channels = plan.image.size, plan.image.channels
+    if not len(labels):
+        return np.zeros((0, size, size) if channels == 1 else (0, size, size, channels), dtype=np.uint8)
+    draw = SAMPLERS[kind](plan, arrays)
+    with torch.no_grad():
+        chunks = [to_bytes(draw(y, generator).numpy()) for y in torch.split(torch.from_numpy(labels), _BATCH)]
+    return np.concatenate(chunks)
+
+
+def label_shares(plan: Plan, arrays: Arrays) -> npt.NDArray[np.float64]:
+    """Share of each class [K] by the noisy counts of the released spectral model; sums to 1, none vanishes."""
+    shares = np.asarray(arrays["spectral/shares"], dtype=np.float64)
+    assert shares.shape == (len(plan.labels),)
+    return np.asarray(shares / shares.sum())

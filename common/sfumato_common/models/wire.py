@@ -1,0 +1,54 @@
+"""Exact names, dtypes and shapes of all that a training round may carry, by stage; egress allows no more."""
+
+from __future__ import annotations
+
+import torch
+
+from sfumato_common.config.plan import Plan
+from sfumato_common.models.build import MODELS
+from sfumato_common.models.spectral import Layout
+from sfumato_common.types import ArraySpec, Schema
+
+# What travels beside the released spectral arrays: (coordinator to sites, sites to coordinator, final model)
+_TRAVELS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
+    "gan": (("generator", "discriminator"), ("discriminator",), ("generator",)),
+    "flow": (("flow",), ("flow",), ("flow",)),
+}
+
+
+def inbound_schema(plan: Plan, kind: str) -> Schema:
+    """What the coordinator sends to a site in a round of stage `kind`; nothing for `spectral`."""
+    return {} if kind == "spectral" else {**_spectral(plan), **_weights(plan, _TRAVELS[kind][0])}
+
+
+def outbound_schema(plan: Plan, kind: str) -> Schema:
+    """What a site may send back in a round of stage `kind`: only what a mechanism has noised."""
+    if kind != "spectral":
+        return _weights(plan, _TRAVELS[kind][1])
+    layout = Layout.of(plan)
+    return {
+        "sums": ArraySpec("float32", (layout.classes, 1 + layout.features)),
+        "moments": ArraySpec("float32", (layout.classes, layout.pairs)),
+    }
+
+
+def released_schema(plan: Plan, kind: str) -> Schema:
+    """The final model of stage `kind` as sites get it for sampling, spectral arrays included."""
+    return _spectral(plan) if kind == "spectral" else {**_spectral(plan), **_weights(plan, _TRAVELS[kind][2])}
+
+
+def _spectral(plan: Plan) -> Schema:
+    layout = Layout.of(plan)
+    k, d = layout.classes, layout.features
+    shapes: dict[str, tuple[int, ...]] = {"shares": (k,), "mean": (k, d), "factor": (k, d, d), "tail": (k,)}
+    return {f"spectral/{name}": ArraySpec("float32", shape) for name, shape in shapes.items()}
+
+
+def _weights(plan: Plan, names: tuple[str, ...]) -> Schema:
+    specs: dict[str, ArraySpec] = {}
+    for name in names:
+        with torch.device("meta"):  # shapes only: no weights are drawn
+            model = MODELS[name](plan)
+        for key, value in model.named_parameters():
+            specs[f"{name}/{key}"] = ArraySpec("float32", tuple(value.shape))
+    return specs

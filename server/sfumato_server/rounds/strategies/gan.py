@@ -1,0 +1,79 @@
+"""GAN stage at the coordinator: average the sites' DP discriminators, then train the generator against that one.
+
+The generator never meets a discriminator that is not yet private: its training is post-processing. What is released
+is an exponential moving average of its weights (Yazici et al. 2019).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from sfumato_common.config.plan import GanStage, Plan
+from sfumato_common.models.build import from_arrays, initial_model, load_arrays, spectral_model, to_arrays
+from sfumato_common.models.sampling import label_shares, one_hot
+from sfumato_common.types import AnyArray, Arrays
+from sfumato_server.rounds.strategies.averaging import check_replies, weighted_average
+
+_BATCH = 32
+_LEARNING_RATE = 5e-4
+_EMA_HORIZON = 0.3  # of a round's steps
+
+
+class GanStrategy:
+    """Starts from the generator that returns spectral samples unchanged."""
+
+    def __init__(self, plan: Plan, released: dict[str, dict[str, AnyArray]]) -> None:
+        stage = plan.stage("gan")
+        assert isinstance(stage, GanStage)
+        self._plan, self._stage = plan, stage
+        self._spectral = dict(released["spectral"])
+        self._discriminator = to_arrays("discriminator", initial_model("discriminator", plan))
+        self._generator = initial_model("generator", plan)
+        self._average = initial_model("generator", plan)
+
+    def outbound(self, round_number: int) -> dict[str, AnyArray]:
+        """The spectral release, the generator whose images the discriminator has to tell apart, the discriminator."""
+        return {**self._spectral, **to_arrays("generator", self._generator), **self._discriminator}
+
+    def absorb(self, round_number: int, replies: dict[str, dict[str, AnyArray]], generator: torch.Generator) -> None:
+        """Average the discriminators, then take the plan's `generator_steps` against the average."""
+        check_replies(self._plan, "gan", replies)
+        self._discriminator = weighted_average(self._plan, replies)
+        self._train_generator(generator)
+
+    def _train_generator(self, rng: torch.Generator) -> None:
+        spectral = spectral_model(self._plan, self._spectral)
+        shares = torch.from_numpy(label_shares(self._plan, self._spectral))
+        judge = from_arrays("discriminator", self._plan, self._discriminator).requires_grad_(False)
+        optimiser = torch.optim.Adam(self._generator.parameters(), lr=_LEARNING_RATE, betas=(0.5, 0.99))
+        decay = 1.0 - 1.0 / max(2.0, _EMA_HORIZON * self._stage.generator_steps)
+        for _ in range(self._stage.generator_steps):
+            labels = torch.multinomial(shares, _BATCH, replacement=True, generator=rng)
+            condition = one_hot(self._plan, labels)
+            images = self._generator(spectral.sample(labels, rng), condition)
+            loss = functional.softplus(-judge(images, condition)).mean()
+            optimiser.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(self._generator.parameters(), 1.0)
+            optimiser.step()
+            with torch.no_grad():
+                for slow, fast in zip(self._average.parameters(), self._generator.parameters(), strict=True):
+                    slow.lerp_(fast, 1.0 - decay)
+
+    def released(self) -> dict[str, AnyArray]:
+        """The spectral release and the averaged generator."""
+        return {**self._spectral, **to_arrays("generator", self._average)}
+
+    def state(self) -> dict[str, AnyArray]:
+        """Discriminator, generator and the generator's moving average."""
+        generator, average = to_arrays("generator", self._generator), to_arrays("generator", self._average)
+        return {**self._discriminator, **generator, **{f"average/{name}": value for name, value in average.items()}}
+
+    def restore(self, state: Arrays) -> None:
+        """Go on from what `state` returned."""
+        self._discriminator = {name: value for name, value in state.items() if name.startswith("discriminator/")}
+        load_arrays("generator", self._generator, state)
+        averages = {name.removeprefix("average/"): v for name, v in state.items() if name.startswith("average/")}
+        load_arrays("generator", self._average, averages)

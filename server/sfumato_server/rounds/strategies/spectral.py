@@ -1,0 +1,44 @@
+"""Spectral stage at the coordinator: pool the sites' one-shot releases and fit the Gaussian model to them."""
+
+from __future__ import annotations
+
+import torch
+
+from sfumato_common.config.plan import Plan
+from sfumato_common.errors import FederationError
+from sfumato_common.models.spectral_fit import fit_release
+from sfumato_common.types import AnyArray, Arrays
+from sfumato_server.rounds.strategies.averaging import check_replies
+
+
+class SpectralStrategy:
+    """One exchange: sums of patients' contributions add up, whatever the sites' sizes, so nothing is weighted."""
+
+    def __init__(self, plan: Plan, released: dict[str, dict[str, AnyArray]]) -> None:
+        del released  # the first stage has nothing before it
+        self._plan = plan
+        self._model: dict[str, AnyArray] = {}
+
+    def outbound(self, round_number: int) -> dict[str, AnyArray]:
+        """Nothing: sites work from the plan alone."""
+        return {}
+
+    def absorb(self, round_number: int, replies: dict[str, dict[str, AnyArray]], generator: torch.Generator) -> None:
+        """Fit the model to the releases of all sites that answered."""
+        check_replies(self._plan, "spectral", replies)
+        fitted = fit_release(self._plan, [replies[site] for site in sorted(replies)])
+        self._model = {f"spectral/{name}": value for name, value in fitted.items()}
+
+    def released(self) -> dict[str, AnyArray]:
+        """The fitted model. Raises FederationError before the exchange."""
+        if not self._model:
+            raise FederationError("the spectral stage has not run; run it first")
+        return dict(self._model)
+
+    def state(self) -> dict[str, AnyArray]:
+        """The fitted model."""
+        return dict(self._model)
+
+    def restore(self, state: Arrays) -> None:
+        """Go on from what `state` returned."""
+        self._model = dict(state)
