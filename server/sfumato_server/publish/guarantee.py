@@ -90,8 +90,9 @@ def _guarantee(sites: tuple[str, ...], stated: Mapping[str, Any]) -> Guarantee:
         return Guarantee(sites, None, ())
     lines = [
         MechanismLine(COHORTS.get(cohort, cohort), _mechanism(fields), _parameters(fields))
-        for cohort, mechanisms in certificate.mechanisms.items()
-        for fields in mechanisms
+        # training patients first; a cohort that this version does not know is printed as it is
+        for cohort in sorted(certificate.mechanisms, key=lambda name: (name not in COHORTS, name != "train", name))
+        for fields in certificate.mechanisms[cohort]
     ]
     return Guarantee(sites, certificate, tuple(lines))
 

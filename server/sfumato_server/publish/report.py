@@ -45,15 +45,15 @@ class StageRow:
 
 @dataclass(frozen=True)
 class UtilityRow:
-    """One AUC with its interval; `start`, `width` and `mark` place the bar, in percent of the axis."""
+    """One AUC with its interval (None: the noise left none); `start`, `width`, `mark` place the bar, in percent."""
 
     name: str
-    auc: float
-    low: float | None
-    high: float | None
-    start: float
-    width: float
-    mark: float
+    auc: float | None
+    low: float | None = None
+    high: float | None = None
+    start: float = 0.0
+    width: float = 0.0
+    mark: float = 0.0
 
 
 def render_report(
@@ -86,7 +86,7 @@ def render_report(
         guarantees=stated,
         without_guarantee=sorted(site for item in stated if not item.formal for site in item.sites),
         worst=max((item.certificate.epsilon_patient for item in stated if item.certificate), default=None),
-        release=release_rows(pool, stated),
+        release=release_rows(pool, plan, stated),
         stages=stages,
         seconds=run_info.get("seconds"),
         versions=run_info.get("versions", {}),
@@ -99,13 +99,19 @@ def render_report(
     )
 
 
-def release_rows(pool: Pool, stated: Sequence[Guarantee]) -> list[ReleaseRow]:
-    """Images by site, model and method; the guarantee word is the site's unless its noise takes it away."""
-    formal = {site: item.formal for item in stated for site in item.sites}
+def release_rows(pool: Pool, plan: Plan, stated: Sequence[Guarantee]) -> list[ReleaseRow]:
+    """Images by site, model and method, with the guarantee word that is left.
+
+    The sites trained one model together: an image of any of them tells of the patients of all. So one site's test noise
+    takes the formal guarantee from every row.
+    """
+    formal = all(item.formal for item in stated)
+    order: list[str] = [item.model for item in plan.release]
     counts = Counter((item.site, item.model, item.method, item.guarantee) for item in pool.items)
+    lines = sorted(counts.items(), key=lambda line: (line[0][0], order.index(line[0][1])))
     return [
-        ReleaseRow(site, model, method, word if formal[site] or word != "formal" else NO_GUARANTEE, count)
-        for (site, model, method, word), count in counts.items()
+        ReleaseRow(site, model, method, word if formal or word != "formal" else NO_GUARANTEE, count)
+        for (site, model, method, word), count in lines
     ]
 
 
@@ -126,15 +132,11 @@ def stage_rows(exchanges: Sequence[Mapping[str, Any]]) -> list[StageRow]:
 
 
 def utility_rows(utility: Mapping[str, Any] | None) -> list[UtilityRow]:
-    """Pooled figure first, then the sites'; figures that the noise swallowed are left to the text."""
+    """Pooled figure first, then the sites'."""
     if not utility:
         return []
     named = {"all sites, pooled": utility.get("pooled"), **utility.get("sites", {})}
-    return [
-        _utility_row(name, figure["auc"], figure.get("low"), figure.get("high"))
-        for name, figure in named.items()
-        if figure and figure.get("auc") is not None
-    ]
+    return [_utility_row(name, figure or {}) for name, figure in named.items()]
 
 
 def size(count: float) -> str:
@@ -154,7 +156,10 @@ def figures(value: float) -> str:
     return f"{math.ceil(value * 1e3 - 1e-9) / 1e3:.3f}"
 
 
-def _utility_row(name: str, auc: float, low: float | None, high: float | None) -> UtilityRow:
+def _utility_row(name: str, figure: Mapping[str, float | None]) -> UtilityRow:
+    auc, low, high = figure.get("auc"), figure.get("low"), figure.get("high")
+    if auc is None:
+        return UtilityRow(name, None)
     left = _percent(auc if low is None else low)
     right = _percent(auc if high is None else high)
     return UtilityRow(name, auc, low, high, left, max(right - left, 0.5), _percent(auc))

@@ -18,8 +18,10 @@ from sfumato_common.types import ByteImages
 from sfumato_server.pool import Pool, PoolItem
 
 COLUMNS = 8
-GAP = 1
+GAP = 2
 GAP_GREY = 128
+# each pixel becomes a square of whole screen pixels, so that no browser has to guess between them
+LEAST_WIDTH = 1000
 
 
 @dataclass(frozen=True)
@@ -60,14 +62,15 @@ def data_uri(pixels: ByteImages) -> str:
 
 
 def mosaic(rows: Sequence[Sequence[ByteImages]]) -> ByteImages:
-    """Rows of equal square tiles ([S, S] or [S, S, 3]) with a gap of one grey pixel -> [H, W] or [H, W, 3]."""
+    """Rows of equal square tiles ([S, S] or [S, S, 3]) with grey gaps, enlarged -> [H, W] or [H, W, 3]."""
     side, channels = rows[0][0].shape[0], rows[0][0].shape[2:]
     step = side + GAP
     canvas = np.full((len(rows) * step - GAP, COLUMNS * step - GAP, *channels), GAP_GREY, dtype=np.uint8)
     for down, row in enumerate(rows):
         for across, tile in enumerate(row):
             canvas[down * step : down * step + side, across * step : across * step + side] = tile
-    return canvas
+    factor = math.ceil(LEAST_WIDTH / canvas.shape[1])
+    return canvas.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
 def _sheet(site: str, label: str, bands: Sequence[tuple[str, list[PoolItem]]]) -> Sheet:

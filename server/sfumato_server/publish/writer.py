@@ -131,7 +131,8 @@ def _replace(out: Path, target: Path, files: Mapping[str, bytes]) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
         fresh.chmod(0o755)
-        sync_folder(fresh)
+        # the bytes are on the disk before the name points at them; one call is cheaper than thousands of fsyncs
+        os.sync()
         if target.exists():
             target.rename(old)
         try:
@@ -144,4 +145,3 @@ def _replace(out: Path, target: Path, files: Mapping[str, bytes]) -> None:
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
-    os.sync()

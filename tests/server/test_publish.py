@@ -1,0 +1,374 @@
+import csv
+import html.parser
+import io
+import json
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sfumato_common.crypto.signatures import sign
+from sfumato_common.errors import ConfigError, VerificationError
+from sfumato_common.files import canonical_json
+from sfumato_common.package import decode_png
+from sfumato_server.enrol import create_authority
+from sfumato_server.pool import Pool, pool_packages
+from sfumato_server.publish import publish, sheets, verify_dataset
+from sfumato_server.publish.report import size, stage_rows, utility_rows
+
+RUN = {
+    "exchanges": [
+        {"stage": "spectral", "seconds": 4.0, "bytes_down": 1000, "bytes_up": 2000},
+        {"stage": "release", "seconds": 2.5, "bytes_down": 0, "bytes_up": 10},
+    ],
+    "seconds": 12.0,
+    "versions": {"python": "3.11.2"},
+}
+UTILITY = {
+    "what": "tested on held-out real patients",
+    "pooled": {"auc": 0.91, "low": 0.87, "high": 0.94},
+    "sites": {"east": {"auc": 0.89, "low": 0.8, "high": 0.95}, "north": {"auc": None, "low": None, "high": None}},
+    "withheld": ["south"],
+    "noise": "Gaussian, noise multiplier 5, on 10 bins",
+    "epsilon_holdout": 0.71,
+    "delta": 1e-4,
+}
+
+
+def pooled(consortium: Any, **packages: dict[str, Any]) -> Pool:
+    (consortium.home / "intake").mkdir(exist_ok=True)
+    for site in consortium.plan.sites:
+        data = consortium.package(site, **packages.get(site, {}))
+        (consortium.home / "intake" / f"{site}.sfumato").write_bytes(data)
+    return pool_packages(consortium.home, consortium.plan, consortium.registry)
+
+
+@pytest.fixture
+def published(consortium: Any, tmp_path: Path) -> tuple[Any, Path]:
+    result = publish(pooled(consortium), consortium.plan, tmp_path / "out", consortium.authority, RUN, UTILITY)
+    assert result.folder == tmp_path / "out" / "published"
+    assert result.images == 18
+    return consortium, result.folder
+
+
+def files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def test_what_is_published_verifies(published: Any) -> None:
+    consortium, folder = published
+    report = verify_dataset(folder, consortium.authority.public_key)
+    assert (report.images, report.sites, report.trusted) == (18, ("east", "north", "south"), True)
+    assert report.plan_hash == consortium.plan.digest
+    assert "NOT compared" in verify_dataset(folder).summary()
+    assert "NOT" not in report.summary()
+
+
+def test_layout_and_labels(published: Any) -> None:
+    consortium, folder = published
+    names = {path.relative_to(folder).as_posix() for path in files(folder)}
+    assert {"labels.csv", "manifest.json", "manifest.sig", "coordinator.pem"} <= names
+    assert {f"provenance/{site}/key.pem" for site in consortium.plan.sites} <= names
+    rows = list(csv.DictReader(io.StringIO((folder / "labels.csv").read_text())))
+    assert {row["file"] for row in rows} == {name for name in names if name.startswith("images/")}
+    assert {row["label"] for row in rows} == {"abnormal", "normal"}
+    assert set(rows[0]) == {"file", "label", "site", "model", "method", "guarantee"}
+    assert json.loads((folder / "manifest.json").read_text())["plan"]["study"] == "chest"
+
+
+def test_one_altered_byte_in_any_file_is_refused_by_name(published: Any) -> None:
+    _, folder = published
+    rng = np.random.default_rng(3)
+    for path in files(folder):
+        original = path.read_bytes()
+        for at in {0, len(original) - 1, *rng.integers(0, len(original), 6).tolist()}:
+            altered = bytearray(original)
+            altered[at] ^= 1 << int(rng.integers(8))
+            path.write_bytes(altered)
+            with pytest.raises(VerificationError) as caught:
+                verify_dataset(folder)
+            name = path.relative_to(folder).as_posix()
+            top = ("manifest.json", "manifest.sig", "coordinator.pem")
+            assert name in str(caught.value) or name in top
+        path.write_bytes(original)
+    verify_dataset(folder)
+
+
+def test_shortened_lengthened_and_missing_files_are_refused(published: Any) -> None:
+    _, folder = published
+    for path in files(folder)[::3]:
+        original = path.read_bytes()
+        for content in (original[:-1], original + b"\n", b""):
+            path.write_bytes(content)
+            with pytest.raises(VerificationError):
+                verify_dataset(folder)
+        path.unlink()
+        with pytest.raises((VerificationError, ConfigError)):
+            verify_dataset(folder)
+        path.write_bytes(original)
+
+
+@pytest.mark.parametrize(
+    "name", ["notes.txt", "images/north/extra.png", "provenance/west/key.pem", ".hidden", "empty/"]
+)
+def test_extra_files_and_folders_are_refused(published: Any, name: str) -> None:
+    _, folder = published
+    path = folder / name
+    if name.endswith("/"):
+        path.mkdir()
+    else:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    with pytest.raises(VerificationError, match="does not belong"):
+        verify_dataset(folder)
+
+
+def test_a_link_in_place_of_a_file_is_refused(published: Any, tmp_path: Path) -> None:
+    _, folder = published
+    image = next((folder / "images").rglob("*.png"))
+    image.rename(tmp_path / "moved.png")
+    image.symlink_to(tmp_path / "moved.png")
+    with pytest.raises(VerificationError, match="plain file"):
+        verify_dataset(folder)
+
+
+def test_another_coordinators_key_is_not_trusted(published: Any, tmp_path: Path) -> None:
+    _, folder = published
+    stranger = create_authority(tmp_path / "stranger")
+    with pytest.raises(VerificationError, match="trusted"):
+        verify_dataset(folder, stranger.public_key)
+
+
+def resign(consortium: Any, folder: Path, change: Any) -> None:
+    """A coordinator that lies: alters its manifest and signs it again."""
+    value = json.loads((folder / "manifest.json").read_bytes())
+    change(value)
+    signed = canonical_json(value)
+    (folder / "manifest.json").write_bytes(signed)
+    (folder / "manifest.sig").write_bytes(sign(consortium.authority.signing_key, "published", signed))
+
+
+def relabel(value: dict[str, Any]) -> None:
+    value["images"][0]["label"] = "normal" if value["images"][0]["label"] == "abnormal" else "abnormal"
+
+
+def upgrade(value: dict[str, Any]) -> None:
+    value["images"][0]["guarantee"] = "syntactic"
+
+
+def rehash(value: dict[str, Any]) -> None:
+    value["images"][0]["pixel_sha256"] = "0" * 64
+
+
+def replan(value: dict[str, Any]) -> None:
+    value["plan"]["privacy"]["epsilon"] = 1.0
+
+
+def drop(value: dict[str, Any]) -> None:
+    gone = value["images"].pop(0)
+    value["files"].pop(f"images/{gone['site']}/{gone['name']}.png")
+
+
+def forget(value: dict[str, Any]) -> None:
+    value["files"].pop("provenance/north/key.pem")
+
+
+@pytest.mark.parametrize("change", [relabel, upgrade, rehash, replan, drop, forget])
+def test_even_the_coordinator_cannot_change_what_a_site_signed(published: Any, change: Any) -> None:
+    consortium, folder = published
+    resign(consortium, folder, change)
+    if change is drop:
+        listed = json.loads((folder / "manifest.json").read_bytes())["files"]
+        for path in (folder / "images").rglob("*.png"):
+            if path.relative_to(folder).as_posix() not in listed:
+                path.unlink()
+    with pytest.raises(VerificationError):
+        verify_dataset(folder, consortium.authority.public_key)
+
+
+def test_the_coordinator_cannot_slip_in_its_own_image(published: Any) -> None:
+    import hashlib
+
+    consortium, folder = published
+    image = next((folder / "images" / "north").glob("*.png"))
+    other = next((folder / "images" / "south").glob("*.png")).read_bytes()
+    image.write_bytes(other)
+
+    def change(value: dict[str, Any]) -> None:
+        name = image.relative_to(folder).as_posix()
+        value["files"][name] = {"bytes": len(other), "sha256": hashlib.sha256(other).hexdigest()}
+
+    resign(consortium, folder, change)
+    with pytest.raises(VerificationError, match="north"):
+        verify_dataset(folder)
+
+
+def test_duplicates_are_left_out_listed_and_still_verify(consortium: Any, tmp_path: Path) -> None:
+    mine, theirs = consortium.images(1), consortium.images(2)
+    theirs[0] = replace(theirs[0], png=mine[3].png)
+    pool = pooled(consortium, north={"images": mine}, south={"images": theirs})
+    result = publish(pool, consortium.plan, tmp_path / "out", consortium.authority, RUN, None)
+    assert result.images == 17
+    assert verify_dataset(result.folder).images == 17
+    assert theirs[0].name in result.report.read_text()
+    assert not (result.folder / "images" / "south" / f"{theirs[0].name}.png").exists()
+
+
+def test_publishing_again_replaces_the_whole_set(published: Any) -> None:
+    consortium, folder = published
+    first = {path.name for path in files(folder)}
+    pool = pooled(consortium, north={"images": consortium.images(77)})
+    publish(pool, consortium.plan, folder.parent, consortium.authority, RUN, None)
+    verify_dataset(folder, consortium.authority.public_key)
+    assert {path.name for path in files(folder)} != first
+    assert {path.name for path in folder.parent.iterdir()} == {"published", "report.html"}
+
+
+def test_a_folder_that_is_something_else_is_left_alone(consortium: Any, tmp_path: Path) -> None:
+    (tmp_path / "out" / "published").mkdir(parents=True)
+    (tmp_path / "out" / "published" / "thesis.txt").write_text("mine")
+    with pytest.raises(ConfigError, match="not a published data set"):
+        publish(pooled(consortium), consortium.plan, tmp_path / "out", consortium.authority, RUN, None)
+    assert (tmp_path / "out" / "published" / "thesis.txt").read_text() == "mine"
+    assert not (tmp_path / "out" / "report.html").exists()
+
+
+def test_a_failed_write_leaves_the_earlier_set(published: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    consortium, folder = published
+
+    def fails(*_: Any) -> None:
+        raise OSError("disk full")
+
+    pool = pooled(consortium, north={"images": consortium.images(77)})
+    monkeypatch.setattr(Path, "write_bytes", fails)
+    with pytest.raises(OSError, match="disk full"):
+        publish(pool, consortium.plan, folder.parent, consortium.authority, RUN, None)
+    monkeypatch.undo()
+    verify_dataset(folder, consortium.authority.public_key)
+    assert {path.name for path in folder.parent.iterdir()} == {"published", "report.html"}
+
+
+def test_verifying_something_else_is_one_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="not a published data set"):
+        verify_dataset(tmp_path)
+
+
+def test_a_moved_data_set_still_verifies(published: Any, tmp_path: Path) -> None:
+    _, folder = published
+    shutil.copytree(folder, tmp_path / "elsewhere")
+    verify_dataset(tmp_path / "elsewhere")
+
+
+class Resources(html.parser.HTMLParser):
+    """Collects what a browser would fetch, and the structure that a screen reader needs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fetched: list[str] = []
+        self.tags: list[str] = []
+        self.without_alt = 0
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = dict(attrs)
+        self.tags.append(tag)
+        self.fetched += [str(values[key]) for key in ("src", "href", "srcset", "data", "poster") if key in values]
+        self.without_alt += tag == "img" and not values.get("alt")
+
+
+def test_the_report_needs_nothing_from_outside(published: Any) -> None:
+    _, folder = published
+    text = (folder.parent / "report.html").read_text()
+    parser = Resources()
+    parser.feed(text)
+    assert parser.fetched
+    assert all(item.startswith("data:image/png;base64,") for item in parser.fetched)
+    assert not re.search(r"https?://|@import|url\(|<script|<link|<iframe", text)
+    assert parser.without_alt == 0
+    assert parser.tags.count("h1") == 1
+    assert parser.tags.count("figure") == 6
+
+
+def test_the_report_says_what_the_epsilons_mean(published: Any) -> None:
+    consortium, folder = published
+    text = (folder.parent / "report.html").read_text()
+    for fact in (
+        "2.500",
+        "0.0001",
+        "patient",
+        "add/remove",
+        "noise multiplier 2",
+        "gate verdict",
+        "1 bit",
+        "formal",
+        "0.910",
+        "0.870 to 0.940",
+        "0.710",
+        "the noise left no figure",
+        "What is not covered",
+        consortium.plan.digest,
+        "south",
+    ):
+        assert fact in text
+    assert "TEST NOISE" not in text
+    assert str(folder.parent) not in text
+
+
+def test_test_noise_is_loud_and_takes_the_guarantee_from_all(consortium: Any, tmp_path: Path) -> None:
+    pool = pooled(consortium, north={"certificate": consortium.certificate("test")})
+    text = publish(pool, consortium.plan, tmp_path, consortium.authority, RUN, None).report.read_text()
+    assert text.count("TEST NOISE: no guarantee") == 2
+    assert 'role="alert"' in text
+    assert '<td class="word">formal' not in text
+
+
+@pytest.mark.parametrize("certificate", [{}, {"noise": "secure"}, {"epsilon_train": "0"}])
+def test_an_unreadable_certificate_promises_nothing(consortium: Any, tmp_path: Path, certificate: Any) -> None:
+    pool = pooled(consortium, north={"certificate": certificate})
+    text = publish(pool, consortium.plan, tmp_path, consortium.authority, {}, None).report.read_text()
+    assert "assume no guarantee" in text
+    assert "no guarantee" in text
+
+
+def test_what_a_site_writes_is_escaped(consortium: Any, tmp_path: Path) -> None:
+    hostile = consortium.certificate() | {"covers": "<script>alert(1)</script><img src=http://evil/>"}
+    hostile["mechanisms"]["train"] = [{"mechanism": "<b>", "<i>": "<u>"}]
+    pool = pooled(consortium, north={"certificate": hostile})
+    text = publish(pool, consortium.plan, tmp_path, consortium.authority, RUN, None).report.read_text()
+    assert "<script" not in text
+    assert "<img src=http" not in text
+    assert "&lt;b&gt;" in text
+
+
+def test_contact_sheets_show_the_published_pixels(consortium: Any) -> None:
+    pool = pooled(consortium)
+    made = sheets.contact_sheets(pool, consortium.plan)
+    assert [(sheet.site, sheet.label) for sheet in made[:2]] == [("east", "abnormal"), ("east", "normal")]
+    assert all(sheet.shown == sheet.of == 3 for sheet in made)
+    first = next(item for item in pool.items if (item.site, item.label) == ("east", "abnormal"))
+    tile = decode_png(first.png)
+    enlarged = sheets.mosaic([[tile]])
+    factor = enlarged.shape[1] // (sheets.COLUMNS * (16 + sheets.GAP) - sheets.GAP)
+    assert enlarged.shape[1] >= sheets.LEAST_WIDTH
+    assert np.array_equal(enlarged[: 16 * factor : factor, : 16 * factor : factor], tile)
+
+
+def test_colour_sheets() -> None:
+    tile = np.zeros((16, 16, 3), np.uint8)
+    assert sheets.mosaic([[tile, tile], [tile]]).shape[2] == 3
+
+
+def test_small_helpers() -> None:
+    assert [size(value) for value in (0, 999, 1000, 123_456, 5_000_000)] == [
+        "0 B",
+        "999 B",
+        "1.0 kB",
+        "123 kB",
+        "5.0 MB",
+    ]
+    rows = stage_rows([{"stage": "gan", "seconds": 1.5}, {"stage": "gan", "seconds": 2, "bytes_up": 7}])
+    assert [(row.exchanges, row.seconds, row.bytes_up) for row in rows] == [(2, 3.5, 7)]
+    assert utility_rows(None) == []
