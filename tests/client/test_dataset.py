@@ -121,6 +121,17 @@ def test_remains_of_a_killed_ingest_do_not_matter(tmp_path: Path) -> None:
     assert not (tmp_path / ".store.partial").exists()
 
 
+def test_a_full_disk_is_one_clear_line(tmp_path: Path) -> None:
+    def full() -> Iterator[SiteImage]:
+        yield image("a")
+        raise OSError(28, "No space left on device", str(tmp_path))
+
+    with pytest.raises(DataError, match="No space left") as caught:
+        SiteStore.create(tmp_path / "store", full(), FORM, KEY)
+    assert str(tmp_path) not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("name", ["pixels.npy", "index.npz", "store.json"])
 @pytest.mark.parametrize("how", ["missing", "cut", "garbage", "other"])
 def test_half_written_store_never_opens(tmp_path: Path, name: str, how: str) -> None:

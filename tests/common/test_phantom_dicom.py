@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import subprocess
+import sys
 from datetime import date
 from pathlib import Path
 
@@ -89,3 +91,20 @@ def test_unknown_device_names_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="aurora"):
         write_cohort(tmp_path / "c", "north", 1, 1, "polaroid")
     assert not (tmp_path / "c").exists()
+
+
+def test_command_line_writes_the_same_cohort(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "sfumato_common.phantom",
+        str(tmp_path / "a"),
+        "--site",
+        "north",
+        "--patients",
+        "2",
+    ]
+    subprocess.run([*command, "--seed", "5", "--device", "borealis"], check=True, timeout=60)
+    write_cohort(tmp_path / "b", "north", 2, 5, "borealis")
+    for path in (tmp_path / "b").iterdir():
+        assert (tmp_path / "a" / path.name).read_bytes() == path.read_bytes()

@@ -73,14 +73,17 @@ class SiteStore:
             raise DataError(f"a store already stands at '{folder.name}'; use it, or remove it to ingest anew")
         partial = folder.parent / f".{folder.name}.partial"
         shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True, mode=0o700)
         try:
+            partial.mkdir(parents=True, mode=0o700)
             report = _fill(partial, images, form, split_key)
             report.write(folder.parent / _REPORT)
             if not report.kept:
                 raise DataError(f"no image could be read; {_REPORT} in the site's home says why, file by file")
             sync_folder(partial)
             partial.rename(folder)
+        except OSError as error:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise DataError(f"store '{folder.name}' cannot be written ({error.strerror}); nothing was kept") from None
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise

@@ -44,7 +44,7 @@ def _read(path: Path, label: int, form: ImageForm) -> SiteImage:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # pydicom warns of every odd header; what matters is in the reason
             dataset = dcmread(path)
-            patient = str(dataset.get("PatientID") or "").strip()
+            patient = str(dataset.get("PatientID") or "").strip(" \0\t\r\n")
             if not patient:
                 raise UnreadableError("no patient id: the patient is the unit of protection")
             display = display_values(dataset)
