@@ -29,7 +29,7 @@ _PLAN_HASH = re.compile(r"[0-9a-f]{64}")
 _STAGE = re.compile(r"[a-z][a-z0-9-]{0,31}")
 _CODE = re.compile(r"[a-z-]{1,32}")
 _REFERENCE = re.compile(r"[0-9a-f]{0,16}")
-_ARRAY_NAME = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
+_ARRAY_NAME = re.compile(r"[A-Za-z0-9_.:/-]{1,128}")
 
 
 @dataclass(frozen=True)

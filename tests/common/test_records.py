@@ -13,7 +13,7 @@ from sfumato_common.errors import VerificationError
 from sfumato_common.records import PROTOCOL, Reply, Request
 
 HASH = "0123456789abcdef" * 4
-ARRAYS = {"fc1.weight": np.zeros((2, 3), np.float32)}
+ARRAYS = {"gan:generator/fc1.weight": np.zeros((2, 3), np.float32)}
 REQUEST = {"protocol": PROTOCOL, "plan_hash": HASH, "kind": "stage", "stage": "gan", "round": 3}
 OK = {"protocol": PROTOCOL, "status": "ok", "code": "", "reference": ""}
 REFUSED = {"protocol": PROTOCOL, "status": "refused", "code": "budget-exceeded", "reference": "00ff00ff00ff00ff"}

@@ -1,1 +1,31 @@
-"""Anonymisation methods, one a file, in one table."""
+"""Anonymisation methods, one a file, in one table.
+
+To add a method: a file with a function of the same form as `dp_sampling`, its name in the plan's `ReleaseItem.method`,
+and a line in `ANONYMISERS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+
+from sfumato_client.anonymise.candidates import CandidateSet
+from sfumato_client.anonymise.sampling import dp_sampling
+from sfumato_common.config.plan import Plan, ReleaseItem
+from sfumato_common.types import Arrays
+
+Anonymiser = Callable[[Plan, ReleaseItem, Mapping[str, Arrays], torch.Generator], CandidateSet]
+ANONYMISERS: Mapping[str, Anonymiser] = {"dp-sampling": dp_sampling}
+
+
+def anonymise(plan: Plan, models: Mapping[str, Arrays], seed: int) -> list[CandidateSet]:
+    """One candidate set for each item of `plan.release`, from the released arrays of each model.
+
+    `seed` comes from the site's noise source and is never published.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    return [ANONYMISERS[item.method](plan, item, models, generator) for item in plan.release]
+
+
+__all__ = ["ANONYMISERS", "CandidateSet", "anonymise"]

@@ -1,0 +1,29 @@
+"""A candidate set: synthetic images that one method made from one model, not yet judged by anyone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from sfumato_common.config.plan import ModelKind
+from sfumato_common.types import ByteImages
+
+
+@dataclass(frozen=True, eq=False)
+class CandidateSet:
+    """`images` uint8 [N, S, S] or [N, S, S, 3] with `labels` int64 [N]; `guarantee`: the one word to claim."""
+
+    method: str
+    model: ModelKind
+    guarantee: Literal["formal"]
+    images: ByteImages = field(repr=False)
+    labels: npt.NDArray[np.int64] = field(repr=False)
+
+    def __post_init__(self) -> None:
+        assert self.images.dtype == np.uint8, "images are uint8"
+        assert self.images.ndim in (3, 4), "images are [N, S, S] or [N, S, S, 3]"
+        assert self.labels.dtype == np.int64, "labels are int64"
+        assert self.labels.shape == (len(self.images),), "one label an image"

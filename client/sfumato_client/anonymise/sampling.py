@@ -1,0 +1,27 @@
+"""DP sampling: images drawn from the prior of a differentially private model.
+
+Post-processing (Dwork and Roth 2014, proposition 2.1): what the model's training cost is the whole cost, so the
+guarantee word is 'formal' and nothing is charged here. Labels come from the spectral model's noisy class shares: also
+post-processing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from sfumato_client.anonymise.candidates import CandidateSet
+from sfumato_common.config.plan import Plan, ReleaseItem
+from sfumato_common.models.sampling import label_shares, sample_images
+from sfumato_common.types import Arrays
+
+
+def dp_sampling(
+    plan: Plan, item: ReleaseItem, models: Mapping[str, Arrays], generator: torch.Generator
+) -> CandidateSet:
+    """`item.images` images of `item.model`, of classes drawn by the released class shares."""
+    shares = torch.as_tensor(label_shares(plan, models["spectral"]))
+    labels = torch.multinomial(shares, item.images, replacement=True, generator=generator).numpy()
+    images = sample_images(plan, item.model, models[item.model], labels, generator)
+    return CandidateSet(item.method, item.model, "formal", images, labels)

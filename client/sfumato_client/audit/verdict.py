@@ -1,0 +1,141 @@
+"""The first gate: one verdict, approved or refused, on everything a site would release under a plan.
+
+The verdict depends on the real images and no epsilon covers it, so it is one bit, declared, charged once a plan before
+the data is touched. Single candidates are never filtered out: which ones fell away would tell more than one bit,
+uncharged, and the images that remain would no longer be post-processing of the private models. Only this file makes an
+`Approved`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sfumato_client.anonymise.candidates import CandidateSet
+from sfumato_client.audit.attacks.nearest import Floats, is_flat, nearest_distances
+from sfumato_client.audit.rules import FEWEST_CONTROLS, IDENTICAL, Distances, Finding, apply
+from sfumato_client.dataset import Cohort
+from sfumato_common.config.policy import GateRules
+from sfumato_common.errors import PolicyRefusal, ReleaseRefused
+from sfumato_common.files import canonical_json, write_atomic
+
+Quantiles = tuple[str, list[float]]
+# lives and dies with the process: an approval cannot be stored, sent, or made by anything that does not hold it
+_KEY = secrets.token_bytes(32)
+
+
+def _seal_of(candidates: Sequence[CandidateSet]) -> bytes:
+    """Keyed hash of every pixel, label and claim."""
+    mac = hmac.new(_KEY, digestmod=hashlib.sha256)
+    for item in candidates:
+        mac.update(canonical_json([item.method, item.model, item.guarantee, item.images.shape, item.labels.shape]))
+        mac.update(np.ascontiguousarray(item.images).tobytes())
+        mac.update(np.ascontiguousarray(item.labels).tobytes())
+    return mac.digest()
+
+
+@dataclass(frozen=True, eq=False)
+class Approved:
+    """Candidates that the gate let pass. Made elsewhere, or altered since, it raises ReleaseRefused."""
+
+    candidates: tuple[CandidateSet, ...]
+    _seal: bytes = field(repr=False)
+
+    def __post_init__(self) -> None:
+        self.check()
+
+    def check(self) -> None:
+        """Raise ReleaseRefused unless the gate approved exactly these pixels, labels and claims."""
+        if not hmac.compare_digest(self._seal, _seal_of(self.candidates)):
+            raise ReleaseRefused("these candidates are not what the gate approved; only audit.verdict may approve")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The one bit (`approved` or None) and, for the steward's eyes only, what it rests on."""
+
+    approved: Approved | None
+    findings: tuple[Finding, ...]
+    obstacle: str
+    quantiles: tuple[Quantiles, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The local report. Data-dependent: it stays in the site."""
+        return {
+            "approved": self.approved is not None,
+            "obstacle": self.obstacle,
+            "findings": [finding.to_json() for finding in self.findings],
+            "distance_quantiles_0_1_5_25_50_75_100": [
+                {"of": name, "values": values} for name, values in self.quantiles
+            ],
+        }
+
+
+def judge(candidates: Sequence[CandidateSet], train: Cohort, holdout: Cohort, rules: GateRules) -> Verdict:
+    """Hold every candidate set against the table of rules; all must pass all. A check that cannot run refuses."""
+    # constant images are nobody's, and left in they would dilute the share of copies among the others
+    shown = [item.images[~is_flat(item.images)] for item in candidates]
+    if not shown or any(len(images) == 0 for images in shown):
+        return _blocked("a candidate set shows nothing: there is nothing to judge")
+    real, held_out = train.everything()[0], holdout.everything()[0]
+    if any(item.images.shape[1:] != images.shape[1:] for item in candidates for images in (real, held_out)):
+        return _blocked("candidates, training and held-out images differ in size")
+    control_images = held_out[~is_flat(held_out)]
+    if len(control_images) < FEWEST_CONTROLS or is_flat(real).all():
+        return _blocked(f"the control needs training images and at least {FEWEST_CONTROLS} held-out images")
+    control = nearest_distances(control_images, real)
+    measured = [Distances(nearest_distances(images, real), control) for images in shown]
+    quantiles = [("held-out", _quantiles(control))]
+    quantiles += [(item.model, _quantiles(d.candidates)) for item, d in zip(candidates, measured, strict=True)]
+    if not all(np.isfinite(d.candidates).all() and np.isfinite(d.control).all() for d in measured):
+        return _blocked("a distance is not finite", quantiles)
+    if measured[0].usual_least < IDENTICAL:
+        return _blocked("held-out images repeat training images: they cannot serve as a control", quantiles)
+    findings = tuple(
+        finding
+        for item, distances in zip(candidates, measured, strict=True)
+        for finding in apply(item.model, distances, rules)
+    )
+    passed = all(finding.passed for finding in findings)
+    approved = Approved(tuple(candidates), _seal_of(candidates)) if passed else None
+    return Verdict(approved, findings, "", tuple(quantiles))
+
+
+def gate(
+    candidates: Sequence[CandidateSet],
+    train: Cohort,
+    holdout: Cohort,
+    rules: GateRules,
+    charge: Callable[[], object],
+    local: Path,
+) -> Approved:
+    """Policy, then `charge` (privacy.events.GATE_VERDICT in the ledger), then the data, then the report in `local`.
+
+    Raises PolicyRefusal when the policy does not declare the verdict, or what `charge` raises (a second gate of a
+    plan), both before any image is read; ReleaseRefused when the verdict is no, without saying why.
+    """
+    if not rules.declare_verdict:
+        raise PolicyRefusal("the gate's verdict is one data-dependent bit; release.gate.declare_verdict must allow it")
+    charge()
+    verdict = judge(candidates, train, holdout, rules)
+    report = local / f"gate-{hashlib.sha256(_seal_of(candidates)).hexdigest()[:12]}.json"
+    write_atomic(report, json.dumps(verdict.to_json(), indent=2) + "\n", mode=0o600)
+    if verdict.approved is None:
+        raise ReleaseRefused("the gate did not approve the candidates: nothing is released; see the local gate report")
+    return verdict.approved
+
+
+def _blocked(obstacle: str, quantiles: Sequence[Quantiles] = ()) -> Verdict:
+    return Verdict(None, (), obstacle, tuple(quantiles))
+
+
+def _quantiles(distances: Floats) -> list[float]:
+    return [round(float(value), 4) for value in np.quantile(distances, [0, 0.01, 0.05, 0.25, 0.5, 0.75, 1])]

@@ -1,0 +1,75 @@
+"""Approved candidates to a signed package: exactly what the plan asks for and the policy allows, under random names."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from typing import Any
+
+from sfumato_client.anonymise.candidates import CandidateSet
+from sfumato_client.audit.verdict import Approved
+from sfumato_common.config.plan import Plan
+from sfumato_common.config.policy import Policy
+from sfumato_common.errors import PolicyRefusal, ReleaseRefused
+from sfumato_common.package import PackageImage, build_package, encode_png
+
+
+def seal(
+    approved: Approved, plan: Plan, policy: Policy, certificate: dict[str, Any], sign: Callable[[bytes], bytes]
+) -> bytes:
+    """The package's bytes, signed by `sign` (`SiteIdentity.sign_package`).
+
+    Raises ReleaseRefused for anything but an intact `Approved` of exactly the plan's request, PolicyRefusal when the
+    policy forbids a method, the size of the set, or a certificate made under other noise.
+    """
+    if type(approved) is not Approved:
+        raise ReleaseRefused("only candidates that the gate approved can be sealed")
+    approved.check()
+    _check_request(approved, plan)
+    _check_policy(approved, policy, certificate)
+    return build_package(
+        site=policy.site,
+        study=plan.study,
+        plan_hash=plan.digest,
+        certificate=certificate,
+        images=[image for item in approved.candidates for image in _package_images(item, plan)],
+        sign=sign,
+    )
+
+
+def _package_images(item: CandidateSet, plan: Plan) -> list[PackageImage]:
+    # 128 random bits a name, and a package is ordered by name: neither name nor place says how an image was drawn
+    return [
+        PackageImage(
+            name=secrets.token_hex(16),
+            png=encode_png(image),
+            label=plan.labels[int(label)],
+            model=item.model,
+            method=item.method,
+            guarantee=item.guarantee,
+        )
+        for image, label in zip(item.images, item.labels, strict=True)
+    ]
+
+
+def _check_request(approved: Approved, plan: Plan) -> None:
+    wanted = sorted((item.method, item.model, item.images) for item in plan.release)
+    if sorted((item.method, item.model, len(item.images)) for item in approved.candidates) != wanted:
+        raise ReleaseRefused("the approved sets are not the ones that the plan's release asks for")
+    size, channels = plan.image.size, plan.image.channels
+    shape = (size, size) if channels == 1 else (size, size, channels)
+    for item in approved.candidates:
+        if item.images.shape[1:] != shape:
+            raise ReleaseRefused("the approved images are not of the plan's size and channels")
+        if item.labels.min() < 0 or item.labels.max() >= len(plan.labels):
+            raise ReleaseRefused("an approved image has a label that the plan does not have")
+
+
+def _check_policy(approved: Approved, policy: Policy, certificate: dict[str, Any]) -> None:
+    allowed = policy.release.allowed_methods
+    if forbidden := [item.method for item in approved.candidates if item.method not in allowed]:
+        raise PolicyRefusal(f"method '{forbidden[0]}' is not in this site's release.allowed_methods")
+    if sum(len(item.images) for item in approved.candidates) > policy.release.largest_set:
+        raise PolicyRefusal(f"the set is larger than this site's release.largest_set = {policy.release.largest_set}")
+    if certificate.get("noise") != policy.noise:
+        raise PolicyRefusal("the certificate states other noise than this site's policy prescribes")
