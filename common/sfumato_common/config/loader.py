@@ -30,6 +30,8 @@ def _mapping(loader: _NoDuplicates, node: yaml.MappingNode) -> dict[Any, Any]:
     seen: dict[Any, Any] = {}
     for key_node, value_node in node.value:
         key = loader.construct_object(key_node)
+        if not isinstance(key, str):
+            raise ConfigError(f"line {key_node.start_mark.line + 1}: a key is not a plain word; put it in quotes")
         if key in seen:
             raise ConfigError(f"line {key_node.start_mark.line + 1}: key '{key}' is given twice; keep one")
         seen[key] = loader.construct_object(value_node, deep=True)
@@ -53,6 +55,9 @@ def load_yaml(path: Path, model: type[Model]) -> Model:
         raise ConfigError(f"{path.name}:{where} is not valid YAML; check indentation and quotes") from None
     except ConfigError as error:
         raise ConfigError(f"{path.name}: {error}") from None
+    except (ValueError, RecursionError):
+        # impossible dates, numbers of thousands of digits, endless nesting
+        raise ConfigError(f"{path.name}: holds a value that cannot be read; write plain numbers and words") from None
     return parse(value, model, path.name)
 
 

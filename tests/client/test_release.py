@@ -1,0 +1,195 @@
+"""Sealing: approved candidates only, exactly the plan's request, under random names; and DP sampling before it."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from sfumato_client.anonymise import ANONYMISERS, CandidateSet, anonymise, sampling
+from sfumato_client.audit import verdict
+from sfumato_client.audit.verdict import Approved
+from sfumato_client.release import seal
+from sfumato_common.config.loader import parse
+from sfumato_common.config.plan import Plan
+from sfumato_common.config.policy import Policy
+from sfumato_common.crypto.identity import create_identity
+from sfumato_common.errors import PolicyRefusal, ReleaseRefused
+from sfumato_common.package import decode_png, open_package
+
+PLAN = parse(
+    {
+        "study": "chest",
+        "image": {"size": 16, "channels": 1},
+        "labels": ["normal", "abnormal"],
+        "sites": {"north": {"nominal_patients": 100}},
+        "privacy": {"epsilon": 10.0, "delta": 1e-5},
+        "stages": [
+            {"kind": "spectral", "bandwidth": 8, "clip_radius": 1.0, "noise_multiplier": 2.0},
+            {
+                "kind": "gan",
+                "rounds": 2,
+                "local_steps": 3,
+                "sampling_rate": 0.1,
+                "clipping_norm": 1.0,
+                "noise_multiplier": 1.0,
+                "learning_rate": 0.001,
+            },
+        ],
+        "release": [{"model": "spectral", "images": 12}, {"model": "gan", "images": 30}],
+        "federation": {"quorum": 1},
+    },
+    Plan,
+    "plan",
+)
+POLICY = parse(
+    {
+        "site": "north",
+        "budget": {"epsilon": 10.0, "delta": 1e-5},
+        "allowed_stages": ["spectral", "gan"],
+        "minimum_patients": 10,
+        "release": {"allowed_methods": ["dp-sampling"], "largest_set": 42, "gate": {"declare_verdict": True}},
+    },
+    Policy,
+    "policy",
+)
+CERTIFICATE = {"epsilon_train": 3.0, "noise": "secure"}
+
+
+def candidates(model, count, seed=0, size=16):
+    rng = np.random.default_rng(seed)
+    images = rng.integers(0, 256, (count, size, size), dtype=np.uint8)
+    return CandidateSet("dp-sampling", model, "formal", images, rng.integers(0, 2, count, dtype=np.int64))
+
+
+def approve(*sets):
+    """What the gate does when it says yes."""
+    return Approved(tuple(sets), verdict._seal_of(sets))
+
+
+@pytest.fixture(scope="module")
+def identity(tmp_path_factory):
+    return create_identity(tmp_path_factory.mktemp("identity"), "north")
+
+
+def sealed(identity, approved, plan=PLAN, policy=POLICY, certificate=CERTIFICATE):
+    return seal(approved, plan, policy, certificate, identity.sign_package)
+
+
+def opened(data, identity):
+    return open_package(
+        data,
+        identity.signing_public,
+        expected_site="north",
+        expected_plan_hash=PLAN.digest,
+        largest_bytes=10_000_000,
+    )
+
+
+def test_a_sealed_package_opens_and_holds_exactly_the_approved_pixels(identity):
+    spectral, gan = candidates("spectral", 12, 1), candidates("gan", 30, 2)
+    package = opened(sealed(identity, approve(spectral, gan)), identity)
+    assert package.certificate == CERTIFICATE
+    for item in (spectral, gan):
+        held = {(decode_png(image.png).tobytes(), image.label) for image in package.images if image.model == item.model}
+        wanted = {(image.tobytes(), PLAN.labels[label]) for image, label in zip(item.images, item.labels, strict=True)}
+        assert held == wanted
+    assert {(image.method, image.guarantee) for image in package.images} == {("dp-sampling", "formal")}
+
+
+def test_names_and_order_are_random(identity):
+    approved = approve(candidates("spectral", 12, 1), candidates("gan", 30, 2))
+    first, second = (opened(sealed(identity, approved), identity) for _ in range(2))
+    assert not {image.name for image in first.images} & {image.name for image in second.images}
+    pixels = [[image.png for image in package.images] for package in (first, second)]
+    assert pixels[0] != pixels[1]
+    assert sorted(pixels[0]) == sorted(pixels[1])
+    models = [image.model for image in first.images]
+    assert models not in (sorted(models), sorted(models, reverse=True))
+
+
+@pytest.mark.parametrize("impostor", ["tuple", "subclass", "forged", "replaced", "altered"])
+def test_nothing_but_an_intact_approval_is_sealed(identity, impostor):
+    sets = (candidates("spectral", 12, 1), candidates("gan", 30, 2))
+    approved = approve(*sets)
+
+    class Bluff(Approved):
+        def check(self):
+            pass
+
+    if impostor == "forged":
+        thing = object.__new__(Approved)
+        object.__setattr__(thing, "candidates", sets)
+        object.__setattr__(thing, "_seal", bytes(32))
+    elif impostor == "altered":
+        thing = approved
+        approved.candidates[1].images[3] = 7
+    elif impostor == "replaced":
+        thing = approved
+        object.__setattr__(thing, "candidates", (sets[0], candidates("gan", 30, 3)))
+    else:
+        thing = sets if impostor == "tuple" else Bluff(sets, b"")
+    with pytest.raises(ReleaseRefused):
+        sealed(identity, thing)
+
+
+@pytest.mark.parametrize(
+    "sets",
+    [
+        [candidates("spectral", 12)],
+        [candidates("spectral", 12), candidates("gan", 29)],
+        [candidates("spectral", 12), candidates("gan", 30), candidates("flow", 1)],
+        [candidates("spectral", 12), candidates("gan", 15), candidates("gan", 15)],
+        [candidates("spectral", 12), candidates("gan", 30, size=32)],
+        [candidates("spectral", 12), dataclasses.replace(candidates("gan", 30), labels=np.full(30, 2, np.int64))],
+        [candidates("spectral", 12), dataclasses.replace(candidates("gan", 30), labels=np.full(30, -1, np.int64))],
+        [candidates("spectral", 12), dataclasses.replace(candidates("gan", 30), method="other")],
+    ],
+    ids=["missing", "short", "extra", "split", "size", "label", "negative-label", "method"],
+)
+def test_only_exactly_what_the_plan_asks_for(identity, sets):
+    with pytest.raises(ReleaseRefused):
+        sealed(identity, approve(*sets))
+
+
+def test_the_policy_has_the_last_word(identity):
+    approved = approve(candidates("spectral", 12, 1), candidates("gan", 30, 2))
+    for release in ({"largest_set": 41}, {"allowed_methods": []}):
+        strict = POLICY.model_copy(update={"release": POLICY.release.model_copy(update=release)})
+        with pytest.raises(PolicyRefusal):
+            sealed(identity, approved, policy=strict)
+    for certificate in ({"noise": "test"}, {}):
+        with pytest.raises(PolicyRefusal, match="noise"):
+            sealed(identity, approved, certificate=certificate)
+
+
+def test_anonymise_follows_the_release_request(monkeypatch):
+    asked = []
+
+    def images(plan, kind, arrays, labels, generator):
+        asked.append((kind, arrays["name"], len(labels)))
+        return np.zeros((len(labels), 16, 16), np.uint8)
+
+    monkeypatch.setattr(sampling, "sample_images", images)
+    monkeypatch.setattr(sampling, "label_shares", lambda plan, arrays: np.array([0.8, 0.2]))
+    models = {kind: {"name": kind} for kind in ("spectral", "gan")}
+    sets = anonymise(PLAN, models, 5)
+    assert asked == [("spectral", "spectral", 12), ("gan", "gan", 30)]
+    assert [(item.method, item.model, item.guarantee) for item in sets] == [
+        ("dp-sampling", "spectral", "formal"),
+        ("dp-sampling", "gan", "formal"),
+    ]
+    again, other = anonymise(PLAN, models, 5), anonymise(PLAN, models, 6)
+    assert all((a.labels == b.labels).all() for a, b in zip(sets, again, strict=True))
+    assert any((a.labels != b.labels).any() for a, b in zip(sets, other, strict=True))
+    many = PLAN.model_copy(update={"release": [PLAN.release[0].model_copy(update={"images": 4000})]})
+    assert anonymise(many, models, 1)[0].labels.mean() == pytest.approx(0.2, abs=0.03)
+
+
+def test_every_method_that_a_plan_can_name_is_in_the_table():
+    from typing import get_args
+
+    from sfumato_common.config.plan import ReleaseItem
+
+    assert set(get_args(ReleaseItem.model_fields["method"].annotation)) == set(ANONYMISERS)
