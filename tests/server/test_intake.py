@@ -311,10 +311,29 @@ def test_the_client_sends_nothing_wrong_in_the_first_place(consortium: Any) -> N
         send(consortium, "127.0.0.1:1", b"x", site="south", certificate_pem=consortium.grants["north"].certificate)
 
 
-def test_a_port_in_use_is_one_clear_line(running: Any) -> None:
+def test_a_port_in_use_is_one_clear_line(running: Any, capfd: pytest.CaptureFixture[str]) -> None:
     consortium, _, address = running
     with pytest.raises(BusyError, match=address):
         server_for(consortium, address).start()
+    # gRPC would print its own account of it
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.1:http", "127.0.0.1:99999999", "192.0.2.1:5000"])
+def test_an_address_that_cannot_be_bound_is_one_clear_line(consortium: Any, address: str) -> None:
+    with pytest.raises(BusyError, match="cannot listen"):
+        server_for(consortium, address).start()
+
+
+def test_a_stopped_server_frees_its_port_and_may_start_again(consortium: Any) -> None:
+    first = server_for(consortium)
+    address = first.start()
+    first.stop(0.2)
+    first.stop()
+    second = server_for(consortium, address)
+    assert second.start() == address
+    send(consortium, address, consortium.package("north"))
+    second.stop(0.2)
 
 
 def test_an_exceptions_text_never_reaches_the_caller(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -167,6 +168,9 @@ class IntakeServer:
 
     def start(self) -> str:
         """Open the port and return host:port as bound. Raises BusyError when the port is in use."""
+        host, _, wanted = self._address.rpartition(":")
+        if not _bindable(host.strip("[]"), wanted):
+            raise self._busy()
         service = IntakeService(self._home, self._plan, self._registry)
         server = grpc.server(
             ThreadPoolExecutor(WORKERS, thread_name_prefix="intake"),
@@ -190,10 +194,13 @@ class IntakeServer:
             port = 0
         if not port:
             server.stop(None)
-            raise BusyError(f"intake: cannot listen on {self._address}; stop what uses the port or choose another")
+            raise self._busy()
         server.start()
         self._server = server
-        return f"{self._address.rpartition(':')[0]}:{port}"
+        return f"{host}:{port}"
+
+    def _busy(self) -> BusyError:
+        return BusyError(f"intake: cannot listen on {self._address}; stop what uses the port or choose another")
 
     def received(self) -> tuple[str, ...]:
         """Names of the plan's sites whose package lies in the home, sorted."""
@@ -204,3 +211,17 @@ class IntakeServer:
         if self._server is not None:
             self._server.stop(grace_s).wait(grace_s + 1.0)
             self._server = None
+
+
+def _bindable(host: str, port: str) -> bool:
+    """Whether the address can be bound now; asked first because gRPC prints lines of its own about a failure."""
+    try:
+        if not 0 <= int(port) < 65536:
+            return False
+        family, kind, protocol, _, address = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except (OSError, ValueError):
+        return False
+    return True

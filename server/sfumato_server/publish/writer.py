@@ -144,4 +144,5 @@ def _replace(out: Path, target: Path, files: Mapping[str, bytes]) -> None:
         sync_folder(out)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+        if target.exists():
+            shutil.rmtree(old, ignore_errors=True)
