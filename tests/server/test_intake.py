@@ -150,13 +150,13 @@ def test_a_broken_upload_resumes_where_it_stood(running: Any, monkeypatch: pytes
 
     def breaks() -> Iterator[Any]:
         yield half
+        deadline = time.monotonic() + 10
+        while stub.Begin(begin).offset == 0 and time.monotonic() < deadline:
+            time.sleep(0.02)
         raise ConnectionError("cable pulled")
 
     with pytest.raises(grpc.RpcError):
         stub.Upload(breaks())
-    deadline = time.monotonic() + 5
-    while stub.Begin(begin).offset == 0 and time.monotonic() < deadline:
-        time.sleep(0.02)
     assert stub.Begin(begin).offset == len(data) // 2
     sent: list[int] = []
     chunks = upload._chunks
