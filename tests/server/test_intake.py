@@ -17,8 +17,7 @@ from sfumato_common.crypto.identity import create_identity
 from sfumato_common.errors import BusyError, EgressRefused, FederationError, VerificationError
 from sfumato_common.wire import intake_pb2, intake_pb2_grpc
 from sfumato_server.enrol import create_authority, enrol, revoke
-from sfumato_server.intake import service
-from sfumato_server.intake.service import IntakeCredentials, IntakeServer
+from sfumato_server.intake import IntakeCredentials, IntakeServer, service
 
 
 def server_for(consortium: Any, address: str = "127.0.0.1:0") -> IntakeServer:

@@ -1,4 +1,5 @@
 import csv
+import hashlib
 import html.parser
 import io
 import json
@@ -191,8 +192,6 @@ def test_even_the_coordinator_cannot_change_what_a_site_signed(published: Any, c
 
 
 def test_the_coordinator_cannot_slip_in_its_own_image(published: Any) -> None:
-    import hashlib
-
     consortium, folder = published
     image = next((folder / "images" / "north").glob("*.png"))
     other = next((folder / "images" / "south").glob("*.png")).read_bytes()
@@ -204,6 +203,24 @@ def test_the_coordinator_cannot_slip_in_its_own_image(published: Any) -> None:
 
     resign(consortium, folder, change)
     with pytest.raises(VerificationError, match="north"):
+        verify_dataset(folder)
+
+
+def test_the_coordinator_cannot_leave_an_image_out_unseen(published: Any) -> None:
+    consortium, folder = published
+    value = json.loads((folder / "manifest.json").read_bytes())
+    name = "images/{site}/{name}.png".format(**value["images"][0])
+    (folder / name).unlink()
+    lines = [line for line in (folder / "labels.csv").read_text().splitlines(keepends=True) if name not in line]
+    labels = "".join(lines).encode()
+    (folder / "labels.csv").write_bytes(labels)
+
+    def change(value: dict[str, Any]) -> None:
+        drop(value)
+        value["files"]["labels.csv"] = {"bytes": len(labels), "sha256": hashlib.sha256(labels).hexdigest()}
+
+    resign(consortium, folder, change)
+    with pytest.raises(VerificationError, match="leaves out"):
         verify_dataset(folder)
 
 

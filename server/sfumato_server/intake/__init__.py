@@ -1,5 +1,5 @@
 """The gRPC door for signed release packages."""
 
-from sfumato_server.intake.service import IntakeCredentials, IntakeServer
+from sfumato_server.intake.server import IntakeCredentials, IntakeServer
 
 __all__ = ["IntakeCredentials", "IntakeServer"]

@@ -8,18 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import socket
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import grpc
 
 from sfumato_common.config.plan import Plan
-from sfumato_common.errors import BusyError, FederationError, SfumatoError
+from sfumato_common.errors import FederationError, SfumatoError
 from sfumato_common.files import write_atomic
 from sfumato_common.wire import intake_pb2, intake_pb2_grpc
 from sfumato_server.enrol.registry import Registry, SiteRecord
@@ -29,18 +26,8 @@ from sfumato_server.intake.uploads import Partial, Partials
 
 LARGEST_CHUNK = 1 << 20
 STREAM_DEADLINE_S = 600.0
-WORKERS = 8
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class IntakeCredentials:
-    """What the server shows and what it trusts, PEM: its key and certificate, the CA that signs the sites."""
-
-    key_pem: bytes = field(repr=False)
-    certificate_pem: bytes
-    ca_pem: bytes
 
 
 class IntakeService(intake_pb2_grpc.IntakeServicer):
@@ -154,74 +141,3 @@ class IntakeService(intake_pb2_grpc.IntakeServicer):
         finally:
             self._uploads.end(upload)
         log.info("package of site %s stored, %d bytes", record.site, len(data))
-
-
-class IntakeServer:
-    """Starts and stops the door. `address` is host:port; port 0 takes a free one, see `start`."""
-
-    def __init__(
-        self, home: Path, plan: Plan, registry: Registry, address: str, credentials: IntakeCredentials
-    ) -> None:
-        self._home, self._plan, self._registry = home, plan, registry
-        self._address, self._credentials = address, credentials
-        self._server: Any = None
-
-    def start(self) -> str:
-        """Open the port and return host:port as bound. Raises BusyError when the port is in use."""
-        host, _, wanted = self._address.rpartition(":")
-        if not _bindable(host.strip("[]"), wanted):
-            raise self._busy()
-        service = IntakeService(self._home, self._plan, self._registry)
-        server = grpc.server(
-            ThreadPoolExecutor(WORKERS, thread_name_prefix="intake"),
-            options=[
-                # otherwise a second coordinator could share the port unnoticed
-                ("grpc.so_reuseport", 0),
-                ("grpc.max_receive_message_length", LARGEST_CHUNK + 4096),
-                ("grpc.max_metadata_size", 16 * 1024),
-            ],
-            maximum_concurrent_rpcs=4 * WORKERS,
-        )
-        intake_pb2_grpc.add_IntakeServicer_to_server(service, server)  # type: ignore[no-untyped-call]
-        credentials = grpc.ssl_server_credentials(
-            [(self._credentials.key_pem, self._credentials.certificate_pem)],
-            root_certificates=self._credentials.ca_pem,
-            require_client_auth=True,
-        )
-        try:
-            port = server.add_secure_port(self._address, credentials)
-        except RuntimeError:
-            port = 0
-        if not port:
-            server.stop(None)
-            raise self._busy()
-        server.start()
-        self._server = server
-        return f"{host}:{port}"
-
-    def _busy(self) -> BusyError:
-        return BusyError(f"intake: cannot listen on {self._address}; stop what uses the port or choose another")
-
-    def received(self) -> tuple[str, ...]:
-        """Names of the plan's sites whose package lies in the home, sorted."""
-        return tuple(sorted(site for site in self._plan.sites if package_path(self._home, site).exists()))
-
-    def stop(self, grace_s: float = 2.0) -> None:
-        """Close the port; calls in progress get `grace_s` seconds. Harmless when not started."""
-        if self._server is not None:
-            self._server.stop(grace_s).wait(grace_s + 1.0)
-            self._server = None
-
-
-def _bindable(host: str, port: str) -> bool:
-    """Whether the address can be bound now; asked first because gRPC prints lines of its own about a failure."""
-    try:
-        if not 0 <= int(port) < 65536:
-            return False
-        family, kind, protocol, _, address = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-    except (OSError, ValueError):
-        return False
-    return True
