@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
@@ -16,7 +17,7 @@ from sfumato_common.config.plan import Plan
 from sfumato_common.crypto.enrolment import EnrolmentGrant, encode_grant, enrolment_request, store_grant
 from sfumato_common.crypto.identity import SiteIdentity, create_identity
 from sfumato_common.package import PackageImage, build_package, encode_png
-from sfumato_server.enrol import Authority, Registry, create_authority, enrol
+from sfumato_server.enrol import Authority, Registry, create_authority, enrol, load_authority
 
 LABELS = ("abnormal", "normal")
 
@@ -43,6 +44,12 @@ class Consortium:
     registry: Registry
     identities: dict[str, SiteIdentity]
     grants: dict[str, EnrolmentGrant]
+
+    def copied(self, home: Path) -> Consortium:
+        """The same consortium with a coordinator's home of its own."""
+        shutil.copytree(self.home, home)
+        identities, grants = dict(self.identities), dict(self.grants)
+        return Consortium(home, self.plan, load_authority(home), Registry(home), identities, grants)
 
     def images(self, seed: int, count: int = 6, size: int = 16) -> list[PackageImage]:
         rng = np.random.default_rng(seed)
@@ -89,16 +96,24 @@ class Consortium:
         return build_package(**{**values, **changes})
 
 
-@pytest.fixture
-def consortium(tmp_path: Path) -> Consortium:
-    home, plan = tmp_path / "coordinator", small_plan()
+@pytest.fixture(scope="session")
+def founded(tmp_path_factory: pytest.TempPathFactory) -> Consortium:
+    """Made once: keys and durable writes cost more than the tests that use them."""
+    folder = tmp_path_factory.mktemp("founded")
+    home, plan = folder / "coordinator", small_plan()
     authority = create_authority(home)
     identities, grants = {}, {}
     for site in plan.sites:
-        identities[site] = create_identity(tmp_path / site / "identity", site)
+        identities[site] = create_identity(folder / site / "identity", site)
         grant = enrol(home, enrolment_request(identities[site]))
         grants[site] = store_grant(identities[site], encode_grant(grant))
     return Consortium(home, plan, authority, Registry(home), identities, grants)
+
+
+@pytest.fixture
+def consortium(founded: Consortium, tmp_path: Path) -> Consortium:
+    """A copy for one test; the sites' identities are shared, to be read only."""
+    return founded.copied(tmp_path / "coordinator")
 
 
 @pytest.fixture

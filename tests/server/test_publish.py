@@ -48,12 +48,19 @@ def pooled(consortium: Any, **packages: dict[str, Any]) -> Pool:
     return pool_packages(consortium.home, consortium.plan, consortium.registry)
 
 
+@pytest.fixture(scope="module")
+def first_set(founded: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("out")
+    consortium = founded.copied(tmp_path_factory.mktemp("home") / "coordinator")
+    result = publish(pooled(consortium), consortium.plan, out, consortium.authority, RUN, UTILITY)
+    assert (result.folder, result.images) == (out / "published", 18)
+    return out
+
+
 @pytest.fixture
-def published(consortium: Any, tmp_path: Path) -> tuple[Any, Path]:
-    result = publish(pooled(consortium), consortium.plan, tmp_path / "out", consortium.authority, RUN, UTILITY)
-    assert result.folder == tmp_path / "out" / "published"
-    assert result.images == 18
-    return consortium, result.folder
+def published(consortium: Any, first_set: Path, tmp_path: Path) -> tuple[Any, Path]:
+    shutil.copytree(first_set, tmp_path / "out")
+    return consortium, tmp_path / "out" / "published"
 
 
 def files(folder: Path) -> list[Path]:
