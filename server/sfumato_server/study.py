@@ -28,9 +28,12 @@ from sfumato_server.status.board import StatusBoard
 
 log = logging.getLogger(__name__)
 _INTERVAL_DRAWS = 400
+CLASSIFIER_STEPS = 300
 
 
-def run_study(home: CoordinatorHome, channel: Channel, *, seed: int | None = None) -> str:
+def run_study(
+    home: CoordinatorHome, channel: Channel, *, seed: int | None = None, classifier_steps: int = CLASSIFIER_STEPS
+) -> str:
     """Run the home's plan over `channel`; returns `completed` or `stopped`, the rest is in `result.json`.
 
     The coordinator's randomness (generator steps, the classifier) is post-processing; `seed` is for tests.
@@ -45,7 +48,7 @@ def run_study(home: CoordinatorHome, channel: Channel, *, seed: int | None = Non
         run.train()
         run.release()
         if plan.utility is not None:
-            utility = _utility(run, home)
+            utility = _utility(run, home, classifier_steps)
     except SfumatoError as error:
         outcome, reason = "stopped", str(error)
         log.error("study stopped: %s", error)
@@ -60,14 +63,14 @@ def run_study(home: CoordinatorHome, channel: Channel, *, seed: int | None = Non
     return outcome
 
 
-def _utility(run: StudyRun, home: CoordinatorHome) -> dict[str, Any]:
+def _utility(run: StudyRun, home: CoordinatorHome, steps: int) -> dict[str, Any]:
     """TSTR: train on the pooled synthetic set, ask each site for the noisy score histogram of its held-out patients."""
     plan = run.plan
     assert plan.utility is not None
     pool = pool_packages(home.root, plan, Registry(home.root))
     images = np.stack([decode_png(item.png) for item in pool.items])
     labels = np.array([plan.labels.index(item.label) for item in pool.items], dtype=np.int64)
-    classifier = train_classifier(plan, images, labels, seed=int(run.generator.initial_seed() % 2**31))
+    classifier = train_classifier(plan, images, labels, seed=int(run.generator.initial_seed() % 2**31), steps=steps)
     histograms = run.utility(classifier)
     sigma = plan.utility.noise_multiplier
     figures = {site: figure(histogram, sigma) for site, histogram in sorted(histograms.items())}

@@ -1,0 +1,228 @@
+"""Whole studies in one process: what leaves, what is charged, what is refused, what happens when a site is lost."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import yaml
+
+from sfumato_common.config.loader import parse
+from sfumato_common.config.plan import Plan
+from sfumato_common.models.wire import outbound_schema
+from sfumato_common.privacy.events import GATE_VERDICT, Declared, study_events
+from sfumato_common.records import PROTOCOL, Request
+from sfumato_server.enrol import Registry, load_authority
+from sfumato_server.pool import pool_packages
+from sfumato_server.publish import publish, verify_dataset
+from sfumato_server.study import run_study
+
+
+def finish(federation):
+    return run_study(federation.coordinator, federation, seed=1, classifier_steps=5)
+
+
+def test_a_whole_study_from_first_message_to_verified_set(federation, tmp_path):
+    assert finish(federation) == "completed"
+    plan, result = federation.plan, federation.result()
+    pool = pool_packages(federation.coordinator.root, plan, Registry(federation.coordinator.root))
+    assert {item.site for item in pool.items} == set(plan.sites)
+    assert {item.model for item in pool.items} == {"spectral", "gan", "flow"}
+    out = tmp_path / "out"
+    publish(pool, plan, out, load_authority(federation.coordinator.root), {"exchanges": []}, result["utility"])
+    verify_dataset(out / "published", None)
+    labels = (out / "published" / "labels.csv").read_text().splitlines()
+    assert len(labels) == 1 + len(pool.items)
+    assert set(result["utility"]["sites"]) == set(plan.sites)
+    # the ledger of every site holds exactly the plan's events and the declared verdict
+    for site in federation.sites:
+        with federation.home(site).open_ledger() as ledger:
+            train = ledger.events("train", plan.digest)
+            assert [event for event in train if not isinstance(event, Declared)] == study_events(plan, "train")
+            assert [event for event in train if isinstance(event, Declared)] == [GATE_VERDICT]
+            assert ledger.events("holdout", plan.digest) == study_events(plan, "holdout")
+            ledger.verify()
+
+
+def test_nothing_leaves_but_what_the_plan_declares(federation):
+    finish(federation)
+    assert federation.sent
+    for _, request, reply in federation.sent:
+        assert reply.status == "ok"
+        assert set(reply.to_config()) == {"protocol", "status", "code", "reference"}
+        if request.kind == "stage":
+            schema = outbound_schema(federation.plan, request.stage)
+            assert {name: (str(a.dtype), a.shape) for name, a in reply.arrays.items()} == {
+                name: (spec.dtype, spec.shape) for name, spec in schema.items()
+            }
+        elif request.kind == "utility":
+            assert set(reply.arrays) == {"histogram"}
+        else:
+            assert not reply.arrays
+    for _, request, reply in federation.sent:
+        if request.stage == "gan":
+            assert not [name for name in reply.arrays if not name.startswith("discriminator/")]
+
+
+def test_the_study_goes_on_without_a_site_that_is_lost(federation):
+    def lose_a_site_in_the_second_stage():
+        if any(request.stage == "gan" for _, request, _ in federation.sent):
+            federation.down.add("cedar")
+
+    exchange = federation.exchange
+    federation.exchange = lambda *arguments: (lose_a_site_in_the_second_stage(), exchange(*arguments))[1]
+    assert finish(federation) == "completed"
+    words = [item["sites"] for item in federation.result()["exchanges"] if item["stage"] == "flow"]
+    assert words
+    assert all("cedar" not in sites for sites in words)
+
+
+def test_below_the_quorum_the_study_stops_and_says_why(federation):
+    federation.down.update({"birch", "cedar"})
+    assert finish(federation) == "stopped"
+    assert "quorum" in federation.result()["reason"]
+    for site in federation.sites:
+        with federation.home(site).open_ledger() as ledger:
+            assert ledger.entries() == []
+
+
+def request_of(federation, **changes):
+    base = Request(PROTOCOL, federation.plan.digest, "stage", "spectral", 1, {})
+    return dataclasses.replace(base, **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"plan_hash": "0" * 64}, "policy-refused"),
+        ({"round": 2}, "policy-refused"),
+        ({"round": 0}, "policy-refused"),
+        ({"stage": "gan", "round": 3}, "policy-refused"),
+        ({"stage": "diffusion"}, "policy-refused"),
+        ({"arrays": {"extra": np.zeros(3, np.float32)}}, "verification-failed"),
+        ({"stage": "flow", "arrays": {"flow/x": np.full(3, np.nan, np.float32)}}, "verification-failed"),
+    ],
+)
+def test_requests_beyond_the_accepted_plan_are_refused_and_cost_nothing(federation, changes, code):
+    site = federation.sites["alder"]
+    reply = site.handle(request_of(federation, **changes))
+    assert (reply.status, reply.code) == ("refused", code)
+    assert not reply.arrays
+    assert len(reply.reference) == 16
+    assert (site.home.local / "errors" / f"{reply.reference}.txt").exists()
+    with site.home.open_ledger() as ledger:
+        assert ledger.entries() == []
+
+
+def test_a_repeated_request_gets_the_same_bytes_and_no_second_charge(federation):
+    site = federation.sites["alder"]
+    first, second = site.handle(request_of(federation)), site.handle(request_of(federation))
+    assert first.status == second.status == "ok"
+    assert all(np.array_equal(first.arrays[name], second.arrays[name]) for name in first.arrays)
+    with site.home.open_ledger() as ledger:
+        assert len(ledger.entries()) == 1
+
+
+def test_a_round_that_was_charged_but_never_answered_is_not_run_again(federation, monkeypatch):
+    from sfumato_client import training
+
+    site = federation.sites["alder"]
+    monkeypatch.setitem(training.TRAINERS, "spectral", lambda job: 1 / 0)
+    crashed = site.handle(request_of(federation))
+    assert (crashed.status, crashed.code) == ("failed", "failed")
+    monkeypatch.undo()
+    again = site.handle(request_of(federation))
+    assert (again.status, again.code) == ("refused", "ledger-refused")
+    with site.home.open_ledger() as ledger:
+        assert len(ledger.entries()) == 1
+
+
+def test_no_text_of_an_exception_leaves(federation, monkeypatch):
+    from sfumato_client import training
+
+    def leak(job):
+        raise RuntimeError("/archive/DOE^JANE/123456.dcm: 47 patients, loss 0.123")
+
+    monkeypatch.setitem(training.TRAINERS, "spectral", leak)
+    reply = federation.sites["alder"].handle(request_of(federation))
+    sent = json.dumps(reply.to_config())
+    assert "DOE" not in sent
+    assert "47" not in sent.replace(reply.reference, "")
+    assert "DOE" in (federation.home("alder").local / "errors" / f"{reply.reference}.txt").read_text()
+
+
+def test_what_a_trainer_leaks_does_not_pass_the_door(federation, monkeypatch):
+    from sfumato_client import training
+
+    honest = training.TRAINERS["spectral"]
+    monkeypatch.setitem(
+        training.TRAINERS, "spectral", lambda job: {**honest(job), "num_examples": np.array([47], np.float32)}
+    )
+    reply = federation.sites["alder"].handle(request_of(federation))
+    assert (reply.status, reply.code) == ("refused", "egress-refused")
+
+
+def test_a_policy_that_became_stricter_stops_the_study_here(federation):
+    home = federation.home("alder")
+    policy = yaml.safe_load((home.root / "policy.yaml").read_text())
+    policy["allowed_stages"] = ["spectral"]
+    (home.root / "policy.yaml").write_text(yaml.safe_dump(policy))
+    reply = federation.sites["alder"].handle(request_of(federation))
+    assert (reply.status, reply.code) == ("refused", "policy-refused")
+
+
+def test_the_budget_is_enforced_before_the_data(federation, monkeypatch):
+    from sfumato_client import training
+
+    home = federation.home("alder")
+    policy = yaml.safe_load((home.root / "policy.yaml").read_text())
+    policy["budget"]["epsilon"] = 0.5
+    (home.root / "policy.yaml").write_text(yaml.safe_dump(policy))
+    touched = []
+    monkeypatch.setitem(training.TRAINERS, "spectral", lambda job: touched.append(job))
+    reply = federation.sites["alder"].handle(request_of(federation))
+    assert (reply.status, reply.code) == ("refused", "budget-exceeded")
+    assert touched == []
+
+
+def test_a_site_with_too_few_patients_refuses(federation):
+    home = federation.home("alder")
+    policy = yaml.safe_load((home.root / "policy.yaml").read_text())
+    policy["minimum_patients"] = 1000
+    (home.root / "policy.yaml").write_text(yaml.safe_dump(policy))
+    reply = federation.sites["alder"].handle(request_of(federation, kind="hello", stage="", round=0))
+    assert (reply.status, reply.code) == ("refused", "data-error")
+
+
+def test_release_before_training_and_a_second_gate_are_refused(federation):
+    assert finish(federation) == "completed"
+    release = next(request for _, request, _ in federation.sent if request.kind == "release")
+    site = federation.sites["alder"]
+    assert site.handle(release).status == "ok"  # the very same package again
+    site.home.outbox.joinpath(f"{federation.plan.digest[:16]}-release.sfumato").unlink()
+    reply = site.handle(release)  # would need a second verdict
+    assert (reply.status, reply.code) == ("refused", "ledger-refused")
+
+
+def test_the_coordinator_resumes_from_its_checkpoints(federation):
+    exchange = federation.exchange
+    calls = []
+
+    def crash_before_the_flow(requests, deadline_s, on_reply):
+        calls.append(next(iter(requests.values())).stage)
+        if calls[-1] == "flow" and "crashed" not in calls:
+            calls.append("crashed")
+            raise RuntimeError("power cut")
+        return exchange(requests, deadline_s, on_reply)
+
+    federation.exchange = crash_before_the_flow
+    assert finish(federation) == "stopped"
+    assert finish(federation) == "completed"
+    assert calls.count("spectral") == 1
+    assert calls.count("gan") == federation.plan.stage("gan").rounds
+
+
+def test_plan_digest_changes_with_every_value(federation):
+    values = federation.plan.model_dump(mode="json")
+    values["stages"][0]["noise_multiplier"] += 0.001
+    assert parse(values, Plan, "plan").digest != federation.plan.digest
