@@ -9,6 +9,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from sfumato_common.config.plan import Plan
 from sfumato_common.privacy.events import Declared, Event, GaussianRelease, SampledGaussian, study_events
@@ -25,14 +26,18 @@ def epsilon(events: Iterable[Event], delta: float) -> float:
     tally = grouped(events)
     if any(event.noise_multiplier < SMALLEST_NOISE for event in tally):
         return math.inf
-    if not tally:
-        return 0.0
+    return _composed(tuple(sorted(tally.items(), key=repr)), delta) if tally else 0.0
+
+
+# the round loop and a site's restarts ask for the same sums again and again
+@lru_cache(maxsize=256)
+def _composed(tally: tuple[tuple[GaussianRelease | SampledGaussian, int], ...], delta: float) -> float:
     # imported here: 1.5 s that processes which never account should not pay
     import dp_accounting
     from dp_accounting import pld
 
     accountant = pld.PLDAccountant(dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE)
-    for event, times in tally.items():
+    for event, times in tally:
         if isinstance(event, GaussianRelease):
             accountant.compose(dp_accounting.GaussianDpEvent(event.noise_multiplier), times)
         else:
