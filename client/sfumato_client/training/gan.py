@@ -31,7 +31,7 @@ def train_discriminator(job: StageJob) -> dict[str, AnyArray]:
         real = private((images, one_hot(job.plan, labels)))
         drawn = torch.multinomial(shares, stage.fakes, replacement=True, generator=rng)
         with torch.no_grad():
-            fakes: Tensor = generator(spectral.sample(drawn, rng), one_hot(job.plan, drawn))
+            fakes: Tensor = generator(spectral.sample(drawn, rng))
         loss = fake_loss(discriminator, fakes, one_hot(job.plan, drawn)).mean()
         fake = torch.autograd.grad(loss, parameters)
         for parameter, first, second in zip(parameters, real, fake, strict=True):

@@ -29,7 +29,7 @@ def _glow(plan: Plan) -> Glow:
 
 # To add a model: one module in this folder, one line here, and its names in wire.py.
 MODELS: dict[str, Callable[[Plan], nn.Module]] = {
-    "generator": lambda plan: Generator(plan.image.channels, len(plan.labels), _gan(plan).width),
+    "generator": lambda plan: Generator(plan.image.channels, _gan(plan).width),
     "discriminator": lambda plan: Discriminator(plan.image.channels, len(plan.labels), _gan(plan).width),
     "flow": _glow,
 }
@@ -67,7 +67,7 @@ def load_arrays(name: str, model: nn.Module, arrays: Arrays) -> None:
 def spectral_model(plan: Plan, arrays: Arrays) -> SpectralModel:
     """The released spectral model from arrays named `spectral/...`. Raises VerificationError when one is missing."""
     try:
-        own = {name: arrays[f"spectral/{name}"] for name in ("shares", "mean", "factor", "tail")}
+        own = {name: arrays[f"spectral/{name}"] for name in ("shares", "mean", "factor", "signal", "tail")}
     except KeyError as error:
         raise VerificationError(f"the released array {error} is missing; ask the coordinator again") from None
     return SpectralModel(plan, own)

@@ -12,34 +12,40 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 # The largest correction of a pixel, in units of [-1, 1]: the generator may sharpen its start, not leave it.
-LARGEST_CORRECTION = 0.5
+LARGEST_CORRECTION = 0.3
 
 
 class Generator(nn.Module):
-    """Spectral samples [N, C, S, S], labels [N, K] -> images in [-1, 1]; at the start the clamped identity."""
+    """Spectral samples [N, C, S, S] -> images in [-1, 1]; at the start the clamped identity.
 
-    def __init__(self, channels: int, classes: int, width: int) -> None:
+    Conditional through its input only: told the label as well, it learned to stamp each class with an artefact.
+    """
+
+    def __init__(self, channels: int, width: int) -> None:
         super().__init__()
-        inputs = channels + classes
-        self.down1 = nn.Conv2d(inputs, width, 3, stride=2, padding=1)
+        self.down1 = nn.Conv2d(channels, width, 3, stride=2, padding=1)
         self.down2 = nn.Conv2d(width, 2 * width, 3, stride=2, padding=1)
         self.middle = nn.Conv2d(2 * width, 2 * width, 3, padding=1)
         self.up1 = nn.Conv2d(3 * width, width, 3, padding=1)
-        self.up2 = nn.Conv2d(width + inputs, width, 3, padding=1)
+        self.up2 = nn.Conv2d(width + channels, width, 3, padding=1)
         self.last = nn.Conv2d(width, channels, 3, padding=1)
         for parameter in self.last.parameters():
             nn.init.zeros_(parameter)
 
-    def forward(self, base: Tensor, condition: Tensor) -> Tensor:
-        """`base` plus a bounded correction, clamped to [-1, 1]."""
-        size = base.shape[-1]
-        full = torch.cat([base, condition[:, :, None, None].expand(-1, -1, size, size)], dim=1)
-        half = functional.leaky_relu(self.down1(full), 0.2)
+    def forward(self, base: Tensor) -> Tensor:
+        """`base` plus a bounded fine correction, clamped to [-1, 1]."""
+        half = functional.leaky_relu(self.down1(base), 0.2)
         quarter = functional.leaky_relu(self.down2(half), 0.2)
         quarter = functional.leaky_relu(self.middle(quarter), 0.2)
         up = functional.leaky_relu(self.up1(torch.cat([_doubled(quarter), half], dim=1)), 0.2)
-        up = functional.leaky_relu(self.up2(torch.cat([_doubled(up), full], dim=1)), 0.2)
-        return (base + LARGEST_CORRECTION * torch.tanh(self.last(up))).clamp(-1.0, 1.0)
+        up = functional.leaky_relu(self.up2(torch.cat([_doubled(up), base], dim=1)), 0.2)
+        return (base + LARGEST_CORRECTION * _fine(torch.tanh(self.last(up)))).clamp(-1.0, 1.0)
+
+
+def _fine(x: Tensor) -> Tensor:
+    """What is left of [N, C, S, S] without its coarse part, an 8 x 8 grid of means: that part the spectral release knows."""
+    coarse = functional.adaptive_avg_pool2d(x, 8)
+    return x - functional.interpolate(coarse, size=x.shape[-2:], mode="bilinear", align_corners=False)
 
 
 def _doubled(x: Tensor) -> Tensor:

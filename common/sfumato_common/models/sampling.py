@@ -27,7 +27,7 @@ def _gan(plan: Plan, arrays: Arrays) -> Draw:
     spectral, generator = spectral_model(plan, arrays), from_arrays("generator", plan, arrays)
 
     def draw(y: Tensor, rng: torch.Generator) -> Tensor:
-        images: Tensor = generator(spectral.sample(y, rng), one_hot(plan, y))
+        images: Tensor = generator(spectral.sample(y, rng))
         return images
 
     return draw
@@ -38,7 +38,7 @@ def _flow(plan: Plan, arrays: Arrays) -> Draw:
     assert isinstance(flow, Glow)
 
     def draw(y: Tensor, rng: torch.Generator) -> Tensor:
-        white = flow.inverse(spectral.draw_latent(len(y), rng), one_hot(plan, y))
+        white = flow.inverse(spectral.draw_latent(y, rng), one_hot(plan, y))
         return spectral.decode(white, y).nan_to_num(0.0).clamp(-1.0, 1.0)
 
     return draw

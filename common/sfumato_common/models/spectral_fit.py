@@ -30,9 +30,10 @@ _RING_EDGES = (3.0, 6.0, 9.0, 13.0)
 def fit_release(plan: Plan, releases: Sequence[Arrays]) -> dict[str, npt.NDArray[np.float32]]:
     """Parameters of the model from one noised release a site: `sums` [K, 1 + d], `moments` [K, d(d+1)/2].
 
-    Gives shares [K], mean [K, d], factor [K, d, d] (symmetric root of the covariance, in feature units) and tail [K]
-    (amplitude of the frequencies above the band, in units of the power law). The symmetric root is unique, and it is
-    sent rather than recomputed, so that every machine starts from the same numbers.
+    Gives shares [K], mean [K, d], factor [K, d, d] (symmetric root of the covariance, in feature units), signal
+    [K, d, d] (projector on the directions that the release showed, the others being filled from the power law) and tail
+    [K] (amplitude of the frequencies above the band, in units of the power law). The symmetric root is unique, and
+    it is sent rather than recomputed, so that every machine starts from the same numbers.
     """
     layout = Layout.of(plan)
     sigma = plan.spectral.noise_multiplier * math.sqrt(len(releases))
@@ -41,13 +42,14 @@ def fit_release(plan: Plan, releases: Sequence[Arrays]) -> dict[str, npt.NDArray
     unit = layout.spread_radius**2 / (MOMENT_WEIGHT * counts)
     within = symmetric(_pooled(releases, "moments"), layout.features) * unit[:, None, None]
     raw = within + _between(layout, releases, counts, means, plan.spectral.noise_multiplier)
-    covariances, level = denoise_classes(raw, shares, sigma * unit, layout)
+    covariances, signals, level = denoise_classes(raw, shares, sigma * unit, layout)
     mean_noise = sigma * layout.mean_radius / (SUM_WEIGHT * counts)
     floored = np.maximum(shares, SMALLEST_SHARE)
     fitted = {
         "shares": floored / floored.sum(),
         "mean": shrink_means(means, shares, mean_noise, rings(layout)),
         "factor": np.stack([symmetric_root(covariance) for covariance in covariances]),
+        "signal": signals,
         "tail": np.full(layout.classes, math.sqrt(level)),
     }
     return {name: value.astype(np.float32) for name, value in fitted.items()}
@@ -90,29 +92,33 @@ def shrink_means(means: Float64, shares: Float64, noise: Float64, ring: npt.NDAr
     return shrunk
 
 
-def denoise_classes(raw: Float64, shares: Float64, noise: Float64, layout: Layout) -> tuple[Float64, float]:
-    """Positive definite class covariances [K, d, d] from noisy ones, and the level above the band.
+def denoise_classes(raw: Float64, shares: Float64, noise: Float64, layout: Layout) -> tuple[Float64, Float64, float]:
+    """Positive definite class covariances and signal projectors [K, d, d] from noisy ones; the level above the band.
 
     The classes share the pooled covariance, whose noise is smaller; a class departs from it only in directions in which
     the difference clearly exceeds its own noise. `noise` [K] is the standard deviation on each class's diagonal.
     """
     pooled = np.tensordot(shares, raw, axes=1)
-    common, level = denoise(pooled, float(np.linalg.norm(shares * noise)), layout.prior, rings(layout))
+    common, shown, level = denoise(pooled, float(np.linalg.norm(shares * noise)), layout.prior, rings(layout))
     floor = 0.25 * level * layout.prior.min()
-    result = []
+    result, projectors = [], []
     for k, share in enumerate(shares):
         others = np.linalg.norm(np.delete(shares * noise, k))
         tau = math.hypot((1.0 - share) * noise[k], float(others)) * math.sqrt(layout.features / 2.0)
         values, vectors = np.linalg.eigh(raw[k] - pooled)
         clear = np.abs(values) > 2.0 * DEVIATION_MARGIN * tau
         change = (vectors[:, clear] * unshifted(values[clear], tau)) @ vectors[:, clear].T
+        basis, _ = np.linalg.qr(np.concatenate([shown, vectors[:, clear]], axis=1))
+        projectors.append(basis @ basis.T)
         values, vectors = np.linalg.eigh(common + change)
         result.append((vectors * np.maximum(values, floor)) @ vectors.T)
-    return np.stack(result), level
+    return np.stack(result), np.stack(projectors), level
 
 
-def denoise(noisy: Float64, noise: float, prior: Float64, ring: npt.NDArray[np.int64]) -> tuple[Float64, float]:
-    """Positive definite covariance [d, d] from one with symmetric Gaussian noise, and the level above the band.
+def denoise(
+    noisy: Float64, noise: float, prior: Float64, ring: npt.NDArray[np.int64]
+) -> tuple[Float64, Float64, float]:
+    """Positive definite covariance [d, d] from one with symmetric Gaussian noise, its clear directions, the outer level.
 
     `noise` is the standard deviation on the diagonal (off it, 1/sqrt2 of that). Such noise alone has its eigenvalues
     within 2 tau, tau = noise sqrt(d / 2) (Wigner's semicircle). Eigenvalues above keep their direction and lose the
@@ -135,7 +141,7 @@ def denoise(noisy: Float64, noise: float, prior: Float64, ring: npt.NDArray[np.i
         levels[inside] = np.clip(estimate, *LEVEL_RANGE)
     residual = rest @ ((levels * prior)[:, None] * rest)
     outermost = max(1.0, float(levels[ring == ring.max()][0]))
-    return spikes + (residual + residual.T) / 2.0, outermost
+    return spikes + (residual + residual.T) / 2.0, signal, outermost
 
 
 def unshifted(values: Float64, tau: float) -> Float64:

@@ -18,9 +18,10 @@ from sfumato_common.models.dct import QUANTISATION, dct_matrix, public_scale
 from sfumato_common.models.spectral import Layout
 from sfumato_common.types import Arrays
 
-# Standard deviation of the frequencies above the band when images are drawn (the density itself keeps 1): independent
-# high frequencies carry no edges, so at full strength they are only grain.
-TAIL_TEMPERATURE = 0.5
+# Standard deviations of latents when images are drawn (the density itself keeps 1) in directions filled from the power
+# law, within the band and above it: independent frequencies carry no anatomy, so at full strength they are only grain.
+FILL_TEMPERATURE = 0.35
+TAIL_TEMPERATURE = 0.3
 
 
 class SpectralModel(nn.Module):
@@ -30,13 +31,14 @@ class SpectralModel(nn.Module):
     mean: Tensor
     factor: Tensor
     inverse: Tensor
+    signal: Tensor
     scale: Tensor
     tail: Tensor
     log_scale: Tensor
     shares: Tensor
 
     def __init__(self, plan: Plan, arrays: Arrays) -> None:
-        """`arrays` is the released spectral model: shares, mean, factor, tail (see `fit_release`)."""
+        """`arrays` is the released spectral model: shares, mean, factor, signal, tail (see `fit_release`)."""
         super().__init__()
         layout = Layout.of(plan)
         self.layout = layout
@@ -52,6 +54,7 @@ class SpectralModel(nn.Module):
             "mean": arrays["mean"],
             "factor": factor,
             "inverse": np.linalg.inv(factor),
+            "signal": arrays["signal"],
             "scale": layout.scale,
             "tail": tail,
             "log_scale": log_scale,
@@ -79,18 +82,19 @@ class SpectralModel(nn.Module):
         u, log_det = self.encode(x, y)
         return standard_normal_log_prob(u) + log_det
 
-    def draw_latent(self, count: int, generator: torch.Generator) -> Tensor:
-        """Latents [N, C, S, S]: unit normal in the band, `TAIL_TEMPERATURE` above it."""
-        size, band = self.layout.size, self.layout.bandwidth
-        white = torch.randn(count, self.layout.channels, size, size, generator=generator)
-        low = white[:, :, :band, :band].clone()
+    def draw_latent(self, y: Tensor, generator: torch.Generator) -> Tensor:
+        """Latents [N, C, S, S] for labels [N]: unit normal where the release showed something, cooler where it did not."""
+        size = self.layout.size
+        white = torch.randn(len(y), self.layout.channels, size, size, generator=generator)
+        shown = self._per_class(self.signal, self._low(white), y)
+        filled = self._low(white) - shown
         white *= TAIL_TEMPERATURE
-        white[:, :, :band, :band] = low
+        self._set_low(white, shown + FILL_TEMPERATURE * filled)
         return self.matrix.T @ white @ self.matrix
 
     def sample(self, y: Tensor, generator: torch.Generator) -> Tensor:
         """Images [N, C, S, S], clamped to [-1, 1], for labels [N]."""
-        return self.decode(self.draw_latent(len(y), generator), y).clamp(-1.0, 1.0)
+        return self.decode(self.draw_latent(y, generator), y).clamp(-1.0, 1.0)
 
     def _low(self, coefficients: Tensor) -> Tensor:
         band = self.layout.bandwidth

@@ -41,6 +41,7 @@ def _spectral(plan: Plan) -> Schema:
     layout = Layout.of(plan)
     k, d = layout.classes, layout.features
     shapes: dict[str, tuple[int, ...]] = {"shares": (k,), "mean": (k, d), "factor": (k, d, d), "tail": (k,)}
+    shapes["signal"] = (k, d, d)
     return {f"spectral/{name}": ArraySpec("float32", shape) for name, shape in shapes.items()}
 
 

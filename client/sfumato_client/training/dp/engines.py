@@ -9,6 +9,7 @@ records: it maps a forward function and records [N, ...] to [N] values.
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -71,7 +72,10 @@ class OpacusHooks:
             for parameter, source in zip(parameters, self._module.parameters(), strict=True):
                 parameter.copy_(source)
         self._wrapped.zero_grad(set_to_none=True)
-        self._loss(self._wrapped, *records).sum().backward()  # type: ignore[no-untyped-call]
+        with warnings.catch_warnings():
+            # torch remarks that images need no gradient; the per-record gradients of weights are unaffected
+            warnings.filterwarnings("ignore", message="Full backward hook")
+            self._loss(self._wrapped, *records).sum().backward()  # type: ignore[no-untyped-call]
         samples = [parameter.grad_sample for parameter in parameters]
         self._wrapped.zero_grad(set_to_none=True)
         return _weighted_sum(samples, clipping_norm)

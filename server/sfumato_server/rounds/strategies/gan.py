@@ -17,7 +17,7 @@ from sfumato_common.types import AnyArray, Arrays
 from sfumato_server.rounds.strategies.averaging import check_replies, weighted_average
 
 _BATCH = 32
-_LEARNING_RATE = 5e-4
+_LEARNING_RATE = 2e-4
 _EMA_HORIZON = 0.3  # of a round's steps
 
 
@@ -52,7 +52,7 @@ class GanStrategy:
         for _ in range(self._stage.generator_steps):
             labels = torch.multinomial(shares, _BATCH, replacement=True, generator=rng)
             condition = one_hot(self._plan, labels)
-            images = self._generator(spectral.sample(labels, rng), condition)
+            images = self._generator(spectral.sample(labels, rng))
             loss = functional.softplus(-judge(images, condition)).mean()
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]

@@ -1,0 +1,155 @@
+"""Stage trainers at a site: what leaves fits the schema, is noised, and depends on public rates and denominators."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from sfumato_client.dataset.cohort import Cohort
+from sfumato_client.training import TRAINERS, StageJob
+from sfumato_common.config.loader import parse
+from sfumato_common.config.plan import Plan
+from sfumato_common.errors import VerificationError
+from sfumato_common.models.build import initial_model, to_arrays
+from sfumato_common.models.spectral import Layout
+from sfumato_common.models.wire import inbound_schema, outbound_schema
+from sfumato_common.privacy.noise import SecureNoise, TestNoise
+
+pytestmark = pytest.mark.filterwarnings("ignore:TestNoise")
+DP = {"rounds": 1, "local_steps": 3, "sampling_rate": 0.3, "clipping_norm": 1.0, "learning_rate": 1e-3}
+KINDS = ("spectral", "gan", "flow")
+
+
+def plan_of(channels: int = 1, sigma: float = 1.0, nominal: int = 30) -> Plan:
+    value = {
+        "study": "small",
+        "image": {"size": 16, "channels": channels},
+        "labels": ["normal", "opacity"],
+        "sites": {"alder": {"nominal_patients": nominal}},
+        "privacy": {"epsilon": 10.0, "delta": 1e-5},
+        "stages": [
+            {"kind": "spectral", "bandwidth": 4, "clip_radius": 3.0, "noise_multiplier": sigma},
+            {"kind": "gan", "width": 8, "fakes": 4, "noise_multiplier": sigma, **DP},
+            {"kind": "flow", "steps_per_level": 1, "hidden": 8, "noise_multiplier": sigma, **DP},
+        ],
+        "release": [{"model": "spectral", "images": 4}],
+        "federation": {"quorum": 1},
+    }
+    return parse(value, Plan, "test")
+
+
+def cohort_of(plan: Plan, patients: int = 25) -> Cohort:
+    rng = np.random.default_rng(0)
+    owners = np.repeat(np.arange(patients), 2)
+    shape = (len(owners), 16, 16) if plan.image.channels == 1 else (len(owners), 16, 16, 3)
+    return Cohort(rng.integers(0, 256, shape).astype(np.uint8), rng.integers(0, 2, len(owners)), owners)
+
+
+def inbound(plan: Plan, kind: str) -> dict[str, np.ndarray]:
+    layout = Layout.of(plan)
+    k, d = layout.classes, layout.features
+    arrays = {
+        "spectral/shares": np.full(k, 1.0 / k),
+        "spectral/mean": np.zeros((k, d)),
+        "spectral/factor": np.stack([np.eye(d)] * k) * 0.2,
+        "spectral/signal": np.stack([np.eye(d)] * k),
+        "spectral/tail": np.ones(k),
+    }
+    for name in ("generator", "discriminator", "flow"):
+        arrays.update(to_arrays(name, initial_model(name, plan)))
+    return {name: arrays[name].astype(np.float32) for name in inbound_schema(plan, kind)}
+
+
+def run(plan: Plan, kind: str, cohort: Cohort | None = None, noise: object = None) -> dict[str, np.ndarray]:
+    cohort = cohort or cohort_of(plan)
+    return TRAINERS[kind](StageJob(plan, "alder", kind, 1, inbound(plan, kind), cohort, noise or SecureNoise()))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_leaves_is_exactly_the_schema(kind, channels):
+    plan = plan_of(channels)
+    arrays, schema = run(plan, kind), outbound_schema(plan, kind)
+    assert arrays.keys() == schema.keys()
+    assert all(schema[name].matches(value) and np.isfinite(value).all() for name, value in arrays.items())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_runs_differ_by_their_noise_and_test_noise_repeats(kind):
+    plan = plan_of()
+    first, second = run(plan, kind), run(plan, kind)
+    assert all(not np.array_equal(first[name], second[name]) for name in first)
+    one, two = run(plan, kind, noise=TestNoise(1)), run(plan, kind, noise=TestNoise(1))
+    assert all(np.array_equal(one[name], two[name]) for name in one)
+
+
+def test_spectral_noise_has_the_plans_size():
+    plan = plan_of(sigma=3.0)
+    runs = [run(plan, "spectral") for _ in range(20)]
+    for name in ("sums", "moments"):
+        assert np.std([value[name] for value in runs], axis=0).mean() == pytest.approx(3.0, rel=0.15)
+
+
+class _Watched:
+    """A cohort of one patient that says how often it was asked for anything but single patients."""
+
+    patients = 1
+
+    def __init__(self, inner: Cohort) -> None:
+        self._inner = inner
+
+    def images_of(self, patient: int):
+        return self._inner.images_of(patient)
+
+    def everything(self):
+        raise AssertionError("DP-SGD may only see sampled patients")
+
+
+@pytest.mark.parametrize("kind", ["gan", "flow"])
+def test_dp_sgd_reads_sampled_patients_only_and_survives_empty_batches(kind):
+    plan = plan_of()
+    arrays = run(plan, kind, _Watched(cohort_of(plan)))
+    assert all(np.isfinite(value).all() for value in arrays.values())
+
+
+@pytest.mark.parametrize("kind", ["gan", "flow"])
+def test_every_parameter_moves_even_when_nobody_was_sampled(kind):
+    plan = plan_of()
+    plan = plan.model_copy(
+        update={"stages": [s.model_copy(update={"sampling_rate": 1e-9}) if s.kind == kind else s for s in plan.stages]}
+    )
+    start, end = inbound(plan, kind), run(plan, kind)
+    assert all(not np.array_equal(start[name], end[name]) for name in end)
+
+
+def test_the_denominator_is_the_nominal_one():
+    from sfumato_client.training.dp.step import PrivateGradient
+
+    class Ones:
+        def clipped_sum(self, records, clipping_norm):
+            import torch
+
+            return [torch.full((1,), 90.0)]
+
+    for patients in (5, 25):
+        plan = plan_of(sigma=1e-6, nominal=30)
+        job = StageJob(plan, "alder", "flow", 1, {}, cohort_of(plan, patients), SecureNoise())
+        mean = PrivateGradient(job, plan.stage("flow"), Ones())(())
+        assert float(mean[0]) == pytest.approx(90.0 / (0.3 * 30), rel=1e-4)
+
+
+def test_weights_that_do_not_fit_are_refused():
+    plan = plan_of()
+    arrays = inbound(plan, "flow")
+    arrays.popitem()
+    with pytest.raises(VerificationError, match="do not fit"):
+        TRAINERS["flow"](StageJob(plan, "alder", "flow", 1, arrays, cohort_of(plan), SecureNoise()))
+
+
+def test_the_spectral_stage_imports_no_opacus():
+    code = "import sys, sfumato_client.training.spectral as s; print('opacus' in sys.modules, 'torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.split()[0] == "False"

@@ -1,0 +1,339 @@
+"""Models: sensitivity of the spectral release, exact densities, starts equal to the release, schemas, sampling."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sfumato_common.config.loader import parse
+from sfumato_common.config.plan import Plan
+from sfumato_common.errors import VerificationError
+from sfumato_common.models.build import MODELS, from_arrays, initial_model, spectral_model, to_arrays
+from sfumato_common.models.dct import dct_matrix, public_scale
+from sfumato_common.models.glow import Glow, flow_loss
+from sfumato_common.models.sampling import label_shares, one_hot, sample_images
+from sfumato_common.models.spectral import (
+    COUNT_WEIGHT,
+    MOMENT_WEIGHT,
+    SUM_WEIGHT,
+    SUMS_SENSITIVITY,
+    Layout,
+    class_means,
+    features_of,
+    moments_part,
+    sums_part,
+)
+from sfumato_common.models.spectral_fit import denoise, fit_release, shrink_means, symmetric
+from sfumato_common.models.whitening import SpectralModel, bits_per_dim, dequantise, standard_normal_log_prob
+from sfumato_common.models.wire import inbound_schema, outbound_schema, released_schema
+from sfumato_common.types import to_bytes, to_unit_range
+
+DP = {
+    "rounds": 2,
+    "local_steps": 2,
+    "sampling_rate": 0.2,
+    "clipping_norm": 1.0,
+    "noise_multiplier": 1.0,
+    "learning_rate": 1e-3,
+}
+
+
+def small_plan(size: int = 16, channels: int = 1, sigma: float = 0.01, labels: int = 2) -> Plan:
+    value = {
+        "study": "small",
+        "image": {"size": size, "channels": channels},
+        "labels": ["normal", "opacity", "other"][:labels],
+        "sites": {"alder": {"nominal_patients": 100}, "birch": {"nominal_patients": 300}},
+        "privacy": {"epsilon": 10.0, "delta": 1e-5},
+        "stages": [
+            {"kind": "spectral", "bandwidth": 4, "clip_radius": 4.0, "spread_radius": 3.0, "noise_multiplier": sigma},
+            {"kind": "gan", "width": 8, "generator_steps": 2, "fakes": 4, **DP},
+            {"kind": "flow", "levels": 2, "steps_per_level": 2, "hidden": 8, **DP},
+        ],
+        "release": [{"model": "spectral", "images": 4}],
+        "federation": {"quorum": 1},
+    }
+    return parse(value, Plan, "test")
+
+
+def blobs(plan: Plan, count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Smooth random images uint8 whose brightness depends on the label."""
+    rng = np.random.default_rng(seed)
+    size, channels = plan.image.size, plan.image.channels
+    labels = rng.integers(0, len(plan.labels), count)
+    matrix = dct_matrix(size)
+    coefficients = rng.normal(size=(count, channels, size, size)) * public_scale(size)
+    coefficients[:, :, 0, 0] += 0.2 * size * (labels[:, None] - 0.5)
+    return to_bytes(matrix.T @ coefficients @ matrix), labels
+
+
+def fitted(plan: Plan, count: int = 400) -> dict[str, np.ndarray]:
+    images, labels = blobs(plan, count)
+    layout = Layout.of(plan)
+    features, ones = features_of(layout, images), np.ones(count)
+    sums = sums_part(layout, features, labels, ones)
+    _, means = class_means(layout, sums, plan.spectral.noise_multiplier)
+    release = {"sums": sums, "moments": moments_part(layout, features, labels, ones, means)}
+    return {f"spectral/{name}": value for name, value in fit_release(plan, [release]).items()}
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 12), st.sampled_from(["noise", "black", "white", "blobs"]))
+def test_no_patient_contributes_more_than_the_sensitivity(seed, count, look):
+    plan = small_plan()
+    layout = Layout.of(plan)
+    rng = np.random.default_rng(seed)
+    images, labels = blobs(plan, count, seed)
+    if look != "blobs":
+        images = {"noise": rng.integers(0, 256, images.shape), "black": 0 * images, "white": 0 * images + 255}[look]
+    weights, means = np.full(count, 1.0 / count), rng.normal(size=(2, layout.features)) * 10.0 ** rng.integers(-2, 3)
+    features = features_of(layout, images.astype(np.uint8))
+    assert np.linalg.norm(sums_part(layout, features, labels, weights)) <= SUMS_SENSITIVITY * (1 + 1e-9)
+    assert np.linalg.norm(moments_part(layout, features, labels, weights, means)) <= MOMENT_WEIGHT * (1 + 1e-9)
+
+
+def test_the_two_parts_cost_exactly_one_release():
+    total = COUNT_WEIGHT**2 + SUM_WEIGHT**2 + MOMENT_WEIGHT**2
+    assert total == pytest.approx(1.0, abs=1e-12)
+
+
+def test_a_cohorts_sum_is_the_sum_of_its_patients():
+    plan = small_plan()
+    layout = Layout.of(plan)
+    images, labels = blobs(plan, 30)
+    owners = np.sort(np.random.default_rng(1).integers(0, 9, 30))
+    owners = np.unique(owners, return_inverse=True)[1]
+    weights = 1.0 / np.bincount(owners)[owners]
+    features = features_of(layout, images)
+    whole = sums_part(layout, features, labels, weights)
+    mine = [owners == p for p in range(owners.max() + 1)]
+    assert np.allclose(whole, sum(sums_part(layout, features[m], labels[m], weights[m]) for m in mine))
+
+
+def test_moments_survive_packing():
+    matrix = np.random.default_rng(0).normal(size=(5, 5))
+    matrix = matrix + matrix.T
+    row, column = np.triu_indices(5)
+    packed = matrix[row, column] * np.where(row == column, 1.0, math.sqrt(2.0))
+    assert np.allclose(symmetric(packed[None], 5)[0], matrix)
+    assert np.linalg.norm(packed) == pytest.approx(np.linalg.norm(matrix))
+
+
+def test_pure_noise_yields_only_the_prior():
+    rng = np.random.default_rng(0)
+    d, entry = 64, 0.3
+    noise = rng.normal(size=(d, d)) * entry / math.sqrt(2.0)
+    noise = np.triu(noise, 1) + np.triu(noise, 1).T + np.diag(rng.normal(size=d) * entry)
+    prior = np.full(d, 1.0 / d)
+    clean, signal, level = denoise(noise, entry * 1.2, prior, np.zeros(d, dtype=np.int64))
+    assert signal.shape[1] == 0
+    assert np.allclose(clean, np.diag(np.diag(clean)))
+    assert level >= 1.0
+
+
+def test_a_clear_direction_is_found_with_its_size():
+    rng = np.random.default_rng(0)
+    d, entry = 64, 0.02
+    axis = rng.normal(size=d)
+    axis /= np.linalg.norm(axis)
+    noise = rng.normal(size=(d, d)) * entry / math.sqrt(2.0)
+    noise = np.triu(noise, 1) + np.triu(noise, 1).T
+    clean, signal, _ = denoise(np.outer(axis, axis) + noise, entry, np.full(d, 1e-3), np.zeros(d, dtype=np.int64))
+    assert signal.shape[1] == 1
+    assert abs(signal[:, 0] @ axis) > 0.98
+    assert axis @ clean @ axis == pytest.approx(1.0, abs=0.05)
+
+
+def test_means_that_differ_by_noise_only_are_pulled_together():
+    rng = np.random.default_rng(0)
+    shares, noise = np.array([0.5, 0.5]), np.array([1.0, 1.0])
+    ring = np.repeat([0, 1], 200)
+    means = rng.normal(size=(2, 400))
+    means[1, :200] += 20.0
+    shrunk = shrink_means(means, shares, noise, ring)
+    assert np.linalg.norm((shrunk[1] - shrunk[0])[200:]) < 0.4 * np.linalg.norm((means[1] - means[0])[200:])
+    assert (shrunk[1] - shrunk[0])[:200].mean() == pytest.approx(20.0, abs=0.5)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_fit_recovers_shares_means_and_covariance(channels):
+    plan = small_plan(channels=channels, sigma=1e-4)
+    layout = Layout.of(plan)
+    images, labels = blobs(plan, 400)
+    model = fitted(plan)
+    features = features_of(layout, images)
+    assert label_shares(plan, model) == pytest.approx([np.mean(labels == 0), np.mean(labels == 1)], abs=1e-3)
+    assert np.allclose(model["spectral/mean"][1], features[labels == 1].mean(axis=0), atol=2e-2)
+    factor = model["spectral/factor"][0].astype(np.float64)
+    true = np.cov(features[labels == 0].T)
+    assert np.linalg.norm(factor @ factor - true) < 0.35 * np.linalg.norm(true)
+
+
+def test_an_absent_class_stays_bounded_and_keeps_a_share():
+    plan = small_plan(sigma=0.5)
+    layout = Layout.of(plan)
+    rng = np.random.default_rng(0)
+    sums = rng.normal(size=(2, 1 + layout.features)) * 0.5
+    sums[0, 0] += 300 * COUNT_WEIGHT
+    release = {"sums": sums, "moments": rng.normal(size=(2, layout.pairs)) * 0.5}
+    model = fit_release(plan, [release])
+    assert all(np.isfinite(value).all() for value in model.values())
+    assert model["shares"].min() > 0.02
+    assert np.linalg.norm(model["mean"], axis=1).max() <= layout.mean_radius * 1.01
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_spectral_model_inverts_and_its_determinant_is_the_jacobians(channels):
+    plan = small_plan(channels=channels, labels=2)
+    model = spectral_model(plan, fitted(plan)).double()
+    y = torch.tensor([1, 0, 1])
+    x = torch.rand(3, channels, 16, 16, dtype=torch.float64) * 2 - 1
+    u, log_det = model.encode(x, y)
+    assert torch.allclose(model.decode(u, y), x, atol=1e-4)
+    if channels == 1:
+        jacobian = torch.autograd.functional.jacobian(lambda v: model.encode(v, y[:1])[0], x[:1]).reshape(256, 256)
+        assert torch.linalg.slogdet(jacobian)[1].item() == pytest.approx(log_det[0].item(), rel=1e-4)
+
+
+def test_float32_inversion_is_accurate():
+    plan = small_plan(size=32)
+    model = spectral_model(plan, fitted(plan))
+    y = torch.tensor([0, 1])
+    x = torch.rand(2, 1, 32, 32) * 2 - 1
+    assert (model.decode(model.encode(x, y)[0], y) - x).abs().max() < 1e-4
+
+
+def test_bits_per_dim_of_a_uniform_density_is_eight():
+    # uniform over 256 bins of width 2/255
+    assert bits_per_dim(torch.tensor([-100 * math.log(256 * 2 / 255)]), 100).item() == pytest.approx(8.0, abs=1e-5)
+
+
+def test_dequantised_images_round_back():
+    plan = small_plan()
+    images, _ = blobs(plan, 4)
+    spread = dequantise(torch.from_numpy(to_unit_range(images)), torch.Generator().manual_seed(0))
+    assert np.array_equal(to_bytes(spread.numpy() * (1 - 1e-7)), images)
+
+
+def scrambled_flow(channels: int = 1) -> Glow:
+    torch.manual_seed(0)
+    flow = Glow(channels, 2, 2, 2, 8)
+    with torch.no_grad():
+        for parameter in flow.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+    return flow
+
+
+def test_flow_inverts_to_1e_4_in_float32():
+    flow = scrambled_flow()
+    u, y = torch.randn(5, 1, 16, 16), torch.eye(2)[[0, 1, 1, 0, 1]]
+    v, _ = flow(u, y)
+    assert (v - u).abs().max() > 0.1
+    assert (flow.inverse(v, y) - u).abs().max() < 1e-4
+
+
+def test_flow_determinant_is_the_jacobians():
+    flow = scrambled_flow().double()
+    u, y = torch.randn(1, 1, 8, 8, dtype=torch.float64), torch.eye(2, dtype=torch.float64)[:1]
+    jacobian = torch.autograd.functional.jacobian(lambda value: flow(value, y)[0], u).reshape(64, 64)
+    assert torch.linalg.slogdet(jacobian)[1].item() == pytest.approx(flow(u, y)[1].item(), abs=1e-6)
+
+
+def test_flow_starts_at_the_spectral_likelihood_and_at_its_samples():
+    plan = small_plan()
+    arrays = fitted(plan)
+    spectral, flow = spectral_model(plan, arrays), initial_model("flow", plan)
+    images, labels = blobs(plan, 6)
+    x, y = torch.from_numpy(to_unit_range(images)), torch.from_numpy(labels)
+    u, log_det = spectral.encode(x, y)
+    v, more = flow(u, one_hot(plan, y))
+    start = standard_normal_log_prob(v) + more + log_det
+    assert torch.allclose(start, spectral.log_prob(x, y), rtol=1e-5)
+    assert flow_loss(flow, u, one_hot(plan, y)).shape == (6,)
+    both = {**arrays, **to_arrays("flow", flow)}
+    drawn = [sample_images(plan, k, both, labels, torch.Generator().manual_seed(3)) for k in ("spectral", "flow")]
+    assert np.abs(drawn[0].astype(int) - drawn[1].astype(int)).max() <= 1
+
+
+def test_generator_starts_at_the_spectral_samples():
+    plan = small_plan()
+    arrays = {**fitted(plan), **to_arrays("generator", initial_model("generator", plan))}
+    labels = np.array([0, 1, 1])
+    drawn = [sample_images(plan, k, arrays, labels, torch.Generator().manual_seed(3)) for k in ("spectral", "gan")]
+    assert np.array_equal(drawn[0], drawn[1])
+
+
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_models_have_no_buffers_and_couple_no_records(name):
+    plan = small_plan()
+    model = initial_model(name, plan)
+    assert not list(model.buffers())
+    x, y = torch.randn(4, 1, 16, 16), torch.eye(2)[[0, 1, 0, 1]]
+    inputs = (x,) if name == "generator" else (x, y)
+    whole, alone = model(*inputs), model(*(part[1:2] for part in inputs))
+    first = whole[0] if isinstance(whole, tuple) else whole
+    second = alone[0] if isinstance(alone, tuple) else alone
+    assert torch.allclose(first[1:2], second, atol=1e-5)
+
+
+def test_public_starts_are_the_same_everywhere_and_leave_the_global_generator_alone():
+    plan = small_plan()
+    torch.manual_seed(1)
+    before = torch.rand(1)
+    torch.manual_seed(1)
+    one = to_arrays("discriminator", initial_model("discriminator", plan))
+    assert torch.rand(1) == before
+    two = to_arrays("discriminator", initial_model("discriminator", plan))
+    assert all(np.array_equal(one[name], two[name]) for name in one)
+
+
+def test_schemas_name_what_the_models_have():
+    plan = small_plan()
+    spectral = fitted(plan)
+    assert released_schema(plan, "spectral").keys() == spectral.keys()
+    assert all(spec.matches(spectral[name]) for name, spec in released_schema(plan, "spectral").items())
+    discriminator = to_arrays("discriminator", initial_model("discriminator", plan))
+    assert outbound_schema(plan, "gan").keys() == discriminator.keys()
+    assert all(spec.matches(discriminator[name]) for name, spec in outbound_schema(plan, "gan").items())
+    assert inbound_schema(plan, "spectral") == {}
+    assert not any(name.startswith(("generator/", "spectral/")) for name in outbound_schema(plan, "gan"))
+    assert not any(name.startswith("discriminator/") for name in released_schema(plan, "gan"))
+    assert {spec.dtype for kind in ("gan", "flow") for spec in inbound_schema(plan, kind).values()} == {"float32"}
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_samples_look_as_asked(channels):
+    plan = small_plan(channels=channels)
+    arrays = {**fitted(plan)}
+    for name in ("generator", "flow"):
+        arrays.update(to_arrays(name, initial_model(name, plan)))
+    shape = (3, 16, 16) if channels == 1 else (3, 16, 16, 3)
+    for kind in ("spectral", "gan", "flow"):
+        images = sample_images(plan, kind, arrays, np.array([0, 1, 0]), torch.Generator().manual_seed(0))
+        assert images.dtype == np.uint8
+        assert images.shape == shape
+        empty = sample_images(plan, kind, arrays, np.zeros(0, dtype=np.int64), torch.Generator())
+        assert empty.shape == (0, *shape[1:])
+
+
+def test_weights_that_do_not_fit_are_refused():
+    plan = small_plan()
+    arrays = to_arrays("flow", initial_model("flow", plan))
+    name = next(iter(arrays))
+    with pytest.raises(VerificationError, match="do not fit"):
+        from_arrays("flow", plan, {**arrays, name: np.zeros(99, dtype=np.float32)})
+    with pytest.raises(VerificationError, match="missing"):
+        spectral_model(plan, {})
+
+
+def test_spectral_model_draws_the_released_mean():
+    plan = small_plan()
+    model: SpectralModel = spectral_model(plan, fitted(plan))
+    drawn = model.sample(torch.ones(600, dtype=torch.int64), torch.Generator().manual_seed(0))
+    centre = model.decode(torch.zeros(1, 1, 16, 16), torch.tensor([1])).clamp(-1, 1)
+    assert (drawn.mean(dim=0) - centre[0]).abs().mean() < 0.03

@@ -1,0 +1,167 @@
+"""Aggregation: public weights, every reply checked before any is used, going on from a saved state."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from sfumato_common.config.loader import parse
+from sfumato_common.config.plan import Plan
+from sfumato_common.errors import FederationError, VerificationError
+from sfumato_common.models.sampling import sample_images
+from sfumato_common.models.spectral import COUNT_WEIGHT
+from sfumato_common.models.wire import inbound_schema, outbound_schema, released_schema
+from sfumato_server.rounds.strategies import STRATEGIES
+from sfumato_server.rounds.strategies.averaging import weighted_average
+
+DP = {
+    "rounds": 2,
+    "local_steps": 2,
+    "sampling_rate": 0.2,
+    "clipping_norm": 1.0,
+    "noise_multiplier": 1.0,
+    "learning_rate": 1e-3,
+}
+KINDS = ("spectral", "gan", "flow")
+
+
+@pytest.fixture(scope="module")
+def plan() -> Plan:
+    value = {
+        "study": "small",
+        "image": {"size": 16},
+        "labels": ["normal", "opacity"],
+        "sites": {"alder": {"nominal_patients": 100}, "birch": {"nominal_patients": 300}},
+        "privacy": {"epsilon": 10.0, "delta": 1e-5},
+        "stages": [
+            {"kind": "spectral", "bandwidth": 4, "clip_radius": 3.0, "noise_multiplier": 0.1},
+            {"kind": "gan", "width": 8, "generator_steps": 3, "fakes": 4, **DP},
+            {"kind": "flow", "steps_per_level": 1, "hidden": 8, **DP},
+        ],
+        "release": [{"model": "spectral", "images": 4}],
+        "federation": {"quorum": 1},
+    }
+    return parse(value, Plan, "test")
+
+
+def reply(plan: Plan, kind: str, seed: int) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    arrays = {
+        name: (0.1 * rng.normal(size=spec.shape)).astype(np.float32)
+        for name, spec in outbound_schema(plan, kind).items()
+    }
+    if kind == "spectral":
+        arrays["sums"][:, 0] += 100 * COUNT_WEIGHT
+    return arrays
+
+
+def rng() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture(scope="module")
+def released(plan) -> dict[str, dict[str, np.ndarray]]:
+    strategy = STRATEGIES["spectral"](plan, {})
+    strategy.absorb(1, {"alder": reply(plan, "spectral", 0), "birch": reply(plan, "spectral", 1)}, rng())
+    return {"spectral": strategy.released()}
+
+
+def after_a_round(plan, released, kind):
+    strategy = STRATEGIES[kind](plan, released)
+    strategy.absorb(1, {"alder": reply(plan, kind, 2), "birch": reply(plan, kind, 3)}, rng())
+    return strategy
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_goes_out_and_what_is_released_fit_the_schemas(plan, released, kind):
+    strategy = STRATEGIES[kind](plan, released)
+    for _ in range(2):
+        sent = strategy.outbound(1)
+        assert sent.keys() == inbound_schema(plan, kind).keys()
+        assert all(inbound_schema(plan, kind)[name].matches(value) for name, value in sent.items())
+        strategy.absorb(1, {"birch": reply(plan, kind, 4)}, rng())
+    final = strategy.released()
+    assert final.keys() == released_schema(plan, kind).keys()
+    assert all(released_schema(plan, kind)[name].matches(value) for name, value in final.items())
+    assert sample_images(plan, kind, final, np.array([0, 1]), rng()).shape == (2, 16, 16)
+
+
+def test_sites_weigh_by_their_public_numbers(plan):
+    one = {"w": np.zeros(3, dtype=np.float32)}
+    two = {"w": np.full(3, 4.0, dtype=np.float32)}
+    assert weighted_average(plan, {"alder": one, "birch": two})["w"].tolist() == [3.0] * 3
+    assert weighted_average(plan, {"alder": two})["w"].tolist() == [4.0] * 3
+
+
+def test_the_flow_is_the_weighted_mean(plan, released):
+    strategy = after_a_round(plan, released, "flow")
+    first, second = reply(plan, "flow", 2), reply(plan, "flow", 3)
+    final = strategy.released()
+    assert all(np.allclose(final[name], 0.25 * first[name] + 0.75 * second[name], atol=1e-6) for name in first)
+
+
+def test_spectral_sums_are_added_not_weighted(plan):
+    few, many = reply(plan, "spectral", 0), reply(plan, "spectral", 0)
+    few["sums"][:, 0] = np.array([30, 10]) * COUNT_WEIGHT
+    many["sums"][:, 0] = np.array([10, 150]) * COUNT_WEIGHT
+    strategy = STRATEGIES["spectral"](plan, {})
+    strategy.absorb(1, {"alder": few, "birch": many}, rng())
+    assert strategy.released()["spectral/shares"] == pytest.approx([0.2, 0.8], abs=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("fault", ["nan", "missing", "extra", "shape", "dtype", "stranger", "nobody"])
+def test_a_bad_reply_is_refused_whole(plan, released, kind, fault):
+    arrays = reply(plan, kind, 0)
+    name = next(iter(arrays))
+    replies = {"alder": arrays, "birch": reply(plan, kind, 1)}
+    if fault == "nan":
+        arrays[name].flat[0] = np.nan
+    elif fault == "missing":
+        del arrays[name]
+    elif fault == "extra":
+        arrays["batch_size"] = np.zeros(1, dtype=np.float32)
+    elif fault == "shape":
+        arrays[name] = arrays[name][..., :1]
+    elif fault == "dtype":
+        arrays[name] = arrays[name].astype(np.float64)
+    elif fault == "stranger":
+        replies["elder"] = replies.pop("alder")
+    else:
+        replies = {}
+    strategy = STRATEGIES[kind](plan, released)
+    before = {key: value.copy() for key, value in strategy.state().items()}
+    with pytest.raises(FederationError if fault == "nobody" else VerificationError):
+        strategy.absorb(1, replies, rng())
+    assert all(np.array_equal(value, before[key]) for key, value in strategy.state().items())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_restored_strategy_goes_on_the_same(plan, released, kind):
+    strategy = after_a_round(plan, released, kind)
+    other = STRATEGIES[kind](plan, released)
+    other.restore({name: value.copy() for name, value in strategy.state().items()})
+    for left, right in ((strategy.outbound(2), other.outbound(2)), (strategy.released(), other.released())):
+        assert left.keys() == right.keys()
+        assert all(np.array_equal(left[name], right[name]) for name in left)
+    for each in (strategy, other):
+        each.absorb(2, {"alder": reply(plan, kind, 5)}, rng())
+    assert all(np.array_equal(value, other.released()[name]) for name, value in strategy.released().items())
+
+
+def test_nothing_is_released_before_the_spectral_exchange(plan):
+    with pytest.raises(FederationError, match="has not run"):
+        STRATEGIES["spectral"](plan, {}).released()
+
+
+def test_the_generator_moves_against_the_average_discriminator_only(plan, released):
+    strategy = STRATEGIES["gan"](plan, released)
+    start = strategy.outbound(1)
+    strategy.absorb(1, {"alder": reply(plan, "gan", 2), "birch": reply(plan, "gan", 3)}, rng())
+    sent, final = strategy.outbound(2), strategy.released()
+    expected = weighted_average(plan, {"alder": reply(plan, "gan", 2), "birch": reply(plan, "gan", 3)})
+    assert all(np.array_equal(sent[name], expected[name]) for name in expected)
+    moved = [name for name in final if name.startswith("generator/") and not np.array_equal(final[name], start[name])]
+    assert moved
+    assert not any(name.startswith("discriminator/") for name in final)
