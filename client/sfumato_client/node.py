@@ -52,10 +52,11 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 def _why(log: str) -> str:
     """One line for the ways in which Flower's SuperNode ends."""
     lowered = log.lower()
-    if "unauthenticated" in lowered or "401" in lowered or "403" in lowered or "not registered" in lowered:
-        return "the coordinator does not know this site's key; have the enrolment request signed first"
-    if "already" in lowered and "connected" in lowered:
-        return "the coordinator still holds this site's last connection; try again in a minute"
+    if "code: 2004" in lowered or "exit code: 305" in lowered:
+        return (
+            "the coordinator does not know this site's key (have the enrolment request signed), or still holds its last "
+            "connection (try again in a minute)"
+        )
     if "certificate" in lowered and ("verify" in lowered or "ssl" in lowered):
         return "the coordinator's certificate is not the one of the enrolment; check the address and enrol again"
     return f"the SuperNode ended; its log '{_LOG}' in the home folder says why"

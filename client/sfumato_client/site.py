@@ -28,6 +28,7 @@ from sfumato_common.types import AnyArray, Arrays, ArraySpec, Schema
 
 log = logging.getLogger(__name__)
 LARGEST_REPLY_BYTES = 256 * 1024 * 1024
+_GATE_BOOKS: dict[Cohort, str] = {"train": "gate", "holdout": "gate-control"}
 Upload = Callable[[bytes, Plan], None]
 
 
@@ -55,8 +56,7 @@ class Site:
     def _answer(self, request: Request, plan: Plan, policy: Policy) -> dict[str, AnyArray]:
         match request.kind:
             case "hello":
-                self.home.open_store().require_patients(policy)
-                return {}
+                return {}  # no data is looked at: whether the cohort suffices was settled before the site joined
             case "stage":
                 return self._stage(request, plan, policy)
             case "release":
@@ -156,16 +156,17 @@ class Site:
             def charge() -> None:
                 if ledger.events("train", plan_hash=plan.digest) == []:
                     raise LedgerError("nothing was trained here under this plan; a release makes no sense")
-                ledger.settle(
-                    ledger.reserve(
+                # the verdict compares training images with held-out ones: both cohorts' books say so
+                for cohort, purpose in _GATE_BOOKS.items():
+                    reserved = ledger.reserve(
                         study=plan.study,
                         plan_hash=plan.digest,
-                        purpose="gate",
+                        purpose=purpose,
                         round=1,
-                        cohort="train",
+                        cohort=cohort,
                         event=GATE_VERDICT,
                     )
-                )
+                    ledger.settle(reserved)
 
             store = self.home.open_store()
             approved = gate(

@@ -38,7 +38,8 @@ class DataError(SfumatoError):
     """The data cannot be read or does not suffice: check the folder, the index or the cohort."""
 
     exit_code = 4
-    wire_code = "data-error"
+    # no code of its own on the wire: that a cohort is small or a file broken is nobody's business outside
+    wire_code = "failed"
 
 
 class BusyError(SfumatoError):

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import yaml
 
+from sfumato_client.node import run_node
 from sfumato_common.config.loader import parse
 from sfumato_common.config.plan import Plan
+from sfumato_common.errors import DataError
 from sfumato_common.models.wire import outbound_schema
 from sfumato_common.privacy.events import GATE_VERDICT, Declared, study_events
 from sfumato_common.records import PROTOCOL, Request
@@ -40,7 +42,7 @@ def test_a_whole_study_from_first_message_to_verified_set(federation, tmp_path):
             train = ledger.events("train", plan.digest)
             assert [event for event in train if not isinstance(event, Declared)] == study_events(plan, "train")
             assert [event for event in train if isinstance(event, Declared)] == [GATE_VERDICT]
-            assert ledger.events("holdout", plan.digest) == study_events(plan, "holdout")
+            assert ledger.events("holdout", plan.digest) == [GATE_VERDICT, *study_events(plan, "holdout")]
             ledger.verify()
 
 
@@ -190,8 +192,10 @@ def test_a_site_with_too_few_patients_refuses(federation):
     policy = yaml.safe_load((home.root / "policy.yaml").read_text())
     policy["minimum_patients"] = 1000
     (home.root / "policy.yaml").write_text(yaml.safe_dump(policy))
-    reply = federation.sites["alder"].handle(request_of(federation, kind="hello", stage="", round=0))
-    assert (reply.status, reply.code) == ("refused", "data-error")
+    reply = federation.sites["alder"].handle(request_of(federation))
+    assert (reply.status, reply.code) == ("refused", "failed")  # not even that it was about the data
+    with pytest.raises(DataError, match="fewer patients"):
+        run_node(home.root)
 
 
 def test_release_before_training_and_a_second_gate_are_refused(federation):

@@ -1,0 +1,231 @@
+"""The demo with real processes: SuperLink, SuperNodes, TLS, intake. Linux only: it looks at /proc."""
+
+import io
+import json
+import signal
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from sfumato_common.supervise import free_port
+from sfumato_server.publish import verify_dataset
+
+sys.path.insert(0, str(Path(__file__).parent))
+from processes import ENVIRONMENT, command_of, demo_command, running, status, tree, wait_for, write_configs
+
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="looks at processes through /proc"),
+    pytest.mark.timeout(420),
+]
+
+
+def start(command, log: Path):
+    return subprocess.Popen(command, env=ENVIRONMENT, stdout=log.open("wb"), stderr=subprocess.STDOUT)
+
+
+def stop(process):
+    if process.poll() is None:
+        process.send_signal(signal.SIGINT)
+        process.wait(30)
+
+
+def test_the_demo_publishes_a_set_that_verifies_and_a_second_demo_waits_its_turn(tmp_path):
+    configs, out = write_configs(tmp_path / "configs"), tmp_path / "out"
+    demo = start(demo_command(out, configs), tmp_path / "log")
+    try:
+        assert wait_for(lambda: (out / "work").exists(), 60), (tmp_path / "log").read_text()
+        second = subprocess.run(
+            demo_command(out, configs), env=ENVIRONMENT, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert second.returncode == 5
+        assert "already running" in second.stderr
+        assert "Traceback" not in second.stderr
+        code = demo.wait(300)
+    finally:
+        stop(demo)
+    said = (tmp_path / "log").read_text()
+    assert code == 0, said
+    assert verify_dataset(out / "published", None)
+    run = json.loads((out / "run.json").read_text())
+    assert [item["stage"] for item in run["exchanges"]] == ["hello", "spectral", "gan", "gan", "release"]
+    assert run["versions"]["flwr"] == "1.41.0"
+    assert (out / "report.html").stat().st_size > 10_000
+    # each party has a home of its own, and what the coordinator has holds no image of any site's store
+    homes = {path.name for path in (out / "work" / "sites").iterdir()}
+    assert homes == {"alder", "birch", "cedar"}
+    assert not list((out / "work" / "coordinator").rglob("pixels.npy"))
+    assert not list((out / "work" / "coordinator" / "flwr").rglob("*.py"))
+    assert not [path for site in homes for path in (out / "work" / "sites" / site).rglob("*.py")]
+    # no cleaning needed before the next one
+    (out / "published" / "labels.csv").write_text("altered")
+    altered = subprocess.run(
+        [Path(sys.executable).parent / "sfumato", "dataset", "verify", out / "published"],
+        env=ENVIRONMENT, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert altered.returncode == 6
+    assert "labels.csv" in altered.stderr
+
+
+def test_ctrl_c_stops_every_child(tmp_path):
+    out = tmp_path / "out"
+    demo = start(demo_command(out, write_configs(tmp_path / "configs")), tmp_path / "log")
+    try:
+        assert wait_for(lambda: status(out).get("stage") in ("hello", "spectral"), 120), (tmp_path / "log").read_text()
+        family = tree(demo.pid)
+        assert len(family) > 8
+        demo.send_signal(signal.SIGINT)
+        assert demo.wait(40) == 130
+    finally:
+        stop(demo)
+    assert wait_for(lambda: not running(family), 15), [command_of(pid) for pid in running(family)]
+    assert "Traceback" not in (tmp_path / "log").read_text()
+
+
+@pytest.mark.slow
+def test_the_run_finishes_without_a_site_that_is_killed_in_a_round(tmp_path):
+    out = tmp_path / "out"
+    demo = start(demo_command(out, write_configs(tmp_path / "configs")), tmp_path / "log")
+    try:
+        assert wait_for(lambda: status(out).get("stage") == "gan", 180), (tmp_path / "log").read_text()
+        doomed = [pid for pid in tree(demo.pid) if "sites/cedar" in command_of(pid)]
+        assert doomed
+        for pid in [member for pid in doomed for member in tree(pid)]:
+            signal_quietly(pid)
+        code = demo.wait(300)
+    finally:
+        stop(demo)
+    assert code == 0, (tmp_path / "log").read_text()
+    words = [item["sites"].get("cedar", "absent") for item in status(out)["exchanges"]]
+    assert words[:2] == ["ok", "ok"]
+    assert "ok" not in words[-1]
+    verify_dataset(out / "published", None)
+    assert {path.name for path in (out / "published" / "images").iterdir()} == {"alder", "birch"}
+
+
+@pytest.mark.slow
+def test_below_the_quorum_the_demo_stops_with_the_reason(tmp_path):
+    out = tmp_path / "out"
+    demo = start(demo_command(out, write_configs(tmp_path / "configs")), tmp_path / "log")
+    try:
+        assert wait_for(lambda: status(out).get("stage") == "gan", 180), (tmp_path / "log").read_text()
+        for site in ("birch", "cedar"):
+            for pid in [pid for pid in tree(demo.pid) if f"sites/{site}" in command_of(pid)]:
+                for member in tree(pid):
+                    signal_quietly(member)
+        code = demo.wait(300)
+    finally:
+        stop(demo)
+    said = (tmp_path / "log").read_text()
+    assert code == 7, said
+    assert "quorum" in said
+    assert "Traceback" not in said
+    assert not (out / "published").exists()
+
+
+def signal_quietly(pid):
+    import os
+
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
+
+HOSTILE_PYPROJECT = b"""[project]
+name = "sfumato"
+version = "0.1.0"
+license = "Apache-2.0"
+dependencies = []
+
+[tool.flwr.app]
+publisher = "sfumato"
+
+[tool.flwr.app.components]
+serverapp = "attack:app"
+clientapp = "evil:app"
+"""
+
+
+def hostile_bundle(marker: Path, answer: Path) -> bytes:
+    """A bundle whose server side asks the site for work, and whose client side would write `marker` in the hospital."""
+    evil = f"open({str(marker)!r}, 'w').write('ran')\nfrom flwr.clientapp import ClientApp\napp = ClientApp()\n"
+    attack = f"""
+import json, time
+from flwr.app import Message, RecordDict
+from flwr.serverapp import ServerApp
+app = ServerApp()
+@app.main()
+def main(grid, context):
+    while not list(grid.get_node_ids()):
+        time.sleep(0.3)
+    node = list(grid.get_node_ids())[0]
+    replies = grid.send_and_receive([Message(RecordDict(), dst_node_id=node, message_type="train", ttl=60)], timeout=60)
+    said = [[m.has_error(), m.error.reason if m.has_error() else ""] for m in replies]
+    open({str(answer)!r}, "w").write(json.dumps(said))
+"""
+    from flwr.cli.build import build_fab_from_files
+
+    files = {
+        "pyproject.toml": HOSTILE_PYPROJECT,
+        "README.md": b"x",
+        "attack.py": attack.encode(),
+        "evil.py": evil.encode(),
+        "sfumato_client/__init__.py": evil.encode(),
+        "sfumato_client/app.py": evil.encode(),
+        "torch.py": evil.encode(),
+    }
+    content, _ = build_fab_from_files(files)
+    assert "sfumato_client/app.py" in zipfile.ZipFile(io.BytesIO(content)).namelist()
+    return content
+
+
+def test_a_hostile_bundle_never_runs_and_an_unknown_site_is_told_so(tmp_path):
+    from sfumato_client.egress.supernode import SuperNodeSettings, start_supernode
+    from sfumato_client.flower_task import write_task_commands
+    from sfumato_client.node import _why
+    from sfumato_common.crypto.identity import create_identity
+    from sfumato_server.enrol import create_authority
+    from sfumato_server.rounds.superlink import Control, SuperLinkSettings, start_superlink
+
+    authority, port = create_authority(tmp_path / "coordinator"), free_port()
+    marker, answer = tmp_path / "marker", tmp_path / "answer.json"
+    children = []
+
+    def node(name):
+        home = tmp_path / name
+        identity = create_identity(home / "identity", name)
+        write_task_commands(home / "bin")
+        settings = SuperNodeSettings(
+            f"127.0.0.1:{port}", authority.ca_path, identity.node_key_path, home / "bin", home, home / "node.log"
+        )
+        return identity, settings
+
+    link = SuperLinkSettings(
+        "127.0.0.1", port, authority.ca_path, authority.server_certificate_path, authority.server_key_path,
+        tmp_path / "coordinator", tmp_path / "superlink.log",
+    )  # fmt: skip
+    children.append(start_superlink(link))
+    try:
+        control = Control(f"127.0.0.1:{port}", authority.ca_pem)
+        control.wait_until_up(children[0], 60)
+        known, known_settings = node("alder")
+        _, stranger_settings = node("mallory")
+        control.register(known.node_public, "alder")
+        children.append(start_supernode(known_settings))
+        stranger = start_supernode(stranger_settings)
+        children.append(stranger)
+        run = control.start_run(hostile_bundle(marker, answer))
+        assert wait_for(answer.exists, 90), (tmp_path / "superlink.log").read_text()[-3000:]
+        assert stranger.wait(30) not in (None, 0)
+        assert wait_for(lambda: control.run_status(run).startswith("finished"), 30)
+        control.close()
+    finally:
+        for child in reversed(children):
+            child.stop()
+    assert json.loads(answer.read_text()) == [[True, "bundle-refused"]]
+    assert not marker.exists()
+    assert not list((tmp_path / "alder").rglob("*.py")), "nothing of the bundle may be unpacked"
+    assert "does not know this site's key" in _why(stranger_settings.log.read_text())
