@@ -43,7 +43,7 @@ class Generator(nn.Module):
 
 
 def _fine(x: Tensor) -> Tensor:
-    """What is left of [N, C, S, S] without its coarse part, an 8 x 8 grid of means: that part the spectral release knows."""
+    """What is left of [N, C, S, S] without an 8 x 8 grid of means: the coarse part is the spectral release's."""
     coarse = functional.adaptive_avg_pool2d(x, 8)
     return x - functional.interpolate(coarse, size=x.shape[-2:], mode="bilinear", align_corners=False)
 

@@ -118,7 +118,7 @@ def denoise_classes(raw: Float64, shares: Float64, noise: Float64, layout: Layou
 def denoise(
     noisy: Float64, noise: float, prior: Float64, ring: npt.NDArray[np.int64]
 ) -> tuple[Float64, Float64, float]:
-    """Positive definite covariance [d, d] from one with symmetric Gaussian noise, its clear directions, the outer level.
+    """Positive definite covariance [d, d] from one with symmetric Gaussian noise; its clear directions; outer level.
 
     `noise` is the standard deviation on the diagonal (off it, 1/sqrt2 of that). Such noise alone has its eigenvalues
     within 2 tau, tau = noise sqrt(d / 2) (Wigner's semicircle). Eigenvalues above keep their direction and lose the

@@ -83,7 +83,7 @@ class SpectralModel(nn.Module):
         return standard_normal_log_prob(u) + log_det
 
     def draw_latent(self, y: Tensor, generator: torch.Generator) -> Tensor:
-        """Latents [N, C, S, S] for labels [N]: unit normal where the release showed something, cooler where it did not."""
+        """Latents [N, C, S, S] for labels [N]: unit normal where the release shows something, else cooler."""
         size = self.layout.size
         white = torch.randn(len(y), self.layout.channels, size, size, generator=generator)
         shown = self._per_class(self.signal, self._low(white), y)
