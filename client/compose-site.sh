@@ -5,7 +5,7 @@ home=/home/sfumato/data/site
 images=/home/sfumato/data/images
 exchange=/home/sfumato/exchange
 if [ ! -e "$home/addresses.json" ]; then
-    python3 -m sfumato_common.phantom "$images" --site "$SITE" --patients "${PATIENTS:-600}" --seed 2303 --device "$DEVICE"
+    python3 -m sfumato_common.phantom "$images" --site "$SITE" --patients "${PATIENTS:-1000}" --seed 2303 --device "$DEVICE"
     sed "s/^site: .*/site: $SITE/" configs/policy.yaml > /home/sfumato/data/policy.yaml
     printf 'kind: dicom\nfolder: %s\nlabels: %s/labels.csv\n' "$images" "$images" > /home/sfumato/data/source.yaml
     sfumato-site init --home "$home" --policy /home/sfumato/data/policy.yaml

@@ -102,7 +102,7 @@ def demo(
     data: Annotated[Path | None, typer.Option(help="Index CSV of real images; without it the phantom cohort.")] = None,
     out: Annotated[Path, typer.Option(help="Where the demo leaves its results.")] = Path("demo-out"),
     configs: Annotated[Path, typer.Option(help="Folder of demo.yaml, chest-xray.yaml, policy.yaml.")] = Path("configs"),
-    patients: Annotated[int, typer.Option(help="Phantom patients a site.")] = 600,
+    patients: Annotated[int, typer.Option(help="Phantom patients a site.")] = 1000,
 ) -> None:
     """Run a whole federation on this machine: one coordinator, its SuperLink, and the sites as processes of their own."""
     from sfumato_server.demo import run_demo
