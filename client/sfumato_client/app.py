@@ -26,7 +26,7 @@ HOME_VARIABLE = "SFUMATO_SITE_HOME"
 
 @app.train()
 def answer(message: Message, context: Context) -> Message:
-    """Answer one coordinator message. `context` (run configuration, node state) is the coordinator's and is not read."""
+    """Answer one coordinator message; `context` (run configuration, node state) is the coordinator's, so not read."""
     del context
     home = SiteHome(Path(os.environ[HOME_VARIABLE]))
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")

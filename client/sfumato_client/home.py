@@ -1,4 +1,4 @@
-"""The site's home folder: policy, identity, store, ledger, pinned plans, outbox and local logs; nothing of it leaves."""
+"""The site's home folder: policy, identity, store, ledger, pinned plans, outbox and logs; nothing of it leaves."""
 
 from __future__ import annotations
 

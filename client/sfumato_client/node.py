@@ -21,6 +21,7 @@ def run_node(root: Path) -> None:
     """Run the site until stopped. Raises BusyError for a second one, FederationError when the SuperNode gives up."""
     home = SiteHome(root)
     policy = home.policy()
+    home.open_store().require_patients(policy)
     identity = load_identity(home.identity)
     settings = SuperNodeSettings(
         superlink=home.addresses()["superlink"],
@@ -30,7 +31,6 @@ def run_node(root: Path) -> None:
         home=home.root.resolve(),
         log=home.logs / _LOG,
     )
-    home.open_store().require_patients(policy)
     with exclusive(home.root, f"site '{policy.site}'"):
         write_task_commands(home.commands)
         signal.signal(signal.SIGTERM, _interrupt)
@@ -54,8 +54,8 @@ def _why(log: str) -> str:
     lowered = log.lower()
     if "code: 2004" in lowered or "exit code: 305" in lowered:
         return (
-            "the coordinator does not know this site's key (have the enrolment request signed), or still holds its last "
-            "connection (try again in a minute)"
+            "the coordinator does not know this site's key (have the enrolment request signed), or still holds its "
+            "last connection (try again in a minute)"
         )
     if "certificate" in lowered and ("verify" in lowered or "ssl" in lowered):
         return "the coordinator's certificate is not the one of the enrolment; check the address and enrol again"

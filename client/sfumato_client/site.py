@@ -1,7 +1,7 @@
 """The site's composition root: what happens, in which order, when the coordinator asks for something.
 
-Order is the guarantee: plan pinned -> policy -> ledger reservation (on disk) -> data -> noise -> guard -> reply. A request
-that was answered before is answered with the same bytes: no data is touched and nothing is charged again.
+Order is the guarantee: plan pinned -> policy -> ledger reservation (on disk) -> data -> noise -> guard -> reply. A
+request that was answered before is answered with the same bytes: no data is touched and nothing is charged again.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Upload = Callable[[bytes, Plan], None]
 
 
 class Site:
-    """One hospital's side of a study. `upload` delivers a signed package; it is passed in so that tests need no network."""
+    """One hospital's side of a study; `upload` delivers a signed package and is passed in."""
 
     def __init__(self, home: SiteHome, upload: Upload) -> None:
         self.home = home

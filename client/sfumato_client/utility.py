@@ -1,7 +1,7 @@
 """The utility figure (TSTR): a classifier trained on synthetic images, scored on this site's held-out patients.
 
-What leaves is a noisy histogram: each held-out patient adds one count to one cell (its label, its mean score), so the L2
-sensitivity under add/remove of a patient is 1 (Gaussian mechanism; Dwork and Roth 2014, appendix A).
+What leaves is a noisy histogram: each held-out patient adds one count to one cell (its label, its mean score), so the
+L2 sensitivity under add/remove of a patient is 1 (Gaussian mechanism; Dwork and Roth 2014, appendix A).
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ class Child:
         self.log = log
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as stream:
-            self._process = subprocess.Popen(  # noqa: PLW1509 - see _die_with_parent
+            self._process = subprocess.Popen(
                 list(command),
                 env=dict(environment),
                 stdin=subprocess.DEVNULL,
@@ -91,7 +91,7 @@ def run_to_end(command: Sequence[str], environment: Mapping[str, str], seconds: 
             stderr=subprocess.STDOUT,
             timeout=seconds,
             check=False,
-            preexec_fn=_die_with_parent,  # noqa: PLW1509
+            preexec_fn=_die_with_parent,
         )
     except subprocess.TimeoutExpired:
         raise BusyError(f"'{Path(command[0]).name}' did not end within {seconds:.0f} s and was stopped") from None

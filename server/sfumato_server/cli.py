@@ -104,7 +104,7 @@ def demo(
     configs: Annotated[Path, typer.Option(help="Folder of demo.yaml, chest-xray.yaml, policy.yaml.")] = Path("configs"),
     patients: Annotated[int, typer.Option(help="Phantom patients a site.")] = 1000,
 ) -> None:
-    """Run a whole federation on this machine: one coordinator, its SuperLink, and the sites as processes of their own."""
+    """Run a whole federation on this machine: coordinator, SuperLink and sites, each in processes of its own."""
     from sfumato_server.demo import run_demo
 
     run_demo(data, out, configs, patients)

@@ -1,7 +1,7 @@
 """The demo: a whole federation on this machine, every party a process tree of its own with its own home folder.
 
-Nothing in it is special-cased for the demo: it calls the two command lines that a consortium would call, with real keys,
-real certificates and a real SuperLink on loopback. Ctrl-C at any time stops every process that it started.
+Nothing in it is special-cased for the demo: it calls the two command lines that a consortium would call, with real
+keys, real certificates and a real SuperLink on loopback. Ctrl-C at any time stops every process that it started.
 """
 
 from __future__ import annotations

@@ -12,7 +12,8 @@ import pytest
 from sfumato_common.errors import BusyError
 from sfumato_common.supervise import Child, descendants, exclusive, free_port, require_free, run_to_end
 
-FAMILY = "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']); time.sleep(60)"
+SLEEPER = "[sys.executable, '-c', 'import time; time.sleep(60)']"
+FAMILY = f"import subprocess, sys, time; subprocess.Popen({SLEEPER}); time.sleep(60)"
 STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
 
 
@@ -50,7 +51,7 @@ def test_stop_kills_what_ignores_the_polite_signal(tmp_path):
 def test_children_die_with_a_killed_parent(tmp_path):
     code = (
         "import os, sys, time; from pathlib import Path; from sfumato_common.supervise import Child;"
-        f"c = Child('c', [sys.executable, '-c', 'import time; time.sleep(60)'], dict(os.environ), Path({str(tmp_path)!r}) / 'l');"
+        f"c = Child('c', {SLEEPER}, dict(os.environ), Path({str(tmp_path)!r}) / 'l');"
         "print(c.pid, flush=True); time.sleep(60)"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
@@ -62,9 +63,12 @@ def test_children_die_with_a_killed_parent(tmp_path):
 
 
 def test_second_holder_of_a_folder_is_refused(tmp_path):
-    with exclusive(tmp_path, "a demo"):
-        with pytest.raises(BusyError, match="already running"), exclusive(tmp_path, "a demo"):
-            pass
+    with (
+        exclusive(tmp_path, "a demo"),
+        pytest.raises(BusyError, match="already running"),
+        exclusive(tmp_path, "a demo"),
+    ):
+        pass
     with exclusive(tmp_path, "a demo"):
         pass  # released again
 

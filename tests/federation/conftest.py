@@ -51,7 +51,7 @@ POLICY = {
     "release": {
         "allowed_methods": ["dp-sampling"],
         "largest_set": 100,
-        # 12 noisy images of 24 px from a few dozen patients say little about distances: the gate's limits have own tests
+        # a dozen noisy images of 24 px say little about distances: the gate's limits have tests of their own
         "gate": {"declare_verdict": True, "relative_distance_floor": 0.1, "copy_share_limit": 0.5},
     },
     "utility_figure": "noised",

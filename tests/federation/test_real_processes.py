@@ -92,8 +92,8 @@ def test_the_run_finishes_without_a_site_that_is_killed_in_a_round(tmp_path):
         assert wait_for(lambda: status(out).get("stage") == "gan", 180), (tmp_path / "log").read_text()
         doomed = [pid for pid in tree(demo.pid) if "sites/cedar" in command_of(pid)]
         assert doomed
-        for pid in [member for pid in doomed for member in tree(pid)]:
-            signal_quietly(pid)
+        for member in [member for pid in doomed for member in tree(pid)]:
+            signal_quietly(member)
         code = demo.wait(300)
     finally:
         stop(demo)

@@ -1,7 +1,7 @@
 """The round loop of a study: join, stages, release, utility; every exchange with a quorum and a deadline.
 
-It never waits without end and never redoes a finished round: after a restart it goes on from the last checkpoint. A site
-that refuses or is silent is left out of that exchange; below the quorum the study stops and says why.
+It never waits without end and never redoes a finished round: after a restart it goes on from the last checkpoint. A
+site that refuses or is silent is left out of that exchange; below the quorum the study stops and says why.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class StudyRun:
     released: Released = field(default_factory=dict)
 
     def join(self) -> None:
-        """Wait for the sites (all of them, or the quorum at the deadline) and ask each whether it accepted this plan."""
+        """Wait for the sites (all, or the quorum at the deadline) and ask each whether it accepted this plan."""
         terms = self.plan.federation
         end = time.monotonic() + terms.join_deadline_s
         while time.monotonic() < end:

@@ -1,8 +1,8 @@
 """The coordinator's SuperLink: one process, TLS, SuperNode authentication, and its Control API on this machine only.
 
-The only touch of Flower internals on this side (the Control API client), tied to the one pinned version. The open-source
-Control API has no login (whoever reaches the port can start runs): bind to loopback or keep the port inside a private
-network, and expose nothing but /v1/fleet/ to hospitals.
+The only touch of Flower internals on this side (the Control API client), tied to the one pinned version. The
+open-source Control API has no login (whoever reaches the port can start runs): bind to loopback or keep the port inside
+a private network, and expose nothing but /v1/fleet/ to hospitals.
 """
 
 from __future__ import annotations
