@@ -1,7 +1,7 @@
 """The site's own `flwr-clientapp`: runs the installed app and never unpacks what the coordinator sent.
 
 Flower's SuperNode starts its task commands by bare name. `write_task_commands` fills a folder of the site's, first on
-the SuperNode's PATH, with this runner for ClientApps and with refusals for every other task (agents, connectors, models).
+the SuperNode's PATH, with this runner for ClientApps and with refusals for all other tasks (agents, connectors ...).
 This module is the site's only touch of Flower internals; it is tied to the one pinned version and refuses others.
 """
 
