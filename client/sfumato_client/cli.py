@@ -75,6 +75,7 @@ def ingest(
         f"kept {report.kept} images of {report.patients} patients, skipped {len(report.skipped)} "
         "(reasons in 'ingest-report.json' of the home folder, which stays here)",
         markup=False,
+        soft_wrap=True,
     )
 
 

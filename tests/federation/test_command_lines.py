@@ -1,0 +1,209 @@
+"""Both command lines: each mistake gets one clear line, its exit code, no traceback, nothing half-written."""
+
+import json
+import socket
+import sys
+
+import pytest
+import yaml
+from conftest_values import PLAN, POLICY
+
+from sfumato_client import cli as site_cli
+from sfumato_common.phantom.dicom import write_cohort
+from sfumato_server import cli as coordinator_cli
+
+
+@pytest.fixture
+def say(monkeypatch, capsys):
+    """Run `sfumato` or `sfumato-site` in this process; returns (exit code, last line on stderr, stdout)."""
+
+    def run(program, *words):
+        monkeypatch.setattr(sys, "argv", [program, *map(str, words)])
+        door = site_cli if program == "sfumato-site" else coordinator_cli
+        with pytest.raises(SystemExit) as stopped:
+            door.main()
+        captured = capsys.readouterr()
+        assert "Traceback" not in captured.out + captured.err
+        lines = captured.err.strip().splitlines()
+        assert len(lines) <= 1, "one clear line"
+        return stopped.value.code or 0, lines[-1] if lines else "", captured.out
+
+    return run
+
+
+@pytest.fixture
+def files(tmp_path):
+    """A plan, a policy and a source description, as YAML files to be changed by a test."""
+
+    def write(name, value):
+        path = tmp_path / name
+        path.write_text(yaml.safe_dump(value))
+        return path
+
+    write("plan.yaml", PLAN)
+    write("policy.yaml", {"site": "alder", **POLICY})
+    write("source.yaml", {"kind": "dicom", "folder": str(tmp_path / "d"), "labels": str(tmp_path / "d" / "labels.csv")})
+    return tmp_path, write
+
+
+def site_with_data(say, files, policy=None):
+    root, write = files
+    policy_file = write("own.yaml", {"site": "alder", **POLICY, **(policy or {})})
+    write_cohort(root / "d", "alder", 20, 7, "aurora")
+    assert say("sfumato-site", "init", "--home", root / "home", "--policy", policy_file)[0] == 0
+    source, plan = root / "source.yaml", root / "plan.yaml"
+    code, _, said = say("sfumato-site", "ingest", "--home", root / "home", source, "--plan", plan)
+    assert (code, "20 patients" in said) == (0, True)
+    return root / "home"
+
+
+def test_unknown_plan_key_names_the_nearest_right_one(say, files):
+    root, write = files
+    plan = {**PLAN, "federation": {"quorom": 2}}
+    code, line, _ = say("sfumato", "plan", "check", write("wrong.yaml", plan))
+    assert code == 2
+    assert "did you mean 'quorum'" in line
+    assert not (root / "coord").exists()
+
+
+def test_plan_that_costs_more_than_it_says(say, files):
+    _, write = files
+    plan = {**PLAN, "privacy": {"epsilon": 1.0, "delta": 1.0e-5}}
+    code, line, _ = say("sfumato", "plan", "check", write("dear.yaml", plan))
+    assert code == 2
+    assert "more than privacy.epsilon" in line
+
+
+def test_plan_above_the_policys_budget_is_not_pinned(say, files):
+    home = site_with_data(say, files, {"budget": {"epsilon": 2.0, "delta": 1.0e-5}})
+    code, line, _ = say("sfumato-site", "accept", "--home", home, files[0] / "plan.yaml", "--yes")
+    assert code == 3
+    assert "budget is 2" in line
+    assert not (home / "plans").exists()
+
+
+def test_plan_that_the_policy_forbids_names_everything(say, files):
+    home = site_with_data(
+        say, files, {"allowed_stages": ["spectral"], "release": {**POLICY["release"], "largest_set": 3}}
+    )
+    code, line, _ = say("sfumato-site", "accept", "--home", home, files[0] / "plan.yaml", "--yes")
+    assert code == 3
+    assert "stage 'gan'" in line
+    assert "largest_set" in line
+
+
+def test_accepting_shows_the_forecast_and_pins_the_hash(say, files):
+    home = site_with_data(say, files)
+    code, _, said = say("sfumato-site", "accept", "--home", home, files[0] / "plan.yaml", "--yes")
+    assert code == 0
+    pinned = [path.stem for path in (home / "plans").iterdir()]
+    assert len(pinned) == 1
+    assert pinned[0] in said
+    for word in ("spectral", "gan", "flow", "add/remove", "epsilon"):
+        assert word in said
+
+
+def test_too_few_patients(say, files):
+    home = site_with_data(say, files, {"minimum_patients": 500})
+    code, line, _ = say("sfumato-site", "accept", "--home", home, files[0] / "plan.yaml", "--yes")
+    assert code == 4
+    assert "fewer patients" in line
+    assert "20" not in line
+
+
+def test_unreadable_data_folder(say, files):
+    root, _ = files
+    say("sfumato-site", "init", "--home", root / "home", "--policy", root / "policy.yaml")
+    words = ("ingest", "--home", root / "home", root / "source.yaml", "--plan", root / "plan.yaml")
+    code, line, _ = say("sfumato-site", *words)
+    assert code == 4
+    assert "cannot be read" in line
+    assert not (root / "home" / "store").exists()
+
+
+def test_site_that_is_not_enrolled(say, files):
+    home = site_with_data(say, files)
+    code, line, _ = say("sfumato-site", "run", "--home", home)
+    assert code == 2
+    assert "not enrolled" in line
+
+
+def coordinator_with_sites(say, files):
+    root, write = files
+    assert say("sfumato", "coordinator", "init", "--home", root / "coord", "--plan", root / "plan.yaml")[0] == 0
+    for site in ("alder", "birch"):
+        policy = write(f"{site}.yaml", {"site": site, **POLICY})
+        say("sfumato-site", "init", "--home", root / site, "--policy", policy)
+        request = root / site / "enrolment-request.json"
+        code, _, _ = say(
+            "sfumato", "coordinator", "enrol", "--home", root / "coord", request, "--grant", root / "grant"
+        )
+        assert code == 0
+    return root / "coord"
+
+
+@pytest.mark.parametrize("taken", ["--port", "--intake-port"])
+def test_port_in_use(say, files, taken):
+    home = coordinator_with_sites(say, files)
+    with socket.socket() as holder, socket.socket() as free:
+        for door in (holder, free):
+            door.bind(("127.0.0.1", 0))
+        holder.listen()
+        ports = {"--port": free.getsockname()[1], "--intake-port": 0, taken: holder.getsockname()[1]}
+        free.close()
+        options = [word for pair in ports.items() for word in pair]
+        code, line, _ = say("sfumato", "coordinator", "run", "--home", home, "--out", files[0] / "out", *options)
+        assert code == 5
+        assert str(holder.getsockname()[1]) in line
+    assert not (files[0] / "out").exists()
+
+
+def test_second_coordinator_on_the_same_home(say, files):
+    from sfumato_common.supervise import exclusive
+
+    home = coordinator_with_sites(say, files)
+    with exclusive(home, "the first"):
+        code, line, _ = say("sfumato", "coordinator", "run", "--home", home, "--out", files[0] / "out")
+    assert code == 5
+    assert "already running" in line
+
+
+def test_quorum_that_cannot_be_met_is_said_at_once(say, files):
+    root, _ = files
+    say("sfumato", "coordinator", "init", "--home", root / "coord", "--plan", root / "plan.yaml")
+    code, line, _ = say("sfumato", "coordinator", "run", "--home", root / "coord", "--out", root / "out")
+    assert code == 7
+    assert "not enrolled" in line
+
+
+def test_altered_enrolment_request_and_grant(say, files):
+    root, _ = files
+    say("sfumato", "coordinator", "init", "--home", root / "coord", "--plan", root / "plan.yaml")
+    say("sfumato-site", "init", "--home", root / "alder", "--policy", root / "policy.yaml")
+    request = root / "alder" / "enrolment-request.json"
+    value = json.loads(request.read_text())
+    value["body"]["site"] = "mallory"
+    request.write_text(json.dumps(value))
+    code, line, _ = say("sfumato", "coordinator", "enrol", "--home", root / "coord", request, "--grant", root / "grant")
+    assert code == 6
+    assert line
+    assert not (root / "grant").exists()
+
+
+def test_ledger_commands(say, files):
+    home = site_with_data(say, files)
+    assert say("sfumato-site", "ledger", "show", "--home", home)[0] == 0
+    assert say("sfumato-site", "ledger", "verify", "--home", home)[0] == 0
+    (home / "ledger.sqlite").unlink()
+    code, line, _ = say("sfumato-site", "ledger", "verify", "--home", home)
+    assert code == 8
+    assert "ledger is gone" in line
+
+
+def test_usage_errors_are_one_line(say):
+    code, line, _ = say("sfumato", "dataset", "verfy")
+    assert code == 2
+    assert "No such command" in line
+    code, line, _ = say("sfumato", "demo", "--data", "nowhere.csv", "--out", "unused-out", "--configs", "configs")
+    assert code == 4
+    assert "nowhere.csv" in line
