@@ -97,6 +97,17 @@ def dataset_verify(
     console.print(report.summary(), markup=False, soft_wrap=True)
 
 
+@dataset_app.command("overview")
+def dataset_overview(
+    folder: Annotated[Path, typer.Argument(help="A published data set.")],
+    out: Annotated[Path, typer.Option(help="Where the picture goes, PNG.")],
+) -> None:
+    """Draw one picture of the set: a row per site and model."""
+    from sfumato_server.publish import write_overview
+
+    console.print(f"{write_overview(folder, out)} images shown in '{out.name}'", markup=False)
+
+
 @app.command()
 def demo(
     data: Annotated[Path | None, typer.Option(help="Index CSV of real images; without it the phantom cohort.")] = None,

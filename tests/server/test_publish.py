@@ -18,7 +18,7 @@ from sfumato_common.files import canonical_json
 from sfumato_common.package import decode_png
 from sfumato_server.enrol import create_authority
 from sfumato_server.pool import Pool, pool_packages
-from sfumato_server.publish import publish, sheets, verify_dataset
+from sfumato_server.publish import publish, sheets, verify_dataset, write_overview
 from sfumato_server.publish.report import size, stage_rows, utility_rows
 
 RUN = {
@@ -396,3 +396,14 @@ def test_small_helpers() -> None:
     rows = stage_rows([{"stage": "gan", "seconds": 1.5}, {"stage": "gan", "seconds": 2, "bytes_up": 7}])
     assert [(row.exchanges, row.seconds, row.bytes_up) for row in rows] == [(2, 3.5, 7)]
     assert utility_rows(None) == []
+
+
+def test_the_overview_shows_every_site_and_model_and_verifies_first(published: Any, tmp_path: Path) -> None:
+    folder, target = published[1] / "published", tmp_path / "overview.png"
+    assert write_overview(folder, target) == 18
+    assert target.read_bytes().startswith(b"\x89PNG")
+    target.unlink()
+    (folder / "labels.csv").write_text("altered")
+    with pytest.raises(VerificationError):
+        write_overview(folder, target)
+    assert not target.exists()
