@@ -399,7 +399,7 @@ def test_small_helpers() -> None:
 
 
 def test_the_overview_shows_every_site_and_model_and_verifies_first(published: Any, tmp_path: Path) -> None:
-    folder, target = published[1] / "published", tmp_path / "overview.png"
+    folder, target = published[1], tmp_path / "overview.png"
     assert write_overview(folder, target) == 18
     assert target.read_bytes().startswith(b"\x89PNG")
     target.unlink()
