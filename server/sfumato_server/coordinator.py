@@ -17,6 +17,7 @@ from sfumato_common.supervise import Child, exclusive
 from sfumato_server.enrol import Registry, load_authority
 from sfumato_server.home import CoordinatorHome
 from sfumato_server.intake import IntakeCredentials, IntakeServer
+from sfumato_server.intake.admission import package_path
 from sfumato_server.pool import pool_packages
 from sfumato_server.publish import publish
 from sfumato_server.rounds.superlink import Control, SuperLinkSettings, code_free_bundle, start_superlink
@@ -120,6 +121,7 @@ def _publish(home: CoordinatorHome, out: Path, started: float) -> Path:
         "study": plan.study,
         "plan_hash": plan.digest,
         "exchanges": result["exchanges"],
+        "package_bytes": {site: package_path(home.root, site).stat().st_size for site in sorted(pool.provenance)},
         "seconds": round(time.time() - started, 1),
         "versions": {name: version(name) for name in _PACKAGES if _installed(name)}
         | {"python": platform.python_version()},

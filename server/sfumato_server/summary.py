@@ -30,6 +30,8 @@ def print_summary(plan: Plan, run: dict[str, Any], status: dict[str, Any]) -> No
     console.print(table)
     setup = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in run.get("setup_seconds", {}).items())
     console.print(f"set-up: {setup}", markup=False, soft_wrap=True)
+    packages = ", ".join(f"{site} {size:,}" for site, size in run["package_bytes"].items())
+    console.print(f"package bytes: {packages}", markup=False, soft_wrap=True)
     console.print(f"study and publishing: {run['seconds']:.1f} s", markup=False)
     if utility := run.get("utility"):
         _print_utility(utility)
