@@ -80,6 +80,24 @@ class Child:
         self._process.wait()
 
 
+def flower_environment(home: Path, first_on_path: Sequence[Path], variable: str) -> dict[str, str]:
+    """A clean environment for a Flower process of the party at `home`, which finds its home in `variable`.
+
+    Nothing is inherited that could redirect imports; Flower's telemetry and update checks are off.
+    """
+    kept = {name: os.environ[name] for name in ("LANG", "TZ", "OMP_NUM_THREADS", "TMPDIR") if name in os.environ}
+    return {
+        **kept,
+        "PATH": ":".join([*map(str, first_on_path), "/usr/bin", "/bin"]),
+        "HOME": str(home),
+        "FLWR_HOME": str(home / "flwr"),
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "PYTHONSAFEPATH": "1",
+        variable: str(home),
+    }
+
+
 def run_to_end(command: Sequence[str], environment: Mapping[str, str], seconds: float) -> tuple[int, str]:
     """Run a short command; returns (exit code, stdout and stderr together). Killed with BusyError after `seconds`."""
     try:

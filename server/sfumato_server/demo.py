@@ -19,8 +19,8 @@ from typing import Any
 
 import yaml
 
-from sfumato_common.config.loader import load_yaml
-from sfumato_common.config.plan import Plan, SiteTerms
+from sfumato_common.config.loader import load_yaml, parse
+from sfumato_common.config.plan import Plan
 from sfumato_common.config.policy import Policy
 from sfumato_common.crypto.enrolment import encode_grant
 from sfumato_common.doors import console
@@ -92,9 +92,10 @@ def _plan(data: Path | None, configs: Path) -> Plan:
     if set(sites) == set(plan.sites):
         return plan
     # another index: its sites take part with public sizes rounded to one digit; a real study agrees on them on paper
-    terms = {site: SiteTerms(nominal_patients=max(10, _one_digit(count))) for site, count in sites.items()}
-    quorum = min(plan.federation.quorum, len(terms))
-    return plan.model_copy(update={"sites": terms, "federation": plan.federation.model_copy(update={"quorum": quorum})})
+    values = plan.model_dump(mode="json")
+    values["sites"] = {site: {"nominal_patients": max(10, _one_digit(count))} for site, count in sites.items()}
+    values["federation"]["quorum"] = min(plan.federation.quorum, len(sites))
+    return parse(values, Plan, f"the plan for '{data.name}'")
 
 
 def _one_digit(count: int) -> int:

@@ -10,7 +10,7 @@ from PIL import Image
 from pydantic import TypeAdapter
 
 from sfumato_client.ingest import READERS, SiteImage, Skipped, SourceConfig, load_source, read_source
-from sfumato_client.ingest.npz import read_npz, sites_in_index
+from sfumato_client.ingest.npz import read_npz
 from sfumato_client.ingest.pngs import read_pngs
 from sfumato_client.ingest.sources import DicomSource, NpzSource, PngSource
 from sfumato_common.config.plan import ImageForm
@@ -103,7 +103,6 @@ def test_npz_rows_of_one_site(tmp_path: Path) -> None:
     assert np.array_equal(taken[0].pixels, images[0])  # same size: untouched
     assert taken[2].pixels.shape == (16, 16)
     assert len(entries) - len(taken) == 5
-    assert sites_in_index(index) == {"east": 4, "west": 1}
 
 
 @pytest.mark.parametrize("problem", ["absent", "not an archive", "pickled", "floats", "no images", "path"])
@@ -167,8 +166,6 @@ def test_real_sites_index() -> None:
     index = Path(__file__).resolve().parents[3] / "shared" / "data" / "cxr_sites_64.csv"
     if not index.exists():
         pytest.skip("the medical test collection is not beside this checkout")
-    sites = sites_in_index(index)
-    assert set(sites) == {"guangzhou", "nih", "hannover"}
     entries = list(read_npz(index, "hannover", ImageForm(size=64), LABELS))
     assert all(isinstance(entry, SiteImage) for entry in entries)
-    assert len({entry.patient_id for entry in entries if isinstance(entry, SiteImage)}) == sites["hannover"]
+    assert len({entry.patient_id for entry in entries if isinstance(entry, SiteImage)}) == 63

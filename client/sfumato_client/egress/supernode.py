@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from sfumato_common.supervise import Child, free_port
+from sfumato_common.supervise import Child, flower_environment, free_port
 
 
 @dataclass(frozen=True)
@@ -34,19 +33,5 @@ def start_supernode(settings: SuperNodeSettings) -> Child:
         "--port", str(free_port()),
         "--max-wait-time", "120",
     ]  # fmt: skip
-    return Child("supernode", command, _environment(settings, programs), settings.log)
-
-
-def _environment(settings: SuperNodeSettings, programs: Path) -> dict[str, str]:
-    """Nothing is inherited that could redirect imports; telemetry and update checks are off."""
-    kept = {name: os.environ[name] for name in ("LANG", "TZ", "OMP_NUM_THREADS", "TMPDIR") if name in os.environ}
-    return {
-        **kept,
-        "PATH": f"{settings.commands}:{programs}:/usr/bin:/bin",
-        "HOME": str(settings.home),
-        "FLWR_HOME": str(settings.home / "flwr"),
-        "FLWR_TELEMETRY_ENABLED": "0",
-        "FLWR_DISABLE_UPDATE_CHECK": "1",
-        "PYTHONSAFEPATH": "1",
-        "SFUMATO_SITE_HOME": str(settings.home),
-    }
+    environment = flower_environment(settings.home, [settings.commands, programs], "SFUMATO_SITE_HOME")
+    return Child("supernode", command, environment, settings.log)

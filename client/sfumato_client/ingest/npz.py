@@ -36,15 +36,6 @@ def read_npz(index: Path, site: str, form: ImageForm, labels: list[str]) -> Iter
             yield Skipped(f"{row['set']}[{row['row']}]", str(reason))
 
 
-def sites_in_index(index: Path) -> dict[str, int]:
-    """Sites that the index names, sorted -> number of distinct patients. Raises DataError when it cannot be read."""
-    patients: dict[str, set[str]] = {}
-    for row in read_table(index, _COLUMNS):
-        if row["site"]:
-            patients.setdefault(row["site"], set()).add(row["patient_id"])
-    return {site: len(patients[site]) for site in sorted(patients)}
-
-
 def _load(folder: Path, name: str) -> AnyArray:
     if not name or Path(name).name != name:
         raise DataError("the index names a set that is not a plain file name; correct the column 'set'")

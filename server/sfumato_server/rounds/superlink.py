@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import sys
 import time
 import zipfile
@@ -21,7 +20,7 @@ import httpx
 from flwr.cli.build import build_fab_from_files
 
 from sfumato_common.errors import FederationError
-from sfumato_common.supervise import Child, require_free
+from sfumato_common.supervise import Child, flower_environment, require_free
 
 _BUNDLE = b"""[project]
 name = "sfumato"
@@ -75,17 +74,7 @@ def start_superlink(settings: SuperLinkSettings) -> Child:
         "--enable-supernode-auth",
         "--disable-runtime-dependency-installation",
     ]  # fmt: skip
-    kept = {name: os.environ[name] for name in ("LANG", "TZ", "OMP_NUM_THREADS", "TMPDIR") if name in os.environ}
-    environment = {
-        **kept,
-        "PATH": f"{programs}:/usr/bin:/bin",
-        "HOME": str(settings.home),
-        "FLWR_HOME": str(settings.home / "flwr"),
-        "FLWR_TELEMETRY_ENABLED": "0",
-        "FLWR_DISABLE_UPDATE_CHECK": "1",
-        "PYTHONSAFEPATH": "1",
-        "SFUMATO_COORDINATOR_HOME": str(settings.home),
-    }
+    environment = flower_environment(settings.home, [programs], "SFUMATO_COORDINATOR_HOME")
     return Child("superlink", command, environment, settings.log)
 
 

@@ -1,0 +1,61 @@
+"""The demo on other people's indexes: sites are found, bad files are one clear line."""
+
+from pathlib import Path
+
+import pytest
+
+from sfumato_common.errors import ConfigError, DataError
+from sfumato_server.demo import _plan
+from sfumato_server.demo_data import Cohort, index_sites
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+HEADER = "set,row,site,patient_id,split,abnormal\n"
+
+
+def index(folder: Path, rows: str, header: str = HEADER) -> Path:
+    path = folder / "index.csv"
+    path.write_text(header + rows)
+    return path
+
+
+def test_sites_and_their_patients(tmp_path: Path) -> None:
+    path = index(tmp_path, "a,0,east,p1,train,0\na,1,east,p1,train,1\na,2,west,p1,test,0\na,3,east,p2,val,0\n")
+    assert index_sites(path) == {"east": 2, "west": 1}
+
+
+def test_another_index_gets_a_plan_with_public_round_sizes(tmp_path: Path) -> None:
+    rows = "".join(f"a,{n},east,p{n},train,0\n" for n in range(57)) + "a,0,west,q,train,0\n"
+    plan = _plan(index(tmp_path, rows), CONFIGS)
+    assert {site: terms.nominal_patients for site, terms in plan.sites.items()} == {"east": 50, "west": 10}
+    assert plan.federation.quorum == 2
+    alone = _plan(index(tmp_path, "a,0,west,q,train,0\n"), CONFIGS)
+    assert alone.federation.quorum == 1
+
+
+def test_without_data_the_phantom_plan_serves() -> None:
+    assert set(_plan(None, CONFIGS).sites) == {"alder", "birch", "cedar"}
+
+
+@pytest.mark.parametrize(
+    ("header", "rows", "word"),
+    [
+        (HEADER, "", "no rows"),
+        ("set,row,site,patient_id,split\n", "a,0,x,p,train\n", "abnormal"),
+        (HEADER, None, "read"),
+    ],
+)
+def test_bad_index_is_one_clear_line(tmp_path: Path, header: str, rows: str | None, word: str) -> None:
+    path = index(tmp_path, rows, header) if rows is not None else tmp_path / "absent.csv"
+    with pytest.raises(DataError, match=word):
+        index_sites(path)
+
+
+def test_a_site_name_that_no_plan_allows_is_said_so(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="the plan for"):
+        _plan(index(tmp_path, "a,0,St. Mary's,p,train,0\n"), CONFIGS)
+
+
+def test_source_descriptions_are_what_ingest_reads(tmp_path: Path) -> None:
+    cohort = Cohort(tmp_path / "index.csv", tmp_path, 10)
+    assert cohort.npz_source("east").read_text().startswith("index:")
+    assert "kind: dicom" in cohort.dicom_source("east").read_text()
