@@ -1,0 +1,96 @@
+"""The house's own rules that no linter holds: sizes, pins, tables and what the shipped configuration promises."""
+
+import ast
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from sfumato_client.admission import check_policy
+from sfumato_client.anonymise import ANONYMISERS
+from sfumato_client.flower_task import SUPPORTED_FLOWER
+from sfumato_client.training import TRAINERS
+from sfumato_common.config.loader import load_yaml
+from sfumato_common.config.plan import Plan, ReleaseItem, Stage
+from sfumato_common.config.policy import Policy
+from sfumato_common.models.sampling import SAMPLERS
+from sfumato_common.privacy.accountant import forecast
+from sfumato_server.rounds.strategies import STRATEGIES
+
+ROOT = Path(__file__).resolve().parents[2]
+MODULES = [
+    path
+    for side in ("common", "client", "server")
+    for path in sorted((ROOT / side).rglob("*.py"))
+    if "_pb2" not in path.name
+]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def test_modules_are_one_idea_each():
+    assert len(MODULES) > 80
+    long = {path.name: lines for path in MODULES if (lines := len(path.read_text().splitlines())) > 280}
+    assert not long, "split it, or say in the change why it is one idea"
+
+
+def test_functions_fit_a_screen():
+    long = [
+        f"{path.name}:{node.name}"
+        for path in MODULES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef) and (node.end_lineno or 0) - node.lineno > 75
+    ]
+    assert not long
+
+
+def test_nothing_is_left_for_later():
+    words = re.compile("TO" + "DO|FIX" + "ME")
+    assert not [path.name for path in MODULES if words.search(path.read_text())]
+
+
+def test_every_dependency_is_pinned_to_a_tested_range_in_one_place():
+    groups = [PROJECT["dependencies"], *PROJECT["optional-dependencies"].values()]
+    names = [entry for group in groups for entry in group if not entry.startswith("sfumato[")]
+    assert not [entry for entry in names if "==" not in entry and "<" not in entry]
+    assert f"flwr=={SUPPORTED_FLOWER}" in names
+
+
+def test_every_stage_has_both_halves_and_a_sampler():
+    stages = {kind.model_fields["kind"].annotation.__args__[0] for kind in Stage.__origin__.__args__}
+    assert set(TRAINERS) == set(STRATEGIES) == set(SAMPLERS) == stages
+    assert set(ANONYMISERS) == set(ReleaseItem.model_fields["method"].annotation.__args__)
+
+
+@pytest.mark.parametrize("name", ["demo.yaml", "chest-xray.yaml"])
+def test_shipped_plans_cost_what_they_say_and_pass_the_shipped_policy(name):
+    plan = load_yaml(ROOT / "configs" / name, Plan)
+    policy = load_yaml(ROOT / "configs" / "policy.yaml", Policy)
+    cost = forecast(plan, plan.privacy.delta)
+    assert max(cost.epsilon_train, cost.epsilon_holdout) <= min(plan.privacy.epsilon, policy.budget.epsilon)
+    for site in plan.sites:
+        check_policy(plan, policy.model_copy(update={"site": site}))
+    assert policy.noise == "secure"
+
+
+def test_the_compose_file_runs_the_shipped_plan_and_publishes_no_port():
+    text = (ROOT / "docker-compose.yml").read_text()
+    plan = load_yaml(ROOT / "configs" / "demo.yaml", Plan)
+    assert f"SITES: {' '.join(plan.sites)}" in text
+    assert "ports:" not in text
+    assert "internal: true" in text
+
+
+def test_the_readme_names_real_commands():
+    from typer.main import get_command
+
+    from sfumato_client.cli import app as site_app
+    from sfumato_server.cli import app as coordinator_app
+
+    readme = (ROOT / "README.md").read_text()
+    found = re.findall(r"^(sfumato(?:-site)?) ([a-z]+)(?: +([a-z]+))?", readme, flags=re.MULTILINE)
+    assert len(found) > 8
+    for program, first, second in found:
+        command = get_command(site_app if program == "sfumato-site" else coordinator_app).commands[first]
+        if hasattr(command, "commands"):
+            assert second in command.commands
