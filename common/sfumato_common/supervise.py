@@ -116,6 +116,12 @@ def run_to_end(command: Sequence[str], environment: Mapping[str, str], seconds: 
     return done.returncode, done.stdout.decode(errors="replace")
 
 
+def end_descendants() -> None:
+    """SIGKILL to everything below this process: the last word when short commands of other threads still run."""
+    for pid in descendants(os.getpid()):
+        _signal(pid, signal.SIGKILL)
+
+
 def descendants(pid: int) -> list[int]:
     """Process ids of everything below `pid`, by /proc (Linux); empty elsewhere."""
     parents: dict[int, list[int]] = {}

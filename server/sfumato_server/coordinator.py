@@ -128,6 +128,7 @@ def _publish(home: CoordinatorHome, out: Path, started: float) -> Path:
     }
     published = publish(pool, plan, out, load_authority(home.root), run_info, result["utility"])
     run_info["publish_seconds"] = round(time.time() - before, 2)
+    run_info["plan"] = plan.model_dump(mode="json")
     write_json(out / "run.json", {**run_info, "utility": result["utility"], "status": read_board(home.status_file)})
     return published.folder
 

@@ -10,6 +10,7 @@ import json
 import shutil
 import signal
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -26,7 +27,7 @@ from sfumato_common.crypto.enrolment import encode_grant
 from sfumato_common.doors import console
 from sfumato_common.errors import DataError, FederationError
 from sfumato_common.files import write_atomic, write_json
-from sfumato_common.supervise import Child, exclusive, free_port, run_to_end
+from sfumato_common.supervise import Child, end_descendants, exclusive, free_port, run_to_end
 from sfumato_server.demo_data import Cohort, index_sites, phantom_cohort
 from sfumato_server.enrol import create_authority, enrol
 from sfumato_server.home import CoordinatorHome
@@ -51,6 +52,7 @@ class Demo:
     children: list[Child] = field(default_factory=list)
     superlink: int = field(default_factory=free_port)
     intake: int = field(default_factory=free_port)
+    stopping: threading.Event = field(default_factory=threading.Event)
 
     @property
     def work(self) -> Path:
@@ -112,8 +114,15 @@ def _set_up(demo: Demo, patients: int) -> None:
         write_json(demo.coordinator.plan_file, demo.plan.model_dump(mode="json"))
     cohort = Cohort(demo.data, demo.work / "data", patients)
     with _timed(demo, "site set-up"), ThreadPoolExecutor(2) as pool:
-        for done in [pool.submit(_set_up_site, demo, name, plan_file, cohort) for name in demo.plan.sites]:
-            done.result()
+        try:
+            for done in [pool.submit(_set_up_site, demo, name, plan_file, cohort) for name in demo.plan.sites]:
+                done.result()
+        except BaseException:
+            # leaving the block waits for the threads: they must find nothing left to do
+            demo.stopping.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            end_descendants()
+            raise
 
 
 def _set_up_site(demo: Demo, name: str, plan_file: Path, cohort: Cohort) -> None:
@@ -125,15 +134,15 @@ def _set_up_site(demo: Demo, name: str, plan_file: Path, cohort: Cohort) -> None
     policy_file = demo.work / "policies" / f"{name}.yaml"
     policy = demo.policy.model_copy(update={"site": name})
     write_atomic(policy_file, yaml.safe_dump(policy.model_dump(mode="json"), sort_keys=False))
-    _site(home, "init", "--policy", str(policy_file))
+    _site(demo, name, "init", "--policy", str(policy_file))
     grant = demo.work / "grants" / f"{name}.json"
     write_atomic(grant, encode_grant(enrol(demo.coordinator.root, (home / "enrolment-request.json").read_bytes())))
     doors = ("--superlink", f"127.0.0.1:{demo.superlink}", "--intake", f"127.0.0.1:{demo.intake}")
-    _site(home, "enrolled", str(grant), *doors)
+    _site(demo, name, "enrolled", str(grant), *doors)
     before = time.time()
-    said = _site(home, "ingest", str(source), "--plan", str(plan_file))
+    said = _site(demo, name, "ingest", str(source), "--plan", str(plan_file))
     ingested = time.time()
-    _site(home, "accept", str(plan_file), "--yes")
+    _site(demo, name, "accept", str(plan_file), "--yes")
     if cohort.index is None:
         demo.seconds[f"{name}: draw phantom DICOM"] = round(drawn - began, 2)
     demo.seconds[f"{name}: ingest"] = round(ingested - before, 2)
@@ -141,14 +150,17 @@ def _set_up_site(demo: Demo, name: str, plan_file: Path, cohort: Cohort) -> None
     console.print(f"{name}: {said.strip().splitlines()[-1]}", markup=False, soft_wrap=True)
 
 
-def _site(home: Path, *arguments: str) -> str:
+def _site(demo: Demo, name: str, *arguments: str) -> str:
     """One `sfumato-site` command in a process of its own; its one-line error becomes ours."""
+    if demo.stopping.is_set():
+        raise FederationError("the demo was stopped")
     command, *rest = arguments
+    home = demo.site(name)
     program = [str(Path(sys.executable).parent / "sfumato-site"), command, "--home", str(home), *rest]
     code, said = run_to_end(program, _environment(home), _STEP_SECONDS)
     if code:
         line = said.strip().splitlines()[-1].removeprefix("error: ") if said.strip() else f"exit code {code}"
-        raise DataError(f"site '{home.name}', {command}: {line}")
+        raise DataError(f"site '{name}', {command}: {line}")
     return said
 
 

@@ -84,6 +84,21 @@ def test_ctrl_c_stops_every_child(tmp_path):
     assert "Traceback" not in (tmp_path / "log").read_text()
 
 
+def test_ctrl_c_during_set_up_stops_every_child(tmp_path):
+    configs = write_configs(tmp_path / "configs")
+    demo = start(demo_command(tmp_path / "out", configs, patients=3000), tmp_path / "log")
+    try:
+        drawing = lambda: [pid for pid in tree(demo.pid) if "sfumato_common.phantom" in command_of(pid)]  # noqa: E731
+        assert wait_for(drawing, 60), (tmp_path / "log").read_text()
+        family = tree(demo.pid)
+        demo.send_signal(signal.SIGINT)  # to the demo alone: its children hear nothing from the terminal
+        assert demo.wait(15) == 130
+    finally:
+        stop(demo)
+    assert wait_for(lambda: not running(family), 10), [command_of(pid) for pid in running(family)]
+    assert "Traceback" not in (tmp_path / "log").read_text()
+
+
 @pytest.mark.slow
 def test_the_run_finishes_without_a_site_that_is_killed_in_a_round(tmp_path):
     out = tmp_path / "out"
