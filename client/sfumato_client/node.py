@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import signal
+import time
 from pathlib import Path
 from types import FrameType
 
-from sfumato_client.egress.supernode import SuperNodeSettings, start_supernode
+from sfumato_client.egress.supernode import RECONNECT_SECONDS, SuperNodeSettings, start_supernode
 from sfumato_client.flower_task import write_task_commands
 from sfumato_client.home import SiteHome
 from sfumato_common.crypto.enrolment import GRANT_FILES
@@ -15,10 +16,15 @@ from sfumato_common.errors import FederationError
 from sfumato_common.supervise import exclusive
 
 _LOG = "supernode.log"
+_JOINED = "SuperNode ID:"
+_PAUSE_SECONDS = 5.0
 
 
 def run_node(root: Path) -> None:
-    """Run the site until stopped. Raises BusyError for a second one, FederationError when the SuperNode gives up."""
+    """Run the site until stopped; once it has joined, it joins again when the coordinator was restarted.
+
+    Raises BusyError for a second one, FederationError when it is not let in or the coordinator stays away.
+    """
     home = SiteHome(root)
     policy = home.policy()
     home.open_store().require_patients(policy)
@@ -34,14 +40,26 @@ def run_node(root: Path) -> None:
     with exclusive(home.root, f"site '{policy.site}'"):
         write_task_commands(home.commands)
         signal.signal(signal.SIGTERM, _interrupt)
-        start = home.logs.joinpath(_LOG).stat().st_size if home.logs.joinpath(_LOG).exists() else 0
-        node = start_supernode(settings)
-        try:
-            while node.wait(0.5) is None:
-                pass
-        finally:
-            node.stop()
-        raise FederationError(_why(settings.log.read_bytes()[start:].decode(errors="replace")))
+        joined = 0.0
+        while True:
+            said = _one_connection(settings)
+            if _JOINED in said:
+                joined = time.monotonic()
+            elif not joined or time.monotonic() - joined > RECONNECT_SECONDS:
+                raise FederationError(_why(said))
+            time.sleep(_PAUSE_SECONDS)
+
+
+def _one_connection(settings: SuperNodeSettings) -> str:
+    """Run a SuperNode until it ends; what it said. A coordinator that is restarted forgets its nodes, and they end."""
+    start = settings.log.stat().st_size if settings.log.exists() else 0
+    node = start_supernode(settings)
+    try:
+        while node.wait(0.5) is None:
+            pass
+    finally:
+        node.stop()
+    return settings.log.read_bytes()[start:].decode(errors="replace")
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

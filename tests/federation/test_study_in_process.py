@@ -12,6 +12,7 @@ from sfumato_common.config.loader import parse
 from sfumato_common.config.plan import Plan
 from sfumato_common.errors import DataError
 from sfumato_common.models.wire import outbound_schema
+from sfumato_common.privacy.accountant import epsilon
 from sfumato_common.privacy.events import GATE_VERDICT, Declared, study_events
 from sfumato_common.records import PROTOCOL, Request
 from sfumato_server.enrol import Registry, load_authority
@@ -224,6 +225,9 @@ def test_the_coordinator_resumes_from_its_checkpoints(federation):
     assert finish(federation) == "completed"
     assert calls.count("spectral") == 1
     assert calls.count("gan") == federation.plan.stage("gan").rounds
+    # what was paid before the crash is still shown as paid
+    status = json.loads(federation.coordinator.status_file.read_text())
+    assert status["epsilon_spent"] == pytest.approx(epsilon(study_events(federation.plan, "train"), status["delta"]))
 
 
 def test_plan_digest_changes_with_every_value(federation):

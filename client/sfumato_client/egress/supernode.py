@@ -8,6 +8,9 @@ from pathlib import Path
 
 from sfumato_common.supervise import Child, flower_environment, free_port
 
+# how long a SuperNode tries to reach a coordinator that went away: long enough for one to be restarted
+RECONNECT_SECONDS = 900
+
 
 @dataclass(frozen=True)
 class SuperNodeSettings:
@@ -31,7 +34,7 @@ def start_supernode(settings: SuperNodeSettings) -> Child:
         "--auth-supernode-private-key", str(settings.node_key_file),
         "--host", "127.0.0.1",
         "--port", str(free_port()),
-        "--max-wait-time", "120",
+        "--max-wait-time", str(RECONNECT_SECONDS),
     ]  # fmt: skip
     environment = flower_environment(settings.home, [settings.commands, programs], "SFUMATO_SITE_HOME")
     return Child("supernode", command, environment, settings.log)

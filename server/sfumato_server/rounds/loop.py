@@ -67,6 +67,7 @@ class StudyRun:
             done, state = self.checkpoints.latest(stage.kind, stage.rounds)
             if done:
                 strategy.restore(state)
+                self.board.resume(stage.kind, done)
             for number in range(done + 1, stage.rounds + 1):
                 schema = outbound_schema(self.plan, stage.kind)
                 outbound = strategy.outbound(number)

@@ -39,6 +39,12 @@ class StatusBoard:
         self._sites[name] = state
         self.write()
 
+    def resume(self, stage: str, rounds: int) -> None:
+        """`rounds` of `stage` were finished before a restart: their charge stands, their work is not to come."""
+        self._exchanges_left -= rounds
+        self._charge(stage, rounds)
+        self.write()
+
     def begin(self, stage: str, number: int, rounds: int) -> None:
         """An exchange starts."""
         self._now = {"stage": stage, "round": number, "rounds": rounds}
@@ -52,10 +58,13 @@ class StatusBoard:
         self._exchanges_left -= 1
         stage = self._now["stage"]
         if stage in {item.kind for item in self._plan.stages}:
-            self._events.append(round_event(self._plan.stage(stage)))
-            self._epsilon = epsilon(self._events, self._plan.privacy.delta)
+            self._charge(stage, 1)
         self.stages.append({**self._now, "seconds": round(took, 2), **note})
         self.write()
+
+    def _charge(self, stage: str, rounds: int) -> None:
+        self._events += [round_event(self._plan.stage(stage))] * rounds
+        self._epsilon = epsilon(self._events, self._plan.privacy.delta)
 
     def finish(self, outcome: str, reason: str = "") -> None:
         """The study ended: `completed` or `stopped` with its reason."""
