@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from sfumato_client.home import SiteHome
 from sfumato_common.supervise import free_port
 from sfumato_server.publish import verify_dataset
 
 sys.path.insert(0, str(Path(__file__).parent))
-from processes import ENVIRONMENT, command_of, demo_command, running, status, tree, wait_for, write_configs
+from processes import ENVIRONMENT, PROGRAMS, command_of, demo_command, running, status, tree, wait_for, write_configs
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="looks at processes through /proc"),
@@ -138,6 +139,50 @@ def test_below_the_quorum_the_demo_stops_with_the_reason(tmp_path):
     assert "quorum" in said
     assert "Traceback" not in said
     assert not (out / "published").exists()
+
+
+@pytest.mark.slow
+def test_a_killed_coordinator_goes_on_where_it_was_and_the_sites_join_again(tmp_path):
+    from sfumato_common.config.loader import load_yaml
+    from sfumato_common.config.plan import Plan
+    from sfumato_common.config.policy import Policy
+    from sfumato_common.supervise import Child
+    from sfumato_server.demo import Demo, _environment, _set_up
+
+    configs, out = write_configs(tmp_path / "configs"), tmp_path / "out"
+    demo = Demo(load_yaml(configs / "demo.yaml", Plan), load_yaml(configs / "policy.yaml", Policy), out, None)
+    _set_up(demo, 60)
+    home = demo.coordinator.root
+    ports = ["--port", str(demo.superlink), "--intake-port", str(demo.intake)]
+    coordinate = [str(PROGRAMS / "sfumato"), "coordinator", "run", "--home", str(home), "--out", str(out), *ports]
+    children = [Child("coordinator", coordinate, _environment(home), tmp_path / "log")]
+    try:
+        assert wait_for((home / "doors.json").exists, 60), (tmp_path / "log").read_text()
+        for name in demo.plan.sites:
+            node = [str(PROGRAMS / "sfumato-site"), "run", "--home", str(demo.site(name))]
+            children.append(Child(name, node, _environment(demo.site(name)), tmp_path / f"{name}.log"))
+        assert wait_for(lambda: (status(out).get("stage"), status(out).get("round")) == ("gan", 2), 120)
+        children[0].kill()
+        assert children[0].wait(10) is not None
+        assert wait_for(lambda: not [p for p in Path("/proc").glob("[0-9]*") if "superlink" in command_of(int(p.name))
+                                     and str(home) in command_of(int(p.name))], 15)  # fmt: skip
+        again = Child("coordinator", coordinate, _environment(home), tmp_path / "log")
+        children.append(again)
+        assert again.wait(240) == 0, (tmp_path / "log").read_text()
+    finally:
+        for child in reversed(children):
+            child.stop()
+    assert [(item["stage"], item["round"]) for item in status(out)["exchanges"]] == [
+        ("hello", 1),
+        ("gan", 2),
+        ("release", 1),
+    ]
+    assert status(out)["epsilon_spent"] > 10, "what was paid before the crash stays on the board"
+    verify_dataset(out / "published", None)
+    for name in demo.plan.sites:
+        with SiteHome(demo.site(name)).open_ledger() as ledger:
+            charged = [(entry.purpose, entry.round) for entry in ledger.entries() if entry.cohort == "train"]
+        assert charged == [("spectral", 1), ("gan", 1), ("gan", 2), ("gate", 1)]
 
 
 def signal_quietly(pid):
