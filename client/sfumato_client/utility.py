@@ -7,18 +7,17 @@ L2 sensitivity under add/remove of a patient is 1 (Gaussian mechanism; Dwork and
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
 from sfumato_client.dataset import Cohort
 from sfumato_common.config.plan import Plan
 from sfumato_common.metrics.utility import score
-from sfumato_common.privacy.mechanisms import noisy_score_histogram
-from sfumato_common.privacy.noise import NoiseSource
+from sfumato_common.privacy.histogram import noisy_score_histogram
+from sfumato_common.privacy.meter import Meter, Noised
 from sfumato_common.types import Arrays
 
 
-def score_histogram(plan: Plan, classifier: Arrays, cohort: Cohort, noise: NoiseSource) -> npt.NDArray[np.float32]:
-    """Noisy counts [K, bins] of held-out patients by label and mean classifier score, float32."""
+def score_histogram(plan: Plan, classifier: Arrays, cohort: Cohort, meter: Meter) -> Noised:
+    """`histogram`: noisy counts [K, bins] of held-out patients by label and mean classifier score, float32."""
     assert plan.utility is not None
     images, labels, patients = cohort.everything()
     scores = score(plan, classifier, images)
@@ -27,6 +26,7 @@ def score_histogram(plan: Plan, classifier: Arrays, cohort: Cohort, noise: Noise
     # a patient with images of several labels counts once, under the largest (any fixed rule would do)
     label = np.zeros(cohort.patients, dtype=np.int64)
     np.maximum.at(label, patients, labels)
-    return noisy_score_histogram(
-        mean_score, label, plan.utility.bins, len(plan.labels), plan.utility.noise_multiplier, noise
+    histogram = noisy_score_histogram(
+        mean_score, label, plan.utility.bins, len(plan.labels), plan.utility.noise_multiplier, meter
     )
+    return meter.sealed({"histogram": histogram})

@@ -6,6 +6,7 @@ On disk and in packages images are uint8 (or uint16), [N, H, W] grey or [N, H, W
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NewType
@@ -24,14 +25,40 @@ Arrays = Mapping[str, AnyArray]
 
 @dataclass(frozen=True)
 class ArraySpec:
-    """Name-free description of one array that may cross the door: dtype (numpy name) and exact shape."""
+    """Name-free description of one array that may cross the door: dtype (numpy name) and exact shape.
+
+    dtype 'bfloat16' means its bit patterns in a uint16 array. Elements from `filled` on are padding and must be zero.
+    """
 
     dtype: str
     shape: tuple[int, ...]
+    filled: int | None = None
+
+    @property
+    def elements(self) -> int:
+        """How many elements the shape holds."""
+        return math.prod(self.shape)
+
+    @property
+    def bytes(self) -> int:
+        """Size of the plain elements."""
+        return self.elements * np.dtype(self._stored).itemsize
+
+    @property
+    def _stored(self) -> str:
+        return "uint16" if self.dtype == "bfloat16" else self.dtype
 
     def matches(self, array: AnyArray) -> bool:
         """True when dtype and shape are exactly as declared."""
-        return str(array.dtype) == self.dtype and tuple(array.shape) == self.shape
+        return str(array.dtype) == self._stored and tuple(array.shape) == self.shape
+
+    def sound(self, array: AnyArray) -> bool:
+        """True when a matching array holds finite numbers only, and nothing where padding belongs."""
+        if self.filled is not None and array.ravel()[self.filled :].any():
+            return False
+        if self.dtype == "bfloat16":  # all ones in the exponent: infinite or not a number
+            return not bool(((array & 0x7F80) == 0x7F80).any())
+        return bool(np.isfinite(array).all())
 
 
 Schema = Mapping[str, ArraySpec]

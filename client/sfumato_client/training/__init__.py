@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sfumato_common.config.plan import Plan
+from sfumato_common.privacy.meter import Meter, Noised
 from sfumato_common.privacy.noise import NoiseSource
 from sfumato_common.types import AnyArray, Arrays
 
@@ -33,7 +34,10 @@ class TrainingCohort(Protocol):
 
 @dataclass(frozen=True)
 class StageJob:
-    """One round of one stage at one site; the spend is reserved in the ledger before a job is made."""
+    """One round of one stage at one site; the spend is reserved in the ledger before a job is made.
+
+    Everything that leaves goes through `meter`; `noise` is for what does not leave, such as which patients a batch has.
+    """
 
     plan: Plan
     site: str
@@ -42,25 +46,26 @@ class StageJob:
     inbound: Arrays
     cohort: TrainingCohort
     noise: NoiseSource
+    meter: Meter
 
 
-def _spectral(job: StageJob) -> dict[str, AnyArray]:
+def _spectral(job: StageJob) -> Noised:
     from sfumato_client.training.spectral import release_moments
 
     return release_moments(job)
 
 
-def _gan(job: StageJob) -> dict[str, AnyArray]:
+def _gan(job: StageJob) -> Noised:
     from sfumato_client.training.gan import train_discriminator
 
     return train_discriminator(job)
 
 
-def _flow(job: StageJob) -> dict[str, AnyArray]:
+def _flow(job: StageJob) -> Noised:
     from sfumato_client.training.flow import train_flow
 
     return train_flow(job)
 
 
 # Imports wait for their stage: every message runs in a fresh process, and Opacus costs it seconds.
-TRAINERS: dict[str, Callable[[StageJob], dict[str, AnyArray]]] = {"spectral": _spectral, "gan": _gan, "flow": _flow}
+TRAINERS: dict[str, Callable[[StageJob], Noised]] = {"spectral": _spectral, "gan": _gan, "flow": _flow}

@@ -1,4 +1,4 @@
-"""Flow stage at the site: a small GLOW on whitened images learns by DP-SGD; only its weights leave."""
+"""Flow stage at the site: a small GLOW on whitened images learns by DP-SGD; only the change of its weights leaves."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from sfumato_client.training.dp.step import PrivateGradient, patient_batches, se
 from sfumato_common.config.plan import FlowStage
 from sfumato_common.models.build import from_arrays, spectral_model, to_arrays
 from sfumato_common.models.glow import flow_loss
+from sfumato_common.models.reach import SITE_BETAS
 from sfumato_common.models.sampling import one_hot
+from sfumato_common.models.update import UPDATE, pack_update
 from sfumato_common.models.whitening import dequantise
-from sfumato_common.types import AnyArray
+from sfumato_common.privacy.meter import Noised
 
 
-def train_flow(job: StageJob) -> dict[str, AnyArray]:
+def train_flow(job: StageJob) -> Noised:
     """`local_steps` of DP-SGD on the flow's likelihood of dequantised images whitened by the spectral release."""
     stage = job.plan.stage("flow")
     assert isinstance(stage, FlowStage)
@@ -23,11 +25,12 @@ def train_flow(job: StageJob) -> dict[str, AnyArray]:
     rng = secret_generator(job.noise)
     private = PrivateGradient(job, stage, ENGINES["vmap"](flow, flow_loss))
     parameters = list(flow.parameters())
-    optimiser = torch.optim.Adam(parameters, lr=stage.learning_rate, betas=(0.9, 0.99))
+    optimiser = torch.optim.Adam(parameters, lr=stage.learning_rate, betas=SITE_BETAS["flow"])
     form = (job.plan.image.channels, job.plan.image.size, job.plan.image.size)
     for images, labels in patient_batches(job.cohort, stage.sampling_rate, stage.local_steps, rng, form):
         white, _ = spectral.encode(dequantise(images, rng), labels)
         for parameter, gradient in zip(parameters, private((white, one_hot(job.plan, labels))), strict=True):
             parameter.grad = gradient
         optimiser.step()
-    return to_arrays("flow", flow)
+    update = pack_update(job.inbound, to_arrays("flow", flow))
+    return job.meter.sealed({UPDATE: update})

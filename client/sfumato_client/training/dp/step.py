@@ -15,7 +15,7 @@ from torch import Tensor
 from sfumato_client.training import StageJob, TrainingCohort
 from sfumato_client.training.dp.engines import Engine
 from sfumato_common.config.plan import DpSgdStage
-from sfumato_common.privacy.mechanisms import gaussian_release
+from sfumato_common.privacy.meter import Meter
 from sfumato_common.privacy.noise import NoiseSource
 from sfumato_common.types import to_unit_range
 
@@ -59,10 +59,12 @@ def patient_batches(
         yield pixels, torch.tensor(labels, dtype=torch.int64)
 
 
-def noisy_mean(clipped: Sequence[Tensor], stage: DpSgdStage, denominator: float, noise: NoiseSource) -> list[Tensor]:
+def noisy_mean(clipped: Sequence[Tensor], stage: DpSgdStage, denominator: float, meter: Meter) -> list[Tensor]:
     """Gaussian mechanism on a clipped sum, over a public denominator: the private gradient, one tensor a parameter."""
     flat = np.concatenate([part.numpy().ravel() for part in clipped]).astype(np.float64)
-    released = gaussian_release(flat, stage.clipping_norm, stage.noise_multiplier, noise) / denominator
+    released = (
+        meter.sampled_gaussian(flat, stage.clipping_norm, stage.noise_multiplier, stage.sampling_rate) / denominator
+    )
     parts = torch.split(torch.from_numpy(released).float(), [part.numel() for part in clipped])
     return [part.reshape(like.shape) for part, like in zip(parts, clipped, strict=True)]
 
@@ -71,10 +73,10 @@ class PrivateGradient:
     """Private gradients of one stage at one site."""
 
     def __init__(self, job: StageJob, stage: DpSgdStage, engine: Engine) -> None:
-        self._engine, self._stage, self._noise = engine, stage, job.noise
+        self._engine, self._stage, self._meter = engine, stage, job.meter
         self._denominator = stage.sampling_rate * job.plan.sites[job.site].nominal_patients
 
     def __call__(self, records: Sequence[Tensor]) -> list[Tensor]:
         """Noisy mean gradient over `records`, one tensor a parameter."""
         clipped = self._engine.clipped_sum(records, self._stage.clipping_norm)
-        return noisy_mean(clipped, self._stage, self._denominator, self._noise)
+        return noisy_mean(clipped, self._stage, self._denominator, self._meter)

@@ -1,0 +1,46 @@
+"""How far honest training can move a weight: what a site holds inbound weights against.
+
+Adam's step is bounded whatever the gradients are (Kingma and Ba 2015, section 2.1; here by Cauchy-Schwarz): with v_t a
+running mean of squares, |m_t| <= (1 - b1) / sqrt((1 - b2) (1 - b1^2 / b2)) sqrt(v_t). A coordinator that averages
+updates of sites, and trains its generator as the plan says, cannot leave this reach; one that crafts weights does.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from sfumato_common.config.plan import DpSgdStage, GanStage
+from sfumato_common.types import Arrays
+
+Betas = tuple[float, float]
+SITE_BETAS: dict[str, Betas] = {"gan": (0.5, 0.99), "flow": (0.9, 0.99)}
+GENERATOR_BETAS: Betas = (0.5, 0.99)
+GENERATOR_LEARNING_RATE = 2e-4
+# bfloat16 may round every site's update up by 2^-8 of it; the rest is float32 arithmetic on both sides
+_ROUNDING = 1.0 + 2.0**-7
+_ARITHMETIC = 1e-5
+
+
+def adam_step(betas: Betas) -> float:
+    """The largest step of Adam in units of the learning rate; the correction of its start only shortens it."""
+    first, second = betas
+    return (1.0 - first) / math.sqrt((1.0 - second) * (1.0 - first**2 / second))
+
+
+def reach(stage: DpSgdStage, model: str, rounds: int) -> float:
+    """The most that `rounds` rounds of `stage` can change any weight of `model` ('generator', or what sites train)."""
+    if model == "generator":
+        assert isinstance(stage, GanStage)
+        return rounds * stage.generator_steps * GENERATOR_LEARNING_RATE * adam_step(GENERATOR_BETAS) * _ROUNDING
+    kind = "gan" if isinstance(stage, GanStage) else "flow"
+    return rounds * stage.local_steps * stage.learning_rate * adam_step(SITE_BETAS[kind]) * _ROUNDING
+
+
+def within_reach(before: Arrays, after: Arrays, distance: float) -> bool:
+    """Whether every weight of `after` lies within `distance` of its value in `before`; names and shapes agree."""
+    return all(
+        bool((np.abs(value - before[name]) <= distance + _ARITHMETIC * (1.0 + np.abs(before[name]))).all())
+        for name, value in after.items()
+    )

@@ -1,0 +1,44 @@
+"""A model update as it travels: the change of the weights in bfloat16, one flat array of a public, padded length.
+
+The change, not the weights, is rounded (after the noise, so it is post-processing): its relative error is 2^-9 whatever
+the weights' size. bfloat16 is the upper half of IEEE binary32, kept here as uint16 bit patterns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+
+from sfumato_common.types import AnyArray, Arrays, ArraySpec
+
+UPDATE = "update"
+_PADDED_TO = 256
+
+
+def update_spec(weights: Mapping[str, ArraySpec]) -> ArraySpec:
+    """The one array that carries an update of `weights`; its length depends on the plan alone."""
+    count = sum(spec.elements for spec in weights.values())
+    return ArraySpec("bfloat16", (-(-count // _PADDED_TO) * _PADDED_TO,), filled=count)
+
+
+def pack_update(before: Arrays, after: Arrays) -> AnyArray:
+    """after - before for the names in `after`, in their sorted order -> uint16 [L], zeros at the end."""
+    parts = [np.asarray(after[name], np.float32) - np.asarray(before[name], np.float32) for name in sorted(after)]
+    flat = np.concatenate([part.ravel() for part in parts])
+    padded = np.zeros(-(-len(flat) // _PADDED_TO) * _PADDED_TO, np.float32)
+    padded[: len(flat)] = flat
+    return torch.from_numpy(padded).to(torch.bfloat16).view(torch.uint16).numpy()
+
+
+def unpack_update(packed: AnyArray, weights: Mapping[str, ArraySpec]) -> dict[str, AnyArray]:
+    """Inverse of `pack_update`: float32 changes by name for the float32 arrays that `weights` describes."""
+    flat = (packed.astype(np.uint32) << np.uint32(16)).view(np.float32)
+    changes: dict[str, AnyArray] = {}
+    start = 0
+    for name in sorted(weights):
+        spec = weights[name]
+        changes[name] = flat[start : start + spec.elements].reshape(spec.shape)
+        start += spec.elements
+    return changes

@@ -1,0 +1,99 @@
+"""What a job's mechanisms really did, counted where the noise is drawn, and arrays bound to that count.
+
+The ledger says what was paid for; the meter says what ran. The door lets nothing out for which the two differ.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import math
+import secrets
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from sfumato_common.errors import EgressRefused
+from sfumato_common.files import canonical_json
+from sfumato_common.privacy.events import Event, GaussianRelease, SampledGaussian, event_to_json
+from sfumato_common.privacy.mechanisms import gaussian_release
+from sfumato_common.privacy.noise import NoiseSource
+from sfumato_common.types import AnyArray, Arrays, FloatArray
+
+Float64 = npt.NDArray[np.float64]
+# lives and dies with the process: what was noised cannot be stored and altered, or made by anything but a meter
+_KEY = secrets.token_bytes(32)
+
+
+@dataclass(frozen=True, eq=False)
+class Noised:
+    """Arrays that a metered job made, the mechanism that ran for them, and the reservation they were made under."""
+
+    arrays: Arrays
+    executed: Event
+    binding: str
+    _seal: bytes = field(repr=False)
+
+    def check(self) -> None:
+        """Raise EgressRefused unless a meter sealed exactly these arrays with this count under this reservation."""
+        if not hmac.compare_digest(self._seal, _seal_of(self.arrays, self.executed, self.binding)):
+            raise EgressRefused("these arrays are not what a metered mechanism sealed; nothing was sent")
+
+
+class Meter:
+    """The one way from sums over patients to values that may leave: every draw is counted.
+
+    One-shot releases about the same patients compose as one Gaussian mechanism (Dong, Roth and Su 2022, Corollary 3.3):
+    1 / noise_multiplier^2 adds up. `binding` is the hash of the ledger's reservation.
+    """
+
+    def __init__(self, noise: NoiseSource, binding: str) -> None:
+        self._noise, self._binding = noise, binding
+        self._inverse_square = 0.0
+        self._steps: dict[tuple[float, float], int] = {}
+
+    def gaussian(self, value: FloatArray, sensitivity: float, noise_multiplier: float) -> Float64:
+        """One-shot Gaussian release of a sum over all patients; see `gaussian_release`."""
+        self._inverse_square += 1.0 / noise_multiplier**2
+        return gaussian_release(value, sensitivity, noise_multiplier, self._noise)
+
+    def sampled_gaussian(
+        self, value: FloatArray, clipping_norm: float, noise_multiplier: float, sampling_rate: float
+    ) -> Float64:
+        """One step of DP-SGD: noise on the clipped sum over a Poisson sample of patients taken at `sampling_rate`."""
+        key = (noise_multiplier, sampling_rate)
+        self._steps[key] = self._steps.get(key, 0) + 1
+        return gaussian_release(value, clipping_norm, noise_multiplier, self._noise)
+
+    @property
+    def executed(self) -> Event:
+        """What ran, as one event. Raises EgressRefused when nothing ran, or mechanisms that no one event describes."""
+        if self._inverse_square and not self._steps:
+            return GaussianRelease(1.0 / math.sqrt(self._inverse_square))
+        if len(self._steps) == 1 and not self._inverse_square:
+            ((sigma, rate), steps) = next(iter(self._steps.items()))
+            return SampledGaussian(sigma, rate, steps)
+        raise EgressRefused("no single mechanism ran for this reply: it was not noised as the plan says")
+
+    def sealed(self, arrays: dict[str, AnyArray]) -> Noised:
+        """`arrays` with what ran to make them; call it last. Raises EgressRefused like `executed`."""
+        executed = self.executed
+        return Noised(arrays, executed, self._binding, _seal_of(arrays, executed, self._binding))
+
+
+def same_mechanism(reserved: Event, executed: Event) -> bool:
+    """Whether what ran is what was paid for; one-shot noise multipliers may differ by float rounding."""
+    if isinstance(reserved, GaussianRelease) and isinstance(executed, GaussianRelease):
+        return math.isclose(reserved.noise_multiplier, executed.noise_multiplier, rel_tol=1e-9)
+    return reserved == executed
+
+
+def _seal_of(arrays: Arrays, executed: Event, binding: str) -> bytes:
+    mac = hmac.new(_KEY, digestmod=hashlib.sha256)
+    mac.update(canonical_json([binding, event_to_json(executed)]))
+    for name in sorted(arrays):
+        value = arrays[name]
+        mac.update(canonical_json([name, str(value.dtype), list(value.shape)]))
+        mac.update(np.ascontiguousarray(value).tobytes())
+    return mac.digest()
