@@ -13,12 +13,11 @@ from pathlib import Path
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from sfumato_client.egress.guard import log_locally, sanitise
+from sfumato_client.egress.guard import refusal
 from sfumato_client.home import SiteHome
 from sfumato_client.site import Site
 from sfumato_client.upload import uploader
 from sfumato_common.flower import decode_request, encode
-from sfumato_common.records import PROTOCOL, Reply
 
 app = ClientApp()
 HOME_VARIABLE = "SFUMATO_SITE_HOME"
@@ -34,7 +33,5 @@ def answer(message: Message, context: Context) -> Message:
         reply = Site(home, uploader(home)).handle(decode_request(message.content))
     except Exception as error:
         # decoding failed: the same rule holds, a code and a local reference leave and nothing else
-        code, reference = sanitise(error)
-        log_locally(home.local, reference, error)
-        reply = Reply(PROTOCOL, "failed", code, reference, {})
+        reply = refusal(error, home.local)
     return Message(encode(reply), reply_to=message)

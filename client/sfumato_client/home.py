@@ -49,6 +49,11 @@ class SiteHome:
         return self.root / "outbox"
 
     @property
+    def seen(self) -> Path:
+        """What came last from the coordinator, to hold what comes next against."""
+        return self.root / "seen"
+
+    @property
     def local(self) -> Path:
         """Reports and error details for the steward's eyes only."""
         return self.root / "local"
@@ -79,7 +84,15 @@ class SiteHome:
             raise ConfigError("this site has no split key; run 'sfumato-site init' first") from None
 
     def pin(self, plan: Plan) -> None:
-        """Accept `plan`: from now on requests under its hash are carried out, all others refused."""
+        """Accept `plan`: from now on requests under its hash are carried out, all others refused.
+
+        Raises PolicyRefusal when another plan of the same name was accepted before: a changed plan is another study.
+        """
+        for path in sorted((self.root / "plans").glob("*.json")):
+            if path.stem != plan.digest and self.pinned(path.stem).study == plan.study:
+                raise PolicyRefusal(
+                    f"another plan named '{plan.study}' was accepted here before; ask for this one under a new name"
+                )
         write_json(self.root / "plans" / f"{plan.digest}.json", plan.model_dump(mode="json"))
 
     def pinned(self, plan_hash: str) -> Plan:

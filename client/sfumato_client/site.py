@@ -9,27 +9,45 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from safetensors.numpy import load, save
 
 from sfumato_client.admission import check_policy
-from sfumato_client.egress.guard import check_reply, log_locally, sanitise
+from sfumato_client.egress.guard import Charge, deliver, noised_reply, plain_reply, refusal
+from sfumato_client.egress.pace import Pace
 from sfumato_client.home import SiteHome
-from sfumato_common.config.plan import Plan
-from sfumato_common.config.policy import Policy
-from sfumato_common.errors import LedgerError, PolicyRefusal, SfumatoError, VerificationError
+from sfumato_client.inbound import Seen, check_form, models_of
+from sfumato_common.config.plan import DpSgdStage, Plan
+from sfumato_common.config.policy import DEFAULT_ANSWER_INTERVAL_S, Policy
+from sfumato_common.errors import LedgerError, PolicyRefusal, VerificationError
 from sfumato_common.files import write_atomic
 from sfumato_common.metrics.utility import classifier_schema
-from sfumato_common.models.wire import inbound_schema, outbound_schema, released_schema
+from sfumato_common.models.wire import inbound_schema, outbound_schema
 from sfumato_common.privacy.events import GATE_VERDICT, Cohort, Event, GaussianRelease, round_event, study_events
+from sfumato_common.privacy.meter import Meter, Noised
 from sfumato_common.privacy.noise import NoiseSource, SecureNoise, TestNoise
-from sfumato_common.records import PROTOCOL, Reply, Request
-from sfumato_common.types import AnyArray, Arrays, ArraySpec, Schema
+from sfumato_common.records import Reply, Request
+from sfumato_common.types import Arrays, ArraySpec, Schema
 
 log = logging.getLogger(__name__)
-LARGEST_REPLY_BYTES = 256 * 1024 * 1024
 _GATE_BOOKS: dict[Cohort, str] = {"train": "gate", "holdout": "gate-control"}
 Upload = Callable[[bytes, Plan], None]
+
+
+@dataclass(frozen=True)
+class Work:
+    """One thing that a request asks for: what it is charged as, what may leave, and how it is checked and done.
+
+    `check` runs before the charge; `compute` is given the hash of the charge.
+    """
+
+    purpose: str
+    event: Event
+    cohort: Cohort
+    schema: Schema
+    check: Callable[[], None]
+    compute: Callable[[str], Noised]
 
 
 class Site:
@@ -41,31 +59,32 @@ class Site:
 
     def handle(self, request: Request) -> Reply:
         """Answer one request; whatever goes wrong leaves as a code and a local reference, never as text."""
+        pace, interval = Pace(), DEFAULT_ANSWER_INTERVAL_S
         try:
-            plan = self.home.pinned(request.plan_hash)
-            policy = self.home.policy()
+            plan, policy = self.home.pinned(request.plan_hash), self.home.policy()
+            interval = policy.answer_interval_s
             check_policy(plan, policy)
-            arrays = self._answer(request, plan, policy)
-            return Reply(PROTOCOL, "ok", "", "", arrays)
+            reply = self._answer(request, plan, policy, pace)
         except Exception as error:
-            code, reference = sanitise(error)
-            log_locally(self.home.local, reference, error)
-            log.warning("request '%s' not answered: %s, local reference %s", request.kind, code, reference)
-            return Reply(PROTOCOL, "refused" if isinstance(error, SfumatoError) else "failed", code, reference, {})
+            reply = refusal(error, self.home.local)
+            log.warning("request '%s' not answered: %s, local reference %s", request.kind, reply.code, reply.reference)
+        pace.hold(interval)
+        return reply
 
-    def _answer(self, request: Request, plan: Plan, policy: Policy) -> dict[str, AnyArray]:
+    def _answer(self, request: Request, plan: Plan, policy: Policy, pace: Pace) -> Reply:
         match request.kind:
             case "hello":
-                return {}  # no data is looked at: whether the cohort suffices was settled before the site joined
+                # no data is looked at: whether the cohort suffices was settled before the site joined
+                return plain_reply({}, {})
             case "stage":
                 return self._stage(request, plan, policy)
             case "release":
-                return self._release(request, plan, policy)
+                return self._release(request, plan, policy, pace)
             case "utility":
                 return self._utility(request, plan, policy)
         raise VerificationError("a request of a kind that this version does not know")
 
-    def _stage(self, request: Request, plan: Plan, policy: Policy) -> dict[str, AnyArray]:
+    def _stage(self, request: Request, plan: Plan, policy: Policy) -> Reply:
         from sfumato_client.training import TRAINERS, StageJob
 
         try:
@@ -74,74 +93,73 @@ class Site:
             raise PolicyRefusal("the request names a stage that the accepted plan does not have") from None
         if not 1 <= request.round <= stage.rounds:
             raise PolicyRefusal("the request names a round beyond the accepted plan")
-        _check_inbound(request.arrays, inbound_schema(plan, stage.kind))
+        check_form(request.arrays, inbound_schema(plan, stage.kind))
+        seen = Seen(self.home.seen, plan)
 
-        def compute() -> dict[str, AnyArray]:
+        def check() -> None:
+            if isinstance(stage, DpSgdStage):
+                seen.check_round(stage, stage.kind, request.round, request.arrays)
+
+        def compute(binding: str) -> Noised:
+            if isinstance(stage, DpSgdStage):
+                seen.keep_round(stage.kind, request.round, request.arrays)
             store = self.home.open_store()
             store.require_patients(policy)
             noise = _noise(policy, plan, request)
-            job = StageJob(plan, policy.site, stage.kind, request.round, request.arrays, store.cohort("train"), noise)
+            cohort, meter = store.cohort("train"), Meter(noise, binding)
+            job = StageJob(plan, policy.site, stage.kind, request.round, request.arrays, cohort, noise, meter)
             return TRAINERS[stage.kind](job)
 
-        return self._once(
-            request, plan, stage.kind, round_event(stage), "train", outbound_schema(plan, stage.kind), compute
-        )
+        work = Work(stage.kind, round_event(stage), "train", outbound_schema(plan, stage.kind), check, compute)
+        return self._once(request, plan, work)
 
-    def _utility(self, request: Request, plan: Plan, policy: Policy) -> dict[str, AnyArray]:
+    def _utility(self, request: Request, plan: Plan, policy: Policy) -> Reply:
         if plan.utility is None or policy.utility_figure == "withheld":
             raise PolicyRefusal("this site's policy withholds the utility figure")
         from sfumato_client.utility import score_histogram
 
         terms = plan.utility
-        _check_inbound(request.arrays, classifier_schema(plan))
-        event = GaussianRelease(terms.noise_multiplier)
+        check_form(request.arrays, classifier_schema(plan))
         schema = {"histogram": ArraySpec("float32", (len(plan.labels), terms.bins))}
 
-        def compute() -> dict[str, AnyArray]:
+        def compute(binding: str) -> Noised:
             cohort = self.home.open_store().cohort("holdout")
-            return {"histogram": score_histogram(plan, request.arrays, cohort, _noise(policy, plan, request))}
+            return score_histogram(plan, request.arrays, cohort, Meter(_noise(policy, plan, request), binding))
 
-        return self._once(request, plan, "utility", event, "holdout", schema, compute)
+        event = GaussianRelease(terms.noise_multiplier)
+        return self._once(request, plan, Work("utility", event, "holdout", schema, lambda: None, compute))
 
-    def _once(
-        self,
-        request: Request,
-        plan: Plan,
-        purpose: str,
-        event: Event,
-        cohort: Cohort,
-        schema: Schema,
-        compute: Callable[[], dict[str, AnyArray]],
-    ) -> dict[str, AnyArray]:
-        """Reserve, compute, guard, keep, settle; or send again what the same request was answered with before."""
-        kept = (
-            self.home.outbox
-            / f"{plan.digest[:16]}-{purpose}-{request.round}-{_fingerprint(request.arrays)}.safetensors"
-        )
+    def _once(self, request: Request, plan: Plan, work: Work) -> Reply:
+        """Check, reserve, compute, guard, keep, settle; or send again what the same request got before."""
+        name = f"{plan.digest[:16]}-{work.purpose}-{request.round}-{_fingerprint(request.arrays)}.safetensors"
+        kept = self.home.outbox / name
         if kept.exists():
-            return load(kept.read_bytes())
+            return plain_reply(load(kept.read_bytes()), work.schema)
+        work.check()
         with self.home.open_ledger() as ledger:
-            reservation = ledger.reserve(
+            reserved = ledger.reserve(
                 study=plan.study,
                 plan_hash=plan.digest,
-                purpose=purpose,
+                purpose=work.purpose,
                 round=max(request.round, 1),
-                cohort=cohort,
-                event=event,
-                ahead=study_events(plan, cohort),
+                cohort=work.cohort,
+                event=work.event,
+                ahead=study_events(plan, work.cohort),
             )
-            arrays = compute()
-            check_reply(arrays, schema, reservation_present=True, largest_bytes=LARGEST_REPLY_BYTES)
-            write_atomic(kept, save(arrays), mode=0o600)
-            ledger.settle(reservation)
-        return arrays
+            noised = work.compute(reserved.hash)
+            # read back from the disk: what the door goes by is the ledger, not this function's memory of it
+            found = next((entry for entry in ledger.entries() if entry == reserved), None)
+            reply = noised_reply(noised, work.schema, Charge(found.event, found.hash) if found else None)
+            write_atomic(kept, save(dict(reply.arrays)), mode=0o600)
+            ledger.settle(reserved)
+        return reply
 
-    def _release(self, request: Request, plan: Plan, policy: Policy) -> dict[str, AnyArray]:
+    def _release(self, request: Request, plan: Plan, policy: Policy, pace: Pace) -> Reply:
         kept = self.home.outbox / f"{plan.digest[:16]}-release.sfumato"
         if not kept.exists():
             write_atomic(kept, self._sealed(request, plan, policy), mode=0o600)
-        self._upload(kept.read_bytes(), plan)
-        return {}
+        pace.hold(policy.answer_interval_s)
+        return deliver(kept.read_bytes(), lambda package: self._upload(package, plan))
 
     def _sealed(self, request: Request, plan: Plan, policy: Policy) -> bytes:
         from sfumato_client.anonymise import anonymise
@@ -149,7 +167,8 @@ class Site:
         from sfumato_client.release import seal
         from sfumato_common.crypto.identity import load_identity
 
-        models = _models(request.arrays, plan)
+        models = models_of(request.arrays, plan)
+        Seen(self.home.seen, plan).check_release(models)
         candidates = anonymise(plan, models, _noise(policy, plan, request).torch_seed())
         with self.home.open_ledger() as ledger:
 
@@ -175,31 +194,6 @@ class Site:
             certificate = ledger.certificate(plan, noise=policy.noise)
         identity = load_identity(self.home.identity)
         return seal(approved, plan, policy, certificate, identity.sign_package)
-
-
-def _models(arrays: Arrays, plan: Plan) -> dict[str, dict[str, AnyArray]]:
-    """Release arrays `kind:name` by model, each exactly as the plan's schema says."""
-    models: dict[str, dict[str, AnyArray]] = {}
-    for name, value in arrays.items():
-        kind, _, inner = name.partition(":")
-        models.setdefault(kind, {})[inner] = value
-    wanted = {item.model for item in plan.release} | {"spectral"}
-    if set(models) != wanted:
-        raise VerificationError("the release request brings other models than the accepted plan releases")
-    for kind, values in models.items():
-        _check_inbound(values, released_schema(plan, kind))
-    return models
-
-
-def _check_inbound(arrays: Arrays, schema: Schema) -> None:
-    """Inbound weights must be exactly what the plan says: names, dtypes, shapes, finite values."""
-    import numpy as np
-
-    if set(arrays) != set(schema):
-        raise VerificationError("the request's arrays are not those of the accepted plan")
-    for name, value in arrays.items():
-        if not schema[name].matches(value) or not np.isfinite(value).all():
-            raise VerificationError("a request's array has another form than in the accepted plan, or is not finite")
 
 
 def _fingerprint(arrays: Arrays) -> str:

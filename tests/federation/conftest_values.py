@@ -33,4 +33,5 @@ POLICY = {
     },
     "utility_figure": "noised",
     "noise": "test",
+    "answer_interval_s": 0.0,
 }

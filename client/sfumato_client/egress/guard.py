@@ -1,4 +1,4 @@
-"""The last look at what leaves a site: arrays exactly as the plan says, and errors without their texts.
+"""The one door: every reply is made here, from arrays exactly as the plan says, noised as the ledger says, or a code.
 
 Nothing that is raised here quotes a value, or a name that the plan does not already contain: a name can be a patient's.
 """
@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import secrets
 import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,18 +17,50 @@ import numpy as np
 from sfumato_common import errors
 from sfumato_common.errors import EgressRefused, SfumatoError
 from sfumato_common.files import write_atomic
+from sfumato_common.privacy.events import Event
+from sfumato_common.privacy.meter import Noised, same_mechanism
+from sfumato_common.records import PROTOCOL, Reply
 from sfumato_common.types import Arrays, Schema
 
+LARGEST_REPLY_BYTES = 256 * 1024 * 1024
+LARGEST_PACKAGE_BYTES = 4 * 1024**3
 FAILED = SfumatoError.wire_code
 CODES = frozenset(
     kind.wire_code for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, SfumatoError)
 )
 
 
-def check_reply(arrays: Arrays, schema: Schema, *, reservation_present: bool, largest_bytes: int) -> None:
-    """Raise EgressRefused unless `arrays` are exactly what `schema` declares, finite, small enough and paid for."""
-    if reservation_present is not True:
+@dataclass(frozen=True)
+class Charge:
+    """What the ledger on disk holds for this reply: the mechanism that was paid for, and the entry's hash."""
+
+    event: Event
+    binding: str
+
+
+def noised_reply(noised: Noised, schema: Schema, charge: Charge | None) -> Reply:
+    """The reply that carries `noised`. Raises EgressRefused unless it is declared, paid for and noised for this charge.
+
+    `charge` is read back from the ledger after the work; None when the ledger has no such entry.
+    """
+    if type(charge) is not Charge:
         raise EgressRefused("a reply without a reservation in the privacy ledger may not leave")
+    if type(noised) is not Noised:
+        raise EgressRefused("a reply that no metered mechanism made may not leave")
+    noised.check()
+    if noised.binding != charge.binding:
+        raise EgressRefused("the arrays were noised under another reservation than this round's")
+    if not same_mechanism(charge.event, noised.executed):
+        raise EgressRefused("the mechanism that ran is not the one that the ledger was charged for")
+    return plain_reply(noised.arrays, schema)
+
+
+def plain_reply(arrays: Arrays, schema: Schema) -> Reply:
+    """A reply with exactly the arrays of `schema`: also for one that was sent before and is sent again.
+
+    Raises EgressRefused for another name, count, dtype, shape or size, for values that are not finite, and for anything
+    in the padding.
+    """
     if set(arrays) != set(schema):
         raise EgressRefused("a reply has other arrays than the plan declares")
     for name in sorted(schema):
@@ -38,17 +72,33 @@ def check_reply(arrays: Arrays, schema: Schema, *, reservation_present: bool, la
             raise EgressRefused(f"'{name}' has another dtype or shape than the plan declares")
         if value.dtype.kind not in "fiu":
             raise EgressRefused(f"'{name}' does not hold numbers")
-        if not np.isfinite(value).all():
-            raise EgressRefused(f"'{name}' is not finite; the stage diverged, lower its learning rate")
-    if sum(value.nbytes for value in arrays.values()) > largest_bytes:
+        if not schema[name].sound(value):
+            raise EgressRefused(f"'{name}' is not finite, or its padding is not empty; lower the stage's learning rate")
+    if sum(value.nbytes for value in arrays.values()) > LARGEST_REPLY_BYTES:
         raise EgressRefused("a reply is larger than any that a site may send")
+    return Reply(PROTOCOL, "ok", "", "", dict(arrays))
+
+
+def deliver(package: bytes, upload: Callable[[bytes], None]) -> Reply:
+    """Upload a sealed package through `upload` and report nothing but that it arrived."""
+    if not package or len(package) > LARGEST_PACKAGE_BYTES:
+        raise EgressRefused("the package is empty, or larger than any that a site may send")
+    upload(package)
+    return plain_reply({}, {})
+
+
+def refusal(error: BaseException, folder: Path) -> Reply:
+    """What may leave of an error: its class's code from a fixed list, and a random reference to the site's own log.
+
+    An instance's own attributes and its text are never looked at, except to keep them in `folder`.
+    """
+    code, reference = sanitise(error)
+    log_locally(folder, reference, error)
+    return Reply(PROTOCOL, "refused" if isinstance(error, SfumatoError) else "failed", code, reference, {})
 
 
 def sanitise(error: BaseException) -> tuple[str, str]:
-    """What may leave of an error: its class's code from a fixed list, and a random reference [16 hexadecimal digits].
-
-    Pass the reference to `log_locally`; an instance's own attributes and its text are never looked at.
-    """
+    """The code of an error's class, from a fixed list, and a random reference [16 hexadecimal digits]."""
     code = type(error).wire_code if isinstance(error, SfumatoError) else FAILED
     return (code if code in CODES else FAILED), secrets.token_hex(8)
 

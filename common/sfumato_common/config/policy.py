@@ -9,6 +9,9 @@ from pydantic import Field
 from sfumato_common.config.loader import Strict
 from sfumato_common.config.plan import Count, ModelKind, Name, Positive
 
+# Long enough to hide a round of the shipped plans behind a few intervals, short beside Flower's own polling (3 s).
+DEFAULT_ANSWER_INTERVAL_S = 2.0
+
 
 class Budget(Strict):
     """The most a patient of this site may ever be charged, over all studies together."""
@@ -43,3 +46,4 @@ class Policy(Strict):
     release: ReleaseRules
     utility_figure: Literal["withheld", "noised"] = "withheld"
     noise: Literal["secure", "test"] = "secure"
+    answer_interval_s: Annotated[float, Field(ge=0, le=3600)] = DEFAULT_ANSWER_INTERVAL_S

@@ -7,6 +7,7 @@ import torch
 from sfumato_common.config.plan import Plan
 from sfumato_common.models.build import MODELS
 from sfumato_common.models.spectral import Layout
+from sfumato_common.models.update import UPDATE, update_spec
 from sfumato_common.types import ArraySpec, Schema
 
 # What travels beside the released spectral arrays: (coordinator to sites, sites to coordinator, final model)
@@ -24,12 +25,17 @@ def inbound_schema(plan: Plan, kind: str) -> Schema:
 def outbound_schema(plan: Plan, kind: str) -> Schema:
     """What a site may send back in a round of stage `kind`: only what a mechanism has noised."""
     if kind != "spectral":
-        return _weights(plan, _TRAVELS[kind][1])
+        return {UPDATE: update_spec(updated_weights(plan, kind))}
     layout = Layout.of(plan)
     return {
         "sums": ArraySpec("float32", (layout.classes, 1 + layout.features)),
         "moments": ArraySpec("float32", (layout.classes, layout.pairs)),
     }
+
+
+def updated_weights(plan: Plan, kind: str) -> Schema:
+    """The weights whose change a site's update carries in stage `kind`."""
+    return _weights(plan, _TRAVELS[kind][1])
 
 
 def released_schema(plan: Plan, kind: str) -> Schema:

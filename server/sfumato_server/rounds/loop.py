@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 
 from sfumato_common.config.plan import Plan
@@ -146,5 +145,5 @@ class StudyRun:
 def _fits(arrays: Arrays, schema: Schema) -> bool:
     """A reply counts only when it is exactly what the plan says: names, dtypes, shapes, finite values."""
     return set(arrays) == set(schema) and all(
-        schema[name].matches(value) and bool(np.isfinite(value).all()) for name, value in arrays.items()
+        schema[name].matches(value) and schema[name].sound(value) for name, value in arrays.items()
     )

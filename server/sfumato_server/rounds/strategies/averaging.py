@@ -1,4 +1,4 @@
-"""Checking and averaging what sites send back (FedAvg of McMahan et al. 2017, with public weights)."""
+"""Checking what sites send back, and moving the weights by the mean update (FedAvg; McMahan et al. 2017)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import numpy as np
 
 from sfumato_common.config.plan import Plan
 from sfumato_common.errors import FederationError, VerificationError
-from sfumato_common.models.wire import outbound_schema
+from sfumato_common.models.update import UPDATE, unpack_update
+from sfumato_common.models.wire import outbound_schema, updated_weights
 from sfumato_common.types import AnyArray, Arrays
 
 
@@ -21,19 +22,17 @@ def check_replies(plan: Plan, kind: str, replies: dict[str, dict[str, AnyArray]]
         if set(arrays) != set(schema):
             raise VerificationError(f"the reply of '{site}' has other arrays than stage '{kind}' sends")
         for name, spec in schema.items():
-            if not spec.matches(arrays[name]) or not np.isfinite(arrays[name]).all():
+            if not spec.matches(arrays[name]) or not spec.sound(arrays[name]):
                 raise VerificationError(f"array '{name}' of '{site}' has a wrong shape or is not finite")
 
 
-def weighted_average(plan: Plan, replies: dict[str, dict[str, AnyArray]]) -> dict[str, AnyArray]:
-    """Mean of the sites' arrays, weighted by the plan's nominal patients of the sites that answered, float32."""
-    sites = sorted(replies)
-    nominal = np.array([plan.sites[site].nominal_patients for site in sites], dtype=np.float64)
-    shares = nominal / nominal.sum()
-    names: Arrays = replies[sites[0]]
-    return {
-        name: np.asarray(
-            sum(share * replies[site][name].astype(np.float64) for share, site in zip(shares, sites, strict=True))
-        ).astype(np.float32)
-        for name in names
-    }
+def moved(plan: Plan, kind: str, start: Arrays, replies: dict[str, dict[str, AnyArray]]) -> dict[str, AnyArray]:
+    """`start` plus the mean of the sites' updates, weighted by the nominal patients of those that answered, float32."""
+    nominal = {site: plan.sites[site].nominal_patients for site in sorted(replies)}
+    weights = updated_weights(plan, kind)
+    result = {name: start[name].astype(np.float64) for name in weights}
+    for site, patients in nominal.items():
+        share = patients / sum(nominal.values())
+        for name, change in unpack_update(replies[site][UPDATE], weights).items():
+            result[name] += share * change
+    return {name: value.astype(np.float32) for name, value in result.items()}

@@ -1,4 +1,4 @@
-"""Flow stage at the coordinator: average the sites' flows, which all started the round from the same weights."""
+"""Flow stage at the coordinator: the sites' updates of one flow, averaged."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 from sfumato_common.config.plan import Plan
 from sfumato_common.models.build import initial_model, to_arrays
 from sfumato_common.types import AnyArray, Arrays
-from sfumato_server.rounds.strategies.averaging import check_replies, weighted_average
+from sfumato_server.rounds.strategies.averaging import check_replies, moved
 
 
 class FlowStrategy:
@@ -23,9 +23,9 @@ class FlowStrategy:
         return {**self._spectral, **self._flow}
 
     def absorb(self, round_number: int, replies: dict[str, dict[str, AnyArray]], generator: torch.Generator) -> None:
-        """The public-weighted mean of the replies becomes the flow."""
+        """The flow moves by the public-weighted mean of the updates."""
         check_replies(self._plan, "flow", replies)
-        self._flow = weighted_average(self._plan, replies)
+        self._flow = moved(self._plan, "flow", self._flow, replies)
 
     def released(self) -> dict[str, AnyArray]:
         """The spectral release and the flow."""

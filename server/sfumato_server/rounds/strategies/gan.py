@@ -12,12 +12,12 @@ from torch.nn import functional
 
 from sfumato_common.config.plan import GanStage, Plan
 from sfumato_common.models.build import from_arrays, initial_model, load_arrays, spectral_model, to_arrays
+from sfumato_common.models.reach import GENERATOR_BETAS, GENERATOR_LEARNING_RATE
 from sfumato_common.models.sampling import label_shares, one_hot
 from sfumato_common.types import AnyArray, Arrays
-from sfumato_server.rounds.strategies.averaging import check_replies, weighted_average
+from sfumato_server.rounds.strategies.averaging import check_replies, moved
 
 _BATCH = 32
-_LEARNING_RATE = 2e-4
 _EMA_HORIZON = 0.3  # of a round's steps
 
 
@@ -38,16 +38,16 @@ class GanStrategy:
         return {**self._spectral, **to_arrays("generator", self._generator), **self._discriminator}
 
     def absorb(self, round_number: int, replies: dict[str, dict[str, AnyArray]], generator: torch.Generator) -> None:
-        """Average the discriminators, then take the plan's `generator_steps` against the average."""
+        """Move the discriminator by the mean update, then take the plan's `generator_steps` against the average."""
         check_replies(self._plan, "gan", replies)
-        self._discriminator = weighted_average(self._plan, replies)
+        self._discriminator = moved(self._plan, "gan", self._discriminator, replies)
         self._train_generator(generator)
 
     def _train_generator(self, rng: torch.Generator) -> None:
         spectral = spectral_model(self._plan, self._spectral)
         shares = torch.from_numpy(label_shares(self._plan, self._spectral))
         judge = from_arrays("discriminator", self._plan, self._discriminator).requires_grad_(False)
-        optimiser = torch.optim.Adam(self._generator.parameters(), lr=_LEARNING_RATE, betas=(0.5, 0.99))
+        optimiser = torch.optim.Adam(self._generator.parameters(), lr=GENERATOR_LEARNING_RATE, betas=GENERATOR_BETAS)
         decay = 1.0 - 1.0 / max(2.0, _EMA_HORIZON * self._stage.generator_steps)
         for _ in range(self._stage.generator_steps):
             labels = torch.multinomial(shares, _BATCH, replacement=True, generator=rng)

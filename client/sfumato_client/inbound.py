@@ -1,0 +1,122 @@
+"""What a site accepts from the coordinator: weights of the plan's form that honest training could have led to.
+
+The guarantee does not rest on this: clipping and noise hold for any weights. But crafted weights could still choose
+what a noised update, or the gate's verdict, is about. So training starts from the plan's public start, moves no faster
+than its optimisers can, and the released spectral model never changes within a study.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+from safetensors import safe_open
+from safetensors.numpy import save
+
+from sfumato_common.config.plan import DpSgdStage, Plan
+from sfumato_common.errors import VerificationError
+from sfumato_common.files import write_atomic, write_json
+from sfumato_common.models.build import initial_model, to_arrays
+from sfumato_common.models.reach import reach, within_reach
+from sfumato_common.models.wire import released_schema
+from sfumato_common.types import AnyArray, Arrays, Schema
+
+# Public, far beyond any trained weight: larger ones are there to overflow something.
+LARGEST_VALUE = 1e4
+_SPECTRAL = "spectral/"
+
+
+def check_form(arrays: Arrays, schema: Schema) -> None:
+    """Raise VerificationError unless `arrays` have exactly the schema's names, dtypes and shapes and sane values."""
+    if set(arrays) != set(schema):
+        raise VerificationError("the request's arrays are not those of the accepted plan")
+    for name, value in arrays.items():
+        if not schema[name].matches(value) or not np.isfinite(value).all():
+            raise VerificationError("a request's array has another form than in the accepted plan, or is not finite")
+        if value.size and float(np.abs(value).max()) > LARGEST_VALUE:
+            raise VerificationError("a request's array holds values that no training leads to")
+
+
+def models_of(arrays: Arrays, plan: Plan) -> dict[str, dict[str, AnyArray]]:
+    """Release arrays `kind:name` by model, each exactly as the plan's schema says. Raises VerificationError."""
+    models: dict[str, dict[str, AnyArray]] = {}
+    for name, value in arrays.items():
+        kind, _, inner = name.partition(":")
+        models.setdefault(kind, {})[inner] = value
+    wanted = {item.model for item in plan.release} | {"spectral"}
+    if set(models) != wanted:
+        raise VerificationError("the release request brings other models than the accepted plan releases")
+    for kind, values in models.items():
+        check_form(values, released_schema(plan, kind))
+    return models
+
+
+class Seen:
+    """The last weights that came for each stage of each plan, in a folder of the site's home."""
+
+    def __init__(self, folder: Path, plan: Plan) -> None:
+        self._folder, self._plan = folder / plan.digest[:16], plan
+
+    def check_round(self, stage: DpSgdStage, kind: str, number: int, arrays: Arrays) -> None:
+        """Raise VerificationError when `arrays` of round `number` (from 1) are out of reach of what came before."""
+        self._check_spectral(arrays)
+        since, before = self._last(kind)
+        for model, weights in _by_model(arrays).items():
+            start = before.get(model) or to_arrays(model, initial_model(model, self._plan))
+            if not within_reach(start, weights, reach(stage, model, abs(number - since))):
+                raise VerificationError("the request's weights are not where the plan's training could have led")
+
+    def keep_round(self, kind: str, number: int, arrays: Arrays) -> None:
+        """Remember the weights of round `number`, which have been checked."""
+        self._pin_spectral(arrays)
+        own = {name: value for name, value in arrays.items() if not name.startswith(_SPECTRAL)}
+        write_atomic(self._path(kind), save(own, metadata={"round": str(number)}), mode=0o600)
+
+    def check_release(self, models: dict[str, dict[str, AnyArray]]) -> None:
+        """Raise VerificationError when a final model is out of the whole plan's reach, or its spectral part changed."""
+        for kind, arrays in models.items():
+            self._check_spectral(arrays)
+            for model, weights in _by_model(arrays).items():
+                stage = self._plan.stage(kind)
+                assert isinstance(stage, DpSgdStage)
+                start = to_arrays(model, initial_model(model, self._plan))
+                if not within_reach(start, weights, reach(stage, model, stage.rounds)):
+                    raise VerificationError("a final model is not where the plan's training could have led")
+
+    def _last(self, kind: str) -> tuple[int, dict[str, dict[str, AnyArray]]]:
+        """Round and weights by model of the last request of stage `kind`; round 1's start when there was none."""
+        if not self._path(kind).exists():
+            return 1, {}
+        with safe_open(self._path(kind), framework="numpy") as file:
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+            return int(file.metadata()["round"]), _by_model(arrays)
+
+    def _check_spectral(self, arrays: Arrays) -> None:
+        pinned = self._folder / "spectral.json"
+        if pinned.exists() and json.loads(pinned.read_text())["sha256"] != _spectral_digest(arrays):
+            raise VerificationError("the released spectral model is another one than in this study's earlier requests")
+
+    def _pin_spectral(self, arrays: Arrays) -> None:
+        if not (self._folder / "spectral.json").exists():
+            write_json(self._folder / "spectral.json", {"sha256": _spectral_digest(arrays)})
+
+    def _path(self, kind: str) -> Path:
+        return self._folder / f"{kind}.safetensors"
+
+
+def _by_model(arrays: Arrays) -> dict[str, dict[str, AnyArray]]:
+    """Trained weights by the model their names begin with; the spectral arrays are left out."""
+    models: dict[str, dict[str, AnyArray]] = {}
+    for name, value in arrays.items():
+        if not name.startswith(_SPECTRAL):
+            models.setdefault(name.partition("/")[0], {})[name] = value
+    return models
+
+
+def _spectral_digest(arrays: Arrays) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(name for name in arrays if name.startswith(_SPECTRAL)):
+        digest.update(name.encode() + b"\0" + np.ascontiguousarray(arrays[name]).tobytes())
+    return digest.hexdigest()
