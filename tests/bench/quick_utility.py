@@ -27,6 +27,7 @@ from sfumato_common.models.sampling import label_shares, one_hot, sample_images
 from sfumato_common.models.whitening import bits_per_dim, dequantise, standard_normal_log_prob
 from sfumato_common.phantom.patient import arrays as phantom_arrays
 from sfumato_common.privacy.accountant import forecast
+from sfumato_common.privacy.meter import Meter
 from sfumato_common.privacy.noise import SecureNoise
 from sfumato_common.types import to_unit_range
 from sfumato_server.rounds.strategies import STRATEGIES
@@ -76,8 +77,9 @@ def federate(
             outbound, replies = strategy.outbound(number), {}
             for site, cohort in train.items():
                 began = time.perf_counter()
-                job = StageJob(plan, site, stage.kind, number, outbound, cohort, SecureNoise())
-                replies[site] = TRAINERS[stage.kind](job)
+                noise = SecureNoise()
+                job = StageJob(plan, site, stage.kind, number, outbound, cohort, noise, Meter(noise, "bench"))
+                replies[site] = dict(TRAINERS[stage.kind](job).arrays)
                 name = f"{stage.kind} slowest site-round"
                 seconds[name] = max(seconds.get(name, 0.0), time.perf_counter() - began)
             began = time.perf_counter()

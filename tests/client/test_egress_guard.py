@@ -7,8 +7,13 @@ import stat
 import numpy as np
 import pytest
 
-from sfumato_client.egress.guard import CODES, check_reply, log_locally, sanitise
+from sfumato_client.egress import guard
+from sfumato_client.egress.guard import CODES, Charge, deliver, log_locally, noised_reply, plain_reply, sanitise
+from sfumato_client.egress.pace import Pace
 from sfumato_common.errors import BudgetExceeded, DataError, EgressRefused
+from sfumato_common.privacy.events import GaussianRelease, SampledGaussian
+from sfumato_common.privacy.meter import Meter, Noised, same_mechanism
+from sfumato_common.privacy.noise import SecureNoise
 from sfumato_common.records import PROTOCOL, Reply
 from sfumato_common.types import ArraySpec
 
@@ -19,12 +24,14 @@ def good():
     return {"weight": np.ones((2, 3), np.float32), "bias": np.zeros(3, np.float32)}
 
 
-def check(arrays, *, reservation_present=True, largest_bytes=1000, schema=SCHEMA):
-    check_reply(arrays, schema, reservation_present=reservation_present, largest_bytes=largest_bytes)
+def check(arrays, *, schema=SCHEMA):
+    return plain_reply(arrays, schema)
 
 
 def test_the_declared_arrays_pass():
-    check(good())
+    reply = check(good())
+    assert (reply.status, reply.code, reply.reference) == ("ok", "", "")
+    assert reply.arrays.keys() == SCHEMA.keys()
 
 
 @pytest.mark.parametrize(
@@ -60,16 +67,105 @@ def test_error_text_holds_no_values():
     assert not any(text in str(caught.value) for text in ("1234", "77", "nan"))
 
 
-@pytest.mark.parametrize("present", [False, None, 1])
-def test_no_reservation_no_reply(present):
-    with pytest.raises(EgressRefused, match="reservation"):
-        check(good(), reservation_present=present)
-
-
-def test_size_limit_is_exact():
-    check(good(), largest_bytes=36)
+def test_a_reply_beyond_the_size_of_any_is_refused(monkeypatch):
+    monkeypatch.setattr(guard, "LARGEST_REPLY_BYTES", 36)
+    check(good())
+    monkeypatch.setattr(guard, "LARGEST_REPLY_BYTES", 35)
     with pytest.raises(EgressRefused, match="larger"):
-        check(good(), largest_bytes=35)
+        check(good())
+
+
+UPDATED = {"update": ArraySpec("bfloat16", (256,), filled=200)}
+
+
+@pytest.mark.parametrize(("place", "bits"), [(0, 0x7F80), (3, 0xFF80), (7, 0x7FC0), (200, 1), (255, 0x3F80)])
+def test_an_update_that_is_not_finite_or_hides_something_in_its_padding_is_refused(place, bits):
+    update = np.zeros(256, np.uint16)
+    update[:200] = 0x3F80
+    check({"update": update}, schema=UPDATED)
+    update[place] = bits
+    with pytest.raises(EgressRefused, match="not finite, or its padding"):
+        check({"update": update}, schema=UPDATED)
+
+
+EVENT = SampledGaussian(1.0, 0.1, 2)
+UNIT = {"weight": ArraySpec("float32", (2, 3))}
+
+
+def noised(steps=2, sigma=1.0, rate=0.1, binding="entry"):
+    meter = Meter(SecureNoise(), binding)
+    for _ in range(steps):
+        value = meter.sampled_gaussian(np.zeros((2, 3)), 1.0, sigma, rate)
+    return meter.sealed({"weight": value.astype(np.float32)})
+
+
+def test_what_was_noised_as_charged_leaves():
+    assert noised_reply(noised(), UNIT, Charge(EVENT, "entry")).status == "ok"
+
+
+@pytest.mark.parametrize("charge", [None, True, "entry", (EVENT, "entry")])
+def test_no_reservation_no_reply(charge):
+    with pytest.raises(EgressRefused, match="reservation"):
+        noised_reply(noised(), UNIT, charge)
+
+
+@pytest.mark.parametrize("ran", [{"steps": 3}, {"steps": 1}, {"sigma": 0.5}, {"rate": 0.2}])
+def test_a_mechanism_that_was_not_charged_does_not_leave(ran):
+    with pytest.raises(EgressRefused, match="charged"):
+        noised_reply(noised(**ran), UNIT, Charge(EVENT, "entry"))
+
+
+def test_noise_of_another_round_does_not_serve():
+    with pytest.raises(EgressRefused, match="another reservation"):
+        noised_reply(noised(binding="yesterday"), UNIT, Charge(EVENT, "entry"))
+
+
+def test_arrays_that_changed_after_the_noise_do_not_leave():
+    altered = noised()
+    altered.arrays["weight"][0, 0] = 7.0
+    with pytest.raises(EgressRefused, match="sealed"):
+        noised_reply(altered, UNIT, Charge(EVENT, "entry"))
+    forged = Noised({"weight": np.ones((2, 3), np.float32)}, EVENT, "entry", bytes(32))
+    with pytest.raises(EgressRefused, match="sealed"):
+        noised_reply(forged, UNIT, Charge(EVENT, "entry"))
+    with pytest.raises(EgressRefused, match="metered"):
+        noised_reply({"weight": np.ones((2, 3), np.float32)}, UNIT, Charge(EVENT, "entry"))
+
+
+def test_without_a_mechanism_nothing_can_be_sealed():
+    with pytest.raises(EgressRefused, match="no single mechanism"):
+        Meter(SecureNoise(), "entry").sealed({"weight": np.ones((2, 3), np.float32)})
+
+
+def test_one_shot_releases_add_up_as_one():
+    meter = Meter(SecureNoise(), "entry")
+    meter.gaussian(np.zeros(3), 0.6, 2.0 / 0.6)
+    meter.gaussian(np.zeros(3), 0.8, 2.0 / 0.8)
+    assert same_mechanism(GaussianRelease(2.0), meter.executed)
+    meter.sampled_gaussian(np.zeros(3), 1.0, 1.0, 0.1)
+    with pytest.raises(EgressRefused, match="no single mechanism"):
+        _ = meter.executed
+
+
+def test_packages_are_delivered_within_bounds(monkeypatch):
+    sent = []
+    assert deliver(b"package", sent.append).arrays == {}
+    monkeypatch.setattr(guard, "LARGEST_PACKAGE_BYTES", 6)
+    for package in (b"", b"package"):
+        with pytest.raises(EgressRefused, match="package"):
+            deliver(package, sent.append)
+    assert sent == [b"package"]
+
+
+def test_answers_leave_on_a_grid_of_times():
+    for took, held in ((0.0, 2.0), (0.3, 1.7), (2.0, 0.0), (2.1, 1.9), (7.5, 0.5)):
+        now, slept = [100.0], []
+        pace = Pace(lambda now=now: now[0], slept.append)
+        now[0] += took
+        pace.hold(2.0)
+        assert slept == [pytest.approx(held)]
+    pace.hold(0.0)
+    assert len(slept) == 1
 
 
 def test_an_object_array_is_refused_even_when_declared():

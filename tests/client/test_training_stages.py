@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 
@@ -15,7 +16,10 @@ from sfumato_common.config.plan import Plan
 from sfumato_common.errors import VerificationError
 from sfumato_common.models.build import initial_model, to_arrays
 from sfumato_common.models.spectral import Layout
-from sfumato_common.models.wire import inbound_schema, outbound_schema
+from sfumato_common.models.update import UPDATE, unpack_update
+from sfumato_common.models.wire import inbound_schema, outbound_schema, updated_weights
+from sfumato_common.privacy.events import round_event
+from sfumato_common.privacy.meter import Meter, same_mechanism
 from sfumato_common.privacy.noise import SecureNoise, TestNoise
 
 pytestmark = pytest.mark.filterwarnings("ignore:TestNoise")
@@ -64,8 +68,12 @@ def inbound(plan: Plan, kind: str) -> dict[str, np.ndarray]:
 
 
 def run(plan: Plan, kind: str, cohort: Cohort | None = None, noise: object = None) -> dict[str, np.ndarray]:
-    cohort = cohort or cohort_of(plan)
-    return TRAINERS[kind](StageJob(plan, "alder", kind, 1, inbound(plan, kind), cohort, noise or SecureNoise()))
+    return dict(TRAINERS[kind](job_of(plan, kind, cohort, noise)).arrays)
+
+
+def job_of(plan: Plan, kind: str, cohort: Cohort | None = None, noise: object = None) -> StageJob:
+    cohort, noise = cohort or cohort_of(plan), noise or SecureNoise()
+    return StageJob(plan, "alder", kind, 1, inbound(plan, kind), cohort, noise, Meter(noise, "entry"))
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -74,7 +82,7 @@ def test_what_leaves_is_exactly_the_schema(kind, channels):
     plan = plan_of(channels)
     arrays, schema = run(plan, kind), outbound_schema(plan, kind)
     assert arrays.keys() == schema.keys()
-    assert all(schema[name].matches(value) and np.isfinite(value).all() for name, value in arrays.items())
+    assert all(schema[name].matches(value) and schema[name].sound(value) for name, value in arrays.items())
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -111,8 +119,8 @@ class _Watched:
 @pytest.mark.parametrize("kind", ["gan", "flow"])
 def test_dp_sgd_reads_sampled_patients_only_and_survives_empty_batches(kind):
     plan = plan_of()
-    arrays = run(plan, kind, _Watched(cohort_of(plan)))
-    assert all(np.isfinite(value).all() for value in arrays.values())
+    arrays, schema = run(plan, kind, _Watched(cohort_of(plan))), outbound_schema(plan, kind)
+    assert all(schema[name].sound(value) for name, value in arrays.items())
 
 
 @pytest.mark.parametrize("kind", ["gan", "flow"])
@@ -121,8 +129,8 @@ def test_every_parameter_moves_even_when_nobody_was_sampled(kind):
     plan = plan.model_copy(
         update={"stages": [s.model_copy(update={"sampling_rate": 1e-9}) if s.kind == kind else s for s in plan.stages]}
     )
-    start, end = inbound(plan, kind), run(plan, kind)
-    assert all(not np.array_equal(start[name], end[name]) for name in end)
+    changes = unpack_update(run(plan, kind)[UPDATE], updated_weights(plan, kind))
+    assert all(change.all() for change in changes.values())
 
 
 def test_the_denominator_is_the_nominal_one():
@@ -136,17 +144,26 @@ def test_the_denominator_is_the_nominal_one():
 
     for patients in (5, 25):
         plan = plan_of(sigma=1e-6, nominal=30)
-        job = StageJob(plan, "alder", "flow", 1, {}, cohort_of(plan, patients), SecureNoise())
+        job = job_of(plan, "flow", cohort_of(plan, patients))
         mean = PrivateGradient(job, plan.stage("flow"), Ones())(())
         assert float(mean[0]) == pytest.approx(90.0 / (0.3 * 30), rel=1e-4)
 
 
 def test_weights_that_do_not_fit_are_refused():
     plan = plan_of()
-    arrays = inbound(plan, "flow")
+    job = job_of(plan, "flow")
+    arrays = dict(job.inbound)
     arrays.popitem()
     with pytest.raises(VerificationError, match="do not fit"):
-        TRAINERS["flow"](StageJob(plan, "alder", "flow", 1, arrays, cohort_of(plan), SecureNoise()))
+        TRAINERS["flow"](dataclasses.replace(job, inbound=arrays))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_meter_counts_exactly_what_the_ledger_is_charged(kind):
+    plan = plan_of(sigma=1.3)
+    noised = TRAINERS[kind](job_of(plan, kind))
+    assert same_mechanism(round_event(plan.stage(kind)), noised.executed)
+    noised.check()
 
 
 def test_the_spectral_stage_imports_no_opacus():

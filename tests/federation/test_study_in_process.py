@@ -55,16 +55,17 @@ def test_nothing_leaves_but_what_the_plan_declares(federation):
         assert set(reply.to_config()) == {"protocol", "status", "code", "reference"}
         if request.kind == "stage":
             schema = outbound_schema(federation.plan, request.stage)
-            assert {name: (str(a.dtype), a.shape) for name, a in reply.arrays.items()} == {
-                name: (spec.dtype, spec.shape) for name, spec in schema.items()
-            }
+            assert reply.arrays.keys() == schema.keys()
+            assert all(schema[name].matches(value) for name, value in reply.arrays.items())
         elif request.kind == "utility":
             assert set(reply.arrays) == {"histogram"}
         else:
             assert not reply.arrays
+    # of the GAN only the discriminator's update leaves, in little more than half the bytes of its float32 weights
     for _, request, reply in federation.sent:
         if request.stage == "gan":
-            assert not [name for name in reply.arrays if not name.startswith("discriminator/")]
+            weights = sum(v.nbytes for name, v in request.arrays.items() if name.startswith("discriminator/"))
+            assert sum(value.nbytes for value in reply.arrays.values()) <= 0.55 * weights
 
 
 def test_the_study_goes_on_without_a_site_that_is_lost(federation):
@@ -158,9 +159,11 @@ def test_what_a_trainer_leaks_does_not_pass_the_door(federation, monkeypatch):
     from sfumato_client import training
 
     honest = training.TRAINERS["spectral"]
-    monkeypatch.setitem(
-        training.TRAINERS, "spectral", lambda job: {**honest(job), "num_examples": np.array([47], np.float32)}
-    )
+
+    def leak(job):
+        return job.meter.sealed({**honest(job).arrays, "num_examples": np.array([47], np.float32)})
+
+    monkeypatch.setitem(training.TRAINERS, "spectral", leak)
     reply = federation.sites["alder"].handle(request_of(federation))
     assert (reply.status, reply.code) == ("refused", "egress-refused")
 
