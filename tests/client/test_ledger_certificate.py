@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import pytest
 
 from sfumato_client.ledger import Ledger
+from sfumato_client.ledger.certificate import stated_tally
 from sfumato_common.config.loader import parse
 from sfumato_common.config.plan import Plan
 from sfumato_common.config.policy import Budget
 from sfumato_common.errors import LedgerError
 from sfumato_common.files import canonical_json
-from sfumato_common.privacy.accountant import epsilon
-from sfumato_common.privacy.events import GATE_VERDICT, GaussianRelease, study_events
+from sfumato_common.privacy.accountant import cohort_costs, epsilon
+from sfumato_common.privacy.events import GATE_VERDICT, GaussianRelease, SampledGaussian, study_events
 
 PLAN = parse(
     {
@@ -48,10 +51,11 @@ def test_a_certificate_states_what_the_plan_costs_at_the_plans_delta(ledger):
     charge(ledger, PLAN, "spectral", GaussianRelease(2.0))
     charge(ledger, PLAN, "gate", GATE_VERDICT)
     stated = ledger.certificate(PLAN, noise="secure")
-    assert stated["epsilon_train"] == pytest.approx(epsilon([GaussianRelease(2.0)], 1e-5), abs=1.1e-4)
-    assert stated["epsilon_train"] >= epsilon([GaussianRelease(2.0)], 1e-5)
-    assert stated["epsilon_holdout"] == pytest.approx(epsilon(study_events(PLAN, "holdout"), 1e-5), abs=1.1e-4)
-    assert stated["epsilon_patient"] == max(stated["epsilon_train"], stated["epsilon_holdout"])
+    exact = cohort_costs(study_events(PLAN, "train"), study_events(PLAN, "holdout"), 1e-5)
+    for who in ("train", "holdout", "patient"):
+        for name, value in asdict(getattr(exact, who)).items():
+            assert value <= stated["epsilon"][who][name] <= value + 1.1e-4
+    assert stated["epsilon"]["train"]["add_remove"] == pytest.approx(epsilon([GaussianRelease(2.0)], 1e-5), abs=1.1e-4)
     assert (stated["unit"], stated["adjacency"], stated["delta"]) == ("patient", "add-remove", 1e-5)
     assert stated["mechanisms"] == {
         "train": [{"mechanism": "GaussianRelease", "noise_multiplier": 2.0, "times": 1}],
@@ -66,11 +70,46 @@ def test_a_charge_beyond_the_plan_is_not_hidden(ledger):
         charge(ledger, PLAN, "spectral", GaussianRelease(2.0), round=round_number)
     stated = ledger.certificate(PLAN, noise="secure")
     assert stated["mechanisms"]["train"][0]["times"] == 2
-    assert stated["epsilon_train"] >= epsilon([GaussianRelease(2.0)] * 2, 1e-5)
+    assert stated["epsilon"]["train"]["add_remove"] >= epsilon([GaussianRelease(2.0)] * 2, 1e-5)
 
 
 def test_test_noise_is_said_aloud_and_other_words_are_refused(ledger):
-    assert "NO privacy guarantee" in ledger.certificate(PLAN, noise="test")["covers"]
-    assert "NO privacy" not in ledger.certificate(PLAN, noise="secure")["covers"]
+    assert ledger.certificate(PLAN, noise="test")["covers"].startswith("TEST NOISE: no guarantee")
+    assert "TEST NOISE" not in ledger.certificate(PLAN, noise="secure")["covers"]
     with pytest.raises(LedgerError):
         ledger.certificate(PLAN, noise="")
+
+
+def test_the_words_say_what_a_patient_of_two_sites_pays_and_what_has_no_epsilon(ledger):
+    covers = ledger.certificate(PLAN, noise="secure")["covers"]
+    for word in (
+        "Unit: the patient",
+        "with or without one patient",
+        "replace_one",
+        "parallel",
+        "two sites pays the SUM",
+    ):
+        assert word in covers
+    assert "declared disclosures" in covers.split("Not covered: ")[1]
+
+
+def test_a_stated_mechanism_reads_back_as_what_was_charged(ledger):
+    charge(ledger, PLAN, "spectral", GaussianRelease(2.0))
+    charge(ledger, PLAN, "gan", SampledGaussian(1.0, 0.1, 7))
+    charge(ledger, PLAN, "gan", SampledGaussian(1.0, 0.1, 7), round=2)
+    lines = ledger.certificate(PLAN, noise="secure")["mechanisms"]["train"]
+    assert stated_tally(lines) == {GaussianRelease(2.0): 1, SampledGaussian(1.0, 0.1, 1): 14}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        {"mechanism": "GaussianRelease", "noise_multiplier": 2.0, "times": 0},
+        {"mechanism": "GaussianRelease", "noise_multiplier": 2.0, "times": True},
+        {"mechanism": "Declared", "what": "a bit", "bits": 1, "times": 1},
+        {"mechanism": "Magic", "times": 1},
+    ],
+)
+def test_an_impossible_stated_mechanism_is_refused(line):
+    with pytest.raises(LedgerError):
+        stated_tally([line])

@@ -12,7 +12,8 @@ from scipy.stats import norm
 from sfumato_common.config.loader import parse
 from sfumato_common.config.plan import Plan
 from sfumato_common.errors import LedgerError
-from sfumato_common.privacy.accountant import SMALLEST_NOISE, epsilon, forecast, grouped
+from sfumato_common.privacy.accountant import epsilon, forecast, grouped
+from sfumato_common.privacy.adjacency import SMALLEST_NOISE
 from sfumato_common.privacy.events import (
     GATE_VERDICT,
     Declared,

@@ -67,13 +67,12 @@ class Consortium:
 
     def certificate(self, noise: str = "secure") -> dict[str, Any]:
         # the shape of the site ledger's own certificate
+        paid = {"add_remove": 2.5, "add_remove_rdp": 2.75, "replace_one": 5.25}
         return {
             "unit": "patient",
             "adjacency": "add-remove",
             "delta": 1e-4,
-            "epsilon_train": 2.5,
-            "epsilon_holdout": 0.0,
-            "epsilon_patient": 2.5,
+            "epsilon": {"train": paid, "holdout": dict.fromkeys(paid, 0.0), "patient": paid},
             "mechanisms": {
                 "train": [{"mechanism": "GaussianRelease", "noise_multiplier": 2.0, "times": 1}],
                 "holdout": [],

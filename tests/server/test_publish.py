@@ -321,6 +321,11 @@ def test_the_report_says_what_the_epsilons_mean(published: Any) -> None:
     text = (folder.parent / "report.html").read_text()
     for fact in (
         "2.500",
+        "2.750",
+        "5.250",
+        "a patient known to two sites",
+        "10.500",
+        "0.0002",
         "0.0001",
         "patient",
         "add/remove",
@@ -349,7 +354,7 @@ def test_test_noise_is_loud_and_takes_the_guarantee_from_all(consortium: Any, tm
     assert '<td class="word">formal' not in text
 
 
-@pytest.mark.parametrize("certificate", [{}, {"noise": "secure"}, {"epsilon_train": "0"}])
+@pytest.mark.parametrize("certificate", [{}, {"noise": "secure"}, {"epsilon": {"patient": {"add_remove": "0"}}}])
 def test_an_unreadable_certificate_promises_nothing(consortium: Any, tmp_path: Path, certificate: Any) -> None:
     pool = pooled(consortium, north={"certificate": certificate})
     text = publish(pool, consortium.plan, tmp_path, consortium.authority, {}, None).report.read_text()

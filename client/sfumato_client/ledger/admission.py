@@ -14,9 +14,9 @@ from sfumato_client.ledger.chain import Row
 from sfumato_common.config.policy import Budget
 from sfumato_common.errors import BudgetExceeded
 from sfumato_common.privacy.accountant import epsilon, grouped
-from sfumato_common.privacy.events import Event, GaussianRelease, SampledGaussian, event_from_json, event_to_json
+from sfumato_common.privacy.events import Event, Mechanism, SampledGaussian, event_from_json, event_to_json
 
-Tally = Counter[GaussianRelease | SampledGaussian]
+Tally = Counter[Mechanism]
 
 
 def admit(

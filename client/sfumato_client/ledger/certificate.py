@@ -1,75 +1,99 @@
-"""What a release package says about its price: the plan's events at this site, their epsilon, and what that covers.
+"""What a release package says about its price: the plan's events at this site, their epsilons, and what those cover.
 
-Only public, data-independent numbers: mechanisms and their parameters come from the plan, epsilon from the accountant.
+Only public, data-independent numbers: mechanisms and their parameters come from the plan, epsilons from the accountant.
 The site's own budget and what it spent on other studies stay in the site.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
-from sfumato_client.ledger.admission import spelled
+from sfumato_client.ledger.admission import Tally, spelled
 from sfumato_common.config.plan import Plan
 from sfumato_common.errors import LedgerError
-from sfumato_common.privacy.accountant import epsilon, grouped
+from sfumato_common.privacy.accountant import Cost, cohort_costs, grouped
 from sfumato_common.privacy.events import (
     Declared,
     Event,
-    GaussianRelease,
+    Mechanism,
     SampledGaussian,
+    event_from_json,
     event_to_json,
     study_events,
 )
 
-_COVERS = (
-    "Everything that left this site under this plan: adding or removing one patient, with all of the patient's images, "
-    "changes its distribution by at most (epsilon, delta). Train and holdout patients are different people, so a "
-    "patient pays the larger of the two epsilons. Charges still to come under the plan are included. Not covered: the "
-    "declared disclosures, and other studies of this site."
+COVERS = (
+    "Unit: the patient, with all of the patient's images. Covered: everything that left this site under this plan, "
+    "charges still to come included. add_remove: with or without one patient, its distribution changes by at most "
+    "(epsilon, delta). replace_one: the same with another patient of this site in the patient's place. add_remove_rdp "
+    "is a looser bound by another accountant that cross-checks add_remove. Train and holdout patients are different "
+    "people, so a patient pays the larger. Sites compose in parallel where their patients are disjoint: a patient of "
+    "one site pays that site's epsilon, at most the largest of all sites. A patient present at two sites pays the SUM "
+    "of both (basic composition: epsilons add and deltas add). Not covered: the declared disclosures, each named with "
+    "its bits, which depend on the data and have no epsilon; this site's other studies, which its ledger adds up; who "
+    "took part; and what is true of most patients, which these images are meant to show."
 )
-_TEST_NOISE = "Made with TEST noise, which can be predicted: there is NO privacy guarantee. "
+TEST_NOISE = "TEST NOISE: no guarantee. The noise can be predicted, and every epsilon here is void. "
 
 
 def certificate(plan: Plan, train: Sequence[Event], holdout: Sequence[Event], noise: str) -> dict[str, Any]:
     """JSON value for the manifest, from the events charged to each cohort under `plan`; at the plan's delta.
 
-    `noise` is 'secure' or 'test'. Raises LedgerError for any other word.
+    `noise` is 'secure' or 'test'. Raises LedgerError for any other word, and when the accountants contradict.
     """
     if noise not in ("secure", "test"):
         raise LedgerError("a certificate says 'secure' or 'test' about its noise, nothing else")
-    charged = {"train": train, "holdout": holdout}
     # what was charged, and what the plan has not charged yet: a figure computed after the release is covered too
     whole = {
         "train": grouped(train) | grouped(study_events(plan, "train")),
         "holdout": grouped(holdout) | grouped(study_events(plan, "holdout")),
     }
-    costs = {cohort: _rounded_up(epsilon(spelled(tally), plan.privacy.delta)) for cohort, tally in whole.items()}
-    declared = dict.fromkeys(event for events in charged.values() for event in events if isinstance(event, Declared))
+    costs = cohort_costs(spelled(whole["train"]), spelled(whole["holdout"]), plan.privacy.delta)
+    if not math.isfinite(costs.patient.replace_one):
+        raise LedgerError("this plan costs a patient more than a certificate can state; it needs more noise")
+    declared = dict.fromkeys(event for event in (*train, *holdout) if isinstance(event, Declared))
     return {
         "unit": plan.privacy.unit,
         "adjacency": plan.privacy.adjacency,
         "delta": plan.privacy.delta,
-        "epsilon_train": costs["train"],
-        "epsilon_holdout": costs["holdout"],
-        "epsilon_patient": max(costs.values()),
+        "epsilon": {
+            "train": cost_to_json(costs.train),
+            "holdout": cost_to_json(costs.holdout),
+            "patient": cost_to_json(costs.patient),
+        },
         "mechanisms": {
             cohort: [_line(event, times) for event, times in tally.items()] for cohort, tally in whole.items()
         },
         "declared": [{"what": event.what, "bits": event.bits} for event in declared],
         "noise": noise,
-        "covers": (_TEST_NOISE if noise == "test" else "") + _COVERS,
+        "covers": (TEST_NOISE if noise == "test" else "") + COVERS,
     }
 
 
-def _line(event: GaussianRelease | SampledGaussian, times: int) -> dict[str, Any]:
+def stated_tally(lines: Iterable[Mapping[str, Any]]) -> Tally:
+    """Inverse of a certificate's `mechanisms` of one cohort. Raises LedgerError for a line that no certificate has."""
+    tally = Tally()
+    for line in lines:
+        fields = dict(line)
+        times = fields.pop("times", 1)
+        event = event_from_json(fields)
+        if isinstance(event, Declared) or type(times) is not int or times < 1:
+            raise LedgerError("a certificate's mechanism is none, or ran an impossible number of times")
+        for single, steps in grouped([event]).items():
+            tally[single] += steps * times
+    return tally
+
+
+def cost_to_json(cost: Cost) -> dict[str, float]:
+    """Epsilons to four decimals, upwards: a printed guarantee never promises more than was proved."""
+    return {name: math.ceil(value * 1e4) / 1e4 for name, value in asdict(cost).items()}
+
+
+def _line(event: Mechanism, times: int) -> dict[str, Any]:
     """One mechanism with how often it ran: `times` releases, or `steps` of DP-SGD."""
     value = event_to_json(event)
     value["steps" if isinstance(event, SampledGaussian) else "times"] = times
     return value
-
-
-def _rounded_up(value: float) -> float:
-    """To four decimals, upwards: a printed guarantee never promises more than was proved."""
-    return math.ceil(value * 1e4) / 1e4

@@ -8,22 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
 from sfumato_common.errors import LedgerError
 from sfumato_common.files import canonical_json
-from sfumato_common.privacy.events import (
-    Cohort,
-    Declared,
-    Event,
-    GaussianRelease,
-    SampledGaussian,
-    event_from_json,
-    event_to_json,
-)
+from sfumato_common.privacy.events import Cohort, Event, check_event, event_from_json
 
 FORMAT = "sfumato-ledger/1"
 _NO_HASH = "0" * 64
@@ -99,21 +90,7 @@ def check_spend(cohort: Cohort, event: Event, round_number: int) -> None:
         raise LedgerError("a charge names a cohort that does not exist; it is 'train' or 'holdout'")
     if type(round_number) is not int or round_number < 0:
         raise LedgerError("a charge's round must be a whole number from 0")
-    match event:
-        case GaussianRelease(noise_multiplier=sigma):
-            sound = _positive(sigma)
-        case SampledGaussian(noise_multiplier=sigma, sampling_rate=rate, steps=steps):
-            sound = _positive(sigma) and _positive(rate) and rate <= 1 and type(steps) is int and steps >= 1
-        case Declared(what=what, bits=bits):
-            sound = bool(what) and type(bits) is int and bits >= 1
-        case _:
-            raise LedgerError("a charge of an unknown mechanism is refused, never approximated")
-    if not sound:
-        raise LedgerError(f"a {type(event).__name__} charge has impossible parameters: {event_to_json(event)}")
-
-
-def _positive(value: float) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value) and value > 0
+    check_event(event)
 
 
 def _link(previous: str, body: str) -> str:

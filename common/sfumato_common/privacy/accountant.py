@@ -1,6 +1,7 @@
 """Epsilon of events by privacy-loss distributions (Koskela et al. 2020; Google's dp-accounting), and its forecast.
 
-Adjacency is add/remove of one patient. `Declared` events carry no epsilon and are listed beside it, never inside it.
+The adjacency that budgets are held to is add/remove of one patient; replace-one and a cross-check by Renyi divergences
+are computed only where somebody reads them. `Declared` events carry no epsilon and are listed beside it, never inside.
 """
 
 from __future__ import annotations
@@ -9,56 +10,102 @@ import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, reduce
 
 from sfumato_common.config.plan import Plan
-from sfumato_common.privacy.events import Declared, Event, GaussianRelease, SampledGaussian, study_events
+from sfumato_common.errors import LedgerError
+from sfumato_common.privacy.adjacency import Adjacency, hopeless, loss
+from sfumato_common.privacy.events import Declared, Event, Mechanism, SampledGaussian, check_event, study_events
+from sfumato_common.privacy.rdp import epsilon_rdp
 
-SMALLEST_NOISE = 0.2  # one Gaussian release with it costs epsilon 33 at delta 1e-5
+_AGREEMENT = 1.001  # a bound that the exact figure passes by more than rounding is not a bound
 
 
-def epsilon(events: Iterable[Event], delta: float) -> float:
-    """Smallest epsilon at `delta` for the composition of `events`, add/remove adjacency; 0 for none. Slow (~0.3 s).
+def epsilon(events: Iterable[Event], delta: float, adjacency: Adjacency = "add-remove") -> float:
+    """Smallest epsilon at `delta` for the composition of `events`, in any order; 0 for none. Slow (~0.5 s).
 
-    Infinite when any noise multiplier is below `SMALLEST_NOISE`: such an event costs more than any sensible budget, and
-    its loss distribution more memory than a site has.
+    Infinite when one event alone is `hopeless`. Raises TypeError for an unknown event, LedgerError for one whose
+    parameters mean nothing.
     """
     tally = grouped(events)
-    if any(event.noise_multiplier < SMALLEST_NOISE for event in tally):
+    if any(hopeless(event) for event in tally):
         return math.inf
-    return _composed(tuple(sorted(tally.items(), key=repr)), delta) if tally else 0.0
+    return _composed(tuple(sorted(tally.items(), key=repr)), delta, adjacency) if tally else 0.0
 
 
 # the round loop and a site's restarts ask for the same sums again and again
 @lru_cache(maxsize=256)
-def _composed(tally: tuple[tuple[GaussianRelease | SampledGaussian, int], ...], delta: float) -> float:
-    # imported here: 1.5 s that processes which never account should not pay
-    import dp_accounting
-    from dp_accounting import pld
-
-    accountant = pld.PLDAccountant(dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE)
-    for event, times in tally:
-        if isinstance(event, GaussianRelease):
-            accountant.compose(dp_accounting.GaussianDpEvent(event.noise_multiplier), times)
-        else:
-            gaussian = dp_accounting.GaussianDpEvent(event.noise_multiplier)
-            accountant.compose(dp_accounting.PoissonSampledDpEvent(event.sampling_rate, gaussian), times)
-    return float(accountant.get_epsilon(delta))
+def _composed(tally: tuple[tuple[Mechanism, int], ...], delta: float, adjacency: Adjacency) -> float:
+    losses = (loss(event, times, adjacency) for event, times in tally)
+    return float(reduce(lambda left, right: left.compose(right), losses).get_epsilon_for_delta(delta))
 
 
-def grouped(events: Iterable[Event]) -> Counter[GaussianRelease | SampledGaussian]:
+@dataclass(frozen=True)
+class Cost:
+    """Epsilons of one cohort's events at one delta: the figure, its cross-check by Renyi divergences, and replace-one.
+
+    `add_remove` and `replace_one` are by loss distributions; `add_remove_rdp` is a looser bound on the first.
+    """
+
+    add_remove: float
+    add_remove_rdp: float
+    replace_one: float
+
+
+def cost(events: Iterable[Event], delta: float) -> Cost:
+    """Both adjacencies and the cross-check, for printing. Raises LedgerError when the two accountants contradict."""
+    kept = list(events)
+    exact = epsilon(kept, delta)
+    if math.isinf(exact):
+        return Cost(exact, exact, exact)
+    bound = epsilon_rdp(grouped(kept), delta)
+    if not exact <= bound * _AGREEMENT:
+        raise LedgerError(
+            f"the accountants contradict each other (epsilon {exact:.6g} by loss distributions, at most {bound:.6g} by "
+            "Renyi divergences): trust neither, and report the plan to the maintainers"
+        )
+    return Cost(exact, bound, epsilon(kept, delta, "replace-one"))
+
+
+@dataclass(frozen=True)
+class CohortCosts:
+    """What train, holdout and any one patient pay at one delta; see `cohort_costs`."""
+
+    train: Cost
+    holdout: Cost
+    patient: Cost
+
+
+def cohort_costs(train: Iterable[Event], holdout: Iterable[Event], delta: float) -> CohortCosts:
+    """Costs of both cohorts, and of a patient wherever the patient is.
+
+    A patient is in one cohort, so adding or removing one costs the larger. Replacing one may also take a patient from
+    one cohort and bring another into the other: removing here and adding there, which compose.
+    """
+    kept, others = list(train), list(holdout)
+    first, second = cost(kept, delta), cost(others, delta)
+    across = epsilon([*kept, *others], delta)
+    patient = Cost(
+        max(first.add_remove, second.add_remove),
+        max(first.add_remove_rdp, second.add_remove_rdp),
+        max(first.replace_one, second.replace_one, across),
+    )
+    return CohortCosts(first, second, patient)
+
+
+def grouped(events: Iterable[Event]) -> Counter[Mechanism]:
     """Equal mechanisms counted together (sampled ones as single steps), so that composition is one power each."""
-    tally: Counter[GaussianRelease | SampledGaussian] = Counter()
+    tally: Counter[Mechanism] = Counter()
     for event in events:
-        match event:
-            case GaussianRelease():
-                tally[event] += 1
-            case SampledGaussian(noise_multiplier=sigma, sampling_rate=rate, steps=steps):
-                tally[SampledGaussian(sigma, rate, 1)] += steps
-            case Declared():
-                continue
-            case _:
-                raise TypeError(f"unknown event {type(event).__name__}: refused, never approximated")
+        if isinstance(event, Declared):
+            continue
+        if not isinstance(event, Mechanism):
+            raise TypeError(f"unknown event {type(event).__name__}: refused, never approximated")
+        check_event(event)
+        if isinstance(event, SampledGaussian):
+            tally[SampledGaussian(event.noise_multiplier, event.sampling_rate, 1)] += event.steps
+        else:
+            tally[event] += 1
     return tally
 
 
@@ -76,12 +123,21 @@ class StageForecast:
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a whole plan costs a patient at `delta`: per stage, in total, and for held-out patients."""
+    """What a whole plan costs a patient at `delta`: per stage, and in total for each cohort and for any patient."""
 
     delta: float
     stages: tuple[StageForecast, ...]
-    epsilon_train: float
-    epsilon_holdout: float
+    totals: CohortCosts
+
+    @property
+    def epsilon_train(self) -> float:
+        """Add/remove epsilon of a training patient."""
+        return self.totals.train.add_remove
+
+    @property
+    def epsilon_holdout(self) -> float:
+        """Add/remove epsilon of a held-out patient."""
+        return self.totals.holdout.add_remove
 
 
 def forecast(plan: Plan, delta: float, spent: Iterable[Event] = (), spent_holdout: Iterable[Event] = ()) -> Forecast:
@@ -96,5 +152,5 @@ def forecast(plan: Plan, delta: float, spent: Iterable[Event] = (), spent_holdou
         lines.append(
             StageForecast(stage.kind, stage.rounds, steps, stage.noise_multiplier, rate, epsilon(events, delta))
         )
-    holdout = epsilon([*spent_holdout, *study_events(plan, "holdout")], delta)
-    return Forecast(delta, tuple(lines), lines[-1].epsilon_after, holdout)
+    totals = cohort_costs(events, [*spent_holdout, *study_events(plan, "holdout")], delta)
+    return Forecast(delta, tuple(lines), totals)

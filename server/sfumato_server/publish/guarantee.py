@@ -2,42 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import Field, ValidationError
 
+from sfumato_common.config.loader import Strict
 from sfumato_server.pool import Pool
 
 MECHANISMS = {
     "GaussianRelease": "Gaussian mechanism on all patients at once",
     "SampledGaussian": "DP-SGD: Gaussian mechanism on a Poisson sample of the patients",
+    "LaplaceRelease": "Laplace mechanism on all patients at once",
+    "RandomisedResponse": "randomised response on a category",
+    "KAverageGaussian": "averages of k patients' codes, with Gaussian noise",
+    "ExponentialMechanism": "exponential mechanism",
+    "AboveThreshold": "sparse vector: first query above a threshold",
 }
 COHORTS = {"train": "training patients", "holdout": "held-out patients"}
 
 
-class DeclaredLine(BaseModel):
+Epsilon = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class DeclaredLine(Strict):
     """A disclosure that no epsilon covers."""
 
-    model_config = ConfigDict(strict=True)
     what: str
     bits: int
 
 
-class Certificate(BaseModel):
-    """The part of a site's ledger certificate that the report prints; epsilons at `delta`, add/remove of `unit`."""
+class Costs(Strict):
+    """Epsilons for both adjacencies, and the cross-check of the first by Renyi divergences."""
 
-    model_config = ConfigDict(strict=True)
-    unit: str
-    adjacency: str
-    delta: float
-    epsilon_train: float
-    epsilon_holdout: float
-    epsilon_patient: float
+    add_remove: Epsilon
+    add_remove_rdp: Epsilon
+    replace_one: Epsilon
+
+
+class CohortCosts(Strict):
+    """What each cohort of the site pays, and the most that any one of its patients does."""
+
+    train: Costs
+    holdout: Costs
+    patient: Costs
+
+
+class Certificate(Strict):
+    """A site's ledger certificate, whole: epsilons at `delta` for one `unit` more, less or replaced."""
+
+    unit: Literal["patient"]
+    adjacency: Literal["add-remove"]
+    delta: Annotated[float, Field(gt=0, lt=1)]
+    epsilon: CohortCosts
     mechanisms: dict[str, list[dict[str, Any]]]
     declared: list[DeclaredLine]
-    noise: str
+    noise: Literal["secure", "test"]
     covers: str
 
     @property
@@ -67,6 +88,38 @@ class Guarantee:
     def formal(self) -> bool:
         """Whether there is any guarantee at all."""
         return self.certificate is not None and self.certificate.formal
+
+
+@dataclass(frozen=True)
+class PooledCost:
+    """What the pooled set costs a patient: of one site, and of the two dearest sites (None where there is one site)."""
+
+    who: str
+    add_remove: float
+    replace_one: float
+    delta: float
+
+
+def pooled_costs(stated: Sequence[Guarantee]) -> list[PooledCost]:
+    """Sites compose in parallel for disjoint patients (the largest); a patient known to two of them pays the sum.
+
+    Basic composition (Dwork and Roth 2014, theorem 3.16): epsilons add and deltas add. Empty when no certificate can
+    be read.
+    """
+    sites = [item.certificate for item in stated if item.certificate for _ in item.sites]
+    if not sites:
+        return []
+    dearest = sorted((site.epsilon.patient.add_remove for site in sites), reverse=True)[:2]
+    replaced = sorted((site.epsilon.patient.replace_one for site in sites), reverse=True)[:2]
+    deltas = sorted((site.delta for site in sites), reverse=True)[:2]
+    lines = [PooledCost("a patient of one site (the worst site's)", dearest[0], replaced[0], deltas[0])]
+    if len(sites) > 1:
+        lines.append(
+            PooledCost(
+                "a patient known to two sites (the largest two, added)", sum(dearest), sum(replaced), sum(deltas)
+            )
+        )
+    return lines
 
 
 def guarantees(pool: Pool) -> list[Guarantee]:

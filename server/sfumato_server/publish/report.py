@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from sfumato_common.config.plan import Plan
 from sfumato_common.crypto.signatures import fingerprint
 from sfumato_server.pool import Pool
-from sfumato_server.publish.guarantee import Guarantee, guarantees
+from sfumato_server.publish.guarantee import Guarantee, guarantees, pooled_costs
 from sfumato_server.publish.manifest import PublishedManifest
 from sfumato_server.publish.sheets import contact_sheets
 
@@ -76,6 +76,7 @@ def render_report(
     environment.filters["size"] = size
     environment.filters["figures"] = figures
     stated = guarantees(pool)
+    pooled = pooled_costs(stated)
     stages = stage_rows(run_info.get("exchanges", []))
     return environment.get_template("report.html.j2").render(
         plan=plan,
@@ -85,7 +86,8 @@ def render_report(
         sheets=contact_sheets(pool, plan),
         guarantees=stated,
         without_guarantee=sorted(site for item in stated if not item.formal for site in item.sites),
-        worst=max((item.certificate.epsilon_patient for item in stated if item.certificate), default=None),
+        pooled=pooled,
+        worst=pooled[0].add_remove if pooled else None,
         release=release_rows(pool, plan, stated),
         stages=stages,
         seconds=run_info.get("seconds"),

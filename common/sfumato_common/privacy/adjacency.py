@@ -1,0 +1,82 @@
+"""The privacy-loss distribution of every mechanism under both adjacencies: the table behind the accountant.
+
+`add-remove`: one patient more or less. `replace-one`: another patient in one's place, the number of patients the same.
+Every entry is a dominating pair (Zhu et al. 2022), so that composing the entries bounds any adaptive composition:
+
+- Gaussian and Laplace: replacing moves a clipped sum by twice the sensitivity of adding or removing.
+- Poisson-subsampled Gaussian, replace-one: (1-q) N(0) + q N(1) against (1-q) N(0) + q N(-1). It dominates in any
+  dimension: for gamma >= 1 the hockey-stick divergence of two patients' gradients u and v (norms at most 1) is the
+  largest q N_u(S) - q gamma N_v(S) - (1-q)(gamma-1) N_0(S) over sets S. Among the S with N_u(S) = p, N_v(S) and N_0(S)
+  are no smaller than Phi(z - 2/sigma) and Phi(z - 1/sigma), z = Phi^-1(p) (Neyman and Pearson, as |u - v| <= 2 and
+  |u| <= 1); with u = 1, v = -1 a half-line reaches both. Swapping u and v gives gamma < 1.
+- Randomised response and averages of k have one cost for both (`events.py` says why).
+- Exponential mechanism and above-threshold: any epsilon-DP mechanism is dominated by randomised response over two
+  answers (Kairouz et al. 2015); replacing is removing and adding, which doubles a pure epsilon.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Literal
+
+from sfumato_common.privacy.events import (
+    AboveThreshold,
+    ExponentialMechanism,
+    GaussianRelease,
+    KAverageGaussian,
+    LaplaceRelease,
+    Mechanism,
+    RandomisedResponse,
+    SampledGaussian,
+)
+
+if TYPE_CHECKING:
+    from dp_accounting.pld.privacy_loss_distribution import PrivacyLossDistribution
+
+Adjacency = Literal["add-remove", "replace-one"]
+SMALLEST_NOISE = 0.2  # one Gaussian release with it costs epsilon 33 at delta 1e-5
+LARGEST_PURE_EPSILON = 50.0  # of one release without a delta
+
+
+def hopeless(event: Mechanism) -> bool:
+    """Whether `event` alone costs more than any sensible budget, and its distribution more memory than a site has."""
+    match event:
+        case GaussianRelease() | SampledGaussian() | KAverageGaussian():
+            return event.noise_multiplier < SMALLEST_NOISE
+        case LaplaceRelease():
+            return event.noise_multiplier < 1 / LARGEST_PURE_EPSILON
+        case RandomisedResponse() | ExponentialMechanism() | AboveThreshold():
+            return event.epsilon > LARGEST_PURE_EPSILON
+
+
+def loss(event: Mechanism, times: int, adjacency: Adjacency) -> PrivacyLossDistribution:
+    """Loss distribution of `times` runs of `event` (single steps of a SampledGaussian), rounded up to 1e-4."""
+    # imported here: 1.5 s that processes which never account should not pay
+    from dp_accounting import NeighboringRelation
+    from dp_accounting.pld import common
+    from dp_accounting.pld import privacy_loss_distribution as pld
+
+    reach = 2 if adjacency == "replace-one" else 1
+    match event:
+        # many Gaussian releases are one with less noise, exactly
+        case GaussianRelease(noise_multiplier=sigma):
+            return pld.from_gaussian_mechanism(sigma / math.sqrt(times), sensitivity=reach)
+        case KAverageGaussian(noise_multiplier=sigma):
+            return pld.from_gaussian_mechanism(sigma / math.sqrt(times))
+        case SampledGaussian(noise_multiplier=sigma, sampling_rate=rate):
+            relation = (
+                NeighboringRelation.ADD_OR_REMOVE_ONE if adjacency == "add-remove" else NeighboringRelation.REPLACE_ONE
+            )
+            single = pld.from_gaussian_mechanism(sigma, sampling_prob=rate, neighboring_relation=relation)
+        case LaplaceRelease(noise_multiplier=scale):
+            single = pld.from_laplace_mechanism(scale, sensitivity=reach)
+        case RandomisedResponse(categories=categories):
+            single = pld.from_randomized_response(uniform_share(event), categories)
+        case ExponentialMechanism(epsilon=epsilon) | AboveThreshold(epsilon=epsilon):
+            single = pld.from_privacy_parameters(common.DifferentialPrivacyParameters(reach * epsilon, 0))
+    return single.self_compose(times)
+
+
+def uniform_share(event: RandomisedResponse) -> float:
+    """Probability with which the answer ignores the truth and is drawn from all categories: dp-accounting's `p`."""
+    return event.categories / (math.exp(event.epsilon) + event.categories - 1)
