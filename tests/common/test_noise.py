@@ -1,36 +1,81 @@
-"""Secure noise and the two mechanisms: distribution, grid, determinism where it is meant, refusal of bad input."""
+"""The noise sources: key stream, independence of instances and processes, loud test mode; the noisy histogram."""
 
 from __future__ import annotations
 
+import copy
 import math
+import multiprocessing
+import os
+import pickle
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats
 
 from sfumato_common.privacy.histogram import noisy_score_histogram
-from sfumato_common.privacy.mechanisms import gaussian_release, grid_of
 from sfumato_common.privacy.meter import Meter
-from sfumato_common.privacy.noise import SecureNoise, TestNoise
+from sfumato_common.privacy.noise import SecureNoise, TestNoise, _KeyStream
+
+# RFC 8439, appendix A.1, test vectors 1 and 2: key and nonce zero, block counters 0 and 1
+RFC_8439 = (
+    "76b8e0ada0f13d90405d6ae55386bd28bdd219b8a08ded1aa836efcc8b770dc7"
+    "da41597c5157488d7724e03fb8d84a376a43b8f41518a11cc387b669b2ee6586"
+    "9f07e7be5551387a98ba977c732d080dcb0f29a048e3656912c6533e32ee7aed"
+    "29b721769ce64e43d57133b074d839d531ed1f28510afb45ace10a1f4b794d6f"
+)
 
 
-def test_normal_follows_the_normal_distribution():
-    drawn = SecureNoise().normal((200_000,), 3.0)
-    assert drawn.dtype == np.float64
-    assert stats.kstest(drawn / 3.0, "norm").pvalue > 1e-5
-    assert abs(drawn.std() / 3.0 - 1.0) < 0.01
-    halves = drawn.reshape(2, -1)  # Box-Muller pairs must be independent, also in size
-    assert abs(np.corrcoef(halves)[0, 1]) < 0.02
-    assert abs(np.corrcoef(np.abs(halves))[0, 1]) < 0.02
+def test_the_key_stream_is_chacha20():
+    stream = _KeyStream(bytes(32))
+    words = np.concatenate([stream.words(count) for count in (1, 8, 7)])  # across calls and blocks
+    assert words.tobytes().hex() == RFC_8439
 
 
-def test_uniform_is_uniform_and_never_touches_its_ends():
-    drawn = SecureNoise().uniform((100_000,))
-    assert stats.kstest(drawn, "uniform").pvalue > 1e-5
-    assert drawn.min() > 0.0
-    assert drawn.max() < 1.0
+def test_a_secure_source_takes_its_key_from_the_operating_system_alone(monkeypatch):
+    for seed in ((1,), (os.urandom(32),)):
+        with pytest.raises(TypeError):
+            SecureNoise(*seed)
+    asked = []
+    monkeypatch.setattr(os, "urandom", lambda size: asked.append(size) or bytes(size))
+    assert SecureNoise().words(16).tobytes().hex() == RFC_8439
+    assert asked == [32]
+
+
+def test_a_secure_source_cannot_be_duplicated():
+    source = SecureNoise()
+    with pytest.raises(TypeError):
+        copy.deepcopy(source)
+    with pytest.raises(TypeError):
+        pickle.dumps(source)
+    assert copy.copy(source).torch_seed() != source.torch_seed()  # one stream under two names
+
+
+def _draw_in_child(source, results):
+    grandchild = multiprocessing.get_context("fork").Process(target=_draw, args=(source, results))
+    grandchild.start()
+    _draw(source, results)
+    _draw(source, results)
+    grandchild.join(20)
+
+
+def _draw(source, results):
+    results.put(source.normal((3,), 1.0).tobytes())
+
+
+def test_a_forked_child_never_repeats_its_parents_noise():
+    fork = multiprocessing.get_context("fork")
+    source, results = SecureNoise(), fork.Queue()
+    source.normal((3,), 1.0)
+    children = [fork.Process(target=_draw_in_child, args=(source, results)) for _ in range(2)]
+    for child in children:
+        child.start()
+    # each child draws twice and its own child once: by then the parent would stand at the very same place
+    draws = [results.get(timeout=20) for _ in range(6)] + [source.normal((3,), 1.0).tobytes() for _ in range(3)]
+    for child in children:
+        child.join(20)
+        assert child.exitcode == 0
+    assert len(set(draws)) == 9
 
 
 def test_two_secure_sources_differ_and_one_never_repeats():
@@ -55,46 +100,11 @@ def test_a_scale_that_is_no_scale_is_refused(scale):
         SecureNoise().normal((2,), scale)
 
 
-def test_release_has_the_stated_noise_and_lies_on_the_grid():
-    sensitivity, sigma = 0.7, 1.3
-    value = np.linspace(-50, 50, 100_000)
-    released = gaussian_release(value, sensitivity, sigma, SecureNoise())
-    grid = grid_of(sensitivity)
-    assert np.array_equal(released / grid, np.rint(released / grid))
-    inflated = sensitivity + grid * math.sqrt(value.size)
-    assert stats.kstest((released - value) / (sigma * inflated), "norm").pvalue > 1e-5
-    assert math.frexp(grid)[0] == 0.5  # a power of two: multiples of it are exact
-
-
 class _NoNoise:
     test = True
 
     def normal(self, shape, scale):
-        self.scale = scale
         return np.zeros(shape)
-
-
-def test_rounding_moves_neighbours_apart_by_no_more_than_the_inflation():
-    rng = np.random.default_rng(0)
-    for _ in range(50):
-        one = rng.normal(size=500)
-        step = rng.normal(size=500)
-        other = one + step / np.linalg.norm(step)
-        noise = _NoNoise()
-        released = [gaussian_release(value, 1.0, 1.0, noise) for value in (one, other)]
-        assert np.linalg.norm(released[0] - released[1]) <= noise.scale
-
-
-@pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_release_refuses_what_was_not_clipped(value):
-    with pytest.raises(ValueError, match="finite"):
-        gaussian_release(np.array([0.0, value]), 1.0, 1.0, SecureNoise())
-
-
-@pytest.mark.parametrize(("sensitivity", "sigma"), [(0.0, 1.0), (1.0, 0.0), (math.inf, 1.0), (1.0, -1.0)])
-def test_release_refuses_parameters_that_give_no_noise(sensitivity, sigma):
-    with pytest.raises(ValueError, match="positive"):
-        gaussian_release(np.zeros(2), sensitivity, sigma, SecureNoise())
 
 
 @given(st.lists(st.tuples(st.floats(allow_nan=True), st.integers(0, 2)), max_size=30), st.data())
