@@ -37,16 +37,26 @@ def admit(plan: Plan, policy: Policy, ledger: Ledger) -> Forecast:
     A plan that is accepted again is not counted twice: its own earlier rounds are left out of what was spent.
     """
     check_policy(plan, policy)
-    delta = policy.budget.delta
-    train, holdout = (
-        ledger.events("train", except_plan=plan.digest),
-        ledger.events("holdout", except_plan=plan.digest),
-    )
-    cost = forecast(plan, delta, train, holdout)
-    worst = max(cost.epsilon_train, cost.epsilon_holdout)
-    if worst > policy.budget.epsilon:
-        raise BudgetExceeded(
-            f"plan '{plan.study}' would bring a patient to epsilon {worst:.2f} at delta {delta:g}; this site's budget "
-            f"is {policy.budget.epsilon:g}: ask for a plan with more noise or fewer steps"
-        )
+    cost = forecast_here(plan, policy, ledger)
+    check_budget(plan, policy, cost)
     return cost
+
+
+def forecast_here(plan: Plan, policy: Policy, ledger: Ledger) -> Forecast:
+    """Forecast of `plan` on top of all else that this site's ledger holds, at the budget's delta; fitting or not.
+
+    What the plan itself was charged already is part of its forecast, and left out of what was spent.
+    """
+    train = ledger.events("train", except_plan=plan.digest)
+    holdout = ledger.events("holdout", except_plan=plan.digest)
+    return forecast(plan, policy.budget.delta, train, holdout)
+
+
+def check_budget(plan: Plan, policy: Policy, cost: Forecast) -> None:
+    """Raise BudgetExceeded when `cost` passes the site's budget."""
+    worst, budget = cost.totals.patient.add_remove, policy.budget
+    if not worst <= budget.epsilon:  # written so that a NaN is refused
+        raise BudgetExceeded(
+            f"plan '{plan.study}' would bring a patient to epsilon {worst:.2f} at delta {budget.delta:g}; this site's "
+            f"budget is {budget.epsilon:g}: ask for a plan with more noise or fewer steps"
+        )

@@ -8,11 +8,11 @@ import traceback
 from pathlib import Path
 
 import typer
-from rich.console import Console
+from rich.console import Console, Group
 from rich.table import Table
 
 from sfumato_common.errors import SfumatoError
-from sfumato_common.privacy.accountant import Forecast
+from sfumato_common.privacy.accountant import CohortCosts, Forecast
 
 console = Console(highlight=False)
 complaints = Console(stderr=True, highlight=False)
@@ -49,9 +49,9 @@ def _our_mistake(error: Exception) -> int:
     return 1
 
 
-def forecast_table(forecast: Forecast, title: str) -> Table:
-    """A plan's cost as a table: sigma, sampling rate, steps and the epsilon reached when each stage ends."""
-    table = Table(title=title, caption=f"delta {forecast.delta:g}, unit patient, adjacency add/remove (PLD accountant)")
+def forecast_table(forecast: Forecast, title: str) -> Group:
+    """A plan's cost as two tables: what each stage runs and the epsilon reached when it ends; then the totals."""
+    table = Table(title=title)
     for heading in ("stage", "rounds", "steps", "noise multiplier", "sampling rate", "epsilon after"):
         table.add_column(heading, justify="left" if heading == "stage" else "right")
     for line in forecast.stages:
@@ -63,5 +63,18 @@ def forecast_table(forecast: Forecast, title: str) -> Table:
             f"{line.sampling_rate:g}",
             f"{line.epsilon_after:.3f}",
         )
-    table.add_row("held-out patients", "", "", "", "", f"{forecast.epsilon_holdout:.3f}")
+    return Group(table, costs_table(forecast.totals, forecast.delta))
+
+
+def costs_table(costs: CohortCosts, delta: float) -> Table:
+    """What each cohort's patients pay in all: add/remove, its cross-check by Renyi divergences, and replace-one."""
+    table = Table(caption=f"epsilon at delta {delta:g}, unit patient; RDP: a looser bound that checks add/remove")
+    for heading in ("what a patient pays in all", "add/remove (PLD)", "add/remove (RDP)", "replace-one (PLD)"):
+        table.add_column(heading, justify="left" if heading.startswith("what") else "right")
+    for name, cost in (
+        ("training patients", costs.train),
+        ("held-out patients", costs.holdout),
+        ("any one patient", costs.patient),
+    ):
+        table.add_row(name, *(f"{value:.3f}" for value in (cost.add_remove, cost.add_remove_rdp, cost.replace_one)))
     return table

@@ -15,6 +15,7 @@ from sfumato_client.ledger.admission import Tally, spelled
 from sfumato_common.config.plan import Plan
 from sfumato_common.errors import LedgerError
 from sfumato_common.privacy.accountant import Cost, cohort_costs, grouped
+from sfumato_common.privacy.certificate import Certificate
 from sfumato_common.privacy.events import (
     Declared,
     Event,
@@ -55,7 +56,7 @@ def certificate(plan: Plan, train: Sequence[Event], holdout: Sequence[Event], no
     if not math.isfinite(costs.patient.replace_one):
         raise LedgerError("this plan costs a patient more than a certificate can state; it needs more noise")
     declared = dict.fromkeys(event for event in (*train, *holdout) if isinstance(event, Declared))
-    return {
+    value = {
         "unit": plan.privacy.unit,
         "adjacency": plan.privacy.adjacency,
         "delta": plan.privacy.delta,
@@ -71,6 +72,7 @@ def certificate(plan: Plan, train: Sequence[Event], holdout: Sequence[Event], no
         "noise": noise,
         "covers": (TEST_NOISE if noise == "test" else "") + COVERS,
     }
+    return Certificate.model_validate(value).model_dump()
 
 
 def stated_tally(lines: Iterable[Mapping[str, Any]]) -> Tally:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
-from sfumato_common.config.loader import Strict
+from sfumato_common.privacy.certificate import Certificate
+from sfumato_common.privacy.events import Cohort
 from sfumato_server.pool import Pool
 
 MECHANISMS = {
@@ -20,51 +21,7 @@ MECHANISMS = {
     "ExponentialMechanism": "exponential mechanism",
     "AboveThreshold": "sparse vector: first query above a threshold",
 }
-COHORTS = {"train": "training patients", "holdout": "held-out patients"}
-
-
-Epsilon = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-
-
-class DeclaredLine(Strict):
-    """A disclosure that no epsilon covers."""
-
-    what: str
-    bits: int
-
-
-class Costs(Strict):
-    """Epsilons for both adjacencies, and the cross-check of the first by Renyi divergences."""
-
-    add_remove: Epsilon
-    add_remove_rdp: Epsilon
-    replace_one: Epsilon
-
-
-class CohortCosts(Strict):
-    """What each cohort of the site pays, and the most that any one of its patients does."""
-
-    train: Costs
-    holdout: Costs
-    patient: Costs
-
-
-class Certificate(Strict):
-    """A site's ledger certificate, whole: epsilons at `delta` for one `unit` more, less or replaced."""
-
-    unit: Literal["patient"]
-    adjacency: Literal["add-remove"]
-    delta: Annotated[float, Field(gt=0, lt=1)]
-    epsilon: CohortCosts
-    mechanisms: dict[str, list[dict[str, Any]]]
-    declared: list[DeclaredLine]
-    noise: Literal["secure", "test"]
-    covers: str
-
-    @property
-    def formal(self) -> bool:
-        """Whether the noise was drawn so that the epsilons mean anything."""
-        return self.noise == "secure"
+COHORTS: dict[Cohort, str] = {"train": "training patients", "holdout": "held-out patients"}
 
 
 @dataclass(frozen=True)
@@ -142,10 +99,9 @@ def _guarantee(sites: tuple[str, ...], stated: Mapping[str, Any]) -> Guarantee:
     except ValidationError:
         return Guarantee(sites, None, ())
     lines = [
-        MechanismLine(COHORTS.get(cohort, cohort), _mechanism(fields), _parameters(fields))
-        # training patients first; a cohort that this version does not know is printed as it is
-        for cohort in sorted(certificate.mechanisms, key=lambda name: (name not in COHORTS, name != "train", name))
-        for fields in certificate.mechanisms[cohort]
+        MechanismLine(who, _mechanism(fields), _parameters(fields))
+        for cohort, who in COHORTS.items()
+        for fields in certificate.mechanisms.get(cohort, [])
     ]
     return Guarantee(sites, certificate, tuple(lines))
 
