@@ -1,0 +1,152 @@
+"""A TLS-terminating relay between sites and coordinator that keeps every byte it carries, in clear, by site and door.
+
+It shows the federation's own server certificate, so the sites' certificate checks stay on; towards the intake it goes on
+with the site's own client certificate, so that the coordinator's checks stay on as well. It touches nothing: TLS ends
+here and begins anew, and what lies between (HTTP/1.1 or HTTP/2, by ALPN) is passed on as it came.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+
+_CHUNK = 1 << 16
+
+
+@dataclass(frozen=True)
+class Door:
+    """One port of the relay: whose it is, which door of the coordinator stands behind it, and how TLS is spoken.
+
+    `protocols` is what ALPN (RFC 7301) may choose; `client` is (certificate, key), files of the site that may not exist
+    before the first connection: with it the relay asks for that certificate and shows it to the coordinator.
+    """
+
+    site: str
+    name: str
+    upstream: int
+    protocols: tuple[str, ...]
+    client: tuple[Path, Path] | None = None
+
+
+@dataclass
+class Connection:
+    """One connection in clear: `sent` is what the site wrote, `received` what it read; `peer` its certificate, DER."""
+
+    site: str
+    door: str
+    alpn: str | None
+    peer: bytes
+    sent: bytearray = field(default_factory=bytearray)
+    received: bytearray = field(default_factory=bytearray)
+
+
+class Relay:
+    """Doors on loopback, served by one thread. `connections` grows as they come; `problems` holds what went wrong.
+
+    A test that means to have seen everything asserts that `problems` is empty: bytes that were no TLS, or a handshake
+    that failed, are in it and nowhere else.
+    """
+
+    def __init__(self, authority: Path, certificate: Path, key: Path) -> None:
+        self._authority, self._certificate, self._key = authority, certificate, key
+        self.connections: list[Connection] = []
+        self.problems: list[str] = []
+        self._loop = asyncio.new_event_loop()
+        self._loop.set_exception_handler(lambda _, told: self.problems.append(repr(told.get("exception", told))))
+        self._servers: list[asyncio.Server] = []
+        self._thread = threading.Thread(target=self._loop.run_forever, name="relay", daemon=True)
+
+    def __enter__(self) -> Relay:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        asyncio.run_coroutine_threadsafe(self._close(), self._loop).result(15)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(15)
+        self._loop.close()
+
+    def open(self, door: Door) -> int:
+        """Begin to listen for one site; returns the port."""
+        return int(asyncio.run_coroutine_threadsafe(self._open(door), self._loop).result(15))
+
+    def of(self, site: str, door: str | None = None) -> list[Connection]:
+        """Connections of one site so far, in the order of their handshakes."""
+        return [item for item in list(self.connections) if item.site == site and door in (None, item.door)]
+
+    async def _open(self, door: Door) -> int:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self._certificate, self._key)
+        context.set_alpn_protocols(list(door.protocols))
+        if door.client is not None:
+            context.verify_mode = ssl.CERT_REQUIRED
+            context.load_verify_locations(self._authority)
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await self._carry(door, reader, writer)
+
+        server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
+        self._servers.append(server)
+        return int(server.sockets[0].getsockname()[1])
+
+    async def _carry(self, door: Door, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        spoken = writer.get_extra_info("ssl_object")
+        connection = Connection(
+            door.site, door.name, spoken.selected_alpn_protocol(), spoken.getpeercert(binary_form=True) or b""
+        )
+        self.connections.append(connection)
+        try:
+            onward = self._onward(door, connection.alpn)
+            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", door.upstream, ssl=onward)
+        except OSError as error:  # ssl.SSLError is one: the coordinator is away, or does not want this site
+            # what the site wants to say is kept although nobody hears it
+            connection.sent += await self._rest(reader)
+            if isinstance(error, ssl.SSLError):
+                self.problems.append(f"{door.site}/{door.name}: onward handshake failed: {error.reason}")
+            writer.close()
+            return
+        chosen = far_writer.get_extra_info("ssl_object").selected_alpn_protocol()
+        if chosen not in (None, connection.alpn):
+            self.problems.append(f"{door.site}/{door.name}: ALPN {connection.alpn} here, {chosen} there")
+        await asyncio.gather(_pump(reader, far_writer, connection.sent), _pump(far_reader, writer, connection.received))
+
+    def _onward(self, door: Door, alpn: str | None) -> ssl.SSLContext:
+        context = ssl.create_default_context(cafile=self._authority)
+        if alpn is not None:
+            context.set_alpn_protocols([alpn])
+        if door.client is not None:
+            context.load_cert_chain(*door.client)
+        return context
+
+    @staticmethod
+    async def _rest(reader: asyncio.StreamReader) -> bytes:
+        """What arrives within a moment from a client whose connection cannot be carried on."""
+        try:
+            return await asyncio.wait_for(reader.read(_CHUNK), 0.3)
+        except (TimeoutError, OSError):
+            return b""
+
+    async def _close(self) -> None:
+        for server in self._servers:
+            server.close()
+        own = asyncio.current_task()
+        while tasks := [task for task in asyncio.all_tasks(self._loop) if task is not own]:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks, timeout=1)
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, record: bytearray) -> None:
+    """Carry one direction until it ends, recording before sending; then close the other side."""
+    try:
+        while data := await reader.read(_CHUNK):
+            record += data
+            writer.write(data)
+            await writer.drain()
+    except OSError:
+        return  # reset by either end: what had come is recorded
+    finally:
+        writer.close()

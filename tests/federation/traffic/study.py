@@ -1,0 +1,178 @@
+"""A whole study with real processes, every site behind the recording relay and under strace, its data full of canaries.
+
+The set-up is the demo's, step by step through the same two command lines; only the addresses that a site is enrolled
+with are the relay's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from traffic.canaries import PLANTED_FOLDER, plant_headers
+from traffic.relay import Door, Relay
+from traffic.sockets import can_trace, traced
+
+from sfumato_client.home import SiteHome
+from sfumato_common.config.loader import parse
+from sfumato_common.config.plan import Plan
+from sfumato_common.crypto.enrolment import encode_grant
+from sfumato_common.files import write_atomic, write_json
+from sfumato_common.phantom.devices import DEVICES
+from sfumato_common.phantom.dicom import write_cohort
+from sfumato_common.supervise import Child, free_port, run_to_end
+from sfumato_server.enrol import create_authority, enrol
+from sfumato_server.home import CoordinatorHome
+
+PROGRAMS = Path(sys.executable).parent
+# three digits each, so that no cohort's count is a number that a plan, a shape or a timing is likely to hold
+PATIENTS = {"alder": 151, "birch": 157, "cedar": 163}
+_STEP_S = 120.0
+
+
+@dataclass
+class Study:
+    """Folders, ports and processes of one recorded study. `node` is the program that runs a site's node."""
+
+    out: Path
+    plan: Plan
+    policy: dict[str, Any]
+    relay: Relay
+    node: Callable[[str], list[str]]
+    superlink: int = field(default_factory=free_port)
+    intake: int = field(default_factory=free_port)
+    ports: dict[str, tuple[int, int]] = field(default_factory=dict)
+    children: dict[str, Child] = field(default_factory=dict)
+
+    @property
+    def coordinator(self) -> CoordinatorHome:
+        """The coordinator's home."""
+        return CoordinatorHome(self.out / "coordinator")
+
+    def home(self, site: str) -> SiteHome:
+        """A site's home; the path to it holds a canary."""
+        return SiteHome(self.out / PLANTED_FOLDER / "sites" / site)
+
+    def source(self, site: str) -> Path:
+        """The folder of a site's DICOM files."""
+        return self.out / PLANTED_FOLDER / "radiology" / site
+
+    def calls(self, site: str) -> Path:
+        """strace's record of what a site's processes connected to."""
+        return self.out / "calls" / f"{site}.strace"
+
+    def log(self, name: str) -> Path:
+        """What a process printed."""
+        return self.out / "logs" / f"{name}.log"
+
+
+@contextmanager
+def recorded_study(
+    out: Path, plan: dict[str, Any], policy: dict[str, Any], node: Callable[[str], list[str]] | None = None
+) -> Iterator[Study]:
+    """Set everything up and start the coordinator and all sites; on leaving, end what was started."""
+    home = CoordinatorHome(out / "coordinator")
+    authority = create_authority(home.root)
+    resolved = parse(plan, Plan, "plan")
+    write_json(home.plan_file, resolved.model_dump(mode="json"))
+    with Relay(authority.ca_path, authority.server_certificate_path, authority.server_key_path) as relay:
+        study = Study(out, resolved, policy, relay, node or _node_command)
+        plan_file = out / "plan.yaml"
+        write_atomic(plan_file, yaml.safe_dump(resolved.model_dump(mode="json"), sort_keys=False))
+        with ThreadPoolExecutor(2) as pool:
+            for done in [pool.submit(_set_up, study, site, plan_file) for site in resolved.sites]:
+                done.result()
+        try:
+            _start(study)
+            yield study
+        finally:
+            for child in reversed(study.children.values()):
+                child.stop()
+
+
+def _node_command(home: str) -> list[str]:
+    return [str(PROGRAMS / "sfumato-site"), "run", "--home", home]
+
+
+def _set_up(study: Study, site: str, plan_file: Path) -> None:
+    """Data, keys, enrolment towards the relay, ingest and acceptance of one site."""
+    number = list(study.plan.sites).index(site)
+    folder, home = study.source(site), study.home(site)
+    write_cohort(folder, site, PATIENTS[site], 2303, sorted(DEVICES)[number % len(DEVICES)])
+    plant_headers(folder)
+    description = study.out / f"{site}.source.yaml"
+    source = {"kind": "dicom", "folder": str(folder), "labels": str(folder / "labels.csv")}
+    write_atomic(description, yaml.safe_dump(source))
+    policy = study.out / f"{site}.policy.yaml"
+    write_atomic(policy, yaml.safe_dump({**study.policy, "site": site}))
+    _command(study, site, "init", "--policy", str(policy))
+    # a fixed key: the counts of the splits are canaries and must not change from run to run
+    write_atomic(home.identity / "split.key", hashlib.sha256(site.encode()).hexdigest(), mode=0o600)
+    grant = study.out / f"{site}.grant.json"
+    write_atomic(
+        grant, encode_grant(enrol(study.coordinator.root, (home.root / "enrolment-request.json").read_bytes()))
+    )
+    fleet = study.relay.open(Door(site, "superlink", study.superlink, ("http/1.1",)))
+    client = (home.identity / "site.crt", home.identity / "tls.key")
+    intake = study.relay.open(Door(site, "intake", study.intake, ("h2",), client))
+    study.ports[site] = (fleet, intake)
+    doors = ("--superlink", f"127.0.0.1:{fleet}", "--intake", f"127.0.0.1:{intake}")
+    _command(study, site, "enrolled", str(grant), *doors)
+    _command(study, site, "ingest", str(description), "--plan", str(plan_file))
+    _command(study, site, "accept", str(plan_file), "--yes")
+
+
+def _command(study: Study, site: str, command: str, *rest: str) -> None:
+    home = study.home(site).root
+    program = [str(PROGRAMS / "sfumato-site"), command, "--home", str(home), *rest]
+    code, said = run_to_end(_watched(study, site, program), _environment(home), _STEP_S)
+    assert code == 0, said
+
+
+def _start(study: Study) -> None:
+    """The coordinator, then the sites once its doors are open."""
+    root = study.coordinator.root
+    ports = ["--port", str(study.superlink), "--intake-port", str(study.intake)]
+    coordinate = [str(PROGRAMS / "sfumato"), "coordinator", "run", "--home", str(root), "--out", str(study.out / "set")]
+    study.children["coordinator"] = Child(
+        "coordinator", [*coordinate, *ports], _environment(root), study.log("coordinator")
+    )
+    end = time.monotonic() + 60
+    while not (root / "doors.json").exists():
+        assert time.monotonic() < end and study.children["coordinator"].poll() is None, _tail(study, "coordinator")
+        time.sleep(0.2)
+    for site in study.plan.sites:
+        home = study.home(site).root
+        command = _watched(study, site, study.node(str(home)))
+        study.children[site] = Child(site, command, _environment(home), study.log(site))
+
+
+def _watched(study: Study, site: str, command: list[str]) -> list[str]:
+    """The command under strace where that is possible; each has a log of its own, put together under the site's name."""
+    if not can_trace():
+        return command
+    study.calls(site).parent.mkdir(parents=True, exist_ok=True)
+    return traced(command, study.calls(site))
+
+
+def _tail(study: Study, name: str) -> str:
+    return study.log(name).read_text(errors="replace")[-3000:]
+
+
+def _environment(home: Path) -> dict[str, str]:
+    return {
+        "PATH": f"{PROGRAMS}:/usr/bin:/bin",
+        "HOME": str(home),
+        "LANG": "C.UTF-8",
+        "COLUMNS": "160",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONSAFEPATH": "1",
+    }
