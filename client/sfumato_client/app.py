@@ -17,10 +17,28 @@ from sfumato_client.egress.guard import refusal
 from sfumato_client.home import SiteHome
 from sfumato_client.site import Site
 from sfumato_client.upload import uploader
+from sfumato_common.errors import PolicyRefusal
 from sfumato_common.flower import decode_request, encode
 
-app = ClientApp()
 HOME_VARIABLE = "SFUMATO_SITE_HOME"
+ACTION = "train"
+
+
+class _OneAction(ClientApp):
+    """Flower's ClientApp, refusing all other actions in our way: Flower would send an exception's text back."""
+
+    def __call__(self, message: Message, context: Context) -> Message:
+        home = SiteHome(Path(os.environ[HOME_VARIABLE]))
+        try:
+            if message.metadata.message_type != ACTION:
+                raise PolicyRefusal("the message asks for an action that this site does not have: it evaluates nothing")
+            return super().__call__(message, context)
+        except Exception as error:
+            # decoding failed, for example: a code and a local reference leave and nothing else
+            return Message(encode(refusal(error, home.local)), reply_to=message)
+
+
+app = _OneAction()
 
 
 @app.train()
@@ -29,9 +47,5 @@ def answer(message: Message, context: Context) -> Message:
     del context
     home = SiteHome(Path(os.environ[HOME_VARIABLE]))
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    try:
-        reply = Site(home, uploader(home)).handle(decode_request(message.content))
-    except Exception as error:
-        # decoding failed: the same rule holds, a code and a local reference leave and nothing else
-        reply = refusal(error, home.local)
+    reply = Site(home, uploader(home)).handle(decode_request(message.content))
     return Message(encode(reply), reply_to=message)

@@ -19,6 +19,7 @@ from sfumato_common.files import write_atomic
 
 SUPPORTED_FLOWER = "1.41.0"
 _HARMLESS = {"pyproject.toml", "README.md", ".info/CONTENT"}
+_LARGEST_BUNDLE_BYTES = 1024 * 1024
 _HOOKS = ("install_from_fab", "get_load_client_app_fn", "Error", "push_task_output")
 
 
@@ -32,11 +33,15 @@ def inspect_bundle(content: bytes) -> None:
     """Raise BundleRefused unless the bundle (FAB, a zip) holds only pyproject, README and Flower's own list."""
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as bundle:
-            names = set(bundle.namelist())
+            entries = bundle.infolist()
     except (zipfile.BadZipFile, ValueError, NotImplementedError):
         raise BundleRefused("the app bundle is not a readable zip; it was not unpacked") from None
-    if names - _HARMLESS:
+    # names as stored: zipfile itself cuts a name at its first zero byte
+    names = [entry.orig_filename for entry in entries]
+    if set(names) - _HARMLESS or len(set(names)) != len(names):
         raise BundleRefused("the app bundle carries files beyond its description; it was neither unpacked nor run")
+    if sum(entry.file_size for entry in entries) > _LARGEST_BUNDLE_BYTES:
+        raise BundleRefused("the app bundle is larger than any description; it was neither unpacked nor run")
 
 
 def _install_nothing(content: bytes, **_: Any) -> None:

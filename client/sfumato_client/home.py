@@ -102,7 +102,10 @@ class SiteHome:
             raise PolicyRefusal(
                 "the plan of this request was not accepted here; run 'sfumato-site accept' to review it"
             )
-        plan = parse(json.loads(path.read_text()), Plan, path.name)
+        try:
+            plan = parse(json.loads(path.read_text()), Plan, path.name)
+        except (ConfigError, ValueError):
+            raise PolicyRefusal("the stored plan cannot be read any more; accept it again") from None
         if plan.digest != plan_hash:
             raise PolicyRefusal("the stored plan does not have the hash it is filed under; accept it again")
         return plan

@@ -60,12 +60,18 @@ class Seen:
         self._folder, self._plan = folder / plan.digest[:16], plan
 
     def check_round(self, stage: DpSgdStage, kind: str, number: int, arrays: Arrays) -> None:
-        """Raise VerificationError when `arrays` of round `number` (from 1) are out of reach of what came before."""
+        """Raise VerificationError when `arrays` of round `number` (from 1) are out of reach of what came before.
+
+        Rounds may be missed, never begun out of order.
+        """
         self._check_spectral(arrays)
         since, before = self._last(kind)
+        if number < since:
+            # going back and forth between rounds would add up to many times the plan's reach
+            raise VerificationError("the request's round is older than one that came before; it is not begun now")
         for model, weights in _by_model(arrays).items():
             start = before.get(model) or to_arrays(model, initial_model(model, self._plan))
-            if not within_reach(start, weights, reach(stage, model, abs(number - since))):
+            if not within_reach(start, weights, reach(stage, model, number - since)):
                 raise VerificationError("the request's weights are not where the plan's training could have led")
 
     def keep_round(self, kind: str, number: int, arrays: Arrays) -> None:
@@ -76,6 +82,8 @@ class Seen:
 
     def check_release(self, models: dict[str, dict[str, AnyArray]]) -> None:
         """Raise VerificationError when a final model is out of the whole plan's reach, or its spectral part changed."""
+        if len({_spectral_digest(arrays) for arrays in models.values()}) != 1:
+            raise VerificationError("the final models rest on different spectral models")
         for kind, arrays in models.items():
             self._check_spectral(arrays)
             for model, weights in _by_model(arrays).items():

@@ -34,7 +34,11 @@ _ARRAY_NAME = re.compile(r"[A-Za-z0-9_.:/-]{1,128}")
 
 @dataclass(frozen=True)
 class Request:
-    """Coordinator to site: what to do under which plan. `stage` names a stage for kind 'stage' and is '' otherwise."""
+    """Coordinator to site: what to do under which plan.
+
+    `stage` names a stage for kind 'stage' and is '' otherwise. Only a stage has rounds: the other kinds are asked once
+    a plan and say 0, and 'hello' brings no arrays.
+    """
 
     protocol: int
     plan_hash: str
@@ -49,8 +53,10 @@ class Request:
         _require(_one_of(self.kind, RequestKind), "a request is of a kind that this version does not know")
         named = _matches(_STAGE, self.stage) if self.kind == "stage" else self.stage == ""
         _require(named, "a request's stage is malformed or does not fit its kind")
-        _require(_is_int(self.round) and 0 <= self.round <= LARGEST_ROUND, "a request's round is out of range")
+        largest = LARGEST_ROUND if self.kind == "stage" else 0
+        _require(_is_int(self.round) and 0 <= self.round <= largest, "a request's round is out of range for its kind")
         _check_arrays(self.arrays)
+        _require(self.kind != "hello" or not self.arrays, "a request of kind 'hello' brings arrays")
 
     def to_config(self) -> dict[str, str | int]:
         """The plain fields, without the arrays."""

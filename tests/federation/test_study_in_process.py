@@ -197,7 +197,7 @@ def test_a_site_with_too_few_patients_refuses(federation):
     policy["minimum_patients"] = 1000
     (home.root / "policy.yaml").write_text(yaml.safe_dump(policy))
     reply = federation.sites["alder"].handle(request_of(federation))
-    assert (reply.status, reply.code) == ("refused", "failed")  # not even that it was about the data
+    assert (reply.status, reply.code) == ("failed", "failed")  # not even that it was about the data
     with pytest.raises(DataError, match="fewer patients"):
         run_node(home.root)
 

@@ -94,7 +94,8 @@ def refusal(error: BaseException, folder: Path) -> Reply:
     """
     code, reference = sanitise(error)
     log_locally(folder, reference, error)
-    return Reply(PROTOCOL, "refused" if isinstance(error, SfumatoError) else "failed", code, reference, {})
+    # by the code, not by the class: 'refused' beside 'failed' would say that it was about the data (DataError)
+    return Reply(PROTOCOL, "failed" if code == FAILED else "refused", code, reference, {})
 
 
 def sanitise(error: BaseException) -> tuple[str, str]:
