@@ -30,16 +30,8 @@ ALLOWED = {
 
 # what draws from torch's global state unless it is given a generator, as functions and as methods
 TORCH_DRAWS = {"rand", "randn", "randint", "randperm", "multinomial", "bernoulli", "normal", "poisson", "binomial"}
-METHOD_DRAWS = {
-    "bernoulli",
-    "multinomial",
-    "normal_",
-    "uniform_",
-    "random_",
-    "bernoulli_",
-    "exponential_",
+METHOD_DRAWS = {"bernoulli", "multinomial", "normal_", "uniform_", "random_", "bernoulli_", "exponential_"} | {
     "cauchy_",
-} | {
     *("geometric_", "log_normal_", "kaiming_normal_", "kaiming_uniform_", "xavier_normal_", "xavier_uniform_"),
     *("orthogonal_", "trunc_normal_", "sparse_"),
 }

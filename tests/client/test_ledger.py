@@ -1,15 +1,11 @@
-"""The privacy ledger: budget, replay, chain, crashes, two writers."""
+"""The privacy ledger: budget, replay, chain, two writers."""
 
 from __future__ import annotations
 
 import json
 import multiprocessing
-import os
-import random
-import signal
 import sqlite3
 import stat
-import time
 
 import pytest
 
@@ -272,35 +268,6 @@ def test_another_sites_ledger_and_a_file_that_is_none_are_refused(path, tmp_path
     other.write_bytes(b"not a data base at all " * 100)
     with pytest.raises(LedgerError):
         open_ledger(other)
-
-
-def _reserve_until_killed(path, marks, first):
-    with open_ledger(path) as ledger:
-        for number in range(first, first + 10_000):
-            reserve(ledger, number)
-            (marks / f"{number}").touch()
-
-
-def test_kill_minus_9_never_loses_a_charge(path, tmp_path):
-    marks = tmp_path / "marks"
-    marks.mkdir()
-    chance = random.Random(5)
-    for run in range(20):
-        child = fork.Process(target=_reserve_until_killed, args=(path, marks, run * 10_000))
-        child.start()
-        # at a random charge (the making of the ledger among them) and a random moment within it
-        wanted, deadline = len(list(marks.iterdir())) + chance.randrange(5), time.monotonic() + 20
-        while len(list(marks.iterdir())) < wanted and time.monotonic() < deadline:
-            time.sleep(0.0005)
-        time.sleep(chance.uniform(0, 0.01))
-        os.kill(child.pid, signal.SIGKILL)
-        child.join(5)
-        assert child.exitcode == -signal.SIGKILL
-        with open_ledger(path) as ledger:
-            ledger.verify()
-            charged = {entry.round for entry in ledger.entries()}
-        assert {int(mark.name) for mark in marks.iterdir()} <= charged
-    assert len(charged) >= 20
 
 
 def _race(path, plan_hash, results):
