@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
+from sfumato_client.ledger_cli import Home, ledger_app
 from sfumato_common.config.loader import load_yaml
 from sfumato_common.config.plan import Plan
 from sfumato_common.config.policy import Policy
@@ -18,9 +18,7 @@ from sfumato_common.errors import ConfigError, PolicyRefusal
 from sfumato_common.files import write_atomic, write_json
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Sfumato at the hospital.")
-ledger_app = typer.Typer(no_args_is_help=True, help="The site's privacy ledger.")
 app.add_typer(ledger_app, name="ledger")
-Home = Annotated[Path, typer.Option("--home", help="The site's home folder.", envvar="SFUMATO_SITE_HOME")]
 
 
 @app.command()
@@ -109,38 +107,6 @@ def run(home: Home) -> None:
     from sfumato_client.node import run_node
 
     run_node(home)
-
-
-@ledger_app.command("show")
-def ledger_show(home: Home) -> None:
-    """Every charge, and what a patient of this site has paid."""
-    from sfumato_client.home import SiteHome
-    from sfumato_common.privacy.events import event_to_json
-
-    with SiteHome(home).open_ledger() as ledger:
-        table = Table(title="Privacy ledger")
-        for heading in ("entry", "study", "purpose", "round", "cohort", "mechanism"):
-            table.add_column(heading)
-        for entry in ledger.entries():
-            event = ", ".join(f"{key} {value}" for key, value in event_to_json(entry.event).items())
-            table.add_row(str(entry.number), entry.study, entry.purpose, str(entry.round), entry.cohort, event)
-        console.print(table)
-        for cohort in ("train", "holdout"):
-            console.print(
-                f"{cohort}: epsilon {ledger.spent(cohort):.3f} of {ledger.budget.epsilon:g} "
-                f"at delta {ledger.budget.delta:g}",
-                markup=False,
-            )
-
-
-@ledger_app.command("verify")
-def ledger_verify(home: Home) -> None:
-    """Recompute the hash chain; fails at the first entry that was changed, removed or moved."""
-    from sfumato_client.home import SiteHome
-
-    with SiteHome(home).open_ledger() as ledger:
-        ledger.verify()
-    console.print("the ledger's chain holds", markup=False)
 
 
 def _bytes(path: Path) -> bytes:

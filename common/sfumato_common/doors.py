@@ -69,8 +69,8 @@ def forecast_table(forecast: Forecast, title: str) -> Group:
 def costs_table(costs: CohortCosts, delta: float) -> Table:
     """What each cohort's patients pay in all: add/remove, its cross-check by Renyi divergences, and replace-one."""
     table = Table(caption=f"epsilon at delta {delta:g}, unit patient; RDP: a looser bound that checks add/remove")
-    for heading in ("what a patient pays in all", "add/remove (PLD)", "add/remove (RDP)", "replace-one (PLD)"):
-        table.add_column(heading, justify="left" if heading.startswith("what") else "right")
+    for heading in ("who pays, in all", "add/remove (PLD)", "add/remove (RDP)", "replace-one (PLD)"):
+        table.add_column(heading, justify="left" if heading.startswith("who") else "right")
     for name, cost in (
         ("training patients", costs.train),
         ("held-out patients", costs.holdout),

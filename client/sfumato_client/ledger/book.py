@@ -15,14 +15,16 @@ from pathlib import Path
 from typing import Any
 
 from sfumato_client.ledger.admission import admit
-from sfumato_client.ledger.certificate import certificate
+from sfumato_client.ledger.certificate import certificate, costs_to_json
 from sfumato_client.ledger.chain import FORMAT, Reservation, Row, check_chain, check_spend, next_row, reservation
+from sfumato_client.ledger.export import write_export
 from sfumato_client.ledger.head import check_head, head_of, head_path, read_head, write_head
 from sfumato_client.ledger.storage import begin, connect, insert, read_rows, transaction
 from sfumato_common.config.plan import Plan
 from sfumato_common.config.policy import Budget
 from sfumato_common.errors import BusyError, LedgerError
-from sfumato_common.privacy.accountant import epsilon
+from sfumato_common.privacy.accountant import CohortCosts, cohort_costs, epsilon
+from sfumato_common.privacy.certificate import StatedCosts
 from sfumato_common.privacy.events import Cohort, Declared, Event, event_to_json
 
 
@@ -129,6 +131,22 @@ class Ledger:
     def spent(self, cohort: Cohort) -> float:
         """Epsilon of everything `cohort` was ever charged, at the budget's delta."""
         return epsilon(self.events(cohort), self.budget.delta)
+
+    def costs(self) -> CohortCosts:
+        """What all charges together cost, under both adjacencies and cross-checked, at the budget's delta."""
+        return cohort_costs(self.events("train"), self.events("holdout"), self.budget.delta)
+
+    def unsettled(self) -> list[int]:
+        """Numbers of the charges that were never noted as carried out: a crash, or work in progress; charged alike."""
+        rows = self._rows()
+        closed = {row.value["closes"] for row in rows if row.value["kind"] == "settle"}
+        return [entry.number for entry in _reservations(rows) if entry.number not in closed]
+
+    def export(self) -> bytes:
+        """The whole ledger as one file for the data-protection officer; see `export.py`."""
+        rows = self._rows()
+        spent = StatedCosts.model_validate(costs_to_json(self.costs()))
+        return write_export(rows, self.site, self.budget, spent)
 
     def verify(self) -> None:
         """Raise LedgerError at the first entry that was altered, and when the end was cut off."""

@@ -14,7 +14,7 @@ from typing import Any
 from sfumato_client.ledger.admission import Tally, spelled
 from sfumato_common.config.plan import Plan
 from sfumato_common.errors import LedgerError
-from sfumato_common.privacy.accountant import Cost, cohort_costs, grouped
+from sfumato_common.privacy.accountant import CohortCosts, cohort_costs, grouped
 from sfumato_common.privacy.certificate import Certificate
 from sfumato_common.privacy.events import (
     Declared,
@@ -60,11 +60,7 @@ def certificate(plan: Plan, train: Sequence[Event], holdout: Sequence[Event], no
         "unit": plan.privacy.unit,
         "adjacency": plan.privacy.adjacency,
         "delta": plan.privacy.delta,
-        "epsilon": {
-            "train": cost_to_json(costs.train),
-            "holdout": cost_to_json(costs.holdout),
-            "patient": cost_to_json(costs.patient),
-        },
+        "epsilon": costs_to_json(costs),
         "mechanisms": {
             cohort: [_line(event, times) for event, times in tally.items()] for cohort, tally in whole.items()
         },
@@ -89,9 +85,11 @@ def stated_tally(lines: Iterable[Mapping[str, Any]]) -> Tally:
     return tally
 
 
-def cost_to_json(cost: Cost) -> dict[str, float]:
+def costs_to_json(costs: CohortCosts) -> dict[str, dict[str, float]]:
     """Epsilons to four decimals, upwards: a printed guarantee never promises more than was proved."""
-    return {name: math.ceil(value * 1e4) / 1e4 for name, value in asdict(cost).items()}
+    return {
+        who: {name: math.ceil(value * 1e4) / 1e4 for name, value in cost.items()} for who, cost in asdict(costs).items()
+    }
 
 
 def _line(event: Mechanism, times: int) -> dict[str, Any]:

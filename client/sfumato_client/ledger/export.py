@@ -1,0 +1,96 @@
+"""The ledger as one file for the data-protection officer: canonical JSON, every row as it was hashed, and the head.
+
+It holds what the site keeps to itself (its budget, all its studies), so it stays in the site unless the site decides
+otherwise; the file says so itself.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationError
+
+from sfumato_client.ledger.chain import Reservation, Row, check_chain, reservation
+from sfumato_client.ledger.head import Head, check_head, head_of
+from sfumato_common.config.loader import Strict
+from sfumato_common.config.plan import Name
+from sfumato_common.config.policy import Budget
+from sfumato_common.errors import LedgerError
+from sfumato_common.files import canonical_json
+from sfumato_common.privacy.certificate import StatedCosts
+
+Hash = Annotated[str, Field(pattern=r"\A[0-9a-f]{64}\z")]
+NOTICE = (
+    "For the data-protection officer of this site. It lists what every study took from the site's patients, and stays "
+    "in the site unless the site decides otherwise."
+)
+
+
+class ExportedRow(Strict):
+    """One row: its body is the very text that `hash` was computed over."""
+
+    number: Annotated[int, Field(ge=0)]
+    body: str
+    hash: Hash
+
+
+class ExportedHead(Strict):
+    """Number and hash of the last row."""
+
+    number: Annotated[int, Field(ge=0)]
+    hash: Hash
+
+
+class LedgerExport(Strict):
+    """The file. `spent` is what all rows cost together at the budget's delta, rounded up."""
+
+    format: Literal["sfumato-ledger-export/1"]
+    notice: str
+    site: Name
+    budget: Budget
+    spent: StatedCosts
+    rows: list[ExportedRow]
+    head: ExportedHead
+
+
+@dataclass(frozen=True)
+class ReadExport:
+    """An export whose chain holds: whose it is, and every charge in it, in order."""
+
+    site: str
+    charges: tuple[Reservation, ...]
+    head: Head
+
+
+def write_export(rows: Sequence[Row], site: str, budget: Budget, spent: StatedCosts) -> bytes:
+    """The file's bytes, the same for the same ledger."""
+    head = head_of(rows)
+    return canonical_json(
+        LedgerExport(
+            format="sfumato-ledger-export/1",
+            notice=NOTICE,
+            site=site,
+            budget=budget,
+            spent=spent,
+            rows=[ExportedRow(number=row.number, body=row.body, hash=row.hash) for row in rows],
+            head=ExportedHead(number=head.number, hash=head.hash),
+        ).model_dump(mode="json")
+    )
+
+
+def read_export(data: bytes) -> ReadExport:
+    """Verify an export. Raises LedgerError when it is none, or when any row was changed, removed, added or moved."""
+    try:
+        export = LedgerExport.model_validate(json.loads(data))
+        rows = [Row(row.number, row.body, row.hash) for row in export.rows]
+        check_chain(rows, export.site)
+        charges = tuple(reservation(row) for row in rows if row.value["kind"] == "reserve")
+    except (ValidationError, ValueError, KeyError, TypeError, RecursionError):
+        raise LedgerError("this is no ledger export, or a damaged one; export the ledger again") from None
+    check_head(rows, Head(export.head.number, export.head.hash))
+    if export.head.number != len(rows) - 1:
+        raise LedgerError("the export goes on behind its head; export the ledger again")
+    return ReadExport(export.site, charges, Head(export.head.number, export.head.hash))

@@ -1,0 +1,142 @@
+"""`sfumato-site ledger`: what patients paid, what a plan would add, and the file a data-protection officer checks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from sfumato_common.config.loader import load_yaml
+from sfumato_common.config.plan import Plan
+from sfumato_common.doors import console, costs_table, forecast_table
+from sfumato_common.errors import ConfigError
+from sfumato_common.files import write_atomic
+
+ledger_app = typer.Typer(no_args_is_help=True, help="The site's privacy ledger.")
+Home = Annotated[Path, typer.Option("--home", help="The site's home folder.", envvar="SFUMATO_SITE_HOME")]
+
+
+@ledger_app.command("show")
+def show(home: Home) -> None:
+    """Every charge, and what a patient of this site has paid."""
+    from sfumato_client.home import SiteHome
+    from sfumato_common.privacy.events import event_to_json
+
+    with SiteHome(home).open_ledger() as ledger:
+        entries, unsettled, costs = ledger.entries(), set(ledger.unsettled()), ledger.costs()
+        budget = ledger.budget
+    table = Table(title="Privacy ledger")
+    for heading in ("entry", "study", "purpose", "round", "cohort", "mechanism", "state"):
+        table.add_column(heading)
+    for entry in entries:
+        event = ", ".join(f"{key} {value}" for key, value in event_to_json(entry.event).items())
+        state = "NOT SETTLED" if entry.number in unsettled else "settled"
+        table.add_row(str(entry.number), entry.study, entry.purpose, str(entry.round), entry.cohort, event, state)
+    console.print(table)
+    if unsettled:
+        _say(f"{len(unsettled)} charges were never settled (a crash, or work in progress); they count all the same")
+    console.print(costs_table(costs, budget.delta))
+    for cohort, cost in (("train", costs.train), ("holdout", costs.holdout)):
+        _say(
+            f"{cohort}: epsilon {cost.add_remove:.3f} of {budget.epsilon:g} at delta {budget.delta:g}, adjacency "
+            f"add/remove; replace-one: {cost.replace_one:.3f}"
+        )
+
+
+@ledger_app.command("verify")
+def verify(home: Home) -> None:
+    """Recompute the hash chain; fails at the first entry that was changed, removed or moved."""
+    from sfumato_client.home import SiteHome
+
+    with SiteHome(home).open_ledger() as ledger:
+        ledger.verify()
+    console.print("the ledger's chain holds", markup=False)
+
+
+@ledger_app.command("forecast")
+def forecast(home: Home, plan: Annotated[Path, typer.Argument(help="A study plan, YAML; nothing is pinned.")]) -> None:
+    """What a plan would add on top of everything spent, and how much of the budget it leaves."""
+    from sfumato_client.admission import check_budget, forecast_here
+    from sfumato_client.home import SiteHome
+
+    site, study = SiteHome(home), load_yaml(plan, Plan)
+    policy = site.policy()
+    with site.open_ledger() as ledger:
+        before = max(ledger.spent("train"), ledger.spent("holdout"))
+        cost = forecast_here(study, policy, ledger)
+    after, budget = cost.totals.patient.add_remove, policy.budget
+    console.print(forecast_table(cost, f"Plan '{study.study}' on top of the ledger of '{policy.site}'"))
+    _say(
+        f"a patient has paid epsilon {before:.3f}; with this plan {after:.3f} of {budget.epsilon:g} at delta "
+        f"{budget.delta:g}: {max(budget.epsilon - after, 0.0):.3f} left"
+    )
+    check_budget(study, policy, cost)
+    _say("the plan fits the budget; whether it fits the rest of the policy is checked by 'accept'")
+
+
+@ledger_app.command("export")
+def export(home: Home, out: Annotated[Path, typer.Option(help="Where the file goes, JSON.")]) -> None:
+    """Write the whole ledger as one file for the data-protection officer; it stays in the site."""
+    from sfumato_client.home import SiteHome
+
+    with SiteHome(home).open_ledger() as ledger:
+        write_atomic(out, ledger.export(), mode=0o600)
+    _say(
+        f"'{out.name}' holds every charge of every study, for the data-protection officer: it stays in the site unless "
+        "the site decides otherwise"
+    )
+
+
+@ledger_app.command("check")
+def check(
+    exported: Annotated[Path, typer.Argument(metavar="EXPORT", help="A file written by 'ledger export'.")],
+    package: Annotated[Path, typer.Argument(help="A release package of this site.")],
+    key: Annotated[Path | None, typer.Option(help="The site's public signing key, PEM.")] = None,
+    home: Annotated[
+        Path | None, typer.Option("--home", help="Or the home folder that has it.", envvar="SFUMATO_SITE_HOME")
+    ] = None,
+) -> None:
+    """Recompute every epsilon of a package's certificate from an exported ledger, with another accountant."""
+    from sfumato_client.ledger.check import check_package
+
+    report = check_package(_bytes(exported), _bytes(package), _public_key(key, home))
+    table = Table(title=f"Certificate of '{report.site}' for study '{report.study}', delta {report.delta:g}")
+    for heading in ("who", "epsilon", "stated", "recomputed", "verdict"):
+        table.add_column(heading, justify="right" if heading in ("stated", "recomputed") else "left")
+    words = {True: "holds", False: "WRONG", None: "not checked"}
+    for figure in report.figures:
+        again = "" if figure.recomputed is None else f"{figure.recomputed:.4f}"
+        table.add_row(figure.who, figure.name, f"{figure.stated:.4f}", again, words[figure.holds])
+    console.print(table)
+    if report.noise == "test":
+        _say("TEST NOISE: no guarantee; the figures are what secure noise would have cost")
+    if report.not_checked:
+        _say(f"not checked, as the second accountant does not know them: {', '.join(report.not_checked)}")
+    if report.pending:
+        _say(f"the certificate counts {report.pending} runs that the export does not hold: still to come, or cut off")
+    report.require()
+    signed = "and the package's signature hold" if report.signature_checked else "holds; NO signature was checked"
+    _say(f"the ledger's chain {signed}; plan {report.plan_hash}")
+
+
+def _public_key(key: Path | None, home: Path | None) -> bytes | None:
+    """The site's public signing key: given, or from its home; None leaves the signature unchecked."""
+    from sfumato_client.home import SiteHome
+    from sfumato_common.crypto.identity import load_identity
+
+    if key is not None:
+        return _bytes(key)
+    return load_identity(SiteHome(home).identity).signing_public if home is not None else None
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        raise ConfigError(f"'{path.name}' cannot be read; check the path") from None
+
+
+def _say(line: str) -> None:
+    console.print(line, markup=False, soft_wrap=True)

@@ -1,0 +1,221 @@
+"""The exported ledger and the independent check of a certificate: another accountant, the same figures to 1e-3."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sfumato_client.ledger import Ledger
+from sfumato_client.ledger.chain import next_row
+from sfumato_client.ledger.check import check_package
+from sfumato_client.ledger.export import read_export
+from sfumato_client.ledger.prv import epsilon_prv, unchecked
+from sfumato_common.config.loader import load_yaml
+from sfumato_common.config.plan import Plan
+from sfumato_common.config.policy import Budget
+from sfumato_common.crypto.identity import create_identity
+from sfumato_common.errors import LedgerError, VerificationError
+from sfumato_common.files import canonical_json
+from sfumato_common.package import PackageImage, build_package, encode_png
+from sfumato_common.privacy.accountant import epsilon, grouped
+from sfumato_common.privacy.events import (
+    GATE_VERDICT,
+    AboveThreshold,
+    GaussianRelease,
+    KAverageGaussian,
+    LaplaceRelease,
+    RandomisedResponse,
+    SampledGaussian,
+    round_event,
+    study_events,
+)
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+BUDGET = Budget(epsilon=20.0, delta=1e-5)
+DELTA = 1e-5
+
+
+def charge(ledger, plan, purpose, event, cohort="train", round=1):
+    return ledger.reserve(
+        study=plan.study, plan_hash=plan.digest, purpose=purpose, round=round, cohort=cohort, event=event,
+        ahead=study_events(plan, cohort),
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def identity(tmp_path_factory):
+    return create_identity(tmp_path_factory.mktemp("identity") / "alder", "alder")
+
+
+def package(identity, plan, certificate):
+    picture = PackageImage(
+        "ab" * 16, encode_png(np.zeros((16, 16), np.uint8)), "normal", "gan", "dp-sampling", "formal"
+    )
+    return build_package(
+        site="alder", study=plan.study, plan_hash=plan.digest, certificate=certificate, images=[picture],
+        sign=identity.sign_package,
+    )  # fmt: skip
+
+
+def carry_out(path, plan):
+    """A ledger that holds all of `plan` but the utility figure, and another study's charge; its export, a certificate."""
+    with Ledger.open(path, BUDGET, site="alder") as ledger:
+        charge(
+            ledger,
+            plan.model_copy(update={"study": "another", "stages": plan.stages[:1]}),
+            "spectral",
+            GaussianRelease(4.0),
+        )
+        for stage in plan.stages:
+            for number in range(1, stage.rounds + 1):
+                charge(ledger, plan, stage.kind, round_event(stage), round=number)
+        charge(ledger, plan, "gate", GATE_VERDICT)
+        return ledger.export(), ledger.certificate(plan, noise="secure")
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    plan = load_yaml(CONFIGS / "demo.yaml", Plan)
+    return plan, *carry_out(tmp_path_factory.mktemp("demo") / "ledger.sqlite", plan)
+
+
+def test_a_certificate_recomputes_from_the_exported_ledger(demo, identity):
+    plan, export, certificate = demo
+    report = check_package(export, package(identity, plan, certificate), identity.signing_public)
+    assert [figure.holds for figure in report.figures] == [True] * 9
+    assert {figure.who for figure in report.figures} == {"train", "holdout", "patient"}
+    assert (report.site, report.plan_hash, report.signature_checked) == ("alder", plan.digest, True)
+    assert report.pending == 1  # the utility figure comes after the release, and is counted
+    assert report.not_checked == ()
+    report.require()
+
+
+def test_chest_xray_plan_recomputes_too(tmp_path, identity):
+    plan = load_yaml(CONFIGS / "chest-xray.yaml", Plan)
+    export, certificate = carry_out(tmp_path / "ledger.sqlite", plan)
+    report = check_package(export, package(identity, plan, certificate), None)
+    assert all(figure.holds for figure in report.figures)
+    assert not report.signature_checked
+
+
+@pytest.mark.parametrize("name", ["add_remove", "replace_one", "add_remove_rdp"])
+def test_an_epsilon_that_was_made_smaller_is_found(demo, identity, name):
+    plan, export, certificate = demo
+    epsilons = {who: dict(values) for who, values in certificate["epsilon"].items()}
+    epsilons["train"][name] = 5.0 if name == "add_remove_rdp" else epsilons["train"][name] - 2e-3
+    forged = package(identity, plan, {**certificate, "epsilon": epsilons})
+    report = check_package(export, forged, identity.signing_public)
+    assert [figure.holds for figure in report.figures].count(False) == 1
+    with pytest.raises(LedgerError, match=r"train, .*recomputed"):
+        report.require()
+
+
+def test_a_certificate_that_leaves_out_a_charge_is_found(demo, identity):
+    plan, export, certificate = demo
+    lines = [line for line in certificate["mechanisms"]["train"] if line["mechanism"] != "GaussianRelease"]
+    short = {**certificate, "mechanisms": {**certificate["mechanisms"], "train": lines}}
+    with pytest.raises(LedgerError, match="more than the certificate states"):
+        check_package(export, package(identity, plan, short), None)
+    with pytest.raises(LedgerError, match="declared disclosure"):
+        check_package(export, package(identity, plan, {**certificate, "declared": []}), None)
+
+
+def test_a_package_of_another_plan_site_or_key_is_refused(demo, identity, tmp_path):
+    plan, export, certificate = demo
+    other = plan.model_copy(update={"study": "never-run"})
+    with pytest.raises(LedgerError, match="no charge under the package's plan"):
+        check_package(export, package(identity, other, certificate), None)
+    stranger = create_identity(tmp_path / "birch", "birch")
+    with pytest.raises(VerificationError):
+        check_package(export, package(identity, plan, certificate), stranger.signing_public)
+    foreign = canonical_json({**json.loads(export), "site": "birch"})
+    with pytest.raises(LedgerError, match="not the one of site"):
+        check_package(foreign, package(identity, plan, certificate), None)
+
+
+def test_an_export_is_canonical_whole_and_says_who_it_is_for(demo):
+    plan, export, _ = demo
+    value = json.loads(export)
+    assert canonical_json(value) == export
+    assert "data-protection officer" in value["notice"] and "stays in the site" in value["notice"]
+    assert value["budget"] == {"epsilon": 20.0, "delta": 1e-5}
+    assert len(value["rows"]) == 1 + 1 + 7 + 1
+    charges = read_export(export).charges
+    assert [entry.event for entry in charges if entry.plan_hash == plan.digest] == [
+        *study_events(plan, "train"),
+        GATE_VERDICT,
+    ]
+    spent = epsilon([entry.event for entry in charges], DELTA)
+    assert spent <= value["spent"]["patient"]["add_remove"] <= spent + 1.1e-4
+
+
+def change_row(value, number, **fields):
+    body = {**json.loads(value["rows"][number]["body"]), **fields}
+    value["rows"][number]["body"] = canonical_json(body).decode()
+
+
+def rehash(value, number):
+    """What a forger can do who knows the format: a row that fits behind the one before it."""
+    from sfumato_client.ledger.chain import Row
+
+    before = [Row(**row) for row in value["rows"][:number]]
+    body = json.loads(value["rows"][number]["body"])
+    row = next_row(before, body.pop("kind"), {key: item for key, item in body.items() if key != "number"})
+    value["rows"][number] = {"number": row.number, "body": row.body, "hash": row.hash}
+
+
+@pytest.mark.parametrize(
+    "tamper",
+    [
+        lambda value: change_row(value, 3, round=9),
+        lambda value: (change_row(value, 3, round=9), rehash(value, 3)),
+        lambda value: value["rows"].pop(4),
+        lambda value: value["rows"].pop(),
+        lambda value: value["rows"].reverse(),
+        lambda value: value["head"].update(hash="0" * 64),
+        lambda value: value["head"].update(number=2, hash=value["rows"][2]["hash"]),
+        lambda value: value.pop("head"),
+        lambda value: value.update(rows=[]),
+        lambda value: value.update(format="sfumato-ledger-export/2"),
+        lambda value: value.update(more=1),
+    ],
+)
+def test_a_tampered_export_is_refused(demo, tamper):
+    value = json.loads(demo[1])
+    tamper(value)
+    with pytest.raises(LedgerError):
+        read_export(canonical_json(value))
+
+
+@pytest.mark.parametrize("data", [b"", b"[]", b"{", b"\xff", b"[" * 100_000])
+def test_what_is_no_export_is_refused(data):
+    with pytest.raises(LedgerError):
+        read_export(data)
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        [SampledGaussian(1.0, 0.01, 5000)],
+        [SampledGaussian(3.0, 1.0, 4)],
+        [KAverageGaussian(1.0, 5), SampledGaussian(1.1, 0.09, 40)],
+        [LaplaceRelease(3.3)] * 20 + [GaussianRelease(2.0)],
+        [SampledGaussian(0.6, 0.5, 20)],
+    ],
+)
+def test_two_accountants_agree(events):
+    for adjacency in ("add-remove", "replace-one"):
+        assert epsilon_prv(grouped(events), DELTA, adjacency) == pytest.approx(
+            epsilon(events, DELTA, adjacency), abs=1e-3
+        )
+
+
+def test_mechanisms_that_the_second_accountant_does_not_know_are_named():
+    tally = grouped([RandomisedResponse(2, 0.5), GaussianRelease(2.0), AboveThreshold(0.1)])
+    assert unchecked(tally) == ["AboveThreshold", "RandomisedResponse"]
+    with pytest.raises(ValueError, match="no loss variable"):
+        epsilon_prv(tally, DELTA, "add-remove")
+    assert epsilon_prv(grouped([]), DELTA, "replace-one") == 0.0
