@@ -137,7 +137,7 @@ def test_the_denominator_is_the_nominal_one():
     from sfumato_client.training.dp.step import PrivateGradient
 
     class Ones:
-        def clipped_sum(self, records, clipping_norm):
+        def clipped_sum(self, records, clipping_norm, weights=None):
             import torch
 
             return [torch.full((1,), 90.0)]

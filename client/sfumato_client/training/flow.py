@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 
 from sfumato_client.training import StageJob
-from sfumato_client.training.dp.engines import ENGINES
-from sfumato_client.training.dp.step import PrivateGradient, patient_batches, secret_generator
+from sfumato_client.training.dp.batches import patient_batches
+from sfumato_client.training.dp.engines import private_engine
+from sfumato_client.training.dp.step import PrivateGradient, secret_generator
 from sfumato_common.config.plan import FlowStage
 from sfumato_common.models.build import from_arrays, spectral_model, to_arrays
 from sfumato_common.models.glow import flow_loss
@@ -23,13 +24,16 @@ def train_flow(job: StageJob) -> Noised:
     assert isinstance(stage, FlowStage)
     flow, spectral = from_arrays("flow", job.plan, job.inbound), spectral_model(job.plan, job.inbound)
     rng = secret_generator(job.noise)
-    private = PrivateGradient(job, stage, ENGINES["vmap"](flow, flow_loss))
     parameters = list(flow.parameters())
     optimiser = torch.optim.Adam(parameters, lr=stage.learning_rate, betas=SITE_BETAS["flow"])
     form = (job.plan.image.channels, job.plan.image.size, job.plan.image.size)
-    for images, labels in patient_batches(job.cohort, stage.sampling_rate, stage.local_steps, rng, form):
-        white, _ = spectral.encode(dequantise(images, rng), labels)
-        for parameter, gradient in zip(parameters, private((white, one_hot(job.plan, labels))), strict=True):
+    engine = private_engine(flow, flow_loss, stage.engine, (form, (len(job.plan.labels),)))
+    private = PrivateGradient(job, stage, engine)
+    nominal = job.plan.sites[job.site].nominal_patients
+    for batch in patient_batches(job.cohort, stage, nominal, rng, form):
+        white, _ = spectral.encode(dequantise(batch.images, rng), batch.labels)
+        gradients = private((white, one_hot(job.plan, batch.labels)), batch.weights)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
         optimiser.step()
     update = pack_update(job.inbound, to_arrays("flow", flow))

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from sfumato_client.training import StageJob
-from sfumato_client.training.dp.engines import ENGINES
-from sfumato_client.training.dp.step import PrivateGradient, patient_batches, secret_generator
+from sfumato_client.training.dp.batches import patient_batches
+from sfumato_client.training.dp.engines import private_engine
+from sfumato_client.training.dp.step import PrivateGradient, secret_generator
 from sfumato_common.config.plan import GanStage
 from sfumato_common.models.build import from_arrays, spectral_model, to_arrays
 from sfumato_common.models.gan import fake_loss, real_loss
@@ -26,11 +27,13 @@ def train_discriminator(job: StageJob) -> Noised:
     shares = torch.from_numpy(label_shares(job.plan, job.inbound))
     rng = secret_generator(job.noise)
     parameters = list(discriminator.parameters())
-    private = PrivateGradient(job, stage, ENGINES["opacus"](discriminator, real_loss))
     optimiser = torch.optim.Adam(parameters, lr=stage.learning_rate, betas=SITE_BETAS["gan"])
     form = (job.plan.image.channels, job.plan.image.size, job.plan.image.size)
-    for images, labels in patient_batches(job.cohort, stage.sampling_rate, stage.local_steps, rng, form):
-        real = private((images, one_hot(job.plan, labels)))
+    engine = private_engine(discriminator, real_loss, stage.engine, (form, (len(job.plan.labels),)))
+    private = PrivateGradient(job, stage, engine)
+    nominal = job.plan.sites[job.site].nominal_patients
+    for batch in patient_batches(job.cohort, stage, nominal, rng, form):
+        real = private((batch.images, one_hot(job.plan, batch.labels)), batch.weights)
         drawn = torch.multinomial(shares, stage.fakes, replacement=True, generator=rng)
         with torch.no_grad():
             fakes: Tensor = generator(spectral.sample(drawn, rng))

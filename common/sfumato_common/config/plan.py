@@ -18,6 +18,8 @@ from sfumato_common.types import PlanHash
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
+# How a site computes clipped sums; all give the same sums. "auto" takes what the model declares.
+EngineName = Literal["auto", "loop", "opacus", "opacus-ew", "bookkeeping", "vmap", "vmap-compiled"]
 
 
 class ImageForm(Strict):
@@ -58,7 +60,10 @@ class SpectralStage(Strict):
 
 
 class DpSgdStage(Strict):
-    """What every DP-SGD stage states: Poisson rate over patients, clipping norm, noise multiplier, steps, rounds."""
+    """What every DP-SGD stage states: Poisson rate over patients, clipping norm, noise multiplier, steps, rounds.
+
+    A patient counts as the mean of at most `images_per_patient` of its images, clipped once.
+    """
 
     rounds: Annotated[int, Field(ge=1, le=1000)]
     local_steps: Annotated[int, Field(ge=1, le=10_000)]
@@ -66,6 +71,8 @@ class DpSgdStage(Strict):
     clipping_norm: Positive
     noise_multiplier: Positive
     learning_rate: Positive
+    images_per_patient: Annotated[int, Field(ge=1, le=16)] = 1
+    engine: EngineName = "auto"
 
 
 class GanStage(DpSgdStage):

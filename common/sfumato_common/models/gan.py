@@ -7,6 +7,8 @@ has buffers, and every layer has an exact per-record gradient. Labels enter one-
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -54,6 +56,8 @@ def _doubled(x: Tensor) -> Tensor:
 
 class Discriminator(nn.Module):
     """Projection discriminator (Miyato and Koyama 2018): [N, C, S, S] and labels [N, K] -> logits [N]."""
+
+    private_engine: ClassVar[str] = "bookkeeping"
 
     def __init__(self, channels: int, classes: int, width: int) -> None:
         super().__init__()

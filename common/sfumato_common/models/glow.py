@@ -7,6 +7,8 @@ splits, so latents keep the images' shape. Labels enter one-hot, [N, K]. Every s
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -74,6 +76,9 @@ class FlowStep(nn.Module):
 
 class Glow(nn.Module):
     """`levels` of squeeze, each with `steps` flow steps: whitened images [N, C, S, S] <-> latents of the same shape."""
+
+    # the whole loss, because parameters enter the log-determinant outside any layer
+    private_engine: ClassVar[str] = "vmap"
 
     def __init__(self, channels: int, classes: int, levels: int, steps: int, hidden: int) -> None:
         super().__init__()

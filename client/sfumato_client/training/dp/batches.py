@@ -1,0 +1,73 @@
+"""Poisson batches of patients in one public shape (Abadi et al. 2016 sample lots; Opacus's sampler draws them).
+
+A patient joins a batch with the plan's rate, independently, and brings at most m images that count as their mean. How
+many came is secret: batches are padded to a capacity computed from the plan, so that the work of a step does not tell.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sfumato_client.training import TrainingCohort
+from sfumato_common.config.plan import DpSgdStage
+from sfumato_common.types import to_unit_range
+
+_BLOCK = 32
+
+
+@dataclass(frozen=True)
+class PatientBatch:
+    """P places for patients, m rows each: images [P * m, C, S, S], labels [P * m], weights [P, m].
+
+    A patient with k images has weight 1/k on its first k rows and repeats images on the others, at weight zero. Places
+    that nobody took hold zeros at weight zero.
+    """
+
+    images: Tensor
+    labels: Tensor
+    weights: Tensor
+
+
+def capacity(stage: DpSgdStage, nominal_patients: int) -> int:
+    """Places of a batch: four standard deviations above the nominal mean, in whole blocks of 32; public."""
+    mean = stage.sampling_rate * nominal_patients
+    return math.ceil((mean + 4.0 * math.sqrt(mean)) / _BLOCK) * _BLOCK
+
+
+def patient_batches(
+    cohort: TrainingCohort,
+    stage: DpSgdStage,
+    nominal_patients: int,
+    generator: torch.Generator,
+    form: Sequence[int],
+) -> Iterator[PatientBatch]:
+    """One batch for each of the stage's local steps; `form` is (C, S, S).
+
+    A batch above capacity is not cut, which would break the accounting; it grows by whole blocks.
+    """
+    # imported here: Opacus costs 2 s, and only DP-SGD stages come this way
+    from opacus.utils.uniform_sampler import UniformWithReplacementSampler
+
+    places, views = capacity(stage, nominal_patients), stage.images_per_patient
+    sampler = UniformWithReplacementSampler(
+        num_samples=cohort.patients, sample_rate=stage.sampling_rate, generator=generator, steps=stage.local_steps
+    )
+    for patients in sampler:
+        size = max(places, math.ceil(len(patients) / _BLOCK) * _BLOCK)
+        images = torch.zeros(size, views, *form)
+        labels = torch.zeros(size, views, dtype=torch.int64)
+        weights = torch.zeros(size, views)
+        for place, patient in enumerate(patients):
+            own, own_labels = cohort.images_of(patient)
+            kept = torch.randperm(len(own), generator=generator)[:views].numpy()
+            rows = np.resize(kept, views)
+            images[place] = torch.from_numpy(to_unit_range(own[rows]))
+            labels[place] = torch.from_numpy(own_labels[rows])
+            weights[place, : len(kept)] = 1.0 / len(kept)
+        yield PatientBatch(images.flatten(0, 1), labels.flatten(), weights)

@@ -1,0 +1,149 @@
+"""Batches: Poisson over patients, at most m images each, and one public shape whoever came."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from tests.client.test_training_stages import inbound, plan_of
+
+from sfumato_client.dataset.cohort import Cohort
+from sfumato_client.training import TRAINERS, StageJob
+from sfumato_client.training.dp import bookkeeping, vmap
+from sfumato_client.training.dp.batches import capacity, patient_batches
+from sfumato_client.training.dp.step import secret_generator
+from sfumato_common.config.plan import FlowStage
+from sfumato_common.privacy.meter import Meter
+from sfumato_common.privacy.noise import SecureNoise
+
+FORM = (1, 16, 16)
+
+
+def stage(rate: float = 0.1, steps: int = 1, views: int = 1) -> FlowStage:
+    return FlowStage(
+        kind="flow",
+        rounds=1,
+        local_steps=steps,
+        sampling_rate=rate,
+        clipping_norm=1.0,
+        noise_multiplier=1.0,
+        learning_rate=0.1,
+        images_per_patient=views,
+    )
+
+
+def cohort(patients: int = 40, most: int = 5) -> Cohort:
+    """Image 0 of patient p is filled with 5 p, image 1 with 5 p + 1, ...; patients have 1 to `most` images."""
+    counts = np.arange(patients) % most + 1
+    owners = np.repeat(np.arange(patients), counts)
+    values = 5 * owners + np.concatenate([np.arange(count) for count in counts])
+    images = np.repeat(values[:, None, None], 16, axis=1).repeat(16, axis=2).astype(np.uint8)
+    return Cohort(images, (owners % 2).astype(np.int64), owners)
+
+
+def batches(data: Cohort, terms: FlowStage, nominal: int = 40):
+    return patient_batches(data, terms, nominal, secret_generator(SecureNoise()), FORM)
+
+
+def values_of(batch) -> np.ndarray:
+    return np.rint((batch.images[:, 0, 0, 0].numpy() + 1) * 127.5).astype(int).reshape(batch.weights.shape)
+
+
+def test_batches_are_poisson_over_patients():
+    sizes, members = [], np.zeros(40)
+    for batch in batches(cohort(), stage(steps=1500)):
+        took = batch.weights[:, 0] > 0
+        chosen = values_of(batch)[took, 0] // 5
+        assert len(set(chosen)) == len(chosen)
+        assert np.array_equal(batch.labels.numpy()[took], chosen % 2)
+        members[chosen] += 1
+        sizes.append(len(chosen))
+    assert 0 in sizes  # (0.9)^40 = 1.5 %: empty batches happen and are yielded, not skipped
+    assert np.mean(sizes) == pytest.approx(4.0, abs=0.3)
+    assert np.var(sizes) == pytest.approx(40 * 0.1 * 0.9, abs=0.6)
+    assert np.abs(members / 1500 - 0.1).max() < 0.04
+
+
+@pytest.mark.parametrize("views", [1, 3])
+def test_a_patient_brings_distinct_images_that_count_as_one(views):
+    seen: dict[int, set[int]] = {}
+    for batch in batches(cohort(), stage(0.5, 60, views)):
+        assert batch.images.shape == (len(batch.weights) * views, *FORM)
+        assert batch.labels.shape == (len(batch.weights) * views,)
+        for values, weights in zip(values_of(batch), batch.weights.numpy(), strict=True):
+            if not weights.any():
+                continue
+            patient, own = values[0] // 5, values[0] // 5 % 5 + 1
+            kept = values[weights > 0]
+            assert len(kept) == len(set(kept)) == min(views, own)
+            assert set(weights[weights > 0]) == {np.float32(1.0 / len(kept))}
+            assert all(0 <= value - 5 * patient < own for value in values)
+            seen.setdefault(int(patient), set()).update(int(value) for value in kept)
+    # with at least 15 draws each, every image of every patient comes up sooner or later
+    assert all(len(values) == patient % 5 + 1 for patient, values in seen.items())
+
+
+@pytest.mark.parametrize(
+    ("rate", "nominal", "places"), [(1e-9, 40, 32), (0.1, 40, 32), (0.1, 640, 96), (0.5, 256, 192)]
+)
+def test_capacity_is_four_deviations_above_the_nominal_mean(rate, nominal, places):
+    assert capacity(stage(rate), nominal) == places
+    mean = rate * nominal
+    assert places % 32 == 0 and places - 32 < mean + 4 * math.sqrt(mean) <= places
+
+
+@pytest.mark.parametrize("patients", [1, 20, 40])
+def test_the_shape_of_a_batch_does_not_tell_how_many_came(patients):
+    terms = stage(0.4, 50, 2)
+    shapes = {tuple(batch.images.shape) for batch in batches(cohort(patients), terms)}
+    assert shapes == {(capacity(terms, 40) * 2, *FORM)}
+
+
+def test_a_batch_above_capacity_grows_and_loses_nobody():
+    data = cohort(200, 1)
+    for batch in patient_batches(data, stage(0.5, 5), 20, secret_generator(SecureNoise()), FORM):
+        came = int((batch.weights.sum(dim=1) > 0).sum())
+        assert came > 60 > capacity(stage(0.5), 20)
+        assert len(batch.weights) == math.ceil(came / 32) * 32
+
+
+class _Nobody:
+    """A cohort whose patients are never sampled: stands for no patients at all."""
+
+    patients = 1
+
+    def images_of(self, patient: int):
+        raise AssertionError("nobody is here")
+
+
+@pytest.mark.parametrize("kind", ["gan", "flow"])
+def test_engines_do_the_same_work_whatever_the_cohort(kind, monkeypatch):
+    rows: list[int] = []
+    for module in (bookkeeping, vmap):
+        inner = module.chunks
+
+        def counted(records, weights, inner=inner):
+            for part, own in inner(records, weights):
+                rows.append(len(part[0]))
+                yield part, own
+
+        monkeypatch.setattr(module, "chunks", counted)
+    plan = plan_of()
+    nominal = plan.sites["alder"].nominal_patients
+    work = []
+    for data, rate in ((_Nobody(), 1e-12), (cohort(nominal // 2), None), (cohort(nominal), None)):
+        rows.clear()
+        update = {} if rate is None else {"sampling_rate": rate}
+        stages = [s.model_copy(update=update) if s.kind == kind else s for s in plan.stages]
+        here = plan.model_copy(update={"stages": stages})
+        noise = SecureNoise()
+        TRAINERS[kind](StageJob(here, "alder", kind, 1, inbound(here, kind), data, noise, Meter(noise, "entry")))
+        work.append(list(rows))
+    assert work[0] == work[1] == work[2] and sum(work[0]) >= 32 * plan.stage(kind).local_steps
+
+
+def test_a_batch_is_float32_in_the_unit_range():
+    batch = next(iter(batches(cohort(), stage(0.5))))
+    assert batch.images.dtype == torch.float32 and batch.images.abs().max() <= 1.0
