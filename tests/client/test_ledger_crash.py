@@ -27,6 +27,7 @@ from sfumato_common.files import write_atomic
 from sfumato_common.privacy.events import Declared
 
 PLAN_HASH, ROUNDS_A_RUN = "ab" * 32, 10_000
+STUDY = "s" * 3_000  # so that each entry changes several of SQLite's pages, and a kill can come between two
 _TRACEME, _SYSCALL, _SETOPTIONS, _EXITKILL = 0, 24, 0x4200, 0x100000
 fork = multiprocessing.get_context("fork")
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="traces a child as Linux does")
@@ -38,7 +39,7 @@ def open_ledger(path):
 
 def reserve(ledger, number):
     bit = Declared("a bit", 1)
-    return ledger.reserve(study="s", plan_hash=PLAN_HASH, purpose="gan", round=number, cohort="train", event=bit)
+    return ledger.reserve(study=STUDY, plan_hash=PLAN_HASH, purpose="gan", round=number, cohort="train", event=bit)
 
 
 def touch(marks, number):
@@ -179,6 +180,7 @@ def test_killed_at_any_moment_the_ledger_counts_everything(site):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @linux
 def test_killed_at_200_system_calls_and_50_moments_the_ledger_counts_everything(site):
     kill_at_system_calls(site, charge_then_touch, 200)
