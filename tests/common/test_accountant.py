@@ -12,12 +12,18 @@ from scipy.stats import norm
 from sfumato_common.config.loader import parse
 from sfumato_common.config.plan import Plan
 from sfumato_common.errors import LedgerError
-from sfumato_common.privacy.accountant import epsilon, forecast, grouped
+from sfumato_common.privacy import accountant
+from sfumato_common.privacy.accountant import cohort_costs, cost, epsilon, forecast, grouped
 from sfumato_common.privacy.adjacency import SMALLEST_NOISE
 from sfumato_common.privacy.events import (
     GATE_VERDICT,
+    AboveThreshold,
     Declared,
+    ExponentialMechanism,
     GaussianRelease,
+    KAverageGaussian,
+    LaplaceRelease,
+    RandomisedResponse,
     SampledGaussian,
     event_from_json,
     event_to_json,
@@ -26,6 +32,15 @@ from sfumato_common.privacy.events import (
 )
 
 DELTA = 1e-5
+ONE_OF_EACH = [
+    GaussianRelease(1.5),
+    SampledGaussian(0.9, 0.01, 40),
+    LaplaceRelease(2.0),
+    RandomisedResponse(3, 0.5),
+    KAverageGaussian(2.0, 5),
+    ExponentialMechanism(0.3),
+    AboveThreshold(0.2),
+]
 
 
 def analytic(sigma, delta=DELTA):
@@ -79,14 +94,108 @@ def test_nothing_costs_nothing_and_declared_bits_stand_beside():
 def test_unknown_events_are_refused():
     with pytest.raises(TypeError, match="never approximated"):
         epsilon([object()], DELTA)
+    with pytest.raises(LedgerError, match="impossible parameters"):
+        epsilon([SampledGaussian(1.0, 0.1, -100)], DELTA)
 
 
 def test_hopelessly_small_noise_is_answered_at_once():
     assert epsilon([GaussianRelease(SMALLEST_NOISE / 2)], DELTA) == math.inf
     assert epsilon([SampledGaussian(1e-9, 0.01, 10**7), GaussianRelease(5.0)], DELTA) == math.inf
+    assert epsilon([LaplaceRelease(1e-6)], DELTA) == math.inf
+    assert epsilon([AboveThreshold(1e6)], DELTA, "replace-one") == math.inf
+    assert cost([ExponentialMechanism(1e6)], DELTA).add_remove_rdp == math.inf
 
 
-@pytest.mark.parametrize("event", [GaussianRelease(1.5), SampledGaussian(0.9, 0.01, 40), Declared("a bit", 1)])
+def pure(value, delta=DELTA):
+    """Exact epsilon at `delta` of any mechanism that is no better than a pure one (randomised response over two)."""
+    return math.log(math.exp(value) - delta * (1 + math.exp(value)))
+
+
+@pytest.mark.parametrize("sigma", [0.8, 2.0])
+def test_replacing_under_a_gaussian_is_half_its_noise(sigma):
+    assert epsilon([GaussianRelease(sigma)], DELTA, "replace-one") == pytest.approx(analytic(sigma / 2), rel=2e-3)
+
+
+def test_replacing_under_full_batches_is_half_their_noise():
+    sampled = epsilon([SampledGaussian(2.0, 1.0, 4)], DELTA, "replace-one")
+    assert sampled == pytest.approx(analytic(0.5), rel=5e-3)
+
+
+@pytest.mark.parametrize("adjacency", ["add-remove", "replace-one"])
+def test_an_average_of_k_costs_one_gaussian_either_way(adjacency):
+    assert epsilon([KAverageGaussian(1.3, 5)], DELTA, adjacency) == pytest.approx(analytic(1.3), rel=2e-3)
+    assert epsilon([KAverageGaussian(1.3, 20)], DELTA, adjacency) == pytest.approx(analytic(1.3), rel=2e-3)
+
+
+def test_laplace_has_its_closed_form():
+    # delta(e) = 1 - exp((e - 1/b) / 2) for e in [0, 1/b] (Balle et al. 2018, theorem 3)
+    assert epsilon([LaplaceRelease(0.5)], 1e-3) == pytest.approx(2 + 2 * math.log(1 - 1e-3), abs=1e-4)
+    assert epsilon([LaplaceRelease(0.5)], 1e-3, "replace-one") == pytest.approx(4 + 2 * math.log(1 - 1e-3), abs=1e-4)
+
+
+@pytest.mark.parametrize("event", [ExponentialMechanism(0.7), AboveThreshold(0.7)])
+def test_pure_mechanisms_are_no_better_than_their_epsilon(event):
+    assert epsilon([event], 1e-3) == pytest.approx(pure(0.7, 1e-3), abs=2e-4)
+    assert epsilon([event], 1e-3, "replace-one") == pytest.approx(pure(1.4, 1e-3), abs=2e-4)
+    # two runs over two answers: both adverse, or one (Kairouz et al. 2015)
+    p = math.exp(0.7) / (1 + math.exp(0.7))
+    at_zero = p**2 - (1 - p) ** 2
+    assert epsilon([event] * 2, at_zero) == pytest.approx(0, abs=2e-4)
+
+
+def test_randomised_response_over_k_answers():
+    # P(truth) - e^x P(lie) for x below epsilon: one answer speaks for the one against the other
+    for categories in (2, 5):
+        odds = math.exp(1.2)
+        delta = 1e-3
+        exact = math.log(odds - delta * (odds + categories - 1))
+        for adjacency in ("add-remove", "replace-one"):
+            found = epsilon([RandomisedResponse(categories, 1.2)], delta, adjacency)
+            assert found == pytest.approx(exact, abs=2e-4)
+
+
+def test_order_changes_nothing():
+    forward = epsilon(ONE_OF_EACH, DELTA)
+    accountant._composed.cache_clear()
+    assert epsilon(ONE_OF_EACH[::-1], DELTA) == pytest.approx(forward, rel=1e-9)
+    assert forward > max(epsilon([event], DELTA) for event in ONE_OF_EACH)
+
+
+GRID = [
+    *([SampledGaussian(sigma, rate, 40)] for sigma, rate in ((0.8, 0.01), (1.0, 0.1), (4.0, 0.3))),
+    *([event] for event in ONE_OF_EACH),
+    [GaussianRelease(0.8), SampledGaussian(1.1, 0.09, 102)],
+    ONE_OF_EACH,
+]
+
+
+@pytest.mark.parametrize("events", GRID)
+def test_renyi_bounds_it_and_replacing_lies_between_once_and_twice_over(events):
+    found = cost(events, DELTA)
+    assert found.add_remove == epsilon(events, DELTA)
+    assert found.add_remove <= found.add_remove_rdp * 1.001 + 1e-4
+    assert found.add_remove_rdp <= found.add_remove * 1.5 + 0.5  # a bound that bounds nothing would check nothing
+    assert found.replace_one >= found.add_remove - 1e-9
+    # removing one and adding another (group privacy, Dwork and Roth 2014, theorem 2.2 with its delta)
+    once = epsilon(events, 1e-8)
+    assert epsilon(events, (1 + math.exp(once)) * 1e-8, "replace-one") <= 2 * once
+
+
+def test_accountants_that_contradict_each_other_are_not_believed(monkeypatch):
+    monkeypatch.setattr(accountant, "epsilon_rdp", lambda tally, delta: 4.0)
+    with pytest.raises(LedgerError, match="contradict"):
+        cost([GaussianRelease(1.0)], DELTA)  # 4.377
+
+
+def test_a_patient_who_changes_cohort_pays_in_both():
+    both = RandomisedResponse(2, 1.0)  # costs the same added or replaced, so that moving over is the worst
+    found = cohort_costs([both], [both], DELTA)
+    assert found.patient.add_remove == found.train.add_remove == found.holdout.add_remove
+    assert found.patient.replace_one == epsilon([both, both], DELTA) > found.train.replace_one
+    assert cohort_costs([], [], DELTA).patient.replace_one == 0.0
+
+
+@pytest.mark.parametrize("event", [*ONE_OF_EACH, Declared("a bit", 1)])
 def test_events_survive_json(event):
     assert event_from_json(json.loads(json.dumps(event_to_json(event)))) == event
 
@@ -99,6 +208,16 @@ def test_events_survive_json(event):
         {"mechanism": "GaussianRelease"},
         {"mechanism": "GaussianRelease", "noise_multiplier": 1.0, "refund": 2},
         {"mechanism": None},
+        {"mechanism": "Declared", "what": "a bit", "bits": True},
+        {"mechanism": "SampledGaussian", "noise_multiplier": 1.0, "sampling_rate": 0.1, "steps": -5},
+        {"mechanism": "LaplaceRelease", "noise_multiplier": "1"},
+        {"mechanism": "LaplaceRelease", "noise_multiplier": math.inf},
+        {"mechanism": "RandomisedResponse", "categories": 1, "epsilon": 1.0},
+        {"mechanism": "RandomisedResponse", "categories": 2.0, "epsilon": 1.0},
+        {"mechanism": "KAverageGaussian", "noise_multiplier": 1.0, "k": 1},
+        {"mechanism": "KAverageGaussian", "noise_multiplier": math.nan, "k": 5},
+        {"mechanism": "ExponentialMechanism", "epsilon": 0.0},
+        {"mechanism": "AboveThreshold", "epsilon": -1.0},
     ],
 )
 def test_unknown_stored_events_are_refused(value):
@@ -128,9 +247,12 @@ def test_forecast_is_the_composition_of_the_plan_stage_by_stage():
     )
     assert study_events(plan, "train") == [GaussianRelease(2.0)] + [SampledGaussian(1.2, 0.05, 4)] * 3
     assert round_event(plan.stage("gan")) == SampledGaussian(1.2, 0.05, 4)
-    cost = forecast(plan, DELTA)
-    assert [line.steps for line in cost.stages] == [1, 12]
-    assert cost.stages[0].epsilon_after == pytest.approx(epsilon([GaussianRelease(2.0)], DELTA))
-    assert cost.epsilon_train == pytest.approx(epsilon(study_events(plan, "train"), DELTA))
-    assert cost.epsilon_holdout == pytest.approx(epsilon([GaussianRelease(4.0)], DELTA))
-    assert forecast(plan, DELTA, [GaussianRelease(3.0)]).epsilon_train > cost.epsilon_train
+    found = forecast(plan, DELTA)
+    assert [line.steps for line in found.stages] == [1, 12]
+    assert found.stages[0].epsilon_after == pytest.approx(epsilon([GaussianRelease(2.0)], DELTA))
+    assert found.epsilon_train == pytest.approx(epsilon(study_events(plan, "train"), DELTA))
+    assert found.epsilon_holdout == pytest.approx(epsilon([GaussianRelease(4.0)], DELTA))
+    assert found.totals == cohort_costs(study_events(plan, "train"), study_events(plan, "holdout"), DELTA)
+    on_top = forecast(plan, DELTA, [GaussianRelease(3.0)], [GaussianRelease(2.5)])
+    assert on_top.epsilon_train == epsilon([GaussianRelease(3.0), *study_events(plan, "train")], DELTA)
+    assert on_top.epsilon_holdout == epsilon([GaussianRelease(2.5), GaussianRelease(4.0)], DELTA)

@@ -14,7 +14,7 @@ from functools import lru_cache, reduce
 
 from sfumato_common.config.plan import Plan
 from sfumato_common.errors import LedgerError
-from sfumato_common.privacy.adjacency import Adjacency, hopeless, loss
+from sfumato_common.privacy.adjacency import GRID, Adjacency, Pure, hopeless, loss
 from sfumato_common.privacy.events import Declared, Event, Mechanism, SampledGaussian, check_event, study_events
 from sfumato_common.privacy.rdp import epsilon_rdp
 
@@ -58,8 +58,10 @@ def cost(events: Iterable[Event], delta: float) -> Cost:
     exact = epsilon(kept, delta)
     if math.isinf(exact):
         return Cost(exact, exact, exact)
-    bound = epsilon_rdp(grouped(kept), delta)
-    if not exact <= bound * _AGREEMENT:
+    tally = grouped(kept)
+    bound = epsilon_rdp(tally, delta)
+    rounded_up = GRID * sum(times for event, times in tally.items() if isinstance(event, Pure))
+    if not exact <= bound * _AGREEMENT + rounded_up:
         raise LedgerError(
             f"the accountants contradict each other (epsilon {exact:.6g} by loss distributions, at most {bound:.6g} by "
             "Renyi divergences): trust neither, and report the plan to the maintainers"

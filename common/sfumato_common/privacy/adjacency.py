@@ -17,6 +17,7 @@ Every entry is a dominating pair (Zhu et al. 2022), so that composing the entrie
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
 from sfumato_common.privacy.events import (
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from dp_accounting.pld.privacy_loss_distribution import PrivacyLossDistribution
 
 Adjacency = Literal["add-remove", "replace-one"]
+Pure = RandomisedResponse | ExponentialMechanism | AboveThreshold
+GRID = 1e-4  # losses are multiples of it (dp-accounting's own); a pure mechanism's two or three are rounded up to it
 SMALLEST_NOISE = 0.2  # one Gaussian release with it costs epsilon 33 at delta 1e-5
 LARGEST_PURE_EPSILON = 50.0  # of one release without a delta
 
@@ -50,31 +53,40 @@ def hopeless(event: Mechanism) -> bool:
 
 
 def loss(event: Mechanism, times: int, adjacency: Adjacency) -> PrivacyLossDistribution:
-    """Loss distribution of `times` runs of `event` (single steps of a SampledGaussian), rounded up to 1e-4."""
+    """Loss distribution of `times` runs of `event` (single steps of a SampledGaussian), on the grid."""
+    match event:
+        # many Gaussian releases are one with less noise, exactly
+        case GaussianRelease(noise_multiplier=sigma):
+            return _single(GaussianRelease(sigma / math.sqrt(times)), adjacency)
+        case KAverageGaussian(noise_multiplier=sigma, k=k):
+            return _single(KAverageGaussian(sigma / math.sqrt(times), k), adjacency)
+    return _single(event, adjacency).self_compose(times)
+
+
+# a forecast, a status board and a restarted site ask for the same mechanisms run more and more often
+@lru_cache(maxsize=8)
+def _single(event: Mechanism, adjacency: Adjacency) -> PrivacyLossDistribution:
     # imported here: 1.5 s that processes which never account should not pay
     from dp_accounting import NeighboringRelation
     from dp_accounting.pld import common
     from dp_accounting.pld import privacy_loss_distribution as pld
 
-    reach = 2 if adjacency == "replace-one" else 1
+    replaced = adjacency == "replace-one"
+    reach = 2 if replaced else 1
     match event:
-        # many Gaussian releases are one with less noise, exactly
         case GaussianRelease(noise_multiplier=sigma):
-            return pld.from_gaussian_mechanism(sigma / math.sqrt(times), sensitivity=reach)
+            return pld.from_gaussian_mechanism(sigma, sensitivity=reach)
         case KAverageGaussian(noise_multiplier=sigma):
-            return pld.from_gaussian_mechanism(sigma / math.sqrt(times))
+            return pld.from_gaussian_mechanism(sigma)
         case SampledGaussian(noise_multiplier=sigma, sampling_rate=rate):
-            relation = (
-                NeighboringRelation.ADD_OR_REMOVE_ONE if adjacency == "add-remove" else NeighboringRelation.REPLACE_ONE
-            )
-            single = pld.from_gaussian_mechanism(sigma, sampling_prob=rate, neighboring_relation=relation)
+            relation = NeighboringRelation.REPLACE_ONE if replaced else NeighboringRelation.ADD_OR_REMOVE_ONE
+            return pld.from_gaussian_mechanism(sigma, sampling_prob=rate, neighboring_relation=relation)
         case LaplaceRelease(noise_multiplier=scale):
-            single = pld.from_laplace_mechanism(scale, sensitivity=reach)
+            return pld.from_laplace_mechanism(scale, sensitivity=reach)
         case RandomisedResponse(categories=categories):
-            single = pld.from_randomized_response(uniform_share(event), categories)
+            return pld.from_randomized_response(uniform_share(event), categories)
         case ExponentialMechanism(epsilon=epsilon) | AboveThreshold(epsilon=epsilon):
-            single = pld.from_privacy_parameters(common.DifferentialPrivacyParameters(reach * epsilon, 0))
-    return single.self_compose(times)
+            return pld.from_privacy_parameters(common.DifferentialPrivacyParameters(reach * epsilon, 0))
 
 
 def uniform_share(event: RandomisedResponse) -> float:
