@@ -1,0 +1,161 @@
+"""`sfumato-site ledger`: show, forecast, export, check, each on a real ledger; every mistake is one line."""
+
+from __future__ import annotations
+
+import json
+import math
+import stat
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from scipy.optimize import brentq
+from scipy.stats import norm
+
+from sfumato_client import cli
+from sfumato_client.home import SiteHome
+from sfumato_common.config.loader import load_yaml
+from sfumato_common.config.plan import Plan
+from sfumato_common.crypto.identity import create_identity
+from sfumato_common.package import PackageImage, build_package, encode_png
+from sfumato_common.privacy.events import GATE_VERDICT, GaussianRelease
+
+POLICY = {
+    "site": "alder",
+    "budget": {"epsilon": 6.0, "delta": 1e-5},
+    "allowed_stages": ["spectral"],
+    "minimum_patients": 10,
+    "release": {"allowed_methods": ["dp-sampling"], "largest_set": 100, "gate": {"declare_verdict": True}},
+}
+PLAN = {
+    "study": "chest",
+    "image": {"size": 16},
+    "labels": ["normal", "abnormal"],
+    "sites": {"alder": {"nominal_patients": 100}},
+    "privacy": {"epsilon": 10.0, "delta": 1e-5},
+    "stages": [{"kind": "spectral", "bandwidth": 8, "clip_radius": 1.0, "noise_multiplier": 2.0}],
+    "release": [{"model": "spectral", "images": 12}],
+    "federation": {"quorum": 1},
+}
+
+
+@pytest.fixture
+def say(monkeypatch, capsys):
+    """Run `sfumato-site` in this process; returns (exit code, last line on stderr, stdout)."""
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["sfumato-site", *map(str, words)])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        captured = capsys.readouterr()
+        lines = captured.err.strip().splitlines()
+        assert len(lines) <= 1, "one clear line"
+        return stopped.value.code or 0, lines[-1] if lines else "", captured.out
+
+    return run
+
+
+@pytest.fixture
+def home(tmp_path):
+    folder = tmp_path / "alder"
+    folder.mkdir()
+    (folder / "policy.yaml").write_text(yaml.safe_dump(POLICY))
+    return folder
+
+
+def plan_file(folder: Path, **changes) -> Path:
+    path = folder / "plan.yaml"
+    path.write_text(yaml.safe_dump({**PLAN, **changes}))
+    return path
+
+
+def two_releases(sigma):
+    """Exact epsilon at 1e-5 of two Gaussian mechanisms, one with sigma / sqrt(2) (Balle and Wang 2018, theorem 8)."""
+    s = sigma / math.sqrt(2)
+    return brentq(lambda e: norm.cdf(0.5 / s - e * s) - math.exp(e) * norm.cdf(-0.5 / s - e * s) - 1e-5, 0, 50)
+
+
+def charge(home, plan, settle=True, event=None, purpose="spectral"):
+    with SiteHome(home).open_ledger() as ledger:
+        event = event or GaussianRelease(2.0)
+        made = ledger.reserve(
+            study=plan.study, plan_hash=plan.digest, purpose=purpose, round=1, cohort="train", event=event
+        )
+        if settle:
+            ledger.settle(made)
+
+
+def test_show_prints_both_adjacencies_the_check_and_what_was_never_settled(say, home, tmp_path):
+    plan = load_yaml(plan_file(tmp_path), Plan)
+    charge(home, plan, settle=False)
+    charge(home, plan, event=GATE_VERDICT, purpose="gate")
+    code, _, said = say("ledger", "show", "--home", home)
+    assert code == 0
+    # one Gaussian with noise 2: closed forms of both adjacencies, and 2.166 by Renyi divergences
+    for figure in ("1.993", "2.166", "4.377"):
+        assert figure in said
+    assert said.count("NOT") == 1
+    assert "1 charges were never settled" in said
+    assert "train: epsilon 1.993 of 6 at delta 1e-05" in said
+
+
+def test_forecast_stands_on_all_that_was_spent_and_pins_nothing(say, home, tmp_path):
+    other = load_yaml(plan_file(tmp_path, study="another"), Plan)
+    charge(home, other)
+    code, _, said = say("ledger", "forecast", "--home", home, plan_file(tmp_path))
+    assert code == 0
+    both = two_releases(2.0)
+    assert f"a patient has paid epsilon 1.993; with this plan {both:.3f} of 6" in said
+    assert f"{6 - both:.3f} left" in said
+    assert not (home / "plans").exists()
+    # a plan that ran is not counted twice
+    charge(home, load_yaml(plan_file(tmp_path), Plan))
+    assert f"with this plan {both:.3f} of 6" in say("ledger", "forecast", "--home", home, plan_file(tmp_path))[2]
+
+
+def test_a_forecast_beyond_the_budget_says_so_after_the_figures(say, home, tmp_path):
+    dear = plan_file(tmp_path, stages=[{**PLAN["stages"][0], "noise_multiplier": 0.5}])
+    code, line, said = say("ledger", "forecast", "--home", home, dear)
+    assert code == 3
+    assert "budget is 6" in line
+    assert "0.000 left" in said
+    assert "spectral" in said
+
+
+def test_export_and_check_go_together(say, home, tmp_path):
+    identity = create_identity(home / "identity", "alder")
+    plan = load_yaml(plan_file(tmp_path), Plan)
+    charge(home, plan)
+    with SiteHome(home).open_ledger() as ledger:
+        certificate = ledger.certificate(plan, noise="secure")
+    png = encode_png(np.zeros((16, 16), np.uint8))
+    images = [PackageImage("ab" * 16, png, "normal", "spectral", "dp-sampling", "formal")]
+    names = {"site": "alder", "study": plan.study, "plan_hash": plan.digest}
+    out, package = tmp_path / "ledger.json", tmp_path / "release.sfumato"
+    package.write_bytes(build_package(**names, certificate=certificate, images=images, sign=identity.sign_package))
+
+    code, _, said = say("ledger", "export", "--home", home, "--out", out)
+    assert code == 0
+    assert "stays in the site" in said
+    assert stat.S_IMODE(out.stat().st_mode) == 0o600
+
+    code, _, said = say("ledger", "check", out, package, "--home", home)
+    assert code == 0
+    assert said.count("holds") == 9
+    assert "the package's signature hold" in said
+    assert "NO signature was checked" in say("ledger", "check", out, package)[2]
+
+    certificate["epsilon"]["patient"]["add_remove"] = 0.5
+    package.write_bytes(build_package(**names, certificate=certificate, images=images, sign=identity.sign_package))
+    code, line, said = say("ledger", "check", out, package)
+    assert (code, "WRONG" in said, "recomputed" in line) == (8, True, True)
+
+    value = json.loads(out.read_bytes())
+    value["rows"][1]["body"] = value["rows"][1]["body"].replace('"noise_multiplier":2.0', '"noise_multiplier":9.0')
+    out.write_text(json.dumps(value))
+    code, line, _ = say("ledger", "check", out, package)
+    assert code == 8
+    assert "altered at entry 1" in line
+    assert say("ledger", "check", tmp_path / "none.json", package)[0] == 2
