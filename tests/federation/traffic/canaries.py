@@ -31,10 +31,21 @@ PLANTED_FILE = "velvetheron"
 SHORTEST = 8
 SMALLEST_COUNT = 100
 _IDENTIFYING = (
-    "PatientName PatientID OtherPatientIDs PatientAddress PatientBirthDate InstitutionName AccessionNumber "
-    "ReferringPhysicianName PerformingPhysicianName StationName StudyDate StudyInstanceUID SeriesInstanceUID "
-    "SOPInstanceUID"
-).split()
+    "PatientName",
+    "PatientID",
+    "OtherPatientIDs",
+    "PatientAddress",
+    "PatientBirthDate",
+    "InstitutionName",
+    "AccessionNumber",
+    "ReferringPhysicianName",
+    "PerformingPhysicianName",
+    "StationName",
+    "StudyDate",
+    "StudyInstanceUID",
+    "SeriesInstanceUID",
+    "SOPInstanceUID",
+)
 _RAW_ROW_STEP = 16
 
 Bytes = npt.NDArray[np.uint8]

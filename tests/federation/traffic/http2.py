@@ -6,18 +6,18 @@ import gzip
 import zlib
 from dataclasses import dataclass, field
 
-from traffic.hpack import Decoder, Field
+from hpack import Decoder
+from hyperframe.frame import ContinuationFrame, DataFrame, Frame, HeadersFrame
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-_DATA, _HEADERS, _CONTINUATION = 0x0, 0x1, 0x9
-_END_HEADERS, _PADDED, _PRIORITY = 0x4, 0x8, 0x20
+_HEADER_BYTES = 9
 
 
 @dataclass
 class Stream:
     """One request: header fields (trailers behind them) and the payloads of its DATA frames, joined."""
 
-    headers: list[Field] = field(default_factory=list)
+    headers: list[tuple[bytes, bytes]] = field(default_factory=list)
     data: bytearray = field(default_factory=bytearray)
 
     def header(self, name: bytes) -> bytes:
@@ -26,48 +26,45 @@ class Stream:
 
 
 def streams(sent: bytes) -> dict[int, Stream]:
-    """Streams by number from all that a client wrote. Raises ValueError or IndexError unless every byte is accounted for.
+    """Streams by number from all that a client wrote. Raises ValueError when it is no HTTP/2.
 
-    A last frame that was cut off with the connection is taken as far as it came.
+    The library raises for malformed frames and header blocks. A last frame that was cut off with the connection is left
+    to the raw bytes.
     """
     if not sent.startswith(PREFACE):
         raise ValueError("no HTTP/2 client preface")
     found: dict[int, Stream] = {}
-    decoder, block, at = Decoder(), b"", len(PREFACE)
-    while at < len(sent):
-        length, kind, flags = int.from_bytes(sent[at : at + 3], "big"), sent[at + 3], sent[at + 4]
-        number = int.from_bytes(sent[at + 5 : at + 9], "big") & 0x7FFFFFFF
-        payload = sent[at + 9 : at + 9 + length]
-        at += 9 + length
-        if kind not in (_DATA, _HEADERS, _CONTINUATION):
-            continue  # settings, pings and the like: short, and whole in the raw bytes
-        stream = found.setdefault(number, Stream())
-        body = payload if kind == _CONTINUATION else _unpadded(payload, flags, kind)
-        if kind == _DATA:
-            stream.data += body
-            continue
-        block += body
-        if flags & _END_HEADERS:
-            stream.headers += decoder.decode(block)
-            block = b""
+    decoder, block, at, view = Decoder(), b"", len(PREFACE), memoryview(sent)
+    while at + _HEADER_BYTES <= len(sent):
+        frame, length = Frame.parse_frame_header(view[at : at + _HEADER_BYTES])
+        body = view[at + _HEADER_BYTES : at + _HEADER_BYTES + length]
+        if len(body) < length:
+            break
+        frame.parse_body(body)
+        at += _HEADER_BYTES + length
+        if isinstance(frame, DataFrame):
+            found.setdefault(frame.stream_id, Stream()).data += frame.data
+        elif isinstance(frame, HeadersFrame | ContinuationFrame):
+            block += frame.data
+            if "END_HEADERS" in frame.flags:
+                # the dynamic table belongs to the connection: blocks are read in the order in which they came
+                found.setdefault(frame.stream_id, Stream()).headers += decoder.decode(block, raw=True)
+                block = b""
     return found
 
 
-def _unpadded(payload: bytes, flags: int, kind: int) -> bytes:
-    start = 1 if flags & _PADDED else 0
-    end = len(payload) - (payload[0] if start else 0)
-    if kind == _HEADERS and flags & _PRIORITY:
-        start += 5
-    return payload[start:end]
-
-
 def grpc_messages(stream: Stream) -> list[bytes]:
-    """Length-prefixed messages of a gRPC request (gRPC over HTTP2), uncompressed; a cut last one as far as it came."""
+    """Length-prefixed messages of a gRPC request (gRPC over HTTP2), uncompressed; a cut last one as far as it came.
+
+    Raises ValueError for what is no such message.
+    """
     found, data, at = [], bytes(stream.data), 0
     while at + 5 <= len(data):
         compressed, length = data[at], int.from_bytes(data[at + 1 : at + 5], "big")
         message = data[at + 5 : at + 5 + length]
         at += 5 + length
+        if compressed > 1:
+            raise ValueError("no gRPC message: its first byte is neither 0 nor 1")
         if compressed:
             coding = stream.header(b"grpc-encoding")
             message = gzip.decompress(message) if coding == b"gzip" else zlib.decompress(message)

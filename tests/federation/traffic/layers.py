@@ -29,6 +29,7 @@ from traffic.relay import Connection
 
 from sfumato_common.wire import intake_pb2
 
+_UPLOAD = "/sfumato.intake.v1.Intake/Upload"
 _DEEPEST = 4
 _LARGEST = 1 << 28
 _HEX = re.compile(rb"[0-9A-Fa-f]{16,}")
@@ -136,7 +137,7 @@ def _http2(sent: bytes, name: str) -> Iterator[Layer]:
         messages = grpc_messages(stream)
         for place, message in enumerate(messages):
             yield Layer(f"{where}/message {place}", message, "message")
-        if path.endswith("/Upload"):
+        if path == _UPLOAD:
             yield Layer(f"{where}/package", b"".join(intake_pb2.Chunk.FromString(item).data for item in messages))
 
 
@@ -174,7 +175,8 @@ def _hex(data: bytes) -> list[bytes]:
 def _base64(data: bytes) -> list[bytes]:
     """What each run of base64 digits (RFC 4648, either alphabet) says, in all four alignments."""
     runs = [match[0][shift:].translate(_URL_SAFE) for match in _BASE64.finditer(data) for shift in range(4)]
-    return [base64.b64decode(digits[: len(digits) & ~3]) for digits in runs]
+    # a last group that is cut short still says a byte or two
+    return [base64.b64decode(digits + b"A" * (-len(digits) % 4)) for digits in runs]
 
 
 def _archives(data: bytes, name: str) -> Iterator[Layer]:
@@ -218,9 +220,9 @@ def _inflate(data: bytes) -> bytes:
 
 
 def fields(message: bytes, start: int = 0) -> Iterator[tuple[int | float | bytes, int]]:
-    """(value, offset) of every scalar in a protocol buffer of any type, nested ones included (its encoding, "Wire types").
+    """(value, offset) of every scalar in a protocol buffer of any type, nested ones too (protobuf.dev, "Encoding").
 
-    An integer comes as it stands and as the zigzag form that `sint` fields use, a floating-point number when it is whole.
+    An integer comes as it stands and in the zigzag form of `sint` fields, a floating-point number when it is whole.
     What does not parse as a message is one leaf of bytes.
     """
     found: list[tuple[int | float | bytes, int]] = []

@@ -1,17 +1,20 @@
 """A TLS-terminating relay between sites and coordinator that keeps every byte it carries, in clear, by site and door.
 
-It shows the federation's own server certificate, so the sites' certificate checks stay on; towards the intake it goes on
-with the site's own client certificate, so that the coordinator's checks stay on as well. It touches nothing: TLS ends
-here and begins anew, and what lies between (HTTP/1.1 or HTTP/2, by ALPN) is passed on as it came.
+It shows the federation's own server certificate, so that the sites' certificate checks stay on; towards the intake it
+goes on with the site's own client certificate, so that the coordinator's checks stay on as well. It touches nothing:
+TLS ends here and begins anew, and what lies between (HTTP/1.1 or HTTP/2, by ALPN) is passed on as it came.
 """
 
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 import threading
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 _CHUNK = 1 << 16
 
@@ -46,8 +49,8 @@ class Connection:
 class Relay:
     """Doors on loopback, served by one thread. `connections` grows as they come; `problems` holds what went wrong.
 
-    A test that means to have seen everything asserts that `problems` is empty: bytes that were no TLS, or a handshake
-    that failed, are in it and nowhere else.
+    A test that means to have seen everything asserts that `problems` is empty: a client that spoke no TLS, or broke off
+    its handshake, is there and nowhere else.
     """
 
     def __init__(self, authority: Path, certificate: Path, key: Path) -> None:
@@ -55,8 +58,8 @@ class Relay:
         self.connections: list[Connection] = []
         self.problems: list[str] = []
         self._loop = asyncio.new_event_loop()
-        self._loop.set_exception_handler(lambda _, told: self.problems.append(repr(told.get("exception", told))))
-        self._servers: list[asyncio.Server] = []
+        self._listeners: list[socket.socket] = []
+        self._tasks: set[asyncio.Task[None]] = set()
         self._thread = threading.Thread(target=self._loop.run_forever, name="relay", daemon=True)
 
     def __enter__(self) -> Relay:
@@ -71,7 +74,7 @@ class Relay:
 
     def open(self, door: Door) -> int:
         """Begin to listen for one site; returns the port."""
-        return int(asyncio.run_coroutine_threadsafe(self._open(door), self._loop).result(15))
+        return asyncio.run_coroutine_threadsafe(self._open(door), self._loop).result(15)
 
     def of(self, site: str, door: str | None = None) -> list[Connection]:
         """Connections of one site so far, in the order of their handshakes."""
@@ -84,13 +87,38 @@ class Relay:
         if door.client is not None:
             context.verify_mode = ssl.CERT_REQUIRED
             context.load_verify_locations(self._authority)
+        listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+        listener.setblocking(False)
+        self._listeners.append(listener)
+        self._spawn(self._accept(door, context, listener))
+        return int(listener.getsockname()[1])
 
-        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _accept(self, door: Door, context: ssl.SSLContext, listener: socket.socket) -> None:
+        while True:
+            accepted, _ = await self._loop.sock_accept(listener)
+            self._spawn(self._serve(door, context, accepted))
+
+    async def _serve(self, door: Door, context: ssl.SSLContext, accepted: socket.socket) -> None:
+        """One connection, from its handshake to its end."""
+        # by hand: asyncio's own server keeps a failed handshake to itself
+        reader = asyncio.StreamReader()
+        protocol = asyncio.StreamReaderProtocol(reader)
+        try:
+            transport, _ = await self._loop.connect_accepted_socket(lambda: protocol, accepted, ssl=context)
+        except OSError as error:  # ssl.SSLError is one
+            self.problems.append(f"{door.site}/{door.name}: no handshake: {error}")
+            accepted.close()
+            return
+        writer = asyncio.StreamWriter(transport, protocol, reader, self._loop)
+        try:
             await self._carry(door, reader, writer)
-
-        server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
-        self._servers.append(server)
-        return int(server.sockets[0].getsockname()[1])
+        finally:
+            writer.close()
 
     async def _carry(self, door: Door, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         spoken = writer.get_extra_info("ssl_object")
@@ -101,12 +129,9 @@ class Relay:
         try:
             onward = self._onward(door, connection.alpn)
             far_reader, far_writer = await asyncio.open_connection("127.0.0.1", door.upstream, ssl=onward)
-        except OSError as error:  # ssl.SSLError is one: the coordinator is away, or does not want this site
+        except OSError:  # the coordinator is away, or does not want this site
             # what the site wants to say is kept although nobody hears it
             connection.sent += await self._rest(reader)
-            if isinstance(error, ssl.SSLError):
-                self.problems.append(f"{door.site}/{door.name}: onward handshake failed: {error.reason}")
-            writer.close()
             return
         chosen = far_writer.get_extra_info("ssl_object").selected_alpn_protocol()
         if chosen not in (None, connection.alpn):
@@ -130,13 +155,11 @@ class Relay:
             return b""
 
     async def _close(self) -> None:
-        for server in self._servers:
-            server.close()
-        own = asyncio.current_task()
-        while tasks := [task for task in asyncio.all_tasks(self._loop) if task is not own]:
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks, timeout=1)
+        for task in (tasks := list(self._tasks)):
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for listener in self._listeners:
+            listener.close()
 
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, record: bytearray) -> None:

@@ -1,10 +1,11 @@
 """Looking for canaries in decoded traffic: a pass of hashed windows over it, whatever the number of needles.
 
-Counts are looked for where a number is a number: as a whole word in text, as a field of a protocol buffer, as an
-element of an array of 32 bits or more. Chance level, for a given three-digit count and bytes that are uniformly random:
-a text match needs a word inside 16 printable bytes in a row, below 1e-12 a position; hexadecimal digests and base64 never
-match (a digit, letter, '+', '/' or '_' beside the count is no word's end); a 64-bit field or element is equal with 2^-53 or
-less, a 32-bit one with 2^-32. Below 1e-4 for a whole recorded study of some megabytes.
+Counts are looked for where a number is a number: as a word of a text, as a field of a protocol buffer, as an element of
+an array of 32 bits or more. Chance level, for 18 counts of three digits and 10 MB of decoded layers: a word needs 16
+printable bytes in a row around it, (95/256)^13 / 256^3 = 2e-13 a place in random bytes, 4e-5 in all (digests in
+hexadecimal and base64 hold none: a digit, a letter, '+', '/' and '_' end no word); a float32 between 100 and 330 is one
+of the counts with 18 x 2^-16 / 230 = 1e-6, 1e-4 in all for a hundred such elements. What is no chance is left out by
+rule: lengths that the readers check (`_FRAMING`), and grey values, whose smooth runs spell digits (`Layer.kind`).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +27,8 @@ _MIX = np.uint64(0x9E3779B97F4A7C15)
 _FRAMING = re.compile(rb"(?i:content-length: *)\d+(?=\r\n)|[A-Z][A-Za-z]+ [0-9a-f,]* \d+(?=\0)")
 _PRINTABLE = re.compile(rb"[\x20-\x7e\t\r\n]{16,}")
 
+SEVERAL = "several sites"
+Key = TypeVar("Key")
 Words = npt.NDArray[np.uint64]
 
 
@@ -104,15 +108,24 @@ def _by_window(blocks: Iterable[tuple[str, Bytes]]) -> list[Needles]:
     return [Needles(members, window) for window, members in widths.items() if members]
 
 
+def _merge(into: dict[Key, str], more: dict[Key, str]) -> None:
+    """Add canaries; one that several sites have is named so."""
+    for key, what in more.items():
+        into[key] = f"{SEVERAL}: {what.partition(': ')[2]}" if key in into else what
+
+
 class Scanner:
     """All canaries of a study, ready to be looked for in layers."""
 
     def __init__(self, canaries: Iterable[Canaries]) -> None:
         every = list(canaries)
-        texts = {text: what for item in every for text, what in item.texts.items()}
+        texts: dict[bytes, str] = {}
+        self.counts: dict[int, str] = {}
+        for item in every:
+            _merge(texts, item.texts)
+            _merge(self.counts, item.counts)
         self._texts = _by_window((what, np.frombuffer(text, np.uint8)[None]) for text, what in texts.items())
         self._exact = _by_window(block for item in every for block in item.blocks)
-        self.counts = {count: what for item in every for count, what in item.counts.items()}
         words = "|".join(map(str, sorted(self.counts))) or "(?!)"
         self._word = re.compile(
             rf"(?<![0-9A-Za-z+/_])(?<![0-9][.:,-])({words})(?:\.0+)?(?![0-9A-Za-z+/_])(?![.:,-][0-9])".encode()

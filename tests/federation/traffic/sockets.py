@@ -41,7 +41,7 @@ def traced(command: list[str], log: Path) -> list[str]:
 
 
 def outward(log: Path, allowed: set[int]) -> set[Peer]:
-    """Peers in a log beyond `allowed` loopback ports and the loopback ports that the traced processes hold themselves."""
+    """Peers in a log but for `allowed` loopback ports and loopback ports that the traced processes hold themselves."""
     reached: set[Peer] = set()
     own: set[int] = set()
     for line in log.read_text(errors="replace").splitlines():

@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from traffic.canaries import PLANTED_FOLDER, plant_headers
+from traffic.canaries import PLANTED_FOLDER, of_site, plant_headers
+from traffic.layers import Layer, layers
 from traffic.relay import Door, Relay
+from traffic.scan import Scanner
 from traffic.sockets import can_trace, traced
 
 from sfumato_client.home import SiteHome
@@ -35,22 +37,25 @@ from sfumato_server.home import CoordinatorHome
 PROGRAMS = Path(sys.executable).parent
 # three digits each, so that no cohort's count is a number that a plan, a shape or a timing is likely to hold
 PATIENTS = {"alder": 151, "birch": 157, "cedar": 163}
+_REQUEST = "enrolment-request.json"
 _STEP_S = 120.0
+_STUDY_S = 240.0
 
 
 @dataclass
 class Study:
-    """Folders, ports and processes of one recorded study. `node` is the program that runs a site's node."""
+    """Folders, ports and processes of one recorded study; `ports` are the relay's, by site: SuperLink and intake."""
 
     out: Path
     plan: Plan
     policy: dict[str, Any]
     relay: Relay
-    node: Callable[[str], list[str]]
+    nodes: dict[str, Callable[[str], list[str]]]
     superlink: int = field(default_factory=free_port)
     intake: int = field(default_factory=free_port)
     ports: dict[str, tuple[int, int]] = field(default_factory=dict)
     children: dict[str, Child] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
 
     @property
     def coordinator(self) -> CoordinatorHome:
@@ -73,23 +78,54 @@ class Study:
         """What a process printed."""
         return self.out / "logs" / f"{name}.log"
 
+    def finish(self) -> int | None:
+        """Wait for the coordinator's end, stop the sites, and return its exit code (None: it did not end in time)."""
+        code = self.children["coordinator"].wait(_STUDY_S)
+        # a site that is stopped may be in the middle of a handshake: that is no problem any more
+        self.problems = list(self.relay.problems)
+        for site in self.plan.sites:
+            self.children[site].stop()
+        return code
+
+    def layers(self) -> list[Layer]:
+        """Everything that the sites wrote on the relay's connections, and their enrolment requests."""
+        found = [
+            Layer(f"{site}/enrolment", (self.home(site).root / _REQUEST).read_bytes(), "text")
+            for site in self.plan.sites
+        ]
+        for number, connection in enumerate(self.relay.connections):
+            found += layers(connection, f"{connection.site}/{connection.door} {number}")
+        return found
+
+    def scanner(self) -> Scanner:
+        """All canaries of all sites, those included that came into being during the run."""
+        return Scanner(of_site(self.home(site), self.source(site)) for site in self.plan.sites)
+
 
 @contextmanager
 def recorded_study(
-    out: Path, plan: dict[str, Any], policy: dict[str, Any], node: Callable[[str], list[str]] | None = None
+    out: Path,
+    plan: dict[str, Any],
+    policy: dict[str, Any],
+    nodes: dict[str, Callable[[str], list[str]]] | None = None,
+    before: Callable[[Study], None] = lambda _: None,
 ) -> Iterator[Study]:
-    """Set everything up and start the coordinator and all sites; on leaving, end what was started."""
+    """Set everything up, call `before`, start the coordinator and all sites; on leaving, end what was started.
+
+    `nodes` gives single sites another program than `sfumato-site run` for their node, as a function of the home folder.
+    """
     home = CoordinatorHome(out / "coordinator")
     authority = create_authority(home.root)
     resolved = parse(plan, Plan, "plan")
     write_json(home.plan_file, resolved.model_dump(mode="json"))
     with Relay(authority.ca_path, authority.server_certificate_path, authority.server_key_path) as relay:
-        study = Study(out, resolved, policy, relay, node or _node_command)
+        study = Study(out, resolved, policy, relay, nodes or {})
         plan_file = out / "plan.yaml"
         write_atomic(plan_file, yaml.safe_dump(resolved.model_dump(mode="json"), sort_keys=False))
         with ThreadPoolExecutor(2) as pool:
             for done in [pool.submit(_set_up, study, site, plan_file) for site in resolved.sites]:
                 done.result()
+        before(study)
         try:
             _start(study)
             yield study
@@ -117,9 +153,7 @@ def _set_up(study: Study, site: str, plan_file: Path) -> None:
     # a fixed key: the counts of the splits are canaries and must not change from run to run
     write_atomic(home.identity / "split.key", hashlib.sha256(site.encode()).hexdigest(), mode=0o600)
     grant = study.out / f"{site}.grant.json"
-    write_atomic(
-        grant, encode_grant(enrol(study.coordinator.root, (home.root / "enrolment-request.json").read_bytes()))
-    )
+    write_atomic(grant, encode_grant(enrol(study.coordinator.root, (home.root / _REQUEST).read_bytes())))
     fleet = study.relay.open(Door(site, "superlink", study.superlink, ("http/1.1",)))
     client = (home.identity / "site.crt", home.identity / "tls.key")
     intake = study.relay.open(Door(site, "intake", study.intake, ("h2",), client))
@@ -151,12 +185,12 @@ def _start(study: Study) -> None:
         time.sleep(0.2)
     for site in study.plan.sites:
         home = study.home(site).root
-        command = _watched(study, site, study.node(str(home)))
+        command = _watched(study, site, study.nodes.get(site, _node_command)(str(home)))
         study.children[site] = Child(site, command, _environment(home), study.log(site))
 
 
 def _watched(study: Study, site: str, command: list[str]) -> list[str]:
-    """The command under strace where that is possible; each has a log of its own, put together under the site's name."""
+    """The command under strace where that is possible; all commands of a site add to one log."""
     if not can_trace():
         return command
     study.calls(site).parent.mkdir(parents=True, exist_ok=True)
