@@ -209,4 +209,4 @@ def _noise(policy: Policy, plan: Plan, request: Request) -> NoiseSource:
     if policy.noise == "secure":
         return SecureNoise()
     text = f"{policy.site}|{plan.digest}|{request.kind}|{request.stage}|{request.round}"
-    return TestNoise(int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big"))
+    return TestNoise(int.from_bytes(hashlib.sha256(text.encode()).digest(), "big"))

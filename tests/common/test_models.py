@@ -29,8 +29,9 @@ from sfumato_common.models.spectral import (
     sums_part,
 )
 from sfumato_common.models.spectral_fit import denoise, fit_release, shrink_means, symmetric
+from sfumato_common.models.update import UPDATE, update_spec
 from sfumato_common.models.whitening import SpectralModel, bits_per_dim, dequantise, standard_normal_log_prob
-from sfumato_common.models.wire import inbound_schema, outbound_schema, released_schema
+from sfumato_common.models.wire import inbound_schema, outbound_schema, released_schema, updated_weights
 from sfumato_common.types import to_bytes, to_unit_range
 
 DP = {
@@ -298,10 +299,12 @@ def test_schemas_name_what_the_models_have():
     assert released_schema(plan, "spectral").keys() == spectral.keys()
     assert all(spec.matches(spectral[name]) for name, spec in released_schema(plan, "spectral").items())
     discriminator = to_arrays("discriminator", initial_model("discriminator", plan))
-    assert outbound_schema(plan, "gan").keys() == discriminator.keys()
-    assert all(spec.matches(discriminator[name]) for name, spec in outbound_schema(plan, "gan").items())
+    updated = updated_weights(plan, "gan")
+    assert updated.keys() == discriminator.keys()
+    assert all(spec.matches(discriminator[name]) for name, spec in updated.items())
+    assert outbound_schema(plan, "gan") == {UPDATE: update_spec(updated)}
     assert inbound_schema(plan, "spectral") == {}
-    assert not any(name.startswith(("generator/", "spectral/")) for name in outbound_schema(plan, "gan"))
+    assert not any(name.startswith(("generator/", "spectral/")) for name in updated)
     assert not any(name.startswith("discriminator/") for name in released_schema(plan, "gan"))
     assert {spec.dtype for kind in ("gan", "flow") for spec in inbound_schema(plan, kind).values()} == {"float32"}
 
