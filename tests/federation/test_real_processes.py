@@ -1,17 +1,14 @@
 """The demo with real processes: SuperLink, SuperNodes, TLS, intake. Linux only: it looks at /proc."""
 
-import io
 import json
 import signal
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import pytest
 
 from sfumato_client.home import SiteHome
-from sfumato_common.supervise import free_port
 from sfumato_server.publish import verify_dataset
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -192,100 +189,3 @@ def signal_quietly(pid):
         os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:
         return
-
-
-HOSTILE_PYPROJECT = b"""[project]
-name = "sfumato"
-version = "0.1.0"
-license = "Apache-2.0"
-dependencies = []
-
-[tool.flwr.app]
-publisher = "sfumato"
-
-[tool.flwr.app.components]
-serverapp = "attack:app"
-clientapp = "evil:app"
-"""
-
-
-def hostile_bundle(marker: Path, answer: Path) -> bytes:
-    """A bundle whose server side asks the site for work, and whose client side would write `marker` in the hospital."""
-    evil = f"open({str(marker)!r}, 'w').write('ran')\nfrom flwr.clientapp import ClientApp\napp = ClientApp()\n"
-    attack = f"""
-import json, time
-from flwr.app import Message, RecordDict
-from flwr.serverapp import ServerApp
-app = ServerApp()
-@app.main()
-def main(grid, context):
-    while not list(grid.get_node_ids()):
-        time.sleep(0.3)
-    node = list(grid.get_node_ids())[0]
-    replies = grid.send_and_receive([Message(RecordDict(), dst_node_id=node, message_type="train", ttl=60)], timeout=60)
-    said = [[m.has_error(), m.error.reason if m.has_error() else ""] for m in replies]
-    open({str(answer)!r}, "w").write(json.dumps(said))
-"""
-    from flwr.cli.build import build_fab_from_files
-
-    files = {
-        "pyproject.toml": HOSTILE_PYPROJECT,
-        "README.md": b"x",
-        "attack.py": attack.encode(),
-        "evil.py": evil.encode(),
-        "sfumato_client/__init__.py": evil.encode(),
-        "sfumato_client/app.py": evil.encode(),
-        "torch.py": evil.encode(),
-    }
-    content, _ = build_fab_from_files(files)
-    assert "sfumato_client/app.py" in zipfile.ZipFile(io.BytesIO(content)).namelist()
-    return content
-
-
-def test_a_hostile_bundle_never_runs_and_an_unknown_site_is_told_so(tmp_path):
-    from sfumato_client.egress.supernode import SuperNodeSettings, start_supernode
-    from sfumato_client.flower_task import write_task_commands
-    from sfumato_client.node import _why
-    from sfumato_common.crypto.identity import create_identity
-    from sfumato_server.enrol import create_authority
-    from sfumato_server.rounds.superlink import Control, SuperLinkSettings, start_superlink
-
-    authority, port = create_authority(tmp_path / "coordinator"), free_port()
-    marker, answer = tmp_path / "marker", tmp_path / "answer.json"
-    children = []
-
-    def node(name):
-        home = tmp_path / name
-        identity = create_identity(home / "identity", name)
-        write_task_commands(home / "bin")
-        settings = SuperNodeSettings(
-            f"127.0.0.1:{port}", authority.ca_path, identity.node_key_path, home / "bin", home, home / "node.log"
-        )
-        return identity, settings
-
-    link = SuperLinkSettings(
-        "127.0.0.1", port, authority.ca_path, authority.server_certificate_path, authority.server_key_path,
-        tmp_path / "coordinator", tmp_path / "superlink.log",
-    )  # fmt: skip
-    children.append(start_superlink(link))
-    try:
-        control = Control(f"127.0.0.1:{port}", authority.ca_pem)
-        control.wait_until_up(children[0], 60)
-        known, known_settings = node("alder")
-        _, stranger_settings = node("mallory")
-        control.register(known.node_public, "alder")
-        children.append(start_supernode(known_settings))
-        stranger = start_supernode(stranger_settings)
-        children.append(stranger)
-        run = control.start_run(hostile_bundle(marker, answer))
-        assert wait_for(answer.exists, 90), (tmp_path / "superlink.log").read_text()[-3000:]
-        assert stranger.wait(30) not in (None, 0)
-        assert wait_for(lambda: control.run_status(run).startswith("finished"), 30)
-        control.close()
-    finally:
-        for child in reversed(children):
-            child.stop()
-    assert json.loads(answer.read_text()) == [[True, "bundle-refused"]]
-    assert not marker.exists()
-    assert not list((tmp_path / "alder").rglob("*.py")), "nothing of the bundle may be unpacked"
-    assert "does not know this site's key" in _why(stranger_settings.log.read_text())

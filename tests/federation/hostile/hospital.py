@@ -29,6 +29,7 @@ from sfumato_common.files import write_atomic
 from sfumato_common.flower import decode_reply, decode_request, encode
 from sfumato_common.metrics.utility import Classifier
 from sfumato_common.phantom import arrays
+from sfumato_common.privacy.events import GATE_VERDICT
 from sfumato_common.records import PROTOCOL, Reply, Request
 from sfumato_server.rounds.strategies import STRATEGIES
 
@@ -40,11 +41,13 @@ ONE_SITE = {
     "stages": STAGES,
     "federation": {**PLAN["federation"], "quorum": 1},
 }
+# what one release writes into the ledger
+GATE = [("gate", 1, "train", GATE_VERDICT), ("gate-control", 1, "holdout", GATE_VERDICT)]
 
 
 @dataclass
 class Hospital:
-    """A site's home, what it uploaded, and what an honest coordinator asked it (`asked`, by stage or kind and round)."""
+    """A site's home, what it uploaded, and what an honest coordinator asks it, by (stage, round) or kind."""
 
     home: SiteHome
     plan: Plan

@@ -1,4 +1,4 @@
-"""Another plan under the same name, an altered plan, a plan of another site: what was not accepted is not carried out."""
+"""Another plan under the same name, an altered plan, another site's plan: what was not accepted is not done."""
 
 import copy
 import json

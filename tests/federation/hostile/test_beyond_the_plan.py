@@ -6,15 +6,12 @@ import dataclasses
 import numpy as np
 import pytest
 from flwr.app import ConfigRecord
-from hospital import ONE_SITE, make_hospital, read
+from hospital import GATE, ONE_SITE, make_hospital, read
 
 from sfumato_common.errors import VerificationError
 from sfumato_common.flower import encode
 from sfumato_common.models.build import initial_model, to_arrays
-from sfumato_common.privacy.events import GATE_VERDICT
 from sfumato_common.records import CONFIG_KEY
-
-GATE = [("gate", 1, "train", GATE_VERDICT), ("gate-control", 1, "holdout", GATE_VERDICT)]
 
 
 @pytest.mark.parametrize(

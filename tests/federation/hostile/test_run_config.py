@@ -1,5 +1,8 @@
-"""What a coordinator can set in Flower's context, run configuration or beside the records changes nothing at the site."""
+"""What a coordinator sets in Flower's context, run configuration or beside the records changes nothing here."""
 
+import shutil
+
+import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, MetricRecord, RecordDict
 from hospital import empty_context, read
@@ -25,8 +28,8 @@ OVERRIDES = {
 
 def hostile_context(elsewhere) -> Context:
     homes = {name: str(elsewhere) for name in ("home", "root", "store", HOME_VARIABLE, "FLWR_HOME")}
-    state = RecordDict({CONFIG_KEY: ConfigRecord(OVERRIDES | homes), "metrics": MetricRecord({"noise_multiplier": 0.0})})
     config = OVERRIDES | homes
+    state = RecordDict({CONFIG_KEY: ConfigRecord(config), "metrics": MetricRecord({"noise_multiplier": 0.0})})
     return Context(run_id=1, node_id=1, node_config=config, state=state, run_config=config)
 
 
@@ -47,8 +50,6 @@ def test_no_context_changes_an_answer_or_a_charge(fresh, tmp_path, key):
 
 def restore(hospital):
     """As if nothing had been asked."""
-    import shutil
-
     for path in (hospital.home.outbox, hospital.home.seen):
         shutil.rmtree(path, ignore_errors=True)
     for path in hospital.home.root.glob("ledger.sqlite*"):
@@ -103,8 +104,8 @@ def test_missing_records_are_refused(fresh, missing):
 def test_extra_arrays_are_refused(midway, name):
     request = midway.asked["gan", 2]
     records = encode(request)
-    some = next(iter(records[ARRAYS_KEY].values()))
-    records[ARRAYS_KEY] = ArrayRecord({**records[ARRAYS_KEY], f"{name}x": Array(some.dtype, some.shape, some.stype, some.data)})
+    extra = Array(np.zeros(3, np.float32))
+    records[ARRAYS_KEY] = ArrayRecord({**records[ARRAYS_KEY], f"{name}x": extra})
     before = midway.charges()
     midway.refused(read(midway.message(records)), "verification-failed", "not those of the accepted plan")
     assert midway.charges() == before

@@ -5,6 +5,7 @@ What was reserved stays charged: over-counted, never under-counted.
 
 import numpy as np
 import pytest
+from hospital import ONE_SITE
 
 from sfumato_client import training
 from sfumato_common.config.loader import parse
@@ -13,8 +14,6 @@ from sfumato_common.errors import ConfigError
 from sfumato_common.models.update import UPDATE, pack_update
 from sfumato_common.privacy.events import event_to_json, round_event
 from sfumato_common.privacy.meter import Meter, Noised
-
-from hospital import ONE_SITE  # isort: skip
 
 HONEST = training.TRAINERS["gan"]
 Arrays = dict
@@ -46,7 +45,7 @@ def first_element(arrays):
 
 
 FAULTS = {
-    "the weights that came in, unnoised": (lambda job: job.meter.sealed(nothing_learned(job)), "no single mechanism ran"),
+    "the weights that came in": (lambda job: job.meter.sealed(nothing_learned(job)), "no single mechanism ran"),
     "arrays that no meter saw": (nothing_learned, "no metered mechanism made"),
     "a seal of its own making": (
         lambda job: Noised(nothing_learned(job), round_event(job.plan.stage("gan")), "entry", bytes(32)),
@@ -64,7 +63,7 @@ FAULTS = {
         lambda job: noised_with(job, meter=Meter(job.noise, "0" * 64)),
         "noised under another reservation",
     ),
-    "the update changed after the noise": (lambda job: altered(job, first_element), "not what a metered mechanism sealed"),
+    "an update changed after the noise": (lambda job: altered(job, first_element), "not what a metered mechanism"),
     "a loss beside the update": (
         lambda job: job.meter.sealed({**HONEST(job).arrays, "loss": np.float32([0.5])}),
         "other arrays than the plan declares",
