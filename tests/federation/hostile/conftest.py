@@ -26,7 +26,7 @@ def moments(tmp_path_factory):
 
 def _copy(moments, moment, tmp_path, monkeypatch):
     original, folders = moments
-    root = tmp_path / "alder"
+    root = tmp_path / moment
     shutil.copytree(folders[moment], root)
     return environment(monkeypatch, Hospital(SiteHome(root), original.plan, [], original.asked))
 
