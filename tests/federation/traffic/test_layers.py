@@ -8,8 +8,9 @@ import zlib
 from pathlib import Path
 from unittest.mock import patch
 
+import numpy as np
 import pytest
-from flwr.app import Array, ArrayRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from flwr.proto.message_pb2 import PushObjectRequest
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
 from hpack import Encoder
@@ -18,7 +19,7 @@ from hyperframe.frame import ContinuationFrame, DataFrame, HeadersFrame
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from traffic.http2 import PREFACE, streams
 from traffic.layers import flower_objects
-from traffic.toy import SECRET, hits_on
+from traffic.toy import COUNT, SECRET, hits_on
 
 
 def http1(body, target="/v1/fleet/push-object", extra=b""):
@@ -87,12 +88,24 @@ def test_requests_of_one_connection_are_taken_apart_and_a_cut_one_is_read_as_far
 
 
 def test_a_canary_across_the_chunks_of_a_flower_array_is_found(scanner, images):
-    # the size of a chunk is Flower's constant: 5 MiB; here an array takes several of 100 bytes
-    with patch("flwr.app.message.array.FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE", 100):
-        record = RecordDict({"arrays": ArrayRecord({"w": Array(images[0, 6:10])})})
-        sent = pushed(record)
-    assert sent.count(b"ArrayChunk") == 3
+    values = np.full(64, 7, np.uint8)
+    values[16:48] = images[1].ravel()[224:256]
+    # the size of a chunk is Flower's constant, 5 MiB; here the first one ends within the canary
+    with patch("flwr.app.message.array.FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE", 128 + 32):
+        sent = pushed(RecordDict({"arrays": ArrayRecord({"w": Array(values)})}))
+    assert values.tobytes()[16:48] not in sent
     assert hits_on(scanner, sent, "http/1.1") == {"uint8"}
+
+
+def test_a_count_in_a_configuration_is_found_as_a_field(scanner):
+    sent = pushed(RecordDict({"c": ConfigRecord({"n": COUNT})}))
+    assert hits_on(scanner, sent, "http/1.1") == {"patients, as a field"}
+
+
+def test_a_count_in_a_compressed_body_is_found_as_a_field(scanner):
+    message = ConfigRecord({"n": COUNT}).deflate().partition(b"\0")[2]
+    sent = http1(zlib.compress(message), extra=b"Content-Encoding: deflate\r\n", target="/other")
+    assert hits_on(scanner, sent, "http/1.1") == {"patients, as a field"}
 
 
 def test_a_flower_object_that_states_another_length_is_refused():
