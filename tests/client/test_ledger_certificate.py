@@ -95,10 +95,11 @@ def test_the_words_say_what_a_patient_of_two_sites_pays_and_what_has_no_epsilon(
 
 def test_a_stated_mechanism_reads_back_as_what_was_charged(ledger):
     charge(ledger, PLAN, "spectral", GaussianRelease(2.0))
+    charge(ledger, PLAN, "spectral", GaussianRelease(2.0), round=2)
     charge(ledger, PLAN, "gan", SampledGaussian(1.0, 0.1, 7))
     charge(ledger, PLAN, "gan", SampledGaussian(1.0, 0.1, 7), round=2)
     lines = ledger.certificate(PLAN, noise="secure")["mechanisms"]["train"]
-    assert stated_tally(lines) == {GaussianRelease(2.0): 1, SampledGaussian(1.0, 0.1, 1): 14}
+    assert stated_tally(lines) == {GaussianRelease(2.0): 2, SampledGaussian(1.0, 0.1, 1): 14}
 
 
 @pytest.mark.parametrize(
