@@ -1,7 +1,7 @@
 """A model update as it travels: the change of the weights in bfloat16, one flat array of a public, padded length.
 
-The change, not the weights, is rounded (after the noise, so it is post-processing): its relative error is 2^-9 whatever
-the weights' size. bfloat16 is the upper half of IEEE binary32, kept here as uint16 bit patterns.
+The change, not the weights, is rounded (after the noise, so it is post-processing): its relative error is at most 2^-8
+whatever the weights' size. bfloat16 is the upper half of IEEE binary32, kept here as uint16 bit patterns.
 """
 
 from __future__ import annotations
