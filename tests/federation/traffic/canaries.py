@@ -171,11 +171,15 @@ def _store(found: Canaries, name: str, home: SiteHome) -> None:
 
 
 def _local_texts(found: Canaries, name: str, home: SiteHome) -> None:
-    """Lines of the error texts that the site kept for itself: tracebacks, messages, paths."""
-    for path in sorted(home.local.rglob("*.txt")):
-        for line in path.read_text().splitlines():
-            if len(line.strip()) >= 24:
-                found.text(f"{name}: a local error text", line.strip())
+    """Lines of what the site wrote for its own eyes: error texts with their tracebacks and paths, and its logs."""
+    for what, paths in (
+        ("a local error text", home.local.rglob("*.txt")),
+        ("a line of a log", home.logs.glob("*.log")),
+    ):
+        for path in sorted(paths):
+            for line in map(str.strip, path.read_text(errors="replace").splitlines()):
+                if sum(map(str.isalnum, line)) >= 16:  # no rulers
+                    found.text(f"{name}: {what}", line)
 
 
 def pixel_blocks(pixels: Bytes) -> Iterator[tuple[str, Bytes]]:

@@ -102,7 +102,7 @@ def _slot(keys: Words) -> Words:
 def _by_window(blocks: Iterable[tuple[str, Bytes]]) -> list[Needles]:
     """Needles sorted out by the longest window that they fill: a long one must not hang on 8 bytes of background."""
     given = [(what, block) for what, block in blocks if len(block)]
-    widths = {window: [] for window in (32, 16, SHORTEST)}
+    widths: dict[int, list[tuple[str, Bytes]]] = {window: [] for window in (32, 16, SHORTEST)}
     for what, block in given:
         widths[next(window for window in widths if block.shape[1] >= window)].append((what, block))
     return [Needles(members, window) for window, members in widths.items() if members]
@@ -158,8 +158,8 @@ class Scanner:
                     yield Hit(f"{what}, as a field", layer.name, offset)
         if layer.array is not None and layer.array.dtype.kind in "iuf" and layer.array.dtype.itemsize >= 4:
             flat = layer.array.ravel()
-            for offset in np.flatnonzero(np.isin(flat, np.array(sorted(self.counts), dtype=flat.dtype))):
-                yield Hit(f"{self.counts[int(flat[offset])]}, as an element", layer.name, int(offset))
+            for place in np.flatnonzero(np.isin(flat, np.array(sorted(self.counts), dtype=flat.dtype))):
+                yield Hit(f"{self.counts[int(flat[place])]}, as an element", layer.name, int(place))
 
 
 def _runs(data: bytes) -> Iterator[tuple[int, bytes]]:
