@@ -124,8 +124,8 @@ def test_engines_do_the_same_work_whatever_the_cohort(kind, monkeypatch):
     for module in (bookkeeping, vmap):
         inner = module.chunks
 
-        def counted(records, weights, inner=inner):
-            for part, own in inner(records, weights):
+        def counted(records, weights, size, inner=inner):
+            for part, own in inner(records, weights, size):
                 rows.append(len(part[0]))
                 yield part, own
 

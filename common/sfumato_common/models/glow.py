@@ -41,7 +41,7 @@ class FlowStep(nn.Module):
         """[N, C, H, W] -> the same shape and log|det| [N]."""
         positions = x.shape[2] * x.shape[3]
         x = x * self.log_scale.exp()[:, None, None] + self.shift[:, None, None]
-        x = functional.conv2d(x, self._mixing()[:, :, None, None])
+        x = _mixed(x, self._mixing())
         constant = positions * (self.log_scale.sum() + self.log_diagonal.sum())
         kept, changed = self._halves(x)
         log_scale, shift = self._coupling(kept, condition)
@@ -53,7 +53,7 @@ class FlowStep(nn.Module):
         kept, changed = self._halves(x)
         log_scale, shift = self._coupling(kept, condition)
         x = self._joined(kept, (changed - shift) * (-log_scale).exp())
-        x = functional.conv2d(x, torch.linalg.inv(self._mixing())[:, :, None, None])
+        x = _mixed(x, torch.linalg.inv(self._mixing()))
         return (x - self.shift[:, None, None]) * (-self.log_scale).exp()[:, None, None]
 
     def _mixing(self) -> Tensor:
@@ -108,6 +108,12 @@ class Glow(nn.Module):
                 v = step.inverse(v, condition)
             v = functional.pixel_shuffle(v, 2)
         return v
+
+
+def _mixed(x: Tensor, weight: Tensor) -> Tensor:
+    """1x1 convolution of [N, C, H, W] with [C, C]: a matrix product, as are its per-record gradients then."""
+    mixed: Tensor = (weight @ x.flatten(2)).view(x.shape)
+    return mixed
 
 
 def _steps(level: nn.Module) -> list[FlowStep]:

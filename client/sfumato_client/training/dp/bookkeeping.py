@@ -20,6 +20,7 @@ from sfumato_client.training.dp.contract import (
     clip_factors,
     owners_of_parameters,
     patient_weights,
+    patients_at_once,
     squared_norms,
 )
 from sfumato_client.training.dp.products import ConvTap, LinearTap
@@ -54,7 +55,7 @@ class BookKeeping:
         weights = patient_weights(records, weights)
         parameters = list(self._module.parameters())
         total = {id(parameter): torch.zeros_like(parameter) for parameter in parameters}
-        for rows, own in chunks(records, weights):
+        for rows, own in chunks(records, weights, patients_at_once(weights.shape[1])):
             try:
                 self._add(rows, own, clipping_norm, total)
             finally:

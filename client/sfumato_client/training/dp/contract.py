@@ -44,18 +44,17 @@ def patient_weights(records: Sequence[Tensor], weights: Tensor | None) -> Tensor
     return weights.float()
 
 
-def patients_at_once(views: int) -> int:
-    """How many patients of `views` rows make a chunk: a power of two, so that padded batches divide evenly."""
-    chunk = CHUNK_ROWS
-    while chunk > 1 and chunk * views > CHUNK_ROWS:
+def patients_at_once(views: int, rows: int = CHUNK_ROWS) -> int:
+    """How many patients of `views` rows make a chunk of about `rows`, a power of two: padded batches divide evenly."""
+    chunk = rows
+    while chunk > 1 and chunk * views > rows:
         chunk //= 2
     return chunk
 
 
-def chunks(records: Sequence[Tensor], weights: Tensor) -> Iterable[tuple[list[Tensor], Tensor]]:
-    """Records and weights [n, m] of at most `patients_at_once` patients at a time."""
+def chunks(records: Sequence[Tensor], weights: Tensor, size: int) -> Iterable[tuple[list[Tensor], Tensor]]:
+    """Records and weights [n, m] of at most `size` patients at a time."""
     views = weights.shape[1]
-    size = patients_at_once(views)
     for start in range(0, len(weights), size):
         stop = start + size
         yield [part[start * views : stop * views] for part in records], weights[start:stop]
