@@ -166,10 +166,11 @@ class Site:
         from sfumato_client.audit.verdict import gate
         from sfumato_client.release import seal
         from sfumato_common.crypto.identity import load_identity
+        from sfumato_common.privacy.generator import secret_generator
 
         models = models_of(request.arrays, plan)
         Seen(self.home.seen, plan).check_release(models)
-        candidates = anonymise(plan, models, _noise(policy, plan, request).torch_seed())
+        candidates = anonymise(plan, models, secret_generator(_noise(policy, plan, request)))
         with self.home.open_ledger() as ledger:
 
             def charge() -> None:

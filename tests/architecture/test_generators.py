@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from sfumato_client.site import _noise
-from sfumato_client.training.dp.step import secret_generator
 from sfumato_common.config.loader import load_yaml
 from sfumato_common.config.plan import Plan
 from sfumato_common.config.policy import Policy
+from sfumato_common.privacy.generator import secret_generator
 from sfumato_common.privacy.noise import SecureNoise
 from sfumato_common.records import PROTOCOL, Request
 
@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # (file, what is drawn or seeded): why it may be
 ALLOWED = {
-    ("client/sfumato_client/training/dp/step.py", "constant seed"): "its whole state is replaced in the next lines",
+    ("common/sfumato_common/privacy/generator.py", "constant seed"): "its whole state is replaced in the next lines",
     ("common/sfumato_common/models/build.py", "torch.manual_seed"): "public first weights, in a fork of the state",
     ("common/sfumato_common/metrics/utility.py", "torch.manual_seed"): "a classifier of synthetic images, in a fork",
     ("server/sfumato_server/study.py", "torch.seed"): "the coordinator's own, fresh from the system; post-processing",
@@ -205,14 +205,14 @@ def _exchanges():
 
 
 def _drawn(policy):
-    """The first noise, the batch generator's whole state and the sampling seed of every exchange."""
+    """The first noise, the batch generator's whole state and uniforms of every exchange."""
     plan, sites, requests = _exchanges()
     drawn = []
     for site in sites:
         for request in requests:
             source = _noise(policy.model_copy(update={"site": site}), plan, request)
             drawn += [source.normal((4,), 1.0).tobytes(), secret_generator(source).get_state().numpy().tobytes()]
-            drawn += [source.torch_seed(), source.normal((4,), 1.0).tobytes()]
+            drawn += [source.uniform((2,)).tobytes(), source.normal((4,), 1.0).tobytes()]
     return drawn
 
 
@@ -233,12 +233,15 @@ def test_two_processes_of_a_site_never_share_a_generator_or_noise():
     inherited = SecureNoise()
 
     def work():
-        results.put([*_drawn(policy), inherited.torch_seed()])
+        results.put([*_drawn(policy), inherited.uniform((2,)).tobytes()])
 
     children = [fork.Process(target=work) for _ in range(2)]
     for child in children:
         child.start()
-    drawn = [value for _ in children for value in results.get(timeout=60)] + [*_drawn(policy), inherited.torch_seed()]
+    drawn = [value for _ in children for value in results.get(timeout=60)] + [
+        *_drawn(policy),
+        inherited.uniform((2,)).tobytes(),
+    ]
     for child in children:
         child.join(20)
         assert child.exitcode == 0

@@ -13,8 +13,8 @@ from sfumato_client.dataset.cohort import Cohort
 from sfumato_client.training import TRAINERS, StageJob
 from sfumato_client.training.dp import bookkeeping, vmap
 from sfumato_client.training.dp.batches import capacity, patient_batches
-from sfumato_client.training.dp.step import secret_generator
 from sfumato_common.config.plan import FlowStage
+from sfumato_common.privacy.generator import secret_generator
 from sfumato_common.privacy.meter import Meter
 from sfumato_common.privacy.noise import SecureNoise
 
@@ -69,7 +69,7 @@ def test_batches_are_poisson_over_patients():
 @pytest.mark.parametrize("views", [1, 3])
 def test_a_patient_brings_distinct_images_that_count_as_one(views):
     seen: dict[int, set[int]] = {}
-    for batch in batches(cohort(), stage(0.5, 60, views)):
+    for batch in batches(cohort(), stage(0.5, 300, views)):
         assert batch.images.shape == (len(batch.weights) * views, *FORM)
         assert batch.labels.shape == (len(batch.weights) * views,)
         for values, weights in zip(values_of(batch), batch.weights.numpy(), strict=True):
@@ -81,7 +81,7 @@ def test_a_patient_brings_distinct_images_that_count_as_one(views):
             assert set(weights[weights > 0]) == {np.float32(1.0 / len(kept))}
             assert all(0 <= value - 5 * patient < own for value in values)
             seen.setdefault(int(patient), set()).update(int(value) for value in kept)
-    # with at least 15 draws each, every image of every patient comes up sooner or later
+    # with some 150 draws each, every image of every patient comes up sooner or later
     assert all(len(values) == patient % 5 + 1 for patient, values in seen.items())
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sfumato_client.training.dp.step import noisy_mean, secret_generator
+from sfumato_client.training.dp.step import noisy_mean
 from sfumato_common.config.plan import FlowStage
 from sfumato_common.privacy.accountant import epsilon
 from sfumato_common.privacy.events import SampledGaussian
+from sfumato_common.privacy.generator import secret_generator
 from sfumato_common.privacy.meter import Meter
 from sfumato_common.privacy.noise import SecureNoise, TestNoise
 

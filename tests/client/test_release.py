@@ -17,6 +17,8 @@ from sfumato_common.config.policy import Policy
 from sfumato_common.crypto.identity import create_identity
 from sfumato_common.errors import PolicyRefusal, ReleaseRefused
 from sfumato_common.package import decode_png, open_package
+from sfumato_common.privacy.generator import secret_generator
+from sfumato_common.privacy.noise import TestNoise
 
 PLAN = parse(
     {
@@ -174,17 +176,20 @@ def test_anonymise_follows_the_release_request(monkeypatch):
     monkeypatch.setattr(sampling, "sample_images", images)
     monkeypatch.setattr(sampling, "label_shares", lambda plan, arrays: np.array([0.8, 0.2]))
     models = {kind: {"name": kind} for kind in ("spectral", "gan")}
-    sets = anonymise(PLAN, models, 5)
+    sets = anonymise(PLAN, models, secret_generator(TestNoise(5)))
     assert asked == [("spectral", "spectral", 12), ("gan", "gan", 30)]
     assert [(item.method, item.model, item.guarantee) for item in sets] == [
         ("dp-sampling", "spectral", "formal"),
         ("dp-sampling", "gan", "formal"),
     ]
-    again, other = anonymise(PLAN, models, 5), anonymise(PLAN, models, 6)
+    again, other = (
+        anonymise(PLAN, models, secret_generator(TestNoise(5))),
+        anonymise(PLAN, models, secret_generator(TestNoise(6))),
+    )
     assert all((a.labels == b.labels).all() for a, b in zip(sets, again, strict=True))
     assert any((a.labels != b.labels).any() for a, b in zip(sets, other, strict=True))
     many = PLAN.model_copy(update={"release": [PLAN.release[0].model_copy(update={"images": 4000})]})
-    assert anonymise(many, models, 1)[0].labels.mean() == pytest.approx(0.2, abs=0.03)
+    assert anonymise(many, models, secret_generator(TestNoise(1)))[0].labels.mean() == pytest.approx(0.2, abs=0.03)
 
 
 def test_every_method_that_a_plan_can_name_is_in_the_table():

@@ -19,12 +19,11 @@ Anonymiser = Callable[[Plan, ReleaseItem, Mapping[str, Arrays], torch.Generator]
 ANONYMISERS: Mapping[str, Anonymiser] = {"dp-sampling": dp_sampling}
 
 
-def anonymise(plan: Plan, models: Mapping[str, Arrays], seed: int) -> list[CandidateSet]:
+def anonymise(plan: Plan, models: Mapping[str, Arrays], generator: torch.Generator) -> list[CandidateSet]:
     """One candidate set for each item of `plan.release`, from the released arrays of each model.
 
-    `seed` comes from the site's noise source and is never published.
+    `generator` is a secret one (`secret_generator`): with a short seed, an image's latents could be searched for.
     """
-    generator = torch.Generator().manual_seed(seed)
     return [ANONYMISERS[item.method](plan, item, models, generator) for item in plan.release]
 
 

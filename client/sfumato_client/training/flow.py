@@ -7,7 +7,7 @@ import torch
 from sfumato_client.training import StageJob
 from sfumato_client.training.dp.batches import patient_batches
 from sfumato_client.training.dp.engines import private_engine
-from sfumato_client.training.dp.step import PrivateGradient, secret_generator
+from sfumato_client.training.dp.step import PrivateGradient
 from sfumato_common.config.plan import FlowStage
 from sfumato_common.models.build import from_arrays, spectral_model, to_arrays
 from sfumato_common.models.glow import flow_loss
@@ -15,6 +15,7 @@ from sfumato_common.models.reach import SITE_BETAS
 from sfumato_common.models.sampling import one_hot
 from sfumato_common.models.update import UPDATE, pack_update
 from sfumato_common.models.whitening import dequantise
+from sfumato_common.privacy.generator import secret_generator
 from sfumato_common.privacy.meter import Noised
 
 

@@ -8,13 +8,14 @@ from torch import Tensor
 from sfumato_client.training import StageJob
 from sfumato_client.training.dp.batches import patient_batches
 from sfumato_client.training.dp.engines import private_engine
-from sfumato_client.training.dp.step import PrivateGradient, secret_generator
+from sfumato_client.training.dp.step import PrivateGradient
 from sfumato_common.config.plan import GanStage
 from sfumato_common.models.build import from_arrays, spectral_model, to_arrays
 from sfumato_common.models.gan import fake_loss, real_loss
 from sfumato_common.models.reach import SITE_BETAS
 from sfumato_common.models.sampling import label_shares, one_hot
 from sfumato_common.models.update import UPDATE, pack_update
+from sfumato_common.privacy.generator import secret_generator
 from sfumato_common.privacy.meter import Noised
 
 

@@ -53,10 +53,6 @@ class NoiseSource(Protocol):
         """Independent uniforms, strictly inside (0, 1), float64."""
         ...
 
-    def torch_seed(self) -> int:
-        """A fresh 63-bit seed for a torch.Generator that samples batches or synthetic images."""
-        ...
-
 
 class _KeyStream:
     """ChaCha20 key stream (RFC 8439) read as 64-bit words."""
@@ -105,10 +101,6 @@ class _KeyStream:
         np.cos(angle, out=out[0])
         np.sin(angle, out=out[1])
         out *= radius
-
-    def torch_seed(self) -> int:
-        """A fresh 63-bit seed for a torch.Generator that samples batches or synthetic images."""
-        return int(self.words(1)[0] >> np.uint64(1))
 
 
 class SecureNoise(_KeyStream):

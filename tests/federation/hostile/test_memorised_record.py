@@ -20,7 +20,7 @@ from sfumato_client.dataset.cohort import Cohort
 from sfumato_client.training import TRAINERS, StageJob
 from sfumato_client.training.dp.batches import patient_batches
 from sfumato_client.training.dp.engines import ENGINES, private_engine
-from sfumato_client.training.dp.step import PrivateGradient, secret_generator
+from sfumato_client.training.dp.step import PrivateGradient
 from sfumato_common.config.loader import parse
 from sfumato_common.config.plan import Plan
 from sfumato_common.models.build import initial_model, to_arrays
@@ -28,6 +28,7 @@ from sfumato_common.models.gan import real_loss
 from sfumato_common.models.glow import flow_loss
 from sfumato_common.privacy.accountant import epsilon
 from sfumato_common.privacy.events import SampledGaussian, round_event
+from sfumato_common.privacy.generator import secret_generator
 from sfumato_common.privacy.meter import Meter
 from sfumato_common.privacy.noise import SecureNoise
 from sfumato_common.types import to_unit_range

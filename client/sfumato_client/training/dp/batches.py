@@ -55,8 +55,10 @@ def patient_batches(
     from opacus.utils.uniform_sampler import UniformWithReplacementSampler
 
     places, views = capacity(stage, nominal_patients), stage.images_per_patient
+    # the sampler compares 24-bit uniforms with the rate: rounded down to that grid, nobody is drawn too often
+    rate = math.floor(stage.sampling_rate * 2**24) / 2**24
     sampler = UniformWithReplacementSampler(
-        num_samples=cohort.patients, sample_rate=stage.sampling_rate, generator=generator, steps=stage.local_steps
+        num_samples=cohort.patients, sample_rate=rate, generator=generator, steps=stage.local_steps
     )
     for patients in sampler:
         size = max(places, math.ceil(len(patients) / _BLOCK) * _BLOCK)
