@@ -2,10 +2,13 @@
 
 import copy
 import json
+import sys
 
 import pytest
+import yaml
 from hospital import ONE_SITE, make_hospital
 
+from sfumato_client import cli
 from sfumato_common.config.loader import parse
 from sfumato_common.config.plan import Plan
 from sfumato_common.errors import PolicyRefusal
@@ -29,6 +32,18 @@ def test_a_weaker_plan_of_the_same_name_is_neither_carried_out_nor_accepted(fres
     with pytest.raises(PolicyRefusal, match="another plan named 'tiny' was accepted here before"):
         fresh.home.pin(other)
     fresh.refuses(fresh.request("stage", "spectral", 1, plan_hash=other.digest), "policy-refused", "was not accepted")
+
+
+def test_the_command_line_does_not_accept_it_either(fresh, tmp_path, monkeypatch, capsys):
+    file = tmp_path / "weaker.yaml"
+    file.write_text(yaml.safe_dump(changed(clipping_norm=2.0).model_dump(mode="json")))
+    words = ["sfumato-site", "accept", "--home", str(fresh.home.root), str(file), "--yes"]
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    assert stopped.value.code == PolicyRefusal.exit_code
+    assert "another plan named 'tiny' was accepted here before" in capsys.readouterr().err
+    assert [path.stem for path in (fresh.home.root / "plans").iterdir()] == [fresh.plan.digest]
 
 
 def test_the_same_plan_may_be_accepted_again(fresh):

@@ -89,7 +89,7 @@ def test_a_name_given_twice_is_refused(name):
 
 def test_a_name_that_ends_at_a_zero_byte_is_refused():
     # zipfile shows 'README.md'; another reader may show all of it
-    content = bundle("README.mdXevil.py")
+    content = zipped([("pyproject.toml", b"x"), ("README.mdXevil.py", b"x")])
     with pytest.raises(BundleRefused, match=BEYOND):
         inspect_bundle(content.replace(b"README.mdXevil.py", b"README.md\0evil.py"))
 

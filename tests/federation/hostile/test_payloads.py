@@ -85,6 +85,25 @@ PAYLOADS = {
 }
 
 
+# what comes with those that describe themselves otherwise than as one float32
+ANNOUNCED = {
+    "a header that claims 4 TiB": {"shape": (2**40,)},
+    "a header that claims 2 GiB": {"shape": (2**29,)},
+    "a shape beyond 64 bits": {"shape": (10**25,)},
+    "a negative shape": {"shape": (-1,)},
+    "two negative lengths": {"shape": (-1, -1)},
+    "a length that is a truth value": {"shape": (True,)},
+    "elements without size": {"shape": (2**60,), "dtype": "|V0"},
+    "big-endian": {"dtype": ">f4"},
+    "a structure": {"dtype": "[('a', '<f4')]"},
+    "text": {"dtype": "<U1"},
+    "complex": {"dtype": "complex64"},
+    "half": {"dtype": "float16", "shape": (2,)},
+    "dates": {"dtype": "datetime64[s]"},
+    "objects": {"dtype": "object"},
+}
+
+
 def with_payload(request, data, dtype="float32", shape=(1,), stype=NUMPY):
     records = encode(request)
     records[ARRAYS_KEY] = ArrayRecord({**records[ARRAYS_KEY], NAME: Array(dtype, shape, stype, data)})
@@ -94,7 +113,7 @@ def with_payload(request, data, dtype="float32", shape=(1,), stype=NUMPY):
 @pytest.mark.parametrize("kind", PAYLOADS)
 def test_a_payload_that_is_not_plain_numbers_is_refused_unread(midway, monkeypatch, tmp_path, kind):
     monkeypatch.chdir(tmp_path)
-    records = with_payload(midway.asked["gan", 2], PAYLOADS[kind])
+    records = with_payload(midway.asked["gan", 2], PAYLOADS[kind], **ANNOUNCED.get(kind, {}))
     before = midway.charges()
     tracemalloc.start()
     reply = read(midway.message(records))

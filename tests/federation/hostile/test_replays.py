@@ -1,6 +1,7 @@
 """Replayed, changed, crashed and reordered rounds: the same question gets the same bytes, and nothing is paid twice."""
 
 import dataclasses
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -67,3 +68,13 @@ def test_a_kept_answer_that_was_altered_on_disk_does_not_leave(finished):
     (path,) = finished.home.outbox.glob("*-gan-3-*")
     path.write_bytes((finished.home.outbox / next(finished.home.outbox.glob("*-spectral-1-*")).name).read_bytes())
     finished.refuses(finished.asked["gan", 3], "egress-refused", "other arrays than the plan declares")
+
+
+def test_several_versions_of_a_round_at_once_are_answered_once(midway):
+    request, before = midway.asked["gan", 2], midway.charges()
+    versions = [request, *(moved(request, amount * 1e-6) for amount in (1, 2, 3))]
+    with ThreadPoolExecutor(len(versions)) as pool:
+        replies = list(pool.map(midway.ask, versions))
+    assert sorted(reply.status for reply in replies) == ["ok", "refused", "refused", "refused"]
+    assert {reply.code for reply in replies} == {"", "ledger-refused"}
+    assert [item[:2] for item in midway.charges()[len(before) :]] == [("gan", 2)]
