@@ -92,9 +92,17 @@ def accept(
     policy = site.policy()
     with site.open_ledger() as ledger:
         cost = admit(study, policy, ledger)
-    site.open_store().require_patients(policy)
+    store = site.open_store()
+    store.require_patients(policy)
     console.print(forecast_table(cost, f"Plan '{study.study}' at site '{policy.site}'"))
     console.print(f"plan hash {study.digest}", markup=False, soft_wrap=True)
+    if store.cohort("train").patients > study.sites[policy.site].nominal_patients:
+        console.print(
+            "note: this site has more training patients than the plan's nominal number: epsilon holds, but batches may "
+            "exceed their public size and take longer, which is seen outside; ask for a larger nominal number",
+            markup=False,
+            soft_wrap=True,
+        )
     if not yes and not typer.confirm("Take part in this study?"):
         raise PolicyRefusal("not accepted; nothing was pinned")
     site.pin(study)

@@ -103,6 +103,16 @@ def test_accepting_shows_the_forecast_and_pins_the_hash(say, files):
         assert word in said
 
 
+@pytest.mark.parametrize(("nominal", "warned"), [(10, True), (1000, False)])
+def test_a_cohort_above_its_nominal_number_is_told_to_its_own_steward(say, files, nominal, warned):
+    _, write = files
+    home = site_with_data(say, files)
+    plan = write("plan.yaml", {**PLAN, "sites": {site: {"nominal_patients": nominal} for site in PLAN["sites"]}})
+    code, _, said = say("sfumato-site", "accept", "--home", home, plan, "--yes")
+    assert code == 0
+    assert ("larger nominal number" in said) is warned
+
+
 def test_too_few_patients(say, files):
     home = site_with_data(say, files, {"minimum_patients": 500})
     code, line, _ = say("sfumato-site", "accept", "--home", home, files[0] / "plan.yaml", "--yes")
