@@ -165,6 +165,15 @@ def test_an_even_background_does_not_slip_past_the_clip(monkeypatch, way):
     assert moved <= clipping_norm * (1 + 1e-5)
 
 
+def test_a_gram_norm_never_comes_out_too_small():
+    torch.manual_seed(3)
+    seen = 100.0 + 1e-2 * torch.randn(64, 49, 32)
+    given = torch.randn(64, 8, 49)
+    given -= given.mean(dim=2, keepdim=True)
+    exact = torch.bmm(given.double(), seen.double()).square().sum(dim=(1, 2))
+    assert (products._gram_norms(seen, given) >= exact).all()
+
+
 @pytest.mark.parametrize("poison", [float("nan"), float("inf"), -float("inf"), 1e30])
 @pytest.mark.parametrize(("engine", "case"), PAIRS)
 def test_a_broken_image_is_contained(engine, case, poison):
@@ -257,6 +266,15 @@ class _Twice(nn.Module):
         return self.layer(torch.tanh(self.layer(x)))[:, 0]
 
 
+class _Unused(_Twice):
+    def __init__(self) -> None:
+        super().__init__()
+        self.spare = nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(x)[:, 0]
+
+
 class _Outside(nn.Module):
     """Uses its layer, and the layer's weight once more outside of it."""
 
@@ -300,6 +318,12 @@ def _accepted(engine: str, module: nn.Module) -> bool:
     except ConfigError:
         return False
     return True
+
+
+def test_book_keeping_says_what_it_cannot_follow():
+    for make, reason in ((_Twice, "'layer', used twice"), (_Unused, "'spare', which forward does not call")):
+        with pytest.raises(ConfigError, match=reason):
+            ENGINES["bookkeeping"](make(), row_loss).clipped_sum([torch.randn(3, 4)], 1.0)
 
 
 def test_auto_is_what_the_model_declares_and_vmap_where_it_declares_nothing():
