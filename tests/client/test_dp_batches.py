@@ -44,7 +44,8 @@ def cohort(patients: int = 40, most: int = 5) -> Cohort:
 
 
 def batches(data: Cohort, terms: FlowStage, nominal: int = 40):
-    return patient_batches(data, terms, nominal, secret_generator(SecureNoise()), FORM)
+    for (batch,) in patient_batches(data, terms, nominal, secret_generator(SecureNoise()), FORM):
+        yield batch
 
 
 def values_of(batch) -> np.ndarray:
@@ -101,12 +102,15 @@ def test_the_shape_of_a_batch_does_not_tell_how_many_came(patients):
     assert shapes == {(96 * 2, *FORM)}
 
 
-def test_a_batch_above_capacity_grows_and_loses_nobody():
-    data = cohort(200, 1)
-    for batch in patient_batches(data, stage(0.5, 5), 20, secret_generator(SecureNoise()), FORM):
-        came = int((batch.weights.sum(dim=1) > 0).sum())
-        assert came > 60 > capacity(stage(0.5), 20)
-        assert len(batch.weights) == math.ceil(came / 32) * 32
+def test_more_patients_than_a_batch_holds_fill_further_ones_of_the_same_shape():
+    data, places = cohort(200, 1), capacity(stage(0.5), 20)
+    for batches_of_step in patient_batches(data, stage(0.5, 5), 20, secret_generator(SecureNoise()), FORM):
+        came = sum(int((batch.weights.sum(dim=1) > 0).sum()) for batch in batches_of_step)
+        assert came > 60 > places
+        assert len(batches_of_step) == math.ceil(came / places)
+        assert {tuple(batch.images.shape) for batch in batches_of_step} == {(places, *FORM)}
+        values = np.concatenate([values_of(batch)[batch.weights[:, 0].numpy() > 0, 0] for batch in batches_of_step])
+        assert len(set(values)) == came
 
 
 class _Nobody:

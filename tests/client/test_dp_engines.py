@@ -333,6 +333,28 @@ def test_auto_is_what_the_model_declares_and_vmap_where_it_declares_nothing():
         assert type(made) is ENGINES[name]
 
 
+@pytest.mark.parametrize("case", ["discriminator", "flow"])
+@pytest.mark.parametrize("name", ["loop", "opacus", "bookkeeping", "vmap"])
+@pytest.mark.parametrize("places", [32, 96])
+def test_a_patients_gradient_does_not_depend_on_its_place_or_on_who_else_came(name, case, places):
+    # to the last bit: crafted weights could blow one up, and then one patient would move another's contribution
+    if case == "flow" and name in ("opacus", "bookkeeping"):
+        pytest.skip("refused for a flow")
+    module = CASES[case].make()
+    engine = engine_of(name, case, scrambled(module))
+    (image, label), found = [part[:1] for part in records(1)[0]], []
+    for place in (0, 7, 31, places - 1):
+        others = [part.clone() for part in records(places)[0]]
+        others[0] *= 1.0 + place
+        for part, own in zip(others, (image, label), strict=True):
+            part[place] = own[0]
+        weights = torch.zeros(places, 1)
+        weights[place] = 1.0
+        found.append(torch.cat([part.flatten() for part in engine.clipped_sum(others, 1e9, weights)]))
+    assert found[0].abs().sum() > 0
+    assert all(torch.equal(found[0], other) for other in found[1:])
+
+
 def test_compiling_without_a_compiler_is_refused(monkeypatch):
     monkeypatch.setenv("PATH", "")
     with pytest.raises(ConfigError, match="C\\+\\+ compiler"):

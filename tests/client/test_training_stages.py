@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 
 from sfumato_client.dataset.cohort import Cohort
 from sfumato_client.training import TRAINERS, StageJob
@@ -138,14 +139,12 @@ def test_the_denominator_is_the_nominal_one():
 
     class Ones:
         def clipped_sum(self, records, clipping_norm, weights=None):
-            import torch
-
             return [torch.full((1,), 90.0)]
 
     for patients in (5, 25):
         plan = plan_of(sigma=1e-6, nominal=30)
         job = job_of(plan, "flow", cohort_of(plan, patients))
-        mean = PrivateGradient(job, plan.stage("flow"), Ones())(())
+        mean = PrivateGradient(job, plan.stage("flow"), Ones())([((), torch.ones(1, 1))])
         assert float(mean[0]) == pytest.approx(90.0 / (0.3 * 30), rel=1e-4)
 
 

@@ -340,3 +340,15 @@ def test_spectral_model_draws_the_released_mean():
     drawn = model.sample(torch.ones(600, dtype=torch.int64), torch.Generator().manual_seed(0))
     centre = model.decode(torch.zeros(1, 1, 16, 16), torch.tensor([1])).clamp(-1, 1)
     assert (drawn.mean(dim=0) - centre[0]).abs().mean() < 0.03
+
+
+def test_a_whitened_image_does_not_depend_on_the_others_of_its_batch():
+    plan = small_plan()
+    model, draw = spectral_model(plan, fitted(plan)), torch.Generator().manual_seed(0)
+    x, y = torch.randn(32, 1, 16, 16, generator=draw), torch.arange(32) % 2
+    white = model.encode(x, y)[0][5]
+    others = torch.randn(32, 1, 16, 16, generator=draw)
+    for labels in (torch.zeros(32, dtype=torch.int64), torch.ones(32, dtype=torch.int64)):
+        batch, labels = others.clone(), labels.clone()
+        batch[20], labels[20] = x[5], y[5]
+        assert torch.equal(model.encode(batch, labels)[0][20], white)

@@ -31,9 +31,11 @@ def train_flow(job: StageJob) -> Noised:
     engine = private_engine(flow, flow_loss, stage.engine, (form, (len(job.plan.labels),)))
     private = PrivateGradient(job, stage, engine)
     nominal = job.plan.sites[job.site].nominal_patients
-    for batch in patient_batches(job.cohort, stage, nominal, rng, form):
-        white, _ = spectral.encode(dequantise(batch.images, rng), batch.labels)
-        gradients = private((white, one_hot(job.plan, batch.labels)), batch.weights)
+    for batches in patient_batches(job.cohort, stage, nominal, rng, form):
+        white = [spectral.encode(dequantise(batch.images, rng), batch.labels)[0] for batch in batches]
+        gradients = private(
+            ((u, one_hot(job.plan, batch.labels)), batch.weights) for u, batch in zip(white, batches, strict=True)
+        )
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
         optimiser.step()

@@ -33,8 +33,8 @@ def train_discriminator(job: StageJob) -> Noised:
     engine = private_engine(discriminator, real_loss, stage.engine, (form, (len(job.plan.labels),)))
     private = PrivateGradient(job, stage, engine)
     nominal = job.plan.sites[job.site].nominal_patients
-    for batch in patient_batches(job.cohort, stage, nominal, rng, form):
-        real = private((batch.images, one_hot(job.plan, batch.labels)), batch.weights)
+    for batches in patient_batches(job.cohort, stage, nominal, rng, form):
+        real = private(((batch.images, one_hot(job.plan, batch.labels)), batch.weights) for batch in batches)
         drawn = torch.multinomial(shares, stage.fakes, replacement=True, generator=rng)
         with torch.no_grad():
             fakes: Tensor = generator(spectral.sample(drawn, rng))

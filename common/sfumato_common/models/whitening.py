@@ -105,11 +105,13 @@ class SpectralModel(nn.Module):
         coefficients[:, :, :band, :band] = low.view(-1, self.layout.channels, band, band)
 
     def _per_class(self, matrices: Tensor, vectors: Tensor, y: Tensor) -> Tensor:
-        """matrices[y] @ vectors without a matrix a record: one product a class."""
+        """matrices[y] @ vectors without a matrix a record: one product a class, always over all rows.
+
+        A product over a class's own rows alone would give an image other last bits when another image comes or goes.
+        """
         result = torch.zeros_like(vectors)
         for k in range(self.layout.classes):
-            rows = (y == k).nonzero().flatten()
-            result = result.index_copy(0, rows, vectors[rows] @ matrices[k].T)
+            result = torch.where((y == k)[:, None], vectors @ matrices[k].T, result)
         return result
 
 

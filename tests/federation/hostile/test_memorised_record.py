@@ -163,8 +163,8 @@ def observations(model, cohort, direction, wrap=lambda engine: engine):
     engine = wrap(private_engine(model, real_loss, stage.engine, (form, (2,))))
     private = PrivateGradient(job, stage, engine)
     seen = [
-        float(flat(private((batch.images, one_hot(batch.labels, 2).float()), batch.weights)) @ direction)
-        for batch in patient_batches(cohort, stage, PATIENTS, secret_generator(noise), form)
+        float(flat(private([((batch.images, one_hot(batch.labels, 2).float()), batch.weights)])) @ direction)
+        for (batch,) in patient_batches(cohort, stage, PATIENTS, secret_generator(noise), form)
     ]
     assert meter.executed == round_event(stage)
     return np.array(seen)

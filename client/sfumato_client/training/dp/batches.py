@@ -46,10 +46,11 @@ def patient_batches(
     nominal_patients: int,
     generator: torch.Generator,
     form: Sequence[int],
-) -> Iterator[PatientBatch]:
-    """One batch for each of the stage's local steps; `form` is (C, S, S).
+) -> Iterator[list[PatientBatch]]:
+    """The patients of each of the stage's local steps, as one batch of the public shape; `form` is (C, S, S).
 
-    A batch above capacity is not cut, which would break the accounting; it grows by whole blocks.
+    More patients than its capacity are not cut, which would break the accounting: they fill further batches of the same
+    shape, so that nothing that is computed from a batch ever sees another one.
     """
     # imported here: Opacus costs 2 s, and only DP-SGD stages come this way
     from opacus.utils.uniform_sampler import UniformWithReplacementSampler
@@ -61,15 +62,26 @@ def patient_batches(
         num_samples=cohort.patients, sample_rate=rate, generator=generator, steps=stage.local_steps
     )
     for patients in sampler:
-        size = max(places, math.ceil(len(patients) / _BLOCK) * _BLOCK)
-        images = torch.zeros(size, views, *form)
-        labels = torch.zeros(size, views, dtype=torch.int64)
-        weights = torch.zeros(size, views)
-        for place, patient in enumerate(patients):
-            own, own_labels = cohort.images_of(patient)
-            kept = torch.randperm(len(own), generator=generator)[:views].numpy()
-            rows = np.resize(kept, views)
-            images[place] = torch.from_numpy(to_unit_range(own[rows]))
-            labels[place] = torch.from_numpy(own_labels[rows])
-            weights[place, : len(kept)] = 1.0 / len(kept)
-        yield PatientBatch(images.flatten(0, 1), labels.flatten(), weights)
+        starts = range(0, max(1, len(patients)), places)
+        yield [_batch(cohort, patients[start : start + places], places, views, generator, form) for start in starts]
+
+
+def _batch(
+    cohort: TrainingCohort,
+    patients: Sequence[int],
+    places: int,
+    views: int,
+    generator: torch.Generator,
+    form: Sequence[int],
+) -> PatientBatch:
+    images = torch.zeros(places, views, *form)
+    labels = torch.zeros(places, views, dtype=torch.int64)
+    weights = torch.zeros(places, views)
+    for place, patient in enumerate(patients):
+        own, own_labels = cohort.images_of(patient)
+        kept = torch.randperm(len(own), generator=generator)[:views].numpy()
+        rows = np.resize(kept, views)
+        images[place] = torch.from_numpy(to_unit_range(own[rows]))
+        labels[place] = torch.from_numpy(own_labels[rows])
+        weights[place, : len(kept)] = 1.0 / len(kept)
+    return PatientBatch(images.flatten(0, 1), labels.flatten(), weights)

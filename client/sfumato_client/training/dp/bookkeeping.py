@@ -55,7 +55,7 @@ class BookKeeping:
         weights = patient_weights(records, weights)
         parameters = list(self._module.parameters())
         total = {id(parameter): torch.zeros_like(parameter) for parameter in parameters}
-        for rows, own in chunks(records, weights, patients_at_once(weights.shape[1])):
+        for rows, own in chunks(records, weights, patients_at_once(len(weights), weights.shape[1])):
             try:
                 self._add(rows, own, clipping_norm, total)
             finally:

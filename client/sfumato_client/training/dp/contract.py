@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from sfumato_common.errors import ConfigError
 
 RecordLoss = Callable[..., Tensor]
-# Rows that an engine holds at a time: enough to fill the cores, few enough to stay near the caches. A power of two.
-CHUNK_ROWS = 32
+# Rows that an engine holds at a time: enough to fill the cores, few enough to stay near the caches.
+CHUNK_ROWS = 64
 
 
 class Engine(Protocol):
@@ -44,12 +44,18 @@ def patient_weights(records: Sequence[Tensor], weights: Tensor | None) -> Tensor
     return weights.float()
 
 
-def patients_at_once(views: int, rows: int = CHUNK_ROWS) -> int:
-    """How many patients of `views` rows make a chunk of about `rows`, a power of two: padded batches divide evenly."""
-    chunk = rows
-    while chunk > 1 and chunk * views > rows:
-        chunk //= 2
-    return chunk
+def patients_at_once(patients: int, views: int, rows: int = CHUNK_ROWS) -> int:
+    """How many patients of `views` rows make a chunk of at most `rows`; padded batches divide evenly.
+
+    Every chunk of a padded batch has one public shape, so that a patient's gradient is the same to the last bit
+    wherever the patient stands and whoever else came: crafted weights could blow up a last bit beyond any clip.
+    """
+    most = max(1, rows // views)
+    if patients <= most:
+        return max(1, patients)
+    even = max(size for size in range(1, most + 1) if patients % size == 0)
+    # few divisors, so nobody padded this batch: the last chunk is then shorter
+    return even if 4 * even > most else most
 
 
 def chunks(records: Sequence[Tensor], weights: Tensor, size: int) -> Iterable[tuple[list[Tensor], Tensor]]:

@@ -5,7 +5,7 @@ The sum is noised in every step, an empty one too, and divided by rate x nominal
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -34,7 +34,8 @@ class PrivateGradient:
         self._engine, self._stage, self._meter = engine, stage, job.meter
         self._denominator = stage.sampling_rate * job.plan.sites[job.site].nominal_patients
 
-    def __call__(self, records: Sequence[Tensor], weights: Tensor | None = None) -> list[Tensor]:
-        """Noisy mean gradient over the patients of `records` (see the engines' contract), one tensor a parameter."""
-        clipped = self._engine.clipped_sum(records, self._stage.clipping_norm, weights)
+    def __call__(self, batches: Iterable[tuple[Sequence[Tensor], Tensor]]) -> list[Tensor]:
+        """Noisy mean gradient, one tensor a parameter, of a step's batches: records [P * m, ...], weights [P, m]."""
+        sums = [self._engine.clipped_sum(records, self._stage.clipping_norm, weights) for records, weights in batches]
+        clipped = [torch.stack(same).sum(dim=0) for same in zip(*sums, strict=True)]
         return noisy_mean(clipped, self._stage, self._denominator, self._meter)

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 from sfumato_client.training.dp.contract import (
-    CHUNK_ROWS,
     RecordLoss,
     chunks,
     clipped,
@@ -20,6 +19,9 @@ from sfumato_client.training.dp.contract import (
 )
 from sfumato_common.errors import ConfigError
 
+# A call costs much here and little more for many rows, as long as the patients' gradients fit in `_COPIES_BYTES`.
+_FEWEST_ROWS, _MOST_ROWS = 32, 128
+_COPIES_BYTES = 64 * 1024 * 1024
 # parameters by name, weights [n, m], records [n, m, ...] -> gradients [n, ...] by name
 _Gradients = Callable[[dict[str, Tensor], Tensor, tuple[Tensor, ...]], dict[str, Tensor]]
 
@@ -63,7 +65,9 @@ class WholeLossVmap:
         weights = patient_weights(records, weights)
         parameters = {name: value.detach() for name, value in self._module.named_parameters()}
         total = [torch.zeros_like(value) for value in parameters.values()]
-        size = _chunk(weights)
+        copies = sum(4 * value.numel() for value in parameters.values())
+        most = max(_FEWEST_ROWS, min(_MOST_ROWS, _COPIES_BYTES // copies))
+        size = patients_at_once(len(weights), weights.shape[1], most)
         for rows, own in chunks(records, weights, size):
             by_patient = tuple(_filled(part.reshape(*own.shape, *part.shape[1:]), size) for part in rows)
             samples = self._gradients(parameters, _filled(own, size), by_patient).values()
@@ -85,13 +89,6 @@ class CompiledVmap(WholeLossVmap):
         per_patient = vmap(grad(self._value), in_dims=(None, 0, 0))
         compiled: _Gradients = torch.compile(per_patient, fullgraph=True, dynamic=False)
         return compiled
-
-
-def _chunk(weights: Tensor) -> int:
-    """Patients at a time: twice as many as other engines take, where that divides the batch; a call costs more here."""
-    patients, views = weights.shape
-    large = patients_at_once(views, 2 * CHUNK_ROWS)
-    return patients_at_once(views) if patients % large else large
 
 
 def _filled(part: Tensor, size: int) -> Tensor:
