@@ -50,7 +50,7 @@ SHADOWS = [
     "__pycache__/app.cpython-311.pyc",
     "deep/down/in/a/folder/app.py",
     "/etc/cron.d/evil",
-    "/tmp/evil.py",
+    "/evil.py",
     "../evil.py",
     "../../sfumato_client/app.py",
     "README.md/../../evil.py",
@@ -135,7 +135,7 @@ def runtime():
 
 
 @pytest.mark.parametrize(
-    "component", ["evil:app", "sfumato_server.app:app", "os:system", "sfumato_client.app:answer", "/tmp/evil.py:app"]
+    "component", ["evil:app", "sfumato_server.app:app", "os:system", "sfumato_client.app:answer", "/evil.py:app"]
 )
 def test_a_description_that_points_elsewhere_changes_nothing(runtime, tmp_path, monkeypatch, component):
     monkeypatch.setenv("FLWR_HOME", str(tmp_path / "flwr"))

@@ -8,6 +8,7 @@ the first two): `samples` keeps every patient's G U; `gram` takes the norm from 
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Literal
 
 import torch
@@ -95,21 +96,21 @@ class ProductTap(Tap):
             rows, gradient, factors = rows[kept], gradient[kept], factors[kept]
         return self._contracted(rows, gradient * factors.view(-1, *[1] * (gradient.ndim - 1)))
 
+    @abstractmethod
     def _seen(self, patients: int) -> Tensor:
         """[n, Q, D]."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _given(self, gradient: Tensor, patients: int) -> Tensor:
         """[n, O, Q]."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _contracted(self, rows: Tensor, gradient: Tensor) -> Tensor:
         """Weight gradient, summed over rows."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _as_weight(self, matrix: Tensor) -> Tensor:
         """[O, D], D as `_seen` has it, in the weight's shape."""
-        raise NotImplementedError
 
 
 def _gram_norms(seen: Tensor, given: Tensor) -> Tensor:

@@ -6,6 +6,8 @@ of its output. Rows are patient-major throughout: [n * m, ...] is m rows for eac
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
@@ -15,7 +17,7 @@ from sfumato_client.training.dp.contract import squared_norms, weighted_sum
 from sfumato_common.errors import ConfigError
 
 
-class Tap(nn.Module):
+class Tap(nn.Module, ABC):
     """One layer that owns parameters; a pass goes `forward`, `receive`, `summed` or `gradient_of`, `release`."""
 
     def __init__(self, name: str, layer: nn.Module) -> None:
@@ -39,30 +41,26 @@ class Tap(nn.Module):
         self.input, self.edge = x.detach(), get_gradient_edge(y)
         return y
 
+    @abstractmethod
     def receive(self, gradient: Tensor, patients: int) -> Tensor:
         """Squared norms [n] float64 of what `summed` will add up, from the gradient at the output [n * m, ...]."""
-        self._samples = [by_patient(part, patients) for part in self._row_gradients(gradient)]
-        return torch.stack([squared_norms(part) for part in self._samples]).sum(dim=0)
 
+    @abstractmethod
     def summed(self, factors: Tensor) -> list[Tensor]:
         """Sum over patients of factor [n] times gradient, one tensor for each of the layer's parameters."""
-        return [weighted_sum(part, factors) for part in self._samples]
 
     def gradient_of(self, patient: int) -> list[Tensor]:
         """One patient's gradient, only where `alone`."""
-        raise NotImplementedError
+        raise AssertionError(f"'{self.name}' does not work one patient at a time")
 
     def release(self) -> None:
         """Forget the pass: a tap must not hold images or gradients between batches."""
         self.edge, self._samples = None, []
         self.__dict__.pop("input", None)
 
+    @abstractmethod
     def _output(self, x: Tensor) -> Tensor:
-        raise NotImplementedError
-
-    def _row_gradients(self, gradient: Tensor) -> list[Tensor]:
-        """Gradients of the layer's parameters, one a row: [n * m, *parameter.shape]."""
-        raise NotImplementedError
+        """What the layer computes, with detached weights."""
 
     def _weights(self) -> tuple[Tensor, Tensor | None]:
         weight, bias = self.layer.weight, getattr(self.layer, "bias", None)
@@ -70,12 +68,29 @@ class Tap(nn.Module):
         return weight.detach(), bias.detach() if isinstance(bias, Tensor) else None
 
 
+class RowTap(Tap):
+    """A tap that makes every row's gradient: for layers with few parameters."""
+
+    def receive(self, gradient: Tensor, patients: int) -> Tensor:
+        """Squared norms [n] of the patients' gradients."""
+        self._samples = [by_patient(part, patients) for part in self._row_gradients(gradient)]
+        return torch.stack([squared_norms(part) for part in self._samples]).sum(dim=0)
+
+    def summed(self, factors: Tensor) -> list[Tensor]:
+        """Sum over patients of factor [n] times gradient."""
+        return [weighted_sum(part, factors) for part in self._samples]
+
+    @abstractmethod
+    def _row_gradients(self, gradient: Tensor) -> list[Tensor]:
+        """Gradients of the layer's parameters, one a row: [n * m, *parameter.shape]."""
+
+
 def by_patient(rows: Tensor, patients: int) -> Tensor:
     """[n * m, ...] -> [n, ...]: views added up; their weights are in the gradient already."""
     return rows if len(rows) == patients else rows.reshape(patients, -1, *rows.shape[1:]).sum(dim=1)
 
 
-class _ScaleTap(Tap):
+class _ScaleTap(RowTap):
     """Normalisation with scale and shift: y = scale * normalised(x) + shift."""
 
     def _row_gradients(self, gradient: Tensor) -> list[Tensor]:
@@ -85,8 +100,9 @@ class _ScaleTap(Tap):
     def _reduced(self, product: Tensor) -> Tensor:
         return _over_positions(product)
 
+    @abstractmethod
     def _normalised(self, x: Tensor) -> Tensor:
-        raise NotImplementedError
+        """The layer's output before scale and shift."""
 
 
 def _over_positions(product: Tensor) -> Tensor:
@@ -134,7 +150,7 @@ class LayerNormTap(_ScaleTap):
         return product.reshape(len(product), -1, *self.layer.normalized_shape).sum(dim=1)
 
 
-class PReLUTap(Tap):
+class PReLUTap(RowTap):
     """nn.PReLU (He et al. 2015), one slope or one a channel."""
 
     layer: nn.PReLU
