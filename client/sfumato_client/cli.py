@@ -13,8 +13,8 @@ from sfumato_client.ledger_cli import Home, ledger_app
 from sfumato_common.config.loader import load_yaml
 from sfumato_common.config.plan import Plan
 from sfumato_common.config.policy import Policy
-from sfumato_common.doors import console, forecast_table, run_door
-from sfumato_common.errors import ConfigError, PolicyRefusal
+from sfumato_common.doors import console, file_bytes, forecast_table, run_door
+from sfumato_common.errors import PolicyRefusal
 from sfumato_common.files import write_atomic, write_json
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Sfumato at the hospital.")
@@ -48,7 +48,7 @@ def enrolled(
     from sfumato_common.crypto.enrolment import store_grant
     from sfumato_common.crypto.identity import load_identity
 
-    store_grant(load_identity(home / "identity"), _bytes(grant))
+    store_grant(load_identity(home / "identity"), file_bytes(grant))
     write_json(home / SUPERLINK_FILE, {"superlink": superlink, "intake": intake})
     console.print("enrolled", markup=False)
 
@@ -115,13 +115,6 @@ def run(home: Home) -> None:
     from sfumato_client.node import run_node
 
     run_node(home)
-
-
-def _bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError:
-        raise ConfigError(f"'{path.name}' cannot be read; check the path") from None
 
 
 def main() -> None:

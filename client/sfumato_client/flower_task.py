@@ -19,7 +19,7 @@ from sfumato_common.files import write_atomic
 
 SUPPORTED_FLOWER = "1.41.0"
 # glibc gives large blocks back to the system and maps them anew in every step: a third of a training step's time
-_ALLOCATOR = "export MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=8589934592"
+ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "8589934592"}
 _HARMLESS = {"pyproject.toml", "README.md", ".info/CONTENT"}
 _LARGEST_BUNDLE_BYTES = 1024 * 1024
 _HOOKS = ("install_from_fab", "get_load_client_app_fn", "Error", "push_task_output")
@@ -77,10 +77,11 @@ def write_task_commands(folder: Path) -> None:
     """Write the executables that a SuperNode may start: ours for ClientApps, a refusal for every other task."""
     from flwr.supercore.constant import TASK_TYPE_TO_COMMAND
 
+    settings = " ".join(f"{name}={value}" for name, value in ALLOCATOR.items())
     for command in TASK_TYPE_TO_COMMAND.values():
         if command == "flwr-clientapp":
             # -P: the working folder must not be able to shadow an installed module
-            script = f'#!/bin/sh\n{_ALLOCATOR}\nexec "{sys.executable}" -P -m sfumato_client.flower_task "$@"\n'
+            script = f'#!/bin/sh\nexport {settings}\nexec "{sys.executable}" -P -m sfumato_client.flower_task "$@"\n'
         else:
             script = f'#!/bin/sh\necho "refused: this site runs no {command}" >&2\nexit 1\n'
         write_atomic(folder / command, script, mode=0o700)

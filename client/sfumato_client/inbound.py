@@ -123,8 +123,13 @@ def _by_model(arrays: Arrays) -> dict[str, dict[str, AnyArray]]:
     return models
 
 
-def _spectral_digest(arrays: Arrays) -> str:
+def fingerprint(arrays: Arrays) -> str:
+    """sha256 of names and contents, lower-case hexadecimal: the very same arrays have the very same one."""
     digest = hashlib.sha256()
-    for name in sorted(name for name in arrays if name.startswith(_SPECTRAL)):
-        digest.update(name.encode() + b"\0" + np.ascontiguousarray(arrays[name]).tobytes())
+    for name in sorted(arrays):
+        digest.update(name.encode() + b"\0" + arrays[name].tobytes())
     return digest.hexdigest()
+
+
+def _spectral_digest(arrays: Arrays) -> str:
+    return fingerprint({name: value for name, value in arrays.items() if name.startswith(_SPECTRAL)})

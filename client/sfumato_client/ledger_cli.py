@@ -10,8 +10,7 @@ from rich.table import Table
 
 from sfumato_common.config.loader import load_yaml
 from sfumato_common.config.plan import Plan
-from sfumato_common.doors import console, costs_table, forecast_table
-from sfumato_common.errors import ConfigError
+from sfumato_common.doors import console, costs_table, file_bytes, forecast_table
 from sfumato_common.files import write_atomic
 
 ledger_app = typer.Typer(no_args_is_help=True, help="The site's privacy ledger.")
@@ -101,7 +100,7 @@ def check(
     """Recompute every epsilon of a package's certificate from an exported ledger, with another accountant."""
     from sfumato_client.ledger.check import check_package
 
-    report = check_package(_bytes(exported), _bytes(package), _public_key(key, home))
+    report = check_package(file_bytes(exported), file_bytes(package), _public_key(key, home))
     table = Table(title=f"Certificate of '{report.site}' for study '{report.study}', delta {report.delta:g}")
     for heading in ("who", "epsilon", "stated", "recomputed", "verdict"):
         table.add_column(heading, justify="right" if heading in ("stated", "recomputed") else "left")
@@ -127,15 +126,8 @@ def _public_key(key: Path | None, home: Path | None) -> bytes | None:
     from sfumato_common.crypto.identity import load_identity
 
     if key is not None:
-        return _bytes(key)
+        return file_bytes(key)
     return load_identity(SiteHome(home).identity).signing_public if home is not None else None
-
-
-def _bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError:
-        raise ConfigError(f"'{path.name}' cannot be read; check the path") from None
 
 
 def _say(line: str) -> None:

@@ -17,7 +17,7 @@ from sfumato_client.admission import check_policy
 from sfumato_client.egress.guard import Charge, deliver, noised_reply, plain_reply, refusal
 from sfumato_client.egress.pace import Pace
 from sfumato_client.home import SiteHome
-from sfumato_client.inbound import Seen, check_form, models_of
+from sfumato_client.inbound import Seen, check_form, fingerprint, models_of
 from sfumato_common.config.plan import DpSgdStage, Plan
 from sfumato_common.config.policy import DEFAULT_ANSWER_INTERVAL_S, Policy
 from sfumato_common.errors import LedgerError, PolicyRefusal, VerificationError
@@ -28,7 +28,7 @@ from sfumato_common.privacy.events import GATE_VERDICT, Cohort, Event, GaussianR
 from sfumato_common.privacy.meter import Meter, Noised
 from sfumato_common.privacy.noise import NoiseSource, SecureNoise, TestNoise
 from sfumato_common.records import Reply, Request
-from sfumato_common.types import Arrays, ArraySpec, Schema
+from sfumato_common.types import ArraySpec, Schema
 
 log = logging.getLogger(__name__)
 _GATE_BOOKS: dict[Cohort, str] = {"train": "gate", "holdout": "gate-control"}
@@ -131,7 +131,7 @@ class Site:
 
     def _once(self, request: Request, plan: Plan, work: Work) -> Reply:
         """Check, reserve, compute, guard, keep, settle; or send again what the same request got before."""
-        name = f"{plan.digest[:16]}-{work.purpose}-{request.round}-{_fingerprint(request.arrays)}.safetensors"
+        name = f"{plan.digest[:16]}-{work.purpose}-{request.round}-{fingerprint(request.arrays)[:16]}.safetensors"
         kept = self.home.outbox / name
         if kept.exists():
             return plain_reply(load(kept.read_bytes()), work.schema)
@@ -195,14 +195,6 @@ class Site:
             certificate = ledger.certificate(plan, noise=policy.noise)
         identity = load_identity(self.home.identity)
         return seal(approved, plan, policy, certificate, identity.sign_package)
-
-
-def _fingerprint(arrays: Arrays) -> str:
-    """Hash of a request's arrays: only the very same request gets the very same answer."""
-    digest = hashlib.sha256()
-    for name in sorted(arrays):
-        digest.update(name.encode() + b"\0" + arrays[name].tobytes())
-    return digest.hexdigest()[:16]
 
 
 def _noise(policy: Policy, plan: Plan, request: Request) -> NoiseSource:

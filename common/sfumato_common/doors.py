@@ -11,7 +11,7 @@ import typer
 from rich.console import Console, Group
 from rich.table import Table
 
-from sfumato_common.errors import SfumatoError
+from sfumato_common.errors import ConfigError, SfumatoError
 from sfumato_common.privacy.accountant import CohortCosts, Forecast
 
 console = Console(highlight=False)
@@ -47,6 +47,14 @@ def _our_mistake(error: Exception) -> int:
         soft_wrap=True,
     )
     return 1
+
+
+def file_bytes(path: Path) -> bytes:
+    """What a file that the user named holds. Raises ConfigError, with its name only, when it cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError:
+        raise ConfigError(f"'{path.name}' cannot be read; check the path") from None
 
 
 def forecast_table(forecast: Forecast, title: str) -> Group:

@@ -9,7 +9,7 @@ import typer
 
 from sfumato_common.config.loader import load_yaml
 from sfumato_common.config.plan import Plan
-from sfumato_common.doors import console, forecast_table, run_door
+from sfumato_common.doors import console, file_bytes, forecast_table, run_door
 from sfumato_common.errors import ConfigError
 from sfumato_common.files import write_atomic, write_json
 
@@ -58,11 +58,7 @@ def coordinator_enrol(
     from sfumato_common.crypto.enrolment import encode_grant
     from sfumato_server.enrol import enrol
 
-    try:
-        data = request.read_bytes()
-    except OSError:
-        raise ConfigError(f"'{request.name}' cannot be read; check the path") from None
-    write_atomic(grant, encode_grant(enrol(home, data)))
+    write_atomic(grant, encode_grant(enrol(home, file_bytes(request))))
     console.print(f"enrolled; give '{grant.name}' back to the site", markup=False)
 
 
@@ -93,7 +89,7 @@ def dataset_verify(
     """Check signatures and hashes offline."""
     from sfumato_server.publish import verify_dataset
 
-    report = verify_dataset(folder, key.read_bytes() if key else None)
+    report = verify_dataset(folder, file_bytes(key) if key else None)
     console.print(report.summary(), markup=False, soft_wrap=True)
 
 

@@ -28,6 +28,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
+from sfumato_client.flower_task import ALLOCATOR
 from sfumato_client.training.dp.engines import ENGINES
 from sfumato_client.training.dp.step import noisy_mean
 from sfumato_common.config.plan import FlowStage
@@ -37,8 +38,6 @@ from sfumato_common.models.glow import Glow, flow_loss
 from sfumato_common.privacy.meter import Meter
 from sfumato_common.privacy.noise import SecureNoise
 
-# as in a site's training processes (flower_task.py): without it one measures the kernel handing out memory
-ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "8589934592"}
 CHUNK_ROWS = 32
 BATCH, PLACES = 128, 192  # nominal batch, and what `capacity` pads it to
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -227,6 +226,7 @@ def main() -> None:
     parser.add_argument("--memory-of", nargs=2, metavar=("CASE", "VARIANT"), help=argparse.SUPPRESS)
     parser.add_argument("--threads", type=int, help="threads of torch; times are then wall time")
     options = parser.parse_args()
+    # as in a site's training processes: without it one measures the kernel handing out memory
     environment = ALLOCATOR | {"OMP_NUM_THREADS": str(options.threads or 1)}
     if any(os.environ.get(name) != value for name, value in environment.items()):
         os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | environment)

@@ -1,28 +1,24 @@
 """A whole federation in one process: real homes, keys, ledgers, gate, packages and pool; only Flower is left out."""
 
-import hashlib
 import json
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-import yaml
 
 sys.path.insert(0, str(Path(__file__).parent))
 from conftest_values import PLAN, POLICY
+from homes import make_home
 
-from sfumato_client.dataset import SiteStore
 from sfumato_client.home import SiteHome
-from sfumato_client.ingest import SiteImage
 from sfumato_client.site import Site
 from sfumato_common.config.loader import parse
 from sfumato_common.config.plan import Plan
 from sfumato_common.crypto.enrolment import enrolment_request
-from sfumato_common.crypto.identity import create_identity
+from sfumato_common.crypto.identity import load_identity
 from sfumato_common.files import write_atomic, write_json
 from sfumato_common.flower import decode_reply, decode_request, encode
-from sfumato_common.phantom import arrays
 from sfumato_server.enrol import Registry, create_authority, enrol
 from sfumato_server.home import CoordinatorHome
 from sfumato_server.intake.admission import admit, package_path
@@ -62,19 +58,8 @@ class Federation:
 
 
 def make_site(root: Path, name: str, coordinator: CoordinatorHome, plan: Plan, policy=None, patients=40) -> Site:
-    home = SiteHome(root / "sites" / name)
-    identity = create_identity(home.identity, name)
-    # a fixed key: with a random one a site of 40 patients now and then has too few held out for the gate to judge
-    write_atomic(home.identity / "split.key", hashlib.sha256(name.encode()).hexdigest())
-    write_atomic(home.root / "policy.yaml", yaml.safe_dump({"site": name, **(policy or POLICY)}))
-    enrol(coordinator.root, enrolment_request(identity))
-    images, labels, owners = arrays(seed=sum(name.encode()), patients=patients, size=plan.image.size)
-    entries = (
-        SiteImage(pixels, int(label), f"{name}-{owner}", None)
-        for pixels, label, owner in zip(images, labels, owners, strict=True)
-    )
-    SiteStore.create(home.store, entries, plan.image, home.split_key())
-    home.pin(plan)
+    home = make_home(root / "sites" / name, name, plan, policy or POLICY, patients)
+    enrol(coordinator.root, enrolment_request(load_identity(home.identity)))
 
     def deliver(data: bytes, plan: Plan) -> None:
         admit(data, plan, Registry(coordinator.root).enrolled(name))

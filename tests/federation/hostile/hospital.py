@@ -1,7 +1,6 @@
 """One real hospital (home, keys, store, ledger) in this process, and a coordinator to talk to it as it pleases."""
 
 import dataclasses
-import hashlib
 import json
 import shutil
 import sys
@@ -10,25 +9,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-import yaml
 from flwr.app import Context, Message, Metadata, RecordDict
 from flwr.common.serde import recorddict_to_proto
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from conftest_values import PLAN, POLICY
+from homes import make_home
 
 from sfumato_client.app import HOME_VARIABLE, app
-from sfumato_client.dataset import SiteStore
 from sfumato_client.home import SiteHome
-from sfumato_client.ingest import SiteImage
 from sfumato_client.site import Site
 from sfumato_common.config.loader import parse
 from sfumato_common.config.plan import Plan
-from sfumato_common.crypto.identity import create_identity
-from sfumato_common.files import write_atomic
 from sfumato_common.flower import decode_reply, decode_request, encode
 from sfumato_common.metrics.utility import Classifier
-from sfumato_common.phantom import arrays
 from sfumato_common.privacy.events import GATE_VERDICT
 from sfumato_common.records import PROTOCOL, Reply, Request
 from sfumato_server.rounds.strategies import STRATEGIES
@@ -123,18 +117,7 @@ def size_on_the_wire(reply: Reply) -> int:
 def make_hospital(root: Path, name="alder", plan_values=None, policy=None, patients=40) -> Hospital:
     """A hospital that accepted its plan and has answered nothing yet."""
     plan = parse(plan_values or ONE_SITE, Plan, "plan")
-    home = SiteHome(root)
-    create_identity(home.identity, name)
-    write_atomic(home.identity / "split.key", hashlib.sha256(name.encode()).hexdigest())
-    write_atomic(home.root / "policy.yaml", yaml.safe_dump({"site": name, **(policy or POLICY)}))
-    images, labels, owners = arrays(seed=sum(name.encode()), patients=patients, size=plan.image.size)
-    entries = (
-        SiteImage(pixels, int(label), f"{name}-{owner}", None)
-        for pixels, label, owner in zip(images, labels, owners, strict=True)
-    )
-    SiteStore.create(home.store, entries, plan.image, home.split_key())
-    home.pin(plan)
-    return Hospital(home, plan)
+    return Hospital(make_home(root, name, plan, policy or POLICY, patients), plan)
 
 
 def study(hospital: Hospital) -> dict[str, Path]:

@@ -66,6 +66,11 @@ def chunks(records: Sequence[Tensor], weights: Tensor, size: int) -> Iterable[tu
         yield [part[start * views : stop * views] for part in records], weights[start:stop]
 
 
+def by_patient(rows: Tensor, patients: int) -> Tensor:
+    """[n * m, ...] -> [n, ...]: views added up; their weights are in the gradient already."""
+    return rows if len(rows) == patients else rows.reshape(patients, -1, *rows.shape[1:]).sum(dim=1)
+
+
 def clip_factors(squared: Tensor, clipping_norm: float) -> Tensor:
     """min(1, C / norm) [N] float32 from squared norms [N] float64; zero where the norm is not finite."""
     factors = torch.clamp(clipping_norm / squared.sqrt().clamp(min=1e-12), max=1.0)

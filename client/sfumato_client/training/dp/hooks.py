@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sfumato_client.training.dp.contract import RecordLoss, clipped, owners_of_parameters, patient_weights
+from sfumato_client.training.dp.contract import RecordLoss, by_patient, clipped, owners_of_parameters, patient_weights
 
 _KNOWN: tuple[type[nn.Module], ...] = (nn.Conv2d, nn.Linear, nn.GroupNorm, nn.LayerNorm, nn.InstanceNorm2d)
 
@@ -53,7 +53,7 @@ class OpacusHooks:
             warnings.filterwarnings("ignore", message="Full backward hook")
             value: Tensor = (self._loss(self._wrapped, *records) * weights.flatten()).sum()
             value.backward()  # type: ignore[no-untyped-call]
-        samples = [parameter.grad_sample.unflatten(0, weights.shape).sum(dim=1) for parameter in parameters]
+        samples = [by_patient(parameter.grad_sample, len(weights)) for parameter in parameters]
         self._wrapped.zero_grad(set_to_none=True)
         return clipped(samples, clipping_norm)
 

@@ -6,6 +6,7 @@ The sum is noised in every step, an empty one too, and divided by rate x nominal
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import reduce
 
 import numpy as np
 import torch
@@ -37,5 +38,5 @@ class PrivateGradient:
     def __call__(self, batches: Iterable[tuple[Sequence[Tensor], Tensor]]) -> list[Tensor]:
         """Noisy mean gradient, one tensor a parameter, of a step's batches: records [P * m, ...], weights [P, m]."""
         sums = [self._engine.clipped_sum(records, self._stage.clipping_norm, weights) for records, weights in batches]
-        clipped = [torch.stack(same).sum(dim=0) for same in zip(*sums, strict=True)]
+        clipped = [reduce(torch.add, same) for same in zip(*sums, strict=True)]
         return noisy_mean(clipped, self._stage, self._denominator, self._meter)

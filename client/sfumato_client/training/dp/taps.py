@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.nn import functional
 
-from sfumato_client.training.dp.contract import squared_norms, weighted_sum
+from sfumato_client.training.dp.contract import by_patient, squared_norms, weighted_sum
 from sfumato_common.errors import ConfigError
 
 
@@ -83,11 +83,6 @@ class RowTap(Tap):
     @abstractmethod
     def _row_gradients(self, gradient: Tensor) -> list[Tensor]:
         """Gradients of the layer's parameters, one a row: [n * m, *parameter.shape]."""
-
-
-def by_patient(rows: Tensor, patients: int) -> Tensor:
-    """[n * m, ...] -> [n, ...]: views added up; their weights are in the gradient already."""
-    return rows if len(rows) == patients else rows.reshape(patients, -1, *rows.shape[1:]).sum(dim=1)
 
 
 class _ScaleTap(RowTap):
