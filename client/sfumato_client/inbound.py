@@ -15,7 +15,8 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import save
 
-from sfumato_common.config.plan import DpSgdStage, Plan
+from sfumato_common.config.plan import Plan
+from sfumato_common.config.stages import DpSgdStage
 from sfumato_common.errors import VerificationError
 from sfumato_common.files import write_atomic, write_json
 from sfumato_common.models.build import initial_model, to_arrays

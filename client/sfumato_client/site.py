@@ -18,8 +18,9 @@ from sfumato_client.egress.guard import Charge, deliver, noised_reply, plain_rep
 from sfumato_client.egress.pace import Pace
 from sfumato_client.home import SiteHome
 from sfumato_client.inbound import Seen, check_form, fingerprint, models_of
-from sfumato_common.config.plan import DpSgdStage, Plan
+from sfumato_common.config.plan import Plan
 from sfumato_common.config.policy import DEFAULT_ANSWER_INTERVAL_S, Policy
+from sfumato_common.config.stages import DpSgdStage
 from sfumato_common.errors import LedgerError, PolicyRefusal, VerificationError
 from sfumato_common.files import write_atomic
 from sfumato_common.metrics.utility import classifier_schema
@@ -170,7 +171,7 @@ class Site:
 
         models = models_of(request.arrays, plan)
         Seen(self.home.seen, plan).check_release(models)
-        candidates = anonymise(plan, models, secret_generator(_noise(policy, plan, request)))
+        candidates = anonymise(plan, policy.site, models, secret_generator(_noise(policy, plan, request)))
         with self.home.open_ledger() as ledger:
 
             def charge() -> None:

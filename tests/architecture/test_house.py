@@ -12,8 +12,9 @@ from sfumato_client.anonymise import ANONYMISERS
 from sfumato_client.flower_task import SUPPORTED_FLOWER
 from sfumato_client.training import TRAINERS
 from sfumato_common.config.loader import load_yaml
-from sfumato_common.config.plan import Plan, ReleaseItem, Stage
+from sfumato_common.config.plan import Plan, ReleaseItem
 from sfumato_common.config.policy import Policy
+from sfumato_common.config.stages import ModelKind, Stage, StageKind
 from sfumato_common.models.sampling import SAMPLERS
 from sfumato_common.privacy.accountant import forecast
 from sfumato_server.rounds.strategies import STRATEGIES
@@ -58,7 +59,9 @@ def test_every_dependency_is_pinned_to_a_tested_range_in_one_place():
 
 def test_every_stage_has_both_halves_and_a_sampler():
     stages = {kind.model_fields["kind"].annotation.__args__[0] for kind in Stage.__origin__.__args__}
-    assert set(TRAINERS) == set(STRATEGIES) == set(SAMPLERS) == stages
+    assert stages == set(StageKind.__args__)
+    assert set(TRAINERS) == set(STRATEGIES) == stages
+    assert set(SAMPLERS) == set(ModelKind.__args__) == stages - {"choice"}
     assert set(ANONYMISERS) == set(ReleaseItem.model_fields["method"].annotation.__args__)
 
 

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from sfumato_client.flower_task import ALLOCATOR
 from sfumato_client.training.dp.engines import ENGINES
 from sfumato_client.training.dp.step import noisy_mean
-from sfumato_common.config.plan import FlowStage
+from sfumato_common.config.stages import FlowStage
 from sfumato_common.files import write_json
 from sfumato_common.models.gan import Discriminator, fake_loss, real_loss
 from sfumato_common.models.glow import Glow, flow_loss

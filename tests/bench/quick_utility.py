@@ -23,7 +23,8 @@ from sfumato_common.config.loader import load_yaml
 from sfumato_common.config.plan import Plan
 from sfumato_common.metrics.utility import auc, score, train_classifier
 from sfumato_common.models.build import from_arrays, spectral_model
-from sfumato_common.models.sampling import label_shares, one_hot, sample_images
+from sfumato_common.models.components import component_shares, condition
+from sfumato_common.models.sampling import sample_images
 from sfumato_common.models.whitening import bits_per_dim, dequantise, standard_normal_log_prob
 from sfumato_common.phantom.patient import arrays as phantom_arrays
 from sfumato_common.privacy.accountant import forecast
@@ -74,11 +75,12 @@ def federate(
     for stage in plan.stages:
         strategy = STRATEGIES[stage.kind](plan, released)
         for number in range(1, stage.rounds + 1):
-            outbound, replies = strategy.outbound(number), {}
+            replies = {}
             for site, cohort in train.items():
                 began = time.perf_counter()
                 noise = SecureNoise()
-                job = StageJob(plan, site, stage.kind, number, outbound, cohort, noise, Meter(noise, "bench"))
+                outbound, meter = strategy.outbound(number, site), Meter(noise, "bench")
+                job = StageJob(plan, site, stage.kind, number, outbound, cohort, noise, meter)
                 replies[site] = dict(TRAINERS[stage.kind](job).arrays)
                 name = f"{stage.kind} slowest site-round"
                 seconds[name] = max(seconds.get(name, 0.0), time.perf_counter() - began)
@@ -107,7 +109,7 @@ def held_out_bits(plan: Plan, kind: str, arrays: dict[str, np.ndarray], test: di
     with torch.no_grad():
         u, log_det = spectral.encode(dequantise(x, torch.Generator().manual_seed(0)), y)
         if kind == "flow":
-            u, more = from_arrays("flow", plan, arrays)(u, one_hot(plan, y))
+            u, more = from_arrays("flow", plan, arrays)(u, condition(plan, y))
             log_det = log_det + more
         return float(bits_per_dim(standard_normal_log_prob(u) + log_det, x[0].numel()).mean())
 
@@ -159,7 +161,7 @@ def main() -> None:
         released, seconds = federate(plan, train, seed)
         rng = torch.Generator().manual_seed(seed)
         for line in cost.stages:
-            shares = label_shares(plan, released["spectral"])
+            shares = component_shares(plan, released["spectral"])
             labels = np.random.default_rng(seed).choice(len(shares), SYNTHETIC, p=shares).astype(np.int64)
             images = sample_images(plan, line.stage, released[line.stage], labels, rng)
             bits = None if line.stage == "gan" else held_out_bits(plan, line.stage, released[line.stage], test)

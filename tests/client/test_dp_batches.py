@@ -13,7 +13,7 @@ from sfumato_client.dataset.cohort import Cohort
 from sfumato_client.training import TRAINERS, StageJob
 from sfumato_client.training.dp import bookkeeping, vmap
 from sfumato_client.training.dp.batches import capacity, patient_batches
-from sfumato_common.config.plan import FlowStage
+from sfumato_common.config.stages import FlowStage
 from sfumato_common.privacy.generator import secret_generator
 from sfumato_common.privacy.meter import Meter
 from sfumato_common.privacy.noise import SecureNoise

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from sfumato_client.training.dp import products
 from sfumato_client.training.dp.engines import ENGINES, private_engine
-from sfumato_common.config.plan import EngineName
+from sfumato_common.config.stages import EngineName
 from sfumato_common.errors import ConfigError
 from sfumato_common.models.build import MODELS
 from sfumato_common.models.gan import Discriminator, real_loss

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sfumato_client.training.dp.step import noisy_mean
-from sfumato_common.config.plan import FlowStage
+from sfumato_common.config.stages import FlowStage
 from sfumato_common.privacy.accountant import epsilon
 from sfumato_common.privacy.events import SampledGaussian
 from sfumato_common.privacy.generator import secret_generator

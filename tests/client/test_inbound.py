@@ -10,7 +10,8 @@ import torch
 
 from sfumato_client.inbound import LARGEST_VALUE, Seen, check_form, models_of
 from sfumato_common.config.loader import parse
-from sfumato_common.config.plan import DpSgdStage, Plan
+from sfumato_common.config.plan import Plan
+from sfumato_common.config.stages import DpSgdStage
 from sfumato_common.errors import VerificationError
 from sfumato_common.models.build import initial_model, to_arrays
 from sfumato_common.models.reach import GENERATOR_BETAS, SITE_BETAS, adam_step, reach, within_reach
@@ -133,7 +134,7 @@ def rounds_of(plan: Plan, kind: str):
     for number in range(1, dp_stage(plan, kind).rounds + 1):
         if number == 3:
             state = {name: value.copy() for name, value in strategy.state().items()}
-        sent[number] = {name: value.copy() for name, value in strategy.outbound(number).items()}
+        sent[number] = {name: value.copy() for name, value in strategy.outbound(number, "alder").items()}
         start = {name: value for name, value in sent[number].items() if name.startswith(prefix)}
         replies = {site: updates(plan, kind, start, SITE_BETAS[kind], number) for site in plan.sites}
         strategy.absorb(number, replies, torch.Generator().manual_seed(number))
@@ -159,7 +160,7 @@ def test_a_restarted_coordinator_sends_the_same_and_passes(plan, tmp_path, kind)
         seen.keep_round(kind, number, sent[number])
     again = STRATEGIES[kind](plan, {"spectral": spectral(plan)})
     again.restore(state)
-    outbound = again.outbound(3)
+    outbound = again.outbound(3, "alder")
     assert all(np.array_equal(outbound[name], sent[3][name]) for name in sent[3])
     seen.check_round(dp_stage(plan, kind), kind, 3, outbound)
 

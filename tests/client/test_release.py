@@ -174,22 +174,24 @@ def test_anonymise_follows_the_release_request(monkeypatch):
         return np.zeros((len(labels), 16, 16), np.uint8)
 
     monkeypatch.setattr(sampling, "sample_images", images)
-    monkeypatch.setattr(sampling, "label_shares", lambda plan, arrays: np.array([0.8, 0.2]))
+    monkeypatch.setattr(sampling, "component_shares", lambda plan, arrays, site: np.array([0.8, 0.2]))
     models = {kind: {"name": kind} for kind in ("spectral", "gan")}
-    sets = anonymise(PLAN, models, secret_generator(TestNoise(5)))
+    sets = anonymise(PLAN, "alder", models, secret_generator(TestNoise(5)))
     assert asked == [("spectral", "spectral", 12), ("gan", "gan", 30)]
     assert [(item.method, item.model, item.guarantee) for item in sets] == [
         ("dp-sampling", "spectral", "formal"),
         ("dp-sampling", "gan", "formal"),
     ]
     again, other = (
-        anonymise(PLAN, models, secret_generator(TestNoise(5))),
-        anonymise(PLAN, models, secret_generator(TestNoise(6))),
+        anonymise(PLAN, "alder", models, secret_generator(TestNoise(5))),
+        anonymise(PLAN, "alder", models, secret_generator(TestNoise(6))),
     )
     assert all((a.labels == b.labels).all() for a, b in zip(sets, again, strict=True))
     assert any((a.labels != b.labels).any() for a, b in zip(sets, other, strict=True))
     many = PLAN.model_copy(update={"release": [PLAN.release[0].model_copy(update={"images": 4000})]})
-    assert anonymise(many, models, secret_generator(TestNoise(1)))[0].labels.mean() == pytest.approx(0.2, abs=0.03)
+    assert anonymise(many, "alder", models, secret_generator(TestNoise(1)))[0].labels.mean() == pytest.approx(
+        0.2, abs=0.03
+    )
 
 
 def test_every_method_that_a_plan_can_name_is_in_the_table():

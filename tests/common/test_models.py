@@ -14,9 +14,10 @@ from sfumato_common.config.loader import parse
 from sfumato_common.config.plan import Plan
 from sfumato_common.errors import VerificationError
 from sfumato_common.models.build import MODELS, from_arrays, initial_model, spectral_model, to_arrays
+from sfumato_common.models.components import component_shares, condition
 from sfumato_common.models.dct import dct_matrix, public_scale
 from sfumato_common.models.glow import Glow, flow_loss
-from sfumato_common.models.sampling import label_shares, one_hot, sample_images
+from sfumato_common.models.sampling import sample_images
 from sfumato_common.models.spectral import (
     COUNT_WEIGHT,
     MOMENT_WEIGHT,
@@ -80,7 +81,7 @@ def fitted(plan: Plan, count: int = 400) -> dict[str, np.ndarray]:
     sums = sums_part(layout, features, labels, ones)
     _, means = class_means(layout, sums, plan.spectral.noise_multiplier)
     release = {"sums": sums, "moments": moments_part(layout, features, labels, ones, means)}
-    return {f"spectral/{name}": value for name, value in fit_release(plan, [release]).items()}
+    return {f"spectral/{name}": value for name, value in fit_release(plan, {"alder": release}).items()}
 
 
 @settings(max_examples=60, deadline=None)
@@ -168,7 +169,7 @@ def test_fit_recovers_shares_means_and_covariance(channels):
     images, labels = blobs(plan, 400)
     model = fitted(plan)
     features = features_of(layout, images)
-    assert label_shares(plan, model) == pytest.approx([np.mean(labels == 0), np.mean(labels == 1)], abs=1e-3)
+    assert component_shares(plan, model) == pytest.approx([np.mean(labels == 0), np.mean(labels == 1)], abs=1e-3)
     assert np.allclose(model["spectral/mean"][1], features[labels == 1].mean(axis=0), atol=2e-2)
     factor = model["spectral/factor"][0].astype(np.float64)
     true = np.cov(features[labels == 0].T)
@@ -182,7 +183,7 @@ def test_an_absent_class_stays_bounded_and_keeps_a_share():
     sums = rng.normal(size=(2, 1 + layout.features)) * 0.5
     sums[0, 0] += 300 * COUNT_WEIGHT
     release = {"sums": sums, "moments": rng.normal(size=(2, layout.pairs)) * 0.5}
-    model = fit_release(plan, [release])
+    model = fit_release(plan, {"alder": release})
     assert all(np.isfinite(value).all() for value in model.values())
     assert model["shares"].min() > 0.02
     assert np.linalg.norm(model["mean"], axis=1).max() <= layout.mean_radius * 1.01
@@ -252,10 +253,10 @@ def test_flow_starts_at_the_spectral_likelihood_and_at_its_samples():
     images, labels = blobs(plan, 6)
     x, y = torch.from_numpy(to_unit_range(images)), torch.from_numpy(labels)
     u, log_det = spectral.encode(x, y)
-    v, more = flow(u, one_hot(plan, y))
+    v, more = flow(u, condition(plan, y))
     start = standard_normal_log_prob(v) + more + log_det
     assert torch.allclose(start, spectral.log_prob(x, y), rtol=1e-5)
-    assert flow_loss(flow, u, one_hot(plan, y)).shape == (6,)
+    assert flow_loss(flow, u, condition(plan, y)).shape == (6,)
     both = {**arrays, **to_arrays("flow", flow)}
     drawn = [sample_images(plan, k, both, labels, torch.Generator().manual_seed(3)) for k in ("spectral", "flow")]
     assert np.abs(drawn[0].astype(int) - drawn[1].astype(int)).max() <= 1

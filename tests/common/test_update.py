@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from sfumato_common.config.plan import FlowStage, GanStage
+from sfumato_common.config.stages import FlowStage, GanStage
 from sfumato_common.errors import EgressRefused
 from sfumato_common.models.reach import (
     GENERATOR_BETAS,

@@ -81,7 +81,7 @@ def after_a_round(plan, released, kind):
 def test_what_goes_out_and_what_is_released_fit_the_schemas(plan, released, kind):
     strategy = STRATEGIES[kind](plan, released)
     for _ in range(2):
-        sent = strategy.outbound(1)
+        sent = strategy.outbound(1, "alder")
         assert sent.keys() == inbound_schema(plan, kind).keys()
         assert all(inbound_schema(plan, kind)[name].matches(value) for name, value in sent.items())
         strategy.absorb(1, {"birch": reply(plan, kind, 4)}, rng())
@@ -96,7 +96,7 @@ def changes(plan: Plan, kind: str, seed: int) -> dict[str, np.ndarray]:
 
 
 def test_the_flow_moves_by_the_mean_update_weighted_by_public_numbers(plan, released):
-    start = STRATEGIES["flow"](plan, released).outbound(1)
+    start = STRATEGIES["flow"](plan, released).outbound(1, "alder")
     final = after_a_round(plan, released, "flow").released()
     first, second = changes(plan, "flow", 2), changes(plan, "flow", 3)
     assert all(np.allclose(final[n], start[n] + 0.25 * first[n] + 0.75 * second[n], atol=1e-6) for n in first)
@@ -149,7 +149,10 @@ def test_a_restored_strategy_goes_on_the_same(plan, released, kind):
     strategy = after_a_round(plan, released, kind)
     other = STRATEGIES[kind](plan, released)
     other.restore({name: value.copy() for name, value in strategy.state().items()})
-    for left, right in ((strategy.outbound(2), other.outbound(2)), (strategy.released(), other.released())):
+    for left, right in (
+        (strategy.outbound(2, "alder"), other.outbound(2, "alder")),
+        (strategy.released(), other.released()),
+    ):
         assert left.keys() == right.keys()
         assert all(np.array_equal(left[name], right[name]) for name in left)
     for each in (strategy, other):
@@ -164,9 +167,9 @@ def test_nothing_is_released_before_the_spectral_exchange(plan):
 
 def test_the_generator_moves_against_the_average_discriminator_only(plan, released):
     strategy = STRATEGIES["gan"](plan, released)
-    start = strategy.outbound(1)
+    start = strategy.outbound(1, "alder")
     strategy.absorb(1, {"alder": reply(plan, "gan", 2), "birch": reply(plan, "gan", 3)}, rng())
-    sent, final = strategy.outbound(2), strategy.released()
+    sent, final = strategy.outbound(2, "alder"), strategy.released()
     expected = moved(plan, "gan", start, {"alder": reply(plan, "gan", 2), "birch": reply(plan, "gan", 3)})
     assert all(np.array_equal(sent[name], expected[name]) for name in expected)
     assert [n for n in final if n.startswith("generator/") and not np.array_equal(final[n], start[n])]

@@ -15,16 +15,16 @@ from sfumato_client.anonymise.sampling import dp_sampling
 from sfumato_common.config.plan import Plan, ReleaseItem
 from sfumato_common.types import Arrays
 
-Anonymiser = Callable[[Plan, ReleaseItem, Mapping[str, Arrays], torch.Generator], CandidateSet]
+Anonymiser = Callable[[Plan, str, ReleaseItem, Mapping[str, Arrays], torch.Generator], CandidateSet]
 ANONYMISERS: Mapping[str, Anonymiser] = {"dp-sampling": dp_sampling}
 
 
-def anonymise(plan: Plan, models: Mapping[str, Arrays], generator: torch.Generator) -> list[CandidateSet]:
-    """One candidate set for each item of `plan.release`, from the released arrays of each model.
+def anonymise(plan: Plan, site: str, models: Mapping[str, Arrays], generator: torch.Generator) -> list[CandidateSet]:
+    """One candidate set of `site` for each item of `plan.release`, from the released arrays of each model.
 
     `generator` is a secret one (`secret_generator`): with a short seed, an image's latents could be searched for.
     """
-    return [ANONYMISERS[item.method](plan, item, models, generator) for item in plan.release]
+    return [ANONYMISERS[item.method](plan, site, item, models, generator) for item in plan.release]
 
 
 __all__ = ["ANONYMISERS", "CandidateSet", "anonymise"]

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from sfumato_common.config.plan import ModelKind
+from sfumato_common.config.stages import ModelKind
 from sfumato_common.types import ByteImages
 
 

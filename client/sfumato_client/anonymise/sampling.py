@@ -13,15 +13,17 @@ import torch
 
 from sfumato_client.anonymise.candidates import CandidateSet
 from sfumato_common.config.plan import Plan, ReleaseItem
-from sfumato_common.models.sampling import label_shares, sample_images
+from sfumato_common.models.components import component_shares, labels_of
+from sfumato_common.models.sampling import sample_images
 from sfumato_common.types import Arrays
 
 
 def dp_sampling(
-    plan: Plan, item: ReleaseItem, models: Mapping[str, Arrays], generator: torch.Generator
+    plan: Plan, site: str, item: ReleaseItem, models: Mapping[str, Arrays], generator: torch.Generator
 ) -> CandidateSet:
-    """`item.images` images of `item.model`, of classes drawn by the released class shares."""
-    shares = torch.as_tensor(label_shares(plan, models["spectral"]))
-    labels = torch.multinomial(shares, item.images, replacement=True, generator=generator).numpy()
-    images = sample_images(plan, item.model, models[item.model], labels, generator)
-    return CandidateSet(item.method, item.model, "formal", images, labels)
+    """`item.images` images of `item.model`, of components drawn by their released shares at this site."""
+    assert item.model != "best", "the site settles which model that is"
+    shares = torch.as_tensor(component_shares(plan, models["spectral"], site))
+    components = torch.multinomial(shares, item.images, replacement=True, generator=generator).numpy()
+    images = sample_images(plan, item.model, models[item.model], components, generator)
+    return CandidateSet(item.method, item.model, "formal", images, labels_of(plan, components))

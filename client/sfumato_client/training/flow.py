@@ -8,11 +8,11 @@ from sfumato_client.training import StageJob
 from sfumato_client.training.dp.batches import patient_batches
 from sfumato_client.training.dp.engines import private_engine
 from sfumato_client.training.dp.step import PrivateGradient
-from sfumato_common.config.plan import FlowStage
+from sfumato_common.config.stages import FlowStage
 from sfumato_common.models.build import from_arrays, spectral_model, to_arrays
+from sfumato_common.models.components import components_of, condition, condition_width
 from sfumato_common.models.glow import flow_loss
 from sfumato_common.models.reach import SITE_BETAS
-from sfumato_common.models.sampling import one_hot
 from sfumato_common.models.update import UPDATE, pack_update
 from sfumato_common.models.whitening import dequantise
 from sfumato_common.privacy.generator import secret_generator
@@ -28,13 +28,16 @@ def train_flow(job: StageJob) -> Noised:
     parameters = list(flow.parameters())
     optimiser = torch.optim.Adam(parameters, lr=stage.learning_rate, betas=SITE_BETAS["flow"])
     form = (job.plan.image.channels, job.plan.image.size, job.plan.image.size)
-    engine = private_engine(flow, flow_loss, stage.engine, (form, (len(job.plan.labels),)))
+    engine = private_engine(flow, flow_loss, stage.engine, (form, (condition_width(job.plan),)))
     private = PrivateGradient(job, stage, engine)
     nominal = job.plan.sites[job.site].nominal_patients
     for batches in patient_batches(job.cohort, stage, nominal, rng, form):
-        white = [spectral.encode(dequantise(batch.images, rng), batch.labels)[0] for batch in batches]
+        components = [components_of(job.plan, job.site, batch.labels) for batch in batches]
+        white = [
+            spectral.encode(dequantise(batch.images, rng), y)[0] for batch, y in zip(batches, components, strict=True)
+        ]
         gradients = private(
-            ((u, one_hot(job.plan, batch.labels)), batch.weights) for u, batch in zip(white, batches, strict=True)
+            ((u, condition(job.plan, y)), batch.weights) for u, y, batch in zip(white, components, batches, strict=True)
         )
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient

@@ -9,11 +9,11 @@ from sfumato_client.training import StageJob
 from sfumato_client.training.dp.batches import patient_batches
 from sfumato_client.training.dp.engines import private_engine
 from sfumato_client.training.dp.step import PrivateGradient
-from sfumato_common.config.plan import GanStage
+from sfumato_common.config.stages import GanStage
 from sfumato_common.models.build import from_arrays, spectral_model, to_arrays
+from sfumato_common.models.components import component_shares, components_of, condition, condition_width
 from sfumato_common.models.gan import fake_loss, real_loss
 from sfumato_common.models.reach import SITE_BETAS
-from sfumato_common.models.sampling import label_shares, one_hot
 from sfumato_common.models.update import UPDATE, pack_update
 from sfumato_common.privacy.generator import secret_generator
 from sfumato_common.privacy.meter import Noised
@@ -25,20 +25,23 @@ def train_discriminator(job: StageJob) -> Noised:
     assert isinstance(stage, GanStage)
     generator, discriminator = (from_arrays(name, job.plan, job.inbound) for name in ("generator", "discriminator"))
     spectral = spectral_model(job.plan, job.inbound)
-    shares = torch.from_numpy(label_shares(job.plan, job.inbound))
+    shares = torch.from_numpy(component_shares(job.plan, job.inbound, job.site))
     rng = secret_generator(job.noise)
     parameters = list(discriminator.parameters())
     optimiser = torch.optim.Adam(parameters, lr=stage.learning_rate, betas=SITE_BETAS["gan"])
     form = (job.plan.image.channels, job.plan.image.size, job.plan.image.size)
-    engine = private_engine(discriminator, real_loss, stage.engine, (form, (len(job.plan.labels),)))
+    engine = private_engine(discriminator, real_loss, stage.engine, (form, (condition_width(job.plan),)))
     private = PrivateGradient(job, stage, engine)
     nominal = job.plan.sites[job.site].nominal_patients
     for batches in patient_batches(job.cohort, stage, nominal, rng, form):
-        real = private(((batch.images, one_hot(job.plan, batch.labels)), batch.weights) for batch in batches)
+        real = private(
+            ((batch.images, condition(job.plan, components_of(job.plan, job.site, batch.labels))), batch.weights)
+            for batch in batches
+        )
         drawn = torch.multinomial(shares, stage.fakes, replacement=True, generator=rng)
         with torch.no_grad():
             fakes: Tensor = generator(spectral.sample(drawn, rng))
-        loss = fake_loss(discriminator, fakes, one_hot(job.plan, drawn)).mean()
+        loss = fake_loss(discriminator, fakes, condition(job.plan, drawn)).mean()
         fake = torch.autograd.grad(loss, parameters)
         for parameter, first, second in zip(parameters, real, fake, strict=True):
             parameter.grad = first + second

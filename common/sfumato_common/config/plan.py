@@ -12,21 +12,20 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from sfumato_common.config.loader import Strict
+from sfumato_common.config.stages import AnyStage, FlowStage, Positive, SpectralStage, Stage, StageKind
 from sfumato_common.files import canonical_json
 from sfumato_common.types import PlanHash
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
-# How a site computes clipped sums; all give the same sums. "auto" takes what the model declares.
-EngineName = Literal["auto", "loop", "opacus", "opacus-ew", "bookkeeping", "vmap", "vmap-compiled"]
 
 
 class ImageForm(Strict):
-    """Size of the study's images: `size` pixels square, 1 or 3 channels."""
+    """Size of the study's images: `size` pixels square, 1 or 3 channels, 8 or 16 bits a value."""
 
-    size: Annotated[int, Field(ge=16, le=256, multiple_of=4)]
+    size: Annotated[int, Field(ge=16, le=512, multiple_of=4)]
     channels: Literal[1, 3] = 1
+    bits: Literal[8, 16] = 8
 
 
 class SiteTerms(Strict):
@@ -44,64 +43,14 @@ class PrivacyTerms(Strict):
     adjacency: Literal["add-remove"] = "add-remove"
 
 
-class SpectralStage(Strict):
-    """One-shot class-conditional release of the first `bandwidth` x `bandwidth` DCT coefficients' moments."""
+class ReleaseItem(Strict):
+    """One part of the release request: `images` synthetic images a site, drawn from `model` by `method`.
 
-    kind: Literal["spectral"]
-    bandwidth: Annotated[int, Field(ge=4, le=32)]
-    clip_radius: Positive
-    spread_radius: Positive = 2.0
-    noise_multiplier: Positive
-
-    @property
-    def rounds(self) -> int:
-        """A one-shot release is one exchange."""
-        return 1
-
-
-class DpSgdStage(Strict):
-    """What every DP-SGD stage states: Poisson rate over patients, clipping norm, noise multiplier, steps, rounds.
-
-    A patient counts as the mean of at most `images_per_patient` of its images, clipped once.
+    `best` is the model that the plan's choice stage finds best, never one that it finds worse than the spectral model.
     """
 
-    rounds: Annotated[int, Field(ge=1, le=1000)]
-    local_steps: Annotated[int, Field(ge=1, le=10_000)]
-    sampling_rate: Annotated[float, Field(gt=0, le=0.5)]
-    clipping_norm: Positive
-    noise_multiplier: Positive
-    learning_rate: Positive
-    images_per_patient: Annotated[int, Field(ge=1, le=16)] = 1
-    engine: EngineName = "auto"
-
-
-class GanStage(DpSgdStage):
-    """Conditional generator and GroupNorm discriminator; only the discriminator sees real images (DP-SGD)."""
-
-    kind: Literal["gan"]
-    width: Annotated[int, Field(ge=8, le=256, multiple_of=8)] = 24
-    generator_steps: Annotated[int, Field(ge=1, le=100_000)] = 30
-    fakes: Annotated[int, Field(ge=4, le=4096)] = 48
-
-
-class FlowStage(DpSgdStage):
-    """Small GLOW under DP-SGD; levels of squeeze, steps of (actnorm, 1x1 convolution, affine coupling)."""
-
-    kind: Literal["flow"]
-    levels: Annotated[int, Field(ge=1, le=4)] = 2
-    steps_per_level: Annotated[int, Field(ge=1, le=16)] = 3
-    hidden: Annotated[int, Field(ge=8, le=256)] = 32
-
-
-Stage = Annotated[SpectralStage | GanStage | FlowStage, Field(discriminator="kind")]
-ModelKind = Literal["spectral", "gan", "flow"]
-
-
-class ReleaseItem(Strict):
-    """One part of the release request: `images` synthetic images a site, drawn from `model` by `method`."""
-
     method: Literal["dp-sampling"] = "dp-sampling"
-    model: ModelKind
+    model: Literal["spectral", "embedding", "gan", "flow", "best"]
     images: Annotated[int, Field(ge=1, le=100_000)]
 
 
@@ -127,7 +76,10 @@ class Plan(Strict):
     image: ImageForm
     labels: Annotated[list[Name], Field(min_length=2, max_length=64)]
     sites: Annotated[dict[Name, SiteTerms], Field(min_length=1, max_length=256)]
+    private: bool = True
     privacy: PrivacyTerms
+    # shares of the privacy budget by stage, from which noise multipliers were computed; see privacy/budget.py
+    budget: dict[StageKind, Positive] | Literal["auto"] | None = None
     stages: Annotated[list[Stage], Field(min_length=1, max_length=8)]
     release: Annotated[list[ReleaseItem], Field(min_length=1, max_length=8)]
     utility: UtilityTerms | None = None
@@ -147,7 +99,7 @@ class Plan(Strict):
             raise ValueError("each stage kind may occur once")
         if kinds[0] != "spectral":
             raise ValueError("the first stage must be 'spectral': the others start from it")
-        if missing := [item.model for item in self.release if item.model not in kinds]:
+        if missing := [item.model for item in self.release if item.model not in kinds and item.model != "best"]:
             raise ValueError(f"release asks for model '{missing[0]}', which no stage trains")
         if len({item.model for item in self.release}) != len(self.release):
             raise ValueError("each model may be released once; add the counts")
@@ -157,7 +109,7 @@ class Plan(Strict):
             self._check_sizes(stage)
         return self
 
-    def _check_sizes(self, stage: SpectralStage | GanStage | FlowStage) -> None:
+    def _check_sizes(self, stage: AnyStage) -> None:
         if isinstance(stage, SpectralStage) and stage.bandwidth > self.image.size:
             raise ValueError("spectral bandwidth is larger than the image")
         if isinstance(stage, FlowStage) and self.image.size % (2**stage.levels):
@@ -168,7 +120,7 @@ class Plan(Strict):
         """The plan's identity: lower-case hexadecimal sha256."""
         return PlanHash(hashlib.sha256(canonical_json(self.model_dump(mode="json"))).hexdigest())
 
-    def stage(self, kind: str) -> SpectralStage | GanStage | FlowStage:
+    def stage(self, kind: str) -> AnyStage:
         """The stage of that kind. Raises KeyError when the plan has none."""
         for stage in self.stages:
             if stage.kind == kind:

@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from sfumato_common.config.loader import Strict
-from sfumato_common.config.plan import Count, ModelKind, Name, Positive
+from sfumato_common.config.plan import Count, Name
+from sfumato_common.config.stages import Positive, StageKind
 
 # Long enough to hide a round of the shipped plans behind a few intervals, short beside Flower's own polling (3 s).
 DEFAULT_ANSWER_INTERVAL_S = 2.0
@@ -41,9 +42,11 @@ class Policy(Strict):
 
     site: Name
     budget: Budget
-    allowed_stages: list[ModelKind]
+    allowed_stages: list[StageKind]
     minimum_patients: Annotated[int, Field(ge=2)]
     release: ReleaseRules
+    # studies, by name, that may train here without differential privacy; for research on data that may be shown
+    nonprivate_studies: Annotated[list[Name], Field(default_factory=list)]
     utility_figure: Literal["withheld", "noised"] = "withheld"
     noise: Literal["secure", "test"] = "secure"
     answer_interval_s: Annotated[float, Field(ge=0, le=3600)] = DEFAULT_ANSWER_INTERVAL_S

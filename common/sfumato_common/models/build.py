@@ -7,8 +7,10 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from sfumato_common.config.plan import FlowStage, GanStage, Plan
+from sfumato_common.config.plan import Plan
+from sfumato_common.config.stages import FlowStage, GanStage
 from sfumato_common.errors import VerificationError
+from sfumato_common.models.components import condition_width
 from sfumato_common.models.gan import Discriminator, Generator
 from sfumato_common.models.glow import Glow
 from sfumato_common.models.whitening import SpectralModel
@@ -24,13 +26,13 @@ def _gan(plan: Plan) -> GanStage:
 def _glow(plan: Plan) -> Glow:
     stage = plan.stage("flow")
     assert isinstance(stage, FlowStage)
-    return Glow(plan.image.channels, len(plan.labels), stage.levels, stage.steps_per_level, stage.hidden)
+    return Glow(plan.image.channels, condition_width(plan), stage.levels, stage.steps_per_level, stage.hidden)
 
 
 # To add a model: one module in this folder, one line here, and its names in wire.py.
 MODELS: dict[str, Callable[[Plan], nn.Module]] = {
     "generator": lambda plan: Generator(plan.image.channels, _gan(plan).width),
-    "discriminator": lambda plan: Discriminator(plan.image.channels, len(plan.labels), _gan(plan).width),
+    "discriminator": lambda plan: Discriminator(plan.image.channels, condition_width(plan), _gan(plan).width),
     "flow": _glow,
 }
 

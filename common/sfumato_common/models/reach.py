@@ -11,7 +11,7 @@ import math
 
 import numpy as np
 
-from sfumato_common.config.plan import DpSgdStage, GanStage
+from sfumato_common.config.stages import DpSgdStage, GanStage
 from sfumato_common.types import Arrays
 
 Betas = tuple[float, float]

@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from sfumato_common.config.plan import Plan
 from sfumato_common.models.build import from_arrays, spectral_model
+from sfumato_common.models.components import condition
 from sfumato_common.models.glow import Glow
 from sfumato_common.types import Arrays, ByteImages, to_bytes
 
@@ -38,7 +38,7 @@ def _flow(plan: Plan, arrays: Arrays) -> Draw:
     assert isinstance(flow, Glow)
 
     def draw(y: Tensor, rng: torch.Generator) -> Tensor:
-        white = flow.inverse(spectral.draw_latent(y, rng), one_hot(plan, y))
+        white = flow.inverse(spectral.draw_latent(y, rng), condition(plan, y))
         return spectral.decode(white, y).nan_to_num(0.0).clamp(-1.0, 1.0)
 
     return draw
@@ -47,26 +47,14 @@ def _flow(plan: Plan, arrays: Arrays) -> Draw:
 SAMPLERS: dict[str, Callable[[Plan, Arrays], Draw]] = {"spectral": _spectral, "gan": _gan, "flow": _flow}
 
 
-def one_hot(plan: Plan, y: Tensor) -> Tensor:
-    """Labels [N] -> float32 [N, K]."""
-    return functional.one_hot(y, len(plan.labels)).float()
-
-
 def sample_images(
-    plan: Plan, kind: str, arrays: Arrays, labels: npt.NDArray[np.int64], generator: torch.Generator
+    plan: Plan, kind: str, arrays: Arrays, components: npt.NDArray[np.int64], generator: torch.Generator
 ) -> ByteImages:
-    """Images uint8 [N, S, S] or [N, S, S, 3] for labels [N] from the released model of stage `kind`."""
+    """Images uint8 [N, S, S] or [N, S, S, 3] for components [N] from the released model of stage `kind`."""
     size, channels = plan.image.size, plan.image.channels
-    if not len(labels):
+    if not len(components):
         return np.zeros((0, size, size) if channels == 1 else (0, size, size, channels), dtype=np.uint8)
     draw = SAMPLERS[kind](plan, arrays)
     with torch.no_grad():
-        chunks = [to_bytes(draw(y, generator).numpy()) for y in torch.split(torch.from_numpy(labels), _BATCH)]
+        chunks = [to_bytes(draw(y, generator).numpy()) for y in torch.split(torch.from_numpy(components), _BATCH)]
     return np.concatenate(chunks)
-
-
-def label_shares(plan: Plan, arrays: Arrays) -> npt.NDArray[np.float64]:
-    """Share of each class [K] by the noisy counts of the released spectral model; sums to 1, none vanishes."""
-    shares = np.asarray(arrays["spectral/shares"], dtype=np.float64)
-    assert shares.shape == (len(plan.labels),)
-    return np.asarray(shares / shares.sum())

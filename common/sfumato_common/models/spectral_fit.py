@@ -7,7 +7,7 @@ their common mean, covariances to a few clear directions plus the power law's di
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +27,7 @@ LEVEL_RANGE = (0.5, 4.0)
 _RING_EDGES = (3.0, 6.0, 9.0, 13.0)
 
 
-def fit_release(plan: Plan, releases: Sequence[Arrays]) -> dict[str, npt.NDArray[np.float32]]:
+def fit_release(plan: Plan, by_site: Mapping[str, Arrays]) -> dict[str, npt.NDArray[np.float32]]:
     """Parameters of the model from one noised release a site: `sums` [K, 1 + d], `moments` [K, d(d+1)/2].
 
     Gives shares [K], mean [K, d], factor [K, d, d] (symmetric root of the covariance, in feature units), signal
@@ -35,7 +35,7 @@ def fit_release(plan: Plan, releases: Sequence[Arrays]) -> dict[str, npt.NDArray
     [K] (amplitude of the frequencies above the band, in units of the power law). The symmetric root is unique, and
     it is sent rather than recomputed, so that every machine starts from the same numbers.
     """
-    layout = Layout.of(plan)
+    layout, releases = Layout.of(plan), [by_site[site] for site in sorted(by_site)]
     sigma = plan.spectral.noise_multiplier * math.sqrt(len(releases))
     counts, means = class_means(layout, _pooled(releases, "sums"), sigma)
     shares = counts / counts.sum()

@@ -110,7 +110,7 @@ class SpectralModel(nn.Module):
         A product over a class's own rows alone would give an image other last bits when another image comes or goes.
         """
         result = torch.zeros_like(vectors)
-        for k in range(self.layout.classes):
+        for k in range(len(matrices)):
             result = torch.where((y == k)[:, None], vectors @ matrices[k].T, result)
         return result
 

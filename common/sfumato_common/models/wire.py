@@ -6,6 +6,7 @@ import torch
 
 from sfumato_common.config.plan import Plan
 from sfumato_common.models.build import MODELS
+from sfumato_common.models.components import component_count
 from sfumato_common.models.spectral import Layout
 from sfumato_common.models.update import UPDATE, update_spec
 from sfumato_common.types import ArraySpec, Schema
@@ -45,7 +46,7 @@ def released_schema(plan: Plan, kind: str) -> Schema:
 
 def _spectral(plan: Plan) -> Schema:
     layout = Layout.of(plan)
-    k, d = layout.classes, layout.features
+    k, d = component_count(plan), layout.features
     shapes: dict[str, tuple[int, ...]] = {"shares": (k,), "mean": (k, d), "factor": (k, d, d), "tail": (k,)}
     shapes["signal"] = (k, d, d)
     return {f"spectral/{name}": ArraySpec("float32", shape) for name, shape in shapes.items()}

@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from sfumato_common.config.plan import DpSgdStage, Plan, SpectralStage
+from sfumato_common.config.plan import Plan
+from sfumato_common.config.stages import AnyStage, DpSgdStage
 from sfumato_common.errors import LedgerError
 
 Cohort = Literal["train", "holdout"]
@@ -160,11 +161,11 @@ def event_from_json(value: Mapping[str, Any]) -> Event:
     return event
 
 
-def round_event(stage: SpectralStage | DpSgdStage) -> Event:
+def round_event(stage: AnyStage) -> Event:
     """What ONE round of `stage` costs a training patient."""
-    if isinstance(stage, SpectralStage):
-        return GaussianRelease(stage.noise_multiplier)
-    return SampledGaussian(stage.noise_multiplier, stage.sampling_rate, stage.local_steps)
+    if isinstance(stage, DpSgdStage):
+        return SampledGaussian(stage.noise_multiplier, stage.sampling_rate, stage.local_steps)
+    return GaussianRelease(stage.noise_multiplier)
 
 
 def study_events(plan: Plan, cohort: Cohort) -> list[Event]:

@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 
@@ -69,7 +70,7 @@ class StudyRun:
                 self.board.resume(stage.kind, done)
             for number in range(done + 1, stage.rounds + 1):
                 schema = outbound_schema(self.plan, stage.kind)
-                outbound = strategy.outbound(number)
+                outbound = partial(strategy.outbound, number)
                 replies = self.ask("stage", outbound, stage=stage.kind, number=number, schema=schema)
                 updates = {site: reply.arrays for site, reply in replies.items() if reply.status == "ok"}
                 strategy.absorb(number, {site: dict(arrays) for site, arrays in updates.items()}, self.generator)
@@ -93,7 +94,7 @@ class StudyRun:
     def ask(
         self,
         kind: RequestKind,
-        arrays: Arrays,
+        arrays: Arrays | Callable[[str], Arrays],
         sites: Iterable[str] | None = None,
         *,
         stage: str = "",
@@ -101,7 +102,10 @@ class StudyRun:
         quorum: int | None = None,
         schema: Schema | None = None,
     ) -> dict[str, Reply]:
-        """One exchange with every accepted site that is online. Raises FederationError below the quorum."""
+        """One exchange with every accepted site that is online; `arrays` for all, or a function of the site's name.
+
+        Raises FederationError below the quorum.
+        """
         what = stage or kind
         quorum = self.plan.federation.quorum if quorum is None else quorum
         targets = set(sites) if sites is not None else self.accepted & self.channel.online()
@@ -109,10 +113,13 @@ class StudyRun:
         self.board.begin(what, max(number, 1), rounds)
         for site in self.plan.sites:
             self.board.site(site, "working" if site in targets else "lost")
-        request = Request(PROTOCOL, self.plan.digest, kind, stage, number, dict(arrays))
-        replies = self.channel.exchange(
-            dict.fromkeys(sorted(targets), request), self.plan.federation.round_deadline_s, self._note
-        )
+        requests = {
+            site: Request(
+                PROTOCOL, self.plan.digest, kind, stage, number, dict(arrays(site) if callable(arrays) else arrays)
+            )
+            for site in sorted(targets)
+        }
+        replies = self.channel.exchange(requests, self.plan.federation.round_deadline_s, self._note)
         for site in targets - set(replies):
             replies[site] = lost("silent")
             self._note(site, replies[site])
@@ -123,7 +130,7 @@ class StudyRun:
         self.board.end(
             {
                 "sites": {site: f"{reply.status} {reply.code}".strip() for site, reply in sorted(replies.items())},
-                "bytes_down": len(targets) * sum(value.nbytes for value in arrays.values()),
+                "bytes_down": sum(v.nbytes for request in requests.values() for v in request.arrays.values()),
                 "bytes_up": sum(v.nbytes for reply in replies.values() for v in reply.arrays.values()),
             }
         )

@@ -141,7 +141,7 @@ def study(hospital: Hospital) -> dict[str, Path]:
         for number in range(1, stage.rounds + 1):
             if (stage.kind, number) == ("gan", 2):
                 keep("midway")
-            request = hospital.request("stage", stage.kind, number, strategy.outbound(number))
+            request = hospital.request("stage", stage.kind, number, strategy.outbound(number, "alder"))
             strategy.absorb(number, {"alder": ask((stage.kind, number), request)}, rng)
         released[stage.kind] = dict(strategy.released())
     models = {f"{kind}:{name}": value for kind, values in released.items() for name, value in values.items()}

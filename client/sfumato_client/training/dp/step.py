@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sfumato_client.training import StageJob
 from sfumato_client.training.dp.contract import Engine
-from sfumato_common.config.plan import DpSgdStage
+from sfumato_common.config.stages import DpSgdStage
 from sfumato_common.privacy.meter import Meter
 
 

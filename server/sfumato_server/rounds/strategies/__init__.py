@@ -24,8 +24,8 @@ class Strategy(Protocol):
         """`released` holds the final arrays of earlier stages by kind."""
         ...
 
-    def outbound(self, round_number: int) -> dict[str, AnyArray]:
-        """What every site is sent in that round, by `inbound_schema`."""
+    def outbound(self, round_number: int, site: str) -> dict[str, AnyArray]:
+        """What that site is sent in that round, by `inbound_schema`."""
         ...
 
     def absorb(self, round_number: int, replies: dict[str, dict[str, AnyArray]], generator: torch.Generator) -> None:

@@ -18,7 +18,7 @@ class FlowStrategy:
         self._spectral = dict(released["spectral"])
         self._flow = to_arrays("flow", initial_model("flow", plan))
 
-    def outbound(self, round_number: int) -> dict[str, AnyArray]:
+    def outbound(self, round_number: int, site: str) -> dict[str, AnyArray]:
         """The spectral release and the current flow."""
         return {**self._spectral, **self._flow}
 

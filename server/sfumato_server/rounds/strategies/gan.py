@@ -10,10 +10,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from sfumato_common.config.plan import GanStage, Plan
+from sfumato_common.config.plan import Plan
+from sfumato_common.config.stages import GanStage
 from sfumato_common.models.build import from_arrays, initial_model, load_arrays, spectral_model, to_arrays
+from sfumato_common.models.components import component_shares, condition
 from sfumato_common.models.reach import GENERATOR_BETAS, GENERATOR_LEARNING_RATE
-from sfumato_common.models.sampling import label_shares, one_hot
 from sfumato_common.types import AnyArray, Arrays
 from sfumato_server.rounds.strategies.averaging import check_replies, moved
 
@@ -33,7 +34,7 @@ class GanStrategy:
         self._generator = initial_model("generator", plan)
         self._average = initial_model("generator", plan)
 
-    def outbound(self, round_number: int) -> dict[str, AnyArray]:
+    def outbound(self, round_number: int, site: str) -> dict[str, AnyArray]:
         """The spectral release, the generator whose images the discriminator has to tell apart, the discriminator."""
         return {**self._spectral, **to_arrays("generator", self._generator), **self._discriminator}
 
@@ -45,15 +46,15 @@ class GanStrategy:
 
     def _train_generator(self, rng: torch.Generator) -> None:
         spectral = spectral_model(self._plan, self._spectral)
-        shares = torch.from_numpy(label_shares(self._plan, self._spectral))
+        shares = torch.from_numpy(component_shares(self._plan, self._spectral))
         judge = from_arrays("discriminator", self._plan, self._discriminator).requires_grad_(False)
         optimiser = torch.optim.Adam(self._generator.parameters(), lr=GENERATOR_LEARNING_RATE, betas=GENERATOR_BETAS)
         decay = 1.0 - 1.0 / max(2.0, _EMA_HORIZON * self._stage.generator_steps)
         for _ in range(self._stage.generator_steps):
             labels = torch.multinomial(shares, _BATCH, replacement=True, generator=rng)
-            condition = one_hot(self._plan, labels)
+            conditions = condition(self._plan, labels)
             images = self._generator(spectral.sample(labels, rng))
-            loss = functional.softplus(-judge(images, condition)).mean()
+            loss = functional.softplus(-judge(images, conditions)).mean()
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(self._generator.parameters(), 1.0)

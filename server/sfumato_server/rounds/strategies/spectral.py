@@ -19,14 +19,14 @@ class SpectralStrategy:
         self._plan = plan
         self._model: dict[str, AnyArray] = {}
 
-    def outbound(self, round_number: int) -> dict[str, AnyArray]:
+    def outbound(self, round_number: int, site: str) -> dict[str, AnyArray]:
         """Nothing: sites work from the plan alone."""
         return {}
 
     def absorb(self, round_number: int, replies: dict[str, dict[str, AnyArray]], generator: torch.Generator) -> None:
         """Fit the model to the releases of all sites that answered."""
         check_replies(self._plan, "spectral", replies)
-        fitted = fit_release(self._plan, [replies[site] for site in sorted(replies)])
+        fitted = fit_release(self._plan, replies)
         self._model = {f"spectral/{name}": value for name, value in fitted.items()}
 
     def released(self) -> dict[str, AnyArray]:
