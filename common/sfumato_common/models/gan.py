@@ -13,6 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sfumato_common.config.plan import Plan
+from sfumato_common.models.whitening import SpectralModel
+
 # The largest correction of a pixel, in units of [-1, 1]: the generator may sharpen its start, not leave it.
 LARGEST_CORRECTION = 0.3
 
@@ -84,3 +87,11 @@ def real_loss(forward: nn.Module, x: Tensor, condition: Tensor) -> Tensor:
 def fake_loss(forward: nn.Module, x: Tensor, condition: Tensor) -> Tensor:
     """Logistic loss of the discriminator on generated images, one value a record [N]."""
     return functional.softplus(forward(x, condition))
+
+
+def draw_images(
+    plan: Plan, generator: nn.Module, spectral: SpectralModel, components: Tensor, rng: torch.Generator
+) -> Tensor:
+    """Images [N, C, S, S] in [-1, 1] for components [N]; differentiable in the generator's parameters."""
+    images: Tensor = generator(spectral.sample(components, rng))
+    return images
