@@ -7,12 +7,22 @@ paper), sampling rates and denominators come from here and never from a data set
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from sfumato_common.config.loader import Strict
-from sfumato_common.config.stages import AnyStage, FlowStage, Positive, SpectralStage, Stage, StageKind
+from sfumato_common.config.stages import (
+    AnyStage,
+    ChoiceStage,
+    FlowStage,
+    ModelKind,
+    Positive,
+    SpectralStage,
+    Stage,
+    StageKind,
+)
 from sfumato_common.files import canonical_json
 from sfumato_common.types import PlanHash
 
@@ -103,11 +113,21 @@ class Plan(Strict):
             raise ValueError(f"release asks for model '{missing[0]}', which no stage trains")
         if len({item.model for item in self.release}) != len(self.release):
             raise ValueError("each model may be released once; add the counts")
+        self._check_choice(kinds)
         if self.federation.quorum > len(self.sites):
             raise ValueError("federation.quorum is larger than the number of sites")
         for stage in self.stages:
             self._check_sizes(stage)
         return self
+
+    def _check_choice(self, kinds: Sequence[str]) -> None:
+        if "choice" in kinds:
+            if kinds[-1] != "choice" or len(kinds) < 3:
+                raise ValueError("'choice' is the last stage, after 'spectral' and at least one more model")
+            if not self.private:
+                raise ValueError("'choice' scores training patients: that says nothing of weights without privacy")
+        if "best" in {item.model for item in self.release} and (len(self.release) > 1 or "choice" not in kinds):
+            raise ValueError("release of 'best' needs a 'choice' stage and is its only item")
 
     def _check_sizes(self, stage: AnyStage) -> None:
         if isinstance(stage, SpectralStage) and stage.bandwidth > self.image.size:
@@ -126,6 +146,18 @@ class Plan(Strict):
             if stage.kind == kind:
                 return stage
         raise KeyError(kind)
+
+    @property
+    def candidates(self) -> list[ModelKind]:
+        """The models that stages make, in their order, the spectral one first: what 'best' can mean."""
+        return [stage.kind for stage in self.stages if not isinstance(stage, ChoiceStage)]
+
+    @property
+    def releases(self) -> list[list[ReleaseItem]]:
+        """Every request that `release` can stand for: one, or one for each candidate when it says 'best'."""
+        if self.release[0].model != "best":
+            return [self.release]
+        return [[self.release[0].model_copy(update={"model": kind})] for kind in self.candidates]
 
     @property
     def spectral(self) -> SpectralStage:

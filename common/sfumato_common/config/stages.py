@@ -105,7 +105,11 @@ class FlowStage(DpSgdStage):
 
 
 class ChoiceStage(Strict):
-    """Which released model serves best: scores of training patients under a classifier a model, as noisy histograms."""
+    """Which released model serves best: scores of training patients under a classifier a model, as noisy histograms.
+
+    Each of the plan's models gives `images` to train a classifier on; a trained model is chosen only when it is better
+    than the spectral one by more than the noise. See metrics/choice.py.
+    """
 
     kind: Literal["choice"]
     noise_multiplier: Positive
