@@ -1,13 +1,13 @@
 """What a site accepts from the coordinator: weights of the plan's form that honest training could have led to.
 
 The guarantee does not rest on this: clipping and noise hold for any weights. But crafted weights could still choose
-what a noised update, or the gate's verdict, is about. So training starts from the plan's public start, moves no faster
-than its optimisers can, and the released spectral model never changes within a study.
+what a noised update, or the gate's verdict, is about. So training starts from the plan's public start (drawn from its
+digest, or pinned by a hash in it), moves no faster than its optimisers can, and the released spectral model never
+changes within a study.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 
@@ -21,12 +21,15 @@ from sfumato_common.errors import VerificationError
 from sfumato_common.files import write_atomic, write_json
 from sfumato_common.models.build import initial_model, to_arrays
 from sfumato_common.models.reach import reach, within_reach
+from sfumato_common.models.starts import LARGEST_VALUE, check_start, fingerprint, own_weights, public_start
 from sfumato_common.models.wire import released_schema
 from sfumato_common.types import AnyArray, Arrays, Schema
 
-# Public, far beyond any trained weight: larger ones are there to overflow something.
-LARGEST_VALUE = 1e4
 _SPECTRAL = "spectral/"
+_MISSED = (
+    "this site missed the first round of a stage that starts from pinned public weights, so it cannot tell where "
+    "training began; it takes no part in that stage"
+)
 
 
 def check_form(arrays: Arrays, schema: Schema) -> None:
@@ -63,10 +66,16 @@ class Seen:
     def check_round(self, stage: DpSgdStage, kind: str, number: int, arrays: Arrays) -> None:
         """Raise VerificationError when `arrays` of round `number` (from 1) are out of reach of what came before.
 
-        Rounds may be missed, never begun out of order.
+        Rounds may be missed, never begun out of order; the first one of a stage with a pinned start may not, as nothing
+        else shows this site where training began.
         """
         self._check_spectral(arrays)
         since, before = self._last(kind)
+        if (pinned := public_start(self._plan, kind)) is not None and not before:
+            if number != 1:
+                raise VerificationError(_MISSED)
+            check_start(pinned, arrays)
+            return
         if number < since:
             # going back and forth between rounds would add up to many times the plan's reach
             raise VerificationError("the request's round is older than one that came before; it is not begun now")
@@ -78,8 +87,10 @@ class Seen:
     def keep_round(self, kind: str, number: int, arrays: Arrays) -> None:
         """Remember the weights of round `number`, which have been checked."""
         self._pin_spectral(arrays)
-        own = {name: value for name, value in arrays.items() if not name.startswith(_SPECTRAL)}
-        write_atomic(self._path(kind), save(own, metadata={"round": str(number)}), mode=0o600)
+        data = save(own_weights(arrays), metadata={"round": str(number)})
+        if public_start(self._plan, kind) is not None and not self._path(kind).exists():
+            write_atomic(self._path(f"{kind}-start"), data, mode=0o600)
+        write_atomic(self._path(kind), data, mode=0o600)
 
     def check_release(self, models: dict[str, dict[str, AnyArray]]) -> None:
         """Raise VerificationError when a final model is out of the whole plan's reach, or its spectral part changed."""
@@ -90,9 +101,20 @@ class Seen:
             for model, weights in _by_model(arrays).items():
                 stage = self._plan.stage(kind)
                 assert isinstance(stage, DpSgdStage)
-                start = to_arrays(model, initial_model(model, self._plan))
+                start = self._start(kind, model)
                 if not within_reach(start, weights, reach(stage, model, stage.rounds)):
                     raise VerificationError("a final model is not where the plan's training could have led")
+
+    def _start(self, kind: str, model: str) -> dict[str, AnyArray]:
+        """Weights of `model` that stage `kind` started from. Raises VerificationError when this site never saw them."""
+        pinned = public_start(self._plan, kind)
+        if pinned is None:
+            return to_arrays(model, initial_model(model, self._plan))
+        _, weights = self._last(f"{kind}-start")
+        if not weights:
+            raise VerificationError(_MISSED)
+        check_start(pinned, {name: value for part in weights.values() for name, value in part.items()})
+        return weights[model]
 
     def _last(self, kind: str) -> tuple[int, dict[str, dict[str, AnyArray]]]:
         """Round and weights by model of the last request of stage `kind`; round 1's start when there was none."""
@@ -122,14 +144,6 @@ def _by_model(arrays: Arrays) -> dict[str, dict[str, AnyArray]]:
         if not name.startswith(_SPECTRAL):
             models.setdefault(name.partition("/")[0], {})[name] = value
     return models
-
-
-def fingerprint(arrays: Arrays) -> str:
-    """sha256 of names and contents, lower-case hexadecimal: the very same arrays have the very same one."""
-    digest = hashlib.sha256()
-    for name in sorted(arrays):
-        digest.update(name.encode() + b"\0" + arrays[name].tobytes())
-    return digest.hexdigest()
 
 
 def _spectral_digest(arrays: Arrays) -> str:

@@ -17,13 +17,14 @@ from sfumato_client.admission import check_policy
 from sfumato_client.egress.guard import Charge, deliver, noised_reply, plain_reply, refusal
 from sfumato_client.egress.pace import Pace
 from sfumato_client.home import SiteHome
-from sfumato_client.inbound import Seen, check_form, fingerprint, models_of
+from sfumato_client.inbound import Seen, check_form, models_of
 from sfumato_common.config.plan import Plan
 from sfumato_common.config.policy import DEFAULT_ANSWER_INTERVAL_S, Policy
 from sfumato_common.config.stages import DpSgdStage
 from sfumato_common.errors import LedgerError, PolicyRefusal, VerificationError
 from sfumato_common.files import write_atomic
 from sfumato_common.metrics.utility import classifier_schema
+from sfumato_common.models.starts import fingerprint
 from sfumato_common.models.wire import inbound_schema, outbound_schema
 from sfumato_common.privacy.events import GATE_VERDICT, Cohort, Event, GaussianRelease, round_event, study_events
 from sfumato_common.privacy.meter import Meter, Noised

@@ -34,13 +34,18 @@ def coordinator_init(
     home: Home,
     plan: Annotated[Path, typer.Option(help="Study plan, YAML.")],
     name: Annotated[list[str] | None, typer.Option(help="Host name or address of this coordinator (repeat).")] = None,
+    start: Annotated[list[Path] | None, typer.Option(help="Public weights that the plan pins (repeat).")] = None,
 ) -> None:
     """Make the coordinator's keys and certificates and keep the resolved plan."""
     from sfumato_server.enrol import create_authority
     from sfumato_server.home import CoordinatorHome
+    from sfumato_server.rounds.starts import keep_start, load_starts
 
     study = load_yaml(plan, Plan)
     _affordable(study)
+    for path in start or []:
+        keep_start(CoordinatorHome(home).starts, study, file_bytes(path))
+    load_starts(CoordinatorHome(home).starts, study)  # a missing one is better told now than when the sites wait
     create_authority(home, name or [])
     write_json(CoordinatorHome(home).plan_file, study.model_dump(mode="json"))
     console.print(

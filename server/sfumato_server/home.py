@@ -45,6 +45,11 @@ class CoordinatorHome:
         return self.root / "checkpoints"
 
     @property
+    def starts(self) -> Path:
+        """Public weights that stages start from, by the sha256 that the plan pins."""
+        return self.root / "starts"
+
+    @property
     def logs(self) -> Path:
         """Logs of the coordinator's processes."""
         return self.root / "logs"

@@ -24,6 +24,7 @@ from sfumato_server.pool import pool_packages
 from sfumato_server.rounds.channel import Channel
 from sfumato_server.rounds.checkpoint import Checkpoints
 from sfumato_server.rounds.loop import StudyRun
+from sfumato_server.rounds.starts import load_starts
 from sfumato_server.status.board import StatusBoard
 
 log = logging.getLogger(__name__)
@@ -44,6 +45,7 @@ def run_study(
     run = StudyRun(plan, channel, Checkpoints(home.checkpoints, plan), board, generator)
     outcome, reason, utility = "completed", "", None
     try:
+        run.released.update(load_starts(home.starts, plan))
         run.join()
         run.train()
         run.release()

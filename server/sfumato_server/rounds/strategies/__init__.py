@@ -21,7 +21,7 @@ class Strategy(Protocol):
     """One stage at the coordinator; rounds are numbered from 1."""
 
     def __init__(self, plan: Plan, released: dict[str, dict[str, AnyArray]]) -> None:
-        """`released` holds the final arrays of earlier stages by kind."""
+        """`released` holds the final arrays of earlier stages by kind, and pinned starts by `start_key(kind)`."""
         ...
 
     def outbound(self, round_number: int, site: str) -> dict[str, AnyArray]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 
 from sfumato_common.config.plan import Plan
-from sfumato_common.models.build import initial_model, to_arrays
+from sfumato_common.models.build import to_arrays
+from sfumato_common.models.starts import starting_model
 from sfumato_common.types import AnyArray, Arrays
 from sfumato_server.rounds.strategies.averaging import check_replies, moved
 
@@ -16,7 +17,7 @@ class FlowStrategy:
     def __init__(self, plan: Plan, released: dict[str, dict[str, AnyArray]]) -> None:
         self._plan = plan
         self._spectral = dict(released["spectral"])
-        self._flow = to_arrays("flow", initial_model("flow", plan))
+        self._flow = to_arrays("flow", starting_model("flow", plan, "flow", released))
 
     def outbound(self, round_number: int, site: str) -> dict[str, AnyArray]:
         """The spectral release and the current flow."""

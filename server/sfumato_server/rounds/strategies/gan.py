@@ -12,9 +12,10 @@ from torch.nn import functional
 
 from sfumato_common.config.plan import Plan
 from sfumato_common.config.stages import GanStage
-from sfumato_common.models.build import from_arrays, initial_model, load_arrays, spectral_model, to_arrays
+from sfumato_common.models.build import from_arrays, load_arrays, spectral_model, to_arrays
 from sfumato_common.models.components import component_shares, condition
 from sfumato_common.models.reach import GENERATOR_BETAS, GENERATOR_LEARNING_RATE
+from sfumato_common.models.starts import starting_model
 from sfumato_common.types import AnyArray, Arrays
 from sfumato_server.rounds.strategies.averaging import check_replies, moved
 
@@ -30,9 +31,9 @@ class GanStrategy:
         assert isinstance(stage, GanStage)
         self._plan, self._stage = plan, stage
         self._spectral = dict(released["spectral"])
-        self._discriminator = to_arrays("discriminator", initial_model("discriminator", plan))
-        self._generator = initial_model("generator", plan)
-        self._average = initial_model("generator", plan)
+        self._discriminator = to_arrays("discriminator", starting_model("discriminator", plan, "gan", released))
+        self._generator = starting_model("generator", plan, "gan", released)
+        self._average = starting_model("generator", plan, "gan", released)
 
     def outbound(self, round_number: int, site: str) -> dict[str, AnyArray]:
         """The spectral release, the generator whose images the discriminator has to tell apart, the discriminator."""
