@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from sfumato_common.config.loader import Strict
 
@@ -37,6 +37,7 @@ class EmbeddingStage(Strict):
 
     kind: Literal["embedding"]
     noise_multiplier: Positive
+    width: Annotated[int, Field(ge=8, le=256, multiple_of=8)] = 24
     generator_steps: Annotated[int, Field(ge=1, le=100_000)] = 300
 
     @property
@@ -53,11 +54,21 @@ class PublicStart(Strict):
 
 
 class ServerOptimiser(Strict):
-    """How the coordinator takes the sites' mean update: as it is, with momentum (FedAvgM) or by Adam (FedAdam)."""
+    """How the coordinator follows the sites' mean update: as it is, with momentum (FedAvgM) or by Adam (FedAdam).
+
+    `learning_rate` multiplies the step. Adam's steps are about that long whatever the updates are, so that it must be
+    stated there; 0.01 is usual.
+    """
 
     kind: Literal["average", "momentum", "adam"] = "average"
     learning_rate: Positive = 1.0
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    momentum: Annotated[float, Field(ge=0, le=0.99)] = 0.9
+
+    @model_validator(mode="after")
+    def _step_of_adam(self) -> ServerOptimiser:
+        if self.kind == "adam" and "learning_rate" not in self.model_fields_set:
+            raise ValueError("adam needs its own learning_rate, about the length of a step; 0.01 is usual")
+        return self
 
 
 class DpSgdStage(Strict):

@@ -1,8 +1,9 @@
 """How far honest training can move a weight: what a site holds inbound weights against.
 
 Adam's step is bounded whatever the gradients are (Kingma and Ba 2015, section 2.1; here by Cauchy-Schwarz): with v_t a
-running mean of squares, |m_t| <= (1 - b1) / sqrt((1 - b2) (1 - b1^2 / b2)) sqrt(v_t). A coordinator that averages
-updates of sites, and trains its generator as the plan says, cannot leave this reach; one that crafts weights does.
+running mean of squares, |m_t| <= (1 - b1) / sqrt((1 - b2) (1 - b1^2 / b2)) sqrt(v_t). A proximal term changes gradients
+only, so that it changes no bound. A coordinator that follows the sites' mean update by the plan's optimiser, and trains
+its generator as the plan says, cannot leave this reach; one that crafts weights does.
 """
 
 from __future__ import annotations
@@ -11,13 +12,16 @@ import math
 
 import numpy as np
 
-from sfumato_common.config.stages import DpSgdStage, GanStage
+from sfumato_common.config.stages import DpSgdStage, EmbeddingStage, GanStage, ServerOptimiser
 from sfumato_common.types import Arrays
 
 Betas = tuple[float, float]
 SITE_BETAS: dict[str, Betas] = {"gan": (0.5, 0.99), "flow": (0.9, 0.99)}
 GENERATOR_BETAS: Betas = (0.5, 0.99)
 GENERATOR_LEARNING_RATE = 2e-4
+# FedAdam's second decay and the constant beside its root, as Reddi et al. (2021) used them throughout
+SERVER_SECOND_MOMENT = 0.99
+SERVER_ADAPTIVITY = 1e-3
 # bfloat16 may round every site's update up by 2^-8 of it; the rest is float32 arithmetic on both sides
 _ROUNDING = 1.0 + 2.0**-7
 _ARITHMETIC = 1e-5
@@ -29,13 +33,26 @@ def adam_step(betas: Betas) -> float:
     return (1.0 - first) / math.sqrt((1.0 - second) * (1.0 - first**2 / second))
 
 
-def reach(stage: DpSgdStage, model: str, rounds: int) -> float:
+def reach(stage: DpSgdStage | EmbeddingStage, model: str, rounds: int) -> float:
     """The most that `rounds` rounds of `stage` can change any weight of `model` ('generator', or what sites train)."""
     if model == "generator":
-        assert isinstance(stage, GanStage)
+        assert isinstance(stage, GanStage | EmbeddingStage)
         return rounds * stage.generator_steps * GENERATOR_LEARNING_RATE * adam_step(GENERATOR_BETAS) * _ROUNDING
+    assert isinstance(stage, DpSgdStage)
     kind = "gan" if isinstance(stage, GanStage) else "flow"
-    return rounds * stage.local_steps * stage.learning_rate * adam_step(SITE_BETAS[kind]) * _ROUNDING
+    update = stage.local_steps * stage.learning_rate * adam_step(SITE_BETAS[kind]) * _ROUNDING
+    return rounds * server_step(stage.server, update, stage.rounds)
+
+
+def server_step(server: ServerOptimiser, update: float, rounds: int) -> float:
+    """The most that one round of `server` changes a weight when no update among `rounds` of them is above `update`."""
+    if server.kind == "average":
+        return server.learning_rate * update
+    if server.kind == "momentum":
+        return server.learning_rate * update * sum(server.momentum**age for age in range(rounds))
+    # |m| is at most the largest update, too: where updates are small beside the adaptivity that is the tighter bound
+    steepest = min(adam_step((server.momentum, SERVER_SECOND_MOMENT)), update / SERVER_ADAPTIVITY)
+    return server.learning_rate * steepest * _ROUNDING
 
 
 def within_reach(before: Arrays, after: Arrays, distance: float) -> bool:

@@ -1,14 +1,16 @@
-"""Checking what sites send back, and moving the weights by the mean update (FedAvg; McMahan et al. 2017)."""
+"""Checking what sites send back, and moving the weights along the mean update (FedAvg; McMahan et al. 2017)."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from sfumato_common.config.plan import Plan
+from sfumato_common.config.stages import ServerOptimiser
 from sfumato_common.errors import FederationError, VerificationError
 from sfumato_common.models.update import UPDATE, unpack_update
 from sfumato_common.models.wire import outbound_schema, updated_weights
 from sfumato_common.types import AnyArray, Arrays
+from sfumato_server.rounds.strategies.optimisers import ServerStep
 
 
 def check_replies(plan: Plan, kind: str, replies: dict[str, dict[str, AnyArray]]) -> None:
@@ -26,13 +28,18 @@ def check_replies(plan: Plan, kind: str, replies: dict[str, dict[str, AnyArray]]
                 raise VerificationError(f"array '{name}' of '{site}' has a wrong shape or is not finite")
 
 
-def moved(plan: Plan, kind: str, start: Arrays, replies: dict[str, dict[str, AnyArray]]) -> dict[str, AnyArray]:
-    """`start` plus the mean of the sites' updates, weighted by the nominal patients of those that answered, float32."""
+def moved(
+    plan: Plan, kind: str, start: Arrays, replies: dict[str, dict[str, AnyArray]], server: ServerStep | None = None
+) -> dict[str, AnyArray]:
+    """`start` moved by `server` (None: as it is) along the sites' mean update, float32.
+
+    Sites are weighted by the nominal patients of those that answered.
+    """
     nominal = {site: plan.sites[site].nominal_patients for site in sorted(replies)}
     weights = updated_weights(plan, kind)
-    result = {name: start[name].astype(np.float64) for name in weights}
+    mean = {name: np.zeros(spec.shape) for name, spec in weights.items()}
     for site, patients in nominal.items():
         share = patients / sum(nominal.values())
         for name, change in unpack_update(replies[site][UPDATE], weights).items():
-            result[name] += share * change
-    return {name: value.astype(np.float32) for name, value in result.items()}
+            mean[name] += share * change
+    return (server or ServerStep(ServerOptimiser())).move(start, mean)
