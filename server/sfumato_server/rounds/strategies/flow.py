@@ -5,17 +5,21 @@ from __future__ import annotations
 import torch
 
 from sfumato_common.config.plan import Plan
+from sfumato_common.config.stages import FlowStage
 from sfumato_common.models.build import to_arrays
 from sfumato_common.models.starts import starting_model
 from sfumato_common.types import AnyArray, Arrays
 from sfumato_server.rounds.strategies.averaging import check_replies, moved
+from sfumato_server.rounds.strategies.optimisers import ServerStep
 
 
 class FlowStrategy:
     """Starts from the identity, so that before the first round the model is the spectral release itself."""
 
     def __init__(self, plan: Plan, released: dict[str, dict[str, AnyArray]]) -> None:
-        self._plan = plan
+        stage = plan.stage("flow")
+        assert isinstance(stage, FlowStage)
+        self._plan, self._server = plan, ServerStep(stage.server)
         self._spectral = dict(released["spectral"])
         self._flow = to_arrays("flow", starting_model("flow", plan, "flow", released))
 
@@ -24,18 +28,19 @@ class FlowStrategy:
         return {**self._spectral, **self._flow}
 
     def absorb(self, round_number: int, replies: dict[str, dict[str, AnyArray]], generator: torch.Generator) -> None:
-        """The flow moves by the public-weighted mean of the updates."""
+        """The flow follows the public-weighted mean of the updates, as the plan's `server` says."""
         check_replies(self._plan, "flow", replies)
-        self._flow = moved(self._plan, "flow", self._flow, replies)
+        self._flow = moved(self._plan, "flow", self._flow, replies, self._server)
 
     def released(self) -> dict[str, AnyArray]:
         """The spectral release and the flow."""
         return {**self._spectral, **self._flow}
 
     def state(self) -> dict[str, AnyArray]:
-        """The flow's weights."""
-        return dict(self._flow)
+        """The flow's weights and the server optimiser's moments."""
+        return {**self._flow, **self._server.state()}
 
     def restore(self, state: Arrays) -> None:
         """Go on from what `state` returned."""
-        self._flow = dict(state)
+        self._flow = {name: value for name, value in state.items() if name.startswith("flow/")}
+        self._server.restore(state)
