@@ -8,6 +8,7 @@ from torch import Tensor
 from sfumato_client.training import StageJob
 from sfumato_client.training.dp.batches import patient_batches
 from sfumato_client.training.dp.engines import private_engine
+from sfumato_client.training.dp.proximal import Proximal
 from sfumato_client.training.dp.step import PrivateGradient
 from sfumato_common.config.stages import GanStage
 from sfumato_common.models.build import from_arrays, spectral_model, to_arrays
@@ -31,7 +32,7 @@ def train_discriminator(job: StageJob) -> Noised:
     optimiser = torch.optim.Adam(parameters, lr=stage.learning_rate, betas=SITE_BETAS["gan"])
     form = (job.plan.image.channels, job.plan.image.size, job.plan.image.size)
     engine = private_engine(discriminator, real_loss, stage.engine, (form, (condition_width(job.plan),)))
-    private = PrivateGradient(job, stage, engine)
+    private, proximal = PrivateGradient(job, stage, engine), Proximal(parameters, stage.proximal)
     nominal = job.plan.sites[job.site].nominal_patients
     for batches in patient_batches(job.cohort, stage, nominal, rng, form):
         real = private(
@@ -43,7 +44,7 @@ def train_discriminator(job: StageJob) -> Noised:
             fakes: Tensor = generator(spectral.sample(drawn, rng))
         loss = fake_loss(discriminator, fakes, condition(job.plan, drawn)).mean()
         fake = torch.autograd.grad(loss, parameters)
-        for parameter, first, second in zip(parameters, real, fake, strict=True):
+        for parameter, first, second in zip(parameters, proximal(real), fake, strict=True):
             parameter.grad = first + second
         optimiser.step()
     update = pack_update(job.inbound, to_arrays("discriminator", discriminator))

@@ -1,7 +1,7 @@
 """FedProx (Li et al. 2020, "Federated Optimization in Heterogeneous Networks"): a pull towards the round's start.
 
-The local objective gains (mu / 2) |w - w_start|^2. Its gradient is a function of weights that are private already, so it
-is added after the noise: post-processing, at no cost, neither clipped nor divided by anybody's count.
+The local objective gains (mu / 2) |w - w_start|^2. Its gradient is a function of weights that are private already, so
+it is added after the noise: post-processing, at no cost, neither clipped nor divided by anybody's count.
 """
 
 from __future__ import annotations
