@@ -25,7 +25,9 @@ from sfumato_server.rounds.channel import Channel
 from sfumato_server.rounds.checkpoint import Checkpoints
 from sfumato_server.rounds.loop import StudyRun
 from sfumato_server.rounds.starts import load_starts
+from sfumato_server.rounds.strategies.choice import choice_report
 from sfumato_server.status.board import StatusBoard
+from sfumato_server.status.live import LivePage
 
 log = logging.getLogger(__name__)
 _INTERVAL_DRAWS = 400
@@ -42,7 +44,8 @@ def run_study(
     plan = home.plan()
     board = StatusBoard(home.status_file, plan)
     generator = torch.Generator().manual_seed(torch.seed() if seed is None else seed)
-    run = StudyRun(plan, channel, Checkpoints(home.checkpoints, plan), board, generator)
+    live = LivePage(home.root, plan, board)
+    run = StudyRun(plan, channel, Checkpoints(home.checkpoints, plan), board, live, generator)
     outcome, reason, utility = "completed", "", None
     try:
         run.released.update(load_starts(home.starts, plan))
@@ -57,11 +60,20 @@ def run_study(
     except Exception:
         outcome, reason = "stopped", "internal fault in the coordinator; its log says why"
         log.exception("study stopped by a fault of ours")
+    chosen = choice_report(plan, run.choice) if run.choice else None
     write_json(
         home.result_file,
-        {"outcome": outcome, "reason": reason, "plan_hash": plan.digest, "utility": utility, "exchanges": board.stages},
+        {
+            "outcome": outcome,
+            "reason": reason,
+            "plan_hash": plan.digest,
+            "utility": utility,
+            "choice": choice_report(plan, run.choice) if run.choice else None,
+            "exchanges": board.stages,
+        },
     )
     board.finish(outcome, reason)
+    live.write()
     return outcome
 
 

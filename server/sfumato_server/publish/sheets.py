@@ -43,7 +43,7 @@ def contact_sheets(pool: Pool, plan: Plan) -> list[Sheet]:
     groups: dict[tuple[str, str], dict[str, list[PoolItem]]] = defaultdict(lambda: defaultdict(list))
     for item in pool.items:
         groups[item.site, item.label][item.model].append(item)
-    order = [item.model for item in plan.release]
+    order = [item.model for release in plan.releases for item in release]
     sheets = []
     for site in sorted(pool.provenance):
         for label in plan.labels:
@@ -61,15 +61,17 @@ def data_uri(pixels: ByteImages) -> str:
     return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
 
 
-def mosaic(rows: Sequence[Sequence[ByteImages]]) -> ByteImages:
+def mosaic(
+    rows: Sequence[Sequence[ByteImages]], *, columns: int = COLUMNS, least_width: int = LEAST_WIDTH
+) -> ByteImages:
     """Rows of equal square tiles ([S, S] or [S, S, 3]) with grey gaps, enlarged -> [H, W] or [H, W, 3]."""
     side, channels = rows[0][0].shape[0], rows[0][0].shape[2:]
     step = side + GAP
-    canvas = np.full((len(rows) * step - GAP, COLUMNS * step - GAP, *channels), GAP_GREY, dtype=np.uint8)
+    canvas = np.full((len(rows) * step - GAP, columns * step - GAP, *channels), GAP_GREY, dtype=np.uint8)
     for down, row in enumerate(rows):
         for across, tile in enumerate(row):
             canvas[down * step : down * step + side, across * step : across * step + side] = tile
-    factor = math.ceil(LEAST_WIDTH / canvas.shape[1])
+    factor = math.ceil(least_width / canvas.shape[1])
     return canvas.repeat(factor, axis=0).repeat(factor, axis=1)
 
 

@@ -16,13 +16,16 @@ import torch
 
 from sfumato_common.config.plan import Plan
 from sfumato_common.errors import FederationError
+from sfumato_common.metrics.choice import Choice
 from sfumato_common.models.wire import outbound_schema
 from sfumato_common.records import PROTOCOL, Reply, Request, RequestKind
 from sfumato_common.types import AnyArray, Arrays, ArraySpec, Schema
 from sfumato_server.rounds.channel import Channel, lost
 from sfumato_server.rounds.checkpoint import Checkpoints
 from sfumato_server.rounds.strategies import STRATEGIES
+from sfumato_server.rounds.strategies.choice import ChoiceStrategy
 from sfumato_server.status.board import StatusBoard
+from sfumato_server.status.live import LivePage
 
 log = logging.getLogger(__name__)
 Released = dict[str, dict[str, AnyArray]]
@@ -36,10 +39,12 @@ class StudyRun:
     channel: Channel
     checkpoints: Checkpoints
     board: StatusBoard
+    live: LivePage
     generator: torch.Generator
     sleep: Callable[[float], None] = time.sleep
     accepted: set[str] = field(default_factory=set)
     released: Released = field(default_factory=dict)
+    choice: Choice | None = None
 
     def join(self) -> None:
         """Wait for the sites (all, or the quorum at the deadline) and ask each whether it accepted this plan."""
@@ -74,12 +79,19 @@ class StudyRun:
                 replies = self.ask("stage", outbound, stage=stage.kind, number=number, schema=schema)
                 updates = {site: reply.arrays for site, reply in replies.items() if reply.status == "ok"}
                 strategy.absorb(number, {site: dict(arrays) for site, arrays in updates.items()}, self.generator)
-                self.checkpoints.save(stage.kind, number, strategy.state())
+                released = strategy.released()
+                self.checkpoints.save(stage.kind, number, strategy.state(), released)
+                self.live.after_round(stage.kind, number, released)
             self.released[stage.kind] = dict(strategy.released())
+            if isinstance(strategy, ChoiceStrategy):
+                self.choice = strategy.choice()
+                self.board.choose(self.choice.winner)
+            self.checkpoints.finish(stage.kind, self.released[stage.kind])
 
     def release(self) -> set[str]:
         """Send the final models; each site samples, judges, seals and uploads. Returns the sites that released."""
-        models = {item.model for item in self.plan.release} | {"spectral"}
+        chosen = self.choice.winner if self.choice else ""
+        models = {chosen if item.model == "best" else item.model for item in self.plan.release} | {"spectral"}
         arrays = {f"{kind}:{name}": value for kind in sorted(models) for name, value in self.released[kind].items()}
         replies = self.ask("release", arrays)
         return {site for site, reply in replies.items() if reply.status == "ok"}

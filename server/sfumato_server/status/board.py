@@ -31,6 +31,8 @@ class StatusBoard:
         self._now: dict[str, Any] = {"stage": "join", "round": 0, "rounds": 0}
         self._sites = dict.fromkeys(plan.sites, "absent")
         self._epsilon = 0.0
+        self._sheet: dict[str, Any] | None = None
+        self._chosen = ""
         self._exchanges_left = sum(stage.rounds for stage in plan.stages) + 2 + bool(plan.utility)
         self.write()
 
@@ -66,6 +68,16 @@ class StatusBoard:
         self._events += [round_event(self._plan.stage(stage))] * rounds
         self._epsilon = epsilon(self._events, self._plan.privacy.delta)
 
+    def sheet(self, sheet: dict[str, Any]) -> None:
+        """The newest contact sheet: its file and figures."""
+        self._sheet = sheet
+        self.write()
+
+    def choose(self, model: str) -> None:
+        """The choice stage chose `model` for the release."""
+        self._chosen = model
+        self.write()
+
     def finish(self, outcome: str, reason: str = "") -> None:
         """The study ended: `completed` or `stopped` with its reason."""
         self._now = {"stage": outcome, "round": 0, "rounds": 0, "reason": reason}
@@ -74,21 +86,24 @@ class StatusBoard:
 
     def write(self) -> None:
         """Write the file."""
+        write_json(self._path, self.now())
+
+    def now(self) -> dict[str, Any]:
+        """What the file says."""
         left = statistics.median(self._durations) * self._exchanges_left if self._durations else None
-        write_json(
-            self._path,
-            {
-                **self._now,
-                "study": self._plan.study,
-                "sites": self._sites,
-                "epsilon_spent": self._epsilon,
-                "epsilon_budget": self._plan.privacy.epsilon,
-                "delta": self._plan.privacy.delta,
-                "elapsed_s": round(time.time() - self._started, 1),
-                "left_s": None if left is None else round(left),
-                "exchanges": self.stages,
-            },
-        )
+        return {
+            **self._now,
+            "study": self._plan.study,
+            "sites": self._sites,
+            "epsilon_spent": self._epsilon,
+            "epsilon_budget": self._plan.privacy.epsilon,
+            "delta": self._plan.privacy.delta,
+            "elapsed_s": round(time.time() - self._started, 1),
+            "left_s": None if left is None else round(left),
+            "sheet": self._sheet,
+            "chosen": self._chosen,
+            "exchanges": self.stages,
+        }
 
 
 def read_board(path: Path) -> dict[str, Any] | None:

@@ -32,7 +32,25 @@ def render(status: dict[str, Any] | None) -> Group | Text:
         f"epsilon {status['epsilon_spent']:.2f} of {status['epsilon_budget']:g} at delta {status['delta']:g} "
         f"(patient, add/remove)   {status['elapsed_s']:.0f} s elapsed, {left}"
     )
-    return Group(head, table, foot)
+    chosen = [Text(f"the choice: {status['chosen']}", style="bold")] if status.get("chosen") else []
+    return Group(head, table, foot, *chosen, *_sheet_lines(status.get("sheet")))
+
+
+def _sheet_lines(sheet: dict[str, Any] | None) -> list[Text]:
+    """The newest contact sheet, and what is odd about it."""
+    if sheet is None:
+        return []
+    line = Text(f"newest sheet: sheets/{sheet['file']}   {sheet_figures(sheet)}", style="dim")
+    return [line, Text(sheet["remark"], style="bold red")] if sheet["remark"] else [line]
+
+
+def sheet_figures(sheet: dict[str, Any]) -> str:
+    """A sheet's figures in one line, beside the spectral model's."""
+    return (
+        f"spread {sheet['spread']:.1f} (spectral {sheet['usual_spread']:.1f}), "
+        f"clamped {sheet['clamped']:.1%} ({sheet['usual_clamped']:.1%}), "
+        f"mean image off by {sheet['distance']:.1f} grey levels"
+    )
 
 
 @contextmanager

@@ -1,0 +1,165 @@
+"""The card of a checkpoint (after Mitchell et al. 2019, "Model Cards"): whose weights these are, and what they cost.
+
+It travels in the metadata of the safetensors file itself, so that a file that is moved keeps it; a copy in JSON lies
+beside the file for people. It holds plan arithmetic and hashes, nothing that a site has not already released.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import platform
+from collections import Counter
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from sfumato_common.config.loader import Strict
+from sfumato_common.config.plan import Plan
+from sfumato_common.errors import ConfigError, VerificationError
+from sfumato_common.files import canonical_json
+from sfumato_common.privacy.accountant import epsilon
+from sfumato_common.privacy.events import round_event
+from sfumato_common.types import AnyArray, Arrays
+
+_PACKAGES = ("torch", "numpy", "safetensors", "opacus", "dp-accounting")
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Count = Annotated[int, Field(ge=0)]
+
+
+class Part(Strict):
+    """How many arrays and numbers one part of the file has; parts are what stands before the first '/' of a name."""
+
+    arrays: Count
+    parameters: Count
+
+
+class Card(Strict):
+    """Card of one checkpoint: study, stage, finished rounds, and what a training patient has paid when they ended.
+
+    `epsilon` is the plan's arithmetic at `delta` (None: the weights left without differential privacy); what each site
+    charged is in its certificate. `released` names the arrays of the model that may be sampled, `sha256` covers all
+    arrays of the file, `spectral_sha256` those of the spectral model that the stage started from.
+    """
+
+    format: Literal["sfumato-checkpoint-1"] = "sfumato-checkpoint-1"
+    plan_hash: Sha256
+    study: str
+    stage: str
+    round: Count
+    rounds: Count
+    private: bool
+    epsilon: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None
+    delta: float
+    unit: Literal["patient"]
+    adjacency: Literal["add-remove"]
+    cohort: Literal["train"] = "train"
+    contents: dict[str, Part]
+    released: list[str]
+    sha256: Sha256
+    spectral_sha256: Sha256 | None
+    versions: dict[str, str]
+
+
+def make_card(plan: Plan, stage: str, number: int, arrays: Arrays, released: Arrays) -> Card:
+    """Card of the state after round `number` of `stage`; `arrays` is what the file holds."""
+    counts = Counter(_part(name) for name in arrays)
+    sizes: Counter[str] = Counter()
+    for name, value in arrays.items():
+        sizes[_part(name)] += int(value.size)
+    spectral = {name: value for name, value in released.items() if name.startswith("spectral/")}
+    return Card(
+        plan_hash=plan.digest,
+        study=plan.study,
+        stage=stage,
+        round=number,
+        rounds=plan.stage(stage).rounds,
+        private=plan.private,
+        epsilon=_paid(plan, stage, number),
+        delta=plan.privacy.delta,
+        unit=plan.privacy.unit,
+        adjacency=plan.privacy.adjacency,
+        contents={part: Part(arrays=counts[part], parameters=sizes[part]) for part in sorted(counts)},
+        released=sorted(released),
+        sha256=arrays_digest(arrays),
+        spectral_sha256=arrays_digest(spectral) if spectral else None,
+        versions=_versions(),
+    )
+
+
+def encode_checkpoint(card: Card, arrays: Arrays) -> bytes:
+    """The file: safetensors, with the card in its metadata."""
+    metadata = {"card": canonical_json(card.model_dump(mode="json")).decode("ascii")}
+    return save({name: value.copy() for name, value in arrays.items()}, metadata)
+
+
+def read_checkpoint(path: Path) -> tuple[Card | None, dict[str, AnyArray]]:
+    """(card, arrays) of a checkpoint; no card in files of earlier versions.
+
+    Raises ConfigError when the file cannot be opened, VerificationError when it is damaged or not what its card says.
+    """
+    if not path.is_file():
+        raise ConfigError(f"'{path.name}' is not a file; name a checkpoint, a file that ends in .safetensors")
+    try:
+        with safe_open(path, "numpy") as stream:
+            metadata: dict[str, str] = stream.metadata() or {}
+            arrays: dict[str, AnyArray] = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, TypeError, ValueError):
+        raise VerificationError(f"checkpoint '{path.name}' is damaged; delete it to redo that round") from None
+    if "card" not in metadata:
+        return None, arrays
+    try:
+        card = Card.model_validate(json.loads(metadata["card"]))
+    except (ValueError, ValidationError):
+        raise VerificationError(
+            f"the card of checkpoint '{path.name}' cannot be read; use the version of Sfumato that wrote it"
+        ) from None
+    if arrays_digest(arrays) != card.sha256:
+        raise VerificationError(
+            f"checkpoint '{path.name}' is damaged: its weights are not those of its card; delete it to redo that round"
+        )
+    return card, arrays
+
+
+def arrays_digest(arrays: Arrays) -> str:
+    """Lower-case hexadecimal sha256 over names, dtypes, shapes and bytes, in the order of names."""
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        value = arrays[name]
+        digest.update(canonical_json([name, str(value.dtype), list(value.shape)]) + b"\n")
+        digest.update(value.tobytes())
+    return digest.hexdigest()
+
+
+def _paid(plan: Plan, stage: str, number: int) -> float | None:
+    """Epsilon of a training patient after round `number` of `stage`, rounded up at the sixth decimal."""
+    if not plan.private:
+        return None
+    kinds = [item.kind for item in plan.stages]
+    before = plan.stages[: kinds.index(plan.stage(stage).kind)]
+    events = [round_event(item) for item in before for _ in range(item.rounds)]
+    spent = epsilon([*events, *[round_event(plan.stage(stage))] * number], plan.privacy.delta)
+    return math.ceil(spent * 1e6) / 1e6 if math.isfinite(spent) else None
+
+
+def _part(name: str) -> str:
+    first, _, rest = name.partition("/")
+    return f"{first}/{rest.partition('/')[0]}" if first in ("released", "average") else first
+
+
+def _versions() -> dict[str, str]:
+    return {"python": platform.python_version()} | dict(_installed(("sfumato", *_PACKAGES)))
+
+
+def _installed(names: Iterable[str]) -> Iterable[tuple[str, Any]]:
+    for name in names:
+        try:
+            yield name, version(name)
+        except PackageNotFoundError:
+            continue
