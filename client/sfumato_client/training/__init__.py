@@ -55,6 +55,12 @@ def _spectral(job: StageJob) -> Noised:
     return release_moments(job)
 
 
+def _embedding(job: StageJob) -> Noised:
+    from sfumato_client.training.embedding import release_embedding
+
+    return release_embedding(job)
+
+
 def _gan(job: StageJob) -> Noised:
     from sfumato_client.training.gan import train_discriminator
 
@@ -68,4 +74,9 @@ def _flow(job: StageJob) -> Noised:
 
 
 # Imports wait for their stage: every message runs in a fresh process, and Opacus costs it seconds.
-TRAINERS: dict[str, Callable[[StageJob], Noised]] = {"spectral": _spectral, "gan": _gan, "flow": _flow}
+TRAINERS: dict[str, Callable[[StageJob], Noised]] = {
+    "spectral": _spectral,
+    "embedding": _embedding,
+    "gan": _gan,
+    "flow": _flow,
+}

@@ -16,7 +16,9 @@ from sfumato_common.config.loader import Strict
 from sfumato_common.config.stages import (
     AnyStage,
     ChoiceStage,
+    EmbeddingStage,
     FlowStage,
+    GanStage,
     ModelKind,
     Positive,
     SpectralStage,
@@ -116,6 +118,8 @@ class Plan(Strict):
         self._check_choice(kinds)
         if self.federation.quorum > len(self.sites):
             raise ValueError("federation.quorum is larger than the number of sites")
+        if len({stage.width for stage in self.stages if isinstance(stage, EmbeddingStage | GanStage)}) > 1:
+            raise ValueError("the embedding and gan stages train one form of generator: give both the same width")
         for stage in self.stages:
             self._check_sizes(stage)
         return self

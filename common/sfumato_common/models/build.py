@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from sfumato_common.config.plan import Plan
-from sfumato_common.config.stages import FlowStage, GanStage
+from sfumato_common.config.stages import EmbeddingStage, FlowStage, GanStage
 from sfumato_common.errors import VerificationError
 from sfumato_common.models.components import condition_width
 from sfumato_common.models.gan import Discriminator, Generator
@@ -17,10 +17,9 @@ from sfumato_common.models.whitening import SpectralModel
 from sfumato_common.types import AnyArray, Arrays
 
 
-def _gan(plan: Plan) -> GanStage:
-    stage = plan.stage("gan")
-    assert isinstance(stage, GanStage)
-    return stage
+def _width(plan: Plan) -> int:
+    """Width of generator and discriminator; the plan sees to it that all stages with a generator agree."""
+    return next(stage.width for stage in plan.stages if isinstance(stage, EmbeddingStage | GanStage))
 
 
 def _glow(plan: Plan) -> Glow:
@@ -31,8 +30,8 @@ def _glow(plan: Plan) -> Glow:
 
 # To add a model: one module in this folder, one line here, and its names in wire.py.
 MODELS: dict[str, Callable[[Plan], nn.Module]] = {
-    "generator": lambda plan: Generator(plan.image.channels, _gan(plan).width),
-    "discriminator": lambda plan: Discriminator(plan.image.channels, condition_width(plan), _gan(plan).width),
+    "generator": lambda plan: Generator(plan.image.channels, _width(plan)),
+    "discriminator": lambda plan: Discriminator(plan.image.channels, condition_width(plan), _width(plan)),
     "flow": _glow,
 }
 

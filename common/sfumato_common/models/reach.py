@@ -19,6 +19,7 @@ Betas = tuple[float, float]
 SITE_BETAS: dict[str, Betas] = {"gan": (0.5, 0.99), "flow": (0.9, 0.99)}
 GENERATOR_BETAS: Betas = (0.5, 0.99)
 GENERATOR_LEARNING_RATE = 2e-4
+EMBEDDING_LEARNING_RATE = 1e-3  # of the generator that is fitted to an embedding: there is no opponent to outrun
 # FedAdam's second decay and the constant beside its root, as Reddi et al. (2021) used them throughout
 SERVER_SECOND_MOMENT = 0.99
 SERVER_ADAPTIVITY = 1e-3
@@ -37,7 +38,8 @@ def reach(stage: DpSgdStage | EmbeddingStage, model: str, rounds: int) -> float:
     """The most that `rounds` rounds of `stage` can change any weight of `model` ('generator', or what sites train)."""
     if model == "generator":
         assert isinstance(stage, GanStage | EmbeddingStage)
-        return rounds * stage.generator_steps * GENERATOR_LEARNING_RATE * adam_step(GENERATOR_BETAS) * _ROUNDING
+        rate = GENERATOR_LEARNING_RATE if isinstance(stage, GanStage) else EMBEDDING_LEARNING_RATE
+        return rounds * stage.generator_steps * rate * adam_step(GENERATOR_BETAS) * _ROUNDING
     assert isinstance(stage, DpSgdStage)
     kind = "gan" if isinstance(stage, GanStage) else "flow"
     update = stage.local_steps * stage.learning_rate * adam_step(SITE_BETAS[kind]) * _ROUNDING

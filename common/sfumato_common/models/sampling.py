@@ -44,7 +44,12 @@ def _flow(plan: Plan, arrays: Arrays) -> Draw:
     return draw
 
 
-SAMPLERS: dict[str, Callable[[Plan, Arrays], Draw]] = {"spectral": _spectral, "gan": _gan, "flow": _flow}
+SAMPLERS: dict[str, Callable[[Plan, Arrays], Draw]] = {
+    "spectral": _spectral,
+    "embedding": _gan,
+    "gan": _gan,
+    "flow": _flow,
+}
 
 
 def sample_images(

@@ -7,12 +7,14 @@ import torch
 from sfumato_common.config.plan import Plan
 from sfumato_common.models.build import MODELS
 from sfumato_common.models.components import component_count
+from sfumato_common.models.embedding import Embedding
 from sfumato_common.models.spectral import Layout
 from sfumato_common.models.update import UPDATE, update_spec
 from sfumato_common.types import ArraySpec, Schema
 
 # What travels beside the released spectral arrays: (coordinator to sites, sites to coordinator, final model)
 _TRAVELS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
+    "embedding": ((), (), ("generator",)),
     "gan": (("generator", "discriminator"), ("discriminator",), ("generator",)),
     "flow": (("flow",), ("flow",), ("flow",)),
 }
@@ -25,6 +27,8 @@ def inbound_schema(plan: Plan, kind: str) -> Schema:
 
 def outbound_schema(plan: Plan, kind: str) -> Schema:
     """What a site may send back in a round of stage `kind`: only what a mechanism has noised."""
+    if kind == "embedding":
+        return {"sums": ArraySpec("float32", (len(plan.labels), 1 + Embedding(plan).length))}
     if kind != "spectral":
         return {UPDATE: update_spec(updated_weights(plan, kind))}
     layout = Layout.of(plan)

@@ -1,0 +1,109 @@
+"""A generator fitted to noisy mean embeddings by moment matching (Li et al. 2015; DP-MERF, Harder et al. 2021).
+
+All of it is post-processing. What the release says is how each component's mean features differ from the spectral
+model's; what it cannot tell from noise is taken as no difference, so that a release of noise alone leaves the generator
+where it starts, at the spectral model.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from sfumato_common.config.plan import Plan
+from sfumato_common.config.stages import EmbeddingStage
+from sfumato_common.models.build import initial_model, spectral_model
+from sfumato_common.models.components import component_count, components_of
+from sfumato_common.models.embedding import COUNT_WEIGHT, FEATURE_WEIGHT, Embedding, unit_of
+from sfumato_common.models.gan import draw_images
+from sfumato_common.models.reach import EMBEDDING_LEARNING_RATE, GENERATOR_BETAS
+from sfumato_common.types import AnyArray, Arrays
+
+Float64 = npt.NDArray[np.float64]
+
+_HALF = 16  # images of a component in each of the two halves that a step compares
+_COMPONENTS = 4  # at most so many a step
+_EMA_HORIZON = 0.3  # of the steps, as in the GAN stage
+
+
+def targets(plan: Plan, embedding: Embedding, sums: Mapping[str, AnyArray], sigma: float) -> npt.NDArray[np.float32]:
+    """Denoised differences [G, D] in standardised features, from noisy sums [K, 1 + D] by site.
+
+    Group by group, a component's noisy mean is pulled towards its label's over all sites, and that one towards 0, by
+    what the known noise explains (positive-part James and Stein 1961). A site that did not answer gets its label's.
+    """
+    pooled, noise = _means(embedding, np.sum([value for value in sums.values()], axis=0), sigma * math.sqrt(len(sums)))
+    labels = _shrunk(embedding, pooled, np.zeros_like(pooled), noise)
+    if not plan.spectral.by_site:
+        return labels.astype(np.float32)
+    result = np.tile(labels, (len(plan.sites), 1))
+    for site, value in sums.items():
+        own, own_noise = _means(embedding, value, sigma)
+        rows = components_of(plan, site, torch.arange(len(plan.labels))).numpy()
+        result[rows] = _shrunk(embedding, own, labels, own_noise)
+    assert result.shape == (component_count(plan), embedding.length)
+    return result.astype(np.float32)
+
+
+def _means(embedding: Embedding, sums: AnyArray, sigma: float) -> tuple[Float64, Float64]:
+    """Noisy means [K, D] in standardised features, and the standard deviation [K] of their noise."""
+    # a count that drowns in its noise is taken as that noise's size, so that an absent class stays bounded
+    counts = np.maximum(sums[:, 0].astype(np.float64), sigma) / COUNT_WEIGHT
+    unit = unit_of(embedding) / (FEATURE_WEIGHT * counts)
+    return sums[:, 1:] * unit[:, None], sigma * unit
+
+
+def _shrunk(embedding: Embedding, means: Float64, centre: Float64, noise: Float64) -> Float64:
+    starts = np.cumsum([0, *embedding.groups])
+    result = np.empty_like(means)
+    for start, end in zip(starts[:-1], starts[1:], strict=True):
+        offset = (means - centre)[:, start:end]
+        power = np.maximum((offset**2).mean(axis=1), 1e-12)
+        kept = np.maximum(0.0, 1.0 - noise**2 / power)
+        result[:, start:end] = centre[:, start:end] + offset * kept[:, None]
+    return result
+
+
+def fit_generator(plan: Plan, spectral: Arrays, sums: Mapping[str, AnyArray], rng: torch.Generator) -> nn.Module:
+    """The plan's generator after `generator_steps` of Adam towards the released embedding; moving average of weights.
+
+    `spectral` are the released arrays. Deterministic in `rng`, on one machine and number of threads.
+    """
+    stage = plan.stage("embedding")
+    assert isinstance(stage, EmbeddingStage)
+    embedding, model = Embedding(plan), spectral_model(plan, spectral)
+    reference = embedding.reference(plan, spectral, torch.arange(component_count(plan)))
+    wanted = torch.from_numpy(targets(plan, embedding, sums, stage.noise_multiplier))
+    start, generator, average = (initial_model("generator", plan) for _ in range(3))
+    optimiser = torch.optim.Adam(generator.parameters(), lr=EMBEDDING_LEARNING_RATE, betas=GENERATOR_BETAS)
+    decay = 1.0 - 1.0 / max(2.0, _EMA_HORIZON * stage.generator_steps)
+
+    def features(network: nn.Module, components: Tensor, draw: torch.Generator) -> Tensor:
+        images = draw_images(plan, network, model, components, draw)
+        return embedding.standardised(embedding.features(images), reference, components)
+
+    for step in range(stage.generator_steps):
+        picked = torch.randperm(len(wanted), generator=rng)[:_COMPONENTS]
+        components = picked.repeat_interleave(2 * _HALF)
+        same = torch.Generator()
+        same.set_state(rng.get_state())
+        # the start's images from the same latents are a control variate: their mean features are known to be zero
+        with torch.no_grad():
+            known = features(start, components, same)
+        moved = (features(generator, components, rng) - known).view(len(picked), 2, _HALF, -1).mean(dim=2)
+        offset = moved - wanted[picked][:, None]
+        # two halves: the product's expectation is the squared distance, with no reward for less varied images
+        loss = (offset[:, 0] * offset[:, 1]).mean()
+        optimiser.param_groups[0]["lr"] = EMBEDDING_LEARNING_RATE * (1.0 - step / stage.generator_steps)
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        with torch.no_grad():
+            for slow, fast in zip(average.parameters(), generator.parameters(), strict=True):
+                slow.lerp_(fast, 1.0 - decay)
+    return average

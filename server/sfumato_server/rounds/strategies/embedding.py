@@ -1,0 +1,45 @@
+"""Embedding stage at the coordinator: pool the sites' one-shot releases and fit a generator to them."""
+
+from __future__ import annotations
+
+import torch
+
+from sfumato_common.config.plan import Plan
+from sfumato_common.errors import FederationError
+from sfumato_common.models.build import to_arrays
+from sfumato_common.models.embedding_fit import fit_generator
+from sfumato_common.types import AnyArray, Arrays
+from sfumato_server.rounds.strategies.averaging import check_replies
+
+
+class EmbeddingStrategy:
+    """One exchange: patients' contributions add up, so nothing is weighted; the fit is post-processing."""
+
+    def __init__(self, plan: Plan, released: dict[str, dict[str, AnyArray]]) -> None:
+        self._plan = plan
+        self._spectral = dict(released["spectral"])
+        self._generator: dict[str, AnyArray] = {}
+
+    def outbound(self, round_number: int, site: str) -> dict[str, AnyArray]:
+        """The spectral release, which features are compared with."""
+        return dict(self._spectral)
+
+    def absorb(self, round_number: int, replies: dict[str, dict[str, AnyArray]], generator: torch.Generator) -> None:
+        """Fit the generator to the sums of all sites that answered."""
+        check_replies(self._plan, "embedding", replies)
+        sums = {site: arrays["sums"] for site, arrays in replies.items()}
+        self._generator = to_arrays("generator", fit_generator(self._plan, self._spectral, sums, generator))
+
+    def released(self) -> dict[str, AnyArray]:
+        """The spectral release and the fitted generator. Raises FederationError before the exchange."""
+        if not self._generator:
+            raise FederationError("the embedding stage has not run; run it first")
+        return {**self._spectral, **self._generator}
+
+    def state(self) -> dict[str, AnyArray]:
+        """The fitted generator."""
+        return dict(self._generator)
+
+    def restore(self, state: Arrays) -> None:
+        """Go on from what `state` returned."""
+        self._generator = dict(state)
