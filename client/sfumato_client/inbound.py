@@ -9,13 +9,14 @@ changes within a study.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import save
 
-from sfumato_common.config.plan import Plan
+from sfumato_common.config.plan import Plan, ReleaseItem
 from sfumato_common.config.stages import DpSgdStage
 from sfumato_common.errors import VerificationError
 from sfumato_common.files import write_atomic, write_json
@@ -44,17 +45,24 @@ def check_form(arrays: Arrays, schema: Schema) -> None:
 
 
 def models_of(arrays: Arrays, plan: Plan) -> dict[str, dict[str, AnyArray]]:
-    """Release arrays `kind:name` by model, each exactly as the plan's schema says. Raises VerificationError."""
+    """Release arrays `kind:name` by model, each exactly as the plan's schema says. Raises VerificationError.
+
+    Where the plan says 'best', the one model besides the spectral one is what that means; the spectral one if alone.
+    """
     models: dict[str, dict[str, AnyArray]] = {}
     for name, value in arrays.items():
         kind, _, inner = name.partition(":")
         models.setdefault(kind, {})[inner] = value
-    wanted = {item.model for item in plan.release} | {"spectral"}
-    if set(models) != wanted:
+    if set(models) not in [{item.model for item in release} | {"spectral"} for release in plan.releases]:
         raise VerificationError("the release request brings other models than the accepted plan releases")
     for kind, values in models.items():
         check_form(values, released_schema(plan, kind))
     return models
+
+
+def requested(plan: Plan, models: Mapping[str, Arrays]) -> list[ReleaseItem]:
+    """What the plan's release asks for now that `models` came (by `models_of`): 'best' under its real name."""
+    return next(release for release in plan.releases if {item.model for item in release} | {"spectral"} == set(models))
 
 
 class Seen:

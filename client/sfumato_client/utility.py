@@ -6,12 +6,10 @@ L2 sensitivity under add/remove of a patient is 1 (Gaussian mechanism; Dwork and
 
 from __future__ import annotations
 
-import numpy as np
-
 from sfumato_client.dataset import Cohort
 from sfumato_common.config.plan import Plan
 from sfumato_common.metrics.utility import score
-from sfumato_common.privacy.histogram import noisy_score_histogram
+from sfumato_common.privacy.histogram import noisy_score_histogram, patient_scores
 from sfumato_common.privacy.meter import Meter, Noised
 from sfumato_common.types import Arrays
 
@@ -21,11 +19,7 @@ def score_histogram(plan: Plan, classifier: Arrays, cohort: Cohort, meter: Meter
     assert plan.utility is not None
     images, labels, patients = cohort.everything()
     scores = score(plan, classifier, images)
-    counts = np.bincount(patients, minlength=cohort.patients)
-    mean_score = np.bincount(patients, weights=scores, minlength=cohort.patients) / np.maximum(counts, 1)
-    # a patient with images of several labels counts once, under the largest (any fixed rule would do)
-    label = np.zeros(cohort.patients, dtype=np.int64)
-    np.maximum.at(label, patients, labels)
+    mean_score, label = patient_scores(scores, labels, patients, cohort.patients)
     histogram = noisy_score_histogram(
         mean_score, label, plan.utility.bins, len(plan.labels), plan.utility.noise_multiplier, meter
     )

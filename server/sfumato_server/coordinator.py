@@ -121,6 +121,7 @@ def _publish(home: CoordinatorHome, out: Path, started: float) -> Path:
         "study": plan.study,
         "plan_hash": plan.digest,
         "exchanges": result["exchanges"],
+        "choice": result["choice"],
         "package_bytes": {site: package_path(home.root, site).stat().st_size for site in sorted(pool.provenance)},
         "seconds": round(time.time() - started, 1),
         "versions": {name: version(name) for name in _PACKAGES if _installed(name)}

@@ -33,6 +33,8 @@ def print_summary(plan: Plan, run: dict[str, Any], status: dict[str, Any]) -> No
     packages = ", ".join(f"{site} {size:,}" for site, size in run["package_bytes"].items())
     console.print(f"package bytes: {packages}", markup=False, soft_wrap=True)
     console.print(f"study and publishing: {run['seconds']:.1f} s", markup=False)
+    if choice := run.get("choice"):
+        _print_choice(choice)
     if utility := run.get("utility"):
         _print_utility(utility)
     console.print(
@@ -40,6 +42,17 @@ def print_summary(plan: Plan, run: dict[str, Any], status: dict[str, Any]) -> No
         "unit patient, adjacency add/remove",
         markup=False,
     )
+
+
+def _print_choice(choice: dict[str, Any]) -> None:
+    for item in choice["candidates"]:
+        figure = "no figure left by the noise"
+        if item["auc"] is not None:
+            figure = f"AUC {item['auc']:.3f} [{item['low']:.3f}, {item['high']:.3f}]"
+        console.print(
+            f"choice {item['model']}: {figure}, moments off by {item['distance']:.2f}: {item['verdict']}", markup=False
+        )
+    console.print(f"  ({choice['noise']}; of training patients)", markup=False, soft_wrap=True)
 
 
 def _print_utility(utility: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ and a line in `ANONYMISERS`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
@@ -19,12 +19,15 @@ Anonymiser = Callable[[Plan, str, ReleaseItem, Mapping[str, Arrays], torch.Gener
 ANONYMISERS: Mapping[str, Anonymiser] = {"dp-sampling": dp_sampling}
 
 
-def anonymise(plan: Plan, site: str, models: Mapping[str, Arrays], generator: torch.Generator) -> list[CandidateSet]:
-    """One candidate set of `site` for each item of `plan.release`, from the released arrays of each model.
+def anonymise(
+    plan: Plan, site: str, release: Sequence[ReleaseItem], models: Mapping[str, Arrays], generator: torch.Generator
+) -> list[CandidateSet]:
+    """One candidate set of `site` for each item of `release`, from the released arrays of each model.
 
+    `release` is one of `plan.releases`: 'best' stands there under its real name.
     `generator` is a secret one (`secret_generator`): with a short seed, an image's latents could be searched for.
     """
-    return [ANONYMISERS[item.method](plan, site, item, models, generator) for item in plan.release]
+    return [ANONYMISERS[item.method](plan, site, item, models, generator) for item in release]
 
 
 __all__ = ["ANONYMISERS", "CandidateSet", "anonymise"]

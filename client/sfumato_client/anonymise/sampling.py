@@ -22,7 +22,7 @@ def dp_sampling(
     plan: Plan, site: str, item: ReleaseItem, models: Mapping[str, Arrays], generator: torch.Generator
 ) -> CandidateSet:
     """`item.images` images of `item.model`, of components drawn by their released shares at this site."""
-    assert item.model != "best", "the site settles which model that is"
+    assert item.model != "best", "one of plan.releases names the model"
     shares = torch.as_tensor(component_shares(plan, models["spectral"], site))
     components = torch.multinomial(shares, item.images, replacement=True, generator=generator).numpy()
     images = sample_images(plan, item.model, models[item.model], components, generator)

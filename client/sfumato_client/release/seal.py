@@ -53,8 +53,8 @@ def _package_images(item: CandidateSet, plan: Plan) -> list[PackageImage]:
 
 
 def _check_request(approved: Approved, plan: Plan) -> None:
-    wanted = sorted((item.method, item.model, item.images) for item in plan.release)
-    if sorted((item.method, item.model, len(item.images)) for item in approved.candidates) != wanted:
+    wanted = [sorted((item.method, item.model, item.images) for item in release) for release in plan.releases]
+    if sorted((item.method, item.model, len(item.images)) for item in approved.candidates) not in wanted:
         raise ReleaseRefused("the approved sets are not the ones that the plan's release asks for")
     size, channels = plan.image.size, plan.image.channels
     shape = (size, size) if channels == 1 else (size, size, channels)

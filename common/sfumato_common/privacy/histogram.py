@@ -9,18 +9,26 @@ from sfumato_common.privacy.meter import Meter
 from sfumato_common.types import FloatArray
 
 
-def noisy_score_histogram(
-    scores: FloatArray,
-    labels: npt.NDArray[np.int64],
-    bins: int,
-    classes: int,
-    noise_multiplier: float,
-    meter: Meter,
-) -> npt.NDArray[np.float32]:
-    """Noisy counts [classes, bins] of patients' classifier scores in [0, 1]; AUC is later read off them.
+def patient_scores(
+    scores: FloatArray, labels: npt.NDArray[np.int64], owners: npt.NDArray[np.int64], patients: int
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+    """Mean score [P] and label [P] of every patient from those of images [N] owned by patients 0 .. P - 1.
 
-    `scores` and `labels` are [P], one entry a patient (the caller reduces a patient's images to one score), so adding
-    or removing a patient changes one cell by one: L2 sensitivity 1. A score that is not a number counts as 0.
+    A patient with images of several labels has the largest (any fixed rule would do).
+    """
+    mean = np.bincount(owners, weights=scores, minlength=patients) / np.maximum(
+        np.bincount(owners, minlength=patients), 1
+    )
+    label = np.zeros(patients, dtype=np.int64)
+    np.maximum.at(label, owners, labels)
+    return mean, label
+
+
+def score_counts(scores: FloatArray, labels: npt.NDArray[np.int64], bins: int, classes: int) -> npt.NDArray[np.float64]:
+    """Counts [classes, bins] of patients' classifier scores in [0, 1], without noise: nothing that may leave.
+
+    `scores` and `labels` are [P], one entry a patient, so adding or removing a patient changes one cell by one: L2
+    sensitivity 1, and sqrt(C) for C such histograms of the same patients. A score that is not a number counts as 0.
     Raises ValueError when the shapes differ or a label is out of range.
     """
     if scores.ndim != 1 or scores.shape != labels.shape:
@@ -31,4 +39,16 @@ def noisy_score_histogram(
     column = np.minimum((clipped * bins).astype(np.int64), bins - 1)
     counts = np.zeros((classes, bins), dtype=np.float64)
     np.add.at(counts, (labels, column), 1.0)
-    return meter.gaussian(counts, 1.0, noise_multiplier).astype(np.float32)
+    return counts
+
+
+def noisy_score_histogram(
+    scores: FloatArray,
+    labels: npt.NDArray[np.int64],
+    bins: int,
+    classes: int,
+    noise_multiplier: float,
+    meter: Meter,
+) -> npt.NDArray[np.float32]:
+    """`score_counts` as they may leave, [classes, bins] float32; AUC is later read off them."""
+    return meter.gaussian(score_counts(scores, labels, bins, classes), 1.0, noise_multiplier).astype(np.float32)

@@ -93,6 +93,7 @@ def render_report(
         seconds=run_info.get("seconds"),
         versions=run_info.get("versions", {}),
         utility=utility,
+        choice=run_info.get("choice"),
         utility_rows=utility_rows(utility),
         axis=AXIS,
         ticks=[(value, _percent(value)) for value in (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)],
@@ -108,7 +109,7 @@ def release_rows(pool: Pool, plan: Plan, stated: Sequence[Guarantee]) -> list[Re
     takes the formal guarantee from every row.
     """
     formal = all(item.formal for item in stated)
-    order: list[str] = [item.model for item in plan.release]
+    order: list[str] = [item.model for release in plan.releases for item in release]
     counts = Counter((item.site, item.model, item.method, item.guarantee) for item in pool.items)
     lines = sorted(counts.items(), key=lambda line: (line[0][0], order.index(line[0][1])))
     return [

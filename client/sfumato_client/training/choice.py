@@ -1,0 +1,33 @@
+"""Choice stage at the site: every candidate's classifier scores this site's training patients; noisy histograms leave.
+
+A patient adds one count to one cell of each of the C histograms, so the L2 sensitivity under add/remove of a patient is
+sqrt(C), and the whole answer is one Gaussian mechanism (Dwork and Roth 2014, appendix A). See metrics/choice.py.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from sfumato_client.training import StageJob
+from sfumato_common.config.stages import ChoiceStage
+from sfumato_common.metrics.choice import classifier_of
+from sfumato_common.metrics.utility import score
+from sfumato_common.models.wire import HISTOGRAMS
+from sfumato_common.privacy.histogram import patient_scores, score_counts
+from sfumato_common.privacy.meter import Noised
+
+
+def score_candidates(job: StageJob) -> Noised:
+    """`histograms`: noisy counts [C, K, bins] of training patients by label and mean score, float32."""
+    stage = job.plan.stage("choice")
+    assert isinstance(stage, ChoiceStage)
+    images, labels, owners = job.cohort.everything()
+    counts = []
+    for kind in job.plan.candidates:
+        scores = score(job.plan, classifier_of(kind, job.inbound), images)
+        means, label = patient_scores(scores, labels, owners, job.cohort.patients)
+        counts.append(score_counts(means, label, stage.bins, len(job.plan.labels)))
+    noisy = job.meter.gaussian(np.stack(counts), math.sqrt(len(counts)), stage.noise_multiplier)
+    return job.meter.sealed({HISTOGRAMS: noisy.astype(np.float32)})

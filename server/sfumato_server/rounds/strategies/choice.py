@@ -1,0 +1,109 @@
+"""Choice stage at the coordinator: a classifier a candidate goes out, noisy histograms come back, one model is chosen.
+
+All of it is post-processing of released models and of the sites' noised answers; see metrics/choice.py for the rule.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+
+from sfumato_common.config.plan import Plan
+from sfumato_common.config.stages import ChoiceStage
+from sfumato_common.errors import FederationError
+from sfumato_common.metrics.choice import Choice, decide
+from sfumato_common.metrics.utility import train_classifier
+from sfumato_common.models.components import component_shares, labels_of
+from sfumato_common.models.moments import moments_distance
+from sfumato_common.models.sampling import sample_images
+from sfumato_common.models.wire import HISTOGRAMS
+from sfumato_common.types import AnyArray, Arrays
+from sfumato_server.rounds.strategies.averaging import check_replies
+
+_STEPS = 300
+_DISTANCES, _SITE = "distances", "site/"
+
+
+class ChoiceStrategy:
+    """One exchange. Samples and classifiers follow from the plan's digest and the models: asked again after a restart,
+    sites get the very same bytes and answer with what they were charged for before."""
+
+    def __init__(self, plan: Plan, released: dict[str, dict[str, AnyArray]]) -> None:
+        stage = plan.stage("choice")
+        assert isinstance(stage, ChoiceStage)
+        self._plan, self._stage, self._models = plan, stage, released
+        self._outbound: dict[str, AnyArray] = {}
+        self._distances = np.zeros(0)
+        self._histograms: dict[str, AnyArray] = {}
+
+    def outbound(self, round_number: int, site: str) -> dict[str, AnyArray]:
+        """The classifiers of all candidates, the same for every site."""
+        if not self._outbound:
+            self._prepare()
+        return dict(self._outbound)
+
+    def absorb(self, round_number: int, replies: dict[str, dict[str, AnyArray]], generator: torch.Generator) -> None:
+        """Keep the histograms; the choice is read off them."""
+        check_replies(self._plan, "choice", replies)
+        self._histograms = {site: arrays[HISTOGRAMS] for site, arrays in replies.items()}
+
+    def choice(self) -> Choice:
+        """What was chosen. Raises FederationError before the exchange."""
+        if not self._histograms:
+            raise FederationError("the choice stage has not run; run it first")
+        return decide(self._plan, self._stage.noise_multiplier, self._histograms, self._distances)
+
+    def released(self) -> dict[str, AnyArray]:
+        """No model: only the place of the chosen one among the candidates, `winner` [1]."""
+        return {"winner": np.array([self._plan.candidates.index(self.choice().winner)])}
+
+    def state(self) -> dict[str, AnyArray]:
+        """The sites' noisy histograms and the candidates' distances."""
+        own = {f"{_SITE}{site}": value for site, value in self._histograms.items()}
+        return {**own, _DISTANCES: self._distances}
+
+    def restore(self, state: Arrays) -> None:
+        """Go on from what `state` returned."""
+        self._distances = state[_DISTANCES]
+        self._histograms = {name.removeprefix(_SITE): v for name, v in state.items() if name.startswith(_SITE)}
+
+    def _prepare(self) -> None:
+        """Sample, measure and train: the same components and the same classifier's start for every candidate."""
+        plan, spectral = self._plan, self._models["spectral"]
+        seed = int(plan.digest[:15], 16) % 2**31
+        rng = torch.Generator().manual_seed(seed)
+        shares = torch.as_tensor(component_shares(plan, spectral))
+        components = torch.multinomial(shares, self._stage.images, replacement=True, generator=rng).numpy()
+        distances = []
+        for kind in plan.candidates:
+            images = sample_images(plan, kind, self._models[kind], components, torch.Generator().manual_seed(seed))
+            distances.append(moments_distance(plan, spectral, images, components))
+            trained = train_classifier(plan, images, labels_of(plan, components), seed=seed, steps=_STEPS)
+            self._outbound |= {f"{kind}:{name}": value for name, value in trained.items()}
+        self._distances = np.array(distances)
+
+
+def choice_report(plan: Plan, choice: Choice) -> dict[str, Any]:
+    """The choice as JSON for status, report and run.json; figures to four decimals, AUC with its 95 % interval."""
+    stage = plan.stage("choice")
+    assert isinstance(stage, ChoiceStage)
+    judged = []
+    for item in choice.judged:
+        value = asdict(item)
+        spread = None if item.deviation is None else 1.96 * item.deviation
+        value |= {
+            "low": None if item.auc is None or spread is None else max(0.0, item.auc - spread),
+            "high": None if item.auc is None or spread is None else min(1.0, item.auc + spread),
+        }
+        judged.append({name: round(v, 4) if isinstance(v, float) else v for name, v in value.items()})
+    return {
+        "winner": choice.winner,
+        "candidates": judged,
+        "sites": list(choice.sites),
+        "what": "scores of training patients under a classifier trained on each model's images, as noisy histograms; "
+        "a trained model must beat the spectral one by more than the noise",
+        "noise": f"Gaussian, noise multiplier {stage.noise_multiplier:g}, on {stage.bins} score bins a class and model",
+    }
