@@ -60,7 +60,6 @@ def run_study(
     except Exception:
         outcome, reason = "stopped", "internal fault in the coordinator; its log says why"
         log.exception("study stopped by a fault of ours")
-    chosen = choice_report(plan, run.choice) if run.choice else None
     write_json(
         home.result_file,
         {

@@ -73,10 +73,17 @@ def _flow(job: StageJob) -> Noised:
     return train_flow(job)
 
 
+def _choice(job: StageJob) -> Noised:
+    from sfumato_client.training.choice import score_candidates
+
+    return score_candidates(job)
+
+
 # Imports wait for their stage: every message runs in a fresh process, and Opacus costs it seconds.
 TRAINERS: dict[str, Callable[[StageJob], Noised]] = {
     "spectral": _spectral,
     "embedding": _embedding,
     "gan": _gan,
+    "choice": _choice,
     "flow": _flow,
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from sfumato_common.config.plan import Plan
+from sfumato_common.config.stages import ChoiceStage
 from sfumato_common.models.build import MODELS
 from sfumato_common.models.components import component_count
 from sfumato_common.models.embedding import Embedding
@@ -12,6 +13,7 @@ from sfumato_common.models.spectral import Layout
 from sfumato_common.models.update import UPDATE, update_spec
 from sfumato_common.types import ArraySpec, Schema
 
+HISTOGRAMS = "histograms"
 # What travels beside the released spectral arrays: (coordinator to sites, sites to coordinator, final model)
 _TRAVELS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
     "embedding": ((), (), ("generator",)),
@@ -21,12 +23,17 @@ _TRAVELS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = 
 
 
 def inbound_schema(plan: Plan, kind: str) -> Schema:
-    """What the coordinator sends to a site in a round of stage `kind`; nothing for `spectral`."""
+    """What the coordinator sends to a site in a round of stage `kind`; nothing for `spectral`.
+
+    What a choice stage is sent are no models: see `classifiers_schema`.
+    """
     return {} if kind == "spectral" else {**_spectral(plan), **_weights(plan, _TRAVELS[kind][0])}
 
 
 def outbound_schema(plan: Plan, kind: str) -> Schema:
     """What a site may send back in a round of stage `kind`: only what a mechanism has noised."""
+    if isinstance(stage := plan.stage(kind), ChoiceStage):
+        return {HISTOGRAMS: ArraySpec("float32", (len(plan.candidates), len(plan.labels), stage.bins))}
     if kind == "embedding":
         return {"sums": ArraySpec("float32", (len(plan.labels), 1 + Embedding(plan).length))}
     if kind != "spectral":

@@ -12,6 +12,7 @@ import torch
 
 from sfumato_common.config.plan import Plan
 from sfumato_common.types import AnyArray, Arrays
+from sfumato_server.rounds.strategies.choice import ChoiceStrategy
 from sfumato_server.rounds.strategies.embedding import EmbeddingStrategy
 from sfumato_server.rounds.strategies.flow import FlowStrategy
 from sfumato_server.rounds.strategies.gan import GanStrategy
@@ -46,4 +47,10 @@ class Strategy(Protocol):
         ...
 
 
-STRATEGIES: dict[str, type[Strategy]] = {"spectral": SpectralStrategy, "embedding": EmbeddingStrategy, "gan": GanStrategy, "flow": FlowStrategy}
+STRATEGIES: dict[str, type[Strategy]] = {
+    "spectral": SpectralStrategy,
+    "embedding": EmbeddingStrategy,
+    "gan": GanStrategy,
+    "flow": FlowStrategy,
+    "choice": ChoiceStrategy,
+}
