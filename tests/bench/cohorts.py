@@ -1,0 +1,150 @@
+"""Cohorts of the utility bench, each split over three sites by patient: train, val, and test patients nobody trains on.
+
+PneumoniaMNIST, the three real sites and the fundi stand in the medical test collection beside the checkout
+(shared/data, with its licences); the phantom is drawn. Nominal patients are round public figures, as in a plan.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from sfumato_client.dataset.cohort import Cohort
+from sfumato_common.phantom.patient import arrays as phantom_arrays
+from sfumato_common.types import AnyArray, ByteImages
+
+ROOT = Path(__file__).resolve().parents[2]
+# the medical test collection: beside the checkout, inside it, or where SFUMATO_DATA says
+_PLACES = (os.environ.get("SFUMATO_DATA"), ROOT / "shared" / "data", ROOT.parent / "shared" / "data")
+DATA = next((Path(place) for place in _PLACES if place and Path(place).is_dir()), ROOT / "shared" / "data")
+SPLITS = ("train", "val", "test")
+PHANTOM_SEED, PHANTOM_PATIENTS = 7, {"train": 700, "val": 100, "test": 200}
+SPLIT_SEED = 20
+
+Parts = dict[str, dict[str, Cohort]]
+
+
+@dataclass(frozen=True, eq=False)
+class BenchCohort:
+    """One cohort of the bench: image form, labels, nominal patients and cohorts by site, for train, val and test."""
+
+    name: str
+    size: int
+    channels: int
+    labels: tuple[str, ...]
+    nominal: dict[str, int]
+    parts: Parts
+
+    @property
+    def train(self) -> dict[str, Cohort]:
+        """Training cohorts by site."""
+        return self.parts["train"]
+
+    @property
+    def test(self) -> dict[str, Cohort]:
+        """Test cohorts by site; their patients were never trained on."""
+        return self.parts["test"]
+
+
+def pooled(cohorts: dict[str, Cohort]) -> tuple[ByteImages, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Images, labels and patient numbers (distinct between sites) of all sites."""
+    images, labels, owners, first = [], [], [], 0
+    for cohort in cohorts.values():
+        pixels, y, mine = cohort.everything()
+        images.append(pixels)
+        labels.append(y)
+        owners.append(mine + first)
+        first += cohort.patients
+    return np.concatenate(images), np.concatenate(labels), np.concatenate(owners)
+
+
+def phantom() -> BenchCohort:
+    """Procedural radiographs at 32 px, three devices, 700 patients a site."""
+    sites = {"alder": "aurora", "birch": "borealis", "cedar": "cirrus"}
+    parts: Parts = {}
+    first = 1
+    for split, patients in PHANTOM_PATIENTS.items():
+        parts[split] = {
+            site: Cohort(*phantom_arrays(PHANTOM_SEED, patients, 32, site, device, first=first))
+            for site, device in sites.items()
+        }
+        first += patients
+    return BenchCohort("phantom", 32, 1, ("normal", "opacity"), dict.fromkeys(sites, PHANTOM_PATIENTS["train"]), parts)
+
+
+def pneumonia() -> BenchCohort:
+    """PneumoniaMNIST at 28 px, train patients drawn at random into three sites; the official test set is pooled."""
+    with np.load(DATA / "pneumoniamnist_28.npz") as file:
+        images, labels, split = file["images"], file["labels"].astype(np.int64), file["split_disjoint"]
+        patients = file["patient_id"].copy()
+    # an image that its source could not be linked to a patient for counts as a patient of its own
+    patients[patients == ""] = [f"unlinked-{row}" for row in np.flatnonzero(patients == "")]
+    names = np.unique(patients[split == "train"])
+    home = dict(zip(names, np.random.default_rng(SPLIT_SEED).permutation(len(names)) % 3, strict=True))
+    sites = ("north", "middle", "south")
+    parts: Parts = {}
+    train = np.flatnonzero(split == "train")
+    places = np.array([home[name] for name in patients[train]])
+    parts: Parts = {
+        "train": {
+            site: _cohort(images, labels, patients, train[places == number]) for number, site in enumerate(sites)
+        },
+        # one hospital's test set: it is not split
+        "val": {"official": _cohort(images, labels, patients, np.flatnonzero(split == "val"))},
+        "test": {"official": _cohort(images, labels, patients, np.flatnonzero(split == "test"))},
+    }
+    return BenchCohort("pneumonia", 28, 1, ("normal", "pneumonia"), dict.fromkeys(sites, 1100), parts)
+
+
+def sites() -> BenchCohort:
+    """Three real chest X-ray sites at 64 px (children, adults, COVID-19 only), which differ in class and exposure."""
+    with (DATA / "cxr_sites_64.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    images = {}
+    for name in sorted({row["set"] for row in rows}):
+        with np.load(DATA / f"{name}.npz") as file:
+            images[name] = file["images"]
+    nominal = {"guangzhou": 3000, "nih": 400, "hannover": 40}
+    parts: Parts = {}
+    for split in SPLITS:
+        parts[split] = {}
+        for site in nominal:
+            mine = [row for row in rows if row["site"] == site and row["split"] == split]
+            owners = np.unique([row["patient_id"] for row in mine], return_inverse=True)[1]
+            pixels = np.stack([images[row["set"]][int(row["row"])] for row in mine])
+            parts[split][site] = Cohort(pixels, np.array([int(row["abnormal"]) for row in mine]), owners)
+    return BenchCohort("sites", 64, 1, ("normal", "abnormal"), nominal, parts)
+
+
+def fundus() -> BenchCohort:
+    """Sixty colour fundi of three sites at 64 px: for form only, far too few for a figure; train holds val too."""
+    with np.load(DATA / "fundus_open_64.npz") as file:
+        images, labels, split = file["images"], file["labels"].astype(np.int64), file["split"]
+        patients, homes = file["patient_id"], file["site"]
+    parts: Parts = {"train": {}, "val": {}, "test": {}}
+    for site in np.unique(homes):
+        for part, chosen in {"train": ("train", "val"), "val": ("val",), "test": ("test",)}.items():
+            rows = np.flatnonzero((homes == site) & np.isin(split, chosen))
+            if len(rows):
+                parts[part][str(site)] = _cohort(images, labels, patients, rows)
+    names = ("none", "retinopathy", "glaucoma")
+    return BenchCohort("fundus", 64, 3, names, dict.fromkeys(parts["train"], 20), parts)
+
+
+def _cohort(images: AnyArray, labels: AnyArray, patients: AnyArray, rows: npt.NDArray[np.int64]) -> Cohort:
+    return Cohort(images[rows], labels[rows], np.unique(patients[rows], return_inverse=True)[1])
+
+
+COHORTS = {"pneumonia": pneumonia, "sites": sites, "fundus": fundus, "phantom": phantom}
+
+
+@lru_cache(maxsize=2)
+def load(name: str) -> BenchCohort:
+    """The cohort of that name."""
+    return COHORTS[name]()

@@ -1,0 +1,170 @@
+"""In-process federation for the benches: a plan at a stated epsilon, all its stages with secure noise, synthetic sets.
+
+`ROWS` says which stages a row of the utility table has; a row is one line.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from cohorts import BenchCohort
+
+from sfumato_client.dataset.cohort import Cohort
+from sfumato_client.training import TRAINERS, StageJob
+from sfumato_common.config.loader import parse
+from sfumato_common.config.plan import Plan
+from sfumato_common.models.components import component_shares, labels_of
+from sfumato_common.models.sampling import sample_images
+from sfumato_common.privacy.accountant import epsilon
+from sfumato_common.privacy.events import GaussianRelease, study_events
+from sfumato_common.privacy.meter import Meter
+from sfumato_common.privacy.noise import SecureNoise
+from sfumato_common.types import AnyArray, ByteImages
+from sfumato_server.rounds.strategies import STRATEGIES
+
+Released = dict[str, dict[str, AnyArray]]
+DELTA = 1e-5
+# Epsilon infinity is this noise, in process only: mechanisms run as ever, and hide nothing.
+NO_NOISE = 1e-6
+# Public settings by cohort, chosen on the phantom: DCT band; sampling rate so that a batch is about 60 patients.
+BANDS = {"pneumonia": 12, "sites": 16, "fundus": 8, "phantom": 16}
+RATES = {"pneumonia": 0.06, "sites": 0.04, "fundus": 0.5, "phantom": 0.09}
+
+TRAINED = {"gan", "flow"}
+_DP_SGD = {"clipping_norm": 1.0, "learning_rate": 0.002}
+STAGES: dict[str, dict[str, Any]] = {
+    "spectral": {"clip_radius": 2.5, "spread_radius": 1.5},
+    "embedding": {},
+    "gan": {"rounds": 3, "local_steps": 20, **_DP_SGD},
+    "flow": {"rounds": 3, "local_steps": 14, **_DP_SGD},
+    "choice": {},
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the table: each stage's share of the budget (of mu^2, which adds up), and the model that is scored."""
+
+    shares: dict[str, float]
+    model: str
+
+
+# To add a row: one line here.
+ROWS = {
+    "spectral": Row({"spectral": 1.0}, "spectral"),
+    "embedding": Row({"spectral": 0.3, "embedding": 0.7}, "embedding"),
+    "flow": Row({"spectral": 0.6, "flow": 0.4}, "flow"),
+    "gan": Row({"spectral": 0.6, "gan": 0.4}, "gan"),
+    "best": Row({"spectral": 0.55, "flow": 0.2, "gan": 0.2, "choice": 0.05}, "best"),
+}
+
+
+def available(row: str) -> bool:
+    """Whether both halves of every stage of the row are there."""
+    return all(kind in TRAINERS and kind in STRATEGIES for kind in ROWS[row].shares)
+
+
+def build_plan(cohort: BenchCohort, row: str, target: float, **overrides: dict[str, Any]) -> Plan:
+    """The plan of a row whose training patients pay exactly `target` (at DELTA, add/remove) or nothing is noised.
+
+    `overrides` gives stages (by kind) other values than `STAGES`.
+    """
+    values = {kind: {**STAGES[kind], **overrides.get(kind, {})} for kind in ROWS[row].shares}
+    values["spectral"].setdefault("bandwidth", BANDS[cohort.name])
+    for kind in TRAINED & set(values):
+        values[kind].setdefault("sampling_rate", RATES[cohort.name])
+    if math.isinf(target):
+        return _plan(cohort, row, values, dict.fromkeys(values, NO_NOISE))
+    shares = ROWS[row].shares
+    noise = {kind: one_release_noise(target) / math.sqrt(share) for kind, share in shares.items()}
+    trained = [kind for kind in values if kind in TRAINED]
+    if not trained:
+        return _plan(cohort, row, values, noise)
+
+    def plan_at(scale: float) -> Plan:
+        return _plan(cohort, row, values, {**noise, **{kind: scale / math.sqrt(shares[kind]) for kind in trained}})
+
+    return plan_at(_bisected(lambda scale: spent(plan_at(scale)), target))
+
+
+def spent(plan: Plan) -> float:
+    """Epsilon of a training patient at DELTA, add/remove; infinite without noise."""
+    return epsilon(study_events(plan, "train"), DELTA)
+
+
+@lru_cache(maxsize=32)
+def one_release_noise(target: float) -> float:
+    """Noise multiplier at which one Gaussian release costs `target` at DELTA, to four digits, never less."""
+    return _bisected(lambda sigma: epsilon([GaussianRelease(sigma)], DELTA), target)
+
+
+def _bisected(cost: Callable[[float], float], target: float) -> float:
+    low, high = 0.05, 100.0
+    while high / low > 1.0001:
+        middle = math.sqrt(low * high)
+        low, high = (low, middle) if cost(middle) <= target else (middle, high)
+    return high
+
+
+def _plan(cohort: BenchCohort, row: str, values: dict[str, dict[str, Any]], noise: dict[str, float]) -> Plan:
+    stages = [{"kind": kind, **own, "noise_multiplier": noise[kind]} for kind, own in values.items()]
+    return parse(
+        {
+            "study": f"bench-{cohort.name}",
+            "image": {"size": cohort.size, "channels": cohort.channels},
+            "labels": list(cohort.labels),
+            "sites": {site: {"nominal_patients": count} for site, count in cohort.nominal.items()},
+            "privacy": {"epsilon": 1000.0, "delta": DELTA},
+            "stages": stages,
+            "release": [{"model": ROWS[row].model if row in ROWS else "spectral", "images": 1}],
+            "federation": {"quorum": len(cohort.nominal)},
+        },
+        Plan,
+        "bench",
+    )
+
+
+def federate(plan: Plan, train: dict[str, Cohort], seed: int) -> tuple[Released, dict[str, float]]:
+    """Every stage of the plan with secure noise at the sites; gives released arrays and seconds by kind.
+
+    `seed` is the coordinator's: what the sites draw comes from the operating system, so no two runs are equal.
+    """
+    released: Released = {}
+    seconds: dict[str, float] = {}
+    rng = torch.Generator().manual_seed(seed)
+    for stage in plan.stages:
+        strategy = STRATEGIES[stage.kind](plan, released)
+        for number in range(1, stage.rounds + 1):
+            replies = {}
+            for site, cohort in train.items():
+                began = time.perf_counter()
+                noise = SecureNoise()
+                outbound, meter = strategy.outbound(number, site), Meter(noise, "bench")
+                job = StageJob(plan, site, stage.kind, number, outbound, cohort, noise, meter)
+                replies[site] = dict(TRAINERS[stage.kind](job).arrays)
+                name = f"{stage.kind} slowest site-round"
+                seconds[name] = max(seconds.get(name, 0.0), time.perf_counter() - began)
+            began = time.perf_counter()
+            strategy.absorb(number, replies, rng)
+            name = f"{stage.kind} coordinator round"
+            seconds[name] = max(seconds.get(name, 0.0), time.perf_counter() - began)
+        released[stage.kind] = strategy.released()
+    return released, {name: round(value, 2) for name, value in seconds.items()}
+
+
+def synthetic_set(
+    plan: Plan, kind: str, released: Released, count: int, seed: int
+) -> tuple[ByteImages, npt.NDArray[np.int64]]:
+    """`count` images of model `kind` and their labels; components are drawn by the released (noisy) shares."""
+    shares = component_shares(plan, released["spectral"])
+    components = np.random.default_rng(seed).choice(len(shares), count, p=shares).astype(np.int64)
+    images = sample_images(plan, kind, released[kind], components, torch.Generator().manual_seed(seed))
+    return images, labels_of(plan, components)

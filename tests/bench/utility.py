@@ -1,0 +1,153 @@
+"""Utility at a stated epsilon: train on synthetic images, test on real patients that nobody trained on.
+
+    python tests/bench/utility.py [--quick] [--cohort pneumonia,sites] [--rows spectral,flow] [--epsilon 1,10,inf]
+
+Each job federates three sites in process, each with its own secure noise, at exactly the epsilon of its column (delta
+1e-5, add/remove of a patient, the whole of a row's stages together), draws a synthetic set and scores it. Baselines in
+the same run: real training images (TRTR), and each single site's own real images. Nothing is tuned on test patients.
+Prints a table a cohort, and the targets; writes bench-out/utility.json and bench-out/utility-COHORT.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import multiprocessing
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from cohorts import COHORTS, ROOT, load, pooled
+from federation import DELTA, ROWS, available, build_plan, federate, spent, synthetic_set
+from utility_report import print_tables
+from utility_scores import held_out_bits, scores_of
+
+from sfumato_common.files import write_json
+
+OUT = ROOT / "bench-out"
+REAL, ONLY = "real", "only "
+
+
+@dataclass(frozen=True)
+class Job:
+    """One cell and seed of the table; `epsilon` is None for real images."""
+
+    cohort: str
+    row: str
+    epsilon: float | None
+    seed: int
+    count: int
+
+
+def run_job(job: Job) -> dict[str, Any]:
+    """Scores of one job, its epsilon as accounted and its seconds."""
+    began = time.perf_counter()
+    cohort = load(job.cohort)
+    if job.epsilon is None:
+        plan = build_plan(cohort, "spectral", math.inf)
+        one_site = job.row.removeprefix(ONLY)
+        images, labels, _ = pooled(cohort.train if job.row == REAL else {one_site: cohort.train[one_site]})
+        scores, accounted, seconds = scores_of(plan, cohort, images, labels, job.seed), None, {}
+    else:
+        plan, model = build_plan(cohort, job.row, job.epsilon), ROWS[job.row].model
+        released, seconds = federate(plan, cohort.train, job.seed)
+        images, labels = synthetic_set(plan, model, released, job.count, job.seed)
+        scores, accounted = scores_of(plan, cohort, images, labels, job.seed), spent(plan)
+        if model in {"spectral", "flow"}:
+            scores["bits"] = held_out_bits(plan, model, released[model], cohort)
+    total = round(time.perf_counter() - began, 1)
+    return {**asdict(job), "accounted": accounted, "scores": scores, "stage_seconds": seconds, "seconds": total}
+
+
+def jobs_of(options: argparse.Namespace) -> list[Job]:
+    """Every job of the run, real images first within a cohort so that the reference is known early."""
+    jobs = []
+    for name in options.cohort:
+        cohort = load(name)
+        seeds = range(1 if name == "fundus" else options.seeds)
+        whole = [site for site, part in cohort.train.items() if len(set(part.labels)) == len(cohort.labels)]
+        real = [REAL, *(ONLY + site for site in whole)]
+        jobs += [Job(name, row, None, seed, 0) for row in real for seed in seeds]
+        jobs += [
+            Job(name, row, epsilon, seed, options.images)
+            for row in options.rows
+            for epsilon in columns(options, name)
+            for seed in seeds
+        ]
+    return jobs
+
+
+def columns(options: argparse.Namespace, cohort: str) -> list[float]:
+    """Epsilons of a cohort's columns."""
+    if options.epsilon:
+        return list(options.epsilon)
+    if options.quick or cohort in {"fundus", "phantom"}:
+        return [10.0] if cohort == "fundus" else [1.0, 10.0]
+    return [1.0, 3.0, 5.0, 10.0, math.inf] if cohort == "pneumonia" else [1.0, 3.0, 10.0, math.inf]
+
+
+def run_all(jobs: list[Job], processes: int) -> Iterable[dict[str, Any]]:
+    """Results as they come, from `processes` fresh processes of one thread each."""
+    if processes == 1:
+        _one_thread()
+        yield from map(run_job, jobs)
+        return
+    with multiprocessing.get_context("spawn").Pool(processes, _one_thread) as workers:
+        yield from workers.imap_unordered(run_job, jobs)
+
+
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def _list(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",")]
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Utility of every released model at a stated epsilon")
+    parser.add_argument("--quick", action="store_true", help="one seed, epsilon 1 and 10, fewer images")
+    parser.add_argument("--cohort", type=_list, help="of " + ",".join(COHORTS))
+    parser.add_argument("--rows", type=_list, help="of " + ",".join(ROWS))
+    parser.add_argument("--epsilon", type=lambda text: [float(part) for part in text.split(",")], help="e.g. 1,10,inf")
+    parser.add_argument("--seeds", type=int)
+    parser.add_argument("--images", type=int, help="synthetic images a set")
+    parser.add_argument("--processes", type=int, default=2)
+    options = parser.parse_args()
+    options.cohort = options.cohort or (["pneumonia", "sites"] if options.quick else list(COHORTS))
+    options.rows = options.rows or [row for row in ROWS if available(row)]
+    options.seeds = options.seeds or (1 if options.quick else 3)
+    options.images = options.images or (1000 if options.quick else 2000)
+    if unknown := (set(options.cohort) - set(COHORTS)) | (set(options.rows) - set(ROWS)):
+        parser.error(f"unknown: {', '.join(sorted(unknown))}")
+    return options
+
+
+def main() -> None:
+    """Run the bench and print its tables."""
+    options, began = parse_arguments(), time.perf_counter()
+    results = []
+    for result in run_all(jobs_of(options), options.processes):
+        results.append(result)
+        shown = {name: round(value, 3) for name, value in result["scores"].items()}
+        print(
+            f"{result['cohort']:9} {result['row']:10} eps {result['epsilon']} seed {result['seed']} "
+            f"{result['seconds']:.0f} s {shown}",
+            flush=True,
+        )
+    seconds = round(time.perf_counter() - began)
+    OUT.mkdir(exist_ok=True)
+    head = {"delta": DELTA, "images": options.images, "seeds": options.seeds, "seconds": seconds}
+    write_json(OUT / "utility.json", {**head, "runs": results})
+    for name in options.cohort:
+        own = [result for result in results if result["cohort"] == name]
+        write_json(OUT / f"utility-{name}.json", {**head, "runs": own})
+    print_tables(results)
+    print(f"{len(results)} jobs in {seconds / 60:.1f} minutes, {options.processes} processes")
+
+
+if __name__ == "__main__":
+    main()
