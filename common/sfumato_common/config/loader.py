@@ -43,12 +43,17 @@ _NoDuplicates.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _m
 
 def load_yaml(path: Path, model: type[Model]) -> Model:
     """Read `path` into `model`. Raises ConfigError with file, key and remedy; never a traceback."""
+    return parse(read_yaml(path), model, path.name)
+
+
+def read_yaml(path: Path) -> Any:
+    """Plain data of a YAML file, to be parsed. Raises ConfigError with file, place and remedy."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path.name}: cannot be read ({type(error).__name__}); check the path") from None
     try:
-        value = yaml.load(text, Loader=_NoDuplicates)  # noqa: S506 - a SafeLoader subclass
+        return yaml.load(text, Loader=_NoDuplicates)  # noqa: S506 - a SafeLoader subclass
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1}" if mark else ""
@@ -58,7 +63,6 @@ def load_yaml(path: Path, model: type[Model]) -> Model:
     except (ValueError, RecursionError):
         # impossible dates, numbers of thousands of digits, endless nesting
         raise ConfigError(f"{path.name}: holds a value that cannot be read; write plain numbers and words") from None
-    return parse(value, model, path.name)
 
 
 def parse(value: Any, model: type[Model], name: str) -> Model:

@@ -1,0 +1,223 @@
+"""One budget for a whole plan: noise multipliers of every stage from shares of mu^2 (Dong, Roth and Su 2022).
+
+The squared parameters of Gaussian mechanisms add up under composition, so a share is a share of mu_total^2, where one
+Gaussian release with parameter mu_total has the plan's (epsilon, delta). A one-shot stage of share s gets noise
+multiplier 1 / (mu_total sqrt(s)). A DP-SGD stage gets the multiplier at which all its rounds have the epsilon, at delta
+and by loss distributions, of a Gaussian release with parameter mu_total sqrt(s). Then ONE factor on all multipliers
+brings the composed epsilon of the plan to the plan's own: never above, at most 0.5 % below.
+
+A plan file with `budget` leaves `noise_multiplier` of its stages out; resolved, it has both and is what sites accept.
+`auto` is a rule over public numbers only: see `auto_shares`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sfumato_common.config.loader import parse, read_yaml
+from sfumato_common.config.plan import Plan
+from sfumato_common.config.stages import AnyStage, DpSgdStage
+from sfumato_common.errors import ConfigError
+from sfumato_common.privacy.accountant import epsilon
+from sfumato_common.privacy.events import Event, GaussianRelease, round_event, study_events
+
+BELOW = 0.005  # how far below the plan's epsilon, in parts of it, a resolved plan may stay
+CHOICE_SHARE = 0.05
+# below about this many patients one good one-shot release beats many noisy steps: noise beside the mean is sigma / N
+EVEN_PATIENTS = 5000
+_DIGITS = 5  # of a multiplier: rounded up, so that nobody pays more
+_PROVISIONAL = 1.0
+_KEY = "noise_multiplier"
+
+
+def load_plan(path: Path) -> Plan:
+    """The coordinator's plan file; one whose `budget` sets the noise is resolved. Raises ConfigError.
+
+    A plan that is resolved already is taken as it is, after `check_budget`.
+    """
+    value, name = read_yaml(path), path.name
+    if not _unresolved(value, name):
+        plan = parse(value, Plan, name)
+        check_budget(plan)
+        return plan
+    stages = [{**stage, _KEY: _PROVISIONAL} for stage in value["stages"]]
+    return resolved(parse({**value, "stages": stages}, Plan, name))
+
+
+def load_resolved_plan(path: Path) -> Plan:
+    """A site's plan file: never one whose noise is still to be computed. Raises ConfigError."""
+    value = read_yaml(path)
+    if _unresolved(value, path.name):
+        raise ConfigError(
+            f"{path.name}: 'budget' is not resolved into noise multipliers yet, and a site accepts only what is written "
+            "out; ask the coordinator for the file that 'sfumato plan resolve' writes"
+        )
+    plan = parse(value, Plan, path.name)
+    check_budget(plan)
+    return plan
+
+
+def _unresolved(value: Any, name: str) -> bool:
+    """Whether a plan's `budget` is to set the noise of its stages. Raises ConfigError when only some state theirs."""
+    if not isinstance(value, Mapping) or value.get("budget") is None:
+        return False
+    stages = value.get("stages")
+    if not isinstance(stages, Sequence) or not all(isinstance(stage, Mapping) for stage in stages):
+        return False  # wrong in a way that the schema explains better
+    stated = [str(stage.get("kind")) for stage in stages if _KEY in stage]
+    if stated and len(stated) < len(stages):
+        raise ConfigError(
+            f"{name}: 'budget' sets the noise of all stages; leave out noise_multiplier of stage '{stated[0]}'"
+        )
+    return not stated
+
+
+def auto_shares(plan: Plan) -> dict[str, float]:
+    """The shares that `budget: auto` stands for, from the plan's stages and nominal patients alone.
+
+    A choice stage takes 0.05. Of the rest, DP-SGD stages take N / (N + 5,000), N the nominal patients of all sites, and
+    one-shot stages what is left; stages of one sort share alike. Without DP-SGD stages the one-shot ones take all.
+    """
+    trained = [stage.kind for stage in plan.stages if isinstance(stage, DpSgdStage)]
+    released = [stage.kind for stage in plan.stages if stage.kind not in trained and stage.kind != "choice"]
+    choice = {stage.kind: CHOICE_SHARE for stage in plan.stages if stage.kind == "choice"}
+    patients = sum(terms.nominal_patients for terms in plan.sites.values())
+    training = patients / (patients + EVEN_PATIENTS) if trained else 0.0
+    rest = 1.0 - sum(choice.values())
+    return {
+        **{kind: round(rest * (1.0 - training) / len(released), 4) for kind in released},
+        **{kind: round(rest * training / len(trained), 4) for kind in trained},
+        **choice,
+    }
+
+
+def resolved(plan: Plan) -> Plan:
+    """`plan` with every stage's noise multiplier, and its shares written out, as its budget says. Takes seconds.
+
+    Raises ConfigError when the budget does not name exactly the plan's stages, or does not suffice for any noise.
+    """
+    shares = _shares(plan)
+    release = _mu(plan)
+    alone = {stage.kind: _alone(stage, release * math.sqrt(shares[stage.kind]), plan) for stage in plan.stages}
+
+    def at(factor: float) -> Plan:
+        stages = [stage.model_copy(update={_KEY: _up(alone[stage.kind] * factor)}) for stage in plan.stages]
+        return plan.model_copy(update={"stages": stages, "budget": shares})
+
+    found = at(_least(lambda factor: _epsilon(at(factor)), plan.privacy.epsilon, 1.0))
+    if not _epsilon(found) <= plan.privacy.epsilon:
+        raise ConfigError(
+            f"plan '{plan.study}': privacy.epsilon = {plan.privacy.epsilon:g} leaves next to no noise, which no "
+            "accountant here follows; state a smaller one"
+        )
+    # through the schema again, as a file that holds it would come
+    return parse(found.model_dump(mode="json"), Plan, f"plan '{plan.study}'")
+
+
+def check_budget(plan: Plan) -> None:
+    """Raise ConfigError when a resolved plan's noise is not what its budget says; nothing to check without one."""
+    if plan.budget is None:
+        return
+    shares = _shares(plan)
+    spent, allowed = _epsilon(plan), plan.privacy.epsilon
+    if not (1.0 - 2 * BELOW) * allowed <= spent <= allowed:
+        raise ConfigError(
+            f"plan '{plan.study}': its noise multipliers cost epsilon {spent:.4g} and its budget is {allowed:g}; resolve "
+            "it again from the file without noise multipliers"
+        )
+    first = plan.stages[0]
+    release = _mu(plan)
+    factor = first.noise_multiplier * release * math.sqrt(shares[first.kind])
+    for stage in plan.stages:
+        own = stage.model_copy(update={_KEY: stage.noise_multiplier / factor})
+        wanted = _gaussian_epsilon(release * math.sqrt(shares[stage.kind]), plan.privacy.delta)
+        if not math.isclose(_stage_epsilon(own, plan.privacy.delta), wanted, rel_tol=2 * BELOW):
+            raise ConfigError(
+                f"plan '{plan.study}': the noise of stage '{stage.kind}' is not its share of the budget; resolve it "
+                "again from the file without noise multipliers"
+            )
+
+
+def _shares(plan: Plan) -> dict[str, float]:
+    """The budget's shares by stage. Raises ConfigError unless they name exactly the stages and add up to 1."""
+    assert plan.budget is not None, "only a plan with a budget is resolved"
+    shares = auto_shares(plan) if plan.budget == "auto" else dict(plan.budget)
+    kinds = [stage.kind for stage in plan.stages]
+    if missing := [kind for kind in kinds if kind not in shares]:
+        raise ConfigError(f"plan '{plan.study}': 'budget' has no share for stage '{missing[0]}'; every stage needs one")
+    if unknown := [kind for kind in shares if kind not in kinds]:
+        raise ConfigError(f"plan '{plan.study}': 'budget' has a share for '{unknown[0]}', which is no stage; remove it")
+    if abs(sum(shares.values()) - 1.0) > 1e-3:
+        raise ConfigError(f"plan '{plan.study}': the shares of 'budget' add up to {sum(shares.values()):g}, not to 1")
+    return {kind: shares[kind] for kind in kinds}
+
+
+def _mu(plan: Plan) -> float:
+    """mu_total: the parameter of one Gaussian release with the plan's epsilon and delta (Balle and Wang 2018)."""
+    from dp_accounting.gaussian_mechanism import get_sigma_gaussian
+
+    return 1.0 / float(get_sigma_gaussian(plan.privacy.epsilon, plan.privacy.delta))
+
+
+def _gaussian_epsilon(mu: float, delta: float) -> float:
+    from dp_accounting.gaussian_mechanism import get_epsilon_gaussian
+
+    return float(get_epsilon_gaussian(1.0 / mu, delta))
+
+
+def _alone(stage: AnyStage, mu: float, plan: Plan) -> float:
+    """The noise multiplier at which `stage` alone costs what a Gaussian release with parameter `mu` does."""
+    delta = plan.privacy.delta
+    if isinstance(round_event(stage), GaussianRelease):
+        return math.sqrt(stage.rounds) / mu
+    wanted = _gaussian_epsilon(mu, delta)
+    if wanted <= 0.0:
+        raise ConfigError(
+            f"plan '{plan.study}': the share of stage '{stage.kind}' is too small to pay for anything; give it more"
+        )
+    return _least(
+        lambda noise: _stage_epsilon(stage.model_copy(update={_KEY: noise}), delta), wanted, _guess(stage, mu)
+    )
+
+
+def _guess(stage: AnyStage, mu: float) -> float:
+    """The multiplier by the central limit theorem, mu = q sqrt(T (e^(1 / sigma^2) - 1)) (Bu et al. 2020, Cor. 5.4)."""
+    assert isinstance(stage, DpSgdStage)
+    steps = stage.rounds * stage.local_steps
+    return 1.0 / math.sqrt(math.log1p((mu / stage.sampling_rate) ** 2 / steps))
+
+
+def _least(cost: Callable[[float], float], wanted: float, guess: float) -> float:
+    """The least noise whose `cost` is at most `wanted`, to BELOW / 5 in cost; `cost` falls as noise grows."""
+    from scipy.optimize import brentq
+
+    aim = wanted * (1.0 - BELOW / 4)
+
+    def gap(log_noise: float) -> float:
+        # logarithms are nearly straight, and a cost without a bound must not be infinite here
+        return math.log(min(max(cost(math.exp(log_noise)) / aim, 1e-9), 1e9))
+
+    low = high = math.log(guess)
+    while gap(low) < 0.0:
+        low -= 0.2
+    while gap(high) > 0.0:
+        high += 0.2
+    return math.exp(float(brentq(gap, low, high, xtol=BELOW / 50, rtol=BELOW / 50)))
+
+
+def _epsilon(plan: Plan) -> float:
+    return epsilon(study_events(plan, "train"), plan.privacy.delta)
+
+
+def _stage_epsilon(stage: AnyStage, delta: float) -> float:
+    events: list[Event] = [round_event(stage)] * stage.rounds
+    return epsilon(events, delta)
+
+
+def _up(noise: float) -> float:
+    """`noise` with few digits, never less of it."""
+    digits = 10 ** (_DIGITS - 1 - math.floor(math.log10(noise)))
+    return math.ceil(noise * digits) / digits
