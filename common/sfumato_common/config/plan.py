@@ -29,6 +29,7 @@ from sfumato_common.files import canonical_json
 from sfumato_common.types import PlanHash
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
+NOISELESS = 0.001  # the largest noise multiplier that a plan without privacy may state
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
 
 
@@ -88,6 +89,8 @@ class Plan(Strict):
     image: ImageForm
     labels: Annotated[list[Name], Field(min_length=2, max_length=64)]
     sites: Annotated[dict[Name, SiteTerms], Field(min_length=1, max_length=256)]
+    # False: for research only. Nothing is clipped or noised, every epsilon is infinite, whatever `privacy` says; a site
+    # takes part only where its policy names the study
     private: bool = True
     privacy: PrivacyTerms
     # shares of the privacy budget by stage, from which noise multipliers were computed; see privacy/budget.py
@@ -116,6 +119,7 @@ class Plan(Strict):
         if len({item.model for item in self.release}) != len(self.release):
             raise ValueError("each model may be released once; add the counts")
         self._check_choice(kinds)
+        self._check_private()
         if self.federation.quorum > len(self.sites):
             raise ValueError("federation.quorum is larger than the number of sites")
         if len({stage.width for stage in self.stages if isinstance(stage, EmbeddingStage | GanStage)}) > 1:
@@ -132,6 +136,19 @@ class Plan(Strict):
                 raise ValueError("'choice' scores training patients: that says nothing of weights without privacy")
         if "best" in {item.model for item in self.release} and (len(self.release) > 1 or "choice" not in kinds):
             raise ValueError("release of 'best' needs a 'choice' stage and is its only item")
+
+    def _check_private(self) -> None:
+        """A plan without privacy must not read as if it had some: no budget, no noise to speak of."""
+        if self.private:
+            return
+        if self.budget is not None:
+            raise ValueError("a plan that says 'private: false' has no privacy budget to share out")
+        stated = [*(stage.noise_multiplier for stage in self.stages), self.utility and self.utility.noise_multiplier]
+        if any(sigma is not None and sigma > NOISELESS for sigma in stated):
+            raise ValueError(
+                f"under 'private: false' no noise is added: state noise multipliers of at most {NOISELESS:g}, which only "
+                "tell the coordinator's fits how exact the sums are"
+            )
 
     def _check_sizes(self, stage: AnyStage) -> None:
         if isinstance(stage, SpectralStage) and stage.bandwidth > self.image.size:
@@ -150,6 +167,11 @@ class Plan(Strict):
             if stage.kind == kind:
                 return stage
         raise KeyError(kind)
+
+    @property
+    def chooses(self) -> bool:
+        """Whether a choice stage says which model serves best."""
+        return isinstance(self.stages[-1], ChoiceStage)
 
     @property
     def candidates(self) -> list[ModelKind]:
