@@ -5,16 +5,21 @@ Checked when the steward accepts the plan and again at every message, because po
 
 from __future__ import annotations
 
+import math
+
 from sfumato_client.ledger import Ledger
 from sfumato_common.config.plan import Plan
 from sfumato_common.config.policy import Policy
 from sfumato_common.errors import BudgetExceeded, PolicyRefusal
 from sfumato_common.privacy.accountant import Forecast, forecast
+from sfumato_common.privacy.events import WITHOUT_PRIVACY
 
 
 def check_policy(plan: Plan, policy: Policy) -> None:
     """Raise PolicyRefusal naming everything in `plan` that `policy` forbids; budgets are checked by `admit`."""
     wrong: list[str] = []
+    if not plan.private and plan.study not in policy.nonprivate_studies:
+        wrong.append(f"it says 'private: false' ({WITHOUT_PRIVACY}), and nonprivate_studies does not name it")
     if policy.site not in plan.sites:
         wrong.append(f"the plan has no site '{policy.site}'")
     if forbidden := [stage.kind for stage in plan.stages if stage.kind not in policy.allowed_stages]:
@@ -53,8 +58,15 @@ def forecast_here(plan: Plan, policy: Policy, ledger: Ledger) -> Forecast:
 
 
 def check_budget(plan: Plan, policy: Policy, cost: Forecast) -> None:
-    """Raise BudgetExceeded when `cost` passes the site's budget."""
+    """Raise BudgetExceeded when `cost` passes the site's budget; a plan without privacy has policy's leave instead."""
+    if not plan.private:
+        return
     worst, budget = cost.totals.patient.add_remove, policy.budget
+    if math.isinf(worst):
+        raise BudgetExceeded(
+            f"plan '{plan.study}' would leave a patient at an infinite epsilon: it adds next to no noise, or a study "
+            "without differential privacy ran here, after which no further study fits any budget"
+        )
     if not worst <= budget.epsilon:  # written so that a NaN is refused
         raise BudgetExceeded(
             f"plan '{plan.study}' would bring a patient to epsilon {worst:.2f} at delta {budget.delta:g}; this site's "

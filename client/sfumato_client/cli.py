@@ -11,11 +11,11 @@ import typer
 
 from sfumato_client.ledger_cli import Home, ledger_app
 from sfumato_common.config.loader import load_yaml
-from sfumato_common.config.plan import Plan
 from sfumato_common.config.policy import Policy
 from sfumato_common.doors import console, file_bytes, forecast_table, run_door
 from sfumato_common.errors import PolicyRefusal
 from sfumato_common.files import write_atomic, write_json
+from sfumato_common.privacy.budget import load_resolved_plan
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Sfumato at the hospital.")
 app.add_typer(ledger_app, name="ledger")
@@ -65,7 +65,7 @@ def ingest(
     from sfumato_client.ingest import load_source, read_source
 
     site = SiteHome(home)
-    study = load_yaml(plan, Plan)
+    study = load_resolved_plan(plan)
     report = SiteStore.create(
         site.store, read_source(load_source(source), study.image, study.labels), study.image, site.split_key()
     )
@@ -86,9 +86,11 @@ def accept(
     """Hold a plan against policy and ledger, show what it would cost a patient, and pin it."""
     from sfumato_client.admission import admit
     from sfumato_client.home import SiteHome
+    from sfumato_common.models.starts import public_starts
+    from sfumato_common.privacy.events import WITHOUT_PRIVACY
 
     site = SiteHome(home)
-    study = load_yaml(plan, Plan)
+    study = load_resolved_plan(plan)
     policy = site.policy()
     with site.open_ledger() as ledger:
         cost = admit(study, policy, ledger)
@@ -96,6 +98,12 @@ def accept(
     store.require_patients(policy)
     console.print(forecast_table(cost, f"Plan '{study.study}' at site '{policy.site}'"))
     console.print(f"plan hash {study.digest}", markup=False, soft_wrap=True)
+    for kind, start in public_starts(study).items():
+        declared = f"stage '{kind}' starts from weights declared public ({start.source}, sha256 {start.sha256})"
+        console.print(declared, markup=False, soft_wrap=True)
+    if not study.private:
+        warning = f"NO PRIVACY: {WITHOUT_PRIVACY}. This site's policy names the study, so it may take part"
+        console.print(warning, style="bold red", markup=False, soft_wrap=True)
     if store.cohort("train").patients > study.sites[policy.site].nominal_patients:
         console.print(
             "note: this site has more training patients than the plan's nominal number: epsilon holds, but batches may "

@@ -68,9 +68,10 @@ class SiteHome:
         return load_yaml(self.root / "policy.yaml", Policy)
 
     def open_ledger(self) -> Ledger:
-        """The privacy ledger under the policy's budget."""
+        """The privacy ledger under the policy's budget, open to charges without privacy for the studies it names."""
         policy = self.policy()
-        return Ledger.open(self.ledger_file, policy.budget, site=policy.site)
+        named = frozenset(policy.nonprivate_studies)
+        return Ledger.open(self.ledger_file, policy.budget, site=policy.site, nonprivate_studies=named)
 
     def open_store(self) -> SiteStore:
         """The site's images. Raises DataError when nothing was ingested."""

@@ -8,10 +8,11 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from sfumato_common.config.loader import load_yaml
-from sfumato_common.config.plan import Plan
 from sfumato_common.doors import console, costs_table, file_bytes, forecast_table
 from sfumato_common.files import write_atomic
+from sfumato_common.privacy.accountant import epsilon_text
+from sfumato_common.privacy.budget import load_resolved_plan
+from sfumato_common.privacy.events import WITHOUT_PRIVACY
 
 ledger_app = typer.Typer(no_args_is_help=True, help="The site's privacy ledger.")
 Home = Annotated[Path, typer.Option("--home", help="The site's home folder.", envvar="SFUMATO_SITE_HOME")]
@@ -21,7 +22,7 @@ Home = Annotated[Path, typer.Option("--home", help="The site's home folder.", en
 def show(home: Home) -> None:
     """Every charge, and what a patient of this site has paid."""
     from sfumato_client.home import SiteHome
-    from sfumato_common.privacy.events import event_to_json
+    from sfumato_common.privacy.events import Unprotected, event_to_json
 
     with SiteHome(home).open_ledger() as ledger:
         entries, unsettled, costs = ledger.entries(), set(ledger.unsettled()), ledger.costs()
@@ -36,11 +37,13 @@ def show(home: Home) -> None:
     console.print(table)
     if unsettled:
         _say(f"{len(unsettled)} charges were never settled (a crash, or work in progress); they count all the same")
+    if bare := sorted({entry.study for entry in entries if isinstance(entry.event, Unprotected)}):
+        _say(f"NO PRIVACY: {WITHOUT_PRIVACY} in {', '.join(bare)}")
     console.print(costs_table(costs, budget.delta))
     for cohort, cost in (("train", costs.train), ("holdout", costs.holdout)):
         _say(
-            f"{cohort}: epsilon {cost.add_remove:.3f} of {budget.epsilon:g} at delta {budget.delta:g}, adjacency "
-            f"add/remove; replace-one: {cost.replace_one:.3f}"
+            f"{cohort}: epsilon {epsilon_text(cost.add_remove)} of {budget.epsilon:g} at delta {budget.delta:g}, "
+            f"adjacency add/remove; replace-one: {epsilon_text(cost.replace_one)}"
         )
 
 
@@ -60,7 +63,7 @@ def forecast(home: Home, plan: Annotated[Path, typer.Argument(help="A study plan
     from sfumato_client.admission import check_budget, forecast_here
     from sfumato_client.home import SiteHome
 
-    site, study = SiteHome(home), load_yaml(plan, Plan)
+    site, study = SiteHome(home), load_resolved_plan(plan)
     policy = site.policy()
     with site.open_ledger() as ledger:
         before = max(ledger.spent("train"), ledger.spent("holdout"))
@@ -68,9 +71,12 @@ def forecast(home: Home, plan: Annotated[Path, typer.Argument(help="A study plan
     after, budget = cost.totals.patient.add_remove, policy.budget
     console.print(forecast_table(cost, f"Plan '{study.study}' on top of the ledger of '{policy.site}'"))
     _say(
-        f"a patient has paid epsilon {before:.3f}; with this plan {after:.3f} of {budget.epsilon:g} at delta "
-        f"{budget.delta:g}: {max(budget.epsilon - after, 0.0):.3f} left"
+        f"a patient has paid epsilon {epsilon_text(before)}; with this plan {epsilon_text(after)} of "
+        f"{budget.epsilon:g} at delta {budget.delta:g}: {max(budget.epsilon - after, 0.0):.3f} left"
     )
+    if not study.private:
+        _say(f"NO PRIVACY: {WITHOUT_PRIVACY}; no study that is private fits the budget after it")
+        return
     check_budget(study, policy, cost)
     _say("the plan fits the budget; whether it fits the rest of the policy is checked by 'accept'")
 
@@ -106,9 +112,11 @@ def check(
         table.add_column(heading, justify="right" if heading in ("stated", "recomputed") else "left")
     words = {True: "holds", False: "WRONG", None: "not checked"}
     for figure in report.figures:
-        again = "" if figure.recomputed is None else f"{figure.recomputed:.4f}"
-        table.add_row(figure.who, figure.name, f"{figure.stated:.4f}", again, words[figure.holds])
+        again = "" if figure.recomputed is None else epsilon_text(figure.recomputed, 4)
+        table.add_row(figure.who, figure.name, epsilon_text(figure.stated, 4), again, words[figure.holds])
     console.print(table)
+    if not report.private:
+        _say(f"NO PRIVACY: {WITHOUT_PRIVACY}; epsilon is infinite")
     if report.noise == "test":
         _say("TEST NOISE: no guarantee; the figures are what secure noise would have cost")
     if report.not_checked:

@@ -17,17 +17,18 @@ from sfumato_client.admission import check_policy
 from sfumato_client.egress.guard import Charge, deliver, noised_reply, plain_reply, refusal
 from sfumato_client.egress.pace import Pace
 from sfumato_client.home import SiteHome
-from sfumato_client.inbound import Seen, check_form, models_of
+from sfumato_client.inbound import Seen, check_form, models_of, requested
 from sfumato_common.config.plan import Plan
 from sfumato_common.config.policy import DEFAULT_ANSWER_INTERVAL_S, Policy
 from sfumato_common.config.stages import DpSgdStage
 from sfumato_common.errors import LedgerError, PolicyRefusal, VerificationError
 from sfumato_common.files import write_atomic
+from sfumato_common.metrics.choice import classifiers_schema
 from sfumato_common.metrics.utility import classifier_schema
 from sfumato_common.models.starts import fingerprint
 from sfumato_common.models.wire import inbound_schema, outbound_schema
-from sfumato_common.privacy.events import GATE_VERDICT, Cohort, Event, GaussianRelease, round_event, study_events
-from sfumato_common.privacy.meter import Meter, Noised
+from sfumato_common.privacy.events import GATE_VERDICT, Cohort, Event, charged_event, study_events, utility_event
+from sfumato_common.privacy.meter import BareMeter, Meter, Noised
 from sfumato_common.privacy.noise import NoiseSource, SecureNoise, TestNoise
 from sfumato_common.records import Reply, Request
 from sfumato_common.types import ArraySpec, Schema
@@ -95,7 +96,7 @@ class Site:
             raise PolicyRefusal("the request names a stage that the accepted plan does not have") from None
         if not 1 <= request.round <= stage.rounds:
             raise PolicyRefusal("the request names a round beyond the accepted plan")
-        check_form(request.arrays, inbound_schema(plan, stage.kind))
+        check_form(request.arrays, _inbound(plan, stage.kind))
         seen = Seen(self.home.seen, plan)
 
         def check() -> None:
@@ -108,11 +109,11 @@ class Site:
             store = self.home.open_store()
             store.require_patients(policy)
             noise = _noise(policy, plan, request)
-            cohort, meter = store.cohort("train"), Meter(noise, binding)
+            cohort, meter = store.cohort("train"), _meter(plan, stage.kind, noise, binding)
             job = StageJob(plan, policy.site, stage.kind, request.round, request.arrays, cohort, noise, meter)
             return TRAINERS[stage.kind](job)
 
-        work = Work(stage.kind, round_event(stage), "train", outbound_schema(plan, stage.kind), check, compute)
+        work = Work(stage.kind, charged_event(plan, stage), "train", outbound_schema(plan, stage.kind), check, compute)
         return self._once(request, plan, work)
 
     def _utility(self, request: Request, plan: Plan, policy: Policy) -> Reply:
@@ -126,10 +127,11 @@ class Site:
 
         def compute(binding: str) -> Noised:
             cohort = self.home.open_store().cohort("holdout")
-            return score_histogram(plan, request.arrays, cohort, Meter(_noise(policy, plan, request), binding))
+            meter = _meter(plan, "utility", _noise(policy, plan, request), binding)
+            return score_histogram(plan, request.arrays, cohort, meter)
 
-        event = GaussianRelease(terms.noise_multiplier)
-        return self._once(request, plan, Work("utility", event, "holdout", schema, lambda: None, compute))
+        work = Work("utility", utility_event(plan), "holdout", schema, lambda: None, compute)
+        return self._once(request, plan, work)
 
     def _once(self, request: Request, plan: Plan, work: Work) -> Reply:
         """Check, reserve, compute, guard, keep, settle; or send again what the same request got before."""
@@ -172,7 +174,9 @@ class Site:
 
         models = models_of(request.arrays, plan)
         Seen(self.home.seen, plan).check_release(models)
-        candidates = anonymise(plan, policy.site, models, secret_generator(_noise(policy, plan, request)))
+        candidates = anonymise(
+            plan, policy.site, requested(plan, models), models, secret_generator(_noise(policy, plan, request))
+        )
         with self.home.open_ledger() as ledger:
 
             def charge() -> None:
@@ -197,6 +201,15 @@ class Site:
             certificate = ledger.certificate(plan, noise=policy.noise)
         identity = load_identity(self.home.identity)
         return seal(approved, plan, policy, certificate, identity.sign_package)
+
+
+def _inbound(plan: Plan, kind: str) -> Schema:
+    return classifiers_schema(plan) if kind == "choice" else inbound_schema(plan, kind)
+
+
+def _meter(plan: Plan, what: str, noise: NoiseSource, binding: str) -> Meter:
+    """The meter of one job; without privacy one that lets sums pass, which is charged as that."""
+    return Meter(noise, binding) if plan.private else BareMeter(what, binding)
 
 
 def _noise(policy: Policy, plan: Plan, request: Request) -> NoiseSource:

@@ -12,7 +12,8 @@ from rich.console import Console, Group
 from rich.table import Table
 
 from sfumato_common.errors import ConfigError, SfumatoError
-from sfumato_common.privacy.accountant import CohortCosts, Forecast
+from sfumato_common.privacy.accountant import CohortCosts, Forecast, epsilon_text
+from sfumato_common.privacy.events import WITHOUT_PRIVACY
 
 console = Console(highlight=False)
 complaints = Console(stderr=True, highlight=False)
@@ -59,7 +60,7 @@ def file_bytes(path: Path) -> bytes:
 
 def forecast_table(forecast: Forecast, title: str) -> Group:
     """A plan's cost as two tables: what each stage runs and the epsilon reached when it ends; then the totals."""
-    table = Table(title=title)
+    table = Table(title=title, caption=None if forecast.private else f"NO PRIVACY: {WITHOUT_PRIVACY}")
     for heading in ("stage", "rounds", "steps", "noise multiplier", "sampling rate", "epsilon after"):
         table.add_column(heading, justify="left" if heading == "stage" else "right")
     for line in forecast.stages:
@@ -67,9 +68,9 @@ def forecast_table(forecast: Forecast, title: str) -> Group:
             line.stage,
             str(line.rounds),
             str(line.steps),
-            f"{line.noise_multiplier:g}",
+            f"{line.noise_multiplier:g}" if line.noise_multiplier else "none",
             f"{line.sampling_rate:g}",
-            f"{line.epsilon_after:.3f}",
+            epsilon_text(line.epsilon_after),
         )
     return Group(table, costs_table(forecast.totals, forecast.delta))
 
@@ -84,5 +85,5 @@ def costs_table(costs: CohortCosts, delta: float) -> Table:
         ("held-out patients", costs.holdout),
         ("any one patient", costs.patient),
     ):
-        table.add_row(name, *(f"{value:.3f}" for value in (cost.add_remove, cost.add_remove_rdp, cost.replace_one)))
+        table.add_row(name, *map(epsilon_text, (cost.add_remove, cost.add_remove_rdp, cost.replace_one)))
     return table

@@ -75,8 +75,9 @@ def test_noise_sources_and_meters_are_made_where_the_policy_and_the_charge_are_k
         ("sfumato_client/site.py", "_noise", "SecureNoise"),
         ("sfumato_client/site.py", "_noise", "TestNoise"),
     }
-    assert {(file, function) for file, function, _ in constructions(ALL, {"Meter"})} == {
-        ("sfumato_client/site.py", "compute")
+    assert constructions(ALL, {"Meter", "BareMeter"}) == {
+        ("sfumato_client/site.py", "_meter", "Meter"),
+        ("sfumato_client/site.py", "_meter", "BareMeter"),
     }
 
 
@@ -86,7 +87,7 @@ def test_a_charge_is_what_the_ledger_says():
 
 
 def test_nothing_of_this_is_imported_under_another_name():
-    names = {"Reply", "Message", "Noised", "gaussian_release", "SecureNoise", "TestNoise", "Meter", "Charge"}
+    names = {"Reply", "Message", "Noised", "gaussian_release", "SecureNoise", "TestNoise", "Meter", "BareMeter", "Charge"}
     assert not imported_as(ALL, names)
 
 

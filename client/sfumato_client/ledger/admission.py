@@ -7,14 +7,21 @@ part of it needs no accounting: leaving mechanisms out never costs a patient mor
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from sfumato_client.ledger.chain import Row
 from sfumato_common.config.policy import Budget
-from sfumato_common.errors import BudgetExceeded
+from sfumato_common.errors import BudgetExceeded, PolicyRefusal
 from sfumato_common.privacy.accountant import epsilon, grouped
-from sfumato_common.privacy.events import Event, Mechanism, SampledGaussian, event_from_json, event_to_json
+from sfumato_common.privacy.events import (
+    Event,
+    Mechanism,
+    SampledGaussian,
+    Unprotected,
+    event_from_json,
+    event_to_json,
+)
 
 Tally = Counter[Mechanism]
 
@@ -30,6 +37,11 @@ def admit(
     wanted = grouped(others) + (grouped(own) | grouped(ahead))
     if any(wanted <= fitting for fitting in _fitting(rows, budget)):
         return {}
+    if any(isinstance(event, Unprotected) for event in wanted):
+        raise BudgetExceeded(
+            "a study without differential privacy was charged to these patients: their epsilon is infinite, and no "
+            "further study fits any budget; nothing was touched"
+        )
     total = epsilon(spelled(wanted), budget.delta)
     if not total <= budget.epsilon:  # written so that a NaN is refused
         raise BudgetExceeded(
@@ -38,6 +50,15 @@ def admit(
         )
     events = [event_to_json(event) for event in spelled(wanted)]
     return {"fits": {"delta": budget.delta, "epsilon": total, "events": events}}
+
+
+def admit_unprotected(study: str, named: Collection[str]) -> None:
+    """Raise PolicyRefusal unless policy lets `study`, by name, take what no budget covers."""
+    if study not in named:
+        raise PolicyRefusal(
+            f"study '{study}' would let weights leave without differential privacy, and this site's policy does not "
+            "name it in nonprivate_studies: nothing was touched"
+        )
 
 
 def spelled(tally: Tally) -> list[Event]:

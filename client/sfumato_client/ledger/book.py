@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sfumato_client.ledger.admission import admit
+from sfumato_client.ledger.admission import admit, admit_unprotected
 from sfumato_client.ledger.certificate import certificate, costs_to_json
 from sfumato_client.ledger.chain import FORMAT, Reservation, Row, check_chain, check_spend, next_row, reservation
 from sfumato_client.ledger.export import write_export
@@ -25,24 +25,27 @@ from sfumato_common.config.policy import Budget
 from sfumato_common.errors import BusyError, LedgerError
 from sfumato_common.privacy.accountant import CohortCosts, cohort_costs, epsilon
 from sfumato_common.privacy.certificate import StatedCosts
-from sfumato_common.privacy.events import Cohort, Declared, Event, event_to_json
+from sfumato_common.privacy.events import Cohort, Declared, Event, Unprotected, event_to_json
 
 
 class Ledger:
     """A site's spends over all studies; made by `Ledger.open`, closed by `close` or a `with` block."""
 
-    def __init__(self, connection: sqlite3.Connection, path: Path, budget: Budget, site: str) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, path: Path, budget: Budget, site: str, nonprivate_studies: frozenset[str]
+    ) -> None:
         self._connection, self._path, self.budget, self.site = connection, path, budget, site
+        self._nonprivate = nonprivate_studies
 
     @classmethod
-    def open(cls, path: Path, budget: Budget, *, site: str) -> Ledger:
-        """The ledger at `path`, begun if there is none; verified.
+    def open(cls, path: Path, budget: Budget, *, site: str, nonprivate_studies: frozenset[str] = frozenset()) -> Ledger:
+        """The ledger at `path`, begun if there is none; verified. Policy lets `nonprivate_studies` pass the budget.
 
         Raises LedgerError when it was altered, cut short, removed, or belongs to another site; BusyError when locked.
         """
         if not path.exists() and head_path(path).exists():
             raise LedgerError("the privacy ledger is gone but its head is there; restore it from a backup")
-        ledger = cls(connect(path), path, budget, site)
+        ledger = cls(connect(path), path, budget, site, nonprivate_studies)
         try:
             begin(ledger._connection, next_row([], "genesis", {"format": FORMAT, "site": site, "at": _now()}))
             rows = ledger._rows()
@@ -78,6 +81,7 @@ class Ledger:
 
         `ahead` is everything that this plan charges the cohort in all: it must fit as well, and later charges within it
         need no new accounting. Raises BudgetExceeded when all charges of the cohort together would pass the budget;
+        PolicyRefusal for a charge without privacy by a study that policy does not name, as no budget covers it;
         LedgerError when this round was charged before, as running it again draws fresh noise and costs again.
         """
         check_spend(cohort, event, round)
@@ -95,7 +99,9 @@ class Ledger:
             entries = _reservations(rows)
             if any((entry.plan_hash, entry.purpose, entry.round) == (plan_hash, purpose, round) for entry in entries):
                 raise LedgerError(f"'{purpose}' round {round} of this plan was charged before: it may not run again")
-            if not isinstance(event, Declared):
+            if isinstance(event, Unprotected):
+                admit_unprotected(study, self._nonprivate)
+            elif not isinstance(event, Declared):
                 mine = [entry for entry in entries if entry.cohort == cohort]
                 others = [entry.event for entry in mine if entry.plan_hash != plan_hash]
                 own = [entry.event for entry in mine if entry.plan_hash == plan_hash]

@@ -13,10 +13,12 @@ from typing import Any
 
 from sfumato_client.ledger.admission import Tally, spelled
 from sfumato_common.config.plan import Plan
+from sfumato_common.config.stages import DpSgdStage
 from sfumato_common.errors import LedgerError
 from sfumato_common.privacy.accountant import CohortCosts, cohort_costs, grouped
 from sfumato_common.privacy.certificate import Certificate
 from sfumato_common.privacy.events import (
+    WITHOUT_PRIVACY,
     Declared,
     Event,
     Mechanism,
@@ -37,6 +39,14 @@ COVERS = (
     "its bits, which depend on the data and have no epsilon; this site's other studies, which its ledger adds up; who "
     "took part; and what is true of most patients, which these images are meant to show."
 )
+NO_PRIVACY = (
+    f"NO PRIVACY: {WITHOUT_PRIVACY}. Nothing was clipped or noised, every epsilon is infinite (null here), and nothing "
+    "below is promised. "
+)
+CHOSEN = (
+    "The released model was chosen by a charged look at the training patients: their scores under one classifier a "
+    "model, noised histograms of which are the last release among the mechanisms. "
+)
 TEST_NOISE = "TEST NOISE: no guarantee. The noise can be predicted, and every epsilon here is void. "
 
 
@@ -53,7 +63,7 @@ def certificate(plan: Plan, train: Sequence[Event], holdout: Sequence[Event], no
         "holdout": grouped(holdout) | grouped(study_events(plan, "holdout")),
     }
     costs = cohort_costs(spelled(whole["train"]), spelled(whole["holdout"]), plan.privacy.delta)
-    if not math.isfinite(costs.patient.replace_one):
+    if plan.private and not math.isfinite(costs.patient.replace_one):
         raise LedgerError("this plan costs a patient more than a certificate can state; it needs more noise")
     declared = dict.fromkeys(event for event in (*train, *holdout) if isinstance(event, Declared))
     value = {
@@ -66,7 +76,16 @@ def certificate(plan: Plan, train: Sequence[Event], holdout: Sequence[Event], no
         },
         "declared": [{"what": event.what, "bits": event.bits} for event in declared],
         "noise": noise,
-        "covers": (TEST_NOISE if noise == "test" else "") + COVERS,
+        "covers": ("" if plan.private else NO_PRIVACY)
+        + (TEST_NOISE if noise == "test" else "")
+        + (CHOSEN if plan.chooses else "")
+        + COVERS,
+        "protection": "differential privacy" if plan.private else WITHOUT_PRIVACY,
+        "starts": {
+            stage.kind: stage.start
+            for stage in plan.stages
+            if isinstance(stage, DpSgdStage) and stage.start is not None
+        },
     }
     return Certificate.model_validate(value).model_dump()
 
@@ -85,10 +104,11 @@ def stated_tally(lines: Iterable[Mapping[str, Any]]) -> Tally:
     return tally
 
 
-def costs_to_json(costs: CohortCosts) -> dict[str, dict[str, float]]:
-    """Epsilons to four decimals, upwards: a printed guarantee never promises more than was proved."""
+def costs_to_json(costs: CohortCosts) -> dict[str, dict[str, float | None]]:
+    """Epsilons to four decimals, upwards: a printed guarantee never promises more than was proved. Null: infinite."""
     return {
-        who: {name: math.ceil(value * 1e4) / 1e4 for name, value in cost.items()} for who, cost in asdict(costs).items()
+        who: {name: None if math.isinf(value) else math.ceil(value * 1e4) / 1e4 for name, value in cost.items()}
+        for who, cost in asdict(costs).items()
     }
 
 

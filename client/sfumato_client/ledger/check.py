@@ -5,6 +5,7 @@ The epsilons are recomputed by `prv.py`, which shares no code with the accountan
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -19,10 +20,10 @@ from sfumato_common.errors import LedgerError, VerificationError
 from sfumato_common.package.archive import read_archive
 from sfumato_common.package.manifest import Manifest, parse_manifest
 from sfumato_common.package.package import MANIFEST, open_package
-from sfumato_common.privacy.accountant import grouped
+from sfumato_common.privacy.accountant import epsilon_text, grouped
 from sfumato_common.privacy.adjacency import Adjacency, hopeless
 from sfumato_common.privacy.certificate import Certificate, StatedCost
-from sfumato_common.privacy.events import Cohort, Declared
+from sfumato_common.privacy.events import Cohort, Declared, Unprotected
 
 TOLERANCE = 1e-3
 _COHORTS: tuple[Cohort, ...] = ("train", "holdout")
@@ -46,6 +47,8 @@ class Figure:
         """Whether both agree to 1e-3 (a bound: lies no lower); None when there is nothing to compare with."""
         if self.recomputed is None:
             return None
+        if math.isinf(self.stated) or math.isinf(self.recomputed):
+            return self.stated == self.recomputed
         beyond = self.stated - self.recomputed
         return beyond >= -TOLERANCE if self.bound else abs(beyond) <= TOLERANCE
 
@@ -59,6 +62,7 @@ class CheckReport:
     plan_hash: str
     delta: float
     noise: str
+    private: bool
     signature_checked: bool
     figures: tuple[Figure, ...]
     not_checked: tuple[str, ...]
@@ -69,8 +73,9 @@ class CheckReport:
         if wrong := [figure for figure in self.figures if figure.holds is False]:
             first = wrong[0]
             raise LedgerError(
-                f"the certificate's epsilon ({first.who}, {first.name}) is {first.stated:.4f}, recomputed "
-                f"{first.recomputed:.4f}: do not rely on the certificate, and inspect the site's installation"
+                f"the certificate's epsilon ({first.who}, {first.name}) is {epsilon_text(first.stated, 4)}, recomputed "
+                f"{epsilon_text(first.recomputed, 4)}: do not rely on the certificate, and inspect the site's "
+                "installation"
             )
 
 
@@ -96,6 +101,7 @@ def check_package(export: bytes, package: bytes, public_key: bytes | None) -> Ch
         manifest.plan_hash,
         stated.delta,
         stated.noise,
+        stated.private,
         public_key is not None,
         tuple(_figures(stated, tallies)),
         tuple(unchecked(tallies["train"] + tallies["holdout"])),
@@ -151,17 +157,21 @@ def _figures(stated: Certificate, tallies: Mapping[Cohort, Tally]) -> list[Figur
     for at, who in enumerate(("train", "holdout", "patient")):
         cost: StatedCost = getattr(stated.epsilon, who)
         figures += [
-            Figure(who, "add/remove", cost.add_remove, added[at]),
-            Figure(who, "add/remove, RDP bound", cost.add_remove_rdp, added[at], bound=True),
-            Figure(who, "replace-one", cost.replace_one, replaced[at]),
+            Figure(who, "add/remove", _number(cost.add_remove), added[at]),
+            Figure(who, "add/remove, RDP bound", _number(cost.add_remove_rdp), added[at], bound=True),
+            Figure(who, "replace-one", _number(cost.replace_one), replaced[at]),
         ]
     return figures
 
 
 def _recomputed(tally: Tally, delta: float, adjacency: Adjacency) -> float | None:
-    if any(hopeless(event) for event in tally):
+    if any(hopeless(event) and not isinstance(event, Unprotected) for event in tally):
         raise LedgerError("the certificate names a mechanism with so little noise that no epsilon can be stated for it")
     return None if unchecked(tally) else epsilon_prv(tally, delta, adjacency)
+
+
+def _number(stated: float | None) -> float:
+    return math.inf if stated is None else stated
 
 
 def _largest(values: Sequence[float | None]) -> float | None:

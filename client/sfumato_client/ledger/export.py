@@ -21,6 +21,7 @@ from sfumato_common.config.policy import Budget
 from sfumato_common.errors import LedgerError
 from sfumato_common.files import canonical_json
 from sfumato_common.privacy.certificate import StatedCosts
+from sfumato_common.privacy.events import Unprotected
 
 Hash = Annotated[str, Field(pattern=r"\A[0-9a-f]{64}\z")]
 NOTICE = (
@@ -45,13 +46,17 @@ class ExportedHead(Strict):
 
 
 class LedgerExport(Strict):
-    """The file. `spent` is what all rows cost together at the budget's delta, rounded up."""
+    """The file. `spent` is what all rows cost together at the budget's delta, rounded up; null stands for infinite.
+
+    `without_privacy` names the studies under which weights left without differential privacy.
+    """
 
     format: Literal["sfumato-ledger-export/1"]
     notice: str
     site: Name
     budget: Budget
     spent: StatedCosts
+    without_privacy: list[Name]
     rows: list[ExportedRow]
     head: ExportedHead
 
@@ -75,6 +80,9 @@ def write_export(rows: Sequence[Row], site: str, budget: Budget, spent: StatedCo
             site=site,
             budget=budget,
             spent=spent,
+            without_privacy=sorted(
+                {charge.study for charge in _charges(rows) if isinstance(charge.event, Unprotected)}
+            ),
             rows=[ExportedRow(number=row.number, body=row.body, hash=row.hash) for row in rows],
             head=ExportedHead(number=head.number, hash=head.hash),
         ).model_dump(mode="json")
@@ -87,10 +95,14 @@ def read_export(data: bytes) -> ReadExport:
         export = LedgerExport.model_validate(json.loads(data))
         rows = [Row(row.number, row.body, row.hash) for row in export.rows]
         check_chain(rows, export.site)
-        charges = tuple(reservation(row) for row in rows if row.value["kind"] == "reserve")
+        charges = _charges(rows)
     except (ValidationError, ValueError, KeyError, TypeError, RecursionError):
         raise LedgerError("this is no ledger export, or a damaged one; export the ledger again") from None
     check_head(rows, Head(export.head.number, export.head.hash))
     if export.head.number != len(rows) - 1:
         raise LedgerError("the export goes on behind its head; export the ledger again")
     return ReadExport(export.site, charges, Head(export.head.number, export.head.hash))
+
+
+def _charges(rows: Sequence[Row]) -> tuple[Reservation, ...]:
+    return tuple(reservation(row) for row in rows if row.value["kind"] == "reserve")

@@ -22,6 +22,7 @@ from sfumato_common.privacy.events import (
     LaplaceRelease,
     Mechanism,
     SampledGaussian,
+    Unprotected,
 )
 
 Direction = Literal["removed", "added", "replaced"]
@@ -89,17 +90,21 @@ class SampledLoss:
 
 
 def unchecked(tally: Mapping[Mechanism, int]) -> list[str]:
-    """Names of the mechanisms in `tally` that this accountant has no loss variable for."""
-    return sorted({type(event).__name__ for event in tally if not isinstance(event, _CHECKED)})
+    """Names of the mechanisms in `tally` whose loss may be finite and has no variable here."""
+    return sorted({type(event).__name__ for event in tally if not isinstance(event, (*_CHECKED, Unprotected))})
 
 
 def epsilon_prv(tally: Mapping[Mechanism, int], delta: float, adjacency: Adjacency) -> float:
     """Epsilon at `delta` of the mechanisms in `tally`, each run that often; 0 for none. Takes about a second.
 
+    Infinite when one of them protected nobody.
+
     Raises ValueError for mechanisms that `unchecked` names, LedgerError for a sum that no sensible budget allows.
     """
     if not tally:
         return 0.0
+    if any(isinstance(event, Unprotected) for event in tally):
+        return math.inf
     directions: tuple[Direction, ...] = ("replaced",) if adjacency == "replace-one" else ("removed", "added")
     return max(_composed(tally, delta, direction) for direction in directions)
 

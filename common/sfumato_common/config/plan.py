@@ -146,8 +146,8 @@ class Plan(Strict):
         stated = [*(stage.noise_multiplier for stage in self.stages), self.utility and self.utility.noise_multiplier]
         if any(sigma is not None and sigma > NOISELESS for sigma in stated):
             raise ValueError(
-                f"under 'private: false' no noise is added: state noise multipliers of at most {NOISELESS:g}, which only "
-                "tell the coordinator's fits how exact the sums are"
+                f"under 'private: false' no noise is added: state noise multipliers of at most {NOISELESS:g}, which "
+                "only tell the coordinator's fits how exact the sums are"
             )
 
     def _check_sizes(self, stage: AnyStage) -> None:

@@ -21,11 +21,21 @@ from sfumato_common.privacy.rdp import epsilon_rdp
 _AGREEMENT = 1.001  # a bound that the exact figure passes by more than rounding is not a bound
 
 
+def epsilon_text(value: float | None, digits: int = 3) -> str:
+    """An epsilon for people: 'infinite', also for the null that stands for it in JSON, or that many decimals."""
+    return "infinite" if value is None or math.isinf(value) else f"{value:.{digits}f}"
+
+
+def json_epsilon(value: float) -> float | None:
+    """An epsilon for a JSON file, which knows no infinity: null stands for it."""
+    return None if math.isinf(value) else value
+
+
 def epsilon(events: Iterable[Event], delta: float, adjacency: Adjacency = "add-remove") -> float:
     """Smallest epsilon at `delta` for the composition of `events`, in any order; 0 for none. Slow (~0.5 s).
 
-    Infinite when one event alone is `hopeless`. Raises TypeError for an unknown event, LedgerError for one whose
-    parameters mean nothing.
+    Infinite when one event alone is `hopeless`, as everything is that left unprotected. Raises TypeError for an unknown
+    event, LedgerError for one whose parameters mean nothing.
     """
     tally = grouped(events)
     if any(hopeless(event) for event in tally):
@@ -125,11 +135,15 @@ class StageForecast:
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a whole plan costs a patient at `delta`: per stage, and in total for each cohort and for any patient."""
+    """What a whole plan costs a patient at `delta`: per stage, and in total for each cohort and for any patient.
+
+    Where it is not `private`, nothing is noised: its stages have noise multiplier 0 and every epsilon is infinite.
+    """
 
     delta: float
     stages: tuple[StageForecast, ...]
     totals: CohortCosts
+    private: bool = True
 
     @property
     def epsilon_train(self) -> float:
@@ -151,8 +165,7 @@ def forecast(plan: Plan, delta: float, spent: Iterable[Event] = (), spent_holdou
         events += per_round
         steps = sum(event.steps if isinstance(event, SampledGaussian) else 1 for event in per_round)
         rate = getattr(stage, "sampling_rate", 1.0)
-        lines.append(
-            StageForecast(stage.kind, stage.rounds, steps, stage.noise_multiplier, rate, epsilon(events, delta))
-        )
+        noise = stage.noise_multiplier if plan.private else 0.0
+        lines.append(StageForecast(stage.kind, stage.rounds, steps, noise, rate, epsilon(events, delta)))
     totals = cohort_costs(events, [*spent_holdout, *study_events(plan, "holdout")], delta)
-    return Forecast(delta, tuple(lines), totals)
+    return Forecast(delta, tuple(lines), totals, plan.private)

@@ -29,6 +29,7 @@ from sfumato_common.privacy.events import (
     Mechanism,
     RandomisedResponse,
     SampledGaussian,
+    Unprotected,
 )
 
 if TYPE_CHECKING:
@@ -50,10 +51,15 @@ def hopeless(event: Mechanism) -> bool:
             return event.noise_multiplier < 1 / LARGEST_PURE_EPSILON
         case RandomisedResponse() | ExponentialMechanism() | AboveThreshold():
             return event.epsilon > LARGEST_PURE_EPSILON
+        case Unprotected():
+            return True
 
 
 def loss(event: Mechanism, times: int, adjacency: Adjacency) -> PrivacyLossDistribution:
-    """Loss distribution of `times` runs of `event` (single steps of a SampledGaussian), on the grid."""
+    """Loss distribution of `times` runs of `event` (single steps of a SampledGaussian), on the grid.
+
+    Raises TypeError for what left unprotected: its loss has no distribution, and no finite epsilon bounds it.
+    """
     match event:
         # many Gaussian releases are one with less noise, exactly
         case GaussianRelease(noise_multiplier=sigma):
@@ -87,6 +93,8 @@ def _single(event: Mechanism, adjacency: Adjacency) -> PrivacyLossDistribution:
             return pld.from_randomized_response(uniform_share(event), categories)
         case ExponentialMechanism(epsilon=epsilon) | AboveThreshold(epsilon=epsilon):
             return pld.from_privacy_parameters(common.DifferentialPrivacyParameters(reach * epsilon, 0))
+        case Unprotected():
+            raise TypeError("what left unprotected has no privacy loss distribution")
 
 
 def uniform_share(event: RandomisedResponse) -> float:

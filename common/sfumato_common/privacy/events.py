@@ -87,6 +87,13 @@ class AboveThreshold:
 
 
 @dataclass(frozen=True)
+class Unprotected:
+    """What left with neither clipping nor noise, under a plan that says `private: false`: epsilon is infinite."""
+
+    what: str
+
+
+@dataclass(frozen=True)
 class Declared:
     """A data-dependent disclosure that no epsilon covers: at most `bits` bits, named, allowed by policy, recorded."""
 
@@ -102,6 +109,7 @@ Mechanism = (
     | KAverageGaussian
     | ExponentialMechanism
     | AboveThreshold
+    | Unprotected
 )
 Event = Mechanism | Declared
 
@@ -128,6 +136,7 @@ _FIELDS: dict[type[Event], Mapping[str, Callable[[Any], bool]]] = {
     KAverageGaussian: {"noise_multiplier": _positive, "k": _whole(2)},
     ExponentialMechanism: {"epsilon": _positive},
     AboveThreshold: {"epsilon": _positive},
+    Unprotected: {"what": lambda value: isinstance(value, str) and bool(value)},
     Declared: {"what": lambda value: isinstance(value, str) and bool(value), "bits": _whole(1)},
 }
 _TYPES = {kind.__name__: kind for kind in _FIELDS}
@@ -162,17 +171,30 @@ def event_from_json(value: Mapping[str, Any]) -> Event:
 
 
 def round_event(stage: AnyStage) -> Event:
-    """What ONE round of `stage` costs a training patient."""
+    """What ONE round of `stage` costs a training patient under a private plan; see `charged_event`."""
     if isinstance(stage, DpSgdStage):
         return SampledGaussian(stage.noise_multiplier, stage.sampling_rate, stage.local_steps)
     return GaussianRelease(stage.noise_multiplier)
 
 
+def charged_event(plan: Plan, stage: AnyStage) -> Event:
+    """What ONE round of `stage` is charged as under `plan`: without privacy, as `Unprotected`."""
+    return round_event(stage) if plan.private else Unprotected(stage.kind)
+
+
+def utility_event(plan: Plan) -> Event:
+    """What the utility figure is charged as; the plan has one."""
+    assert plan.utility is not None
+    return GaussianRelease(plan.utility.noise_multiplier) if plan.private else Unprotected("utility")
+
+
 def study_events(plan: Plan, cohort: Cohort) -> list[Event]:
     """Every event the whole plan will charge to `cohort`, in order, one entry a round."""
     if cohort == "holdout":
-        return [GaussianRelease(plan.utility.noise_multiplier)] if plan.utility else []
-    return [round_event(stage) for stage in plan.stages for _ in range(stage.rounds)]
+        return [utility_event(plan)] if plan.utility else []
+    return [charged_event(plan, stage) for stage in plan.stages for _ in range(stage.rounds)]
 
 
+# the sentence that every page about such a study carries
+WITHOUT_PRIVACY = "weights left without differential privacy"
 GATE_VERDICT = Declared("gate verdict: the whole set was approved or refused", bits=1)

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from sfumato_common.errors import EgressRefused
 from sfumato_common.files import canonical_json
-from sfumato_common.privacy.events import Event, GaussianRelease, SampledGaussian, event_to_json
+from sfumato_common.privacy.events import Event, GaussianRelease, SampledGaussian, Unprotected, event_to_json
 from sfumato_common.privacy.mechanisms import gaussian_release
 from sfumato_common.privacy.noise import NoiseSource
 from sfumato_common.types import AnyArray, Arrays, FloatArray
@@ -51,6 +51,8 @@ class Meter:
     1 / noise_multiplier^2 adds up. `binding` is the hash of the ledger's reservation.
     """
 
+    protects = True  # whether sums are clipped and noised at all
+
     def __init__(self, noise: NoiseSource, binding: str) -> None:
         self._noise, self._binding = noise, binding
         self._inverse_square = 0.0
@@ -83,6 +85,36 @@ class Meter:
         """`arrays` with what ran to make them; call it last. Raises EgressRefused like `executed`."""
         executed = self.executed
         return Noised(arrays, executed, self._binding, _seal_of(arrays, executed, self._binding))
+
+
+class BareMeter(Meter):
+    """What stands for a meter under a plan that says `private: false`: sums pass as they are, charged as `Unprotected`.
+
+    Nothing that it seals can pass for noised: the door compares this charge with the ledger's as it does any other.
+    """
+
+    protects = False
+
+    def __init__(self, what: str, binding: str) -> None:
+        self._what, self._binding, self._passed = what, binding, 0
+
+    def gaussian(self, value: FloatArray, sensitivity: float, noise_multiplier: float) -> Float64:
+        """`value` itself."""
+        self._passed += 1
+        return value.astype(np.float64)
+
+    def sampled_gaussian(
+        self, value: FloatArray, clipping_norm: float, noise_multiplier: float, sampling_rate: float
+    ) -> Float64:
+        """`value` itself."""
+        return self.gaussian(value, clipping_norm, noise_multiplier)
+
+    @property
+    def executed(self) -> Event:
+        """That something passed unprotected. Raises EgressRefused when nothing did."""
+        if not self._passed:
+            raise EgressRefused("no sum was made for this reply: it is not what the plan says")
+        return Unprotected(self._what)
 
 
 def same_mechanism(reserved: Event, executed: Event) -> bool:

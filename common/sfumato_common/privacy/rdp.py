@@ -7,6 +7,7 @@ loose, so a distribution's epsilon above it means that one of the two is wrong.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 
 from sfumato_common.privacy.adjacency import uniform_share
@@ -19,6 +20,7 @@ from sfumato_common.privacy.events import (
     Mechanism,
     RandomisedResponse,
     SampledGaussian,
+    Unprotected,
 )
 
 _ORDERS = [1.5 + at / 4 for at in range(35)] + [*range(11, 64), 80, 96, 128, 192, 256, 512, 1024]
@@ -28,6 +30,9 @@ def epsilon_rdp(tally: Mapping[Mechanism, int], delta: float) -> float:
     """Upper bound on the epsilon at `delta` of every mechanism in `tally` run that often; 0 for none."""
     import dp_accounting
     from dp_accounting import rdp
+
+    if any(isinstance(event, Unprotected) for event in tally):
+        return math.inf
 
     relation = dp_accounting.NeighboringRelation
     added = rdp.RdpAccountant(_ORDERS, relation.ADD_OR_REMOVE_ONE)

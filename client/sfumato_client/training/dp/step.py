@@ -5,6 +5,7 @@ The sum is noised in every step, an empty one too, and divided by rate x nominal
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from functools import reduce
 
@@ -37,6 +38,7 @@ class PrivateGradient:
 
     def __call__(self, batches: Iterable[tuple[Sequence[Tensor], Tensor]]) -> list[Tensor]:
         """Noisy mean gradient, one tensor a parameter, of a step's batches: records [P * m, ...], weights [P, m]."""
-        sums = [self._engine.clipped_sum(records, self._stage.clipping_norm, weights) for records, weights in batches]
+        bound = self._stage.clipping_norm if self._meter.protects else math.inf
+        sums = [self._engine.clipped_sum(records, bound, weights) for records, weights in batches]
         clipped = [reduce(torch.add, same) for same in zip(*sums, strict=True)]
         return noisy_mean(clipped, self._stage, self._denominator, self._meter)
