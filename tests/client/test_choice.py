@@ -1,0 +1,147 @@
+"""The choice stage at a site: one patient's part in the histograms, what leaves, and what it is charged as."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from sfumato_client.dataset.cohort import Cohort
+from sfumato_client.inbound import models_of, requested
+from sfumato_client.training import TRAINERS, StageJob
+from sfumato_common.config.loader import parse
+from sfumato_common.config.plan import Plan
+from sfumato_common.errors import VerificationError
+from sfumato_common.metrics.choice import classifiers_schema
+from sfumato_common.metrics.utility import Classifier
+from sfumato_common.models.wire import HISTOGRAMS, outbound_schema, released_schema
+from sfumato_common.privacy.events import GaussianRelease, round_event
+from sfumato_common.privacy.meter import Meter, same_mechanism
+from sfumato_common.privacy.noise import TestNoise
+
+pytestmark = pytest.mark.filterwarnings("ignore:TestNoise")
+DP = {
+    "rounds": 1,
+    "local_steps": 2,
+    "sampling_rate": 0.2,
+    "clipping_norm": 1.0,
+    "noise_multiplier": 1.0,
+    "learning_rate": 1e-3,
+}
+VALUES = {
+    "study": "small",
+    "image": {"size": 16},
+    "labels": ["normal", "opacity"],
+    "sites": {"alder": {"nominal_patients": 100}},
+    "privacy": {"epsilon": 10.0, "delta": 1e-5},
+    "stages": [
+        {"kind": "spectral", "bandwidth": 4, "clip_radius": 3.0, "noise_multiplier": 1.0},
+        {"kind": "flow", "levels": 1, "steps_per_level": 1, "hidden": 8, **DP},
+        {"kind": "choice", "noise_multiplier": 0.7, "bins": 8, "images": 60},
+    ],
+    "release": [{"model": "best", "images": 4}],
+    "federation": {"quorum": 1},
+}
+
+
+@pytest.fixture(scope="module")
+def plan() -> Plan:
+    return parse(VALUES, Plan, "test")
+
+
+def classifiers(plan: Plan) -> dict[str, np.ndarray]:
+    """Classifiers whose scores depend on the image, and differ between the candidates."""
+    arrays = {}
+    for place, kind in enumerate(plan.candidates):
+        torch.manual_seed(place)
+        model = Classifier(1, 2)
+        model.head.weight.data *= 20.0
+        arrays |= {f"{kind}:{name}": value.numpy() for name, value in model.state_dict().items()}
+    return arrays
+
+
+def cohort_without(left_out: int | None, patients: int = 30) -> Cohort:
+    rng = np.random.default_rng(0)
+    owners = np.repeat(np.arange(patients), rng.integers(1, 4, patients))
+    images = rng.integers(0, 256, (len(owners), 16, 16)).astype(np.uint8)
+    labels = rng.integers(0, 2, len(owners))
+    kept = np.ones(len(owners), bool) if left_out is None else owners != left_out
+    _, renumbered = np.unique(owners[kept], return_inverse=True)
+    return Cohort(images[kept], labels[kept], renumbered.astype(np.int64))
+
+
+class Recorder(Meter):
+    """A meter that keeps what was to be noised."""
+
+    def gaussian(self, value, sensitivity, noise_multiplier):
+        self.value, self.sensitivity = np.array(value), sensitivity
+        return super().gaussian(value, sensitivity, noise_multiplier)
+
+
+def run(plan: Plan, cohort: Cohort):
+    noise = TestNoise(1)
+    meter = Recorder(noise, "binding")
+    job = StageJob(plan, "alder", "choice", 1, classifiers(plan), cohort, noise, meter)
+    return TRAINERS["choice"](job), meter
+
+
+def test_a_patient_moves_one_count_a_candidate_whatever_its_images(plan):
+    _, whole = run(plan, cohort_without(None))
+    for patient in (0, 7, 29):
+        _, less = run(plan, cohort_without(patient))
+        change = whole.value - less.value
+        assert np.linalg.norm(change) == pytest.approx(whole.sensitivity)
+        assert (np.abs(change).sum(axis=(1, 2)) == 1.0).all()
+    assert whole.sensitivity == math.sqrt(len(plan.candidates))
+    assert whole.value.sum() == 30 * len(plan.candidates)
+
+
+def test_candidates_are_scored_by_their_own_classifiers(plan):
+    _, meter = run(plan, cohort_without(None))
+    assert (meter.value[0] != meter.value[1]).any()
+
+
+def test_what_leaves_is_the_schemas_and_was_charged_as_one_release(plan):
+    noised, meter = run(plan, cohort_without(None))
+    schema = outbound_schema(plan, "choice")
+    assert noised.arrays.keys() == schema.keys() == {HISTOGRAMS}
+    assert all(schema[name].matches(value) for name, value in noised.arrays.items())
+    event = round_event(plan.stage("choice"))
+    assert event == GaussianRelease(0.7)
+    assert same_mechanism(event, noised.executed)
+    residue = noised.arrays[HISTOGRAMS] - meter.value
+    assert residue.std() == pytest.approx(0.7 * math.sqrt(2), rel=0.5)
+
+
+def test_a_cohort_without_patients_is_answered_with_noise(plan):
+    empty = Cohort(np.zeros((0, 16, 16), np.uint8), np.zeros(0, np.int64), np.zeros(0, np.int64))
+    noised, _ = run(plan, empty)
+    assert np.isfinite(noised.arrays[HISTOGRAMS]).all()
+
+
+def arrays_of(plan: Plan, *kinds: str) -> dict[str, np.ndarray]:
+    return {
+        f"{kind}:{name}": np.zeros(spec.shape, spec.dtype)
+        for kind in kinds
+        for name, spec in released_schema(plan, kind).items()
+    }
+
+
+@pytest.mark.parametrize("kinds", [("spectral",), ("spectral", "flow")])
+def test_the_request_says_what_best_means(plan, kinds):
+    models = models_of(arrays_of(plan, *kinds), plan)
+    assert [(item.model, item.images) for item in requested(plan, models)] == [(kinds[-1], 4)]
+
+
+def test_best_is_one_model_of_the_plan_beside_the_spectral_one(plan):
+    for arrays in ({}, arrays_of(plan, "flow"), {"choice:winner": np.zeros(1, np.float32)}):
+        with pytest.raises(VerificationError, match="other models"):
+            models_of(arrays, plan)
+
+
+def test_the_classifiers_that_come_in_are_those_of_the_plan(plan):
+    assert {name: value.shape for name, value in classifiers(plan).items()} == {
+        name: spec.shape for name, spec in classifiers_schema(plan).items()
+    }

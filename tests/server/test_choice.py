@@ -1,0 +1,129 @@
+"""The choice stage at the coordinator: the same bytes after a restart, what is kept, and what is reported."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from sfumato_common.config.loader import parse
+from sfumato_common.config.plan import Plan
+from sfumato_common.errors import FederationError, VerificationError
+from sfumato_common.metrics.choice import classifiers_schema
+from sfumato_common.models.build import initial_model, to_arrays
+from sfumato_common.models.spectral import COUNT_WEIGHT
+from sfumato_common.models.wire import HISTOGRAMS, outbound_schema
+from sfumato_server.rounds.strategies import STRATEGIES
+from sfumato_server.rounds.strategies import choice as choice_module
+from sfumato_server.rounds.strategies.choice import ChoiceStrategy, choice_report
+
+DP = {
+    "rounds": 1,
+    "local_steps": 2,
+    "sampling_rate": 0.2,
+    "clipping_norm": 1.0,
+    "noise_multiplier": 1.0,
+    "learning_rate": 1e-3,
+}
+VALUES = {
+    "study": "small",
+    "image": {"size": 16},
+    "labels": ["normal", "opacity"],
+    "sites": {"alder": {"nominal_patients": 100}, "birch": {"nominal_patients": 300}},
+    "privacy": {"epsilon": 10.0, "delta": 1e-5},
+    "stages": [
+        {"kind": "spectral", "bandwidth": 4, "clip_radius": 3.0, "noise_multiplier": 0.1},
+        {"kind": "flow", "steps_per_level": 1, "hidden": 8, **DP},
+        {"kind": "choice", "noise_multiplier": 1.0, "bins": 8, "images": 60},
+    ],
+    "release": [{"model": "best", "images": 4}],
+    "federation": {"quorum": 1},
+}
+
+
+@pytest.fixture(scope="module")
+def plan() -> Plan:
+    return parse(VALUES, Plan, "test")
+
+
+@pytest.fixture(scope="module")
+def released(plan):
+    rng = np.random.default_rng(0)
+    reply = {
+        name: (0.1 * rng.normal(size=spec.shape)).astype(np.float32)
+        for name, spec in outbound_schema(plan, "spectral").items()
+    }
+    reply["sums"][:, 0] += 100 * COUNT_WEIGHT
+    strategy = STRATEGIES["spectral"](plan, {})
+    strategy.absorb(1, {"alder": reply}, torch.Generator())
+    spectral = strategy.released()
+    return {"spectral": spectral, "flow": {**spectral, **to_arrays("flow", initial_model("flow", plan))}}
+
+
+def histograms(plan, better: bool) -> dict[str, np.ndarray]:
+    """Scores of 400 patients a class: a fair coin's from the spectral classifier; perfect ones from the flow's."""
+    counts = np.full(outbound_schema(plan, "choice")[HISTOGRAMS].shape, 50.0, np.float32)
+    if better:
+        counts[1] = 0.0
+        counts[1, 0, 0] = counts[1, 1, -1] = 400.0
+    return {HISTOGRAMS: counts}
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    monkeypatch.setattr(choice_module, "_STEPS", 4)
+
+
+@pytest.fixture
+def strategy(plan, released, quick):
+    strategy = ChoiceStrategy(plan, released)
+    strategy.outbound(1, "alder")
+    return strategy
+
+
+def test_every_site_gets_the_plans_classifiers_and_the_same_after_a_restart(plan, released, strategy):
+    first = strategy.outbound(1, "alder")
+    schema = classifiers_schema(plan)
+    assert first.keys() == schema.keys()
+    assert all(schema[name].matches(value) for name, value in first.items())
+    torch.manual_seed(12345)
+    again = ChoiceStrategy(plan, released).outbound(1, "birch")
+    assert all((again[name] == value).all() for name, value in first.items())
+
+
+@pytest.mark.parametrize(("better", "winner"), [(True, "flow"), (False, "spectral")])
+def test_the_winner_is_read_off_the_histograms_and_survives_a_checkpoint(plan, released, strategy, better, winner):
+    with pytest.raises(FederationError):
+        strategy.choice()
+    strategy.absorb(1, {site: histograms(plan, better) for site in plan.sites}, torch.Generator())
+    assert strategy.choice().winner == winner
+    other = ChoiceStrategy(plan, released)
+    other.restore({name: value.copy() for name, value in strategy.state().items()})
+    assert other.choice() == strategy.choice()
+    assert plan.candidates[int(other.released()["winner"][0])] == winner
+
+
+def test_a_flow_that_is_no_longer_near_the_released_moments_is_not_chosen(plan, released, quick):
+    bright = {**released["flow"], "spectral/mean": released["spectral"]["spectral/mean"] + np.float32(0.5)}
+    strategy = ChoiceStrategy(plan, {**released, "flow": bright})
+    strategy.outbound(1, "alder")
+    strategy.absorb(1, {"alder": histograms(plan, better=True)}, torch.Generator())
+    assert strategy.choice().winner == "spectral"
+
+
+def test_replies_of_another_form_are_refused(plan, strategy):
+    bad = {HISTOGRAMS: histograms(plan, better=True)[HISTOGRAMS][:1]}
+    with pytest.raises(VerificationError):
+        strategy.absorb(1, {"alder": bad}, torch.Generator())
+
+
+def test_the_report_names_every_candidate_with_its_interval(plan, strategy):
+    strategy.absorb(1, {site: histograms(plan, better=True) for site in plan.sites}, torch.Generator())
+    report = json.loads(json.dumps(choice_report(plan, strategy.choice())))
+    assert report["winner"] == "flow"
+    assert report["sites"] == ["alder", "birch"]
+    assert [item["model"] for item in report["candidates"]] == ["spectral", "flow"]
+    for item in report["candidates"]:
+        assert item["low"] <= item["auc"] <= item["high"]
