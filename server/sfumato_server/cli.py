@@ -7,11 +7,12 @@ from typing import Annotated
 
 import typer
 
-from sfumato_common.config.loader import load_yaml
 from sfumato_common.config.plan import Plan
 from sfumato_common.doors import console, file_bytes, forecast_table, run_door
 from sfumato_common.errors import ConfigError
 from sfumato_common.files import write_atomic, write_json
+from sfumato_common.privacy.budget import load_plan, plan_text
+from sfumato_server.model_cli import model_app
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Sfumato: the coordinator's side.")
 coordinator_app = typer.Typer(no_args_is_help=True, help="Set up and run a study.")
@@ -20,13 +21,27 @@ plan_app = typer.Typer(no_args_is_help=True, help="Check a study plan.")
 app.add_typer(coordinator_app, name="coordinator")
 app.add_typer(dataset_app, name="dataset")
 app.add_typer(plan_app, name="plan")
+app.add_typer(model_app, name="model")
 Home = Annotated[Path, typer.Option("--home", help="The coordinator's home.", envvar="SFUMATO_COORDINATOR_HOME")]
 
 
 @plan_app.command("check")
 def plan_check(plan: Annotated[Path, typer.Argument(help="Study plan, YAML.")]) -> None:
     """Validate a plan and show what it would cost a patient."""
-    _affordable(load_yaml(plan, Plan))
+    _affordable(load_plan(plan))
+
+
+@plan_app.command("resolve")
+def plan_resolve(
+    plan: Annotated[Path, typer.Argument(help="Study plan whose 'budget' stands for the noise, YAML.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where the plan goes that sites accept, YAML.")],
+) -> None:
+    """Compute every stage's noise from the plan's budget and write the whole plan out."""
+    study = load_plan(plan)
+    _affordable(study)
+    write_atomic(out, plan_text(study))
+    said = f"'{out.name}' is what init takes and sites accept, plan hash {study.digest}"
+    console.print(said, markup=False, soft_wrap=True)
 
 
 @coordinator_app.command("init")
@@ -41,16 +56,16 @@ def coordinator_init(
     from sfumato_server.home import CoordinatorHome
     from sfumato_server.rounds.starts import keep_start, load_starts
 
-    study = load_yaml(plan, Plan)
+    study = load_plan(plan)
     _affordable(study)
     for path in start or []:
         keep_start(CoordinatorHome(home).starts, study, file_bytes(path))
     load_starts(CoordinatorHome(home).starts, study)  # a missing one is better told now than when the sites wait
     create_authority(home, name or [])
     write_json(CoordinatorHome(home).plan_file, study.model_dump(mode="json"))
-    console.print(
-        f"coordinator of study '{study.study}' is ready, plan hash {study.digest}", markup=False, soft_wrap=True
-    )
+    write_atomic(home / "plan.yaml", plan_text(study))
+    said = f"coordinator of study '{study.study}' is ready, plan hash {study.digest}"
+    console.print(f"{said}\nsites accept the 'plan.yaml' in its home", markup=False, soft_wrap=True)
 
 
 @coordinator_app.command("enrol")

@@ -22,6 +22,7 @@ from sfumato_server.pool import pool_packages
 from sfumato_server.publish import publish
 from sfumato_server.rounds.superlink import Control, SuperLinkSettings, code_free_bundle, start_superlink
 from sfumato_server.status.board import read_board
+from sfumato_server.status.sheets import training_pictures
 
 _START_SECONDS = 60.0
 _PACKAGES = ("flwr", "torch", "opacus", "dp-accounting", "numpy", "cryptography", "grpcio", "pydicom")
@@ -117,17 +118,21 @@ def _publish(home: CoordinatorHome, out: Path, started: float) -> Path:
     plan = home.plan()
     before = time.time()
     pool = pool_packages(home.root, plan, Registry(home.root))
+    pictures = training_pictures(home.root, plan.digest)
     run_info = {
         "study": plan.study,
         "plan_hash": plan.digest,
         "exchanges": result["exchanges"],
         "choice": result["choice"],
+        "training": pictures,
         "package_bytes": {site: package_path(home.root, site).stat().st_size for site in sorted(pool.provenance)},
         "seconds": round(time.time() - started, 1),
         "versions": {name: version(name) for name in _PACKAGES if _installed(name)}
         | {"python": platform.python_version()},
     }
     published = publish(pool, plan, out, load_authority(home.root), run_info, result["utility"])
+    # the report shows the pictures; this file is for figures
+    run_info["training"] = [{key: value for key, value in item.items() if key != "uri"} for item in pictures]
     run_info["publish_seconds"] = round(time.time() - before, 2)
     run_info["plan"] = plan.model_dump(mode="json")
     write_json(out / "run.json", {**run_info, "utility": result["utility"], "status": read_board(home.status_file)})

@@ -27,6 +27,7 @@ from sfumato_common.crypto.enrolment import encode_grant
 from sfumato_common.doors import console
 from sfumato_common.errors import DataError, FederationError
 from sfumato_common.files import write_atomic, write_json
+from sfumato_common.privacy.budget import load_plan
 from sfumato_common.supervise import Child, end_descendants, exclusive, free_port, run_to_end
 from sfumato_server.demo_data import Cohort, index_sites, phantom_cohort
 from sfumato_server.enrol import create_authority, enrol
@@ -88,8 +89,8 @@ def run_demo(data: Path | None, out: Path, configs: Path, patients: int) -> None
 
 def _plan(data: Path | None, configs: Path) -> Plan:
     if data is None:
-        return load_yaml(configs / "demo.yaml", Plan)
-    plan = load_yaml(configs / "chest-xray.yaml", Plan)
+        return load_plan(configs / "demo.yaml")
+    plan = load_plan(configs / "chest-xray.yaml")
     sites = index_sites(data)
     if set(sites) == set(plan.sites):
         return plan
@@ -215,6 +216,7 @@ def _summarise(demo: Demo) -> None:
     console.print(f"verified: {checked.summary()}", markup=False, soft_wrap=True)
     console.print(f"published set: {demo.out / 'published'}", markup=False, soft_wrap=True)
     console.print(f"report:        {demo.out / 'report.html'}", markup=False, soft_wrap=True)
+    console.print(f"training:      {demo.coordinator.live_page}", markup=False, soft_wrap=True)
 
 
 class _timed:  # noqa: N801 - used as a statement

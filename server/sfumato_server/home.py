@@ -35,6 +35,11 @@ class CoordinatorHome:
         return self.root / "status.json"
 
     @property
+    def live_page(self) -> Path:
+        """The live page: what a browser shows while the study runs, and after."""
+        return self.root / "live.html"
+
+    @property
     def result_file(self) -> Path:
         """Outcome of the last study, for publishing."""
         return self.root / "result.json"

@@ -92,6 +92,7 @@ def render_report(
         stages=stages,
         seconds=run_info.get("seconds"),
         versions=run_info.get("versions", {}),
+        training=run_info.get("training", []),
         utility=utility,
         choice=run_info.get("choice"),
         utility_rows=utility_rows(utility),

@@ -25,7 +25,7 @@ from sfumato_common.config.plan import Plan
 from sfumato_common.errors import ConfigError, VerificationError
 from sfumato_common.files import canonical_json
 from sfumato_common.privacy.accountant import epsilon
-from sfumato_common.privacy.events import round_event
+from sfumato_common.privacy.events import study_events
 from sfumato_common.types import AnyArray, Arrays
 
 _PACKAGES = ("torch", "numpy", "safetensors", "opacus", "dp-accounting")
@@ -137,14 +137,34 @@ def arrays_digest(arrays: Arrays) -> str:
     return digest.hexdigest()
 
 
+def card_lines(card: Card) -> list[tuple[str, str]]:
+    """The card for people, as (what, value)."""
+    spent = (
+        "none: the weights left without differential privacy"
+        if card.epsilon is None
+        else f"{card.epsilon:.3f} at delta {card.delta:g}, by the plan; certificates state what each site charged"
+    )
+    contents = [f"{name}: {part.arrays} arrays, {part.parameters:,} numbers" for name, part in card.contents.items()]
+    return [
+        ("study", card.study),
+        ("plan hash", card.plan_hash),
+        ("stage", card.stage),
+        ("round", f"{card.round} of {card.rounds}"),
+        ("epsilon so far", spent),
+        ("who pays", f"one {card.unit} of the '{card.cohort}' cohort, adjacency {card.adjacency.replace('-', '/')}"),
+        ("contents", "\n".join(contents)),
+        ("written with", ", ".join(f"{name} {number}" for name, number in card.versions.items())),
+        ("weights, sha256", card.sha256),
+    ]
+
+
 def _paid(plan: Plan, stage: str, number: int) -> float | None:
     """Epsilon of a training patient after round `number` of `stage`, rounded up at the sixth decimal."""
     if not plan.private:
         return None
     kinds = [item.kind for item in plan.stages]
-    before = plan.stages[: kinds.index(plan.stage(stage).kind)]
-    events = [round_event(item) for item in before for _ in range(item.rounds)]
-    spent = epsilon([*events, *[round_event(plan.stage(stage))] * number], plan.privacy.delta)
+    ended = sum(item.rounds for item in plan.stages[: kinds.index(plan.stage(stage).kind)])
+    spent = epsilon(study_events(plan, "train")[: ended + number], plan.privacy.delta)
     return math.ceil(spent * 1e6) / 1e6 if math.isfinite(spent) else None
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from sfumato_common.config.plan import Plan
 from sfumato_common.files import write_json
 from sfumato_common.privacy.accountant import epsilon
-from sfumato_common.privacy.events import Event, round_event
+from sfumato_common.privacy.events import Event, study_events
 
 
 class StatusBoard:
@@ -65,7 +65,8 @@ class StatusBoard:
         self.write()
 
     def _charge(self, stage: str, rounds: int) -> None:
-        self._events += [round_event(self._plan.stage(stage))] * rounds
+        alone = self._plan.model_copy(update={"stages": [self._plan.stage(stage)]})
+        self._events += study_events(alone, "train")[:rounds]
         self._epsilon = epsilon(self._events, self._plan.privacy.delta)
 
     def sheet(self, sheet: dict[str, Any]) -> None:
@@ -95,6 +96,7 @@ class StatusBoard:
             **self._now,
             "study": self._plan.study,
             "sites": self._sites,
+            "private": self._plan.private,
             "epsilon_spent": self._epsilon,
             "epsilon_budget": self._plan.privacy.epsilon,
             "delta": self._plan.privacy.delta,
