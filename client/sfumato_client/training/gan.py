@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from sfumato_client.training import StageJob
 from sfumato_client.training.dp.batches import patient_batches
@@ -13,7 +12,7 @@ from sfumato_client.training.dp.step import PrivateGradient
 from sfumato_common.config.stages import GanStage
 from sfumato_common.models.build import from_arrays, spectral_model, to_arrays
 from sfumato_common.models.components import component_shares, components_of, condition, condition_width
-from sfumato_common.models.gan import fake_loss, real_loss
+from sfumato_common.models.gan import draw_images, fake_loss, real_loss
 from sfumato_common.models.reach import SITE_BETAS
 from sfumato_common.models.update import UPDATE, pack_update
 from sfumato_common.privacy.generator import secret_generator
@@ -41,7 +40,7 @@ def train_discriminator(job: StageJob) -> Noised:
         )
         drawn = torch.multinomial(shares, stage.fakes, replacement=True, generator=rng)
         with torch.no_grad():
-            fakes: Tensor = generator(spectral.sample(drawn, rng))
+            fakes = draw_images(job.plan, generator, spectral, drawn, rng)
         loss = fake_loss(discriminator, fakes, condition(job.plan, drawn)).mean()
         fake = torch.autograd.grad(loss, parameters)
         for parameter, first, second in zip(parameters, proximal(real), fake, strict=True):

@@ -13,6 +13,7 @@ from sfumato_common.errors import VerificationError
 from sfumato_common.models.components import condition_width
 from sfumato_common.models.gan import Discriminator, Generator
 from sfumato_common.models.glow import Glow
+from sfumato_common.models.spectral import Layout
 from sfumato_common.models.whitening import SpectralModel
 from sfumato_common.types import AnyArray, Arrays
 
@@ -28,10 +29,17 @@ def _glow(plan: Plan) -> Glow:
     return Glow(plan.image.channels, condition_width(plan), stage.levels, stage.steps_per_level, stage.hidden)
 
 
+def _generator(plan: Plan) -> Generator:
+    channels, latent = plan.image.channels, Layout.of(plan).features
+    return Generator(plan.image.size, channels, latent, condition_width(plan), _width(plan))
+
+
 # To add a model: one module in this folder, one line here, and its names in wire.py.
 MODELS: dict[str, Callable[[Plan], nn.Module]] = {
-    "generator": lambda plan: Generator(plan.image.channels, _width(plan)),
-    "discriminator": lambda plan: Discriminator(plan.image.channels, condition_width(plan), _width(plan)),
+    "generator": _generator,
+    "discriminator": lambda plan: Discriminator(
+        plan.image.channels, condition_width(plan), _width(plan), plan.image.size
+    ),
     "flow": _glow,
 }
 

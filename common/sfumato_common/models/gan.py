@@ -1,97 +1,121 @@
-"""Conditional GAN whose generator starts exactly at the spectral model, and a discriminator fit for DP-SGD.
+"""The W space of the conditional generator, which starts exactly at the spectral model (after Karras et al. 2020).
 
-The generator corrects spectral samples with a small resize-convolution net (Odena et al. 2016: transposed convolutions
-show checkerboards) whose last layer starts at zero. The discriminator has GroupNorm only: no layer couples records or
-has buffers, and every layer has an exact per-record gradient. Labels enter one-hot, [N, K].
+A latent z [N, D] holds the whitened coefficients of the spectral model's band, D = channels x bandwidth^2. Codes
+w = mapping(z) live in the same coordinates, so the spectral model decodes them linearly: the mean of codes is the code
+of a mean image, and a real image has a code in closed form. Codes of single layers are W+ [N, 1 + L, D]: the first is
+decoded, the others modulate the synthesis from its coarsest resolution to its finest.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from sfumato_common.config.plan import Plan
+from sfumato_common.models.components import condition
+from sfumato_common.models.discriminator import Discriminator, fake_loss, real_loss
+from sfumato_common.models.generator import Generator
 from sfumato_common.models.whitening import SpectralModel
 
-# The largest correction of a pixel, in units of [-1, 1]: the generator may sharpen its start, not leave it.
-LARGEST_CORRECTION = 0.3
+__all__ = ["Discriminator", "Generator", "Noise", "WSpace", "draw_images", "fake_loss", "real_loss"]
+
+_MEAN_DRAWS = 2048
 
 
-class Generator(nn.Module):
-    """Spectral samples [N, C, S, S] -> images in [-1, 1]; at the start the clamped identity.
+@dataclass(frozen=True)
+class Noise:
+    """What an image has beside its code: latents above the band [N, C, S, S], and a map [N, 1, R, R] a resolution."""
 
-    Conditional through its input only: told the label as well, it learned to stamp each class with an artefact.
-    """
-
-    def __init__(self, channels: int, width: int) -> None:
-        super().__init__()
-        self.down1 = nn.Conv2d(channels, width, 3, stride=2, padding=1)
-        self.down2 = nn.Conv2d(width, 2 * width, 3, stride=2, padding=1)
-        self.middle = nn.Conv2d(2 * width, 2 * width, 3, padding=1)
-        self.up1 = nn.Conv2d(3 * width, width, 3, padding=1)
-        self.up2 = nn.Conv2d(width + channels, width, 3, padding=1)
-        self.last = nn.Conv2d(width, channels, 3, padding=1)
-        for parameter in self.last.parameters():
-            nn.init.zeros_(parameter)
-
-    def forward(self, base: Tensor) -> Tensor:
-        """`base` plus a bounded fine correction, clamped to [-1, 1]."""
-        half = functional.leaky_relu(self.down1(base), 0.2)
-        quarter = functional.leaky_relu(self.down2(half), 0.2)
-        quarter = functional.leaky_relu(self.middle(quarter), 0.2)
-        up = functional.leaky_relu(self.up1(torch.cat([_doubled(quarter), half], dim=1)), 0.2)
-        up = functional.leaky_relu(self.up2(torch.cat([_doubled(up), base], dim=1)), 0.2)
-        return (base + LARGEST_CORRECTION * _fine(torch.tanh(self.last(up)))).clamp(-1.0, 1.0)
+    tail: Tensor
+    maps: list[Tensor]
 
 
-def _fine(x: Tensor) -> Tensor:
-    """What is left of [N, C, S, S] without an 8 x 8 grid of means: the coarse part is the spectral release's."""
-    coarse = functional.adaptive_avg_pool2d(x, 8)
-    return x - functional.interpolate(coarse, size=x.shape[-2:], mode="bilinear", align_corners=False)
+class WSpace:
+    """Codes of a generator on a released spectral model; components [N] say of what a code is one."""
 
+    def __init__(self, plan: Plan, generator: nn.Module, spectral: SpectralModel) -> None:
+        assert isinstance(generator, Generator)
+        self.generator, self.spectral, self._plan = generator, spectral, plan
+        self._low = spectral.matrix[: plan.spectral.bandwidth]
 
-def _doubled(x: Tensor) -> Tensor:
-    return functional.interpolate(x, scale_factor=2.0, mode="nearest")
+    @property
+    def layers(self) -> int:
+        """1 + L, the codes of an image in W+."""
+        return 1 + len(self.generator.resolutions)
 
+    def draw(self, components: Tensor, rng: torch.Generator) -> tuple[Tensor, Noise]:
+        """A latent [N, D] and noise for each component, as the spectral model draws them."""
+        latent = self.spectral.draw_latent(components, rng)
+        z = self._band(latent)
+        return z, Noise(latent - self._spread(z), self._maps(len(z), rng, latent.device))
 
-class Discriminator(nn.Module):
-    """Projection discriminator (Miyato and Koyama 2018): [N, C, S, S] and labels [N, K] -> logits [N]."""
+    def draw_z(self, components: Tensor, rng: torch.Generator) -> Tensor:
+        """Latents [N, D]."""
+        return self.draw(components, rng)[0]
 
-    private_engine: ClassVar[str] = "bookkeeping"
+    def draw_noise(self, components: Tensor, rng: torch.Generator) -> Noise:
+        """Noise to give to `synthesis` again and again, so that only the code changes an image."""
+        return self.draw(components, rng)[1]
 
-    def __init__(self, channels: int, classes: int, width: int) -> None:
-        super().__init__()
-        layers: list[nn.Module] = []
-        for out in (width, 2 * width, 2 * width):
-            layers += [nn.Conv2d(channels, out, 3, stride=2, padding=1), nn.GroupNorm(out // 8, out), nn.LeakyReLU(0.2)]
-            channels = out
-        self.features = nn.Sequential(*layers)
-        self.head = nn.Linear(channels, 1)
-        self.projection = nn.Linear(classes, channels, bias=False)
+    def mapping(self, z: Tensor, components: Tensor) -> Tensor:
+        """Latents [N, D] -> codes [N, D]."""
+        return self.generator.mapping(z, condition(self._plan, components).to(z.device))
 
-    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        """Logits [N] that an image is real."""
-        pooled = self.features(x).mean(dim=(2, 3))
-        logits: Tensor = self.head(pooled)[:, 0] + (self.projection(condition) * pooled).sum(dim=1)
-        return logits
+    def synthesis(self, w: Tensor, components: Tensor, noise: Noise | None = None) -> Tensor:
+        """Codes [N, D] or [N, 1 + L, D] -> images [N, C, S, S] in [-1, 1]; without noise, smooth above the band."""
+        codes = w if w.ndim == 3 else w[:, None].expand(-1, self.layers, -1)
+        latent = self._spread(codes[:, 0])
+        if noise is not None:
+            latent = latent + noise.tail
+        base = self.spectral.decode(latent, components).clamp(-1.0, 1.0)
+        maps = noise.maps if noise is not None else [base.new_zeros(1, 1, r, r) for r in self.generator.resolutions]
+        given = condition(self._plan, components).to(base.device)
+        images: Tensor = self.generator(base, codes[:, 1:], given, *maps)
+        return images
 
+    def code_of(self, images: Tensor, components: Tensor) -> Tensor:
+        """Codes [N, D] whose spectral decoding is nearest to images [N, C, S, S]: where an inversion starts."""
+        return self._band(self.spectral.encode(images, components)[0])
 
-def real_loss(forward: nn.Module, x: Tensor, condition: Tensor) -> Tensor:
-    """Logistic loss of the discriminator on real images, one value a record [N]."""
-    return functional.softplus(-forward(x, condition))
+    def mean_w(self, components: Tensor) -> Tensor:
+        """Mean code [N, D] of each component over a fixed public draw, the same on every machine."""
+        means = {}
+        with torch.no_grad():
+            for component in set(components.tolist()):
+                same = torch.full((_MEAN_DRAWS,), component, dtype=torch.int64, device=components.device)
+                rng = torch.Generator().manual_seed(component)
+                means[component] = self.mapping(self.draw_z(same, rng), same).mean(dim=0)
+        return torch.stack([means[component] for component in components.tolist()])
 
+    def truncate(self, w: Tensor, components: Tensor, psi: float) -> Tensor:
+        """Codes [N, D] pulled to their component's mean: `psi` 1 leaves them, 0 gives the mean (Karras et al. 2019)."""
+        mean = self.mean_w(components)
+        return mean + psi * (w - mean)
 
-def fake_loss(forward: nn.Module, x: Tensor, condition: Tensor) -> Tensor:
-    """Logistic loss of the discriminator on generated images, one value a record [N]."""
-    return functional.softplus(forward(x, condition))
+    def mix(self, shape: Tensor, look: Tensor, crossover: int = 1) -> Tensor:
+        """Style mixing, W+: `shape`'s first `crossover` codes (1: only what is decoded) and `look`'s others."""
+        assert 0 <= crossover <= self.layers
+        first = torch.arange(self.layers, device=shape.device)[:, None] < crossover
+        return torch.where(first, shape[:, None], look[:, None])
+
+    def _band(self, latent: Tensor) -> Tensor:
+        return (self._low @ latent @ self._low.T).flatten(1)
+
+    def _spread(self, z: Tensor) -> Tensor:
+        band = len(self._low)
+        return self._low.T @ z.reshape(len(z), -1, band, band) @ self._low
+
+    def _maps(self, count: int, rng: torch.Generator, device: torch.device) -> list[Tensor]:
+        shapes = [(count, 1, r, r) for r in self.generator.resolutions]
+        return [torch.randn(shape, generator=rng, device=rng.device).to(device) for shape in shapes]
 
 
 def draw_images(
     plan: Plan, generator: nn.Module, spectral: SpectralModel, components: Tensor, rng: torch.Generator
 ) -> Tensor:
     """Images [N, C, S, S] in [-1, 1] for components [N]; differentiable in the generator's parameters."""
-    images: Tensor = generator(spectral.sample(components, rng))
-    return images
+    space = WSpace(plan, generator, spectral)
+    z, noise = space.draw(components, rng)
+    return space.synthesis(space.mapping(z, components), components, noise)

@@ -12,6 +12,7 @@ from torch import Tensor
 from sfumato_common.config.plan import Plan
 from sfumato_common.models.build import from_arrays, spectral_model
 from sfumato_common.models.components import condition
+from sfumato_common.models.gan import draw_images
 from sfumato_common.models.glow import Glow
 from sfumato_common.types import Arrays, ByteImages, to_bytes
 
@@ -27,8 +28,7 @@ def _gan(plan: Plan, arrays: Arrays) -> Draw:
     spectral, generator = spectral_model(plan, arrays), from_arrays("generator", plan, arrays)
 
     def draw(y: Tensor, rng: torch.Generator) -> Tensor:
-        images: Tensor = generator(spectral.sample(y, rng))
-        return images
+        return draw_images(plan, generator, spectral, y, rng)
 
     return draw
 

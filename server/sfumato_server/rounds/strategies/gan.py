@@ -14,6 +14,7 @@ from sfumato_common.config.plan import Plan
 from sfumato_common.config.stages import GanStage
 from sfumato_common.models.build import from_arrays, load_arrays, spectral_model, to_arrays
 from sfumato_common.models.components import component_shares, condition
+from sfumato_common.models.gan import draw_images
 from sfumato_common.models.reach import GENERATOR_BETAS, GENERATOR_LEARNING_RATE
 from sfumato_common.models.starts import starting_model
 from sfumato_common.types import AnyArray, Arrays
@@ -54,7 +55,7 @@ class GanStrategy:
         for _ in range(self._stage.generator_steps):
             labels = torch.multinomial(shares, _BATCH, replacement=True, generator=rng)
             conditions = condition(self._plan, labels)
-            images = self._generator(spectral.sample(labels, rng))
+            images = draw_images(self._plan, self._generator, spectral, labels, rng)
             loss = functional.softplus(-judge(images, conditions)).mean()
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
