@@ -5,8 +5,8 @@ Harder et al. 2021, with the perceptual features of DP-MEPF, Harder et al. 2023,
 are centred and scaled, class by class, by the features of images drawn from the RELEASED spectral model: that costs
 nothing, needs no constant fitted to any data, and leaves only what a Gaussian on the DCT does not say.
 
-Each group of D_p features is clipped to a ball of radius CLIP sqrt(D_p) and weighted by sqrt(D_p / D), so that the whole
-vector phi has norm at most 1 and the noise is the same on every standardised feature. A patient contributes the MEAN
+Each group of D_p features is clipped to a ball of radius CLIP sqrt(D_p) and weighted by sqrt(D_p / D), so that the
+whole phi has norm at most 1 and the noise is the same on every standardised feature. A patient contributes the MEAN
 over that patient's images of [w0, w1 phi] in the row of the image's label; with w0^2 + w1^2 = 1 the norm stays within
 1, the L2 sensitivity under add/remove of a patient, however many images and labels the patient has.
 """

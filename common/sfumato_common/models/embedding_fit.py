@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -26,27 +27,30 @@ from sfumato_common.types import AnyArray, Arrays
 
 Float64 = npt.NDArray[np.float64]
 
-_HALF = 16  # images of a component in each of the two halves that a step compares
-_COMPONENTS = 4  # at most so many a step
+_HALF = 12  # images of a component in each of the two halves that a step compares
+_COMPONENTS = 2  # at most so many a step
 _EMA_HORIZON = 0.3  # of the steps, as in the GAN stage
 
 
 def targets(plan: Plan, embedding: Embedding, sums: Mapping[str, AnyArray], sigma: float) -> npt.NDArray[np.float32]:
     """Denoised differences [G, D] in standardised features, from noisy sums [K, 1 + D] by site.
 
-    Group by group, a component's noisy mean is pulled towards its label's over all sites, and that one towards 0, by
-    what the known noise explains (positive-part James and Stein 1961). A site that did not answer gets its label's.
+    What all labels share is pulled towards 0, a label's own difference towards what all share, and a site's towards its
+    label's, group by group, as far as the known noise demands (positive-part James and Stein 1961). A site that did not
+    answer gets its labels'.
     """
-    pooled, noise = _means(embedding, np.sum([value for value in sums.values()], axis=0), sigma * math.sqrt(len(sums)))
-    labels = _shrunk(embedding, pooled, np.zeros_like(pooled), noise)
+    means, noise = _means(embedding, np.sum(list(sums.values()), axis=0), sigma * math.sqrt(len(sums)))
+    shares = (1.0 / noise) / (1.0 / noise).sum()
+    shared = _shrunk(embedding, shares @ means, np.zeros(embedding.length), float(np.linalg.norm(shares * noise)))
+    own = [math.sqrt(1.0 - share) * float(deviation) for share, deviation in zip(shares, noise, strict=True)]
+    labels = np.stack([_shrunk(embedding, *each) for each in zip(means, [shared] * len(means), own, strict=True)])
     if not plan.spectral.by_site:
         return labels.astype(np.float32)
     result = np.tile(labels, (len(plan.sites), 1))
     for site, value in sums.items():
-        own, own_noise = _means(embedding, value, sigma)
         rows = components_of(plan, site, torch.arange(len(plan.labels))).numpy()
-        result[rows] = _shrunk(embedding, own, labels, own_noise)
-    assert result.shape == (component_count(plan), embedding.length)
+        for row, label, mean, deviation in zip(rows, labels, *_means(embedding, value, sigma), strict=True):
+            result[row] = _shrunk(embedding, mean, label, float(deviation))
     return result.astype(np.float32)
 
 
@@ -58,14 +62,13 @@ def _means(embedding: Embedding, sums: AnyArray, sigma: float) -> tuple[Float64,
     return sums[:, 1:] * unit[:, None], sigma * unit
 
 
-def _shrunk(embedding: Embedding, means: Float64, centre: Float64, noise: Float64) -> Float64:
-    starts = np.cumsum([0, *embedding.groups])
-    result = np.empty_like(means)
-    for start, end in zip(starts[:-1], starts[1:], strict=True):
-        offset = (means - centre)[:, start:end]
-        power = np.maximum((offset**2).mean(axis=1), 1e-12)
-        kept = np.maximum(0.0, 1.0 - noise**2 / power)
-        result[:, start:end] = centre[:, start:end] + offset * kept[:, None]
+def _shrunk(embedding: Embedding, mean: Float64, centre: Float64, noise: float) -> Float64:
+    """`mean` [D], known up to `noise` a coordinate, drawn towards `centre` [D] group by group."""
+    result = centre.copy()
+    for start, end in pairwise(np.cumsum([0, *embedding.groups])):
+        offset = (mean - centre)[start:end]
+        power = max(float((offset**2).mean()), 1e-12)
+        result[start:end] += offset * max(0.0, 1.0 - noise**2 / power)
     return result
 
 
