@@ -176,22 +176,22 @@ def test_anonymise_follows_the_release_request(monkeypatch):
     monkeypatch.setattr(sampling, "sample_images", images)
     monkeypatch.setattr(sampling, "component_shares", lambda plan, arrays, site: np.array([0.8, 0.2]))
     models = {kind: {"name": kind} for kind in ("spectral", "gan")}
-    sets = anonymise(PLAN, "alder", models, secret_generator(TestNoise(5)))
+    sets = anonymise(PLAN, "alder", PLAN.release, models, secret_generator(TestNoise(5)))
     assert asked == [("spectral", "spectral", 12), ("gan", "gan", 30)]
     assert [(item.method, item.model, item.guarantee) for item in sets] == [
         ("dp-sampling", "spectral", "formal"),
         ("dp-sampling", "gan", "formal"),
     ]
     again, other = (
-        anonymise(PLAN, "alder", models, secret_generator(TestNoise(5))),
-        anonymise(PLAN, "alder", models, secret_generator(TestNoise(6))),
+        anonymise(PLAN, "alder", PLAN.release, models, secret_generator(TestNoise(5))),
+        anonymise(PLAN, "alder", PLAN.release, models, secret_generator(TestNoise(6))),
     )
     assert all((a.labels == b.labels).all() for a, b in zip(sets, again, strict=True))
     assert any((a.labels != b.labels).any() for a, b in zip(sets, other, strict=True))
     many = PLAN.model_copy(update={"release": [PLAN.release[0].model_copy(update={"images": 4000})]})
-    assert anonymise(many, "alder", models, secret_generator(TestNoise(1)))[0].labels.mean() == pytest.approx(
-        0.2, abs=0.03
-    )
+    assert anonymise(many, "alder", many.release, models, secret_generator(TestNoise(1)))[
+        0
+    ].labels.mean() == pytest.approx(0.2, abs=0.03)
 
 
 def test_every_method_that_a_plan_can_name_is_in_the_table():
@@ -200,3 +200,21 @@ def test_every_method_that_a_plan_can_name_is_in_the_table():
     from sfumato_common.config.plan import ReleaseItem
 
     assert set(get_args(ReleaseItem.model_fields["method"].annotation)) == set(ANONYMISERS)
+
+
+def test_best_may_be_any_one_of_the_plans_models_and_only_one(identity):
+    values = PLAN.model_dump(mode="json")
+    values["stages"].append({"kind": "choice", "noise_multiplier": 1.0})
+    best = parse({**values, "release": [{"model": "best", "images": 12}]}, Plan, "plan")
+    for model in ("spectral", "gan"):
+        package = open_package(
+            sealed(identity, approve(candidates(model, 12)), plan=best),
+            identity.signing_public,
+            expected_site="north",
+            expected_plan_hash=best.digest,
+            largest_bytes=10_000_000,
+        )
+        assert {image.model for image in package.images} == {model}
+    for sets in ([candidates("flow", 12)], [candidates("spectral", 6), candidates("gan", 6)], [candidates("gan", 11)]):
+        with pytest.raises(ReleaseRefused):
+            sealed(identity, approve(*sets), plan=best)

@@ -1,4 +1,4 @@
-"""The choice among released models: its figures against their definition, its margin against repeated noise, its veto."""
+"""The choice among released models: its figures by definition, its margin against repeated noise, its veto."""
 
 from __future__ import annotations
 
