@@ -17,7 +17,7 @@ from safetensors import safe_open
 from safetensors.numpy import save
 
 from sfumato_common.config.plan import Plan, ReleaseItem
-from sfumato_common.config.stages import DpSgdStage
+from sfumato_common.config.stages import DpSgdStage, EmbeddingStage
 from sfumato_common.errors import VerificationError
 from sfumato_common.files import write_atomic, write_json
 from sfumato_common.models.build import initial_model, to_arrays
@@ -71,7 +71,7 @@ class Seen:
     def __init__(self, folder: Path, plan: Plan) -> None:
         self._folder, self._plan = folder / plan.digest[:16], plan
 
-    def check_round(self, stage: DpSgdStage, kind: str, number: int, arrays: Arrays) -> None:
+    def check_round(self, stage: DpSgdStage | EmbeddingStage, kind: str, number: int, arrays: Arrays) -> None:
         """Raise VerificationError when `arrays` of round `number` (from 1) are out of reach of what came before.
 
         Rounds may be missed, never begun out of order; the first one of a stage with a pinned start may not, as nothing
@@ -108,7 +108,7 @@ class Seen:
             self._check_spectral(arrays)
             for model, weights in _by_model(arrays).items():
                 stage = self._plan.stage(kind)
-                assert isinstance(stage, DpSgdStage)
+                assert isinstance(stage, DpSgdStage | EmbeddingStage)
                 start = self._start(kind, model)
                 if not within_reach(start, weights, reach(stage, model, stage.rounds)):
                     raise VerificationError("a final model is not where the plan's training could have led")

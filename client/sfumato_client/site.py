@@ -20,7 +20,7 @@ from sfumato_client.home import SiteHome
 from sfumato_client.inbound import Seen, check_form, models_of, requested
 from sfumato_common.config.plan import Plan
 from sfumato_common.config.policy import DEFAULT_ANSWER_INTERVAL_S, Policy
-from sfumato_common.config.stages import DpSgdStage
+from sfumato_common.config.stages import DpSgdStage, EmbeddingStage
 from sfumato_common.errors import LedgerError, PolicyRefusal, VerificationError
 from sfumato_common.files import write_atomic
 from sfumato_common.metrics.choice import classifiers_schema
@@ -100,11 +100,11 @@ class Site:
         seen = Seen(self.home.seen, plan)
 
         def check() -> None:
-            if isinstance(stage, DpSgdStage):
+            if isinstance(stage, DpSgdStage | EmbeddingStage):
                 seen.check_round(stage, stage.kind, request.round, request.arrays)
 
         def compute(binding: str) -> Noised:
-            if isinstance(stage, DpSgdStage):
+            if isinstance(stage, DpSgdStage | EmbeddingStage):
                 seen.keep_round(stage.kind, request.round, request.arrays)
             store = self.home.open_store()
             store.require_patients(policy)

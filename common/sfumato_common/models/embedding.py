@@ -89,7 +89,7 @@ class Embedding:
         """Features [N, D] less their component's centre over its scale, each group clipped to CLIP sqrt(D_p)."""
         offset = (features - reference.centre[components]) / reference.scale[components]
         parts = []
-        for part in offset.split(self.groups, dim=1):
+        for part in torch.split(offset, self.groups, dim=1):
             norm = part.norm(dim=1, keepdim=True) / (CLIP * math.sqrt(part.shape[1]))
             parts.append(part / norm.clamp(min=1.0))
         return torch.cat(parts, dim=1)
@@ -108,11 +108,8 @@ class Embedding:
                 images = spectral.sample(torch.full((_REFERENCE_IMAGES,), component), rng)
                 features = self.features(images)
             centre[component] = features.mean(dim=0)
-            spread = features.std(dim=0)
-            floors = [_SMALLEST_SPREAD * part.mean() for part in spread.split(self.groups)]
-            scale[component] = torch.cat(
-                [part.clamp(min=float(f) + 1e-6) for part, f in zip(spread.split(self.groups), floors, strict=True)]
-            )
+            spreads = torch.split(features.std(dim=0), self.groups)
+            scale[component] = torch.cat([part.clamp(min=_SMALLEST_SPREAD * float(part.mean())) for part in spreads])
         return Reference(centre, scale)
 
 
