@@ -1,0 +1,85 @@
+"""Feature spaces in which image sets are compared: random convolutions that anyone can redraw, and a site's own net.
+
+Inception features know photographs, not radiographs, and are a download. A random network's features need neither
+and rank generators sensibly off ImageNet (Naeem et al. 2020, section 5). A net trained on real images sees what
+its task needs; it has seen them, so what it says stays where they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sfumato_common.config.plan import Plan
+from sfumato_common.metrics.utility import Classifier
+from sfumato_common.types import AnyArray, Arrays, to_unit_range
+
+Float64 = npt.NDArray[np.float64]
+RANDOM_SEED = 20_200_223  # public: everybody measures in the same space
+_RANDOM_WIDTHS = (16, 24, 32)
+_GRID = 4
+_BATCH = 256
+
+
+class RandomConvolutions(nn.Module):
+    """Untrained network: [N, C, H, W] to [N, 2 x 72] means and deviations of every level, and [N, 512] on a 4 x 4 grid.
+
+    Weights are He normals from `RANDOM_SEED`, the same on every machine.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(RANDOM_SEED)
+        self.levels = nn.ModuleList()
+        for width in _RANDOM_WIDTHS:
+            level = nn.Conv2d(channels, width, 3, stride=2, padding=1, padding_mode="replicate", bias=False)
+            with torch.no_grad():
+                level.weight.normal_(0.0, (2.0 / (9 * channels)) ** 0.5, generator=generator)
+            self.levels.append(level.requires_grad_(False))
+            channels = width
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Statistics of the levels' responses, and the last level's mean responses by place."""
+        statistics = []
+        for level in self.levels:
+            x = functional.relu(level(x))
+            statistics += [x.mean(dim=(2, 3)), x.std(dim=(2, 3))]
+        return torch.cat(statistics, dim=1), functional.adaptive_avg_pool2d(x, _GRID).flatten(1)
+
+
+def random_features(images: AnyArray, device: torch.device | None = None) -> Float64:
+    """Features [N, 144] of integer images [N, S, S] or [N, S, S, 3] by which sets are compared."""
+    return _random(images, device, 0)
+
+
+def random_grid(images: AnyArray, device: torch.device | None = None) -> Float64:
+    """Features [N, 512] of integer images [N, S, S] or [N, S, S, 3] that keep the place, for linear models."""
+    return _random(images, device, 1)
+
+
+def _random(images: AnyArray, device: torch.device | None, part: int) -> Float64:
+    network = RandomConvolutions(1 if images.ndim == 3 else 3).to(device or torch.device("cpu"))
+    return _by_batch(lambda x: network(x)[part], images, device)
+
+
+def classifier_features(plan: Plan, arrays: Arrays, images: AnyArray, device: torch.device | None = None) -> Float64:
+    """Features [N, 48] of integer images [N, S, S(, 3)]: mean activations of a trained `utility.Classifier`."""
+    model = Classifier(plan.image.channels, len(plan.labels))
+    model.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in arrays.items()})
+    network = model.features.to(device or torch.device("cpu"))
+    return _by_batch(lambda x: network(x).mean(dim=(2, 3)), images, device)
+
+
+def _by_batch(network: Callable[[Tensor], Tensor], images: AnyArray, device: torch.device | None) -> Float64:
+    with torch.no_grad():
+        parts = [network(torch.from_numpy(part).to(device)).cpu() for part in _batches(images)]
+    return torch.cat(parts).double().numpy()
+
+
+def _batches(images: AnyArray) -> list[npt.NDArray[np.float32]]:
+    return [to_unit_range(images[first : first + _BATCH]) for first in range(0, len(images), _BATCH)]
