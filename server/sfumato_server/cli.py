@@ -143,6 +143,8 @@ def _affordable(plan: Plan) -> None:
 
     cost = forecast(plan, plan.privacy.delta)
     console.print(forecast_table(cost, f"Plan '{plan.study}'"))
+    if not plan.private:
+        return  # the table says so; whether a site takes part is for its own policy to say
     worst = max(cost.epsilon_train, cost.epsilon_holdout)
     if worst > plan.privacy.epsilon:
         raise ConfigError(

@@ -15,8 +15,8 @@ from sfumato_common.errors import SfumatoError
 from sfumato_common.files import write_json
 from sfumato_common.metrics.utility import auc_from_histogram, auc_interval, train_classifier
 from sfumato_common.package import decode_png
-from sfumato_common.privacy.accountant import epsilon
-from sfumato_common.privacy.events import study_events
+from sfumato_common.privacy.accountant import epsilon, json_epsilon
+from sfumato_common.privacy.events import WITHOUT_PRIVACY, study_events
 from sfumato_common.types import AnyArray
 from sfumato_server.enrol import Registry
 from sfumato_server.home import CoordinatorHome
@@ -97,8 +97,9 @@ def _utility(run: StudyRun, home: CoordinatorHome, steps: int) -> dict[str, Any]
         "pooled": pooled,
         "sites": figures,
         "withheld": sorted(set(plan.sites) - set(histograms)),
-        "noise": f"Gaussian, noise multiplier {sigma:g}, on {plan.utility.bins} score bins per class",
-        "epsilon_holdout": epsilon(study_events(plan, "holdout"), plan.privacy.delta),
+        "noise": (f"Gaussian, noise multiplier {sigma:g}" if plan.private else f"none: {WITHOUT_PRIVACY}")
+        + f", on {plan.utility.bins} score bins per class",
+        "epsilon_holdout": json_epsilon(epsilon(study_events(plan, "holdout"), plan.privacy.delta)),
         "delta": plan.privacy.delta,
     }
 

@@ -8,7 +8,8 @@ from rich.table import Table
 
 from sfumato_common.config.plan import Plan
 from sfumato_common.doors import console, forecast_table
-from sfumato_common.privacy.accountant import forecast
+from sfumato_common.privacy.accountant import epsilon_text, forecast
+from sfumato_common.privacy.events import WITHOUT_PRIVACY
 
 
 def print_summary(plan: Plan, run: dict[str, Any], status: dict[str, Any]) -> None:
@@ -37,11 +38,9 @@ def print_summary(plan: Plan, run: dict[str, Any], status: dict[str, Any]) -> No
         _print_choice(choice)
     if utility := run.get("utility"):
         _print_utility(utility)
-    console.print(
-        f"epsilon {status.get('epsilon_spent', 0.0):.3f} of {plan.privacy.epsilon:g} at delta {plan.privacy.delta:g}, "
-        "unit patient, adjacency add/remove",
-        markup=False,
-    )
+    spent = epsilon_text(status.get("epsilon_spent", 0.0))
+    of = f"of {plan.privacy.epsilon:g} at delta {plan.privacy.delta:g}" if plan.private else f"({WITHOUT_PRIVACY})"
+    console.print(f"epsilon {spent} {of}, unit patient, adjacency add/remove", markup=False, soft_wrap=True)
 
 
 def _print_choice(choice: dict[str, Any]) -> None:
@@ -64,7 +63,7 @@ def _print_utility(utility: dict[str, Any]) -> None:
             interval = f"[{figure['low']:.3f}, {figure['high']:.3f}]" if figure["low"] is not None else ""
             console.print(f"TSTR AUC {name}: {figure['auc']:.3f} {interval}", markup=False)
     console.print(
-        f"  ({utility['noise']}; epsilon {utility['epsilon_holdout']:.3f} at delta {utility['delta']:g} "
+        f"  ({utility['noise']}; epsilon {epsilon_text(utility['epsilon_holdout'])} at delta {utility['delta']:g} "
         "for held-out patients)",
         markup=False,
         soft_wrap=True,

@@ -18,7 +18,7 @@ class CandidateSet:
 
     method: str
     model: ModelKind
-    guarantee: Literal["formal"]
+    guarantee: Literal["formal", "heuristic"]
     images: ByteImages = field(repr=False)
     labels: npt.NDArray[np.int64] = field(repr=False)
 

@@ -1,13 +1,14 @@
 """DP sampling: images drawn from the prior of a differentially private model.
 
 Post-processing (Dwork and Roth 2014, proposition 2.1): what the model's training cost is the whole cost, so the
-guarantee word is 'formal' and nothing is charged here. Labels come from the spectral model's noisy class shares: also
-post-processing.
+guarantee word is 'formal' and nothing is charged here; a model that was trained without privacy leaves 'heuristic'.
+Labels come from the spectral model's noisy class shares: also post-processing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
 import torch
 
@@ -26,4 +27,5 @@ def dp_sampling(
     shares = torch.as_tensor(component_shares(plan, models["spectral"], site))
     components = torch.multinomial(shares, item.images, replacement=True, generator=generator).numpy()
     images = sample_images(plan, item.model, models[item.model], components, generator)
-    return CandidateSet(item.method, item.model, "formal", images, labels_of(plan, components))
+    word: Literal["formal", "heuristic"] = "formal" if plan.private else "heuristic"
+    return CandidateSet(item.method, item.model, word, images, labels_of(plan, components))

@@ -43,6 +43,8 @@ def admit(data: bytes, plan: Plan, record: SiteRecord) -> Package:
         raise VerificationError(f"the package of site '{record.site}' is for another study or image size")
     if any(image.label not in plan.labels for image in package.images):
         raise VerificationError(f"the package of site '{record.site}' holds a label that the plan does not know")
+    if not plan.private and any(image.guarantee == "formal" for image in package.images):
+        raise VerificationError(f"the package of site '{record.site}' claims a guarantee that its plan does not give")
     counts = Counter((image.method, image.model) for image in package.images)
     if counts not in [Counter({(i.method, i.model): i.images for i in release}) for release in plan.releases]:
         raise VerificationError(f"the package of site '{record.site}' does not hold what the plan's release asks for")

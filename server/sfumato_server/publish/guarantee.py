@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,7 @@ MECHANISMS = {
     "KAverageGaussian": "averages of k patients' codes, with Gaussian noise",
     "ExponentialMechanism": "exponential mechanism",
     "AboveThreshold": "sparse vector: first query above a threshold",
+    "Unprotected": "none: left without differential privacy",
 }
 COHORTS: dict[Cohort, str] = {"train": "training patients", "holdout": "held-out patients"}
 
@@ -49,7 +51,10 @@ class Guarantee:
 
 @dataclass(frozen=True)
 class PooledCost:
-    """What the pooled set costs a patient: of one site, and of the two dearest sites (None where there is one site)."""
+    """What the pooled set costs a patient: of one site, and of the two dearest sites (None where there is one site).
+
+    Infinite where something left without differential privacy.
+    """
 
     who: str
     add_remove: float
@@ -66,8 +71,8 @@ def pooled_costs(stated: Sequence[Guarantee]) -> list[PooledCost]:
     sites = [item.certificate for item in stated if item.certificate for _ in item.sites]
     if not sites:
         return []
-    dearest = sorted((site.epsilon.patient.add_remove for site in sites), reverse=True)[:2]
-    replaced = sorted((site.epsilon.patient.replace_one for site in sites), reverse=True)[:2]
+    dearest = sorted((_number(site.epsilon.patient.add_remove) for site in sites), reverse=True)[:2]
+    replaced = sorted((_number(site.epsilon.patient.replace_one) for site in sites), reverse=True)[:2]
     deltas = sorted((site.delta for site in sites), reverse=True)[:2]
     lines = [PooledCost("a patient of one site (the worst site's)", dearest[0], replaced[0], deltas[0])]
     if len(sites) > 1:
@@ -77,6 +82,10 @@ def pooled_costs(stated: Sequence[Guarantee]) -> list[PooledCost]:
             )
         )
     return lines
+
+
+def _number(stated: float | None) -> float:
+    return math.inf if stated is None else stated
 
 
 def guarantees(pool: Pool) -> list[Guarantee]:

@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from sfumato_common.config.plan import Plan
 from sfumato_common.crypto.signatures import fingerprint
+from sfumato_common.models.starts import public_starts
 from sfumato_server.pool import Pool
 from sfumato_server.publish.guarantee import Guarantee, guarantees, pooled_costs
 from sfumato_server.publish.manifest import PublishedManifest
@@ -86,6 +87,9 @@ def render_report(
         sheets=contact_sheets(pool, plan),
         guarantees=stated,
         without_guarantee=sorted(site for item in stated if not item.formal for site in item.sites),
+        # a plan without privacy is one, whatever certificates say of themselves
+        bare=not plan.private or any(item.certificate is not None and not item.certificate.private for item in stated),
+        starts=public_starts(plan),
         pooled=pooled,
         worst=pooled[0].add_remove if pooled else None,
         release=release_rows(pool, plan, stated),
@@ -153,8 +157,13 @@ def size(count: float) -> str:
     raise AssertionError("unreachable")
 
 
-def figures(value: float) -> str:
-    """An epsilon or delta for people: three decimals, rounded up, so that nothing reads better than it is."""
+def figures(value: float | None) -> str:
+    """An epsilon or delta for people: three decimals, rounded up, so that nothing reads better than it is.
+
+    JSON's null stands for an infinite epsilon.
+    """
+    if value is None or math.isinf(value):
+        return "infinite"
     if 0 < value < 1e-3:
         return f"{value:g}".replace("e-0", "e-")
     return f"{math.ceil(value * 1e3 - 1e-9) / 1e3:.3f}"

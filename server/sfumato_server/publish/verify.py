@@ -12,6 +12,7 @@ from sfumato_common.crypto.signatures import fingerprint, verify
 from sfumato_common.errors import ConfigError, VerificationError
 from sfumato_common.package import check_image
 from sfumato_common.package.manifest import Manifest, ManifestImage, parse_manifest
+from sfumato_common.privacy.events import WITHOUT_PRIVACY
 from sfumato_server.publish.manifest import (
     COORDINATOR_KEY,
     LABELS,
@@ -29,7 +30,10 @@ from sfumato_server.publish.manifest import (
 
 @dataclass(frozen=True)
 class VerificationReport:
-    """What was found to hold. `trusted`: the coordinator's key was compared with one that the caller brought."""
+    """What was found to hold. `trusted`: the coordinator's key was compared with one that the caller brought.
+
+    `private` is what the plan says: where it is not, the weights behind the images left without differential privacy.
+    """
 
     study: str
     plan_hash: str
@@ -37,13 +41,15 @@ class VerificationReport:
     sites: tuple[str, ...]
     coordinator_fingerprint: str
     trusted: bool
+    private: bool
 
     def summary(self) -> str:
         """One line for the screen."""
         key = f"the coordinator's key {self.coordinator_fingerprint[:16]}"
         trust = f"{key} is the trusted one" if self.trusted else f"{key} was NOT compared with a trusted one"
         what = f"study '{self.study}': {self.images} images of {', '.join(self.sites)}"
-        return f"{what}: all hashes and signatures hold; {trust}"
+        warning = "" if self.private else f"; NO PRIVACY: {WITHOUT_PRIVACY}"
+        return f"{what}: all hashes and signatures hold; {trust}{warning}"
 
 
 def verify_dataset(folder: Path, trusted_coordinator_key: bytes | None = None) -> VerificationReport:
@@ -62,7 +68,7 @@ def verify_dataset(folder: Path, trusted_coordinator_key: bytes | None = None) -
     except VerificationError:
         raise VerificationError(f"{SIGNATURE} does not hold for {MANIFEST} and {COORDINATOR_KEY}") from None
     manifest = parse_published(signed)
-    _check_plan(manifest)
+    plan = _checked_plan(manifest)
     _check_tree(folder, manifest)
     for name, entry in sorted(manifest.files.items()):
         path = folder / name
@@ -79,6 +85,7 @@ def verify_dataset(folder: Path, trusted_coordinator_key: bytes | None = None) -
         sites=tuple(manifest.sites),
         coordinator_fingerprint=fingerprint(key),
         trusted=trusted_coordinator_key is not None,
+        private=plan.private,
     )
 
 
@@ -89,13 +96,16 @@ def _read(folder: Path, name: str) -> bytes:
         raise VerificationError(f"{name} is missing or cannot be read") from None
 
 
-def _check_plan(manifest: PublishedManifest) -> None:
+def _checked_plan(manifest: PublishedManifest) -> Plan:
     try:
         plan = parse(manifest.plan, Plan, MANIFEST)
     except ConfigError:
         raise VerificationError(f"{MANIFEST} holds no valid plan") from None
     if plan.digest != manifest.plan_hash or plan.study != manifest.study:
         raise VerificationError(f"{MANIFEST} states another plan than its hash")
+    if not plan.private and any(image.guarantee == "formal" for image in manifest.images):
+        raise VerificationError(f"{MANIFEST} claims a formal guarantee where {WITHOUT_PRIVACY}")
+    return plan
 
 
 def _check_tree(folder: Path, manifest: PublishedManifest) -> None:

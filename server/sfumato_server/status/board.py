@@ -13,7 +13,7 @@ from typing import Any
 
 from sfumato_common.config.plan import Plan
 from sfumato_common.files import write_json
-from sfumato_common.privacy.accountant import epsilon
+from sfumato_common.privacy.accountant import epsilon, json_epsilon
 from sfumato_common.privacy.events import Event, study_events
 
 
@@ -97,7 +97,7 @@ class StatusBoard:
             "study": self._plan.study,
             "sites": self._sites,
             "private": self._plan.private,
-            "epsilon_spent": self._epsilon,
+            "epsilon_spent": json_epsilon(self._epsilon),
             "epsilon_budget": self._plan.privacy.epsilon,
             "delta": self._plan.privacy.delta,
             "elapsed_s": round(time.time() - self._started, 1),
