@@ -17,11 +17,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from sfumato_common.config.loader import parse, read_yaml
 from sfumato_common.config.plan import Plan
 from sfumato_common.config.stages import AnyStage, DpSgdStage
 from sfumato_common.errors import ConfigError
 from sfumato_common.privacy.accountant import epsilon
+from sfumato_common.privacy.adjacency import SMALLEST_NOISE
 from sfumato_common.privacy.events import Event, GaussianRelease, round_event, study_events
 
 BELOW = 0.005  # how far below the plan's epsilon, in parts of it, a resolved plan may stay
@@ -52,12 +55,17 @@ def load_resolved_plan(path: Path) -> Plan:
     value = read_yaml(path)
     if _unresolved(value, path.name):
         raise ConfigError(
-            f"{path.name}: 'budget' is not resolved into noise multipliers yet, and a site accepts only what is written "
-            "out; ask the coordinator for the file that 'sfumato plan resolve' writes"
+            f"{path.name}: 'budget' is not resolved into noise multipliers yet, and a site accepts only what is "
+            "written out; ask the coordinator for the file that 'sfumato plan resolve' writes"
         )
     plan = parse(value, Plan, path.name)
     check_budget(plan)
     return plan
+
+
+def plan_text(plan: Plan) -> str:
+    """A plan as the YAML file that `load_resolved_plan` reads."""
+    return yaml.safe_dump(plan.model_dump(mode="json"), sort_keys=False)
 
 
 def _unresolved(value: Any, name: str) -> bool:
@@ -83,7 +91,7 @@ def auto_shares(plan: Plan) -> dict[str, float]:
     """
     trained = [stage.kind for stage in plan.stages if isinstance(stage, DpSgdStage)]
     released = [stage.kind for stage in plan.stages if stage.kind not in trained and stage.kind != "choice"]
-    choice = {stage.kind: CHOICE_SHARE for stage in plan.stages if stage.kind == "choice"}
+    choice: dict[str, float] = {stage.kind: CHOICE_SHARE for stage in plan.stages if stage.kind == "choice"}
     patients = sum(terms.nominal_patients for terms in plan.sites.values())
     training = patients / (patients + EVEN_PATIENTS) if trained else 0.0
     rest = 1.0 - sum(choice.values())
@@ -101,6 +109,8 @@ def resolved(plan: Plan) -> Plan:
     """
     shares = _shares(plan)
     release = _mu(plan)
+    if 1.0 / release < SMALLEST_NOISE:
+        raise _next_to_no_noise(plan)
     alone = {stage.kind: _alone(stage, release * math.sqrt(shares[stage.kind]), plan) for stage in plan.stages}
 
     def at(factor: float) -> Plan:
@@ -109,12 +119,16 @@ def resolved(plan: Plan) -> Plan:
 
     found = at(_least(lambda factor: _epsilon(at(factor)), plan.privacy.epsilon, 1.0))
     if not _epsilon(found) <= plan.privacy.epsilon:
-        raise ConfigError(
-            f"plan '{plan.study}': privacy.epsilon = {plan.privacy.epsilon:g} leaves next to no noise, which no "
-            "accountant here follows; state a smaller one"
-        )
+        raise _next_to_no_noise(plan)
     # through the schema again, as a file that holds it would come
     return parse(found.model_dump(mode="json"), Plan, f"plan '{plan.study}'")
+
+
+def _next_to_no_noise(plan: Plan) -> ConfigError:
+    return ConfigError(
+        f"plan '{plan.study}': privacy.epsilon = {plan.privacy.epsilon:g} leaves next to no noise, and no accountant "
+        "here follows that far; state a smaller one"
+    )
 
 
 def check_budget(plan: Plan) -> None:
@@ -125,8 +139,8 @@ def check_budget(plan: Plan) -> None:
     spent, allowed = _epsilon(plan), plan.privacy.epsilon
     if not (1.0 - 2 * BELOW) * allowed <= spent <= allowed:
         raise ConfigError(
-            f"plan '{plan.study}': its noise multipliers cost epsilon {spent:.4g} and its budget is {allowed:g}; resolve "
-            "it again from the file without noise multipliers"
+            f"plan '{plan.study}': its noise multipliers cost epsilon {spent:.4g} and its budget is {allowed:g}; "
+            "resolve it again from the file without noise multipliers"
         )
     first = plan.stages[0]
     release = _mu(plan)
@@ -201,11 +215,12 @@ def _least(cost: Callable[[float], float], wanted: float, guess: float) -> float
         return math.log(min(max(cost(math.exp(log_noise)) / aim, 1e-9), 1e9))
 
     low = high = math.log(guess)
+    # a cost falls at least as fast as noise grows: a step as long as the gap closes the bracket
     while gap(low) < 0.0:
-        low -= 0.2
+        low -= min(1.05 * -gap(low) + 0.01, 0.3)
     while gap(high) > 0.0:
-        high += 0.2
-    return math.exp(float(brentq(gap, low, high, xtol=BELOW / 50, rtol=BELOW / 50)))
+        high += min(1.05 * gap(high) + 0.01, 0.3)
+    return math.exp(float(brentq(gap, low, high, xtol=BELOW / 20, rtol=BELOW / 20)))
 
 
 def _epsilon(plan: Plan) -> float:
@@ -220,4 +235,4 @@ def _stage_epsilon(stage: AnyStage, delta: float) -> float:
 def _up(noise: float) -> float:
     """`noise` with few digits, never less of it."""
     digits = 10 ** (_DIGITS - 1 - math.floor(math.log10(noise)))
-    return math.ceil(noise * digits) / digits
+    return float(math.ceil(noise * digits) / digits)
