@@ -107,6 +107,7 @@ class Site:
             if isinstance(stage, DpSgdStage | EmbeddingStage):
                 seen.keep_round(stage.kind, request.round, request.arrays)
             store = self.home.open_store()
+            store.require_form(plan.image)
             store.require_patients(policy)
             noise = _noise(policy, plan, request)
             cohort, meter = store.cohort("train"), _meter(plan, stage.kind, noise, binding)

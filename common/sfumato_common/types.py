@@ -18,7 +18,8 @@ SiteName = NewType("SiteName", str)
 PlanHash = NewType("PlanHash", str)
 
 FloatArray = npt.NDArray[np.floating[Any]]
-ByteImages = npt.NDArray[np.uint8]
+# as wide as the plan's `image.bits`
+ByteImages = npt.NDArray[np.uint8 | np.uint16]
 AnyArray = npt.NDArray[Any]
 Arrays = Mapping[str, AnyArray]
 
@@ -64,6 +65,17 @@ class ArraySpec:
 Schema = Mapping[str, ArraySpec]
 
 
+def pixel_dtype(bits: int) -> np.dtype[np.uint8 | np.uint16]:
+    """The integer type of pixels of that many bits, 8 or 16."""
+    assert bits in (8, 16), "images have 8 or 16 bits a value"
+    return np.dtype(np.uint16 if bits == 16 else np.uint8)
+
+
+def to_eight_bits(pixels: ByteImages) -> npt.NDArray[np.uint8]:
+    """Pixels for a screen: uint16 values to the nearest of 256 grey levels; uint8 as they are."""
+    return pixels if pixels.dtype == np.uint8 else np.rint(pixels / 257.0).astype(np.uint8)  # type: ignore[return-value]
+
+
 def to_unit_range(images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     """Integer images [N, H, W] or [N, H, W, 3] (uint8 or uint16) -> float32 [N, C, H, W] in [-1, 1]."""
     top = float(np.iinfo(images.dtype).max)
@@ -71,7 +83,8 @@ def to_unit_range(images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     return floats[:, None] if floats.ndim == 3 else np.ascontiguousarray(floats.transpose(0, 3, 1, 2))
 
 
-def to_bytes(images: npt.NDArray[np.floating[Any]]) -> ByteImages:
-    """Float images [N, C, H, W] in [-1, 1] -> uint8 [N, H, W] (C = 1) or [N, H, W, 3], rounded and clamped."""
-    scaled = np.clip(np.rint((images + 1.0) * 127.5), 0, 255).astype(np.uint8)
+def to_bytes(images: npt.NDArray[np.floating[Any]], bits: int = 8) -> ByteImages:
+    """Float images [N, C, H, W] in [-1, 1] -> uint8 or uint16 [N, H, W] (C = 1) or [N, H, W, 3], rounded, clamped."""
+    top = (1 << bits) - 1
+    scaled = np.clip(np.rint((images + 1.0) * (top / 2)), 0, top).astype(pixel_dtype(bits))
     return scaled[:, 0] if scaled.shape[1] == 1 else np.ascontiguousarray(scaled.transpose(0, 2, 3, 1))

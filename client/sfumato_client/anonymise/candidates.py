@@ -14,7 +14,7 @@ from sfumato_common.types import ByteImages
 
 @dataclass(frozen=True, eq=False)
 class CandidateSet:
-    """`images` uint8 [N, S, S] or [N, S, S, 3] with `labels` int64 [N]; `guarantee`: the one word to claim."""
+    """`images` uint8 or uint16 [N, S, S(, 3)] with `labels` int64 [N]; `guarantee`: the one word to claim."""
 
     method: str
     model: ModelKind
@@ -23,7 +23,7 @@ class CandidateSet:
     labels: npt.NDArray[np.int64] = field(repr=False)
 
     def __post_init__(self) -> None:
-        assert self.images.dtype == np.uint8, "images are uint8"
+        assert self.images.dtype in (np.uint8, np.uint16), "images are uint8 or uint16"
         assert self.images.ndim in (3, 4), "images are [N, S, S] or [N, S, S, 3]"
         assert self.labels.dtype == np.int64, "labels are int64"
         assert self.labels.shape == (len(self.images),), "one label an image"

@@ -27,7 +27,7 @@ from sfumato_common.config.plan import ImageForm
 from sfumato_common.config.policy import Policy
 from sfumato_common.errors import DataError
 from sfumato_common.files import sync_folder, write_atomic, write_json
-from sfumato_common.types import AnyArray
+from sfumato_common.types import AnyArray, pixel_dtype
 
 _FORMAT = 1
 _REPORT = "ingest-report.json"
@@ -110,6 +110,15 @@ class SiteStore:
     def patients(self) -> int:
         """Number of patients over all splits (exact: never leaves the site)."""
         return len(self._index["patients"])
+
+    def require_form(self, form: ImageForm) -> None:
+        """Raises DataError when the images were ingested for a study of another size, colour or depth."""
+        shape = (form.size, form.size) if form.channels == 1 else (form.size, form.size, 3)
+        if self._pixels.shape[1:] != shape or self._pixels.dtype != pixel_dtype(form.bits):
+            raise DataError(
+                f"the store holds images of another form than the plan's {form.size} x {form.size}, {form.channels} "
+                f"channel(s), {form.bits} bits; ingest again for this plan"
+            )
 
     def require_patients(self, policy: Policy) -> None:
         """Raises DataError when the site has fewer patients than its policy asks for."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from sfumato_common.config.plan import ImageForm
 from sfumato_common.resize import fit_square
-from sfumato_common.types import AnyArray, ByteImages
+from sfumato_common.types import AnyArray, ByteImages, pixel_dtype
 
 Split = Literal["train", "validation", "holdout"]
 
@@ -48,7 +48,7 @@ class Skipped:
 
 
 def to_form(display: AnyArray, form: ImageForm) -> ByteImages:
-    """Display values 0..1, [H, W] or [H, W, 3] -> uint8 [S, S] or [S, S, 3] in the study's form.
+    """Display values 0..1, [H, W] or [H, W, 3] -> uint8 or uint16 [S, S] or [S, S, 3] in the study's form.
 
     Padded to a square on black, area-averaged, colour to grey by luma and grey to colour by repetition. Raises
     UnreadableError for an image without any contrast.
@@ -60,5 +60,7 @@ def to_form(display: AnyArray, form: ImageForm) -> ByteImages:
     square = fit_square(display, form.size)
     if square.ndim == 2 and form.channels == 3:
         square = np.repeat(square[..., None], 3, axis=2)
-    pixels: ByteImages = np.rint(np.clip(square, 0.0, 1.0) * np.float32(255.0)).astype(np.uint8)
+    # float32 has 24 bits: 16-bit values are exact to a 256th of a grey level
+    top = np.float32(2**form.bits - 1)
+    pixels: ByteImages = np.rint(np.clip(square, 0.0, 1.0) * top).astype(pixel_dtype(form.bits))
     return pixels

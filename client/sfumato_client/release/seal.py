@@ -12,6 +12,7 @@ from sfumato_common.config.plan import Plan
 from sfumato_common.config.policy import Policy
 from sfumato_common.errors import PolicyRefusal, ReleaseRefused
 from sfumato_common.package import PackageImage, build_package, encode_png
+from sfumato_common.types import pixel_dtype
 
 
 def seal(
@@ -59,8 +60,8 @@ def _check_request(approved: Approved, plan: Plan) -> None:
     size, channels = plan.image.size, plan.image.channels
     shape = (size, size) if channels == 1 else (size, size, channels)
     for item in approved.candidates:
-        if item.images.shape[1:] != shape:
-            raise ReleaseRefused("the approved images are not of the plan's size and channels")
+        if item.images.shape[1:] != shape or item.images.dtype != pixel_dtype(plan.image.bits):
+            raise ReleaseRefused("the approved images are not of the plan's size, channels and depth")
         if item.labels.min() < 0 or item.labels.max() >= len(plan.labels):
             raise ReleaseRefused("an approved image has a label that the plan does not have")
 

@@ -34,11 +34,17 @@ Count = Annotated[int, Field(ge=1, le=10_000_000)]
 
 
 class ImageForm(Strict):
-    """Size of the study's images: `size` pixels square, 1 or 3 channels, 8 or 16 bits a value."""
+    """Size of the study's images: `size` pixels square, 1 or 3 channels, 8 or 16 bits a value (16 for grey only)."""
 
     size: Annotated[int, Field(ge=16, le=512, multiple_of=4)]
     channels: Literal[1, 3] = 1
     bits: Literal[8, 16] = 8
+
+    @model_validator(mode="after")
+    def _writable(self) -> ImageForm:
+        if self.bits == 16 and self.channels == 3:
+            raise ValueError("16 bits a value are for grey images only: colour cameras give 8")
+        return self
 
 
 class SiteTerms(Strict):

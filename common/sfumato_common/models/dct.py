@@ -15,8 +15,11 @@ import numpy.typing as npt
 AMPLITUDE = 0.06
 KNEE = 5.0  # half periods a side; the spectrum is flat below
 EXPONENT = 1.8
-# rounding to 8 bits, in units of the range [-1, 1]: no coefficient is known better than this
-QUANTISATION = (2.0 / 255.0) / math.sqrt(12.0)
+
+
+def quantisation(bits: int) -> float:
+    """Standard deviation of rounding to that many bits, in units of the range [-1, 1]: nothing is known better."""
+    return 2.0 / ((1 << bits) - 1) / math.sqrt(12.0)
 
 
 def dct_matrix(size: int) -> npt.NDArray[np.float64]:
@@ -27,9 +30,12 @@ def dct_matrix(size: int) -> npt.NDArray[np.float64]:
     return matrix
 
 
-def public_scale(size: int) -> npt.NDArray[np.float64]:
-    """Expected standard deviation of every DCT coefficient [S, S] of an image in [-1, 1], by the public power law."""
+def public_scale(size: int, bits: int = 8) -> npt.NDArray[np.float64]:
+    """Expected standard deviation of every DCT coefficient [S, S] of an image in [-1, 1], by the public power law.
+
+    Its floor is the rounding of images of `bits` bits.
+    """
     frequency = np.arange(size, dtype=np.float64)
     squared = frequency[:, None] ** 2 + frequency[None, :] ** 2
     law = size * AMPLITUDE * (1.0 + squared / KNEE**2) ** (-EXPONENT / 2.0)
-    return np.sqrt(law**2 + QUANTISATION**2)
+    return np.sqrt(law**2 + quantisation(bits) ** 2)

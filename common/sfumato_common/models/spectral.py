@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from sfumato_common.config.plan import Plan
 from sfumato_common.models.dct import dct_matrix, public_scale
-from sfumato_common.types import to_unit_range
+from sfumato_common.types import ByteImages, to_unit_range
 
 Float64 = npt.NDArray[np.float64]
 
@@ -44,13 +44,15 @@ class Layout:
     classes: int
     mean_radius: float
     spread_radius: float
+    bits: int = 8
 
     @classmethod
     def of(cls, plan: Plan) -> Layout:
         """The layout that a plan implies."""
         stage = plan.spectral
         form = plan.image
-        return cls(form.size, form.channels, stage.bandwidth, len(plan.labels), stage.clip_radius, stage.spread_radius)
+        radii = stage.clip_radius, stage.spread_radius
+        return cls(form.size, form.channels, stage.bandwidth, len(plan.labels), *radii, form.bits)
 
     @property
     def features(self) -> int:
@@ -65,19 +67,19 @@ class Layout:
     @property
     def scale(self) -> Float64:
         """[d]: DCT coefficient per feature unit; images that follow the law spread by about 1 in norm."""
-        law = np.tile(public_scale(self.size)[: self.bandwidth, : self.bandwidth].ravel(), self.channels)
+        law = np.tile(public_scale(self.size, self.bits)[: self.bandwidth, : self.bandwidth].ravel(), self.channels)
         weight = law**COMPRESSION
         return np.asarray(weight * np.linalg.norm(law / weight))
 
     @property
     def prior(self) -> Float64:
         """[d]: variance of each feature by the public power law; sums to 1."""
-        law = np.tile(public_scale(self.size)[: self.bandwidth, : self.bandwidth].ravel(), self.channels)
+        law = np.tile(public_scale(self.size, self.bits)[: self.bandwidth, : self.bandwidth].ravel(), self.channels)
         return np.asarray((law / self.scale) ** 2)
 
 
-def features_of(layout: Layout, images: npt.NDArray[np.uint8]) -> Float64:
-    """Features [M, d], not clipped, of uint8 images [M, S, S] or [M, S, S, 3]."""
+def features_of(layout: Layout, images: ByteImages) -> Float64:
+    """Features [M, d], not clipped, of uint8 or uint16 images [M, S, S] or [M, S, S, 3]."""
     pixels = to_unit_range(images).astype(np.float64)
     low = dct_matrix(layout.size)[: layout.bandwidth]
     return np.asarray((low @ pixels @ low.T).reshape(len(pixels), layout.features) / layout.scale)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from sfumato_common.config.plan import Plan
-from sfumato_common.models.dct import QUANTISATION, dct_matrix, public_scale
+from sfumato_common.models.dct import dct_matrix, public_scale, quantisation
 from sfumato_common.models.spectral import Layout
 from sfumato_common.types import Arrays
 
@@ -44,8 +44,8 @@ class SpectralModel(nn.Module):
         self.layout = layout
         size, band = layout.size, layout.bandwidth
         factor = arrays["factor"].astype(np.float64)
-        law = public_scale(size) * arrays["tail"].astype(np.float64)[:, None, None]
-        tail = np.sqrt(law**2 + QUANTISATION**2)
+        law = public_scale(size, layout.bits) * arrays["tail"].astype(np.float64)[:, None, None]
+        tail = np.sqrt(law**2 + quantisation(layout.bits) ** 2)
         tail[:, :band, :band] = 1.0
         log_scale = np.linalg.slogdet(factor)[1] + np.log(layout.scale).sum()
         log_scale = log_scale + layout.channels * np.log(tail).sum(axis=(1, 2))
@@ -121,11 +121,11 @@ def standard_normal_log_prob(u: Tensor) -> Tensor:
     return -0.5 * (flat.square().sum(dim=1) + flat.shape[1] * math.log(2.0 * math.pi))
 
 
-def dequantise(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Uniform dequantisation: images on the 8-bit grid of [-1, 1] spread over their bins, 2/255 wide."""
-    return images + (torch.rand(images.shape, generator=generator) - 0.5) * (2.0 / 255.0)
+def dequantise(images: Tensor, generator: torch.Generator, bits: int = 8) -> Tensor:
+    """Uniform dequantisation: images on the grid of [-1, 1] spread over their bins, 2/255 wide for 8 bits."""
+    return images + (torch.rand(images.shape, generator=generator) - 0.5) * (2.0 / ((1 << bits) - 1))
 
 
-def bits_per_dim(log_prob: Tensor, dimensions: int) -> Tensor:
-    """Bits per dimension of 8-bit images from log densities in nats over [-1, 1] (Theis et al. 2016)."""
-    return -log_prob / (dimensions * math.log(2.0)) + math.log2(127.5)
+def bits_per_dim(log_prob: Tensor, dimensions: int, bits: int = 8) -> Tensor:
+    """Bits per dimension of images of `bits` bits from log densities in nats over [-1, 1] (Theis et al. 2016)."""
+    return -log_prob / (dimensions * math.log(2.0)) + math.log2(((1 << bits) - 1) / 2.0)

@@ -40,6 +40,7 @@ class Manifest(Strict):
     created: Annotated[str, Field(pattern=r"\A\d{4}-\d{2}-\d{2}\z")]
     size: Annotated[int, Field(ge=1, le=1024)]
     channels: Literal[1, 3]
+    bits: Literal[8, 16]
     certificate: dict[str, Any]
     images: Annotated[list[ManifestImage], Field(min_length=1, max_length=800_000)]
 

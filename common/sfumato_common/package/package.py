@@ -18,7 +18,7 @@ from sfumato_common.errors import VerificationError
 from sfumato_common.package.archive import read_archive, write_archive
 from sfumato_common.package.manifest import FORMAT, Guarantee, Manifest, ManifestImage, parse_manifest
 from sfumato_common.package.png import decode_png, pixel_hash
-from sfumato_common.types import PlanHash, SiteName
+from sfumato_common.types import PlanHash, SiteName, pixel_dtype
 
 MANIFEST, SIGNATURE = "manifest.json", "manifest.sig"
 
@@ -45,6 +45,7 @@ class Package:
     created: str
     size: int
     channels: int
+    bits: int
     certificate: Mapping[str, Any]
     images: tuple[PackageImage, ...]
     pixel_hashes: Mapping[str, str]
@@ -69,8 +70,8 @@ def build_package(
     """
     ordered = sorted(images, key=lambda image: image.name)
     pixels = [decode_png(image.png) for image in ordered]
-    if not pixels or len({item.shape for item in pixels}) != 1:
-        raise VerificationError("a package needs at least one image, all of one size")
+    if not pixels or len({(item.shape, item.dtype) for item in pixels}) != 1:
+        raise VerificationError("a package needs at least one image, all of one size and depth")
     try:
         manifest = Manifest.model_validate(
             {
@@ -81,6 +82,7 @@ def build_package(
                 "created": (created or datetime.now(UTC).date()).isoformat(),
                 "size": pixels[0].shape[0],
                 "channels": 1 if pixels[0].ndim == 2 else 3,
+                "bits": 8 * pixels[0].itemsize,
                 "certificate": certificate,
                 "images": [_entry(image, pixel_hash(item)) for image, item in zip(ordered, pixels, strict=True)],
             }
@@ -115,7 +117,7 @@ def open_package(
         raise VerificationError("the package's images are not the ones that its manifest lists")
     shape = (manifest.size, manifest.size) if manifest.channels == 1 else (manifest.size, manifest.size, 3)
     for image in manifest.images:
-        check_image(image, members[f"images/{image.name}.png"], shape)
+        check_image(image, members[f"images/{image.name}.png"], shape, manifest.bits)
     return Package(
         site=SiteName(manifest.site),
         study=manifest.study,
@@ -123,6 +125,7 @@ def open_package(
         created=manifest.created,
         size=manifest.size,
         channels=manifest.channels,
+        bits=manifest.bits,
         certificate=manifest.certificate,
         images=tuple(_image(entry, members[f"images/{entry.name}.png"]) for entry in manifest.images),
         pixel_hashes={entry.name: entry.pixel_sha256 for entry in manifest.images},
@@ -131,12 +134,12 @@ def open_package(
     )
 
 
-def check_image(entry: ManifestImage, png: bytes, shape: tuple[int, ...]) -> None:
+def check_image(entry: ManifestImage, png: bytes, shape: tuple[int, ...], bits: int) -> None:
     """Check one PNG against its manifest entry, bytes and pixels. Raises VerificationError."""
     if hashlib.sha256(png).hexdigest() != entry.sha256:
         raise VerificationError(f"image {entry.name} is not the one that was signed")
     pixels = decode_png(png)
-    if pixels.shape != shape or pixel_hash(pixels) != entry.pixel_sha256:
+    if (pixels.shape, pixels.dtype) != (shape, pixel_dtype(bits)) or pixel_hash(pixels) != entry.pixel_sha256:
         raise VerificationError(f"image {entry.name} decodes to other pixels than were signed")
 
 

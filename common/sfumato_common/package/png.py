@@ -15,45 +15,51 @@ import numpy as np
 from PIL import Image
 
 from sfumato_common.errors import VerificationError
-from sfumato_common.types import ByteImages
+from sfumato_common.types import ByteImages, pixel_dtype
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 LARGEST_SIDE = 1024
-CHANNELS_OF = {0: 1, 2: 3}  # PNG colour type -> channels
+CHANNELS_OF = {(0, 8): 1, (0, 16): 1, (2, 8): 3}  # PNG (colour type, bit depth) -> channels
 
 
 def encode_png(image: ByteImages) -> bytes:
-    """uint8 [S, S] or [S, S, 3] -> PNG bytes, the same for the same pixels."""
+    """uint8 [S, S] or [S, S, 3], or uint16 [S, S] -> PNG bytes, the same for the same pixels."""
     grey = image.ndim == 2
-    if image.dtype != np.uint8 or image.shape[0] != image.shape[1] or (not grey and image.shape[2:] != (3,)):
-        raise ValueError("encode_png wants uint8 [S, S] or [S, S, 3]")
+    deep = grey and image.dtype == np.uint16
+    known = deep or image.dtype == np.uint8
+    if not known or image.shape[0] != image.shape[1] or (not grey and image.shape[2:] != (3,)):
+        raise ValueError("encode_png wants uint8 [S, S] or [S, S, 3], or uint16 [S, S]")
     stream = io.BytesIO()
-    Image.fromarray(image, "L" if grey else "RGB").save(stream, format="PNG", optimize=False, compress_level=6)
+    mode = "I;16" if deep else "L" if grey else "RGB"
+    Image.fromarray(image, mode).save(stream, format="PNG", optimize=False, compress_level=6)
     return stream.getvalue()
 
 
 def decode_png(png: bytes) -> ByteImages:
-    """PNG bytes -> uint8 [S, S] or [S, S, 3]. Raises VerificationError for anything that is not one plain picture."""
-    side, channels, compressed = _open(png)
-    _check_stream(compressed, side * (side * channels + 1))
+    """PNG bytes -> uint8 [S, S] or [S, S, 3], or uint16 [S, S].
+
+    Raises VerificationError for anything that is not one plain picture.
+    """
+    side, channels, depth, compressed = _open(png)
+    _check_stream(compressed, side * (side * channels * depth // 8 + 1))
     try:
         with Image.open(io.BytesIO(png), formats=["PNG"]) as picture:
-            pixels = np.asarray(picture, dtype=np.uint8)
+            pixels = np.asarray(picture)
     except Exception:
         # Pillow reports damage as OSError, SyntaxError, ValueError, struct.error or zlib.error
         raise VerificationError("an image does not decode; ask the sender again") from None
-    if pixels.shape != ((side, side) if channels == 1 else (side, side, 3)):
+    if pixels.shape != ((side, side) if channels == 1 else (side, side, 3)) or pixels.dtype != pixel_dtype(depth):
         raise VerificationError("an image decodes to another size than it states; ask the sender again")
     return pixels
 
 
 def pixel_hash(pixels: ByteImages) -> str:
     """Lower-case hexadecimal sha256 over the decoded pixels, row by row, channels last, little-endian."""
-    return hashlib.sha256(np.ascontiguousarray(pixels).astype("<u1").tobytes()).hexdigest()
+    return hashlib.sha256(np.ascontiguousarray(pixels).astype(f"<u{pixels.itemsize}").tobytes()).hexdigest()
 
 
-def _open(png: bytes) -> tuple[int, int, bytes]:
-    """(side, channels, compressed picture) of a PNG that holds only the three needed chunk types, checksums right."""
+def _open(png: bytes) -> tuple[int, int, int, bytes]:
+    """(side, channels, bit depth, compressed picture) of a PNG of the three needed chunk types, checksums right."""
     chunks = list(_chunks(png))
     kinds = [kind for kind, _ in chunks]
     if len(kinds) < 3 or kinds != [b"IHDR", *[b"IDAT"] * (len(kinds) - 2), b"IEND"] or chunks[-1][1]:
@@ -62,9 +68,9 @@ def _open(png: bytes) -> tuple[int, int, bytes]:
     if len(header) != 13:
         raise VerificationError("an image's header is damaged; ask the sender again")
     width, height, depth, colour, *rest = struct.unpack(">IIBBBBB", header)
-    if width != height or not 1 <= width <= LARGEST_SIDE or depth != 8 or colour not in CHANNELS_OF or any(rest):
-        raise VerificationError("an image is not a square 8-bit grey or RGB picture")
-    return width, CHANNELS_OF[colour], b"".join(body for _, body in chunks[1:-1])
+    if width != height or not 1 <= width <= LARGEST_SIDE or (colour, depth) not in CHANNELS_OF or any(rest):
+        raise VerificationError("an image is not a square grey picture of 8 or 16 bits or an RGB picture of 8")
+    return width, CHANNELS_OF[colour, depth], depth, b"".join(body for _, body in chunks[1:-1])
 
 
 def _chunks(png: bytes) -> Iterator[tuple[bytes, bytes]]:

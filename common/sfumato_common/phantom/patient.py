@@ -25,7 +25,7 @@ from sfumato_common.phantom.anatomy import (
 )
 from sfumato_common.phantom.devices import DEVICES, Device
 from sfumato_common.resize import fit_square
-from sfumato_common.types import ByteImages
+from sfumato_common.types import ByteImages, pixel_dtype
 
 LABELS = ("normal", "opacity")
 _DENSITY = (0.0, 0.105, 0.130, 0.160)  # attenuation of one opacity, by grade
@@ -100,16 +100,18 @@ def _render(
 
 
 def arrays(
-    seed: int, patients: int, size: int, site: str = "public", device: str = "aurora", first: int = 1
+    seed: int, patients: int, size: int, site: str = "public", device: str = "aurora", first: int = 1, bits: int = 8
 ) -> tuple[ByteImages, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """A cohort without DICOM: images uint8 [N, size, size], labels int64 [N], patient_index int64 [N] (0-based).
+    """A cohort without DICOM: images [N, size, size] uint8 (uint16 for 16 bits), labels int64 [N], owners int64 [N].
 
     Drawn at twice `size` (at most the device's own matrix, with its noise scaled to match) and area-averaged, so it
     looks as the same patients' DICOM files do after ingest.
     """
     small = _shrunk(DEVICES[device], 2 * size)
     drawn = [draw_patient(seed, site, first + index, small) for index in range(patients)]
-    images = [np.rint(fit_square(image, size) * 255).astype(np.uint8) for person in drawn for image in person.images]
+    dtype = pixel_dtype(bits)
+    shown = [fit_square(image, size) for person in drawn for image in person.images]
+    images = [np.rint(image * np.iinfo(dtype).max).astype(dtype) for image in shown]
     labels = [label for person in drawn for label in person.labels]
     owners = [index for index, person in enumerate(drawn) for _ in person.images]
     return np.stack(images), np.array(labels, dtype=np.int64), np.array(owners, dtype=np.int64)

@@ -24,7 +24,7 @@ def package_path(home: Path, site: str) -> Path:
 
 def largest_package(plan: Plan) -> int:
     """Upper bound in bytes of a package under `plan`: uncompressed pixels plus framing."""
-    pixels = plan.image.size * (plan.image.size * plan.image.channels + 1)
+    pixels = plan.image.size * (plan.image.size * plan.image.channels * plan.image.bits // 8 + 1)
     # deflate may lengthen incompressible bytes by a thousandth
     image = pixels + pixels // 500 + IMAGE_ALLOWANCE
     return CERTIFICATE_ALLOWANCE + sum(item.images for item in plan.release) * image
@@ -39,8 +39,13 @@ def admit(data: bytes, plan: Plan, record: SiteRecord) -> Package:
         expected_plan_hash=plan.digest,
         largest_bytes=largest_package(plan),
     )
-    if package.study != plan.study or (package.size, package.channels) != (plan.image.size, plan.image.channels):
-        raise VerificationError(f"the package of site '{record.site}' is for another study or image size")
+    form = plan.image
+    if package.study != plan.study or (package.size, package.channels, package.bits) != (
+        form.size,
+        form.channels,
+        form.bits,
+    ):
+        raise VerificationError(f"the package of site '{record.site}' is for another study, image size or depth")
     if any(image.label not in plan.labels for image in package.images):
         raise VerificationError(f"the package of site '{record.site}' holds a label that the plan does not know")
     if not plan.private and any(image.guarantee == "formal" for image in package.images):

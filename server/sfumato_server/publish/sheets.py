@@ -14,7 +14,7 @@ from PIL import Image
 
 from sfumato_common.config.plan import Plan
 from sfumato_common.package import decode_png
-from sfumato_common.types import ByteImages
+from sfumato_common.types import ByteImages, to_eight_bits
 from sfumato_server.pool import Pool, PoolItem
 
 COLUMNS = 8
@@ -64,13 +64,13 @@ def data_uri(pixels: ByteImages) -> str:
 def mosaic(
     rows: Sequence[Sequence[ByteImages]], *, columns: int = COLUMNS, least_width: int = LEAST_WIDTH
 ) -> ByteImages:
-    """Rows of equal square tiles ([S, S] or [S, S, 3]) with grey gaps, enlarged -> [H, W] or [H, W, 3]."""
+    """Rows of equal square tiles [S, S(, 3)] of 8 or 16 bits with grey gaps, enlarged -> uint8 [H, W(, 3)]."""
     side, channels = rows[0][0].shape[0], rows[0][0].shape[2:]
     step = side + GAP
     canvas = np.full((len(rows) * step - GAP, columns * step - GAP, *channels), GAP_GREY, dtype=np.uint8)
     for down, row in enumerate(rows):
         for across, tile in enumerate(row):
-            canvas[down * step : down * step + side, across * step : across * step + side] = tile
+            canvas[down * step : down * step + side, across * step : across * step + side] = to_eight_bits(tile)
     factor = math.ceil(least_width / canvas.shape[1])
     return canvas.repeat(factor, axis=0).repeat(factor, axis=1)
 

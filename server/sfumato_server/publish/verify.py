@@ -150,7 +150,7 @@ def _check_images(folder: Path, published: PublishedManifest, sites: dict[str, M
         manifest = sites[image.site]
         shape = (manifest.size, manifest.size) if manifest.channels == 1 else (manifest.size, manifest.size, 3)
         try:
-            check_image(entry, _read(folder, name), shape)
+            check_image(entry, _read(folder, name), shape, manifest.bits)
         except VerificationError:
             raise VerificationError(f"{name} is not the picture that site '{image.site}' signed") from None
     if set(signed) != {(duplicate.site, duplicate.name) for duplicate in published.duplicates}:
