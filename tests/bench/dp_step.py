@@ -33,8 +33,9 @@ from sfumato_client.training.dp.engines import ENGINES
 from sfumato_client.training.dp.step import noisy_mean
 from sfumato_common.config.stages import FlowStage
 from sfumato_common.files import write_json
+from sfumato_common.models.flows import flow_loss
 from sfumato_common.models.gan import Discriminator, fake_loss, real_loss
-from sfumato_common.models.glow import Glow, flow_loss
+from sfumato_common.models.glow import Glow
 from sfumato_common.privacy.meter import Meter
 from sfumato_common.privacy.noise import SecureNoise
 

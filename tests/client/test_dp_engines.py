@@ -16,8 +16,9 @@ from sfumato_client.training.dp.engines import ENGINES, private_engine
 from sfumato_common.config.stages import EngineName
 from sfumato_common.errors import ConfigError
 from sfumato_common.models.build import MODELS
+from sfumato_common.models.flows import flow_loss
 from sfumato_common.models.gan import Discriminator, real_loss
-from sfumato_common.models.glow import Glow, flow_loss
+from sfumato_common.models.glow import Glow
 
 SIZE, CLASSES = 16, 2
 
@@ -293,7 +294,7 @@ def row_loss(forward: nn.Module, x: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("engine", SEE_LAYERS)
 @pytest.mark.parametrize(
     ("make", "reason"),
-    [(_Bare, "the model.*owns parameters"), (_Tied, "shared layer .second"), (lambda: Glow(1, 2, 1, 1, 8), "FlowStep")],
+    [(_Bare, "the model.*owns parameters"), (_Tied, "shared layer .second"), (lambda: Glow(1, 2, 1, 1, 8), "Refit")],
 )
 def test_engines_that_see_layers_refuse_parameters_outside_them(engine, make, reason):
     with pytest.raises(ConfigError, match=reason):

@@ -16,7 +16,8 @@ from sfumato_common.errors import VerificationError
 from sfumato_common.models.build import MODELS, from_arrays, initial_model, spectral_model, to_arrays
 from sfumato_common.models.components import component_shares, condition
 from sfumato_common.models.dct import dct_matrix, public_scale
-from sfumato_common.models.glow import Glow, flow_loss
+from sfumato_common.models.flows import flow_loss
+from sfumato_common.models.glow import Glow
 from sfumato_common.models.sampling import sample_images
 from sfumato_common.models.spectral import (
     COUNT_WEIGHT,

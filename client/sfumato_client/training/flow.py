@@ -7,11 +7,12 @@ import torch
 from sfumato_client.training import StageJob
 from sfumato_client.training.dp.batches import patient_batches
 from sfumato_client.training.dp.engines import private_engine
+from sfumato_client.training.dp.proximal import Proximal
 from sfumato_client.training.dp.step import PrivateGradient
 from sfumato_common.config.stages import FlowStage
 from sfumato_common.models.build import from_arrays, spectral_model, to_arrays
 from sfumato_common.models.components import components_of, condition, condition_width
-from sfumato_common.models.glow import flow_loss
+from sfumato_common.models.flows import flow_loss
 from sfumato_common.models.reach import SITE_BETAS
 from sfumato_common.models.update import UPDATE, pack_update
 from sfumato_common.models.whitening import dequantise
@@ -29,17 +30,18 @@ def train_flow(job: StageJob) -> Noised:
     optimiser = torch.optim.Adam(parameters, lr=stage.learning_rate, betas=SITE_BETAS["flow"])
     form = (job.plan.image.channels, job.plan.image.size, job.plan.image.size)
     engine = private_engine(flow, flow_loss, stage.engine, (form, (condition_width(job.plan),)))
-    private = PrivateGradient(job, stage, engine)
+    private, proximal = PrivateGradient(job, stage, engine), Proximal(parameters, stage.proximal)
     nominal = job.plan.sites[job.site].nominal_patients
     for batches in patient_batches(job.cohort, stage, nominal, rng, form):
         components = [components_of(job.plan, job.site, batch.labels) for batch in batches]
         white = [
-            spectral.encode(dequantise(batch.images, rng), y)[0] for batch, y in zip(batches, components, strict=True)
+            spectral.encode(dequantise(batch.images, rng, job.plan.image.bits), y)[0]
+            for batch, y in zip(batches, components, strict=True)
         ]
         gradients = private(
             ((u, condition(job.plan, y)), batch.weights) for u, y, batch in zip(white, components, batches, strict=True)
         )
-        for parameter, gradient in zip(parameters, gradients, strict=True):
+        for parameter, gradient in zip(parameters, proximal(gradients), strict=True):
             parameter.grad = gradient
         optimiser.step()
     update = pack_update(job.inbound, to_arrays("flow", flow))

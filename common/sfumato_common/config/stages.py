@@ -105,7 +105,10 @@ class GanStage(DpSgdStage):
 
 
 class FlowStage(DpSgdStage):
-    """GLOW or conditional INN under DP-SGD; levels of squeeze, steps of (actnorm, mixing, coupling)."""
+    """GLOW or conditional INN under DP-SGD; levels of squeeze, steps of (actnorm, mixing, coupling).
+
+    `dense` couplings of all values end a conditional INN.
+    """
 
     kind: Literal["flow"]
     architecture: Literal["glow", "cinn"] = "glow"
@@ -113,6 +116,7 @@ class FlowStage(DpSgdStage):
     levels: Annotated[int, Field(ge=1, le=4)] = 2
     steps_per_level: Annotated[int, Field(ge=1, le=16)] = 3
     hidden: Annotated[int, Field(ge=8, le=256)] = 32
+    dense: Annotated[int, Field(ge=0, le=8)] = 2
 
 
 class ChoiceStage(Strict):

@@ -10,7 +10,9 @@ from torch import nn
 from sfumato_common.config.plan import Plan
 from sfumato_common.config.stages import EmbeddingStage, FlowStage, GanStage
 from sfumato_common.errors import VerificationError
+from sfumato_common.models.cinn import ConditionalINN
 from sfumato_common.models.components import condition_width
+from sfumato_common.models.flows import Flow
 from sfumato_common.models.gan import Discriminator, Generator
 from sfumato_common.models.glow import Glow
 from sfumato_common.models.spectral import Layout
@@ -23,10 +25,13 @@ def _width(plan: Plan) -> int:
     return next(stage.width for stage in plan.stages if isinstance(stage, EmbeddingStage | GanStage))
 
 
-def _glow(plan: Plan) -> Glow:
+def _flow(plan: Plan) -> Flow:
     stage = plan.stage("flow")
     assert isinstance(stage, FlowStage)
-    return Glow(plan.image.channels, condition_width(plan), stage.levels, stage.steps_per_level, stage.hidden)
+    sizes = (plan.image.channels, condition_width(plan), stage.levels, stage.steps_per_level, stage.hidden)
+    if stage.architecture == "cinn":
+        return ConditionalINN(*sizes, stage.coupling, size=plan.image.size, dense=stage.dense)
+    return Glow(*sizes, stage.coupling)
 
 
 def _generator(plan: Plan) -> Generator:
@@ -40,7 +45,7 @@ MODELS: dict[str, Callable[[Plan], nn.Module]] = {
     "discriminator": lambda plan: Discriminator(
         plan.image.channels, condition_width(plan), _width(plan), plan.image.size
     ),
-    "flow": _glow,
+    "flow": _flow,
 }
 
 

@@ -12,9 +12,9 @@ from torch import Tensor
 from sfumato_common.config.plan import Plan
 from sfumato_common.models.build import from_arrays, spectral_model
 from sfumato_common.models.components import condition
+from sfumato_common.models.flows import Flow
 from sfumato_common.models.gan import draw_images
-from sfumato_common.models.glow import Glow
-from sfumato_common.types import Arrays, ByteImages, to_bytes
+from sfumato_common.types import Arrays, ByteImages, pixel_dtype, to_bytes
 
 _BATCH = 256
 Draw = Callable[[Tensor, torch.Generator], Tensor]
@@ -35,7 +35,7 @@ def _gan(plan: Plan, arrays: Arrays) -> Draw:
 
 def _flow(plan: Plan, arrays: Arrays) -> Draw:
     spectral, flow = spectral_model(plan, arrays), from_arrays("flow", plan, arrays)
-    assert isinstance(flow, Glow)
+    assert isinstance(flow, Flow)
 
     def draw(y: Tensor, rng: torch.Generator) -> Tensor:
         white = flow.inverse(spectral.draw_latent(y, rng), condition(plan, y))
@@ -55,11 +55,11 @@ SAMPLERS: dict[str, Callable[[Plan, Arrays], Draw]] = {
 def sample_images(
     plan: Plan, kind: str, arrays: Arrays, components: npt.NDArray[np.int64], generator: torch.Generator
 ) -> ByteImages:
-    """Images uint8 [N, S, S] or [N, S, S, 3] for components [N] from the released model of stage `kind`."""
-    size, channels = plan.image.size, plan.image.channels
+    """Images uint8 (or uint16) [N, S, S] or [N, S, S, 3] for components [N] from the released model of stage `kind`."""
+    size, channels, bits = plan.image.size, plan.image.channels, plan.image.bits
     if not len(components):
-        return np.zeros((0, size, size) if channels == 1 else (0, size, size, channels), dtype=np.uint8)
+        return np.zeros((0, size, size) if channels == 1 else (0, size, size, channels), dtype=pixel_dtype(bits))
     draw = SAMPLERS[kind](plan, arrays)
     with torch.no_grad():
-        chunks = [to_bytes(draw(y, generator).numpy()) for y in torch.split(torch.from_numpy(components), _BATCH)]
+        chunks = [to_bytes(draw(y, generator).numpy(), bits) for y in torch.split(torch.from_numpy(components), _BATCH)]
     return np.concatenate(chunks)

@@ -24,8 +24,8 @@ from sfumato_client.training.dp.step import PrivateGradient
 from sfumato_common.config.loader import parse
 from sfumato_common.config.plan import Plan
 from sfumato_common.models.build import initial_model, to_arrays
+from sfumato_common.models.flows import flow_loss
 from sfumato_common.models.gan import real_loss
-from sfumato_common.models.glow import flow_loss
 from sfumato_common.privacy.accountant import epsilon
 from sfumato_common.privacy.events import SampledGaussian, round_event
 from sfumato_common.privacy.generator import secret_generator
