@@ -109,7 +109,9 @@ class Embedding:
                 features = self.features(images)
             centre[component] = features.mean(dim=0)
             spreads = torch.split(features.std(dim=0), self.groups)
-            scale[component] = torch.cat([part.clamp(min=_SMALLEST_SPREAD * float(part.mean())) for part in spreads])
+            scale[component] = torch.cat(
+                [part.clamp(min=1e-6 + _SMALLEST_SPREAD * float(part.mean())) for part in spreads]
+            )
         return Reference(centre, scale)
 
 

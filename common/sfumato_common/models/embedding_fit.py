@@ -42,15 +42,14 @@ def targets(plan: Plan, embedding: Embedding, sums: Mapping[str, AnyArray], sigm
     means, noise = _means(embedding, np.sum(list(sums.values()), axis=0), sigma * math.sqrt(len(sums)))
     shares = (1.0 / noise) / (1.0 / noise).sum()
     shared = _shrunk(embedding, shares @ means, np.zeros(embedding.length), float(np.linalg.norm(shares * noise)))
-    own = [math.sqrt(1.0 - share) * float(deviation) for share, deviation in zip(shares, noise, strict=True)]
-    labels = np.stack([_shrunk(embedding, *each) for each in zip(means, [shared] * len(means), own, strict=True)])
+    labels = _each(embedding, means, np.tile(shared, (len(means), 1)), noise)
     if not plan.spectral.by_site:
         return labels.astype(np.float32)
     result = np.tile(labels, (len(plan.sites), 1))
     for site, value in sums.items():
-        rows = components_of(plan, site, torch.arange(len(plan.labels))).numpy()
-        for row, label, mean, deviation in zip(rows, labels, *_means(embedding, value, sigma), strict=True):
-            result[row] = _shrunk(embedding, mean, label, float(deviation))
+        own = components_of(plan, site, torch.arange(len(plan.labels))).numpy()
+        site_means, site_noise = _means(embedding, value, sigma)
+        result[own] = _each(embedding, site_means, labels, site_noise)
     return result.astype(np.float32)
 
 
@@ -60,6 +59,10 @@ def _means(embedding: Embedding, sums: AnyArray, sigma: float) -> tuple[Float64,
     counts = np.maximum(sums[:, 0].astype(np.float64), sigma) / COUNT_WEIGHT
     unit = unit_of(embedding) / (FEATURE_WEIGHT * counts)
     return sums[:, 1:] * unit[:, None], sigma * unit
+
+
+def _each(embedding: Embedding, means: Float64, centres: Float64, noise: Float64) -> Float64:
+    return np.stack([_shrunk(embedding, *row) for row in zip(means, centres, noise.tolist(), strict=True)])
 
 
 def _shrunk(embedding: Embedding, mean: Float64, centre: Float64, noise: float) -> Float64:
