@@ -20,7 +20,8 @@ def make_home(root: Path, name: str, plan: Plan, policy: dict, patients: int) ->
     # a fixed key: with a random one a site of 40 patients now and then has too few held out for the gate to judge
     write_atomic(home.identity / "split.key", hashlib.sha256(name.encode()).hexdigest())
     write_atomic(home.root / "policy.yaml", yaml.safe_dump({"site": name, **policy}))
-    images, labels, owners = arrays(seed=sum(name.encode()), patients=patients, size=plan.image.size)
+    form = plan.image
+    images, labels, owners = arrays(sum(name.encode()), patients, form.size, bits=form.bits)
     entries = (
         SiteImage(pixels, int(label), f"{name}-{owner}", None)
         for pixels, label, owner in zip(images, labels, owners, strict=True)
