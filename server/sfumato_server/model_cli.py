@@ -1,4 +1,4 @@
-"""`sfumato model`: what a checkpoint is and cost, and images drawn from its model; both need nothing but files."""
+"""`sfumato model`: what a checkpoint is and cost, images drawn from it, and weights for stages to start from."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from sfumato_common.doors import console, file_bytes
 from sfumato_common.errors import ConfigError, VerificationError
 from sfumato_common.files import write_atomic
 from sfumato_common.privacy.budget import load_plan
+from sfumato_common.types import Arrays
 
-model_app = typer.Typer(no_args_is_help=True, help="Look into a checkpoint, and draw images from it.")
+model_app = typer.Typer(no_args_is_help=True, help="Look into a checkpoint, draw images from it, make a stage's start.")
 File = Annotated[Path, typer.Argument(help="A checkpoint or a final model, safetensors.")]
 SHEET = "sheet.png"
 
@@ -67,6 +68,57 @@ def model_sample(
     console.print(
         f"{len(drawn.images)} images of model '{drawn.kind}' after round {card.round} of {card.rounds} of stage "
         f"'{card.stage}' ({cost}, paid in training), and the contact sheet '{SHEET}'",
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+@model_app.command("pretrain")
+def model_pretrain(
+    plan: Annotated[Path, typer.Argument(help="The study plan whose stage will start from these weights.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where the weights go, safetensors.")],
+    stage: Annotated[str, typer.Option(help="The stage: gan or flow.")] = "flow",
+    on: Annotated[str, typer.Option(help="Public images to train on: phantom or textures.")] = "phantom",
+    steps: Annotated[int, typer.Option(min=1, max=1_000_000, help="Optimiser steps.")] = 500,
+    patients: Annotated[int, typer.Option(min=10, max=100_000, help="Fictional patients, or textures, a site.")] = 300,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed draws the same images.")] = 0,
+) -> None:
+    """Train a stage's model on public procedural images, and print what the plan pins it by."""
+    from sfumato_server.pretraining import pretrain
+
+    weights, losses = pretrain(_plan(plan), stage, on, steps=steps, patients=patients, seed=seed)
+    tenth = max(1, len(losses) // 10)
+    first, last = sum(losses[:tenth]) / tenth, sum(losses[-tenth:]) / tenth
+    console.print(f"loss {first:.4f} in the first {tenth} steps, {last:.4f} in the last", markup=False)
+    _write_start(weights, on, stage, out)
+
+
+@model_app.command("start")
+def model_start(
+    file: Annotated[Path, typer.Argument(help="Weights of your own, safetensors: names <model>/<parameter>.")],
+    plan: Annotated[Path, typer.Option(help="The study plan whose stage will start from these weights.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where the weights go, safetensors.")],
+    stage: Annotated[str, typer.Option(help="The stage: gan or flow.")] = "flow",
+) -> None:
+    """Bring a checkpoint into the form of a plan's stage, and print what the plan pins it by."""
+    from sfumato_common.models.starts import read_start
+
+    study = _plan(plan)
+    if stage not in {item.kind for item in study.stages}:
+        raise ConfigError(f"the plan has no stage '{stage}'")
+    _write_start(read_start(study, stage, file_bytes(file)), "checkpoint", stage, out)
+
+
+def _write_start(weights: Arrays, source: str, stage: str, out: Path) -> None:
+    """Write the file; say what to put into the plan and where the file goes."""
+    from safetensors.numpy import save
+
+    from sfumato_common.models.starts import fingerprint
+
+    write_atomic(out, save(dict(weights)))
+    console.print(
+        f"stage '{stage}' of the plan: start: {{source: {source}, sha256: {fingerprint(weights)}}}\n"
+        f"then give '{out.name}' to the coordinator: sfumato coordinator init --start FILE",
         markup=False,
         soft_wrap=True,
     )
