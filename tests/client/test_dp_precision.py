@@ -57,13 +57,18 @@ def test_an_engine_whose_norm_is_not_its_sums_is_found_out(gpu):
     assert exact <= gpu.EXACT < rough
 
 
-def test_training_never_rounds_its_products(monkeypatch):
+def test_training_on_cuda_neither_rounds_products_nor_adds_up_in_any_order(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = cudnn.allow_tf32, matmul.allow_tf32, cudnn.deterministic, cudnn.benchmark
     try:
-        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
+        cudnn.allow_tf32, matmul.allow_tf32, cudnn.deterministic, cudnn.benchmark = True, True, False, True
         assert training_device().type == "cuda"
-        assert not torch.backends.cudnn.allow_tf32
-        assert not torch.backends.cuda.matmul.allow_tf32
+        assert (cudnn.allow_tf32, matmul.allow_tf32, cudnn.deterministic, cudnn.benchmark) == (
+            False,
+            False,
+            True,
+            False,
+        )
     finally:
-        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
+        cudnn.allow_tf32, matmul.allow_tf32, cudnn.deterministic, cudnn.benchmark = before

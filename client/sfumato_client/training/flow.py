@@ -12,6 +12,7 @@ from sfumato_client.training.dp.step import PrivateGradient
 from sfumato_common.config.stages import FlowStage
 from sfumato_common.models.build import from_arrays, spectral_model, to_arrays
 from sfumato_common.models.components import components_of, condition, condition_width
+from sfumato_common.models.device import training_device
 from sfumato_common.models.flows import flow_loss
 from sfumato_common.models.reach import SITE_BETAS
 from sfumato_common.models.update import UPDATE, pack_update
@@ -24,7 +25,9 @@ def train_flow(job: StageJob) -> Noised:
     """`local_steps` of DP-SGD on the flow's likelihood of dequantised images whitened by the spectral release."""
     stage = job.plan.stage("flow")
     assert isinstance(stage, FlowStage)
-    flow, spectral = from_arrays("flow", job.plan, job.inbound), spectral_model(job.plan, job.inbound)
+    device = training_device()
+    flow = from_arrays("flow", job.plan, job.inbound).to(device)
+    spectral = spectral_model(job.plan, job.inbound)
     rng = secret_generator(job.noise)
     parameters = list(flow.parameters())
     optimiser = torch.optim.Adam(parameters, lr=stage.learning_rate, betas=SITE_BETAS["flow"])
@@ -39,7 +42,8 @@ def train_flow(job: StageJob) -> Noised:
             for batch, y in zip(batches, components, strict=True)
         ]
         gradients = private(
-            ((u, condition(job.plan, y)), batch.weights) for u, y, batch in zip(white, components, batches, strict=True)
+            ((u.to(device), condition(job.plan, y).to(device)), batch.weights.to(device))
+            for u, y, batch in zip(white, components, batches, strict=True)
         )
         for parameter, gradient in zip(parameters, proximal(gradients), strict=True):
             parameter.grad = gradient

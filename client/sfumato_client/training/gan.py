@@ -12,6 +12,7 @@ from sfumato_client.training.dp.step import PrivateGradient
 from sfumato_common.config.stages import GanStage
 from sfumato_common.models.build import from_arrays, spectral_model, to_arrays
 from sfumato_common.models.components import component_shares, components_of, condition, condition_width
+from sfumato_common.models.device import training_device
 from sfumato_common.models.gan import draw_images, fake_loss, real_loss
 from sfumato_common.models.reach import SITE_BETAS
 from sfumato_common.models.update import UPDATE, pack_update
@@ -23,7 +24,9 @@ def train_discriminator(job: StageJob) -> Noised:
     """`local_steps` of DP-SGD on the discriminator; a fixed number of fakes, which are public, adds no noise."""
     stage = job.plan.stage("gan")
     assert isinstance(stage, GanStage)
-    generator, discriminator = (from_arrays(name, job.plan, job.inbound) for name in ("generator", "discriminator"))
+    device = training_device()
+    generator = from_arrays("generator", job.plan, job.inbound)
+    discriminator = from_arrays("discriminator", job.plan, job.inbound).to(device)
     spectral = spectral_model(job.plan, job.inbound)
     shares = torch.from_numpy(component_shares(job.plan, job.inbound, job.site))
     rng = secret_generator(job.noise)
@@ -34,14 +37,15 @@ def train_discriminator(job: StageJob) -> Noised:
     private, proximal = PrivateGradient(job, stage, engine), Proximal(parameters, stage.proximal)
     nominal = job.plan.sites[job.site].nominal_patients
     for batches in patient_batches(job.cohort, stage, nominal, rng, form):
+        given = [condition(job.plan, components_of(job.plan, job.site, batch.labels)) for batch in batches]
         real = private(
-            ((batch.images, condition(job.plan, components_of(job.plan, job.site, batch.labels))), batch.weights)
-            for batch in batches
+            ((batch.images.to(device), c.to(device)), batch.weights.to(device))
+            for batch, c in zip(batches, given, strict=True)
         )
         drawn = torch.multinomial(shares, stage.fakes, replacement=True, generator=rng)
         with torch.no_grad():
-            fakes = draw_images(job.plan, generator, spectral, drawn, rng)
-        loss = fake_loss(discriminator, fakes, condition(job.plan, drawn)).mean()
+            fakes = draw_images(job.plan, generator, spectral, drawn, rng).to(device)
+        loss = fake_loss(discriminator, fakes, condition(job.plan, drawn).to(device)).mean()
         fake = torch.autograd.grad(loss, parameters)
         for parameter, first, second in zip(parameters, proximal(real), fake, strict=True):
             parameter.grad = first + second

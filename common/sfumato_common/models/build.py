@@ -58,7 +58,7 @@ def initial_model(name: str, plan: Plan) -> nn.Module:
 
 def to_arrays(name: str, model: nn.Module) -> dict[str, AnyArray]:
     """Weights as float32 arrays named `<name>/<parameter>`; the models here have no buffers."""
-    return {f"{name}/{key}": value.detach().numpy().copy() for key, value in model.named_parameters()}
+    return {f"{name}/{key}": value.detach().cpu().numpy().copy() for key, value in model.named_parameters()}
 
 
 def from_arrays(name: str, plan: Plan, arrays: Arrays) -> nn.Module:

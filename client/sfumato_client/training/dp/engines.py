@@ -39,12 +39,13 @@ def private_engine(module: nn.Module, loss: RecordLoss, name: str, form: Sequenc
         name = str(getattr(module, "private_engine", "vmap"))
     engine = ENGINES[name](module, loss)
     if name in _SEE_LAYERS:
-        _compare(name, engine, PatientLoop(module, loss), form)
+        _compare(name, engine, PatientLoop(module, loss), module, form)
     return engine
 
 
-def _compare(name: str, engine: Engine, oracle: Engine, form: Sequence[Sequence[int]]) -> None:
-    records = public_records(form, _PROBE_PATIENTS)
+def _compare(name: str, engine: Engine, oracle: Engine, module: nn.Module, form: Sequence[Sequence[int]]) -> None:
+    device = next(module.parameters()).device
+    records = [part.to(device) for part in public_records(form, _PROBE_PATIENTS)]
     expected = oracle.clipped_sum(records, 1e6)
     try:
         found = engine.clipped_sum(records, 1e6)

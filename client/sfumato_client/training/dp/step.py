@@ -20,13 +20,16 @@ from sfumato_common.privacy.meter import Meter
 
 
 def noisy_mean(clipped: Sequence[Tensor], stage: DpSgdStage, denominator: float, meter: Meter) -> list[Tensor]:
-    """Gaussian mechanism on a clipped sum, over a public denominator: the private gradient, one tensor a parameter."""
+    """Gaussian mechanism on a clipped sum, over a public denominator: the private gradient, one tensor a parameter.
+
+    The noise is added on the CPU, wherever the sum was computed.
+    """
     flat = np.concatenate([part.cpu().numpy().ravel() for part in clipped]).astype(np.float64)
     released = (
         meter.sampled_gaussian(flat, stage.clipping_norm, stage.noise_multiplier, stage.sampling_rate) / denominator
     )
     parts = torch.split(torch.from_numpy(released).float(), [part.numel() for part in clipped])
-    return [part.reshape(like.shape) for part, like in zip(parts, clipped, strict=True)]
+    return [part.reshape(like.shape).to(like.device) for part, like in zip(parts, clipped, strict=True)]
 
 
 class PrivateGradient:
