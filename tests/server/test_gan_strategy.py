@@ -1,0 +1,88 @@
+"""The generator's training at the coordinator: it stops when the judge is fooled; its average outlives a restart."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from sfumato_common.config.loader import parse
+from sfumato_common.config.plan import Plan
+from sfumato_common.models.spectral import COUNT_WEIGHT
+from sfumato_common.models.update import UPDATE, pack_update
+from sfumato_common.models.wire import outbound_schema, updated_weights
+from sfumato_common.types import AnyArray
+from sfumato_server.rounds.strategies.gan import GanStrategy
+from sfumato_server.rounds.strategies.spectral import SpectralStrategy
+
+DP = {"local_steps": 2, "sampling_rate": 0.2, "clipping_norm": 1.0, "noise_multiplier": 1.0, "learning_rate": 1e-3}
+
+
+@pytest.fixture(scope="module")
+def plan() -> Plan:
+    value = {
+        "study": "small",
+        "image": {"size": 16},
+        "labels": ["normal", "opacity"],
+        "sites": {"alder": {"nominal_patients": 100}},
+        "privacy": {"epsilon": 10.0, "delta": 1e-5},
+        "stages": [
+            {"kind": "spectral", "bandwidth": 4, "clip_radius": 3.0, "noise_multiplier": 0.1},
+            {"kind": "gan", "width": 8, "rounds": 2, "generator_steps": 12, "fakes": 4, **DP},
+        ],
+        "release": [{"model": "gan", "images": 4}],
+        "federation": {"quorum": 1},
+    }
+    return parse(value, Plan, "test")
+
+
+@pytest.fixture(scope="module")
+def released(plan) -> dict[str, dict[str, AnyArray]]:
+    rng = np.random.default_rng(0)
+    schema = outbound_schema(plan, "spectral")
+    arrays = {name: (0.1 * rng.normal(size=spec.shape)).astype(np.float32) for name, spec in schema.items()}
+    arrays["sums"][:, 0] += 100 * COUNT_WEIGHT
+    strategy = SpectralStrategy(plan, {})
+    strategy.absorb(1, {"alder": arrays}, rng_of(0))
+    return {"spectral": strategy.released()}
+
+
+def rng_of(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def leaning(plan: Plan, bias: float) -> dict[str, AnyArray]:
+    """A reply that makes the judge call everything real (bias above 0) or generated (below)."""
+    zero = {name: np.zeros(spec.shape, np.float32) for name, spec in updated_weights(plan, "gan").items()}
+    change = {**zero, "discriminator/head.bias": np.full(1, bias, np.float32)}
+    return {UPDATE: pack_update(zero, change)}
+
+
+def distance(one: dict[str, AnyArray], two: dict[str, AnyArray]) -> float:
+    return max(float(np.abs(value - two[name]).max()) for name, value in one.items() if "generator/" in name)
+
+
+def test_a_judge_that_is_fooled_teaches_little_and_one_that_is_not_the_whole_round(plan, released):
+    moves = {}
+    for bias in (-50.0, 50.0):
+        strategy = GanStrategy(plan, released)
+        start = strategy.outbound(1, "alder")
+        strategy.absorb(1, {"alder": leaning(plan, bias)}, rng_of(1))
+        moves[bias] = distance(strategy.outbound(2, "alder"), start)
+    # a judge calls all real from the first batch: the share over five batches passes a half at the fourth
+    assert 0.0 < moves[50.0] < 0.5 * moves[-50.0]
+
+
+def test_the_released_generator_is_an_average_that_outlives_a_restart(plan, released):
+    strategy = GanStrategy(plan, released)
+    start = strategy.released()
+    strategy.absorb(1, {"alder": leaning(plan, -1.0)}, rng_of(1))
+    assert 0.0 < distance(strategy.released(), start) < distance(strategy.outbound(2, "alder"), start)
+    other = GanStrategy(plan, released)
+    other.restore({name: value.copy() for name, value in strategy.state().items()})
+    for each in (strategy, other):
+        each.absorb(2, {"alder": leaning(plan, -1.0)}, rng_of(2))
+    assert distance(strategy.released(), other.released()) == 0.0
+    fresh = GanStrategy(plan, released)
+    fresh.restore({**strategy.state(), **{f"average/{n}": v for n, v in start.items() if n.startswith("generator/")}})
+    assert distance(fresh.released(), strategy.released()) > 0.0
