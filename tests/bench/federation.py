@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -24,7 +23,8 @@ from sfumato_common.config.plan import Plan
 from sfumato_common.models.components import component_shares, labels_of
 from sfumato_common.models.sampling import sample_images
 from sfumato_common.privacy.accountant import epsilon
-from sfumato_common.privacy.events import GaussianRelease, study_events
+from sfumato_common.privacy.budget import resolved
+from sfumato_common.privacy.events import study_events
 from sfumato_common.privacy.meter import Meter
 from sfumato_common.privacy.noise import SecureNoise
 from sfumato_common.types import AnyArray, ByteImages
@@ -33,7 +33,7 @@ from sfumato_server.rounds.strategies import STRATEGIES
 Released = dict[str, dict[str, AnyArray]]
 DELTA = 1e-5
 # Epsilon infinity is this noise, in process only: mechanisms run as ever, and hide nothing.
-NO_NOISE = 1e-6
+NO_NOISE, ANY_EPSILON = 1e-6, 1e6
 # Public settings by cohort, chosen on the phantom: DCT band; sampling rate so that a batch is about 60 patients.
 BANDS = {"pneumonia": 12, "sites": 16, "fundus": 8, "phantom": 16}
 RATES = {"pneumonia": 0.06, "sites": 0.04, "fundus": 0.5, "phantom": 0.09}
@@ -51,7 +51,7 @@ STAGES: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Row:
-    """One row of the table: each stage's share of the budget (of mu^2, which adds up), and the model that is scored."""
+    """One row of the table: each stage's share of the budget (see privacy/budget.py), and the model that is released."""
 
     shares: dict[str, float]
     model: str
@@ -73,63 +73,42 @@ def available(row: str) -> bool:
 
 
 def build_plan(cohort: BenchCohort, row: str, target: float, **overrides: dict[str, Any]) -> Plan:
-    """The plan of a row whose training patients pay exactly `target` (at DELTA, add/remove) or nothing is noised.
+    """The plan of a row whose training patients pay `target` at DELTA (add/remove; at most, and 0.5 % less at least).
 
+    With `target` infinite nothing is noised.
     `overrides` gives stages (by kind) other values than `STAGES`.
     """
     values = {kind: {**STAGES[kind], **overrides.get(kind, {})} for kind in ROWS[row].shares}
     values["spectral"].setdefault("bandwidth", BANDS[cohort.name])
     for kind in TRAINED & set(values):
         values[kind].setdefault("sampling_rate", RATES[cohort.name])
-    if math.isinf(target):
-        return _plan(cohort, row, values, dict.fromkeys(values, NO_NOISE))
-    shares = ROWS[row].shares
-    noise = {kind: one_release_noise(target) / math.sqrt(share) for kind, share in shares.items()}
-    trained = [kind for kind in values if kind in TRAINED]
-    if not trained:
-        return _plan(cohort, row, values, noise)
-
-    def plan_at(scale: float) -> Plan:
-        return _plan(cohort, row, values, {**noise, **{kind: scale / math.sqrt(shares[kind]) for kind in trained}})
-
-    return plan_at(_bisected(lambda scale: spent(plan_at(scale)), target))
-
-
-def spent(plan: Plan) -> float:
-    """Epsilon of a training patient at DELTA, add/remove; infinite without noise."""
-    return epsilon(study_events(plan, "train"), DELTA)
-
-
-@lru_cache(maxsize=32)
-def one_release_noise(target: float) -> float:
-    """Noise multiplier at which one Gaussian release costs `target` at DELTA, to four digits, never less."""
-    return _bisected(lambda sigma: epsilon([GaussianRelease(sigma)], DELTA), target)
-
-
-def _bisected(cost: Callable[[float], float], target: float) -> float:
-    low, high = 0.05, 100.0
-    while high / low > 1.0001:
-        middle = math.sqrt(low * high)
-        low, high = (low, middle) if cost(middle) <= target else (middle, high)
-    return high
-
-
-def _plan(cohort: BenchCohort, row: str, values: dict[str, dict[str, Any]], noise: dict[str, float]) -> Plan:
-    stages = [{"kind": kind, **own, "noise_multiplier": noise[kind]} for kind, own in values.items()]
-    return parse(
+    private = math.isfinite(target)
+    plan = parse(
         {
             "study": f"bench-{cohort.name}",
             "image": {"size": cohort.size, "channels": cohort.channels},
             "labels": list(cohort.labels),
             "sites": {site: {"nominal_patients": count} for site, count in cohort.nominal.items()},
-            "privacy": {"epsilon": 1000.0, "delta": DELTA},
-            "stages": stages,
-            "release": [{"model": ROWS[row].model if row in ROWS else "spectral", "images": 1}],
+            "privacy": {"epsilon": target if private else ANY_EPSILON, "delta": DELTA},
+            "budget": ROWS[row].shares if private else None,
+            "stages": [{"kind": kind, "noise_multiplier": NO_NOISE, **own} for kind, own in values.items()],
+            "release": [{"model": ROWS[row].model, "images": 1}],
             "federation": {"quorum": len(cohort.nominal)},
         },
         Plan,
         "bench",
     )
+    return _resolved(plan.model_dump_json()) if private else plan
+
+
+@lru_cache(maxsize=64)
+def _resolved(plan: str) -> Plan:
+    return resolved(Plan.model_validate_json(plan))
+
+
+def spent(plan: Plan) -> float:
+    """Epsilon of a training patient at DELTA, add/remove; infinite without noise."""
+    return epsilon(study_events(plan, "train"), DELTA)
 
 
 def federate(plan: Plan, train: dict[str, Cohort], seed: int) -> tuple[Released, dict[str, float]]:
@@ -168,3 +147,8 @@ def synthetic_set(
     components = np.random.default_rng(seed).choice(len(shares), count, p=shares).astype(np.int64)
     images = sample_images(plan, kind, released[kind], components, torch.Generator().manual_seed(seed))
     return images, labels_of(plan, components)
+
+
+def released_model(plan: Plan, model: str, released: Released) -> str:
+    """The kind that a release of `model` means: for `best` the one that the choice stage found."""
+    return plan.candidates[int(released["choice"]["winner"][0])] if model == "best" else model

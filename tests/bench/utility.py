@@ -15,19 +15,19 @@ import math
 import multiprocessing
 import time
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 from cohorts import COHORTS, ROOT, load, pooled
-from federation import DELTA, ROWS, available, build_plan, federate, spent, synthetic_set
+from federation import DELTA, ROWS, available, build_plan, federate, released_model, spent, synthetic_set
 from utility_report import print_tables
 from utility_scores import held_out_bits, scores_of
+from utility_targets import ONLY, REAL
 
 from sfumato_common.files import write_json
 
 OUT = ROOT / "bench-out"
-REAL, ONLY = "real", "only "
 
 
 @dataclass(frozen=True)
@@ -39,26 +39,34 @@ class Job:
     epsilon: float | None
     seed: int
     count: int
+    order: int = 0
 
 
 def run_job(job: Job) -> dict[str, Any]:
-    """Scores of one job, its epsilon as accounted and its seconds."""
+    """Scores of one job, which model it released, its epsilon as accounted and its seconds."""
     began = time.perf_counter()
     cohort = load(job.cohort)
+    model, accounted, seconds = "", None, {}
     if job.epsilon is None:
-        plan = build_plan(cohort, "spectral", math.inf)
         one_site = job.row.removeprefix(ONLY)
-        images, labels, _ = pooled(cohort.train if job.row == REAL else {one_site: cohort.train[one_site]})
-        scores, accounted, seconds = scores_of(plan, cohort, images, labels, job.seed), None, {}
+        images, labels, _ = pooled(cohort.train if job.row == REAL[0] else {one_site: cohort.train[one_site]})
+        scores = scores_of(cohort, images, labels, job.seed, job.count)
     else:
-        plan, model = build_plan(cohort, job.row, job.epsilon), ROWS[job.row].model
+        plan = build_plan(cohort, job.row, job.epsilon)
         released, seconds = federate(plan, cohort.train, job.seed)
+        model = released_model(plan, ROWS[job.row].model, released)
         images, labels = synthetic_set(plan, model, released, job.count, job.seed)
-        scores, accounted = scores_of(plan, cohort, images, labels, job.seed), spent(plan)
+        scores, accounted = scores_of(cohort, images, labels, job.seed, job.count), spent(plan)
         if model in {"spectral", "flow"}:
             scores["bits"] = held_out_bits(plan, model, released[model], cohort)
     total = round(time.perf_counter() - began, 1)
-    return {**asdict(job), "accounted": accounted, "scores": scores, "stage_seconds": seconds, "seconds": total}
+    measured = {"model": model, "accounted": accounted, "stage_seconds": seconds, "seconds": total}
+    return {**asdict(job), **measured, "scores": scores}
+
+
+def as_json(result: dict[str, Any]) -> dict[str, Any]:
+    """A result without infinities, which JSON does not have."""
+    return {name: "inf" if value == math.inf else value for name, value in result.items()}
 
 
 def jobs_of(options: argparse.Namespace) -> list[Job]:
@@ -68,15 +76,15 @@ def jobs_of(options: argparse.Namespace) -> list[Job]:
         cohort = load(name)
         seeds = range(1 if name == "fundus" else options.seeds)
         whole = [site for site, part in cohort.train.items() if len(set(part.labels)) == len(cohort.labels)]
-        real = [REAL, *(ONLY + site for site in whole)]
-        jobs += [Job(name, row, None, seed, 0) for row in real for seed in seeds]
+        real = [REAL[0], *(ONLY + site for site in whole)]
+        jobs += [Job(name, row, None, seed, options.images) for row in real for seed in seeds]
         jobs += [
             Job(name, row, epsilon, seed, options.images)
             for row in options.rows
             for epsilon in columns(options, name)
             for seed in seeds
         ]
-    return jobs
+    return [replace(job, order=order) for order, job in enumerate(jobs)]
 
 
 def columns(options: argparse.Namespace, cohort: str) -> list[float]:
@@ -141,9 +149,9 @@ def main() -> None:
     seconds = round(time.perf_counter() - began)
     OUT.mkdir(exist_ok=True)
     head = {"delta": DELTA, "images": options.images, "seeds": options.seeds, "seconds": seconds}
-    write_json(OUT / "utility.json", {**head, "runs": results})
+    write_json(OUT / "utility.json", {**head, "runs": list(map(as_json, results))})
     for name in options.cohort:
-        own = [result for result in results if result["cohort"] == name]
+        own = [as_json(result) for result in results if result["cohort"] == name]
         write_json(OUT / f"utility-{name}.json", {**head, "runs": own})
     print_tables(results)
     print(f"{len(results)} jobs in {seconds / 60:.1f} minutes, {options.processes} processes")

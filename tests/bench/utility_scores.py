@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -10,23 +13,98 @@ import torch
 from cohorts import BenchCohort, pooled
 
 from sfumato_common.config.plan import Plan
-from sfumato_common.metrics.utility import auc, score, train_classifier
+from sfumato_common.metrics.calibration import brier_score, calibration_error
+from sfumato_common.metrics.features import random_features, random_grid
+from sfumato_common.metrics.fidelity import frechet_distance, kernel_distance
+from sfumato_common.metrics.network import fit_network
+from sfumato_common.metrics.prdc import neighbourhood
+from sfumato_common.metrics.tstr import balanced_accuracy, fit_linear, macro_auc, patient_interval
 from sfumato_common.models.build import from_arrays, spectral_model
 from sfumato_common.models.components import component_count, component_shares, condition
 from sfumato_common.models.whitening import bits_per_dim, dequantise, standard_normal_log_prob
 from sfumato_common.types import Arrays, ByteImages, to_unit_range
 
+Float64 = npt.NDArray[np.float64]
 Scores = dict[str, float]
+NEIGHBOURS = 5
+REFERENCE_SEED = 1_000  # of the net whose features compare sets: none of the seeds that are scored
 
 
-def scores_of(plan: Plan, cohort: BenchCohort, images: ByteImages, labels: npt.NDArray[np.int64], seed: int) -> Scores:
-    """Utility of a labelled set, real or synthetic; figures that a cohort cannot have are left out."""
-    classifier = train_classifier(plan, images, labels, seed)
-    by_site = {site: score(plan, classifier, part.everything()[0]) for site, part in cohort.test.items()}
-    result = {"auc": auc(np.concatenate(list(by_site.values())), pooled(cohort.test)[1])}
-    if len(by_site) > 1:
-        result |= {f"auc {site}": auc(found, cohort.test[site].labels) for site, found in by_site.items()}
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """Test images in both feature spaces, and the maps there, in units of the real training images' deviations."""
+
+    maps: dict[str, Callable[[ByteImages], Float64]]
+    test: dict[str, Float64]
+
+
+@lru_cache(maxsize=1)
+def reference_of(cohort: BenchCohort) -> Reference:
+    """The random and the site-trained feature space: the latter's net has seen training images only."""
+    images, labels, _ = pooled(cohort.train)
+    trained = fit_network(images, labels, len(cohort.labels), REFERENCE_SEED)
+    maps = {
+        name: _standardised(space, images)
+        for name, space in {"random": random_features, "trained": trained.features}.items()
+    }
+    held_out = pooled(cohort.test)[0]
+    return Reference(maps, {name: space(held_out) for name, space in maps.items()})
+
+
+def _standardised(space: Callable[[ByteImages], Float64], images: ByteImages) -> Callable[[ByteImages], Float64]:
+    features = space(images)
+    centre, scale = features.mean(axis=0), features.std(axis=0) + 1e-6
+    return lambda others: (space(others) - centre) / scale
+
+
+def scores_of(cohort: BenchCohort, images: ByteImages, labels: npt.NDArray[np.int64], seed: int, count: int) -> Scores:
+    """Every score of a labelled set, real or synthetic; figures that a cohort cannot have are left out.
+
+    Utility uses all of the set; fidelity a random `count` of it, because distances and recall depend on the number.
+    """
+    classes = len(cohort.labels)
+    result = utility_of(cohort, fit_network(images, labels, classes, seed).probabilities)
+    linear = fit_linear(random_grid(images), labels, classes)
+    real, truth, _ = pooled(cohort.test)
+    result["linear auc"] = macro_auc(linear.probabilities(random_grid(real)), truth)
+    chosen = np.random.default_rng(seed).permutation(len(images))[:count]
+    result |= fidelity_of(reference_of(cohort), images[chosen])
     return {name: value for name, value in result.items() if math.isfinite(value)}
+
+
+def utility_of(cohort: BenchCohort, probabilities: Callable[[ByteImages], Float64]) -> Scores:
+    """Scores of a classifier on the test patients: pooled with its interval over patients, and by site."""
+    images, labels, patients = pooled(cohort.test)
+    found = probabilities(images)
+    low, high = patient_interval(
+        lambda rows: macro_auc(found[rows], labels[rows]), patients, np.random.default_rng(0), draws=200
+    )
+    result = {
+        "auc": macro_auc(found, labels),
+        "auc low": low,
+        "auc high": high,
+        "bal. acc.": balanced_accuracy(found, labels),
+        "ECE": calibration_error(found, labels),
+        "Brier": brier_score(found, labels),
+    }
+    if len(cohort.test) > 1:
+        first = 0
+        for site, part in cohort.test.items():
+            rows = slice(first, first + len(part.labels))
+            result[f"auc {site}"], first = macro_auc(found[rows], labels[rows]), rows.stop
+    return result
+
+
+def fidelity_of(reference: Reference, images: ByteImages) -> Scores:
+    """Distances to the test images in both spaces; neighbourhoods in the site-trained one."""
+    result = {}
+    for name, space in reference.maps.items():
+        features = space(images)
+        result[f"FD {name}"] = frechet_distance(features, reference.test[name])
+        result[f"KID {name}"] = kernel_distance(features, reference.test[name])
+        if name == "trained" and min(len(features), len(reference.test[name])) > NEIGHBOURS:
+            result |= asdict(neighbourhood(reference.test[name], features, NEIGHBOURS))
+    return result
 
 
 def held_out_bits(plan: Plan, kind: str, arrays: Arrays, cohort: BenchCohort) -> float:

@@ -6,27 +6,12 @@ import numpy as np
 import pytest
 import torch
 from scipy.linalg import sqrtm
+from scipy.special import softmax
 
-from sfumato_common.config.loader import parse
-from sfumato_common.config.plan import Plan
-from sfumato_common.metrics.features import classifier_features, random_features, random_grid
+from sfumato_common.metrics.features import random_features, random_grid
 from sfumato_common.metrics.fidelity import frechet_distance, kernel_distance
+from sfumato_common.metrics.network import Network, fit_network
 from sfumato_common.metrics.prdc import neighbourhood
-from sfumato_common.metrics.utility import Classifier
-
-
-def plan_of():
-    value = {
-        "study": "small",
-        "image": {"size": 16},
-        "labels": ["normal", "opacity"],
-        "sites": {"alder": {"nominal_patients": 100}},
-        "privacy": {"epsilon": 10.0, "delta": 1e-5},
-        "stages": [{"kind": "spectral", "bandwidth": 4, "clip_radius": 3.0, "noise_multiplier": 1.0}],
-        "release": [{"model": "spectral", "images": 4}],
-        "federation": {"quorum": 1},
-    }
-    return parse(value, Plan, "test")
 
 
 def normal(seed, n=2000, d=6, mean=0.0, scale=1.0):
@@ -127,11 +112,31 @@ def test_random_features_are_the_same_everywhere_and_tell_sets_apart(shape):
     assert frechet_distance(features[:half], random_features(smooth[half:])) > 5 * same
 
 
-def test_classifier_features_are_what_its_head_reads():
-    model = Classifier(1, 2)
-    arrays = {name: value.numpy() for name, value in model.state_dict().items()}
-    images = np.random.default_rng(0).integers(0, 256, (9, 16, 16), dtype=np.uint8)
-    features = classifier_features(plan_of(), arrays, images)
-    logits = features @ arrays["head.weight"].T + arrays["head.bias"]
-    expected = model(torch.from_numpy(images[:, None] / 127.5 - 1.0).float()).detach().numpy()
-    np.testing.assert_allclose(logits, expected, atol=1e-5)
+def lit(seed, n=240):
+    """Noise, with a bright band above or below in classes 1 and 2."""
+    rng, labels = np.random.default_rng(seed), np.arange(n) % 3
+    images = rng.integers(0, 100, (n, 16, 16))
+    images[labels == 1, 2:6] += 80
+    images[labels == 2, 10:14] += 80
+    return images.astype(np.uint8), labels
+
+
+def test_the_network_learns_three_classes_repeats_and_shows_its_features():
+    images, labels = lit(0)
+    trained = fit_network(images, labels, 3, seed=0, steps=60)
+    held_out, expected = lit(1)
+    probabilities = trained.probabilities(held_out)
+    assert np.allclose(probabilities.sum(axis=1), 1.0)
+    assert (probabilities.argmax(axis=1) == expected).mean() > 0.95
+    assert np.array_equal(probabilities, fit_network(images, labels, 3, seed=0, steps=60).probabilities(held_out))
+    head = trained.network.head
+    features = trained.features(held_out)[:, -head.in_features :]
+    logits = features @ head.weight.detach().double().numpy().T + head.bias.detach().double().numpy()
+    np.testing.assert_allclose(softmax(logits, axis=1), probabilities, atol=1e-5)
+
+
+@pytest.mark.parametrize(("size", "channels", "levels"), [(16, 1, 4), (28, 1, 4), (64, 3, 4), (256, 1, 6)])
+def test_the_network_sees_an_image_of_any_size_whole(size, channels, levels):
+    network = Network(size, channels, 2)
+    assert len(network.levels) == levels
+    assert network(torch.zeros(2, channels, size, size)).shape == (2, 2)

@@ -1,13 +1,11 @@
-"""Feature spaces in which image sets are compared: random convolutions that anyone can redraw, and a site's own net.
+"""A feature space in which anyone can compare sets of images: random convolutions from a public seed.
 
 Inception features know photographs, not radiographs, and are a download. A random network's features need neither
-and rank generators sensibly off ImageNet (Naeem et al. 2020, section 5). A net trained on real images sees what
-its task needs; it has seen them, so what it says stays where they are.
+and rank generators sensibly off ImageNet (Naeem et al. 2020, section 5). The other space, of a net trained on real
+images (`network.py`), sees what its task needs; it has seen patients, so what it says stays where they are.
 """
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -15,9 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sfumato_common.config.plan import Plan
-from sfumato_common.metrics.utility import Classifier
-from sfumato_common.types import AnyArray, Arrays, to_unit_range
+from sfumato_common.types import AnyArray, to_unit_range
 
 Float64 = npt.NDArray[np.float64]
 RANDOM_SEED = 20_200_223  # public: everybody measures in the same space
@@ -64,20 +60,8 @@ def random_grid(images: AnyArray, device: torch.device | None = None) -> Float64
 
 def _random(images: AnyArray, device: torch.device | None, part: int) -> Float64:
     network = RandomConvolutions(1 if images.ndim == 3 else 3).to(device or torch.device("cpu"))
-    return _by_batch(lambda x: network(x)[part], images, device)
-
-
-def classifier_features(plan: Plan, arrays: Arrays, images: AnyArray, device: torch.device | None = None) -> Float64:
-    """Features [N, 48] of integer images [N, S, S(, 3)]: mean activations of a trained `utility.Classifier`."""
-    model = Classifier(plan.image.channels, len(plan.labels))
-    model.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in arrays.items()})
-    network = model.features.to(device or torch.device("cpu"))
-    return _by_batch(lambda x: network(x).mean(dim=(2, 3)), images, device)
-
-
-def _by_batch(network: Callable[[Tensor], Tensor], images: AnyArray, device: torch.device | None) -> Float64:
     with torch.no_grad():
-        parts = [network(torch.from_numpy(part).to(device)).cpu() for part in _batches(images)]
+        parts = [network(torch.from_numpy(batch).to(device))[part].cpu() for batch in _batches(images)]
     return torch.cat(parts).double().numpy()
 
 

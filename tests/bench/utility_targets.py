@@ -1,0 +1,70 @@
+"""The targets of the utility bench, stated before any figure was seen, and by how much each row meets or misses them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+# mean and standard deviation over seeds of every score, by (row, epsilon) of one cohort; epsilon None: real images
+Spread = tuple[float, float]
+Cells = Mapping[tuple[str, float | None], Mapping[str, Spread]]
+
+REAL = ("real", None)
+ONLY = "only "
+NOT_SITES = {"auc low", "auc high"}
+_PNEUMONIA_AUC = {10.0: 0.950, 5.0: 0.945, 1.0: 0.930}
+_PNEUMONIA_RECALL = {10.0: 0.85, 5.0: 0.80, 1.0: 0.60}
+_PNEUMONIA_DISTANCE = {10.0: 1.0, 1.0: 2.0}  # in units of the real train-test distance
+_SITES_SHARE = {10.0: 0.98, 1.0: 0.95}  # of TRTR
+
+
+@dataclass(frozen=True)
+class Target:
+    """At `epsilon` the mean of `score` is to be at least (or, with `at_most`, at most) `bound`."""
+
+    epsilon: float
+    score: str
+    bound: float
+    at_most: bool
+    why: str
+
+    def margin(self, value: float) -> float:
+        """By how much `value` meets the target; negative when it misses it."""
+        return self.bound - value if self.at_most else value - self.bound
+
+
+def targets_of(cohort: str, cells: Cells) -> list[Target]:
+    """The targets of a cohort, those that are relative to real images in this run's figures; none without them."""
+    if REAL not in cells or cohort not in {"pneumonia", "sites"}:
+        return []
+    real = {name: spread[0] for name, spread in cells[REAL].items()}
+    if cohort == "pneumonia":
+        return [
+            *(Target(epsilon, "auc", bound, False, "stated") for epsilon, bound in _PNEUMONIA_AUC.items()),
+            *(
+                Target(epsilon, "FD trained", times * real["FD trained"], True, f"{times:g} x real train-test")
+                for epsilon, times in _PNEUMONIA_DISTANCE.items()
+            ),
+            *(Target(epsilon, "recall", bound, False, "stated") for epsilon, bound in _PNEUMONIA_RECALL.items()),
+        ]
+    pooled = [
+        Target(epsilon, "auc", share * real["auc"], False, f"{share:g} of TRTR")
+        for epsilon, share in _SITES_SHARE.items()
+    ]
+    return pooled + [
+        Target(epsilon, score, bound, False, "best other site's own real data")
+        for epsilon in _SITES_SHARE
+        for score, bound in _others(cells).items()
+    ]
+
+
+def _others(cells: Cells) -> dict[str, float]:
+    """For each site's AUC, the best that the real data of one OTHER site alone reaches there."""
+    alone = {row.removeprefix(ONLY): scores for (row, _), scores in cells.items() if row.startswith(ONLY)}
+    sites = sorted({name for scores in alone.values() for name in scores if name.startswith("auc ")} - NOT_SITES)
+    best = {}
+    for score in sites:
+        others = [found[score][0] for site, found in alone.items() if score != f"auc {site}" and score in found]
+        if others:
+            best[score] = max(others)
+    return best
