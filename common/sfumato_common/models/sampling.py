@@ -17,6 +17,7 @@ from sfumato_common.models.gan import draw_images
 from sfumato_common.types import Arrays, ByteImages, pixel_dtype, to_bytes
 
 _BATCH = 256
+_GENERATED_PIXELS = 2**22  # at once: a generator keeps dozens of maps of every image
 Draw = Callable[[Tensor, torch.Generator], Tensor]
 
 
@@ -28,7 +29,8 @@ def _gan(plan: Plan, arrays: Arrays) -> Draw:
     spectral, generator = spectral_model(plan, arrays), from_arrays("generator", plan, arrays)
 
     def draw(y: Tensor, rng: torch.Generator) -> Tensor:
-        return draw_images(plan, generator, spectral, y, rng)
+        parts = torch.split(y, max(1, _GENERATED_PIXELS // plan.image.size**2))
+        return torch.cat([draw_images(plan, generator, spectral, part, rng) for part in parts])
 
     return draw
 
