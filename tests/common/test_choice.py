@@ -11,12 +11,13 @@ import torch
 from sfumato_common.config.loader import parse
 from sfumato_common.config.plan import Plan
 from sfumato_common.errors import ConfigError
-from sfumato_common.metrics.choice import FARTHER, classifier_of, classifiers_schema, decide
-from sfumato_common.metrics.utility import auc_from_histogram, classifier_schema
+from sfumato_common.metrics.choice import FARTHER, classifier_of, classifiers_schema, decide, evened, spread
+from sfumato_common.metrics.utility import Classifier, auc, auc_from_histogram, classifier_schema, score
 from sfumato_common.models.build import spectral_model
 from sfumato_common.models.moments import moments_distance
 from sfumato_common.models.spectral import COUNT_WEIGHT, Layout
 from sfumato_common.models.spectral_fit import fit_release
+from sfumato_common.privacy.histogram import score_counts
 from sfumato_common.types import to_bytes
 
 DP = {
@@ -111,6 +112,40 @@ def test_the_stated_deviation_is_that_of_repeated_noise_and_patients():
         stated.append([item.deviation for item in choice.judged])
     assert np.std(found, axis=0) == pytest.approx(np.mean(stated, axis=0), rel=0.1)
     assert np.mean(found, axis=0) == pytest.approx([auc_from_histogram(item) for item in truth], abs=0.003)
+
+
+def test_spread_scores_keep_their_order_in_few_bins():
+    rng = np.random.default_rng(4)
+    label = rng.integers(0, 2, 4000)
+    odds = rng.normal(2.8 * label - 1.4, 1.4)
+    confident = 1 / (1 + np.exp(-8.0 * odds))
+    exact = auc(odds, label)
+    figure = auc_from_histogram(score_counts(spread(1 / (1 + np.exp(-odds))), label, 16, 2))
+    assert figure == pytest.approx(exact, abs=0.01)
+    assert auc_from_histogram(score_counts(confident, label, 16, 2)) < exact - 0.02
+    assert spread(np.array([0.0, 0.5, 1.0, np.nan])).tolist() == pytest.approx([0.0, 0.5, 1.0, 0.0])
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_a_classifiers_confidence_and_leaning_are_taken_out(classes):
+    plan = plan_of(labels=["normal", "opacity", "other"][:classes])
+    torch.manual_seed(0)
+    model = Classifier(1, classes)
+    images = np.random.default_rng(0).integers(0, 256, (60, 16, 16)).astype(np.uint8)
+    images = (images * np.linspace(0.1, 1.0, 60)[:, None, None]).astype(np.uint8)
+    found = []
+    for factor, leaning in ((5.0, 0.0), (20.0, 3.0)):
+        arrays = {name: value.numpy().copy() for name, value in model.state_dict().items()}
+        arrays["head.weight"] *= factor
+        arrays["head.bias"] = arrays["head.bias"] * factor + np.eye(classes, dtype=np.float32)[0] * leaning
+        sent = evened(arrays, score(plan, arrays, images))
+        assert all(classifier_schema(plan)[name].matches(value) for name, value in sent.items())
+        scores = score(plan, sent, images)
+        found.append(np.log(scores) - np.log1p(-scores))
+    assert found[0].std() == pytest.approx(2.0, rel=0.05 if classes == 2 else 0.5)
+    if classes == 2:
+        assert found[0].mean() == pytest.approx(0.0, abs=0.05)
+        assert found[0] == pytest.approx(found[1], abs=0.05)
 
 
 def test_a_model_that_is_no_better_is_hardly_ever_chosen():

@@ -12,7 +12,7 @@ import numpy as np
 
 from sfumato_client.training import StageJob
 from sfumato_common.config.stages import ChoiceStage
-from sfumato_common.metrics.choice import classifier_of
+from sfumato_common.metrics.choice import classifier_of, spread
 from sfumato_common.metrics.utility import score
 from sfumato_common.models.wire import HISTOGRAMS
 from sfumato_common.privacy.histogram import patient_scores, score_counts
@@ -20,13 +20,13 @@ from sfumato_common.privacy.meter import Noised
 
 
 def score_candidates(job: StageJob) -> Noised:
-    """`histograms`: noisy counts [C, K, bins] of training patients by label and mean score, float32."""
+    """`histograms`: noisy counts [C, K, bins] of training patients by label and mean score (in log-odds), float32."""
     stage = job.plan.stage("choice")
     assert isinstance(stage, ChoiceStage)
     images, labels, owners = job.cohort.everything()
     counts = []
     for kind in job.plan.candidates:
-        scores = score(job.plan, classifier_of(kind, job.inbound), images)
+        scores = spread(score(job.plan, classifier_of(kind, job.inbound), images))
         means, label = patient_scores(scores, labels, owners, job.cohort.patients)
         counts.append(score_counts(means, label, stage.bins, len(job.plan.labels)))
     noisy = job.meter.gaussian(np.stack(counts), math.sqrt(len(counts)), stage.noise_multiplier)

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from sfumato_common.config.plan import Plan
 from sfumato_common.config.stages import ModelKind
 from sfumato_common.metrics.utility import classifier_schema
-from sfumato_common.types import AnyArray, Arrays, ArraySpec
+from sfumato_common.types import AnyArray, Arrays, ArraySpec, FloatArray
 
 Float64 = npt.NDArray[np.float64]
 # The chance that any trained model which is no better than the spectral one is chosen all the same, at most.
@@ -29,6 +29,11 @@ WRONG_CHOICE = 0.05
 # How much farther than the spectral model's own images a model's may lie from the released moments
 # (see models/moments.py): as far as if every standard deviation were halved. Set before any model was judged by it.
 FARTHER = 0.25
+# Standard deviation of the AUC over seeds of the classifier's own training, as measured on phantom cohorts (public);
+# part of the margin, since another seed must not turn the choice round.
+TRAINING_DEVIATION = 0.005
+# Log-odds beyond which scores are not told apart, and the standard deviation that classifiers are brought to.
+_LONGEST_ODDS, _USUAL_ODDS = 6.0, 2.0
 # A class counts at a site when its noisy total is this many of its standard deviations above this many patients.
 _CLEAR, _FEWEST = 5.0, 10.0
 
@@ -42,6 +47,32 @@ def classifiers_schema(plan: Plan) -> dict[str, ArraySpec]:
 def classifier_of(kind: str, arrays: Arrays) -> dict[str, AnyArray]:
     """The arrays of one candidate's classifier, under their own names."""
     return {name.removeprefix(f"{kind}:"): value for name, value in arrays.items() if name.startswith(f"{kind}:")}
+
+
+def spread(scores: FloatArray) -> Float64:
+    """Scores [N] in [0, 1] spaced by their log-odds, -6 at 0 and 6 at 1, so that equal bins resolve all of them.
+
+    In equal bins of the score itself, a confident classifier's scores crowd at 0 and 1 and lose their order.
+    """
+    return np.asarray((np.clip(_odds(scores), -_LONGEST_ODDS, _LONGEST_ODDS) / _LONGEST_ODDS + 1.0) / 2.0)
+
+
+def evened(classifier: Arrays, scores: FloatArray) -> dict[str, AnyArray]:
+    """`classifier` with its last layer scaled so that its log-odds, now those of `scores` [N], have mean 0 and sd 2.
+
+    Done on synthetic images before it is sent: bins then resolve every candidate alike, and confidence decides nothing.
+    """
+    odds = _odds(scores)
+    factor = _USUAL_ODDS / max(float(odds.std()), 1e-2)
+    bias = np.asarray(classifier["head.bias"]) * factor
+    bias[0] += factor * odds.mean()
+    changed = {"head.weight": np.asarray(classifier["head.weight"]) * factor, "head.bias": bias}
+    return {**classifier, **{name: value.astype(np.float32) for name, value in changed.items()}}
+
+
+def _odds(scores: FloatArray) -> Float64:
+    inside = np.clip(np.nan_to_num(np.asarray(scores, np.float64)), 1e-9, 1.0 - 1e-9)
+    return np.asarray(np.log(inside) - np.log1p(-inside))
 
 
 @dataclass(frozen=True)
@@ -72,9 +103,10 @@ def decide(plan: Plan, noise_multiplier: float, histograms: Mapping[str, AnyArra
 
     A candidate's AUC is the mean over sites weighted by nominal patients: within a site, so that a classifier gains
     nothing by telling sites apart; a site counts when its histograms show both sides clearly. A trained model wins when
-    it leads the spectral one by more than the one-sided margin of that difference, from the known noise and the finite
-    number of patients (the two taken as independent, which is too wide for scores of the same patients), split over the
-    candidates (Bonferroni), and its moments are not too far. Ties, and no figure at all, go to the spectral model.
+    it leads the spectral one by more than the one-sided margin of that difference, and its moments are not too far. The
+    margin is from the known noise, the finite number of patients (the two models' taken as independent, which is too
+    wide for scores of the same patients) and the classifier's training, split over the candidates (Bonferroni). Ties,
+    and no figure at all, go to the spectral model.
     """
     kinds = plan.candidates
     deviation = noise_multiplier * math.sqrt(len(kinds))
@@ -88,7 +120,7 @@ def decide(plan: Plan, noise_multiplier: float, histograms: Mapping[str, AnyArra
     stacked = np.stack(list(clear.values()))  # [sites, C, (auc, variance)]
     aucs, variances = shares @ stacked[:, :, 0], shares**2 @ stacked[:, :, 1]
     quantile = NormalDist().inv_cdf(1.0 - WRONG_CHOICE / (len(kinds) - 1))
-    leads = aucs - aucs[0] > quantile * np.sqrt(variances + variances[0])
+    leads = aucs - aucs[0] > quantile * np.sqrt(variances + variances[0] + 2.0 * TRAINING_DEVIATION**2)
     near = distances <= distances[0] + FARTHER
     able = np.flatnonzero(leads & near)
     winner = int(able[np.argmax(aucs[able])]) if len(able) else 0

@@ -14,8 +14,8 @@ import torch
 from sfumato_common.config.plan import Plan
 from sfumato_common.config.stages import ChoiceStage
 from sfumato_common.errors import FederationError
-from sfumato_common.metrics.choice import Choice, decide
-from sfumato_common.metrics.utility import train_classifier
+from sfumato_common.metrics.choice import Choice, decide, evened
+from sfumato_common.metrics.utility import score, train_classifier
 from sfumato_common.models.components import component_shares, labels_of
 from sfumato_common.models.moments import moments_distance
 from sfumato_common.models.sampling import sample_images
@@ -82,7 +82,8 @@ class ChoiceStrategy:
             images = sample_images(plan, kind, self._models[kind], components, torch.Generator().manual_seed(seed))
             distances.append(moments_distance(plan, spectral, images, components))
             trained = train_classifier(plan, images, labels_of(plan, components), seed=seed, steps=_STEPS)
-            self._outbound |= {f"{kind}:{name}": value for name, value in trained.items()}
+            sent = evened(trained, score(plan, trained, images))
+            self._outbound |= {f"{kind}:{name}": value for name, value in sent.items()}
         self._distances = np.array(distances)
 
 
