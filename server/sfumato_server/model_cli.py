@@ -57,12 +57,12 @@ def model_sample(
     """Draw images from a model: post-processing, so that no epsilon is spent. Writes PNG files and a contact sheet."""
     from sfumato_common.package import encode_png
     from sfumato_server.rounds.draws import draw_model
-    from sfumato_server.status.sheets import COLUMNS, eight_bits, grid, png
+    from sfumato_server.status.sheets import COLUMNS, grid, png
 
     drawn = draw_model(file, _plan(plan), model, label, site, count, seed)
     for number, (image, name) in enumerate(zip(drawn.images, drawn.names, strict=True)):
         write_atomic(out / f"{drawn.kind}-{name}-{number:05d}.png", encode_png(image))
-    write_atomic(out / SHEET, png(grid(eight_bits(drawn.images[: COLUMNS * COLUMNS]), COLUMNS)))
+    write_atomic(out / SHEET, png(grid(drawn.images[: COLUMNS * COLUMNS], COLUMNS)))
     card = drawn.card
     cost = "no differential privacy" if card.epsilon is None else f"epsilon {card.epsilon:.3f} at delta {card.delta:g}"
     console.print(

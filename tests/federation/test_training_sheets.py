@@ -12,6 +12,9 @@ from conftest import make_federation
 from conftest_values import PLAN
 from PIL import Image
 
+from sfumato_common.config.loader import parse
+from sfumato_common.config.plan import Plan
+from sfumato_common.models.wire import released_schema
 from sfumato_server.rounds.card import read_checkpoint
 from sfumato_server.rounds.checkpoint import released_model
 from sfumato_server.status import sheets
@@ -129,3 +132,26 @@ def test_another_plans_sheets_are_not_shown(done, tmp_path):
     assert read_sheets(tmp_path, "0" * 64) == []
     (tmp_path / "sheets" / "index.json").write_text("{")
     assert read_sheets(tmp_path, done.plan.digest) == []
+
+
+def test_sheets_of_sixteen_bits_are_drawn_in_grey_levels(tmp_path):
+    federation = study_of_a_flow(tmp_path / "eight")
+    values = federation.plan.model_dump(mode="json")
+    values["image"]["bits"] = 16
+    plan = parse(values, Plan, "plan")
+    spectral = {}
+    for name, spec in released_schema(plan, "spectral").items():
+        value = np.eye(spec.shape[-1]) if name.endswith(("factor", "signal")) else np.full(spec.shape[-1], 0.1)
+        spectral[name] = np.broadcast_to(value, spec.shape).astype(np.float32)
+    eight = RoundSheets(tmp_path / "a", federation.plan).draw("spectral", 1, spectral)
+    sixteen = RoundSheets(tmp_path / "b", plan).draw("spectral", 1, spectral)
+    assert 0 < sixteen.spread < 128
+    assert 0.5 < sixteen.spread / eight.spread < 2
+    assert Image.open(tmp_path / "b" / "sheets" / sixteen.file).mode == "L"
+
+
+def test_rows_name_the_sites_where_they_are_fitted_apart():
+    values = {**PLAN, "stages": [{**PLAN["stages"][0], "by_site": True}, *PLAN["stages"][1:]]}
+    plan = parse(values, Plan, "plan")
+    names = sheets.component_names(plan, sheets.components_shown(plan))
+    assert names == [f"{site}: {label}" for site in ("alder", "birch", "cedar") for label in ("normal", "opacity")]

@@ -80,7 +80,8 @@ class RoundSheets:
     def _draw(self, stage: str, number: int, released: Arrays) -> RoundSheet:
         shown = components_shown(self._plan)
         columns = _columns(self._plan, len(shown))
-        images = _grey_levels(draw_components(self._plan, stage, released, shown, columns))
+        drawn = draw_components(self._plan, stage, released, shown, columns)
+        images = _grey_levels(drawn)
         if self._usual is None:
             self._usual = self._spectral_figures(released, shown)
         mean, usual_spread, usual_clamped = self._usual
@@ -101,7 +102,7 @@ class RoundSheets:
             round(usual_clamped, 4),
             _remark(sound, spread, clamped, distance, usual_spread, usual_clamped),
         )
-        write_atomic(self._folder / file, png(grid(np.rint(images).astype(np.uint8), columns)))
+        write_atomic(self._folder / file, png(grid(drawn, columns)))
         self.sheets = [other for other in self.sheets if other.file != file] + [sheet]
         write_json(
             self._folder / INDEX, {"plan_hash": self._plan.digest, "sheets": [asdict(item) for item in self.sheets]}
@@ -157,13 +158,8 @@ def draw_components(plan: Plan, stage: str, arrays: Arrays, shown: Sequence[int]
     return sample_images(plan, stage, arrays, components, generator)
 
 
-def eight_bits(images: AnyArray) -> ByteImages:
-    """Integer images for a screen: 16 bits a value are rounded to 8."""
-    return np.asarray(np.rint(_grey_levels(images)), dtype=np.uint8)
-
-
-def grid(images: ByteImages, columns: int) -> ByteImages:
-    """uint8 [R * columns, S, S(, 3)] as one picture of R rows."""
+def grid(images: AnyArray, columns: int) -> ByteImages:
+    """Images [R * columns, S, S(, 3)] of 8 or 16 bits as one picture of R rows, for a screen."""
     tiles = [list(images[at : at + columns]) for at in range(0, len(images), columns)]
     return mosaic(tiles, columns=columns, least_width=_LEAST_WIDTH)
 
