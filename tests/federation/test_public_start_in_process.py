@@ -1,0 +1,116 @@
+"""Studies that start from pinned public weights: the sites take them, the certificate and the report declare them."""
+
+import copy
+
+import pytest
+from conftest import make_federation
+from conftest_values import PLAN
+from safetensors.numpy import save
+
+from sfumato_common.config.loader import parse
+from sfumato_common.config.plan import Plan
+from sfumato_common.errors import VerificationError
+from sfumato_common.models.starts import fingerprint
+from sfumato_server.enrol import Registry, load_authority
+from sfumato_server.pool import pool_packages
+from sfumato_server.pretraining import pretrain
+from sfumato_server.publish import publish
+from sfumato_server.rounds.starts import keep_start
+from sfumato_server.study import run_study
+
+
+def values_of():
+    values = copy.deepcopy(PLAN)
+    values["stages"] = [stage for stage in values["stages"] if stage["kind"] != "gan"]
+    values["stages"][1]["rounds"] = 2
+    values["release"] = [item for item in values["release"] if item["model"] != "gan"]
+    del values["utility"]
+    return values
+
+
+@pytest.fixture(scope="module")
+def start():
+    plan = parse(values_of(), Plan, "plan")
+    return pretrain(plan, "flow", "textures", steps=3, patients=20)[0]
+
+
+@pytest.fixture
+def federation(tmp_path, start):
+    values = values_of()
+    values["stages"][1]["start"] = {"source": "textures", "sha256": fingerprint(start)}
+    federation = make_federation(tmp_path, values)
+    keep_start(federation.coordinator.starts, federation.plan, save(start))
+    return federation
+
+
+def run(federation):
+    return run_study(federation.coordinator, federation, seed=1, classifier_steps=5)
+
+
+def test_a_study_starts_from_what_its_plan_pins_and_declares_it(federation, start, tmp_path):
+    assert run(federation) == "completed"
+    first = next(request for _, request, _ in federation.sent if (request.stage, request.round) == ("flow", 1))
+    assert fingerprint({name: first.arrays[name] for name in start}) == fingerprint(start)
+    home = federation.coordinator.root
+    pool = pool_packages(home, federation.plan, Registry(home))
+    declared = {"flow": {"source": "textures", "sha256": fingerprint(start)}}
+    assert all(certificate["starts"] == declared for certificate in pool.certificates.values())
+    published = publish(pool, federation.plan, tmp_path / "out", load_authority(home), {"exchanges": []}, None)
+    report = published.report.read_text()
+    assert "started from weights declared public (textures" in report
+    assert report.count(fingerprint(start)) >= 2
+
+
+def test_a_coordinator_without_the_weights_or_with_others_asks_no_site(federation, start):
+    (path,) = federation.coordinator.starts.glob("*.safetensors")
+    wrong = {name: value + 1 for name, value in start.items()}
+    for spoil in (lambda: path.write_bytes(save(wrong)), path.unlink):
+        spoil()
+        assert run(federation) == "stopped"
+    assert "are not here" in federation.result()["reason"]
+    assert not any(request.stage == "flow" for _, request, _ in federation.sent)
+
+
+def test_a_crafted_start_is_refused_before_the_charge(federation, monkeypatch):
+    from sfumato_server.rounds.strategies.flow import FlowStrategy
+
+    honest = FlowStrategy.outbound
+
+    def crafted(self, number, site):
+        sent = honest(self, number, site)
+        name = next(name for name in sorted(sent) if name.startswith("flow/"))
+        return {**sent, name: sent[name] + 1e-3}
+
+    monkeypatch.setattr(FlowStrategy, "outbound", crafted)
+    assert run(federation) == "stopped"
+    replies = [reply for _, request, reply in federation.sent if request.stage == "flow"]
+    assert {reply.code for reply in replies} == {VerificationError.wire_code}
+    for site in federation.sites:
+        with federation.home(site).open_ledger() as ledger:
+            assert {entry.purpose for entry in ledger.entries()} == {"spectral"}
+
+
+def test_a_site_that_missed_the_first_round_stays_out_and_the_others_go_on(federation):
+    exchange = federation.exchange
+
+    def absent(requests, deadline_s, on_reply):
+        request = next(iter(requests.values()))
+        if (request.stage, request.round) == ("flow", 1):
+            federation.down = {"cedar"}
+        replies = exchange(requests, deadline_s, on_reply)
+        federation.down = set()
+        return replies
+
+    federation.exchange = absent
+    assert run(federation) == "completed"
+    said = {
+        (r.kind, r.round): reply.code for site, r, reply in federation.sent if site == "cedar" and r.kind != "hello"
+    }
+    assert said[("stage", 2)] == VerificationError.wire_code
+    assert said[("release", 0)] == VerificationError.wire_code
+    (note,) = [
+        path.read_text()
+        for path in sorted((federation.home("cedar").local / "errors").glob("*.txt"))
+        if "missed the first round" in path.read_text()
+    ][:1]
+    assert "takes no part in that stage" in note
