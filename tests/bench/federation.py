@@ -51,7 +51,7 @@ STAGES: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Row:
-    """One row of the table: each stage's share of the budget (see privacy/budget.py), and the model that is released."""
+    """One row of the table: each stage's share of the budget (see privacy/budget.py), and what is released."""
 
     shares: dict[str, float]
     model: str

@@ -1,6 +1,6 @@
 """Utility at a stated epsilon: train on synthetic images, test on real patients that nobody trained on.
 
-    python tests/bench/utility.py [--quick] [--cohort pneumonia,sites] [--rows spectral,flow] [--epsilon 1,10,inf]
+    python tests/bench/utility.py [--quick] [--cohort pneumonia,sites] [--rows real,flow] [--epsilon 1,10,inf]
 
 Each job federates three sites in process, each with its own secure noise, at exactly the epsilon of its column (delta
 1e-5, add/remove of a patient, the whole of a row's stages together), draws a synthetic set and scores it. Baselines in
@@ -77,10 +77,12 @@ def jobs_of(options: argparse.Namespace) -> list[Job]:
         seeds = range(1 if name == "fundus" else options.seeds)
         whole = [site for site, part in cohort.train.items() if len(set(part.labels)) == len(cohort.labels)]
         real = [REAL[0], *(ONLY + site for site in whole)]
-        jobs += [Job(name, row, None, seed, options.images) for row in real for seed in seeds]
+        if REAL[0] in options.rows:
+            jobs += [Job(name, row, None, seed, options.images) for row in real for seed in seeds]
         jobs += [
             Job(name, row, epsilon, seed, options.images)
             for row in options.rows
+            if row in ROWS
             for epsilon in columns(options, name)
             for seed in seeds
         ]
@@ -119,17 +121,17 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Utility of every released model at a stated epsilon")
     parser.add_argument("--quick", action="store_true", help="one seed, epsilon 1 and 10, fewer images")
     parser.add_argument("--cohort", type=_list, help="of " + ",".join(COHORTS))
-    parser.add_argument("--rows", type=_list, help="of " + ",".join(ROWS))
+    parser.add_argument("--rows", type=_list, help="of real," + ",".join(ROWS))
     parser.add_argument("--epsilon", type=lambda text: [float(part) for part in text.split(",")], help="e.g. 1,10,inf")
     parser.add_argument("--seeds", type=int)
     parser.add_argument("--images", type=int, help="synthetic images a set")
     parser.add_argument("--processes", type=int, default=2)
     options = parser.parse_args()
     options.cohort = options.cohort or (["pneumonia", "sites"] if options.quick else list(COHORTS))
-    options.rows = options.rows or [row for row in ROWS if available(row)]
+    options.rows = options.rows or [REAL[0], *(row for row in ROWS if available(row))]
     options.seeds = options.seeds or (1 if options.quick else 3)
     options.images = options.images or (1000 if options.quick else 2000)
-    if unknown := (set(options.cohort) - set(COHORTS)) | (set(options.rows) - set(ROWS)):
+    if unknown := (set(options.cohort) - set(COHORTS)) | (set(options.rows) - {REAL[0], *ROWS}):
         parser.error(f"unknown: {', '.join(sorted(unknown))}")
     return options
 

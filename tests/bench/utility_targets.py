@@ -1,4 +1,4 @@
-"""The targets of the utility bench, stated before any figure was seen, and by how much each row meets or misses them."""
+"""The targets of the utility bench, stated before any figure was seen, and by how much rows meet or miss them."""
 
 from __future__ import annotations
 
