@@ -144,11 +144,15 @@ def test_nothing_but_an_intact_approval_is_sealed(identity, impostor):
         [candidates("spectral", 12), candidates("gan", 30), candidates("flow", 1)],
         [candidates("spectral", 12), candidates("gan", 15), candidates("gan", 15)],
         [candidates("spectral", 12), candidates("gan", 30, size=32)],
+        [
+            candidates("spectral", 12),
+            dataclasses.replace(candidates("gan", 30), images=np.zeros((30, 16, 16), np.uint16)),
+        ],
         [candidates("spectral", 12), dataclasses.replace(candidates("gan", 30), labels=np.full(30, 2, np.int64))],
         [candidates("spectral", 12), dataclasses.replace(candidates("gan", 30), labels=np.full(30, -1, np.int64))],
         [candidates("spectral", 12), dataclasses.replace(candidates("gan", 30), method="other")],
     ],
-    ids=["missing", "short", "extra", "split", "size", "label", "negative-label", "method"],
+    ids=["missing", "short", "extra", "split", "size", "depth", "label", "negative-label", "method"],
 )
 def test_only_exactly_what_the_plan_asks_for(identity, sets):
     with pytest.raises(ReleaseRefused):
