@@ -205,7 +205,7 @@ def test_the_largest_size_has_the_form_of_the_smaller_ones(channels):
         judge = Discriminator(channels, 4, 24, 512)
         codes, given = torch.empty(2, 7, 1024 * channels), torch.empty(2, 4)
         maps = [torch.empty(2, 1, r, r) for r in generator.resolutions]
-        images = generator(torch.empty(2, channels, 512, 512), codes, given, *maps)
+        images = generator(torch.empty(2, channels, 512, 512), codes, *maps)
         assert images.shape == (2, channels, 512, 512)
         assert judge.features(images).shape[2:] == (8, 8)
         assert judge(images, given).shape == (2,)

@@ -71,8 +71,7 @@ class WSpace:
             latent = latent + noise.tail
         base = self.spectral.decode(latent, components).clamp(-1.0, 1.0)
         maps = noise.maps if noise is not None else [base.new_zeros(1, 1, r, r) for r in self.generator.resolutions]
-        given = condition(self._plan, components).to(base.device)
-        images: Tensor = self.generator(base, codes[:, 1:], given, *maps)
+        images: Tensor = self.generator(base, codes[:, 1:], *maps)
         return images
 
     def code_of(self, images: Tensor, components: Tensor) -> Tensor:

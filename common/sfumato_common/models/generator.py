@@ -1,8 +1,9 @@
 """Weights of the W-space generator: a mapping network, and a modulated synthesis that corrects spectral images.
 
-After StyleGAN2 (Karras et al. 2020), with two changes. What the codes mean linearly is the spectral model's to decode
+After StyleGAN2 (Karras et al. 2020), with changes. What the codes mean linearly is the spectral model's to decode
 (see `gan.WSpace`), so both networks only correct: their last layers start at zero and what they add is bounded. And
-every resolution of the synthesis sees the spectral image, so that the correction follows its edges. Resize
+every resolution of the synthesis sees the spectral image, so that the correction follows its edges. Only the mapping is
+told the condition: a synthesis that knows the label learns from noisy discriminators to stamp it on the image. Resize
 convolutions only: transposed ones show checkerboards (Odena et al. 2016).
 """
 
@@ -38,7 +39,7 @@ class Generator(nn.Module):
         layers, before = [], 0
         for resolution in self.resolutions:
             out = _channels(resolution, size, width)
-            layers.append(ModulatedConv(before + channels, out, latent + classes))
+            layers.append(ModulatedConv(before + channels, out, latent))
             before = out
         self.layers = nn.ModuleList(layers)
         self.last = nn.Conv2d(before, channels, 3, padding=1)
@@ -54,15 +55,14 @@ class Generator(nn.Module):
             x = functional.leaky_relu(layer(x), SLOPE)
         return z + LARGEST_SHIFT * torch.tanh(self.shift(x))
 
-    def forward(self, base: Tensor, codes: Tensor, condition: Tensor, *noise: Tensor) -> Tensor:
+    def forward(self, base: Tensor, codes: Tensor, *noise: Tensor) -> Tensor:
         """`base` plus a bounded fine correction, clamped to [-1, 1]; noise maps [N, 1, R, R], one a resolution."""
         x = base.new_zeros(len(base), 0, self.resolutions[0], self.resolutions[0])
         for level, (layer, resolution) in enumerate(zip(self.layers, self.resolutions, strict=True)):
             if x.shape[-1] != resolution:
                 x = functional.interpolate(x, scale_factor=2.0, mode="nearest")
             seen = functional.avg_pool2d(base, base.shape[-1] // resolution)
-            style = torch.cat([pixel_norm(codes[:, level]), condition], dim=1)
-            x = layer(torch.cat([x, seen], dim=1), style, noise[level])
+            x = layer(torch.cat([x, seen], dim=1), pixel_norm(codes[:, level]), noise[level])
         return (base + LARGEST_CORRECTION * _fine(torch.tanh(self.last(x)))).clamp(-1.0, 1.0)
 
 
