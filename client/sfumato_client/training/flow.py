@@ -1,4 +1,4 @@
-"""Flow stage at the site: a small GLOW on whitened images learns by DP-SGD; only the change of its weights leaves."""
+"""Flow stage at the site: a flow on whitened images learns by DP-SGD; only the change of its weights leaves."""
 
 from __future__ import annotations
 
