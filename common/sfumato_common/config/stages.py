@@ -107,8 +107,8 @@ class GanStage(DpSgdStage):
 class FlowStage(DpSgdStage):
     """GLOW or conditional INN under DP-SGD; levels of squeeze, steps of (actnorm, mixing, coupling).
 
-    `dense` couplings of all values end a conditional INN. A learning rate of 0.02 and a clipping norm of 0.3 did best on
-    the phantom (tests/bench/flow_bits.py).
+    `dense` couplings of all values end a conditional INN. A learning rate of 0.02 and a clipping norm of 0.3 did best
+    on the phantom, of three values each (tests/bench/flow_bits.py).
     """
 
     kind: Literal["flow"]

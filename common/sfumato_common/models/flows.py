@@ -132,7 +132,7 @@ def flow_loss(forward: nn.Module, u: Tensor, condition: Tensor) -> Tensor:
     """Negative log-likelihood of whitened images in nats a dimension, one value a record [N].
 
     Images are dequantised uniformly. Learned (variational; Ho et al. 2019) noise could gain 0.002 bits a dimension at
-    most: on the phantom at 64 px no DCT coefficient spreads less than eight times as wide as the rounding's noise.
+    most: on the phantom at 64 px no DCT coefficient spreads less than seven times as wide as the rounding's noise.
     """
     v, log_det = forward(u, condition)
     nats: Tensor = -(standard_normal_log_prob(v) + log_det)
