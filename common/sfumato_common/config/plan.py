@@ -149,7 +149,10 @@ class Plan(Strict):
             return
         if self.budget is not None:
             raise ValueError("a plan that says 'private: false' has no privacy budget to share out")
-        stated = [*(stage.noise_multiplier for stage in self.stages), self.utility and self.utility.noise_multiplier]
+        stated = [
+            *(stage.noise_multiplier for stage in self.stages),
+            self.utility.noise_multiplier if self.utility else None,
+        ]
         if any(sigma is not None and sigma > NOISELESS for sigma in stated):
             raise ValueError(
                 f"under 'private: false' no noise is added: state noise multipliers of at most {NOISELESS:g}, which "
