@@ -49,7 +49,7 @@ KINDS = ["gan", "flow"]
 def drawn(plan: Plan, kind: str, seed: int = 1):
     rng = np.random.default_rng(seed)
     schema = start_schema(plan, kind)
-    return {name: rng.normal(0, 0.1, spec.shape).astype(np.float32) for name, spec in schema.items()}
+    return {name: np.asarray(rng.normal(0, 0.1, spec.shape), np.float32) for name, spec in schema.items()}
 
 
 def pinned(kind: str, weights) -> Plan:
@@ -85,7 +85,7 @@ def test_the_pinned_weights_are_accepted_then_what_training_makes_of_them(case, 
     seen.check_round(stage, kind, 1, first)
     seen.keep_round(kind, 1, first)
     least = min(reach(stage, name.partition("/")[0], 2) for name in weights)
-    third = {**first, **{name: value + np.float32(0.9 * least) for name, value in weights.items()}}
+    third = {**first, **{name: np.asarray(value + np.float32(0.9 * least)) for name, value in weights.items()}}
     Seen(tmp_path, plan).check_round(stage, kind, 3, third)
     Seen(tmp_path, plan).keep_round(kind, 3, third)
     final = {name: third[name] for name in third if not name.startswith("discriminator/")}
@@ -97,8 +97,8 @@ def test_other_weights_are_refused_in_the_first_round(case, tmp_path, change):
     kind, plan, weights, first = case
     name = sorted(weights)[0]
     wrong = {
-        "one value": lambda: {name: weights[name] + np.float32(1e-3)},
-        "one bit": lambda: {name: np.nextafter(weights[name], np.float32(np.inf))},
+        "one value": lambda: {name: np.asarray(weights[name] + np.float32(1e-3))},
+        "one bit": lambda: {name: np.asarray(np.nextafter(weights[name], np.float32(np.inf)))},
         "drawn from the digest": lambda: {
             key: value for key, value in STRATEGIES[kind](unpinned(plan), {"spectral": spectral(plan)})
             .outbound(1, "alder").items() if not key.startswith("spectral/")
@@ -129,7 +129,7 @@ def test_later_rounds_and_the_release_are_held_to_the_start(case, tmp_path):
     kind, plan, weights, first = case
     stage, seen = stage_of(plan, kind), Seen(tmp_path, plan)
     seen.keep_round(kind, 1, first)
-    far = {**first, **{name: value + np.float32(1.0) for name, value in weights.items()}}
+    far = {**first, **{name: np.asarray(value + np.float32(1.0)) for name, value in weights.items()}}
     for call in (
         lambda: seen.check_round(stage, kind, 2, far),
         lambda: seen.check_release({"spectral": spectral(plan), kind: far}),
