@@ -51,7 +51,8 @@ def test_the_suite_knows_every_architecture_and_coupling_a_plan_may_name():
 @pytest.mark.parametrize(("architecture", "coupling"), PAIRS)
 def test_inverses_are_exact_in_both_precisions(architecture, coupling, size, channels):
     flow = scrambled(FLOWS[architecture](channels, size, coupling))
-    u, condition = records(2, channels, size)
+    count = 1 if size == 256 else 2
+    u, condition = records(count, channels, size)
     with torch.no_grad():
         for dtype, tolerance in ((torch.float32, 1e-4), (torch.float64, 1e-9)):
             flow, u, condition = flow.to(dtype), u.to(dtype), condition.to(dtype)
@@ -60,7 +61,7 @@ def test_inverses_are_exact_in_both_precisions(architecture, coupling, size, cha
             assert (v - u).abs().max() > 0.1
             assert (flow.inverse(v, condition) - u).abs().max() < tolerance
             z = flow.latent(u, condition)
-            assert z.shape == (2, channels * size**2)
+            assert z.shape == (count, channels * size**2)
             assert (flow.from_latent(z, condition) - u).abs().max() < tolerance
 
 
