@@ -56,6 +56,9 @@ def test_calibration_error_of_honest_and_of_boastful_probabilities():
     assert calibration_error(two(p), labels) < 0.015
     # always 0.9 sure of class 1, right in half of the cases
     assert calibration_error(two(np.full(1000, 0.9)), np.arange(1000) % 2) == pytest.approx(0.4)
+    # too shy in one bin and too bold in another do not make up for each other
+    p, right = np.repeat([0.9, 0.6], 10), np.array([1] * 10 + [0, 1] * 5)
+    assert calibration_error(two(p), right) == pytest.approx(0.1)
 
 
 def test_brier_score_by_hand():
