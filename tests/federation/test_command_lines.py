@@ -74,6 +74,25 @@ def test_plan_that_costs_more_than_it_says(say, files):
     assert "more than privacy.epsilon" in line
 
 
+def test_a_budget_is_resolved_by_the_coordinator_and_only_then_accepted(say, files):
+    home, (root, write) = site_with_data(say, files), files
+    bare = [{key: v for key, v in stage.items() if key != "noise_multiplier"} for stage in PLAN["stages"][:1]]
+    release = [{"model": "spectral", "images": 4}]
+    own = {"stages": bare, "release": release, "budget": {"spectral": 1.0}, "privacy": {"epsilon": 5.0, "delta": 1e-5}}
+    open_plan = write("open.yaml", {**PLAN, **own})
+    code, line, _ = say("sfumato-site", "accept", "--home", home, open_plan, "--yes")
+    assert code == 2
+    assert "'budget' is not resolved" in line
+    assert not (home / "plans").exists()
+    code, line, said = say("sfumato", "plan", "resolve", open_plan, "-o", root / "resolved.yaml")
+    assert (code, line) == (0, "")
+    assert say("sfumato", "coordinator", "init", "--home", root / "coord", "--plan", open_plan)[0] == 0
+    assert (root / "coord" / "plan.yaml").read_bytes() == (root / "resolved.yaml").read_bytes()
+    assert say("sfumato-site", "accept", "--home", home, root / "resolved.yaml", "--yes")[0] == 0
+    (pinned,) = (home / "plans").iterdir()
+    assert pinned.stem in said.replace("\n", "")
+
+
 def test_plan_above_the_policys_budget_is_not_pinned(say, files):
     home = site_with_data(say, files, {"budget": {"epsilon": 2.0, "delta": 1.0e-5}})
     code, line, _ = say("sfumato-site", "accept", "--home", home, files[0] / "plan.yaml", "--yes")
