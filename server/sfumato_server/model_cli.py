@@ -38,6 +38,8 @@ def model_info(
         typer.echo(json.dumps(card.model_dump(mode="json"), indent=2, sort_keys=True))
         return
     table = Table(title=f"'{file.name}'", show_header=False, title_justify="left")
+    table.add_column()
+    table.add_column(overflow="fold")  # a hash cut short is no hash
     for name, value in card_lines(card):
         table.add_row(name, value)
     console.print(table)

@@ -59,6 +59,7 @@ def test_info_prints_the_card(files):
     for piece in ("small", "flow", "1 of 3", "delta 1e-05", "add/remove", "'train' cohort", "torch"):
         assert piece in said
     card = json.loads(run("info", files[1] / "flow-0001.safetensors", "--json"))
+    assert card["sha256"] in "".join(character for character in said if character.isalnum())
     assert card["epsilon"] > 0
     assert card["plan_hash"] == files[1].name
 
