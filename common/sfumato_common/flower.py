@@ -39,7 +39,7 @@ def decode_reply(records: RecordDict) -> Reply:
 
 
 def _array_record(arrays: Arrays) -> ArrayRecord:
-    return ArrayRecord({name: Array(np.ascontiguousarray(value)) for name, value in arrays.items()})
+    return ArrayRecord({name: Array(np.asarray(value, order="C")) for name, value in arrays.items()})
 
 
 def _decode(records: RecordDict) -> tuple[dict[str, Any], dict[str, AnyArray]]:

@@ -25,8 +25,9 @@ from sfumato_common.models.device import training_device
 from sfumato_common.models.flows import flow_loss
 from sfumato_common.models.gan import draw_images, fake_loss, real_loss
 from sfumato_common.models.reach import GENERATOR_BETAS, SITE_BETAS
-from sfumato_common.models.spectral import Layout, class_means, features_of, moments_part, sums_part
+from sfumato_common.models.spectral import Float64, Layout, features_of
 from sfumato_common.models.spectral_fit import fit_release
+from sfumato_common.models.spectral_release import noised_release
 from sfumato_common.models.whitening import SpectralModel, dequantise
 from sfumato_common.phantom import DEVICES, arrays
 from sfumato_common.phantom.textures import textures
@@ -79,14 +80,13 @@ def public_spectral(plan: Plan, cohorts: dict[str, PublicCohort], rng: np.random
     """The spectral model as the study would release it of these cohorts, named `spectral/...`; plain noise will do."""
     layout, sigma = Layout.of(plan), plan.spectral.noise_multiplier
     releases = {}
+
+    def noised(part: Float64, sensitivity: float, noise_multiplier: float) -> Float64:
+        return part + sensitivity * noise_multiplier * rng.standard_normal(part.shape)
+
     for site, cohort in cohorts.items():
         features, weights = features_of(layout, cohort.images), 1.0 / np.bincount(cohort.owners)[cohort.owners]
-        sums = sums_part(layout, features, cohort.labels, weights)
-        sums = (sums + sigma * rng.standard_normal(sums.shape)).astype(np.float32)
-        _, means = class_means(layout, sums.astype(np.float64), sigma)
-        moments = moments_part(layout, features, cohort.labels, weights, means)
-        moments = (moments + sigma * rng.standard_normal(moments.shape)).astype(np.float32)
-        releases[site] = {"sums": sums, "moments": moments}
+        releases[site] = noised_release(layout, sigma, features, cohort.labels, weights, noised)
     return {f"spectral/{name}": value for name, value in fit_release(plan, releases).items()}
 
 

@@ -16,7 +16,8 @@ EngineName = Literal["auto", "loop", "opacus", "opacus-ew", "bookkeeping", "vmap
 class SpectralStage(Strict):
     """One-shot class-conditional release of the first `bandwidth` x `bandwidth` DCT coefficients' moments.
 
-    `by_site` fits every site its own classes, drawn towards the pooled ones as far as the noise demands.
+    `by_site` fits every site its own classes, drawn towards the pooled ones as far as the noise demands. The radii clip
+    features, and features about their mean; `charged` lets a site measure its own first, with a part of the budget.
     """
 
     kind: Literal["spectral"]
@@ -25,6 +26,7 @@ class SpectralStage(Strict):
     spread_radius: Positive = 2.0
     noise_multiplier: Positive
     by_site: bool = False
+    radii: Literal["fixed", "charged"] = "fixed"
 
     @property
     def rounds(self) -> int:

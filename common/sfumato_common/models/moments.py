@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from sfumato_common.config.plan import Plan
 from sfumato_common.models.spectral import Layout, features_of
-from sfumato_common.models.spectral_fit import symmetric_root
+from sfumato_common.models.spectral_denoise import symmetric_root
 from sfumato_common.types import AnyArray, Arrays
 
 Float64 = npt.NDArray[np.float64]

@@ -8,19 +8,24 @@ the image's class, a and b being features clipped to a ball, over its radius. Ho
 patient has, the norms stay below sqrt(w0^2 + w1^2) and w2: the L2 sensitivities under add/remove of a patient.
 Adaptive Gaussian mechanisms compose as one (Dong, Roth and Su 2022, Corollary 3.3), so with w0^2 + w1^2 + w2^2 = 1 and
 noise of standard deviation `noise_multiplier` on every coordinate the pair costs exactly one Gaussian release.
+
+With `radii: charged` a site first measures its own clip radii: before each part it releases the sum over patients of
+w [1, c] / sqrt2, c in [-1, 1] being the patient's mean logarithm of a norm about the plan's guess. That takes 2 w^2 of
+the budget, the noise of the other parts grows by as much (`main_noise`), and the four mechanisms together still cost
+one release.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from sfumato_common.config.plan import Plan
 from sfumato_common.models.dct import dct_matrix, public_scale
-from sfumato_common.types import ByteImages, to_unit_range
+from sfumato_common.types import Arrays, ByteImages, to_unit_range
 
 Float64 = npt.NDArray[np.float64]
 
@@ -29,6 +34,11 @@ Float64 = npt.NDArray[np.float64]
 COUNT_WEIGHT, SUM_WEIGHT = 0.13, 0.44
 MOMENT_WEIGHT = math.sqrt(1.0 - COUNT_WEIGHT**2 - SUM_WEIGHT**2)
 SUMS_SENSITIVITY = math.hypot(COUNT_WEIGHT, SUM_WEIGHT)
+# Each of the two measurements of a norm: at a noise multiplier of 4, 1,000 patients give it to a tenth.
+NORM_WEIGHT = 0.08
+# A measured norm may be this factor off the plan's guess either way, is believed to be about half that far off before
+# it is measured, and the radius stands a little above the typical norm.
+_NORM_RANGE, _NORM_PRIOR, _RADIUS_OF_NORM = math.log(4.0), 0.3, 1.2
 # Features are coefficients over (power law)^COMPRESSION: 1 would drown the few strong directions in d weak
 # ones, 0 would leave high frequencies under the noise.
 COMPRESSION = 0.5
@@ -45,6 +55,7 @@ class Layout:
     mean_radius: float
     spread_radius: float
     bits: int = 8
+    charged_radii: bool = False
 
     @classmethod
     def of(cls, plan: Plan) -> Layout:
@@ -52,7 +63,9 @@ class Layout:
         stage = plan.spectral
         form = plan.image
         radii = stage.clip_radius, stage.spread_radius
-        return cls(form.size, form.channels, stage.bandwidth, len(plan.labels), *radii, form.bits)
+        return cls(
+            form.size, form.channels, stage.bandwidth, len(plan.labels), *radii, form.bits, stage.radii == "charged"
+        )
 
     @property
     def features(self) -> int:
@@ -89,6 +102,40 @@ def in_unit_ball(vectors: Float64, radius: float) -> Float64:
     """Rows of [M, d] over `radius`, clipped to norm 1."""
     unit = vectors / radius
     return np.asarray(unit / np.maximum(1.0, np.linalg.norm(unit, axis=1, keepdims=True)))
+
+
+def norms_part(vectors: Float64, guess: float, weights: Float64) -> Float64:
+    """Sum over images of weight x NORM_WEIGHT [1, c] / sqrt2, [2], before noise: how far norms are from `guess`."""
+    far = np.log(np.maximum(np.linalg.norm(vectors, axis=1), 1e-9) / guess) / _NORM_RANGE
+    both = np.column_stack([np.ones(len(vectors)), np.clip(far, -1.0, 1.0)])
+    return np.asarray((both * weights[:, None]).sum(axis=0) * (NORM_WEIGHT / math.sqrt(2.0)))
+
+
+def charged_radius(noised: Float64, guess: float, noise_multiplier: float) -> float:
+    """A clip radius from `norms_part` after noise, drawn towards `guess` as far as the noise demands."""
+    unit = NORM_WEIGHT / math.sqrt(2.0)
+    count = max(float(noised[0]), 2.0 * noise_multiplier) / unit
+    variance = (noise_multiplier / unit / count) ** 2
+    found = float(np.clip(noised[1] / unit / count, -1.0, 1.0)) * _NORM_PRIOR**2 / (_NORM_PRIOR**2 + variance)
+    return guess * _RADIUS_OF_NORM * math.exp(found * _NORM_RANGE)
+
+
+def main_noise(layout: Layout, noise_multiplier: float) -> float:
+    """Standard deviation of the noise on sums and moments: with the norms' share they cost one release."""
+    return noise_multiplier / math.sqrt(1.0 - 2.0 * NORM_WEIGHT**2) if layout.charged_radii else noise_multiplier
+
+
+def own_layout(layout: Layout, release: Arrays, noise_multiplier: float) -> Layout:
+    """`layout` with the clip radii that a site's release was made with: the plan's, or those of its noised `norms`."""
+    if not layout.charged_radii:
+        return layout
+    norms = release["norms"].astype(np.float64)
+    mean_radius = charged_radius(norms[0], layout.mean_radius, noise_multiplier)
+    return replace(
+        layout,
+        mean_radius=mean_radius,
+        spread_radius=charged_radius(norms[1], layout.spread_radius, noise_multiplier),
+    )
 
 
 def sums_part(layout: Layout, features: Float64, labels: npt.NDArray[np.int64], weights: Float64) -> Float64:

@@ -1,163 +1,212 @@
-"""From noisy spectral releases to a Gaussian model: denoising by random-matrix thresholds (all post-processing).
+"""From noisy spectral releases to a Gaussian model a component (all post-processing).
 
-What the noise hides is filled from the public power law, never guessed from data: class means are shrunk towards
-their common mean, covariances to a few clear directions plus the power law's diagonal.
+What the noise hides is filled from what more records show: a site's class from its site and its class, those from all
+records together, and these from the public power law. Nothing is guessed from data that was not released.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 import numpy.typing as npt
 
 from sfumato_common.config.plan import Plan
-from sfumato_common.models.spectral import MOMENT_WEIGHT, SUM_WEIGHT, Float64, Layout, class_means
+from sfumato_common.models.spectral import (
+    COUNT_WEIGHT,
+    MOMENT_WEIGHT,
+    SUM_WEIGHT,
+    Float64,
+    Layout,
+    main_noise,
+    own_layout,
+)
+from sfumato_common.models.spectral_denoise import (
+    Covariance,
+    Geometry,
+    common_covariance,
+    departed,
+    drawn_towards,
+    shrink_means,
+    symmetric,
+    symmetric_root,
+)
 from sfumato_common.types import Arrays
 
 # No class is drawn more rarely than this, whatever the noise did to its count.
 SMALLEST_SHARE = 0.025
-# The power law is believed to within half its level before the release is looked at.
-LEVEL_SPREAD = 0.5
-# A class may differ from the pooled covariance only in directions this far outside the noise's spectrum.
-DEVIATION_MARGIN = 1.5
-# Too narrow a Gaussian costs far more likelihood than too wide a one, so levels are kept from falling much.
-LEVEL_RANGE = (0.5, 4.0)
-_RING_EDGES = (3.0, 6.0, 9.0, 13.0)
+# Amplitude of the frequencies above the band, in units of the power law.
+_TAILS = (0.7, 2.0)
 
 
-def fit_release(plan: Plan, by_site: Mapping[str, Arrays]) -> dict[str, npt.NDArray[np.float32]]:
-    """Parameters of the model from one noised release a site: `sums` [K, 1 + d], `moments` [K, d(d+1)/2].
+@dataclass(frozen=True)
+class Sums:
+    """Noised sums of one or several sites in patients and feature units: counts [K], sums [K, d], seconds [K, d, d].
 
-    Gives shares [K], mean [K, d], factor [K, d, d] (symmetric root of the covariance, in feature units), signal
-    [K, d, d] (projector on the directions that the release showed, the others being filled from the power law) and tail
-    [K] (amplitude of the frequencies above the band, in units of the power law). The symmetric root is unique, and
-    it is sent rather than recomputed, so that every machine starts from the same numbers.
+    `*_noise` are the known standard deviations of their coordinates (on the diagonal, for `seconds`).
     """
-    layout, releases = Layout.of(plan), [by_site[site] for site in sorted(by_site)]
-    sigma = plan.spectral.noise_multiplier * math.sqrt(len(releases))
-    counts, means = class_means(layout, _pooled(releases, "sums"), sigma)
-    shares = counts / counts.sum()
-    unit = layout.spread_radius**2 / (MOMENT_WEIGHT * counts)
-    within = symmetric(_pooled(releases, "moments"), layout.features) * unit[:, None, None]
-    raw = within + _between(layout, releases, counts, means, plan.spectral.noise_multiplier)
-    covariances, signals, level = denoise_classes(raw, shares, sigma * unit, layout)
-    mean_noise = sigma * layout.mean_radius / (SUM_WEIGHT * counts)
-    floored = np.maximum(shares, SMALLEST_SHARE)
+
+    counts: Float64
+    sums: Float64
+    seconds: Float64
+    count_noise: float
+    sum_noise: float
+    second_noise: float
+
+    def __add__(self, other: Sums) -> Sums:
+        return Sums(
+            self.counts + other.counts,
+            self.sums + other.sums,
+            self.seconds + other.seconds,
+            math.hypot(self.count_noise, other.count_noise),
+            math.hypot(self.sum_noise, other.sum_noise),
+            math.hypot(self.second_noise, other.second_noise),
+        )
+
+    @property
+    def sizes(self) -> Float64:
+        """Counts [K]; one that drowns in its noise is taken as that noise's size, so that means stay bounded."""
+        return np.maximum(self.counts, self.count_noise)
+
+    @property
+    def means(self) -> Float64:
+        """Class means [K, d]; each coordinate has noise of standard deviation `sum_noise / sizes`."""
+        return np.asarray(self.sums / self.sizes[:, None])
+
+
+def fit_release(plan: Plan, releases: Mapping[str, Arrays]) -> dict[str, npt.NDArray[np.float32]]:
+    """Parameters of the model from the noised release of each site that answered, by name.
+
+    Gives, for G components, shares [G], mean [G, d], factor [G, d, d] (symmetric root of the covariance, in feature
+    units), signal [G, d, d] (projector on the directions that the release showed, the others being filled) and tail [G]
+    (amplitude of the frequencies above the band, in units of the power law). The symmetric root is unique, and it is
+    sent rather than recomputed, so that every machine starts from the same numbers.
+    """
+    layout = Layout.of(plan)
+    sites = {site: _sums(layout, release, plan.spectral.noise_multiplier) for site, release in releases.items()}
+    geometry = Geometry.of(layout)
+    if plan.spectral.by_site:
+        shares, means, covariances = _site_components(plan, layout, geometry, sites)
+    else:
+        shares, means, covariances = _class_components(layout, geometry, [sites[site] for site in sorted(sites)])
     fitted = {
-        "shares": floored / floored.sum(),
-        "mean": shrink_means(means, shares, mean_noise, rings(layout)),
-        "factor": np.stack([symmetric_root(covariance) for covariance in covariances]),
-        "signal": signals,
-        "tail": np.full(layout.classes, math.sqrt(level)),
+        "shares": shares,
+        "mean": _bounded(means, layout.mean_radius * 4.0),
+        "factor": np.stack([symmetric_root(item.matrix) for item in covariances]),
+        "signal": np.stack([item.shown @ item.shown.T for item in covariances]),
+        "tail": np.clip([math.sqrt(max(item.level, 0.0)) for item in covariances], *_TAILS),
     }
-    return {name: value.astype(np.float32) for name, value in fitted.items()}
+    return {name: np.asarray(value, dtype=np.float32) for name, value in fitted.items()}
 
 
-def _pooled(releases: Sequence[Arrays], name: str) -> Float64:
-    return np.asarray(np.sum([release[name].astype(np.float64) for release in releases], axis=0))
+def _sums(layout: Layout, release: Arrays, noise_multiplier: float) -> Sums:
+    sums, moments = (release[name].astype(np.float64) for name in ("sums", "moments"))
+    layout, sigma = own_layout(layout, release, noise_multiplier), main_noise(layout, noise_multiplier)
+    sum_unit, second_unit = layout.mean_radius / SUM_WEIGHT, layout.spread_radius**2 / MOMENT_WEIGHT
+    return Sums(
+        sums[:, 0] / COUNT_WEIGHT,
+        sums[:, 1:] * sum_unit,
+        symmetric(moments, layout.features) * second_unit,
+        sigma / COUNT_WEIGHT,
+        sigma * sum_unit,
+        sigma * second_unit,
+    )
 
 
-def _between(layout: Layout, releases: Sequence[Arrays], counts: Float64, means: Float64, sigma: float) -> Float64:
+def _class_components(
+    layout: Layout, geometry: Geometry, sites: Sequence[Sums]
+) -> tuple[Float64, Float64, list[Covariance]]:
+    """One component a class over all sites; where sites differ, the covariance is the wider for it."""
+    whole = reduce(lambda a, b: a + b, sites)
+    shares = whole.sizes / whole.sizes.sum()
+    within = whole.seconds / whole.sizes[:, None, None] + _between(whole, sites)
+    noise = whole.second_noise / whole.sizes
+    common, parts = _covariances(layout, geometry, within, shares, noise)
+    del common
+    means = shrink_means(whole.means, shares, whole.sum_noise / whole.sizes, geometry.rings)
+    return _floored(shares), means, parts
+
+
+def _site_components(
+    plan: Plan, layout: Layout, geometry: Geometry, sites: Mapping[str, Sums]
+) -> tuple[Float64, Float64, list[Covariance]]:
+    """One component a site and class, sites in the order of their names; one that did not answer gets the classes'."""
+    whole = reduce(lambda a, b: a + b, (sites[site] for site in sorted(sites)))
+    shares = whole.sizes / whole.sizes.sum()
+    within, noise = whole.seconds / whole.sizes[:, None, None], whole.second_noise / whole.sizes
+    common, classes = _covariances(layout, geometry, within, shares, noise)
+    class_means = shrink_means(whole.means, shares, whole.sum_noise / whole.sizes, geometry.rings)
+    root = symmetric_root(common.matrix)
+    inverse = np.linalg.inv(root)
+    all_shares, means, covariances = [], [], []
+    for name in sorted(plan.sites):
+        own = sites.get(name)
+        if own is None:
+            all_shares.append(_floored(shares) * plan.sites[name].nominal_patients)
+            means.append(class_means)
+            covariances += classes
+            continue
+        all_shares.append(_floored(own.sizes / own.sizes.sum()) * own.sizes.sum())
+        means.append(_site_means(own, class_means, geometry))
+        total = own.sizes.sum()
+        site = departed(common, own.seconds.sum(axis=0) / total, _joint_noise(own), geometry)
+        colour = symmetric_root(site.matrix) @ inverse
+        for k, part in enumerate(classes):
+            base = Covariance(colour @ part.matrix @ colour.T, part.shown, part.level * site.level / common.level)
+            second = own.seconds[k] / own.sizes[k]
+            covariances.append(departed(base, second, own.second_noise / own.sizes[k], geometry))
+    joined = np.concatenate(all_shares)
+    return joined / joined.sum(), np.concatenate(means), covariances
+
+
+def _joint_noise(own: Sums) -> float:
+    return own.second_noise * math.sqrt(len(own.counts)) / float(own.sizes.sum())
+
+
+def _site_means(own: Sums, class_means: Float64, geometry: Geometry) -> Float64:
+    """A site's class means: the classes' plus the site's own shift, and beyond that only what stands out of the noise."""
+    weights, noise = own.sizes / own.sizes.sum(), own.sum_noise / own.sizes
+    shift = weights @ (own.means - class_means)
+    shift = drawn_towards(
+        shift[None], np.zeros((1, len(shift))), np.array([np.linalg.norm(weights * noise)]), geometry.rings
+    )
+    return drawn_towards(own.means, class_means + shift, noise, geometry.rings)
+
+
+def _covariances(
+    layout: Layout, geometry: Geometry, raw: Float64, shares: Float64, noise: Float64
+) -> tuple[Covariance, list[Covariance]]:
+    """The covariance that the classes share, and each class's own; `noise` [K] is the deviation on the diagonals."""
+    pooled = np.tensordot(shares, raw, axes=1)
+    common = common_covariance(pooled, float(np.linalg.norm(shares * noise)), layout, geometry)
+    parts = []
+    for k, share in enumerate(shares):
+        others = float(np.linalg.norm(np.delete(shares * noise, k)))
+        # the pooled estimate's own error is no difference between classes
+        own = raw[k] - pooled + common.matrix
+        parts.append(departed(common, own, math.hypot((1.0 - share) * noise[k], others), geometry))
+    return common, parts
+
+
+def _between(whole: Sums, sites: Iterable[Sums]) -> Float64:
     """Scatter of the sites' released means about the pooled ones, [K, d, d], less what the noise alone would give."""
-    scatter = np.zeros((layout.classes, layout.features, layout.features))
-    for release in releases:
-        site_counts, site_means = class_means(layout, release["sums"].astype(np.float64), sigma)
-        offset = site_means - means
-        noise = (sigma * layout.mean_radius / (SUM_WEIGHT * site_counts)) ** 2
-        outer = offset[:, :, None] * offset[:, None, :] - noise[:, None, None] * np.eye(layout.features)
-        scatter += (site_counts / counts)[:, None, None] * outer
+    scatter = np.zeros_like(whole.seconds)
+    for site in sites:
+        offset = site.means - whole.means
+        noise = (site.sum_noise / site.sizes) ** 2
+        outer = offset[:, :, None] * offset[:, None, :] - noise[:, None, None] * np.eye(offset.shape[1])
+        scatter += (site.sizes / whole.sizes)[:, None, None] * outer
     return scatter
 
 
-def rings(layout: Layout) -> npt.NDArray[np.int64]:
-    """[d]: which ring of spatial frequencies each feature belongs to, 0 the lowest."""
-    frequency = np.hypot(*np.meshgrid(*[np.arange(layout.bandwidth)] * 2))
-    return np.tile(np.digitize(frequency.ravel(), _RING_EDGES), layout.channels)
+def _floored(shares: Float64) -> Float64:
+    floored = np.maximum(shares, SMALLEST_SHARE)
+    return np.asarray(floored / floored.sum())
 
 
-def shrink_means(means: Float64, shares: Float64, noise: Float64, ring: npt.NDArray[np.int64]) -> Float64:
-    """Class means [K, d] pulled towards their weighted mean, ring by ring (positive-part James and Stein 1961).
-
-    `noise` [K] is the known standard deviation of each class mean's coordinates.
-    """
-    centre = shares @ means
-    spread = noise**2 * (1.0 - shares)
-    shrunk = np.empty_like(means)
-    for group in np.unique(ring):
-        offset = (means - centre)[:, ring == group]
-        power = np.maximum((offset**2).mean(axis=1), 1e-12)
-        shrunk[:, ring == group] = centre[ring == group] + offset * np.maximum(0.0, 1.0 - spread / power)[:, None]
-    return shrunk
-
-
-def denoise_classes(raw: Float64, shares: Float64, noise: Float64, layout: Layout) -> tuple[Float64, Float64, float]:
-    """Positive definite class covariances and signal projectors [K, d, d] from noisy ones; the level above the band.
-
-    The classes share the pooled covariance, whose noise is smaller; a class departs from it only in directions in which
-    the difference clearly exceeds its own noise. `noise` [K] is the standard deviation on each class's diagonal.
-    """
-    pooled = np.tensordot(shares, raw, axes=1)
-    common, shown, level = denoise(pooled, float(np.linalg.norm(shares * noise)), layout.prior, rings(layout))
-    floor = 0.25 * level * layout.prior.min()
-    result, projectors = [], []
-    for k, share in enumerate(shares):
-        others = np.linalg.norm(np.delete(shares * noise, k))
-        tau = math.hypot((1.0 - share) * noise[k], float(others)) * math.sqrt(layout.features / 2.0)
-        values, vectors = np.linalg.eigh(raw[k] - pooled)
-        clear = np.abs(values) > 2.0 * DEVIATION_MARGIN * tau
-        change = (vectors[:, clear] * unshifted(values[clear], tau)) @ vectors[:, clear].T
-        basis, _ = np.linalg.qr(np.concatenate([shown, vectors[:, clear]], axis=1))
-        projectors.append(basis @ basis.T)
-        values, vectors = np.linalg.eigh(common + change)
-        result.append((vectors * np.maximum(values, floor)) @ vectors.T)
-    return np.stack(result), np.stack(projectors), level
-
-
-def denoise(
-    noisy: Float64, noise: float, prior: Float64, ring: npt.NDArray[np.int64]
-) -> tuple[Float64, Float64, float]:
-    """Positive definite covariance [d, d] from one with symmetric Gaussian noise; its clear directions; outer level.
-
-    `noise` is the standard deviation on the diagonal (off it, 1/sqrt2 of that). Such noise alone has its eigenvalues
-    within 2 tau, tau = noise sqrt(d / 2) (Wigner's semicircle). Eigenvalues above keep their direction and lose the
-    noise's share. Everything below is replaced by the public prior on the remaining subspace, its level in
-    each ring of frequencies estimated from the diagonal and pulled towards 1 as far as the noise demands.
-    """
-    tau = noise * math.sqrt(len(prior) / 2.0)
-    values, vectors = np.linalg.eigh(noisy)
-    kept = values > 2.0 * tau
-    signal = vectors[:, kept]
-    spikes = (signal * unshifted(values[kept], tau)) @ signal.T
-    rest = np.eye(len(prior)) - signal @ signal.T
-    levels = np.ones(len(prior))
-    for group in np.unique(ring):
-        inside = ring == group
-        expected = float(np.diag(rest @ (prior[:, None] * rest))[inside].sum())
-        found = float(np.diag(noisy - spikes)[inside].sum()) / expected
-        variance = (noise * math.sqrt(inside.sum()) / expected) ** 2
-        estimate = (found * LEVEL_SPREAD**2 + variance) / (LEVEL_SPREAD**2 + variance)
-        levels[inside] = np.clip(estimate, *LEVEL_RANGE)
-    residual = rest @ ((levels * prior)[:, None] * rest)
-    outermost = max(1.0, float(levels[ring == ring.max()][0]))
-    return spikes + (residual + residual.T) / 2.0, signal, outermost
-
-
-def unshifted(values: Float64, tau: float) -> Float64:
-    """Eigenvalues before symmetric noise pushed them outwards (Benaych-Georges and Nadakuditi 2011); |v| >= 2 tau."""
-    return np.asarray(np.sign(values) * (np.abs(values) + np.sqrt(values**2 - 4.0 * tau**2)) / 2.0)
-
-
-def symmetric(upper: Float64, size: int) -> Float64:
-    """Symmetric matrices [K, d, d] from row-wise upper triangles [K, d(d+1)/2] with sqrt2 on off-diagonal entries."""
-    row, column = np.triu_indices(size)
-    matrices = np.zeros((len(upper), size, size))
-    matrices[:, row, column] = matrices[:, column, row] = upper / np.where(row == column, 1.0, math.sqrt(2.0))
-    return matrices
-
-
-def symmetric_root(covariance: Float64) -> Float64:
-    """The positive definite symmetric square root [d, d], which is unique."""
-    values, vectors = np.linalg.eigh(covariance)
-    return np.asarray((vectors * np.sqrt(np.maximum(values, 1e-9))) @ vectors.T)
+def _bounded(means: Float64, radius: float) -> Float64:
+    """Rows of [G, d] no longer than `radius`: noise cannot throw a mean farther than the widest clip reaches."""
+    return np.asarray(means / np.maximum(1.0, np.linalg.norm(means, axis=1, keepdims=True) / radius))

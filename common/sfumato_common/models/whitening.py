@@ -18,9 +18,8 @@ from sfumato_common.models.dct import dct_matrix, public_scale, quantisation
 from sfumato_common.models.spectral import Layout
 from sfumato_common.types import Arrays
 
-# Standard deviations of latents when images are drawn (the density itself keeps 1) in directions filled from the power
-# law, within the band and above it: independent frequencies carry no anatomy, so at full strength they are only grain.
-FILL_TEMPERATURE = 0.35
+# Standard deviation of latents above the band when images are drawn (the density itself keeps 1): independent
+# frequencies carry no anatomy, so at full strength they are only grain.
 TAIL_TEMPERATURE = 0.3
 
 
@@ -83,13 +82,12 @@ class SpectralModel(nn.Module):
         return standard_normal_log_prob(u) + log_det
 
     def draw_latent(self, y: Tensor, generator: torch.Generator) -> Tensor:
-        """Latents [N, C, S, S] for labels [N]: unit normal where the release shows something, else cooler."""
+        """Latents [N, C, S, S] for components [N]: unit normal within the band, cooler above it."""
         size = self.layout.size
         white = torch.randn(len(y), self.layout.channels, size, size, generator=generator)
-        shown = self._per_class(self.signal, self._low(white), y)
-        filled = self._low(white) - shown
-        white *= TAIL_TEMPERATURE
-        self._set_low(white, shown + FILL_TEMPERATURE * filled)
+        low = self._low(white)
+        white = white * TAIL_TEMPERATURE
+        self._set_low(white, low)
         return self.matrix.T @ white @ self.matrix
 
     def sample(self, y: Tensor, generator: torch.Generator) -> Tensor:

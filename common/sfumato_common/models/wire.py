@@ -39,7 +39,8 @@ def outbound_schema(plan: Plan, kind: str) -> Schema:
     if kind != "spectral":
         return {UPDATE: update_spec(updated_weights(plan, kind))}
     layout = Layout.of(plan)
-    return {
+    norms = {"norms": ArraySpec("float32", (2, 2))} if layout.charged_radii else {}
+    return norms | {
         "sums": ArraySpec("float32", (layout.classes, 1 + layout.features)),
         "moments": ArraySpec("float32", (layout.classes, layout.pairs)),
     }

@@ -1,0 +1,59 @@
+"""A site's whole spectral release, mechanism by mechanism, in the order in which each may rest on the one before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from sfumato_common.models.spectral import (
+    MOMENT_WEIGHT,
+    NORM_WEIGHT,
+    SUMS_SENSITIVITY,
+    Float64,
+    Layout,
+    charged_radius,
+    class_means,
+    main_noise,
+    moments_part,
+    norms_part,
+    sums_part,
+)
+from sfumato_common.types import AnyArray
+
+# (sum over patients, its L2 sensitivity, noise multiplier) -> the noised sum
+Mechanism = Callable[[Float64, float, float], Float64]
+
+
+def noised_release(
+    layout: Layout,
+    noise_multiplier: float,
+    features: Float64,
+    labels: npt.NDArray[np.int64],
+    weights: Float64,
+    mechanism: Mechanism,
+) -> dict[str, AnyArray]:
+    """`sums` [K, 1 + d] and `moments` [K, d(d+1)/2] of features [M, d], float32; with charged radii `norms` [2, 2] too.
+
+    `weights` [M] are 1 over the number of the owner's images. Together the draws cost one Gaussian release.
+    """
+    sigma, norms = main_noise(layout, noise_multiplier), []
+
+    # float32 before anything is derived: what follows must be what the coordinator can compute from the message
+    def drawn(part: Float64, weight: float, deviation: float) -> npt.NDArray[np.float32]:
+        return mechanism(part, weight, deviation / weight).astype(np.float32)
+
+    def radius(vectors: Float64, guess: float) -> float:
+        if not layout.charged_radii:
+            return guess
+        norms.append(drawn(norms_part(vectors, guess, weights), NORM_WEIGHT, noise_multiplier))
+        return charged_radius(norms[-1].astype(np.float64), guess, noise_multiplier)
+
+    own = replace(layout, mean_radius=radius(features, layout.mean_radius))
+    sums = drawn(sums_part(own, features, labels, weights), SUMS_SENSITIVITY, sigma)
+    _, means = class_means(own, sums.astype(np.float64), sigma)
+    own = replace(own, spread_radius=radius(features - means[labels], layout.spread_radius))
+    moments = drawn(moments_part(own, features, labels, weights, means), MOMENT_WEIGHT, sigma)
+    return {"sums": sums, "moments": moments} | ({"norms": np.stack(norms)} if norms else {})
