@@ -87,7 +87,17 @@ def test_a_charge_is_what_the_ledger_says():
 
 
 def test_nothing_of_this_is_imported_under_another_name():
-    names = {"Reply", "Message", "Noised", "gaussian_release", "SecureNoise", "TestNoise", "Meter", "BareMeter", "Charge"}
+    names = {
+        "Reply",
+        "Message",
+        "Noised",
+        "gaussian_release",
+        "SecureNoise",
+        "TestNoise",
+        "Meter",
+        "BareMeter",
+        "Charge",
+    }
     assert not imported_as(ALL, names)
 
 

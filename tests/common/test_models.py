@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -22,18 +23,25 @@ from sfumato_common.models.sampling import sample_images
 from sfumato_common.models.spectral import (
     COUNT_WEIGHT,
     MOMENT_WEIGHT,
+    NORM_WEIGHT,
     SUM_WEIGHT,
     SUMS_SENSITIVITY,
     Layout,
+    charged_radius,
     class_means,
     features_of,
     moments_part,
+    norms_part,
     sums_part,
 )
-from sfumato_common.models.spectral_fit import denoise, fit_release, shrink_means, symmetric
+from sfumato_common.models.spectral_denoise import Geometry, common_covariance, departed, shrink_means, symmetric
+from sfumato_common.models.spectral_fit import fit_release
+from sfumato_common.models.spectral_release import noised_release
 from sfumato_common.models.update import UPDATE, update_spec
 from sfumato_common.models.whitening import SpectralModel, bits_per_dim, dequantise, standard_normal_log_prob
 from sfumato_common.models.wire import inbound_schema, outbound_schema, released_schema, updated_weights
+from sfumato_common.privacy.meter import Meter
+from sfumato_common.privacy.noise import TestNoise
 from sfumato_common.types import to_bytes, to_unit_range
 
 DP = {
@@ -127,29 +135,107 @@ def test_moments_survive_packing():
     assert np.linalg.norm(packed) == pytest.approx(np.linalg.norm(matrix))
 
 
+def covariance_noise(d: int, deviation: float, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    upper = np.triu(rng.normal(size=(d, d)) * deviation / math.sqrt(2.0), 1)
+    return upper + upper.T + np.diag(rng.normal(size=d) * deviation)
+
+
+def wide_layout() -> Layout:
+    return Layout(size=32, channels=1, bandwidth=12, classes=2, mean_radius=2.0, spread_radius=1.5)
+
+
 def test_pure_noise_yields_only_the_prior():
-    rng = np.random.default_rng(0)
-    d, entry = 64, 0.3
-    noise = rng.normal(size=(d, d)) * entry / math.sqrt(2.0)
-    noise = np.triu(noise, 1) + np.triu(noise, 1).T + np.diag(rng.normal(size=d) * entry)
-    prior = np.full(d, 1.0 / d)
-    clean, signal, level = denoise(noise, entry * 1.2, prior, np.zeros(d, dtype=np.int64))
-    assert signal.shape[1] == 0
-    assert np.allclose(clean, np.diag(np.diag(clean)))
-    assert level >= 1.0
+    layout = wide_layout()
+    geometry, deviation = Geometry.of(layout), 0.05
+    noisy = np.diag(layout.prior) + covariance_noise(layout.features, deviation)
+    found = common_covariance(noisy, deviation, layout, geometry)
+    unit = np.sqrt(np.outer(layout.prior, layout.prior))
+    assert found.shown.shape[1] <= 2  # the edge is an expectation, so that a direction of noise may pass it
+    assert np.linalg.norm(found.matrix / unit - np.eye(len(unit))) < 0.1 * np.linalg.norm(
+        noisy / unit - np.eye(len(unit))
+    )
 
 
-def test_a_clear_direction_is_found_with_its_size():
+def test_a_clear_direction_is_found_with_its_size_and_noise_is_not():
+    layout = wide_layout()
+    geometry, deviation = Geometry.of(layout), 0.002
+    axis = np.zeros(layout.features)
+    axis[[0, 2, 24, 26]] = 0.5  # even frequencies, as a mirror image has
+    noisy = np.diag(layout.prior) + 0.5 * np.outer(axis, axis) + covariance_noise(layout.features, deviation)
+    found = common_covariance(noisy, deviation, layout, geometry)
+    assert axis @ found.matrix @ axis == pytest.approx(0.5 + axis**2 @ layout.prior, rel=0.1)
+    assert np.linalg.norm(found.shown.T @ axis) > 0.98
+    error, before = (
+        np.linalg.norm(value - np.diag(layout.prior) - 0.5 * np.outer(axis, axis)) for value in (found.matrix, noisy)
+    )
+    assert error < 0.3 * before
+
+
+def test_a_part_departs_only_where_it_clearly_differs():
+    layout = wide_layout()
+    geometry, deviation = Geometry.of(layout), 0.002
+    base = common_covariance(np.diag(layout.prior), 1e-9, layout, geometry)
+    same = departed(base, base.matrix + covariance_noise(layout.features, deviation), deviation, geometry)
+    wider = departed(base, 1.8 * base.matrix + covariance_noise(layout.features, deviation), deviation, geometry)
+    assert np.trace(same.matrix) == pytest.approx(np.trace(base.matrix), rel=0.05)
+    assert np.trace(wider.matrix) == pytest.approx(1.8 * np.trace(base.matrix), rel=0.05)
+    assert np.linalg.eigvalsh(wider.matrix).min() > 0
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 12), st.floats(-6, 6))
+def test_a_patients_part_in_the_norms_is_no_longer_than_its_weight(seed, count, decades):
+    vectors = np.random.default_rng(seed).normal(size=(count, 5)) * 10.0**decades
+    part = norms_part(vectors, 1.0, np.full(count, 1.0 / count))
+    assert np.linalg.norm(part) <= NORM_WEIGHT * (1 + 1e-12)
+
+
+def test_charged_radii_follow_the_features_and_stay_a_guess_in_noise():
     rng = np.random.default_rng(0)
-    d, entry = 64, 0.02
-    axis = rng.normal(size=d)
-    axis /= np.linalg.norm(axis)
-    noise = rng.normal(size=(d, d)) * entry / math.sqrt(2.0)
-    noise = np.triu(noise, 1) + np.triu(noise, 1).T
-    clean, signal, _ = denoise(np.outer(axis, axis) + noise, entry, np.full(d, 1e-3), np.zeros(d, dtype=np.int64))
-    assert signal.shape[1] == 1
-    assert abs(signal[:, 0] @ axis) > 0.98
-    assert axis @ clean @ axis == pytest.approx(1.0, abs=0.05)
+    vectors = rng.normal(size=(1000, 16)) / 4.0 * 0.5  # norms about 0.5
+    part = norms_part(vectors, 2.0, np.ones(1000))
+    assert charged_radius(part, 2.0, 1e-3) == pytest.approx(0.62, rel=0.05)
+    few = norms_part(vectors[:3], 2.0, np.ones(3))
+    drowned = [charged_radius(few + rng.normal(size=2) * 4.0, 2.0, 4.0) for _ in range(50)]
+    assert 1.2 < min(drowned) <= max(drowned) < 4.8
+
+
+@pytest.mark.parametrize("radii", ["fixed", "charged"])
+def test_all_draws_of_a_release_together_cost_the_plans_one(radii):
+    plan = small_plan(sigma=0.8)
+    layout = replace(Layout.of(plan), charged_radii=radii == "charged")
+    images, labels = blobs(plan, 30)
+    meter = Meter(TestNoise(1), "binding")
+    release = noised_release(layout, 0.8, features_of(layout, images), labels, np.ones(30), meter.gaussian)
+    assert meter.executed.noise_multiplier == pytest.approx(0.8, rel=1e-9)
+    assert ("norms" in release) == (radii == "charged")
+
+
+def test_sites_of_their_own_keep_their_differences_and_an_absent_one_gets_the_classes():
+    value = small_plan(sigma=1e-3).model_dump()
+    value["stages"][0] |= {"by_site": True, "radii": "charged"}
+    plan = parse(value, Plan, "test")
+    layout, releases, truth = Layout.of(plan), {}, {}
+    rng = np.random.default_rng(0)
+    for site, brightness in (("alder", -60), ("birch", 60)):
+        images, labels = blobs(plan, 300, seed=len(truth))
+        images = np.clip(images.astype(np.int64) + brightness, 0, 255).astype(np.uint8)
+        features = features_of(layout, images)
+        truth[site] = np.stack([features[labels == k].mean(axis=0) for k in (0, 1)])
+        release = noised_release(
+            layout, 1e-3, features, labels, np.ones(300), lambda part, s, m: part + s * m * rng.normal(size=part.shape)
+        )
+        releases[site] = release
+    model = fit_release(plan, releases)
+    assert model["mean"].shape == (4, layout.features)
+    for rows, site in ((slice(0, 2), "alder"), (slice(2, 4), "birch")):
+        assert np.linalg.norm(model["mean"][rows] - truth[site]) < 0.25 * np.linalg.norm(
+            truth["alder"] - truth["birch"]
+        )
+    alone = fit_release(plan, {"alder": releases["alder"]})
+    assert np.allclose(alone["mean"][2:], alone["mean"][:2], atol=0.05)
+    assert alone["shares"].sum() == pytest.approx(1.0)
 
 
 def test_means_that_differ_by_noise_only_are_pulled_together():

@@ -1,4 +1,4 @@
-"""Sixteen bits a value: nothing on the way from a release to a picture rounds to eight, and likelihoods know the depth."""
+"""Sixteen bits a value: nothing from a release to a picture rounds to eight, and likelihoods know the depth."""
 
 from __future__ import annotations
 
@@ -91,7 +91,9 @@ def test_samples_have_the_plans_depth_and_use_it(bits):
     assert images.dtype == np.dtype(f"u{bits // 8}")
     if bits == 16:
         assert len(np.unique(images % 256)) == 256
-    assert sample_images(plan, "spectral", released(plan), np.zeros(0, np.int64), torch.Generator()).dtype == images.dtype
+    assert (
+        sample_images(plan, "spectral", released(plan), np.zeros(0, np.int64), torch.Generator()).dtype == images.dtype
+    )
 
 
 def test_features_and_the_density_do_not_depend_on_the_depth_but_its_floor_does():

@@ -36,7 +36,7 @@ class Geometry:
 
     @classmethod
     def of(cls, layout: Layout) -> Geometry:
-        """The geometry of a layout; channels of the same coefficients share rings, their pairs are groups of their own."""
+        """The geometry of a layout; channels share rings, and pairs across channels are groups of their own."""
         down, across = (np.tile(a.ravel(), layout.channels) for a in np.indices([layout.bandwidth] * 2))
         channel = np.repeat(np.arange(layout.channels), layout.bandwidth**2)
         ring = np.digitize(np.hypot(down, across), _RING_EDGES)

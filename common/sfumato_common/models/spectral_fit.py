@@ -167,7 +167,7 @@ def _joint_noise(own: Sums) -> float:
 
 
 def _site_means(own: Sums, class_means: Float64, geometry: Geometry) -> Float64:
-    """A site's class means: the classes' plus the site's own shift, and beyond that only what stands out of the noise."""
+    """A site's class means: the classes' plus the site's own shift, and more only where it stands out of noise."""
     weights, noise = own.sizes / own.sizes.sum(), own.sum_noise / own.sizes
     shift = weights @ (own.means - class_means)
     shift = drawn_towards(
