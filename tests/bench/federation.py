@@ -34,14 +34,15 @@ Released = dict[str, dict[str, AnyArray]]
 DELTA = 1e-5
 # Epsilon infinity is this noise, in process only: mechanisms run as ever, and hide nothing.
 NO_NOISE, ANY_EPSILON = 1e-6, 1e6
-# Public settings by cohort, chosen on the phantom: DCT band; sampling rate so that a batch is about 60 patients.
+# Public settings by cohort: round figures from image size and nominal patients, looked at no data; DCT band, and the
+# sampling rate at which a batch is about 60 patients.
 BANDS = {"pneumonia": 12, "sites": 16, "fundus": 8, "phantom": 16}
 RATES = {"pneumonia": 0.06, "sites": 0.04, "fundus": 0.5, "phantom": 0.09}
 
 TRAINED = {"gan", "flow"}
 _DP_SGD = {"clipping_norm": 1.0, "learning_rate": 0.002}
 STAGES: dict[str, dict[str, Any]] = {
-    "spectral": {"clip_radius": 2.5, "spread_radius": 1.5},
+    "spectral": {"clip_radius": 2.5, "spread_radius": 1.5, "radii": "charged"},
     "embedding": {},
     "gan": {"rounds": 3, "local_steps": 20, **_DP_SGD},
     "flow": {"rounds": 3, "local_steps": 14, **_DP_SGD},

@@ -146,8 +146,9 @@ def shrink_means(means: Float64, shares: Float64, noise: Float64, rings: npt.NDA
 
     `noise` [P] is the known standard deviation of each mean's coordinates.
     """
-    centre = shares @ means
-    return drawn_towards(means, centre[None], noise * np.sqrt(1.0 - shares), rings)
+    weighted = (shares * noise) ** 2
+    others = weighted.sum() - weighted
+    return drawn_towards(means, (shares @ means)[None], np.sqrt(((1.0 - shares) * noise) ** 2 + others), rings)
 
 
 def drawn_towards(means: Float64, centres: Float64, noise: Float64, rings: npt.NDArray[np.int64]) -> Float64:
