@@ -189,6 +189,12 @@ def released():
 
 def test_moments_are_near_for_the_models_own_images_and_far_for_a_model_that_lost_its_variety(released):
     plan, components = plan_of(), np.arange(400) % 2
+    # variety is compared where the release showed it: here, everywhere
+    signal = released["spectral/signal"]
+    released = {
+        **released,
+        "spectral/signal": np.broadcast_to(np.eye(signal.shape[-1], dtype=np.float32), signal.shape),
+    }
     model = spectral_model(plan, released)
     y = torch.from_numpy(components)
     drawn = model.sample(y, torch.Generator().manual_seed(0)).numpy()

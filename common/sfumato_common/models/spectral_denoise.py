@@ -22,7 +22,7 @@ COMMON_SPREAD, PART_SPREAD = 1.0, 0.5
 # with the noise between these two.
 FLOORS = (0.03, 0.4)
 FLOOR_OF_EDGE = 0.5
-_LEVELS = (0.1, 10.0)
+_LEVELS = (0.35, 10.0)
 _RING_EDGES = (1.5, 3.0, 5.0, 7.0, 9.0, 12.0, 16.0, 20.0, 24.0)
 _DRAWS = 4
 

@@ -39,7 +39,7 @@ from sfumato_common.types import Arrays
 # No class is drawn more rarely than this, whatever the noise did to its count.
 SMALLEST_SHARE = 0.025
 # Amplitude of the frequencies above the band, in units of the power law.
-_TAILS = (0.7, 2.0)
+_TAILS = (0.7, 1.15)
 
 
 @dataclass(frozen=True)
