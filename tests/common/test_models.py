@@ -26,7 +26,10 @@ from sfumato_common.models.spectral import (
     NORM_WEIGHT,
     SUM_WEIGHT,
     SUMS_SENSITIVITY,
+    TAIL_GUESS,
     Layout,
+    above_band,
+    charged_norm,
     charged_radius,
     class_means,
     features_of,
@@ -201,13 +204,36 @@ def test_charged_radii_follow_the_features_and_stay_a_guess_in_noise():
     assert 1.2 < min(drowned) <= max(drowned) < 4.8
 
 
+def test_the_amplitude_above_the_band_is_measured_and_of_all_sites_together():
+    value = small_plan(sigma=1e-3).model_dump()
+    value["stages"][0] |= {"radii": "charged"}
+    plan = parse(value, Plan, "test")
+    layout, rng, releases = Layout.of(plan), np.random.default_rng(0), {}
+    strengths = {"alder": 0.4, "birch": 1.2}
+    matrix, law = dct_matrix(layout.size), public_scale(layout.size)
+    for site, strength in strengths.items():
+        images = matrix.T @ (rng.normal(size=(200, layout.size, layout.size)) * law * strength) @ matrix
+        pixels = np.clip(np.rint((images + 1.0) * 127.5), 0, 255).astype(np.uint8)
+        above = above_band(layout, pixels)
+        assert np.median(above) == pytest.approx(strength, rel=0.1)
+        labels = np.arange(200) % 2
+        releases[site] = noised_release(
+            layout, 1e-3, features_of(layout, pixels), above, labels, np.ones(200), lambda part, s, m: part
+        )
+    both = fit_release(plan, releases)["tail"]
+    assert both == pytest.approx([math.hypot(0.4, 1.2) / math.sqrt(2)] * 2, rel=0.1)
+    assert charged_norm(np.zeros(2), TAIL_GUESS, 4.0) == pytest.approx(TAIL_GUESS)
+
+
 @pytest.mark.parametrize("radii", ["fixed", "charged"])
 def test_all_draws_of_a_release_together_cost_the_plans_one(radii):
     plan = small_plan(sigma=0.8)
     layout = replace(Layout.of(plan), charged_radii=radii == "charged")
     images, labels = blobs(plan, 30)
     meter = Meter(TestNoise(1), "binding")
-    release = noised_release(layout, 0.8, features_of(layout, images), labels, np.ones(30), meter.gaussian)
+    release = noised_release(
+        layout, 0.8, features_of(layout, images), above_band(layout, images), labels, np.ones(30), meter.gaussian
+    )
     assert meter.executed.noise_multiplier == pytest.approx(0.8, rel=1e-9)
     assert ("norms" in release) == (radii == "charged")
 
@@ -223,10 +249,15 @@ def test_sites_of_their_own_keep_their_differences_and_an_absent_one_gets_the_cl
         images = np.clip(images.astype(np.int64) + brightness, 0, 255).astype(np.uint8)
         features = features_of(layout, images)
         truth[site] = np.stack([features[labels == k].mean(axis=0) for k in (0, 1)])
-        release = noised_release(
-            layout, 1e-3, features, labels, np.ones(300), lambda part, s, m: part + s * m * rng.normal(size=part.shape)
+        releases[site] = noised_release(
+            layout,
+            1e-3,
+            features,
+            above_band(layout, images),
+            labels,
+            np.ones(300),
+            lambda part, s, m: part + s * m * rng.normal(size=part.shape),
         )
-        releases[site] = release
     model = fit_release(plan, releases)
     assert model["mean"].shape == (4, layout.features)
     for rows, site in ((slice(0, 2), "alder"), (slice(2, 4), "birch")):

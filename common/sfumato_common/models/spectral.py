@@ -9,10 +9,10 @@ patient has, the norms stay below sqrt(w0^2 + w1^2) and w2: the L2 sensitivities
 Adaptive Gaussian mechanisms compose as one (Dong, Roth and Su 2022, Corollary 3.3), so with w0^2 + w1^2 + w2^2 = 1 and
 noise of standard deviation `noise_multiplier` on every coordinate the pair costs exactly one Gaussian release.
 
-With `radii: charged` a site first measures its own clip radii: before each part it releases the sum over patients of
-w [1, c] / sqrt2, c in [-1, 1] being the patient's mean logarithm of a norm about the plan's guess. That takes 2 w^2 of
-the budget, the noise of the other parts grows by as much (`main_noise`), and the four mechanisms together still cost
-one release.
+With `radii: charged` a site first measures its own clip radii and the amplitude of the frequencies above the band: for
+each of these three norms it releases the sum over patients of w [1, c] / sqrt2, c in [-1, 1] being the patient's mean
+logarithm of the norm about a public guess. That takes 3 w^2 of the budget, the noise of the other parts grows by as
+much (`main_noise`), and the five mechanisms together still cost one release.
 """
 
 from __future__ import annotations
@@ -34,10 +34,12 @@ Float64 = npt.NDArray[np.float64]
 COUNT_WEIGHT, SUM_WEIGHT = 0.13, 0.44
 MOMENT_WEIGHT = math.sqrt(1.0 - COUNT_WEIGHT**2 - SUM_WEIGHT**2)
 SUMS_SENSITIVITY = math.hypot(COUNT_WEIGHT, SUM_WEIGHT)
-# Each of the two measurements of a norm: at a noise multiplier of 4, 1,000 patients give it to a tenth.
-NORM_WEIGHT = 0.08
-# A measured norm may be this factor off the plan's guess either way, is believed to be about half that far off before
-# it is measured, and the radius stands a little above the typical norm.
+# Each of the three measurements of a norm: at a noise multiplier of 4, 1,000 patients give it to a tenth.
+NORMS, NORM_WEIGHT = 3, 0.08
+# Amplitude of the frequencies above the band, in units of the power law, before it is measured.
+TAIL_GUESS = 0.7
+# A measured norm may be this factor off its guess either way, is believed to be about half that far off before
+# it is measured, and a clip radius stands a little above the typical norm.
 _NORM_RANGE, _NORM_PRIOR, _RADIUS_OF_NORM = math.log(4.0), 0.3, 1.2
 # Features are coefficients over (power law)^COMPRESSION: 1 would drown the few strong directions in d weak
 # ones, 0 would leave high frequencies under the noise.
@@ -111,18 +113,33 @@ def norms_part(vectors: Float64, guess: float, weights: Float64) -> Float64:
     return np.asarray((both * weights[:, None]).sum(axis=0) * (NORM_WEIGHT / math.sqrt(2.0)))
 
 
-def charged_radius(noised: Float64, guess: float, noise_multiplier: float) -> float:
-    """A clip radius from `norms_part` after noise, drawn towards `guess` as far as the noise demands."""
+def above_band(layout: Layout, images: ByteImages) -> Float64:
+    """Root mean square [M, 1] of the coefficients above the band of images [M, S, S] or [M, S, S, 3], over the law."""
+    pixels = to_unit_range(images).astype(np.float64)
+    matrix, band = dct_matrix(layout.size), layout.bandwidth
+    power = np.square(matrix @ pixels @ matrix.T / public_scale(layout.size, layout.bits))
+    outside = layout.size**2 - band**2
+    total = power.sum(axis=(1, 2, 3)) - power[:, :, :band, :band].sum(axis=(1, 2, 3))
+    return np.asarray(np.sqrt(np.maximum(total, 0.0) / max(1, outside * layout.channels))[:, None])
+
+
+def charged_norm(noised: Float64, guess: float, noise_multiplier: float) -> float:
+    """A typical norm from `norms_part` after noise, drawn towards `guess` as far as the noise demands."""
     unit = NORM_WEIGHT / math.sqrt(2.0)
     count = max(float(noised[0]), 2.0 * noise_multiplier) / unit
     variance = (noise_multiplier / unit / count) ** 2
     found = float(np.clip(noised[1] / unit / count, -1.0, 1.0)) * _NORM_PRIOR**2 / (_NORM_PRIOR**2 + variance)
-    return guess * _RADIUS_OF_NORM * math.exp(found * _NORM_RANGE)
+    return guess * math.exp(found * _NORM_RANGE)
+
+
+def charged_radius(noised: Float64, guess: float, noise_multiplier: float) -> float:
+    """A clip radius from `norms_part` after noise: somewhat more than the typical norm."""
+    return charged_norm(noised, guess, noise_multiplier) * _RADIUS_OF_NORM
 
 
 def main_noise(layout: Layout, noise_multiplier: float) -> float:
     """Standard deviation of the noise on sums and moments: with the norms' share they cost one release."""
-    return noise_multiplier / math.sqrt(1.0 - 2.0 * NORM_WEIGHT**2) if layout.charged_radii else noise_multiplier
+    return noise_multiplier / math.sqrt(1.0 - NORMS * NORM_WEIGHT**2) if layout.charged_radii else noise_multiplier
 
 
 def own_layout(layout: Layout, release: Arrays, noise_multiplier: float) -> Layout:

@@ -19,8 +19,10 @@ from sfumato_common.models.spectral import (
     COUNT_WEIGHT,
     MOMENT_WEIGHT,
     SUM_WEIGHT,
+    TAIL_GUESS,
     Float64,
     Layout,
+    charged_norm,
     main_noise,
     own_layout,
 )
@@ -46,7 +48,8 @@ _TAILS = (0.7, 1.15)
 class Sums:
     """Noised sums of one or several sites in patients and feature units: counts [K], sums [K, d], seconds [K, d, d].
 
-    `*_noise` are the known standard deviations of their coordinates (on the diagonal, for `seconds`).
+    `*_noise` are the known standard deviations of their coordinates (on the diagonal, for `seconds`); `tail` is the
+    amplitude above the band in units of the power law, where it was measured.
     """
 
     counts: Float64
@@ -55,6 +58,7 @@ class Sums:
     count_noise: float
     sum_noise: float
     second_noise: float
+    tail: float | None = None
 
     def __add__(self, other: Sums) -> Sums:
         return Sums(
@@ -64,7 +68,14 @@ class Sums:
             math.hypot(self.count_noise, other.count_noise),
             math.hypot(self.sum_noise, other.sum_noise),
             math.hypot(self.second_noise, other.second_noise),
+            self._tail_with(other),
         )
+
+    def _tail_with(self, other: Sums) -> float | None:
+        if self.tail is None or other.tail is None:
+            return None
+        weights = self.sizes.sum(), other.sizes.sum()
+        return math.sqrt((weights[0] * self.tail**2 + weights[1] * other.tail**2) / sum(weights))
 
     @property
     def sizes(self) -> Float64:
@@ -88,23 +99,33 @@ def fit_release(plan: Plan, releases: Mapping[str, Arrays]) -> dict[str, npt.NDA
     layout = Layout.of(plan)
     sites = {site: _sums(layout, release, plan.spectral.noise_multiplier) for site, release in releases.items()}
     geometry = Geometry.of(layout)
+    whole = reduce(lambda a, b: a + b, (sites[site] for site in sorted(sites)))
     if plan.spectral.by_site:
+        sources = [sites.get(name, whole) for name in sorted(plan.sites) for _ in plan.labels]
         shares, means, covariances = _site_components(plan, layout, geometry, sites)
     else:
+        sources = [whole] * len(plan.labels)
         shares, means, covariances = _class_components(layout, geometry, [sites[site] for site in sorted(sites)])
     fitted = {
         "shares": shares,
         "mean": _bounded(means, layout.mean_radius * 4.0),
         "factor": np.stack([symmetric_root(item.matrix) for item in covariances]),
         "signal": np.stack([item.shown @ item.shown.T for item in covariances]),
-        "tail": np.clip([math.sqrt(max(item.level, 0.0)) for item in covariances], *_TAILS),
+        "tail": np.array([_tail(own, item) for own, item in zip(sources, covariances, strict=True)]),
     }
     return {name: np.asarray(value, dtype=np.float32) for name, value in fitted.items()}
+
+
+def _tail(own: Sums, covariance: Covariance) -> float:
+    """Amplitude above the band: as measured, or else what the outermost frequencies of the band suggest."""
+    suggested = float(np.clip(math.sqrt(max(covariance.level, 0.0)), *_TAILS))
+    return suggested if own.tail is None else own.tail
 
 
 def _sums(layout: Layout, release: Arrays, noise_multiplier: float) -> Sums:
     sums, moments = (release[name].astype(np.float64) for name in ("sums", "moments"))
     layout, sigma = own_layout(layout, release, noise_multiplier), main_noise(layout, noise_multiplier)
+    norms = release["norms"].astype(np.float64) if layout.charged_radii else None
     sum_unit, second_unit = layout.mean_radius / SUM_WEIGHT, layout.spread_radius**2 / MOMENT_WEIGHT
     return Sums(
         sums[:, 0] / COUNT_WEIGHT,
@@ -113,6 +134,7 @@ def _sums(layout: Layout, release: Arrays, noise_multiplier: float) -> Sums:
         sigma / COUNT_WEIGHT,
         sigma * sum_unit,
         sigma * second_unit,
+        None if norms is None else charged_norm(norms[2], TAIL_GUESS, noise_multiplier),
     )
 
 

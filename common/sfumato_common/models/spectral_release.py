@@ -12,6 +12,7 @@ from sfumato_common.models.spectral import (
     MOMENT_WEIGHT,
     NORM_WEIGHT,
     SUMS_SENSITIVITY,
+    TAIL_GUESS,
     Float64,
     Layout,
     charged_radius,
@@ -31,12 +32,14 @@ def noised_release(
     layout: Layout,
     noise_multiplier: float,
     features: Float64,
+    above: Float64,
     labels: npt.NDArray[np.int64],
     weights: Float64,
     mechanism: Mechanism,
 ) -> dict[str, AnyArray]:
-    """`sums` [K, 1 + d] and `moments` [K, d(d+1)/2] of features [M, d], float32; with charged radii `norms` [2, 2] too.
+    """`sums` [K, 1 + d] and `moments` [K, d(d+1)/2] of features [M, d], float32; with charged radii `norms` [3, 2] too.
 
+    `above` [M, 1] is each image's amplitude above the band (`above_band`), of which only `norms` tells;
     `weights` [M] are 1 over the number of the owner's images. Together the draws cost one Gaussian release.
     """
     sigma, norms = main_noise(layout, noise_multiplier), []
@@ -45,15 +48,20 @@ def noised_release(
     def drawn(part: Float64, weight: float, deviation: float) -> npt.NDArray[np.float32]:
         return mechanism(part, weight, deviation / weight).astype(np.float32)
 
+    def measure(vectors: Float64, guess: float) -> None:
+        norms.append(drawn(norms_part(vectors, guess, weights), NORM_WEIGHT, noise_multiplier))
+
     def radius(vectors: Float64, guess: float) -> float:
         if not layout.charged_radii:
             return guess
-        norms.append(drawn(norms_part(vectors, guess, weights), NORM_WEIGHT, noise_multiplier))
+        measure(vectors, guess)
         return charged_radius(norms[-1].astype(np.float64), guess, noise_multiplier)
 
     own = replace(layout, mean_radius=radius(features, layout.mean_radius))
     sums = drawn(sums_part(own, features, labels, weights), SUMS_SENSITIVITY, sigma)
     _, means = class_means(own, sums.astype(np.float64), sigma)
     own = replace(own, spread_radius=radius(features - means[labels], layout.spread_radius))
+    if layout.charged_radii:
+        measure(above, TAIL_GUESS)
     moments = drawn(moments_part(own, features, labels, weights, means), MOMENT_WEIGHT, sigma)
     return {"sums": sums, "moments": moments} | ({"norms": np.stack(norms)} if norms else {})

@@ -9,7 +9,7 @@ from sfumato_common.config.stages import ChoiceStage
 from sfumato_common.models.build import MODELS
 from sfumato_common.models.components import component_count
 from sfumato_common.models.embedding import Embedding
-from sfumato_common.models.spectral import Layout
+from sfumato_common.models.spectral import NORMS, Layout
 from sfumato_common.models.update import UPDATE, update_spec
 from sfumato_common.types import ArraySpec, Schema
 
@@ -39,7 +39,7 @@ def outbound_schema(plan: Plan, kind: str) -> Schema:
     if kind != "spectral":
         return {UPDATE: update_spec(updated_weights(plan, kind))}
     layout = Layout.of(plan)
-    norms = {"norms": ArraySpec("float32", (2, 2))} if layout.charged_radii else {}
+    norms = {"norms": ArraySpec("float32", (NORMS, 2))} if layout.charged_radii else {}
     return norms | {
         "sums": ArraySpec("float32", (layout.classes, 1 + layout.features)),
         "moments": ArraySpec("float32", (layout.classes, layout.pairs)),
