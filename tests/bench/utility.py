@@ -1,33 +1,43 @@
 """Utility at a stated epsilon: train on synthetic images, test on real patients that nobody trained on.
 
     python tests/bench/utility.py [--quick] [--cohort pneumonia,sites] [--rows real,flow] [--epsilon 1,10,inf]
+    python tests/bench/utility.py --table [FILE ...]
 
 Each job federates three sites in process, each with its own secure noise, at exactly the epsilon of its column (delta
 1e-5, add/remove of a patient, the whole of a row's stages together), draws a synthetic set and scores it. Baselines in
 the same run: real training images (TRTR), and each single site's own real images. Nothing is tuned on test patients.
-Prints a table a cohort, and the targets; writes bench-out/utility.json and bench-out/utility-COHORT.json.
+Prints a table a cohort, and the targets; writes bench-out/utility.json and bench-out/utility-COHORT.json after every
+job, and the tables as bench-out/utility.md. `--table` prints and writes those of results that are there, without
+running anything. A job that fails is 'failed' in its cell; the others run on, and the exit code is 1 at the end.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import multiprocessing
+import shlex
+import sys
 import time
+import traceback
 from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from cohorts import COHORTS, ROOT, load, pooled
 from federation import DELTA, ROWS, available, build_plan, federate, released_model, spent, synthetic_set
-from utility_report import print_tables
+from utility_report import FAILED, markdown, print_tables, summary, tables_of
 from utility_scores import held_out_bits, scores_of
 from utility_targets import ONLY, REAL
 
-from sfumato_common.files import write_json
+from sfumato_common.files import write_atomic, write_json
 
 OUT = ROOT / "bench-out"
+RESULTS = "utility.json"
 
 
 @dataclass(frozen=True)
@@ -64,9 +74,33 @@ def run_job(job: Job) -> dict[str, Any]:
     return {**asdict(job), **measured, "scores": scores}
 
 
+def failure(job: Job, error: BaseException) -> dict[str, Any]:
+    """The result of a job that `error` ended; its traceback goes to stderr."""
+    print(f"failed: {job}", file=sys.stderr)
+    traceback.print_exception(error)
+    sys.stderr.flush()
+    return {**asdict(job), "seconds": 0.0, "scores": {}, FAILED: traceback.format_exception_only(error)[-1].strip()}
+
+
 def as_json(result: dict[str, Any]) -> dict[str, Any]:
     """A result without infinities, which JSON does not have."""
     return {name: "inf" if value == math.inf else value for name, value in result.items()}
+
+
+def read_run(path: Path) -> dict[str, Any]:
+    """What `write_run` wrote, infinities restored."""
+    run: dict[str, Any] = json.loads(path.read_text())
+    runs = [{name: math.inf if value == "inf" else value for name, value in one.items()} for one in run["runs"]]
+    return {**run, "runs": runs}
+
+
+def write_run(folder: Path, run: dict[str, Any], cohorts: list[str]) -> None:
+    """The results so far, all of them and by cohort; a reader never sees half a file."""
+    write_json(folder / RESULTS, {**run, "runs": list(map(as_json, run["runs"]))})
+    for name in cohorts:
+        own = [as_json(result) for result in run["runs"] if result["cohort"] == name]
+        if own:
+            write_json(folder / f"utility-{name}.json", {**run, "jobs": run["jobs_of"][name], "runs": own})
 
 
 def jobs_of(options: argparse.Namespace) -> list[Job]:
@@ -99,13 +133,16 @@ def columns(options: argparse.Namespace, cohort: str) -> list[float]:
 
 
 def run_all(jobs: list[Job], processes: int) -> Iterable[dict[str, Any]]:
-    """Results as they come, from `processes` fresh processes of one thread each."""
-    if processes == 1:
-        _one_thread()
-        yield from map(run_job, jobs)
-        return
-    with multiprocessing.get_context("spawn").Pool(processes, _one_thread) as workers:
-        yield from workers.imap_unordered(run_job, jobs)
+    """Results as they come, from `processes` fresh processes of one thread each; a job that fails ends no other.
+
+    A process that is killed (for its memory, say) takes the jobs that have not run with it: they fail at once.
+    """
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, mp_context=spawn, initializer=_one_thread) as workers:
+        running = {workers.submit(run_job, job): job for job in jobs}
+        for future in as_completed(running):
+            error = future.exception()
+            yield future.result() if error is None else failure(running[future], error)
 
 
 def _one_thread() -> None:
@@ -126,6 +163,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int)
     parser.add_argument("--images", type=int, help="synthetic images a set")
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=OUT, help="folder of the results")
+    parser.add_argument("--table", nargs="*", type=Path, metavar="FILE", help="only print the tables of results")
     options = parser.parse_args()
     options.cohort = options.cohort or (["pneumonia", "sites"] if options.quick else list(COHORTS))
     options.rows = options.rows or [REAL[0], *(row for row in ROWS if available(row))]
@@ -136,28 +175,51 @@ def parse_arguments() -> argparse.Namespace:
     return options
 
 
-def main() -> None:
-    """Run the bench and print its tables."""
-    options, began = parse_arguments(), time.perf_counter()
-    results = []
-    for result in run_all(jobs_of(options), options.processes):
+def show(folder: Path, runs: list[dict[str, Any]]) -> None:
+    """Print the tables of runs, and write them as Markdown."""
+    texts = []
+    for run in runs:
+        sheets = tables_of(run["runs"])
+        print_tables(sheets)
+        print(summary(run))
+        texts.append(markdown(sheets, run))
+    write_atomic(folder / "utility.md", "\n".join(texts))
+
+
+def run_bench(options: argparse.Namespace) -> dict[str, Any]:
+    """Run every job; what is there is on disk after each of them."""
+    began, jobs, results = time.perf_counter(), jobs_of(options), []
+    run = {
+        "command": shlex.join(["python", "tests/bench/utility.py", *sys.argv[1:]]),
+        "delta": DELTA,
+        "images": options.images,
+        "seeds": options.seeds,
+        "jobs": len(jobs),
+        "jobs_of": {name: sum(job.cohort == name for job in jobs) for name in options.cohort},
+    }
+    for result in run_all(jobs, options.processes):
         results.append(result)
-        shown = {name: round(value, 3) for name, value in result["scores"].items()}
+        shown = result.get(FAILED) or {name: round(value, 3) for name, value in result["scores"].items()}
         print(
             f"{result['cohort']:9} {result['row']:10} eps {result['epsilon']} seed {result['seed']} "
             f"{result['seconds']:.0f} s {shown}",
             flush=True,
         )
-    seconds = round(time.perf_counter() - began)
-    OUT.mkdir(exist_ok=True)
-    head = {"delta": DELTA, "images": options.images, "seeds": options.seeds, "seconds": seconds}
-    write_json(OUT / "utility.json", {**head, "runs": list(map(as_json, results))})
-    for name in options.cohort:
-        own = [as_json(result) for result in results if result["cohort"] == name]
-        write_json(OUT / f"utility-{name}.json", {**head, "runs": own})
-    print_tables(results)
-    print(f"{len(results)} jobs in {seconds / 60:.1f} minutes, {options.processes} processes")
+        run |= {"seconds": round(time.perf_counter() - began), "runs": results}
+        write_run(options.out, run, options.cohort)
+    return run
+
+
+def main() -> int:
+    """Run the bench, or read what it wrote, and print its tables; 1 when a job failed."""
+    options = parse_arguments()
+    if options.table is not None:
+        runs = [read_run(path) for path in options.table or [options.out / RESULTS]]
+    else:
+        runs = [run_bench(options)]
+    show(options.out, runs)
+    return int(any(FAILED in result for run in runs for result in run["runs"]))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
