@@ -11,8 +11,8 @@ if [ ! -e "$home/addresses.json" ]; then
     sfumato-site init --home "$home" --policy /home/sfumato/data/policy.yaml
     cp "$home/enrolment-request.json" "$exchange/$SITE.request.json"
     while [ ! -e "$exchange/$SITE.grant.json" ]; do sleep 1; done
-    sfumato-site ingest --home "$home" --plan configs/demo.yaml /home/sfumato/data/source.yaml
-    sfumato-site accept --home "$home" --yes configs/demo.yaml
+    sfumato-site ingest --home "$home" --plan "$exchange/plan.yaml" /home/sfumato/data/source.yaml
+    sfumato-site accept --home "$home" --yes "$exchange/plan.yaml"
     sfumato-site enrolled --home "$home" "$exchange/$SITE.grant.json" \
         --superlink coordinator:8000 --intake coordinator:8443
 fi

@@ -1,10 +1,12 @@
 #!/bin/sh
 # The coordinator of docker-compose.yml: keys once, enrol the sites as their requests arrive, then run the study.
-# /home/sfumato/exchange stands for what a consortium carries by mail: requests one way, grants the other. No data.
+# /home/sfumato/exchange stands for what a consortium carries by mail: requests one way, plan and grants the other. No data.
 set -eu
 home=/home/sfumato/data/coordinator
 exchange=/home/sfumato/exchange
 [ -e "$home/plan.json" ] || sfumato coordinator init --home "$home" --plan configs/demo.yaml --name coordinator
+# the plan with its noise worked out, which is what sites accept
+cp "$home/plan.yaml" "$exchange/plan.yaml"
 for site in $SITES; do
     tries=0
     while [ ! -e "$exchange/$site.request.json" ]; do

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import multiprocessing
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,8 @@ import pytest
 
 from sfumato_client.site import _noise
 from sfumato_common.config.loader import load_yaml
-from sfumato_common.config.plan import Plan
 from sfumato_common.config.policy import Policy
+from sfumato_common.privacy.budget import load_plan
 from sfumato_common.privacy.generator import secret_generator
 from sfumato_common.privacy.noise import SecureNoise
 from sfumato_common.records import PROTOCOL, Request
@@ -198,9 +199,14 @@ def test_a_generator_that_is_passed_in_is_not_reported(source):
     assert violations(source) == []
 
 
+@cache  # its budget takes seconds to resolve
+def _demo_plan():
+    return load_plan(ROOT / "configs" / "demo.yaml")
+
+
 def _exchanges():
     """Every request of a small study: two sites, every stage twice, the release and the utility figure."""
-    plan = load_yaml(ROOT / "configs" / "demo.yaml", Plan)
+    plan = _demo_plan()
     asked = [("stage", stage.kind, number) for stage in plan.stages[:2] for number in (1, 2)]
     asked += [("release", "", 0), ("utility", "", 0)]
     requests = [Request(PROTOCOL, plan.digest, kind, stage, number, {}) for kind, stage, number in asked]
@@ -234,6 +240,7 @@ def test_two_processes_of_a_site_never_share_a_generator_or_noise():
     results = fork.Queue()
     policy = load_yaml(ROOT / "configs" / "policy.yaml", Policy)
     inherited = SecureNoise()
+    _demo_plan()
 
     def work():
         results.put([*_drawn(policy), inherited.uniform((2,)).tobytes()])

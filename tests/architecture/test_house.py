@@ -3,6 +3,7 @@
 import ast
 import re
 import tomllib
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -12,11 +13,13 @@ from sfumato_client.anonymise import ANONYMISERS
 from sfumato_client.flower_task import SUPPORTED_FLOWER
 from sfumato_client.training import TRAINERS
 from sfumato_common.config.loader import load_yaml
-from sfumato_common.config.plan import Plan, ReleaseItem
+from sfumato_common.config.plan import ReleaseItem
 from sfumato_common.config.policy import Policy
 from sfumato_common.config.stages import ModelKind, Stage, StageKind
+from sfumato_common.errors import ConfigError
 from sfumato_common.models.sampling import SAMPLERS
 from sfumato_common.privacy.accountant import forecast
+from sfumato_common.privacy.budget import load_plan, load_resolved_plan, plan_text
 from sfumato_server.rounds.strategies import STRATEGIES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,6 +30,11 @@ MODULES = [
     if "_pb2" not in path.name
 ]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+@cache  # a budget takes seconds to resolve
+def shipped(name):
+    return load_plan(ROOT / "configs" / name)
 
 
 def test_modules_are_one_idea_each():
@@ -67,18 +75,33 @@ def test_every_stage_has_both_halves_and_a_sampler():
 
 @pytest.mark.parametrize("name", ["demo.yaml", "chest-xray.yaml"])
 def test_shipped_plans_cost_what_they_say_and_pass_the_shipped_policy(name):
-    plan = load_yaml(ROOT / "configs" / name, Plan)
+    plan = shipped(name)
     policy = load_yaml(ROOT / "configs" / "policy.yaml", Policy)
     cost = forecast(plan, plan.privacy.delta)
     assert max(cost.epsilon_train, cost.epsilon_holdout) <= min(plan.privacy.epsilon, policy.budget.epsilon)
     for site in plan.sites:
         check_policy(plan, policy.model_copy(update={"site": site}))
     assert policy.noise == "secure"
+    # as the README says: noise from a budget, clip radii that sites measure, and no release without the choice
+    assert plan.budget is not None
+    assert plan.spectral.radii == "charged"
+    assert [item.model for item in plan.release] == ["best"]
+
+
+def test_a_site_takes_the_shipped_plan_as_the_coordinator_resolved_it(tmp_path):
+    plan = shipped("demo.yaml")
+    with pytest.raises(ConfigError, match="not resolved"):
+        load_resolved_plan(ROOT / "configs" / "demo.yaml")
+    (tmp_path / "plan.yaml").write_text(plan_text(plan))
+    assert load_resolved_plan(tmp_path / "plan.yaml").digest == plan.digest
+    for side in ("client/compose-site.sh", "server/compose-coordinator.sh"):
+        assert "plan.yaml" in (ROOT / side).read_text()
+    assert "configs/demo.yaml" not in (ROOT / "client" / "compose-site.sh").read_text()
 
 
 def test_the_compose_file_runs_the_shipped_plan_and_publishes_no_port():
     text = (ROOT / "docker-compose.yml").read_text()
-    plan = load_yaml(ROOT / "configs" / "demo.yaml", Plan)
+    plan = shipped("demo.yaml")
     assert f"SITES: {' '.join(plan.sites)}" in text
     assert "ports:" not in text
     assert "internal: true" in text

@@ -13,14 +13,13 @@ from sfumato_client.ledger.chain import next_row
 from sfumato_client.ledger.check import check_package
 from sfumato_client.ledger.export import read_export
 from sfumato_client.ledger.prv import epsilon_prv, unchecked
-from sfumato_common.config.loader import load_yaml
-from sfumato_common.config.plan import Plan
 from sfumato_common.config.policy import Budget
 from sfumato_common.crypto.identity import create_identity
 from sfumato_common.errors import LedgerError, VerificationError
 from sfumato_common.files import canonical_json
 from sfumato_common.package import PackageImage, build_package, encode_png
 from sfumato_common.privacy.accountant import epsilon, grouped
+from sfumato_common.privacy.budget import load_plan
 from sfumato_common.privacy.events import (
     GATE_VERDICT,
     AboveThreshold,
@@ -74,7 +73,7 @@ def carry_out(path, plan):
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
-    plan = load_yaml(CONFIGS / "demo.yaml", Plan)
+    plan = load_plan(CONFIGS / "demo.yaml")
     return plan, *carry_out(tmp_path_factory.mktemp("demo") / "ledger.sqlite", plan)
 
 
@@ -90,7 +89,7 @@ def test_a_certificate_recomputes_from_the_exported_ledger(demo, identity):
 
 
 def test_chest_xray_plan_recomputes_too(tmp_path, identity):
-    plan = load_yaml(CONFIGS / "chest-xray.yaml", Plan)
+    plan = load_plan(CONFIGS / "chest-xray.yaml")
     export, certificate = carry_out(tmp_path / "ledger.sqlite", plan)
     report = check_package(export, package(identity, plan, certificate), None)
     assert all(figure.holds for figure in report.figures)
@@ -138,7 +137,7 @@ def test_an_export_is_canonical_whole_and_says_who_it_is_for(demo):
     assert canonical_json(value) == export
     assert "data-protection officer" in value["notice"] and "stays in the site" in value["notice"]
     assert value["budget"] == {"epsilon": 20.0, "delta": 1e-5}
-    assert len(value["rows"]) == 1 + 1 + 7 + 1
+    assert len(value["rows"]) == 1 + 1 + (1 + 3 + 3 + 1) + 1
     charges = read_export(export).charges
     assert [entry.event for entry in charges if entry.plan_hash == plan.digest] == [
         *study_events(plan, "train"),
