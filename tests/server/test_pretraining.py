@@ -1,10 +1,12 @@
 """Public starts are made from public images alone, are the same everywhere, and fit the plan that pins them."""
 
 import copy
+import dataclasses
 import re
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from safetensors.numpy import load_file, save_file
 from typer.testing import CliRunner
@@ -12,11 +14,13 @@ from typer.testing import CliRunner
 from sfumato_common.config.loader import parse
 from sfumato_common.config.plan import Plan
 from sfumato_common.errors import ConfigError, VerificationError
+from sfumato_common.models.components import components_of
 from sfumato_common.models.starts import fingerprint, read_start, start_key, start_schema
+from sfumato_common.models.wire import released_schema
 from sfumato_common.phantom.textures import KINDS, textures
 from sfumato_server.cli import app
 from sfumato_server.home import CoordinatorHome
-from sfumato_server.pretraining import SOURCES, pretrain, public_cohorts
+from sfumato_server.pretraining import SOURCES, pretrain, public_cohorts, public_spectral
 from sfumato_server.rounds.starts import load_starts
 
 DP = {
@@ -58,6 +62,26 @@ def test_a_start_has_the_stages_form_and_is_drawn_again_alike(kind, source):
     assert len(losses) == 3
     assert fingerprint(pretrain(plan, kind, source, steps=3, patients=12)[0]) == fingerprint(weights)
     assert fingerprint(pretrain(plan, kind, source, steps=3, patients=12, seed=1)[0]) != fingerprint(weights)
+
+
+@pytest.mark.parametrize("radii", ["fixed", "charged"])
+def test_sites_fitted_apart_learn_from_cohorts_of_their_own(radii):
+    spectral = {**PLAN["stages"][0], "by_site": True, "radii": radii, "noise_multiplier": 0.05}
+    plan = plan_with(stages=[spectral, *PLAN["stages"][1:]])
+    cohorts = public_cohorts(plan, "phantom", 40, seed=0)
+    cohorts["birch"] = dataclasses.replace(cohorts["birch"], images=255 - cohorts["birch"].images // 2)
+    released = public_spectral(plan, cohorts, np.random.default_rng(0))
+    schema = released_schema(plan, "spectral")
+    assert released.keys() == schema.keys()
+    assert all(schema[name].matches(value) for name, value in released.items())
+    brightness = released["spectral/mean"][:, 0]
+    alder, birch = (components_of(plan, site, torch.arange(2)).numpy() for site in ("alder", "birch"))
+    assert brightness[birch].min() > brightness[alder].max()
+    for kind in ("gan", "flow"):
+        weights, _ = pretrain(plan, kind, "phantom", steps=2, patients=12)
+        assert {name: value.shape for name, value in weights.items()} == {
+            name: spec.shape for name, spec in start_schema(plan, kind).items()
+        }
 
 
 def test_the_flow_learns_something_of_the_public_images():
