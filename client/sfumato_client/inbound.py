@@ -21,7 +21,7 @@ from sfumato_common.config.stages import DpSgdStage, EmbeddingStage
 from sfumato_common.errors import VerificationError
 from sfumato_common.files import write_atomic, write_json
 from sfumato_common.models.build import initial_model, to_arrays
-from sfumato_common.models.reach import reach, within_reach
+from sfumato_common.models.reach import reach, start_reach, within_reach
 from sfumato_common.models.starts import LARGEST_VALUE, check_start, fingerprint, own_weights, public_start
 from sfumato_common.models.wire import released_schema
 from sfumato_common.types import AnyArray, Arrays, Schema
@@ -88,8 +88,11 @@ class Seen:
             # going back and forth between rounds would add up to many times the plan's reach
             raise VerificationError("the request's round is older than one that came before; it is not begun now")
         for model, weights in _by_model(arrays).items():
-            start = before.get(model) or to_arrays(model, initial_model(model, self._plan))
-            if not within_reach(start, weights, reach(stage, model, number - since)):
+            last, distance = before.get(model), reach(stage, model, number - since)
+            if last is None:
+                last = to_arrays(model, initial_model(model, self._plan))
+                distance += start_reach(self._plan, kind, model)
+            if not within_reach(last, weights, distance):
                 raise VerificationError("the request's weights are not where the plan's training could have led")
 
     def keep_round(self, kind: str, number: int, arrays: Arrays) -> None:
@@ -110,7 +113,8 @@ class Seen:
                 stage = self._plan.stage(kind)
                 assert isinstance(stage, DpSgdStage | EmbeddingStage)
                 start = self._start(kind, model)
-                if not within_reach(start, weights, reach(stage, model, stage.rounds)):
+                furthest = start_reach(self._plan, kind, model) + reach(stage, model, stage.rounds)
+                if not within_reach(start, weights, furthest):
                     raise VerificationError("a final model is not where the plan's training could have led")
 
     def _start(self, kind: str, model: str) -> dict[str, AnyArray]:

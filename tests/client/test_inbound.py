@@ -180,6 +180,42 @@ def test_a_little_more_than_honest_training_can_do_is_refused(plan, tmp_path, ki
     seen.check_round(stage, kind, 2, {**sent[1], **near})
 
 
+def test_a_generator_begins_where_the_embedding_stage_can_have_led_and_its_judge_at_the_public_start(tmp_path):
+    value = copy.deepcopy(PLAN)
+    value["stages"].insert(1, {"kind": "embedding", "noise_multiplier": 1.0, "width": 8, "generator_steps": 7})
+    value["stages"][2]["generator_start"] = "embedding"
+    plan = parse(value, Plan, "plan")
+    gan, embedding = plan.stage("gan"), plan.stage("embedding")
+    public = {name: to_arrays(name, initial_model(name, plan)) for name in ("generator", "discriminator")}
+    led = np.float32(0.99 * reach(embedding, "generator", 1))
+
+    def sent(generator, judge=0.0):
+        shift = {"generator": generator, "discriminator": judge}
+        weights = {
+            key: np.asarray(value + np.float32(shift[name]))  # a sum of arrays without a dimension is none
+            for name, own in public.items()
+            for key, value in own.items()
+        }
+        return {**spectral(plan), **weights}
+
+    Seen(tmp_path, plan).check_round(gan, "gan", 1, sent(led))
+    for refused in (sent(1.02 * led), sent(led, judge=0.01)):
+        with pytest.raises(VerificationError, match=LIMIT):
+            Seen(tmp_path, plan).check_round(gan, "gan", 1, refused)
+    # once the first round was seen, only the GAN's own steps count
+    seen = Seen(tmp_path, plan)
+    seen.keep_round("gan", 1, sent(led))
+    step = np.float32(0.99 * reach(gan, "generator", 1))
+    seen.check_round(gan, "gan", 2, sent(led + step))
+    with pytest.raises(VerificationError, match=LIMIT):
+        seen.check_round(gan, "gan", 2, sent(led + 1.05 * step))
+    final = {**spectral(plan), **{name: value for name, value in sent(led + 3 * step).items() if "generator" in name}}
+    seen.check_release({"spectral": spectral(plan), "gan": final})
+    too_far = {name: value + 2 * step if "generator" in name else value for name, value in final.items()}
+    with pytest.raises(VerificationError, match="final model is not where"):
+        seen.check_release({"spectral": spectral(plan), "gan": too_far})
+
+
 def test_going_back_and_forth_does_not_add_up(plan, tmp_path):
     # 1, 4, 2, 3: each change within the reach of the rounds between, together far beyond the plan's
     stage, seen = dp_stage(plan, "flow"), Seen(tmp_path, plan)

@@ -143,6 +143,17 @@ def test_the_first_stage_is_spectral_and_releases_name_trained_models_once():
     assert "released once" in refusal({**PLAN, "release": PLAN["release"] * 2})
 
 
+def test_a_generator_begins_at_an_earlier_embedding_stage_or_at_pinned_weights():
+    spectral, gan, *others = PLAN["stages"]
+    embedding = {"kind": "embedding", "noise_multiplier": 1.0}
+    begun = {**gan, "generator_start": "embedding"}
+    assert parse({**PLAN, "stages": [spectral, embedding, begun, *others]}, Plan, "study.yaml")
+    assert "needs an 'embedding' stage before" in refusal({**PLAN, "stages": [spectral, begun, *others]})
+    assert "needs an 'embedding' stage before" in refusal({**PLAN, "stages": [spectral, begun, embedding, *others]})
+    pinned = {**begun, "start": {"source": "phantom", "sha256": "0" * 64}}
+    assert "give one of them" in refusal({**PLAN, "stages": [spectral, embedding, pinned, *others]})
+
+
 def test_plain_values_of_the_wrong_kind_are_refused():
     for value in (None, [], "plan", 3):
         assert "mapping" in refusal(value)

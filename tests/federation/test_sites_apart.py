@@ -40,7 +40,7 @@ def plan_values(sigma: float, architecture: str = "cinn") -> dict:
     values["stages"] = [
         {**spectral, "noise_multiplier": sigma, "by_site": True, "radii": "charged"},
         {"kind": "embedding", "noise_multiplier": 0.5, "width": 8, "generator_steps": 2},
-        {**gan, "discriminators": "per-site"},
+        {**gan, "discriminators": "per-site", "generator_start": "embedding"},
         {**flow, "architecture": architecture},
         {"kind": "choice", "noise_multiplier": 1.0, "bins": 4, "images": 60},
     ]

@@ -8,6 +8,7 @@ import torch
 
 from sfumato_common.config.loader import parse
 from sfumato_common.config.plan import Plan
+from sfumato_common.models.build import initial_model, to_arrays
 from sfumato_common.models.spectral import COUNT_WEIGHT
 from sfumato_common.models.update import UPDATE, pack_update
 from sfumato_common.models.wire import outbound_schema, updated_weights
@@ -71,6 +72,23 @@ def test_a_judge_that_is_fooled_teaches_little_and_one_that_is_not_the_whole_rou
         moves[bias] = distance(strategy.outbound(2, "alder"), start)
     # a judge calls all real from the first batch: the share over five batches passes a half at the fourth
     assert 0.0 < moves[50.0] < 0.5 * moves[-50.0]
+
+
+def test_the_generator_may_begin_where_the_embedding_stage_fitted_it(plan, released):
+    value = plan.model_dump()
+    embedding = {"kind": "embedding", "noise_multiplier": 1.0, "width": 8}
+    value["stages"] = [value["stages"][0], embedding, {**value["stages"][1], "generator_start": "embedding"}]
+    combined = parse(value, Plan, "test")
+    start = to_arrays("generator", initial_model("generator", combined))
+    fitted = {name: np.asarray(item + np.float32(0.25)) for name, item in start.items()}
+    given = {**released, "embedding": {**released["spectral"], **fitted}}
+    strategy = GanStrategy(combined, given)
+    sent = strategy.outbound(1, "alder")
+    assert distance(fitted, sent) == 0.0
+    assert distance(fitted, strategy.released()) == 0.0
+    strategy.absorb(1, {"alder": leaning(combined, -1.0)}, rng_of(1))
+    assert 0.0 < distance(strategy.outbound(2, "alder"), fitted) < 0.1
+    assert distance(GanStrategy(plan, released).outbound(1, "alder"), fitted) > 0.1
 
 
 def test_the_released_generator_is_an_average_that_outlives_a_restart(plan, released):

@@ -125,6 +125,7 @@ class Plan(Strict):
         if len({item.model for item in self.release}) != len(self.release):
             raise ValueError("each model may be released once; add the counts")
         self._check_choice(kinds)
+        self._check_generator_start(kinds)
         self._check_private()
         if self.federation.quorum > len(self.sites):
             raise ValueError("federation.quorum is larger than the number of sites")
@@ -142,6 +143,15 @@ class Plan(Strict):
                 raise ValueError("'choice' scores training patients: that says nothing of weights without privacy")
         if "best" in {item.model for item in self.release} and (len(self.release) > 1 or "choice" not in kinds):
             raise ValueError("release of 'best' needs a 'choice' stage and is its only item")
+
+    def _check_generator_start(self, kinds: Sequence[str]) -> None:
+        stage = next((stage for stage in self.stages if isinstance(stage, GanStage)), None)
+        if stage is None or stage.generator_start == "spectral":
+            return
+        if "embedding" not in kinds[: kinds.index("gan")]:
+            raise ValueError("generator_start 'embedding' needs an 'embedding' stage before 'gan'")
+        if stage.start is not None:
+            raise ValueError("the gan stage has both a pinned start and 'generator_start: embedding': give one of them")
 
     def _check_private(self) -> None:
         """A plan without privacy must not read as if it had some: no budget, no noise to speak of."""

@@ -96,7 +96,8 @@ class DpSgdStage(Strict):
 class GanStage(DpSgdStage):
     """Generator with a W space and a discriminator without coupled records; only the latter sees real images (DP-SGD).
 
-    `discriminators: per-site` keeps one for every site, and the generator learns from all of them.
+    `discriminators: per-site` keeps one for every site, and the generator learns from all of them. `generator_start`
+    says which earlier stage the generator begins at: it returns spectral samples, or what the embedding stage fitted.
     """
 
     kind: Literal["gan"]
@@ -104,6 +105,7 @@ class GanStage(DpSgdStage):
     generator_steps: Annotated[int, Field(ge=1, le=100_000)] = 30
     fakes: Annotated[int, Field(ge=4, le=4096)] = 48
     discriminators: Literal["joint", "per-site"] = "joint"
+    generator_start: Literal["spectral", "embedding"] = "spectral"
 
 
 class FlowStage(DpSgdStage):

@@ -12,6 +12,7 @@ import math
 
 import numpy as np
 
+from sfumato_common.config.plan import Plan
 from sfumato_common.config.stages import DpSgdStage, EmbeddingStage, GanStage, ServerOptimiser
 from sfumato_common.types import Arrays
 
@@ -44,6 +45,16 @@ def reach(stage: DpSgdStage | EmbeddingStage, model: str, rounds: int) -> float:
     kind = "gan" if isinstance(stage, GanStage) else "flow"
     update = stage.local_steps * stage.learning_rate * adam_step(SITE_BETAS[kind]) * _ROUNDING
     return rounds * server_step(stage.server, update, stage.rounds)
+
+
+def start_reach(plan: Plan, kind: str, model: str) -> float:
+    """How far from its public start stage `kind` may begin to train `model`: as far as an earlier stage can fit it."""
+    stage = plan.stage(kind)
+    if model != "generator" or not isinstance(stage, GanStage) or stage.generator_start == "spectral":
+        return 0.0
+    fitted = plan.stage("embedding")
+    assert isinstance(fitted, EmbeddingStage)
+    return reach(fitted, model, fitted.rounds)
 
 
 def server_step(server: ServerOptimiser, update: float, rounds: int) -> float:

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from sfumato_common.config.plan import Plan
 from sfumato_common.config.stages import GanStage
-from sfumato_common.models.build import load_arrays, spectral_model, to_arrays
+from sfumato_common.models.build import from_arrays, load_arrays, spectral_model, to_arrays
 from sfumato_common.models.components import condition
 from sfumato_common.models.gan import draw_images
 from sfumato_common.models.reach import GENERATOR_BETAS, GENERATOR_LEARNING_RATE
@@ -30,7 +30,10 @@ _FOOLED, _FOOLED_HORIZON = 0.5, 5.0
 
 
 class GanStrategy:
-    """Starts from the generator that returns spectral samples unchanged."""
+    """Starts from the generator that returns spectral samples unchanged, or from the embedding stage's.
+
+    That one was fitted to a private release, so that it costs this stage nothing.
+    """
 
     def __init__(self, plan: Plan, released: dict[str, dict[str, AnyArray]]) -> None:
         stage = plan.stage("gan")
@@ -39,8 +42,12 @@ class GanStrategy:
         self._spectral = dict(released["spectral"])
         first = to_arrays("discriminator", starting_model("discriminator", plan, "gan", released))
         self._judges = Judges(plan, stage, first)
-        self._generator = starting_model("generator", plan, "gan", released)
-        self._average = starting_model("generator", plan, "gan", released)
+        self._generator, self._average = (self._first(released) for _ in range(2))
+
+    def _first(self, released: dict[str, dict[str, AnyArray]]) -> nn.Module:
+        if self._stage.generator_start == "embedding":
+            return from_arrays("generator", self._plan, released["embedding"])
+        return starting_model("generator", self._plan, "gan", released)
 
     def outbound(self, round_number: int, site: str) -> dict[str, AnyArray]:
         """The spectral release, the discriminator that the site trains, the generator whose images it tells apart."""
