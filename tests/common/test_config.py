@@ -113,7 +113,7 @@ def test_a_missing_key_is_named(path):
         ("image.size", 20 + 2, "multiple of 4"),
         ("stages.2.levels", 3, "divisible by 2^levels = 8"),
         ("stages.0.bandwidth", 21, "bandwidth is larger than the image"),
-        ("stages.2", {"kind": "gan", **DP_SGD}, "each stage kind may occur once"),
+        ("stages.2", {"kind": "gan", **DP_SGD}, "each kind may occur once"),
         ("stages.0", {"kind": "cinn"}, "stages.0"),
         ("release.0.model", "cinn", "release.0.model"),
         ("labels", ["normal", "normal"], "differ from each other"),
@@ -141,6 +141,27 @@ def test_the_first_stage_is_spectral_and_releases_name_trained_models_once():
     assert "first stage must be 'spectral'" in refusal({**PLAN, "stages": PLAN["stages"][1:]})
     assert "which no stage trains" in refusal({**PLAN, "stages": PLAN["stages"][:1]})
     assert "released once" in refusal({**PLAN, "release": PLAN["release"] * 2})
+
+
+CHOICE = {"kind": "choice", "noise_multiplier": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("value", "sentence"),
+    [
+        (
+            changed(PLAN, "image", {"size": 20, "channels": 3, "bits": 16}),
+            "study.yaml: 'image': 16 bits a value are for grey images only; write 'bits: 8', which colour cameras give",
+        ),
+        (
+            # one set of classifiers a study: a second one would be a second look at the same patients
+            {**PLAN, "stages": [*PLAN["stages"], CHOICE, CHOICE]},
+            "study.yaml: stage 'choice' is there more than once; each kind may occur once, remove the others",
+        ),
+    ],
+)
+def test_what_is_not_supported_is_one_sentence_when_the_plan_is_read(value, sentence):
+    assert refusal(value) == sentence
 
 
 def test_a_generator_begins_at_an_earlier_embedding_stage_or_at_pinned_weights():

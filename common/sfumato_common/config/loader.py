@@ -86,7 +86,9 @@ def _explain(item: Any, model: type[BaseModel]) -> str:
         return f"unknown key '{where}'" + (f"; did you mean '{near[0]}'?" if near else "; remove it")
     if item["type"] == "missing":
         return f"missing key '{where}'; add it"
-    return f"'{where}': {item['msg']}"
+    # a rule of our own is a sentence already, and one about the whole file stands under no key
+    said = str(item["ctx"]["error"]) if item["type"] == "value_error" else item["msg"]
+    return f"'{where}': {said}" if where else said
 
 
 def _all_keys(model: type[BaseModel], seen: set[type] | None = None) -> set[str]:

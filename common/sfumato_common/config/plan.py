@@ -43,7 +43,7 @@ class ImageForm(Strict):
     @model_validator(mode="after")
     def _writable(self) -> ImageForm:
         if self.bits == 16 and self.channels == 3:
-            raise ValueError("16 bits a value are for grey images only: colour cameras give 8")
+            raise ValueError("16 bits a value are for grey images only; write 'bits: 8', which colour cameras give")
         return self
 
 
@@ -116,8 +116,8 @@ class Plan(Strict):
     @model_validator(mode="after")
     def _coherent(self) -> Plan:
         kinds = [stage.kind for stage in self.stages]
-        if len(set(kinds)) != len(kinds):
-            raise ValueError("each stage kind may occur once")
+        if twice := [kind for kind in kinds if kinds.count(kind) > 1]:
+            raise ValueError(f"stage '{twice[0]}' is there more than once; each kind may occur once, remove the others")
         if kinds[0] != "spectral":
             raise ValueError("the first stage must be 'spectral': the others start from it")
         if missing := [item.model for item in self.release if item.model not in kinds and item.model != "best"]:
