@@ -57,7 +57,11 @@ SAMPLERS: dict[str, Callable[[Plan, Arrays], Draw]] = {
 def sample_images(
     plan: Plan, kind: str, arrays: Arrays, components: npt.NDArray[np.int64], generator: torch.Generator
 ) -> ByteImages:
-    """Images uint8 (or uint16) [N, S, S] or [N, S, S, 3] for components [N] from the released model of stage `kind`."""
+    """Images uint8 (or uint16) [N, S, S] or [N, S, S, 3] for components [N] from the released model of stage `kind`.
+
+    Models and `generator` are on the CPU, also where training uses an accelerator: what a seed draws must not depend on
+    there being one.
+    """
     size, channels, bits = plan.image.size, plan.image.channels, plan.image.bits
     if not len(components):
         return np.zeros((0, size, size) if channels == 1 else (0, size, size, channels), dtype=pixel_dtype(bits))
