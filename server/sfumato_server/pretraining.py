@@ -23,7 +23,7 @@ from sfumato_common.models.build import initial_model, spectral_model, to_arrays
 from sfumato_common.models.components import component_shares, components_of, condition
 from sfumato_common.models.device import training_device
 from sfumato_common.models.flows import flow_loss
-from sfumato_common.models.gan import draw_images, fake_loss, real_loss
+from sfumato_common.models.gan import draw_images, fake_loss, follow, real_loss
 from sfumato_common.models.reach import GENERATOR_BETAS, SITE_BETAS
 from sfumato_common.models.spectral import Float64, Layout, above_band, features_of
 from sfumato_common.models.spectral_fit import fit_release
@@ -36,7 +36,6 @@ from sfumato_common.types import AnyArray, ByteImages, to_unit_range
 SOURCES = ("phantom", "textures")
 _BATCH = 64
 _LEARNING_RATES = {"flow": 5e-4, "discriminator": 2e-4, "generator": 2e-4}
-_EMA_HORIZON = 0.3  # of all steps
 
 
 @dataclass(frozen=True)
@@ -149,7 +148,7 @@ def _flow(job: _Job, rng: torch.Generator) -> tuple[dict[str, AnyArray], list[fl
 
 def _gan(job: _Job, rng: torch.Generator) -> tuple[dict[str, AnyArray], list[float]]:
     (generator, slow), (judge, fast) = job.model("generator"), job.model("discriminator")
-    average, decay = copy.deepcopy(generator), 1.0 - 1.0 / max(2.0, _EMA_HORIZON * job.steps)
+    average = copy.deepcopy(generator)
     shares = torch.from_numpy(component_shares(job.plan, job.released))
     losses = []
     for _ in range(job.steps):
@@ -160,9 +159,7 @@ def _gan(job: _Job, rng: torch.Generator) -> tuple[dict[str, AnyArray], list[flo
         real = real_loss(judge, images, condition(job.plan, components)).mean()
         losses.append(_descend(real + fake_loss(judge, fakes.detach(), given).mean(), judge, fast))
         _descend(functional.softplus(-judge(fakes, given)).mean(), generator, slow)
-        with torch.no_grad():
-            for kept, new in zip(average.parameters(), generator.parameters(), strict=True):
-                kept.lerp_(new, 1.0 - decay)
+        follow(average, generator, job.steps)
     return {**to_arrays("generator", average.cpu()), **to_arrays("discriminator", judge.cpu())}, losses
 
 

@@ -21,7 +21,7 @@ from sfumato_common.config.stages import EmbeddingStage
 from sfumato_common.models.build import initial_model, spectral_model
 from sfumato_common.models.components import component_count, components_of
 from sfumato_common.models.embedding import COUNT_WEIGHT, FEATURE_WEIGHT, Embedding, unit_of
-from sfumato_common.models.gan import draw_images
+from sfumato_common.models.gan import draw_images, follow
 from sfumato_common.models.reach import EMBEDDING_LEARNING_RATE, GENERATOR_BETAS
 from sfumato_common.types import AnyArray, Arrays
 
@@ -29,7 +29,6 @@ Float64 = npt.NDArray[np.float64]
 
 _HALF = 12  # images of a component in each of the two halves that a step compares
 _COMPONENTS = 2  # at most so many a step
-_EMA_HORIZON = 0.3  # of the steps, as in the GAN stage
 
 
 def targets(plan: Plan, embedding: Embedding, sums: Mapping[str, AnyArray], sigma: float) -> npt.NDArray[np.float32]:
@@ -87,7 +86,6 @@ def fit_generator(plan: Plan, spectral: Arrays, sums: Mapping[str, AnyArray], rn
     wanted = torch.from_numpy(targets(plan, embedding, sums, stage.noise_multiplier))
     start, generator, average = (initial_model("generator", plan) for _ in range(3))
     optimiser = torch.optim.Adam(generator.parameters(), lr=EMBEDDING_LEARNING_RATE, betas=GENERATOR_BETAS)
-    decay = 1.0 - 1.0 / max(2.0, _EMA_HORIZON * stage.generator_steps)
 
     def features(network: nn.Module, components: Tensor, draw: torch.Generator) -> Tensor:
         images = draw_images(plan, network, model, components, draw)
@@ -109,7 +107,5 @@ def fit_generator(plan: Plan, spectral: Arrays, sums: Mapping[str, AnyArray], rn
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
-        with torch.no_grad():
-            for slow, fast in zip(average.parameters(), generator.parameters(), strict=True):
-                slow.lerp_(fast, 1.0 - decay)
+        follow(average, generator, stage.generator_steps)
     return average

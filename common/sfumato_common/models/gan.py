@@ -19,9 +19,10 @@ from sfumato_common.models.discriminator import Discriminator, fake_loss, real_l
 from sfumato_common.models.generator import Generator
 from sfumato_common.models.whitening import SpectralModel
 
-__all__ = ["Discriminator", "Generator", "Noise", "WSpace", "draw_images", "fake_loss", "real_loss"]
+__all__ = ["Discriminator", "Generator", "Noise", "WSpace", "draw_images", "fake_loss", "follow", "real_loss"]
 
 _MEAN_DRAWS = 2048
+_EMA_HORIZON = 0.3  # of all steps
 
 
 @dataclass(frozen=True)
@@ -118,3 +119,10 @@ def draw_images(
     space = WSpace(plan, generator, spectral)
     z, noise = space.draw(components, rng)
     return space.synthesis(space.mapping(z, components), components, noise)
+
+
+def follow(average: nn.Module, generator: nn.Module, steps: int) -> None:
+    """One step of the moving average of weights that is released (Yazici et al. 2019), of `steps` in all."""
+    with torch.no_grad():
+        for slow, fast in zip(average.parameters(), generator.parameters(), strict=True):
+            slow.lerp_(fast, 1.0 / max(2.0, _EMA_HORIZON * steps))

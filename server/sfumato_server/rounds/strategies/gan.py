@@ -16,7 +16,7 @@ from sfumato_common.config.plan import Plan
 from sfumato_common.config.stages import GanStage
 from sfumato_common.models.build import from_arrays, load_arrays, spectral_model, to_arrays
 from sfumato_common.models.components import condition
-from sfumato_common.models.gan import draw_images
+from sfumato_common.models.gan import draw_images, follow
 from sfumato_common.models.reach import GENERATOR_BETAS, GENERATOR_LEARNING_RATE
 from sfumato_common.models.starts import starting_model
 from sfumato_common.types import AnyArray, Arrays
@@ -24,7 +24,6 @@ from sfumato_server.rounds.strategies.averaging import check_replies
 from sfumato_server.rounds.strategies.judges import Judges
 
 _BATCH = 64
-_EMA_HORIZON = 0.3  # of the stage's steps
 # the share of generated images that the judges may take as real, over about this many steps, before the round ends
 _FOOLED, _FOOLED_HORIZON = 0.5, 5.0
 
@@ -65,7 +64,6 @@ class GanStrategy:
         panel = self._judges.panel(self._spectral)
         batch = math.ceil(_BATCH / len(panel))
         optimiser = torch.optim.Adam(self._generator.parameters(), lr=GENERATOR_LEARNING_RATE, betas=GENERATOR_BETAS)
-        horizon = max(2.0, _EMA_HORIZON * self._stage.generator_steps * self._stage.rounds)
         fooled = 0.0
         for _ in range(self._stage.generator_steps):
             optimiser.zero_grad()
@@ -82,9 +80,7 @@ class GanStrategy:
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(self._generator.parameters(), 1.0)
             optimiser.step()
-            with torch.no_grad():
-                for slow, fast in zip(self._average.parameters(), self._generator.parameters(), strict=True):
-                    slow.lerp_(fast, 1.0 / horizon)
+            follow(self._average, self._generator, self._stage.generator_steps * self._stage.rounds)
 
     def released(self) -> dict[str, AnyArray]:
         """The spectral release and the averaged generator."""
