@@ -183,7 +183,8 @@ def released():
     spread = np.diag(rng.uniform(0.2, 1.0, layout.features) ** 4 * 0.1)
     row, column = np.triu_indices(layout.features)
     moments = np.tile(200 * spread[row, column] / layout.spread_radius**2, (2, 1))
-    fitted = fit_release(plan, {"birch": {"sums": sums.astype(np.float32), "moments": moments.astype(np.float32)}})
+    release = {"centre": np.zeros(1 + layout.features), "sums": sums, "moments": moments}
+    fitted = fit_release(plan, {"birch": {name: value.astype(np.float32) for name, value in release.items()}})
     return {f"spectral/{name}": value for name, value in fitted.items()}
 
 

@@ -21,17 +21,20 @@ from sfumato_common.models.flows import flow_loss
 from sfumato_common.models.glow import Glow
 from sfumato_common.models.sampling import sample_images
 from sfumato_common.models.spectral import (
+    CENTRE_SENSITIVITY,
+    CENTRE_WEIGHT,
     COUNT_WEIGHT,
     MOMENT_WEIGHT,
     NORM_WEIGHT,
     SUM_WEIGHT,
     SUMS_SENSITIVITY,
     TAIL_GUESS,
+    TOTAL_WEIGHT,
     Layout,
     above_band,
+    centre_part,
     charged_norm,
     charged_radius,
-    class_means,
     features_of,
     moments_part,
     norms_part,
@@ -89,10 +92,9 @@ def blobs(plan: Plan, count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray
 def fitted(plan: Plan, count: int = 400) -> dict[str, np.ndarray]:
     images, labels = blobs(plan, count)
     layout = Layout.of(plan)
-    features, ones = features_of(layout, images), np.ones(count)
-    sums = sums_part(layout, features, labels, ones)
-    _, means = class_means(layout, sums, plan.spectral.noise_multiplier)
-    release = {"sums": sums, "moments": moments_part(layout, features, labels, ones, means)}
+    features, above, ones = features_of(layout, images), above_band(layout, images), np.ones(count)
+    sigma = plan.spectral.noise_multiplier
+    release = noised_release(layout, sigma, features, above, labels, ones, lambda part, s, m: part)
     return {f"spectral/{name}": value for name, value in fit_release(plan, {"alder": release}).items()}
 
 
@@ -107,12 +109,13 @@ def test_no_patient_contributes_more_than_the_sensitivity(seed, count, look):
         images = {"noise": rng.integers(0, 256, images.shape), "black": 0 * images, "white": 0 * images + 255}[look]
     weights, means = np.full(count, 1.0 / count), rng.normal(size=(2, layout.features)) * 10.0 ** rng.integers(-2, 3)
     features = features_of(layout, images.astype(np.uint8))
-    assert np.linalg.norm(sums_part(layout, features, labels, weights)) <= SUMS_SENSITIVITY * (1 + 1e-9)
+    assert np.linalg.norm(centre_part(layout, features, weights)) <= CENTRE_SENSITIVITY * (1 + 1e-9)
+    assert np.linalg.norm(sums_part(layout, features, labels, weights, means[0])) <= SUMS_SENSITIVITY * (1 + 1e-9)
     assert np.linalg.norm(moments_part(layout, features, labels, weights, means)) <= MOMENT_WEIGHT * (1 + 1e-9)
 
 
-def test_the_two_parts_cost_exactly_one_release():
-    total = COUNT_WEIGHT**2 + SUM_WEIGHT**2 + MOMENT_WEIGHT**2
+def test_the_parts_cost_exactly_one_release():
+    total = TOTAL_WEIGHT**2 + CENTRE_WEIGHT**2 + COUNT_WEIGHT**2 + SUM_WEIGHT**2 + MOMENT_WEIGHT**2
     assert total == pytest.approx(1.0, abs=1e-12)
 
 
@@ -124,9 +127,11 @@ def test_a_cohorts_sum_is_the_sum_of_its_patients():
     owners = np.unique(owners, return_inverse=True)[1]
     weights = 1.0 / np.bincount(owners)[owners]
     features = features_of(layout, images)
-    whole = sums_part(layout, features, labels, weights)
-    mine = [owners == p for p in range(owners.max() + 1)]
-    assert np.allclose(whole, sum(sums_part(layout, features[m], labels[m], weights[m]) for m in mine))
+    mine, centre = [owners == p for p in range(owners.max() + 1)], features.mean(axis=0)
+    whole = sums_part(layout, features, labels, weights, centre)
+    assert np.allclose(whole, sum(sums_part(layout, features[m], labels[m], weights[m], centre) for m in mine))
+    whole = centre_part(layout, features, weights)
+    assert np.allclose(whole, sum(centre_part(layout, features[m], weights[m]) for m in mine))
 
 
 def test_moments_survive_packing():
@@ -300,7 +305,8 @@ def test_an_absent_class_stays_bounded_and_keeps_a_share():
     rng = np.random.default_rng(0)
     sums = rng.normal(size=(2, 1 + layout.features)) * 0.5
     sums[0, 0] += 300 * COUNT_WEIGHT
-    release = {"sums": sums, "moments": rng.normal(size=(2, layout.pairs)) * 0.5}
+    centre, moments = (rng.normal(size=shape) * 0.5 for shape in (1 + layout.features, (2, layout.pairs)))
+    release = {"centre": centre, "sums": sums, "moments": moments}
     model = fit_release(plan, {"alder": release})
     assert all(np.isfinite(value).all() for value in model.values())
     assert model["shares"].min() > 0.02

@@ -41,7 +41,8 @@ def released(plan: Plan) -> dict[str, np.ndarray]:
     sums = np.zeros((2, 1 + layout.features), np.float32)
     sums[:, 0] = 100 * COUNT_WEIGHT
     moments = np.zeros((2, layout.pairs), np.float32)
-    fitted = fit_release(plan, {"alder": {"sums": sums, "moments": moments}})
+    centre = np.zeros(1 + layout.features, np.float32)
+    fitted = fit_release(plan, {"alder": {"centre": centre, "sums": sums, "moments": moments}})
     return {f"spectral/{name}": value for name, value in fitted.items()}
 
 

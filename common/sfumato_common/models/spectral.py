@@ -1,18 +1,20 @@
 """B0, the spectral model: class-conditional Gaussian on low DCT frequencies, released once by Gaussian mechanisms.
 
 An image's feature is its first `bandwidth` x `bandwidth` DCT coefficients per channel, divided by a public power law.
-A site releases in two parts. First each class's count and sum of features; then, about the noisy class means it has
-just released, the second moments: centred features are shorter, and the noise falls with the square of their radius.
-A patient contributes the MEAN over that patient's images of [w0, w1 a] and of w2 triu_sqrt2(b b^T), in the block of
-the image's class, a and b being features clipped to a ball, over its radius. However many images and classes a
-patient has, the norms stay below sqrt(w0^2 + w1^2) and w2: the L2 sensitivities under add/remove of a patient.
-Adaptive Gaussian mechanisms compose as one (Dong, Roth and Su 2022, Corollary 3.3), so with w0^2 + w1^2 + w2^2 = 1 and
-noise of standard deviation `noise_multiplier` on every coordinate the pair costs exactly one Gaussian release.
+A site releases in three parts, each about what the one before it showed, because vectors about a centre are shorter,
+and the noise falls with their clip radius (with its square, for second moments): the number and sum of all features;
+then, about the noisy centre that these give, each class's count and sum; then the second moments about the noisy class
+means. A patient contributes the MEAN over that patient's images of [v0, v1 f], of [w0, w1 a] and of
+w2 triu_sqrt2(b b^T), the latter two in the block of the image's class, f, a and b being features (as they are, about
+the centre, about the class mean) clipped to a ball, over its radius. However many images and classes a patient has, the
+norms stay below sqrt(v0^2 + v1^2), sqrt(w0^2 + w1^2) and w2: the L2 sensitivities under add/remove of a patient.
+Adaptive Gaussian mechanisms compose as one (Dong, Roth and Su 2022, Corollary 3.3), so with squares that sum to 1 and
+noise of standard deviation `noise_multiplier` on every coordinate the three cost exactly one Gaussian release.
 
 With `radii: charged` a site first measures its own clip radii and the amplitude of the frequencies above the band: for
 each of these three norms it releases the sum over patients of w [1, c] / sqrt2, c in [-1, 1] being the patient's mean
 logarithm of the norm about a public guess. That takes 3 w^2 of the budget, the noise of the other parts grows by as
-much (`main_noise`), and the five mechanisms together still cost one release.
+much (`main_noise`), and the six mechanisms together still cost one release.
 """
 
 from __future__ import annotations
@@ -29,11 +31,14 @@ from sfumato_common.types import Arrays, ByteImages, to_unit_range
 
 Float64 = npt.NDArray[np.float64]
 
-# Shares of the noise budget; their squares sum to 1. Second moments are many and each small, so they get the largest; a
-# class count is one number of the cohort's size, so a small share still leaves it an error of a few patients.
-COUNT_WEIGHT, SUM_WEIGHT = 0.13, 0.44
-MOMENT_WEIGHT = math.sqrt(1.0 - COUNT_WEIGHT**2 - SUM_WEIGHT**2)
+# Shares of the noise budget; their squares sum to 1. The centre need only be near, since class means are measured about
+# it and lose its error. Second moments are many and each small, so they get the most; a class count is one number of
+# the cohort's size, so a small share still leaves it an error of a few patients.
+TOTAL_WEIGHT, CENTRE_WEIGHT = 0.1, 0.2
+COUNT_WEIGHT, SUM_WEIGHT = 0.13, 0.42
+CENTRE_SENSITIVITY = math.hypot(TOTAL_WEIGHT, CENTRE_WEIGHT)
 SUMS_SENSITIVITY = math.hypot(COUNT_WEIGHT, SUM_WEIGHT)
+MOMENT_WEIGHT = math.sqrt(1.0 - CENTRE_SENSITIVITY**2 - SUMS_SENSITIVITY**2)
 # Each of the three measurements of a norm: at a noise multiplier of 4, 1,000 patients give it to a tenth.
 NORMS, NORM_WEIGHT = 3, 0.08
 # Amplitude of the frequencies above the band, in units of the power law, before it is measured.
@@ -41,6 +46,8 @@ TAIL_GUESS = 0.7
 # A measured norm may be this factor off its guess either way, is believed to be about half that far off before
 # it is measured, and a clip radius stands a little above the typical norm.
 _NORM_RANGE, _NORM_PRIOR, _RADIUS_OF_NORM = math.log(4.0), 0.3, 1.2
+# Frequencies of about one size, in half waves an image: what is shrunk is shrunk ring by ring.
+_RING_EDGES = (1.5, 3.0, 5.0, 7.0, 9.0, 12.0, 16.0, 20.0, 24.0)
 # Features are coefficients over (power law)^COMPRESSION: 1 would drown the few strong directions in d weak
 # ones, 0 would leave high frequencies under the noise.
 COMPRESSION = 0.5
@@ -91,6 +98,12 @@ class Layout:
         """[d]: variance of each feature by the public power law; sums to 1."""
         law = np.tile(public_scale(self.size, self.bits)[: self.bandwidth, : self.bandwidth].ravel(), self.channels)
         return np.asarray((law / self.scale) ** 2)
+
+    @property
+    def rings(self) -> npt.NDArray[np.int64]:
+        """[d]: number of the ring of frequencies that each feature is in; channels share rings."""
+        down, across = (np.tile(a.ravel(), self.channels) for a in np.indices([self.bandwidth] * 2))
+        return np.asarray(np.digitize(np.hypot(down, across), _RING_EDGES), dtype=np.int64)
 
 
 def features_of(layout: Layout, images: ByteImages) -> Float64:
@@ -155,12 +168,21 @@ def own_layout(layout: Layout, release: Arrays, noise_multiplier: float) -> Layo
     )
 
 
-def sums_part(layout: Layout, features: Float64, labels: npt.NDArray[np.int64], weights: Float64) -> Float64:
-    """Sum over images of weight x [w0, w1 a] in the class's row, [K, 1 + d], before noise.
+def centre_part(layout: Layout, features: Float64, weights: Float64) -> Float64:
+    """Sum over images of weight x [v0, v1 f], [1 + d], before noise.
 
     With weights 1/m for each of a patient's m images this is that patient's contribution; over a cohort, their sum.
     """
     vectors = in_unit_ball(features, layout.mean_radius)
+    both = np.column_stack([np.full(len(vectors), TOTAL_WEIGHT), CENTRE_WEIGHT * vectors])
+    return np.asarray((both * weights[:, None]).sum(axis=0))
+
+
+def sums_part(
+    layout: Layout, features: Float64, labels: npt.NDArray[np.int64], weights: Float64, centre: Float64
+) -> Float64:
+    """Sum over images of weight x [w0, w1 a] about `centre` [d] in the class's row, [K, 1 + d], before noise."""
+    vectors = in_unit_ball(features - centre, layout.spread_radius)
     contribution = np.column_stack([np.full(len(vectors), COUNT_WEIGHT), SUM_WEIGHT * vectors]) * weights[:, None]
     return np.stack([contribution[labels == k].sum(axis=0) for k in range(layout.classes)])
 
@@ -178,11 +200,25 @@ def moments_part(
     return np.stack(rows)
 
 
-def class_means(layout: Layout, noisy_sums: Float64, noise_multiplier: float) -> tuple[Float64, Float64]:
+def centre_of(layout: Layout, noisy: Float64, noise_multiplier: float) -> Float64:
+    """A centre [d] in feature units from the noised centre part, each ring of it shrunk as its noise demands."""
+    total = max(float(noisy[0]), noise_multiplier) / TOTAL_WEIGHT
+    unit = layout.mean_radius / CENTRE_WEIGHT / total
+    centre, noise = np.asarray(noisy[1:] * unit), noise_multiplier * unit
+    for ring in np.unique(layout.rings):
+        inside = layout.rings == ring
+        centre[inside] *= max(0.0, 1.0 - noise**2 / max(float((centre[inside] ** 2).mean()), 1e-12))
+    return np.asarray(in_unit_ball(centre[None], layout.mean_radius)[0] * layout.mean_radius)
+
+
+def class_means(
+    layout: Layout, noisy_sums: Float64, centre: Float64, noise_multiplier: float
+) -> tuple[Float64, Float64]:
     """Counts [K] and means [K, d], in patients and feature units, from the noised sums (post-processing).
 
-    A count that drowns in its noise is taken as that noise's size, so that the mean of an absent class stays bounded.
+    A count that drowns in its noise is taken as that noise's size, so that the mean of an absent class stays near the
+    centre.
     """
-    counts = np.maximum(noisy_sums[:, 0] / COUNT_WEIGHT, noise_multiplier / COUNT_WEIGHT)
-    means = noisy_sums[:, 1:] * (layout.mean_radius / SUM_WEIGHT) / counts[:, None]
-    return counts, in_unit_ball(means, layout.mean_radius) * layout.mean_radius
+    counts = np.maximum(noisy_sums[:, 0], noise_multiplier) / COUNT_WEIGHT
+    offsets = noisy_sums[:, 1:] * (layout.spread_radius / SUM_WEIGHT) / counts[:, None]
+    return counts, centre + in_unit_ball(offsets, layout.spread_radius) * layout.spread_radius

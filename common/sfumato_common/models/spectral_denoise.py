@@ -23,7 +23,6 @@ COMMON_SPREAD, PART_SPREAD = 1.0, 0.5
 FLOORS = (0.03, 0.4)
 FLOOR_OF_EDGE = 0.5
 _LEVELS = (0.35, 10.0)
-_RING_EDGES = (1.5, 3.0, 5.0, 7.0, 9.0, 12.0, 16.0, 20.0, 24.0)
 _DRAWS = 4
 
 
@@ -39,7 +38,7 @@ class Geometry:
         """The geometry of a layout; channels share rings, and pairs across channels are groups of their own."""
         down, across = (np.tile(a.ravel(), layout.channels) for a in np.indices([layout.bandwidth] * 2))
         channel = np.repeat(np.arange(layout.channels), layout.bandwidth**2)
-        ring = np.digitize(np.hypot(down, across), _RING_EDGES)
+        ring = layout.rings
         keys = [np.minimum.outer(ring, ring), np.maximum.outer(ring, ring)]
         keys += [np.not_equal.outer(a, b) for a, b in ((down % 2, down % 2), (across % 2, across % 2))]
         keys += [np.not_equal.outer(channel, channel), np.eye(len(ring), dtype=bool)]

@@ -22,6 +22,7 @@ from sfumato_common.models.spectral import (
     TAIL_GUESS,
     Float64,
     Layout,
+    centre_of,
     charged_norm,
     main_noise,
     own_layout,
@@ -48,6 +49,7 @@ _TAILS = (0.7, 1.15)
 class Sums:
     """Noised sums of one or several sites in patients and feature units: counts [K], sums [K, d], seconds [K, d, d].
 
+    A site's count that drowns in its noise is taken as that noise's size, so that means stay bounded.
     `*_noise` are the known standard deviations of their coordinates (on the diagonal, for `seconds`); `tail` is the
     amplitude above the band in units of the power law, where it was measured.
     """
@@ -55,7 +57,6 @@ class Sums:
     counts: Float64
     sums: Float64
     seconds: Float64
-    count_noise: float
     sum_noise: float
     second_noise: float
     tail: float | None = None
@@ -65,7 +66,6 @@ class Sums:
             self.counts + other.counts,
             self.sums + other.sums,
             self.seconds + other.seconds,
-            math.hypot(self.count_noise, other.count_noise),
             math.hypot(self.sum_noise, other.sum_noise),
             math.hypot(self.second_noise, other.second_noise),
             self._tail_with(other),
@@ -74,18 +74,13 @@ class Sums:
     def _tail_with(self, other: Sums) -> float | None:
         if self.tail is None or other.tail is None:
             return None
-        weights = self.sizes.sum(), other.sizes.sum()
+        weights = self.counts.sum(), other.counts.sum()
         return math.sqrt((weights[0] * self.tail**2 + weights[1] * other.tail**2) / sum(weights))
-
-    @property
-    def sizes(self) -> Float64:
-        """Counts [K]; one that drowns in its noise is taken as that noise's size, so that means stay bounded."""
-        return np.maximum(self.counts, self.count_noise)
 
     @property
     def means(self) -> Float64:
         """Class means [K, d]; each coordinate has noise of standard deviation `sum_noise / sizes`."""
-        return np.asarray(self.sums / self.sizes[:, None])
+        return np.asarray(self.sums / self.counts[:, None])
 
 
 def fit_release(plan: Plan, releases: Mapping[str, Arrays]) -> dict[str, npt.NDArray[np.float32]]:
@@ -123,15 +118,15 @@ def _tail(own: Sums, covariance: Covariance) -> float:
 
 
 def _sums(layout: Layout, release: Arrays, noise_multiplier: float) -> Sums:
-    sums, moments = (release[name].astype(np.float64) for name in ("sums", "moments"))
+    centre, sums, moments = (release[name].astype(np.float64) for name in ("centre", "sums", "moments"))
     layout, sigma = own_layout(layout, release, noise_multiplier), main_noise(layout, noise_multiplier)
     norms = release["norms"].astype(np.float64) if layout.charged_radii else None
-    sum_unit, second_unit = layout.mean_radius / SUM_WEIGHT, layout.spread_radius**2 / MOMENT_WEIGHT
+    counts = np.maximum(sums[:, 0], sigma) / COUNT_WEIGHT
+    sum_unit, second_unit = layout.spread_radius / SUM_WEIGHT, layout.spread_radius**2 / MOMENT_WEIGHT
     return Sums(
-        sums[:, 0] / COUNT_WEIGHT,
-        sums[:, 1:] * sum_unit,
+        counts,
+        counts[:, None] * centre_of(layout, centre, sigma) + sums[:, 1:] * sum_unit,
         symmetric(moments, layout.features) * second_unit,
-        sigma / COUNT_WEIGHT,
         sigma * sum_unit,
         sigma * second_unit,
         None if norms is None else charged_norm(norms[2], TAIL_GUESS, noise_multiplier),
@@ -143,12 +138,12 @@ def _class_components(
 ) -> tuple[Float64, Float64, list[Covariance]]:
     """One component a class over all sites; where sites differ, the covariance is the wider for it."""
     whole = reduce(lambda a, b: a + b, sites)
-    shares = whole.sizes / whole.sizes.sum()
-    within = whole.seconds / whole.sizes[:, None, None] + _between(whole, sites)
-    noise = whole.second_noise / whole.sizes
+    shares = whole.counts / whole.counts.sum()
+    within = whole.seconds / whole.counts[:, None, None] + _between(whole, sites)
+    noise = whole.second_noise / whole.counts
     common, parts = _covariances(layout, geometry, within, shares, noise)
     del common
-    means = shrink_means(whole.means, shares, whole.sum_noise / whole.sizes, geometry.rings)
+    means = shrink_means(whole.means, shares, whole.sum_noise / whole.counts, geometry.rings)
     return _floored(shares), means, parts
 
 
@@ -157,10 +152,10 @@ def _site_components(
 ) -> tuple[Float64, Float64, list[Covariance]]:
     """One component a site and class, sites in the order of their names; one that did not answer gets the classes'."""
     whole = reduce(lambda a, b: a + b, (sites[site] for site in sorted(sites)))
-    shares = whole.sizes / whole.sizes.sum()
-    within, noise = whole.seconds / whole.sizes[:, None, None], whole.second_noise / whole.sizes
+    shares = whole.counts / whole.counts.sum()
+    within, noise = whole.seconds / whole.counts[:, None, None], whole.second_noise / whole.counts
     common, classes = _covariances(layout, geometry, within, shares, noise)
-    class_means = shrink_means(whole.means, shares, whole.sum_noise / whole.sizes, geometry.rings)
+    class_means = shrink_means(whole.means, shares, whole.sum_noise / whole.counts, geometry.rings)
     root = symmetric_root(common.matrix)
     inverse = np.linalg.inv(root)
     all_shares, means, covariances = [], [], []
@@ -171,26 +166,26 @@ def _site_components(
             means.append(class_means)
             covariances += classes
             continue
-        all_shares.append(_floored(own.sizes / own.sizes.sum()) * own.sizes.sum())
+        all_shares.append(_floored(own.counts / own.counts.sum()) * own.counts.sum())
         means.append(_site_means(own, class_means, geometry))
-        total = own.sizes.sum()
+        total = own.counts.sum()
         site = departed(common, own.seconds.sum(axis=0) / total, _joint_noise(own), geometry)
         colour = symmetric_root(site.matrix) @ inverse
         for k, part in enumerate(classes):
             base = Covariance(colour @ part.matrix @ colour.T, part.shown, part.level * site.level / common.level)
-            second = own.seconds[k] / own.sizes[k]
-            covariances.append(departed(base, second, own.second_noise / own.sizes[k], geometry))
+            second = own.seconds[k] / own.counts[k]
+            covariances.append(departed(base, second, own.second_noise / own.counts[k], geometry))
     joined = np.concatenate(all_shares)
     return joined / joined.sum(), np.concatenate(means), covariances
 
 
 def _joint_noise(own: Sums) -> float:
-    return own.second_noise * math.sqrt(len(own.counts)) / float(own.sizes.sum())
+    return own.second_noise * math.sqrt(len(own.counts)) / float(own.counts.sum())
 
 
 def _site_means(own: Sums, class_means: Float64, geometry: Geometry) -> Float64:
     """A site's class means: the classes' plus the site's own shift, and more only where it stands out of noise."""
-    weights, noise = own.sizes / own.sizes.sum(), own.sum_noise / own.sizes
+    weights, noise = own.counts / own.counts.sum(), own.sum_noise / own.counts
     shift = weights @ (own.means - class_means)
     shift = drawn_towards(
         shift[None], np.zeros((1, len(shift))), np.array([np.linalg.norm(weights * noise)]), geometry.rings
@@ -218,9 +213,9 @@ def _between(whole: Sums, sites: Iterable[Sums]) -> Float64:
     scatter = np.zeros_like(whole.seconds)
     for site in sites:
         offset = site.means - whole.means
-        noise = (site.sum_noise / site.sizes) ** 2
+        noise = (site.sum_noise / site.counts) ** 2
         outer = offset[:, :, None] * offset[:, None, :] - noise[:, None, None] * np.eye(offset.shape[1])
-        scatter += (site.sizes / whole.sizes)[:, None, None] * outer
+        scatter += (site.counts / whole.counts)[:, None, None] * outer
     return scatter
 
 

@@ -9,12 +9,15 @@ import numpy as np
 import numpy.typing as npt
 
 from sfumato_common.models.spectral import (
+    CENTRE_SENSITIVITY,
     MOMENT_WEIGHT,
     NORM_WEIGHT,
     SUMS_SENSITIVITY,
     TAIL_GUESS,
     Float64,
     Layout,
+    centre_of,
+    centre_part,
     charged_radius,
     class_means,
     main_noise,
@@ -37,10 +40,11 @@ def noised_release(
     weights: Float64,
     mechanism: Mechanism,
 ) -> dict[str, AnyArray]:
-    """`sums` [K, 1 + d] and `moments` [K, d(d+1)/2] of features [M, d], float32; with charged radii `norms` [3, 2] too.
+    """`centre` [1 + d], `sums` [K, 1 + d] and `moments` [K, d(d+1)/2] of features [M, d]; float32.
 
-    `above` [M, 1] is each image's amplitude above the band (`above_band`), of which only `norms` tells;
-    `weights` [M] are 1 over the number of the owner's images. Together the draws cost one Gaussian release.
+    With charged radii `norms` [3, 2] too. `above` [M, 1] is each image's amplitude above the band (`above_band`), of
+    which only `norms` tells; `weights` [M] are 1 over the number of the owner's images. All draws together cost one
+    Gaussian release.
     """
     sigma, norms = main_noise(layout, noise_multiplier), []
 
@@ -58,10 +62,12 @@ def noised_release(
         return charged_radius(norms[-1].astype(np.float64), guess, noise_multiplier)
 
     own = replace(layout, mean_radius=radius(features, layout.mean_radius))
-    sums = drawn(sums_part(own, features, labels, weights), SUMS_SENSITIVITY, sigma)
-    _, means = class_means(own, sums.astype(np.float64), sigma)
-    own = replace(own, spread_radius=radius(features - means[labels], layout.spread_radius))
+    centre = drawn(centre_part(own, features, weights), CENTRE_SENSITIVITY, sigma)
+    about = centre_of(own, centre.astype(np.float64), sigma)
+    own = replace(own, spread_radius=radius(features - about, layout.spread_radius))
+    sums = drawn(sums_part(own, features, labels, weights, about), SUMS_SENSITIVITY, sigma)
+    _, means = class_means(own, sums.astype(np.float64), about, sigma)
     if layout.charged_radii:
         measure(above, TAIL_GUESS)
     moments = drawn(moments_part(own, features, labels, weights, means), MOMENT_WEIGHT, sigma)
-    return {"sums": sums, "moments": moments} | ({"norms": np.stack(norms)} if norms else {})
+    return {"centre": centre, "sums": sums, "moments": moments} | ({"norms": np.stack(norms)} if norms else {})

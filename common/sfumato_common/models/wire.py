@@ -41,6 +41,7 @@ def outbound_schema(plan: Plan, kind: str) -> Schema:
     layout = Layout.of(plan)
     norms = {"norms": ArraySpec("float32", (NORMS, 2))} if layout.charged_radii else {}
     return norms | {
+        "centre": ArraySpec("float32", (1 + layout.features,)),
         "sums": ArraySpec("float32", (layout.classes, 1 + layout.features)),
         "moments": ArraySpec("float32", (layout.classes, layout.pairs)),
     }
