@@ -44,8 +44,8 @@ NORMS, NORM_WEIGHT = 3, 0.08
 # Amplitude of the frequencies above the band, in units of the power law, before it is measured.
 TAIL_GUESS = 0.7
 # A measured norm may be this factor off its guess either way, is believed to be about half that far off before
-# it is measured, and a clip radius stands a little above the typical norm.
-_NORM_RANGE, _NORM_PRIOR, _RADIUS_OF_NORM = math.log(4.0), 0.3, 1.2
+# it is measured. A clip radius is the typical norm: on the phantom, what clipping loses is less than the noise saved.
+_NORM_RANGE, _NORM_PRIOR = math.log(4.0), 0.3
 # Frequencies of about one size, in half waves an image: what is shrunk is shrunk ring by ring.
 _RING_EDGES = (1.5, 3.0, 5.0, 7.0, 9.0, 12.0, 16.0, 20.0, 24.0)
 # Features are coefficients over (power law)^COMPRESSION: 1 would drown the few strong directions in d weak
@@ -145,11 +145,6 @@ def charged_norm(noised: Float64, guess: float, noise_multiplier: float) -> floa
     return guess * math.exp(found * _NORM_RANGE)
 
 
-def charged_radius(noised: Float64, guess: float, noise_multiplier: float) -> float:
-    """A clip radius from `norms_part` after noise: somewhat more than the typical norm."""
-    return charged_norm(noised, guess, noise_multiplier) * _RADIUS_OF_NORM
-
-
 def main_noise(layout: Layout, noise_multiplier: float) -> float:
     """Standard deviation of the noise on sums and moments: with the norms' share they cost one release."""
     return noise_multiplier / math.sqrt(1.0 - NORMS * NORM_WEIGHT**2) if layout.charged_radii else noise_multiplier
@@ -160,11 +155,11 @@ def own_layout(layout: Layout, release: Arrays, noise_multiplier: float) -> Layo
     if not layout.charged_radii:
         return layout
     norms = release["norms"].astype(np.float64)
-    mean_radius = charged_radius(norms[0], layout.mean_radius, noise_multiplier)
+    mean_radius = charged_norm(norms[0], layout.mean_radius, noise_multiplier)
     return replace(
         layout,
         mean_radius=mean_radius,
-        spread_radius=charged_radius(norms[1], layout.spread_radius, noise_multiplier),
+        spread_radius=charged_norm(norms[1], layout.spread_radius, noise_multiplier),
     )
 
 

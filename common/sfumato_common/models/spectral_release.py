@@ -18,7 +18,7 @@ from sfumato_common.models.spectral import (
     Layout,
     centre_of,
     centre_part,
-    charged_radius,
+    charged_norm,
     class_means,
     main_noise,
     moments_part,
@@ -59,7 +59,7 @@ def noised_release(
         if not layout.charged_radii:
             return guess
         measure(vectors, guess)
-        return charged_radius(norms[-1].astype(np.float64), guess, noise_multiplier)
+        return charged_norm(norms[-1].astype(np.float64), guess, noise_multiplier)
 
     own = replace(layout, mean_radius=radius(features, layout.mean_radius))
     centre = drawn(centre_part(own, features, weights), CENTRE_SENSITIVITY, sigma)
