@@ -34,18 +34,19 @@ Released = dict[str, dict[str, AnyArray]]
 DELTA = 1e-5
 # Epsilon infinity is this noise, in process only: mechanisms run as ever, and hide nothing.
 NO_NOISE, ANY_EPSILON = 1e-6, 1e6
-# Public settings by cohort: round figures from image size and nominal patients, looked at no data; DCT band, and the
-# sampling rate at which a batch is about 60 patients.
+# Public settings by cohort: round figures from image size and nominal patients, looked at no data; DCT band, the
+# sampling rate at which a batch is about 60 patients, and whether each site gets components of its own: where hospitals
+# differ, which PneumoniaMNIST's random parts do not.
 BANDS = {"pneumonia": 12, "sites": 16, "fundus": 8, "phantom": 16}
 RATES = {"pneumonia": 0.06, "sites": 0.04, "fundus": 0.5, "phantom": 0.09}
+BY_SITE = {"sites", "phantom"}
 
 TRAINED = {"gan", "flow"}
-_DP_SGD = {"clipping_norm": 1.0, "learning_rate": 0.002}
 STAGES: dict[str, dict[str, Any]] = {
-    "spectral": {"clip_radius": 2.5, "spread_radius": 1.5, "radii": "charged"},
+    "spectral": {"clip_radius": 1.8, "spread_radius": 0.9, "radii": "charged"},
     "embedding": {},
-    "gan": {"rounds": 3, "local_steps": 20, **_DP_SGD},
-    "flow": {"rounds": 3, "local_steps": 14, **_DP_SGD},
+    "gan": {"rounds": 3, "local_steps": 20, "clipping_norm": 1.0, "learning_rate": 0.002, "generator_steps": 10},
+    "flow": {"rounds": 3, "local_steps": 10, "clipping_norm": 0.3, "learning_rate": 0.005},
     "choice": {},
 }
 
@@ -80,7 +81,7 @@ def build_plan(cohort: BenchCohort, row: str, target: float, **overrides: dict[s
     `overrides` gives stages (by kind) other values than `STAGES`.
     """
     values = {kind: {**STAGES[kind], **overrides.get(kind, {})} for kind in ROWS[row].shares}
-    values["spectral"].setdefault("bandwidth", BANDS[cohort.name])
+    values["spectral"] = {"bandwidth": BANDS[cohort.name], "by_site": cohort.name in BY_SITE, **values["spectral"]}
     for kind in TRAINED & set(values):
         values[kind].setdefault("sampling_rate", RATES[cohort.name])
     private = math.isfinite(target)
@@ -143,9 +144,11 @@ def federate(plan: Plan, train: dict[str, Cohort], seed: int) -> tuple[Released,
 def synthetic_set(
     plan: Plan, kind: str, released: Released, count: int, seed: int
 ) -> tuple[ByteImages, npt.NDArray[np.int64]]:
-    """`count` images of model `kind` and their labels; components are drawn by the released (noisy) shares."""
-    shares = component_shares(plan, released["spectral"])
-    components = np.random.default_rng(seed).choice(len(shares), count, p=shares).astype(np.int64)
+    """`count` images of model `kind` and their labels, as many from every site, classes by released (noisy) shares."""
+    rng, parts = np.random.default_rng(seed), np.array_split(np.arange(count), len(plan.sites))
+    of_site = [component_shares(plan, released["spectral"], site) for site in sorted(plan.sites)]
+    drawn = [rng.choice(len(own), len(part), p=own) for own, part in zip(of_site, parts, strict=True)]
+    components = rng.permutation(np.concatenate(drawn)).astype(np.int64)
     images = sample_images(plan, kind, released[kind], components, torch.Generator().manual_seed(seed))
     return images, labels_of(plan, components)
 

@@ -84,7 +84,9 @@ class SpectralModel(nn.Module):
     def draw_latent(self, y: Tensor, generator: torch.Generator) -> Tensor:
         """Latents [N, C, S, S] for components [N]: unit normal within the band, cooler above it."""
         size = self.layout.size
-        white = torch.randn(len(y), self.layout.channels, size, size, generator=generator)
+        # drawn where the generator is: a seed means the same images on every machine
+        white = torch.randn(len(y), self.layout.channels, size, size, generator=generator, device=generator.device)
+        white = white.to(self.matrix.device)
         low = self._low(white)
         white = white * TAIL_TEMPERATURE
         self._set_low(white, low)
