@@ -40,13 +40,15 @@ NO_NOISE, ANY_EPSILON = 1e-6, 1e6
 BANDS = {"pneumonia": 12, "sites": 16, "fundus": 8, "phantom": 16}
 RATES = {"pneumonia": 0.06, "sites": 0.04, "fundus": 0.5, "phantom": 0.09}
 BY_SITE = {"sites", "phantom"}
+# A flow's step times the image's side: a shift of all pixels alike moves the mean brightness by as many deviations.
+FLOW_RATE_BY_SIZE = 0.16
 
 TRAINED = {"gan", "flow"}
 STAGES: dict[str, dict[str, Any]] = {
     "spectral": {"clip_radius": 1.8, "spread_radius": 0.9, "radii": "charged"},
     "embedding": {},
     "gan": {"rounds": 3, "local_steps": 20, "clipping_norm": 1.0, "learning_rate": 0.002, "generator_steps": 10},
-    "flow": {"rounds": 3, "local_steps": 10, "clipping_norm": 0.3, "learning_rate": 0.005},
+    "flow": {"rounds": 3, "local_steps": 10, "clipping_norm": 0.3},
     "choice": {},
 }
 
@@ -82,6 +84,10 @@ def build_plan(cohort: BenchCohort, row: str, target: float, **overrides: dict[s
     """
     values = {kind: {**STAGES[kind], **overrides.get(kind, {})} for kind in ROWS[row].shares}
     values["spectral"] = {"bandwidth": BANDS[cohort.name], "by_site": cohort.name in BY_SITE, **values["spectral"]}
+    if "flow" in values:
+        values["flow"].setdefault("learning_rate", round(FLOW_RATE_BY_SIZE / cohort.size, 4))
+    if "embedding" in values:
+        values["embedding"].setdefault("generator_steps", 300 if cohort.size <= 32 else 150)
     for kind in TRAINED & set(values):
         values[kind].setdefault("sampling_rate", RATES[cohort.name])
     private = math.isfinite(target)
@@ -142,11 +148,15 @@ def federate(plan: Plan, train: dict[str, Cohort], seed: int) -> tuple[Released,
 
 
 def synthetic_set(
-    plan: Plan, kind: str, released: Released, count: int, seed: int
+    plan: Plan, kind: str, released: Released, count: int, seed: int, *, by_patients: bool = False
 ) -> tuple[ByteImages, npt.NDArray[np.int64]]:
-    """`count` images of model `kind` and their labels, as many from every site, classes by released (noisy) shares."""
-    rng, parts = np.random.default_rng(seed), np.array_split(np.arange(count), len(plan.sites))
-    of_site = [component_shares(plan, released["spectral"], site) for site in sorted(plan.sites)]
+    """`count` images of model `kind` and their labels, classes by released (noisy) shares.
+
+    As many come from every site, as a plan asks of it, or with `by_patients` as its released share of patients.
+    """
+    rng, names = np.random.default_rng(seed), [None] if by_patients else sorted(plan.sites)
+    of_site = [component_shares(plan, released["spectral"], name) for name in names]
+    parts = np.array_split(np.arange(count), len(names))
     drawn = [rng.choice(len(own), len(part), p=own) for own, part in zip(of_site, parts, strict=True)]
     components = rng.permutation(np.concatenate(drawn)).astype(np.int64)
     images = sample_images(plan, kind, released[kind], components, torch.Generator().manual_seed(seed))

@@ -27,6 +27,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from cohorts import COHORTS, ROOT, load, pooled
 from federation import DELTA, ROWS, available, build_plan, federate, released_model, spent, synthetic_set
@@ -37,6 +38,8 @@ from utility_targets import ONLY, REAL
 from sfumato_common.files import write_atomic, write_json
 
 OUT = ROOT / "bench-out"
+# 60 fundi cannot tell models apart: they show that colour works
+LEFT_OUT = {("fundus", "best")}
 RESULTS = "utility.json"
 
 
@@ -60,13 +63,15 @@ def run_job(job: Job) -> dict[str, Any]:
     if job.epsilon is None:
         one_site = job.row.removeprefix(ONLY)
         images, labels, _ = pooled(cohort.train if job.row == REAL[0] else {one_site: cohort.train[one_site]})
-        scores = scores_of(cohort, images, labels, job.seed, job.count)
+        chosen = np.random.default_rng(job.seed).permutation(len(images))[: job.count]
+        scores = scores_of(cohort, images, labels, images[chosen], job.seed)
     else:
         plan = build_plan(cohort, job.row, job.epsilon)
         released, seconds = federate(plan, cohort.train, job.seed)
         model = released_model(plan, ROWS[job.row].model, released)
         images, labels = synthetic_set(plan, model, released, job.count, job.seed)
-        scores, accounted = scores_of(cohort, images, labels, job.seed, job.count), spent(plan)
+        alike, _ = synthetic_set(plan, model, released, job.count, job.seed, by_patients=True)
+        scores, accounted = scores_of(cohort, images, labels, alike, job.seed), spent(plan)
         if model in {"spectral", "flow"}:
             scores["bits"] = held_out_bits(plan, model, released[model], cohort)
     total = round(time.perf_counter() - began, 1)
@@ -108,19 +113,23 @@ def jobs_of(options: argparse.Namespace) -> list[Job]:
     jobs = []
     for name in options.cohort:
         cohort = load(name)
-        seeds = range(1 if name == "fundus" else options.seeds)
         whole = [site for site, part in cohort.train.items() if len(set(part.labels)) == len(cohort.labels)]
         real = [REAL[0], *(ONLY + site for site in whole)]
         if REAL[0] in options.rows:
-            jobs += [Job(name, row, None, seed, options.images) for row in real for seed in seeds]
+            jobs += [Job(name, row, None, seed, options.images) for row in real for seed in seeds(options, name)]
         jobs += [
             Job(name, row, epsilon, seed, options.images)
             for row in options.rows
-            if row in ROWS
+            if row in ROWS and (name, row) not in LEFT_OUT
             for epsilon in columns(options, name)
-            for seed in seeds
+            for seed in seeds(options, name, epsilon)
         ]
     return [replace(job, order=order) for order, job in enumerate(jobs)]
+
+
+def seeds(options: argparse.Namespace, cohort: str, epsilon: float = 1.0) -> range:
+    """All seeds where a target stands, one elsewhere: the whole bench is to end within the hour."""
+    return range(options.seeds if cohort in {"pneumonia", "sites"} and epsilon in {1.0, 5.0, 10.0} else 1)
 
 
 def columns(options: argparse.Namespace, cohort: str) -> list[float]:

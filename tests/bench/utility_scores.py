@@ -53,22 +53,26 @@ def reference_of(cohort: BenchCohort) -> Reference:
 
 def _standardised(space: Callable[[ByteImages], Float64], images: ByteImages) -> Callable[[ByteImages], Float64]:
     features = space(images)
-    centre, scale = features.mean(axis=0), features.std(axis=0) + 1e-6
+    centre, scale = features.mean(axis=0), features.std(axis=0)
+    # a feature that real images hardly move would otherwise drown all others as soon as synthetic ones move it
+    scale = np.maximum(scale, 0.1 * np.median(scale[scale > 0]))
     return lambda others: (space(others) - centre) / scale
 
 
-def scores_of(cohort: BenchCohort, images: ByteImages, labels: npt.NDArray[np.int64], seed: int, count: int) -> Scores:
+def scores_of(
+    cohort: BenchCohort, images: ByteImages, labels: npt.NDArray[np.int64], alike: ByteImages, seed: int
+) -> Scores:
     """Every score of a labelled set, real or synthetic; figures that a cohort cannot have are left out.
 
-    Utility uses all of the set; fidelity a random `count` of it, because distances and recall depend on the number.
+    Utility uses `images`; fidelity `alike`, which has the test patients' mixture of sites, and as many in every row,
+    because distances and recall depend on the number.
     """
     classes = len(cohort.labels)
     result = utility_of(cohort, fit_network(images, labels, classes, seed).probabilities)
     linear = fit_linear(random_grid(images), labels, classes)
     real, truth, _ = pooled(cohort.test)
     result["linear auc"] = macro_auc(linear.probabilities(random_grid(real)), truth)
-    chosen = np.random.default_rng(seed).permutation(len(images))[:count]
-    result |= fidelity_of(reference_of(cohort), images[chosen])
+    result |= fidelity_of(reference_of(cohort), alike)
     return {name: value for name, value in result.items() if math.isfinite(value)}
 
 
