@@ -40,12 +40,12 @@ COVERS = (
     "took part; and what is true of most patients, which these images are meant to show."
 )
 NO_PRIVACY = (
-    f"NO PRIVACY: {WITHOUT_PRIVACY}. Nothing was clipped or noised, every epsilon is infinite (null here), and nothing "
-    "below is promised. "
+    f"NO PRIVACY: {WITHOUT_PRIVACY}. No noise was added and no gradient clipped, every epsilon is infinite (null), "
+    "and nothing below is promised. "
 )
 CHOSEN = (
     "The released model was chosen by a charged look at the training patients: their scores under one classifier a "
-    "model, noised histograms of which are the last release among the mechanisms. "
+    "model, noised histograms of which are the last mechanism listed for that cohort. "
 )
 TEST_NOISE = "TEST NOISE: no guarantee. The noise can be predicted, and every epsilon here is void. "
 

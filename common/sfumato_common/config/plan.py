@@ -95,8 +95,8 @@ class Plan(Strict):
     image: ImageForm
     labels: Annotated[list[Name], Field(min_length=2, max_length=64)]
     sites: Annotated[dict[Name, SiteTerms], Field(min_length=1, max_length=256)]
-    # False: for research only. Nothing is clipped or noised, every epsilon is infinite, whatever `privacy` says; a site
-    # takes part only where its policy names the study
+    # False: for research only. No noise is added and no gradient is clipped, every epsilon is infinite, whatever
+    # `privacy` says; a site takes part only where its policy names the study
     private: bool = True
     privacy: PrivacyTerms
     # shares of the privacy budget by stage, from which noise multipliers were computed; see privacy/budget.py
