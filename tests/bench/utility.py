@@ -27,7 +27,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from cohorts import COHORTS, ROOT, load, pooled
 from federation import DELTA, ROWS, available, build_plan, federate, released_model, spent, synthetic_set
@@ -63,15 +62,13 @@ def run_job(job: Job) -> dict[str, Any]:
     if job.epsilon is None:
         one_site = job.row.removeprefix(ONLY)
         images, labels, _ = pooled(cohort.train if job.row == REAL[0] else {one_site: cohort.train[one_site]})
-        chosen = np.random.default_rng(job.seed).permutation(len(images))[: job.count]
-        scores = scores_of(cohort, images, labels, images[chosen], job.seed)
+        scores = scores_of(cohort, images, labels, job.seed, job.count)
     else:
         plan = build_plan(cohort, job.row, job.epsilon)
         released, seconds = federate(plan, cohort.train, job.seed)
         model = released_model(plan, ROWS[job.row].model, released)
         images, labels = synthetic_set(plan, model, released, job.count, job.seed)
-        alike, _ = synthetic_set(plan, model, released, job.count, job.seed, by_patients=True)
-        scores, accounted = scores_of(cohort, images, labels, alike, job.seed), spent(plan)
+        scores, accounted = scores_of(cohort, images, labels, job.seed, job.count), spent(plan)
         if model in {"spectral", "flow"}:
             scores["bits"] = held_out_bits(plan, model, released[model], cohort)
     total = round(time.perf_counter() - began, 1)

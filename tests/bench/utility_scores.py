@@ -59,20 +59,18 @@ def _standardised(space: Callable[[ByteImages], Float64], images: ByteImages) ->
     return lambda others: (space(others) - centre) / scale
 
 
-def scores_of(
-    cohort: BenchCohort, images: ByteImages, labels: npt.NDArray[np.int64], alike: ByteImages, seed: int
-) -> Scores:
+def scores_of(cohort: BenchCohort, images: ByteImages, labels: npt.NDArray[np.int64], seed: int, count: int) -> Scores:
     """Every score of a labelled set, real or synthetic; figures that a cohort cannot have are left out.
 
-    Utility uses `images`; fidelity `alike`, which has the test patients' mixture of sites, and as many in every row,
-    because distances and recall depend on the number.
+    Utility uses all of the set; fidelity a random `count` of it, because distances and recall depend on the number.
     """
     classes = len(cohort.labels)
     result = utility_of(cohort, fit_network(images, labels, classes, seed).probabilities)
     linear = fit_linear(random_grid(images), labels, classes)
     real, truth, _ = pooled(cohort.test)
     result["linear auc"] = macro_auc(linear.probabilities(random_grid(real)), truth)
-    result |= fidelity_of(reference_of(cohort), alike)
+    chosen = np.random.default_rng(seed).permutation(len(images))[:count]
+    result |= fidelity_of(reference_of(cohort), images[chosen])
     return {name: value for name, value in result.items() if math.isfinite(value)}
 
 

@@ -78,7 +78,10 @@ def departed(base: Covariance, noisy: Float64, noise: float, geometry: Geometry)
 
 
 def _levels(ratios: Float64, noise: Float64, spread: float, geometry: Geometry) -> Float64:
-    """Levels [d] about 1 of noisy ratios [d]: by ring first, then each coefficient about its ring's."""
+    """Levels [d] about 1 of noisy ratios [d]: by ring first, then each coefficient about its ring's.
+
+    A coefficient is no surer to differ from its ring than a ring from 1, whatever the noise suggests.
+    """
     result = np.ones_like(ratios)
     for ring in np.unique(geometry.rings):
         inside = geometry.rings == ring
@@ -86,6 +89,7 @@ def _levels(ratios: Float64, noise: Float64, spread: float, geometry: Geometry) 
         mean, variance = float((weight * found).sum() / weight.sum()), float(1.0 / weight.sum())
         mean = max((mean * spread**2 + variance) / (spread**2 + variance), _LEVELS[0])
         true = max(0.0, float((weight * ((found - mean) ** 2 - noise[inside] ** 2)).sum() / weight.sum()))
+        true = min(true, (spread * mean) ** 2)
         result[inside] = mean + (found - mean) * true / (true + noise[inside] ** 2)
     return np.clip(result, *_LEVELS)
 
