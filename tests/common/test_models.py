@@ -19,6 +19,7 @@ from sfumato_common.models.components import component_shares, condition
 from sfumato_common.models.dct import dct_matrix, public_scale
 from sfumato_common.models.flows import flow_loss
 from sfumato_common.models.glow import Glow
+from sfumato_common.models.matching import matched
 from sfumato_common.models.sampling import sample_images
 from sfumato_common.models.spectral import (
     CENTRE_SENSITIVITY,
@@ -352,6 +353,22 @@ def scrambled_flow(channels: int = 1) -> Glow:
         for parameter in flow.parameters():
             parameter += 0.1 * torch.randn_like(parameter)
     return flow
+
+
+def test_a_displaced_flow_draws_the_released_moments_and_an_untrained_one_is_left_alone():
+    plan = small_plan()
+    spectral, y = spectral_model(plan, fitted(plan)), torch.tensor([0, 1]).repeat(400)
+    idle = matched(plan, spectral, Glow(1, 2, 2, 2, 8), [0, 1])
+    assert torch.allclose(idle.factor, spectral.factor, atol=1e-5)
+    assert torch.allclose(idle.mean, spectral.mean, atol=1e-5)
+    flow = scrambled_flow()
+    moved, rng = matched(plan, spectral, flow, [0, 1]), torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        white = flow.inverse(spectral.draw_latent(y, rng), condition(plan, y))
+        before, after = (spectral.low(spectral.encode(model.decode(white, y), y)[0]) for model in (spectral, moved))
+        assert torch.allclose(moved.decode(moved.encode(white, y)[0], y), white, atol=1e-3)
+    assert float(before.mean(dim=0).abs().max()) > 0.3 > float(after.mean(dim=0).abs().max())
+    assert (after.std(dim=0) - 1.0).abs().mean() < 0.3 * (before.std(dim=0) - 1.0).abs().mean()
 
 
 def test_flow_inverts_to_1e_4_in_float32():

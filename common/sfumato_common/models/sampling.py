@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,8 @@ from sfumato_common.models.build import from_arrays, spectral_model
 from sfumato_common.models.components import condition
 from sfumato_common.models.flows import Flow
 from sfumato_common.models.gan import draw_images
+from sfumato_common.models.matching import matched
+from sfumato_common.models.whitening import SpectralModel
 from sfumato_common.types import Arrays, ByteImages, pixel_dtype, to_bytes
 
 _BATCH = 256
@@ -39,9 +42,13 @@ def _flow(plan: Plan, arrays: Arrays) -> Draw:
     spectral, flow = spectral_model(plan, arrays), from_arrays("flow", plan, arrays)
     assert isinstance(flow, Flow)
 
+    @cache
+    def moved(components: tuple[int, ...]) -> SpectralModel:
+        return matched(plan, spectral, flow, components)
+
     def draw(y: Tensor, rng: torch.Generator) -> Tensor:
         white = flow.inverse(spectral.draw_latent(y, rng), condition(plan, y))
-        return spectral.decode(white, y).nan_to_num(0.0).clamp(-1.0, 1.0)
+        return moved(tuple(sorted(set(y.tolist())))).decode(white, y).nan_to_num(0.0).clamp(-1.0, 1.0)
 
     return draw
 

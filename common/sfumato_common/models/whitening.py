@@ -96,6 +96,10 @@ class SpectralModel(nn.Module):
         """Images [N, C, S, S], clamped to [-1, 1], for labels [N]."""
         return self.decode(self.draw_latent(y, generator), y).clamp(-1.0, 1.0)
 
+    def low(self, u: Tensor) -> Tensor:
+        """Whitened features [N, d] of whitened images [N, C, S, S]."""
+        return self._low(self.matrix @ u @ self.matrix.T)
+
     def _low(self, coefficients: Tensor) -> Tensor:
         band = self.layout.bandwidth
         return coefficients[:, :, :band, :band].flatten(1)
