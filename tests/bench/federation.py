@@ -87,7 +87,7 @@ def build_plan(cohort: BenchCohort, row: str, target: float, **overrides: dict[s
     if "flow" in values:
         values["flow"].setdefault("learning_rate", round(FLOW_RATE_BY_SIZE / cohort.size, 4))
     if "embedding" in values:
-        values["embedding"].setdefault("generator_steps", 300 if cohort.size <= 32 else 150)
+        values["embedding"].setdefault("generator_steps", 300 if cohort.size <= 32 else 100)
     for kind in TRAINED & set(values):
         values[kind].setdefault("sampling_rate", RATES[cohort.name])
     private = math.isfinite(target)
