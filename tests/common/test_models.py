@@ -157,7 +157,7 @@ def test_pure_noise_yields_only_the_prior():
     layout = wide_layout()
     geometry, deviation = Geometry.of(layout), 0.05
     noisy = np.diag(layout.prior) + covariance_noise(layout.features, deviation)
-    found = common_covariance(noisy, deviation, layout, geometry)
+    found = common_covariance(noisy, deviation, 1e9, layout, geometry)
     unit = np.sqrt(np.outer(layout.prior, layout.prior))
     assert found.shown.shape[1] <= 2  # the edge is an expectation, so that a direction of noise may pass it
     assert np.linalg.norm(found.matrix / unit - np.eye(len(unit))) < 0.1 * np.linalg.norm(
@@ -171,7 +171,7 @@ def test_a_clear_direction_is_found_with_its_size_and_noise_is_not():
     axis = np.zeros(layout.features)
     axis[[0, 2, 24, 26]] = 0.5  # even frequencies, as a mirror image has
     noisy = np.diag(layout.prior) + 0.5 * np.outer(axis, axis) + covariance_noise(layout.features, deviation)
-    found = common_covariance(noisy, deviation, layout, geometry)
+    found = common_covariance(noisy, deviation, 1e9, layout, geometry)
     assert axis @ found.matrix @ axis == pytest.approx(0.5 + axis**2 @ layout.prior, rel=0.1)
     assert np.linalg.norm(found.shown.T @ axis) > 0.98
     error, before = (
@@ -180,12 +180,23 @@ def test_a_clear_direction_is_found_with_its_size_and_noise_is_not():
     assert error < 0.3 * before
 
 
+def test_a_few_patients_show_no_covariance_however_little_noise_there_is():
+    layout = wide_layout()
+    geometry, rng = Geometry.of(layout), np.random.default_rng(0)
+    base = common_covariance(np.diag(layout.prior), 1e-9, 1e9, layout, geometry)
+    sample = np.cov((rng.normal(size=(40, layout.features)) * np.sqrt(layout.prior)).T)
+    known, taken = (departed(base, sample, 1e-9, patients, geometry).matrix for patients in (40.0, 1e9))
+    unit = np.sqrt(np.outer(layout.prior, layout.prior))
+    known, taken = (np.linalg.norm(matrix / unit - np.eye(len(unit))) for matrix in (known, taken))
+    assert known < 0.2 * taken
+
+
 def test_a_part_departs_only_where_it_clearly_differs():
     layout = wide_layout()
     geometry, deviation = Geometry.of(layout), 0.002
-    base = common_covariance(np.diag(layout.prior), 1e-9, layout, geometry)
-    same = departed(base, base.matrix + covariance_noise(layout.features, deviation), deviation, geometry)
-    wider = departed(base, 1.8 * base.matrix + covariance_noise(layout.features, deviation), deviation, geometry)
+    base = common_covariance(np.diag(layout.prior), 1e-9, 1e9, layout, geometry)
+    same = departed(base, base.matrix + covariance_noise(layout.features, deviation), deviation, 1e9, geometry)
+    wider = departed(base, 1.8 * base.matrix + covariance_noise(layout.features, deviation), deviation, 1e9, geometry)
     assert np.trace(same.matrix) == pytest.approx(np.trace(base.matrix), rel=0.05)
     assert np.trace(wider.matrix) == pytest.approx(1.8 * np.trace(base.matrix), rel=0.05)
     assert np.linalg.eigvalsh(wider.matrix).min() > 0
@@ -289,8 +300,8 @@ def test_means_that_differ_by_noise_only_are_pulled_together():
 def test_fit_recovers_shares_means_and_covariance(channels):
     plan = small_plan(channels=channels, sigma=1e-4)
     layout = Layout.of(plan)
-    images, labels = blobs(plan, 400)
-    model = fitted(plan)
+    images, labels = blobs(plan, 8000)
+    model = fitted(plan, 8000)
     features = features_of(layout, images)
     assert component_shares(plan, model) == pytest.approx([np.mean(labels == 0), np.mean(labels == 1)], abs=1e-3)
     assert np.allclose(model["spectral/mean"][1], features[labels == 1].mean(axis=0), atol=2e-2)

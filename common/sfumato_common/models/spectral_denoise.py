@@ -1,10 +1,12 @@
 """Covariances out of noise: shrinkage by groups of frequencies, then random-matrix thresholds (all post-processing).
 
-The noise is known: it was drawn by the release. Entries of a covariance are drawn towards their expectation group by
-group (positive-part James and Stein 1961), where a group is a pair of rings of spatial frequencies and whether the two
-coefficients are even or odd alike: mirror symmetry makes the others small. What remains must then stand out of the
-spectrum that the same shrinkage leaves of pure noise, which is simulated; such directions lose the noise's share
-(Benaych-Georges and Nadakuditi 2011). All else is filled from the public power law, its level estimated ring by ring.
+The release's noise is known, since it was drawn; to it comes a sample's, because few patients do not show a covariance
+even without noise: a relative variance of 2 / n on the diagonal and 1 / n beside it. Entries of a covariance are drawn
+towards their expectation group by group (positive-part James and Stein 1961), where a group is a pair of rings of
+spatial frequencies and whether the two coefficients are even or odd alike: mirror symmetry makes the others small. What
+remains must then stand out of the spectrum that the same shrinkage leaves of pure noise, which is simulated; such
+directions lose the noise's share (Benaych-Georges and Nadakuditi 2011). All else is filled from the public power law,
+its level estimated ring by ring.
 """
 
 from __future__ import annotations
@@ -57,32 +59,32 @@ class Covariance:
     level: float
 
 
-def common_covariance(noisy: Float64, noise: float, layout: Layout, geometry: Geometry) -> Covariance:
-    """Covariance from a noisy one, filled from the public power law; `noise` is the deviation on the diagonal.
+def common_covariance(noisy: Float64, noise: float, patients: float, layout: Layout, geometry: Geometry) -> Covariance:
+    """Covariance of `patients` from a noisy one, filled from the public power law; `noise` is the diagonal's deviation.
 
-    Off the diagonal the noise's deviation is 1/sqrt2 of that.
+    Off the diagonal the release's noise has 1/sqrt2 of that.
     """
-    level = _levels(np.diag(noisy) / layout.prior, noise / layout.prior, COMMON_SPREAD, geometry)
+    level = _levels(np.diag(noisy) / layout.prior, noise / layout.prior, patients, COMMON_SPREAD, geometry)
     diagonal = level * layout.prior
-    return _assembled(np.diag(diagonal), noisy, noise, geometry, level)
+    return _assembled(np.diag(diagonal), noisy, noise, patients, geometry, level)
 
 
-def departed(base: Covariance, noisy: Float64, noise: float, geometry: Geometry) -> Covariance:
+def departed(base: Covariance, noisy: Float64, noise: float, patients: float, geometry: Geometry) -> Covariance:
     """What `noisy` shows beyond `base`: other levels by ring, and clear directions; without either, `base` itself."""
     diagonal = np.diag(base.matrix)
-    ratio = _levels(np.diag(noisy) / diagonal, noise / diagonal, PART_SPREAD, geometry)
+    ratio = _levels(np.diag(noisy) / diagonal, noise / diagonal, patients, PART_SPREAD, geometry)
     scaled = base.matrix * np.sqrt(np.outer(ratio, ratio))
-    result = _assembled(scaled, noisy, noise, geometry, ratio * base.level)
+    result = _assembled(scaled, noisy, noise, patients, geometry, ratio * base.level)
     together, _ = np.linalg.qr(np.concatenate([base.shown, result.shown], axis=1))
     return Covariance(result.matrix, together, result.level)
 
 
-def _levels(ratios: Float64, noise: Float64, spread: float, geometry: Geometry) -> Float64:
+def _levels(ratios: Float64, noise: Float64, patients: float, spread: float, geometry: Geometry) -> Float64:
     """Levels [d] about 1 of noisy ratios [d]: by ring first, then each coefficient about its ring's.
 
     A coefficient is no surer to differ from its ring than a ring from 1, whatever the noise suggests.
     """
-    result = np.ones_like(ratios)
+    result, noise = np.ones_like(ratios), np.sqrt(noise**2 + 2.0 / patients)
     for ring in np.unique(geometry.rings):
         inside = geometry.rings == ring
         found, weight = ratios[inside], 1.0 / noise[inside] ** 2
@@ -94,13 +96,15 @@ def _levels(ratios: Float64, noise: Float64, spread: float, geometry: Geometry) 
     return np.clip(result, *_LEVELS)
 
 
-def _assembled(base: Float64, noisy: Float64, noise: float, geometry: Geometry, level: Float64) -> Covariance:
+def _assembled(
+    base: Float64, noisy: Float64, noise: float, patients: float, geometry: Geometry, level: Float64
+) -> Covariance:
     """`base` with the clear part of `noisy - base` off the diagonal, kept positive definite."""
     unit = np.sqrt(np.diag(base))
     whitener = 1.0 / np.outer(unit, unit)
     difference = (noisy - base) * whitener
     np.fill_diagonal(difference, 0.0)
-    deviation = noise * np.sqrt(0.5) * whitener
+    deviation = np.sqrt(0.5 * (noise * whitener) ** 2 + 1.0 / patients)
     kept = _kept(difference, deviation, geometry)
     values, vectors = np.linalg.eigh(kept * difference)
     edge = _edge(kept * deviation)
@@ -151,17 +155,18 @@ def shrink_means(means: Float64, shares: Float64, noise: Float64, rings: npt.NDA
     """
     weighted = (shares * noise) ** 2
     others = weighted.sum() - weighted
-    return drawn_towards(means, (shares @ means)[None], np.sqrt(((1.0 - shares) * noise) ** 2 + others), rings)
+    deviation = np.sqrt(((1.0 - shares) * noise) ** 2 + others)
+    return drawn_towards(means, (shares @ means)[None], np.tile(deviation[:, None], means.shape[1]), rings)
 
 
 def drawn_towards(means: Float64, centres: Float64, noise: Float64, rings: npt.NDArray[np.int64]) -> Float64:
-    """Means [P, d] pulled towards `centres` [P or 1, d], ring by ring, as far as `noise` [P] demands."""
+    """Means [P, d] pulled towards `centres` [P or 1, d], ring by ring, as far as `noise` [P, d] demands."""
     shrunk = np.empty_like(means)
     for ring in np.unique(rings):
         inside = rings == ring
         offset = means[:, inside] - centres[:, inside]
         power = np.maximum((offset**2).mean(axis=1), 1e-12)
-        kept = np.maximum(0.0, 1.0 - noise**2 / power)
+        kept = np.maximum(0.0, 1.0 - (noise[:, inside] ** 2).mean(axis=1) / power)
         shrunk[:, inside] = centres[:, inside] + offset * kept[:, None]
     return shrunk
 

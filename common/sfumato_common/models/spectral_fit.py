@@ -141,8 +141,7 @@ def _class_components(
     shares = whole.counts / whole.counts.sum()
     within = whole.seconds / whole.counts[:, None, None] + _between(whole, sites)
     noise = whole.second_noise / whole.counts
-    common, parts = _covariances(layout, geometry, within, shares, noise)
-    del common
+    _, parts = _covariances(layout, geometry, within, whole.counts, noise)
     means = shrink_means(whole.means, shares, whole.sum_noise / whole.counts, geometry.rings)
     return _floored(shares), means, parts
 
@@ -154,7 +153,7 @@ def _site_components(
     whole = reduce(lambda a, b: a + b, (sites[site] for site in sorted(sites)))
     shares = whole.counts / whole.counts.sum()
     within, noise = whole.seconds / whole.counts[:, None, None], whole.second_noise / whole.counts
-    common, classes = _covariances(layout, geometry, within, shares, noise)
+    common, classes = _covariances(layout, geometry, within, whole.counts, noise)
     class_means = shrink_means(whole.means, shares, whole.sum_noise / whole.counts, geometry.rings)
     root = symmetric_root(common.matrix)
     inverse = np.linalg.inv(root)
@@ -167,14 +166,14 @@ def _site_components(
             covariances += classes
             continue
         all_shares.append(_floored(own.counts / own.counts.sum()) * own.counts.sum())
-        means.append(_site_means(own, class_means, geometry))
         total = own.counts.sum()
-        site = departed(common, own.seconds.sum(axis=0) / total, _joint_noise(own), geometry)
+        site = departed(common, own.seconds.sum(axis=0) / total, _joint_noise(own), total, geometry)
+        means.append(_site_means(own, class_means, np.diag(site.matrix), geometry))
         colour = symmetric_root(site.matrix) @ inverse
         for k, part in enumerate(classes):
             base = Covariance(colour @ part.matrix @ colour.T, part.shown, part.level * site.level / common.level)
-            second = own.seconds[k] / own.counts[k]
-            covariances.append(departed(base, second, own.second_noise / own.counts[k], geometry))
+            second, count = own.seconds[k] / own.counts[k], float(own.counts[k])
+            covariances.append(departed(base, second, own.second_noise / count, count, geometry))
     joined = np.concatenate(all_shares)
     return joined / joined.sum(), np.concatenate(means), covariances
 
@@ -183,28 +182,33 @@ def _joint_noise(own: Sums) -> float:
     return own.second_noise * math.sqrt(len(own.counts)) / float(own.counts.sum())
 
 
-def _site_means(own: Sums, class_means: Float64, geometry: Geometry) -> Float64:
-    """A site's class means: the classes' plus the site's own shift, and more only where it stands out of noise."""
-    weights, noise = own.counts / own.counts.sum(), own.sum_noise / own.counts
+def _site_means(own: Sums, class_means: Float64, variance: Float64, geometry: Geometry) -> Float64:
+    """A site's class means: the classes' plus the site's own shift, and more only where it stands out of noise.
+
+    Of a mean of n patients `variance` [d] / n is noise too.
+    """
+    weights = own.counts / own.counts.sum()
+    noise = np.sqrt((own.sum_noise / own.counts[:, None]) ** 2 + variance / own.counts[:, None])
     shift = weights @ (own.means - class_means)
-    shift = drawn_towards(
-        shift[None], np.zeros((1, len(shift))), np.array([np.linalg.norm(weights * noise)]), geometry.rings
-    )
+    joint = np.linalg.norm(weights[:, None] * noise, axis=0)
+    shift = drawn_towards(shift[None], np.zeros((1, len(shift))), joint[None], geometry.rings)
     return drawn_towards(own.means, class_means + shift, noise, geometry.rings)
 
 
 def _covariances(
-    layout: Layout, geometry: Geometry, raw: Float64, shares: Float64, noise: Float64
+    layout: Layout, geometry: Geometry, raw: Float64, counts: Float64, noise: Float64
 ) -> tuple[Covariance, list[Covariance]]:
     """The covariance that the classes share, and each class's own; `noise` [K] is the deviation on the diagonals."""
+    shares = counts / counts.sum()
     pooled = np.tensordot(shares, raw, axes=1)
-    common = common_covariance(pooled, float(np.linalg.norm(shares * noise)), layout, geometry)
+    common = common_covariance(pooled, float(np.linalg.norm(shares * noise)), counts.sum(), layout, geometry)
     parts = []
     for k, share in enumerate(shares):
         others = float(np.linalg.norm(np.delete(shares * noise, k)))
         # the pooled estimate's own error is no difference between classes
         own = raw[k] - pooled + common.matrix
-        parts.append(departed(common, own, math.hypot((1.0 - share) * noise[k], others), geometry))
+        deviation = math.hypot((1.0 - share) * noise[k], others)
+        parts.append(departed(common, own, deviation, float(counts[k]), geometry))
     return common, parts
 
 
