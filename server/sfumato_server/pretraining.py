@@ -25,7 +25,7 @@ from sfumato_common.models.device import training_device
 from sfumato_common.models.flows import flow_loss
 from sfumato_common.models.gan import draw_images, fake_loss, follow, real_loss
 from sfumato_common.models.reach import GENERATOR_BETAS, SITE_BETAS
-from sfumato_common.models.spectral import Float64, Layout, above_band, features_of
+from sfumato_common.models.spectral import Float64, Layout
 from sfumato_common.models.spectral_fit import fit_release
 from sfumato_common.models.spectral_release import noised_release
 from sfumato_common.models.whitening import SpectralModel, dequantise
@@ -84,9 +84,8 @@ def public_spectral(plan: Plan, cohorts: dict[str, PublicCohort], rng: np.random
         return part + sensitivity * noise_multiplier * rng.standard_normal(part.shape)
 
     for site, cohort in cohorts.items():
-        features, above = features_of(layout, cohort.images), above_band(layout, cohort.images)
         weights = 1.0 / np.bincount(cohort.owners)[cohort.owners]
-        releases[site] = noised_release(layout, sigma, features, above, cohort.labels, weights, noised)
+        releases[site] = noised_release(layout, sigma, cohort.images, cohort.labels, weights, noised)
     return {f"spectral/{name}": value for name, value in fit_release(plan, releases).items()}
 
 

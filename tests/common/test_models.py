@@ -92,9 +92,9 @@ def blobs(plan: Plan, count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray
 def fitted(plan: Plan, count: int = 400) -> dict[str, np.ndarray]:
     images, labels = blobs(plan, count)
     layout = Layout.of(plan)
-    features, above, ones = features_of(layout, images), above_band(layout, images), np.ones(count)
-    sigma = plan.spectral.noise_multiplier
-    release = noised_release(layout, sigma, features, above, labels, ones, lambda part, s, m: part)
+    release = noised_release(
+        layout, plan.spectral.noise_multiplier, images, labels, np.ones(count), lambda part, s, m: part
+    )
     return {f"spectral/{name}": value for name, value in fit_release(plan, {"alder": release}).items()}
 
 
@@ -230,12 +230,9 @@ def test_the_amplitude_above_the_band_is_measured_and_of_all_sites_together():
     for site, strength in strengths.items():
         images = matrix.T @ (rng.normal(size=(200, layout.size, layout.size)) * law * strength) @ matrix
         pixels = np.clip(np.rint((images + 1.0) * 127.5), 0, 255).astype(np.uint8)
-        above = above_band(layout, pixels)
-        assert np.median(above) == pytest.approx(strength, rel=0.1)
+        assert np.median(above_band(layout, pixels)) == pytest.approx(strength, rel=0.1)
         labels = np.arange(200) % 2
-        releases[site] = noised_release(
-            layout, 1e-3, features_of(layout, pixels), above, labels, np.ones(200), lambda part, s, m: part
-        )
+        releases[site] = noised_release(layout, 1e-3, pixels, labels, np.ones(200), lambda part, s, m: part)
     both = fit_release(plan, releases)["tail"]
     assert both == pytest.approx([math.hypot(0.4, 1.2) / math.sqrt(2)] * 2, rel=0.1)
     assert charged_norm(np.zeros(2), TAIL_GUESS, 4.0) == pytest.approx(TAIL_GUESS)
@@ -247,9 +244,7 @@ def test_all_draws_of_a_release_together_cost_the_plans_one(radii):
     layout = replace(Layout.of(plan), charged_radii=radii == "charged")
     images, labels = blobs(plan, 30)
     meter = Meter(TestNoise(1), "binding")
-    release = noised_release(
-        layout, 0.8, features_of(layout, images), above_band(layout, images), labels, np.ones(30), meter.gaussian
-    )
+    release = noised_release(layout, 0.8, images, labels, np.ones(30), meter.gaussian)
     assert meter.executed.noise_multiplier == pytest.approx(0.8, rel=1e-9)
     assert ("norms" in release) == (radii == "charged")
 
@@ -268,8 +263,7 @@ def test_sites_of_their_own_keep_their_differences_and_an_absent_one_gets_the_cl
         releases[site] = noised_release(
             layout,
             1e-3,
-            features,
-            above_band(layout, images),
+            images,
             labels,
             np.ones(300),
             lambda part, s, m: part + s * m * rng.normal(size=part.shape),

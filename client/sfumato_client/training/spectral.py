@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from sfumato_client.training import StageJob
-from sfumato_common.models.spectral import Layout, above_band, features_of
+from sfumato_common.models.spectral import Layout
 from sfumato_common.models.spectral_release import noised_release
 from sfumato_common.privacy.meter import Noised
 
@@ -15,5 +15,4 @@ def release_moments(job: StageJob) -> Noised:
     layout, sigma = Layout.of(job.plan), job.plan.spectral.noise_multiplier
     images, labels, owners = job.cohort.everything()
     weights = 1.0 / np.bincount(owners)[owners]
-    features, above = features_of(layout, images), above_band(layout, images)
-    return job.meter.sealed(noised_release(layout, sigma, features, above, labels, weights, job.meter.gaussian))
+    return job.meter.sealed(noised_release(layout, sigma, images, labels, weights, job.meter.gaussian))

@@ -206,14 +206,13 @@ def centre_of(layout: Layout, noisy: Float64, noise_multiplier: float) -> Float6
     return np.asarray(in_unit_ball(centre[None], layout.mean_radius)[0] * layout.mean_radius)
 
 
-def class_means(
-    layout: Layout, noisy_sums: Float64, centre: Float64, noise_multiplier: float
-) -> tuple[Float64, Float64]:
-    """Counts [K] and means [K, d], in patients and feature units, from the noised sums (post-processing).
+def class_counts(noisy_sums: Float64, noise_multiplier: float) -> Float64:
+    """Patients [K] of the noised sums [K, 1 + d]; a count that drowns in its noise is taken as that noise's size."""
+    return np.asarray(np.maximum(noisy_sums[:, 0], noise_multiplier) / COUNT_WEIGHT)
 
-    A count that drowns in its noise is taken as that noise's size, so that the mean of an absent class stays near the
-    centre.
-    """
-    counts = np.maximum(noisy_sums[:, 0], noise_multiplier) / COUNT_WEIGHT
+
+def class_means(layout: Layout, noisy_sums: Float64, centre: Float64, noise_multiplier: float) -> Float64:
+    """Means [K, d] in feature units from the noised sums (post-processing); an absent class has about `centre`."""
+    counts = class_counts(noisy_sums, noise_multiplier)
     offsets = noisy_sums[:, 1:] * (layout.spread_radius / SUM_WEIGHT) / counts[:, None]
-    return counts, centre + in_unit_ball(offsets, layout.spread_radius) * layout.spread_radius
+    return centre + in_unit_ball(offsets, layout.spread_radius) * layout.spread_radius

@@ -7,7 +7,7 @@ records together, and these from the public power law. Nothing is guessed from d
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import reduce
 
@@ -16,7 +16,6 @@ import numpy.typing as npt
 
 from sfumato_common.config.plan import Plan
 from sfumato_common.models.spectral import (
-    COUNT_WEIGHT,
     MOMENT_WEIGHT,
     SUM_WEIGHT,
     TAIL_GUESS,
@@ -24,6 +23,7 @@ from sfumato_common.models.spectral import (
     Layout,
     centre_of,
     charged_norm,
+    class_counts,
     main_noise,
     own_layout,
 )
@@ -49,7 +49,6 @@ _TAILS = (0.7, 1.15)
 class Sums:
     """Noised sums of one or several sites in patients and feature units: counts [K], sums [K, d], seconds [K, d, d].
 
-    A site's count that drowns in its noise is taken as that noise's size, so that means stay bounded.
     `*_noise` are the known standard deviations of their coordinates (on the diagonal, for `seconds`); `tail` is the
     amplitude above the band in units of the power law, where it was measured.
     """
@@ -97,10 +96,10 @@ def fit_release(plan: Plan, releases: Mapping[str, Arrays]) -> dict[str, npt.NDA
     whole = reduce(lambda a, b: a + b, (sites[site] for site in sorted(sites)))
     if plan.spectral.by_site:
         sources = [sites.get(name, whole) for name in sorted(plan.sites) for _ in plan.labels]
-        shares, means, covariances = _site_components(plan, layout, geometry, sites)
+        shares, means, covariances = _site_components(plan, layout, geometry, whole, sites)
     else:
         sources = [whole] * len(plan.labels)
-        shares, means, covariances = _class_components(layout, geometry, [sites[site] for site in sorted(sites)])
+        shares, means, covariances = _class_components(layout, geometry, whole, sites)
     fitted = {
         "shares": shares,
         "mean": _bounded(means, layout.mean_radius * 4.0),
@@ -113,15 +112,16 @@ def fit_release(plan: Plan, releases: Mapping[str, Arrays]) -> dict[str, npt.NDA
 
 def _tail(own: Sums, covariance: Covariance) -> float:
     """Amplitude above the band: as measured, or else what the outermost frequencies of the band suggest."""
-    suggested = float(np.clip(math.sqrt(max(covariance.level, 0.0)), *_TAILS))
-    return suggested if own.tail is None else own.tail
+    if own.tail is not None:
+        return own.tail
+    return float(np.clip(math.sqrt(max(covariance.level, 0.0)), *_TAILS))
 
 
 def _sums(layout: Layout, release: Arrays, noise_multiplier: float) -> Sums:
     centre, sums, moments = (release[name].astype(np.float64) for name in ("centre", "sums", "moments"))
     layout, sigma = own_layout(layout, release, noise_multiplier), main_noise(layout, noise_multiplier)
     norms = release["norms"].astype(np.float64) if layout.charged_radii else None
-    counts = np.maximum(sums[:, 0], sigma) / COUNT_WEIGHT
+    counts = class_counts(sums, sigma)
     sum_unit, second_unit = layout.spread_radius / SUM_WEIGHT, layout.spread_radius**2 / MOMENT_WEIGHT
     return Sums(
         counts,
@@ -134,12 +134,11 @@ def _sums(layout: Layout, release: Arrays, noise_multiplier: float) -> Sums:
 
 
 def _class_components(
-    layout: Layout, geometry: Geometry, sites: Sequence[Sums]
+    layout: Layout, geometry: Geometry, whole: Sums, sites: Mapping[str, Sums]
 ) -> tuple[Float64, Float64, list[Covariance]]:
     """One component a class over all sites; where sites differ, the covariance is the wider for it."""
-    whole = reduce(lambda a, b: a + b, sites)
     shares = whole.counts / whole.counts.sum()
-    within = whole.seconds / whole.counts[:, None, None] + _between(whole, sites)
+    within = whole.seconds / whole.counts[:, None, None] + _between(whole, [sites[site] for site in sorted(sites)])
     noise = whole.second_noise / whole.counts
     _, parts = _covariances(layout, geometry, within, whole.counts, noise)
     means = shrink_means(whole.means, shares, whole.sum_noise / whole.counts, geometry.rings)
@@ -147,10 +146,9 @@ def _class_components(
 
 
 def _site_components(
-    plan: Plan, layout: Layout, geometry: Geometry, sites: Mapping[str, Sums]
+    plan: Plan, layout: Layout, geometry: Geometry, whole: Sums, sites: Mapping[str, Sums]
 ) -> tuple[Float64, Float64, list[Covariance]]:
     """One component a site and class, sites in the order of their names; one that did not answer gets the classes'."""
-    whole = reduce(lambda a, b: a + b, (sites[site] for site in sorted(sites)))
     shares = whole.counts / whole.counts.sum()
     within, noise = whole.seconds / whole.counts[:, None, None], whole.second_noise / whole.counts
     common, classes = _covariances(layout, geometry, within, whole.counts, noise)

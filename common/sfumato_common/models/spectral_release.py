@@ -16,16 +16,18 @@ from sfumato_common.models.spectral import (
     TAIL_GUESS,
     Float64,
     Layout,
+    above_band,
     centre_of,
     centre_part,
     charged_norm,
     class_means,
+    features_of,
     main_noise,
     moments_part,
     norms_part,
     sums_part,
 )
-from sfumato_common.types import AnyArray
+from sfumato_common.types import AnyArray, ByteImages
 
 # (sum over patients, its L2 sensitivity, noise multiplier) -> the noised sum
 Mechanism = Callable[[Float64, float, float], Float64]
@@ -34,19 +36,17 @@ Mechanism = Callable[[Float64, float, float], Float64]
 def noised_release(
     layout: Layout,
     noise_multiplier: float,
-    features: Float64,
-    above: Float64,
+    images: ByteImages,
     labels: npt.NDArray[np.int64],
     weights: Float64,
     mechanism: Mechanism,
 ) -> dict[str, AnyArray]:
-    """`centre` [1 + d], `sums` [K, 1 + d] and `moments` [K, d(d+1)/2] of features [M, d]; float32.
+    """`centre` [1 + d], `sums` [K, 1 + d] and `moments` [K, d(d+1)/2] of images [M, S, S] or [M, S, S, 3]; float32.
 
-    With charged radii `norms` [3, 2] too. `above` [M, 1] is each image's amplitude above the band (`above_band`), of
-    which only `norms` tells; `weights` [M] are 1 over the number of the owner's images. All draws together cost one
-    Gaussian release.
+    With charged radii `norms` [3, 2] too, which alone tells of the amplitude above the band. `weights` [M] are 1 over
+    the number of the owner's images. All draws together cost one Gaussian release.
     """
-    sigma, norms = main_noise(layout, noise_multiplier), []
+    sigma, features, norms = main_noise(layout, noise_multiplier), features_of(layout, images), []
 
     # float32 before anything is derived: what follows must be what the coordinator can compute from the message
     def drawn(part: Float64, weight: float, deviation: float) -> npt.NDArray[np.float32]:
@@ -66,8 +66,8 @@ def noised_release(
     about = centre_of(own, centre.astype(np.float64), sigma)
     own = replace(own, spread_radius=radius(features - about, layout.spread_radius))
     sums = drawn(sums_part(own, features, labels, weights, about), SUMS_SENSITIVITY, sigma)
-    _, means = class_means(own, sums.astype(np.float64), about, sigma)
+    means = class_means(own, sums.astype(np.float64), about, sigma)
     if layout.charged_radii:
-        measure(above, TAIL_GUESS)
+        measure(above_band(layout, images), TAIL_GUESS)
     moments = drawn(moments_part(own, features, labels, weights, means), MOMENT_WEIGHT, sigma)
     return {"centre": centre, "sums": sums, "moments": moments} | ({"norms": np.stack(norms)} if norms else {})
