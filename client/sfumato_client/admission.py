@@ -10,6 +10,7 @@ import math
 from sfumato_client.ledger import Ledger
 from sfumato_common.config.plan import Plan
 from sfumato_common.config.policy import Policy
+from sfumato_common.config.release import DpKAverage, Grouped
 from sfumato_common.errors import BudgetExceeded, PolicyRefusal
 from sfumato_common.privacy.accountant import Forecast, forecast
 from sfumato_common.privacy.events import WITHOUT_PRIVACY
@@ -26,6 +27,9 @@ def check_policy(plan: Plan, policy: Policy) -> None:
         wrong.append(f"stage '{forbidden[0]}' is not in allowed_stages")
     if methods := [item.method for item in plan.release if item.method not in policy.release.allowed_methods]:
         wrong.append(f"method '{methods[0]}' is not in release.allowed_methods")
+    grouped = [item for item in plan.release if isinstance(item, Grouped | DpKAverage)]
+    if small := [item for item in grouped if item.k < policy.release.smallest_group]:
+        wrong.append(f"'{small[0].method}' makes groups smaller than release.smallest_group")
     if sum(item.images for item in plan.release) > policy.release.largest_set:
         wrong.append(f"the release is larger than release.largest_set = {policy.release.largest_set}")
     if not policy.release.gate.declare_verdict:

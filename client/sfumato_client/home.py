@@ -54,6 +54,11 @@ class SiteHome:
         return self.root / "seen"
 
     @property
+    def groups(self) -> Path:
+        """Who shares a group with whom, frozen: never leaves."""
+        return self.root / "groups"
+
+    @property
     def local(self) -> Path:
         """Reports and error details for the steward's eyes only."""
         return self.root / "local"

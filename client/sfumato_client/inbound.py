@@ -9,14 +9,15 @@ changes within a study.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import save
 
-from sfumato_common.config.plan import Plan, ReleaseItem
+from sfumato_common.config.plan import Plan
+from sfumato_common.config.release import AnyItem
 from sfumato_common.config.stages import DpSgdStage, EmbeddingStage
 from sfumato_common.errors import VerificationError
 from sfumato_common.files import write_atomic, write_json
@@ -44,25 +45,27 @@ def check_form(arrays: Arrays, schema: Schema) -> None:
             raise VerificationError("a request's array holds values that no training leads to")
 
 
-def models_of(arrays: Arrays, plan: Plan) -> dict[str, dict[str, AnyArray]]:
-    """Release arrays `kind:name` by model, each exactly as the plan's schema says. Raises VerificationError.
+def requested(plan: Plan, choice: str) -> list[AnyItem]:
+    """What the plan's release asks for, with 'best' under the real name of `choice`.
 
-    Where the plan says 'best', the one model besides the spectral one is what that means; the spectral one if alone.
+    Raises VerificationError for a choice that the plan does not leave open, or that is none of its models.
     """
+    if choice not in (plan.candidates if plan.has_best else [""]):
+        raise VerificationError("the release request chooses what the accepted plan does not leave to a choice")
+    return plan.release_of(choice) if plan.has_best else list(plan.release)
+
+
+def models_of(arrays: Arrays, plan: Plan, release: Sequence[AnyItem]) -> dict[str, dict[str, AnyArray]]:
+    """Release arrays `kind:name` by model, each exactly as the plan's schema says. Raises VerificationError."""
     models: dict[str, dict[str, AnyArray]] = {}
     for name, value in arrays.items():
         kind, _, inner = name.partition(":")
         models.setdefault(kind, {})[inner] = value
-    if set(models) not in [{item.model for item in release} | {"spectral"} for release in plan.releases]:
+    if set(models) != {item.model for item in release} | {"spectral"}:
         raise VerificationError("the release request brings other models than the accepted plan releases")
     for kind, values in models.items():
         check_form(values, released_schema(plan, kind))
     return models
-
-
-def requested(plan: Plan, models: Mapping[str, Arrays]) -> list[ReleaseItem]:
-    """What the plan's release asks for now that `models` came (by `models_of`): 'best' under its real name."""
-    return next(release for release in plan.releases if {item.model for item in release} | {"spectral"} == set(models))
 
 
 class Seen:

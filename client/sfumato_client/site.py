@@ -18,6 +18,7 @@ from sfumato_client.egress.guard import Charge, deliver, noised_reply, plain_rep
 from sfumato_client.egress.pace import Pace
 from sfumato_client.home import SiteHome
 from sfumato_client.inbound import Seen, check_form, models_of, requested
+from sfumato_client.methods import candidates_of
 from sfumato_common.config.plan import Plan
 from sfumato_common.config.policy import DEFAULT_ANSWER_INTERVAL_S, Policy
 from sfumato_common.config.stages import DpSgdStage, EmbeddingStage
@@ -167,22 +168,20 @@ class Site:
         return deliver(kept.read_bytes(), lambda package: self._upload(package, plan))
 
     def _sealed(self, request: Request, plan: Plan, policy: Policy) -> bytes:
-        from sfumato_client.anonymise import anonymise
         from sfumato_client.audit.verdict import gate
         from sfumato_client.release import seal
         from sfumato_common.crypto.identity import load_identity
-        from sfumato_common.privacy.generator import secret_generator
 
-        models = models_of(request.arrays, plan)
+        items = requested(plan, request.stage)
+        models = models_of(request.arrays, plan, items)
         Seen(self.home.seen, plan).check_release(models)
-        candidates = anonymise(
-            plan, policy.site, requested(plan, models), models, secret_generator(_noise(policy, plan, request))
-        )
         with self.home.open_ledger() as ledger:
+            if ledger.events("train", plan_hash=plan.digest) == []:
+                raise LedgerError("nothing was trained here under this plan; a release makes no sense")
+            noise = _noise(policy, plan, request)
+            candidates = [candidates_of(self.home, plan, policy, item, models, noise, ledger) for item in items]
 
             def charge() -> None:
-                if ledger.events("train", plan_hash=plan.digest) == []:
-                    raise LedgerError("nothing was trained here under this plan; a release makes no sense")
                 # the verdict compares training images with held-out ones: both cohorts' books say so
                 for cohort, purpose in _GATE_BOOKS.items():
                     reserved = ledger.reserve(

@@ -68,7 +68,7 @@ def forecast_table(forecast: Forecast, title: str) -> Group:
             line.stage,
             str(line.rounds),
             str(line.steps),
-            f"{line.noise_multiplier:g}" if line.noise_multiplier else "none",
+            "by method" if line.noise_multiplier is None else f"{line.noise_multiplier:g}",
             f"{line.sampling_rate:g}",
             epsilon_text(line.epsilon_after),
         )

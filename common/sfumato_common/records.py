@@ -36,8 +36,8 @@ _ARRAY_NAME = re.compile(r"[A-Za-z0-9_.:/-]{1,128}")
 class Request:
     """Coordinator to site: what to do under which plan.
 
-    `stage` names a stage for kind 'stage' and is '' otherwise. Only a stage has rounds: the other kinds are asked once
-    a plan and say 0, and 'hello' brings no arrays.
+    `stage` names a stage for kind 'stage', the chosen model for a 'release' that leaves one to choice, and is ''
+    otherwise. Only a stage has rounds: the other kinds are asked once a plan and say 0, and 'hello' brings no arrays.
     """
 
     protocol: int
@@ -51,7 +51,8 @@ class Request:
         _check_protocol(self.protocol)
         _require(_matches(_PLAN_HASH, self.plan_hash), "a request's plan hash is malformed")
         _require(_one_of(self.kind, RequestKind), "a request is of a kind that this version does not know")
-        named = _matches(_STAGE, self.stage) if self.kind == "stage" else self.stage == ""
+        named = _matches(_STAGE, self.stage)
+        named = named if self.kind == "stage" else self.stage == "" or (named and self.kind == "release")
         _require(named, "a request's stage is malformed or does not fit its kind")
         largest = LARGEST_ROUND if self.kind == "stage" else 0
         _require(_is_int(self.round) and 0 <= self.round <= largest, "a request's round is out of range for its kind")

@@ -1,33 +1,29 @@
 """Anonymisation methods, one a file, in one table.
 
-To add a method: a file with a function of the same form as `dp_sampling`, its name in the plan's `ReleaseItem.method`,
-and a line in `ANONYMISERS`.
+To add a method: a file with a function of the same form as `dp_sampling`, its section of the plan in
+`config/release.py`, what it is charged as in `privacy.events.release_events`, and a line in `ANONYMISERS`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-
-import torch
+from collections.abc import Mapping
 
 from sfumato_client.anonymise.candidates import CandidateSet
+from sfumato_client.anonymise.contract import Anonymiser, Job
 from sfumato_client.anonymise.sampling import dp_sampling
-from sfumato_common.config.plan import Plan, ReleaseItem
-from sfumato_common.types import Arrays
 
-Anonymiser = Callable[[Plan, str, ReleaseItem, Mapping[str, Arrays], torch.Generator], CandidateSet]
-ANONYMISERS: Mapping[str, Anonymiser] = {"dp-sampling": dp_sampling}
-
-
-def anonymise(
-    plan: Plan, site: str, release: Sequence[ReleaseItem], models: Mapping[str, Arrays], generator: torch.Generator
-) -> list[CandidateSet]:
-    """One candidate set of `site` for each item of `release`, from the released arrays of each model.
-
-    `release` is one of `plan.releases`: 'best' stands there under its real name.
-    `generator` is a secret one (`secret_generator`): with a short seed, an image's latents could be searched for.
-    """
-    return [ANONYMISERS[item.method](plan, site, item, models, generator) for item in release]
+ANONYMISERS: Mapping[str, Anonymiser] = {
+    "dp-sampling": dp_sampling,
+}
 
 
-__all__ = ["ANONYMISERS", "CandidateSet", "anonymise"]
+def anonymise(job: Job) -> CandidateSet:
+    """The candidate set of the job's item, as the plan asks for it. Raises what the method raises."""
+    found = ANONYMISERS[job.item.method](job)
+    asked = (job.item.method, job.item.model, job.item.images)
+    assert (found.method, found.model, len(found.images)) == asked, "a method gives what its item asks for"
+    assert found.spends == tuple(job.meter.executed), "what ran on the records is what the set says"
+    return found
+
+
+__all__ = ["ANONYMISERS", "Anonymiser", "CandidateSet", "Job", "anonymise"]

@@ -3,27 +3,37 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from sfumato_common.config.release import Method
 from sfumato_common.config.stages import ModelKind
+from sfumato_common.package.manifest import Guarantee
+from sfumato_common.privacy.events import Mechanism
 from sfumato_common.types import ByteImages
 
 
 @dataclass(frozen=True, eq=False)
 class CandidateSet:
-    """`images` uint8 or uint16 [N, S, S(, 3)] with `labels` int64 [N]; `guarantee`: the one word to claim."""
+    """`images` uint8 or uint16 [N, S, S(, 3)] with `labels` int64 [N]; `guarantee`: the one word to claim.
 
-    method: str
+    `spends` are the mechanisms that ran on records for it, in order; none for what is post-processing, and none behind
+    a word that is not formal. `patients` is the least number of patients whose records one image was made from: 0 where
+    no record was read, and the model alone stands behind the image.
+    """
+
+    method: Method
     model: ModelKind
-    guarantee: Literal["formal", "heuristic"]
+    guarantee: Guarantee
     images: ByteImages = field(repr=False)
     labels: npt.NDArray[np.int64] = field(repr=False)
+    patients: int = 0
+    spends: tuple[Mechanism, ...] = ()
 
     def __post_init__(self) -> None:
         assert self.images.dtype in (np.uint8, np.uint16), "images are uint8 or uint16"
         assert self.images.ndim in (3, 4), "images are [N, S, S] or [N, S, S, 3]"
         assert self.labels.dtype == np.int64, "labels are int64"
         assert self.labels.shape == (len(self.images),), "one label an image"
+        assert self.guarantee == "formal" or not self.spends, "a mechanism stands behind formal sets only"

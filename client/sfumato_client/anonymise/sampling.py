@@ -7,25 +7,22 @@ Labels come from the spectral model's noisy class shares: also post-processing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Literal
-
 import torch
 
 from sfumato_client.anonymise.candidates import CandidateSet
-from sfumato_common.config.plan import Plan, ReleaseItem
+from sfumato_client.anonymise.contract import Job
+from sfumato_common.config.release import Sampling
 from sfumato_common.models.components import component_shares, labels_of
 from sfumato_common.models.sampling import sample_images
-from sfumato_common.types import Arrays
 
 
-def dp_sampling(
-    plan: Plan, site: str, item: ReleaseItem, models: Mapping[str, Arrays], generator: torch.Generator
-) -> CandidateSet:
-    """`item.images` images of `item.model`, of components drawn by their released shares at this site."""
-    assert item.model != "best", "one of plan.releases names the model"
-    shares = torch.as_tensor(component_shares(plan, models["spectral"], site))
-    components = torch.multinomial(shares, item.images, replacement=True, generator=generator).numpy()
-    images = sample_images(plan, item.model, models[item.model], components, generator)
-    word: Literal["formal", "heuristic"] = "formal" if plan.private else "heuristic"
-    return CandidateSet(item.method, item.model, word, images, labels_of(plan, components))
+def dp_sampling(job: Job) -> CandidateSet:
+    """`images` images of the item's model, of components drawn by their released shares at this site."""
+    item, plan = job.item, job.plan
+    assert isinstance(item, Sampling) and item.model != "best", "one of plan.releases names the model"
+    shares = torch.as_tensor(component_shares(plan, job.models["spectral"], job.site))
+    components = torch.multinomial(shares, item.images, replacement=True, generator=job.generator).numpy()
+    images = sample_images(plan, item.model, job.models[item.model], components, job.generator)
+    return CandidateSet(
+        item.method, item.model, "formal" if plan.private else "heuristic", images, labels_of(plan, components)
+    )

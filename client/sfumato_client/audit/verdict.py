@@ -26,6 +26,7 @@ from sfumato_client.dataset import Cohort
 from sfumato_common.config.policy import GateRules
 from sfumato_common.errors import PolicyRefusal, ReleaseRefused
 from sfumato_common.files import canonical_json, write_atomic
+from sfumato_common.privacy.events import event_to_json
 
 Quantiles = tuple[str, list[float]]
 # lives and dies with the process: an approval cannot be stored, sent, or made by anything that does not hold it
@@ -36,7 +37,8 @@ def _seal_of(candidates: Sequence[CandidateSet]) -> bytes:
     """Keyed hash of every pixel, label and claim."""
     mac = hmac.new(_KEY, digestmod=hashlib.sha256)
     for item in candidates:
-        mac.update(canonical_json([item.method, item.model, item.guarantee, item.images.shape, item.labels.shape]))
+        claims = [item.method, item.model, item.guarantee, item.patients, list(map(event_to_json, item.spends))]
+        mac.update(canonical_json([*claims, item.images.shape, item.labels.shape]))
         mac.update(np.ascontiguousarray(item.images).tobytes())
         mac.update(np.ascontiguousarray(item.labels).tobytes())
     return mac.digest()

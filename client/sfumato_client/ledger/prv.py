@@ -20,6 +20,7 @@ from sfumato_common.privacy.events import (
     GaussianRelease,
     KAverageGaussian,
     LaplaceRelease,
+    LocalGaussian,
     Mechanism,
     SampledGaussian,
     Unprotected,
@@ -30,7 +31,7 @@ MESH = 1e-4  # tenfold coarser moves no figure of a shipped plan by more than 1e
 _FARTHEST = 400.0
 _TAIL = 1e-7  # share of delta that may lie beyond the grid
 _EXPONENTS = 2.0 ** np.arange(-3, 8)
-_CHECKED = (GaussianRelease, SampledGaussian, KAverageGaussian, LaplaceRelease)
+_CHECKED = (GaussianRelease, SampledGaussian, KAverageGaussian, LocalGaussian, LaplaceRelease)
 
 
 class LossVariable(Protocol):
@@ -137,6 +138,8 @@ def _loss(event: Mechanism, direction: Direction) -> LossVariable:
         case GaussianRelease(noise_multiplier=sigma) | SampledGaussian(noise_multiplier=sigma, sampling_rate=1):
             return GaussianLoss(reach / sigma)
         case KAverageGaussian(noise_multiplier=sigma):
+            return GaussianLoss(math.sqrt(reach) / sigma)
+        case LocalGaussian(noise_multiplier=sigma):
             return GaussianLoss(1 / sigma)
         case LaplaceRelease(noise_multiplier=scale):
             return LaplaceLoss(reach / scale)

@@ -10,8 +10,10 @@ from sfumato_client.anonymise.candidates import CandidateSet
 from sfumato_client.audit.verdict import Approved
 from sfumato_common.config.plan import Plan
 from sfumato_common.config.policy import Policy
+from sfumato_common.config.release import DpKAverage, Grouped
 from sfumato_common.errors import PolicyRefusal, ReleaseRefused
 from sfumato_common.package import PackageImage, build_package, encode_png
+from sfumato_common.privacy.events import Declared, release_events
 from sfumato_common.types import pixel_dtype
 
 
@@ -62,8 +64,19 @@ def _check_request(approved: Approved, plan: Plan) -> None:
     for item in approved.candidates:
         if item.images.shape[1:] != shape or item.images.dtype != pixel_dtype(plan.image.bits):
             raise ReleaseRefused("the approved images are not of the plan's size, channels and depth")
+        _check_promise(item, plan)
         if item.labels.min() < 0 or item.labels.max() >= len(plan.labels):
             raise ReleaseRefused("an approved image has a label that the plan does not have")
+
+
+def _check_promise(item: CandidateSet, plan: Plan) -> None:
+    """Groups are as large as the plan says, and what ran on records is what the ledger was charged for."""
+    release = next(release for release in plan.releases for asked in release if asked.model == item.model)
+    asked = next(asked for asked in release if (asked.method, asked.model) == (item.method, item.model))
+    if isinstance(asked, Grouped | DpKAverage) and item.patients < asked.k:
+        raise ReleaseRefused(f"an image of '{item.method}' was made from fewer than {asked.k} patients")
+    if list(item.spends) != [event for event in release_events(plan, asked) if not isinstance(event, Declared)]:
+        raise ReleaseRefused(f"the mechanisms behind '{item.method}' are not those that the plan is charged for")
 
 
 def _check_policy(approved: Approved, policy: Policy, certificate: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from sfumato_common.config.loader import Strict
+from sfumato_common.config.release import AnyItem, DpKAverage, Grouped, Latent, ReleaseItem, Sampling
 from sfumato_common.config.stages import (
     AnyStage,
     ChoiceStage,
@@ -62,17 +63,6 @@ class PrivacyTerms(Strict):
     adjacency: Literal["add-remove"] = "add-remove"
 
 
-class ReleaseItem(Strict):
-    """One part of the release request: `images` synthetic images a site, drawn from `model` by `method`.
-
-    `best` is the model that the plan's choice stage finds best, never one that it finds worse than the spectral model.
-    """
-
-    method: Literal["dp-sampling"] = "dp-sampling"
-    model: Literal["spectral", "embedding", "gan", "flow", "best"]
-    images: Annotated[int, Field(ge=1, le=100_000)]
-
-
 class UtilityTerms(Strict):
     """TSTR figure: each site's held-out patients' classifier scores as a noisy histogram of `bins` per class."""
 
@@ -120,10 +110,7 @@ class Plan(Strict):
             raise ValueError(f"stage '{twice[0]}' is there more than once; each kind may occur once, remove the others")
         if kinds[0] != "spectral":
             raise ValueError("the first stage must be 'spectral': the others start from it")
-        if missing := [item.model for item in self.release if item.model not in kinds and item.model != "best"]:
-            raise ValueError(f"release asks for model '{missing[0]}', which no stage trains")
-        if len({item.model for item in self.release}) != len(self.release):
-            raise ValueError("each model may be released once; add the counts")
+        self._check_release(kinds)
         self._check_choice(kinds)
         self._check_generator_start(kinds)
         self._check_private()
@@ -141,8 +128,40 @@ class Plan(Strict):
                 raise ValueError("'choice' is the last stage, after 'spectral' and at least one more model")
             if not self.private:
                 raise ValueError("'choice' scores training patients: that says nothing of weights without privacy")
-        if "best" in {item.model for item in self.release} and (len(self.release) > 1 or "choice" not in kinds):
-            raise ValueError("release of 'best' needs a 'choice' stage and is its only item")
+        if "best" in {item.model for item in self.release} and "choice" not in kinds:
+            raise ValueError("release of 'best' needs a 'choice' stage")
+
+    def _check_release(self, kinds: Sequence[str]) -> None:
+        if missing := [item.model for item in self.release if item.model not in kinds and item.model != "best"]:
+            raise ValueError(f"release asks for model '{missing[0]}', which no stage trains")
+        sampled = [item.model for item in self.release if isinstance(item, Sampling)]
+        if "best" in sampled and len(sampled) > 1:
+            raise ValueError("'best' is one of the models that stages make: sample from it alone, or from named ones")
+        if len({(item.method, item.model) for item in self.release}) != len(self.release):
+            raise ValueError("each model may be released once by a method; add the counts")
+        if len({item.grouping for item in self.release if isinstance(item, Grouped)}) > 1:
+            raise ValueError(
+                "patients are grouped once a study: give all methods on groups the same k, groups, least_labels and "
+                "remainder, or what two groupings share would tell who is in them"
+            )
+        least = min(terms.nominal_patients for terms in self.sites.values())
+        for item in self.release:
+            self._check_item(item, least)
+
+    def _check_item(self, item: AnyItem, least: int) -> None:
+        if isinstance(item, Grouped) and item.groups == "l-diverse" and item.least_labels > len(self.labels):
+            raise ValueError(f"'least_labels' of '{item.method}' is larger than the number of labels")
+        if isinstance(item, DpKAverage | Latent) and not self.private:
+            raise ValueError(f"'{item.method}' is a formal method: under 'private: false' its model has no guarantee")
+        if isinstance(item, Latent):
+            every = self.image.size**2 * self.image.channels
+            if item.coordinates is not None and item.coordinates > every:
+                raise ValueError(f"'coordinates' of '{item.method}' are more than a latent's {every}")
+            if item.images > least:
+                raise ValueError(
+                    f"'{item.method}' releases one image a patient at most: ask for no more than the smallest site's "
+                    f"{least} nominal patients"
+                )
 
     def _check_generator_start(self, kinds: Sequence[str]) -> None:
         stage = next((stage for stage in self.stages if isinstance(stage, GanStage)), None)
@@ -198,11 +217,19 @@ class Plan(Strict):
         return [stage.kind for stage in self.stages if not isinstance(stage, ChoiceStage)]
 
     @property
-    def releases(self) -> list[list[ReleaseItem]]:
+    def releases(self) -> list[list[AnyItem]]:
         """Every request that `release` can stand for: one, or one for each candidate when it says 'best'."""
-        if self.release[0].model != "best":
-            return [self.release]
-        return [[self.release[0].model_copy(update={"model": kind})] for kind in self.candidates]
+        return [self.release_of(kind) for kind in (self.candidates if self.has_best else self.candidates[:1])]
+
+    @property
+    def has_best(self) -> bool:
+        """Whether the release leaves a model to the choice stage."""
+        return any(item.model == "best" for item in self.release)
+
+    def release_of(self, winner: str) -> list[AnyItem]:
+        """The release with 'best' under the real name of `winner`, one of the candidates."""
+        assert winner in self.candidates
+        return [item.model_copy(update={"model": winner}) if item.model == "best" else item for item in self.release]
 
     @property
     def spectral(self) -> SpectralStage:

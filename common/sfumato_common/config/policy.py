@@ -8,6 +8,7 @@ from pydantic import Field
 
 from sfumato_common.config.loader import Strict
 from sfumato_common.config.plan import Count, Name
+from sfumato_common.config.release import Method
 from sfumato_common.config.stages import Positive, StageKind
 
 # Long enough to hide a round of the shipped plans behind a few intervals, short beside Flower's own polling (3 s).
@@ -30,10 +31,16 @@ class GateRules(Strict):
 
 
 class ReleaseRules(Strict):
-    """What may be released: method names, the largest number of images in a study, and the gate."""
+    """What may be released: method names, the largest number of images in a study, groups of patients, and the gate.
 
-    allowed_methods: list[Literal["dp-sampling"]]
+    `smallest_group` is the least k of a method on groups. `regroup`: whether patients who were grouped once may be
+    grouped otherwise, or after some came or went: who is in one release and not in the other shows by subtraction.
+    """
+
+    allowed_methods: list[Method]
     largest_set: Count
+    smallest_group: Annotated[int, Field(ge=2, le=1000)] = 5
+    regroup: Literal["refused", "allowed"] = "refused"
     gate: GateRules = GateRules()
 
 

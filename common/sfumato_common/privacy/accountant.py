@@ -15,7 +15,16 @@ from functools import lru_cache, reduce
 from sfumato_common.config.plan import Plan
 from sfumato_common.errors import LedgerError
 from sfumato_common.privacy.adjacency import GRID, Adjacency, Pure, hopeless, loss
-from sfumato_common.privacy.events import Declared, Event, Mechanism, SampledGaussian, check_event, study_events
+from sfumato_common.privacy.events import (
+    Declared,
+    Event,
+    Mechanism,
+    SampledGaussian,
+    charged_event,
+    check_event,
+    release_events,
+    study_events,
+)
 from sfumato_common.privacy.rdp import epsilon_rdp
 
 _AGREEMENT = 1.001  # a bound that the exact figure passes by more than rounding is not a bound
@@ -123,12 +132,15 @@ def grouped(events: Iterable[Event]) -> Counter[Mechanism]:
 
 @dataclass(frozen=True)
 class StageForecast:
-    """One line of the forecast: a stage's mechanism and the epsilon a training patient has paid when it ends."""
+    """One line of the forecast: a stage's mechanism and the epsilon a training patient has paid when it ends.
+
+    The release, where its methods cost something, is a line of several mechanisms and has no one noise multiplier.
+    """
 
     stage: str
     rounds: int
     steps: int
-    noise_multiplier: float
+    noise_multiplier: float | None
     sampling_rate: float
     epsilon_after: float
 
@@ -157,15 +169,19 @@ class Forecast:
 
 
 def forecast(plan: Plan, delta: float, spent: Iterable[Event] = (), spent_holdout: Iterable[Event] = ()) -> Forecast:
-    """Cost of `plan` on top of the events already `spent`, at `delta`, stage by stage."""
+    """Cost of `plan` on top of the events already `spent`, at `delta`, stage by stage, then what releasing adds."""
     events = list(spent)
     lines: list[StageForecast] = []
     for stage in plan.stages:
-        per_round = study_events(plan.model_copy(update={"stages": [stage]}), "train")
+        per_round = [charged_event(plan, stage)] * stage.rounds
         events += per_round
         steps = sum(event.steps if isinstance(event, SampledGaussian) else 1 for event in per_round)
         rate = getattr(stage, "sampling_rate", 1.0)
         noise = stage.noise_multiplier if plan.private else 0.0
         lines.append(StageForecast(stage.kind, stage.rounds, steps, noise, rate, epsilon(events, delta)))
+    released = [event for item in plan.release for event in release_events(plan, item)]
+    if mechanisms := [event for event in released if not isinstance(event, Declared)]:
+        events += mechanisms
+        lines.append(StageForecast("release", 1, len(mechanisms), None, 1.0, epsilon(events, delta)))
     totals = cohort_costs(events, [*spent_holdout, *study_events(plan, "holdout")], delta)
     return Forecast(delta, tuple(lines), totals, plan.private)

@@ -9,9 +9,11 @@ Every entry is a dominating pair (Zhu et al. 2022), so that composing the entrie
   largest q N_u(S) - q gamma N_v(S) - (1-q)(gamma-1) N_0(S) over sets S. Among the S with N_u(S) = p, N_v(S) and N_0(S)
   are no smaller than Phi(z - 2/sigma) and Phi(z - 1/sigma), z = Phi^-1(p) (Neyman and Pearson, as |u - v| <= 2 and
   |u| <= 1); with u = 1, v = -1 a half-line reaches both. Swapping u and v gives gamma < 1.
-- Randomised response and averages of k have one cost for both (`events.py` says why).
-- Exponential mechanism and above-threshold: any epsilon-DP mechanism is dominated by randomised response over two
-  answers (Kairouz et al. 2015); replacing is removing and adding, which doubles a pure epsilon.
+- Randomised response and vectors noised one by one have one cost for both; averages of k move the square root of two
+  times as far when another patient, of another label, takes one's place (`events.py` says why).
+- Exponential mechanism, above-threshold and vectors with Laplace noise: any epsilon-DP mechanism is dominated by
+  randomised response over two answers (Kairouz et al. 2015). Replacing is removing and adding, which doubles a pure
+  epsilon, but for vectors, where both replace one.
 """
 
 from __future__ import annotations
@@ -26,6 +28,8 @@ from sfumato_common.privacy.events import (
     GaussianRelease,
     KAverageGaussian,
     LaplaceRelease,
+    LocalGaussian,
+    LocalLaplace,
     Mechanism,
     RandomisedResponse,
     SampledGaussian,
@@ -36,7 +40,7 @@ if TYPE_CHECKING:
     from dp_accounting.pld.privacy_loss_distribution import PrivacyLossDistribution
 
 Adjacency = Literal["add-remove", "replace-one"]
-Pure = RandomisedResponse | ExponentialMechanism | AboveThreshold
+Pure = RandomisedResponse | ExponentialMechanism | AboveThreshold | LocalLaplace
 GRID = 1e-4  # losses are multiples of it (dp-accounting's own); a pure mechanism's two or three are rounded up to it
 SMALLEST_NOISE = 0.2  # one Gaussian release with it costs epsilon 33 at delta 1e-5
 LARGEST_PURE_EPSILON = 50.0  # of one release without a delta
@@ -45,11 +49,11 @@ LARGEST_PURE_EPSILON = 50.0  # of one release without a delta
 def hopeless(event: Mechanism) -> bool:
     """Whether `event` alone costs more than any sensible budget, and its distribution more memory than a site has."""
     match event:
-        case GaussianRelease() | SampledGaussian() | KAverageGaussian():
+        case GaussianRelease() | SampledGaussian() | KAverageGaussian() | LocalGaussian():
             return event.noise_multiplier < SMALLEST_NOISE
         case LaplaceRelease():
             return event.noise_multiplier < 1 / LARGEST_PURE_EPSILON
-        case RandomisedResponse() | ExponentialMechanism() | AboveThreshold():
+        case RandomisedResponse() | ExponentialMechanism() | AboveThreshold() | LocalLaplace():
             return event.epsilon > LARGEST_PURE_EPSILON
         case Unprotected():
             return True
@@ -66,6 +70,8 @@ def loss(event: Mechanism, times: int, adjacency: Adjacency) -> PrivacyLossDistr
             return _single(GaussianRelease(sigma / math.sqrt(times)), adjacency)
         case KAverageGaussian(noise_multiplier=sigma, k=k):
             return _single(KAverageGaussian(sigma / math.sqrt(times), k), adjacency)
+        case LocalGaussian(noise_multiplier=sigma):
+            return _single(LocalGaussian(sigma / math.sqrt(times)), adjacency)
     return _single(event, adjacency).self_compose(times)
 
 
@@ -83,7 +89,11 @@ def _single(event: Mechanism, adjacency: Adjacency) -> PrivacyLossDistribution:
         case GaussianRelease(noise_multiplier=sigma):
             return pld.from_gaussian_mechanism(sigma, sensitivity=reach)
         case KAverageGaussian(noise_multiplier=sigma):
+            return pld.from_gaussian_mechanism(sigma, sensitivity=math.sqrt(reach))
+        case LocalGaussian(noise_multiplier=sigma):
             return pld.from_gaussian_mechanism(sigma)
+        case LocalLaplace(epsilon=epsilon):
+            return pld.from_privacy_parameters(common.DifferentialPrivacyParameters(epsilon, 0))
         case SampledGaussian(noise_multiplier=sigma, sampling_rate=rate):
             relation = NeighboringRelation.REPLACE_ONE if replaced else NeighboringRelation.ADD_OR_REMOVE_ONE
             return pld.from_gaussian_mechanism(sigma, sampling_prob=rate, neighboring_relation=relation)

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from sfumato_common.config.plan import Plan
+from sfumato_common.config.release import AnyItem, Cadp, DpKAverage, Grouped, Latent, PlanWalk
 from sfumato_common.config.stages import AnyStage, DpSgdStage
 from sfumato_common.errors import LedgerError
 
@@ -61,15 +62,36 @@ class RandomisedResponse:
 class KAverageGaussian:
     """Means of `k` patients' codes, each clipped to L2 norm R, noise sd = noise_multiplier x 2R / k on each.
 
-    The number of groups is public, a patient is in one group at most, and groups are drawn at random from the cohort
-    (never by what the images show). Replacing a patient moves one mean by 2R / k at most: one Gaussian mechanism.
-    Adding one, too: the larger cohort's draw is a smaller one's draw in which, with some probability, the new patient
-    took a place. So its output is a mixture of outputs with one code replaced, and the hockey-stick divergence of a
-    mixture is at most that of its worst part (joint convexity). No amplification by the draw is claimed.
+    The number of groups of each label is public, a patient is in one group at most, and groups are drawn at random from
+    the label's patients (never by what the images show); places that no patient fills hold the zero code. Adding a
+    patient moves one mean by 2R / k at most: the larger cohort's draw is a smaller one's draw in which, with some
+    probability, the new patient took a place. So its output is a mixture of outputs with one code replaced, and the
+    hockey-stick divergence of a mixture is at most that of its worst part (joint convexity). Replacing one is removing
+    here and adding there: where the labels differ, two means move, which is the square root of two times as far. No
+    amplification by the draw is claimed.
     """
 
     noise_multiplier: float
     k: int
+
+
+@dataclass(frozen=True)
+class LocalLaplace:
+    """One noised vector a patient, clipped on its own, Laplace scale b = L1 diameter of the clipped set / `epsilon`.
+
+    The number of vectors is public, a patient gives one at most, patients are drawn at random, and places that no
+    patient fills hold the zero vector: as for `KAverageGaussian`, adding, removing and replacing a patient each replace
+    the vector of one place, and cost the same. `epsilon` is the total over all coordinates.
+    """
+
+    epsilon: float
+
+
+@dataclass(frozen=True)
+class LocalGaussian:
+    """The same with Gaussian noise, sd = noise_multiplier x 2R on vectors clipped to L2 norm R."""
+
+    noise_multiplier: float
 
 
 @dataclass(frozen=True)
@@ -107,6 +129,8 @@ Mechanism = (
     | LaplaceRelease
     | RandomisedResponse
     | KAverageGaussian
+    | LocalLaplace
+    | LocalGaussian
     | ExponentialMechanism
     | AboveThreshold
     | Unprotected
@@ -134,6 +158,8 @@ _FIELDS: dict[type[Event], Mapping[str, Callable[[Any], bool]]] = {
     LaplaceRelease: {"noise_multiplier": _positive},
     RandomisedResponse: {"categories": _whole(2), "epsilon": _positive},
     KAverageGaussian: {"noise_multiplier": _positive, "k": _whole(2)},
+    LocalLaplace: {"epsilon": _positive},
+    LocalGaussian: {"noise_multiplier": _positive},
     ExponentialMechanism: {"epsilon": _positive},
     AboveThreshold: {"epsilon": _positive},
     Unprotected: {"what": lambda value: isinstance(value, str) and bool(value)},
@@ -188,11 +214,45 @@ def utility_event(plan: Plan) -> Event:
     return GaussianRelease(plan.utility.noise_multiplier) if plan.private else Unprotected("utility")
 
 
+def release_events(plan: Plan, item: AnyItem) -> list[Event]:
+    """What releasing `item` is charged as to training patients, beside what its model cost.
+
+    Nothing for DP sampling, which is post-processing. Syntactic and heuristic methods have no mechanism: their images
+    are declared, with all their bits.
+    """
+    label_bits = item.images * max(1, math.ceil(math.log2(len(plan.labels))))
+    match item:
+        case Grouped():
+            pixels = plan.image.size**2 * plan.image.channels * plan.image.bits
+            word = "heuristic" if isinstance(item, PlanWalk) else "syntactic"
+            what = f"{item.method}: {word} images made from groups of at least {item.k} patients of one cohort"
+            return [Declared(what, item.images * pixels + label_bits)]
+        case DpKAverage(noise_multiplier=sigma, k=k):
+            return [KAverageGaussian(sigma, k)]
+        case Latent():
+            return [_local_event(item), _label_event(plan, item, label_bits)]
+    return []
+
+
+def _local_event(item: Latent) -> LocalLaplace | LocalGaussian:
+    if item.epsilon is not None:
+        return LocalLaplace(item.epsilon)
+    assert item.noise_multiplier is not None, "the plan gives one of the two"
+    return LocalGaussian(item.noise_multiplier)
+
+
+def _label_event(plan: Plan, item: Latent, bits: int) -> RandomisedResponse | Declared:
+    if isinstance(item, Cadp) and item.label_epsilon is not None:
+        return RandomisedResponse(len(plan.labels), item.label_epsilon)
+    return Declared(f"{item.method if isinstance(item, Cadp) else 'dp-glow'}: labels of records, taken as public", bits)
+
+
 def study_events(plan: Plan, cohort: Cohort) -> list[Event]:
-    """Every event the whole plan will charge to `cohort`, in order, one entry a round."""
+    """Every event the whole plan will charge to `cohort`, in order: one entry a round, then those of the release."""
     if cohort == "holdout":
         return [utility_event(plan)] if plan.utility else []
-    return [charged_event(plan, stage) for stage in plan.stages for _ in range(stage.rounds)]
+    trained = [charged_event(plan, stage) for stage in plan.stages for _ in range(stage.rounds)]
+    return trained + [event for item in plan.release for event in release_events(plan, item)]
 
 
 # the sentence that every page about such a study carries

@@ -1,4 +1,4 @@
-"""The mechanism everything is released by: the Gaussian one, on a public grid."""
+"""The mechanisms everything is released by: the Gaussian and the Laplace one, on a public grid."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ import numpy.typing as npt
 from sfumato_common.privacy.noise import NoiseSource
 from sfumato_common.types import FloatArray
 
+Float64 = npt.NDArray[np.float64]
 _GRID_BITS = 20
 _LARGEST_DRAW = 10.0  # in standard deviations; `noise.py` draws none beyond 9.42
+_LARGEST_LAPLACE = 45.0  # in scales; `noise.py` draws none beyond 44.4
 
 
 def grid_of(sensitivity: float) -> float:
@@ -19,9 +21,7 @@ def grid_of(sensitivity: float) -> float:
     return 2.0 ** (math.floor(math.log2(sensitivity)) - _GRID_BITS)
 
 
-def gaussian_release(
-    value: FloatArray, sensitivity: float, noise_multiplier: float, noise: NoiseSource
-) -> npt.NDArray[np.float64]:
+def gaussian_release(value: FloatArray, sensitivity: float, noise_multiplier: float, noise: NoiseSource) -> Float64:
     """Gaussian mechanism (Dwork and Roth 2014, A.1) whose output lies on a fixed public grid.
 
     Plain floating-point noise leaves fingerprints in the low bits (Mironov 2012). So `value` is rounded to the grid g,
@@ -52,10 +52,35 @@ def gaussian_release(
         raise ValueError("the sensitivity is too small or too large for exact arithmetic; rescale what is released")
     if peak >= limit or _LARGEST_DRAW * scale >= limit:
         raise ValueError("a value or its noise is too large for the grid; clip each contribution first")
-    per_cell = 1.0 / grid  # exact, as g is a power of two
-    drawn = noise.normal(value.shape, scale)
+    return _on_grid(value, noise.normal(value.shape, scale), grid)
+
+
+def laplace_release(value: FloatArray, sensitivity: float, epsilon: float, noise: NoiseSource) -> Float64:
+    """Laplace mechanism (Dwork et al. 2006) on one vector of `sensitivity` in L1, or rows of vectors [N, D], each so.
+
+    On a grid as `gaussian_release` is, and for the same reason. Rounding may move two neighbouring vectors apart by the
+    grid's width g in each coordinate, so noise is scaled to (sensitivity + g D) / epsilon, 0.4 % more for D = 4096. The
+    cut at 44.4 scales adds 5.4e-20 D to delta. Raises ValueError as `gaussian_release` does.
+    """
+    sensitivity, epsilon = float(sensitivity), float(epsilon)
+    if not (sensitivity > 0 and epsilon > 0 and math.isfinite(sensitivity / epsilon)):
+        raise ValueError("sensitivity and epsilon must be finite and positive")
+    peak = _peak(value)
+    grid = grid_of(sensitivity)
+    scale = (sensitivity + grid * (value.shape[-1] if value.ndim else 1)) / epsilon
+    limit = 2.0**52 * grid
+    if grid < np.finfo(np.float64).tiny or not math.isfinite(2.0 * limit):
+        raise ValueError("the sensitivity is too small or too large for exact arithmetic; rescale what is released")
+    if peak >= limit or _LARGEST_LAPLACE * scale >= limit:
+        raise ValueError("a value or its noise is too large for the grid; clip each contribution first")
+    return _on_grid(value, noise.laplace(value.shape, scale), grid)
+
+
+def _on_grid(value: FloatArray, drawn: Float64, grid: float) -> Float64:
+    """The exact sum of value and noise, each rounded to the grid on its own."""
     if drawn.shape != value.shape:
         raise ValueError("the noise source must draw one value for each coordinate")
+    per_cell = 1.0 / grid  # exact, as g is a power of two
     cells = _cells(value, per_cell)
     cells += _cells(drawn, per_cell)
     cells += 0.0  # -0.0 becomes 0.0: a sum's sign below half a cell would show through noise that rounds to zero

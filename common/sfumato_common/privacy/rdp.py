@@ -17,6 +17,8 @@ from sfumato_common.privacy.events import (
     GaussianRelease,
     KAverageGaussian,
     LaplaceRelease,
+    LocalGaussian,
+    LocalLaplace,
     Mechanism,
     RandomisedResponse,
     SampledGaussian,
@@ -43,7 +45,11 @@ def epsilon_rdp(tally: Mapping[Mechanism, int], delta: float) -> float:
     try:
         for event, times in tally.items():
             match event:
-                case GaussianRelease(noise_multiplier=sigma) | KAverageGaussian(noise_multiplier=sigma):
+                case (
+                    GaussianRelease(noise_multiplier=sigma)
+                    | KAverageGaussian(noise_multiplier=sigma)
+                    | LocalGaussian(noise_multiplier=sigma)
+                ):
                     added.compose(dp_accounting.GaussianDpEvent(sigma), times)
                 case SampledGaussian(noise_multiplier=sigma, sampling_rate=rate):
                     step = dp_accounting.PoissonSampledDpEvent(rate, dp_accounting.GaussianDpEvent(sigma))
@@ -52,7 +58,11 @@ def epsilon_rdp(tally: Mapping[Mechanism, int], delta: float) -> float:
                     added.compose(dp_accounting.LaplaceDpEvent(scale), times)
                 case RandomisedResponse(categories=categories):
                     answers.compose(dp_accounting.RandomizedResponseDpEvent(uniform_share(event), categories), times)
-                case ExponentialMechanism(epsilon=epsilon) | AboveThreshold(epsilon=epsilon):
+                case (
+                    ExponentialMechanism(epsilon=epsilon)
+                    | AboveThreshold(epsilon=epsilon)
+                    | LocalLaplace(epsilon=epsilon)
+                ):
                     worst = RandomisedResponse(2, epsilon)
                     answers.compose(dp_accounting.RandomizedResponseDpEvent(uniform_share(worst), 2), times)
         return float(rdp.compute_epsilon(added.orders, added.rdp + answers.rdp, delta)[0]) if tally else 0.0

@@ -19,6 +19,8 @@ MECHANISMS = {
     "LaplaceRelease": "Laplace mechanism on all patients at once",
     "RandomisedResponse": "randomised response on a category",
     "KAverageGaussian": "averages of k patients' codes, with Gaussian noise",
+    "LocalLaplace": "one record a patient, clipped and noised on its own: Laplace mechanism",
+    "LocalGaussian": "one record a patient, clipped and noised on its own: Gaussian mechanism",
     "ExponentialMechanism": "exponential mechanism",
     "AboveThreshold": "sparse vector: first query above a threshold",
     "Unprotected": "none: left without differential privacy",

@@ -90,10 +90,11 @@ class StudyRun:
 
     def release(self) -> set[str]:
         """Send the final models; each site samples, judges, seals and uploads. Returns the sites that released."""
-        chosen = self.choice.winner if self.choice else ""
-        models = {chosen if item.model == "best" else item.model for item in self.plan.release} | {"spectral"}
+        chosen = self.choice.winner if self.choice and self.plan.has_best else ""
+        items = self.plan.release_of(chosen) if chosen else self.plan.release
+        models = {item.model for item in items} | {"spectral"}
         arrays = {f"{kind}:{name}": value for kind in sorted(models) for name, value in self.released[kind].items()}
-        replies = self.ask("release", arrays)
+        replies = self.ask("release", arrays, choice=chosen)
         return {site for site, reply in replies.items() if reply.status == "ok"}
 
     def utility(self, classifier: Arrays) -> dict[str, AnyArray]:
@@ -110,6 +111,7 @@ class StudyRun:
         sites: Iterable[str] | None = None,
         *,
         stage: str = "",
+        choice: str = "",
         number: int = 0,
         quorum: int | None = None,
         schema: Schema | None = None,
@@ -127,7 +129,12 @@ class StudyRun:
             self.board.site(site, "working" if site in targets else "lost")
         requests = {
             site: Request(
-                PROTOCOL, self.plan.digest, kind, stage, number, dict(arrays(site) if callable(arrays) else arrays)
+                PROTOCOL,
+                self.plan.digest,
+                kind,
+                stage or choice,
+                number,
+                dict(arrays(site) if callable(arrays) else arrays),
             )
             for site in sorted(targets)
         }

@@ -1,0 +1,43 @@
+"""What every anonymisation method is given, and what it gives back; nothing else passes between it and the site."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from sfumato_client.anonymise.candidates import CandidateSet
+from sfumato_client.dataset import Cohort
+from sfumato_common.config.plan import Plan
+from sfumato_common.config.release import AnyItem
+from sfumato_common.privacy.record_meter import RecordMeter
+from sfumato_common.types import Arrays
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """One item of the plan's release at this site.
+
+    `models` are released arrays by kind, each with the spectral arrays; kind 'spectral' is always there. `cohort` are
+    the training patients. `generator` is a secret one (`secret_generator`): with a short seed, what it drew could be
+    searched for. Formal methods noise through `meter` and nothing else. In `local` reports and contact sheets may be
+    left for the steward; it is None where nobody would read them. `frozen` keeps the study's grouping of patients (see
+    `groups.py`), which `regroup` allows to change.
+    """
+
+    plan: Plan
+    site: str
+    item: AnyItem
+    models: Mapping[str, Arrays]
+    cohort: Cohort
+    generator: torch.Generator
+    meter: RecordMeter
+    local: Path | None = None
+    frozen: Path | None = None
+    regroup: bool = False
+
+
+# raises DataError when the cohort cannot give what the plan asks for under the method's promise
+Anonymiser = Callable[[Job], CandidateSet]
