@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -24,7 +25,8 @@ class Job:
     the training patients. `generator` is a secret one (`secret_generator`): with a short seed, what it drew could be
     searched for. Formal methods noise through `meter` and nothing else. In `local` reports and contact sheets may be
     left for the steward; it is None where nobody would read them. `frozen` keeps the study's grouping of patients (see
-    `groups.py`), which `regroup` allows to change.
+    `groups.py`), which `regroup` allows to change. `kept` is what the items of one release share, such
+    as inverted codes.
     """
 
     plan: Plan
@@ -37,6 +39,7 @@ class Job:
     local: Path | None = None
     frozen: Path | None = None
     regroup: bool = False
+    kept: dict[str, Any] = field(default_factory=dict)
 
 
 # raises DataError when the cohort cannot give what the plan asks for under the method's promise
