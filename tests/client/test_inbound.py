@@ -306,7 +306,7 @@ def test_form():
 def test_release_arrays_come_apart_by_model(plan):
     start = {kind: rounds_of(plan, kind)[1] for kind in ("gan", "flow")} | {"spectral": spectral(plan)}
     arrays = {f"{kind}:{name}": value for kind, values in start.items() for name, value in values.items()}
-    assert models_of(arrays, plan).keys() == start.keys()
+    assert models_of(arrays, plan, plan.release).keys() == start.keys()
     for wrong in (
         {name: value for name, value in arrays.items() if not name.startswith("gan:")},
         {**arrays, "extra:x": np.zeros(1, np.float32)},
@@ -314,7 +314,7 @@ def test_release_arrays_come_apart_by_model(plan):
         {},
     ):
         with pytest.raises(VerificationError, match="other models"):
-            models_of(wrong, plan)
+            models_of(wrong, plan, plan.release)
 
 
 def test_within_reach_leaves_room_for_arithmetic_only():

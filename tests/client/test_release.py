@@ -7,9 +7,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from sfumato_client.anonymise import ANONYMISERS, CandidateSet, anonymise, sampling
+from sfumato_client.anonymise import ANONYMISERS, CandidateSet, Job, anonymise, sampling
 from sfumato_client.audit import verdict
 from sfumato_client.audit.verdict import Approved
+from sfumato_client.dataset.cohort import Cohort
 from sfumato_client.release import seal
 from sfumato_common.config.loader import parse
 from sfumato_common.config.plan import Plan
@@ -19,6 +20,7 @@ from sfumato_common.errors import PolicyRefusal, ReleaseRefused
 from sfumato_common.package import decode_png, open_package
 from sfumato_common.privacy.generator import secret_generator
 from sfumato_common.privacy.noise import TestNoise
+from sfumato_common.privacy.record_meter import RecordMeter
 
 PLAN = parse(
     {
@@ -180,30 +182,33 @@ def test_anonymise_follows_the_release_request(monkeypatch):
     monkeypatch.setattr(sampling, "sample_images", images)
     monkeypatch.setattr(sampling, "component_shares", lambda plan, arrays, site: np.array([0.8, 0.2]))
     models = {kind: {"name": kind} for kind in ("spectral", "gan")}
-    sets = anonymise(PLAN, "alder", PLAN.release, models, secret_generator(TestNoise(5)))
+
+    def made(plan, seed):
+        generator, none = secret_generator(TestNoise(seed)), np.zeros(0, np.int64)
+        nobody = Cohort(np.zeros((0, 16, 16), np.uint8), none, none)
+        jobs = [Job(plan, "alder", item, models, nobody, generator, RecordMeter(TestNoise(0))) for item in plan.release]
+        return [anonymise(job) for job in jobs]
+
+    sets = made(PLAN, 5)
     assert asked == [("spectral", "spectral", 12), ("gan", "gan", 30)]
     assert [(item.method, item.model, item.guarantee) for item in sets] == [
         ("dp-sampling", "spectral", "formal"),
         ("dp-sampling", "gan", "formal"),
     ]
-    again, other = (
-        anonymise(PLAN, "alder", PLAN.release, models, secret_generator(TestNoise(5))),
-        anonymise(PLAN, "alder", PLAN.release, models, secret_generator(TestNoise(6))),
-    )
+    again, other = made(PLAN, 5), made(PLAN, 6)
     assert all((a.labels == b.labels).all() for a, b in zip(sets, again, strict=True))
     assert any((a.labels != b.labels).any() for a, b in zip(sets, other, strict=True))
     many = PLAN.model_copy(update={"release": [PLAN.release[0].model_copy(update={"images": 4000})]})
-    assert anonymise(many, "alder", many.release, models, secret_generator(TestNoise(1)))[
-        0
-    ].labels.mean() == pytest.approx(0.2, abs=0.03)
+    assert made(many, 1)[0].labels.mean() == pytest.approx(0.2, abs=0.03)
 
 
 def test_every_method_that_a_plan_can_name_is_in_the_table():
     from typing import get_args
 
-    from sfumato_common.config.plan import ReleaseItem
+    from sfumato_common.config.release import AnyItem, Method
 
-    assert set(get_args(ReleaseItem.model_fields["method"].annotation)) == set(ANONYMISERS)
+    named = {get_args(kind.model_fields["method"].annotation)[0] for kind in get_args(AnyItem)}
+    assert named == set(get_args(Method)) == set(ANONYMISERS)
 
 
 def test_best_may_be_any_one_of_the_plans_models_and_only_one(identity):

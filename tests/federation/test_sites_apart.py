@@ -10,7 +10,7 @@ import torch
 from conftest import make_federation
 from conftest_values import PLAN, POLICY, SIZE
 
-from sfumato_client.anonymise import anonymise
+from sfumato_client.anonymise import Job, anonymise
 from sfumato_client.dataset.cohort import Cohort
 from sfumato_client.training import TRAINERS, StageJob
 from sfumato_common.config.loader import parse
@@ -19,7 +19,8 @@ from sfumato_common.models.wire import inbound_schema, outbound_schema, released
 from sfumato_common.phantom import arrays
 from sfumato_common.privacy.events import Declared, study_events
 from sfumato_common.privacy.meter import Meter
-from sfumato_common.privacy.noise import SecureNoise
+from sfumato_common.privacy.noise import SecureNoise, TestNoise
+from sfumato_common.privacy.record_meter import RecordMeter
 from sfumato_server.rounds import card
 from sfumato_server.rounds.checkpoint import Checkpoints
 from sfumato_server.rounds.draws import draw_model
@@ -100,7 +101,13 @@ def test_images_of_a_site_look_like_that_sites(done, kind):
 
 def test_a_site_anonymises_by_its_own_components(done):
     plan, _, released = done
-    sets = {site: anonymise(plan, site, plan.release, released, torch.Generator().manual_seed(0)) for site in SHIFTS}
+    nobody = Cohort(np.zeros((0, 16, 16), np.uint8), np.zeros(0, np.int64), np.zeros(0, np.int64))
+
+    def made(site):
+        generator, meter = torch.Generator().manual_seed(0), RecordMeter(TestNoise(0))
+        return [anonymise(Job(plan, site, item, released, nobody, generator, meter)) for item in plan.release]
+
+    sets = {site: made(site) for site in SHIFTS}
     for dark, bright in zip(sets[DARK], sets[BRIGHT], strict=True):
         assert bright.images.mean() - dark.images.mean() > APART
         assert set(dark.labels.tolist()) <= {0, 1}
