@@ -1,0 +1,184 @@
+"""Inversion: codes of real images in the generator's W space (ReStyle: Alaluf et al. 2021; refined by Adam).
+
+The encoder is trained on pairs that the released generator draws, (w, G(w)), and on nothing else: it is post-processing
+of what was released, the same at every site that uses the same seed. Only `Inverter.codes` touches a record, and a
+code depends on its own record alone.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from sfumato_client.anonymise.contract import Job
+from sfumato_common.config.release import Inverting
+from sfumato_common.models.build import from_arrays, spectral_model
+from sfumato_common.models.components import component_shares, components_of
+from sfumato_common.models.device import training_device
+from sfumato_common.models.encoder import Encoder
+from sfumato_common.models.gan import WSpace
+from sfumato_common.types import ByteImages, to_unit_range
+
+_ITERATIONS = 5
+_BATCH = 16
+_LEARNING_RATE = 2e-3
+_CODE_WEIGHT = 0.01
+_REFINEMENT_RATE = 0.05
+_PIXELS = 2**20  # at once: refinement keeps dozens of maps of every image
+
+
+@dataclass(frozen=True, eq=False)
+class Patients:
+    """One code a patient [P, D], the mean over the patient's images, with label and component [P].
+
+    `images` [P, S, S(, 3)] holds the one image of each patient whose code is nearest to the mean.
+    """
+
+    codes: Tensor
+    labels: npt.NDArray[np.int64]
+    components: Tensor
+    images: ByteImages
+
+
+@dataclass(frozen=True, eq=False)
+class Inverter:
+    """Images -> codes in `space`, by the closed form, `encoder` and at most `refinement_steps` of Adam."""
+
+    space: WSpace
+    encoder: nn.Module
+    refinement_steps: int
+
+    def codes(self, images: ByteImages, components: Tensor) -> Tensor:
+        """Codes [N, D], float32 on the CPU, of images [N, S, S(, 3)] of components [N]."""
+        device = self.space.spectral.matrix.device
+        found = [torch.zeros(0, self.space.spectral.mean.shape[1])]
+        size = max(1, _PIXELS // images.shape[1] ** 2)
+        for start in range(0, len(images), size):
+            x = torch.from_numpy(to_unit_range(images[start : start + size])).to(device)
+            y = components[start : start + size].to(device)
+            found.append(self._refined(x, self._encoded(x, y), y).cpu())
+        return torch.cat(found)
+
+    def _encoded(self, x: Tensor, components: Tensor) -> Tensor:
+        with torch.no_grad():
+            goal = self.space.code_of(x, components)
+            w = goal
+            for _ in range(_ITERATIONS):
+                w = w + step_of(self, x, self.space.synthesis(w, components), goal, components)
+        return w
+
+    def _refined(self, x: Tensor, w: Tensor, components: Tensor) -> Tensor:
+        w = w.clone().requires_grad_()
+        optimiser = torch.optim.Adam([w], lr=_REFINEMENT_RATE)
+        for step in range(self.refinement_steps):
+            optimiser.param_groups[0]["lr"] = _REFINEMENT_RATE * (1.0 - step / self.refinement_steps)
+            optimiser.zero_grad()
+            # a sum of losses that each record has to itself: Adam is elementwise, so no record moves another's code
+            (self.space.synthesis(w, components) - x).square().flatten(1).mean(dim=1).sum().backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+        return w.detach()
+
+
+def step_of(inverter: Inverter, x: Tensor, seen: Tensor, goal: Tensor, components: Tensor) -> Tensor:
+    """E([x, G(w)]) [N, D]; `goal` is the closed-form code of x."""
+    gap = goal - inverter.space.code_of(seen, components)
+    step: Tensor = inverter.encoder(torch.cat([x, seen], dim=1), gap, components)
+    return step
+
+
+def space_of(job: Job) -> WSpace:
+    """The W space of the item's model, from released arrays, on `training_device()`."""
+    item = job.item
+    assert isinstance(item, Inverting), "the item is made in a W space"
+    name, device = f"space {item.model}", training_device()
+    if name not in job.kept:
+        arrays = job.models[item.model]
+        generator = from_arrays("generator", job.plan, arrays).to(device).requires_grad_(False)
+        job.kept[name] = WSpace(job.plan, generator, spectral_model(job.plan, arrays).to(device))
+    space: WSpace = job.kept[name]
+    return space
+
+
+def inverter_of(job: Job) -> Inverter:
+    """The item's inverter, trained on generated pairs only, from a public seed."""
+    item = job.item
+    assert isinstance(item, Inverting), "the item inverts records"
+    name = f"inverter {_settings(item)}"
+    if name not in job.kept:
+        rng = torch.Generator().manual_seed(int(job.plan.digest[:12], 16))
+        space = space_of(job)
+        encoder = Encoder(job.plan, rng).to(training_device())
+        inverter = Inverter(space, encoder, item.refinement_steps)
+        shares = torch.as_tensor(component_shares(job.plan, job.models["spectral"], job.site))
+        _train(inverter, shares, item.encoder_steps, rng)
+        encoder.requires_grad_(False)
+        job.kept[name] = inverter
+    found: Inverter = job.kept[name]
+    return found
+
+
+def patients_of(job: Job) -> Patients:
+    """Every patient of the cohort, inverted once for all items that invert alike."""
+    item = job.item
+    assert isinstance(item, Inverting), "the item inverts records"
+    name = f"patients {_settings(item)}"
+    if name not in job.kept:
+        job.kept[name] = _patients(job)
+    found: Patients = job.kept[name]
+    return found
+
+
+def _settings(item: Inverting) -> str:
+    return f"{item.model} {item.encoder_steps} {item.refinement_steps}"
+
+
+def _train(inverter: Inverter, shares: Tensor, steps: int, rng: torch.Generator) -> None:
+    """Adam on E: one residual iteration a step, a fresh batch after the last iteration."""
+    space, device = inverter.space, inverter.space.spectral.matrix.device
+    optimiser = torch.optim.Adam(inverter.encoder.parameters(), lr=_LEARNING_RATE)
+    for step in range(steps):
+        if step % _ITERATIONS == 0:
+            y = torch.multinomial(shares, _BATCH, replacement=True, generator=rng).to(device)
+            with torch.no_grad():
+                z, noise = space.draw(y, rng)
+                true = space.mapping(z, y)
+                x = space.synthesis(true, y, noise)
+                goal = w = space.code_of(x, y)
+                seen = space.synthesis(w, y)
+        optimiser.param_groups[0]["lr"] = _LEARNING_RATE * 0.5 * (1.0 + math.cos(math.pi * step / steps))
+        w = w + step_of(inverter, x, seen, goal, y)
+        seen = space.synthesis(w, y)
+        loss = (seen - x).square().mean() + _CODE_WEIGHT * (w - true).square().mean()
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        w, seen = w.detach(), seen.detach()
+
+
+def _patients(job: Job) -> Patients:
+    inverter, cohort = inverter_of(job), job.cohort
+    images, image_labels, owners = cohort.everything()
+    labels = _commonest(image_labels, owners, cohort.patients, len(job.plan.labels))
+    components = components_of(job.plan, job.site, torch.from_numpy(labels))
+    codes = inverter.codes(images, components[torch.from_numpy(owners)])
+    index = torch.from_numpy(owners)
+    sums = torch.zeros(cohort.patients, codes.shape[1]).index_add_(0, index, codes)
+    means = sums / torch.bincount(index, minlength=cohort.patients)[:, None]
+    away = (codes - means[index]).square().sum(dim=1).numpy()
+    order = np.lexsort((away, owners))
+    nearest = order[np.searchsorted(owners[order], np.arange(cohort.patients))]
+    return Patients(means, labels, components, images[nearest])
+
+
+def _commonest(
+    labels: npt.NDArray[np.int64], owners: npt.NDArray[np.int64], patients: int, classes: int
+) -> npt.NDArray[np.int64]:
+    """Each patient's most frequent label [P], the lowest on a tie."""
+    counts = np.zeros((patients, classes), dtype=np.int64)
+    np.add.at(counts, (owners, labels), 1)
+    return np.asarray(counts.argmax(axis=1), dtype=np.int64)
