@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from sfumato_client.ledger_cli import Home, ledger_app
+from sfumato_client.tabular_cli import tabular
 from sfumato_common.config.loader import load_yaml
 from sfumato_common.config.policy import Policy
 from sfumato_common.doors import console, file_bytes, forecast_table, run_door
@@ -19,6 +20,7 @@ from sfumato_common.privacy.budget import load_resolved_plan
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Sfumato at the hospital.")
 app.add_typer(ledger_app, name="ledger")
+app.command()(tabular)
 
 
 @app.command()

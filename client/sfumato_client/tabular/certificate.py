@@ -1,0 +1,88 @@
+"""What stands beside a released table: its price first, what that covers, and how much of a record is left in a row.
+
+Every number is public: it comes from the resolved schema and the accountant, never from the rows.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from sfumato_client.ledger.certificate import TEST_NOISE, costs_to_json
+from sfumato_client.tabular.anonymise import signal_to_noise
+from sfumato_client.tabular.coding import Coder
+from sfumato_client.tabular.schema import TableSchema
+from sfumato_client.tabular.terms import digest_of, table_events
+from sfumato_client.tabular.train import first_flow
+from sfumato_common.privacy.accountant import cohort_costs
+from sfumato_common.privacy.events import Declared, event_to_json
+
+COVERS = (
+    "Unit: the patient, with all of the patient's rows, of which one at most was used. Covered: the table beside this "
+    "file, with the training of the flow behind it. add_remove: with or without one patient, its distribution changes "
+    "by at most (epsilon, delta). replace_one: the same with another patient in the patient's place. add_remove_rdp is "
+    "a looser bound by another accountant that cross-checks add_remove. Not covered: the declared disclosures, each "
+    "named with its bits, which have no epsilon; the schema, which the site states to be public; other studies of the "
+    "site, images among them, which its ledger adds up; and what is true of most patients, which the table is meant to "
+    "show."
+)
+# below these correlations of a released latent with the record's own
+_NEXT_TO_NOTHING, _LITTLE = 0.2, 0.6
+
+
+def certificate(schema: TableSchema, noise: str) -> dict[str, Any]:
+    """JSON value, epsilon first, of a resolved schema's run; `noise` is 'secure' or 'test'.
+
+    Raises LedgerError when the accountants contradict each other.
+    """
+    events = table_events(schema)
+    costs = cohort_costs(events.values(), [], schema.privacy.delta)
+    epsilons = costs_to_json(costs)["train"]
+    declared = [event for event in events.values() if isinstance(event, Declared)]
+    return {
+        "epsilon": epsilons["add_remove"],
+        "delta": schema.privacy.delta,
+        "unit": "patient",
+        "adjacency": "add-remove",
+        "guarantee": "formal",
+        "noise": noise,
+        "covers": (TEST_NOISE if noise == "test" else "") + COVERS,
+        "epsilons": epsilons,
+        "mechanisms": [event_to_json(event) for event in events.values() if not isinstance(event, Declared)],
+        "declared": [{"what": event.what, "bits": event.bits} for event in declared],
+        "method": "cadp",
+        "table": schema.table,
+        "rows": schema.rows,
+        "schema_sha256": digest_of(schema),
+        "signal": signal_sentence(schema),
+    }
+
+
+def signal_sentence(schema: TableSchema) -> str:
+    """What the noise leaves of a record, and of what all records teach the flow; from public numbers alone."""
+    correlation = signal_to_noise(schema.release, Coder(schema.features).width).correlation
+    if correlation < _NEXT_TO_NOTHING:
+        verdict = "a row says next to nothing about the record it was made from: it is a sample of the trained flow"
+    elif correlation < _LITTLE:
+        verdict = "a row says little about the record it was made from, and is mostly a sample of the trained flow"
+    else:
+        verdict = "a row resembles the record it was made from"
+    ratio = training_noise(schema)
+    taught = "the flow can learn next to nothing from a table of this size" if ratio > 1.0 else "the flow can learn"
+    return (
+        f"A released latent value correlates {correlation:.2f} with the record's own: {verdict}. Over all of training, "
+        f"noise is {ratio:.2f} times as long as what {schema.training.nominal_patients} patients who all pull one way "
+        f"at full length would add up to: {taught}."
+    )
+
+
+def training_noise(schema: TableSchema) -> float:
+    """Length of all steps' noise together over that of all steps' clipped gradients, were they all of full length.
+
+    sqrt(T P) sigma C against T q N C for T steps, P weights, N nominal patients.
+    """
+    training = schema.training
+    assert training.noise_multiplier is not None and training.nominal_patients is not None, "the schema is resolved"
+    weights = sum(parameter.numel() for parameter in first_flow(schema).parameters())
+    pull = training.sampling_rate * training.nominal_patients * math.sqrt(training.steps)
+    return training.noise_multiplier * math.sqrt(weights) / pull

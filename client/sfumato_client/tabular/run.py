@@ -1,0 +1,216 @@
+"""`sfumato-site tabular`, from schema to output folder: refused whole, or charged first and then carried out.
+
+The order is the guarantee: schema, policy and header -> the ledger, on disk -> rows -> noise -> what ran against what
+was charged -> output. Of the CSV only the header is read before the charge.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sfumato_client.dataset import require_patients
+from sfumato_client.home import SiteHome
+from sfumato_client.ledger import Ledger, Reservation
+from sfumato_client.tabular.anonymise import anonymise
+from sfumato_client.tabular.certificate import certificate
+from sfumato_client.tabular.coding import MISSING, Cells, text_of
+from sfumato_client.tabular.schema import TableSchema
+from sfumato_client.tabular.table import Parts, Table, check_header, read_table, split
+from sfumato_client.tabular.terms import digest_of, resolved, table_events
+from sfumato_client.tabular.train import train_flow
+from sfumato_common.config.policy import Policy
+from sfumato_common.errors import ConfigError, DataError, EgressRefused, LedgerError, PolicyRefusal
+from sfumato_common.files import sync_folder, write_atomic
+from sfumato_common.privacy.events import Declared
+from sfumato_common.privacy.generator import secret_generator
+from sfumato_common.privacy.meter import Meter, same_mechanism
+from sfumato_common.privacy.noise import NoiseSource, SecureNoise, TestNoise
+from sfumato_common.privacy.record_meter import RecordMeter
+
+TABLE, CERTIFICATE, SCHEMA = "table.csv", "certificate.json", "schema.json"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run tells its steward: the certificate, and where the local report is, if one was asked for."""
+
+    certificate: dict[str, Any]
+    report: Path | None
+
+
+def check_rows(home: SiteHome, source: Path, schema: TableSchema) -> None:
+    """Hold every row against the schema, and the number of patients against policy; nothing is charged or computed.
+
+    Raises DataError as `read_table` does.
+    """
+    check_header(source, schema)
+    require_patients(len(set(read_table(source, schema).patients)), home.policy())
+
+
+def run_tabular(home: SiteHome, source: Path, schema: TableSchema, output: Path, report: bool) -> Outcome:
+    """Anonymise `source` into the new folder `output`.
+
+    Raises ConfigError, PolicyRefusal, BudgetExceeded, DataError for the header, or LedgerError for a schema that was
+    charged before, all with nothing touched; DataError for a wrong row, which is charged all the same.
+    """
+    schema, policy, split_key = resolved(schema), home.policy(), home.split_key()
+    check_policy(schema, policy)
+    check_header(source, schema)
+    with _folder(output) as staging, home.open_ledger() as ledger:
+        charges = _charge(schema, ledger)
+        noise = _noise(policy, schema)
+        rng = secret_generator(noise)
+        table = _charged_table(source, schema)
+        parts = split(table, split_key, rng)
+        require_patients(parts.patients, policy)
+        if not len(parts.train):
+            raise DataError("the table has no patient to train on; nothing was computed")
+        made = _made(schema, parts, noise, rng, charges)
+        stated = certificate(schema, policy.noise)
+        _write(staging, schema, made, stated)
+        staging.rename(output)
+        sync_folder(output.parent)
+        for charge in charges.values():
+            ledger.settle(charge)
+    return Outcome(stated, _report(home, schema, table, parts, made) if report else None)
+
+
+def check_policy(schema: TableSchema, policy: Policy) -> None:
+    """Raise PolicyRefusal for what this site's policy does not allow."""
+    if "cadp" not in policy.release.allowed_methods:
+        raise PolicyRefusal("tables are released by 'cadp', which is not in this site's release.allowed_methods")
+    if schema.rows > policy.release.largest_set:
+        raise PolicyRefusal(f"'rows' is larger than this site's release.largest_set = {policy.release.largest_set}")
+    if schema.privacy.delta > policy.budget.delta:
+        raise PolicyRefusal(f"privacy.delta is larger than this site's budget.delta = {policy.budget.delta:g}")
+
+
+def _charge(schema: TableSchema, ledger: Ledger) -> dict[str, Reservation]:
+    """Every event of the run, by purpose, on disk."""
+    digest, events = digest_of(schema), table_events(schema)
+    if ledger.events("train", digest):
+        raise LedgerError(
+            "a run under this very schema was charged before: running it again would draw fresh noise and cost again. "
+            "Its output is the release; to pay for another one, give 'table' another name"
+        )
+    return {
+        purpose: ledger.reserve(
+            study=f"table-{schema.table}",
+            plan_hash=digest,
+            purpose=purpose,
+            round=1,
+            cohort="train",
+            event=event,
+            ahead=events.values(),
+        )
+        for purpose, event in events.items()
+    }
+
+
+def _charged_table(source: Path, schema: TableSchema) -> Table:
+    try:
+        return read_table(source, schema)
+    except DataError as error:
+        raise DataError(
+            f"{error}. This run was charged all the same; correct the table, hold it against the schema with --check, "
+            "and give 'table' another name"
+        ) from None
+
+
+def _made(
+    schema: TableSchema,
+    parts: Parts,
+    noise: NoiseSource,
+    rng: torch.Generator,
+    charges: dict[str, Reservation],
+) -> Cells:
+    """The output's cells [rows, C] of all columns. Raises EgressRefused unless just what was charged ran."""
+    meter, records = Meter(noise, charges["table-training"].hash), RecordMeter(noise)
+    features, condition = _parted(schema, parts.train)
+    flow = train_flow(schema, features, condition, rng, meter)
+    cells, under = anonymise(schema, flow, features, condition, rng, records)
+    ran = [meter.executed, *records.executed]
+    paid = [charge.event for charge in charges.values() if not isinstance(charge.event, Declared)]
+    if len(ran) != len(paid) or not all(map(same_mechanism, paid, ran)):
+        raise EgressRefused("the mechanisms that ran are not those that the ledger was charged for; nothing is written")
+    return _joined(schema, cells, under)
+
+
+def _parted(schema: TableSchema, cells: Cells) -> tuple[Cells, Tensor]:
+    """All columns [N, C] -> those of the flow, and conditions [N]: an empty one is the last level."""
+    names = list(schema.columns)
+    if schema.condition is None:
+        return cells, torch.zeros(len(cells), dtype=torch.int64)
+    own = cells[:, names.index(schema.condition)]
+    last = schema.columns[schema.condition].cells
+    features = np.delete(cells, names.index(schema.condition), axis=1)
+    return features, torch.from_numpy(np.where(own == MISSING, last, own))
+
+
+def _joined(schema: TableSchema, features: Cells, condition: Tensor) -> Cells:
+    """Inverse of `_parted`."""
+    if schema.condition is None:
+        return features
+    last = schema.columns[schema.condition].cells
+    own = np.where(condition.numpy() == last, MISSING, condition.numpy())
+    return np.insert(features, list(schema.columns).index(schema.condition), own, axis=1)
+
+
+def _write(folder: Path, schema: TableSchema, cells: Cells, stated: dict[str, Any]) -> None:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(schema.columns)
+    columns = list(schema.columns.values())
+    writer.writerows([text_of(column, int(cell)) for column, cell in zip(columns, row, strict=True)] for row in cells)
+    write_atomic(folder / TABLE, text.getvalue())
+    # in the order in which it is written, epsilon first
+    write_atomic(folder / CERTIFICATE, json.dumps(stated, indent=2) + "\n")
+    write_atomic(folder / SCHEMA, json.dumps(schema.model_dump(mode="json"), indent=2) + "\n")
+
+
+@contextmanager
+def _folder(output: Path) -> Iterator[Path]:
+    """A folder beside `output`, to be renamed to it when it is whole; gone otherwise. Raises ConfigError."""
+    if output.exists():
+        raise ConfigError(f"'{output.name}' is there already; name a new output folder")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}."))
+    except OSError as error:
+        raise ConfigError(f"'{output.name}' cannot be made ({type(error).__name__}); check the path") from None
+    try:
+        staging.chmod(0o755)
+        yield staging
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _report(home: SiteHome, schema: TableSchema, table: Table, parts: Parts, made: Cells) -> Path:
+    from sfumato_client.tabular.report import local_report
+
+    path = home.local / f"table-{schema.table}-{digest_of(schema)[:12]}.json"
+    value = local_report(schema, made, parts.train, parts.holdout) | {"clipped_values": table.clipped}
+    write_atomic(path, json.dumps(value, indent=2) + "\n", mode=0o600)
+    return path
+
+
+def _noise(policy: Policy, schema: TableSchema) -> NoiseSource:
+    """Secure noise, or the loud reproducible one where the site's own policy says `noise: test`."""
+    if policy.noise == "secure":
+        return SecureNoise()
+    text = f"{policy.site}|{digest_of(schema)}|tabular"
+    return TestNoise(int.from_bytes(hashlib.sha256(text.encode()).digest(), "big"))

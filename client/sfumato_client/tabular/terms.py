@@ -1,0 +1,146 @@
+"""What a schema's run costs, and the numbers that a schema may leave to its budget.
+
+Rows are taken to be patients of this hospital, the same people whose images its studies use: nothing here could show
+that they are others. So a table is charged to the training patients of the site's one ledger, and adds to all else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from typing import Any
+
+from sfumato_client.tabular.coding import Coder
+from sfumato_client.tabular.schema import LatentNoise, TableSchema
+from sfumato_common.config.stages import DpSgdStage
+from sfumato_common.errors import ConfigError
+from sfumato_common.files import canonical_json
+from sfumato_common.privacy.accountant import epsilon
+from sfumato_common.privacy.adjacency import LARGEST_PURE_EPSILON
+from sfumato_common.privacy.events import (
+    Declared,
+    Event,
+    LocalGaussian,
+    LocalLaplace,
+    RandomisedResponse,
+    SampledGaussian,
+)
+
+# parts of privacy.epsilon; training has what is left
+RELEASE_SHARE, LABEL_SHARE = 0.2, 0.1
+_LARGEST_LABEL_EPSILON = 10.0
+_LEAST_TRAINING_NOISE, _MOST_TRAINING_NOISE = 0.3, 300.0
+_CLOSE = 0.01  # how far below the budget, in parts of it, resolved noise may stay
+
+
+def resolved(schema: TableSchema) -> TableSchema:
+    """`schema` with every number written out. Takes seconds where the budget sets the training's noise.
+
+    Raises ConfigError when its run costs more than its `privacy` says; no data is looked at.
+    """
+    total = schema.privacy.epsilon
+    training = schema.training
+    if training.nominal_patients is None:
+        training = training.model_copy(update={"nominal_patients": max(10, schema.rows)})
+    changes: dict[str, Any] = {"release": _release(schema), "training": training}
+    if schema.condition_is_released and not schema.condition_public and schema.label_epsilon is None:
+        changes["label_epsilon"] = min(LABEL_SHARE * total, _LARGEST_LABEL_EPSILON)
+    found = schema.model_copy(update=changes)
+    if training.noise_multiplier is None:
+        found = _with_noise(found, _least_noise(found))
+    spent = cost(found)
+    if not spent <= total:  # written so that a NaN is refused
+        raise ConfigError(
+            f"table '{schema.table}' costs epsilon {spent:.3f} at delta {schema.privacy.delta:g}, more than "
+            f"privacy.epsilon = {total:g}; state more noise, fewer steps, or a larger epsilon"
+        )
+    return found
+
+
+def digest_of(schema: TableSchema) -> str:
+    """The plan hash under which a resolved schema's run is charged: sha256 of its canonical JSON."""
+    return hashlib.sha256(canonical_json(schema.model_dump(mode="json"))).hexdigest()
+
+
+def table_events(schema: TableSchema) -> dict[str, Event]:
+    """What a resolved schema's run charges training patients, by purpose, in order.
+
+    Latents fill `rows` places as `LocalLaplace` says: one vector a patient at most, patients drawn at random, and the
+    zero vector where there is no patient. The condition's answers are as many.
+    """
+    training, release = schema.training, schema.release
+    assert training.noise_multiplier is not None, "a resolved schema has its noise"
+    events: dict[str, Event] = {
+        "table-training": SampledGaussian(training.noise_multiplier, training.sampling_rate, training.steps)
+    }
+    if release.epsilon is not None:
+        events["table-release"] = LocalLaplace(release.epsilon)
+    else:
+        assert release.noise_multiplier is not None, "a resolved schema has its mechanism"
+        events["table-release"] = LocalGaussian(release.noise_multiplier)
+    if schema.label_epsilon is not None:
+        events["table-condition"] = RandomisedResponse(schema.classes, schema.label_epsilon)
+    elif schema.condition_public:
+        what = f"table {schema.table}: levels of column '{schema.condition}', taken as public"
+        events["table-condition"] = Declared(what, schema.rows * max(1, math.ceil(math.log2(schema.classes))))
+    return events
+
+
+def cost(schema: TableSchema) -> float:
+    """Add/remove epsilon of a resolved schema's run at its own delta."""
+    return epsilon(table_events(schema).values(), schema.privacy.delta)
+
+
+def dp_stage(schema: TableSchema) -> DpSgdStage:
+    """A resolved schema's training in the words of the house's DP-SGD engines: one round of local steps."""
+    training = schema.training
+    assert training.noise_multiplier is not None, "a resolved schema has its noise"
+    return DpSgdStage(
+        rounds=1,
+        local_steps=training.steps,
+        sampling_rate=training.sampling_rate,
+        clipping_norm=training.clipping_norm,
+        noise_multiplier=training.noise_multiplier,
+        learning_rate=training.learning_rate,
+    )
+
+
+def _release(schema: TableSchema) -> LatentNoise:
+    release, width = schema.release, Coder(schema.features).width
+    changes: dict[str, float] = {}
+    if release.radius is None:
+        # mean L1 norm, root mean square norm, and where two in a thousand standard normals are cut
+        changes["radius"] = {"l1": width * math.sqrt(2.0 / math.pi), "l2": math.sqrt(width), "elementwise": 3.0}[
+            release.clip
+        ]
+    share = min(RELEASE_SHARE * schema.privacy.epsilon, LARGEST_PURE_EPSILON)
+    if release.mechanism == "laplace" and release.epsilon is None:
+        changes["epsilon"] = share
+    if release.mechanism == "gaussian" and release.noise_multiplier is None:
+        from dp_accounting.gaussian_mechanism import get_sigma_gaussian
+
+        changes["noise_multiplier"] = float(get_sigma_gaussian(share, schema.privacy.delta))
+    return release.model_copy(update=changes)
+
+
+def _with_noise(schema: TableSchema, noise: float) -> TableSchema:
+    return schema.model_copy(update={"training": schema.training.model_copy(update={"noise_multiplier": noise})})
+
+
+def _least_noise(schema: TableSchema) -> float:
+    """The least training noise, to `_CLOSE` in cost, at which the run costs no more than its budget; bisection."""
+    total, low, high = schema.privacy.epsilon, _LEAST_TRAINING_NOISE, _MOST_TRAINING_NOISE
+    if cost(_with_noise(schema, low)) <= total:
+        return low
+    if not cost(_with_noise(schema, high)) <= total:
+        raise ConfigError(
+            f"table '{schema.table}': privacy.epsilon = {total:g} leaves nothing for training beside the release; "
+            "state a larger one, or smaller epsilons of the release and the condition"
+        )
+    while high / low > 1.0 + _CLOSE:
+        middle = math.sqrt(low * high)
+        spent = cost(_with_noise(schema, middle))
+        low, high = (low, middle) if spent <= total else (middle, high)
+        if (1.0 - _CLOSE) * total <= spent <= total:
+            break
+    return math.ceil(high * 1e4) / 1e4
