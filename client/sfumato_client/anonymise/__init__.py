@@ -8,12 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from sfumato_client.anonymise.cadp import cadp
 from sfumato_client.anonymise.candidates import CandidateSet
 from sfumato_client.anonymise.contract import Anonymiser, Job
+from sfumato_client.anonymise.dp_glow import dp_glow
 from sfumato_client.anonymise.sampling import dp_sampling
 
 ANONYMISERS: Mapping[str, Anonymiser] = {
     "dp-sampling": dp_sampling,
+    "dp-glow": dp_glow,
+    "cadp": cadp,
 }
 
 

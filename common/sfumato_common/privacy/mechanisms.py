@@ -59,8 +59,13 @@ def laplace_release(value: FloatArray, sensitivity: float, epsilon: float, noise
     """Laplace mechanism (Dwork et al. 2006) on one vector of `sensitivity` in L1, or rows of vectors [N, D], each so.
 
     On a grid as `gaussian_release` is, and for the same reason. Rounding may move two neighbouring vectors apart by the
-    grid's width g in each coordinate, so noise is scaled to (sensitivity + g D) / epsilon, 0.4 % more for D = 4096. The
-    cut at 44.4 scales adds 5.4e-20 D to delta. Raises ValueError as `gaussian_release` does.
+    grid's width g in each coordinate, so noise is scaled to (sensitivity + g D) / epsilon, 0.4 % more for D = 4096.
+
+    What is left: a draw takes one of 2^63 sizes, and far out a cell holds few of them, or none. That is at most
+    2.3e-13 / epsilon of a coordinate's mass, and adds 2.3e-13 D / epsilon to delta; the cut at 44.4 scales is inside.
+    Elsewhere rounding puts a cell's probability off by a factor within 1 +- 1e-9 / epsilon, as for normals.
+
+    Raises ValueError as `gaussian_release` does.
     """
     sensitivity, epsilon = float(sensitivity), float(epsilon)
     if not (sensitivity > 0 and epsilon > 0 and math.isfinite(sensitivity / epsilon)):

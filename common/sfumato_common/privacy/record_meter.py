@@ -27,6 +27,8 @@ Labels = npt.NDArray[np.int64]
 Clip = Literal["l1", "elementwise", "l2"]
 # Rows are clipped in float64, and then a little more, so that no rounding leaves one outside its ball.
 _INSIDE = 1.0 - 2.0**-40
+# A label is never told more surely: lies rarer than 1e-8 are too few of the 2^52 uniforms to have their stated odds.
+_SUREST = 20.0
 
 
 class RecordMeter:
@@ -59,7 +61,7 @@ class RecordMeter:
         """Labels [N], each kept with odds e^epsilon to 1 against every other one (Warner 1965; Kairouz et al. 2014)."""
         assert labels.size == 0 or (labels.min() >= 0 and labels.max() < categories), "labels are categories"
         self.executed.append(RandomisedResponse(categories, epsilon))
-        uniform = categories / (np.exp(epsilon) + categories - 1.0)
+        uniform = categories / (np.exp(min(epsilon, _SUREST)) + categories - 1.0)
         drawn = np.floor(self._noise.uniform(labels.shape) * categories).astype(np.int64)
         return np.asarray(np.where(self._noise.uniform(labels.shape) < uniform, drawn, labels))
 
@@ -69,8 +71,11 @@ def clipped(rows: FloatArray, radius: float, clip: Clip) -> Float64:
 
     A value that is not finite counts as 0: one record must not spoil, or reveal, anything.
     """
-    values = np.nan_to_num(np.asarray(rows, dtype=np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+    # rows that lie in one piece are summed pairwise, whose error stays far below what _INSIDE leaves
+    values = np.ascontiguousarray(np.nan_to_num(np.asarray(rows, dtype=np.float64), nan=0.0, posinf=0.0, neginf=0.0))
     if clip == "elementwise":
-        return np.clip(values, -radius, radius)
-    norms = np.linalg.norm(values, ord=1 if clip == "l1" else 2, axis=1, keepdims=True)
-    return np.asarray(values * (radius / np.maximum(norms, radius) * _INSIDE))
+        return np.asarray(np.clip(values, -radius, radius) * _INSIDE)
+    # over its largest value, or the radius, a row has a norm that neither overflows nor vanishes
+    unit = values / np.maximum(np.abs(values).max(axis=1, keepdims=True, initial=0.0), radius)
+    norms = np.linalg.norm(unit, ord=1 if clip == "l1" else 2, axis=1, keepdims=True)
+    return np.asarray(unit * (radius / np.maximum(norms, 1.0) * _INSIDE))

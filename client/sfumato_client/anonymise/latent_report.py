@@ -1,0 +1,122 @@
+"""What local noise on latents costs and leaves, from the plan's public numbers alone: eps_total always comes first.
+
+The papers (arXiv 2212.10688, 2207.14625) speak of an epsilon a coordinate; what a patient pays is the sum over all.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from sfumato_common.config.release import Cadp, Latent
+from sfumato_common.privacy.accountant import epsilon
+from sfumato_common.privacy.events import LocalGaussian, Mechanism, RandomisedResponse
+
+# Below this signal-to-noise a tenth of a decoded coordinate's deviation is the record's, and its image lies within 5 %
+# as far from its own record as from any other.
+PRIOR_RATIO = 0.1
+
+
+@dataclass(frozen=True)
+class LatentReport:
+    """`total` is the epsilon of all that one record gives, at `delta` (0 where it is pure); `each`, a coordinate's.
+
+    `each` times `coordinates` is what the latent costs, for Laplace noise; for Gaussian noise `each` is the epsilon at
+    `delta` of a difference spread evenly over all coordinates. `label` is the label's own part of `total`. Deviations
+    are a released coordinate's: `signal` that of a standard normal latent after the clip.
+    """
+
+    method: str
+    mechanism: str
+    clip: str
+    total: float
+    each: float
+    delta: float
+    label: float | None
+    coordinates: int
+    dimensions: int
+    noise: float
+    signal: float
+
+    @property
+    def signal_to_noise(self) -> float:
+        """Deviation of the clipped latent over that of its noise."""
+        return self.signal / self.noise
+
+    @property
+    def prior_only(self) -> bool:
+        """Whether what is decoded is essentially a sample of the prior."""
+        return self.signal_to_noise < PRIOR_RATIO
+
+    @property
+    def text(self) -> str:
+        """The report for the steward, a fact a line, eps_total first and eps per coordinate second."""
+        at = f"at delta {self.delta:g}" if self.delta else "pure, at delta 0"
+        label = "" if self.label is None else f" and its label's randomised response (epsilon {self.label:g} of it)"
+        meaning = "of each, on the whole interval" if self.clip == "elementwise" else "on average; one may cost all"
+        rest = self.dimensions - self.coordinates
+        lines = [
+            f"eps_total {self.total:.6g} ({at}; unit patient; add/remove, and replace-one the same)",
+            f"eps per coordinate {self.each:.6g} ({meaning})",
+            f"{self.method}: covers one noised latent vector a patient{label}; the model's training is charged apart",
+            f"{self.coordinates} of {self.dimensions} coordinates are released, {rest} are drawn from the prior",
+            f"{self.mechanism} noise of standard deviation {self.noise:.6g} a coordinate, clip {self.clip}",
+            f"signal-to-noise {self.signal_to_noise:.3g} a coordinate, for latents of standard deviation 1",
+        ]
+        if self.prior_only:
+            lines.append(
+                "At this noise the output is essentially a prior sample: it shows next to nothing of a record."
+            )
+        return "\n".join(lines) + "\n"
+
+
+def latent_report(item: Latent, dimensions: int, delta: float, labels: int) -> LatentReport:
+    """The report of `item` on latents of that many dimensions, in a plan with that many labels; Gaussian at `delta`."""
+    keep = released_count(item, dimensions)
+    label = item.label_epsilon if isinstance(item, Cadp) else None
+    if item.epsilon is not None:
+        total, each, delta = item.epsilon + (label or 0.0), item.epsilon / keep, 0.0
+    else:
+        assert item.noise_multiplier is not None, "the plan gives one of the two"
+        answer: list[Mechanism] = [] if label is None else [RandomisedResponse(labels, label)]
+        total = epsilon([LocalGaussian(item.noise_multiplier), *answer], delta)
+        each = epsilon([LocalGaussian(item.noise_multiplier * math.sqrt(keep))], delta)
+    return LatentReport(
+        method=getattr(item, "method", "latent"),
+        mechanism=item.mechanism,
+        clip=item.clip,
+        total=total,
+        each=each,
+        delta=delta,
+        label=label,
+        coordinates=keep,
+        dimensions=dimensions,
+        noise=noise_deviation(item, keep),
+        signal=clipped_deviation(item, keep),
+    )
+
+
+def released_count(item: Latent, dimensions: int) -> int:
+    """m, the number of coordinates that are noised and released: all, unless the item says fewer."""
+    return dimensions if item.coordinates is None else item.coordinates
+
+
+def noise_deviation(item: Latent, coordinates: int) -> float:
+    """Standard deviation of a coordinate's noise: sqrt(2) b with b = L1 diameter / epsilon, or the Gaussian's."""
+    if item.epsilon is None:
+        assert item.noise_multiplier is not None, "the plan gives one of the two"
+        return item.noise_multiplier * 2.0 * item.radius
+    diameter = 2.0 * item.radius * (coordinates if item.clip == "elementwise" else 1)
+    return math.sqrt(2.0) * diameter / item.epsilon
+
+
+def clipped_deviation(item: Latent, coordinates: int) -> float:
+    """Standard deviation of a coordinate of a standard normal latent after the clip; a ball's by the expected norm."""
+    radius = item.radius
+    if item.clip == "l1":
+        return min(1.0, radius / (coordinates * math.sqrt(2.0 / math.pi)))
+    if item.clip == "l2":
+        return min(1.0, radius / math.sqrt(coordinates))
+    inside = math.erf(radius / math.sqrt(2.0))
+    density = math.exp(-(radius**2) / 2.0) / math.sqrt(2.0 * math.pi)
+    return math.sqrt(max(0.0, inside - 2.0 * radius * density + radius**2 * (1.0 - inside)))
