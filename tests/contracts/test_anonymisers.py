@@ -1,0 +1,204 @@
+"""The contract that every anonymisation method of the table keeps, whatever it is."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+
+from sfumato_client.anonymise import ANONYMISERS, CandidateSet, Job, anonymise
+from sfumato_client.dataset.cohort import Cohort
+from sfumato_common.config.loader import parse
+from sfumato_common.config.plan import Plan
+from sfumato_common.errors import ConfigError, DataError, PolicyRefusal
+from sfumato_common.models.build import initial_model, to_arrays
+from sfumato_common.models.spectral import Layout
+from sfumato_common.models.spectral_fit import fit_release
+from sfumato_common.models.spectral_release import noised_release
+from sfumato_common.privacy.events import Declared, release_events
+from sfumato_common.privacy.generator import secret_generator
+from sfumato_common.privacy.noise import TestNoise
+from sfumato_common.privacy.record_meter import RecordMeter
+
+pytestmark = pytest.mark.filterwarnings("ignore:TestNoise")
+SITE, PATIENTS, SIZE, K = "alder", 40, 16, 3
+DP = {
+    "rounds": 1,
+    "local_steps": 2,
+    "sampling_rate": 0.2,
+    "clipping_norm": 1.0,
+    "noise_multiplier": 1.0,
+    "learning_rate": 1e-3,
+}
+QUICK = {"encoder_steps": 4, "refinement_steps": 2}
+ITEMS = {
+    "dp-sampling": {"model": "flow"},
+    "k-same": {**QUICK, "k": K},
+    "k-salsa": {**QUICK, "k": K, "steps": 3, "embedding_steps": 3},
+    "linear-walk": {**QUICK, "k": K, "points": 2},
+    "plan": {**QUICK, "k": K, "points": 2, "steps": 3, "classifier_steps": 3},
+    "dp-k-average": {**QUICK, "k": K, "radius": 4.0, "noise_multiplier": 1.0},
+    "dp-glow": {"radius": 40.0, "epsilon": 4.0},
+    "cadp": {"radius": 10.0, "mechanism": "gaussian", "clip": "l2", "noise_multiplier": 2.0, "label_epsilon": 1.0},
+}
+FORMAL = {"dp-sampling", "dp-k-average", "dp-glow", "cadp"}
+ON_GROUPS = sorted(set(ITEMS) - FORMAL)
+
+
+def plan_of(method: str, *, images: int = 6, private: bool = True, **terms: object) -> Plan:
+    noise = {} if private else {"noise_multiplier": 0.001}
+    value = {
+        "study": "contract",
+        "image": {"size": SIZE, "channels": 1},
+        "labels": ["normal", "opacity"],
+        "sites": {SITE: {"nominal_patients": 40}, "birch": {"nominal_patients": 40}},
+        "private": private,
+        "privacy": {"epsilon": 50.0, "delta": 1e-5},
+        "stages": [
+            {"kind": "spectral", "bandwidth": 4, "clip_radius": 4.0, "spread_radius": 3.0, "noise_multiplier": 0.001},
+            {"kind": "gan", "width": 8, "generator_steps": 2, "fakes": 4, **DP, **noise},
+            {"kind": "flow", "levels": 2, "steps_per_level": 2, "hidden": 8, **DP, **noise},
+        ],
+        "release": [{"method": method, "images": images, **ITEMS[method], **terms}],
+        "federation": {"quorum": 1},
+    }
+    return parse(value, Plan, "test")
+
+
+def cohort_of(patients: int = PATIENTS, seed: int = 0, label: int | None = None) -> Cohort:
+    """Smooth images, one or two a patient, brighter where the label is 1."""
+    rng = np.random.default_rng(seed)
+    owners = np.sort(np.concatenate([np.arange(patients), rng.integers(0, max(1, patients), patients // 2)]))
+    labels = (rng.integers(0, 2, patients) if label is None else np.full(patients, label))[owners]
+    down, across = np.mgrid[0:SIZE, 0:SIZE] / SIZE
+    phase = rng.uniform(0, 6, (len(owners), 2, 1, 1))
+    waves = np.sin(5 * down + phase[:, 0]) + np.cos(4 * across + phase[:, 1])
+    images = 110 + 30 * waves + 40 * labels[:, None, None] + rng.normal(0, 3, waves.shape)
+    return Cohort(np.clip(images, 0, 255).astype(np.uint8), labels, owners)
+
+
+@cache
+def released(private: bool = True) -> dict[str, dict[str, np.ndarray]]:
+    """Models as a study would release them: a fitted spectral part, and the public start of the others."""
+    plan = plan_of("dp-sampling", private=private)
+    images, labels, _ = cohort_of(200, seed=1).everything()
+    release = noised_release(Layout.of(plan), 0.001, images, labels, np.ones(len(images)), lambda part, s, m: part)
+    spectral = {f"spectral/{name}": value for name, value in fit_release(plan, {SITE: release}).items()}
+    models = {kind: to_arrays(kind, initial_model(kind, plan)) for kind in ("generator", "flow")}
+    return {"spectral": spectral, "gan": {**spectral, **models["generator"]}, "flow": {**spectral, **models["flow"]}}
+
+
+def job_of(plan: Plan, cohort: Cohort, seed: int = 0) -> Job:
+    noise = TestNoise(seed)
+    private = plan.private
+    return Job(plan, SITE, plan.release[0], released(private), cohort, secret_generator(noise), RecordMeter(noise))
+
+
+@cache
+def made(method: str, seed: int = 0) -> CandidateSet:
+    return anonymise(job_of(plan_of(method), cohort_of(), seed))
+
+
+@pytest.fixture(params=sorted(ANONYMISERS))
+def method(request) -> str:
+    return request.param
+
+
+def test_every_method_has_a_case_here():
+    assert set(ITEMS) == set(ANONYMISERS)
+
+
+def test_it_gives_exactly_what_was_asked_for(method):
+    found, plan = made(method), plan_of(method)
+    assert (found.method, found.model) == (method, plan.release[0].model)
+    assert (found.images.shape, found.images.dtype) == ((6, SIZE, SIZE), np.uint8)
+    assert set(found.labels.tolist()) <= {0, 1}
+    assert len(np.unique(found.images.reshape(6, -1), axis=0)) == 6, "one image, several times"
+
+
+def test_its_word_is_what_its_charges_carry(method):
+    found, events = made(method), release_events(plan_of(method), plan_of(method).release[0])
+    assert list(found.spends) == [event for event in events if not isinstance(event, Declared)]
+    assert found.guarantee == ("formal" if method in FORMAL else "heuristic" if method == "plan" else "syntactic")
+    if method not in FORMAL:
+        (declared,) = events
+        assert found.guarantee in declared.what
+        assert declared.bits >= found.images.nbytes * 8, "every bit that no epsilon covers is declared"
+
+
+def test_it_says_how_many_patients_stand_behind_an_image(method):
+    least = 0 if method == "dp-sampling" else K if method in {"k-same", "k-salsa", "dp-k-average"} else 1
+    if method in {"linear-walk", "plan"}:
+        least = 2 * K
+    assert made(method).patients >= least
+    assert (made(method).patients == 0) == (method == "dp-sampling")
+
+
+def test_no_records_bytes_are_in_an_output(method):
+    images = cohort_of().everything()[0].reshape(-1, SIZE * SIZE).astype(float)
+    for output in made(method).images.reshape(-1, SIZE * SIZE).astype(float):
+        assert np.abs(images - output).max(axis=1).min() > 8, "an output is a record, give or take a few grey levels"
+
+
+def test_the_same_seed_gives_the_same_images_and_another_one_others(method):
+    again = anonymise(job_of(plan_of(method), cohort_of()))
+    assert np.array_equal(again.images, made(method).images)
+    assert np.array_equal(again.labels, made(method).labels)
+    assert not np.array_equal(made(method, seed=1).images, made(method).images)
+
+
+def test_a_cohort_that_is_too_small_is_refused_or_cannot_be_told(method):
+    few = cohort_of(4, label=0)
+    if method in FORMAL:
+        found = anonymise(job_of(plan_of(method), few))
+        assert found.images.shape == (6, SIZE, SIZE)
+        return
+    with pytest.raises(DataError) as refused:
+        anonymise(job_of(plan_of(method), few))
+    assert not re.search(r"\d", str(refused.value).replace(str(K), "")), "an exact count"
+
+
+@pytest.mark.parametrize("method", sorted(FORMAL - {"dp-sampling"}))
+def test_formal_methods_serve_an_empty_cohort_too(method):
+    nobody = Cohort(np.zeros((0, SIZE, SIZE), np.uint8), np.zeros(0, np.int64), np.zeros(0, np.int64))
+    found = anonymise(job_of(plan_of(method), nobody))
+    assert found.images.shape == (6, SIZE, SIZE)
+
+
+@pytest.mark.parametrize("method", ON_GROUPS)
+def test_without_a_private_model_a_word_is_heuristic(method):
+    assert anonymise(job_of(plan_of(method, private=False), cohort_of())).guarantee == "heuristic"
+
+
+@pytest.mark.parametrize("method", sorted(FORMAL - {"dp-sampling"}))
+def test_without_a_private_model_no_plan_asks_for_a_formal_method(method):
+    with pytest.raises(ConfigError, match="formal"):
+        plan_of(method, private=False)
+
+
+@pytest.mark.parametrize("method", ON_GROUPS)
+def test_patients_are_grouped_once(method, tmp_path):
+    def run(cohort: Cohort, regroup: bool = False, **terms: object) -> CandidateSet:
+        job = job_of(plan_of(method, **terms), cohort)
+        return anonymise(replace(job, frozen=tmp_path / "groups", regroup=regroup))
+
+    first = run(cohort_of())
+    assert np.array_equal(run(cohort_of()).images, first.images), "the same cohort has the same groups"
+    for changed in (
+        lambda **more: run(cohort_of(PATIENTS + 1), **more),
+        lambda **more: run(cohort_of(), k=K + 1, **more),
+    ):
+        with pytest.raises(PolicyRefusal):
+            changed()
+        assert len(changed(regroup=True).images) == 6
+
+
+@pytest.mark.parametrize("method", sorted(set(ITEMS) - {"dp-sampling"}))
+def test_what_a_record_gives_does_not_hang_on_how_torch_was_seeded(method):
+    torch.manual_seed(7)
+    again = anonymise(job_of(plan_of(method), cohort_of()))
+    assert np.array_equal(again.images, made(method).images)
