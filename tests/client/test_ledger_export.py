@@ -26,6 +26,8 @@ from sfumato_common.privacy.events import (
     GaussianRelease,
     KAverageGaussian,
     LaplaceRelease,
+    LocalGaussian,
+    LocalLaplace,
     RandomisedResponse,
     SampledGaussian,
     round_event,
@@ -197,6 +199,7 @@ def test_what_is_no_export_is_refused(data):
         [SampledGaussian(1.0, 0.01, 1000)],
         [SampledGaussian(3.0, 1.0, 4)],
         [KAverageGaussian(1.0, 5), SampledGaussian(1.1, 0.09, 40)],
+        [LocalGaussian(1.7)] * 3 + [KAverageGaussian(2.0, 10)],
         [LaplaceRelease(3.3)] * 20 + [GaussianRelease(2.0)],
         [SampledGaussian(4.0, 0.5, 20)],
     ],
@@ -209,8 +212,8 @@ def test_two_accountants_agree(events):
 
 
 def test_mechanisms_that_the_second_accountant_does_not_know_are_named():
-    tally = grouped([RandomisedResponse(2, 0.5), GaussianRelease(2.0), AboveThreshold(0.1)])
-    assert unchecked(tally) == ["AboveThreshold", "RandomisedResponse"]
+    tally = grouped([RandomisedResponse(2, 0.5), GaussianRelease(2.0), AboveThreshold(0.1), LocalLaplace(3.0)])
+    assert unchecked(tally) == ["AboveThreshold", "LocalLaplace", "RandomisedResponse"]
     with pytest.raises(ValueError, match="no loss variable"):
         epsilon_prv(tally, DELTA, "add-remove")
     assert epsilon_prv(grouped([]), DELTA, "replace-one") == 0.0

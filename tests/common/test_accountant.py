@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import math
 
+import numpy as np
 import pytest
 from scipy.optimize import brentq
-from scipy.stats import norm
+from scipy.stats import laplace, norm
 
 from sfumato_common.config.loader import parse
 from sfumato_common.config.plan import Plan
@@ -23,6 +24,8 @@ from sfumato_common.privacy.events import (
     GaussianRelease,
     KAverageGaussian,
     LaplaceRelease,
+    LocalGaussian,
+    LocalLaplace,
     RandomisedResponse,
     SampledGaussian,
     event_from_json,
@@ -40,6 +43,8 @@ ONE_OF_EACH = [
     KAverageGaussian(2.0, 5),
     ExponentialMechanism(0.3),
     AboveThreshold(0.2),
+    LocalLaplace(0.4),
+    LocalGaussian(2.5),
 ]
 
 
@@ -103,6 +108,7 @@ def test_hopelessly_small_noise_is_answered_at_once():
     assert epsilon([SampledGaussian(1e-9, 0.01, 10**7), GaussianRelease(5.0)], DELTA) == math.inf
     assert epsilon([LaplaceRelease(1e-6)], DELTA) == math.inf
     assert epsilon([AboveThreshold(1e6)], DELTA, "replace-one") == math.inf
+    assert epsilon([LocalLaplace(1.4e5)], DELTA) == epsilon([LocalGaussian(1e-3)], DELTA) == math.inf
     assert cost([ExponentialMechanism(1e6)], DELTA).add_remove_rdp == math.inf
 
 
@@ -121,10 +127,47 @@ def test_replacing_under_full_batches_is_half_their_noise():
     assert sampled == pytest.approx(analytic(0.5), rel=5e-3)
 
 
+@pytest.mark.parametrize("k", [5, 20])
+def test_an_average_of_k_costs_one_gaussian_and_the_root_of_two_where_two_means_move(k):
+    assert epsilon([KAverageGaussian(1.3, k)], DELTA) == pytest.approx(analytic(1.3), rel=2e-3)
+    replaced = epsilon([KAverageGaussian(1.3, k)], DELTA, "replace-one")
+    assert replaced == pytest.approx(analytic(1.3 / math.sqrt(2)), rel=2e-3)
+    twice = epsilon([KAverageGaussian(1.3, k)] * 2, DELTA, "replace-one")
+    assert twice == pytest.approx(analytic(1.3 / 2), rel=2e-3)
+
+
 @pytest.mark.parametrize("adjacency", ["add-remove", "replace-one"])
-def test_an_average_of_k_costs_one_gaussian_either_way(adjacency):
-    assert epsilon([KAverageGaussian(1.3, 5)], DELTA, adjacency) == pytest.approx(analytic(1.3), rel=2e-3)
-    assert epsilon([KAverageGaussian(1.3, 20)], DELTA, adjacency) == pytest.approx(analytic(1.3), rel=2e-3)
+def test_vectors_noised_one_by_one_cost_the_same_either_way(adjacency):
+    assert epsilon([LocalGaussian(1.3)], DELTA, adjacency) == pytest.approx(analytic(1.3), rel=2e-3)
+    assert epsilon([LocalGaussian(2.6)] * 4, DELTA, adjacency) == pytest.approx(analytic(1.3), rel=2e-3)
+    assert epsilon([LocalLaplace(0.7)], 1e-3, adjacency) == pytest.approx(pure(0.7, 1e-3), abs=2e-4)
+    # the latent and the label of one record: no more than the sum, and more than the larger of the two
+    both = epsilon([LocalLaplace(0.7), RandomisedResponse(2, 0.5)], DELTA, adjacency)
+    assert 0.7 < both <= 1.2 + 2e-4
+
+
+def delta_of_laplace(shifts, epsilon):
+    """Hockey-stick divergence at `epsilon` of unit Laplace noise on two vectors that differ by `shifts`, on a grid."""
+    x = np.linspace(-40.0, 40.0 + max(shifts), 400_001)
+    losses, masses = np.zeros(1), np.ones(1)
+    for shift in shifts:
+        middle = (x[1:] + x[:-1]) / 2
+        loss = np.round((np.abs(middle - shift) - np.abs(middle)) * 1000) / 1000
+        own, at = np.unique(loss, return_inverse=True)
+        mass = np.bincount(at, np.diff(laplace.cdf(x)))
+        sums = (losses[:, None] + own[None]).ravel()
+        losses, where = np.unique(np.round(sums, 3), return_inverse=True)
+        masses = np.bincount(where, (masses[:, None] * mass[None]).ravel())
+    return float((masses * np.maximum(0.0, -np.expm1(epsilon - losses))).sum())
+
+
+@pytest.mark.parametrize("shifts", [(1.0,), (0.5, 0.5), (0.05, 0.95), (0.25, 0.25, 0.5)])
+def test_a_noised_vector_never_costs_more_than_its_pure_epsilon(shifts):
+    """However a change of one scale's length is spread over coordinates; in a single one it shows most."""
+    for at in (0.2, 0.5, 0.8):
+        spread = delta_of_laplace(shifts, at)
+        assert spread <= delta_of_laplace((1.0,), at) + 2e-3
+        assert epsilon([LocalLaplace(1.0)], spread) > at
 
 
 def test_laplace_has_its_closed_form():
@@ -217,6 +260,9 @@ def test_events_survive_json(event):
         {"mechanism": "KAverageGaussian", "noise_multiplier": 1.0, "k": 1},
         {"mechanism": "KAverageGaussian", "noise_multiplier": math.nan, "k": 5},
         {"mechanism": "ExponentialMechanism", "epsilon": 0.0},
+        {"mechanism": "LocalLaplace", "epsilon": -0.5},
+        {"mechanism": "LocalLaplace", "epsilon": 1.0, "coordinates": 4},
+        {"mechanism": "LocalGaussian", "noise_multiplier": 0.0},
         {"mechanism": "AboveThreshold", "epsilon": -1.0},
     ],
 )
