@@ -16,20 +16,22 @@ import torch
 from torch import Tensor, nn
 
 from sfumato_client.anonymise.contract import Job
+from sfumato_client.dataset import Cohort
 from sfumato_common.config.release import Inverting
 from sfumato_common.models.build import from_arrays, spectral_model
 from sfumato_common.models.components import component_shares, components_of
 from sfumato_common.models.device import training_device
 from sfumato_common.models.encoder import Encoder
 from sfumato_common.models.gan import WSpace
-from sfumato_common.types import ByteImages, to_unit_range
+from sfumato_common.types import ByteImages, to_bytes, to_unit_range
 
 _ITERATIONS = 5
-_BATCH = 16
+_BATCH = 8
 _LEARNING_RATE = 2e-3
 _CODE_WEIGHT = 0.01
 _REFINEMENT_RATE = 0.05
-_PIXELS = 2**20  # at once: refinement keeps dozens of maps of every image
+# at once: refinement keeps dozens of maps of every image, and a processor is fastest while they fit its cache
+_PIXELS = {"cpu": 2**16, "cuda": 2**22}
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,11 +55,16 @@ class Inverter:
     encoder: nn.Module
     refinement_steps: int
 
+    @property
+    def device(self) -> torch.device:
+        """Where the models are, and components for them must be."""
+        return self.space.spectral.matrix.device
+
     def codes(self, images: ByteImages, components: Tensor) -> Tensor:
         """Codes [N, D], float32 on the CPU, of images [N, S, S(, 3)] of components [N]."""
-        device = self.space.spectral.matrix.device
+        device = self.device
         found = [torch.zeros(0, self.space.spectral.mean.shape[1])]
-        size = max(1, _PIXELS // images.shape[1] ** 2)
+        size = max(1, _PIXELS[device.type] // images.shape[1] ** 2)
         for start in range(0, len(images), size):
             x = torch.from_numpy(to_unit_range(images[start : start + size])).to(device)
             y = components[start : start + size].to(device)
@@ -139,7 +146,7 @@ def _settings(item: Inverting) -> str:
 
 def _train(inverter: Inverter, shares: Tensor, steps: int, rng: torch.Generator) -> None:
     """Adam on E: one residual iteration a step, a fresh batch after the last iteration."""
-    space, device = inverter.space, inverter.space.spectral.matrix.device
+    space, device = inverter.space, inverter.device
     optimiser = torch.optim.Adam(inverter.encoder.parameters(), lr=_LEARNING_RATE)
     for step in range(steps):
         if step % _ITERATIONS == 0:
@@ -162,8 +169,8 @@ def _train(inverter: Inverter, shares: Tensor, steps: int, rng: torch.Generator)
 
 def _patients(job: Job) -> Patients:
     inverter, cohort = inverter_of(job), job.cohort
-    images, image_labels, owners = cohort.everything()
-    labels = _commonest(image_labels, owners, cohort.patients, len(job.plan.labels))
+    images, _, owners = cohort.everything()
+    labels = patient_labels(cohort, len(job.plan.labels))
     components = components_of(job.plan, job.site, torch.from_numpy(labels))
     codes = inverter.codes(images, components[torch.from_numpy(owners)])
     index = torch.from_numpy(owners)
@@ -175,10 +182,28 @@ def _patients(job: Job) -> Patients:
     return Patients(means, labels, components, images[nearest])
 
 
-def _commonest(
-    labels: npt.NDArray[np.int64], owners: npt.NDArray[np.int64], patients: int, classes: int
-) -> npt.NDArray[np.int64]:
+def patient_labels(cohort: Cohort, classes: int) -> npt.NDArray[np.int64]:
     """Each patient's most frequent label [P], the lowest on a tie."""
-    counts = np.zeros((patients, classes), dtype=np.int64)
-    np.add.at(counts, (owners, labels), 1)
+    counts = np.zeros((cohort.patients, classes), dtype=np.int64)
+    np.add.at(counts, (cohort.patient_index, cohort.labels), 1)
     return np.asarray(counts.argmax(axis=1), dtype=np.int64)
+
+
+def code_of_patient(inverter: Inverter, cohort: Cohort, patient: int, component: Tensor) -> Tensor:
+    """Mean code [D] of one patient's images, computed apart from anybody else's: the same bits in any cohort."""
+    images, _ = cohort.images_of(patient)
+    return inverter.codes(images, component.expand(len(images))).mean(dim=0)
+
+
+def drawn_images(job: Job, space: WSpace, codes: Tensor, components: Tensor) -> ByteImages:
+    """Images uint8 or uint16 [N, S, S(, 3)] of codes [N, D], with noise from the job's generator.
+
+    Without noise they would be smooth above the band, unlike what the generator was trained to make.
+    """
+    device = space.spectral.matrix.device
+    size = max(1, _PIXELS[device.type] // job.plan.image.size**2)
+    made = []
+    for w, y in zip(*(torch.split(part.to(device), size) for part in (codes, components)), strict=True):
+        with torch.no_grad():
+            made.append(space.synthesis(w, y, space.draw_noise(y, job.generator)).cpu())
+    return to_bytes(torch.cat(made).numpy(), job.plan.image.bits)

@@ -1,0 +1,182 @@
+"""Groups of at least k patients, by greedy same-size grouping (k-SALSA: Jeon et al. 2022), right for every n and k.
+
+The published code groups images, leaves groups below k where k does not divide n, and groups anew at every run; here
+the patient is the unit, what is left over joins a group or is left out, and a cohort's grouping is frozen: two
+groupings of nearly the same patients would show by subtraction who is in one of them and not in the other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from sfumato_client.anonymise.contract import Job
+from sfumato_client.anonymise.inversion import Patients
+from sfumato_client.dataset import Cohort
+from sfumato_common.config.release import Grouped
+from sfumato_common.errors import DataError, PolicyRefusal
+from sfumato_common.files import write_atomic
+from sfumato_common.models.components import component_shares
+
+Float64 = npt.NDArray[np.float64]
+Indices = npt.NDArray[np.int64]
+_FILE = "groups.json"
+_ROWS = 256  # of the distance matrix at once: it would be large whole
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Patients [M] that share an image, each counted once, and the label that the image gets."""
+
+    members: Indices
+    label: int
+
+
+def groups_of(job: Job, patients: Patients) -> list[Group]:
+    """The cohort's groups under the item's terms: those frozen in `job.frozen` where there are such, else new ones.
+
+    Raises PolicyRefusal when the site grouped other patients, or by other terms, and its policy forbids to regroup;
+    DataError when the frozen groups are damaged.
+    """
+    item = job.item
+    assert isinstance(item, Grouped), "the item is made from groups"
+    terms = {"cohort": fingerprint(job.cohort), "terms": list(item.grouping)}
+    path = None if job.frozen is None else job.frozen / _FILE
+    members = _frozen(path, terms, len(patients.labels), item, job.regroup) if path is not None else None
+    if members is None:
+        members = grouped(patients.codes.double().numpy(), patients.labels, item)
+        if path is not None:
+            kept = {**terms, "groups": [group.tolist() for group in members]}
+            write_atomic(path, json.dumps(kept, sort_keys=True) + "\n", mode=0o600)
+    return [Group(group, int(np.bincount(patients.labels[group]).argmax())) for group in members]
+
+
+def chosen(job: Job, groups: list[Group]) -> list[Group]:
+    """As many groups as the item has images, drawn at random within labels, in random order.
+
+    Labels get their released shares; where one has too few groups, those with most to spare stand in. Raises DataError
+    when there are not enough groups in all.
+    """
+    item = job.item
+    assert isinstance(item, Grouped), "the item is made from groups"
+    if len(groups) < item.images:
+        raise DataError(
+            f"the training cohort has too few patients for that many groups of {item.k}: ask for fewer images, a "
+            "smaller k, or 'remainder: merge'"
+        )
+    own = [[group for group in groups if group.label == label] for label in range(len(job.plan.labels))]
+    sizes = np.array([len(part) for part in own])
+    counts = np.minimum(apportioned(item.images, label_shares(job)), sizes)
+    while counts.sum() < item.images:
+        counts[(sizes - counts).argmax()] += 1
+    drawn = [
+        part[index]
+        for part, count in zip(own, counts.tolist(), strict=True)
+        for index in torch.randperm(len(part), generator=job.generator)[:count].tolist()
+    ]
+    return [drawn[index] for index in torch.randperm(len(drawn), generator=job.generator).tolist()]
+
+
+def label_shares(job: Job) -> Float64:
+    """Share of each label [K] at this site by the released counts."""
+    shares = component_shares(job.plan, job.models["spectral"], job.site)
+    return np.asarray(shares.reshape(-1, len(job.plan.labels)).sum(axis=0))
+
+
+def apportioned(total: int, shares: Float64) -> Indices:
+    """`total` things in whole numbers [K] by shares that sum to 1: largest remainder (Hamilton 1792)."""
+    quotas = total * shares
+    counts = np.floor(quotas).astype(np.int64)
+    left = total - int(counts.sum())
+    counts[np.argsort(counts - quotas, kind="stable")[:left]] += 1
+    return counts
+
+
+def grouped(codes: Float64, labels: Indices, item: Grouped) -> list[Indices]:
+    """Disjoint groups of at least k patients, from codes [P, D] and labels [P]; patients in none are left out."""
+    if item.groups == "within-label":
+        parts = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+        return [group for part in parts for group in _greedy(codes, labels, part, item, least_labels=1)]
+    return _greedy(codes, labels, np.arange(len(labels)), item, item.least_labels)
+
+
+def _greedy(codes: Float64, labels: Indices, part: Indices, item: Grouped, least_labels: int) -> list[Indices]:
+    """Groups of the patients `part`, each of at least `least_labels` labels."""
+    size, left, groups = max(item.k, least_labels), part, []
+    far = np.concatenate([np.zeros(0), *(_distances(rows, codes[left]).sum(axis=1) for rows in _slices(codes[left]))])
+    while len(left) >= size and len(np.unique(labels[left])) >= least_labels:
+        first = int(far.argmax())
+        near = _distances(codes[left], codes[left[first : first + 1]])[:, 0]
+        near[first] = -1.0  # itself first, also where another patient has the very same code
+        taken = _nearest(near, labels[left], size, least_labels)
+        groups.append(left[taken])
+        far = np.delete(far - _distances(codes[left], codes[left[taken]]).sum(axis=1), taken)
+        left = np.delete(left, taken)
+    return _merged(codes, groups, left) if item.remainder == "merge" else groups
+
+
+def _slices(rows: Float64) -> list[Float64]:
+    return [rows[start : start + _ROWS] for start in range(0, len(rows), _ROWS)]
+
+
+def _nearest(near: Float64, labels: Indices, size: int, least_labels: int) -> Indices:
+    """The `size` smallest of `near` that have `least_labels` labels among them: the nearest of each new label first."""
+    order = np.argsort(near, kind="stable")
+    firsts = np.sort(np.unique(labels[order], return_index=True)[1])[:least_labels]
+    return np.concatenate([order[firsts], np.delete(order, firsts)[: size - len(firsts)]])
+
+
+def _merged(codes: Float64, groups: list[Indices], left: Indices) -> list[Indices]:
+    """Each of the patients `left` in the group with the nearest mean; in none where there is no group."""
+    if not groups:
+        return []
+    means = np.stack([codes[group].mean(axis=0) for group in groups])
+    homes = _distances(codes[left], means).argmin(axis=1)
+    return [np.concatenate([group, left[homes == number]]) for number, group in enumerate(groups)]
+
+
+def _distances(ones: Float64, others: Float64) -> Float64:
+    """Euclidean distances [N, M] of points [N, D] and [M, D]."""
+    return torch.cdist(torch.from_numpy(ones), torch.from_numpy(others)).numpy()
+
+
+def fingerprint(cohort: Cohort) -> str:
+    """SHA-256 over a cohort's pixels, labels and owners."""
+    digest = hashlib.sha256()
+    for array in cohort.everything():
+        digest.update(f"{array.dtype.str}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def _frozen(
+    path: Path, terms: Mapping[str, object], patients: int, item: Grouped, regroup: bool
+) -> list[Indices] | None:
+    """The groups in the file at `path`; None where there is none, or the policy lets other ones take its place."""
+    if not path.exists():
+        return None
+    try:
+        kept = json.loads(path.read_bytes())
+        same = {key: kept[key] for key in terms} == terms
+        members = [np.array(group, dtype=np.int64) for group in kept["groups"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"the site's frozen groups cannot be read: {path}; take them from the backup") from error
+    if not same:
+        if regroup:
+            return None
+        raise PolicyRefusal(
+            "patients were grouped before, others or by other terms: two groupings show by subtraction who is in one "
+            "of them only; keep cohort and terms, or let the policy say 'release.regroup: allowed'"
+        )
+    everyone = np.concatenate([np.zeros(0, dtype=np.int64), *members])
+    whole = all(len(group) >= item.k for group in members) and len(np.unique(everyone)) == len(everyone)
+    if not whole or not ((everyone >= 0) & (everyone < patients)).all():
+        raise DataError(f"the site's frozen groups do not fit its patients: {path}; take them from the backup")
+    return members

@@ -1,0 +1,33 @@
+"""k-same: the image of the mean code of each group of at least k patients (Newton et al. 2005, in the W space).
+
+The centroid baseline of k-SALSA. Guarantee word: syntactic, of one release; heuristic where the generator itself was
+trained without privacy and may show a record on its own.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from sfumato_client.anonymise.candidates import CandidateSet
+from sfumato_client.anonymise.contract import Job
+from sfumato_client.anonymise.groups import chosen, groups_of
+from sfumato_client.anonymise.inversion import drawn_images, patients_of, space_of
+from sfumato_common.config.release import KSame
+from sfumato_common.models.components import components_of
+
+
+def k_same(job: Job) -> CandidateSet:
+    """One image a group, of the group's label. Raises what `groups_of` and `chosen` raise."""
+    item = job.item
+    assert isinstance(item, KSame)
+    patients = patients_of(job)
+    groups = chosen(job, groups_of(job, patients))
+    smallest = min(len(np.unique(group.members)) for group in groups)
+    assert smallest >= item.k, "every group has at least k patients"
+    labels = np.array([group.label for group in groups], dtype=np.int64)
+    codes = torch.stack([patients.codes[torch.from_numpy(group.members)].mean(dim=0) for group in groups])
+    images = drawn_images(job, space_of(job), codes, components_of(job.plan, job.site, torch.from_numpy(labels)))
+    return CandidateSet(
+        item.method, item.model, "syntactic" if job.plan.private else "heuristic", images, labels, smallest
+    )
