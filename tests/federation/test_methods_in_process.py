@@ -1,0 +1,115 @@
+"""Every anonymisation method in one study: charged before the records are read, released with its word, published."""
+
+from __future__ import annotations
+
+import copy
+import csv
+
+import pytest
+from conftest import make_federation
+from conftest_values import PLAN, POLICY
+
+from sfumato_client import methods
+from sfumato_client.home import SiteHome
+from sfumato_common.privacy.events import GATE_VERDICT, Declared, release_events, study_events
+from sfumato_server.enrol import Registry, load_authority
+from sfumato_server.pool import pool_packages
+from sfumato_server.publish import publish, verify_dataset
+from sfumato_server.study import run_study
+
+pytestmark = pytest.mark.filterwarnings("ignore:TestNoise")
+QUICK = {"encoder_steps": 2, "refinement_steps": 1, "k": 2}
+ITEMS = [
+    {"method": "dp-sampling", "model": "flow", "images": 6},
+    {"method": "k-same", "images": 5, **QUICK},
+    {"method": "k-salsa", "images": 5, "steps": 2, "embedding_steps": 2, **QUICK},
+    {"method": "linear-walk", "images": 5, "points": 2, **QUICK},
+    {"method": "plan", "images": 5, "points": 2, "steps": 2, "classifier_steps": 2, **QUICK},
+    {"method": "dp-k-average", "images": 5, "radius": 4.0, "noise_multiplier": 1.0, **QUICK},
+    {"method": "dp-glow", "images": 5, "radius": 60.0, "epsilon": 2.0},
+    {"method": "cadp", "images": 5, "mechanism": "gaussian", "clip": "l2", "radius": 10.0, "noise_multiplier": 2.0,
+     "label_epsilon": 1.0},
+]  # fmt: skip
+WORDS = {"dp-sampling": "formal", "dp-k-average": "formal", "dp-glow": "formal", "cadp": "formal", "plan": "heuristic"}
+METHODS = [item["method"] for item in ITEMS]
+
+
+def values(items=ITEMS) -> dict:
+    return {**copy.deepcopy(PLAN), "release": items}
+
+
+def policy(**terms) -> dict:
+    gate = {**POLICY["release"]["gate"], "identity_share_limit": 1.0}
+    release = {**POLICY["release"], "allowed_methods": METHODS, "smallest_group": 2, "gate": gate, **terms}
+    return {**POLICY, "release": release}
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    federation = make_federation(tmp_path_factory.mktemp("methods"), values(), policy())
+    assert run_study(federation.coordinator, federation, seed=1, classifier_steps=5) == "completed"
+    return federation
+
+
+def test_the_ledger_holds_what_every_method_costs_and_discloses(done):
+    plan = done.plan
+    for site in done.sites:
+        with done.home(site).open_ledger() as ledger:
+            train = ledger.events("train", plan.digest)
+            assert train == [*study_events(plan, "train"), GATE_VERDICT]
+            assert ledger.unsettled() == []
+
+
+def test_the_published_set_says_of_every_image_which_method_made_it_and_its_word(done, tmp_path):
+    plan, result = done.plan, done.result()
+    pool = pool_packages(done.coordinator.root, plan, Registry(done.coordinator.root))
+    publish(pool, plan, tmp_path / "out", load_authority(done.coordinator.root), {"exchanges": []}, result["utility"])
+    verify_dataset(tmp_path / "out" / "published", None)
+    rows = list(csv.DictReader((tmp_path / "out" / "published" / "labels.csv").open()))
+    for item in ITEMS:
+        made = [row for row in rows if row["method"] == item["method"]]
+        assert len(made) == item["images"] * len(plan.sites)
+        assert {row["guarantee"] for row in made} == {WORDS.get(item["method"], "syntactic")}
+    report = (tmp_path / "out" / "report.html").read_text()
+    assert all(method in report for method in METHODS)
+
+
+def test_certificates_list_mechanisms_and_declared_disclosures(done):
+    pool = pool_packages(done.coordinator.root, done.plan, Registry(done.coordinator.root))
+    for certificate in pool.certificates.values():
+        named = {line["mechanism"] for line in certificate["mechanisms"]["train"]}
+        assert {"KAverageGaussian", "LocalLaplace", "LocalGaussian", "RandomisedResponse"} <= named
+        declared = " ".join(line["what"] for line in certificate["declared"])
+        assert all(f"{method}: " in declared for method in ("k-same", "k-salsa", "linear-walk", "plan", "dp-glow"))
+
+
+def test_records_are_read_after_the_charge(tmp_path, monkeypatch):
+    one = {"method": "dp-glow", "images": 5, "radius": 60.0, "epsilon": 2.0}
+    federation = make_federation(tmp_path, values([one]), policy())
+    seen = []
+
+    def opened(home: SiteHome):
+        with home.open_ledger() as ledger:
+            seen.append(ledger.events("train", federation.plan.digest)[-2:])
+        return original(home)
+
+    original = SiteHome.open_store
+    monkeypatch.setattr(SiteHome, "open_store", opened)
+    run_study(federation.coordinator, federation, seed=1, classifier_steps=5)
+    assert release_events(federation.plan, federation.plan.release[0]) in seen
+
+
+def test_another_mechanism_than_was_charged_releases_nothing(tmp_path, monkeypatch):
+    one = {"method": "dp-glow", "images": 5, "radius": 60.0, "epsilon": 2.0}
+    federation = make_federation(tmp_path, values([one]), policy())
+    monkeypatch.setattr(methods, "release_events", lambda plan, item: [Declared("nothing to see", 1)])
+    assert run_study(federation.coordinator, federation, seed=1, classifier_steps=5) == "stopped"
+    assert not list(federation.coordinator.root.glob("intake/*"))
+
+
+def test_groups_smaller_than_the_policy_allows_are_refused(tmp_path):
+    federation = make_federation(tmp_path, values([ITEMS[1]]), policy(smallest_group=3))
+    assert run_study(federation.coordinator, federation, seed=1, classifier_steps=5) == "stopped"
+    for site in federation.sites:
+        with federation.home(site).open_ledger() as ledger:
+            assert ledger.entries() == []
