@@ -13,12 +13,14 @@ from sfumato_client.anonymise.candidates import CandidateSet
 from sfumato_client.anonymise.contract import Anonymiser, Job
 from sfumato_client.anonymise.dp_glow import dp_glow
 from sfumato_client.anonymise.dp_k_average import dp_k_average
+from sfumato_client.anonymise.k_salsa import k_salsa
 from sfumato_client.anonymise.k_same import k_same
 from sfumato_client.anonymise.sampling import dp_sampling
 
 ANONYMISERS: Mapping[str, Anonymiser] = {
     "dp-sampling": dp_sampling,
     "k-same": k_same,
+    "k-salsa": k_salsa,
     "dp-k-average": dp_k_average,
     "dp-glow": dp_glow,
     "cadp": cadp,

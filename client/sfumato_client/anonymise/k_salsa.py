@@ -1,0 +1,194 @@
+"""k-SALSA (Jeon et al. 2022): k-anonymous synthetic averaging with local style alignment.
+
+The image of a group's mean code is moved, by Adam on the code, to its members' content (the cosine of embeddings, with
+their reconstructions) and local style (see `style.py`, with their own images). Codes are W+, a code a layer, as in the
+paper. An image is made from its group's k patients or more; the embedding that compares them is made from the whole
+cohort, so that the word is 'syntactic': k-anonymity of one step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from sfumato_client.anonymise.candidates import CandidateSet
+from sfumato_client.anonymise.contract import Job
+from sfumato_client.anonymise.groups import Group, chosen, groups_of
+from sfumato_client.anonymise.inversion import Patients, patients_of, space_of
+from sfumato_client.anonymise.self_supervised import ContrastiveNet, embedding_of
+from sfumato_client.anonymise.style import patch_grams, style_loss
+from sfumato_common.config.release import KSalsa
+from sfumato_common.files import write_atomic
+from sfumato_common.models.components import components_of
+from sfumato_common.models.gan import Noise, WSpace
+from sfumato_common.package.manifest import Guarantee
+from sfumato_common.package.png import encode_png
+from sfumato_common.types import ByteImages, to_bytes, to_unit_range
+
+LEARNING_RATE = 0.1
+# Adam moves a coordinate as fast for a gradient of rounding errors as for a real one; gradients here are about 0.1
+_EPSILON = 1e-4
+_RAMP_DOWN, _RAMP_UP = 0.25, 0.05  # shares of all steps
+_PIXELS = 2**22  # of members and outputs at once: a generator keeps dozens of maps of every image
+_SHEET_GROUPS = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Targets:
+    """What G groups of at most M members are moved from and to.
+
+    Mean codes [G, D] with their components [G] and noise, the mean of the members' unit embeddings [G, F], the members'
+    Grams [G, M, 16, E] and weights [G, M], which sum to 1 over a group and are 0 where it has fewer than M.
+    """
+
+    codes: Tensor
+    components: Tensor
+    noise: Noise
+    content: Tensor
+    style: Tensor
+    share: Tensor
+
+
+def k_salsa(job: Job) -> CandidateSet:
+    """One image a chosen group; raises DataError where there are too few groups (see `chosen`)."""
+    item, plan = job.item, job.plan
+    assert isinstance(item, KSalsa), "the item asks for k-SALSA"
+    space, patients = space_of(job), patients_of(job)
+    groups = chosen(job, groups_of(job, patients))
+    assert min(len(group.members) for group in groups) >= item.k, "no group is smaller than k"
+    net = embedding_of(job, item.embedding_steps).to(space.spectral.matrix.device)
+    labels = np.array([group.label for group in groups], dtype=np.int64)
+    components = components_of(plan, job.site, torch.from_numpy(labels))
+    images, centroids = [], []
+    size = _chunk(plan.image.size, groups)
+    for start in range(0, len(groups), size):
+        members = [torch.from_numpy(group.members) for group in groups[start : start + size]]
+        own = components[start : start + size]
+        targets = targets_of(space, net, patients, members, own, noise_of(space, own, job.generator))
+        images.append(_pixels(space, targets, aligned(space, net, targets, item), plan.image.bits))
+        centroids.append(_pixels(space, targets, targets.codes, plan.image.bits))
+    found = np.concatenate(images)
+    if job.local is not None:
+        sheet = _sheet(space, patients, groups, np.concatenate(centroids), found, plan.image.bits)
+        write_atomic(job.local / f"{item.method}-{item.model}.png", encode_png(sheet), mode=0o600)
+    least = min(len(group.members) for group in groups)
+    word: Guarantee = "syntactic" if plan.private else "heuristic"
+    return CandidateSet(item.method, item.model, word, found, labels, patients=least)
+
+
+def _chunk(size: int, groups: Sequence[Group]) -> int:
+    """Groups that are optimised at once."""
+    return max(1, _PIXELS // (size**2 * (1 + max(len(group.members) for group in groups))))
+
+
+def noise_of(space: WSpace, components: Tensor, rng: torch.Generator) -> Noise:
+    """Noise for components [G], drawn image by image: an image's own does not depend on how many are drawn at once."""
+    device = space.spectral.matrix.device
+    parts = [space.draw_noise(one.to(device), rng) for one in torch.split(components, 1)]
+    maps = [torch.cat(level) for level in zip(*(part.maps for part in parts), strict=True)]
+    return Noise(torch.cat([part.tail for part in parts]), maps)
+
+
+def targets_of(
+    space: WSpace,
+    net: ContrastiveNet,
+    patients: Patients,
+    members: Sequence[Tensor],
+    components: Tensor,
+    noise: Noise,
+) -> Targets:
+    """Targets of groups with `members`, rows of `patients`, whose images will be of `components` [G]."""
+    device, groups, longest = space.spectral.matrix.device, len(members), max(len(group) for group in members)
+    # padded with a group's first member, whose weight there is 0
+    rows = torch.stack([torch.cat([group, group[:1].expand(longest - len(group))]) for group in members])
+    sizes = torch.tensor([len(group) for group in members])
+    share = ((torch.arange(longest) < sizes[:, None]) / sizes[:, None]).to(device)
+    flat = rows.flatten()
+    codes = patients.codes[flat].to(device)
+    with torch.no_grad():
+        # the group's noise in its members' reconstructions too: the content term then compares codes and nothing else
+        own = Noise(*_repeated(noise, longest))
+        rebuilt = space.synthesis(codes, patients.components[flat].to(device), own)
+        unit = functional.normalize(net(rebuilt), dim=1).view(groups, longest, -1)
+        originals = torch.from_numpy(to_unit_range(patients.images[flat.numpy()])).to(device)
+        grams = patch_grams(net.features(originals)[0])
+    return Targets(
+        (codes.view(groups, longest, -1) * share[:, :, None]).sum(dim=1),
+        components.to(device),
+        noise,
+        (unit * share[:, :, None]).sum(dim=1),
+        grams.view(groups, longest, *grams.shape[1:]),
+        share,
+    )
+
+
+def _repeated(noise: Noise, times: int) -> tuple[Tensor, list[Tensor]]:
+    return noise.tail.repeat_interleave(times, dim=0), [part.repeat_interleave(times, dim=0) for part in noise.maps]
+
+
+def losses(space: WSpace, net: ContrastiveNet, targets: Targets, w: Tensor) -> tuple[Tensor, Tensor]:
+    """Content and style losses [G] of codes [G, D] or [G, 1 + L, D]; each image's are its own group's alone."""
+    local, embedded = net.features(space.synthesis(w, targets.components, targets.noise))
+    content = 1.0 - (functional.normalize(embedded, dim=1) * targets.content).sum(dim=1)
+    return content, style_loss(patch_grams(local), targets.style, targets.share)
+
+
+def rate(step: int, steps: int) -> float:
+    """The learning rate of a step: up over the first twentieth, down over the last quarter as a cosine."""
+    t = step / steps
+    return LEARNING_RATE * 0.5 * (1.0 - math.cos(math.pi * min(1.0, (1.0 - t) / _RAMP_DOWN))) * min(1.0, t / _RAMP_UP)
+
+
+def aligned(space: WSpace, net: ContrastiveNet, targets: Targets, item: KSalsa) -> Tensor:
+    """Codes [G, 1 + L, D] after the item's steps of Adam from the mean codes.
+
+    Losses are summed over groups and Adam is elementwise, so that a group's code is the same alone or among others.
+    """
+    w = targets.codes[:, None].repeat(1, space.layers, 1).requires_grad_()
+    optimiser = torch.optim.Adam([w], lr=LEARNING_RATE, eps=_EPSILON)
+    for step in range(item.steps):
+        for group in optimiser.param_groups:
+            group["lr"] = rate(step, item.steps)
+        content, style = losses(space, net, targets, w)
+        (w.grad,) = torch.autograd.grad((item.content_weight * content + item.style_weight * style).sum(), [w])
+        optimiser.step()
+    return w.detach()
+
+
+def _pixels(space: WSpace, targets: Targets, w: Tensor, bits: int) -> ByteImages:
+    with torch.no_grad():
+        return to_bytes(space.synthesis(w, targets.components, targets.noise).cpu().numpy(), bits)
+
+
+def _sheet(
+    space: WSpace,
+    patients: Patients,
+    groups: Sequence[Group],
+    centroids: ByteImages,
+    found: ByteImages,
+    bits: int,
+) -> ByteImages:
+    """A square picture, two rows a group: members' images, centroid and k-SALSA; below, members' reconstructions."""
+    shown = list(groups[:_SHEET_GROUPS])
+    size = found.shape[1]
+    columns = min(max(len(group.members) for group in shown), 2 * _SHEET_GROUPS - 2)
+    side = max(2 * len(shown), columns + 2)
+    tiles = np.zeros((side, side, *found.shape[1:]), dtype=found.dtype)
+    for row, group in enumerate(shown):
+        members: npt.NDArray[np.int64] = group.members[:columns]
+        index = torch.from_numpy(members)
+        device = space.spectral.matrix.device
+        with torch.no_grad():
+            rebuilt = space.synthesis(patients.codes[index].to(device), patients.components[index].to(device))
+        tiles[2 * row, : len(members)] = patients.images[members]
+        tiles[2 * row, columns : columns + 2] = centroids[row], found[row]
+        tiles[2 * row + 1, : len(members)] = to_bytes(rebuilt.cpu().numpy(), bits)
+    picture = tiles.swapaxes(1, 2).reshape(side * size, side * size, *found.shape[3:])
+    return np.ascontiguousarray(picture)

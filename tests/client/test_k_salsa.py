@@ -1,0 +1,374 @@
+"""k-SALSA: the style loss against its definition, the embedding against chance, and what the method promises."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import stat
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from sfumato_client.anonymise import self_supervised
+from sfumato_client.anonymise.contract import Job
+from sfumato_client.anonymise.groups import groups_of
+from sfumato_client.anonymise.inversion import patients_of, space_of
+from sfumato_client.anonymise.k_salsa import aligned, k_salsa, losses, noise_of, rate, targets_of
+from sfumato_client.anonymise.self_supervised import ContrastiveNet, embedding_of, nt_xent, train, view
+from sfumato_client.anonymise.style import patch_grams, style_loss
+from sfumato_client.dataset import Cohort
+from sfumato_common.config.loader import parse
+from sfumato_common.config.plan import Plan
+from sfumato_common.errors import ConfigError, DataError
+from sfumato_common.models.build import initial_model, to_arrays
+from sfumato_common.models.dct import dct_matrix, public_scale
+from sfumato_common.models.gan import Noise
+from sfumato_common.models.spectral import Layout
+from sfumato_common.package import decode_png
+from sfumato_common.privacy.noise import TestNoise
+from sfumato_common.privacy.record_meter import RecordMeter
+from sfumato_common.types import to_bytes, to_unit_range
+
+# the package's attribute of that name is the function
+method = importlib.import_module("sfumato_client.anonymise.k_salsa")
+DP = {
+    "rounds": 1,
+    "local_steps": 1,
+    "sampling_rate": 0.2,
+    "clipping_norm": 1.0,
+    "noise_multiplier": 0.001,
+    "learning_rate": 1e-3,
+}
+
+
+def plan_of(channels=1, size=16, private=True, **asked):
+    item = {
+        "method": "k-salsa",
+        "images": 4,
+        "k": 3,
+        "steps": 8,
+        "embedding_steps": 3,
+        "encoder_steps": 2,
+        "refinement_steps": 2,
+    }
+    value = {
+        "study": "small",
+        "image": {"size": size, "channels": channels},
+        "labels": ["normal", "opacity"],
+        "sites": {"alder": {"nominal_patients": 100}},
+        "private": private,
+        "privacy": {"epsilon": 10.0, "delta": 1e-5},
+        "stages": [
+            {"kind": "spectral", "bandwidth": 6, "clip_radius": 4.0, "noise_multiplier": 0.001},
+            {"kind": "gan", "width": 8, "generator_steps": 2, "fakes": 4, **DP},
+        ],
+        "release": [{**item, **asked}],
+        "federation": {"quorum": 1},
+    }
+    return parse(value, Plan, "test")
+
+
+def released(plan):
+    """A spectral model and a generator that has left its start."""
+    layout, rng = Layout.of(plan), np.random.default_rng(0)
+    k, d = layout.classes, layout.features
+    spectral = {
+        "shares": np.full(k, 1.0 / k),
+        "mean": 0.3 * rng.normal(size=(k, d)),
+        "factor": np.stack([0.3 * np.eye(d)] * k),
+        "signal": np.stack([np.eye(d)] * k),
+        "tail": np.ones(k),
+    }
+    arrays = {f"spectral/{name}": value.astype(np.float32) for name, value in spectral.items()}
+    weights = to_arrays("generator", initial_model("generator", plan))
+    moved = {
+        name: np.asarray(value + 0.1 * rng.normal(size=value.shape), dtype=np.float32)
+        for name, value in weights.items()
+    }
+    return {"spectral": arrays, "gan": {**arrays, **moved}}
+
+
+def cohort_of(plan, patients=22, seed=0):
+    """Smooth images of patients, of whom every third has two; brightness tells the label."""
+    rng = np.random.default_rng(seed)
+    owners = np.sort(np.concatenate([np.arange(patients), np.arange(0, patients, 3)]))
+    labels = owners % 2
+    size, channels = plan.image.size, plan.image.channels
+    coefficients = rng.normal(size=(len(owners), channels, size, size)) * public_scale(size)
+    coefficients[:, :, 0, 0] += 0.4 * size * (labels[:, None] - 0.5)
+    matrix = dct_matrix(size)
+    return Cohort(to_bytes(matrix.T @ coefficients @ matrix), labels, owners)
+
+
+def job_of(plan, cohort=None, seed=1, **more):
+    return Job(
+        plan,
+        "alder",
+        plan.release[0],
+        released(plan),
+        cohort or cohort_of(plan),
+        seeded(seed),
+        RecordMeter(TestNoise(0)),
+        **more,
+    )
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def slow_grams(features):
+    """Gram matrices of every patch, in the paper's units, one product at a time."""
+    count, channels, size, _ = features.shape
+    side = size // 4
+    found = torch.zeros(count, 16, channels, channels)
+    for n in range(count):
+        for p in range(16):
+            top, left = p // 4 * side, p % 4 * side
+            rows = features[n, :, top : top + side, left : left + side].reshape(channels, -1)
+            found[n, p] = rows @ rows.T * (0.1 * 64 / channels * 4096 / side**2)
+    return found
+
+
+def slow_style_loss(synthetic, sources):
+    """Local style alignment of one image's Grams [16, C, C] to [m, 16, C, C], by its definition."""
+    total = 0.0
+    for source in sources:
+        for patch in source:
+            cosines = [float((a * patch).sum() / (a.norm() * patch.norm())) for a in synthetic]
+            best = synthetic[int(np.argmax(cosines))]
+            total += float((best - patch).square().sum())
+    return total / (len(sources) * 16)
+
+
+def test_the_style_loss_is_its_definition_whatever_pads_a_group():
+    rng = seeded()
+    synthetic = torch.randn(3, 5, 12, 12, generator=rng).relu()
+    sources = [torch.randn(m, 5, 12, 12, generator=rng).relu() * (1.0 + g) for g, m in enumerate((2, 4, 3))]
+    expected = [slow_style_loss(a, b) for a, b in zip(slow_grams(synthetic), map(slow_grams, sources), strict=True)]
+    padded, share = 1e3 * torch.rand(3, 4, 16, 25, generator=rng), torch.zeros(3, 4)
+    for row, source in enumerate(sources):
+        padded[row, : len(source)] = patch_grams(source)
+        share[row, : len(source)] = 1.0 / len(source)
+    found = style_loss(patch_grams(synthetic), padded, share)
+    assert found.tolist() == pytest.approx(expected, rel=1e-4)
+
+
+def test_patches_are_matched_by_direction_and_not_by_place_or_size():
+    grams = torch.eye(16)[None]
+    sources = 3.0 * torch.eye(16)[torch.randperm(16, generator=seeded())][None, None]
+    # every source patch has its like three times as small: the other 15 are nearer to none, all at a distance of 4
+    assert style_loss(grams, sources, torch.ones(1, 1)).tolist() == pytest.approx([4.0])
+    bright = torch.cat([torch.eye(16)[:, :1], 0.0 * torch.eye(16)[:, 1:]], dim=1)[:1]
+    near, like = torch.zeros(16, 16), torch.zeros(16, 16)
+    near[:, 1], like[:, 0] = 0.1, 10.0
+    synthetic = torch.where(torch.arange(16)[:, None] == 5, like, near)[None]
+    # the nearest patch is at a distance of about 1, the alike one at 9
+    assert style_loss(synthetic, bright.expand(1, 1, 16, 16), torch.ones(1, 1)).tolist() == pytest.approx([81.0])
+
+
+def test_weights_mean_the_same_at_every_size_and_width():
+    pattern = torch.randn(2, 6, 8, 8, generator=seeded(1))
+    small, large = pattern.repeat(1, 1, 4, 4), pattern.repeat(1, 1, 8, 8)
+    wide = small.repeat(1, 3, 1, 1)
+    share = torch.ones(1, 1)
+    losses_of = [
+        style_loss(g[:1], g[1:][None], share) for g in (patch_grams(features) for features in (small, large, wide))
+    ]
+    assert losses_of[0] > 1.0
+    assert torch.allclose(losses_of[1], losses_of[0], rtol=1e-4)
+    assert torch.allclose(losses_of[2], losses_of[0], rtol=1e-4)
+
+
+def test_nt_xent_is_its_definition():
+    one, two = torch.randn(2, 4, 6, generator=seeded())
+    rows = [row / row.norm() for row in (*one, *two)]
+    total = 0.0
+    for i in range(8):
+        terms = [float(torch.exp(rows[i] @ rows[j] / 0.2)) if j != i else 0.0 for j in range(8)]
+        total -= np.log(terms[(i + 4) % 8] / sum(terms))
+    assert float(nt_xent(one, two)) == pytest.approx(total / 8, rel=1e-4)
+
+
+def smooth(count, seed):
+    """Images uint8 [N, 16, 16] that differ in five by five low frequencies, by less than a view's brightness."""
+    coefficients, matrix = np.zeros((count, 1, 16, 16)), dct_matrix(16)
+    coefficients[:, :, :5, :5] = 0.16 * np.random.default_rng(seed).normal(size=(count, 1, 5, 5))
+    return to_bytes(matrix.T @ coefficients @ matrix)
+
+
+def retrieved(net, images):
+    """Share of images whose one view is nearest to their own other view."""
+    x, rng = torch.from_numpy(to_unit_range(images)), seeded(4)
+    one, two = (functional.normalize(net(view(x, rng)), dim=1) for _ in range(2))
+    return float(((one @ two.T).argmax(dim=1) == torch.arange(len(x))).float().mean())
+
+
+def test_training_finds_an_image_again_far_more_often_than_chance_or_a_random_network():
+    seen, held_out = smooth(150, 1), smooth(100, 2)
+    cohort = Cohort(seen, np.zeros(150, np.int64), np.arange(150))
+    random, trained = train(cohort, 1, seeded()), train(cohort, 40, seeded())
+    assert retrieved(trained, held_out) > max(0.25, 1.4 * retrieved(random, held_out))
+    with torch.no_grad():
+        x = torch.from_numpy(to_unit_range(seen))
+        local, embedded = trained.features(x)
+        assert float(local.square().mean()) == pytest.approx(1.0, rel=1e-3)
+        assert embedded.mean(dim=0).abs().max() < 1e-4
+        assert torch.allclose(trained(x[3:4]), embedded[3:4], atol=1e-5)
+
+
+def test_a_batch_holds_a_patient_once_and_views_are_not_mirrored():
+    owners = torch.tensor([0, 0, 0, 1, 2, 2, 3])
+    drawn = [self_supervised._one_of_each(owners, 4, rng) for rng in map(seeded, range(20))]
+    assert all(sorted(owners[rows].tolist()) == [0, 1, 2, 3] for rows in drawn)
+    assert {int(row) for rows in drawn for row in rows} == set(range(7))
+    half = torch.full((50, 1, 16, 16), -0.8)
+    half[:, :, :, :8] = 0.8
+    seen = view(half, seeded())
+    assert (seen[:, :, :, :6].mean(dim=(1, 2, 3)) > seen[:, :, :, 10:].mean(dim=(1, 2, 3)) + 0.5).all()
+    assert (seen - half).abs().mean() > 0.05
+    assert seen.abs().max() <= 1.0
+
+
+def test_a_site_may_give_weights_and_items_then_take_them():
+    job = job_of(plan_of())
+    mine = {name: np.full(value.shape, 0.01, np.float32) for name, value in ContrastiveNet(16, 1).named_parameters()}
+    given = embedding_of(job, 3, mine)
+    assert embedding_of(job, 3) is given
+    assert all((parameter == 0.01).all() for parameter in given.parameters())
+    assert embedding_of(job, 4) is not given
+    for wrong in ({}, {**mine, "stem.weight": mine["stem.weight"][:2]}):
+        with pytest.raises(ConfigError, match="stem"):
+            train(job.cohort, 3, seeded(), wrong)
+    with pytest.raises(DataError):
+        train(Cohort(smooth(3, 0), np.zeros(3, np.int64), np.zeros(3, np.int64)), 3, seeded())
+
+
+def test_the_rate_ramps_up_and_down():
+    assert rate(0, 100) == 0.0
+    assert [rate(step, 100) for step in (5, 40, 75)] == pytest.approx([0.1] * 3)
+    assert rate(2, 100) == pytest.approx(0.04)
+    assert rate(90, 100) == pytest.approx(0.05 * (1.0 - np.cos(np.pi * 0.4)))
+
+
+@pytest.fixture(scope="module")
+def made():
+    """A job's space, embedding and patients, and three groups of different sizes."""
+    job = job_of(plan_of())
+    members = [torch.tensor([0, 2]), torch.tensor([1, 3, 5, 7, 9]), torch.tensor([4, 6, 8])]
+    space, components = space_of(job), torch.tensor([0, 1, 0])
+    net = embedding_of(job, 3).to(space.spectral.matrix.device)
+    return space, net, patients_of(job), members, components, noise_of(space, components, seeded(3)), job.item
+
+
+def alone(noise, row):
+    return Noise(noise.tail[row : row + 1], [part[row : row + 1] for part in noise.maps])
+
+
+def test_targets_and_losses_of_padded_groups_are_their_definitions(made):
+    space, net, patients, members, components, noise, _ = made
+    targets = targets_of(space, net, patients, members, components, noise)
+    w = targets.codes + 0.3
+    content, style = losses(space, net, targets, w)
+    for row, group in enumerate(members):
+        assert torch.allclose(targets.codes[row].cpu(), patients.codes[group].mean(dim=0), atol=1e-5)
+        own = alone(noise, row)
+        image = space.synthesis(w[row : row + 1], components[row : row + 1].to(w.device), own)
+        local, embedded = net.features(image)
+        cosines, grams = [], []
+        for member in group.tolist():
+            code = patients.codes[member : member + 1].to(w.device)
+            rebuilt = space.synthesis(code, patients.components[member : member + 1].to(w.device), own)
+            cosines.append(float(functional.cosine_similarity(embedded, net(rebuilt))))
+            original = torch.from_numpy(to_unit_range(patients.images[member : member + 1])).to(w.device)
+            grams.append(slow_grams(net.features(original)[0].cpu())[0])
+        assert float(content[row]) == pytest.approx(1.0 - np.mean(cosines), abs=1e-4)
+        assert float(style[row]) == pytest.approx(slow_style_loss(slow_grams(local.cpu())[0], grams), rel=1e-3)
+
+
+def test_a_groups_code_is_the_same_alone_and_among_others(made):
+    space, net, patients, members, components, noise, item = made
+    together = aligned(space, net, targets_of(space, net, patients, members, components, noise), item)
+    assert together.shape == (3, space.layers, patients.codes.shape[1])
+    for row, group in enumerate(members):
+        own = targets_of(space, net, patients, [group], components[row : row + 1], alone(noise, row))
+        single = aligned(space, net, own, item)
+        assert (single - own.codes[:, None]).abs().max() > 0.1
+        assert torch.allclose(single[0], together[row], atol=5e-3)
+
+
+@pytest.mark.parametrize("term", [0, 1])
+def test_each_term_alone_is_brought_down(made, term):
+    space, net, patients, members, components, noise, item = made
+    targets = targets_of(space, net, patients, members, components, noise)
+    weights = {"content_weight": 100.0 * (1 - term), "style_weight": 1e-6 * term, "steps": 30}
+    before = losses(space, net, targets, targets.codes)[term]
+    after = losses(space, net, targets, aligned(space, net, targets, item.model_copy(update=weights)))[term]
+    assert (after < 0.99 * before).all()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_one_image_a_group_of_patients_and_none_is_a_record(channels):
+    plan = plan_of(channels)
+    job = job_of(plan)
+    found = k_salsa(job)
+    assert found.images.shape == ((4, 16, 16) if channels == 1 else (4, 16, 16, 3))
+    assert found.images.dtype == np.uint8
+    assert (found.method, found.model, found.guarantee, found.spends) == ("k-salsa", "gan", "syntactic", ())
+    assert set(found.labels.tolist()) <= {0, 1}
+    assert 3 <= found.patients <= 5
+    # 11 patients a label: three groups, larger than three where they took one of the two that are left
+    sizes = [len(group.members) for group in groups_of(job, patients_of(job))]
+    assert (len(sizes), sum(sizes), min(sizes)) == (6, 22, 3)
+    assert max(sizes) > 3
+    records = {image.tobytes() for image in job.cohort.everything()[0]}
+    assert not records & {image.tobytes() for image in found.images}
+    assert len({image.tobytes() for image in found.images}) == 4
+
+
+def test_a_seed_gives_the_same_images_also_in_smaller_chunks_and_another_seed_others(monkeypatch):
+    plan = plan_of(images=6)
+    first, again, other = (k_salsa(job_of(plan, seed=seed)) for seed in (1, 1, 2))
+    assert np.array_equal(first.images, again.images)
+    assert not np.array_equal(first.images, other.images)
+    monkeypatch.setattr(method, "_PIXELS", 16 * 16 * 14)
+    chunks = k_salsa(job_of(plan, seed=1))
+    assert np.array_equal(chunks.labels, first.labels)
+    assert np.abs(chunks.images.astype(int) - first.images).max() <= 1
+
+
+def test_without_privacy_the_word_is_heuristic():
+    assert k_salsa(job_of(plan_of(private=False))).guarantee == "heuristic"
+
+
+def test_a_contact_sheet_is_left_only_where_it_may_be(tmp_path):
+    plan = plan_of(images=6)
+    plain, local = job_of(plan), dataclasses.replace(job_of(plan), local=tmp_path / "local")
+    without, found = k_salsa(plain), k_salsa(local)
+    assert np.array_equal(without.images, found.images)
+    written = list(tmp_path.rglob("*"))
+    assert [path.name for path in written if path.is_file()] == ["k-salsa-gan.png"]
+    sheet = tmp_path / "local" / "k-salsa-gan.png"
+    assert stat.S_IMODE(sheet.stat().st_mode) == 0o600
+    picture = decode_png(sheet.read_bytes())
+    assert picture.shape == (12 * 16, 12 * 16)
+    tiles = {
+        picture[row : row + 16, column : column + 16].tobytes()
+        for row in range(0, 192, 16)
+        for column in range(0, 192, 16)
+    }
+    assert all(image.tobytes() in tiles for image in found.images)
+    assert sum(image.tobytes() in tiles for image in patients_of(local).images) == 22
+
+
+def test_a_contact_sheet_shows_eight_groups_at_most():
+    plan = plan_of(k=2, images=10)
+    job = job_of(plan)
+    patients = patients_of(job)
+    groups = groups_of(job, patients)
+    assert len(groups) == 10
+    pixels = np.zeros((10, 16, 16), np.uint8)
+    sheet = method._sheet(space_of(job), patients, groups, pixels, pixels, 8)
+    assert sheet.shape == (256, 256)
