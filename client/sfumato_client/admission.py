@@ -30,7 +30,7 @@ def check_policy(plan: Plan, policy: Policy) -> None:
     grouped = [item for item in plan.release if isinstance(item, Grouped | DpKAverage)]
     if small := [item for item in grouped if item.k < policy.release.smallest_group]:
         wrong.append(f"'{small[0].method}' makes groups smaller than release.smallest_group")
-    if sum(item.images for item in plan.release) > policy.release.largest_set:
+    if sum(item.at(policy.site) for item in plan.release) > policy.release.largest_set:
         wrong.append(f"the release is larger than release.largest_set = {policy.release.largest_set}")
     if not policy.release.gate.declare_verdict:
         wrong.append("the gate's verdict is one data-dependent bit; release.gate.declare_verdict must allow it")

@@ -45,14 +45,14 @@ def check_form(arrays: Arrays, schema: Schema) -> None:
             raise VerificationError("a request's array holds values that no training leads to")
 
 
-def requested(plan: Plan, choice: str) -> list[AnyItem]:
-    """What the plan's release asks for, with 'best' under the real name of `choice`.
+def requested(plan: Plan, site: str, choice: str) -> list[AnyItem]:
+    """What the plan's release asks `site` for, with 'best' under the real name of `choice`.
 
     Raises VerificationError for a choice that the plan does not leave open, or that is none of its models.
     """
     if choice not in (plan.candidates if plan.has_best else [""]):
         raise VerificationError("the release request chooses what the accepted plan does not leave to a choice")
-    return plan.release_of(choice) if plan.has_best else list(plan.release)
+    return plan.release_at(site, choice)
 
 
 def models_of(arrays: Arrays, plan: Plan, release: Sequence[AnyItem]) -> dict[str, dict[str, AnyArray]]:

@@ -172,7 +172,7 @@ class Site:
         from sfumato_client.release import seal
         from sfumato_common.crypto.identity import load_identity
 
-        items = requested(plan, request.stage)
+        items = requested(plan, policy.site, request.stage)
         models = models_of(request.arrays, plan, items)
         Seen(self.home.seen, plan).check_release(models)
         with self.home.open_ledger() as ledger:

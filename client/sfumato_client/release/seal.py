@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from sfumato_client.anonymise.candidates import CandidateSet
 from sfumato_client.audit.verdict import Approved
 from sfumato_common.config.plan import Plan
 from sfumato_common.config.policy import Policy
-from sfumato_common.config.release import DpKAverage, Grouped
+from sfumato_common.config.release import AnyItem, DpKAverage, Grouped
 from sfumato_common.errors import PolicyRefusal, ReleaseRefused
 from sfumato_common.package import PackageImage, build_package, encode_png
 from sfumato_common.privacy.events import Declared, release_events
@@ -28,7 +28,7 @@ def seal(
     if type(approved) is not Approved:
         raise ReleaseRefused("only candidates that the gate approved can be sealed")
     approved.check()
-    _check_request(approved, plan)
+    _check_request(approved, plan, policy.site)
     _check_policy(approved, policy, certificate)
     return build_package(
         site=policy.site,
@@ -55,26 +55,29 @@ def _package_images(item: CandidateSet, plan: Plan) -> list[PackageImage]:
     ]
 
 
-def _check_request(approved: Approved, plan: Plan) -> None:
-    wanted = [sorted((item.method, item.model, item.images) for item in release) for release in plan.releases]
-    if sorted((item.method, item.model, len(item.images)) for item in approved.candidates) not in wanted:
+def _check_request(approved: Approved, plan: Plan, site: str) -> None:
+    possible = plan.releases_at(site)
+    wanted = [sorted((str(item.method), str(item.model), item.images) for item in release) for release in possible]
+    given = sorted((str(item.method), str(item.model), len(item.images)) for item in approved.candidates)
+    if given not in wanted:
         raise ReleaseRefused("the approved sets are not the ones that the plan's release asks for")
     size, channels = plan.image.size, plan.image.channels
     shape = (size, size) if channels == 1 else (size, size, channels)
     for item in approved.candidates:
         if item.images.shape[1:] != shape or item.images.dtype != pixel_dtype(plan.image.bits):
             raise ReleaseRefused("the approved images are not of the plan's size, channels and depth")
-        _check_promise(item, plan)
+        _check_promise(item, plan, possible[wanted.index(given)])
         if item.labels.min() < 0 or item.labels.max() >= len(plan.labels):
             raise ReleaseRefused("an approved image has a label that the plan does not have")
 
 
-def _check_promise(item: CandidateSet, plan: Plan) -> None:
+def _check_promise(item: CandidateSet, plan: Plan, release: Sequence[AnyItem]) -> None:
     """Groups are as large as the plan says, and what ran on records is what the ledger was charged for."""
-    release = next(release for release in plan.releases for asked in release if asked.model == item.model)
     asked = next(asked for asked in release if (asked.method, asked.model) == (item.method, item.model))
     if isinstance(asked, Grouped | DpKAverage) and item.patients < asked.k:
         raise ReleaseRefused(f"an image of '{item.method}' was made from fewer than {asked.k} patients")
+    if item.guarantee != plan.promises(asked):
+        raise ReleaseRefused(f"'{item.method}' claims another guarantee than it has")
     if list(item.spends) != [event for event in release_events(plan, asked) if not isinstance(event, Declared)]:
         raise ReleaseRefused(f"the mechanisms behind '{item.method}' are not those that the plan is charged for")
 

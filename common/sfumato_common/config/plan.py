@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from sfumato_common.config.loader import Strict
-from sfumato_common.config.release import AnyItem, DpKAverage, Grouped, Latent, ReleaseItem, Sampling
+from sfumato_common.config.release import AnyItem, DpKAverage, Grouped, Latent, ReleaseItem, Sampling, Word
 from sfumato_common.config.stages import (
     AnyStage,
     ChoiceStage,
@@ -144,11 +144,12 @@ class Plan(Strict):
                 "patients are grouped once a study: give all methods on groups the same k, groups, least_labels and "
                 "remainder, or what two groupings share would tell who is in them"
             )
-        least = min(terms.nominal_patients for terms in self.sites.values())
         for item in self.release:
-            self._check_item(item, least)
+            self._check_item(item)
 
-    def _check_item(self, item: AnyItem, least: int) -> None:
+    def _check_item(self, item: AnyItem) -> None:
+        if unknown := sorted(set(item.images_at) - set(self.sites)):
+            raise ValueError(f"'images_at' of '{item.method}' names '{unknown[0]}', which is none of the plan's sites")
         if isinstance(item, Grouped) and item.groups == "l-diverse" and item.least_labels > len(self.labels):
             raise ValueError(f"'least_labels' of '{item.method}' is larger than the number of labels")
         if isinstance(item, DpKAverage | Latent) and not self.private:
@@ -157,10 +158,10 @@ class Plan(Strict):
             every = self.image.size**2 * self.image.channels
             if item.coordinates is not None and item.coordinates > every:
                 raise ValueError(f"'coordinates' of '{item.method}' are more than a latent's {every}")
-            if item.images > least:
+            if over := [site for site, terms in self.sites.items() if item.at(site) > terms.nominal_patients]:
                 raise ValueError(
-                    f"'{item.method}' releases one image a patient at most: ask for no more than the smallest site's "
-                    f"{least} nominal patients"
+                    f"'{item.method}' releases one image a patient at most: ask '{over[0]}' for no more than its "
+                    f"{self.sites[over[0]].nominal_patients} nominal patients, by 'images_at'"
                 )
 
     def _check_generator_start(self, kinds: Sequence[str]) -> None:
@@ -216,20 +217,37 @@ class Plan(Strict):
         """The models that stages make, in their order, the spectral one first: what 'best' can mean."""
         return [stage.kind for stage in self.stages if not isinstance(stage, ChoiceStage)]
 
-    @property
-    def releases(self) -> list[list[AnyItem]]:
-        """Every request that `release` can stand for: one, or one for each candidate when it says 'best'."""
-        return [self.release_of(kind) for kind in (self.candidates if self.has_best else self.candidates[:1])]
+    def releases_at(self, site: str) -> list[list[AnyItem]]:
+        """Every request that `release` can be at `site`: one, or one for each candidate when it says 'best'."""
+        kinds = self.candidates if self.has_best else [""]
+        return [self.release_at(site, kind) for kind in kinds]
+
+    def release_at(self, site: str, choice: str) -> list[AnyItem]:
+        """The release at `site`, each item with its number of images there and 'best' under its real name, `choice`."""
+        assert choice in (self.candidates if self.has_best else [""])
+        items = []
+        for item in self.release:
+            named = {"model": choice} if item.model == "best" else {}
+            items.append(item.model_copy(update={"images": item.at(site), "images_at": {}, **named}))
+        return items
 
     @property
     def has_best(self) -> bool:
         """Whether the release leaves a model to the choice stage."""
         return any(item.model == "best" for item in self.release)
 
-    def release_of(self, winner: str) -> list[AnyItem]:
-        """The release with 'best' under the real name of `winner`, one of the candidates."""
-        assert winner in self.candidates
-        return [item.model_copy(update={"model": winner}) if item.model == "best" else item for item in self.release]
+    @property
+    def sources(self) -> list[tuple[str, str]]:
+        """(method, model) of all that may be released, in the release's order; 'best' may be any candidate."""
+        return [
+            (item.method, model)
+            for item in self.release
+            for model in (self.candidates if item.model == "best" else [item.model])
+        ]
+
+    def promises(self, item: AnyItem) -> Word:
+        """The guarantee word of `item`'s images: never more than that of the models that they come from."""
+        return item.word if self.private else "heuristic"
 
     @property
     def spectral(self) -> SpectralStage:

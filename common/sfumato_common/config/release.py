@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
@@ -13,26 +13,43 @@ from sfumato_common.config.loader import Strict
 from sfumato_common.config.stages import Positive
 
 Method = Literal["dp-sampling", "k-same", "k-salsa", "linear-walk", "plan", "dp-k-average", "dp-glow", "cadp"]
+# formal: a proved (epsilon, delta); syntactic: k-anonymity of one step; heuristic: only measured by attacks
+Word = Literal["formal", "syntactic", "heuristic"]
 Generated = Literal["gan", "embedding"]
 ImageCount = Annotated[int, Field(ge=1, le=100_000)]
 
 
-class Sampling(Strict):
+class Counted(Strict):
+    """How many images: `images` at every site but those that `images_at` gives a number of their own."""
+
+    images: ImageCount
+    images_at: dict[str, ImageCount] = Field(default_factory=dict)
+    word: ClassVar[Word] = "formal"
+
+    def at(self, site: str) -> int:
+        """The number of images at `site`."""
+        return self.images_at.get(site, self.images)
+
+    @property
+    def most(self) -> int:
+        """The largest number at any site."""
+        return max([self.images, *self.images_at.values()])
+
+
+class Sampling(Counted):
     """DP sampling: images drawn from `model`; `best` is the one that the plan's choice stage finds best."""
 
     method: Literal["dp-sampling"] = "dp-sampling"
     model: Literal["spectral", "embedding", "gan", "flow", "best"]
-    images: ImageCount
 
 
-class Inverting(Strict):
+class Inverting(Counted):
     """What methods in the generator's W space share: how records become codes (residual encoder, then Adam).
 
     `encoder_steps` train the encoder on generated pairs alone; `refinement_steps` move each code to its image.
     """
 
     model: Generated = "gan"
-    images: ImageCount
     encoder_steps: Annotated[int, Field(ge=0, le=100_000)] = 300
     refinement_steps: Annotated[int, Field(ge=0, le=1000)] = 30
 
@@ -44,6 +61,7 @@ class Grouped(Inverting):
     (`merge`) or are left out (`suppress`). One grouping a study: every item of a plan has the same four terms.
     """
 
+    word: ClassVar[Word] = "syntactic"
     k: Annotated[int, Field(ge=2, le=1000)] = 5
     groups: Literal["within-label", "l-diverse"] = "within-label"
     least_labels: Annotated[int, Field(ge=2, le=64)] = 2
@@ -81,6 +99,7 @@ class LinearWalk(Grouped):
 class PlanWalk(LinearWalk):
     """PLAN (Pennisi et al. 2023): such walks bent away from identities by `steps` of Adam."""
 
+    word: ClassVar[Word] = "heuristic"
     method: Literal["plan"]  # type: ignore[assignment]
     steps: Annotated[int, Field(ge=1, le=10_000)] = 500
     identity_weight: Annotated[float, Field(ge=0)] = 0.1
@@ -100,7 +119,7 @@ class DpKAverage(Inverting):
     noise_multiplier: Positive
 
 
-class Latent(Strict):
+class Latent(Counted):
     """What local-DP methods in a flow's latent space share: each record clipped and noised on its own.
 
     Laplace: `clip: l1` to norm `radius`, or `elementwise` to [-radius, radius]; `epsilon` is the total over all
@@ -109,7 +128,6 @@ class Latent(Strict):
     """
 
     model: Literal["flow"] = "flow"
-    images: ImageCount
     mechanism: Literal["laplace", "gaussian"] = "laplace"
     clip: Literal["l1", "elementwise", "l2"] = "l1"
     radius: Positive

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from sfumato_common.config.plan import Plan
-from sfumato_common.config.release import AnyItem, Cadp, DpKAverage, Grouped, Latent, PlanWalk
+from sfumato_common.config.release import AnyItem, Cadp, DpKAverage, Grouped, Latent
 from sfumato_common.config.stages import AnyStage, DpSgdStage
 from sfumato_common.errors import LedgerError
 
@@ -220,13 +220,12 @@ def release_events(plan: Plan, item: AnyItem) -> list[Event]:
     Nothing for DP sampling, which is post-processing. Syntactic and heuristic methods have no mechanism: their images
     are declared, with all their bits.
     """
-    label_bits = item.images * max(1, math.ceil(math.log2(len(plan.labels))))
+    label_bits = item.most * max(1, math.ceil(math.log2(len(plan.labels))))
     match item:
         case Grouped():
             pixels = plan.image.size**2 * plan.image.channels * plan.image.bits
-            word = "heuristic" if isinstance(item, PlanWalk) else "syntactic"
-            what = f"{item.method}: {word} images made from groups of at least {item.k} patients of one cohort"
-            return [Declared(what, item.images * pixels + label_bits)]
+            what = f"{item.method}: {item.word} images made from groups of at least {item.k} patients of one cohort"
+            return [Declared(what, item.most * pixels + label_bits)]
         case DpKAverage(noise_multiplier=sigma, k=k):
             return [KAverageGaussian(sigma, k)]
         case Latent():

@@ -27,7 +27,7 @@ def largest_package(plan: Plan) -> int:
     pixels = plan.image.size * (plan.image.size * plan.image.channels * plan.image.bits // 8 + 1)
     # deflate may lengthen incompressible bytes by a thousandth
     image = pixels + pixels // 500 + IMAGE_ALLOWANCE
-    return CERTIFICATE_ALLOWANCE + sum(item.images for item in plan.release) * image
+    return CERTIFICATE_ALLOWANCE + sum(item.most for item in plan.release) * image
 
 
 def admit(data: bytes, plan: Plan, record: SiteRecord) -> Package:
@@ -48,9 +48,11 @@ def admit(data: bytes, plan: Plan, record: SiteRecord) -> Package:
         raise VerificationError(f"the package of site '{record.site}' is for another study, image size or depth")
     if any(image.label not in plan.labels for image in package.images):
         raise VerificationError(f"the package of site '{record.site}' holds a label that the plan does not know")
-    if not plan.private and any(image.guarantee == "formal" for image in package.images):
+    words: dict[str, str] = {item.method: plan.promises(item) for item in plan.release}
+    if any(image.guarantee != words.get(image.method, image.guarantee) for image in package.images):
         raise VerificationError(f"the package of site '{record.site}' claims a guarantee that its plan does not give")
     counts = Counter((image.method, image.model) for image in package.images)
-    if counts not in [Counter({(i.method, i.model): i.images for i in release}) for release in plan.releases]:
+    possible = plan.releases_at(record.site)
+    if counts not in [Counter({(item.method, item.model): item.images for item in release}) for release in possible]:
         raise VerificationError(f"the package of site '{record.site}' does not hold what the plan's release asks for")
     return package

@@ -1,4 +1,4 @@
-"""One picture of a published set: a row per site and model, half of it from each of the first two labels."""
+"""One picture of a published set: a row per site and source, half of it from each of the first two labels."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def write_overview(folder: Path, target: Path) -> int:
         rows = list(csv.DictReader(stream))
     order = sorted({row["label"] for row in rows})[:2]
     tiles = []
-    for site, model in sorted({(row["site"], row["model"]) for row in rows}):
-        mine = [row for row in rows if (row["site"], row["model"]) == (site, model)]
+    for source in sorted({_source(row) for row in rows}):
+        mine = [row for row in rows if _source(row) == source]
         halves = [[row["file"] for row in mine if row["label"] == label][: COLUMNS // len(order)] for label in order]
         tiles.append([decode_png((folder / name).read_bytes()) for half in halves for name in half])
     picture = io.BytesIO()
@@ -37,6 +37,10 @@ def write_overview(folder: Path, target: Path) -> int:
     (sheet if private else _marked(sheet)).save(picture, format="PNG", optimize=True)
     write_atomic(target, picture.getvalue())
     return sum(map(len, tiles))
+
+
+def _source(row: dict[str, str]) -> tuple[str, str, str]:
+    return row["site"], row["method"], row["model"]
 
 
 def _marked(sheet: Image.Image) -> Image.Image:

@@ -114,9 +114,8 @@ def release_rows(pool: Pool, plan: Plan, stated: Sequence[Guarantee]) -> list[Re
     takes the formal guarantee from every row.
     """
     formal = all(item.formal for item in stated)
-    order: list[str] = [item.model for release in plan.releases for item in release]
     counts = Counter((item.site, item.model, item.method, item.guarantee) for item in pool.items)
-    lines = sorted(counts.items(), key=lambda line: (line[0][0], order.index(line[0][1])))
+    lines = sorted(counts.items(), key=lambda line: (line[0][0], plan.sources.index((line[0][2], line[0][1]))))
     return [
         ReleaseRow(site, model, method, word if formal or word != "formal" else NO_GUARANTEE, count)
         for (site, model, method, word), count in lines

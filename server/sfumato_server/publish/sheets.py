@@ -1,4 +1,4 @@
-"""Contact sheets: one mosaic per site and class, a band of rows per model; the first images by their random names."""
+"""Contact sheets: one mosaic per site and class, a band of rows per source; the first images by their random names."""
 
 from __future__ import annotations
 
@@ -26,32 +26,36 @@ LEAST_WIDTH = 1000
 
 @dataclass(frozen=True)
 class Sheet:
-    """One mosaic as a data URI, its size in pixels, and the models of its bands from top to bottom."""
+    """One mosaic as a data URI, its size in pixels, and the sources of its bands from top to bottom."""
 
     site: str
     label: str
     uri: str
     width: int
     height: int
-    models: tuple[str, ...]
+    sources: tuple[str, ...]
     shown: int
     of: int
 
 
 def contact_sheets(pool: Pool, plan: Plan) -> list[Sheet]:
-    """Sheets by site, then by the plan's order of labels and models; deterministic, nothing is picked by eye."""
-    groups: dict[tuple[str, str], dict[str, list[PoolItem]]] = defaultdict(lambda: defaultdict(list))
+    """Sheets by site, then by the plan's order of labels and releases; deterministic, nothing is picked by eye."""
+    groups: dict[tuple[str, str], dict[tuple[str, str], list[PoolItem]]] = defaultdict(lambda: defaultdict(list))
     for item in pool.items:
-        groups[item.site, item.label][item.model].append(item)
-    order = [item.model for release in plan.releases for item in release]
+        groups[item.site, item.label][item.method, item.model].append(item)
     sheets = []
     for site in sorted(pool.provenance):
         for label in plan.labels:
-            by_model = groups[site, label]
-            bands = [(model, by_model[model]) for model in order if by_model.get(model)]
+            own = groups[site, label]
+            bands = [(source_name(*source), own[source]) for source in plan.sources if own.get(source)]
             if bands:
                 sheets.append(_sheet(site, label, bands))
     return sheets
+
+
+def source_name(method: str, model: str) -> str:
+    """What people are told an image comes from: the model it was sampled from, or the method and its model."""
+    return model if method == "dp-sampling" else f"{method} ({model})"
 
 
 def data_uri(pixels: ByteImages) -> str:
@@ -81,7 +85,7 @@ def _sheet(site: str, label: str, bands: Sequence[tuple[str, list[PoolItem]]]) -
     rows: list[list[ByteImages]] = []
     for _, items in bands:
         tiles = [decode_png(item.png) for item in items[: depth * COLUMNS]]
-        # a band keeps its height when the model has few images, so that the row captions stay aligned
+        # a band keeps its height when its source has few images, so that the row captions stay aligned
         rows += [tiles[at * COLUMNS : (at + 1) * COLUMNS] for at in range(depth)]
     canvas = mosaic(rows)
     return Sheet(
@@ -90,7 +94,7 @@ def _sheet(site: str, label: str, bands: Sequence[tuple[str, list[PoolItem]]]) -
         uri=data_uri(canvas),
         width=canvas.shape[1],
         height=canvas.shape[0],
-        models=tuple(model for model, _ in bands),
+        sources=tuple(source for source, _ in bands),
         shown=sum(len(row) for row in rows),
         of=sum(len(items) for _, items in bands),
     )

@@ -91,8 +91,7 @@ class StudyRun:
     def release(self) -> set[str]:
         """Send the final models; each site samples, judges, seals and uploads. Returns the sites that released."""
         chosen = self.choice.winner if self.choice and self.plan.has_best else ""
-        items = self.plan.release_of(chosen) if chosen else self.plan.release
-        models = {item.model for item in items} | {"spectral"}
+        models = {chosen if item.model == "best" else item.model for item in self.plan.release} | {"spectral"}
         arrays = {f"{kind}:{name}": value for kind in sorted(models) for name, value in self.released[kind].items()}
         replies = self.ask("release", arrays, choice=chosen)
         return {site for site, reply in replies.items() if reply.status == "ok"}
