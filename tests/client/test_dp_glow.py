@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import stat
 from dataclasses import replace
+from functools import cache
 from itertools import pairwise
 
 import numpy as np
@@ -15,7 +16,14 @@ from hypothesis import strategies as st
 
 from sfumato_client.anonymise import ANONYMISERS, Job, anonymise
 from sfumato_client.anonymise.latent_report import clipped_deviation, latent_report, noise_deviation
-from sfumato_client.anonymise.latents import LatentCodec, coarse_first, drawn_places, released_rows, shuffled
+from sfumato_client.anonymise.latents import (
+    LatentCodec,
+    coarse_first,
+    drawn_places,
+    noised_latents,
+    released_rows,
+    shuffled,
+)
 from sfumato_client.dataset import Cohort
 from sfumato_common.config.loader import parse
 from sfumato_common.config.plan import Plan
@@ -52,6 +60,18 @@ class Silence:
 
     def uniform(self, shape):
         return np.full(shape, 0.5)
+
+
+class Watched(RecordMeter):
+    """A meter that keeps what it released."""
+
+    def laplace(self, *terms):
+        self.released = super().laplace(*terms)
+        return self.released
+
+    def gaussian(self, *terms):
+        self.released = super().gaussian(*terms)
+        return self.released
 
 
 def plan_with(architecture="glow", channels=1, **item):
@@ -92,24 +112,23 @@ def blobs(plan, count, seed=0):
     return to_bytes(matrix.T @ coefficients @ matrix), labels
 
 
-_MODELS: dict[str, dict[str, dict[str, np.ndarray]]] = {}
-
-
 def models_of(plan):
     """A spectral model of 400 images, and a flow whose every weight is off the start; one for each form of plan."""
-    key = f"{plan.stage('flow').architecture} {plan.image.channels}"
-    if key not in _MODELS:
-        images, labels = blobs(plan, 400, seed=9)
-        layout = Layout.of(plan)
-        release = noised_release(layout, 0.01, images, labels, np.ones(400), lambda part, s, m: part)
-        spectral = {f"spectral/{name}": value for name, value in fit_release(plan, {"alder": release}).items()}
-        flow = initial_model("flow", plan)
-        torch.manual_seed(0)
-        with torch.no_grad():
-            for parameter in flow.parameters():
-                parameter += 0.1 * torch.randn_like(parameter) / max(1, parameter[0].numel()) ** 0.5
-        _MODELS[key] = {"spectral": spectral, "flow": {**spectral, **to_arrays("flow", flow)}}
-    return _MODELS[key]
+    return _models(plan.stage("flow").architecture, plan.image.channels)
+
+
+@cache
+def _models(architecture, channels):
+    plan = plan_with(architecture, channels)
+    images, labels = blobs(plan, 400, seed=9)
+    release = noised_release(Layout.of(plan), 0.01, images, labels, np.ones(400), lambda part, s, m: part)
+    spectral = {f"spectral/{name}": value for name, value in fit_release(plan, {"alder": release}).items()}
+    flow = initial_model("flow", plan)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in flow.parameters():
+            parameter += 0.1 * torch.randn_like(parameter) / max(1, parameter[0].numel()) ** 0.5
+    return {"spectral": spectral, "flow": {**spectral, **to_arrays("flow", flow)}}
 
 
 def cohort_of(plan, patients, seed=1, images_each=2):
@@ -126,21 +145,27 @@ def job_of(plan, cohort, seed=3, noise=None, **more):
         models=models_of(plan),
         cohort=cohort,
         generator=generator,
-        meter=RecordMeter(noise or TestNoise(seed)),
+        meter=Watched(noise or TestNoise(seed)),
         **more,
     )
 
 
 def codec_of(plan):
+    """One codec for each form of plan: none of it depends on the item."""
+    return _codec(plan.stage("flow").architecture, plan.image.channels)
+
+
+@cache
+def _codec(architecture, channels):
+    plan = plan_with(architecture, channels)
     return LatentCodec(plan, models_of(plan)["flow"], "alder")
 
 
 def through(job):
     """Rows that leave the mechanism, one for each place, and the places."""
-    codec, places = codec_of(job.plan), drawn_places(job)
-    rows = codec.encode(places.images, places.labels, job.item.coordinates or DIMENSIONS, job.generator)
-    rows[~places.filled] = 0.0
-    return released_rows(job, rows), places
+    places = drawn_places(job)
+    noised_latents(job, codec_of(job.plan), places)
+    return job.meter.released, places
 
 
 def with_record(cohort, patient, image):
@@ -247,7 +272,7 @@ TERMS = st.sampled_from(
 
 
 @given(images_of_one(), images_of_one(), TERMS, st.sampled_from(["glow", "cinn"]), st.integers(0, 11))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_a_patients_record_moves_one_row_and_no_further_than_the_noise_covers(one, other, terms, architecture, patient):
     plan = plan_with(architecture, images=8, **terms)
     item, cohort, silence = plan.release[0], cohort_of(plan, 12), Silence()
@@ -365,7 +390,7 @@ def distances(plan, seeds=3):
 def test_outputs_come_nearer_to_their_records_as_epsilon_grows(clip):
     radius = 220.0 if clip == "l1" else 3.0
     found = [
-        distances(plan_with(clip=clip, radius=radius, epsilon=epsilon, coordinates=None))[0]
+        distances(plan_with(clip=clip, radius=radius, epsilon=epsilon, coordinates=None), seeds=1)[0]
         for epsilon in (1.0, 1e3, 1e4, 1e5, 1e8)
     ]
     assert all(one > 1.05 * two for one, two in pairwise(found))

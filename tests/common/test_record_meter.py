@@ -62,7 +62,7 @@ def _as(array, dtype):
 
 @pytest.mark.parametrize("clip", CLIPS)
 @given(pairs_of_cohorts(), st.floats(1e-6, 1e6), st.floats(0.1, 100.0))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_replacing_a_record_moves_its_row_alone_and_no_further_than_the_noise_covers(clip, cohorts, radius, strength):
     rows, other, place = cohorts
     replaced = rows.copy()
@@ -116,7 +116,9 @@ def test_a_huge_record_changes_no_other_and_an_inner_one_is_left_alone(clip):
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_long_rows_in_any_memory_order_stay_inside_their_ball(clip, order):
     rows = np.asarray(np.random.default_rng(1).normal(size=(3, 200_000)) * 1e3, order=order)
-    for radius in (1e-140, 1e-3, 1.0, 1e5):
+    rows[2, 0] = 1e3  # beside it each of the others is too small to be added, and all together are not
+    rows[2, 1:] = 1e-13 if clip == "l1" else 1e-5
+    for radius in (1e-140, 1e-3, 1.0, 100.0):
         norms = [math.fsum(np.abs(row)) if clip == "l1" else math.hypot(*row) for row in clipped(rows, radius, clip)]
         assert max(norms) <= radius
         assert min(norms) == pytest.approx(radius, rel=1e-11)

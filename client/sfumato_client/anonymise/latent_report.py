@@ -12,8 +12,8 @@ from sfumato_common.config.release import Cadp, Latent
 from sfumato_common.privacy.accountant import epsilon
 from sfumato_common.privacy.events import LocalGaussian, Mechanism, RandomisedResponse
 
-# Below this signal-to-noise a tenth of a decoded coordinate's deviation is the record's, and its image lies within 5 %
-# as far from its own record as from any other.
+# Below this signal-to-noise less than a tenth of a decoded coordinate's deviation is the record's, and an image lies
+# within 5 % as far from its own record as from any other. That is what is seen; what can be inferred, eps_total says.
 PRIOR_RATIO = 0.1
 
 
@@ -64,9 +64,7 @@ class LatentReport:
             f"signal-to-noise {self.signal_to_noise:.3g} a coordinate, for latents of standard deviation 1",
         ]
         if self.prior_only:
-            lines.append(
-                "At this noise the output is essentially a prior sample: it shows next to nothing of a record."
-            )
+            lines.append("The output is essentially a prior sample: less than a tenth of a coordinate is the record's.")
         return "\n".join(lines) + "\n"
 
 
