@@ -76,13 +76,15 @@ def available(row: str) -> bool:
     return all(kind in TRAINERS and kind in STRATEGIES for kind in ROWS[row].shares)
 
 
-def build_plan(cohort: BenchCohort, row: str, target: float, **overrides: dict[str, Any]) -> Plan:
-    """The plan of a row whose training patients pay `target` at DELTA (add/remove; at most, and 0.5 % less at least).
+def build_plan(cohort: BenchCohort, row: str | Row, target: float, **overrides: dict[str, Any]) -> Plan:
+    """The plan of a row (by name, or any other) whose training patients pay `target` at DELTA, add/remove.
 
+    At most, and 0.5 % less at least.
     With `target` infinite nothing is noised.
     `overrides` gives stages (by kind) other values than `STAGES`.
     """
-    values = {kind: {**STAGES[kind], **overrides.get(kind, {})} for kind in ROWS[row].shares}
+    row = ROWS[row] if isinstance(row, str) else row
+    values = {kind: {**STAGES[kind], **overrides.get(kind, {})} for kind in row.shares}
     values["spectral"] = {"bandwidth": BANDS[cohort.name], "by_site": cohort.name in BY_SITE, **values["spectral"]}
     if "flow" in values:
         values["flow"].setdefault("learning_rate", round(FLOW_RATE_BY_SIZE / cohort.size, 4))
@@ -98,9 +100,9 @@ def build_plan(cohort: BenchCohort, row: str, target: float, **overrides: dict[s
             "labels": list(cohort.labels),
             "sites": {site: {"nominal_patients": count} for site, count in cohort.nominal.items()},
             "privacy": {"epsilon": target if private else ANY_EPSILON, "delta": DELTA},
-            "budget": ROWS[row].shares if private else None,
+            "budget": row.shares if private else None,
             "stages": [{"kind": kind, "noise_multiplier": NO_NOISE, **own} for kind, own in values.items()],
-            "release": [{"model": ROWS[row].model, "images": 1}],
+            "release": [{"model": row.model, "images": 1}],
             "federation": {"quorum": len(cohort.nominal)},
         },
         Plan,

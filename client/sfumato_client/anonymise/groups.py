@@ -61,8 +61,8 @@ def groups_of(job: Job, patients: Patients) -> list[Group]:
 def chosen(job: Job, groups: list[Group]) -> list[Group]:
     """As many groups as the item has images, drawn at random within labels, in random order.
 
-    Labels get their released shares; where one has too few groups, those with most to spare stand in. Raises DataError
-    when there are not enough groups in all.
+    Labels get their released shares; where one has too few groups, those with most to spare stand in. Who is behind
+    which image stays in `job.kept`, for the attacks of a bench. Raises DataError when there are not enough in all.
     """
     item = job.item
     assert isinstance(item, Grouped), "the item is made from groups"
@@ -81,7 +81,8 @@ def chosen(job: Job, groups: list[Group]) -> list[Group]:
         for part, count in zip(own, counts.tolist(), strict=True)
         for index in torch.randperm(len(part), generator=job.generator)[:count].tolist()
     ]
-    return [drawn[index] for index in torch.randperm(len(drawn), generator=job.generator).tolist()]
+    job.kept["chosen"] = [drawn[index] for index in torch.randperm(len(drawn), generator=job.generator).tolist()]
+    return list(job.kept["chosen"])
 
 
 def label_shares(job: Job) -> Float64:

@@ -1,0 +1,104 @@
+"""What the methods bench says about one released set: use, likeness, and three attacks with their controls."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from cohorts import BenchCohort, pooled
+from utility_scores import fidelity_of, reference_of, utility_of
+
+from sfumato_client.audit.attacks.identity import Verifier, re_identification, train_verifier
+from sfumato_client.audit.attacks.membership import group_membership, record_membership
+from sfumato_client.audit.attacks.nearest import nearest_distances
+from sfumato_client.dataset.cohort import Cohort
+from sfumato_common.metrics.network import fit_network
+from sfumato_common.types import ByteImages
+
+Figures = dict[str, float]
+Indices = npt.NDArray[np.int64]
+LEVEL = 0.05
+
+
+@dataclass(frozen=True, eq=False)
+class Made:
+    """What one method made at all sites: images, labels, sites by number, and which image each member's group made.
+
+    `groups` holds, for a site by name, patient numbers and the index of their group's image among that site's; empty
+    for methods without groups.
+    """
+
+    images: ByteImages
+    labels: Indices
+    sites: Indices
+    groups: dict[str, tuple[Indices, Indices]]
+
+
+def scores_of(
+    cohort: BenchCohort, outsiders: dict[str, Cohort], made: Made, verifiers: dict[str, Verifier], seed: int
+) -> Figures:
+    """Every figure of a row; `outsiders` are patients of the sites whom no model and no method has seen."""
+    classes = len(cohort.labels)
+    result = utility_of(cohort, fit_network(made.images, made.labels, classes, seed).probabilities)
+    result |= fidelity_of(reference_of(cohort), made.images)
+    result |= _nearest(cohort, outsiders, made)
+    result |= _membership(cohort, outsiders, made)
+    result |= _groups(cohort, made)
+    result |= _identity(cohort, outsiders, made, verifiers)
+    return {name: float(value) for name, value in result.items()}
+
+
+def verifiers_of(cohort: BenchCohort) -> dict[str, Verifier]:
+    """An identity verifier a site, trained on its training patients."""
+    return {site: train_verifier(part) for site, part in cohort.train.items()}
+
+
+def first_images(cohort: Cohort) -> ByteImages:
+    """One image a patient."""
+    return np.stack([cohort.images_of(patient)[0][0] for patient in range(cohort.patients)])
+
+
+def _nearest(cohort: BenchCohort, outsiders: dict[str, Cohort], made: Made) -> Figures:
+    """Median distance to the nearest training image, over that of outsiders: below 1 is nearer than chance."""
+    real = pooled(cohort.train)[0]
+    control = np.median(nearest_distances(pooled(outsiders)[0], real))
+    found = nearest_distances(made.images, real)
+    return {"nearest": np.median(found) / control, "nearest 1 %": np.quantile(found, 0.01) / control}
+
+
+def _membership(cohort: BenchCohort, outsiders: dict[str, Cohort], made: Made) -> Figures:
+    members, others = (
+        np.concatenate([first_images(part) for part in side.values()]) for side in (cohort.train, outsiders)
+    )
+    told = record_membership(members, others, made.images, np.random.default_rng(0))
+    result = {"member auc": told.auc, "member low": told.interval[0], "member high": told.interval[1]}
+    result |= {"control auc": told.control, "control low": told.control_interval[0]}
+    result["control high"] = told.control_interval[1]
+    for rate, (share, (low, high)) in told.found_at.items():
+        name = f"TPR at {rate:.1%}"
+        result |= {name: share, f"{name} low": low, f"{name} high": high}
+    return result
+
+
+def _groups(cohort: BenchCohort, made: Made) -> Figures:
+    """The group attack within each site, members of all sites together."""
+    hits, of, chance = 0.0, 0, 0.0
+    for number, (site, (patients, images)) in enumerate(made.groups.items()):
+        own = made.images[made.sites == number]
+        told = group_membership(first_images(cohort.train[site])[patients], images, own)
+        hits, of, chance = hits + told.share * len(patients), of + len(patients), chance + told.chance * len(patients)
+    return {"group top 5": hits / of, "group chance": chance / of} if of else {}
+
+
+def _identity(cohort: BenchCohort, outsiders: dict[str, Cohort], made: Made, verifiers: dict[str, Verifier]) -> Figures:
+    """Share of images that the independent verifier takes for a training patient of their site; `LEVEL` by chance."""
+    shares, weights = [], []
+    for number, site in enumerate(cohort.train):
+        mine = made.images[made.sites == number]
+        if site not in verifiers or not len(mine):
+            continue
+        matches = re_identification(verifiers[site], mine, outsiders[site].everything()[0])
+        shares.append(matches.share(LEVEL))
+        weights.append(len(mine))
+    return {"re-identified": float(np.average(shares, weights=weights))} if shares else {}
