@@ -38,9 +38,13 @@ def print_summary(plan: Plan, run: dict[str, Any], status: dict[str, Any]) -> No
         _print_choice(choice)
     if utility := run.get("utility"):
         _print_utility(utility)
+    released = ", ".join(f"{item.method} from {item.model} ({plan.promises(item)})" for item in plan.release)
+    console.print(f"released: {released}", markup=False, soft_wrap=True)
     spent = epsilon_text(status.get("epsilon_spent", 0.0))
     of = f"of {plan.privacy.epsilon:g} at delta {plan.privacy.delta:g}" if plan.private else f"({WITHOUT_PRIVACY})"
     console.print(f"epsilon {spent} {of}, unit patient, adjacency add/remove", markup=False, soft_wrap=True)
+    if bare := [item.method for item in plan.release if plan.private and plan.promises(item) != "formal"]:
+        console.print(f"  (no epsilon covers the images by {', '.join(bare)})", markup=False, soft_wrap=True)
 
 
 def _print_choice(choice: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ from sfumato_client.flower_task import SUPPORTED_FLOWER
 from sfumato_client.training import TRAINERS
 from sfumato_common.config.loader import load_yaml
 from sfumato_common.config.policy import Policy
-from sfumato_common.config.release import Method
+from sfumato_common.config.release import Grouped, Latent, Method, Sampling
 from sfumato_common.config.stages import ModelKind, Stage, StageKind
 from sfumato_common.errors import ConfigError
 from sfumato_common.models.sampling import SAMPLERS
@@ -85,7 +85,14 @@ def test_shipped_plans_cost_what_they_say_and_pass_the_shipped_policy(name):
     # as the README says: noise from a budget, clip radii that sites measure, and no release without the choice
     assert plan.budget is not None
     assert plan.spectral.radii == "charged"
-    assert [item.model for item in plan.release] == ["best"]
+    assert plan.release[0].model == "best"
+
+
+def test_the_demo_releases_a_formal_a_k_anonymous_and_a_local_set():
+    items = shipped("demo.yaml").release
+    assert any(isinstance(item, Sampling) for item in items)
+    assert any(isinstance(item, Grouped) for item in items)
+    assert any(isinstance(item, Latent) for item in items)
 
 
 def test_a_site_takes_the_shipped_plan_as_the_coordinator_resolved_it(tmp_path):

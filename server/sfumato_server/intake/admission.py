@@ -49,7 +49,7 @@ def admit(data: bytes, plan: Plan, record: SiteRecord) -> Package:
     if any(image.label not in plan.labels for image in package.images):
         raise VerificationError(f"the package of site '{record.site}' holds a label that the plan does not know")
     words: dict[str, str] = {item.method: plan.promises(item) for item in plan.release}
-    if any(image.guarantee != words.get(image.method, image.guarantee) for image in package.images):
+    if any(image.guarantee != words.get(image.method) for image in package.images):
         raise VerificationError(f"the package of site '{record.site}' claims a guarantee that its plan does not give")
     counts = Counter((image.method, image.model) for image in package.images)
     possible = plan.releases_at(record.site)

@@ -93,6 +93,7 @@ def render_report(
         pooled=pooled,
         worst=pooled[0].add_remove if pooled else None,
         release=release_rows(pool, plan, stated),
+        uncovered=uncovered(pool),
         stages=stages,
         seconds=run_info.get("seconds"),
         versions=run_info.get("versions", {}),
@@ -105,6 +106,12 @@ def render_report(
         # beyond a few hundred the list is in the manifest
         duplicates=pool.duplicates[:200],
     )
+
+
+def uncovered(pool: Pool) -> list[tuple[str, str, int]]:
+    """(method, word, images) of what no epsilon covers, in the order of the words."""
+    counts = Counter((item.guarantee, item.method) for item in pool.items if item.guarantee != "formal")
+    return [(method, word, count) for (word, method), count in sorted(counts.items(), reverse=True)]
 
 
 def release_rows(pool: Pool, plan: Plan, stated: Sequence[Guarantee]) -> list[ReleaseRow]:

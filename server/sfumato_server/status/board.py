@@ -14,7 +14,7 @@ from typing import Any
 from sfumato_common.config.plan import Plan
 from sfumato_common.files import write_json
 from sfumato_common.privacy.accountant import epsilon, json_epsilon
-from sfumato_common.privacy.events import Event, study_events
+from sfumato_common.privacy.events import Event, release_events, study_events
 
 
 class StatusBoard:
@@ -61,6 +61,9 @@ class StatusBoard:
         stage = self._now["stage"]
         if stage in {item.kind for item in self._plan.stages}:
             self._charge(stage, 1)
+        elif stage == "release":
+            self._events += [event for item in self._plan.release for event in release_events(self._plan, item)]
+            self._epsilon = epsilon(self._events, self._plan.privacy.delta)
         self.stages.append({**self._now, "seconds": round(took, 2), **note})
         self.write()
 
