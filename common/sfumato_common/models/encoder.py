@@ -17,6 +17,7 @@ from sfumato_common.models.modulated import SLOPE
 from sfumato_common.models.spectral import Layout
 
 _WIDTH = 16
+_GAIN = 4.0  # on what the reconstruction leaves of an image, which is a fraction of the image
 _COARSEST = 8  # pixels a side that the pair is brought down to before it becomes a code
 
 
@@ -45,6 +46,8 @@ class Encoder(nn.Module):
     def forward(self, pair: Tensor, gap: Tensor, components: Tensor) -> Tensor:
         """The step from a code towards the image's; `gap` is the closed-form code of the image less its own."""
         given = condition(self._plan, components).to(pair)
+        image, current = pair.chunk(2, dim=1)
+        pair = torch.cat([image, _GAIN * (image - current)], dim=1)
         seen = self.features(condition_planes(given, pair)).flatten(1)
         hidden = functional.leaky_relu(self.hidden(torch.cat([gap, given], dim=1)), SLOPE)
         step: Tensor = self.gain * gap + self.head(torch.cat([seen, hidden], dim=1))
