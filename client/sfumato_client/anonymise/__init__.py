@@ -15,10 +15,14 @@ from sfumato_client.anonymise.dp_glow import dp_glow
 from sfumato_client.anonymise.dp_k_average import dp_k_average
 from sfumato_client.anonymise.k_salsa import k_salsa
 from sfumato_client.anonymise.k_same import k_same
+from sfumato_client.anonymise.linear_walk import linear_walk
+from sfumato_client.anonymise.plan import plan_walk
 from sfumato_client.anonymise.sampling import dp_sampling
 
 ANONYMISERS: Mapping[str, Anonymiser] = {
     "dp-sampling": dp_sampling,
+    "linear-walk": linear_walk,
+    "plan": plan_walk,
     "k-same": k_same,
     "k-salsa": k_salsa,
     "dp-k-average": dp_k_average,
