@@ -1,16 +1,18 @@
-"""The gate's rules as a table: what is compared, with which limit. Each is a comparison with held-out real images.
+"""The gate's rules as tables: what is compared, with which limit. Each is a comparison with held-out real images.
 
 A patient who was held out cannot have been copied, so held-out images show how near an honest image comes by chance.
+Every candidate set is put to `RULES`, and one that was made from records to `RECORD_RULES` as well.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
 import numpy as np
 
+from sfumato_client.audit.attacks.identity import Matches
 from sfumato_client.audit.attacks.nearest import Floats
 from sfumato_common.config.policy import GateRules
 
@@ -19,6 +21,12 @@ from sfumato_common.config.policy import GateRules
 IDENTICAL = 0.05
 LOW_QUANTILE = 0.05
 FEWEST_CONTROLS = 5
+# A candidate is recognised when its best match is above what held-out images exceed in one case of 20.
+IDENTITY_LEVEL = 0.05
+# A set of strangers is refused once in a hundred at most, whatever its size and that of the control.
+IDENTITY_CONFIDENCE = 0.99
+
+Measured = TypeVar("Measured", "Distances", Matches)
 
 
 @dataclass(frozen=True)
@@ -38,14 +46,14 @@ class Distances:
 
 
 @dataclass(frozen=True)
-class Rule:
-    """One line of the table: `measure` of a set must be at most, or at least, `limit`."""
+class Rule(Generic[Measured]):
+    """One line of a table: `measure` of a set must be at most, or at least, `limit`."""
 
     name: str
     compares: str
-    measure: Callable[[Distances, GateRules], float]
+    measure: Callable[[Measured, GateRules], float]
     bound: Literal["at most", "at least"]
-    limit: Callable[[GateRules], float]
+    limit: Callable[[Measured, GateRules], float]
 
 
 @dataclass(frozen=True)
@@ -83,28 +91,63 @@ def _median(distances: Distances, rules: GateRules) -> float:
     return float(np.median(distances.candidates) / np.median(distances.control))
 
 
-RULES = (
+def _recognised(matches: Matches, rules: GateRules) -> float:
+    del rules
+    return matches.share(IDENTITY_LEVEL)
+
+
+def _most_recognised(matches: Matches, rules: GateRules) -> float:
+    return max(rules.identity_share_limit, matches.share_by_chance(IDENTITY_LEVEL, IDENTITY_CONFIDENCE))
+
+
+RULES: tuple[Rule[Distances], ...] = (
     Rule(
         "copies",
         "share of candidates nearer to a training image than relative_distance_floor x the held-out 5% quantile",
         _copies,
         "at most",
-        lambda rules: rules.copy_share_limit,
+        lambda distances, rules: rules.copy_share_limit,
     ),
-    Rule("identical", f"candidates within {IDENTICAL} of a training image", _identical, "at most", lambda rules: 0.0),
+    Rule(
+        "identical",
+        f"candidates within {IDENTICAL} of a training image",
+        _identical,
+        "at most",
+        lambda distances, rules: 0.0,
+    ),
     Rule(
         "median",
         "median distance of the candidates relative to that of the held-out images",
         _median,
         "at least",
-        lambda rules: rules.relative_distance_floor,
+        lambda distances, rules: rules.relative_distance_floor,
+    ),
+)
+
+
+RECORD_RULES: tuple[Rule[Matches], ...] = (
+    Rule(
+        "identity",
+        "share of candidates matched to a training patient better than 95 % of the held-out images are",
+        _recognised,
+        "at most",
+        _most_recognised,
     ),
 )
 
 
 def apply(model: str, distances: Distances, rules: GateRules) -> list[Finding]:
-    """Every rule of the table on one candidate set."""
+    """Every rule for every set, on one candidate set."""
+    return _found(RULES, model, distances, rules)
+
+
+def apply_to_records(model: str, matches: Matches, rules: GateRules) -> list[Finding]:
+    """Every rule for sets that were made from records, on one of them."""
+    return _found(RECORD_RULES, model, matches, rules)
+
+
+def _found(table: Sequence[Rule[Measured]], model: str, measured: Measured, rules: GateRules) -> list[Finding]:
     return [
-        Finding(model, rule.name, rule.compares, rule.measure(distances, rules), rule.bound, rule.limit(rules))
-        for rule in RULES
+        Finding(model, rule.name, rule.compares, rule.measure(measured, rules), rule.bound, rule.limit(measured, rules))
+        for rule in table
     ]

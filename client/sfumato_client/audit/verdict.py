@@ -20,13 +20,15 @@ from typing import Any
 import numpy as np
 
 from sfumato_client.anonymise.candidates import CandidateSet
+from sfumato_client.audit.attacks.identity import Matches, re_identification, train_verifier
 from sfumato_client.audit.attacks.nearest import Floats, is_flat, nearest_distances
-from sfumato_client.audit.rules import FEWEST_CONTROLS, IDENTICAL, Distances, Finding, apply
+from sfumato_client.audit.rules import FEWEST_CONTROLS, IDENTICAL, Distances, Finding, apply, apply_to_records
 from sfumato_client.dataset import Cohort
 from sfumato_common.config.policy import GateRules
-from sfumato_common.errors import PolicyRefusal, ReleaseRefused
+from sfumato_common.errors import DataError, PolicyRefusal, ReleaseRefused
 from sfumato_common.files import canonical_json, write_atomic
 from sfumato_common.privacy.events import event_to_json
+from sfumato_common.types import ByteImages
 
 Quantiles = tuple[str, list[float]]
 # lives and dies with the process: an approval cannot be stored, sent, or made by anything that does not hold it
@@ -68,6 +70,7 @@ class Verdict:
     findings: tuple[Finding, ...]
     obstacle: str
     quantiles: tuple[Quantiles, ...]
+    match_quantiles: tuple[Quantiles, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The local report. Data-dependent: it stays in the site."""
@@ -75,9 +78,8 @@ class Verdict:
             "approved": self.approved is not None,
             "obstacle": self.obstacle,
             "findings": [finding.to_json() for finding in self.findings],
-            "distance_quantiles_0_1_5_25_50_75_100": [
-                {"of": name, "values": values} for name, values in self.quantiles
-            ],
+            "distance_quantiles_0_1_5_25_50_75_100": _named(self.quantiles),
+            "match_quantiles_0_1_5_25_50_75_100": _named(self.match_quantiles),
         }
 
 
@@ -101,14 +103,21 @@ def judge(candidates: Sequence[CandidateSet], train: Cohort, holdout: Cohort, ru
         return _blocked("a distance is not finite", quantiles)
     if measured[0].usual_least < IDENTICAL:
         return _blocked("held-out images repeat training images: they cannot serve as a control", quantiles)
-    findings = tuple(
+    try:
+        matches = _matches(candidates, shown, train, control_images)
+    except DataError as error:
+        return _blocked(str(error), quantiles)
+    findings = [
         finding
         for item, distances in zip(candidates, measured, strict=True)
         for finding in apply(item.model, distances, rules)
-    )
+    ]
+    findings += [finding for model, found in matches for finding in apply_to_records(model, found, rules)]
     passed = all(finding.passed for finding in findings)
     approved = Approved(tuple(candidates), _seal_of(candidates)) if passed else None
-    return Verdict(approved, findings, "", tuple(quantiles))
+    scored = [("held-out", _quantiles(matches[0][1].strangers))] if matches else []
+    scored += [(model, _quantiles(found.candidates)) for model, found in matches]
+    return Verdict(approved, tuple(findings), "", tuple(quantiles), tuple(scored))
 
 
 def gate(
@@ -135,9 +144,30 @@ def gate(
     return verdict.approved
 
 
+def _matches(
+    candidates: Sequence[CandidateSet], shown: Sequence[ByteImages], train: Cohort, control: ByteImages
+) -> Sequence[tuple[str, Matches]]:
+    """What the identity verifier finds in every set that was made from records; no such set, no verifier.
+
+    Raises DataError when the verifier cannot be trained, or does not give a number for every image.
+    """
+    made = [(item.model, images) for item, images in zip(candidates, shown, strict=True) if item.patients > 0]
+    if not made:
+        return []
+    verifier = train_verifier(train)
+    found = [(model, re_identification(verifier, images, control)) for model, images in made]
+    if not all(np.isfinite(m.candidates).all() and np.isfinite(m.strangers).all() for _, m in found):
+        raise DataError("a score of the identity verifier is not finite")
+    return found
+
+
 def _blocked(obstacle: str, quantiles: Sequence[Quantiles] = ()) -> Verdict:
     return Verdict(None, (), obstacle, tuple(quantiles))
 
 
 def _quantiles(distances: Floats) -> list[float]:
     return [round(float(value), 4) for value in np.quantile(distances, [0, 0.01, 0.05, 0.25, 0.5, 0.75, 1])]
+
+
+def _named(quantiles: Sequence[Quantiles]) -> list[dict[str, Any]]:
+    return [{"of": name, "values": values} for name, values in quantiles]

@@ -23,10 +23,16 @@ class Budget(Strict):
 
 
 class GateRules(Strict):
-    """When the first gate refuses a set of candidates (see audit/verdict.py for what is compared)."""
+    """When the first gate refuses a set of candidates (see audit/rules.py for what is compared).
+
+    `identity_share_limit` is for sets made from records: the largest share that an identity verifier may recognise. Of
+    strangers it recognises 5 % by definition; the default is twice that, and where a small set of strangers passes
+    a stricter limit by chance more than once in a hundred, what 99 % of such sets stay within.
+    """
 
     relative_distance_floor: Annotated[float, Field(gt=0, le=1)] = 0.5
     copy_share_limit: Annotated[float, Field(ge=0, le=1)] = 0.02
+    identity_share_limit: Annotated[float, Field(ge=0, le=1)] = 0.10
     declare_verdict: bool = False
 
 
