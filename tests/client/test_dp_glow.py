@@ -307,13 +307,29 @@ def test_a_latent_is_of_its_own_record_to_the_last_bit(architecture):
     assert (np.abs(beside[kept] - other[kept]).max(axis=1) > 1e-2).all()  # the condition counts
 
 
-def test_a_flow_that_diverged_leaves_nothing_but_noise_and_sound_images():
+@pytest.mark.parametrize("log_scale", [200.0, -200.0])
+def test_a_flow_that_diverged_leaves_nothing_but_noise_and_sound_images(log_scale):
     plan = plan_with()
     job = job_of(plan, cohort_of(plan, 30))
     arrays = {name: value.copy() for name, value in job.models["flow"].items()}
-    arrays["flow/levels.0.0.log_scale"][:] = 200.0
-    found = anonymise(replace(job, models={**job.models, "flow": arrays}))
+    arrays["flow/levels.0.0.log_scale"][:] = log_scale
+    with np.errstate(invalid="raise"):  # a pixel that is not a number is cast to anything
+        found = anonymise(replace(job, models={**job.models, "flow": arrays}))
     assert found.images.shape == (24, SIZE, SIZE)
+    assert np.isfinite(job.meter.released).all()
+
+
+def test_coordinates_that_are_not_released_are_drawn_anew_as_samples_are():
+    plan, keep = plan_with(), 10
+    codec, count = codec_of(plan), 200
+    rows, labels = np.tile(np.linspace(-1.0, 1.0, keep), (count, 1)), np.arange(count) % 2
+    images = codec.decode(rows, labels, torch.Generator().manual_seed(1))
+    back = codec.encode(images, labels, DIMENSIONS, torch.Generator().manual_seed(2))
+    place = coarse_first(SIZE, 1)
+    within = (place // SIZE < 8) & (place % SIZE < 8)
+    assert np.median(np.abs(back[:, :keep] - rows)) < 0.1
+    assert np.median(back[:, keep:][:, within[keep:]].std(axis=0)) == pytest.approx(1.0, rel=0.15)
+    assert np.median(back[:, ~within].std(axis=0)) < 0.6
 
 
 def test_coordinates_are_an_orthonormal_basis_coarsest_first():
