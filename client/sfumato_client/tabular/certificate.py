@@ -13,7 +13,6 @@ from sfumato_client.tabular.anonymise import signal_to_noise
 from sfumato_client.tabular.coding import Coder
 from sfumato_client.tabular.schema import TableSchema
 from sfumato_client.tabular.terms import digest_of, table_events
-from sfumato_client.tabular.train import first_flow
 from sfumato_common.privacy.accountant import cohort_costs
 from sfumato_common.privacy.events import Declared, event_to_json
 
@@ -28,6 +27,7 @@ COVERS = (
 )
 # below these correlations of a released latent with the record's own
 _NEXT_TO_NOTHING, _LITTLE = 0.2, 0.6
+_HOPELESS = 1.0  # of `training_noise`
 
 
 def certificate(schema: TableSchema, noise: str) -> dict[str, Any]:
@@ -59,7 +59,7 @@ def certificate(schema: TableSchema, noise: str) -> dict[str, Any]:
 
 
 def signal_sentence(schema: TableSchema) -> str:
-    """What the noise leaves of a record, and of what all records teach the flow; from public numbers alone."""
+    """What the noise leaves of a record, and of what all records have in common; from public numbers alone."""
     correlation = signal_to_noise(schema.release, Coder(schema.features).width).correlation
     if correlation < _NEXT_TO_NOTHING:
         verdict = "a row says next to nothing about the record it was made from: it is a sample of the trained flow"
@@ -68,21 +68,22 @@ def signal_sentence(schema: TableSchema) -> str:
     else:
         verdict = "a row resembles the record it was made from"
     ratio = training_noise(schema)
-    taught = "the flow can learn next to nothing from a table of this size" if ratio > 1.0 else "the flow can learn"
+    taught = "the flow learns next to nothing" if ratio > _HOPELESS else "the flow can learn them"
     return (
-        f"A released latent value correlates {correlation:.2f} with the record's own: {verdict}. Over all of training, "
-        f"noise is {ratio:.2f} times as long as what {schema.training.nominal_patients} patients who all pull one way "
-        f"at full length would add up to: {taught}."
+        f"A released latent value correlates {correlation:.2f} with the record's own: {verdict}. Noise in training is "
+        f"{ratio:.2f} times as long as what {schema.training.nominal_patients} patients could say together about the "
+        f"columns' means and spreads: {taught}."
     )
 
 
 def training_noise(schema: TableSchema) -> float:
-    """Length of all steps' noise together over that of all steps' clipped gradients, were they all of full length.
+    """Length of all steps' noise on the flow's diagonal over that of all steps' gradients, were all of full length.
 
-    sqrt(T P) sigma C against T q N C for T steps, P weights, N nominal patients.
+    sqrt(T P) sigma C against T q N C for T steps, P weights of the diagonal, which the couplings refine, N patients.
     """
     training = schema.training
-    assert training.noise_multiplier is not None and training.nominal_patients is not None, "the schema is resolved"
-    weights = sum(parameter.numel() for parameter in first_flow(schema).parameters())
+    assert training.noise_multiplier is not None, "a resolved schema has its noise"
+    assert training.nominal_patients is not None, "and its public number of patients"
+    weights = 2 * Coder(schema.features).width * (schema.classes + 1)
     pull = training.sampling_rate * training.nominal_patients * math.sqrt(training.steps)
     return training.noise_multiplier * math.sqrt(weights) / pull

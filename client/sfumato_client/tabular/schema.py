@@ -114,8 +114,8 @@ class TableTraining(Strict):
     steps: Annotated[int, Field(ge=1, le=10_000)] = 100
     sampling_rate: Annotated[float, Field(gt=0, le=0.5)] = 0.2
     noise_multiplier: Positive | None = None
-    clipping_norm: Positive = 0.5
-    learning_rate: Positive = 0.01
+    clipping_norm: Positive = 0.3
+    learning_rate: Positive = 0.03
     nominal_patients: Annotated[int, Field(ge=10, le=10_000_000)] | None = None
     couplings: Annotated[int, Field(ge=1, le=16)] = 4
     hidden: Annotated[int, Field(ge=4, le=512)] = 128

@@ -29,7 +29,7 @@ from sfumato_common.privacy.events import (
 # parts of privacy.epsilon; training has what is left
 RELEASE_SHARE, LABEL_SHARE = 0.2, 0.1
 _LARGEST_LABEL_EPSILON = 10.0
-_LEAST_TRAINING_NOISE, _MOST_TRAINING_NOISE = 0.3, 300.0
+_LEAST_TRAINING_NOISE = 0.3
 _CLOSE = 0.01  # how far below the budget, in parts of it, resolved noise may stay
 
 
@@ -128,19 +128,36 @@ def _with_noise(schema: TableSchema, noise: float) -> TableSchema:
 
 
 def _least_noise(schema: TableSchema) -> float:
-    """The least training noise, to `_CLOSE` in cost, at which the run costs no more than its budget; bisection."""
-    total, low, high = schema.privacy.epsilon, _LEAST_TRAINING_NOISE, _MOST_TRAINING_NOISE
-    if cost(_with_noise(schema, low)) <= total:
-        return low
-    if not cost(_with_noise(schema, high)) <= total:
+    """The least training noise, to `_CLOSE` in cost, at which the run costs no more than its budget.
+
+    Raises ConfigError when no noise suffices.
+    """
+    from dp_accounting.gaussian_mechanism import get_sigma_gaussian
+    from scipy.optimize import brentq
+
+    total, training = schema.privacy.epsilon, schema.training
+    events = table_events(_with_noise(schema, 1.0))
+    rest = epsilon((event for purpose, event in events.items() if purpose != "table-training"), schema.privacy.delta)
+
+    def gap(log_noise: float) -> float:
+        # logarithms are nearly straight, and a cost without a bound must not be infinite here
+        spent = cost(_with_noise(schema, math.exp(log_noise)))
+        return math.log(min(max(spent / (total * (1.0 - _CLOSE / 2)), 1e-9), 1e9))
+
+    if not rest < total * (1.0 - _CLOSE):
         raise ConfigError(
             f"table '{schema.table}': privacy.epsilon = {total:g} leaves nothing for training beside the release; "
             "state a larger one, or smaller epsilons of the release and the condition"
         )
-    while high / low > 1.0 + _CLOSE:
-        middle = math.sqrt(low * high)
-        spent = cost(_with_noise(schema, middle))
-        low, high = (low, middle) if spent <= total else (middle, high)
-        if (1.0 - _CLOSE) * total <= spent <= total:
-            break
-    return math.ceil(high * 1e4) / 1e4
+    # what is left as a Gaussian release, and that by the central limit theorem (Bu et al. 2020, Corollary 5.4)
+    mu = 1.0 / float(get_sigma_gaussian(total - rest, schema.privacy.delta))
+    guess = 1.0 / math.sqrt(math.log1p((mu / training.sampling_rate) ** 2 / training.steps))
+    low = high = math.log(max(guess, _LEAST_TRAINING_NOISE))
+    while gap(high) > 0.0:
+        high += 0.15
+    while low > math.log(_LEAST_TRAINING_NOISE) and gap(low) <= 0.0:
+        low -= 0.15
+    if gap(low) <= 0.0:
+        return math.ceil(math.exp(low) * 1e4) / 1e4
+    found = math.exp(float(brentq(gap, low, high, xtol=_CLOSE / 4, rtol=_CLOSE / 4)))
+    return math.ceil(found * 1e4) / 1e4

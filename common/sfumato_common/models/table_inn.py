@@ -40,7 +40,8 @@ class _Network(nn.Module):
         """[N, W] and [N, K] -> [N, outputs]."""
         first = functional.silu(self.inward(torch.cat([kept, condition.to(kept)], dim=1)))
         raw: Tensor = self.outward(functional.silu(self.across(first)))
-        return raw
+        # noise on the weights of a wider network must not add up to more (Jacot et al. 2018 scale so)
+        return raw / math.sqrt(self.outward.in_features)
 
 
 class TableINN(nn.Module):
