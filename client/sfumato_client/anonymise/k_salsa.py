@@ -33,8 +33,9 @@ from sfumato_common.package.png import encode_png
 from sfumato_common.types import ByteImages, to_bytes, to_unit_range
 
 LEARNING_RATE = 0.1
-# Adam moves a coordinate as fast for a gradient of rounding errors as for a real one; gradients here are about 0.1
-_EPSILON = 1e-4
+# Adam moves a coordinate as fast for a gradient of rounding errors as for a real one. Gradients here are about 0.1, and
+# with torch's 1e-8 a group's image would hang on which others are in its batch; the losses reached are the same.
+_EPSILON = 1e-2
 _RAMP_DOWN, _RAMP_UP = 0.25, 0.05  # shares of all steps
 _PIXELS = 2**22  # of members and outputs at once: a generator keeps dozens of maps of every image
 _SHEET_GROUPS = 8
@@ -149,7 +150,8 @@ def rate(step: int, steps: int) -> float:
 def aligned(space: WSpace, net: ContrastiveNet, targets: Targets, item: KSalsa) -> Tensor:
     """Codes [G, 1 + L, D] after the item's steps of Adam from the mean codes.
 
-    Losses are summed over groups and Adam is elementwise, so that a group's code is the same alone or among others.
+    Losses are summed over groups and Adam is elementwise, so that a group's code is the same alone or among others, up
+    to rounding; where the best patch changes, that may grow to a few grey levels over a hundred steps.
     """
     w = targets.codes[:, None].repeat(1, space.layers, 1).requires_grad_()
     optimiser = torch.optim.Adam([w], lr=LEARNING_RATE, eps=_EPSILON)
