@@ -177,23 +177,26 @@ def test_another_label_moves_two_means_root_two_times_as_far_together(before, af
     assert (np.linalg.norm(moved, axis=1) > 0).sum() <= 2
 
 
+@pytest.mark.parametrize("newcomer", ["first", "last"])
 @pytest.mark.parametrize("patients", [0, 1, 3, 4, 6])
-def test_the_draw_with_a_patient_more_is_the_draw_without_in_which_one_place_changed_hands(patients):
+def test_the_draw_with_a_patient_more_is_the_draw_without_in_which_one_place_changed_hands(patients, newcomer):
     """The premise of `KAverageGaussian`, over many draws of four places (two groups of two)."""
-    rng, draws = torch.Generator().manual_seed(1), 6000
+    rng, draws = torch.Generator().manual_seed(1), 4000
+    # the others keep their numbers; the newcomer's comes before or after theirs
+    numbers = [99, *range(patients)] if newcomer == "first" else [*range(patients), 99]
 
-    def law(count: int) -> Counter[tuple[int, ...]]:
-        labels, counts = np.zeros(count, dtype=np.int64), np.array([2])
-        return Counter(tuple(formal.places_of(labels, counts, 2, rng).ravel().tolist()) for _ in range(draws))
+    def law(names: list[int]) -> Counter[tuple[int, ...]]:
+        labels, counts, named = np.zeros(len(names), dtype=np.int64), np.array([2]), np.array([*names, -1])
+        return Counter(tuple(named[formal.places_of(labels, counts, 2, rng)].ravel().tolist()) for _ in range(draws))
 
-    without, with_one = law(patients), Counter()
+    without, with_one = law([*range(patients)]), Counter()
     generator = np.random.default_rng(0)
-    for places, times in law(patients + 1).items():
+    for places, times in law(numbers).items():
+        idle = sorted(set(range(patients)) - set(places)) or [-1]
         for _ in range(times):
-            # the newest patient's place goes to one who has none, or to nobody
-            idle = sorted(set(range(patients)) - set(places)) or [-1]
+            # the newcomer's place goes to one who has none, or to nobody
             taker = int(generator.choice(idle))
-            with_one[tuple(taker if one == patients else one for one in places)] += 1
+            with_one[tuple(taker if one == 99 else one for one in places)] += 1
     spread = sum(abs(without[key] - with_one[key]) for key in without | with_one) / (2 * draws)
     outcomes = len(without | with_one)
     assert spread < 2.0 * np.sqrt(outcomes / draws / np.pi), "two samples of one law"
