@@ -13,7 +13,7 @@ from sfumato_common.config.policy import Policy
 from sfumato_common.config.release import DpKAverage, Grouped
 from sfumato_common.errors import BudgetExceeded, PolicyRefusal
 from sfumato_common.privacy.accountant import Forecast, forecast
-from sfumato_common.privacy.events import WITHOUT_PRIVACY
+from sfumato_common.privacy.events import WITHOUT_PRIVACY, Declared, release_events
 
 
 def check_policy(plan: Plan, policy: Policy) -> None:
@@ -49,6 +49,21 @@ def admit(plan: Plan, policy: Policy, ledger: Ledger) -> Forecast:
     cost = forecast_here(plan, policy, ledger)
     check_budget(plan, policy, cost)
     return cost
+
+
+def release_notes(plan: Plan, site: str, patients: int) -> list[str]:
+    """What the steward of a site with that many training patients should know of the release; it stays in the site."""
+    lines = []
+    for item in plan.release:
+        for event in release_events(plan, item):
+            if isinstance(event, Declared):
+                lines.append(f"declared, covered by no epsilon: {event.what} ({event.bits:,} bits at most)")
+        if isinstance(item, Grouped) and patients < item.k * item.at(site):
+            lines.append(
+                f"note: this site has too few training patients for {item.at(site)} groups of {item.k}: "
+                f"'{item.method}', and with it the release, would be refused; ask for fewer images here, by 'images_at'"
+            )
+    return lines
 
 
 def forecast_here(plan: Plan, policy: Policy, ledger: Ledger) -> Forecast:

@@ -86,7 +86,7 @@ def accept(
     yes: Annotated[bool, typer.Option("--yes", help="Accept without asking.")] = False,
 ) -> None:
     """Hold a plan against policy and ledger, show what it would cost a patient, and pin it."""
-    from sfumato_client.admission import admit
+    from sfumato_client.admission import admit, release_notes
     from sfumato_client.home import SiteHome
     from sfumato_common.models.starts import public_starts
     from sfumato_common.privacy.events import WITHOUT_PRIVACY
@@ -106,7 +106,10 @@ def accept(
     if not study.private:
         warning = f"NO PRIVACY: {WITHOUT_PRIVACY}. This site's policy names the study, so it may take part"
         console.print(warning, style="bold red", markup=False, soft_wrap=True)
-    if store.cohort("train").patients > study.sites[policy.site].nominal_patients:
+    patients = store.cohort("train").patients
+    for line in release_notes(study, policy.site, patients):
+        console.print(line, markup=False, soft_wrap=True)
+    if patients > study.sites[policy.site].nominal_patients:
         console.print(
             "note: this site has more training patients than the plan's nominal number: epsilon holds, but batches may "
             "exceed their public size and take longer, which is seen outside; ask for a larger nominal number",

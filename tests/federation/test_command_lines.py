@@ -133,6 +133,18 @@ def test_a_cohort_above_its_nominal_number_is_told_to_its_own_steward(say, files
     assert ("larger nominal number" in said) is warned
 
 
+@pytest.mark.parametrize(("images", "enough"), [(5, True), (30, False)])
+def test_what_no_epsilon_covers_and_too_few_for_groups_is_told_to_the_steward(say, files, images, enough):
+    _, write = files
+    release = {**POLICY["release"], "allowed_methods": ["dp-sampling", "k-same"], "smallest_group": 2}
+    home = site_with_data(say, files, {"release": release}, patients=40)
+    plan = write("plan.yaml", {**PLAN, "release": [{"method": "k-same", "k": 2, "images": images}]})
+    code, _, said = say("sfumato-site", "accept", "--home", home, plan, "--yes")
+    assert code == 0
+    assert "declared, covered by no epsilon: k-same" in said
+    assert ("too few training patients" in said) is not enough
+
+
 def test_too_few_patients(say, files):
     home = site_with_data(say, files, {"minimum_patients": 500})
     code, line, _ = say("sfumato-site", "accept", "--home", home, files[0] / "plan.yaml", "--yes")
