@@ -63,10 +63,13 @@ def test_noised_arrays_are_made_by_a_meter_alone():
     assert constructions(ALL, {"Noised"}) == {("sfumato_common/privacy/meter.py", "sealed", "Noised")}
 
 
-def test_the_gaussian_mechanism_is_run_by_the_meter_alone():
-    assert constructions(ALL, {"gaussian_release"}) == {
+def test_mechanisms_are_run_by_the_meters_alone():
+    assert constructions(ALL, {"gaussian_release", "laplace_release"}) == {
         ("sfumato_common/privacy/meter.py", "gaussian", "gaussian_release"),
         ("sfumato_common/privacy/meter.py", "sampled_gaussian", "gaussian_release"),
+        ("sfumato_common/privacy/record_meter.py", "gaussian", "gaussian_release"),
+        ("sfumato_common/privacy/record_meter.py", "k_average", "gaussian_release"),
+        ("sfumato_common/privacy/record_meter.py", "laplace", "laplace_release"),
     }
 
 
@@ -74,10 +77,16 @@ def test_noise_sources_and_meters_are_made_where_the_policy_and_the_charge_are_k
     assert constructions(ALL, {"SecureNoise", "TestNoise"}) == {
         ("sfumato_client/site.py", "_noise", "SecureNoise"),
         ("sfumato_client/site.py", "_noise", "TestNoise"),
+        ("sfumato_client/tabular/run.py", "_noise", "SecureNoise"),
+        ("sfumato_client/tabular/run.py", "_noise", "TestNoise"),
     }
-    assert constructions(ALL, {"Meter", "BareMeter"}) == {
-        ("sfumato_client/site.py", "_meter", "Meter"),
-        ("sfumato_client/site.py", "_meter", "BareMeter"),
+    meters = {(file, name) for file, _, name in constructions(ALL, {"Meter", "BareMeter", "RecordMeter"})}
+    assert meters == {
+        ("sfumato_client/site.py", "Meter"),
+        ("sfumato_client/site.py", "BareMeter"),
+        ("sfumato_client/methods.py", "RecordMeter"),
+        ("sfumato_client/tabular/run.py", "Meter"),
+        ("sfumato_client/tabular/run.py", "RecordMeter"),
     }
 
 
@@ -92,9 +101,11 @@ def test_nothing_of_this_is_imported_under_another_name():
         "Message",
         "Noised",
         "gaussian_release",
+        "laplace_release",
         "SecureNoise",
         "TestNoise",
         "Meter",
+        "RecordMeter",
         "BareMeter",
         "Charge",
     }

@@ -156,7 +156,7 @@ def test_a_diverse_group_is_the_nearest_one_that_is_diverse(seed, least, size):
     size = max(size, least)
     rng = np.random.default_rng(seed)
     near, labels = rng.uniform(size=9), rng.permutation(np.concatenate([np.arange(4), rng.integers(0, 2, 5)]))
-    near[0] = -1.0
+    near[0] = 0.0
     found = _nearest(near, labels, size, least)
     assert len(set(found.tolist())) == size and 0 in found
     best = min(

@@ -115,7 +115,6 @@ def _greedy(codes: Float64, labels: Indices, part: Indices, item: Grouped, least
     while len(left) >= size and len(np.unique(labels[left])) >= least_labels:
         first = int(far.argmax())
         near = _distances(codes[left], codes[left[first : first + 1]])[:, 0]
-        near[first] = -1.0  # itself first, also where another patient has the very same code
         taken = _nearest(near, labels[left], size, least_labels)
         groups.append(left[taken])
         far = np.delete(far - _distances(codes[left], codes[left[taken]]).sum(axis=1), taken)
