@@ -30,6 +30,7 @@ from sfumato_common.privacy.events import (
     LocalLaplace,
     RandomisedResponse,
     SampledGaussian,
+    release_events,
     round_event,
     study_events,
 )
@@ -69,6 +70,9 @@ def carry_out(path, plan):
         for stage in plan.stages:
             for number in range(1, stage.rounds + 1):
                 charge(ledger, plan, stage.kind, round_event(stage), round=number)
+        for item in plan.release:
+            for number, event in enumerate(release_events(plan, item), start=1):
+                charge(ledger, plan, f"release-{item.method}", event, round=number)
         charge(ledger, plan, "gate", GATE_VERDICT)
         return ledger.export(), ledger.certificate(plan, noise="secure")
 
@@ -139,7 +143,7 @@ def test_an_export_is_canonical_whole_and_says_who_it_is_for(demo):
     assert canonical_json(value) == export
     assert "data-protection officer" in value["notice"] and "stays in the site" in value["notice"]
     assert value["budget"] == {"epsilon": 20.0, "delta": 1e-5}
-    assert len(value["rows"]) == 1 + 1 + (1 + 3 + 3 + 1) + 1
+    assert len(value["rows"]) == 1 + 1 + (1 + 3 + 3 + 1) + 3 + 1
     charges = read_export(export).charges
     assert [entry.event for entry in charges if entry.plan_hash == plan.digest] == [
         *study_events(plan, "train"),

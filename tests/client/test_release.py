@@ -18,6 +18,7 @@ from sfumato_common.config.policy import Policy
 from sfumato_common.crypto.identity import create_identity
 from sfumato_common.errors import PolicyRefusal, ReleaseRefused
 from sfumato_common.package import decode_png, open_package
+from sfumato_common.privacy.events import KAverageGaussian
 from sfumato_common.privacy.generator import secret_generator
 from sfumato_common.privacy.noise import TestNoise
 from sfumato_common.privacy.record_meter import RecordMeter
@@ -170,6 +171,43 @@ def test_the_policy_has_the_last_word(identity):
     for certificate in ({"noise": "test"}, {}):
         with pytest.raises(PolicyRefusal, match="noise"):
             sealed(identity, approved, certificate=certificate)
+
+
+def plan_with(item):
+    return parse({**PLAN.model_dump(mode="json"), "release": [item]}, Plan, "plan")
+
+
+def made(method, word, patients=5, spends=()):
+    rng = np.random.default_rng(1)
+    images = rng.integers(0, 256, (6, 16, 16), dtype=np.uint8)
+    return CandidateSet(method, "gan", word, images, rng.integers(0, 2, 6, dtype=np.int64), patients, spends)
+
+
+def test_a_set_is_sealed_with_its_own_promise_only(identity):
+    allowed = POLICY.release.model_copy(update={"allowed_methods": ["k-same", "dp-k-average"]})
+    policy = POLICY.model_copy(update={"release": allowed})
+    groups = plan_with({"method": "k-same", "images": 6, "k": 5})
+    average = plan_with({"method": "dp-k-average", "images": 6, "k": 5, "radius": 1.0, "noise_multiplier": 2.0})
+    paid = (KAverageGaussian(2.0, 5),)
+    for plan, good in ((groups, made("k-same", "syntactic")), (average, made("dp-k-average", "formal", 5, paid))):
+        assert sealed(identity, approve(good), plan=plan, policy=policy)
+    for plan, wrong in (
+        (groups, made("k-same", "syntactic", patients=4)),
+        (groups, made("k-same", "formal")),
+        (average, made("dp-k-average", "formal", 5, ())),
+        (average, made("dp-k-average", "formal", 5, (KAverageGaussian(1.0, 5),))),
+        (average, made("dp-k-average", "formal", 5, paid * 2)),
+        (average, made("dp-k-average", "syntactic")),
+    ):
+        with pytest.raises(ReleaseRefused):
+            sealed(identity, approve(wrong), plan=plan, policy=policy)
+
+
+def test_each_site_seals_its_own_number_of_images(identity):
+    plan = plan_with({"model": "gan", "images": 30, "images_at": {"north": 6}})
+    assert sealed(identity, approve(candidates("gan", 6)), plan=plan)
+    with pytest.raises(ReleaseRefused):
+        sealed(identity, approve(candidates("gan", 30)), plan=plan)
 
 
 def test_anonymise_follows_the_release_request(monkeypatch):

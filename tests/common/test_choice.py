@@ -69,14 +69,14 @@ def counts(separation: float, patients: int, bins: int = 8, shares=(0.5, 0.5)) -
 
 def test_best_needs_a_choice_at_the_end_and_stands_alone():
     assert plan_of().candidates == ["spectral", "gan", "flow"]
-    assert [[(item.model, item.images) for item in release] for release in plan_of().releases] == [
+    assert [[(item.model, item.images) for item in release] for release in plan_of().releases_at("alder")] == [
         [(kind, 4)] for kind in ("spectral", "gan", "flow")
     ]
     plain = plan_of(stages=PLAN["stages"][:3], release=[{"model": "gan", "images": 3}, {"model": "flow", "images": 2}])
-    assert plain.releases == [plain.release]
+    assert plain.releases_at("alder") == [plain.release]
     assert not plain.chooses
     assert "'best' needs a 'choice' stage" in refusal(stages=PLAN["stages"][:3])
-    assert "only item" in refusal(release=[{"model": "best", "images": 4}, {"model": "gan", "images": 4}])
+    assert "sample from it alone" in refusal(release=[{"model": "best", "images": 4}, {"model": "gan", "images": 4}])
     assert "'choice' is the last stage" in refusal(stages=[*PLAN["stages"][:2], PLAN["stages"][3], PLAN["stages"][2]])
     assert "at least one more model" in refusal(stages=[PLAN["stages"][0], PLAN["stages"][3]])
     assert "weights without privacy" in refusal(private=False)

@@ -1,0 +1,118 @@
+"""What a plan may ask to be released: sections by method, numbers by site, words, and what each is charged as."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+
+from sfumato_common.config.loader import parse
+from sfumato_common.config.plan import Plan
+from sfumato_common.errors import ConfigError
+from sfumato_common.privacy.accountant import epsilon, forecast
+from sfumato_common.privacy.events import (
+    Declared,
+    KAverageGaussian,
+    LocalGaussian,
+    LocalLaplace,
+    RandomisedResponse,
+    release_events,
+    study_events,
+)
+
+DP_SGD = {
+    "rounds": 2,
+    "local_steps": 5,
+    "sampling_rate": 0.1,
+    "clipping_norm": 1.0,
+    "noise_multiplier": 1.0,
+    "learning_rate": 0.001,
+}
+VALUES = {
+    "study": "chest",
+    "image": {"size": 16, "channels": 1},
+    "labels": ["normal", "abnormal"],
+    "sites": {"north": {"nominal_patients": 100}, "south": {"nominal_patients": 20}},
+    "privacy": {"epsilon": 10.0, "delta": 1e-5},
+    "stages": [
+        {"kind": "spectral", "bandwidth": 8, "clip_radius": 1.0, "noise_multiplier": 2.0},
+        {"kind": "gan", **DP_SGD},
+        {"kind": "flow", "levels": 2, **DP_SGD},
+        {"kind": "choice", "noise_multiplier": 3.0},
+    ],
+    "federation": {"quorum": 2},
+}
+GLOW = {"method": "dp-glow", "images": 10, "radius": 1.0, "epsilon": 2.0}
+CADP = {"method": "cadp", "images": 10, "radius": 1.0, "epsilon": 2.0, "label_epsilon": 0.5}
+
+
+def plan_of(*items: dict, **changes: object) -> Plan:
+    return parse({**copy.deepcopy(VALUES), "release": list(items), **changes}, Plan, "plan")
+
+
+def test_numbers_of_images_differ_by_site_where_the_plan_says_so():
+    plan = plan_of({"model": "best", "images": 50}, {**GLOW, "images": 90, "images_at": {"south": 15}})
+    assert [(item.model, item.images) for item in plan.release_at("north", "gan")] == [("gan", 50), ("flow", 90)]
+    assert [(item.model, item.images) for item in plan.release_at("south", "flow")] == [("flow", 50), ("flow", 15)]
+    assert len(plan.releases_at("south")) == len(plan.candidates) == 3
+    assert plan.sources == [
+        ("dp-sampling", "spectral"),
+        ("dp-sampling", "gan"),
+        ("dp-sampling", "flow"),
+        ("dp-glow", "flow"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("items", "words"),
+    [
+        ([{"model": "gan", "images": 5, "images_at": {"east": 4}}], "none of the plan's sites"),
+        ([{"model": "gan", "images": 5}, {"model": "best", "images": 5}], "sample from it alone"),
+        ([{"model": "gan", "images": 5}, {"method": "dp-sampling", "model": "gan", "images": 5}], "add the counts"),
+        ([{**GLOW, "images": 30}], "its 20 nominal patients"),
+        ([{**GLOW, "coordinates": 257}], "more than a latent's 256"),
+        ([{**GLOW, "noise_multiplier": 1.0}], "no 'noise_multiplier'"),
+        ([{**GLOW, "mechanism": "gaussian"}], "no 'epsilon'"),
+        ([{**GLOW, "clip": "l2"}], "goes with the gaussian"),
+        ([{**CADP, "label": "public"}], "give both or neither"),
+        ([{"method": "k-same", "images": 5, "k": 3}, {"method": "k-salsa", "images": 5, "k": 4}], "once a study"),
+        ([{"method": "k-same", "images": 5, "groups": "l-diverse", "least_labels": 3}], "number of labels"),
+        ([{"method": "k-same", "images": 5, "kk": 3}], "did you mean 'k'"),
+        ([{"method": "k-sames", "images": 5}], "k-sames"),
+        ([{"method": "dp-glow", "images": 5, "radius": 1.0, "epsilon": 1.0, "model": "gan"}], "flow"),
+    ],
+)
+def test_what_cannot_be_asked_for_is_one_clear_line(items, words):
+    with pytest.raises(ConfigError, match=words):
+        plan_of(*items)
+
+
+def test_one_grouping_serves_every_method_on_groups():
+    plan = plan_of({"method": "k-same", "images": 5}, {"method": "plan", "images": 5, "points": 2})
+    assert [plan.promises(item) for item in plan.release] == ["syntactic", "heuristic"]
+
+
+def test_each_method_is_charged_as_what_it_is():
+    sums = {"model": "gan", "images": 5}
+    average = {"method": "dp-k-average", "images": 5, "k": 7, "radius": 2.0, "noise_multiplier": 1.5}
+    gaussian = {"mechanism": "gaussian", "clip": "l2", "noise_multiplier": 3.0, "epsilon": None}
+    plan = plan_of(
+        sums, average, GLOW, {**CADP, **gaussian}, {"method": "k-same", "images": 5, "images_at": {"north": 8}}
+    )
+    charged = [release_events(plan, item) for item in plan.release]
+    assert charged[:2] == [[], [KAverageGaussian(1.5, 7)]]
+    assert charged[2] == [LocalLaplace(2.0), Declared("dp-glow: labels of records, taken as public", 10)]
+    assert charged[3] == [LocalGaussian(3.0), RandomisedResponse(2, 0.5)]
+    (declared,) = charged[4]
+    assert isinstance(declared, Declared)
+    assert declared.bits == 8 * (16 * 16 * 8 + 1)
+    assert study_events(plan, "train")[-6:] == [event for events in charged for event in events]
+
+
+def test_the_forecast_counts_what_releasing_adds():
+    bare, noised = plan_of({"model": "gan", "images": 5}), plan_of({"model": "gan", "images": 5}, GLOW)
+    assert [line.stage for line in forecast(bare, 1e-5).stages][-1] == "choice"
+    line = forecast(noised, 1e-5).stages[-1]
+    assert (line.stage, line.steps, line.noise_multiplier) == ("release", 1, None)
+    assert line.epsilon_after == pytest.approx(epsilon(study_events(noised, "train"), 1e-5))
+    assert line.epsilon_after > forecast(bare, 1e-5).epsilon_train
