@@ -20,8 +20,15 @@ pytestmark = [
 ]
 
 
+def as_at_a_terminal():
+    # a suite that a shell runs in the background is born deaf to Ctrl-C, and so would its children be
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def start(command, log: Path):
-    return subprocess.Popen(command, env=ENVIRONMENT, stdout=log.open("wb"), stderr=subprocess.STDOUT)
+    return subprocess.Popen(
+        command, env=ENVIRONMENT, stdout=log.open("wb"), stderr=subprocess.STDOUT, preexec_fn=as_at_a_terminal
+    )
 
 
 def stop(process):
