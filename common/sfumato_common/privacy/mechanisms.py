@@ -47,11 +47,7 @@ def gaussian_release(value: FloatArray, sensitivity: float, noise_multiplier: fl
     peak = _peak(value)
     grid = grid_of(sensitivity)
     scale = noise_multiplier * (sensitivity + grid * math.sqrt(value.size))
-    limit = 2.0**52 * grid  # two summands below it: a sum below 2^53 cells, where every integer is a float64
-    if grid < np.finfo(np.float64).tiny or not math.isfinite(2.0 * limit):
-        raise ValueError("the sensitivity is too small or too large for exact arithmetic; rescale what is released")
-    if peak >= limit or _LARGEST_DRAW * scale >= limit:
-        raise ValueError("a value or its noise is too large for the grid; clip each contribution first")
+    _require_exact(grid, peak, _LARGEST_DRAW * scale)
     return _on_grid(value, noise.normal(value.shape, scale), grid)
 
 
@@ -73,12 +69,17 @@ def laplace_release(value: FloatArray, sensitivity: float, epsilon: float, noise
     peak = _peak(value)
     grid = grid_of(sensitivity)
     scale = (sensitivity + grid * (value.shape[-1] if value.ndim else 1)) / epsilon
-    limit = 2.0**52 * grid
+    _require_exact(grid, peak, _LARGEST_LAPLACE * scale)
+    return _on_grid(value, noise.laplace(value.shape, scale), grid)
+
+
+def _require_exact(grid: float, peak: float, farthest: float) -> None:
+    """Raise ValueError unless values up to `peak` and noise up to `farthest` add up exactly on the grid."""
+    limit = 2.0**52 * grid  # two summands below it: a sum below 2^53 cells, where every integer is a float64
     if grid < np.finfo(np.float64).tiny or not math.isfinite(2.0 * limit):
         raise ValueError("the sensitivity is too small or too large for exact arithmetic; rescale what is released")
-    if peak >= limit or _LARGEST_LAPLACE * scale >= limit:
+    if peak >= limit or farthest >= limit:
         raise ValueError("a value or its noise is too large for the grid; clip each contribution first")
-    return _on_grid(value, noise.laplace(value.shape, scale), grid)
 
 
 def _on_grid(value: FloatArray, drawn: Float64, grid: float) -> Float64:
