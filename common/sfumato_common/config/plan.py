@@ -250,6 +250,11 @@ class Plan(Strict):
         return item.word if self.private else "heuristic"
 
     @property
+    def words(self) -> dict[str, str]:
+        """The guarantee word of every method that the release asks for."""
+        return {item.method: self.promises(item) for item in self.release}
+
+    @property
     def spectral(self) -> SpectralStage:
         """The first stage, which every plan has."""
         stage = self.stages[0]

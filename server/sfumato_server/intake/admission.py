@@ -48,7 +48,7 @@ def admit(data: bytes, plan: Plan, record: SiteRecord) -> Package:
         raise VerificationError(f"the package of site '{record.site}' is for another study, image size or depth")
     if any(image.label not in plan.labels for image in package.images):
         raise VerificationError(f"the package of site '{record.site}' holds a label that the plan does not know")
-    words: dict[str, str] = {item.method: plan.promises(item) for item in plan.release}
+    words = plan.words
     if any(image.guarantee != words.get(image.method) for image in package.images):
         raise VerificationError(f"the package of site '{record.site}' claims a guarantee that its plan does not give")
     counts = Counter((image.method, image.model) for image in package.images)

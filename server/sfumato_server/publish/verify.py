@@ -105,7 +105,7 @@ def _checked_plan(manifest: PublishedManifest) -> Plan:
         raise VerificationError(f"{MANIFEST} states another plan than its hash")
     if not plan.private and any(image.guarantee == "formal" for image in manifest.images):
         raise VerificationError(f"{MANIFEST} claims a formal guarantee where {WITHOUT_PRIVACY}")
-    words: dict[str, str] = {item.method: plan.promises(item) for item in plan.release}
+    words = plan.words
     if any(image.guarantee != words.get(image.method) for image in manifest.images):
         raise VerificationError(f"{MANIFEST} claims another guarantee of an image than its method has")
     return plan
