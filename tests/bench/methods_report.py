@@ -91,11 +91,24 @@ def line(run: dict[str, Any]) -> list[str]:
 
 
 def by_cohort(run: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    """The runs of each cohort, in order."""
-    return {
-        name: [result for result in run["runs"] if result["cohort"] == name]
-        for name in dict.fromkeys(result["cohort"] for result in run["runs"])
-    }
+    """The runs of each cohort in the order of `ROWS`, those of real images first."""
+    places = {row.name: place for place, row in enumerate(ROWS)}
+    ordered = sorted(run["runs"], key=lambda result: places.get(result["row"], -1))
+    names = dict.fromkeys(result["cohort"] for result in run["runs"])
+    return {name: [result for result in ordered if result["cohort"] == name] for name in names}
+
+
+def inversion(runs: list[dict[str, Any]]) -> list[str]:
+    """What turning all training records of a cohort into codes took, and how near codes of set-aside records come."""
+    cost = runs[0]["inversion"]
+    lines = [
+        f"Inversion, once for all rows that start from codes: {cost['images']} images, "
+        f"{cost['images'] / cost['seconds']:.1f} images/s, {cost['peak_mib']:.0f} MiB."
+    ]
+    for site, steps in cost["errors"].items():
+        parts = [f"{step} {rmse:.4f} ({correlation:.3f})" for step, (rmse, correlation) in steps.items()]
+        lines.append(f"{site}: RMSE in [-1, 1] (correlation) of records set aside: {', '.join(parts)}.")
+    return lines
 
 
 def print_tables(run: dict[str, Any]) -> None:
@@ -106,6 +119,8 @@ def print_tables(run: dict[str, Any]) -> None:
         for result in runs:
             table.add_row(*line(result))
         console.print(table)
+        for text in inversion(runs):
+            console.print(text)
         for claim, verdict in verdicts(runs):
             console.print(f"{verdict:>12}: {claim}")
 
@@ -117,6 +132,7 @@ def markdown(run: dict[str, Any]) -> str:
         texts.append(f"### {name}: models at epsilon {runs[0]['epsilon']:.2f}, delta {run['delta']:g}\n")
         texts.append("| " + " | ".join(COLUMNS) + " |\n|" + "---|" * len(COLUMNS))
         texts += ["| " + " | ".join(line(result)) + " |" for result in runs]
+        texts += ["", *(f"- {text}" for text in inversion(runs))]
         texts.append("\n| claimed | here |\n|---|---|")
         texts += [f"| {claim} | {verdict} |" for claim, verdict in verdicts(runs)]
         texts.append("")

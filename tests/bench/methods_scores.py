@@ -19,6 +19,7 @@ from sfumato_common.types import ByteImages
 Figures = dict[str, float]
 Indices = npt.NDArray[np.int64]
 LEVEL = 0.05
+CLASSIFIER_SEEDS = (0, 1, 2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,12 +36,17 @@ class Made:
     groups: dict[str, tuple[Indices, Indices]]
 
 
-def scores_of(
-    cohort: BenchCohort, outsiders: dict[str, Cohort], made: Made, verifiers: dict[str, Verifier], seed: int
-) -> Figures:
-    """Every figure of a row; `outsiders` are patients of the sites whom no model and no method has seen."""
+def scores_of(cohort: BenchCohort, outsiders: dict[str, Cohort], made: Made, verifiers: dict[str, Verifier]) -> Figures:
+    """Every figure of a row; `outsiders` are patients of the sites whom no model and no method has seen.
+
+    Use, with its interval, is the mean over the classifiers of `CLASSIFIER_SEEDS`.
+    """
     classes = len(cohort.labels)
-    result = utility_of(cohort, fit_network(made.images, made.labels, classes, seed).probabilities)
+    used = [
+        utility_of(cohort, fit_network(made.images, made.labels, classes, seed).probabilities)
+        for seed in CLASSIFIER_SEEDS
+    ]
+    result = {name: float(np.mean([found[name] for found in used])) for name in used[0]}
     result |= fidelity_of(reference_of(cohort), made.images)
     result |= _nearest(cohort, outsiders, made)
     result |= _membership(cohort, outsiders, made)

@@ -18,6 +18,7 @@ from sfumato_client.anonymise.inversion import patients_of, space_of
 from sfumato_client.anonymise.k_salsa import aligned, k_salsa, losses, noise_of, rate, targets_of
 from sfumato_client.anonymise.self_supervised import ContrastiveNet, embedding_of, nt_xent, train, view
 from sfumato_client.anonymise.style import patch_grams, style_loss
+from sfumato_client.anonymise.tiles import tiled
 from sfumato_client.dataset import Cohort
 from sfumato_common.config.loader import parse
 from sfumato_common.config.plan import Plan
@@ -370,5 +371,5 @@ def test_a_contact_sheet_shows_eight_groups_at_most():
     groups = groups_of(job, patients)
     assert len(groups) == 10
     pixels = np.zeros((10, 16, 16), np.uint8)
-    sheet = method._sheet(space_of(job), patients, groups, pixels, pixels, 8)
+    sheet = tiled(method._rows(space_of(job), patients, groups, pixels, pixels, 8))
     assert sheet.shape == (256, 256)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import stat
 from functools import cache
 
 import numpy as np
@@ -27,6 +28,7 @@ from sfumato_common.models.dct import dct_matrix, public_scale
 from sfumato_common.models.spectral import Layout
 from sfumato_common.models.spectral_fit import fit_release
 from sfumato_common.models.spectral_release import noised_release
+from sfumato_common.package.png import decode_png
 from sfumato_common.privacy.noise import TestNoise
 from sfumato_common.privacy.record_meter import RecordMeter
 from sfumato_common.types import to_bytes, to_unit_range
@@ -206,6 +208,24 @@ def test_no_end_and_no_record_is_ever_shown(item, monkeypatch):
     apart = torch.cdist(ends, ends)[~torch.eye(len(ends), dtype=torch.bool)].min()
     assert torch.cdist(points, ends).min() > 0.05 * apart
     assert torch.cdist(points, patients.codes).min() > 0.05 * apart
+
+
+def test_a_sheet_of_walks_is_left_only_where_it_may_be_and_shows_no_record(tmp_path):
+    item = {**BENT, "classifier_steps": 20, "images": 8}
+    plain, local = make_job(item), dataclasses.replace(make_job(item), local=tmp_path / "local")
+    without, found = anonymise(plain), anonymise(local)
+    assert np.array_equal(without.images, found.images)
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["plan-gan.png"]
+    sheet = tmp_path / "local" / "plan-gan.png"
+    assert stat.S_IMODE(sheet.stat().st_mode) == 0o600
+    picture, size = decode_png(sheet.read_bytes()), found.images.shape[1]
+    tiles = [
+        picture[row : row + size, column : column + size].tobytes()
+        for row in range(0, len(picture), size)
+        for column in range(0, len(picture), size)
+    ]
+    assert all(image.tobytes() in tiles for image in found.images)
+    assert not any(record.tobytes() in tiles for record in local.cohort.everything()[0])
 
 
 def test_a_point_on_an_end_is_our_own_mistake():

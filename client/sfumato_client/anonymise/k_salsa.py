@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -24,12 +23,11 @@ from sfumato_client.anonymise.groups import Group, chosen, groups_of
 from sfumato_client.anonymise.inversion import Patients, patients_of, space_of
 from sfumato_client.anonymise.self_supervised import ContrastiveNet, embedding_of
 from sfumato_client.anonymise.style import patch_grams, style_loss
+from sfumato_client.anonymise.tiles import MOST_ROWS, Tile, write_sheet
 from sfumato_common.config.release import KSalsa
-from sfumato_common.files import write_atomic
 from sfumato_common.models.components import components_of
 from sfumato_common.models.gan import Noise, WSpace
 from sfumato_common.package.manifest import Guarantee
-from sfumato_common.package.png import encode_png
 from sfumato_common.types import ByteImages, to_bytes, to_unit_range
 
 LEARNING_RATE = 0.1
@@ -38,7 +36,7 @@ LEARNING_RATE = 0.1
 _EPSILON = 1e-2
 _RAMP_DOWN, _RAMP_UP = 0.25, 0.05  # shares of all steps
 _PIXELS = 2**22  # of members and outputs at once: a generator keeps dozens of maps of every image
-_SHEET_GROUPS = 8
+_MOST_MEMBERS = 2 * MOST_ROWS - 2  # of a group on a sheet, so that it stays square
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,8 +75,7 @@ def k_salsa(job: Job) -> CandidateSet:
         centroids.append(_pixels(space, targets, targets.codes, plan.image.bits))
     found = np.concatenate(images)
     if job.local is not None:
-        sheet = _sheet(space, patients, groups, np.concatenate(centroids), found, plan.image.bits)
-        write_atomic(job.local / f"{item.method}-{item.model}.png", encode_png(sheet), mode=0o600)
+        write_sheet(job, _rows(space, patients, groups, np.concatenate(centroids), found, plan.image.bits))
     least = min(len(group.members) for group in groups)
     word: Guarantee = "syntactic" if plan.private else "heuristic"
     return CandidateSet(item.method, item.model, word, found, labels, patients=least)
@@ -169,28 +166,24 @@ def _pixels(space: WSpace, targets: Targets, w: Tensor, bits: int) -> ByteImages
         return to_bytes(space.synthesis(w, targets.components, targets.noise).cpu().numpy(), bits)
 
 
-def _sheet(
+def _rows(
     space: WSpace,
     patients: Patients,
     groups: Sequence[Group],
     centroids: ByteImages,
     found: ByteImages,
     bits: int,
-) -> ByteImages:
-    """A square picture, two rows a group: members' images, centroid and k-SALSA; below, members' reconstructions."""
-    shown = list(groups[:_SHEET_GROUPS])
-    size = found.shape[1]
-    columns = min(max(len(group.members) for group in shown), 2 * _SHEET_GROUPS - 2)
-    side = max(2 * len(shown), columns + 2)
-    tiles = np.zeros((side, side, *found.shape[1:]), dtype=found.dtype)
-    for row, group in enumerate(shown):
-        members: npt.NDArray[np.int64] = group.members[:columns]
-        index = torch.from_numpy(members)
-        device = space.spectral.matrix.device
+) -> list[list[Tile]]:
+    """Two rows a group: members' images, centroid and k-SALSA; below, members' reconstructions."""
+    device = space.spectral.matrix.device
+    shown = list(zip(groups, centroids, found, strict=True))[:MOST_ROWS]
+    columns = min(max(len(group.members) for group, _, _ in shown), _MOST_MEMBERS)
+    rows: list[list[Tile]] = []
+    for group, centroid, image in shown:
+        index = torch.from_numpy(group.members[:columns])
         with torch.no_grad():
             rebuilt = space.synthesis(patients.codes[index].to(device), patients.components[index].to(device))
-        tiles[2 * row, : len(members)] = patients.images[members]
-        tiles[2 * row, columns : columns + 2] = centroids[row], found[row]
-        tiles[2 * row + 1, : len(members)] = to_bytes(rebuilt.cpu().numpy(), bits)
-    picture = tiles.swapaxes(1, 2).reshape(side * size, side * size, *found.shape[3:])
-    return np.ascontiguousarray(picture)
+        gap: list[Tile] = [None] * (columns - len(index))
+        rows.append([*patients.images[index.numpy()], *gap, centroid, image])
+        rows.append(list(to_bytes(rebuilt.cpu().numpy(), bits)))
+    return rows

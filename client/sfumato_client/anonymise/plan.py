@@ -30,9 +30,10 @@ from sfumato_client.anonymise.contract import Job
 from sfumato_client.anonymise.identities import Identities, anonymity, identities_of
 from sfumato_client.anonymise.inversion import space_of
 from sfumato_client.anonymise.linear_walk import Walks, candidates_of, walks_of
+from sfumato_client.anonymise.tiles import MOST_ROWS, Tile, write_sheet
 from sfumato_common.config.release import PlanWalk
 from sfumato_common.models.gan import Noise, WSpace
-from sfumato_common.types import to_bytes
+from sfumato_common.types import ByteImages, to_bytes
 
 _PUBLISHED_CHUNK = 4
 _LEARNING_RATE, _BETAS = 0.1, (0.9, 0.999)
@@ -51,12 +52,15 @@ def plan_walk(job: Job) -> CandidateSet:
     space, walks = space_of(job), walks_of(job)
     judges = identities_of(job, item.classifier_steps)
     at_once = max(1, PIXELS[_device(space).type] // size**2)
-    images = []
+    images: list[ByteImages] = []
     for rows in torch.split(torch.arange(len(walks.ends)), max(1, _NOISE_PIXELS // (item.points * size**2))):
         some = walks.some(rows)
         components = some.components_of_points().to(_device(space))
         noise = space.draw_noise(components, job.generator)
-        points = bent(space, some, noise, judges, item, at_once).flatten(0, 1)
+        bent_points = bent(space, some, noise, judges, item, at_once)
+        if job.local is not None and not images:
+            write_sheet(job, _rows(space, some, bent_points, noise, job.plan.image.bits))
+        points = bent_points.flatten(0, 1)
         for shown in torch.split(some.shown().to(_device(space)), at_once):
             with torch.no_grad():
                 seen = space.synthesis(points[shown], components[shown], part(noise, shown))
@@ -100,6 +104,22 @@ def elastic_gradient(ends: Tensor, points: Tensor) -> Tensor:
     path = torch.cat([ends[:, :1], points, ends[:, 1:]], dim=1)
     strides = path[:, 1:] - path[:, :-1]
     return 2.0 * (strides[:, :-1] - strides[:, 1:])
+
+
+def _rows(space: WSpace, walks: Walks, points: Tensor, noise: Noise, bits: int) -> list[list[Tile]]:
+    """Two rows a walk, between the images of its ends, which are k-averages: straight, and below it bent."""
+    device, count = _device(space), points.shape[1]
+    rows: list[list[Tile]] = []
+    for walk in range(min(len(points), MOST_ROWS)):
+        first, last = walks.ends[walk, :1].to(device), walks.ends[walk, 1:].to(device)
+        places = torch.arange(walk * count, (walk + 1) * count, device=device)
+        places = torch.cat([places[:1], places, places[-1:]])  # an end is drawn with its neighbour's noise
+        component = walks.components[walk].to(device).expand(count + 2)
+        for path in (walks.linear()[walk].to(device), points[walk]):
+            with torch.no_grad():
+                seen = space.synthesis(torch.cat([first, path, last]), component, part(noise, places))
+            rows.append(list(to_bytes(seen.cpu().numpy(), bits)))
+    return rows
 
 
 def part(noise: Noise, rows: Tensor) -> Noise:
