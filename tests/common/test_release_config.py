@@ -78,7 +78,8 @@ def test_numbers_of_images_differ_by_site_where_the_plan_says_so():
         ([{"method": "k-same", "images": 5, "k": 3}, {"method": "k-salsa", "images": 5, "k": 4}], "once a study"),
         ([{"method": "k-same", "images": 5, "groups": "l-diverse", "least_labels": 3}], "number of labels"),
         ([{"method": "k-same", "images": 5, "kk": 3}], "did you mean 'k'"),
-        ([{"method": "k-sames", "images": 5}], "k-sames"),
+        ([{"method": "k-sames", "images": 5}], "there is no 'k-sames'; did you mean 'k-same'\\?"),
+        ([{"method": "blur", "images": 5}], "there is no 'blur'; there are dp-sampling, k-same, "),
         ([{"method": "dp-glow", "images": 5, "radius": 1.0, "epsilon": 1.0, "model": "gan"}], "flow"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import typing
 from pathlib import Path
 from typing import Any, TypeVar
@@ -86,9 +87,16 @@ def _explain(item: Any, model: type[BaseModel]) -> str:
         return f"unknown key '{where}'" + (f"; did you mean '{near[0]}'?" if near else "; remove it")
     if item["type"] == "missing":
         return f"missing key '{where}'; add it"
+    if item["type"] == "union_tag_invalid":
+        return f"'{where}': " + _not_one_of(item["ctx"]["tag"], re.findall("'([^']+)'", item["ctx"]["expected_tags"]))
     # a rule of our own is a sentence already, and one about the whole file stands under no key
     said = str(item["ctx"]["error"]) if item["type"] == "value_error" else item["msg"]
     return f"'{where}': {said}" if where else said
+
+
+def _not_one_of(given: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(given, known, n=1, cutoff=0.5)
+    return f"there is no '{given}'; " + (f"did you mean '{near[0]}'?" if near else f"there are {', '.join(known)}")
 
 
 def _all_keys(model: type[BaseModel], seen: set[type] | None = None) -> set[str]:
