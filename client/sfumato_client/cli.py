@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from sfumato_client.embedding_cli import embedding_app
 from sfumato_client.ledger_cli import Home, ledger_app
 from sfumato_client.tabular_cli import tabular
 from sfumato_common.config.loader import load_yaml
@@ -20,6 +21,7 @@ from sfumato_common.privacy.budget import load_resolved_plan
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Sfumato at the hospital.")
 app.add_typer(ledger_app, name="ledger")
+app.add_typer(embedding_app, name="embedding")
 app.command()(tabular)
 
 

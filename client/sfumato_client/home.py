@@ -59,6 +59,11 @@ class SiteHome:
         return self.root / "groups"
 
     @property
+    def embedding(self) -> Path:
+        """Weights of k-SALSA's embedding, where the site was given some."""
+        return self.root / "embedding.safetensors"
+
+    @property
     def local(self) -> Path:
         """Reports and error details for the steward's eyes only."""
         return self.root / "local"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from sfumato_client.anonymise import CandidateSet, Job, anonymise
+from sfumato_client.anonymise.given_embedding import read_embedding
 from sfumato_client.home import SiteHome
 from sfumato_client.ledger import Ledger
 from sfumato_common.config.plan import Plan
@@ -60,6 +61,7 @@ def candidates_of(
             local=home.local,
             frozen=home.groups,
             regroup=policy.release.regroup == "allowed",
+            embedding=read_embedding(home.embedding.read_bytes(), plan.image) if home.embedding.exists() else None,
         )
     )
     if list(found.spends) != [event for event in events if not isinstance(event, Declared)]:

@@ -9,10 +9,12 @@ import stat
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save
 from torch.nn import functional
 
 from sfumato_client.anonymise import self_supervised
 from sfumato_client.anonymise.contract import Job
+from sfumato_client.anonymise.given_embedding import encode_embedding, read_embedding
 from sfumato_client.anonymise.groups import groups_of
 from sfumato_client.anonymise.inversion import patients_of, space_of
 from sfumato_client.anonymise.k_salsa import aligned, k_salsa, losses, noise_of, rate, targets_of
@@ -21,8 +23,8 @@ from sfumato_client.anonymise.style import patch_grams, style_loss
 from sfumato_client.anonymise.tiles import tiled
 from sfumato_client.dataset import Cohort
 from sfumato_common.config.loader import parse
-from sfumato_common.config.plan import Plan
-from sfumato_common.errors import ConfigError, DataError
+from sfumato_common.config.plan import ImageForm, Plan
+from sfumato_common.errors import DataError, VerificationError
 from sfumato_common.models.build import initial_model, to_arrays
 from sfumato_common.models.dct import dct_matrix, public_scale
 from sfumato_common.models.gan import Noise
@@ -233,18 +235,36 @@ def test_a_batch_holds_a_patient_once_and_views_are_not_mirrored():
     assert seen.abs().max() <= 1.0
 
 
-def test_a_site_may_give_weights_and_items_then_take_them():
+def test_weights_that_the_site_was_given_are_taken_by_every_item():
     job = job_of(plan_of())
     mine = {name: np.full(value.shape, 0.01, np.float32) for name, value in ContrastiveNet(16, 1).named_parameters()}
-    given = embedding_of(job, 3, mine)
-    assert embedding_of(job, 3) is given
+    with_weights = dataclasses.replace(job, embedding=mine, kept={})
+    given = embedding_of(with_weights, 3)
     assert all((parameter == 0.01).all() for parameter in given.parameters())
-    assert embedding_of(job, 4) is not given
-    for wrong in ({}, {**mine, "stem.weight": mine["stem.weight"][:2]}):
-        with pytest.raises(ConfigError, match="stem"):
-            train(job.cohort, 3, seeded(), wrong)
+    assert embedding_of(with_weights, 4) is given
+    assert not all((parameter == 0.01).all() for parameter in embedding_of(job, 3).parameters())
+
+
+def test_a_single_patient_has_nobody_to_be_compared_with():
     with pytest.raises(DataError):
         train(Cohort(smooth(3, 0), np.zeros(3, np.int64), np.zeros(3, np.int64)), 3, seeded())
+
+
+def test_given_weights_are_read_back_and_all_others_refused():
+    form, net = ImageForm(size=16, channels=1), ContrastiveNet(16, 1)
+    data = encode_embedding(net)
+    found = read_embedding(data, form)
+    assert all(np.array_equal(found[name], value.detach().numpy()) for name, value in net.named_parameters())
+    tensors = {name: torch.from_numpy(value) for name, value in found.items()}
+    wrong = {
+        "no safetensors": b"weights",
+        "32 x 32": encode_embedding(ContrastiveNet(32, 1)),
+        "16 x 16": save({**tensors, "more": torch.zeros(2)}),
+        "no training": save({**tensors, "stem.bias": torch.full((16,), torch.nan)}),
+    }
+    for words, file in wrong.items():
+        with pytest.raises(VerificationError, match=words):
+            read_embedding(file, ImageForm(size=32, channels=3) if words == "32 x 32" else form)
 
 
 def test_the_rate_ramps_up_and_down():

@@ -9,6 +9,7 @@ import yaml
 from conftest_values import PLAN, POLICY
 
 from sfumato_client import cli as site_cli
+from sfumato_common.errors import VerificationError
 from sfumato_common.phantom.dicom import write_cohort
 from sfumato_server import cli as coordinator_cli
 
@@ -249,3 +250,24 @@ def test_usage_errors_are_one_line(say):
     code, line, _ = say("sfumato", "demo", "--data", "nowhere.csv", "--out", "unused-out", "--configs", "configs")
     assert code == 4
     assert "nowhere.csv" in line
+
+
+def test_an_embedding_is_fitted_kept_and_dropped(say, files):
+    home, (root, write) = site_with_data(say, files), files
+    weights, plan = root / "public.safetensors", ("--plan", root / "plan.yaml")
+    code, line, said = say(
+        "sfumato-site", "embedding", "fit", root / "source.yaml", *plan, "--out", weights, "--steps", 2
+    )
+    assert (code, line) == (0, "")
+    assert "fitted to" in said
+    assert say("sfumato-site", "embedding", "use", "--home", home, weights, *plan)[0] == 0
+    kept = home / "embedding.safetensors"
+    assert kept.read_bytes() == weights.read_bytes()
+    larger = write("larger.yaml", {**PLAN, "image": {"size": 2 * PLAN["image"]["size"]}})
+    code, line, _ = say("sfumato-site", "embedding", "use", "--home", home, weights, "--plan", larger)
+    assert code == VerificationError.exit_code
+    assert "fit one for this plan" in line
+    assert kept.read_bytes() == weights.read_bytes()
+    assert "dropped" in say("sfumato-site", "embedding", "drop", "--home", home)[2]
+    assert not kept.exists()
+    assert "there was none" in say("sfumato-site", "embedding", "drop", "--home", home)[2]

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import copy
 import csv
+import shutil
 
 import pytest
 from conftest import make_federation
 from conftest_values import PLAN, POLICY
 
 from sfumato_client import methods
+from sfumato_client.anonymise.given_embedding import encode_embedding
+from sfumato_client.anonymise.self_supervised import ContrastiveNet
 from sfumato_client.home import SiteHome
+from sfumato_common.errors import DataError
 from sfumato_common.privacy.events import GATE_VERDICT, Declared, release_events, study_events
+from sfumato_common.privacy.noise import SecureNoise
 from sfumato_server.enrol import Registry, load_authority
 from sfumato_server.pool import pool_packages
 from sfumato_server.publish import publish, verify_dataset
@@ -81,6 +86,24 @@ def test_certificates_list_mechanisms_and_declared_disclosures(done):
         assert {"KAverageGaussian", "LocalLaplace", "LocalGaussian", "RandomisedResponse"} <= named
         declared = " ".join(line["what"] for line in certificate["declared"])
         assert all(f"{method}: " in declared for method in ("k-same", "k-salsa", "linear-walk", "plan", "dp-glow"))
+
+
+def test_an_embedding_that_the_site_keeps_reaches_the_method(done, tmp_path, monkeypatch):
+    home = SiteHome(shutil.copytree(done.home(min(done.sites)).root, tmp_path / "home"))
+    for file in home.root.glob(f"{home.ledger_file.name}*"):
+        file.unlink()  # a method runs once a plan
+    home.embedding.write_bytes(encode_embedding(ContrastiveNet(done.plan.image.size, 1)))
+    jobs = []
+
+    def caught(job):
+        jobs.append(job)
+        raise DataError("seen enough")
+
+    monkeypatch.setattr(methods, "anonymise", caught)
+    (item,) = (item for item in done.plan.release if item.method == "k-salsa")
+    with home.open_ledger() as ledger, pytest.raises(DataError):
+        methods.candidates_of(home, done.plan, home.policy(), item, {}, SecureNoise(), ledger)
+    assert set(jobs[0].embedding) == {name for name, _ in ContrastiveNet(done.plan.image.size, 1).named_parameters()}
 
 
 def test_records_are_read_after_the_charge(tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ from sfumato_client.dataset import Cohort
 from sfumato_common.config.plan import Plan
 from sfumato_common.config.release import AnyItem
 from sfumato_common.privacy.record_meter import RecordMeter
-from sfumato_common.types import Arrays
+from sfumato_common.types import AnyArray, Arrays
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,8 +25,8 @@ class Job:
     the training patients. `generator` is a secret one (`secret_generator`): with a short seed, what it drew could be
     searched for. Formal methods noise through `meter` and nothing else. In `local` reports and contact sheets may be
     left for the steward; it is None where nobody would read them. `frozen` keeps the study's grouping of patients (see
-    `groups.py`), which `regroup` allows to change. `kept` is what the items of one release share, such
-    as inverted codes.
+    `groups.py`), which `regroup` allows to change. `embedding` are weights that the site was given for k-SALSA (see
+    `given_embedding.py`). `kept` is what the items of one release share, such as inverted codes.
     """
 
     plan: Plan
@@ -39,6 +39,7 @@ class Job:
     local: Path | None = None
     frozen: Path | None = None
     regroup: bool = False
+    embedding: Mapping[str, AnyArray] | None = None
     kept: dict[str, Any] = field(default_factory=dict)
 
 

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from sfumato_client.anonymise.contract import Job
 from sfumato_client.dataset import Cohort
-from sfumato_common.errors import ConfigError, DataError
+from sfumato_common.errors import DataError
 from sfumato_common.models.device import training_device
 from sfumato_common.types import AnyArray, to_unit_range
 
@@ -69,16 +69,14 @@ class ContrastiveNet(nn.Module):
         return self.features(x)[1]
 
 
-def embedding_of(job: Job, steps: int, weights: Mapping[str, AnyArray] | None = None) -> ContrastiveNet:
-    """The site's embedding, trained once a release for `steps` and kept in `job.kept`; on the CPU, its weights fixed.
+def embedding_of(job: Job, steps: int) -> ContrastiveNet:
+    """The site's embedding, on the CPU, its weights fixed: those in `job.embedding`, else trained for `steps`.
 
-    A plan cannot give weights. A site that has some, of a `ContrastiveNet` by parameter name, calls this with them and
-    the item's `embedding_steps` before `anonymise`: every item with that number of steps then takes that network.
-    Raises ConfigError when they do not fit, DataError when the cohort has nothing to contrast.
+    Made once a release and kept in `job.kept`. Raises DataError when the cohort has nothing to contrast.
     """
-    key = f"contrastive net, {steps} steps"
+    key = f"contrastive net, {'given' if job.embedding is not None else f'{steps} steps'}"
     if key not in job.kept:
-        job.kept[key] = train(job.cohort, steps, job.generator, weights)
+        job.kept[key] = train(job.cohort, steps, job.generator, job.embedding)
     found = job.kept[key]
     assert isinstance(found, ContrastiveNet)
     return found
@@ -92,12 +90,13 @@ def train(
     if cohort.patients < 2:
         raise DataError("a contrastive embedding needs images of several patients; the cohort is too small for it")
     device = training_device()
-    net = _initial(to_unit_range(images[:1]).shape[2], 3 if images.ndim == 4 else 1, rng)
-    if weights is not None:
-        _load(net, weights)
-    net.to(device)
+    net = _initial(to_unit_range(images[:1]).shape[2], 3 if images.ndim == 4 else 1, rng).to(device)
     if weights is None:
         _learn(net, images, torch.as_tensor(owners), cohort.patients, steps, rng)
+    else:
+        with torch.no_grad():
+            for name, parameter in net.named_parameters():
+                parameter.copy_(torch.as_tensor(weights[name]))
     net.requires_grad_(False)
     _calibrate(net, images)
     return net.cpu()
@@ -181,12 +180,3 @@ def _initial(size: int, channels: int, rng: torch.Generator) -> ContrastiveNet:
             else:
                 parameter.fill_(1.0 if name.endswith("weight") else 0.0)
     return net
-
-
-def _load(net: ContrastiveNet, weights: Mapping[str, AnyArray]) -> None:
-    with torch.no_grad():
-        for name, parameter in net.named_parameters():
-            value = weights.get(name)
-            if value is None or tuple(value.shape) != tuple(parameter.shape):
-                raise ConfigError(f"embedding weights: '{name}' is missing or misshapen; give a ContrastiveNet's own")
-            parameter.copy_(torch.as_tensor(value, dtype=torch.float32))

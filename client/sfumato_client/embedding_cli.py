@@ -1,0 +1,78 @@
+"""`sfumato-site embedding`: weights of k-SALSA's embedding, fitted once to images of one's choice and kept here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sfumato_client.ledger_cli import Home
+from sfumato_common.doors import console, file_bytes
+from sfumato_common.errors import DataError
+from sfumato_common.files import write_atomic
+from sfumato_common.privacy.budget import load_resolved_plan
+
+embedding_app = typer.Typer(no_args_is_help=True, help="The embedding in which k-SALSA compares images.")
+StudyPlan = Annotated[Path, typer.Option("--plan", help="The study plan: image size and channels come from it.")]
+
+
+@embedding_app.command("fit")
+def fit(
+    source: Annotated[Path, typer.Argument(help="Description of the images to learn from, YAML, as for 'ingest'.")],
+    plan: StudyPlan,
+    out: Annotated[Path, typer.Option(help="The safetensors file to write.")],
+    steps: Annotated[int, typer.Option(min=1, help="Steps of Adam.")] = 500,
+) -> None:
+    """Fit an embedding to images, without labels: public ones, say, of which there are more than patients here."""
+    import numpy as np
+    import torch
+
+    from sfumato_client.anonymise.given_embedding import encode_embedding
+    from sfumato_client.anonymise.self_supervised import train
+    from sfumato_client.dataset import Cohort
+    from sfumato_client.ingest import SiteImage, load_source, read_source
+
+    study = load_resolved_plan(plan)
+    read = list(read_source(load_source(source), study.image, study.labels))
+    found = [image for image in read if isinstance(image, SiteImage)]
+    if not found:
+        raise DataError("no image of that source could be read; 'sfumato-site ingest' says why, file by file")
+    owners = np.unique([image.patient_id for image in found], return_inverse=True)[1].astype(np.int64)
+    cohort = Cohort(np.stack([image.pixels for image in found]), np.zeros(len(found), dtype=np.int64), owners)
+    generator = torch.Generator()
+    generator.seed()
+    write_atomic(out, encode_embedding(train(cohort, steps, generator)), mode=0o600)
+    console.print(
+        f"fitted to {len(found)} images ({len(read) - len(found)} could not be read); it is made from them, so it may "
+        "leave this machine only if they may",
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+@embedding_app.command("use")
+def use(
+    home: Home,
+    weights: Annotated[Path, typer.Argument(help="A file that 'embedding fit' wrote.")],
+    plan: StudyPlan,
+) -> None:
+    """Keep weights in the home folder: from now on every k-SALSA release of this site compares images by them."""
+    from sfumato_client.anonymise.given_embedding import read_embedding
+    from sfumato_client.home import SiteHome
+
+    data = file_bytes(weights)
+    read_embedding(data, load_resolved_plan(plan).image)
+    write_atomic(SiteHome(home).embedding, data, mode=0o600)
+    console.print("kept; 'sfumato-site embedding drop' takes it back", markup=False)
+
+
+@embedding_app.command("drop")
+def drop(home: Home) -> None:
+    """Forget given weights: every release trains its own embedding again."""
+    from sfumato_client.home import SiteHome
+
+    kept = SiteHome(home).embedding
+    there = kept.exists()
+    kept.unlink(missing_ok=True)
+    console.print("dropped" if there else "there was none", markup=False)
