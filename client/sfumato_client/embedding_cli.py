@@ -40,9 +40,8 @@ def fit(
         raise DataError("no image of that source could be read; 'sfumato-site ingest' says why, file by file")
     owners = np.unique([image.patient_id for image in found], return_inverse=True)[1].astype(np.int64)
     cohort = Cohort(np.stack([image.pixels for image in found]), np.zeros(len(found), dtype=np.int64), owners)
-    generator = torch.Generator()
-    generator.seed()
-    write_atomic(out, encode_embedding(train(cohort, steps, generator)), mode=0o600)
+    net = train(cohort, steps, torch.Generator().manual_seed(0))
+    write_atomic(out, encode_embedding(net), mode=0o600)
     console.print(
         f"fitted to {len(found)} images ({len(read) - len(found)} could not be read); it is made from them, so it may "
         "leave this machine only if they may",

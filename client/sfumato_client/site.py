@@ -6,7 +6,6 @@ request that was answered before is answered with the same bytes: no data is tou
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from sfumato_client.egress.pace import Pace
 from sfumato_client.home import SiteHome
 from sfumato_client.inbound import Seen, check_form, models_of, requested
 from sfumato_client.methods import candidates_of
+from sfumato_client.site_noise import site_noise
 from sfumato_common.config.plan import Plan
 from sfumato_common.config.policy import DEFAULT_ANSWER_INTERVAL_S, Policy
 from sfumato_common.config.stages import DpSgdStage, EmbeddingStage
@@ -30,7 +30,7 @@ from sfumato_common.models.starts import fingerprint
 from sfumato_common.models.wire import inbound_schema, outbound_schema
 from sfumato_common.privacy.events import GATE_VERDICT, Cohort, Event, charged_event, study_events, utility_event
 from sfumato_common.privacy.meter import BareMeter, Meter, Noised
-from sfumato_common.privacy.noise import NoiseSource, SecureNoise, TestNoise
+from sfumato_common.privacy.noise import NoiseSource
 from sfumato_common.records import Reply, Request
 from sfumato_common.types import ArraySpec, Schema
 
@@ -213,8 +213,4 @@ def _meter(plan: Plan, what: str, noise: NoiseSource, binding: str) -> Meter:
 
 
 def _noise(policy: Policy, plan: Plan, request: Request) -> NoiseSource:
-    """Secure noise, or the loud reproducible one where the site's own policy says `noise: test`."""
-    if policy.noise == "secure":
-        return SecureNoise()
-    text = f"{policy.site}|{plan.digest}|{request.kind}|{request.stage}|{request.round}"
-    return TestNoise(int.from_bytes(hashlib.sha256(text.encode()).digest(), "big"))
+    return site_noise(policy, plan.digest, request.kind, request.stage, request.round)

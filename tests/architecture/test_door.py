@@ -75,10 +75,8 @@ def test_mechanisms_are_run_by_the_meters_alone():
 
 def test_noise_sources_and_meters_are_made_where_the_policy_and_the_charge_are_known():
     assert constructions(ALL, {"SecureNoise", "TestNoise"}) == {
-        ("sfumato_client/site.py", "_noise", "SecureNoise"),
-        ("sfumato_client/site.py", "_noise", "TestNoise"),
-        ("sfumato_client/tabular/run.py", "_noise", "SecureNoise"),
-        ("sfumato_client/tabular/run.py", "_noise", "TestNoise"),
+        ("sfumato_client/site_noise.py", "site_noise", "SecureNoise"),
+        ("sfumato_client/site_noise.py", "site_noise", "TestNoise"),
     }
     meters = {(file, name) for file, _, name in constructions(ALL, {"Meter", "BareMeter", "RecordMeter"})}
     assert meters == {

@@ -27,6 +27,7 @@ ALLOWED = {
     ("common/sfumato_common/metrics/utility.py", "torch.manual_seed"): "a classifier of synthetic images, in a fork",
     ("common/sfumato_common/metrics/network.py", "torch.manual_seed"): "a bench's network, in a fork of the state",
     ("common/sfumato_common/models/embedding_fit.py", "unseeded torch.Generator"): "given another's state at once",
+    ("client/sfumato_client/embedding_cli.py", "constant seed"): "views of images of one's choice; hides nothing",
     ("common/sfumato_common/models/matching.py", "constant seed"): "what a released flow displaces; draws no image",
     ("common/sfumato_common/models/spectral_denoise.py", "constant seed"): "how far known noise reaches, about nobody",
     ("server/sfumato_server/study.py", "torch.seed"): "the coordinator's own, fresh from the system; post-processing",

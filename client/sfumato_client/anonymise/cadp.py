@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from sfumato_client.anonymise.candidates import CandidateSet
 from sfumato_client.anonymise.contract import Job
-from sfumato_client.anonymise.latents import LatentCodec, drawn_labels, drawn_places, noised_latents
+from sfumato_client.anonymise.latents import codec_of, drawn_labels, drawn_places, noised_latents
 from sfumato_common.config.release import Cadp
 
 
@@ -21,7 +21,7 @@ def cadp(job: Job) -> CandidateSet:
     """
     item, plan = job.item, job.plan
     assert isinstance(item, Cadp) and plan.private, "a plan without privacy has no formal methods"
-    codec = LatentCodec(plan, job.models[item.model], job.site)
+    codec = codec_of(job)
     places = drawn_places(job)
     rows, labels = noised_latents(job, codec, places), places.labels
     if item.label_epsilon is not None:

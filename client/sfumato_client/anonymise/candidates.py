@@ -20,7 +20,8 @@ class CandidateSet:
 
     `spends` are the mechanisms that ran on records for it, in order; none for what is post-processing, and none behind
     a word that is not formal. `patients` is the least number of patients whose records one image was made from: 0 where
-    no record was read, and the model alone stands behind the image.
+    no record was read, and the model alone stands behind the image; for `dp-k-average` the k places of a group, empty
+    ones counted, because which are empty would tell how many patients there are.
     """
 
     method: Method

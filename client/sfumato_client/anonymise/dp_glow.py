@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from sfumato_client.anonymise.candidates import CandidateSet
 from sfumato_client.anonymise.contract import Job
-from sfumato_client.anonymise.latents import LatentCodec, drawn_places, noised_latents
+from sfumato_client.anonymise.latents import codec_of, drawn_places, noised_latents
 from sfumato_common.config.release import DpGlow
 
 
@@ -17,7 +17,7 @@ def dp_glow(job: Job) -> CandidateSet:
     """`images` images, one a patient at most, each the decoded noisy latent of a record, under the record's label."""
     item, plan = job.item, job.plan
     assert isinstance(item, DpGlow) and plan.private, "a plan without privacy has no formal methods"
-    codec = LatentCodec(plan, job.models[item.model], job.site)
+    codec = codec_of(job)
     places = drawn_places(job)
     rows = noised_latents(job, codec, places)
     images = codec.decode(rows, places.labels, job.generator)

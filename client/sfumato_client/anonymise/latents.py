@@ -97,6 +97,15 @@ def released_rows(job: Job, rows: Float64) -> Float64:
     return job.meter.gaussian(rows, item.radius, item.noise_multiplier)
 
 
+def codec_of(job: Job) -> LatentCodec:
+    """The codec of the item's model at this site, made once a release: matching moments takes thousands of draws."""
+    name = f"latent codec {job.item.model}"
+    if name not in job.kept:
+        job.kept[name] = LatentCodec(job.plan, job.models[job.item.model], job.site)
+    codec: LatentCodec = job.kept[name]
+    return codec
+
+
 class LatentCodec:
     """Images to rows of latents, coarsest coordinate first, and back, by the item's released flow at one site.
 

@@ -7,7 +7,6 @@ was charged -> output. Of the CSV only the header is read before the charge.
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import json
 import shutil
@@ -25,6 +24,7 @@ from torch import Tensor
 from sfumato_client.dataset import require_patients
 from sfumato_client.home import SiteHome
 from sfumato_client.ledger import Ledger, Reservation
+from sfumato_client.site_noise import site_noise
 from sfumato_client.tabular.anonymise import anonymise
 from sfumato_client.tabular.certificate import certificate
 from sfumato_client.tabular.coding import MISSING, Cells, text_of
@@ -38,7 +38,7 @@ from sfumato_common.files import sync_folder, write_atomic
 from sfumato_common.privacy.events import Declared
 from sfumato_common.privacy.generator import secret_generator
 from sfumato_common.privacy.meter import Meter, same_mechanism
-from sfumato_common.privacy.noise import NoiseSource, SecureNoise, TestNoise
+from sfumato_common.privacy.noise import NoiseSource
 from sfumato_common.privacy.record_meter import RecordMeter
 
 TABLE, CERTIFICATE, SCHEMA = "table.csv", "certificate.json", "schema.json"
@@ -72,7 +72,7 @@ def run_tabular(home: SiteHome, source: Path, schema: TableSchema, output: Path,
     check_header(source, schema)
     with _folder(output) as staging, home.open_ledger() as ledger:
         charges = _charge(schema, ledger)
-        noise = _noise(policy, schema)
+        noise = site_noise(policy, digest_of(schema), "tabular")
         rng = secret_generator(noise)
         table = _charged_table(source, schema)
         parts = split(table, split_key, rng)
@@ -206,11 +206,3 @@ def _report(home: SiteHome, schema: TableSchema, table: Table, parts: Parts, mad
     value = local_report(schema, made, parts.train, parts.holdout) | {"clipped_values": table.clipped}
     write_atomic(path, json.dumps(value, indent=2) + "\n", mode=0o600)
     return path
-
-
-def _noise(policy: Policy, schema: TableSchema) -> NoiseSource:
-    """Secure noise, or the loud reproducible one where the site's own policy says `noise: test`."""
-    if policy.noise == "secure":
-        return SecureNoise()
-    text = f"{policy.site}|{digest_of(schema)}|tabular"
-    return TestNoise(int.from_bytes(hashlib.sha256(text.encode()).digest(), "big"))
