@@ -11,6 +11,8 @@ from methods_rows import BENT, ROWS, TOTALS
 from rich.console import Console
 from rich.table import Table
 
+from sfumato_client.audit.attacks.membership import share_interval
+
 Figures = Mapping[str, float]
 Rows = Mapping[str, Figures]
 COLUMNS = ("set", "word", "images", "AUC", "accuracy", "FD random", "FD trained", "precision", "recall", "density",
@@ -90,10 +92,15 @@ def line(run: dict[str, Any]) -> list[str]:
         ),
         f"{found['control auc']:.3f} [{found['control low']:.2f}, {found['control high']:.2f}]",
         f"{found['group top 5']:.3f} ({found['group chance']:.3f})" if "group top 5" in found else "-",
-        f"{found['re-identified']:.3f}" if "re-identified" in found else "-",
+        _share(found["re-identified"], run["images"]) if "re-identified" in found else "-",
         f"{run['images'] / seconds:.2f}" if seconds else "-",
         f"{run['peak_mib']:.0f}" if "peak_mib" in run else "-",
     ]
+
+
+def _share(share: float, of: int) -> str:
+    low, high = share_interval(round(share * of), of)
+    return f"{share:.3f} [{low:.2f}, {high:.2f}]"
 
 
 def by_cohort(run: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
