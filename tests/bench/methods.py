@@ -1,6 +1,6 @@
 """Every anonymisation method on one federated release: use, likeness, and attacks with their controls.
 
-    python tests/bench/methods.py [--cohort sites,phantom] [--rows centroid,k-SALSA] [--epsilon 10] [--images 300]
+    python tests/bench/methods.py [--cohort phantom,sites] [--rows centroid,k-SALSA] [--epsilon 10] [--images 200]
     python tests/bench/methods.py --table
 
 Models are trained once a cohort by all sites together (spectral release, generator, flow) at the stated epsilon. A
@@ -95,10 +95,10 @@ def _sets(
 def parse_arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description="Every anonymisation method on one federated release")
-    parser.add_argument("--cohort", type=lambda text: text.split(","), default=["sites", "phantom"])
+    parser.add_argument("--cohort", type=lambda text: text.split(","), default=["phantom", "sites"])
     parser.add_argument("--rows", type=lambda text: text.split(","), default=[row.name for row in ROWS])
     parser.add_argument("--epsilon", type=float, default=10.0, help="what the models may cost a training patient")
-    parser.add_argument("--images", type=int, default=300, help="the most images of one site")
+    parser.add_argument("--images", type=int, default=200, help="the most images of one site")
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--table", action="store_true", help="only print the tables of what is there")
     options = parser.parse_args()

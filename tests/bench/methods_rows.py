@@ -34,8 +34,10 @@ def _latent(method: str, total: float, **more: Any) -> Row:
     return Row(f"{method} {total:g}", item, papers.get((method, total), ""))
 
 
-_PLAN = "TB: accuracy 83.9, MIA 50.1, FID 63.2, mmL .159 (real 81.2, 71.4)"
-_LINEAR = "TB: accuracy 82.1, MIA 56.3, FID 63.9, mmL .125"
+_PLAN = (
+    "TB: accuracy 83.9, MIA 50.1, FID 63.2, mmL .159 (real 81.2, 71.4); APTOS: 47.0, 48.5, 90.8, .131 (real 50.7, 73.3)"
+)
+_LINEAR = "TB: accuracy 82.1, MIA 56.3, FID 63.9, mmL .125; APTOS: 41.6, 50.5, 85.2, .118"
 
 BENT = "PLAN, terms x 100"
 

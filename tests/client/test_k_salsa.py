@@ -17,7 +17,7 @@ from sfumato_client.anonymise.contract import Job
 from sfumato_client.anonymise.given_embedding import encode_embedding, read_embedding
 from sfumato_client.anonymise.groups import groups_of
 from sfumato_client.anonymise.inversion import patients_of, space_of
-from sfumato_client.anonymise.k_salsa import aligned, k_salsa, losses, noise_of, rate, targets_of
+from sfumato_client.anonymise.k_salsa import aligned, k_salsa, losses, noise_of, ramp, targets_of
 from sfumato_client.anonymise.self_supervised import ContrastiveNet, embedding_of, nt_xent, train, view
 from sfumato_client.anonymise.style import patch_grams, style_loss
 from sfumato_client.anonymise.tiles import tiled
@@ -268,10 +268,10 @@ def test_given_weights_are_read_back_and_all_others_refused():
 
 
 def test_the_rate_ramps_up_and_down():
-    assert rate(0, 100) == 0.0
-    assert [rate(step, 100) for step in (5, 40, 75)] == pytest.approx([0.1] * 3)
-    assert rate(2, 100) == pytest.approx(0.04)
-    assert rate(90, 100) == pytest.approx(0.05 * (1.0 - np.cos(np.pi * 0.4)))
+    assert ramp(0, 100) == 0.0
+    assert [ramp(step, 100) for step in (5, 40, 75)] == pytest.approx([1.0] * 3)
+    assert ramp(2, 100) == pytest.approx(0.4)
+    assert ramp(90, 100) == pytest.approx(0.5 * (1.0 - np.cos(np.pi * 0.4)))
 
 
 @pytest.fixture(scope="module")

@@ -30,7 +30,6 @@ from sfumato_common.models.gan import Noise, WSpace
 from sfumato_common.package.manifest import Guarantee
 from sfumato_common.types import ByteImages, to_bytes, to_unit_range
 
-LEARNING_RATE = 0.1
 # Adam moves a coordinate as fast for a gradient of rounding errors as for a real one. Gradients here are about 0.1, and
 # with torch's 1e-8 a group's image would hang on which others are in its batch; the losses reached are the same.
 _EPSILON = 1e-2
@@ -138,10 +137,10 @@ def losses(space: WSpace, net: ContrastiveNet, targets: Targets, w: Tensor) -> t
     return content, style_loss(patch_grams(local), targets.style, targets.share)
 
 
-def rate(step: int, steps: int) -> float:
-    """The learning rate of a step: up over the first twentieth, down over the last quarter as a cosine."""
+def ramp(step: int, steps: int) -> float:
+    """What a step's learning rate is of the item's: up over the first twentieth, down over the last quarter."""
     t = step / steps
-    return LEARNING_RATE * 0.5 * (1.0 - math.cos(math.pi * min(1.0, (1.0 - t) / _RAMP_DOWN))) * min(1.0, t / _RAMP_UP)
+    return 0.5 * (1.0 - math.cos(math.pi * min(1.0, (1.0 - t) / _RAMP_DOWN))) * min(1.0, t / _RAMP_UP)
 
 
 def aligned(space: WSpace, net: ContrastiveNet, targets: Targets, item: KSalsa) -> Tensor:
@@ -151,10 +150,10 @@ def aligned(space: WSpace, net: ContrastiveNet, targets: Targets, item: KSalsa) 
     to rounding; where the best patch changes, that may grow to a few grey levels over a hundred steps.
     """
     w = targets.codes[:, None].repeat(1, space.layers, 1).requires_grad_()
-    optimiser = torch.optim.Adam([w], lr=LEARNING_RATE, eps=_EPSILON)
+    optimiser = torch.optim.Adam([w], lr=item.learning_rate, eps=_EPSILON)
     for step in range(item.steps):
         for group in optimiser.param_groups:
-            group["lr"] = rate(step, item.steps)
+            group["lr"] = item.learning_rate * ramp(step, item.steps)
         content, style = losses(space, net, targets, w)
         (w.grad,) = torch.autograd.grad((item.content_weight * content + item.style_weight * style).sum(), [w])
         optimiser.step()
