@@ -1,12 +1,12 @@
 """k-SALSA's images a second, many groups at once against one group at a time, and how its two terms balance.
 
-    python tests/bench/k_salsa_batch.py [--size S ...] [--batch N ...] [--steps N] [--repetitions N] [--width W]
+    python tests/bench/k_salsa_batch.py [--size S ...] [--batch N ...] [--steps N] [--repetitions N] [--threads N]
 
 A row: `aligned` on N groups of five phantom patients each, against the same groups one after another, in turns and by
-the medians of the repetitions, in processor time of one core (on CUDA in wall time); rates are for the plan's default
-100 steps, timed over --steps. "differs" is the largest difference of a pixel, in grey levels of 256, between a group's
-image alone and among the others. Balance: norms of the weighted terms' gradients at the mean codes, medians over
-groups. Prints a table, writes bench-out/k_salsa_batch.json.
+the medians of the repetitions: processor time of one core, or wall time on CUDA and with more threads. Rates are for
+the plan's default 100 steps, timed over --steps. "differs" is the largest difference of a pixel, in grey levels of 256,
+between a group's image alone and among the others. Balance: norms of the weighted terms' gradients at the mean codes,
+medians over groups. Prints a table, writes bench-out/k_salsa_batch.json.
 """
 
 from __future__ import annotations
@@ -120,7 +120,8 @@ def measured(bench: Bench, count: int, steps: int, repetitions: int) -> dict[str
     item = bench.item.model_copy(update={"steps": steps})
     together, single = bench.targets(0, count), [bench.targets(row, 1) for row in range(count)]
     times: dict[str, list[float]] = {"batch": [], "single": []}
-    clock = time.perf_counter if training_device().type == "cuda" else time.process_time
+    alone = training_device().type == "cpu" and torch.get_num_threads() == 1
+    clock = time.process_time if alone else time.perf_counter
     for _ in range(repetitions):
         began = clock()
         images = _drawn(bench, together, aligned(bench.space, bench.net, together, item))
@@ -170,8 +171,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--width", type=int, default=16, help="the generator's")
+    parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
-    torch.set_num_threads(1)
+    torch.set_num_threads(options.threads)
     rows: list[dict[str, Any]] = []
     balances: dict[str, dict[str, float]] = {}
     print(f"{'size':>4}{'groups':>8}{'batch/s':>10}{'single/s':>10}{'ratio':>8}{'differs':>10}")
@@ -189,7 +191,13 @@ def main() -> None:
         print("     " + ", ".join(f"{name} {value:.3g}" for name, value in balances[str(size)].items()), flush=True)
         out = ROOT / "bench-out"
         out.mkdir(exist_ok=True)
-        form = {"k": K, "steps": options.steps, "width": options.width, "device": str(training_device())}
+        form = {
+            "k": K,
+            "steps": options.steps,
+            "width": options.width,
+            "threads": options.threads,
+            "device": str(training_device()),
+        }
         write_json(out / "k_salsa_batch.json", {**form, "rows": rows, "balance": balances})
 
 
