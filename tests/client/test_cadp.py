@@ -10,8 +10,7 @@ import torch
 from scipy import stats
 
 from sfumato_client.anonymise import Job, anonymise
-from sfumato_client.anonymise.cadp import LatentCodec
-from sfumato_client.anonymise.latents import drawn_places
+from sfumato_client.anonymise.latents import LatentCodec, drawn_places
 from sfumato_client.dataset import Cohort
 from sfumato_common.config.loader import parse
 from sfumato_common.config.plan import Plan
