@@ -290,6 +290,12 @@ def test_means_that_differ_by_noise_only_are_pulled_together():
     assert (shrunk[1] - shrunk[0])[:200].mean() == pytest.approx(20.0, abs=0.5)
 
 
+@pytest.mark.parametrize("shares", [[0.0, 0.0], [np.nan, 1.0], [np.inf, 1.0], [-1.0, 0.5]])
+def test_a_model_that_gives_no_label_a_share_is_refused(shares):
+    with pytest.raises(VerificationError, match="no label"):
+        component_shares(small_plan(), {"spectral/shares": np.array(shares)})
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_fit_recovers_shares_means_and_covariance(channels):
     plan = small_plan(channels=channels, sigma=1e-4)

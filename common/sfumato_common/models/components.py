@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from sfumato_common.config.plan import Plan
+from sfumato_common.errors import VerificationError
 from sfumato_common.types import Arrays
 
 
@@ -48,7 +49,8 @@ def condition(plan: Plan, components: Tensor) -> Tensor:
 def component_shares(plan: Plan, arrays: Arrays, site: str | None = None) -> npt.NDArray[np.float64]:
     """Share of each component [G] by the noisy counts of the released spectral model; sums to 1.
 
-    With `site`, only what stands for that site: its own components when sites are fitted apart, else all.
+    With `site`, only what stands for that site: its own components when sites are fitted apart, else all. Raises
+    VerificationError where the arrays leave nothing to share.
     """
     shares = np.asarray(arrays["spectral/shares"], dtype=np.float64)
     assert shares.shape == (component_count(plan),)
@@ -57,4 +59,7 @@ def component_shares(plan: Plan, arrays: Arrays, site: str | None = None) -> npt
         kept = np.zeros_like(shares)
         kept[own] = shares[own]
         shares = kept
-    return np.asarray(shares / shares.sum())
+    total = float(shares.sum())
+    if not 0.0 < total < np.inf:
+        raise VerificationError("the released model gives no label any share; ask its sender for it again")
+    return np.asarray(shares / total)
