@@ -20,6 +20,7 @@ from pathlib import Path
 from sfumato_common.errors import BusyError
 
 _PR_SET_PDEATHSIG = 1
+_ORPHAN_SECONDS = 10.0
 _LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
@@ -120,6 +121,26 @@ def end_descendants() -> None:
     """SIGKILL to everything below this process: the last word when short commands of other threads still run."""
     for pid in descendants(os.getpid()):
         _signal(pid, signal.SIGKILL)
+
+
+def end_orphan(record: Path, argument: str) -> None:
+    """SIGKILL to the process whose id stands in the file `record`, and to all below it: what a crashed parent left.
+
+    Only where its command line has `argument`, which nothing else would have: ids are used again.
+    """
+    try:
+        pid = int(record.read_text())
+        command = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
+    except (OSError, ValueError):
+        return
+    if argument not in command:
+        return
+    tree = (pid, *descendants(pid))
+    for member in tree:
+        _signal(member, signal.SIGKILL)
+    deadline = time.monotonic() + _ORPHAN_SECONDS
+    while time.monotonic() < deadline and any(map(_alive, tree)):
+        time.sleep(0.05)
 
 
 def descendants(pid: int) -> list[int]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sfumato_common.errors import BusyError
-from sfumato_common.supervise import Child, descendants, exclusive, free_port, require_free, run_to_end
+from sfumato_common.supervise import Child, descendants, end_orphan, exclusive, free_port, require_free, run_to_end
 
 SLEEPER = "[sys.executable, '-c', 'import time; time.sleep(60)']"
 FAMILY = f"import subprocess, sys, time; subprocess.Popen({SLEEPER}); time.sleep(60)"
@@ -60,6 +60,28 @@ def test_children_die_with_a_killed_parent(tmp_path):
     parent.kill()
     parent.wait()
     assert _wait(lambda: not _running(pid))
+
+
+def test_an_orphan_is_ended_by_its_own_argument_and_no_other_process(tmp_path):
+    sleep = [sys.executable, "-c", "import time; time.sleep(60)"]
+    mine, other = (Child(name, [*sleep, name], os.environ, tmp_path / name) for name in ("mine", "other"))
+    record = tmp_path / "superlink.pid"
+    try:
+        assert _wait(lambda: b"mine" in Path(f"/proc/{mine.pid}/cmdline").read_bytes())
+        end_orphan(record, "mine")  # nothing was recorded
+        record.write_text(f"{other.pid}\n")
+        end_orphan(record, "mine")  # the number is another's now
+        record.write_text("no number")
+        end_orphan(record, "mine")
+        assert (mine.poll(), other.poll()) == (None, None)
+        record.write_text(f"{mine.pid}\n")
+        end_orphan(record, "mine")
+        assert mine.wait(5) == -signal.SIGKILL
+        assert other.poll() is None
+        end_orphan(record, "mine")  # gone already
+    finally:
+        for child in (mine, other):
+            child.stop()
 
 
 def test_second_holder_of_a_folder_is_refused(tmp_path):

@@ -20,7 +20,8 @@ import httpx
 from flwr.cli.build import build_fab_from_files
 
 from sfumato_common.errors import FederationError
-from sfumato_common.supervise import Child, flower_environment, require_free
+from sfumato_common.files import write_atomic
+from sfumato_common.supervise import Child, end_orphan, flower_environment, require_free
 
 _BUNDLE = b"""[project]
 name = "sfumato"
@@ -61,7 +62,13 @@ class SuperLinkSettings:
 
 
 def start_superlink(settings: SuperLinkSettings) -> Child:
-    """Start `flower-superlink`. Raises BusyError when the port is taken."""
+    """Start `flower-superlink`. Raises BusyError when the port is taken.
+
+    One that a killed coordinator of this home left is ended first: asked to stop, it waits for its connections to
+    close, which took up to a minute, and holds its inner ports until then.
+    """
+    record = settings.home / "superlink.pid"
+    end_orphan(record, str(settings.key_file))
     require_free(settings.host, settings.port)
     programs = Path(sys.executable).parent
     command = [
@@ -75,7 +82,9 @@ def start_superlink(settings: SuperLinkSettings) -> Child:
         "--disable-runtime-dependency-installation",
     ]  # fmt: skip
     environment = flower_environment(settings.home, [programs], "SFUMATO_COORDINATOR_HOME")
-    return Child("superlink", command, environment, settings.log)
+    child = Child("superlink", command, environment, settings.log)
+    write_atomic(record, f"{child.pid}\n")
+    return child
 
 
 class Control:
