@@ -12,9 +12,8 @@ from safetensors.torch import load, save
 from sfumato_client.anonymise.self_supervised import ContrastiveNet
 from sfumato_common.config.plan import ImageForm
 from sfumato_common.errors import VerificationError
+from sfumato_common.models.starts import LARGEST_VALUE
 from sfumato_common.types import AnyArray
-
-_LARGEST_VALUE = 1e4  # far beyond any trained weight: larger ones are there to overflow something
 
 
 def encode_embedding(net: ContrastiveNet) -> bytes:
@@ -42,6 +41,6 @@ def read_embedding(data: bytes, form: ImageForm) -> dict[str, AnyArray]:
             "channel(s); fit one for this plan, or drop it with 'sfumato-site embedding drop'"
         )
     for name, value in found.items():
-        if not value.is_floating_point() or not bool((value.abs() <= _LARGEST_VALUE).all()):
+        if not value.is_floating_point() or not bool((value.abs() <= LARGEST_VALUE).all()):
             raise VerificationError(f"the embedding's '{name}' holds values that no training leads to")
     return {name: value.to(torch.float32).numpy() for name, value in found.items()}

@@ -109,13 +109,14 @@ def elastic_gradient(ends: Tensor, points: Tensor) -> Tensor:
 def _rows(space: WSpace, walks: Walks, points: Tensor, noise: Noise, bits: int) -> list[list[Tile]]:
     """Two rows a walk, between the images of its ends, which are k-averages: straight, and below it bent."""
     device, count = _device(space), points.shape[1]
+    straight = walks.linear().to(device)
     rows: list[list[Tile]] = []
     for walk in range(min(len(points), MOST_ROWS)):
         first, last = walks.ends[walk, :1].to(device), walks.ends[walk, 1:].to(device)
         places = torch.arange(walk * count, (walk + 1) * count, device=device)
         places = torch.cat([places[:1], places, places[-1:]])  # an end is drawn with its neighbour's noise
         component = walks.components[walk].to(device).expand(count + 2)
-        for path in (walks.linear()[walk].to(device), points[walk]):
+        for path in (straight[walk], points[walk]):
             with torch.no_grad():
                 seen = space.synthesis(torch.cat([first, path, last]), component, part(noise, places))
             rows.append(list(to_bytes(seen.cpu().numpy(), bits)))
