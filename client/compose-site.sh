@@ -13,7 +13,7 @@ if [ ! -e "$home/addresses.json" ]; then
     while [ ! -e "$exchange/$SITE.grant.json" ]; do sleep 1; done
     sfumato-site ingest --home "$home" --plan "$exchange/plan.yaml" /home/sfumato/data/source.yaml
     sfumato-site accept --home "$home" --yes "$exchange/plan.yaml"
-    sfumato-site enrolled --home "$home" "$exchange/$SITE.grant.json" \
+    sfumato-site join --home "$home" "$exchange/$SITE.grant.json" \
         --superlink coordinator:8000 --intake coordinator:8443
 fi
 # the SuperLink opens its door when every site is enrolled; a SuperNode that comes too early gives up

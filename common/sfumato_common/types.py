@@ -26,7 +26,7 @@ Arrays = Mapping[str, AnyArray]
 
 @dataclass(frozen=True)
 class ArraySpec:
-    """Name-free description of one array that may cross the door: dtype (numpy name) and exact shape.
+    """Name-free description of one array that may leave or enter a site: dtype (numpy name) and exact shape.
 
     dtype 'bfloat16' means its bit patterns in a uint16 array. Elements from `filled` on are padding and must be zero.
     """

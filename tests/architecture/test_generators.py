@@ -10,28 +10,40 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sfumato_client.site import _noise
-from sfumato_common.config.loader import load_yaml
-from sfumato_common.config.policy import Policy
-from sfumato_common.privacy.budget import load_plan
-from sfumato_common.privacy.generator import secret_generator
-from sfumato_common.privacy.noise import SecureNoise
-from sfumato_common.records import PROTOCOL, Request
+from sfumato_client.site.handler import _noise
+from sfumato_common.mechanisms.noise import SecureNoise
+from sfumato_common.mechanisms.streams import secret_generator
+from sfumato_common.protocol.messages import PROTOCOL, Request
+from sfumato_common.study.load import load_plan
+from sfumato_common.study.policy import Policy
+from sfumato_common.study.strict import load_yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 
 # (file, what is drawn or seeded): why it may be
 ALLOWED = {
-    ("common/sfumato_common/privacy/generator.py", "constant seed"): "its whole state is replaced in the next lines",
-    ("common/sfumato_common/models/build.py", "torch.manual_seed"): "public first weights, in a fork of the state",
+    ("common/sfumato_common/mechanisms/streams.py", "constant seed"): "its whole state is replaced in the next lines",
+    ("common/sfumato_common/generators/build.py", "torch.manual_seed"): "public first weights, in a fork of the state",
     ("common/sfumato_common/metrics/utility.py", "torch.manual_seed"): "a classifier of synthetic images, in a fork",
     ("common/sfumato_common/metrics/network.py", "torch.manual_seed"): "a bench's network, in a fork of the state",
-    ("common/sfumato_common/models/embedding_fit.py", "unseeded torch.Generator"): "given another's state at once",
-    ("client/sfumato_client/embedding_cli.py", "constant seed"): "views of images of one's choice; hides nothing",
-    ("common/sfumato_common/models/matching.py", "constant seed"): "what a released flow displaces; draws no image",
-    ("common/sfumato_common/models/spectral_denoise.py", "constant seed"): "how far known noise reaches, about nobody",
-    ("server/sfumato_server/study.py", "torch.seed"): "the coordinator's own, fresh from the system; post-processing",
-    ("server/sfumato_server/study.py", "constant seed"): "an interval about a public histogram, the same at each look",
+    ("common/sfumato_common/generators/embedding/fit.py", "unseeded torch.Generator"): "given another's state at once",
+    ("client/sfumato_client/cli/style_net.py", "constant seed"): "views of images of one's choice; hides nothing",
+    (
+        "common/sfumato_common/generators/flow/matching.py",
+        "constant seed",
+    ): "of a released flow; draws no image",
+    (
+        "common/sfumato_common/generators/spectral/denoise.py",
+        "constant seed",
+    ): "known noise, about nobody",
+    (
+        "server/sfumato_server/coordinator/study.py",
+        "torch.seed",
+    ): "the coordinator's own; post-processing",
+    (
+        "server/sfumato_server/coordinator/study.py",
+        "constant seed",
+    ): "an interval about a public histogram",
 }
 
 # what draws from torch's global state unless it is given a generator, as functions and as methods
@@ -191,7 +203,7 @@ def test_a_planted_draw_is_found(source, word):
         "import torch\ng = torch.Generator(device='cpu').manual_seed(seed)\ntorch.rand(3, generator=g)",
         "import torch\nx.normal_(generator=g)\ntorch.multinomial(p, 4, replacement=True, generator=rng)",
         "import numpy as np\nr = np.random.default_rng(seed)\nr.normal(0, 1, 5)\nr.standard_normal(3)",
-        "from sfumato_common.models.gan import Generator\nGenerator(3, 4)",
+        "from sfumato_common.generators.gan.w_space import Generator\nGenerator(3, 4)",
         "noise.normal((3,), 1.0)\nnoise.uniform((3,))",
         "from torch import nn\nnn.init.zeros_(w)",
         "import secrets\nsecrets.token_hex(16)",

@@ -8,18 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from sfumato_client.admission import check_policy
 from sfumato_client.anonymise import ANONYMISERS
-from sfumato_client.flower_task import SUPPORTED_FLOWER
+from sfumato_client.flower.task import SUPPORTED_FLOWER
+from sfumato_client.site.admission import check_policy
 from sfumato_client.training import TRAINERS
-from sfumato_common.config.loader import load_yaml
-from sfumato_common.config.policy import Policy
-from sfumato_common.config.release import Grouped, Latent, Method, Sampling
-from sfumato_common.config.stages import ModelKind, Stage, StageKind
 from sfumato_common.errors import ConfigError
-from sfumato_common.models.sampling import SAMPLERS
-from sfumato_common.privacy.accountant import forecast
-from sfumato_common.privacy.budget import load_plan, load_resolved_plan, plan_text
+from sfumato_common.generators.sampling import SAMPLERS
+from sfumato_common.study.forecast import forecast
+from sfumato_common.study.load import load_plan, load_resolved_plan, plan_text
+from sfumato_common.study.policy import Policy
+from sfumato_common.study.release import Grouped, Latent, Method, Sampling
+from sfumato_common.study.stages import ModelKind, Stage, StageKind
+from sfumato_common.study.strict import load_yaml
 from sfumato_server.rounds.strategies import STRATEGIES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -117,8 +117,8 @@ def test_the_compose_file_runs_the_shipped_plan_and_publishes_no_port():
 def test_the_readme_names_real_commands():
     from typer.main import get_command
 
-    from sfumato_client.cli import app as site_app
-    from sfumato_server.cli import app as coordinator_app
+    from sfumato_client.cli.main import app as site_app
+    from sfumato_server.cli.main import app as coordinator_app
 
     readme = (ROOT / "README.md").read_text()
     found = re.findall(r"^(sfumato(?:-site)?) ([a-z]+)(?: +([a-z]+))?", readme, flags=re.MULTILINE)

@@ -54,14 +54,14 @@ class BenchCohort:
 
 def pooled(cohorts: dict[str, Cohort]) -> tuple[ByteImages, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Images, labels and patient numbers (distinct between sites) of all sites."""
-    images, labels, owners, first = [], [], [], 0
+    images, labels, patient_index, first = [], [], [], 0
     for cohort in cohorts.values():
         pixels, y, mine = cohort.everything()
         images.append(pixels)
         labels.append(y)
-        owners.append(mine + first)
+        patient_index.append(mine + first)
         first += cohort.patients
-    return np.concatenate(images), np.concatenate(labels), np.concatenate(owners)
+    return np.concatenate(images), np.concatenate(labels), np.concatenate(patient_index)
 
 
 def phantom() -> BenchCohort:
@@ -116,9 +116,9 @@ def sites() -> BenchCohort:
         parts[split] = {}
         for site in nominal:
             mine = [row for row in rows if row["site"] == site and row["split"] == split]
-            owners = np.unique([row["patient_id"] for row in mine], return_inverse=True)[1]
+            patient_index = np.unique([row["patient_id"] for row in mine], return_inverse=True)[1]
             pixels = np.stack([images[row["set"]][int(row["row"])] for row in mine])
-            parts[split][site] = Cohort(pixels, np.array([int(row["abnormal"]) for row in mine]), owners)
+            parts[split][site] = Cohort(pixels, np.array([int(row["abnormal"]) for row in mine]), patient_index)
     return BenchCohort("sites", 64, 1, ("normal", "abnormal"), nominal, parts)
 
 

@@ -28,16 +28,16 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from sfumato_client.flower_task import ALLOCATOR
+from sfumato_client.flower.task import ALLOCATOR
 from sfumato_client.training.dp.engines import ENGINES
 from sfumato_client.training.dp.step import noisy_mean
-from sfumato_common.config.stages import FlowStage
 from sfumato_common.files import write_json
-from sfumato_common.models.flows import flow_loss
-from sfumato_common.models.gan import Discriminator, fake_loss, real_loss
-from sfumato_common.models.glow import Glow
-from sfumato_common.privacy.meter import Meter
-from sfumato_common.privacy.noise import SecureNoise
+from sfumato_common.generators.flow.flows import flow_loss
+from sfumato_common.generators.flow.glow import Glow
+from sfumato_common.generators.gan.w_space import Discriminator, fake_loss, real_loss
+from sfumato_common.mechanisms.noise import SecureNoise
+from sfumato_common.mechanisms.recorder import NoiseRecorder
+from sfumato_common.study.stages import FlowStage
 
 CHUNK_ROWS = 32
 BATCH, PLACES = 128, 192  # nominal batch, and what `capacity` pads it to
@@ -104,7 +104,7 @@ class Step:
             self.weights = torch.cat([self.weights, torch.zeros(PLACES - BATCH, 1, device=DEVICE)])
         self.optimiser = torch.optim.Adam(self.parameters, lr=1e-4)
         self.engine = None if self.engine_name == PLAIN else ENGINES[self.engine_name](self.module, self.loss)
-        self.meter = Meter(SecureNoise(), "bench")
+        self.recorder = NoiseRecorder(SecureNoise(), "bench")
 
     def __call__(self) -> None:
         """Take the step."""
@@ -145,7 +145,7 @@ class Step:
         assert self.engine is not None
         clipped = self.engine.clipped_sum(records, STAGE.clipping_norm, weights)
         if not self.torch_noise:
-            return [part.to(DEVICE) for part in noisy_mean(clipped, STAGE, BATCH, self.meter)]
+            return [part.to(DEVICE) for part in noisy_mean(clipped, STAGE, BATCH, self.recorder)]
         return [
             (part + torch.randn_like(part) * STAGE.clipping_norm * STAGE.noise_multiplier) / BATCH for part in clipped
         ]

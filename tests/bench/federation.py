@@ -18,15 +18,15 @@ from cohorts import BenchCohort
 
 from sfumato_client.dataset.cohort import Cohort
 from sfumato_client.training import TRAINERS, StageJob
-from sfumato_common.config.loader import parse
-from sfumato_common.config.plan import Plan
-from sfumato_common.models.components import component_shares, labels_of
-from sfumato_common.models.sampling import sample_images
-from sfumato_common.privacy.accountant import epsilon
-from sfumato_common.privacy.budget import resolved
-from sfumato_common.privacy.events import study_events
-from sfumato_common.privacy.meter import Meter
-from sfumato_common.privacy.noise import SecureNoise
+from sfumato_common.accounting.accountant import epsilon
+from sfumato_common.generators.components import component_shares, labels_of
+from sfumato_common.generators.sampling import sample_images
+from sfumato_common.mechanisms.noise import SecureNoise
+from sfumato_common.mechanisms.recorder import NoiseRecorder
+from sfumato_common.study.budget import resolved
+from sfumato_common.study.costs import study_events
+from sfumato_common.study.plan import Plan
+from sfumato_common.study.strict import parse
 from sfumato_common.types import AnyArray, ByteImages
 from sfumato_server.rounds.strategies import STRATEGIES
 
@@ -55,7 +55,7 @@ STAGES: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Row:
-    """One row of the table: each stage's share of the budget (see privacy/budget.py), and what is released."""
+    """One row of the table: each stage's share of the budget (see study/budget.py), and what is released."""
 
     shares: dict[str, float]
     model: str
@@ -136,8 +136,8 @@ def federate(plan: Plan, train: dict[str, Cohort], seed: int) -> tuple[Released,
             for site, cohort in train.items():
                 began = time.perf_counter()
                 noise = SecureNoise()
-                outbound, meter = strategy.outbound(number, site), Meter(noise, "bench")
-                job = StageJob(plan, site, stage.kind, number, outbound, cohort, noise, meter)
+                outbound, recorder = strategy.outbound(number, site), NoiseRecorder(noise, "bench")
+                job = StageJob(plan, site, stage.kind, number, outbound, cohort, noise, recorder)
                 replies[site] = dict(TRAINERS[stage.kind](job).arrays)
                 name = f"{stage.kind} slowest site-round"
                 seconds[name] = max(seconds.get(name, 0.0), time.perf_counter() - began)

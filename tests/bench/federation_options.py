@@ -4,7 +4,7 @@
 
 The phantom's sites differ in class shares (one has a quarter of the abnormal patients, another a quarter of the normal
 ones) and in exposure, on top of their devices. All options of a seed start from one spectral release and pay the same
-epsilon: none of them costs privacy. TSTR by site and pooled, Frechet distance in the site-trained space, held-out bits
+epsilon: none of them costs privacy. TSTR by site and pooled, Frechet distance in the site-trained space, holdout bits
 per dimension of the flow. Prints a table and writes bench-out/federation_options-COHORT.json.
 """
 
@@ -24,12 +24,12 @@ from utility_scores import fidelity_of, held_out_bits, reference_of, utility_of
 
 from sfumato_client.dataset.cohort import Cohort
 from sfumato_client.training import TRAINERS, StageJob
-from sfumato_common.config.loader import parse
-from sfumato_common.config.plan import Plan
+from sfumato_common.mechanisms.noise import SecureNoise
+from sfumato_common.mechanisms.recorder import NoiseRecorder
 from sfumato_common.metrics.features import random_grid
 from sfumato_common.metrics.tstr import fit_linear
-from sfumato_common.privacy.meter import Meter
-from sfumato_common.privacy.noise import SecureNoise
+from sfumato_common.study.plan import Plan
+from sfumato_common.study.strict import parse
 from sfumato_server.rounds.strategies import STRATEGIES
 
 # To add an option: one line here, with what it changes in the stage.
@@ -58,17 +58,17 @@ def shifted(cohort: BenchCohort) -> BenchCohort:
 
 
 def _thinned(cohort: Cohort, site: str) -> Cohort:
-    images, labels, owners = cohort.everything()
-    first = {owner: labels[owners == owner][0] for owner in np.unique(owners)}
+    images, labels, patient_index = cohort.everything()
+    first = {owner: labels[patient_index == owner][0] for owner in np.unique(patient_index)}
     kept = [owner for owner, label in first.items() if label != SCARCE.get(site) or owner % 4 == 0]
-    rows = np.isin(owners, kept)
-    return Cohort(images[rows], labels[rows], np.unique(owners[rows], return_inverse=True)[1])
+    rows = np.isin(patient_index, kept)
+    return Cohort(images[rows], labels[rows], np.unique(patient_index[rows], return_inverse=True)[1])
 
 
 def _exposed(cohort: Cohort, site: str) -> Cohort:
-    images, labels, owners = cohort.everything()
+    images, labels, patient_index = cohort.everything()
     curve = np.rint(255.0 * (np.arange(256) / 255.0) ** GAMMAS[site]).astype(np.uint8)
-    return Cohort(curve[images], labels, owners)
+    return Cohort(curve[images], labels, patient_index)
 
 
 def trained(plan: Plan, kind: str, cohort: BenchCohort, released: Released, seed: int) -> dict[str, Any]:
@@ -79,7 +79,7 @@ def trained(plan: Plan, kind: str, cohort: BenchCohort, released: Released, seed
         for site, part in cohort.train.items():
             noise = SecureNoise()
             job = StageJob(
-                plan, site, kind, number, strategy.outbound(number, site), part, noise, Meter(noise, "bench")
+                plan, site, kind, number, strategy.outbound(number, site), part, noise, NoiseRecorder(noise, "bench")
             )
             replies[site] = dict(TRAINERS[kind](job).arrays)
         strategy.absorb(number, replies, rng)

@@ -1,4 +1,4 @@
-"""Is a flow worth its budget? Held-out bits a dimension of the spectral release with all of it, and of a flow on part.
+"""Is a flow worth its budget? Holdout bits a dimension of the spectral release with all of it, and of a flow on part.
 
     python tests/bench/flow_bits.py [--cohort NAME ...] [--epsilon E ...] [--seeds N] [--quick] [--flow KEY=VALUE ...]
 
@@ -19,9 +19,9 @@ from cohorts import ROOT, BenchCohort, load
 from federation import Released, build_plan, federate, spent
 from utility_scores import held_out_bits
 
-from sfumato_common.config.plan import Plan
 from sfumato_common.files import write_json
-from sfumato_common.models.build import initial_model
+from sfumato_common.generators.build import initial_model
+from sfumato_common.study.plan import Plan
 
 # Chosen on the phantom at epsilon 10, one run a setting: clipping norm of 0.1, 0.3 and 1.0; learning rate of 0.002,
 # 0.005 and 0.02, of which the largest gives the fewest bits but samples that stray; federation.py takes the middle one.
@@ -78,7 +78,7 @@ def _line(row: dict[str, Any]) -> str:
 
 def main() -> None:
     """Run the bench and print its table."""
-    parser = argparse.ArgumentParser(description="held-out bits a dimension: spectral release against flow")
+    parser = argparse.ArgumentParser(description="holdout bits a dimension: spectral release against flow")
     parser.add_argument("--cohort", nargs="+", default=["pneumonia", "sites"])
     parser.add_argument("--epsilon", nargs="+", type=float, default=[10.0, 3.0])
     parser.add_argument("--seeds", type=int, default=3)

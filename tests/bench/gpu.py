@@ -30,18 +30,18 @@ from torch import Tensor
 
 from sfumato_client.training.dp.engines import ENGINES
 from sfumato_client.training.dp.step import noisy_mean
-from sfumato_common.config.loader import parse
-from sfumato_common.config.plan import Plan
-from sfumato_common.config.stages import DpSgdStage
 from sfumato_common.errors import ConfigError
 from sfumato_common.files import write_json
-from sfumato_common.models.build import initial_model
-from sfumato_common.models.components import condition_width
-from sfumato_common.models.device import training_device
-from sfumato_common.models.flows import flow_loss
-from sfumato_common.models.gan import real_loss
-from sfumato_common.privacy.meter import Meter
-from sfumato_common.privacy.noise import SecureNoise
+from sfumato_common.generators.build import initial_model
+from sfumato_common.generators.components import condition_width
+from sfumato_common.generators.device import training_device
+from sfumato_common.generators.flow.flows import flow_loss
+from sfumato_common.generators.gan.w_space import real_loss
+from sfumato_common.mechanisms.noise import SecureNoise
+from sfumato_common.mechanisms.recorder import NoiseRecorder
+from sfumato_common.study.plan import Plan
+from sfumato_common.study.stages import DpSgdStage
+from sfumato_common.study.strict import parse
 
 PLAIN = "plain"
 PRECISIONS = ("fp32", "tf32", "bf16")
@@ -192,8 +192,10 @@ def noise_seconds(case: Case) -> float:
     zeros = [torch.zeros_like(parameter) for parameter in module.parameters()]
     stage = case.plan.stage("flow")
     assert isinstance(stage, DpSgdStage)
-    meter = Meter(SecureNoise(), "bench")
-    return _seconds(lambda: [part.to(case.device) for part in noisy_mean(zeros, stage, case.batch, meter)], case.device)
+    recorder = NoiseRecorder(SecureNoise(), "bench")
+    return _seconds(
+        lambda: [part.to(case.device) for part in noisy_mean(zeros, stage, case.batch, recorder)], case.device
+    )
 
 
 def _seconds(step: Callable[[], object], device: torch.device) -> float:

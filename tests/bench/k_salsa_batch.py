@@ -26,17 +26,17 @@ from sfumato_client.anonymise.inversion import Patients
 from sfumato_client.anonymise.k_salsa import Targets, aligned, losses, noise_of, targets_of
 from sfumato_client.anonymise.self_supervised import ContrastiveNet, train
 from sfumato_client.dataset.cohort import Cohort
-from sfumato_common.config.loader import parse
-from sfumato_common.config.plan import Plan
-from sfumato_common.config.release import KSalsa
 from sfumato_common.files import write_json
-from sfumato_common.models.build import initial_model, spectral_model
-from sfumato_common.models.device import training_device
-from sfumato_common.models.gan import Noise, WSpace
-from sfumato_common.models.spectral import Layout
-from sfumato_common.models.spectral_fit import fit_release
-from sfumato_common.models.spectral_release import noised_release
+from sfumato_common.generators.build import initial_model, spectral_model
+from sfumato_common.generators.device import training_device
+from sfumato_common.generators.gan.w_space import Noise, WSpace
+from sfumato_common.generators.spectral.fit import fit_release
+from sfumato_common.generators.spectral.layout import Layout
+from sfumato_common.generators.spectral.release import noised_release
 from sfumato_common.phantom.patient import arrays as phantom_arrays
+from sfumato_common.study.plan import Plan
+from sfumato_common.study.release import KSalsa
+from sfumato_common.study.strict import parse
 from sfumato_common.types import to_unit_range
 
 K, SEED, EMBEDDING_STEPS, FULL_STEPS = 5, 7, 60, 100
@@ -92,8 +92,8 @@ def made(size: int, width: int, groups: int) -> Bench:
     plan = plan_of(size, width)
     item, device = plan.release[0], training_device()
     assert isinstance(item, KSalsa)
-    images, labels, owners = phantom_arrays(SEED, 3 * K * groups, size)
-    cohort = Cohort(images, labels, np.unique(owners, return_inverse=True)[1])
+    images, labels, patient_index = phantom_arrays(SEED, 3 * K * groups, size)
+    cohort = Cohort(images, labels, np.unique(patient_index, return_inverse=True)[1])
     first = np.unique(cohort.patient_index, return_index=True)[1]
     layout = Layout.of(plan)
     sums = noised_release(layout, 0.001, images, labels, np.ones(len(images)), lambda part, sigma, name: part)

@@ -5,7 +5,7 @@
 
 Models are trained once a cohort by all sites together (spectral release, generator, flow) at the stated epsilon. A
 fifth of the training patients of every site is set aside first: no model and no method sees them, so that they are the
-strangers whom members are told from; held-out test patients judge use. Records are inverted once; then every site runs
+strangers whom members are told from; holdout test patients judge use. Records are inverted once; then every site runs
 every method on its own patients, each row in a fresh process with one thread, two rows at a time, timed by its
 processor's seconds. Prints a table a cohort and whether the relations that the papers claim were found; writes
 bench-out/methods.json and methods.md, and contact sheets to bench-out/methods-sheets: they are made from records and

@@ -21,12 +21,12 @@ from methods_scores import Made
 from sfumato_client.anonymise import Job, anonymise
 from sfumato_client.anonymise.inversion import inverter_of, patient_labels, patients_of, reconstruction_report
 from sfumato_client.dataset.cohort import Cohort
-from sfumato_common.config.plan import Plan
-from sfumato_common.config.release import KSame
-from sfumato_common.models.components import components_of
-from sfumato_common.privacy.generator import secret_generator
-from sfumato_common.privacy.noise import SecureNoise
-from sfumato_common.privacy.record_meter import RecordMeter
+from sfumato_common.generators.components import components_of
+from sfumato_common.mechanisms.noise import SecureNoise
+from sfumato_common.mechanisms.record_recorder import RecordRecorder
+from sfumato_common.mechanisms.streams import secret_generator
+from sfumato_common.study.plan import Plan
+from sfumato_common.study.release import KSame
 
 SHEETS = ROOT / "bench-out" / "methods-sheets"
 SET_ASIDE, SPLIT_SEED = 0.2, 11
@@ -58,8 +58,8 @@ def split(name: str) -> tuple[BenchCohort, dict[str, Cohort]]:
 
 
 def _some(cohort: Cohort, rows: np.ndarray) -> Cohort:
-    images, labels, owners = cohort.everything()
-    return Cohort(images[rows], labels[rows], np.unique(owners[rows], return_inverse=True)[1])
+    images, labels, patient_index = cohort.everything()
+    return Cohort(images[rows], labels[rows], np.unique(patient_index[rows], return_inverse=True)[1])
 
 
 def counts_of(cohort: BenchCohort, k: int, most: int) -> dict[str, int]:
@@ -88,10 +88,10 @@ def prepare(name: str, epsilon: float, folder: Path) -> dict[str, Any]:
         began = time.process_time()
         patients_of(job)
         seconds += time.process_time() - began
-        kept[site] = dict(job.kept)
+        kept[site] = dict(job.cache)
         labels = patient_labels(aside[site], len(plan.labels))
-        images, _, owners = aside[site].everything()
-        components = components_of(plan, site, torch.from_numpy(labels[owners[:MOST_INVERTED]]))
+        images, _, patient_index = aside[site].everything()
+        components = components_of(plan, site, torch.from_numpy(labels[patient_index[:MOST_INVERTED]]))
         report = reconstruction_report(inverter_of(job), images[:MOST_INVERTED], components)
         errors[site] = {step: [found.rmse, found.correlation] for step, found in report.items()}
     (folder / _KEPT).write_bytes(pickle.dumps((plan, kept)))
@@ -137,13 +137,13 @@ def _job(
 ) -> Job:
     noise = SecureNoise()
     (own,) = plan.release_at(site, "")
-    generator, meter = secret_generator(noise), RecordMeter(noise)
-    return Job(plan, site, own, released, cohort, generator, meter, local=local, kept=kept or {})
+    generator, recorder = secret_generator(noise), RecordRecorder(noise)
+    return Job(plan, site, own, released, cohort, generator, recorder, steward_folder=local, cache=kept or {})
 
 
 def _members(job: Job) -> tuple[np.ndarray, np.ndarray] | None:
     """Patients in a group that made an image of this site, and which image; None for methods without groups."""
-    groups = job.kept.get("chosen")
+    groups = job.cache.get("chosen")
     if groups is None:
         return None
     patients = np.concatenate([group.members for group in groups])

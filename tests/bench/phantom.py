@@ -16,10 +16,10 @@ from pathlib import Path
 from sfumato_client.dataset import SiteStore
 from sfumato_client.ingest import read_source
 from sfumato_client.ingest.sources import DicomSource
-from sfumato_common.config.plan import ImageForm
 from sfumato_common.files import write_json
 from sfumato_common.phantom import DEVICES, arrays
 from sfumato_common.phantom.dicom import write_cohort
+from sfumato_common.study.plan import ImageForm
 
 PATIENTS = 300
 

@@ -2,7 +2,7 @@
 
     python tests/bench/public_start.py [--cohort pneumonia|sites|phantom] [--epsilon E] [--seeds N] [--quick]
 
-Starts are pretrained on the phantom and on textures. Prints held-out bits a dimension (lower is better; the spectral
+Starts are pretrained on the phantom and on textures. Prints holdout bits a dimension (lower is better; the spectral
 model's beside it) and AUC of a classifier trained on synthetic images; writes bench-out/public_start.json.
 """
 
@@ -19,13 +19,13 @@ from federation import Released, build_plan, spent, synthetic_set
 from utility_scores import held_out_bits, utility_of
 
 from sfumato_client.training import TRAINERS, StageJob
-from sfumato_common.config.loader import parse
-from sfumato_common.config.plan import Plan
+from sfumato_common.generators.starts import fingerprint, start_key
+from sfumato_common.mechanisms.noise import SecureNoise
+from sfumato_common.mechanisms.recorder import NoiseRecorder
 from sfumato_common.metrics.network import fit_network
-from sfumato_common.models.starts import fingerprint, start_key
-from sfumato_common.privacy.meter import Meter
-from sfumato_common.privacy.noise import SecureNoise
-from sfumato_server.pretraining import pretrain
+from sfumato_common.study.plan import Plan
+from sfumato_common.study.strict import parse
+from sfumato_server.coordinator.pretraining import pretrain
 from sfumato_server.rounds.strategies import STRATEGIES
 
 STARTS = ("none", "phantom", "textures")
@@ -54,8 +54,8 @@ def study(plan: Plan, cohort: BenchCohort, released: Released, seed: int) -> Rel
             replies = {}
             for site, own in cohort.train.items():
                 noise = SecureNoise()
-                meter = Meter(noise, "bench")
-                job = StageJob(plan, site, stage.kind, number, strategy.outbound(number, site), own, noise, meter)
+                recorder = NoiseRecorder(noise, "bench")
+                job = StageJob(plan, site, stage.kind, number, strategy.outbound(number, site), own, noise, recorder)
                 replies[site] = dict(TRAINERS[stage.kind](job).arrays)
             strategy.absorb(number, replies, rng)
         released[stage.kind] = dict(strategy.released())

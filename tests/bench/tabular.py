@@ -3,9 +3,9 @@
     python tests/bench/tabular.py [--table NAME ...] [--epsilon E ...] [--seeds N] [--hidden H] [--quick]
 
 Every row is a whole run of `sfumato-site tabular` at a site of its own, its figures those of the local report: a
-predictor trained on synthetic rows and tested on held-out patients (accuracy of the diagnosis, R^2 of the progression),
+predictor trained on synthetic rows and tested on holdout patients (accuracy of the diagnosis, R^2 of the progression),
 mean total variation of marginals, mean difference of correlations, and the median distance of a row to its nearest
-training record over that of held-out patients. Each figure stands beside that of the training records themselves.
+training record over that of holdout patients. Each figure stands beside that of the training records themselves.
 Bounds are round numbers above each column's largest value: a hospital has to know them without looking. --quick: one
 seed, epsilon 10, small networks. Prints a table and, after each row, writes bench-out/tabular.json.
 """
@@ -28,11 +28,11 @@ import torch
 import yaml
 from sklearn.datasets import load_breast_cancer, load_diabetes
 
-from sfumato_client.home import SiteHome
+from sfumato_client.site.home import SiteHome
 from sfumato_client.tabular.run import run_tabular
 from sfumato_client.tabular.schema import TableSchema
-from sfumato_common.config.loader import parse
 from sfumato_common.files import write_json
+from sfumato_common.study.strict import parse
 
 ROOT = Path(__file__).resolve().parents[2]
 DIGITS = 4  # of a bound's round number: a column takes some 10,000 to 50,000 values
@@ -152,7 +152,7 @@ def main() -> None:
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore", message="TestNoise is in use")
     found: list[dict[str, Any]] = []
-    print("| table | epsilon | synthetic, tested on held-out (range) | real | marginals | correlations | distance |")
+    print("| table | epsilon | synthetic, tested on holdout (range) | real | marginals | correlations | distance |")
     print("|---|---|---|---|---|---|---|")
     for name in options.table:
         for epsilon in options.epsilon:

@@ -12,16 +12,16 @@ import numpy.typing as npt
 import torch
 from cohorts import BenchCohort, pooled
 
-from sfumato_common.config.plan import Plan
+from sfumato_common.generators.build import from_arrays, spectral_model
+from sfumato_common.generators.components import component_count, component_shares, condition
+from sfumato_common.generators.spectral.whitening import bits_per_dim, dequantise, standard_normal_log_prob
 from sfumato_common.metrics.calibration import brier_score, calibration_error
 from sfumato_common.metrics.features import random_features, random_grid
 from sfumato_common.metrics.fidelity import frechet_distance, kernel_distance
 from sfumato_common.metrics.network import fit_network
 from sfumato_common.metrics.prdc import neighbourhood
 from sfumato_common.metrics.tstr import balanced_accuracy, fit_linear, macro_auc, patient_interval
-from sfumato_common.models.build import from_arrays, spectral_model
-from sfumato_common.models.components import component_count, component_shares, condition
-from sfumato_common.models.whitening import bits_per_dim, dequantise, standard_normal_log_prob
+from sfumato_common.study.plan import Plan
 from sfumato_common.types import Arrays, ByteImages, to_unit_range
 
 Float64 = npt.NDArray[np.float64]
@@ -47,8 +47,8 @@ def reference_of(cohort: BenchCohort) -> Reference:
         name: _standardised(space, images)
         for name, space in {"random": random_features, "trained": trained.features}.items()
     }
-    held_out = pooled(cohort.test)[0]
-    return Reference(maps, {name: space(held_out) for name, space in maps.items()})
+    holdout_images = pooled(cohort.test)[0]
+    return Reference(maps, {name: space(holdout_images) for name, space in maps.items()})
 
 
 def _standardised(space: Callable[[ByteImages], Float64], images: ByteImages) -> Callable[[ByteImages], Float64]:

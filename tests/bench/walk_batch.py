@@ -25,18 +25,18 @@ from torch import Tensor
 
 from sfumato_client.anonymise.identities import Identities, fit_recogniser
 from sfumato_client.anonymise.linear_walk import Walks
-from sfumato_client.anonymise.plan import PIXELS, bent, part
-from sfumato_common.config.loader import parse
-from sfumato_common.config.plan import Plan
-from sfumato_common.config.release import PlanWalk
+from sfumato_client.anonymise.plan_walk import PIXELS, bent, part
 from sfumato_common.files import write_json
-from sfumato_common.models.build import initial_model, spectral_model
-from sfumato_common.models.device import training_device
-from sfumato_common.models.gan import WSpace
-from sfumato_common.models.spectral import Layout
-from sfumato_common.models.spectral_fit import fit_release
-from sfumato_common.models.spectral_release import noised_release
+from sfumato_common.generators.build import initial_model, spectral_model
+from sfumato_common.generators.device import training_device
+from sfumato_common.generators.gan.w_space import WSpace
+from sfumato_common.generators.spectral.fit import fit_release
+from sfumato_common.generators.spectral.layout import Layout
+from sfumato_common.generators.spectral.release import noised_release
 from sfumato_common.phantom import arrays
+from sfumato_common.study.plan import Plan
+from sfumato_common.study.release import PlanWalk
+from sfumato_common.study.strict import parse
 
 POINTS, PATIENTS, TRAINING_STEPS = 6, 120, 20
 BATCH, ALONE, FOUR = "one batch", "one walk at a time", "one walk, 4 images at a time"
@@ -57,7 +57,7 @@ def plan_of(size: int, steps: int) -> Plan:
             {"kind": "spectral", "bandwidth": 16, "clip_radius": 2.5, "noise_multiplier": 0.01},
             {"kind": "gan", "learning_rate": 1e-3, **_DP},
         ],
-        "release": [{"method": "plan", "images": 1, "points": POINTS, "steps": steps}],
+        "release": [{"method": "plan-walk", "images": 1, "points": POINTS, "steps": steps}],
         "federation": {"quorum": 1},
     }
     return parse(values, Plan, "bench")
@@ -68,9 +68,14 @@ class Bench:
 
     def __init__(self, size: int, walks: int, steps: int) -> None:
         self.size, plan, rng = size, plan_of(size, steps), torch.Generator().manual_seed(0)
-        images, labels, owners = arrays(7, PATIENTS, size)
+        images, labels, patient_index = arrays(7, PATIENTS, size)
         release = noised_release(
-            Layout.of(plan), 0.01, images, labels, 1.0 / np.bincount(owners)[owners], lambda values, s, m: values
+            Layout.of(plan),
+            0.01,
+            images,
+            labels,
+            1.0 / np.bincount(patient_index)[patient_index],
+            lambda values, s, m: values,
         )
         spectral = spectral_model(
             plan, {f"spectral/{name}": value for name, value in fit_release(plan, {"alder": release}).items()}
@@ -80,8 +85,8 @@ class Bench:
             for parameter in generator.parameters():
                 parameter.add_(0.02 * torch.randn(parameter.shape, generator=rng))
         self.space = WSpace(plan, generator.to(DEVICE).requires_grad_(False), spectral.to(DEVICE))
-        self.judges = Identities(
-            fit_recogniser(images, torch.from_numpy(owners), PATIENTS, TRAINING_STEPS, rng),
+        self.identities = Identities(
+            fit_recogniser(images, torch.from_numpy(patient_index), PATIENTS, TRAINING_STEPS, rng),
             fit_recogniser(images, torch.from_numpy(labels), 2, TRAINING_STEPS, rng),
         )
         kinds = torch.arange(walks) % 2
@@ -95,7 +100,7 @@ class Bench:
     def batch(self) -> Tensor:
         """All walks at once."""
         at_once = max(1, PIXELS[DEVICE.type] // self.size**2)
-        return bent(self.space, self.walks, self.noise, self.judges, self.item, at_once)
+        return bent(self.space, self.walks, self.noise, self.identities, self.item, at_once)
 
     def alone(self, at_once: int) -> Tensor:
         """One walk after another."""
@@ -103,7 +108,7 @@ class Bench:
         for walk in range(len(self.walks.ends)):
             rows = torch.arange(walk * POINTS, (walk + 1) * POINTS, device=DEVICE)
             own, noise = self.walks.some(torch.tensor([walk])), part(self.noise, rows)
-            points.append(bent(self.space, own, noise, self.judges, self.item, at_once))
+            points.append(bent(self.space, own, noise, self.identities, self.item, at_once))
         return torch.cat(points)
 
     @property

@@ -12,13 +12,14 @@ from scipy import stats
 from sfumato_client.anonymise import Job, anonymise
 from sfumato_client.anonymise.latents import LatentCodec, drawn_places
 from sfumato_client.dataset import Cohort
-from sfumato_common.config.loader import parse
-from sfumato_common.config.plan import Plan
-from sfumato_common.models.build import initial_model, to_arrays
-from sfumato_common.models.spectral import Layout
-from sfumato_common.privacy.events import Declared, LocalGaussian, LocalLaplace, RandomisedResponse, release_events
-from sfumato_common.privacy.noise import TestNoise
-from sfumato_common.privacy.record_meter import RecordMeter
+from sfumato_common.accounting.events import Declared, LocalGaussian, LocalLaplace, RandomisedResponse
+from sfumato_common.generators.build import initial_model, to_arrays
+from sfumato_common.generators.spectral.layout import Layout
+from sfumato_common.mechanisms.noise import TestNoise
+from sfumato_common.mechanisms.record_recorder import RecordRecorder
+from sfumato_common.study.costs import release_events
+from sfumato_common.study.plan import Plan
+from sfumato_common.study.strict import parse
 
 SIZE, LABELS = 16, ("normal", "mild", "severe")
 SHARES = np.array([0.6, 0.3, 0.1])
@@ -73,7 +74,7 @@ def job_of(plan, label=1, patients=60, seed=3, **more):
         models=models_of(plan),
         cohort=cohort,
         generator=torch.Generator().manual_seed(seed),
-        meter=RecordMeter(TestNoise(seed)),
+        recorder=RecordRecorder(TestNoise(seed)),
         **more,
     )
 
@@ -157,7 +158,7 @@ def test_places_without_a_patient_answer_like_the_shares():
 
 
 def test_the_report_adds_the_labels_epsilon_to_the_total(tmp_path):
-    anonymise(job_of(plan_with(), local=tmp_path))
+    anonymise(job_of(plan_with(), steward_folder=tmp_path))
     lines = (tmp_path / "cadp-flow.txt").read_text().splitlines()
     assert lines[0].startswith("eps_total 501 (pure")
     assert lines[1].startswith("eps per coordinate 15.625 ")

@@ -9,17 +9,18 @@ import pytest
 import torch
 
 from sfumato_client.dataset.cohort import Cohort
-from sfumato_client.inbound import models_of, requested
+from sfumato_client.site.inbound import models_of, requested
 from sfumato_client.training import TRAINERS, StageJob
-from sfumato_common.config.loader import parse
-from sfumato_common.config.plan import Plan
+from sfumato_common.accounting.events import GaussianRelease
 from sfumato_common.errors import VerificationError
+from sfumato_common.generators.schemas import HISTOGRAMS, outbound_schema, released_schema
+from sfumato_common.mechanisms.noise import TestNoise
+from sfumato_common.mechanisms.recorder import NoiseRecorder, same_mechanism
 from sfumato_common.metrics.choice import classifiers_schema
 from sfumato_common.metrics.utility import Classifier
-from sfumato_common.models.wire import HISTOGRAMS, outbound_schema, released_schema
-from sfumato_common.privacy.events import GaussianRelease, round_event
-from sfumato_common.privacy.meter import Meter, same_mechanism
-from sfumato_common.privacy.noise import TestNoise
+from sfumato_common.study.costs import round_event
+from sfumato_common.study.plan import Plan
+from sfumato_common.study.strict import parse
 
 pytestmark = pytest.mark.filterwarnings("ignore:TestNoise")
 DP = {
@@ -64,16 +65,16 @@ def classifiers(plan: Plan) -> dict[str, np.ndarray]:
 
 def cohort_without(left_out: int | None, patients: int = 30) -> Cohort:
     rng = np.random.default_rng(0)
-    owners = np.repeat(np.arange(patients), rng.integers(1, 4, patients))
-    images = rng.integers(0, 256, (len(owners), 16, 16)).astype(np.uint8)
-    labels = rng.integers(0, 2, len(owners))
-    kept = np.ones(len(owners), bool) if left_out is None else owners != left_out
-    _, renumbered = np.unique(owners[kept], return_inverse=True)
+    patient_index = np.repeat(np.arange(patients), rng.integers(1, 4, patients))
+    images = rng.integers(0, 256, (len(patient_index), 16, 16)).astype(np.uint8)
+    labels = rng.integers(0, 2, len(patient_index))
+    kept = np.ones(len(patient_index), bool) if left_out is None else patient_index != left_out
+    _, renumbered = np.unique(patient_index[kept], return_inverse=True)
     return Cohort(images[kept], labels[kept], renumbered.astype(np.int64))
 
 
-class Recorder(Meter):
-    """A meter that keeps what was to be noised."""
+class Recorder(NoiseRecorder):
+    """A recorder that keeps what was to be noised."""
 
     def gaussian(self, value, sensitivity, noise_multiplier):
         self.value, self.sensitivity = np.array(value), sensitivity
@@ -82,9 +83,9 @@ class Recorder(Meter):
 
 def run(plan: Plan, cohort: Cohort):
     noise = TestNoise(1)
-    meter = Recorder(noise, "binding")
-    job = StageJob(plan, "alder", "choice", 1, classifiers(plan), cohort, noise, meter)
-    return TRAINERS["choice"](job), meter
+    recorder = Recorder(noise, "binding")
+    job = StageJob(plan, "alder", "choice", 1, classifiers(plan), cohort, noise, recorder)
+    return TRAINERS["choice"](job), recorder
 
 
 def test_a_patient_moves_one_count_a_candidate_whatever_its_images(plan):
@@ -99,19 +100,19 @@ def test_a_patient_moves_one_count_a_candidate_whatever_its_images(plan):
 
 
 def test_candidates_are_scored_by_their_own_classifiers(plan):
-    _, meter = run(plan, cohort_without(None))
-    assert (meter.value[0] != meter.value[1]).any()
+    _, recorder = run(plan, cohort_without(None))
+    assert (recorder.value[0] != recorder.value[1]).any()
 
 
 def test_what_leaves_is_the_schemas_and_was_charged_as_one_release(plan):
-    noised, meter = run(plan, cohort_without(None))
+    noised, recorder = run(plan, cohort_without(None))
     schema = outbound_schema(plan, "choice")
     assert noised.arrays.keys() == schema.keys() == {HISTOGRAMS}
     assert all(schema[name].matches(value) for name, value in noised.arrays.items())
     event = round_event(plan.stage("choice"))
     assert event == GaussianRelease(0.7)
     assert same_mechanism(event, noised.executed)
-    residue = noised.arrays[HISTOGRAMS] - meter.value
+    residue = noised.arrays[HISTOGRAMS] - recorder.value
     assert residue.std() == pytest.approx(0.7 * math.sqrt(2), rel=0.5)
 
 

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from sfumato_client.dataset import Cohort, SiteStore, require_patients
 from sfumato_client.dataset.splits import SPLITS, assign_splits, keyed_split
 from sfumato_client.ingest import SiteImage, Skipped, Split
-from sfumato_common.config.plan import ImageForm
-from sfumato_common.config.policy import Budget, Policy, ReleaseRules
 from sfumato_common.errors import DataError
+from sfumato_common.study.plan import ImageForm
+from sfumato_common.study.policy import Budget, Policy, ReleaseRules
 
 FORM = ImageForm(size=16)
 KEY = b"0123456789abcdef0123456789abcdef"
@@ -41,12 +41,12 @@ def test_store_survives_reopening(tmp_path: Path) -> None:
     for split in SPLITS:
         cohort = store.cohort(split)
         assert cohort.patients == report.patients_by_split[split]
-        images, labels, owners = cohort.everything()
-        assert len(images) == len(labels) == len(owners) == 2 * cohort.patients
+        images, labels, patient_index = cohort.everything()
+        assert len(images) == len(labels) == len(patient_index) == 2 * cohort.patients
         for patient in range(cohort.patients):
             mine, mine_labels = cohort.images_of(patient)
-            assert np.array_equal(mine, images[owners == patient])
-            assert np.array_equal(mine_labels, labels[owners == patient])
+            assert np.array_equal(mine, images[patient_index == patient])
+            assert np.array_equal(mine_labels, labels[patient_index == patient])
             assert mine_labels.tolist() == [0, 1]
         seen += [pixels.tobytes() for pixels in images]
     assert sorted(seen) == sorted(entry.pixels.tobytes() for entry in entries)
@@ -217,10 +217,10 @@ def test_cohort_in_memory() -> None:
     assert Cohort(images[:0], np.zeros(0), np.zeros(0)).patients == 0
 
 
-@pytest.mark.parametrize("owners", [[0, 0, 2], [1, 1, 1], [0, 1]])
-def test_cohort_refuses_gaps_and_wrong_lengths(owners: list[int]) -> None:
+@pytest.mark.parametrize("patient_index", [[0, 0, 2], [1, 1, 1], [0, 1]])
+def test_cohort_refuses_gaps_and_wrong_lengths(patient_index: list[int]) -> None:
     with pytest.raises(AssertionError):
-        Cohort(np.zeros((3, 2, 2), dtype=np.uint8), np.zeros(3), np.array(owners))
+        Cohort(np.zeros((3, 2, 2), dtype=np.uint8), np.zeros(3), np.array(patient_index))
 
 
 def test_an_empty_split_is_an_empty_cohort(tmp_path: Path) -> None:

@@ -13,10 +13,10 @@ from sfumato_client.dataset.cohort import Cohort
 from sfumato_client.training import TRAINERS, StageJob
 from sfumato_client.training.dp import bookkeeping, vmap
 from sfumato_client.training.dp.batches import capacity, patient_batches
-from sfumato_common.config.stages import FlowStage
-from sfumato_common.privacy.generator import secret_generator
-from sfumato_common.privacy.meter import Meter
-from sfumato_common.privacy.noise import SecureNoise
+from sfumato_common.mechanisms.noise import SecureNoise
+from sfumato_common.mechanisms.recorder import NoiseRecorder
+from sfumato_common.mechanisms.streams import secret_generator
+from sfumato_common.study.stages import FlowStage
 
 FORM = (1, 16, 16)
 
@@ -37,10 +37,10 @@ def stage(rate: float = 0.1, steps: int = 1, views: int = 1) -> FlowStage:
 def cohort(patients: int = 40, most: int = 5) -> Cohort:
     """Image 0 of patient p is filled with 5 p, image 1 with 5 p + 1, ...; patients have 1 to `most` images."""
     counts = np.arange(patients) % most + 1
-    owners = np.repeat(np.arange(patients), counts)
-    values = 5 * owners + np.concatenate([np.arange(count) for count in counts])
+    patient_index = np.repeat(np.arange(patients), counts)
+    values = 5 * patient_index + np.concatenate([np.arange(count) for count in counts])
     images = np.repeat(values[:, None, None], 16, axis=1).repeat(16, axis=2).astype(np.uint8)
-    return Cohort(images, (owners % 2).astype(np.int64), owners)
+    return Cohort(images, (patient_index % 2).astype(np.int64), patient_index)
 
 
 def batches(data: Cohort, terms: FlowStage, nominal: int = 40):
@@ -143,7 +143,9 @@ def test_engines_do_the_same_work_whatever_the_cohort(kind, monkeypatch):
         stages = [s.model_copy(update=update) if s.kind == kind else s for s in plan.stages]
         here = plan.model_copy(update={"stages": stages})
         noise = SecureNoise()
-        TRAINERS[kind](StageJob(here, "alder", kind, 1, inbound(here, kind), data, noise, Meter(noise, "entry")))
+        TRAINERS[kind](
+            StageJob(here, "alder", kind, 1, inbound(here, kind), data, noise, NoiseRecorder(noise, "entry"))
+        )
         work.append(list(rows))
     assert work[0] == work[1] == work[2] and sum(work[0]) >= 32 * plan.stage(kind).local_steps
 

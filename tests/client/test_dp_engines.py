@@ -13,12 +13,12 @@ from torch.nn import functional
 
 from sfumato_client.training.dp import products
 from sfumato_client.training.dp.engines import ENGINES, private_engine
-from sfumato_common.config.stages import EngineName
 from sfumato_common.errors import ConfigError
-from sfumato_common.models.build import MODELS
-from sfumato_common.models.flows import flow_loss
-from sfumato_common.models.gan import Discriminator, real_loss
-from sfumato_common.models.glow import Glow
+from sfumato_common.generators.build import MODELS
+from sfumato_common.generators.flow.flows import flow_loss
+from sfumato_common.generators.flow.glow import Glow
+from sfumato_common.generators.gan.w_space import Discriminator, real_loss
+from sfumato_common.study.stages import EngineName
 
 SIZE, CLASSES = 16, 2
 

@@ -25,21 +25,22 @@ from sfumato_client.anonymise.latents import (
     shuffled,
 )
 from sfumato_client.dataset import Cohort
-from sfumato_common.config.loader import parse
-from sfumato_common.config.plan import Plan
-from sfumato_common.config.release import Cadp, DpGlow
-from sfumato_common.models.build import from_arrays, initial_model, spectral_model, to_arrays
-from sfumato_common.models.components import condition
-from sfumato_common.models.dct import dct_matrix, public_scale
-from sfumato_common.models.matching import matched
-from sfumato_common.models.spectral import Layout
-from sfumato_common.models.spectral_fit import fit_release
-from sfumato_common.models.spectral_release import noised_release
-from sfumato_common.models.whitening import TAIL_TEMPERATURE
-from sfumato_common.privacy.accountant import epsilon
-from sfumato_common.privacy.events import Declared, LocalGaussian, LocalLaplace, RandomisedResponse, release_events
-from sfumato_common.privacy.noise import TestNoise
-from sfumato_common.privacy.record_meter import RecordMeter
+from sfumato_common.accounting.accountant import epsilon
+from sfumato_common.accounting.events import Declared, LocalGaussian, LocalLaplace, RandomisedResponse
+from sfumato_common.generators.build import from_arrays, initial_model, spectral_model, to_arrays
+from sfumato_common.generators.components import condition
+from sfumato_common.generators.flow.matching import matched
+from sfumato_common.generators.spectral.dct import dct_matrix, public_scale
+from sfumato_common.generators.spectral.fit import fit_release
+from sfumato_common.generators.spectral.layout import Layout
+from sfumato_common.generators.spectral.release import noised_release
+from sfumato_common.generators.spectral.whitening import TAIL_TEMPERATURE
+from sfumato_common.mechanisms.noise import TestNoise
+from sfumato_common.mechanisms.record_recorder import RecordRecorder
+from sfumato_common.study.costs import release_events
+from sfumato_common.study.plan import Plan
+from sfumato_common.study.release import Cadp, DpGlow
+from sfumato_common.study.strict import parse
 from sfumato_common.types import to_bytes, to_unit_range
 
 SIZE, DIMENSIONS, DELTA = 16, 256, 1e-5
@@ -62,8 +63,8 @@ class Silence:
         return np.full(shape, 0.5)
 
 
-class Watched(RecordMeter):
-    """A meter that keeps what it released."""
+class Watched(RecordRecorder):
+    """A recorder that keeps what it released."""
 
     def laplace(self, *terms):
         self.released = super().laplace(*terms)
@@ -145,7 +146,7 @@ def job_of(plan, cohort, seed=3, noise=None, **more):
         models=models_of(plan),
         cohort=cohort,
         generator=generator,
-        meter=Watched(noise or TestNoise(seed)),
+        recorder=Watched(noise or TestNoise(seed)),
         **more,
     )
 
@@ -165,13 +166,13 @@ def through(job):
     """Rows that leave the mechanism, one for each place, and the places."""
     places = drawn_places(job)
     noised_latents(job, codec_of(job.plan), places)
-    return job.meter.released, places
+    return job.recorder.released, places
 
 
 def with_record(cohort, patient, image):
-    images, labels, owners = (part.copy() for part in cohort.everything())
-    images[owners == patient] = image
-    return Cohort(images, labels, owners)
+    images, labels, patient_index = (part.copy() for part in cohort.everything())
+    images[patient_index == patient] = image
+    return Cohort(images, labels, patient_index)
 
 
 @pytest.mark.parametrize("architecture", ["glow", "cinn"])
@@ -316,7 +317,7 @@ def test_a_flow_that_diverged_leaves_nothing_but_noise_and_sound_images(log_scal
     with np.errstate(invalid="raise"):  # a pixel that is not a number is cast to anything
         found = anonymise(replace(job, models={**job.models, "flow": arrays}))
     assert found.images.shape == (24, SIZE, SIZE)
-    assert np.isfinite(job.meter.released).all()
+    assert np.isfinite(job.recorder.released).all()
 
 
 def test_coordinates_that_are_not_released_are_drawn_anew_as_samples_are():
@@ -486,7 +487,7 @@ def test_the_report_of_gaussian_noise_is_the_accountants_at_the_plans_delta():
 
 def test_the_report_is_left_for_the_steward_alone(tmp_path):
     plan = plan_with()
-    anonymise(job_of(plan, cohort_of(plan, 30), local=tmp_path))
+    anonymise(job_of(plan, cohort_of(plan, 30), steward_folder=tmp_path))
     (left,) = tmp_path.iterdir()
     assert left.name == "dp-glow-flow.txt" and stat.S_IMODE(left.stat().st_mode) == 0o600
     assert left.read_text() == latent_report(plan.release[0], DIMENSIONS, DELTA, 2).text
@@ -494,7 +495,7 @@ def test_the_report_is_left_for_the_steward_alone(tmp_path):
 
 @pytest.mark.parametrize(("clip", "radius"), [("elementwise", 0.5), ("elementwise", 3.0), ("l1", 50.0), ("l2", 4.0)])
 def test_the_clipped_deviation_is_that_of_clipped_standard_normals(clip, radius):
-    from sfumato_common.privacy.record_meter import clipped
+    from sfumato_common.mechanisms.record_recorder import clipped
 
     item = plan_with(**({**GAUSSIAN, "radius": radius} if clip == "l2" else {"clip": clip, "radius": radius})).release[
         0

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from sfumato_client.training.dp.contract import clip_factors, squared_norms
-from sfumato_common.models.device import training_device
+from sfumato_common.generators.device import training_device
 
 PROGRAM = Path(__file__).resolve().parents[1] / "bench" / "gpu.py"
 

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from sfumato_client.training.dp.step import noisy_mean
-from sfumato_common.config.stages import FlowStage
-from sfumato_common.privacy.accountant import epsilon
-from sfumato_common.privacy.events import SampledGaussian
-from sfumato_common.privacy.generator import secret_generator
-from sfumato_common.privacy.meter import Meter
-from sfumato_common.privacy.noise import SecureNoise, TestNoise
+from sfumato_common.accounting.accountant import epsilon
+from sfumato_common.accounting.events import SampledGaussian
+from sfumato_common.mechanisms.noise import SecureNoise, TestNoise
+from sfumato_common.mechanisms.recorder import NoiseRecorder
+from sfumato_common.mechanisms.streams import secret_generator
+from sfumato_common.study.stages import FlowStage
 
 pytestmark = pytest.mark.filterwarnings("ignore:TestNoise")
 
@@ -39,7 +39,9 @@ def stage(**changes: float) -> FlowStage:
 
 
 def test_an_empty_batch_is_noised_like_any_other():
-    gradient = noisy_mean([torch.zeros(300, 100), torch.zeros(20_000)], stage(), 8.0, Meter(SecureNoise(), "entry"))
+    gradient = noisy_mean(
+        [torch.zeros(300, 100), torch.zeros(20_000)], stage(), 8.0, NoiseRecorder(SecureNoise(), "entry")
+    )
     assert [part.shape for part in gradient] == [(300, 100), (20_000,)]
     for part in gradient:
         assert part.std().item() == pytest.approx(2.0 * 1.5 / 8.0, rel=0.03)

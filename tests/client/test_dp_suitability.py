@@ -11,9 +11,9 @@ from torch.nn.utils import parametrizations
 from sfumato_client.training.dp.engines import ENGINES, private_engine
 from sfumato_client.training.dp.suitability import check_private
 from sfumato_common.errors import ConfigError
-from sfumato_common.models.flows import flow_loss
-from sfumato_common.models.gan import Discriminator, real_loss
-from sfumato_common.models.glow import Glow
+from sfumato_common.generators.flow.flows import flow_loss
+from sfumato_common.generators.flow.glow import Glow
+from sfumato_common.generators.gan.w_space import Discriminator, real_loss
 
 FORM = ((1, 16, 16),)
 

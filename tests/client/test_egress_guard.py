@@ -10,11 +10,11 @@ import pytest
 from sfumato_client.egress import guard
 from sfumato_client.egress.guard import CODES, Charge, deliver, log_locally, noised_reply, plain_reply, sanitise
 from sfumato_client.egress.pace import Pace
+from sfumato_common.accounting.events import GaussianRelease, SampledGaussian
 from sfumato_common.errors import BudgetExceeded, DataError, EgressRefused
-from sfumato_common.privacy.events import GaussianRelease, SampledGaussian
-from sfumato_common.privacy.meter import Meter, Noised, same_mechanism
-from sfumato_common.privacy.noise import SecureNoise
-from sfumato_common.records import PROTOCOL, Reply
+from sfumato_common.mechanisms.noise import SecureNoise
+from sfumato_common.mechanisms.recorder import Noised, NoiseRecorder, same_mechanism
+from sfumato_common.protocol.messages import PROTOCOL, Reply
 from sfumato_common.types import ArraySpec
 
 SCHEMA = {"weight": ArraySpec("float32", (2, 3)), "bias": ArraySpec("float32", (3,))}
@@ -93,10 +93,10 @@ UNIT = {"weight": ArraySpec("float32", (2, 3))}
 
 
 def noised(steps=2, sigma=1.0, rate=0.1, binding="entry"):
-    meter = Meter(SecureNoise(), binding)
+    recorder = NoiseRecorder(SecureNoise(), binding)
     for _ in range(steps):
-        value = meter.sampled_gaussian(np.zeros((2, 3)), 1.0, sigma, rate)
-    return meter.sealed({"weight": value.astype(np.float32)})
+        value = recorder.sampled_gaussian(np.zeros((2, 3)), 1.0, sigma, rate)
+    return recorder.sealed({"weight": value.astype(np.float32)})
 
 
 def test_what_was_noised_as_charged_leaves():
@@ -128,23 +128,23 @@ def test_arrays_that_changed_after_the_noise_do_not_leave():
     forged = Noised({"weight": np.ones((2, 3), np.float32)}, EVENT, "entry", bytes(32))
     with pytest.raises(EgressRefused, match="sealed"):
         noised_reply(forged, UNIT, Charge(EVENT, "entry"))
-    with pytest.raises(EgressRefused, match="metered"):
+    with pytest.raises(EgressRefused, match="recorded"):
         noised_reply({"weight": np.ones((2, 3), np.float32)}, UNIT, Charge(EVENT, "entry"))
 
 
 def test_without_a_mechanism_nothing_can_be_sealed():
     with pytest.raises(EgressRefused, match="no single mechanism"):
-        Meter(SecureNoise(), "entry").sealed({"weight": np.ones((2, 3), np.float32)})
+        NoiseRecorder(SecureNoise(), "entry").sealed({"weight": np.ones((2, 3), np.float32)})
 
 
 def test_one_shot_releases_add_up_as_one():
-    meter = Meter(SecureNoise(), "entry")
-    meter.gaussian(np.zeros(3), 0.6, 2.0 / 0.6)
-    meter.gaussian(np.zeros(3), 0.8, 2.0 / 0.8)
-    assert same_mechanism(GaussianRelease(2.0), meter.executed)
-    meter.sampled_gaussian(np.zeros(3), 1.0, 1.0, 0.1)
+    recorder = NoiseRecorder(SecureNoise(), "entry")
+    recorder.gaussian(np.zeros(3), 0.6, 2.0 / 0.6)
+    recorder.gaussian(np.zeros(3), 0.8, 2.0 / 0.8)
+    assert same_mechanism(GaussianRelease(2.0), recorder.executed)
+    recorder.sampled_gaussian(np.zeros(3), 1.0, 1.0, 0.1)
     with pytest.raises(EgressRefused, match="no single mechanism"):
-        _ = meter.executed
+        _ = recorder.executed
 
 
 def test_packages_are_delivered_within_bounds(monkeypatch):

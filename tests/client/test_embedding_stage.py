@@ -6,20 +6,20 @@ import numpy as np
 import pytest
 
 from sfumato_client.dataset.cohort import Cohort
-from sfumato_client.inbound import Seen
+from sfumato_client.site.inbound import Seen
 from sfumato_client.training import TRAINERS, StageJob
-from sfumato_common.config.loader import parse
-from sfumato_common.config.plan import Plan
 from sfumato_common.errors import VerificationError
-from sfumato_common.models.build import initial_model, to_arrays
-from sfumato_common.models.components import component_count
-from sfumato_common.models.embedding import COUNT_WEIGHT, SENSITIVITY
-from sfumato_common.models.reach import reach
-from sfumato_common.models.spectral import Layout
-from sfumato_common.models.wire import inbound_schema, outbound_schema, released_schema
-from sfumato_common.privacy.events import round_event
-from sfumato_common.privacy.meter import Meter, same_mechanism
-from sfumato_common.privacy.noise import SecureNoise
+from sfumato_common.generators.build import initial_model, to_arrays
+from sfumato_common.generators.components import component_count
+from sfumato_common.generators.displacement import max_displacement
+from sfumato_common.generators.embedding.features import COUNT_WEIGHT, SENSITIVITY
+from sfumato_common.generators.schemas import inbound_schema, outbound_schema, released_schema
+from sfumato_common.generators.spectral.layout import Layout
+from sfumato_common.mechanisms.noise import SecureNoise
+from sfumato_common.mechanisms.recorder import NoiseRecorder, same_mechanism
+from sfumato_common.study.costs import round_event
+from sfumato_common.study.plan import Plan
+from sfumato_common.study.strict import parse
 
 PATIENTS = 12
 
@@ -56,7 +56,7 @@ def cohort_of(plan: Plan, label: int | None = None) -> Cohort:
 
 def job_of(plan: Plan, cohort: Cohort) -> StageJob:
     noise = SecureNoise()
-    return StageJob(plan, "birch", "embedding", 1, spectral_arrays(plan), cohort, noise, Meter(noise, "entry"))
+    return StageJob(plan, "birch", "embedding", 1, spectral_arrays(plan), cohort, noise, NoiseRecorder(noise, "entry"))
 
 
 @pytest.mark.parametrize(("channels", "by_site"), [(1, False), (3, True)])
@@ -88,7 +88,7 @@ def test_a_site_takes_a_generator_that_the_plans_steps_can_reach_and_no_other(tm
     seen.keep_round("embedding", 1, spectral)
     start = to_arrays("generator", initial_model("generator", plan))
     assert released_schema(plan, "embedding").keys() == {**spectral, **start}.keys()
-    furthest = reach(stage, "generator", 1)
+    furthest = max_displacement(stage, "generator", 1)
     near = {name: value + np.float32(0.9 * furthest) for name, value in start.items()}
     far = {name: value + np.float32(1.1 * furthest) for name, value in start.items()}
     seen.check_release({"spectral": spectral, "embedding": {**spectral, **near}})

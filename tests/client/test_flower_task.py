@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 from flwr.supercore.constant import TASK_TYPE_TO_COMMAND
 
-from sfumato_client.flower_task import BundleRefused, inspect_bundle, install_hooks, write_task_commands
+from sfumato_client.flower.task import BundleRefused, inspect_bundle, install_hooks, write_task_commands
 from sfumato_common.errors import VerificationError
 
 
@@ -77,4 +77,4 @@ def test_every_task_but_the_client_app_is_refused(tmp_path):
         assert done.returncode == 1
         assert "refused" in done.stderr
     assert os.access(tmp_path / "flwr-clientapp", os.X_OK)
-    assert " -P -m sfumato_client.flower_task" in (tmp_path / "flwr-clientapp").read_text()
+    assert " -P -m sfumato_client.flower.task" in (tmp_path / "flwr-clientapp").read_text()

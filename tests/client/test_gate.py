@@ -17,9 +17,9 @@ from sfumato_client.audit.rules import IDENTICAL, RULES, Distances, apply
 from sfumato_client.audit.verdict import Approved, gate, judge
 from sfumato_client.dataset import Cohort
 from sfumato_client.ledger import Ledger
-from sfumato_common.config.policy import Budget, GateRules
 from sfumato_common.errors import LedgerError, PolicyRefusal, ReleaseRefused
-from sfumato_common.privacy.events import GATE_VERDICT
+from sfumato_common.study.costs import GATE_VERDICT
+from sfumato_common.study.policy import Budget, GateRules
 
 RULES_ON = GateRules(declare_verdict=True)
 

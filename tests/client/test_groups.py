@@ -28,12 +28,12 @@ from sfumato_client.anonymise.groups import (
 )
 from sfumato_client.anonymise.inversion import Patients
 from sfumato_client.dataset import Cohort
-from sfumato_common.config.loader import parse
-from sfumato_common.config.plan import Plan
-from sfumato_common.config.release import KSame
 from sfumato_common.errors import DataError, PolicyRefusal
-from sfumato_common.privacy.noise import TestNoise
-from sfumato_common.privacy.record_meter import RecordMeter
+from sfumato_common.mechanisms.noise import TestNoise
+from sfumato_common.mechanisms.record_recorder import RecordRecorder
+from sfumato_common.study.plan import Plan
+from sfumato_common.study.release import KSame
+from sfumato_common.study.strict import parse
 
 pytestmark = pytest.mark.filterwarnings("ignore:TestNoise")
 SHARES = (0.6, 0.3, 0.1)
@@ -66,8 +66,12 @@ PLAN = plan_of()
 
 def cohort_of(patients: int, seed: int = 0) -> Cohort:
     rng = np.random.default_rng(seed)
-    owners = np.sort(np.concatenate([np.arange(patients), rng.integers(0, patients, patients // 2)]))
-    return Cohort(rng.integers(0, 256, (len(owners), 4, 4), dtype=np.uint8), rng.integers(0, 3, len(owners)), owners)
+    patient_index = np.sort(np.concatenate([np.arange(patients), rng.integers(0, patients, patients // 2)]))
+    return Cohort(
+        rng.integers(0, 256, (len(patient_index), 4, 4), dtype=np.uint8),
+        rng.integers(0, 3, len(patient_index)),
+        patient_index,
+    )
 
 
 def patients_of(count: int, seed: int = 0) -> Patients:
@@ -77,11 +81,21 @@ def patients_of(count: int, seed: int = 0) -> Patients:
     return Patients(codes, labels, torch.from_numpy(labels), np.zeros((count, 4, 4), dtype=np.uint8))
 
 
-def job_of(cohort: Cohort, *, frozen=None, regroup=False, seed=0, shares=SHARES, **terms) -> Job:
+def job_of(cohort: Cohort, *, grouping_file=None, regroup=False, seed=0, shares=SHARES, **terms) -> Job:
     models = {"spectral": {"spectral/shares": np.array(shares)}}
     generator = torch.Generator().manual_seed(seed)
-    meter = RecordMeter(TestNoise(0))
-    return Job(PLAN, "alder", item_of(**terms), models, cohort, generator, meter, frozen=frozen, regroup=regroup)
+    recorder = RecordRecorder(TestNoise(0))
+    return Job(
+        PLAN,
+        "alder",
+        item_of(**terms),
+        models,
+        cohort,
+        generator,
+        recorder,
+        grouping_file=grouping_file,
+        regroup=regroup,
+    )
 
 
 def as_sets(groups) -> set[frozenset[int]]:
@@ -190,17 +204,20 @@ def test_a_mixed_groups_label_is_the_commonest_and_the_lowest_on_a_tie():
 
 
 def test_a_cohorts_grouping_is_kept_whatever_the_codes_are_later(tmp_path):
-    cohort, frozen = cohort_of(30), tmp_path / "groups"
-    first = groups_of(job_of(cohort, frozen=frozen), patients_of(30))
-    file = frozen / "groups.json"
+    cohort, grouping_file = cohort_of(30), tmp_path / "groups" / "groups.json"
+    first = groups_of(job_of(cohort, grouping_file=grouping_file), patients_of(30))
+    file = grouping_file
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     other = dataclasses.replace(patients_of(30), codes=patients_of(30, seed=1).codes)
-    again = groups_of(job_of(cohort, frozen=frozen), other)
+    again = groups_of(job_of(cohort, grouping_file=grouping_file), other)
     assert [group.members.tolist() for group in again] == [group.members.tolist() for group in first]
     assert [group.label for group in again] == [group.label for group in first]
     assert as_sets(groups_of(job_of(cohort), other)) != as_sets(first), "only what is kept can be the same"
     # what is not used does not count as other terms, and leave to regroup is no wish to
-    for job in (job_of(cohort, frozen=frozen, least_labels=3), job_of(cohort, frozen=frozen, regroup=True)):
+    for job in (
+        job_of(cohort, grouping_file=grouping_file, least_labels=3),
+        job_of(cohort, grouping_file=grouping_file, regroup=True),
+    ):
         assert as_sets(groups_of(job, other)) == as_sets(first)
 
 
@@ -215,21 +232,21 @@ def test_other_patients_or_terms_are_refused_unless_the_policy_lets_them_regroup
         "least": {"groups": "l-diverse", "least_labels": 3},
     }[changed]
     patients, cohort = patients_of(30), cohort_of(30)
-    first = groups_of(job_of(cohort, frozen=tmp_path, **start), patients)
+    first = groups_of(job_of(cohort, grouping_file=tmp_path / "groups.json", **start), patients)
     asked = cohort_of(30, seed=1) if changed == "cohort" else cohort
     before = (tmp_path / "groups.json").read_bytes()
     with pytest.raises(PolicyRefusal, match=r"grouped before.*release\.regroup"):
-        groups_of(job_of(asked, frozen=tmp_path, **terms), patients)
+        groups_of(job_of(asked, grouping_file=tmp_path / "groups.json", **terms), patients)
     assert (tmp_path / "groups.json").read_bytes() == before
     moved = patients_of(30, seed=1) if changed == "cohort" else patients
-    anew = groups_of(job_of(asked, frozen=tmp_path, regroup=True, **terms), moved)
+    anew = groups_of(job_of(asked, grouping_file=tmp_path / "groups.json", regroup=True, **terms), moved)
     assert as_sets(anew) != as_sets(first)
-    assert as_sets(groups_of(job_of(asked, frozen=tmp_path, **terms), patients)) == as_sets(anew)
+    assert as_sets(groups_of(job_of(asked, grouping_file=tmp_path / "groups.json", **terms), patients)) == as_sets(anew)
 
 
 @pytest.mark.parametrize("damage", ["cut", "list", "small", "twice", "nobody", "negative"])
 def test_damaged_groups_are_never_used(tmp_path, damage):
-    groups_of(job_of(cohort_of(30), frozen=tmp_path), patients_of(30))
+    groups_of(job_of(cohort_of(30), grouping_file=tmp_path / "groups.json"), patients_of(30))
     file = tmp_path / "groups.json"
     kept = json.loads(file.read_text())
     if damage == "small":
@@ -240,18 +257,22 @@ def test_damaged_groups_are_never_used(tmp_path, damage):
         kept["groups"][0][0] = 30 if damage == "nobody" else -1
     file.write_text("{" if damage == "cut" else json.dumps([] if damage == "list" else kept))
     with pytest.raises(DataError, match="frozen groups"):
-        groups_of(job_of(cohort_of(30), frozen=tmp_path), patients_of(30))
+        groups_of(job_of(cohort_of(30), grouping_file=tmp_path / "groups.json"), patients_of(30))
 
 
 def test_a_fingerprint_is_of_pixels_labels_and_owners():
     cohort = cohort_of(10)
-    images, labels, owners = (part.copy() for part in cohort.everything())
-    assert fingerprint(Cohort(images, labels, owners)) == fingerprint(cohort)
-    brighter, relabelled, moved = images.copy(), labels.copy(), owners.copy()
+    images, labels, patient_index = (part.copy() for part in cohort.everything())
+    assert fingerprint(Cohort(images, labels, patient_index)) == fingerprint(cohort)
+    brighter, relabelled, moved = images.copy(), labels.copy(), patient_index.copy()
     brighter[0, 0, 0] ^= 1
     relabelled[0] = (relabelled[0] + 1) % 3
     moved[[0, -1]] = moved[[-1, 0]]
-    others = [Cohort(brighter, labels, owners), Cohort(images, relabelled, owners), Cohort(images, labels, moved)]
+    others = [
+        Cohort(brighter, labels, patient_index),
+        Cohort(images, relabelled, patient_index),
+        Cohort(images, labels, moved),
+    ]
     assert len({fingerprint(cohort), *map(fingerprint, others)}) == 4
 
 

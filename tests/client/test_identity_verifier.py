@@ -15,15 +15,15 @@ from sfumato_client.audit.attacks.identity import Matches, re_identification, re
 from sfumato_client.audit.rules import IDENTITY_CONFIDENCE, IDENTITY_LEVEL, RECORD_RULES, apply_to_records
 from sfumato_client.audit.verdict import judge
 from sfumato_client.dataset import Cohort
-from sfumato_common.config.loader import parse
-from sfumato_common.config.plan import Plan
-from sfumato_common.config.policy import GateRules
 from sfumato_common.errors import DataError
-from sfumato_common.models.build import spectral_model
-from sfumato_common.models.spectral import Layout
-from sfumato_common.models.spectral_fit import fit_release
-from sfumato_common.models.spectral_release import noised_release
+from sfumato_common.generators.build import spectral_model
+from sfumato_common.generators.spectral.fit import fit_release
+from sfumato_common.generators.spectral.layout import Layout
+from sfumato_common.generators.spectral.release import noised_release
 from sfumato_common.phantom import arrays
+from sfumato_common.study.plan import Plan
+from sfumato_common.study.policy import GateRules
+from sfumato_common.study.strict import parse
 from sfumato_common.types import to_bytes
 
 SIZE = 32
@@ -31,14 +31,14 @@ RULES = GateRules(declare_verdict=True)
 
 
 def drawn(patients, first):
-    """Phantom patients: images, labels, owners."""
+    """Phantom patients: images, labels, patient_index."""
     return arrays(11, patients, SIZE, first=first)
 
 
-def without_last_images(images, labels, owners):
-    """The cohort less one image of each patient who has several, and those images with their owners."""
-    last = np.append(owners[1:] != owners[:-1], True) & (np.bincount(owners)[owners] > 1)
-    return Cohort(images[~last], labels[~last], owners[~last]), images[last], owners[last]
+def without_last_images(images, labels, patient_index):
+    """The cohort less one image of each patient who has several, and those images with their patient_index."""
+    last = np.append(patient_index[1:] != patient_index[:-1], True) & (np.bincount(patient_index)[patient_index] > 1)
+    return Cohort(images[~last], labels[~last], patient_index[~last]), images[last], patient_index[last]
 
 
 TRAIN, SECOND, WHOSE = without_last_images(*drawn(90, 1))
@@ -93,25 +93,25 @@ def test_further_images_of_training_patients_find_their_patient(verifier):
 
 
 def test_noised_copies_are_found_and_strangers_are_not(verifier):
-    held_out = HOLDOUT.everything()[0]
-    copies = re_identification(verifier, noised(TRAIN.everything()[0][:50]), held_out)
+    holdout_images = HOLDOUT.everything()[0]
+    copies = re_identification(verifier, noised(TRAIN.everything()[0][:50]), holdout_images)
     assert copies.share(0.05) > 0.7
     assert copies.relative(0.05) > 10
     assert copies.share(0.01) > 0.5
     (finding,) = apply_to_records("gan", copies, RULES)
     assert not finding.passed
     for honest in (FRESH, prior_samples(60)):
-        found = re_identification(verifier, honest, held_out)
+        found = re_identification(verifier, honest, holdout_images)
         assert found.share(0.05) < 0.15
         (finding,) = apply_to_records("gan", found, RULES)
         assert finding.passed
 
 
 def test_the_best_match_of_a_training_image_is_itself(verifier):
-    images, _, owners = TRAIN.everything()
+    images, _, patient_index = TRAIN.everything()
     scores, who = verifier.best(images[:20])
     assert scores.min() > 0.999
-    assert (who == owners[:20]).all()
+    assert (who == patient_index[:20]).all()
     alone, _ = verifier.best(images[3:4])
     assert alone[0] == pytest.approx(scores[3], abs=1e-5)
     assert verifier.best(images[:0])[0].shape == (0,)
@@ -147,7 +147,7 @@ def test_the_gate_refuses_sets_from_records_in_which_training_patients_are_known
     lax = GateRules(declare_verdict=True, identity_share_limit=1.0)
     assert judge([made(SECOND)], TRAIN, HOLDOUT, lax).approved is not None
     report = bad.to_json()
-    assert [part["of"] for part in report["match_quantiles_0_1_5_25_50_75_100"]] == ["held-out", "gan"]
+    assert [part["of"] for part in report["match_quantiles_0_1_5_25_50_75_100"]] == ["holdout", "gan"]
     assert judge([made(FRESH)], TRAIN, HOLDOUT, RULES).to_json() == good.to_json()
 
 

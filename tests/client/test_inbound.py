@@ -8,15 +8,21 @@ import numpy as np
 import pytest
 import torch
 
-from sfumato_client.inbound import LARGEST_VALUE, Seen, check_form, models_of
-from sfumato_common.config.loader import parse
-from sfumato_common.config.plan import Plan
-from sfumato_common.config.stages import DpSgdStage
+from sfumato_client.site.inbound import LARGEST_VALUE, Seen, check_form, models_of
 from sfumato_common.errors import VerificationError
-from sfumato_common.models.build import initial_model, to_arrays
-from sfumato_common.models.reach import GENERATOR_BETAS, SITE_BETAS, adam_step, reach, within_reach
-from sfumato_common.models.update import UPDATE, pack_update
-from sfumato_common.models.wire import inbound_schema
+from sfumato_common.generators.build import initial_model, to_arrays
+from sfumato_common.generators.displacement import (
+    GENERATOR_BETAS,
+    SITE_BETAS,
+    adam_step,
+    max_displacement,
+    within_displacement,
+)
+from sfumato_common.generators.schemas import inbound_schema
+from sfumato_common.generators.update import UPDATE, pack_update
+from sfumato_common.study.plan import Plan
+from sfumato_common.study.stages import DpSgdStage
+from sfumato_common.study.strict import parse
 from sfumato_common.types import ArraySpec
 from sfumato_server.rounds.strategies import STRATEGIES
 
@@ -173,10 +179,10 @@ def test_a_little_more_than_honest_training_can_do_is_refused(plan, tmp_path, ki
     seen.keep_round(kind, 1, sent[1])
     for name in names:
         for sign in (-1.0, 1.0):
-            far = sent[1][name] + np.float32(sign * (1.02 * reach(stage, model, 1) + 1e-4))
+            far = sent[1][name] + np.float32(sign * (1.02 * max_displacement(stage, model, 1) + 1e-4))
             with pytest.raises(VerificationError, match=LIMIT):
                 seen.check_round(stage, kind, 2, {**sent[1], name: far})
-    near = {name: sent[1][name] + np.float32(0.99 * reach(stage, model, 1)) for name in names}
+    near = {name: sent[1][name] + np.float32(0.99 * max_displacement(stage, model, 1)) for name in names}
     seen.check_round(stage, kind, 2, {**sent[1], **near})
 
 
@@ -187,7 +193,7 @@ def test_a_generator_begins_where_the_embedding_stage_can_have_led_and_its_judge
     plan = parse(value, Plan, "plan")
     gan, embedding = plan.stage("gan"), plan.stage("embedding")
     public = {name: to_arrays(name, initial_model(name, plan)) for name in ("generator", "discriminator")}
-    led = np.float32(0.99 * reach(embedding, "generator", 1))
+    led = np.float32(0.99 * max_displacement(embedding, "generator", 1))
 
     def sent(generator, judge=0.0):
         shift = {"generator": generator, "discriminator": judge}
@@ -205,7 +211,7 @@ def test_a_generator_begins_where_the_embedding_stage_can_have_led_and_its_judge
     # once the first round was seen, only the GAN's own steps count
     seen = Seen(tmp_path, plan)
     seen.keep_round("gan", 1, sent(led))
-    step = np.float32(0.99 * reach(gan, "generator", 1))
+    step = np.float32(0.99 * max_displacement(gan, "generator", 1))
     seen.check_round(gan, "gan", 2, sent(led + step))
     with pytest.raises(VerificationError, match=LIMIT):
         seen.check_round(gan, "gan", 2, sent(led + 1.05 * step))
@@ -222,7 +228,7 @@ def test_going_back_and_forth_does_not_add_up(plan, tmp_path):
     name, place = "flow", {**spectral(plan), **to_arrays("flow", initial_model("flow", plan))}
     seen.check_round(stage, "flow", 1, place)
     seen.keep_round("flow", 1, place)
-    step = np.float32(reach(stage, name, 3))
+    step = np.float32(max_displacement(stage, name, 3))
     place = {key: value + step if key.startswith("flow/") else value for key, value in place.items()}
     seen.check_round(stage, "flow", 4, place)
     seen.keep_round("flow", 4, place)
@@ -319,7 +325,7 @@ def test_release_arrays_come_apart_by_model(plan):
 
 def test_within_reach_leaves_room_for_arithmetic_only():
     before = {"w": np.float32([0.0, 1000.0])}
-    assert within_reach(before, {"w": np.float32([0.5, 999.5])}, 0.5)
-    assert within_reach(before, {"w": before["w"] + np.float32([5e-6, 5e-3])}, 0.0)
-    assert not within_reach(before, {"w": np.float32([0.5001, 1000.0])}, 0.5)
-    assert not within_reach(before, {"w": np.float32([np.nan, 1000.0])}, 0.5)
+    assert within_displacement(before, {"w": np.float32([0.5, 999.5])}, 0.5)
+    assert within_displacement(before, {"w": before["w"] + np.float32([5e-6, 5e-3])}, 0.0)
+    assert not within_displacement(before, {"w": np.float32([0.5001, 1000.0])}, 0.5)
+    assert not within_displacement(before, {"w": np.float32([np.nan, 1000.0])}, 0.5)

@@ -12,11 +12,11 @@ import pytest
 
 from sfumato_client.ingest import SiteImage, Skipped
 from sfumato_client.ingest.dicom import read_dicom
-from sfumato_common.config.plan import ImageForm
 from sfumato_common.errors import DataError
+from sfumato_common.imaging import fit_square
 from sfumato_common.phantom import DEVICES, draw_patient
 from sfumato_common.phantom.dicom import write_cohort
-from sfumato_common.resize import fit_square
+from sfumato_common.study.plan import ImageForm
 
 FORM = ImageForm(size=64)
 LABELS = ["normal", "opacity"]

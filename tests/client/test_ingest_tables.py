@@ -13,8 +13,8 @@ from sfumato_client.ingest import READERS, SiteImage, Skipped, SourceConfig, loa
 from sfumato_client.ingest.npz import read_npz
 from sfumato_client.ingest.pngs import read_pngs
 from sfumato_client.ingest.sources import DicomSource, NpzSource, PngSource
-from sfumato_common.config.plan import ImageForm
 from sfumato_common.errors import ConfigError, DataError
+from sfumato_common.study.plan import ImageForm
 
 FORM = ImageForm(size=16)
 LABELS = ["normal", "opacity"]

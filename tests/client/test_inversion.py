@@ -21,14 +21,14 @@ from sfumato_client.anonymise.inversion import (
     space_of,
 )
 from sfumato_client.dataset import Cohort
-from sfumato_common.config.loader import parse
-from sfumato_common.config.plan import Plan
-from sfumato_common.config.release import KSame
-from sfumato_common.models.build import initial_model, to_arrays
-from sfumato_common.models.encoder import Encoder
-from sfumato_common.models.spectral import Layout
-from sfumato_common.privacy.noise import TestNoise
-from sfumato_common.privacy.record_meter import RecordMeter
+from sfumato_common.generators.build import initial_model, to_arrays
+from sfumato_common.generators.spectral.layout import Layout
+from sfumato_common.latent.encoder import Encoder
+from sfumato_common.mechanisms.noise import TestNoise
+from sfumato_common.mechanisms.record_recorder import RecordRecorder
+from sfumato_common.study.plan import Plan
+from sfumato_common.study.release import KSame
+from sfumato_common.study.strict import parse
 from sfumato_common.types import to_bytes, to_unit_range
 
 pytestmark = pytest.mark.filterwarnings("ignore:TestNoise")
@@ -76,8 +76,8 @@ def job_of(plan: Plan, cohort: Cohort | None = None, seed: int = 0, **terms) -> 
     item = KSame(**{"method": "k-same", "images": 4, "encoder_steps": 20, "refinement_steps": 5, **terms})
     arrays = released(plan)
     generator = torch.Generator().manual_seed(seed)
-    meter = RecordMeter(TestNoise(seed))
-    return Job(plan, "birch", item, {"gan": arrays, "spectral": arrays}, cohort, generator, meter)
+    recorder = RecordRecorder(TestNoise(seed))
+    return Job(plan, "birch", item, {"gan": arrays, "spectral": arrays}, cohort, generator, recorder)
 
 
 def generated(job: Job, count: int, seed: int = 3) -> tuple[np.ndarray, torch.Tensor, torch.Tensor]:
@@ -93,10 +93,10 @@ def generated(job: Job, count: int, seed: int = 3) -> tuple[np.ndarray, torch.Te
 def cohort_of(job: Job, patients: int = 5, seed: int = 3) -> Cohort:
     """Generated images, one to three a patient, in no order."""
     rng = np.random.default_rng(seed)
-    owners = np.repeat(np.arange(patients), rng.integers(1, 4, patients))
-    owners = rng.permutation(owners)
-    images, components, _ = generated(job, len(owners), seed)
-    return Cohort(images, (components % 2).numpy(), owners)
+    patient_index = np.repeat(np.arange(patients), rng.integers(1, 4, patients))
+    patient_index = rng.permutation(patient_index)
+    images, components, _ = generated(job, len(patient_index), seed)
+    return Cohort(images, (components % 2).numpy(), patient_index)
 
 
 @pytest.fixture(scope="module")
@@ -192,9 +192,9 @@ def test_a_code_does_not_depend_on_the_other_records(trained, monkeypatch, steps
 
 def test_a_patients_code_has_the_same_bits_in_every_cohort(trained):
     cohort = cohort_of(trained)
-    images, labels, owners = cohort.everything()
-    fewer = owners != 0
-    without = Cohort(images[fewer], labels[fewer], owners[fewer] - 1)
+    images, labels, patient_index = cohort.everything()
+    fewer = patient_index != 0
+    without = Cohort(images[fewer], labels[fewer], patient_index[fewer] - 1)
     inverter, component = inverter_of(trained), torch.tensor(2)
     for patient in range(1, cohort.patients):
         one = code_of_patient(inverter, cohort, patient, component)
@@ -203,7 +203,7 @@ def test_a_patients_code_has_the_same_bits_in_every_cohort(trained):
 
 def test_a_patient_is_the_mean_of_the_codes_and_shows_the_image_nearest_to_it(trained):
     cohort = cohort_of(trained)
-    job = dataclasses.replace(trained, cohort=cohort, kept=dict(trained.kept))
+    job = dataclasses.replace(trained, cohort=cohort, cache=dict(trained.cache))
     found, inverter = patients_of(job), inverter_of(job)
     assert (found.codes.shape, found.codes.dtype) == ((5, 16), torch.float32)
     assert found.images.shape == (5, 16, 16)
@@ -221,10 +221,10 @@ def test_a_patient_is_the_mean_of_the_codes_and_shows_the_image_nearest_to_it(tr
 
 
 def test_a_patients_label_is_the_commonest_and_the_lowest_on_a_tie():
-    labels, owners = np.array([2, 1, 1, 2, 0, 2, 2]), np.array([0, 0, 0, 1, 1, 2, 2])
-    cohort = Cohort(np.zeros((7, 4, 4), np.uint8), labels, owners)
+    labels, patient_index = np.array([2, 1, 1, 2, 0, 2, 2]), np.array([0, 0, 0, 1, 1, 2, 2])
+    cohort = Cohort(np.zeros((7, 4, 4), np.uint8), labels, patient_index)
     assert patient_labels(cohort, 3).tolist() == [1, 0, 2]
-    assert patient_labels(Cohort(cohort.images[:0], labels[:0], owners[:0]), 3).tolist() == []
+    assert patient_labels(Cohort(cohort.images[:0], labels[:0], patient_index[:0]), 3).tolist() == []
 
 
 def test_images_of_codes_have_their_texture_from_the_jobs_generator():

@@ -20,16 +20,16 @@ from sfumato_client.anonymise.contract import Job
 from sfumato_client.anonymise.groups import groups_of
 from sfumato_client.anonymise.inversion import inverter_of, patients_of, space_of
 from sfumato_client.dataset import Cohort
-from sfumato_common.config.loader import parse
-from sfumato_common.config.plan import Plan
-from sfumato_common.config.release import DpKAverage, KSame
+from sfumato_common.accounting.events import KAverageGaussian
 from sfumato_common.errors import DataError
-from sfumato_common.models.build import initial_model, to_arrays
-from sfumato_common.models.spectral import Layout
-from sfumato_common.privacy.events import KAverageGaussian
-from sfumato_common.privacy.mechanisms import grid_of
-from sfumato_common.privacy.noise import TestNoise
-from sfumato_common.privacy.record_meter import RecordMeter
+from sfumato_common.generators.build import initial_model, to_arrays
+from sfumato_common.generators.spectral.layout import Layout
+from sfumato_common.mechanisms.grid import grid_of
+from sfumato_common.mechanisms.noise import TestNoise
+from sfumato_common.mechanisms.record_recorder import RecordRecorder
+from sfumato_common.study.plan import Plan
+from sfumato_common.study.release import DpKAverage, KSame
+from sfumato_common.study.strict import parse
 
 pytestmark = pytest.mark.filterwarnings("ignore:TestNoise")
 # the package's name for it is the function's
@@ -101,7 +101,7 @@ def job_of(cohort: Cohort, method: str = "dp-k-average", *, seed=0, noise=None, 
         item = KSame(**{**quick, **terms})
     models = {"gan": released(), "spectral": released()}
     generator = torch.Generator().manual_seed(seed)
-    return Job(plan_of(private), "alder", item, models, cohort, generator, RecordMeter(noise or TestNoise(seed)))
+    return Job(plan_of(private), "alder", item, models, cohort, generator, RecordRecorder(noise or TestNoise(seed)))
 
 
 JOB = job_of(cohort_of(1, 1))
@@ -120,7 +120,7 @@ def means_of(codes: np.ndarray, places: np.ndarray) -> np.ndarray:
     table = torch.from_numpy(codes.astype(np.float32))
     with mock.patch.object(formal, "code_of_patient", lambda inverter, cohort, patient, component: table[patient]):
         members = formal.offsets_of(JOB, inverter_of(JOB), places, GROUP_LABELS, centres_of_groups())
-    return RecordMeter(NoNoise()).k_average(members, RADIUS, 1.0)
+    return RecordRecorder(NoNoise()).k_average(members, RADIUS, 1.0)
 
 
 # what `gaussian_release` adds to the sensitivity it is given, for rounding to its grid
@@ -233,9 +233,9 @@ def test_its_word_is_formal_and_its_noise_the_meters():
     assert one.guarantee == "formal"
     assert np.array_equal(one.images, again.images)
     assert not np.array_equal(one.images, other.images)
-    meter = mock.Mock(wraps=RecordMeter(NoNoise()), executed=[])
-    formal.dp_k_average(dataclasses.replace(job_of(cohort), meter=meter))
-    ((members, radius, multiplier),) = (call.args for call in meter.k_average.call_args_list)
+    recorder = mock.Mock(wraps=RecordRecorder(NoNoise()), executed=[])
+    formal.dp_k_average(dataclasses.replace(job_of(cohort), recorder=recorder))
+    ((members, radius, multiplier),) = (call.args for call in recorder.k_average.call_args_list)
     assert (members.shape, radius, multiplier) == ((5, K, CODES), RADIUS, 1.0)
     assert np.isfinite(members).all() and (np.abs(members).sum(axis=2) > 0).all()
 
@@ -270,7 +270,7 @@ def test_rescaled_means_of_the_priors_codes_spread_as_the_codes_do(radius, sigma
         y = torch.ones(2000 * K, dtype=torch.int64)
         codes = inverter.space.mapping(inverter.space.draw_z(y, rng), y)
     offsets = (codes - centres[1]).double().numpy()
-    noised = RecordMeter(TestNoise(3)).k_average(offsets.reshape(2000, K, CODES), radius, sigma) * scale[1]
+    noised = RecordRecorder(TestNoise(3)).k_average(offsets.reshape(2000, K, CODES), radius, sigma) * scale[1]
     assert noised.std(axis=0) == pytest.approx(offsets.std(axis=0), rel=0.15)
 
 
@@ -299,7 +299,7 @@ def test_k_same_shows_the_mean_code_of_each_group():
     assert len(np.unique(codes.numpy(), axis=0)) == 4, "no group twice"
 
 
-def test_k_same_says_how_many_patients_are_behind_an_image_and_what_it_promises():
+def test_k_same_says_how_many_patients_are_behind_an_image_and_what_it_guarantee_level():
     found = anonymise(job_of(cohort_of(14, 9), "k-same", images=4))
     assert (found.guarantee, found.patients, found.spends) == ("syntactic", K, ())
     assert anonymise(job_of(cohort_of(6, 7), "k-same", images=2)).patients == 6, "remainders are merged"

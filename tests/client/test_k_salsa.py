@@ -14,24 +14,24 @@ from torch.nn import functional
 
 from sfumato_client.anonymise import self_supervised
 from sfumato_client.anonymise.contract import Job
-from sfumato_client.anonymise.given_embedding import encode_embedding, read_embedding
 from sfumato_client.anonymise.groups import groups_of
 from sfumato_client.anonymise.inversion import patients_of, space_of
 from sfumato_client.anonymise.k_salsa import aligned, k_salsa, losses, noise_of, ramp, targets_of
 from sfumato_client.anonymise.self_supervised import ContrastiveNet, embedding_of, nt_xent, train, view
 from sfumato_client.anonymise.style import patch_grams, style_loss
+from sfumato_client.anonymise.style_net import encode_style_net, read_style_net
 from sfumato_client.anonymise.tiles import tiled
 from sfumato_client.dataset import Cohort
-from sfumato_common.config.loader import parse
-from sfumato_common.config.plan import ImageForm, Plan
 from sfumato_common.errors import DataError, VerificationError
-from sfumato_common.models.build import initial_model, to_arrays
-from sfumato_common.models.dct import dct_matrix, public_scale
-from sfumato_common.models.gan import Noise
-from sfumato_common.models.spectral import Layout
-from sfumato_common.package import decode_png
-from sfumato_common.privacy.noise import TestNoise
-from sfumato_common.privacy.record_meter import RecordMeter
+from sfumato_common.generators.build import initial_model, to_arrays
+from sfumato_common.generators.gan.w_space import Noise
+from sfumato_common.generators.spectral.dct import dct_matrix, public_scale
+from sfumato_common.generators.spectral.layout import Layout
+from sfumato_common.imaging import decode_png
+from sfumato_common.mechanisms.noise import TestNoise
+from sfumato_common.mechanisms.record_recorder import RecordRecorder
+from sfumato_common.study.plan import ImageForm, Plan
+from sfumato_common.study.strict import parse
 from sfumato_common.types import to_bytes, to_unit_range
 
 # the package's attribute of that name is the function
@@ -96,13 +96,13 @@ def released(plan):
 def cohort_of(plan, patients=22, seed=0):
     """Smooth images of patients, of whom every third has two; brightness tells the label."""
     rng = np.random.default_rng(seed)
-    owners = np.sort(np.concatenate([np.arange(patients), np.arange(0, patients, 3)]))
-    labels = owners % 2
+    patient_index = np.sort(np.concatenate([np.arange(patients), np.arange(0, patients, 3)]))
+    labels = patient_index % 2
     size, channels = plan.image.size, plan.image.channels
-    coefficients = rng.normal(size=(len(owners), channels, size, size)) * public_scale(size)
+    coefficients = rng.normal(size=(len(patient_index), channels, size, size)) * public_scale(size)
     coefficients[:, :, 0, 0] += 0.4 * size * (labels[:, None] - 0.5)
     matrix = dct_matrix(size)
-    return Cohort(to_bytes(matrix.T @ coefficients @ matrix), labels, owners)
+    return Cohort(to_bytes(matrix.T @ coefficients @ matrix), labels, patient_index)
 
 
 def job_of(plan, cohort=None, seed=1, **more):
@@ -113,7 +113,7 @@ def job_of(plan, cohort=None, seed=1, **more):
         released(plan),
         cohort or cohort_of(plan),
         seeded(seed),
-        RecordMeter(TestNoise(0)),
+        RecordRecorder(TestNoise(0)),
         **more,
     )
 
@@ -210,10 +210,10 @@ def retrieved(net, images):
 
 
 def test_training_finds_an_image_again_far_more_often_than_chance_or_a_random_network():
-    seen, held_out = smooth(150, 1), smooth(100, 2)
+    seen, holdout_images = smooth(150, 1), smooth(100, 2)
     cohort = Cohort(seen, np.zeros(150, np.int64), np.arange(150))
     random, trained = train(cohort, 1, seeded()), train(cohort, 40, seeded())
-    assert retrieved(trained, held_out) > max(0.25, 1.4 * retrieved(random, held_out))
+    assert retrieved(trained, holdout_images) > max(0.25, 1.4 * retrieved(random, holdout_images))
     with torch.no_grad():
         x = torch.from_numpy(to_unit_range(seen))
         local, embedded = trained.features(x)
@@ -223,9 +223,9 @@ def test_training_finds_an_image_again_far_more_often_than_chance_or_a_random_ne
 
 
 def test_a_batch_holds_a_patient_once_and_views_are_not_mirrored():
-    owners = torch.tensor([0, 0, 0, 1, 2, 2, 3])
-    drawn = [self_supervised._one_of_each(owners, 4, rng) for rng in map(seeded, range(20))]
-    assert all(sorted(owners[rows].tolist()) == [0, 1, 2, 3] for rows in drawn)
+    patient_index = torch.tensor([0, 0, 0, 1, 2, 2, 3])
+    drawn = [self_supervised._one_of_each(patient_index, 4, rng) for rng in map(seeded, range(20))]
+    assert all(sorted(patient_index[rows].tolist()) == [0, 1, 2, 3] for rows in drawn)
     assert {int(row) for rows in drawn for row in rows} == set(range(7))
     half = torch.full((50, 1, 16, 16), -0.8)
     half[:, :, :, :8] = 0.8
@@ -238,7 +238,7 @@ def test_a_batch_holds_a_patient_once_and_views_are_not_mirrored():
 def test_weights_that_the_site_was_given_are_taken_by_every_item():
     job = job_of(plan_of())
     mine = {name: np.full(value.shape, 0.01, np.float32) for name, value in ContrastiveNet(16, 1).named_parameters()}
-    with_weights = dataclasses.replace(job, embedding=mine, kept={})
+    with_weights = dataclasses.replace(job, style_net=mine, cache={})
     given = embedding_of(with_weights, 3)
     assert all((parameter == 0.01).all() for parameter in given.parameters())
     assert embedding_of(with_weights, 4) is given
@@ -252,19 +252,19 @@ def test_a_single_patient_has_nobody_to_be_compared_with():
 
 def test_given_weights_are_read_back_and_all_others_refused():
     form, net = ImageForm(size=16, channels=1), ContrastiveNet(16, 1)
-    data = encode_embedding(net)
-    found = read_embedding(data, form)
+    data = encode_style_net(net)
+    found = read_style_net(data, form)
     assert all(np.array_equal(found[name], value.detach().numpy()) for name, value in net.named_parameters())
     tensors = {name: torch.from_numpy(value) for name, value in found.items()}
     wrong = {
         "no safetensors": b"weights",
-        "32 x 32": encode_embedding(ContrastiveNet(32, 1)),
+        "32 x 32": encode_style_net(ContrastiveNet(32, 1)),
         "16 x 16": save({**tensors, "more": torch.zeros(2)}),
         "no training": save({**tensors, "stem.bias": torch.full((16,), torch.nan)}),
     }
     for words, file in wrong.items():
         with pytest.raises(VerificationError, match=words):
-            read_embedding(file, ImageForm(size=32, channels=3) if words == "32 x 32" else form)
+            read_style_net(file, ImageForm(size=32, channels=3) if words == "32 x 32" else form)
 
 
 def test_the_rate_ramps_up_and_down():
@@ -366,7 +366,7 @@ def test_without_privacy_the_word_is_heuristic():
 
 def test_a_contact_sheet_is_left_only_where_it_may_be(tmp_path):
     plan = plan_of(images=6)
-    plain, local = job_of(plan), dataclasses.replace(job_of(plan), local=tmp_path / "local")
+    plain, local = job_of(plan), dataclasses.replace(job_of(plan), steward_folder=tmp_path / "local")
     without, found = k_salsa(plain), k_salsa(local)
     assert np.array_equal(without.images, found.images)
     written = list(tmp_path.rglob("*"))

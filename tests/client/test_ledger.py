@@ -10,10 +10,10 @@ import stat
 import pytest
 
 from sfumato_client.ledger import Ledger, admission, book
-from sfumato_common.config.policy import Budget
+from sfumato_common.accounting.accountant import epsilon
+from sfumato_common.accounting.events import Declared, GaussianRelease, SampledGaussian, event_from_json
 from sfumato_common.errors import BudgetExceeded, LedgerError
-from sfumato_common.privacy.accountant import epsilon
-from sfumato_common.privacy.events import Declared, GaussianRelease, SampledGaussian, event_from_json
+from sfumato_common.study.policy import Budget
 
 BUDGET = Budget(epsilon=10.0, delta=1e-5)
 PLAN_HASH = "ab" * 32

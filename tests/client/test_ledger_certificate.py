@@ -8,13 +8,14 @@ import pytest
 
 from sfumato_client.ledger import Ledger
 from sfumato_client.ledger.certificate import stated_tally
-from sfumato_common.config.loader import parse
-from sfumato_common.config.plan import Plan
-from sfumato_common.config.policy import Budget
+from sfumato_common.accounting.accountant import cohort_costs, epsilon
+from sfumato_common.accounting.events import GaussianRelease, SampledGaussian
 from sfumato_common.errors import LedgerError
 from sfumato_common.files import canonical_json
-from sfumato_common.privacy.accountant import cohort_costs, epsilon
-from sfumato_common.privacy.events import GATE_VERDICT, GaussianRelease, SampledGaussian, study_events
+from sfumato_common.study.costs import GATE_VERDICT, study_events
+from sfumato_common.study.plan import Plan
+from sfumato_common.study.policy import Budget
+from sfumato_common.study.strict import parse
 
 PLAN = parse(
     {

@@ -14,13 +14,15 @@ import yaml
 from scipy.optimize import brentq
 from scipy.stats import norm
 
-from sfumato_client import cli
-from sfumato_client.home import SiteHome
-from sfumato_common.config.loader import load_yaml
-from sfumato_common.config.plan import Plan
+from sfumato_client.cli import main as cli
+from sfumato_client.site.home import SiteHome
+from sfumato_common.accounting.events import GaussianRelease
 from sfumato_common.crypto.identity import create_identity
-from sfumato_common.package import PackageImage, build_package, encode_png
-from sfumato_common.privacy.events import GATE_VERDICT, GaussianRelease
+from sfumato_common.imaging import encode_png
+from sfumato_common.package import PackageImage, build_package
+from sfumato_common.study.costs import GATE_VERDICT
+from sfumato_common.study.plan import Plan
+from sfumato_common.study.strict import load_yaml
 
 POLICY = {
     "site": "alder",

@@ -22,9 +22,9 @@ from pathlib import Path
 import pytest
 
 from sfumato_client.ledger import Ledger
-from sfumato_common.config.policy import Budget
+from sfumato_common.accounting.events import Declared
 from sfumato_common.files import write_atomic
-from sfumato_common.privacy.events import Declared
+from sfumato_common.study.policy import Budget
 
 PLAN_HASH, ROUNDS_A_RUN = "ab" * 32, 10_000
 STUDY = "s" * 3_000  # so that each entry changes several of SQLite's pages, and a kill can come between two

@@ -13,15 +13,8 @@ from sfumato_client.ledger.chain import next_row
 from sfumato_client.ledger.check import check_package
 from sfumato_client.ledger.export import read_export
 from sfumato_client.ledger.prv import epsilon_prv, unchecked
-from sfumato_common.config.policy import Budget
-from sfumato_common.crypto.identity import create_identity
-from sfumato_common.errors import LedgerError, VerificationError
-from sfumato_common.files import canonical_json
-from sfumato_common.package import PackageImage, build_package, encode_png
-from sfumato_common.privacy.accountant import epsilon, grouped
-from sfumato_common.privacy.budget import load_plan
-from sfumato_common.privacy.events import (
-    GATE_VERDICT,
+from sfumato_common.accounting.accountant import epsilon, grouped
+from sfumato_common.accounting.events import (
     AboveThreshold,
     GaussianRelease,
     KAverageGaussian,
@@ -30,10 +23,15 @@ from sfumato_common.privacy.events import (
     LocalLaplace,
     RandomisedResponse,
     SampledGaussian,
-    release_events,
-    round_event,
-    study_events,
 )
+from sfumato_common.crypto.identity import create_identity
+from sfumato_common.errors import LedgerError, VerificationError
+from sfumato_common.files import canonical_json
+from sfumato_common.imaging import encode_png
+from sfumato_common.package import PackageImage, build_package
+from sfumato_common.study.costs import GATE_VERDICT, release_events, round_event, study_events
+from sfumato_common.study.load import load_plan
+from sfumato_common.study.policy import Budget
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 BUDGET = Budget(epsilon=20.0, delta=1e-5)

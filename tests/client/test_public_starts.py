@@ -10,14 +10,14 @@ import torch
 from safetensors.numpy import save
 from safetensors.torch import save as save_torch
 
-from sfumato_client.inbound import Seen
-from sfumato_common.config.loader import parse
-from sfumato_common.config.plan import Plan
-from sfumato_common.config.stages import DpSgdStage
+from sfumato_client.site.inbound import Seen
 from sfumato_common.errors import ConfigError, VerificationError
-from sfumato_common.models.reach import reach
-from sfumato_common.models.starts import fingerprint, read_start, start_key, start_schema, starting_model
-from sfumato_common.models.wire import inbound_schema
+from sfumato_common.generators.displacement import max_displacement
+from sfumato_common.generators.schemas import inbound_schema
+from sfumato_common.generators.starts import fingerprint, read_start, start_key, start_schema, starting_model
+from sfumato_common.study.plan import Plan
+from sfumato_common.study.stages import DpSgdStage
+from sfumato_common.study.strict import parse
 from sfumato_server.rounds.starts import keep_start, load_starts
 from sfumato_server.rounds.strategies import STRATEGIES
 
@@ -84,7 +84,7 @@ def test_the_pinned_weights_are_accepted_then_what_training_makes_of_them(case, 
     stage, seen = stage_of(plan, kind), Seen(tmp_path, plan)
     seen.check_round(stage, kind, 1, first)
     seen.keep_round(kind, 1, first)
-    least = min(reach(stage, name.partition("/")[0], 2) for name in weights)
+    least = min(max_displacement(stage, name.partition("/")[0], 2) for name in weights)
     third = {**first, **{name: np.asarray(value + np.float32(0.9 * least)) for name, value in weights.items()}}
     Seen(tmp_path, plan).check_round(stage, kind, 3, third)
     Seen(tmp_path, plan).keep_round(kind, 3, third)

@@ -12,16 +12,17 @@ from sfumato_client.audit import verdict
 from sfumato_client.audit.verdict import Approved
 from sfumato_client.dataset.cohort import Cohort
 from sfumato_client.release import seal
-from sfumato_common.config.loader import parse
-from sfumato_common.config.plan import Plan
-from sfumato_common.config.policy import Policy
+from sfumato_common.accounting.events import KAverageGaussian
 from sfumato_common.crypto.identity import create_identity
 from sfumato_common.errors import PolicyRefusal, ReleaseRefused
-from sfumato_common.package import decode_png, open_package
-from sfumato_common.privacy.events import KAverageGaussian
-from sfumato_common.privacy.generator import secret_generator
-from sfumato_common.privacy.noise import TestNoise
-from sfumato_common.privacy.record_meter import RecordMeter
+from sfumato_common.imaging import decode_png
+from sfumato_common.mechanisms.noise import TestNoise
+from sfumato_common.mechanisms.record_recorder import RecordRecorder
+from sfumato_common.mechanisms.streams import secret_generator
+from sfumato_common.package import open_package
+from sfumato_common.study.plan import Plan
+from sfumato_common.study.policy import Policy
+from sfumato_common.study.strict import parse
 
 PLAN = parse(
     {
@@ -224,7 +225,9 @@ def test_anonymise_follows_the_release_request(monkeypatch):
     def made(plan, seed):
         generator, none = secret_generator(TestNoise(seed)), np.zeros(0, np.int64)
         nobody = Cohort(np.zeros((0, 16, 16), np.uint8), none, none)
-        jobs = [Job(plan, "alder", item, models, nobody, generator, RecordMeter(TestNoise(0))) for item in plan.release]
+        jobs = [
+            Job(plan, "alder", item, models, nobody, generator, RecordRecorder(TestNoise(0))) for item in plan.release
+        ]
         return [anonymise(job) for job in jobs]
 
     sets = made(PLAN, 5)
@@ -243,7 +246,7 @@ def test_anonymise_follows_the_release_request(monkeypatch):
 def test_every_method_that_a_plan_can_name_is_in_the_table():
     from typing import get_args
 
-    from sfumato_common.config.release import AnyItem, Method
+    from sfumato_common.study.release import AnyItem, Method
 
     named = {get_args(kind.model_fields["method"].annotation)[0] for kind in get_args(AnyItem)}
     assert named == set(get_args(Method)) == set(ANONYMISERS)

@@ -15,11 +15,11 @@ from sfumato_client.ingest import SiteImage
 from sfumato_client.ingest.dicom import read_dicom
 from sfumato_client.ingest.npz import read_npz
 from sfumato_client.ingest.pngs import read_pngs
-from sfumato_common.config.plan import ImageForm
 from sfumato_common.errors import DataError
+from sfumato_common.imaging import fit_square
 from sfumato_common.phantom import DEVICES, arrays, draw_patient
 from sfumato_common.phantom.dicom import write_cohort
-from sfumato_common.resize import fit_square
+from sfumato_common.study.plan import ImageForm
 
 DEEP = ImageForm(size=16, bits=16)
 LABELS = ["normal", "opacity"]

@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.datasets import load_breast_cancer, load_diabetes
 
-from sfumato_client import cli
-from sfumato_client.home import SiteHome
+from sfumato_client.cli import main as cli
+from sfumato_client.site.home import SiteHome
 from sfumato_client.tabular import run as run_module
 from sfumato_client.tabular.anonymise import anonymise, signal_to_noise
 from sfumato_client.tabular.coding import MISSING, Coder, text_of
@@ -26,13 +26,13 @@ from sfumato_client.tabular.schema import CategoricalColumn, NumericColumn, Ordi
 from sfumato_client.tabular.table import read_table, split
 from sfumato_client.tabular.terms import cost, digest_of, resolved, table_events
 from sfumato_client.tabular.train import _batches, first_flow, train_flow
-from sfumato_common.config.loader import parse
+from sfumato_common.accounting.events import Declared, LocalGaussian, LocalLaplace, RandomisedResponse, SampledGaussian
 from sfumato_common.errors import ConfigError
-from sfumato_common.privacy.events import Declared, LocalGaussian, LocalLaplace, RandomisedResponse, SampledGaussian
-from sfumato_common.privacy.generator import secret_generator
-from sfumato_common.privacy.meter import Meter
-from sfumato_common.privacy.noise import TestNoise
-from sfumato_common.privacy.record_meter import RecordMeter
+from sfumato_common.mechanisms.noise import TestNoise
+from sfumato_common.mechanisms.record_recorder import RecordRecorder
+from sfumato_common.mechanisms.recorder import NoiseRecorder
+from sfumato_common.mechanisms.streams import secret_generator
+from sfumato_common.study.strict import parse
 
 pytestmark = pytest.mark.filterwarnings("ignore:TestNoise")
 POLICY = {
@@ -461,7 +461,7 @@ def test_a_row_more_moves_no_other_row_between_the_parts(place):
 
 def job(schema, seed=0):
     noise = TestNoise(seed)
-    return secret_generator(noise), Meter(noise, "entry"), RecordMeter(noise)
+    return secret_generator(noise), NoiseRecorder(noise, "entry"), RecordRecorder(noise)
 
 
 def features(count, seed=0):
@@ -472,11 +472,11 @@ def features(count, seed=0):
     return np.stack([age, np.clip(sick + rng.integers(0, 2, count), 0, 2), rng.integers(-1, 3, count)], axis=1), sick
 
 
-class Watched(RecordMeter):
-    """A meter that keeps what came in, after clipping and without noise."""
+class Watched(RecordRecorder):
+    """A recorder that keeps what came in, after clipping and without noise."""
 
     def laplace(self, rows, radius, epsilon, clip):
-        from sfumato_common.privacy.record_meter import clipped
+        from sfumato_common.mechanisms.record_recorder import clipped
 
         self.rows, self.clean = rows.copy(), clipped(rows, radius, clip)
         self.noised = super().laplace(rows, radius, epsilon, clip)
@@ -498,10 +498,10 @@ def test_another_patient_moves_one_vector_by_the_diameter_at_most(seed, clip, co
         if other:
             own[0], labels[0] = (100, 2, MISSING), 1 - labels[0]
         rng, _, _ = job(schema)
-        meter = Watched(TestNoise(1))
-        anonymise(schema, flow, own, torch.from_numpy(labels), rng, meter)
-        seen.append(meter.clean)
-        assert meter.executed == [LocalLaplace(2.0), RandomisedResponse(2, 1.0)]
+        recorder = Watched(TestNoise(1))
+        anonymise(schema, flow, own, torch.from_numpy(labels), rng, recorder)
+        seen.append(recorder.clean)
+        assert recorder.executed == [LocalLaplace(2.0), RandomisedResponse(2, 1.0)]
     assert seen[0].shape == (30, 6)
     moved = np.abs(seen[0] - seen[1])
     # the diameter that the noise is scaled to; everybody else's vector is the same
@@ -515,10 +515,10 @@ def test_places_without_a_patient_hold_the_zero_vector_and_noise_follows_epsilon
     for epsilon in (1.0, 10.0):
         schema = resolved(schema_of(rows=400, release={"epsilon": epsilon, "radius": 2.0}))
         rng, _, _ = job(schema)
-        meter = Watched(TestNoise(2))
-        anonymise(schema, first_flow(schema), cells, torch.from_numpy(sick), rng, meter)
-        assert (np.abs(meter.rows).sum(axis=1) > 0).sum() == 20
-        spread[epsilon] = float((meter.noised - meter.clean).std())
+        recorder = Watched(TestNoise(2))
+        anonymise(schema, first_flow(schema), cells, torch.from_numpy(sick), rng, recorder)
+        assert (np.abs(recorder.rows).sum(axis=1) > 0).sum() == 20
+        spread[epsilon] = float((recorder.noised - recorder.clean).std())
         assert spread[epsilon] == pytest.approx(signal_to_noise(schema.release, 6).noise, rel=0.1)
     assert spread[1.0] / spread[10.0] == pytest.approx(10, rel=0.1)
 
@@ -543,9 +543,9 @@ def made_with(noise_multiplier, seed=0, epsilon=2.0):
     training = {**TRAINING, "steps": 60, "noise_multiplier": noise_multiplier, "nominal_patients": 300}
     schema = schema_of(rows=300, training=training, release={"epsilon": epsilon, "radius": 4.0}, target="sick")
     cells, sick = features(300)
-    rng, meter, records = job(schema, seed)
+    rng, recorder, records = job(schema, seed)
     condition = torch.from_numpy(sick)
-    flow = train_flow(schema, cells, condition, rng, meter)
+    flow = train_flow(schema, cells, condition, rng, recorder)
     made, under = anonymise(schema, flow, cells, condition, rng, records)
     fresh, labels = features(300, 9)
     return (
@@ -575,8 +575,8 @@ def test_a_row_is_its_records_own_only_where_the_noise_is_small():
     for epsilon in (1.0, 2000.0):
         release = asked.release.model_copy(update={"epsilon": epsilon})
         schema = asked.model_copy(update={"release": release})
-        rng, _, meter = job(schema)
-        made, _ = anonymise(schema, first_flow(schema), cells, torch.zeros(300, dtype=torch.int64), rng, meter)
+        rng, _, recorder = job(schema)
+        made, _ = anonymise(schema, first_flow(schema), cells, torch.zeros(300, dtype=torch.int64), rng, recorder)
         distance = np.abs(made[:, None] - cells[None]).max(axis=2).min(axis=1)
         nearest.append(float(np.median(distance)) / 10_000)
         correlations.append(signal_to_noise(release, 4).correlation)
@@ -590,8 +590,8 @@ def test_conditions_are_answered_resampled_or_drawn_anew():
     shares = {}
     for decode, label_epsilon in (("same", 1.0), ("resampled", 1.0), ("randomised", None)):
         schema = resolved(schema_of(rows=400, decode=decode, label_epsilon=label_epsilon))
-        rng, _, meter = job(schema)
-        _, under = anonymise(schema, first_flow(schema), cells, ill, rng, meter)
+        rng, _, recorder = job(schema)
+        _, under = anonymise(schema, first_flow(schema), cells, ill, rng, recorder)
         shares[decode] = float(under.double().mean())
     # randomised response tells the truth with odds e to 1; resampling takes its noise out again
     assert shares["same"] == pytest.approx(math.e / (1 + math.e), abs=0.07)

@@ -12,16 +12,16 @@ import torch
 
 from sfumato_client.dataset.cohort import Cohort
 from sfumato_client.training import TRAINERS, StageJob
-from sfumato_common.config.loader import parse
-from sfumato_common.config.plan import Plan
 from sfumato_common.errors import VerificationError
-from sfumato_common.models.build import initial_model, to_arrays
-from sfumato_common.models.spectral import Layout
-from sfumato_common.models.update import UPDATE, unpack_update
-from sfumato_common.models.wire import inbound_schema, outbound_schema, updated_weights
-from sfumato_common.privacy.events import round_event
-from sfumato_common.privacy.meter import Meter, same_mechanism
-from sfumato_common.privacy.noise import SecureNoise, TestNoise
+from sfumato_common.generators.build import initial_model, to_arrays
+from sfumato_common.generators.schemas import inbound_schema, outbound_schema, updated_weights
+from sfumato_common.generators.spectral.layout import Layout
+from sfumato_common.generators.update import UPDATE, unpack_update
+from sfumato_common.mechanisms.noise import SecureNoise, TestNoise
+from sfumato_common.mechanisms.recorder import NoiseRecorder, same_mechanism
+from sfumato_common.study.costs import round_event
+from sfumato_common.study.plan import Plan
+from sfumato_common.study.strict import parse
 
 pytestmark = pytest.mark.filterwarnings("ignore:TestNoise")
 DP = {"rounds": 1, "local_steps": 3, "sampling_rate": 0.3, "clipping_norm": 1.0, "learning_rate": 1e-3}
@@ -48,9 +48,9 @@ def plan_of(channels: int = 1, sigma: float = 1.0, nominal: int = 30) -> Plan:
 
 def cohort_of(plan: Plan, patients: int = 25) -> Cohort:
     rng = np.random.default_rng(0)
-    owners = np.repeat(np.arange(patients), 2)
-    shape = (len(owners), 16, 16) if plan.image.channels == 1 else (len(owners), 16, 16, 3)
-    return Cohort(rng.integers(0, 256, shape).astype(np.uint8), rng.integers(0, 2, len(owners)), owners)
+    patient_index = np.repeat(np.arange(patients), 2)
+    shape = (len(patient_index), 16, 16) if plan.image.channels == 1 else (len(patient_index), 16, 16, 3)
+    return Cohort(rng.integers(0, 256, shape).astype(np.uint8), rng.integers(0, 2, len(patient_index)), patient_index)
 
 
 def inbound(plan: Plan, kind: str) -> dict[str, np.ndarray]:
@@ -74,7 +74,7 @@ def run(plan: Plan, kind: str, cohort: Cohort | None = None, noise: object = Non
 
 def job_of(plan: Plan, kind: str, cohort: Cohort | None = None, noise: object = None) -> StageJob:
     cohort, noise = cohort or cohort_of(plan), noise or SecureNoise()
-    return StageJob(plan, "alder", kind, 1, inbound(plan, kind), cohort, noise, Meter(noise, "entry"))
+    return StageJob(plan, "alder", kind, 1, inbound(plan, kind), cohort, noise, NoiseRecorder(noise, "entry"))
 
 
 @pytest.mark.parametrize("channels", [1, 3])

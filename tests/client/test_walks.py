@@ -13,24 +13,24 @@ import torch
 from torch.nn import functional
 
 from sfumato_client.anonymise import ANONYMISERS, Job, anonymise
-from sfumato_client.anonymise import plan as bending
+from sfumato_client.anonymise import plan_walk as bending
 from sfumato_client.anonymise.groups import groups_of
 from sfumato_client.anonymise.identities import Identities, anonymity, fit_recogniser, identities_of
 from sfumato_client.anonymise.inversion import patients_of, space_of
 from sfumato_client.anonymise.linear_walk import layout, walks_of
-from sfumato_client.anonymise.plan import bent, elastic_gradient, part, weight_of_image
+from sfumato_client.anonymise.plan_walk import bent, elastic_gradient, part, weight_of_image
 from sfumato_client.dataset.cohort import Cohort
-from sfumato_common.config.loader import parse
-from sfumato_common.config.plan import Plan
 from sfumato_common.errors import DataError
-from sfumato_common.models.build import initial_model, to_arrays
-from sfumato_common.models.dct import dct_matrix, public_scale
-from sfumato_common.models.spectral import Layout
-from sfumato_common.models.spectral_fit import fit_release
-from sfumato_common.models.spectral_release import noised_release
-from sfumato_common.package.png import decode_png
-from sfumato_common.privacy.noise import TestNoise
-from sfumato_common.privacy.record_meter import RecordMeter
+from sfumato_common.generators.build import initial_model, to_arrays
+from sfumato_common.generators.spectral.dct import dct_matrix, public_scale
+from sfumato_common.generators.spectral.fit import fit_release
+from sfumato_common.generators.spectral.layout import Layout
+from sfumato_common.generators.spectral.release import noised_release
+from sfumato_common.imaging import decode_png
+from sfumato_common.mechanisms.noise import TestNoise
+from sfumato_common.mechanisms.record_recorder import RecordRecorder
+from sfumato_common.study.plan import Plan
+from sfumato_common.study.strict import parse
 from sfumato_common.types import to_bytes, to_unit_range
 
 # the package's name for it is the function's
@@ -44,7 +44,7 @@ DP = {
     "learning_rate": 1e-3,
 }
 WALK = {"k": 3, "points": 4, "images": 10, "encoder_steps": 5, "refinement_steps": 2}
-BENT = {**WALK, "method": "plan", "steps": 12, "classifier_steps": 60}
+BENT = {**WALK, "method": "plan-walk", "steps": 12, "classifier_steps": 60}
 
 
 def make_plan(*items, private=True) -> Plan:
@@ -75,12 +75,12 @@ def make_plan(*items, private=True) -> Plan:
 def make_cohort(patients=40, seed=0) -> Cohort:
     """Smooth random pictures, one or two a patient, brighter where the label is 1."""
     rng, matrix = np.random.default_rng(seed), dct_matrix(16)
-    owners = np.repeat(np.arange(patients), 1 + np.arange(patients) % 2)
+    patient_index = np.repeat(np.arange(patients), 1 + np.arange(patients) % 2)
     people = rng.normal(size=(patients, 1, 16, 16)) * public_scale(16)
-    coefficients = people[owners] + 0.1 * rng.normal(size=(len(owners), 1, 16, 16)) * public_scale(16)
-    labels = (np.arange(patients) % 4 == 0).astype(np.int64)[owners]
+    coefficients = people[patient_index] + 0.1 * rng.normal(size=(len(patient_index), 1, 16, 16)) * public_scale(16)
+    labels = (np.arange(patients) % 4 == 0).astype(np.int64)[patient_index]
     coefficients[:, :, 0, 0] += 3.2 * (labels[:, None] - 0.5)
-    return Cohort(to_bytes(matrix.T @ coefficients @ matrix), labels, owners)
+    return Cohort(to_bytes(matrix.T @ coefficients @ matrix), labels, patient_index)
 
 
 @cache
@@ -106,9 +106,9 @@ def make_jobs(*items, seed=1, private=True):
     """Jobs of one plan that differ in nothing but the item."""
     plan, models = make_plan(*items, private=private), released_models(private)
     seeds = [torch.Generator().manual_seed(seed) for _ in items]
-    meter = RecordMeter(TestNoise(0))
+    recorder = RecordRecorder(TestNoise(0))
     return [
-        Job(plan, "alder", item, models, COHORT, generator, meter)
+        Job(plan, "alder", item, models, COHORT, generator, recorder)
         for item, generator in zip(plan.release, seeds, strict=True)
     ]
 
@@ -212,11 +212,11 @@ def test_no_end_and_no_record_is_ever_shown(item, monkeypatch):
 
 def test_a_sheet_of_walks_is_left_only_where_it_may_be_and_shows_no_record(tmp_path):
     item = {**BENT, "classifier_steps": 20, "images": 8}
-    plain, local = make_job(item), dataclasses.replace(make_job(item), local=tmp_path / "local")
+    plain, local = make_job(item), dataclasses.replace(make_job(item), steward_folder=tmp_path / "local")
     without, found = anonymise(plain), anonymise(local)
     assert np.array_equal(without.images, found.images)
-    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["plan-gan.png"]
-    sheet = tmp_path / "local" / "plan-gan.png"
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["plan-walk-gan.png"]
+    sheet = tmp_path / "local" / "plan-walk-gan.png"
     assert stat.S_IMODE(sheet.stat().st_mode) == 0o600
     picture, size = decode_png(sheet.read_bytes()), found.images.shape[1]
     tiles = [
@@ -242,17 +242,17 @@ def test_both_methods_start_from_the_same_walks():
 
 
 class Bend:
-    """A job of the method `plan` with what it starts from."""
+    """A job of the method `plan-walk` with what it starts from."""
 
     def __init__(self, **changes):
         self.job = make_job({**BENT, "images": 20, **changes})
         self.space, self.walks = space_of(self.job), walks_of(self.job)
         self.noise = self.space.draw_noise(self.walks.components_of_points(), self.job.generator)
-        self.judges = identities_of(self.job, self.job.item.classifier_steps)
+        self.identities = identities_of(self.job, self.job.item.classifier_steps)
 
     def points(self, at_once=1000, **changes):
         item = self.job.item.model_copy(update=changes)
-        return bent(self.space, self.walks, self.noise, self.judges, item, at_once)
+        return bent(self.space, self.walks, self.noise, self.identities, item, at_once)
 
     def images(self, points):
         components = self.walks.components_of_points()
@@ -280,14 +280,14 @@ def test_a_walk_alone_is_the_walk_in_the_batch(bend):
     for one in range(len(whole)):
         own = walks.some(torch.tensor([one]))
         noise = part(bend.noise, torch.arange(one * count, (one + 1) * count))
-        alone = bent(bend.space, own, noise, bend.judges, item, 1000)
+        alone = bent(bend.space, own, noise, bend.identities, item, 1000)
         assert (alone[0] - whole[one]).abs().max() < 1e-2 * moved
 
 
 def known(bend, points):
     """How far phi_id is from calling the images anybody's, in nats, on average."""
     with torch.no_grad():
-        return float(anonymity(bend.judges.who(bend.images(points))).mean())
+        return float(anonymity(bend.identities.who(bend.images(points))).mean())
 
 
 def test_the_identity_term_makes_phi_id_unsure(bend):
@@ -305,9 +305,9 @@ def test_the_class_term_draws_to_the_label(bend):
 
     def unlike(weight):
         item = bend.job.item.model_copy(update={"steps": 30, "class_weight": weight})
-        points = bent(bend.space, other, bend.noise, bend.judges, item, 1000)
+        points = bent(bend.space, other, bend.noise, bend.identities, item, 1000)
         with torch.no_grad():
-            return float(functional.cross_entropy(bend.judges.what(bend.images(points)), labels))
+            return float(functional.cross_entropy(bend.identities.what(bend.images(points)), labels))
 
     assert unlike(50.0) < 0.5 * unlike(0.0)
 
@@ -320,13 +320,13 @@ def test_weights_are_the_published_ones_where_four_divides_the_walk(bend):
     path = torch.cat([walks.ends[0, :1], interior, walks.ends[0, 1:]])
     noise = space.draw_noise(walks.components[[0] * 8], torch.Generator().manual_seed(0))
     images = space.synthesis(path, walks.components[[0] * 8], noise)
-    labels, judges = walks.labels[[0] * 8], bend.judges
+    labels, identities = walks.labels[[0] * 8], bend.identities
     loss = (path[1:] - path[:-1]).square().sum()
     for chunk in (slice(0, 4), slice(4, 8)):
-        logs = judges.who(images[chunk]).log_softmax(1)
+        logs = identities.who(images[chunk]).log_softmax(1)
         uniform = torch.full_like(logs, 1.0 / logs.shape[1])
         loss = loss + item.identity_weight * functional.kl_div(logs, uniform, reduction="batchmean")
-        loss = loss + item.class_weight * functional.cross_entropy(judges.what(images[chunk]), labels[chunk])
+        loss = loss + item.class_weight * functional.cross_entropy(identities.what(images[chunk]), labels[chunk])
     (published,) = torch.autograd.grad(loss, interior)
 
     first = walks.some(torch.tensor([0]))
@@ -339,7 +339,7 @@ def test_weights_are_the_published_ones_where_four_divides_the_walk(bend):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.optim, "Adam", Watched)
-        bent(space, first, inner, judges, item.model_copy(update={"steps": 1}), 3)
+        bent(space, first, inner, identities, item.model_copy(update={"steps": 1}), 3)
     assert torch.allclose(taken["gradient"][0], published, rtol=1e-3, atol=1e-5 * float(published.abs().max()))
     assert weight_of_image(6) == 0.25
 
@@ -363,18 +363,18 @@ def test_anonymity_is_a_divergence_from_everybody():
 
 
 def test_phi_id_knows_its_patients_and_each_image_alone(bend):
-    images, labels, owners = COHORT.everything()
+    images, labels, patient_index = COHORT.everything()
     x = torch.from_numpy(to_unit_range(images))
-    who, what = bend.judges.who(x), bend.judges.what(x)
-    assert (who.argmax(1).numpy() == owners).mean() > 0.5
+    who, what = bend.identities.who(x), bend.identities.what(x)
+    assert (who.argmax(1).numpy() == patient_index).mean() > 0.5
     assert (what.argmax(1).numpy() == labels).mean() > 0.9
-    assert torch.allclose(bend.judges.who(x[5:6]), who[5:6], atol=1e-4)
+    assert torch.allclose(bend.identities.who(x[5:6]), who[5:6], atol=1e-4)
     one, two = (fit_recogniser(images, torch.from_numpy(labels), 2, 3, torch.Generator().manual_seed(4)) for _ in "ab")
     assert torch.equal(one.head.weight, two.head.weight)
 
 
 def test_classifiers_are_trained_once_a_release_and_leave_in_nothing(bend):
     job = bend.job
-    assert identities_of(job, job.item.classifier_steps) is bend.judges
+    assert identities_of(job, job.item.classifier_steps) is bend.identities
     found = anonymise(job)
     assert not any(isinstance(value, Identities | torch.nn.Module) for value in vars(found).values())

@@ -10,14 +10,9 @@ import pytest
 from scipy.optimize import brentq
 from scipy.stats import laplace, norm
 
-from sfumato_common.config.loader import parse
-from sfumato_common.config.plan import Plan
-from sfumato_common.errors import LedgerError
-from sfumato_common.privacy import accountant
-from sfumato_common.privacy.accountant import cohort_costs, cost, epsilon, forecast, grouped
-from sfumato_common.privacy.adjacency import SMALLEST_NOISE
-from sfumato_common.privacy.events import (
-    GATE_VERDICT,
+from sfumato_common.accounting import accountant
+from sfumato_common.accounting.accountant import cohort_costs, cost, epsilon, grouped
+from sfumato_common.accounting.events import (
     AboveThreshold,
     Declared,
     ExponentialMechanism,
@@ -30,9 +25,13 @@ from sfumato_common.privacy.events import (
     SampledGaussian,
     event_from_json,
     event_to_json,
-    round_event,
-    study_events,
 )
+from sfumato_common.accounting.pld import SMALLEST_NOISE
+from sfumato_common.errors import LedgerError
+from sfumato_common.study.costs import GATE_VERDICT, round_event, study_events
+from sfumato_common.study.forecast import forecast
+from sfumato_common.study.plan import Plan
+from sfumato_common.study.strict import parse
 
 DELTA = 1e-5
 ONE_OF_EACH = [

@@ -7,10 +7,10 @@ import copy
 import pytest
 import yaml
 
-from sfumato_common.config.loader import load_yaml, parse
-from sfumato_common.config.plan import Plan
-from sfumato_common.config.policy import Policy
 from sfumato_common.errors import ConfigError
+from sfumato_common.study.plan import Plan
+from sfumato_common.study.policy import Policy
+from sfumato_common.study.strict import load_yaml, parse
 
 DP_SGD = {
     "rounds": 2,

@@ -10,12 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sfumato_common.config.loader import parse
-from sfumato_common.config.plan import Plan
 from sfumato_common.errors import ConfigError
-from sfumato_common.models.build import initial_model, spectral_model, to_arrays
-from sfumato_common.models.components import component_count
-from sfumato_common.models.embedding import (
+from sfumato_common.generators.build import initial_model, spectral_model, to_arrays
+from sfumato_common.generators.components import component_count
+from sfumato_common.generators.embedding.features import (
     COUNT_WEIGHT,
     FEATURE_WEIGHT,
     SENSITIVITY,
@@ -23,10 +21,12 @@ from sfumato_common.models.embedding import (
     embedding_sums,
     unit_of,
 )
-from sfumato_common.models.embedding_fit import fit_generator, targets
-from sfumato_common.models.gan import draw_images
-from sfumato_common.models.scattering import group_sizes, scattering
-from sfumato_common.models.spectral import Layout
+from sfumato_common.generators.embedding.fit import fit_generator, targets
+from sfumato_common.generators.embedding.scattering import group_sizes, scattering
+from sfumato_common.generators.gan.w_space import draw_images
+from sfumato_common.generators.spectral.layout import Layout
+from sfumato_common.study.plan import Plan
+from sfumato_common.study.strict import parse
 from sfumato_common.types import to_unit_range
 
 SIZE = 16

@@ -10,11 +10,11 @@ import torch
 from sfumato_client.training.dp.loop import PatientLoop
 from sfumato_client.training.dp.suitability import check_private
 from sfumato_client.training.dp.vmap import WholeLossVmap
-from sfumato_common.config.stages import FlowStage
-from sfumato_common.models.cinn import ConditionalINN
-from sfumato_common.models.couplings import COUPLINGS
-from sfumato_common.models.flows import KNOTS, Flow, flow_loss
-from sfumato_common.models.glow import Glow
+from sfumato_common.generators.flow.cinn import ConditionalINN
+from sfumato_common.generators.flow.couplings import COUPLINGS
+from sfumato_common.generators.flow.flows import KNOTS, Flow, flow_loss
+from sfumato_common.generators.flow.glow import Glow
+from sfumato_common.study.stages import FlowStage
 
 CLASSES = 3
 FLOWS = {

@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from sfumato_client.training.dp.engines import ENGINES
-from sfumato_common.config.loader import parse
-from sfumato_common.config.plan import Plan
-from sfumato_common.models.build import initial_model, spectral_model
-from sfumato_common.models.discriminator import Discriminator, real_loss
-from sfumato_common.models.gan import Noise, WSpace, draw_images
-from sfumato_common.models.generator import LARGEST_CORRECTION, LARGEST_SHIFT, Generator, resolutions
-from sfumato_common.models.spectral import Layout
+from sfumato_common.generators.build import initial_model, spectral_model
+from sfumato_common.generators.gan.discriminator import Discriminator, real_loss
+from sfumato_common.generators.gan.generator import LARGEST_CORRECTION, LARGEST_SHIFT, Generator, resolutions
+from sfumato_common.generators.gan.w_space import Noise, WSpace, draw_images
+from sfumato_common.generators.spectral.layout import Layout
+from sfumato_common.study.plan import Plan
+from sfumato_common.study.strict import parse
 
 DP = {
     "rounds": 1,
@@ -194,28 +194,30 @@ def test_every_size_builds_and_runs(size, channels):
     assert images.shape == (2, channels, size, size)
     assert images.isfinite().all()
     assert images.abs().max() <= 1.0
-    judge = initial_model("discriminator", plan)
-    assert judge(images, torch.eye(2)).shape == (2,)
+    discriminator = initial_model("discriminator", plan)
+    assert discriminator(images, torch.eye(2)).shape == (2,)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_the_largest_size_has_the_form_of_the_smaller_ones(channels):
     with torch.device("meta"):
         generator = Generator(512, channels, 1024 * channels, 4, 24)
-        judge = Discriminator(channels, 4, 24, 512)
+        discriminator = Discriminator(channels, 4, 24, 512)
         codes, given = torch.empty(2, 7, 1024 * channels), torch.empty(2, 4)
         maps = [torch.empty(2, 1, r, r) for r in generator.resolutions]
         images = generator(torch.empty(2, channels, 512, 512), codes, *maps)
         assert images.shape == (2, channels, 512, 512)
-        assert judge.features(images).shape[2:] == (8, 8)
-        assert judge(images, given).shape == (2,)
+        assert discriminator.features(images).shape[2:] == (8, 8)
+        assert discriminator(images, given).shape == (2,)
     assert sum(parameter.numel() for parameter in generator.parameters()) < 3_000_000 * channels
 
 
 @pytest.mark.parametrize(("size", "channels"), [(28, 3), (64, 1), (128, 1)])
 def test_every_depth_of_the_discriminator_has_exact_gradients_of_each_record(size, channels):
-    judge = initial_model("discriminator", plan_of(size, channels))
+    discriminator = initial_model("discriminator", plan_of(size, channels))
     records = [torch.randn(3, channels, size, size, generator=seeded()), torch.eye(2)[[0, 1, 1]]]
-    exact, fast = (ENGINES[name](judge, real_loss).clipped_sum(records, 0.05) for name in ("loop", "bookkeeping"))
+    exact, fast = (
+        ENGINES[name](discriminator, real_loss).clipped_sum(records, 0.05) for name in ("loop", "bookkeeping")
+    )
     assert all(torch.allclose(one, two, atol=1e-5) for one, two in zip(exact, fast, strict=True))
     assert max(float(part.abs().max()) for part in exact) > 1e-4

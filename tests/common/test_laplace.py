@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sfumato_common.privacy.mechanisms import grid_of, laplace_release
-from sfumato_common.privacy.noise import SecureNoise, TestNoise
+from sfumato_common.mechanisms.grid import grid_of, laplace_release
+from sfumato_common.mechanisms.noise import SecureNoise, TestNoise
 
 ALPHA = 1e-6
 COUNT = 1_000_000

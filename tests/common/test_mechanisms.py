@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sfumato_common.privacy.accountant import epsilon
-from sfumato_common.privacy.events import GaussianRelease
-from sfumato_common.privacy.mechanisms import gaussian_release, grid_of
-from sfumato_common.privacy.noise import SecureNoise, TestNoise
+from sfumato_common.accounting.accountant import epsilon
+from sfumato_common.accounting.events import GaussianRelease
+from sfumato_common.mechanisms.grid import gaussian_release, grid_of
+from sfumato_common.mechanisms.noise import SecureNoise, TestNoise
 
 ALPHA, DELTA = 1e-6, 1e-5
 

@@ -124,13 +124,13 @@ def lit(seed, n=240):
 def test_the_network_learns_three_classes_repeats_and_shows_its_features():
     images, labels = lit(0)
     trained = fit_network(images, labels, 3, seed=0, steps=60)
-    held_out, expected = lit(1)
-    probabilities = trained.probabilities(held_out)
+    holdout_images, expected = lit(1)
+    probabilities = trained.probabilities(holdout_images)
     assert np.allclose(probabilities.sum(axis=1), 1.0)
     assert (probabilities.argmax(axis=1) == expected).mean() > 0.95
-    assert np.array_equal(probabilities, fit_network(images, labels, 3, seed=0, steps=60).probabilities(held_out))
+    assert np.array_equal(probabilities, fit_network(images, labels, 3, seed=0, steps=60).probabilities(holdout_images))
     head = trained.network.head
-    features = trained.features(held_out)[:, -head.in_features :]
+    features = trained.features(holdout_images)[:, -head.in_features :]
     logits = features @ head.weight.detach().double().numpy().T + head.bias.detach().double().numpy()
     np.testing.assert_allclose(softmax(logits, axis=1), probabilities, atol=1e-5)
 

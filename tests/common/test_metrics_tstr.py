@@ -37,9 +37,9 @@ def test_balanced_accuracy_ignores_how_common_a_class_is():
 def test_the_interval_covers_a_known_mean_and_draws_patients_not_images():
     rng = np.random.default_rng(1)
     # 60 patients with 8 images that are all alike: the error of the mean is 1/sqrt(60), not 1/sqrt(480)
-    value, owners = np.repeat(rng.normal(size=60), 8), np.repeat(np.arange(60), 8)
+    value, patient_index = np.repeat(rng.normal(size=60), 8), np.repeat(np.arange(60), 8)
     shuffled = rng.permutation(480)
-    low, high = patient_interval(lambda rows: value[shuffled][rows].mean(), owners[shuffled], rng, draws=400)
+    low, high = patient_interval(lambda rows: value[shuffled][rows].mean(), patient_index[shuffled], rng, draws=400)
     assert high - low == pytest.approx(2 * 1.96 * value.std() / np.sqrt(60), rel=0.2)
     assert low < value.mean() < high
 

@@ -11,17 +11,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sfumato_common.config.loader import parse
-from sfumato_common.config.plan import Plan
 from sfumato_common.errors import VerificationError
-from sfumato_common.models.build import MODELS, from_arrays, initial_model, spectral_model, to_arrays
-from sfumato_common.models.components import component_shares, condition
-from sfumato_common.models.dct import dct_matrix, public_scale
-from sfumato_common.models.flows import flow_loss
-from sfumato_common.models.glow import Glow
-from sfumato_common.models.matching import matched
-from sfumato_common.models.sampling import sample_images
-from sfumato_common.models.spectral import (
+from sfumato_common.generators.build import MODELS, from_arrays, initial_model, spectral_model, to_arrays
+from sfumato_common.generators.components import component_shares, condition
+from sfumato_common.generators.flow.flows import flow_loss
+from sfumato_common.generators.flow.glow import Glow
+from sfumato_common.generators.flow.matching import matched
+from sfumato_common.generators.sampling import sample_images
+from sfumato_common.generators.schemas import inbound_schema, outbound_schema, released_schema, updated_weights
+from sfumato_common.generators.spectral.dct import dct_matrix, public_scale
+from sfumato_common.generators.spectral.denoise import Geometry, common_covariance, departed, shrink_means, symmetric
+from sfumato_common.generators.spectral.fit import fit_release
+from sfumato_common.generators.spectral.layout import (
     CENTRE_SENSITIVITY,
     CENTRE_WEIGHT,
     COUNT_WEIGHT,
@@ -40,14 +41,18 @@ from sfumato_common.models.spectral import (
     norms_part,
     sums_part,
 )
-from sfumato_common.models.spectral_denoise import Geometry, common_covariance, departed, shrink_means, symmetric
-from sfumato_common.models.spectral_fit import fit_release
-from sfumato_common.models.spectral_release import noised_release
-from sfumato_common.models.update import UPDATE, update_spec
-from sfumato_common.models.whitening import SpectralModel, bits_per_dim, dequantise, standard_normal_log_prob
-from sfumato_common.models.wire import inbound_schema, outbound_schema, released_schema, updated_weights
-from sfumato_common.privacy.meter import Meter
-from sfumato_common.privacy.noise import TestNoise
+from sfumato_common.generators.spectral.release import noised_release
+from sfumato_common.generators.spectral.whitening import (
+    SpectralModel,
+    bits_per_dim,
+    dequantise,
+    standard_normal_log_prob,
+)
+from sfumato_common.generators.update import UPDATE, update_spec
+from sfumato_common.mechanisms.noise import TestNoise
+from sfumato_common.mechanisms.recorder import NoiseRecorder
+from sfumato_common.study.plan import Plan
+from sfumato_common.study.strict import parse
 from sfumato_common.types import to_bytes, to_unit_range
 
 DP = {
@@ -123,11 +128,11 @@ def test_a_cohorts_sum_is_the_sum_of_its_patients():
     plan = small_plan()
     layout = Layout.of(plan)
     images, labels = blobs(plan, 30)
-    owners = np.sort(np.random.default_rng(1).integers(0, 9, 30))
-    owners = np.unique(owners, return_inverse=True)[1]
-    weights = 1.0 / np.bincount(owners)[owners]
+    patient_index = np.sort(np.random.default_rng(1).integers(0, 9, 30))
+    patient_index = np.unique(patient_index, return_inverse=True)[1]
+    weights = 1.0 / np.bincount(patient_index)[patient_index]
     features = features_of(layout, images)
-    mine, centre = [owners == p for p in range(owners.max() + 1)], features.mean(axis=0)
+    mine, centre = [patient_index == p for p in range(patient_index.max() + 1)], features.mean(axis=0)
     whole = sums_part(layout, features, labels, weights, centre)
     assert np.allclose(whole, sum(sums_part(layout, features[m], labels[m], weights[m], centre) for m in mine))
     whole = centre_part(layout, features, weights)
@@ -243,9 +248,9 @@ def test_all_draws_of_a_release_together_cost_the_plans_one(radii):
     plan = small_plan(sigma=0.8)
     layout = replace(Layout.of(plan), charged_radii=radii == "charged")
     images, labels = blobs(plan, 30)
-    meter = Meter(TestNoise(1), "binding")
-    release = noised_release(layout, 0.8, images, labels, np.ones(30), meter.gaussian)
-    assert meter.executed.noise_multiplier == pytest.approx(0.8, rel=1e-9)
+    recorder = NoiseRecorder(TestNoise(1), "binding")
+    release = noised_release(layout, 0.8, images, labels, np.ones(30), recorder.gaussian)
+    assert recorder.executed.noise_multiplier == pytest.approx(0.8, rel=1e-9)
     assert ("norms" in release) == (radii == "charged")
 
 

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sfumato_common.privacy.histogram import noisy_score_histogram
-from sfumato_common.privacy.meter import Meter
-from sfumato_common.privacy.noise import SecureNoise, TestNoise, _KeyStream
+from sfumato_common.mechanisms.histogram import noisy_score_histogram
+from sfumato_common.mechanisms.noise import SecureNoise, TestNoise, _KeyStream
+from sfumato_common.mechanisms.recorder import NoiseRecorder
 
 # RFC 8439, appendix A.1, test vectors 1 and 2: key and nonce zero, block counters 0 and 1
 RFC_8439 = (
@@ -111,7 +111,7 @@ def test_a_patient_moves_one_cell_of_the_histogram_by_one(patients, data):
     def counts(entries):
         scores = np.array([entry[0] for entry in entries], dtype=np.float64)
         labels = np.array([entry[1] for entry in entries], dtype=np.int64)
-        return noisy_score_histogram(scores, labels, 8, 3, 1.0, Meter(_NoNoise(), ""))
+        return noisy_score_histogram(scores, labels, 8, 3, 1.0, NoiseRecorder(_NoNoise(), ""))
 
     everyone = counts(patients)
     assert everyone.sum() == len(patients)
@@ -123,10 +123,10 @@ def test_a_patient_moves_one_cell_of_the_histogram_by_one(patients, data):
 
 def test_histogram_has_noise_and_checks_its_input():
     scores, labels = np.full(1000, 0.5), np.zeros(1000, dtype=np.int64)
-    released = noisy_score_histogram(scores, labels, 20, 2, 4.0, Meter(SecureNoise(), ""))
+    released = noisy_score_histogram(scores, labels, 20, 2, 4.0, NoiseRecorder(SecureNoise(), ""))
     assert released.dtype == np.float32
     assert 2.0 < released[1].std() < 7.0
     with pytest.raises(ValueError, match="one entry a patient"):
-        noisy_score_histogram(scores[:5], labels, 20, 2, 4.0, Meter(SecureNoise(), ""))
+        noisy_score_histogram(scores[:5], labels, 20, 2, 4.0, NoiseRecorder(SecureNoise(), ""))
     with pytest.raises(ValueError, match="classes"):
-        noisy_score_histogram(scores, labels + 2, 20, 2, 4.0, Meter(SecureNoise(), ""))
+        noisy_score_histogram(scores, labels + 2, 20, 2, 4.0, NoiseRecorder(SecureNoise(), ""))

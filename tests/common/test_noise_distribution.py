@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sfumato_common.privacy.noise import SecureNoise, TestNoise
+from sfumato_common.mechanisms.noise import SecureNoise, TestNoise
 
 ALPHA = 1e-6
 COUNT = 1_000_000

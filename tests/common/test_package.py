@@ -17,7 +17,8 @@ from PIL import Image, PngImagePlugin
 
 from sfumato_common.crypto.identity import SiteIdentity, create_identity
 from sfumato_common.errors import VerificationError
-from sfumato_common.package import Package, PackageImage, build_package, decode_png, encode_png, open_package
+from sfumato_common.imaging import decode_png, encode_png
+from sfumato_common.package import Package, PackageImage, build_package, open_package
 from sfumato_common.package.archive import write_archive
 
 PLAN = hashlib.sha256(b"plan").hexdigest()

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from google.protobuf import descriptor_pb2
 
-from sfumato_common.wire import generate, intake_pb2
+from sfumato_common.protocol import generate, intake_pb2
 
 
 def test_proto_and_generated_code_agree(tmp_path: Path) -> None:

@@ -30,10 +30,10 @@ def test_seed_site_and_number_each_matter(other: tuple[int, str, int]) -> None:
 
 
 def test_a_patient_does_not_depend_on_how_many_there_are() -> None:
-    few, _, owners = arrays(1, 4, 32)
+    few, _, patient_index = arrays(1, 4, 32)
     many, _, _ = arrays(1, 9, 32)
     assert np.array_equal(few, many[: len(few)])
-    assert sorted(set(owners.tolist())) == [0, 1, 2, 3]
+    assert sorted(set(patient_index.tolist())) == [0, 1, 2, 3]
 
 
 def test_anatomy_and_disease_do_not_depend_on_the_device() -> None:
@@ -71,21 +71,21 @@ def test_all_grades_and_visit_counts_occur() -> None:
 
 
 def test_identity_is_recognisable_over_a_patients_images() -> None:
-    images, _, owners = arrays(4, 150, 32)
+    images, _, patient_index = arrays(4, 150, 32)
     flat = images.reshape(len(images), -1).astype(np.float64)
     flat = (flat - flat.mean(axis=1, keepdims=True)) / flat.std(axis=1, keepdims=True)
     likeness = flat @ flat.T
     np.fill_diagonal(likeness, -np.inf)
-    several = np.bincount(owners)[owners] > 1
-    found = owners[likeness.argmax(axis=1)] == owners
+    several = np.bincount(patient_index)[patient_index] > 1
+    found = patient_index[likeness.argmax(axis=1)] == patient_index
     assert found[several].mean() > 0.4  # by chance 0.01
     # and no two images are the same picture
     assert all(not np.array_equal(images[i], images[i + 1]) for i in range(len(images) - 1))
 
 
 def test_disease_is_findable_but_not_trivially() -> None:
-    images, labels, owners = arrays(5, 700, 32)
-    train = owners < 450
+    images, labels, patient_index = arrays(5, 700, 32)
+    train = patient_index < 450
     flat = images.reshape(len(images), -1).astype(np.float64)
     middle = flat[train].mean(axis=0)
     axes = np.linalg.svd(flat[train] - middle, full_matrices=False)[2][:40]

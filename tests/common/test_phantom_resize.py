@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sfumato_common.resize import area_resize, fit_square
+from sfumato_common.imaging import area_resize, fit_square
 
 
 def _oracle(image: np.ndarray, target: int) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from sfumato_common.errors import VerificationError
-from sfumato_common.records import PROTOCOL, Reply, Request
+from sfumato_common.protocol.messages import PROTOCOL, Reply, Request
 
 HASH = "0123456789abcdef" * 4
 ARRAYS = {"gan:generator/fc1.weight": np.zeros((2, 3), np.float32)}
@@ -121,5 +121,5 @@ def test_arrays_must_be_plain_and_plainly_named(arrays):
 
 
 def test_records_import_neither_flower_nor_torch():
-    code = "import sys, sfumato_common.records; assert not {'flwr', 'torch'} & set(sys.modules), 'heavy import'"
+    code = "import sys, sfumato_common.protocol.messages; assert not {'flwr', 'torch'} & set(sys.modules), m"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -6,19 +6,13 @@ import copy
 
 import pytest
 
-from sfumato_common.config.loader import parse
-from sfumato_common.config.plan import Plan
+from sfumato_common.accounting.accountant import epsilon
+from sfumato_common.accounting.events import Declared, KAverageGaussian, LocalGaussian, LocalLaplace, RandomisedResponse
 from sfumato_common.errors import ConfigError
-from sfumato_common.privacy.accountant import epsilon, forecast
-from sfumato_common.privacy.events import (
-    Declared,
-    KAverageGaussian,
-    LocalGaussian,
-    LocalLaplace,
-    RandomisedResponse,
-    release_events,
-    study_events,
-)
+from sfumato_common.study.costs import release_events, study_events
+from sfumato_common.study.forecast import forecast
+from sfumato_common.study.plan import Plan
+from sfumato_common.study.strict import parse
 
 DP_SGD = {
     "rounds": 2,
@@ -89,8 +83,8 @@ def test_what_cannot_be_asked_for_is_one_clear_line(items, words):
 
 
 def test_one_grouping_serves_every_method_on_groups():
-    plan = plan_of({"method": "k-same", "images": 5}, {"method": "plan", "images": 5, "points": 2})
-    assert [plan.promises(item) for item in plan.release] == ["syntactic", "heuristic"]
+    plan = plan_of({"method": "k-same", "images": 5}, {"method": "plan-walk", "images": 5, "points": 2})
+    assert [plan.guarantee_level(item) for item in plan.release] == ["syntactic", "heuristic"]
 
 
 def test_each_method_is_charged_as_what_it_is():

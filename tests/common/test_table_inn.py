@@ -8,7 +8,7 @@ import torch
 from sfumato_client.training.dp.loop import PatientLoop
 from sfumato_client.training.dp.suitability import check_private
 from sfumato_client.training.dp.vmap import WholeLossVmap
-from sfumato_common.models.table_inn import GIN, TableINN, table_loss
+from sfumato_common.tabular.inn import GIN, TableINN, table_loss
 
 CLASSES = 3
 WIDTHS = [2, 3, 7, 30]

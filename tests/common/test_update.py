@@ -1,4 +1,4 @@
-"""Model updates as they travel, how far a plan can move a weight, and the meter that counts what ran."""
+"""Model updates as they travel, how far a plan can move a weight, and the recorder that counts what ran."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from sfumato_common.config.stages import FlowStage, GanStage
+from sfumato_common.accounting.events import GaussianRelease, SampledGaussian
 from sfumato_common.errors import EgressRefused
-from sfumato_common.models.reach import (
+from sfumato_common.generators.displacement import (
     GENERATOR_BETAS,
     GENERATOR_LEARNING_RATE,
     SITE_BETAS,
     adam_step,
-    reach,
-    within_reach,
+    max_displacement,
+    within_displacement,
 )
-from sfumato_common.models.update import UPDATE, pack_update, unpack_update, update_spec
-from sfumato_common.privacy.events import GaussianRelease, SampledGaussian
-from sfumato_common.privacy.meter import Meter, Noised, same_mechanism
-from sfumato_common.privacy.noise import SecureNoise
+from sfumato_common.generators.update import UPDATE, pack_update, unpack_update, update_spec
+from sfumato_common.mechanisms.noise import SecureNoise
+from sfumato_common.mechanisms.recorder import Noised, NoiseRecorder, same_mechanism
+from sfumato_common.study.stages import FlowStage, GanStage
 from sfumato_common.types import ArraySpec
 
 WEIGHTS = {"b": ArraySpec("float32", (3,)), "a/w": ArraySpec("float32", (2, 5)), "s": ArraySpec("float32", ())}
@@ -102,15 +102,20 @@ FLOW = FlowStage(kind="flow", rounds=5, local_steps=7, **DP)
 
 
 def test_reach_adds_up_over_steps_and_rounds():
-    assert reach(GAN, "discriminator", 0) == reach(GAN, "generator", 0) == reach(FLOW, "flow", 0) == 0.0
-    assert reach(GAN, "discriminator", 3) == pytest.approx(3 * reach(GAN, "discriminator", 1))
+    assert (
+        max_displacement(GAN, "discriminator", 0)
+        == max_displacement(GAN, "generator", 0)
+        == max_displacement(FLOW, "flow", 0)
+        == 0.0
+    )
+    assert max_displacement(GAN, "discriminator", 3) == pytest.approx(3 * max_displacement(GAN, "discriminator", 1))
     steps = {
         "discriminator": (GAN, 7 * 0.003 * adam_step(SITE_BETAS["gan"])),
         "generator": (GAN, 11 * GENERATOR_LEARNING_RATE * adam_step(GENERATOR_BETAS)),
         "flow": (FLOW, 7 * 0.003 * adam_step(SITE_BETAS["flow"])),
     }
     for model, (stage, exact) in steps.items():
-        assert exact < reach(stage, model, 1) <= exact * (1 + 2.0**-7)
+        assert exact < max_displacement(stage, model, 1) <= exact * (1 + 2.0**-7)
 
 
 def test_one_step_of_adam_by_hand():
@@ -123,16 +128,16 @@ def test_one_step_of_adam_by_hand():
 @given(st.floats(0.0, 10.0), st.floats(-20.0, 20.0, width=32))
 def test_within_reach_is_a_distance(distance, place):
     after = {"w": np.full(3, place, np.float32)}
-    held = within_reach({"w": np.zeros(3, np.float32)}, after, distance)
+    held = within_displacement({"w": np.zeros(3, np.float32)}, after, distance)
     assert held == (abs(np.float32(place)) <= distance + 1e-5)
 
 
-def meter(binding: str = "entry") -> Meter:
-    return Meter(SecureNoise(), binding)
+def recorder(binding: str = "entry") -> NoiseRecorder:
+    return NoiseRecorder(SecureNoise(), binding)
 
 
 def test_a_meter_counts_every_step_whatever_their_order():
-    one = meter()
+    one = recorder()
     for _ in range(5):
         one.sampled_gaussian(np.zeros(3), 1.0, 1.1, 0.2)
     assert one.executed == SampledGaussian(1.1, 0.2, 5)
@@ -145,7 +150,7 @@ def test_a_meter_counts_every_step_whatever_their_order():
 
 @pytest.mark.parametrize("sigmas", [(1.0,), (2.0, 2.0), (3.0, 0.5, 9.0)])
 def test_one_shot_releases_compose_as_one_gaussian(sigmas):
-    one = meter()
+    one = recorder()
     for sigma in sigmas:
         one.gaussian(np.zeros(2), 1.0, sigma)
     whole = GaussianRelease(1.0 / math.sqrt(sum(sigma**-2 for sigma in sigmas)))
@@ -155,7 +160,7 @@ def test_one_shot_releases_compose_as_one_gaussian(sigmas):
 
 def test_what_a_meter_gives_is_the_value_plus_that_much_noise():
     value = np.full(40_000, 3.0)
-    for drawn in (meter().gaussian(value, 2.0, 1.5), meter().sampled_gaussian(value, 2.0, 1.5, 0.3)):
+    for drawn in (recorder().gaussian(value, 2.0, 1.5), recorder().sampled_gaussian(value, 2.0, 1.5, 0.3)):
         noise = drawn - value
         assert abs(noise.mean()) < 6 * 3.0 / 200  # six standard errors
         assert noise.std() == pytest.approx(3.0, rel=0.03)
@@ -168,7 +173,7 @@ def test_steps_that_differ_in_nothing_but_type_are_not_confused():
 
 
 def sealed(binding: str = "entry") -> Noised:
-    one = meter(binding)
+    one = recorder(binding)
     one.gaussian(np.zeros(2), 1.0, 1.0)
     return one.sealed({UPDATE: np.zeros(256, np.uint16), "w": np.ones((2, 3), np.float32)})
 
@@ -191,14 +196,14 @@ FORGERIES = {
 def test_a_seal_holds_arrays_mechanism_and_reservation_together(change):
     noised = sealed()
     noised.check()
-    with pytest.raises(EgressRefused, match="not what a metered mechanism sealed"):
+    with pytest.raises(EgressRefused, match="not what a recorded mechanism sealed"):
         FORGERIES[change](noised).check()
 
 
 def test_a_seal_of_another_process_does_not_hold():
     code = (
-        "import numpy as np; from sfumato_common.privacy.meter import Meter; "
-        "from sfumato_common.privacy.noise import SecureNoise; m = Meter(SecureNoise(), 'entry'); "
+        "import numpy as np; from sfumato_common.mechanisms.recorder import NoiseRecorder; "
+        "from sfumato_common.mechanisms.noise import SecureNoise; m = NoiseRecorder(SecureNoise(), 'entry'); "
         "m.gaussian(np.zeros(2), 1.0, 1.0); print(m.sealed({'w': np.ones(2, np.float32)})._seal.hex())"
     )
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120).stdout

@@ -5,8 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sfumato_common.config.loader import parse
-from sfumato_common.config.plan import Plan
 from sfumato_common.metrics.utility import (
     auc,
     auc_from_histogram,
@@ -15,6 +13,8 @@ from sfumato_common.metrics.utility import (
     score,
     train_classifier,
 )
+from sfumato_common.study.plan import Plan
+from sfumato_common.study.strict import parse
 
 
 def plan_of(channels: int = 1, labels: int = 2) -> Plan:

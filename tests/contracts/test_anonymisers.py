@@ -12,17 +12,18 @@ import torch
 
 from sfumato_client.anonymise import ANONYMISERS, CandidateSet, Job, anonymise
 from sfumato_client.dataset.cohort import Cohort
-from sfumato_common.config.loader import parse
-from sfumato_common.config.plan import Plan
+from sfumato_common.accounting.events import Declared
 from sfumato_common.errors import ConfigError, DataError, PolicyRefusal
-from sfumato_common.models.build import initial_model, to_arrays
-from sfumato_common.models.spectral import Layout
-from sfumato_common.models.spectral_fit import fit_release
-from sfumato_common.models.spectral_release import noised_release
-from sfumato_common.privacy.events import Declared, release_events
-from sfumato_common.privacy.generator import secret_generator
-from sfumato_common.privacy.noise import TestNoise
-from sfumato_common.privacy.record_meter import RecordMeter
+from sfumato_common.generators.build import initial_model, to_arrays
+from sfumato_common.generators.spectral.fit import fit_release
+from sfumato_common.generators.spectral.layout import Layout
+from sfumato_common.generators.spectral.release import noised_release
+from sfumato_common.mechanisms.noise import TestNoise
+from sfumato_common.mechanisms.record_recorder import RecordRecorder
+from sfumato_common.mechanisms.streams import secret_generator
+from sfumato_common.study.costs import release_events
+from sfumato_common.study.plan import Plan
+from sfumato_common.study.strict import parse
 
 pytestmark = pytest.mark.filterwarnings("ignore:TestNoise")
 SITE, PATIENTS, SIZE, K = "alder", 40, 16, 3
@@ -40,7 +41,7 @@ ITEMS = {
     "k-same": {**QUICK, "k": K},
     "k-salsa": {**QUICK, "k": K, "steps": 3, "embedding_steps": 3},
     "linear-walk": {**QUICK, "k": K, "points": 2},
-    "plan": {**QUICK, "k": K, "points": 2, "steps": 3, "classifier_steps": 3},
+    "plan-walk": {**QUICK, "k": K, "points": 2, "steps": 3, "classifier_steps": 3},
     "dp-k-average": {**QUICK, "k": K, "radius": 4.0, "noise_multiplier": 1.0},
     "dp-glow": {"radius": 40.0, "epsilon": 4.0},
     "cadp": {"radius": 10.0, "mechanism": "gaussian", "clip": "l2", "noise_multiplier": 2.0, "label_epsilon": 1.0},
@@ -72,13 +73,13 @@ def plan_of(method: str, *, images: int = 6, private: bool = True, **terms: obje
 def cohort_of(patients: int = PATIENTS, seed: int = 0, label: int | None = None) -> Cohort:
     """Smooth images, one or two a patient, brighter where the label is 1."""
     rng = np.random.default_rng(seed)
-    owners = np.sort(np.concatenate([np.arange(patients), rng.integers(0, max(1, patients), patients // 2)]))
-    labels = (rng.integers(0, 2, patients) if label is None else np.full(patients, label))[owners]
+    patient_index = np.sort(np.concatenate([np.arange(patients), rng.integers(0, max(1, patients), patients // 2)]))
+    labels = (rng.integers(0, 2, patients) if label is None else np.full(patients, label))[patient_index]
     down, across = np.mgrid[0:SIZE, 0:SIZE] / SIZE
-    phase = rng.uniform(0, 6, (len(owners), 2, 1, 1))
+    phase = rng.uniform(0, 6, (len(patient_index), 2, 1, 1))
     waves = np.sin(5 * down + phase[:, 0]) + np.cos(4 * across + phase[:, 1])
     images = 110 + 30 * waves + 40 * labels[:, None, None] + rng.normal(0, 3, waves.shape)
-    return Cohort(np.clip(images, 0, 255).astype(np.uint8), labels, owners)
+    return Cohort(np.clip(images, 0, 255).astype(np.uint8), labels, patient_index)
 
 
 @cache
@@ -95,7 +96,7 @@ def released(private: bool = True) -> dict[str, dict[str, np.ndarray]]:
 def job_of(plan: Plan, cohort: Cohort, seed: int = 0) -> Job:
     noise = TestNoise(seed)
     private = plan.private
-    return Job(plan, SITE, plan.release[0], released(private), cohort, secret_generator(noise), RecordMeter(noise))
+    return Job(plan, SITE, plan.release[0], released(private), cohort, secret_generator(noise), RecordRecorder(noise))
 
 
 @cache
@@ -123,7 +124,7 @@ def test_it_gives_exactly_what_was_asked_for(method):
 def test_its_word_is_what_its_charges_carry(method):
     found, events = made(method), release_events(plan_of(method), plan_of(method).release[0])
     assert list(found.spends) == [event for event in events if not isinstance(event, Declared)]
-    assert found.guarantee == ("formal" if method in FORMAL else "heuristic" if method == "plan" else "syntactic")
+    assert found.guarantee == ("formal" if method in FORMAL else "heuristic" if method == "plan-walk" else "syntactic")
     if method not in FORMAL:
         (declared,) = events
         assert found.guarantee in declared.what
@@ -132,7 +133,7 @@ def test_its_word_is_what_its_charges_carry(method):
 
 def test_it_says_how_many_patients_stand_behind_an_image(method):
     least = 0 if method == "dp-sampling" else K if method in {"k-same", "k-salsa", "dp-k-average"} else 1
-    if method in {"linear-walk", "plan"}:
+    if method in {"linear-walk", "plan-walk"}:
         least = 2 * K
     assert made(method).patients >= least
     assert (made(method).patients == 0) == (method == "dp-sampling")
@@ -184,7 +185,7 @@ def test_without_a_private_model_no_plan_asks_for_a_formal_method(method):
 def test_patients_are_grouped_once(method, tmp_path):
     def run(cohort: Cohort, regroup: bool = False, **terms: object) -> CandidateSet:
         job = job_of(plan_of(method, **terms), cohort)
-        return anonymise(replace(job, frozen=tmp_path / "groups", regroup=regroup))
+        return anonymise(replace(job, grouping_file=tmp_path / "groups.json", regroup=regroup))
 
     first = run(cohort_of())
     assert np.array_equal(run(cohort_of()).images, first.images), "the same cohort has the same groups"

@@ -11,16 +11,16 @@ sys.path.insert(0, str(Path(__file__).parent))
 from conftest_values import PLAN, POLICY
 from homes import make_home
 
-from sfumato_client.home import SiteHome
-from sfumato_client.site import Site
-from sfumato_common.config.loader import parse
-from sfumato_common.config.plan import Plan
+from sfumato_client.site.handler import Site
+from sfumato_client.site.home import SiteHome
 from sfumato_common.crypto.enrolment import enrolment_request
 from sfumato_common.crypto.identity import load_identity
 from sfumato_common.files import write_atomic, write_json
-from sfumato_common.flower import decode_reply, decode_request, encode
+from sfumato_common.protocol.flower import decode_reply, decode_request, encode
+from sfumato_common.study.plan import Plan
+from sfumato_common.study.strict import parse
+from sfumato_server.coordinator.home import CoordinatorHome
 from sfumato_server.enrol import Registry, create_authority, enrol
-from sfumato_server.home import CoordinatorHome
 from sfumato_server.intake.admission import admit, package_path
 
 

@@ -6,12 +6,12 @@ from pathlib import Path
 import yaml
 
 from sfumato_client.dataset import SiteStore
-from sfumato_client.home import SiteHome
 from sfumato_client.ingest import SiteImage
-from sfumato_common.config.plan import Plan
+from sfumato_client.site.home import SiteHome
 from sfumato_common.crypto.identity import create_identity
 from sfumato_common.files import write_atomic
 from sfumato_common.phantom import arrays
+from sfumato_common.study.plan import Plan
 
 
 def make_home(root: Path, name: str, plan: Plan, policy: dict, patients: int) -> SiteHome:
@@ -21,10 +21,10 @@ def make_home(root: Path, name: str, plan: Plan, policy: dict, patients: int) ->
     write_atomic(home.identity / "split.key", hashlib.sha256(name.encode()).hexdigest())
     write_atomic(home.root / "policy.yaml", yaml.safe_dump({"site": name, **policy}))
     form = plan.image
-    images, labels, owners = arrays(sum(name.encode()), patients, form.size, bits=form.bits)
+    images, labels, patient_index = arrays(sum(name.encode()), patients, form.size, bits=form.bits)
     entries = (
         SiteImage(pixels, int(label), f"{name}-{owner}", None)
-        for pixels, label, owner in zip(images, labels, owners, strict=True)
+        for pixels, label, owner in zip(images, labels, patient_index, strict=True)
     )
     SiteStore.create(home.store, entries, plan.image, home.split_key())
     home.pin(plan)

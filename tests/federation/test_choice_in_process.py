@@ -11,14 +11,15 @@ from conftest import make_federation
 from conftest_values import PLAN, POLICY
 
 from sfumato_client.training import TRAINERS
-from sfumato_common.models.wire import HISTOGRAMS
-from sfumato_common.privacy.events import Declared, GaussianRelease, study_events
-from sfumato_common.records import PROTOCOL, Request
+from sfumato_common.accounting.events import Declared, GaussianRelease
+from sfumato_common.generators.schemas import HISTOGRAMS
+from sfumato_common.protocol.messages import PROTOCOL, Request
+from sfumato_common.study.costs import study_events
+from sfumato_server.coordinator.study import run_study
 from sfumato_server.enrol import Registry, load_authority
 from sfumato_server.pool import pool_packages
 from sfumato_server.publish import publish, verify_dataset
 from sfumato_server.rounds.strategies import choice as choice_module
-from sfumato_server.study import run_study
 
 SIGMA = 0.9
 
@@ -39,8 +40,8 @@ def favour_the_flow(job):
     """Answer as a site of many patients would whom the flow's classifier tells apart and the spectral one does not."""
     counts = np.full((2, 2, 4), 100.0)
     counts[1] = [[400.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 400.0]]
-    noisy = job.meter.gaussian(counts, 2**0.5, SIGMA)
-    return job.meter.sealed({HISTOGRAMS: noisy.astype(np.float32)})
+    noisy = job.recorder.gaussian(counts, 2**0.5, SIGMA)
+    return job.recorder.sealed({HISTOGRAMS: noisy.astype(np.float32)})
 
 
 @pytest.mark.parametrize("winner", ["spectral", "flow"])

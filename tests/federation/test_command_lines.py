@@ -8,10 +8,10 @@ import pytest
 import yaml
 from conftest_values import PLAN, POLICY
 
-from sfumato_client import cli as site_cli
+from sfumato_client.cli import main as site_cli
 from sfumato_common.errors import VerificationError
 from sfumato_common.phantom.dicom import write_cohort
-from sfumato_server import cli as coordinator_cli
+from sfumato_server.cli import main as coordinator_cli
 
 
 @pytest.fixture
@@ -256,18 +256,18 @@ def test_an_embedding_is_fitted_kept_and_dropped(say, files):
     home, (root, write) = site_with_data(say, files), files
     weights, plan = root / "public.safetensors", ("--plan", root / "plan.yaml")
     code, line, said = say(
-        "sfumato-site", "embedding", "fit", root / "source.yaml", *plan, "--out", weights, "--steps", 2
+        "sfumato-site", "style-net", "fit", root / "source.yaml", *plan, "--out", weights, "--steps", 2
     )
     assert (code, line) == (0, "")
     assert "fitted to" in said
-    assert say("sfumato-site", "embedding", "use", "--home", home, weights, *plan)[0] == 0
+    assert say("sfumato-site", "style-net", "use", "--home", home, weights, *plan)[0] == 0
     kept = home / "embedding.safetensors"
     assert kept.read_bytes() == weights.read_bytes()
     larger = write("larger.yaml", {**PLAN, "image": {"size": 2 * PLAN["image"]["size"]}})
-    code, line, _ = say("sfumato-site", "embedding", "use", "--home", home, weights, "--plan", larger)
+    code, line, _ = say("sfumato-site", "style-net", "use", "--home", home, weights, "--plan", larger)
     assert code == VerificationError.exit_code
     assert "fit one for this plan" in line
     assert kept.read_bytes() == weights.read_bytes()
-    assert "dropped" in say("sfumato-site", "embedding", "drop", "--home", home)[2]
+    assert "dropped" in say("sfumato-site", "style-net", "drop", "--home", home)[2]
     assert not kept.exists()
-    assert "there was none" in say("sfumato-site", "embedding", "drop", "--home", home)[2]
+    assert "there was none" in say("sfumato-site", "style-net", "drop", "--home", home)[2]

@@ -10,17 +10,18 @@ import pytest
 from conftest import make_federation
 from conftest_values import PLAN, POLICY
 
-from sfumato_client import methods
-from sfumato_client.anonymise.given_embedding import encode_embedding
 from sfumato_client.anonymise.self_supervised import ContrastiveNet
-from sfumato_client.home import SiteHome
+from sfumato_client.anonymise.style_net import encode_style_net
+from sfumato_client.site import items as methods
+from sfumato_client.site.home import SiteHome
+from sfumato_common.accounting.events import Declared
 from sfumato_common.errors import DataError
-from sfumato_common.privacy.events import GATE_VERDICT, Declared, release_events, study_events
-from sfumato_common.privacy.noise import SecureNoise
+from sfumato_common.mechanisms.noise import SecureNoise
+from sfumato_common.study.costs import GATE_VERDICT, release_events, study_events
+from sfumato_server.coordinator.study import run_study
 from sfumato_server.enrol import Registry, load_authority
 from sfumato_server.pool import pool_packages
 from sfumato_server.publish import publish, verify_dataset
-from sfumato_server.study import run_study
 
 pytestmark = pytest.mark.filterwarnings("ignore:TestNoise")
 QUICK = {"encoder_steps": 2, "refinement_steps": 1, "k": 2}
@@ -29,7 +30,7 @@ ITEMS = [
     {"method": "k-same", "images": 5, **QUICK},
     {"method": "k-salsa", "images": 5, "steps": 2, "embedding_steps": 2, **QUICK},
     {"method": "linear-walk", "images": 5, "points": 2, **QUICK},
-    {"method": "plan", "images": 5, "points": 2, "steps": 2, "classifier_steps": 2, **QUICK},
+    {"method": "plan-walk", "images": 5, "points": 2, "steps": 2, "classifier_steps": 2, **QUICK},
     {"method": "dp-k-average", "images": 5, "radius": 4.0, "noise_multiplier": 1.0, **QUICK},
     {"method": "dp-glow", "images": 5, "radius": 60.0, "epsilon": 2.0},
     {"method": "cadp", "images": 5, "mechanism": "gaussian", "clip": "l2", "radius": 10.0, "noise_multiplier": 2.0,
@@ -92,7 +93,7 @@ def test_an_embedding_that_the_site_keeps_reaches_the_method(done, tmp_path, mon
     home = SiteHome(shutil.copytree(done.home(min(done.sites)).root, tmp_path / "home"))
     for file in home.root.glob(f"{home.ledger_file.name}*"):
         file.unlink()  # a method runs once a plan
-    home.embedding.write_bytes(encode_embedding(ContrastiveNet(done.plan.image.size, 1)))
+    home.style_net.write_bytes(encode_style_net(ContrastiveNet(done.plan.image.size, 1)))
     jobs = []
 
     def caught(job):

@@ -7,16 +7,16 @@ from conftest import make_federation
 from conftest_values import PLAN
 from safetensors.numpy import save
 
-from sfumato_common.config.loader import parse
-from sfumato_common.config.plan import Plan
 from sfumato_common.errors import VerificationError
-from sfumato_common.models.starts import fingerprint
+from sfumato_common.generators.starts import fingerprint
+from sfumato_common.study.plan import Plan
+from sfumato_common.study.strict import parse
+from sfumato_server.coordinator.pretraining import pretrain
+from sfumato_server.coordinator.study import run_study
 from sfumato_server.enrol import Registry, load_authority
 from sfumato_server.pool import pool_packages
-from sfumato_server.pretraining import pretrain
 from sfumato_server.publish import publish
 from sfumato_server.rounds.starts import keep_start
-from sfumato_server.study import run_study
 
 
 def values_of():

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sfumato_client.home import SiteHome
+from sfumato_client.site.home import SiteHome
 from sfumato_server.publish import verify_dataset
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -147,11 +147,11 @@ def test_below_the_quorum_the_demo_stops_with_the_reason(tmp_path):
 
 @pytest.mark.slow
 def test_a_killed_coordinator_goes_on_where_it_was_and_the_sites_join_again(tmp_path):
-    from sfumato_common.config.loader import load_yaml
-    from sfumato_common.config.plan import Plan
-    from sfumato_common.config.policy import Policy
+    from sfumato_common.study.plan import Plan
+    from sfumato_common.study.policy import Policy
+    from sfumato_common.study.strict import load_yaml
     from sfumato_common.supervise import Child
-    from sfumato_server.demo import Demo, _environment, _set_up
+    from sfumato_server.demo.run import Demo, _environment, _set_up
 
     configs, out = write_configs(tmp_path / "configs"), tmp_path / "out"
     demo = Demo(load_yaml(configs / "demo.yaml", Plan), load_yaml(configs / "policy.yaml", Policy), out, None)
@@ -161,7 +161,7 @@ def test_a_killed_coordinator_goes_on_where_it_was_and_the_sites_join_again(tmp_
     coordinate = [str(PROGRAMS / "sfumato"), "coordinator", "run", "--home", str(home), "--out", str(out), *ports]
     children = [Child("coordinator", coordinate, _environment(home), tmp_path / "log")]
     try:
-        assert wait_for((home / "doors.json").exists, 60), (tmp_path / "log").read_text()
+        assert wait_for((home / "ports.json").exists, 60), (tmp_path / "log").read_text()
         for name in demo.plan.sites:
             node = [str(PROGRAMS / "sfumato-site"), "run", "--home", str(demo.site(name))]
             children.append(Child(name, node, _environment(demo.site(name)), tmp_path / f"{name}.log"))

@@ -13,20 +13,21 @@ from conftest_values import PLAN, POLICY, SIZE
 from sfumato_client.anonymise import Job, anonymise
 from sfumato_client.dataset.cohort import Cohort
 from sfumato_client.training import TRAINERS, StageJob
-from sfumato_common.config.loader import parse
-from sfumato_common.config.plan import Plan
-from sfumato_common.models.wire import inbound_schema, outbound_schema, released_schema
+from sfumato_common.accounting.events import Declared
+from sfumato_common.generators.schemas import inbound_schema, outbound_schema, released_schema
+from sfumato_common.mechanisms.noise import SecureNoise, TestNoise
+from sfumato_common.mechanisms.record_recorder import RecordRecorder
+from sfumato_common.mechanisms.recorder import NoiseRecorder
 from sfumato_common.phantom import arrays
-from sfumato_common.privacy.events import Declared, study_events
-from sfumato_common.privacy.meter import Meter
-from sfumato_common.privacy.noise import SecureNoise, TestNoise
-from sfumato_common.privacy.record_meter import RecordMeter
+from sfumato_common.study.costs import study_events
+from sfumato_common.study.plan import Plan
+from sfumato_common.study.strict import parse
+from sfumato_server.coordinator.study import run_study
 from sfumato_server.rounds import card
 from sfumato_server.rounds.checkpoint import Checkpoints
 from sfumato_server.rounds.draws import draw_model
 from sfumato_server.rounds.strategies import STRATEGIES
 from sfumato_server.rounds.strategies import choice as choice_module
-from sfumato_server.study import run_study
 
 MODELS = ("spectral", "embedding", "gan", "flow")
 DARK, BRIGHT = "alder", "birch"
@@ -50,8 +51,8 @@ def plan_values(sigma: float, architecture: str = "cinn") -> dict:
 
 def machine(site: str) -> Cohort:
     """Forty phantom patients seen by a machine that is darker or brighter than the others."""
-    images, labels, owners = arrays(sum(site.encode()), 40, SIZE)
-    return Cohort(np.clip(images.astype(np.int64) + SHIFTS[site], 0, 255).astype(np.uint8), labels, owners)
+    images, labels, patient_index = arrays(sum(site.encode()), 40, SIZE)
+    return Cohort(np.clip(images.astype(np.int64) + SHIFTS[site], 0, 255).astype(np.uint8), labels, patient_index)
 
 
 def federate(plan: Plan, kept: Checkpoints) -> dict:
@@ -66,7 +67,7 @@ def federate(plan: Plan, kept: Checkpoints) -> dict:
                 noise, inbound = SecureNoise(), strategy.outbound(number, site)
                 if stage.kind != "choice":  # what it sends are no models
                     assert {name: v.shape for name, v in inbound.items()} == shapes(inbound_schema(plan, stage.kind))
-                job = StageJob(plan, site, stage.kind, number, inbound, cohort, noise, Meter(noise, "entry"))
+                job = StageJob(plan, site, stage.kind, number, inbound, cohort, noise, NoiseRecorder(noise, "entry"))
                 replies[site] = dict(TRAINERS[stage.kind](job).arrays)
                 assert {name: v.shape for name, v in replies[site].items()} == shapes(outbound_schema(plan, stage.kind))
             strategy.absorb(number, replies, rng)
@@ -104,8 +105,8 @@ def test_a_site_anonymises_by_its_own_components(done):
     nobody = Cohort(np.zeros((0, 16, 16), np.uint8), np.zeros(0, np.int64), np.zeros(0, np.int64))
 
     def made(site):
-        generator, meter = torch.Generator().manual_seed(0), RecordMeter(TestNoise(0))
-        return [anonymise(Job(plan, site, item, released, nobody, generator, meter)) for item in plan.release]
+        generator, recorder = torch.Generator().manual_seed(0), RecordRecorder(TestNoise(0))
+        return [anonymise(Job(plan, site, item, released, nobody, generator, recorder)) for item in plan.release]
 
     sets = {site: made(site) for site in SHIFTS}
     for dark, bright in zip(sets[DARK], sets[BRIGHT], strict=True):

@@ -9,12 +9,12 @@ from conftest import make_federation
 from conftest_values import PLAN
 from PIL import Image
 
-from sfumato_common.package import decode_png
-from sfumato_common.records import PROTOCOL, Request
+from sfumato_common.imaging import decode_png
+from sfumato_common.protocol.messages import PROTOCOL, Request
+from sfumato_server.coordinator.study import run_study
 from sfumato_server.enrol import Registry, load_authority
 from sfumato_server.pool import pool_packages
 from sfumato_server.publish import publish, verify_dataset, write_overview
-from sfumato_server.study import run_study
 
 
 def test_sixteen_bits_from_the_store_to_the_published_set(tmp_path):
@@ -48,4 +48,4 @@ def test_a_store_of_eight_bits_does_not_serve_a_plan_of_sixteen(tmp_path):
     home.pin(deep)
     reply = federation.sites["alder"].handle(Request(PROTOCOL, deep.digest, "stage", "spectral", 1, {}))
     assert (reply.status, reply.code) == ("failed", "failed")
-    assert "another form" in next((home.local / "errors").glob("*.txt")).read_text()
+    assert "another form" in next((home.steward_folder / "errors").glob("*.txt")).read_text()

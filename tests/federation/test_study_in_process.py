@@ -7,18 +7,19 @@ import numpy as np
 import pytest
 import yaml
 
-from sfumato_client.node import run_node
-from sfumato_common.config.loader import parse
-from sfumato_common.config.plan import Plan
+from sfumato_client.flower.node import run_node
+from sfumato_common.accounting.accountant import epsilon
+from sfumato_common.accounting.events import Declared
 from sfumato_common.errors import DataError
-from sfumato_common.models.wire import outbound_schema
-from sfumato_common.privacy.accountant import epsilon
-from sfumato_common.privacy.events import GATE_VERDICT, Declared, study_events
-from sfumato_common.records import PROTOCOL, Request
+from sfumato_common.generators.schemas import outbound_schema
+from sfumato_common.protocol.messages import PROTOCOL, Request
+from sfumato_common.study.costs import GATE_VERDICT, study_events
+from sfumato_common.study.plan import Plan
+from sfumato_common.study.strict import parse
+from sfumato_server.coordinator.study import run_study
 from sfumato_server.enrol import Registry, load_authority
 from sfumato_server.pool import pool_packages
 from sfumato_server.publish import publish, verify_dataset
-from sfumato_server.study import run_study
 
 
 def finish(federation):
@@ -113,7 +114,7 @@ def test_requests_beyond_the_accepted_plan_are_refused_and_cost_nothing(federati
     assert (reply.status, reply.code) == ("refused", code)
     assert not reply.arrays
     assert len(reply.reference) == 16
-    assert (site.home.local / "errors" / f"{reply.reference}.txt").exists()
+    assert (site.home.steward_folder / "errors" / f"{reply.reference}.txt").exists()
     with site.home.open_ledger() as ledger:
         assert ledger.entries() == []
 
@@ -161,7 +162,7 @@ def test_what_a_trainer_leaks_does_not_pass_the_door(federation, monkeypatch):
     honest = training.TRAINERS["spectral"]
 
     def leak(job):
-        return job.meter.sealed({**honest(job).arrays, "num_examples": np.array([47], np.float32)})
+        return job.recorder.sealed({**honest(job).arrays, "num_examples": np.array([47], np.float32)})
 
     monkeypatch.setitem(training.TRAINERS, "spectral", leak)
     reply = federation.sites["alder"].handle(request_of(federation))

@@ -12,15 +12,15 @@ from conftest import make_federation
 from conftest_values import PLAN
 from PIL import Image
 
-from sfumato_common.config.loader import parse
-from sfumato_common.config.plan import Plan
-from sfumato_common.models.wire import released_schema
+from sfumato_common.generators.schemas import released_schema
+from sfumato_common.study.plan import Plan
+from sfumato_common.study.strict import parse
+from sfumato_server.coordinator.study import run_study
 from sfumato_server.rounds.card import read_checkpoint
 from sfumato_server.rounds.checkpoint import released_model
 from sfumato_server.status import sheets
 from sfumato_server.status.sheets import RoundSheets, read_sheets, training_pictures
 from sfumato_server.status.view import render
-from sfumato_server.study import run_study
 
 
 def finish(federation):

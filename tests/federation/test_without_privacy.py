@@ -10,30 +10,26 @@ from conftest import make_federation
 from conftest_values import PLAN, POLICY
 from typer.testing import CliRunner
 
-from sfumato_client.admission import admit
-from sfumato_client.cli import app as site_app
+from sfumato_client.cli.main import app as site_app
 from sfumato_client.egress.guard import Charge, noised_reply
-from sfumato_client.home import SiteHome
 from sfumato_client.ledger.check import check_package
-from sfumato_common.config.loader import parse
-from sfumato_common.config.plan import Plan
-from sfumato_common.config.policy import Policy
+from sfumato_client.site.admission import admit
+from sfumato_client.site.home import SiteHome
+from sfumato_common.accounting.accountant import epsilon_text
+from sfumato_common.accounting.events import Declared, GaussianRelease, SampledGaussian, Unprotected
 from sfumato_common.crypto.identity import load_identity
 from sfumato_common.errors import BudgetExceeded, ConfigError, EgressRefused, PolicyRefusal, VerificationError
 from sfumato_common.files import write_atomic
+from sfumato_common.mechanisms.recorder import BareRecorder
 from sfumato_common.package import PackageImage, build_package
-from sfumato_common.privacy.accountant import epsilon_text, forecast
-from sfumato_common.privacy.events import (
-    WITHOUT_PRIVACY,
-    Declared,
-    GaussianRelease,
-    SampledGaussian,
-    Unprotected,
-    study_events,
-)
-from sfumato_common.privacy.meter import BareMeter
+from sfumato_common.study.costs import WITHOUT_PRIVACY, study_events
+from sfumato_common.study.forecast import forecast
+from sfumato_common.study.plan import Plan
+from sfumato_common.study.policy import Policy
+from sfumato_common.study.strict import parse
 from sfumato_common.types import ArraySpec
-from sfumato_server.cli import app as server_app
+from sfumato_server.cli.main import app as server_app
+from sfumato_server.coordinator.study import run_study
 from sfumato_server.enrol import Registry, load_authority
 from sfumato_server.intake.admission import admit as admit_package
 from sfumato_server.intake.admission import package_path
@@ -41,7 +37,6 @@ from sfumato_server.pool import pool_packages
 from sfumato_server.publish import publish, verify_dataset, write_overview
 from sfumato_server.status.board import read_board
 from sfumato_server.status.view import render
-from sfumato_server.study import run_study
 
 OPEN = {**POLICY, "nonprivate_studies": ["tiny"], "noise": "secure"}
 
@@ -227,12 +222,12 @@ def test_a_bare_meter_passes_sums_as_they_are_and_never_for_another_charge():
     import numpy as np
 
     sums = np.arange(4, dtype=np.float32)
-    meter = BareMeter("flow", "entry")
+    recorder = BareRecorder("flow", "entry")
     with pytest.raises(EgressRefused):
-        meter.sealed({"a": sums})
-    assert np.array_equal(meter.sampled_gaussian(sums, 1e-9, 100.0, 0.1), sums)
-    assert np.array_equal(meter.gaussian(sums, 1e-9, 100.0), sums)
-    sealed, schema = meter.sealed({"a": sums}), {"a": ArraySpec("float32", (4,))}
+        recorder.sealed({"a": sums})
+    assert np.array_equal(recorder.sampled_gaussian(sums, 1e-9, 100.0, 0.1), sums)
+    assert np.array_equal(recorder.gaussian(sums, 1e-9, 100.0), sums)
+    sealed, schema = recorder.sealed({"a": sums}), {"a": ArraySpec("float32", (4,))}
     noised_reply(sealed, schema, Charge(Unprotected("flow"), "entry"))
     for event in (SampledGaussian(100.0, 0.1, 1), GaussianRelease(100.0), Unprotected("gan")):
         with pytest.raises(EgressRefused, match="not the one"):

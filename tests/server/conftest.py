@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sfumato_common.config.loader import parse
-from sfumato_common.config.plan import Plan
 from sfumato_common.crypto.enrolment import EnrolmentGrant, encode_grant, enrolment_request, store_grant
 from sfumato_common.crypto.identity import SiteIdentity, create_identity
-from sfumato_common.package import PackageImage, build_package, encode_png
+from sfumato_common.imaging import encode_png
+from sfumato_common.package import PackageImage, build_package
+from sfumato_common.study.plan import Plan
+from sfumato_common.study.strict import parse
 from sfumato_server.enrol import Authority, Registry, create_authority, enrol, load_authority
 
 LABELS = ("abnormal", "normal")

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sfumato_common.config.plan import Plan
 from sfumato_common.errors import VerificationError
-from sfumato_common.package import encode_png
+from sfumato_common.imaging import encode_png
+from sfumato_common.study.plan import Plan
 from sfumato_server.intake.admission import admit, largest_package
 
 

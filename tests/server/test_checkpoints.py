@@ -14,11 +14,11 @@ from safetensors.numpy import load_file, save, save_file
 sys.path.append(str(Path(__file__).parent))
 from small_study import VALUES
 
-from sfumato_common.config.loader import parse
-from sfumato_common.config.plan import Plan
+from sfumato_common.accounting.accountant import epsilon
 from sfumato_common.errors import ConfigError, VerificationError
-from sfumato_common.privacy.accountant import epsilon
-from sfumato_common.privacy.events import study_events
+from sfumato_common.study.costs import study_events
+from sfumato_common.study.plan import Plan
+from sfumato_common.study.strict import parse
 from sfumato_server.rounds.card import Card, read_checkpoint
 from sfumato_server.rounds.checkpoint import Checkpoints, released_model
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from sfumato_common.errors import ConfigError, DataError
-from sfumato_server.demo import _plan
-from sfumato_server.demo_data import Cohort, index_sites
+from sfumato_server.demo.data import Cohort, index_sites
+from sfumato_server.demo.run import _plan
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 HEADER = "set,row,site,patient_id,split,abnormal\n"

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from sfumato_common.config.loader import parse
-from sfumato_common.config.plan import Plan
 from sfumato_common.errors import FederationError, VerificationError
-from sfumato_common.models.embedding import COUNT_WEIGHT
-from sfumato_common.models.sampling import sample_images
-from sfumato_common.models.spectral import Layout
-from sfumato_common.models.wire import outbound_schema, released_schema
+from sfumato_common.generators.embedding.features import COUNT_WEIGHT
+from sfumato_common.generators.sampling import sample_images
+from sfumato_common.generators.schemas import outbound_schema, released_schema
+from sfumato_common.generators.spectral.layout import Layout
+from sfumato_common.study.plan import Plan
+from sfumato_common.study.strict import parse
 from sfumato_server.rounds.strategies import STRATEGIES
 
 Replies = dict[str, dict[str, np.ndarray]]

@@ -1,4 +1,4 @@
-"""The generator's training at the coordinator: it stops when the judge is fooled; its average outlives a restart."""
+"""The generator's training: it stops when the discriminator is fooled; its average outlives a restart."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from sfumato_common.config.loader import parse
-from sfumato_common.config.plan import Plan
-from sfumato_common.models.build import initial_model, to_arrays
-from sfumato_common.models.spectral import COUNT_WEIGHT
-from sfumato_common.models.update import UPDATE, pack_update
-from sfumato_common.models.wire import outbound_schema, updated_weights
+from sfumato_common.generators.build import initial_model, to_arrays
+from sfumato_common.generators.schemas import outbound_schema, updated_weights
+from sfumato_common.generators.spectral.layout import COUNT_WEIGHT
+from sfumato_common.generators.update import UPDATE, pack_update
+from sfumato_common.study.plan import Plan
+from sfumato_common.study.strict import parse
 from sfumato_common.types import AnyArray
 from sfumato_server.rounds.strategies.gan import GanStrategy
 from sfumato_server.rounds.strategies.spectral import SpectralStrategy
@@ -53,7 +53,7 @@ def rng_of(seed: int) -> torch.Generator:
 
 
 def leaning(plan: Plan, bias: float) -> dict[str, AnyArray]:
-    """A reply that makes the judge call everything real (bias above 0) or generated (below)."""
+    """A reply that makes the discriminator call everything real (bias above 0) or generated (below)."""
     zero = {name: np.zeros(spec.shape, np.float32) for name, spec in updated_weights(plan, "gan").items()}
     change = {**zero, "discriminator/head.bias": np.full(1, bias, np.float32)}
     return {UPDATE: pack_update(zero, change)}
@@ -70,7 +70,7 @@ def test_a_judge_that_is_fooled_teaches_little_and_one_that_is_not_the_whole_rou
         start = strategy.outbound(1, "alder")
         strategy.absorb(1, {"alder": leaning(plan, bias)}, rng_of(1))
         moves[bias] = distance(strategy.outbound(2, "alder"), start)
-    # a judge calls all real from the first batch: the share over five batches passes a half at the fourth
+    # a discriminator calls all real from the first batch: the share over five batches passes a half at the fourth
     assert 0.0 < moves[50.0] < 0.5 * moves[-50.0]
 
 

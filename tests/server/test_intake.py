@@ -15,7 +15,7 @@ from sfumato_client.egress import upload
 from sfumato_common.crypto.enrolment import enrolment_request
 from sfumato_common.crypto.identity import create_identity
 from sfumato_common.errors import BusyError, EgressRefused, FederationError, VerificationError
-from sfumato_common.wire import intake_pb2, intake_pb2_grpc
+from sfumato_common.protocol import intake_pb2, intake_pb2_grpc
 from sfumato_server.enrol import create_authority, enrol, revoke
 from sfumato_server.intake import IntakeCredentials, IntakeServer, service
 

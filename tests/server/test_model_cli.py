@@ -15,11 +15,11 @@ from typer.testing import CliRunner
 sys.path.append(str(Path(__file__).parent))
 from small_study import VALUES
 
-from sfumato_common.config.loader import parse
-from sfumato_common.config.plan import Plan
 from sfumato_common.errors import ConfigError, VerificationError
-from sfumato_common.models.wire import released_schema
-from sfumato_server.cli import app
+from sfumato_common.generators.schemas import released_schema
+from sfumato_common.study.plan import Plan
+from sfumato_common.study.strict import parse
+from sfumato_server.cli.main import app
 from sfumato_server.rounds.checkpoint import Checkpoints
 from sfumato_server.rounds.strategies import STRATEGIES
 

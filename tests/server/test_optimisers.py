@@ -8,16 +8,22 @@ import numpy as np
 import pytest
 import torch
 
-from sfumato_client.inbound import Seen
+from sfumato_client.site.inbound import Seen
 from sfumato_client.training.dp.proximal import Proximal
-from sfumato_common.config.loader import parse
-from sfumato_common.config.plan import Plan
-from sfumato_common.config.stages import DpSgdStage, ServerOptimiser
 from sfumato_common.errors import ConfigError, VerificationError
-from sfumato_common.models.components import component_count, components_of
-from sfumato_common.models.reach import SERVER_ADAPTIVITY, SERVER_SECOND_MOMENT, SITE_BETAS, adam_step, reach
-from sfumato_common.models.update import UPDATE, pack_update
-from sfumato_common.models.wire import inbound_schema, updated_weights
+from sfumato_common.generators.components import component_count, components_of
+from sfumato_common.generators.displacement import (
+    SERVER_ADAPTIVITY,
+    SERVER_SECOND_MOMENT,
+    SITE_BETAS,
+    adam_step,
+    max_displacement,
+)
+from sfumato_common.generators.schemas import inbound_schema, updated_weights
+from sfumato_common.generators.update import UPDATE, pack_update
+from sfumato_common.study.plan import Plan
+from sfumato_common.study.stages import DpSgdStage, ServerOptimiser
+from sfumato_common.study.strict import parse
 from sfumato_server.rounds.strategies import STRATEGIES
 from sfumato_server.rounds.strategies.optimisers import ServerStep
 
@@ -176,7 +182,7 @@ def test_sites_accept_honest_rounds_and_no_more(tmp_path, kind, discriminators, 
     seen.check_release({"spectral": spectral(plan), kind: final})
     model = "discriminator" if kind == "gan" else "flow"
     name = next(name for name in sent[5] if name.startswith(f"{model}/"))
-    crafted = np.float32(1.02 * reach(stage, model, 1) + 1e-4)
+    crafted = np.float32(1.02 * max_displacement(stage, model, 1) + 1e-4)
     seen = Seen(tmp_path / "other", plan)
     seen.keep_round(kind, 4, sent[4])
     with pytest.raises(VerificationError, match="not where the plan's training could have led"):
@@ -220,14 +226,14 @@ def test_the_generator_learns_from_every_trained_discriminator_on_its_sites_comp
     strategy = STRATEGIES["gan"](plan, {"spectral": spectral(plan)})
     replies = {"alder": random_reply(plan, "gan", 2), "birch": random_reply(plan, "gan", 3)}
     strategy.absorb(1, {"birch": replies["birch"]}, rng())
-    (alone,) = strategy._judges.panel(spectral(plan))  # alder's is still at the public start and judges nobody
+    (alone,) = strategy._discriminators.panel(spectral(plan))  # alder's is still at the public start and judges nobody
     assert alone.weight == 1.0
     strategy.absorb(2, replies, rng())
-    panel = strategy._judges.panel(spectral(plan))
-    assert [judge.weight for judge in panel] == pytest.approx([1 / 3, 2 / 3])
-    for site, judge in zip(sorted(plan.sites), panel, strict=True):
+    panel = strategy._discriminators.panel(spectral(plan))
+    assert [discriminator.weight for discriminator in panel] == pytest.approx([1 / 3, 2 / 3])
+    for site, discriminator in zip(sorted(plan.sites), panel, strict=True):
         own = components_of(plan, site, torch.arange(2))
-        assert judge.shares.nonzero().flatten().tolist() == own.tolist()
+        assert discriminator.shares.nonzero().flatten().tolist() == own.tolist()
 
 
 def test_the_proximal_term_pulls_towards_the_rounds_start():

@@ -11,16 +11,16 @@ import yaml
 from safetensors.numpy import load_file, save_file
 from typer.testing import CliRunner
 
-from sfumato_common.config.loader import parse
-from sfumato_common.config.plan import Plan
 from sfumato_common.errors import ConfigError, VerificationError
-from sfumato_common.models.components import components_of
-from sfumato_common.models.starts import fingerprint, read_start, start_key, start_schema
-from sfumato_common.models.wire import released_schema
+from sfumato_common.generators.components import components_of
+from sfumato_common.generators.schemas import released_schema
+from sfumato_common.generators.starts import fingerprint, read_start, start_key, start_schema
 from sfumato_common.phantom.textures import KINDS, textures
-from sfumato_server.cli import app
-from sfumato_server.home import CoordinatorHome
-from sfumato_server.pretraining import SOURCES, pretrain, public_cohorts, public_spectral
+from sfumato_common.study.plan import Plan
+from sfumato_common.study.strict import parse
+from sfumato_server.cli.main import app
+from sfumato_server.coordinator.home import CoordinatorHome
+from sfumato_server.coordinator.pretraining import SOURCES, pretrain, public_cohorts, public_spectral
 from sfumato_server.rounds.starts import load_starts
 
 DP = {
@@ -142,7 +142,7 @@ def test_a_checkpoint_of_ones_own_is_brought_into_form(tmp_path):
     weights, _ = pretrain(plan_with(), "flow", "textures", steps=1, patients=12)
     mine = tmp_path / "mine.safetensors"
     save_file({**{name: value.astype(np.float64) for name, value in weights.items()}, "extra/x": np.zeros(2)}, mine)
-    command = ["model", "start", str(mine), "--plan", str(plan_file), "--stage", "flow", "-o", str(out)]
+    command = ["model", "import", str(mine), "--plan", str(plan_file), "--stage", "flow", "-o", str(out)]
     made = runner.invoke(app, command)
     assert made.exit_code == 0, made.output
     assert fingerprint(load_file(out)) == fingerprint(weights)

@@ -15,7 +15,7 @@ import pytest
 from sfumato_common.crypto.signatures import sign
 from sfumato_common.errors import ConfigError, VerificationError
 from sfumato_common.files import canonical_json
-from sfumato_common.package import decode_png
+from sfumato_common.imaging import decode_png
 from sfumato_server.enrol import create_authority
 from sfumato_server.pool import Pool, pool_packages
 from sfumato_server.publish import publish, sheets, verify_dataset, write_overview
@@ -30,7 +30,7 @@ RUN = {
     "versions": {"python": "3.11.2"},
 }
 UTILITY = {
-    "what": "tested on held-out real patients",
+    "what": "tested on holdout real patients",
     "pooled": {"auc": 0.91, "low": 0.87, "high": 0.94},
     "sites": {"east": {"auc": 0.89, "low": 0.8, "high": 0.95}, "north": {"auc": None, "low": None, "high": None}},
     "withheld": ["south"],

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from sfumato_common.config.loader import parse
-from sfumato_common.config.plan import Plan
 from sfumato_common.errors import FederationError, VerificationError
-from sfumato_common.models.sampling import sample_images
-from sfumato_common.models.spectral import COUNT_WEIGHT
-from sfumato_common.models.update import UPDATE, pack_update, unpack_update
-from sfumato_common.models.wire import inbound_schema, outbound_schema, released_schema, updated_weights
+from sfumato_common.generators.sampling import sample_images
+from sfumato_common.generators.schemas import inbound_schema, outbound_schema, released_schema, updated_weights
+from sfumato_common.generators.spectral.layout import COUNT_WEIGHT
+from sfumato_common.generators.update import UPDATE, pack_update, unpack_update
+from sfumato_common.study.plan import Plan
+from sfumato_common.study.strict import parse
 from sfumato_server.rounds.strategies import STRATEGIES
 from sfumato_server.rounds.strategies.averaging import moved
 

@@ -1,7 +1,7 @@
 """Anonymisation methods, one a file, in one table.
 
 To add a method: a file with a function of the same form as `dp_sampling`, its section of the plan in
-`config/release.py`, what it is charged as in `privacy.events.release_events`, and a line in `ANONYMISERS`.
+`study/release.py`, what it is charged as in `study.costs.release_events`, and a line in `ANONYMISERS`.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from sfumato_client.anonymise.dp_k_average import dp_k_average
 from sfumato_client.anonymise.k_salsa import k_salsa
 from sfumato_client.anonymise.k_same import k_same
 from sfumato_client.anonymise.linear_walk import linear_walk
-from sfumato_client.anonymise.plan import plan_walk
+from sfumato_client.anonymise.plan_walk import plan_walk
 from sfumato_client.anonymise.sampling import dp_sampling
 
 ANONYMISERS: Mapping[str, Anonymiser] = {
     "dp-sampling": dp_sampling,
     "linear-walk": linear_walk,
-    "plan": plan_walk,
+    "plan-walk": plan_walk,
     "k-same": k_same,
     "k-salsa": k_salsa,
     "dp-k-average": dp_k_average,
@@ -36,7 +36,7 @@ def anonymise(job: Job) -> CandidateSet:
     found = ANONYMISERS[job.item.method](job)
     asked = (job.item.method, job.item.model, job.item.images)
     assert (found.method, found.model, len(found.images)) == asked, "a method gives what its item asks for"
-    assert found.spends == tuple(job.meter.executed), "what ran on the records is what the set says"
+    assert found.spends == tuple(job.recorder.executed), "what ran on the records is what the set says"
     return found
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from sfumato_client.anonymise.candidates import CandidateSet
 from sfumato_client.anonymise.contract import Job
 from sfumato_client.anonymise.latents import codec_of, drawn_labels, drawn_places, noised_latents
-from sfumato_common.config.release import Cadp
+from sfumato_common.study.release import Cadp
 
 
 def cadp(job: Job) -> CandidateSet:
@@ -25,8 +25,10 @@ def cadp(job: Job) -> CandidateSet:
     places = drawn_places(job)
     rows, labels = noised_latents(job, codec, places), places.labels
     if item.label_epsilon is not None:
-        labels = job.meter.randomised_response(labels, len(plan.labels), item.label_epsilon)
+        labels = job.recorder.randomised_response(labels, len(plan.labels), item.label_epsilon)
     if item.decode == "resampled":
         labels = drawn_labels(job)
     images = codec.decode(rows, labels, job.generator)
-    return CandidateSet(item.method, item.model, "formal", images, labels, patients=1, spends=tuple(job.meter.executed))
+    return CandidateSet(
+        item.method, item.model, "formal", images, labels, patients=1, spends=tuple(job.recorder.executed)
+    )

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from sfumato_common.config.release import Method
-from sfumato_common.config.stages import ModelKind
+from sfumato_common.accounting.events import Mechanism
 from sfumato_common.package.manifest import Guarantee
-from sfumato_common.privacy.events import Mechanism
+from sfumato_common.study.release import Method
+from sfumato_common.study.stages import ModelKind
 from sfumato_common.types import ByteImages
 
 

@@ -11,9 +11,9 @@ import torch
 
 from sfumato_client.anonymise.candidates import CandidateSet
 from sfumato_client.dataset import Cohort
-from sfumato_common.config.plan import Plan
-from sfumato_common.config.release import AnyItem
-from sfumato_common.privacy.record_meter import RecordMeter
+from sfumato_common.mechanisms.record_recorder import RecordRecorder
+from sfumato_common.study.plan import Plan
+from sfumato_common.study.release import AnyItem
 from sfumato_common.types import AnyArray, Arrays
 
 
@@ -23,10 +23,10 @@ class Job:
 
     `models` are released arrays by kind, each with the spectral arrays; kind 'spectral' is always there. `cohort` are
     the training patients. `generator` is a secret one (`secret_generator`): with a short seed, what it drew could be
-    searched for. Formal methods noise through `meter` and nothing else. In `local` reports and contact sheets may be
-    left for the steward; it is None where nobody would read them. `frozen` keeps the study's grouping of patients (see
-    `groups.py`), which `regroup` allows to change. `embedding` are weights that the site was given for k-SALSA (see
-    `given_embedding.py`). `kept` is what the items of one release share, such as inverted codes.
+    searched for. Formal methods noise through `recorder` and nothing else. In `steward_folder` reports and contact
+    sheets may be left; it is None where nobody would read them. `grouping_file` keeps the study's grouping of patients
+    (see `groups.py`), which `regroup` allows to change. `style_net` are weights that the site was given for k-SALSA
+    (see `style_net.py`). `cache` is what the items of one release share, such as inverted codes.
     """
 
     plan: Plan
@@ -35,12 +35,12 @@ class Job:
     models: Mapping[str, Arrays]
     cohort: Cohort
     generator: torch.Generator
-    meter: RecordMeter
-    local: Path | None = None
-    frozen: Path | None = None
+    recorder: RecordRecorder
+    steward_folder: Path | None = None
+    grouping_file: Path | None = None
     regroup: bool = False
-    embedding: Mapping[str, AnyArray] | None = None
-    kept: dict[str, Any] = field(default_factory=dict)
+    style_net: Mapping[str, AnyArray] | None = None
+    cache: dict[str, Any] = field(default_factory=dict)
 
 
 # raises DataError when the cohort cannot give what the plan asks for under the method's promise

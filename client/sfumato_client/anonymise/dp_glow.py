@@ -10,7 +10,7 @@ from __future__ import annotations
 from sfumato_client.anonymise.candidates import CandidateSet
 from sfumato_client.anonymise.contract import Job
 from sfumato_client.anonymise.latents import codec_of, drawn_places, noised_latents
-from sfumato_common.config.release import DpGlow
+from sfumato_common.study.release import DpGlow
 
 
 def dp_glow(job: Job) -> CandidateSet:
@@ -22,5 +22,5 @@ def dp_glow(job: Job) -> CandidateSet:
     rows = noised_latents(job, codec, places)
     images = codec.decode(rows, places.labels, job.generator)
     return CandidateSet(
-        item.method, item.model, "formal", images, places.labels, patients=1, spends=tuple(job.meter.executed)
+        item.method, item.model, "formal", images, places.labels, patients=1, spends=tuple(job.recorder.executed)
     )

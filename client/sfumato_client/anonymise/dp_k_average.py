@@ -1,6 +1,6 @@
 """Differentially private k-averages: clipped codes, random groups within public labels, Gaussian noise on the means.
 
-The formal variant of k-SALSA (beyond Jeon et al. 2022); `privacy.events.KAverageGaussian` proves what it costs. Its
+The formal variant of k-SALSA (beyond Jeon et al. 2022); `accounting.events.KAverageGaussian` proves what it costs. Its
 premises are kept here. How many groups a label has follows from released shares. Each patient takes one place at most,
 drawn at random, and a place that nobody takes, ANY place with the same chance, holds the zero offset: so the number of
 patients never shows, and the cohort without a patient differs in one place. A patient's code is computed from that
@@ -18,9 +18,9 @@ from sfumato_client.anonymise.candidates import CandidateSet
 from sfumato_client.anonymise.contract import Job
 from sfumato_client.anonymise.groups import apportioned, label_shares
 from sfumato_client.anonymise.inversion import Inverter, code_of_patient, drawn_images, inverter_of, patient_labels
-from sfumato_common.config.release import DpKAverage
-from sfumato_common.models.components import components_of
-from sfumato_common.privacy.record_meter import clipped
+from sfumato_common.generators.components import components_of
+from sfumato_common.mechanisms.record_recorder import clipped
+from sfumato_common.study.release import DpKAverage
 
 Float64 = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
@@ -39,11 +39,11 @@ def dp_k_average(job: Job) -> CandidateSet:
     inverter = inverter_of(job)
     centres = inverter.space.mean_w(components.to(inverter.device)).cpu()
     members = offsets_of(job, inverter, places, components, centres)
-    noised = job.meter.k_average(members, item.radius, item.noise_multiplier)
+    noised = job.recorder.k_average(members, item.radius, item.noise_multiplier)
     scale = rescaling(job, inverter, components, centres)
     codes = centres + torch.from_numpy(noised * scale).float()
     images = drawn_images(job, inverter.space, codes, components)
-    return CandidateSet(item.method, item.model, "formal", images, labels, item.k, tuple(job.meter.executed))
+    return CandidateSet(item.method, item.model, "formal", images, labels, item.k, tuple(job.recorder.executed))
 
 
 def places_of(labels: Indices, counts: Indices, k: int, generator: torch.Generator) -> Indices:
@@ -62,7 +62,7 @@ def places_of(labels: Indices, counts: Indices, k: int, generator: torch.Generat
 
 
 def offsets_of(job: Job, inverter: Inverter, places: Indices, components: Tensor, centres: Tensor) -> Float64:
-    """Codes less their component's mean, [G, k, D], zero where nobody is; not yet clipped, which the meter does."""
+    """Codes less their component's mean, [G, k, D], zero where nobody is; not yet clipped, which the recorder does."""
     offsets = np.zeros((*places.shape, centres.shape[1]))
     for group, place in np.argwhere(places >= 0).tolist():
         code = code_of_patient(inverter, job.cohort, int(places[group, place]), components[group])

@@ -20,14 +20,13 @@ import torch
 from sfumato_client.anonymise.contract import Job
 from sfumato_client.anonymise.inversion import Patients
 from sfumato_client.dataset import Cohort
-from sfumato_common.config.release import Grouped
 from sfumato_common.errors import DataError, PolicyRefusal
 from sfumato_common.files import write_atomic
-from sfumato_common.models.components import component_shares
+from sfumato_common.generators.components import component_shares
+from sfumato_common.study.release import Grouped
 
 Float64 = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
-_FILE = "groups.json"
 _ROWS = 256  # of the distance matrix at once: it would be large whole
 
 
@@ -40,7 +39,7 @@ class Group:
 
 
 def groups_of(job: Job, patients: Patients) -> list[Group]:
-    """The cohort's groups under the item's terms: those frozen in `job.frozen` where there are such, else new ones.
+    """The cohort's groups under the item's terms: those frozen in `job.grouping_file` where it is there, else new ones.
 
     Raises PolicyRefusal when the site grouped other patients, or by other terms, and its policy forbids to regroup;
     DataError when the frozen groups are damaged.
@@ -48,7 +47,7 @@ def groups_of(job: Job, patients: Patients) -> list[Group]:
     item = job.item
     assert isinstance(item, Grouped), "the item is made from groups"
     terms = {"cohort": fingerprint(job.cohort), "terms": list(item.grouping)}
-    path = None if job.frozen is None else job.frozen / _FILE
+    path = job.grouping_file
     members = _frozen(path, terms, len(patients.labels), item, job.regroup) if path is not None else None
     if members is None:
         members = grouped(patients.codes.double().numpy(), patients.labels, item)
@@ -62,7 +61,7 @@ def chosen(job: Job, groups: list[Group]) -> list[Group]:
     """As many groups as the item has images, drawn at random within labels, in random order.
 
     Labels get their released shares; where one has too few groups, those with most to spare stand in. Who is behind
-    which image stays in `job.kept`, for the attacks of a bench. Raises DataError when there are not enough in all.
+    which image stays in `job.cache`, for the attacks of a bench. Raises DataError when there are not enough in all.
     """
     item = job.item
     assert isinstance(item, Grouped), "the item is made from groups"
@@ -81,8 +80,8 @@ def chosen(job: Job, groups: list[Group]) -> list[Group]:
         for part, count in zip(own, counts.tolist(), strict=True)
         for index in torch.randperm(len(part), generator=job.generator)[:count].tolist()
     ]
-    job.kept["chosen"] = [drawn[index] for index in torch.randperm(len(drawn), generator=job.generator).tolist()]
-    return list(job.kept["chosen"])
+    job.cache["chosen"] = [drawn[index] for index in torch.randperm(len(drawn), generator=job.generator).tolist()]
+    return list(job.cache["chosen"])
 
 
 def label_shares(job: Job) -> Float64:
@@ -148,7 +147,7 @@ def _distances(ones: Float64, others: Float64) -> Float64:
 
 
 def fingerprint(cohort: Cohort) -> str:
-    """SHA-256 over a cohort's pixels, labels and owners."""
+    """SHA-256 over a cohort's pixels, labels and patient_index."""
     digest = hashlib.sha256()
     for array in cohort.everything():
         digest.update(f"{array.dtype.str}{array.shape}".encode())

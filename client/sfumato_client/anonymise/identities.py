@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sfumato_client.anonymise.contract import Job
-from sfumato_common.models.device import training_device
+from sfumato_common.generators.device import training_device
 from sfumato_common.types import AnyArray, to_unit_range
 
 _WIDTHS = (16, 32, 64)
@@ -60,13 +60,13 @@ class Identities:
 def identities_of(job: Job, steps: int) -> Identities:
     """The two classifiers of the job's cohort, `steps` of Adam each, on the training device; kept for the release."""
     name = f"identities-{steps}"
-    if name not in job.kept:
-        images, labels, owners = job.cohort.everything()
-        job.kept[name] = Identities(
-            fit_recogniser(images, torch.from_numpy(owners), job.cohort.patients, steps, job.generator),
+    if name not in job.cache:
+        images, labels, patient_index = job.cohort.everything()
+        job.cache[name] = Identities(
+            fit_recogniser(images, torch.from_numpy(patient_index), job.cohort.patients, steps, job.generator),
             fit_recogniser(images, torch.from_numpy(labels), len(job.plan.labels), steps, job.generator),
         )
-    found = job.kept[name]
+    found = job.cache[name]
     assert isinstance(found, Identities)
     return found
 

@@ -19,12 +19,12 @@ from torch.nn import functional
 
 from sfumato_client.anonymise.contract import Job
 from sfumato_client.dataset import Cohort
-from sfumato_common.config.release import Inverting
-from sfumato_common.models.build import from_arrays, spectral_model
-from sfumato_common.models.components import component_shares, components_of
-from sfumato_common.models.device import training_device
-from sfumato_common.models.encoder import Encoder
-from sfumato_common.models.gan import WSpace
+from sfumato_common.generators.build import from_arrays, spectral_model
+from sfumato_common.generators.components import component_shares, components_of
+from sfumato_common.generators.device import training_device
+from sfumato_common.generators.gan.w_space import WSpace
+from sfumato_common.latent.encoder import Encoder
+from sfumato_common.study.release import Inverting
 from sfumato_common.types import ByteImages, to_bytes, to_unit_range
 
 # The encoder's were chosen on generated pairs. For the phantom's generator the mean code starts at an RMSE of 0.40, the
@@ -149,11 +149,11 @@ def space_of(job: Job) -> WSpace:
     item = job.item
     assert isinstance(item, Inverting), "the item is made in a W space"
     name, device = f"space {item.model}", training_device()
-    if name not in job.kept:
+    if name not in job.cache:
         arrays = job.models[item.model]
         generator = from_arrays("generator", job.plan, arrays).to(device).requires_grad_(False)
-        job.kept[name] = WSpace(job.plan, generator, spectral_model(job.plan, arrays).to(device))
-    space: WSpace = job.kept[name]
+        job.cache[name] = WSpace(job.plan, generator, spectral_model(job.plan, arrays).to(device))
+    space: WSpace = job.cache[name]
     return space
 
 
@@ -162,7 +162,7 @@ def inverter_of(job: Job) -> Inverter:
     item = job.item
     assert isinstance(item, Inverting), "the item inverts records"
     name = f"inverter {_settings(item)}"
-    if name not in job.kept:
+    if name not in job.cache:
         rng = torch.Generator().manual_seed(int(job.plan.digest[:12], 16))
         space = space_of(job)
         encoder = Encoder(job.plan, rng).to(training_device())
@@ -170,8 +170,8 @@ def inverter_of(job: Job) -> Inverter:
         shares = torch.as_tensor(component_shares(job.plan, job.models["spectral"], job.site))
         _train(inverter, shares, item.encoder_steps, rng)
         encoder.requires_grad_(False)
-        job.kept[name] = inverter
-    found: Inverter = job.kept[name]
+        job.cache[name] = inverter
+    found: Inverter = job.cache[name]
     return found
 
 
@@ -180,9 +180,9 @@ def patients_of(job: Job) -> Patients:
     item = job.item
     assert isinstance(item, Inverting), "the item inverts records"
     name = f"patients {_settings(item)}"
-    if name not in job.kept:
-        job.kept[name] = _patients(job)
-    found: Patients = job.kept[name]
+    if name not in job.cache:
+        job.cache[name] = _patients(job)
+    found: Patients = job.cache[name]
     return found
 
 
@@ -215,16 +215,16 @@ def _train(inverter: Inverter, shares: Tensor, steps: int, rng: torch.Generator)
 
 def _patients(job: Job) -> Patients:
     inverter, cohort = inverter_of(job), job.cohort
-    images, _, owners = cohort.everything()
+    images, _, patient_index = cohort.everything()
     labels = patient_labels(cohort, len(job.plan.labels))
     components = components_of(job.plan, job.site, torch.from_numpy(labels))
-    codes = inverter.codes(images, components[torch.from_numpy(owners)])
-    index = torch.from_numpy(owners)
+    codes = inverter.codes(images, components[torch.from_numpy(patient_index)])
+    index = torch.from_numpy(patient_index)
     sums = torch.zeros(cohort.patients, codes.shape[1]).index_add_(0, index, codes)
     means = sums / torch.bincount(index, minlength=cohort.patients)[:, None]
     away = (codes - means[index]).square().sum(dim=1).numpy()
-    order = np.lexsort((away, owners))
-    nearest = order[np.searchsorted(owners[order], np.arange(cohort.patients))]
+    order = np.lexsort((away, patient_index))
+    nearest = order[np.searchsorted(patient_index[order], np.arange(cohort.patients))]
     return Patients(means, labels, components, images[nearest])
 
 

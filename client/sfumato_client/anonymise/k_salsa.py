@@ -24,10 +24,10 @@ from sfumato_client.anonymise.inversion import Patients, patients_of, space_of
 from sfumato_client.anonymise.self_supervised import ContrastiveNet, embedding_of
 from sfumato_client.anonymise.style import patch_grams, style_loss
 from sfumato_client.anonymise.tiles import MOST_ROWS, Tile, write_sheet
-from sfumato_common.config.release import KSalsa
-from sfumato_common.models.components import components_of
-from sfumato_common.models.gan import Noise, WSpace
+from sfumato_common.generators.components import components_of
+from sfumato_common.generators.gan.w_space import Noise, WSpace
 from sfumato_common.package.manifest import Guarantee
+from sfumato_common.study.release import KSalsa
 from sfumato_common.types import ByteImages, to_bytes, to_unit_range
 
 # Adam moves a coordinate as fast for a gradient of rounding errors as for a real one. Gradients here are about 0.1, and
@@ -73,7 +73,7 @@ def k_salsa(job: Job) -> CandidateSet:
         images.append(_pixels(space, targets, aligned(space, net, targets, item), plan.image.bits))
         centroids.append(_pixels(space, targets, targets.codes, plan.image.bits))
     found = np.concatenate(images)
-    if job.local is not None:
+    if job.steward_folder is not None:
         write_sheet(job, _rows(space, patients, groups, np.concatenate(centroids), found, plan.image.bits))
     least = min(len(group.members) for group in groups)
     word: Guarantee = "syntactic" if plan.private else "heuristic"

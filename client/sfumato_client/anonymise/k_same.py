@@ -1,6 +1,6 @@
 """k-same: the image of the mean code of each group of at least k patients (Newton et al. 2005, in the W space).
 
-The centroid baseline of k-SALSA. Guarantee word: syntactic, of one release; heuristic where the generator itself was
+The centroid baseline of k-SALSA. Guarantee level: syntactic, of one release; heuristic where the generator itself was
 trained without privacy and may show a record on its own.
 """
 
@@ -13,8 +13,8 @@ from sfumato_client.anonymise.candidates import CandidateSet
 from sfumato_client.anonymise.contract import Job
 from sfumato_client.anonymise.groups import chosen, groups_of
 from sfumato_client.anonymise.inversion import drawn_images, patients_of, space_of
-from sfumato_common.config.release import KSame
-from sfumato_common.models.components import components_of
+from sfumato_common.generators.components import components_of
+from sfumato_common.study.release import KSame
 
 
 def k_same(job: Job) -> CandidateSet:

@@ -8,9 +8,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from sfumato_common.config.release import Cadp, Latent
-from sfumato_common.privacy.accountant import epsilon
-from sfumato_common.privacy.events import LocalGaussian, Mechanism, RandomisedResponse
+from sfumato_common.accounting.accountant import epsilon
+from sfumato_common.accounting.events import LocalGaussian, Mechanism, RandomisedResponse
+from sfumato_common.study.release import Cadp, Latent
 
 # Below this signal-to-noise less than a tenth of a decoded coordinate's deviation is the record's, and an image lies
 # within 5 % as far from its own record as from any other. That is what is seen; what can be inferred, eps_total says.

@@ -1,13 +1,13 @@
 """Local differential privacy in a flow's latent space: what DP-GLOW and CADP share, all but the labels.
 
 A public number of places, each with the latent of one patient's record or with zero; every latent is clipped and noised
-on its own, once, through the job's meter. What follows, shrinking, drawing the other coordinates and decoding, uses
+on its own, once, through the job's recorder. What follows, shrinking, drawing the other coordinates and decoding, uses
 public numbers and released models alone, and is post-processing.
 
 Coordinates. Latents are images again (whitening is ZCA, and a flow puts each latent where its pixels were), so they are
 taken to their DCT coefficients, an orthonormal change of basis, in the order in which the public power law of
 `dct.public_scale` falls: coarsest frequency first, channels side by side. One definition for every architecture. On the
-phantom at 32 px (flows of three levels, epsilon 10) held-out images decoded from the first 64 of 1024, the others
+phantom at 32 px (flows of three levels, epsilon 10) holdout images decoded from the first 64 of 1024, the others
 zero, are off by 0.194 (GLOW) and 0.205 (conditional INN) of the range's half, root mean square; from none by 0.288; and
 from the first 64 of GLOW's last split by 0.289: near a flow's start those are every eighth pixel, and not coarse.
 """
@@ -23,16 +23,16 @@ from torch import Tensor
 
 from sfumato_client.anonymise.contract import Job
 from sfumato_client.anonymise.latent_report import clipped_deviation, latent_report, noise_deviation, released_count
-from sfumato_common.config.plan import Plan
-from sfumato_common.config.release import Latent
 from sfumato_common.files import write_atomic
-from sfumato_common.models.build import from_arrays, spectral_model
-from sfumato_common.models.components import component_shares, components_of, condition, labels_of
-from sfumato_common.models.dct import public_scale
-from sfumato_common.models.device import training_device
-from sfumato_common.models.flows import Flow
-from sfumato_common.models.matching import matched
-from sfumato_common.models.whitening import TAIL_TEMPERATURE, dequantise
+from sfumato_common.generators.build import from_arrays, spectral_model
+from sfumato_common.generators.components import component_shares, components_of, condition, labels_of
+from sfumato_common.generators.device import training_device
+from sfumato_common.generators.flow.flows import Flow
+from sfumato_common.generators.flow.matching import matched
+from sfumato_common.generators.spectral.dct import public_scale
+from sfumato_common.generators.spectral.whitening import TAIL_TEMPERATURE, dequantise
+from sfumato_common.study.plan import Plan
+from sfumato_common.study.release import Latent
 from sfumato_common.types import AnyArray, Arrays, ByteImages, pixel_dtype, to_bytes, to_unit_range
 
 Float64 = npt.NDArray[np.float64]
@@ -92,17 +92,17 @@ def released_rows(job: Job, rows: Float64) -> Float64:
     item = job.item
     assert isinstance(item, Latent), "a method in latent space"
     if item.epsilon is not None:
-        return job.meter.laplace(rows, item.radius, item.epsilon, item.clip)
+        return job.recorder.laplace(rows, item.radius, item.epsilon, item.clip)
     assert item.noise_multiplier is not None, "the plan gives one of the two"
-    return job.meter.gaussian(rows, item.radius, item.noise_multiplier)
+    return job.recorder.gaussian(rows, item.radius, item.noise_multiplier)
 
 
 def codec_of(job: Job) -> LatentCodec:
     """The codec of the item's model at this site, made once a release: matching moments takes thousands of draws."""
     name = f"latent codec {job.item.model}"
-    if name not in job.kept:
-        job.kept[name] = LatentCodec(job.plan, job.models[job.item.model], job.site)
-    codec: LatentCodec = job.kept[name]
+    if name not in job.cache:
+        job.cache[name] = LatentCodec(job.plan, job.models[job.item.model], job.site)
+    codec: LatentCodec = job.cache[name]
     return codec
 
 
@@ -187,7 +187,7 @@ class LatentCodec:
 def noised_latents(job: Job, codec: LatentCodec, places: Places) -> Float64:
     """Rows [M, m] ready to decode: encoded, zero where no patient is, clipped and noised, shrunk to the prior.
 
-    Leaves `latent_report` in the job's local folder.
+    Leaves `latent_report` in the steward's folder.
     """
     item, form = job.item, job.plan.image
     assert isinstance(item, Latent), "a method in latent space"
@@ -195,7 +195,7 @@ def noised_latents(job: Job, codec: LatentCodec, places: Places) -> Float64:
     rows = codec.encode(places.images, places.labels, released_count(item, dimensions), job.generator)
     rows[~places.filled] = 0.0
     released = released_rows(job, rows) * codec.gains(item)
-    if job.local is not None:
+    if job.steward_folder is not None:
         report = latent_report(item, dimensions, job.plan.privacy.delta, len(job.plan.labels))
-        write_atomic(job.local / f"{item.method}-{item.model}.txt", report.text, mode=0o600)
+        write_atomic(job.steward_folder / f"{item.method}-{item.model}.txt", report.text, mode=0o600)
     return released

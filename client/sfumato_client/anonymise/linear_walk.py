@@ -3,7 +3,7 @@
 Each end is the mean code of at least k patients of one label (Newton et al. 2005), so no end is the code of a record.
 The ends are left out: their images are the k-same images of their groups, which another item may release. Each group is
 the end of as few walks as the number of images allows. An image stands behind two groups, and all points of a walk are
-releases of the same two: never "k x points". Guarantee word: syntactic.
+releases of the same two: never "k x points". Guarantee level: syntactic.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from sfumato_client.anonymise.candidates import CandidateSet
 from sfumato_client.anonymise.contract import Job
 from sfumato_client.anonymise.groups import apportioned, groups_of, label_shares
 from sfumato_client.anonymise.inversion import drawn_images, patients_of, space_of
-from sfumato_common.config.release import LinearWalk
 from sfumato_common.errors import DataError
-from sfumato_common.models.components import components_of
+from sfumato_common.generators.components import components_of
 from sfumato_common.package.manifest import Guarantee
+from sfumato_common.study.release import LinearWalk
 from sfumato_common.types import ByteImages
 
 _SMALLEST_SHARE = 1e-9  # a label that noise counted as empty, where no other can give a walk
@@ -76,7 +76,7 @@ def linear_walk(job: Job) -> CandidateSet:
 
 
 def walks_of(job: Job) -> Walks:
-    """The walks of a `linear-walk` or `plan` item: with one generator, the same ones for both.
+    """The walks of a `linear-walk` or `plan-walk` item: with one generator, the same ones for both.
 
     Raises DataError when no label has two groups, and what `groups_of` raises.
     """

@@ -1,7 +1,7 @@
 """DP sampling: images drawn from the prior of a differentially private model.
 
 Post-processing (Dwork and Roth 2014, proposition 2.1): what the model's training cost is the whole cost, so the
-guarantee word is 'formal' and nothing is charged here; a model that was trained without privacy leaves 'heuristic'.
+guarantee level is 'formal' and nothing is charged here; a model that was trained without privacy leaves 'heuristic'.
 Labels come from the spectral model's noisy class shares: also post-processing.
 """
 
@@ -11,9 +11,9 @@ import torch
 
 from sfumato_client.anonymise.candidates import CandidateSet
 from sfumato_client.anonymise.contract import Job
-from sfumato_common.config.release import Sampling
-from sfumato_common.models.components import component_shares, labels_of
-from sfumato_common.models.sampling import sample_images
+from sfumato_common.generators.components import component_shares, labels_of
+from sfumato_common.generators.sampling import sample_images
+from sfumato_common.study.release import Sampling
 
 
 def dp_sampling(job: Job) -> CandidateSet:

@@ -17,7 +17,7 @@ from torch.nn import functional
 from sfumato_client.anonymise.contract import Job
 from sfumato_client.dataset import Cohort
 from sfumato_common.errors import DataError
-from sfumato_common.models.device import training_device
+from sfumato_common.generators.device import training_device
 from sfumato_common.types import AnyArray, to_unit_range
 
 STEM = 16  # channels at full resolution, of which style is read
@@ -70,14 +70,14 @@ class ContrastiveNet(nn.Module):
 
 
 def embedding_of(job: Job, steps: int) -> ContrastiveNet:
-    """The site's embedding, on the CPU, its weights fixed: those in `job.embedding`, else trained for `steps`.
+    """The site's embedding, on the CPU, its weights fixed: those in `job.style_net`, else trained for `steps`.
 
-    Made once a release and kept in `job.kept`. Raises DataError when the cohort has nothing to contrast.
+    Made once a release and kept in `job.cache`. Raises DataError when the cohort has nothing to contrast.
     """
-    key = f"contrastive net, {'given' if job.embedding is not None else f'{steps} steps'}"
-    if key not in job.kept:
-        job.kept[key] = train(job.cohort, steps, job.generator, job.embedding)
-    found = job.kept[key]
+    key = f"contrastive net, {'given' if job.style_net is not None else f'{steps} steps'}"
+    if key not in job.cache:
+        job.cache[key] = train(job.cohort, steps, job.generator, job.style_net)
+    found = job.cache[key]
     assert isinstance(found, ContrastiveNet)
     return found
 
@@ -86,13 +86,13 @@ def train(
     cohort: Cohort, steps: int, rng: torch.Generator, weights: Mapping[str, AnyArray] | None = None
 ) -> ContrastiveNet:
     """A network trained by `steps` of Adam on one image each of a batch of patients; with `weights`, taken as it is."""
-    images, _, owners = cohort.everything()
+    images, _, patient_index = cohort.everything()
     if cohort.patients < 2:
         raise DataError("a contrastive embedding needs images of several patients; the cohort is too small for it")
     device = training_device()
     net = _initial(to_unit_range(images[:1]).shape[2], 3 if images.ndim == 4 else 1, rng).to(device)
     if weights is None:
-        _learn(net, images, torch.as_tensor(owners), cohort.patients, steps, rng)
+        _learn(net, images, torch.as_tensor(patient_index), cohort.patients, steps, rng)
     else:
         with torch.no_grad():
             for name, parameter in net.named_parameters():
@@ -103,14 +103,14 @@ def train(
 
 
 def _learn(
-    net: ContrastiveNet, images: AnyArray, owners: Tensor, patients: int, steps: int, rng: torch.Generator
+    net: ContrastiveNet, images: AnyArray, patient_index: Tensor, patients: int, steps: int, rng: torch.Generator
 ) -> None:
     device = net.unit.device
     optimiser = torch.optim.Adam(net.parameters(), lr=_LEARNING_RATE)
     for step in range(steps):
         for group in optimiser.param_groups:
             group["lr"] = _LEARNING_RATE * 0.5 * (1.0 + math.cos(math.pi * step / steps))
-        rows = _one_of_each(owners, patients, rng)
+        rows = _one_of_each(patient_index, patients, rng)
         x = torch.from_numpy(to_unit_range(images[rows.numpy()])).to(device)
         loss = nt_xent(*(net.head(net(view(x, rng))) for _ in range(2)))
         optimiser.zero_grad()
@@ -118,11 +118,11 @@ def _learn(
         optimiser.step()
 
 
-def _one_of_each(owners: Tensor, patients: int, rng: torch.Generator) -> Tensor:
+def _one_of_each(patient_index: Tensor, patients: int, rng: torch.Generator) -> Tensor:
     """Rows of one image each of a batch of patients: two images of one patient must not push each other away."""
-    shuffled = torch.randperm(len(owners), generator=rng)
+    shuffled = torch.randperm(len(patient_index), generator=rng)
     first = torch.full((patients,), -1, dtype=torch.int64)
-    first[owners[shuffled]] = shuffled
+    first[patient_index[shuffled]] = shuffled
     return first[torch.randperm(patients, generator=rng)[:_BATCH]]
 
 

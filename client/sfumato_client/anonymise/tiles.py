@@ -8,7 +8,7 @@ import numpy as np
 
 from sfumato_client.anonymise.contract import Job
 from sfumato_common.files import write_atomic
-from sfumato_common.package.png import encode_png
+from sfumato_common.imaging import encode_png
 from sfumato_common.types import ByteImages
 
 MOST_ROWS = 8  # groups or walks on a sheet
@@ -28,6 +28,6 @@ def tiled(rows: Sequence[Sequence[Tile]]) -> ByteImages:
 
 
 def write_sheet(job: Job, rows: Sequence[Sequence[Tile]]) -> None:
-    """The rows as <method>-<model>.png in the job's local folder, readable by its owner alone."""
-    assert job.local is not None, "a sheet is made only where it may be left"
-    write_atomic(job.local / f"{job.item.method}-{job.item.model}.png", encode_png(tiled(rows)), mode=0o600)
+    """The rows as <method>-<model>.png in the steward's folder, readable by its owner alone."""
+    assert job.steward_folder is not None, "a sheet is made only where it may be left"
+    write_atomic(job.steward_folder / f"{job.item.method}-{job.item.model}.png", encode_png(tiled(rows)), mode=0o600)

@@ -1,6 +1,6 @@
-"""The gate's rules as tables: what is compared, with which limit. Each is a comparison with held-out real images.
+"""The gate's rules as tables: what is compared, with which limit. Each is a comparison with holdout real images.
 
-A patient who was held out cannot have been copied, so held-out images show how near an honest image comes by chance.
+A patient who was held out cannot have been copied, so holdout images show how near an honest image comes by chance.
 Every candidate set is put to `RULES`, and one that was made from records to `RECORD_RULES` as well.
 """
 
@@ -14,14 +14,14 @@ import numpy as np
 
 from sfumato_client.audit.attacks.identity import Matches
 from sfumato_client.audit.attacks.nearest import Floats
-from sfumato_common.config.policy import GateRules
+from sfumato_common.study.policy import GateRules
 
 # Public constants, chosen once on public radiographs, never on a site's data: a copy with noise of sd 0.02 stays under
-# 0.045 (correlation 0.999); the nearest held-out pair in three chest X-ray sets was at 0.166.
+# 0.045 (correlation 0.999); the nearest holdout pair in three chest X-ray sets was at 0.166.
 IDENTICAL = 0.05
 LOW_QUANTILE = 0.05
 FEWEST_CONTROLS = 5
-# A candidate is recognised when its best match is above what held-out images exceed in one case of 20.
+# A candidate is recognised when its best match is above what holdout images exceed in one case of 20.
 IDENTITY_LEVEL = 0.05
 # A set of strangers is refused once in a hundred at most, whatever its size and that of the control.
 IDENTITY_CONFIDENCE = 0.99
@@ -31,16 +31,16 @@ Measured = TypeVar("Measured", "Distances", Matches)
 
 @dataclass(frozen=True)
 class Distances:
-    """Nearest-training-image distances of one candidate set [N] and of the held-out images [M]."""
+    """Nearest-training-image distances of one candidate set [N] and of the holdout images [M]."""
 
     candidates: Floats
     control: Floats
 
     @property
     def usual_least(self) -> float:
-        """How near held-out images come: their 5% quantile, rounded up to an image.
+        """How near holdout images come: their 5% quantile, rounded up to an image.
 
-        The rounding keeps a single near-duplicate among few held-out images from setting the limit.
+        The rounding keeps a single near-duplicate among few holdout images from setting the limit.
         """
         return float(np.quantile(self.control, LOW_QUANTILE, method="higher"))
 
@@ -103,7 +103,7 @@ def _most_recognised(matches: Matches, rules: GateRules) -> float:
 RULES: tuple[Rule[Distances], ...] = (
     Rule(
         "copies",
-        "share of candidates nearer to a training image than relative_distance_floor x the held-out 5% quantile",
+        "share of candidates nearer to a training image than relative_distance_floor x the holdout 5% quantile",
         _copies,
         "at most",
         lambda distances, rules: rules.copy_share_limit,
@@ -117,7 +117,7 @@ RULES: tuple[Rule[Distances], ...] = (
     ),
     Rule(
         "median",
-        "median distance of the candidates relative to that of the held-out images",
+        "median distance of the candidates relative to that of the holdout images",
         _median,
         "at least",
         lambda distances, rules: rules.relative_distance_floor,
@@ -128,7 +128,7 @@ RULES: tuple[Rule[Distances], ...] = (
 RECORD_RULES: tuple[Rule[Matches], ...] = (
     Rule(
         "identity",
-        "share of candidates matched to a training patient better than 95 % of the held-out images are",
+        "share of candidates matched to a training patient better than 95 % of the holdout images are",
         _recognised,
         "at most",
         _most_recognised,

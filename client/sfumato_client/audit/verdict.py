@@ -24,10 +24,10 @@ from sfumato_client.audit.attacks.identity import Matches, re_identification, tr
 from sfumato_client.audit.attacks.nearest import Floats, is_flat, nearest_distances
 from sfumato_client.audit.rules import FEWEST_CONTROLS, IDENTICAL, Distances, Finding, apply, apply_to_records
 from sfumato_client.dataset import Cohort
-from sfumato_common.config.policy import GateRules
+from sfumato_common.accounting.events import event_to_json
 from sfumato_common.errors import DataError, PolicyRefusal, ReleaseRefused
 from sfumato_common.files import canonical_json, write_atomic
-from sfumato_common.privacy.events import event_to_json
+from sfumato_common.study.policy import GateRules
 from sfumato_common.types import ByteImages
 
 Quantiles = tuple[str, list[float]]
@@ -89,20 +89,20 @@ def judge(candidates: Sequence[CandidateSet], train: Cohort, holdout: Cohort, ru
     shown = [item.images[~is_flat(item.images)] for item in candidates]
     if not shown or any(len(images) == 0 for images in shown):
         return _blocked("a candidate set shows nothing: there is nothing to judge")
-    real, held_out = train.everything()[0], holdout.everything()[0]
-    if any(item.images.shape[1:] != images.shape[1:] for item in candidates for images in (real, held_out)):
-        return _blocked("candidates, training and held-out images differ in size")
-    control_images = held_out[~is_flat(held_out)]
+    real, holdout_images = train.everything()[0], holdout.everything()[0]
+    if any(item.images.shape[1:] != images.shape[1:] for item in candidates for images in (real, holdout_images)):
+        return _blocked("candidates, training and holdout images differ in size")
+    control_images = holdout_images[~is_flat(holdout_images)]
     if len(control_images) < FEWEST_CONTROLS or is_flat(real).all():
-        return _blocked(f"the control needs training images and at least {FEWEST_CONTROLS} held-out images")
+        return _blocked(f"the control needs training images and at least {FEWEST_CONTROLS} holdout images")
     control = nearest_distances(control_images, real)
     measured = [Distances(nearest_distances(images, real), control) for images in shown]
-    quantiles = [("held-out", _quantiles(control))]
+    quantiles = [("holdout", _quantiles(control))]
     quantiles += [(item.model, _quantiles(d.candidates)) for item, d in zip(candidates, measured, strict=True)]
     if not all(np.isfinite(d.candidates).all() and np.isfinite(d.control).all() for d in measured):
         return _blocked("a distance is not finite", quantiles)
     if measured[0].usual_least < IDENTICAL:
-        return _blocked("held-out images repeat training images: they cannot serve as a control", quantiles)
+        return _blocked("holdout images repeat training images: they cannot serve as a control", quantiles)
     try:
         matches = _matches(candidates, shown, train, control_images)
     except DataError as error:
@@ -115,7 +115,7 @@ def judge(candidates: Sequence[CandidateSet], train: Cohort, holdout: Cohort, ru
     findings += [finding for model, found in matches for finding in apply_to_records(model, found, rules)]
     passed = all(finding.passed for finding in findings)
     approved = Approved(tuple(candidates), _seal_of(candidates)) if passed else None
-    scored = [("held-out", _quantiles(matches[0][1].strangers))] if matches else []
+    scored = [("holdout", _quantiles(matches[0][1].strangers))] if matches else []
     scored += [(model, _quantiles(found.candidates)) for model, found in matches]
     return Verdict(approved, tuple(findings), "", tuple(quantiles), tuple(scored))
 
@@ -126,9 +126,9 @@ def gate(
     holdout: Cohort,
     rules: GateRules,
     charge: Callable[[], object],
-    local: Path,
+    steward_folder: Path,
 ) -> Approved:
-    """Policy, then `charge` (privacy.events.GATE_VERDICT in the ledger), then the data, then the report in `local`.
+    """Policy, then `charge` (study.costs.GATE_VERDICT in the ledger), then the data, then the steward's report.
 
     Raises PolicyRefusal when the policy does not declare the verdict, or what `charge` raises (a second gate of a
     plan), both before any image is read; ReleaseRefused when the verdict is no, without saying why.
@@ -137,7 +137,7 @@ def gate(
         raise PolicyRefusal("the gate's verdict is one data-dependent bit; release.gate.declare_verdict must allow it")
     charge()
     verdict = judge(candidates, train, holdout, rules)
-    report = local / f"gate-{hashlib.sha256(_seal_of(candidates)).hexdigest()[:12]}.json"
+    report = steward_folder / f"gate-{hashlib.sha256(_seal_of(candidates)).hexdigest()[:12]}.json"
     write_atomic(report, json.dumps(verdict.to_json(), indent=2) + "\n", mode=0o600)
     if verdict.approved is None:
         raise ReleaseRefused("the gate did not approve the candidates: nothing is released; see the local gate report")

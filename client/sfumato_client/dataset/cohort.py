@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from sfumato_common.config.policy import Policy
 from sfumato_common.errors import DataError
+from sfumato_common.study.policy import Policy
 from sfumato_common.types import AnyArray
 
 Indices = npt.NDArray[np.int64]
@@ -16,7 +16,7 @@ Indices = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Cohort:
-    """Images [N, S, S] or [N, S, S, 3] with labels [N] and owners `patient_index` [N], which are 0 .. patients - 1.
+    """Images [N, S, S] or [N, S, S, 3] with labels [N] and `patient_index` [N], which is 0 .. patients - 1.
 
     `rows` [N] picks the cohort's images out of a larger (memory-mapped) array; without it `images` is the cohort.
     """
@@ -29,14 +29,14 @@ class Cohort:
     _starts: Indices = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        owners = np.asarray(self.patient_index, dtype=np.int64)
+        patient_index = np.asarray(self.patient_index, dtype=np.int64)
         count = len(self.images) if self.rows is None else len(self.rows)
-        assert owners.shape == np.shape(self.labels) == (count,), "one label and one patient an image"
-        sizes = np.bincount(owners)
+        assert patient_index.shape == np.shape(self.labels) == (count,), "one label and one patient an image"
+        sizes = np.bincount(patient_index)
         assert count == 0 or int(sizes.min()) > 0, "patients are numbered 0 .. patients - 1 without gaps"
         object.__setattr__(self, "labels", np.asarray(self.labels, dtype=np.int64))
-        object.__setattr__(self, "patient_index", owners)
-        object.__setattr__(self, "_order", np.argsort(owners, kind="stable"))
+        object.__setattr__(self, "patient_index", patient_index)
+        object.__setattr__(self, "_order", np.argsort(patient_index, kind="stable"))
         object.__setattr__(self, "_starts", np.concatenate(([0], np.cumsum(sizes))).astype(np.int64))
 
     @property

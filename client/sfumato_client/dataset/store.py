@@ -23,10 +23,10 @@ import numpy.typing as npt
 from sfumato_client.dataset.cohort import Cohort, require_patients
 from sfumato_client.dataset.splits import SPLITS, assign_splits, pseudonym
 from sfumato_client.ingest import SiteImage, Skipped, Split
-from sfumato_common.config.plan import ImageForm
-from sfumato_common.config.policy import Policy
 from sfumato_common.errors import DataError
 from sfumato_common.files import sync_folder, write_atomic, write_json
+from sfumato_common.study.plan import ImageForm
+from sfumato_common.study.policy import Policy
 from sfumato_common.types import AnyArray, pixel_dtype
 
 _FORMAT = 1
@@ -127,8 +127,8 @@ class SiteStore:
     def cohort(self, split: Split) -> Cohort:
         """The patients of one split, renumbered from 0; pixels stay on disk until they are asked for."""
         rows = np.flatnonzero(self._index["split"] == SPLITS.index(split)).astype(np.int64)
-        _, owners = np.unique(self._index["owner"][rows], return_inverse=True)
-        return Cohort(self._pixels, self._index["labels"][rows], owners.astype(np.int64), rows)
+        _, patient_index = np.unique(self._index["owner"][rows], return_inverse=True)
+        return Cohort(self._pixels, self._index["labels"][rows], patient_index.astype(np.int64), rows)
 
 
 def _fill(folder: Path, images: Iterable[SiteImage | Skipped], form: ImageForm, split_key: bytes) -> IngestReport:

@@ -1,4 +1,4 @@
-"""The one door: every reply is made here, from arrays exactly as the plan says, noised as the ledger says, or a code.
+"""The one way out: every reply is made here: arrays as the plan says, noised as the ledger says, or a code.
 
 Nothing that is raised here quotes a value, or a name that the plan does not already contain: a name can be a patient's.
 """
@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 
 from sfumato_common import errors
+from sfumato_common.accounting.events import Event
 from sfumato_common.errors import EgressRefused, SfumatoError
 from sfumato_common.files import write_atomic
-from sfumato_common.privacy.events import Event
-from sfumato_common.privacy.meter import Noised, same_mechanism
-from sfumato_common.records import PROTOCOL, Reply
+from sfumato_common.mechanisms.recorder import Noised, same_mechanism
+from sfumato_common.protocol.messages import PROTOCOL, Reply
 from sfumato_common.types import Arrays, Schema
 
 LARGEST_REPLY_BYTES = 256 * 1024 * 1024
@@ -46,7 +46,7 @@ def noised_reply(noised: Noised, schema: Schema, charge: Charge | None) -> Reply
     if type(charge) is not Charge:
         raise EgressRefused("a reply without a reservation in the privacy ledger may not leave")
     if type(noised) is not Noised:
-        raise EgressRefused("a reply that no metered mechanism made may not leave")
+        raise EgressRefused("a reply that no recorded mechanism made may not leave")
     noised.check()
     if noised.binding != charge.binding:
         raise EgressRefused("the arrays were noised under another reservation than this round's")

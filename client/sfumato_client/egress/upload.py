@@ -14,7 +14,7 @@ import grpc
 
 from sfumato_common.crypto.certificates import common_name, load_certificate
 from sfumato_common.errors import EgressRefused, FederationError, SfumatoError, VerificationError
-from sfumato_common.wire import intake_pb2, intake_pb2_grpc
+from sfumato_common.protocol import intake_pb2, intake_pb2_grpc
 
 CHUNK = 256 * 1024
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 5.0

@@ -11,10 +11,8 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from sfumato_client.ledger.chain import Row
-from sfumato_common.config.policy import Budget
-from sfumato_common.errors import BudgetExceeded, PolicyRefusal
-from sfumato_common.privacy.accountant import epsilon, grouped
-from sfumato_common.privacy.events import (
+from sfumato_common.accounting.accountant import epsilon, grouped
+from sfumato_common.accounting.events import (
     Event,
     Mechanism,
     SampledGaussian,
@@ -22,6 +20,8 @@ from sfumato_common.privacy.events import (
     event_from_json,
     event_to_json,
 )
+from sfumato_common.errors import BudgetExceeded, PolicyRefusal
+from sfumato_common.study.policy import Budget
 
 Tally = Counter[Mechanism]
 

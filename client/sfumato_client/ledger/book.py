@@ -20,12 +20,12 @@ from sfumato_client.ledger.chain import FORMAT, Reservation, Row, check_chain, c
 from sfumato_client.ledger.export import write_export
 from sfumato_client.ledger.head import check_head, head_of, head_path, read_head, write_head
 from sfumato_client.ledger.storage import begin, connect, insert, read_rows, transaction
-from sfumato_common.config.plan import Plan
-from sfumato_common.config.policy import Budget
+from sfumato_common.accounting.accountant import CohortCosts, cohort_costs, epsilon
+from sfumato_common.accounting.events import Cohort, Declared, Event, Unprotected, event_to_json
 from sfumato_common.errors import BusyError, LedgerError
-from sfumato_common.privacy.accountant import CohortCosts, cohort_costs, epsilon
-from sfumato_common.privacy.certificate import StatedCosts
-from sfumato_common.privacy.events import Cohort, Declared, Event, Unprotected, event_to_json
+from sfumato_common.study.certificate import StatedCosts
+from sfumato_common.study.plan import Plan
+from sfumato_common.study.policy import Budget
 
 
 class Ledger:

@@ -12,21 +12,13 @@ from dataclasses import asdict
 from typing import Any
 
 from sfumato_client.ledger.admission import Tally, spelled
-from sfumato_common.config.plan import Plan
-from sfumato_common.config.stages import DpSgdStage
+from sfumato_common.accounting.accountant import CohortCosts, cohort_costs, grouped
+from sfumato_common.accounting.events import Declared, Event, Mechanism, SampledGaussian, event_from_json, event_to_json
 from sfumato_common.errors import LedgerError
-from sfumato_common.privacy.accountant import CohortCosts, cohort_costs, grouped
-from sfumato_common.privacy.certificate import Certificate
-from sfumato_common.privacy.events import (
-    WITHOUT_PRIVACY,
-    Declared,
-    Event,
-    Mechanism,
-    SampledGaussian,
-    event_from_json,
-    event_to_json,
-    study_events,
-)
+from sfumato_common.study.certificate import Certificate
+from sfumato_common.study.costs import WITHOUT_PRIVACY, study_events
+from sfumato_common.study.plan import Plan
+from sfumato_common.study.stages import DpSgdStage
 
 COVERS = (
     "Unit: the patient, with all of the patient's images. Covered: everything that left this site under this plan, "

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
+from sfumato_common.accounting.events import Cohort, Event, check_event, event_from_json
 from sfumato_common.errors import LedgerError
 from sfumato_common.files import canonical_json
-from sfumato_common.privacy.events import Cohort, Event, check_event, event_from_json
 
 FORMAT = "sfumato-ledger/1"
 _NO_HASH = "0" * 64

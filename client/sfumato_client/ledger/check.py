@@ -16,14 +16,14 @@ from sfumato_client.ledger.certificate import stated_tally
 from sfumato_client.ledger.chain import Reservation
 from sfumato_client.ledger.export import read_export
 from sfumato_client.ledger.prv import epsilon_prv, unchecked
+from sfumato_common.accounting.accountant import epsilon_text, grouped
+from sfumato_common.accounting.events import Cohort, Declared, Unprotected
+from sfumato_common.accounting.pld import Adjacency, hopeless
 from sfumato_common.errors import LedgerError, VerificationError
 from sfumato_common.package.archive import read_archive
 from sfumato_common.package.manifest import Manifest, parse_manifest
 from sfumato_common.package.package import MANIFEST, open_package
-from sfumato_common.privacy.accountant import epsilon_text, grouped
-from sfumato_common.privacy.adjacency import Adjacency, hopeless
-from sfumato_common.privacy.certificate import Certificate, StatedCost
-from sfumato_common.privacy.events import Cohort, Declared, Unprotected
+from sfumato_common.study.certificate import Certificate, StatedCost
 
 TOLERANCE = 1e-3
 _COHORTS: tuple[Cohort, ...] = ("train", "holdout")

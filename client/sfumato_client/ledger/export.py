@@ -15,13 +15,13 @@ from pydantic import Field, ValidationError
 
 from sfumato_client.ledger.chain import Reservation, Row, check_chain, reservation
 from sfumato_client.ledger.head import Head, check_head, head_of
-from sfumato_common.config.loader import Strict
-from sfumato_common.config.plan import Name
-from sfumato_common.config.policy import Budget
+from sfumato_common.accounting.events import Unprotected
 from sfumato_common.errors import LedgerError
 from sfumato_common.files import canonical_json
-from sfumato_common.privacy.certificate import StatedCosts
-from sfumato_common.privacy.events import Unprotected
+from sfumato_common.study.certificate import StatedCosts
+from sfumato_common.study.plan import Name
+from sfumato_common.study.policy import Budget
+from sfumato_common.study.strict import Strict
 
 Hash = Annotated[str, Field(pattern=r"\A[0-9a-f]{64}\z")]
 NOTICE = (

@@ -1,7 +1,7 @@
 """Epsilon by privacy random variables (Gopi et al. 2021) with Opacus's numerics: an accountant to check ours with.
 
-It shares nothing with `privacy/accountant.py` but the events: other theory, other library, loss variables written down
-here from their distributions. Mechanisms that have no variable here are named, never approximated.
+It shares nothing with `accounting/accountant.py` but the events: other theory, other library, loss variables written
+down here from their distributions. Mechanisms that have no variable here are named, never approximated.
 """
 
 from __future__ import annotations
@@ -14,9 +14,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from scipy.special import ndtr
 
-from sfumato_common.errors import LedgerError
-from sfumato_common.privacy.adjacency import Adjacency
-from sfumato_common.privacy.events import (
+from sfumato_common.accounting.events import (
     GaussianRelease,
     KAverageGaussian,
     LaplaceRelease,
@@ -25,6 +23,8 @@ from sfumato_common.privacy.events import (
     SampledGaussian,
     Unprotected,
 )
+from sfumato_common.accounting.pld import Adjacency
+from sfumato_common.errors import LedgerError
 
 Direction = Literal["removed", "added", "replaced"]
 MESH = 1e-4  # tenfold coarser moves no figure of a shipped plan by more than 1e-5

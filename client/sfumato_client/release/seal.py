@@ -8,12 +8,14 @@ from typing import Any
 
 from sfumato_client.anonymise.candidates import CandidateSet
 from sfumato_client.audit.verdict import Approved
-from sfumato_common.config.plan import Plan
-from sfumato_common.config.policy import Policy
-from sfumato_common.config.release import AnyItem, DpKAverage, Grouped
+from sfumato_common.accounting.events import Declared
 from sfumato_common.errors import PolicyRefusal, ReleaseRefused
-from sfumato_common.package import PackageImage, build_package, encode_png
-from sfumato_common.privacy.events import Declared, release_events
+from sfumato_common.imaging import encode_png
+from sfumato_common.package import PackageImage, build_package
+from sfumato_common.study.costs import release_events
+from sfumato_common.study.plan import Plan
+from sfumato_common.study.policy import Policy
+from sfumato_common.study.release import AnyItem, DpKAverage, Grouped
 from sfumato_common.types import pixel_dtype
 
 
@@ -76,7 +78,7 @@ def _check_promise(item: CandidateSet, plan: Plan, release: Sequence[AnyItem]) -
     asked = next(asked for asked in release if (asked.method, asked.model) == (item.method, item.model))
     if isinstance(asked, Grouped | DpKAverage) and item.patients < asked.k:
         raise ReleaseRefused(f"an image of '{item.method}' was made from fewer than {asked.k} patients")
-    if item.guarantee != plan.promises(asked):
+    if item.guarantee != plan.guarantee_level(asked):
         raise ReleaseRefused(f"'{item.method}' claims another guarantee than it has")
     if list(item.spends) != [event for event in release_events(plan, asked) if not isinstance(event, Declared)]:
         raise ReleaseRefused(f"the mechanisms behind '{item.method}' are not those that the plan is charged for")

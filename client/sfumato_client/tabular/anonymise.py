@@ -16,10 +16,10 @@ from torch import Tensor
 from sfumato_client.tabular.coding import Cells, Coder
 from sfumato_client.tabular.schema import LatentNoise, TableSchema
 from sfumato_client.tabular.train import one_hot
-from sfumato_common.models.table_inn import TableINN
-from sfumato_common.privacy.adjacency import uniform_share
-from sfumato_common.privacy.events import RandomisedResponse
-from sfumato_common.privacy.record_meter import RecordMeter
+from sfumato_common.accounting.events import RandomisedResponse
+from sfumato_common.accounting.pld import uniform_share
+from sfumato_common.mechanisms.record_recorder import RecordRecorder
+from sfumato_common.tabular.inn import TableINN
 
 
 @dataclass(frozen=True)
@@ -56,9 +56,9 @@ def signal_to_noise(release: LatentNoise, width: int) -> SignalToNoise:
 
 
 def anonymise(
-    schema: TableSchema, flow: TableINN, cells: Cells, condition: Tensor, rng: torch.Generator, meter: RecordMeter
+    schema: TableSchema, flow: TableINN, cells: Cells, condition: Tensor, rng: torch.Generator, recorder: RecordRecorder
 ) -> tuple[Cells, Tensor]:
-    """Cells [rows, C] and conditions [rows] from those of training patients [P, C], [P]; what ran is in `meter`.
+    """Cells [rows, C] and conditions [rows] from those of training patients [P, C], [P]; what ran is in `recorder`.
 
     Patients are drawn at random into `rows` places, one place each at most; a place without one holds the zero latent
     and a condition drawn from all levels.
@@ -73,28 +73,28 @@ def anonymise(
     with torch.no_grad():
         encoded = coder.encode(cells[patients.numpy()], rng)
         latents[places] = flow(encoded, one_hot(schema, condition[patients]).double())[0]
-        noised = _noised(schema.release, latents, meter)
-        under = _conditions(schema, own, rng, meter)
+        noised = _noised(schema.release, latents, recorder)
+        under = _conditions(schema, own, rng, recorder)
         ratio = signal_to_noise(schema.release, coder.width)
         z = noised / math.hypot(ratio.signal, ratio.noise)
         return coder.decode(flow.inverse(z, one_hot(schema, under).double())), under
 
 
-def _noised(release: LatentNoise, latents: Tensor, meter: RecordMeter) -> Tensor:
+def _noised(release: LatentNoise, latents: Tensor, recorder: RecordRecorder) -> Tensor:
     assert release.radius is not None, "a resolved schema has its radius"
     if release.epsilon is not None:
-        return torch.from_numpy(meter.laplace(latents.numpy(), release.radius, release.epsilon, release.clip))
+        return torch.from_numpy(recorder.laplace(latents.numpy(), release.radius, release.epsilon, release.clip))
     assert release.noise_multiplier is not None, "a resolved schema has its mechanism"
-    return torch.from_numpy(meter.gaussian(latents.numpy(), release.radius, release.noise_multiplier))
+    return torch.from_numpy(recorder.gaussian(latents.numpy(), release.radius, release.noise_multiplier))
 
 
-def _conditions(schema: TableSchema, own: Tensor, rng: torch.Generator, meter: RecordMeter) -> Tensor:
+def _conditions(schema: TableSchema, own: Tensor, rng: torch.Generator, recorder: RecordRecorder) -> Tensor:
     """The levels [rows] under which rows are decoded; `own` is looked at only where the condition is released."""
     if not schema.condition_is_released:
         return torch.randint(schema.classes, own.shape, generator=rng)
     released = own
     if schema.label_epsilon is not None:
-        released = torch.from_numpy(meter.randomised_response(own.numpy(), schema.classes, schema.label_epsilon))
+        released = torch.from_numpy(recorder.randomised_response(own.numpy(), schema.classes, schema.label_epsilon))
     if schema.decode == "same":
         return released
     shares = torch.from_numpy(_shares(schema, released))

@@ -13,8 +13,8 @@ from sfumato_client.tabular.anonymise import signal_to_noise
 from sfumato_client.tabular.coding import Coder
 from sfumato_client.tabular.schema import TableSchema
 from sfumato_client.tabular.terms import digest_of, table_events
-from sfumato_common.privacy.accountant import cohort_costs
-from sfumato_common.privacy.events import Declared, event_to_json
+from sfumato_common.accounting.accountant import cohort_costs
+from sfumato_common.accounting.events import Declared, event_to_json
 
 COVERS = (
     "Unit: the patient, with all of the patient's rows, of which one at most was used. Covered: the table beside this "

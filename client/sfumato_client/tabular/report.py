@@ -1,4 +1,4 @@
-"""How good and how close a released table is, against held-out patients: exact, data-dependent, for the site alone.
+"""How good and how close a released table is, against holdout patients: exact, data-dependent, for the site alone.
 
 Each figure stands beside its control: the training patients in place of the synthetic rows. Nothing here is charged,
 because nothing here leaves; acting on it outside (releasing only what looks good) would be a disclosure.
@@ -64,7 +64,7 @@ def correlation_difference(schema: TableSchema, one: Cells, other: Cells) -> flo
 
 
 def distances(schema: TableSchema, made: Cells, train: Cells, holdout: Cells) -> dict[str, float]:
-    """Distance to the nearest training record, of synthetic rows and of held-out records; `ratio` of the medians.
+    """Distance to the nearest training record, of synthetic rows and of holdout records; `ratio` of the medians.
 
     A ratio well below 1 means rows nearer to training records than other people are.
     """
@@ -80,7 +80,7 @@ def distances(schema: TableSchema, made: Cells, train: Cells, holdout: Cells) ->
 
 
 def predicted(schema: TableSchema, target: str, made: Cells, train: Cells, holdout: Cells) -> dict[str, Any]:
-    """TSTR: a predictor of `target` trained on synthetic rows, tested on held-out patients; and on training patients.
+    """TSTR: a predictor of `target` trained on synthetic rows, tested on holdout patients; and on training patients.
 
     Logistic regression: accuracy, and area under the curve of two levels; ridge regression of numbers: R^2.
     """

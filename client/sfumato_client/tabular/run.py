@@ -22,9 +22,9 @@ import torch
 from torch import Tensor
 
 from sfumato_client.dataset import require_patients
-from sfumato_client.home import SiteHome
 from sfumato_client.ledger import Ledger, Reservation
-from sfumato_client.site_noise import site_noise
+from sfumato_client.site.home import SiteHome
+from sfumato_client.site.noise import site_noise
 from sfumato_client.tabular.anonymise import anonymise
 from sfumato_client.tabular.certificate import certificate
 from sfumato_client.tabular.coding import MISSING, Cells, text_of
@@ -32,14 +32,14 @@ from sfumato_client.tabular.schema import TableSchema
 from sfumato_client.tabular.table import Parts, Table, check_header, read_table, split
 from sfumato_client.tabular.terms import digest_of, resolved, table_events
 from sfumato_client.tabular.train import train_flow
-from sfumato_common.config.policy import Policy
+from sfumato_common.accounting.events import Declared
 from sfumato_common.errors import ConfigError, DataError, EgressRefused, LedgerError, PolicyRefusal
 from sfumato_common.files import sync_folder, write_atomic
-from sfumato_common.privacy.events import Declared
-from sfumato_common.privacy.generator import secret_generator
-from sfumato_common.privacy.meter import Meter, same_mechanism
-from sfumato_common.privacy.noise import NoiseSource
-from sfumato_common.privacy.record_meter import RecordMeter
+from sfumato_common.mechanisms.noise import NoiseSource
+from sfumato_common.mechanisms.record_recorder import RecordRecorder
+from sfumato_common.mechanisms.recorder import NoiseRecorder, same_mechanism
+from sfumato_common.mechanisms.streams import secret_generator
+from sfumato_common.study.policy import Policy
 
 TABLE, CERTIFICATE, SCHEMA = "table.csv", "certificate.json", "schema.json"
 
@@ -139,11 +139,11 @@ def _made(
     charges: dict[str, Reservation],
 ) -> Cells:
     """The output's cells [rows, C] of all columns. Raises EgressRefused unless just what was charged ran."""
-    meter, records = Meter(noise, charges["table-training"].hash), RecordMeter(noise)
+    recorder, records = NoiseRecorder(noise, charges["table-training"].hash), RecordRecorder(noise)
     features, condition = _parted(schema, parts.train)
-    flow = train_flow(schema, features, condition, rng, meter)
+    flow = train_flow(schema, features, condition, rng, recorder)
     cells, under = anonymise(schema, flow, features, condition, rng, records)
-    ran = [meter.executed, *records.executed]
+    ran = [recorder.executed, *records.executed]
     paid = [charge.event for charge in charges.values() if not isinstance(charge.event, Declared)]
     if len(ran) != len(paid) or not all(map(same_mechanism, paid, ran)):
         raise EgressRefused("the mechanisms that ran are not those that the ledger was charged for; nothing is written")
@@ -202,7 +202,7 @@ def _folder(output: Path) -> Iterator[Path]:
 def _report(home: SiteHome, schema: TableSchema, table: Table, parts: Parts, made: Cells) -> Path:
     from sfumato_client.tabular.report import local_report
 
-    path = home.local / f"table-{schema.table}-{digest_of(schema)[:12]}.json"
+    path = home.steward_folder / f"table-{schema.table}-{digest_of(schema)[:12]}.json"
     value = local_report(schema, made, parts.train, parts.holdout) | {"clipped_values": table.clipped}
     write_atomic(path, json.dumps(value, indent=2) + "\n", mode=0o600)
     return path

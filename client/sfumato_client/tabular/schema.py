@@ -10,9 +10,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
-from sfumato_common.config.loader import Strict
-from sfumato_common.config.plan import Name
-from sfumato_common.config.stages import Positive
+from sfumato_common.study.plan import Name
+from sfumato_common.study.stages import Positive
+from sfumato_common.study.strict import Strict
 
 MOST_CELLS = 1_000_000
 ColumnName = Annotated[str, StringConstraints(min_length=1, max_length=100)]
@@ -86,7 +86,7 @@ class TablePrivacy(Strict):
 
 
 class LatentNoise(Strict):
-    """Clip and noise on each record's latents, as in `config.release.Latent`; what is left out is resolved.
+    """Clip and noise on each record's latents, as in `study.release.Latent`; what is left out is resolved.
 
     `radius` becomes the norm that latents have where the flow is right; `epsilon`, the total over all coordinates, or
     `noise_multiplier` become a fixed share of `privacy.epsilon`.

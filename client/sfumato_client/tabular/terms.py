@@ -12,12 +12,9 @@ from typing import Any
 
 from sfumato_client.tabular.coding import Coder
 from sfumato_client.tabular.schema import LatentNoise, TableSchema
-from sfumato_common.config.stages import DpSgdStage
-from sfumato_common.errors import ConfigError
-from sfumato_common.files import canonical_json
-from sfumato_common.privacy.accountant import epsilon
-from sfumato_common.privacy.adjacency import LARGEST_PURE_EPSILON
-from sfumato_common.privacy.events import (
+from sfumato_common.accounting.accountant import epsilon
+from sfumato_common.accounting.calibration import gaussian_mu, least_noise, rounded_up, sampled_guess
+from sfumato_common.accounting.events import (
     Declared,
     Event,
     LocalGaussian,
@@ -25,6 +22,10 @@ from sfumato_common.privacy.events import (
     RandomisedResponse,
     SampledGaussian,
 )
+from sfumato_common.accounting.pld import LARGEST_PURE_EPSILON
+from sfumato_common.errors import ConfigError
+from sfumato_common.files import canonical_json
+from sfumato_common.study.stages import DpSgdStage
 
 # parts of privacy.epsilon; training has what is left
 RELEASE_SHARE, LABEL_SHARE = 0.2, 0.1
@@ -117,9 +118,7 @@ def _release(schema: TableSchema) -> LatentNoise:
     if release.mechanism == "laplace" and release.epsilon is None:
         changes["epsilon"] = share
     if release.mechanism == "gaussian" and release.noise_multiplier is None:
-        from dp_accounting.gaussian_mechanism import get_sigma_gaussian
-
-        changes["noise_multiplier"] = float(get_sigma_gaussian(share, schema.privacy.delta))
+        changes["noise_multiplier"] = 1.0 / gaussian_mu(share, schema.privacy.delta)
     return release.model_copy(update=changes)
 
 
@@ -132,32 +131,15 @@ def _least_noise(schema: TableSchema) -> float:
 
     Raises ConfigError when no noise suffices.
     """
-    from dp_accounting.gaussian_mechanism import get_sigma_gaussian
-    from scipy.optimize import brentq
-
     total, training = schema.privacy.epsilon, schema.training
     events = table_events(_with_noise(schema, 1.0))
     rest = epsilon((event for purpose, event in events.items() if purpose != "table-training"), schema.privacy.delta)
-
-    def gap(log_noise: float) -> float:
-        # logarithms are nearly straight, and a cost without a bound must not be infinite here
-        spent = cost(_with_noise(schema, math.exp(log_noise)))
-        return math.log(min(max(spent / (total * (1.0 - _CLOSE / 2)), 1e-9), 1e9))
-
     if not rest < total * (1.0 - _CLOSE):
         raise ConfigError(
             f"table '{schema.table}': privacy.epsilon = {total:g} leaves nothing for training beside the release; "
             "state a larger one, or smaller epsilons of the release and the condition"
         )
-    # what is left as a Gaussian release, and that by the central limit theorem (Bu et al. 2020, Corollary 5.4)
-    mu = 1.0 / float(get_sigma_gaussian(total - rest, schema.privacy.delta))
-    guess = 1.0 / math.sqrt(math.log1p((mu / training.sampling_rate) ** 2 / training.steps))
-    low = high = math.log(max(guess, _LEAST_TRAINING_NOISE))
-    while gap(high) > 0.0:
-        high += 0.15
-    while low > math.log(_LEAST_TRAINING_NOISE) and gap(low) <= 0.0:
-        low -= 0.15
-    if gap(low) <= 0.0:
-        return math.ceil(math.exp(low) * 1e4) / 1e4
-    found = math.exp(float(brentq(gap, low, high, xtol=_CLOSE / 4, rtol=_CLOSE / 4)))
-    return math.ceil(found * 1e4) / 1e4
+    # what is left as a Gaussian release, and that by the central limit theorem
+    guess = sampled_guess(gaussian_mu(total - rest, schema.privacy.delta), training.sampling_rate, training.steps)
+    found = least_noise(lambda noise: cost(_with_noise(schema, noise)), total, guess, _CLOSE, _LEAST_TRAINING_NOISE)
+    return rounded_up(found)

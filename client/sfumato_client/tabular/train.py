@@ -1,4 +1,4 @@
-"""The flow learns a table by DP-SGD (Abadi et al. 2016) through the site's own engines, noise and meter."""
+"""The flow learns a table by DP-SGD (Abadi et al. 2016) through the site's own engines, noise and recorder."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from sfumato_client.tabular.terms import digest_of, dp_stage
 from sfumato_client.training.dp.batches import capacity
 from sfumato_client.training.dp.engines import private_engine
 from sfumato_client.training.dp.step import noisy_mean
-from sfumato_common.models.device import training_device
-from sfumato_common.models.reach import SITE_BETAS
-from sfumato_common.models.table_inn import TableINN, table_loss
-from sfumato_common.privacy.meter import Meter
+from sfumato_common.generators.device import training_device
+from sfumato_common.generators.displacement import SITE_BETAS
+from sfumato_common.mechanisms.recorder import NoiseRecorder
+from sfumato_common.tabular.inn import TableINN, table_loss
 
 
 def first_flow(schema: TableSchema) -> TableINN:
@@ -29,7 +29,9 @@ def first_flow(schema: TableSchema) -> TableINN:
     return TableINN(Coder(schema.features).width, schema.classes, training.couplings, training.hidden, generator)
 
 
-def train_flow(schema: TableSchema, cells: Cells, condition: Tensor, rng: torch.Generator, meter: Meter) -> TableINN:
+def train_flow(
+    schema: TableSchema, cells: Cells, condition: Tensor, rng: torch.Generator, recorder: NoiseRecorder
+) -> TableINN:
     """The flow of a resolved schema, trained on cells [P, C], one row a patient, with conditions [P]; on the CPU.
 
     Which patients a batch has, and how cells are spread, is drawn from `rng`, a secret generator. The mean of the
@@ -49,7 +51,7 @@ def train_flow(schema: TableSchema, cells: Cells, condition: Tensor, rng: torch.
             for x, y, weights in batches
         ]
         clipped = [reduce(torch.add, same) for same in zip(*sums, strict=True)]
-        gradients = noisy_mean(clipped, stage, stage.sampling_rate * nominal, meter)
+        gradients = noisy_mean(clipped, stage, stage.sampling_rate * nominal, recorder)
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
         optimiser.step()

@@ -9,9 +9,9 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from sfumato_common.config.plan import Plan
-from sfumato_common.privacy.meter import Meter, Noised
-from sfumato_common.privacy.noise import NoiseSource
+from sfumato_common.mechanisms.noise import NoiseSource
+from sfumato_common.mechanisms.recorder import Noised, NoiseRecorder
+from sfumato_common.study.plan import Plan
 from sfumato_common.types import AnyArray, Arrays
 
 
@@ -36,7 +36,7 @@ class TrainingCohort(Protocol):
 class StageJob:
     """One round of one stage at one site; the spend is reserved in the ledger before a job is made.
 
-    Everything that leaves goes through `meter`; `noise` is for what does not leave, such as which patients a batch has.
+    Everything that leaves goes through `recorder`; `noise` is for what stays, such as the patients of a batch.
     """
 
     plan: Plan
@@ -46,7 +46,7 @@ class StageJob:
     inbound: Arrays
     cohort: TrainingCohort
     noise: NoiseSource
-    meter: Meter
+    recorder: NoiseRecorder
 
 
 def _spectral(job: StageJob) -> Noised:

@@ -11,23 +11,23 @@ import math
 import numpy as np
 
 from sfumato_client.training import StageJob
-from sfumato_common.config.stages import ChoiceStage
+from sfumato_common.generators.schemas import HISTOGRAMS
+from sfumato_common.mechanisms.histogram import patient_scores, score_counts
+from sfumato_common.mechanisms.recorder import Noised
 from sfumato_common.metrics.choice import classifier_of, spread
 from sfumato_common.metrics.utility import score
-from sfumato_common.models.wire import HISTOGRAMS
-from sfumato_common.privacy.histogram import patient_scores, score_counts
-from sfumato_common.privacy.meter import Noised
+from sfumato_common.study.stages import ChoiceStage
 
 
 def score_candidates(job: StageJob) -> Noised:
     """`histograms`: noisy counts [C, K, bins] of training patients by label and mean score (in log-odds), float32."""
     stage = job.plan.stage("choice")
     assert isinstance(stage, ChoiceStage)
-    images, labels, owners = job.cohort.everything()
+    images, labels, patient_index = job.cohort.everything()
     counts = []
     for kind in job.plan.candidates:
         scores = spread(score(job.plan, classifier_of(kind, job.inbound), images))
-        means, label = patient_scores(scores, labels, owners, job.cohort.patients)
+        means, label = patient_scores(scores, labels, patient_index, job.cohort.patients)
         counts.append(score_counts(means, label, stage.bins, len(job.plan.labels)))
-    noisy = job.meter.gaussian(np.stack(counts), math.sqrt(len(counts)), stage.noise_multiplier)
-    return job.meter.sealed({HISTOGRAMS: noisy.astype(np.float32)})
+    noisy = job.recorder.gaussian(np.stack(counts), math.sqrt(len(counts)), stage.noise_multiplier)
+    return job.recorder.sealed({HISTOGRAMS: noisy.astype(np.float32)})

@@ -9,16 +9,16 @@ from sfumato_client.training.dp.batches import patient_batches
 from sfumato_client.training.dp.engines import private_engine
 from sfumato_client.training.dp.proximal import Proximal
 from sfumato_client.training.dp.step import PrivateGradient
-from sfumato_common.config.stages import FlowStage
-from sfumato_common.models.build import from_arrays, spectral_model, to_arrays
-from sfumato_common.models.components import components_of, condition, condition_width
-from sfumato_common.models.device import training_device
-from sfumato_common.models.flows import flow_loss
-from sfumato_common.models.reach import SITE_BETAS
-from sfumato_common.models.update import UPDATE, pack_update
-from sfumato_common.models.whitening import dequantise
-from sfumato_common.privacy.generator import secret_generator
-from sfumato_common.privacy.meter import Noised
+from sfumato_common.generators.build import from_arrays, spectral_model, to_arrays
+from sfumato_common.generators.components import components_of, condition, condition_width
+from sfumato_common.generators.device import training_device
+from sfumato_common.generators.displacement import SITE_BETAS
+from sfumato_common.generators.flow.flows import flow_loss
+from sfumato_common.generators.spectral.whitening import dequantise
+from sfumato_common.generators.update import UPDATE, pack_update
+from sfumato_common.mechanisms.recorder import Noised
+from sfumato_common.mechanisms.streams import secret_generator
+from sfumato_common.study.stages import FlowStage
 
 
 def train_flow(job: StageJob) -> Noised:
@@ -49,4 +49,4 @@ def train_flow(job: StageJob) -> Noised:
             parameter.grad = gradient
         optimiser.step()
     update = pack_update(job.inbound, to_arrays("flow", flow))
-    return job.meter.sealed({UPDATE: update})
+    return job.recorder.sealed({UPDATE: update})

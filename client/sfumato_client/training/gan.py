@@ -9,15 +9,15 @@ from sfumato_client.training.dp.batches import patient_batches
 from sfumato_client.training.dp.engines import private_engine
 from sfumato_client.training.dp.proximal import Proximal
 from sfumato_client.training.dp.step import PrivateGradient
-from sfumato_common.config.stages import GanStage
-from sfumato_common.models.build import from_arrays, spectral_model, to_arrays
-from sfumato_common.models.components import component_shares, components_of, condition, condition_width
-from sfumato_common.models.device import training_device
-from sfumato_common.models.gan import draw_images, fake_loss, real_loss
-from sfumato_common.models.reach import SITE_BETAS
-from sfumato_common.models.update import UPDATE, pack_update
-from sfumato_common.privacy.generator import secret_generator
-from sfumato_common.privacy.meter import Noised
+from sfumato_common.generators.build import from_arrays, spectral_model, to_arrays
+from sfumato_common.generators.components import component_shares, components_of, condition, condition_width
+from sfumato_common.generators.device import training_device
+from sfumato_common.generators.displacement import SITE_BETAS
+from sfumato_common.generators.gan.w_space import draw_images, fake_loss, real_loss
+from sfumato_common.generators.update import UPDATE, pack_update
+from sfumato_common.mechanisms.recorder import Noised
+from sfumato_common.mechanisms.streams import secret_generator
+from sfumato_common.study.stages import GanStage
 
 
 def train_discriminator(job: StageJob) -> Noised:
@@ -51,4 +51,4 @@ def train_discriminator(job: StageJob) -> Noised:
             parameter.grad = first + second
         optimiser.step()
     update = pack_update(job.inbound, to_arrays("discriminator", discriminator))
-    return job.meter.sealed({UPDATE: update})
+    return job.recorder.sealed({UPDATE: update})

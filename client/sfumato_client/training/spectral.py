@@ -1,18 +1,18 @@
-"""Spectral stage at the site: noised sums in one message (see sfumato_common.models.spectral for the mechanism)."""
+"""Spectral stage at the site: noised sums in one message (mechanism: generators.spectral.layout)."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from sfumato_client.training import StageJob
-from sfumato_common.models.spectral import Layout
-from sfumato_common.models.spectral_release import noised_release
-from sfumato_common.privacy.meter import Noised
+from sfumato_common.generators.spectral.layout import Layout
+from sfumato_common.generators.spectral.release import noised_release
+from sfumato_common.mechanisms.recorder import Noised
 
 
 def release_moments(job: StageJob) -> Noised:
     """The site's noised class counts and sums, and noised second moments about the means that those give, float32."""
     layout, sigma = Layout.of(job.plan), job.plan.spectral.noise_multiplier
-    images, labels, owners = job.cohort.everything()
-    weights = 1.0 / np.bincount(owners)[owners]
-    return job.meter.sealed(noised_release(layout, sigma, images, labels, weights, job.meter.gaussian))
+    images, labels, patient_index = job.cohort.everything()
+    weights = 1.0 / np.bincount(patient_index)[patient_index]
+    return job.recorder.sealed(noised_release(layout, sigma, images, labels, weights, job.recorder.gaussian))

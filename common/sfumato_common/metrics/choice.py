@@ -5,7 +5,7 @@ patients with all C classifiers and answers with C histograms, in one Gaussian r
 differentially private models, so scores of the very patients who trained those differ from other patients' by no more
 than privacy allows (differential privacy implies generalisation: Dwork et al. 2015, "Preserving statistical validity in
 adaptive data analysis"; at an epsilon of 10 their bounds are loose, and what membership attacks find is the better
-guide). The held-out patients stay untouched for the published figure, which therefore is not the one chosen by.
+guide). The holdout patients stay untouched for the published figure, which therefore is not the one chosen by.
 """
 
 from __future__ import annotations
@@ -18,16 +18,17 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
-from sfumato_common.config.plan import Plan
-from sfumato_common.config.stages import ModelKind
 from sfumato_common.metrics.utility import classifier_schema
+from sfumato_common.study.plan import Plan
+from sfumato_common.study.stages import ModelKind
 from sfumato_common.types import AnyArray, Arrays, ArraySpec, FloatArray
 
 Float64 = npt.NDArray[np.float64]
 # The chance that any trained model which is no better than the spectral one is chosen all the same, at most.
 WRONG_CHOICE = 0.05
 # How much farther than the spectral model's own images a model's may lie from the released moments
-# (see models/moments.py): as far as if every standard deviation were halved. Set before any model was judged by it.
+# (see generators/spectral/moments.py): as far as if every standard deviation were halved. Set before any model was
+# judged by it.
 FARTHER = 0.25
 # Standard deviation of the AUC over seeds of the classifier's own training, as measured on phantom cohorts (public);
 # part of the margin, since another seed must not turn the choice round.

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sfumato_common.config.plan import Plan
+from sfumato_common.study.plan import Plan
 from sfumato_common.types import AnyArray, Arrays, ArraySpec, ByteImages, FloatArray, to_unit_range
 
 Float64 = npt.NDArray[np.float64]

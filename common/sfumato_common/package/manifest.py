@@ -7,10 +7,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
-from sfumato_common.config.loader import Strict
-from sfumato_common.config.plan import Name
 from sfumato_common.errors import VerificationError
 from sfumato_common.files import canonical_json
+from sfumato_common.study.plan import Name
+from sfumato_common.study.strict import Strict
 
 FORMAT = "sfumato-package/1"
 Guarantee = Literal["formal", "syntactic", "heuristic"]

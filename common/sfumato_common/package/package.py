@@ -15,9 +15,9 @@ from pydantic import ValidationError
 
 from sfumato_common.crypto.signatures import verify
 from sfumato_common.errors import VerificationError
+from sfumato_common.imaging import decode_png, pixel_hash
 from sfumato_common.package.archive import read_archive, write_archive
 from sfumato_common.package.manifest import FORMAT, Guarantee, Manifest, ManifestImage, parse_manifest
-from sfumato_common.package.png import decode_png, pixel_hash
 from sfumato_common.types import PlanHash, SiteName, pixel_dtype
 
 MANIFEST, SIGNATURE = "manifest.json", "manifest.sig"

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from sfumato_common.imaging import fit_square
 from sfumato_common.phantom import canvas as grid
 from sfumato_common.phantom import drawing
 from sfumato_common.phantom.anatomy import (
@@ -24,7 +25,6 @@ from sfumato_common.phantom.anatomy import (
     shown,
 )
 from sfumato_common.phantom.devices import DEVICES, Device
-from sfumato_common.resize import fit_square
 from sfumato_common.types import ByteImages, pixel_dtype
 
 LABELS = ("normal", "opacity")
@@ -102,7 +102,7 @@ def _render(
 def arrays(
     seed: int, patients: int, size: int, site: str = "public", device: str = "aurora", first: int = 1, bits: int = 8
 ) -> tuple[ByteImages, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """A cohort without DICOM: images [N, size, size] uint8 (uint16 for 16 bits), labels int64 [N], owners int64 [N].
+    """A cohort without DICOM: images [N, size, size] uint8 (uint16 for 16 bits), labels and patient_index int64 [N].
 
     Drawn at twice `size` (at most the device's own matrix, with its noise scaled to match) and area-averaged, so it
     looks as the same patients' DICOM files do after ingest.
@@ -113,8 +113,8 @@ def arrays(
     shown = [fit_square(image, size) for person in drawn for image in person.images]
     images = [np.rint(image * np.iinfo(dtype).max).astype(dtype) for image in shown]
     labels = [label for person in drawn for label in person.labels]
-    owners = [index for index, person in enumerate(drawn) for _ in person.images]
-    return np.stack(images), np.array(labels, dtype=np.int64), np.array(owners, dtype=np.int64)
+    patient_index = [index for index, person in enumerate(drawn) for _ in person.images]
+    return np.stack(images), np.array(labels, dtype=np.int64), np.array(patient_index, dtype=np.int64)
 
 
 def _shrunk(device: Device, longer: int) -> Device:

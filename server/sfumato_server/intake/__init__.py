@@ -1,4 +1,4 @@
-"""The gRPC door for signed release packages."""
+"""The gRPC service for signed release packages."""
 
 from sfumato_server.intake.server import IntakeCredentials, IntakeServer
 

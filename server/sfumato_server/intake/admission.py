@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from sfumato_common.config.plan import Plan
 from sfumato_common.errors import VerificationError
 from sfumato_common.package import Package, open_package
+from sfumato_common.study.plan import Plan
 from sfumato_server.enrol.registry import SiteRecord
 
 FOLDER = "intake"
@@ -48,7 +48,7 @@ def admit(data: bytes, plan: Plan, record: SiteRecord) -> Package:
         raise VerificationError(f"the package of site '{record.site}' is for another study, image size or depth")
     if any(image.label not in plan.labels for image in package.images):
         raise VerificationError(f"the package of site '{record.site}' holds a label that the plan does not know")
-    words = plan.words
+    words = plan.guarantee_levels
     if any(image.guarantee != words.get(image.method) for image in package.images):
         raise VerificationError(f"the package of site '{record.site}' claims a guarantee that its plan does not give")
     counts = Counter((image.method, image.model) for image in package.images)

@@ -10,9 +10,9 @@ from typing import Any
 
 import grpc
 
-from sfumato_common.config.plan import Plan
 from sfumato_common.errors import BusyError
-from sfumato_common.wire import intake_pb2_grpc
+from sfumato_common.protocol import intake_pb2_grpc
+from sfumato_common.study.plan import Plan
 from sfumato_server.enrol.registry import Registry
 from sfumato_server.intake.admission import package_path
 from sfumato_server.intake.service import LARGEST_CHUNK, IntakeService
@@ -30,7 +30,7 @@ class IntakeCredentials:
 
 
 class IntakeServer:
-    """Starts and stops the door. `address` is host:port; port 0 takes a free one, see `start`."""
+    """Starts and stops the service. `address` is host:port; port 0 takes a free one, see `start`."""
 
     def __init__(
         self, home: Path, plan: Plan, registry: Registry, address: str, credentials: IntakeCredentials

@@ -1,4 +1,4 @@
-"""The gRPC door for signed packages: TLS on both sides, resumable, nothing stored before it is verified.
+"""The gRPC service for signed packages: TLS on both sides, resumable, nothing stored before it is verified.
 
 The caller is who its client certificate says it is: exactly the certificate that the registry holds. Refusals carry a
 gRPC status and a short code; their reasons stand in the coordinator's own log.
@@ -15,10 +15,10 @@ from typing import Any
 
 import grpc
 
-from sfumato_common.config.plan import Plan
 from sfumato_common.errors import FederationError, SfumatoError
 from sfumato_common.files import write_atomic
-from sfumato_common.wire import intake_pb2, intake_pb2_grpc
+from sfumato_common.protocol import intake_pb2, intake_pb2_grpc
+from sfumato_common.study.plan import Plan
 from sfumato_server.enrol.registry import Registry, SiteRecord
 from sfumato_server.intake.admission import FOLDER, admit, largest_package, package_path
 from sfumato_server.intake.guard import RefusedError, guarded

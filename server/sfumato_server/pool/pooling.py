@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sfumato_common.config.plan import Plan
 from sfumato_common.errors import FederationError, VerificationError
 from sfumato_common.package import Package
 from sfumato_common.package.manifest import Guarantee
+from sfumato_common.study.plan import Plan
 from sfumato_server.enrol.registry import Registry
 from sfumato_server.intake.admission import admit, package_path
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from sfumato_common.privacy.certificate import Certificate
-from sfumato_common.privacy.events import Cohort
+from sfumato_common.accounting.events import Cohort
+from sfumato_common.study.certificate import Certificate
 from sfumato_server.pool import Pool
 
 MECHANISMS = {
@@ -25,7 +25,7 @@ MECHANISMS = {
     "AboveThreshold": "sparse vector: first query above a threshold",
     "Unprotected": "none: left without differential privacy",
 }
-COHORTS: dict[Cohort, str] = {"train": "training patients", "holdout": "held-out patients"}
+COHORTS: dict[Cohort, str] = {"train": "training patients", "holdout": "holdout patients"}
 
 
 @dataclass(frozen=True)

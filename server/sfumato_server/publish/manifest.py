@@ -8,11 +8,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
-from sfumato_common.config.loader import Strict
-from sfumato_common.config.plan import Name
 from sfumato_common.errors import VerificationError
 from sfumato_common.files import canonical_json
 from sfumato_common.package.manifest import Guarantee, Hash, ImageName
+from sfumato_common.study.plan import Name
+from sfumato_common.study.strict import Strict
 
 FORMAT = "sfumato-published/1"
 MANIFEST, SIGNATURE, LABELS, COORDINATOR_KEY = "manifest.json", "manifest.sig", "labels.csv", "coordinator.pem"

@@ -9,9 +9,9 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 
 from sfumato_common.files import write_atomic
-from sfumato_common.package import decode_png
-from sfumato_common.privacy.events import WITHOUT_PRIVACY
-from sfumato_server.publish.sheets import COLUMNS, mosaic
+from sfumato_common.imaging import decode_png
+from sfumato_common.study.costs import WITHOUT_PRIVACY
+from sfumato_server.pictures import COLUMNS, mosaic
 from sfumato_server.publish.verify import verify_dataset
 
 _BAND, _BAND_COLOUR = 28, "#8c1c13"

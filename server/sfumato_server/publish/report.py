@@ -10,9 +10,9 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from sfumato_common.config.plan import Plan
 from sfumato_common.crypto.signatures import fingerprint
-from sfumato_common.models.starts import public_starts
+from sfumato_common.generators.starts import public_starts
+from sfumato_common.study.plan import Plan
 from sfumato_server.pool import Pool
 from sfumato_server.publish.guarantee import Guarantee, guarantees, pooled_costs
 from sfumato_server.publish.manifest import PublishedManifest
@@ -115,7 +115,7 @@ def uncovered(pool: Pool) -> list[tuple[str, str, int]]:
 
 
 def release_rows(pool: Pool, plan: Plan, stated: Sequence[Guarantee]) -> list[ReleaseRow]:
-    """Images by site, model and method, with the guarantee word that is left.
+    """Images by site, model and method, with the guarantee level that is left.
 
     The sites trained one model together: an image of any of them tells of the patients of all. So one site's test noise
     takes the formal guarantee from every row.

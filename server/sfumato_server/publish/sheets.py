@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from PIL import Image
-
-from sfumato_common.config.plan import Plan
-from sfumato_common.package import decode_png
-from sfumato_common.types import ByteImages, to_eight_bits
+from sfumato_common.imaging import decode_png
+from sfumato_common.study.plan import Plan
+from sfumato_common.types import ByteImages
+from sfumato_server.pictures import COLUMNS, data_uri, mosaic
 from sfumato_server.pool import Pool, PoolItem
-
-COLUMNS = 8
-GAP = 2
-GAP_GREY = 128
-# each pixel becomes a square of whole screen pixels, so that no browser has to guess between them
-LEAST_WIDTH = 1000
 
 
 @dataclass(frozen=True)
@@ -56,27 +46,6 @@ def contact_sheets(pool: Pool, plan: Plan) -> list[Sheet]:
 def source_name(method: str, model: str) -> str:
     """What people are told an image comes from: the model it was sampled from, or the method and its model."""
     return model if method == "dp-sampling" else f"{method} ({model})"
-
-
-def data_uri(pixels: ByteImages) -> str:
-    """uint8 [H, W] or [H, W, 3] as a PNG data URI."""
-    stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, format="PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
-
-
-def mosaic(
-    rows: Sequence[Sequence[ByteImages]], *, columns: int = COLUMNS, least_width: int = LEAST_WIDTH
-) -> ByteImages:
-    """Rows of equal square tiles [S, S(, 3)] of 8 or 16 bits with grey gaps, enlarged -> uint8 [H, W(, 3)]."""
-    side, channels = rows[0][0].shape[0], rows[0][0].shape[2:]
-    step = side + GAP
-    canvas = np.full((len(rows) * step - GAP, columns * step - GAP, *channels), GAP_GREY, dtype=np.uint8)
-    for down, row in enumerate(rows):
-        for across, tile in enumerate(row):
-            canvas[down * step : down * step + side, across * step : across * step + side] = to_eight_bits(tile)
-    factor = math.ceil(least_width / canvas.shape[1])
-    return canvas.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
 def _sheet(site: str, label: str, bands: Sequence[tuple[str, list[PoolItem]]]) -> Sheet:

@@ -6,13 +6,13 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from sfumato_common.config.loader import parse
-from sfumato_common.config.plan import Plan
 from sfumato_common.crypto.signatures import fingerprint, verify
 from sfumato_common.errors import ConfigError, VerificationError
 from sfumato_common.package import check_image
 from sfumato_common.package.manifest import Manifest, ManifestImage, parse_manifest
-from sfumato_common.privacy.events import WITHOUT_PRIVACY
+from sfumato_common.study.costs import WITHOUT_PRIVACY
+from sfumato_common.study.plan import Plan
+from sfumato_common.study.strict import parse
 from sfumato_server.publish.manifest import (
     COORDINATOR_KEY,
     LABELS,
@@ -105,7 +105,7 @@ def _checked_plan(manifest: PublishedManifest) -> Plan:
         raise VerificationError(f"{MANIFEST} states another plan than its hash")
     if not plan.private and any(image.guarantee == "formal" for image in manifest.images):
         raise VerificationError(f"{MANIFEST} claims a formal guarantee where {WITHOUT_PRIVACY}")
-    words = plan.words
+    words = plan.guarantee_levels
     if any(image.guarantee != words.get(image.method) for image in manifest.images):
         raise VerificationError(f"{MANIFEST} claims another guarantee of an image than its method has")
     return plan

@@ -12,10 +12,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sfumato_common.config.plan import Plan
 from sfumato_common.crypto.signatures import sign
 from sfumato_common.errors import ConfigError
 from sfumato_common.files import sync_folder, write_atomic
+from sfumato_common.study.plan import Plan
 from sfumato_server.enrol.authority import Authority
 from sfumato_server.pool import Pool
 from sfumato_server.publish.manifest import (

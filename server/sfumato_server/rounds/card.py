@@ -20,12 +20,12 @@ from pydantic import Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from sfumato_common.config.loader import Strict
-from sfumato_common.config.plan import Plan
+from sfumato_common.accounting.accountant import epsilon
 from sfumato_common.errors import ConfigError, VerificationError
 from sfumato_common.files import canonical_json
-from sfumato_common.privacy.accountant import epsilon
-from sfumato_common.privacy.events import study_events
+from sfumato_common.study.costs import study_events
+from sfumato_common.study.plan import Plan
+from sfumato_common.study.strict import Strict
 from sfumato_common.types import AnyArray, Arrays
 
 _PACKAGES = ("torch", "numpy", "safetensors", "opacus", "dp-accounting")

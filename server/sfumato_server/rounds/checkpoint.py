@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from sfumato_common.config.plan import Plan
 from sfumato_common.errors import VerificationError
 from sfumato_common.files import write_atomic, write_json
+from sfumato_common.study.plan import Plan
 from sfumato_common.types import AnyArray, Arrays
 from sfumato_server.rounds.card import Card, arrays_digest, encode_checkpoint, make_card, read_checkpoint
 

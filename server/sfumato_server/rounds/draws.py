@@ -9,15 +9,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from sfumato_common.config.plan import Plan
 from sfumato_common.errors import ConfigError, VerificationError
-from sfumato_common.models.components import component_count, component_shares, labels_of
-from sfumato_common.models.sampling import SAMPLERS, sample_images
-from sfumato_common.models.wire import released_schema
+from sfumato_common.generators.components import component_count, component_names, component_shares, labels_of
+from sfumato_common.generators.sampling import SAMPLERS, sample_images
+from sfumato_common.generators.schemas import released_schema
+from sfumato_common.study.plan import Plan
 from sfumato_common.types import AnyArray, Arrays
 from sfumato_server.rounds.card import Card
 from sfumato_server.rounds.checkpoint import released_model
-from sfumato_server.status.sheets import component_names
 
 
 @dataclass(frozen=True)

@@ -14,18 +14,17 @@ from functools import partial
 
 import torch
 
-from sfumato_common.config.plan import Plan
 from sfumato_common.errors import FederationError
+from sfumato_common.generators.schemas import outbound_schema
 from sfumato_common.metrics.choice import Choice
-from sfumato_common.models.wire import outbound_schema
-from sfumato_common.records import PROTOCOL, Reply, Request, RequestKind
+from sfumato_common.protocol.messages import PROTOCOL, Reply, Request, RequestKind
+from sfumato_common.study.plan import Plan
 from sfumato_common.types import AnyArray, Arrays, ArraySpec, Schema
 from sfumato_server.rounds.channel import Channel, lost
 from sfumato_server.rounds.checkpoint import Checkpoints
+from sfumato_server.rounds.progress import Progress
 from sfumato_server.rounds.strategies import STRATEGIES
 from sfumato_server.rounds.strategies.choice import ChoiceStrategy
-from sfumato_server.status.board import StatusBoard
-from sfumato_server.status.live import LivePage
 
 log = logging.getLogger(__name__)
 Released = dict[str, dict[str, AnyArray]]
@@ -33,13 +32,12 @@ Released = dict[str, dict[str, AnyArray]]
 
 @dataclass
 class StudyRun:
-    """One study under way: the plan, the channel to the sites and where progress is kept."""
+    """One study under way: the plan, the channel to the sites, its checkpoints and who watches."""
 
     plan: Plan
     channel: Channel
     checkpoints: Checkpoints
-    board: StatusBoard
-    live: LivePage
+    progress: Progress
     generator: torch.Generator
     sleep: Callable[[float], None] = time.sleep
     accepted: set[str] = field(default_factory=set)
@@ -53,7 +51,7 @@ class StudyRun:
         while time.monotonic() < end:
             online = self.channel.online()
             for site in online:
-                self.board.site(site, "online")
+                self.progress.site(site, "online")
             if online >= set(self.plan.sites):
                 break
             self.sleep(0.5)
@@ -72,7 +70,7 @@ class StudyRun:
             done, state = self.checkpoints.latest(stage.kind, stage.rounds)
             if done:
                 strategy.restore(state)
-                self.board.resume(stage.kind, done)
+                self.progress.resume(stage.kind, done)
             for number in range(done + 1, stage.rounds + 1):
                 schema = outbound_schema(self.plan, stage.kind)
                 outbound = partial(strategy.outbound, number)
@@ -81,11 +79,11 @@ class StudyRun:
                 strategy.absorb(number, {site: dict(arrays) for site, arrays in updates.items()}, self.generator)
                 released = strategy.released()
                 self.checkpoints.save(stage.kind, number, strategy.state(), released)
-                self.live.after_round(stage.kind, number, released)
+                self.progress.model(stage.kind, number, released)
             self.released[stage.kind] = dict(strategy.released())
             if isinstance(strategy, ChoiceStrategy):
                 self.choice = strategy.choice()
-                self.board.choose(self.choice.winner)
+                self.progress.choose(self.choice.winner)
             self.checkpoints.finish(stage.kind, self.released[stage.kind])
 
     def release(self) -> set[str]:
@@ -123,9 +121,9 @@ class StudyRun:
         quorum = self.plan.federation.quorum if quorum is None else quorum
         targets = set(sites) if sites is not None else self.accepted & self.channel.online()
         rounds = self.plan.stage(stage).rounds if stage else 1
-        self.board.begin(what, max(number, 1), rounds)
+        self.progress.begin(what, max(number, 1), rounds)
         for site in self.plan.sites:
-            self.board.site(site, "working" if site in targets else "lost")
+            self.progress.site(site, "working" if site in targets else "lost")
         requests = {
             site: Request(
                 PROTOCOL,
@@ -145,7 +143,7 @@ class StudyRun:
             if reply.status == "ok" and schema is not None and not _fits(reply.arrays, schema):
                 replies[site] = lost("bad-reply")
         good = [site for site, reply in replies.items() if reply.status == "ok"]
-        self.board.end(
+        self.progress.end(
             {
                 "sites": {site: f"{reply.status} {reply.code}".strip() for site, reply in sorted(replies.items())},
                 "bytes_down": sum(v.nbytes for request in requests.values() for v in request.arrays.values()),
@@ -164,7 +162,7 @@ class StudyRun:
         word = {"ok": "done", "refused": "refused"}.get(reply.status, "lost")
         if word != "done":
             log.warning("site %s: %s (%s) reference %s", site, word, reply.code, reply.reference or "-")
-        self.board.site(site, word)
+        self.progress.site(site, word)
 
 
 def _fits(arrays: Arrays, schema: Schema) -> bool:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from safetensors.numpy import save
 
-from sfumato_common.config.plan import Plan
 from sfumato_common.errors import ConfigError, VerificationError
 from sfumato_common.files import write_atomic
-from sfumato_common.models.starts import fingerprint, public_starts, read_start, start_key
+from sfumato_common.generators.starts import fingerprint, public_starts, read_start, start_key
+from sfumato_common.study.plan import Plan
 from sfumato_common.types import AnyArray
 
 

@@ -35,8 +35,8 @@ publisher = "sfumato"
 fab-include = ["/README.md"]
 
 [tool.flwr.app.components]
-serverapp = "sfumato_server.app:app"
-clientapp = "sfumato_client.app:app"
+serverapp = "sfumato_server.coordinator.app:app"
+clientapp = "sfumato_client.flower.app:app"
 """
 _README = b"Sfumato's app bundle carries no code: coordinator and sites run the package that they installed.\n"
 

@@ -11,10 +11,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from sfumato_common.config.plan import Plan
+from sfumato_common.accounting.accountant import epsilon, json_epsilon
+from sfumato_common.accounting.events import Event
 from sfumato_common.files import write_json
-from sfumato_common.privacy.accountant import epsilon, json_epsilon
-from sfumato_common.privacy.events import Event, release_events, study_events
+from sfumato_common.study.costs import release_events, study_events
+from sfumato_common.study.plan import Plan
 
 
 class StatusBoard:

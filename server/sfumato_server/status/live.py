@@ -13,8 +13,8 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from sfumato_common.config.plan import Plan
 from sfumato_common.files import write_atomic
+from sfumato_common.study.plan import Plan
 from sfumato_common.types import Arrays
 from sfumato_server.status.board import StatusBoard
 from sfumato_server.status.sheets import FOLDER, RoundSheets
@@ -26,14 +26,34 @@ _ENDED = ("completed", "stopped")
 
 
 class LivePage:
-    """Draws a round's sheet, tells the board, and writes the page `home/live.html`."""
+    """Who watches a study (`rounds.progress`): the board and, after every round, a sheet and the page `live.html`."""
 
     def __init__(self, home: Path, plan: Plan, board: StatusBoard) -> None:
         self._path, self._plan, self._board = home / PAGE, plan, board
         self._sheets = RoundSheets(home, plan)
         self.write()
 
-    def after_round(self, stage: str, number: int, released: Arrays) -> None:
+    def site(self, name: str, state: str) -> None:
+        """See `StatusBoard`."""
+        self._board.site(name, state)
+
+    def resume(self, stage: str, rounds: int) -> None:
+        """See `StatusBoard`."""
+        self._board.resume(stage, rounds)
+
+    def begin(self, stage: str, number: int, rounds: int) -> None:
+        """See `StatusBoard`."""
+        self._board.begin(stage, number, rounds)
+
+    def end(self, note: dict[str, Any]) -> None:
+        """See `StatusBoard`."""
+        self._board.end(note)
+
+    def choose(self, model: str) -> None:
+        """See `StatusBoard`."""
+        self._board.choose(model)
+
+    def model(self, stage: str, number: int, released: Arrays) -> None:
         """Show the model of `stage` as it would be released after round `number`."""
         sheet = self._sheets.draw(stage, number, released)
         if sheet is not None:

@@ -7,7 +7,6 @@ about their component's mean, the share of clamped pixels, and how far the mean 
 
 from __future__ import annotations
 
-import io
 import json
 import logging
 from collections.abc import Iterator, Sequence
@@ -20,20 +19,19 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from sfumato_common.config.plan import Plan
 from sfumato_common.files import write_atomic, write_json
-from sfumato_common.models.components import component_count
-from sfumato_common.models.sampling import SAMPLERS, sample_images
-from sfumato_common.types import AnyArray, Arrays, ByteImages
-from sfumato_server.publish.sheets import data_uri, mosaic
+from sfumato_common.generators.components import component_count, component_names
+from sfumato_common.generators.sampling import SAMPLERS, sample_images
+from sfumato_common.study.plan import Plan
+from sfumato_common.types import AnyArray, Arrays
+from sfumato_server.pictures import COLUMNS, data_uri, grid, png
 
 log = logging.getLogger(__name__)
 FOLDER, INDEX = "sheets", "index.json"
-COLUMNS, MOST_ROWS = 8, 12
+MOST_ROWS = 12
 # pixels drawn a round: what keeps a sheet under half a second on one core with the shipped models
 _MOST_PIXELS = 2**20
 _REFERENCE_COLUMNS = 32
-_LEAST_WIDTH = 500
 
 
 @dataclass(frozen=True)
@@ -144,31 +142,11 @@ def components_shown(plan: Plan) -> list[int]:
     return list(range(min(component_count(plan), MOST_ROWS)))
 
 
-def component_names(plan: Plan, components: Sequence[int]) -> list[str]:
-    """What a row shows: the label, with the site before it where sites are fitted apart."""
-    labels, sites = plan.labels, sorted(plan.sites)
-    by_site = plan.spectral.by_site
-    return [(f"{sites[y // len(labels)]}: " if by_site else "") + labels[y % len(labels)] for y in components]
-
-
 def draw_components(plan: Plan, stage: str, arrays: Arrays, shown: Sequence[int], columns: int) -> AnyArray:
     """`columns` images of each component [R * columns, S, S(, 3)]; the latents come from the plan's hash."""
     generator = torch.Generator().manual_seed(int(plan.digest[:15], 16))
     components: npt.NDArray[np.int64] = np.repeat(np.asarray(shown, dtype=np.int64), columns)
     return sample_images(plan, stage, arrays, components, generator)
-
-
-def grid(images: AnyArray, columns: int) -> ByteImages:
-    """Images [R * columns, S, S(, 3)] of 8 or 16 bits as one picture of R rows, for a screen."""
-    tiles = [list(images[at : at + columns]) for at in range(0, len(images), columns)]
-    return mosaic(tiles, columns=columns, least_width=_LEAST_WIDTH)
-
-
-def png(pixels: ByteImages) -> bytes:
-    """PNG bytes of any uint8 [H, W] or [H, W, 3]."""
-    stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, format="PNG", compress_level=6)
-    return stream.getvalue()
 
 
 def _remark(

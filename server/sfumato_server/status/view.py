@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from sfumato_common.doors import console
+from sfumato_common.command_line import console
 from sfumato_server.status.board import read_board
 
 _COLOURS = {"done": "green", "online": "cyan", "working": "yellow", "refused": "red", "lost": "red", "absent": "dim"}

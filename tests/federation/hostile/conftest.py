@@ -9,13 +9,13 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from hospital import Hospital, environment, make_hospital, study
 
-from sfumato_client.home import SiteHome
+from sfumato_client.site.home import SiteHome
 
 
 @pytest.fixture(autouse=True)
 def _at_once(monkeypatch):
     # an unknown plan is refused at the default interval, before the policy is read; here nobody waits
-    monkeypatch.setattr("sfumato_client.site.DEFAULT_ANSWER_INTERVAL_S", 0.0)
+    monkeypatch.setattr("sfumato_client.site.handler.DEFAULT_ANSWER_INTERVAL_S", 0.0)
 
 
 @pytest.fixture(scope="session")

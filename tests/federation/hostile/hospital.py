@@ -16,15 +16,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from conftest_values import PLAN, POLICY
 from homes import make_home
 
-from sfumato_client.app import HOME_VARIABLE, app
-from sfumato_client.home import SiteHome
-from sfumato_client.site import Site
-from sfumato_common.config.loader import parse
-from sfumato_common.config.plan import Plan
-from sfumato_common.flower import decode_reply, decode_request, encode
+from sfumato_client.flower.app import HOME_VARIABLE, app
+from sfumato_client.site.handler import Site
+from sfumato_client.site.home import SiteHome
 from sfumato_common.metrics.utility import Classifier
-from sfumato_common.privacy.events import GATE_VERDICT
-from sfumato_common.records import PROTOCOL, Reply, Request
+from sfumato_common.protocol.flower import decode_reply, decode_request, encode
+from sfumato_common.protocol.messages import PROTOCOL, Reply, Request
+from sfumato_common.study.costs import GATE_VERDICT
+from sfumato_common.study.plan import Plan
+from sfumato_common.study.strict import parse
 from sfumato_server.rounds.strategies import STRATEGIES
 
 # one site is enough to attack; the third round of the GAN is there to be asked for too early
@@ -71,7 +71,7 @@ class Hospital:
 
     def reason(self, reply: Reply) -> str:
         """What the site's own log holds under a reply's reference."""
-        return (self.home.local / "errors" / f"{reply.reference}.txt").read_text()
+        return (self.home.steward_folder / "errors" / f"{reply.reference}.txt").read_text()
 
     def refuses(self, request: Request, code: str, reason: str, paid=()) -> None:
         """Assert: refused with `code`, `reason` in the local log and nowhere else, and charged `paid` at most."""

@@ -8,10 +8,10 @@ import pytest
 import yaml
 from hospital import ONE_SITE, make_hospital
 
-from sfumato_client import cli
-from sfumato_common.config.loader import parse
-from sfumato_common.config.plan import Plan
+from sfumato_client.cli import main as cli
 from sfumato_common.errors import PolicyRefusal
+from sfumato_common.study.plan import Plan
+from sfumato_common.study.strict import parse
 
 
 def changed(**changes) -> Plan:

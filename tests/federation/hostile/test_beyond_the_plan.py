@@ -9,9 +9,9 @@ from flwr.app import ConfigRecord
 from hospital import GATE, ONE_SITE, make_hospital, read
 
 from sfumato_common.errors import VerificationError
-from sfumato_common.flower import encode
-from sfumato_common.models.build import initial_model, to_arrays
-from sfumato_common.records import CONFIG_KEY
+from sfumato_common.generators.build import initial_model, to_arrays
+from sfumato_common.protocol.flower import encode
+from sfumato_common.protocol.messages import CONFIG_KEY
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_after_the_end_of_a_study_nothing_more_is_answered_or_paid(finished):
 
 def test_a_release_before_any_training_is_refused_before_the_verdict(fresh):
     fresh.refuses(fresh.asked["release"], "ledger-refused", "nothing was trained here under this plan")
-    assert not list(fresh.home.local.glob("gate-*"))
+    assert not list(fresh.home.steward_folder.glob("gate-*"))
 
 
 def other_models(request, seed):
@@ -114,7 +114,7 @@ def test_one_verdict_a_plan_whatever_models_are_sent(trained):
     assert len(set(trained.uploads)) == 1
     assert len(trained.uploads) == 4
     assert trained.charges() == [*before, *GATE]
-    assert len(list(trained.home.local.glob("gate-*"))) == 1
+    assert len(list(trained.home.steward_folder.glob("gate-*"))) == 1
 
 
 def test_a_gate_that_said_no_is_not_asked_again(trained, monkeypatch):
@@ -125,7 +125,7 @@ def test_a_gate_that_said_no_is_not_asked_again(trained, monkeypatch):
         trained.refuses(other_models(request, seed), "ledger-refused", "'gate' round 1 of this plan was charged before")
     trained.refuses(request, "ledger-refused", "'gate' round 1 of this plan was charged before")
     assert trained.uploads == []
-    assert len(list(trained.home.local.glob("gate-*"))) == 1
+    assert len(list(trained.home.steward_folder.glob("gate-*"))) == 1
 
 
 def test_a_lost_package_is_not_drawn_again(finished):
@@ -143,7 +143,7 @@ def test_crafted_final_weights_never_reach_the_gate(trained, name, reason):
     arrays = {**request.arrays, found: request.arrays[found] + np.float32(5.0)}
     trained.refuses(dataclasses.replace(request, arrays=arrays), "verification-failed", reason)
     assert trained.uploads == []
-    assert not list(trained.home.local.glob("gate-*"))
+    assert not list(trained.home.steward_folder.glob("gate-*"))
 
 
 @pytest.mark.parametrize("kinds", [("spectral",), ("gan",), ("spectral", "gan", "flow")])
@@ -156,7 +156,7 @@ def test_a_spectral_model_made_to_ask_the_gate_about_a_person_is_refused(trained
     }
     reason = "rest on different spectral models" if len(kinds) == 1 else "another one than in this study's earlier"
     trained.refuses(dataclasses.replace(request, arrays=arrays), "verification-failed", reason)
-    assert not list(trained.home.local.glob("gate-*"))
+    assert not list(trained.home.steward_folder.glob("gate-*"))
 
 
 def test_models_that_no_stage_of_the_plan_trains_are_refused(trained):

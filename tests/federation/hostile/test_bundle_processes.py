@@ -13,8 +13,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from processes import wait_for
 
 from sfumato_client.egress.supernode import SuperNodeSettings, start_supernode
-from sfumato_client.flower_task import write_task_commands
-from sfumato_client.node import _why
+from sfumato_client.flower.node import _why
+from sfumato_client.flower.task import write_task_commands
 from sfumato_common.crypto.identity import create_identity
 from sfumato_common.supervise import free_port
 from sfumato_server.enrol import create_authority

@@ -10,8 +10,8 @@ from types import SimpleNamespace
 import pytest
 from flwr.supercore.constant import TASK_TYPE_TO_COMMAND
 
-from sfumato_client.app import app
-from sfumato_client.flower_task import BundleRefused, inspect_bundle, install_hooks, write_task_commands
+from sfumato_client.flower.app import app
+from sfumato_client.flower.task import BundleRefused, inspect_bundle, install_hooks, write_task_commands
 
 DESCRIPTION = {"pyproject.toml": b"[project]\nname = 'sfumato'\n", "README.md": b"x", ".info/CONTENT": b"x"}
 BEYOND = "files beyond its description"
@@ -135,7 +135,8 @@ def runtime():
 
 
 @pytest.mark.parametrize(
-    "component", ["evil:app", "sfumato_server.app:app", "os:system", "sfumato_client.app:answer", "/evil.py:app"]
+    "component",
+    ["evil:app", "sfumato_server.coordinator.app:app", "os:system", "sfumato_client.flower.app:answer", "/evil.py:app"],
 )
 def test_a_description_that_points_elsewhere_changes_nothing(runtime, tmp_path, monkeypatch, component):
     monkeypatch.setenv("FLWR_HOME", str(tmp_path / "flwr"))

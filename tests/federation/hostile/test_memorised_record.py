@@ -21,16 +21,17 @@ from sfumato_client.training import TRAINERS, StageJob
 from sfumato_client.training.dp.batches import patient_batches
 from sfumato_client.training.dp.engines import ENGINES, private_engine
 from sfumato_client.training.dp.step import PrivateGradient
-from sfumato_common.config.loader import parse
-from sfumato_common.config.plan import Plan
-from sfumato_common.models.build import initial_model, to_arrays
-from sfumato_common.models.flows import flow_loss
-from sfumato_common.models.gan import real_loss
-from sfumato_common.privacy.accountant import epsilon
-from sfumato_common.privacy.events import SampledGaussian, round_event
-from sfumato_common.privacy.generator import secret_generator
-from sfumato_common.privacy.meter import Meter
-from sfumato_common.privacy.noise import SecureNoise
+from sfumato_common.accounting.accountant import epsilon
+from sfumato_common.accounting.events import SampledGaussian
+from sfumato_common.generators.build import initial_model, to_arrays
+from sfumato_common.generators.flow.flows import flow_loss
+from sfumato_common.generators.gan.w_space import real_loss
+from sfumato_common.mechanisms.noise import SecureNoise
+from sfumato_common.mechanisms.recorder import NoiseRecorder
+from sfumato_common.mechanisms.streams import secret_generator
+from sfumato_common.study.costs import round_event
+from sfumato_common.study.plan import Plan
+from sfumato_common.study.strict import parse
 from sfumato_common.types import to_unit_range
 
 C = 1.0
@@ -157,8 +158,8 @@ class Unclipped:
 def observations(model, cohort, direction, wrap=lambda engine: engine):
     """The released gradient of every step, through a filter matched to the attacked patient [STEPS]."""
     stage, noise = PLAN.stage("gan"), SecureNoise()
-    meter = Meter(noise, "entry")
-    job = StageJob(PLAN, "alder", "gan", 1, {}, cohort, noise, meter)
+    recorder = NoiseRecorder(noise, "entry")
+    job = StageJob(PLAN, "alder", "gan", 1, {}, cohort, noise, recorder)
     form = (1, PLAN.image.size, PLAN.image.size)
     engine = wrap(private_engine(model, real_loss, stage.engine, (form, (2,))))
     private = PrivateGradient(job, stage, engine)
@@ -166,7 +167,7 @@ def observations(model, cohort, direction, wrap=lambda engine: engine):
         float(flat(private([((batch.images, one_hot(batch.labels, 2).float()), batch.weights)])) @ direction)
         for (batch,) in patient_batches(cohort, stage, PATIENTS, secret_generator(noise), form)
     ]
-    assert meter.executed == round_event(stage)
+    assert recorder.executed == round_event(stage)
     return np.array(seen)
 
 
@@ -205,7 +206,7 @@ def test_the_trainer_with_crafted_weights_seals_what_the_plan_charges(crafted, c
     stage = "flow" if kind == "flow" else "gan"
     original, noise = moments[0], SecureNoise()
     inbound = {**original.asked[stage, 1].arrays, **to_arrays(kind, model)}
-    job = StageJob(original.plan, "alder", stage, 1, inbound, cohort, noise, Meter(noise, "entry"))
+    job = StageJob(original.plan, "alder", stage, 1, inbound, cohort, noise, NoiseRecorder(noise, "entry"))
     noised = TRAINERS[stage](job)
     noised.check()
     assert noised.executed == round_event(original.plan.stage(stage))

@@ -8,11 +8,11 @@ from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from hospital import empty_context, instruction, read
 
-from sfumato_client import flower_task
-from sfumato_client.app import app
 from sfumato_client.egress.guard import CODES
-from sfumato_common.flower import encode
-from sfumato_common.records import ARRAYS_KEY, CONFIG_KEY
+from sfumato_client.flower import task as flower_task
+from sfumato_client.flower.app import app
+from sfumato_common.protocol.flower import encode
+from sfumato_common.protocol.messages import ARRAYS_KEY, CONFIG_KEY
 
 ACTIONS = ["evaluate", "query", "train.metrics", "train.default", "evaluate.loss", "query.num_examples", "system"]
 

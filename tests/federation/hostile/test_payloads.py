@@ -10,10 +10,10 @@ import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord
 from hospital import read
 
-from sfumato_common import flower
 from sfumato_common.errors import VerificationError
-from sfumato_common.flower import decode_reply, decode_request, encode
-from sfumato_common.records import ARRAYS_KEY, CONFIG_KEY, PROTOCOL, Reply
+from sfumato_common.protocol import flower
+from sfumato_common.protocol.flower import decode_reply, decode_request, encode
+from sfumato_common.protocol.messages import ARRAYS_KEY, CONFIG_KEY, PROTOCOL, Reply
 
 NUMPY = "numpy.ndarray"
 NAME = "discriminator/head.bias"

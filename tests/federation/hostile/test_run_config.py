@@ -7,9 +7,9 @@ import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, MetricRecord, RecordDict
 from hospital import empty_context, read
 
-from sfumato_client.app import HOME_VARIABLE
-from sfumato_common.flower import encode
-from sfumato_common.records import ARRAYS_KEY, CONFIG_KEY
+from sfumato_client.flower.app import HOME_VARIABLE
+from sfumato_common.protocol.flower import encode
+from sfumato_common.protocol.messages import ARRAYS_KEY, CONFIG_KEY
 
 OVERRIDES = {
     "noise_multiplier": 0.0,

@@ -5,12 +5,12 @@ import pytest
 import yaml
 from hospital import GATE, ONE_SITE, make_hospital, size_on_the_wire
 
-from sfumato_client import site as site_module
 from sfumato_client import training
+from sfumato_client.site import handler as site_module
 from sfumato_common.errors import BudgetExceeded, DataError, EgressRefused, LedgerError
-from sfumato_common.models.build import initial_model, to_arrays
-from sfumato_common.models.wire import outbound_schema
-from sfumato_common.records import Reply
+from sfumato_common.generators.build import initial_model, to_arrays
+from sfumato_common.generators.schemas import outbound_schema
+from sfumato_common.protocol.messages import Reply
 
 
 @pytest.fixture(scope="module")

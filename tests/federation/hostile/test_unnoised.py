@@ -1,4 +1,4 @@
-"""Weights before the noise, or with too little: a faulty trainer stands in for a faulty version, and the door refuses.
+"""Weights before the noise, or with too little: a faulty trainer stands in for a faulty version; the egress refuses.
 
 What was reserved stays charged: over-counted, never under-counted.
 """
@@ -8,12 +8,13 @@ import pytest
 from hospital import ONE_SITE
 
 from sfumato_client import training
-from sfumato_common.config.loader import parse
-from sfumato_common.config.plan import Plan
+from sfumato_common.accounting.events import event_to_json
 from sfumato_common.errors import ConfigError
-from sfumato_common.models.update import UPDATE, pack_update
-from sfumato_common.privacy.events import event_to_json, round_event
-from sfumato_common.privacy.meter import Meter, Noised
+from sfumato_common.generators.update import UPDATE, pack_update
+from sfumato_common.mechanisms.recorder import Noised, NoiseRecorder
+from sfumato_common.study.costs import round_event
+from sfumato_common.study.plan import Plan
+from sfumato_common.study.strict import parse
 
 HONEST = training.TRAINERS["gan"]
 Arrays = dict
@@ -27,11 +28,11 @@ def nothing_learned(job) -> Arrays:
     return {UPDATE: pack_update(inbound(job), inbound(job))}
 
 
-def noised_with(job, sigma=1.0, rate=0.2, steps=2, meter=None) -> Noised:
-    meter = meter or job.meter
+def noised_with(job, sigma=1.0, rate=0.2, steps=2, recorder=None) -> Noised:
+    recorder = recorder or job.recorder
     for _ in range(steps):
-        meter.sampled_gaussian(np.zeros(3), 1.0, sigma, rate)
-    return meter.sealed(nothing_learned(job))
+        recorder.sampled_gaussian(np.zeros(3), 1.0, sigma, rate)
+    return recorder.sealed(nothing_learned(job))
 
 
 def altered(job, change) -> Noised:
@@ -45,48 +46,48 @@ def first_element(arrays):
 
 
 FAULTS = {
-    "the weights that came in": (lambda job: job.meter.sealed(nothing_learned(job)), "no single mechanism ran"),
-    "arrays that no meter saw": (nothing_learned, "no metered mechanism made"),
+    "the weights that came in": (lambda job: job.recorder.sealed(nothing_learned(job)), "no single mechanism ran"),
+    "arrays that no recorder saw": (nothing_learned, "no recorded mechanism made"),
     "a seal of its own making": (
         lambda job: Noised(nothing_learned(job), round_event(job.plan.stage("gan")), "entry", bytes(32)),
-        "not what a metered mechanism sealed",
+        "not what a recorded mechanism sealed",
     ),
     "too little noise": (lambda job: noised_with(job, sigma=0.5), "not the one that the ledger was charged for"),
     "another sampling rate": (lambda job: noised_with(job, rate=0.1), "not the one that the ledger was charged for"),
     "too few steps": (lambda job: noised_with(job, steps=1), "not the one that the ledger was charged for"),
     "too many steps": (lambda job: noised_with(job, steps=3), "not the one that the ledger was charged for"),
     "a step more with other noise": (
-        lambda job: (job.meter.sampled_gaussian(np.zeros(3), 1.0, 9.0, 0.2), noised_with(job))[1],
+        lambda job: (job.recorder.sampled_gaussian(np.zeros(3), 1.0, 9.0, 0.2), noised_with(job))[1],
         "no single mechanism ran",
     ),
     "the noise of another round": (
-        lambda job: noised_with(job, meter=Meter(job.noise, "0" * 64)),
+        lambda job: noised_with(job, recorder=NoiseRecorder(job.noise, "0" * 64)),
         "noised under another reservation",
     ),
-    "an update changed after the noise": (lambda job: altered(job, first_element), "not what a metered mechanism"),
+    "an update changed after the noise": (lambda job: altered(job, first_element), "not what a recorded mechanism"),
     "a loss beside the update": (
-        lambda job: job.meter.sealed({**HONEST(job).arrays, "loss": np.float32([0.5])}),
+        lambda job: job.recorder.sealed({**HONEST(job).arrays, "loss": np.float32([0.5])}),
         "other arrays than the plan declares",
     ),
     "a number of examples": (
-        lambda job: job.meter.sealed({**HONEST(job).arrays, "num_examples": np.float32([31])}),
+        lambda job: job.recorder.sealed({**HONEST(job).arrays, "num_examples": np.float32([31])}),
         "other arrays than the plan declares",
     ),
     "the size of a batch in the padding": (
-        lambda job: job.meter.sealed(padded(HONEST(job).arrays, 31)),
+        lambda job: job.recorder.sealed(padded(HONEST(job).arrays, 31)),
         "its padding is not empty",
     ),
     "a longer update": (
-        lambda job: job.meter.sealed({UPDATE: np.concatenate([HONEST(job).arrays[UPDATE], np.zeros(256, np.uint16)])}),
+        lambda job: job.recorder.sealed({UPDATE: np.append(HONEST(job).arrays[UPDATE], np.zeros(256, np.uint16))}),
         "another dtype or shape",
     ),
     "an unrounded update": (
-        lambda job: job.meter.sealed({UPDATE: HONEST(job).arrays[UPDATE].astype(np.float32)}),
+        lambda job: job.recorder.sealed({UPDATE: HONEST(job).arrays[UPDATE].astype(np.float32)}),
         "another dtype or shape",
     ),
-    "no update": (lambda job: (HONEST(job), job.meter.sealed({}))[1], "other arrays than the plan declares"),
+    "no update": (lambda job: (HONEST(job), job.recorder.sealed({}))[1], "other arrays than the plan declares"),
     "an update that is not finite": (
-        lambda job: job.meter.sealed({UPDATE: np.where(HONEST(job).arrays[UPDATE] > 0, 0x7FC0, 0).astype(np.uint16)}),
+        lambda job: job.recorder.sealed({UPDATE: np.uint16(0x7FC0) * (HONEST(job).arrays[UPDATE] > 0)}),
         "is not finite",
     ),
 }  # fmt: skip

@@ -23,7 +23,7 @@ import pydicom
 import torch
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
-from sfumato_client.home import SiteHome
+from sfumato_client.site.home import SiteHome
 from sfumato_common.crypto.identity import load_identity
 
 PLANTED_FOLDER = "gorsehaven-annexe"
@@ -173,7 +173,7 @@ def _store(found: Canaries, name: str, home: SiteHome) -> None:
 def _local_texts(found: Canaries, name: str, home: SiteHome) -> None:
     """Lines of what the site wrote for its own eyes: error texts with their tracebacks and paths, and its logs."""
     for what, paths in (
-        ("a local error text", home.local.rglob("*.txt")),
+        ("a local error text", home.steward_folder.rglob("*.txt")),
         ("a line of a log", home.logs.glob("*.log")),
     ):
         for path in sorted(paths):

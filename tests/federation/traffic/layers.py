@@ -27,7 +27,7 @@ from PIL import Image
 from traffic.http2 import grpc_messages, streams
 from traffic.relay import Connection
 
-from sfumato_common.wire import intake_pb2
+from sfumato_common.protocol import intake_pb2
 
 _UPLOAD = "/sfumato.intake.v1.Intake/Upload"
 _DEEPEST = 4

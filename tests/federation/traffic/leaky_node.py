@@ -31,25 +31,25 @@ def pixels() -> None:
 
     The picture slips in behind the gate, which refuses it as a copy when it comes among the candidates.
     """
-    from sfumato_common.privacy.meter import Meter
+    from sfumato_common.mechanisms.recorder import NoiseRecorder
 
-    sealed, sealing = Meter.sealed, importlib.import_module("sfumato_client.release.seal")
+    sealed, sealing = NoiseRecorder.sealed, importlib.import_module("sfumato_client.release.seal")
     encode_png, written = sealing.encode_png, itertools.count()
 
-    def leaky_sealed(self: Meter, arrays: dict[str, Any]) -> Any:
+    def leaky_sealed(self: NoiseRecorder, arrays: dict[str, Any]) -> Any:
         name = max(arrays, key=lambda key: arrays[key].size)
         middle = _record(3).ravel()[256:320]
         arrays[name].reshape(-1)[16:80] = middle.astype(np.float32) / np.float32(127.5) - np.float32(1)
         return sealed(self, arrays)
 
-    Meter.sealed = leaky_sealed  # type: ignore[method-assign]
+    NoiseRecorder.sealed = leaky_sealed  # type: ignore[method-assign]
     sealing.encode_png = lambda image: encode_png(_record(7) if next(written) == 5 else image)
 
 
 def exception() -> None:
     """An exception's text is sent along, as Flower does by itself."""
-    import sfumato_client.app as door
-    from sfumato_client import flower_task
+    import sfumato_client.flower.app as door
+    from sfumato_client.flower import task as flower_task
 
     def failing(*given: Any, **named: Any) -> Any:
         del given, named
@@ -61,8 +61,8 @@ def exception() -> None:
 
 def count() -> None:
     """The number of patients leaves as a field of the reply and in a line for a log."""
-    import sfumato_common.flower as wire
-    from sfumato_common.records import CONFIG_KEY
+    import sfumato_common.protocol.flower as wire
+    from sfumato_common.protocol.messages import CONFIG_KEY
 
     encode = wire.encode
 
@@ -87,7 +87,7 @@ def command(kind: str) -> Callable[[str], list[str]]:
 
 def run_node(home: Path, kind: str) -> None:
     """The node, starting this file instead of the installed task runner for each message."""
-    from sfumato_client import node
+    from sfumato_client.flower import node
 
     write = node.write_task_commands
 
@@ -108,7 +108,7 @@ def main() -> None:
         return
     LEAKS[second]()
     sys.argv[1:] = rest
-    from sfumato_client.flower_task import main as run_task
+    from sfumato_client.flower.task import main as run_task
 
     run_task()
 

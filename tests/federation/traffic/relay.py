@@ -1,4 +1,4 @@
-"""A TLS-terminating relay between sites and coordinator that keeps every byte it carries, in clear, by site and door.
+"""A TLS-terminating relay between sites and coordinator that keeps every byte it carries, in clear, by site and port.
 
 It shows the federation's own server certificate, so that the sites' certificate checks stay on; towards the intake it
 goes on with the site's own client certificate, so that the coordinator's checks stay on as well. It touches nothing:
@@ -20,8 +20,8 @@ _CHUNK = 1 << 16
 
 
 @dataclass(frozen=True)
-class Door:
-    """One port of the relay: whose it is, which door of the coordinator stands behind it, and how TLS is spoken.
+class Port:
+    """One port of the relay: whose it is, which port of the coordinator stands behind it, and how TLS is spoken.
 
     `protocols` is what ALPN (RFC 7301) may choose; `client` is (certificate, key), files of the site that may not exist
     before the first connection: with it the relay asks for that certificate and shows it to the coordinator.
@@ -39,7 +39,7 @@ class Connection:
     """One connection in clear: `sent` is what the site wrote, `received` what it read; `peer` its certificate, DER."""
 
     site: str
-    door: str
+    port: str
     alpn: str | None
     peer: bytes
     sent: bytearray = field(default_factory=bytearray)
@@ -47,7 +47,7 @@ class Connection:
 
 
 class Relay:
-    """Doors on loopback, served by one thread. `connections` grows as they come; `problems` holds what went wrong.
+    """Ports on loopback, served by one thread. `connections` grows as they come; `problems` holds what went wrong.
 
     A test that means to have seen everything asserts that `problems` is empty: a client that spoke no TLS, or broke off
     its handshake, is there and nowhere else.
@@ -72,25 +72,25 @@ class Relay:
         self._thread.join(15)
         self._loop.close()
 
-    def open(self, door: Door) -> int:
+    def open(self, port: Port) -> int:
         """Begin to listen for one site; returns the port."""
-        return asyncio.run_coroutine_threadsafe(self._open(door), self._loop).result(15)
+        return asyncio.run_coroutine_threadsafe(self._open(port), self._loop).result(15)
 
-    def of(self, site: str, door: str | None = None) -> list[Connection]:
+    def of(self, site: str, port: str | None = None) -> list[Connection]:
         """Connections of one site so far, in the order of their handshakes."""
-        return [item for item in list(self.connections) if item.site == site and door in (None, item.door)]
+        return [item for item in list(self.connections) if item.site == site and port in (None, item.port)]
 
-    async def _open(self, door: Door) -> int:
+    async def _open(self, port: Port) -> int:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self._certificate, self._key)
-        context.set_alpn_protocols(list(door.protocols))
-        if door.client is not None:
+        context.set_alpn_protocols(list(port.protocols))
+        if port.client is not None:
             context.verify_mode = ssl.CERT_REQUIRED
             context.load_verify_locations(self._authority)
         listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         listener.setblocking(False)
         self._listeners.append(listener)
-        self._spawn(self._accept(door, context, listener))
+        self._spawn(self._accept(port, context, listener))
         return int(listener.getsockname()[1])
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
@@ -98,12 +98,12 @@ class Relay:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _accept(self, door: Door, context: ssl.SSLContext, listener: socket.socket) -> None:
+    async def _accept(self, port: Port, context: ssl.SSLContext, listener: socket.socket) -> None:
         while True:
             accepted, _ = await self._loop.sock_accept(listener)
-            self._spawn(self._serve(door, context, accepted))
+            self._spawn(self._serve(port, context, accepted))
 
-    async def _serve(self, door: Door, context: ssl.SSLContext, accepted: socket.socket) -> None:
+    async def _serve(self, port: Port, context: ssl.SSLContext, accepted: socket.socket) -> None:
         """One connection, from its handshake to its end."""
         # by hand: asyncio's own server keeps a failed handshake to itself
         reader = asyncio.StreamReader()
@@ -111,39 +111,39 @@ class Relay:
         try:
             transport, _ = await self._loop.connect_accepted_socket(lambda: protocol, accepted, ssl=context)
         except OSError as error:  # ssl.SSLError is one
-            self.problems.append(f"{door.site}/{door.name}: no handshake: {error}")
+            self.problems.append(f"{port.site}/{port.name}: no handshake: {error}")
             accepted.close()
             return
         writer = asyncio.StreamWriter(transport, protocol, reader, self._loop)
         try:
-            await self._carry(door, reader, writer)
+            await self._carry(port, reader, writer)
         finally:
             writer.close()
 
-    async def _carry(self, door: Door, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _carry(self, port: Port, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         spoken = writer.get_extra_info("ssl_object")
         connection = Connection(
-            door.site, door.name, spoken.selected_alpn_protocol(), spoken.getpeercert(binary_form=True) or b""
+            port.site, port.name, spoken.selected_alpn_protocol(), spoken.getpeercert(binary_form=True) or b""
         )
         self.connections.append(connection)
         try:
-            onward = self._onward(door, connection.alpn)
-            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", door.upstream, ssl=onward)
+            onward = self._onward(port, connection.alpn)
+            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", port.upstream, ssl=onward)
         except OSError:  # the coordinator is away, or does not want this site
             # what the site wants to say is kept although nobody hears it
             connection.sent += await self._rest(reader)
             return
         chosen = far_writer.get_extra_info("ssl_object").selected_alpn_protocol()
         if chosen not in (None, connection.alpn):
-            self.problems.append(f"{door.site}/{door.name}: ALPN {connection.alpn} here, {chosen} there")
+            self.problems.append(f"{port.site}/{port.name}: ALPN {connection.alpn} here, {chosen} there")
         await asyncio.gather(_pump(reader, far_writer, connection.sent), _pump(far_reader, writer, connection.received))
 
-    def _onward(self, door: Door, alpn: str | None) -> ssl.SSLContext:
+    def _onward(self, port: Port, alpn: str | None) -> ssl.SSLContext:
         context = ssl.create_default_context(cafile=self._authority)
         if alpn is not None:
             context.set_alpn_protocols([alpn])
-        if door.client is not None:
-            context.load_cert_chain(*door.client)
+        if port.client is not None:
+            context.load_cert_chain(*port.client)
         return context
 
     @staticmethod

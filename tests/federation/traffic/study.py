@@ -19,20 +19,20 @@ from typing import Any
 import yaml
 from traffic.canaries import PLANTED_FOLDER, of_site, plant_headers
 from traffic.layers import Layer, layers
-from traffic.relay import Door, Relay
+from traffic.relay import Port, Relay
 from traffic.scan import Scanner
 from traffic.sockets import can_trace, traced
 
-from sfumato_client.home import SiteHome
-from sfumato_common.config.loader import parse
-from sfumato_common.config.plan import Plan
+from sfumato_client.site.home import SiteHome
 from sfumato_common.crypto.enrolment import encode_grant
 from sfumato_common.files import write_atomic, write_json
 from sfumato_common.phantom.devices import DEVICES
 from sfumato_common.phantom.dicom import write_cohort
+from sfumato_common.study.plan import Plan
+from sfumato_common.study.strict import parse
 from sfumato_common.supervise import Child, free_port, run_to_end
+from sfumato_server.coordinator.home import CoordinatorHome
 from sfumato_server.enrol import create_authority, enrol
-from sfumato_server.home import CoordinatorHome
 
 PROGRAMS = Path(sys.executable).parent
 # three digits each, so that no cohort's count is a number that a plan, a shape or a timing is likely to hold
@@ -94,7 +94,7 @@ class Study:
             for site in self.plan.sites
         ]
         for number, connection in enumerate(self.relay.connections):
-            found += layers(connection, f"{connection.site}/{connection.door} {number}")
+            found += layers(connection, f"{connection.site}/{connection.port} {number}")
         return found
 
     def scanner(self) -> Scanner:
@@ -154,12 +154,12 @@ def _set_up(study: Study, site: str, plan_file: Path) -> None:
     write_atomic(home.identity / "split.key", hashlib.sha256(site.encode()).hexdigest(), mode=0o600)
     grant = study.out / f"{site}.grant.json"
     write_atomic(grant, encode_grant(enrol(study.coordinator.root, (home.root / _REQUEST).read_bytes())))
-    fleet = study.relay.open(Door(site, "superlink", study.superlink, ("http/1.1",)))
+    fleet = study.relay.open(Port(site, "superlink", study.superlink, ("http/1.1",)))
     client = (home.identity / "site.crt", home.identity / "tls.key")
-    intake = study.relay.open(Door(site, "intake", study.intake, ("h2",), client))
+    intake = study.relay.open(Port(site, "intake", study.intake, ("h2",), client))
     study.ports[site] = (fleet, intake)
-    doors = ("--superlink", f"127.0.0.1:{fleet}", "--intake", f"127.0.0.1:{intake}")
-    _command(study, site, "enrolled", str(grant), *doors)
+    ports = ("--superlink", f"127.0.0.1:{fleet}", "--intake", f"127.0.0.1:{intake}")
+    _command(study, site, "join", str(grant), *ports)
     _command(study, site, "ingest", str(description), "--plan", str(plan_file))
     _command(study, site, "accept", str(plan_file), "--yes")
 
@@ -172,7 +172,7 @@ def _command(study: Study, site: str, command: str, *rest: str) -> None:
 
 
 def _start(study: Study) -> None:
-    """The coordinator, then the sites once its doors are open."""
+    """The coordinator, then the sites once its ports are open."""
     root = study.coordinator.root
     ports = ["--port", str(study.superlink), "--intake-port", str(study.intake)]
     coordinate = [str(PROGRAMS / "sfumato"), "coordinator", "run", "--home", str(root), "--out", str(study.out / "set")]
@@ -180,7 +180,7 @@ def _start(study: Study) -> None:
         "coordinator", [*coordinate, *ports], _environment(root), study.log("coordinator")
     )
     end = time.monotonic() + 60
-    while not (root / "doors.json").exists():
+    while not (root / "ports.json").exists():
         assert time.monotonic() < end and study.children["coordinator"].poll() is None, _tail(study, "coordinator")
         time.sleep(0.2)
     for site in study.plan.sites:

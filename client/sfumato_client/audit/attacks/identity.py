@@ -3,7 +3,7 @@
 After Packhaeuser et al. 2022 (deep re-identification of chest radiographs), trained as SimCLR (Chen et al. 2020), with
 the other images of a patient as further views (Khosla et al. 2020). The judge trains it alone, on training patients,
 with its own network, seed and variations; no method sees it. An image becomes a vector of unit length, from at most 64
-pixels a side with brightness and contrast removed; the score of two images is the cosine. Held-out patients are
+pixels a side with brightness and contrast removed; the score of two images is the cosine. Holdout patients are
 strangers to the verifier: what they score by chance is the scale for candidates. All on the CPU, accelerator or not:
 the same question gets the same answer.
 
@@ -65,23 +65,23 @@ class _Network(nn.Module):
 
 @dataclass(frozen=True, eq=False)
 class Verifier:
-    """A trained network, and the vectors [M, E] of the training images that show something, with their owners [M]."""
+    """A trained network, and the vectors [M, E] of the training images that show something, and `patient_index` [M]."""
 
     network: nn.Module
     gallery: Tensor
-    owners: Indices
+    patient_index: Indices
 
     def best(self, images: ByteImages) -> tuple[Floats, Indices]:
         """Of each image [N, S, S(, 3)] the best score among the training images [N], and whose it is [N]."""
         if not len(images):
             return np.zeros(0, np.float32), np.zeros(0, np.int64)
         scores, rows = (_embedded(self.network, images) @ self.gallery.T).max(dim=1)
-        return scores.numpy(), self.owners[rows.numpy()]
+        return scores.numpy(), self.patient_index[rows.numpy()]
 
 
 @dataclass(frozen=True, eq=False)
 class Matches:
-    """Best scores of candidates [N], and of held-out images [M], whose patients are strangers to the verifier."""
+    """Best scores of candidates [N], and of holdout images [M], whose patients are strangers to the verifier."""
 
     candidates: Floats = field(repr=False)
     strangers: Floats = field(repr=False)
@@ -127,35 +127,37 @@ def train_verifier(train: Cohort) -> Verifier:
     """The verifier of a cohort, always the same one. Raises DataError where there is nobody to tell apart."""
     images, _, patients = train.everything()
     shows = ~is_flat(images)
-    images, owners = images[shows], patients[shows]
-    known, owner = np.unique(owners, return_inverse=True)
+    images, patient_index = images[shows], patients[shows]
+    known, compact_index = np.unique(patient_index, return_inverse=True)
     if len(known) < 2:
         raise DataError("an identity verifier needs images of at least two patients")
     rng = torch.Generator().manual_seed(_SEED)
     network = _Network(min(_SIDE, images.shape[1]), images.shape[3] if images.ndim == 4 else 1, rng)
-    _fit(network, _seen(images), torch.from_numpy(owner), rng)
+    _fit(network, _seen(images), torch.from_numpy(compact_index), rng)
     gallery = _embedded(network, images)
     if not bool(gallery.isfinite().all()):
         raise DataError("the identity verifier could not be trained: a vector is not finite")
-    return Verifier(network, gallery, owners)
+    return Verifier(network, gallery, patient_index)
 
 
-def re_identification(verifier: Verifier, candidates: ByteImages, held_out: ByteImages) -> Matches:
-    """Best scores of candidates and of held-out images, whose patients are not among the verifier's."""
-    return Matches(verifier.best(candidates)[0], verifier.best(held_out)[0])
+def re_identification(verifier: Verifier, candidates: ByteImages, holdout_images: ByteImages) -> Matches:
+    """Best scores of candidates and of holdout images, whose patients are not among the verifier's."""
+    return Matches(verifier.best(candidates)[0], verifier.best(holdout_images)[0])
 
 
-def recognised(verifier: Verifier, images: ByteImages, owners: Indices) -> Recognition:
-    """How often further images of training patients `owners` [N] are matched to them: for benches on known people."""
-    hits, count = int((verifier.best(images)[1] == owners).sum()), len(owners)
+def recognised(verifier: Verifier, images: ByteImages, patient_index: Indices) -> Recognition:
+    """How often further images of training patients [N] are matched to them: for benches on known people."""
+    hits, count = int((verifier.best(images)[1] == patient_index).sum()), len(patient_index)
     interval = stats.binomtest(hits, count).proportion_ci(0.95, method="exact")
-    return Recognition(hits / count, float(interval.low), float(interval.high), 1.0 / len(np.unique(verifier.owners)))
+    return Recognition(
+        hits / count, float(interval.low), float(interval.high), 1.0 / len(np.unique(verifier.patient_index))
+    )
 
 
-def _fit(network: nn.Module, images: Tensor, owner: Tensor, rng: torch.Generator) -> None:
+def _fit(network: nn.Module, images: Tensor, compact_index: Tensor, rng: torch.Generator) -> None:
     """Contrastive training: two views of each of a batch's patients, of two of a patient's images where there are."""
-    counts = torch.bincount(owner)
-    order, starts = torch.argsort(owner, stable=True), counts.cumsum(0) - counts
+    counts = torch.bincount(compact_index)
+    order, starts = torch.argsort(compact_index, stable=True), counts.cumsum(0) - counts
     batch = min(_PATIENTS, len(counts))
     target = torch.arange(2 * batch).roll(batch)
     itself = torch.eye(2 * batch, dtype=torch.bool)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from sfumato_client.training import TrainingCohort
-from sfumato_common.config.stages import DpSgdStage
+from sfumato_common.study.stages import DpSgdStage
 from sfumato_common.types import to_unit_range
 
 _BLOCK = 32

@@ -10,7 +10,7 @@ from typing import Protocol
 
 import torch
 
-from sfumato_common.config.plan import Plan
+from sfumato_common.study.plan import Plan
 from sfumato_common.types import AnyArray, Arrays
 from sfumato_server.rounds.strategies.choice import ChoiceStrategy
 from sfumato_server.rounds.strategies.embedding import EmbeddingStrategy

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from sfumato_common.config.plan import Plan
-from sfumato_common.config.stages import ServerOptimiser
 from sfumato_common.errors import FederationError, VerificationError
-from sfumato_common.models.update import UPDATE, unpack_update
-from sfumato_common.models.wire import outbound_schema, updated_weights
+from sfumato_common.generators.schemas import outbound_schema, updated_weights
+from sfumato_common.generators.update import UPDATE, unpack_update
+from sfumato_common.study.plan import Plan
+from sfumato_common.study.stages import ServerOptimiser
 from sfumato_common.types import AnyArray, Arrays
 from sfumato_server.rounds.strategies.optimisers import ServerStep
 

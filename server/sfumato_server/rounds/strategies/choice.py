@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from sfumato_common.config.plan import Plan
-from sfumato_common.config.stages import ChoiceStage
 from sfumato_common.errors import FederationError
+from sfumato_common.generators.components import component_shares, labels_of
+from sfumato_common.generators.sampling import sample_images
+from sfumato_common.generators.schemas import HISTOGRAMS
+from sfumato_common.generators.spectral.moments import moments_distance
 from sfumato_common.metrics.choice import Choice, decide, evened
 from sfumato_common.metrics.utility import score, train_classifier
-from sfumato_common.models.components import component_shares, labels_of
-from sfumato_common.models.moments import moments_distance
-from sfumato_common.models.sampling import sample_images
-from sfumato_common.models.wire import HISTOGRAMS
+from sfumato_common.study.plan import Plan
+from sfumato_common.study.stages import ChoiceStage
 from sfumato_common.types import AnyArray, Arrays
 from sfumato_server.rounds.strategies.averaging import check_replies
 

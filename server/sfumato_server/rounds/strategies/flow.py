@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from sfumato_common.config.plan import Plan
-from sfumato_common.config.stages import FlowStage
-from sfumato_common.models.build import to_arrays
-from sfumato_common.models.starts import starting_model
+from sfumato_common.generators.build import to_arrays
+from sfumato_common.generators.starts import starting_model
+from sfumato_common.study.plan import Plan
+from sfumato_common.study.stages import FlowStage
 from sfumato_common.types import AnyArray, Arrays
 from sfumato_server.rounds.strategies.averaging import check_replies, moved
 from sfumato_server.rounds.strategies.optimisers import ServerStep

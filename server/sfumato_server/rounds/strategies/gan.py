@@ -12,19 +12,19 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from sfumato_common.config.plan import Plan
-from sfumato_common.config.stages import GanStage
-from sfumato_common.models.build import from_arrays, load_arrays, spectral_model, to_arrays
-from sfumato_common.models.components import condition
-from sfumato_common.models.gan import draw_images, follow
-from sfumato_common.models.reach import GENERATOR_BETAS, GENERATOR_LEARNING_RATE
-from sfumato_common.models.starts import starting_model
+from sfumato_common.generators.build import from_arrays, load_arrays, spectral_model, to_arrays
+from sfumato_common.generators.components import condition
+from sfumato_common.generators.displacement import GENERATOR_BETAS, GENERATOR_LEARNING_RATE
+from sfumato_common.generators.gan.w_space import draw_images, follow
+from sfumato_common.generators.starts import starting_model
+from sfumato_common.study.plan import Plan
+from sfumato_common.study.stages import GanStage
 from sfumato_common.types import AnyArray, Arrays
 from sfumato_server.rounds.strategies.averaging import check_replies
-from sfumato_server.rounds.strategies.judges import Judges
+from sfumato_server.rounds.strategies.discriminators import Discriminators
 
 _BATCH = 64
-# the share of generated images that the judges may take as real, over about this many steps, before the round ends
+# the share of generated images that discriminators may take as real, over about so many steps, before the round ends
 _FOOLED, _FOOLED_HORIZON = 0.5, 5.0
 
 
@@ -40,7 +40,7 @@ class GanStrategy:
         self._plan, self._stage = plan, stage
         self._spectral = dict(released["spectral"])
         first = to_arrays("discriminator", starting_model("discriminator", plan, "gan", released))
-        self._judges = Judges(plan, stage, first)
+        self._discriminators = Discriminators(plan, stage, first)
         self._generator, self._average = (self._first(released) for _ in range(2))
 
     def _first(self, released: dict[str, dict[str, AnyArray]]) -> nn.Module:
@@ -50,30 +50,30 @@ class GanStrategy:
 
     def outbound(self, round_number: int, site: str) -> dict[str, AnyArray]:
         """The spectral release, the discriminator that the site trains, the generator whose images it tells apart."""
-        return {**self._spectral, **to_arrays("generator", self._generator), **self._judges.sent(site)}
+        return {**self._spectral, **to_arrays("generator", self._generator), **self._discriminators.sent(site)}
 
     def absorb(self, round_number: int, replies: dict[str, dict[str, AnyArray]], generator: torch.Generator) -> None:
         """Move the discriminators by the updates, then take the plan's `generator_steps` against them."""
         check_replies(self._plan, "gan", replies)
-        self._judges.move(replies)
+        self._discriminators.move(replies)
         self._train_generator(generator)
 
     def _train_generator(self, rng: torch.Generator) -> None:
-        """At most the plan's steps: none once the judges are fooled, for what noisy ones say beyond that is noise."""
+        """At most the plan's steps: none once the discriminators are fooled: beyond that they say noise."""
         spectral = spectral_model(self._plan, self._spectral)
-        panel = self._judges.panel(self._spectral)
+        panel = self._discriminators.panel(self._spectral)
         batch = math.ceil(_BATCH / len(panel))
         optimiser = torch.optim.Adam(self._generator.parameters(), lr=GENERATOR_LEARNING_RATE, betas=GENERATOR_BETAS)
         fooled = 0.0
         for _ in range(self._stage.generator_steps):
             optimiser.zero_grad()
             loss, real = torch.zeros(()), 0.0
-            for judge in panel:
-                labels = torch.multinomial(judge.shares, batch, replacement=True, generator=rng)
+            for discriminator in panel:
+                labels = torch.multinomial(discriminator.shares, batch, replacement=True, generator=rng)
                 images = draw_images(self._plan, self._generator, spectral, labels, rng)
-                scores = judge.module(images, condition(self._plan, labels))
-                loss = loss + judge.weight * functional.softplus(-scores).mean()
-                real += judge.weight * float((scores > 0.0).float().mean())
+                scores = discriminator.module(images, condition(self._plan, labels))
+                loss = loss + discriminator.weight * functional.softplus(-scores).mean()
+                real += discriminator.weight * float((scores > 0.0).float().mean())
             fooled += (real - fooled) / _FOOLED_HORIZON
             if fooled >= _FOOLED:
                 break
@@ -89,11 +89,15 @@ class GanStrategy:
     def state(self) -> dict[str, AnyArray]:
         """Discriminators, generator and the generator's moving average."""
         generator, average = to_arrays("generator", self._generator), to_arrays("generator", self._average)
-        return {**self._judges.state(), **generator, **{f"average/{name}": value for name, value in average.items()}}
+        return {
+            **self._discriminators.state(),
+            **generator,
+            **{f"average/{name}": value for name, value in average.items()},
+        }
 
     def restore(self, state: Arrays) -> None:
         """Go on from what `state` returned."""
-        self._judges.restore(state)
+        self._discriminators.restore(state)
         load_arrays("generator", self._generator, state)
         averages = {name.removeprefix("average/"): v for name, v in state.items() if name.startswith("average/")}
         load_arrays("generator", self._average, averages)

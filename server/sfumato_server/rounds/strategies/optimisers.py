@@ -3,7 +3,7 @@
 With D the mean update of a round: `average` is w += a D (FedAvg; McMahan et al. 2017); `momentum` is m = b m + D,
 w += a m (FedAvgM; Hsu et al. 2019); `adam` is m = b m + (1 - b) D, v = c v + (1 - c) D^2, w += a m / (sqrt(v) + t)
 (FedAdam; Algorithm 2 of Reddi et al., which corrects no bias). D is private already: all of it is post-processing. How
-far it can move a weight is bounded in `sfumato_common.models.reach`, against which sites hold what they are sent.
+far it can move a weight is bounded in `generators.displacement`, against which sites hold what they are sent.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from sfumato_common.config.stages import ServerOptimiser
-from sfumato_common.models.reach import SERVER_ADAPTIVITY, SERVER_SECOND_MOMENT
+from sfumato_common.generators.displacement import SERVER_ADAPTIVITY, SERVER_SECOND_MOMENT
+from sfumato_common.study.stages import ServerOptimiser
 from sfumato_common.types import AnyArray, Arrays
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from sfumato_common.config.plan import Plan
 from sfumato_common.errors import FederationError
-from sfumato_common.models.spectral_fit import fit_release
+from sfumato_common.generators.spectral.fit import fit_release
+from sfumato_common.study.plan import Plan
 from sfumato_common.types import AnyArray, Arrays
 from sfumato_server.rounds.strategies.averaging import check_replies
 

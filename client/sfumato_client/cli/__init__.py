@@ -1,0 +1,1 @@
+"""`sfumato-site`: the hospital's command line."""

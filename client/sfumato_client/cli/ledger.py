@@ -1,0 +1,142 @@
+"""`sfumato-site ledger`: what patients paid, what a plan would add, and the file a data-protection officer checks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from sfumato_common.accounting.accountant import epsilon_text
+from sfumato_common.command_line import console, costs_table, file_bytes, forecast_table
+from sfumato_common.files import write_atomic
+from sfumato_common.study.costs import WITHOUT_PRIVACY
+from sfumato_common.study.load import load_resolved_plan
+
+ledger_app = typer.Typer(no_args_is_help=True, help="The site's privacy ledger.")
+Home = Annotated[Path, typer.Option("--home", help="The site's home folder.", envvar="SFUMATO_SITE_HOME")]
+
+
+@ledger_app.command("show")
+def show(home: Home) -> None:
+    """Every charge, and what a patient of this site has paid."""
+    from sfumato_client.site.home import SiteHome
+    from sfumato_common.accounting.events import Unprotected, event_to_json
+
+    with SiteHome(home).open_ledger() as ledger:
+        entries, unsettled, costs = ledger.entries(), set(ledger.unsettled()), ledger.costs()
+        budget = ledger.budget
+    table = Table(title="Privacy ledger")
+    for heading in ("entry", "study", "purpose", "round", "cohort", "mechanism", "state"):
+        table.add_column(heading)
+    for entry in entries:
+        event = ", ".join(f"{key} {value}" for key, value in event_to_json(entry.event).items())
+        state = "NOT SETTLED" if entry.number in unsettled else "settled"
+        table.add_row(str(entry.number), entry.study, entry.purpose, str(entry.round), entry.cohort, event, state)
+    console.print(table)
+    if unsettled:
+        _say(f"{len(unsettled)} charges were never settled (a crash, or work in progress); they count all the same")
+    if bare := sorted({entry.study for entry in entries if isinstance(entry.event, Unprotected)}):
+        _say(f"NO PRIVACY: {WITHOUT_PRIVACY} in {', '.join(bare)}")
+    console.print(costs_table(costs, budget.delta))
+    for cohort, cost in (("train", costs.train), ("holdout", costs.holdout)):
+        _say(
+            f"{cohort}: epsilon {epsilon_text(cost.add_remove)} of {budget.epsilon:g} at delta {budget.delta:g}, "
+            f"adjacency add/remove; replace-one: {epsilon_text(cost.replace_one)}"
+        )
+
+
+@ledger_app.command("verify")
+def verify(home: Home) -> None:
+    """Recompute the hash chain; fails at the first entry that was changed, removed or moved."""
+    from sfumato_client.site.home import SiteHome
+
+    with SiteHome(home).open_ledger() as ledger:
+        ledger.verify()
+    console.print("the ledger's chain holds", markup=False)
+
+
+@ledger_app.command("forecast")
+def forecast(home: Home, plan: Annotated[Path, typer.Argument(help="A study plan, YAML; nothing is pinned.")]) -> None:
+    """What a plan would add on top of everything spent, and how much of the budget it leaves."""
+    from sfumato_client.site.admission import check_budget, forecast_here
+    from sfumato_client.site.home import SiteHome
+
+    site, study = SiteHome(home), load_resolved_plan(plan)
+    policy = site.policy()
+    with site.open_ledger() as ledger:
+        before = max(ledger.spent("train"), ledger.spent("holdout"))
+        cost = forecast_here(study, policy, ledger)
+    after, budget = cost.totals.patient.add_remove, policy.budget
+    console.print(forecast_table(cost, f"Plan '{study.study}' on top of the ledger of '{policy.site}'"))
+    _say(
+        f"a patient has paid epsilon {epsilon_text(before)}; with this plan {epsilon_text(after)} of "
+        f"{budget.epsilon:g} at delta {budget.delta:g}: {max(budget.epsilon - after, 0.0):.3f} left"
+    )
+    if not study.private:
+        _say(f"NO PRIVACY: {WITHOUT_PRIVACY}; no study that is private fits the budget after it")
+        return
+    check_budget(study, policy, cost)
+    _say("the plan fits the budget; whether it fits the rest of the policy is checked by 'accept'")
+
+
+@ledger_app.command("export")
+def export(home: Home, out: Annotated[Path, typer.Option(help="Where the file goes, JSON.")]) -> None:
+    """Write the whole ledger as one file for the data-protection officer; it stays in the site."""
+    from sfumato_client.site.home import SiteHome
+
+    with SiteHome(home).open_ledger() as ledger:
+        write_atomic(out, ledger.export(), mode=0o600)
+    _say(
+        f"'{out.name}' holds every charge of every study, for the data-protection officer: it stays in the site unless "
+        "the site decides otherwise"
+    )
+
+
+@ledger_app.command("check")
+def check(
+    exported: Annotated[Path, typer.Argument(metavar="EXPORT", help="A file written by 'ledger export'.")],
+    package: Annotated[Path, typer.Argument(help="A release package of this site.")],
+    key: Annotated[Path | None, typer.Option(help="The site's public signing key, PEM.")] = None,
+    home: Annotated[
+        Path | None, typer.Option("--home", help="Or the home folder that has it.", envvar="SFUMATO_SITE_HOME")
+    ] = None,
+) -> None:
+    """Recompute every epsilon of a package's certificate from an exported ledger, with another accountant."""
+    from sfumato_client.ledger.check import check_package
+
+    report = check_package(file_bytes(exported), file_bytes(package), _public_key(key, home))
+    table = Table(title=f"Certificate of '{report.site}' for study '{report.study}', delta {report.delta:g}")
+    for heading in ("who", "epsilon", "stated", "recomputed", "verdict"):
+        table.add_column(heading, justify="right" if heading in ("stated", "recomputed") else "left")
+    words = {True: "holds", False: "WRONG", None: "not checked"}
+    for figure in report.figures:
+        again = "" if figure.recomputed is None else epsilon_text(figure.recomputed, 4)
+        table.add_row(figure.who, figure.name, epsilon_text(figure.stated, 4), again, words[figure.holds])
+    console.print(table)
+    if not report.private:
+        _say(f"NO PRIVACY: {WITHOUT_PRIVACY}; epsilon is infinite")
+    if report.noise == "test":
+        _say("TEST NOISE: no guarantee; the figures are what secure noise would have cost")
+    if report.not_checked:
+        _say(f"not checked, as the second accountant does not know them: {', '.join(report.not_checked)}")
+    if report.pending:
+        _say(f"the certificate counts {report.pending} runs that the export does not hold: still to come, or cut off")
+    report.require()
+    signed = "and the package's signature hold" if report.signature_checked else "holds; NO signature was checked"
+    _say(f"the ledger's chain {signed}; plan {report.plan_hash}")
+
+
+def _public_key(key: Path | None, home: Path | None) -> bytes | None:
+    """The site's public signing key: given, or from its home; None leaves the signature unchecked."""
+    from sfumato_client.site.home import SiteHome
+    from sfumato_common.crypto.identity import load_identity
+
+    if key is not None:
+        return file_bytes(key)
+    return load_identity(SiteHome(home).identity).signing_public if home is not None else None
+
+
+def _say(line: str) -> None:
+    console.print(line, markup=False, soft_wrap=True)

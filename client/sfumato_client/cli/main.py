@@ -1,0 +1,137 @@
+"""`sfumato-site`: the hospital's command line, from first key to running node."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sfumato_client.cli.ledger import Home, ledger_app
+from sfumato_client.cli.style_net import style_net_app
+from sfumato_client.cli.tabular import tabular
+from sfumato_common.command_line import console, file_bytes, forecast_table, run_command
+from sfumato_common.errors import PolicyRefusal
+from sfumato_common.files import write_atomic, write_json
+from sfumato_common.study.load import load_resolved_plan
+from sfumato_common.study.policy import Policy
+from sfumato_common.study.strict import load_yaml
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Sfumato at the hospital.")
+app.add_typer(ledger_app, name="ledger")
+app.add_typer(style_net_app, name="style-net")
+app.command()(tabular)
+
+
+@app.command()
+def init(home: Home, policy: Annotated[Path, typer.Option(help="The site's policy, YAML.")]) -> None:
+    """Make the site's keys, keep its policy and write the enrolment request for the coordinator."""
+    from sfumato_common.crypto.enrolment import enrolment_request
+    from sfumato_common.crypto.identity import create_identity
+
+    site = load_yaml(policy, Policy).site
+    identity = create_identity(home / "identity", site)
+    write_atomic(home / "identity" / "split.key", secrets.token_hex(32) + "\n", mode=0o600)
+    shutil.copyfile(policy, home / "policy.yaml")
+    request = home / "enrolment-request.json"
+    write_atomic(request, enrolment_request(identity))
+    console.print(f"site '{site}' is ready; give '{request.name}' to the coordinator", markup=False)
+
+
+@app.command()
+def join(
+    home: Home,
+    grant: Annotated[Path, typer.Argument(help="The coordinator's answer to the enrolment request.")],
+    superlink: Annotated[str, typer.Option(help="host:port of the coordinator's SuperLink.")],
+    intake: Annotated[str, typer.Option(help="host:port of the coordinator's intake.")],
+) -> None:
+    """Keep the coordinator's grant: certificates and addresses."""
+    from sfumato_client.site.home import SUPERLINK_FILE
+    from sfumato_common.crypto.enrolment import store_grant
+    from sfumato_common.crypto.identity import load_identity
+
+    store_grant(load_identity(home / "identity"), file_bytes(grant))
+    write_json(home / SUPERLINK_FILE, {"superlink": superlink, "intake": intake})
+    console.print("enrolled", markup=False)
+
+
+@app.command()
+def ingest(
+    home: Home,
+    source: Annotated[Path, typer.Argument(help="Description of the data source, YAML.")],
+    plan: Annotated[Path, typer.Option(help="The study plan: image size, channels and labels come from it.")],
+) -> None:
+    """Read DICOM, PNG or npz into the site's store; broken files are listed in a local report and skipped."""
+    from sfumato_client.dataset import SiteStore
+    from sfumato_client.ingest import load_source, read_source
+    from sfumato_client.site.home import SiteHome
+
+    site = SiteHome(home)
+    study = load_resolved_plan(plan)
+    report = SiteStore.create(
+        site.store, read_source(load_source(source), study.image, study.labels), study.image, site.split_key()
+    )
+    console.print(
+        f"kept {report.kept} images of {report.patients} patients, skipped {len(report.skipped)} "
+        "(reasons in 'ingest-report.json' of the home folder, which stays here)",
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+@app.command()
+def accept(
+    home: Home,
+    plan: Annotated[Path, typer.Argument(help="The study plan that the coordinator proposes, YAML.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Accept without asking.")] = False,
+) -> None:
+    """Hold a plan against policy and ledger, show what it would cost a patient, and pin it."""
+    from sfumato_client.site.admission import admit, release_notes
+    from sfumato_client.site.home import SiteHome
+    from sfumato_common.generators.starts import public_starts
+    from sfumato_common.study.costs import WITHOUT_PRIVACY
+
+    site = SiteHome(home)
+    study = load_resolved_plan(plan)
+    policy = site.policy()
+    with site.open_ledger() as ledger:
+        cost = admit(study, policy, ledger)
+    store = site.open_store()
+    store.require_patients(policy)
+    console.print(forecast_table(cost, f"Plan '{study.study}' at site '{policy.site}'"))
+    console.print(f"plan hash {study.digest}", markup=False, soft_wrap=True)
+    for kind, start in public_starts(study).items():
+        declared = f"stage '{kind}' starts from weights declared public ({start.source}, sha256 {start.sha256})"
+        console.print(declared, markup=False, soft_wrap=True)
+    if not study.private:
+        warning = f"NO PRIVACY: {WITHOUT_PRIVACY}. This site's policy names the study, so it may take part"
+        console.print(warning, style="bold red", markup=False, soft_wrap=True)
+    patients = store.cohort("train").patients
+    for line in release_notes(study, policy.site, patients):
+        console.print(line, markup=False, soft_wrap=True)
+    if patients > study.sites[policy.site].nominal_patients:
+        console.print(
+            "note: this site has more training patients than the plan's nominal number: epsilon holds, but batches may "
+            "exceed their public size and take longer, which is seen outside; ask for a larger nominal number",
+            markup=False,
+            soft_wrap=True,
+        )
+    if not yes and not typer.confirm("Take part in this study?"):
+        raise PolicyRefusal("not accepted; nothing was pinned")
+    site.pin(study)
+    console.print("accepted and pinned", markup=False)
+
+
+@app.command()
+def run(home: Home) -> None:
+    """Join the federation and answer the coordinator until stopped (Ctrl-C)."""
+    from sfumato_client.flower.node import run_node
+
+    run_node(home)
+
+
+def main() -> None:
+    """Entry point of `sfumato-site`."""
+    run_command(app)

@@ -1,0 +1,1 @@
+"""Flower's entries into the site: the app, the task command, the node, the upload."""

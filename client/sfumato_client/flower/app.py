@@ -1,0 +1,51 @@
+"""Flower's entry into the site: one action, records in, records out; everything else is in site.handler.
+
+Runs in the process that `flower_task` starts for each message. The home folder comes from the site's own environment,
+never from the message or the run configuration.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+
+from sfumato_client.egress.guard import refusal
+from sfumato_client.flower.upload import uploader
+from sfumato_client.site.handler import Site
+from sfumato_client.site.home import SiteHome
+from sfumato_common.errors import PolicyRefusal
+from sfumato_common.protocol.flower import decode_request, encode
+
+HOME_VARIABLE = "SFUMATO_SITE_HOME"
+ACTION = "train"
+
+
+class _OneAction(ClientApp):
+    """Flower's ClientApp, refusing all other actions in our way: Flower would send an exception's text back."""
+
+    def __call__(self, message: Message, context: Context) -> Message:
+        home = SiteHome(Path(os.environ[HOME_VARIABLE]))
+        try:
+            if message.metadata.message_type != ACTION:
+                raise PolicyRefusal("the message asks for an action that this site does not have: it evaluates nothing")
+            return super().__call__(message, context)
+        except Exception as error:
+            # decoding failed, for example: a code and a local reference leave and nothing else
+            return Message(encode(refusal(error, home.steward_folder)), reply_to=message)
+
+
+app = _OneAction()
+
+
+@app.train()
+def answer(message: Message, context: Context) -> Message:
+    """Answer one coordinator message; `context` (run configuration, node state) is the coordinator's, so not read."""
+    del context
+    home = SiteHome(Path(os.environ[HOME_VARIABLE]))
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    reply = Site(home, uploader(home)).handle(decode_request(message.content))
+    return Message(encode(reply), reply_to=message)

@@ -1,0 +1,94 @@
+"""Whether this site takes part in a plan: the plan held against the site's own policy and ledger, before any data.
+
+Checked when the steward accepts the plan and again at every message, because policy and ledger may have changed since.
+"""
+
+from __future__ import annotations
+
+import math
+
+from sfumato_client.ledger import Ledger
+from sfumato_common.accounting.events import Declared
+from sfumato_common.errors import BudgetExceeded, PolicyRefusal
+from sfumato_common.study.costs import WITHOUT_PRIVACY, release_events
+from sfumato_common.study.forecast import Forecast, forecast
+from sfumato_common.study.plan import Plan
+from sfumato_common.study.policy import Policy
+from sfumato_common.study.release import DpKAverage, Grouped
+
+
+def check_policy(plan: Plan, policy: Policy) -> None:
+    """Raise PolicyRefusal naming everything in `plan` that `policy` forbids; budgets are checked by `admit`."""
+    wrong: list[str] = []
+    if not plan.private and plan.study not in policy.nonprivate_studies:
+        wrong.append(f"it says 'private: false' ({WITHOUT_PRIVACY}), and nonprivate_studies does not name it")
+    if policy.site not in plan.sites:
+        wrong.append(f"the plan has no site '{policy.site}'")
+    if forbidden := [stage.kind for stage in plan.stages if stage.kind not in policy.allowed_stages]:
+        wrong.append(f"stage '{forbidden[0]}' is not in allowed_stages")
+    if methods := [item.method for item in plan.release if item.method not in policy.release.allowed_methods]:
+        wrong.append(f"method '{methods[0]}' is not in release.allowed_methods")
+    grouped = [item for item in plan.release if isinstance(item, Grouped | DpKAverage)]
+    if small := [item for item in grouped if item.k < policy.release.smallest_group]:
+        wrong.append(f"'{small[0].method}' makes groups smaller than release.smallest_group")
+    if sum(item.at(policy.site) for item in plan.release) > policy.release.largest_set:
+        wrong.append(f"the release is larger than release.largest_set = {policy.release.largest_set}")
+    if not policy.release.gate.declare_verdict:
+        wrong.append("the gate's verdict is one data-dependent bit; release.gate.declare_verdict must allow it")
+    if plan.privacy.delta > policy.budget.delta:
+        wrong.append(f"delta {plan.privacy.delta:g} is larger than budget.delta = {policy.budget.delta:g}")
+    if wrong:
+        raise PolicyRefusal(f"plan '{plan.study}' is refused by this site's policy: " + "; ".join(wrong))
+
+
+def admit(plan: Plan, policy: Policy, ledger: Ledger) -> Forecast:
+    """Forecast of `plan` on top of what the ledger holds. Raises PolicyRefusal or BudgetExceeded when it does not fit.
+
+    A plan that is accepted again is not counted twice: its own earlier rounds are left out of what was spent.
+    """
+    check_policy(plan, policy)
+    cost = forecast_here(plan, policy, ledger)
+    check_budget(plan, policy, cost)
+    return cost
+
+
+def release_notes(plan: Plan, site: str, patients: int) -> list[str]:
+    """What the steward of a site with that many training patients should know of the release; it stays in the site."""
+    lines = []
+    for item in plan.release:
+        for event in release_events(plan, item):
+            if isinstance(event, Declared):
+                lines.append(f"declared, covered by no epsilon: {event.what} ({event.bits:,} bits at most)")
+        if isinstance(item, Grouped) and patients < item.k * item.at(site):
+            lines.append(
+                f"note: this site has too few training patients for {item.at(site)} groups of {item.k}: "
+                f"'{item.method}', and with it the release, would be refused; ask for fewer images here, by 'images_at'"
+            )
+    return lines
+
+
+def forecast_here(plan: Plan, policy: Policy, ledger: Ledger) -> Forecast:
+    """Forecast of `plan` on top of all else that this site's ledger holds, at the budget's delta; fitting or not.
+
+    What the plan itself was charged already is part of its forecast, and left out of what was spent.
+    """
+    train = ledger.events("train", except_plan=plan.digest)
+    holdout = ledger.events("holdout", except_plan=plan.digest)
+    return forecast(plan, policy.budget.delta, train, holdout)
+
+
+def check_budget(plan: Plan, policy: Policy, cost: Forecast) -> None:
+    """Raise BudgetExceeded when `cost` passes the site's budget; a plan without privacy has policy's leave instead."""
+    if not plan.private:
+        return
+    worst, budget = cost.totals.patient.add_remove, policy.budget
+    if math.isinf(worst):
+        raise BudgetExceeded(
+            f"plan '{plan.study}' would leave a patient at an infinite epsilon: it adds next to no noise, or a study "
+            "without differential privacy ran here, after which no further study fits any budget"
+        )
+    if not worst <= budget.epsilon:  # written so that a NaN is refused
+        raise BudgetExceeded(
+            f"plan '{plan.study}' would bring a patient to epsilon {worst:.2f} at delta {budget.delta:g}; this site's "
+            f"budget is {budget.epsilon:g}: ask for a plan with more noise or fewer steps"
+        )

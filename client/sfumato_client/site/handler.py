@@ -1,0 +1,222 @@
+"""The site's composition root: what happens, in which order, when the coordinator asks for something.
+
+Order is the guarantee: plan pinned -> policy -> ledger reservation (on disk) -> data -> noise -> guard -> reply. A
+request that was answered before is answered with the same bytes: no data is touched and nothing is charged again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from safetensors.numpy import load, save
+
+from sfumato_client.egress.guard import Charge, deliver, noised_reply, plain_reply, refusal
+from sfumato_client.egress.pace import Pace
+from sfumato_client.site.admission import check_policy
+from sfumato_client.site.home import SiteHome
+from sfumato_client.site.inbound import Seen, check_form, models_of, requested
+from sfumato_client.site.items import candidates_of
+from sfumato_client.site.noise import site_noise
+from sfumato_common.accounting.events import Cohort, Event
+from sfumato_common.errors import LedgerError, PolicyRefusal, VerificationError
+from sfumato_common.files import write_atomic
+from sfumato_common.generators.schemas import inbound_schema, outbound_schema
+from sfumato_common.generators.starts import fingerprint
+from sfumato_common.mechanisms.noise import NoiseSource
+from sfumato_common.mechanisms.recorder import BareRecorder, Noised, NoiseRecorder
+from sfumato_common.metrics.choice import classifiers_schema
+from sfumato_common.metrics.utility import classifier_schema
+from sfumato_common.protocol.messages import Reply, Request
+from sfumato_common.study.costs import GATE_VERDICT, charged_event, study_events, utility_event
+from sfumato_common.study.plan import Plan
+from sfumato_common.study.policy import DEFAULT_ANSWER_INTERVAL_S, Policy
+from sfumato_common.study.stages import DpSgdStage, EmbeddingStage
+from sfumato_common.types import ArraySpec, Schema
+
+log = logging.getLogger(__name__)
+_GATE_BOOKS: dict[Cohort, str] = {"train": "gate", "holdout": "gate-control"}
+Upload = Callable[[bytes, Plan], None]
+
+
+@dataclass(frozen=True)
+class Work:
+    """One thing that a request asks for: what it is charged as, what may leave, and how it is checked and done.
+
+    `check` runs before the charge; `compute` is given the hash of the charge.
+    """
+
+    purpose: str
+    event: Event
+    cohort: Cohort
+    schema: Schema
+    check: Callable[[], None]
+    compute: Callable[[str], Noised]
+
+
+class Site:
+    """One hospital's side of a study; `upload` delivers a signed package and is passed in."""
+
+    def __init__(self, home: SiteHome, upload: Upload) -> None:
+        self.home = home
+        self._upload = upload
+
+    def handle(self, request: Request) -> Reply:
+        """Answer one request; whatever goes wrong leaves as a code and a local reference, never as text."""
+        pace, interval = Pace(), DEFAULT_ANSWER_INTERVAL_S
+        try:
+            plan, policy = self.home.pinned(request.plan_hash), self.home.policy()
+            interval = policy.answer_interval_s
+            check_policy(plan, policy)
+            reply = self._answer(request, plan, policy, pace)
+        except Exception as error:
+            reply = refusal(error, self.home.steward_folder)
+            log.warning("request '%s' not answered: %s, local reference %s", request.kind, reply.code, reply.reference)
+        pace.hold(interval)
+        return reply
+
+    def _answer(self, request: Request, plan: Plan, policy: Policy, pace: Pace) -> Reply:
+        match request.kind:
+            case "hello":
+                # no data is looked at: whether the cohort suffices was settled before the site joined
+                return plain_reply({}, {})
+            case "stage":
+                return self._stage(request, plan, policy)
+            case "release":
+                return self._release(request, plan, policy, pace)
+            case "utility":
+                return self._utility(request, plan, policy)
+        raise VerificationError("a request of a kind that this version does not know")
+
+    def _stage(self, request: Request, plan: Plan, policy: Policy) -> Reply:
+        from sfumato_client.training import TRAINERS, StageJob
+
+        try:
+            stage = plan.stage(request.stage)
+        except KeyError:
+            raise PolicyRefusal("the request names a stage that the accepted plan does not have") from None
+        if not 1 <= request.round <= stage.rounds:
+            raise PolicyRefusal("the request names a round beyond the accepted plan")
+        check_form(request.arrays, _inbound(plan, stage.kind))
+        seen = Seen(self.home.seen, plan)
+
+        def check() -> None:
+            if isinstance(stage, DpSgdStage | EmbeddingStage):
+                seen.check_round(stage, stage.kind, request.round, request.arrays)
+
+        def compute(binding: str) -> Noised:
+            if isinstance(stage, DpSgdStage | EmbeddingStage):
+                seen.keep_round(stage.kind, request.round, request.arrays)
+            store = self.home.open_store()
+            store.require_form(plan.image)
+            store.require_patients(policy)
+            noise = _noise(policy, plan, request)
+            cohort, recorder = store.cohort("train"), _recorder(plan, stage.kind, noise, binding)
+            job = StageJob(plan, policy.site, stage.kind, request.round, request.arrays, cohort, noise, recorder)
+            return TRAINERS[stage.kind](job)
+
+        work = Work(stage.kind, charged_event(plan, stage), "train", outbound_schema(plan, stage.kind), check, compute)
+        return self._once(request, plan, work)
+
+    def _utility(self, request: Request, plan: Plan, policy: Policy) -> Reply:
+        if plan.utility is None or policy.utility_figure == "withheld":
+            raise PolicyRefusal("this site's policy withholds the utility figure")
+        from sfumato_client.training.utility import score_histogram
+
+        terms = plan.utility
+        check_form(request.arrays, classifier_schema(plan))
+        schema = {"histogram": ArraySpec("float32", (len(plan.labels), terms.bins))}
+
+        def compute(binding: str) -> Noised:
+            cohort = self.home.open_store().cohort("holdout")
+            recorder = _recorder(plan, "utility", _noise(policy, plan, request), binding)
+            return score_histogram(plan, request.arrays, cohort, recorder)
+
+        work = Work("utility", utility_event(plan), "holdout", schema, lambda: None, compute)
+        return self._once(request, plan, work)
+
+    def _once(self, request: Request, plan: Plan, work: Work) -> Reply:
+        """Check, reserve, compute, guard, keep, settle; or send again what the same request got before."""
+        name = f"{plan.digest[:16]}-{work.purpose}-{request.round}-{fingerprint(request.arrays)[:16]}.safetensors"
+        kept = self.home.outbox / name
+        if kept.exists():
+            return plain_reply(load(kept.read_bytes()), work.schema)
+        work.check()
+        with self.home.open_ledger() as ledger:
+            reserved = ledger.reserve(
+                study=plan.study,
+                plan_hash=plan.digest,
+                purpose=work.purpose,
+                round=max(request.round, 1),
+                cohort=work.cohort,
+                event=work.event,
+                ahead=study_events(plan, work.cohort),
+            )
+            noised = work.compute(reserved.hash)
+            # read back from the disk: what the egress goes by is the ledger, not this function's memory of it
+            found = next((entry for entry in ledger.entries() if entry == reserved), None)
+            reply = noised_reply(noised, work.schema, Charge(found.event, found.hash) if found else None)
+            write_atomic(kept, save(dict(reply.arrays)), mode=0o600)
+            ledger.settle(reserved)
+        return reply
+
+    def _release(self, request: Request, plan: Plan, policy: Policy, pace: Pace) -> Reply:
+        kept = self.home.outbox / f"{plan.digest[:16]}-release.sfumato"
+        if not kept.exists():
+            write_atomic(kept, self._sealed(request, plan, policy), mode=0o600)
+        pace.hold(policy.answer_interval_s)
+        return deliver(kept.read_bytes(), lambda package: self._upload(package, plan))
+
+    def _sealed(self, request: Request, plan: Plan, policy: Policy) -> bytes:
+        from sfumato_client.audit.verdict import gate
+        from sfumato_client.release import seal
+        from sfumato_common.crypto.identity import load_identity
+
+        items = requested(plan, policy.site, request.stage)
+        models = models_of(request.arrays, plan, items)
+        Seen(self.home.seen, plan).check_release(models)
+        with self.home.open_ledger() as ledger:
+            if ledger.events("train", plan_hash=plan.digest) == []:
+                raise LedgerError("nothing was trained here under this plan; a release makes no sense")
+            noise = _noise(policy, plan, request)
+            candidates = [candidates_of(self.home, plan, policy, item, models, noise, ledger) for item in items]
+
+            def charge() -> None:
+                # the verdict compares training images with holdout ones: both cohorts' books say so
+                for cohort, purpose in _GATE_BOOKS.items():
+                    reserved = ledger.reserve(
+                        study=plan.study,
+                        plan_hash=plan.digest,
+                        purpose=purpose,
+                        round=1,
+                        cohort=cohort,
+                        event=GATE_VERDICT,
+                    )
+                    ledger.settle(reserved)
+
+            store = self.home.open_store()
+            approved = gate(
+                candidates,
+                store.cohort("train"),
+                store.cohort("holdout"),
+                policy.release.gate,
+                charge,
+                self.home.steward_folder,
+            )
+            certificate = ledger.certificate(plan, noise=policy.noise)
+        identity = load_identity(self.home.identity)
+        return seal(approved, plan, policy, certificate, identity.sign_package)
+
+
+def _inbound(plan: Plan, kind: str) -> Schema:
+    return classifiers_schema(plan) if kind == "choice" else inbound_schema(plan, kind)
+
+
+def _recorder(plan: Plan, what: str, noise: NoiseSource, binding: str) -> NoiseRecorder:
+    """The recorder of one job; without privacy one that lets sums pass, which is charged as that."""
+    return NoiseRecorder(noise, binding) if plan.private else BareRecorder(what, binding)
+
+
+def _noise(policy: Policy, plan: Plan, request: Request) -> NoiseSource:
+    return site_noise(policy, plan.digest, request.kind, request.stage, request.round)

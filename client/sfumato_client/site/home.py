@@ -1,0 +1,130 @@
+"""The site's home folder: policy, identity, store, ledger, pinned plans, outbox and logs; nothing of it leaves."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from sfumato_client.dataset import SiteStore
+from sfumato_client.ledger import Ledger
+from sfumato_common.errors import ConfigError, PolicyRefusal
+from sfumato_common.files import write_json
+from sfumato_common.study.plan import Plan
+from sfumato_common.study.policy import Policy
+from sfumato_common.study.strict import load_yaml, parse
+
+SUPERLINK_FILE = "addresses.json"
+
+
+@dataclass(frozen=True)
+class SiteHome:
+    """Paths below one folder, and the few files that are read from it everywhere."""
+
+    root: Path
+
+    @property
+    def identity(self) -> Path:
+        """Keys and, after enrolment, certificates."""
+        return self.root / "identity"
+
+    @property
+    def store(self) -> Path:
+        """The site's images by patient."""
+        return self.root / "store"
+
+    @property
+    def ledger_file(self) -> Path:
+        """The privacy ledger."""
+        return self.root / "ledger.sqlite"
+
+    @property
+    def commands(self) -> Path:
+        """The task commands that the SuperNode may start."""
+        return self.root / "bin"
+
+    @property
+    def outbox(self) -> Path:
+        """Messages and packages that left, byte for byte: what is sent again when a request is repeated."""
+        return self.root / "outbox"
+
+    @property
+    def seen(self) -> Path:
+        """What came last from the coordinator, to hold what comes next against."""
+        return self.root / "seen"
+
+    @property
+    def grouping_file(self) -> Path:
+        """Who shares a group with whom, frozen: never leaves."""
+        return self.root / "groups" / "groups.json"
+
+    @property
+    def style_net(self) -> Path:
+        """Weights of k-SALSA's style net, where the site was given some."""
+        return self.root / "style-net.safetensors"
+
+    @property
+    def steward_folder(self) -> Path:
+        """Reports and error details for the steward's eyes only."""
+        return self.root / "local"
+
+    @property
+    def logs(self) -> Path:
+        """Logs of the site's processes."""
+        return self.root / "logs"
+
+    def policy(self) -> Policy:
+        """The site's own policy. Raises ConfigError when it is absent or wrong."""
+        return load_yaml(self.root / "policy.yaml", Policy)
+
+    def open_ledger(self) -> Ledger:
+        """The privacy ledger under the policy's budget, open to charges without privacy for the studies it names."""
+        policy = self.policy()
+        named = frozenset(policy.nonprivate_studies)
+        return Ledger.open(self.ledger_file, policy.budget, site=policy.site, nonprivate_studies=named)
+
+    def open_store(self) -> SiteStore:
+        """The site's images. Raises DataError when nothing was ingested."""
+        return SiteStore.open(self.store)
+
+    def split_key(self) -> bytes:
+        """The secret that keys the patient split; made at `init`."""
+        try:
+            return bytes.fromhex((self.identity / "split.key").read_text().strip())
+        except (OSError, ValueError):
+            raise ConfigError("this site has no split key; run 'sfumato-site init' first") from None
+
+    def pin(self, plan: Plan) -> None:
+        """Accept `plan`: from now on requests under its hash are carried out, all others refused.
+
+        Raises PolicyRefusal when another plan of the same name was accepted before: a changed plan is another study.
+        """
+        for path in sorted((self.root / "plans").glob("*.json")):
+            if path.stem != plan.digest and self.pinned(path.stem).study == plan.study:
+                raise PolicyRefusal(
+                    f"another plan named '{plan.study}' was accepted here before; ask for this one under a new name"
+                )
+        write_json(self.root / "plans" / f"{plan.digest}.json", plan.model_dump(mode="json"))
+
+    def pinned(self, plan_hash: str) -> Plan:
+        """The accepted plan of that hash. Raises PolicyRefusal when this site accepted no such plan."""
+        path = self.root / "plans" / f"{plan_hash}.json"
+        if not path.exists():
+            raise PolicyRefusal(
+                "the plan of this request was not accepted here; run 'sfumato-site accept' to review it"
+            )
+        try:
+            plan = parse(json.loads(path.read_text()), Plan, path.name)
+        except (ConfigError, ValueError):
+            raise PolicyRefusal("the stored plan cannot be read any more; accept it again") from None
+        if plan.digest != plan_hash:
+            raise PolicyRefusal("the stored plan does not have the hash it is filed under; accept it again")
+        return plan
+
+    def addresses(self) -> dict[str, str]:
+        """host:port of the coordinator's `superlink` and `intake`. Raises ConfigError before `join`."""
+        try:
+            value = json.loads((self.root / SUPERLINK_FILE).read_text())
+            return {"superlink": str(value["superlink"]), "intake": str(value["intake"])}
+        except (OSError, ValueError, KeyError):
+            raise ConfigError("this site is not enrolled yet; run 'sfumato-site join GRANT ...' first") from None

@@ -1,0 +1,26 @@
+"""The utility figure (TSTR): a classifier trained on synthetic images, scored on this site's holdout patients.
+
+What leaves is a noisy histogram: each holdout patient adds one count to one cell (its label, its mean score), so the
+L2 sensitivity under add/remove of a patient is 1 (Gaussian mechanism; Dwork and Roth 2014, appendix A).
+"""
+
+from __future__ import annotations
+
+from sfumato_client.dataset import Cohort
+from sfumato_common.mechanisms.histogram import noisy_score_histogram, patient_scores
+from sfumato_common.mechanisms.recorder import Noised, NoiseRecorder
+from sfumato_common.metrics.utility import score
+from sfumato_common.study.plan import Plan
+from sfumato_common.types import Arrays
+
+
+def score_histogram(plan: Plan, classifier: Arrays, cohort: Cohort, recorder: NoiseRecorder) -> Noised:
+    """`histogram`: noisy counts [K, bins] of holdout patients by label and mean classifier score, float32."""
+    assert plan.utility is not None
+    images, labels, patients = cohort.everything()
+    scores = score(plan, classifier, images)
+    mean_score, label = patient_scores(scores, labels, patients, cohort.patients)
+    histogram = noisy_score_histogram(
+        mean_score, label, plan.utility.bins, len(plan.labels), plan.utility.noise_multiplier, recorder
+    )
+    return recorder.sealed({"histogram": histogram})

@@ -1,0 +1,1 @@
+"""Privacy accounting: events as frozen data, and epsilons computed from them; knows no plan."""

@@ -1,0 +1,90 @@
+"""What both command lines share: one clear line for every failure, its exit code, never a traceback at the user."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+
+import typer
+from rich.console import Console, Group
+from rich.table import Table
+
+from sfumato_common.accounting.accountant import CohortCosts, epsilon_text
+from sfumato_common.errors import ConfigError, SfumatoError
+from sfumato_common.study.costs import WITHOUT_PRIVACY
+from sfumato_common.study.forecast import Forecast
+
+console = Console(highlight=False)
+complaints = Console(stderr=True, highlight=False)
+INTERRUPTED = 130
+
+
+def run_command(app: typer.Typer) -> None:
+    """Run a Typer application; SfumatoError becomes one line and its exit code, Ctrl-C becomes 130."""
+    try:
+        code = app(standalone_mode=False)
+    except SfumatoError as error:
+        complaints.print(f"error: {error}", style="bold red", markup=False, soft_wrap=True)
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        complaints.print("stopped")
+        sys.exit(INTERRUPTED)
+    except Exception as error:
+        if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # a usage error of the command line itself
+            complaints.print(f"error: {error.format_message()}", style="bold red", markup=False, soft_wrap=True)
+            sys.exit(int(error.exit_code))
+        sys.exit(_our_mistake(error))
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _our_mistake(error: Exception) -> int:
+    with tempfile.NamedTemporaryFile("w", prefix="sfumato-error-", suffix=".log", delete=False) as stream:
+        stream.write("".join(traceback.format_exception(error)))
+    complaints.print(
+        f"error: internal fault ({type(error).__name__}); details are in '{Path(stream.name)}' on this machine",
+        style="bold red",
+        markup=False,
+        soft_wrap=True,
+    )
+    return 1
+
+
+def file_bytes(path: Path) -> bytes:
+    """What a file that the user named holds. Raises ConfigError, with its name only, when it cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError:
+        raise ConfigError(f"'{path.name}' cannot be read; check the path") from None
+
+
+def forecast_table(forecast: Forecast, title: str) -> Group:
+    """A plan's cost as two tables: what each stage runs and the epsilon reached when it ends; then the totals."""
+    table = Table(title=title, caption=None if forecast.private else f"NO PRIVACY: {WITHOUT_PRIVACY}")
+    for heading in ("stage", "rounds", "steps", "noise multiplier", "sampling rate", "epsilon after"):
+        table.add_column(heading, justify="left" if heading == "stage" else "right")
+    for line in forecast.stages:
+        table.add_row(
+            line.stage,
+            str(line.rounds),
+            str(line.steps),
+            "by method" if line.noise_multiplier is None else f"{line.noise_multiplier:g}",
+            f"{line.sampling_rate:g}",
+            epsilon_text(line.epsilon_after),
+        )
+    return Group(table, costs_table(forecast.totals, forecast.delta))
+
+
+def costs_table(costs: CohortCosts, delta: float) -> Table:
+    """What each cohort's patients pay in all: add/remove, its cross-check by Renyi divergences, and replace-one."""
+    table = Table(caption=f"epsilon at delta {delta:g}, unit patient; RDP: a looser bound that checks add/remove")
+    for heading in ("who pays, in all", "add/remove (PLD)", "add/remove (RDP)", "replace-one (PLD)"):
+        table.add_column(heading, justify="left" if heading.startswith("who") else "right")
+    for name, cost in (
+        ("training patients", costs.train),
+        ("holdout patients", costs.holdout),
+        ("any one patient", costs.patient),
+    ):
+        table.add_row(name, *map(epsilon_text, (cost.add_remove, cost.add_remove_rdp, cost.replace_one)))
+    return table

@@ -1,1 +1,0 @@
-"""Strict, typed configuration: the study plan, the site policy and the YAML loader."""

@@ -1,0 +1,1 @@
+"""Generators that sites train and release, one folder a generator."""

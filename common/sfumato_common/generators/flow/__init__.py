@@ -1,0 +1,1 @@
+"""Normalising flows on whitened images: GLOW and the conditional INN."""

@@ -1,0 +1,142 @@
+"""Conditional invertible network on whitened images (Ardizzone et al. 2019; as CADP has it, arXiv 2207.14625).
+
+Every level squeezes and passes couplings under fixed permutations of channels; then all values, flattened, pass fully
+connected couplings under fixed permutations. A permutation, its coupling and the permutation's inverse are one layer
+here: the same family, and the identity at the start. Conditions enter one-hot, beside every network's input.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sfumato_common.generators.flow.couplings import COUPLINGS, Coupling
+from sfumato_common.generators.flow.flows import Flow, condition_planes, squeezed, unsqueezed
+from sfumato_common.generators.flow.glow import zero_convolution
+
+
+class PermutedCoupling(nn.Module):
+    """A coupling of [N, W, ...] under the public permutation number `index`; `network` reads the half that stays."""
+
+    def __init__(self, width: int, index: int, coupling: Coupling, network: nn.Module) -> None:
+        super().__init__()
+        self.width, self.index, self.coupling, self.network = width, index, coupling, network
+
+    def forward(self, x: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
+        """[N, W, ...] -> the same shape and log|det| [N]."""
+        kept, changed = self._halves(x)
+        changed, log_det = self.coupling.forward(changed, self.network(kept, condition))
+        return self._joined(kept, changed), log_det
+
+    def inverse(self, x: Tensor, condition: Tensor) -> Tensor:
+        """Inverse of `forward`."""
+        kept, changed = self._halves(x)
+        return self._joined(kept, self.coupling.inverse(changed, self.network(kept, condition)))
+
+    def _halves(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        order, _ = _permutation(self.width, self.index)
+        ordered, kept = x[:, order.to(x.device)], self.width - self.width // 2
+        return ordered[:, :kept], ordered[:, kept:]
+
+    def _joined(self, kept: Tensor, changed: Tensor) -> Tensor:
+        _, back = _permutation(self.width, self.index)
+        return torch.cat([kept, changed], dim=1)[:, back.to(kept.device)]
+
+
+class _Convolutions(nn.Module):
+    """Two 3x3 convolutions over the kept channels and the condition's planes; says zero at the start."""
+
+    def __init__(self, inputs: int, classes: int, hidden: int, outputs: int) -> None:
+        super().__init__()
+        self.inward = nn.Conv2d(inputs + classes, hidden, 3, padding=1)
+        self.outward = zero_convolution(hidden, outputs)
+
+    def forward(self, kept: Tensor, condition: Tensor) -> Tensor:
+        """[N, C, H, W] -> [N, outputs, H, W]."""
+        raw: Tensor = self.outward(functional.silu(self.inward(condition_planes(condition, kept))))
+        return raw
+
+
+class _Dense(nn.Module):
+    """Two fully connected layers over the kept values and the condition; says zero at the start."""
+
+    def __init__(self, inputs: int, classes: int, hidden: int, outputs: int) -> None:
+        super().__init__()
+        self.inward, self.outward = nn.Linear(inputs + classes, hidden), nn.Linear(hidden, outputs)
+        for parameter in self.outward.parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, kept: Tensor, condition: Tensor) -> Tensor:
+        """[N, D] -> [N, outputs]."""
+        raw: Tensor = self.outward(functional.silu(self.inward(torch.cat([kept, condition.to(kept)], dim=1))))
+        return raw
+
+
+class ConditionalINN(Flow):
+    """`levels` of squeeze with `steps` couplings each, then `dense` couplings of all values of images of `size`."""
+
+    def __init__(
+        self,
+        channels: int,
+        classes: int,
+        levels: int,
+        steps: int,
+        hidden: int,
+        coupling: str = "affine",
+        *,
+        size: int,
+        dense: int = 2,
+    ) -> None:
+        super().__init__(channels)
+        rule = COUPLINGS[coupling]
+
+        def layer(kind: type[_Convolutions] | type[_Dense], width: int, index: int) -> PermutedCoupling:
+            network = kind(width - width // 2, classes, hidden, rule.outputs * (width // 2))
+            return PermutedCoupling(width, index, rule, network)
+
+        self.levels = nn.ModuleList(
+            nn.ModuleList(layer(_Convolutions, channels * 4**level, step) for step in range(steps))
+            for level in range(1, levels + 1)
+        )
+        self.dense = nn.ModuleList(layer(_Dense, channels * size**2, step) for step in range(dense))
+
+    def _there(self, u: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
+        total = u.new_zeros(u.shape[0])
+        for level in self.levels:
+            u = functional.pixel_unshuffle(u, 2)
+            for coupling in level.children():
+                u, log_det = coupling(u, condition)
+                total = total + log_det
+        flat = u.flatten(1)
+        for coupling in self.dense:
+            flat, log_det = coupling(flat, condition)
+            total = total + log_det
+        return unsqueezed(flat.reshape(u.shape), len(self.levels)), total
+
+    def _back(self, v: Tensor, condition: Tensor) -> Tensor:
+        u = squeezed(v, len(self.levels))
+        flat = u.flatten(1)
+        for coupling in reversed(list(self.dense.children())):
+            flat = coupling.inverse(flat, condition)  # type: ignore[operator]
+        u = flat.reshape(u.shape)
+        for level in reversed(self.levels):
+            for coupling in reversed(list(level.children())):
+                u = coupling.inverse(u, condition)  # type: ignore[operator]
+            u = functional.pixel_shuffle(u, 2)
+        return u
+
+
+@lru_cache(maxsize=64)
+def _permutation(width: int, index: int) -> tuple[Tensor, Tensor]:
+    """The public permutation number `index` of `width` values, and its inverse; odd ones swap the even one's halves.
+
+    A value that stays in one coupling is thus changed by the next, whatever chance does.
+    """
+    order = np.random.default_rng((width, index // 2)).permutation(width)
+    if index % 2:
+        order = np.roll(order, width // 2)
+    return torch.from_numpy(order), torch.from_numpy(np.argsort(order))

@@ -1,0 +1,1 @@
+"""A GAN with a W space; only the discriminator sees real images."""

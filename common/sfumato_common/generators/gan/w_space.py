@@ -1,0 +1,128 @@
+"""The W space of the conditional generator, which starts exactly at the spectral model (after Karras et al. 2020).
+
+A latent z [N, D] holds the whitened coefficients of the spectral model's band, D = channels x bandwidth^2. Codes
+w = mapping(z) live in the same coordinates, so the spectral model decodes them linearly: the mean of codes is the code
+of a mean image, and a real image has a code in closed form. Codes of single layers are W+ [N, 1 + L, D]: the first is
+decoded, the others modulate the synthesis from its coarsest resolution to its finest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from sfumato_common.generators.components import condition
+from sfumato_common.generators.gan.discriminator import Discriminator, fake_loss, real_loss
+from sfumato_common.generators.gan.generator import Generator
+from sfumato_common.generators.spectral.whitening import SpectralModel
+from sfumato_common.study.plan import Plan
+
+__all__ = ["Discriminator", "Generator", "Noise", "WSpace", "draw_images", "fake_loss", "follow", "real_loss"]
+
+_MEAN_DRAWS = 2048
+_EMA_HORIZON = 0.3  # of all steps
+
+
+@dataclass(frozen=True)
+class Noise:
+    """What an image has beside its code: latents above the band [N, C, S, S], and a map [N, 1, R, R] a resolution."""
+
+    tail: Tensor
+    maps: list[Tensor]
+
+
+class WSpace:
+    """Codes of a generator on a released spectral model; components [N] say of what a code is one."""
+
+    def __init__(self, plan: Plan, generator: nn.Module, spectral: SpectralModel) -> None:
+        assert isinstance(generator, Generator)
+        self.generator, self.spectral, self._plan = generator, spectral, plan
+        self._low = spectral.matrix[: plan.spectral.bandwidth]
+
+    @property
+    def layers(self) -> int:
+        """1 + L, the codes of an image in W+."""
+        return 1 + len(self.generator.resolutions)
+
+    def draw(self, components: Tensor, rng: torch.Generator) -> tuple[Tensor, Noise]:
+        """A latent [N, D] and noise for each component, as the spectral model draws them."""
+        latent = self.spectral.draw_latent(components, rng)
+        z = self._band(latent)
+        return z, Noise(latent - self._spread(z), self._maps(len(z), rng, latent.device))
+
+    def draw_z(self, components: Tensor, rng: torch.Generator) -> Tensor:
+        """Latents [N, D]."""
+        return self.draw(components, rng)[0]
+
+    def draw_noise(self, components: Tensor, rng: torch.Generator) -> Noise:
+        """Noise to give to `synthesis` again and again, so that only the code changes an image."""
+        return self.draw(components, rng)[1]
+
+    def mapping(self, z: Tensor, components: Tensor) -> Tensor:
+        """Latents [N, D] -> codes [N, D]."""
+        return self.generator.mapping(z, condition(self._plan, components).to(z.device))
+
+    def synthesis(self, w: Tensor, components: Tensor, noise: Noise | None = None) -> Tensor:
+        """Codes [N, D] or [N, 1 + L, D] -> images [N, C, S, S] in [-1, 1]; without noise, smooth above the band."""
+        codes = w if w.ndim == 3 else w[:, None].expand(-1, self.layers, -1)
+        latent = self._spread(codes[:, 0])
+        if noise is not None:
+            latent = latent + noise.tail
+        base = self.spectral.decode(latent, components).clamp(-1.0, 1.0)
+        maps = noise.maps if noise is not None else [base.new_zeros(1, 1, r, r) for r in self.generator.resolutions]
+        images: Tensor = self.generator(base, codes[:, 1:], *maps)
+        return images
+
+    def code_of(self, images: Tensor, components: Tensor) -> Tensor:
+        """Codes [N, D] whose spectral decoding is nearest to images [N, C, S, S]: where an inversion starts."""
+        return self._band(self.spectral.encode(images, components)[0])
+
+    def mean_w(self, components: Tensor) -> Tensor:
+        """Mean code [N, D] of each component over a fixed public draw, the same on every machine."""
+        means = {}
+        with torch.no_grad():
+            for component in set(components.tolist()):
+                same = torch.full((_MEAN_DRAWS,), component, dtype=torch.int64, device=components.device)
+                rng = torch.Generator().manual_seed(component)
+                means[component] = self.mapping(self.draw_z(same, rng), same).mean(dim=0)
+        return torch.stack([means[component] for component in components.tolist()])
+
+    def truncate(self, w: Tensor, components: Tensor, psi: float) -> Tensor:
+        """Codes [N, D] pulled to their component's mean: `psi` 1 leaves them, 0 gives the mean (Karras et al. 2019)."""
+        mean = self.mean_w(components)
+        return mean + psi * (w - mean)
+
+    def mix(self, shape: Tensor, look: Tensor, crossover: int = 1) -> Tensor:
+        """Style mixing, W+: `shape`'s first `crossover` codes (1: only what is decoded) and `look`'s others."""
+        assert 0 <= crossover <= self.layers
+        first = torch.arange(self.layers, device=shape.device)[:, None] < crossover
+        return torch.where(first, shape[:, None], look[:, None])
+
+    def _band(self, latent: Tensor) -> Tensor:
+        return (self._low @ latent @ self._low.T).flatten(1)
+
+    def _spread(self, z: Tensor) -> Tensor:
+        band = len(self._low)
+        return self._low.T @ z.reshape(len(z), -1, band, band) @ self._low
+
+    def _maps(self, count: int, rng: torch.Generator, device: torch.device) -> list[Tensor]:
+        shapes = [(count, 1, r, r) for r in self.generator.resolutions]
+        return [torch.randn(shape, generator=rng, device=rng.device).to(device) for shape in shapes]
+
+
+def draw_images(
+    plan: Plan, generator: nn.Module, spectral: SpectralModel, components: Tensor, rng: torch.Generator
+) -> Tensor:
+    """Images [N, C, S, S] in [-1, 1] for components [N]; differentiable in the generator's parameters."""
+    space = WSpace(plan, generator, spectral)
+    z, noise = space.draw(components, rng)
+    return space.synthesis(space.mapping(z, components), components, noise)
+
+
+def follow(average: nn.Module, generator: nn.Module, steps: int) -> None:
+    """One step of the moving average of weights that is released (Yazici et al. 2019), of `steps` in all."""
+    with torch.no_grad():
+        for slow, fast in zip(average.parameters(), generator.parameters(), strict=True):
+            slow.lerp_(fast, 1.0 / max(2.0, _EMA_HORIZON * steps))

@@ -1,0 +1,231 @@
+"""From noisy spectral releases to a Gaussian model a component (all post-processing).
+
+What the noise hides is filled from what more records show: a site's class from its site and its class, those from all
+records together, and these from the public power law. Nothing is guessed from data that was not released.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import reduce
+
+import numpy as np
+import numpy.typing as npt
+
+from sfumato_common.generators.spectral.denoise import (
+    Covariance,
+    Geometry,
+    common_covariance,
+    departed,
+    drawn_towards,
+    shrink_means,
+    symmetric,
+    symmetric_root,
+)
+from sfumato_common.generators.spectral.layout import (
+    MOMENT_WEIGHT,
+    SUM_WEIGHT,
+    TAIL_GUESS,
+    Float64,
+    Layout,
+    centre_of,
+    charged_norm,
+    class_counts,
+    main_noise,
+    own_layout,
+)
+from sfumato_common.study.plan import Plan
+from sfumato_common.types import Arrays
+
+# No class is drawn more rarely than this, whatever the noise did to its count.
+SMALLEST_SHARE = 0.025
+# Amplitude of the frequencies above the band, in units of the power law.
+_TAILS = (0.7, 1.15)
+
+
+@dataclass(frozen=True)
+class Sums:
+    """Noised sums of one or several sites in patients and feature units: counts [K], sums [K, d], seconds [K, d, d].
+
+    `*_noise` are the known standard deviations of their coordinates (on the diagonal, for `seconds`); `tail` is the
+    amplitude above the band in units of the power law, where it was measured.
+    """
+
+    counts: Float64
+    sums: Float64
+    seconds: Float64
+    sum_noise: float
+    second_noise: float
+    tail: float | None = None
+
+    def __add__(self, other: Sums) -> Sums:
+        return Sums(
+            self.counts + other.counts,
+            self.sums + other.sums,
+            self.seconds + other.seconds,
+            math.hypot(self.sum_noise, other.sum_noise),
+            math.hypot(self.second_noise, other.second_noise),
+            self._tail_with(other),
+        )
+
+    def _tail_with(self, other: Sums) -> float | None:
+        if self.tail is None or other.tail is None:
+            return None
+        weights = self.counts.sum(), other.counts.sum()
+        return math.sqrt((weights[0] * self.tail**2 + weights[1] * other.tail**2) / sum(weights))
+
+    @property
+    def means(self) -> Float64:
+        """Class means [K, d]; each coordinate has noise of standard deviation `sum_noise / sizes`."""
+        return np.asarray(self.sums / self.counts[:, None])
+
+
+def fit_release(plan: Plan, releases: Mapping[str, Arrays]) -> dict[str, npt.NDArray[np.float32]]:
+    """Parameters of the model from the noised release of each site that answered, by name.
+
+    Gives, for G components, shares [G], mean [G, d], factor [G, d, d] (symmetric root of the covariance, in feature
+    units), signal [G, d, d] (projector on the directions that the release showed, the others being filled) and tail [G]
+    (amplitude of the frequencies above the band, in units of the power law). The symmetric root is unique, and it is
+    sent rather than recomputed, so that every machine starts from the same numbers.
+    """
+    layout = Layout.of(plan)
+    sites = {site: _sums(layout, release, plan.spectral.noise_multiplier) for site, release in releases.items()}
+    geometry = Geometry.of(layout)
+    whole = reduce(lambda a, b: a + b, (sites[site] for site in sorted(sites)))
+    if plan.spectral.by_site:
+        sources = [sites.get(name, whole) for name in sorted(plan.sites) for _ in plan.labels]
+        shares, means, covariances = _site_components(plan, layout, geometry, whole, sites)
+    else:
+        sources = [whole] * len(plan.labels)
+        shares, means, covariances = _class_components(layout, geometry, whole, sites)
+    fitted = {
+        "shares": shares,
+        "mean": _bounded(means, layout.mean_radius * 4.0),
+        "factor": np.stack([symmetric_root(item.matrix) for item in covariances]),
+        "signal": np.stack([item.shown @ item.shown.T for item in covariances]),
+        "tail": np.array([_tail(own, item) for own, item in zip(sources, covariances, strict=True)]),
+    }
+    return {name: np.asarray(value, dtype=np.float32) for name, value in fitted.items()}
+
+
+def _tail(own: Sums, covariance: Covariance) -> float:
+    """Amplitude above the band: as measured, or else what the outermost frequencies of the band suggest."""
+    if own.tail is not None:
+        return own.tail
+    return float(np.clip(math.sqrt(max(covariance.level, 0.0)), *_TAILS))
+
+
+def _sums(layout: Layout, release: Arrays, noise_multiplier: float) -> Sums:
+    centre, sums, moments = (release[name].astype(np.float64) for name in ("centre", "sums", "moments"))
+    layout, sigma = own_layout(layout, release, noise_multiplier), main_noise(layout, noise_multiplier)
+    norms = release["norms"].astype(np.float64) if layout.charged_radii else None
+    counts = class_counts(sums, sigma)
+    sum_unit, second_unit = layout.spread_radius / SUM_WEIGHT, layout.spread_radius**2 / MOMENT_WEIGHT
+    return Sums(
+        counts,
+        counts[:, None] * centre_of(layout, centre, sigma) + sums[:, 1:] * sum_unit,
+        symmetric(moments, layout.features) * second_unit,
+        sigma * sum_unit,
+        sigma * second_unit,
+        None if norms is None else charged_norm(norms[2], TAIL_GUESS, noise_multiplier),
+    )
+
+
+def _class_components(
+    layout: Layout, geometry: Geometry, whole: Sums, sites: Mapping[str, Sums]
+) -> tuple[Float64, Float64, list[Covariance]]:
+    """One component a class over all sites; where sites differ, the covariance is the wider for it."""
+    shares = whole.counts / whole.counts.sum()
+    within = whole.seconds / whole.counts[:, None, None] + _between(whole, [sites[site] for site in sorted(sites)])
+    noise = whole.second_noise / whole.counts
+    _, parts = _covariances(layout, geometry, within, whole.counts, noise)
+    means = shrink_means(whole.means, shares, whole.sum_noise / whole.counts, geometry.rings)
+    return _floored(shares), means, parts
+
+
+def _site_components(
+    plan: Plan, layout: Layout, geometry: Geometry, whole: Sums, sites: Mapping[str, Sums]
+) -> tuple[Float64, Float64, list[Covariance]]:
+    """One component a site and class, sites in the order of their names; one that did not answer gets the classes'."""
+    shares = whole.counts / whole.counts.sum()
+    within, noise = whole.seconds / whole.counts[:, None, None], whole.second_noise / whole.counts
+    common, classes = _covariances(layout, geometry, within, whole.counts, noise)
+    class_means = shrink_means(whole.means, shares, whole.sum_noise / whole.counts, geometry.rings)
+    root = symmetric_root(common.matrix)
+    inverse = np.linalg.inv(root)
+    all_shares, means, covariances = [], [], []
+    for name in sorted(plan.sites):
+        own = sites.get(name)
+        if own is None:
+            all_shares.append(_floored(shares) * plan.sites[name].nominal_patients)
+            means.append(class_means)
+            covariances += classes
+            continue
+        all_shares.append(_floored(own.counts / own.counts.sum()) * own.counts.sum())
+        total = own.counts.sum()
+        site = departed(common, own.seconds.sum(axis=0) / total, _joint_noise(own), total, geometry)
+        means.append(_site_means(own, class_means, np.diag(site.matrix), geometry))
+        colour = symmetric_root(site.matrix) @ inverse
+        for k, part in enumerate(classes):
+            base = Covariance(colour @ part.matrix @ colour.T, part.shown, part.level * site.level / common.level)
+            second, count = own.seconds[k] / own.counts[k], float(own.counts[k])
+            covariances.append(departed(base, second, own.second_noise / count, count, geometry))
+    joined = np.concatenate(all_shares)
+    return joined / joined.sum(), np.concatenate(means), covariances
+
+
+def _joint_noise(own: Sums) -> float:
+    return own.second_noise * math.sqrt(len(own.counts)) / float(own.counts.sum())
+
+
+def _site_means(own: Sums, class_means: Float64, variance: Float64, geometry: Geometry) -> Float64:
+    """A site's class means: the classes' plus the site's own shift, and more only where it stands out of noise.
+
+    Of a mean of n patients `variance` [d] / n is noise too.
+    """
+    weights = own.counts / own.counts.sum()
+    noise = np.sqrt((own.sum_noise / own.counts[:, None]) ** 2 + variance / own.counts[:, None])
+    shift = weights @ (own.means - class_means)
+    joint = np.linalg.norm(weights[:, None] * noise, axis=0)
+    shift = drawn_towards(shift[None], np.zeros((1, len(shift))), joint[None], geometry.rings)
+    return drawn_towards(own.means, class_means + shift, noise, geometry.rings)
+
+
+def _covariances(
+    layout: Layout, geometry: Geometry, raw: Float64, counts: Float64, noise: Float64
+) -> tuple[Covariance, list[Covariance]]:
+    """The covariance that the classes share, and each class's own; `noise` [K] is the deviation on the diagonals."""
+    shares = counts / counts.sum()
+    pooled = np.tensordot(shares, raw, axes=1)
+    common = common_covariance(pooled, float(np.linalg.norm(shares * noise)), counts.sum(), layout, geometry)
+    parts = []
+    for k, share in enumerate(shares):
+        others = float(np.linalg.norm(np.delete(shares * noise, k)))
+        # the pooled estimate's own error is no difference between classes
+        own = raw[k] - pooled + common.matrix
+        deviation = math.hypot((1.0 - share) * noise[k], others)
+        parts.append(departed(common, own, deviation, float(counts[k]), geometry))
+    return common, parts
+
+
+def _between(whole: Sums, sites: Iterable[Sums]) -> Float64:
+    """Scatter of the sites' released means about the pooled ones, [K, d, d], less what the noise alone would give."""
+    scatter = np.zeros_like(whole.seconds)
+    for site in sites:
+        offset = site.means - whole.means
+        noise = (site.sum_noise / site.counts) ** 2
+        outer = offset[:, :, None] * offset[:, None, :] - noise[:, None, None] * np.eye(offset.shape[1])
+        scatter += (site.counts / whole.counts)[:, None, None] * outer
+    return scatter
+
+
+def _floored(shares: Float64) -> Float64:
+    floored = np.maximum(shares, SMALLEST_SHARE)
+    return np.asarray(floored / floored.sum())
+
+
+def _bounded(means: Float64, radius: float) -> Float64:
+    """Rows of [G, d] no longer than `radius`: noise cannot throw a mean farther than the widest clip reaches."""
+    return np.asarray(means / np.maximum(1.0, np.linalg.norm(means, axis=1, keepdims=True) / radius))

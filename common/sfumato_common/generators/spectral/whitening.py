@@ -1,0 +1,135 @@
+"""The spectral release as a density: an exact, invertible, class-conditional Gaussian on whole images (torch).
+
+Low DCT frequencies get the released mean and covariance; all others are independent with the public power law's scale
+times the class's released amplitude. Whitened coefficients go back through the inverse DCT, so latents are
+images too (ZCA whitening): a flow or generator on top sees local structure, and starts exactly at this model.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sfumato_common.generators.spectral.dct import dct_matrix, public_scale, quantisation
+from sfumato_common.generators.spectral.layout import Layout
+from sfumato_common.study.plan import Plan
+from sfumato_common.types import Arrays
+
+# Standard deviation of latents above the band when images are drawn (the density itself keeps 1): independent
+# frequencies carry no anatomy, so at full strength they are only grain.
+TAIL_TEMPERATURE = 0.3
+
+
+class SpectralModel(nn.Module):
+    """Class-conditional Gaussian over images [N, C, S, S]; has buffers only and nothing to train."""
+
+    matrix: Tensor
+    mean: Tensor
+    factor: Tensor
+    inverse: Tensor
+    signal: Tensor
+    scale: Tensor
+    tail: Tensor
+    log_scale: Tensor
+    shares: Tensor
+
+    def __init__(self, plan: Plan, arrays: Arrays) -> None:
+        """`arrays` is the released spectral model: shares, mean, factor, signal, tail (see `fit_release`)."""
+        super().__init__()
+        layout = Layout.of(plan)
+        self.layout = layout
+        size, band = layout.size, layout.bandwidth
+        factor = arrays["factor"].astype(np.float64)
+        law = public_scale(size, layout.bits) * arrays["tail"].astype(np.float64)[:, None, None]
+        tail = np.sqrt(law**2 + quantisation(layout.bits) ** 2)
+        tail[:, :band, :band] = 1.0
+        log_scale = np.linalg.slogdet(factor)[1] + np.log(layout.scale).sum()
+        log_scale = log_scale + layout.channels * np.log(tail).sum(axis=(1, 2))
+        for name, value in {
+            "matrix": dct_matrix(size),
+            "mean": arrays["mean"],
+            "factor": factor,
+            "inverse": np.linalg.inv(factor),
+            "signal": arrays["signal"],
+            "scale": layout.scale,
+            "tail": tail,
+            "log_scale": log_scale,
+            "shares": arrays["shares"],
+        }.items():
+            self.register_buffer(name, torch.tensor(value, dtype=torch.float32))
+
+    def encode(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Images [N, C, S, S] in [-1, 1] and labels [N] -> whitened images of the same shape, log|det| [N]."""
+        coefficients = self.matrix @ x @ self.matrix.T
+        white = coefficients / self.tail[y][:, None]
+        low = self._low(coefficients) / self.scale
+        self._set_low(white, self._per_class(self.inverse, low - self.mean[y], y))
+        return self.matrix.T @ white @ self.matrix, -self.log_scale[y]
+
+    def decode(self, u: Tensor, y: Tensor) -> Tensor:
+        """Inverse of `encode`: whitened images and labels -> images [N, C, S, S] (not clamped)."""
+        white = self.matrix @ u @ self.matrix.T
+        coefficients = white * self.tail[y][:, None]
+        self._set_low(coefficients, (self._per_class(self.factor, self._low(white), y) + self.mean[y]) * self.scale)
+        return self.matrix.T @ coefficients @ self.matrix
+
+    def log_prob(self, x: Tensor, y: Tensor) -> Tensor:
+        """Exact log density [N] in nats, over the volume of [-1, 1]^(C S S)."""
+        u, log_det = self.encode(x, y)
+        return standard_normal_log_prob(u) + log_det
+
+    def draw_latent(self, y: Tensor, generator: torch.Generator) -> Tensor:
+        """Latents [N, C, S, S] for components [N]: unit normal within the band, cooler above it."""
+        size = self.layout.size
+        # drawn where the generator is: a seed means the same images on every machine
+        white = torch.randn(len(y), self.layout.channels, size, size, generator=generator, device=generator.device)
+        white = white.to(self.matrix.device)
+        low = self._low(white)
+        white = white * TAIL_TEMPERATURE
+        self._set_low(white, low)
+        return self.matrix.T @ white @ self.matrix
+
+    def sample(self, y: Tensor, generator: torch.Generator) -> Tensor:
+        """Images [N, C, S, S], clamped to [-1, 1], for labels [N]."""
+        return self.decode(self.draw_latent(y, generator), y).clamp(-1.0, 1.0)
+
+    def low(self, u: Tensor) -> Tensor:
+        """Whitened features [N, d] of whitened images [N, C, S, S]."""
+        return self._low(self.matrix @ u @ self.matrix.T)
+
+    def _low(self, coefficients: Tensor) -> Tensor:
+        band = self.layout.bandwidth
+        return coefficients[:, :, :band, :band].flatten(1)
+
+    def _set_low(self, coefficients: Tensor, low: Tensor) -> None:
+        band = self.layout.bandwidth
+        coefficients[:, :, :band, :band] = low.view(-1, self.layout.channels, band, band)
+
+    def _per_class(self, matrices: Tensor, vectors: Tensor, y: Tensor) -> Tensor:
+        """matrices[y] @ vectors without a matrix a record: one product a class, always over all rows.
+
+        A product over a class's own rows alone would give an image other last bits when another image comes or goes.
+        """
+        result = torch.zeros_like(vectors)
+        for k in range(len(matrices)):
+            result = torch.where((y == k)[:, None], vectors @ matrices[k].T, result)
+        return result
+
+
+def standard_normal_log_prob(u: Tensor) -> Tensor:
+    """Log density [N] of a unit normal at u [N, ...], in nats."""
+    flat = u.flatten(1)
+    return -0.5 * (flat.square().sum(dim=1) + flat.shape[1] * math.log(2.0 * math.pi))
+
+
+def dequantise(images: Tensor, generator: torch.Generator, bits: int = 8) -> Tensor:
+    """Uniform dequantisation: images on the grid of [-1, 1] spread over their bins, 2/255 wide for 8 bits."""
+    return images + (torch.rand(images.shape, generator=generator) - 0.5) * (2.0 / ((1 << bits) - 1))
+
+
+def bits_per_dim(log_prob: Tensor, dimensions: int, bits: int = 8) -> Tensor:
+    """Bits per dimension of images of `bits` bits from log densities in nats over [-1, 1] (Theis et al. 2016)."""
+    return -log_prob / (dimensions * math.log(2.0)) + math.log2(((1 << bits) - 1) / 2.0)

@@ -1,0 +1,148 @@
+"""Pixels in and out: strict PNG (ISO/IEC 15948), its pixel hash, and exact area-average resizing.
+
+PNGs are deterministic and without metadata, and the reader takes IHDR, IDAT, IEND and nothing else: text, time and
+colour chunks could carry a patient's name, bytes after the picture anything at all.
+
+Resizing is a box filter: every output pixel is the mean of the source area that it covers. One function for the
+phantom, for every reader and for whoever draws contact sheets, so that all images of a study went through the same
+arithmetic. Separable: out = R_h @ image @ R_w^T with small cached dense matrices, whose rows sum to 1.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import struct
+import zlib
+from collections.abc import Iterator
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from sfumato_common.errors import VerificationError
+from sfumato_common.types import AnyArray, ByteImages, pixel_dtype
+
+FloatImage = npt.NDArray[np.float32]
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+LARGEST_SIDE = 1024
+CHANNELS_OF = {(0, 8): 1, (0, 16): 1, (2, 8): 3}  # PNG (colour type, bit depth) -> channels
+
+
+def encode_png(image: ByteImages) -> bytes:
+    """uint8 [S, S] or [S, S, 3], or uint16 [S, S] -> PNG bytes, the same for the same pixels."""
+    grey = image.ndim == 2
+    deep = grey and image.dtype == np.uint16
+    known = deep or image.dtype == np.uint8
+    if not known or image.shape[0] != image.shape[1] or (not grey and image.shape[2:] != (3,)):
+        raise ValueError("encode_png wants uint8 [S, S] or [S, S, 3], or uint16 [S, S]")
+    stream = io.BytesIO()
+    mode = "I;16" if deep else "L" if grey else "RGB"
+    Image.fromarray(image, mode).save(stream, format="PNG", optimize=False, compress_level=6)
+    return stream.getvalue()
+
+
+def decode_png(png: bytes) -> ByteImages:
+    """PNG bytes -> uint8 [S, S] or [S, S, 3], or uint16 [S, S].
+
+    Raises VerificationError for anything that is not one plain picture.
+    """
+    side, channels, depth, compressed = _open(png)
+    _check_stream(compressed, side * (side * channels * depth // 8 + 1))
+    try:
+        with Image.open(io.BytesIO(png), formats=["PNG"]) as picture:
+            pixels = np.asarray(picture)
+    except Exception:
+        # Pillow reports damage as OSError, SyntaxError, ValueError, struct.error or zlib.error
+        raise VerificationError("an image does not decode; ask the sender again") from None
+    if pixels.shape != ((side, side) if channels == 1 else (side, side, 3)) or pixels.dtype != pixel_dtype(depth):
+        raise VerificationError("an image decodes to another size than it states; ask the sender again")
+    return pixels
+
+
+def pixel_hash(pixels: ByteImages) -> str:
+    """Lower-case hexadecimal sha256 over the decoded pixels, row by row, channels last, little-endian."""
+    return hashlib.sha256(np.ascontiguousarray(pixels).astype(f"<u{pixels.itemsize}").tobytes()).hexdigest()
+
+
+def _open(png: bytes) -> tuple[int, int, int, bytes]:
+    """(side, channels, bit depth, compressed picture) of a PNG of the three needed chunk types, checksums right."""
+    chunks = list(_chunks(png))
+    kinds = [kind for kind, _ in chunks]
+    if len(kinds) < 3 or kinds != [b"IHDR", *[b"IDAT"] * (len(kinds) - 2), b"IEND"] or chunks[-1][1]:
+        raise VerificationError("an image holds something besides its picture; write it without metadata")
+    header = chunks[0][1]
+    if len(header) != 13:
+        raise VerificationError("an image's header is damaged; ask the sender again")
+    width, height, depth, colour, *rest = struct.unpack(">IIBBBBB", header)
+    if width != height or not 1 <= width <= LARGEST_SIDE or (colour, depth) not in CHANNELS_OF or any(rest):
+        raise VerificationError("an image is not a square grey picture of 8 or 16 bits or an RGB picture of 8")
+    return width, CHANNELS_OF[colour, depth], depth, b"".join(body for _, body in chunks[1:-1])
+
+
+def _chunks(png: bytes) -> Iterator[tuple[bytes, bytes]]:
+    if not png.startswith(SIGNATURE):
+        raise VerificationError("an image is not a PNG; ask the sender again")
+    at = len(SIGNATURE)
+    while at < len(png):
+        if at + 12 > len(png):
+            raise VerificationError("an image is cut short; ask the sender again")
+        length, kind = struct.unpack_from(">I4s", png, at)
+        body, checksum = png[at + 8 : at + 8 + length], png[at + 8 + length : at + 12 + length]
+        if len(checksum) != 4 or zlib.crc32(kind + body) != int.from_bytes(checksum, "big"):
+            raise VerificationError("an image is damaged; ask the sender again")
+        yield kind, body
+        at += 12 + length
+
+
+def _check_stream(compressed: bytes, expected: int) -> None:
+    """The picture unpacks to exactly `expected` bytes and nothing follows it (no bomb, no hidden tail)."""
+    unpacker = zlib.decompressobj()
+    try:
+        raw = unpacker.decompress(compressed, expected + 1)
+    except zlib.error:
+        raise VerificationError("an image does not unpack; ask the sender again") from None
+    if len(raw) != expected or not unpacker.eof or unpacker.unused_data:
+        raise VerificationError("an image unpacks to another size than it states; ask the sender again")
+
+
+@lru_cache(maxsize=256)
+def area_matrix(source: int, target: int) -> FloatImage:
+    """The [target, source] matrix of overlaps: row i averages source interval [i, i + 1) * source / target."""
+    edges = np.arange(target + 1) * (source / target)
+    pixels = np.arange(source)
+    low = np.maximum(edges[:-1, None], pixels)
+    high = np.minimum(edges[1:, None], pixels + 1)
+    overlap = np.clip(high - low, 0.0, None)
+    matrix: FloatImage = (overlap / overlap.sum(axis=1, keepdims=True)).astype(np.float32)
+    matrix.setflags(write=False)
+    return matrix
+
+
+def area_resize(image: AnyArray, height: int, width: int) -> FloatImage:
+    """Image [H, W] or [H, W, C] -> float32 [height, width(, C)] by exact area averaging, in the image's own units."""
+    rows, columns = area_matrix(image.shape[0], height), area_matrix(image.shape[1], width)
+    floats = np.asarray(image, dtype=np.float32)
+    if floats.ndim == 2:
+        # the cheaper product first: (h x H)(H x W) then (h x W)(W x w)
+        return np.ascontiguousarray((rows @ floats) @ columns.T)
+    planes = [(rows @ np.ascontiguousarray(floats[..., c])) @ columns.T for c in range(floats.shape[2])]
+    return np.ascontiguousarray(np.stack(planes, axis=-1))
+
+
+def fit_square(image: AnyArray, size: int) -> FloatImage:
+    """Image [H, W(, C)] -> float32 [size, size(, C)]: longer side scaled to `size`, centred, the rest black (0).
+
+    Padding rather than cropping keeps the whole anatomy; 0 is the value of unexposed film after ingest.
+    """
+    height, width = image.shape[:2]
+    longer = max(height, width)
+    inner_height, inner_width = max(1, round(height * size / longer)), max(1, round(width * size / longer))
+    inner = area_resize(image, inner_height, inner_width)
+    if inner.shape[:2] == (size, size):
+        return inner
+    square = np.zeros((size, size, *image.shape[2:]), dtype=np.float32)
+    top, left = (size - inner_height) // 2, (size - inner_width) // 2
+    square[top : top + inner_height, left : left + inner_width] = inner
+    return square

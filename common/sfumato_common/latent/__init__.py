@@ -1,0 +1,1 @@
+"""Latent spaces that methods walk in: how images become codes, and codes images."""

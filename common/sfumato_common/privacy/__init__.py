@@ -1,1 +1,0 @@
-"""Spends, accounting, mechanisms and noise: what is charged and what is drawn."""

@@ -1,0 +1,1 @@
+"""What crosses between coordinator and site: messages, their Flower form, and the intake's service."""

@@ -1,0 +1,1 @@
+"""What a consortium agrees and what a site allows: plan, policy, budget, costs, certificate."""

@@ -1,0 +1,83 @@
+"""What a plan costs: the events of its stages, its release and its figures, by cohort; for any accountant."""
+
+from __future__ import annotations
+
+import math
+
+from sfumato_common.accounting.events import (
+    Cohort,
+    Declared,
+    Event,
+    GaussianRelease,
+    KAverageGaussian,
+    LocalGaussian,
+    LocalLaplace,
+    RandomisedResponse,
+    SampledGaussian,
+    Unprotected,
+)
+from sfumato_common.study.plan import Plan
+from sfumato_common.study.release import AnyItem, Cadp, DpKAverage, Grouped, Latent
+from sfumato_common.study.stages import AnyStage, DpSgdStage
+
+# the sentence that every page about such a study carries
+WITHOUT_PRIVACY = "weights left without differential privacy"
+GATE_VERDICT = Declared("gate verdict: the whole set was approved or refused", bits=1)
+
+
+def round_event(stage: AnyStage) -> Event:
+    """What ONE round of `stage` costs a training patient under a private plan; see `charged_event`."""
+    if isinstance(stage, DpSgdStage):
+        return SampledGaussian(stage.noise_multiplier, stage.sampling_rate, stage.local_steps)
+    return GaussianRelease(stage.noise_multiplier)
+
+
+def charged_event(plan: Plan, stage: AnyStage) -> Event:
+    """What ONE round of `stage` is charged as under `plan`: without privacy, as `Unprotected`."""
+    return round_event(stage) if plan.private else Unprotected(stage.kind)
+
+
+def utility_event(plan: Plan) -> Event:
+    """What the utility figure is charged as; the plan has one."""
+    assert plan.utility is not None
+    return GaussianRelease(plan.utility.noise_multiplier) if plan.private else Unprotected("utility")
+
+
+def release_events(plan: Plan, item: AnyItem) -> list[Event]:
+    """What releasing `item` is charged as to training patients, beside what its model cost.
+
+    Nothing for DP sampling, which is post-processing. Syntactic and heuristic methods have no mechanism: their images
+    are declared, with all their bits.
+    """
+    label_bits = item.most * max(1, math.ceil(math.log2(len(plan.labels))))
+    match item:
+        case Grouped():
+            pixels = plan.image.size**2 * plan.image.channels * plan.image.bits
+            made = f"{item.guarantee_level} images made from groups of at least {item.k} patients of one cohort"
+            return [Declared(f"{item.method}: {made}", item.most * pixels + label_bits)]
+        case DpKAverage(noise_multiplier=sigma, k=k):
+            return [KAverageGaussian(sigma, k)]
+        case Latent():
+            return [_local_event(item), _label_event(plan, item, label_bits)]
+    return []
+
+
+def _local_event(item: Latent) -> LocalLaplace | LocalGaussian:
+    if item.epsilon is not None:
+        return LocalLaplace(item.epsilon)
+    assert item.noise_multiplier is not None, "the plan gives one of the two"
+    return LocalGaussian(item.noise_multiplier)
+
+
+def _label_event(plan: Plan, item: Latent, bits: int) -> RandomisedResponse | Declared:
+    if isinstance(item, Cadp) and item.label_epsilon is not None:
+        return RandomisedResponse(len(plan.labels), item.label_epsilon)
+    return Declared(f"{item.method if isinstance(item, Cadp) else 'dp-glow'}: labels of records, taken as public", bits)
+
+
+def study_events(plan: Plan, cohort: Cohort) -> list[Event]:
+    """Every event the whole plan will charge to `cohort`, in order: one entry a round, then those of the release."""
+    if cohort == "holdout":
+        return [utility_event(plan)] if plan.utility else []
+    trained = [charged_event(plan, stage) for stage in plan.stages for _ in range(stage.rounds)]
+    return trained + [event for item in plan.release for event in release_events(plan, item)]

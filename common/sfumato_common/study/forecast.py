@@ -1,0 +1,68 @@
+"""What a whole plan costs a patient, stage by stage and in total, on top of what was spent before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from sfumato_common.accounting.accountant import CohortCosts, cohort_costs, epsilon
+from sfumato_common.accounting.events import Declared, Event, SampledGaussian
+from sfumato_common.study.costs import charged_event, release_events, study_events
+from sfumato_common.study.plan import Plan
+
+
+@dataclass(frozen=True)
+class StageForecast:
+    """One line of the forecast: a stage's mechanism and the epsilon a training patient has paid when it ends.
+
+    The release, where its methods cost something, is a line of several mechanisms and has no one noise multiplier.
+    """
+
+    stage: str
+    rounds: int
+    steps: int
+    noise_multiplier: float | None
+    sampling_rate: float
+    epsilon_after: float
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a whole plan costs a patient at `delta`: per stage, and in total for each cohort and for any patient.
+
+    Where it is not `private`, nothing is noised: its stages have noise multiplier 0 and every epsilon is infinite.
+    """
+
+    delta: float
+    stages: tuple[StageForecast, ...]
+    totals: CohortCosts
+    private: bool = True
+
+    @property
+    def epsilon_train(self) -> float:
+        """Add/remove epsilon of a training patient."""
+        return self.totals.train.add_remove
+
+    @property
+    def epsilon_holdout(self) -> float:
+        """Add/remove epsilon of a holdout patient."""
+        return self.totals.holdout.add_remove
+
+
+def forecast(plan: Plan, delta: float, spent: Iterable[Event] = (), spent_holdout: Iterable[Event] = ()) -> Forecast:
+    """Cost of `plan` on top of the events already `spent`, at `delta`, stage by stage, then what releasing adds."""
+    events = list(spent)
+    lines: list[StageForecast] = []
+    for stage in plan.stages:
+        per_round = [charged_event(plan, stage)] * stage.rounds
+        events += per_round
+        steps = sum(event.steps if isinstance(event, SampledGaussian) else 1 for event in per_round)
+        rate = getattr(stage, "sampling_rate", 1.0)
+        noise = stage.noise_multiplier if plan.private else 0.0
+        lines.append(StageForecast(stage.kind, stage.rounds, steps, noise, rate, epsilon(events, delta)))
+    released = [event for item in plan.release for event in release_events(plan, item)]
+    if mechanisms := [event for event in released if not isinstance(event, Declared)]:
+        events += mechanisms
+        lines.append(StageForecast("release", 1, len(mechanisms), None, 1.0, epsilon(events, delta)))
+    totals = cohort_costs(events, [*spent_holdout, *study_events(plan, "holdout")], delta)
+    return Forecast(delta, tuple(lines), totals, plan.private)

@@ -1,0 +1,64 @@
+"""Plan files: read, resolved where a budget sets the noise, and written out as sites accept them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sfumato_common.errors import ConfigError
+from sfumato_common.study.budget import check_budget, resolved
+from sfumato_common.study.plan import Plan
+from sfumato_common.study.strict import parse, read_yaml
+
+_PROVISIONAL = 1.0
+_KEY = "noise_multiplier"
+
+
+def load_plan(path: Path) -> Plan:
+    """The coordinator's plan file; one whose `budget` sets the noise is resolved. Raises ConfigError.
+
+    A plan that is resolved already is taken as it is, after `check_budget`.
+    """
+    value, name = read_yaml(path), path.name
+    if not _unresolved(value, name):
+        plan = parse(value, Plan, name)
+        check_budget(plan)
+        return plan
+    stages = [{**stage, _KEY: _PROVISIONAL} for stage in value["stages"]]
+    return resolved(parse({**value, "stages": stages}, Plan, name))
+
+
+def load_resolved_plan(path: Path) -> Plan:
+    """A site's plan file: never one whose noise is still to be computed. Raises ConfigError."""
+    value = read_yaml(path)
+    if _unresolved(value, path.name):
+        raise ConfigError(
+            f"{path.name}: 'budget' is not resolved into noise multipliers yet, and a site accepts only what is "
+            "written out; ask the coordinator for the file that 'sfumato plan resolve' writes"
+        )
+    plan = parse(value, Plan, path.name)
+    check_budget(plan)
+    return plan
+
+
+def plan_text(plan: Plan) -> str:
+    """A plan as the YAML file that `load_resolved_plan` reads."""
+    return yaml.safe_dump(plan.model_dump(mode="json"), sort_keys=False)
+
+
+def _unresolved(value: Any, name: str) -> bool:
+    """Whether a plan's `budget` is to set the noise of its stages. Raises ConfigError when only some state theirs."""
+    if not isinstance(value, Mapping) or value.get("budget") is None:
+        return False
+    stages = value.get("stages")
+    if not isinstance(stages, Sequence) or not all(isinstance(stage, Mapping) for stage in stages):
+        return False  # wrong in a way that the schema explains better
+    stated = [str(stage.get("kind")) for stage in stages if _KEY in stage]
+    if stated and len(stated) < len(stages):
+        raise ConfigError(
+            f"{name}: 'budget' sets the noise of all stages; leave out noise_multiplier of stage '{stated[0]}'"
+        )
+    return not stated

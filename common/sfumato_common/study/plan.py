@@ -1,0 +1,262 @@
+"""The study plan: what the coordinator proposes and every site checks, pins by hash and carries out exactly.
+
+Every number in it is public. Nothing in it may be derived from a site's data: cohort sizes are nominal (agreed on
+paper), sampling rates and denominators come from here and never from a data set's length.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from sfumato_common.files import canonical_json
+from sfumato_common.study.release import AnyItem, DpKAverage, Grouped, GuaranteeLevel, Latent, ReleaseItem, Sampling
+from sfumato_common.study.stages import (
+    AnyStage,
+    ChoiceStage,
+    EmbeddingStage,
+    FlowStage,
+    GanStage,
+    ModelKind,
+    Positive,
+    SpectralStage,
+    Stage,
+    StageKind,
+)
+from sfumato_common.study.strict import Strict
+from sfumato_common.types import PlanHash
+
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
+NOISELESS = 0.001  # the largest noise multiplier that a plan without privacy may state
+Count = Annotated[int, Field(ge=1, le=10_000_000)]
+
+
+class ImageForm(Strict):
+    """Size of the study's images: `size` pixels square, 1 or 3 channels, 8 or 16 bits a value (16 for grey only)."""
+
+    size: Annotated[int, Field(ge=16, le=512, multiple_of=4)]
+    channels: Literal[1, 3] = 1
+    bits: Literal[8, 16] = 8
+
+    @model_validator(mode="after")
+    def _writable(self) -> ImageForm:
+        if self.bits == 16 and self.channels == 3:
+            raise ValueError("16 bits a value are for grey images only; write 'bits: 8', which colour cameras give")
+        return self
+
+
+class SiteTerms(Strict):
+    """What the consortium agreed about one site: its nominal (public, not counted) number of training patients."""
+
+    nominal_patients: Annotated[int, Field(ge=10, le=10_000_000)]
+
+
+class PrivacyTerms(Strict):
+    """The largest (epsilon, delta) the whole study may cost a patient; the unit is the patient, always."""
+
+    epsilon: Positive
+    delta: Annotated[float, Field(gt=0, lt=0.01)]
+    unit: Literal["patient"] = "patient"
+    adjacency: Literal["add-remove"] = "add-remove"
+
+
+class UtilityTerms(Strict):
+    """TSTR figure: each site's holdout patients' classifier scores as a noisy histogram of `bins` per class."""
+
+    bins: Annotated[int, Field(ge=4, le=64)] = 10
+    noise_multiplier: Positive
+
+
+class FederationTerms(Strict):
+    """When a round counts: at least `quorum` sites within `round_deadline_s` seconds."""
+
+    quorum: Annotated[int, Field(ge=1)]
+    round_deadline_s: Annotated[int, Field(ge=10, le=86_400)] = 300
+    join_deadline_s: Annotated[int, Field(ge=5, le=86_400)] = 120
+
+
+class Plan(Strict):
+    """A whole study. `digest` is its identity: sha256 over the canonical JSON of the resolved values."""
+
+    study: Name
+    image: ImageForm
+    labels: Annotated[list[Name], Field(min_length=2, max_length=64)]
+    sites: Annotated[dict[Name, SiteTerms], Field(min_length=1, max_length=256)]
+    # False: for research only. No noise is added and no gradient is clipped, every epsilon is infinite, whatever
+    # `privacy` says; a site takes part only where its policy names the study
+    private: bool = True
+    privacy: PrivacyTerms
+    # shares of the privacy budget by stage, from which noise multipliers were computed; see study/budget.py
+    budget: dict[StageKind, Positive] | Literal["auto"] | None = None
+    stages: Annotated[list[Stage], Field(min_length=1, max_length=8)]
+    release: Annotated[list[ReleaseItem], Field(min_length=1, max_length=8)]
+    utility: UtilityTerms | None = None
+    federation: FederationTerms
+
+    @field_validator("labels")
+    @classmethod
+    def _distinct(cls, labels: list[str]) -> list[str]:
+        if len(set(labels)) != len(labels):
+            raise ValueError("labels must differ from each other")
+        return labels
+
+    @model_validator(mode="after")
+    def _coherent(self) -> Plan:
+        kinds = [stage.kind for stage in self.stages]
+        if twice := [kind for kind in kinds if kinds.count(kind) > 1]:
+            raise ValueError(f"stage '{twice[0]}' is there more than once; each kind may occur once, remove the others")
+        if kinds[0] != "spectral":
+            raise ValueError("the first stage must be 'spectral': the others start from it")
+        self._check_release(kinds)
+        self._check_choice(kinds)
+        self._check_generator_start(kinds)
+        self._check_private()
+        if self.federation.quorum > len(self.sites):
+            raise ValueError("federation.quorum is larger than the number of sites")
+        if len({stage.width for stage in self.stages if isinstance(stage, EmbeddingStage | GanStage)}) > 1:
+            raise ValueError("the embedding and gan stages train one form of generator: give both the same width")
+        for stage in self.stages:
+            self._check_sizes(stage)
+        return self
+
+    def _check_choice(self, kinds: Sequence[str]) -> None:
+        if "choice" in kinds:
+            if kinds[-1] != "choice" or len(kinds) < 3:
+                raise ValueError("'choice' is the last stage, after 'spectral' and at least one more model")
+            if not self.private:
+                raise ValueError("'choice' scores training patients: that says nothing of weights without privacy")
+        if "best" in {item.model for item in self.release} and "choice" not in kinds:
+            raise ValueError("release of 'best' needs a 'choice' stage")
+
+    def _check_release(self, kinds: Sequence[str]) -> None:
+        if missing := [item.model for item in self.release if item.model not in kinds and item.model != "best"]:
+            raise ValueError(f"release asks for model '{missing[0]}', which no stage trains")
+        sampled = [item.model for item in self.release if isinstance(item, Sampling)]
+        if "best" in sampled and len(sampled) > 1:
+            raise ValueError("'best' is one of the models that stages make: sample from it alone, or from named ones")
+        if len({(item.method, item.model) for item in self.release}) != len(self.release):
+            raise ValueError("each model may be released once by a method; add the counts")
+        if len({item.grouping for item in self.release if isinstance(item, Grouped)}) > 1:
+            raise ValueError(
+                "patients are grouped once a study: give all methods on groups the same k, groups, least_labels and "
+                "remainder, or what two groupings share would tell who is in them"
+            )
+        for item in self.release:
+            self._check_item(item)
+
+    def _check_item(self, item: AnyItem) -> None:
+        if unknown := sorted(set(item.images_at) - set(self.sites)):
+            raise ValueError(f"'images_at' of '{item.method}' names '{unknown[0]}', which is none of the plan's sites")
+        if isinstance(item, Grouped) and item.groups == "l-diverse" and item.least_labels > len(self.labels):
+            raise ValueError(f"'least_labels' of '{item.method}' is larger than the number of labels")
+        if isinstance(item, DpKAverage | Latent) and not self.private:
+            raise ValueError(f"'{item.method}' is a formal method: under 'private: false' its model has no guarantee")
+        if isinstance(item, Latent):
+            every = self.image.size**2 * self.image.channels
+            if item.coordinates is not None and item.coordinates > every:
+                raise ValueError(f"'coordinates' of '{item.method}' are more than a latent's {every}")
+            if over := [site for site, terms in self.sites.items() if item.at(site) > terms.nominal_patients]:
+                raise ValueError(
+                    f"'{item.method}' releases one image a patient at most: ask '{over[0]}' for no more than its "
+                    f"{self.sites[over[0]].nominal_patients} nominal patients, by 'images_at'"
+                )
+
+    def _check_generator_start(self, kinds: Sequence[str]) -> None:
+        stage = next((stage for stage in self.stages if isinstance(stage, GanStage)), None)
+        if stage is None or stage.generator_start == "spectral":
+            return
+        if "embedding" not in kinds[: kinds.index("gan")]:
+            raise ValueError("generator_start 'embedding' needs an 'embedding' stage before 'gan'")
+        if stage.start is not None:
+            raise ValueError("the gan stage has both a pinned start and 'generator_start: embedding': give one of them")
+
+    def _check_private(self) -> None:
+        """A plan without privacy must not read as if it had some: no budget, no noise to speak of."""
+        if self.private:
+            return
+        if self.budget is not None:
+            raise ValueError("a plan that says 'private: false' has no privacy budget to share out")
+        stated = [
+            *(stage.noise_multiplier for stage in self.stages),
+            self.utility.noise_multiplier if self.utility else None,
+        ]
+        if any(sigma is not None and sigma > NOISELESS for sigma in stated):
+            raise ValueError(
+                f"under 'private: false' no noise is added: state noise multipliers of at most {NOISELESS:g}, which "
+                "only tell the coordinator's fits how exact the sums are"
+            )
+
+    def _check_sizes(self, stage: AnyStage) -> None:
+        if isinstance(stage, SpectralStage) and stage.bandwidth > self.image.size:
+            raise ValueError("spectral bandwidth is larger than the image")
+        if isinstance(stage, FlowStage) and self.image.size % (2**stage.levels):
+            raise ValueError(f"image.size must be divisible by 2^levels = {2**stage.levels} for the flow")
+
+    @property
+    def digest(self) -> PlanHash:
+        """The plan's identity: lower-case hexadecimal sha256."""
+        return PlanHash(hashlib.sha256(canonical_json(self.model_dump(mode="json"))).hexdigest())
+
+    def stage(self, kind: str) -> AnyStage:
+        """The stage of that kind. Raises KeyError when the plan has none."""
+        for stage in self.stages:
+            if stage.kind == kind:
+                return stage
+        raise KeyError(kind)
+
+    @property
+    def chooses(self) -> bool:
+        """Whether a choice stage says which model serves best."""
+        return isinstance(self.stages[-1], ChoiceStage)
+
+    @property
+    def candidates(self) -> list[ModelKind]:
+        """The models that stages make, in their order, the spectral one first: what 'best' can mean."""
+        return [stage.kind for stage in self.stages if not isinstance(stage, ChoiceStage)]
+
+    def releases_at(self, site: str) -> list[list[AnyItem]]:
+        """Every request that `release` can be at `site`: one, or one for each candidate when it says 'best'."""
+        kinds = self.candidates if self.has_best else [""]
+        return [self.release_at(site, kind) for kind in kinds]
+
+    def release_at(self, site: str, choice: str) -> list[AnyItem]:
+        """The release at `site`, each item with its number of images there and 'best' under its real name, `choice`."""
+        assert choice in (self.candidates if self.has_best else [""])
+        items = []
+        for item in self.release:
+            named = {"model": choice} if item.model == "best" else {}
+            items.append(item.model_copy(update={"images": item.at(site), "images_at": {}, **named}))
+        return items
+
+    @property
+    def has_best(self) -> bool:
+        """Whether the release leaves a model to the choice stage."""
+        return any(item.model == "best" for item in self.release)
+
+    @property
+    def sources(self) -> list[tuple[str, str]]:
+        """(method, model) of all that may be released, in the release's order; 'best' may be any candidate."""
+        return [
+            (item.method, model)
+            for item in self.release
+            for model in (self.candidates if item.model == "best" else [item.model])
+        ]
+
+    def guarantee_level(self, item: AnyItem) -> GuaranteeLevel:
+        """The guarantee level of `item`'s images: never more than that of the models that they come from."""
+        return item.guarantee_level if self.private else "heuristic"
+
+    @property
+    def guarantee_levels(self) -> dict[str, str]:
+        """The guarantee level of every method that the release asks for."""
+        return {item.method: self.guarantee_level(item) for item in self.release}
+
+    @property
+    def spectral(self) -> SpectralStage:
+        """The first stage, which every plan has."""
+        stage = self.stages[0]
+        assert isinstance(stage, SpectralStage)
+        return stage

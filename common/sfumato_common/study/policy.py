@@ -1,0 +1,65 @@
+"""A site's own policy: what this hospital allows, whatever a plan says. The coordinator never sees or edits it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from sfumato_common.study.plan import Count, Name
+from sfumato_common.study.release import Method
+from sfumato_common.study.stages import Positive, StageKind
+from sfumato_common.study.strict import Strict
+
+# Long enough to hide a round of the shipped plans behind a few intervals, short beside Flower's own polling (3 s).
+DEFAULT_ANSWER_INTERVAL_S = 2.0
+
+
+class Budget(Strict):
+    """The most a patient of this site may ever be charged, over all studies together."""
+
+    epsilon: Positive
+    delta: Annotated[float, Field(gt=0, lt=0.01)]
+
+
+class GateRules(Strict):
+    """When the first gate refuses a set of candidates (see audit/rules.py for what is compared).
+
+    `identity_share_limit` is for sets made from records: the largest share that an identity verifier may recognise. Of
+    strangers it recognises 5 % by definition; the default is twice that, and where a small set of strangers passes
+    a stricter limit by chance more than once in a hundred, what 99 % of such sets stay within.
+    """
+
+    relative_distance_floor: Annotated[float, Field(gt=0, le=1)] = 0.5
+    copy_share_limit: Annotated[float, Field(ge=0, le=1)] = 0.02
+    identity_share_limit: Annotated[float, Field(ge=0, le=1)] = 0.10
+    declare_verdict: bool = False
+
+
+class ReleaseRules(Strict):
+    """What may be released: method names, the largest number of images in a study, groups of patients, and the gate.
+
+    `smallest_group` is the least k of a method on groups. `regroup`: whether patients who were grouped once may be
+    grouped otherwise, or after some came or went: who is in one release and not in the other shows by subtraction.
+    """
+
+    allowed_methods: list[Method]
+    largest_set: Count
+    smallest_group: Annotated[int, Field(ge=2, le=1000)] = 5
+    regroup: Literal["refused", "allowed"] = "refused"
+    gate: GateRules = GateRules()
+
+
+class Policy(Strict):
+    """Everything a site insists on. A plan that asks for more is refused before any data is touched."""
+
+    site: Name
+    budget: Budget
+    allowed_stages: list[StageKind]
+    minimum_patients: Annotated[int, Field(ge=2)]
+    release: ReleaseRules
+    # studies, by name, that may train here without differential privacy; for research on data that may be shown
+    nonprivate_studies: Annotated[list[Name], Field(default_factory=list)]
+    utility_figure: Literal["withheld", "noised"] = "withheld"
+    noise: Literal["secure", "test"] = "secure"
+    answer_interval_s: Annotated[float, Field(ge=0, le=3600)] = DEFAULT_ANSWER_INTERVAL_S

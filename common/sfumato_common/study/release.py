@@ -1,0 +1,195 @@
+"""What a plan asks each site to release: one strict model a method, so that no key means nothing.
+
+`images` is a public number for every method: how many images come out may not tell how many patients there are.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Discriminator, Field, Tag, model_validator
+
+from sfumato_common.study.stages import Positive
+from sfumato_common.study.strict import Strict
+
+Method = Literal["dp-sampling", "k-same", "k-salsa", "linear-walk", "plan-walk", "dp-k-average", "dp-glow", "cadp"]
+# formal: a proved (epsilon, delta); syntactic: k-anonymity of one step; heuristic: only measured by attacks
+GuaranteeLevel = Literal["formal", "syntactic", "heuristic"]
+Generated = Literal["gan", "embedding"]
+ImageCount = Annotated[int, Field(ge=1, le=100_000)]
+
+
+class Counted(Strict):
+    """How many images: `images` at every site but those that `images_at` gives a number of their own."""
+
+    images: ImageCount
+    images_at: dict[str, ImageCount] = Field(default_factory=dict)
+    guarantee_level: ClassVar[GuaranteeLevel] = "formal"
+
+    def at(self, site: str) -> int:
+        """The number of images at `site`."""
+        return self.images_at.get(site, self.images)
+
+    @property
+    def most(self) -> int:
+        """The largest number at any site."""
+        return max([self.images, *self.images_at.values()])
+
+
+class Sampling(Counted):
+    """DP sampling: images drawn from `model`; `best` is the one that the plan's choice stage finds best."""
+
+    method: Literal["dp-sampling"] = "dp-sampling"
+    model: Literal["spectral", "embedding", "gan", "flow", "best"]
+
+
+class Inverting(Counted):
+    """What methods in the generator's W space share: how records become codes (residual encoder, then Adam).
+
+    `encoder_steps` train the encoder on generated pairs alone; `refinement_steps` move each code to its image.
+    """
+
+    model: Generated = "gan"
+    encoder_steps: Annotated[int, Field(ge=0, le=100_000)] = 300
+    refinement_steps: Annotated[int, Field(ge=0, le=1000)] = 30
+
+
+class Grouped(Inverting):
+    """Groups of at least `k` patients. `within-label` groups disclose their label, which is declared.
+
+    `l-diverse` groups hold patients of at least `least_labels` labels. Patients beyond the last whole group join one
+    (`merge`) or are left out (`suppress`). One grouping a study: every item of a plan has the same four terms.
+    """
+
+    guarantee_level: ClassVar[GuaranteeLevel] = "syntactic"
+    k: Annotated[int, Field(ge=2, le=1000)] = 5
+    groups: Literal["within-label", "l-diverse"] = "within-label"
+    least_labels: Annotated[int, Field(ge=2, le=64)] = 2
+    remainder: Literal["merge", "suppress"] = "merge"
+
+    @property
+    def grouping(self) -> tuple[int, str, int, str]:
+        """The terms that decide who shares a group; `least_labels` counts only where it is used."""
+        return self.k, self.groups, self.least_labels if self.groups == "l-diverse" else 0, self.remainder
+
+
+class KSame(Grouped):
+    """The centroid baseline (Newton et al. 2005): the image of a group's mean code."""
+
+    method: Literal["k-same"]
+
+
+class KSalsa(Grouped):
+    """k-SALSA (Jeon et al. 2022): the centroid, moved by `steps` of Adam to its group's content and local style.
+
+    The paper's `learning_rate` may leave blotches on images whose group has little in common; 0.03 leaves fewer.
+    """
+
+    method: Literal["k-salsa"]
+    steps: Annotated[int, Field(ge=1, le=10_000)] = 100
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 0.1
+    content_weight: Annotated[float, Field(ge=0)] = 100.0
+    style_weight: Annotated[float, Field(ge=0)] = 1e-6
+    embedding_steps: Annotated[int, Field(ge=1, le=100_000)] = 200
+
+
+class LinearWalk(Grouped):
+    """Straight lines between the mean codes of two groups of one label: `points` images a walk, its ends left out."""
+
+    method: Literal["linear-walk"]
+    points: Annotated[int, Field(ge=1, le=256)] = 6
+
+
+class PlanWalk(LinearWalk):
+    """PLAN (Pennisi et al. 2023): such walks bent away from identities by `steps` of Adam."""
+
+    guarantee_level: ClassVar[GuaranteeLevel] = "heuristic"
+    method: Literal["plan-walk"]  # type: ignore[assignment]
+    steps: Annotated[int, Field(ge=1, le=10_000)] = 500
+    identity_weight: Annotated[float, Field(ge=0)] = 0.1
+    class_weight: Annotated[float, Field(ge=0)] = 1.0
+    classifier_steps: Annotated[int, Field(ge=1, le=100_000)] = 300
+
+
+class DpKAverage(Inverting):
+    """Means of `k` codes, each clipped to L2 norm `radius` about its component's mean code, with Gaussian noise.
+
+    The noise's standard deviation is `noise_multiplier` x 2 radius / k. Groups are drawn at random within labels.
+    """
+
+    method: Literal["dp-k-average"]
+    k: Annotated[int, Field(ge=2, le=1000)] = 10
+    radius: Positive
+    noise_multiplier: Positive
+
+
+class Latent(Counted):
+    """What local-DP methods in a flow's latent space share: each record clipped and noised on its own.
+
+    Laplace: `clip: l1` to norm `radius`, or `elementwise` to [-radius, radius]; `epsilon` is the total over all
+    released coordinates. Gaussian: `clip: l2`, standard deviation `noise_multiplier` x 2 radius. Only the `coordinates`
+    coarsest latent coordinates are released (all without it); the others are drawn anew from the prior, at no cost.
+    """
+
+    model: Literal["flow"] = "flow"
+    mechanism: Literal["laplace", "gaussian"] = "laplace"
+    clip: Literal["l1", "elementwise", "l2"] = "l1"
+    radius: Positive
+    epsilon: Positive | None = None
+    noise_multiplier: Positive | None = None
+    coordinates: Annotated[int, Field(ge=1)] | None = None
+
+    @model_validator(mode="after")
+    def _one_mechanism(self) -> Latent:
+        if self.mechanism == "laplace" and (self.epsilon is None or self.noise_multiplier is not None):
+            raise ValueError("the laplace mechanism takes 'epsilon', the total, and no 'noise_multiplier'")
+        if self.mechanism == "gaussian" and (self.noise_multiplier is None or self.epsilon is not None):
+            raise ValueError("the gaussian mechanism takes 'noise_multiplier', and no 'epsilon'")
+        if (self.clip == "l2") != (self.mechanism == "gaussian"):
+            raise ValueError("clip 'l2' goes with the gaussian mechanism, 'l1' and 'elementwise' with laplace")
+        return self
+
+
+class DpGlow(Latent):
+    """DP-GLOW (arXiv 2212.10688): clipped latents with noise, decoded; the record's own label is declared public."""
+
+    method: Literal["dp-glow"]
+
+
+class Cadp(Latent):
+    """CADP (DeCaF 2022): the same in a conditional flow, with the label public or by K-ary randomised response.
+
+    `decode` says under which condition noised latents become images: the released label (`same`), or one drawn from the
+    released shares (`resampled`).
+    """
+
+    method: Literal["cadp"]
+    label: Literal["public", "randomised"] = "randomised"
+    label_epsilon: Positive | None = None
+    decode: Literal["same", "resampled"] = "same"
+
+    @model_validator(mode="after")
+    def _label_cost(self) -> Cadp:
+        if (self.label == "randomised") != (self.label_epsilon is not None):
+            raise ValueError("'label_epsilon' is the price of 'label: randomised'; give both or neither")
+        return self
+
+
+def _method(value: Any) -> str:
+    found = value.get("method", "dp-sampling") if isinstance(value, dict) else getattr(value, "method", "dp-sampling")
+    return str(found)
+
+
+AnyItem = Sampling | KSame | KSalsa | LinearWalk | PlanWalk | DpKAverage | DpGlow | Cadp
+# without a method an item asks for DP sampling
+ReleaseItem = Annotated[
+    Annotated[Sampling, Tag("dp-sampling")]
+    | Annotated[KSame, Tag("k-same")]
+    | Annotated[KSalsa, Tag("k-salsa")]
+    | Annotated[LinearWalk, Tag("linear-walk")]
+    | Annotated[PlanWalk, Tag("plan-walk")]
+    | Annotated[DpKAverage, Tag("dp-k-average")]
+    | Annotated[DpGlow, Tag("dp-glow")]
+    | Annotated[Cadp, Tag("cadp")],
+    Discriminator(_method),
+]

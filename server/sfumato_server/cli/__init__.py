@@ -1,0 +1,1 @@
+"""`sfumato`: the coordinator's command line."""

@@ -1,0 +1,158 @@
+"""`sfumato`: the coordinator's command line, the demo, and the tools for a published data set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sfumato_common.command_line import console, file_bytes, forecast_table, run_command
+from sfumato_common.errors import ConfigError
+from sfumato_common.files import write_atomic, write_json
+from sfumato_common.study.load import load_plan, plan_text
+from sfumato_common.study.plan import Plan
+from sfumato_server.cli.model import model_app
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Sfumato: the coordinator's side.")
+coordinator_app = typer.Typer(no_args_is_help=True, help="Set up and run a study.")
+dataset_app = typer.Typer(no_args_is_help=True, help="Work with a published data set.")
+plan_app = typer.Typer(no_args_is_help=True, help="Check a study plan.")
+app.add_typer(coordinator_app, name="coordinator")
+app.add_typer(dataset_app, name="dataset")
+app.add_typer(plan_app, name="plan")
+app.add_typer(model_app, name="model")
+Home = Annotated[Path, typer.Option("--home", help="The coordinator's home.", envvar="SFUMATO_COORDINATOR_HOME")]
+
+
+@plan_app.command("check")
+def plan_check(plan: Annotated[Path, typer.Argument(help="Study plan, YAML.")]) -> None:
+    """Validate a plan and show what it would cost a patient."""
+    _affordable(load_plan(plan))
+
+
+@plan_app.command("resolve")
+def plan_resolve(
+    plan: Annotated[Path, typer.Argument(help="Study plan whose 'budget' stands for the noise, YAML.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where the plan goes that sites accept, YAML.")],
+) -> None:
+    """Compute every stage's noise from the plan's budget and write the whole plan out."""
+    study = load_plan(plan)
+    _affordable(study)
+    write_atomic(out, plan_text(study))
+    said = f"'{out.name}' is what init takes and sites accept, plan hash {study.digest}"
+    console.print(said, markup=False, soft_wrap=True)
+
+
+@coordinator_app.command("init")
+def coordinator_init(
+    home: Home,
+    plan: Annotated[Path, typer.Option(help="Study plan, YAML.")],
+    name: Annotated[list[str] | None, typer.Option(help="Host name or address of this coordinator (repeat).")] = None,
+    start: Annotated[list[Path] | None, typer.Option(help="Public weights that the plan pins (repeat).")] = None,
+) -> None:
+    """Make the coordinator's keys and certificates and keep the resolved plan."""
+    from sfumato_server.coordinator.home import CoordinatorHome
+    from sfumato_server.enrol import create_authority
+    from sfumato_server.rounds.starts import keep_start, load_starts
+
+    study = load_plan(plan)
+    _affordable(study)
+    for path in start or []:
+        keep_start(CoordinatorHome(home).starts, study, file_bytes(path))
+    load_starts(CoordinatorHome(home).starts, study)  # a missing one is better told now than when the sites wait
+    create_authority(home, name or [])
+    write_json(CoordinatorHome(home).plan_file, study.model_dump(mode="json"))
+    write_atomic(home / "plan.yaml", plan_text(study))
+    said = f"coordinator of study '{study.study}' is ready, plan hash {study.digest}"
+    console.print(f"{said}\nsites accept the 'plan.yaml' in its home", markup=False, soft_wrap=True)
+
+
+@coordinator_app.command("enrol")
+def coordinator_enrol(
+    home: Home,
+    request: Annotated[Path, typer.Argument(help="A site's enrolment request.")],
+    grant: Annotated[Path, typer.Option(help="Where to write the answer.")],
+) -> None:
+    """Sign a site's enrolment request; its SuperNode key is registered when the study starts."""
+    from sfumato_common.crypto.enrolment import encode_grant
+    from sfumato_server.enrol import enrol
+
+    write_atomic(grant, encode_grant(enrol(home, file_bytes(request))))
+    console.print(f"enrolled; give '{grant.name}' back to the site", markup=False)
+
+
+@coordinator_app.command("run")
+def coordinator_run(
+    home: Home,
+    out: Annotated[Path, typer.Option(help="Where the published set and the report go.")],
+    host: Annotated[str, typer.Option(help="Address to listen on; keep it private, see the README.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="SuperLink port.")] = 8000,
+    intake_port: Annotated[int, typer.Option(help="Intake port.")] = 8443,
+) -> None:
+    """Run the study: wait for the sites, train, collect the releases, publish."""
+    from sfumato_server.coordinator.run import Listen, run_coordinator
+    from sfumato_server.status.view import live_status
+
+    with live_status(home / "status.json") as refresh:
+        published = run_coordinator(home, out, Listen(host, port, intake_port), refresh)
+    console.print(f"published: {published}\nreport: {out / 'report.html'}", markup=False, soft_wrap=True)
+
+
+@dataset_app.command("verify")
+def dataset_verify(
+    folder: Annotated[Path, typer.Argument(help="A published data set.")],
+    key: Annotated[
+        Path | None, typer.Option(help="The coordinator's public key, from a source that you trust.")
+    ] = None,
+) -> None:
+    """Check signatures and hashes offline."""
+    from sfumato_server.publish import verify_dataset
+
+    report = verify_dataset(folder, file_bytes(key) if key else None)
+    console.print(report.summary(), markup=False, soft_wrap=True)
+
+
+@dataset_app.command("overview")
+def dataset_overview(
+    folder: Annotated[Path, typer.Argument(help="A published data set.")],
+    out: Annotated[Path, typer.Option(help="Where the picture goes, PNG.")],
+) -> None:
+    """Draw one picture of the set: a row per site and model."""
+    from sfumato_server.publish import write_overview
+
+    console.print(f"{write_overview(folder, out)} images shown in '{out.name}'", markup=False)
+
+
+@app.command()
+def demo(
+    data: Annotated[Path | None, typer.Option(help="Index CSV of real images; without it the phantom cohort.")] = None,
+    out: Annotated[Path, typer.Option(help="Where the demo leaves its results.")] = Path("demo-out"),
+    configs: Annotated[Path, typer.Option(help="Folder of demo.yaml, chest-xray.yaml, policy.yaml.")] = Path("configs"),
+    patients: Annotated[int, typer.Option(help="Phantom patients a site.")] = 1000,
+) -> None:
+    """Run a whole federation on this machine: coordinator, SuperLink and sites, each in processes of its own."""
+    from sfumato_server.demo.run import run_demo
+
+    run_demo(data, out, configs, patients)
+
+
+def _affordable(plan: Plan) -> None:
+    """Print the forecast; a plan that costs more than it says is a ConfigError."""
+    from sfumato_common.study.forecast import forecast
+
+    cost = forecast(plan, plan.privacy.delta)
+    console.print(forecast_table(cost, f"Plan '{plan.study}'"))
+    if not plan.private:
+        return  # the table says so; whether a site takes part is for its own policy to say
+    worst = max(cost.epsilon_train, cost.epsilon_holdout)
+    if worst > plan.privacy.epsilon:
+        raise ConfigError(
+            f"the stages cost epsilon {worst:.3f} at delta {plan.privacy.delta:g}, more than privacy.epsilon = "
+            f"{plan.privacy.epsilon:g}; raise the noise multipliers or take fewer steps"
+        )
+
+
+def main() -> None:
+    """Entry point of `sfumato`."""
+    run_command(app)

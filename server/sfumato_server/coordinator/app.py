@@ -1,0 +1,25 @@
+"""Flower's entry into the coordinator: the ServerApp runs the study of the home that the SuperLink was started with."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from sfumato_server.coordinator.flower_channel import FlowerChannel
+from sfumato_server.coordinator.home import CoordinatorHome
+from sfumato_server.coordinator.study import run_study
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Run the study; `context.run_config` is not read: everything comes from the coordinator's own home."""
+    del context
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    home = CoordinatorHome(Path(os.environ["SFUMATO_COORDINATOR_HOME"]))
+    run_study(home, FlowerChannel(grid, home.nodes()))

@@ -1,0 +1,77 @@
+"""The coordinator's home folder: where everything that it keeps lives."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sfumato_common.errors import ConfigError
+from sfumato_common.files import write_json
+from sfumato_common.study.plan import Plan
+from sfumato_common.study.strict import parse
+
+
+@dataclass(frozen=True)
+class CoordinatorHome:
+    """Paths below one folder; nothing here creates anything but what its name says."""
+
+    root: Path
+
+    @property
+    def plan_file(self) -> Path:
+        """The resolved plan, as JSON."""
+        return self.root / "plan.json"
+
+    @property
+    def tls(self) -> Path:
+        """The server certificate and key of SuperLink and intake."""
+        return self.root / "tls"
+
+    @property
+    def status_file(self) -> Path:
+        """What watchers read."""
+        return self.root / "status.json"
+
+    @property
+    def live_page(self) -> Path:
+        """The live page: what a browser shows while the study runs, and after."""
+        return self.root / "live.html"
+
+    @property
+    def result_file(self) -> Path:
+        """Outcome of the last study, for publishing."""
+        return self.root / "result.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Strategy states."""
+        return self.root / "checkpoints"
+
+    @property
+    def starts(self) -> Path:
+        """Public weights that stages start from, by the sha256 that the plan pins."""
+        return self.root / "starts"
+
+    @property
+    def logs(self) -> Path:
+        """Logs of the coordinator's processes."""
+        return self.root / "logs"
+
+    def plan(self) -> Plan:
+        """The plan of this home. Raises ConfigError when there is none."""
+        try:
+            value = json.loads(self.plan_file.read_text())
+        except (OSError, ValueError):
+            raise ConfigError("this coordinator home holds no plan; run 'sfumato coordinator init' first") from None
+        return parse(value, Plan, self.plan_file.name)
+
+    def nodes(self) -> dict[str, int]:
+        """Registered SuperNode id of each site in the running SuperLink."""
+        value: dict[str, Any] = json.loads((self.root / "nodes.json").read_text())
+        return {site: int(node) for site, node in value.items()}
+
+    def write_nodes(self, nodes: dict[str, int]) -> None:
+        """Keep node ids as text: they do not fit a JSON double."""
+        write_json(self.root / "nodes.json", {site: str(node) for site, node in nodes.items()})

@@ -1,0 +1,111 @@
+"""One study on the coordinator's side, inside Flower's ServerApp process: rounds, release, utility, outcome on disk.
+
+Publishing is not done here but in the coordinator's own process, which outlives the run.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import numpy as np
+import torch
+
+from sfumato_common.accounting.accountant import epsilon, json_epsilon
+from sfumato_common.errors import SfumatoError
+from sfumato_common.files import write_json
+from sfumato_common.imaging import decode_png
+from sfumato_common.metrics.utility import auc_from_histogram, auc_interval, train_classifier
+from sfumato_common.study.costs import WITHOUT_PRIVACY, study_events
+from sfumato_common.types import AnyArray
+from sfumato_server.coordinator.home import CoordinatorHome
+from sfumato_server.enrol import Registry
+from sfumato_server.pool import pool_packages
+from sfumato_server.rounds.channel import Channel
+from sfumato_server.rounds.checkpoint import Checkpoints
+from sfumato_server.rounds.loop import StudyRun
+from sfumato_server.rounds.starts import load_starts
+from sfumato_server.rounds.strategies.choice import choice_report
+from sfumato_server.status.board import StatusBoard
+from sfumato_server.status.live import LivePage
+
+log = logging.getLogger(__name__)
+_INTERVAL_DRAWS = 400
+CLASSIFIER_STEPS = 300
+
+
+def run_study(
+    home: CoordinatorHome, channel: Channel, *, seed: int | None = None, classifier_steps: int = CLASSIFIER_STEPS
+) -> str:
+    """Run the home's plan over `channel`; returns `completed` or `stopped`, the rest is in `result.json`.
+
+    The coordinator's randomness (generator steps, the classifier) is post-processing; `seed` is for tests.
+    """
+    plan = home.plan()
+    board = StatusBoard(home.status_file, plan)
+    generator = torch.Generator().manual_seed(torch.seed() if seed is None else seed)
+    live = LivePage(home.root, plan, board)
+    run = StudyRun(plan, channel, Checkpoints(home.checkpoints, plan), live, generator)
+    outcome, reason, utility = "completed", "", None
+    try:
+        run.released.update(load_starts(home.starts, plan))
+        run.join()
+        run.train()
+        run.release()
+        if plan.utility is not None:
+            utility = _utility(run, home, classifier_steps)
+    except SfumatoError as error:
+        outcome, reason = "stopped", str(error)
+        log.error("study stopped: %s", error)
+    except Exception:
+        outcome, reason = "stopped", "internal fault in the coordinator; its log says why"
+        log.exception("study stopped by a fault of ours")
+    write_json(
+        home.result_file,
+        {
+            "outcome": outcome,
+            "reason": reason,
+            "plan_hash": plan.digest,
+            "utility": utility,
+            "choice": choice_report(plan, run.choice) if run.choice else None,
+            "exchanges": board.stages,
+        },
+    )
+    board.finish(outcome, reason)
+    live.write()
+    return outcome
+
+
+def _utility(run: StudyRun, home: CoordinatorHome, steps: int) -> dict[str, Any]:
+    """TSTR: train on the pooled synthetic set, ask each site for the noisy score histogram of its holdout patients."""
+    plan = run.plan
+    assert plan.utility is not None
+    pool = pool_packages(home.root, plan, Registry(home.root))
+    images = np.stack([decode_png(item.png) for item in pool.items])
+    labels = np.array([plan.labels.index(item.label) for item in pool.items], dtype=np.int64)
+    classifier = train_classifier(plan, images, labels, seed=int(run.generator.initial_seed() % 2**31), steps=steps)
+    histograms = run.utility(classifier)
+    sigma = plan.utility.noise_multiplier
+    figures = {site: figure(histogram, sigma) for site, histogram in sorted(histograms.items())}
+    pooled = None
+    if histograms:
+        total = np.sum([np.asarray(item, dtype=np.float64) for item in histograms.values()], axis=0)
+        pooled = figure(total, sigma * len(histograms) ** 0.5)
+    return {
+        "figure": "AUC",
+        "what": "classifier trained on the published synthetic images only, tested on holdout real patients (TSTR)",
+        "pooled": pooled,
+        "sites": figures,
+        "withheld": sorted(set(plan.sites) - set(histograms)),
+        "noise": (f"Gaussian, noise multiplier {sigma:g}" if plan.private else f"none: {WITHOUT_PRIVACY}")
+        + f", on {plan.utility.bins} score bins per class",
+        "epsilon_holdout": json_epsilon(epsilon(study_events(plan, "holdout"), plan.privacy.delta)),
+        "delta": plan.privacy.delta,
+    }
+
+
+def figure(histogram: AnyArray, sigma: float) -> dict[str, float | None]:
+    """AUC of a noisy score histogram [K, bins] with its 95 % interval; None where the noise leaves no figure."""
+    low, high = auc_interval(histogram, sigma, _INTERVAL_DRAWS, np.random.default_rng(0))
+    values = {"auc": auc_from_histogram(histogram), "low": low, "high": high}
+    return {name: None if np.isnan(value) else round(value, 4) for name, value in values.items()}

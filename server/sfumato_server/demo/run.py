@@ -1,0 +1,237 @@
+"""The demo: a whole federation on this machine, every party a process tree of its own with its own home folder.
+
+Nothing in it is special-cased for the demo: it calls the two command lines that a consortium would call, with real
+keys, real certificates and a real SuperLink on loopback. Ctrl-C at any time stops every process that it started.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import yaml
+
+from sfumato_common.command_line import console
+from sfumato_common.crypto.enrolment import encode_grant
+from sfumato_common.errors import DataError, FederationError
+from sfumato_common.files import write_atomic, write_json
+from sfumato_common.study.load import load_plan
+from sfumato_common.study.plan import Plan
+from sfumato_common.study.policy import Policy
+from sfumato_common.study.strict import load_yaml, parse
+from sfumato_common.supervise import Child, end_descendants, exclusive, free_port, run_to_end
+from sfumato_server.coordinator.home import CoordinatorHome
+from sfumato_server.demo.data import Cohort, index_sites, phantom_cohort
+from sfumato_server.demo.summary import print_summary
+from sfumato_server.enrol import create_authority, enrol
+from sfumato_server.publish import verify_dataset
+from sfumato_server.status.board import read_board
+from sfumato_server.status.view import live_status
+
+_STEP_SECONDS = 600.0
+_STUDY_SECONDS = 3600.0
+
+
+@dataclass
+class Demo:
+    """Folders, ports and children of one demo."""
+
+    plan: Plan
+    policy: Policy
+    out: Path
+    data: Path | None
+    seconds: dict[str, float] = field(default_factory=dict)
+    children: list[Child] = field(default_factory=list)
+    superlink: int = field(default_factory=free_port)
+    intake: int = field(default_factory=free_port)
+    stopping: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def work(self) -> Path:
+        """Homes and data of all parties."""
+        return self.out / "work"
+
+    @property
+    def coordinator(self) -> CoordinatorHome:
+        """The coordinator's home."""
+        return CoordinatorHome(self.work / "coordinator")
+
+    def site(self, name: str) -> Path:
+        """One site's home."""
+        return self.work / "sites" / name
+
+
+def run_demo(data: Path | None, out: Path, configs: Path, patients: int) -> None:
+    """Run it; leaves `published/`, `report.html` and `run.json` in `out`. Raises SfumatoError with one clear line."""
+    plan = _plan(data, configs)
+    demo = Demo(plan, load_yaml(configs / "policy.yaml", Policy), out.resolve(), data.resolve() if data else None)
+    signal.signal(signal.SIGTERM, _interrupt)
+    with exclusive(demo.out, "a demo"):
+        for stale in (demo.work, demo.out / "published"):
+            shutil.rmtree(stale, ignore_errors=True)
+        try:
+            _set_up(demo, patients)
+            _run(demo)
+        finally:
+            for child in reversed(demo.children):
+                child.stop()
+        _summarise(demo)
+
+
+def _plan(data: Path | None, configs: Path) -> Plan:
+    if data is None:
+        return load_plan(configs / "demo.yaml")
+    plan = load_plan(configs / "chest-xray.yaml")
+    sites = index_sites(data)
+    if set(sites) == set(plan.sites):
+        return plan
+    # another index: its sites take part with public sizes rounded to one digit; a real study agrees on them on paper
+    values = plan.model_dump(mode="json")
+    values["sites"] = {site: {"nominal_patients": max(10, _one_digit(count))} for site, count in sites.items()}
+    values["federation"]["quorum"] = min(plan.federation.quorum, len(sites))
+    return parse(values, Plan, f"the plan for '{data.name}'")
+
+
+def _one_digit(count: int) -> int:
+    power = int(10 ** (len(str(count)) - 1))
+    return count // power * power
+
+
+def _set_up(demo: Demo, patients: int) -> None:
+    """Keys, enrolment, data and acceptance of the plan, site by site; two sites at a time on two cores."""
+    plan_file = demo.work / "plan.yaml"
+    write_atomic(plan_file, yaml.safe_dump(demo.plan.model_dump(mode="json"), sort_keys=False))
+    with _timed(demo, "coordinator set-up"):
+        create_authority(demo.coordinator.root)
+        write_json(demo.coordinator.plan_file, demo.plan.model_dump(mode="json"))
+    cohort = Cohort(demo.data, demo.work / "data", patients)
+    with _timed(demo, "site set-up"), ThreadPoolExecutor(2) as pool:
+        try:
+            for done in [pool.submit(_set_up_site, demo, name, plan_file, cohort) for name in demo.plan.sites]:
+                done.result()
+        except BaseException:
+            # leaving the block waits for the threads: they must find nothing left to do
+            demo.stopping.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            end_descendants()
+            raise
+
+
+def _set_up_site(demo: Demo, name: str, plan_file: Path, cohort: Cohort) -> None:
+    home = demo.site(name)
+    began = time.time()
+    number = list(demo.plan.sites).index(name)
+    source = phantom_cohort(cohort, name, number) if cohort.index is None else cohort.npz_source(name)
+    drawn = time.time()
+    policy_file = demo.work / "policies" / f"{name}.yaml"
+    policy = demo.policy.model_copy(update={"site": name})
+    write_atomic(policy_file, yaml.safe_dump(policy.model_dump(mode="json"), sort_keys=False))
+    _site(demo, name, "init", "--policy", str(policy_file))
+    grant = demo.work / "grants" / f"{name}.json"
+    write_atomic(grant, encode_grant(enrol(demo.coordinator.root, (home / "enrolment-request.json").read_bytes())))
+    ports = ("--superlink", f"127.0.0.1:{demo.superlink}", "--intake", f"127.0.0.1:{demo.intake}")
+    _site(demo, name, "join", str(grant), *ports)
+    before = time.time()
+    said = _site(demo, name, "ingest", str(source), "--plan", str(plan_file))
+    ingested = time.time()
+    _site(demo, name, "accept", str(plan_file), "--yes")
+    if cohort.index is None:
+        demo.seconds[f"{name}: draw phantom DICOM"] = round(drawn - began, 2)
+    demo.seconds[f"{name}: ingest"] = round(ingested - before, 2)
+    # a real site shows this to its steward alone; the demo's screen is every party's
+    console.print(f"{name}: {said.strip().splitlines()[-1]}", markup=False, soft_wrap=True)
+
+
+def _site(demo: Demo, name: str, *arguments: str) -> str:
+    """One `sfumato-site` command in a process of its own; its one-line error becomes ours."""
+    if demo.stopping.is_set():
+        raise FederationError("the demo was stopped")
+    command, *rest = arguments
+    home = demo.site(name)
+    program = [str(Path(sys.executable).parent / "sfumato-site"), command, "--home", str(home), *rest]
+    code, said = run_to_end(program, _environment(home), _STEP_SECONDS)
+    if code:
+        line = said.strip().splitlines()[-1].removeprefix("error: ") if said.strip() else f"exit code {code}"
+        raise DataError(f"site '{name}', {command}: {line}")
+    return said
+
+
+def _run(demo: Demo) -> None:
+    """The coordinator and the sites as children; the live board until the coordinator ends."""
+    programs = Path(sys.executable).parent
+    command = [
+        str(programs / "sfumato"), "coordinator", "run",
+        "--home", str(demo.coordinator.root),
+        "--out", str(demo.out),
+        "--port", str(demo.superlink),
+        "--intake-port", str(demo.intake),
+    ]  # fmt: skip
+    log = demo.coordinator.logs / "coordinator.log"
+    coordinator = Child("coordinator", command, _environment(demo.coordinator.root), log)
+    demo.children.append(coordinator)
+    ports = demo.coordinator.root / "ports.json"
+    with _timed(demo, "study"), live_status(demo.coordinator.status_file) as refresh:
+        end = time.monotonic() + _STUDY_SECONDS
+        while coordinator.wait(0.4) is None and time.monotonic() < end:
+            if ports.exists() and len(demo.children) == 1:
+                for name in demo.plan.sites:
+                    node = [str(programs / "sfumato-site"), "run", "--home", str(demo.site(name))]
+                    environment = _environment(demo.site(name))
+                    demo.children.append(Child(name, node, environment, demo.site(name) / "logs" / "site.log"))
+            refresh()
+    if coordinator.poll() != 0:
+        said = log.read_text(errors="replace").strip().splitlines()
+        raise FederationError(said[-1].removeprefix("error: ") if said else "the coordinator ended without a word")
+
+
+def _environment(home: Path) -> dict[str, str]:
+    """A clean environment; one computing thread a process, because all parties share this machine."""
+    programs = Path(sys.executable).parent
+    return {
+        "PATH": f"{programs}:/usr/bin:/bin",
+        "HOME": str(home),
+        "LANG": "C.UTF-8",
+        "COLUMNS": "160",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONSAFEPATH": "1",
+    }
+
+
+def _summarise(demo: Demo) -> None:
+    run_file = demo.out / "run.json"
+    run: dict[str, Any] = json.loads(run_file.read_text())
+    run["setup_seconds"] = demo.seconds
+    write_json(run_file, run)
+    checked = verify_dataset(demo.out / "published", None)
+    print_summary(demo.plan, run, read_board(demo.coordinator.status_file) or {})
+    console.print(f"verified: {checked.summary()}", markup=False, soft_wrap=True)
+    console.print(f"published set: {demo.out / 'published'}", markup=False, soft_wrap=True)
+    console.print(f"report:        {demo.out / 'report.html'}", markup=False, soft_wrap=True)
+    console.print(f"training:      {demo.coordinator.live_page}", markup=False, soft_wrap=True)
+
+
+class _timed:  # noqa: N801 - used as a statement
+    """Adds the body's wall time to the demo's durations."""
+
+    def __init__(self, demo: Demo, name: str) -> None:
+        self._demo, self._name = demo, name
+
+    def __enter__(self) -> None:
+        self._began = time.time()
+
+    def __exit__(self, *_: object) -> None:
+        self._demo.seconds[self._name] = round(time.time() - self._began, 2)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    del number, frame
+    raise KeyboardInterrupt

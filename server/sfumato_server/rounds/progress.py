@@ -1,0 +1,35 @@
+"""What the round loop tells whoever watches a study: one small protocol, so that rounds know no page and no picture."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from sfumato_common.types import Arrays
+
+
+class Progress(Protocol):
+    """Somebody who watches a study."""
+
+    def site(self, name: str, state: str) -> None:
+        """One site's state word: absent, online, working, done, refused, lost."""
+        ...
+
+    def resume(self, stage: str, rounds: int) -> None:
+        """`rounds` of `stage` were finished before a restart."""
+        ...
+
+    def begin(self, stage: str, number: int, rounds: int) -> None:
+        """An exchange starts."""
+        ...
+
+    def end(self, note: dict[str, Any]) -> None:
+        """The exchange ended."""
+        ...
+
+    def model(self, stage: str, number: int, released: Arrays) -> None:
+        """The model of `stage` as it would be released after round `number`."""
+        ...
+
+    def choose(self, model: str) -> None:
+        """The choice stage chose `model` for the release."""
+        ...

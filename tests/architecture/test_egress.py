@@ -1,0 +1,117 @@
+"""Who may make what leaves: one place for replies, one for noised arrays, one for noise."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def constructions(sides, names):
+    """(file, enclosing function, name) of every call of one of `names`, also through a module or an own constructor."""
+    found = set()
+    for side in sides:
+        for path in sorted((ROOT / side).rglob("*.py")):
+            if "_pb2" not in path.name:
+                found |= _calls(ast.parse(path.read_text()), names, str(path.relative_to(ROOT / side)), "")
+    return found
+
+
+def _calls(node, names, file, function):
+    found = set()
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        function = node.name
+    if isinstance(node, ast.Call):
+        parts = ast.unparse(node.func).split(".")
+        if name := next((part for part in parts if part in names), None):
+            found.add((file, function, name))
+    for child in ast.iter_child_nodes(node):
+        found |= _calls(child, names, file, function)
+    return found
+
+
+def imported_as(sides, names):
+    """(file, name, other name) of every import that renames one of `names`: a call would then go unseen."""
+    return {
+        (str(path.relative_to(ROOT)), alias.name, alias.asname)
+        for side in sides
+        for path in (ROOT / side).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+        if alias.name in names and alias.asname
+    }
+
+
+ALL = ("client", "common", "server")
+
+
+def test_a_sites_replies_are_made_in_the_guard_alone():
+    assert constructions(["client"], {"Reply"}) == {
+        ("sfumato_client/egress/guard.py", "plain_reply", "Reply"),
+        ("sfumato_client/egress/guard.py", "refusal", "Reply"),
+    }
+
+
+def test_a_site_sends_flower_messages_from_its_door_alone():
+    assert {file for file, _, _ in constructions(["client"], {"Message"})} == {"sfumato_client/flower/app.py"}
+    assert not constructions(["client"], {"MetricRecord", "RecordDict", "ConfigRecord", "ArrayRecord"})
+
+
+def test_noised_arrays_are_made_by_a_meter_alone():
+    assert constructions(ALL, {"Noised"}) == {("sfumato_common/mechanisms/recorder.py", "sealed", "Noised")}
+
+
+def test_mechanisms_are_run_by_the_meters_alone():
+    assert constructions(ALL, {"gaussian_release", "laplace_release"}) == {
+        ("sfumato_common/mechanisms/recorder.py", "gaussian", "gaussian_release"),
+        ("sfumato_common/mechanisms/recorder.py", "sampled_gaussian", "gaussian_release"),
+        ("sfumato_common/mechanisms/record_recorder.py", "gaussian", "gaussian_release"),
+        ("sfumato_common/mechanisms/record_recorder.py", "k_average", "gaussian_release"),
+        ("sfumato_common/mechanisms/record_recorder.py", "laplace", "laplace_release"),
+    }
+
+
+def test_noise_sources_and_meters_are_made_where_the_policy_and_the_charge_are_known():
+    assert constructions(ALL, {"SecureNoise", "TestNoise"}) == {
+        ("sfumato_client/site/noise.py", "site_noise", "SecureNoise"),
+        ("sfumato_client/site/noise.py", "site_noise", "TestNoise"),
+    }
+    recorders = {
+        (file, name) for file, _, name in constructions(ALL, {"NoiseRecorder", "BareRecorder", "RecordRecorder"})
+    }
+    assert recorders == {
+        ("sfumato_client/site/handler.py", "NoiseRecorder"),
+        ("sfumato_client/site/handler.py", "BareRecorder"),
+        ("sfumato_client/site/items.py", "RecordRecorder"),
+        ("sfumato_client/tabular/run.py", "NoiseRecorder"),
+        ("sfumato_client/tabular/run.py", "RecordRecorder"),
+    }
+
+
+def test_a_charge_is_what_the_ledger_says():
+    assert constructions(ALL, {"Charge"}) == {("sfumato_client/site/handler.py", "_once", "Charge")}
+    assert {file for file, _, _ in constructions(ALL, {"noised_reply"})} == {"sfumato_client/site/handler.py"}
+
+
+def test_nothing_of_this_is_imported_under_another_name():
+    names = {
+        "Reply",
+        "Message",
+        "Noised",
+        "gaussian_release",
+        "laplace_release",
+        "SecureNoise",
+        "TestNoise",
+        "NoiseRecorder",
+        "RecordRecorder",
+        "BareRecorder",
+        "Charge",
+    }
+    assert not imported_as(ALL, names)
+
+
+@pytest.mark.parametrize("text", ["records.Reply(1)", "Reply.from_config({}, {})", "def f():\n    return Reply(1)"])
+def test_the_search_finds_what_it_looks_for(text):
+    assert {name for _, _, name in _calls(ast.parse(text), {"Reply"}, "x.py", "")} == {"Reply"}
