@@ -63,6 +63,13 @@ class ArraySpec:
 
 
 Schema = Mapping[str, ArraySpec]
+# the final arrays of the models that stages made, by the stage's kind
+Released = Mapping[str, Arrays]
+
+
+def image_shape(size: int, channels: int) -> tuple[int, ...]:
+    """Shape of one image of integers: (S, S) grey, (S, S, 3) colour."""
+    return (size, size) if channels == 1 else (size, size, channels)
 
 
 def pixel_dtype(bits: int) -> np.dtype[np.uint8 | np.uint16]:

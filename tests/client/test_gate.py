@@ -18,7 +18,7 @@ from sfumato_client.audit.verdict import Approved, gate, judge
 from sfumato_client.dataset import Cohort
 from sfumato_client.ledger import Ledger
 from sfumato_common.errors import LedgerError, PolicyRefusal, ReleaseRefused
-from sfumato_common.study.costs import GATE_VERDICT
+from sfumato_common.study.costs import gate_verdict
 from sfumato_common.study.policy import Budget, GateRules
 
 RULES_ON = GateRules(declare_verdict=True)
@@ -210,12 +210,12 @@ def test_the_charge_comes_before_the_data_and_once_a_plan(tmp_path):
 
         def charge():
             return ledger.reserve(
-                study="s", plan_hash="ab" * 32, purpose="gate", round=1, cohort="train", event=GATE_VERDICT
+                study="s", plan_hash="ab" * 32, purpose="gate", round=1, cohort="train", event=gate_verdict("formal")
             )
 
         class Watched(Cohort):
             def everything(self):
-                assert ledger.events("train") == [GATE_VERDICT]
+                assert ledger.events("train") == [gate_verdict("formal")]
                 return super().everything()
 
         train = Watched(TRAIN, np.zeros(len(TRAIN), np.int64), np.arange(len(TRAIN)))

@@ -20,7 +20,8 @@ from sfumato_common.accounting.events import GaussianRelease
 from sfumato_common.crypto.identity import create_identity
 from sfumato_common.imaging import encode_png
 from sfumato_common.package import PackageImage, build_package
-from sfumato_common.study.costs import GATE_VERDICT
+from sfumato_common.package.manifest import ImageFacts
+from sfumato_common.study.costs import gate_verdict
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.strict import load_yaml
 
@@ -92,7 +93,7 @@ def charge(home, plan, settle=True, event=None, purpose="spectral"):
 def test_show_prints_both_adjacencies_the_check_and_what_was_never_settled(say, home, tmp_path):
     plan = load_yaml(plan_file(tmp_path), Plan)
     charge(home, plan, settle=False)
-    charge(home, plan, event=GATE_VERDICT, purpose="gate")
+    charge(home, plan, event=gate_verdict("formal"), purpose="gate")
     code, _, said = say("ledger", "show", "--home", home)
     assert code == 0
     # one Gaussian with noise 2: closed forms of both adjacencies, and 2.166 by Renyi divergences
@@ -133,7 +134,11 @@ def test_export_and_check_go_together(say, home, tmp_path):
     with SiteHome(home).open_ledger() as ledger:
         certificate = ledger.certificate(plan, noise="secure")
     png = encode_png(np.zeros((16, 16), np.uint8))
-    images = [PackageImage("ab" * 16, png, "normal", "spectral", "dp-sampling", "formal")]
+    images = [
+        PackageImage(
+            ImageFacts(name="ab" * 16, label="normal", model="spectral", method="dp-sampling", guarantee="formal"), png
+        )
+    ]
     names = {"site": "alder", "study": plan.study, "plan_hash": plan.digest}
     out, package = tmp_path / "ledger.json", tmp_path / "release.sfumato"
     package.write_bytes(build_package(**names, certificate=certificate, images=images, sign=identity.sign_package))

@@ -29,7 +29,8 @@ from sfumato_common.errors import LedgerError, VerificationError
 from sfumato_common.files import canonical_json
 from sfumato_common.imaging import encode_png
 from sfumato_common.package import PackageImage, build_package
-from sfumato_common.study.costs import GATE_VERDICT, release_events, round_event, study_events
+from sfumato_common.package.manifest import ImageFacts
+from sfumato_common.study.costs import gate_verdict, release_events, round_event, study_events
 from sfumato_common.study.load import load_plan
 from sfumato_common.study.policy import Budget
 
@@ -52,7 +53,8 @@ def identity(tmp_path_factory):
 
 def package(identity, plan, certificate):
     picture = PackageImage(
-        "ab" * 16, encode_png(np.zeros((16, 16), np.uint8)), "normal", "gan", "dp-sampling", "formal"
+        ImageFacts(name="ab" * 16, label="normal", model="gan", method="dp-sampling", guarantee="formal"),
+        encode_png(np.zeros((16, 16), np.uint8)),
     )
     return build_package(
         site="alder", study=plan.study, plan_hash=plan.digest, certificate=certificate, images=[picture],
@@ -71,7 +73,7 @@ def carry_out(path, plan):
         for item in plan.release:
             for number, event in enumerate(release_events(plan, item), start=1):
                 charge(ledger, plan, f"release-{item.method}", event, round=number)
-        charge(ledger, plan, "gate", GATE_VERDICT)
+        charge(ledger, plan, "gate", gate_verdict("formal"))
         return ledger.export(), ledger.certificate(plan, noise="secure")
 
 
@@ -145,7 +147,7 @@ def test_an_export_is_canonical_whole_and_says_who_it_is_for(demo):
     charges = read_export(export).charges
     assert [entry.event for entry in charges if entry.plan_hash == plan.digest] == [
         *study_events(plan, "train"),
-        GATE_VERDICT,
+        gate_verdict("formal"),
     ]
     spent = epsilon([entry.event for entry in charges], DELTA)
     assert spent <= value["spent"]["patient"]["add_remove"] <= spent + 1.1e-4

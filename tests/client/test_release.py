@@ -98,20 +98,24 @@ def test_a_sealed_package_opens_and_holds_exactly_the_approved_pixels(identity):
     package = opened(sealed(identity, approve(spectral, gan)), identity)
     assert package.certificate == CERTIFICATE
     for item in (spectral, gan):
-        held = {(decode_png(image.png).tobytes(), image.label) for image in package.images if image.model == item.model}
+        held = {
+            (decode_png(image.png).tobytes(), image.facts.label)
+            for image in package.images
+            if image.facts.model == item.model
+        }
         wanted = {(image.tobytes(), PLAN.labels[label]) for image, label in zip(item.images, item.labels, strict=True)}
         assert held == wanted
-    assert {(image.method, image.guarantee) for image in package.images} == {("dp-sampling", "formal")}
+    assert {(image.facts.method, image.facts.guarantee) for image in package.images} == {("dp-sampling", "formal")}
 
 
 def test_names_and_order_are_random(identity):
     approved = approve(candidates("spectral", 12, 1), candidates("gan", 30, 2))
     first, second = (opened(sealed(identity, approved), identity) for _ in range(2))
-    assert not {image.name for image in first.images} & {image.name for image in second.images}
+    assert not {image.facts.name for image in first.images} & {image.facts.name for image in second.images}
     pixels = [[image.png for image in package.images] for package in (first, second)]
     assert pixels[0] != pixels[1]
     assert sorted(pixels[0]) == sorted(pixels[1])
-    models = [image.model for image in first.images]
+    models = [image.facts.model for image in first.images]
     assert models not in (sorted(models), sorted(models, reverse=True))
 
 
@@ -264,7 +268,7 @@ def test_best_may_be_any_one_of_the_plans_models_and_only_one(identity):
             expected_plan_hash=best.digest,
             largest_bytes=10_000_000,
         )
-        assert {image.model for image in package.images} == {model}
+        assert {image.facts.model for image in package.images} == {model}
     for sets in ([candidates("flow", 12)], [candidates("spectral", 6), candidates("gan", 6)], [candidates("gan", 11)]):
         with pytest.raises(ReleaseRefused):
             sealed(identity, approve(*sets), plan=best)

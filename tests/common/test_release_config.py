@@ -48,7 +48,7 @@ def test_numbers_of_images_differ_by_site_where_the_plan_says_so():
     plan = plan_of({"model": "best", "images": 50}, {**GLOW, "images": 90, "images_at": {"south": 15}})
     assert [(item.model, item.images) for item in plan.release_at("north", "gan")] == [("gan", 50), ("flow", 90)]
     assert [(item.model, item.images) for item in plan.release_at("south", "flow")] == [("flow", 50), ("flow", 15)]
-    assert len(plan.releases_at("south")) == len(plan.candidates) == 3
+    assert len([plan.release_at("south", choice) for choice in plan.choices]) == len(plan.candidates) == 3
     assert plan.sources == [
         ("dp-sampling", "spectral"),
         ("dp-sampling", "gan"),

@@ -52,7 +52,7 @@ def test_the_best_model_and_no_other_is_released_at_the_price_of_one_look(federa
     plan, result = federation.plan, federation.result()
     assert result["choice"]["winner"] == winner
     pool = pool_packages(federation.coordinator.root, plan, Registry(federation.coordinator.root))
-    assert {item.model for item in pool.items} == {winner}
+    assert {item.facts.model for item in pool.items} == {winner}
     assert len(pool.items) == 12 * len(plan.sites)
     for site in federation.sites:
         with federation.home(site).open_ledger() as ledger:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import csv
 import shutil
+from collections import Counter
 
 import pytest
 from conftest import make_federation
@@ -17,7 +18,7 @@ from sfumato_client.site.home import SiteHome
 from sfumato_common.accounting.events import Declared
 from sfumato_common.errors import DataError
 from sfumato_common.mechanisms.noise import SecureNoise
-from sfumato_common.study.costs import GATE_VERDICT, release_events, study_events
+from sfumato_common.study.costs import gate_verdict, release_events, study_events
 from sfumato_server.coordinator.study import run_study
 from sfumato_server.enrol import Registry, load_authority
 from sfumato_server.pool import pool_packages
@@ -36,7 +37,7 @@ ITEMS = [
     {"method": "cadp", "images": 5, "mechanism": "gaussian", "clip": "l2", "radius": 10.0, "noise_multiplier": 2.0,
      "label_epsilon": 1.0},
 ]  # fmt: skip
-WORDS = {"dp-sampling": "formal", "dp-k-average": "formal", "dp-glow": "formal", "cadp": "formal", "plan": "heuristic"}
+WORDS = {"dp-sampling": "formal", "dp-k-average": "formal", "dp-glow": "formal", "cadp": "formal", "plan-walk": "heuristic"}
 METHODS = [item["method"] for item in ITEMS]
 
 
@@ -62,7 +63,16 @@ def test_the_ledger_holds_what_every_method_costs_and_discloses(done):
     for site in done.sites:
         with done.home(site).open_ledger() as ledger:
             train = ledger.events("train", plan.digest)
-            assert train == [*study_events(plan, "train"), GATE_VERDICT]
+            verdicts = [gate_verdict("formal"), gate_verdict("declared")]
+            assert Counter(train) == Counter([*study_events(plan, "train"), *verdicts])
+            assert train[-1] == verdicts[1], "formal images are judged before the others are made"
+            others = [
+                event
+                for item in plan.release
+                if item.guarantee_level != "formal"
+                for event in release_events(plan, item)
+            ]
+            assert train[train.index(verdicts[0]) + 1 : -1] == others
             assert ledger.unsettled() == []
 
 
@@ -86,7 +96,7 @@ def test_certificates_list_mechanisms_and_declared_disclosures(done):
         named = {line["mechanism"] for line in certificate["mechanisms"]["train"]}
         assert {"KAverageGaussian", "LocalLaplace", "LocalGaussian", "RandomisedResponse"} <= named
         declared = " ".join(line["what"] for line in certificate["declared"])
-        assert all(f"{method}: " in declared for method in ("k-same", "k-salsa", "linear-walk", "plan", "dp-glow"))
+        assert all(f"{method}: " in declared for method in ("k-same", "k-salsa", "linear-walk", "plan-walk", "dp-glow"))
 
 
 def test_an_embedding_that_the_site_keeps_reaches_the_method(done, tmp_path, monkeypatch):
@@ -104,7 +114,7 @@ def test_an_embedding_that_the_site_keeps_reaches_the_method(done, tmp_path, mon
     (item,) = (item for item in done.plan.release if item.method == "k-salsa")
     with home.open_ledger() as ledger, pytest.raises(DataError):
         methods.candidates_of(home, done.plan, home.policy(), item, {}, SecureNoise(), ledger)
-    assert set(jobs[0].embedding) == {name for name, _ in ContrastiveNet(done.plan.image.size, 1).named_parameters()}
+    assert set(jobs[0].style_net) == {name for name, _ in ContrastiveNet(done.plan.image.size, 1).named_parameters()}
 
 
 def test_records_are_read_after_the_charge(tmp_path, monkeypatch):

@@ -110,7 +110,7 @@ def test_a_site_that_missed_the_first_round_stays_out_and_the_others_go_on(feder
     assert said[("release", 0)] == VerificationError.wire_code
     (note,) = [
         path.read_text()
-        for path in sorted((federation.home("cedar").local / "errors").glob("*.txt"))
+        for path in sorted((federation.home("cedar").steward_folder / "errors").glob("*.txt"))
         if "missed the first round" in path.read_text()
     ][:1]
     assert "takes no part in that stage" in note

@@ -26,7 +26,7 @@ def test_sixteen_bits_from_the_store_to_the_published_set(tmp_path):
     outcome = run_study(federation.coordinator, federation, seed=1, classifier_steps=5)
     assert outcome == "completed", federation.result()["reason"]
     pool = pool_packages(federation.coordinator.root, federation.plan, Registry(federation.coordinator.root))
-    assert {item.model for item in pool.items} == {"spectral", "flow"}
+    assert {item.facts.model for item in pool.items} == {"spectral", "flow"}
     pixels = np.stack([decode_png(item.png) for item in pool.items])
     assert pixels.dtype == np.uint16
     assert len(np.unique(pixels % 256)) == 256

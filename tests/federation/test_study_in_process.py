@@ -13,7 +13,7 @@ from sfumato_common.accounting.events import Declared
 from sfumato_common.errors import DataError
 from sfumato_common.generators.schemas import outbound_schema
 from sfumato_common.protocol.messages import PROTOCOL, Request
-from sfumato_common.study.costs import GATE_VERDICT, study_events
+from sfumato_common.study.costs import gate_verdict, study_events
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.strict import parse
 from sfumato_server.coordinator.study import run_study
@@ -31,7 +31,7 @@ def test_a_whole_study_from_first_message_to_verified_set(federation, tmp_path):
     plan, result = federation.plan, federation.result()
     pool = pool_packages(federation.coordinator.root, plan, Registry(federation.coordinator.root))
     assert {item.site for item in pool.items} == set(plan.sites)
-    assert {item.model for item in pool.items} == {"spectral", "gan", "flow"}
+    assert {item.facts.model for item in pool.items} == {"spectral", "gan", "flow"}
     out = tmp_path / "out"
     publish(pool, plan, out, load_authority(federation.coordinator.root), {"exchanges": []}, result["utility"])
     verify_dataset(out / "published", None)
@@ -43,8 +43,8 @@ def test_a_whole_study_from_first_message_to_verified_set(federation, tmp_path):
         with federation.home(site).open_ledger() as ledger:
             train = ledger.events("train", plan.digest)
             assert [event for event in train if not isinstance(event, Declared)] == study_events(plan, "train")
-            assert [event for event in train if isinstance(event, Declared)] == [GATE_VERDICT]
-            assert ledger.events("holdout", plan.digest) == [GATE_VERDICT, *study_events(plan, "holdout")]
+            assert [event for event in train if isinstance(event, Declared)] == [gate_verdict("formal")]
+            assert ledger.events("holdout", plan.digest) == [gate_verdict("formal"), *study_events(plan, "holdout")]
             ledger.verify()
 
 
@@ -153,7 +153,7 @@ def test_no_text_of_an_exception_leaves(federation, monkeypatch):
     sent = json.dumps(reply.to_config())
     assert "DOE" not in sent
     assert "47" not in sent.replace(reply.reference, "")
-    assert "DOE" in (federation.home("alder").local / "errors" / f"{reply.reference}.txt").read_text()
+    assert "DOE" in (federation.home("alder").steward_folder / "errors" / f"{reply.reference}.txt").read_text()
 
 
 def test_what_a_trainer_leaks_does_not_pass_the_door(federation, monkeypatch):
@@ -208,7 +208,7 @@ def test_release_before_training_and_a_second_gate_are_refused(federation):
     release = next(request for _, request, _ in federation.sent if request.kind == "release")
     site = federation.sites["alder"]
     assert site.handle(release).status == "ok"  # the very same package again
-    site.home.outbox.joinpath(f"{federation.plan.digest[:16]}-release.sfumato").unlink()
+    site.home.outbox.joinpath(f"{federation.plan.digest[:16]}-formal.sfumato").unlink()
     reply = site.handle(release)  # would need a second verdict
     assert (reply.status, reply.code) == ("refused", "ledger-refused")
 

@@ -123,9 +123,9 @@ def test_no_private_study_fits_after_it(study):
 def test_packages_carry_a_certificate_that_promises_nothing(study):
     for name in study.sites:
         home = study.coordinator.root
-        data = package_path(home, name).read_bytes()
+        data = package_path(home, name, "declared").read_bytes()
         package = admit_package(data, study.plan, Registry(home).enrolled(name))
-        assert {image.guarantee for image in package.images} == {"heuristic"}
+        assert {image.facts.guarantee for image in package.images} == {"heuristic"}
         stated = package.certificate
         assert stated["protection"] == WITHOUT_PRIVACY
         assert WITHOUT_PRIVACY in stated["covers"]
@@ -140,10 +140,10 @@ def test_packages_carry_a_certificate_that_promises_nothing(study):
 def test_the_coordinator_admits_no_package_that_calls_such_images_formal(study):
     home, name = study.coordinator.root, "alder"
     record = Registry(home).enrolled(name)
-    package = admit_package(package_path(home, name).read_bytes(), study.plan, record)
+    package = admit_package(package_path(home, name, "declared").read_bytes(), study.plan, record)
     claimed = build_package(
         site=name, study=package.study, plan_hash=study.plan.digest, certificate=dict(package.certificate),
-        images=[PackageImage(i.name, i.png, i.label, i.model, i.method, "formal") for i in package.images],
+        images=[PackageImage(i.facts.model_copy(update={"guarantee": "formal"}), i.png) for i in package.images],
         sign=load_identity(study.home(name).identity).sign_package,
     )  # fmt: skip
     with pytest.raises(VerificationError, match="claims a guarantee"):
@@ -162,7 +162,7 @@ def test_every_page_says_so(study, published, tmp_path, monkeypatch):
     runner, alder = CliRunner(), str(study.home("alder").root)
     exported = tmp_path / "ledger.json"
     assert runner.invoke(site_app, ["ledger", "export", "--home", alder, "--out", str(exported)]).exit_code == 0
-    package = str(package_path(study.coordinator.root, "alder"))
+    package = str(package_path(study.coordinator.root, "alder", "declared"))
     pages = {
         "report": (published / "report.html").read_text(),
         "verify": verify_dataset(published / "published", None).summary(),

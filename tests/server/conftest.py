@@ -16,6 +16,8 @@ from sfumato_common.crypto.enrolment import EnrolmentGrant, encode_grant, enrolm
 from sfumato_common.crypto.identity import SiteIdentity, create_identity
 from sfumato_common.imaging import encode_png
 from sfumato_common.package import PackageImage, build_package
+from sfumato_common.package.manifest import ImageFacts
+from sfumato_common.study.costs import gate_verdict
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.strict import parse
 from sfumato_server.enrol import Authority, Registry, create_authority, enrol, load_authority
@@ -56,12 +58,14 @@ class Consortium:
         rng = np.random.default_rng(seed)
         return [
             PackageImage(
-                rng.bytes(16).hex(),
+                ImageFacts(
+                    name=rng.bytes(16).hex(),
+                    label=LABELS[at % 2],
+                    model="spectral",
+                    method="dp-sampling",
+                    guarantee="formal",
+                ),
                 encode_png(rng.integers(0, 256, (size, size), dtype=np.uint8)),
-                LABELS[at % 2],
-                "spectral",
-                "dp-sampling",
-                "formal",
             )
             for at in range(count)
         ]
@@ -78,7 +82,7 @@ class Consortium:
                 "train": [{"mechanism": "GaussianRelease", "noise_multiplier": 2.0, "times": 1}],
                 "holdout": [],
             },
-            "declared": [{"what": "gate verdict: the whole set was approved or refused", "bits": 1}],
+            "declared": [{"what": gate_verdict("formal").what, "bits": 1}],
             "noise": noise,
             "covers": "Everything that left this site under this plan.",
         }

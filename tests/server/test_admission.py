@@ -49,13 +49,13 @@ def test_best_enters_as_any_one_model_of_the_plan(consortium: Any) -> None:
 
     def package(*models: str) -> bytes:
         images = [
-            dataclasses.replace(image, model=model)
+            dataclasses.replace(image, facts=image.facts.model_copy(update={"model": model}))
             for image, model in zip(consortium.images(1), models * (6 // len(models)), strict=True)
         ]
         return consortium.package(site, images=images, plan_hash=plan.digest)
 
     for model in ("spectral", "gan"):
-        assert {image.model for image in admit(package(model), plan, record).images} == {model}
+        assert {image.facts.model for image in admit(package(model), plan, record).images} == {model}
     for models in (("flow",), ("best",), ("spectral", "gan")):
         with pytest.raises(VerificationError, match="release"):
             admit(package(*models), plan, record)

@@ -72,7 +72,7 @@ def test_a_package_arrives_once_and_the_same_again_is_harmless(running: Any) -> 
     assert server.received() == ()
     send(consortium, address, data)
     send(consortium, address, data)
-    assert (consortium.home / "intake" / "north.sfumato").read_bytes() == data
+    assert (consortium.home / "intake" / "north.formal.sfumato").read_bytes() == data
     assert server.received() == ("north",)
     assert partials(consortium) == []
 
@@ -83,12 +83,12 @@ def test_a_second_different_package_is_refused(running: Any) -> None:
     send(consortium, address, data)
     with pytest.raises(EgressRefused, match="another package"):
         send(consortium, address, consortium.package("north", images=consortium.images(99)))
-    assert (consortium.home / "intake" / "north.sfumato").read_bytes() == data
+    assert (consortium.home / "intake" / "north.formal.sfumato").read_bytes() == data
 
 
 def test_a_package_of_an_earlier_plan_gives_way(running: Any, make_plan: Any) -> None:
     consortium, _, address = running
-    path = consortium.home / "intake" / "north.sfumato"
+    path = consortium.home / "intake" / "north.formal.sfumato"
     path.write_bytes(consortium.package("north", plan_hash=make_plan(study="older").digest))
     data = consortium.package("north")
     send(consortium, address, data)
@@ -113,10 +113,10 @@ def test_what_the_plan_did_not_ask_for_is_refused(running: Any, changes: dict[st
     consortium, _, address = running
     images = consortium.images(3, changes.pop("images", 6), changes.pop("size", 16))
     fields = {key: changes.pop(key) for key in list(changes) if key in ("label", "model", "method")}
-    images[0] = replace(images[0], **fields)
+    images[0] = replace(images[0], facts=images[0].facts.model_copy(update=fields))
     with pytest.raises(VerificationError):
         send(consortium, address, consortium.package("north", images=images, **changes))
-    assert not (consortium.home / "intake" / "north.sfumato").exists()
+    assert not (consortium.home / "intake" / "north.formal.sfumato").exists()
     assert partials(consortium) == []
 
 
@@ -129,7 +129,7 @@ def test_altered_and_foreign_signed_packages_are_refused(running: Any) -> None:
     forged = consortium.package("north", sign=consortium.identities["south"].sign_package)
     with pytest.raises(VerificationError):
         send(consortium, address, forged)
-    assert not (consortium.home / "intake" / "north.sfumato").exists()
+    assert not (consortium.home / "intake" / "north.formal.sfumato").exists()
 
 
 def test_after_a_refused_package_the_right_one_is_taken(running: Any) -> None:
@@ -179,7 +179,7 @@ def test_an_upload_resumes_after_the_coordinator_restarted(consortium: Any) -> N
         send(consortium, address, data)
     finally:
         second.stop(0.2)
-    assert (consortium.home / "intake" / "north.sfumato").read_bytes() == data
+    assert (consortium.home / "intake" / "north.formal.sfumato").read_bytes() == data
 
 
 def test_the_client_waits_for_a_coordinator_that_starts_late(consortium: Any) -> None:
@@ -263,7 +263,7 @@ def test_a_certificate_of_a_foreign_ca_does_not_get_in(running: Any, tmp_path: P
         send(consortium, address, data, certificate_pem=foreign.certificate, timeout=1.0)
     with pytest.raises(FederationError, match="not this federation's"):
         send(consortium, address, data, ca_pem=foreign.authority)
-    assert not (consortium.home / "intake" / "north.sfumato").exists()
+    assert not (consortium.home / "intake" / "north.formal.sfumato").exists()
 
 
 def test_no_certificate_does_not_get_in(running: Any) -> None:

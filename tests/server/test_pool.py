@@ -11,18 +11,20 @@ from sfumato_server.pool import Duplicate, pool_packages
 def store(consortium: Any, site: str, data: bytes | None = None) -> None:
     folder = consortium.home / "intake"
     folder.mkdir(exist_ok=True)
-    (folder / f"{site}.sfumato").write_bytes(data if data is not None else consortium.package(site))
+    (folder / f"{site}.formal.sfumato").write_bytes(data if data is not None else consortium.package(site))
 
 
 def test_packages_are_pooled_by_site_and_name(consortium: Any) -> None:
     for site in ("south", "east", "north"):
         store(consortium, site)
     pool = pool_packages(consortium.home, consortium.plan, consortium.registry)
-    assert [(item.site, item.name) for item in pool.items] == sorted((item.site, item.name) for item in pool.items)
+    assert [(item.site, item.facts.name) for item in pool.items] == sorted(
+        (item.site, item.facts.name) for item in pool.items
+    )
     assert len(pool.items) == 18
-    assert set(pool.certificates) == set(pool.provenance) == {"east", "north", "south"}
+    assert set(pool.certificates) == set(pool.sites) == {"east", "north", "south"}
     assert pool.certificates["north"] == consortium.certificate()
-    assert pool.provenance["north"].public_key == consortium.identities["north"].signing_public
+    assert pool.provenance["north", "formal"].public_key == consortium.identities["north"].signing_public
     assert (pool.duplicates, pool.left_out) == ((), {})
 
 
@@ -49,7 +51,7 @@ def test_equal_pixels_are_kept_once_and_listed(consortium: Any) -> None:
     store(consortium, "south", consortium.package("south", images=theirs))
     pool = pool_packages(consortium.home, consortium.plan, consortium.registry)
     assert len(pool.items) == 11
-    assert pool.duplicates == (Duplicate("south", theirs[0].name, "north", mine[3].name),)
+    assert pool.duplicates == (Duplicate("south", theirs[0].facts.name, "north", mine[3].facts.name),)
 
 
 def test_an_altered_stored_package_is_refused_by_name(consortium: Any) -> None:

@@ -16,6 +16,7 @@ from sfumato_common.crypto.signatures import sign
 from sfumato_common.errors import ConfigError, VerificationError
 from sfumato_common.files import canonical_json
 from sfumato_common.imaging import decode_png
+from sfumato_server import pictures
 from sfumato_server.enrol import create_authority
 from sfumato_server.pool import Pool, pool_packages
 from sfumato_server.publish import publish, sheets, verify_dataset, write_overview
@@ -44,7 +45,7 @@ def pooled(consortium: Any, **packages: dict[str, Any]) -> Pool:
     (consortium.home / "intake").mkdir(exist_ok=True)
     for site in consortium.plan.sites:
         data = consortium.package(site, **packages.get(site, {}))
-        (consortium.home / "intake" / f"{site}.sfumato").write_bytes(data)
+        (consortium.home / "intake" / f"{site}.formal.sfumato").write_bytes(data)
     return pool_packages(consortium.home, consortium.plan, consortium.registry)
 
 
@@ -80,7 +81,7 @@ def test_layout_and_labels(published: Any) -> None:
     consortium, folder = published
     names = {path.relative_to(folder).as_posix() for path in files(folder)}
     assert {"labels.csv", "manifest.json", "manifest.sig", "coordinator.pem"} <= names
-    assert {f"provenance/{site}/key.pem" for site in consortium.plan.sites} <= names
+    assert {f"provenance/{site}/formal/key.pem" for site in consortium.plan.sites} <= names
     rows = list(csv.DictReader(io.StringIO((folder / "labels.csv").read_text())))
     assert {row["file"] for row in rows} == {name for name in names if name.startswith("images/")}
     assert {row["label"] for row in rows} == {"abnormal", "normal"}
@@ -121,7 +122,7 @@ def test_shortened_lengthened_and_missing_files_are_refused(published: Any) -> N
 
 
 @pytest.mark.parametrize(
-    "name", ["notes.txt", "images/north/extra.png", "provenance/west/key.pem", ".hidden", "empty/"]
+    "name", ["notes.txt", "images/north/extra.png", "provenance/west/formal/key.pem", ".hidden", "empty/"]
 )
 def test_extra_files_and_folders_are_refused(published: Any, name: str) -> None:
     _, folder = published
@@ -182,7 +183,7 @@ def drop(value: dict[str, Any]) -> None:
 
 
 def forget(value: dict[str, Any]) -> None:
-    value["files"].pop("provenance/north/key.pem")
+    value["files"].pop("provenance/north/formal/key.pem")
 
 
 @pytest.mark.parametrize("change", [relabel, upgrade, rehash, replan, drop, forget])
@@ -238,8 +239,8 @@ def test_duplicates_are_left_out_listed_and_still_verify(consortium: Any, tmp_pa
     result = publish(pool, consortium.plan, tmp_path / "out", consortium.authority, RUN, None)
     assert result.images == 17
     assert verify_dataset(result.folder).images == 17
-    assert theirs[0].name in result.report.read_text()
-    assert not (result.folder / "images" / "south" / f"{theirs[0].name}.png").exists()
+    assert theirs[0].facts.name in result.report.read_text()
+    assert not (result.folder / "images" / "south" / f"{theirs[0].facts.name}.png").exists()
 
 
 def test_publishing_again_replaces_the_whole_set(published: Any) -> None:
@@ -378,17 +379,17 @@ def test_contact_sheets_show_the_published_pixels(consortium: Any) -> None:
     made = sheets.contact_sheets(pool, consortium.plan)
     assert [(sheet.site, sheet.label) for sheet in made[:2]] == [("east", "abnormal"), ("east", "normal")]
     assert all(sheet.shown == sheet.of == 3 for sheet in made)
-    first = next(item for item in pool.items if (item.site, item.label) == ("east", "abnormal"))
+    first = next(item for item in pool.items if (item.site, item.facts.label) == ("east", "abnormal"))
     tile = decode_png(first.png)
-    enlarged = sheets.mosaic([[tile]])
-    factor = enlarged.shape[1] // (sheets.COLUMNS * (16 + sheets.GAP) - sheets.GAP)
-    assert enlarged.shape[1] >= sheets.LEAST_WIDTH
+    enlarged = pictures.mosaic([[tile]])
+    factor = enlarged.shape[1] // (pictures.COLUMNS * (16 + pictures.GAP) - pictures.GAP)
+    assert enlarged.shape[1] >= pictures.LEAST_WIDTH
     assert np.array_equal(enlarged[: 16 * factor : factor, : 16 * factor : factor], tile)
 
 
 def test_colour_sheets() -> None:
     tile = np.zeros((16, 16, 3), np.uint8)
-    assert sheets.mosaic([[tile, tile], [tile]]).shape[2] == 3
+    assert pictures.mosaic([[tile, tile], [tile]]).shape[2] == 3
 
 
 def test_small_helpers() -> None:

@@ -8,8 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sfumato_common.accounting.events import Mechanism
-from sfumato_common.package.manifest import Guarantee
-from sfumato_common.study.release import Method
+from sfumato_common.study.release import GuaranteeLevel, Method
 from sfumato_common.study.stages import ModelKind
 from sfumato_common.types import ByteImages
 
@@ -26,7 +25,7 @@ class CandidateSet:
 
     method: Method
     model: ModelKind
-    guarantee: Guarantee
+    guarantee: GuaranteeLevel
     images: ByteImages = field(repr=False)
     labels: npt.NDArray[np.int64] = field(repr=False)
     patients: int = 0

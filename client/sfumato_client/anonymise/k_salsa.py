@@ -3,7 +3,7 @@
 The image of a group's mean code is moved, by Adam on the code, to its members' content (the cosine of embeddings, with
 their reconstructions) and local style (see `style.py`, with their own images). Codes are W+, a code a layer, as in the
 paper. An image is made from its group's k patients or more; the embedding that compares them is made from the whole
-cohort, so that the word is 'syntactic': k-anonymity of one step.
+cohort, so that the level is 'syntactic': k-anonymity of one step.
 """
 
 from __future__ import annotations
@@ -26,8 +26,7 @@ from sfumato_client.anonymise.style import patch_grams, style_loss
 from sfumato_client.anonymise.tiles import MOST_ROWS, Tile, write_sheet
 from sfumato_common.generators.components import components_of
 from sfumato_common.generators.gan.w_space import Noise, WSpace
-from sfumato_common.package.manifest import Guarantee
-from sfumato_common.study.release import KSalsa
+from sfumato_common.study.release import GuaranteeLevel, KSalsa
 from sfumato_common.types import ByteImages, to_bytes, to_unit_range
 
 # Adam moves a coordinate as fast for a gradient of rounding errors as for a real one. Gradients here are about 0.1, and
@@ -76,8 +75,8 @@ def k_salsa(job: Job) -> CandidateSet:
     if job.steward_folder is not None:
         write_sheet(job, _rows(space, patients, groups, np.concatenate(centroids), found, plan.image.bits))
     least = min(len(group.members) for group in groups)
-    word: Guarantee = "syntactic" if plan.private else "heuristic"
-    return CandidateSet(item.method, item.model, word, found, labels, patients=least)
+    level: GuaranteeLevel = "syntactic" if plan.private else "heuristic"
+    return CandidateSet(item.method, item.model, level, found, labels, patients=least)
 
 
 def _chunk(size: int, groups: Sequence[Group]) -> int:

@@ -56,8 +56,7 @@ def drawn_places(job: Job) -> Places:
     but `filled`, which stays here, depends on the number of patients.
     """
     count, form = job.item.images, job.plan.image
-    shape = (count, form.size, form.size) if form.channels == 1 else (count, form.size, form.size, form.channels)
-    images, filled = np.zeros(shape, dtype=pixel_dtype(form.bits)), np.zeros(count, dtype=np.bool_)
+    images, filled = np.zeros((count, *form.shape), dtype=pixel_dtype(form.bits)), np.zeros(count, dtype=np.bool_)
     labels = drawn_labels(job)
     patients, order = shuffled(job.cohort.patients, job.generator), shuffled(count, job.generator)
     for patient, place in zip(patients, order, strict=False):

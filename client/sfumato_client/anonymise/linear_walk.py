@@ -21,8 +21,7 @@ from sfumato_client.anonymise.groups import apportioned, groups_of, label_shares
 from sfumato_client.anonymise.inversion import drawn_images, patients_of, space_of
 from sfumato_common.errors import DataError
 from sfumato_common.generators.components import components_of
-from sfumato_common.package.manifest import Guarantee
-from sfumato_common.study.release import LinearWalk
+from sfumato_common.study.release import GuaranteeLevel, LinearWalk
 from sfumato_common.types import ByteImages
 
 _SMALLEST_SHARE = 1e-9  # a label that noise counted as empty, where no other can give a walk
@@ -94,7 +93,7 @@ def walks_of(job: Job) -> Walks:
     return Walks(means[pairs], positions, released, ours, components, int(sizes[pairs.numpy()].sum(axis=1).min()))
 
 
-def candidates_of(job: Job, walks: Walks, images: ByteImages, guarantee: Guarantee) -> CandidateSet:
+def candidates_of(job: Job, walks: Walks, images: ByteImages, guarantee: GuaranteeLevel) -> CandidateSet:
     """The images of the points that `walks.shown` names, as candidates of the job's item."""
     labels = walks.labels.repeat_interleave(walks.positions.shape[1])[walks.shown()]
     assert job.item.model != "best", "one of plan.releases names the model"

@@ -13,7 +13,7 @@ are left out of the computation, not of the mean.
 
 Adam is elementwise and no layer mixes images, so many walks are optimised in one batch, each as it would be alone.
 phi_id has seen every training patient, and a gradient can find images that only look anonymous to phi_id: guarantee
-word 'heuristic', and the gate asks a verifier that no walk has seen.
+level 'heuristic', and the gate asks a verifier that no walk has seen.
 """
 
 from __future__ import annotations

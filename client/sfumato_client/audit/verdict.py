@@ -128,7 +128,7 @@ def gate(
     charge: Callable[[], object],
     steward_folder: Path,
 ) -> Approved:
-    """Policy, then `charge` (study.costs.GATE_VERDICT in the ledger), then the data, then the steward's report.
+    """Policy, then `charge` (`study.costs.gate_verdict` in the ledger), then the data, then the steward's report.
 
     Raises PolicyRefusal when the policy does not declare the verdict, or what `charge` raises (a second gate of a
     plan), both before any image is read; ReleaseRefused when the verdict is no, without saying why.

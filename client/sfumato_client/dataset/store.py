@@ -113,7 +113,7 @@ class SiteStore:
 
     def require_form(self, form: ImageForm) -> None:
         """Raises DataError when the images were ingested for a study of another size, colour or depth."""
-        shape = (form.size, form.size) if form.channels == 1 else (form.size, form.size, 3)
+        shape = form.shape
         if self._pixels.shape[1:] != shape or self._pixels.dtype != pixel_dtype(form.bits):
             raise DataError(
                 f"the store holds images of another form than the plan's {form.size} x {form.size}, {form.channels} "
@@ -166,7 +166,7 @@ def _fill(folder: Path, images: Iterable[SiteImage | Skipped], form: ImageForm, 
 
 def _write_pixels(path: Path, images: Iterable[AnyArray], form: ImageForm) -> dict[str, Any]:
     """Stream images to a .npy file whose number of images is known only at the end; returns dtype and shape."""
-    shape = (form.size, form.size) if form.channels == 1 else (form.size, form.size, 3)
+    shape = form.shape
     dtype: npt.DTypeLike | None = None
     count = 0
     with path.open("wb") as stream:

@@ -16,7 +16,7 @@ from sfumato_common.accounting.accountant import CohortCosts, cohort_costs, grou
 from sfumato_common.accounting.events import Declared, Event, Mechanism, SampledGaussian, event_from_json, event_to_json
 from sfumato_common.errors import LedgerError
 from sfumato_common.study.certificate import Certificate
-from sfumato_common.study.costs import WITHOUT_PRIVACY, study_events
+from sfumato_common.study.costs import WITHOUT_PRIVACY, declared_disclosures, study_events
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.stages import DpSgdStage
 
@@ -57,7 +57,9 @@ def certificate(plan: Plan, train: Sequence[Event], holdout: Sequence[Event], no
     costs = cohort_costs(spelled(whole["train"]), spelled(whole["holdout"]), plan.privacy.delta)
     if plan.private and not math.isfinite(costs.patient.replace_one):
         raise LedgerError("this plan costs a patient more than a certificate can state; it needs more noise")
-    declared = dict.fromkeys(event for event in (*train, *holdout) if isinstance(event, Declared))
+    # what is still to come as well: the parts of a release are sealed one after the other, and state the same
+    charged = (event for event in (*train, *holdout) if isinstance(event, Declared))
+    declared = dict.fromkeys([*declared_disclosures(plan), *charged])
     value = {
         "unit": plan.privacy.unit,
         "adjacency": plan.privacy.adjacency,

@@ -12,20 +12,21 @@ from sfumato_common.accounting.events import Declared
 from sfumato_common.errors import PolicyRefusal, ReleaseRefused
 from sfumato_common.imaging import encode_png
 from sfumato_common.package import PackageImage, build_package
+from sfumato_common.package.manifest import ImageFacts
 from sfumato_common.study.costs import release_events
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.policy import Policy
-from sfumato_common.study.release import AnyItem, DpKAverage, Grouped
+from sfumato_common.study.release import AnyItem, DpKAverage, Grouped, part_of
 from sfumato_common.types import pixel_dtype
 
 
 def seal(
     approved: Approved, plan: Plan, policy: Policy, certificate: dict[str, Any], sign: Callable[[bytes], bytes]
 ) -> bytes:
-    """The package's bytes, signed by `sign` (`SiteIdentity.sign_package`).
+    """The bytes of the package of one part of the release, signed by `sign` (`SiteIdentity.sign_package`).
 
-    Raises ReleaseRefused for anything but an intact `Approved` of exactly the plan's request, PolicyRefusal when the
-    policy forbids a method, the size of the set, or a certificate made under other noise.
+    Raises ReleaseRefused for anything but an intact `Approved` of exactly what the plan asks for in that part,
+    PolicyRefusal when the policy forbids a method, the size of the set, or a certificate made under other noise.
     """
     if type(approved) is not Approved:
         raise ReleaseRefused("only candidates that the gate approved can be sealed")
@@ -46,27 +47,31 @@ def _package_images(item: CandidateSet, plan: Plan) -> list[PackageImage]:
     # 128 random bits a name, and a package is ordered by name: neither name nor place says how an image was drawn
     return [
         PackageImage(
-            name=secrets.token_hex(16),
-            png=encode_png(image),
-            label=plan.labels[int(label)],
-            model=item.model,
-            method=item.method,
-            guarantee=item.guarantee,
+            ImageFacts(
+                name=secrets.token_hex(16),
+                label=plan.labels[int(label)],
+                model=item.model,
+                method=item.method,
+                guarantee=item.guarantee,
+            ),
+            encode_png(image),
         )
         for image, label in zip(item.images, item.labels, strict=True)
     ]
 
 
 def _check_request(approved: Approved, plan: Plan, site: str) -> None:
-    possible = plan.releases_at(site)
+    parts = {part_of(item.guarantee) for item in approved.candidates}
+    if len(parts) != 1:
+        raise ReleaseRefused("formal sets and others are approved and sealed apart")
+    (part,) = parts
+    possible = [plan.part_at(site, choice, part) for choice in plan.choices]
     wanted = [sorted((str(item.method), str(item.model), item.images) for item in release) for release in possible]
     given = sorted((str(item.method), str(item.model), len(item.images)) for item in approved.candidates)
     if given not in wanted:
         raise ReleaseRefused("the approved sets are not the ones that the plan's release asks for")
-    size, channels = plan.image.size, plan.image.channels
-    shape = (size, size) if channels == 1 else (size, size, channels)
     for item in approved.candidates:
-        if item.images.shape[1:] != shape or item.images.dtype != pixel_dtype(plan.image.bits):
+        if item.images.shape[1:] != plan.image.shape or item.images.dtype != pixel_dtype(plan.image.bits):
             raise ReleaseRefused("the approved images are not of the plan's size, channels and depth")
         _check_promise(item, plan, possible[wanted.index(given)])
         if item.labels.min() < 0 or item.labels.max() >= len(plan.labels):

@@ -7,12 +7,14 @@ request that was answered before is answered with the same bytes: no data is tou
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import secrets
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from safetensors.numpy import load, save
 
-from sfumato_client.egress.guard import Charge, deliver, noised_reply, plain_reply, refusal
+from sfumato_client.egress.guard import Charge, deliver, log_locally, noised_reply, plain_reply, refusal
 from sfumato_client.egress.pace import Pace
 from sfumato_client.site.admission import check_policy
 from sfumato_client.site.home import SiteHome
@@ -20,7 +22,7 @@ from sfumato_client.site.inbound import Seen, check_form, models_of, requested
 from sfumato_client.site.items import candidates_of
 from sfumato_client.site.noise import site_noise
 from sfumato_common.accounting.events import Cohort, Event
-from sfumato_common.errors import LedgerError, PolicyRefusal, VerificationError
+from sfumato_common.errors import DataError, LedgerError, PolicyRefusal, ReleaseRefused, SfumatoError, VerificationError
 from sfumato_common.files import write_atomic
 from sfumato_common.generators.schemas import inbound_schema, outbound_schema
 from sfumato_common.generators.starts import fingerprint
@@ -29,11 +31,12 @@ from sfumato_common.mechanisms.recorder import BareRecorder, Noised, NoiseRecord
 from sfumato_common.metrics.choice import classifiers_schema
 from sfumato_common.metrics.utility import classifier_schema
 from sfumato_common.protocol.messages import Reply, Request
-from sfumato_common.study.costs import GATE_VERDICT, charged_event, study_events, utility_event
+from sfumato_common.study.costs import charged_event, gate_verdict, study_events, utility_event
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.policy import DEFAULT_ANSWER_INTERVAL_S, Policy
+from sfumato_common.study.release import AnyItem, Part
 from sfumato_common.study.stages import DpSgdStage, EmbeddingStage
-from sfumato_common.types import ArraySpec, Schema
+from sfumato_common.types import Arrays, ArraySpec, Schema
 
 log = logging.getLogger(__name__)
 _GATE_BOOKS: dict[Cohort, str] = {"train": "gate", "holdout": "gate-control"}
@@ -162,20 +165,44 @@ class Site:
         return reply
 
     def _release(self, request: Request, plan: Plan, policy: Policy, pace: Pace) -> Reply:
-        kept = self.home.outbox / f"{plan.digest[:16]}-release.sfumato"
-        if not kept.exists():
-            write_atomic(kept, self._sealed(request, plan, policy), mode=0o600)
+        packages = {part: self.home.outbox / f"{plan.digest[:16]}-{part}.sfumato" for part in plan.parts}
+        if not any(path.exists() for path in packages.values()):
+            self._make(request, plan, policy, packages)
         pace.hold(policy.answer_interval_s)
-        return deliver(kept.read_bytes(), lambda package: self._upload(package, plan))
+        reply = plain_reply({}, {})
+        for path in packages.values():
+            if path.exists():
+                reply = deliver(path.read_bytes(), lambda package: self._upload(package, plan))
+        return reply
 
-    def _sealed(self, request: Request, plan: Plan, policy: Policy) -> bytes:
+    def _make(self, request: Request, plan: Plan, policy: Policy, packages: Mapping[Part, Path]) -> None:
+        """Every part's package, made, judged and sealed apart; raises what the first part raised when none passed."""
+        models = models_of(request.arrays, plan, requested(plan, policy.site, request.stage))
+        Seen(self.home.seen, plan).check_release(models)
+        failures: list[SfumatoError] = []
+        for part, path in packages.items():
+            items = plan.part_at(policy.site, request.stage, part)
+            try:
+                write_atomic(path, self._sealed(request, plan, policy, part, items, models), mode=0o600)
+            except (DataError, ReleaseRefused) as error:
+                failures.append(error)
+                log_locally(self.home.steward_folder, secrets.token_hex(8), error)
+        if len(failures) == len(packages):
+            raise failures[0]
+
+    def _sealed(
+        self,
+        request: Request,
+        plan: Plan,
+        policy: Policy,
+        part: Part,
+        items: Sequence[AnyItem],
+        models: Mapping[str, Arrays],
+    ) -> bytes:
         from sfumato_client.audit.verdict import gate
         from sfumato_client.release import seal
         from sfumato_common.crypto.identity import load_identity
 
-        items = requested(plan, policy.site, request.stage)
-        models = models_of(request.arrays, plan, items)
-        Seen(self.home.seen, plan).check_release(models)
         with self.home.open_ledger() as ledger:
             if ledger.events("train", plan_hash=plan.digest) == []:
                 raise LedgerError("nothing was trained here under this plan; a release makes no sense")
@@ -188,10 +215,10 @@ class Site:
                     reserved = ledger.reserve(
                         study=plan.study,
                         plan_hash=plan.digest,
-                        purpose=purpose,
+                        purpose=f"{purpose}-{part}",
                         round=1,
                         cohort=cohort,
-                        event=GATE_VERDICT,
+                        event=gate_verdict(part),
                     )
                     ledger.settle(reserved)
 

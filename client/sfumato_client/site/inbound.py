@@ -50,7 +50,7 @@ def requested(plan: Plan, site: str, choice: str) -> list[AnyItem]:
 
     Raises VerificationError for a choice that the plan does not leave open, or that is none of its models.
     """
-    if choice not in (plan.candidates if plan.has_best else [""]):
+    if choice not in plan.choices:
         raise VerificationError("the release request chooses what the accepted plan does not leave to a choice")
     return plan.release_at(site, choice)
 

@@ -69,9 +69,9 @@ def sample_images(
     Models and `generator` are on the CPU, also where training uses an accelerator: what a seed draws must not depend on
     there being one.
     """
-    size, channels, bits = plan.image.size, plan.image.channels, plan.image.bits
+    bits = plan.image.bits
     if not len(components):
-        return np.zeros((0, size, size) if channels == 1 else (0, size, size, channels), dtype=pixel_dtype(bits))
+        return np.zeros((0, *plan.image.shape), dtype=pixel_dtype(bits))
     draw = SAMPLERS[kind](plan, arrays)
     with torch.no_grad():
         chunks = [to_bytes(draw(y, generator).numpy(), bits) for y in torch.split(torch.from_numpy(components), _BATCH)]

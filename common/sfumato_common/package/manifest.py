@@ -10,24 +10,30 @@ from pydantic import Field, ValidationError
 from sfumato_common.errors import VerificationError
 from sfumato_common.files import canonical_json
 from sfumato_common.study.plan import Name
+from sfumato_common.study.release import GuaranteeLevel, Part, part_of
 from sfumato_common.study.strict import Strict
+from sfumato_common.types import image_shape
 
 FORMAT = "sfumato-package/1"
-Guarantee = Literal["formal", "syntactic", "heuristic"]
 Hash = Annotated[str, Field(pattern=r"\A[0-9a-f]{64}\z")]
 ImageName = Annotated[str, Field(pattern=r"\A[0-9a-f]{16,64}\z")]
 
 
-class ManifestImage(Strict):
-    """One image: its file, its pixels, and what it is said to be."""
+class ImageFacts(Strict):
+    """What one synthetic image is said to be, from the seal to the published set; `name` is random and says nothing."""
 
     name: ImageName
-    sha256: Hash
-    pixel_sha256: Hash
     label: Name
     model: Name
     method: Name
-    guarantee: Guarantee
+    guarantee: GuaranteeLevel
+
+
+class ManifestImage(ImageFacts):
+    """One image of a package: what it is said to be, its file and its pixels."""
+
+    sha256: Hash
+    pixel_sha256: Hash
 
 
 class Manifest(Strict):
@@ -44,6 +50,16 @@ class Manifest(Strict):
     certificate: dict[str, Any]
     images: Annotated[list[ManifestImage], Field(min_length=1, max_length=800_000)]
 
+    @property
+    def part(self) -> Part:
+        """Which part of a release this is: all of its images are formal, or none is."""
+        return part_of(self.images[0].guarantee)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one image of integers."""
+        return image_shape(self.size, self.channels)
+
     def encode(self) -> bytes:
         """The bytes that are hashed and signed."""
         return canonical_json(self.model_dump())
@@ -58,6 +74,8 @@ def parse_manifest(data: bytes) -> Manifest:
         raise VerificationError("a package's manifest is malformed; ask the sender again") from None
     if canonical != data:
         raise VerificationError("a package's manifest is not in canonical form; ask the sender again")
+    if len({part_of(image.guarantee) for image in manifest.images}) != 1:
+        raise VerificationError("a package mixes formal images with others, which are judged and sealed apart")
     names = [image.name for image in manifest.images]
     if names != sorted(set(names)):
         raise VerificationError("a package's manifest lists an image twice or out of order")

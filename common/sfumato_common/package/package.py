@@ -17,7 +17,8 @@ from sfumato_common.crypto.signatures import verify
 from sfumato_common.errors import VerificationError
 from sfumato_common.imaging import decode_png, pixel_hash
 from sfumato_common.package.archive import read_archive, write_archive
-from sfumato_common.package.manifest import FORMAT, Guarantee, Manifest, ManifestImage, parse_manifest
+from sfumato_common.package.manifest import FORMAT, ImageFacts, Manifest, ManifestImage, parse_manifest
+from sfumato_common.study.release import Part
 from sfumato_common.types import PlanHash, SiteName, pixel_dtype
 
 MANIFEST, SIGNATURE = "manifest.json", "manifest.sig"
@@ -25,14 +26,10 @@ MANIFEST, SIGNATURE = "manifest.json", "manifest.sig"
 
 @dataclass(frozen=True)
 class PackageImage:
-    """One synthetic image: random lower-case hexadecimal name (16 to 64), PNG bytes, and what it is."""
+    """One synthetic image: what it is said to be, and its PNG bytes."""
 
-    name: str
+    facts: ImageFacts
     png: bytes
-    label: str
-    model: str
-    method: str
-    guarantee: Guarantee
 
 
 @dataclass(frozen=True)
@@ -42,6 +39,7 @@ class Package:
     site: SiteName
     study: str
     plan_hash: PlanHash
+    part: Part
     created: str
     size: int
     channels: int
@@ -68,7 +66,7 @@ def build_package(
     Images are ordered by their (random) names, so that the order says nothing. Raises VerificationError when an image
     is not a plain PNG, sizes differ, or a name, label or the certificate is not as the format wants it.
     """
-    ordered = sorted(images, key=lambda image: image.name)
+    ordered = sorted(images, key=lambda image: image.facts.name)
     pixels = [decode_png(image.png) for image in ordered]
     if not pixels or len({(item.shape, item.dtype) for item in pixels}) != 1:
         raise VerificationError("a package needs at least one image, all of one size and depth")
@@ -90,7 +88,7 @@ def build_package(
     except (ValidationError, ValueError, TypeError):
         raise VerificationError("a name, label or certificate does not fit the package's format") from None
     parse_manifest(manifest)
-    members = {f"images/{image.name}.png": image.png for image in ordered}
+    members = {f"images/{image.facts.name}.png": image.png for image in ordered}
     return write_archive({**members, MANIFEST: manifest, SIGNATURE: sign(manifest)})
 
 
@@ -115,13 +113,13 @@ def open_package(
         raise VerificationError("the package was made under another plan")
     if set(members) != {f"images/{image.name}.png" for image in manifest.images}:
         raise VerificationError("the package's images are not the ones that its manifest lists")
-    shape = (manifest.size, manifest.size) if manifest.channels == 1 else (manifest.size, manifest.size, 3)
     for image in manifest.images:
-        check_image(image, members[f"images/{image.name}.png"], shape, manifest.bits)
+        check_image(image, members[f"images/{image.name}.png"], manifest.shape, manifest.bits)
     return Package(
         site=SiteName(manifest.site),
         study=manifest.study,
         plan_hash=PlanHash(manifest.plan_hash),
+        part=manifest.part,
         created=manifest.created,
         size=manifest.size,
         channels=manifest.channels,
@@ -144,16 +142,8 @@ def check_image(entry: ManifestImage, png: bytes, shape: tuple[int, ...], bits: 
 
 
 def _entry(image: PackageImage, pixels: str) -> dict[str, str]:
-    return {
-        "name": image.name,
-        "sha256": hashlib.sha256(image.png).hexdigest(),
-        "pixel_sha256": pixels,
-        "label": image.label,
-        "model": image.model,
-        "method": image.method,
-        "guarantee": image.guarantee,
-    }
+    return {**image.facts.model_dump(), "sha256": hashlib.sha256(image.png).hexdigest(), "pixel_sha256": pixels}
 
 
 def _image(entry: ManifestImage, png: bytes) -> PackageImage:
-    return PackageImage(entry.name, png, entry.label, entry.model, entry.method, entry.guarantee)
+    return PackageImage(ImageFacts(**entry.model_dump(exclude={"sha256", "pixel_sha256"})), png)

@@ -17,12 +17,16 @@ from sfumato_common.accounting.events import (
     Unprotected,
 )
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.release import AnyItem, Cadp, DpKAverage, Grouped, Latent
+from sfumato_common.study.release import AnyItem, Cadp, DpKAverage, Grouped, Latent, Part
 from sfumato_common.study.stages import AnyStage, DpSgdStage
 
 # the sentence that every page about such a study carries
 WITHOUT_PRIVACY = "weights left without differential privacy"
-GATE_VERDICT = Declared("gate verdict: the whole set was approved or refused", bits=1)
+
+
+def gate_verdict(part: Part) -> Declared:
+    """The one bit that the gate says of a part of the release: the whole set was approved or refused."""
+    return Declared(f"gate verdict: the whole {part} set was approved or refused", bits=1)
 
 
 def round_event(stage: AnyStage) -> Event:
@@ -41,6 +45,12 @@ def utility_event(plan: Plan) -> Event:
     """What the utility figure is charged as; the plan has one."""
     assert plan.utility is not None
     return GaussianRelease(plan.utility.noise_multiplier) if plan.private else Unprotected("utility")
+
+
+def declared_disclosures(plan: Plan) -> list[Declared]:
+    """Everything data-dependent that no epsilon of `plan` covers, in order: of its release, and the gate's verdicts."""
+    made = [event for item in plan.release for event in release_events(plan, item) if isinstance(event, Declared)]
+    return [*made, *(gate_verdict(part) for part in plan.parts)]
 
 
 def release_events(plan: Plan, item: AnyItem) -> list[Event]:

@@ -13,7 +13,18 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from sfumato_common.files import canonical_json
-from sfumato_common.study.release import AnyItem, DpKAverage, Grouped, GuaranteeLevel, Latent, ReleaseItem, Sampling
+from sfumato_common.study.release import (
+    PARTS,
+    AnyItem,
+    DpKAverage,
+    Grouped,
+    GuaranteeLevel,
+    Latent,
+    Part,
+    ReleaseItem,
+    Sampling,
+    part_of,
+)
 from sfumato_common.study.stages import (
     AnyStage,
     ChoiceStage,
@@ -27,7 +38,7 @@ from sfumato_common.study.stages import (
     StageKind,
 )
 from sfumato_common.study.strict import Strict
-from sfumato_common.types import PlanHash
+from sfumato_common.types import PlanHash, image_shape
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
 NOISELESS = 0.001  # the largest noise multiplier that a plan without privacy may state
@@ -40,6 +51,11 @@ class ImageForm(Strict):
     size: Annotated[int, Field(ge=16, le=512, multiple_of=4)]
     channels: Literal[1, 3] = 1
     bits: Literal[8, 16] = 8
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one image of integers: (S, S) grey, (S, S, 3) colour."""
+        return image_shape(self.size, self.channels)
 
     @model_validator(mode="after")
     def _writable(self) -> ImageForm:
@@ -217,14 +233,14 @@ class Plan(Strict):
         """The models that stages make, in their order, the spectral one first: what 'best' can mean."""
         return [stage.kind for stage in self.stages if not isinstance(stage, ChoiceStage)]
 
-    def releases_at(self, site: str) -> list[list[AnyItem]]:
-        """Every request that `release` can be at `site`: one, or one for each candidate when it says 'best'."""
-        kinds = self.candidates if self.has_best else [""]
-        return [self.release_at(site, kind) for kind in kinds]
+    @property
+    def choices(self) -> list[str]:
+        """What a release request may choose: one of the candidates where `release` says 'best', otherwise nothing."""
+        return [*self.candidates] if self.has_best else [""]
 
     def release_at(self, site: str, choice: str) -> list[AnyItem]:
         """The release at `site`, each item with its number of images there and 'best' under its real name, `choice`."""
-        assert choice in (self.candidates if self.has_best else [""])
+        assert choice in self.choices
         items = []
         for item in self.release:
             named = {"model": choice} if item.model == "best" else {}
@@ -248,6 +264,16 @@ class Plan(Strict):
     def guarantee_level(self, item: AnyItem) -> GuaranteeLevel:
         """The guarantee level of `item`'s images: never more than that of the models that they come from."""
         return item.guarantee_level if self.private else "heuristic"
+
+    @property
+    def parts(self) -> list[Part]:
+        """The parts that the release has: each is judged, sealed and sent by itself."""
+        own = {part_of(self.guarantee_level(item)) for item in self.release}
+        return [part for part in PARTS if part in own]
+
+    def part_at(self, site: str, choice: str, part: Part) -> list[AnyItem]:
+        """The items of one part of `release_at`."""
+        return [item for item in self.release_at(site, choice) if part_of(self.guarantee_level(item)) == part]
 
     @property
     def guarantee_levels(self) -> dict[str, str]:

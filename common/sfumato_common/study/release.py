@@ -15,8 +15,16 @@ from sfumato_common.study.strict import Strict
 Method = Literal["dp-sampling", "k-same", "k-salsa", "linear-walk", "plan-walk", "dp-k-average", "dp-glow", "cadp"]
 # formal: a proved (epsilon, delta); syntactic: k-anonymity of one step; heuristic: only measured by attacks
 GuaranteeLevel = Literal["formal", "syntactic", "heuristic"]
+# What is judged, sealed and sent apart: the formal images, and those that no epsilon covers and the ledger declares.
+Part = Literal["formal", "declared"]
+PARTS: tuple[Part, ...] = ("formal", "declared")
 Generated = Literal["gan", "embedding"]
 ImageCount = Annotated[int, Field(ge=1, le=100_000)]
+
+
+def part_of(level: GuaranteeLevel) -> Part:
+    """Which part of a release images of that guarantee level belong to."""
+    return "formal" if level == "formal" else "declared"
 
 
 class Counted(Strict):

@@ -18,7 +18,7 @@ from sfumato_server.coordinator.home import CoordinatorHome
 from sfumato_server.enrol import Registry, load_authority
 from sfumato_server.intake import IntakeCredentials, IntakeServer
 from sfumato_server.intake.admission import package_path
-from sfumato_server.pool import pool_packages
+from sfumato_server.pool import Pool, pool_packages
 from sfumato_server.publish import publish
 from sfumato_server.rounds.superlink import Control, SuperLinkSettings, code_free_bundle, start_superlink
 from sfumato_server.status.board import read_board
@@ -125,7 +125,7 @@ def _publish(home: CoordinatorHome, out: Path, started: float) -> Path:
         "exchanges": result["exchanges"],
         "choice": result["choice"],
         "training": pictures,
-        "package_bytes": {site: package_path(home.root, site).stat().st_size for site in sorted(pool.provenance)},
+        "package_bytes": _package_bytes(home, pool),
         "seconds": round(time.time() - started, 1),
         "versions": {name: version(name) for name in _PACKAGES if _installed(name)}
         | {"python": platform.python_version()},
@@ -137,6 +137,14 @@ def _publish(home: CoordinatorHome, out: Path, started: float) -> Path:
     run_info["plan"] = plan.model_dump(mode="json")
     write_json(out / "run.json", {**run_info, "utility": result["utility"], "status": read_board(home.status_file)})
     return published.folder
+
+
+def _package_bytes(home: CoordinatorHome, pool: Pool) -> dict[str, int]:
+    """Bytes of all packages by site."""
+    sizes = dict.fromkeys(pool.sites, 0)
+    for site, part in pool.provenance:
+        sizes[site] += package_path(home.root, site, part).stat().st_size
+    return sizes
 
 
 def _reachable(host: str) -> str:

@@ -82,7 +82,7 @@ def _utility(run: StudyRun, home: CoordinatorHome, steps: int) -> dict[str, Any]
     assert plan.utility is not None
     pool = pool_packages(home.root, plan, Registry(home.root))
     images = np.stack([decode_png(item.png) for item in pool.items])
-    labels = np.array([plan.labels.index(item.label) for item in pool.items], dtype=np.int64)
+    labels = np.array([plan.labels.index(item.facts.label) for item in pool.items], dtype=np.int64)
     classifier = train_classifier(plan, images, labels, seed=int(run.generator.initial_seed() % 2**31), steps=steps)
     histograms = run.utility(classifier)
     sigma = plan.utility.noise_multiplier

@@ -8,6 +8,7 @@ from pathlib import Path
 from sfumato_common.errors import VerificationError
 from sfumato_common.package import Package, open_package
 from sfumato_common.study.plan import Plan
+from sfumato_common.study.release import Part
 from sfumato_server.enrol.registry import SiteRecord
 
 FOLDER = "intake"
@@ -17,9 +18,9 @@ CERTIFICATE_ALLOWANCE = 4 << 20
 IMAGE_ALLOWANCE = 2048
 
 
-def package_path(home: Path, site: str) -> Path:
-    """Where a site's admitted package lies in the coordinator's home."""
-    return home / FOLDER / f"{site}{SUFFIX}"
+def package_path(home: Path, site: str, part: Part) -> Path:
+    """Where a site's admitted package of one part of the release lies in the coordinator's home."""
+    return home / FOLDER / f"{site}.{part}{SUFFIX}"
 
 
 def largest_package(plan: Plan) -> int:
@@ -31,7 +32,10 @@ def largest_package(plan: Plan) -> int:
 
 
 def admit(data: bytes, plan: Plan, record: SiteRecord) -> Package:
-    """Open `data` as the package of `record`'s site under `plan`. Raises VerificationError when anything differs."""
+    """Open `data` as a package of `record`'s site under `plan`: one whole part of its release.
+
+    Raises VerificationError when anything differs.
+    """
     package = open_package(
         data,
         record.signing_key.encode(),
@@ -46,13 +50,13 @@ def admit(data: bytes, plan: Plan, record: SiteRecord) -> Package:
         form.bits,
     ):
         raise VerificationError(f"the package of site '{record.site}' is for another study, image size or depth")
-    if any(image.label not in plan.labels for image in package.images):
+    if any(image.facts.label not in plan.labels for image in package.images):
         raise VerificationError(f"the package of site '{record.site}' holds a label that the plan does not know")
-    words = plan.guarantee_levels
-    if any(image.guarantee != words.get(image.method) for image in package.images):
+    levels = plan.guarantee_levels
+    if any(image.facts.guarantee != levels.get(image.facts.method) for image in package.images):
         raise VerificationError(f"the package of site '{record.site}' claims a guarantee that its plan does not give")
-    counts = Counter((image.method, image.model) for image in package.images)
-    possible = plan.releases_at(record.site)
-    if counts not in [Counter({(item.method, item.model): item.images for item in release}) for release in possible]:
+    counts = Counter((image.facts.method, image.facts.model) for image in package.images)
+    possible = [plan.part_at(record.site, choice, package.part) for choice in plan.choices]
+    if counts not in [Counter({(item.method, item.model): item.images for item in items}) for items in possible]:
         raise VerificationError(f"the package of site '{record.site}' does not hold what the plan's release asks for")
     return package

@@ -76,8 +76,12 @@ class IntakeServer:
         return BusyError(f"intake: cannot listen on {self._address}; stop what uses the port or choose another")
 
     def received(self) -> tuple[str, ...]:
-        """Names of the plan's sites whose package lies in the home, sorted."""
-        return tuple(sorted(site for site in self._plan.sites if package_path(self._home, site).exists()))
+        """Names of the plan's sites of which a package lies in the home, sorted."""
+        return tuple(
+            site
+            for site in sorted(self._plan.sites)
+            if any(package_path(self._home, site, part).exists() for part in self._plan.parts)
+        )
 
     def stop(self, grace_s: float = 2.0) -> None:
         """Close the port; calls in progress get `grace_s` seconds. Harmless when not started."""

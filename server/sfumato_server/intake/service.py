@@ -6,6 +6,7 @@ gRPC status and a short code; their reasons stand in the coordinator's own log.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import threading
@@ -19,6 +20,7 @@ from sfumato_common.errors import FederationError, SfumatoError
 from sfumato_common.files import write_atomic
 from sfumato_common.protocol import intake_pb2, intake_pb2_grpc
 from sfumato_common.study.plan import Plan
+from sfumato_common.study.release import Part
 from sfumato_server.enrol.registry import Registry, SiteRecord
 from sfumato_server.intake.admission import FOLDER, admit, largest_package, package_path
 from sfumato_server.intake.guard import RefusedError, guarded
@@ -52,9 +54,9 @@ class IntakeService(intake_pb2_grpc.IntakeServicer):
             raise RefusedError(grpc.StatusCode.INVALID_ARGUMENT, "bad-hash")
         upload = self._uploads.begin(record.site, request.plan_hash, request.size, request.sha256)
         stored = self._stored(record)
-        if stored is not None and hashlib.sha256(stored).hexdigest() == request.sha256:
+        if request.sha256 in stored.values():
             return intake_pb2.BeginReply(upload_id=upload.identifier, offset=request.size)
-        if stored is not None:
+        if stored.keys() >= set(self._plan.parts):
             self._uploads.end(upload)
             raise RefusedError(grpc.StatusCode.ALREADY_EXISTS, "another-package")
         return intake_pb2.BeginReply(upload_id=upload.identifier, offset=upload.offset)
@@ -78,14 +80,11 @@ class IntakeService(intake_pb2_grpc.IntakeServicer):
         record = self._caller(context)
         upload = self._upload(record, request.upload_id)
         with upload.lock:
-            stored = self._stored(record)
-            if stored is not None and hashlib.sha256(stored).hexdigest() == upload.sha256:
+            if upload.sha256 in self._stored(record).values():
                 self._uploads.end(upload)
                 return intake_pb2.CommitReply(status=intake_pb2.CommitReply.ALREADY_STORED)
             if upload.offset != upload.size:
                 raise RefusedError(grpc.StatusCode.FAILED_PRECONDITION, "incomplete")
-            if stored is not None:
-                raise RefusedError(grpc.StatusCode.ALREADY_EXISTS, "another-package")
             self._store(record, upload)
         return intake_pb2.CommitReply(status=intake_pb2.CommitReply.STORED)
 
@@ -122,22 +121,25 @@ class IntakeService(intake_pb2_grpc.IntakeServicer):
                 offset += len(chunk.data)
         return offset
 
-    def _stored(self, record: SiteRecord) -> bytes | None:
-        """The package admitted earlier from this site under this plan; one of another plan does not count."""
-        try:
-            data = package_path(self._home, record.site).read_bytes()
-            admit(data, self._plan, record)
-        except (FileNotFoundError, SfumatoError):
-            return None
-        return data
+    def _stored(self, record: SiteRecord) -> dict[Part, str]:
+        """sha256 of the packages admitted earlier from this site under this plan; those of another do not count."""
+        found: dict[Part, str] = {}
+        for part in self._plan.parts:
+            with contextlib.suppress(FileNotFoundError, SfumatoError):
+                data = package_path(self._home, record.site, part).read_bytes()
+                if admit(data, self._plan, record).part == part:
+                    found[part] = hashlib.sha256(data).hexdigest()
+        return found
 
     def _store(self, record: SiteRecord, upload: Partial) -> None:
         data = upload.read()
         try:
             if hashlib.sha256(data).hexdigest() != upload.sha256:
                 raise RefusedError(grpc.StatusCode.DATA_LOSS, "wrong-hash")
-            admit(data, self._plan, record)
-            write_atomic(package_path(self._home, record.site), data)
+            part = admit(data, self._plan, record).part
+            if part in self._stored(record):
+                raise RefusedError(grpc.StatusCode.ALREADY_EXISTS, "another-package")
+            write_atomic(package_path(self._home, record.site, part), data)
         finally:
             self._uploads.end(upload)
-        log.info("package of site %s stored, %d bytes", record.site, len(data))
+        log.info("%s package of site %s stored, %d bytes", part, record.site, len(data))

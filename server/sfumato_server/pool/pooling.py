@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from sfumato_common.errors import FederationError, VerificationError
+from sfumato_common.files import canonical_json
 from sfumato_common.package import Package
-from sfumato_common.package.manifest import Guarantee
+from sfumato_common.package.manifest import ImageFacts
 from sfumato_common.study.plan import Plan
-from sfumato_server.enrol.registry import Registry
+from sfumato_common.study.release import Part
+from sfumato_server.enrol.registry import Registry, SiteRecord
 from sfumato_server.intake.admission import admit, package_path
 
 
@@ -20,11 +22,7 @@ class PoolItem:
     """One image of the pool, with what its site says it is; `pixel_sha256` is over its decoded pixels."""
 
     site: str
-    name: str
-    label: str
-    model: str
-    method: str
-    guarantee: Guarantee
+    facts: ImageFacts
     png: bytes
     pixel_sha256: str
 
@@ -50,13 +48,18 @@ class Provenance:
 
 @dataclass(frozen=True)
 class Pool:
-    """All admitted images by site and name; certificates and provenance by site; what was left out and why."""
+    """All admitted images by site and name; certificates by site, provenance by package; what was left out and why."""
 
     items: tuple[PoolItem, ...]
     certificates: Mapping[str, Mapping[str, Any]]
-    provenance: Mapping[str, Provenance]
+    provenance: Mapping[tuple[str, Part], Provenance]
     duplicates: tuple[Duplicate, ...]
     left_out: Mapping[str, str]
+
+    @property
+    def sites(self) -> list[str]:
+        """Names of the sites that images came from, sorted."""
+        return sorted({site for site, _ in self.provenance})
 
 
 def pool_packages(home: Path, plan: Plan, registry: Registry) -> Pool:
@@ -64,7 +67,7 @@ def pool_packages(home: Path, plan: Plan, registry: Registry) -> Pool:
 
     Raises FederationError when there is no package at all, VerificationError when a stored one no longer holds.
     """
-    packages: dict[str, tuple[Package, bytes]] = {}
+    packages: dict[tuple[str, Part], tuple[Package, bytes]] = {}
     left_out: dict[str, str] = {}
     for site in sorted(plan.sites):
         try:
@@ -72,42 +75,46 @@ def pool_packages(home: Path, plan: Plan, registry: Registry) -> Pool:
         except FederationError:
             left_out[site] = "not enrolled, or revoked"
             continue
-        path = package_path(home, site)
-        if not path.exists():
-            left_out[site] = "sent no package"
-            continue
-        try:
-            packages[site] = (admit(path.read_bytes(), plan, record), record.signing_key.encode())
-        except VerificationError as error:
-            raise VerificationError(
-                f"the stored package of site '{site}' does not hold ({error}); delete it and let the site send it again"
-            ) from None
+        own = {part: package for part in plan.parts if (package := _stored(home, plan, record, part)) is not None}
+        if len({canonical_json(dict(package.certificate)) for package in own.values()}) > 1:
+            raise VerificationError(f"the packages of site '{site}' state different costs; ask the site for them again")
+        if missing := [part for part in plan.parts if part not in own]:
+            left_out[site] = f"sent no {' and no '.join(missing)} package" if own else "sent no package"
+        packages |= {(site, part): (package, record.signing_key.encode()) for part, package in own.items()}
     if not packages:
         raise FederationError("no site has sent a package for this plan; nothing can be pooled")
     items, duplicates = _without_duplicates([item for package, _ in packages.values() for item in _items(package)])
     return Pool(
         items=items,
-        certificates={site: package.certificate for site, (package, _) in packages.items()},
+        certificates={site: package.certificate for (site, _), (package, _) in packages.items()},
         provenance={
-            site: Provenance(package.manifest, package.signature, key) for site, (package, key) in packages.items()
+            which: Provenance(package.manifest, package.signature, key) for which, (package, key) in packages.items()
         },
         duplicates=duplicates,
         left_out=left_out,
     )
 
 
+def _stored(home: Path, plan: Plan, record: SiteRecord, part: Part) -> Package | None:
+    """The package of one part that a site sent; None when it sent none."""
+    path = package_path(home, record.site, part)
+    if not path.exists():
+        return None
+    try:
+        package = admit(path.read_bytes(), plan, record)
+        if package.part != part:
+            raise VerificationError("it holds another part of the release than it is filed under")
+    except VerificationError as error:
+        raise VerificationError(
+            f"the stored package of site '{record.site}' does not hold ({error}); delete it and let the site send it "
+            "again"
+        ) from None
+    return package
+
+
 def _items(package: Package) -> list[PoolItem]:
     return [
-        PoolItem(
-            site=package.site,
-            name=image.name,
-            label=image.label,
-            model=image.model,
-            method=image.method,
-            guarantee=image.guarantee,
-            png=image.png,
-            pixel_sha256=package.pixel_hashes[image.name],
-        )
+        PoolItem(package.site, image.facts, image.png, package.pixel_hashes[image.facts.name])
         for image in package.images
     ]
 
@@ -119,5 +126,5 @@ def _without_duplicates(items: list[PoolItem]) -> tuple[tuple[PoolItem, ...], tu
     for item in items:
         first = kept.setdefault(item.pixel_sha256, item)
         if first is not item:
-            duplicates.append(Duplicate(item.site, item.name, first.site, first.name))
+            duplicates.append(Duplicate(item.site, item.facts.name, first.site, first.facts.name))
     return tuple(kept.values()), tuple(duplicates)

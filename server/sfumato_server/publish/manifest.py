@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
 from sfumato_common.errors import VerificationError
 from sfumato_common.files import canonical_json
-from sfumato_common.package.manifest import Guarantee, Hash, ImageName
+from sfumato_common.package.manifest import Hash, ImageFacts, ImageName
 from sfumato_common.study.plan import Name
+from sfumato_common.study.release import Part
 from sfumato_common.study.strict import Strict
 
-FORMAT = "sfumato-published/1"
+FORMAT = "sfumato-published/2"
 MANIFEST, SIGNATURE, LABELS, COORDINATOR_KEY = "manifest.json", "manifest.sig", "labels.csv", "coordinator.pem"
 COLUMNS = "file,label,site,model,method,guarantee"
 
@@ -26,15 +27,10 @@ class FileEntry(Strict):
     sha256: Hash
 
 
-class ImageEntry(Strict):
+class ImageEntry(ImageFacts):
     """One published image; its file is `image_file(site, name)`."""
 
     site: Name
-    name: ImageName
-    label: Name
-    model: Name
-    method: Name
-    guarantee: Guarantee
     pixel_sha256: Hash
 
 
@@ -50,16 +46,22 @@ class DuplicateEntry(Strict):
 class PublishedManifest(Strict):
     """The coordinator's statement; its canonical JSON is what `manifest.sig` signs (domain "published")."""
 
-    format: Literal["sfumato-published/1"]
+    format: Literal["sfumato-published/2"]
     study: Name
     created: Annotated[str, Field(pattern=r"\A\d{4}-\d{2}-\d{2}\z")]
     plan_hash: Hash
     plan: dict[str, Any]
-    sites: Annotated[list[Name], Field(min_length=1)]
+    # which parts of its release each site sent: one signed package a part
+    packages: Annotated[dict[Name, Annotated[list[Part], Field(min_length=1)]], Field(min_length=1)]
     left_out: dict[Name, str]
     images: Annotated[list[ImageEntry], Field(min_length=1)]
     duplicates: list[DuplicateEntry]
     files: dict[str, FileEntry]
+
+    @property
+    def sites(self) -> list[str]:
+        """Names of the sites that images came from, sorted."""
+        return sorted(self.packages)
 
     def encode(self) -> bytes:
         """The bytes that are signed."""
@@ -83,15 +85,15 @@ def image_file(site: str, name: str) -> str:
     return f"images/{site}/{name}.png"
 
 
-def provenance_files(site: str) -> tuple[str, str, str]:
-    """Where a site's signed manifest, its signature and its public key lie."""
-    return tuple(f"provenance/{site}/{name}" for name in (MANIFEST, SIGNATURE, "key.pem"))  # type: ignore[return-value]
+def provenance_files(site: str, part: Part) -> tuple[str, str, str]:
+    """Where the signed manifest of one of a site's packages, its signature and the site's public key lie."""
+    return tuple(f"provenance/{site}/{part}/{name}" for name in (MANIFEST, SIGNATURE, "key.pem"))  # type: ignore[return-value]
 
 
-def expected_files(sites: Sequence[str], images: Iterable[ImageEntry]) -> set[str]:
+def expected_files(packages: Mapping[str, Sequence[Part]], images: Iterable[ImageEntry]) -> set[str]:
     """Every file that the manifest must list: all of the folder but the manifest itself and its signature."""
     files = {LABELS, COORDINATOR_KEY, *(image_file(image.site, image.name) for image in images)}
-    return files.union(*(provenance_files(site) for site in sites))
+    return files.union(*(provenance_files(site, part) for site, parts in packages.items() for part in parts))
 
 
 def labels_csv(images: Iterable[ImageEntry]) -> bytes:

@@ -109,9 +109,11 @@ def render_report(
 
 
 def uncovered(pool: Pool) -> list[tuple[str, str, int]]:
-    """(method, word, images) of what no epsilon covers, in the order of the words."""
-    counts = Counter((item.guarantee, item.method) for item in pool.items if item.guarantee != "formal")
-    return [(method, word, count) for (word, method), count in sorted(counts.items(), reverse=True)]
+    """(method, level, images) of what no epsilon covers, in the order of the levels."""
+    counts = Counter(
+        (item.facts.guarantee, item.facts.method) for item in pool.items if item.facts.guarantee != "formal"
+    )
+    return [(method, level, count) for (level, method), count in sorted(counts.items(), reverse=True)]
 
 
 def release_rows(pool: Pool, plan: Plan, stated: Sequence[Guarantee]) -> list[ReleaseRow]:
@@ -121,11 +123,11 @@ def release_rows(pool: Pool, plan: Plan, stated: Sequence[Guarantee]) -> list[Re
     takes the formal guarantee from every row.
     """
     formal = all(item.formal for item in stated)
-    counts = Counter((item.site, item.model, item.method, item.guarantee) for item in pool.items)
+    counts = Counter((item.site, item.facts.model, item.facts.method, item.facts.guarantee) for item in pool.items)
     lines = sorted(counts.items(), key=lambda line: (line[0][0], plan.sources.index((line[0][2], line[0][1]))))
     return [
-        ReleaseRow(site, model, method, word if formal or word != "formal" else NO_GUARANTEE, count)
-        for (site, model, method, word), count in lines
+        ReleaseRow(site, model, method, level if formal or level != "formal" else NO_GUARANTEE, count)
+        for (site, model, method, level), count in lines
     ]
 
 

@@ -32,9 +32,9 @@ def contact_sheets(pool: Pool, plan: Plan) -> list[Sheet]:
     """Sheets by site, then by the plan's order of labels and releases; deterministic, nothing is picked by eye."""
     groups: dict[tuple[str, str], dict[tuple[str, str], list[PoolItem]]] = defaultdict(lambda: defaultdict(list))
     for item in pool.items:
-        groups[item.site, item.label][item.method, item.model].append(item)
+        groups[item.site, item.facts.label][item.facts.method, item.facts.model].append(item)
     sheets = []
-    for site in sorted(pool.provenance):
+    for site in pool.sites:
         for label in plan.labels:
             own = groups[site, label]
             bands = [(source_name(*source), own[source]) for source in plan.sources if own.get(source)]

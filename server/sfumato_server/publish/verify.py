@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from sfumato_common.package import check_image
 from sfumato_common.package.manifest import Manifest, ManifestImage, parse_manifest
 from sfumato_common.study.costs import WITHOUT_PRIVACY
 from sfumato_common.study.plan import Plan
+from sfumato_common.study.release import Part
 from sfumato_common.study.strict import parse
 from sfumato_server.publish.manifest import (
     COORDINATOR_KEY,
@@ -74,8 +76,10 @@ def verify_dataset(folder: Path, trusted_coordinator_key: bytes | None = None) -
         path = folder / name
         if path.stat().st_size != entry.bytes or hashlib.sha256(path.read_bytes()).hexdigest() != entry.sha256:
             raise VerificationError(f"{name} was altered")
-    sites = {site: _site_manifest(folder, site, manifest) for site in manifest.sites}
-    _check_images(folder, manifest, sites)
+    packages = [
+        _site_manifest(folder, site, part, manifest) for site, parts in manifest.packages.items() for part in parts
+    ]
+    _check_images(folder, manifest, packages)
     if _read(folder, LABELS) != labels_csv(manifest.images):
         raise VerificationError(f"{LABELS} does not say what {MANIFEST} says")
     return VerificationReport(
@@ -105,15 +109,15 @@ def _checked_plan(manifest: PublishedManifest) -> Plan:
         raise VerificationError(f"{MANIFEST} states another plan than its hash")
     if not plan.private and any(image.guarantee == "formal" for image in manifest.images):
         raise VerificationError(f"{MANIFEST} claims a formal guarantee where {WITHOUT_PRIVACY}")
-    words = plan.guarantee_levels
-    if any(image.guarantee != words.get(image.method) for image in manifest.images):
+    levels = plan.guarantee_levels
+    if any(image.guarantee != levels.get(image.method) for image in manifest.images):
         raise VerificationError(f"{MANIFEST} claims another guarantee of an image than its method has")
     return plan
 
 
 def _check_tree(folder: Path, manifest: PublishedManifest) -> None:
     """The folder holds the listed files as plain files, and nothing else."""
-    if set(manifest.files) != expected_files(manifest.sites, manifest.images):
+    if set(manifest.files) != expected_files(manifest.packages, manifest.images):
         raise VerificationError(f"{MANIFEST} does not list the files that its images and sites need")
     wanted = {*manifest.files, MANIFEST, SIGNATURE}
     folders = {str(parent) for name in wanted for parent in Path(name).parents}
@@ -129,31 +133,37 @@ def _check_tree(folder: Path, manifest: PublishedManifest) -> None:
         raise VerificationError(f"{missing[0]} is missing")
 
 
-def _site_manifest(folder: Path, site: str, published: PublishedManifest) -> Manifest:
-    """A site's own statement, its signature checked with the key beside it."""
-    signed, signature, key = (_read(folder, name) for name in provenance_files(site))
+def _site_manifest(folder: Path, site: str, part: Part, published: PublishedManifest) -> Manifest:
+    """A site's own statement about one part, its signature checked with the key beside it."""
+    signed, signature, key = (_read(folder, name) for name in provenance_files(site, part))
     try:
         verify(key, "package", signed, signature)
         manifest = parse_manifest(signed)
     except VerificationError:
         raise VerificationError(f"provenance/{site}: the site's signature does not hold") from None
-    if (manifest.site, manifest.study, manifest.plan_hash) != (site, published.study, published.plan_hash):
-        raise VerificationError(f"provenance/{site}: signed for another site, study or plan")
+    if (manifest.site, manifest.part, manifest.study, manifest.plan_hash) != (
+        site,
+        part,
+        published.study,
+        published.plan_hash,
+    ):
+        raise VerificationError(f"provenance/{site}: signed for another site, part, study or plan")
     return manifest
 
 
-def _check_images(folder: Path, published: PublishedManifest, sites: dict[str, Manifest]) -> None:
+def _check_images(folder: Path, published: PublishedManifest, packages: Sequence[Manifest]) -> None:
     """Each image is one that its site signed, as what it is said to be; no package image is unaccounted for."""
-    signed = {(site, entry.name): entry for site, manifest in sites.items() for entry in manifest.images}
+    signed = {(manifest.site, entry.name): (entry, manifest) for manifest in packages for entry in manifest.images}
+    if len(signed) != sum(len(manifest.images) for manifest in packages):
+        raise VerificationError("a site signed two images under one name")
     for image in published.images:
         name = image_file(image.site, image.name)
-        entry = signed.pop((image.site, image.name), None)
-        if entry is None or not _same(image, entry):
+        found = signed.pop((image.site, image.name), None)
+        if found is None or not _same(image, found[0]):
             raise VerificationError(f"{name} is not what site '{image.site}' signed")
-        manifest = sites[image.site]
-        shape = (manifest.size, manifest.size) if manifest.channels == 1 else (manifest.size, manifest.size, 3)
+        entry, manifest = found
         try:
-            check_image(entry, _read(folder, name), shape, manifest.bits)
+            check_image(entry, _read(folder, name), manifest.shape, manifest.bits)
         except VerificationError:
             raise VerificationError(f"{name} is not the picture that site '{image.site}' signed") from None
     if set(signed) != {(duplicate.site, duplicate.name) for duplicate in published.duplicates}:

@@ -76,27 +76,18 @@ def publish(
 
 
 def _contents(pool: Pool, authority: Authority) -> dict[str, bytes]:
-    files = {image_file(item.site, item.name): item.png for item in pool.items}
+    files = {image_file(item.site, item.facts.name): item.png for item in pool.items}
     files[LABELS] = labels_csv(_images(pool))
     files[COORDINATOR_KEY] = authority.public_key
-    for site, provenance in pool.provenance.items():
-        names = provenance_files(site)
+    for (site, part), provenance in pool.provenance.items():
+        names = provenance_files(site, part)
         files.update(zip(names, (provenance.manifest, provenance.signature, provenance.public_key), strict=True))
     return files
 
 
 def _images(pool: Pool) -> list[ImageEntry]:
     return [
-        ImageEntry(
-            site=item.site,
-            name=item.name,
-            label=item.label,
-            model=item.model,
-            method=item.method,
-            guarantee=item.guarantee,
-            pixel_sha256=item.pixel_sha256,
-        )
-        for item in pool.items
+        ImageEntry(site=item.site, pixel_sha256=item.pixel_sha256, **item.facts.model_dump()) for item in pool.items
     ]
 
 
@@ -112,7 +103,7 @@ def _manifest(pool: Pool, plan: Plan, files: Mapping[str, bytes]) -> PublishedMa
             "created": datetime.now(UTC).date().isoformat(),
             "plan_hash": plan.digest,
             "plan": plan.model_dump(mode="json"),
-            "sites": sorted(pool.provenance),
+            "packages": {site: [part for own, part in pool.provenance if own == site] for site in pool.sites},
             "left_out": dict(pool.left_out),
             "images": _images(pool),
             "duplicates": [asdict(duplicate) for duplicate in pool.duplicates],

@@ -22,7 +22,7 @@ from sfumato_client.site.home import SiteHome
 from sfumato_common.metrics.utility import Classifier
 from sfumato_common.protocol.flower import decode_reply, decode_request, encode
 from sfumato_common.protocol.messages import PROTOCOL, Reply, Request
-from sfumato_common.study.costs import GATE_VERDICT
+from sfumato_common.study.costs import gate_verdict
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.strict import parse
 from sfumato_server.rounds.strategies import STRATEGIES
@@ -36,7 +36,10 @@ ONE_SITE = {
     "federation": {**PLAN["federation"], "quorum": 1},
 }
 # what one release writes into the ledger
-GATE = [("gate", 1, "train", GATE_VERDICT), ("gate-control", 1, "holdout", GATE_VERDICT)]
+GATE = [
+    ("gate-formal", 1, "train", gate_verdict("formal")),
+    ("gate-control-formal", 1, "holdout", gate_verdict("formal")),
+]
 
 
 @dataclass

@@ -122,15 +122,19 @@ def test_a_gate_that_said_no_is_not_asked_again(trained, monkeypatch):
     request = trained.asked["release"]
     trained.refuses(request, "release-refused", "the gate did not approve", paid=GATE)
     for seed in range(3):
-        trained.refuses(other_models(request, seed), "ledger-refused", "'gate' round 1 of this plan was charged before")
-    trained.refuses(request, "ledger-refused", "'gate' round 1 of this plan was charged before")
+        trained.refuses(
+            other_models(request, seed), "ledger-refused", "'gate-formal' round 1 of this plan was charged before"
+        )
+    trained.refuses(request, "ledger-refused", "'gate-formal' round 1 of this plan was charged before")
     assert trained.uploads == []
     assert len(list(trained.home.steward_folder.glob("gate-*"))) == 1
 
 
 def test_a_lost_package_is_not_drawn_again(finished):
-    next(finished.home.outbox.glob("*-release.sfumato")).unlink()
-    finished.refuses(finished.asked["release"], "ledger-refused", "'gate' round 1 of this plan was charged before")
+    next(finished.home.outbox.glob("*-formal.sfumato")).unlink()
+    finished.refuses(
+        finished.asked["release"], "ledger-refused", "'gate-formal' round 1 of this plan was charged before"
+    )
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ def honest(tmp_path_factory):
     with recorded_study(
         tmp_path_factory.mktemp("honest"), plan, policy, before=lambda study: outbox(study).write_text("in the way")
     ) as study:
-        failed = wait_for(lambda: list(study.home("cedar").local.glob("errors/*.txt")), 120)
+        failed = wait_for(lambda: list(study.home("cedar").steward_folder.glob("errors/*.txt")), 120)
         assert failed, study.log("coordinator").read_text()
         outbox(study).unlink()
         assert study.finish() == 0, study.log("coordinator").read_text()
@@ -79,7 +79,7 @@ def test_nothing_that_the_sites_hold_is_in_what_they_wrote(honest):
     # the search was one: all kinds of canaries, and the error that was provoked is among them
     assert len(honest.scanner) > 500_000
     assert {count for count in PATIENTS.values()} <= set(honest.scanner.counts)
-    texts = (honest.study.home("cedar").local / "errors").glob("*.txt")
+    texts = (honest.study.home("cedar").steward_folder / "errors").glob("*.txt")
     assert any(str(honest.study.home("cedar").root) in path.read_text() for path in texts)
     words = [exchange["sites"]["cedar"] for exchange in honest.exchanges()]
     assert [word.partition(" ")[0] for word in words].count("failed") == 1
@@ -98,7 +98,7 @@ def test_the_recording_is_whole(honest):
         pushed = honest.named(f"{site}/superlink", "/v1/fleet/push-messages/head")
         assert len([layer for layer in pushed if layer.kind == "text"]) == len(answered) > 5
         # byte for byte: the package that the coordinator has, and every array that the site kept of what it sent
-        package = package_path(study.coordinator.root, site).read_bytes()
+        package = package_path(study.coordinator.root, site, "formal").read_bytes()
         assert package in [layer.data for layer in honest.named(f"{site}/intake", "/package")]
         sent = {layer.data for layer in honest.named(f"{site}/superlink", "/values")}
         kept = [load_file(path) for path in study.home(site).outbox.glob("*.safetensors")]
