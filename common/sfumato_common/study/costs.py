@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import assert_never
 
 from sfumato_common.accounting.events import (
     Cohort,
@@ -17,7 +18,7 @@ from sfumato_common.accounting.events import (
     Unprotected,
 )
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.release import AnyItem, Cadp, DpKAverage, Grouped, Latent, Part
+from sfumato_common.study.release import AnyItem, Cadp, DpKAverage, Grouped, Latent, Part, Sampling
 from sfumato_common.study.stages import AnyStage, DpSgdStage
 
 # the sentence that every page about such a study carries
@@ -69,7 +70,10 @@ def release_events(plan: Plan, item: AnyItem) -> list[Event]:
             return [KAverageGaussian(sigma, k)]
         case Latent():
             return [_local_event(item), _label_event(plan, item, label_bits)]
-    return []
+        case Sampling():
+            return []
+        case _:
+            assert_never(item)
 
 
 def _local_event(item: Latent) -> LocalLaplace | LocalGaussian:
