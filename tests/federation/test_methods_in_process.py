@@ -37,7 +37,13 @@ ITEMS = [
     {"method": "cadp", "images": 5, "mechanism": "gaussian", "clip": "l2", "radius": 10.0, "noise_multiplier": 2.0,
      "label_epsilon": 1.0},
 ]  # fmt: skip
-WORDS = {"dp-sampling": "formal", "dp-k-average": "formal", "dp-glow": "formal", "cadp": "formal", "plan-walk": "heuristic"}
+WORDS = {
+    "dp-sampling": "formal",
+    "dp-k-average": "formal",
+    "dp-glow": "formal",
+    "cadp": "formal",
+    "plan-walk": "heuristic",
+}
 METHODS = [item["method"] for item in ITEMS]
 
 
@@ -93,9 +99,9 @@ def test_the_published_set_says_of_every_image_which_method_made_it_and_its_word
 def test_certificates_list_mechanisms_and_declared_disclosures(done):
     pool = pool_packages(done.coordinator.root, done.plan, Registry(done.coordinator.root))
     for certificate in pool.certificates.values():
-        named = {line["mechanism"] for line in certificate["mechanisms"]["train"]}
+        named = {line["mechanism"] for line in certificate.mechanisms["train"]}
         assert {"KAverageGaussian", "LocalLaplace", "LocalGaussian", "RandomisedResponse"} <= named
-        declared = " ".join(line["what"] for line in certificate["declared"])
+        declared = " ".join(line.what for line in certificate.declared)
         assert all(f"{method}: " in declared for method in ("k-same", "k-salsa", "linear-walk", "plan-walk", "dp-glow"))
 
 

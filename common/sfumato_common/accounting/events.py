@@ -120,6 +120,14 @@ class Declared:
     bits: int
 
 
+def local_event(epsilon: float | None, noise_multiplier: float | None) -> LocalLaplace | LocalGaussian:
+    """What noise on one vector a patient is charged as: Laplace for `epsilon` or Gaussian, whichever is given."""
+    if epsilon is not None:
+        return LocalLaplace(epsilon)
+    assert noise_multiplier is not None, "a mechanism has one of the two"
+    return LocalGaussian(noise_multiplier)
+
+
 Mechanism = (
     GaussianRelease
     | SampledGaussian
