@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load, save
 
 from sfumato_client.anonymise.candidates import CandidateSet
-from sfumato_common.accounting.events import event_from_json, event_to_json
+from sfumato_common.accounting.events import Declared, event_from_json, event_to_json
 from sfumato_common.errors import LedgerError, VerificationError
 from sfumato_common.files import write_atomic, write_json
 from sfumato_common.generators.starts import fingerprint
@@ -77,7 +77,8 @@ class ReleaseFolder:
             with safe_open(path, framework="numpy") as file:
                 claims = json.loads(dict(file.metadata())["claims"])
             arrays = load(path.read_bytes())
-            spends = tuple(event_from_json(value) for value in claims.pop("spends"))
+            events = map(event_from_json, claims.pop("spends"))
+            spends = tuple(event for event in events if not isinstance(event, Declared))
             labels = arrays["labels"].astype(np.int64)
             return CandidateSet(images=arrays["images"], labels=labels, spends=spends, **claims)
 
