@@ -74,7 +74,9 @@ class Demo:
 def run_demo(data: Path | None, out: Path, configs: Path, patients: int) -> None:
     """Run it; leaves `published/`, `report.html` and `run.json` in `out`. Raises SfumatoError with one clear line."""
     if not _SITE_PROGRAM.exists():
-        raise ConfigError("the demo runs hospitals too: install 'sfumato', which is both sides, or 'sfumato-site' beside")
+        raise ConfigError(
+            "the demo runs hospitals too: install 'sfumato', which is both sides, or 'sfumato-site' beside"
+        )
     plan = _plan(data, configs)
     demo = Demo(plan, load_yaml(configs / "policy.yaml", Policy), out.resolve(), data.resolve() if data else None)
     signal.signal(signal.SIGTERM, _interrupt)
