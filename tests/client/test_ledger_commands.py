@@ -137,7 +137,7 @@ def names(costs):
 def test_show_for_scripts_says_what_the_tables_do(say, home, tmp_path):
     plan = load_yaml(plan_file(tmp_path), Plan)
     charge(home, plan, settle=False)
-    charge(home, plan, event=GATE_VERDICT, purpose="gate")
+    charge(home, plan, event=gate_verdict("formal"), purpose="gate")
     code, _, said = say("ledger", "show", "--home", home, "--json")
     shown = json.loads(said)
     assert code == 0
