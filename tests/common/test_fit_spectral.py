@@ -55,11 +55,11 @@ def test_tstr_is_the_linear_models_auc_and_its_interval_over_patients():
     labels, truth, patients = np.arange(80) % 2, np.arange(60) % 2, np.arange(60) // 3
     synthetic = rng.normal(size=(80, 5)) + labels[:, None]
     real = rng.normal(size=(60, 5)) + truth[:, None]
-    found = tstr(synthetic, labels, real, truth, patients)
+    found = tstr(synthetic, labels, real, truth, patients, np.random.default_rng(1))
     assert found.auc == macro_auc(fit_linear(synthetic, labels, 2).probabilities(real), truth)
     assert found.low < found.auc < found.high
     assert found.auc > 0.8
-    assert tstr(synthetic, labels, real, truth, patients) == found
-    chance = tstr(synthetic, rng.permutation(labels), real, truth, patients)
+    assert tstr(synthetic, labels, real, truth, patients, np.random.default_rng(1)) == found
+    chance = tstr(synthetic, rng.permutation(labels), real, truth, patients, np.random.default_rng(1))
     assert chance.auc < found.low
-    assert np.isnan(tstr(synthetic, labels, real, np.zeros_like(truth), patients).auc)
+    assert np.isnan(tstr(synthetic, labels, real, np.zeros_like(truth), patients, rng).auc)

@@ -104,12 +104,18 @@ class RealTest:
 
 
 def tstr(
-    synthetic: Float64, labels: Labels, real: Float64, real_labels: Labels, patients: Labels, draws: int = 200
+    synthetic: Float64,
+    labels: Labels,
+    real: Float64,
+    real_labels: Labels,
+    patients: Labels,
+    rng: np.random.Generator,
+    draws: int = 200,
 ) -> RealTest:
     """Train on synthetic, test on real (Esteban et al. 2017): features [N, d] and [M, d], their labels [N] and [M].
 
-    A linear model is fitted to the synthetic features and tested on the real ones, `patients` [M] owning them; the
-    interval is the same at every call. nan where the real records have one class only.
+    A linear model is fitted to the synthetic features and tested on the real ones, `patients` [M] owning them; `rng`
+    draws the interval. nan where the real records have one class only.
     """
     classes = 1 + int(max(labels.max(), real_labels.max()))
     scores = fit_linear(synthetic, labels, classes).probabilities(real)
@@ -117,7 +123,7 @@ def tstr(
     def figure(rows: npt.NDArray[np.int64]) -> float:
         return macro_auc(scores[rows], real_labels[rows])
 
-    low, high = patient_interval(figure, patients, np.random.default_rng(0), draws)
+    low, high = patient_interval(figure, patients, rng, draws)
     return RealTest(macro_auc(scores, real_labels), low, high)
 
 
