@@ -179,6 +179,13 @@ def test_a_side_runs_without_the_other(wheels, tmp_path, part, absent):
     assert done.stdout == "all of them\n", done.stderr
 
 
+@pytest.mark.parametrize(("folder", "other"), [("client", "server"), ("server", "client")])
+def test_an_image_holds_its_own_side_alone(folder, other):
+    lines = (ROOT / folder / "Dockerfile").read_text().splitlines()
+    assert any(f"./common ./{folder} " in f"{line} " for line in lines if "pip install" in line)
+    assert not [line for line in lines if line.startswith(("COPY", "RUN")) and other in line]
+
+
 def test_a_demo_without_hospitals_says_what_to_install(monkeypatch, tmp_path):
     monkeypatch.setattr(run, "_SITE_PROGRAM", tmp_path / "sfumato-site")
     with pytest.raises(ConfigError, match="install 'sfumato'"):
