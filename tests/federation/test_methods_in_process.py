@@ -37,7 +37,13 @@ ITEMS = [
     {"method": "cadp", "images": 5, "mechanism": "gaussian", "clip": "l2", "radius": 10.0, "noise_multiplier": 2.0,
      "label_epsilon": 1.0},
 ]  # fmt: skip
-WORDS = {"dp-sampling": "formal", "dp-k-average": "formal", "dp-glow": "formal", "cadp": "formal", "plan-walk": "heuristic"}
+WORDS = {
+    "dp-sampling": "formal",
+    "dp-k-average": "formal",
+    "dp-glow": "formal",
+    "cadp": "formal",
+    "plan-walk": "heuristic",
+}
 METHODS = [item["method"] for item in ITEMS]
 
 

@@ -31,6 +31,11 @@ class CandidateSet:
     patients: int = 0
     spends: tuple[Mechanism, ...] = ()
 
+    @property
+    def name(self) -> str:
+        """Which set of a release it is, for the steward: a plan asks a method for a model's images at most once."""
+        return f"{self.method} ({self.model})"
+
     def __post_init__(self) -> None:
         assert self.images.dtype in (np.uint8, np.uint16), "images are uint8 or uint16"
         assert self.images.ndim in (3, 4), "images are [N, S, S] or [N, S, S, 3]"
