@@ -47,6 +47,10 @@ def imported_as(sides, names):
 ALL = ("client", "common", "server")
 
 
+def sources():
+    return [path for side in ALL for path in sorted((ROOT / side).rglob("*.py")) if "_pb2" not in path.name]
+
+
 def test_a_sites_replies_are_made_in_the_guard_alone():
     assert constructions(["client"], {"Reply"}) == {
         ("sfumato_client/egress/guard.py", "plain_reply", "Reply"),
@@ -59,53 +63,78 @@ def test_a_site_sends_flower_messages_from_its_door_alone():
     assert not constructions(["client"], {"MetricRecord", "RecordDict", "ConfigRecord", "ArrayRecord"})
 
 
-def test_noised_arrays_are_made_by_a_meter_alone():
-    assert constructions(ALL, {"Noised"}) == {("sfumato_common/mechanisms/recorder.py", "sealed", "Noised")}
+def test_sealed_results_are_made_by_a_recorder_for_a_charge_alone():
+    assert constructions(ALL, {"Sealed"}) == {("sfumato_common/mechanisms/recorder.py", "sealed", "Sealed")}
+    calls = [(path.name, node.func) for path in sources() for node in ast.walk(ast.parse(path.read_text()))
+             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)]  # fmt: skip
+    assert [name for name, called in calls if called.attr == "sealed"] == ["charged.py"]
 
 
-def test_mechanisms_are_run_by_the_meters_alone():
-    assert constructions(ALL, {"gaussian_release", "laplace_release"}) == {
-        ("sfumato_common/mechanisms/recorder.py", "gaussian", "gaussian_release"),
-        ("sfumato_common/mechanisms/recorder.py", "sampled_gaussian", "gaussian_release"),
-        ("sfumato_common/mechanisms/record_recorder.py", "gaussian", "gaussian_release"),
-        ("sfumato_common/mechanisms/record_recorder.py", "k_average", "gaussian_release"),
-        ("sfumato_common/mechanisms/record_recorder.py", "laplace", "laplace_release"),
+def test_a_charge_is_sealed_where_its_work_is_done():
+    assert {(file, name) for file, _, name in constructions(ALL, {"charged"})} == {
+        (file, "charged")
+        for file in (
+            "sfumato_client/ledger/book.py",
+            "sfumato_client/site/handler.py",
+            "sfumato_client/site/items.py",
+            "sfumato_client/tabular/run.py",
+        )
+    }
+    sealing = {(file, function) for file, function, _ in constructions(["client"], {"seal"})}
+    assert sealing == {
+        ("sfumato_client/site/handler.py", "_once"),
+        ("sfumato_client/site/items.py", "candidates_of"),
+        ("sfumato_client/audit/verdict.py", "gate"),
+        ("sfumato_client/tabular/run.py", "run_tabular"),
+        ("sfumato_client/site/handler.py", "_sealed"),  # the package, from what the gate approved: `release.seal`
     }
 
 
-def test_noise_sources_and_meters_are_made_where_the_policy_and_the_charge_are_known():
+def test_mechanisms_are_run_by_the_recorder_alone():
+    assert constructions(ALL, {"gaussian_release", "laplace_release"}) == {
+        ("sfumato_common/mechanisms/recorder.py", function, mechanism)
+        for function, mechanism in (
+            ("gaussian", "gaussian_release"),
+            ("sampled_gaussian", "gaussian_release"),
+            ("local_gaussian", "gaussian_release"),
+            ("k_average", "gaussian_release"),
+            ("local_laplace", "laplace_release"),
+        )
+    }
+
+
+def test_noise_sources_are_made_by_the_policy_and_recorders_by_a_charge():
     assert constructions(ALL, {"SecureNoise", "TestNoise"}) == {
         ("sfumato_client/site/noise.py", "site_noise", "SecureNoise"),
         ("sfumato_client/site/noise.py", "site_noise", "TestNoise"),
     }
-    recorders = {
-        (file, name) for file, _, name in constructions(ALL, {"NoiseRecorder", "BareRecorder", "RecordRecorder"})
-    }
-    assert recorders == {
-        ("sfumato_client/site/handler.py", "NoiseRecorder"),
-        ("sfumato_client/site/handler.py", "BareRecorder"),
-        ("sfumato_client/site/items.py", "RecordRecorder"),
-        ("sfumato_client/tabular/run.py", "NoiseRecorder"),
-        ("sfumato_client/tabular/run.py", "RecordRecorder"),
+    assert constructions(ALL, {"NoiseRecorder", "BareRecorder"}) == {
+        ("sfumato_client/ledger/charged.py", "_recorder", "NoiseRecorder"),
+        ("sfumato_client/ledger/charged.py", "_recorder", "BareRecorder"),
     }
 
 
 def test_a_charge_is_what_the_ledger_says():
-    assert constructions(ALL, {"Charge"}) == {("sfumato_client/site/handler.py", "_once", "Charge")}
+    assert constructions(ALL, {"Paid"}) == {("sfumato_client/ledger/charged.py", "seal", "Paid")}
+    assert constructions(ALL, {"Charge"}) == {("sfumato_client/ledger/charged.py", "charged", "Charge")}
     assert {file for file, _, _ in constructions(ALL, {"noised_reply"})} == {"sfumato_client/site/handler.py"}
+
+
+def test_the_ledger_is_written_by_charges_alone():
+    assert {file for file, _, _ in constructions(ALL, {"reserve", "settle"})} == {"sfumato_client/ledger/charged.py"}
 
 
 def test_nothing_of_this_is_imported_under_another_name():
     names = {
         "Reply",
         "Message",
-        "Noised",
+        "Sealed",
+        "Paid",
         "gaussian_release",
         "laplace_release",
         "SecureNoise",
         "TestNoise",
         "NoiseRecorder",
-        "RecordRecorder",
         "BareRecorder",
         "Charge",
     }

@@ -138,7 +138,7 @@ def federate(plan: Plan, train: dict[str, Cohort], seed: int) -> tuple[Released,
                 noise = SecureNoise()
                 outbound, recorder = strategy.outbound(number, site), NoiseRecorder(noise, "bench")
                 job = StageJob(plan, site, stage.kind, number, outbound, cohort, noise, recorder)
-                replies[site] = dict(TRAINERS[stage.kind](job).arrays)
+                replies[site] = dict(TRAINERS[stage.kind](job))
                 name = f"{stage.kind} slowest site-round"
                 seconds[name] = max(seconds.get(name, 0.0), time.perf_counter() - began)
             began = time.perf_counter()

@@ -81,7 +81,7 @@ def trained(plan: Plan, kind: str, cohort: BenchCohort, released: Released, seed
             job = StageJob(
                 plan, site, kind, number, strategy.outbound(number, site), part, noise, NoiseRecorder(noise, "bench")
             )
-            replies[site] = dict(TRAINERS[kind](job).arrays)
+            replies[site] = dict(TRAINERS[kind](job))
         strategy.absorb(number, replies, rng)
     return strategy.released()
 

@@ -23,7 +23,7 @@ from sfumato_client.anonymise.inversion import inverter_of, patient_labels, pati
 from sfumato_client.dataset.cohort import Cohort
 from sfumato_common.generators.components import components_of
 from sfumato_common.mechanisms.noise import SecureNoise
-from sfumato_common.mechanisms.record_recorder import RecordRecorder
+from sfumato_common.mechanisms.recorder import NoiseRecorder
 from sfumato_common.mechanisms.streams import secret_generator
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.release import KSame
@@ -137,7 +137,7 @@ def _job(
 ) -> Job:
     noise = SecureNoise()
     (own,) = plan.release_at(site, "")
-    generator, recorder = secret_generator(noise), RecordRecorder(noise)
+    generator, recorder = secret_generator(noise), NoiseRecorder(noise, "entry")
     return Job(plan, site, own, released, cohort, generator, recorder, steward_folder=local, cache=kept or {})
 
 

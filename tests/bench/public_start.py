@@ -56,7 +56,7 @@ def study(plan: Plan, cohort: BenchCohort, released: Released, seed: int) -> Rel
                 noise = SecureNoise()
                 recorder = NoiseRecorder(noise, "bench")
                 job = StageJob(plan, site, stage.kind, number, strategy.outbound(number, site), own, noise, recorder)
-                replies[site] = dict(TRAINERS[stage.kind](job).arrays)
+                replies[site] = dict(TRAINERS[stage.kind](job))
             strategy.absorb(number, replies, rng)
         released[stage.kind] = dict(strategy.released())
     return released

@@ -31,6 +31,7 @@ from sklearn.datasets import load_breast_cancer, load_diabetes
 from sfumato_client.site.home import SiteHome
 from sfumato_client.tabular.run import run_tabular
 from sfumato_client.tabular.schema import TableSchema
+from sfumato_common.crypto.identity import create_identity
 from sfumato_common.files import write_json
 from sfumato_common.study.strict import parse
 
@@ -97,6 +98,7 @@ def measured(name: str, epsilon: float, seed: int, hidden: int) -> dict[str, Any
     with tempfile.TemporaryDirectory() as folder:
         home, source = Path(folder) / "home", Path(folder) / "in.csv"
         (home / "identity").mkdir(parents=True)
+        create_identity(home / "identity", POLICY["site"])
         (home / "identity" / "split.key").write_text(f"{seed:064x}")
         (home / "policy.yaml").write_text(yaml.safe_dump(POLICY))
         with source.open("w", newline="") as stream:
@@ -111,8 +113,8 @@ def measured(name: str, epsilon: float, seed: int, hidden: int) -> dict[str, Any
         "table": name,
         "asked": epsilon,
         "seed": seed,
-        "epsilon": outcome.certificate["epsilon"],
-        "signal": outcome.certificate["signal"],
+        "epsilon": outcome.certificate.epsilon.train.add_remove,
+        "signal": outcome.certificate.signal,
         "tstr": prediction["synthetic"][figure],
         "real": prediction["real"][figure],
         "variation": report["mean_total_variation"],

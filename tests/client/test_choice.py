@@ -11,11 +11,11 @@ import torch
 from sfumato_client.dataset.cohort import Cohort
 from sfumato_client.site.inbound import models_of, requested
 from sfumato_client.training import TRAINERS, StageJob
-from sfumato_common.accounting.events import GaussianRelease
+from sfumato_common.accounting.events import GaussianRelease, same_mechanisms
 from sfumato_common.errors import VerificationError
 from sfumato_common.generators.schemas import HISTOGRAMS, outbound_schema, released_schema
 from sfumato_common.mechanisms.noise import TestNoise
-from sfumato_common.mechanisms.recorder import NoiseRecorder, same_mechanism
+from sfumato_common.mechanisms.recorder import NoiseRecorder
 from sfumato_common.metrics.choice import classifiers_schema
 from sfumato_common.metrics.utility import Classifier
 from sfumato_common.study.costs import round_event
@@ -107,19 +107,19 @@ def test_candidates_are_scored_by_their_own_classifiers(plan):
 def test_what_leaves_is_the_schemas_and_was_charged_as_one_release(plan):
     noised, recorder = run(plan, cohort_without(None))
     schema = outbound_schema(plan, "choice")
-    assert noised.arrays.keys() == schema.keys() == {HISTOGRAMS}
-    assert all(schema[name].matches(value) for name, value in noised.arrays.items())
+    assert noised.keys() == schema.keys() == {HISTOGRAMS}
+    assert all(schema[name].matches(value) for name, value in noised.items())
     event = round_event(plan.stage("choice"))
     assert event == GaussianRelease(0.7)
-    assert same_mechanism(event, noised.executed)
-    residue = noised.arrays[HISTOGRAMS] - recorder.value
+    assert same_mechanisms([event], recorder.executed)
+    residue = noised[HISTOGRAMS] - recorder.value
     assert residue.std() == pytest.approx(0.7 * math.sqrt(2), rel=0.5)
 
 
 def test_a_cohort_without_patients_is_answered_with_noise(plan):
     empty = Cohort(np.zeros((0, 16, 16), np.uint8), np.zeros(0, np.int64), np.zeros(0, np.int64))
     noised, _ = run(plan, empty)
-    assert np.isfinite(noised.arrays[HISTOGRAMS]).all()
+    assert np.isfinite(noised[HISTOGRAMS]).all()
 
 
 def arrays_of(plan: Plan, *kinds: str) -> dict[str, np.ndarray]:

@@ -15,13 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sfumato_client.anonymise import ANONYMISERS, Job, anonymise
-from sfumato_client.anonymise.latent_report import clipped_deviation, latent_report, noise_deviation
+from sfumato_client.anonymise.latent_report import latent_report, mechanism_of
 from sfumato_client.anonymise.latents import (
     LatentCodec,
     coarse_first,
     drawn_places,
     noised_latents,
-    released_rows,
     shuffled,
 )
 from sfumato_client.dataset import Cohort
@@ -36,7 +35,7 @@ from sfumato_common.generators.spectral.layout import Layout
 from sfumato_common.generators.spectral.release import noised_release
 from sfumato_common.generators.spectral.whitening import TAIL_TEMPERATURE
 from sfumato_common.mechanisms.noise import TestNoise
-from sfumato_common.mechanisms.record_recorder import RecordRecorder
+from sfumato_common.mechanisms.recorder import NoiseRecorder
 from sfumato_common.study.costs import release_events
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.release import Cadp, DpGlow
@@ -63,15 +62,15 @@ class Silence:
         return np.full(shape, 0.5)
 
 
-class Watched(RecordRecorder):
+class Watched(NoiseRecorder):
     """A recorder that keeps what it released."""
 
-    def laplace(self, *terms):
-        self.released = super().laplace(*terms)
+    def local_laplace(self, *terms):
+        self.released = super().local_laplace(*terms)
         return self.released
 
-    def gaussian(self, *terms):
-        self.released = super().gaussian(*terms)
+    def local_gaussian(self, *terms):
+        self.released = super().local_gaussian(*terms)
         return self.released
 
 
@@ -146,7 +145,7 @@ def job_of(plan, cohort, seed=3, noise=None, **more):
         models=models_of(plan),
         cohort=cohort,
         generator=generator,
-        recorder=Watched(noise or TestNoise(seed)),
+        recorder=Watched(noise or TestNoise(seed), "entry"),
         **more,
     )
 
@@ -438,10 +437,11 @@ def test_noised_latents_get_the_priors_spread_back(terms):
     plan = plan_with(**{**terms, "coordinates": None, "images": 900})
     item, codec = plan.release[0], codec_of(plan)
     rows = np.random.default_rng(0).normal(size=(900, DIMENSIONS))
-    spread = (released_rows(job_of(plan, cohort_of(plan, 2)), rows) * codec.gains(item)).std(axis=0)
+    mechanism, recorder = mechanism_of(item, DIMENSIONS), job_of(plan, cohort_of(plan, 2)).recorder
+    spread = (mechanism.released(rows, recorder) * codec.gains(item)).std(axis=0)
     place = coarse_first(SIZE, 1)
     within = (place // SIZE < 8) & (place % SIZE < 8)
-    noise, signal = noise_deviation(item, DIMENSIONS) ** 2, clipped_deviation(item, DIMENSIONS) ** 2
+    noise, signal = mechanism.noise**2, mechanism.signal**2
     share = signal / (signal + noise)
     assert spread[within].mean() == pytest.approx(1.0, rel=0.03)
     assert spread[~within].mean() == pytest.approx(math.sqrt(share + (1 - share) * TAIL_TEMPERATURE**2), rel=0.03)
@@ -491,14 +491,3 @@ def test_the_report_is_left_for_the_steward_alone(tmp_path):
     (left,) = tmp_path.iterdir()
     assert left.name == "dp-glow-flow.txt" and stat.S_IMODE(left.stat().st_mode) == 0o600
     assert left.read_text() == latent_report(plan.release[0], DIMENSIONS, DELTA, 2).text
-
-
-@pytest.mark.parametrize(("clip", "radius"), [("elementwise", 0.5), ("elementwise", 3.0), ("l1", 50.0), ("l2", 4.0)])
-def test_the_clipped_deviation_is_that_of_clipped_standard_normals(clip, radius):
-    from sfumato_common.mechanisms.record_recorder import clipped
-
-    item = plan_with(**({**GAUSSIAN, "radius": radius} if clip == "l2" else {"clip": clip, "radius": radius})).release[
-        0
-    ]
-    rows = clipped(np.random.default_rng(0).normal(size=(2000, 128)), radius, clip)
-    assert rows.std() == pytest.approx(clipped_deviation(item, 128), rel=0.02)

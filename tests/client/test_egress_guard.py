@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from sfumato_client.egress import guard
-from sfumato_client.egress.guard import CODES, Charge, deliver, log_locally, noised_reply, plain_reply, sanitise
+from sfumato_client.egress.guard import CODES, deliver, log_locally, noised_reply, plain_reply, sanitise
 from sfumato_client.egress.pace import Pace
-from sfumato_common.accounting.events import GaussianRelease, SampledGaussian
+from sfumato_common.accounting.events import GaussianRelease, SampledGaussian, same_mechanisms
 from sfumato_common.errors import BudgetExceeded, DataError, EgressRefused
 from sfumato_common.mechanisms.noise import SecureNoise
-from sfumato_common.mechanisms.recorder import Noised, NoiseRecorder, same_mechanism
+from sfumato_common.mechanisms.recorder import NoiseRecorder
+from sfumato_common.mechanisms.sealed import Paid, Sealed, digest_of
 from sfumato_common.protocol.messages import PROTOCOL, Reply
 from sfumato_common.types import ArraySpec
 
@@ -100,7 +101,7 @@ def noised(steps=2, sigma=1.0, rate=0.1, binding="entry"):
 
 
 def test_what_was_noised_as_charged_leaves():
-    assert noised_reply(noised(), UNIT, Charge(EVENT, "entry")).status == "ok"
+    assert noised_reply(noised(), UNIT, Paid((EVENT,), "entry")).status == "ok"
 
 
 @pytest.mark.parametrize("charge", [None, True, "entry", (EVENT, "entry")])
@@ -112,39 +113,47 @@ def test_no_reservation_no_reply(charge):
 @pytest.mark.parametrize("ran", [{"steps": 3}, {"steps": 1}, {"sigma": 0.5}, {"rate": 0.2}])
 def test_a_mechanism_that_was_not_charged_does_not_leave(ran):
     with pytest.raises(EgressRefused, match="charged"):
-        noised_reply(noised(**ran), UNIT, Charge(EVENT, "entry"))
+        noised_reply(noised(**ran), UNIT, Paid((EVENT,), "entry"))
 
 
 def test_noise_of_another_round_does_not_serve():
     with pytest.raises(EgressRefused, match="another reservation"):
-        noised_reply(noised(binding="yesterday"), UNIT, Charge(EVENT, "entry"))
+        noised_reply(noised(binding="yesterday"), UNIT, Paid((EVENT,), "entry"))
 
 
 def test_arrays_that_changed_after_the_noise_do_not_leave():
     altered = noised()
-    altered.arrays["weight"][0, 0] = 7.0
+    altered.result["weight"][0, 0] = 7.0
     with pytest.raises(EgressRefused, match="sealed"):
-        noised_reply(altered, UNIT, Charge(EVENT, "entry"))
-    forged = Noised({"weight": np.ones((2, 3), np.float32)}, EVENT, "entry", bytes(32))
+        noised_reply(altered, UNIT, Paid((EVENT,), "entry"))
+    arrays = {"weight": np.ones((2, 3), np.float32)}
+    forged = Sealed(arrays, (EVENT,), "entry", digest_of(arrays), bytes(32))
     with pytest.raises(EgressRefused, match="sealed"):
-        noised_reply(forged, UNIT, Charge(EVENT, "entry"))
+        noised_reply(forged, UNIT, Paid((EVENT,), "entry"))
     with pytest.raises(EgressRefused, match="recorded"):
-        noised_reply({"weight": np.ones((2, 3), np.float32)}, UNIT, Charge(EVENT, "entry"))
+        noised_reply(arrays, UNIT, Paid((EVENT,), "entry"))
 
 
-def test_without_a_mechanism_nothing_can_be_sealed():
-    with pytest.raises(EgressRefused, match="no single mechanism"):
-        NoiseRecorder(SecureNoise(), "entry").sealed({"weight": np.ones((2, 3), np.float32)})
+def test_what_no_mechanism_ran_for_does_not_leave():
+    bare = NoiseRecorder(SecureNoise(), "entry").sealed({"weight": np.ones((2, 3), np.float32)})
+    with pytest.raises(EgressRefused, match="no mechanism ran"):
+        noised_reply(bare, UNIT, Paid((EVENT,), "entry"))
 
 
 def test_one_shot_releases_add_up_as_one():
     recorder = NoiseRecorder(SecureNoise(), "entry")
     recorder.gaussian(np.zeros(3), 0.6, 2.0 / 0.6)
     recorder.gaussian(np.zeros(3), 0.8, 2.0 / 0.8)
-    assert same_mechanism(GaussianRelease(2.0), recorder.executed)
-    recorder.sampled_gaussian(np.zeros(3), 1.0, 1.0, 0.1)
-    with pytest.raises(EgressRefused, match="no single mechanism"):
-        _ = recorder.executed
+    assert same_mechanisms([GaussianRelease(2.0)], recorder.executed)
+    paid = Paid((GaussianRelease(2.0),), "entry")
+    assert noised_reply(recorder.sealed({"weight": np.ones((2, 3), np.float32)}), UNIT, paid).status == "ok"
+    with pytest.raises(EgressRefused, match="after the result was sealed"):
+        recorder.sampled_gaussian(np.zeros(3), 1.0, 1.0, 0.1)
+    more = NoiseRecorder(SecureNoise(), "entry")
+    more.gaussian(np.zeros(3), 1.0, 2.0)
+    more.sampled_gaussian(np.zeros(3), 1.0, 1.0, 0.1)
+    with pytest.raises(EgressRefused, match="not the one"):
+        noised_reply(more.sealed({"weight": np.ones((2, 3), np.float32)}), UNIT, paid)
 
 
 def test_packages_are_delivered_within_bounds(monkeypatch):

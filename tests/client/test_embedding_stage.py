@@ -8,6 +8,7 @@ import pytest
 from sfumato_client.dataset.cohort import Cohort
 from sfumato_client.site.inbound import Seen
 from sfumato_client.training import TRAINERS, StageJob
+from sfumato_common.accounting.events import same_mechanisms
 from sfumato_common.errors import VerificationError
 from sfumato_common.generators.build import initial_model, to_arrays
 from sfumato_common.generators.components import component_count
@@ -16,7 +17,7 @@ from sfumato_common.generators.embedding.features import COUNT_WEIGHT, SENSITIVI
 from sfumato_common.generators.schemas import inbound_schema, outbound_schema, released_schema
 from sfumato_common.generators.spectral.layout import Layout
 from sfumato_common.mechanisms.noise import SecureNoise
-from sfumato_common.mechanisms.recorder import NoiseRecorder, same_mechanism
+from sfumato_common.mechanisms.recorder import NoiseRecorder
 from sfumato_common.study.costs import round_event
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.strict import parse
@@ -63,20 +64,20 @@ def job_of(plan: Plan, cohort: Cohort) -> StageJob:
 def test_what_leaves_is_the_schema_and_costs_what_the_ledger_is_charged(channels, by_site):
     plan = plan_of(channels=channels, by_site=by_site)
     assert inbound_schema(plan, "embedding").keys() == spectral_arrays(plan).keys()
-    noised = TRAINERS["embedding"](job_of(plan, cohort_of(plan)))
+    job = job_of(plan, cohort_of(plan))
+    noised = TRAINERS["embedding"](job)
     schema = outbound_schema(plan, "embedding")
-    assert noised.arrays.keys() == schema.keys()
-    assert all(schema[name].matches(value) and schema[name].sound(value) for name, value in noised.arrays.items())
-    assert same_mechanism(round_event(plan.stage("embedding")), noised.executed)
-    noised.check()
+    assert noised.keys() == schema.keys()
+    assert all(schema[name].matches(value) and schema[name].sound(value) for name, value in noised.items())
+    assert same_mechanisms([round_event(plan.stage("embedding"))], job.recorder.executed)
 
 
 def test_a_patient_counts_once_however_many_images_there_are_and_noise_has_the_plans_size():
     nearly_none = plan_of(sigma=1e-4)
-    sums = TRAINERS["embedding"](job_of(nearly_none, cohort_of(nearly_none, label=1))).arrays["sums"]
+    sums = TRAINERS["embedding"](job_of(nearly_none, cohort_of(nearly_none, label=1)))["sums"]
     assert sums[1, 0] / COUNT_WEIGHT == pytest.approx(PATIENTS, abs=0.02)
     plan = plan_of(sigma=3.0)
-    twice = [TRAINERS["embedding"](job_of(plan, cohort_of(plan))).arrays["sums"] for _ in range(2)]
+    twice = [TRAINERS["embedding"](job_of(plan, cohort_of(plan)))["sums"] for _ in range(2)]
     assert np.std(twice[1] - twice[0]) == pytest.approx(3.0 * SENSITIVITY * np.sqrt(2.0), rel=0.15)
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import hashlib
 import json
 import pickle
 import stat
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -16,8 +18,11 @@ from sfumato_client.audit.attacks.nearest import is_flat, nearest_distances
 from sfumato_client.audit.rules import IDENTICAL, RULES, Distances, apply
 from sfumato_client.audit.verdict import Approved, gate, judge
 from sfumato_client.dataset import Cohort
-from sfumato_client.ledger import Ledger
-from sfumato_common.errors import LedgerError, PolicyRefusal, ReleaseRefused
+from sfumato_client.ledger import Ledger, Terms
+from sfumato_common.errors import EgressRefused, LedgerError, PolicyRefusal, ReleaseRefused
+from sfumato_common.files import canonical_json
+from sfumato_common.mechanisms.noise import SecureNoise
+from sfumato_common.mechanisms.recorder import NoiseRecorder
 from sfumato_common.study.costs import gate_verdict
 from sfumato_common.study.policy import Budget, GateRules
 
@@ -53,6 +58,11 @@ def cohort(images):
 
 def candidates(images, model="gan"):
     return CandidateSet("dp-sampling", model, "formal", images, np.zeros(len(images), np.int64))
+
+
+def sealed(images):
+    """The candidates as their charge sealed them."""
+    return NoiseRecorder(SecureNoise(), "entry").sealed(candidates(images))
 
 
 TRAIN, HOLDOUT, FRESH = radiographs(200, 1), radiographs(40, 2), radiographs(120, 3)
@@ -197,39 +207,66 @@ class Untouchable:
 
 
 def test_undeclared_verdict_is_refused_before_charge_and_data(tmp_path):
+    @contextmanager
     def charge():
         raise AssertionError("charged")
+        yield
 
     with pytest.raises(PolicyRefusal, match="declare_verdict"):
-        gate([candidates(FRESH)], Untouchable(), Untouchable(), GateRules(), charge, tmp_path)
+        gate([sealed(FRESH)], Untouchable(), Untouchable(), GateRules(), [charge()], tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_charge_comes_before_the_data_and_once_a_plan(tmp_path):
     with Ledger.open(tmp_path / "ledger.sqlite", Budget(epsilon=1.0, delta=1e-5), site="north") as ledger:
 
-        def charge():
-            return ledger.reserve(
-                study="s", plan_hash="ab" * 32, purpose="gate", round=1, cohort="train", event=gate_verdict("formal")
-            )
+        def charges():
+            return [
+                ledger.charged(Terms("s", "ab" * 32, purpose, 1, cohort), [gate_verdict("formal")], SecureNoise())
+                for purpose, cohort in (("gate", "train"), ("gate-control", "holdout"))
+            ]
 
         class Watched(Cohort):
             def everything(self):
-                assert ledger.events("train") == [gate_verdict("formal")]
+                assert ledger.events("train") == ledger.events("holdout") == [gate_verdict("formal")]
+                assert len(ledger.unsettled()) == 2
                 return super().everything()
 
         train = Watched(TRAIN, np.zeros(len(TRAIN), np.int64), np.arange(len(TRAIN)))
-        approved = gate([candidates(FRESH)], train, cohort(HOLDOUT), RULES_ON, charge, tmp_path / "local")
+        fresh = sealed(FRESH)
+        approved = gate([fresh], train, cohort(HOLDOUT), RULES_ON, charges(), tmp_path / "local")
         assert isinstance(approved, Approved)
+        # what the ledger keeps the hash of: the bit, and the digest of the very set
+        said = canonical_json({"approved": True, "sets": [fresh.digest]})
+        assert set(ledger.settled().values()) == {hashlib.sha256(said).hexdigest()}
         with pytest.raises(LedgerError):
-            gate([candidates(FRESH)], Untouchable(), Untouchable(), RULES_ON, charge, tmp_path / "local")
+            gate([fresh], Untouchable(), Untouchable(), RULES_ON, charges(), tmp_path / "local")
+        assert not ledger.unsettled()
+
+
+def test_a_set_that_is_not_as_it_was_sealed_is_refused_before_charge_and_data(tmp_path):
+    altered = sealed(FRESH.copy())
+    altered.result.images[3, 5, 5] ^= 1
+    with pytest.raises(EgressRefused, match="not what a recorded mechanism sealed"):
+        gate([altered], Untouchable(), Untouchable(), RULES_ON, [], tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_refusal_is_settled_as_one(tmp_path):
+    with Ledger.open(tmp_path / "ledger.sqlite", Budget(epsilon=1.0, delta=1e-5), site="north") as ledger:
+        copies = sealed(TRAIN[:20])
+        charge = ledger.charged(Terms("s", "ab" * 32, "gate", 1, "train"), [gate_verdict("formal")], SecureNoise())
+        with pytest.raises(ReleaseRefused):
+            gate([copies], cohort(TRAIN), cohort(HOLDOUT), RULES_ON, [charge], tmp_path / "local")
+        said = canonical_json({"approved": False, "sets": [copies.digest]})
+        assert list(ledger.settled().values()) == [hashlib.sha256(said).hexdigest()]
 
 
 def test_a_refusal_says_nothing_and_the_report_stays(tmp_path):
     images = FRESH.copy()
     images[0] = TRAIN[0]
     with pytest.raises(ReleaseRefused) as caught:
-        gate([candidates(images)], cohort(TRAIN), cohort(HOLDOUT), RULES_ON, lambda: None, tmp_path)
+        gate([sealed(images)], cohort(TRAIN), cohort(HOLDOUT), RULES_ON, [], tmp_path)
     assert not any(character.isdigit() for character in str(caught.value))
     (report,) = tmp_path.iterdir()
     assert stat.S_IMODE(report.stat().st_mode) == 0o600

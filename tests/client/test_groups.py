@@ -30,7 +30,7 @@ from sfumato_client.anonymise.inversion import Patients
 from sfumato_client.dataset import Cohort
 from sfumato_common.errors import DataError, PolicyRefusal
 from sfumato_common.mechanisms.noise import TestNoise
-from sfumato_common.mechanisms.record_recorder import RecordRecorder
+from sfumato_common.mechanisms.recorder import NoiseRecorder
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.release import KSame
 from sfumato_common.study.strict import parse
@@ -84,7 +84,7 @@ def patients_of(count: int, seed: int = 0) -> Patients:
 def job_of(cohort: Cohort, *, grouping_file=None, regroup=False, seed=0, shares=SHARES, **terms) -> Job:
     models = {"spectral": {"spectral/shares": np.array(shares)}}
     generator = torch.Generator().manual_seed(seed)
-    recorder = RecordRecorder(TestNoise(0))
+    recorder = NoiseRecorder(TestNoise(0), "entry")
     return Job(
         PLAN,
         "alder",

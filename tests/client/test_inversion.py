@@ -25,7 +25,7 @@ from sfumato_common.generators.build import initial_model, to_arrays
 from sfumato_common.generators.spectral.layout import Layout
 from sfumato_common.latent.encoder import Encoder
 from sfumato_common.mechanisms.noise import TestNoise
-from sfumato_common.mechanisms.record_recorder import RecordRecorder
+from sfumato_common.mechanisms.recorder import NoiseRecorder
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.release import KSame
 from sfumato_common.study.strict import parse
@@ -76,7 +76,7 @@ def job_of(plan: Plan, cohort: Cohort | None = None, seed: int = 0, **terms) -> 
     item = KSame(**{"method": "k-same", "images": 4, "encoder_steps": 20, "refinement_steps": 5, **terms})
     arrays = released(plan)
     generator = torch.Generator().manual_seed(seed)
-    recorder = RecordRecorder(TestNoise(seed))
+    recorder = NoiseRecorder(TestNoise(seed), "entry")
     return Job(plan, "birch", item, {"gan": arrays, "spectral": arrays}, cohort, generator, recorder)
 
 

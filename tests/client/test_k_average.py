@@ -26,7 +26,7 @@ from sfumato_common.generators.build import initial_model, to_arrays
 from sfumato_common.generators.spectral.layout import Layout
 from sfumato_common.mechanisms.grid import grid_of
 from sfumato_common.mechanisms.noise import TestNoise
-from sfumato_common.mechanisms.record_recorder import RecordRecorder
+from sfumato_common.mechanisms.recorder import NoiseRecorder
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.release import DpKAverage, KSame
 from sfumato_common.study.strict import parse
@@ -101,7 +101,9 @@ def job_of(cohort: Cohort, method: str = "dp-k-average", *, seed=0, noise=None, 
         item = KSame(**{**quick, **terms})
     models = {"gan": released(), "spectral": released()}
     generator = torch.Generator().manual_seed(seed)
-    return Job(plan_of(private), "alder", item, models, cohort, generator, RecordRecorder(noise or TestNoise(seed)))
+    return Job(
+        plan_of(private), "alder", item, models, cohort, generator, NoiseRecorder(noise or TestNoise(seed), "entry")
+    )
 
 
 JOB = job_of(cohort_of(1, 1))
@@ -120,7 +122,7 @@ def means_of(codes: np.ndarray, places: np.ndarray) -> np.ndarray:
     table = torch.from_numpy(codes.astype(np.float32))
     with mock.patch.object(formal, "code_of_patient", lambda inverter, cohort, patient, component: table[patient]):
         members = formal.offsets_of(JOB, inverter_of(JOB), places, GROUP_LABELS, centres_of_groups())
-    return RecordRecorder(NoNoise()).k_average(members, RADIUS, 1.0)
+    return NoiseRecorder(NoNoise(), "entry").k_average(members, RADIUS, 1.0)
 
 
 # what `gaussian_release` adds to the sensitivity it is given, for rounding to its grid
@@ -233,7 +235,7 @@ def test_its_word_is_formal_and_its_noise_the_meters():
     assert one.guarantee == "formal"
     assert np.array_equal(one.images, again.images)
     assert not np.array_equal(one.images, other.images)
-    recorder = mock.Mock(wraps=RecordRecorder(NoNoise()), executed=[])
+    recorder = mock.Mock(wraps=NoiseRecorder(NoNoise(), "entry"), executed=())
     formal.dp_k_average(dataclasses.replace(job_of(cohort), recorder=recorder))
     ((members, radius, multiplier),) = (call.args for call in recorder.k_average.call_args_list)
     assert (members.shape, radius, multiplier) == ((5, K, CODES), RADIUS, 1.0)
@@ -270,7 +272,7 @@ def test_rescaled_means_of_the_priors_codes_spread_as_the_codes_do(radius, sigma
         y = torch.ones(2000 * K, dtype=torch.int64)
         codes = inverter.space.mapping(inverter.space.draw_z(y, rng), y)
     offsets = (codes - centres[1]).double().numpy()
-    noised = RecordRecorder(TestNoise(3)).k_average(offsets.reshape(2000, K, CODES), radius, sigma) * scale[1]
+    noised = NoiseRecorder(TestNoise(3), "entry").k_average(offsets.reshape(2000, K, CODES), radius, sigma) * scale[1]
     assert noised.std(axis=0) == pytest.approx(offsets.std(axis=0), rel=0.15)
 
 

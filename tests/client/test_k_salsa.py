@@ -29,7 +29,7 @@ from sfumato_common.generators.spectral.dct import dct_matrix, public_scale
 from sfumato_common.generators.spectral.layout import Layout
 from sfumato_common.imaging import decode_png
 from sfumato_common.mechanisms.noise import TestNoise
-from sfumato_common.mechanisms.record_recorder import RecordRecorder
+from sfumato_common.mechanisms.recorder import NoiseRecorder
 from sfumato_common.study.plan import ImageForm, Plan
 from sfumato_common.study.strict import parse
 from sfumato_common.types import to_bytes, to_unit_range
@@ -113,7 +113,7 @@ def job_of(plan, cohort=None, seed=1, **more):
         released(plan),
         cohort or cohort_of(plan),
         seeded(seed),
-        RecordRecorder(TestNoise(0)),
+        NoiseRecorder(TestNoise(0), "entry"),
         **more,
     )
 

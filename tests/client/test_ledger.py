@@ -18,6 +18,7 @@ from sfumato_common.study.policy import Budget
 BUDGET = Budget(epsilon=10.0, delta=1e-5)
 PLAN_HASH = "ab" * 32
 BIT = Declared("a bit", 1)
+SEALED = "5e" * 32
 fork = multiprocessing.get_context("fork")
 
 
@@ -55,7 +56,7 @@ def test_charges_are_kept_settled_or_not(path):
         first = reserve(ledger, 1)
         reserve(ledger, 2, cohort="holdout")
         reserve(ledger, 1, plan_hash="cd" * 32)
-        ledger.settle(first)
+        ledger.settle(first, SEALED)
     with open_ledger(path) as ledger:
         assert len(ledger.events("train")) == 2
         assert len(ledger.events("train", PLAN_HASH)) == 1
@@ -64,6 +65,8 @@ def test_charges_are_kept_settled_or_not(path):
         assert [(entry.purpose, entry.round) for entry in ledger.entries()] == [("gan", 1), ("gan", 2), ("gan", 1)]
         assert ledger.entries()[0] == first
         assert ledger.spent("train") == 0.0
+        assert ledger.settled() == {first.number: SEALED}
+        assert ledger.unsettled() == [entry.number for entry in ledger.entries()[1:]]
 
 
 def test_budget_is_enforced_by_the_real_accountant(path):
@@ -94,7 +97,7 @@ def test_a_nan_cost_is_refused(path, monkeypatch):
 
 def test_a_round_runs_once(path):
     with open_ledger(path) as ledger:
-        ledger.settle(reserve(ledger, 1))
+        ledger.settle(reserve(ledger, 1), SEALED)
         for _ in range(2):
             with pytest.raises(LedgerError, match="may not run again"):
                 reserve(ledger, 1)
@@ -177,11 +180,11 @@ def test_settling_needs_an_open_reservation_of_this_ledger(path, tmp_path):
     with open_ledger(path) as ledger, open_ledger(tmp_path / "other.sqlite") as other:
         foreign = reserve(other, 7)
         with pytest.raises(LedgerError):
-            ledger.settle(foreign)
+            ledger.settle(foreign, SEALED)
         own = reserve(ledger, 1)
-        ledger.settle(own)
+        ledger.settle(own, SEALED)
         with pytest.raises(LedgerError, match="settled"):
-            ledger.settle(own)
+            ledger.settle(own, SEALED)
 
 
 def test_the_file_is_the_owners_and_append_only(path):

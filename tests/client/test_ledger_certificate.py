@@ -12,6 +12,7 @@ from sfumato_common.accounting.accountant import cohort_costs, epsilon
 from sfumato_common.accounting.events import GaussianRelease, SampledGaussian
 from sfumato_common.errors import LedgerError
 from sfumato_common.files import canonical_json
+from sfumato_common.study.certificate import StatedDisclosure
 from sfumato_common.study.costs import gate_verdict, study_events
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.policy import Budget
@@ -55,34 +56,34 @@ def test_a_certificate_states_what_the_plan_costs_at_the_plans_delta(ledger):
     exact = cohort_costs(study_events(PLAN, "train"), study_events(PLAN, "holdout"), 1e-5)
     for who in ("train", "holdout", "patient"):
         for name, value in asdict(getattr(exact, who)).items():
-            assert value <= stated["epsilon"][who][name] <= value + 1.1e-4
-    assert stated["epsilon"]["train"]["add_remove"] == pytest.approx(epsilon([GaussianRelease(2.0)], 1e-5), abs=1.1e-4)
-    assert (stated["unit"], stated["adjacency"], stated["delta"]) == ("patient", "add-remove", 1e-5)
-    assert stated["mechanisms"] == {
+            assert value <= getattr(getattr(stated.epsilon, who), name) <= value + 1.1e-4
+    assert stated.epsilon.train.add_remove == pytest.approx(epsilon([GaussianRelease(2.0)], 1e-5), abs=1.1e-4)
+    assert (stated.unit, stated.adjacency, stated.delta) == ("patient", "add-remove", 1e-5)
+    assert stated.mechanisms == {
         "train": [{"mechanism": "GaussianRelease", "noise_multiplier": 2.0, "times": 1}],
         "holdout": [{"mechanism": "GaussianRelease", "noise_multiplier": 4.0, "times": 1}],
     }
-    assert stated["declared"] == [{"what": gate_verdict("formal").what, "bits": 1}]
-    assert "7.77" not in canonical_json(stated).decode()  # the budget is the site's own business
+    assert stated.declared == [StatedDisclosure(what=gate_verdict("formal").what, bits=1)]
+    assert "7.77" not in canonical_json(stated.model_dump()).decode()  # the budget is the site's own business
 
 
 def test_a_charge_beyond_the_plan_is_not_hidden(ledger):
     for round_number in (1, 2):
         charge(ledger, PLAN, "spectral", GaussianRelease(2.0), round=round_number)
     stated = ledger.certificate(PLAN, noise="secure")
-    assert stated["mechanisms"]["train"][0]["times"] == 2
-    assert stated["epsilon"]["train"]["add_remove"] >= epsilon([GaussianRelease(2.0)] * 2, 1e-5)
+    assert stated.mechanisms["train"][0]["times"] == 2
+    assert stated.epsilon.train.add_remove >= epsilon([GaussianRelease(2.0)] * 2, 1e-5)
 
 
 def test_test_noise_is_said_aloud_and_other_words_are_refused(ledger):
-    assert ledger.certificate(PLAN, noise="test")["covers"].startswith("TEST NOISE: no guarantee")
-    assert "TEST NOISE" not in ledger.certificate(PLAN, noise="secure")["covers"]
+    assert ledger.certificate(PLAN, noise="test").covers.startswith("TEST NOISE: no guarantee")
+    assert "TEST NOISE" not in ledger.certificate(PLAN, noise="secure").covers
     with pytest.raises(LedgerError):
         ledger.certificate(PLAN, noise="")
 
 
 def test_the_words_say_what_a_patient_of_two_sites_pays_and_what_has_no_epsilon(ledger):
-    covers = ledger.certificate(PLAN, noise="secure")["covers"]
+    covers = ledger.certificate(PLAN, noise="secure").covers
     for word in (
         "Unit: the patient",
         "with or without one patient",
@@ -99,7 +100,7 @@ def test_a_stated_mechanism_reads_back_as_what_was_charged(ledger):
     charge(ledger, PLAN, "spectral", GaussianRelease(2.0), round=2)
     charge(ledger, PLAN, "gan", SampledGaussian(1.0, 0.1, 7))
     charge(ledger, PLAN, "gan", SampledGaussian(1.0, 0.1, 7), round=2)
-    lines = ledger.certificate(PLAN, noise="secure")["mechanisms"]["train"]
+    lines = ledger.certificate(PLAN, noise="secure").mechanisms["train"]
     assert stated_tally(lines) == {GaussianRelease(2.0): 2, SampledGaussian(1.0, 0.1, 1): 14}
 
 

@@ -21,6 +21,7 @@ from sfumato_common.crypto.identity import create_identity
 from sfumato_common.imaging import encode_png
 from sfumato_common.package import PackageImage, build_package
 from sfumato_common.package.manifest import ImageFacts
+from sfumato_common.study.certificate import Certificate
 from sfumato_common.study.costs import gate_verdict
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.strict import load_yaml
@@ -87,7 +88,7 @@ def charge(home, plan, settle=True, event=None, purpose="spectral"):
             study=plan.study, plan_hash=plan.digest, purpose=purpose, round=1, cohort="train", event=event
         )
         if settle:
-            ledger.settle(made)
+            ledger.settle(made, "5e" * 32)
 
 
 def test_show_prints_both_adjacencies_the_check_and_what_was_never_settled(say, home, tmp_path):
@@ -102,6 +103,7 @@ def test_show_prints_both_adjacencies_the_check_and_what_was_never_settled(say, 
     assert said.count("NOT") == 1
     assert "1 charges were never settled" in said
     assert "train: epsilon 1.993 of 6 at delta 1e-05" in said
+    assert "5e5e5e" in said  # what was sealed under the one that was carried out
 
 
 def test_forecast_stands_on_all_that_was_spent_and_pins_nothing(say, home, tmp_path):
@@ -221,8 +223,10 @@ def test_export_and_check_go_together(say, home, tmp_path):
     }
     assert [figure["holds"] for figure in report["figures"]] == [True] * 9
 
-    certificate["epsilon"]["patient"]["add_remove"] = 0.5
-    package.write_bytes(build_package(**names, certificate=certificate, images=images, sign=identity.sign_package))
+    less = certificate.model_dump()
+    less["epsilon"]["patient"]["add_remove"] = 0.5
+    forged = Certificate.model_validate(less)
+    package.write_bytes(build_package(**names, certificate=forged, images=images, sign=identity.sign_package))
     code, line, said = say("ledger", "check", out, package)
     assert (code, "WRONG" in said, "recomputed" in line) == (8, True, True)
     code, line, said = say("ledger", "check", out, package, "--json")

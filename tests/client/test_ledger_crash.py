@@ -21,11 +21,13 @@ from pathlib import Path
 
 import pytest
 
-from sfumato_client.ledger import Ledger
+from sfumato_client.ledger import Ledger, Terms
 from sfumato_common.accounting.events import Declared
 from sfumato_common.files import write_atomic
+from sfumato_common.mechanisms.noise import SecureNoise
 from sfumato_common.study.policy import Budget
 
+BIT, NOISE = Declared("a bit", 1), SecureNoise()
 PLAN_HASH, ROUNDS_A_RUN = "ab" * 32, 10_000
 STUDY = "s" * 3_000  # so that each entry changes several of SQLite's pages, and a kill can come between two
 _TRACEME, _SYSCALL, _SETOPTIONS, _EXITKILL = 0, 24, 0x4200, 0x100000
@@ -38,8 +40,7 @@ def open_ledger(path):
 
 
 def reserve(ledger, number):
-    bit = Declared("a bit", 1)
-    return ledger.reserve(study=STUDY, plan_hash=PLAN_HASH, purpose="gan", round=number, cohort="train", event=bit)
+    return ledger.reserve(study=STUDY, plan_hash=PLAN_HASH, purpose="gan", round=number, cohort="train", event=BIT)
 
 
 def touch(marks, number):
@@ -50,9 +51,9 @@ def touch(marks, number):
 def charge_then_touch(path, marks, first, rounds=ROUNDS_A_RUN):
     with open_ledger(path) as ledger:
         for number in range(first, first + rounds):
-            reservation = reserve(ledger, number)
-            touch(marks, number)
-            ledger.settle(reservation)
+            with ledger.charged(Terms(STUDY, PLAN_HASH, "gan", number, "train"), [BIT], NOISE) as charge:
+                touch(marks, number)
+                charge.seal(b"released")
 
 
 def touch_then_charge(path, marks, first, rounds=ROUNDS_A_RUN):
@@ -60,7 +61,7 @@ def touch_then_charge(path, marks, first, rounds=ROUNDS_A_RUN):
     with open_ledger(path) as ledger:
         for number in range(first, first + rounds):
             touch(marks, number)
-            ledger.settle(reserve(ledger, number))
+            ledger.settle(reserve(ledger, number), "0" * 64)
 
 
 def _ptrace(request, pid, data=0):
@@ -130,7 +131,7 @@ class Site:
             assert charged >= self.touched(), "data was touched and nobody paid"
             assert len(charged - self.charged - self.touched()) <= 1
             number = (self.runs + 1) * ROUNDS_A_RUN - 1
-            ledger.settle(reserve(ledger, number))
+            ledger.settle(reserve(ledger, number), "0" * 64)
         self.charged = charged | {number}
 
 

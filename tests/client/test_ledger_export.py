@@ -30,6 +30,7 @@ from sfumato_common.files import canonical_json
 from sfumato_common.imaging import encode_png
 from sfumato_common.package import PackageImage, build_package
 from sfumato_common.package.manifest import ImageFacts
+from sfumato_common.study.certificate import Certificate
 from sfumato_common.study.costs import gate_verdict, release_events, round_event, study_events
 from sfumato_common.study.load import load_plan
 from sfumato_common.study.policy import Budget
@@ -91,6 +92,7 @@ def test_a_certificate_recomputes_from_the_exported_ledger(demo, identity):
     assert (report.site, report.plan_hash, report.signature_checked) == ("alder", plan.digest, True)
     assert report.pending == 1  # the utility figure comes after the release, and is counted
     assert report.not_checked == ()
+    assert report.unsettled == 1 + 3 + 3 + 1 + 3 + 1  # nothing was noted as carried out here
     report.require()
 
 
@@ -105,9 +107,10 @@ def test_chest_xray_plan_recomputes_too(tmp_path, identity):
 @pytest.mark.parametrize("name", ["add_remove", "replace_one", "add_remove_rdp"])
 def test_an_epsilon_that_was_made_smaller_is_found(demo, identity, name):
     plan, export, certificate = demo
-    epsilons = {who: dict(values) for who, values in certificate["epsilon"].items()}
-    epsilons["train"][name] = 5.0 if name == "add_remove_rdp" else epsilons["train"][name] - 2e-3
-    forged = package(identity, plan, {**certificate, "epsilon": epsilons})
+    value = certificate.model_dump()
+    paid = value["epsilon"]["train"]
+    paid[name] = 5.0 if name == "add_remove_rdp" else paid[name] - 2e-3
+    forged = package(identity, plan, Certificate.model_validate(value))
     report = check_package(export, forged, identity.signing_public)
     assert [figure.holds for figure in report.figures].count(False) == 1
     with pytest.raises(LedgerError, match=r"train, .*recomputed"):
@@ -116,18 +119,18 @@ def test_an_epsilon_that_was_made_smaller_is_found(demo, identity, name):
 
 def test_a_certificate_that_leaves_out_a_charge_is_found(demo, identity):
     plan, export, certificate = demo
-    lines = [line for line in certificate["mechanisms"]["train"] if line["mechanism"] != "GaussianRelease"]
-    short = {**certificate, "mechanisms": {**certificate["mechanisms"], "train": lines}}
+    lines = [line for line in certificate.mechanisms["train"] if line["mechanism"] != "GaussianRelease"]
+    short = certificate.model_copy(update={"mechanisms": {**certificate.mechanisms, "train": lines}})
     with pytest.raises(LedgerError, match="more than the certificate states"):
         check_package(export, package(identity, plan, short), None)
     with pytest.raises(LedgerError, match="declared disclosure"):
-        check_package(export, package(identity, plan, {**certificate, "declared": []}), None)
+        check_package(export, package(identity, plan, certificate.model_copy(update={"declared": []})), None)
 
 
 def test_a_package_of_another_plan_site_or_key_is_refused(demo, identity, tmp_path):
     plan, export, certificate = demo
     other = plan.model_copy(update={"study": "never-run"})
-    with pytest.raises(LedgerError, match="no charge under the package's plan"):
+    with pytest.raises(LedgerError, match="no charge under the certificate's plan"):
         check_package(export, package(identity, other, certificate), None)
     stranger = create_identity(tmp_path / "birch", "birch")
     with pytest.raises(VerificationError):

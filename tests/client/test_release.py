@@ -17,9 +17,10 @@ from sfumato_common.crypto.identity import create_identity
 from sfumato_common.errors import PolicyRefusal, ReleaseRefused
 from sfumato_common.imaging import decode_png
 from sfumato_common.mechanisms.noise import TestNoise
-from sfumato_common.mechanisms.record_recorder import RecordRecorder
+from sfumato_common.mechanisms.recorder import NoiseRecorder
 from sfumato_common.mechanisms.streams import secret_generator
 from sfumato_common.package import open_package
+from sfumato_common.study.certificate import Certificate
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.policy import Policy
 from sfumato_common.study.strict import parse
@@ -60,7 +61,19 @@ POLICY = parse(
     Policy,
     "policy",
 )
-CERTIFICATE = {"epsilon_train": 3.0, "noise": "secure"}
+PAID = {"add_remove": 2.5, "add_remove_rdp": 2.75, "replace_one": 5.25}
+CERTIFICATE = Certificate.model_validate(
+    {
+        "epsilon": dict.fromkeys(("train", "holdout", "patient"), PAID),
+        "delta": 1e-5,
+        "unit": "patient",
+        "adjacency": "add-remove",
+        "mechanisms": {"train": [], "holdout": []},
+        "declared": [],
+        "noise": "secure",
+        "covers": "Everything that left this site under this plan.",
+    }
+)
 
 
 def candidates(model, count, seed=0, size=16):
@@ -173,9 +186,8 @@ def test_the_policy_has_the_last_word(identity):
         strict = POLICY.model_copy(update={"release": POLICY.release.model_copy(update=release)})
         with pytest.raises(PolicyRefusal):
             sealed(identity, approved, policy=strict)
-    for certificate in ({"noise": "test"}, {}):
-        with pytest.raises(PolicyRefusal, match="noise"):
-            sealed(identity, approved, certificate=certificate)
+    with pytest.raises(PolicyRefusal, match="noise"):
+        sealed(identity, approved, certificate=CERTIFICATE.model_copy(update={"noise": "test"}))
 
 
 def plan_with(item):
@@ -230,7 +242,8 @@ def test_anonymise_follows_the_release_request(monkeypatch):
         generator, none = secret_generator(TestNoise(seed)), np.zeros(0, np.int64)
         nobody = Cohort(np.zeros((0, 16, 16), np.uint8), none, none)
         jobs = [
-            Job(plan, "alder", item, models, nobody, generator, RecordRecorder(TestNoise(0))) for item in plan.release
+            Job(plan, "alder", item, models, nobody, generator, NoiseRecorder(TestNoise(0), "entry"))
+            for item in plan.release
         ]
         return [anonymise(job) for job in jobs]
 

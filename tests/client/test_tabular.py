@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import math
 import stat
@@ -19,7 +20,7 @@ from sklearn.datasets import load_breast_cancer, load_diabetes
 from sfumato_client.cli import main as cli
 from sfumato_client.site.home import SiteHome
 from sfumato_client.tabular import run as run_module
-from sfumato_client.tabular.anonymise import anonymise, signal_to_noise
+from sfumato_client.tabular.anonymise import anonymise, mechanism_of
 from sfumato_client.tabular.coding import MISSING, Coder, text_of
 from sfumato_client.tabular.report import local_report, mean_total_variation, predicted
 from sfumato_client.tabular.schema import CategoricalColumn, NumericColumn, OrdinalColumn, TableSchema
@@ -27,9 +28,10 @@ from sfumato_client.tabular.table import read_table, split
 from sfumato_client.tabular.terms import cost, digest_of, resolved, table_events
 from sfumato_client.tabular.train import _batches, first_flow, train_flow
 from sfumato_common.accounting.events import Declared, LocalGaussian, LocalLaplace, RandomisedResponse, SampledGaussian
+from sfumato_common.crypto.identity import create_identity
 from sfumato_common.errors import ConfigError
+from sfumato_common.mechanisms.clipping import clipped
 from sfumato_common.mechanisms.noise import TestNoise
-from sfumato_common.mechanisms.record_recorder import RecordRecorder
 from sfumato_common.mechanisms.recorder import NoiseRecorder
 from sfumato_common.mechanisms.streams import secret_generator
 from sfumato_common.study.strict import parse
@@ -88,7 +90,7 @@ class Place:
     def __init__(self, root):
         self.root, self.home = root, root / "home"
         self.source, self.output = root / "in.csv", root / "out"
-        (self.home / "identity").mkdir(parents=True)
+        create_identity(self.home / "identity", "alder")
         (self.home / "identity" / "split.key").write_text("07" * 32)
         self.policy()
         self.schema()
@@ -166,23 +168,35 @@ def test_a_real_table_from_csv_to_folder(say, place, name, rows):
     for row in made:
         for text, column in zip(row, columns.values(), strict=True):
             assert text in column["levels"] if "levels" in column else column["low"] <= float(text) <= column["high"]
-    assert sorted(path.name for path in place.output.iterdir()) == ["certificate.json", "schema.json", "table.csv"]
+    assert sorted(path.name for path in place.output.iterdir()) == [
+        "certificate.json",
+        "certificate.sig",
+        "schema.json",
+        "table.csv",
+    ]
     assert sorted(path.name for path in place.root.iterdir()) == ["home", "in.csv", "out", "schema.yaml"]
     stated = json.loads((place.output / "certificate.json").read_text())
     assert list(stated)[:4] == ["epsilon", "delta", "unit", "adjacency"]
     assert (stated["guarantee"], stated["noise"], stated["unit"]) == ("formal", "test", "patient")
     kept = parse(json.loads((place.output / "schema.json").read_text()), TableSchema, "kept")
-    assert digest_of(kept) == stated["schema_sha256"]
-    assert cost(kept) <= stated["epsilon"] <= cost(kept) + 1e-3
-    assert f"epsilon {stated['epsilon']:.3f}" in said
+    assert digest_of(kept) == stated["plan_hash"]
+    paid = stated["epsilon"]["patient"]["add_remove"]
+    assert cost(kept) <= paid <= cost(kept) + 1e-3
+    assert stated["epsilon"]["train"] == stated["epsilon"]["patient"]
+    assert f"epsilon {paid:.3f}" in said
     assert "next to nothing about the record" in said
     assert "TEST NOISE" in said and stated["covers"].startswith("TEST NOISE")
     entries, unsettled = place.charges()
-    assert {entry.purpose: entry.event for entry in entries} == table_events(kept)
+    assert [(entry.purpose, entry.round, entry.event) for entry in entries] == [
+        ("table", number, event) for number, event in enumerate(table_events(kept), start=1)
+    ]
     assert {(entry.study, entry.cohort, entry.plan_hash) for entry in entries} == {
-        (f"table-{name}", "train", stated["schema_sha256"])
+        (f"table-{name}", "train", stated["plan_hash"])
     }
     assert not unsettled
+    with SiteHome(place.home).open_ledger() as ledger:
+        table = hashlib.sha256((place.output / "table.csv").read_bytes()).hexdigest()
+        assert set(ledger.settled().values()) == {table} == {stated["table_sha256"]}
     (report,) = (place.home / "local").iterdir()
     assert stat.S_IMODE(report.stat().st_mode) == 0o600
     found = json.loads(report.read_text())
@@ -291,7 +305,7 @@ def test_another_mechanism_than_was_charged_writes_nothing(say, place, monkeypat
 
     monkeypatch.setattr(run_module, "train_flow", shorter)
     code, line, _ = say(*place.words("--output", place.output))
-    assert (code, "not those that the ledger was charged for" in line) == (9, True)
+    assert (code, "not the one that the ledger was charged for" in line) == (9, True)
     assert not place.output.exists()
     assert len(place.charges()[1]) == 3
 
@@ -356,7 +370,7 @@ def test_what_is_left_out_is_resolved_within_the_budget_and_never_above():
 )
 def test_every_way_of_release_is_charged_and_is_what_runs(say, place, changes, expected):
     schema = schema_of(**changes)
-    assert list(table_events(schema).values()) == [SampledGaussian(2.0, 0.2, 3), *expected]
+    assert table_events(schema) == [SampledGaussian(2.0, 0.2, 3), *expected]
     place.schema(**changes)
     assert say(*place.words("--output", place.output))[0] == 0
     assert len(place.table()) == 31
@@ -461,7 +475,7 @@ def test_a_row_more_moves_no_other_row_between_the_parts(place):
 
 def job(schema, seed=0):
     noise = TestNoise(seed)
-    return secret_generator(noise), NoiseRecorder(noise, "entry"), RecordRecorder(noise)
+    return secret_generator(noise), NoiseRecorder(noise, "entry")
 
 
 def features(count, seed=0):
@@ -472,14 +486,12 @@ def features(count, seed=0):
     return np.stack([age, np.clip(sick + rng.integers(0, 2, count), 0, 2), rng.integers(-1, 3, count)], axis=1), sick
 
 
-class Watched(RecordRecorder):
+class Watched(NoiseRecorder):
     """A recorder that keeps what came in, after clipping and without noise."""
 
-    def laplace(self, rows, radius, epsilon, clip):
-        from sfumato_common.mechanisms.record_recorder import clipped
-
+    def local_laplace(self, rows, radius, epsilon, clip):
         self.rows, self.clean = rows.copy(), clipped(rows, radius, clip)
-        self.noised = super().laplace(rows, radius, epsilon, clip)
+        self.noised = super().local_laplace(rows, radius, epsilon, clip)
         return self.noised
 
 
@@ -497,11 +509,11 @@ def test_another_patient_moves_one_vector_by_the_diameter_at_most(seed, clip, co
         own, labels = cells.copy(), sick.copy()
         if other:
             own[0], labels[0] = (100, 2, MISSING), 1 - labels[0]
-        rng, _, _ = job(schema)
-        recorder = Watched(TestNoise(1))
+        rng, _ = job(schema)
+        recorder = Watched(TestNoise(1), "entry")
         anonymise(schema, flow, own, torch.from_numpy(labels), rng, recorder)
         seen.append(recorder.clean)
-        assert recorder.executed == [LocalLaplace(2.0), RandomisedResponse(2, 1.0)]
+        assert recorder.executed == (LocalLaplace(2.0), RandomisedResponse(2, 1.0))
     assert seen[0].shape == (30, 6)
     moved = np.abs(seen[0] - seen[1])
     # the diameter that the noise is scaled to; everybody else's vector is the same
@@ -514,12 +526,12 @@ def test_places_without_a_patient_hold_the_zero_vector_and_noise_follows_epsilon
     spread = {}
     for epsilon in (1.0, 10.0):
         schema = resolved(schema_of(rows=400, release={"epsilon": epsilon, "radius": 2.0}))
-        rng, _, _ = job(schema)
-        recorder = Watched(TestNoise(2))
+        rng, _ = job(schema)
+        recorder = Watched(TestNoise(2), "entry")
         anonymise(schema, first_flow(schema), cells, torch.from_numpy(sick), rng, recorder)
         assert (np.abs(recorder.rows).sum(axis=1) > 0).sum() == 20
         spread[epsilon] = float((recorder.noised - recorder.clean).std())
-        assert spread[epsilon] == pytest.approx(signal_to_noise(schema.release, 6).noise, rel=0.1)
+        assert spread[epsilon] == pytest.approx(mechanism_of(schema).noise, rel=0.1)
     assert spread[1.0] / spread[10.0] == pytest.approx(10, rel=0.1)
 
 
@@ -543,10 +555,10 @@ def made_with(noise_multiplier, seed=0, epsilon=2.0):
     training = {**TRAINING, "steps": 60, "noise_multiplier": noise_multiplier, "nominal_patients": 300}
     schema = schema_of(rows=300, training=training, release={"epsilon": epsilon, "radius": 4.0}, target="sick")
     cells, sick = features(300)
-    rng, recorder, records = job(schema, seed)
+    rng, recorder = job(schema, seed)
     condition = torch.from_numpy(sick)
     flow = train_flow(schema, cells, condition, rng, recorder)
-    made, under = anonymise(schema, flow, cells, condition, rng, records)
+    made, under = anonymise(schema, flow, cells, condition, rng, recorder)
     fresh, labels = features(300, 9)
     return (
         schema,
@@ -575,11 +587,11 @@ def test_a_row_is_its_records_own_only_where_the_noise_is_small():
     for epsilon in (1.0, 2000.0):
         release = asked.release.model_copy(update={"epsilon": epsilon})
         schema = asked.model_copy(update={"release": release})
-        rng, _, recorder = job(schema)
+        rng, recorder = job(schema)
         made, _ = anonymise(schema, first_flow(schema), cells, torch.zeros(300, dtype=torch.int64), rng, recorder)
         distance = np.abs(made[:, None] - cells[None]).max(axis=2).min(axis=1)
         nearest.append(float(np.median(distance)) / 10_000)
-        correlations.append(signal_to_noise(release, 4).correlation)
+        correlations.append(mechanism_of(schema).correlation)
     assert correlations[0] < 0.1 and nearest[0] > 0.05
     assert correlations[1] > 0.99 and nearest[1] < 0.02
 
@@ -590,7 +602,7 @@ def test_conditions_are_answered_resampled_or_drawn_anew():
     shares = {}
     for decode, label_epsilon in (("same", 1.0), ("resampled", 1.0), ("randomised", None)):
         schema = resolved(schema_of(rows=400, decode=decode, label_epsilon=label_epsilon))
-        rng, _, recorder = job(schema)
+        rng, recorder = job(schema)
         _, under = anonymise(schema, first_flow(schema), cells, ill, rng, recorder)
         shares[decode] = float(under.double().mean())
     # randomised response tells the truth with odds e to 1; resampling takes its noise out again

@@ -12,13 +12,14 @@ import torch
 
 from sfumato_client.dataset.cohort import Cohort
 from sfumato_client.training import TRAINERS, StageJob
+from sfumato_common.accounting.events import same_mechanisms
 from sfumato_common.errors import VerificationError
 from sfumato_common.generators.build import initial_model, to_arrays
 from sfumato_common.generators.schemas import inbound_schema, outbound_schema, updated_weights
 from sfumato_common.generators.spectral.layout import Layout
 from sfumato_common.generators.update import UPDATE, unpack_update
 from sfumato_common.mechanisms.noise import SecureNoise, TestNoise
-from sfumato_common.mechanisms.recorder import NoiseRecorder, same_mechanism
+from sfumato_common.mechanisms.recorder import NoiseRecorder
 from sfumato_common.study.costs import round_event
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.strict import parse
@@ -69,7 +70,7 @@ def inbound(plan: Plan, kind: str) -> dict[str, np.ndarray]:
 
 
 def run(plan: Plan, kind: str, cohort: Cohort | None = None, noise: object = None) -> dict[str, np.ndarray]:
-    return dict(TRAINERS[kind](job_of(plan, kind, cohort, noise)).arrays)
+    return dict(TRAINERS[kind](job_of(plan, kind, cohort, noise)))
 
 
 def job_of(plan: Plan, kind: str, cohort: Cohort | None = None, noise: object = None) -> StageJob:
@@ -160,9 +161,9 @@ def test_weights_that_do_not_fit_are_refused():
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_meter_counts_exactly_what_the_ledger_is_charged(kind):
     plan = plan_of(sigma=1.3)
-    noised = TRAINERS[kind](job_of(plan, kind))
-    assert same_mechanism(round_event(plan.stage(kind)), noised.executed)
-    noised.check()
+    job = job_of(plan, kind)
+    TRAINERS[kind](job)
+    assert same_mechanisms([round_event(plan.stage(kind))], job.recorder.executed)
 
 
 def test_the_spectral_stage_imports_no_opacus():

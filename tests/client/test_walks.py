@@ -28,7 +28,7 @@ from sfumato_common.generators.spectral.layout import Layout
 from sfumato_common.generators.spectral.release import noised_release
 from sfumato_common.imaging import decode_png
 from sfumato_common.mechanisms.noise import TestNoise
-from sfumato_common.mechanisms.record_recorder import RecordRecorder
+from sfumato_common.mechanisms.recorder import NoiseRecorder
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.strict import parse
 from sfumato_common.types import to_bytes, to_unit_range
@@ -106,7 +106,7 @@ def make_jobs(*items, seed=1, private=True):
     """Jobs of one plan that differ in nothing but the item."""
     plan, models = make_plan(*items, private=private), released_models(private)
     seeds = [torch.Generator().manual_seed(seed) for _ in items]
-    recorder = RecordRecorder(TestNoise(0))
+    recorder = NoiseRecorder(TestNoise(0), "entry")
     return [
         Job(plan, "alder", item, models, COHORT, generator, recorder)
         for item, generator in zip(plan.release, seeds, strict=True)

@@ -250,7 +250,8 @@ def test_all_draws_of_a_release_together_cost_the_plans_one(radii):
     images, labels = blobs(plan, 30)
     recorder = NoiseRecorder(TestNoise(1), "binding")
     release = noised_release(layout, 0.8, images, labels, np.ones(30), recorder.gaussian)
-    assert recorder.executed.noise_multiplier == pytest.approx(0.8, rel=1e-9)
+    (executed,) = recorder.executed
+    assert executed.noise_multiplier == pytest.approx(0.8, rel=1e-9)
     assert ("norms" in release) == (radii == "charged")
 
 

@@ -20,7 +20,21 @@ from sfumato_common.imaging import decode_png, encode_png
 from sfumato_common.package import Package, PackageImage, build_package, open_package
 from sfumato_common.package.archive import write_archive
 from sfumato_common.package.manifest import ImageFacts
+from sfumato_common.study.certificate import Certificate
 
+PAID = {"add_remove": 2.5, "add_remove_rdp": 2.75, "replace_one": 5.25}
+CERTIFICATE = Certificate.model_validate(
+    {
+        "epsilon": dict.fromkeys(("train", "holdout", "patient"), PAID),
+        "delta": 1e-5,
+        "unit": "patient",
+        "adjacency": "add-remove",
+        "mechanisms": {"train": [], "holdout": []},
+        "declared": [],
+        "noise": "secure",
+        "covers": "Everything that left this site under this plan.",
+    }
+)
 PLAN = hashlib.sha256(b"plan").hexdigest()
 LIMIT = 1 << 20
 
@@ -57,7 +71,7 @@ def build(identity: SiteIdentity, **changes: Any) -> bytes:
         "site": "north",
         "study": "chest",
         "plan_hash": PLAN,
-        "certificate": {"epsilon": 1.25, "unit": "patient"},
+        "certificate": CERTIFICATE,
         "images": images(),
         "sign": identity.sign_package,
         "created": date(2026, 1, 2),
@@ -88,7 +102,7 @@ def test_round_trip(data: bytes, site: SiteIdentity) -> None:
     package = opened(data, site)
     assert list(package.images) == sorted(images(), key=lambda image: image.facts.name)
     assert (package.site, package.study, package.plan_hash, package.created) == ("north", "chest", PLAN, "2026-01-02")
-    assert (package.size, package.channels, package.certificate["epsilon"]) == (16, 1, 1.25)
+    assert (package.size, package.channels, package.certificate) == (16, 1, CERTIFICATE)
     pixels = decode_png(package.images[0].png)
     assert package.pixel_hashes[package.images[0].facts.name] == hashlib.sha256(pixels.tobytes()).hexdigest()
 
@@ -222,7 +236,14 @@ def test_a_signed_manifest_that_lies_about_an_image_is_refused(data: bytes, site
         (b'"channels":1', b'"channels":1,"channels":1'),
         (b'"guarantee":"formal"', b'"guarantee":"perfect"'),
         (b'"format":"sfumato-package/1"', b'"format":"sfumato-package/2"'),
-        (b'"epsilon":1.25', b'"epsilon":NaN'),
+        (b'"add_remove":2.5', b'"add_remove":NaN'),
+        (b'"add_remove":2.5', b'"add_remove":1e400'),
+        (b'"add_remove":2.5', b'"add_remove":1' + b"0" * 400),
+        (b'"add_remove":2.5', b'"add_remove":"0"'),
+        (b'"noise":"secure"', b'"noise":"none"'),
+        (b'"noise":"secure",', b""),
+        (b'"noise":"secure"', b'"noise":"secure","more":1'),
+        (b'"unit":"patient"', b'"unit":"image"'),
         (b'"created":"2026-01-02"', b'"created":"2026-01-02T10:11"'),
         (b'"label":"normal"', b'"label":"../x"'),
     ],
@@ -246,6 +267,8 @@ def test_manifests_off_the_form_are_refused(data: bytes, site: SiteIdentity, old
         {"images": [said(images(1)[0], name="patient-4711")]},
         {"images": [said(images(1)[0], label="Müller")]},
         {"certificate": {"epsilon": float("nan")}},
+        {"certificate": CERTIFICATE.model_copy(update={"delta": float("nan")})},
+        {"certificate": CERTIFICATE.model_copy(update={"noise": "none"})},
         {"site": "North"},
     ],
 )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from sfumato_common.accounting.events import GaussianRelease, SampledGaussian
+from sfumato_common.accounting.events import GaussianRelease, SampledGaussian, same_mechanisms
 from sfumato_common.errors import EgressRefused
 from sfumato_common.generators.displacement import (
     GENERATOR_BETAS,
@@ -24,7 +26,8 @@ from sfumato_common.generators.displacement import (
 )
 from sfumato_common.generators.update import UPDATE, pack_update, unpack_update, update_spec
 from sfumato_common.mechanisms.noise import SecureNoise
-from sfumato_common.mechanisms.recorder import Noised, NoiseRecorder, same_mechanism
+from sfumato_common.mechanisms.recorder import NoiseRecorder
+from sfumato_common.mechanisms.sealed import Sealed, digest_of
 from sfumato_common.study.stages import FlowStage, GanStage
 from sfumato_common.types import ArraySpec
 
@@ -140,12 +143,13 @@ def test_a_meter_counts_every_step_whatever_their_order():
     one = recorder()
     for _ in range(5):
         one.sampled_gaussian(np.zeros(3), 1.0, 1.1, 0.2)
-    assert one.executed == SampledGaussian(1.1, 0.2, 5)
+    assert one.executed == (SampledGaussian(1.1, 0.2, 5),)
     one.sampled_gaussian(np.zeros(3), 7.0, 1.1, 0.2)  # the clipping norm is not part of what is charged
-    assert one.executed == SampledGaussian(1.1, 0.2, 6)
+    assert one.executed == (SampledGaussian(1.1, 0.2, 6),)
     one.sampled_gaussian(np.zeros(3), 1.0, 1.1, 0.1)
-    with pytest.raises(EgressRefused, match="no single mechanism"):
-        _ = one.executed
+    one.sampled_gaussian(np.zeros(3), 1.0, 1.1, 0.2)
+    assert one.executed == (SampledGaussian(1.1, 0.2, 7), SampledGaussian(1.1, 0.1, 1))
+    assert one.draws == 8
 
 
 @pytest.mark.parametrize("sigmas", [(1.0,), (2.0, 2.0), (3.0, 0.5, 9.0)])
@@ -154,8 +158,8 @@ def test_one_shot_releases_compose_as_one_gaussian(sigmas):
     for sigma in sigmas:
         one.gaussian(np.zeros(2), 1.0, sigma)
     whole = GaussianRelease(1.0 / math.sqrt(sum(sigma**-2 for sigma in sigmas)))
-    assert same_mechanism(whole, one.executed)
-    assert not same_mechanism(GaussianRelease(whole.noise_multiplier * 1.001), one.executed)
+    assert same_mechanisms([whole], one.executed)
+    assert not same_mechanisms([GaussianRelease(whole.noise_multiplier * 1.001)], one.executed)
 
 
 def test_what_a_meter_gives_is_the_value_plus_that_much_noise():
@@ -166,38 +170,57 @@ def test_what_a_meter_gives_is_the_value_plus_that_much_noise():
         assert noise.std() == pytest.approx(3.0, rel=0.03)
 
 
-def test_steps_that_differ_in_nothing_but_type_are_not_confused():
-    assert not same_mechanism(GaussianRelease(1.0), SampledGaussian(1.0, 1.0, 1))
-    assert not same_mechanism(SampledGaussian(1.0, 0.1, 2), SampledGaussian(1.0, 0.1, 3))
-    assert not same_mechanism(SampledGaussian(1.0, 0.1, 2), SampledGaussian(1.0 + 1e-12, 0.1, 2))
-
-
-def sealed(binding: str = "entry") -> Noised:
+def sealed(binding: str = "entry") -> Sealed:
     one = recorder(binding)
     one.gaussian(np.zeros(2), 1.0, 1.0)
     return one.sealed({UPDATE: np.zeros(256, np.uint16), "w": np.ones((2, 3), np.float32)})
 
 
+def with_result(change):
+    """The same claims about other arrays: with the digest left as it was, and with one that fits them."""
+    return lambda s: [
+        replace(s, result=change(s.result)),
+        replace(s, result=change(s.result), digest=digest_of(change(s.result))),
+    ]
+
+
 FORGERIES = {
-    "a value": lambda n: Noised({**n.arrays, "w": n.arrays["w"] + 1}, n.executed, n.binding, n._seal),
-    "a name": lambda n: Noised({UPDATE: n.arrays[UPDATE], "v": n.arrays["w"]}, n.executed, n.binding, n._seal),
-    "a shape": lambda n: Noised({**n.arrays, "w": n.arrays["w"].reshape(3, 2)}, n.executed, n.binding, n._seal),
-    "a dtype": lambda n: Noised({**n.arrays, "w": n.arrays["w"].view(np.int32)}, n.executed, n.binding, n._seal),
-    "an array less": lambda n: Noised({"w": n.arrays["w"]}, n.executed, n.binding, n._seal),
-    "an array more": lambda n: Noised({**n.arrays, "x": n.arrays["w"]}, n.executed, n.binding, n._seal),
-    "the mechanism": lambda n: Noised(n.arrays, GaussianRelease(2.0), n.binding, n._seal),
-    "the reservation": lambda n: Noised(n.arrays, n.executed, "other", n._seal),
-    "the seal": lambda n: Noised(n.arrays, n.executed, n.binding, bytes(32)),
-    "no seal": lambda n: Noised(n.arrays, n.executed, n.binding, b""),
+    "a value": with_result(lambda arrays: {**arrays, "w": arrays["w"] + 1}),
+    "a name": with_result(lambda arrays: {UPDATE: arrays[UPDATE], "v": arrays["w"]}),
+    "a shape": with_result(lambda arrays: {**arrays, "w": arrays["w"].reshape(3, 2)}),
+    "a dtype": with_result(lambda arrays: {**arrays, "w": arrays["w"].view(np.int32)}),
+    "an array less": with_result(lambda arrays: {"w": arrays["w"]}),
+    "an array more": with_result(lambda arrays: {**arrays, "x": arrays["w"]}),
+    "bytes for an array": with_result(lambda arrays: {**arrays, "w": arrays["w"].tobytes()}),
+    "the mechanism": lambda s: [replace(s, executed=(GaussianRelease(2.0),)), replace(s, executed=())],
+    "the reservation": lambda s: [replace(s, binding="other")],
+    "the digest": lambda s: [replace(s, digest="0" * 64)],
+    "the seal": lambda s: [replace(s, _seal=bytes(32))],
+    "no seal": lambda s: [replace(s, _seal=b"")],
 }
 
 
 @pytest.mark.parametrize("change", FORGERIES)
 def test_a_seal_holds_arrays_mechanism_and_reservation_together(change):
-    noised = sealed()
-    noised.check()
-    with pytest.raises(EgressRefused, match="not what a recorded mechanism sealed"):
-        FORGERIES[change](noised).check()
+    honest = sealed()
+    honest.check()
+    for forged in FORGERIES[change](honest):
+        with pytest.raises(EgressRefused, match="not what a recorded mechanism sealed"):
+            forged.check()
+
+
+def test_the_digest_of_bytes_is_their_sha256_and_of_parts_by_name_and_form():
+    assert digest_of(b"table") == hashlib.sha256(b"table").hexdigest()
+    w, claims = np.arange(6, dtype=np.float32).reshape(2, 3), b"k = 5"
+    by_hand = b'["claims","bytes",5]\nk = 5' + b'["w","float32",[2,3]]\n' + w.tobytes()
+    assert digest_of({"w": w, "claims": claims}) == hashlib.sha256(by_hand).hexdigest()
+    assert digest_of({"w": np.asfortranarray(w), "claims": claims}) == hashlib.sha256(by_hand).hexdigest()
+
+
+@pytest.mark.parametrize("thing", [None, 5, "text", [np.zeros(2)], {"w": [0.0]}, {"w": "text"}, object()])
+def test_nothing_but_arrays_and_bytes_can_be_sealed(thing):
+    with pytest.raises(EgressRefused, match="only arrays and bytes"):
+        recorder().sealed(thing)
 
 
 def test_a_seal_of_another_process_does_not_hold():
@@ -207,8 +230,12 @@ def test_a_seal_of_another_process_does_not_hold():
         "m.gaussian(np.zeros(2), 1.0, 1.0); print(m.sealed({'w': np.ones(2, np.float32)})._seal.hex())"
     )
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120).stdout
+    one = recorder()
+    one.gaussian(np.zeros(2), 1.0, 1.0)
+    here = one.sealed({"w": np.ones(2, np.float32)})
+    here.check()
     with pytest.raises(EgressRefused):
-        Noised({"w": np.ones(2, np.float32)}, GaussianRelease(1.0), "entry", bytes.fromhex(other.strip())).check()
+        replace(here, _seal=bytes.fromhex(other.strip())).check()
 
 
 def test_a_seal_does_not_show_itself():

@@ -99,9 +99,9 @@ def test_the_published_set_says_of_every_image_which_method_made_it_and_its_word
 def test_certificates_list_mechanisms_and_declared_disclosures(done):
     pool = pool_packages(done.coordinator.root, done.plan, Registry(done.coordinator.root))
     for certificate in pool.certificates.values():
-        named = {line["mechanism"] for line in certificate["mechanisms"]["train"]}
+        named = {line["mechanism"] for line in certificate.mechanisms["train"]}
         assert {"KAverageGaussian", "LocalLaplace", "LocalGaussian", "RandomisedResponse"} <= named
-        declared = " ".join(line["what"] for line in certificate["declared"])
+        declared = " ".join(line.what for line in certificate.declared)
         assert all(f"{method}: " in declared for method in ("k-same", "k-salsa", "linear-walk", "plan-walk", "dp-glow"))
 
 

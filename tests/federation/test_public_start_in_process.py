@@ -54,7 +54,10 @@ def test_a_study_starts_from_what_its_plan_pins_and_declares_it(federation, star
     home = federation.coordinator.root
     pool = pool_packages(home, federation.plan, Registry(home))
     declared = {"flow": {"source": "textures", "sha256": fingerprint(start)}}
-    assert all(certificate["starts"] == declared for certificate in pool.certificates.values())
+    assert all(
+        {kind: pin.model_dump() for kind, pin in certificate.starts.items()} == declared
+        for certificate in pool.certificates.values()
+    )
     published = publish(pool, federation.plan, tmp_path / "out", load_authority(home), {"exchanges": []}, None)
     report = published.report.read_text()
     assert "started from weights declared public (textures" in report

@@ -16,7 +16,6 @@ from sfumato_client.training import TRAINERS, StageJob
 from sfumato_common.accounting.events import Declared
 from sfumato_common.generators.schemas import inbound_schema, outbound_schema, released_schema
 from sfumato_common.mechanisms.noise import SecureNoise, TestNoise
-from sfumato_common.mechanisms.record_recorder import RecordRecorder
 from sfumato_common.mechanisms.recorder import NoiseRecorder
 from sfumato_common.phantom import arrays
 from sfumato_common.study.costs import study_events
@@ -68,7 +67,7 @@ def federate(plan: Plan, kept: Checkpoints) -> dict:
                 if stage.kind != "choice":  # what it sends are no models
                     assert {name: v.shape for name, v in inbound.items()} == shapes(inbound_schema(plan, stage.kind))
                 job = StageJob(plan, site, stage.kind, number, inbound, cohort, noise, NoiseRecorder(noise, "entry"))
-                replies[site] = dict(TRAINERS[stage.kind](job).arrays)
+                replies[site] = dict(TRAINERS[stage.kind](job))
                 assert {name: v.shape for name, v in replies[site].items()} == shapes(outbound_schema(plan, stage.kind))
             strategy.absorb(number, replies, rng)
         released[stage.kind] = strategy.released()
@@ -105,7 +104,7 @@ def test_a_site_anonymises_by_its_own_components(done):
     nobody = Cohort(np.zeros((0, 16, 16), np.uint8), np.zeros(0, np.int64), np.zeros(0, np.int64))
 
     def made(site):
-        generator, recorder = torch.Generator().manual_seed(0), RecordRecorder(TestNoise(0))
+        generator, recorder = torch.Generator().manual_seed(0), NoiseRecorder(TestNoise(0), "entry")
         return [anonymise(Job(plan, site, item, released, nobody, generator, recorder)) for item in plan.release]
 
     sets = {site: made(site) for site in SHIFTS}

@@ -162,7 +162,7 @@ def test_what_a_trainer_leaks_does_not_pass_the_door(federation, monkeypatch):
     honest = training.TRAINERS["spectral"]
 
     def leak(job):
-        return job.recorder.sealed({**honest(job).arrays, "num_examples": np.array([47], np.float32)})
+        return {**honest(job), "num_examples": np.array([47], np.float32)}
 
     monkeypatch.setitem(training.TRAINERS, "spectral", leak)
     reply = federation.sites["alder"].handle(request_of(federation))

@@ -11,7 +11,7 @@ from conftest_values import PLAN, POLICY
 from typer.testing import CliRunner
 
 from sfumato_client.cli.main import app as site_app
-from sfumato_client.egress.guard import Charge, noised_reply
+from sfumato_client.egress.guard import noised_reply
 from sfumato_client.ledger.check import check_package
 from sfumato_client.site.admission import admit
 from sfumato_client.site.home import SiteHome
@@ -21,6 +21,7 @@ from sfumato_common.crypto.identity import load_identity
 from sfumato_common.errors import BudgetExceeded, ConfigError, EgressRefused, PolicyRefusal, VerificationError
 from sfumato_common.files import write_atomic
 from sfumato_common.mechanisms.recorder import BareRecorder
+from sfumato_common.mechanisms.sealed import Paid
 from sfumato_common.package import PackageImage, build_package
 from sfumato_common.study.costs import WITHOUT_PRIVACY, study_events
 from sfumato_common.study.forecast import forecast
@@ -127,9 +128,9 @@ def test_packages_carry_a_certificate_that_promises_nothing(study):
         package = admit_package(data, study.plan, Registry(home).enrolled(name))
         assert {image.facts.guarantee for image in package.images} == {"heuristic"}
         stated = package.certificate
-        assert stated["protection"] == WITHOUT_PRIVACY
-        assert WITHOUT_PRIVACY in stated["covers"]
-        assert all(value is None for value in stated["epsilon"]["patient"].values())
+        assert stated.protection == WITHOUT_PRIVACY
+        assert WITHOUT_PRIVACY in stated.covers
+        assert all(value is None for value in stated.epsilon.patient.model_dump().values())
         with study.home(name).open_ledger() as ledger:
             report = check_package(ledger.export(), data, load_identity(study.home(name).identity).signing_public)
         report.require()
@@ -142,7 +143,7 @@ def test_the_coordinator_admits_no_package_that_calls_such_images_formal(study):
     record = Registry(home).enrolled(name)
     package = admit_package(package_path(home, name, "declared").read_bytes(), study.plan, record)
     claimed = build_package(
-        site=name, study=package.study, plan_hash=study.plan.digest, certificate=dict(package.certificate),
+        site=name, study=package.study, plan_hash=study.plan.digest, certificate=package.certificate,
         images=[PackageImage(i.facts.model_copy(update={"guarantee": "formal"}), i.png) for i in package.images],
         sign=load_identity(study.home(name).identity).sign_package,
     )  # fmt: skip
@@ -222,13 +223,25 @@ def test_a_bare_meter_passes_sums_as_they_are_and_never_for_another_charge():
     import numpy as np
 
     sums = np.arange(4, dtype=np.float32)
-    recorder = BareRecorder("flow", "entry")
-    with pytest.raises(EgressRefused):
-        recorder.sealed({"a": sums})
+    recorder, schema = BareRecorder("flow", "entry"), {"a": ArraySpec("float32", (4,))}
+    paid = Paid((Unprotected("flow"),), "entry")
+    with pytest.raises(EgressRefused, match="no mechanism ran"):
+        noised_reply(BareRecorder("flow", "entry").sealed({"a": sums}), schema, paid)
     assert np.array_equal(recorder.sampled_gaussian(sums, 1e-9, 100.0, 0.1), sums)
     assert np.array_equal(recorder.gaussian(sums, 1e-9, 100.0), sums)
-    sealed, schema = recorder.sealed({"a": sums}), {"a": ArraySpec("float32", (4,))}
-    noised_reply(sealed, schema, Charge(Unprotected("flow"), "entry"))
+    sealed = recorder.sealed({"a": sums})
+    with pytest.raises(EgressRefused, match="after the result was sealed"):
+        recorder.gaussian(sums, 1.0, 1.0)
+    noised_reply(sealed, schema, paid)
     for event in (SampledGaussian(100.0, 0.1, 1), GaussianRelease(100.0), Unprotected("gan")):
         with pytest.raises(EgressRefused, match="not the one"):
-            noised_reply(sealed, schema, Charge(event, "entry"))
+            noised_reply(sealed, schema, Paid((event,), "entry"))
+    rows = np.zeros((2, 3))
+    for record in (
+        lambda: recorder.local_laplace(rows, 1.0, 1.0, "l1"),
+        lambda: recorder.local_gaussian(rows, 1.0, 1.0),
+        lambda: recorder.k_average(rows[None], 1.0, 1.0),
+        lambda: recorder.randomised_response(np.zeros(2, dtype=np.int64), 2, 1.0),
+    ):
+        with pytest.raises(EgressRefused, match="without privacy"):
+            record()

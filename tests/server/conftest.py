@@ -17,6 +17,7 @@ from sfumato_common.crypto.identity import SiteIdentity, create_identity
 from sfumato_common.imaging import encode_png
 from sfumato_common.package import PackageImage, build_package
 from sfumato_common.package.manifest import ImageFacts
+from sfumato_common.study.certificate import Certificate
 from sfumato_common.study.costs import gate_verdict
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.strict import parse
@@ -70,10 +71,10 @@ class Consortium:
             for at in range(count)
         ]
 
-    def certificate(self, noise: str = "secure") -> dict[str, Any]:
+    def certificate(self, **changes: Any) -> Certificate:
         # the shape of the site ledger's own certificate
         paid = {"add_remove": 2.5, "add_remove_rdp": 2.75, "replace_one": 5.25}
-        return {
+        value = {
             "unit": "patient",
             "adjacency": "add-remove",
             "delta": 1e-4,
@@ -83,9 +84,10 @@ class Consortium:
                 "holdout": [],
             },
             "declared": [{"what": gate_verdict("formal").what, "bits": 1}],
-            "noise": noise,
+            "noise": "secure",
             "covers": "Everything that left this site under this plan.",
         }
+        return Certificate.model_validate({**value, **changes})
 
     def package(self, signer: str, **changes: Any) -> bytes:
         values: dict[str, Any] = {

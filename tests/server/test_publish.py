@@ -365,24 +365,18 @@ def test_the_report_says_what_the_epsilons_mean(published: Any) -> None:
 
 
 def test_test_noise_is_loud_and_takes_the_guarantee_from_all(consortium: Any, tmp_path: Path) -> None:
-    pool = pooled(consortium, north={"certificate": consortium.certificate("test")})
+    pool = pooled(consortium, north={"certificate": consortium.certificate(noise="test")})
     text = publish(pool, consortium.plan, tmp_path, consortium.authority, RUN, None).report.read_text()
     assert text.count("TEST NOISE: no guarantee") == 2
     assert 'role="alert"' in text
     assert '<td class="word">formal' not in text
 
 
-@pytest.mark.parametrize("certificate", [{}, {"noise": "secure"}, {"epsilon": {"patient": {"add_remove": "0"}}}])
-def test_an_unreadable_certificate_promises_nothing(consortium: Any, tmp_path: Path, certificate: Any) -> None:
-    pool = pooled(consortium, north={"certificate": certificate})
-    text = publish(pool, consortium.plan, tmp_path, consortium.authority, {}, None).report.read_text()
-    assert "assume no guarantee" in text
-    assert "no guarantee" in text
-
-
 def test_what_a_site_writes_is_escaped(consortium: Any, tmp_path: Path) -> None:
-    hostile = consortium.certificate() | {"covers": "<script>alert(1)</script><img src=http://evil/>"}
-    hostile["mechanisms"]["train"] = [{"mechanism": "<b>", "<i>": "<u>"}]
+    lines = [{"mechanism": "<b>", "<i>": "<u>"}]
+    hostile = consortium.certificate(
+        covers="<script>alert(1)</script><img src=http://evil/>", mechanisms={"train": lines, "holdout": []}
+    )
     pool = pooled(consortium, north={"certificate": hostile})
     text = publish(pool, consortium.plan, tmp_path, consortium.authority, RUN, None).report.read_text()
     assert "<script" not in text

@@ -36,7 +36,7 @@ def anonymise(job: Job) -> CandidateSet:
     found = ANONYMISERS[job.item.method](job)
     asked = (job.item.method, job.item.model, job.item.images)
     assert (found.method, found.model, len(found.images)) == asked, "a method gives what its item asks for"
-    assert found.spends == tuple(job.recorder.executed), "what ran on the records is what the set says"
+    assert found.spends == job.recorder.executed, "what ran on the records is what the set says"
     return found
 
 

@@ -29,6 +29,4 @@ def cadp(job: Job) -> CandidateSet:
     if item.decode == "resampled":
         labels = drawn_labels(job)
     images = codec.decode(rows, labels, job.generator)
-    return CandidateSet(
-        item.method, item.model, "formal", images, labels, patients=1, spends=tuple(job.recorder.executed)
-    )
+    return CandidateSet(item.method, item.model, "formal", images, labels, patients=1, spends=job.recorder.executed)

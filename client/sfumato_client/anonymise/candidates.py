@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from sfumato_common.accounting.events import Mechanism
+from sfumato_common.accounting.events import Mechanism, event_to_json
+from sfumato_common.files import canonical_json
+from sfumato_common.mechanisms.sealed import Parts
 from sfumato_common.study.release import GuaranteeLevel, Method
 from sfumato_common.study.stages import ModelKind
 from sfumato_common.types import ByteImages
@@ -35,6 +37,11 @@ class CandidateSet:
     def name(self) -> str:
         """Which set of a release it is, for the steward: a plan asks a method for a model's images at most once."""
         return f"{self.method} ({self.model})"
+
+    def parts(self) -> Parts:
+        """Every pixel, label and claim: what a seal covers."""
+        claims = [self.method, self.model, self.guarantee, self.patients, list(map(event_to_json, self.spends))]
+        return {"claims": canonical_json(claims), "images": self.images, "labels": self.labels}
 
     def __post_init__(self) -> None:
         assert self.images.dtype in (np.uint8, np.uint16), "images are uint8 or uint16"

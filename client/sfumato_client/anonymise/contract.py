@@ -11,7 +11,7 @@ import torch
 
 from sfumato_client.anonymise.candidates import CandidateSet
 from sfumato_client.dataset import Cohort
-from sfumato_common.mechanisms.record_recorder import RecordRecorder
+from sfumato_common.mechanisms.recorder import NoiseRecorder
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.release import AnyItem
 from sfumato_common.types import AnyArray, Arrays
@@ -35,7 +35,7 @@ class Job:
     models: Mapping[str, Arrays]
     cohort: Cohort
     generator: torch.Generator
-    recorder: RecordRecorder
+    recorder: NoiseRecorder
     steward_folder: Path | None = None
     grouping_file: Path | None = None
     regroup: bool = False

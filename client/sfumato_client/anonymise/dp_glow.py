@@ -22,5 +22,5 @@ def dp_glow(job: Job) -> CandidateSet:
     rows = noised_latents(job, codec, places)
     images = codec.decode(rows, places.labels, job.generator)
     return CandidateSet(
-        item.method, item.model, "formal", images, places.labels, patients=1, spends=tuple(job.recorder.executed)
+        item.method, item.model, "formal", images, places.labels, patients=1, spends=job.recorder.executed
     )

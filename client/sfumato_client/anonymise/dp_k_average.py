@@ -19,7 +19,7 @@ from sfumato_client.anonymise.contract import Job
 from sfumato_client.anonymise.groups import apportioned, label_shares
 from sfumato_client.anonymise.inversion import Inverter, code_of_patient, drawn_images, inverter_of, patient_labels
 from sfumato_common.generators.components import components_of
-from sfumato_common.mechanisms.record_recorder import clipped
+from sfumato_common.mechanisms.clipping import clipped
 from sfumato_common.study.release import DpKAverage
 
 Float64 = npt.NDArray[np.float64]
@@ -43,7 +43,7 @@ def dp_k_average(job: Job) -> CandidateSet:
     scale = rescaling(job, inverter, components, centres)
     codes = centres + torch.from_numpy(noised * scale).float()
     images = drawn_images(job, inverter.space, codes, components)
-    return CandidateSet(item.method, item.model, "formal", images, labels, item.k, tuple(job.recorder.executed))
+    return CandidateSet(item.method, item.model, "formal", images, labels, item.k, job.recorder.executed)
 
 
 def places_of(labels: Indices, counts: Indices, k: int, generator: torch.Generator) -> Indices:

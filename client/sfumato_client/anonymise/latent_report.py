@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from sfumato_common.accounting.accountant import epsilon
 from sfumato_common.accounting.events import LocalGaussian, Mechanism, RandomisedResponse
+from sfumato_common.mechanisms.latent_noise import LatentMechanism
 from sfumato_common.study.release import Cadp, Latent
 
 # Below this signal-to-noise less than a tenth of a decoded coordinate's deviation is the record's, and an image lies
@@ -70,7 +71,8 @@ class LatentReport:
 
 def latent_report(item: Latent, dimensions: int, delta: float, labels: int) -> LatentReport:
     """The report of `item` on latents of that many dimensions, in a plan with that many labels; Gaussian at `delta`."""
-    keep = released_count(item, dimensions)
+    mechanism = mechanism_of(item, dimensions)
+    keep = mechanism.width
     label = item.label_epsilon if isinstance(item, Cadp) else None
     if item.epsilon is not None:
         total, each, delta = item.epsilon + (label or 0.0), item.epsilon / keep, 0.0
@@ -89,32 +91,12 @@ def latent_report(item: Latent, dimensions: int, delta: float, labels: int) -> L
         label=label,
         coordinates=keep,
         dimensions=dimensions,
-        noise=noise_deviation(item, keep),
-        signal=clipped_deviation(item, keep),
+        noise=mechanism.noise,
+        signal=mechanism.signal,
     )
 
 
-def released_count(item: Latent, dimensions: int) -> int:
-    """m, the number of coordinates that are noised and released: all, unless the item says fewer."""
-    return dimensions if item.coordinates is None else item.coordinates
-
-
-def noise_deviation(item: Latent, coordinates: int) -> float:
-    """Standard deviation of a coordinate's noise: sqrt(2) b with b = L1 diameter / epsilon, or the Gaussian's."""
-    if item.epsilon is None:
-        assert item.noise_multiplier is not None, "the plan gives one of the two"
-        return item.noise_multiplier * 2.0 * item.radius
-    diameter = 2.0 * item.radius * (coordinates if item.clip == "elementwise" else 1)
-    return math.sqrt(2.0) * diameter / item.epsilon
-
-
-def clipped_deviation(item: Latent, coordinates: int) -> float:
-    """Standard deviation of a coordinate of a standard normal latent after the clip; a ball's by the expected norm."""
-    radius = item.radius
-    if item.clip == "l1":
-        return min(1.0, radius / (coordinates * math.sqrt(2.0 / math.pi)))
-    if item.clip == "l2":
-        return min(1.0, radius / math.sqrt(coordinates))
-    inside = math.erf(radius / math.sqrt(2.0))
-    density = math.exp(-(radius**2) / 2.0) / math.sqrt(2.0 * math.pi)
-    return math.sqrt(max(0.0, inside - 2.0 * radius * density + radius**2 * (1.0 - inside)))
+def mechanism_of(item: Latent, dimensions: int) -> LatentMechanism:
+    """The item's noise on its m released coordinates of latents of that many dimensions: all, unless it says fewer."""
+    keep = dimensions if item.coordinates is None else item.coordinates
+    return LatentMechanism(item.clip, item.radius, keep, item.epsilon, item.noise_multiplier)

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from sfumato_client.anonymise.contract import Job
-from sfumato_client.anonymise.latent_report import clipped_deviation, latent_report, noise_deviation, released_count
+from sfumato_client.anonymise.latent_report import latent_report, mechanism_of
 from sfumato_common.files import write_atomic
 from sfumato_common.generators.build import from_arrays, spectral_model
 from sfumato_common.generators.components import component_shares, components_of, condition, labels_of
@@ -84,16 +84,6 @@ def coarse_first(size: int, channels: int) -> npt.NDArray[np.int64]:
     channel, down, _ = (index.ravel() for index in np.indices((channels, size, size)))
     # rounded: frequencies of one length must not be told apart by a sum's last bit
     return np.lexsort((channel, down, -np.round(law, 12)))
-
-
-def released_rows(job: Job, rows: Float64) -> Float64:
-    """Rows [M, m] of latents, clipped and noised once: the only place where records become what may leave."""
-    item = job.item
-    assert isinstance(item, Latent), "a method in latent space"
-    if item.epsilon is not None:
-        return job.recorder.laplace(rows, item.radius, item.epsilon, item.clip)
-    assert item.noise_multiplier is not None, "the plan gives one of the two"
-    return job.recorder.gaussian(rows, item.radius, item.noise_multiplier)
 
 
 def codec_of(job: Job) -> LatentCodec:
@@ -160,12 +150,12 @@ class LatentCodec:
         the prior's temperature t there (1 within the spectral band, TAIL_TEMPERATURE above it, as images are drawn), it
         becomes w + (1 - w) t^2: all of the record where the noise is nothing, the prior where it is all.
         """
-        keep = released_count(item, len(self._order))
+        mechanism = mechanism_of(item, len(self._order))
         size, band = self._plan.image.size, self._plan.spectral.bandwidth
-        place = self._order[:keep].cpu().numpy() % size**2
+        place = self._order[: mechanism.width].cpu().numpy() % size**2
         within = (place // size < band) & (place % size < band)
         temperature = np.where(within, 1.0, TAIL_TEMPERATURE)
-        signal, noise = clipped_deviation(item, keep) ** 2, noise_deviation(item, keep) ** 2
+        signal, noise = mechanism.signal**2, mechanism.noise**2
         share = signal / (signal + noise)
         return np.asarray(np.sqrt((share + (1.0 - share) * temperature**2) / (signal + noise)))
 
@@ -191,9 +181,10 @@ def noised_latents(job: Job, codec: LatentCodec, places: Places) -> Float64:
     item, form = job.item, job.plan.image
     assert isinstance(item, Latent), "a method in latent space"
     dimensions = form.channels * form.size**2
-    rows = codec.encode(places.images, places.labels, released_count(item, dimensions), job.generator)
+    mechanism = mechanism_of(item, dimensions)
+    rows = codec.encode(places.images, places.labels, mechanism.width, job.generator)
     rows[~places.filled] = 0.0
-    released = released_rows(job, rows) * codec.gains(item)
+    released = mechanism.released(rows, job.recorder) * codec.gains(item)
     if job.steward_folder is not None:
         report = latent_report(item, dimensions, job.plan.privacy.delta, len(job.plan.labels))
         write_atomic(job.steward_folder / f"{item.method}-{item.model}.txt", report.text, mode=0o600)

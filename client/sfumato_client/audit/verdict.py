@@ -12,7 +12,8 @@ import hashlib
 import hmac
 import json
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,10 @@ from sfumato_client.audit.attacks.identity import Matches, re_identification, tr
 from sfumato_client.audit.attacks.nearest import Floats, is_flat, nearest_distances
 from sfumato_client.audit.rules import FEWEST_CONTROLS, IDENTICAL, Distances, Finding, apply, apply_to_records
 from sfumato_client.dataset import Cohort
-from sfumato_common.accounting.events import event_to_json
+from sfumato_client.ledger import Charge
 from sfumato_common.errors import DataError, PolicyRefusal, ReleaseRefused
 from sfumato_common.files import canonical_json, write_atomic
+from sfumato_common.mechanisms.sealed import Sealed, digest_of
 from sfumato_common.study.policy import GateRules
 from sfumato_common.types import ByteImages
 
@@ -37,13 +39,7 @@ _KEY = secrets.token_bytes(32)
 
 def _seal_of(candidates: Sequence[CandidateSet]) -> bytes:
     """Keyed hash of every pixel, label and claim."""
-    mac = hmac.new(_KEY, digestmod=hashlib.sha256)
-    for item in candidates:
-        claims = [item.method, item.model, item.guarantee, item.patients, list(map(event_to_json, item.spends))]
-        mac.update(canonical_json([*claims, item.images.shape, item.labels.shape]))
-        mac.update(np.ascontiguousarray(item.images).tobytes())
-        mac.update(np.ascontiguousarray(item.labels).tobytes())
-    return mac.digest()
+    return hmac.digest(_KEY, canonical_json([digest_of(item) for item in candidates]), "sha256")
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +67,10 @@ class Verdict:
     obstacle: str
     quantiles: tuple[Quantiles, ...]
     match_quantiles: tuple[Quantiles, ...] = ()
+
+    def statement(self, digests: Sequence[str]) -> bytes:
+        """What the ledger keeps the hash of: the one bit, and which sets it is about."""
+        return canonical_json({"approved": self.approved is not None, "sets": list(digests)})
 
     def to_json(self) -> dict[str, Any]:
         """The local report. Data-dependent: it stays in the site."""
@@ -121,24 +121,31 @@ def judge(candidates: Sequence[CandidateSet], train: Cohort, holdout: Cohort, ru
 
 
 def gate(
-    candidates: Sequence[CandidateSet],
+    sealed: Sequence[Sealed[CandidateSet]],
     train: Cohort,
     holdout: Cohort,
     rules: GateRules,
-    charge: Callable[[], object],
+    charges: Sequence[AbstractContextManager[Charge]],
     steward_folder: Path,
 ) -> Approved:
-    """Policy, then `charge` (`study.costs.gate_verdict` in the ledger), then the data, then the steward's report.
+    """Policy, then `charges` (`study.costs.gate_verdict` in the ledger), then the data, then the steward's report.
 
-    Raises PolicyRefusal when the policy does not declare the verdict, or what `charge` raises (a second gate of a
-    plan), both before any image is read; ReleaseRefused when the verdict is no, without saying why.
+    Raises PolicyRefusal when the policy does not declare the verdict, EgressRefused for sets that are not as they were
+    sealed, or what entering `charges` raises (a second gate of a plan), all before any image is read; ReleaseRefused
+    when the verdict is no, without saying why.
     """
     if not rules.declare_verdict:
         raise PolicyRefusal("the gate's verdict is one data-dependent bit; release.gate.declare_verdict must allow it")
-    charge()
-    verdict = judge(candidates, train, holdout, rules)
-    report = steward_folder / f"gate-{hashlib.sha256(_seal_of(candidates)).hexdigest()[:12]}.json"
-    write_atomic(report, json.dumps(verdict.to_json(), indent=2) + "\n", mode=0o600)
+    for item in sealed:
+        item.check()
+    candidates, digests = [item.result for item in sealed], [item.digest for item in sealed]
+    with ExitStack() as stack:
+        books = [stack.enter_context(charge) for charge in charges]
+        verdict = judge(candidates, train, holdout, rules)
+        report = steward_folder / f"gate-{hashlib.sha256(canonical_json(digests)).hexdigest()[:12]}.json"
+        write_atomic(report, json.dumps(verdict.to_json(), indent=2) + "\n", mode=0o600)
+        for book in books:
+            book.seal(verdict.statement(digests))
     if verdict.approved is None:
         raise ReleaseRefused("the gate did not approve the candidates: nothing is released; see the local gate report")
     return verdict.approved

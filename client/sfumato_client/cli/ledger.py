@@ -38,12 +38,12 @@ def show(home: Home, as_json: AsJson = False) -> None:
     from sfumato_common.accounting.events import Unprotected, event_to_json
 
     with SiteHome(home).open_ledger() as ledger:
-        entries, unsettled, costs = ledger.entries(), set(ledger.unsettled()), ledger.costs()
+        entries, settled, costs = ledger.entries(), ledger.settled(), ledger.costs()
         budget = ledger.budget
     bare = sorted({entry.study for entry in entries if isinstance(entry.event, Unprotected)})
     if as_json:
         shown = [
-            {**asdict(entry), "event": event_to_json(entry.event), "settled": entry.number not in unsettled}
+            {**asdict(entry), "event": event_to_json(entry.event), "settled": entry.number in settled}
             for entry in entries
         ]
         terms = {"epsilon": budget.epsilon, "delta": budget.delta}
@@ -54,11 +54,12 @@ def show(home: Home, as_json: AsJson = False) -> None:
         table.add_column(heading)
     for entry in entries:
         event = ", ".join(f"{key} {value}" for key, value in event_to_json(entry.event).items())
-        state = "NOT SETTLED" if entry.number in unsettled else "settled"
+        sealed = (settled.get(entry.number) or "")[:12]
+        state = f"settled {sealed}".rstrip() if entry.number in settled else "NOT SETTLED"
         table.add_row(str(entry.number), entry.study, entry.purpose, str(entry.round), entry.cohort, event, state)
     console.print(table)
-    if unsettled:
-        _say(f"{len(unsettled)} charges were never settled (a crash, or work in progress); they count all the same")
+    if unsettled := len(entries) - len(settled):
+        _say(f"{unsettled} charges were never settled (a crash, or work in progress); they count all the same")
     if bare:
         _say(f"NO PRIVACY: {WITHOUT_PRIVACY} in {', '.join(bare)}")
     console.print(costs_table(costs, budget.delta))
@@ -130,17 +131,23 @@ def export(home: Home, out: Annotated[Path, typer.Option(help="Where the file go
 @ledger_app.command("check", epilog="Example: sfumato-site ledger check ledger.json release.sfumato --key key.pem")
 def check(
     exported: Annotated[Path, typer.Argument(metavar="EXPORT", help="A file written by 'ledger export'.")],
-    package: Annotated[Path, typer.Argument(help="A release package of this site.")],
+    package: Annotated[Path, typer.Argument(help="A release package of this site, or the folder of a table.")],
     key: Annotated[Path | None, typer.Option(help="The site's public signing key, PEM.")] = None,
     home: Annotated[
         Path | None, typer.Option("--home", help="Or the home folder that has it.", envvar="SFUMATO_SITE_HOME")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Recompute every epsilon of a package's certificate from an exported ledger, with another accountant."""
-    from sfumato_client.ledger.check import check_package
+    """Recompute every epsilon of a certificate from an exported ledger, with another accountant."""
+    from sfumato_client.ledger.check import check_package, check_table
+    from sfumato_common.tabular.certificate import CERTIFICATE, SIGNATURE, TABLE
 
-    report = check_package(file_bytes(exported), file_bytes(package), _public_key(key, home))
+    public, what = _public_key(key, home), "table" if package.is_dir() else "package"
+    if what == "table":
+        certificate, signature, rows = (file_bytes(package / name) for name in (CERTIFICATE, SIGNATURE, TABLE))
+        report = check_table(file_bytes(exported), certificate, signature, rows, public)
+    else:
+        report = check_package(file_bytes(exported), file_bytes(package), public)
     if as_json:
         print_json({**asdict(report), "figures": [_figure_json(figure) for figure in report.figures]})
         report.require()
@@ -161,8 +168,10 @@ def check(
         _say(f"not checked, as the second accountant does not know them: {', '.join(report.not_checked)}")
     if report.pending:
         _say(f"the certificate counts {report.pending} runs that the export does not hold: still to come, or cut off")
+    if report.unsettled:
+        _say(f"{report.unsettled} charges of it were never settled in the export: a crash, or work in progress")
     report.require()
-    signed = "and the package's signature hold" if report.signature_checked else "holds; NO signature was checked"
+    signed = f"and the {what}'s signature hold" if report.signature_checked else "holds; NO signature was checked"
     _say(f"the ledger's chain {signed}; plan {report.plan_hash}")
 
 

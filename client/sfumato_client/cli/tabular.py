@@ -39,15 +39,15 @@ def tabular(
     outcome = run_tabular(site, source, terms, output, report)
     stated = outcome.certificate
     _say(
-        f"epsilon {epsilon_text(stated['epsilon'])} at delta {stated['delta']:g}, unit patient, adjacency add/remove; "
-        f"replace-one: {epsilon_text(stated['epsilons']['replace_one'])}"
+        f"epsilon {epsilon_text(stated.epsilon.train.add_remove)} at delta {stated.delta:g}, unit patient, "
+        f"adjacency add/remove; replace-one: {epsilon_text(stated.epsilon.train.replace_one)}"
     )
-    if stated["noise"] == "test":
+    if stated.noise == "test":
         _say("TEST NOISE: no guarantee")
-    for disclosed in stated["declared"]:
-        _say(f"declared, without an epsilon: {disclosed['what']} ({disclosed['bits']} bits)")
-    _say(stated["signal"])
-    _say(f"{stated['rows']} rows, certificate and schema are in '{output.name}'")
+    for disclosed in stated.declared:
+        _say(f"declared, without an epsilon: {disclosed.what} ({disclosed.bits} bits)")
+    _say(stated.signal)
+    _say(f"{stated.rows} rows, certificate and schema are in '{output.name}'")
     if outcome.report is not None:
         _say(f"'{outcome.report.name}' in 'local' of the home folder is about real patients: it stays here")
 

@@ -8,17 +8,15 @@ from __future__ import annotations
 import secrets
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 
 from sfumato_common import errors
-from sfumato_common.accounting.events import Event
 from sfumato_common.errors import EgressRefused, SfumatoError
 from sfumato_common.files import write_atomic
-from sfumato_common.mechanisms.recorder import Noised, same_mechanism
+from sfumato_common.mechanisms.sealed import Paid, Sealed
 from sfumato_common.protocol.messages import PROTOCOL, Reply
 from sfumato_common.types import Arrays, Schema
 
@@ -30,29 +28,18 @@ CODES = frozenset(
 )
 
 
-@dataclass(frozen=True)
-class Charge:
-    """What the ledger on disk holds for this reply: the mechanism that was paid for, and the entry's hash."""
+def noised_reply(sealed: Sealed[Arrays], schema: Schema, paid: Paid | None) -> Reply:
+    """The reply that carries `sealed`. Raises EgressRefused unless it is declared, paid for and noised for this charge.
 
-    event: Event
-    binding: str
-
-
-def noised_reply(noised: Noised, schema: Schema, charge: Charge | None) -> Reply:
-    """The reply that carries `noised`. Raises EgressRefused unless it is declared, paid for and noised for this charge.
-
-    `charge` is read back from the ledger after the work; None when the ledger has no such entry.
+    `paid` is read back from the ledger after the work; None when the ledger has no such entry.
     """
-    if type(charge) is not Charge:
+    if type(paid) is not Paid:
         raise EgressRefused("a reply without a reservation in the privacy ledger may not leave")
-    if type(noised) is not Noised:
+    if type(sealed) is not Sealed:
         raise EgressRefused("a reply that no recorded mechanism made may not leave")
-    noised.check()
-    if noised.binding != charge.binding:
-        raise EgressRefused("the arrays were noised under another reservation than this round's")
-    if not same_mechanism(charge.event, noised.executed):
-        raise EgressRefused("the mechanism that ran is not the one that the ledger was charged for")
-    return plain_reply(noised.arrays, schema)
+    sealed.check()
+    paid.require(sealed.executed, sealed.binding)
+    return plain_reply(sealed.result, schema)
 
 
 def plain_reply(arrays: Arrays, schema: Schema) -> Reply:

@@ -2,5 +2,6 @@
 
 from sfumato_client.ledger.book import Ledger
 from sfumato_client.ledger.chain import Reservation
+from sfumato_client.ledger.charged import Charge, Terms
 
-__all__ = ["Ledger", "Reservation"]
+__all__ = ["Charge", "Ledger", "Reservation", "Terms"]

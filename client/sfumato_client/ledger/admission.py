@@ -8,13 +8,21 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any
+from typing import Any, assert_never
 
 from sfumato_client.ledger.chain import Row
 from sfumato_common.accounting.accountant import epsilon, grouped
 from sfumato_common.accounting.events import (
+    AboveThreshold,
     Event,
+    ExponentialMechanism,
+    GaussianRelease,
+    KAverageGaussian,
+    LaplaceRelease,
+    LocalGaussian,
+    LocalLaplace,
     Mechanism,
+    RandomisedResponse,
     SampledGaussian,
     Unprotected,
     event_from_json,
@@ -68,8 +76,20 @@ def spelled(tally: Tally) -> list[Event]:
         match event:
             case SampledGaussian(noise_multiplier=sigma, sampling_rate=rate):
                 events.append(SampledGaussian(sigma, rate, times))
-            case _:
+            case (
+                GaussianRelease()
+                | LaplaceRelease()
+                | RandomisedResponse()
+                | KAverageGaussian()
+                | LocalLaplace()
+                | LocalGaussian()
+                | ExponentialMechanism()
+                | AboveThreshold()
+                | Unprotected()
+            ):
                 events += [event] * times
+            case _:
+                assert_never(event)
     return events
 
 

@@ -15,15 +15,26 @@ from pathlib import Path
 from typing import Any
 
 from sfumato_client.ledger.admission import admit, admit_unprotected
-from sfumato_client.ledger.certificate import certificate, costs_to_json
-from sfumato_client.ledger.chain import FORMAT, Reservation, Row, check_chain, check_spend, next_row, reservation
+from sfumato_client.ledger.certificate import certificate, stated_costs
+from sfumato_client.ledger.chain import (
+    FORMAT,
+    Reservation,
+    Row,
+    check_chain,
+    check_spend,
+    next_row,
+    reservation,
+    settled,
+)
+from sfumato_client.ledger.charged import Charge, Terms, charged
 from sfumato_client.ledger.export import write_export
 from sfumato_client.ledger.head import check_head, head_of, head_path, read_head, write_head
 from sfumato_client.ledger.storage import begin, connect, insert, read_rows, transaction
 from sfumato_common.accounting.accountant import CohortCosts, cohort_costs, epsilon
 from sfumato_common.accounting.events import Cohort, Declared, Event, Unprotected, event_to_json
 from sfumato_common.errors import BusyError, LedgerError
-from sfumato_common.study.certificate import StatedCosts
+from sfumato_common.mechanisms.noise import NoiseSource
+from sfumato_common.study.certificate import Certificate, Noise
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.policy import Budget
 
@@ -111,16 +122,26 @@ class Ledger:
         self._advance_head()
         return reservation(row)
 
-    def settle(self, reservation: Reservation) -> None:
-        """Note that what was reserved was carried out; the charge stays. Raises LedgerError when it is not open."""
+    def settle(self, reservation: Reservation, sha256: str) -> None:
+        """Note that what was reserved was carried out, and the digest of what was sealed; the charge stays.
+
+        Raises LedgerError when it is not open.
+        """
         with transaction(self._connection):
             rows = self._rows()
             if reservation not in _reservations(rows):
                 raise LedgerError("a reservation that this ledger did not make cannot be settled")
-            if any(row.value.get("closes") == reservation.number for row in rows):
+            if reservation.number in settled(rows):
                 raise LedgerError(f"entry {reservation.number} is settled already")
-            insert(self._connection, next_row(rows, "settle", {"closes": reservation.number, "at": _now()}))
+            fields = {"closes": reservation.number, "sha256": sha256, "at": _now()}
+            insert(self._connection, next_row(rows, "settle", fields))
         self._advance_head()
+
+    def charged(
+        self, terms: Terms, events: Sequence[Event], noise: NoiseSource
+    ) -> contextlib.AbstractContextManager[Charge]:
+        """The block in which data may be touched: charged on entry, settled on exit; see `charged.py`."""
+        return charged(self, terms, events, noise)
 
     def entries(self) -> list[Reservation]:
         """Every charge in order, settled or not."""
@@ -145,20 +166,22 @@ class Ledger:
     def unsettled(self) -> list[int]:
         """Numbers of the charges that were never noted as carried out: a crash, or work in progress; charged alike."""
         rows = self._rows()
-        closed = {row.value["closes"] for row in rows if row.value["kind"] == "settle"}
+        closed = settled(rows)
         return [entry.number for entry in _reservations(rows) if entry.number not in closed]
+
+    def settled(self) -> dict[int, str | None]:
+        """The sha256 of what was sealed under every charge that was carried out; None in rows of older versions."""
+        return settled(self._rows())
 
     def export(self) -> bytes:
         """The whole ledger as one file for the data-protection officer; see `export.py`."""
-        rows = self._rows()
-        spent = StatedCosts.model_validate(costs_to_json(self.costs()))
-        return write_export(rows, self.site, self.budget, spent)
+        return write_export(self._rows(), self.site, self.budget, stated_costs(self.costs()))
 
     def verify(self) -> None:
         """Raise LedgerError at the first entry that was altered, and when the end was cut off."""
         self._rows()
 
-    def certificate(self, plan: Plan, *, noise: str) -> dict[str, Any]:
+    def certificate(self, plan: Plan, *, noise: Noise) -> Certificate:
         """What a package says about `plan`'s cost here; every number in it is independent of the data."""
         return certificate(plan, self.events("train", plan.digest), self.events("holdout", plan.digest), noise)
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, get_args
 
 from sfumato_client.ledger.admission import Tally, spelled
-from sfumato_common.accounting.accountant import CohortCosts, cohort_costs, grouped
+from sfumato_common.accounting.accountant import CohortCosts, Cost, cohort_costs, grouped
 from sfumato_common.accounting.events import Declared, Event, Mechanism, SampledGaussian, event_from_json, event_to_json
 from sfumato_common.errors import LedgerError
-from sfumato_common.study.certificate import Certificate
+from sfumato_common.study.certificate import Certificate, Noise, StatedCost, StatedCosts, StatedDisclosure
 from sfumato_common.study.costs import WITHOUT_PRIVACY, declared_disclosures, study_events
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.stages import DpSgdStage
@@ -42,12 +42,12 @@ CHOSEN = (
 TEST_NOISE = "TEST NOISE: no guarantee. The noise can be predicted, and every epsilon here is void. "
 
 
-def certificate(plan: Plan, train: Sequence[Event], holdout: Sequence[Event], noise: str) -> dict[str, Any]:
-    """JSON value for the manifest, from the events charged to each cohort under `plan`; at the plan's delta.
+def certificate(plan: Plan, train: Sequence[Event], holdout: Sequence[Event], noise: Noise) -> Certificate:
+    """What the manifest carries, from the events charged to each cohort under `plan`; at the plan's delta.
 
     `noise` is 'secure' or 'test'. Raises LedgerError for any other word, and when the accountants contradict.
     """
-    if noise not in ("secure", "test"):
+    if noise not in get_args(Noise):
         raise LedgerError("a certificate says 'secure' or 'test' about its noise, nothing else")
     # what was charged, and what the plan has not charged yet: a figure computed after the release is covered too
     whole = {
@@ -57,31 +57,40 @@ def certificate(plan: Plan, train: Sequence[Event], holdout: Sequence[Event], no
     costs = cohort_costs(spelled(whole["train"]), spelled(whole["holdout"]), plan.privacy.delta)
     if plan.private and not math.isfinite(costs.patient.replace_one):
         raise LedgerError("this plan costs a patient more than a certificate can state; it needs more noise")
-    # what is still to come as well: the parts of a release are sealed one after the other, and state the same
-    charged = (event for event in (*train, *holdout) if isinstance(event, Declared))
-    declared = dict.fromkeys([*declared_disclosures(plan), *charged])
-    value = {
-        "unit": plan.privacy.unit,
-        "adjacency": plan.privacy.adjacency,
-        "delta": plan.privacy.delta,
-        "epsilon": costs_to_json(costs),
-        "mechanisms": {
-            cohort: [_line(event, times) for event, times in tally.items()] for cohort, tally in whole.items()
-        },
-        "declared": [{"what": event.what, "bits": event.bits} for event in declared],
-        "noise": noise,
-        "covers": ("" if plan.private else NO_PRIVACY)
+    return Certificate(
+        epsilon=stated_costs(costs),
+        delta=plan.privacy.delta,
+        unit=plan.privacy.unit,
+        adjacency=plan.privacy.adjacency,
+        mechanisms={"train": mechanism_lines(whole["train"]), "holdout": mechanism_lines(whole["holdout"])},
+        # what is still to come as well: the parts of a release are sealed one after the other, and state the same
+        declared=disclosures([*declared_disclosures(plan), *train, *holdout]),
+        noise=noise,
+        covers=("" if plan.private else NO_PRIVACY)
         + (TEST_NOISE if noise == "test" else "")
         + (CHOSEN if plan.chooses else "")
         + COVERS,
-        "protection": "differential privacy" if plan.private else WITHOUT_PRIVACY,
-        "starts": {
+        protection="differential privacy" if plan.private else WITHOUT_PRIVACY,
+        starts={
             stage.kind: stage.start
             for stage in plan.stages
             if isinstance(stage, DpSgdStage) and stage.start is not None
         },
-    }
-    return Certificate.model_validate(value).model_dump()
+    )
+
+
+def mechanism_lines(tally: Mapping[Mechanism, int]) -> list[dict[str, Any]]:
+    """Every mechanism with how often it ran: `times` releases, or `steps` of DP-SGD."""
+    return [
+        {**event_to_json(event), "steps" if isinstance(event, SampledGaussian) else "times": times}
+        for event, times in tally.items()
+    ]
+
+
+def disclosures(events: Iterable[Event]) -> list[StatedDisclosure]:
+    """Each declared disclosure among `events`, once."""
+    declared = dict.fromkeys(event for event in events if isinstance(event, Declared))
+    return [StatedDisclosure(what=event.what, bits=event.bits) for event in declared]
 
 
 def stated_tally(lines: Iterable[Mapping[str, Any]]) -> Tally:
@@ -98,16 +107,14 @@ def stated_tally(lines: Iterable[Mapping[str, Any]]) -> Tally:
     return tally
 
 
-def costs_to_json(costs: CohortCosts) -> dict[str, dict[str, float | None]]:
-    """Epsilons to four decimals, upwards: a printed guarantee never promises more than was proved. Null: infinite."""
-    return {
-        who: {name: None if math.isinf(value) else math.ceil(value * 1e4) / 1e4 for name, value in cost.items()}
-        for who, cost in asdict(costs).items()
+def stated_costs(costs: CohortCosts) -> StatedCosts:
+    """Epsilons to four decimals, upwards: a printed guarantee never promises more than was proved. None: infinite."""
+    train, holdout, patient = (_stated(cost) for cost in (costs.train, costs.holdout, costs.patient))
+    return StatedCosts(train=train, holdout=holdout, patient=patient)
+
+
+def _stated(cost: Cost) -> StatedCost:
+    rounded = {
+        name: None if math.isinf(value) else math.ceil(value * 1e4) / 1e4 for name, value in asdict(cost).items()
     }
-
-
-def _line(event: Mechanism, times: int) -> dict[str, Any]:
-    """One mechanism with how often it ran: `times` releases, or `steps` of DP-SGD."""
-    value = event_to_json(event)
-    value["steps" if isinstance(event, SampledGaussian) else "times"] = times
-    return value
+    return StatedCost(**rounded)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
@@ -18,6 +19,7 @@ from sfumato_common.files import canonical_json
 
 FORMAT = "sfumato-ledger/1"
 _NO_HASH = "0" * 64
+_HASH = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,17 @@ class Reservation:
     round: int
     cohort: Cohort
     event: Event
+
+
+@dataclass(frozen=True)
+class Settlement:
+    """That a charge was carried out: the number of its row, and the sha256 of what was sealed under it.
+
+    `sha256` is None in rows that older versions wrote.
+    """
+
+    closes: int
+    sha256: str | None
 
 
 def next_row(rows: Sequence[Row], kind: str, fields: dict[str, Any]) -> Row:
@@ -82,6 +95,21 @@ def reservation(row: Row) -> Reservation:
         value["cohort"],
         event_from_json(value["event"]),
     )
+
+
+def settlement(row: Row) -> Settlement:
+    """A 'settle' row as a record."""
+    value = row.value
+    closes, sha256 = value["closes"], value.get("sha256")
+    if type(closes) is not int or not (sha256 is None or _HASH.fullmatch(str(sha256))):
+        raise LedgerError(f"entry {row.number} of the privacy ledger settles nothing; use the version that wrote it")
+    return Settlement(closes, sha256)
+
+
+def settled(rows: Sequence[Row]) -> dict[int, str | None]:
+    """What was sealed under every charge that was carried out: its sha256 by the charge's number."""
+    found = [settlement(row) for row in rows if row.value["kind"] == "settle"]
+    return {item.closes: item.sha256 for item in found}
 
 
 def check_spend(cohort: Cohort, event: Event, round_number: int) -> None:

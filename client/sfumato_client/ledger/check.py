@@ -1,4 +1,6 @@
-"""Independent check of a package's certificate against an exported ledger: chain, charges, and every epsilon anew.
+"""Independent check of a certificate against an exported ledger: chain, charges, and every epsilon anew.
+
+Of a release package, or of a table.
 
 The epsilons are recomputed by `prv.py`, which shares no code with the accountant that wrote them.
 """
@@ -9,12 +11,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from pydantic import ValidationError
-
 from sfumato_client.ledger.admission import Tally
 from sfumato_client.ledger.certificate import stated_tally
 from sfumato_client.ledger.chain import Reservation
-from sfumato_client.ledger.export import read_export
+from sfumato_client.ledger.export import ReadExport, read_export
 from sfumato_client.ledger.prv import epsilon_prv, unchecked
 from sfumato_common.accounting.accountant import epsilon_text, grouped
 from sfumato_common.accounting.events import Cohort, Declared, Unprotected
@@ -24,6 +24,7 @@ from sfumato_common.package.archive import read_archive
 from sfumato_common.package.manifest import Manifest, parse_manifest
 from sfumato_common.package.package import MANIFEST, open_package
 from sfumato_common.study.certificate import Certificate, StatedCost
+from sfumato_common.tabular.certificate import open_certificate
 
 TOLERANCE = 1e-3
 _COHORTS: tuple[Cohort, ...] = ("train", "holdout")
@@ -55,7 +56,10 @@ class Figure:
 
 @dataclass(frozen=True)
 class CheckReport:
-    """What was found. `pending`: mechanisms that the certificate counts and the ledger was not charged for (yet)."""
+    """What was found. `pending`: mechanisms that the certificate counts and the ledger was not charged for (yet).
+
+    `unsettled`: charges that were never noted as carried out.
+    """
 
     site: str
     study: str
@@ -67,6 +71,7 @@ class CheckReport:
     figures: tuple[Figure, ...]
     not_checked: tuple[str, ...]
     pending: int
+    unsettled: int
 
     def require(self) -> None:
         """Raise LedgerError when a stated epsilon is not the recomputed one."""
@@ -87,25 +92,45 @@ def check_package(export: bytes, package: bytes, public_key: bytes | None) -> Ch
     """
     ledger = read_export(export)
     manifest = _manifest(package, public_key, ledger.site)
-    try:
-        stated = Certificate.model_validate(manifest.certificate)
-    except ValidationError:
-        raise VerificationError("the package's certificate is not of this version's form; ask the site again") from None
-    charges = [entry for entry in ledger.charges if entry.plan_hash == manifest.plan_hash]
+    return _report(ledger, manifest.study, manifest.plan_hash, manifest.certificate, public_key is not None)
+
+
+def check_table(
+    export: bytes, certificate: bytes, signature: bytes, table: bytes, public_key: bytes | None
+) -> CheckReport:
+    """The same for a table and the certificate beside it, of which the ledger also keeps the hash.
+
+    Raises as `check_package`, and LedgerError when another table was made under these charges.
+    """
+    ledger = read_export(export)
+    stated = open_certificate(certificate, signature, table, public_key)
+    if stated.site != ledger.site:
+        raise VerificationError("the table was made by another site than the exported ledger")
+    sealed = {ledger.settled.get(entry.number) for entry in ledger.charges if entry.plan_hash == stated.plan_hash}
+    if not sealed <= {stated.table_sha256, None}:
+        raise LedgerError("the ledger settled another table under this certificate's charges; do not rely on it")
+    return _report(ledger, stated.study, stated.plan_hash, stated, public_key is not None)
+
+
+def _report(
+    ledger: ReadExport, study: str, plan_hash: str, stated: Certificate, signature_checked: bool
+) -> CheckReport:
+    charges = [entry for entry in ledger.charges if entry.plan_hash == plan_hash]
     tallies = {cohort: stated_tally(stated.mechanisms.get(cohort, [])) for cohort in _COHORTS}
     pending = sum(_beyond(charges, cohort, tallies[cohort]) for cohort in _COHORTS)
     _check_declared(charges, stated)
     return CheckReport(
         ledger.site,
-        manifest.study,
-        manifest.plan_hash,
+        study,
+        plan_hash,
         stated.delta,
         stated.noise,
         stated.private,
-        public_key is not None,
+        signature_checked,
         tuple(_figures(stated, tallies)),
         tuple(unchecked(tallies["train"] + tallies["holdout"])),
         pending,
+        sum(entry.number not in ledger.settled for entry in charges),
     )
 
 
@@ -131,7 +156,7 @@ def _beyond(charges: Sequence[Reservation], cohort: Cohort, stated: Tally) -> in
     """How many runs the certificate counts beyond the ledger's. Raises LedgerError when it is the other way round."""
     charged = grouped(entry.event for entry in charges if entry.cohort == cohort)
     if cohort == "train" and not charged:
-        raise LedgerError("the exported ledger has no charge under the package's plan; bring a later export")
+        raise LedgerError("the exported ledger has no charge under the certificate's plan; bring a later export")
     if not charged <= stated:
         raise LedgerError(f"the ledger charged {cohort} patients more than the certificate states; do not rely on it")
     return (stated - charged).total()

@@ -7,13 +7,13 @@ otherwise; the file says so itself.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
 
-from sfumato_client.ledger.chain import Reservation, Row, check_chain, reservation
+from sfumato_client.ledger.chain import Reservation, Row, check_chain, reservation, settled
 from sfumato_client.ledger.head import Head, check_head, head_of
 from sfumato_common.accounting.events import Unprotected
 from sfumato_common.errors import LedgerError
@@ -63,10 +63,15 @@ class LedgerExport(Strict):
 
 @dataclass(frozen=True)
 class ReadExport:
-    """An export whose chain holds: whose it is, and every charge in it, in order."""
+    """An export whose chain holds: whose it is, and every charge in it, in order.
+
+    `settled` is the sha256 of what was sealed under each charge that was carried out, by its number; None in rows of
+    older versions.
+    """
 
     site: str
     charges: tuple[Reservation, ...]
+    settled: Mapping[int, str | None]
     head: Head
 
 
@@ -95,13 +100,13 @@ def read_export(data: bytes) -> ReadExport:
         export = LedgerExport.model_validate(json.loads(data))
         rows = [Row(row.number, row.body, row.hash) for row in export.rows]
         check_chain(rows, export.site)
-        charges = _charges(rows)
+        charges, closed = _charges(rows), settled(rows)
     except (ValidationError, ValueError, KeyError, TypeError, RecursionError):
         raise LedgerError("this is no ledger export, or a damaged one; export the ledger again") from None
     check_head(rows, Head(export.head.number, export.head.hash))
     if export.head.number != len(rows) - 1:
         raise LedgerError("the export goes on behind its head; export the ledger again")
-    return ReadExport(export.site, charges, Head(export.head.number, export.head.hash))
+    return ReadExport(export.site, charges, closed, Head(export.head.number, export.head.hash))
 
 
 def _charges(rows: Sequence[Row]) -> tuple[Reservation, ...]:

@@ -9,17 +9,21 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, assert_never
 
 import numpy as np
 from scipy.special import ndtr
 
 from sfumato_common.accounting.events import (
+    AboveThreshold,
+    ExponentialMechanism,
     GaussianRelease,
     KAverageGaussian,
     LaplaceRelease,
     LocalGaussian,
+    LocalLaplace,
     Mechanism,
+    RandomisedResponse,
     SampledGaussian,
     Unprotected,
 )
@@ -31,7 +35,6 @@ MESH = 1e-4  # tenfold coarser moves no figure of a shipped plan by more than 1e
 _FARTHEST = 400.0
 _TAIL = 1e-7  # share of delta that may lie beyond the grid
 _EXPONENTS = 2.0 ** np.arange(-3, 8)
-_CHECKED = (GaussianRelease, SampledGaussian, KAverageGaussian, LocalGaussian, LaplaceRelease)
 
 
 class LossVariable(Protocol):
@@ -92,7 +95,17 @@ class SampledLoss:
 
 def unchecked(tally: Mapping[Mechanism, int]) -> list[str]:
     """Names of the mechanisms in `tally` whose loss may be finite and has no variable here."""
-    return sorted({type(event).__name__ for event in tally if not isinstance(event, (*_CHECKED, Unprotected))})
+    return sorted({type(event).__name__ for event in tally if not (_known(event) or isinstance(event, Unprotected))})
+
+
+def _known(event: Mechanism) -> bool:
+    match event:
+        case GaussianRelease() | SampledGaussian() | KAverageGaussian() | LocalGaussian() | LaplaceRelease():
+            return True
+        case RandomisedResponse() | LocalLaplace() | ExponentialMechanism() | AboveThreshold() | Unprotected():
+            return False
+        case _:
+            assert_never(event)
 
 
 def epsilon_prv(tally: Mapping[Mechanism, int], delta: float, adjacency: Adjacency) -> float:
@@ -148,7 +161,10 @@ def _loss(event: Mechanism, direction: Direction) -> LossVariable:
             return removal
         case SampledGaussian(noise_multiplier=sigma, sampling_rate=rate):
             return SampledLoss(rate, sigma, direction)
-    raise ValueError(f"{type(event).__name__} has no loss variable here")
+        case RandomisedResponse() | LocalLaplace() | ExponentialMechanism() | AboveThreshold() | Unprotected():
+            raise ValueError(f"{type(event).__name__} has no loss variable here")
+        case _:
+            assert_never(event)
 
 
 def _mesh(losses: list[tuple[LossVariable, int]]) -> float:

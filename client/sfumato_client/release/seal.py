@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from sfumato_client.anonymise.candidates import CandidateSet
 from sfumato_client.audit.verdict import Approved
-from sfumato_common.accounting.events import Declared
+from sfumato_common.accounting.events import same_mechanisms
 from sfumato_common.errors import PolicyRefusal, ReleaseRefused
 from sfumato_common.imaging import encode_png
 from sfumato_common.package import PackageImage, build_package
 from sfumato_common.package.manifest import ImageFacts
+from sfumato_common.study.certificate import Certificate
 from sfumato_common.study.costs import release_events
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.policy import Policy
@@ -21,7 +21,7 @@ from sfumato_common.types import pixel_dtype
 
 
 def seal(
-    approved: Approved, plan: Plan, policy: Policy, certificate: dict[str, Any], sign: Callable[[bytes], bytes]
+    approved: Approved, plan: Plan, policy: Policy, certificate: Certificate, sign: Callable[[bytes], bytes]
 ) -> bytes:
     """The bytes of the package of one part of the release, signed by `sign` (`SiteIdentity.sign_package`).
 
@@ -85,15 +85,15 @@ def _check_promise(item: CandidateSet, plan: Plan, release: Sequence[AnyItem]) -
         raise ReleaseRefused(f"an image of '{item.method}' was made from fewer than {asked.k} patients")
     if item.guarantee != plan.guarantee_level(asked):
         raise ReleaseRefused(f"'{item.method}' claims another guarantee than it has")
-    if list(item.spends) != [event for event in release_events(plan, asked) if not isinstance(event, Declared)]:
+    if not same_mechanisms(release_events(plan, asked), item.spends):
         raise ReleaseRefused(f"the mechanisms behind '{item.method}' are not those that the plan is charged for")
 
 
-def _check_policy(approved: Approved, policy: Policy, certificate: dict[str, Any]) -> None:
+def _check_policy(approved: Approved, policy: Policy, certificate: Certificate) -> None:
     allowed = policy.release.allowed_methods
     if forbidden := [item.method for item in approved.candidates if item.method not in allowed]:
         raise PolicyRefusal(f"method '{forbidden[0]}' is not in this site's release.allowed_methods")
     if sum(len(item.images) for item in approved.candidates) > policy.release.largest_set:
         raise PolicyRefusal(f"the set is larger than this site's release.largest_set = {policy.release.largest_set}")
-    if certificate.get("noise") != policy.noise:
+    if certificate.noise != policy.noise:
         raise PolicyRefusal("the certificate states other noise than this site's policy prescribes")

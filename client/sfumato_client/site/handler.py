@@ -14,8 +14,9 @@ from pathlib import Path
 
 from safetensors.numpy import load, save
 
-from sfumato_client.egress.guard import Charge, deliver, log_locally, noised_reply, plain_reply, refusal
+from sfumato_client.egress.guard import deliver, log_locally, noised_reply, plain_reply, refusal
 from sfumato_client.egress.pace import Pace
+from sfumato_client.ledger import Terms
 from sfumato_client.site.admission import check_policy
 from sfumato_client.site.home import SiteHome
 from sfumato_client.site.inbound import Seen, check_form, models_of, requested
@@ -27,7 +28,7 @@ from sfumato_common.files import write_atomic
 from sfumato_common.generators.schemas import inbound_schema, outbound_schema
 from sfumato_common.generators.starts import fingerprint
 from sfumato_common.mechanisms.noise import NoiseSource
-from sfumato_common.mechanisms.recorder import BareRecorder, Noised, NoiseRecorder
+from sfumato_common.mechanisms.recorder import NoiseRecorder
 from sfumato_common.metrics.choice import classifiers_schema
 from sfumato_common.metrics.utility import classifier_schema
 from sfumato_common.protocol.messages import Reply, Request
@@ -47,7 +48,7 @@ Upload = Callable[[bytes, Plan], None]
 class Work:
     """One thing that a request asks for: what it is charged as, what may leave, and how it is checked and done.
 
-    `check` runs before the charge; `compute` is given the hash of the charge.
+    `check` runs before the charge; `compute` is given the charge's recorder, and noise for what stays.
     """
 
     purpose: str
@@ -55,7 +56,7 @@ class Work:
     cohort: Cohort
     schema: Schema
     check: Callable[[], None]
-    compute: Callable[[str], Noised]
+    compute: Callable[[NoiseRecorder, NoiseSource], Arrays]
 
 
 class Site:
@@ -108,19 +109,18 @@ class Site:
             if isinstance(stage, DpSgdStage | EmbeddingStage):
                 seen.check_round(stage, stage.kind, request.round, request.arrays)
 
-        def compute(binding: str) -> Noised:
+        def compute(recorder: NoiseRecorder, noise: NoiseSource) -> Arrays:
             if isinstance(stage, DpSgdStage | EmbeddingStage):
                 seen.keep_round(stage.kind, request.round, request.arrays)
             store = self.home.open_store()
             store.require_form(plan.image)
             store.require_patients(policy)
-            noise = _noise(policy, plan, request)
-            cohort, recorder = store.cohort("train"), _recorder(plan, stage.kind, noise, binding)
+            cohort = store.cohort("train")
             job = StageJob(plan, policy.site, stage.kind, request.round, request.arrays, cohort, noise, recorder)
             return TRAINERS[stage.kind](job)
 
         work = Work(stage.kind, charged_event(plan, stage), "train", outbound_schema(plan, stage.kind), check, compute)
-        return self._once(request, plan, work)
+        return self._once(request, plan, policy, work)
 
     def _utility(self, request: Request, plan: Plan, policy: Policy) -> Reply:
         if plan.utility is None or policy.utility_figure == "withheld":
@@ -131,37 +131,27 @@ class Site:
         check_form(request.arrays, classifier_schema(plan))
         schema = {"histogram": ArraySpec("float32", (len(plan.labels), terms.bins))}
 
-        def compute(binding: str) -> Noised:
+        def compute(recorder: NoiseRecorder, noise: NoiseSource) -> Arrays:
             cohort = self.home.open_store().cohort("holdout")
-            recorder = _recorder(plan, "utility", _noise(policy, plan, request), binding)
             return score_histogram(plan, request.arrays, cohort, recorder)
 
         work = Work("utility", utility_event(plan), "holdout", schema, lambda: None, compute)
-        return self._once(request, plan, work)
+        return self._once(request, plan, policy, work)
 
-    def _once(self, request: Request, plan: Plan, work: Work) -> Reply:
-        """Check, reserve, compute, guard, keep, settle; or send again what the same request got before."""
+    def _once(self, request: Request, plan: Plan, policy: Policy, work: Work) -> Reply:
+        """Check, charge, compute, seal, guard, keep, settle; or send again what the same request got before."""
         name = f"{plan.digest[:16]}-{work.purpose}-{request.round}-{fingerprint(request.arrays)[:16]}.safetensors"
         kept = self.home.outbox / name
         if kept.exists():
             return plain_reply(load(kept.read_bytes()), work.schema)
         work.check()
-        with self.home.open_ledger() as ledger:
-            reserved = ledger.reserve(
-                study=plan.study,
-                plan_hash=plan.digest,
-                purpose=work.purpose,
-                round=max(request.round, 1),
-                cohort=work.cohort,
-                event=work.event,
-                ahead=study_events(plan, work.cohort),
-            )
-            noised = work.compute(reserved.hash)
-            # read back from the disk: what the egress goes by is the ledger, not this function's memory of it
-            found = next((entry for entry in ledger.entries() if entry == reserved), None)
-            reply = noised_reply(noised, work.schema, Charge(found.event, found.hash) if found else None)
+        noise = _noise(policy, plan, request)
+        ahead = tuple(study_events(plan, work.cohort))
+        terms = Terms(plan.study, plan.digest, work.purpose, max(request.round, 1), work.cohort, ahead)
+        with self.home.open_ledger() as ledger, ledger.charged(terms, [work.event], noise) as charge:
+            sealed = charge.seal(work.compute(charge.recorder, noise))
+            reply = noised_reply(sealed, work.schema, charge.paid)
             write_atomic(kept, save(dict(reply.arrays)), mode=0o600)
-            ledger.settle(reserved)
         return reply
 
     def _release(self, request: Request, plan: Plan, policy: Policy, pace: Pace) -> Reply:
@@ -208,27 +198,20 @@ class Site:
                 raise LedgerError("nothing was trained here under this plan; a release makes no sense")
             noise = _noise(policy, plan, request)
             candidates = [candidates_of(self.home, plan, policy, item, models, noise, ledger) for item in items]
-
-            def charge() -> None:
-                # the verdict compares training images with holdout ones: both cohorts' books say so
-                for cohort, purpose in _GATE_BOOKS.items():
-                    reserved = ledger.reserve(
-                        study=plan.study,
-                        plan_hash=plan.digest,
-                        purpose=f"{purpose}-{part}",
-                        round=1,
-                        cohort=cohort,
-                        event=gate_verdict(part),
-                    )
-                    ledger.settle(reserved)
-
+            # the verdict compares training images with holdout ones: both cohorts' books say so
+            charges = [
+                ledger.charged(
+                    Terms(plan.study, plan.digest, f"{purpose}-{part}", 1, cohort), [gate_verdict(part)], noise
+                )
+                for cohort, purpose in _GATE_BOOKS.items()
+            ]
             store = self.home.open_store()
             approved = gate(
                 candidates,
                 store.cohort("train"),
                 store.cohort("holdout"),
                 policy.release.gate,
-                charge,
+                charges,
                 self.home.steward_folder,
             )
             certificate = ledger.certificate(plan, noise=policy.noise)
@@ -238,11 +221,6 @@ class Site:
 
 def _inbound(plan: Plan, kind: str) -> Schema:
     return classifiers_schema(plan) if kind == "choice" else inbound_schema(plan, kind)
-
-
-def _recorder(plan: Plan, what: str, noise: NoiseSource, binding: str) -> NoiseRecorder:
-    """The recorder of one job; without privacy one that lets sums pass, which is charged as that."""
-    return NoiseRecorder(noise, binding) if plan.private else BareRecorder(what, binding)
 
 
 def _noise(policy: Policy, plan: Plan, request: Request) -> NoiseSource:

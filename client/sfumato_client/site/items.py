@@ -6,12 +6,10 @@ from collections.abc import Mapping
 
 from sfumato_client.anonymise import CandidateSet, Job, anonymise
 from sfumato_client.anonymise.style_net import read_style_net
-from sfumato_client.ledger import Ledger
+from sfumato_client.ledger import Ledger, Terms
 from sfumato_client.site.home import SiteHome
-from sfumato_common.accounting.events import Declared
-from sfumato_common.errors import EgressRefused
 from sfumato_common.mechanisms.noise import NoiseSource
-from sfumato_common.mechanisms.record_recorder import RecordRecorder
+from sfumato_common.mechanisms.sealed import Sealed
 from sfumato_common.mechanisms.streams import secret_generator
 from sfumato_common.study.costs import release_events, study_events
 from sfumato_common.study.plan import Plan
@@ -28,45 +26,28 @@ def candidates_of(
     models: Mapping[str, Arrays],
     noise: NoiseSource,
     ledger: Ledger,
-) -> CandidateSet:
+) -> Sealed[CandidateSet]:
     """The item's candidates, every event of it charged to the training patients before their records are read.
 
     Raises EgressRefused when another mechanism ran than was charged, and what the ledger and the method raise.
     """
-    events = release_events(plan, item)
-    ahead = study_events(plan, "train")
-    reserved = [
-        ledger.reserve(
-            study=plan.study,
-            plan_hash=plan.digest,
-            purpose=f"release-{item.method}-{item.model}",
-            round=number,
-            cohort="train",
-            event=event,
-            ahead=ahead,
-        )
-        for number, event in enumerate(events, start=1)
-    ]
-    store = home.open_store()
-    store.require_form(plan.image)
-    store.require_patients(policy)
-    found = anonymise(
-        Job(
+    purpose = f"release-{item.method}-{item.model}"
+    terms = Terms(plan.study, plan.digest, purpose, 1, "train", tuple(study_events(plan, "train")))
+    with ledger.charged(terms, release_events(plan, item), noise) as charge:
+        store = home.open_store()
+        store.require_form(plan.image)
+        store.require_patients(policy)
+        job = Job(
             plan=plan,
             site=policy.site,
             item=item,
             models=models,
             cohort=store.cohort("train"),
             generator=secret_generator(noise),
-            recorder=RecordRecorder(noise),
+            recorder=charge.recorder,
             steward_folder=home.steward_folder,
             grouping_file=home.grouping_file,
             regroup=policy.release.regroup == "allowed",
             style_net=read_style_net(home.style_net.read_bytes(), plan.image) if home.style_net.exists() else None,
         )
-    )
-    if list(found.spends) != [event for event in events if not isinstance(event, Declared)]:
-        raise EgressRefused("the mechanism that ran is not the one that the ledger was charged for")
-    for reservation in reserved:
-        ledger.settle(reservation)
-    return found
+        return charge.seal(anonymise(job))

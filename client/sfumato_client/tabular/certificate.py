@@ -6,15 +6,15 @@ Every number is public: it comes from the resolved schema and the accountant, ne
 from __future__ import annotations
 
 import math
-from typing import Any
 
-from sfumato_client.ledger.certificate import TEST_NOISE, costs_to_json
-from sfumato_client.tabular.anonymise import signal_to_noise
+from sfumato_client.ledger.certificate import TEST_NOISE, disclosures, mechanism_lines, stated_costs
+from sfumato_client.tabular.anonymise import mechanism_of
 from sfumato_client.tabular.coding import Coder
 from sfumato_client.tabular.schema import TableSchema
 from sfumato_client.tabular.terms import digest_of, table_events
-from sfumato_common.accounting.accountant import cohort_costs
-from sfumato_common.accounting.events import Declared, event_to_json
+from sfumato_common.accounting.accountant import cohort_costs, grouped
+from sfumato_common.study.certificate import Noise
+from sfumato_common.tabular.certificate import FORMAT, TableCertificate
 
 COVERS = (
     "Unit: the patient, with all of the patient's rows, of which one at most was used. Covered: the table beside this "
@@ -30,37 +30,36 @@ _NEXT_TO_NOTHING, _LITTLE = 0.2, 0.6
 _HOPELESS = 1.0  # of `training_noise`
 
 
-def certificate(schema: TableSchema, noise: str) -> dict[str, Any]:
-    """JSON value, epsilon first, of a resolved schema's run; `noise` is 'secure' or 'test'.
+def certificate(schema: TableSchema, site: str, noise: Noise, table_sha256: str) -> TableCertificate:
+    """What `site` states about a resolved schema's run.
 
     Raises LedgerError when the accountants contradict each other.
     """
     events = table_events(schema)
-    costs = cohort_costs(events.values(), [], schema.privacy.delta)
-    epsilons = costs_to_json(costs)["train"]
-    declared = [event for event in events.values() if isinstance(event, Declared)]
-    return {
-        "epsilon": epsilons["add_remove"],
-        "delta": schema.privacy.delta,
-        "unit": "patient",
-        "adjacency": "add-remove",
-        "guarantee": "formal",
-        "noise": noise,
-        "covers": (TEST_NOISE if noise == "test" else "") + COVERS,
-        "epsilons": epsilons,
-        "mechanisms": [event_to_json(event) for event in events.values() if not isinstance(event, Declared)],
-        "declared": [{"what": event.what, "bits": event.bits} for event in declared],
-        "method": "cadp",
-        "table": schema.table,
-        "rows": schema.rows,
-        "schema_sha256": digest_of(schema),
-        "signal": signal_sentence(schema),
-    }
+    return TableCertificate(
+        epsilon=stated_costs(cohort_costs(events, [], schema.privacy.delta)),
+        delta=schema.privacy.delta,
+        unit="patient",
+        adjacency="add-remove",
+        mechanisms={"train": mechanism_lines(grouped(events)), "holdout": []},
+        declared=disclosures(events),
+        noise=noise,
+        covers=(TEST_NOISE if noise == "test" else "") + COVERS,
+        format=FORMAT,
+        site=site,
+        table=schema.table,
+        plan_hash=digest_of(schema),
+        table_sha256=table_sha256,
+        rows=schema.rows,
+        method="cadp",
+        guarantee="formal",
+        signal=signal_sentence(schema),
+    )
 
 
 def signal_sentence(schema: TableSchema) -> str:
     """What the noise leaves of a record, and of what all records have in common; from public numbers alone."""
-    correlation = signal_to_noise(schema.release, Coder(schema.features).width).correlation
+    correlation = mechanism_of(schema).correlation
     if correlation < _NEXT_TO_NOTHING:
         verdict = "a row says next to nothing about the record it was made from: it is a sample of the trained flow"
     elif correlation < _LITTLE:

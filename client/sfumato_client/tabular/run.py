@@ -15,14 +15,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from sfumato_client.dataset import require_patients
-from sfumato_client.ledger import Ledger, Reservation
+from sfumato_client.ledger import Ledger, Terms
 from sfumato_client.site.home import SiteHome
 from sfumato_client.site.noise import site_noise
 from sfumato_client.tabular.anonymise import anonymise
@@ -30,25 +29,23 @@ from sfumato_client.tabular.certificate import certificate
 from sfumato_client.tabular.coding import MISSING, Cells, text_of
 from sfumato_client.tabular.schema import TableSchema
 from sfumato_client.tabular.table import Parts, Table, check_header, read_table, split
-from sfumato_client.tabular.terms import digest_of, resolved, table_events
+from sfumato_client.tabular.terms import digest_of, resolved, study_of, table_events
 from sfumato_client.tabular.train import train_flow
-from sfumato_common.accounting.events import Declared
-from sfumato_common.errors import ConfigError, DataError, EgressRefused, LedgerError, PolicyRefusal
+from sfumato_common.crypto.identity import SiteIdentity, load_identity
+from sfumato_common.errors import ConfigError, DataError, LedgerError, PolicyRefusal
 from sfumato_common.files import sync_folder, write_atomic
-from sfumato_common.mechanisms.noise import NoiseSource
-from sfumato_common.mechanisms.record_recorder import RecordRecorder
-from sfumato_common.mechanisms.recorder import NoiseRecorder, same_mechanism
+from sfumato_common.mechanisms.recorder import NoiseRecorder
+from sfumato_common.mechanisms.sealed import Sealed
 from sfumato_common.mechanisms.streams import secret_generator
 from sfumato_common.study.policy import Policy
-
-TABLE, CERTIFICATE, SCHEMA = "table.csv", "certificate.json", "schema.json"
+from sfumato_common.tabular.certificate import CERTIFICATE, SCHEMA, SIGNATURE, TABLE, TableCertificate
 
 
 @dataclass(frozen=True)
 class Outcome:
     """What a run tells its steward: the certificate, and where the local report is, if one was asked for."""
 
-    certificate: dict[str, Any]
+    certificate: TableCertificate
     report: Path | None
 
 
@@ -68,24 +65,25 @@ def run_tabular(home: SiteHome, source: Path, schema: TableSchema, output: Path,
     charged before, all with nothing touched; DataError for a wrong row, which is charged all the same.
     """
     schema, policy, split_key = resolved(schema), home.policy(), home.split_key()
+    identity = load_identity(home.identity)
     check_policy(schema, policy)
     check_header(source, schema)
+    noise = site_noise(policy, digest_of(schema), "tabular")
     with _folder(output) as staging, home.open_ledger() as ledger:
-        charges = _charge(schema, ledger)
-        noise = site_noise(policy, digest_of(schema), "tabular")
-        rng = secret_generator(noise)
-        table = _charged_table(source, schema)
-        parts = split(table, split_key, rng)
-        require_patients(parts.patients, policy)
-        if not len(parts.train):
-            raise DataError("the table has no patient to train on; nothing was computed")
-        made = _made(schema, parts, noise, rng, charges)
-        stated = certificate(schema, policy.noise)
-        _write(staging, schema, made, stated)
-        staging.rename(output)
-        sync_folder(output.parent)
-        for charge in charges.values():
-            ledger.settle(charge)
+        _check_new(schema, ledger)
+        with ledger.charged(_terms(schema), table_events(schema), noise) as charge:
+            rng = secret_generator(noise)
+            table = _charged_table(source, schema)
+            parts = split(table, split_key, rng)
+            require_patients(parts.patients, policy)
+            if not len(parts.train):
+                raise DataError("the table has no patient to train on; nothing was computed")
+            made = _made(schema, parts, rng, charge.recorder)
+            sealed = charge.seal(_csv(schema, made))
+            stated = certificate(schema, policy.site, policy.noise, sealed.digest)
+            _write(staging, schema, sealed, stated, identity)
+            staging.rename(output)
+            sync_folder(output.parent)
     return Outcome(stated, _report(home, schema, table, parts, made) if report else None)
 
 
@@ -99,26 +97,16 @@ def check_policy(schema: TableSchema, policy: Policy) -> None:
         raise PolicyRefusal(f"privacy.delta is larger than this site's budget.delta = {policy.budget.delta:g}")
 
 
-def _charge(schema: TableSchema, ledger: Ledger) -> dict[str, Reservation]:
-    """Every event of the run, by purpose, on disk."""
-    digest, events = digest_of(schema), table_events(schema)
-    if ledger.events("train", digest):
+def _check_new(schema: TableSchema, ledger: Ledger) -> None:
+    if ledger.events("train", digest_of(schema)):
         raise LedgerError(
             "a run under this very schema was charged before: running it again would draw fresh noise and cost again. "
             "Its output is the release; to pay for another one, give 'table' another name"
         )
-    return {
-        purpose: ledger.reserve(
-            study=f"table-{schema.table}",
-            plan_hash=digest,
-            purpose=purpose,
-            round=1,
-            cohort="train",
-            event=event,
-            ahead=events.values(),
-        )
-        for purpose, event in events.items()
-    }
+
+
+def _terms(schema: TableSchema) -> Terms:
+    return Terms(study_of(schema), digest_of(schema), "table", 1, "train", tuple(table_events(schema)))
 
 
 def _charged_table(source: Path, schema: TableSchema) -> Table:
@@ -131,22 +119,11 @@ def _charged_table(source: Path, schema: TableSchema) -> Table:
         ) from None
 
 
-def _made(
-    schema: TableSchema,
-    parts: Parts,
-    noise: NoiseSource,
-    rng: torch.Generator,
-    charges: dict[str, Reservation],
-) -> Cells:
-    """The output's cells [rows, C] of all columns. Raises EgressRefused unless just what was charged ran."""
-    recorder, records = NoiseRecorder(noise, charges["table-training"].hash), RecordRecorder(noise)
+def _made(schema: TableSchema, parts: Parts, rng: torch.Generator, recorder: NoiseRecorder) -> Cells:
+    """The output's cells [rows, C] of all columns."""
     features, condition = _parted(schema, parts.train)
     flow = train_flow(schema, features, condition, rng, recorder)
-    cells, under = anonymise(schema, flow, features, condition, rng, records)
-    ran = [recorder.executed, *records.executed]
-    paid = [charge.event for charge in charges.values() if not isinstance(charge.event, Declared)]
-    if len(ran) != len(paid) or not all(map(same_mechanism, paid, ran)):
-        raise EgressRefused("the mechanisms that ran are not those that the ledger was charged for; nothing is written")
+    cells, under = anonymise(schema, flow, features, condition, rng, recorder)
     return _joined(schema, cells, under)
 
 
@@ -170,15 +147,22 @@ def _joined(schema: TableSchema, features: Cells, condition: Tensor) -> Cells:
     return np.insert(features, list(schema.columns).index(schema.condition), own, axis=1)
 
 
-def _write(folder: Path, schema: TableSchema, cells: Cells, stated: dict[str, Any]) -> None:
+def _csv(schema: TableSchema, cells: Cells) -> bytes:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(schema.columns)
     columns = list(schema.columns.values())
     writer.writerows([text_of(column, int(cell)) for column, cell in zip(columns, row, strict=True)] for row in cells)
-    write_atomic(folder / TABLE, text.getvalue())
-    # in the order in which it is written, epsilon first
-    write_atomic(folder / CERTIFICATE, json.dumps(stated, indent=2) + "\n")
+    return text.getvalue().encode()
+
+
+def _write(
+    folder: Path, schema: TableSchema, sealed: Sealed[bytes], stated: TableCertificate, identity: SiteIdentity
+) -> None:
+    sealed.check()
+    write_atomic(folder / TABLE, sealed.result)
+    write_atomic(folder / CERTIFICATE, stated.encode())
+    write_atomic(folder / SIGNATURE, identity.sign_table(stated.encode()))
     write_atomic(folder / SCHEMA, json.dumps(schema.model_dump(mode="json"), indent=2) + "\n")
 
 

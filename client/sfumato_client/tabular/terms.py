@@ -14,14 +14,7 @@ from sfumato_client.tabular.coding import Coder
 from sfumato_client.tabular.schema import LatentNoise, TableSchema
 from sfumato_common.accounting.accountant import epsilon
 from sfumato_common.accounting.calibration import gaussian_mu, least_noise, rounded_up, sampled_guess
-from sfumato_common.accounting.events import (
-    Declared,
-    Event,
-    LocalGaussian,
-    LocalLaplace,
-    RandomisedResponse,
-    SampledGaussian,
-)
+from sfumato_common.accounting.events import Declared, Event, RandomisedResponse, SampledGaussian, local_event
 from sfumato_common.accounting.pld import LARGEST_PURE_EPSILON
 from sfumato_common.errors import ConfigError
 from sfumato_common.files import canonical_json
@@ -63,33 +56,39 @@ def digest_of(schema: TableSchema) -> str:
     return hashlib.sha256(canonical_json(schema.model_dump(mode="json"))).hexdigest()
 
 
-def table_events(schema: TableSchema) -> dict[str, Event]:
-    """What a resolved schema's run charges training patients, by purpose, in order.
+def study_of(schema: TableSchema) -> str:
+    """The name under which a schema's run stands in the ledger."""
+    return f"table-{schema.table}"
+
+
+def table_events(schema: TableSchema) -> list[Event]:
+    """What a resolved schema's run charges training patients, in order: training, release, and the condition if any.
 
     Latents fill `rows` places as `LocalLaplace` says: one vector a patient at most, patients drawn at random, and the
     zero vector where there is no patient. The condition's answers are as many.
     """
-    training, release = schema.training, schema.release
+    training = schema.training
     assert training.noise_multiplier is not None, "a resolved schema has its noise"
-    events: dict[str, Event] = {
-        "table-training": SampledGaussian(training.noise_multiplier, training.sampling_rate, training.steps)
-    }
-    if release.epsilon is not None:
-        events["table-release"] = LocalLaplace(release.epsilon)
-    else:
-        assert release.noise_multiplier is not None, "a resolved schema has its mechanism"
-        events["table-release"] = LocalGaussian(release.noise_multiplier)
+    return [
+        SampledGaussian(training.noise_multiplier, training.sampling_rate, training.steps),
+        *_release_events(schema),
+    ]
+
+
+def _release_events(schema: TableSchema) -> list[Event]:
+    release = schema.release
+    events: list[Event] = [local_event(release.epsilon, release.noise_multiplier)]
     if schema.label_epsilon is not None:
-        events["table-condition"] = RandomisedResponse(schema.classes, schema.label_epsilon)
+        events.append(RandomisedResponse(schema.classes, schema.label_epsilon))
     elif schema.condition_public:
         what = f"table {schema.table}: levels of column '{schema.condition}', taken as public"
-        events["table-condition"] = Declared(what, schema.rows * max(1, math.ceil(math.log2(schema.classes))))
+        events.append(Declared(what, schema.rows * max(1, math.ceil(math.log2(schema.classes)))))
     return events
 
 
 def cost(schema: TableSchema) -> float:
     """Add/remove epsilon of a resolved schema's run at its own delta."""
-    return epsilon(table_events(schema).values(), schema.privacy.delta)
+    return epsilon(table_events(schema), schema.privacy.delta)
 
 
 def dp_stage(schema: TableSchema) -> DpSgdStage:
@@ -132,8 +131,7 @@ def _least_noise(schema: TableSchema) -> float:
     Raises ConfigError when no noise suffices.
     """
     total, training = schema.privacy.epsilon, schema.training
-    events = table_events(_with_noise(schema, 1.0))
-    rest = epsilon((event for purpose, event in events.items() if purpose != "table-training"), schema.privacy.delta)
+    rest = epsilon(_release_events(schema), schema.privacy.delta)
     if not rest < total * (1.0 - _CLOSE):
         raise ConfigError(
             f"table '{schema.table}': privacy.epsilon = {total:g} leaves nothing for training beside the release; "

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sfumato_common.mechanisms.noise import NoiseSource
-from sfumato_common.mechanisms.recorder import Noised, NoiseRecorder
+from sfumato_common.mechanisms.recorder import NoiseRecorder
 from sfumato_common.study.plan import Plan
 from sfumato_common.types import AnyArray, Arrays
 
@@ -36,7 +36,8 @@ class TrainingCohort(Protocol):
 class StageJob:
     """One round of one stage at one site; the spend is reserved in the ledger before a job is made.
 
-    Everything that leaves goes through `recorder`; `noise` is for what stays, such as the patients of a batch.
+    Everything that leaves goes through `recorder`; `noise` is for what stays, such as the patients of a batch. What a
+    trainer returns is sealed under the charge by its caller.
     """
 
     plan: Plan
@@ -49,38 +50,38 @@ class StageJob:
     recorder: NoiseRecorder
 
 
-def _spectral(job: StageJob) -> Noised:
+def _spectral(job: StageJob) -> Arrays:
     from sfumato_client.training.spectral import release_moments
 
     return release_moments(job)
 
 
-def _embedding(job: StageJob) -> Noised:
+def _embedding(job: StageJob) -> Arrays:
     from sfumato_client.training.embedding import release_embedding
 
     return release_embedding(job)
 
 
-def _gan(job: StageJob) -> Noised:
+def _gan(job: StageJob) -> Arrays:
     from sfumato_client.training.gan import train_discriminator
 
     return train_discriminator(job)
 
 
-def _flow(job: StageJob) -> Noised:
+def _flow(job: StageJob) -> Arrays:
     from sfumato_client.training.flow import train_flow
 
     return train_flow(job)
 
 
-def _choice(job: StageJob) -> Noised:
+def _choice(job: StageJob) -> Arrays:
     from sfumato_client.training.choice import score_candidates
 
     return score_candidates(job)
 
 
 # Imports wait for their stage: every message runs in a fresh process, and Opacus costs it seconds.
-TRAINERS: dict[str, Callable[[StageJob], Noised]] = {
+TRAINERS: dict[str, Callable[[StageJob], Arrays]] = {
     "spectral": _spectral,
     "embedding": _embedding,
     "gan": _gan,

@@ -13,13 +13,13 @@ import numpy as np
 from sfumato_client.training import StageJob
 from sfumato_common.generators.schemas import HISTOGRAMS
 from sfumato_common.mechanisms.histogram import patient_scores, score_counts
-from sfumato_common.mechanisms.recorder import Noised
 from sfumato_common.metrics.choice import classifier_of, spread
 from sfumato_common.metrics.utility import score
 from sfumato_common.study.stages import ChoiceStage
+from sfumato_common.types import Arrays
 
 
-def score_candidates(job: StageJob) -> Noised:
+def score_candidates(job: StageJob) -> Arrays:
     """`histograms`: noisy counts [C, K, bins] of training patients by label and mean score (in log-odds), float32."""
     stage = job.plan.stage("choice")
     assert isinstance(stage, ChoiceStage)
@@ -30,4 +30,4 @@ def score_candidates(job: StageJob) -> Noised:
         means, label = patient_scores(scores, labels, patient_index, job.cohort.patients)
         counts.append(score_counts(means, label, stage.bins, len(job.plan.labels)))
     noisy = job.recorder.gaussian(np.stack(counts), math.sqrt(len(counts)), stage.noise_multiplier)
-    return job.recorder.sealed({HISTOGRAMS: noisy.astype(np.float32)})
+    return {HISTOGRAMS: noisy.astype(np.float32)}

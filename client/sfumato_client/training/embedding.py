@@ -6,11 +6,11 @@ import numpy as np
 
 from sfumato_client.training import StageJob
 from sfumato_common.generators.embedding.features import SENSITIVITY, embedding_sums
-from sfumato_common.mechanisms.recorder import Noised
 from sfumato_common.study.stages import EmbeddingStage
+from sfumato_common.types import Arrays
 
 
-def release_embedding(job: StageJob) -> Noised:
+def release_embedding(job: StageJob) -> Arrays:
     """The site's noised class counts and sums of features, float32 [K, 1 + D]."""
     stage = job.plan.stage("embedding")
     assert isinstance(stage, EmbeddingStage)
@@ -18,4 +18,4 @@ def release_embedding(job: StageJob) -> Noised:
     weights = 1.0 / np.bincount(patient_index)[patient_index]
     sums = embedding_sums(job.plan, job.site, job.inbound, images, labels, weights)
     noised = job.recorder.gaussian(sums, SENSITIVITY, stage.noise_multiplier)
-    return job.recorder.sealed({"sums": noised.astype(np.float32)})
+    return {"sums": noised.astype(np.float32)}

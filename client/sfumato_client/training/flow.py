@@ -16,12 +16,12 @@ from sfumato_common.generators.displacement import SITE_BETAS
 from sfumato_common.generators.flow.flows import flow_loss
 from sfumato_common.generators.spectral.whitening import dequantise
 from sfumato_common.generators.update import UPDATE, pack_update
-from sfumato_common.mechanisms.recorder import Noised
 from sfumato_common.mechanisms.streams import secret_generator
 from sfumato_common.study.stages import FlowStage
+from sfumato_common.types import Arrays
 
 
-def train_flow(job: StageJob) -> Noised:
+def train_flow(job: StageJob) -> Arrays:
     """`local_steps` of DP-SGD on the flow's likelihood of dequantised images whitened by the spectral release."""
     stage = job.plan.stage("flow")
     assert isinstance(stage, FlowStage)
@@ -49,4 +49,4 @@ def train_flow(job: StageJob) -> Noised:
             parameter.grad = gradient
         optimiser.step()
     update = pack_update(job.inbound, to_arrays("flow", flow))
-    return job.recorder.sealed({UPDATE: update})
+    return {UPDATE: update}

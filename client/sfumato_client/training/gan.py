@@ -15,12 +15,12 @@ from sfumato_common.generators.device import training_device
 from sfumato_common.generators.displacement import SITE_BETAS
 from sfumato_common.generators.gan.w_space import draw_images, fake_loss, real_loss
 from sfumato_common.generators.update import UPDATE, pack_update
-from sfumato_common.mechanisms.recorder import Noised
 from sfumato_common.mechanisms.streams import secret_generator
 from sfumato_common.study.stages import GanStage
+from sfumato_common.types import Arrays
 
 
-def train_discriminator(job: StageJob) -> Noised:
+def train_discriminator(job: StageJob) -> Arrays:
     """`local_steps` of DP-SGD on the discriminator; a fixed number of fakes, which are public, adds no noise."""
     stage = job.plan.stage("gan")
     assert isinstance(stage, GanStage)
@@ -51,4 +51,4 @@ def train_discriminator(job: StageJob) -> Noised:
             parameter.grad = first + second
         optimiser.step()
     update = pack_update(job.inbound, to_arrays("discriminator", discriminator))
-    return job.recorder.sealed({UPDATE: update})
+    return {UPDATE: update}

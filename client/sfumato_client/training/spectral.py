@@ -7,12 +7,12 @@ import numpy as np
 from sfumato_client.training import StageJob
 from sfumato_common.generators.spectral.layout import Layout
 from sfumato_common.generators.spectral.release import noised_release
-from sfumato_common.mechanisms.recorder import Noised
+from sfumato_common.types import Arrays
 
 
-def release_moments(job: StageJob) -> Noised:
+def release_moments(job: StageJob) -> Arrays:
     """The site's noised class counts and sums, and noised second moments about the means that those give, float32."""
     layout, sigma = Layout.of(job.plan), job.plan.spectral.noise_multiplier
     images, labels, patient_index = job.cohort.everything()
     weights = 1.0 / np.bincount(patient_index)[patient_index]
-    return job.recorder.sealed(noised_release(layout, sigma, images, labels, weights, job.recorder.gaussian))
+    return noised_release(layout, sigma, images, labels, weights, job.recorder.gaussian)

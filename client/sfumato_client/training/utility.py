@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from sfumato_client.dataset import Cohort
 from sfumato_common.mechanisms.histogram import noisy_score_histogram, patient_scores
-from sfumato_common.mechanisms.recorder import Noised, NoiseRecorder
+from sfumato_common.mechanisms.recorder import NoiseRecorder
 from sfumato_common.metrics.utility import score
 from sfumato_common.study.plan import Plan
 from sfumato_common.types import Arrays
 
 
-def score_histogram(plan: Plan, classifier: Arrays, cohort: Cohort, recorder: NoiseRecorder) -> Noised:
+def score_histogram(plan: Plan, classifier: Arrays, cohort: Cohort, recorder: NoiseRecorder) -> Arrays:
     """`histogram`: noisy counts [K, bins] of holdout patients by label and mean classifier score, float32."""
     assert plan.utility is not None
     images, labels, patients = cohort.everything()
@@ -23,4 +23,4 @@ def score_histogram(plan: Plan, classifier: Arrays, cohort: Cohort, recorder: No
     histogram = noisy_score_histogram(
         mean_score, label, plan.utility.bins, len(plan.labels), plan.utility.noise_multiplier, recorder
     )
-    return recorder.sealed({"histogram": histogram})
+    return {"histogram": histogram}

@@ -8,8 +8,8 @@ patient pays the larger of the two totals (parallel composition).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from sfumato_common.errors import LedgerError
@@ -120,6 +120,14 @@ class Declared:
     bits: int
 
 
+def local_event(epsilon: float | None, noise_multiplier: float | None) -> LocalLaplace | LocalGaussian:
+    """What noise on one vector a patient is charged as: Laplace for `epsilon` or Gaussian, whichever is given."""
+    if epsilon is not None:
+        return LocalLaplace(epsilon)
+    assert noise_multiplier is not None, "a mechanism has one of the two"
+    return LocalGaussian(noise_multiplier)
+
+
 Mechanism = (
     GaussianRelease
     | SampledGaussian
@@ -172,6 +180,47 @@ def check_event(event: Event) -> None:
         raise LedgerError("a charge of an unknown mechanism is refused, never approximated")
     if not all(sound(getattr(event, name)) for name, sound in fields.items()):
         raise LedgerError(f"a {type(event).__name__} charge has impossible parameters: {event_to_json(event)}")
+
+
+def normal_form(events: Iterable[Event]) -> tuple[Mechanism, ...]:
+    """What a list of events about one cohort amounts to, so that what was charged and what ran can be compared.
+
+    One-shot Gaussians are one Gaussian mechanism, whose 1 / noise_multiplier^2 is the sum of theirs (Dong, Roth and Su
+    2022, Corollary 3.3); steps of DP-SGD at one rate and noise add up; each stands where its first one did. All other
+    mechanisms stay as they are, in order. Declared disclosures run no mechanism, and fall away.
+    """
+    found: list[Mechanism] = []
+    for event in events:
+        if isinstance(event, Declared):
+            continue
+        for place, before in enumerate(found):
+            if (joined := _joined(before, event)) is not None:
+                found[place] = joined
+                break
+        else:
+            found.append(event)
+    return tuple(found)
+
+
+def _joined(one: Mechanism, other: Mechanism) -> Mechanism | None:
+    if isinstance(one, GaussianRelease) and isinstance(other, GaussianRelease):
+        return GaussianRelease(1.0 / math.hypot(1.0 / one.noise_multiplier, 1.0 / other.noise_multiplier))
+    if isinstance(one, SampledGaussian) and isinstance(other, SampledGaussian):
+        steps = one.steps + other.steps
+        return replace(one, steps=steps) if replace(other, steps=one.steps) == one else None
+    return None
+
+
+def same_mechanisms(charged: Iterable[Event], ran: Iterable[Event]) -> bool:
+    """Whether `ran` is just what was `charged`, in normal form; one-shot noise may differ by float rounding."""
+    paid, found = normal_form(charged), normal_form(ran)
+    return len(paid) == len(found) and all(map(_alike, paid, found))
+
+
+def _alike(one: Mechanism, other: Mechanism) -> bool:
+    if isinstance(one, GaussianRelease) and isinstance(other, GaussianRelease):
+        return math.isclose(one.noise_multiplier, other.noise_multiplier, rel_tol=1e-9)
+    return one == other
 
 
 def event_to_json(event: Event) -> dict[str, Any]:

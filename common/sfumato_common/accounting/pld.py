@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, assert_never
 
 from sfumato_common.accounting.events import (
     AboveThreshold,
@@ -57,6 +57,8 @@ def hopeless(event: Mechanism) -> bool:
             return event.epsilon > LARGEST_PURE_EPSILON
         case Unprotected():
             return True
+        case _:
+            assert_never(event)
 
 
 def loss(event: Mechanism, times: int, adjacency: Adjacency) -> PrivacyLossDistribution:
@@ -72,7 +74,18 @@ def loss(event: Mechanism, times: int, adjacency: Adjacency) -> PrivacyLossDistr
             return _single(KAverageGaussian(sigma / math.sqrt(times), k), adjacency)
         case LocalGaussian(noise_multiplier=sigma):
             return _single(LocalGaussian(sigma / math.sqrt(times)), adjacency)
-    return _single(event, adjacency).self_compose(times)
+        case (
+            SampledGaussian()
+            | LaplaceRelease()
+            | RandomisedResponse()
+            | LocalLaplace()
+            | ExponentialMechanism()
+            | AboveThreshold()
+            | Unprotected()
+        ):
+            return _single(event, adjacency).self_compose(times)
+        case _:
+            assert_never(event)
 
 
 # a forecast, a status board and a restarted site ask for the same mechanisms run more and more often
@@ -105,6 +118,8 @@ def _single(event: Mechanism, adjacency: Adjacency) -> PrivacyLossDistribution:
             return pld.from_privacy_parameters(common.DifferentialPrivacyParameters(reach * epsilon, 0))
         case Unprotected():
             raise TypeError("what left unprotected has no privacy loss distribution")
+        case _:
+            assert_never(event)
 
 
 def uniform_share(event: RandomisedResponse) -> float:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
+from typing import assert_never
 
 from sfumato_common.accounting.events import (
     AboveThreshold,
@@ -32,9 +33,6 @@ def epsilon_rdp(tally: Mapping[Mechanism, int], delta: float) -> float:
     """Upper bound on the epsilon at `delta` of every mechanism in `tally` run that often; 0 for none."""
     import dp_accounting
     from dp_accounting import rdp
-
-    if any(isinstance(event, Unprotected) for event in tally):
-        return math.inf
 
     relation = dp_accounting.NeighboringRelation
     added = rdp.RdpAccountant(_ORDERS, relation.ADD_OR_REMOVE_ONE)
@@ -65,6 +63,10 @@ def epsilon_rdp(tally: Mapping[Mechanism, int], delta: float) -> float:
                 ):
                     worst = RandomisedResponse(2, epsilon)
                     answers.compose(dp_accounting.RandomizedResponseDpEvent(uniform_share(worst), 2), times)
+                case Unprotected():
+                    return math.inf
+                case _:
+                    assert_never(event)
         return float(rdp.compute_epsilon(added.orders, added.rdp + answers.rdp, delta)[0]) if tally else 0.0
     finally:
         log.disabled = quiet

@@ -63,6 +63,10 @@ class SiteIdentity:
         """Signature of a release package's manifest: what `build_package` takes as `sign`."""
         return signatures.sign(self.signing_key, "package", manifest)
 
+    def sign_table(self, certificate: bytes) -> bytes:
+        """Signature of a released table's certificate."""
+        return signatures.sign(self.signing_key, "table", certificate)
+
 
 def create_identity(folder: Path, site: str) -> SiteIdentity:
     """Make and store a new identity for `site`. Raises ConfigError for a bad name or where one stands already."""

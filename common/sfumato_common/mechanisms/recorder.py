@@ -1,106 +1,136 @@
-"""What a job's mechanisms really did, counted where the noise is drawn, and arrays bound to that count.
+"""What a charge's mechanisms really did, counted where the noise is drawn (an odometer: Rogers et al. 2016).
 
-The ledger says what was paid for; the recorder says what ran. The egress lets nothing out for which the two differ.
+The ledger says what was paid for; the recorder says what ran. Nothing leaves for which the two differ.
 """
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-import math
-import secrets
-from dataclasses import dataclass, field
-
 import numpy as np
 import numpy.typing as npt
 
-from sfumato_common.accounting.events import Event, GaussianRelease, SampledGaussian, Unprotected, event_to_json
+from sfumato_common.accounting.events import (
+    GaussianRelease,
+    KAverageGaussian,
+    LocalGaussian,
+    LocalLaplace,
+    Mechanism,
+    RandomisedResponse,
+    SampledGaussian,
+    Unprotected,
+    normal_form,
+)
 from sfumato_common.errors import EgressRefused
-from sfumato_common.files import canonical_json
-from sfumato_common.mechanisms.grid import gaussian_release
+from sfumato_common.mechanisms.clipping import Clip, clipped
+from sfumato_common.mechanisms.grid import gaussian_release, laplace_release
 from sfumato_common.mechanisms.noise import NoiseSource
-from sfumato_common.types import AnyArray, Arrays, FloatArray
+from sfumato_common.mechanisms.sealed import Result, Sealed
+from sfumato_common.types import FloatArray
 
 Float64 = npt.NDArray[np.float64]
+Labels = npt.NDArray[np.int64]
 # Clipped sums are added up in float32 (pairwise or blocked): two neighbouring sums may differ by the clipping norm and
 # their roundings. Contract tests see 1e-5 of it; adding one by one could cost B^2 / 2 x 2^-24, 5e-4 at B = 128.
 FLOAT32_SLACK = 2.0**-10
-# lives and dies with the process: what was noised cannot be stored and altered, or made by anything but a recorder
-_KEY = secrets.token_bytes(32)
-
-
-@dataclass(frozen=True, eq=False)
-class Noised:
-    """Arrays that a recorded job made, the mechanism that ran for them, and the reservation they were made under."""
-
-    arrays: Arrays
-    executed: Event
-    binding: str
-    _seal: bytes = field(repr=False)
-
-    def check(self) -> None:
-        """Raise EgressRefused unless a recorder sealed exactly these arrays with this count under this reservation."""
-        if not hmac.compare_digest(self._seal, _seal_of(self.arrays, self.executed, self.binding)):
-            raise EgressRefused("these arrays are not what a recorded mechanism sealed; nothing was sent")
+# A label is never told more surely: lies rarer than 1e-8 are too few of the 2^52 uniforms to have their stated odds.
+_SUREST = 20.0
 
 
 class NoiseRecorder:
-    """The one way from sums over patients to values that may leave: every draw is counted.
+    """The one way from patients to values that may leave: every draw is counted.
 
-    One-shot releases about the same patients compose as one Gaussian mechanism (Dong, Roth and Su 2022, Corollary 3.3):
-    1 / noise_multiplier^2 adds up. `binding` is the hash of the ledger's reservation.
+    Sums over all patients (`gaussian`), over a sample of them (`sampled_gaussian`), and single records or small groups
+    of them, which are clipped and noised together, so that no method can noise what it forgot to clip. `executed` is
+    what ran, in normal form; `binding` says under which charge.
     """
 
     protects = True  # whether sums are clipped and noised at all
 
     def __init__(self, noise: NoiseSource, binding: str) -> None:
         self._noise, self._binding = noise, binding
-        self._inverse_square = 0.0
-        self._steps: dict[tuple[float, float], int] = {}
+        self._draws, self._closed = 0, False
+        self._executed: tuple[Mechanism, ...] = ()
+
+    @property
+    def executed(self) -> tuple[Mechanism, ...]:
+        """What ran, in the normal form in which charges are compared."""
+        return self._executed
+
+    @property
+    def draws(self) -> int:
+        """How often anything was drawn, or was to be drawn after the seal."""
+        return self._draws
 
     def gaussian(self, value: FloatArray, sensitivity: float, noise_multiplier: float) -> Float64:
         """One-shot Gaussian release of a sum over all patients; see `gaussian_release`."""
-        self._inverse_square += 1.0 / noise_multiplier**2
+        self._count(GaussianRelease(noise_multiplier))
         return gaussian_release(value, sensitivity, noise_multiplier, self._noise)
 
     def sampled_gaussian(
         self, value: FloatArray, clipping_norm: float, noise_multiplier: float, sampling_rate: float
     ) -> Float64:
         """One step of DP-SGD: noise on the clipped float32 sum over a Poisson sample of patients at `sampling_rate`."""
-        key = (noise_multiplier, sampling_rate)
-        self._steps[key] = self._steps.get(key, 0) + 1
+        self._count(SampledGaussian(noise_multiplier, sampling_rate, 1))
         return gaussian_release(value, clipping_norm * (1.0 + FLOAT32_SLACK), noise_multiplier, self._noise)
 
-    @property
-    def executed(self) -> Event:
-        """What ran, as one event. Raises EgressRefused when nothing ran, or mechanisms that no one event describes."""
-        if self._inverse_square and not self._steps:
-            return GaussianRelease(1.0 / math.sqrt(self._inverse_square))
-        if len(self._steps) == 1 and not self._inverse_square:
-            ((sigma, rate), steps) = next(iter(self._steps.items()))
-            return SampledGaussian(sigma, rate, steps)
-        raise EgressRefused("no single mechanism ran for this reply: it was not noised as the plan says")
+    def local_laplace(self, rows: FloatArray, radius: float, epsilon: float, clip: Clip) -> Float64:
+        """Rows [N, D], one a patient, clipped by L1 norm or elementwise, with Laplace noise for `epsilon` in total."""
+        assert clip in ("l1", "elementwise"), "Laplace noise is scaled to an L1 diameter"
+        diameter = 2.0 * radius * (rows.shape[1] if clip == "elementwise" else 1)
+        self._count(LocalLaplace(epsilon))
+        return laplace_release(clipped(rows, radius, clip), diameter, epsilon, self._noise)
 
-    def sealed(self, arrays: dict[str, AnyArray]) -> Noised:
-        """`arrays` with what ran to make them; call it last. Raises EgressRefused like `executed`."""
-        executed = self.executed
-        return Noised(arrays, executed, self._binding, _seal_of(arrays, executed, self._binding))
+    def local_gaussian(self, rows: FloatArray, radius: float, noise_multiplier: float) -> Float64:
+        """Rows [N, D], one a patient, clipped to L2 norm `radius`; noise of noise_multiplier x 2 radius."""
+        self._count(LocalGaussian(noise_multiplier))
+        return gaussian_release(clipped(rows, radius, "l2"), 2.0 * radius, noise_multiplier, self._noise)
+
+    def k_average(self, members: FloatArray, radius: float, noise_multiplier: float) -> Float64:
+        """Means [G, D] of groups [G, k, D] of patients' codes clipped to `radius`; noise_multiplier x 2 radius / k."""
+        groups, k, width = members.shape
+        self._count(KAverageGaussian(noise_multiplier, k))
+        inside = clipped(members.reshape(-1, width), radius, "l2").reshape(groups, k, width)
+        return gaussian_release(inside.mean(axis=1), 2.0 * radius / k, noise_multiplier, self._noise)
+
+    def randomised_response(self, labels: Labels, categories: int, epsilon: float) -> Labels:
+        """Labels [N], each kept with odds e^epsilon to 1 against every other one (Warner 1965; Kairouz et al. 2014)."""
+        assert labels.size == 0 or (labels.min() >= 0 and labels.max() < categories), "labels are categories"
+        self._count(RandomisedResponse(categories, epsilon))
+        uniform = categories / (np.exp(min(epsilon, _SUREST)) + categories - 1.0)
+        drawn = np.floor(self._noise.uniform(labels.shape) * categories).astype(np.int64)
+        return np.asarray(np.where(self._noise.uniform(labels.shape) < uniform, drawn, labels))
+
+    def sealed(self, result: Result) -> Sealed[Result]:
+        """`result` with what ran to make it; nothing more is drawn. For `Charge.seal`, which knows what was paid."""
+        self._closed = True
+        return Sealed.of(result, self.executed, self._binding)
+
+    def _count(self, event: Mechanism) -> None:
+        self._draw()
+        self._executed = normal_form([*self._executed, event])
+
+    def _draw(self) -> None:
+        self._draws += 1
+        if self._closed:
+            raise EgressRefused("something was to be drawn after the result was sealed: nothing may leave")
 
 
 class BareRecorder(NoiseRecorder):
-    """The recorder of a plan that says `private: false`: sums pass as they are, charged as `Unprotected`.
+    """The recorder of a charge without privacy (`private: false`): sums pass as they are, recorded as `Unprotected`.
 
-    Nothing that it seals can pass for noised: the egress compares this charge with the ledger's as it does any other.
+    Nothing that it seals can pass for noised: what it executed is never what a private plan was charged.
     """
 
     protects = False
 
     def __init__(self, what: str, binding: str) -> None:
-        self._what, self._binding, self._passed = what, binding, 0
+        self._what, self._binding = what, binding
+        self._draws, self._closed = 0, False
+        self._executed = ()
 
     def gaussian(self, value: FloatArray, sensitivity: float, noise_multiplier: float) -> Float64:
         """`value` itself."""
-        self._passed += 1
+        self._draw()
+        self._executed = (Unprotected(self._what),)
         return value.astype(np.float64)
 
     def sampled_gaussian(
@@ -109,26 +139,5 @@ class BareRecorder(NoiseRecorder):
         """`value` itself."""
         return self.gaussian(value, clipping_norm, noise_multiplier)
 
-    @property
-    def executed(self) -> Event:
-        """That something passed unprotected. Raises EgressRefused when nothing did."""
-        if not self._passed:
-            raise EgressRefused("no sum was made for this reply: it is not what the plan says")
-        return Unprotected(self._what)
-
-
-def same_mechanism(reserved: Event, executed: Event) -> bool:
-    """Whether what ran is what was paid for; one-shot noise multipliers may differ by float rounding."""
-    if isinstance(reserved, GaussianRelease) and isinstance(executed, GaussianRelease):
-        return math.isclose(reserved.noise_multiplier, executed.noise_multiplier, rel_tol=1e-9)
-    return reserved == executed
-
-
-def _seal_of(arrays: Arrays, executed: Event, binding: str) -> bytes:
-    mac = hmac.new(_KEY, digestmod=hashlib.sha256)
-    mac.update(canonical_json([binding, event_to_json(executed)]))
-    for name in sorted(arrays):
-        value = arrays[name]
-        mac.update(canonical_json([name, str(value.dtype), list(value.shape)]))
-        mac.update(np.ascontiguousarray(value).tobytes())
-    return mac.digest()
+    def _count(self, event: Mechanism) -> None:
+        raise EgressRefused("a charge without privacy has no mechanism on single records")

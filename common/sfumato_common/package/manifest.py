@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
 
 from sfumato_common.errors import VerificationError
 from sfumato_common.files import canonical_json
+from sfumato_common.study.certificate import Certificate
 from sfumato_common.study.plan import Name
 from sfumato_common.study.release import GuaranteeLevel, Part, part_of
 from sfumato_common.study.strict import Strict
@@ -47,7 +48,7 @@ class Manifest(Strict):
     size: Annotated[int, Field(ge=1, le=1024)]
     channels: Literal[1, 3]
     bits: Literal[8, 16]
-    certificate: dict[str, Any]
+    certificate: Certificate
     images: Annotated[list[ManifestImage], Field(min_length=1, max_length=800_000)]
 
     @property

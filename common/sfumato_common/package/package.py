@@ -9,7 +9,6 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -18,6 +17,7 @@ from sfumato_common.errors import VerificationError
 from sfumato_common.imaging import decode_png, pixel_hash
 from sfumato_common.package.archive import read_archive, write_archive
 from sfumato_common.package.manifest import FORMAT, ImageFacts, Manifest, ManifestImage, parse_manifest
+from sfumato_common.study.certificate import Certificate
 from sfumato_common.study.release import Part
 from sfumato_common.types import PlanHash, SiteName, pixel_dtype
 
@@ -44,7 +44,7 @@ class Package:
     size: int
     channels: int
     bits: int
-    certificate: Mapping[str, Any]
+    certificate: Certificate
     images: tuple[PackageImage, ...]
     pixel_hashes: Mapping[str, str]
     manifest: bytes
@@ -56,7 +56,7 @@ def build_package(
     site: str,
     study: str,
     plan_hash: str,
-    certificate: dict[str, Any],
+    certificate: Certificate,
     images: Sequence[PackageImage],
     sign: Callable[[bytes], bytes],
     created: date | None = None,

@@ -12,6 +12,7 @@ from sfumato_common.study.strict import Strict
 
 # null stands for infinite, which JSON has no number for
 Epsilon = Annotated[float, Field(ge=0, allow_inf_nan=False)] | None
+Noise = Literal["secure", "test"]
 Protection = Literal["differential privacy", "weights left without differential privacy"]
 
 
@@ -45,13 +46,13 @@ class Certificate(Strict):
     weights that stages of the plan began with, as the plan declares them.
     """
 
+    epsilon: StatedCosts
+    delta: Annotated[float, Field(gt=0, lt=1)]
     unit: Literal["patient"]
     adjacency: Literal["add-remove"]
-    delta: Annotated[float, Field(gt=0, lt=1)]
-    epsilon: StatedCosts
     mechanisms: dict[Cohort, list[dict[str, Any]]]
     declared: list[StatedDisclosure]
-    noise: Literal["secure", "test"]
+    noise: Noise
     covers: str
     protection: Protection = "differential privacy"
     starts: dict[str, PublicStart] = Field(default_factory=dict)

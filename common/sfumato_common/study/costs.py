@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal, assert_never
 
 from sfumato_common.accounting.events import (
     Cohort,
@@ -10,18 +11,17 @@ from sfumato_common.accounting.events import (
     Event,
     GaussianRelease,
     KAverageGaussian,
-    LocalGaussian,
-    LocalLaplace,
     RandomisedResponse,
     SampledGaussian,
     Unprotected,
+    local_event,
 )
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.release import AnyItem, Cadp, DpKAverage, Grouped, Latent, Part
+from sfumato_common.study.release import AnyItem, Cadp, DpKAverage, Grouped, Latent, Part, Sampling
 from sfumato_common.study.stages import AnyStage, DpSgdStage
 
 # the sentence that every page about such a study carries
-WITHOUT_PRIVACY = "weights left without differential privacy"
+WITHOUT_PRIVACY: Literal["weights left without differential privacy"] = "weights left without differential privacy"
 
 
 def gate_verdict(part: Part) -> Declared:
@@ -68,15 +68,11 @@ def release_events(plan: Plan, item: AnyItem) -> list[Event]:
         case DpKAverage(noise_multiplier=sigma, k=k):
             return [KAverageGaussian(sigma, k)]
         case Latent():
-            return [_local_event(item), _label_event(plan, item, label_bits)]
-    return []
-
-
-def _local_event(item: Latent) -> LocalLaplace | LocalGaussian:
-    if item.epsilon is not None:
-        return LocalLaplace(item.epsilon)
-    assert item.noise_multiplier is not None, "the plan gives one of the two"
-    return LocalGaussian(item.noise_multiplier)
+            return [local_event(item.epsilon, item.noise_multiplier), _label_event(plan, item, label_bits)]
+        case Sampling():
+            return []
+        case _:
+            assert_never(item)
 
 
 def _label_event(plan: Plan, item: Latent, bits: int) -> RandomisedResponse | Declared:

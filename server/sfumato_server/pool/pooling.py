@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from sfumato_common.errors import FederationError, VerificationError
-from sfumato_common.files import canonical_json
 from sfumato_common.package import Package
 from sfumato_common.package.manifest import ImageFacts
+from sfumato_common.study.certificate import Certificate
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.release import Part
 from sfumato_server.enrol.registry import Registry, SiteRecord
@@ -51,7 +50,7 @@ class Pool:
     """All admitted images by site and name; certificates by site, provenance by package; what was left out and why."""
 
     items: tuple[PoolItem, ...]
-    certificates: Mapping[str, Mapping[str, Any]]
+    certificates: Mapping[str, Certificate]
     provenance: Mapping[tuple[str, Part], Provenance]
     duplicates: tuple[Duplicate, ...]
     left_out: Mapping[str, str]
@@ -76,7 +75,8 @@ def pool_packages(home: Path, plan: Plan, registry: Registry) -> Pool:
             left_out[site] = "not enrolled, or revoked"
             continue
         own = {part: package for part in plan.parts if (package := _stored(home, plan, record, part)) is not None}
-        if len({canonical_json(dict(package.certificate)) for package in own.values()}) > 1:
+        stated = [package.certificate for package in own.values()]
+        if any(other != stated[0] for other in stated):
             raise VerificationError(f"the packages of site '{site}' state different costs; ask the site for them again")
         if missing := [part for part in plan.parts if part not in own]:
             left_out[site] = f"sent no {' and no '.join(missing)} package" if own else "sent no package"

@@ -1,4 +1,4 @@
-"""What each site's certificate says its release cost, in words; a certificate that cannot be read promises nothing."""
+"""What each site's certificate says its release cost, in words."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-
-from pydantic import ValidationError
 
 from sfumato_common.accounting.events import Cohort
 from sfumato_common.study.certificate import Certificate
@@ -39,16 +37,16 @@ class MechanismLine:
 
 @dataclass(frozen=True)
 class Guarantee:
-    """What the sites in `sites` state alike; `certificate` is None where it could not be read."""
+    """What the sites in `sites` state alike."""
 
     sites: tuple[str, ...]
-    certificate: Certificate | None
+    certificate: Certificate
     lines: tuple[MechanismLine, ...]
 
     @property
     def formal(self) -> bool:
         """Whether there is any guarantee at all."""
-        return self.certificate is not None and self.certificate.formal
+        return self.certificate.formal
 
 
 @dataclass(frozen=True)
@@ -67,12 +65,9 @@ class PooledCost:
 def pooled_costs(stated: Sequence[Guarantee]) -> list[PooledCost]:
     """Sites compose in parallel for disjoint patients (the largest); a patient known to two of them pays the sum.
 
-    Basic composition (Dwork and Roth 2014, theorem 3.16): epsilons add and deltas add. Empty when no certificate can
-    be read.
+    Basic composition (Dwork and Roth 2014, theorem 3.16): epsilons add and deltas add.
     """
-    sites = [item.certificate for item in stated if item.certificate for _ in item.sites]
-    if not sites:
-        return []
+    sites = [item.certificate for item in stated for _ in item.sites]
     dearest = sorted((_number(site.epsilon.patient.add_remove) for site in sites), reverse=True)[:2]
     replaced = sorted((_number(site.epsilon.patient.replace_one) for site in sites), reverse=True)[:2]
     deltas = sorted((site.delta for site in sites), reverse=True)[:2]
@@ -92,7 +87,7 @@ def _number(stated: float | None) -> float:
 
 def guarantees(pool: Pool) -> list[Guarantee]:
     """Sites grouped by what their certificates state, in the order of their names."""
-    groups: list[tuple[Mapping[str, Any], list[str]]] = []
+    groups: list[tuple[Certificate, list[str]]] = []
     for site in sorted(pool.certificates):
         stated = pool.certificates[site]
         for known, sites in groups:
@@ -104,11 +99,7 @@ def guarantees(pool: Pool) -> list[Guarantee]:
     return [_guarantee(tuple(sites), stated) for stated, sites in groups]
 
 
-def _guarantee(sites: tuple[str, ...], stated: Mapping[str, Any]) -> Guarantee:
-    try:
-        certificate = Certificate.model_validate(dict(stated))
-    except ValidationError:
-        return Guarantee(sites, None, ())
+def _guarantee(sites: tuple[str, ...], certificate: Certificate) -> Guarantee:
     lines = [
         MechanismLine(who, _mechanism(fields), _parameters(fields))
         for cohort, who in COHORTS.items()

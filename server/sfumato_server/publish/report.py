@@ -88,10 +88,10 @@ def render_report(
         guarantees=stated,
         without_guarantee=sorted(site for item in stated if not item.formal for site in item.sites),
         # a plan without privacy is one, whatever certificates say of themselves
-        bare=not plan.private or any(item.certificate is not None and not item.certificate.private for item in stated),
+        bare=not plan.private or any(not item.certificate.private for item in stated),
         starts=public_starts(plan),
         pooled=pooled,
-        worst=pooled[0].add_remove if pooled else None,
+        worst=pooled[0].add_remove,
         release=release_rows(pool, plan, stated),
         uncovered=uncovered(pool),
         stages=stages,

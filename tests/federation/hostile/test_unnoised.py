@@ -3,15 +3,21 @@
 What was reserved stays charged: over-counted, never under-counted.
 """
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hospital import ONE_SITE
 
 from sfumato_client import training
+from sfumato_client.ledger import Ledger
+from sfumato_client.site import handler
 from sfumato_common.accounting.events import event_to_json
 from sfumato_common.errors import ConfigError
 from sfumato_common.generators.update import UPDATE, pack_update
-from sfumato_common.mechanisms.recorder import Noised, NoiseRecorder
+from sfumato_common.mechanisms.noise import SecureNoise
+from sfumato_common.mechanisms.recorder import NoiseRecorder
+from sfumato_common.mechanisms.sealed import Sealed, digest_of
 from sfumato_common.study.costs import round_event
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.strict import parse
@@ -28,29 +34,25 @@ def nothing_learned(job) -> Arrays:
     return {UPDATE: pack_update(inbound(job), inbound(job))}
 
 
-def noised_with(job, sigma=1.0, rate=0.2, steps=2, recorder=None) -> Noised:
+def noised_with(job, sigma=1.0, rate=0.2, steps=2, recorder=None) -> Arrays:
     recorder = recorder or job.recorder
     for _ in range(steps):
         recorder.sampled_gaussian(np.zeros(3), 1.0, sigma, rate)
-    return recorder.sealed(nothing_learned(job))
+    return nothing_learned(job)
 
 
-def altered(job, change) -> Noised:
-    noised = HONEST(job)
-    change(noised.arrays)
-    return noised
-
-
-def first_element(arrays):
-    arrays[UPDATE][0] ^= 1
+def forged(job) -> Sealed:
+    arrays, event = nothing_learned(job), round_event(job.plan.stage("gan"))
+    return Sealed(arrays, (event,), "entry", digest_of(arrays), bytes(32))
 
 
 FAULTS = {
-    "the weights that came in": (lambda job: job.recorder.sealed(nothing_learned(job)), "no single mechanism ran"),
-    "arrays that no recorder saw": (nothing_learned, "no recorded mechanism made"),
-    "a seal of its own making": (
-        lambda job: Noised(nothing_learned(job), round_event(job.plan.stage("gan")), "entry", bytes(32)),
-        "not what a recorded mechanism sealed",
+    "the weights that came in": (nothing_learned, "no mechanism ran for this charge"),
+    "what is no arrays": (lambda job: list(HONEST(job).values()), "only arrays and bytes can be sealed"),
+    "a seal of its own making": (forged, "only arrays and bytes can be sealed"),
+    "a seal of its own making, after noise": (
+        lambda job: (noised_with(job), forged(job))[1],
+        "only arrays and bytes can be sealed",
     ),
     "too little noise": (lambda job: noised_with(job, sigma=0.5), "not the one that the ledger was charged for"),
     "another sampling rate": (lambda job: noised_with(job, rate=0.1), "not the one that the ledger was charged for"),
@@ -58,36 +60,37 @@ FAULTS = {
     "too many steps": (lambda job: noised_with(job, steps=3), "not the one that the ledger was charged for"),
     "a step more with other noise": (
         lambda job: (job.recorder.sampled_gaussian(np.zeros(3), 1.0, 9.0, 0.2), noised_with(job))[1],
-        "no single mechanism ran",
+        "not the one that the ledger was charged for",
+    ),
+    "a one-shot release beside the steps": (
+        lambda job: (job.recorder.gaussian(np.zeros(3), 1.0, 9.0), noised_with(job))[1],
+        "not the one that the ledger was charged for",
+    ),
+    "records beside the steps": (
+        lambda job: (noised_with(job), job.recorder.local_laplace(np.zeros((2, 3)), 1.0, 9.0, "l1"))[0],
+        "not the one that the ledger was charged for",
     ),
     "the noise of another round": (
         lambda job: noised_with(job, recorder=NoiseRecorder(job.noise, "0" * 64)),
-        "noised under another reservation",
+        "no mechanism ran for this charge",
     ),
-    "an update changed after the noise": (lambda job: altered(job, first_element), "not what a recorded mechanism"),
     "a loss beside the update": (
-        lambda job: job.recorder.sealed({**HONEST(job).arrays, "loss": np.float32([0.5])}),
+        lambda job: {**HONEST(job), "loss": np.float32([0.5])},
         "other arrays than the plan declares",
     ),
     "a number of examples": (
-        lambda job: job.recorder.sealed({**HONEST(job).arrays, "num_examples": np.float32([31])}),
+        lambda job: {**HONEST(job), "num_examples": np.float32([31])},
         "other arrays than the plan declares",
     ),
-    "the size of a batch in the padding": (
-        lambda job: job.recorder.sealed(padded(HONEST(job).arrays, 31)),
-        "its padding is not empty",
-    ),
+    "the size of a batch in the padding": (lambda job: padded(HONEST(job), 31), "its padding is not empty"),
     "a longer update": (
-        lambda job: job.recorder.sealed({UPDATE: np.append(HONEST(job).arrays[UPDATE], np.zeros(256, np.uint16))}),
+        lambda job: {UPDATE: np.append(HONEST(job)[UPDATE], np.zeros(256, np.uint16))},
         "another dtype or shape",
     ),
-    "an unrounded update": (
-        lambda job: job.recorder.sealed({UPDATE: HONEST(job).arrays[UPDATE].astype(np.float32)}),
-        "another dtype or shape",
-    ),
-    "no update": (lambda job: (HONEST(job), job.recorder.sealed({}))[1], "other arrays than the plan declares"),
+    "an unrounded update": (lambda job: {UPDATE: HONEST(job)[UPDATE].astype(np.float32)}, "another dtype or shape"),
+    "no update": (lambda job: (HONEST(job), {})[1], "other arrays than the plan declares"),
     "an update that is not finite": (
-        lambda job: job.recorder.sealed({UPDATE: np.uint16(0x7FC0) * (HONEST(job).arrays[UPDATE] > 0)}),
+        lambda job: {UPDATE: np.uint16(0x7FC0) * (HONEST(job)[UPDATE] > 0)},
         "is not finite",
     ),
 }  # fmt: skip
@@ -111,6 +114,60 @@ def test_what_was_not_noised_as_charged_does_not_leave_and_stays_paid(midway, mo
     # an honest version may not run the round again either: the site cannot know what the faulty one let out
     monkeypatch.setitem(training.TRAINERS, "gan", HONEST)
     midway.refuses(request, "ledger-refused", "was charged before: it may not run again")
+
+
+def refused_and_paid(midway, reason):
+    paid = ("gan", 2, "train", round_event(midway.plan.stage("gan")))
+    midway.refuses(midway.asked["gan", 2], "egress-refused", reason, paid=[paid])
+    assert not list(midway.home.outbox.glob("*-gan-2-*"))
+    with midway.home.open_ledger() as ledger:
+        assert ledger.unsettled() == [ledger.entries()[-1].number]
+
+
+def changed_after_the_seal(sealed):
+    sealed.result[UPDATE][0] ^= 1
+    return sealed
+
+
+@pytest.mark.parametrize(
+    ("between", "reason"),
+    [
+        (changed_after_the_seal, "not what a recorded mechanism"),
+        (lambda sealed: dataclasses.replace(sealed, _seal=bytes(32)), "not what a recorded mechanism"),
+        (lambda sealed: sealed.result, "no recorded mechanism made"),
+        (
+            lambda sealed: NoiseRecorder(SecureNoise(), "0" * 64).sealed(sealed.result),
+            "noised under another reservation",
+        ),
+    ],
+)
+def test_what_changed_between_the_seal_and_the_door_does_not_leave(midway, monkeypatch, between, reason):
+    honest = handler.noised_reply
+    monkeypatch.setattr(handler, "noised_reply", lambda sealed, *rest: honest(between(sealed), *rest))
+    refused_and_paid(midway, reason)
+
+
+def test_noise_that_is_drawn_after_the_seal_stops_the_reply(midway, monkeypatch):
+    jobs, honest = [], handler.noised_reply
+    monkeypatch.setitem(training.TRAINERS, "gan", lambda job: (jobs.append(job), HONEST(job))[1])
+
+    def late(*given):
+        reply = honest(*given)
+        jobs[0].recorder.sampled_gaussian(np.zeros(3), 1.0, 1.0, 0.2)
+        return reply
+
+    monkeypatch.setattr(handler, "noised_reply", late)
+    request = midway.asked["gan", 2]
+    paid = ("gan", 2, "train", round_event(midway.plan.stage("gan")))
+    midway.refuses(request, "egress-refused", "drawn after the result was sealed", paid=[paid])
+    assert not list(midway.home.outbox.glob("*-gan-2-*"))
+
+
+def test_a_row_that_is_gone_from_the_disk_pays_for_nothing(midway, monkeypatch):
+    entries = Ledger.entries
+    monkeypatch.setattr(Ledger, "entries", lambda ledger: entries(ledger)[:-1])
+    reply = midway.ask(midway.asked["gan", 2])
+    midway.refused(reply, "egress-refused", "without a reservation")
 
 
 def test_the_faults_are_caught_by_the_door_and_not_by_accident(midway, monkeypatch):

@@ -13,9 +13,10 @@ from hypothesis.extra import numpy as hnp
 from scipy import stats
 
 from sfumato_common.accounting.events import KAverageGaussian, LocalGaussian, LocalLaplace, RandomisedResponse
+from sfumato_common.mechanisms.clipping import clipped
 from sfumato_common.mechanisms.grid import grid_of
 from sfumato_common.mechanisms.noise import TestNoise
-from sfumato_common.mechanisms.record_recorder import RecordRecorder, clipped
+from sfumato_common.mechanisms.recorder import NoiseRecorder
 
 ALPHA = 1e-6
 CLIPS = ("l1", "elementwise", "l2")
@@ -37,10 +38,10 @@ class Silence:
 def released(rows, radius, clip, strength):
     """What a zero-noise source lets through, and the scale of the noise that was asked for."""
     source = Silence()
-    recorder = RecordRecorder(source)
+    recorder = NoiseRecorder(source, "entry")
     if clip == "l2":
-        return recorder.gaussian(rows, radius, strength), source.scale
-    return recorder.laplace(rows, radius, strength, clip), source.scale
+        return recorder.local_gaussian(rows, radius, strength), source.scale
+    return recorder.local_laplace(rows, radius, strength, clip), source.scale
 
 
 def pairs_of_cohorts():
@@ -142,7 +143,7 @@ def test_the_noise_depends_on_epsilon_throughout(clip):
     diameter = 2 * radius * (25 if clip == "elementwise" else 1)
     spreads = []
     for epsilon in (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 64.0):
-        drawn = RecordRecorder(noise).laplace(np.zeros(shape), radius, epsilon, clip)
+        drawn = NoiseRecorder(noise, "entry").local_laplace(np.zeros(shape), radius, epsilon, clip)
         scale = diameter / epsilon
         assert stats.kstest(drawn.ravel() / scale, "laplace").pvalue > ALPHA
         # |x| / b is exponential: the mean of 50,000 lies within 5 / sqrt(50,000) of 1
@@ -152,7 +153,7 @@ def test_the_noise_depends_on_epsilon_throughout(clip):
 
 
 def test_gaussian_noise_is_the_multiplier_times_twice_the_radius():
-    drawn = RecordRecorder(TestNoise(2)).gaussian(np.zeros((2_000, 25)), 1.5, 0.7)
+    drawn = NoiseRecorder(TestNoise(2), "entry").local_gaussian(np.zeros((2_000, 25)), 1.5, 0.7)
     assert stats.kstest(drawn.ravel() / (0.7 * 3.0), "norm").pvalue > ALPHA
 
 
@@ -163,7 +164,7 @@ def test_a_member_moves_its_groups_mean_alone_by_twice_the_radius_over_k(seed, g
     members = rng.normal(size=(groups, k, 7)) * 10.0**decades
     replaced = members.copy()
     replaced[0, 1] = rng.normal(size=7) * 10.0 ** rng.integers(-3, 6)
-    one, two = (RecordRecorder(source).k_average(value, 2.0, 1.0) for value in (members, replaced))
+    one, two = (NoiseRecorder(source, "entry").k_average(value, 2.0, 1.0) for value in (members, replaced))
     assert np.array_equal(one[1:], two[1:])
     assert np.linalg.norm(one[0] - two[0]) <= 4.0 / k + grid_of(4.0 / k) * math.sqrt(7)
     assert np.linalg.norm(one[0] - two[0]) <= source.scale
@@ -174,7 +175,7 @@ def test_answers_have_the_stated_odds(categories, epsilon):
     count = 200_000
     for truth in (0, categories - 1):
         labels = np.full(count, truth, dtype=np.int64)
-        told = RecordRecorder(TestNoise(3)).randomised_response(labels, categories, epsilon)
+        told = NoiseRecorder(TestNoise(3), "entry").randomised_response(labels, categories, epsilon)
         expected = np.full(categories, count / (math.exp(epsilon) + categories - 1))
         expected[truth] *= math.exp(epsilon)
         assert told.dtype == np.int64
@@ -188,27 +189,28 @@ def test_a_label_is_never_told_more_surely_than_uniforms_can_carry():
 
     labels = np.ones(3, dtype=np.int64)
     for epsilon in (19.0, 50.0, 1e6):
-        told = RecordRecorder(Smallest(0)).randomised_response(labels, 2, epsilon)
+        told = NoiseRecorder(Smallest(0), "entry").randomised_response(labels, 2, epsilon)
         assert (told == 0).all()  # a lie with odds of 2e-9, for 50 as for 20
 
 
 def test_labels_that_are_no_categories_are_a_fault():
     for labels in ([2], [-1]):
         with pytest.raises(AssertionError):
-            RecordRecorder(TestNoise(4)).randomised_response(np.array(labels), 2, 1.0)
+            NoiseRecorder(TestNoise(4), "entry").randomised_response(np.array(labels), 2, 1.0)
 
 
 def test_what_ran_is_listed_in_order():
-    recorder, rows = RecordRecorder(TestNoise(5)), np.zeros((4, 3))
-    recorder.laplace(rows, 1.0, 2.0, "l1")
-    recorder.gaussian(rows, 1.0, 0.9)
+    recorder, rows = NoiseRecorder(TestNoise(5), "entry"), np.zeros((4, 3))
+    recorder.local_laplace(rows, 1.0, 2.0, "l1")
+    recorder.local_gaussian(rows, 1.0, 0.9)
     recorder.k_average(rows.reshape(2, 2, 3), 1.0, 1.1)
     recorder.randomised_response(np.zeros(4, dtype=np.int64), 3, 0.4)
-    assert recorder.executed == [
+    assert recorder.executed == (
         LocalLaplace(2.0),
         LocalGaussian(0.9),
         KAverageGaussian(1.1, 2),
         RandomisedResponse(3, 0.4),
-    ]
+    )
+    assert recorder.draws == 4
     with pytest.raises(AssertionError):
-        recorder.laplace(rows, 1.0, 2.0, "l2")
+        recorder.local_laplace(rows, 1.0, 2.0, "l2")

@@ -1,0 +1,147 @@
+"""The one way to touch patients' data: charge, run, compare, seal, settle, as one block.
+
+    with ledger.charged(terms, events, noise) as charge:
+        arrays = ...                # noised through `charge.recorder` and nothing else
+        sealed = charge.seal(arrays)
+
+Every event is on disk before the body runs. `seal` holds what ran against the rows as the disk has them. A body that
+raises, seals nothing, or draws more after it sealed leaves the charge standing, and unsettled: over-counted, never
+under-counted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from sfumato_client.ledger.chain import Reservation
+from sfumato_common.accounting.events import Cohort, Event, Unprotected
+from sfumato_common.errors import EgressRefused
+from sfumato_common.files import canonical_json
+from sfumato_common.mechanisms.noise import NoiseSource
+from sfumato_common.mechanisms.recorder import BareRecorder, NoiseRecorder
+from sfumato_common.mechanisms.sealed import Paid, Result, Sealed
+
+
+@dataclass(frozen=True)
+class Terms:
+    """Where a charge stands in the ledger: its events are rounds `round`, `round` + 1, ... of `purpose`, in order.
+
+    `ahead` is everything that the plan charges this cohort in all; see `Ledger.reserve`.
+    """
+
+    study: str
+    plan_hash: str
+    purpose: str
+    round: int
+    cohort: Cohort
+    ahead: tuple[Event, ...] = ()
+
+
+class Book(Protocol):
+    """What a charge needs of the ledger; see `Ledger`."""
+
+    def reserve(
+        self,
+        *,
+        study: str,
+        plan_hash: str,
+        purpose: str,
+        round: int,
+        cohort: Cohort,
+        event: Event,
+        ahead: Iterable[Event],
+    ) -> Reservation:
+        """Charge one event, durably."""
+        ...
+
+    def settle(self, reservation: Reservation, sha256: str) -> None:
+        """Note that it was carried out."""
+        ...
+
+    def entries(self) -> list[Reservation]:
+        """Every charge, read from the disk and verified."""
+        ...
+
+
+class Charge:
+    """An open charge; made by `Ledger.charged` alone. `recorder` is the only source of noise within it."""
+
+    def __init__(self, ledger: Book, terms: Terms, reserved: Sequence[Reservation], noise: NoiseSource) -> None:
+        self._ledger, self._terms, self._reserved = ledger, terms, tuple(reserved)
+        self._sha256, self._draws = "", 0
+        self._paid: Paid | None = None
+        self.recorder = _recorder(reserved, noise, _binding(terms, reserved))
+
+    @property
+    def paid(self) -> Paid | None:
+        """What the ledger on disk held for this charge when its result was sealed; None before."""
+        return self._paid
+
+    def seal(self, result: Result) -> Sealed[Result]:
+        """`result` bound to what ran and to this charge, once.
+
+        Raises EgressRefused when what ran is not what the ledger on disk was charged for, or at the second call.
+        """
+        if self._sha256:
+            raise EgressRefused("something was sealed under this charge before; it seals one result")
+        on_disk = [entry for entry in self._ledger.entries() if entry in self._reserved]
+        if tuple(on_disk) != self._reserved:
+            raise EgressRefused("a result without a reservation in the privacy ledger may not leave")
+        paid = Paid(tuple(entry.event for entry in on_disk), _binding(self._terms, on_disk))
+        sealed = self.recorder.sealed(result)
+        paid.require(sealed.executed, sealed.binding)
+        self._paid, self._sha256, self._draws = paid, sealed.digest, self.recorder.draws
+        return sealed
+
+    def settle(self) -> None:
+        """Note in the ledger what was sealed; the end of the block.
+
+        Raises EgressRefused when nothing was, or when more was drawn since.
+        """
+        if not self._sha256:
+            raise EgressRefused("nothing was sealed under this charge: it stays charged, and nothing may leave")
+        if self.recorder.draws != self._draws:
+            raise EgressRefused("something was to be drawn after the result was sealed: nothing may leave")
+        for reservation in self._reserved:
+            self._ledger.settle(reservation, self._sha256)
+
+
+@contextlib.contextmanager
+def charged(ledger: Book, terms: Terms, events: Sequence[Event], noise: NoiseSource) -> Iterator[Charge]:
+    """Charge every one of `events`, in order and durably, then run the body, then settle.
+
+    Raises what `Ledger.reserve` raises, before the body, and EgressRefused as `Charge` says.
+    """
+    reserved = [
+        ledger.reserve(
+            study=terms.study,
+            plan_hash=terms.plan_hash,
+            purpose=terms.purpose,
+            round=number,
+            cohort=terms.cohort,
+            event=event,
+            ahead=terms.ahead,
+        )
+        for number, event in enumerate(events, start=terms.round)
+    ]
+    charge = Charge(ledger, terms, reserved, noise)
+    yield charge
+    # not in a `finally`: what a failing body was charged for was not carried out
+    charge.settle()
+
+
+def _recorder(reserved: Sequence[Reservation], noise: NoiseSource, binding: str) -> NoiseRecorder:
+    """The recorder of a charge; of one without privacy it lets sums pass, and can pass for nothing else."""
+    for entry in reserved:
+        if isinstance(entry.event, Unprotected):
+            return BareRecorder(entry.event.what, binding)
+    return NoiseRecorder(noise, binding)
+
+
+def _binding(terms: Terms, reserved: Sequence[Reservation]) -> str:
+    stated = [terms.plan_hash, terms.purpose, terms.round, terms.cohort, [entry.hash for entry in reserved]]
+    return hashlib.sha256(canonical_json(stated)).hexdigest()
