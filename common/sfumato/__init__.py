@@ -20,7 +20,7 @@ from sfumato_common import __version__
 if TYPE_CHECKING:
     from sfumato_client.anonymise.identities import fit_recogniser
     from sfumato_client.anonymise.in_latent_space import group_patients, k_salsa, linear_walk, plan_walk
-    from sfumato_client.ledger import Ledger
+    from sfumato_client.ledger import Ledger, Terms
     from sfumato_client.training.dp.engines import private_engine
     from sfumato_common.accounting.accountant import cost, epsilon
     from sfumato_common.accounting.events import GaussianRelease, LaplaceRelease, SampledGaussian
@@ -52,6 +52,7 @@ __all__ = [
     "SampledGaussian",
     "SecureNoise",
     "SpectralModel",
+    "Terms",
     "WSpace",
     "__version__",
     "cost",
@@ -91,6 +92,7 @@ _HOMES = {
     "kernel_distance": "sfumato_common.metrics.fidelity:kernel_distance",
     "LaplaceRelease": "sfumato_common.accounting.events:LaplaceRelease",
     "Ledger": "sfumato_client.ledger:Ledger",
+    "Terms": "sfumato_client.ledger:Terms",
     "linear_walk": "sfumato_client.anonymise.in_latent_space:linear_walk",
     "load_plan": "sfumato_common.study.load:load_plan",
     "neighbourhood": "sfumato_common.metrics.prdc:neighbourhood",

@@ -215,7 +215,7 @@ def test_export_and_check_go_together(say, home, tmp_path):
     report = json.loads(say("ledger", "check", out, package, "--json", "--home", home)[2])
     assert set(report) == {
         *("site", "study", "plan_hash", "delta", "noise", "private"),
-        *("signature_checked", "figures", "not_checked", "pending"),
+        *("signature_checked", "figures", "not_checked", "pending", "unsettled"),
     }
     assert report["signature_checked"]
     assert {tuple(sorted(figure)) for figure in report["figures"]} == {
