@@ -1,17 +1,22 @@
-"""What both command lines share: one clear line for every failure, its exit code, never a traceback at the user."""
+"""What both command lines share: version, tables and JSON, and one clear line and exit code for every failure."""
 
 from __future__ import annotations
 
+import json
 import sys
 import tempfile
 import traceback
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console, Group
 from rich.table import Table
 
-from sfumato_common.accounting.accountant import CohortCosts, epsilon_text
+from sfumato_common import __version__
+from sfumato_common.accounting.accountant import CohortCosts, epsilon_text, json_epsilon
 from sfumato_common.errors import ConfigError, SfumatoError
 from sfumato_common.study.costs import WITHOUT_PRIVACY
 from sfumato_common.study.forecast import Forecast
@@ -19,6 +24,18 @@ from sfumato_common.study.forecast import Forecast
 console = Console(highlight=False)
 complaints = Console(stderr=True, highlight=False)
 INTERRUPTED = 130
+
+
+def _print_version(context: typer.Context, asked: bool) -> None:
+    if asked:
+        typer.echo(f"{context.info_name} {__version__}")
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool, typer.Option("--version", help="Print the version and leave.", is_eager=True, callback=_print_version)
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts in place of tables and sentences.")]
 
 
 def run_command(app: typer.Typer) -> None:
@@ -57,6 +74,23 @@ def file_bytes(path: Path) -> bytes:
         return path.read_bytes()
     except OSError:
         raise ConfigError(f"'{path.name}' cannot be read; check the path") from None
+
+
+def print_json(value: Mapping[str, Any]) -> None:
+    """One JSON object on stdout. Names in it are stable, and an epsilon without a bound is null."""
+    typer.echo(json.dumps(value, indent=2, sort_keys=True, allow_nan=False))
+
+
+def forecast_json(forecast: Forecast) -> dict[str, Any]:
+    """What `forecast_table` shows."""
+    stages = [{**asdict(line), "epsilon_after": json_epsilon(line.epsilon_after)} for line in forecast.stages]
+    private, delta = forecast.private, forecast.delta
+    return {"private": private, "delta": delta, "stages": stages, "costs": costs_json(forecast.totals)}
+
+
+def costs_json(costs: CohortCosts) -> dict[str, Any]:
+    """What `costs_table` shows, by who pays: train, holdout or any one patient."""
+    return {who: {name: json_epsilon(value) for name, value in cost.items()} for who, cost in asdict(costs).items()}
 
 
 def forecast_table(forecast: Forecast, title: str) -> Group:

@@ -72,5 +72,5 @@ def test_importing_the_round_loop_loads_no_page_and_no_network():
 def test_the_contracts_cover_every_package_of_the_tree():
     roots = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["root_packages"]
     assert sorted(roots) == sorted(
-        path.parent.name for side in SIDES for path in (ROOT / side).glob("sfumato_*/__init__.py")
+        path.parent.name for side in SIDES for path in (ROOT / side).glob("sfumato*/__init__.py")
     )

@@ -273,6 +273,10 @@ def test_a_refusal_says_nothing_and_the_report_stays(tmp_path):
     content = json.loads(report.read_text())
     assert content["approved"] is False
     assert {finding["rule"]: finding["passed"] for finding in content["findings"]}["identical"] is False
+    # a release may ask several methods for images of one model
+    assert {finding["of"] for finding in content["findings"]} == {"dp-sampling (gan)"}
+    quantiles = content["distance_quantiles_0_1_5_25_50_75_100"]
+    assert [part["of"] for part in quantiles] == ["holdout", "dp-sampling (gan)"]
 
 
 def test_nearest_distances_agree_with_the_slow_oracle():

@@ -147,7 +147,10 @@ def test_the_gate_refuses_sets_from_records_in_which_training_patients_are_known
     lax = GateRules(declare_verdict=True, identity_share_limit=1.0)
     assert judge([made(SECOND)], TRAIN, HOLDOUT, lax).approved is not None
     report = bad.to_json()
-    assert [part["of"] for part in report["match_quantiles_0_1_5_25_50_75_100"]] == ["holdout", "gan"]
+    assert [part["of"] for part in report["match_quantiles_0_1_5_25_50_75_100"]] == [
+        "holdout",
+        "k-same (gan)",
+    ]
     assert judge([made(FRESH)], TRAIN, HOLDOUT, RULES).to_json() == good.to_json()
 
 

@@ -16,7 +16,7 @@ from scipy.stats import norm
 
 from sfumato_client.cli import main as cli
 from sfumato_client.site.home import SiteHome
-from sfumato_common.accounting.events import GaussianRelease
+from sfumato_common.accounting.events import GaussianRelease, Unprotected
 from sfumato_common.crypto.identity import create_identity
 from sfumato_common.imaging import encode_png
 from sfumato_common.package import PackageImage, build_package
@@ -129,6 +129,63 @@ def test_a_forecast_beyond_the_budget_says_so_after_the_figures(say, home, tmp_p
     assert "spectral" in said
 
 
+COSTS = {who: {"add_remove", "add_remove_rdp", "replace_one"} for who in ("train", "holdout", "patient")}
+
+
+def names(costs):
+    return {who: set(cost) for who, cost in costs.items()}
+
+
+def test_show_for_scripts_says_what_the_tables_do(say, home, tmp_path):
+    plan = load_yaml(plan_file(tmp_path), Plan)
+    charge(home, plan, settle=False)
+    charge(home, plan, event=gate_verdict("formal"), purpose="gate")
+    code, _, said = say("ledger", "show", "--home", home, "--json")
+    shown = json.loads(said)
+    assert code == 0
+    assert set(shown) == {"budget", "entries", "costs", "without_privacy"}
+    assert shown["budget"] == {"epsilon": 6.0, "delta": 1e-5}
+    assert names(shown["costs"]) == COSTS
+    assert shown["costs"]["train"]["add_remove"] == pytest.approx(1.993, abs=1e-3)
+    first, second = shown["entries"]
+    assert set(first) == {"number", "hash", "study", "plan_hash", "purpose", "round", "cohort", "event", "settled"}
+    assert (first["settled"], second["settled"]) == (False, True)
+    assert first["event"] == {"mechanism": "GaussianRelease", "noise_multiplier": 2.0}
+    assert first["plan_hash"] == plan.digest
+
+
+def test_what_left_unprotected_is_null_for_scripts(say, home, tmp_path):
+    policy = {**POLICY, "nonprivate_studies": ["chest"]}
+    (home / "policy.yaml").write_text(yaml.safe_dump(policy))
+    charge(home, load_yaml(plan_file(tmp_path), Plan), event=Unprotected("weights"))
+    shown = json.loads(say("ledger", "show", "--home", home, "--json")[2])
+    assert shown["costs"]["patient"]["add_remove"] is None
+    assert shown["without_privacy"] == ["chest"]
+    code, _, said = say("ledger", "forecast", "--home", home, plan_file(tmp_path, study="another"), "--json")
+    report = json.loads(said)
+    assert (code, report["spent"], report["after"], report["left"]) == (3, None, None, 0.0)
+
+
+def test_forecast_for_scripts_and_its_refusal(say, home, tmp_path):
+    plan = load_yaml(plan_file(tmp_path), Plan)
+    code, _, said = say("ledger", "forecast", "--home", home, plan_file(tmp_path), "--json")
+    report = json.loads(said)
+    assert code == 0
+    assert set(report) == {
+        *("study", "plan_hash", "private", "delta", "stages", "costs"),
+        *("budget", "spent", "after", "left"),
+    }
+    assert names(report["costs"]) == COSTS
+    assert (report["study"], report["plan_hash"], report["spent"]) == ("chest", plan.digest, 0.0)
+    assert report["left"] == pytest.approx(6 - report["after"])
+    (stage,) = report["stages"]
+    assert set(stage) == {"stage", "rounds", "steps", "noise_multiplier", "sampling_rate", "epsilon_after"}
+    dear = plan_file(tmp_path, stages=[{**PLAN["stages"][0], "noise_multiplier": 0.5}])
+    code, line, said = say("ledger", "forecast", "--home", home, dear, "--json")
+    assert (code, "budget is 6" in line) == (3, True)
+    assert json.loads(said)["left"] == 0.0
+
+
 def test_export_and_check_go_together(say, home, tmp_path):
     identity = create_identity(home / "identity", "alder")
     plan = load_yaml(plan_file(tmp_path), Plan)
@@ -155,6 +212,16 @@ def test_export_and_check_go_together(say, home, tmp_path):
     assert said.count("holds") == 9
     assert "the package's signature hold" in said
     assert "NO signature was checked" in say("ledger", "check", out, package)[2]
+    report = json.loads(say("ledger", "check", out, package, "--json", "--home", home)[2])
+    assert set(report) == {
+        *("site", "study", "plan_hash", "delta", "noise", "private"),
+        *("signature_checked", "figures", "not_checked", "pending", "unsettled"),
+    }
+    assert report["signature_checked"]
+    assert {tuple(sorted(figure)) for figure in report["figures"]} == {
+        ("bound", "holds", "name", "recomputed", "stated", "who")
+    }
+    assert [figure["holds"] for figure in report["figures"]] == [True] * 9
 
     less = certificate.model_dump()
     less["epsilon"]["patient"]["add_remove"] = 0.5
@@ -162,6 +229,9 @@ def test_export_and_check_go_together(say, home, tmp_path):
     package.write_bytes(build_package(**names, certificate=forged, images=images, sign=identity.sign_package))
     code, line, said = say("ledger", "check", out, package)
     assert (code, "WRONG" in said, "recomputed" in line) == (8, True, True)
+    code, line, said = say("ledger", "check", out, package, "--json")
+    assert (code, "recomputed" in line) == (8, True)
+    assert [figure["name"] for figure in json.loads(said)["figures"] if figure["holds"] is False] == ["add/remove"]
 
     value = json.loads(out.read_bytes())
     value["rows"][1]["body"] = value["rows"][1]["body"].replace('"noise_multiplier":2.0', '"noise_multiplier":9.0')

@@ -67,6 +67,26 @@ def test_unknown_plan_key_names_the_nearest_right_one(say, files):
     assert not (root / "coord").exists()
 
 
+def test_a_plan_is_checked_for_scripts(say, files):
+    root, write = files
+    code, line, said = say("sfumato", "plan", "check", root / "plan.yaml", "--json")
+    report = json.loads(said)
+    assert (code, line) == (0, "")
+    assert set(report) == {"study", "plan_hash", "private", "delta", "budget", "stages", "costs"}
+    assert report["budget"] == PLAN["privacy"]
+    assert [stage["stage"] for stage in report["stages"]] == ["spectral", "gan", "flow"]
+    assert set(report["costs"]) == {"train", "holdout", "patient"}
+    bare = {"private": False, "release": [{"model": "spectral", "images": 4}], "utility": None}
+    stages = [{**stage, "noise_multiplier": 0.001} for stage in PLAN["stages"]]
+    code, _, said = say("sfumato", "plan", "check", write("bare.yaml", {**PLAN, **bare, "stages": stages}), "--json")
+    assert code == 0
+    assert json.loads(said)["costs"]["patient"]["add_remove"] is None
+    dear = write("dear.yaml", {**PLAN, "privacy": {"epsilon": 1.0, "delta": 1.0e-5}})
+    code, line, said = say("sfumato", "plan", "check", dear, "--json")
+    assert (code, "more than privacy.epsilon" in line) == (2, True)
+    assert json.loads(said)["budget"]["epsilon"] == 1.0
+
+
 def test_plan_that_costs_more_than_it_says(say, files):
     _, write = files
     plan = {**PLAN, "privacy": {"epsilon": 1.0, "delta": 1.0e-5}}
@@ -261,7 +281,7 @@ def test_an_embedding_is_fitted_kept_and_dropped(say, files):
     assert (code, line) == (0, "")
     assert "fitted to" in said
     assert say("sfumato-site", "style-net", "use", "--home", home, weights, *plan)[0] == 0
-    kept = home / "embedding.safetensors"
+    kept = home / "style-net.safetensors"
     assert kept.read_bytes() == weights.read_bytes()
     larger = write("larger.yaml", {**PLAN, "image": {"size": 2 * PLAN["image"]["size"]}})
     code, line, _ = say("sfumato-site", "style-net", "use", "--home", home, weights, "--plan", larger)

@@ -17,6 +17,7 @@ from sfumato_common.errors import ConfigError, VerificationError
 from sfumato_common.files import canonical_json
 from sfumato_common.imaging import decode_png
 from sfumato_server import pictures
+from sfumato_server.cli.main import dataset_verify
 from sfumato_server.enrol import create_authority
 from sfumato_server.pool import Pool, pool_packages
 from sfumato_server.publish import publish, sheets, verify_dataset, write_overview
@@ -75,6 +76,21 @@ def test_what_is_published_verifies(published: Any) -> None:
     assert report.plan_hash == consortium.plan.digest
     assert "NOT compared" in verify_dataset(folder).summary()
     assert "NOT" not in report.summary()
+
+
+def test_what_is_published_verifies_for_scripts(published: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    consortium, folder = published
+    dataset_verify(folder, key=None, as_json=True)
+    report = json.loads(capsys.readouterr().out)
+    assert report == {
+        "study": "chest",
+        "plan_hash": consortium.plan.digest,
+        "images": 18,
+        "sites": ["east", "north", "south"],
+        "coordinator_fingerprint": report["coordinator_fingerprint"],
+        "trusted": False,
+        "private": True,
+    }
 
 
 def test_layout_and_labels(published: Any) -> None:

@@ -33,6 +33,11 @@ class CandidateSet:
     patients: int = 0
     spends: tuple[Mechanism, ...] = ()
 
+    @property
+    def name(self) -> str:
+        """Which set of a release it is, for the steward: a plan asks a method for a model's images at most once."""
+        return f"{self.method} ({self.model})"
+
     def parts(self) -> Parts:
         """Every pixel, label and claim: what a seal covers."""
         claims = [self.method, self.model, self.guarantee, self.patients, list(map(event_to_json, self.spends))]

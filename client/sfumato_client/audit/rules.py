@@ -58,9 +58,9 @@ class Rule(Generic[Measured]):
 
 @dataclass(frozen=True)
 class Finding:
-    """What a rule found in one candidate set."""
+    """What a rule found in the candidate set `of`, which is named by method and model."""
 
-    model: str
+    of: str
     rule: str
     compares: str
     value: float
@@ -136,18 +136,18 @@ RECORD_RULES: tuple[Rule[Matches], ...] = (
 )
 
 
-def apply(model: str, distances: Distances, rules: GateRules) -> list[Finding]:
+def apply(of: str, distances: Distances, rules: GateRules) -> list[Finding]:
     """Every rule for every set, on one candidate set."""
-    return _found(RULES, model, distances, rules)
+    return _found(RULES, of, distances, rules)
 
 
-def apply_to_records(model: str, matches: Matches, rules: GateRules) -> list[Finding]:
+def apply_to_records(of: str, matches: Matches, rules: GateRules) -> list[Finding]:
     """Every rule for sets that were made from records, on one of them."""
-    return _found(RECORD_RULES, model, matches, rules)
+    return _found(RECORD_RULES, of, matches, rules)
 
 
-def _found(table: Sequence[Rule[Measured]], model: str, measured: Measured, rules: GateRules) -> list[Finding]:
+def _found(table: Sequence[Rule[Measured]], of: str, measured: Measured, rules: GateRules) -> list[Finding]:
     return [
-        Finding(model, rule.name, rule.compares, rule.measure(measured, rules), rule.bound, rule.limit(measured, rules))
+        Finding(of, rule.name, rule.compares, rule.measure(measured, rules), rule.bound, rule.limit(measured, rules))
         for rule in table
     ]

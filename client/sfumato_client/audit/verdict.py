@@ -98,7 +98,7 @@ def judge(candidates: Sequence[CandidateSet], train: Cohort, holdout: Cohort, ru
     control = nearest_distances(control_images, real)
     measured = [Distances(nearest_distances(images, real), control) for images in shown]
     quantiles = [("holdout", _quantiles(control))]
-    quantiles += [(item.model, _quantiles(d.candidates)) for item, d in zip(candidates, measured, strict=True)]
+    quantiles += [(item.name, _quantiles(d.candidates)) for item, d in zip(candidates, measured, strict=True)]
     if not all(np.isfinite(d.candidates).all() and np.isfinite(d.control).all() for d in measured):
         return _blocked("a distance is not finite", quantiles)
     if measured[0].usual_least < IDENTICAL:
@@ -110,13 +110,13 @@ def judge(candidates: Sequence[CandidateSet], train: Cohort, holdout: Cohort, ru
     findings = [
         finding
         for item, distances in zip(candidates, measured, strict=True)
-        for finding in apply(item.model, distances, rules)
+        for finding in apply(item.name, distances, rules)
     ]
-    findings += [finding for model, found in matches for finding in apply_to_records(model, found, rules)]
+    findings += [finding for name, found in matches for finding in apply_to_records(name, found, rules)]
     passed = all(finding.passed for finding in findings)
     approved = Approved(tuple(candidates), _seal_of(candidates)) if passed else None
     scored = [("holdout", _quantiles(matches[0][1].strangers))] if matches else []
-    scored += [(model, _quantiles(found.candidates)) for model, found in matches]
+    scored += [(name, _quantiles(found.candidates)) for name, found in matches]
     return Verdict(approved, tuple(findings), "", tuple(quantiles), tuple(scored))
 
 
@@ -175,11 +175,11 @@ def _matches(
 
     Raises DataError when the verifier cannot be trained, or does not give a number for every image.
     """
-    made = [(item.model, images) for item, images in zip(candidates, shown, strict=True) if item.patients > 0]
+    made = [(item.name, images) for item, images in zip(candidates, shown, strict=True) if item.patients > 0]
     if not made:
         return []
     verifier = train_verifier(train)
-    found = [(model, re_identification(verifier, images, control)) for model, images in made]
+    found = [(name, re_identification(verifier, images, control)) for name, images in made]
     if not all(np.isfinite(m.candidates).all() and np.isfinite(m.strangers).all() for _, m in found):
         raise DataError("a score of the identity verifier is not finite")
     return found

@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
-from sfumato_common.accounting.accountant import epsilon_text
-from sfumato_common.command_line import console, costs_table, file_bytes, forecast_table
+from sfumato_common.accounting.accountant import epsilon_text, json_epsilon
+from sfumato_common.command_line import (
+    AsJson,
+    console,
+    costs_json,
+    costs_table,
+    file_bytes,
+    forecast_json,
+    forecast_table,
+    print_json,
+)
 from sfumato_common.files import write_atomic
 from sfumato_common.study.costs import WITHOUT_PRIVACY
 from sfumato_common.study.load import load_resolved_plan
+
+if TYPE_CHECKING:
+    from sfumato_client.ledger.check import Figure
 
 ledger_app = typer.Typer(no_args_is_help=True, help="The site's privacy ledger.")
 Home = Annotated[Path, typer.Option("--home", help="The site's home folder.", envvar="SFUMATO_SITE_HOME")]
 
 
-@ledger_app.command("show")
-def show(home: Home) -> None:
+@ledger_app.command("show", epilog="Example: sfumato-site ledger show --home site")
+def show(home: Home, as_json: AsJson = False) -> None:
     """Every charge, and what a patient of this site has paid."""
     from sfumato_client.site.home import SiteHome
     from sfumato_common.accounting.events import Unprotected, event_to_json
@@ -27,6 +40,15 @@ def show(home: Home) -> None:
     with SiteHome(home).open_ledger() as ledger:
         entries, settled, costs = ledger.entries(), ledger.settled(), ledger.costs()
         budget = ledger.budget
+    bare = sorted({entry.study for entry in entries if isinstance(entry.event, Unprotected)})
+    if as_json:
+        shown = [
+            {**asdict(entry), "event": event_to_json(entry.event), "settled": entry.number in settled}
+            for entry in entries
+        ]
+        terms = {"epsilon": budget.epsilon, "delta": budget.delta}
+        print_json({"budget": terms, "entries": shown, "costs": costs_json(costs), "without_privacy": bare})
+        return
     table = Table(title="Privacy ledger")
     for heading in ("entry", "study", "purpose", "round", "cohort", "mechanism", "state"):
         table.add_column(heading)
@@ -38,7 +60,7 @@ def show(home: Home) -> None:
     console.print(table)
     if unsettled := len(entries) - len(settled):
         _say(f"{unsettled} charges were never settled (a crash, or work in progress); they count all the same")
-    if bare := sorted({entry.study for entry in entries if isinstance(entry.event, Unprotected)}):
+    if bare:
         _say(f"NO PRIVACY: {WITHOUT_PRIVACY} in {', '.join(bare)}")
     console.print(costs_table(costs, budget.delta))
     for cohort, cost in (("train", costs.train), ("holdout", costs.holdout)):
@@ -48,7 +70,7 @@ def show(home: Home) -> None:
         )
 
 
-@ledger_app.command("verify")
+@ledger_app.command("verify", epilog="Example: sfumato-site ledger verify --home site")
 def verify(home: Home) -> None:
     """Recompute the hash chain; fails at the first entry that was changed, removed or moved."""
     from sfumato_client.site.home import SiteHome
@@ -58,8 +80,12 @@ def verify(home: Home) -> None:
     console.print("the ledger's chain holds", markup=False)
 
 
-@ledger_app.command("forecast")
-def forecast(home: Home, plan: Annotated[Path, typer.Argument(help="A study plan, YAML; nothing is pinned.")]) -> None:
+@ledger_app.command("forecast", epilog="Example: sfumato-site ledger forecast plan.yaml --home site")
+def forecast(
+    home: Home,
+    plan: Annotated[Path, typer.Argument(help="A study plan, YAML; nothing is pinned.")],
+    as_json: AsJson = False,
+) -> None:
     """What a plan would add on top of everything spent, and how much of the budget it leaves."""
     from sfumato_client.site.admission import check_budget, forecast_here
     from sfumato_client.site.home import SiteHome
@@ -70,6 +96,13 @@ def forecast(home: Home, plan: Annotated[Path, typer.Argument(help="A study plan
         before = max(ledger.spent("train"), ledger.spent("holdout"))
         cost = forecast_here(study, policy, ledger)
     after, budget = cost.totals.patient.add_remove, policy.budget
+    if as_json:
+        terms = {"epsilon": budget.epsilon, "delta": budget.delta}
+        paid = {"spent": json_epsilon(before), "after": json_epsilon(after), "left": max(budget.epsilon - after, 0.0)}
+        print_json({**forecast_json(cost), "study": study.study, "plan_hash": study.digest, "budget": terms, **paid})
+        if study.private:
+            check_budget(study, policy, cost)
+        return
     console.print(forecast_table(cost, f"Plan '{study.study}' on top of the ledger of '{policy.site}'"))
     _say(
         f"a patient has paid epsilon {epsilon_text(before)}; with this plan {epsilon_text(after)} of "
@@ -82,7 +115,7 @@ def forecast(home: Home, plan: Annotated[Path, typer.Argument(help="A study plan
     _say("the plan fits the budget; whether it fits the rest of the policy is checked by 'accept'")
 
 
-@ledger_app.command("export")
+@ledger_app.command("export", epilog="Example: sfumato-site ledger export --home site --out ledger.json")
 def export(home: Home, out: Annotated[Path, typer.Option(help="Where the file goes, JSON.")]) -> None:
     """Write the whole ledger as one file for the data-protection officer; it stays in the site."""
     from sfumato_client.site.home import SiteHome
@@ -95,7 +128,7 @@ def export(home: Home, out: Annotated[Path, typer.Option(help="Where the file go
     )
 
 
-@ledger_app.command("check")
+@ledger_app.command("check", epilog="Example: sfumato-site ledger check ledger.json release.sfumato --key key.pem")
 def check(
     exported: Annotated[Path, typer.Argument(metavar="EXPORT", help="A file written by 'ledger export'.")],
     package: Annotated[Path, typer.Argument(help="A release package of this site, or the folder of a table.")],
@@ -103,6 +136,7 @@ def check(
     home: Annotated[
         Path | None, typer.Option("--home", help="Or the home folder that has it.", envvar="SFUMATO_SITE_HOME")
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Recompute every epsilon of a certificate from an exported ledger, with another accountant."""
     from sfumato_client.ledger.check import check_package, check_table
@@ -114,6 +148,10 @@ def check(
         report = check_table(file_bytes(exported), certificate, signature, rows, public)
     else:
         report = check_package(file_bytes(exported), file_bytes(package), public)
+    if as_json:
+        print_json({**asdict(report), "figures": [_figure_json(figure) for figure in report.figures]})
+        report.require()
+        return
     table = Table(title=f"Certificate of '{report.site}' for study '{report.study}', delta {report.delta:g}")
     for heading in ("who", "epsilon", "stated", "recomputed", "verdict"):
         table.add_column(heading, justify="right" if heading in ("stated", "recomputed") else "left")
@@ -135,6 +173,12 @@ def check(
     report.require()
     signed = f"and the {what}'s signature hold" if report.signature_checked else "holds; NO signature was checked"
     _say(f"the ledger's chain {signed}; plan {report.plan_hash}")
+
+
+def _figure_json(figure: Figure) -> dict[str, Any]:
+    """`holds` is null where nothing was recomputed; otherwise a null epsilon is infinite."""
+    again = None if figure.recomputed is None else json_epsilon(figure.recomputed)
+    return {**asdict(figure), "stated": json_epsilon(figure.stated), "recomputed": again, "holds": figure.holds}
 
 
 def _public_key(key: Path | None, home: Path | None) -> bytes | None:

@@ -12,20 +12,25 @@ import typer
 from sfumato_client.cli.ledger import Home, ledger_app
 from sfumato_client.cli.style_net import style_net_app
 from sfumato_client.cli.tabular import tabular
-from sfumato_common.command_line import console, file_bytes, forecast_table, run_command
+from sfumato_common.command_line import Version, console, file_bytes, forecast_table, run_command
 from sfumato_common.errors import PolicyRefusal
 from sfumato_common.files import write_atomic, write_json
 from sfumato_common.study.load import load_resolved_plan
 from sfumato_common.study.policy import Policy
 from sfumato_common.study.strict import load_yaml
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Sfumato at the hospital.")
+app = typer.Typer(no_args_is_help=True, help="Sfumato at the hospital.")
 app.add_typer(ledger_app, name="ledger")
 app.add_typer(style_net_app, name="style-net")
-app.command()(tabular)
+app.command(epilog="Example: sfumato-site tabular table.csv --home site --schema schema.yaml --output out")(tabular)
 
 
-@app.command()
+@app.callback()
+def site(version: Version = False) -> None:
+    """Options that stand before any command."""
+
+
+@app.command(epilog="Example: sfumato-site init --home site --policy policy.yaml")
 def init(home: Home, policy: Annotated[Path, typer.Option(help="The site's policy, YAML.")]) -> None:
     """Make the site's keys, keep its policy and write the enrolment request for the coordinator."""
     from sfumato_common.crypto.enrolment import enrolment_request
@@ -40,7 +45,10 @@ def init(home: Home, policy: Annotated[Path, typer.Option(help="The site's polic
     console.print(f"site '{site}' is ready; give '{request.name}' to the coordinator", markup=False)
 
 
-@app.command()
+@app.command(
+    epilog="Example: sfumato-site join --home site alder.grant.json --superlink coordinator.example:8000 "
+    "--intake coordinator.example:8443"
+)
 def join(
     home: Home,
     grant: Annotated[Path, typer.Argument(help="The coordinator's answer to the enrolment request.")],
@@ -57,7 +65,7 @@ def join(
     console.print("enrolled", markup=False)
 
 
-@app.command()
+@app.command(epilog="Example: sfumato-site ingest --home site source.yaml --plan plan.yaml")
 def ingest(
     home: Home,
     source: Annotated[Path, typer.Argument(help="Description of the data source, YAML.")],
@@ -81,7 +89,7 @@ def ingest(
     )
 
 
-@app.command()
+@app.command(epilog="Example: sfumato-site accept --home site plan.yaml")
 def accept(
     home: Home,
     plan: Annotated[Path, typer.Argument(help="The study plan that the coordinator proposes, YAML.")],
@@ -124,7 +132,7 @@ def accept(
     console.print("accepted and pinned", markup=False)
 
 
-@app.command()
+@app.command(epilog="Example: sfumato-site run --home site")
 def run(home: Home) -> None:
     """Join the federation and answer the coordinator until stopped (Ctrl-C)."""
     from sfumato_client.flower.node import run_node

@@ -17,7 +17,9 @@ style_net_app = typer.Typer(no_args_is_help=True, help="The network in whose fea
 StudyPlan = Annotated[Path, typer.Option("--plan", help="The study plan: image size and channels come from it.")]
 
 
-@style_net_app.command("fit")
+@style_net_app.command(
+    "fit", epilog="Example: sfumato-site style-net fit source.yaml --plan plan.yaml --out style-net.safetensors"
+)
 def fit(
     source: Annotated[Path, typer.Argument(help="Description of the images to learn from, YAML, as for 'ingest'.")],
     plan: StudyPlan,
@@ -50,7 +52,9 @@ def fit(
     )
 
 
-@style_net_app.command("use")
+@style_net_app.command(
+    "use", epilog="Example: sfumato-site style-net use --home site style-net.safetensors --plan plan.yaml"
+)
 def use(
     home: Home,
     weights: Annotated[Path, typer.Argument(help="A file that 'style-net fit' wrote.")],
@@ -66,7 +70,7 @@ def use(
     console.print("kept; 'sfumato-site style-net drop' takes it back", markup=False)
 
 
-@style_net_app.command("drop")
+@style_net_app.command("drop", epilog="Example: sfumato-site style-net drop --home site")
 def drop(home: Home) -> None:
     """Forget given weights: every release trains its own style net again."""
     from sfumato_client.site.home import SiteHome

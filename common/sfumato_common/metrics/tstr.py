@@ -94,5 +94,38 @@ def fit_linear(features: Float64, labels: Labels, classes: int, penalty: float =
     return LinearModel(centre, scale, found.x.reshape(-1, classes))
 
 
+@dataclass(frozen=True)
+class RealTest:
+    """AUC on real records of a model that saw synthetic ones alone, and its 95 % interval over patients."""
+
+    auc: float
+    low: float
+    high: float
+
+
+def tstr(
+    synthetic: Float64,
+    labels: Labels,
+    real: Float64,
+    real_labels: Labels,
+    patients: Labels,
+    rng: np.random.Generator,
+    draws: int = 200,
+) -> RealTest:
+    """Train on synthetic, test on real (Esteban et al. 2017): features [N, d] and [M, d], their labels [N] and [M].
+
+    A linear model is fitted to the synthetic features and tested on the real ones, `patients` [M] owning them; `rng`
+    draws the interval. nan where the real records have one class only.
+    """
+    classes = 1 + int(max(labels.max(), real_labels.max()))
+    scores = fit_linear(synthetic, labels, classes).probabilities(real)
+
+    def figure(rows: npt.NDArray[np.int64]) -> float:
+        return macro_auc(scores[rows], real_labels[rows])
+
+    low, high = patient_interval(figure, patients, rng, draws)
+    return RealTest(macro_auc(scores, real_labels), low, high)
+
+
 def _design(features: Float64) -> Float64:
     return np.column_stack([features, np.ones(len(features))])

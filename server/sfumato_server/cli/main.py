@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from sfumato_common.command_line import console, file_bytes, forecast_table, run_command
+from sfumato_common.command_line import (
+    AsJson,
+    Version,
+    console,
+    file_bytes,
+    forecast_json,
+    forecast_table,
+    print_json,
+    run_command,
+)
 from sfumato_common.errors import ConfigError
 from sfumato_common.files import write_atomic, write_json
 from sfumato_common.study.load import load_plan, plan_text
 from sfumato_common.study.plan import Plan
 from sfumato_server.cli.model import model_app
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Sfumato: the coordinator's side.")
+app = typer.Typer(no_args_is_help=True, help="Sfumato: the coordinator's side.")
 coordinator_app = typer.Typer(no_args_is_help=True, help="Set up and run a study.")
 dataset_app = typer.Typer(no_args_is_help=True, help="Work with a published data set.")
 plan_app = typer.Typer(no_args_is_help=True, help="Check a study plan.")
@@ -25,13 +35,18 @@ app.add_typer(model_app, name="model")
 Home = Annotated[Path, typer.Option("--home", help="The coordinator's home.", envvar="SFUMATO_COORDINATOR_HOME")]
 
 
-@plan_app.command("check")
-def plan_check(plan: Annotated[Path, typer.Argument(help="Study plan, YAML.")]) -> None:
+@app.callback()
+def sfumato(version: Version = False) -> None:
+    """Options that stand before any command."""
+
+
+@plan_app.command("check", epilog="Example: sfumato plan check configs/demo.yaml")
+def plan_check(plan: Annotated[Path, typer.Argument(help="Study plan, YAML.")], as_json: AsJson = False) -> None:
     """Validate a plan and show what it would cost a patient."""
-    _affordable(load_plan(plan))
+    _affordable(load_plan(plan), as_json)
 
 
-@plan_app.command("resolve")
+@plan_app.command("resolve", epilog="Example: sfumato plan resolve configs/demo.yaml --out plan.yaml")
 def plan_resolve(
     plan: Annotated[Path, typer.Argument(help="Study plan whose 'budget' stands for the noise, YAML.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Where the plan goes that sites accept, YAML.")],
@@ -44,7 +59,9 @@ def plan_resolve(
     console.print(said, markup=False, soft_wrap=True)
 
 
-@coordinator_app.command("init")
+@coordinator_app.command(
+    "init", epilog="Example: sfumato coordinator init --home coord --plan plan.yaml --name coordinator.example"
+)
 def coordinator_init(
     home: Home,
     plan: Annotated[Path, typer.Option(help="Study plan, YAML.")],
@@ -68,7 +85,9 @@ def coordinator_init(
     console.print(f"{said}\nsites accept the 'plan.yaml' in its home", markup=False, soft_wrap=True)
 
 
-@coordinator_app.command("enrol")
+@coordinator_app.command(
+    "enrol", epilog="Example: sfumato coordinator enrol --home coord alder.request.json --grant alder.grant.json"
+)
 def coordinator_enrol(
     home: Home,
     request: Annotated[Path, typer.Argument(help="A site's enrolment request.")],
@@ -82,7 +101,7 @@ def coordinator_enrol(
     console.print(f"enrolled; give '{grant.name}' back to the site", markup=False)
 
 
-@coordinator_app.command("run")
+@coordinator_app.command("run", epilog="Example: sfumato coordinator run --home coord --out results --host 10.0.0.5")
 def coordinator_run(
     home: Home,
     out: Annotated[Path, typer.Option(help="Where the published set and the report go.")],
@@ -99,21 +118,27 @@ def coordinator_run(
     console.print(f"published: {published}\nreport: {out / 'report.html'}", markup=False, soft_wrap=True)
 
 
-@dataset_app.command("verify")
+@dataset_app.command(
+    "verify", epilog="Example: sfumato dataset verify results/published --key coord/authority/coordinator.pem"
+)
 def dataset_verify(
     folder: Annotated[Path, typer.Argument(help="A published data set.")],
     key: Annotated[
         Path | None, typer.Option(help="The coordinator's public key, from a source that you trust.")
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Check signatures and hashes offline."""
     from sfumato_server.publish import verify_dataset
 
     report = verify_dataset(folder, file_bytes(key) if key else None)
-    console.print(report.summary(), markup=False, soft_wrap=True)
+    if as_json:
+        print_json(asdict(report))
+    else:
+        console.print(report.summary(), markup=False, soft_wrap=True)
 
 
-@dataset_app.command("overview")
+@dataset_app.command("overview", epilog="Example: sfumato dataset overview results/published --out overview.png")
 def dataset_overview(
     folder: Annotated[Path, typer.Argument(help="A published data set.")],
     out: Annotated[Path, typer.Option(help="Where the picture goes, PNG.")],
@@ -124,7 +149,7 @@ def dataset_overview(
     console.print(f"{write_overview(folder, out)} images shown in '{out.name}'", markup=False)
 
 
-@app.command()
+@app.command(epilog="Example: sfumato demo --data index.csv --out demo-out")
 def demo(
     data: Annotated[Path | None, typer.Option(help="Index CSV of real images; without it the phantom cohort.")] = None,
     out: Annotated[Path, typer.Option(help="Where the demo leaves its results.")] = Path("demo-out"),
@@ -137,12 +162,16 @@ def demo(
     run_demo(data, out, configs, patients)
 
 
-def _affordable(plan: Plan) -> None:
+def _affordable(plan: Plan, as_json: bool = False) -> None:
     """Print the forecast; a plan that costs more than it says is a ConfigError."""
     from sfumato_common.study.forecast import forecast
 
     cost = forecast(plan, plan.privacy.delta)
-    console.print(forecast_table(cost, f"Plan '{plan.study}'"))
+    if as_json:
+        allowed = {"epsilon": plan.privacy.epsilon, "delta": plan.privacy.delta}
+        print_json({**forecast_json(cost), "study": plan.study, "plan_hash": plan.digest, "budget": allowed})
+    else:
+        console.print(forecast_table(cost, f"Plan '{plan.study}'"))
     if not plan.private:
         return  # the table says so; whether a site takes part is for its own policy to say
     worst = max(cost.epsilon_train, cost.epsilon_holdout)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from sfumato_common.command_line import console, file_bytes
+from sfumato_common.command_line import AsJson, console, file_bytes, print_json
 from sfumato_common.errors import ConfigError, VerificationError
 from sfumato_common.files import write_atomic
 from sfumato_common.study.load import load_plan
@@ -22,10 +22,8 @@ File = Annotated[Path, typer.Argument(help="A checkpoint or a final model, safet
 SHEET = "sheet.png"
 
 
-@model_app.command("info")
-def model_info(
-    file: File, as_json: Annotated[bool, typer.Option("--json", help="Print the card as JSON.")] = False
-) -> None:
+@model_app.command("info", epilog="Example: sfumato model info flow-model.safetensors")
+def model_info(file: File, as_json: AsJson = False) -> None:
     """Print the card of a checkpoint: study, round, epsilon so far, what the weights contain."""
     from sfumato_server.rounds.card import card_lines, read_checkpoint
 
@@ -35,7 +33,7 @@ def model_info(
             f"'{file.name}' has no card ({len(arrays)} arrays): it is not of Sfumato, or an earlier version wrote it"
         )
     if as_json:
-        typer.echo(json.dumps(card.model_dump(mode="json"), indent=2, sort_keys=True))
+        print_json(card.model_dump(mode="json"))
         return
     table = Table(title=f"'{file.name}'", show_header=False, title_justify="left")
     table.add_column()
@@ -45,7 +43,10 @@ def model_info(
     console.print(table)
 
 
-@model_app.command("sample")
+@model_app.command(
+    "sample",
+    epilog="Example: sfumato model sample flow-model.safetensors --plan coord/plan.json --out drawn --count 64",
+)
 def model_sample(
     file: File,
     plan: Annotated[Path, typer.Option(help="The study plan that the model was trained under, YAML or JSON.")],
@@ -75,7 +76,9 @@ def model_sample(
     )
 
 
-@model_app.command("pretrain")
+@model_app.command(
+    "pretrain", epilog="Example: sfumato model pretrain plan.yaml --out start.safetensors --stage flow --on phantom"
+)
 def model_pretrain(
     plan: Annotated[Path, typer.Argument(help="The study plan whose stage will start from these weights.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Where the weights go, safetensors.")],
@@ -95,7 +98,9 @@ def model_pretrain(
     _write_start(weights, on, stage, out)
 
 
-@model_app.command("import")
+@model_app.command(
+    "import", epilog="Example: sfumato model import own.safetensors --plan plan.yaml --out start.safetensors"
+)
 def model_import(
     file: Annotated[Path, typer.Argument(help="Weights of your own, safetensors: names <model>/<parameter>.")],
     plan: Annotated[Path, typer.Option(help="The study plan whose stage will start from these weights.")],

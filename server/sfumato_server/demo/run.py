@@ -22,7 +22,7 @@ import yaml
 
 from sfumato_common.command_line import console
 from sfumato_common.crypto.enrolment import encode_grant
-from sfumato_common.errors import DataError, FederationError
+from sfumato_common.errors import ConfigError, DataError, FederationError
 from sfumato_common.files import write_atomic, write_json
 from sfumato_common.study.load import load_plan
 from sfumato_common.study.plan import Plan
@@ -37,6 +37,7 @@ from sfumato_server.publish import verify_dataset
 from sfumato_server.status.board import read_board
 from sfumato_server.status.view import live_status
 
+_SITE_PROGRAM = Path(sys.executable).parent / "sfumato-site"
 _STEP_SECONDS = 600.0
 _STUDY_SECONDS = 3600.0
 
@@ -72,6 +73,10 @@ class Demo:
 
 def run_demo(data: Path | None, out: Path, configs: Path, patients: int) -> None:
     """Run it; leaves `published/`, `report.html` and `run.json` in `out`. Raises SfumatoError with one clear line."""
+    if not _SITE_PROGRAM.exists():
+        raise ConfigError(
+            "the demo runs hospitals too: install 'sfumato', which is both sides, or 'sfumato-site' beside"
+        )
     plan = _plan(data, configs)
     demo = Demo(plan, load_yaml(configs / "policy.yaml", Policy), out.resolve(), data.resolve() if data else None)
     signal.signal(signal.SIGTERM, _interrupt)
@@ -157,7 +162,7 @@ def _site(demo: Demo, name: str, *arguments: str) -> str:
         raise FederationError("the demo was stopped")
     command, *rest = arguments
     home = demo.site(name)
-    program = [str(Path(sys.executable).parent / "sfumato-site"), command, "--home", str(home), *rest]
+    program = [str(_SITE_PROGRAM), command, "--home", str(home), *rest]
     code, said = run_to_end(program, _environment(home), _STEP_SECONDS)
     if code:
         line = said.strip().splitlines()[-1].removeprefix("error: ") if said.strip() else f"exit code {code}"

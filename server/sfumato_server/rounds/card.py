@@ -20,6 +20,7 @@ from pydantic import Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from sfumato_common import __version__
 from sfumato_common.accounting.accountant import epsilon
 from sfumato_common.errors import ConfigError, VerificationError
 from sfumato_common.files import canonical_json
@@ -174,7 +175,7 @@ def _part(name: str) -> str:
 
 
 def _versions() -> dict[str, str]:
-    return {"python": platform.python_version()} | dict(_installed(("sfumato", *_PACKAGES)))
+    return {"python": platform.python_version(), "sfumato": __version__} | dict(_installed(_PACKAGES))
 
 
 def _installed(names: Iterable[str]) -> Iterable[tuple[str, Any]]:

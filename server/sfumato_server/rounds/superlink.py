@@ -19,13 +19,14 @@ from typing import Any
 import httpx
 from flwr.cli.build import build_fab_from_files
 
+from sfumato_common import __version__
 from sfumato_common.errors import FederationError
 from sfumato_common.files import write_atomic
 from sfumato_common.supervise import Child, end_orphan, flower_environment, require_free
 
-_BUNDLE = b"""[project]
+_BUNDLE = f"""[project]
 name = "sfumato"
-version = "0.1.0"
+version = "{__version__}"
 description = "Sfumato: no code travels; sites run what they installed"
 license = "Apache-2.0"
 dependencies = []
@@ -37,7 +38,7 @@ fab-include = ["/README.md"]
 [tool.flwr.app.components]
 serverapp = "sfumato_server.coordinator.app:app"
 clientapp = "sfumato_client.flower.app:app"
-"""
+""".encode()
 _README = b"Sfumato's app bundle carries no code: coordinator and sites run the package that they installed.\n"
 
 
