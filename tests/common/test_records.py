@@ -34,7 +34,7 @@ def test_a_reply_has_no_room_for_anything_else():
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("protocol", 2),
+        ("protocol", 3),
         ("protocol", True),
         ("protocol", "1"),
         ("plan_hash", HASH[:-1]),
