@@ -54,6 +54,7 @@ def sources():
 def test_a_sites_replies_are_made_in_the_guard_alone():
     assert constructions(["client"], {"Reply"}) == {
         ("sfumato_client/egress/guard.py", "plain_reply", "Reply"),
+        ("sfumato_client/egress/guard.py", "pending_reply", "Reply"),
         ("sfumato_client/egress/guard.py", "refusal", "Reply"),
     }
 
@@ -64,7 +65,11 @@ def test_a_site_sends_flower_messages_from_its_door_alone():
 
 
 def test_sealed_results_are_made_by_a_recorder_for_a_charge_alone():
-    assert constructions(ALL, {"Sealed"}) == {("sfumato_common/mechanisms/recorder.py", "sealed", "Sealed")}
+    assert constructions(ALL, {"Sealed"}) == {
+        ("sfumato_common/mechanisms/recorder.py", "sealed", "Sealed"),
+        # what was sealed before and kept on disk, once the ledger says that it is the very same
+        ("sfumato_client/ledger/charged.py", "recalled", "Sealed"),
+    }
     calls = [(path.name, node.func) for path in sources() for node in ast.walk(ast.parse(path.read_text()))
              if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)]  # fmt: skip
     assert [name for name, called in calls if called.attr == "sealed"] == ["charged.py"]
@@ -76,17 +81,17 @@ def test_a_charge_is_sealed_where_its_work_is_done():
         for file in (
             "sfumato_client/ledger/book.py",
             "sfumato_client/site/handler.py",
-            "sfumato_client/site/items.py",
+            "sfumato_client/site/making.py",
             "sfumato_client/tabular/run.py",
         )
     }
     sealing = {(file, function) for file, function, _ in constructions(["client"], {"seal"})}
     assert sealing == {
         ("sfumato_client/site/handler.py", "_once"),
-        ("sfumato_client/site/items.py", "candidates_of"),
+        ("sfumato_client/site/making.py", "_make"),
         ("sfumato_client/audit/verdict.py", "gate"),
         ("sfumato_client/tabular/run.py", "run_tabular"),
-        ("sfumato_client/site/handler.py", "_sealed"),  # the package, from what the gate approved: `release.seal`
+        ("sfumato_client/site/making.py", "_approve"),  # the package, from what the gate approved: `release.seal`
     }
 
 

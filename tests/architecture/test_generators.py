@@ -222,7 +222,7 @@ def _exchanges():
     """Every request of a small study: two sites, every stage twice, the release and the utility figure."""
     plan = _demo_plan()
     asked = [("stage", stage.kind, number) for stage in plan.stages[:2] for number in (1, 2)]
-    asked += [("release", "", 0), ("utility", "", 0)]
+    asked += [("make", "", 0), ("utility", "", 0)]
     requests = [Request(PROTOCOL, plan.digest, kind, stage, number, {}) for kind, stage, number in asked]
     return plan, list(plan.sites)[:2], requests
 

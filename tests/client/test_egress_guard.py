@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import stat
 
 import numpy as np
 import pytest
 
 from sfumato_client.egress import guard
-from sfumato_client.egress.guard import CODES, deliver, log_locally, noised_reply, plain_reply, sanitise
+from sfumato_client.egress.guard import CODES, deliver, log_locally, noised_reply, pending_reply, plain_reply, sanitise
 from sfumato_client.egress.pace import Pace
+from sfumato_client.ledger.approvals import approval
 from sfumato_common.accounting.events import GaussianRelease, SampledGaussian, same_mechanisms
-from sfumato_common.errors import BudgetExceeded, DataError, EgressRefused
+from sfumato_common.crypto.identity import create_identity
+from sfumato_common.errors import BudgetExceeded, DataError, EgressRefused, ReleaseRefused
 from sfumato_common.mechanisms.noise import SecureNoise
 from sfumato_common.mechanisms.recorder import NoiseRecorder
 from sfumato_common.mechanisms.sealed import Paid, Sealed, digest_of
@@ -156,14 +159,44 @@ def test_one_shot_releases_add_up_as_one():
         noised_reply(more.sealed({"weight": np.ones((2, 3), np.float32)}), UNIT, paid)
 
 
-def test_packages_are_delivered_within_bounds(monkeypatch):
-    sent = []
-    assert deliver(b"package", sent.append).arrays == {}
+@pytest.fixture(scope="module")
+def hospital(tmp_path_factory):
+    return create_identity(tmp_path_factory.mktemp("identity"), "alder")
+
+
+def leave_for(package, hospital):
+    return approval("ab" * 32, "formal", "gate", package, ["cd" * 32], hospital.sign_approval)
+
+
+def test_packages_are_delivered_within_bounds(monkeypatch, hospital):
+    sent, leave = [], leave_for(b"package", hospital)
+    assert deliver(b"package", leave, hospital.signing_public, sent.append).arrays == {}
     monkeypatch.setattr(guard, "LARGEST_PACKAGE_BYTES", 6)
     for package in (b"", b"package"):
         with pytest.raises(EgressRefused, match="package"):
-            deliver(package, sent.append)
+            deliver(package, leave, hospital.signing_public, sent.append)
     assert sent == [b"package"]
+
+
+def test_nothing_is_delivered_but_what_this_site_approved(hospital, tmp_path):
+    sent, leave = [], leave_for(b"package", hospital)
+    with pytest.raises(ReleaseRefused, match="not the one that was approved"):
+        deliver(b"another", leave, hospital.signing_public, sent.append)
+    other = create_identity(tmp_path, "birch")
+    for forged in (
+        dataclasses.replace(leave, part="declared"),
+        dataclasses.replace(leave, sets=("ef" * 32,)),
+        dataclasses.replace(leave, plan_hash="00" * 32),
+        leave_for(b"package", other),
+    ):
+        with pytest.raises(ReleaseRefused, match="was not signed by this site"):
+            deliver(b"package", forged, hospital.signing_public, sent.append)
+    assert sent == []
+
+
+def test_a_reply_that_is_pending_says_nothing():
+    assert pending_reply().to_config() == {"protocol": PROTOCOL, "status": "pending", "code": "", "reference": ""}
+    assert pending_reply().arrays == {}
 
 
 def test_answers_leave_on_a_grid_of_times():

@@ -34,7 +34,7 @@ def test_a_reply_has_no_room_for_anything_else():
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("protocol", 2),
+        ("protocol", 3),
         ("protocol", True),
         ("protocol", "1"),
         ("plan_hash", HASH[:-1]),
@@ -100,8 +100,8 @@ def test_ok_carries_no_code_and_a_refusal_no_arrays():
 
 def test_only_a_stage_request_names_a_stage():
     with pytest.raises(VerificationError):
-        Request.from_config(REQUEST | {"kind": "release"}, {})
-    assert Request.from_config(REQUEST | {"kind": "release", "stage": "", "round": 0}, {}).stage == ""
+        Request.from_config(REQUEST | {"kind": "make"}, {})
+    assert Request.from_config(REQUEST | {"kind": "make", "stage": "", "round": 0}, {}).stage == ""
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,10 @@ from conftest_values import PLAN, POLICY
 
 from sfumato_client.anonymise.self_supervised import ContrastiveNet
 from sfumato_client.anonymise.style_net import encode_style_net
-from sfumato_client.site import items as methods
+from sfumato_client.site import making as methods
 from sfumato_client.site.home import SiteHome
 from sfumato_common.accounting.events import Declared
 from sfumato_common.errors import DataError
-from sfumato_common.mechanisms.noise import SecureNoise
 from sfumato_common.study.costs import gate_verdict, release_events, study_events
 from sfumato_server.coordinator.study import run_study
 from sfumato_server.enrol import Registry, load_authority
@@ -119,7 +118,7 @@ def test_an_embedding_that_the_site_keeps_reaches_the_method(done, tmp_path, mon
     monkeypatch.setattr(methods, "anonymise", caught)
     (item,) = (item for item in done.plan.release if item.method == "k-salsa")
     with home.open_ledger() as ledger, pytest.raises(DataError):
-        methods.candidates_of(home, done.plan, home.policy(), item, {}, SecureNoise(), ledger)
+        methods.Maker(home, done.plan, home.policy(), "", {}, ledger)._make(item)
     assert set(jobs[0].style_net) == {name for name, _ in ContrastiveNet(done.plan.image.size, 1).named_parameters()}
 
 

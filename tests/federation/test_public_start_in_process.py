@@ -110,7 +110,7 @@ def test_a_site_that_missed_the_first_round_stays_out_and_the_others_go_on(feder
         (r.kind, r.round): reply.code for site, r, reply in federation.sent if site == "cedar" and r.kind != "hello"
     }
     assert said[("stage", 2)] == VerificationError.wire_code
-    assert said[("release", 0)] == VerificationError.wire_code
+    assert said[("make", 0)] == VerificationError.wire_code
     (note,) = [
         path.read_text()
         for path in sorted((federation.home("cedar").steward_folder / "errors").glob("*.txt"))

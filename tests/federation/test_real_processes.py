@@ -55,7 +55,7 @@ def test_the_demo_publishes_a_set_that_verifies_and_a_second_demo_waits_its_turn
     assert code == 0, said
     assert verify_dataset(out / "published", None)
     run = json.loads((out / "run.json").read_text())
-    assert [item["stage"] for item in run["exchanges"]] == ["hello", "spectral", "gan", "gan", "release"]
+    assert [item["stage"] for item in run["exchanges"]] == ["hello", "spectral", "gan", "gan", "make", "send"]
     assert run["versions"]["flwr"] == "1.41.0"
     assert (out / "report.html").stat().st_size > 10_000
     # each party has a home of its own, and what the coordinator has holds no image of any site's store
@@ -177,7 +177,8 @@ def test_a_killed_coordinator_goes_on_where_it_was_and_the_sites_join_again(tmp_
     assert [(item["stage"], item["round"]) for item in status(out)["exchanges"]] == [
         ("hello", 1),
         ("gan", 2),
-        ("release", 1),
+        ("make", 1),
+        ("send", 1),
     ]
     commands = [command_of(int(entry.name)) for entry in Path("/proc").glob("[0-9]*")]
     assert not [command for command in commands if "flower-superlink" in command and str(home) in command]
@@ -186,7 +187,7 @@ def test_a_killed_coordinator_goes_on_where_it_was_and_the_sites_join_again(tmp_
     for name in demo.plan.sites:
         with SiteHome(demo.site(name)).open_ledger() as ledger:
             charged = [(entry.purpose, entry.round) for entry in ledger.entries() if entry.cohort == "train"]
-        assert charged == [("spectral", 1), ("gan", 1), ("gan", 2), ("gate", 1)]
+        assert charged == [("spectral", 1), ("gan", 1), ("gan", 2), ("gate-formal", 1)]
 
 
 def signal_quietly(pid):

@@ -205,11 +205,11 @@ def test_a_site_with_too_few_patients_refuses(federation):
 
 def test_release_before_training_and_a_second_gate_are_refused(federation):
     assert finish(federation) == "completed"
-    release = next(request for _, request, _ in federation.sent if request.kind == "release")
+    send = next(request for _, request, _ in federation.sent if request.kind == "send")
     site = federation.sites["alder"]
-    assert site.handle(release).status == "ok"  # the very same package again
-    site.home.outbox.joinpath(f"{federation.plan.digest[:16]}-formal.sfumato").unlink()
-    reply = site.handle(release)  # would need a second verdict
+    assert site.handle(send).status == "ok"  # the very same package again
+    next(site.home.releases.rglob("formal.sfumato")).unlink()
+    reply = site.handle(send)  # would need a second verdict
     assert (reply.status, reply.code) == ("refused", "ledger-refused")
 
 

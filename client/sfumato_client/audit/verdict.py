@@ -70,7 +70,7 @@ class Verdict:
 
     def statement(self, digests: Sequence[str]) -> bytes:
         """What the ledger keeps the hash of: the one bit, and which sets it is about."""
-        return canonical_json({"approved": self.approved is not None, "sets": list(digests)})
+        return _statement(self.approved is not None, digests)
 
     def to_json(self) -> dict[str, Any]:
         """The local report. Data-dependent: it stays in the site."""
@@ -149,6 +149,23 @@ def gate(
     if verdict.approved is None:
         raise ReleaseRefused("the gate did not approve the candidates: nothing is released; see the local gate report")
     return verdict.approved
+
+
+def decided_before(sealed: Sequence[Sealed[CandidateSet]], settled: str) -> Approved:
+    """What the gate said of exactly these sets in an earlier process: `settled` is the hash in the ledger.
+
+    Raises ReleaseRefused when it said no, or when its verdict was about other sets.
+    """
+    for item in sealed:
+        item.check()
+    if digest_of(_statement(True, [item.digest for item in sealed])) != settled:
+        raise ReleaseRefused("the gate did not approve these candidates when it was asked, and is asked once")
+    candidates = tuple(item.result for item in sealed)
+    return Approved(candidates, _seal_of(candidates))
+
+
+def _statement(approved: bool, digests: Sequence[str]) -> bytes:
+    return canonical_json({"approved": approved, "sets": list(digests)})
 
 
 def _matches(

@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -66,12 +67,29 @@ def plain_reply(arrays: Arrays, schema: Schema) -> Reply:
     return Reply(PROTOCOL, "ok", "", "", dict(arrays))
 
 
-def deliver(package: bytes, upload: Callable[[bytes], None]) -> Reply:
-    """Upload a sealed package through `upload` and report nothing but that it arrived."""
+class Leave(Protocol):
+    """Leave for one package to go; the ledger keeps it (`ledger.approvals`)."""
+
+    def check(self, package: bytes, public_key: bytes) -> None:
+        """Raise ReleaseRefused unless it is the site's own, for exactly these bytes."""
+        ...
+
+
+def deliver(package: bytes, leave: Leave, public_key: bytes, upload: Callable[[bytes], None]) -> Reply:
+    """Upload an approved package through `upload` and report nothing but that it arrived.
+
+    Raises ReleaseRefused when `leave` is for other bytes, or not signed by this site.
+    """
     if not package or len(package) > LARGEST_PACKAGE_BYTES:
         raise EgressRefused("the package is empty, or larger than any that a site may send")
+    leave.check(package, public_key)
     upload(package)
     return plain_reply({}, {})
+
+
+def pending_reply() -> Reply:
+    """That the site is still at work, and nothing else: ask again."""
+    return Reply(PROTOCOL, "pending", "", "", {})
 
 
 def refusal(error: BaseException, folder: Path) -> Reply:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from sfumato_client.ledger.admission import admit, admit_unprotected
+from sfumato_client.ledger.approvals import Approval, approvals
 from sfumato_client.ledger.certificate import certificate, stated_costs
 from sfumato_client.ledger.chain import (
     FORMAT,
@@ -37,6 +38,7 @@ from sfumato_common.mechanisms.noise import NoiseSource
 from sfumato_common.study.certificate import Certificate, Noise
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.policy import Budget
+from sfumato_common.study.release import Part
 
 
 class Ledger:
@@ -138,10 +140,23 @@ class Ledger:
         self._advance_head()
 
     def charged(
-        self, terms: Terms, events: Sequence[Event], noise: NoiseSource
+        self, terms: Terms, events: Sequence[Event], noise: NoiseSource, resume: bool = False
     ) -> contextlib.AbstractContextManager[Charge]:
         """The block in which data may be touched: charged on entry, settled on exit; see `charged.py`."""
-        return charged(self, terms, events, noise)
+        return charged(self, terms, events, noise, resume)
+
+    def approve(self, leave: Approval) -> None:
+        """Keep an approval. Raises LedgerError when that part of the plan's release has one."""
+        with transaction(self._connection):
+            rows = self._rows()
+            if any((other.plan_hash, other.part) == (leave.plan_hash, leave.part) for other in approvals(rows)):
+                raise LedgerError(f"the {leave.part} part of this plan's release was approved before")
+            insert(self._connection, next_row(rows, "approve", leave.fields()))
+        self._advance_head()
+
+    def approvals(self, plan_hash: str) -> dict[Part, Approval]:
+        """The approvals of a plan's release, by part."""
+        return {leave.part: leave for leave in approvals(self._rows()) if leave.plan_hash == plan_hash}
 
     def entries(self) -> list[Reservation]:
         """Every charge in order, settled or not."""

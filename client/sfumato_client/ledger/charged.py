@@ -18,12 +18,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from sfumato_client.ledger.chain import Reservation
-from sfumato_common.accounting.events import Cohort, Event, Unprotected
+from sfumato_common.accounting.events import Cohort, Event, Unprotected, normal_form
 from sfumato_common.errors import EgressRefused
 from sfumato_common.files import canonical_json
 from sfumato_common.mechanisms.noise import NoiseSource
 from sfumato_common.mechanisms.recorder import BareRecorder, NoiseRecorder
-from sfumato_common.mechanisms.sealed import Paid, Result, Sealed
+from sfumato_common.mechanisms.sealed import Paid, Result, Sealed, digest_of
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,10 @@ class Book(Protocol):
 
     def entries(self) -> list[Reservation]:
         """Every charge, read from the disk and verified."""
+        ...
+
+    def settled(self) -> dict[int, str | None]:
+        """The sha256 of what was sealed under every charge that was carried out."""
         ...
 
 
@@ -111,13 +115,19 @@ class Charge:
 
 
 @contextlib.contextmanager
-def charged(ledger: Book, terms: Terms, events: Sequence[Event], noise: NoiseSource) -> Iterator[Charge]:
+def charged(
+    ledger: Book, terms: Terms, events: Sequence[Event], noise: NoiseSource, resume: bool = False
+) -> Iterator[Charge]:
     """Charge every one of `events`, in order and durably, then run the body, then settle.
 
-    Raises what `Ledger.reserve` raises, before the body, and EgressRefused as `Charge` says.
+    With `resume` a charge that a killed process left open is taken up instead of charged again: for work of which
+    nothing leaves before it is settled. Raises what `Ledger.reserve` raises, before the body, and EgressRefused as
+    `Charge` says.
     """
+    left = _left_open(ledger, terms) if resume else {}
     reserved = [
-        ledger.reserve(
+        left.get((number, event))
+        or ledger.reserve(
             study=terms.study,
             plan_hash=terms.plan_hash,
             purpose=terms.purpose,
@@ -132,6 +142,42 @@ def charged(ledger: Book, terms: Terms, events: Sequence[Event], noise: NoiseSou
     yield charge
     # not in a `finally`: what a failing body was charged for was not carried out
     charge.settle()
+
+
+def sealed_before(ledger: Book, terms: Terms) -> str | None:
+    """The sha256 of what was sealed and settled under a charge of one event; None while nothing was."""
+    digests = ledger.settled()
+    found = [digests.get(entry.number) for entry in ledger.entries() if _under(entry, terms)]
+    return found[0] if len(found) == 1 else None
+
+
+def recalled(ledger: Book, terms: Terms, events: Sequence[Event], result: Result) -> Sealed[Result]:
+    """A result that was sealed in an earlier process and kept on disk, bound to its charge again.
+
+    Raises EgressRefused unless the ledger was charged `events` for it, and settled for exactly this result. A result
+    without events is post-processing: the ledger knows nothing of it.
+    """
+    reserved, digests = [entry for entry in ledger.entries() if _under(entry, terms)], ledger.settled()
+    if [entry.event for entry in reserved] != list(events):
+        raise EgressRefused("a kept result was not charged for as the plan says; it may not leave")
+    if any(digests.get(entry.number) != digest_of(result) for entry in reserved):
+        raise EgressRefused("a kept result is not the one that was sealed; it may not leave")
+    return Sealed.of(result, normal_form(events), _binding(terms, reserved))
+
+
+def _under(entry: Reservation, terms: Terms) -> bool:
+    return (entry.plan_hash, entry.purpose, entry.cohort) == (terms.plan_hash, terms.purpose, terms.cohort)
+
+
+def left_open(ledger: Book, terms: Terms) -> bool:
+    """Whether something was charged under these terms and never settled: its process was killed, or it failed."""
+    return bool(_left_open(ledger, terms))
+
+
+def _left_open(ledger: Book, terms: Terms) -> dict[tuple[int, Event], Reservation]:
+    digests = ledger.settled()
+    open_ = [entry for entry in ledger.entries() if _under(entry, terms) and entry.number not in digests]
+    return {(entry.round, entry.event): entry for entry in open_}
 
 
 def _recorder(reserved: Sequence[Reservation], noise: NoiseSource, binding: str) -> NoiseRecorder:

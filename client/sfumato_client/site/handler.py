@@ -6,24 +6,26 @@ request that was answered before is answered with the same bytes: no data is tou
 
 from __future__ import annotations
 
+import contextlib
 import logging
-import secrets
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from safetensors.numpy import load, save
 
-from sfumato_client.egress.guard import deliver, log_locally, noised_reply, plain_reply, refusal
+from sfumato_client.egress.guard import noised_reply, pending_reply, plain_reply, refusal
 from sfumato_client.egress.pace import Pace
-from sfumato_client.ledger import Terms
+from sfumato_client.ledger import Ledger, Terms
+from sfumato_client.release.folder import release_folder
 from sfumato_client.site.admission import check_policy
 from sfumato_client.site.home import SiteHome
 from sfumato_client.site.inbound import Seen, check_form, models_of, requested
-from sfumato_client.site.items import candidates_of
 from sfumato_client.site.noise import site_noise
+from sfumato_client.site.sending import require_approved, send_release
 from sfumato_common.accounting.events import Cohort, Event
-from sfumato_common.errors import DataError, LedgerError, PolicyRefusal, ReleaseRefused, SfumatoError, VerificationError
+from sfumato_common.crypto.identity import load_identity
+from sfumato_common.errors import BusyError, LedgerError, PolicyRefusal, VerificationError
 from sfumato_common.files import write_atomic
 from sfumato_common.generators.schemas import inbound_schema, outbound_schema
 from sfumato_common.generators.starts import fingerprint
@@ -32,15 +34,13 @@ from sfumato_common.mechanisms.recorder import NoiseRecorder
 from sfumato_common.metrics.choice import classifiers_schema
 from sfumato_common.metrics.utility import classifier_schema
 from sfumato_common.protocol.messages import Reply, Request
-from sfumato_common.study.costs import charged_event, gate_verdict, study_events, utility_event
+from sfumato_common.study.costs import charged_event, study_events, utility_event
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.policy import DEFAULT_ANSWER_INTERVAL_S, Policy
-from sfumato_common.study.release import AnyItem, Part
 from sfumato_common.study.stages import DpSgdStage, EmbeddingStage
 from sfumato_common.types import Arrays, ArraySpec, Schema
 
 log = logging.getLogger(__name__)
-_GATE_BOOKS: dict[Cohort, str] = {"train": "gate", "holdout": "gate-control"}
 Upload = Callable[[bytes, Plan], None]
 
 
@@ -87,8 +87,10 @@ class Site:
                 return plain_reply({}, {})
             case "stage":
                 return self._stage(request, plan, policy)
-            case "release":
-                return self._release(request, plan, policy, pace)
+            case "make":
+                return self._make(request, plan, policy)
+            case "send":
+                return self._send(plan, policy, pace)
             case "utility":
                 return self._utility(request, plan, policy)
         raise VerificationError("a request of a kind that this version does not know")
@@ -154,69 +156,49 @@ class Site:
             write_atomic(kept, save(dict(reply.arrays)), mode=0o600)
         return reply
 
-    def _release(self, request: Request, plan: Plan, policy: Policy, pace: Pace) -> Reply:
-        packages = {part: self.home.outbox / f"{plan.digest[:16]}-{part}.sfumato" for part in plan.parts}
-        if not any(path.exists() for path in packages.values()):
-            self._make(request, plan, policy, packages)
-        pace.hold(policy.answer_interval_s)
-        reply = plain_reply({}, {})
-        for path in packages.values():
-            if path.exists():
-                reply = deliver(path.read_bytes(), lambda package: self._upload(package, plan))
-        return reply
-
-    def _make(self, request: Request, plan: Plan, policy: Policy, packages: Mapping[Part, Path]) -> None:
-        """Every part's package, made, judged and sealed apart; raises what the first part raised when none passed."""
-        models = models_of(request.arrays, plan, requested(plan, policy.site, request.stage))
-        Seen(self.home.seen, plan).check_release(models)
-        failures: list[SfumatoError] = []
-        for part, path in packages.items():
-            items = plan.part_at(policy.site, request.stage, part)
-            try:
-                write_atomic(path, self._sealed(request, plan, policy, part, items, models), mode=0o600)
-            except (DataError, ReleaseRefused) as error:
-                failures.append(error)
-                log_locally(self.home.steward_folder, secrets.token_hex(8), error)
-        if len(failures) == len(packages):
-            raise failures[0]
-
-    def _sealed(
-        self,
-        request: Request,
-        plan: Plan,
-        policy: Policy,
-        part: Part,
-        items: Sequence[AnyItem],
-        models: Mapping[str, Arrays],
-    ) -> bytes:
-        from sfumato_client.audit.verdict import gate
-        from sfumato_client.release import seal
-        from sfumato_common.crypto.identity import load_identity
-
+    def _make(self, request: Request, plan: Plan, policy: Policy) -> Reply:
+        """Make the release from the request's models, or go on with it; 'pending' while it is not whole."""
+        models = self._final_models(request.stage, request.arrays, plan, policy)
         with self.home.open_ledger() as ledger:
             if ledger.events("train", plan_hash=plan.digest) == []:
                 raise LedgerError("nothing was trained here under this plan; a release makes no sense")
-            noise = _noise(policy, plan, request)
-            candidates = [candidates_of(self.home, plan, policy, item, models, noise, ledger) for item in items]
-            # the verdict compares training images with holdout ones: both cohorts' books say so
-            charges = [
-                ledger.charged(
-                    Terms(plan.study, plan.digest, f"{purpose}-{part}", 1, cohort), [gate_verdict(part)], noise
-                )
-                for cohort, purpose in _GATE_BOOKS.items()
-            ]
-            store = self.home.open_store()
-            approved = gate(
-                candidates,
-                store.cohort("train"),
-                store.cohort("holdout"),
-                policy.release.gate,
-                charges,
-                self.home.steward_folder,
-            )
-            certificate = ledger.certificate(plan, noise=policy.noise)
-        identity = load_identity(self.home.identity)
-        return seal(approved, plan, policy, certificate, identity.sign_package)
+            folder = release_folder(self.home.releases, plan)
+            folder.keep_request(request.stage, request.arrays)
+            if not self._made(request.stage, models, plan, policy, ledger):
+                return pending_reply()
+            require_approved(folder, plan, ledger)
+        return plain_reply({}, {})
+
+    def _send(self, plan: Plan, policy: Policy, pace: Pace) -> Reply:
+        """Send what was approved; a release that is not whole is gone on with first, also after a power cut."""
+        folder = release_folder(self.home.releases, plan)
+        choice, arrays = folder.request()
+        models = self._final_models(choice, arrays, plan, policy)
+        with self.home.open_ledger() as ledger:
+            if not self._made(choice, models, plan, policy, ledger):
+                return pending_reply()
+            pace.hold(policy.answer_interval_s)
+            public_key = load_identity(self.home.identity).signing_public
+            return send_release(folder, plan, ledger, public_key, lambda package: self._upload(package, plan))
+
+    def _made(self, choice: str, models: Mapping[str, Arrays], plan: Plan, policy: Policy, ledger: Ledger) -> bool:
+        """Work on the release for half a round's deadline; False while another process does, or work is left."""
+        from sfumato_client.site.making import Maker
+
+        until = time.monotonic() + plan.federation.round_deadline_s / 2
+        maker = Maker(self.home, plan, policy, choice, models, ledger)
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(maker.folder.held())
+            except BusyError:
+                return False
+            return maker.work(until)
+
+    def _final_models(self, choice: str, arrays: Arrays, plan: Plan, policy: Policy) -> Mapping[str, Arrays]:
+        """The models that a release is made from, checked: of the plan's form, and within its training's reach."""
+        models = models_of(arrays, plan, requested(plan, policy.site, choice))
+        Seen(self.home.seen, plan).check_release(models)
+        return models
 
 
 def _inbound(plan: Plan, kind: str) -> Schema:

@@ -64,6 +64,11 @@ class SiteHome:
         return self.root / "style-net.safetensors"
 
     @property
+    def releases(self) -> Path:
+        """Releases as they grow, a folder a plan."""
+        return self.root / "releases"
+
+    @property
     def steward_folder(self) -> Path:
         """Reports and error details for the steward's eyes only."""
         return self.root / "local"

@@ -63,6 +63,10 @@ class SiteIdentity:
         """Signature of a release package's manifest: what `build_package` takes as `sign`."""
         return signatures.sign(self.signing_key, "package", manifest)
 
+    def sign_approval(self, statement: bytes) -> bytes:
+        """Signature of leave for a package to go."""
+        return signatures.sign(self.signing_key, "approval", statement)
+
     def sign_table(self, certificate: bytes) -> bytes:
         """Signature of a released table's certificate."""
         return signatures.sign(self.signing_key, "table", certificate)

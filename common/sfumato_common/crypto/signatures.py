@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from sfumato_common.errors import ConfigError, VerificationError
 
-Domain = Literal["enrolment", "package", "published", "table"]
+Domain = Literal["enrolment", "package", "published", "table", "approval"]
 
 
 def framed(domain: Domain, message: bytes) -> bytes:

@@ -17,13 +17,13 @@ import numpy as np
 from sfumato_common.errors import VerificationError
 from sfumato_common.types import Arrays
 
-PROTOCOL = 1
+PROTOCOL = 2
 CONFIG_KEY = "sfumato"
 ARRAYS_KEY = "arrays"
 LARGEST_ROUND = 1000
 
-RequestKind = Literal["hello", "stage", "release", "utility"]
-Status = Literal["ok", "refused", "failed"]
+RequestKind = Literal["hello", "stage", "make", "send", "utility"]
+Status = Literal["ok", "pending", "refused", "failed"]
 
 _PLAN_HASH = re.compile(r"[0-9a-f]{64}")
 _STAGE = re.compile(r"[a-z][a-z0-9-]{0,31}")
@@ -36,8 +36,9 @@ _ARRAY_NAME = re.compile(r"[A-Za-z0-9_.:/-]{1,128}")
 class Request:
     """Coordinator to site: what to do under which plan.
 
-    `stage` names a stage for kind 'stage', the chosen model for a 'release' that leaves one to choice, and is ''
-    otherwise. Only a stage has rounds: the other kinds are asked once a plan and say 0, and 'hello' brings no arrays.
+    'make' asks the site to make its release, 'send' to send what of it is ready. `stage` names a stage for kind
+    'stage', the chosen model for a release that leaves one to choice, and is '' otherwise. Only a stage has rounds: the
+    other kinds say 0, and 'hello' and 'send' bring no arrays.
     """
 
     protocol: int
@@ -52,12 +53,14 @@ class Request:
         _require(_matches(_PLAN_HASH, self.plan_hash), "a request's plan hash is malformed")
         _require(_one_of(self.kind, RequestKind), "a request is of a kind that this version does not know")
         named = _matches(_STAGE, self.stage)
-        named = named if self.kind == "stage" else self.stage == "" or (named and self.kind == "release")
+        named = named if self.kind == "stage" else self.stage == "" or (named and self.kind == "make")
         _require(named, "a request's stage is malformed or does not fit its kind")
         largest = LARGEST_ROUND if self.kind == "stage" else 0
         _require(_is_int(self.round) and 0 <= self.round <= largest, "a request's round is out of range for its kind")
         _check_arrays(self.arrays)
-        _require(self.kind != "hello" or not self.arrays, "a request of kind 'hello' brings arrays")
+        _require(
+            self.kind not in ("hello", "send") or not self.arrays, f"a request of kind '{self.kind}' brings arrays"
+        )
 
     def to_config(self) -> dict[str, str | int]:
         """The plain fields, without the arrays."""
@@ -71,7 +74,10 @@ class Request:
 
 @dataclass(frozen=True)
 class Reply:
-    """Site to coordinator: arrays when 'ok'; otherwise only a code and the reference of an entry in the site's log."""
+    """Site to coordinator: arrays when 'ok'; otherwise a code and the reference of an entry in the site's own log.
+
+    'pending' has none of them, and says to ask again.
+    """
 
     protocol: int
     status: Status
@@ -82,8 +88,9 @@ class Reply:
     def __post_init__(self) -> None:
         _check_protocol(self.protocol)
         _require(_one_of(self.status, Status), "a reply's status is unknown")
-        if self.status == "ok":
-            _require(self.code == "" and self.reference == "", "a reply that is 'ok' carries a code or a reference")
+        if self.status in ("ok", "pending"):
+            _require(self.code == "" and self.reference == "", f"a reply that is '{self.status}' carries a code")
+            _require(self.status == "ok" or not self.arrays, "a reply that is 'pending' carries arrays")
         else:
             _require(_matches(_CODE, self.code), "a reply's code is malformed")
             _require(_matches(_REFERENCE, self.reference), "a reply's reference is malformed")

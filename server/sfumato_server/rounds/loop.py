@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -27,6 +28,8 @@ from sfumato_server.rounds.strategies import STRATEGIES
 from sfumato_server.rounds.strategies.choice import ChoiceStrategy
 
 log = logging.getLogger(__name__)
+# how long sites may take to make a release, in round deadlines; how often one may be away; the pause between two asks
+_RELEASE_DEADLINES, _ABSENCES, _ASK_AGAIN_S = 24, 2, 1.0
 Released = dict[str, dict[str, AnyArray]]
 
 
@@ -87,12 +90,34 @@ class StudyRun:
             self.checkpoints.finish(stage.kind, self.released[stage.kind])
 
     def release(self) -> set[str]:
-        """Send the final models; each site samples, judges, seals and uploads. Returns the sites that released."""
+        """Let every site make its release from the final models, then collect what is ready; the sites that sent.
+
+        A site that is still at work says so and is asked again; one that went away is not waited for. Raises
+        FederationError when fewer sites than the quorum sent anything.
+        """
         chosen = self.choice.winner if self.choice and self.plan.has_best else ""
         models = {chosen if item.model == "best" else item.model for item in self.plan.release} | {"spectral"}
         arrays = {f"{kind}:{name}": value for kind in sorted(models) for name, value in self.released[kind].items()}
-        replies = self.ask("release", arrays, choice=chosen)
-        return {site for site, reply in replies.items() if reply.status == "ok"}
+        replies = self.ask("make", arrays, choice=chosen, quorum=0)
+        sent, refused = set[str](), _given_up(replies)
+        end = time.monotonic() + _RELEASE_DEADLINES * self.plan.federation.round_deadline_s
+        waiting, absences = self.accepted - set(refused), Counter[str]()
+        while waiting and time.monotonic() < end:
+            absences.update(waiting - self.channel.online())
+            waiting = {site for site in waiting if absences[site] < _ABSENCES}
+            replies = self.ask("send", {}, waiting & self.channel.online(), quorum=0)
+            sent |= {site for site, reply in replies.items() if reply.status == "ok"}
+            refused |= _given_up(replies)
+            waiting -= sent | set(refused)
+            if waiting:
+                self.sleep(_ASK_AGAIN_S)
+        if len(sent) < self.plan.federation.quorum:
+            reasons = ", ".join(f"{site}: {reply.code}" for site, reply in sorted(refused.items()))
+            raise FederationError(
+                f"'release': {len(sent)} of the {self.plan.federation.quorum} sites of the quorum sent a package "
+                f"({reasons or 'the others were silent'}); the sites' own logs say why"
+            )
+        return sent
 
     def utility(self, classifier: Arrays) -> dict[str, AnyArray]:
         """Ask for each site's noisy score histogram [K, bins]; a site whose policy withholds it refuses."""
@@ -159,10 +184,15 @@ class StudyRun:
         return replies
 
     def _note(self, site: str, reply: Reply) -> None:
-        word = {"ok": "done", "refused": "refused"}.get(reply.status, "lost")
-        if word != "done":
+        word = {"ok": "done", "pending": "working", "refused": "refused"}.get(reply.status, "lost")
+        if word in ("refused", "lost"):
             log.warning("site %s: %s (%s) reference %s", site, word, reply.code, reply.reference or "-")
         self.progress.site(site, word)
+
+
+def _given_up(replies: Mapping[str, Reply]) -> dict[str, Reply]:
+    """Replies of sites that refused or failed themselves; a silent one may still be at work."""
+    return {site: reply for site, reply in replies.items() if reply.code and reply.reference}
 
 
 def _fits(arrays: Arrays, schema: Schema) -> bool:

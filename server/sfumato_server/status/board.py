@@ -34,7 +34,7 @@ class StatusBoard:
         self._epsilon = 0.0
         self._sheet: dict[str, Any] | None = None
         self._chosen = ""
-        self._exchanges_left = sum(stage.rounds for stage in plan.stages) + 2 + bool(plan.utility)
+        self._exchanges_left = sum(stage.rounds for stage in plan.stages) + 3 + bool(plan.utility)
         self.write()
 
     def site(self, name: str, state: str) -> None:
@@ -62,7 +62,7 @@ class StatusBoard:
         stage = self._now["stage"]
         if stage in {item.kind for item in self._plan.stages}:
             self._charge(stage, 1)
-        elif stage == "release":
+        elif stage == "make":
             self._events += [event for item in self._plan.release for event in release_events(self._plan, item)]
             self._epsilon = epsilon(self._events, self._plan.privacy.delta)
         self.stages.append({**self._now, "seconds": round(took, 2), **note})

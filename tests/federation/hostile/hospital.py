@@ -149,7 +149,8 @@ def study(hospital: Hospital) -> dict[str, Path]:
         released[stage.kind] = dict(strategy.released())
     models = {f"{kind}:{name}": value for kind, values in released.items() for name, value in values.items()}
     keep("trained")
-    ask("release", hospital.request("release", brought=models))
+    ask("make", hospital.request("make", brought=models))
+    ask("send", hospital.request("send"))
     torch.manual_seed(0)
     judge = {name: value.numpy() for name, value in Classifier(1, 2).state_dict().items()}
     ask("utility", hospital.request("utility", brought=judge))

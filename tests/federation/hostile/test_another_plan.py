@@ -26,7 +26,7 @@ def changed(**changes) -> Plan:
 )
 def test_a_weaker_plan_of_the_same_name_is_neither_carried_out_nor_accepted(fresh, change):
     other = changed(**change)
-    for kind, stage in (("hello", ""), ("stage", "spectral"), ("release", ""), ("utility", "")):
+    for kind, stage in (("hello", ""), ("stage", "spectral"), ("make", ""), ("send", ""), ("utility", "")):
         request = fresh.request(kind, stage, 1 if stage else 0, plan_hash=other.digest)
         fresh.refuses(request, "policy-refused", "was not accepted here")
     with pytest.raises(PolicyRefusal, match="another plan named 'tiny' was accepted here before"):

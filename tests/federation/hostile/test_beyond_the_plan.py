@@ -47,7 +47,7 @@ def test_rounds_and_stages_beyond_the_plan(finished, stage, number, reason):
         ("kind", "train_metrics"),
         ("kind", "stage "),
         ("stage", "Spectral"),
-        ("protocol", 2),
+        ("protocol", 3),
         ("plan_hash", "../" + "0" * 61),
     ],
 )
@@ -60,7 +60,7 @@ def test_what_a_request_cannot_say_never_reaches_the_site(fresh, field, value):
     assert fresh.charges() == before == []
 
 
-@pytest.mark.parametrize("kind", ["utility", "release", "hello"])
+@pytest.mark.parametrize("kind", ["utility", "make", "send", "hello"])
 @pytest.mark.parametrize("number", [1, 2, 999])
 def test_what_is_asked_once_a_plan_has_no_rounds(finished, kind, number):
     # a second histogram under another round would be paid for, but nobody accepted it
@@ -89,7 +89,7 @@ def test_after_the_end_of_a_study_nothing_more_is_answered_or_paid(finished):
 
 
 def test_a_release_before_any_training_is_refused_before_the_verdict(fresh):
-    fresh.refuses(fresh.asked["release"], "ledger-refused", "nothing was trained here under this plan")
+    fresh.refuses(fresh.asked["make"], "ledger-refused", "nothing was trained here under this plan")
     assert not list(fresh.home.steward_folder.glob("gate-*"))
 
 
@@ -97,20 +97,24 @@ def other_models(request, seed):
     """Other final models, within reach: what a coordinator would send to ask the gate again."""
     rng = np.random.default_rng(seed)
     arrays = {
-        name: value + rng.uniform(-1e-4, 1e-4, value.shape).astype(np.float32) if "/generator" in f"/{name}" else value
+        name: np.asarray(value + np.float32(1e-4) * rng.uniform(-1, 1, value.shape).astype(np.float32))
+        if ":generator/" in name
+        else value
         for name, value in request.arrays.items()
     }
-    arrays = {name.replace("/generator", "generator"): value for name, value in arrays.items()}
+    assert any(not np.array_equal(value, request.arrays[name]) for name, value in arrays.items())
     return dataclasses.replace(request, arrays=arrays)
 
 
 def test_one_verdict_a_plan_whatever_models_are_sent(trained):
     before = trained.charges()
-    assert trained.ask(trained.asked["release"]).status == "ok"
+    assert trained.ask(trained.asked["make"]).status == "ok"
+    assert trained.ask(trained.asked["send"]).status == "ok"
     assert trained.charges() == [*before, *GATE]
     for seed in range(3):
+        trained.refuses(other_models(trained.asked["make"], seed), "ledger-refused", "was begun with other models")
         # the very same package once more: nothing is drawn, judged or paid again
-        assert trained.ask(other_models(trained.asked["release"], seed)).status == "ok"
+        assert trained.ask(trained.asked["send"]).status == "ok"
     assert len(set(trained.uploads)) == 1
     assert len(trained.uploads) == 4
     assert trained.charges() == [*before, *GATE]
@@ -119,22 +123,34 @@ def test_one_verdict_a_plan_whatever_models_are_sent(trained):
 
 def test_a_gate_that_said_no_is_not_asked_again(trained, monkeypatch):
     monkeypatch.setattr("sfumato_client.audit.verdict.FEWEST_CONTROLS", 10**6)  # a verdict that must be no
-    request = trained.asked["release"]
+    request = trained.asked["make"]
     trained.refuses(request, "release-refused", "the gate did not approve", paid=GATE)
+    monkeypatch.undo()
     for seed in range(3):
-        trained.refuses(
-            other_models(request, seed), "ledger-refused", "'gate-formal' round 1 of this plan was charged before"
-        )
-    trained.refuses(request, "ledger-refused", "'gate-formal' round 1 of this plan was charged before")
+        trained.refuses(other_models(request, seed), "ledger-refused", "was begun with other models")
+    for again in (request, trained.asked["send"]):
+        trained.refuses(again, "release-refused", "the gate did not approve")
     assert trained.uploads == []
     assert len(list(trained.home.steward_folder.glob("gate-*"))) == 1
 
 
 def test_a_lost_package_is_not_drawn_again(finished):
-    next(finished.home.outbox.glob("*-formal.sfumato")).unlink()
-    finished.refuses(
-        finished.asked["release"], "ledger-refused", "'gate-formal' round 1 of this plan was charged before"
-    )
+    next(finished.home.releases.rglob("formal.sfumato")).unlink()
+    for kind in ("make", "send"):
+        reply = finished.ask(finished.asked[kind])
+        assert reply.status == "ok" if kind == "make" else reply.code == "ledger-refused"
+    finished.refuses(finished.asked["send"], "ledger-refused", "package was lost, and is not drawn again")
+
+
+def test_a_package_that_was_changed_after_its_approval_does_not_leave(finished):
+    path = next(finished.home.releases.rglob("formal.sfumato"))
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    finished.refuses(finished.asked["send"], "release-refused", "not the one that was approved")
+    assert finished.uploads == []
+
+
+def test_what_nobody_asked_to_make_is_not_sent(trained):
+    trained.refuses(trained.asked["send"], "ledger-refused", "was never begun here")
 
 
 @pytest.mark.parametrize(
@@ -142,7 +158,7 @@ def test_a_lost_package_is_not_drawn_again(finished):
     [("gan:generator/last.weight", "not where the plan's training"), ("flow:flow/", "not where the plan's training")],
 )
 def test_crafted_final_weights_never_reach_the_gate(trained, name, reason):
-    request = trained.asked["release"]
+    request = trained.asked["make"]
     found = next(key for key in request.arrays if key.startswith(name))
     arrays = {**request.arrays, found: request.arrays[found] + np.float32(5.0)}
     trained.refuses(dataclasses.replace(request, arrays=arrays), "verification-failed", reason)
@@ -153,7 +169,7 @@ def test_crafted_final_weights_never_reach_the_gate(trained, name, reason):
 @pytest.mark.parametrize("kinds", [("spectral",), ("gan",), ("spectral", "gan", "flow")])
 def test_a_spectral_model_made_to_ask_the_gate_about_a_person_is_refused(trained, kinds):
     # its mean set to a suspected patient's image: the verdict would tell whether that patient is here
-    request = trained.asked["release"]
+    request = trained.asked["make"]
     arrays = {
         name: value + np.float32(1.0) if name.endswith("/mean") and name.startswith(kinds) else value
         for name, value in request.arrays.items()
@@ -164,7 +180,7 @@ def test_a_spectral_model_made_to_ask_the_gate_about_a_person_is_refused(trained
 
 
 def test_models_that_no_stage_of_the_plan_trains_are_refused(trained):
-    request = trained.asked["release"]
+    request = trained.asked["make"]
     start = {f"discriminator:{k}": v for k, v in to_arrays("x", initial_model("discriminator", trained.plan)).items()}
     for arrays in (
         {**request.arrays, **start},

@@ -166,15 +166,15 @@ def test_the_size_of_a_message_is_looked_at_before_anything_is_decoded(midway, m
 
 
 def test_the_real_limit_is_far_above_an_honest_message_and_far_below_a_machine(midway):
-    honest = sum(value.nbytes for value in midway.asked["release"].arrays.values())
+    honest = sum(value.nbytes for value in midway.asked["make"].arrays.values())
     assert 100 * honest < flower.LARGEST_MESSAGE_BYTES <= 2**30
 
 
-@pytest.mark.parametrize("kind", ["stage", "release", "utility", "hello"])
+@pytest.mark.parametrize("kind", ["stage", "make", "utility", "hello"])
 def test_beyond_the_plans_schema_nothing_is_copied(midway, monkeypatch, kind):
     stage, number = ("gan", 2) if kind == "stage" else ("", 0)
     big = np.zeros(2**24, np.float32)  # 64 MiB that no schema has
-    request = midway.request("release" if kind == "hello" else kind, stage, number, {"big": big})
+    request = midway.request("make" if kind == "hello" else kind, stage, number, {"big": big})
     records = encode(request)
     if kind == "hello":
         records[CONFIG_KEY] = ConfigRecord({**records[CONFIG_KEY], "kind": "hello"})

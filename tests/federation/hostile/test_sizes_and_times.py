@@ -138,9 +138,11 @@ def test_a_package_leaves_on_the_grid_and_so_does_the_word_that_it_left(trained,
     before, sent = trained.charges(), []
     deliver = lambda data, plan: sent.append(list(watch))  # noqa: E731
     site = site_module.Site(trained.home, deliver)
-    assert site.handle(trained.asked["release"]).status == "ok"
-    assert sent == [[7.5]], "held once before anything was uploaded"
-    assert watch == [7.5, 7.5]
+    assert site.handle(trained.asked["make"]).status == "ok"
+    assert (sent, watch) == ([], [7.5])
+    assert site.handle(trained.asked["send"]).status == "ok"
+    assert sent == [[7.5, 7.5]], "held once before anything was uploaded"
+    assert watch == [7.5, 7.5, 7.5]
     assert trained.charges() == [*before, *GATE]
 
 

@@ -1,0 +1,99 @@
+"""Approvals as rows of the ledger: leave for the very bytes of one package to go, signed by the site.
+
+Whatever is sent has one. The gate gives it; a row names who did, so that a steward's can stand beside it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from sfumato_client.ledger.chain import Row
+from sfumato_common.crypto.signatures import verify
+from sfumato_common.errors import LedgerError, ReleaseRefused, VerificationError
+from sfumato_common.files import canonical_json
+from sfumato_common.study.release import PARTS, Part
+
+Approver = Literal["gate"]
+
+
+@dataclass(frozen=True)
+class Approval:
+    """Who let which part of a plan's release go: the package's sha256, and those of the sealed sets that it holds.
+
+    `signature` is the site's (Ed25519, domain "approval") over `statement`.
+    """
+
+    plan_hash: str
+    part: Part
+    by: Approver
+    package_sha256: str
+    sets: tuple[str, ...]
+    signature: bytes
+
+    @property
+    def statement(self) -> bytes:
+        """What is signed."""
+        return _statement(self.plan_hash, self.part, self.by, self.package_sha256, self.sets)
+
+    def check(self, package: bytes, public_key: bytes) -> None:
+        """Raise ReleaseRefused unless this is the site's own leave for exactly these bytes."""
+        if hashlib.sha256(package).hexdigest() != self.package_sha256:
+            raise ReleaseRefused("the package is not the one that was approved; nothing was sent")
+        try:
+            verify(public_key, "approval", self.statement, self.signature)
+        except VerificationError:
+            raise ReleaseRefused("an approval in the ledger was not signed by this site; nothing was sent") from None
+
+    def fields(self) -> dict[str, Any]:
+        """The row's fields."""
+        return {
+            "plan_hash": self.plan_hash,
+            "part": self.part,
+            "by": self.by,
+            "package_sha256": self.package_sha256,
+            "sets": list(self.sets),
+            "signature": self.signature.hex(),
+        }
+
+
+def approval(
+    plan_hash: str, part: Part, by: Approver, package: bytes, sets: Sequence[str], sign: Callable[[bytes], bytes]
+) -> Approval:
+    """A new approval of `package`, signed by `sign` (`SiteIdentity.sign_approval`)."""
+    digest = hashlib.sha256(package).hexdigest()
+    signature = sign(_statement(plan_hash, part, by, digest, sets))
+    return Approval(plan_hash, part, by, digest, tuple(sets), signature)
+
+
+def approvals(rows: Sequence[Row]) -> list[Approval]:
+    """Every approval in order. Raises LedgerError for a row that is none."""
+    return [_approval(row) for row in rows if row.value["kind"] == "approve"]
+
+
+def _approval(row: Row) -> Approval:
+    value = row.value
+    try:
+        known = value["part"] in PARTS and value["by"] in get_args(Approver)
+        sets = tuple(map(str, value["sets"]))
+        found = Approval(
+            str(value["plan_hash"]),
+            value["part"],
+            value["by"],
+            str(value["package_sha256"]),
+            sets,
+            bytes.fromhex(value["signature"]),
+        )
+    except (KeyError, TypeError, ValueError):
+        known = False
+    if not known:
+        raise LedgerError(f"entry {row.number} of the privacy ledger approves nothing; use the version that wrote it")
+    return found
+
+
+def _statement(plan_hash: str, part: Part, by: Approver, package_sha256: str, sets: Sequence[str]) -> bytes:
+    return canonical_json(
+        {"plan_hash": plan_hash, "part": part, "by": by, "package_sha256": package_sha256, "sets": list(sets)}
+    )

@@ -1,0 +1,112 @@
+"""A release as it grows in the site's home: what was asked, every item as it was made, what became of each part.
+
+Every file is written whole or not at all, so a release that was killed goes on where it stood. What is read back is
+held against the ledger by whoever uses it; nothing here leaves the site but a package that an approval names.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import load, save
+
+from sfumato_client.anonymise.candidates import CandidateSet
+from sfumato_common.accounting.events import Declared, event_from_json, event_to_json
+from sfumato_common.errors import LedgerError, VerificationError
+from sfumato_common.files import write_atomic, write_json
+from sfumato_common.generators.starts import fingerprint
+from sfumato_common.study.plan import Plan
+from sfumato_common.study.release import AnyItem, Part
+from sfumato_common.supervise import exclusive
+from sfumato_common.types import AnyArray, Arrays
+
+_REQUEST, _PRIVATE = "request.safetensors", 0o600
+
+
+class ReleaseFolder:
+    """One plan's release in `root`, a folder of the site's home."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def held(self) -> contextlib.AbstractContextManager[None]:
+        """Work on the release alone. Raises BusyError at once when another process does."""
+        return exclusive(self._root, "this plan's release")
+
+    def keep_request(self, choice: str, arrays: Arrays) -> None:
+        """Keep what the release is made from. Raises LedgerError when it was begun from something else."""
+        path = self._root / _REQUEST
+        if not path.exists():
+            write_atomic(path, save(dict(arrays), metadata={"choice": choice}), mode=_PRIVATE)
+            return
+        known, before = self.request()
+        if known != choice or fingerprint(before) != fingerprint(arrays):
+            raise LedgerError("this plan's release was begun with other models or another choice: it is made once")
+
+    def request(self) -> tuple[str, dict[str, AnyArray]]:
+        """The choice and the models that the release is made from. Raises LedgerError when it was never begun."""
+        path = self._root / _REQUEST
+        if not path.exists():
+            raise LedgerError("this plan's release was never begun here, so that nothing can be sent")
+        with _readable(), safe_open(path, framework="numpy") as file:
+            return dict(file.metadata())["choice"], {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+    def keep_item(self, item: AnyItem, found: CandidateSet) -> None:
+        """Keep the finished set of one item."""
+        claims = {
+            "method": found.method,
+            "model": found.model,
+            "guarantee": found.guarantee,
+            "patients": found.patients,
+            "spends": [event_to_json(event) for event in found.spends],
+        }
+        arrays = {"images": found.images, "labels": found.labels}
+        write_atomic(self._item(item), save(arrays, metadata={"claims": json.dumps(claims)}), mode=_PRIVATE)
+
+    def item(self, item: AnyItem) -> CandidateSet | None:
+        """The set of one item, when it is finished. Raises VerificationError when its file is damaged."""
+        path = self._item(item)
+        if not path.exists():
+            return None
+        with _readable():
+            with safe_open(path, framework="numpy") as file:
+                claims = json.loads(dict(file.metadata())["claims"])
+            arrays = load(path.read_bytes())
+            events = map(event_from_json, claims.pop("spends"))
+            spends = tuple(event for event in events if not isinstance(event, Declared))
+            labels = arrays["labels"].astype(np.int64)
+            return CandidateSet(images=arrays["images"], labels=labels, spends=spends, **claims)
+
+    def keep_refusal(self, part: Part, code: str) -> None:
+        """Keep that a part will never be sent: the code of the reason, which the local log holds."""
+        write_json(self._root / f"refused-{part}.json", {"code": code})
+
+    def refusal(self, part: Part) -> str | None:
+        """The code of why a part will never be sent; None while it may."""
+        path = self._root / f"refused-{part}.json"
+        return str(json.loads(path.read_text())["code"]) if path.exists() else None
+
+    def package(self, part: Part) -> Path:
+        """Where the package of a part lies when it is sealed."""
+        return self._root / f"{part}.sfumato"
+
+    def _item(self, item: AnyItem) -> Path:
+        return self._root / f"{item.method}-{item.model}.safetensors"
+
+
+def release_folder(releases: Path, plan: Plan) -> ReleaseFolder:
+    """The folder of `plan`'s release below `releases`."""
+    return ReleaseFolder(releases / plan.digest[:16])
+
+
+@contextlib.contextmanager
+def _readable() -> Iterator[None]:
+    try:
+        yield
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AssertionError):
+        raise VerificationError("a file of this plan's release is damaged; restore the home from a backup") from None

@@ -1,0 +1,155 @@
+"""Making a release at the site, item by item: charged, made, kept; then, part by part, judged, sealed and approved.
+
+Every step leaves a file in the release folder or a row in the ledger. A step that is there is never done again, so a
+release that was killed goes on where it stood. Nothing leaves from here: sending is its own job (`sending.py`).
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from collections.abc import Mapping
+from functools import cached_property
+
+from sfumato_client.anonymise import CandidateSet, Job, anonymise
+from sfumato_client.anonymise.style_net import read_style_net
+from sfumato_client.audit.verdict import Approved, decided_before, gate
+from sfumato_client.dataset import SiteStore
+from sfumato_client.egress.guard import log_locally
+from sfumato_client.ledger import Ledger
+from sfumato_client.ledger.approvals import approval
+from sfumato_client.ledger.charged import Terms, left_open, recalled, sealed_before
+from sfumato_client.release import seal
+from sfumato_client.release.folder import ReleaseFolder, release_folder
+from sfumato_client.site.home import SiteHome
+from sfumato_client.site.noise import site_noise
+from sfumato_common.accounting.events import Cohort
+from sfumato_common.crypto.identity import load_identity
+from sfumato_common.errors import DataError, ReleaseRefused
+from sfumato_common.files import write_atomic
+from sfumato_common.mechanisms.sealed import Sealed
+from sfumato_common.mechanisms.streams import secret_generator
+from sfumato_common.study.costs import gate_verdict, release_events, study_events
+from sfumato_common.study.plan import Plan
+from sfumato_common.study.policy import Policy
+from sfumato_common.study.release import AnyItem, Part
+from sfumato_common.types import Arrays
+
+log = logging.getLogger(__name__)
+# the verdict compares training images with holdout ones: both cohorts' books say so
+_GATE_BOOKS: dict[Cohort, str] = {"train": "gate", "holdout": "gate-control"}
+
+
+class Maker:
+    """One release under way; `choice` and `models` are what the coordinator asked with, and have been checked."""
+
+    def __init__(
+        self, home: SiteHome, plan: Plan, policy: Policy, choice: str, models: Mapping[str, Arrays], ledger: Ledger
+    ) -> None:
+        self._home, self._plan, self._policy, self._choice = home, plan, policy, choice
+        self._models, self._ledger = models, ledger
+        self.folder: ReleaseFolder = release_folder(home.releases, plan)
+
+    def work(self, until: float) -> bool:
+        """Do what is left, until nothing is, or `until` by the monotonic clock has passed between two steps.
+
+        True when every part is decided: approved, or refused for good, which is kept with the code of its reason.
+        """
+        for part in self._plan.parts:
+            try:
+                if not self._decide(part, until):
+                    return False
+            except (DataError, ReleaseRefused) as error:
+                # this part will not be sent; what is apart from it goes on
+                reference = secrets.token_hex(8)
+                log_locally(self._home.steward_folder, reference, error)
+                log.warning("the %s part of the release is refused, local reference %s", part, reference)
+                self.folder.keep_refusal(part, type(error).wire_code)
+        return True
+
+    def _decide(self, part: Part, until: float) -> bool:
+        if self.folder.refusal(part) is not None or part in self._ledger.approvals(self._plan.digest):
+            return True
+        items = self._plan.part_at(self._policy.site, self._choice, part)
+        for item in items:
+            if self._finished(item) is None:
+                if time.monotonic() > until:
+                    return False
+                self._make(item)
+        sets = [self._finished(item) for item in items]
+        self._approve(part, [found for found in sets if found is not None])
+        return True
+
+    def _finished(self, item: AnyItem) -> Sealed[CandidateSet] | None:
+        """The kept set of an item that was made and settled, held against the ledger; None while there is work left."""
+        found, terms = self.folder.item(item), self._terms(item)
+        if found is None or left_open(self._ledger, terms):
+            return None
+        return recalled(self._ledger, terms, release_events(self._plan, item), found)
+
+    def _make(self, item: AnyItem) -> None:
+        """The item's candidates, every event of it charged to the training patients before their records are read."""
+        noise = site_noise(self._policy, self._plan.digest, "make", item.method, item.model)
+        events = release_events(self._plan, item)
+        with self._ledger.charged(self._terms(item), events, noise, resume=True) as charge:
+            store, home = self._store, self._home
+            job = Job(
+                plan=self._plan,
+                site=self._policy.site,
+                item=item,
+                models=self._models,
+                cohort=store.cohort("train"),
+                generator=secret_generator(noise),
+                recorder=charge.recorder,
+                steward_folder=home.steward_folder,
+                grouping_file=home.grouping_file,
+                regroup=self._policy.release.regroup == "allowed",
+                style_net=self._style_net,
+            )
+            # kept before it is settled: what was settled is not made again
+            self.folder.keep_item(item, charge.seal(anonymise(job)).result)
+
+    def _approve(self, part: Part, sets: list[Sealed[CandidateSet]]) -> None:
+        """Judge the part, seal its package, and let exactly that go."""
+        approved = self._judged(part, sets)
+        identity = load_identity(self._home.identity)
+        certificate = self._ledger.certificate(self._plan, noise=self._policy.noise)
+        package = seal(approved, self._plan, self._policy, certificate, identity.sign_package)
+        write_atomic(self.folder.package(part), package, mode=0o600)
+        digests = [item.digest for item in sets]
+        leave = approval(self._plan.digest, part, "gate", package, digests, identity.sign_approval)
+        self._ledger.approve(leave)
+
+    def _judged(self, part: Part, sets: list[Sealed[CandidateSet]]) -> Approved:
+        books = [
+            Terms(self._plan.study, self._plan.digest, f"{purpose}-{part}", 1, cohort)
+            for cohort, purpose in _GATE_BOOKS.items()
+        ]
+        settled = [sealed_before(self._ledger, terms) for terms in books]
+        if None not in settled:
+            return decided_before(sets, str(settled[0]))
+        noise = site_noise(self._policy, self._plan.digest, "gate", part)
+        charges = [
+            self._ledger.charged(terms, [gate_verdict(part)], noise, resume=True)
+            for terms, found in zip(books, settled, strict=True)
+            if found is None
+        ]
+        train, holdout = self._store.cohort("train"), self._store.cohort("holdout")
+        return gate(sets, train, holdout, self._policy.release.gate, charges, self._home.steward_folder)
+
+    def _terms(self, item: AnyItem) -> Terms:
+        ahead = tuple(study_events(self._plan, "train"))
+        return Terms(self._plan.study, self._plan.digest, f"release-{item.method}-{item.model}", 1, "train", ahead)
+
+    @cached_property
+    def _store(self) -> SiteStore:
+        store = self._home.open_store()
+        store.require_form(self._plan.image)
+        store.require_patients(self._policy)
+        return store
+
+    @cached_property
+    def _style_net(self) -> Arrays | None:
+        path = self._home.style_net
+        return read_style_net(path.read_bytes(), self._plan.image) if path.exists() else None

@@ -1,0 +1,39 @@
+"""Sending a release: every package that an approval in the ledger names, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from sfumato_client.egress.guard import deliver
+from sfumato_client.ledger import Ledger
+from sfumato_client.release.folder import ReleaseFolder
+from sfumato_common.errors import DataError, LedgerError, ReleaseRefused
+from sfumato_common.protocol.messages import Reply
+from sfumato_common.study.plan import Plan
+
+
+def send_release(
+    folder: ReleaseFolder, plan: Plan, ledger: Ledger, public_key: bytes, upload: Callable[[bytes], None]
+) -> Reply:
+    """Upload the approved packages of a release that is made; `public_key` is the site's own.
+
+    Raises LedgerError when one was lost since, and as `require_approved` when there is none.
+    """
+    require_approved(folder, plan, ledger)
+    approvals, reply = ledger.approvals(plan.digest), None
+    for part, leave in approvals.items():
+        path = folder.package(part)
+        if not path.exists():
+            raise LedgerError(f"the approved {part} package was lost, and is not drawn again; restore it from a backup")
+        reply = deliver(path.read_bytes(), leave, public_key, upload)
+    assert reply is not None, "something is approved"
+    return reply
+
+
+def require_approved(folder: ReleaseFolder, plan: Plan, ledger: Ledger) -> None:
+    """Raise what the parts of a finished release were refused for, when none of them was approved."""
+    if ledger.approvals(plan.digest):
+        return
+    if ReleaseRefused.wire_code in {folder.refusal(part) for part in plan.parts}:
+        raise ReleaseRefused("the gate did not approve the candidates: nothing is released; see the local gate report")
+    raise DataError("no part of the release could be made from this site's images; the local log says why")
