@@ -109,9 +109,10 @@ def clipped(gradients: Sequence[Tensor], clipping_norm: float) -> list[Tensor]:
 
 
 def _in_blocks(gradients: Tensor, factors: Tensor) -> Tensor:
-    total = torch.zeros(gradients.shape[1:], dtype=torch.float64, device=gradients.device)
-    for part, own in zip(torch.split(gradients, BLOCK), torch.split(factors, BLOCK), strict=True):
-        total += weighted_sum(part, own)
+    first, *more = map(weighted_sum, torch.split(gradients, BLOCK), torch.split(factors, BLOCK))
+    total = first.double()
+    for part in more:
+        total += part
     return total
 
 

@@ -26,14 +26,21 @@ class PatientLoop:
         for rows, own in chunks(records, weights, BLOCK):
             block = [torch.zeros_like(parameter) for parameter in parameters]
             for one in chunks(rows, own, 1):
-                self._add(*one, clipping_norm, block)
+                self._add(*one, clipping_norm, parameters, block)
             for slot, part in zip(total, block, strict=True):
                 slot += part
         return total
 
-    def _add(self, rows: list[Tensor], weights: Tensor, clipping_norm: float, block: list[Tensor]) -> None:
+    def _add(
+        self,
+        rows: list[Tensor],
+        weights: Tensor,
+        clipping_norm: float,
+        parameters: Sequence[Tensor],
+        block: list[Tensor],
+    ) -> None:
         value = (self._loss(self._module, *rows) * weights[0]).sum()
-        gradients = torch.autograd.grad(value, list(self._module.parameters()))
+        gradients = torch.autograd.grad(value, parameters)
         norm = float(sum(gradient.double().square().sum() for gradient in gradients)) ** 0.5
         if not norm < float("inf"):
             return
