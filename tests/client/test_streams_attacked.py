@@ -20,7 +20,7 @@ from sfumato_client.tabular.terms import resolved
 from sfumato_client.tabular.train import first_flow
 from sfumato_common.mechanisms.draws import Draws, TorchDraws
 from sfumato_common.mechanisms.noise import TestNoise
-from sfumato_common.mechanisms.record_recorder import RecordRecorder
+from sfumato_common.mechanisms.recorder import NoiseRecorder
 from sfumato_common.mechanisms.streams import Streams
 
 ROWS, NORMALS = 10_300, 10_700  # outputs of which the attacker knows two bits, of nearly all normals
@@ -122,7 +122,7 @@ def test_a_published_table_does_not_show_who_is_behind_which_row():
     flow, ward = first_flow(schema), torch.arange(300) % 4
 
     def run(streams):
-        _, under = anonymised_table(schema, flow, cells[:, :2], ward, streams, RecordRecorder(TestNoise(0)))
+        _, under = anonymised_table(schema, flow, cells[:, :2], ward, streams, NoiseRecorder(TestNoise(0), "entry"))
         return under.numpy()
 
     planted = OneGenerator(torch.Generator().manual_seed(7))
@@ -144,7 +144,7 @@ def test_published_images_do_not_show_who_is_behind_which_image():
     job = job_of(plan, cohort_of(plan, 60))
 
     def run(streams):
-        anonymised(replace(job, streams=streams, recorder=RecordRecorder(TestNoise(0))))
+        anonymised(replace(job, streams=streams, recorder=NoiseRecorder(TestNoise(0), "entry")))
 
     planted = OneGenerator(torch.Generator().manual_seed(8))
     planted.published = Shown(planted.published)
