@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from sfumato_common.generators.gan.w_space import WSpace
     from sfumato_common.generators.spectral.local import fit_spectral
     from sfumato_common.generators.spectral.whitening import SpectralModel
+    from sfumato_common.mechanisms.draws import TorchDraws
     from sfumato_common.mechanisms.noise import SecureNoise
     from sfumato_common.mechanisms.recorder import NoiseRecorder
     from sfumato_common.metrics.features import random_features
@@ -53,6 +54,7 @@ __all__ = [
     "SecureNoise",
     "SpectralModel",
     "Terms",
+    "TorchDraws",
     "WSpace",
     "__version__",
     "cost",
@@ -104,6 +106,7 @@ _HOMES = {
     "SampledGaussian": "sfumato_common.accounting.events:SampledGaussian",
     "SecureNoise": "sfumato_common.mechanisms.noise:SecureNoise",
     "SpectralModel": "sfumato_common.generators.spectral.whitening:SpectralModel",
+    "TorchDraws": "sfumato_common.mechanisms.draws:TorchDraws",
     "tstr": "sfumato_common.metrics.tstr:tstr",
     "verify_dataset": "sfumato_server.publish:verify_dataset",
     "WSpace": "sfumato_common.generators.gan.w_space:WSpace",

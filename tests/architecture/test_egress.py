@@ -112,10 +112,22 @@ def test_noise_sources_are_made_by_the_policy_and_recorders_by_a_charge():
     assert constructions(ALL, {"SecureNoise", "TestNoise"}) == {
         ("sfumato_client/site/noise.py", "site_noise", "SecureNoise"),
         ("sfumato_client/site/noise.py", "site_noise", "TestNoise"),
+        ("sfumato_common/mechanisms/noise.py", "apart", "SecureNoise"),
     }
     assert constructions(ALL, {"NoiseRecorder", "BareRecorder"}) == {
         ("sfumato_client/ledger/charged.py", "_recorder", "NoiseRecorder"),
         ("sfumato_client/ledger/charged.py", "_recorder", "BareRecorder"),
+    }
+
+
+def test_streams_are_made_where_a_record_or_an_output_is_drawn():
+    assert constructions(ALL, {"SecretStream", "PublishedStream", "working_generator"}) == {
+        ("sfumato_common/mechanisms/streams.py", "of", "SecretStream"),
+        ("sfumato_common/mechanisms/streams.py", "of", "PublishedStream"),
+        ("sfumato_common/mechanisms/streams.py", "of", "working_generator"),
+        ("sfumato_client/training/flow.py", "train_flow", "SecretStream"),
+        ("sfumato_client/training/gan.py", "train_discriminator", "SecretStream"),
+        ("sfumato_client/training/gan.py", "train_discriminator", "working_generator"),
     }
 
 

@@ -1,4 +1,8 @@
-"""No draw from a generator that is unseeded, global, or equal to another one: in the source, and while a study runs."""
+"""No draw from a generator that is unseeded, global, or equal to another one: in the source, and while a study runs.
+
+Nor one state that reaches both a secret and an output: a site draws both from key streams, and elsewhere only what is
+neither.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +11,11 @@ import multiprocessing
 from functools import cache
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from sfumato_client.site.handler import _noise
 from sfumato_common.mechanisms.noise import SecureNoise
-from sfumato_common.mechanisms.streams import secret_generator
+from sfumato_common.mechanisms.streams import Streams
 from sfumato_common.protocol.messages import PROTOCOL, Request
 from sfumato_common.study.load import load_plan
 from sfumato_common.study.policy import Policy
@@ -44,6 +47,19 @@ ALLOWED = {
         "server/sfumato_server/coordinator/study.py",
         "constant seed",
     ): "an interval about a public histogram",
+}
+
+# whole files of the client that draw by torch or numpy all the same: what they draw, which is neither secret nor shown
+BESIDE_THE_STREAMS = {
+    "client/sfumato_client/anonymise/dp_k_average.py": "draws of the prior from a public seed, to know its variance",
+    "client/sfumato_client/anonymise/identities.py": "batches and views of a network that never leaves the site",
+    "client/sfumato_client/anonymise/in_latent_space.py": "the library's functions, under their caller's own generator",
+    "client/sfumato_client/anonymise/inversion.py": "generated pairs from a public seed, for an encoder kept here",
+    "client/sfumato_client/anonymise/self_supervised.py": "batches and views of a network that never leaves the site",
+    "client/sfumato_client/audit/attacks/identity.py": "batches and views of the gate's verifier, from a public seed",
+    "client/sfumato_client/audit/attacks/membership.py": "bootstrap of the steward's intervals",
+    "client/sfumato_client/cli/style_net.py": "views of images of one's choice",
+    "client/sfumato_client/tabular/train.py": "the flow's public start",
 }
 
 # what draws from torch's global state unless it is given a generator, as functions and as methods
@@ -149,6 +165,53 @@ def _is_none(node):
     return isinstance(node, ast.Constant) and node.value is None
 
 
+def beside_the_streams(source):
+    """What in `source` draws, or names a generator, otherwise than by the streams of `mechanisms/streams.py`."""
+    tree = ast.parse(source)
+    names = _imported(tree)
+    found = [word for node in ast.walk(tree) for word in _of_import(node)]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute | ast.Name):
+            name = _dotted(node, names)
+            if name == "torch.Generator" or name.startswith("numpy.random."):
+                found.append(name)
+        if isinstance(node, ast.Call):
+            name = _dotted(node.func, names)
+            last = name.rpartition(".")[2]
+            by_torch = name.startswith("torch.") and last in TORCH_DRAWS
+            if by_torch or last in METHOD_DRAWS or last in GLOBAL_ONLY or last == "rvs":
+                found.append(name)
+    return found
+
+
+def test_a_site_draws_secrets_and_outputs_from_its_key_streams_alone():
+    files = {path.relative_to(ROOT).as_posix(): path.read_text() for path in (ROOT / "client").rglob("*.py")}
+    found = {name for name, source in files.items() if beside_the_streams(source)}
+    assert found - BESIDE_THE_STREAMS.keys() == set()
+    assert BESIDE_THE_STREAMS.keys() - found == set(), "these need no exception any more"
+
+
+@pytest.mark.parametrize(
+    ("source", "word"),
+    [
+        ("import torch\norder = torch.randperm(n, generator=rng)", "torch.randperm"),
+        ("from torch import randint\nrow = randint(n, (1,), generator=rng)", "torch.randint"),
+        ("import torch\nown = shares.multinomial(3, generator=rng)", "shares.multinomial"),
+        ("import torch\nrng = torch.Generator().manual_seed(seed)", "torch.Generator"),
+        ("from torch import Generator\nrng: Generator", "torch.Generator"),
+        ("import numpy as np\nnp.random.default_rng(seed)", "numpy.random.default_rng"),
+        ("import numpy as np\ndef f(rng: np.random.Generator): return rng.choice(3)", "numpy.random.Generator"),
+        ("import random", "import random"),
+    ],
+)
+def test_a_draw_beside_the_streams_is_found(source, word):
+    assert beside_the_streams(source) == [word]
+
+
+def test_streams_of_a_site_are_no_draws_beside_them():
+    assert not beside_the_streams("secret.permutation(3)\npublished.normal((2,))\nstreams.secret.choice(4)")
+
+
 def test_every_generator_in_the_packages_is_named_and_seeded():
     found = {
         (path.relative_to(ROOT).as_posix(), word)
@@ -228,14 +291,16 @@ def _exchanges():
 
 
 def _drawn(policy):
-    """The first noise, the batch generator's whole state and uniforms of every exchange."""
+    """The first noise of every exchange, the first words of its streams, and its working generator's whole state."""
     plan, sites, requests = _exchanges()
     drawn = []
     for site in sites:
         for request in requests:
             source = _noise(policy.model_copy(update={"site": site}), plan, request)
-            drawn += [source.normal((4,), 1.0).tobytes(), secret_generator(source).get_state().numpy().tobytes()]
-            drawn += [source.uniform((2,)).tobytes(), source.normal((4,), 1.0).tobytes()]
+            streams = Streams.of(source)
+            drawn += [source.normal((4,), 1.0).tobytes(), source.uniform((2,)).tobytes()]
+            drawn += [stream._stream.words(4).tobytes() for stream in (streams.secret, streams.published)]
+            drawn.append(streams.working.get_state().numpy().tobytes())
     return drawn
 
 
@@ -243,7 +308,7 @@ def _drawn(policy):
 def test_no_two_exchanges_of_a_study_share_a_generator_or_noise(kind):
     policy = load_yaml(ROOT / "configs" / "policy.yaml", Policy).model_copy(update={"noise": kind})
     drawn = _drawn(policy)
-    assert len(drawn) == len(set(drawn)) == 2 * 6 * 4
+    assert len(drawn) == len(set(drawn)) == 2 * 6 * 5
     again = _drawn(policy)
     # test noise is there to be repeated; secure noise never is, also not for the very same request
     assert again == drawn if kind == "test" else not set(again) & set(drawn)
@@ -269,13 +334,4 @@ def test_two_processes_of_a_site_never_share_a_generator_or_noise():
     for child in children:
         child.join(20)
         assert child.exitcode == 0
-    assert len(drawn) == len(set(drawn)) == 3 * (2 * 6 * 4 + 1)
-
-
-def test_a_secret_generators_whole_state_is_secret():
-    one, two = (secret_generator(SecureNoise()).get_state().numpy() for _ in range(2))
-    words = [state[24 : 24 + 8 * 624].view("<u8") for state in (one, two)]
-    assert (words[0] != words[1]).mean() > 0.99  # equal by chance: one word in 2^32
-    for part in words:
-        assert part.max() < 2**32
-        assert len(np.unique(part)) > 600
+    assert len(drawn) == len(set(drawn)) == 3 * (2 * 6 * 5 + 1)

@@ -19,7 +19,7 @@ PAGE = (ROOT / "docs" / "library.md").read_text()
 NAMES = {
     *("epsilon", "cost", "GaussianRelease", "SampledGaussian", "LaplaceRelease"),
     *("Ledger", "Budget", "SecureNoise", "NoiseRecorder", "Terms", "private_engine"),
-    *("Glow", "ConditionalINN", "SpectralModel", "fit_spectral", "WSpace", "initial_model"),
+    *("Glow", "ConditionalINN", "SpectralModel", "TorchDraws", "fit_spectral", "WSpace", "initial_model"),
     *("load_plan", "phantom_cohort", "group_patients", "k_salsa", "linear_walk", "plan_walk", "fit_recogniser"),
     *("random_features", "frechet_distance", "kernel_distance", "neighbourhood", "tstr", "verify_dataset"),
 }

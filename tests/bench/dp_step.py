@@ -147,7 +147,8 @@ class Step:
         if not self.torch_noise:
             return [part.to(DEVICE) for part in noisy_mean(clipped, STAGE, BATCH, self.recorder)]
         return [
-            (part + torch.randn_like(part) * STAGE.clipping_norm * STAGE.noise_multiplier) / BATCH for part in clipped
+            (part + torch.randn_like(part) * STAGE.clipping_norm * STAGE.noise_multiplier).float() / BATCH
+            for part in clipped
         ]
 
 

@@ -21,6 +21,7 @@ from sfumato_client.training import TRAINERS, StageJob
 from sfumato_common.accounting.accountant import epsilon
 from sfumato_common.generators.components import component_shares, labels_of
 from sfumato_common.generators.sampling import sample_images
+from sfumato_common.mechanisms.draws import TorchDraws
 from sfumato_common.mechanisms.noise import SecureNoise
 from sfumato_common.mechanisms.recorder import NoiseRecorder
 from sfumato_common.study.budget import resolved
@@ -159,7 +160,7 @@ def synthetic_set(
     """
     shares = component_shares(plan, released["spectral"])
     components = np.random.default_rng(seed).choice(len(shares), count, p=shares).astype(np.int64)
-    images = sample_images(plan, kind, released[kind], components, torch.Generator().manual_seed(seed))
+    images = sample_images(plan, kind, released[kind], components, TorchDraws(torch.Generator().manual_seed(seed)))
     return images, labels_of(plan, components)
 
 

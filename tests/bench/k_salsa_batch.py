@@ -33,6 +33,7 @@ from sfumato_common.generators.gan.w_space import Noise, WSpace
 from sfumato_common.generators.spectral.fit import fit_release
 from sfumato_common.generators.spectral.layout import Layout
 from sfumato_common.generators.spectral.release import noised_release
+from sfumato_common.mechanisms.draws import TorchDraws
 from sfumato_common.phantom.patient import arrays as phantom_arrays
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.release import KSalsa
@@ -112,7 +113,7 @@ def made(size: int, width: int, groups: int) -> Bench:
     assert len(members) == groups, "three times as many patients as are needed give enough whole groups"
     net = train(cohort, EMBEDDING_STEPS, rng).to(device)
     where = components[torch.stack(members)[:, 0]]
-    return Bench(item, space, net, patients, members, noise_of(space, where, rng))
+    return Bench(item, space, net, patients, members, noise_of(space, where, TorchDraws(rng)))
 
 
 def measured(bench: Bench, count: int, steps: int, repetitions: int) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from sfumato_client.dataset.cohort import Cohort
 from sfumato_common.generators.components import components_of
 from sfumato_common.mechanisms.noise import SecureNoise
 from sfumato_common.mechanisms.recorder import NoiseRecorder
-from sfumato_common.mechanisms.streams import secret_generator
+from sfumato_common.mechanisms.streams import Streams
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.release import KSame
 
@@ -137,8 +137,8 @@ def _job(
 ) -> Job:
     noise = SecureNoise()
     (own,) = plan.release_at(site, "")
-    generator, recorder = secret_generator(noise), NoiseRecorder(noise, "entry")
-    return Job(plan, site, own, released, cohort, generator, recorder, steward_folder=local, cache=kept or {})
+    streams, recorder = Streams.of(noise), NoiseRecorder(noise, "entry")
+    return Job(plan, site, own, released, cohort, streams, recorder, steward_folder=local, cache=kept or {})
 
 
 def _members(job: Job) -> tuple[np.ndarray, np.ndarray] | None:

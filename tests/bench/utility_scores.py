@@ -15,6 +15,7 @@ from cohorts import BenchCohort, pooled
 from sfumato_common.generators.build import from_arrays, spectral_model
 from sfumato_common.generators.components import component_count, component_shares, condition
 from sfumato_common.generators.spectral.whitening import bits_per_dim, dequantise, standard_normal_log_prob
+from sfumato_common.mechanisms.draws import TorchDraws
 from sfumato_common.metrics.calibration import brier_score, calibration_error
 from sfumato_common.metrics.features import random_features, random_grid
 from sfumato_common.metrics.fidelity import frechet_distance, kernel_distance
@@ -120,7 +121,7 @@ def held_out_bits(plan: Plan, kind: str, arrays: Arrays, cohort: BenchCohort) ->
     by_site = []
     spectral = spectral_model(plan, arrays)
     flow = from_arrays("flow", plan, arrays) if kind == "flow" else None
-    spread = dequantise(x, torch.Generator().manual_seed(0))
+    spread = dequantise(x, TorchDraws(torch.Generator().manual_seed(0)))
     with torch.no_grad():
         for first in range(0, component_count(plan), classes):
             component = y + first

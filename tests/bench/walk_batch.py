@@ -33,6 +33,7 @@ from sfumato_common.generators.gan.w_space import WSpace
 from sfumato_common.generators.spectral.fit import fit_release
 from sfumato_common.generators.spectral.layout import Layout
 from sfumato_common.generators.spectral.release import noised_release
+from sfumato_common.mechanisms.draws import TorchDraws
 from sfumato_common.phantom import arrays
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.release import PlanWalk
@@ -90,10 +91,10 @@ class Bench:
             fit_recogniser(images, torch.from_numpy(labels), 2, TRAINING_STEPS, rng),
         )
         kinds = torch.arange(walks) % 2
-        ends = 0.5 * self.space.draw_z(kinds.repeat_interleave(2).to(DEVICE), rng).cpu().view(walks, 2, -1)
+        ends = 0.5 * self.space.draw_z(kinds.repeat_interleave(2).to(DEVICE), TorchDraws(rng)).cpu().view(walks, 2, -1)
         positions = (torch.arange(POINTS) + 1.0).expand(walks, -1) / (POINTS + 1)
         self.walks = Walks(ends, positions, positions > 0, kinds, kinds, 10)
-        self.noise = self.space.draw_noise(self.walks.components_of_points().to(DEVICE), rng)
+        self.noise = self.space.draw_noise(self.walks.components_of_points().to(DEVICE), TorchDraws(rng))
         assert isinstance(plan.release[0], PlanWalk)
         self.item = plan.release[0]
 

@@ -17,6 +17,7 @@ from sfumato_common.generators.build import initial_model, to_arrays
 from sfumato_common.generators.spectral.layout import Layout
 from sfumato_common.mechanisms.noise import TestNoise
 from sfumato_common.mechanisms.recorder import NoiseRecorder
+from sfumato_common.mechanisms.streams import Streams
 from sfumato_common.study.costs import release_events
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.strict import parse
@@ -73,7 +74,7 @@ def job_of(plan, label=1, patients=60, seed=3, **more):
         item=plan.release[0],
         models=models_of(plan),
         cohort=cohort,
-        generator=torch.Generator().manual_seed(seed),
+        streams=Streams.of(TestNoise(seed)),
         recorder=NoiseRecorder(TestNoise(seed), "entry"),
         **more,
     )

@@ -15,7 +15,7 @@ from sfumato_client.training.dp import bookkeeping, vmap
 from sfumato_client.training.dp.batches import capacity, patient_batches
 from sfumato_common.mechanisms.noise import SecureNoise
 from sfumato_common.mechanisms.recorder import NoiseRecorder
-from sfumato_common.mechanisms.streams import secret_generator
+from sfumato_common.mechanisms.streams import SecretStream
 from sfumato_common.study.stages import FlowStage
 
 FORM = (1, 16, 16)
@@ -44,7 +44,7 @@ def cohort(patients: int = 40, most: int = 5) -> Cohort:
 
 
 def batches(data: Cohort, terms: FlowStage, nominal: int = 40):
-    for (batch,) in patient_batches(data, terms, nominal, secret_generator(SecureNoise()), FORM):
+    for (batch,) in patient_batches(data, terms, nominal, SecretStream(SecureNoise()), FORM):
         yield batch
 
 
@@ -104,7 +104,7 @@ def test_the_shape_of_a_batch_does_not_tell_how_many_came(patients):
 
 def test_more_patients_than_a_batch_holds_fill_further_ones_of_the_same_shape():
     data, places = cohort(200, 1), capacity(stage(0.5), 20)
-    for batches_of_step in patient_batches(data, stage(0.5, 5), 20, secret_generator(SecureNoise()), FORM):
+    for batches_of_step in patient_batches(data, stage(0.5, 5), 20, SecretStream(SecureNoise()), FORM):
         came = sum(int((batch.weights.sum(dim=1) > 0).sum()) for batch in batches_of_step)
         assert came > 60 > places
         assert len(batches_of_step) == math.ceil(came / places)

@@ -21,7 +21,6 @@ from sfumato_client.anonymise.latents import (
     coarse_first,
     drawn_places,
     noised_latents,
-    shuffled,
 )
 from sfumato_client.dataset import Cohort
 from sfumato_common.accounting.accountant import epsilon
@@ -36,6 +35,7 @@ from sfumato_common.generators.spectral.release import noised_release
 from sfumato_common.generators.spectral.whitening import TAIL_TEMPERATURE
 from sfumato_common.mechanisms.noise import TestNoise
 from sfumato_common.mechanisms.recorder import NoiseRecorder
+from sfumato_common.mechanisms.streams import PublishedStream, SecretStream, Streams
 from sfumato_common.study.costs import release_events
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.release import Cadp, DpGlow
@@ -137,14 +137,13 @@ def cohort_of(plan, patients, seed=1, images_each=2):
 
 
 def job_of(plan, cohort, seed=3, noise=None, **more):
-    generator = torch.Generator().manual_seed(seed)
     return Job(
         plan=plan,
         site="alder",
         item=plan.release[0],
         models=models_of(plan),
         cohort=cohort,
-        generator=generator,
+        streams=Streams.of(TestNoise(seed)),
         recorder=Watched(noise or TestNoise(seed), "entry"),
         **more,
     )
@@ -242,8 +241,8 @@ def test_patients_land_in_random_places():
 
 
 def test_shuffling_is_uniform():
-    generator = torch.Generator().manual_seed(0)
-    orders = [tuple(shuffled(3, generator)) for _ in range(1200)]
+    secret = SecretStream(TestNoise(0))
+    orders = [tuple(secret.permutation(3).tolist()) for _ in range(1200)]
     counts = [orders.count(order) for order in set(orders)]
     assert len(counts) == 6 and min(counts) > 140
 
@@ -296,11 +295,11 @@ def test_a_latent_is_of_its_own_record_to_the_last_bit(architecture):
     plan = plan_with(architecture, channels=3)
     codec = codec_of(plan)
     images, labels = blobs(plan, 6)
-    alone = codec.encode(images, labels, 40, torch.Generator().manual_seed(1))
+    alone = codec.encode(images, labels, 40, SecretStream(TestNoise(1)))
     images[2] = 255 - images[2]
-    beside = codec.encode(images, 1 - labels, 40, torch.Generator().manual_seed(1))
+    beside = codec.encode(images, 1 - labels, 40, SecretStream(TestNoise(1)))
     labels[2] = 1 - labels[2]
-    other = codec.encode(images, labels, 40, torch.Generator().manual_seed(1))
+    other = codec.encode(images, labels, 40, SecretStream(TestNoise(1)))
     kept = np.arange(6) != 2
     assert np.array_equal(alone[kept], other[kept])
     assert np.abs(alone[2] - other[2]).max() > 1e-2
@@ -323,8 +322,8 @@ def test_coordinates_that_are_not_released_are_drawn_anew_as_samples_are():
     plan, keep = plan_with(), 10
     codec, count = codec_of(plan), 200
     rows, labels = np.tile(np.linspace(-1.0, 1.0, keep), (count, 1)), np.arange(count) % 2
-    images = codec.decode(rows, labels, torch.Generator().manual_seed(1))
-    back = codec.encode(images, labels, DIMENSIONS, torch.Generator().manual_seed(2))
+    images = codec.decode(rows, labels, PublishedStream(TestNoise(1)))
+    back = codec.encode(images, labels, DIMENSIONS, SecretStream(TestNoise(2)))
     place = coarse_first(SIZE, 1)
     within = (place // SIZE < 8) & (place % SIZE < 8)
     assert np.median(np.abs(back[:, :keep] - rows)) < 0.1
@@ -343,15 +342,15 @@ def test_coordinates_are_an_orthonormal_basis_coarsest_first():
     plan = plan_with()
     spectral, flow = (spectral_model(plan, models_of(plan)["flow"]), from_arrays("flow", plan, models_of(plan)["flow"]))
     images, labels = blobs(plan, 5)
-    codec, generator = codec_of(plan), torch.Generator().manual_seed(2)
-    rows = codec.encode(images, labels, DIMENSIONS, generator)
+    codec = codec_of(plan)
+    rows = codec.encode(images, labels, DIMENSIONS, SecretStream(TestNoise(2)))
     with torch.no_grad():
-        noise = torch.rand((5, 1, SIZE, SIZE), generator=torch.Generator().manual_seed(2)) - 0.5
+        noise = SecretStream(TestNoise(2)).uniform((5, 1, SIZE, SIZE)) - 0.5
         x, y = torch.from_numpy(to_unit_range(images)) + noise * (2.0 / 255), torch.from_numpy(labels)
         z = flow.latent(matched(plan, spectral, flow, [0, 1]).encode(x, y)[0], condition(plan, y))
     assert np.linalg.norm(rows, axis=1) == pytest.approx(z.norm(dim=1).numpy(), rel=1e-5)
     assert rows[:, 0] * SIZE == pytest.approx(z.sum(dim=1).numpy(), abs=1e-3)  # the first is the mean brightness
-    fewer = codec.encode(images, labels, 10, torch.Generator().manual_seed(2))
+    fewer = codec.encode(images, labels, 10, SecretStream(TestNoise(2)))
     assert np.array_equal(fewer, rows[:, :10])
 
 
@@ -359,23 +358,23 @@ def test_coordinates_are_an_orthonormal_basis_coarsest_first():
 @pytest.mark.parametrize("channels", [1, 3])
 def test_decoding_all_coordinates_without_noise_gives_the_record(architecture, channels):
     plan = plan_with(architecture, channels)
-    codec, generator = codec_of(plan), torch.Generator().manual_seed(0)
+    codec, streams = codec_of(plan), Streams.of(TestNoise(0))
     images, labels = blobs(plan, 6)
-    rows = codec.encode(images, labels, channels * DIMENSIONS, generator)
-    back = codec.decode(rows, labels, generator)
+    rows = codec.encode(images, labels, channels * DIMENSIONS, streams.secret)
+    back = codec.decode(rows, labels, streams.published)
     assert np.abs(back.astype(int) - images).max() <= 1
 
 
 @pytest.mark.parametrize("architecture", ["glow", "cinn"])
 def test_coarse_coordinates_carry_more_of_an_image_than_the_last_splits_or_any_others(architecture):
     plan, keep = plan_with(architecture), 48
-    codec, generator = codec_of(plan), torch.Generator().manual_seed(0)
+    codec, streams = codec_of(plan), Streams.of(TestNoise(0))
     images, labels = blobs(plan, 60, seed=5)
-    rows = codec.encode(images, labels, DIMENSIONS, generator)
+    rows = codec.encode(images, labels, DIMENSIONS, streams.secret)
     flow = codec._flow
 
     def error(rows):
-        return np.square(codec.decode(rows, labels, generator).astype(float) - images).mean()
+        return np.square(codec.decode(rows, labels, streams.published).astype(float) - images).mean()
 
     shuffle = np.random.default_rng(0).permutation(DIMENSIONS)[keep:]
     coarse, some = rows.copy(), rows.copy()

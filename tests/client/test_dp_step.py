@@ -8,21 +8,11 @@ import torch
 from sfumato_client.training.dp.step import noisy_mean
 from sfumato_common.accounting.accountant import epsilon
 from sfumato_common.accounting.events import SampledGaussian
-from sfumato_common.mechanisms.noise import SecureNoise, TestNoise
+from sfumato_common.mechanisms.noise import SecureNoise
 from sfumato_common.mechanisms.recorder import NoiseRecorder
-from sfumato_common.mechanisms.streams import secret_generator
 from sfumato_common.study.stages import FlowStage
 
 pytestmark = pytest.mark.filterwarnings("ignore:TestNoise")
-
-
-def test_batches_hide_behind_the_whole_twister_state():
-    one, two = (secret_generator(TestNoise(3)) for _ in range(2))
-    assert torch.equal(torch.rand(2000, generator=one), torch.rand(2000, generator=two))
-    drawn = torch.rand(200_000, generator=secret_generator(SecureNoise()))
-    assert drawn.mean().item() == pytest.approx(0.5, abs=0.005)
-    states = [secret_generator(SecureNoise()).get_state()[24 : 24 + 8 * 624] for _ in range(2)]
-    assert (states[0].view(torch.int64) == states[1].view(torch.int64)).sum() == 0
 
 
 def stage(**changes: float) -> FlowStage:

@@ -31,6 +31,7 @@ from sfumato_client.dataset import Cohort
 from sfumato_common.errors import DataError, PolicyRefusal
 from sfumato_common.mechanisms.noise import TestNoise
 from sfumato_common.mechanisms.recorder import NoiseRecorder
+from sfumato_common.mechanisms.streams import Streams
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.release import KSame
 from sfumato_common.study.strict import parse
@@ -83,7 +84,6 @@ def patients_of(count: int, seed: int = 0) -> Patients:
 
 def job_of(cohort: Cohort, *, grouping_file=None, regroup=False, seed=0, shares=SHARES, **terms) -> Job:
     models = {"spectral": {"spectral/shares": np.array(shares)}}
-    generator = torch.Generator().manual_seed(seed)
     recorder = NoiseRecorder(TestNoise(0), "entry")
     return Job(
         PLAN,
@@ -91,7 +91,7 @@ def job_of(cohort: Cohort, *, grouping_file=None, regroup=False, seed=0, shares=
         item_of(**terms),
         models,
         cohort,
-        generator,
+        Streams.of(TestNoise(seed)),
         recorder,
         grouping_file=grouping_file,
         regroup=regroup,

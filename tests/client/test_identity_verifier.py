@@ -20,6 +20,7 @@ from sfumato_common.generators.build import spectral_model
 from sfumato_common.generators.spectral.fit import fit_release
 from sfumato_common.generators.spectral.layout import Layout
 from sfumato_common.generators.spectral.release import noised_release
+from sfumato_common.mechanisms.draws import TorchDraws
 from sfumato_common.phantom import arrays
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.policy import GateRules
@@ -80,8 +81,8 @@ def prior_samples(count):
     images, labels, _ = TRAIN.everything()
     release = noised_release(Layout.of(plan), 0.01, images, labels, np.ones(len(images)), lambda part, s, m: part)
     released = {f"spectral/{name}": value for name, value in fit_release(plan, {"alder": release}).items()}
-    rng = torch.Generator().manual_seed(0)
-    return to_bytes(spectral_model(plan, released).sample(torch.arange(count) % 2, rng).numpy())
+    draws = TorchDraws(torch.Generator().manual_seed(0))
+    return to_bytes(spectral_model(plan, released).sample(torch.arange(count) % 2, draws).numpy())
 
 
 def test_further_images_of_training_patients_find_their_patient(verifier):

@@ -15,6 +15,7 @@ from sfumato_client.dataset import Cohort
 from sfumato_common.generators.build import initial_model, spectral_model
 from sfumato_common.generators.gan.w_space import WSpace
 from sfumato_common.generators.spectral.layout import Layout
+from sfumato_common.mechanisms.draws import TorchDraws
 from sfumato_common.phantom import arrays
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.strict import parse
@@ -94,7 +95,7 @@ def test_groups_are_disjoint_of_one_label_and_have_k_patients(cohort):
 def test_a_linear_walk_shows_even_steps_between_its_ends(space, ends):
     images = linear_walk(space, ends, ZEROS, 3, seeded())
     assert images.shape == (2, 3, 1, 16, 16)
-    noise = space.draw_noise(torch.zeros(6, dtype=torch.int64), seeded())
+    noise = space.draw_noise(torch.zeros(6, dtype=torch.int64), TorchDraws(seeded()))
     codes = torch.stack([ends[0, 0] + step * (ends[0, 1] - ends[0, 0]) for step in (0.25, 0.5, 0.75)] * 2)
     with torch.no_grad():
         assert torch.allclose(images.flatten(0, 1), space.synthesis(codes, ZEROS.repeat(3), noise), atol=1e-6)
@@ -134,7 +135,7 @@ def test_k_salsa_without_a_pull_is_the_image_of_the_mean_code(space, cohort):
     own = torch.stack([components[group[0]] for group in groups])
     assert still.shape == moved.shape == (2, 1, 16, 16)
     with torch.no_grad():
-        expected = space.synthesis(means, own, noise_of(space, own, seeded()))
+        expected = space.synthesis(means, own, noise_of(space, own, TorchDraws(seeded())))
     assert torch.allclose(still, expected, atol=1e-5)
     assert not torch.allclose(moved, still, atol=1e-3)
 

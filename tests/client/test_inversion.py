@@ -24,8 +24,10 @@ from sfumato_client.dataset import Cohort
 from sfumato_common.generators.build import initial_model, to_arrays
 from sfumato_common.generators.spectral.layout import Layout
 from sfumato_common.latent.encoder import Encoder
+from sfumato_common.mechanisms.draws import TorchDraws
 from sfumato_common.mechanisms.noise import TestNoise
 from sfumato_common.mechanisms.recorder import NoiseRecorder
+from sfumato_common.mechanisms.streams import Streams
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.release import KSame
 from sfumato_common.study.strict import parse
@@ -75,9 +77,9 @@ def released(plan: Plan) -> dict[str, np.ndarray]:
 def job_of(plan: Plan, cohort: Cohort | None = None, seed: int = 0, **terms) -> Job:
     item = KSame(**{"method": "k-same", "images": 4, "encoder_steps": 20, "refinement_steps": 5, **terms})
     arrays = released(plan)
-    generator = torch.Generator().manual_seed(seed)
+    streams = Streams.of(TestNoise(seed))
     recorder = NoiseRecorder(TestNoise(seed), "entry")
-    return Job(plan, "birch", item, {"gan": arrays, "spectral": arrays}, cohort, generator, recorder)
+    return Job(plan, "birch", item, {"gan": arrays, "spectral": arrays}, cohort, streams, recorder)
 
 
 def generated(job: Job, count: int, seed: int = 3) -> tuple[np.ndarray, torch.Tensor, torch.Tensor]:
@@ -85,7 +87,7 @@ def generated(job: Job, count: int, seed: int = 3) -> tuple[np.ndarray, torch.Te
     space, rng = space_of(job), torch.Generator().manual_seed(seed)
     y = 2 + torch.randint(0, 2, (count,), generator=rng)
     with torch.no_grad():
-        z, noise = space.draw(y, rng)
+        z, noise = space.draw(y, TorchDraws(rng))
         w = space.mapping(z, y)
         return to_bytes(space.synthesis(w, y, noise).numpy(), job.plan.image.bits), y, w
 
@@ -227,7 +229,7 @@ def test_a_patients_label_is_the_commonest_and_the_lowest_on_a_tie():
     assert patient_labels(Cohort(cohort.images[:0], labels[:0], patient_index[:0]), 3).tolist() == []
 
 
-def test_images_of_codes_have_their_texture_from_the_jobs_generator():
+def test_images_of_codes_have_their_texture_from_the_jobs_published_stream():
     plan = plan_of()
     first, again, other = (job_of(plan, seed=seed) for seed in (0, 0, 1))
     _, y, w = generated(first, 3)

@@ -24,9 +24,11 @@ from sfumato_common.accounting.events import KAverageGaussian
 from sfumato_common.errors import DataError
 from sfumato_common.generators.build import initial_model, to_arrays
 from sfumato_common.generators.spectral.layout import Layout
+from sfumato_common.mechanisms.draws import TorchDraws
 from sfumato_common.mechanisms.grid import grid_of
 from sfumato_common.mechanisms.noise import TestNoise
 from sfumato_common.mechanisms.recorder import NoiseRecorder
+from sfumato_common.mechanisms.streams import SecretStream, Streams
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.release import DpKAverage, KSame
 from sfumato_common.study.strict import parse
@@ -100,9 +102,9 @@ def job_of(cohort: Cohort, method: str = "dp-k-average", *, seed=0, noise=None, 
     else:
         item = KSame(**{**quick, **terms})
     models = {"gan": released(), "spectral": released()}
-    generator = torch.Generator().manual_seed(seed)
+    streams = Streams.of(TestNoise(seed))
     return Job(
-        plan_of(private), "alder", item, models, cohort, generator, NoiseRecorder(noise or TestNoise(seed), "entry")
+        plan_of(private), "alder", item, models, cohort, streams, NoiseRecorder(noise or TestNoise(seed), "entry")
     )
 
 
@@ -143,7 +145,7 @@ vector = st.lists(wild, min_size=CODES, max_size=CODES).map(np.array)
 def test_a_patients_code_moves_one_mean_by_two_radii_over_k_at_most(normal, ill, before, after, seed):
     labels = np.repeat([0, 1, 0], [normal, ill, 1])
     codes = np.random.default_rng(seed).normal(size=(len(labels), CODES)) * 3.0
-    places = formal.places_of(labels, np.array([3, 2]), K, torch.Generator().manual_seed(seed))
+    places = formal.places_of(labels, np.array([3, 2]), K, SecretStream(TestNoise(seed)))
     one, two = codes.copy(), codes.copy()
     one[-1], two[-1] = before, after
     moved = np.linalg.norm(means_of(two, places) - means_of(one, places), axis=1)
@@ -183,13 +185,13 @@ def test_another_label_moves_two_means_root_two_times_as_far_together(before, af
 @pytest.mark.parametrize("patients", [0, 1, 3, 4, 6])
 def test_the_draw_with_a_patient_more_is_the_draw_without_in_which_one_place_changed_hands(patients, newcomer):
     """The premise of `KAverageGaussian`, over many draws of four places (two groups of two)."""
-    rng, draws = torch.Generator().manual_seed(1), 4000
+    secret, draws = SecretStream(TestNoise(1)), 4000
     # the others keep their numbers; the newcomer's comes before or after theirs
     numbers = [99, *range(patients)] if newcomer == "first" else [*range(patients), 99]
 
     def law(names: list[int]) -> Counter[tuple[int, ...]]:
         labels, counts, named = np.zeros(len(names), dtype=np.int64), np.array([2]), np.array([*names, -1])
-        return Counter(tuple(named[formal.places_of(labels, counts, 2, rng)].ravel().tolist()) for _ in range(draws))
+        return Counter(tuple(named[formal.places_of(labels, counts, 2, secret)].ravel().tolist()) for _ in range(draws))
 
     without, with_one = law([*range(patients)]), Counter()
     generator = np.random.default_rng(0)
@@ -208,7 +210,7 @@ def test_the_draw_with_a_patient_more_is_the_draw_without_in_which_one_place_cha
 @given(st.lists(st.integers(0, 1), max_size=40), st.integers(0, 4), st.integers(0, 4), st.integers(2, 6))
 def test_everybody_has_one_place_at_most_under_the_own_label(labels, first, second, k):
     labels, counts = np.array(labels, dtype=np.int64), np.array([first, second])
-    places = formal.places_of(labels, counts, k, torch.Generator().manual_seed(0))
+    places = formal.places_of(labels, counts, k, SecretStream(TestNoise(0)))
     assert places.shape == (first + second, k)
     held = places[places >= 0]
     assert len(np.unique(held)) == len(held)
@@ -254,7 +256,7 @@ def test_the_images_are_of_the_noised_means():
     with mock.patch.object(formal, "drawn_images", spy):
         formal.dp_k_average(job)
     patients = patients_of(job)
-    places = formal.places_of(patients.labels, np.array([3, 2]), K, torch.Generator().manual_seed(0))
+    places = formal.places_of(patients.labels, np.array([3, 2]), K, SecretStream(TestNoise(0)))
     centres = centres_of_groups()
     means = patients.codes[torch.from_numpy(places)].mean(dim=1) - centres
     # next to no noise and no clipping: a mean of k is brought back to the spread of one
@@ -264,13 +266,13 @@ def test_the_images_are_of_the_noised_means():
 @pytest.mark.parametrize(("radius", "sigma"), [(100.0, 0.01), (4.0, 1.0), (1.0, 0.3)])
 def test_rescaled_means_of_the_priors_codes_spread_as_the_codes_do(radius, sigma):
     job = job_of(cohort_of(1, 1), radius=radius, noise_multiplier=sigma)
-    inverter, components, rng = inverter_of(job), torch.tensor([0, 1]), torch.Generator().manual_seed(7)
+    inverter, components = inverter_of(job), torch.tensor([0, 1])
     centres = inverter.space.mean_w(components)
     scale = formal.rescaling(job, inverter, components, centres)
     assert scale.shape == (2, CODES)
     with torch.no_grad():
         y = torch.ones(2000 * K, dtype=torch.int64)
-        codes = inverter.space.mapping(inverter.space.draw_z(y, rng), y)
+        codes = inverter.space.mapping(inverter.space.draw_z(y, TorchDraws(torch.Generator().manual_seed(7))), y)
     offsets = (codes - centres[1]).double().numpy()
     noised = NoiseRecorder(TestNoise(3), "entry").k_average(offsets.reshape(2000, K, CODES), radius, sigma) * scale[1]
     assert noised.std(axis=0) == pytest.approx(offsets.std(axis=0), rel=0.15)

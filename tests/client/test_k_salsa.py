@@ -28,8 +28,10 @@ from sfumato_common.generators.gan.w_space import Noise
 from sfumato_common.generators.spectral.dct import dct_matrix, public_scale
 from sfumato_common.generators.spectral.layout import Layout
 from sfumato_common.imaging import decode_png
+from sfumato_common.mechanisms.draws import TorchDraws
 from sfumato_common.mechanisms.noise import TestNoise
 from sfumato_common.mechanisms.recorder import NoiseRecorder
+from sfumato_common.mechanisms.streams import Streams
 from sfumato_common.study.plan import ImageForm, Plan
 from sfumato_common.study.strict import parse
 from sfumato_common.types import to_bytes, to_unit_range
@@ -112,7 +114,7 @@ def job_of(plan, cohort=None, seed=1, **more):
         plan.release[0],
         released(plan),
         cohort or cohort_of(plan),
-        seeded(seed),
+        Streams.of(TestNoise(seed)),
         NoiseRecorder(TestNoise(0), "entry"),
         **more,
     )
@@ -281,7 +283,8 @@ def made():
     members = [torch.tensor([0, 2]), torch.tensor([1, 3, 5, 7, 9]), torch.tensor([4, 6, 8])]
     space, components = space_of(job), torch.tensor([0, 1, 0])
     net = embedding_of(job, 3).to(space.spectral.matrix.device)
-    return space, net, patients_of(job), members, components, noise_of(space, components, seeded(3)), job.item
+    noise = noise_of(space, components, TorchDraws(seeded(3)))
+    return space, net, patients_of(job), members, components, noise, job.item
 
 
 def alone(noise, row):

@@ -18,7 +18,7 @@ from sfumato_common.errors import PolicyRefusal, ReleaseRefused
 from sfumato_common.imaging import decode_png
 from sfumato_common.mechanisms.noise import TestNoise
 from sfumato_common.mechanisms.recorder import NoiseRecorder
-from sfumato_common.mechanisms.streams import secret_generator
+from sfumato_common.mechanisms.streams import Streams
 from sfumato_common.package import open_package
 from sfumato_common.study.certificate import Certificate
 from sfumato_common.study.plan import Plan
@@ -230,7 +230,7 @@ def test_each_site_seals_its_own_number_of_images(identity):
 def test_anonymise_follows_the_release_request(monkeypatch):
     asked = []
 
-    def images(plan, kind, arrays, labels, generator):
+    def images(plan, kind, arrays, labels, draws):
         asked.append((kind, arrays["name"], len(labels)))
         return np.zeros((len(labels), 16, 16), np.uint8)
 
@@ -239,10 +239,10 @@ def test_anonymise_follows_the_release_request(monkeypatch):
     models = {kind: {"name": kind} for kind in ("spectral", "gan")}
 
     def made(plan, seed):
-        generator, none = secret_generator(TestNoise(seed)), np.zeros(0, np.int64)
+        streams, none = Streams.of(TestNoise(seed)), np.zeros(0, np.int64)
         nobody = Cohort(np.zeros((0, 16, 16), np.uint8), none, none)
         jobs = [
-            Job(plan, "alder", item, models, nobody, generator, NoiseRecorder(TestNoise(0), "entry"))
+            Job(plan, "alder", item, models, nobody, streams, NoiseRecorder(TestNoise(0), "entry"))
             for item in plan.release
         ]
         return [anonymise(job) for job in jobs]

@@ -33,7 +33,7 @@ from sfumato_common.errors import ConfigError
 from sfumato_common.mechanisms.clipping import clipped
 from sfumato_common.mechanisms.noise import TestNoise
 from sfumato_common.mechanisms.recorder import NoiseRecorder
-from sfumato_common.mechanisms.streams import secret_generator
+from sfumato_common.mechanisms.streams import SecretStream, Streams
 from sfumato_common.study.strict import parse
 
 pytestmark = pytest.mark.filterwarnings("ignore:TestNoise")
@@ -409,7 +409,7 @@ def test_decoding_undoes_encoding_and_every_vector_decodes_to_a_value(columns, s
     drawn = np.stack([rng.integers(MISSING if c.missing else 0, c.cells, 40) for c in columns], axis=1)
     cells = np.concatenate([drawn, ends])
     coder, generator = Coder(named), torch.Generator().manual_seed(seed)
-    x = coder.encode(cells, generator)
+    x = coder.encode(cells, SecretStream(TestNoise(seed)))
     assert x.shape == (42, coder.width) and torch.isfinite(x).all() and x.abs().max() < 9
     assert np.array_equal(coder.decode(x), cells)
     wild = torch.randn(40, coder.width, generator=generator) * 1e3
@@ -440,7 +440,7 @@ def test_values_uniform_over_their_domain_become_standard_normal():
     coder = Coder(dict(schema_of(label_epsilon=None, condition=None).columns))
     rng = np.random.default_rng(0)
     cells = np.stack([rng.integers(low, high, 20_000) for low, high in ((0, 101), (0, 3), (-1, 3), (0, 2))], axis=1)
-    x = coder.encode(cells, torch.Generator().manual_seed(0))
+    x = coder.encode(cells, SecretStream(TestNoise(0)))
     assert coder.width == 1 + 1 + 4 + 1
     assert x.mean(dim=0).abs().max() < 0.03
     assert (x.std(dim=0) - 1).abs().max() < 0.03
@@ -452,9 +452,9 @@ def test_one_row_of_a_patient_is_used_and_a_patients_part_is_its_own(place):
     rows = [[f"p{i % 100}", *row] for i, row in enumerate(ward_rows(300))]
     place.rows(rows, ["id", *SCHEMA["columns"]])
     key, whole = b"k" * 32, read_table(place.source, schema)
-    parts = split(whole, key, torch.Generator().manual_seed(0))
+    parts = split(whole, key, SecretStream(TestNoise(0)))
     assert parts.patients == 100
-    drawn = {tuple(row) for seed in range(3) for row in split(whole, key, torch.Generator().manual_seed(seed)).train}
+    drawn = {tuple(row) for seed in range(3) for row in split(whole, key, SecretStream(TestNoise(seed))).train}
     assert len(drawn) > len(parts.train)  # not always the same row of a patient
 
 
@@ -463,7 +463,7 @@ def test_a_row_more_moves_no_other_row_between_the_parts(place):
     parts = []
     for some in (rows, [["99", "none", "B", "yes"], *rows]):
         place.rows(some)
-        found = split(read_table(place.source, schema_of()), b"k" * 32, torch.Generator().manual_seed(0))
+        found = split(read_table(place.source, schema_of()), b"k" * 32, SecretStream(TestNoise(0)))
         parts.append((sorted(map(tuple, found.train)), sorted(map(tuple, found.holdout))))
     (train, holdout), (more_train, more_holdout) = parts
     assert len(more_train) + len(more_holdout) == len(train) + len(holdout) + 1
@@ -475,7 +475,7 @@ def test_a_row_more_moves_no_other_row_between_the_parts(place):
 
 def job(schema, seed=0):
     noise = TestNoise(seed)
-    return secret_generator(noise), NoiseRecorder(noise, "entry")
+    return Streams.of(noise), NoiseRecorder(noise, "entry")
 
 
 def features(count, seed=0):
@@ -509,9 +509,9 @@ def test_another_patient_moves_one_vector_by_the_diameter_at_most(seed, clip, co
         own, labels = cells.copy(), sick.copy()
         if other:
             own[0], labels[0] = (100, 2, MISSING), 1 - labels[0]
-        rng, _ = job(schema)
+        streams, _ = job(schema)
         recorder = Watched(TestNoise(1), "entry")
-        anonymise(schema, flow, own, torch.from_numpy(labels), rng, recorder)
+        anonymise(schema, flow, own, torch.from_numpy(labels), streams, recorder)
         seen.append(recorder.clean)
         assert recorder.executed == (LocalLaplace(2.0), RandomisedResponse(2, 1.0))
     assert seen[0].shape == (30, 6)
@@ -526,9 +526,9 @@ def test_places_without_a_patient_hold_the_zero_vector_and_noise_follows_epsilon
     spread = {}
     for epsilon in (1.0, 10.0):
         schema = resolved(schema_of(rows=400, release={"epsilon": epsilon, "radius": 2.0}))
-        rng, _ = job(schema)
+        streams, _ = job(schema)
         recorder = Watched(TestNoise(2), "entry")
-        anonymise(schema, first_flow(schema), cells, torch.from_numpy(sick), rng, recorder)
+        anonymise(schema, first_flow(schema), cells, torch.from_numpy(sick), streams, recorder)
         assert (np.abs(recorder.rows).sum(axis=1) > 0).sum() == 20
         spread[epsilon] = float((recorder.noised - recorder.clean).std())
         assert spread[epsilon] == pytest.approx(mechanism_of(schema).noise, rel=0.1)
@@ -540,7 +540,7 @@ def test_batches_have_one_public_shape_and_leave_nobody_out():
     cells, sick = features(400)
     coder = Coder(schema.features)
     taken = []
-    for batches in _batches(schema, coder, cells, torch.from_numpy(sick), torch.Generator().manual_seed(0)):
+    for batches in _batches(schema, coder, cells, torch.from_numpy(sick), SecretStream(TestNoise(0))):
         assert {(x.shape, y.shape, w.shape) for x, y, w in batches} == {((32, 6), (32, 2), (32, 1))}
         for x, y, weights in batches:
             assert torch.equal(y.sum(dim=1), weights[:, 0])
@@ -552,13 +552,13 @@ def test_batches_have_one_public_shape_and_leave_nobody_out():
 
 
 def made_with(noise_multiplier, seed=0, epsilon=2.0):
-    training = {**TRAINING, "steps": 60, "noise_multiplier": noise_multiplier, "nominal_patients": 300}
+    training = {**TRAINING, "steps": 200, "noise_multiplier": noise_multiplier, "nominal_patients": 300}
     schema = schema_of(rows=300, training=training, release={"epsilon": epsilon, "radius": 4.0}, target="sick")
     cells, sick = features(300)
-    rng, recorder = job(schema, seed)
+    streams, recorder = job(schema, seed)
     condition = torch.from_numpy(sick)
-    flow = train_flow(schema, cells, condition, rng, recorder)
-    made, under = anonymise(schema, flow, cells, condition, rng, recorder)
+    flow = train_flow(schema, cells, condition, streams.secret, recorder)
+    made, under = anonymise(schema, flow, cells, condition, streams, recorder)
     fresh, labels = features(300, 9)
     return (
         schema,
@@ -571,9 +571,9 @@ def made_with(noise_multiplier, seed=0, epsilon=2.0):
 def test_utility_falls_as_epsilon_falls():
     scores, variations = [], []
     for noise in (0.5, 200.0):
-        schema, made, train, test = made_with(noise)
-        scores.append(predicted(schema, "sick", made, train, test)["synthetic"]["accuracy"])
-        variations.append(mean_total_variation(schema, made, test))
+        runs = [made_with(noise, seed) for seed in range(2)]  # one run of mere noise may be lucky
+        scores.append(np.mean([predicted(run[0], "sick", *run[1:])["synthetic"]["accuracy"] for run in runs]))
+        variations.append(np.mean([mean_total_variation(schema, made, test) for schema, made, _, test in runs]))
     assert scores[0] > 0.85
     assert scores[1] < scores[0] - 0.1
     assert variations[0] < variations[1] - 0.1
@@ -587,8 +587,8 @@ def test_a_row_is_its_records_own_only_where_the_noise_is_small():
     for epsilon in (1.0, 2000.0):
         release = asked.release.model_copy(update={"epsilon": epsilon})
         schema = asked.model_copy(update={"release": release})
-        rng, recorder = job(schema)
-        made, _ = anonymise(schema, first_flow(schema), cells, torch.zeros(300, dtype=torch.int64), rng, recorder)
+        streams, recorder = job(schema)
+        made, _ = anonymise(schema, first_flow(schema), cells, torch.zeros(300, dtype=torch.int64), streams, recorder)
         distance = np.abs(made[:, None] - cells[None]).max(axis=2).min(axis=1)
         nearest.append(float(np.median(distance)) / 10_000)
         correlations.append(mechanism_of(schema).correlation)
@@ -602,8 +602,8 @@ def test_conditions_are_answered_resampled_or_drawn_anew():
     shares = {}
     for decode, label_epsilon in (("same", 1.0), ("resampled", 1.0), ("randomised", None)):
         schema = resolved(schema_of(rows=400, decode=decode, label_epsilon=label_epsilon))
-        rng, recorder = job(schema)
-        _, under = anonymise(schema, first_flow(schema), cells, ill, rng, recorder)
+        streams, recorder = job(schema)
+        _, under = anonymise(schema, first_flow(schema), cells, ill, streams, recorder)
         shares[decode] = float(under.double().mean())
     # randomised response tells the truth with odds e to 1; resampling takes its noise out again
     assert shares["same"] == pytest.approx(math.e / (1 + math.e), abs=0.07)

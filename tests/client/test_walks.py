@@ -13,7 +13,6 @@ import torch
 from torch.nn import functional
 
 from sfumato_client.anonymise import ANONYMISERS, Job, anonymise
-from sfumato_client.anonymise import plan_walk as bending
 from sfumato_client.anonymise.groups import groups_of
 from sfumato_client.anonymise.identities import Identities, anonymity, fit_recogniser, identities_of
 from sfumato_client.anonymise.inversion import patients_of, space_of
@@ -27,14 +26,17 @@ from sfumato_common.generators.spectral.fit import fit_release
 from sfumato_common.generators.spectral.layout import Layout
 from sfumato_common.generators.spectral.release import noised_release
 from sfumato_common.imaging import decode_png
+from sfumato_common.mechanisms.draws import TorchDraws
 from sfumato_common.mechanisms.noise import TestNoise
 from sfumato_common.mechanisms.recorder import NoiseRecorder
+from sfumato_common.mechanisms.streams import SecretStream, Streams
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.strict import parse
 from sfumato_common.types import to_bytes, to_unit_range
 
-# the package's name for it is the function's
+# the package's names for them are the functions'
 straight = importlib.import_module("sfumato_client.anonymise.linear_walk")
+bending = importlib.import_module("sfumato_client.anonymise.plan_walk")
 DP = {
     "rounds": 1,
     "local_steps": 1,
@@ -105,11 +107,10 @@ COHORT = make_cohort()
 def make_jobs(*items, seed=1, private=True):
     """Jobs of one plan that differ in nothing but the item."""
     plan, models = make_plan(*items, private=private), released_models(private)
-    seeds = [torch.Generator().manual_seed(seed) for _ in items]
+    streams = [Streams.of(TestNoise(seed)) for _ in items]
     recorder = NoiseRecorder(TestNoise(0), "entry")
     return [
-        Job(plan, "alder", item, models, COHORT, generator, recorder)
-        for item, generator in zip(plan.release, seeds, strict=True)
+        Job(plan, "alder", item, models, COHORT, own, recorder) for item, own in zip(plan.release, streams, strict=True)
     ]
 
 
@@ -122,8 +123,8 @@ def make_job(item=None, **changes):
 @pytest.mark.parametrize("images", [1, 7, 20, 90])
 def test_groups_are_joined_evenly_and_no_pair_twice_before_all_came_once(count, images):
     labels = np.zeros(count, np.int64)
-    rng = torch.Generator().manual_seed(images)
-    pairs, positions, released = layout(labels, np.ones(1), images, 3, rng)
+    secret = SecretStream(TestNoise(images))
+    pairs, positions, released = layout(labels, np.ones(1), images, 3, secret)
     walks, possible = -(-images // 3), count * (count - 1) // 2
     assert pairs.shape == (walks, 2)
     assert int(released.sum()) == images
@@ -141,24 +142,24 @@ def test_groups_are_joined_evenly_and_no_pair_twice_before_all_came_once(count, 
 
 
 def test_a_single_walk_has_evenly_spaced_points():
-    _, positions, _ = layout(np.zeros(2, np.int64), np.ones(1), 3, 3, torch.Generator().manual_seed(0))
+    _, positions, _ = layout(np.zeros(2, np.int64), np.ones(1), 3, 3, SecretStream(TestNoise(0)))
     assert positions.tolist() == [pytest.approx([0.25, 0.5, 0.75])]
 
 
 def test_images_follow_the_shares_of_labels_that_have_two_groups():
     labels = np.array([0, 0, 0, 1, 2, 2])
-    pairs, _, released = layout(labels, np.array([0.3, 0.4, 0.3]), 20, 4, torch.Generator().manual_seed(0))
+    pairs, _, released = layout(labels, np.array([0.3, 0.4, 0.3]), 20, 4, SecretStream(TestNoise(0)))
     joined = labels[pairs.numpy()]
     assert (joined[:, 0] == joined[:, 1]).all()
     shown = np.repeat(joined[:, 0], released.sum(1).numpy())
     assert np.bincount(shown).tolist() == [10, 0, 10]
-    empty, _, _ = layout(labels, np.array([0.0, 1.0, 0.0]), 4, 4, torch.Generator().manual_seed(0))
+    empty, _, _ = layout(labels, np.array([0.0, 1.0, 0.0]), 4, 4, SecretStream(TestNoise(0)))
     assert len(empty) == 2
 
 
 def test_one_group_a_label_is_refused_without_a_number():
     with pytest.raises(DataError) as caught:
-        layout(np.array([0, 1]), np.array([0.5, 0.5]), 4, 2, torch.Generator().manual_seed(0))
+        layout(np.array([0, 1]), np.array([0.5, 0.5]), 4, 2, SecretStream(TestNoise(0)))
     assert not any(character.isdigit() for character in str(caught.value))
     with pytest.raises(DataError):
         anonymise(make_job({"k": 30}))
@@ -247,7 +248,7 @@ class Bend:
     def __init__(self, **changes):
         self.job = make_job({**BENT, "images": 20, **changes})
         self.space, self.walks = space_of(self.job), walks_of(self.job)
-        self.noise = self.space.draw_noise(self.walks.components_of_points(), self.job.generator)
+        self.noise = self.space.draw_noise(self.walks.components_of_points(), self.job.streams.published)
         self.identities = identities_of(self.job, self.job.item.classifier_steps)
 
     def points(self, at_once=1000, **changes):
@@ -318,7 +319,7 @@ def test_weights_are_the_published_ones_where_four_divides_the_walk(bend):
     space, walks, item = space_of(job), walks_of(job), job.item
     interior = walks.linear()[0].clone().requires_grad_()
     path = torch.cat([walks.ends[0, :1], interior, walks.ends[0, 1:]])
-    noise = space.draw_noise(walks.components[[0] * 8], torch.Generator().manual_seed(0))
+    noise = space.draw_noise(walks.components[[0] * 8], TorchDraws(torch.Generator().manual_seed(0)))
     images = space.synthesis(path, walks.components[[0] * 8], noise)
     labels, identities = walks.labels[[0] * 8], bend.identities
     loss = (path[1:] - path[:-1]).square().sum()

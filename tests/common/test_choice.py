@@ -13,6 +13,7 @@ from sfumato_common.generators.build import spectral_model
 from sfumato_common.generators.spectral.fit import fit_release
 from sfumato_common.generators.spectral.layout import COUNT_WEIGHT, Layout
 from sfumato_common.generators.spectral.moments import moments_distance
+from sfumato_common.mechanisms.draws import TorchDraws
 from sfumato_common.mechanisms.histogram import score_counts
 from sfumato_common.metrics.choice import FARTHER, classifier_of, classifiers_schema, decide, evened, spread
 from sfumato_common.metrics.utility import Classifier, auc, auc_from_histogram, classifier_schema, score
@@ -203,7 +204,7 @@ def test_moments_are_near_for_the_models_own_images_and_far_for_a_model_that_los
     }
     model = spectral_model(plan, released)
     y = torch.from_numpy(components)
-    drawn = model.sample(y, torch.Generator().manual_seed(0)).numpy()
+    drawn = model.sample(y, TorchDraws(torch.Generator().manual_seed(0))).numpy()
     own = moments_distance(plan, released, to_bytes(drawn), components)
     centre = np.stack([drawn[components == k].mean(axis=0) for k in (0, 1)])[components]
     halved = moments_distance(plan, released, to_bytes(centre + 0.5 * (drawn - centre)), components)

@@ -25,6 +25,7 @@ from sfumato_common.generators.embedding.fit import fit_generator, targets
 from sfumato_common.generators.embedding.scattering import group_sizes, scattering
 from sfumato_common.generators.gan.w_space import draw_images
 from sfumato_common.generators.spectral.layout import Layout
+from sfumato_common.mechanisms.draws import TorchDraws
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.strict import parse
 from sfumato_common.types import to_unit_range
@@ -150,7 +151,7 @@ def test_the_spectral_models_own_images_embed_near_zero_and_others_do_not(channe
     arrays, embedding = spectral_arrays(plan), Embedding(plan)
     components = torch.arange(2).repeat(150)
     reference = embedding.reference(plan, arrays, torch.arange(2))
-    drawn = spectral_model(plan, arrays).sample(components, torch.Generator().manual_seed(99))
+    drawn = spectral_model(plan, arrays).sample(components, TorchDraws(torch.Generator().manual_seed(99)))
     own = embedding.standardised(embedding.features(drawn), reference, components)
     assert own.shape == (300, embedding.length)
     assert own.mean(dim=0).square().mean().sqrt() < 0.15
@@ -216,11 +217,11 @@ def test_an_embedding_without_a_difference_leaves_the_generator_where_it_starts(
 def test_the_fit_comes_nearer_to_the_released_embedding_and_repeats():
     plan = plan_of(steps=40)
     arrays, embedding = spectral_arrays(plan), Embedding(plan)
-    rng = torch.Generator().manual_seed(5)
+    draws = TorchDraws(torch.Generator().manual_seed(5))
     # the same images with a fine texture that the spectral model lacks
     labels = torch.arange(2).repeat(100)
     texture = 0.25 * torch.cos(0.75 * math.pi * torch.arange(SIZE)).expand(SIZE, SIZE)
-    images = (spectral_model(plan, arrays).sample(labels, rng) + texture).clamp(-1, 1)
+    images = (spectral_model(plan, arrays).sample(labels, draws) + texture).clamp(-1, 1)
     grey = ((images[:, 0] + 1) * 127.5).round().byte().numpy()
     sums = embedding_sums(plan, "alder", arrays, grey, labels.numpy(), np.ones(200))
     runs = [fit_generator(plan, arrays, {"alder": sums}, torch.Generator().manual_seed(1)) for _ in range(2)]
@@ -231,7 +232,8 @@ def test_the_fit_comes_nearer_to_the_released_embedding_and_repeats():
 
     def distance(network: torch.nn.Module) -> float:
         with torch.no_grad():
-            drawn = draw_images(plan, network, spectral_model(plan, arrays), labels, torch.Generator().manual_seed(3))
+            draws = TorchDraws(torch.Generator().manual_seed(3))
+            drawn = draw_images(plan, network, spectral_model(plan, arrays), labels, draws)
             features = embedding.standardised(embedding.features(drawn), reference, labels)
         return float((features.view(100, 2, -1).mean(dim=0) - wanted).square().mean())
 

@@ -6,6 +6,7 @@ import torch
 
 from sfumato_common.accounting.events import GaussianRelease
 from sfumato_common.generators.spectral.local import fit_spectral
+from sfumato_common.mechanisms.draws import TorchDraws
 from sfumato_common.mechanisms.noise import TestNoise
 from sfumato_common.mechanisms.recorder import NoiseRecorder
 from sfumato_common.metrics.tstr import fit_linear, macro_auc, tstr
@@ -36,7 +37,7 @@ def test_a_site_pays_one_release_and_the_model_is_near_its_images():
     model = fit_spectral(plan_of(0.01), {"alder": (images, labels, patients)}, recorder.gaussian)
     assert isinstance(recorder.executed, GaussianRelease)
     assert recorder.executed.noise_multiplier == pytest.approx(0.01)
-    drawn = model.sample(torch.from_numpy(np.repeat([0, 1], 200)), torch.Generator().manual_seed(0))
+    drawn = model.sample(torch.from_numpy(np.repeat([0, 1], 200)), TorchDraws(torch.Generator().manual_seed(0)))
     for label in (0, 1):
         real = images[labels == label].mean(axis=0) / 127.5 - 1
         assert np.corrcoef(drawn[200 * label : 200 * (label + 1), 0].mean(dim=0).ravel(), real.ravel())[0, 1] > 0.8

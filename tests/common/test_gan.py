@@ -12,6 +12,7 @@ from sfumato_common.generators.gan.discriminator import Discriminator, real_loss
 from sfumato_common.generators.gan.generator import LARGEST_CORRECTION, LARGEST_SHIFT, Generator, resolutions
 from sfumato_common.generators.gan.w_space import Noise, WSpace, draw_images
 from sfumato_common.generators.spectral.layout import Layout
+from sfumato_common.mechanisms.draws import TorchDraws
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.strict import parse
 
@@ -68,8 +69,8 @@ def space_of(plan: Plan, trained: bool = False) -> WSpace:
     return WSpace(plan, generator, spectral_model(plan, release_of(plan)))
 
 
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+def seeded(seed: int = 0) -> TorchDraws:
+    return TorchDraws(torch.Generator().manual_seed(seed))
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -215,7 +216,7 @@ def test_the_largest_size_has_the_form_of_the_smaller_ones(channels):
 @pytest.mark.parametrize(("size", "channels"), [(28, 3), (64, 1), (128, 1)])
 def test_every_depth_of_the_discriminator_has_exact_gradients_of_each_record(size, channels):
     discriminator = initial_model("discriminator", plan_of(size, channels))
-    records = [torch.randn(3, channels, size, size, generator=seeded()), torch.eye(2)[[0, 1, 1]]]
+    records = [seeded().normal((3, channels, size, size)), torch.eye(2)[[0, 1, 1]]]
     exact, fast = (
         ENGINES[name](discriminator, real_loss).clipped_sum(records, 0.05) for name in ("loop", "bookkeeping")
     )

@@ -49,6 +49,7 @@ from sfumato_common.generators.spectral.whitening import (
     standard_normal_log_prob,
 )
 from sfumato_common.generators.update import UPDATE, update_spec
+from sfumato_common.mechanisms.draws import TorchDraws
 from sfumato_common.mechanisms.noise import TestNoise
 from sfumato_common.mechanisms.recorder import NoiseRecorder
 from sfumato_common.study.plan import Plan
@@ -63,6 +64,10 @@ DP = {
     "noise_multiplier": 1.0,
     "learning_rate": 1e-3,
 }
+
+
+def seeded(seed: int) -> TorchDraws:
+    return TorchDraws(torch.Generator().manual_seed(seed))
 
 
 def small_plan(size: int = 16, channels: int = 1, sigma: float = 0.01, labels: int = 2) -> Plan:
@@ -359,7 +364,7 @@ def test_bits_per_dim_of_a_uniform_density_is_eight():
 def test_dequantised_images_round_back():
     plan = small_plan()
     images, _ = blobs(plan, 4)
-    spread = dequantise(torch.from_numpy(to_unit_range(images)), torch.Generator().manual_seed(0))
+    spread = dequantise(torch.from_numpy(to_unit_range(images)), seeded(0))
     assert np.array_equal(to_bytes(spread.numpy() * (1 - 1e-7)), images)
 
 
@@ -379,7 +384,7 @@ def test_a_displaced_flow_draws_the_released_moments_and_an_untrained_one_is_lef
     assert torch.allclose(idle.factor, spectral.factor, atol=1e-5)
     assert torch.allclose(idle.mean, spectral.mean, atol=1e-5)
     flow = scrambled_flow()
-    moved, rng = matched(plan, spectral, flow, [0, 1]), torch.Generator().manual_seed(5)
+    moved, rng = matched(plan, spectral, flow, [0, 1]), seeded(5)
     with torch.no_grad():
         white = flow.inverse(spectral.draw_latent(y, rng), condition(plan, y))
         before, after = (spectral.low(spectral.encode(model.decode(white, y), y)[0]) for model in (spectral, moved))
@@ -415,7 +420,7 @@ def test_flow_starts_at_the_spectral_likelihood_and_at_its_samples():
     assert torch.allclose(start, spectral.log_prob(x, y), rtol=1e-5)
     assert flow_loss(flow, u, condition(plan, y)).shape == (6,)
     both = {**arrays, **to_arrays("flow", flow)}
-    drawn = [sample_images(plan, k, both, labels, torch.Generator().manual_seed(3)) for k in ("spectral", "flow")]
+    drawn = [sample_images(plan, k, both, labels, seeded(3)) for k in ("spectral", "flow")]
     assert np.abs(drawn[0].astype(int) - drawn[1].astype(int)).max() <= 1
 
 
@@ -423,7 +428,7 @@ def test_generator_starts_at_the_spectral_samples():
     plan = small_plan()
     arrays = {**fitted(plan), **to_arrays("generator", initial_model("generator", plan))}
     labels = np.array([0, 1, 1])
-    drawn = [sample_images(plan, k, arrays, labels, torch.Generator().manual_seed(3)) for k in ("spectral", "gan")]
+    drawn = [sample_images(plan, k, arrays, labels, seeded(3)) for k in ("spectral", "gan")]
     assert np.abs(drawn[0].astype(int) - drawn[1].astype(int)).max() <= 1
 
 
@@ -478,10 +483,10 @@ def test_samples_look_as_asked(channels):
         arrays.update(to_arrays(name, initial_model(name, plan)))
     shape = (3, 16, 16) if channels == 1 else (3, 16, 16, 3)
     for kind in ("spectral", "gan", "flow"):
-        images = sample_images(plan, kind, arrays, np.array([0, 1, 0]), torch.Generator().manual_seed(0))
+        images = sample_images(plan, kind, arrays, np.array([0, 1, 0]), seeded(0))
         assert images.dtype == np.uint8
         assert images.shape == shape
-        empty = sample_images(plan, kind, arrays, np.zeros(0, dtype=np.int64), torch.Generator())
+        empty = sample_images(plan, kind, arrays, np.zeros(0, dtype=np.int64), seeded(0))
         assert empty.shape == (0, *shape[1:])
 
 
@@ -498,7 +503,7 @@ def test_weights_that_do_not_fit_are_refused():
 def test_spectral_model_draws_the_released_mean():
     plan = small_plan()
     model: SpectralModel = spectral_model(plan, fitted(plan))
-    drawn = model.sample(torch.ones(600, dtype=torch.int64), torch.Generator().manual_seed(0))
+    drawn = model.sample(torch.ones(600, dtype=torch.int64), seeded(0))
     centre = model.decode(torch.zeros(1, 1, 16, 16), torch.tensor([1])).clamp(-1, 1)
     assert (drawn.mean(dim=0) - centre[0]).abs().mean() < 0.03
 

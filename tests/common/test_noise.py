@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sfumato_common.mechanisms.histogram import noisy_score_histogram
-from sfumato_common.mechanisms.noise import SecureNoise, TestNoise, _KeyStream
+from sfumato_common.mechanisms.noise import KeyStream, SecureNoise, TestNoise
 from sfumato_common.mechanisms.recorder import NoiseRecorder
 
 # RFC 8439, appendix A.1, test vectors 1 and 2: key and nonce zero, block counters 0 and 1
@@ -27,7 +27,7 @@ RFC_8439 = (
 
 
 def test_the_key_stream_is_chacha20():
-    stream = _KeyStream(bytes(32))
+    stream = KeyStream(bytes(32))
     words = np.concatenate([stream.words(count) for count in (1, 8, 7)])  # across calls and blocks
     assert words.tobytes().hex() == RFC_8439
 

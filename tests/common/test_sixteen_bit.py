@@ -16,10 +16,15 @@ from sfumato_common.generators.spectral.fit import fit_release
 from sfumato_common.generators.spectral.layout import COUNT_WEIGHT, Layout, features_of
 from sfumato_common.generators.spectral.whitening import bits_per_dim, dequantise
 from sfumato_common.imaging import decode_png, encode_png, pixel_hash
+from sfumato_common.mechanisms.draws import TorchDraws
 from sfumato_common.phantom import arrays
 from sfumato_common.study.plan import ImageForm, Plan
 from sfumato_common.study.strict import parse
 from sfumato_common.types import to_bytes, to_eight_bits, to_unit_range
+
+
+def seeded(seed: int) -> TorchDraws:
+    return TorchDraws(torch.Generator().manual_seed(seed))
 
 
 def plan_of(bits: int) -> Plan:
@@ -88,13 +93,11 @@ def test_a_picture_of_another_depth_in_its_header_is_refused():
 @pytest.mark.parametrize("bits", [8, 16])
 def test_samples_have_the_plans_depth_and_use_it(bits):
     plan = plan_of(bits)
-    images = sample_images(plan, "spectral", released(plan), np.arange(20) % 2, torch.Generator().manual_seed(0))
+    images = sample_images(plan, "spectral", released(plan), np.arange(20) % 2, seeded(0))
     assert images.dtype == np.dtype(f"u{bits // 8}")
     if bits == 16:
         assert len(np.unique(images % 256)) == 256
-    assert (
-        sample_images(plan, "spectral", released(plan), np.zeros(0, np.int64), torch.Generator()).dtype == images.dtype
-    )
+    assert sample_images(plan, "spectral", released(plan), np.zeros(0, np.int64), seeded(0)).dtype == images.dtype
 
 
 def test_features_and_the_density_do_not_depend_on_the_depth_but_its_floor_does():
@@ -116,7 +119,7 @@ def test_bits_per_dim_of_a_uniform_density_is_the_depth(bits):
 
 def test_dequantised_images_round_back_and_fill_their_bins():
     images = np.random.default_rng(0).integers(1, (1 << 16) - 1, (4, 32, 32)).astype(np.uint16)
-    spread = dequantise(torch.from_numpy(to_unit_range(images)), torch.Generator().manual_seed(0), 16).numpy()
+    spread = dequantise(torch.from_numpy(to_unit_range(images)), seeded(0), 16).numpy()
     offset = (spread[:, 0].astype(np.float64) + 1) * 32767.5 - images
     assert np.abs(offset).max() <= 0.51
     assert offset.std() == pytest.approx(1 / math.sqrt(12), rel=0.05)
@@ -128,6 +131,6 @@ def test_an_exact_density_costs_eight_bits_more_for_eight_bits_more():
     figures = []
     for bits, images in ((16, deep), (8, to_eight_bits(deep))):
         model = spectral_model(plan_of(bits), released(plan_of(bits)))
-        spread = dequantise(torch.from_numpy(to_unit_range(images)), torch.Generator().manual_seed(0), bits)
+        spread = dequantise(torch.from_numpy(to_unit_range(images)), seeded(0), bits)
         figures.append(float(bits_per_dim(model.log_prob(spread, y), 32 * 32, bits).mean()))
     assert figures[0] - figures[1] == pytest.approx(8.0, abs=0.3)

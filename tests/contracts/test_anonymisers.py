@@ -20,7 +20,7 @@ from sfumato_common.generators.spectral.layout import Layout
 from sfumato_common.generators.spectral.release import noised_release
 from sfumato_common.mechanisms.noise import TestNoise
 from sfumato_common.mechanisms.recorder import NoiseRecorder
-from sfumato_common.mechanisms.streams import secret_generator
+from sfumato_common.mechanisms.streams import Streams
 from sfumato_common.study.costs import release_events
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.strict import parse
@@ -96,9 +96,7 @@ def released(private: bool = True) -> dict[str, dict[str, np.ndarray]]:
 def job_of(plan: Plan, cohort: Cohort, seed: int = 0) -> Job:
     noise = TestNoise(seed)
     private = plan.private
-    return Job(
-        plan, SITE, plan.release[0], released(private), cohort, secret_generator(noise), NoiseRecorder(noise, "entry")
-    )
+    return Job(plan, SITE, plan.release[0], released(private), cohort, Streams.of(noise), NoiseRecorder(noise, "entry"))
 
 
 @cache

@@ -17,6 +17,7 @@ from sfumato_common.accounting.events import Declared
 from sfumato_common.generators.schemas import inbound_schema, outbound_schema, released_schema
 from sfumato_common.mechanisms.noise import SecureNoise, TestNoise
 from sfumato_common.mechanisms.recorder import NoiseRecorder
+from sfumato_common.mechanisms.streams import Streams
 from sfumato_common.phantom import arrays
 from sfumato_common.study.costs import study_events
 from sfumato_common.study.plan import Plan
@@ -104,8 +105,8 @@ def test_a_site_anonymises_by_its_own_components(done):
     nobody = Cohort(np.zeros((0, 16, 16), np.uint8), np.zeros(0, np.int64), np.zeros(0, np.int64))
 
     def made(site):
-        generator, recorder = torch.Generator().manual_seed(0), NoiseRecorder(TestNoise(0), "entry")
-        return [anonymise(Job(plan, site, item, released, nobody, generator, recorder)) for item in plan.release]
+        streams, recorder = Streams.of(TestNoise(0)), NoiseRecorder(TestNoise(0), "entry")
+        return [anonymise(Job(plan, site, item, released, nobody, streams, recorder)) for item in plan.release]
 
     sets = {site: made(site) for site in SHIFTS}
     for dark, bright in zip(sets[DARK], sets[BRIGHT], strict=True):

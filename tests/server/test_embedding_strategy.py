@@ -11,6 +11,7 @@ from sfumato_common.generators.embedding.features import COUNT_WEIGHT
 from sfumato_common.generators.sampling import sample_images
 from sfumato_common.generators.schemas import outbound_schema, released_schema
 from sfumato_common.generators.spectral.layout import Layout
+from sfumato_common.mechanisms.draws import TorchDraws
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.strict import parse
 from sfumato_server.rounds.strategies import STRATEGIES
@@ -67,7 +68,7 @@ def test_what_is_released_fits_the_schema_is_drawn_from_and_survives_a_restart(p
     final, schema = strategy.released(), released_schema(plan, "embedding")
     assert final.keys() == schema.keys()
     assert all(schema[name].matches(value) for name, value in final.items())
-    drawn = sample_images(plan, "embedding", final, np.array([0, 1]), torch.Generator().manual_seed(0))
+    drawn = sample_images(plan, "embedding", final, np.array([0, 1]), TorchDraws(torch.Generator().manual_seed(0)))
     assert drawn.shape == (2, 16, 16)
     other = STRATEGIES["embedding"](plan, earlier)
     other.restore({name: value.copy() for name, value in strategy.state().items()})

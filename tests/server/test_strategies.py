@@ -11,6 +11,7 @@ from sfumato_common.generators.sampling import sample_images
 from sfumato_common.generators.schemas import inbound_schema, outbound_schema, released_schema, updated_weights
 from sfumato_common.generators.spectral.layout import COUNT_WEIGHT
 from sfumato_common.generators.update import UPDATE, pack_update, unpack_update
+from sfumato_common.mechanisms.draws import TorchDraws
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.strict import parse
 from sfumato_server.rounds.strategies import STRATEGIES
@@ -88,7 +89,7 @@ def test_what_goes_out_and_what_is_released_fit_the_schemas(plan, released, kind
     final = strategy.released()
     assert final.keys() == released_schema(plan, kind).keys()
     assert all(released_schema(plan, kind)[name].matches(value) for name, value in final.items())
-    assert sample_images(plan, kind, final, np.array([0, 1]), rng()).shape == (2, 16, 16)
+    assert sample_images(plan, kind, final, np.array([0, 1]), TorchDraws(rng())).shape == (2, 16, 16)
 
 
 def changes(plan: Plan, kind: str, seed: int) -> dict[str, np.ndarray]:

@@ -27,6 +27,6 @@ def cadp(job: Job) -> CandidateSet:
     if item.label_epsilon is not None:
         labels = job.recorder.randomised_response(labels, len(plan.labels), item.label_epsilon)
     if item.decode == "resampled":
-        labels = drawn_labels(job)
-    images = codec.decode(rows, labels, job.generator)
+        labels = drawn_labels(job, job.streams.published)
+    images = codec.decode(rows, labels, job.streams.published)
     return CandidateSet(item.method, item.model, "formal", images, labels, patients=1, spends=job.recorder.executed)

@@ -7,11 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from sfumato_client.anonymise.candidates import CandidateSet
 from sfumato_client.dataset import Cohort
 from sfumato_common.mechanisms.recorder import NoiseRecorder
+from sfumato_common.mechanisms.streams import Streams
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.release import AnyItem
 from sfumato_common.types import AnyArray, Arrays
@@ -22,8 +21,9 @@ class Job:
     """One item of the plan's release at this site.
 
     `models` are released arrays by kind, each with the spectral arrays; kind 'spectral' is always there. `cohort` are
-    the training patients. `generator` is a secret one (`secret_generator`): with a short seed, what it drew could be
-    searched for. Formal methods noise through `recorder` and nothing else. In `steward_folder` reports and contact
+    the training patients. Whatever decides about a record is drawn from `streams.secret`, what an image shows beside it
+    from `streams.published`; networks that stay here train with `streams.working`. Formal methods noise through
+    `recorder` and nothing else. In `steward_folder` reports and contact
     sheets may be left; it is None where nobody would read them. `grouping_file` keeps the study's grouping of patients
     (see `groups.py`), which `regroup` allows to change. `style_net` are weights that the site was given for k-SALSA
     (see `style_net.py`). `cache` is what the items of one release share, such as inverted codes.
@@ -34,7 +34,7 @@ class Job:
     item: AnyItem
     models: Mapping[str, Arrays]
     cohort: Cohort
-    generator: torch.Generator
+    streams: Streams
     recorder: NoiseRecorder
     steward_folder: Path | None = None
     grouping_file: Path | None = None

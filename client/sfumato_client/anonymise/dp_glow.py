@@ -20,7 +20,7 @@ def dp_glow(job: Job) -> CandidateSet:
     codec = codec_of(job)
     places = drawn_places(job)
     rows = noised_latents(job, codec, places)
-    images = codec.decode(rows, places.labels, job.generator)
+    images = codec.decode(rows, places.labels, job.streams.published)
     return CandidateSet(
         item.method, item.model, "formal", images, places.labels, patients=1, spends=job.recorder.executed
     )

@@ -20,6 +20,8 @@ from sfumato_client.anonymise.groups import apportioned, label_shares
 from sfumato_client.anonymise.inversion import Inverter, code_of_patient, drawn_images, inverter_of, patient_labels
 from sfumato_common.generators.components import components_of
 from sfumato_common.mechanisms.clipping import clipped
+from sfumato_common.mechanisms.draws import TorchDraws
+from sfumato_common.mechanisms.streams import SecretStream
 from sfumato_common.study.release import DpKAverage
 
 Float64 = npt.NDArray[np.float64]
@@ -33,7 +35,7 @@ def dp_k_average(job: Job) -> CandidateSet:
     assert isinstance(item, DpKAverage)
     assert plan.private, "a plan without privacy has no formal method"
     counts = apportioned(item.images, label_shares(job))
-    places = places_of(patient_labels(job.cohort, len(plan.labels)), counts, item.k, job.generator)
+    places = places_of(patient_labels(job.cohort, len(plan.labels)), counts, item.k, job.streams.secret)
     labels = np.repeat(np.arange(len(counts)), counts)
     components = components_of(plan, job.site, torch.from_numpy(labels))
     inverter = inverter_of(job)
@@ -46,7 +48,7 @@ def dp_k_average(job: Job) -> CandidateSet:
     return CandidateSet(item.method, item.model, "formal", images, labels, item.k, job.recorder.executed)
 
 
-def places_of(labels: Indices, counts: Indices, k: int, generator: torch.Generator) -> Indices:
+def places_of(labels: Indices, counts: Indices, k: int, secret: SecretStream) -> Indices:
     """Patients [G, k] in groups, labels one after another with counts[label] groups each; -1: nobody.
 
     A label's places are filled by a random order of its patients and, where these are fewer, of empty ones. The draw
@@ -57,7 +59,7 @@ def places_of(labels: Indices, counts: Indices, k: int, generator: torch.Generat
         own = np.flatnonzero(labels == label)
         places = count * k
         entries = np.concatenate([own, np.full(max(0, places - len(own)), -1, dtype=np.int64)])
-        groups.append(entries[torch.randperm(len(entries), generator=generator).numpy()[:places]].reshape(count, k))
+        groups.append(entries[secret.permutation(len(entries))[:places]].reshape(count, k))
     return np.concatenate(groups)
 
 
@@ -83,10 +85,10 @@ def rescaling(job: Job, inverter: Inverter, components: Tensor, centres: Tensor)
     noise = item.noise_multiplier * 2.0 * item.radius / item.k
     found = np.empty(centres.shape)
     for component in set(components.tolist()):
-        rng = torch.Generator().manual_seed(int(job.plan.digest[:12], 16) + component)
+        draws = TorchDraws(torch.Generator().manual_seed(int(job.plan.digest[:12], 16) + component))
         same = torch.full((_PRIOR_DRAWS,), component, device=inverter.device)
         with torch.no_grad():
-            drawn = space.mapping(space.draw_z(same, rng), same).cpu()
+            drawn = space.mapping(space.draw_z(same, draws), same).cpu()
         mine = (components == component).numpy()
         offsets = (drawn - centres[torch.from_numpy(mine)][:1]).double().numpy()
         inside = clipped(offsets, item.radius, "l2")

@@ -78,9 +78,9 @@ def chosen(job: Job, groups: list[Group]) -> list[Group]:
     drawn = [
         part[index]
         for part, count in zip(own, counts.tolist(), strict=True)
-        for index in torch.randperm(len(part), generator=job.generator)[:count].tolist()
+        for index in job.streams.secret.permutation(len(part))[:count].tolist()
     ]
-    job.cache["chosen"] = [drawn[index] for index in torch.randperm(len(drawn), generator=job.generator).tolist()]
+    job.cache["chosen"] = [drawn[index] for index in job.streams.secret.permutation(len(drawn)).tolist()]
     return list(job.cache["chosen"])
 
 

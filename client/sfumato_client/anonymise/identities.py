@@ -63,8 +63,8 @@ def identities_of(job: Job, steps: int) -> Identities:
     if name not in job.cache:
         images, labels, patient_index = job.cohort.everything()
         job.cache[name] = Identities(
-            fit_recogniser(images, torch.from_numpy(patient_index), job.cohort.patients, steps, job.generator),
-            fit_recogniser(images, torch.from_numpy(labels), len(job.plan.labels), steps, job.generator),
+            fit_recogniser(images, torch.from_numpy(patient_index), job.cohort.patients, steps, job.streams.working),
+            fit_recogniser(images, torch.from_numpy(labels), len(job.plan.labels), steps, job.streams.working),
         )
     found = job.cache[name]
     assert isinstance(found, Identities)

@@ -23,6 +23,7 @@ from sfumato_client.anonymise.plan_walk import PIXELS, bent
 from sfumato_client.anonymise.self_supervised import ContrastiveNet, train
 from sfumato_client.dataset import Cohort
 from sfumato_common.generators.gan.w_space import Noise, WSpace
+from sfumato_common.mechanisms.draws import TorchDraws
 from sfumato_common.study.release import KSalsa, KSame, PlanWalk
 from sfumato_common.types import ByteImages
 
@@ -68,7 +69,7 @@ def k_salsa(
         net = train(Cohort(images, np.zeros_like(everybody), everybody), embedding_steps, rng)
     members = [torch.from_numpy(group) for group in groups]
     own = torch.stack([components[rows].mode().values for rows in members])
-    noise = noise_of(space, own, rng)
+    noise = noise_of(space, own, TorchDraws(rng))
     patients = Patients(codes, np.zeros_like(everybody), components, images)
     targets = targets_of(space, net.to(space.spectral.matrix.device), patients, members, own, noise)
     found = aligned(space, net, targets, item)
@@ -82,7 +83,7 @@ def linear_walk(space: WSpace, ends: Tensor, components: Tensor, points: int, rn
     The baseline of PLAN (Pennisi et al. 2023). `components` [W] are the walks'.
     """
     walks = _walks(ends, components, torch.zeros(len(ends), dtype=torch.int64), points)
-    return _seen(space, walks, walks.linear(), space.draw_noise(walks.components_of_points(), rng))
+    return _seen(space, walks, walks.linear(), space.draw_noise(walks.components_of_points(), TorchDraws(rng)))
 
 
 def plan_walk(
@@ -107,7 +108,7 @@ def plan_walk(
     asked = {"points": points, "steps": steps, "identity_weight": identity_weight, "class_weight": class_weight}
     item = PlanWalk.model_validate({"method": "plan-walk", "images": len(ends) * points, **asked})
     walks, device = _walks(ends, components, labels, points), space.spectral.matrix.device
-    noise = space.draw_noise(walks.components_of_points().to(device), rng)
+    noise = space.draw_noise(walks.components_of_points().to(device), TorchDraws(rng))
     at_once = max(1, PIXELS[device.type] // space.spectral.layout.size**2)
     return _seen(space, walks, bent(space, walks, noise, Identities(who, what), item, at_once), noise)
 

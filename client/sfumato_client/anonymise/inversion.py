@@ -24,6 +24,7 @@ from sfumato_common.generators.components import component_shares, components_of
 from sfumato_common.generators.device import training_device
 from sfumato_common.generators.gan.w_space import WSpace
 from sfumato_common.latent.encoder import Encoder
+from sfumato_common.mechanisms.draws import TorchDraws
 from sfumato_common.study.release import Inverting
 from sfumato_common.types import ByteImages, to_bytes, to_unit_range
 
@@ -192,13 +193,13 @@ def _settings(item: Inverting) -> str:
 
 def _train(inverter: Inverter, shares: Tensor, steps: int, rng: torch.Generator) -> None:
     """Adam on E: one residual iteration a step, a fresh batch after the last iteration."""
-    space, device = inverter.space, inverter.device
+    space, device, draws = inverter.space, inverter.device, TorchDraws(rng)
     optimiser = torch.optim.Adam(inverter.encoder.parameters(), lr=_LEARNING_RATE)
     for step in range(steps):
         if step % _ITERATIONS == 0:
-            y = torch.multinomial(shares, _BATCH, replacement=True, generator=rng).to(device)
+            y = draws.categorical(shares, _BATCH).to(device)
             with torch.no_grad():
-                z, noise = space.draw(y, rng)
+                z, noise = space.draw(y, draws)
                 true = space.mapping(z, y)
                 x = space.synthesis(true, y, noise)
                 goal = w = space.code_of(x, y)
@@ -242,7 +243,7 @@ def code_of_patient(inverter: Inverter, cohort: Cohort, patient: int, component:
 
 
 def drawn_images(job: Job, space: WSpace, codes: Tensor, components: Tensor) -> ByteImages:
-    """Images uint8 or uint16 [N, S, S(, 3)] of codes [N, D], with noise from the job's generator.
+    """Images uint8 or uint16 [N, S, S(, 3)] of codes [N, D], with noise from the published stream.
 
     Without noise they would be smooth above the band, unlike what the generator was trained to make: means of five of
     the phantom's patients are then a little farther from real images in both distances (KID 0.0061 against 0.0060).
@@ -252,5 +253,5 @@ def drawn_images(job: Job, space: WSpace, codes: Tensor, components: Tensor) -> 
     made = []
     for w, y in zip(*(torch.split(part.to(device), size) for part in (codes, components)), strict=True):
         with torch.no_grad():
-            made.append(space.synthesis(w, y, space.draw_noise(y, job.generator)).cpu())
+            made.append(space.synthesis(w, y, space.draw_noise(y, job.streams.published)).cpu())
     return to_bytes(torch.cat(made).numpy(), job.plan.image.bits)

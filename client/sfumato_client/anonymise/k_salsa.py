@@ -26,6 +26,7 @@ from sfumato_client.anonymise.style import patch_grams, style_loss
 from sfumato_client.anonymise.tiles import MOST_ROWS, Tile, write_sheet
 from sfumato_common.generators.components import components_of
 from sfumato_common.generators.gan.w_space import Noise, WSpace
+from sfumato_common.mechanisms.draws import Draws
 from sfumato_common.study.release import GuaranteeLevel, KSalsa
 from sfumato_common.types import ByteImages, to_bytes, to_unit_range
 
@@ -68,7 +69,7 @@ def k_salsa(job: Job) -> CandidateSet:
     for start in range(0, len(groups), size):
         members = [torch.from_numpy(group.members) for group in groups[start : start + size]]
         own = components[start : start + size]
-        targets = targets_of(space, net, patients, members, own, noise_of(space, own, job.generator))
+        targets = targets_of(space, net, patients, members, own, noise_of(space, own, job.streams.published))
         images.append(_pixels(space, targets, aligned(space, net, targets, item), plan.image.bits))
         centroids.append(_pixels(space, targets, targets.codes, plan.image.bits))
     found = np.concatenate(images)
@@ -84,10 +85,10 @@ def _chunk(size: int, groups: Sequence[Group]) -> int:
     return max(1, _PIXELS // (size**2 * (1 + max(len(group.members) for group in groups))))
 
 
-def noise_of(space: WSpace, components: Tensor, rng: torch.Generator) -> Noise:
+def noise_of(space: WSpace, components: Tensor, draws: Draws) -> Noise:
     """Noise for components [G], drawn image by image: an image's own does not depend on how many are drawn at once."""
     device = space.spectral.matrix.device
-    parts = [space.draw_noise(one.to(device), rng) for one in torch.split(components, 1)]
+    parts = [space.draw_noise(one.to(device), draws) for one in torch.split(components, 1)]
     maps = [torch.cat(level) for level in zip(*(part.maps for part in parts), strict=True)]
     return Noise(torch.cat([part.tail for part in parts]), maps)
 

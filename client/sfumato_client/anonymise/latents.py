@@ -31,6 +31,8 @@ from sfumato_common.generators.flow.flows import Flow
 from sfumato_common.generators.flow.matching import matched
 from sfumato_common.generators.spectral.dct import public_scale
 from sfumato_common.generators.spectral.whitening import TAIL_TEMPERATURE, dequantise
+from sfumato_common.mechanisms.draws import Draws
+from sfumato_common.mechanisms.streams import PublishedStream, SecretStream
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.release import Latent
 from sfumato_common.types import AnyArray, Arrays, ByteImages, pixel_dtype, to_bytes, to_unit_range
@@ -57,25 +59,23 @@ def drawn_places(job: Job) -> Places:
     """
     count, form = job.item.images, job.plan.image
     images, filled = np.zeros((count, *form.shape), dtype=pixel_dtype(form.bits)), np.zeros(count, dtype=np.bool_)
-    labels = drawn_labels(job)
-    patients, order = shuffled(job.cohort.patients, job.generator), shuffled(count, job.generator)
-    for patient, place in zip(patients, order, strict=False):
+    secret = job.streams.secret
+    labels = drawn_labels(job, secret)
+    patients, order = secret.permutation(job.cohort.patients), secret.permutation(count)
+    for patient, place in zip(patients.tolist(), order.tolist(), strict=False):
         mine, own = job.cohort.images_of(patient)
-        chosen = int(torch.randint(len(own), (1,), generator=job.generator))
+        chosen = secret.choice(len(own))
         images[place], labels[place], filled[place] = mine[chosen], own[chosen], True
     return Places(images, labels, filled)
 
 
-def drawn_labels(job: Job) -> Labels:
-    """Labels [M] for the item's places, drawn by the released shares at this site: no record is read."""
+def drawn_labels(job: Job, draws: SecretStream | PublishedStream) -> Labels:
+    """Labels [M] for the item's places, drawn by the released shares at this site: no record is read.
+
+    From the secret stream where a patient's label may take a drawn one's place: which ones were drawn shows who came.
+    """
     shares = torch.as_tensor(component_shares(job.plan, job.models["spectral"], job.site))
-    drawn = torch.multinomial(shares, job.item.images, replacement=True, generator=job.generator)
-    return labels_of(job.plan, drawn.numpy())
-
-
-def shuffled(count: int, generator: torch.Generator) -> list[int]:
-    """0 .. count - 1 in random order: every order as likely as any other, which `torch.randperm` only nearly gives."""
-    return torch.argsort(torch.rand(count, dtype=torch.float64, generator=generator)).tolist()
+    return labels_of(job.plan, draws.categorical(shares, job.item.images).numpy())
 
 
 def coarse_first(size: int, channels: int) -> npt.NDArray[np.int64]:
@@ -113,7 +113,7 @@ class LatentCodec:
         self._order = torch.from_numpy(coarse_first(plan.image.size, plan.image.channels)).to(self._device)
         self._batch = max(1, _PIXELS // plan.image.size**2)
 
-    def encode(self, images: AnyArray, labels: Labels, keep: int, generator: torch.Generator) -> Float64:
+    def encode(self, images: AnyArray, labels: Labels, keep: int, secret: SecretStream) -> Float64:
         """The `keep` coarsest latents [M, keep] of dequantised images [M, S, S(, 3)] with labels [M].
 
         Each row is of its own record: batches have one size, whoever is in them.
@@ -123,20 +123,20 @@ class LatentCodec:
             for first in range(0, len(images), self._batch):
                 part = slice(first, first + self._batch)
                 x = torch.from_numpy(to_unit_range(images[part]))
-                x = dequantise(x, generator, self._plan.image.bits).to(self._device)
+                x = dequantise(x, secret, self._plan.image.bits).to(self._device)
                 y = self._components(labels[part])
                 u, _ = self._spectral.encode(x, y)
                 rows.append(self._flat(self._flow(u, condition(self._plan, y))[0])[:, :keep].cpu())
         return torch.cat(rows).double().numpy()
 
-    def decode(self, rows: Float64, labels: Labels, generator: torch.Generator) -> ByteImages:
+    def decode(self, rows: Float64, labels: Labels, draws: Draws) -> ByteImages:
         """Images [M, S, S(, 3)] of rows [M, m] under labels [M]; all coordinates after m are drawn from the prior."""
         keep, images = rows.shape[1], []
         with torch.no_grad():
             for first in range(0, len(rows), self._batch):
                 part = slice(first, first + self._batch)
                 y = self._components(labels[part])
-                z = self._flat(self._spectral.draw_latent(y, generator))
+                z = self._flat(self._spectral.draw_latent(y, draws))
                 z[:, :keep] = torch.from_numpy(rows[part]).to(z)
                 white = self._flow.inverse(self._image(z), condition(self._plan, y))
                 x = self._spectral.decode(white, y).nan_to_num(0.0).clamp(-1.0, 1.0)
@@ -182,7 +182,7 @@ def noised_latents(job: Job, codec: LatentCodec, places: Places) -> Float64:
     assert isinstance(item, Latent), "a method in latent space"
     dimensions = form.channels * form.size**2
     mechanism = mechanism_of(item, dimensions)
-    rows = codec.encode(places.images, places.labels, mechanism.width, job.generator)
+    rows = codec.encode(places.images, places.labels, mechanism.width, job.streams.secret)
     rows[~places.filled] = 0.0
     released = mechanism.released(rows, job.recorder) * codec.gains(item)
     if job.steward_folder is not None:

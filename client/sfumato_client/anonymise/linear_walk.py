@@ -21,6 +21,7 @@ from sfumato_client.anonymise.groups import apportioned, groups_of, label_shares
 from sfumato_client.anonymise.inversion import drawn_images, patients_of, space_of
 from sfumato_common.errors import DataError
 from sfumato_common.generators.components import components_of
+from sfumato_common.mechanisms.streams import SecretStream
 from sfumato_common.study.release import GuaranteeLevel, LinearWalk
 from sfumato_common.types import ByteImages
 
@@ -75,7 +76,7 @@ def linear_walk(job: Job) -> CandidateSet:
 
 
 def walks_of(job: Job) -> Walks:
-    """The walks of a `linear-walk` or `plan-walk` item: with one generator, the same ones for both.
+    """The walks of a `linear-walk` or `plan-walk` item: under one secret stream, the same ones for both.
 
     Raises DataError when no label has two groups, and what `groups_of` raises.
     """
@@ -86,7 +87,7 @@ def walks_of(job: Job) -> Walks:
     sizes = np.array([len(np.unique(group.members)) for group in groups])
     assert (sizes >= item.k).all(), "an end is the mean of at least k patients"
     labels = np.array([group.label for group in groups], dtype=np.int64)
-    pairs, positions, released = layout(labels, label_shares(job), item.images, item.points, job.generator)
+    pairs, positions, released = layout(labels, label_shares(job), item.images, item.points, job.streams.secret)
     means = torch.stack([patients.codes[torch.from_numpy(group.members)].mean(dim=0) for group in groups])  # [G, D]
     ours = torch.from_numpy(labels)[pairs[:, 0]]
     components = components_of(job.plan, job.site, ours)
@@ -101,7 +102,7 @@ def candidates_of(job: Job, walks: Walks, images: ByteImages, guarantee: Guarant
 
 
 def layout(
-    labels: Counts, shares: npt.NDArray[np.float64], images: int, points: int, generator: torch.Generator
+    labels: Counts, shares: npt.NDArray[np.float64], images: int, points: int, secret: SecretStream
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Which groups (labels [G]) are joined, and where: pairs int64 [W, 2], positions [W, T], released bool [W, T].
 
@@ -119,22 +120,22 @@ def layout(
     parts = []
     for label in np.flatnonzero(counts):
         walks = -(-int(counts[label]) // points)
-        pairs, positions = _pairs(torch.from_numpy(np.flatnonzero(labels == label)), walks, points, generator)
+        pairs, positions = _pairs(torch.from_numpy(np.flatnonzero(labels == label)), walks, points, secret)
         released = torch.zeros(walks * points, dtype=torch.bool)
-        released[torch.randperm(walks * points, generator=generator)[: counts[label]]] = True
+        released[torch.from_numpy(secret.permutation(walks * points))[: counts[label]]] = True
         parts.append((pairs, positions, released.view(walks, points)))
     pairs, positions, released = (torch.cat(part) for part in zip(*parts, strict=True))
     return pairs, positions, released
 
 
-def _pairs(groups: Tensor, walks: int, points: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def _pairs(groups: Tensor, walks: int, points: int, secret: SecretStream) -> tuple[Tensor, Tensor]:
     """Pairs [W, 2] of `groups` [G], and positions [W, T].
 
     Groups stand in a random ring and are joined to the next, then to the one after that, and so on: all ends are used
     as often before one is used again, and no pair comes twice before all came once. Walks that share a pair have their
     points between each other's.
     """
-    ring, count = groups[torch.randperm(len(groups), generator=generator)], len(groups)
+    ring, count = groups[torch.from_numpy(secret.permutation(len(groups)))], len(groups)
     possible = count * (count - 1) // 2
     number = torch.arange(walks)
     turn, pair = number // possible, number % possible

@@ -56,7 +56,7 @@ def plan_walk(job: Job) -> CandidateSet:
     for rows in torch.split(torch.arange(len(walks.ends)), max(1, _NOISE_PIXELS // (item.points * size**2))):
         some = walks.some(rows)
         components = some.components_of_points().to(_device(space))
-        noise = space.draw_noise(components, job.generator)
+        noise = space.draw_noise(components, job.streams.published)
         bent_points = bent(space, some, noise, identities, item, at_once)
         if job.steward_folder is not None and not images:
             write_sheet(job, _rows(space, some, bent_points, noise, job.plan.image.bits))

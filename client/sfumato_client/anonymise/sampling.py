@@ -21,8 +21,8 @@ def dp_sampling(job: Job) -> CandidateSet:
     item, plan = job.item, job.plan
     assert isinstance(item, Sampling) and item.model != "best", "one of plan.releases names the model"
     shares = torch.as_tensor(component_shares(plan, job.models["spectral"], job.site))
-    components = torch.multinomial(shares, item.images, replacement=True, generator=job.generator).numpy()
-    images = sample_images(plan, item.model, job.models[item.model], components, job.generator)
+    components = job.streams.published.categorical(shares, item.images).numpy()
+    images = sample_images(plan, item.model, job.models[item.model], components, job.streams.published)
     return CandidateSet(
         item.method, item.model, "formal" if plan.private else "heuristic", images, labels_of(plan, components)
     )

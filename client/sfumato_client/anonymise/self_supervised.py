@@ -76,7 +76,7 @@ def embedding_of(job: Job, steps: int) -> ContrastiveNet:
     """
     key = f"contrastive net, {'given' if job.style_net is not None else f'{steps} steps'}"
     if key not in job.cache:
-        job.cache[key] = train(job.cohort, steps, job.generator, job.style_net)
+        job.cache[key] = train(job.cohort, steps, job.streams.working, job.style_net)
     found = job.cache[key]
     assert isinstance(found, ContrastiveNet)
     return found

@@ -29,7 +29,7 @@ from sfumato_common.crypto.identity import load_identity
 from sfumato_common.errors import DataError, ReleaseRefused
 from sfumato_common.files import write_atomic
 from sfumato_common.mechanisms.sealed import Sealed
-from sfumato_common.mechanisms.streams import secret_generator
+from sfumato_common.mechanisms.streams import Streams
 from sfumato_common.study.costs import gate_verdict, release_events, study_events
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.policy import Policy
@@ -100,7 +100,7 @@ class Maker:
                 item=item,
                 models=self._models,
                 cohort=store.cohort("train"),
-                generator=secret_generator(noise),
+                streams=Streams.of(noise),
                 recorder=charge.recorder,
                 steward_folder=home.steward_folder,
                 grouping_file=home.grouping_file,

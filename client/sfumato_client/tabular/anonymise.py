@@ -17,6 +17,7 @@ from sfumato_common.accounting.events import RandomisedResponse
 from sfumato_common.accounting.pld import uniform_share
 from sfumato_common.mechanisms.latent_noise import LatentMechanism
 from sfumato_common.mechanisms.recorder import NoiseRecorder
+from sfumato_common.mechanisms.streams import PublishedStream, Streams
 from sfumato_common.tabular.inn import TableINN
 
 
@@ -29,7 +30,7 @@ def mechanism_of(schema: TableSchema) -> LatentMechanism:
 
 
 def anonymise(
-    schema: TableSchema, flow: TableINN, cells: Cells, condition: Tensor, rng: torch.Generator, recorder: NoiseRecorder
+    schema: TableSchema, flow: TableINN, cells: Cells, condition: Tensor, streams: Streams, recorder: NoiseRecorder
 ) -> tuple[Cells, Tensor]:
     """Cells [rows, C] and conditions [rows] from those of training patients [P, C], [P]; what ran is in `recorder`.
 
@@ -37,32 +38,33 @@ def anonymise(
     and a condition drawn from all levels.
     """
     coder, rows, count = Coder(schema.features), schema.rows, len(cells)
-    places = torch.randperm(rows, generator=rng)[: min(rows, count)]
-    patients = torch.randperm(count, generator=rng)[: min(rows, count)]
+    secret, taken = streams.secret, min(rows, count)
+    places = torch.from_numpy(secret.permutation(rows)[:taken])
+    patients = torch.from_numpy(secret.permutation(count)[:taken])
     flow, mechanism = flow.double(), mechanism_of(schema)
     latents = torch.zeros(rows, coder.width, dtype=torch.float64)
-    own = torch.randint(schema.classes, (rows,), generator=rng)
+    own = torch.from_numpy(secret.below(np.full(rows, schema.classes)))
     own[places] = condition[patients]
     with torch.no_grad():
-        encoded = coder.encode(cells[patients.numpy()], rng)
+        encoded = coder.encode(cells[patients.numpy()], secret)
         latents[places] = flow(encoded, one_hot(schema, condition[patients]).double())[0]
         noised = mechanism.released(latents.numpy(), recorder)
-        under = _conditions(schema, own, rng, recorder)
+        under = _conditions(schema, own, streams.published, recorder)
         z = torch.from_numpy(noised / mechanism.spread)
         return coder.decode(flow.inverse(z, one_hot(schema, under).double())), under
 
 
-def _conditions(schema: TableSchema, own: Tensor, rng: torch.Generator, recorder: NoiseRecorder) -> Tensor:
+def _conditions(schema: TableSchema, own: Tensor, published: PublishedStream, recorder: NoiseRecorder) -> Tensor:
     """The levels [rows] under which rows are decoded; `own` is looked at only where the condition is released."""
     if not schema.condition_is_released:
-        return torch.randint(schema.classes, own.shape, generator=rng)
+        return published.integers(schema.classes, len(own))
     released = own
     if schema.label_epsilon is not None:
         released = torch.from_numpy(recorder.randomised_response(own.numpy(), schema.classes, schema.label_epsilon))
     if schema.decode == "same":
         return released
     shares = torch.from_numpy(_shares(schema, released))
-    return torch.multinomial(shares, len(own), replacement=True, generator=rng)
+    return published.categorical(shares, len(own))
 
 
 def _shares(schema: TableSchema, released: Tensor) -> np.ndarray:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from sfumato_client.tabular.schema import AnyColumn, CategoricalColumn, NumericColumn
+from sfumato_common.mechanisms.streams import SecretStream
 
 MISSING = -1
 Cells = npt.NDArray[np.int64]
@@ -31,9 +32,9 @@ class _Grid:
     count: int
     width = 1
 
-    def encode(self, cells: Tensor, rng: torch.Generator) -> Tensor:
+    def encode(self, cells: Tensor, secret: SecretStream) -> Tensor:
         """[N] -> [N, 1]."""
-        spread = torch.rand(len(cells), generator=rng, dtype=torch.float64)
+        spread = secret.uniform64((len(cells),))
         within = (cells + spread.clamp(_MARGIN, 1.0 - _MARGIN)) / self.count
         anywhere = spread.clamp(_MARGIN / self.count, 1.0 - _MARGIN / self.count)
         x: Tensor = torch.special.ndtri(torch.where(cells >= 0, within, anywhere))
@@ -56,9 +57,9 @@ class _Largest:
         """Coordinates."""
         return self.count
 
-    def encode(self, cells: Tensor, rng: torch.Generator) -> Tensor:
+    def encode(self, cells: Tensor, secret: SecretStream) -> Tensor:
         """[N] -> [N, count]."""
-        drawn = torch.randn(len(cells), self.count, generator=rng, dtype=torch.float64)
+        drawn = secret.normal64((len(cells), self.count))
         places, rows = drawn.argmax(dim=1), torch.arange(len(cells))
         swapped = drawn.clone()
         swapped[rows, places], swapped[rows, cells] = drawn[rows, cells], drawn[rows, places]
@@ -83,14 +84,14 @@ class ColumnCode:
         self._empty = _Grid(2) if column.missing and not self._own_level else None
         self.width = self._value.width + (self._empty is not None)
 
-    def encode(self, cells: Tensor, rng: torch.Generator) -> Tensor:
-        """[N] -> [N, width] float64; what is spread is drawn from `rng`."""
+    def encode(self, cells: Tensor, secret: SecretStream) -> Tensor:
+        """[N] -> [N, width] float64; what is spread is drawn from `secret`."""
         if self._own_level:
-            return self._value.encode(torch.where(cells == MISSING, self.column.cells, cells), rng)
-        value = self._value.encode(cells, rng)
+            return self._value.encode(torch.where(cells == MISSING, self.column.cells, cells), secret)
+        value = self._value.encode(cells, secret)
         if self._empty is None:
             return value
-        return torch.cat([self._empty.encode((cells == MISSING).long(), rng), value], dim=1)
+        return torch.cat([self._empty.encode((cells == MISSING).long(), secret), value], dim=1)
 
     def decode(self, x: Tensor) -> Tensor:
         """[N, width] -> [N]; total: every vector is some value of the column."""
@@ -108,10 +109,10 @@ class Coder:
         self._codes = [ColumnCode(column) for column in columns.values()]
         self.width = sum(code.width for code in self._codes)
 
-    def encode(self, cells: Cells, rng: torch.Generator) -> Tensor:
+    def encode(self, cells: Cells, secret: SecretStream) -> Tensor:
         """[N, C] -> [N, D] float64."""
         columns = torch.from_numpy(np.ascontiguousarray(cells.T))
-        return torch.cat([code.encode(own, rng) for code, own in zip(self._codes, columns, strict=True)], dim=1)
+        return torch.cat([code.encode(own, secret) for code, own in zip(self._codes, columns, strict=True)], dim=1)
 
     def decode(self, x: Tensor) -> Cells:
         """[N, D] -> [N, C]; what is not finite counts as zero."""

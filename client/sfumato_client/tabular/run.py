@@ -36,7 +36,7 @@ from sfumato_common.errors import ConfigError, DataError, LedgerError, PolicyRef
 from sfumato_common.files import sync_folder, write_atomic
 from sfumato_common.mechanisms.recorder import NoiseRecorder
 from sfumato_common.mechanisms.sealed import Sealed
-from sfumato_common.mechanisms.streams import secret_generator
+from sfumato_common.mechanisms.streams import Streams
 from sfumato_common.study.policy import Policy
 from sfumato_common.tabular.certificate import CERTIFICATE, SCHEMA, SIGNATURE, TABLE, TableCertificate
 
@@ -72,13 +72,13 @@ def run_tabular(home: SiteHome, source: Path, schema: TableSchema, output: Path,
     with _folder(output) as staging, home.open_ledger() as ledger:
         _check_new(schema, ledger)
         with ledger.charged(_terms(schema), table_events(schema), noise) as charge:
-            rng = secret_generator(noise)
+            streams = Streams.of(noise)
             table = _charged_table(source, schema)
-            parts = split(table, split_key, rng)
+            parts = split(table, split_key, streams.secret)
             require_patients(parts.patients, policy)
             if not len(parts.train):
                 raise DataError("the table has no patient to train on; nothing was computed")
-            made = _made(schema, parts, rng, charge.recorder)
+            made = _made(schema, parts, streams, charge.recorder)
             sealed = charge.seal(_csv(schema, made))
             stated = certificate(schema, policy.site, policy.noise, sealed.digest)
             _write(staging, schema, sealed, stated, identity)
@@ -119,11 +119,11 @@ def _charged_table(source: Path, schema: TableSchema) -> Table:
         ) from None
 
 
-def _made(schema: TableSchema, parts: Parts, rng: torch.Generator, recorder: NoiseRecorder) -> Cells:
+def _made(schema: TableSchema, parts: Parts, streams: Streams, recorder: NoiseRecorder) -> Cells:
     """The output's cells [rows, C] of all columns."""
     features, condition = _parted(schema, parts.train)
-    flow = train_flow(schema, features, condition, rng, recorder)
-    cells, under = anonymise(schema, flow, features, condition, rng, recorder)
+    flow = train_flow(schema, features, condition, streams.secret, recorder)
+    cells, under = anonymise(schema, flow, features, condition, streams, recorder)
     return _joined(schema, cells, under)
 
 

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from sfumato_client.dataset.splits import keyed_split
 from sfumato_client.tabular.coding import MISSING, Cells
 from sfumato_client.tabular.schema import AnyColumn, NumericColumn, TableSchema
 from sfumato_common.errors import DataError
+from sfumato_common.mechanisms.streams import SecretStream
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +86,7 @@ def read_table(path: Path, schema: TableSchema) -> Table:
     return Table(cells, tuple(patients), clipped)
 
 
-def split(table: Table, split_key: bytes, rng: torch.Generator) -> Parts:
+def split(table: Table, split_key: bytes, secret: SecretStream) -> Parts:
     """One randomly drawn row a patient; 80 % of patients train, by the keyed hash that splits images too.
 
     A table has no use for validation patients: they train. So nobody who is held out from images trains here.
@@ -96,8 +96,9 @@ def split(table: Table, split_key: bytes, rng: torch.Generator) -> Parts:
         rows_of.setdefault(patient, []).append(row)
     train: list[int] = []
     holdout: list[int] = []
-    for patient, rows in rows_of.items():
-        row = rows[int(torch.randint(len(rows), (1,), generator=rng))]
+    picked = secret.below([len(rows) for rows in rows_of.values()]).tolist()
+    for (patient, rows), pick in zip(rows_of.items(), picked, strict=True):
+        row = rows[pick]
         (holdout if keyed_split(split_key, patient) == "holdout" else train).append(row)
     return Parts(table.cells[train], table.cells[holdout])
 

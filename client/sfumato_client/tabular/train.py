@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from functools import reduce
 
@@ -13,12 +12,13 @@ from torch.nn import functional
 from sfumato_client.tabular.coding import Cells, Coder
 from sfumato_client.tabular.schema import TableSchema
 from sfumato_client.tabular.terms import digest_of, dp_stage
-from sfumato_client.training.dp.batches import capacity
+from sfumato_client.training.dp.batches import Indices, capacity, placed_samples
 from sfumato_client.training.dp.engines import private_engine
 from sfumato_client.training.dp.step import noisy_mean
 from sfumato_common.generators.device import training_device
 from sfumato_common.generators.displacement import SITE_BETAS
 from sfumato_common.mechanisms.recorder import NoiseRecorder
+from sfumato_common.mechanisms.streams import SecretStream
 from sfumato_common.tabular.inn import TableINN, table_loss
 
 
@@ -30,12 +30,12 @@ def first_flow(schema: TableSchema) -> TableINN:
 
 
 def train_flow(
-    schema: TableSchema, cells: Cells, condition: Tensor, rng: torch.Generator, recorder: NoiseRecorder
+    schema: TableSchema, cells: Cells, condition: Tensor, secret: SecretStream, recorder: NoiseRecorder
 ) -> TableINN:
     """The flow of a resolved schema, trained on cells [P, C], one row a patient, with conditions [P]; on the CPU.
 
-    Which patients a batch has, and how cells are spread, is drawn from `rng`, a secret generator. The mean of the
-    second half of all steps' weights is returned (Polyak and Juditsky 1992): noise on single steps averages out.
+    Which patients a batch has, and how cells are spread, is drawn from `secret`. The mean of the second half of all
+    steps' weights is returned (Polyak and Juditsky 1992): noise on single steps averages out.
     """
     stage, device = dp_stage(schema), training_device()
     nominal = schema.training.nominal_patients
@@ -45,7 +45,7 @@ def train_flow(
     parameters = list(flow.parameters())
     optimiser = torch.optim.Adam(parameters, lr=stage.learning_rate, betas=SITE_BETAS["flow"])
     total, kept = [torch.zeros_like(parameter) for parameter in parameters], 0
-    for step, batches in enumerate(_batches(schema, coder, cells, condition, rng)):
+    for step, batches in enumerate(_batches(schema, coder, cells, condition, secret)):
         sums = [
             engine.clipped_sum([part.to(device) for part in (x, y)], stage.clipping_norm, weights.to(device))
             for x, y, weights in batches
@@ -71,26 +71,17 @@ def one_hot(schema: TableSchema, condition: Tensor) -> Tensor:
 
 
 def _batches(
-    schema: TableSchema, coder: Coder, cells: Cells, condition: Tensor, rng: torch.Generator
+    schema: TableSchema, coder: Coder, cells: Cells, condition: Tensor, secret: SecretStream
 ) -> Iterator[list[tuple[Tensor, Tensor, Tensor]]]:
     """Poisson samples of patients, step by step: vectors [B, D], conditions [B, K], weights [B, 1].
 
     B is public; more patients than that fill further batches of the same shape, as in `training/dp/batches.py`.
     """
-    # imported here: Opacus costs 2 s, and a refused schema should not pay them
-    from opacus.utils.uniform_sampler import UniformWithReplacementSampler
-
     stage, nominal = dp_stage(schema), schema.training.nominal_patients
     assert nominal is not None, "a resolved schema has its public number of patients"
     places = capacity(stage, nominal)
-    # the sampler compares 24-bit uniforms with the rate: rounded down to that grid, nobody is drawn too often
-    rate = math.floor(stage.sampling_rate * 2**24) / 2**24
-    sampler = UniformWithReplacementSampler(
-        num_samples=len(cells), sample_rate=rate, generator=rng, steps=stage.local_steps
-    )
-    for patients in sampler:
-        chunks = [patients[start : start + places] for start in range(0, max(1, len(patients)), places)]
-        yield [_padded(schema, coder, cells, condition, chunk, places, rng) for chunk in chunks]
+    for drawn in placed_samples(len(cells), stage, places, secret):
+        yield [_padded(schema, coder, cells, condition, seats, places, secret) for seats in drawn]
 
 
 def _padded(
@@ -98,15 +89,15 @@ def _padded(
     coder: Coder,
     cells: Cells,
     condition: Tensor,
-    patients: list[int],
+    seats: tuple[Indices, Indices],
     places: int,
-    rng: torch.Generator,
+    secret: SecretStream,
 ) -> tuple[Tensor, Tensor, Tensor]:
     x, y = torch.zeros(places, coder.width), torch.zeros(places, schema.classes)
     weights = torch.zeros(places, 1)
-    taken = len(patients)
-    if taken:
-        x[:taken] = coder.encode(cells[patients], rng).float()
-        y[:taken] = one_hot(schema, condition[patients])
-        weights[:taken] = 1.0
+    patients, taken = seats
+    if len(patients):
+        x[taken] = coder.encode(cells[patients], secret).float()
+        y[taken] = one_hot(schema, condition[patients])
+        weights[taken] = 1.0
     return x, y, weights

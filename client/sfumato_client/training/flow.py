@@ -16,7 +16,7 @@ from sfumato_common.generators.displacement import SITE_BETAS
 from sfumato_common.generators.flow.flows import flow_loss
 from sfumato_common.generators.spectral.whitening import dequantise
 from sfumato_common.generators.update import UPDATE, pack_update
-from sfumato_common.mechanisms.streams import secret_generator
+from sfumato_common.mechanisms.streams import SecretStream
 from sfumato_common.study.stages import FlowStage
 from sfumato_common.types import Arrays
 
@@ -28,17 +28,17 @@ def train_flow(job: StageJob) -> Arrays:
     device = training_device()
     flow = from_arrays("flow", job.plan, job.inbound).to(device)
     spectral = spectral_model(job.plan, job.inbound)
-    rng = secret_generator(job.noise)
+    secret = SecretStream(job.noise)
     parameters = list(flow.parameters())
     optimiser = torch.optim.Adam(parameters, lr=stage.learning_rate, betas=SITE_BETAS["flow"])
     form = (job.plan.image.channels, job.plan.image.size, job.plan.image.size)
     engine = private_engine(flow, flow_loss, stage.engine, (form, (condition_width(job.plan),)))
     private, proximal = PrivateGradient(job, stage, engine), Proximal(parameters, stage.proximal)
     nominal = job.plan.sites[job.site].nominal_patients
-    for batches in patient_batches(job.cohort, stage, nominal, rng, form):
+    for batches in patient_batches(job.cohort, stage, nominal, secret, form):
         components = [components_of(job.plan, job.site, batch.labels) for batch in batches]
         white = [
-            spectral.encode(dequantise(batch.images, rng, job.plan.image.bits), y)[0]
+            spectral.encode(dequantise(batch.images, secret, job.plan.image.bits), y)[0]
             for batch, y in zip(batches, components, strict=True)
         ]
         gradients = private(

@@ -15,7 +15,8 @@ from sfumato_common.generators.device import training_device
 from sfumato_common.generators.displacement import SITE_BETAS
 from sfumato_common.generators.gan.w_space import draw_images, fake_loss, real_loss
 from sfumato_common.generators.update import UPDATE, pack_update
-from sfumato_common.mechanisms.streams import secret_generator
+from sfumato_common.mechanisms.draws import TorchDraws
+from sfumato_common.mechanisms.streams import SecretStream, working_generator
 from sfumato_common.study.stages import GanStage
 from sfumato_common.types import Arrays
 
@@ -29,22 +30,24 @@ def train_discriminator(job: StageJob) -> Arrays:
     discriminator = from_arrays("discriminator", job.plan, job.inbound).to(device)
     spectral = spectral_model(job.plan, job.inbound)
     shares = torch.from_numpy(component_shares(job.plan, job.inbound, job.site))
-    rng = secret_generator(job.noise)
+    secret = SecretStream(job.noise)
+    # fakes are neither secret nor published, so that they may come from a fast generator, under a key of its own
+    draws = TorchDraws(working_generator(job.noise))
     parameters = list(discriminator.parameters())
     optimiser = torch.optim.Adam(parameters, lr=stage.learning_rate, betas=SITE_BETAS["gan"])
     form = (job.plan.image.channels, job.plan.image.size, job.plan.image.size)
     engine = private_engine(discriminator, real_loss, stage.engine, (form, (condition_width(job.plan),)))
     private, proximal = PrivateGradient(job, stage, engine), Proximal(parameters, stage.proximal)
     nominal = job.plan.sites[job.site].nominal_patients
-    for batches in patient_batches(job.cohort, stage, nominal, rng, form):
+    for batches in patient_batches(job.cohort, stage, nominal, secret, form):
         given = [condition(job.plan, components_of(job.plan, job.site, batch.labels)) for batch in batches]
         real = private(
             ((batch.images.to(device), c.to(device)), batch.weights.to(device))
             for batch, c in zip(batches, given, strict=True)
         )
-        drawn = torch.multinomial(shares, stage.fakes, replacement=True, generator=rng)
+        drawn = draws.categorical(shares, stage.fakes)
         with torch.no_grad():
-            fakes = draw_images(job.plan, generator, spectral, drawn, rng).to(device)
+            fakes = draw_images(job.plan, generator, spectral, drawn, draws).to(device)
         loss = fake_loss(discriminator, fakes, condition(job.plan, drawn).to(device)).mean()
         fake = torch.autograd.grad(loss, parameters)
         for parameter, first, second in zip(parameters, proximal(real), fake, strict=True):

@@ -2,7 +2,8 @@
 
 torch's and numpy's default generators are not cryptographic: who sees enough of their output can predict the rest and
 subtract the noise. `SecureNoise` is keyed from the operating system and never from a seed; `TestNoise` is
-reproducible, says so loudly, and gives no privacy at all.
+reproducible, says so loudly, and gives no privacy at all. What is drawn beside noise comes from streams that a source
+keys `apart` from itself (`streams.py`).
 
 How far a draw is from a true normal, in standard deviations: nothing lies beyond sqrt(128 ln 2) = 9.42, where a normal
 has 4.6e-21 of its mass; inside, with Box-Muller radius r, rounding moves a draw by at most 1.5e-15 (r + 1/r), 4e-15 in
@@ -57,8 +58,12 @@ class NoiseSource(Protocol):
         """Independent Laplace draws of mean 0 and scale b = `scale`, float64."""
         ...
 
+    def apart(self, purpose: str) -> KeyStream:
+        """A stream under a key of its own, another one at every call: all of it says nothing about this source."""
+        ...
 
-class _KeyStream:
+
+class KeyStream:
     """ChaCha20 key stream (RFC 8439) read as 64-bit words."""
 
     def __init__(self, key: bytes) -> None:
@@ -123,7 +128,7 @@ class _KeyStream:
         out *= radius
 
 
-class SecureNoise(_KeyStream):
+class SecureNoise(KeyStream):
     """The production source: ChaCha20 keyed with 256 bits from the operating system; cannot be seeded or copied.
 
     A forked child takes a new key at its first draw: parent and child never share noise.
@@ -142,8 +147,12 @@ class SecureNoise(_KeyStream):
             self._process = _process
         return super().words(count)
 
+    def apart(self, purpose: str) -> KeyStream:
+        """A stream under a fresh key from the operating system; `purpose` does not matter."""
+        return SecureNoise()
 
-class TestNoise(_KeyStream):
+
+class TestNoise(KeyStream):
     """Reproducible noise for tests and demos; whoever knows the seed can remove it, so it protects nobody."""
 
     test = True
@@ -151,4 +160,10 @@ class TestNoise(_KeyStream):
 
     def __init__(self, seed: int) -> None:
         warnings.warn("TestNoise is in use: reproducible noise, NO privacy protection", stacklevel=2)
-        super().__init__(hashlib.sha256(f"sfumato test noise {seed}".encode()).digest())
+        self._label, self._parted = f"sfumato test noise {seed}", 0
+        super().__init__(hashlib.sha256(self._label.encode()).digest())
+
+    def apart(self, purpose: str) -> KeyStream:
+        """A stream keyed by a hash of the seed, `purpose` and how many streams there are already."""
+        self._parted += 1
+        return KeyStream(hashlib.sha256(f"{self._label}, {purpose} {self._parted}".encode()).digest())

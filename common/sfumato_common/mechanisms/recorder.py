@@ -28,8 +28,13 @@ from sfumato_common.types import FloatArray
 
 Float64 = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
-# Clipped sums are added up in float32 (pairwise or blocked): two neighbouring sums may differ by the clipping norm and
-# their roundings. Contract tests see 1e-5 of it; adding one by one could cost B^2 / 2 x 2^-24, 5e-4 at B = 128.
+# Two neighbouring clipped sums may differ by the clipping norm C and by their roundings. Clipped gradients are added up
+# in float32 in blocks of at most n = 64 patients, and the blocks in float64 (`training/dp/contract.py`). In any order,
+# the additions of a block and the products with the clip's factors are off by (n(n + 1) / 2 - 1 + n) 2^-24 C = 1.3e-4 C
+# at most (Higham 2002, section 4.2: no partial sum of k gradients is above k C). Patients stand in random places, so
+# that one more or less changes one block, or two where it begins a further batch (`training/dp/batches.py`), each
+# before and after: 5.1e-4 C, at any capacity. Where an engine contracts patients and positions at once, contract tests
+# see 1e-5 C.
 FLOAT32_SLACK = 2.0**-10
 # A label is never told more surely: lies rarer than 1e-8 are too few of the 2^52 uniforms to have their stated odds.
 _SUREST = 20.0

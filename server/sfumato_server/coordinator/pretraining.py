@@ -28,6 +28,7 @@ from sfumato_common.generators.spectral.fit import fit_release
 from sfumato_common.generators.spectral.layout import Float64, Layout
 from sfumato_common.generators.spectral.release import noised_release
 from sfumato_common.generators.spectral.whitening import SpectralModel, dequantise
+from sfumato_common.mechanisms.draws import TorchDraws
 from sfumato_common.phantom import DEVICES, arrays
 from sfumato_common.phantom.textures import textures
 from sfumato_common.study.plan import Plan
@@ -106,7 +107,7 @@ def pretrain(
         [components_of(plan, site, torch.from_numpy(cohort.labels)) for site, cohort in cohorts.items()]
     )
     job = _Job(plan, released, spectral_model(plan, released).to(device), images, components, device, steps)
-    return _TRAIN[kind](job, torch.Generator().manual_seed(seed))
+    return _TRAIN[kind](job, TorchDraws(torch.Generator().manual_seed(seed)))
 
 
 @dataclass(frozen=True)
@@ -121,10 +122,10 @@ class _Job:
     device: torch.device
     steps: int
 
-    def batch(self, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    def batch(self, draws: TorchDraws) -> tuple[Tensor, Tensor]:
         """Dequantised images and their components, drawn with replacement."""
-        rows = torch.randint(len(self.images), (_BATCH,), generator=rng)
-        images = dequantise(self.images[rows], rng, self.plan.image.bits)
+        rows = draws.integers(len(self.images), _BATCH)
+        images = dequantise(self.images[rows], draws, self.plan.image.bits)
         return images.to(self.device), self.components[rows].to(self.device)
 
     def model(self, name: str) -> tuple[nn.Module, torch.optim.Optimizer]:
@@ -134,27 +135,27 @@ class _Job:
         return model, torch.optim.Adam(model.parameters(), lr=_LEARNING_RATES[name], betas=betas)
 
 
-def _flow(job: _Job, rng: torch.Generator) -> tuple[dict[str, AnyArray], list[float]]:
+def _flow(job: _Job, draws: TorchDraws) -> tuple[dict[str, AnyArray], list[float]]:
     flow, optimiser = job.model("flow")
     losses = []
     for _ in range(job.steps):
-        images, components = job.batch(rng)
+        images, components = job.batch(draws)
         white = job.spectral.encode(images, components)[0]
         loss = flow_loss(flow, white, condition(job.plan, components)).mean()
         losses.append(_descend(loss, flow, optimiser))
     return to_arrays("flow", flow.cpu()), losses
 
 
-def _gan(job: _Job, rng: torch.Generator) -> tuple[dict[str, AnyArray], list[float]]:
+def _gan(job: _Job, draws: TorchDraws) -> tuple[dict[str, AnyArray], list[float]]:
     (generator, slow), (discriminator, fast) = job.model("generator"), job.model("discriminator")
     average = copy.deepcopy(generator)
     shares = torch.from_numpy(component_shares(job.plan, job.released))
     losses = []
     for _ in range(job.steps):
-        images, components = job.batch(rng)
-        drawn = torch.multinomial(shares, _BATCH, replacement=True, generator=rng).to(job.device)
+        images, components = job.batch(draws)
+        drawn = draws.categorical(shares, _BATCH).to(job.device)
         given = condition(job.plan, drawn)
-        fakes = draw_images(job.plan, generator, job.spectral, drawn, rng)
+        fakes = draw_images(job.plan, generator, job.spectral, drawn, draws)
         real = real_loss(discriminator, images, condition(job.plan, components)).mean()
         losses.append(_descend(real + fake_loss(discriminator, fakes.detach(), given).mean(), discriminator, fast))
         _descend(functional.softplus(-discriminator(fakes, given)).mean(), generator, slow)
@@ -170,7 +171,7 @@ def _descend(loss: Tensor, model: nn.Module, optimiser: torch.optim.Optimizer) -
     return float(loss.detach())
 
 
-_TRAIN: dict[str, Callable[[_Job, torch.Generator], tuple[dict[str, AnyArray], list[float]]]] = {
+_TRAIN: dict[str, Callable[[_Job, TorchDraws], tuple[dict[str, AnyArray], list[float]]]] = {
     "flow": _flow,
     "gan": _gan,
 }

@@ -13,6 +13,7 @@ from sfumato_common.errors import ConfigError, VerificationError
 from sfumato_common.generators.components import component_count, component_names, component_shares, labels_of
 from sfumato_common.generators.sampling import SAMPLERS, sample_images
 from sfumato_common.generators.schemas import released_schema
+from sfumato_common.mechanisms.draws import TorchDraws
 from sfumato_common.study.plan import Plan
 from sfumato_common.types import AnyArray, Arrays
 from sfumato_server.rounds.card import Card
@@ -38,9 +39,9 @@ def draw_model(file: Path, plan: Plan, model: str, label: str, site: str, count:
     card, arrays = released_model(file)
     kind = model or card.stage
     _check(plan, card, kind, arrays, file.name)
-    generator = torch.Generator().manual_seed(seed)
-    components = _components(plan, arrays, label, site, count, generator)
-    images = sample_images(plan, kind, arrays, components, generator)
+    draws = TorchDraws(torch.Generator().manual_seed(seed))
+    components = _components(plan, arrays, label, site, count, draws)
+    images = sample_images(plan, kind, arrays, components, draws)
     names = component_names(plan, range(component_count(plan)))
     return Drawn(card, kind, images, [names[component].replace(": ", "-") for component in components])
 
@@ -62,7 +63,7 @@ def _check(plan: Plan, card: Card, kind: str, arrays: Arrays, name: str) -> None
 
 
 def _components(
-    plan: Plan, arrays: Arrays, label: str, site: str, count: int, generator: torch.Generator
+    plan: Plan, arrays: Arrays, label: str, site: str, count: int, draws: TorchDraws
 ) -> npt.NDArray[np.int64]:
     """Components [N] by the released shares, of one label or site where it was named, sorted."""
     if label and label not in plan.labels:
@@ -74,5 +75,5 @@ def _components(
         of_label = labels_of(plan, np.arange(len(shares))) == plan.labels.index(label)
         # a class whose noisy count drowned may have share zero: it is drawn nevertheless when it was asked for
         shares = np.where(of_label, np.maximum(shares, np.finfo(np.float64).tiny), 0.0)
-    drawn = torch.multinomial(torch.from_numpy(shares / shares.sum()), count, replacement=True, generator=generator)
+    drawn = draws.categorical(torch.from_numpy(shares / shares.sum()), count)
     return np.sort(drawn.numpy().astype(np.int64))

@@ -22,6 +22,7 @@ from PIL import Image
 from sfumato_common.files import write_atomic, write_json
 from sfumato_common.generators.components import component_count, component_names
 from sfumato_common.generators.sampling import SAMPLERS, sample_images
+from sfumato_common.mechanisms.draws import TorchDraws
 from sfumato_common.study.plan import Plan
 from sfumato_common.types import AnyArray, Arrays
 from sfumato_server.pictures import COLUMNS, data_uri, grid, png
@@ -144,9 +145,9 @@ def components_shown(plan: Plan) -> list[int]:
 
 def draw_components(plan: Plan, stage: str, arrays: Arrays, shown: Sequence[int], columns: int) -> AnyArray:
     """`columns` images of each component [R * columns, S, S(, 3)]; the latents come from the plan's hash."""
-    generator = torch.Generator().manual_seed(int(plan.digest[:15], 16))
+    draws = TorchDraws(torch.Generator().manual_seed(int(plan.digest[:15], 16)))
     components: npt.NDArray[np.int64] = np.repeat(np.asarray(shown, dtype=np.int64), columns)
-    return sample_images(plan, stage, arrays, components, generator)
+    return sample_images(plan, stage, arrays, components, draws)
 
 
 def _remark(

@@ -28,7 +28,7 @@ from sfumato_common.generators.flow.flows import flow_loss
 from sfumato_common.generators.gan.w_space import real_loss
 from sfumato_common.mechanisms.noise import SecureNoise
 from sfumato_common.mechanisms.recorder import NoiseRecorder
-from sfumato_common.mechanisms.streams import secret_generator
+from sfumato_common.mechanisms.streams import SecretStream
 from sfumato_common.study.costs import round_event
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.strict import parse
@@ -165,7 +165,7 @@ def observations(model, cohort, direction, wrap=lambda engine: engine):
     private = PrivateGradient(job, stage, engine)
     seen = [
         float(flat(private([((batch.images, one_hot(batch.labels, 2).float()), batch.weights)])) @ direction)
-        for (batch,) in patient_batches(cohort, stage, PATIENTS, secret_generator(noise), form)
+        for (batch,) in patient_batches(cohort, stage, PATIENTS, SecretStream(noise), form)
     ]
     assert recorder.executed == (round_event(stage),)
     return np.array(seen)

@@ -18,6 +18,7 @@ from sfumato_client.training.dp.contract import (
     RecordLoss,
     chunks,
     clip_factors,
+    double_zeros,
     owners_of_parameters,
     patient_weights,
     patients_at_once,
@@ -54,7 +55,7 @@ class BookKeeping:
         """See the contract."""
         weights = patient_weights(records, weights)
         parameters = list(self._module.parameters())
-        total = {id(parameter): torch.zeros_like(parameter) for parameter in parameters}
+        total = dict(zip(map(id, parameters), double_zeros(parameters), strict=True))
         for rows, own in chunks(records, weights, patients_at_once(len(weights), weights.shape[1])):
             try:
                 self._add(rows, own, clipping_norm, total)
@@ -82,15 +83,18 @@ class BookKeeping:
         taps = [tap for tap in self._taps if tap.alone]
         if not taps:
             return clip_factors(squared, clipping_norm)
-        slots = [total[id(parameter)] for tap in taps for parameter in tap.layer.parameters()]
+        owned = [parameter for tap in taps for parameter in tap.layer.parameters()]
+        block = [torch.zeros_like(parameter) for parameter in owned]
         factors = []
         for patient, others in enumerate(squared):
             parts = [part for tap in taps for part in tap.gradient_of(patient)]
             own = torch.stack([squared_norms(part[None]) for part in parts]).sum()
             factors.append(clip_factors(others + own, clipping_norm))
             if factors[-1] > 0:
-                for slot, part in zip(slots, parts, strict=True):
+                for slot, part in zip(block, parts, strict=True):
                     slot.add_(part, alpha=float(factors[-1]))
+        for parameter, part in zip(owned, block, strict=True):
+            total[id(parameter)] += part
         return torch.stack(factors)
 
     def _edges(self) -> list[Any]:

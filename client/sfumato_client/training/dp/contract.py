@@ -4,7 +4,7 @@
 [N, m] (None: m = 1 and all ones). A patient's loss is sum_j weights[i, j] * loss(row j); its gradient over ALL
 parameters is clipped once, to C, whatever the number of its images, and the clipped gradients are added up. A patient
 whose norm is not finite counts as zero: one broken image must neither poison the sum nor pass the clip. A patient whose
-weights are all zero is padding: it costs the same work and counts as zero. No patients give zeros.
+weights are all zero is padding: it costs the same work and counts as zero. No patients give zeros. Sums are float64.
 The loss must not couple records: it maps a forward function and rows [R, ...] to [R] values.
 """
 
@@ -21,6 +21,9 @@ from sfumato_common.errors import ConfigError
 RecordLoss = Callable[..., Tensor]
 # Rows that an engine holds at a time: enough to fill the cores, few enough to stay near the caches.
 CHUNK_ROWS = 64
+# Patients whose clipped gradients are added up in float32, at most. Such blocks are added up in float64, so that
+# roundings do not grow with the number of places: `mechanisms.recorder.FLOAT32_SLACK` says what they amount to.
+BLOCK = 64
 
 
 class Engine(Protocol):
@@ -31,7 +34,7 @@ class Engine(Protocol):
     def clipped_sum(
         self, records: Sequence[Tensor], clipping_norm: float, weights: Tensor | None = None
     ) -> list[Tensor]:
-        """Sum over patients of clipped gradients, one tensor a parameter; see the module's contract."""
+        """Sum over patients of clipped gradients, one float64 tensor a parameter; see the module's contract."""
         ...
 
 
@@ -88,7 +91,8 @@ def squared_norms(gradients: Tensor) -> Tensor:
 
 
 def weighted_sum(gradients: Tensor, factors: Tensor) -> Tensor:
-    """Sum over patients of factors [N] times gradients [N, ...], without the rows whose factor is zero."""
+    """Sum over at most BLOCK patients of factors [N] times gradients [N, ...], without rows whose factor is zero."""
+    assert len(factors) <= BLOCK, "so many are not added up in float32"
     kept = factors > 0
     if not kept.all():
         # selected, not multiplied by zero: 0 x inf would be nan
@@ -98,10 +102,23 @@ def weighted_sum(gradients: Tensor, factors: Tensor) -> Tensor:
 
 
 def clipped(gradients: Sequence[Tensor], clipping_norm: float) -> list[Tensor]:
-    """Clipped sum of whole per-patient gradients, each [N, ...]."""
+    """Clipped sum, float64, of whole per-patient gradients, each [N, ...]."""
     squared = torch.stack([squared_norms(gradient) for gradient in gradients]).sum(dim=0)
     factors = clip_factors(squared, clipping_norm)
-    return [weighted_sum(gradient, factors) for gradient in gradients]
+    return [_in_blocks(gradient, factors) for gradient in gradients]
+
+
+def _in_blocks(gradients: Tensor, factors: Tensor) -> Tensor:
+    first, *more = map(weighted_sum, torch.split(gradients, BLOCK), torch.split(factors, BLOCK))
+    total = first.double()
+    for part in more:
+        total += part
+    return total
+
+
+def double_zeros(parameters: Iterable[Tensor]) -> list[Tensor]:
+    """What blocks are added to: float64 zeros, one tensor a parameter."""
+    return [torch.zeros_like(parameter, dtype=torch.float64) for parameter in parameters]
 
 
 def owners_of_parameters(module: nn.Module, known: tuple[type[nn.Module], ...], engine: str) -> dict[str, nn.Module]:

@@ -13,7 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sfumato_client.training.dp.contract import RecordLoss, by_patient, clipped, owners_of_parameters, patient_weights
+from sfumato_client.training.dp.contract import (
+    RecordLoss,
+    by_patient,
+    clipped,
+    double_zeros,
+    owners_of_parameters,
+    patient_weights,
+)
 
 _KNOWN: tuple[type[nn.Module], ...] = (nn.Conv2d, nn.Linear, nn.GroupNorm, nn.LayerNorm, nn.InstanceNorm2d)
 
@@ -43,7 +50,7 @@ class OpacusHooks:
         weights = patient_weights(records, weights)
         parameters = list(self._wrapped.parameters())
         if not len(weights):
-            return [torch.zeros_like(parameter) for parameter in parameters]
+            return double_zeros(parameters)
         with torch.no_grad():
             for parameter, source in zip(parameters, self._module.parameters(), strict=True):
                 parameter.copy_(source)

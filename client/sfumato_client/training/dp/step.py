@@ -26,7 +26,7 @@ def noisy_mean(
 
     The noise is added on the CPU, wherever the sum was computed.
     """
-    flat = np.concatenate([part.cpu().numpy().ravel() for part in clipped]).astype(np.float64)
+    flat = np.concatenate([part.cpu().numpy().ravel() for part in clipped], dtype=np.float64)
     released = (
         recorder.sampled_gaussian(flat, stage.clipping_norm, stage.noise_multiplier, stage.sampling_rate) / denominator
     )

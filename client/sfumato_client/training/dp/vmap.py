@@ -14,6 +14,7 @@ from sfumato_client.training.dp.contract import (
     RecordLoss,
     chunks,
     clipped,
+    double_zeros,
     patient_weights,
     patients_at_once,
 )
@@ -64,7 +65,7 @@ class WholeLossVmap:
         """See the contract."""
         weights = patient_weights(records, weights)
         parameters = {name: value.detach() for name, value in self._module.named_parameters()}
-        total = [torch.zeros_like(value) for value in parameters.values()]
+        total = double_zeros(parameters.values())
         copies = sum(4 * value.numel() for value in parameters.values())
         most = max(_FEWEST_ROWS, min(_MOST_ROWS, _COPIES_BYTES // copies))
         size = patients_at_once(len(weights), weights.shape[1], most)

@@ -26,6 +26,7 @@ from sfumato_common.generators.components import components_of
 from sfumato_common.generators.embedding.scattering import group_sizes, scattering
 from sfumato_common.generators.spectral.dct import dct_matrix
 from sfumato_common.generators.spectral.layout import Layout
+from sfumato_common.mechanisms.draws import TorchDraws
 from sfumato_common.study.plan import Plan
 from sfumato_common.types import AnyArray, Arrays, to_unit_range
 
@@ -103,9 +104,9 @@ class Embedding:
         count = len(arrays["spectral/shares"])
         centre, scale = torch.zeros(count, self.length), torch.ones(count, self.length)
         for component in components.tolist():
-            rng = torch.Generator().manual_seed(int(plan.digest[:12], 16) + component)
+            draws = TorchDraws(torch.Generator().manual_seed(int(plan.digest[:12], 16) + component))
             with torch.no_grad():
-                images = spectral.sample(torch.full((_REFERENCE_IMAGES,), component), rng)
+                images = spectral.sample(torch.full((_REFERENCE_IMAGES,), component), draws)
                 features = self.features(images)
             centre[component] = features.mean(dim=0)
             spreads = torch.split(features.std(dim=0), self.groups)

@@ -21,6 +21,7 @@ from sfumato_common.generators.components import component_count, components_of
 from sfumato_common.generators.displacement import EMBEDDING_LEARNING_RATE, GENERATOR_BETAS
 from sfumato_common.generators.embedding.features import COUNT_WEIGHT, FEATURE_WEIGHT, Embedding, unit_of
 from sfumato_common.generators.gan.w_space import draw_images, follow
+from sfumato_common.mechanisms.draws import TorchDraws
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.stages import EmbeddingStage
 from sfumato_common.types import AnyArray, Arrays
@@ -88,7 +89,7 @@ def fit_generator(plan: Plan, spectral: Arrays, sums: Mapping[str, AnyArray], rn
     optimiser = torch.optim.Adam(generator.parameters(), lr=EMBEDDING_LEARNING_RATE, betas=GENERATOR_BETAS)
 
     def features(network: nn.Module, components: Tensor, draw: torch.Generator) -> Tensor:
-        images = draw_images(plan, network, model, components, draw)
+        images = draw_images(plan, network, model, components, TorchDraws(draw))
         return embedding.standardised(embedding.features(images), reference, components)
 
     for step in range(stage.generator_steps):

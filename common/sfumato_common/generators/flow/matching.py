@@ -16,6 +16,7 @@ from torch import Tensor
 from sfumato_common.generators.components import condition
 from sfumato_common.generators.flow.flows import Flow
 from sfumato_common.generators.spectral.whitening import SpectralModel
+from sfumato_common.mechanisms.draws import TorchDraws
 from sfumato_common.study.plan import Plan
 
 # Samples a component. The latents behind them are known, so that only what the flow does to them is estimated, and a
@@ -47,9 +48,9 @@ def matched(plan: Plan, spectral: SpectralModel, flow: Flow, components: Iterabl
 
 def _features(plan: Plan, spectral: SpectralModel, flow: Flow, component: Tensor) -> tuple[Tensor, Tensor]:
     """Features [SAMPLES, d] of latents of one component, and of the whitened images that the flow makes of them."""
-    generator, before, after = torch.Generator().manual_seed(0), [], []
+    draws, before, after = TorchDraws(torch.Generator().manual_seed(0)), [], []
     for y in torch.split(component.repeat(SAMPLES), max(1, _PIXELS // plan.image.size**2)):
-        latent = spectral.draw_latent(y, generator)
+        latent = spectral.draw_latent(y, draws)
         white = flow.inverse(latent, condition(plan, y))
         before.append(spectral.low(latent))
         after.append(spectral.low(white).nan_to_num(0.0).clamp(-_FARTHEST, _FARTHEST))

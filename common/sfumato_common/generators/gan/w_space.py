@@ -17,6 +17,7 @@ from sfumato_common.generators.components import condition
 from sfumato_common.generators.gan.discriminator import Discriminator, fake_loss, real_loss
 from sfumato_common.generators.gan.generator import Generator
 from sfumato_common.generators.spectral.whitening import SpectralModel
+from sfumato_common.mechanisms.draws import Draws, TorchDraws
 from sfumato_common.study.plan import Plan
 
 __all__ = ["Discriminator", "Generator", "Noise", "WSpace", "draw_images", "fake_loss", "follow", "real_loss"]
@@ -46,19 +47,19 @@ class WSpace:
         """1 + L, the codes of an image in W+."""
         return 1 + len(self.generator.resolutions)
 
-    def draw(self, components: Tensor, rng: torch.Generator) -> tuple[Tensor, Noise]:
+    def draw(self, components: Tensor, draws: Draws) -> tuple[Tensor, Noise]:
         """A latent [N, D] and noise for each component, as the spectral model draws them."""
-        latent = self.spectral.draw_latent(components, rng)
+        latent = self.spectral.draw_latent(components, draws)
         z = self._band(latent)
-        return z, Noise(latent - self._spread(z), self._maps(len(z), rng, latent.device))
+        return z, Noise(latent - self._spread(z), self._maps(len(z), draws, latent.device))
 
-    def draw_z(self, components: Tensor, rng: torch.Generator) -> Tensor:
+    def draw_z(self, components: Tensor, draws: Draws) -> Tensor:
         """Latents [N, D]."""
-        return self.draw(components, rng)[0]
+        return self.draw(components, draws)[0]
 
-    def draw_noise(self, components: Tensor, rng: torch.Generator) -> Noise:
+    def draw_noise(self, components: Tensor, draws: Draws) -> Noise:
         """Noise to give to `synthesis` again and again, so that only the code changes an image."""
-        return self.draw(components, rng)[1]
+        return self.draw(components, draws)[1]
 
     def mapping(self, z: Tensor, components: Tensor) -> Tensor:
         """Latents [N, D] -> codes [N, D]."""
@@ -85,8 +86,8 @@ class WSpace:
         with torch.no_grad():
             for component in set(components.tolist()):
                 same = torch.full((_MEAN_DRAWS,), component, dtype=torch.int64, device=components.device)
-                rng = torch.Generator().manual_seed(component)
-                means[component] = self.mapping(self.draw_z(same, rng), same).mean(dim=0)
+                draws = TorchDraws(torch.Generator().manual_seed(component))
+                means[component] = self.mapping(self.draw_z(same, draws), same).mean(dim=0)
         return torch.stack([means[component] for component in components.tolist()])
 
     def truncate(self, w: Tensor, components: Tensor, psi: float) -> Tensor:
@@ -107,17 +108,15 @@ class WSpace:
         band = len(self._low)
         return self._low.T @ z.reshape(len(z), -1, band, band) @ self._low
 
-    def _maps(self, count: int, rng: torch.Generator, device: torch.device) -> list[Tensor]:
+    def _maps(self, count: int, draws: Draws, device: torch.device) -> list[Tensor]:
         shapes = [(count, 1, r, r) for r in self.generator.resolutions]
-        return [torch.randn(shape, generator=rng, device=rng.device).to(device) for shape in shapes]
+        return [draws.normal(shape).to(device) for shape in shapes]
 
 
-def draw_images(
-    plan: Plan, generator: nn.Module, spectral: SpectralModel, components: Tensor, rng: torch.Generator
-) -> Tensor:
+def draw_images(plan: Plan, generator: nn.Module, spectral: SpectralModel, components: Tensor, draws: Draws) -> Tensor:
     """Images [N, C, S, S] in [-1, 1] for components [N]; differentiable in the generator's parameters."""
     space = WSpace(plan, generator, spectral)
-    z, noise = space.draw(components, rng)
+    z, noise = space.draw(components, draws)
     return space.synthesis(space.mapping(z, components), components, noise)
 
 

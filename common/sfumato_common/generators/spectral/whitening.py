@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from sfumato_common.generators.spectral.dct import dct_matrix, public_scale, quantisation
 from sfumato_common.generators.spectral.layout import Layout
+from sfumato_common.mechanisms.draws import Draws, TorchDraws
+from sfumato_common.mechanisms.streams import SecretStream
 from sfumato_common.study.plan import Plan
 from sfumato_common.types import Arrays
 
@@ -81,20 +83,19 @@ class SpectralModel(nn.Module):
         u, log_det = self.encode(x, y)
         return standard_normal_log_prob(u) + log_det
 
-    def draw_latent(self, y: Tensor, generator: torch.Generator) -> Tensor:
+    def draw_latent(self, y: Tensor, draws: Draws) -> Tensor:
         """Latents [N, C, S, S] for components [N]: unit normal within the band, cooler above it."""
         size = self.layout.size
-        # drawn where the generator is: a seed means the same images on every machine
-        white = torch.randn(len(y), self.layout.channels, size, size, generator=generator, device=generator.device)
-        white = white.to(self.matrix.device)
+        # drawn on the CPU as a rule, and moved: a seed means the same images on every machine
+        white = draws.normal((len(y), self.layout.channels, size, size)).to(self.matrix.device)
         low = self._low(white)
         white = white * TAIL_TEMPERATURE
         self._set_low(white, low)
         return self.matrix.T @ white @ self.matrix
 
-    def sample(self, y: Tensor, generator: torch.Generator) -> Tensor:
+    def sample(self, y: Tensor, draws: Draws) -> Tensor:
         """Images [N, C, S, S], clamped to [-1, 1], for labels [N]."""
-        return self.decode(self.draw_latent(y, generator), y).clamp(-1.0, 1.0)
+        return self.decode(self.draw_latent(y, draws), y).clamp(-1.0, 1.0)
 
     def low(self, u: Tensor) -> Tensor:
         """Whitened features [N, d] of whitened images [N, C, S, S]."""
@@ -125,9 +126,12 @@ def standard_normal_log_prob(u: Tensor) -> Tensor:
     return -0.5 * (flat.square().sum(dim=1) + flat.shape[1] * math.log(2.0 * math.pi))
 
 
-def dequantise(images: Tensor, generator: torch.Generator, bits: int = 8) -> Tensor:
-    """Uniform dequantisation: images on the grid of [-1, 1] spread over their bins, 2/255 wide for 8 bits."""
-    return images + (torch.rand(images.shape, generator=generator) - 0.5) * (2.0 / ((1 << bits) - 1))
+def dequantise(images: Tensor, draws: SecretStream | TorchDraws, bits: int = 8) -> Tensor:
+    """Uniform dequantisation: images on the grid of [-1, 1] spread over their bins, 2/255 wide for 8 bits.
+
+    How a patient's images are spread is drawn from the secret stream.
+    """
+    return images + (draws.uniform(images.shape) - 0.5) * (2.0 / ((1 << bits) - 1))
 
 
 def bits_per_dim(log_prob: Tensor, dimensions: int, bits: int = 8) -> Tensor:

@@ -16,6 +16,7 @@ from sfumato_common.generators.components import component_shares, labels_of
 from sfumato_common.generators.sampling import sample_images
 from sfumato_common.generators.schemas import HISTOGRAMS
 from sfumato_common.generators.spectral.moments import moments_distance
+from sfumato_common.mechanisms.draws import TorchDraws
 from sfumato_common.metrics.choice import Choice, decide, evened
 from sfumato_common.metrics.utility import score, train_classifier
 from sfumato_common.study.plan import Plan
@@ -74,12 +75,13 @@ class ChoiceStrategy:
         """Sample, measure and train: the same components and the same classifier's start for every candidate."""
         plan, spectral = self._plan, self._models["spectral"]
         seed = int(plan.digest[:15], 16) % 2**31
-        rng = torch.Generator().manual_seed(seed)
+        draws = TorchDraws(torch.Generator().manual_seed(seed))
         shares = torch.as_tensor(component_shares(plan, spectral))
-        components = torch.multinomial(shares, self._stage.images, replacement=True, generator=rng).numpy()
+        components = draws.categorical(shares, self._stage.images).numpy()
         distances = []
         for kind in plan.candidates:
-            images = sample_images(plan, kind, self._models[kind], components, torch.Generator().manual_seed(seed))
+            draws = TorchDraws(torch.Generator().manual_seed(seed))
+            images = sample_images(plan, kind, self._models[kind], components, draws)
             distances.append(moments_distance(plan, spectral, images, components))
             trained = train_classifier(plan, images, labels_of(plan, components), seed=seed, steps=_STEPS)
             sent = evened(trained, score(plan, trained, images))

@@ -17,6 +17,7 @@ from sfumato_common.generators.components import condition
 from sfumato_common.generators.displacement import GENERATOR_BETAS, GENERATOR_LEARNING_RATE
 from sfumato_common.generators.gan.w_space import draw_images, follow
 from sfumato_common.generators.starts import starting_model
+from sfumato_common.mechanisms.draws import TorchDraws
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.stages import GanStage
 from sfumato_common.types import AnyArray, Arrays
@@ -56,9 +57,9 @@ class GanStrategy:
         """Move the discriminators by the updates, then take the plan's `generator_steps` against them."""
         check_replies(self._plan, "gan", replies)
         self._discriminators.move(replies)
-        self._train_generator(generator)
+        self._train_generator(TorchDraws(generator))
 
-    def _train_generator(self, rng: torch.Generator) -> None:
+    def _train_generator(self, draws: TorchDraws) -> None:
         """At most the plan's steps: none once the discriminators are fooled: beyond that they say noise."""
         spectral = spectral_model(self._plan, self._spectral)
         panel = self._discriminators.panel(self._spectral)
@@ -69,8 +70,8 @@ class GanStrategy:
             optimiser.zero_grad()
             loss, real = torch.zeros(()), 0.0
             for discriminator in panel:
-                labels = torch.multinomial(discriminator.shares, batch, replacement=True, generator=rng)
-                images = draw_images(self._plan, self._generator, spectral, labels, rng)
+                labels = draws.categorical(discriminator.shares, batch)
+                images = draw_images(self._plan, self._generator, spectral, labels, draws)
                 scores = discriminator.module(images, condition(self._plan, labels))
                 loss = loss + discriminator.weight * functional.softplus(-scores).mean()
                 real += discriminator.weight * float((scores > 0.0).float().mean())
