@@ -14,11 +14,12 @@ import numpy as np
 import torch
 from cohorts import ROOT, BenchCohort, load
 from federation import Released, build_plan, federate, spent
-from federation import Row as Release
+from federation import Row as FederatedRow
 from methods_rows import K, row_of
 from methods_scores import Made
 
-from sfumato_client.anonymise import Job, anonymise
+from sfumato_client.anonymise import Job, Release, anonymise
+from sfumato_client.anonymise.groups import Chosen
 from sfumato_client.anonymise.inversion import inverter_of, patient_labels, patients_of, reconstruction_report
 from sfumato_client.dataset.cohort import Cohort
 from sfumato_common.generators.components import components_of
@@ -31,7 +32,7 @@ from sfumato_common.study.release import KSame
 SHEETS = ROOT / "bench-out" / "methods-sheets"
 SET_ASIDE, SPLIT_SEED = 0.2, 11
 MOST_INVERTED = 200  # of a site's images set aside, for the error of their reconstructions
-SHARES = Release({"spectral": 0.6, "gan": 0.2, "flow": 0.2}, "flow")
+SHARES = FederatedRow({"spectral": 0.6, "gan": 0.2, "flow": 0.2}, "flow")
 _RELEASED, _KEPT = "released.npz", "kept.pickle"
 
 
@@ -88,7 +89,7 @@ def prepare(name: str, epsilon: float, folder: Path) -> dict[str, Any]:
         began = time.process_time()
         patients_of(job)
         seconds += time.process_time() - began
-        kept[site] = dict(job.cache)
+        kept[site] = dict(job.release.shared)
         labels = patient_labels(aside[site], len(plan.labels))
         images, _, patient_index = aside[site].everything()
         components = components_of(plan, site, torch.from_numpy(labels[patient_index[:MOST_INVERTED]]))
@@ -138,14 +139,15 @@ def _job(
     noise = SecureNoise()
     (own,) = plan.release_at(site, "")
     streams, recorder = Streams.of(noise), NoiseRecorder(noise, "entry")
-    return Job(plan, site, own, released, cohort, streams, recorder, steward_folder=local, cache=kept or {})
+    return Job(Release(plan, site, released, cohort, steward_folder=local, shared=kept or {}), own, streams, recorder)
 
 
 def _members(job: Job) -> tuple[np.ndarray, np.ndarray] | None:
     """Patients in a group that made an image of this site, and which image; None for methods without groups."""
-    groups = job.cache.get("chosen")
-    if groups is None:
+    found = job.release.shared.get((Chosen, (job.item.method, job.item.model)))
+    if not isinstance(found, Chosen):
         return None
+    groups = found.groups
     patients = np.concatenate([group.members for group in groups])
     return patients, np.repeat(np.arange(len(groups)), [len(group.members) for group in groups])
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy import stats
 
-from sfumato_client.anonymise import Job, anonymise
+from sfumato_client.anonymise import Job, Release, anonymise
 from sfumato_client.anonymise.latents import LatentCodec, drawn_places
 from sfumato_client.dataset import Cohort
 from sfumato_common.accounting.events import Declared, LocalGaussian, LocalLaplace, RandomisedResponse
@@ -69,14 +69,10 @@ def job_of(plan, label=1, patients=60, seed=3, **more):
     images = np.random.default_rng(1).integers(0, 256, (patients, SIZE, SIZE), dtype=np.uint8)
     cohort = Cohort(images, np.full(patients, label, dtype=np.int64), np.arange(patients))
     return Job(
-        plan=plan,
-        site="alder",
-        item=plan.release[0],
-        models=models_of(plan),
-        cohort=cohort,
-        streams=Streams.of(TestNoise(seed)),
-        recorder=NoiseRecorder(TestNoise(seed), "entry"),
-        **more,
+        Release(plan, "alder", models_of(plan), cohort, **more),
+        plan.release[0],
+        Streams.of(TestNoise(seed)),
+        NoiseRecorder(TestNoise(seed), "entry"),
     )
 
 

@@ -14,7 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sfumato_client.anonymise import ANONYMISERS, Job, anonymise
+from sfumato_client.anonymise import ANONYMISERS, Job, Release, anonymise
 from sfumato_client.anonymise.latent_report import latent_report, mechanism_of
 from sfumato_client.anonymise.latents import (
     LatentCodec,
@@ -138,15 +138,16 @@ def cohort_of(plan, patients, seed=1, images_each=2):
 
 def job_of(plan, cohort, seed=3, noise=None, **more):
     return Job(
-        plan=plan,
-        site="alder",
-        item=plan.release[0],
-        models=models_of(plan),
-        cohort=cohort,
-        streams=Streams.of(TestNoise(seed)),
-        recorder=Watched(noise or TestNoise(seed), "entry"),
-        **more,
+        Release(plan, "alder", models_of(plan), cohort, **more),
+        plan.release[0],
+        Streams.of(TestNoise(seed)),
+        Watched(noise or TestNoise(seed), "entry"),
     )
+
+
+def changed(job: Job, **terms) -> Job:
+    """The job in a release of its own that differs in `terms`, and shares nothing with the first."""
+    return replace(job, release=replace(job.release, **{"shared": {}, **terms}))
 
 
 def codec_of(plan):
@@ -313,7 +314,7 @@ def test_a_flow_that_diverged_leaves_nothing_but_noise_and_sound_images(log_scal
     arrays = {name: value.copy() for name, value in job.models["flow"].items()}
     arrays["flow/levels.0.0.log_scale"][:] = log_scale
     with np.errstate(invalid="raise"):  # a pixel that is not a number is cast to anything
-        found = anonymise(replace(job, models={**job.models, "flow": arrays}))
+        found = anonymise(changed(job, models={**job.models, "flow": arrays}))
     assert found.images.shape == (24, SIZE, SIZE)
     assert np.isfinite(job.recorder.released).all()
 

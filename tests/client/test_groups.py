@@ -15,7 +15,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sfumato_client.anonymise.contract import Job
+from sfumato_client.anonymise.contract import Job, Release
 from sfumato_client.anonymise.groups import (
     Group,
     _merged,
@@ -86,15 +86,10 @@ def job_of(cohort: Cohort, *, grouping_file=None, regroup=False, seed=0, shares=
     models = {"spectral": {"spectral/shares": np.array(shares)}}
     recorder = NoiseRecorder(TestNoise(0), "entry")
     return Job(
-        PLAN,
-        "alder",
+        Release(PLAN, "alder", models, cohort, grouping_file=grouping_file, regroup=regroup),
         item_of(**terms),
-        models,
-        cohort,
         Streams.of(TestNoise(seed)),
         recorder,
-        grouping_file=grouping_file,
-        regroup=regroup,
     )
 
 

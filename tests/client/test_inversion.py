@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from sfumato_client.anonymise import inversion
-from sfumato_client.anonymise.contract import Job
+from sfumato_client.anonymise.contract import Job, Release
 from sfumato_client.anonymise.inversion import (
     Inverter,
     code_of_patient,
@@ -79,7 +79,7 @@ def job_of(plan: Plan, cohort: Cohort | None = None, seed: int = 0, **terms) -> 
     arrays = released(plan)
     streams = Streams.of(TestNoise(seed))
     recorder = NoiseRecorder(TestNoise(seed), "entry")
-    return Job(plan, "birch", item, {"gan": arrays, "spectral": arrays}, cohort, streams, recorder)
+    return Job(Release(plan, "birch", {"gan": arrays, "spectral": arrays}, cohort), item, streams, recorder)
 
 
 def generated(job: Job, count: int, seed: int = 3) -> tuple[np.ndarray, torch.Tensor, torch.Tensor]:
@@ -107,6 +107,11 @@ def trained() -> Job:
     job = job_of(plan_of(), encoder_steps=120, refinement_steps=8)
     inverter_of(job)
     return job
+
+
+def changed(job: Job, **terms) -> Job:
+    """The job in a release of its own that differs in `terms`, and shares nothing with the first."""
+    return dataclasses.replace(job, release=dataclasses.replace(job.release, **{"shared": {}, **terms}))
 
 
 def test_an_untrained_encoder_changes_nothing():
@@ -172,7 +177,7 @@ def test_training_reads_no_record_and_no_secret():
 def test_what_inverts_alike_is_computed_once():
     plan = plan_of()
     job = job_of(plan, encoder_steps=3)
-    job = dataclasses.replace(job, cohort=cohort_of(job))
+    job = changed(job, cohort=cohort_of(job))
     for make in (inverter_of, patients_of):
         assert make(dataclasses.replace(job, item=job.item.model_copy(update={"k": 7}))) is make(job)
         for other in ({"encoder_steps": 4}, {"refinement_steps": 4}):
@@ -205,7 +210,7 @@ def test_a_patients_code_has_the_same_bits_in_every_cohort(trained):
 
 def test_a_patient_is_the_mean_of_the_codes_and_shows_the_image_nearest_to_it(trained):
     cohort = cohort_of(trained)
-    job = dataclasses.replace(trained, cohort=cohort, cache=dict(trained.cache))
+    job = changed(trained, cohort=cohort, shared=dict(trained.release.shared))
     found, inverter = patients_of(job), inverter_of(job)
     assert (found.codes.shape, found.codes.dtype) == ((5, 16), torch.float32)
     assert found.images.shape == (5, 16, 16)

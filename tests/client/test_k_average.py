@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sfumato_client.anonymise import anonymise
-from sfumato_client.anonymise.contract import Job
+from sfumato_client.anonymise.contract import Job, Release
 from sfumato_client.anonymise.groups import groups_of
 from sfumato_client.anonymise.inversion import inverter_of, patients_of, space_of
 from sfumato_client.dataset import Cohort
@@ -104,7 +104,10 @@ def job_of(cohort: Cohort, method: str = "dp-k-average", *, seed=0, noise=None, 
     models = {"gan": released(), "spectral": released()}
     streams = Streams.of(TestNoise(seed))
     return Job(
-        plan_of(private), "alder", item, models, cohort, streams, NoiseRecorder(noise or TestNoise(seed), "entry")
+        Release(plan_of(private), "alder", models, cohort),
+        item,
+        streams,
+        NoiseRecorder(noise or TestNoise(seed), "entry"),
     )
 
 

@@ -13,7 +13,7 @@ from safetensors.torch import save
 from torch.nn import functional
 
 from sfumato_client.anonymise import self_supervised
-from sfumato_client.anonymise.contract import Job
+from sfumato_client.anonymise.contract import Job, Release
 from sfumato_client.anonymise.groups import groups_of
 from sfumato_client.anonymise.inversion import patients_of, space_of
 from sfumato_client.anonymise.k_salsa import aligned, k_salsa, losses, noise_of, ramp, targets_of
@@ -109,15 +109,16 @@ def cohort_of(plan, patients=22, seed=0):
 
 def job_of(plan, cohort=None, seed=1, **more):
     return Job(
-        plan,
-        "alder",
+        Release(plan, "alder", released(plan), cohort or cohort_of(plan), **more),
         plan.release[0],
-        released(plan),
-        cohort or cohort_of(plan),
         Streams.of(TestNoise(seed)),
         NoiseRecorder(TestNoise(0), "entry"),
-        **more,
     )
+
+
+def changed(job: Job, **terms) -> Job:
+    """The job in a release of its own that differs in `terms`, and shares nothing with the first."""
+    return dataclasses.replace(job, release=dataclasses.replace(job.release, **{"shared": {}, **terms}))
 
 
 def seeded(seed=0):
@@ -240,7 +241,7 @@ def test_a_batch_holds_a_patient_once_and_views_are_not_mirrored():
 def test_weights_that_the_site_was_given_are_taken_by_every_item():
     job = job_of(plan_of())
     mine = {name: np.full(value.shape, 0.01, np.float32) for name, value in ContrastiveNet(16, 1).named_parameters()}
-    with_weights = dataclasses.replace(job, style_net=mine, cache={})
+    with_weights = changed(job, style_net=mine)
     given = embedding_of(with_weights, 3)
     assert all((parameter == 0.01).all() for parameter in given.parameters())
     assert embedding_of(with_weights, 4) is given
@@ -369,7 +370,7 @@ def test_without_privacy_the_word_is_heuristic():
 
 def test_a_contact_sheet_is_left_only_where_it_may_be(tmp_path):
     plan = plan_of(images=6)
-    plain, local = job_of(plan), dataclasses.replace(job_of(plan), steward_folder=tmp_path / "local")
+    plain, local = job_of(plan), changed(job_of(plan), steward_folder=tmp_path / "local")
     without, found = k_salsa(plain), k_salsa(local)
     assert np.array_equal(without.images, found.images)
     written = list(tmp_path.rglob("*"))

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from sfumato_client.anonymise import ANONYMISERS, CandidateSet, Job, anonymise, sampling
+from sfumato_client.anonymise import ANONYMISERS, CandidateSet, Job, Release, anonymise, sampling
 from sfumato_client.audit import verdict
 from sfumato_client.audit.verdict import Approved
 from sfumato_client.dataset.cohort import Cohort
@@ -242,7 +242,7 @@ def test_anonymise_follows_the_release_request(monkeypatch):
         streams, none = Streams.of(TestNoise(seed)), np.zeros(0, np.int64)
         nobody = Cohort(np.zeros((0, 16, 16), np.uint8), none, none)
         jobs = [
-            Job(plan, "alder", item, models, nobody, streams, NoiseRecorder(TestNoise(0), "entry"))
+            Job(Release(plan, "alder", models, nobody), item, streams, NoiseRecorder(TestNoise(0), "entry"))
             for item in plan.release
         ]
         return [anonymise(job) for job in jobs]

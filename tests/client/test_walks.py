@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from sfumato_client.anonymise import ANONYMISERS, Job, anonymise
+from sfumato_client.anonymise import ANONYMISERS, Job, Release, anonymise
 from sfumato_client.anonymise.groups import groups_of
 from sfumato_client.anonymise.identities import Identities, anonymity, fit_recogniser, identities_of
 from sfumato_client.anonymise.inversion import patients_of, space_of
@@ -110,13 +110,19 @@ def make_jobs(*items, seed=1, private=True):
     streams = [Streams.of(TestNoise(seed)) for _ in items]
     recorder = NoiseRecorder(TestNoise(0), "entry")
     return [
-        Job(plan, "alder", item, models, COHORT, own, recorder) for item, own in zip(plan.release, streams, strict=True)
+        Job(Release(plan, "alder", models, COHORT), item, own, recorder)
+        for item, own in zip(plan.release, streams, strict=True)
     ]
 
 
 def make_job(item=None, **changes):
     (job,) = make_jobs({"method": "linear-walk", **WALK, **(item or {})}, **changes)
     return job
+
+
+def changed(job: Job, **terms) -> Job:
+    """The job in a release of its own that differs in `terms`, and shares nothing with the first."""
+    return dataclasses.replace(job, release=dataclasses.replace(job.release, **{"shared": {}, **terms}))
 
 
 @pytest.mark.parametrize("count", range(2, 9))
@@ -213,7 +219,7 @@ def test_no_end_and_no_record_is_ever_shown(item, monkeypatch):
 
 def test_a_sheet_of_walks_is_left_only_where_it_may_be_and_shows_no_record(tmp_path):
     item = {**BENT, "classifier_steps": 20, "images": 8}
-    plain, local = make_job(item), dataclasses.replace(make_job(item), steward_folder=tmp_path / "local")
+    plain, local = make_job(item), changed(make_job(item), steward_folder=tmp_path / "local")
     without, found = anonymise(plain), anonymise(local)
     assert np.array_equal(without.images, found.images)
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["plan-walk-gan.png"]

@@ -11,6 +11,7 @@ import pytest
 from conftest import make_federation
 from conftest_values import PLAN, POLICY
 
+from sfumato_client.anonymise import inversion, latents, self_supervised
 from sfumato_client.anonymise.self_supervised import ContrastiveNet
 from sfumato_client.anonymise.style_net import encode_style_net
 from sfumato_client.site import making as methods
@@ -56,11 +57,36 @@ def policy(**terms) -> dict:
     return {**POLICY, "release": release}
 
 
+MADE: Counter = Counter()
+SHARED = {
+    "encoder": (inversion, "_train"),
+    "inversion of the cohort": (inversion, "_patients"),
+    "codec": (latents.LatentCodec, "__init__"),
+    "style net": (self_supervised, "train"),
+}
+
+
+def counted(name, real):
+    def run(*args):
+        MADE[name] += 1
+        return real(*args)
+
+    return run
+
+
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
     federation = make_federation(tmp_path_factory.mktemp("methods"), values(), policy())
-    assert run_study(federation.coordinator, federation, seed=1, classifier_steps=5) == "completed"
+    with pytest.MonkeyPatch.context() as patch:
+        for name, (where, what) in SHARED.items():
+            patch.setattr(where, what, counted(name, getattr(where, what)))
+        assert run_study(federation.coordinator, federation, seed=1, classifier_steps=5) == "completed"
     return federation
+
+
+def test_a_release_trains_one_encoder_and_inverts_its_cohort_once(done):
+    # five of the eight items are made in W space, two in the flow's latent space
+    assert dict(MADE) == dict.fromkeys(SHARED, len(done.sites))
 
 
 def test_the_ledger_holds_what_every_method_costs_and_discloses(done):
@@ -119,7 +145,9 @@ def test_an_embedding_that_the_site_keeps_reaches_the_method(done, tmp_path, mon
     (item,) = (item for item in done.plan.release if item.method == "k-salsa")
     with home.open_ledger() as ledger, pytest.raises(DataError):
         methods.Maker(home, done.plan, home.policy(), "", {}, ledger)._make(item)
-    assert set(jobs[0].style_net) == {name for name, _ in ContrastiveNet(done.plan.image.size, 1).named_parameters()}
+    assert set(jobs[0].release.style_net) == {
+        name for name, _ in ContrastiveNet(done.plan.image.size, 1).named_parameters()
+    }
 
 
 def test_records_are_read_after_the_charge(tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ import torch
 from conftest import make_federation
 from conftest_values import PLAN, POLICY, SIZE
 
-from sfumato_client.anonymise import Job, anonymise
+from sfumato_client.anonymise import Job, Release, anonymise
 from sfumato_client.dataset.cohort import Cohort
 from sfumato_client.training import TRAINERS, StageJob
 from sfumato_common.accounting.events import Declared
@@ -106,7 +106,7 @@ def test_a_site_anonymises_by_its_own_components(done):
 
     def made(site):
         streams, recorder = Streams.of(TestNoise(0)), NoiseRecorder(TestNoise(0), "entry")
-        return [anonymise(Job(plan, site, item, released, nobody, streams, recorder)) for item in plan.release]
+        return [anonymise(Job(Release(plan, site, released, nobody), item, streams, recorder)) for item in plan.release]
 
     sets = {site: made(site) for site in SHIFTS}
     for dark, bright in zip(sets[DARK], sets[BRIGHT], strict=True):

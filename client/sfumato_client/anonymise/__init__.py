@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from sfumato_client.anonymise.cadp import cadp
 from sfumato_client.anonymise.candidates import CandidateSet
-from sfumato_client.anonymise.contract import Anonymiser, Job
+from sfumato_client.anonymise.contract import Anonymiser, Job, Release
 from sfumato_client.anonymise.dp_glow import dp_glow
 from sfumato_client.anonymise.dp_k_average import dp_k_average
 from sfumato_client.anonymise.k_salsa import k_salsa
@@ -40,4 +40,4 @@ def anonymise(job: Job) -> CandidateSet:
     return found
 
 
-__all__ = ["ANONYMISERS", "Anonymiser", "CandidateSet", "Job", "anonymise"]
+__all__ = ["ANONYMISERS", "Anonymiser", "CandidateSet", "Job", "Release", "anonymise"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from sfumato_client.anonymise.candidates import CandidateSet
 from sfumato_client.dataset import Cohort
@@ -15,32 +15,80 @@ from sfumato_common.study.plan import Plan
 from sfumato_common.study.release import AnyItem
 from sfumato_common.types import AnyArray, Arrays
 
+Shared = TypeVar("Shared")
+
 
 @dataclass(frozen=True, eq=False)
-class Job:
-    """One item of the plan's release at this site.
+class Release:
+    """What all items of one release at this site start from, and the owner of what they share.
 
     `models` are released arrays by kind, each with the spectral arrays; kind 'spectral' is always there. `cohort` are
-    the training patients. Whatever decides about a record is drawn from `streams.secret`, what an image shows beside it
-    from `streams.published`; networks that stay here train with `streams.working`. Formal methods noise through
-    `recorder` and nothing else. In `steward_folder` reports and contact
-    sheets may be left; it is None where nobody would read them. `grouping_file` keeps the study's grouping of patients
-    (see `groups.py`), which `regroup` allows to change. `style_net` are weights that the site was given for k-SALSA
-    (see `style_net.py`). `cache` is what the items of one release share, such as inverted codes.
+    the training patients. In `steward_folder` reports and contact sheets may be left; it is None where nobody would
+    read them. `grouping_file` keeps the study's grouping of patients (see `groups.py`), which `regroup` allows to
+    change. `style_net` are weights that the site was given for k-SALSA (see `style_net.py`).
     """
 
     plan: Plan
     site: str
-    item: AnyItem
     models: Mapping[str, Arrays]
     cohort: Cohort
-    streams: Streams
-    recorder: NoiseRecorder
     steward_folder: Path | None = None
     grouping_file: Path | None = None
     regroup: bool = False
     style_net: Mapping[str, AnyArray] | None = None
-    cache: dict[str, Any] = field(default_factory=dict)
+    shared: dict[tuple[type, tuple[object, ...]], object] = field(default_factory=dict, repr=False)
+
+    def once(self, kind: type[Shared], settings: tuple[object, ...], make: Callable[[], Shared]) -> Shared:
+        """The release's one `kind` of these settings, made when it is first asked for.
+
+        An encoder, an inversion of the cohort, a codec and a style net each cost minutes: items share theirs.
+        """
+        key = (kind, settings)
+        if key not in self.shared:
+            self.shared[key] = make()
+        found = self.shared[key]
+        assert isinstance(found, kind), "what is shared is found by its type"
+        return found
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """One item of a release: what it starts from, what is asked, and what it draws from.
+
+    Whatever decides about a record is drawn from `streams.secret`, what an image shows beside it from
+    `streams.published`; networks that stay here train with `streams.working`. Formal methods noise through `recorder`
+    and nothing else.
+    """
+
+    release: Release
+    item: AnyItem
+    streams: Streams
+    recorder: NoiseRecorder
+
+    @property
+    def plan(self) -> Plan:
+        """The study's plan."""
+        return self.release.plan
+
+    @property
+    def site(self) -> str:
+        """This site's name."""
+        return self.release.site
+
+    @property
+    def models(self) -> Mapping[str, Arrays]:
+        """Released arrays by kind."""
+        return self.release.models
+
+    @property
+    def cohort(self) -> Cohort:
+        """The training patients."""
+        return self.release.cohort
+
+    @property
+    def steward_folder(self) -> Path | None:
+        """Where reports for the steward may be left."""
+        return self.release.steward_folder
 
 
 # raises DataError when the cohort cannot give what the plan asks for under the method's promise

@@ -38,8 +38,15 @@ class Group:
     label: int
 
 
+@dataclass(frozen=True, eq=False)
+class Chosen:
+    """Which group is behind which image of an item, in the order of its images; it never leaves."""
+
+    groups: list[Group]
+
+
 def groups_of(job: Job, patients: Patients) -> list[Group]:
-    """The cohort's groups under the item's terms: those frozen in `job.grouping_file` where it is there, else new ones.
+    """The cohort's groups under the item's terms: those frozen in the grouping file where there is one, else new ones.
 
     Raises PolicyRefusal when the site grouped other patients, or by other terms, and its policy forbids to regroup;
     DataError when the frozen groups are damaged.
@@ -47,8 +54,8 @@ def groups_of(job: Job, patients: Patients) -> list[Group]:
     item = job.item
     assert isinstance(item, Grouped), "the item is made from groups"
     terms = {"cohort": fingerprint(job.cohort), "terms": list(item.grouping)}
-    path = job.grouping_file
-    members = _frozen(path, terms, len(patients.labels), item, job.regroup) if path is not None else None
+    path = job.release.grouping_file
+    members = _frozen(path, terms, len(patients.labels), item, job.release.regroup) if path is not None else None
     if members is None:
         members = grouped(patients.codes.double().numpy(), patients.labels, item)
         if path is not None:
@@ -61,7 +68,9 @@ def chosen(job: Job, groups: list[Group]) -> list[Group]:
     """As many groups as the item has images, drawn at random within labels, in random order.
 
     Labels get their released shares; where one has too few groups, those with most to spare stand in. Who is behind
-    which image stays in `job.cache`, for the attacks of a bench. Raises DataError when there are not enough in all.
+    which image stays with the release (`Chosen`), for the attacks of a bench.
+
+    Raises DataError when there are not enough in all.
     """
     item = job.item
     assert isinstance(item, Grouped), "the item is made from groups"
@@ -80,8 +89,9 @@ def chosen(job: Job, groups: list[Group]) -> list[Group]:
         for part, count in zip(own, counts.tolist(), strict=True)
         for index in job.streams.secret.permutation(len(part))[:count].tolist()
     ]
-    job.cache["chosen"] = [drawn[index] for index in job.streams.secret.permutation(len(drawn)).tolist()]
-    return list(job.cache["chosen"])
+    order = job.streams.secret.permutation(len(drawn)).tolist()
+    kept = job.release.once(Chosen, (item.method, item.model), lambda: Chosen([drawn[index] for index in order]))
+    return list(kept.groups)
 
 
 def label_shares(job: Job) -> Float64:

@@ -59,16 +59,15 @@ class Identities:
 
 def identities_of(job: Job, steps: int) -> Identities:
     """The two classifiers of the job's cohort, `steps` of Adam each, on the training device; kept for the release."""
-    name = f"identities-{steps}"
-    if name not in job.cache:
+
+    def make() -> Identities:
         images, labels, patient_index = job.cohort.everything()
-        job.cache[name] = Identities(
+        return Identities(
             fit_recogniser(images, torch.from_numpy(patient_index), job.cohort.patients, steps, job.streams.working),
             fit_recogniser(images, torch.from_numpy(labels), len(job.plan.labels), steps, job.streams.working),
         )
-    found = job.cache[name]
-    assert isinstance(found, Identities)
-    return found
+
+    return job.release.once(Identities, (steps,), make)
 
 
 def anonymity(logits: Tensor) -> Tensor:

@@ -149,46 +149,41 @@ def space_of(job: Job) -> WSpace:
     """The W space of the item's model, from released arrays, on `training_device()`."""
     item = job.item
     assert isinstance(item, Inverting), "the item is made in a W space"
-    name, device = f"space {item.model}", training_device()
-    if name not in job.cache:
-        arrays = job.models[item.model]
+
+    def make() -> WSpace:
+        arrays, device = job.models[item.model], training_device()
         generator = from_arrays("generator", job.plan, arrays).to(device).requires_grad_(False)
-        job.cache[name] = WSpace(job.plan, generator, spectral_model(job.plan, arrays).to(device))
-    space: WSpace = job.cache[name]
-    return space
+        return WSpace(job.plan, generator, spectral_model(job.plan, arrays).to(device))
+
+    return job.release.once(WSpace, (item.model,), make)
 
 
 def inverter_of(job: Job) -> Inverter:
     """The item's inverter, trained on generated pairs only, from a public seed."""
     item = job.item
     assert isinstance(item, Inverting), "the item inverts records"
-    name = f"inverter {_settings(item)}"
-    if name not in job.cache:
+
+    def make() -> Inverter:
         rng = torch.Generator().manual_seed(int(job.plan.digest[:12], 16))
-        space = space_of(job)
         encoder = Encoder(job.plan, rng).to(training_device())
-        inverter = Inverter(space, encoder, item.refinement_steps)
+        inverter = Inverter(space_of(job), encoder, item.refinement_steps)
         shares = torch.as_tensor(component_shares(job.plan, job.models["spectral"], job.site))
         _train(inverter, shares, item.encoder_steps, rng)
         encoder.requires_grad_(False)
-        job.cache[name] = inverter
-    found: Inverter = job.cache[name]
-    return found
+        return inverter
+
+    return job.release.once(Inverter, _settings(item), make)
 
 
 def patients_of(job: Job) -> Patients:
     """Every patient of the cohort, inverted once for all items that invert alike."""
     item = job.item
     assert isinstance(item, Inverting), "the item inverts records"
-    name = f"patients {_settings(item)}"
-    if name not in job.cache:
-        job.cache[name] = _patients(job)
-    found: Patients = job.cache[name]
-    return found
+    return job.release.once(Patients, _settings(item), lambda: _patients(job))
 
 
-def _settings(item: Inverting) -> str:
-    return f"{item.model} {item.encoder_steps} {item.refinement_steps}"
+def _settings(item: Inverting) -> tuple[object, ...]:
+    return item.model, item.encoder_steps, item.refinement_steps
 
 
 def _train(inverter: Inverter, shares: Tensor, steps: int, rng: torch.Generator) -> None:

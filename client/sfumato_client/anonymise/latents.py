@@ -88,11 +88,8 @@ def coarse_first(size: int, channels: int) -> npt.NDArray[np.int64]:
 
 def codec_of(job: Job) -> LatentCodec:
     """The codec of the item's model at this site, made once a release: matching moments takes thousands of draws."""
-    name = f"latent codec {job.item.model}"
-    if name not in job.cache:
-        job.cache[name] = LatentCodec(job.plan, job.models[job.item.model], job.site)
-    codec: LatentCodec = job.cache[name]
-    return codec
+    model = job.item.model
+    return job.release.once(LatentCodec, (model,), lambda: LatentCodec(job.plan, job.models[model], job.site))
 
 
 class LatentCodec:

@@ -70,16 +70,13 @@ class ContrastiveNet(nn.Module):
 
 
 def embedding_of(job: Job, steps: int) -> ContrastiveNet:
-    """The site's embedding, on the CPU, its weights fixed: those in `job.style_net`, else trained for `steps`.
+    """The site's embedding, on the CPU, its weights fixed: the release's `style_net`, else trained for `steps`.
 
-    Made once a release and kept in `job.cache`. Raises DataError when the cohort has nothing to contrast.
+    Made once a release. Raises DataError when the cohort has nothing to contrast.
     """
-    key = f"contrastive net, {'given' if job.style_net is not None else f'{steps} steps'}"
-    if key not in job.cache:
-        job.cache[key] = train(job.cohort, steps, job.streams.working, job.style_net)
-    found = job.cache[key]
-    assert isinstance(found, ContrastiveNet)
-    return found
+    given = job.release.style_net
+    settings = ("given",) if given is not None else (steps,)
+    return job.release.once(ContrastiveNet, settings, lambda: train(job.cohort, steps, job.streams.working, given))
 
 
 def train(

@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping
 from functools import cached_property
 
-from sfumato_client.anonymise import CandidateSet, Job, anonymise
+from sfumato_client.anonymise import CandidateSet, Job, Release, anonymise
 from sfumato_client.anonymise.style_net import read_style_net
 from sfumato_client.audit.verdict import Approved, decided_before, gate
 from sfumato_client.dataset import SiteStore
@@ -93,20 +93,7 @@ class Maker:
         noise = site_noise(self._policy, self._plan.digest, "make", item.method, item.model)
         events = release_events(self._plan, item)
         with self._ledger.charged(self._terms(item), events, noise, resume=True) as charge:
-            store, home = self._store, self._home
-            job = Job(
-                plan=self._plan,
-                site=self._policy.site,
-                item=item,
-                models=self._models,
-                cohort=store.cohort("train"),
-                streams=Streams.of(noise),
-                recorder=charge.recorder,
-                steward_folder=home.steward_folder,
-                grouping_file=home.grouping_file,
-                regroup=self._policy.release.regroup == "allowed",
-                style_net=self._style_net,
-            )
+            job = Job(self._release, item, Streams.of(noise), charge.recorder)
             # kept before it is settled: what was settled is not made again
             self.folder.keep_item(item, charge.seal(anonymise(job)).result)
 
@@ -150,6 +137,16 @@ class Maker:
         return store
 
     @cached_property
-    def _style_net(self) -> Arrays | None:
-        path = self._home.style_net
-        return read_style_net(path.read_bytes(), self._plan.image) if path.exists() else None
+    def _release(self) -> Release:
+        """What the items share; the store is first opened here, which is inside a charge."""
+        home, policy, style_net = self._home, self._policy, self._home.style_net
+        return Release(
+            plan=self._plan,
+            site=policy.site,
+            models=self._models,
+            cohort=self._store.cohort("train"),
+            steward_folder=home.steward_folder,
+            grouping_file=home.grouping_file,
+            regroup=policy.release.regroup == "allowed",
+            style_net=read_style_net(style_net.read_bytes(), self._plan.image) if style_net.exists() else None,
+        )
