@@ -17,9 +17,9 @@ from sfumato_client.site.handler import _noise
 from sfumato_common.mechanisms.noise import SecureNoise
 from sfumato_common.mechanisms.streams import Streams
 from sfumato_common.protocol.messages import PROTOCOL, Request
+from sfumato_common.strict import load_yaml
 from sfumato_common.study.load import load_plan
 from sfumato_common.study.policy import Policy
-from sfumato_common.study.strict import load_yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 

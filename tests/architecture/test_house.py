@@ -12,12 +12,12 @@ from sfumato_client.site.admission import check_policy
 from sfumato_client.training import TRAINERS
 from sfumato_common.errors import ConfigError
 from sfumato_common.generators.sampling import SAMPLERS
+from sfumato_common.strict import load_yaml
 from sfumato_common.study.forecast import forecast
 from sfumato_common.study.load import load_plan, load_resolved_plan, plan_text
 from sfumato_common.study.policy import Policy
 from sfumato_common.study.release import Grouped, Latent, Method, Sampling
 from sfumato_common.study.stages import ModelKind, Stage, StageKind
-from sfumato_common.study.strict import load_yaml
 from sfumato_server.rounds.strategies import STRATEGIES
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -24,10 +24,10 @@ from sfumato_common.generators.sampling import sample_images
 from sfumato_common.mechanisms.draws import TorchDraws
 from sfumato_common.mechanisms.noise import SecureNoise
 from sfumato_common.mechanisms.recorder import NoiseRecorder
+from sfumato_common.strict import parse
 from sfumato_common.study.budget import resolved
 from sfumato_common.study.costs import study_events
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.strict import parse
 from sfumato_common.types import AnyArray, ByteImages
 from sfumato_server.rounds.strategies import STRATEGIES
 

@@ -28,8 +28,8 @@ from sfumato_common.mechanisms.noise import SecureNoise
 from sfumato_common.mechanisms.recorder import NoiseRecorder
 from sfumato_common.metrics.features import random_grid
 from sfumato_common.metrics.tstr import fit_linear
+from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.strict import parse
 from sfumato_server.rounds.strategies import STRATEGIES
 
 # To add an option: one line here, with what it changes in the stage.

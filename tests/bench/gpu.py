@@ -39,9 +39,9 @@ from sfumato_common.generators.flow.flows import flow_loss
 from sfumato_common.generators.gan.w_space import real_loss
 from sfumato_common.mechanisms.noise import SecureNoise
 from sfumato_common.mechanisms.recorder import NoiseRecorder
+from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.stages import DpSgdStage
-from sfumato_common.study.strict import parse
 
 PLAIN = "plain"
 PRECISIONS = ("fp32", "tf32", "bf16")

@@ -35,9 +35,9 @@ from sfumato_common.generators.spectral.layout import Layout
 from sfumato_common.generators.spectral.release import noised_release
 from sfumato_common.mechanisms.draws import TorchDraws
 from sfumato_common.phantom.patient import arrays as phantom_arrays
+from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.release import KSalsa
-from sfumato_common.study.strict import parse
 from sfumato_common.types import to_unit_range
 
 K, SEED, EMBEDDING_STEPS, FULL_STEPS = 5, 7, 60, 100

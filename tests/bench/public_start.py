@@ -23,8 +23,8 @@ from sfumato_common.generators.starts import fingerprint, start_key
 from sfumato_common.mechanisms.noise import SecureNoise
 from sfumato_common.mechanisms.recorder import NoiseRecorder
 from sfumato_common.metrics.network import fit_network
+from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.strict import parse
 from sfumato_server.coordinator.pretraining import pretrain
 from sfumato_server.rounds.strategies import STRATEGIES
 

@@ -35,9 +35,9 @@ from sfumato_common.generators.spectral.layout import Layout
 from sfumato_common.generators.spectral.release import noised_release
 from sfumato_common.mechanisms.draws import TorchDraws
 from sfumato_common.phantom import arrays
+from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.release import PlanWalk
-from sfumato_common.study.strict import parse
 
 POINTS, PATIENTS, TRAINING_STEPS = 6, 120, 20
 BATCH, ALONE, FOUR = "one batch", "one walk at a time", "one walk, 4 images at a time"

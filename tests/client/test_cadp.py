@@ -18,9 +18,9 @@ from sfumato_common.generators.spectral.layout import Layout
 from sfumato_common.mechanisms.noise import TestNoise
 from sfumato_common.mechanisms.recorder import NoiseRecorder
 from sfumato_common.mechanisms.streams import Streams
+from sfumato_common.strict import parse
 from sfumato_common.study.costs import release_events
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.strict import parse
 
 SIZE, LABELS = 16, ("normal", "mild", "severe")
 SHARES = np.array([0.6, 0.3, 0.1])

@@ -18,9 +18,9 @@ from sfumato_common.mechanisms.noise import TestNoise
 from sfumato_common.mechanisms.recorder import NoiseRecorder
 from sfumato_common.metrics.choice import classifiers_schema
 from sfumato_common.metrics.utility import Classifier
+from sfumato_common.strict import parse
 from sfumato_common.study.costs import round_event
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.strict import parse
 
 pytestmark = pytest.mark.filterwarnings("ignore:TestNoise")
 DP = {

@@ -36,10 +36,10 @@ from sfumato_common.generators.spectral.whitening import TAIL_TEMPERATURE
 from sfumato_common.mechanisms.noise import TestNoise
 from sfumato_common.mechanisms.recorder import NoiseRecorder
 from sfumato_common.mechanisms.streams import PublishedStream, SecretStream, Streams
+from sfumato_common.strict import parse
 from sfumato_common.study.costs import release_events
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.release import Cadp, DpGlow
-from sfumato_common.study.strict import parse
 from sfumato_common.types import to_bytes, to_unit_range
 
 SIZE, DIMENSIONS, DELTA = 16, 256, 1e-5

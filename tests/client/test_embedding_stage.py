@@ -18,9 +18,9 @@ from sfumato_common.generators.schemas import inbound_schema, outbound_schema, r
 from sfumato_common.generators.spectral.layout import Layout
 from sfumato_common.mechanisms.noise import SecureNoise
 from sfumato_common.mechanisms.recorder import NoiseRecorder
+from sfumato_common.strict import parse
 from sfumato_common.study.costs import round_event
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.strict import parse
 
 PATIENTS = 12
 

@@ -22,9 +22,9 @@ from sfumato_common.generators.spectral.layout import Layout
 from sfumato_common.generators.spectral.release import noised_release
 from sfumato_common.mechanisms.draws import TorchDraws
 from sfumato_common.phantom import arrays
+from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.policy import GateRules
-from sfumato_common.study.strict import parse
 from sfumato_common.types import to_bytes
 
 SIZE = 32

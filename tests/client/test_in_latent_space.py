@@ -17,8 +17,8 @@ from sfumato_common.generators.gan.w_space import WSpace
 from sfumato_common.generators.spectral.layout import Layout
 from sfumato_common.mechanisms.draws import TorchDraws
 from sfumato_common.phantom import arrays
+from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.strict import parse
 from sfumato_common.types import to_unit_range
 
 DP = {"rounds": 1, "local_steps": 1, "sampling_rate": 0.2, "clipping_norm": 1.0, "learning_rate": 1e-3}

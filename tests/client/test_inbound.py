@@ -20,9 +20,9 @@ from sfumato_common.generators.displacement import (
 )
 from sfumato_common.generators.schemas import inbound_schema
 from sfumato_common.generators.update import UPDATE, pack_update
+from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.stages import DpSgdStage
-from sfumato_common.study.strict import parse
 from sfumato_common.types import ArraySpec
 from sfumato_server.rounds.strategies import STRATEGIES
 

@@ -29,9 +29,9 @@ from sfumato_common.mechanisms.grid import grid_of
 from sfumato_common.mechanisms.noise import TestNoise
 from sfumato_common.mechanisms.recorder import NoiseRecorder
 from sfumato_common.mechanisms.streams import SecretStream, Streams
+from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.release import DpKAverage, KSame
-from sfumato_common.study.strict import parse
 
 pytestmark = pytest.mark.filterwarnings("ignore:TestNoise")
 # the package's name for it is the function's

@@ -15,9 +15,9 @@ from sfumato_common.errors import ConfigError, VerificationError
 from sfumato_common.generators.displacement import max_displacement
 from sfumato_common.generators.schemas import inbound_schema
 from sfumato_common.generators.starts import fingerprint, read_start, start_key, start_schema, starting_model
+from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.stages import DpSgdStage
-from sfumato_common.study.strict import parse
 from sfumato_server.rounds.starts import keep_start, load_starts
 from sfumato_server.rounds.strategies import STRATEGIES
 

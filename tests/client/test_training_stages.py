@@ -20,9 +20,9 @@ from sfumato_common.generators.spectral.layout import Layout
 from sfumato_common.generators.update import UPDATE, unpack_update
 from sfumato_common.mechanisms.noise import SecureNoise, TestNoise
 from sfumato_common.mechanisms.recorder import NoiseRecorder
+from sfumato_common.strict import parse
 from sfumato_common.study.costs import round_event
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.strict import parse
 
 pytestmark = pytest.mark.filterwarnings("ignore:TestNoise")
 DP = {"rounds": 1, "local_steps": 3, "sampling_rate": 0.3, "clipping_norm": 1.0, "learning_rate": 1e-3}

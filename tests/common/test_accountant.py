@@ -28,10 +28,10 @@ from sfumato_common.accounting.events import (
 )
 from sfumato_common.accounting.pld import SMALLEST_NOISE
 from sfumato_common.errors import LedgerError
+from sfumato_common.strict import parse
 from sfumato_common.study.costs import gate_verdict, round_event, study_events
 from sfumato_common.study.forecast import forecast
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.strict import parse
 
 DELTA = 1e-5
 ONE_OF_EACH = [

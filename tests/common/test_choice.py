@@ -17,8 +17,8 @@ from sfumato_common.mechanisms.draws import TorchDraws
 from sfumato_common.mechanisms.histogram import score_counts
 from sfumato_common.metrics.choice import FARTHER, classifier_of, classifiers_schema, decide, evened, spread
 from sfumato_common.metrics.utility import Classifier, auc, auc_from_histogram, classifier_schema, score
+from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.strict import parse
 from sfumato_common.types import to_bytes
 
 DP = {

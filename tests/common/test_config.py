@@ -8,9 +8,9 @@ import pytest
 import yaml
 
 from sfumato_common.errors import ConfigError
+from sfumato_common.strict import load_yaml, parse
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.policy import Policy
-from sfumato_common.study.strict import load_yaml, parse
 
 DP_SGD = {
     "rounds": 2,

@@ -26,8 +26,8 @@ from sfumato_common.generators.embedding.scattering import group_sizes, scatteri
 from sfumato_common.generators.gan.w_space import draw_images
 from sfumato_common.generators.spectral.layout import Layout
 from sfumato_common.mechanisms.draws import TorchDraws
+from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.strict import parse
 from sfumato_common.types import to_unit_range
 
 SIZE = 16

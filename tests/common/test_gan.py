@@ -13,8 +13,8 @@ from sfumato_common.generators.gan.generator import LARGEST_CORRECTION, LARGEST_
 from sfumato_common.generators.gan.w_space import Noise, WSpace, draw_images
 from sfumato_common.generators.spectral.layout import Layout
 from sfumato_common.mechanisms.draws import TorchDraws
+from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.strict import parse
 
 DP = {
     "rounds": 1,

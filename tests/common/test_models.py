@@ -52,8 +52,8 @@ from sfumato_common.generators.update import UPDATE, update_spec
 from sfumato_common.mechanisms.draws import TorchDraws
 from sfumato_common.mechanisms.noise import TestNoise
 from sfumato_common.mechanisms.recorder import NoiseRecorder
+from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.strict import parse
 from sfumato_common.types import to_bytes, to_unit_range
 
 DP = {

@@ -21,9 +21,9 @@ from sfumato_common.generators.spectral.release import noised_release
 from sfumato_common.mechanisms.noise import TestNoise
 from sfumato_common.mechanisms.recorder import NoiseRecorder
 from sfumato_common.mechanisms.streams import Streams
+from sfumato_common.strict import parse
 from sfumato_common.study.costs import release_events
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.strict import parse
 
 pytestmark = pytest.mark.filterwarnings("ignore:TestNoise")
 SITE, PATIENTS, SIZE, K = "alder", 40, 16, 3

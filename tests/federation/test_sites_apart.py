@@ -19,9 +19,9 @@ from sfumato_common.mechanisms.noise import SecureNoise, TestNoise
 from sfumato_common.mechanisms.recorder import NoiseRecorder
 from sfumato_common.mechanisms.streams import Streams
 from sfumato_common.phantom import arrays
+from sfumato_common.strict import parse
 from sfumato_common.study.costs import study_events
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.strict import parse
 from sfumato_server.coordinator.study import run_study
 from sfumato_server.rounds import card
 from sfumato_server.rounds.checkpoint import Checkpoints

@@ -13,9 +13,9 @@ from sfumato_common.accounting.events import Declared
 from sfumato_common.errors import DataError
 from sfumato_common.generators.schemas import outbound_schema
 from sfumato_common.protocol.messages import PROTOCOL, Request
+from sfumato_common.strict import parse
 from sfumato_common.study.costs import gate_verdict, study_events
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.strict import parse
 from sfumato_server.coordinator.study import run_study
 from sfumato_server.enrol import Registry, load_authority
 from sfumato_server.pool import pool_packages

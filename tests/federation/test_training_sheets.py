@@ -13,8 +13,8 @@ from conftest_values import PLAN
 from PIL import Image
 
 from sfumato_common.generators.schemas import released_schema
+from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.strict import parse
 from sfumato_server.coordinator.study import run_study
 from sfumato_server.rounds.card import read_checkpoint
 from sfumato_server.rounds.checkpoint import released_model

@@ -13,8 +13,8 @@ from sfumato_common.generators.build import initial_model, to_arrays
 from sfumato_common.generators.schemas import HISTOGRAMS, outbound_schema
 from sfumato_common.generators.spectral.layout import COUNT_WEIGHT
 from sfumato_common.metrics.choice import classifiers_schema
+from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.strict import parse
 from sfumato_server.rounds.strategies import STRATEGIES
 from sfumato_server.rounds.strategies import choice as choice_module
 from sfumato_server.rounds.strategies.choice import ChoiceStrategy, choice_report

@@ -12,8 +12,8 @@ from sfumato_common.generators.sampling import sample_images
 from sfumato_common.generators.schemas import outbound_schema, released_schema
 from sfumato_common.generators.spectral.layout import Layout
 from sfumato_common.mechanisms.draws import TorchDraws
+from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.strict import parse
 from sfumato_server.rounds.strategies import STRATEGIES
 
 Replies = dict[str, dict[str, np.ndarray]]

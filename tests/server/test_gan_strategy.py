@@ -10,8 +10,8 @@ from sfumato_common.generators.build import initial_model, to_arrays
 from sfumato_common.generators.schemas import outbound_schema, updated_weights
 from sfumato_common.generators.spectral.layout import COUNT_WEIGHT
 from sfumato_common.generators.update import UPDATE, pack_update
+from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.strict import parse
 from sfumato_common.types import AnyArray
 from sfumato_server.rounds.strategies.gan import GanStrategy
 from sfumato_server.rounds.strategies.spectral import SpectralStrategy

@@ -17,8 +17,8 @@ from small_study import VALUES
 
 from sfumato_common.errors import ConfigError, VerificationError
 from sfumato_common.generators.schemas import released_schema
+from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.strict import parse
 from sfumato_server.cli.main import app
 from sfumato_server.rounds.checkpoint import Checkpoints
 from sfumato_server.rounds.strategies import STRATEGIES

@@ -21,9 +21,9 @@ from sfumato_common.generators.displacement import (
 )
 from sfumato_common.generators.schemas import inbound_schema, updated_weights
 from sfumato_common.generators.update import UPDATE, pack_update
+from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.stages import DpSgdStage, ServerOptimiser
-from sfumato_common.study.strict import parse
 from sfumato_server.rounds.strategies import STRATEGIES
 from sfumato_server.rounds.strategies.optimisers import ServerStep
 

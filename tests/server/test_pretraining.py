@@ -16,8 +16,8 @@ from sfumato_common.generators.components import components_of
 from sfumato_common.generators.schemas import released_schema
 from sfumato_common.generators.starts import fingerprint, read_start, start_key, start_schema
 from sfumato_common.phantom.textures import KINDS, textures
+from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.strict import parse
 from sfumato_server.cli.main import app
 from sfumato_server.coordinator.home import CoordinatorHome
 from sfumato_server.coordinator.pretraining import SOURCES, pretrain, public_cohorts, public_spectral

@@ -12,8 +12,8 @@ from sfumato_common.generators.schemas import inbound_schema, outbound_schema, r
 from sfumato_common.generators.spectral.layout import COUNT_WEIGHT
 from sfumato_common.generators.update import UPDATE, pack_update, unpack_update
 from sfumato_common.mechanisms.draws import TorchDraws
+from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.strict import parse
 from sfumato_server.rounds.strategies import STRATEGIES
 from sfumato_server.rounds.strategies.averaging import moved
 

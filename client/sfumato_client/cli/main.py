@@ -15,9 +15,9 @@ from sfumato_client.cli.tabular import tabular
 from sfumato_common.command_line import Version, console, file_bytes, forecast_table, run_command
 from sfumato_common.errors import PolicyRefusal
 from sfumato_common.files import write_atomic, write_json
+from sfumato_common.strict import load_yaml
 from sfumato_common.study.load import load_resolved_plan
 from sfumato_common.study.policy import Policy
-from sfumato_common.study.strict import load_yaml
 
 app = typer.Typer(no_args_is_help=True, help="Sfumato at the hospital.")
 app.add_typer(ledger_app, name="ledger")

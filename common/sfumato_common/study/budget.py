@@ -19,10 +19,10 @@ from sfumato_common.accounting.calibration import gaussian_epsilon, gaussian_mu,
 from sfumato_common.accounting.events import Event
 from sfumato_common.accounting.pld import SMALLEST_NOISE
 from sfumato_common.errors import ConfigError
+from sfumato_common.strict import parse
 from sfumato_common.study.costs import round_event, study_events
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.stages import AnyStage, DpSgdStage
-from sfumato_common.study.strict import parse
 
 BELOW = 0.005  # how far below the plan's epsilon, in parts of it, a resolved plan may stay
 CHOICE_SHARE = 0.05

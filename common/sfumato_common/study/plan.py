@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from sfumato_common.files import canonical_json
+from sfumato_common.strict import Strict
 from sfumato_common.study.release import (
     PARTS,
     AnyItem,
@@ -37,7 +38,6 @@ from sfumato_common.study.stages import (
     Stage,
     StageKind,
 )
-from sfumato_common.study.strict import Strict
 from sfumato_common.types import PlanHash, image_shape
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,31}$")]

@@ -9,8 +9,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
+from sfumato_common.strict import Strict
 from sfumato_common.study.stages import Positive
-from sfumato_common.study.strict import Strict
 
 Method = Literal["dp-sampling", "k-same", "k-salsa", "linear-walk", "plan-walk", "dp-k-average", "dp-glow", "cadp"]
 # formal: a proved (epsilon, delta); syntactic: k-anonymity of one step; heuristic: only measured by attacks

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from sfumato_common.study.strict import Strict
+from sfumato_common.strict import Strict
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 # How a site computes clipped sums; all give the same sums. "auto" takes what the model declares.

@@ -12,9 +12,9 @@ from rich.table import Table
 from sfumato_common.command_line import AsJson, console, file_bytes, print_json
 from sfumato_common.errors import ConfigError, VerificationError
 from sfumato_common.files import write_atomic
+from sfumato_common.strict import parse
 from sfumato_common.study.load import load_plan
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.strict import parse
 from sfumato_common.types import Arrays
 
 model_app = typer.Typer(no_args_is_help=True, help="Look into a checkpoint, draw images from it, make a stage's start.")

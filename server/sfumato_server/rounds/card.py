@@ -24,9 +24,9 @@ from sfumato_common import __version__
 from sfumato_common.accounting.accountant import epsilon
 from sfumato_common.errors import ConfigError, VerificationError
 from sfumato_common.files import canonical_json
+from sfumato_common.strict import Strict
 from sfumato_common.study.costs import study_events
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.strict import Strict
 from sfumato_common.types import AnyArray, Arrays
 
 _PACKAGES = ("torch", "numpy", "safetensors", "opacus", "dp-accounting")

@@ -22,9 +22,9 @@ from sfumato_client.site.home import SiteHome
 from sfumato_common.metrics.utility import Classifier
 from sfumato_common.protocol.flower import decode_reply, decode_request, encode
 from sfumato_common.protocol.messages import PROTOCOL, Reply, Request
+from sfumato_common.strict import parse
 from sfumato_common.study.costs import gate_verdict
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.strict import parse
 from sfumato_server.rounds.strategies import STRATEGIES
 
 # one site is enough to attack; the third round of the GAN is there to be asked for too early

@@ -29,9 +29,9 @@ from sfumato_common.generators.gan.w_space import real_loss
 from sfumato_common.mechanisms.noise import SecureNoise
 from sfumato_common.mechanisms.recorder import NoiseRecorder
 from sfumato_common.mechanisms.streams import SecretStream
+from sfumato_common.strict import parse
 from sfumato_common.study.costs import round_event
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.strict import parse
 from sfumato_common.types import to_unit_range
 
 C = 1.0

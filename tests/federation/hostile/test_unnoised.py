@@ -18,9 +18,9 @@ from sfumato_common.generators.update import UPDATE, pack_update
 from sfumato_common.mechanisms.noise import SecureNoise
 from sfumato_common.mechanisms.recorder import NoiseRecorder
 from sfumato_common.mechanisms.sealed import Sealed, digest_of
+from sfumato_common.strict import parse
 from sfumato_common.study.costs import round_event
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.strict import parse
 
 HONEST = training.TRAINERS["gan"]
 Arrays = dict
