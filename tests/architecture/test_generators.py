@@ -26,7 +26,10 @@ ROOT = Path(__file__).resolve().parents[2]
 # (file, what is drawn or seeded): why it may be
 ALLOWED = {
     ("common/sfumato_common/mechanisms/streams.py", "constant seed"): "its whole state is replaced in the next lines",
-    ("common/sfumato_common/generators/build.py", "torch.manual_seed"): "public first weights, in a fork of the state",
+    (
+        "common/sfumato_common/generators/weights.py",
+        "torch.manual_seed",
+    ): "public first weights, in a fork of the state",
     ("common/sfumato_common/metrics/utility.py", "torch.manual_seed"): "a classifier of synthetic images, in a fork",
     ("common/sfumato_common/metrics/network.py", "torch.manual_seed"): "a bench's network, in a fork of the state",
     ("common/sfumato_common/generators/embedding/fit.py", "unseeded torch.Generator"): "given another's state at once",

@@ -13,8 +13,9 @@ from sfumato_client.anonymise import Job, Release, anonymise
 from sfumato_client.anonymise.latents import LatentCodec, drawn_places
 from sfumato_client.dataset import Cohort
 from sfumato_common.accounting.events import Declared, LocalGaussian, LocalLaplace, RandomisedResponse
-from sfumato_common.generators.build import initial_model, to_arrays
 from sfumato_common.generators.spectral.layout import Layout
+from sfumato_common.generators.starts import initial_model
+from sfumato_common.generators.weights import to_arrays
 from sfumato_common.mechanisms.noise import TestNoise
 from sfumato_common.mechanisms.recorder import NoiseRecorder
 from sfumato_common.mechanisms.streams import Streams

@@ -16,10 +16,10 @@ from sfumato_client.audit.rules import IDENTITY_CONFIDENCE, IDENTITY_LEVEL, RECO
 from sfumato_client.audit.verdict import judge
 from sfumato_client.dataset import Cohort
 from sfumato_common.errors import DataError
-from sfumato_common.generators.build import spectral_model
 from sfumato_common.generators.spectral.fit import fit_release
 from sfumato_common.generators.spectral.layout import Layout
 from sfumato_common.generators.spectral.release import noised_release
+from sfumato_common.generators.spectral.whitening import spectral_model
 from sfumato_common.mechanisms.draws import TorchDraws
 from sfumato_common.phantom import arrays
 from sfumato_common.strict import parse

@@ -21,8 +21,9 @@ from sfumato_client.anonymise.inversion import (
     space_of,
 )
 from sfumato_client.dataset import Cohort
-from sfumato_common.generators.build import initial_model, to_arrays
 from sfumato_common.generators.spectral.layout import Layout
+from sfumato_common.generators.starts import initial_model
+from sfumato_common.generators.weights import to_arrays
 from sfumato_common.latent.encoder import Encoder
 from sfumato_common.mechanisms.draws import TorchDraws
 from sfumato_common.mechanisms.noise import TestNoise

@@ -20,11 +20,12 @@ from sfumato_client.anonymise.linear_walk import layout, walks_of
 from sfumato_client.anonymise.plan_walk import bent, elastic_gradient, part, weight_of_image
 from sfumato_client.dataset.cohort import Cohort
 from sfumato_common.errors import DataError
-from sfumato_common.generators.build import initial_model, to_arrays
 from sfumato_common.generators.spectral.dct import dct_matrix, public_scale
 from sfumato_common.generators.spectral.fit import fit_release
 from sfumato_common.generators.spectral.layout import Layout
 from sfumato_common.generators.spectral.release import noised_release
+from sfumato_common.generators.starts import initial_model
+from sfumato_common.generators.weights import to_arrays
 from sfumato_common.imaging import decode_png
 from sfumato_common.mechanisms.draws import TorchDraws
 from sfumato_common.mechanisms.noise import TestNoise

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from sfumato_common.errors import ConfigError
-from sfumato_common.generators.build import spectral_model
 from sfumato_common.generators.spectral.fit import fit_release
 from sfumato_common.generators.spectral.layout import COUNT_WEIGHT, Layout
 from sfumato_common.generators.spectral.moments import moments_distance
+from sfumato_common.generators.spectral.whitening import spectral_model
 from sfumato_common.mechanisms.draws import TorchDraws
 from sfumato_common.mechanisms.histogram import score_counts
 from sfumato_common.metrics.choice import FARTHER, classifier_of, classifiers_schema, decide, evened, spread

@@ -98,7 +98,6 @@ def accept(
     """Hold a plan against policy and ledger, show what it would cost a patient, and pin it."""
     from sfumato_client.site.admission import admit, release_notes
     from sfumato_client.site.home import SiteHome
-    from sfumato_common.generators.starts import public_starts
     from sfumato_common.study.costs import WITHOUT_PRIVACY
 
     site = SiteHome(home)
@@ -110,7 +109,7 @@ def accept(
     store.require_patients(policy)
     console.print(forecast_table(cost, f"Plan '{study.study}' at site '{policy.site}'"))
     console.print(f"plan hash {study.digest}", markup=False, soft_wrap=True)
-    for kind, start in public_starts(study).items():
+    for kind, start in study.public_starts.items():
         declared = f"stage '{kind}' starts from weights declared public ({start.source}, sha256 {start.sha256})"
         console.print(declared, markup=False, soft_wrap=True)
     if not study.private:
