@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from sfumato_client.training.dp.engines import private_engine
     from sfumato_common.accounting.accountant import cost, epsilon
     from sfumato_common.accounting.events import GaussianRelease, LaplaceRelease, SampledGaussian
-    from sfumato_common.generators.build import initial_model
     from sfumato_common.generators.flow.cinn import ConditionalINN
     from sfumato_common.generators.flow.glow import Glow
     from sfumato_common.generators.gan.w_space import WSpace
     from sfumato_common.generators.spectral.local import fit_spectral
     from sfumato_common.generators.spectral.whitening import SpectralModel
+    from sfumato_common.generators.starts import initial_model
     from sfumato_common.mechanisms.draws import TorchDraws
     from sfumato_common.mechanisms.noise import SecureNoise
     from sfumato_common.mechanisms.recorder import NoiseRecorder
@@ -89,7 +89,7 @@ _HOMES = {
     "GaussianRelease": "sfumato_common.accounting.events:GaussianRelease",
     "Glow": "sfumato_common.generators.flow.glow:Glow",
     "group_patients": "sfumato_client.anonymise.in_latent_space:group_patients",
-    "initial_model": "sfumato_common.generators.build:initial_model",
+    "initial_model": "sfumato_common.generators.starts:initial_model",
     "k_salsa": "sfumato_client.anonymise.in_latent_space:k_salsa",
     "kernel_distance": "sfumato_common.metrics.fidelity:kernel_distance",
     "LaplaceRelease": "sfumato_common.accounting.events:LaplaceRelease",

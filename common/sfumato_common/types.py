@@ -6,6 +6,7 @@ On disk and in packages images are uint8 (or uint16), [N, H, W] grey or [N, H, W
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -70,6 +71,14 @@ Released = Mapping[str, Arrays]
 def image_shape(size: int, channels: int) -> tuple[int, ...]:
     """Shape of one image of integers: (S, S) grey, (S, S, 3) colour."""
     return (size, size) if channels == 1 else (size, size, channels)
+
+
+def fingerprint(arrays: Arrays) -> str:
+    """sha256 of names and contents, lower-case hexadecimal: the very same arrays have the very same one."""
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        digest.update(name.encode() + b"\0" + arrays[name].tobytes())
+    return digest.hexdigest()
 
 
 def pixel_dtype(bits: int) -> np.dtype[np.uint8 | np.uint16]:

@@ -17,16 +17,19 @@ from sfumato_client.site.handler import _noise
 from sfumato_common.mechanisms.noise import SecureNoise
 from sfumato_common.mechanisms.streams import Streams
 from sfumato_common.protocol.messages import PROTOCOL, Request
+from sfumato_common.strict import load_yaml
 from sfumato_common.study.load import load_plan
 from sfumato_common.study.policy import Policy
-from sfumato_common.study.strict import load_yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 
 # (file, what is drawn or seeded): why it may be
 ALLOWED = {
     ("common/sfumato_common/mechanisms/streams.py", "constant seed"): "its whole state is replaced in the next lines",
-    ("common/sfumato_common/generators/build.py", "torch.manual_seed"): "public first weights, in a fork of the state",
+    (
+        "common/sfumato_common/generators/weights.py",
+        "torch.manual_seed",
+    ): "public first weights, in a fork of the state",
     ("common/sfumato_common/metrics/utility.py", "torch.manual_seed"): "a classifier of synthetic images, in a fork",
     ("common/sfumato_common/metrics/network.py", "torch.manual_seed"): "a bench's network, in a fork of the state",
     ("common/sfumato_common/generators/embedding/fit.py", "unseeded torch.Generator"): "given another's state at once",

@@ -9,16 +9,16 @@ import pytest
 
 from sfumato_client.anonymise import ANONYMISERS
 from sfumato_client.site.admission import check_policy
-from sfumato_client.training import TRAINERS
 from sfumato_common.errors import ConfigError
-from sfumato_common.generators.sampling import SAMPLERS
+from sfumato_common.exchanges import EXCHANGES
+from sfumato_common.generators import GENERATORS
+from sfumato_common.generators.base import named
+from sfumato_common.strict import load_yaml
 from sfumato_common.study.forecast import forecast
 from sfumato_common.study.load import load_plan, load_resolved_plan, plan_text
 from sfumato_common.study.policy import Policy
 from sfumato_common.study.release import Grouped, Latent, Method, Sampling
-from sfumato_common.study.stages import ModelKind, Stage, StageKind
-from sfumato_common.study.strict import load_yaml
-from sfumato_server.rounds.strategies import STRATEGIES
+from sfumato_common.study.stages import Stage, StageKind
 
 ROOT = Path(__file__).resolve().parents[2]
 MODULES = [
@@ -55,11 +55,14 @@ def test_nothing_is_left_for_later():
     assert not [path.name for path in MODULES if words.search(path.read_text())]
 
 
-def test_every_stage_has_both_halves_and_a_sampler():
+def test_every_stage_is_a_record_with_both_halves_and_every_method_has_a_function():
     stages = {kind.model_fields["kind"].annotation.__args__[0] for kind in Stage.__origin__.__args__}
-    assert stages == set(StageKind.__args__)
-    assert set(TRAINERS) == set(STRATEGIES) == stages
-    assert set(SAMPLERS) == set(ModelKind.__args__) == stages - {"choice"}
+    assert stages == set(StageKind.__args__) == set(EXCHANGES)
+    assert set(GENERATORS) == {"spectral", "embedding", "gan", "flow"}
+    assert stages - set(GENERATORS) == {"choice"}
+    for record in EXCHANGES.values():
+        assert callable(named(record.trainer))
+        assert callable(named(record.strategy))
     assert set(ANONYMISERS) == set(Method.__args__)
 
 

@@ -69,6 +69,24 @@ def test_importing_the_round_loop_loads_no_page_and_no_network():
     assert ast.literal_eval(done.stdout) == []
 
 
+@pytest.mark.parametrize(
+    "module",
+    [
+        "sfumato_common.study.plan",
+        "sfumato_common.study.load",
+        "sfumato_common.study.forecast",
+        "sfumato_client.ledger",
+        "sfumato_client.cli.main",
+        "sfumato_server.cli.main",
+    ],
+)
+def test_reading_a_plan_loads_no_networks(module):
+    heavy = "{'torch', 'opacus', 'scipy', 'safetensors'}"
+    code = f"import sys, {module}; print(sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    assert ast.literal_eval(done.stdout) == []
+
+
 def test_the_contracts_cover_every_package_of_the_tree():
     roots = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["root_packages"]
     assert sorted(roots) == sorted(

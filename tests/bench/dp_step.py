@@ -34,10 +34,10 @@ from sfumato_client.training.dp.step import noisy_mean
 from sfumato_common.files import write_json
 from sfumato_common.generators.flow.flows import flow_loss
 from sfumato_common.generators.flow.glow import Glow
-from sfumato_common.generators.gan.w_space import Discriminator, fake_loss, real_loss
+from sfumato_common.generators.flow.settings import FlowStage
+from sfumato_common.generators.gan.discriminator import Discriminator, fake_loss, real_loss
 from sfumato_common.mechanisms.noise import SecureNoise
 from sfumato_common.mechanisms.recorder import NoiseRecorder
-from sfumato_common.study.stages import FlowStage
 
 CHUNK_ROWS = 32
 BATCH, PLACES = 128, 192  # nominal batch, and what `capacity` pads it to

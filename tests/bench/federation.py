@@ -17,19 +17,20 @@ import torch
 from cohorts import BenchCohort
 
 from sfumato_client.dataset.cohort import Cohort
-from sfumato_client.training import TRAINERS, StageJob
+from sfumato_client.training import StageJob
 from sfumato_common.accounting.accountant import epsilon
+from sfumato_common.exchanges import EXCHANGES
 from sfumato_common.generators.components import component_shares, labels_of
 from sfumato_common.generators.sampling import sample_images
 from sfumato_common.mechanisms.draws import TorchDraws
 from sfumato_common.mechanisms.noise import SecureNoise
 from sfumato_common.mechanisms.recorder import NoiseRecorder
+from sfumato_common.strict import parse
 from sfumato_common.study.budget import resolved
 from sfumato_common.study.costs import study_events
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.strict import parse
 from sfumato_common.types import AnyArray, ByteImages
-from sfumato_server.rounds.strategies import STRATEGIES
+from sfumato_server.rounds.strategies import strategy_of
 
 Released = dict[str, dict[str, AnyArray]]
 DELTA = 1e-5
@@ -74,7 +75,7 @@ ROWS = {
 
 def available(row: str) -> bool:
     """Whether both halves of every stage of the row are there."""
-    return all(kind in TRAINERS and kind in STRATEGIES for kind in ROWS[row].shares)
+    return all(kind in EXCHANGES for kind in ROWS[row].shares)
 
 
 def build_plan(cohort: BenchCohort, row: str | Row, target: float, **overrides: dict[str, Any]) -> Plan:
@@ -131,15 +132,15 @@ def federate(plan: Plan, train: dict[str, Cohort], seed: int) -> tuple[Released,
     seconds: dict[str, float] = {}
     rng = torch.Generator().manual_seed(seed)
     for stage in plan.stages:
-        strategy = STRATEGIES[stage.kind](plan, released)
+        strategy = strategy_of(plan, stage, released)
         for number in range(1, stage.rounds + 1):
             replies = {}
             for site, cohort in train.items():
                 began = time.perf_counter()
                 noise = SecureNoise()
                 outbound, recorder = strategy.outbound(number, site), NoiseRecorder(noise, "bench")
-                job = StageJob(plan, site, stage.kind, number, outbound, cohort, noise, recorder)
-                replies[site] = dict(TRAINERS[stage.kind](job))
+                job = StageJob(plan, site, stage, number, outbound, cohort, noise, recorder)
+                replies[site] = dict(train(job))
                 name = f"{stage.kind} slowest site-round"
                 seconds[name] = max(seconds.get(name, 0.0), time.perf_counter() - began)
             began = time.perf_counter()

@@ -23,14 +23,14 @@ from federation import Released, build_plan, spent, synthetic_set
 from utility_scores import fidelity_of, held_out_bits, reference_of, utility_of
 
 from sfumato_client.dataset.cohort import Cohort
-from sfumato_client.training import TRAINERS, StageJob
+from sfumato_client.training import StageJob, train
 from sfumato_common.mechanisms.noise import SecureNoise
 from sfumato_common.mechanisms.recorder import NoiseRecorder
 from sfumato_common.metrics.features import random_grid
 from sfumato_common.metrics.tstr import fit_linear
+from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.strict import parse
-from sfumato_server.rounds.strategies import STRATEGIES
+from sfumato_server.rounds.strategies import strategy_of
 
 # To add an option: one line here, with what it changes in the stage.
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -73,7 +73,7 @@ def _exposed(cohort: Cohort, site: str) -> Cohort:
 
 def trained(plan: Plan, kind: str, cohort: BenchCohort, released: Released, seed: int) -> dict[str, Any]:
     """The released arrays of one stage, with secure noise at every site."""
-    strategy, rng = STRATEGIES[kind](plan, released), torch.Generator().manual_seed(seed)
+    strategy, rng = strategy_of(plan, plan.stage(kind), released), torch.Generator().manual_seed(seed)
     for number in range(1, plan.stage(kind).rounds + 1):
         replies = {}
         for site, part in cohort.train.items():
@@ -81,7 +81,7 @@ def trained(plan: Plan, kind: str, cohort: BenchCohort, released: Released, seed
             job = StageJob(
                 plan, site, kind, number, strategy.outbound(number, site), part, noise, NoiseRecorder(noise, "bench")
             )
-            replies[site] = dict(TRAINERS[kind](job))
+            replies[site] = dict(train(job))
         strategy.absorb(number, replies, rng)
     return strategy.released()
 

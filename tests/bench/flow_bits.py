@@ -20,7 +20,7 @@ from federation import Released, build_plan, federate, spent
 from utility_scores import held_out_bits
 
 from sfumato_common.files import write_json
-from sfumato_common.generators.build import initial_model
+from sfumato_common.generators.starts import initial_model
 from sfumato_common.study.plan import Plan
 
 # Chosen on the phantom at epsilon 10, one run a setting: clipping norm of 0.1, 0.3 and 1.0; learning rate of 0.002,

@@ -32,16 +32,16 @@ from sfumato_client.training.dp.engines import ENGINES
 from sfumato_client.training.dp.step import noisy_mean
 from sfumato_common.errors import ConfigError
 from sfumato_common.files import write_json
-from sfumato_common.generators.build import initial_model
 from sfumato_common.generators.components import condition_width
 from sfumato_common.generators.device import training_device
 from sfumato_common.generators.flow.flows import flow_loss
-from sfumato_common.generators.gan.w_space import real_loss
+from sfumato_common.generators.gan.discriminator import real_loss
+from sfumato_common.generators.settings import DpSgdStage
+from sfumato_common.generators.starts import initial_model
 from sfumato_common.mechanisms.noise import SecureNoise
 from sfumato_common.mechanisms.recorder import NoiseRecorder
+from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.stages import DpSgdStage
-from sfumato_common.study.strict import parse
 
 PLAIN = "plain"
 PRECISIONS = ("fp32", "tf32", "bf16")

@@ -27,17 +27,18 @@ from sfumato_client.anonymise.k_salsa import Targets, aligned, losses, noise_of,
 from sfumato_client.anonymise.self_supervised import ContrastiveNet, train
 from sfumato_client.dataset.cohort import Cohort
 from sfumato_common.files import write_json
-from sfumato_common.generators.build import initial_model, spectral_model
 from sfumato_common.generators.device import training_device
 from sfumato_common.generators.gan.w_space import Noise, WSpace
 from sfumato_common.generators.spectral.fit import fit_release
 from sfumato_common.generators.spectral.layout import Layout
 from sfumato_common.generators.spectral.release import noised_release
+from sfumato_common.generators.spectral.whitening import spectral_model
+from sfumato_common.generators.starts import initial_model
 from sfumato_common.mechanisms.draws import TorchDraws
 from sfumato_common.phantom.patient import arrays as phantom_arrays
+from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.release import KSalsa
-from sfumato_common.study.strict import parse
 from sfumato_common.types import to_unit_range
 
 K, SEED, EMBEDDING_STEPS, FULL_STEPS = 5, 7, 60, 100

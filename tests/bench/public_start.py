@@ -18,15 +18,16 @@ from cohorts import COHORTS, ROOT, BenchCohort
 from federation import Released, build_plan, spent, synthetic_set
 from utility_scores import held_out_bits, utility_of
 
-from sfumato_client.training import TRAINERS, StageJob
-from sfumato_common.generators.starts import fingerprint, start_key
+from sfumato_client.training import StageJob, train
+from sfumato_common.generators.starts import start_key
 from sfumato_common.mechanisms.noise import SecureNoise
 from sfumato_common.mechanisms.recorder import NoiseRecorder
 from sfumato_common.metrics.network import fit_network
+from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.strict import parse
+from sfumato_common.types import fingerprint
 from sfumato_server.coordinator.pretraining import pretrain
-from sfumato_server.rounds.strategies import STRATEGIES
+from sfumato_server.rounds.strategies import strategy_of
 
 STARTS = ("none", "phantom", "textures")
 
@@ -49,14 +50,14 @@ def study(plan: Plan, cohort: BenchCohort, released: Released, seed: int) -> Rel
     for stage in plan.stages:
         if stage.kind in released:
             continue
-        strategy = STRATEGIES[stage.kind](plan, released)
+        strategy = strategy_of(plan, stage, released)
         for number in range(1, stage.rounds + 1):
             replies = {}
             for site, own in cohort.train.items():
                 noise = SecureNoise()
                 recorder = NoiseRecorder(noise, "bench")
-                job = StageJob(plan, site, stage.kind, number, strategy.outbound(number, site), own, noise, recorder)
-                replies[site] = dict(TRAINERS[stage.kind](job))
+                job = StageJob(plan, site, stage, number, strategy.outbound(number, site), own, noise, recorder)
+                replies[site] = dict(train(job))
             strategy.absorb(number, replies, rng)
         released[stage.kind] = dict(strategy.released())
     return released

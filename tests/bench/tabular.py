@@ -33,7 +33,7 @@ from sfumato_client.tabular.run import run_tabular
 from sfumato_client.tabular.schema import TableSchema
 from sfumato_common.crypto.identity import create_identity
 from sfumato_common.files import write_json
-from sfumato_common.study.strict import parse
+from sfumato_common.strict import parse
 
 ROOT = Path(__file__).resolve().parents[2]
 DIGITS = 4  # of a bound's round number: a column takes some 10,000 to 50,000 values

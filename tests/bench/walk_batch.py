@@ -27,17 +27,18 @@ from sfumato_client.anonymise.identities import Identities, fit_recogniser
 from sfumato_client.anonymise.linear_walk import Walks
 from sfumato_client.anonymise.plan_walk import PIXELS, bent, part
 from sfumato_common.files import write_json
-from sfumato_common.generators.build import initial_model, spectral_model
 from sfumato_common.generators.device import training_device
 from sfumato_common.generators.gan.w_space import WSpace
 from sfumato_common.generators.spectral.fit import fit_release
 from sfumato_common.generators.spectral.layout import Layout
 from sfumato_common.generators.spectral.release import noised_release
+from sfumato_common.generators.spectral.whitening import spectral_model
+from sfumato_common.generators.starts import initial_model
 from sfumato_common.mechanisms.draws import TorchDraws
 from sfumato_common.phantom import arrays
+from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.release import PlanWalk
-from sfumato_common.study.strict import parse
 
 POINTS, PATIENTS, TRAINING_STEPS = 6, 120, 20
 BATCH, ALONE, FOUR = "one batch", "one walk at a time", "one walk, 4 images at a time"

@@ -13,14 +13,15 @@ from sfumato_client.anonymise import Job, Release, anonymise
 from sfumato_client.anonymise.latents import LatentCodec, drawn_places
 from sfumato_client.dataset import Cohort
 from sfumato_common.accounting.events import Declared, LocalGaussian, LocalLaplace, RandomisedResponse
-from sfumato_common.generators.build import initial_model, to_arrays
 from sfumato_common.generators.spectral.layout import Layout
+from sfumato_common.generators.starts import initial_model
+from sfumato_common.generators.weights import to_arrays
 from sfumato_common.mechanisms.noise import TestNoise
 from sfumato_common.mechanisms.recorder import NoiseRecorder
 from sfumato_common.mechanisms.streams import Streams
+from sfumato_common.strict import parse
 from sfumato_common.study.costs import release_events
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.strict import parse
 
 SIZE, LABELS = 16, ("normal", "mild", "severe")
 SHARES = np.array([0.6, 0.3, 0.1])

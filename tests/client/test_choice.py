@@ -10,17 +10,17 @@ import torch
 
 from sfumato_client.dataset.cohort import Cohort
 from sfumato_client.site.inbound import models_of, requested
-from sfumato_client.training import TRAINERS, StageJob
+from sfumato_client.training import StageJob, train
 from sfumato_common.accounting.events import GaussianRelease, same_mechanisms
 from sfumato_common.errors import VerificationError
-from sfumato_common.generators.schemas import HISTOGRAMS, outbound_schema, released_schema
+from sfumato_common.exchanges import EXCHANGES
+from sfumato_common.exchanges.choice import HISTOGRAMS
 from sfumato_common.mechanisms.noise import TestNoise
 from sfumato_common.mechanisms.recorder import NoiseRecorder
 from sfumato_common.metrics.choice import classifiers_schema
 from sfumato_common.metrics.utility import Classifier
-from sfumato_common.study.costs import round_event
+from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.strict import parse
 
 pytestmark = pytest.mark.filterwarnings("ignore:TestNoise")
 DP = {
@@ -84,8 +84,8 @@ class Recorder(NoiseRecorder):
 def run(plan: Plan, cohort: Cohort):
     noise = TestNoise(1)
     recorder = Recorder(noise, "binding")
-    job = StageJob(plan, "alder", "choice", 1, classifiers(plan), cohort, noise, recorder)
-    return TRAINERS["choice"](job), recorder
+    job = StageJob(plan, "alder", plan.stage("choice"), 1, classifiers(plan), cohort, noise, recorder)
+    return train(job), recorder
 
 
 def test_a_patient_moves_one_count_a_candidate_whatever_its_images(plan):
@@ -106,10 +106,10 @@ def test_candidates_are_scored_by_their_own_classifiers(plan):
 
 def test_what_leaves_is_the_schemas_and_was_charged_as_one_release(plan):
     noised, recorder = run(plan, cohort_without(None))
-    schema = outbound_schema(plan, "choice")
+    schema = EXCHANGES["choice"].returned(plan)
     assert noised.keys() == schema.keys() == {HISTOGRAMS}
     assert all(schema[name].matches(value) for name, value in noised.items())
-    event = round_event(plan.stage("choice"))
+    event = plan.stage("choice").event
     assert event == GaussianRelease(0.7)
     assert same_mechanisms([event], recorder.executed)
     residue = noised[HISTOGRAMS] - recorder.value
@@ -126,7 +126,7 @@ def arrays_of(plan: Plan, *kinds: str) -> dict[str, np.ndarray]:
     return {
         f"{kind}:{name}": np.zeros(spec.shape, spec.dtype)
         for kind in kinds
-        for name, spec in released_schema(plan, kind).items()
+        for name, spec in EXCHANGES[kind].released(plan).items()
     }
 
 

@@ -10,13 +10,13 @@ import torch
 from tests.client.test_training_stages import inbound, plan_of
 
 from sfumato_client.dataset.cohort import Cohort
-from sfumato_client.training import TRAINERS, StageJob
+from sfumato_client.training import StageJob, train
 from sfumato_client.training.dp import bookkeeping, vmap
 from sfumato_client.training.dp.batches import capacity, patient_batches
+from sfumato_common.generators.flow.settings import FlowStage
 from sfumato_common.mechanisms.noise import SecureNoise
 from sfumato_common.mechanisms.recorder import NoiseRecorder
 from sfumato_common.mechanisms.streams import SecretStream
-from sfumato_common.study.stages import FlowStage
 
 FORM = (1, 16, 16)
 
@@ -143,8 +143,10 @@ def test_engines_do_the_same_work_whatever_the_cohort(kind, monkeypatch):
         stages = [s.model_copy(update=update) if s.kind == kind else s for s in plan.stages]
         here = plan.model_copy(update={"stages": stages})
         noise = SecureNoise()
-        TRAINERS[kind](
-            StageJob(here, "alder", kind, 1, inbound(here, kind), data, noise, NoiseRecorder(noise, "entry"))
+        train(
+            StageJob(
+                here, "alder", here.stage(kind), 1, inbound(here, kind), data, noise, NoiseRecorder(noise, "entry")
+            )
         )
         work.append(list(rows))
     assert work[0] == work[1] == work[2] and sum(work[0]) >= 32 * plan.stage(kind).local_steps

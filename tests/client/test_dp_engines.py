@@ -14,11 +14,11 @@ from torch.nn import functional
 from sfumato_client.training.dp import products
 from sfumato_client.training.dp.engines import ENGINES, private_engine
 from sfumato_common.errors import ConfigError
-from sfumato_common.generators.build import MODELS
+from sfumato_common.generators import NETWORKS
 from sfumato_common.generators.flow.flows import flow_loss
 from sfumato_common.generators.flow.glow import Glow
-from sfumato_common.generators.gan.w_space import Discriminator, real_loss
-from sfumato_common.study.stages import EngineName
+from sfumato_common.generators.gan.discriminator import Discriminator, real_loss
+from sfumato_common.generators.settings import EngineName
 
 SIZE, CLASSES = 16, 2
 
@@ -92,7 +92,7 @@ def distance(one: list[torch.Tensor], two: list[torch.Tensor]) -> float:
 
 
 def test_every_registered_model_and_engine_is_in_this_suite():
-    assert set(MODELS) <= set(CASES) | NEVER_SEES_PATIENTS
+    assert set(NETWORKS) <= set(CASES) | NEVER_SEES_PATIENTS
     assert set(typing.get_args(EngineName)) == {"auto", *ENGINES}
     assert CASES["discriminator"].make().private_engine == "bookkeeping"
     assert CASES["flow"].make().private_engine == "vmap"

@@ -25,21 +25,23 @@ from sfumato_client.anonymise.latents import (
 from sfumato_client.dataset import Cohort
 from sfumato_common.accounting.accountant import epsilon
 from sfumato_common.accounting.events import Declared, LocalGaussian, LocalLaplace, RandomisedResponse
-from sfumato_common.generators.build import from_arrays, initial_model, spectral_model, to_arrays
+from sfumato_common.generators import NETWORKS
 from sfumato_common.generators.components import condition
 from sfumato_common.generators.flow.matching import matched
 from sfumato_common.generators.spectral.dct import dct_matrix, public_scale
 from sfumato_common.generators.spectral.fit import fit_release
 from sfumato_common.generators.spectral.layout import Layout
 from sfumato_common.generators.spectral.release import noised_release
-from sfumato_common.generators.spectral.whitening import TAIL_TEMPERATURE
+from sfumato_common.generators.spectral.whitening import TAIL_TEMPERATURE, spectral_model
+from sfumato_common.generators.starts import initial_model
+from sfumato_common.generators.weights import loaded, to_arrays
 from sfumato_common.mechanisms.noise import TestNoise
 from sfumato_common.mechanisms.recorder import NoiseRecorder
 from sfumato_common.mechanisms.streams import PublishedStream, SecretStream, Streams
+from sfumato_common.strict import parse
 from sfumato_common.study.costs import release_events
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.release import Cadp, DpGlow
-from sfumato_common.study.strict import parse
 from sfumato_common.types import to_bytes, to_unit_range
 
 SIZE, DIMENSIONS, DELTA = 16, 256, 1e-5
@@ -158,7 +160,7 @@ def codec_of(plan):
 @cache
 def _codec(architecture, channels):
     plan = plan_with(architecture, channels)
-    return LatentCodec(plan, models_of(plan)["flow"], "alder")
+    return LatentCodec(plan, "flow", models_of(plan)["flow"], "alder")
 
 
 def through(job):
@@ -341,7 +343,8 @@ def test_coordinates_are_an_orthonormal_basis_coarsest_first():
         squares = down**2 + across**2
         assert (np.diff(squares) >= 0).all()  # the power law falls with the frequency
     plan = plan_with()
-    spectral, flow = (spectral_model(plan, models_of(plan)["flow"]), from_arrays("flow", plan, models_of(plan)["flow"]))
+    arrays = models_of(plan)["flow"]
+    spectral, flow = spectral_model(plan, arrays), loaded("flow", NETWORKS["flow"], plan, arrays)
     images, labels = blobs(plan, 5)
     codec = codec_of(plan)
     rows = codec.encode(images, labels, DIMENSIONS, SecretStream(TestNoise(2)))

@@ -8,9 +8,9 @@ import torch
 from sfumato_client.training.dp.step import noisy_mean
 from sfumato_common.accounting.accountant import epsilon
 from sfumato_common.accounting.events import SampledGaussian
+from sfumato_common.generators.flow.settings import FlowStage
 from sfumato_common.mechanisms.noise import SecureNoise
 from sfumato_common.mechanisms.recorder import NoiseRecorder
-from sfumato_common.study.stages import FlowStage
 
 pytestmark = pytest.mark.filterwarnings("ignore:TestNoise")
 

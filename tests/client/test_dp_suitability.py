@@ -13,7 +13,7 @@ from sfumato_client.training.dp.suitability import check_private
 from sfumato_common.errors import ConfigError
 from sfumato_common.generators.flow.flows import flow_loss
 from sfumato_common.generators.flow.glow import Glow
-from sfumato_common.generators.gan.w_space import Discriminator, real_loss
+from sfumato_common.generators.gan.discriminator import Discriminator, real_loss
 
 FORM = ((1, 16, 16),)
 

@@ -7,20 +7,19 @@ import pytest
 
 from sfumato_client.dataset.cohort import Cohort
 from sfumato_client.site.inbound import Seen
-from sfumato_client.training import TRAINERS, StageJob
+from sfumato_client.training import StageJob, train
 from sfumato_common.accounting.events import same_mechanisms
 from sfumato_common.errors import VerificationError
-from sfumato_common.generators.build import initial_model, to_arrays
+from sfumato_common.exchanges import EXCHANGES
 from sfumato_common.generators.components import component_count
-from sfumato_common.generators.displacement import max_displacement
 from sfumato_common.generators.embedding.features import COUNT_WEIGHT, SENSITIVITY
-from sfumato_common.generators.schemas import inbound_schema, outbound_schema, released_schema
 from sfumato_common.generators.spectral.layout import Layout
+from sfumato_common.generators.starts import initial_model, max_displacement
+from sfumato_common.generators.weights import to_arrays
 from sfumato_common.mechanisms.noise import SecureNoise
 from sfumato_common.mechanisms.recorder import NoiseRecorder
-from sfumato_common.study.costs import round_event
+from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.strict import parse
 
 PATIENTS = 12
 
@@ -57,27 +56,29 @@ def cohort_of(plan: Plan, label: int | None = None) -> Cohort:
 
 def job_of(plan: Plan, cohort: Cohort) -> StageJob:
     noise = SecureNoise()
-    return StageJob(plan, "birch", "embedding", 1, spectral_arrays(plan), cohort, noise, NoiseRecorder(noise, "entry"))
+    return StageJob(
+        plan, "birch", plan.stage("embedding"), 1, spectral_arrays(plan), cohort, noise, NoiseRecorder(noise, "entry")
+    )
 
 
 @pytest.mark.parametrize(("channels", "by_site"), [(1, False), (3, True)])
 def test_what_leaves_is_the_schema_and_costs_what_the_ledger_is_charged(channels, by_site):
     plan = plan_of(channels=channels, by_site=by_site)
-    assert inbound_schema(plan, "embedding").keys() == spectral_arrays(plan).keys()
+    assert EXCHANGES["embedding"].sent(plan).keys() == spectral_arrays(plan).keys()
     job = job_of(plan, cohort_of(plan))
-    noised = TRAINERS["embedding"](job)
-    schema = outbound_schema(plan, "embedding")
+    noised = train(job)
+    schema = EXCHANGES["embedding"].returned(plan)
     assert noised.keys() == schema.keys()
     assert all(schema[name].matches(value) and schema[name].sound(value) for name, value in noised.items())
-    assert same_mechanisms([round_event(plan.stage("embedding"))], job.recorder.executed)
+    assert same_mechanisms([plan.stage("embedding").event], job.recorder.executed)
 
 
 def test_a_patient_counts_once_however_many_images_there_are_and_noise_has_the_plans_size():
     nearly_none = plan_of(sigma=1e-4)
-    sums = TRAINERS["embedding"](job_of(nearly_none, cohort_of(nearly_none, label=1)))["sums"]
+    sums = train(job_of(nearly_none, cohort_of(nearly_none, label=1)))["sums"]
     assert sums[1, 0] / COUNT_WEIGHT == pytest.approx(PATIENTS, abs=0.02)
     plan = plan_of(sigma=3.0)
-    twice = [TRAINERS["embedding"](job_of(plan, cohort_of(plan)))["sums"] for _ in range(2)]
+    twice = [train(job_of(plan, cohort_of(plan)))["sums"] for _ in range(2)]
     assert np.std(twice[1] - twice[0]) == pytest.approx(3.0 * SENSITIVITY * np.sqrt(2.0), rel=0.15)
 
 
@@ -85,10 +86,10 @@ def test_a_site_takes_a_generator_that_the_plans_steps_can_reach_and_no_other(tm
     plan = plan_of()
     seen, spectral = Seen(tmp_path, plan), spectral_arrays(plan)
     stage = plan.stage("embedding")
-    seen.check_round(stage, "embedding", 1, spectral)
-    seen.keep_round("embedding", 1, spectral)
+    seen.check_round(stage, 1, spectral)
+    seen.keep_round(plan.stage("embedding"), 1, spectral)
     start = to_arrays("generator", initial_model("generator", plan))
-    assert released_schema(plan, "embedding").keys() == {**spectral, **start}.keys()
+    assert EXCHANGES["embedding"].released(plan).keys() == {**spectral, **start}.keys()
     furthest = max_displacement(stage, "generator", 1)
     near = {name: value + np.float32(0.9 * furthest) for name, value in start.items()}
     far = {name: value + np.float32(1.1 * furthest) for name, value in start.items()}
@@ -97,4 +98,4 @@ def test_a_site_takes_a_generator_that_the_plans_steps_can_reach_and_no_other(tm
         seen.check_release({"spectral": spectral, "embedding": {**spectral, **far}})
     other = {**spectral, "spectral/mean": spectral["spectral/mean"] + 1}
     with pytest.raises(VerificationError, match="another one"):
-        seen.check_round(stage, "embedding", 1, other)
+        seen.check_round(stage, 1, other)

@@ -16,15 +16,15 @@ from sfumato_client.audit.rules import IDENTITY_CONFIDENCE, IDENTITY_LEVEL, RECO
 from sfumato_client.audit.verdict import judge
 from sfumato_client.dataset import Cohort
 from sfumato_common.errors import DataError
-from sfumato_common.generators.build import spectral_model
 from sfumato_common.generators.spectral.fit import fit_release
 from sfumato_common.generators.spectral.layout import Layout
 from sfumato_common.generators.spectral.release import noised_release
+from sfumato_common.generators.spectral.whitening import spectral_model
 from sfumato_common.mechanisms.draws import TorchDraws
 from sfumato_common.phantom import arrays
+from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.policy import GateRules
-from sfumato_common.study.strict import parse
 from sfumato_common.types import to_bytes
 
 SIZE = 32

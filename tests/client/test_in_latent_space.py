@@ -12,13 +12,14 @@ from sfumato_client.anonymise.in_latent_space import group_patients, k_salsa, li
 from sfumato_client.anonymise.k_salsa import noise_of
 from sfumato_client.anonymise.self_supervised import train
 from sfumato_client.dataset import Cohort
-from sfumato_common.generators.build import initial_model, spectral_model
 from sfumato_common.generators.gan.w_space import WSpace
 from sfumato_common.generators.spectral.layout import Layout
+from sfumato_common.generators.spectral.whitening import spectral_model
+from sfumato_common.generators.starts import initial_model
 from sfumato_common.mechanisms.draws import TorchDraws
 from sfumato_common.phantom import arrays
+from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.strict import parse
 from sfumato_common.types import to_unit_range
 
 DP = {"rounds": 1, "local_steps": 1, "sampling_rate": 0.2, "clipping_norm": 1.0, "learning_rate": 1e-3}

@@ -10,21 +10,19 @@ import torch
 
 from sfumato_client.site.inbound import LARGEST_VALUE, Seen, check_form, models_of
 from sfumato_common.errors import VerificationError
-from sfumato_common.generators.build import initial_model, to_arrays
-from sfumato_common.generators.displacement import (
-    GENERATOR_BETAS,
-    SITE_BETAS,
-    adam_step,
-    max_displacement,
-    within_displacement,
-)
-from sfumato_common.generators.schemas import inbound_schema
+from sfumato_common.exchanges import EXCHANGES
+from sfumato_common.generators.displacement import adam_step, within_displacement
+from sfumato_common.generators.flow.displacement import BETAS as FLOW_BETAS
+from sfumato_common.generators.gan.displacement import GENERATOR_BETAS
+from sfumato_common.generators.gan.displacement import SITE_BETAS as GAN_BETAS
+from sfumato_common.generators.settings import DpSgdStage
+from sfumato_common.generators.starts import initial_model, max_displacement
 from sfumato_common.generators.update import UPDATE, pack_update
+from sfumato_common.generators.weights import to_arrays
+from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.stages import DpSgdStage
-from sfumato_common.study.strict import parse
 from sfumato_common.types import ArraySpec
-from sfumato_server.rounds.strategies import STRATEGIES
+from sfumato_server.rounds.strategies import strategy_of
 
 DP = {
     "local_steps": 3,
@@ -49,6 +47,8 @@ PLAN = {
 }
 LIMIT = "not where the plan's training could have led"
 
+SITE_BETAS = {"gan": GAN_BETAS, "flow": FLOW_BETAS}
+
 
 @pytest.fixture
 def plan() -> Plan:
@@ -62,7 +62,7 @@ def dp_stage(plan: Plan, kind: str) -> DpSgdStage:
 
 
 def spectral(plan: Plan) -> dict[str, np.ndarray]:
-    schema = inbound_schema(plan, "flow")
+    schema = EXCHANGES["flow"].sent(plan)
     shapes = {name: spec.shape for name, spec in schema.items() if name.startswith("spectral/")}
     values = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
     for name in ("spectral/factor", "spectral/signal"):
@@ -134,7 +134,7 @@ def updates(plan: Plan, kind: str, start, betas, seed: int):
 
 def rounds_of(plan: Plan, kind: str):
     """Four honest rounds of two such sites: (requests by round, final model, strategy's state before round 3)."""
-    strategy = STRATEGIES[kind](plan, {"spectral": spectral(plan)})
+    strategy = strategy_of(plan, plan.stage(kind), {"spectral": spectral(plan)})
     prefix = "discriminator/" if kind == "gan" else "flow/"
     sent, state = {}, {}
     for number in range(1, dp_stage(plan, kind).rounds + 1):
@@ -153,8 +153,8 @@ def test_honest_rounds_pass_also_when_some_were_missed(plan, tmp_path, kind, met
     sent, final, _ = rounds_of(plan, kind)
     for number in met:
         seen = Seen(tmp_path, plan)  # every message is a process of its own: what is known is on the disk
-        seen.check_round(dp_stage(plan, kind), kind, number, sent[number])
-        seen.keep_round(kind, number, sent[number])
+        seen.check_round(dp_stage(plan, kind), number, sent[number])
+        seen.keep_round(plan.stage(kind), number, sent[number])
     Seen(tmp_path, plan).check_release({"spectral": spectral(plan), kind: final})
 
 
@@ -163,12 +163,12 @@ def test_a_restarted_coordinator_sends_the_same_and_passes(plan, tmp_path, kind)
     sent, _, state = rounds_of(plan, kind)
     seen = Seen(tmp_path, plan)
     for number in (1, 2):
-        seen.keep_round(kind, number, sent[number])
-    again = STRATEGIES[kind](plan, {"spectral": spectral(plan)})
+        seen.keep_round(plan.stage(kind), number, sent[number])
+    again = strategy_of(plan, plan.stage(kind), {"spectral": spectral(plan)})
     again.restore(state)
     outbound = again.outbound(3, "alder")
     assert all(np.array_equal(outbound[name], sent[3][name]) for name in sent[3])
-    seen.check_round(dp_stage(plan, kind), kind, 3, outbound)
+    seen.check_round(dp_stage(plan, kind), 3, outbound)
 
 
 @pytest.mark.parametrize(("kind", "model"), [("gan", "generator"), ("gan", "discriminator"), ("flow", "flow")])
@@ -176,14 +176,14 @@ def test_a_little_more_than_honest_training_can_do_is_refused(plan, tmp_path, ki
     sent, _, _ = rounds_of(plan, kind)
     stage, seen = dp_stage(plan, kind), Seen(tmp_path, plan)
     names = [name for name in sent[1] if name.startswith(f"{model}/")]
-    seen.keep_round(kind, 1, sent[1])
+    seen.keep_round(plan.stage(kind), 1, sent[1])
     for name in names:
         for sign in (-1.0, 1.0):
             far = sent[1][name] + np.float32(sign * (1.02 * max_displacement(stage, model, 1) + 1e-4))
             with pytest.raises(VerificationError, match=LIMIT):
-                seen.check_round(stage, kind, 2, {**sent[1], name: far})
+                seen.check_round(stage, 2, {**sent[1], name: far})
     near = {name: sent[1][name] + np.float32(0.99 * max_displacement(stage, model, 1)) for name in names}
-    seen.check_round(stage, kind, 2, {**sent[1], **near})
+    seen.check_round(stage, 2, {**sent[1], **near})
 
 
 def test_a_generator_begins_where_the_embedding_stage_can_have_led_and_its_judge_at_the_public_start(tmp_path):
@@ -204,17 +204,17 @@ def test_a_generator_begins_where_the_embedding_stage_can_have_led_and_its_judge
         }
         return {**spectral(plan), **weights}
 
-    Seen(tmp_path, plan).check_round(gan, "gan", 1, sent(led))
+    Seen(tmp_path, plan).check_round(gan, 1, sent(led))
     for refused in (sent(1.02 * led), sent(led, judge=0.01)):
         with pytest.raises(VerificationError, match=LIMIT):
-            Seen(tmp_path, plan).check_round(gan, "gan", 1, refused)
+            Seen(tmp_path, plan).check_round(gan, 1, refused)
     # once the first round was seen, only the GAN's own steps count
     seen = Seen(tmp_path, plan)
-    seen.keep_round("gan", 1, sent(led))
+    seen.keep_round(plan.stage("gan"), 1, sent(led))
     step = np.float32(0.99 * max_displacement(gan, "generator", 1))
-    seen.check_round(gan, "gan", 2, sent(led + step))
+    seen.check_round(gan, 2, sent(led + step))
     with pytest.raises(VerificationError, match=LIMIT):
-        seen.check_round(gan, "gan", 2, sent(led + 1.05 * step))
+        seen.check_round(gan, 2, sent(led + 1.05 * step))
     final = {**spectral(plan), **{name: value for name, value in sent(led + 3 * step).items() if "generator" in name}}
     seen.check_release({"spectral": spectral(plan), "gan": final})
     too_far = {name: value + 2 * step if "generator" in name else value for name, value in final.items()}
@@ -226,38 +226,38 @@ def test_going_back_and_forth_does_not_add_up(plan, tmp_path):
     # 1, 4, 2, 3: each change within the reach of the rounds between, together far beyond the plan's
     stage, seen = dp_stage(plan, "flow"), Seen(tmp_path, plan)
     name, place = "flow", {**spectral(plan), **to_arrays("flow", initial_model("flow", plan))}
-    seen.check_round(stage, "flow", 1, place)
-    seen.keep_round("flow", 1, place)
+    seen.check_round(stage, 1, place)
+    seen.keep_round(plan.stage("flow"), 1, place)
     step = np.float32(max_displacement(stage, name, 3))
     place = {key: value + step if key.startswith("flow/") else value for key, value in place.items()}
-    seen.check_round(stage, "flow", 4, place)
-    seen.keep_round("flow", 4, place)
+    seen.check_round(stage, 4, place)
+    seen.keep_round(plan.stage("flow"), 4, place)
     for number in (1, 2, 3):
         with pytest.raises(VerificationError, match="older than one that came before"):
-            seen.check_round(stage, "flow", number, place)
+            seen.check_round(stage, number, place)
     moved = {key: value + np.float32(1e-3) if key.startswith("flow/") else value for key, value in place.items()}
     with pytest.raises(VerificationError, match=LIMIT):
-        seen.check_round(stage, "flow", 4, moved)
+        seen.check_round(stage, 4, moved)
 
 
 def test_what_is_kept_is_by_plan_and_stage(plan, tmp_path):
     sent = {kind: rounds_of(plan, kind)[0] for kind in ("gan", "flow")}
     seen = Seen(tmp_path, plan)
-    seen.keep_round("gan", 3, sent["gan"][3])
+    seen.keep_round(plan.stage("gan"), 3, sent["gan"][3])
     # the flow is still at its own start, and another plan's study at its own
-    seen.check_round(dp_stage(plan, "flow"), "flow", 1, sent["flow"][1])
+    seen.check_round(dp_stage(plan, "flow"), 1, sent["flow"][1])
     other = parse({**copy.deepcopy(PLAN), "study": "second"}, Plan, "plan")
     start = dict(spectral(other))
     for name in ("generator", "discriminator"):
         start |= to_arrays(name, initial_model(name, other))
-    Seen(tmp_path, other).check_round(dp_stage(other, "gan"), "gan", 1, start)
+    Seen(tmp_path, other).check_round(dp_stage(other, "gan"), 1, start)
     with pytest.raises(VerificationError, match=LIMIT):
-        Seen(tmp_path, other).check_round(dp_stage(other, "gan"), "gan", 1, sent["gan"][1])
+        Seen(tmp_path, other).check_round(dp_stage(other, "gan"), 1, sent["gan"][1])
 
 
 def test_the_kept_weights_are_for_the_sites_user_alone(plan, tmp_path):
     seen = Seen(tmp_path, plan)
-    seen.keep_round("flow", 1, rounds_of(plan, "flow")[0][1])
+    seen.keep_round(plan.stage("flow"), 1, rounds_of(plan, "flow")[0][1])
     (kept,) = tmp_path.rglob("flow.safetensors")
     assert kept.stat().st_mode & 0o077 == 0
 
@@ -266,19 +266,19 @@ def test_the_kept_weights_are_for_the_sites_user_alone(plan, tmp_path):
 def test_the_first_spectral_model_stays_the_only_one(plan, tmp_path, part):
     sent, final, _ = rounds_of(plan, "flow")
     seen = Seen(tmp_path, plan)
-    seen.keep_round("flow", 1, sent[1])
+    seen.keep_round(plan.stage("flow"), 1, sent[1])
     changed = {**sent[2], f"spectral/{part}": sent[2][f"spectral/{part}"] + np.float32(1e-6)}
     with pytest.raises(VerificationError, match="another one than in this study's earlier requests"):
-        seen.check_round(dp_stage(plan, "flow"), "flow", 2, changed)
+        seen.check_round(dp_stage(plan, "flow"), 2, changed)
     gan = {**sent[2], **{name: value for name, value in changed.items() if name.startswith("spectral/")}}
     with pytest.raises(VerificationError, match="another one than in this study's earlier requests"):
-        seen.check_round(dp_stage(plan, "gan"), "gan", 1, gan)
+        seen.check_round(dp_stage(plan, "gan"), 1, gan)
     with pytest.raises(VerificationError, match="rest on different spectral models"):
         seen.check_release(
             {"spectral": spectral(plan), "flow": {**final, f"spectral/{part}": changed[f"spectral/{part}"]}}
         )
-    seen.keep_round("flow", 2, changed)  # a later request never changes what is pinned
-    seen.check_round(dp_stage(plan, "flow"), "flow", 3, sent[3])
+    seen.keep_round(plan.stage("flow"), 2, changed)  # a later request never changes what is pinned
+    seen.check_round(dp_stage(plan, "flow"), 3, sent[3])
 
 
 def test_the_parts_of_a_release_rest_on_one_spectral_model_even_when_none_was_seen(plan, tmp_path):

@@ -21,16 +21,17 @@ from sfumato_client.anonymise.inversion import (
     space_of,
 )
 from sfumato_client.dataset import Cohort
-from sfumato_common.generators.build import initial_model, to_arrays
 from sfumato_common.generators.spectral.layout import Layout
+from sfumato_common.generators.starts import initial_model
+from sfumato_common.generators.weights import to_arrays
 from sfumato_common.latent.encoder import Encoder
 from sfumato_common.mechanisms.draws import TorchDraws
 from sfumato_common.mechanisms.noise import TestNoise
 from sfumato_common.mechanisms.recorder import NoiseRecorder
 from sfumato_common.mechanisms.streams import Streams
+from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.release import KSame
-from sfumato_common.study.strict import parse
 from sfumato_common.types import to_bytes, to_unit_range
 
 pytestmark = pytest.mark.filterwarnings("ignore:TestNoise")

@@ -23,17 +23,18 @@ from sfumato_client.anonymise.style_net import encode_style_net, read_style_net
 from sfumato_client.anonymise.tiles import tiled
 from sfumato_client.dataset import Cohort
 from sfumato_common.errors import DataError, VerificationError
-from sfumato_common.generators.build import initial_model, to_arrays
 from sfumato_common.generators.gan.w_space import Noise
 from sfumato_common.generators.spectral.dct import dct_matrix, public_scale
 from sfumato_common.generators.spectral.layout import Layout
+from sfumato_common.generators.starts import initial_model
+from sfumato_common.generators.weights import to_arrays
 from sfumato_common.imaging import decode_png
 from sfumato_common.mechanisms.draws import TorchDraws
 from sfumato_common.mechanisms.noise import TestNoise
 from sfumato_common.mechanisms.recorder import NoiseRecorder
 from sfumato_common.mechanisms.streams import Streams
+from sfumato_common.strict import parse
 from sfumato_common.study.plan import ImageForm, Plan
-from sfumato_common.study.strict import parse
 from sfumato_common.types import to_bytes, to_unit_range
 
 # the package's attribute of that name is the function

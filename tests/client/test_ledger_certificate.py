@@ -12,11 +12,11 @@ from sfumato_common.accounting.accountant import cohort_costs, epsilon
 from sfumato_common.accounting.events import GaussianRelease, SampledGaussian
 from sfumato_common.errors import LedgerError
 from sfumato_common.files import canonical_json
+from sfumato_common.strict import parse
 from sfumato_common.study.certificate import StatedDisclosure
 from sfumato_common.study.costs import gate_verdict, study_events
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.policy import Budget
-from sfumato_common.study.strict import parse
 
 PLAN = parse(
     {

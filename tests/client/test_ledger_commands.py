@@ -21,10 +21,10 @@ from sfumato_common.crypto.identity import create_identity
 from sfumato_common.imaging import encode_png
 from sfumato_common.package import PackageImage, build_package
 from sfumato_common.package.manifest import ImageFacts
+from sfumato_common.strict import load_yaml
 from sfumato_common.study.certificate import Certificate
 from sfumato_common.study.costs import gate_verdict
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.strict import load_yaml
 
 POLICY = {
     "site": "alder",

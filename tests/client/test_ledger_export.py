@@ -31,7 +31,7 @@ from sfumato_common.imaging import encode_png
 from sfumato_common.package import PackageImage, build_package
 from sfumato_common.package.manifest import ImageFacts
 from sfumato_common.study.certificate import Certificate
-from sfumato_common.study.costs import gate_verdict, release_events, round_event, study_events
+from sfumato_common.study.costs import gate_verdict, release_events, study_events
 from sfumato_common.study.load import load_plan
 from sfumato_common.study.policy import Budget
 
@@ -70,7 +70,7 @@ def carry_out(path, plan):
         charge(ledger, other, "spectral", GaussianRelease(4.0))
         for stage in plan.stages:
             for number in range(1, stage.rounds + 1):
-                charge(ledger, plan, stage.kind, round_event(stage), round=number)
+                charge(ledger, plan, stage.kind, stage.event, round=number)
         for item in plan.release:
             for number, event in enumerate(release_events(plan, item), start=1):
                 charge(ledger, plan, f"release-{item.method}", event, round=number)

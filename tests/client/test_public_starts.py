@@ -12,14 +12,15 @@ from safetensors.torch import save as save_torch
 
 from sfumato_client.site.inbound import Seen
 from sfumato_common.errors import ConfigError, VerificationError
-from sfumato_common.generators.displacement import max_displacement
-from sfumato_common.generators.schemas import inbound_schema
-from sfumato_common.generators.starts import fingerprint, read_start, start_key, start_schema, starting_model
+from sfumato_common.exchanges import EXCHANGES
+from sfumato_common.generators import NETWORKS
+from sfumato_common.generators.settings import DpSgdStage
+from sfumato_common.generators.starts import max_displacement, read_start, start_key, start_schema, starting_model
+from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.stages import DpSgdStage
-from sfumato_common.study.strict import parse
+from sfumato_common.types import fingerprint
 from sfumato_server.rounds.starts import keep_start, load_starts
-from sfumato_server.rounds.strategies import STRATEGIES
+from sfumato_server.rounds.strategies import strategy_of
 
 DP = {
     "rounds": 3,
@@ -48,7 +49,7 @@ KINDS = ["gan", "flow"]
 
 def drawn(plan: Plan, kind: str, seed: int = 1):
     rng = np.random.default_rng(seed)
-    schema = start_schema(plan, kind)
+    schema = start_schema(plan, plan.stage(kind))
     return {name: np.asarray(rng.normal(0, 0.1, spec.shape), np.float32) for name, spec in schema.items()}
 
 
@@ -66,7 +67,7 @@ def stage_of(plan: Plan, kind: str) -> DpSgdStage:
 
 
 def spectral(plan: Plan):
-    schema = inbound_schema(plan, "flow")
+    schema = EXCHANGES["flow"].sent(plan)
     return {name: np.full(spec.shape, 0.5, np.float32) for name, spec in schema.items() if name.startswith("spectral/")}
 
 
@@ -82,14 +83,18 @@ def case(request):
 def test_the_pinned_weights_are_accepted_then_what_training_makes_of_them(case, tmp_path):
     kind, plan, weights, first = case
     stage, seen = stage_of(plan, kind), Seen(tmp_path, plan)
-    seen.check_round(stage, kind, 1, first)
-    seen.keep_round(kind, 1, first)
+    seen.check_round(stage, 1, first)
+    seen.keep_round(plan.stage(kind), 1, first)
     least = min(max_displacement(stage, name.partition("/")[0], 2) for name in weights)
     third = {**first, **{name: np.asarray(value + np.float32(0.9 * least)) for name, value in weights.items()}}
-    Seen(tmp_path, plan).check_round(stage, kind, 3, third)
-    Seen(tmp_path, plan).keep_round(kind, 3, third)
+    Seen(tmp_path, plan).check_round(stage, 3, third)
+    Seen(tmp_path, plan).keep_round(plan.stage(kind), 3, third)
     final = {name: third[name] for name in third if not name.startswith("discriminator/")}
     Seen(tmp_path, plan).check_release({"spectral": spectral(plan), kind: final})
+
+
+def begun(plan, kind):
+    return strategy_of(plan, plan.stage(kind), {"spectral": spectral(plan)})
 
 
 @pytest.mark.parametrize("change", ["one value", "one bit", "drawn from the digest", "another's"])
@@ -100,13 +105,13 @@ def test_other_weights_are_refused_in_the_first_round(case, tmp_path, change):
         "one value": lambda: {name: np.asarray(weights[name] + np.float32(1e-3))},
         "one bit": lambda: {name: np.asarray(np.nextafter(weights[name], np.float32(np.inf)))},
         "drawn from the digest": lambda: {
-            key: value for key, value in STRATEGIES[kind](unpinned(plan), {"spectral": spectral(plan)})
-            .outbound(1, "alder").items() if not key.startswith("spectral/")
+            key: value for key, value in begun(unpinned(plan), kind).outbound(1, "alder").items()
+            if not key.startswith("spectral/")
         },
         "another's": lambda: drawn(plan, kind, seed=2),
     }[change]()  # fmt: skip
     with pytest.raises(VerificationError, match="not the public start"):
-        Seen(tmp_path, plan).check_round(stage_of(plan, kind), kind, 1, {**first, **wrong})
+        Seen(tmp_path, plan).check_round(stage_of(plan, kind), 1, {**first, **wrong})
 
 
 def unpinned(plan: Plan) -> Plan:
@@ -120,7 +125,7 @@ def test_a_site_that_missed_the_first_round_refuses(case, tmp_path):
     kind, plan, _, first = case
     for number in (2, 3):
         with pytest.raises(VerificationError, match="missed the first round"):
-            Seen(tmp_path, plan).check_round(stage_of(plan, kind), kind, number, first)
+            Seen(tmp_path, plan).check_round(stage_of(plan, kind), number, first)
     with pytest.raises(VerificationError, match="missed the first round"):
         Seen(tmp_path, plan).check_release({"spectral": spectral(plan), kind: first})
 
@@ -128,10 +133,10 @@ def test_a_site_that_missed_the_first_round_refuses(case, tmp_path):
 def test_later_rounds_and_the_release_are_held_to_the_start(case, tmp_path):
     kind, plan, weights, first = case
     stage, seen = stage_of(plan, kind), Seen(tmp_path, plan)
-    seen.keep_round(kind, 1, first)
+    seen.keep_round(plan.stage(kind), 1, first)
     far = {**first, **{name: np.asarray(value + np.float32(1.0)) for name, value in weights.items()}}
     for call in (
-        lambda: seen.check_round(stage, kind, 2, far),
+        lambda: seen.check_round(stage, 2, far),
         lambda: seen.check_release({"spectral": spectral(plan), kind: far}),
     ):
         with pytest.raises(VerificationError, match="training could have led"):
@@ -146,16 +151,16 @@ def test_later_rounds_and_the_release_are_held_to_the_start(case, tmp_path):
 def test_the_coordinator_starts_from_the_pinned_weights_or_not_at_all(case):
     kind, plan, weights, first = case
     given = {"spectral": spectral(plan), start_key(kind): weights}
-    outbound = STRATEGIES[kind](plan, given).outbound(1, "alder")
+    outbound = strategy_of(plan, plan.stage(kind), given).outbound(1, "alder")
     assert all(np.array_equal(outbound[name], value) for name, value in first.items())
     for wrong in ({}, {start_key(kind): drawn(plan, kind, seed=2)}):
         with pytest.raises(VerificationError, match="not the public start"):
-            STRATEGIES[kind](plan, {"spectral": spectral(plan), **wrong})
+            strategy_of(plan, plan.stage(kind), {"spectral": spectral(plan), **wrong})
 
 
 def test_a_plan_without_a_start_starts_as_before():
     plan = parse(copy.deepcopy(PLAN), Plan, "plan")
-    one, other = (starting_model("flow", plan, "flow", {}) for _ in range(2))
+    one, other = (starting_model("flow", NETWORKS["flow"], plan, plan.stage("flow"), {}) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
 
 
@@ -189,12 +194,12 @@ def test_a_file_that_is_no_start_is_refused(damage):
             weights[name] = weights[name] * torch.nan
     data = b"not safetensors" if damage == "no file" else save_torch(weights)
     with pytest.raises(VerificationError, match="start"):
-        read_start(plan, "flow", data)
+        read_start(plan, plan.stage("flow"), data)
 
 
 def test_other_float_types_become_float32():
     plan = parse(copy.deepcopy(PLAN), Plan, "plan")
     weights = {name: torch.from_numpy(value).to(torch.bfloat16) for name, value in drawn(plan, "flow").items()}
-    found = read_start(plan, "flow", save_torch(weights))
+    found = read_start(plan, plan.stage("flow"), save_torch(weights))
     assert all(value.dtype == np.float32 for value in found.values())
     assert all(np.array_equal(found[name], value.float().numpy()) for name, value in weights.items())

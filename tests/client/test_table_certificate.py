@@ -19,8 +19,8 @@ from sfumato_client.tabular.schema import TableSchema
 from sfumato_common.crypto.identity import create_identity, load_identity
 from sfumato_common.crypto.signatures import sign, verify
 from sfumato_common.errors import LedgerError, VerificationError
+from sfumato_common.strict import parse
 from sfumato_common.study.certificate import Certificate
-from sfumato_common.study.strict import parse
 from sfumato_common.tabular.certificate import CERTIFICATE, SIGNATURE, TABLE, TableCertificate, open_certificate
 
 pytestmark = pytest.mark.filterwarnings("ignore:TestNoise")

@@ -34,7 +34,7 @@ from sfumato_common.mechanisms.clipping import clipped
 from sfumato_common.mechanisms.noise import TestNoise
 from sfumato_common.mechanisms.recorder import NoiseRecorder
 from sfumato_common.mechanisms.streams import SecretStream, Streams
-from sfumato_common.study.strict import parse
+from sfumato_common.strict import parse
 
 pytestmark = pytest.mark.filterwarnings("ignore:TestNoise")
 POLICY = {

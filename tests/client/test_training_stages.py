@@ -11,18 +11,20 @@ import pytest
 import torch
 
 from sfumato_client.dataset.cohort import Cohort
-from sfumato_client.training import TRAINERS, StageJob
+from sfumato_client.training import StageJob, train
 from sfumato_common.accounting.events import same_mechanisms
 from sfumato_common.errors import VerificationError
-from sfumato_common.generators.build import initial_model, to_arrays
-from sfumato_common.generators.schemas import inbound_schema, outbound_schema, updated_weights
+from sfumato_common.exchanges import EXCHANGES
+from sfumato_common.generators import NETWORKS
+from sfumato_common.generators.schemas import weights_schema
 from sfumato_common.generators.spectral.layout import Layout
+from sfumato_common.generators.starts import initial_model
 from sfumato_common.generators.update import UPDATE, unpack_update
+from sfumato_common.generators.weights import to_arrays
 from sfumato_common.mechanisms.noise import SecureNoise, TestNoise
 from sfumato_common.mechanisms.recorder import NoiseRecorder
-from sfumato_common.study.costs import round_event
+from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.strict import parse
 
 pytestmark = pytest.mark.filterwarnings("ignore:TestNoise")
 DP = {"rounds": 1, "local_steps": 3, "sampling_rate": 0.3, "clipping_norm": 1.0, "learning_rate": 1e-3}
@@ -66,23 +68,31 @@ def inbound(plan: Plan, kind: str) -> dict[str, np.ndarray]:
     }
     for name in ("generator", "discriminator", "flow"):
         arrays.update(to_arrays(name, initial_model(name, plan)))
-    return {name: arrays[name].astype(np.float32) for name in inbound_schema(plan, kind)}
+    return {name: arrays[name].astype(np.float32) for name in EXCHANGES[kind].sent(plan)}
+
+
+def updated_weights(plan, kind):
+    """The weights whose change a site sends."""
+    name = {"gan": "discriminator", "flow": "flow"}[kind]
+    return weights_schema(plan, {name: NETWORKS[name]})
 
 
 def run(plan: Plan, kind: str, cohort: Cohort | None = None, noise: object = None) -> dict[str, np.ndarray]:
-    return dict(TRAINERS[kind](job_of(plan, kind, cohort, noise)))
+    return dict(train(job_of(plan, kind, cohort, noise)))
 
 
 def job_of(plan: Plan, kind: str, cohort: Cohort | None = None, noise: object = None) -> StageJob:
     cohort, noise = cohort or cohort_of(plan), noise or SecureNoise()
-    return StageJob(plan, "alder", kind, 1, inbound(plan, kind), cohort, noise, NoiseRecorder(noise, "entry"))
+    return StageJob(
+        plan, "alder", plan.stage(kind), 1, inbound(plan, kind), cohort, noise, NoiseRecorder(noise, "entry")
+    )
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_leaves_is_exactly_the_schema(kind, channels):
     plan = plan_of(channels)
-    arrays, schema = run(plan, kind), outbound_schema(plan, kind)
+    arrays, schema = run(plan, kind), EXCHANGES[kind].returned(plan)
     assert arrays.keys() == schema.keys()
     assert all(schema[name].matches(value) and schema[name].sound(value) for name, value in arrays.items())
 
@@ -121,7 +131,7 @@ class _Watched:
 @pytest.mark.parametrize("kind", ["gan", "flow"])
 def test_dp_sgd_reads_sampled_patients_only_and_survives_empty_batches(kind):
     plan = plan_of()
-    arrays, schema = run(plan, kind, _Watched(cohort_of(plan))), outbound_schema(plan, kind)
+    arrays, schema = run(plan, kind, _Watched(cohort_of(plan))), EXCHANGES[kind].returned(plan)
     assert all(schema[name].sound(value) for name, value in arrays.items())
 
 
@@ -145,7 +155,7 @@ def test_the_denominator_is_the_nominal_one():
     for patients in (5, 25):
         plan = plan_of(sigma=1e-6, nominal=30)
         job = job_of(plan, "flow", cohort_of(plan, patients))
-        mean = PrivateGradient(job, plan.stage("flow"), Ones())([((), torch.ones(1, 1))])
+        mean = PrivateGradient(job, Ones())([((), torch.ones(1, 1))])
         assert float(mean[0]) == pytest.approx(90.0 / (0.3 * 30), rel=1e-4)
 
 
@@ -155,15 +165,15 @@ def test_weights_that_do_not_fit_are_refused():
     arrays = dict(job.inbound)
     arrays.popitem()
     with pytest.raises(VerificationError, match="do not fit"):
-        TRAINERS["flow"](dataclasses.replace(job, inbound=arrays))
+        train(dataclasses.replace(job, inbound=arrays))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_meter_counts_exactly_what_the_ledger_is_charged(kind):
     plan = plan_of(sigma=1.3)
     job = job_of(plan, kind)
-    TRAINERS[kind](job)
-    assert same_mechanisms([round_event(plan.stage(kind))], job.recorder.executed)
+    train(job)
+    assert same_mechanisms([plan.stage(kind).event], job.recorder.executed)
 
 
 def test_the_spectral_stage_imports_no_opacus():

@@ -28,10 +28,10 @@ from sfumato_common.accounting.events import (
 )
 from sfumato_common.accounting.pld import SMALLEST_NOISE
 from sfumato_common.errors import LedgerError
-from sfumato_common.study.costs import gate_verdict, round_event, study_events
+from sfumato_common.strict import parse
+from sfumato_common.study.costs import gate_verdict, study_events
 from sfumato_common.study.forecast import forecast
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.strict import parse
 
 DELTA = 1e-5
 ONE_OF_EACH = [
@@ -291,7 +291,7 @@ def test_forecast_is_the_composition_of_the_plan_stage_by_stage():
         "plan",
     )
     assert study_events(plan, "train") == [GaussianRelease(2.0)] + [SampledGaussian(1.2, 0.05, 4)] * 3
-    assert round_event(plan.stage("gan")) == SampledGaussian(1.2, 0.05, 4)
+    assert plan.stage("gan").event == SampledGaussian(1.2, 0.05, 4)
     found = forecast(plan, DELTA)
     assert [line.steps for line in found.stages] == [1, 12]
     assert found.stages[0].epsilon_after == pytest.approx(epsilon([GaussianRelease(2.0)], DELTA))

@@ -12,11 +12,11 @@ from dp_accounting.gaussian_mechanism import get_epsilon_gaussian, get_sigma_gau
 from sfumato_common.accounting.accountant import epsilon
 from sfumato_common.accounting.events import GaussianRelease
 from sfumato_common.errors import ConfigError
+from sfumato_common.strict import load_yaml, parse
 from sfumato_common.study.budget import BELOW, auto_shares
-from sfumato_common.study.costs import round_event, study_events
+from sfumato_common.study.costs import study_events
 from sfumato_common.study.load import load_plan, load_resolved_plan, plan_text
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.strict import load_yaml, parse
 
 DP = {"sampling_rate": 0.1, "clipping_norm": 1.0, "learning_rate": 1e-3}
 SPECTRAL = {"kind": "spectral", "bandwidth": 8, "clip_radius": 1.0}
@@ -80,7 +80,7 @@ def test_shares_are_of_mu_squared_each_stage_by_itself(plan):
     for stage, share in zip(plan.stages, (0.5, 0.3, 0.2), strict=True):
         own = stage.model_copy(update={"noise_multiplier": stage.noise_multiplier / factor})
         wanted = get_epsilon_gaussian(1 / (mu * math.sqrt(share)), 1e-5)
-        assert epsilon([round_event(own)] * stage.rounds, 1e-5) == pytest.approx(wanted, rel=BELOW)
+        assert epsilon([own.event] * stage.rounds, 1e-5) == pytest.approx(wanted, rel=BELOW)
 
 
 def test_one_shot_stages_alone_split_mu_squared_exactly(written):

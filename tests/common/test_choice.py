@@ -9,16 +9,16 @@ import pytest
 import torch
 
 from sfumato_common.errors import ConfigError
-from sfumato_common.generators.build import spectral_model
 from sfumato_common.generators.spectral.fit import fit_release
 from sfumato_common.generators.spectral.layout import COUNT_WEIGHT, Layout
 from sfumato_common.generators.spectral.moments import moments_distance
+from sfumato_common.generators.spectral.whitening import spectral_model
 from sfumato_common.mechanisms.draws import TorchDraws
 from sfumato_common.mechanisms.histogram import score_counts
 from sfumato_common.metrics.choice import FARTHER, classifier_of, classifiers_schema, decide, evened, spread
 from sfumato_common.metrics.utility import Classifier, auc, auc_from_histogram, classifier_schema, score
+from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.strict import parse
 from sfumato_common.types import to_bytes
 
 DP = {

@@ -8,9 +8,9 @@ import pytest
 import yaml
 
 from sfumato_common.errors import ConfigError
+from sfumato_common.strict import load_yaml, parse
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.policy import Policy
-from sfumato_common.study.strict import load_yaml, parse
 
 DP_SGD = {
     "rounds": 2,
@@ -259,3 +259,31 @@ def test_configuration_is_frozen():
     plan = parse(PLAN, Plan, "x")
     with pytest.raises(ValueError, match="frozen"):
         plan.study = "other"
+
+
+EVERY_KIND = {
+    **PLAN,
+    "stages": [
+        {**PLAN["stages"][0], "by_site": True, "radii": "charged"},
+        {"kind": "embedding", "noise_multiplier": 1.0, "width": 8},
+        {**PLAN["stages"][1], "width": 8, "discriminators": "per-site", "server": {"kind": "momentum"}},
+        {**PLAN["stages"][2], "architecture": "cinn", "start": {"source": "phantom", "sha256": "0" * 64}},
+        {"kind": "choice", "noise_multiplier": 2.0},
+    ],
+    "release": [
+        {"model": "best", "images": 4},
+        {"method": "k-salsa", "images": 4, "model": "embedding"},
+        {"method": "dp-glow", "images": 4, "radius": 1.0, "epsilon": 1.0},
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("value", "digest"),
+    [
+        (PLAN, "e272fc2ab8e231c1c54ff4fd19bdd331900a2430cddc8958156da96759960693"),
+        (EVERY_KIND, "29eab1c68963815b5822a534ba2d20810f1b62e46f3b9dd131be0d0c8d8e82c4"),
+    ],
+)
+def test_the_digest_of_a_plan_that_sites_accepted_never_changes(value, digest):
+    assert parse(value, Plan, "study.yaml").digest == digest

@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sfumato_common.errors import ConfigError
-from sfumato_common.generators.build import initial_model, spectral_model, to_arrays
 from sfumato_common.generators.components import component_count
 from sfumato_common.generators.embedding.features import (
     COUNT_WEIGHT,
@@ -25,9 +24,12 @@ from sfumato_common.generators.embedding.fit import fit_generator, targets
 from sfumato_common.generators.embedding.scattering import group_sizes, scattering
 from sfumato_common.generators.gan.w_space import draw_images
 from sfumato_common.generators.spectral.layout import Layout
+from sfumato_common.generators.spectral.whitening import spectral_model
+from sfumato_common.generators.starts import initial_model
+from sfumato_common.generators.weights import to_arrays
 from sfumato_common.mechanisms.draws import TorchDraws
+from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.strict import parse
 from sfumato_common.types import to_unit_range
 
 SIZE = 16

@@ -11,8 +11,8 @@ from sfumato_common.mechanisms.noise import TestNoise
 from sfumato_common.mechanisms.recorder import NoiseRecorder
 from sfumato_common.metrics.tstr import fit_linear, macro_auc, tstr
 from sfumato_common.phantom import arrays
+from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.strict import parse
 
 
 def plan_of(noise_multiplier):

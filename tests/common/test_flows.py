@@ -14,7 +14,7 @@ from sfumato_common.generators.flow.cinn import ConditionalINN
 from sfumato_common.generators.flow.couplings import COUPLINGS
 from sfumato_common.generators.flow.flows import KNOTS, Flow, flow_loss
 from sfumato_common.generators.flow.glow import Glow
-from sfumato_common.study.stages import FlowStage
+from sfumato_common.generators.flow.settings import FlowStage
 
 CLASSES = 3
 FLOWS = {

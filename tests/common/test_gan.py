@@ -7,14 +7,15 @@ import pytest
 import torch
 
 from sfumato_client.training.dp.engines import ENGINES
-from sfumato_common.generators.build import initial_model, spectral_model
 from sfumato_common.generators.gan.discriminator import Discriminator, real_loss
 from sfumato_common.generators.gan.generator import LARGEST_CORRECTION, LARGEST_SHIFT, Generator, resolutions
 from sfumato_common.generators.gan.w_space import Noise, WSpace, draw_images
 from sfumato_common.generators.spectral.layout import Layout
+from sfumato_common.generators.spectral.whitening import spectral_model
+from sfumato_common.generators.starts import initial_model
 from sfumato_common.mechanisms.draws import TorchDraws
+from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.strict import parse
 
 DP = {
     "rounds": 1,

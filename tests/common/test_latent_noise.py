@@ -15,8 +15,8 @@ from sfumato_common.mechanisms.clipping import clipped
 from sfumato_common.mechanisms.latent_noise import LatentMechanism, clipped_deviation
 from sfumato_common.mechanisms.noise import TestNoise
 from sfumato_common.mechanisms.recorder import NoiseRecorder
+from sfumato_common.strict import parse
 from sfumato_common.study.release import DpGlow
-from sfumato_common.study.strict import parse
 
 pytestmark = pytest.mark.filterwarnings("ignore:TestNoise")
 WIDTHS = (1, 2, 3, 6, 30, 200, 3000)

@@ -12,13 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sfumato_common.errors import VerificationError
-from sfumato_common.generators.build import MODELS, from_arrays, initial_model, spectral_model, to_arrays
+from sfumato_common.exchanges import EXCHANGES
+from sfumato_common.generators import NETWORKS
 from sfumato_common.generators.components import component_shares, condition
 from sfumato_common.generators.flow.flows import flow_loss
 from sfumato_common.generators.flow.glow import Glow
 from sfumato_common.generators.flow.matching import matched
 from sfumato_common.generators.sampling import sample_images
-from sfumato_common.generators.schemas import inbound_schema, outbound_schema, released_schema, updated_weights
+from sfumato_common.generators.schemas import weights_schema
 from sfumato_common.generators.spectral.dct import dct_matrix, public_scale
 from sfumato_common.generators.spectral.denoise import Geometry, common_covariance, departed, shrink_means, symmetric
 from sfumato_common.generators.spectral.fit import fit_release
@@ -46,14 +47,17 @@ from sfumato_common.generators.spectral.whitening import (
     SpectralModel,
     bits_per_dim,
     dequantise,
+    spectral_model,
     standard_normal_log_prob,
 )
+from sfumato_common.generators.starts import initial_model
 from sfumato_common.generators.update import UPDATE, update_spec
+from sfumato_common.generators.weights import loaded, to_arrays
 from sfumato_common.mechanisms.draws import TorchDraws
 from sfumato_common.mechanisms.noise import TestNoise
 from sfumato_common.mechanisms.recorder import NoiseRecorder
+from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.strict import parse
 from sfumato_common.types import to_bytes, to_unit_range
 
 DP = {
@@ -432,7 +436,7 @@ def test_generator_starts_at_the_spectral_samples():
     assert np.abs(drawn[0].astype(int) - drawn[1].astype(int)).max() <= 1
 
 
-@pytest.mark.parametrize("name", sorted(MODELS))
+@pytest.mark.parametrize("name", sorted(NETWORKS))
 def test_models_have_no_buffers_and_couple_no_records(name):
     plan = small_plan()
     model = initial_model(name, plan)
@@ -462,17 +466,17 @@ def test_public_starts_are_the_same_everywhere_and_leave_the_global_generator_al
 def test_schemas_name_what_the_models_have():
     plan = small_plan()
     spectral = fitted(plan)
-    assert released_schema(plan, "spectral").keys() == spectral.keys()
-    assert all(spec.matches(spectral[name]) for name, spec in released_schema(plan, "spectral").items())
+    assert EXCHANGES["spectral"].released(plan).keys() == spectral.keys()
+    assert all(spec.matches(spectral[name]) for name, spec in EXCHANGES["spectral"].released(plan).items())
     discriminator = to_arrays("discriminator", initial_model("discriminator", plan))
-    updated = updated_weights(plan, "gan")
+    updated = weights_schema(plan, {"discriminator": NETWORKS["discriminator"]})
     assert updated.keys() == discriminator.keys()
     assert all(spec.matches(discriminator[name]) for name, spec in updated.items())
-    assert outbound_schema(plan, "gan") == {UPDATE: update_spec(updated)}
-    assert inbound_schema(plan, "spectral") == {}
+    assert EXCHANGES["gan"].returned(plan) == {UPDATE: update_spec(updated)}
+    assert EXCHANGES["spectral"].sent(plan) == {}
     assert not any(name.startswith(("generator/", "spectral/")) for name in updated)
-    assert not any(name.startswith("discriminator/") for name in released_schema(plan, "gan"))
-    assert {spec.dtype for kind in ("gan", "flow") for spec in inbound_schema(plan, kind).values()} == {"float32"}
+    assert not any(name.startswith("discriminator/") for name in EXCHANGES["gan"].released(plan))
+    assert {spec.dtype for kind in ("gan", "flow") for spec in EXCHANGES[kind].sent(plan).values()} == {"float32"}
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -495,7 +499,7 @@ def test_weights_that_do_not_fit_are_refused():
     arrays = to_arrays("flow", initial_model("flow", plan))
     name = next(iter(arrays))
     with pytest.raises(VerificationError, match="do not fit"):
-        from_arrays("flow", plan, {**arrays, name: np.zeros(99, dtype=np.float32)})
+        loaded("flow", NETWORKS["flow"], plan, {**arrays, name: np.zeros(99, dtype=np.float32)})
     with pytest.raises(VerificationError, match="missing"):
         spectral_model(plan, {})
 

@@ -9,10 +9,10 @@ import pytest
 from sfumato_common.accounting.accountant import epsilon
 from sfumato_common.accounting.events import Declared, KAverageGaussian, LocalGaussian, LocalLaplace, RandomisedResponse
 from sfumato_common.errors import ConfigError
+from sfumato_common.strict import parse
 from sfumato_common.study.costs import release_events, study_events
 from sfumato_common.study.forecast import forecast
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.strict import parse
 
 DP_SGD = {
     "rounds": 2,

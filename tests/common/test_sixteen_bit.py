@@ -9,17 +9,16 @@ import pytest
 import torch
 
 from sfumato_common.errors import ConfigError, VerificationError
-from sfumato_common.generators.build import spectral_model
 from sfumato_common.generators.sampling import sample_images
 from sfumato_common.generators.spectral.dct import public_scale, quantisation
 from sfumato_common.generators.spectral.fit import fit_release
 from sfumato_common.generators.spectral.layout import COUNT_WEIGHT, Layout, features_of
-from sfumato_common.generators.spectral.whitening import bits_per_dim, dequantise
+from sfumato_common.generators.spectral.whitening import bits_per_dim, dequantise, spectral_model
 from sfumato_common.imaging import decode_png, encode_png, pixel_hash
 from sfumato_common.mechanisms.draws import TorchDraws
 from sfumato_common.phantom import arrays
+from sfumato_common.strict import parse
 from sfumato_common.study.plan import ImageForm, Plan
-from sfumato_common.study.strict import parse
 from sfumato_common.types import to_bytes, to_eight_bits, to_unit_range
 
 

@@ -16,19 +16,17 @@ from hypothesis.extra.numpy import arrays
 
 from sfumato_common.accounting.events import GaussianRelease, SampledGaussian, same_mechanisms
 from sfumato_common.errors import EgressRefused
-from sfumato_common.generators.displacement import (
-    GENERATOR_BETAS,
-    GENERATOR_LEARNING_RATE,
-    SITE_BETAS,
-    adam_step,
-    max_displacement,
-    within_displacement,
-)
+from sfumato_common.generators.displacement import adam_step, within_displacement
+from sfumato_common.generators.flow.displacement import BETAS as FLOW_BETAS
+from sfumato_common.generators.flow.settings import FlowStage
+from sfumato_common.generators.gan.displacement import GENERATOR_BETAS, GENERATOR_LEARNING_RATE
+from sfumato_common.generators.gan.displacement import SITE_BETAS as GAN_BETAS
+from sfumato_common.generators.gan.settings import GanStage
+from sfumato_common.generators.starts import max_displacement
 from sfumato_common.generators.update import UPDATE, pack_update, unpack_update, update_spec
 from sfumato_common.mechanisms.noise import SecureNoise
 from sfumato_common.mechanisms.recorder import NoiseRecorder
 from sfumato_common.mechanisms.sealed import Sealed, digest_of
-from sfumato_common.study.stages import FlowStage, GanStage
 from sfumato_common.types import ArraySpec
 
 WEIGHTS = {"b": ArraySpec("float32", (3,)), "a/w": ArraySpec("float32", (2, 5)), "s": ArraySpec("float32", ())}
@@ -113,9 +111,9 @@ def test_reach_adds_up_over_steps_and_rounds():
     )
     assert max_displacement(GAN, "discriminator", 3) == pytest.approx(3 * max_displacement(GAN, "discriminator", 1))
     steps = {
-        "discriminator": (GAN, 7 * 0.003 * adam_step(SITE_BETAS["gan"])),
+        "discriminator": (GAN, 7 * 0.003 * adam_step(GAN_BETAS)),
         "generator": (GAN, 11 * GENERATOR_LEARNING_RATE * adam_step(GENERATOR_BETAS)),
-        "flow": (FLOW, 7 * 0.003 * adam_step(SITE_BETAS["flow"])),
+        "flow": (FLOW, 7 * 0.003 * adam_step(FLOW_BETAS)),
     }
     for model, (stage, exact) in steps.items():
         assert exact < max_displacement(stage, model, 1) <= exact * (1 + 2.0**-7)

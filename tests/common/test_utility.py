@@ -13,8 +13,8 @@ from sfumato_common.metrics.utility import (
     score,
     train_classifier,
 )
+from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.strict import parse
 
 
 def plan_of(channels: int = 1, labels: int = 2) -> Plan:

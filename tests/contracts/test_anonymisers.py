@@ -14,16 +14,17 @@ from sfumato_client.anonymise import ANONYMISERS, CandidateSet, Job, Release, an
 from sfumato_client.dataset.cohort import Cohort
 from sfumato_common.accounting.events import Declared
 from sfumato_common.errors import ConfigError, DataError, PolicyRefusal
-from sfumato_common.generators.build import initial_model, to_arrays
 from sfumato_common.generators.spectral.fit import fit_release
 from sfumato_common.generators.spectral.layout import Layout
 from sfumato_common.generators.spectral.release import noised_release
+from sfumato_common.generators.starts import initial_model
+from sfumato_common.generators.weights import to_arrays
 from sfumato_common.mechanisms.noise import TestNoise
 from sfumato_common.mechanisms.recorder import NoiseRecorder
 from sfumato_common.mechanisms.streams import Streams
+from sfumato_common.strict import parse
 from sfumato_common.study.costs import release_events
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.strict import parse
 
 pytestmark = pytest.mark.filterwarnings("ignore:TestNoise")
 SITE, PATIENTS, SIZE, K = "alder", 40, 16, 3

@@ -10,9 +10,8 @@ import pytest
 from support.federations import make_federation
 from support.studies import PLAN, POLICY
 
-from sfumato_client.training import TRAINERS
 from sfumato_common.accounting.events import Declared, GaussianRelease
-from sfumato_common.generators.schemas import HISTOGRAMS
+from sfumato_common.exchanges.choice import HISTOGRAMS
 from sfumato_common.protocol.messages import PROTOCOL, Request
 from sfumato_common.study.costs import study_events
 from sfumato_server.coordinator.study import run_study
@@ -47,7 +46,7 @@ def favour_the_flow(job):
 @pytest.mark.parametrize("winner", ["spectral", "flow"])
 def test_the_best_model_and_no_other_is_released_at_the_price_of_one_look(federation, tmp_path, monkeypatch, winner):
     if winner == "flow":
-        monkeypatch.setitem(TRAINERS, "choice", favour_the_flow)
+        monkeypatch.setattr("sfumato_client.training.choice.score_candidates", favour_the_flow)
     assert run_study(federation.coordinator, federation, seed=1) == "completed", federation.result()["reason"]
     plan, result = federation.plan, federation.result()
     assert result["choice"]["winner"] == winner

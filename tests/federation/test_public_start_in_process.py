@@ -8,9 +8,9 @@ from support.federations import make_federation
 from support.studies import PLAN
 
 from sfumato_common.errors import VerificationError
-from sfumato_common.generators.starts import fingerprint
+from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.strict import parse
+from sfumato_common.types import fingerprint
 from sfumato_server.coordinator.pretraining import pretrain
 from sfumato_server.coordinator.study import run_study
 from sfumato_server.enrol import Registry, load_authority

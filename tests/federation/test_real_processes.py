@@ -155,9 +155,9 @@ def test_below_the_quorum_the_demo_stops_with_the_reason(tmp_path):
 
 @pytest.mark.slow
 def test_a_killed_coordinator_goes_on_where_it_was_and_the_sites_join_again(tmp_path):
+    from sfumato_common.strict import load_yaml
     from sfumato_common.study.plan import Plan
     from sfumato_common.study.policy import Policy
-    from sfumato_common.study.strict import load_yaml
     from sfumato_common.supervise import Child
     from sfumato_server.demo.run import Demo, _environment, _set_up
 

@@ -12,22 +12,22 @@ from support.studies import PLAN, POLICY, SIZE
 
 from sfumato_client.anonymise import Job, Release, anonymise
 from sfumato_client.dataset.cohort import Cohort
-from sfumato_client.training import TRAINERS, StageJob
+from sfumato_client.training import StageJob, train
 from sfumato_common.accounting.events import Declared
-from sfumato_common.generators.schemas import inbound_schema, outbound_schema, released_schema
+from sfumato_common.exchanges import EXCHANGES
 from sfumato_common.mechanisms.noise import SecureNoise, TestNoise
 from sfumato_common.mechanisms.recorder import NoiseRecorder
 from sfumato_common.mechanisms.streams import Streams
 from sfumato_common.phantom import arrays
+from sfumato_common.strict import parse
 from sfumato_common.study.costs import study_events
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.strict import parse
 from sfumato_server.coordinator.study import run_study
 from sfumato_server.rounds import card
 from sfumato_server.rounds.checkpoint import Checkpoints
 from sfumato_server.rounds.draws import draw_model
-from sfumato_server.rounds.strategies import STRATEGIES
 from sfumato_server.rounds.strategies import choice as choice_module
+from sfumato_server.rounds.strategies import strategy_of
 
 MODELS = ("spectral", "embedding", "gan", "flow")
 DARK, BRIGHT = "alder", "birch"
@@ -60,16 +60,18 @@ def federate(plan: Plan, kept: Checkpoints) -> dict:
     cohorts, released = {site: machine(site) for site in plan.sites}, {}
     rng = torch.Generator().manual_seed(0)
     for stage in plan.stages:
-        strategy = STRATEGIES[stage.kind](plan, released)
+        strategy = strategy_of(plan, stage, released)
         for number in range(1, stage.rounds + 1):
             replies = {}
             for site, cohort in cohorts.items():
                 noise, inbound = SecureNoise(), strategy.outbound(number, site)
                 if stage.kind != "choice":  # what it sends are no models
-                    assert {name: v.shape for name, v in inbound.items()} == shapes(inbound_schema(plan, stage.kind))
-                job = StageJob(plan, site, stage.kind, number, inbound, cohort, noise, NoiseRecorder(noise, "entry"))
-                replies[site] = dict(TRAINERS[stage.kind](job))
-                assert {name: v.shape for name, v in replies[site].items()} == shapes(outbound_schema(plan, stage.kind))
+                    assert {name: v.shape for name, v in inbound.items()} == shapes(EXCHANGES[stage.kind].sent(plan))
+                job = StageJob(plan, site, stage, number, inbound, cohort, noise, NoiseRecorder(noise, "entry"))
+                replies[site] = dict(train(job))
+                assert {name: v.shape for name, v in replies[site].items()} == shapes(
+                    EXCHANGES[stage.kind].returned(plan)
+                )
             strategy.absorb(number, replies, rng)
         released[stage.kind] = strategy.released()
         if stage.kind in MODELS:
@@ -117,7 +119,7 @@ def test_a_site_anonymises_by_its_own_components(done):
 def test_every_model_is_whole_and_is_a_candidate(done):
     plan, _, released = done
     for kind in MODELS:
-        assert {name: value.shape for name, value in released[kind].items()} == shapes(released_schema(plan, kind))
+        assert {name: value.shape for name, value in released[kind].items()} == shapes(EXCHANGES[kind].released(plan))
     assert released["choice"]["winner"][0] in range(len(MODELS))
 
 

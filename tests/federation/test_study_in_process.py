@@ -11,11 +11,11 @@ from sfumato_client.flower.node import run_node
 from sfumato_common.accounting.accountant import epsilon
 from sfumato_common.accounting.events import Declared
 from sfumato_common.errors import DataError
-from sfumato_common.generators.schemas import outbound_schema
+from sfumato_common.exchanges import EXCHANGES
 from sfumato_common.protocol.messages import PROTOCOL, Request
+from sfumato_common.strict import parse
 from sfumato_common.study.costs import gate_verdict, study_events
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.strict import parse
 from sfumato_server.coordinator.study import run_study
 from sfumato_server.enrol import Registry, load_authority
 from sfumato_server.pool import pool_packages
@@ -55,7 +55,7 @@ def test_nothing_leaves_but_what_the_plan_declares(federation):
         assert reply.status == "ok"
         assert set(reply.to_config()) == {"protocol", "status", "code", "reference"}
         if request.kind == "stage":
-            schema = outbound_schema(federation.plan, request.stage)
+            schema = EXCHANGES[request.stage].returned(federation.plan)
             assert reply.arrays.keys() == schema.keys()
             assert all(schema[name].matches(value) for name, value in reply.arrays.items())
         elif request.kind == "utility":
@@ -129,10 +129,9 @@ def test_a_repeated_request_gets_the_same_bytes_and_no_second_charge(federation)
 
 
 def test_a_round_that_was_charged_but_never_answered_is_not_run_again(federation, monkeypatch):
-    from sfumato_client import training
 
     site = federation.sites["alder"]
-    monkeypatch.setitem(training.TRAINERS, "spectral", lambda job: 1 / 0)
+    monkeypatch.setattr("sfumato_client.training.spectral.release_moments", lambda job: 1 / 0)
     crashed = site.handle(request_of(federation))
     assert (crashed.status, crashed.code) == ("failed", "failed")
     monkeypatch.undo()
@@ -143,12 +142,11 @@ def test_a_round_that_was_charged_but_never_answered_is_not_run_again(federation
 
 
 def test_no_text_of_an_exception_leaves(federation, monkeypatch):
-    from sfumato_client import training
 
     def leak(job):
         raise RuntimeError("/archive/DOE^JANE/123456.dcm: 47 patients, loss 0.123")
 
-    monkeypatch.setitem(training.TRAINERS, "spectral", leak)
+    monkeypatch.setattr("sfumato_client.training.spectral.release_moments", leak)
     reply = federation.sites["alder"].handle(request_of(federation))
     sent = json.dumps(reply.to_config())
     assert "DOE" not in sent
@@ -157,14 +155,12 @@ def test_no_text_of_an_exception_leaves(federation, monkeypatch):
 
 
 def test_what_a_trainer_leaks_does_not_pass_the_door(federation, monkeypatch):
-    from sfumato_client import training
-
-    honest = training.TRAINERS["spectral"]
+    from sfumato_client.training.spectral import release_moments as honest
 
     def leak(job):
         return {**honest(job), "num_examples": np.array([47], np.float32)}
 
-    monkeypatch.setitem(training.TRAINERS, "spectral", leak)
+    monkeypatch.setattr("sfumato_client.training.spectral.release_moments", leak)
     reply = federation.sites["alder"].handle(request_of(federation))
     assert (reply.status, reply.code) == ("refused", "egress-refused")
 
@@ -179,14 +175,13 @@ def test_a_policy_that_became_stricter_stops_the_study_here(federation):
 
 
 def test_the_budget_is_enforced_before_the_data(federation, monkeypatch):
-    from sfumato_client import training
 
     home = federation.home("alder")
     policy = yaml.safe_load((home.root / "policy.yaml").read_text())
     policy["budget"]["epsilon"] = 0.5
     (home.root / "policy.yaml").write_text(yaml.safe_dump(policy))
     touched = []
-    monkeypatch.setitem(training.TRAINERS, "spectral", lambda job: touched.append(job))
+    monkeypatch.setattr("sfumato_client.training.spectral.release_moments", lambda job: touched.append(job))
     reply = federation.sites["alder"].handle(request_of(federation))
     assert (reply.status, reply.code) == ("refused", "budget-exceeded")
     assert touched == []

@@ -12,9 +12,9 @@ from PIL import Image
 from support.federations import make_federation
 from support.studies import PLAN
 
-from sfumato_common.generators.schemas import released_schema
+from sfumato_common.exchanges import EXCHANGES
+from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.strict import parse
 from sfumato_server.coordinator.study import run_study
 from sfumato_server.rounds.card import read_checkpoint
 from sfumato_server.rounds.checkpoint import released_model
@@ -140,7 +140,7 @@ def test_sheets_of_sixteen_bits_are_drawn_in_grey_levels(tmp_path):
     values["image"]["bits"] = 16
     plan = parse(values, Plan, "plan")
     spectral = {}
-    for name, spec in released_schema(plan, "spectral").items():
+    for name, spec in EXCHANGES["spectral"].released(plan).items():
         value = np.eye(spec.shape[-1]) if name.endswith(("factor", "signal")) else np.full(spec.shape[-1], 0.1)
         spectral[name] = np.broadcast_to(value, spec.shape).astype(np.float32)
     eight = RoundSheets(tmp_path / "a", federation.plan).draw("spectral", 1, spectral)

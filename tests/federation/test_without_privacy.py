@@ -23,11 +23,11 @@ from sfumato_common.files import write_atomic
 from sfumato_common.mechanisms.recorder import BareRecorder
 from sfumato_common.mechanisms.sealed import Paid
 from sfumato_common.package import PackageImage, build_package
+from sfumato_common.strict import parse
 from sfumato_common.study.costs import WITHOUT_PRIVACY, study_events
 from sfumato_common.study.forecast import forecast
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.policy import Policy
-from sfumato_common.study.strict import parse
 from sfumato_common.types import ArraySpec
 from sfumato_server.cli.main import app as server_app
 from sfumato_server.coordinator.study import run_study

@@ -17,10 +17,10 @@ from sfumato_common.crypto.identity import SiteIdentity, create_identity
 from sfumato_common.imaging import encode_png
 from sfumato_common.package import PackageImage, build_package
 from sfumato_common.package.manifest import ImageFacts
+from sfumato_common.strict import parse
 from sfumato_common.study.certificate import Certificate
 from sfumato_common.study.costs import gate_verdict
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.strict import parse
 from sfumato_server.enrol import Authority, Registry, create_authority, enrol, load_authority
 
 LABELS = ("abnormal", "normal")

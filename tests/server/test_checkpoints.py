@@ -12,9 +12,9 @@ from support.small_study import VALUES
 
 from sfumato_common.accounting.accountant import epsilon
 from sfumato_common.errors import ConfigError, VerificationError
+from sfumato_common.strict import parse
 from sfumato_common.study.costs import study_events
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.strict import parse
 from sfumato_server.rounds.card import Card, read_checkpoint
 from sfumato_server.rounds.checkpoint import Checkpoints, released_model
 

@@ -9,14 +9,16 @@ import pytest
 import torch
 
 from sfumato_common.errors import FederationError, VerificationError
-from sfumato_common.generators.build import initial_model, to_arrays
-from sfumato_common.generators.schemas import HISTOGRAMS, outbound_schema
+from sfumato_common.exchanges import EXCHANGES
+from sfumato_common.exchanges.choice import HISTOGRAMS
 from sfumato_common.generators.spectral.layout import COUNT_WEIGHT
+from sfumato_common.generators.starts import initial_model
+from sfumato_common.generators.weights import to_arrays
 from sfumato_common.metrics.choice import classifiers_schema
+from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.strict import parse
-from sfumato_server.rounds.strategies import STRATEGIES
 from sfumato_server.rounds.strategies import choice as choice_module
+from sfumato_server.rounds.strategies import strategy_of
 from sfumato_server.rounds.strategies.choice import ChoiceStrategy, choice_report
 
 DP = {
@@ -53,10 +55,10 @@ def released(plan):
     rng = np.random.default_rng(0)
     reply = {
         name: (0.1 * rng.normal(size=spec.shape)).astype(np.float32)
-        for name, spec in outbound_schema(plan, "spectral").items()
+        for name, spec in EXCHANGES["spectral"].returned(plan).items()
     }
     reply["sums"][:, 0] += 100 * COUNT_WEIGHT
-    strategy = STRATEGIES["spectral"](plan, {})
+    strategy = strategy_of(plan, plan.stage("spectral"), {})
     strategy.absorb(1, {"alder": reply}, torch.Generator())
     spectral = strategy.released()
     return {"spectral": spectral, "flow": {**spectral, **to_arrays("flow", initial_model("flow", plan))}}
@@ -64,7 +66,7 @@ def released(plan):
 
 def histograms(plan, better: bool) -> dict[str, np.ndarray]:
     """Scores of 400 patients a class: a fair coin's from the spectral classifier; perfect ones from the flow's."""
-    counts = np.full(outbound_schema(plan, "choice")[HISTOGRAMS].shape, 50.0, np.float32)
+    counts = np.full(EXCHANGES["choice"].returned(plan)[HISTOGRAMS].shape, 50.0, np.float32)
     if better:
         counts[1] = 0.0
         counts[1, 0, 0] = counts[1, 1, -1] = 400.0
@@ -78,7 +80,7 @@ def quick(monkeypatch):
 
 @pytest.fixture
 def strategy(plan, released, quick):
-    strategy = ChoiceStrategy(plan, released)
+    strategy = ChoiceStrategy(plan, plan.stage("choice"), released)
     strategy.outbound(1, "alder")
     return strategy
 
@@ -89,7 +91,7 @@ def test_every_site_gets_the_plans_classifiers_and_the_same_after_a_restart(plan
     assert first.keys() == schema.keys()
     assert all(schema[name].matches(value) for name, value in first.items())
     torch.manual_seed(12345)
-    again = ChoiceStrategy(plan, released).outbound(1, "birch")
+    again = ChoiceStrategy(plan, plan.stage("choice"), released).outbound(1, "birch")
     assert all((again[name] == value).all() for name, value in first.items())
 
 
@@ -99,7 +101,7 @@ def test_the_winner_is_read_off_the_histograms_and_survives_a_checkpoint(plan, r
         strategy.choice()
     strategy.absorb(1, {site: histograms(plan, better) for site in plan.sites}, torch.Generator())
     assert strategy.choice().winner == winner
-    other = ChoiceStrategy(plan, released)
+    other = ChoiceStrategy(plan, plan.stage("choice"), released)
     other.restore({name: value.copy() for name, value in strategy.state().items()})
     assert other.choice() == strategy.choice()
     assert plan.candidates[int(other.released()["winner"][0])] == winner
@@ -107,7 +109,7 @@ def test_the_winner_is_read_off_the_histograms_and_survives_a_checkpoint(plan, r
 
 def test_a_flow_that_is_no_longer_near_the_released_moments_is_not_chosen(plan, released, quick):
     bright = {**released["flow"], "spectral/mean": released["spectral"]["spectral/mean"] + np.float32(0.5)}
-    strategy = ChoiceStrategy(plan, {**released, "flow": bright})
+    strategy = ChoiceStrategy(plan, plan.stage("choice"), {**released, "flow": bright})
     strategy.outbound(1, "alder")
     strategy.absorb(1, {"alder": histograms(plan, better=True)}, torch.Generator())
     assert strategy.choice().winner == "spectral"

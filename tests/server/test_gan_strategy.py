@@ -6,12 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from sfumato_common.generators.build import initial_model, to_arrays
-from sfumato_common.generators.schemas import outbound_schema, updated_weights
+from sfumato_common.exchanges import EXCHANGES
+from sfumato_common.generators import NETWORKS
+from sfumato_common.generators.schemas import weights_schema
 from sfumato_common.generators.spectral.layout import COUNT_WEIGHT
+from sfumato_common.generators.starts import initial_model
 from sfumato_common.generators.update import UPDATE, pack_update
+from sfumato_common.generators.weights import to_arrays
+from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.strict import parse
 from sfumato_common.types import AnyArray
 from sfumato_server.rounds.strategies.gan import GanStrategy
 from sfumato_server.rounds.strategies.spectral import SpectralStrategy
@@ -40,10 +43,10 @@ def plan() -> Plan:
 @pytest.fixture(scope="module")
 def released(plan) -> dict[str, dict[str, AnyArray]]:
     rng = np.random.default_rng(0)
-    schema = outbound_schema(plan, "spectral")
+    schema = EXCHANGES["spectral"].returned(plan)
     arrays = {name: (0.1 * rng.normal(size=spec.shape)).astype(np.float32) for name, spec in schema.items()}
     arrays["sums"][:, 0] += 100 * COUNT_WEIGHT
-    strategy = SpectralStrategy(plan, {})
+    strategy = SpectralStrategy(plan, plan.stage("spectral"), {})
     strategy.absorb(1, {"alder": arrays}, rng_of(0))
     return {"spectral": strategy.released()}
 
@@ -54,7 +57,10 @@ def rng_of(seed: int) -> torch.Generator:
 
 def leaning(plan: Plan, bias: float) -> dict[str, AnyArray]:
     """A reply that makes the discriminator call everything real (bias above 0) or generated (below)."""
-    zero = {name: np.zeros(spec.shape, np.float32) for name, spec in updated_weights(plan, "gan").items()}
+    zero = {
+        name: np.zeros(spec.shape, np.float32)
+        for name, spec in weights_schema(plan, {"discriminator": NETWORKS["discriminator"]}).items()
+    }
     change = {**zero, "discriminator/head.bias": np.full(1, bias, np.float32)}
     return {UPDATE: pack_update(zero, change)}
 
@@ -66,7 +72,7 @@ def distance(one: dict[str, AnyArray], two: dict[str, AnyArray]) -> float:
 def test_a_judge_that_is_fooled_teaches_little_and_one_that_is_not_the_whole_round(plan, released):
     moves = {}
     for bias in (-50.0, 50.0):
-        strategy = GanStrategy(plan, released)
+        strategy = GanStrategy(plan, plan.stage("gan"), released)
         start = strategy.outbound(1, "alder")
         strategy.absorb(1, {"alder": leaning(plan, bias)}, rng_of(1))
         moves[bias] = distance(strategy.outbound(2, "alder"), start)
@@ -82,25 +88,25 @@ def test_the_generator_may_begin_where_the_embedding_stage_fitted_it(plan, relea
     start = to_arrays("generator", initial_model("generator", combined))
     fitted = {name: np.asarray(item + np.float32(0.25)) for name, item in start.items()}
     given = {**released, "embedding": {**released["spectral"], **fitted}}
-    strategy = GanStrategy(combined, given)
+    strategy = GanStrategy(combined, combined.stage("gan"), given)
     sent = strategy.outbound(1, "alder")
     assert distance(fitted, sent) == 0.0
     assert distance(fitted, strategy.released()) == 0.0
     strategy.absorb(1, {"alder": leaning(combined, -1.0)}, rng_of(1))
     assert 0.0 < distance(strategy.outbound(2, "alder"), fitted) < 0.1
-    assert distance(GanStrategy(plan, released).outbound(1, "alder"), fitted) > 0.1
+    assert distance(GanStrategy(plan, plan.stage("gan"), released).outbound(1, "alder"), fitted) > 0.1
 
 
 def test_the_released_generator_is_an_average_that_outlives_a_restart(plan, released):
-    strategy = GanStrategy(plan, released)
+    strategy = GanStrategy(plan, plan.stage("gan"), released)
     start = strategy.released()
     strategy.absorb(1, {"alder": leaning(plan, -1.0)}, rng_of(1))
     assert 0.0 < distance(strategy.released(), start) < distance(strategy.outbound(2, "alder"), start)
-    other = GanStrategy(plan, released)
+    other = GanStrategy(plan, plan.stage("gan"), released)
     other.restore({name: value.copy() for name, value in strategy.state().items()})
     for each in (strategy, other):
         each.absorb(2, {"alder": leaning(plan, -1.0)}, rng_of(2))
     assert distance(strategy.released(), other.released()) == 0.0
-    fresh = GanStrategy(plan, released)
+    fresh = GanStrategy(plan, plan.stage("gan"), released)
     fresh.restore({**strategy.state(), **{f"average/{n}": v for n, v in start.items() if n.startswith("generator/")}})
     assert distance(fresh.released(), strategy.released()) > 0.0

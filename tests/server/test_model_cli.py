@@ -12,22 +12,22 @@ from support.small_study import VALUES
 from typer.testing import CliRunner
 
 from sfumato_common.errors import ConfigError, VerificationError
-from sfumato_common.generators.schemas import released_schema
+from sfumato_common.exchanges import EXCHANGES
+from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.strict import parse
 from sfumato_server.cli.main import app
 from sfumato_server.rounds.checkpoint import Checkpoints
-from sfumato_server.rounds.strategies import STRATEGIES
+from sfumato_server.rounds.strategies import strategy_of
 
 
 def trained(plan: Plan, folder):
     """Checkpoints of a made-up spectral model, and of a flow that has not moved."""
     kept, spectral = Checkpoints(folder, plan), {}
-    for name, spec in released_schema(plan, "spectral").items():
+    for name, spec in EXCHANGES["spectral"].released(plan).items():
         value = np.eye(spec.shape[-1]) if name.endswith(("factor", "signal")) else np.full(spec.shape[-1], 0.5)
         spectral[name] = np.broadcast_to(value, spec.shape).astype(np.float32)
     kept.save("spectral", 1, spectral, spectral)
-    flow = STRATEGIES["flow"](plan, {"spectral": spectral})
+    flow = strategy_of(plan, plan.stage("flow"), {"spectral": spectral})
     kept.save("flow", 1, flow.state(), flow.released())
     kept.finish("flow", flow.released())
     return folder / plan.digest

@@ -11,20 +11,19 @@ import torch
 from sfumato_client.site.inbound import Seen
 from sfumato_client.training.dp.proximal import Proximal
 from sfumato_common.errors import ConfigError, VerificationError
+from sfumato_common.exchanges import EXCHANGES
+from sfumato_common.generators import NETWORKS
 from sfumato_common.generators.components import component_count, components_of
-from sfumato_common.generators.displacement import (
-    SERVER_ADAPTIVITY,
-    SERVER_SECOND_MOMENT,
-    SITE_BETAS,
-    adam_step,
-    max_displacement,
-)
-from sfumato_common.generators.schemas import inbound_schema, updated_weights
+from sfumato_common.generators.displacement import SERVER_ADAPTIVITY, SERVER_SECOND_MOMENT, adam_step
+from sfumato_common.generators.flow.displacement import BETAS as FLOW_BETAS
+from sfumato_common.generators.gan.displacement import SITE_BETAS as GAN_BETAS
+from sfumato_common.generators.schemas import weights_schema
+from sfumato_common.generators.settings import DpSgdStage, ServerOptimiser
+from sfumato_common.generators.starts import max_displacement
 from sfumato_common.generators.update import UPDATE, pack_update
+from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.stages import DpSgdStage, ServerOptimiser
-from sfumato_common.study.strict import parse
-from sfumato_server.rounds.strategies import STRATEGIES
+from sfumato_server.rounds.strategies import strategy_of
 from sfumato_server.rounds.strategies.optimisers import ServerStep
 
 SERVERS = {
@@ -56,6 +55,8 @@ PLAN = {
     "federation": {"quorum": 1},
 }
 
+SITE_BETAS = {"gan": GAN_BETAS, "flow": FLOW_BETAS}
+
 
 def plan_with(by_site: bool = False, **changes) -> Plan:
     value = copy.deepcopy(PLAN)
@@ -65,6 +66,12 @@ def plan_with(by_site: bool = False, **changes) -> Plan:
     return parse(value, Plan, "plan")
 
 
+def updated_weights(plan, kind):
+    """The weights whose change a site sends."""
+    name = {"gan": "discriminator", "flow": "flow"}[kind]
+    return weights_schema(plan, {name: NETWORKS[name]})
+
+
 def dp_stage(plan: Plan, kind: str) -> DpSgdStage:
     stage = plan.stage(kind)
     assert isinstance(stage, DpSgdStage)
@@ -72,7 +79,7 @@ def dp_stage(plan: Plan, kind: str) -> DpSgdStage:
 
 
 def spectral(plan: Plan) -> dict[str, np.ndarray]:
-    shapes = {n: spec.shape for n, spec in inbound_schema(plan, "flow").items() if n.startswith("spectral/")}
+    shapes = {n: spec.shape for n, spec in EXCHANGES["flow"].sent(plan).items() if n.startswith("spectral/")}
     values = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
     for name in ("spectral/factor", "spectral/signal"):
         values[name] += 0.1 * np.eye(shapes[name][-1], dtype=np.float32)
@@ -122,15 +129,15 @@ def random_reply(plan: Plan, kind: str, seed: int) -> dict[str, np.ndarray]:
 def test_a_restarted_coordinator_goes_on_the_same(kind, discriminators, server):
     plan = plan_with(server=SERVERS[server], discriminators=discriminators)
     released = {"spectral": spectral(plan)}
-    strategy = STRATEGIES[kind](plan, released)
+    strategy = strategy_of(plan, plan.stage(kind), released)
     strategy.absorb(1, {"alder": random_reply(plan, kind, 2), "birch": random_reply(plan, kind, 3)}, rng())
-    again = STRATEGIES[kind](plan, released)
+    again = strategy_of(plan, plan.stage(kind), released)
     again.restore({name: value.copy() for name, value in strategy.state().items()})
     for each in (strategy, again):
         each.absorb(2, {"birch": random_reply(plan, kind, 4)}, rng())
     for site in plan.sites:
         one, two = strategy.outbound(3, site), again.outbound(3, site)
-        assert one.keys() == two.keys() == inbound_schema(plan, kind).keys()
+        assert one.keys() == two.keys() == EXCHANGES[kind].sent(plan).keys()
         assert all(np.array_equal(one[name], two[name]) for name in one)
 
 
@@ -155,7 +162,7 @@ def rounds_of(plan: Plan, kind: str, site: str, seed: int | None = None):
 
     With `seed` all rounds push the same way, which momentum adds up.
     """
-    strategy = STRATEGIES[kind](plan, {"spectral": spectral(plan)})
+    strategy = strategy_of(plan, plan.stage(kind), {"spectral": spectral(plan)})
     sent = {}
     for number in range(1, dp_stage(plan, kind).rounds + 1):
         sent[number] = {name: value.copy() for name, value in strategy.outbound(number, site).items()}
@@ -177,16 +184,16 @@ def test_sites_accept_honest_rounds_and_no_more(tmp_path, kind, discriminators, 
     sent, final = rounds_of(plan, kind, "birch", seed)
     stage, seen = dp_stage(plan, kind), Seen(tmp_path, plan)
     for number in (1, 2, 4, 5):  # one was missed
-        seen.check_round(stage, kind, number, sent[number])
-        seen.keep_round(kind, number, sent[number])
+        seen.check_round(stage, number, sent[number])
+        seen.keep_round(plan.stage(kind), number, sent[number])
     seen.check_release({"spectral": spectral(plan), kind: final})
     model = "discriminator" if kind == "gan" else "flow"
     name = next(name for name in sent[5] if name.startswith(f"{model}/"))
     crafted = np.float32(1.02 * max_displacement(stage, model, 1) + 1e-4)
     seen = Seen(tmp_path / "other", plan)
-    seen.keep_round(kind, 4, sent[4])
+    seen.keep_round(plan.stage(kind), 4, sent[4])
     with pytest.raises(VerificationError, match="not where the plan's training could have led"):
-        seen.check_round(stage, kind, 5, {**sent[5], name: sent[4][name] + crafted})
+        seen.check_round(stage, 5, {**sent[5], name: sent[4][name] + crafted})
 
 
 def test_the_bound_of_adam_is_met_and_momentum_adds_up_to_its_factor():
@@ -208,14 +215,14 @@ def test_the_bound_of_adam_is_met_and_momentum_adds_up_to_its_factor():
 
 def test_a_site_keeps_its_own_discriminator():
     plan = plan_with(discriminators="per-site")
-    strategy = STRATEGIES["gan"](plan, {"spectral": spectral(plan)})
+    strategy = strategy_of(plan, plan.stage("gan"), {"spectral": spectral(plan)})
     start = strategy.outbound(1, "alder")
     strategy.absorb(1, {"alder": random_reply(plan, "gan", 2)}, rng())
     own, other = (strategy.outbound(2, site) for site in ("alder", "birch"))
     names = updated_weights(plan, "gan")
     assert all(np.array_equal(other[name], start[name]) for name in names)
     assert any(not np.array_equal(own[name], start[name]) for name in names)
-    joint = STRATEGIES["gan"](plan_with(), {"spectral": spectral(plan)})
+    joint = strategy_of(plan_with(), plan_with().stage("gan"), {"spectral": spectral(plan)})
     joint.absorb(1, {"alder": random_reply(plan, "gan", 2)}, rng())
     one, two = (joint.outbound(2, site) for site in ("alder", "birch"))
     assert all(np.array_equal(one[name], two[name]) for name in names)
@@ -223,7 +230,7 @@ def test_a_site_keeps_its_own_discriminator():
 
 def test_the_generator_learns_from_every_trained_discriminator_on_its_sites_components():
     plan = plan_with(discriminators="per-site", by_site=True)
-    strategy = STRATEGIES["gan"](plan, {"spectral": spectral(plan)})
+    strategy = strategy_of(plan, plan.stage("gan"), {"spectral": spectral(plan)})
     replies = {"alder": random_reply(plan, "gan", 2), "birch": random_reply(plan, "gan", 3)}
     strategy.absorb(1, {"birch": replies["birch"]}, rng())
     (alone,) = strategy._discriminators.panel(spectral(plan))  # alder's is still at the public start and judges nobody

@@ -12,12 +12,13 @@ from safetensors.numpy import load_file, save_file
 from typer.testing import CliRunner
 
 from sfumato_common.errors import ConfigError, VerificationError
+from sfumato_common.exchanges import EXCHANGES
 from sfumato_common.generators.components import components_of
-from sfumato_common.generators.schemas import released_schema
-from sfumato_common.generators.starts import fingerprint, read_start, start_key, start_schema
+from sfumato_common.generators.starts import read_start, start_key, start_schema
 from sfumato_common.phantom.textures import KINDS, textures
+from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.strict import parse
+from sfumato_common.types import fingerprint
 from sfumato_server.cli.main import app
 from sfumato_server.coordinator.home import CoordinatorHome
 from sfumato_server.coordinator.pretraining import SOURCES, pretrain, public_cohorts, public_spectral
@@ -56,7 +57,7 @@ def plan_with(**changes) -> Plan:
 def test_a_start_has_the_stages_form_and_is_drawn_again_alike(kind, source):
     plan = plan_with()
     weights, losses = pretrain(plan, kind, source, steps=3, patients=12)
-    schema = start_schema(plan, kind)
+    schema = start_schema(plan, plan.stage(kind))
     assert weights.keys() == schema.keys()
     assert all(schema[name].matches(value) and np.isfinite(value).all() for name, value in weights.items())
     assert len(losses) == 3
@@ -71,7 +72,7 @@ def test_sites_fitted_apart_learn_from_cohorts_of_their_own(radii):
     cohorts = public_cohorts(plan, "phantom", 40, seed=0)
     cohorts["birch"] = dataclasses.replace(cohorts["birch"], images=255 - cohorts["birch"].images // 2)
     released = public_spectral(plan, cohorts, np.random.default_rng(0))
-    schema = released_schema(plan, "spectral")
+    schema = EXCHANGES["spectral"].released(plan)
     assert released.keys() == schema.keys()
     assert all(schema[name].matches(value) for name, value in released.items())
     brightness = released["spectral/mean"][:, 0]
@@ -80,7 +81,7 @@ def test_sites_fitted_apart_learn_from_cohorts_of_their_own(radii):
     for kind in ("gan", "flow"):
         weights, _ = pretrain(plan, kind, "phantom", steps=2, patients=12)
         assert {name: value.shape for name, value in weights.items()} == {
-            name: spec.shape for name, spec in start_schema(plan, kind).items()
+            name: spec.shape for name, spec in start_schema(plan, plan.stage(kind)).items()
         }
 
 
@@ -148,4 +149,4 @@ def test_a_checkpoint_of_ones_own_is_brought_into_form(tmp_path):
     assert fingerprint(load_file(out)) == fingerprint(weights)
     assert fingerprint(weights) in made.output
     with pytest.raises(VerificationError):
-        read_start(plan_with(), "gan", mine.read_bytes())
+        read_start(plan_with(), plan_with().stage("gan"), mine.read_bytes())

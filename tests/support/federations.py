@@ -10,8 +10,8 @@ from sfumato_common.crypto.enrolment import enrolment_request
 from sfumato_common.crypto.identity import load_identity
 from sfumato_common.files import write_atomic, write_json
 from sfumato_common.protocol.flower import decode_reply, decode_request, encode
+from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.strict import parse
 from sfumato_server.coordinator.home import CoordinatorHome
 from sfumato_server.enrol import Registry, create_authority, enrol
 from sfumato_server.intake.admission import admit, package_path

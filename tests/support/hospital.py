@@ -17,10 +17,10 @@ from sfumato_client.site.home import SiteHome
 from sfumato_common.metrics.utility import Classifier
 from sfumato_common.protocol.flower import decode_reply, decode_request, encode
 from sfumato_common.protocol.messages import PROTOCOL, Reply, Request
+from sfumato_common.strict import parse
 from sfumato_common.study.costs import gate_verdict
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.strict import parse
-from sfumato_server.rounds.strategies import STRATEGIES
+from sfumato_server.rounds.strategies import strategy_of
 from support.homes import make_home
 from support.studies import PLAN, POLICY
 
@@ -137,7 +137,7 @@ def study(hospital: Hospital) -> dict[str, Path]:
 
     keep("fresh")
     for stage in hospital.plan.stages:
-        strategy = STRATEGIES[stage.kind](hospital.plan, released)
+        strategy = strategy_of(hospital.plan, stage, released)
         for number in range(1, stage.rounds + 1):
             if (stage.kind, number) == ("gan", 2):
                 keep("midway")

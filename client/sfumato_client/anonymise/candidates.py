@@ -11,7 +11,6 @@ from sfumato_common.accounting.events import Mechanism, event_to_json
 from sfumato_common.files import canonical_json
 from sfumato_common.mechanisms.sealed import Parts
 from sfumato_common.study.release import GuaranteeLevel, Method
-from sfumato_common.study.stages import ModelKind
 from sfumato_common.types import ByteImages
 
 
@@ -26,7 +25,7 @@ class CandidateSet:
     """
 
     method: Method
-    model: ModelKind
+    model: str
     guarantee: GuaranteeLevel
     images: ByteImages = field(repr=False)
     labels: npt.NDArray[np.int64] = field(repr=False)

@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from sfumato_client.anonymise.contract import Job
 from sfumato_client.dataset import Cohort
-from sfumato_common.generators.build import from_arrays, spectral_model
+from sfumato_common.generators import GENERATORS
 from sfumato_common.generators.components import component_shares, components_of
 from sfumato_common.generators.device import training_device
 from sfumato_common.generators.gan.w_space import WSpace
@@ -150,9 +150,9 @@ def space_of(job: Job[Inverting]) -> WSpace:
     item = job.item
 
     def make() -> WSpace:
-        arrays, device = job.models[item.model], training_device()
-        generator = from_arrays("generator", job.plan, arrays).to(device).requires_grad_(False)
-        return WSpace(job.plan, generator, spectral_model(job.plan, arrays).to(device))
+        space_of_model = GENERATORS[item.model].latent
+        assert space_of_model is not None, "the plan inverts into W spaces only"
+        return space_of_model(job.plan, job.models[item.model]).to(training_device())
 
     return job.release.once(WSpace, (item.model,), make)
 

@@ -24,13 +24,12 @@ from torch import Tensor
 from sfumato_client.anonymise.contract import Job
 from sfumato_client.anonymise.latent_report import latent_report, mechanism_of
 from sfumato_common.files import write_atomic
-from sfumato_common.generators.build import from_arrays, spectral_model
+from sfumato_common.generators import GENERATORS
 from sfumato_common.generators.components import component_shares, components_of, condition, labels_of
 from sfumato_common.generators.device import training_device
-from sfumato_common.generators.flow.flows import Flow
 from sfumato_common.generators.flow.matching import matched
 from sfumato_common.generators.spectral.dct import public_scale
-from sfumato_common.generators.spectral.whitening import TAIL_TEMPERATURE, dequantise
+from sfumato_common.generators.spectral.whitening import TAIL_TEMPERATURE, dequantise, spectral_model
 from sfumato_common.mechanisms.draws import Draws
 from sfumato_common.mechanisms.streams import PublishedStream, SecretStream
 from sfumato_common.study.plan import Plan
@@ -89,19 +88,20 @@ def coarse_first(size: int, channels: int) -> npt.NDArray[np.int64]:
 def codec_of(job: Job[Latent]) -> LatentCodec:
     """The codec of the item's model at this site, made once a release: matching moments takes thousands of draws."""
     model = job.item.model
-    return job.release.once(LatentCodec, (model,), lambda: LatentCodec(job.plan, job.models[model], job.site))
+    return job.release.once(LatentCodec, (model,), lambda: LatentCodec(job.plan, model, job.models[model], job.site))
 
 
 class LatentCodec:
-    """Images to rows of latents, coarsest coordinate first, and back, by the item's released flow at one site.
+    """Images to rows of latents, coarsest coordinate first, and back, by a released flow (model `kind`) at one site.
 
     Both ways pass the spectral model whose moments match the flow's samples (`matched`): as images are drawn, and so
     that a record's latents are standard normal where the flow's training displaced them.
     """
 
-    def __init__(self, plan: Plan, arrays: Arrays, site: str) -> None:
-        flow, spectral = from_arrays("flow", plan, arrays), spectral_model(plan, arrays)
-        assert isinstance(flow, Flow)
+    def __init__(self, plan: Plan, kind: str, arrays: Arrays, site: str) -> None:
+        flow_of = GENERATORS[kind].flow
+        assert flow_of is not None, "the plan noises latents of flows only"
+        flow, spectral = flow_of(plan, arrays), spectral_model(plan, arrays)
         own = components_of(plan, site, torch.arange(len(plan.labels))).tolist()
         self._device = training_device()
         self._spectral = matched(plan, spectral, flow, own).to(self._device)

@@ -15,9 +15,9 @@ from sfumato_client.cli.tabular import tabular
 from sfumato_common.command_line import Version, console, file_bytes, forecast_table, run_command
 from sfumato_common.errors import PolicyRefusal
 from sfumato_common.files import write_atomic, write_json
+from sfumato_common.strict import load_yaml
 from sfumato_common.study.load import load_resolved_plan
 from sfumato_common.study.policy import Policy
-from sfumato_common.study.strict import load_yaml
 
 app = typer.Typer(no_args_is_help=True, help="Sfumato at the hospital.")
 app.add_typer(ledger_app, name="ledger")
@@ -98,7 +98,6 @@ def accept(
     """Hold a plan against policy and ledger, show what it would cost a patient, and pin it."""
     from sfumato_client.site.admission import admit, release_notes
     from sfumato_client.site.home import SiteHome
-    from sfumato_common.generators.starts import public_starts
     from sfumato_common.study.costs import WITHOUT_PRIVACY
 
     site = SiteHome(home)
@@ -110,7 +109,7 @@ def accept(
     store.require_patients(policy)
     console.print(forecast_table(cost, f"Plan '{study.study}' at site '{policy.site}'"))
     console.print(f"plan hash {study.digest}", markup=False, soft_wrap=True)
-    for kind, start in public_starts(study).items():
+    for kind, start in study.public_starts.items():
         declared = f"stage '{kind}' starts from weights declared public ({start.source}, sha256 {start.sha256})"
         console.print(declared, markup=False, soft_wrap=True)
     if not study.private:

@@ -11,7 +11,7 @@ from sfumato_client.cli.ledger import Home
 from sfumato_common.accounting.accountant import epsilon_text
 from sfumato_common.command_line import console
 from sfumato_common.errors import ConfigError
-from sfumato_common.study.strict import load_yaml
+from sfumato_common.strict import load_yaml
 
 
 def tabular(

@@ -18,7 +18,6 @@ from sfumato_common.errors import LedgerError
 from sfumato_common.study.certificate import Certificate, Noise, StatedCost, StatedCosts, StatedDisclosure
 from sfumato_common.study.costs import WITHOUT_PRIVACY, declared_disclosures, study_events
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.stages import DpSgdStage
 
 COVERS = (
     "Unit: the patient, with all of the patient's images. Covered: everything that left this site under this plan, "
@@ -71,11 +70,7 @@ def certificate(plan: Plan, train: Sequence[Event], holdout: Sequence[Event], no
         + (CHOSEN if plan.chooses else "")
         + COVERS,
         protection="differential privacy" if plan.private else WITHOUT_PRIVACY,
-        starts={
-            stage.kind: stage.start
-            for stage in plan.stages
-            if isinstance(stage, DpSgdStage) and stage.start is not None
-        },
+        starts=plan.public_starts,
     )
 
 

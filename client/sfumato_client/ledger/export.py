@@ -18,10 +18,10 @@ from sfumato_client.ledger.head import Head, check_head, head_of
 from sfumato_common.accounting.events import Unprotected
 from sfumato_common.errors import LedgerError
 from sfumato_common.files import canonical_json
+from sfumato_common.strict import Strict
 from sfumato_common.study.certificate import StatedCosts
 from sfumato_common.study.plan import Name
 from sfumato_common.study.policy import Budget
-from sfumato_common.study.strict import Strict
 
 Hash = Annotated[str, Field(pattern=r"\A[0-9a-f]{64}\z")]
 NOTICE = (

@@ -26,19 +26,16 @@ from sfumato_client.site.sending import require_approved, send_release
 from sfumato_common.accounting.events import Cohort, Event
 from sfumato_common.crypto.identity import load_identity
 from sfumato_common.errors import BusyError, LedgerError, PolicyRefusal, VerificationError
+from sfumato_common.exchanges import EXCHANGES
 from sfumato_common.files import write_atomic
-from sfumato_common.generators.schemas import inbound_schema, outbound_schema
-from sfumato_common.generators.starts import fingerprint
 from sfumato_common.mechanisms.noise import NoiseSource
 from sfumato_common.mechanisms.recorder import NoiseRecorder
-from sfumato_common.metrics.choice import classifiers_schema
 from sfumato_common.metrics.utility import classifier_schema
 from sfumato_common.protocol.messages import Reply, Request
 from sfumato_common.study.costs import charged_event, study_events, utility_event
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.policy import DEFAULT_ANSWER_INTERVAL_S, Policy
-from sfumato_common.study.stages import DpSgdStage, EmbeddingStage
-from sfumato_common.types import Arrays, ArraySpec, Schema
+from sfumato_common.types import Arrays, ArraySpec, Schema, fingerprint
 
 log = logging.getLogger(__name__)
 Upload = Callable[[bytes, Plan], None]
@@ -96,7 +93,7 @@ class Site:
         raise VerificationError("a request of a kind that this version does not know")
 
     def _stage(self, request: Request, plan: Plan, policy: Policy) -> Reply:
-        from sfumato_client.training import TRAINERS, StageJob
+        from sfumato_client.training import StageJob, train
 
         try:
             stage = plan.stage(request.stage)
@@ -104,24 +101,21 @@ class Site:
             raise PolicyRefusal("the request names a stage that the accepted plan does not have") from None
         if not 1 <= request.round <= stage.rounds:
             raise PolicyRefusal("the request names a round beyond the accepted plan")
-        check_form(request.arrays, _inbound(plan, stage.kind))
-        seen = Seen(self.home.seen, plan)
+        exchange, seen = EXCHANGES[stage.kind], Seen(self.home.seen, plan)
+        check_form(request.arrays, exchange.sent(plan))
 
         def check() -> None:
-            if isinstance(stage, DpSgdStage | EmbeddingStage):
-                seen.check_round(stage, stage.kind, request.round, request.arrays)
+            seen.check_round(stage, request.round, request.arrays)
 
         def compute(recorder: NoiseRecorder, noise: NoiseSource) -> Arrays:
-            if isinstance(stage, DpSgdStage | EmbeddingStage):
-                seen.keep_round(stage.kind, request.round, request.arrays)
+            seen.keep_round(stage, request.round, request.arrays)
             store = self.home.open_store()
             store.require_form(plan.image)
             store.require_patients(policy)
             cohort = store.cohort("train")
-            job = StageJob(plan, policy.site, stage.kind, request.round, request.arrays, cohort, noise, recorder)
-            return TRAINERS[stage.kind](job)
+            return train(StageJob(plan, policy.site, stage, request.round, request.arrays, cohort, noise, recorder))
 
-        work = Work(stage.kind, charged_event(plan, stage), "train", outbound_schema(plan, stage.kind), check, compute)
+        work = Work(stage.kind, charged_event(plan, stage), "train", exchange.returned(plan), check, compute)
         return self._once(request, plan, policy, work)
 
     def _utility(self, request: Request, plan: Plan, policy: Policy) -> Reply:
@@ -199,10 +193,6 @@ class Site:
         models = models_of(arrays, plan, requested(plan, policy.site, choice))
         Seen(self.home.seen, plan).check_release(models)
         return models
-
-
-def _inbound(plan: Plan, kind: str) -> Schema:
-    return classifiers_schema(plan) if kind == "choice" else inbound_schema(plan, kind)
 
 
 def _noise(policy: Policy, plan: Plan, request: Request) -> NoiseSource:

@@ -10,9 +10,9 @@ from sfumato_client.dataset import SiteStore
 from sfumato_client.ledger import Ledger
 from sfumato_common.errors import ConfigError, PolicyRefusal
 from sfumato_common.files import write_json
+from sfumato_common.strict import load_yaml, parse
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.policy import Policy
-from sfumato_common.study.strict import load_yaml, parse
 
 SUPERLINK_FILE = "addresses.json"
 

@@ -18,16 +18,22 @@ from safetensors.numpy import save
 
 from sfumato_common.errors import VerificationError
 from sfumato_common.files import write_atomic, write_json
-from sfumato_common.generators.build import initial_model, to_arrays
-from sfumato_common.generators.displacement import max_displacement, start_displacement, within_displacement
-from sfumato_common.generators.schemas import released_schema
-from sfumato_common.generators.starts import LARGEST_VALUE, check_start, fingerprint, own_weights, public_start
+from sfumato_common.generators import GENERATORS
+from sfumato_common.generators.displacement import within_displacement
+from sfumato_common.generators.settings import StageSettings
+from sfumato_common.generators.starts import (
+    LARGEST_VALUE,
+    check_start,
+    initial_model,
+    max_displacement,
+    own_weights,
+    start_displacement,
+)
+from sfumato_common.generators.weights import to_arrays
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.release import AnyItem
-from sfumato_common.study.stages import DpSgdStage, EmbeddingStage
-from sfumato_common.types import AnyArray, Arrays, Schema
+from sfumato_common.types import AnyArray, Arrays, Schema, fingerprint
 
-_SPECTRAL = "spectral/"
 _MISSED = (
     "this site missed the first round of a stage that starts from pinned public weights, so it cannot tell where "
     "training began; it takes no part in that stage"
@@ -64,102 +70,116 @@ def models_of(arrays: Arrays, plan: Plan, release: Sequence[AnyItem]) -> dict[st
     if set(models) != {item.model for item in release} | {"spectral"}:
         raise VerificationError("the release request brings other models than the accepted plan releases")
     for kind, values in models.items():
-        check_form(values, released_schema(plan, kind))
+        check_form(values, GENERATORS[kind].released(plan))
     return models
 
 
 class Seen:
-    """The last weights that came for each stage of each plan, in a folder of the site's home."""
+    """The last weights that came for each stage of each plan, and its fixed arrays, in a folder of the site's home."""
 
     def __init__(self, folder: Path, plan: Plan) -> None:
         self._folder, self._plan = folder / plan.digest[:16], plan
 
-    def check_round(self, stage: DpSgdStage | EmbeddingStage, kind: str, number: int, arrays: Arrays) -> None:
+    def check_round(self, stage: StageSettings, number: int, arrays: Arrays) -> None:
         """Raise VerificationError when `arrays` of round `number` (from 1) are out of reach of what came before.
 
         Rounds may be missed, never begun out of order; the first one of a stage with a pinned start may not, as nothing
-        else shows this site where training began.
+        else shows this site where training began. Only models are held against anything: what else a stage sends, such
+        as the classifiers of a choice, is made anew from models that were.
         """
-        self._check_spectral(arrays)
-        since, before = self._last(kind)
-        if (pinned := public_start(self._plan, kind)) is not None and not before:
+        if stage.kind not in GENERATORS:
+            return
+        self._check_fixed(arrays)
+        since, before = self._last(stage.kind)
+        if stage.pinned is not None and not before:
             if number != 1:
                 raise VerificationError(_MISSED)
-            check_start(pinned, arrays)
+            check_start(stage.pinned, arrays)
             return
         if number < since:
             # going back and forth between rounds would add up to many times the plan's reach
             raise VerificationError("the request's round is older than one that came before; it is not begun now")
-        for model, weights in _by_model(arrays).items():
-            last, distance = before.get(model), max_displacement(stage, model, number - since)
+        for network, weights in _by_network(arrays).items():
+            last, distance = before.get(network), max_displacement(stage, network, number - since)
             if last is None:
-                last = to_arrays(model, initial_model(model, self._plan))
-                distance += start_displacement(self._plan, kind, model)
+                last = to_arrays(network, initial_model(network, self._plan))
+                distance += start_displacement(self._plan, stage, network)
             if not within_displacement(last, weights, distance):
                 raise VerificationError("the request's weights are not where the plan's training could have led")
 
-    def keep_round(self, kind: str, number: int, arrays: Arrays) -> None:
-        """Remember the weights of round `number`, which have been checked."""
-        self._pin_spectral(arrays)
+    def keep_round(self, stage: StageSettings, number: int, arrays: Arrays) -> None:
+        """Remember the weights and fixed arrays of round `number`, which have been checked."""
+        if stage.kind not in GENERATORS or not arrays:
+            return
+        self._pin_fixed(arrays)
         data = save(own_weights(arrays), metadata={"round": str(number)})
-        if public_start(self._plan, kind) is not None and not self._path(kind).exists():
-            write_atomic(self._path(f"{kind}-start"), data, mode=0o600)
-        write_atomic(self._path(kind), data, mode=0o600)
+        if stage.pinned is not None and not self._path(stage.kind).exists():
+            write_atomic(self._path(f"{stage.kind}-start"), data, mode=0o600)
+        write_atomic(self._path(stage.kind), data, mode=0o600)
 
     def check_release(self, models: dict[str, dict[str, AnyArray]]) -> None:
-        """Raise VerificationError when a final model is out of the whole plan's reach, or its spectral part changed."""
-        if len({_spectral_digest(arrays) for arrays in models.values()}) != 1:
-            raise VerificationError("the final models rest on different spectral models")
+        """Raise VerificationError when a final model is out of the whole plan's reach, or a fixed array changed."""
+        fixed = [item for arrays in models.values() for item in _fixed(arrays).items()]
+        if twice := [part for part, digest in fixed if digest != dict(fixed)[part]]:
+            raise VerificationError(f"the final models rest on different {twice[0]} models")
         for kind, arrays in models.items():
-            self._check_spectral(arrays)
-            for model, weights in _by_model(arrays).items():
-                stage = self._plan.stage(kind)
-                assert isinstance(stage, DpSgdStage | EmbeddingStage)
-                start = self._start(kind, model)
-                furthest = start_displacement(self._plan, kind, model) + max_displacement(stage, model, stage.rounds)
-                if not within_displacement(start, weights, furthest):
+            self._check_fixed(arrays)
+            stage = self._plan.stage(kind)
+            for network, weights in _by_network(arrays).items():
+                furthest = max_displacement(stage, network, stage.rounds)
+                furthest += start_displacement(self._plan, stage, network)
+                if not within_displacement(self._start(stage, network), weights, furthest):
                     raise VerificationError("a final model is not where the plan's training could have led")
 
-    def _start(self, kind: str, model: str) -> dict[str, AnyArray]:
-        """Weights of `model` that stage `kind` started from. Raises VerificationError when this site never saw them."""
-        pinned = public_start(self._plan, kind)
-        if pinned is None:
-            return to_arrays(model, initial_model(model, self._plan))
-        _, weights = self._last(f"{kind}-start")
+    def _start(self, stage: StageSettings, network: str) -> dict[str, AnyArray]:
+        """Weights of `network` that `stage` started from. Raises VerificationError when this site never saw them."""
+        if stage.pinned is None:
+            return to_arrays(network, initial_model(network, self._plan))
+        _, weights = self._last(f"{stage.kind}-start")
         if not weights:
             raise VerificationError(_MISSED)
-        check_start(pinned, {name: value for part in weights.values() for name, value in part.items()})
-        return weights[model]
+        check_start(stage.pinned, {name: value for part in weights.values() for name, value in part.items()})
+        return weights[network]
 
-    def _last(self, kind: str) -> tuple[int, dict[str, dict[str, AnyArray]]]:
-        """Round and weights by model of the last request of stage `kind`; round 1's start when there was none."""
-        if not self._path(kind).exists():
+    def _last(self, name: str) -> tuple[int, dict[str, dict[str, AnyArray]]]:
+        """Round and weights by network of the last request of a stage; round 1's start when there was none."""
+        if not self._path(name).exists():
             return 1, {}
-        with safe_open(self._path(kind), framework="numpy") as file:
+        with safe_open(self._path(name), framework="numpy") as file:
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-            return int(file.metadata()["round"]), _by_model(arrays)
+            return int(file.metadata()["round"]), _by_network(arrays)
 
-    def _check_spectral(self, arrays: Arrays) -> None:
-        pinned = self._folder / "spectral.json"
-        if pinned.exists() and json.loads(pinned.read_text())["sha256"] != _spectral_digest(arrays):
-            raise VerificationError("the released spectral model is another one than in this study's earlier requests")
+    def _check_fixed(self, arrays: Arrays) -> None:
+        for part, digest in _fixed(arrays).items():
+            pinned = self._folder / f"{part}.json"
+            if pinned.exists() and json.loads(pinned.read_text())["sha256"] != digest:
+                raise VerificationError(
+                    f"the released {part} model is another one than in this study's earlier requests"
+                )
 
-    def _pin_spectral(self, arrays: Arrays) -> None:
-        if not (self._folder / "spectral.json").exists():
-            write_json(self._folder / "spectral.json", {"sha256": _spectral_digest(arrays)})
+    def _pin_fixed(self, arrays: Arrays) -> None:
+        for part, digest in _fixed(arrays).items():
+            if not (self._folder / f"{part}.json").exists():
+                write_json(self._folder / f"{part}.json", {"sha256": digest})
 
-    def _path(self, kind: str) -> Path:
-        return self._folder / f"{kind}.safetensors"
+    def _path(self, name: str) -> Path:
+        return self._folder / f"{name}.safetensors"
 
 
-def _by_model(arrays: Arrays) -> dict[str, dict[str, AnyArray]]:
-    """Trained weights by the model their names begin with; the spectral arrays are left out."""
-    models: dict[str, dict[str, AnyArray]] = {}
+def _by_network(arrays: Arrays) -> dict[str, dict[str, AnyArray]]:
+    """Trained weights by the network that their names begin with; fixed arrays are left out."""
+    return _by_part(own_weights(arrays))
+
+
+def _fixed(arrays: Arrays) -> dict[str, str]:
+    """Digest of the fixed arrays by the kind that their names begin with: what is no network's weight."""
+    weights = own_weights(arrays)
+    parts = _by_part({name: value for name, value in arrays.items() if name not in weights})
+    return {kind: fingerprint(part) for kind, part in parts.items()}
+
+
+def _by_part(arrays: Arrays) -> dict[str, dict[str, AnyArray]]:
+    parts: dict[str, dict[str, AnyArray]] = {}
     for name, value in arrays.items():
-        if not name.startswith(_SPECTRAL):
-            models.setdefault(name.partition("/")[0], {})[name] = value
-    return models
-
-
-def _spectral_digest(arrays: Arrays) -> str:
-    return fingerprint({name: value for name, value in arrays.items() if name.startswith(_SPECTRAL)})
+        parts.setdefault(name.partition("/")[0], {})[name] = value
+    return parts

@@ -10,9 +10,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
+from sfumato_common.generators.settings import Positive
+from sfumato_common.strict import Strict
 from sfumato_common.study.plan import Name
-from sfumato_common.study.stages import Positive
-from sfumato_common.study.strict import Strict
 
 MOST_CELLS = 1_000_000
 ColumnName = Annotated[str, StringConstraints(min_length=1, max_length=100)]

@@ -18,7 +18,7 @@ from sfumato_common.accounting.events import Declared, Event, RandomisedResponse
 from sfumato_common.accounting.pld import LARGEST_PURE_EPSILON
 from sfumato_common.errors import ConfigError
 from sfumato_common.files import canonical_json
-from sfumato_common.study.stages import DpSgdStage
+from sfumato_common.generators.settings import DpSgdStage
 
 # parts of privacy.epsilon; training has what is left
 RELEASE_SHARE, LABEL_SHARE = 0.2, 0.1

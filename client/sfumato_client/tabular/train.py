@@ -16,7 +16,7 @@ from sfumato_client.training.dp.batches import Indices, capacity, placed_samples
 from sfumato_client.training.dp.engines import private_engine
 from sfumato_client.training.dp.step import noisy_mean
 from sfumato_common.generators.device import training_device
-from sfumato_common.generators.displacement import SITE_BETAS
+from sfumato_common.generators.flow.displacement import BETAS
 from sfumato_common.mechanisms.recorder import NoiseRecorder
 from sfumato_common.mechanisms.streams import SecretStream
 from sfumato_common.tabular.inn import TableINN, table_loss
@@ -43,7 +43,7 @@ def train_flow(
     flow, coder = first_flow(schema).to(device), Coder(schema.features)
     engine = private_engine(flow, table_loss, "auto", ((coder.width,), (schema.classes,)))
     parameters = list(flow.parameters())
-    optimiser = torch.optim.Adam(parameters, lr=stage.learning_rate, betas=SITE_BETAS["flow"])
+    optimiser = torch.optim.Adam(parameters, lr=stage.learning_rate, betas=BETAS)
     total, kept = [torch.zeros_like(parameter) for parameter in parameters], 0
     for step, batches in enumerate(_batches(schema, coder, cells, condition, secret)):
         sums = [

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from sfumato_common.exchanges import EXCHANGES
+from sfumato_common.generators.base import named
+from sfumato_common.generators.settings import StageSettings
 from sfumato_common.mechanisms.noise import NoiseSource
 from sfumato_common.mechanisms.recorder import NoiseRecorder
 from sfumato_common.study.plan import Plan
@@ -32,8 +35,11 @@ class TrainingCohort(Protocol):
         ...
 
 
+S_co = TypeVar("S_co", bound=StageSettings, covariant=True)
+
+
 @dataclass(frozen=True)
-class StageJob:
+class StageJob(Generic[S_co]):
     """One round of one stage at one site; the spend is reserved in the ledger before a job is made.
 
     Everything that leaves goes through `recorder`; `noise` is for what stays, such as the patients of a batch. What a
@@ -42,7 +48,7 @@ class StageJob:
 
     plan: Plan
     site: str
-    kind: str
+    stage: S_co
     round: int
     inbound: Arrays
     cohort: TrainingCohort
@@ -50,41 +56,10 @@ class StageJob:
     recorder: NoiseRecorder
 
 
-def _spectral(job: StageJob) -> Arrays:
-    from sfumato_client.training.spectral import release_moments
+def train(job: StageJob[StageSettings]) -> Arrays:
+    """What the trainer of the job's stage releases, which its record names.
 
-    return release_moments(job)
-
-
-def _embedding(job: StageJob) -> Arrays:
-    from sfumato_client.training.embedding import release_embedding
-
-    return release_embedding(job)
-
-
-def _gan(job: StageJob) -> Arrays:
-    from sfumato_client.training.gan import train_discriminator
-
-    return train_discriminator(job)
-
-
-def _flow(job: StageJob) -> Arrays:
-    from sfumato_client.training.flow import train_flow
-
-    return train_flow(job)
-
-
-def _choice(job: StageJob) -> Arrays:
-    from sfumato_client.training.choice import score_candidates
-
-    return score_candidates(job)
-
-
-# Imports wait for their stage: every message runs in a fresh process, and Opacus costs it seconds.
-TRAINERS: dict[str, Callable[[StageJob], Arrays]] = {
-    "spectral": _spectral,
-    "embedding": _embedding,
-    "gan": _gan,
-    "choice": _choice,
-    "flow": _flow,
-}
+    Its import waits for its stage: every message runs in a fresh process, and Opacus costs it seconds.
+    """
+    trainer: Callable[[StageJob[StageSettings]], Arrays] = named(EXCHANGES[job.stage.kind].trainer)
+    return trainer(job)

@@ -11,18 +11,16 @@ import math
 import numpy as np
 
 from sfumato_client.training import StageJob
-from sfumato_common.generators.schemas import HISTOGRAMS
+from sfumato_common.exchanges.choice import HISTOGRAMS, ChoiceStage
 from sfumato_common.mechanisms.histogram import patient_scores, score_counts
 from sfumato_common.metrics.choice import classifier_of, spread
 from sfumato_common.metrics.utility import score
-from sfumato_common.study.stages import ChoiceStage
 from sfumato_common.types import Arrays
 
 
-def score_candidates(job: StageJob) -> Arrays:
+def score_candidates(job: StageJob[ChoiceStage]) -> Arrays:
     """`histograms`: noisy counts [C, K, bins] of training patients by label and mean score (in log-odds), float32."""
-    stage = job.plan.stage("choice")
-    assert isinstance(stage, ChoiceStage)
+    stage = job.stage
     images, labels, patient_index = job.cohort.everything()
     counts = []
     for kind in job.plan.candidates:

@@ -9,35 +9,36 @@ from sfumato_client.training.dp.batches import patient_batches
 from sfumato_client.training.dp.engines import private_engine
 from sfumato_client.training.dp.proximal import Proximal
 from sfumato_client.training.dp.step import PrivateGradient
-from sfumato_common.generators.build import from_arrays, spectral_model, to_arrays
 from sfumato_common.generators.components import component_shares, components_of, condition, condition_width
 from sfumato_common.generators.device import training_device
-from sfumato_common.generators.displacement import SITE_BETAS
-from sfumato_common.generators.gan.w_space import draw_images, fake_loss, real_loss
+from sfumato_common.generators.gan import networks
+from sfumato_common.generators.gan.discriminator import fake_loss, real_loss
+from sfumato_common.generators.gan.displacement import SITE_BETAS
+from sfumato_common.generators.gan.settings import GanStage
+from sfumato_common.generators.gan.w_space import draw_images
+from sfumato_common.generators.spectral.whitening import spectral_model
 from sfumato_common.generators.update import UPDATE, pack_update
+from sfumato_common.generators.weights import loaded, to_arrays
 from sfumato_common.mechanisms.draws import TorchDraws
 from sfumato_common.mechanisms.streams import SecretStream, working_generator
-from sfumato_common.study.stages import GanStage
 from sfumato_common.types import Arrays
 
 
-def train_discriminator(job: StageJob) -> Arrays:
+def train_discriminator(job: StageJob[GanStage]) -> Arrays:
     """`local_steps` of DP-SGD on the discriminator; a fixed number of fakes, which are public, adds no noise."""
-    stage = job.plan.stage("gan")
-    assert isinstance(stage, GanStage)
-    device = training_device()
-    generator = from_arrays("generator", job.plan, job.inbound)
-    discriminator = from_arrays("discriminator", job.plan, job.inbound).to(device)
+    stage, device = job.stage, training_device()
+    generator = loaded("generator", networks.generator, job.plan, job.inbound)
+    discriminator = loaded("discriminator", networks.discriminator, job.plan, job.inbound).to(device)
     spectral = spectral_model(job.plan, job.inbound)
     shares = torch.from_numpy(component_shares(job.plan, job.inbound, job.site))
     secret = SecretStream(job.noise)
     # fakes are neither secret nor published, so that they may come from a fast generator, under a key of its own
     draws = TorchDraws(working_generator(job.noise))
     parameters = list(discriminator.parameters())
-    optimiser = torch.optim.Adam(parameters, lr=stage.learning_rate, betas=SITE_BETAS["gan"])
+    optimiser = torch.optim.Adam(parameters, lr=stage.learning_rate, betas=SITE_BETAS)
     form = (job.plan.image.channels, job.plan.image.size, job.plan.image.size)
     engine = private_engine(discriminator, real_loss, stage.engine, (form, (condition_width(job.plan),)))
-    private, proximal = PrivateGradient(job, stage, engine), Proximal(parameters, stage.proximal)
+    private, proximal = PrivateGradient(job, engine), Proximal(parameters, stage.proximal)
     nominal = job.plan.sites[job.site].nominal_patients
     for batches in patient_batches(job.cohort, stage, nominal, secret, form):
         given = [condition(job.plan, components_of(job.plan, job.site, batch.labels)) for batch in batches]

@@ -15,31 +15,31 @@ from torch import Tensor
 from torch.nn import functional
 
 from sfumato_common.errors import VerificationError
-from sfumato_common.study.plan import Plan
+from sfumato_common.generators.plan import PublicPlan
 from sfumato_common.types import Arrays
 
 
-def component_count(plan: Plan) -> int:
+def component_count(plan: PublicPlan) -> int:
     """G, the number of components: K labels, times the sites when the spectral stage says `by_site`."""
     return len(plan.labels) * (len(plan.sites) if plan.spectral.by_site else 1)
 
 
-def components_of(plan: Plan, site: str, labels: Tensor) -> Tensor:
+def components_of(plan: PublicPlan, site: str, labels: Tensor) -> Tensor:
     """Components [N] of records of `site` with labels [N]."""
     return labels + sorted(plan.sites).index(site) * len(plan.labels) if plan.spectral.by_site else labels
 
 
-def labels_of(plan: Plan, components: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def labels_of(plan: PublicPlan, components: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """Labels [N] of components [N]."""
     return np.asarray(components % len(plan.labels))
 
 
-def condition_width(plan: Plan) -> int:
+def condition_width(plan: PublicPlan) -> int:
     """Length of a record's condition: one-hot label, and one-hot site when the plan fits sites apart."""
     return len(plan.labels) + (len(plan.sites) if plan.spectral.by_site else 0)
 
 
-def condition(plan: Plan, components: Tensor) -> Tensor:
+def condition(plan: PublicPlan, components: Tensor) -> Tensor:
     """Conditions float32 [N, condition_width] of components [N]."""
     classes = len(plan.labels)
     label = functional.one_hot(components % classes, classes).float()
@@ -48,7 +48,7 @@ def condition(plan: Plan, components: Tensor) -> Tensor:
     return torch.cat([label, functional.one_hot(components // classes, len(plan.sites)).float()], dim=1)
 
 
-def component_shares(plan: Plan, arrays: Arrays, site: str | None = None) -> npt.NDArray[np.float64]:
+def component_shares(plan: PublicPlan, arrays: Arrays, site: str | None = None) -> npt.NDArray[np.float64]:
     """Share of each component [G] by the noisy counts of the released spectral model; sums to 1.
 
     With `site`, only what stands for that site: its own components when sites are fitted apart, else all. Raises
@@ -67,7 +67,7 @@ def component_shares(plan: Plan, arrays: Arrays, site: str | None = None) -> npt
     return np.asarray(shares / total)
 
 
-def component_names(plan: Plan, components: Sequence[int]) -> list[str]:
+def component_names(plan: PublicPlan, components: Sequence[int]) -> list[str]:
     """What a row shows: the label, with the site before it where sites are fitted apart."""
     labels, sites = plan.labels, sorted(plan.sites)
     by_site = plan.spectral.by_site

@@ -1,4 +1,4 @@
-"""How far honest training can move a weight: what a site holds inbound weights against.
+"""How far honest training can move a weight: the bounds that generators state in their records, and how they are held.
 
 Adam's step is bounded whatever the gradients are (Kingma and Ba 2015, section 2.1; here by Cauchy-Schwarz): with v_t a
 running mean of squares, |m_t| <= (1 - b1) / sqrt((1 - b2) (1 - b1^2 / b2)) sqrt(v_t). A proximal term changes gradients
@@ -12,15 +12,10 @@ import math
 
 import numpy as np
 
-from sfumato_common.study.plan import Plan
-from sfumato_common.study.stages import DpSgdStage, EmbeddingStage, GanStage, ServerOptimiser
+from sfumato_common.generators.settings import DpSgdStage, ServerOptimiser
 from sfumato_common.types import Arrays
 
 Betas = tuple[float, float]
-SITE_BETAS: dict[str, Betas] = {"gan": (0.5, 0.99), "flow": (0.9, 0.99)}
-GENERATOR_BETAS: Betas = (0.5, 0.99)
-GENERATOR_LEARNING_RATE = 2e-4
-EMBEDDING_LEARNING_RATE = 1e-3  # of the generator that is fitted to an embedding: there is no opponent to outrun
 # FedAdam's second decay and the constant beside its root, as Reddi et al. (2021) used them throughout
 SERVER_SECOND_MOMENT = 0.99
 SERVER_ADAPTIVITY = 1e-3
@@ -35,26 +30,15 @@ def adam_step(betas: Betas) -> float:
     return (1.0 - first) / math.sqrt((1.0 - second) * (1.0 - first**2 / second))
 
 
-def max_displacement(stage: DpSgdStage | EmbeddingStage, model: str, rounds: int) -> float:
-    """The most that `rounds` rounds of `stage` can change any weight of `model` ('generator', or what sites train)."""
-    if model == "generator":
-        assert isinstance(stage, GanStage | EmbeddingStage)
-        rate = GENERATOR_LEARNING_RATE if isinstance(stage, GanStage) else EMBEDDING_LEARNING_RATE
-        return rounds * stage.generator_steps * rate * adam_step(GENERATOR_BETAS) * _ROUNDING
-    assert isinstance(stage, DpSgdStage)
-    kind = "gan" if isinstance(stage, GanStage) else "flow"
-    update = stage.local_steps * stage.learning_rate * adam_step(SITE_BETAS[kind]) * _ROUNDING
+def adam_displacement(steps: int, learning_rate: float, betas: Betas) -> float:
+    """The most that so many steps of Adam change a weight, with what rounding adds."""
+    return steps * learning_rate * adam_step(betas) * _ROUNDING
+
+
+def federated_displacement(stage: DpSgdStage, betas: Betas, rounds: int) -> float:
+    """The most that `rounds` rounds change a weight that sites train by Adam and the coordinator by `stage.server`."""
+    update = adam_displacement(stage.local_steps, stage.learning_rate, betas)
     return rounds * server_step(stage.server, update, stage.rounds)
-
-
-def start_displacement(plan: Plan, kind: str, model: str) -> float:
-    """How far from its public start stage `kind` may begin to train `model`: as far as an earlier stage can fit it."""
-    stage = plan.stage(kind)
-    if model != "generator" or not isinstance(stage, GanStage) or stage.generator_start == "spectral":
-        return 0.0
-    fitted = plan.stage("embedding")
-    assert isinstance(fitted, EmbeddingStage)
-    return max_displacement(fitted, model, fitted.rounds)
 
 
 def server_step(server: ServerOptimiser, update: float, rounds: int) -> float:

@@ -6,8 +6,7 @@ from nothing else. What the plan says about their source is a declaration; nobod
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -16,48 +15,45 @@ from safetensors.torch import load
 from torch import nn
 
 from sfumato_common.errors import VerificationError
-from sfumato_common.generators.build import MODELS, from_arrays, initial_model
-from sfumato_common.generators.schemas import inbound_schema
-from sfumato_common.study.plan import Plan
-from sfumato_common.study.stages import DpSgdStage, PublicStart
-from sfumato_common.types import AnyArray, Arrays, Schema
+from sfumato_common.generators import GENERATORS, NETWORKS
+from sfumato_common.generators.plan import PublicPlan
+from sfumato_common.generators.settings import PublicStart, StageSettings, stage_of
+from sfumato_common.generators.weights import Network, drawn, loaded
+from sfumato_common.types import AnyArray, Arrays, Schema, fingerprint
 
 # Public, far beyond any trained weight: larger ones are there to overflow something.
 LARGEST_VALUE = 1e4
 
 
-def fingerprint(arrays: Arrays) -> str:
-    """sha256 of names and contents, lower-case hexadecimal: the very same arrays have the very same one."""
-    digest = hashlib.sha256()
-    for name in sorted(arrays):
-        digest.update(name.encode() + b"\0" + arrays[name].tobytes())
-    return digest.hexdigest()
-
-
 def own_weights(arrays: Arrays) -> dict[str, AnyArray]:
-    """The arrays that belong to a trainable model, by their names' first part; the spectral ones are left out."""
-    return {name: value for name, value in arrays.items() if name.partition("/")[0] in MODELS}
+    """The arrays that belong to a network, by their names' first part; the spectral ones are left out."""
+    return {name: value for name, value in arrays.items() if name.partition("/")[0] in NETWORKS}
 
 
-def public_start(plan: Plan, kind: str) -> PublicStart | None:
-    """What the plan pins as the start of stage `kind`, if it does."""
-    stage = plan.stage(kind)
-    return stage.start if isinstance(stage, DpSgdStage) else None
+def start_schema(plan: PublicPlan, stage: StageSettings) -> Schema:
+    """Names and shapes of the weights that `stage` starts from."""
+    record = GENERATORS[stage.kind]
+    return {name: spec for name, spec in record.sent(plan).items() if name.partition("/")[0] in record.networks}
 
 
-def public_starts(plan: Plan) -> dict[str, PublicStart]:
-    """Every pinned start by stage kind."""
-    found = {stage.kind: public_start(plan, stage.kind) for stage in plan.stages}
-    return {kind: start for kind, start in found.items() if start is not None}
+def max_displacement(stage: StageSettings, network: str, rounds: int) -> float:
+    """The most that `rounds` rounds of `stage` can change any weight of `network`, as its generator's record says."""
+    bound = GENERATORS[stage.kind].max_displacement
+    assert bound is not None, "a stage with a network bounds its displacement"
+    return bound(stage, network, rounds)
 
 
-def start_schema(plan: Plan, kind: str) -> Schema:
-    """Names and shapes of the weights that stage `kind` starts from."""
-    return {name: spec for name, spec in inbound_schema(plan, kind).items() if name.partition("/")[0] in MODELS}
+def start_displacement(plan: PublicPlan, stage: StageSettings, network: str) -> float:
+    """How far from its public start `stage` may begin to train `network`: as far as an earlier stage can fit it."""
+    kind = stage.begins_at(network)
+    if kind is None:
+        return 0.0
+    earlier: StageSettings = stage_of(plan, GENERATORS[kind].settings)
+    return start_displacement(plan, earlier, network) + max_displacement(earlier, network, earlier.rounds)
 
 
-def read_start(plan: Plan, kind: str, data: bytes) -> dict[str, AnyArray]:
-    """A safetensors file as the weights that stage `kind` of `plan` starts from, float32.
+def read_start(plan: PublicPlan, stage: StageSettings, data: bytes) -> dict[str, AnyArray]:
+    """A safetensors file as the weights that `stage` of `plan` starts from, float32.
 
     Other float types are converted and arrays of other models left out. Raises VerificationError for a file that is
     none, lacks a weight, has one of another shape, or holds values that no training leads to.
@@ -69,11 +65,11 @@ def read_start(plan: Plan, kind: str, data: bytes) -> dict[str, AnyArray]:
             "the start is no safetensors file; name one that 'sfumato model pretrain' wrote"
         ) from None
     weights: dict[str, AnyArray] = {}
-    for name, spec in start_schema(plan, kind).items():
+    for name, spec in start_schema(plan, stage).items():
         value = found.get(name)
         if value is None or not value.is_floating_point() or tuple(value.shape) != spec.shape:
             raise VerificationError(
-                f"the start's '{name}' is missing or has another form than stage '{kind}' of the plan"
+                f"the start's '{name}' is missing or has another form than stage '{stage.kind}' of the plan"
             )
         weights[name] = value.to(torch.float32).numpy()
         if not np.isfinite(weights[name]).all() or (value.numel() and np.abs(weights[name]).max() > LARGEST_VALUE):
@@ -92,13 +88,24 @@ def start_key(kind: str) -> str:
     return f"start:{kind}"
 
 
-def starting_model(name: str, plan: Plan, kind: str, given: Mapping[str, Arrays]) -> nn.Module:
-    """Model `name` as stage `kind` starts it: from the pinned start in `given`, or drawn from the plan's digest.
+def initial_model(name: str, plan: PublicPlan) -> nn.Module:
+    """Network `name` with its public start: weights drawn from the plan's digest, the same on every machine."""
+    return drawn(NETWORKS[name], plan)
+
+
+def starting_model(
+    name: str,
+    build: Callable[[PublicPlan], Network],
+    plan: PublicPlan,
+    stage: StageSettings,
+    given: Mapping[str, Arrays],
+) -> Network:
+    """Network `name` as `stage` starts it: from the pinned start in `given`, or drawn from the plan's digest.
 
     Raises VerificationError when the plan pins a start and `given` has none, or another one.
     """
-    start = public_start(plan, kind)
-    if start is None:
-        return initial_model(name, plan)
-    check_start(start, given.get(start_key(kind), {}))
-    return from_arrays(name, plan, given[start_key(kind)])
+    if stage.pinned is None:
+        return drawn(build, plan)
+    own = given.get(start_key(stage.kind), {})
+    check_start(stage.pinned, own)
+    return loaded(name, build, plan, own)

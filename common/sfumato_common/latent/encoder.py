@@ -13,8 +13,8 @@ from torch.nn import functional
 from sfumato_common.generators.components import condition, condition_width
 from sfumato_common.generators.flow.flows import condition_planes
 from sfumato_common.generators.gan.modulated import SLOPE
+from sfumato_common.generators.plan import PublicPlan
 from sfumato_common.generators.spectral.layout import Layout
-from sfumato_common.study.plan import Plan
 
 _WIDTH = 16
 _GAIN = 4.0  # on what the reconstruction leaves of an image, which is a fraction of the image
@@ -24,7 +24,7 @@ _COARSEST = 8  # pixels a side that the pair is brought down to before it become
 class Encoder(nn.Module):
     """Pairs [N, 2C, S, S] and code differences [N, D] -> steps [N, D]; untrained, every step is zero."""
 
-    def __init__(self, plan: Plan, rng: torch.Generator) -> None:
+    def __init__(self, plan: PublicPlan, rng: torch.Generator) -> None:
         """Weights are drawn from `rng`, those of the last layer are zero."""
         super().__init__()
         self._plan = plan

@@ -18,9 +18,8 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
+from sfumato_common.generators.plan import PublicPlan
 from sfumato_common.metrics.utility import classifier_schema
-from sfumato_common.study.plan import Plan
-from sfumato_common.study.stages import ModelKind
 from sfumato_common.types import AnyArray, Arrays, ArraySpec, FloatArray
 
 Float64 = npt.NDArray[np.float64]
@@ -39,7 +38,7 @@ _LONGEST_ODDS, _USUAL_ODDS = 6.0, 2.0
 _CLEAR, _FEWEST = 5.0, 10.0
 
 
-def classifiers_schema(plan: Plan) -> dict[str, ArraySpec]:
+def classifiers_schema(plan: PublicPlan) -> dict[str, ArraySpec]:
     """What the coordinator sends: the classifier of every candidate, arrays named `<kind>:<parameter>`."""
     own = classifier_schema(plan)
     return {f"{kind}:{name}": spec for kind in plan.candidates for name, spec in own.items()}
@@ -94,12 +93,12 @@ class Judged:
 class Choice:
     """What was chosen among `judged`, by the figures of `sites`; a trained model had to lead by its margin."""
 
-    winner: ModelKind
+    winner: str
     judged: tuple[Judged, ...]
     sites: tuple[str, ...]
 
 
-def decide(plan: Plan, noise_multiplier: float, histograms: Mapping[str, AnyArray], distances: Float64) -> Choice:
+def decide(plan: PublicPlan, noise_multiplier: float, histograms: Mapping[str, AnyArray], distances: Float64) -> Choice:
     """Choose from the sites' noisy histograms [C, K, bins] and the candidates' distances [C] from the released moments.
 
     A candidate's AUC is the mean over sites weighted by nominal patients: within a site, so that a classifier gains

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sfumato_common.study.plan import Plan
+from sfumato_common.generators.plan import PublicPlan
 from sfumato_common.types import AnyArray, Arrays, ArraySpec, ByteImages, FloatArray, to_unit_range
 
 Float64 = npt.NDArray[np.float64]
@@ -38,14 +38,14 @@ class Classifier(nn.Module):
         return logits
 
 
-def classifier_schema(plan: Plan) -> dict[str, ArraySpec]:
+def classifier_schema(plan: PublicPlan) -> dict[str, ArraySpec]:
     """Exact names and shapes of the classifier's arrays, all float32."""
     state = Classifier(plan.image.channels, len(plan.labels)).state_dict()
     return {name: ArraySpec("float32", tuple(value.shape)) for name, value in state.items()}
 
 
 def train_classifier(
-    plan: Plan, images: ByteImages, labels: npt.NDArray[np.int64], seed: int, steps: int = 600
+    plan: PublicPlan, images: ByteImages, labels: npt.NDArray[np.int64], seed: int, steps: int = 600
 ) -> dict[str, AnyArray]:
     """Train on uint8 images [N, S, S(, 3)] with labels [N]; gives float32 arrays by `classifier_schema`.
 
@@ -72,7 +72,7 @@ def train_classifier(
     return {name: value.numpy() for name, value in model.state_dict().items()}
 
 
-def score(plan: Plan, arrays: Arrays, images: ByteImages) -> Float64:
+def score(plan: PublicPlan, arrays: Arrays, images: ByteImages) -> Float64:
     """Scores [N] in [0, 1]: the probability of not being the plan's first class (of class 1 when there are two).
 
     One image at a time: in batches the last bit of a score depends on how many images come along, and crafted weights

@@ -9,10 +9,10 @@ from pydantic import Field, ValidationError
 
 from sfumato_common.errors import VerificationError
 from sfumato_common.files import canonical_json
+from sfumato_common.strict import Strict
 from sfumato_common.study.certificate import Certificate
 from sfumato_common.study.plan import Name
 from sfumato_common.study.release import GuaranteeLevel, Part, part_of
-from sfumato_common.study.strict import Strict
 from sfumato_common.types import image_shape
 
 FORMAT = "sfumato-package/1"

@@ -16,13 +16,13 @@ import math
 
 from sfumato_common.accounting.accountant import epsilon
 from sfumato_common.accounting.calibration import gaussian_epsilon, gaussian_mu, least_noise, rounded_up, sampled_guess
-from sfumato_common.accounting.events import Event
+from sfumato_common.accounting.events import Event, GaussianRelease, SampledGaussian
 from sfumato_common.accounting.pld import SMALLEST_NOISE
 from sfumato_common.errors import ConfigError
-from sfumato_common.study.costs import round_event, study_events
+from sfumato_common.strict import parse
+from sfumato_common.study.costs import study_events
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.stages import AnyStage, DpSgdStage
-from sfumato_common.study.strict import parse
+from sfumato_common.study.stages import Stage
 
 BELOW = 0.005  # how far below the plan's epsilon, in parts of it, a resolved plan may stay
 CHOICE_SHARE = 0.05
@@ -34,12 +34,14 @@ _KEY = "noise_multiplier"
 def auto_shares(plan: Plan) -> dict[str, float]:
     """The shares that `budget: auto` stands for, from the plan's stages and nominal patients alone.
 
-    A choice stage takes 0.05. Of the rest, DP-SGD stages take N / (N + 5,000), N the nominal patients of all sites, and
-    one-shot stages what is left; stages of one sort share alike. Without DP-SGD stages the one-shot ones take all.
+    A stage that makes no model, a choice, takes 0.05. Of the rest, DP-SGD stages take N / (N + 5,000), N the nominal
+    patients of all sites, and one-shot stages what is left; stages of one sort share alike. Without DP-SGD stages the
+    one-shot ones take all.
     """
-    trained = [stage.kind for stage in plan.stages if isinstance(stage, DpSgdStage)]
-    released = [stage.kind for stage in plan.stages if stage.kind not in trained and stage.kind != "choice"]
-    choice: dict[str, float] = {stage.kind: CHOICE_SHARE for stage in plan.stages if stage.kind == "choice"}
+    models = [stage for stage in plan.stages if stage.kind in plan.candidates]
+    trained = [stage.kind for stage in models if isinstance(stage.event, SampledGaussian)]
+    released = [stage.kind for stage in models if stage.kind not in trained]
+    choice: dict[str, float] = {stage.kind: CHOICE_SHARE for stage in plan.stages if stage not in models}
     patients = sum(terms.nominal_patients for terms in plan.sites.values())
     training = patients / (patients + EVEN_PATIENTS) if trained else 0.0
     rest = 1.0 - sum(choice.values())
@@ -122,17 +124,19 @@ def _mu(plan: Plan) -> float:
     return gaussian_mu(plan.privacy.epsilon, plan.privacy.delta)
 
 
-def _alone(stage: AnyStage, mu: float, plan: Plan) -> float:
+def _alone(stage: Stage, mu: float, plan: Plan) -> float:
     """The noise multiplier at which `stage` alone costs what a Gaussian release with parameter `mu` does."""
     delta = plan.privacy.delta
-    if not isinstance(stage, DpSgdStage):
-        return math.sqrt(stage.rounds) / mu
+    event, guess = stage.event, math.sqrt(stage.rounds) / mu
+    if isinstance(event, GaussianRelease):
+        return guess
     wanted = gaussian_epsilon(mu, delta)
     if wanted <= 0.0:
         raise ConfigError(
             f"plan '{plan.study}': the share of stage '{stage.kind}' is too small to pay for anything; give it more"
         )
-    guess = sampled_guess(mu, stage.sampling_rate, stage.rounds * stage.local_steps)
+    if isinstance(event, SampledGaussian):
+        guess = sampled_guess(mu, event.sampling_rate, stage.rounds * event.steps)
     return least_noise(
         lambda noise: _stage_epsilon(stage.model_copy(update={_KEY: noise}), delta), wanted, guess, BELOW
     )
@@ -142,6 +146,6 @@ def _epsilon(plan: Plan) -> float:
     return epsilon(study_events(plan, "train"), plan.privacy.delta)
 
 
-def _stage_epsilon(stage: AnyStage, delta: float) -> float:
-    events: list[Event] = [round_event(stage)] * stage.rounds
+def _stage_epsilon(stage: Stage, delta: float) -> float:
+    events: list[Event] = [stage.event] * stage.rounds
     return epsilon(events, delta)

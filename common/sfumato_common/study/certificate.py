@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from sfumato_common.accounting.events import Cohort
-from sfumato_common.study.stages import PublicStart
-from sfumato_common.study.strict import Strict
+from sfumato_common.generators.settings import PublicStart
+from sfumato_common.strict import Strict
 
 # null stands for infinite, which JSON has no number for
 Epsilon = Annotated[float, Field(ge=0, allow_inf_nan=False)] | None

@@ -12,13 +12,12 @@ from sfumato_common.accounting.events import (
     GaussianRelease,
     KAverageGaussian,
     RandomisedResponse,
-    SampledGaussian,
     Unprotected,
     local_event,
 )
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.release import AnyItem, Cadp, DpKAverage, Grouped, Latent, Part, Sampling
-from sfumato_common.study.stages import AnyStage, DpSgdStage
+from sfumato_common.study.stages import Stage
 
 # the sentence that every page about such a study carries
 WITHOUT_PRIVACY: Literal["weights left without differential privacy"] = "weights left without differential privacy"
@@ -29,16 +28,9 @@ def gate_verdict(part: Part) -> Declared:
     return Declared(f"gate verdict: the whole {part} set was approved or refused", bits=1)
 
 
-def round_event(stage: AnyStage) -> Event:
-    """What ONE round of `stage` costs a training patient under a private plan; see `charged_event`."""
-    if isinstance(stage, DpSgdStage):
-        return SampledGaussian(stage.noise_multiplier, stage.sampling_rate, stage.local_steps)
-    return GaussianRelease(stage.noise_multiplier)
-
-
-def charged_event(plan: Plan, stage: AnyStage) -> Event:
+def charged_event(plan: Plan, stage: Stage) -> Event:
     """What ONE round of `stage` is charged as under `plan`: without privacy, as `Unprotected`."""
-    return round_event(stage) if plan.private else Unprotected(stage.kind)
+    return stage.event if plan.private else Unprotected(stage.kind)
 
 
 def utility_event(plan: Plan) -> Event:

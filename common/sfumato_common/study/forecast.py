@@ -57,7 +57,7 @@ def forecast(plan: Plan, delta: float, spent: Iterable[Event] = (), spent_holdou
         per_round = [charged_event(plan, stage)] * stage.rounds
         events += per_round
         steps = sum(event.steps if isinstance(event, SampledGaussian) else 1 for event in per_round)
-        rate = getattr(stage, "sampling_rate", 1.0)
+        rate = stage.event.sampling_rate if isinstance(stage.event, SampledGaussian) else 1.0
         noise = stage.noise_multiplier if plan.private else 0.0
         lines.append(StageForecast(stage.kind, stage.rounds, steps, noise, rate, epsilon(events, delta)))
     released = [event for item in plan.release for event in release_events(plan, item)]

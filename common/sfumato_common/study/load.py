@@ -9,9 +9,9 @@ from typing import Any
 import yaml
 
 from sfumato_common.errors import ConfigError
+from sfumato_common.strict import parse, read_yaml
 from sfumato_common.study.budget import check_budget, resolved
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.strict import parse, read_yaml
 
 _PROVISIONAL = 1.0
 _KEY = "noise_multiplier"

@@ -12,7 +12,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from sfumato_common.exchanges.choice import ChoiceStage
 from sfumato_common.files import canonical_json
+from sfumato_common.generators import GENERATORS
+from sfumato_common.generators.settings import Positive, PublicStart, stage_of
+from sfumato_common.generators.spectral.settings import SpectralStage
+from sfumato_common.strict import Strict
 from sfumato_common.study.release import (
     PARTS,
     AnyItem,
@@ -25,19 +30,7 @@ from sfumato_common.study.release import (
     Sampling,
     part_of,
 )
-from sfumato_common.study.stages import (
-    AnyStage,
-    ChoiceStage,
-    EmbeddingStage,
-    FlowStage,
-    GanStage,
-    ModelKind,
-    Positive,
-    SpectralStage,
-    Stage,
-    StageKind,
-)
-from sfumato_common.study.strict import Strict
+from sfumato_common.study.stages import Stage, StageKind
 from sfumato_common.types import PlanHash, image_shape
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
@@ -124,28 +117,17 @@ class Plan(Strict):
         kinds = [stage.kind for stage in self.stages]
         if twice := [kind for kind in kinds if kinds.count(kind) > 1]:
             raise ValueError(f"stage '{twice[0]}' is there more than once; each kind may occur once, remove the others")
-        if kinds[0] != "spectral":
+        if not isinstance(self.stages[0], SpectralStage):
             raise ValueError("the first stage must be 'spectral': the others start from it")
         self._check_release(kinds)
-        self._check_choice(kinds)
-        self._check_generator_start(kinds)
+        for stage in self.stages:
+            stage.check(self)
+        if self.has_best and not self.chooses:
+            raise ValueError("release of 'best' needs a 'choice' stage")
         self._check_private()
         if self.federation.quorum > len(self.sites):
             raise ValueError("federation.quorum is larger than the number of sites")
-        if len({stage.width for stage in self.stages if isinstance(stage, EmbeddingStage | GanStage)}) > 1:
-            raise ValueError("the embedding and gan stages train one form of generator: give both the same width")
-        for stage in self.stages:
-            self._check_sizes(stage)
         return self
-
-    def _check_choice(self, kinds: Sequence[str]) -> None:
-        if "choice" in kinds:
-            if kinds[-1] != "choice" or len(kinds) < 3:
-                raise ValueError("'choice' is the last stage, after 'spectral' and at least one more model")
-            if not self.private:
-                raise ValueError("'choice' scores training patients: that says nothing of weights without privacy")
-        if "best" in {item.model for item in self.release} and "choice" not in kinds:
-            raise ValueError("release of 'best' needs a 'choice' stage")
 
     def _check_release(self, kinds: Sequence[str]) -> None:
         if missing := [item.model for item in self.release if item.model not in kinds and item.model != "best"]:
@@ -180,15 +162,6 @@ class Plan(Strict):
                     f"{self.sites[over[0]].nominal_patients} nominal patients, by 'images_at'"
                 )
 
-    def _check_generator_start(self, kinds: Sequence[str]) -> None:
-        stage = next((stage for stage in self.stages if isinstance(stage, GanStage)), None)
-        if stage is None or stage.generator_start == "spectral":
-            return
-        if "embedding" not in kinds[: kinds.index("gan")]:
-            raise ValueError("generator_start 'embedding' needs an 'embedding' stage before 'gan'")
-        if stage.start is not None:
-            raise ValueError("the gan stage has both a pinned start and 'generator_start: embedding': give one of them")
-
     def _check_private(self) -> None:
         """A plan without privacy must not read as if it had some: no budget, no noise to speak of."""
         if self.private:
@@ -205,18 +178,12 @@ class Plan(Strict):
                 "only tell the coordinator's fits how exact the sums are"
             )
 
-    def _check_sizes(self, stage: AnyStage) -> None:
-        if isinstance(stage, SpectralStage) and stage.bandwidth > self.image.size:
-            raise ValueError("spectral bandwidth is larger than the image")
-        if isinstance(stage, FlowStage) and self.image.size % (2**stage.levels):
-            raise ValueError(f"image.size must be divisible by 2^levels = {2**stage.levels} for the flow")
-
     @property
     def digest(self) -> PlanHash:
         """The plan's identity: lower-case hexadecimal sha256."""
         return PlanHash(hashlib.sha256(canonical_json(self.model_dump(mode="json"))).hexdigest())
 
-    def stage(self, kind: str) -> AnyStage:
+    def stage(self, kind: str) -> Stage:
         """The stage of that kind. Raises KeyError when the plan has none."""
         for stage in self.stages:
             if stage.kind == kind:
@@ -229,9 +196,14 @@ class Plan(Strict):
         return isinstance(self.stages[-1], ChoiceStage)
 
     @property
-    def candidates(self) -> list[ModelKind]:
+    def candidates(self) -> list[str]:
         """The models that stages make, in their order, the spectral one first: what 'best' can mean."""
-        return [stage.kind for stage in self.stages if not isinstance(stage, ChoiceStage)]
+        return [stage.kind for stage in self.stages if stage.kind in GENERATORS]
+
+    @property
+    def public_starts(self) -> dict[str, PublicStart]:
+        """Every pinned start by stage kind."""
+        return {stage.kind: stage.pinned for stage in self.stages if stage.pinned is not None}
 
     @property
     def choices(self) -> list[str]:
@@ -283,6 +255,4 @@ class Plan(Strict):
     @property
     def spectral(self) -> SpectralStage:
         """The first stage, which every plan has."""
-        stage = self.stages[0]
-        assert isinstance(stage, SpectralStage)
-        return stage
+        return stage_of(self, SpectralStage)

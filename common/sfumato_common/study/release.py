@@ -5,12 +5,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from sfumato_common.study.stages import Positive
-from sfumato_common.study.strict import Strict
+from sfumato_common.generators import GENERATORS
+from sfumato_common.generators.settings import Positive
+from sfumato_common.strict import Strict
 
 Method = Literal["dp-sampling", "k-same", "k-salsa", "linear-walk", "plan-walk", "dp-k-average", "dp-glow", "cadp"]
 # formal: a proved (epsilon, delta); syntactic: k-anonymity of one step; heuristic: only measured by attacks
@@ -18,7 +19,15 @@ GuaranteeLevel = Literal["formal", "syntactic", "heuristic"]
 # What is judged, sealed and sent apart: the formal images, and those that no epsilon covers and the ledger declares.
 Part = Literal["formal", "declared"]
 PARTS: tuple[Part, ...] = ("formal", "declared")
-Generated = Literal["gan", "embedding"]
+if TYPE_CHECKING:
+    SampledKind: TypeAlias = str
+    WalkedKind: TypeAlias = str
+    NoisedKind: TypeAlias = str
+else:
+    # the models that may be sampled, whose W space methods walk in, and whose latents methods noise
+    SampledKind = Literal[(*GENERATORS, "best")]
+    WalkedKind = Literal[tuple(kind for kind, record in GENERATORS.items() if record.latent)]
+    NoisedKind = Literal[tuple(kind for kind, record in GENERATORS.items() if record.flow)]
 ImageCount = Annotated[int, Field(ge=1, le=100_000)]
 
 
@@ -48,7 +57,7 @@ class Sampling(Counted):
     """DP sampling: images drawn from `model`; `best` is the one that the plan's choice stage finds best."""
 
     method: Literal["dp-sampling"] = "dp-sampling"
-    model: Literal["spectral", "embedding", "gan", "flow", "best"]
+    model: SampledKind
 
 
 class Inverting(Counted):
@@ -57,7 +66,7 @@ class Inverting(Counted):
     `encoder_steps` train the encoder on generated pairs alone; `refinement_steps` move each code to its image.
     """
 
-    model: Generated = "gan"
+    model: WalkedKind = "gan"
     encoder_steps: Annotated[int, Field(ge=0, le=100_000)] = 300
     refinement_steps: Annotated[int, Field(ge=0, le=1000)] = 30
 
@@ -139,7 +148,7 @@ class Latent(Counted):
     coarsest latent coordinates are released (all without it); the others are drawn anew from the prior, at no cost.
     """
 
-    model: Literal["flow"] = "flow"
+    model: NoisedKind = "flow"
     mechanism: Literal["laplace", "gaussian"] = "laplace"
     clip: Literal["l1", "elementwise", "l2"] = "l1"
     radius: Positive

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -12,14 +13,21 @@ from rich.table import Table
 from sfumato_common.command_line import AsJson, console, file_bytes, print_json
 from sfumato_common.errors import ConfigError, VerificationError
 from sfumato_common.files import write_atomic
+from sfumato_common.generators import GENERATORS
+from sfumato_common.strict import parse
 from sfumato_common.study.load import load_plan
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.strict import parse
-from sfumato_common.types import Arrays
+from sfumato_common.types import Arrays, fingerprint
 
 model_app = typer.Typer(no_args_is_help=True, help="Look into a checkpoint, draw images from it, make a stage's start.")
 File = Annotated[Path, typer.Argument(help="A checkpoint or a final model, safetensors.")]
 SHEET = "sheet.png"
+_PRETRAINED = [kind for kind, record in GENERATORS.items() if record.pretraining]
+_STARTED = [kind for kind, record in GENERATORS.items() if "start" in record.settings.model_fields]
+
+
+def _one_of(kinds: Sequence[str]) -> str:
+    return "The stage. " + " ".join(f"{kind}: {GENERATORS[kind].help}" for kind in kinds)
 
 
 @model_app.command("info", epilog="Example: sfumato model info flow-model.safetensors")
@@ -82,7 +90,7 @@ def model_sample(
 def model_pretrain(
     plan: Annotated[Path, typer.Argument(help="The study plan whose stage will start from these weights.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Where the weights go, safetensors.")],
-    stage: Annotated[str, typer.Option(help="The stage: gan or flow.")] = "flow",
+    stage: Annotated[str, typer.Option(help=_one_of(_PRETRAINED))] = "flow",
     on: Annotated[str, typer.Option(help="Public images to train on: phantom or textures.")] = "phantom",
     steps: Annotated[int, typer.Option(min=1, max=1_000_000, help="Optimiser steps.")] = 500,
     patients: Annotated[int, typer.Option(min=10, max=100_000, help="Fictional patients, or textures, a site.")] = 300,
@@ -105,22 +113,20 @@ def model_import(
     file: Annotated[Path, typer.Argument(help="Weights of your own, safetensors: names <model>/<parameter>.")],
     plan: Annotated[Path, typer.Option(help="The study plan whose stage will start from these weights.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Where the weights go, safetensors.")],
-    stage: Annotated[str, typer.Option(help="The stage: gan or flow.")] = "flow",
+    stage: Annotated[str, typer.Option(help=_one_of(_STARTED))] = "flow",
 ) -> None:
     """Bring a checkpoint into the form of a plan's stage, and print what the plan pins it by."""
     from sfumato_common.generators.starts import read_start
 
     study = _plan(plan)
-    if stage not in {item.kind for item in study.stages}:
-        raise ConfigError(f"the plan has no stage '{stage}'")
-    _write_start(read_start(study, stage, file_bytes(file)), "checkpoint", stage, out)
+    if stage not in _STARTED or stage not in study.candidates:
+        raise ConfigError(f"stage '{stage}' is not one of the plan's that start from weights ({', '.join(_STARTED)})")
+    _write_start(read_start(study, study.stage(stage), file_bytes(file)), "checkpoint", stage, out)
 
 
 def _write_start(weights: Arrays, source: str, stage: str, out: Path) -> None:
     """Write the file; say what to put into the plan and where the file goes."""
     from safetensors.numpy import save
-
-    from sfumato_common.generators.starts import fingerprint
 
     write_atomic(out, save(dict(weights)))
     console.print(

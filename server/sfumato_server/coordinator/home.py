@@ -9,8 +9,8 @@ from typing import Any
 
 from sfumato_common.errors import ConfigError
 from sfumato_common.files import write_json
+from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.strict import parse
 
 
 @dataclass(frozen=True)

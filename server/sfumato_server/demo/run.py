@@ -24,10 +24,10 @@ from sfumato_common.command_line import console
 from sfumato_common.crypto.enrolment import encode_grant
 from sfumato_common.errors import ConfigError, DataError, FederationError
 from sfumato_common.files import write_atomic, write_json
+from sfumato_common.strict import load_yaml, parse
 from sfumato_common.study.load import load_plan
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.policy import Policy
-from sfumato_common.study.strict import load_yaml, parse
 from sfumato_common.supervise import Child, end_descendants, exclusive, free_port, run_to_end
 from sfumato_server.coordinator.home import CoordinatorHome
 from sfumato_server.demo.data import Cohort, index_sites, phantom_cohort

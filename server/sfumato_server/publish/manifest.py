@@ -11,9 +11,9 @@ from pydantic import Field, ValidationError
 from sfumato_common.errors import VerificationError
 from sfumato_common.files import canonical_json
 from sfumato_common.package.manifest import Hash, ImageFacts, ImageName
+from sfumato_common.strict import Strict
 from sfumato_common.study.plan import Name
 from sfumato_common.study.release import Part
-from sfumato_common.study.strict import Strict
 
 FORMAT = "sfumato-published/2"
 MANIFEST, SIGNATURE, LABELS, COORDINATOR_KEY = "manifest.json", "manifest.sig", "labels.csv", "coordinator.pem"

@@ -11,7 +11,6 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from sfumato_common.crypto.signatures import fingerprint
-from sfumato_common.generators.starts import public_starts
 from sfumato_common.study.plan import Plan
 from sfumato_server.pool import Pool
 from sfumato_server.publish.guarantee import Guarantee, guarantees, pooled_costs
@@ -89,7 +88,7 @@ def render_report(
         without_guarantee=sorted(site for item in stated if not item.formal for site in item.sites),
         # a plan without privacy is one, whatever certificates say of themselves
         bare=not plan.private or any(not item.certificate.private for item in stated),
-        starts=public_starts(plan),
+        starts=plan.public_starts,
         pooled=pooled,
         worst=pooled[0].add_remove,
         release=release_rows(pool, plan, stated),

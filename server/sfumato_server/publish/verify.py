@@ -11,10 +11,10 @@ from sfumato_common.crypto.signatures import fingerprint, verify
 from sfumato_common.errors import ConfigError, VerificationError
 from sfumato_common.package import check_image
 from sfumato_common.package.manifest import Manifest, ManifestImage, parse_manifest
+from sfumato_common.strict import parse
 from sfumato_common.study.costs import WITHOUT_PRIVACY
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.release import Part
-from sfumato_common.study.strict import parse
 from sfumato_server.publish.manifest import (
     COORDINATOR_KEY,
     LABELS,

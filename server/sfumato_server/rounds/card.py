@@ -6,7 +6,6 @@ beside the file for people. It holds plan arithmetic and hashes, nothing that a 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import platform
@@ -24,10 +23,10 @@ from sfumato_common import __version__
 from sfumato_common.accounting.accountant import epsilon
 from sfumato_common.errors import ConfigError, VerificationError
 from sfumato_common.files import canonical_json
+from sfumato_common.strict import Strict
 from sfumato_common.study.costs import study_events
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.strict import Strict
-from sfumato_common.types import AnyArray, Arrays
+from sfumato_common.types import AnyArray, Arrays, fingerprint
 
 _PACKAGES = ("torch", "numpy", "safetensors", "opacus", "dp-accounting")
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -49,7 +48,7 @@ class Card(Strict):
     arrays of the file, `spectral_sha256` those of the spectral model that the stage started from.
     """
 
-    format: Literal["sfumato-checkpoint-1"] = "sfumato-checkpoint-1"
+    format: Literal["sfumato-checkpoint-2"] = "sfumato-checkpoint-2"
     plan_hash: Sha256
     study: str
     stage: str
@@ -88,8 +87,8 @@ def make_card(plan: Plan, stage: str, number: int, arrays: Arrays, released: Arr
         adjacency=plan.privacy.adjacency,
         contents={part: Part(arrays=counts[part], parameters=sizes[part]) for part in sorted(counts)},
         released=sorted(released),
-        sha256=arrays_digest(arrays),
-        spectral_sha256=arrays_digest(spectral) if spectral else None,
+        sha256=fingerprint(arrays),
+        spectral_sha256=fingerprint(spectral) if spectral else None,
         versions=_versions(),
     )
 
@@ -121,21 +120,11 @@ def read_checkpoint(path: Path) -> tuple[Card | None, dict[str, AnyArray]]:
         raise VerificationError(
             f"the card of checkpoint '{path.name}' cannot be read; use the version of Sfumato that wrote it"
         ) from None
-    if arrays_digest(arrays) != card.sha256:
+    if fingerprint(arrays) != card.sha256:
         raise VerificationError(
             f"checkpoint '{path.name}' is damaged: its weights are not those of its card; delete it to redo that round"
         )
     return card, arrays
-
-
-def arrays_digest(arrays: Arrays) -> str:
-    """Lower-case hexadecimal sha256 over names, dtypes, shapes and bytes, in the order of names."""
-    digest = hashlib.sha256()
-    for name in sorted(arrays):
-        value = arrays[name]
-        digest.update(canonical_json([name, str(value.dtype), list(value.shape)]) + b"\n")
-        digest.update(value.tobytes())
-    return digest.hexdigest()
 
 
 def card_lines(card: Card) -> list[tuple[str, str]]:

@@ -15,8 +15,8 @@ import numpy as np
 from sfumato_common.errors import VerificationError
 from sfumato_common.files import write_atomic, write_json
 from sfumato_common.study.plan import Plan
-from sfumato_common.types import AnyArray, Arrays
-from sfumato_server.rounds.card import Card, arrays_digest, encode_checkpoint, make_card, read_checkpoint
+from sfumato_common.types import AnyArray, Arrays, fingerprint
+from sfumato_server.rounds.card import Card, encode_checkpoint, make_card, read_checkpoint
 
 _RELEASED = "released/"
 _BASE = "spectral"
@@ -89,7 +89,7 @@ def _spectral_beside(path: Path, card: Card) -> dict[str, AnyArray]:
         )
     other, arrays = read_checkpoint(beside)
     spectral = {name: value for name, value in arrays.items() if name.startswith(f"{_BASE}/")}
-    if other is None or other.plan_hash != card.plan_hash or arrays_digest(spectral) != card.spectral_sha256:
+    if other is None or other.plan_hash != card.plan_hash or fingerprint(spectral) != card.spectral_sha256:
         raise VerificationError(
             f"'{beside.name}' belongs to another run than '{path.name}'; put the one of the same run beside it"
         )

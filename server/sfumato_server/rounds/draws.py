@@ -10,9 +10,9 @@ import numpy.typing as npt
 import torch
 
 from sfumato_common.errors import ConfigError, VerificationError
+from sfumato_common.generators import GENERATORS
 from sfumato_common.generators.components import component_count, component_names, component_shares, labels_of
-from sfumato_common.generators.sampling import SAMPLERS, sample_images
-from sfumato_common.generators.schemas import released_schema
+from sfumato_common.generators.sampling import sample_images
 from sfumato_common.mechanisms.draws import TorchDraws
 from sfumato_common.study.plan import Plan
 from sfumato_common.types import AnyArray, Arrays
@@ -53,11 +53,11 @@ def _check(plan: Plan, card: Card, kind: str, arrays: Arrays, name: str) -> None
             f"'{name}' was trained under plan {card.plan_hash[:16]}, the plan given is {plan.digest[:16]}; give the "
             "plan of its study, unchanged"
         )
-    if kind not in SAMPLERS:
-        raise ConfigError(f"no images can be drawn from '{kind}'; choose one of: {', '.join(sorted(SAMPLERS))}")
+    if kind not in GENERATORS:
+        raise ConfigError(f"no images can be drawn from '{kind}'; choose one of: {', '.join(sorted(GENERATORS))}")
     if kind not in (card.stage, "spectral"):
         raise ConfigError(f"'{name}' holds the model of stage '{card.stage}', not '{kind}'; name a file of that stage")
-    schema = released_schema(plan, kind)
+    schema = GENERATORS[kind].released(plan)
     if any(key not in arrays or not spec.matches(arrays[key]) for key, spec in schema.items()):
         raise VerificationError(f"the weights in '{name}' do not fit the plan; ask for the file again")
 

@@ -16,7 +16,7 @@ from functools import partial
 import torch
 
 from sfumato_common.errors import FederationError
-from sfumato_common.generators.schemas import outbound_schema
+from sfumato_common.exchanges import EXCHANGES
 from sfumato_common.metrics.choice import Choice
 from sfumato_common.protocol.messages import PROTOCOL, Reply, Request, RequestKind
 from sfumato_common.study.plan import Plan
@@ -24,8 +24,7 @@ from sfumato_common.types import AnyArray, Arrays, ArraySpec, Schema
 from sfumato_server.rounds.channel import Channel, lost
 from sfumato_server.rounds.checkpoint import Checkpoints
 from sfumato_server.rounds.progress import Progress
-from sfumato_server.rounds.strategies import STRATEGIES
-from sfumato_server.rounds.strategies.choice import ChoiceStrategy
+from sfumato_server.rounds.strategies import Choosing, strategy_of
 
 log = logging.getLogger(__name__)
 # how long sites may take to make a release, in round deadlines; how often one may be away; the pause between two asks
@@ -69,13 +68,13 @@ class StudyRun:
     def train(self) -> None:
         """Run every stage of the plan, each from the released models of the earlier ones."""
         for stage in self.plan.stages:
-            strategy = STRATEGIES[stage.kind](self.plan, self.released)
+            strategy = strategy_of(self.plan, stage, self.released)
             done, state = self.checkpoints.latest(stage.kind, stage.rounds)
             if done:
                 strategy.restore(state)
                 self.progress.resume(stage.kind, done)
             for number in range(done + 1, stage.rounds + 1):
-                schema = outbound_schema(self.plan, stage.kind)
+                schema = EXCHANGES[stage.kind].returned(self.plan)
                 outbound = partial(strategy.outbound, number)
                 replies = self.ask("stage", outbound, stage=stage.kind, number=number, schema=schema)
                 updates = {site: reply.arrays for site, reply in replies.items() if reply.status == "ok"}
@@ -84,7 +83,7 @@ class StudyRun:
                 self.checkpoints.save(stage.kind, number, strategy.state(), released)
                 self.progress.model(stage.kind, number, released)
             self.released[stage.kind] = dict(strategy.released())
-            if isinstance(strategy, ChoiceStrategy):
+            if isinstance(strategy, Choosing):
                 self.choice = strategy.choice()
                 self.progress.choose(self.choice.winner)
             self.checkpoints.finish(stage.kind, self.released[stage.kind])

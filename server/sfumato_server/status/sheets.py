@@ -20,8 +20,9 @@ import torch
 from PIL import Image
 
 from sfumato_common.files import write_atomic, write_json
+from sfumato_common.generators import GENERATORS
 from sfumato_common.generators.components import component_count, component_names
-from sfumato_common.generators.sampling import SAMPLERS, sample_images
+from sfumato_common.generators.sampling import sample_images
 from sfumato_common.mechanisms.draws import TorchDraws
 from sfumato_common.study.plan import Plan
 from sfumato_common.types import AnyArray, Arrays
@@ -65,7 +66,7 @@ class RoundSheets:
 
     def draw(self, stage: str, number: int, released: Arrays) -> RoundSheet | None:
         """Draw the model of `stage` after round `number`; None for a stage without a model, or when it failed."""
-        if stage not in SAMPLERS:
+        if stage not in GENERATORS:
             return None
         try:
             # models are built before weights are loaded: torch's own generator must not notice

@@ -10,8 +10,8 @@ from support.hospital import ONE_SITE, make_hospital
 
 from sfumato_client.cli import main as cli
 from sfumato_common.errors import PolicyRefusal
+from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.strict import parse
 
 
 def changed(**changes) -> Plan:

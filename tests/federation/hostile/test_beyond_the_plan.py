@@ -9,7 +9,8 @@ from flwr.app import ConfigRecord
 from support.hospital import GATE, ONE_SITE, make_hospital, read
 
 from sfumato_common.errors import VerificationError
-from sfumato_common.generators.build import initial_model, to_arrays
+from sfumato_common.generators.starts import initial_model
+from sfumato_common.generators.weights import to_arrays
 from sfumato_common.protocol.flower import encode
 from sfumato_common.protocol.messages import CONFIG_KEY
 

@@ -17,21 +17,21 @@ from torch.func import functional_call, grad, vmap
 from torch.nn.functional import one_hot, softplus
 
 from sfumato_client.dataset.cohort import Cohort
-from sfumato_client.training import TRAINERS, StageJob
+from sfumato_client.training import StageJob, train
 from sfumato_client.training.dp.batches import patient_batches
 from sfumato_client.training.dp.engines import ENGINES, private_engine
 from sfumato_client.training.dp.step import PrivateGradient
 from sfumato_common.accounting.accountant import epsilon
 from sfumato_common.accounting.events import SampledGaussian
-from sfumato_common.generators.build import initial_model, to_arrays
 from sfumato_common.generators.flow.flows import flow_loss
-from sfumato_common.generators.gan.w_space import real_loss
+from sfumato_common.generators.gan.discriminator import real_loss
+from sfumato_common.generators.starts import initial_model
+from sfumato_common.generators.weights import to_arrays
 from sfumato_common.mechanisms.noise import SecureNoise
 from sfumato_common.mechanisms.recorder import NoiseRecorder
 from sfumato_common.mechanisms.streams import SecretStream
-from sfumato_common.study.costs import round_event
+from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.strict import parse
 from sfumato_common.types import to_unit_range
 
 C = 1.0
@@ -159,15 +159,15 @@ def observations(model, cohort, direction, wrap=lambda engine: engine):
     """The released gradient of every step, through a filter matched to the attacked patient [STEPS]."""
     stage, noise = PLAN.stage("gan"), SecureNoise()
     recorder = NoiseRecorder(noise, "entry")
-    job = StageJob(PLAN, "alder", "gan", 1, {}, cohort, noise, recorder)
+    job = StageJob(PLAN, "alder", PLAN.stage("gan"), 1, {}, cohort, noise, recorder)
     form = (1, PLAN.image.size, PLAN.image.size)
     engine = wrap(private_engine(model, real_loss, stage.engine, (form, (2,))))
-    private = PrivateGradient(job, stage, engine)
+    private = PrivateGradient(job, engine)
     seen = [
         float(flat(private([((batch.images, one_hot(batch.labels, 2).float()), batch.weights)])) @ direction)
         for (batch,) in patient_batches(cohort, stage, PATIENTS, SecretStream(noise), form)
     ]
-    assert recorder.executed == (round_event(stage),)
+    assert recorder.executed == (stage.event,)
     return np.array(seen)
 
 
@@ -206,6 +206,8 @@ def test_the_trainer_with_crafted_weights_seals_what_the_plan_charges(crafted, c
     stage = "flow" if kind == "flow" else "gan"
     original, noise = moments[0], SecureNoise()
     inbound = {**original.asked[stage, 1].arrays, **to_arrays(kind, model)}
-    job = StageJob(original.plan, "alder", stage, 1, inbound, cohort, noise, NoiseRecorder(noise, "entry"))
-    TRAINERS[stage](job)
-    assert job.recorder.executed == (round_event(original.plan.stage(stage)),)
+    job = StageJob(
+        original.plan, "alder", original.plan.stage(stage), 1, inbound, cohort, noise, NoiseRecorder(noise, "entry")
+    )
+    train(job)
+    assert job.recorder.executed == (original.plan.stage(stage).event,)

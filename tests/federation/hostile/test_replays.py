@@ -7,8 +7,6 @@ import numpy as np
 import pytest
 from support.hospital import size_on_the_wire
 
-from sfumato_client import training
-
 
 def moved(request, amount=1e-6):
     """The same request with one weight moved, within every reach."""
@@ -40,7 +38,7 @@ def test_an_answered_round_with_other_arrays_is_refused_after_newer_ones(finishe
 
 def test_a_round_that_crashed_after_its_charge_stays_paid_and_is_not_run_again(midway, monkeypatch):
     request, before = midway.asked["gan", 2], midway.charges()
-    monkeypatch.setitem(training.TRAINERS, "gan", lambda job: 1 / 0)
+    monkeypatch.setattr("sfumato_client.training.gan.train_discriminator", lambda job: 1 / 0)
     crashed = midway.ask(request)
     assert (crashed.status, crashed.code) == ("failed", "failed")
     assert "ZeroDivisionError" in midway.reason(crashed)

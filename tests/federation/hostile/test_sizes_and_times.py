@@ -5,11 +5,11 @@ import pytest
 import yaml
 from support.hospital import GATE, ONE_SITE, make_hospital, size_on_the_wire
 
-from sfumato_client import training
 from sfumato_client.site import handler as site_module
 from sfumato_common.errors import BudgetExceeded, DataError, EgressRefused, LedgerError
-from sfumato_common.generators.build import initial_model, to_arrays
-from sfumato_common.generators.schemas import outbound_schema
+from sfumato_common.exchanges import EXCHANGES
+from sfumato_common.generators.starts import initial_model
+from sfumato_common.generators.weights import to_arrays
 from sfumato_common.protocol.messages import Reply
 
 
@@ -35,7 +35,7 @@ def form(reply):
 @pytest.mark.parametrize("kind", ["spectral", "gan", "flow"])
 def test_a_replys_length_follows_from_the_plan_alone(fresh, kind):
     reply = fresh.ask(fresh.asked[kind, 1])
-    schema = outbound_schema(fresh.plan, kind)
+    schema = EXCHANGES[kind].returned(fresh.plan)
     assert {name: value.nbytes for name, value in reply.arrays.items()} == {n: spec.bytes for n, spec in schema.items()}
 
 
@@ -74,7 +74,7 @@ def test_refusals_are_equally_long_up_to_their_words(tmp_path, fresh, monkeypatc
         def broken(job, error=error):
             raise error
 
-        monkeypatch.setitem(training.TRAINERS, "spectral", broken)
+        monkeypatch.setattr("sfumato_client.training.spectral.release_moments", broken)
         site = make_hospital(tmp_path / f"site{index}", patients=30)
         replies.append(site.ask(site.request("stage", "spectral", 1)))
     replies.append(fresh.ask(fresh.request("stage", "gan", 9)))
@@ -90,7 +90,7 @@ def test_data_that_cannot_be_used_looks_like_any_fault(tmp_path, monkeypatch):
         def broken(job, error=error):
             raise error
 
-        monkeypatch.setitem(training.TRAINERS, "spectral", broken)
+        monkeypatch.setattr("sfumato_client.training.spectral.release_moments", broken)
         site = make_hospital(tmp_path / f"site{index}", patients=30)
         reply = site.ask(site.request("stage", "spectral", 1))
         said.add((reply.status, reply.code))

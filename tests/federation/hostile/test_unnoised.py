@@ -9,20 +9,18 @@ import numpy as np
 import pytest
 from support.hospital import ONE_SITE
 
-from sfumato_client import training
 from sfumato_client.ledger import Ledger
 from sfumato_client.site import handler
+from sfumato_client.training.gan import train_discriminator as HONEST
 from sfumato_common.accounting.events import event_to_json
 from sfumato_common.errors import ConfigError
 from sfumato_common.generators.update import UPDATE, pack_update
 from sfumato_common.mechanisms.noise import SecureNoise
 from sfumato_common.mechanisms.recorder import NoiseRecorder
 from sfumato_common.mechanisms.sealed import Sealed, digest_of
-from sfumato_common.study.costs import round_event
+from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.strict import parse
 
-HONEST = training.TRAINERS["gan"]
 Arrays = dict
 
 
@@ -42,7 +40,7 @@ def noised_with(job, sigma=1.0, rate=0.2, steps=2, recorder=None) -> Arrays:
 
 
 def forged(job) -> Sealed:
-    arrays, event = nothing_learned(job), round_event(job.plan.stage("gan"))
+    arrays, event = nothing_learned(job), job.plan.stage("gan").event
     return Sealed(arrays, (event,), "entry", digest_of(arrays), bytes(32))
 
 
@@ -106,18 +104,18 @@ def padded(arrays, value):
 @pytest.mark.parametrize("fault", FAULTS)
 def test_what_was_not_noised_as_charged_does_not_leave_and_stays_paid(midway, monkeypatch, fault):
     trainer, reason = FAULTS[fault]
-    monkeypatch.setitem(training.TRAINERS, "gan", trainer)
+    monkeypatch.setattr("sfumato_client.training.gan.train_discriminator", trainer)
     request = midway.asked["gan", 2]
-    paid = ("gan", 2, "train", round_event(midway.plan.stage("gan")))
+    paid = ("gan", 2, "train", midway.plan.stage("gan").event)
     midway.refuses(request, "egress-refused", reason, paid=[paid])
     assert not list(midway.home.outbox.glob("*-gan-2-*"))
     # an honest version may not run the round again either: the site cannot know what the faulty one let out
-    monkeypatch.setitem(training.TRAINERS, "gan", HONEST)
+    monkeypatch.setattr("sfumato_client.training.gan.train_discriminator", HONEST)
     midway.refuses(request, "ledger-refused", "was charged before: it may not run again")
 
 
 def refused_and_paid(midway, reason):
-    paid = ("gan", 2, "train", round_event(midway.plan.stage("gan")))
+    paid = ("gan", 2, "train", midway.plan.stage("gan").event)
     midway.refuses(midway.asked["gan", 2], "egress-refused", reason, paid=[paid])
     assert not list(midway.home.outbox.glob("*-gan-2-*"))
     with midway.home.open_ledger() as ledger:
@@ -149,7 +147,9 @@ def test_what_changed_between_the_seal_and_the_door_does_not_leave(midway, monke
 
 def test_noise_that_is_drawn_after_the_seal_stops_the_reply(midway, monkeypatch):
     jobs, honest = [], handler.noised_reply
-    monkeypatch.setitem(training.TRAINERS, "gan", lambda job: (jobs.append(job), HONEST(job))[1])
+    monkeypatch.setattr(
+        "sfumato_client.training.gan.train_discriminator", lambda job: (jobs.append(job), HONEST(job))[1]
+    )
 
     def late(*given):
         reply = honest(*given)
@@ -158,7 +158,7 @@ def test_noise_that_is_drawn_after_the_seal_stops_the_reply(midway, monkeypatch)
 
     monkeypatch.setattr(handler, "noised_reply", late)
     request = midway.asked["gan", 2]
-    paid = ("gan", 2, "train", round_event(midway.plan.stage("gan")))
+    paid = ("gan", 2, "train", midway.plan.stage("gan").event)
     midway.refuses(request, "egress-refused", "drawn after the result was sealed", paid=[paid])
     assert not list(midway.home.outbox.glob("*-gan-2-*"))
 
@@ -171,7 +171,7 @@ def test_a_row_that_is_gone_from_the_disk_pays_for_nothing(midway, monkeypatch):
 
 
 def test_the_faults_are_caught_by_the_door_and_not_by_accident(midway, monkeypatch):
-    monkeypatch.setitem(training.TRAINERS, "gan", lambda job: noised_with(job))
+    monkeypatch.setattr("sfumato_client.training.gan.train_discriminator", lambda job: noised_with(job))
     assert midway.ask(midway.asked["gan", 2]).status == "ok"
 
 

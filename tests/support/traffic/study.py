@@ -23,8 +23,8 @@ from sfumato_common.crypto.enrolment import encode_grant
 from sfumato_common.files import write_atomic, write_json
 from sfumato_common.phantom.devices import DEVICES
 from sfumato_common.phantom.dicom import write_cohort
+from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.strict import parse
 from sfumato_common.supervise import Child, free_port, run_to_end
 from sfumato_server.coordinator.home import CoordinatorHome
 from sfumato_server.enrol import create_authority, enrol

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from sfumato_client.training import TrainingCohort
+from sfumato_common.generators.settings import DpSgdStage
 from sfumato_common.mechanisms.streams import SecretStream
-from sfumato_common.study.stages import DpSgdStage
 from sfumato_common.types import to_unit_range
 
 _PLACES = 32  # a capacity is a multiple of it

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from sfumato_client.training import StageJob
 from sfumato_client.training.dp.contract import Engine
+from sfumato_common.generators.settings import DpSgdStage
 from sfumato_common.mechanisms.recorder import NoiseRecorder
-from sfumato_common.study.stages import DpSgdStage
 
 
 def noisy_mean(
@@ -37,9 +37,9 @@ def noisy_mean(
 class PrivateGradient:
     """Private gradients of one stage at one site."""
 
-    def __init__(self, job: StageJob, stage: DpSgdStage, engine: Engine) -> None:
-        self._engine, self._stage, self._recorder = engine, stage, job.recorder
-        self._denominator = stage.sampling_rate * job.plan.sites[job.site].nominal_patients
+    def __init__(self, job: StageJob[DpSgdStage], engine: Engine) -> None:
+        self._engine, self._stage, self._recorder = engine, job.stage, job.recorder
+        self._denominator = job.stage.sampling_rate * job.plan.sites[job.site].nominal_patients
 
     def __call__(self, batches: Iterable[tuple[Sequence[Tensor], Tensor]]) -> list[Tensor]:
         """Noisy mean gradient, one tensor a parameter, of a step's batches: records [P * m, ...], weights [P, m]."""

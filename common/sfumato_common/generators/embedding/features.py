@@ -21,13 +21,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from sfumato_common.generators.build import spectral_model
 from sfumato_common.generators.components import components_of
 from sfumato_common.generators.embedding.scattering import group_sizes, scattering
+from sfumato_common.generators.plan import PublicPlan
 from sfumato_common.generators.spectral.dct import dct_matrix
 from sfumato_common.generators.spectral.layout import Layout
+from sfumato_common.generators.spectral.whitening import spectral_model
 from sfumato_common.mechanisms.draws import TorchDraws
-from sfumato_common.study.plan import Plan
 from sfumato_common.types import AnyArray, Arrays, to_unit_range
 
 Float64 = npt.NDArray[np.float64]
@@ -57,7 +57,7 @@ class Reference:
 class Embedding:
     """The public feature map of a plan: images [N, C, S, S] in [-1, 1] -> [N, D], each image on its own."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: PublicPlan) -> None:
         layout = Layout.of(plan)
         self._size, self._band = layout.size, min(_DCT_BAND, layout.bandwidth)
         rows = np.arange(layout.features).reshape(layout.channels, layout.bandwidth, layout.bandwidth)
@@ -95,7 +95,7 @@ class Embedding:
             parts.append(part / norm.clamp(min=1.0))
         return torch.cat(parts, dim=1)
 
-    def reference(self, plan: Plan, arrays: Arrays, components: Tensor) -> Reference:
+    def reference(self, plan: PublicPlan, arrays: Arrays, components: Tensor) -> Reference:
         """Centre and scale of `components`, from images that the released spectral model draws; other rows stay 0, 1.
 
         Every component has its own public seed, so that a site that needs only its own gets the coordinator's numbers.
@@ -122,7 +122,7 @@ def unit_of(embedding: Embedding) -> float:
 
 
 def embedding_sums(
-    plan: Plan, site: str, inbound: Arrays, images: AnyArray, labels: npt.NDArray[np.int64], weights: Float64
+    plan: PublicPlan, site: str, inbound: Arrays, images: AnyArray, labels: npt.NDArray[np.int64], weights: Float64
 ) -> Float64:
     """Sum over images of weight x [w0, w1 phi] in the label's row, [K, 1 + D], before noise; float64.
 

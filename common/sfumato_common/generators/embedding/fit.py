@@ -14,16 +14,21 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from sfumato_common.generators.build import initial_model, spectral_model
 from sfumato_common.generators.components import component_count, components_of
-from sfumato_common.generators.displacement import EMBEDDING_LEARNING_RATE, GENERATOR_BETAS
+from sfumato_common.generators.embedding.displacement import LEARNING_RATE
 from sfumato_common.generators.embedding.features import COUNT_WEIGHT, FEATURE_WEIGHT, Embedding, unit_of
+from sfumato_common.generators.embedding.settings import EmbeddingStage
+from sfumato_common.generators.gan import networks
+from sfumato_common.generators.gan.displacement import GENERATOR_BETAS
+from sfumato_common.generators.gan.generator import Generator
 from sfumato_common.generators.gan.w_space import draw_images, follow
+from sfumato_common.generators.plan import PublicPlan
+from sfumato_common.generators.settings import stage_of
+from sfumato_common.generators.spectral.whitening import spectral_model
+from sfumato_common.generators.weights import drawn
 from sfumato_common.mechanisms.draws import TorchDraws
-from sfumato_common.study.plan import Plan
-from sfumato_common.study.stages import EmbeddingStage
 from sfumato_common.types import AnyArray, Arrays
 
 Float64 = npt.NDArray[np.float64]
@@ -32,7 +37,9 @@ _HALF = 12  # images of a component in each of the two halves that a step compar
 _COMPONENTS = 2  # at most so many a step
 
 
-def targets(plan: Plan, embedding: Embedding, sums: Mapping[str, AnyArray], sigma: float) -> npt.NDArray[np.float32]:
+def targets(
+    plan: PublicPlan, embedding: Embedding, sums: Mapping[str, AnyArray], sigma: float
+) -> npt.NDArray[np.float32]:
     """Denoised differences [G, D] in standardised features, from noisy sums [K, 1 + D] by site.
 
     What all labels share is pulled towards 0, a label's own difference towards what all share, and a site's towards its
@@ -75,20 +82,19 @@ def _shrunk(embedding: Embedding, mean: Float64, centre: Float64, noise: float) 
     return result
 
 
-def fit_generator(plan: Plan, spectral: Arrays, sums: Mapping[str, AnyArray], rng: torch.Generator) -> nn.Module:
+def fit_generator(plan: PublicPlan, spectral: Arrays, sums: Mapping[str, AnyArray], rng: torch.Generator) -> Generator:
     """The plan's generator after `generator_steps` of Adam towards the released embedding; moving average of weights.
 
     `spectral` are the released arrays. Deterministic in `rng`, on one machine and number of threads.
     """
-    stage = plan.stage("embedding")
-    assert isinstance(stage, EmbeddingStage)
+    stage = stage_of(plan, EmbeddingStage)
     embedding, model = Embedding(plan), spectral_model(plan, spectral)
     reference = embedding.reference(plan, spectral, torch.arange(component_count(plan)))
     wanted = torch.from_numpy(targets(plan, embedding, sums, stage.noise_multiplier))
-    start, generator, average = (initial_model("generator", plan) for _ in range(3))
-    optimiser = torch.optim.Adam(generator.parameters(), lr=EMBEDDING_LEARNING_RATE, betas=GENERATOR_BETAS)
+    start, generator, average = (drawn(networks.generator, plan) for _ in range(3))
+    optimiser = torch.optim.Adam(generator.parameters(), lr=LEARNING_RATE, betas=GENERATOR_BETAS)
 
-    def features(network: nn.Module, components: Tensor, draw: torch.Generator) -> Tensor:
+    def features(network: Generator, components: Tensor, draw: torch.Generator) -> Tensor:
         images = draw_images(plan, network, model, components, TorchDraws(draw))
         return embedding.standardised(embedding.features(images), reference, components)
 
@@ -104,7 +110,7 @@ def fit_generator(plan: Plan, spectral: Arrays, sums: Mapping[str, AnyArray], rn
         offset = moved - wanted[picked][:, None]
         # two halves: the product's expectation is the squared distance, with no reward for less varied images
         loss = (offset[:, 0] * offset[:, 1]).mean()
-        optimiser.param_groups[0]["lr"] = EMBEDDING_LEARNING_RATE * (1.0 - step / stage.generator_steps)
+        optimiser.param_groups[0]["lr"] = LEARNING_RATE * (1.0 - step / stage.generator_steps)
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()

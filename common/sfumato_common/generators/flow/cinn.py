@@ -28,21 +28,23 @@ class PermutedCoupling(nn.Module):
 
     def forward(self, x: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
         """[N, W, ...] -> the same shape and log|det| [N]."""
-        kept, changed = self._halves(x)
+        kept, changed = self.split(x)
         changed, log_det = self.coupling.forward(changed, self.network(kept, condition))
-        return self._joined(kept, changed), log_det
+        return self.merge(kept, changed), log_det
 
     def inverse(self, x: Tensor, condition: Tensor) -> Tensor:
         """Inverse of `forward`."""
-        kept, changed = self._halves(x)
-        return self._joined(kept, self.coupling.inverse(changed, self.network(kept, condition)))
+        kept, changed = self.split(x)
+        return self.merge(kept, self.coupling.inverse(changed, self.network(kept, condition)))
 
-    def _halves(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The part that is read and the part that changes, in the permutation's order."""
         order, _ = _permutation(self.width, self.index)
         ordered, kept = x[:, order.to(x.device)], self.width - self.width // 2
         return ordered[:, :kept], ordered[:, kept:]
 
-    def _joined(self, kept: Tensor, changed: Tensor) -> Tensor:
+    def merge(self, kept: Tensor, changed: Tensor) -> Tensor:
+        """Inverse of `split`."""
         _, back = _permutation(self.width, self.index)
         return torch.cat([kept, changed], dim=1)[:, back.to(kept.device)]
 
@@ -104,7 +106,7 @@ class ConditionalINN(Flow):
         )
         self.dense = nn.ModuleList(layer(_Dense, channels * size**2, step) for step in range(dense))
 
-    def _there(self, u: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
+    def _forward(self, u: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
         total = u.new_zeros(u.shape[0])
         for level in self.levels:
             u = functional.pixel_unshuffle(u, 2)
@@ -117,7 +119,7 @@ class ConditionalINN(Flow):
             total = total + log_det
         return unsqueezed(flat.reshape(u.shape), len(self.levels)), total
 
-    def _back(self, v: Tensor, condition: Tensor) -> Tensor:
+    def _inverse(self, v: Tensor, condition: Tensor) -> Tensor:
         u = squeezed(v, len(self.levels))
         flat = u.flatten(1)
         for coupling in reversed(list(self.dense.children())):

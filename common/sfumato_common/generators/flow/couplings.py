@@ -56,7 +56,7 @@ def _arctangent(raw: Tensor) -> Tensor:
     return SOFT_CLAMP * (2.0 / math.pi) * torch.atan(raw / SOFT_CLAMP)
 
 
-# To add a coupling: one line here, and its name in study/stages.py.
+# To add a coupling: one line here, and its name in settings.py.
 COUPLINGS: dict[str, Coupling] = {
     "affine": Coupling(_tanh),
     "soft-clamp": Coupling(_arctangent),

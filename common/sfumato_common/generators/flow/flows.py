@@ -25,7 +25,7 @@ KNOTS = 16
 
 
 class Flow(nn.Module):
-    """What every architecture gives: `forward`, `inverse`, and flat latents; subclasses fill `_there` and `_back`."""
+    """What every architecture gives: `forward`, `inverse`, and flat latents; subclasses fill `_forward`, `_inverse`."""
 
     # the whole loss, because parameters enter the log-determinant outside any layer
     private_engine: ClassVar[str] = "vmap"
@@ -38,12 +38,12 @@ class Flow(nn.Module):
     def forward(self, u: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
         """Whitened images [N, C, S, S] and conditions [N, K] -> latents of the same shape and log|det| [N]."""
         u, first = self.refit(u)
-        v, second = self._there(u, condition)
+        v, second = self._forward(u, condition)
         return v, first + second
 
     def inverse(self, v: Tensor, condition: Tensor) -> Tensor:
         """Inverse of `forward`: latents [N, C, S, S] -> whitened images."""
-        return self.refit.inverse(self._back(v, condition))
+        return self.refit.inverse(self._inverse(v, condition))
 
     def latent(self, u: Tensor, condition: Tensor) -> Tensor:
         """Whitened images [N, C, S, S] -> all latents, standardised and concatenated, [N, D = C S S]."""
@@ -53,10 +53,10 @@ class Flow(nn.Module):
         """Inverse of `latent`: [N, D] -> whitened images [N, C, S, S]."""
         return self.inverse(self._unflat(z), condition)
 
-    def _there(self, u: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
+    def _forward(self, u: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
         raise NotImplementedError
 
-    def _back(self, v: Tensor, condition: Tensor) -> Tensor:
+    def _inverse(self, v: Tensor, condition: Tensor) -> Tensor:
         raise NotImplementedError
 
     def _flat(self, v: Tensor) -> Tensor:

@@ -7,63 +7,133 @@ Every level but the last gives away half of its channels, standardised by a prio
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import zip_longest
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sfumato_common.generators.flow.couplings import COUPLINGS
+from sfumato_common.generators.flow.couplings import COUPLINGS, Coupling
 from sfumato_common.generators.flow.flows import Flow, condition_planes
 
 
-class FlowStep(nn.Module):
-    """Actnorm, invertible 1x1 convolution, coupling on [N, C, H, W]; `swapped` picks the half that changes."""
+class ActNorm(NamedTuple):
+    """Activation normalisation (section 3.1): a scale and a shift for every channel, [C] each."""
 
-    def __init__(self, channels: int, classes: int, hidden: int, swapped: bool, coupling: str = "affine") -> None:
-        super().__init__()
-        self.swapped = swapped
-        self.coupling = COUPLINGS[coupling]
-        self.log_scale = nn.Parameter(torch.zeros(channels))
-        self.shift = nn.Parameter(torch.zeros(channels))
-        self.lower = nn.Parameter(torch.zeros(channels, channels))
-        self.upper = nn.Parameter(torch.zeros(channels, channels))
-        self.log_diagonal = nn.Parameter(torch.zeros(channels))
-        half = channels // 2
-        self.inward = nn.Conv2d(half + classes, hidden, 3, padding=1)
-        self.across = nn.Conv2d(hidden, hidden, 1)
-        self.outward = zero_convolution(hidden, self.coupling.outputs * half)
+    log_scale: Tensor
+    shift: Tensor
 
-    def forward(self, x: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
-        """[N, C, H, W] -> the same shape and log|det| [N]."""
-        positions = x.shape[2] * x.shape[3]
-        x = x * self.log_scale.exp()[:, None, None] + self.shift[:, None, None]
-        lower, upper = self._factors()
-        x = _mixed(x, lower @ upper)
-        constant = positions * (self.log_scale.sum() + self.log_diagonal.sum())
-        kept, changed = self._halves(x)
-        changed, log_det = self.coupling.forward(changed, self._raw(kept, condition))
-        return self._joined(kept, changed), constant + log_det
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """[N, C, H, W] -> the same shape, and log|det|, the same for every record."""
+        y = x * self.log_scale.exp()[:, None, None] + self.shift[:, None, None]
+        return y, self.log_scale.sum() * (x.shape[2] * x.shape[3])
 
-    def inverse(self, x: Tensor, condition: Tensor) -> Tensor:
+    def inverse(self, y: Tensor) -> Tensor:
         """Inverse of `forward`."""
-        kept, changed = self._halves(x)
-        x = self._joined(kept, self.coupling.inverse(changed, self._raw(kept, condition)))
+        return (y - self.shift[:, None, None]) * (-self.log_scale).exp()[:, None, None]
+
+
+class InvConv1x1(NamedTuple):
+    """Invertible 1x1 convolution (section 3.2) by a matrix L U [C, C], L with ones and U with exp(log_diagonal)."""
+
+    lower: Tensor
+    upper: Tensor
+    log_diagonal: Tensor
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """[N, C, H, W] -> the same shape, and log|det|, the same for every record."""
         lower, upper = self._factors()
-        flat = torch.linalg.solve_triangular(lower, x.flatten(2), upper=False, unitriangular=True)
-        x = torch.linalg.solve_triangular(upper, flat, upper=True).view(x.shape)
-        return (x - self.shift[:, None, None]) * (-self.log_scale).exp()[:, None, None]
+        return _mixed(x, lower @ upper), self.log_diagonal.sum() * (x.shape[2] * x.shape[3])
+
+    def inverse(self, y: Tensor) -> Tensor:
+        """Inverse of `forward`, by two triangular systems."""
+        lower, upper = self._factors()
+        flat = torch.linalg.solve_triangular(lower, y.flatten(2), upper=False, unitriangular=True)
+        x: Tensor = torch.linalg.solve_triangular(upper, flat, upper=True)
+        return x.view(y.shape)
 
     def _factors(self) -> tuple[Tensor, Tensor]:
         lower = torch.tril(self.lower, -1) + torch.eye(len(self.lower)).to(self.lower)
         return lower, torch.triu(self.upper, 1) + torch.diag(self.log_diagonal.exp())
 
-    def _halves(self, x: Tensor) -> tuple[Tensor, Tensor]:
+
+class AffineCoupling(NamedTuple):
+    """Affine coupling (section 3.3): `network` reads one half of the channels and says how the other changes.
+
+    `rule` takes what it says to scale and shift; `swapped` picks the half that changes.
+    """
+
+    rule: Coupling
+    network: Callable[[Tensor, Tensor], Tensor]
+    swapped: bool
+
+    def forward(self, x: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
+        """[N, C, H, W] -> the same shape and log|det| [N]."""
+        kept, changed = self.split(x)
+        changed, log_det = self.rule.forward(changed, self.network(kept, condition))
+        return self.merge(kept, changed), log_det
+
+    def inverse(self, y: Tensor, condition: Tensor) -> Tensor:
+        """Inverse of `forward`."""
+        kept, changed = self.split(y)
+        return self.merge(kept, self.rule.inverse(changed, self.network(kept, condition)))
+
+    def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The half that is read and the half that changes."""
         first, second = x.chunk(2, dim=1)
         return (second, first) if self.swapped else (first, second)
 
-    def _joined(self, kept: Tensor, changed: Tensor) -> Tensor:
+    def merge(self, kept: Tensor, changed: Tensor) -> Tensor:
+        """Inverse of `split`."""
         return torch.cat([changed, kept] if self.swapped else [kept, changed], dim=1)
+
+
+class FlowStep(nn.Module):
+    """One step of flow (figure 2a): actnorm, invertible 1x1 convolution, affine coupling on [N, C, H, W].
+
+    Its parameters are its own, and the parts take them: weights are named as they have always travelled.
+    """
+
+    def __init__(self, channels: int, classes: int, hidden: int, swapped: bool, coupling: str = "affine") -> None:
+        super().__init__()
+        self.log_scale = nn.Parameter(torch.zeros(channels))
+        self.shift = nn.Parameter(torch.zeros(channels))
+        self.lower = nn.Parameter(torch.zeros(channels, channels))
+        self.upper = nn.Parameter(torch.zeros(channels, channels))
+        self.log_diagonal = nn.Parameter(torch.zeros(channels))
+        half, rule = channels // 2, COUPLINGS[coupling]
+        self.inward = nn.Conv2d(half + classes, hidden, 3, padding=1)
+        self.across = nn.Conv2d(hidden, hidden, 1)
+        self.outward = zero_convolution(hidden, rule.outputs * half)
+        self.coupling = AffineCoupling(rule, self._network, swapped)
+
+    @property
+    def actnorm(self) -> ActNorm:
+        """The first part."""
+        return ActNorm(self.log_scale, self.shift)
+
+    @property
+    def mixing(self) -> InvConv1x1:
+        """The second part."""
+        return InvConv1x1(self.lower, self.upper, self.log_diagonal)
+
+    def forward(self, x: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
+        """[N, C, H, W] -> the same shape and log|det| [N]."""
+        x, first = self.actnorm.forward(x)
+        x, second = self.mixing.forward(x)
+        x, third = self.coupling.forward(x, condition)
+        return x, first + second + third
+
+    def inverse(self, x: Tensor, condition: Tensor) -> Tensor:
+        """Inverse of `forward`."""
+        return self.actnorm.inverse(self.mixing.inverse(self.coupling.inverse(x, condition)))
+
+    def _network(self, kept: Tensor, condition: Tensor) -> Tensor:
+        hidden = functional.silu(self.inward(condition_planes(condition, kept)))
+        raw: Tensor = self.outward(functional.silu(self._across(hidden)))
+        return raw
 
     def _across(self, hidden: Tensor) -> Tensor:
         # one image, as each patient brings under vmap: there a product is faster than torch's grouped 1x1 convolution
@@ -71,11 +141,6 @@ class FlowStep(nn.Module):
             return _mixed(hidden, self.across.weight[:, :, 0, 0]) + self.across.bias[:, None, None]
         wide: Tensor = self.across(hidden)
         return wide
-
-    def _raw(self, kept: Tensor, condition: Tensor) -> Tensor:
-        hidden = functional.silu(self.inward(condition_planes(condition, kept)))
-        raw: Tensor = self.outward(functional.silu(self._across(hidden)))
-        return raw
 
 
 class Split(nn.Module):
@@ -118,7 +183,7 @@ class Glow(Flow):
         )
         self.splits = nn.ModuleList(Split(width, classes) for width in widths[:-1])
 
-    def _there(self, u: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
+    def _forward(self, u: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
         total = u.new_zeros(u.shape[0])
         parts: list[Tensor] = []
         for level, split in zip_longest(self.levels, self.splits):
@@ -130,10 +195,10 @@ class Glow(Flow):
                 u, latents, log_det = split(u, condition)
                 total = total + log_det
                 parts.append(latents)
-        return _joined([*parts, u]), total
+        return _merge([*parts, u]), total
 
-    def _back(self, v: Tensor, condition: Tensor) -> Tensor:
-        *parts, u = self._parted(v)
+    def _inverse(self, v: Tensor, condition: Tensor) -> Tensor:
+        *parts, u = self._split(v)
         for index in reversed(range(len(self.levels))):
             if index < len(parts):
                 u = self.splits[index].inverse(u, parts[index], condition)  # type: ignore[operator]
@@ -143,17 +208,17 @@ class Glow(Flow):
         return u
 
     def _flat(self, v: Tensor) -> Tensor:
-        return torch.cat([part.flatten(1) for part in reversed(self._parted(v))], dim=1)
+        return torch.cat([part.flatten(1) for part in reversed(self._split(v))], dim=1)
 
     def _unflat(self, z: Tensor) -> Tensor:
         size = self.size_of(z)
         form = z.new_empty((1, self.channels, size, size)).expand(len(z), -1, -1, -1)
-        shapes = [part.shape for part in reversed(self._parted(form))]
+        shapes = [part.shape for part in reversed(self._split(form))]
         flat = torch.split(z, [shape[1:].numel() for shape in shapes], dim=1)
-        return _joined([part.reshape(shape) for part, shape in zip(flat, shapes, strict=True)][::-1])
+        return _merge([part.reshape(shape) for part, shape in zip(flat, shapes, strict=True)][::-1])
 
-    def _parted(self, v: Tensor) -> list[Tensor]:
-        """Latents by level, finest first, out of the image that `_joined` made of them."""
+    def _split(self, v: Tensor) -> list[Tensor]:
+        """Latents by level, finest first, out of the image that `_merge` made of them."""
         parts: list[Tensor] = []
         for _ in self.splits:
             v, latents = functional.pixel_unshuffle(v, 2).chunk(2, dim=1)
@@ -161,7 +226,7 @@ class Glow(Flow):
         return [*parts, functional.pixel_unshuffle(v, 2)]
 
 
-def _joined(parts: list[Tensor]) -> Tensor:
+def _merge(parts: list[Tensor]) -> Tensor:
     """Latents by level, finest first, as one image: each where its pixels were at the start."""
     *finer, v = parts
     v = functional.pixel_shuffle(v, 2)

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from sfumato_common.generators.components import condition
 from sfumato_common.generators.flow.flows import Flow
+from sfumato_common.generators.plan import PublicPlan
 from sfumato_common.generators.spectral.whitening import SpectralModel
 from sfumato_common.mechanisms.draws import TorchDraws
-from sfumato_common.study.plan import Plan
 
 # Samples a component. The latents behind them are known, so that only what the flow does to them is estimated, and a
 # flow that does nothing changes nothing.
@@ -27,7 +27,7 @@ _PIXELS = 2**20
 _FARTHEST, _STRETCH = 8.0, 10.0
 
 
-def matched(plan: Plan, spectral: SpectralModel, flow: Flow, components: Iterable[int]) -> SpectralModel:
+def matched(plan: PublicPlan, spectral: SpectralModel, flow: Flow, components: Iterable[int]) -> SpectralModel:
     """`spectral`, so adjusted that the flow's samples of `components` get the released mean and variances there.
 
     One mean and one deviation a feature of the band. Deterministic: the latents come from a fixed seed.
@@ -46,7 +46,7 @@ def matched(plan: Plan, spectral: SpectralModel, flow: Flow, components: Iterabl
     return moved
 
 
-def _features(plan: Plan, spectral: SpectralModel, flow: Flow, component: Tensor) -> tuple[Tensor, Tensor]:
+def _features(plan: PublicPlan, spectral: SpectralModel, flow: Flow, component: Tensor) -> tuple[Tensor, Tensor]:
     """Features [SAMPLES, d] of latents of one component, and of the whitened images that the flow makes of them."""
     draws, before, after = TorchDraws(torch.Generator().manual_seed(0)), [], []
     for y in torch.split(component.repeat(SAMPLES), max(1, _PIXELS // plan.image.size**2)):

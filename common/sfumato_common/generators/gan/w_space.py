@@ -14,13 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from sfumato_common.generators.components import condition
-from sfumato_common.generators.gan.discriminator import Discriminator, fake_loss, real_loss
 from sfumato_common.generators.gan.generator import Generator
+from sfumato_common.generators.plan import PublicPlan
 from sfumato_common.generators.spectral.whitening import SpectralModel
 from sfumato_common.mechanisms.draws import Draws, TorchDraws
-from sfumato_common.study.plan import Plan
-
-__all__ = ["Discriminator", "Generator", "Noise", "WSpace", "draw_images", "fake_loss", "follow", "real_loss"]
 
 _MEAN_DRAWS = 2048
 _EMA_HORIZON = 0.3  # of all steps
@@ -37,10 +34,13 @@ class Noise:
 class WSpace:
     """Codes of a generator on a released spectral model; components [N] say of what a code is one."""
 
-    def __init__(self, plan: Plan, generator: nn.Module, spectral: SpectralModel) -> None:
-        assert isinstance(generator, Generator)
+    def __init__(self, plan: PublicPlan, generator: Generator, spectral: SpectralModel) -> None:
         self.generator, self.spectral, self._plan = generator, spectral, plan
         self._low = spectral.matrix[: plan.spectral.bandwidth]
+
+    def to(self, device: torch.device) -> WSpace:
+        """The same space on `device`."""
+        return WSpace(self._plan, self.generator.to(device), self.spectral.to(device))
 
     @property
     def layers(self) -> int:
@@ -113,7 +113,9 @@ class WSpace:
         return [draws.normal(shape).to(device) for shape in shapes]
 
 
-def draw_images(plan: Plan, generator: nn.Module, spectral: SpectralModel, components: Tensor, draws: Draws) -> Tensor:
+def draw_images(
+    plan: PublicPlan, generator: Generator, spectral: SpectralModel, components: Tensor, draws: Draws
+) -> Tensor:
     """Images [N, C, S, S] in [-1, 1] for components [N]; differentiable in the generator's parameters."""
     space = WSpace(plan, generator, spectral)
     z, noise = space.draw(components, draws)

@@ -1,1 +1,33 @@
 """The spectral release: class-conditional moments of DCT coefficients, once, and the Gaussian model that they give."""
+
+from __future__ import annotations
+
+from sfumato_common.generators.base import Draw, Generator
+from sfumato_common.generators.plan import PublicPlan
+from sfumato_common.generators.spectral.schemas import released, returned, sent
+from sfumato_common.generators.spectral.settings import SpectralStage
+from sfumato_common.types import Arrays
+
+
+def _sampler(plan: PublicPlan, arrays: Arrays) -> Draw:
+    from sfumato_common.generators.spectral.whitening import spectral_model
+
+    return spectral_model(plan, arrays).sample
+
+
+SPECTRAL = Generator(
+    kind="spectral",
+    settings=SpectralStage,
+    help="Means and covariances of low frequencies by class, released once; every other stage starts from them.",
+    sent=sent,
+    returned=returned,
+    released=released,
+    trainer="sfumato_client.training.spectral:release_moments",
+    strategy="sfumato_server.rounds.strategies.spectral:SpectralStrategy",
+    networks={},
+    max_displacement=None,
+    sampler=_sampler,
+    latent=None,
+    flow=None,
+    pretraining=None,
+)

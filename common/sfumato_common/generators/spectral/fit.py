@@ -14,6 +14,7 @@ from functools import reduce
 import numpy as np
 import numpy.typing as npt
 
+from sfumato_common.generators.plan import PublicPlan
 from sfumato_common.generators.spectral.denoise import (
     Covariance,
     Geometry,
@@ -36,7 +37,6 @@ from sfumato_common.generators.spectral.layout import (
     main_noise,
     own_layout,
 )
-from sfumato_common.study.plan import Plan
 from sfumato_common.types import Arrays
 
 # No class is drawn more rarely than this, whatever the noise did to its count.
@@ -82,7 +82,7 @@ class Sums:
         return np.asarray(self.sums / self.counts[:, None])
 
 
-def fit_release(plan: Plan, releases: Mapping[str, Arrays]) -> dict[str, npt.NDArray[np.float32]]:
+def fit_release(plan: PublicPlan, releases: Mapping[str, Arrays]) -> dict[str, npt.NDArray[np.float32]]:
     """Parameters of the model from the noised release of each site that answered, by name.
 
     Gives, for G components, shares [G], mean [G, d], factor [G, d, d] (symmetric root of the covariance, in feature
@@ -146,7 +146,7 @@ def _class_components(
 
 
 def _site_components(
-    plan: Plan, layout: Layout, geometry: Geometry, whole: Sums, sites: Mapping[str, Sums]
+    plan: PublicPlan, layout: Layout, geometry: Geometry, whole: Sums, sites: Mapping[str, Sums]
 ) -> tuple[Float64, Float64, list[Covariance]]:
     """One component a site and class, sites in the order of their names; one that did not answer gets the classes'."""
     shares = whole.counts / whole.counts.sum()

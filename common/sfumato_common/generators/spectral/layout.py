@@ -25,8 +25,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from sfumato_common.generators.plan import PublicPlan
 from sfumato_common.generators.spectral.dct import dct_matrix, public_scale
-from sfumato_common.study.plan import Plan
 from sfumato_common.types import Arrays, ByteImages, to_unit_range
 
 Float64 = npt.NDArray[np.float64]
@@ -67,7 +67,7 @@ class Layout:
     charged_radii: bool = False
 
     @classmethod
-    def of(cls, plan: Plan) -> Layout:
+    def of(cls, plan: PublicPlan) -> Layout:
         """The layout that a plan implies."""
         stage = plan.spectral
         form = plan.image

@@ -7,18 +7,18 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
+from sfumato_common.generators.plan import PublicPlan
 from sfumato_common.generators.spectral.fit import fit_release
 from sfumato_common.generators.spectral.layout import Layout
 from sfumato_common.generators.spectral.release import Mechanism, noised_release
 from sfumato_common.generators.spectral.whitening import SpectralModel
-from sfumato_common.study.plan import Plan
 from sfumato_common.types import ByteImages
 
 Indices = npt.NDArray[np.int64]
 
 
 def fit_spectral(
-    plan: Plan, cohorts: Mapping[str, tuple[ByteImages, Indices, Indices]], mechanism: Mechanism
+    plan: PublicPlan, cohorts: Mapping[str, tuple[ByteImages, Indices, Indices]], mechanism: Mechanism
 ) -> SpectralModel:
     """The plan's spectral model of cohorts by site: images [N, S, S(, 3)], labels [N] and patient_index [N] of each.
 

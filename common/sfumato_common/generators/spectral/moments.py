@@ -9,15 +9,15 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from sfumato_common.generators.plan import PublicPlan
 from sfumato_common.generators.spectral.denoise import symmetric_root
 from sfumato_common.generators.spectral.layout import Layout, features_of
-from sfumato_common.study.plan import Plan
 from sfumato_common.types import AnyArray, Arrays
 
 Float64 = npt.NDArray[np.float64]
 
 
-def moments_distance(plan: Plan, released: Arrays, images: AnyArray, components: npt.NDArray[np.int64]) -> float:
+def moments_distance(plan: PublicPlan, released: Arrays, images: AnyArray, components: npt.NDArray[np.int64]) -> float:
     """Distance of integer images [N, S, S(, 3)] of components [N] from the released spectral model `released`.
 
     Per component, weighted by its images: squared distance of the means over the released variance, plus the Bures

@@ -13,11 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sfumato_common.errors import VerificationError
+from sfumato_common.generators.plan import PublicPlan
 from sfumato_common.generators.spectral.dct import dct_matrix, public_scale, quantisation
 from sfumato_common.generators.spectral.layout import Layout
 from sfumato_common.mechanisms.draws import Draws, TorchDraws
 from sfumato_common.mechanisms.streams import SecretStream
-from sfumato_common.study.plan import Plan
 from sfumato_common.types import Arrays
 
 # Standard deviation of latents above the band when images are drawn (the density itself keeps 1): independent
@@ -38,7 +39,7 @@ class SpectralModel(nn.Module):
     log_scale: Tensor
     shares: Tensor
 
-    def __init__(self, plan: Plan, arrays: Arrays) -> None:
+    def __init__(self, plan: PublicPlan, arrays: Arrays) -> None:
         """`arrays` is the released spectral model: shares, mean, factor, signal, tail (see `fit_release`)."""
         super().__init__()
         layout = Layout.of(plan)
@@ -118,6 +119,15 @@ class SpectralModel(nn.Module):
         for k in range(len(matrices)):
             result = torch.where((y == k)[:, None], vectors @ matrices[k].T, result)
         return result
+
+
+def spectral_model(plan: PublicPlan, arrays: Arrays) -> SpectralModel:
+    """The released spectral model from arrays named `spectral/...`. Raises VerificationError when one is missing."""
+    try:
+        own = {name: arrays[f"spectral/{name}"] for name in ("shares", "mean", "factor", "signal", "tail")}
+    except KeyError as error:
+        raise VerificationError(f"the released array {error} is missing; ask the coordinator again") from None
+    return SpectralModel(plan, own)
 
 
 def standard_normal_log_prob(u: Tensor) -> Tensor:

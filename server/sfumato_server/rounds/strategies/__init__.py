@@ -6,36 +6,32 @@ by the plan's nominal patients, never by a count.
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from typing import Protocol, runtime_checkable
 
 import torch
 
+from sfumato_common.exchanges import EXCHANGES
+from sfumato_common.generators.base import named
+from sfumato_common.generators.settings import StageSettings
+from sfumato_common.metrics.choice import Choice
 from sfumato_common.study.plan import Plan
 from sfumato_common.types import AnyArray, Arrays
-from sfumato_server.rounds.strategies.choice import ChoiceStrategy
-from sfumato_server.rounds.strategies.embedding import EmbeddingStrategy
-from sfumato_server.rounds.strategies.flow import FlowStrategy
-from sfumato_server.rounds.strategies.gan import GanStrategy
-from sfumato_server.rounds.strategies.spectral import SpectralStrategy
 
 
 class Strategy(Protocol):
-    """One stage at the coordinator; rounds are numbered from 1."""
-
-    def __init__(self, plan: Plan, released: dict[str, dict[str, AnyArray]]) -> None:
-        """`released` holds the final arrays of earlier stages by kind, and pinned starts by `start_key(kind)`."""
-        ...
+    """One stage at the coordinator; rounds are numbered from 1. It is made from the plan, its stage and `released`."""
 
     def outbound(self, round_number: int, site: str) -> dict[str, AnyArray]:
-        """What that site is sent in that round, by `inbound_schema`."""
+        """What that site is sent in that round, by its record's `sent`."""
         ...
 
     def absorb(self, round_number: int, replies: dict[str, dict[str, AnyArray]], generator: torch.Generator) -> None:
-        """Take the replies by site. Raises VerificationError when one misfits `outbound_schema` or is not finite."""
+        """Take the replies by site. Raises VerificationError when one misfits `returned` or is not finite."""
         ...
 
     def released(self) -> dict[str, AnyArray]:
-        """The stage's final model by `released_schema`. Raises FederationError before a round was absorbed."""
+        """The stage's final model by its record's `released`. Raises FederationError before a round was absorbed."""
         ...
 
     def state(self) -> dict[str, AnyArray]:
@@ -47,10 +43,19 @@ class Strategy(Protocol):
         ...
 
 
-STRATEGIES: dict[str, type[Strategy]] = {
-    "spectral": SpectralStrategy,
-    "embedding": EmbeddingStrategy,
-    "gan": GanStrategy,
-    "flow": FlowStrategy,
-    "choice": ChoiceStrategy,
-}
+@runtime_checkable
+class Choosing(Protocol):
+    """A strategy whose stage says which model serves best."""
+
+    def choice(self) -> Choice:
+        """What was chosen. Raises FederationError before the exchange."""
+        ...
+
+
+def strategy_of(plan: Plan, stage: StageSettings, released: Mapping[str, Arrays]) -> Strategy:
+    """The strategy of `stage`, which its record names.
+
+    `released` holds the final arrays of earlier stages by kind, and pinned starts by `start_key(kind)`.
+    """
+    make: Callable[[Plan, StageSettings, Mapping[str, Arrays]], Strategy] = named(EXCHANGES[stage.kind].strategy)
+    return make(plan, stage, released)

@@ -5,38 +5,38 @@ from __future__ import annotations
 import numpy as np
 
 from sfumato_common.errors import FederationError, VerificationError
-from sfumato_common.generators.schemas import outbound_schema, updated_weights
+from sfumato_common.exchanges import EXCHANGES
+from sfumato_common.generators.settings import ServerOptimiser, StageSettings
 from sfumato_common.generators.update import UPDATE, unpack_update
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.stages import ServerOptimiser
-from sfumato_common.types import AnyArray, Arrays
+from sfumato_common.types import AnyArray, Arrays, ArraySpec
 from sfumato_server.rounds.strategies.optimisers import ServerStep
 
 
-def check_replies(plan: Plan, kind: str, replies: dict[str, dict[str, AnyArray]]) -> None:
+def check_replies(plan: Plan, stage: StageSettings, replies: dict[str, dict[str, AnyArray]]) -> None:
     """Raises when there is no reply, an unknown site, or arrays that are not exactly the schema's and finite."""
     if not replies:
-        raise FederationError(f"no site answered in stage '{kind}'; see the sites' own logs")
-    schema = outbound_schema(plan, kind)
+        raise FederationError(f"no site answered in stage '{stage.kind}'; see the sites' own logs")
+    schema = EXCHANGES[stage.kind].returned(plan)
     for site, arrays in replies.items():
         if site not in plan.sites:
             raise VerificationError(f"a reply came from '{site}', which the plan does not name; it was dropped")
         if set(arrays) != set(schema):
-            raise VerificationError(f"the reply of '{site}' has other arrays than stage '{kind}' sends")
+            raise VerificationError(f"the reply of '{site}' has other arrays than stage '{stage.kind}' sends")
         for name, spec in schema.items():
             if not spec.matches(arrays[name]) or not spec.sound(arrays[name]):
                 raise VerificationError(f"array '{name}' of '{site}' has a wrong shape or is not finite")
 
 
 def moved(
-    plan: Plan, kind: str, start: Arrays, replies: dict[str, dict[str, AnyArray]], server: ServerStep | None = None
+    plan: Plan, start: Arrays, replies: dict[str, dict[str, AnyArray]], server: ServerStep | None = None
 ) -> dict[str, AnyArray]:
     """`start` moved by `server` (None: as it is) along the sites' mean update, float32.
 
     Sites are weighted by the nominal patients of those that answered.
     """
     nominal = {site: plan.sites[site].nominal_patients for site in sorted(replies)}
-    weights = updated_weights(plan, kind)
+    weights = {name: ArraySpec("float32", value.shape) for name, value in start.items()}
     mean = {name: np.zeros(spec.shape) for name, spec in weights.items()}
     for site, patients in nominal.items():
         share = patients / sum(nominal.values())

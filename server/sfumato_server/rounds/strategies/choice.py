@@ -5,6 +5,7 @@ All of it is post-processing of released models and of the sites' noised answers
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -12,15 +13,15 @@ import numpy as np
 import torch
 
 from sfumato_common.errors import FederationError
+from sfumato_common.exchanges.choice import HISTOGRAMS, WINNER, ChoiceStage
 from sfumato_common.generators.components import component_shares, labels_of
 from sfumato_common.generators.sampling import sample_images
-from sfumato_common.generators.schemas import HISTOGRAMS
+from sfumato_common.generators.settings import stage_of
 from sfumato_common.generators.spectral.moments import moments_distance
 from sfumato_common.mechanisms.draws import TorchDraws
 from sfumato_common.metrics.choice import Choice, decide, evened
 from sfumato_common.metrics.utility import score, train_classifier
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.stages import ChoiceStage
 from sfumato_common.types import AnyArray, Arrays
 from sfumato_server.rounds.strategies.averaging import check_replies
 
@@ -32,9 +33,7 @@ class ChoiceStrategy:
     """One exchange. Samples and classifiers follow from the plan's digest and the models: asked again after a restart,
     sites get the very same bytes and answer with what they were charged for before."""
 
-    def __init__(self, plan: Plan, released: dict[str, dict[str, AnyArray]]) -> None:
-        stage = plan.stage("choice")
-        assert isinstance(stage, ChoiceStage)
+    def __init__(self, plan: Plan, stage: ChoiceStage, released: Mapping[str, Arrays]) -> None:
         self._plan, self._stage, self._models = plan, stage, released
         self._outbound: dict[str, AnyArray] = {}
         self._distances = np.zeros(0)
@@ -48,7 +47,7 @@ class ChoiceStrategy:
 
     def absorb(self, round_number: int, replies: dict[str, dict[str, AnyArray]], generator: torch.Generator) -> None:
         """Keep the histograms; the choice is read off them."""
-        check_replies(self._plan, "choice", replies)
+        check_replies(self._plan, self._stage, replies)
         self._histograms = {site: arrays[HISTOGRAMS] for site, arrays in replies.items()}
 
     def choice(self) -> Choice:
@@ -58,8 +57,8 @@ class ChoiceStrategy:
         return decide(self._plan, self._stage.noise_multiplier, self._histograms, self._distances)
 
     def released(self) -> dict[str, AnyArray]:
-        """No model: only the place of the chosen one among the candidates, `winner` [1]."""
-        return {"winner": np.array([self._plan.candidates.index(self.choice().winner)])}
+        """No model: only the place of the chosen one among the candidates, [1]."""
+        return {WINNER: np.array([self._plan.candidates.index(self.choice().winner)])}
 
     def state(self) -> dict[str, AnyArray]:
         """The sites' noisy histograms and the candidates' distances."""
@@ -91,8 +90,7 @@ class ChoiceStrategy:
 
 def choice_report(plan: Plan, choice: Choice) -> dict[str, Any]:
     """The choice as JSON for status, report and run.json; figures to four decimals, AUC with its 95 % interval."""
-    stage = plan.stage("choice")
-    assert isinstance(stage, ChoiceStage)
+    stage = stage_of(plan, ChoiceStage)
     judged = []
     for item in choice.judged:
         value = asdict(item)

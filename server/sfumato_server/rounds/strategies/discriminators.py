@@ -12,10 +12,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from sfumato_common.generators.build import from_arrays
 from sfumato_common.generators.components import component_shares
+from sfumato_common.generators.gan import networks
+from sfumato_common.generators.gan.settings import GanStage
+from sfumato_common.generators.weights import loaded
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.stages import GanStage
 from sfumato_common.types import AnyArray, Arrays
 from sfumato_server.rounds.strategies.averaging import moved
 from sfumato_server.rounds.strategies.optimisers import ServerStep
@@ -50,14 +51,14 @@ class Discriminators:
         parts = {_ALL: replies} if self._joint else {site: {site: reply} for site, reply in replies.items()}
         for name, part in parts.items():
             start = self._weights.get(name, self._start)
-            self._weights[name] = moved(self._plan, "gan", start, part, self._steps[name])
+            self._weights[name] = moved(self._plan, start, part, self._steps[name])
 
     def panel(self, spectral: Arrays) -> list[WeighedDiscriminator]:
         """Every trained discriminator with what it judges; the weights add up to 1."""
         patients = {name: 1 if name == _ALL else self._plan.sites[name].nominal_patients for name in self._weights}
         return [
             WeighedDiscriminator(
-                from_arrays("discriminator", self._plan, self._weights[name]).requires_grad_(False),
+                loaded("discriminator", networks.discriminator, self._plan, self._weights[name]).requires_grad_(False),
                 torch.from_numpy(component_shares(self._plan, spectral, name or None)),
                 count / sum(patients.values()),
             )

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 
 from sfumato_common.errors import FederationError
-from sfumato_common.generators.build import to_arrays
 from sfumato_common.generators.embedding.fit import fit_generator
+from sfumato_common.generators.embedding.settings import EmbeddingStage
+from sfumato_common.generators.weights import to_arrays
 from sfumato_common.study.plan import Plan
 from sfumato_common.types import AnyArray, Arrays
 from sfumato_server.rounds.strategies.averaging import check_replies
@@ -15,8 +18,8 @@ from sfumato_server.rounds.strategies.averaging import check_replies
 class EmbeddingStrategy:
     """One exchange: patients' contributions add up, so nothing is weighted; the fit is post-processing."""
 
-    def __init__(self, plan: Plan, released: dict[str, dict[str, AnyArray]]) -> None:
-        self._plan = plan
+    def __init__(self, plan: Plan, stage: EmbeddingStage, released: Mapping[str, Arrays]) -> None:
+        self._plan, self._stage = plan, stage
         self._spectral = dict(released["spectral"])
         self._generator: dict[str, AnyArray] = {}
 
@@ -26,7 +29,7 @@ class EmbeddingStrategy:
 
     def absorb(self, round_number: int, replies: dict[str, dict[str, AnyArray]], generator: torch.Generator) -> None:
         """Fit the generator to the sums of all sites that answered."""
-        check_replies(self._plan, "embedding", replies)
+        check_replies(self._plan, self._stage, replies)
         sums = {site: arrays["sums"] for site, arrays in replies.items()}
         self._generator = to_arrays("generator", fit_generator(self._plan, self._spectral, sums, generator))
 

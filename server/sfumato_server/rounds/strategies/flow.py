@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 
-from sfumato_common.generators.build import to_arrays
+from sfumato_common.generators.flow.networks import flow
+from sfumato_common.generators.flow.settings import FlowStage
 from sfumato_common.generators.starts import starting_model
+from sfumato_common.generators.weights import to_arrays
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.stages import FlowStage
 from sfumato_common.types import AnyArray, Arrays
 from sfumato_server.rounds.strategies.averaging import check_replies, moved
 from sfumato_server.rounds.strategies.optimisers import ServerStep
@@ -16,12 +19,10 @@ from sfumato_server.rounds.strategies.optimisers import ServerStep
 class FlowStrategy:
     """Starts from the identity, so that before the first round the model is the spectral release itself."""
 
-    def __init__(self, plan: Plan, released: dict[str, dict[str, AnyArray]]) -> None:
-        stage = plan.stage("flow")
-        assert isinstance(stage, FlowStage)
-        self._plan, self._server = plan, ServerStep(stage.server)
+    def __init__(self, plan: Plan, stage: FlowStage, released: Mapping[str, Arrays]) -> None:
+        self._plan, self._stage, self._server = plan, stage, ServerStep(stage.server)
         self._spectral = dict(released["spectral"])
-        self._flow = to_arrays("flow", starting_model("flow", plan, "flow", released))
+        self._flow = to_arrays("flow", starting_model("flow", flow, plan, stage, released))
 
     def outbound(self, round_number: int, site: str) -> dict[str, AnyArray]:
         """The spectral release and the current flow."""
@@ -29,8 +30,8 @@ class FlowStrategy:
 
     def absorb(self, round_number: int, replies: dict[str, dict[str, AnyArray]], generator: torch.Generator) -> None:
         """The flow follows the public-weighted mean of the updates, as the plan's `server` says."""
-        check_replies(self._plan, "flow", replies)
-        self._flow = moved(self._plan, "flow", self._flow, replies, self._server)
+        check_replies(self._plan, self._stage, replies)
+        self._flow = moved(self._plan, self._flow, replies, self._server)
 
     def released(self) -> dict[str, AnyArray]:
         """The spectral release and the flow."""

@@ -7,19 +7,23 @@ is an exponential moving average of its weights (Yazici et al. 2019).
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-from sfumato_common.generators.build import from_arrays, load_arrays, spectral_model, to_arrays
 from sfumato_common.generators.components import condition
-from sfumato_common.generators.displacement import GENERATOR_BETAS, GENERATOR_LEARNING_RATE
+from sfumato_common.generators.gan import networks
+from sfumato_common.generators.gan.displacement import GENERATOR_BETAS, GENERATOR_LEARNING_RATE
+from sfumato_common.generators.gan.generator import Generator
+from sfumato_common.generators.gan.settings import GanStage
 from sfumato_common.generators.gan.w_space import draw_images, follow
+from sfumato_common.generators.spectral.whitening import spectral_model
 from sfumato_common.generators.starts import starting_model
+from sfumato_common.generators.weights import load_arrays, loaded, to_arrays
 from sfumato_common.mechanisms.draws import TorchDraws
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.stages import GanStage
 from sfumato_common.types import AnyArray, Arrays
 from sfumato_server.rounds.strategies.averaging import check_replies
 from sfumato_server.rounds.strategies.discriminators import Discriminators
@@ -35,19 +39,20 @@ class GanStrategy:
     That one was fitted to a private release, so that it costs this stage nothing.
     """
 
-    def __init__(self, plan: Plan, released: dict[str, dict[str, AnyArray]]) -> None:
-        stage = plan.stage("gan")
-        assert isinstance(stage, GanStage)
+    def __init__(self, plan: Plan, stage: GanStage, released: Mapping[str, Arrays]) -> None:
         self._plan, self._stage = plan, stage
         self._spectral = dict(released["spectral"])
-        first = to_arrays("discriminator", starting_model("discriminator", plan, "gan", released))
+        first = to_arrays(
+            "discriminator", starting_model("discriminator", networks.discriminator, plan, stage, released)
+        )
         self._discriminators = Discriminators(plan, stage, first)
         self._generator, self._average = (self._first(released) for _ in range(2))
 
-    def _first(self, released: dict[str, dict[str, AnyArray]]) -> nn.Module:
-        if self._stage.generator_start == "embedding":
-            return from_arrays("generator", self._plan, released["embedding"])
-        return starting_model("generator", self._plan, "gan", released)
+    def _first(self, released: Mapping[str, Arrays]) -> Generator:
+        earlier = self._stage.begins_at("generator")
+        if earlier is not None:
+            return loaded("generator", networks.generator, self._plan, released[earlier])
+        return starting_model("generator", networks.generator, self._plan, self._stage, released)
 
     def outbound(self, round_number: int, site: str) -> dict[str, AnyArray]:
         """The spectral release, the discriminator that the site trains, the generator whose images it tells apart."""
@@ -55,7 +60,7 @@ class GanStrategy:
 
     def absorb(self, round_number: int, replies: dict[str, dict[str, AnyArray]], generator: torch.Generator) -> None:
         """Move the discriminators by the updates, then take the plan's `generator_steps` against them."""
-        check_replies(self._plan, "gan", replies)
+        check_replies(self._plan, self._stage, replies)
         self._discriminators.move(replies)
         self._train_generator(TorchDraws(generator))
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import numpy as np
 
 from sfumato_common.generators.displacement import SERVER_ADAPTIVITY, SERVER_SECOND_MOMENT
-from sfumato_common.study.stages import ServerOptimiser
+from sfumato_common.generators.settings import ServerOptimiser
 from sfumato_common.types import AnyArray, Arrays
 
 

@@ -1,0 +1,68 @@
+"""The choice: which released model serves best, by noisy histograms of training patients' scores (metrics/choice.py).
+
+It trains nothing and releases no model: an exchange, and no generator.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from sfumato_common.generators.base import Exchange
+from sfumato_common.generators.plan import PublicPlan
+from sfumato_common.generators.settings import OneShotStage, Positive, stage_of
+from sfumato_common.types import ArraySpec, Schema
+
+HISTOGRAMS, WINNER = "histograms", "winner"
+
+
+class ChoiceStage(OneShotStage):
+    """Which released model serves best: scores of training patients under a classifier a model, as noisy histograms.
+
+    Each of the plan's models gives `images` to train a classifier on; a trained model is chosen only when it is better
+    than the spectral one by more than the noise. See metrics/choice.py.
+    """
+
+    kind: Literal["choice"]
+    noise_multiplier: Positive
+    bins: Annotated[int, Field(ge=4, le=64)] = 16
+    images: Annotated[int, Field(ge=50, le=20_000)] = 1000
+
+    def check(self, plan: PublicPlan) -> None:
+        """It comes last, has something to choose between, and is worth its cost."""
+        kinds = [stage.kind for stage in plan.stages]
+        if kinds[-1] != self.kind or len(kinds) < 3:
+            raise ValueError("'choice' is the last stage, after 'spectral' and at least one more model")
+        if not plan.private:
+            raise ValueError("'choice' scores training patients: that says nothing of weights without privacy")
+
+
+def sent(plan: PublicPlan) -> Schema:
+    """The classifier of every candidate, arrays named `<kind>:<parameter>`."""
+    from sfumato_common.metrics.choice import classifiers_schema
+
+    return classifiers_schema(plan)
+
+
+def returned(plan: PublicPlan) -> Schema:
+    """Noisy counts [C, K, bins] of training patients by candidate, label and score."""
+    shape = (len(plan.candidates), len(plan.labels), stage_of(plan, ChoiceStage).bins)
+    return {HISTOGRAMS: ArraySpec("float32", shape)}
+
+
+def released(plan: PublicPlan) -> Schema:
+    """The place of the chosen model among the candidates."""
+    return {WINNER: ArraySpec("int64", (1,))}
+
+
+CHOICE = Exchange(
+    kind="choice",
+    settings=ChoiceStage,
+    help="Which of the released models serves best, by noisy scores of training patients.",
+    sent=sent,
+    returned=returned,
+    released=released,
+    trainer="sfumato_client.training.choice:score_candidates",
+    strategy="sfumato_server.rounds.strategies.choice:ChoiceStrategy",
+)

@@ -1,0 +1,19 @@
+"""What an embedding stage states."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from sfumato_common.generators.gan.settings import GeneratorStage
+from sfumato_common.generators.settings import OneShotStage, Positive
+
+
+class EmbeddingStage(OneShotStage, GeneratorStage):
+    """One-shot class-conditional release of mean features (DCT, scattering, random Fourier); a generator is fitted."""
+
+    kind: Literal["embedding"]
+    noise_multiplier: Positive
+    width: Annotated[int, Field(ge=8, le=256, multiple_of=8)] = 24
+    generator_steps: Annotated[int, Field(ge=1, le=100_000)] = 300

@@ -1,0 +1,38 @@
+"""Images of a released flow, with the released moments (see `flow.matching`)."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from torch import Tensor
+
+from sfumato_common.generators.base import Draw
+from sfumato_common.generators.components import condition
+from sfumato_common.generators.flow.flows import Flow
+from sfumato_common.generators.flow.matching import matched
+from sfumato_common.generators.flow.networks import flow
+from sfumato_common.generators.plan import PublicPlan
+from sfumato_common.generators.spectral.whitening import SpectralModel, spectral_model
+from sfumato_common.generators.weights import loaded
+from sfumato_common.mechanisms.draws import Draws
+from sfumato_common.types import Arrays
+
+
+def released_flow(plan: PublicPlan, arrays: Arrays) -> Flow:
+    """The flow of released arrays, on the CPU. Raises VerificationError when they do not fit the plan."""
+    return loaded("flow", flow, plan, arrays)
+
+
+def sampler(plan: PublicPlan, arrays: Arrays) -> Draw:
+    """Draws images of components from released arrays."""
+    spectral, network = spectral_model(plan, arrays), released_flow(plan, arrays)
+
+    @cache
+    def moved(components: tuple[int, ...]) -> SpectralModel:
+        return matched(plan, spectral, network, components)
+
+    def draw(y: Tensor, draws: Draws) -> Tensor:
+        white = network.inverse(spectral.draw_latent(y, draws), condition(plan, y))
+        return moved(tuple(sorted(set(y.tolist())))).decode(white, y).nan_to_num(0.0).clamp(-1.0, 1.0)
+
+    return draw

@@ -1,0 +1,138 @@
+"""What stages state: the bases of all stages' settings, and what is asked of them. Nothing here loads torch.
+
+Every number is public and agreed before data is touched. A stage's own class stands in its generator's folder.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
+
+from pydantic import Field, model_validator
+
+from sfumato_common.accounting.events import GaussianRelease, Mechanism, SampledGaussian
+from sfumato_common.generators.plan import PublicPlan
+from sfumato_common.strict import Strict
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+# How a site computes clipped sums; all give the same sums. "auto" takes what the model declares.
+EngineName = Literal["auto", "loop", "opacus", "opacus-ew", "bookkeeping", "vmap", "vmap-compiled"]
+
+
+class PublicStart(Strict):
+    """Weights that a stage starts from, made from public data alone: `sha256` pins them, `source` declares them."""
+
+    source: Literal["phantom", "textures", "checkpoint"]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class StageSettings(Strict):
+    """What every stage states: its `kind`, a literal, and a `noise_multiplier`; and what is asked of it."""
+
+    if TYPE_CHECKING:  # fields of the classes below this one, each in the place where a plan's reader looks for it
+
+        @property
+        def kind(self) -> str:
+            """A literal, under which the stage stands in plans."""
+            ...
+
+        @property
+        def noise_multiplier(self) -> float:
+            """Of the mechanism of every round."""
+            ...
+
+        @property
+        def rounds(self) -> int:
+            """How many exchanges the stage takes."""
+            ...
+
+    @property
+    @abstractmethod
+    def event(self) -> Mechanism:
+        """What ONE round costs a training patient under a private plan."""
+
+    @property
+    def pinned(self) -> PublicStart | None:
+        """The public weights that the stage starts from, where it states some."""
+        return None
+
+    def begins_at(self, network: str) -> str | None:
+        """The earlier stage, by kind, whose released `network` this stage begins with; None: at its public start."""
+        return None
+
+    def check(self, plan: PublicPlan) -> None:
+        """Raise ValueError with one sentence where `plan`, which has this stage, does not allow it."""
+        return
+
+
+class OneShotStage(StageSettings):
+    """One exchange: whatever a site sends is noised once, as one Gaussian release."""
+
+    @property
+    def rounds(self) -> int:
+        """A one-shot release is one exchange."""
+        return 1
+
+    @property
+    def event(self) -> Mechanism:
+        """All draws together cost one Gaussian release."""
+        return GaussianRelease(self.noise_multiplier)
+
+
+class ServerOptimiser(Strict):
+    """How the coordinator follows the sites' mean update: as it is, with momentum (FedAvgM) or by Adam (FedAdam).
+
+    `learning_rate` multiplies the step. Adam's steps are about that long whatever the updates are, so that it must be
+    stated there; 0.01 is usual.
+    """
+
+    kind: Literal["average", "momentum", "adam"] = "average"
+    learning_rate: Positive = 1.0
+    momentum: Annotated[float, Field(ge=0, le=0.99)] = 0.9
+
+    @model_validator(mode="after")
+    def _step_of_adam(self) -> ServerOptimiser:
+        if self.kind == "adam" and "learning_rate" not in self.model_fields_set:
+            raise ValueError("adam needs its own learning_rate, about the length of a step; 0.01 is usual")
+        return self
+
+
+class DpSgdStage(StageSettings):
+    """What every DP-SGD stage states: Poisson rate over patients, clipping norm, noise multiplier, steps, rounds.
+
+    A patient counts as the mean of at most `images_per_patient` of its images, clipped once. `proximal` pulls a site's
+    weights towards the round's start (FedProx).
+    """
+
+    rounds: Annotated[int, Field(ge=1, le=1000)]
+    local_steps: Annotated[int, Field(ge=1, le=10_000)]
+    sampling_rate: Annotated[float, Field(gt=0, le=0.5)]
+    clipping_norm: Positive
+    noise_multiplier: Positive
+    learning_rate: Positive
+    images_per_patient: Annotated[int, Field(ge=1, le=16)] = 1
+    engine: EngineName = "auto"
+    start: PublicStart | None = None
+    server: ServerOptimiser = ServerOptimiser()
+    proximal: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+
+    @property
+    def event(self) -> Mechanism:
+        """`local_steps` Poisson-subsampled Gaussian mechanisms."""
+        return SampledGaussian(self.noise_multiplier, self.sampling_rate, self.local_steps)
+
+    @property
+    def pinned(self) -> PublicStart | None:
+        """`start`."""
+        return self.start
+
+
+S = TypeVar("S", bound=StageSettings)
+
+
+def stage_of(plan: PublicPlan, settings: type[S]) -> S:
+    """The plan's stage with settings of that class. Raises KeyError when the plan has none."""
+    for stage in plan.stages:
+        if isinstance(stage, settings):
+            return stage
+    raise KeyError(settings.__name__)

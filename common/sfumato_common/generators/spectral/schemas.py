@@ -1,0 +1,34 @@
+"""What travels in a spectral stage: nothing to the sites, noised sums back, the fitted model in the end."""
+
+from __future__ import annotations
+
+from sfumato_common.generators.plan import PublicPlan
+from sfumato_common.generators.spectral.layout import NORMS, Layout
+from sfumato_common.types import ArraySpec, Schema
+
+
+def sent(plan: PublicPlan) -> Schema:
+    """Nothing: sites work from the plan alone."""
+    return {}
+
+
+def returned(plan: PublicPlan) -> Schema:
+    """The noised sums of one site (see `spectral.release`)."""
+    layout = Layout.of(plan)
+    norms = {"norms": ArraySpec("float32", (NORMS, 2))} if layout.charged_radii else {}
+    return norms | {
+        "centre": ArraySpec("float32", (1 + layout.features,)),
+        "sums": ArraySpec("float32", (layout.classes, 1 + layout.features)),
+        "moments": ArraySpec("float32", (layout.classes, layout.pairs)),
+    }
+
+
+def released(plan: PublicPlan) -> Schema:
+    """The Gaussian model of each component (see `spectral.fit`), which every other generator starts from."""
+    from sfumato_common.generators.components import component_count
+
+    layout = Layout.of(plan)
+    k, d = component_count(plan), layout.features
+    shapes: dict[str, tuple[int, ...]] = {"shares": (k,), "mean": (k, d), "factor": (k, d, d), "tail": (k,)}
+    shapes["signal"] = (k, d, d)
+    return {f"spectral/{name}": ArraySpec("float32", shape) for name, shape in shapes.items()}

@@ -1,0 +1,31 @@
+"""What a spectral stage states."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from sfumato_common.generators.plan import PublicPlan
+from sfumato_common.generators.settings import OneShotStage, Positive
+
+
+class SpectralStage(OneShotStage):
+    """One-shot class-conditional release of the first `bandwidth` x `bandwidth` DCT coefficients' moments.
+
+    `by_site` fits every site its own classes, drawn towards the pooled ones as far as the noise demands. The radii clip
+    features, and features about their mean; `charged` lets a site measure its own first, with a part of the budget.
+    """
+
+    kind: Literal["spectral"]
+    bandwidth: Annotated[int, Field(ge=4, le=32)]
+    clip_radius: Positive
+    spread_radius: Positive = 2.0
+    noise_multiplier: Positive
+    by_site: bool = False
+    radii: Literal["fixed", "charged"] = "fixed"
+
+    def check(self, plan: PublicPlan) -> None:
+        """The band lies within the image."""
+        if self.bandwidth > plan.image.size:
+            raise ValueError("spectral bandwidth is larger than the image")
