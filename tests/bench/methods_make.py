@@ -144,7 +144,7 @@ def _job(
 
 def _members(job: Job) -> tuple[np.ndarray, np.ndarray] | None:
     """Patients in a group that made an image of this site, and which image; None for methods without groups."""
-    found = job.release.shared.get((Chosen, (job.item.method, job.item.model)))
+    found = job.release.shared.get((Chosen, (type(job.item), job.item.model)))
     if not isinstance(found, Chosen):
         return None
     groups = found.groups

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import math
 import sys
-from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
 import utility
 from utility_report import markdown, print_tables, summary, tables_of
 

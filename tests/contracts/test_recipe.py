@@ -42,7 +42,7 @@ def house(tmp_path_factory):
 
 
 def run(house, *arguments):
-    paths = [*(house / side for side in SIDES), ROOT / "tests" / "federation"]
+    paths = [*(house / side for side in SIDES), ROOT / "tests"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths)), "OMP_NUM_THREADS": "1"}
     return subprocess.run(
         [sys.executable, *map(str, arguments)], capture_output=True, text=True, timeout=280, env=environment

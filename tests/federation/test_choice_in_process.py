@@ -7,8 +7,8 @@ import json
 
 import numpy as np
 import pytest
-from conftest import make_federation
-from conftest_values import PLAN, POLICY
+from support.federations import make_federation
+from support.studies import PLAN, POLICY
 
 from sfumato_common.accounting.events import Declared, GaussianRelease
 from sfumato_common.exchanges.choice import HISTOGRAMS

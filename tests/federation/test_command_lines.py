@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import yaml
-from conftest_values import PLAN, POLICY
+from support.studies import PLAN, POLICY
 
 from sfumato_client.cli import main as site_cli
 from sfumato_common.errors import VerificationError

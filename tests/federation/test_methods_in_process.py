@@ -8,8 +8,8 @@ import shutil
 from collections import Counter
 
 import pytest
-from conftest import make_federation
-from conftest_values import PLAN, POLICY
+from support.federations import make_federation
+from support.studies import PLAN, POLICY
 
 from sfumato_client.anonymise import inversion, latents, self_supervised
 from sfumato_client.anonymise.self_supervised import ContrastiveNet

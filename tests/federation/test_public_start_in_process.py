@@ -3,9 +3,9 @@
 import copy
 
 import pytest
-from conftest import make_federation
-from conftest_values import PLAN
 from safetensors.numpy import save
+from support.federations import make_federation
+from support.studies import PLAN
 
 from sfumato_common.errors import VerificationError
 from sfumato_common.strict import parse

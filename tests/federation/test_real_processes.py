@@ -7,12 +7,20 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.processes import (
+    ENVIRONMENT,
+    PROGRAMS,
+    command_of,
+    demo_command,
+    running,
+    status,
+    tree,
+    wait_for,
+    write_configs,
+)
 
 from sfumato_client.site.home import SiteHome
 from sfumato_server.publish import verify_dataset
-
-sys.path.insert(0, str(Path(__file__).parent))
-from processes import ENVIRONMENT, PROGRAMS, command_of, demo_command, running, status, tree, wait_for, write_configs
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="looks at processes through /proc"),

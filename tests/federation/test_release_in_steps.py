@@ -8,8 +8,8 @@ import time
 
 import numpy as np
 import pytest
-from conftest import make_federation
-from conftest_values import PLAN, POLICY
+from support.federations import make_federation
+from support.studies import PLAN, POLICY
 
 from sfumato_client.audit import verdict
 from sfumato_client.site import making

@@ -7,8 +7,8 @@ import copy
 import numpy as np
 import pytest
 import torch
-from conftest import make_federation
-from conftest_values import PLAN, POLICY, SIZE
+from support.federations import make_federation
+from support.studies import PLAN, POLICY, SIZE
 
 from sfumato_client.anonymise import Job, Release, anonymise
 from sfumato_client.dataset.cohort import Cohort

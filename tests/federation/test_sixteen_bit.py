@@ -5,9 +5,9 @@ from __future__ import annotations
 import copy
 
 import numpy as np
-from conftest import make_federation
-from conftest_values import PLAN
 from PIL import Image
+from support.federations import make_federation
+from support.studies import PLAN
 
 from sfumato_common.imaging import decode_png
 from sfumato_common.protocol.messages import PROTOCOL, Request

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import make_federation
-from conftest_values import PLAN
 from PIL import Image
+from support.federations import make_federation
+from support.studies import PLAN
 
 from sfumato_common.exchanges import EXCHANGES
 from sfumato_common.strict import parse

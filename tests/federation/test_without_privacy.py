@@ -6,8 +6,8 @@ import math
 
 import pytest
 import yaml
-from conftest import make_federation
-from conftest_values import PLAN, POLICY
+from support.federations import make_federation
+from support.studies import PLAN, POLICY
 from typer.testing import CliRunner
 
 from sfumato_client.cli.main import app as site_app

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file, save, save_file
-
-sys.path.append(str(Path(__file__).parent))
-from small_study import VALUES
+from support.small_study import VALUES
 
 from sfumato_common.accounting.accountant import epsilon
 from sfumato_common.errors import ConfigError, VerificationError

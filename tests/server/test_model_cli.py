@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 from PIL import Image
+from support.small_study import VALUES
 from typer.testing import CliRunner
-
-sys.path.append(str(Path(__file__).parent))
-from small_study import VALUES
 
 from sfumato_common.errors import ConfigError, VerificationError
 from sfumato_common.exchanges import EXCHANGES

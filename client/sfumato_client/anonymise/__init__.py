@@ -18,6 +18,7 @@ from sfumato_client.anonymise.k_same import k_same
 from sfumato_client.anonymise.linear_walk import linear_walk
 from sfumato_client.anonymise.plan_walk import plan_walk
 from sfumato_client.anonymise.sampling import dp_sampling
+from sfumato_common.study.release import AnyItem
 
 ANONYMISERS: Mapping[str, Anonymiser] = {
     "dp-sampling": dp_sampling,
@@ -31,7 +32,7 @@ ANONYMISERS: Mapping[str, Anonymiser] = {
 }
 
 
-def anonymise(job: Job) -> CandidateSet:
+def anonymise(job: Job[AnyItem]) -> CandidateSet:
     """The candidate set of the job's item, as the plan asks for it. Raises what the method raises."""
     found = ANONYMISERS[job.item.method](job)
     asked = (job.item.method, job.item.model, job.item.images)

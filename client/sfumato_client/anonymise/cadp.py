@@ -14,13 +14,13 @@ from sfumato_client.anonymise.latents import codec_of, drawn_labels, drawn_place
 from sfumato_common.study.release import Cadp
 
 
-def cadp(job: Job) -> CandidateSet:
+def cadp(job: Job[Cadp]) -> CandidateSet:
     """`images` images, one a patient at most, decoded under the released label or one drawn by the released shares.
 
     An image's label is always the one that it was decoded under.
     """
     item, plan = job.item, job.plan
-    assert isinstance(item, Cadp) and plan.private, "a plan without privacy has no formal methods"
+    assert plan.private, "a plan without privacy has no formal methods"
     codec = codec_of(job)
     places = drawn_places(job)
     rows, labels = noised_latents(job, codec, places), places.labels

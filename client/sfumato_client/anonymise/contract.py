@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, Generic, TypeVar
 
 from sfumato_client.anonymise.candidates import CandidateSet
 from sfumato_client.dataset import Cohort
 from sfumato_common.mechanisms.recorder import NoiseRecorder
 from sfumato_common.mechanisms.streams import Streams
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.release import AnyItem
+from sfumato_common.study.release import Counted
 from sfumato_common.types import AnyArray, Arrays
 
 Shared = TypeVar("Shared")
+# a method on k-SALSA's item may be given to whatever works on groups
+Item = TypeVar("Item", bound=Counted, covariant=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +54,7 @@ class Release:
 
 
 @dataclass(frozen=True, eq=False)
-class Job:
+class Job(Generic[Item]):
     """One item of a release: what it starts from, what is asked, and what it draws from.
 
     Whatever decides about a record is drawn from `streams.secret`, what an image shows beside it from
@@ -61,7 +63,7 @@ class Job:
     """
 
     release: Release
-    item: AnyItem
+    item: Item
     streams: Streams
     recorder: NoiseRecorder
 
@@ -92,4 +94,4 @@ class Job:
 
 
 # raises DataError when the cohort cannot give what the plan asks for under the method's promise
-Anonymiser = Callable[[Job], CandidateSet]
+Anonymiser = Callable[[Job[Any]], CandidateSet]

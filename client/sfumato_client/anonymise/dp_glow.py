@@ -13,10 +13,10 @@ from sfumato_client.anonymise.latents import codec_of, drawn_places, noised_late
 from sfumato_common.study.release import DpGlow
 
 
-def dp_glow(job: Job) -> CandidateSet:
+def dp_glow(job: Job[DpGlow]) -> CandidateSet:
     """`images` images, one a patient at most, each the decoded noisy latent of a record, under the record's label."""
     item, plan = job.item, job.plan
-    assert isinstance(item, DpGlow) and plan.private, "a plan without privacy has no formal methods"
+    assert plan.private, "a plan without privacy has no formal methods"
     codec = codec_of(job)
     places = drawn_places(job)
     rows = noised_latents(job, codec, places)

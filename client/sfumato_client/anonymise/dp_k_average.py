@@ -29,10 +29,9 @@ Indices = npt.NDArray[np.int64]
 _PRIOR_DRAWS = 1024  # a component: a variance is known to 4 %
 
 
-def dp_k_average(job: Job) -> CandidateSet:
+def dp_k_average(job: Job[DpKAverage]) -> CandidateSet:
     """Images of noised mean codes, at their labels' released shares; every cohort gives as many, also an empty one."""
     item, plan = job.item, job.plan
-    assert isinstance(item, DpKAverage)
     assert plan.private, "a plan without privacy has no formal method"
     counts = apportioned(item.images, label_shares(job))
     places = places_of(patient_labels(job.cohort, len(plan.labels)), counts, item.k, job.streams.secret)
@@ -63,7 +62,9 @@ def places_of(labels: Indices, counts: Indices, k: int, secret: SecretStream) ->
     return np.concatenate(groups)
 
 
-def offsets_of(job: Job, inverter: Inverter, places: Indices, components: Tensor, centres: Tensor) -> Float64:
+def offsets_of(
+    job: Job[DpKAverage], inverter: Inverter, places: Indices, components: Tensor, centres: Tensor
+) -> Float64:
     """Codes less their component's mean, [G, k, D], zero where nobody is; not yet clipped, which the recorder does."""
     offsets = np.zeros((*places.shape, centres.shape[1]))
     for group, place in np.argwhere(places >= 0).tolist():
@@ -72,7 +73,7 @@ def offsets_of(job: Job, inverter: Inverter, places: Indices, components: Tensor
     return offsets
 
 
-def rescaling(job: Job, inverter: Inverter, components: Tensor, centres: Tensor) -> Float64:
+def rescaling(job: Job[DpKAverage], inverter: Inverter, components: Tensor, centres: Tensor) -> Float64:
     """Factors [G, D] on the noised offsets that give them the variance of the prior's codes, coordinate by coordinate.
 
     A mean of k codes lies nearer to the centre than codes do, and its noise may carry it farther. If patients were
@@ -81,7 +82,6 @@ def rescaling(job: Job, inverter: Inverter, components: Tensor, centres: Tensor)
     the plan's numbers. c is at most sqrt(k v / u), which is sqrt(k) where nothing is clipped.
     """
     item, space = job.item, inverter.space
-    assert isinstance(item, DpKAverage)
     noise = item.noise_multiplier * 2.0 * item.radius / item.k
     found = np.empty(centres.shape)
     for component in set(components.tolist()):

@@ -23,7 +23,7 @@ from sfumato_client.dataset import Cohort
 from sfumato_common.errors import DataError, PolicyRefusal
 from sfumato_common.files import write_atomic
 from sfumato_common.generators.components import component_shares
-from sfumato_common.study.release import Grouped
+from sfumato_common.study.release import Counted, Grouped
 
 Float64 = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
@@ -45,14 +45,13 @@ class Chosen:
     groups: list[Group]
 
 
-def groups_of(job: Job, patients: Patients) -> list[Group]:
+def groups_of(job: Job[Grouped], patients: Patients) -> list[Group]:
     """The cohort's groups under the item's terms: those frozen in the grouping file where there is one, else new ones.
 
     Raises PolicyRefusal when the site grouped other patients, or by other terms, and its policy forbids to regroup;
     DataError when the frozen groups are damaged.
     """
     item = job.item
-    assert isinstance(item, Grouped), "the item is made from groups"
     terms = {"cohort": fingerprint(job.cohort), "terms": list(item.grouping)}
     path = job.release.grouping_file
     members = _frozen(path, terms, len(patients.labels), item, job.release.regroup) if path is not None else None
@@ -64,7 +63,7 @@ def groups_of(job: Job, patients: Patients) -> list[Group]:
     return [Group(group, int(np.bincount(patients.labels[group]).argmax())) for group in members]
 
 
-def chosen(job: Job, groups: list[Group]) -> list[Group]:
+def chosen(job: Job[Grouped], groups: list[Group]) -> list[Group]:
     """As many groups as the item has images, drawn at random within labels, in random order.
 
     Labels get their released shares; where one has too few groups, those with most to spare stand in. Who is behind
@@ -73,7 +72,6 @@ def chosen(job: Job, groups: list[Group]) -> list[Group]:
     Raises DataError when there are not enough in all.
     """
     item = job.item
-    assert isinstance(item, Grouped), "the item is made from groups"
     if len(groups) < item.images:
         raise DataError(
             f"the training cohort has too few patients for that many groups of {item.k}: ask for fewer images, a "
@@ -90,11 +88,11 @@ def chosen(job: Job, groups: list[Group]) -> list[Group]:
         for index in job.streams.secret.permutation(len(part))[:count].tolist()
     ]
     order = job.streams.secret.permutation(len(drawn)).tolist()
-    kept = job.release.once(Chosen, (item.method, item.model), lambda: Chosen([drawn[index] for index in order]))
+    kept = job.release.once(Chosen, (type(item), item.model), lambda: Chosen([drawn[index] for index in order]))
     return list(kept.groups)
 
 
-def label_shares(job: Job) -> Float64:
+def label_shares(job: Job[Counted]) -> Float64:
     """Share of each label [K] at this site by the released counts."""
     shares = component_shares(job.plan, job.models["spectral"], job.site)
     return np.asarray(shares.reshape(-1, len(job.plan.labels)).sum(axis=0))

@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from sfumato_client.anonymise.contract import Job
 from sfumato_common.generators.device import training_device
+from sfumato_common.study.release import Counted
 from sfumato_common.types import AnyArray, to_unit_range
 
 _WIDTHS = (16, 32, 64)
@@ -57,7 +58,7 @@ class Identities:
     what: nn.Module
 
 
-def identities_of(job: Job, steps: int) -> Identities:
+def identities_of(job: Job[Counted], steps: int) -> Identities:
     """The two classifiers of the job's cohort, `steps` of Adam each, on the training device; kept for the release."""
 
     def make() -> Identities:

@@ -25,7 +25,7 @@ from sfumato_common.generators.device import training_device
 from sfumato_common.generators.gan.w_space import WSpace
 from sfumato_common.latent.encoder import Encoder
 from sfumato_common.mechanisms.draws import TorchDraws
-from sfumato_common.study.release import Inverting
+from sfumato_common.study.release import Counted, Inverting
 from sfumato_common.types import ByteImages, to_bytes, to_unit_range
 
 # The encoder's were chosen on generated pairs. For the phantom's generator the mean code starts at an RMSE of 0.40, the
@@ -145,10 +145,9 @@ def _step_of(inverter: Inverter, x: Tensor, seen: Tensor, goal: Tensor, componen
     return step
 
 
-def space_of(job: Job) -> WSpace:
+def space_of(job: Job[Inverting]) -> WSpace:
     """The W space of the item's model, from released arrays, on `training_device()`."""
     item = job.item
-    assert isinstance(item, Inverting), "the item is made in a W space"
 
     def make() -> WSpace:
         space_of_model = GENERATORS[item.model].latent
@@ -158,10 +157,9 @@ def space_of(job: Job) -> WSpace:
     return job.release.once(WSpace, (item.model,), make)
 
 
-def inverter_of(job: Job) -> Inverter:
+def inverter_of(job: Job[Inverting]) -> Inverter:
     """The item's inverter, trained on generated pairs only, from a public seed."""
     item = job.item
-    assert isinstance(item, Inverting), "the item inverts records"
 
     def make() -> Inverter:
         rng = torch.Generator().manual_seed(int(job.plan.digest[:12], 16))
@@ -175,10 +173,9 @@ def inverter_of(job: Job) -> Inverter:
     return job.release.once(Inverter, _settings(item), make)
 
 
-def patients_of(job: Job) -> Patients:
+def patients_of(job: Job[Inverting]) -> Patients:
     """Every patient of the cohort, inverted once for all items that invert alike."""
     item = job.item
-    assert isinstance(item, Inverting), "the item inverts records"
     return job.release.once(Patients, _settings(item), lambda: _patients(job))
 
 
@@ -209,7 +206,7 @@ def _train(inverter: Inverter, shares: Tensor, steps: int, rng: torch.Generator)
         w, seen = w.detach(), seen.detach()
 
 
-def _patients(job: Job) -> Patients:
+def _patients(job: Job[Inverting]) -> Patients:
     inverter, cohort = inverter_of(job), job.cohort
     images, _, patient_index = cohort.everything()
     labels = patient_labels(cohort, len(job.plan.labels))
@@ -237,7 +234,7 @@ def code_of_patient(inverter: Inverter, cohort: Cohort, patient: int, component:
     return inverter.codes(images, component.expand(len(images))).mean(dim=0)
 
 
-def drawn_images(job: Job, space: WSpace, codes: Tensor, components: Tensor) -> ByteImages:
+def drawn_images(job: Job[Counted], space: WSpace, codes: Tensor, components: Tensor) -> ByteImages:
     """Images uint8 or uint16 [N, S, S(, 3)] of codes [N, D], with noise from the published stream.
 
     Without noise they would be smooth above the band, unlike what the generator was trained to make: means of five of

@@ -54,10 +54,9 @@ class Targets:
     share: Tensor
 
 
-def k_salsa(job: Job) -> CandidateSet:
+def k_salsa(job: Job[KSalsa]) -> CandidateSet:
     """One image a chosen group; raises DataError where there are too few groups (see `chosen`)."""
     item, plan = job.item, job.plan
-    assert isinstance(item, KSalsa), "the item asks for k-SALSA"
     space, patients = space_of(job), patients_of(job)
     groups = chosen(job, groups_of(job, patients))
     assert min(len(group.members) for group in groups) >= item.k, "no group is smaller than k"

@@ -17,10 +17,9 @@ from sfumato_common.generators.components import components_of
 from sfumato_common.study.release import KSame
 
 
-def k_same(job: Job) -> CandidateSet:
+def k_same(job: Job[KSame]) -> CandidateSet:
     """One image a group, of the group's label. Raises what `groups_of` and `chosen` raise."""
     item = job.item
-    assert isinstance(item, KSame)
     patients = patients_of(job)
     groups = chosen(job, groups_of(job, patients))
     smallest = min(len(np.unique(group.members)) for group in groups)

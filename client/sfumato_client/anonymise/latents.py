@@ -33,7 +33,7 @@ from sfumato_common.generators.spectral.whitening import TAIL_TEMPERATURE, dequa
 from sfumato_common.mechanisms.draws import Draws
 from sfumato_common.mechanisms.streams import PublishedStream, SecretStream
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.release import Latent
+from sfumato_common.study.release import Cadp, DpGlow, Latent
 from sfumato_common.types import AnyArray, Arrays, ByteImages, pixel_dtype, to_bytes, to_unit_range
 
 Float64 = npt.NDArray[np.float64]
@@ -50,7 +50,7 @@ class Places:
     filled: npt.NDArray[np.bool_]
 
 
-def drawn_places(job: Job) -> Places:
+def drawn_places(job: Job[Latent]) -> Places:
     """Training patients drawn without replacement into random places, one record each; never too few.
 
     A place without a patient is black, with a label drawn by the released shares, and its latent will be zero. Nothing
@@ -68,7 +68,7 @@ def drawn_places(job: Job) -> Places:
     return Places(images, labels, filled)
 
 
-def drawn_labels(job: Job, draws: SecretStream | PublishedStream) -> Labels:
+def drawn_labels(job: Job[Latent], draws: SecretStream | PublishedStream) -> Labels:
     """Labels [M] for the item's places, drawn by the released shares at this site: no record is read.
 
     From the secret stream where a patient's label may take a drawn one's place: which ones were drawn shows who came.
@@ -85,7 +85,7 @@ def coarse_first(size: int, channels: int) -> npt.NDArray[np.int64]:
     return np.lexsort((channel, down, -np.round(law, 12)))
 
 
-def codec_of(job: Job) -> LatentCodec:
+def codec_of(job: Job[Latent]) -> LatentCodec:
     """The codec of the item's model at this site, made once a release: matching moments takes thousands of draws."""
     model = job.item.model
     return job.release.once(LatentCodec, (model,), lambda: LatentCodec(job.plan, model, job.models[model], job.site))
@@ -170,13 +170,12 @@ class LatentCodec:
         return matrix.T @ spectrum.view(len(z), form.channels, form.size, form.size) @ matrix
 
 
-def noised_latents(job: Job, codec: LatentCodec, places: Places) -> Float64:
+def noised_latents(job: Job[DpGlow | Cadp], codec: LatentCodec, places: Places) -> Float64:
     """Rows [M, m] ready to decode: encoded, zero where no patient is, clipped and noised, shrunk to the prior.
 
     Leaves `latent_report` in the steward's folder.
     """
     item, form = job.item, job.plan.image
-    assert isinstance(item, Latent), "a method in latent space"
     dimensions = form.channels * form.size**2
     mechanism = mechanism_of(item, dimensions)
     rows = codec.encode(places.images, places.labels, mechanism.width, job.streams.secret)

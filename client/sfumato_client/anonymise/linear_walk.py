@@ -67,7 +67,7 @@ class Walks:
         return self.released.flatten().nonzero()[:, 0]
 
 
-def linear_walk(job: Job) -> CandidateSet:
+def linear_walk(job: Job[LinearWalk]) -> CandidateSet:
     """`images` images on straight walks. Raises DataError when no label has two groups, and what `groups_of` raises."""
     walks = walks_of(job)
     rows = walks.shown()
@@ -75,13 +75,12 @@ def linear_walk(job: Job) -> CandidateSet:
     return candidates_of(job, walks, images, "syntactic" if job.plan.private else "heuristic")
 
 
-def walks_of(job: Job) -> Walks:
+def walks_of(job: Job[LinearWalk]) -> Walks:
     """The walks of a `linear-walk` or `plan-walk` item: under one secret stream, the same ones for both.
 
     Raises DataError when no label has two groups, and what `groups_of` raises.
     """
     item = job.item
-    assert isinstance(item, LinearWalk)
     patients = patients_of(job)
     groups = groups_of(job, patients)
     sizes = np.array([len(np.unique(group.members)) for group in groups])
@@ -94,10 +93,9 @@ def walks_of(job: Job) -> Walks:
     return Walks(means[pairs], positions, released, ours, components, int(sizes[pairs.numpy()].sum(axis=1).min()))
 
 
-def candidates_of(job: Job, walks: Walks, images: ByteImages, guarantee: GuaranteeLevel) -> CandidateSet:
+def candidates_of(job: Job[LinearWalk], walks: Walks, images: ByteImages, guarantee: GuaranteeLevel) -> CandidateSet:
     """The images of the points that `walks.shown` names, as candidates of the job's item."""
     labels = walks.labels.repeat_interleave(walks.positions.shape[1])[walks.shown()]
-    assert job.item.model != "best", "one of plan.releases names the model"
     return CandidateSet(job.item.method, job.item.model, guarantee, images, labels.numpy(), walks.patients)
 
 

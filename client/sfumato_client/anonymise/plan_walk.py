@@ -45,10 +45,9 @@ PIXELS = {"cpu": 2**16, "cuda": 2**22}
 _NOISE_PIXELS = 2**24  # of images whose noise is kept while their walks are bent
 
 
-def plan_walk(job: Job) -> CandidateSet:
+def plan_walk(job: Job[PlanWalk]) -> CandidateSet:
     """`images` images on bent walks. Raises DataError when no label has two groups, and what `groups_of` raises."""
     item, size = job.item, job.plan.image.size
-    assert isinstance(item, PlanWalk)
     space, walks = space_of(job), walks_of(job)
     identities = identities_of(job, item.classifier_steps)
     at_once = max(1, PIXELS[_device(space).type] // size**2)

@@ -16,10 +16,10 @@ from sfumato_common.generators.sampling import sample_images
 from sfumato_common.study.release import Sampling
 
 
-def dp_sampling(job: Job) -> CandidateSet:
+def dp_sampling(job: Job[Sampling]) -> CandidateSet:
     """`images` images of the item's model, of components drawn by their released shares at this site."""
     item, plan = job.item, job.plan
-    assert isinstance(item, Sampling) and item.model != "best", "one of plan.releases names the model"
+    assert item.model != "best", "one of plan.releases names the model"
     shares = torch.as_tensor(component_shares(plan, job.models["spectral"], job.site))
     components = job.streams.published.categorical(shares, item.images).numpy()
     images = sample_images(plan, item.model, job.models[item.model], components, job.streams.published)

@@ -18,6 +18,7 @@ from sfumato_client.anonymise.contract import Job
 from sfumato_client.dataset import Cohort
 from sfumato_common.errors import DataError
 from sfumato_common.generators.device import training_device
+from sfumato_common.study.release import Counted
 from sfumato_common.types import AnyArray, to_unit_range
 
 STEM = 16  # channels at full resolution, of which style is read
@@ -69,7 +70,7 @@ class ContrastiveNet(nn.Module):
         return self.features(x)[1]
 
 
-def embedding_of(job: Job, steps: int) -> ContrastiveNet:
+def embedding_of(job: Job[Counted], steps: int) -> ContrastiveNet:
     """The site's embedding, on the CPU, its weights fixed: the release's `style_net`, else trained for `steps`.
 
     Made once a release. Raises DataError when the cohort has nothing to contrast.

@@ -9,6 +9,7 @@ import numpy as np
 from sfumato_client.anonymise.contract import Job
 from sfumato_common.files import write_atomic
 from sfumato_common.imaging import encode_png
+from sfumato_common.study.release import AnyItem
 from sfumato_common.types import ByteImages
 
 MOST_ROWS = 8  # groups or walks on a sheet
@@ -27,7 +28,7 @@ def tiled(rows: Sequence[Sequence[Tile]]) -> ByteImages:
     return picture
 
 
-def write_sheet(job: Job, rows: Sequence[Sequence[Tile]]) -> None:
+def write_sheet(job: Job[AnyItem], rows: Sequence[Sequence[Tile]]) -> None:
     """The rows as <method>-<model>.png in the steward's folder, readable by its owner alone."""
     assert job.steward_folder is not None, "a sheet is made only where it may be left"
     write_atomic(job.steward_folder / f"{job.item.method}-{job.item.model}.png", encode_png(tiled(rows)), mode=0o600)

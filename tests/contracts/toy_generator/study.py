@@ -8,8 +8,8 @@ import json
 import sys
 from pathlib import Path
 
-from conftest import make_federation
-from conftest_values import PLAN, POLICY
+from support.federations import make_federation
+from support.studies import PLAN, POLICY
 
 import sfumato_common
 from sfumato_common.study.costs import study_events

@@ -1,13 +1,9 @@
 """A hospital at four moments of an honest study: made once, copied for every attack."""
 
 import shutil
-import sys
-from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-from hospital import Hospital, environment, make_hospital, study
+from support.hospital import Hospital, environment, make_hospital, study
 
 from sfumato_client.site.home import SiteHome
 

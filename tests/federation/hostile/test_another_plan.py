@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import yaml
-from hospital import ONE_SITE, make_hospital
+from support.hospital import ONE_SITE, make_hospital
 
 from sfumato_client.cli import main as cli
 from sfumato_common.errors import PolicyRefusal

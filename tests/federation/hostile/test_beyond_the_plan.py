@@ -6,7 +6,7 @@ import dataclasses
 import numpy as np
 import pytest
 from flwr.app import ConfigRecord
-from hospital import GATE, ONE_SITE, make_hospital, read
+from support.hospital import GATE, ONE_SITE, make_hospital, read
 
 from sfumato_common.errors import VerificationError
 from sfumato_common.generators.starts import initial_model

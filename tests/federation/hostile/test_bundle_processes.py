@@ -8,9 +8,7 @@ from pathlib import Path
 
 import pytest
 from flwr.cli.build import build_fab_from_files
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from processes import wait_for
+from support.processes import wait_for
 
 from sfumato_client.egress.supernode import SuperNodeSettings, start_supernode
 from sfumato_client.flower.node import _why

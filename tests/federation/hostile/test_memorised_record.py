@@ -11,8 +11,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from hospital import ONE_SITE
 from scipy.stats import binomtest
+from support.hospital import ONE_SITE
 from torch.func import functional_call, grad, vmap
 from torch.nn.functional import one_hot, softplus
 

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
-from hospital import empty_context, instruction, read
+from support.hospital import empty_context, instruction, read
 
 from sfumato_client.egress.guard import CODES
 from sfumato_client.flower import task as flower_task

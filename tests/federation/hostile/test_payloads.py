@@ -8,7 +8,7 @@ import zipfile
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord
-from hospital import read
+from support.hospital import read
 
 from sfumato_common.errors import VerificationError
 from sfumato_common.protocol import flower

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from hospital import size_on_the_wire
+from support.hospital import size_on_the_wire
 
 
 def moved(request, amount=1e-6):

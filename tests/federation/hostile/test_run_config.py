@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, MetricRecord, RecordDict
-from hospital import empty_context, read
+from support.hospital import empty_context, read
 
 from sfumato_client.flower.app import HOME_VARIABLE
 from sfumato_common.protocol.flower import encode

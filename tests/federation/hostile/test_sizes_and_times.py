@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import yaml
-from hospital import GATE, ONE_SITE, make_hospital, size_on_the_wire
+from support.hospital import GATE, ONE_SITE, make_hospital, size_on_the_wire
 
 from sfumato_client.site import handler as site_module
 from sfumato_common.errors import BudgetExceeded, DataError, EgressRefused, LedgerError

@@ -7,7 +7,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from hospital import ONE_SITE
+from support.hospital import ONE_SITE
 
 from sfumato_client.ledger import Ledger
 from sfumato_client.site import handler

@@ -1,14 +1,9 @@
 """Three pictures, and a scanner whose canaries are their pixels, a name and a count."""
 
-import sys
-from pathlib import Path
-
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from traffic.canaries import Canaries, pixel_blocks
-from traffic.scan import Scanner
-from traffic.toy import COUNT, SECRET
+from support.traffic.canaries import Canaries, pixel_blocks
+from support.traffic.scan import Scanner
+from support.traffic.toy import COUNT, SECRET
 
 from sfumato_common.phantom import arrays
 

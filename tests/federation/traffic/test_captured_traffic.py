@@ -11,19 +11,16 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 from safetensors.numpy import load_file
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from conftest_values import PLAN, POLICY
-from processes import wait_for
-from traffic import leaky_node
-from traffic.layers import Layer
-from traffic.scan import SEVERAL, Hit, Scanner
-from traffic.sockets import can_trace, outward
-from traffic.study import PATIENTS, Study, recorded_study
+from support.processes import wait_for
+from support.studies import PLAN, POLICY
+from support.traffic import leaky_node
+from support.traffic.layers import Layer
+from support.traffic.scan import SEVERAL, Hit, Scanner
+from support.traffic.sockets import can_trace, outward
+from support.traffic.study import PATIENTS, Study, recorded_study
 
 from sfumato_server.intake.admission import package_path
 from sfumato_server.status.board import read_board

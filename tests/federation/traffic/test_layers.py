@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import struct
-import sys
 import zlib
-from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np
@@ -15,11 +13,9 @@ from flwr.proto.message_pb2 import PushObjectRequest
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
 from hpack import Encoder
 from hyperframe.frame import ContinuationFrame, DataFrame, HeadersFrame
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from traffic.http2 import PREFACE, streams
-from traffic.layers import flower_objects
-from traffic.toy import COUNT, SECRET, hits_on
+from support.traffic.http2 import PREFACE, streams
+from support.traffic.layers import flower_objects
+from support.traffic.toy import COUNT, SECRET, hits_on
 
 
 def http1(body, target="/v1/fleet/push-object", extra=b""):

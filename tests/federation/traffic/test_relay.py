@@ -7,18 +7,15 @@ import ssl
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import grpc
 import httpx
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from traffic.layers import layers
-from traffic.relay import Port, Relay
-from traffic.sockets import Peer, can_trace, outward, traced
-from traffic.toy import SECRET, hits_on
+from support.traffic.layers import layers
+from support.traffic.relay import Port, Relay
+from support.traffic.sockets import Peer, can_trace, outward, traced
+from support.traffic.toy import SECRET, hits_on
 
 from sfumato_common.supervise import free_port
 from sfumato_server.enrol import create_authority

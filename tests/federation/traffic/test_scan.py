@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import base64
 import io
-import sys
 import zipfile
 import zlib
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from flwr.app import ConfigRecord
 from PIL import Image
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from traffic.canaries import pixel_blocks
-from traffic.layers import Layer, fields
-from traffic.toy import COUNT, SECRET, found
+from support.traffic.canaries import pixel_blocks
+from support.traffic.layers import Layer, fields
+from support.traffic.toy import COUNT, SECRET, found
 
 
 @pytest.mark.parametrize("start", [0, 1, 250, 400])

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import shutil
-import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,10 +10,6 @@ from pathlib import Path
 import torch
 from flwr.app import Context, Message, Metadata, RecordDict
 from flwr.common.serde import recorddict_to_proto
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from conftest_values import PLAN, POLICY
-from homes import make_home
 
 from sfumato_client.flower.app import HOME_VARIABLE, app
 from sfumato_client.site.handler import Site
@@ -26,6 +21,8 @@ from sfumato_common.strict import parse
 from sfumato_common.study.costs import gate_verdict
 from sfumato_common.study.plan import Plan
 from sfumato_server.rounds.strategies import strategy_of
+from support.homes import make_home
+from support.studies import PLAN, POLICY
 
 # one site is enough to attack; the third round of the GAN is there to be asked for too early
 STAGES = [{**stage, "rounds": 3} if stage["kind"] == "gan" else stage for stage in PLAN["stages"]]

@@ -24,10 +24,10 @@ import numpy.typing as npt
 from flwr.proto.message_pb2 import PushObjectRequest
 from google.protobuf.message import DecodeError
 from PIL import Image
-from traffic.http2 import grpc_messages, streams
-from traffic.relay import Connection
 
 from sfumato_common.protocol import intake_pb2
+from support.traffic.http2 import grpc_messages, streams
+from support.traffic.relay import Connection
 
 _UPLOAD = "/sfumato.intake.v1.Intake/Upload"
 _DEEPEST = 4

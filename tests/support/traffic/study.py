@@ -17,11 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from traffic.canaries import PLANTED_FOLDER, of_site, plant_headers
-from traffic.layers import Layer, layers
-from traffic.relay import Port, Relay
-from traffic.scan import Scanner
-from traffic.sockets import can_trace, traced
 
 from sfumato_client.site.home import SiteHome
 from sfumato_common.crypto.enrolment import encode_grant
@@ -33,6 +28,11 @@ from sfumato_common.study.plan import Plan
 from sfumato_common.supervise import Child, free_port, run_to_end
 from sfumato_server.coordinator.home import CoordinatorHome
 from sfumato_server.enrol import create_authority, enrol
+from support.traffic.canaries import PLANTED_FOLDER, of_site, plant_headers
+from support.traffic.layers import Layer, layers
+from support.traffic.relay import Port, Relay
+from support.traffic.scan import Scanner
+from support.traffic.sockets import can_trace, traced
 
 PROGRAMS = Path(sys.executable).parent
 # three digits each, so that no cohort's count is a number that a plan, a shape or a timing is likely to hold

@@ -1,7 +1,7 @@
 """Small things that the tests of the traffic tools scan: a name, a count, and what a client writes on a connection."""
 
-from traffic.layers import Layer, layers, unfold
-from traffic.relay import Connection
+from support.traffic.layers import Layer, layers, unfold
+from support.traffic.relay import Connection
 
 SECRET = "Quartzbrine^Ottoline"
 COUNT = 163

@@ -17,8 +17,9 @@ from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from traffic.canaries import SHORTEST, Bytes, Canaries
-from traffic.layers import Layer, fields
+
+from support.traffic.canaries import SHORTEST, Bytes, Canaries
+from support.traffic.layers import Layer, fields
 
 _SHARD = 1 << 20
 _BITS = 22
