@@ -75,7 +75,7 @@ def test_shipped_plans_cost_what_they_say_and_pass_the_shipped_policy(name):
     for site in plan.sites:
         check_policy(plan, policy.model_copy(update={"site": site}))
     assert policy.noise == "secure"
-    # as the README says: noise from a budget, clip radii that sites measure, and no release without the choice
+    # as the documents say: noise from a budget, clip radii that sites measure, and no release without the choice
     assert plan.budget is not None
     assert plan.spectral.radii == "charged"
     assert plan.release[0].model == "best"
@@ -107,16 +107,20 @@ def test_the_compose_file_runs_the_shipped_plan_and_publishes_no_port():
     assert "internal: true" in text
 
 
-def test_the_readme_names_real_commands():
+def test_the_documents_name_real_commands():
     from typer.main import get_command
 
     from sfumato_client.cli.main import app as site_app
     from sfumato_server.cli.main import app as coordinator_app
 
-    readme = (ROOT / "README.md").read_text()
-    found = re.findall(r"^(sfumato(?:-site)?) ([a-z]+)(?: +([a-z]+))?", readme, flags=re.MULTILINE)
-    assert len(found) > 8
-    for program, first, second in found:
+    pages = {path: path.read_text() for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"))}
+    command = r"^(?:    )?(sfumato(?:-site)?) +([a-z-]+)(?: +([a-z-]+))?"
+    found = {path: re.findall(command, text, flags=re.MULTILINE) for path, text in pages.items()}
+    assert len(found[ROOT / "README.md"]) > 8
+    assert {"coordinator.md", "hospital.md", "researcher.md"} <= {
+        path.name for path, commands in found.items() if commands
+    }
+    for program, first, second in (words for commands in found.values() for words in commands):
         command = get_command(site_app if program == "sfumato-site" else coordinator_app).commands[first]
         if hasattr(command, "commands"):
             assert second in command.commands

@@ -105,7 +105,7 @@ def coordinator_enrol(
 def coordinator_run(
     home: Home,
     out: Annotated[Path, typer.Option(help="Where the published set and the report go.")],
-    host: Annotated[str, typer.Option(help="Address to listen on; keep it private, see the README.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="Address to listen on, a private one: docs/coordinator.md.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="SuperLink port.")] = 8000,
     intake_port: Annotated[int, typer.Option(help="Intake port.")] = 8443,
 ) -> None:

@@ -65,7 +65,7 @@ def index_sites(index: Path) -> dict[str, int]:
         with index.open(newline="", encoding="utf-8") as stream:
             reader = csv.DictReader(stream)
             if missing := _COLUMNS - set(reader.fieldnames or []):
-                raise DataError(f"'{index.name}' lacks the column '{min(missing)}'; see the README for the format")
+                raise DataError(f"'{index.name}' lacks the column '{min(missing)}'; docs/coordinator.md has the format")
             patients: dict[str, set[str]] = {}
             for row in reader:
                 patients.setdefault(row["site"], set()).add(row["patient_id"])

@@ -1,0 +1,56 @@
+"""The documents: one page to begin with, links that lead somewhere, and the rooms as they stand."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "configs" / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+]
+GUIDES = [
+    ROOT / "README.md",
+    *(ROOT / "docs" / f"{name}.md" for name in ("architecture", "coordinator", "hospital", "researcher")),
+]
+
+
+def anchors(page):
+    """The names that GitHub gives a page's headings."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_the_readme_is_one_page_and_leads_to_every_other():
+    text = (ROOT / "README.md").read_text()
+    assert len(text.split()) <= 600
+    assert not [page.name for page in PAGES[1:] if f"]({page.relative_to(ROOT)})" not in text]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if not target.startswith("https://"):
+            name, _, anchor = target.partition("#")
+            file = page.parent / name if name else page
+            assert file.exists(), target
+            assert not anchor or anchor in anchors(file), target
+
+
+@pytest.mark.parametrize("page", GUIDES, ids=lambda page: page.name)
+def test_lines_of_prose_are_short(page):
+    lines = page.read_text().splitlines()
+    assert not [line for line in lines if len(line) > 160 and not line.startswith("|")]
+
+
+def test_the_architecture_page_has_the_floors_that_the_linter_holds():
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    rows = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \|", text, flags=re.MULTILINE)
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    floors = [floor for contract in contracts if contract.get("exhaustive") for floor in contract["layers"]]
+    said = [set(re.findall(r"\w+", row)) for row in rows]
+    assert said == [set(floor.split(" | ")) for floor in floors]
