@@ -19,7 +19,7 @@ from sfumato_client.anonymise.inversion import patients_of, space_of
 from sfumato_client.anonymise.linear_walk import layout, walks_of
 from sfumato_client.anonymise.plan_walk import bent, elastic_gradient, part, weight_of_image
 from sfumato_client.dataset.cohort import Cohort
-from sfumato_common.errors import DataError
+from sfumato_common.errors import DataError, ReleaseRefused
 from sfumato_common.generators.spectral.dct import dct_matrix, public_scale
 from sfumato_common.generators.spectral.fit import fit_release
 from sfumato_common.generators.spectral.layout import Layout
@@ -236,10 +236,10 @@ def test_a_sheet_of_walks_is_left_only_where_it_may_be_and_shows_no_record(tmp_p
     assert not any(record.tobytes() in tiles for record in local.cohort.everything()[0])
 
 
-def test_a_point_on_an_end_is_our_own_mistake():
+def test_a_point_on_an_end_is_refused():
     walks = walks_of(make_job())
     for place in (0.0, 1.0):
-        with pytest.raises(AssertionError):
+        with pytest.raises(ReleaseRefused, match="never one of its images"):
             dataclasses.replace(walks, positions=torch.full_like(walks.positions, place))
 
 

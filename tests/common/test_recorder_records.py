@@ -195,7 +195,7 @@ def test_a_label_is_never_told_more_surely_than_uniforms_can_carry():
 
 def test_labels_that_are_no_categories_are_a_fault():
     for labels in ([2], [-1]):
-        with pytest.raises(AssertionError):
+        with pytest.raises(ValueError, match="none of the categories"):
             NoiseRecorder(TestNoise(4), "entry").randomised_response(np.array(labels), 2, 1.0)
 
 
@@ -212,5 +212,5 @@ def test_what_ran_is_listed_in_order():
         RandomisedResponse(3, 0.4),
     )
     assert recorder.draws == 4
-    with pytest.raises(AssertionError):
+    with pytest.raises(ValueError, match="L1 diameter"):
         recorder.local_laplace(rows, 1.0, 2.0, "l2")

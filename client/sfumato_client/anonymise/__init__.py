@@ -18,6 +18,7 @@ from sfumato_client.anonymise.k_same import k_same
 from sfumato_client.anonymise.linear_walk import linear_walk
 from sfumato_client.anonymise.plan_walk import plan_walk
 from sfumato_client.anonymise.sampling import dp_sampling
+from sfumato_common.errors import EgressRefused
 from sfumato_common.study.release import AnyItem
 
 ANONYMISERS: Mapping[str, Anonymiser] = {
@@ -37,7 +38,8 @@ def anonymise(job: Job[AnyItem]) -> CandidateSet:
     found = ANONYMISERS[job.item.method](job)
     asked = (job.item.method, job.item.model, job.item.images)
     assert (found.method, found.model, len(found.images)) == asked, "a method gives what its item asks for"
-    assert found.spends == job.recorder.executed, "what ran on the records is what the set says"
+    if found.spends != job.recorder.executed:
+        raise EgressRefused("what ran on the records is not what the set says")
     return found
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sfumato_common.accounting.events import Mechanism, event_to_json
+from sfumato_common.errors import ReleaseRefused
 from sfumato_common.files import canonical_json
 from sfumato_common.mechanisms.sealed import Parts
 from sfumato_common.study.release import GuaranteeLevel, Method
@@ -47,4 +48,5 @@ class CandidateSet:
         assert self.images.ndim in (3, 4), "images are [N, S, S] or [N, S, S, 3]"
         assert self.labels.dtype == np.int64, "labels are int64"
         assert self.labels.shape == (len(self.images),), "one label an image"
-        assert self.guarantee == "formal" or not self.spends, "a mechanism stands behind formal sets only"
+        if self.guarantee != "formal" and self.spends:
+            raise ReleaseRefused("a mechanism stands behind formal sets only")

@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 
 from sfumato_client.anonymise.candidates import CandidateSet
 from sfumato_client.dataset import Cohort
+from sfumato_common.errors import PolicyRefusal
 from sfumato_common.mechanisms.recorder import NoiseRecorder
 from sfumato_common.mechanisms.streams import Streams
 from sfumato_common.study.plan import Plan
@@ -51,6 +52,12 @@ class Release:
         found = self.shared[key]
         assert isinstance(found, kind), "what is shared is found by its type"
         return found
+
+
+def require_private(plan: Plan) -> None:
+    """Raise PolicyRefusal for a plan without privacy: no method is formal there, whatever it adds."""
+    if not plan.private:
+        raise PolicyRefusal("a plan without privacy has no formal methods")
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ with its image: the plan's charge declares it public. See `latents.py`.
 from __future__ import annotations
 
 from sfumato_client.anonymise.candidates import CandidateSet
-from sfumato_client.anonymise.contract import Job
+from sfumato_client.anonymise.contract import Job, require_private
 from sfumato_client.anonymise.latents import codec_of, drawn_places, noised_latents
 from sfumato_common.study.release import DpGlow
 
@@ -16,7 +16,7 @@ from sfumato_common.study.release import DpGlow
 def dp_glow(job: Job[DpGlow]) -> CandidateSet:
     """`images` images, one a patient at most, each the decoded noisy latent of a record, under the record's label."""
     item, plan = job.item, job.plan
-    assert plan.private, "a plan without privacy has no formal methods"
+    require_private(plan)
     codec = codec_of(job)
     places = drawn_places(job)
     rows = noised_latents(job, codec, places)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from sfumato_client.anonymise.candidates import CandidateSet
-from sfumato_client.anonymise.contract import Job
+from sfumato_client.anonymise.contract import Job, require_private
 from sfumato_client.anonymise.groups import apportioned, label_shares
 from sfumato_client.anonymise.inversion import Inverter, code_of_patient, drawn_images, inverter_of, patient_labels
 from sfumato_common.generators.components import components_of
@@ -32,7 +32,7 @@ _PRIOR_DRAWS = 1024  # a component: a variance is known to 4 %
 def dp_k_average(job: Job[DpKAverage]) -> CandidateSet:
     """Images of noised mean codes, at their labels' released shares; every cohort gives as many, also an empty one."""
     item, plan = job.item, job.plan
-    assert plan.private, "a plan without privacy has no formal method"
+    require_private(plan)
     counts = apportioned(item.images, label_shares(job))
     places = places_of(patient_labels(job.cohort, len(plan.labels)), counts, item.k, job.streams.secret)
     labels = np.repeat(np.arange(len(counts)), counts)

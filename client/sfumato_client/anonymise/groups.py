@@ -20,7 +20,7 @@ import torch
 from sfumato_client.anonymise.contract import Job
 from sfumato_client.anonymise.inversion import Patients
 from sfumato_client.dataset import Cohort
-from sfumato_common.errors import DataError, PolicyRefusal
+from sfumato_common.errors import DataError, PolicyRefusal, ReleaseRefused
 from sfumato_common.files import write_atomic
 from sfumato_common.generators.components import component_shares
 from sfumato_common.study.release import Counted, Grouped
@@ -90,6 +90,12 @@ def chosen(job: Job[Grouped], groups: list[Group]) -> list[Group]:
     order = job.streams.secret.permutation(len(drawn)).tolist()
     kept = job.release.once(Chosen, (type(item), item.model), lambda: Chosen([drawn[index] for index in order]))
     return list(kept.groups)
+
+
+def require_k(least: int, k: int) -> None:
+    """Raise ReleaseRefused when an image would be made from fewer than k patients: the last look before it is."""
+    if least < k:
+        raise ReleaseRefused(f"a group has fewer than {k} patients; nothing is made from it")
 
 
 def label_shares(job: Job[Counted]) -> Float64:

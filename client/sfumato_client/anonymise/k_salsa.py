@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from sfumato_client.anonymise.candidates import CandidateSet
 from sfumato_client.anonymise.contract import Job
-from sfumato_client.anonymise.groups import Group, chosen, groups_of
+from sfumato_client.anonymise.groups import Group, chosen, groups_of, require_k
 from sfumato_client.anonymise.inversion import Patients, patients_of, space_of
 from sfumato_client.anonymise.self_supervised import ContrastiveNet, embedding_of
 from sfumato_client.anonymise.style import patch_grams, style_loss
@@ -59,7 +59,7 @@ def k_salsa(job: Job[KSalsa]) -> CandidateSet:
     item, plan = job.item, job.plan
     space, patients = space_of(job), patients_of(job)
     groups = chosen(job, groups_of(job, patients))
-    assert min(len(group.members) for group in groups) >= item.k, "no group is smaller than k"
+    require_k(min(len(group.members) for group in groups), item.k)
     net = embedding_of(job, item.embedding_steps).to(space.spectral.matrix.device)
     labels = np.array([group.label for group in groups], dtype=np.int64)
     components = components_of(plan, job.site, torch.from_numpy(labels))

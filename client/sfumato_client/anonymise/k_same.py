@@ -11,7 +11,7 @@ import torch
 
 from sfumato_client.anonymise.candidates import CandidateSet
 from sfumato_client.anonymise.contract import Job
-from sfumato_client.anonymise.groups import chosen, groups_of
+from sfumato_client.anonymise.groups import chosen, groups_of, require_k
 from sfumato_client.anonymise.inversion import drawn_images, patients_of, space_of
 from sfumato_common.generators.components import components_of
 from sfumato_common.study.release import KSame
@@ -23,7 +23,7 @@ def k_same(job: Job[KSame]) -> CandidateSet:
     patients = patients_of(job)
     groups = chosen(job, groups_of(job, patients))
     smallest = min(len(np.unique(group.members)) for group in groups)
-    assert smallest >= item.k, "every group has at least k patients"
+    require_k(smallest, item.k)
     labels = np.array([group.label for group in groups], dtype=np.int64)
     codes = torch.stack([patients.codes[torch.from_numpy(group.members)].mean(dim=0) for group in groups])
     images = drawn_images(job, space_of(job), codes, components_of(job.plan, job.site, torch.from_numpy(labels)))

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from sfumato_client.anonymise.candidates import CandidateSet
 from sfumato_client.anonymise.contract import Job
-from sfumato_client.anonymise.groups import apportioned, groups_of, label_shares
+from sfumato_client.anonymise.groups import apportioned, groups_of, label_shares, require_k
 from sfumato_client.anonymise.inversion import drawn_images, patients_of, space_of
-from sfumato_common.errors import DataError
+from sfumato_common.errors import DataError, ReleaseRefused
 from sfumato_common.generators.components import components_of
 from sfumato_common.mechanisms.streams import SecretStream
 from sfumato_common.study.release import GuaranteeLevel, LinearWalk
@@ -46,7 +46,8 @@ class Walks:
 
     def __post_init__(self) -> None:
         inside = (self.positions > 0) & (self.positions < 1)
-        assert bool(inside.all()), "the ends of a walk are not on it"
+        if not bool(inside.all()):
+            raise ReleaseRefused("an end of a walk is the mean of a group: it is never one of its images")
 
     def linear(self) -> Tensor:
         """The points [W, T, D] of straight walks."""
@@ -84,7 +85,7 @@ def walks_of(job: Job[LinearWalk]) -> Walks:
     patients = patients_of(job)
     groups = groups_of(job, patients)
     sizes = np.array([len(np.unique(group.members)) for group in groups])
-    assert (sizes >= item.k).all(), "an end is the mean of at least k patients"
+    require_k(int(sizes.min()), item.k)
     labels = np.array([group.label for group in groups], dtype=np.int64)
     pairs, positions, released = layout(labels, label_shares(job), item.images, item.points, job.streams.secret)
     means = torch.stack([patients.codes[torch.from_numpy(group.members)].mean(dim=0) for group in groups])  # [G, D]

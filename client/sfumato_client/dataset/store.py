@@ -23,7 +23,7 @@ import numpy.typing as npt
 from sfumato_client.dataset.cohort import Cohort, require_patients
 from sfumato_client.dataset.splits import SPLITS, assign_splits, pseudonym
 from sfumato_client.ingest import SiteImage, Skipped, Split
-from sfumato_common.errors import DataError
+from sfumato_common.errors import ConfigError, DataError
 from sfumato_common.files import sync_folder, write_atomic, write_json
 from sfumato_common.study.plan import ImageForm
 from sfumato_common.study.policy import Policy
@@ -68,7 +68,8 @@ class SiteStore:
         are removed first (the caller holds the site's lock). Raises DataError when a store already stands there
         (changing a cohort under the ledger is not this function's to decide) or no image could be read.
         """
-        assert len(split_key) >= 16, "the split key is a secret of at least 128 bits"
+        if len(split_key) < 16:
+            raise ConfigError("the split key is a secret of at least 128 bits; run 'sfumato-site init' anew")
         if folder.exists():
             raise DataError(f"a store already stands at '{folder.name}'; use it, or remove it to ingest anew")
         partial = folder.parent / f".{folder.name}.partial"

@@ -79,7 +79,8 @@ class NoiseRecorder:
 
     def local_laplace(self, rows: FloatArray, radius: float, epsilon: float, clip: Clip) -> Float64:
         """Rows [N, D], one a patient, clipped by L1 norm or elementwise, with Laplace noise for `epsilon` in total."""
-        assert clip in ("l1", "elementwise"), "Laplace noise is scaled to an L1 diameter"
+        if clip not in ("l1", "elementwise"):
+            raise ValueError("Laplace noise is scaled to an L1 diameter: clip 'l1' or 'elementwise'")
         diameter = 2.0 * radius * (rows.shape[1] if clip == "elementwise" else 1)
         self._count(LocalLaplace(epsilon))
         return laplace_release(clipped(rows, radius, clip), diameter, epsilon, self._noise)
@@ -98,7 +99,8 @@ class NoiseRecorder:
 
     def randomised_response(self, labels: Labels, categories: int, epsilon: float) -> Labels:
         """Labels [N], each kept with odds e^epsilon to 1 against every other one (Warner 1965; Kairouz et al. 2014)."""
-        assert labels.size == 0 or (labels.min() >= 0 and labels.max() < categories), "labels are categories"
+        if labels.size and not (labels.min() >= 0 and labels.max() < categories):
+            raise ValueError("a label is none of the categories")
         self._count(RandomisedResponse(categories, epsilon))
         uniform = categories / (np.exp(min(epsilon, _SUREST)) + categories - 1.0)
         drawn = np.floor(self._noise.uniform(labels.shape) * categories).astype(np.int64)

@@ -56,7 +56,8 @@ class SecretStream:
         The probability is rounded down to a multiple of 2^-64, so that nobody joins too often; at rate 1 it is one such
         step below.
         """
-        assert 0.0 <= rate <= 1.0, "a sampling rate is a probability"
+        if not 0.0 <= rate <= 1.0:
+            raise ValueError("a sampling rate is a probability")
         joins = np.uint64(min(int(rate * 2.0**64), 2**64 - 1))
         return np.flatnonzero(self._stream.words(count) < joins)
 

@@ -126,8 +126,8 @@ def _check_protocol(protocol: object) -> None:
 
 
 def _check_arrays(arrays: object) -> None:
-    _require(isinstance(arrays, Mapping), "a message's arrays are not a mapping")
-    assert isinstance(arrays, Mapping)
+    if not isinstance(arrays, Mapping):
+        raise VerificationError("a message's arrays are not a mapping")
     for name, value in arrays.items():
         _require(_matches(_ARRAY_NAME, name), "a message has an array with a malformed name")
         _require(isinstance(value, np.ndarray) and not value.dtype.hasobject, "a message's array is not plain")

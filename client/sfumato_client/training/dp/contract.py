@@ -16,7 +16,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from sfumato_common.errors import ConfigError
+from sfumato_common.errors import ConfigError, EgressRefused
 
 RecordLoss = Callable[..., Tensor]
 # Rows that an engine holds at a time: enough to fill the cores, few enough to stay near the caches.
@@ -92,7 +92,8 @@ def squared_norms(gradients: Tensor) -> Tensor:
 
 def weighted_sum(gradients: Tensor, factors: Tensor) -> Tensor:
     """Sum over at most BLOCK patients of factors [N] times gradients [N, ...], without rows whose factor is zero."""
-    assert len(factors) <= BLOCK, "so many are not added up in float32"
+    if len(factors) > BLOCK:
+        raise EgressRefused("more patients at once than a float32 sum may hold: their roundings would pass the slack")
     kept = factors > 0
     if not kept.all():
         # selected, not multiplied by zero: 0 x inf would be nan
