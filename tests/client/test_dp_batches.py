@@ -7,14 +7,15 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy.stats import chisquare
 from tests.client.test_training_stages import inbound, plan_of
 
 from sfumato_client.dataset.cohort import Cohort
 from sfumato_client.training import StageJob, train
 from sfumato_client.training.dp import bookkeeping, vmap
-from sfumato_client.training.dp.batches import capacity, patient_batches
+from sfumato_client.training.dp.batches import capacity, patient_batches, placed_samples
 from sfumato_common.generators.flow.settings import FlowStage
-from sfumato_common.mechanisms.noise import SecureNoise
+from sfumato_common.mechanisms.noise import SecureNoise, TestNoise
 from sfumato_common.mechanisms.recorder import NoiseRecorder
 from sfumato_common.mechanisms.streams import SecretStream
 
@@ -113,10 +114,27 @@ def test_more_patients_than_a_batch_holds_fill_further_ones_of_the_same_shape():
         assert len(set(values)) == came
 
 
-class _Nobody:
-    """A cohort whose patients are never sampled: stands for no patients at all."""
+def test_who_came_stands_in_random_places_and_goes_to_a_further_batch_at_random():
+    """What the bound on roundings rests on: a patient more leaves others where they are, and moves one at most."""
+    places, steps, filled, further = 32, 3000, np.zeros(32), np.zeros(64)
+    for drawn in placed_samples(64, stage(0.5, steps), places, SecretStream(TestNoise(1))):
+        patients, seats = (np.concatenate(part) for part in zip(*drawn, strict=True))
+        assert len(set(patients.tolist())) == len(patients)
+        assert all(len(set(own.tolist())) == len(who) for who, own in drawn)
+        assert seats.min() >= 0 and seats.max() < places
+        assert all(len(who) == places for who, _ in drawn[:-1]), "a batch is full before another begins"
+        if len(drawn) == 1:
+            filled[seats] += 1
+        else:
+            further[drawn[1][0]] += 1
+    assert chisquare(filled).pvalue > 1e-4 and chisquare(further).pvalue > 1e-4
+    assert min(filled.sum(), further.sum()) > 1000
 
-    patients = 1
+
+class _Nobody:
+    """A cohort without patients."""
+
+    patients = 0
 
     def images_of(self, patient: int):
         raise AssertionError("nobody is here")
@@ -137,15 +155,12 @@ def test_engines_do_the_same_work_whatever_the_cohort(kind, monkeypatch):
     plan = plan_of()
     nominal = plan.sites["alder"].nominal_patients
     work = []
-    for data, rate in ((_Nobody(), 1e-12), (cohort(nominal // 2), None), (cohort(nominal), None)):
+    for data in (_Nobody(), cohort(nominal // 2), cohort(nominal)):
         rows.clear()
-        update = {} if rate is None else {"sampling_rate": rate}
-        stages = [s.model_copy(update=update) if s.kind == kind else s for s in plan.stages]
-        here = plan.model_copy(update={"stages": stages})
         noise = SecureNoise()
         train(
             StageJob(
-                here, "alder", here.stage(kind), 1, inbound(here, kind), data, noise, NoiseRecorder(noise, "entry")
+                plan, "alder", plan.stage(kind), 1, inbound(plan, kind), data, noise, NoiseRecorder(noise, "entry")
             )
         )
         work.append(list(rows))

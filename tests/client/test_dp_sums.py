@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from sfumato_client.training.dp import contract
-from sfumato_client.training.dp.contract import BLOCK, CHUNK_ROWS, clipped, weighted_sum
+from sfumato_client.training.dp.contract import BLOCK, CHUNK_ROWS, add_clipped, double_zeros, weighted_sum
 from sfumato_client.training.dp.engines import ENGINES
 from sfumato_common.errors import EgressRefused
 from sfumato_common.mechanisms.recorder import FLOAT32_SLACK
@@ -46,8 +46,9 @@ def moves(summed, places: int, repetitions: int) -> list[float]:
 
 
 def in_blocks(x: torch.Tensor) -> float:
-    (total,) = clipped([x[:, None]], 1.0)
+    (total,) = double_zeros([x[:1]])
     assert total.dtype == torch.float64
+    add_clipped([total], [x[:, None]], 1.0)
     return float(total)
 
 

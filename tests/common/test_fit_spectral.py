@@ -35,8 +35,9 @@ def test_a_site_pays_one_release_and_the_model_is_near_its_images():
     images, labels, patients = arrays(1, 60, 16)
     recorder = NoiseRecorder(TestNoise(1), "none")
     model = fit_spectral(plan_of(0.01), {"alder": (images, labels, patients)}, recorder.gaussian)
-    assert isinstance(recorder.executed, GaussianRelease)
-    assert recorder.executed.noise_multiplier == pytest.approx(0.01)
+    (ran,) = recorder.executed
+    assert isinstance(ran, GaussianRelease)
+    assert ran.noise_multiplier == pytest.approx(0.01)
     drawn = model.sample(torch.from_numpy(np.repeat([0, 1], 200)), TorchDraws(torch.Generator().manual_seed(0)))
     for label in (0, 1):
         real = images[labels == label].mean(axis=0) / 127.5 - 1

@@ -102,24 +102,18 @@ def weighted_sum(gradients: Tensor, factors: Tensor) -> Tensor:
     return total
 
 
-def clipped(gradients: Sequence[Tensor], clipping_norm: float) -> list[Tensor]:
-    """Clipped sum, float64, of whole per-patient gradients, each [N, ...]."""
-    squared = torch.stack([squared_norms(gradient) for gradient in gradients]).sum(dim=0)
-    factors = clip_factors(squared, clipping_norm)
-    return [_in_blocks(gradient, factors) for gradient in gradients]
-
-
-def _in_blocks(gradients: Tensor, factors: Tensor) -> Tensor:
-    first, *more = map(weighted_sum, torch.split(gradients, BLOCK), torch.split(factors, BLOCK))
-    total = first.double()
-    for part in more:
-        total += part
-    return total
-
-
 def double_zeros(parameters: Iterable[Tensor]) -> list[Tensor]:
     """What blocks are added to: float64 zeros, one tensor a parameter."""
     return [torch.zeros_like(parameter, dtype=torch.float64) for parameter in parameters]
+
+
+def add_clipped(totals: Sequence[Tensor], gradients: Sequence[Tensor], clipping_norm: float) -> None:
+    """Add the clipped sums of whole per-patient gradients, each [N, ...], to float64 `totals`."""
+    squared = torch.stack([squared_norms(gradient) for gradient in gradients]).sum(dim=0)
+    factors = clip_factors(squared, clipping_norm)
+    for total, gradient in zip(totals, gradients, strict=True):
+        for part, own in zip(torch.split(gradient, BLOCK), torch.split(factors, BLOCK), strict=True):
+            total += weighted_sum(part, own)
 
 
 def owners_of_parameters(module: nn.Module, known: tuple[type[nn.Module], ...], engine: str) -> dict[str, nn.Module]:

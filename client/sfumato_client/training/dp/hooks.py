@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from sfumato_client.training.dp.contract import (
     RecordLoss,
+    add_clipped,
     by_patient,
-    clipped,
     double_zeros,
     owners_of_parameters,
     patient_weights,
@@ -49,8 +49,9 @@ class OpacusHooks:
         """See the contract."""
         weights = patient_weights(records, weights)
         parameters = list(self._wrapped.parameters())
+        totals = double_zeros(parameters)
         if not len(weights):
-            return double_zeros(parameters)
+            return totals
         with torch.no_grad():
             for parameter, source in zip(parameters, self._module.parameters(), strict=True):
                 parameter.copy_(source)
@@ -62,7 +63,8 @@ class OpacusHooks:
             value.backward()  # type: ignore[no-untyped-call]
         samples = [by_patient(parameter.grad_sample, len(weights)) for parameter in parameters]
         self._wrapped.zero_grad(set_to_none=True)
-        return clipped(samples, clipping_norm)
+        add_clipped(totals, samples, clipping_norm)
+        return totals
 
 
 class OpacusExpandedWeights(OpacusHooks):

@@ -12,8 +12,8 @@ from torch.func import functional_call, grad, vmap
 
 from sfumato_client.training.dp.contract import (
     RecordLoss,
+    add_clipped,
     chunks,
-    clipped,
     double_zeros,
     patient_weights,
     patients_at_once,
@@ -73,8 +73,7 @@ class WholeLossVmap:
             by_patient = tuple(_filled(part.reshape(*own.shape, *part.shape[1:]), size) for part in rows)
             samples = self._gradients(parameters, _filled(own, size), by_patient).values()
             real = [sample[: len(own)] for sample in samples]
-            for slot, part in zip(total, clipped(real, clipping_norm), strict=True):
-                slot += part
+            add_clipped(total, real, clipping_norm)
         return total
 
 
