@@ -281,6 +281,17 @@ def test_the_first_spectral_model_stays_the_only_one(plan, tmp_path, part):
     seen.check_round(dp_stage(plan, "flow"), 3, sent[3])
 
 
+def test_the_fixed_arrays_of_any_generator_stay_what_they_were(plan, tmp_path):
+    # what is neither a network's weight nor the spectral model: a generator of its own might have made it
+    sent, seen = rounds_of(plan, "flow")[0], Seen(tmp_path, plan)
+    first = {**sent[1], "class-mean/means": np.zeros(3, np.float32)}
+    seen.check_round(plan.stage("flow"), 1, first)
+    seen.keep_round(plan.stage("flow"), 1, first)
+    seen.check_round(plan.stage("flow"), 2, {**sent[2], "class-mean/means": np.zeros(3, np.float32)})
+    with pytest.raises(VerificationError, match="class-mean model is another one than in this study's earlier"):
+        seen.check_round(plan.stage("flow"), 2, {**sent[2], "class-mean/means": np.ones(3, np.float32)})
+
+
 def test_the_parts_of_a_release_rest_on_one_spectral_model_even_when_none_was_seen(plan, tmp_path):
     _, final, _ = rounds_of(plan, "flow")
     other = {**spectral(plan), "spectral/mean": spectral(plan)["spectral/mean"] + np.float32(0.5)}
