@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from support.plans import dp_sgd
 
 from sfumato_client.dataset.cohort import Cohort
 from sfumato_client.site.inbound import models_of, requested
@@ -23,14 +24,7 @@ from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan
 
 pytestmark = pytest.mark.filterwarnings("ignore:TestNoise")
-DP = {
-    "rounds": 1,
-    "local_steps": 2,
-    "sampling_rate": 0.2,
-    "clipping_norm": 1.0,
-    "noise_multiplier": 1.0,
-    "learning_rate": 1e-3,
-}
+DP = dp_sgd()
 VALUES = {
     "study": "small",
     "image": {"size": 16},

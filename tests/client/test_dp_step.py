@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from support.plans import dp_sgd
 
 from sfumato_client.training.dp.step import noisy_mean
 from sfumato_common.accounting.accountant import epsilon
@@ -16,15 +17,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:TestNoise")
 
 
 def stage(**changes: float) -> FlowStage:
-    value = {
-        "kind": "flow",
-        "rounds": 1,
-        "local_steps": 1,
-        "sampling_rate": 0.1,
-        "clipping_norm": 2.0,
-        "noise_multiplier": 1.5,
-        "learning_rate": 0.1,
-    }
+    value = dp_sgd(
+        kind="flow", local_steps=1, sampling_rate=0.1, clipping_norm=2.0, noise_multiplier=1.5, learning_rate=0.1
+    )
     return FlowStage.model_validate({**value, **changes})
 
 

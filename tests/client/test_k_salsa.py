@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save
+from support.plans import dp_sgd
 from torch.nn import functional
 
 from sfumato_client.anonymise import self_supervised
@@ -39,14 +40,7 @@ from sfumato_common.types import to_bytes, to_unit_range
 
 # the package's attribute of that name is the function
 method = importlib.import_module("sfumato_client.anonymise.k_salsa")
-DP = {
-    "rounds": 1,
-    "local_steps": 1,
-    "sampling_rate": 0.2,
-    "clipping_norm": 1.0,
-    "noise_multiplier": 0.001,
-    "learning_rate": 1e-3,
-}
+DP = dp_sgd(local_steps=1, noise_multiplier=0.001)
 
 
 def plan_of(channels=1, size=16, private=True, **asked):

@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.numpy import save
 from safetensors.torch import save as save_torch
+from support.plans import dp_sgd
 
 from sfumato_client.site.inbound import Seen
 from sfumato_common.errors import ConfigError, VerificationError
@@ -22,14 +23,7 @@ from sfumato_common.types import fingerprint
 from sfumato_server.rounds.starts import keep_start, load_starts
 from sfumato_server.rounds.strategies import strategy_of
 
-DP = {
-    "rounds": 3,
-    "local_steps": 2,
-    "sampling_rate": 0.2,
-    "clipping_norm": 1.0,
-    "noise_multiplier": 1.0,
-    "learning_rate": 0.01,
-}
+DP = dp_sgd(rounds=3, learning_rate=0.01)
 PLAN = {
     "study": "starts",
     "image": {"size": 16, "channels": 1},

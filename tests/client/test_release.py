@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from support.plans import dp_sgd
 
 from sfumato_client.anonymise import ANONYMISERS, CandidateSet, Job, Release, anonymise, sampling
 from sfumato_client.audit import verdict
@@ -34,15 +35,7 @@ PLAN = parse(
         "privacy": {"epsilon": 10.0, "delta": 1e-5},
         "stages": [
             {"kind": "spectral", "bandwidth": 8, "clip_radius": 1.0, "noise_multiplier": 2.0},
-            {
-                "kind": "gan",
-                "rounds": 2,
-                "local_steps": 3,
-                "sampling_rate": 0.1,
-                "clipping_norm": 1.0,
-                "noise_multiplier": 1.0,
-                "learning_rate": 0.001,
-            },
+            dp_sgd(kind="gan", rounds=2, local_steps=3, sampling_rate=0.1),
         ],
         "release": [{"model": "spectral", "images": 12}, {"model": "gan", "images": 30}],
         "federation": {"quorum": 1},

@@ -10,6 +10,7 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
+from support.plans import dp_sgd
 from torch.nn import functional
 
 from sfumato_client.anonymise import ANONYMISERS, Job, Release, anonymise
@@ -38,14 +39,7 @@ from sfumato_common.types import to_bytes, to_unit_range
 # the package's names for them are the functions'
 straight = importlib.import_module("sfumato_client.anonymise.linear_walk")
 bending = importlib.import_module("sfumato_client.anonymise.plan_walk")
-DP = {
-    "rounds": 1,
-    "local_steps": 1,
-    "sampling_rate": 0.2,
-    "clipping_norm": 1.0,
-    "noise_multiplier": 1.0,
-    "learning_rate": 1e-3,
-}
+DP = dp_sgd(local_steps=1)
 WALK = {"k": 3, "points": 4, "images": 10, "encoder_steps": 5, "refinement_steps": 2}
 BENT = {**WALK, "method": "plan-walk", "steps": 12, "classifier_steps": 60}
 

@@ -7,6 +7,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from support.plans import dp_sgd
 
 from sfumato_common.errors import ConfigError
 from sfumato_common.generators.spectral.fit import fit_release
@@ -21,14 +22,7 @@ from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan
 from sfumato_common.types import to_bytes
 
-DP = {
-    "rounds": 1,
-    "local_steps": 2,
-    "sampling_rate": 0.2,
-    "clipping_norm": 1.0,
-    "noise_multiplier": 1.0,
-    "learning_rate": 1e-3,
-}
+DP = dp_sgd()
 PLAN = {
     "study": "small",
     "image": {"size": 16},

@@ -6,20 +6,14 @@ import copy
 
 import pytest
 import yaml
+from support.plans import dp_sgd
 
 from sfumato_common.errors import ConfigError
 from sfumato_common.strict import load_yaml, parse
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.policy import Policy
 
-DP_SGD = {
-    "rounds": 2,
-    "local_steps": 5,
-    "sampling_rate": 0.1,
-    "clipping_norm": 1.0,
-    "noise_multiplier": 1.0,
-    "learning_rate": 0.001,
-}
+DP_SGD = dp_sgd(rounds=2, local_steps=5, sampling_rate=0.1)
 PLAN = {
     "study": "chest",
     "image": {"size": 20, "channels": 1},

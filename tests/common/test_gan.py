@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from support.plans import dp_sgd
 
 from sfumato_client.training.dp.engines import ENGINES
 from sfumato_common.generators.gan.discriminator import Discriminator, real_loss
@@ -17,14 +18,7 @@ from sfumato_common.mechanisms.draws import TorchDraws
 from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan
 
-DP = {
-    "rounds": 1,
-    "local_steps": 1,
-    "sampling_rate": 0.2,
-    "clipping_norm": 1.0,
-    "noise_multiplier": 1.0,
-    "learning_rate": 1e-3,
-}
+DP = dp_sgd(local_steps=1)
 COMPONENTS = torch.tensor([0, 1, 1, 0])
 
 

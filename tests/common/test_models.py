@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.plans import dp_sgd
 
 from sfumato_common.errors import VerificationError
 from sfumato_common.exchanges import EXCHANGES
@@ -60,14 +61,7 @@ from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan
 from sfumato_common.types import to_bytes, to_unit_range
 
-DP = {
-    "rounds": 2,
-    "local_steps": 2,
-    "sampling_rate": 0.2,
-    "clipping_norm": 1.0,
-    "noise_multiplier": 1.0,
-    "learning_rate": 1e-3,
-}
+DP = dp_sgd(rounds=2)
 
 
 def seeded(seed: int) -> TorchDraws:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 
 import pytest
+from support.plans import dp_sgd
 
 from sfumato_common.accounting.accountant import epsilon
 from sfumato_common.accounting.events import Declared, KAverageGaussian, LocalGaussian, LocalLaplace, RandomisedResponse
@@ -14,14 +15,7 @@ from sfumato_common.study.costs import release_events, study_events
 from sfumato_common.study.forecast import forecast
 from sfumato_common.study.plan import Plan
 
-DP_SGD = {
-    "rounds": 2,
-    "local_steps": 5,
-    "sampling_rate": 0.1,
-    "clipping_norm": 1.0,
-    "noise_multiplier": 1.0,
-    "learning_rate": 0.001,
-}
+DP_SGD = dp_sgd(rounds=2, local_steps=5, sampling_rate=0.1)
 VALUES = {
     "study": "chest",
     "image": {"size": 16, "channels": 1},

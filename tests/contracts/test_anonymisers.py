@@ -9,6 +9,7 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
+from support.plans import dp_sgd
 
 from sfumato_client.anonymise import ANONYMISERS, CandidateSet, Job, Release, anonymise
 from sfumato_client.dataset.cohort import Cohort
@@ -28,14 +29,7 @@ from sfumato_common.study.plan import Plan
 
 pytestmark = pytest.mark.filterwarnings("ignore:TestNoise")
 SITE, PATIENTS, SIZE, K = "alder", 40, 16, 3
-DP = {
-    "rounds": 1,
-    "local_steps": 2,
-    "sampling_rate": 0.2,
-    "clipping_norm": 1.0,
-    "noise_multiplier": 1.0,
-    "learning_rate": 1e-3,
-}
+DP = dp_sgd()
 QUICK = {"encoder_steps": 4, "refinement_steps": 2}
 ITEMS = {
     "dp-sampling": {"model": "flow"},

@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from support.plans import dp_sgd
 
 from sfumato_common.errors import FederationError, VerificationError
 from sfumato_common.exchanges import EXCHANGES
@@ -21,14 +22,7 @@ from sfumato_server.rounds.strategies import choice as choice_module
 from sfumato_server.rounds.strategies import strategy_of
 from sfumato_server.rounds.strategies.choice import ChoiceStrategy, choice_report
 
-DP = {
-    "rounds": 1,
-    "local_steps": 2,
-    "sampling_rate": 0.2,
-    "clipping_norm": 1.0,
-    "noise_multiplier": 1.0,
-    "learning_rate": 1e-3,
-}
+DP = dp_sgd()
 VALUES = {
     "study": "small",
     "image": {"size": 16},

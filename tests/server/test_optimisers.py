@@ -7,6 +7,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from support.plans import dp_sgd
 
 from sfumato_client.site.inbound import Seen
 from sfumato_client.training.dp.proximal import Proximal
@@ -32,14 +33,7 @@ SERVERS = {
     "momentum": {"kind": "momentum", "momentum": 0.8},
     "adam": {"kind": "adam", "learning_rate": 0.02},
 }
-DP = {
-    "rounds": 5,
-    "local_steps": 3,
-    "sampling_rate": 0.2,
-    "clipping_norm": 1.0,
-    "noise_multiplier": 1.0,
-    "learning_rate": 0.01,
-}
+DP = dp_sgd(rounds=5, local_steps=3, learning_rate=0.01)
 PLAN = {
     "study": "servers",
     "image": {"size": 16},

@@ -9,6 +9,7 @@ import pytest
 import torch
 import yaml
 from safetensors.numpy import load_file, save_file
+from support.plans import dp_sgd
 from typer.testing import CliRunner
 
 from sfumato_common.errors import ConfigError, VerificationError
@@ -24,14 +25,7 @@ from sfumato_server.coordinator.home import CoordinatorHome
 from sfumato_server.coordinator.pretraining import SOURCES, pretrain, public_cohorts, public_spectral
 from sfumato_server.rounds.starts import load_starts
 
-DP = {
-    "rounds": 2,
-    "local_steps": 2,
-    "sampling_rate": 0.2,
-    "clipping_norm": 1.0,
-    "noise_multiplier": 2.0,
-    "learning_rate": 0.001,
-}
+DP = dp_sgd(rounds=2, noise_multiplier=2.0)
 PLAN = {
     "study": "public",
     "image": {"size": 16, "channels": 1},

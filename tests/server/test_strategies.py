@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from support.plans import dp_sgd
 
 from sfumato_common.errors import FederationError, VerificationError
 from sfumato_common.exchanges import EXCHANGES
@@ -19,14 +20,7 @@ from sfumato_common.study.plan import Plan
 from sfumato_server.rounds.strategies import strategy_of
 from sfumato_server.rounds.strategies.averaging import moved
 
-DP = {
-    "rounds": 2,
-    "local_steps": 2,
-    "sampling_rate": 0.2,
-    "clipping_norm": 1.0,
-    "noise_multiplier": 1.0,
-    "learning_rate": 1e-3,
-}
+DP = dp_sgd(rounds=2)
 KINDS = ("spectral", "gan", "flow")
 
 

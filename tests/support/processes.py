@@ -9,6 +9,7 @@ import yaml
 
 from sfumato_common.supervise import descendants
 from sfumato_server.status.board import read_board
+from support.plans import dp_sgd
 
 PROGRAMS = Path(sys.executable).parent
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
@@ -21,8 +22,7 @@ SMALL_PLAN = {
     "privacy": {"epsilon": 30.0, "delta": 1.0e-5},
     "stages": [
         {"kind": "spectral", "bandwidth": 6, "clip_radius": 2.0, "noise_multiplier": 0.5},
-        {"kind": "gan", "rounds": 2, "local_steps": 2, "sampling_rate": 0.2, "clipping_norm": 1.0,
-         "noise_multiplier": 1.0, "learning_rate": 0.001, "width": 8, "generator_steps": 2, "fakes": 8},
+        dp_sgd(kind="gan", rounds=2, width=8, generator_steps=2, fakes=8),
     ],
     "release": [{"model": "spectral", "images": 12}, {"model": "gan", "images": 8}],
     "federation": {"quorum": 2, "round_deadline_s": 45, "join_deadline_s": 60},

@@ -1,5 +1,7 @@
 """A tiny study: its plan and policy as plain data, to be changed by a test."""
 
+from support.plans import dp_sgd
+
 SITES = ("alder", "birch", "cedar")
 SIZE = 24
 
@@ -11,10 +13,8 @@ PLAN = {
     "privacy": {"epsilon": 40.0, "delta": 1.0e-5},
     "stages": [
         {"kind": "spectral", "bandwidth": 6, "clip_radius": 2.0, "noise_multiplier": 0.5},
-        {"kind": "gan", "rounds": 2, "local_steps": 2, "sampling_rate": 0.2, "clipping_norm": 1.0,
-         "noise_multiplier": 1.0, "learning_rate": 0.001, "width": 8, "generator_steps": 2, "fakes": 8},
-        {"kind": "flow", "rounds": 1, "local_steps": 2, "sampling_rate": 0.2, "clipping_norm": 1.0,
-         "noise_multiplier": 1.0, "learning_rate": 0.0001, "levels": 1, "steps_per_level": 2, "hidden": 8},
+        dp_sgd(kind="gan", rounds=2, width=8, generator_steps=2, fakes=8),
+        dp_sgd(kind="flow", learning_rate=0.0001, levels=1, steps_per_level=2, hidden=8),
     ],
     "release": [{"model": "spectral", "images": 12}, {"model": "gan", "images": 8}, {"model": "flow", "images": 8}],
     "utility": {"bins": 8, "noise_multiplier": 2.0},
