@@ -72,13 +72,15 @@ class Maker:
         if self.folder.refusal(part) is not None or part in self._ledger.approvals(self._plan.digest):
             return True
         items = self._plan.part_at(self._policy.site, self._choice, part)
+        sets = []
         for item in items:
-            if self._finished(item) is None:
+            found = self._finished(item)
+            if found is None:
                 if time.monotonic() > until:
                     return False
-                self._make(item)
-        sets = [self._finished(item) for item in items]
-        self._approve(part, [found for found in sets if found is not None])
+                found = self._make(item)
+            sets.append(found)
+        self._approve(part, sets)
         return True
 
     def _finished(self, item: AnyItem) -> Sealed[CandidateSet] | None:
@@ -88,14 +90,16 @@ class Maker:
             return None
         return recalled(self._ledger, terms, release_events(self._plan, item), found)
 
-    def _make(self, item: AnyItem) -> None:
+    def _make(self, item: AnyItem) -> Sealed[CandidateSet]:
         """The item's candidates, every event of it charged to the training patients before their records are read."""
         noise = site_noise(self._policy, self._plan.digest, "make", item.method, item.model)
         events = release_events(self._plan, item)
         with self._ledger.charged(self._terms(item), events, noise, resume=True) as charge:
             job = Job(self._release, item, Streams.of(noise), charge.recorder)
             # kept before it is settled: what was settled is not made again
-            self.folder.keep_item(item, charge.seal(anonymise(job)).result)
+            sealed = charge.seal(anonymise(job))
+            self.folder.keep_item(item, sealed.result)
+        return sealed
 
     def _approve(self, part: Part, sets: list[Sealed[CandidateSet]]) -> None:
         """Judge the part, seal its package, and let exactly that go."""
