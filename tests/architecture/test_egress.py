@@ -66,13 +66,13 @@ def test_a_site_sends_flower_messages_from_its_door_alone():
 
 def test_sealed_results_are_made_by_a_recorder_for_a_charge_alone():
     assert constructions(ALL, {"Sealed"}) == {
-        ("sfumato_common/mechanisms/recorder.py", "sealed", "Sealed"),
+        ("sfumato_common/mechanisms/recorder.py", "seal_result", "Sealed"),
         # what was sealed before and kept on disk, once the ledger says that it is the very same
-        ("sfumato_client/ledger/charged.py", "recalled", "Sealed"),
+        ("sfumato_client/ledger/charged.py", "recall", "Sealed"),
     }
     calls = [(path.name, node.func) for path in sources() for node in ast.walk(ast.parse(path.read_text()))
              if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)]  # fmt: skip
-    assert [name for name, called in calls if called.attr == "sealed"] == ["charged.py"]
+    assert [name for name, called in calls if called.attr == "seal_result"] == ["charged.py"]
 
 
 def test_a_charge_is_sealed_where_its_work_is_done():

@@ -12,7 +12,7 @@ from sfumato_client.site.admission import check_policy
 from sfumato_common.errors import ConfigError
 from sfumato_common.exchanges import EXCHANGES
 from sfumato_common.generators import GENERATORS
-from sfumato_common.generators.base import named
+from sfumato_common.generators.base import import_named
 from sfumato_common.strict import load_yaml
 from sfumato_common.study.forecast import forecast
 from sfumato_common.study.load import load_plan, load_resolved_plan, plan_text
@@ -61,8 +61,8 @@ def test_every_stage_is_a_record_with_both_halves_and_every_method_has_a_functio
     assert set(GENERATORS) == {"spectral", "embedding", "gan", "flow"}
     assert stages - set(GENERATORS) == {"choice"}
     for record in EXCHANGES.values():
-        assert callable(named(record.trainer))
-        assert callable(named(record.strategy))
+        assert callable(import_named(record.trainer))
+        assert callable(import_named(record.strategy))
     assert set(ANONYMISERS) == set(Method.__args__)
 
 

@@ -26,7 +26,7 @@ from sfumato_common.mechanisms.draws import TorchDraws
 from sfumato_common.mechanisms.noise import SecureNoise
 from sfumato_common.mechanisms.recorder import NoiseRecorder
 from sfumato_common.strict import parse
-from sfumato_common.study.budget import resolved
+from sfumato_common.study.budget import resolve_budget
 from sfumato_common.study.costs import study_events
 from sfumato_common.study.plan import Plan
 from sfumato_common.types import AnyArray, ByteImages
@@ -115,7 +115,7 @@ def build_plan(cohort: BenchCohort, row: str | Row, target: float, **overrides: 
 
 @lru_cache(maxsize=64)
 def _resolved(plan: str) -> Plan:
-    return resolved(Plan.model_validate_json(plan))
+    return resolve_budget(Plan.model_validate_json(plan))
 
 
 def spent(plan: Plan) -> float:

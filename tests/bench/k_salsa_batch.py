@@ -23,7 +23,7 @@ from cohorts import ROOT
 from torch import Tensor
 
 from sfumato_client.anonymise.inversion import Patients
-from sfumato_client.anonymise.k_salsa import Targets, aligned, losses, noise_of, targets_of
+from sfumato_client.anonymise.k_salsa import Targets, align, losses, noise_of, targets_of
 from sfumato_client.anonymise.self_supervised import ContrastiveNet, train
 from sfumato_client.dataset.cohort import Cohort
 from sfumato_common.files import write_json
@@ -126,10 +126,10 @@ def measured(bench: Bench, count: int, steps: int, repetitions: int) -> dict[str
     clock = time.process_time if alone else time.perf_counter
     for _ in range(repetitions):
         began = clock()
-        images = _drawn(bench, together, aligned(bench.space, bench.net, together, item))
+        images = _drawn(bench, together, align(bench.space, bench.net, together, item))
         times["batch"].append(clock() - began)
         began = clock()
-        one = [_drawn(bench, targets, aligned(bench.space, bench.net, targets, item)) for targets in single]
+        one = [_drawn(bench, targets, align(bench.space, bench.net, targets, item)) for targets in single]
         times["single"].append(clock() - began)
     rates = {name: count / statistics.median(found) * steps / FULL_STEPS for name, found in times.items()}
     return {
@@ -159,7 +159,7 @@ def balance(bench: Bench) -> dict[str, float]:
         (slope,) = torch.autograd.grad(weight * term.sum(), [start], retain_graph=True)
         found[f"{name} at the mean"] = weight * float(term.detach().mean())
         found[f"{name} gradient"] = float(slope.flatten(1).norm(dim=1).median())
-    after = losses(bench.space, bench.net, targets, aligned(bench.space, bench.net, targets, bench.item))
+    after = losses(bench.space, bench.net, targets, align(bench.space, bench.net, targets, bench.item))
     for name, weight, term in zip(("content", "style"), weights, after, strict=True):
         found[f"{name} aligned"] = weight * float(term.mean())
     return found

@@ -20,7 +20,7 @@ from sfumato_common.generators.spectral.whitening import (
     spectral_model,
     standard_normal_log_prob,
 )
-from sfumato_common.generators.weights import loaded
+from sfumato_common.generators.weights import load_network
 from sfumato_common.mechanisms.draws import TorchDraws
 from sfumato_common.metrics.calibration import brier_score, calibration_error
 from sfumato_common.metrics.features import random_features, random_grid
@@ -126,7 +126,7 @@ def held_out_bits(plan: Plan, kind: str, arrays: Arrays, cohort: BenchCohort) ->
     classes, shares = len(plan.labels), torch.from_numpy(component_shares(plan, arrays)).log()
     by_site = []
     spectral = spectral_model(plan, arrays)
-    flow = loaded("flow", NETWORKS["flow"], plan, arrays) if kind == "flow" else None
+    flow = load_network("flow", NETWORKS["flow"], plan, arrays) if kind == "flow" else None
     spread = dequantise(x, TorchDraws(torch.Generator().manual_seed(0)))
     with torch.no_grad():
         for first in range(0, component_count(plan), classes):

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from sfumato_client.anonymise.identities import Identities, fit_recogniser
 from sfumato_client.anonymise.linear_walk import Walks
-from sfumato_client.anonymise.plan_walk import PIXELS, bent, part
+from sfumato_client.anonymise.plan_walk import PIXELS, bend_walks, part
 from sfumato_common.files import write_json
 from sfumato_common.generators.device import training_device
 from sfumato_common.generators.gan.w_space import WSpace
@@ -102,7 +102,7 @@ class Bench:
     def batch(self) -> Tensor:
         """All walks at once."""
         at_once = max(1, PIXELS[DEVICE.type] // self.size**2)
-        return bent(self.space, self.walks, self.noise, self.identities, self.item, at_once)
+        return bend_walks(self.space, self.walks, self.noise, self.identities, self.item, at_once)
 
     def alone(self, at_once: int) -> Tensor:
         """One walk after another."""
@@ -110,7 +110,7 @@ class Bench:
         for walk in range(len(self.walks.ends)):
             rows = torch.arange(walk * POINTS, (walk + 1) * POINTS, device=DEVICE)
             own, noise = self.walks.some(torch.tensor([walk])), part(self.noise, rows)
-            points.append(bent(self.space, own, noise, self.identities, self.item, at_once))
+            points.append(bend_walks(self.space, own, noise, self.identities, self.item, at_once))
         return torch.cat(points)
 
     @property

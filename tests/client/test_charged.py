@@ -61,14 +61,14 @@ def test_every_event_is_on_disk_before_the_body_and_settled_after_it_with_what_w
         assert [(entry.purpose, entry.round, entry.event) for entry in entries] == [
             ("release-cadp-flow", number, event) for number, event in enumerate(RECORDS, start=1)
         ]
-        assert ledger.unsettled() == [entry.number for entry in entries]
+        assert ledger.unsettled_charges() == [entry.number for entry in entries]
         charge.recorder.local_laplace(ROWS, 1.0, 1.0, "l1")
         charge.recorder.randomised_response(LABELS, 2, 0.5)
         arrays = {"rows": np.ones((4, 3), np.float32)}
         sealed = charge.seal(arrays)
         sealed.check()
-        assert ledger.unsettled() == [entry.number for entry in entries]
-    assert ledger.settled() == dict.fromkeys([entry.number for entry in entries], digest_of(arrays))
+        assert ledger.unsettled_charges() == [entry.number for entry in entries]
+    assert ledger.settled_results() == dict.fromkeys([entry.number for entry in entries], digest_of(arrays))
     assert sealed.digest == digest_of(arrays)
 
 
@@ -107,7 +107,7 @@ def test_what_ran_is_held_against_the_disk_and_a_difference_stays_charged_and_op
     with pytest.raises(EgressRefused, match=reason):
         run(ledger, [GaussianRelease(2.0)], lambda charge: (draw(charge.recorder), charge.seal({"sums": ZEROS})))
     assert ledger.events("train") == [GaussianRelease(2.0)]
-    assert ledger.unsettled() == [1] and ledger.settled() == {}
+    assert ledger.unsettled_charges() == [1] and ledger.settled_results() == {}
     with pytest.raises(LedgerError, match="may not run again"):
         run(ledger, [GaussianRelease(2.0)], never)
 
@@ -121,7 +121,7 @@ def test_draws_of_one_release_together_cost_the_one_that_was_charged(ledger):
         for _ in range(3):
             charge.recorder.sampled_gaussian(ZEROS, 1.0, 1.0, 0.1)
         charge.seal({"update": ZEROS})
-    assert not ledger.unsettled()
+    assert not ledger.unsettled_charges()
 
 
 def honest(charge):
@@ -132,7 +132,7 @@ def honest(charge):
 def test_a_body_that_raises_leaves_the_charge_standing(ledger):
     with pytest.raises(ZeroDivisionError):
         run(ledger, [GaussianRelease(2.0)], lambda charge: (honest(charge), 1 / 0))
-    assert (ledger.events("train"), ledger.unsettled()) == ([GaussianRelease(2.0)], [1])
+    assert (ledger.events("train"), ledger.unsettled_charges()) == ([GaussianRelease(2.0)], [1])
 
 
 def test_a_body_that_seals_nothing_is_refused(ledger):
@@ -140,7 +140,7 @@ def test_a_body_that_seals_nothing_is_refused(ledger):
         run(ledger, [GaussianRelease(2.0)], lambda charge: charge.recorder.gaussian(ZEROS, 1.0, 2.0))
     with pytest.raises(EgressRefused, match="nothing was sealed"):
         run(ledger, [], ran_nothing, purpose="release-dp-sampling")
-    assert ledger.unsettled() == [1]
+    assert ledger.unsettled_charges() == [1]
 
 
 def late(charge):
@@ -159,7 +159,7 @@ def test_one_result_is_sealed_and_nothing_is_drawn_after_it(ledger):
     for body in (late, late_and_careless):
         with pytest.raises(EgressRefused, match="after the result was sealed"):
             run(ledger, [], body, purpose="release-dp-sampling")
-    assert ledger.unsettled() == [1]
+    assert ledger.unsettled_charges() == [1]
 
 
 def records(charge):
@@ -173,7 +173,7 @@ def test_a_row_that_is_not_on_disk_any_more_pays_for_nothing(ledger, monkeypatch
     monkeypatch.setattr(Ledger, "entries", lambda self: entries(self)[:-1])
     with pytest.raises(EgressRefused, match="without a reservation"):
         run(ledger, RECORDS, records)
-    assert len(entries(ledger)) == len(ledger.unsettled()) == 3
+    assert len(entries(ledger)) == len(ledger.unsettled_charges()) == 3
 
 
 def test_what_the_disk_says_counts_and_not_what_was_asked_for(ledger, tmp_path):
@@ -213,7 +213,7 @@ def test_without_privacy_the_recorder_lets_sums_pass_and_nothing_else_is_charged
     with charged(ledger, [Declared("images", 9)], study="bare", round=2) as charge:
         assert type(charge.recorder) is NoiseRecorder
         charge.seal(b"images")
-    assert not ledger.unsettled()
+    assert not ledger.unsettled_charges()
 
 
 def test_ledgers_of_older_versions_open_verify_and_are_read_without_digests(ledger, tmp_path):
@@ -238,7 +238,7 @@ def test_ledgers_of_older_versions_open_verify_and_are_read_without_digests(ledg
     (tmp_path / "old.sqlite.head").write_bytes(canonical_json({"number": rows[-1].number, "hash": rows[-1].hash}))
     with Ledger.open(old, ledger.budget, site="north") as opened:
         opened.verify()
-        assert (opened.settled(), opened.unsettled()) == ({1: None}, [])
+        assert (opened.settled_results(), opened.unsettled_charges()) == ({1: None}, [])
         assert read_export(opened.export()).settled == {1: None}
         with charged(opened, [Declared("a bit", 1)], round=2) as charge:
             charge.seal(b"yes")

@@ -10,7 +10,7 @@ import torch
 from support.plans import dp_sgd
 
 from sfumato_client.dataset.cohort import Cohort
-from sfumato_client.site.inbound import models_of, requested
+from sfumato_client.site.inbound import models_of, requested_items
 from sfumato_client.training import StageJob, train
 from sfumato_common.accounting.events import GaussianRelease, same_mechanisms
 from sfumato_common.errors import VerificationError
@@ -126,7 +126,7 @@ def arrays_of(plan: Plan, *kinds: str) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("kinds", [("spectral",), ("spectral", "flow")])
 def test_the_request_says_what_best_means(plan, kinds):
-    items = requested(plan, "alder", kinds[-1])
+    items = requested_items(plan, "alder", kinds[-1])
     assert [(item.model, item.images) for item in items] == [(kinds[-1], 4)]
     assert set(models_of(arrays_of(plan, *kinds), plan, items)) == set(kinds)
 
@@ -134,13 +134,13 @@ def test_the_request_says_what_best_means(plan, kinds):
 def test_best_is_one_model_of_the_plan_beside_the_spectral_one(plan):
     for arrays in ({}, arrays_of(plan, "flow"), {"choice:winner": np.zeros(1, np.float32)}):
         with pytest.raises(VerificationError, match="other models"):
-            models_of(arrays, plan, requested(plan, "alder", "flow"))
+            models_of(arrays, plan, requested_items(plan, "alder", "flow"))
     for choice in ("", "choice", "best", "none"):
         with pytest.raises(VerificationError, match="does not leave"):
-            requested(plan, "alder", choice)
+            requested_items(plan, "alder", choice)
     named = parse({**plan.model_dump(mode="json"), "release": [{"model": "flow", "images": 4}]}, Plan, "plan")
     with pytest.raises(VerificationError, match="does not leave"):
-        requested(named, "alder", "flow")
+        requested_items(named, "alder", "flow")
 
 
 def test_the_classifiers_that_come_in_are_those_of_the_plan(plan):

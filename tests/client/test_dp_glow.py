@@ -27,14 +27,14 @@ from sfumato_common.accounting.accountant import epsilon
 from sfumato_common.accounting.events import Declared, LocalGaussian, LocalLaplace, RandomisedResponse
 from sfumato_common.generators import NETWORKS
 from sfumato_common.generators.components import condition
-from sfumato_common.generators.flow.matching import matched
+from sfumato_common.generators.flow.matching import match_moments
 from sfumato_common.generators.spectral.dct import dct_matrix, public_scale
 from sfumato_common.generators.spectral.fit import fit_release
 from sfumato_common.generators.spectral.layout import Layout
 from sfumato_common.generators.spectral.release import noised_release
 from sfumato_common.generators.spectral.whitening import TAIL_TEMPERATURE, spectral_model
 from sfumato_common.generators.starts import initial_model
-from sfumato_common.generators.weights import loaded, to_arrays
+from sfumato_common.generators.weights import load_network, to_arrays
 from sfumato_common.mechanisms.noise import TestNoise
 from sfumato_common.mechanisms.recorder import NoiseRecorder
 from sfumato_common.mechanisms.streams import PublishedStream, SecretStream, Streams
@@ -344,14 +344,14 @@ def test_coordinates_are_an_orthonormal_basis_coarsest_first():
         assert (np.diff(squares) >= 0).all()  # the power law falls with the frequency
     plan = plan_with()
     arrays = models_of(plan)["flow"]
-    spectral, flow = spectral_model(plan, arrays), loaded("flow", NETWORKS["flow"], plan, arrays)
+    spectral, flow = spectral_model(plan, arrays), load_network("flow", NETWORKS["flow"], plan, arrays)
     images, labels = blobs(plan, 5)
     codec = codec_of(plan)
     rows = codec.encode(images, labels, DIMENSIONS, SecretStream(TestNoise(2)))
     with torch.no_grad():
         noise = SecretStream(TestNoise(2)).uniform((5, 1, SIZE, SIZE)) - 0.5
         x, y = torch.from_numpy(to_unit_range(images)) + noise * (2.0 / 255), torch.from_numpy(labels)
-        z = flow.latent(matched(plan, spectral, flow, [0, 1]).encode(x, y)[0], condition(plan, y))
+        z = flow.latent(match_moments(plan, spectral, flow, [0, 1]).encode(x, y)[0], condition(plan, y))
     assert np.linalg.norm(rows, axis=1) == pytest.approx(z.norm(dim=1).numpy(), rel=1e-5)
     assert rows[:, 0] * SIZE == pytest.approx(z.sum(dim=1).numpy(), abs=1e-3)  # the first is the mean brightness
     fewer = codec.encode(images, labels, 10, SecretStream(TestNoise(2)))

@@ -100,7 +100,7 @@ def noised(steps=2, sigma=1.0, rate=0.1, binding="entry"):
     recorder = NoiseRecorder(SecureNoise(), binding)
     for _ in range(steps):
         value = recorder.sampled_gaussian(np.zeros((2, 3)), 1.0, sigma, rate)
-    return recorder.sealed({"weight": value.astype(np.float32)})
+    return recorder.seal_result({"weight": value.astype(np.float32)})
 
 
 def test_what_was_noised_as_charged_leaves():
@@ -138,7 +138,7 @@ def test_arrays_that_changed_after_the_noise_do_not_leave():
 
 
 def test_what_no_mechanism_ran_for_does_not_leave():
-    bare = NoiseRecorder(SecureNoise(), "entry").sealed({"weight": np.ones((2, 3), np.float32)})
+    bare = NoiseRecorder(SecureNoise(), "entry").seal_result({"weight": np.ones((2, 3), np.float32)})
     with pytest.raises(EgressRefused, match="no mechanism ran"):
         noised_reply(bare, UNIT, Paid((EVENT,), "entry"))
 
@@ -149,14 +149,14 @@ def test_one_shot_releases_add_up_as_one():
     recorder.gaussian(np.zeros(3), 0.8, 2.0 / 0.8)
     assert same_mechanisms([GaussianRelease(2.0)], recorder.executed)
     paid = Paid((GaussianRelease(2.0),), "entry")
-    assert noised_reply(recorder.sealed({"weight": np.ones((2, 3), np.float32)}), UNIT, paid).status == "ok"
+    assert noised_reply(recorder.seal_result({"weight": np.ones((2, 3), np.float32)}), UNIT, paid).status == "ok"
     with pytest.raises(EgressRefused, match="after the result was sealed"):
         recorder.sampled_gaussian(np.zeros(3), 1.0, 1.0, 0.1)
     more = NoiseRecorder(SecureNoise(), "entry")
     more.gaussian(np.zeros(3), 1.0, 2.0)
     more.sampled_gaussian(np.zeros(3), 1.0, 1.0, 0.1)
     with pytest.raises(EgressRefused, match="not the one"):
-        noised_reply(more.sealed({"weight": np.ones((2, 3), np.float32)}), UNIT, paid)
+        noised_reply(more.seal_result({"weight": np.ones((2, 3), np.float32)}), UNIT, paid)
 
 
 @pytest.fixture(scope="module")

@@ -62,7 +62,7 @@ def candidates(images, model="gan"):
 
 def sealed(images):
     """The candidates as their charge sealed them."""
-    return NoiseRecorder(SecureNoise(), "entry").sealed(candidates(images))
+    return NoiseRecorder(SecureNoise(), "entry").seal_result(candidates(images))
 
 
 TRAIN, HOLDOUT, FRESH = radiographs(200, 1), radiographs(40, 2), radiographs(120, 3)
@@ -229,7 +229,7 @@ def test_the_charge_comes_before_the_data_and_once_a_plan(tmp_path):
         class Watched(Cohort):
             def everything(self):
                 assert ledger.events("train") == ledger.events("holdout") == [gate_verdict("formal")]
-                assert len(ledger.unsettled()) == 2
+                assert len(ledger.unsettled_charges()) == 2
                 return super().everything()
 
         train = Watched(TRAIN, np.zeros(len(TRAIN), np.int64), np.arange(len(TRAIN)))
@@ -238,10 +238,10 @@ def test_the_charge_comes_before_the_data_and_once_a_plan(tmp_path):
         assert isinstance(approved, Approved)
         # what the ledger keeps the hash of: the bit, and the digest of the very set
         said = canonical_json({"approved": True, "sets": [fresh.digest]})
-        assert set(ledger.settled().values()) == {hashlib.sha256(said).hexdigest()}
+        assert set(ledger.settled_results().values()) == {hashlib.sha256(said).hexdigest()}
         with pytest.raises(LedgerError):
             gate([fresh], Untouchable(), Untouchable(), RULES_ON, charges(), tmp_path / "local")
-        assert not ledger.unsettled()
+        assert not ledger.unsettled_charges()
 
 
 def test_a_set_that_is_not_as_it_was_sealed_is_refused_before_charge_and_data(tmp_path):
@@ -259,7 +259,7 @@ def test_a_refusal_is_settled_as_one(tmp_path):
         with pytest.raises(ReleaseRefused):
             gate([copies], cohort(TRAIN), cohort(HOLDOUT), RULES_ON, [charge], tmp_path / "local")
         said = canonical_json({"approved": False, "sets": [copies.digest]})
-        assert list(ledger.settled().values()) == [hashlib.sha256(said).hexdigest()]
+        assert list(ledger.settled_results().values()) == [hashlib.sha256(said).hexdigest()]
 
 
 def test_a_refusal_says_nothing_and_the_report_stays(tmp_path):

@@ -18,12 +18,12 @@ from hypothesis import strategies as st
 from sfumato_client.anonymise.contract import Job, Release
 from sfumato_client.anonymise.groups import (
     Group,
-    _merged,
+    _merge_left,
     _nearest,
-    apportioned,
-    chosen,
+    apportion,
+    choose_groups,
     fingerprint,
-    grouped,
+    form_groups,
     groups_of,
 )
 from sfumato_client.anonymise.inversion import Patients
@@ -115,7 +115,7 @@ def test_every_group_has_k_patients_whatever_n_and_k_are(labels, k, kind, least,
     codes = rng.integers(0, 2, (len(labels), 2)).astype(float) if ties else rng.normal(size=(len(labels), 3))
     labels = np.array(labels, dtype=np.int64)
     item = item_of(k=k, groups=kind, least_labels=least, remainder=remainder)
-    groups = grouped(codes, labels, item)
+    groups = form_groups(codes, labels, item)
     held = [one for group in groups for one in group.tolist()]
     assert len(held) == len(set(held)), "a patient is in one group at most"
     assert all(len(set(group.tolist())) >= k for group in groups)
@@ -155,7 +155,7 @@ def slow_greedy(codes: np.ndarray, k: int) -> list[list[int]]:
 @pytest.mark.parametrize(("count", "k"), [(7, 2), (24, 5), (40, 3), (30, 11)])
 def test_groups_are_those_of_the_definition(count, k):
     codes = np.random.default_rng(count).normal(size=(count, 5))
-    found = grouped(codes, np.zeros(count, dtype=np.int64), item_of(k=k, remainder="suppress"))
+    found = form_groups(codes, np.zeros(count, dtype=np.int64), item_of(k=k, remainder="suppress"))
     assert [set(group.tolist()) for group in found] == [set(group) for group in slow_greedy(codes, k)]
 
 
@@ -179,7 +179,7 @@ def test_a_diverse_group_is_the_nearest_one_that_is_diverse(seed, least, size):
 
 def test_what_is_left_joins_the_group_with_the_nearest_mean():
     codes = np.array([[0.0], [0.1], [10.0], [10.1], [4.9], [5.5]])
-    found = _merged(codes, [np.array([0, 1]), np.array([2, 3])], np.array([4, 5]))
+    found = _merge_left(codes, [np.array([0, 1]), np.array([2, 3])], np.array([4, 5]))
     # had the one at 4.9 moved its group's mean, the one at 5.5 would follow: who joins does not hang on the order
     assert as_sets(found) == {frozenset([0, 1, 4]), frozenset([2, 3, 5])}
 
@@ -286,37 +286,37 @@ def groups_with(*counts: int) -> list[Group]:
 @given(st.integers(0, 500), st.lists(st.floats(0.0, 1.0), min_size=1, max_size=8).filter(lambda v: sum(v) > 0.01))
 def test_seats_are_shared_out_whole(total, weights):
     shares = np.array(weights) / sum(weights)
-    counts = apportioned(total, shares)
+    counts = apportion(total, shares)
     assert counts.sum() == total
     assert (np.abs(counts - total * shares) < 1.0).all()
 
 
 def test_labels_get_their_released_shares():
-    found = chosen(job_of(cohort_of(4), images=10), groups_with(20, 20, 20))
+    found = choose_groups(job_of(cohort_of(4), images=10), groups_with(20, 20, 20))
     assert Counter(group.label for group in found) == {0: 6, 1: 3, 2: 1}
     assert len(as_sets(found)) == 10, "no group twice"
 
 
 def test_a_label_with_too_few_groups_leaves_its_images_to_those_with_more():
-    found = chosen(job_of(cohort_of(4), images=10), groups_with(3, 9, 0))
+    found = choose_groups(job_of(cohort_of(4), images=10), groups_with(3, 9, 0))
     assert Counter(group.label for group in found) == {0: 3, 1: 7}
-    assert len(chosen(job_of(cohort_of(4), images=12), groups_with(3, 9, 0))) == 12
+    assert len(choose_groups(job_of(cohort_of(4), images=12), groups_with(3, 9, 0))) == 12
 
 
 def test_the_choice_and_its_order_are_random():
     groups = groups_with(20, 20, 20)
     members = lambda seed: [  # noqa: E731
-        group.members.tolist() for group in chosen(job_of(cohort_of(4), images=10, seed=seed), groups)
+        group.members.tolist() for group in choose_groups(job_of(cohort_of(4), images=10, seed=seed), groups)
     ]
     assert members(0) == members(0)
     assert sorted(members(0)) != sorted(members(1))
-    labels = [group.label for group in chosen(job_of(cohort_of(4), images=60), groups)]
+    labels = [group.label for group in choose_groups(job_of(cohort_of(4), images=60), groups)]
     assert labels not in (sorted(labels), sorted(labels, reverse=True))
 
 
 def test_too_few_groups_are_an_error_that_counts_nobody():
     with pytest.raises(DataError, match="too few patients") as error:
-        chosen(job_of(cohort_of(4), images=10), groups_with(3, 2, 4))
+        choose_groups(job_of(cohort_of(4), images=10), groups_with(3, 2, 4))
     assert set(re.findall(r"\d+", str(error.value))) == {"3"}, "k is the plan's; no count of the cohort's"
     with pytest.raises(DataError, match="too few patients"):
-        chosen(job_of(cohort_of(4)), [])
+        choose_groups(job_of(cohort_of(4)), [])

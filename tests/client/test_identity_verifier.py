@@ -11,7 +11,7 @@ import torch
 from sfumato_client.anonymise import CandidateSet
 from sfumato_client.audit import verdict
 from sfumato_client.audit.attacks import identity
-from sfumato_client.audit.attacks.identity import Matches, re_identification, recognised, train_verifier
+from sfumato_client.audit.attacks.identity import Matches, measure_recognition, re_identification, train_verifier
 from sfumato_client.audit.rules import IDENTITY_CONFIDENCE, IDENTITY_LEVEL, RECORD_RULES, apply_to_records
 from sfumato_client.audit.verdict import judge
 from sfumato_client.dataset import Cohort
@@ -86,11 +86,11 @@ def prior_samples(count):
 
 
 def test_further_images_of_training_patients_find_their_patient(verifier):
-    found = recognised(verifier, SECOND, WHOSE)
+    found = measure_recognition(verifier, SECOND, WHOSE)
     assert found.chance == pytest.approx(1 / TRAIN.patients)
     assert found.low > 20 * found.chance
     assert found.low < found.share < found.high
-    assert recognised(verifier, FRESH[: len(WHOSE)], WHOSE[: len(FRESH)]).share < 0.1
+    assert measure_recognition(verifier, FRESH[: len(WHOSE)], WHOSE[: len(FRESH)]).share < 0.1
 
 
 def test_noised_copies_are_found_and_strangers_are_not(verifier):

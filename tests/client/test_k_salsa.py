@@ -17,11 +17,11 @@ from sfumato_client.anonymise import self_supervised
 from sfumato_client.anonymise.contract import Job, Release
 from sfumato_client.anonymise.groups import groups_of
 from sfumato_client.anonymise.inversion import patients_of, space_of
-from sfumato_client.anonymise.k_salsa import aligned, k_salsa, losses, noise_of, ramp, targets_of
+from sfumato_client.anonymise.k_salsa import align, k_salsa, losses, noise_of, ramp, targets_of
 from sfumato_client.anonymise.self_supervised import ContrastiveNet, embedding_of, nt_xent, train, view
 from sfumato_client.anonymise.style import patch_grams, style_loss
 from sfumato_client.anonymise.style_net import encode_style_net, read_style_net
-from sfumato_client.anonymise.tiles import tiled
+from sfumato_client.anonymise.tiles import tile_rows
 from sfumato_client.dataset import Cohort
 from sfumato_common.errors import DataError, VerificationError
 from sfumato_common.generators.gan.w_space import Noise
@@ -310,11 +310,11 @@ def test_targets_and_losses_of_padded_groups_are_their_definitions(made):
 
 def test_a_groups_code_is_the_same_alone_and_among_others(made):
     space, net, patients, members, components, noise, item = made
-    together = aligned(space, net, targets_of(space, net, patients, members, components, noise), item)
+    together = align(space, net, targets_of(space, net, patients, members, components, noise), item)
     assert together.shape == (3, space.layers, patients.codes.shape[1])
     for row, group in enumerate(members):
         own = targets_of(space, net, patients, [group], components[row : row + 1], alone(noise, row))
-        single = aligned(space, net, own, item)
+        single = align(space, net, own, item)
         assert (single - own.codes[:, None]).abs().max() > 0.1
         assert torch.allclose(single[0], together[row], atol=5e-4)
 
@@ -325,7 +325,7 @@ def test_each_term_alone_is_brought_down(made, term):
     targets = targets_of(space, net, patients, members, components, noise)
     weights = {"content_weight": 100.0 * (1 - term), "style_weight": 1e-6 * term, "steps": 30}
     before = losses(space, net, targets, targets.codes)[term]
-    after = losses(space, net, targets, aligned(space, net, targets, item.model_copy(update=weights)))[term]
+    after = losses(space, net, targets, align(space, net, targets, item.model_copy(update=weights)))[term]
     assert (after < 0.99 * before).all()
 
 
@@ -390,5 +390,5 @@ def test_a_contact_sheet_shows_eight_groups_at_most():
     groups = groups_of(job, patients)
     assert len(groups) == 10
     pixels = np.zeros((10, 16, 16), np.uint8)
-    sheet = tiled(method._rows(space_of(job), patients, groups, pixels, pixels, 8))
+    sheet = tile_rows(method._rows(space_of(job), patients, groups, pixels, pixels, 8))
     assert sheet.shape == (256, 256)

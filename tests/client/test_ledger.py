@@ -64,16 +64,16 @@ def test_charges_are_kept_settled_or_not(path):
         assert ledger.events("holdout") == [BIT]
         assert [(entry.purpose, entry.round) for entry in ledger.entries()] == [("gan", 1), ("gan", 2), ("gan", 1)]
         assert ledger.entries()[0] == first
-        assert ledger.spent("train") == 0.0
-        assert ledger.settled() == {first.number: SEALED}
-        assert ledger.unsettled() == [entry.number for entry in ledger.entries()[1:]]
+        assert ledger.spent_epsilon("train") == 0.0
+        assert ledger.settled_results() == {first.number: SEALED}
+        assert ledger.unsettled_charges() == [entry.number for entry in ledger.entries()[1:]]
 
 
 def test_budget_is_enforced_by_the_real_accountant(path):
     release = GaussianRelease(1.0)  # epsilon 4.377 at delta 1e-5; two cost 6.65
     with open_ledger(path, Budget(epsilon=6.0, delta=1e-5)) as ledger:
         reserve(ledger, 1, release)
-        assert ledger.spent("train") == pytest.approx(4.377, abs=0.01)
+        assert ledger.spent_epsilon("train") == pytest.approx(4.377, abs=0.01)
         with pytest.raises(BudgetExceeded, match="nothing was touched"):
             reserve(ledger, 2, release)
         assert ledger.events("train") == [release]  # a refused charge leaves nothing behind
@@ -86,7 +86,7 @@ def test_budget_counts_all_studies_together(path, unit_cost):
             reserve(ledger, 1, GaussianRelease(1.0), plan_hash=f"{number:064x}")
         with pytest.raises(BudgetExceeded):
             reserve(ledger, 1, GaussianRelease(1.0), plan_hash="f" * 64)
-        assert ledger.spent("train") == 10.0
+        assert ledger.spent_epsilon("train") == 10.0
 
 
 def test_a_nan_cost_is_refused(path, monkeypatch):

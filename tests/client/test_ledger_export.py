@@ -12,8 +12,8 @@ from sfumato_client.ledger import Ledger
 from sfumato_client.ledger.chain import next_row
 from sfumato_client.ledger.check import check_package
 from sfumato_client.ledger.export import read_export
-from sfumato_client.ledger.prv import epsilon_prv, unchecked
-from sfumato_common.accounting.accountant import epsilon, grouped
+from sfumato_client.ledger.prv import epsilon_prv, unchecked_mechanisms
+from sfumato_common.accounting.accountant import count_mechanisms, epsilon
 from sfumato_common.accounting.events import (
     AboveThreshold,
     GaussianRelease,
@@ -213,14 +213,14 @@ def test_what_is_no_export_is_refused(data):
 )
 def test_two_accountants_agree(events):
     for adjacency in ("add-remove", "replace-one"):
-        assert epsilon_prv(grouped(events), DELTA, adjacency) == pytest.approx(
+        assert epsilon_prv(count_mechanisms(events), DELTA, adjacency) == pytest.approx(
             epsilon(events, DELTA, adjacency), abs=1e-3
         )
 
 
 def test_mechanisms_that_the_second_accountant_does_not_know_are_named():
-    tally = grouped([RandomisedResponse(2, 0.5), GaussianRelease(2.0), AboveThreshold(0.1), LocalLaplace(3.0)])
-    assert unchecked(tally) == ["AboveThreshold", "LocalLaplace", "RandomisedResponse"]
+    tally = count_mechanisms([RandomisedResponse(2, 0.5), GaussianRelease(2.0), AboveThreshold(0.1), LocalLaplace(3.0)])
+    assert unchecked_mechanisms(tally) == ["AboveThreshold", "LocalLaplace", "RandomisedResponse"]
     with pytest.raises(ValueError, match="no loss variable"):
         epsilon_prv(tally, DELTA, "add-remove")
-    assert epsilon_prv(grouped([]), DELTA, "replace-one") == 0.0
+    assert epsilon_prv(count_mechanisms([]), DELTA, "replace-one") == 0.0

@@ -16,7 +16,7 @@ from tests.common.mersenne import earlier, equations, generator_with, outputs_of
 
 from sfumato_client.anonymise import anonymise as anonymised
 from sfumato_client.tabular.anonymise import anonymise as anonymised_table
-from sfumato_client.tabular.terms import resolved
+from sfumato_client.tabular.terms import resolve_terms
 from sfumato_client.tabular.train import first_flow
 from sfumato_common.mechanisms.draws import Draws, TorchDraws
 from sfumato_common.mechanisms.noise import TestNoise
@@ -108,7 +108,7 @@ def assert_only_the_planted_generator_is_found(run, planted: OneGenerator, syste
 def test_a_published_table_does_not_show_who_is_behind_which_row():
     levels = {"kind": "categorical", "levels": ["A", "B", "C", "D"]}
     number = {"kind": "numeric", "low": 0.0, "high": 100.0}
-    schema = resolved(
+    schema = resolve_terms(
         schema_of(
             rows=ROWS,
             columns={"age": number, "pain": number, "ward": levels},

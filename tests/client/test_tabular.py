@@ -25,12 +25,12 @@ from sfumato_client.tabular.coding import MISSING, Coder, text_of
 from sfumato_client.tabular.report import local_report, mean_total_variation, predicted
 from sfumato_client.tabular.schema import CategoricalColumn, NumericColumn, OrdinalColumn, TableSchema
 from sfumato_client.tabular.table import read_table, split
-from sfumato_client.tabular.terms import cost, digest_of, resolved, table_events
+from sfumato_client.tabular.terms import cost, digest_of, resolve_terms, table_events
 from sfumato_client.tabular.train import _batches, first_flow, train_flow
 from sfumato_common.accounting.events import Declared, LocalGaussian, LocalLaplace, RandomisedResponse, SampledGaussian
 from sfumato_common.crypto.identity import create_identity
 from sfumato_common.errors import ConfigError
-from sfumato_common.mechanisms.clipping import clipped
+from sfumato_common.mechanisms.clipping import clip_rows
 from sfumato_common.mechanisms.noise import TestNoise
 from sfumato_common.mechanisms.recorder import NoiseRecorder
 from sfumato_common.mechanisms.streams import SecretStream, Streams
@@ -111,7 +111,7 @@ class Place:
 
     def charges(self):
         with SiteHome(self.home).open_ledger() as ledger:
-            return ledger.entries(), ledger.unsettled()
+            return ledger.entries(), ledger.unsettled_charges()
 
     def table(self):
         with (self.output / "table.csv").open(newline="") as stream:
@@ -196,7 +196,7 @@ def test_a_real_table_from_csv_to_folder(say, place, name, rows):
     assert not unsettled
     with SiteHome(place.home).open_ledger() as ledger:
         table = hashlib.sha256((place.output / "table.csv").read_bytes()).hexdigest()
-        assert set(ledger.settled().values()) == {table} == {stated["table_sha256"]}
+        assert set(ledger.settled_results().values()) == {table} == {stated["table_sha256"]}
     (report,) = (place.home / "local").iterdir()
     assert stat.S_IMODE(report.stat().st_mode) == 0o600
     found = json.loads(report.read_text())
@@ -341,7 +341,7 @@ def test_a_schema_that_means_nothing_is_refused(changes, words):
 
 
 def test_what_is_left_out_is_resolved_within_the_budget_and_never_above():
-    schema = resolved(
+    schema = resolve_terms(
         schema_of(privacy={"epsilon": 4.0}, label_epsilon=None, release={}, training={"steps": 20, "hidden": 8})
     )
     assert 0.97 * 4.0 < cost(schema) <= 4.0
@@ -349,7 +349,7 @@ def test_what_is_left_out_is_resolved_within_the_budget_and_never_above():
     assert schema.training.nominal_patients == 30
     assert schema.release.radius == pytest.approx(6 * math.sqrt(2 / math.pi))
     with pytest.raises(ConfigError, match="leaves nothing for training"):
-        resolved(schema_of(privacy={"epsilon": 2.0}, training={}))
+        resolve_terms(schema_of(privacy={"epsilon": 2.0}, training={}))
 
 
 @pytest.mark.parametrize(
@@ -490,7 +490,7 @@ class Watched(NoiseRecorder):
     """A recorder that keeps what came in, after clipping and without noise."""
 
     def local_laplace(self, rows, radius, epsilon, clip):
-        self.rows, self.clean = rows.copy(), clipped(rows, radius, clip)
+        self.rows, self.clean = rows.copy(), clip_rows(rows, radius, clip)
         self.noised = super().local_laplace(rows, radius, epsilon, clip)
         return self.noised
 
@@ -498,7 +498,7 @@ class Watched(NoiseRecorder):
 @settings(max_examples=15, deadline=None)
 @given(st.integers(0, 2**31), st.sampled_from(["l1", "elementwise"]), st.integers(5, 60))
 def test_another_patient_moves_one_vector_by_the_diameter_at_most(seed, clip, count):
-    schema = resolved(schema_of(release={"epsilon": 2.0, "clip": clip, "radius": 1.5}))
+    schema = resolve_terms(schema_of(release={"epsilon": 2.0, "clip": clip, "radius": 1.5}))
     cells, sick = features(count, seed)
     flow = first_flow(schema)
     with torch.no_grad():
@@ -525,7 +525,7 @@ def test_places_without_a_patient_hold_the_zero_vector_and_noise_follows_epsilon
     cells, sick = features(20)
     spread = {}
     for epsilon in (1.0, 10.0):
-        schema = resolved(schema_of(rows=400, release={"epsilon": epsilon, "radius": 2.0}))
+        schema = resolve_terms(schema_of(rows=400, release={"epsilon": epsilon, "radius": 2.0}))
         streams, _ = job(schema)
         recorder = Watched(TestNoise(2), "entry")
         anonymise(schema, first_flow(schema), cells, torch.from_numpy(sick), streams, recorder)
@@ -536,7 +536,7 @@ def test_places_without_a_patient_hold_the_zero_vector_and_noise_follows_epsilon
 
 
 def test_batches_have_one_public_shape_and_leave_nobody_out():
-    schema = resolved(schema_of(training={**TRAINING, "steps": 30, "nominal_patients": 10, "sampling_rate": 0.5}))
+    schema = resolve_terms(schema_of(training={**TRAINING, "steps": 30, "nominal_patients": 10, "sampling_rate": 0.5}))
     cells, sick = features(400)
     coder = Coder(schema.features)
     taken = []
@@ -581,7 +581,9 @@ def test_utility_falls_as_epsilon_falls():
 
 def test_a_row_is_its_records_own_only_where_the_noise_is_small():
     columns = {name: {"kind": "numeric", "low": 0.0, "high": 1.0, "digits": 4} for name in "abcd"}
-    asked = resolved(schema_of(rows=300, columns=columns, condition=None, label_epsilon=None, release={"radius": 12.0}))
+    asked = resolve_terms(
+        schema_of(rows=300, columns=columns, condition=None, label_epsilon=None, release={"radius": 12.0})
+    )
     cells = np.random.default_rng(3).integers(0, 10_001, (300, 4))
     nearest, correlations = [], []
     for epsilon in (1.0, 2000.0):
@@ -601,7 +603,7 @@ def test_conditions_are_answered_resampled_or_drawn_anew():
     ill = torch.ones(400, dtype=torch.int64)
     shares = {}
     for decode, label_epsilon in (("same", 1.0), ("resampled", 1.0), ("randomised", None)):
-        schema = resolved(schema_of(rows=400, decode=decode, label_epsilon=label_epsilon))
+        schema = resolve_terms(schema_of(rows=400, decode=decode, label_epsilon=label_epsilon))
         streams, recorder = job(schema)
         _, under = anonymise(schema, first_flow(schema), cells, ill, streams, recorder)
         shares[decode] = float(under.double().mean())

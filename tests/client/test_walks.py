@@ -18,7 +18,7 @@ from sfumato_client.anonymise.groups import groups_of
 from sfumato_client.anonymise.identities import Identities, anonymity, fit_recogniser, identities_of
 from sfumato_client.anonymise.inversion import patients_of, space_of
 from sfumato_client.anonymise.linear_walk import layout, walks_of
-from sfumato_client.anonymise.plan_walk import bent, elastic_gradient, part, weight_of_image
+from sfumato_client.anonymise.plan_walk import bend_walks, elastic_gradient, part, weight_of_image
 from sfumato_client.dataset.cohort import Cohort
 from sfumato_common.errors import DataError, ReleaseRefused
 from sfumato_common.generators.spectral.dct import dct_matrix, public_scale
@@ -190,7 +190,7 @@ def test_without_privacy_nothing_is_claimed():
 @pytest.mark.parametrize("item", [{}, {**BENT, "classifier_steps": 20}], ids=["linear", "plan"])
 def test_no_end_and_no_record_is_ever_shown(item, monkeypatch):
     job, codes = make_job({**item, "images": 60}), []
-    draw, bend = straight.drawn_images, bending.bent
+    draw, bend = straight.drawn_images, bending.bend_walks
 
     def drawn(job, space, points, components):
         codes.append(points)
@@ -201,7 +201,7 @@ def test_no_end_and_no_record_is_ever_shown(item, monkeypatch):
         return codes[-1]
 
     monkeypatch.setattr(straight, "drawn_images", drawn)
-    monkeypatch.setattr(bending, "bent", bent)
+    monkeypatch.setattr(bending, "bend_walks", bent)
     anonymise(job)
     patients = patients_of(job)
     ends = torch.stack([patients.codes[g.members].mean(0) for g in groups_of(job, patients)])
@@ -254,7 +254,7 @@ class Bend:
 
     def points(self, at_once=1000, **changes):
         item = self.job.item.model_copy(update=changes)
-        return bent(self.space, self.walks, self.noise, self.identities, item, at_once)
+        return bend_walks(self.space, self.walks, self.noise, self.identities, item, at_once)
 
     def images(self, points):
         components = self.walks.components_of_points()
@@ -282,7 +282,7 @@ def test_a_walk_alone_is_the_walk_in_the_batch(bend):
     for one in range(len(whole)):
         own = walks.some(torch.tensor([one]))
         noise = part(bend.noise, torch.arange(one * count, (one + 1) * count))
-        alone = bent(bend.space, own, noise, bend.identities, item, 1000)
+        alone = bend_walks(bend.space, own, noise, bend.identities, item, 1000)
         assert (alone[0] - whole[one]).abs().max() < 1e-2 * moved
 
 
@@ -307,7 +307,7 @@ def test_the_class_term_draws_to_the_label(bend):
 
     def unlike(weight):
         item = bend.job.item.model_copy(update={"steps": 30, "class_weight": weight})
-        points = bent(bend.space, other, bend.noise, bend.identities, item, 1000)
+        points = bend_walks(bend.space, other, bend.noise, bend.identities, item, 1000)
         with torch.no_grad():
             return float(functional.cross_entropy(bend.identities.what(bend.images(points)), labels))
 
@@ -341,7 +341,7 @@ def test_weights_are_the_published_ones_where_four_divides_the_walk(bend):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.optim, "Adam", Watched)
-        bent(space, first, inner, identities, item.model_copy(update={"steps": 1}), 3)
+        bend_walks(space, first, inner, identities, item.model_copy(update={"steps": 1}), 3)
     assert torch.allclose(taken["gradient"][0], published, rtol=1e-3, atol=1e-5 * float(published.abs().max()))
     assert weight_of_image(6) == 0.25
 

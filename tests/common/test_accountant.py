@@ -11,7 +11,7 @@ from scipy.optimize import brentq
 from scipy.stats import laplace, norm
 
 from sfumato_common.accounting import accountant
-from sfumato_common.accounting.accountant import cohort_costs, cost, epsilon, grouped
+from sfumato_common.accounting.accountant import cohort_costs, cost, count_mechanisms, epsilon
 from sfumato_common.accounting.events import (
     AboveThreshold,
     Declared,
@@ -85,9 +85,9 @@ def test_grouping_changes_nothing():
     rounds = [SampledGaussian(1.0, 0.05, 10)] * 3 + [GaussianRelease(3.0)] * 2
     mixed = [rounds[0], rounds[3], gate_verdict("formal"), rounds[1], rounds[4], rounds[2]]
     together = [SampledGaussian(1.0, 0.05, 30), GaussianRelease(3.0), GaussianRelease(3.0)]
-    assert grouped(rounds) == grouped(mixed) == grouped(together)
+    assert count_mechanisms(rounds) == count_mechanisms(mixed) == count_mechanisms(together)
     assert epsilon(mixed, DELTA) == pytest.approx(epsilon(together, DELTA), rel=1e-9)
-    assert grouped([SampledGaussian(1.0, 0.05, 1), SampledGaussian(1.0, 0.06, 1)]).total() == 2
+    assert count_mechanisms([SampledGaussian(1.0, 0.05, 1), SampledGaussian(1.0, 0.06, 1)]).total() == 2
 
 
 def test_nothing_costs_nothing_and_declared_bits_stand_beside():
@@ -198,7 +198,7 @@ def test_randomised_response_over_k_answers():
 
 def test_order_changes_nothing():
     forward = epsilon(ONE_OF_EACH, DELTA)
-    accountant._composed.cache_clear()
+    accountant._compose.cache_clear()
     assert epsilon(ONE_OF_EACH[::-1], DELTA) == pytest.approx(forward, rel=1e-9)
     assert forward > max(epsilon([event], DELTA) for event in ONE_OF_EACH)
 

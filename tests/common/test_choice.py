@@ -16,7 +16,7 @@ from sfumato_common.generators.spectral.moments import moments_distance
 from sfumato_common.generators.spectral.whitening import spectral_model
 from sfumato_common.mechanisms.draws import TorchDraws
 from sfumato_common.mechanisms.histogram import score_counts
-from sfumato_common.metrics.choice import FARTHER, classifier_of, classifiers_schema, decide, evened, spread
+from sfumato_common.metrics.choice import FARTHER, classifier_of, classifiers_schema, decide, scale_log_odds, spread
 from sfumato_common.metrics.utility import Classifier, auc, auc_from_histogram, classifier_schema, score
 from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan
@@ -138,7 +138,7 @@ def test_a_classifiers_confidence_and_leaning_are_taken_out(classes):
         arrays = {name: value.numpy().copy() for name, value in model.state_dict().items()}
         arrays["head.weight"] *= factor
         arrays["head.bias"] = arrays["head.bias"] * factor + np.eye(classes, dtype=np.float32)[0] * leaning
-        sent = evened(arrays, score(plan, arrays, images))
+        sent = scale_log_odds(arrays, score(plan, arrays, images))
         assert all(classifier_schema(plan)[name].matches(value) for name, value in sent.items())
         scores = score(plan, sent, images)
         found.append(np.log(scores) - np.log1p(-scores))

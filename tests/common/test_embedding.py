@@ -154,11 +154,11 @@ def test_the_spectral_models_own_images_embed_near_zero_and_others_do_not(channe
     components = torch.arange(2).repeat(150)
     reference = embedding.reference(plan, arrays, torch.arange(2))
     drawn = spectral_model(plan, arrays).sample(components, TorchDraws(torch.Generator().manual_seed(99)))
-    own = embedding.standardised(embedding.features(drawn), reference, components)
+    own = embedding.standardise(embedding.features(drawn), reference, components)
     assert own.shape == (300, embedding.length)
     assert own.mean(dim=0).square().mean().sqrt() < 0.15
     strange = torch.from_numpy(to_unit_range(images_of(0, 300, "black-white", channels)))
-    assert embedding.standardised(embedding.features(strange), reference, components).mean(dim=0).norm() > 5.0
+    assert embedding.standardise(embedding.features(strange), reference, components).mean(dim=0).norm() > 5.0
 
 
 def test_a_site_finds_the_coordinators_reference_for_its_own_components():
@@ -236,7 +236,7 @@ def test_the_fit_comes_nearer_to_the_released_embedding_and_repeats():
         with torch.no_grad():
             draws = TorchDraws(torch.Generator().manual_seed(3))
             drawn = draw_images(plan, network, spectral_model(plan, arrays), labels, draws)
-            features = embedding.standardised(embedding.features(drawn), reference, labels)
+            features = embedding.standardise(embedding.features(drawn), reference, labels)
         return float((features.view(100, 2, -1).mean(dim=0) - wanted).square().mean())
 
     assert distance(runs[0]) < 0.9 * distance(initial_model("generator", plan))

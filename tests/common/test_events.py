@@ -7,8 +7,8 @@ from typing import get_args
 
 import pytest
 
-from sfumato_client.ledger.admission import spelled
-from sfumato_client.ledger.prv import epsilon_prv, unchecked
+from sfumato_client.ledger.admission import expand_tally
+from sfumato_client.ledger.prv import epsilon_prv, unchecked_mechanisms
 from sfumato_common.accounting import accountant, events
 from sfumato_common.accounting.events import (
     Declared,
@@ -91,7 +91,7 @@ def test_a_mechanism_that_accountants_do_not_know_is_refused_by_each(monkeypatch
     # and where whoever added it remembered the union and the fields, but none of the places that compute
     monkeypatch.setattr(accountant, "Mechanism", Mechanism | Novel)
     monkeypatch.setitem(events._FIELDS, Novel, events._FIELDS[GaussianRelease])
-    tally = accountant.grouped([novel])
+    tally = accountant.count_mechanisms([novel])
     for forgot in (
         lambda: accountant.epsilon([novel], 1e-5),
         lambda: accountant.cost([novel], 1e-5),
@@ -101,8 +101,8 @@ def test_a_mechanism_that_accountants_do_not_know_is_refused_by_each(monkeypatch
         lambda: epsilon_rdp(tally, 1e-5),
         lambda: epsilon_rdp({GaussianRelease(1.0): 2, **tally}, 1e-5),
         lambda: epsilon_prv(tally, 1e-5, "add-remove"),
-        lambda: unchecked(tally),
-        lambda: spelled(tally),
+        lambda: unchecked_mechanisms(tally),
+        lambda: expand_tally(tally),
     ):
         with pytest.raises(AssertionError, match="unreachable"):
             forgot()

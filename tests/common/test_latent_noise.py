@@ -11,7 +11,7 @@ from sfumato_client.anonymise.latent_report import mechanism_of as image_mechani
 from sfumato_client.tabular.anonymise import mechanism_of as table_mechanism
 from sfumato_client.tabular.schema import TableSchema
 from sfumato_common.accounting.events import LocalGaussian, LocalLaplace
-from sfumato_common.mechanisms.clipping import clipped
+from sfumato_common.mechanisms.clipping import clip_rows
 from sfumato_common.mechanisms.latent_noise import LatentMechanism, clipped_deviation
 from sfumato_common.mechanisms.noise import TestNoise
 from sfumato_common.mechanisms.recorder import NoiseRecorder
@@ -34,7 +34,7 @@ def test_the_deviation_of_a_clipped_standard_normal_is_what_simulation_finds(cli
     rows = np.random.default_rng(width).normal(size=(min(100_000, 2_000_000 // width), width))
     for part in PARTS:
         radius = part * usual(clip, width)
-        squares = (clipped(rows, radius, clip) ** 2).mean(axis=1)
+        squares = (clip_rows(rows, radius, clip) ** 2).mean(axis=1)
         found, error = squares.mean(), squares.std() / math.sqrt(len(squares))
         # five standard errors, and what `clipped` takes off so that no rounding leaves the ball
         assert abs(clipped_deviation(clip, radius, width) ** 2 - found) < 5 * error + 1e-9 * found
@@ -65,7 +65,7 @@ MECHANISMS = {
 def test_what_is_released_spreads_and_correlates_as_stated(clip):
     mechanism, recorder = MECHANISMS[clip], NoiseRecorder(TestNoise(4), "entry")
     rows = np.random.default_rng(0).normal(size=(40_000, 8))
-    released, own = mechanism.released(rows, recorder), clipped(rows, mechanism.radius, clip)
+    released, own = mechanism.released(rows, recorder), clip_rows(rows, mechanism.radius, clip)
     assert recorder.executed == ((LocalGaussian(0.7),) if clip == "l2" else (LocalLaplace(mechanism.epsilon),))
     assert released.std() == pytest.approx(mechanism.spread, rel=0.02)
     assert (released - own).std() == pytest.approx(mechanism.noise, rel=0.02)

@@ -10,7 +10,7 @@ from scipy.special import softmax
 
 from sfumato_common.metrics.features import random_features, random_grid
 from sfumato_common.metrics.fidelity import frechet_distance, kernel_distance
-from sfumato_common.metrics.network import Network, fit_network, varied
+from sfumato_common.metrics.network import Network, augment, fit_network
 from sfumato_common.metrics.prdc import neighbourhood
 
 
@@ -145,7 +145,7 @@ def test_the_network_sees_an_image_of_any_size_whole(size, channels, levels):
 def test_varied_images_move_mirror_and_change_exposure_within_bounds():
     x = torch.zeros(400, 1, 28, 28)
     x[:, :, 14, 9] = 1.0
-    seen = varied(x, torch.Generator().manual_seed(0))
+    seen = augment(x, torch.Generator().manual_seed(0))
     assert seen.shape == x.shape
     assert float((seen - x).abs().amin()) < 1e-3
     peaks = seen.flatten(2).argmax(2) % 28

@@ -18,11 +18,17 @@ from sfumato_common.generators import NETWORKS
 from sfumato_common.generators.components import component_shares, condition
 from sfumato_common.generators.flow.flows import flow_loss
 from sfumato_common.generators.flow.glow import Glow
-from sfumato_common.generators.flow.matching import matched
+from sfumato_common.generators.flow.matching import match_moments
 from sfumato_common.generators.sampling import sample_images
 from sfumato_common.generators.schemas import weights_schema
 from sfumato_common.generators.spectral.dct import dct_matrix, public_scale
-from sfumato_common.generators.spectral.denoise import Geometry, common_covariance, departed, shrink_means, symmetric
+from sfumato_common.generators.spectral.denoise import (
+    Geometry,
+    common_covariance,
+    estimate_departure,
+    shrink_means,
+    symmetric,
+)
 from sfumato_common.generators.spectral.fit import fit_release
 from sfumato_common.generators.spectral.layout import (
     CENTRE_SENSITIVITY,
@@ -53,7 +59,7 @@ from sfumato_common.generators.spectral.whitening import (
 )
 from sfumato_common.generators.starts import initial_model
 from sfumato_common.generators.update import UPDATE, update_spec
-from sfumato_common.generators.weights import loaded, to_arrays
+from sfumato_common.generators.weights import load_network, to_arrays
 from sfumato_common.mechanisms.draws import TorchDraws
 from sfumato_common.mechanisms.noise import TestNoise
 from sfumato_common.mechanisms.recorder import NoiseRecorder
@@ -193,7 +199,7 @@ def test_a_few_patients_show_no_covariance_however_little_noise_there_is():
     geometry, rng = Geometry.of(layout), np.random.default_rng(0)
     base = common_covariance(np.diag(layout.prior), 1e-9, 1e9, layout, geometry)
     sample = np.cov((rng.normal(size=(40, layout.features)) * np.sqrt(layout.prior)).T)
-    known, taken = (departed(base, sample, 1e-9, patients, geometry).matrix for patients in (40.0, 1e9))
+    known, taken = (estimate_departure(base, sample, 1e-9, patients, geometry).matrix for patients in (40.0, 1e9))
     unit = np.sqrt(np.outer(layout.prior, layout.prior))
     known, taken = (np.linalg.norm(matrix / unit - np.eye(len(unit))) for matrix in (known, taken))
     assert known < 0.2 * taken
@@ -203,8 +209,12 @@ def test_a_part_departs_only_where_it_clearly_differs():
     layout = wide_layout()
     geometry, deviation = Geometry.of(layout), 0.002
     base = common_covariance(np.diag(layout.prior), 1e-9, 1e9, layout, geometry)
-    same = departed(base, base.matrix + covariance_noise(layout.features, deviation), deviation, 1e9, geometry)
-    wider = departed(base, 1.8 * base.matrix + covariance_noise(layout.features, deviation), deviation, 1e9, geometry)
+    same = estimate_departure(
+        base, base.matrix + covariance_noise(layout.features, deviation), deviation, 1e9, geometry
+    )
+    wider = estimate_departure(
+        base, 1.8 * base.matrix + covariance_noise(layout.features, deviation), deviation, 1e9, geometry
+    )
     assert np.trace(same.matrix) == pytest.approx(np.trace(base.matrix), rel=0.05)
     assert np.trace(wider.matrix) == pytest.approx(1.8 * np.trace(base.matrix), rel=0.05)
     assert np.linalg.eigvalsh(wider.matrix).min() > 0
@@ -378,11 +388,11 @@ def scrambled_flow(channels: int = 1) -> Glow:
 def test_a_displaced_flow_draws_the_released_moments_and_an_untrained_one_is_left_alone():
     plan = small_plan()
     spectral, y = spectral_model(plan, fitted(plan)), torch.tensor([0, 1]).repeat(400)
-    idle = matched(plan, spectral, Glow(1, 2, 2, 2, 8), [0, 1])
+    idle = match_moments(plan, spectral, Glow(1, 2, 2, 2, 8), [0, 1])
     assert torch.allclose(idle.factor, spectral.factor, atol=1e-5)
     assert torch.allclose(idle.mean, spectral.mean, atol=1e-5)
     flow = scrambled_flow()
-    moved, rng = matched(plan, spectral, flow, [0, 1]), seeded(5)
+    moved, rng = match_moments(plan, spectral, flow, [0, 1]), seeded(5)
     with torch.no_grad():
         white = flow.inverse(spectral.draw_latent(y, rng), condition(plan, y))
         before, after = (spectral.low(spectral.encode(model.decode(white, y), y)[0]) for model in (spectral, moved))
@@ -493,7 +503,7 @@ def test_weights_that_do_not_fit_are_refused():
     arrays = to_arrays("flow", initial_model("flow", plan))
     name = next(iter(arrays))
     with pytest.raises(VerificationError, match="do not fit"):
-        loaded("flow", NETWORKS["flow"], plan, {**arrays, name: np.zeros(99, dtype=np.float32)})
+        load_network("flow", NETWORKS["flow"], plan, {**arrays, name: np.zeros(99, dtype=np.float32)})
     with pytest.raises(VerificationError, match="missing"):
         spectral_model(plan, {})
 

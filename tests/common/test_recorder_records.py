@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 from scipy import stats
 
 from sfumato_common.accounting.events import KAverageGaussian, LocalGaussian, LocalLaplace, RandomisedResponse
-from sfumato_common.mechanisms.clipping import clipped
+from sfumato_common.mechanisms.clipping import clip_rows
 from sfumato_common.mechanisms.grid import grid_of
 from sfumato_common.mechanisms.noise import TestNoise
 from sfumato_common.mechanisms.recorder import NoiseRecorder
@@ -103,12 +103,12 @@ def test_the_bound_is_reached_so_that_noise_is_no_larger_than_it_must_be(clip):
 def test_a_huge_record_changes_no_other_and_an_inner_one_is_left_alone(clip):
     """The published CADP clips by the matrix norm: one large record scales all others down."""
     rows = np.random.default_rng(0).normal(size=(5, 6)) * 0.1
-    alone = clipped(rows, 4.0, clip)
+    alone = clip_rows(rows, 4.0, clip)
     assert np.allclose(alone, rows, rtol=1e-11, atol=0.0)
     for huge in (1e3, 1e30, 1e308, math.inf, math.nan):
         beside = rows.copy()
         beside[2] = huge
-        found = clipped(beside, 4.0, clip)
+        found = clip_rows(beside, 4.0, clip)
         assert np.array_equal(np.delete(found, 2, axis=0), np.delete(alone, 2, axis=0))
         assert np.isfinite(found).all()
 
@@ -120,20 +120,20 @@ def test_long_rows_in_any_memory_order_stay_inside_their_ball(clip, order):
     rows[2, 0] = 1e3  # beside it each of the others is too small to be added, and all together are not
     rows[2, 1:] = 1e-13 if clip == "l1" else 1e-5
     for radius in (1e-140, 1e-3, 1.0, 100.0):
-        norms = [math.fsum(np.abs(row)) if clip == "l1" else math.hypot(*row) for row in clipped(rows, radius, clip)]
+        norms = [math.fsum(np.abs(row)) if clip == "l1" else math.hypot(*row) for row in clip_rows(rows, radius, clip)]
         assert max(norms) <= radius
         assert min(norms) == pytest.approx(radius, rel=1e-11)
 
 
 def test_rows_no_float_can_square_are_clipped_too():
     rows = np.array([[1e-200, -1e-200], [1e200, 0.0], [5e-324, 0.0]])
-    assert np.linalg.norm(clipped(rows, 1e-220, "l2") * 1e220, axis=1) == pytest.approx([1.0, 1.0, 0.0], abs=1e-9)
+    assert np.linalg.norm(clip_rows(rows, 1e-220, "l2") * 1e220, axis=1) == pytest.approx([1.0, 1.0, 0.0], abs=1e-9)
 
 
 def test_what_is_not_finite_counts_as_zero():
     rows = np.array([[math.nan, 1.0, math.inf], [-math.inf, math.nan, math.nan]])
     for clip in CLIPS:
-        assert clipped(rows, 5.0, clip) == pytest.approx(np.array([[0.0, 1.0, 0.0], [0.0, 0.0, 0.0]]))
+        assert clip_rows(rows, 5.0, clip) == pytest.approx(np.array([[0.0, 1.0, 0.0], [0.0, 0.0, 0.0]]))
 
 
 @pytest.mark.parametrize("clip", ["l1", "elementwise"])

@@ -171,7 +171,7 @@ def test_what_a_meter_gives_is_the_value_plus_that_much_noise():
 def sealed(binding: str = "entry") -> Sealed:
     one = recorder(binding)
     one.gaussian(np.zeros(2), 1.0, 1.0)
-    return one.sealed({UPDATE: np.zeros(256, np.uint16), "w": np.ones((2, 3), np.float32)})
+    return one.seal_result({UPDATE: np.zeros(256, np.uint16), "w": np.ones((2, 3), np.float32)})
 
 
 def with_result(change):
@@ -218,19 +218,19 @@ def test_the_digest_of_bytes_is_their_sha256_and_of_parts_by_name_and_form():
 @pytest.mark.parametrize("thing", [None, 5, "text", [np.zeros(2)], {"w": [0.0]}, {"w": "text"}, object()])
 def test_nothing_but_arrays_and_bytes_can_be_sealed(thing):
     with pytest.raises(EgressRefused, match="only arrays and bytes"):
-        recorder().sealed(thing)
+        recorder().seal_result(thing)
 
 
 def test_a_seal_of_another_process_does_not_hold():
     code = (
         "import numpy as np; from sfumato_common.mechanisms.recorder import NoiseRecorder; "
         "from sfumato_common.mechanisms.noise import SecureNoise; m = NoiseRecorder(SecureNoise(), 'entry'); "
-        "m.gaussian(np.zeros(2), 1.0, 1.0); print(m.sealed({'w': np.ones(2, np.float32)})._seal.hex())"
+        "m.gaussian(np.zeros(2), 1.0, 1.0); print(m.seal_result({'w': np.ones(2, np.float32)})._seal.hex())"
     )
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120).stdout
     one = recorder()
     one.gaussian(np.zeros(2), 1.0, 1.0)
-    here = one.sealed({"w": np.ones(2, np.float32)})
+    here = one.seal_result({"w": np.ones(2, np.float32)})
     here.check()
     with pytest.raises(EgressRefused):
         replace(here, _seal=bytes.fromhex(other.strip())).check()

@@ -18,7 +18,7 @@ from sfumato_common.errors import ConfigError
 from sfumato_common.exchanges import EXCHANGES
 from sfumato_common.exchanges.choice import CHOICE
 from sfumato_common.generators import GENERATORS, NETWORKS
-from sfumato_common.generators.base import Exchange, Generator, named
+from sfumato_common.generators.base import Exchange, Generator, import_named
 from sfumato_common.generators.components import component_count, condition
 from sfumato_common.generators.displacement import within_displacement
 from sfumato_common.generators.flow import FLOW
@@ -131,13 +131,13 @@ def test_networks_couple_no_records_by_buffers(plan, name):
 @pytest.mark.parametrize("kind", KINDS)
 def test_names_resolve_to_what_stands_on_either_side(kind):
     record = GENERATORS[kind]
-    assert record.trainer.startswith("sfumato_client.training.") and callable(named(record.trainer))
+    assert record.trainer.startswith("sfumato_client.training.") and callable(import_named(record.trainer))
     assert record.strategy.startswith("sfumato_server.rounds.strategies.")
     methods = [name for name in vars(Strategy) if not name.startswith("_")]
-    assert methods and all(callable(getattr(named(record.strategy), name)) for name in methods)
+    assert methods and all(callable(getattr(import_named(record.strategy), name)) for name in methods)
     if record.pretraining is not None:
         assert record.pretraining.startswith(f"sfumato_common.generators.{kind}.") and callable(
-            named(record.pretraining)
+            import_named(record.pretraining)
         )
 
 

@@ -104,7 +104,7 @@ def test_the_ledger_holds_what_every_method_costs_and_discloses(done):
                 for event in release_events(plan, item)
             ]
             assert train[train.index(verdicts[0]) + 1 : -1] == others
-            assert ledger.unsettled() == []
+            assert ledger.unsettled_charges() == []
 
 
 def test_the_published_set_says_of_every_image_which_method_made_it_and_its_word(done, tmp_path):

@@ -78,12 +78,12 @@ def ask(site, trained, kind):
 def charges(site):
     with site.home.open_ledger() as ledger:
         ledger.verify()
-        assert ledger.unsettled() == []
+        assert ledger.unsettled_charges() == []
         return [(entry.purpose, entry.round, entry.cohort) for entry in ledger.entries()]
 
 
 def packages(site, federation):
-    key = Registry(federation.coordinator.root).enrolled("alder").signing_key.encode()
+    key = Registry(federation.coordinator.root).record_in_force("alder").signing_key.encode()
     return [
         open_package(
             data,
@@ -115,7 +115,7 @@ def test_whatever_is_sent_has_an_approval_that_names_its_bytes(site, trained):
     with site.home.open_ledger() as ledger:
         approvals = ledger.approvals(trained[0].plan.digest)
     assert list(approvals) == ["formal", "declared"]
-    key = Registry(trained[0].coordinator.root).enrolled("alder").signing_key.encode()
+    key = Registry(trained[0].coordinator.root).record_in_force("alder").signing_key.encode()
     for leave, data in zip(approvals.values(), site.uploads, strict=True):
         leave.check(data, key)
     assert len(approvals["formal"].sets) == 2
@@ -192,7 +192,7 @@ def test_work_is_left_off_between_two_items_when_its_time_is_over(site, trained,
 def test_a_refused_k_anonymous_set_does_not_hold_back_the_formal_one(site, trained, monkeypatch, fault):
     if fault == "gate":
         real = verdict.judge
-        blocked = lambda *args: verdict._blocked("no")  # noqa: E731
+        blocked = lambda *args: verdict._refuse("no")  # noqa: E731
         monkeypatch.setattr(
             verdict, "judge", lambda sets, *args: (blocked if sets[0].method == "k-same" else real)(sets, *args)
         )

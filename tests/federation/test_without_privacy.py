@@ -100,8 +100,8 @@ def test_every_charge_is_unprotected_and_infinite(study):
         with study.home(name).open_ledger() as ledger:
             train = [event for event in ledger.events("train") if not isinstance(event, Declared)]
             assert train == study_events(study.plan, "train") == [Unprotected("spectral"), Unprotected("flow")]
-            assert math.isinf(ledger.spent("train"))
-            assert math.isinf(ledger.spent("holdout"))
+            assert math.isinf(ledger.spent_epsilon("train"))
+            assert math.isinf(ledger.spent_epsilon("holdout"))
             exported = json.loads(ledger.export())
             ledger.verify()
         assert exported["without_privacy"] == ["tiny"]
@@ -125,7 +125,7 @@ def test_packages_carry_a_certificate_that_promises_nothing(study):
     for name in study.sites:
         home = study.coordinator.root
         data = package_path(home, name, "declared").read_bytes()
-        package = admit_package(data, study.plan, Registry(home).enrolled(name))
+        package = admit_package(data, study.plan, Registry(home).record_in_force(name))
         assert {image.facts.guarantee for image in package.images} == {"heuristic"}
         stated = package.certificate
         assert stated.protection == WITHOUT_PRIVACY
@@ -140,7 +140,7 @@ def test_packages_carry_a_certificate_that_promises_nothing(study):
 
 def test_the_coordinator_admits_no_package_that_calls_such_images_formal(study):
     home, name = study.coordinator.root, "alder"
-    record = Registry(home).enrolled(name)
+    record = Registry(home).record_in_force(name)
     package = admit_package(package_path(home, name, "declared").read_bytes(), study.plan, record)
     claimed = build_package(
         site=name, study=package.study, plan_hash=study.plan.digest, certificate=package.certificate,
@@ -226,10 +226,10 @@ def test_a_bare_meter_passes_sums_as_they_are_and_never_for_another_charge():
     recorder, schema = BareRecorder("flow", "entry"), {"a": ArraySpec("float32", (4,))}
     paid = Paid((Unprotected("flow"),), "entry")
     with pytest.raises(EgressRefused, match="no mechanism ran"):
-        noised_reply(BareRecorder("flow", "entry").sealed({"a": sums}), schema, paid)
+        noised_reply(BareRecorder("flow", "entry").seal_result({"a": sums}), schema, paid)
     assert np.array_equal(recorder.sampled_gaussian(sums, 1e-9, 100.0, 0.1), sums)
     assert np.array_equal(recorder.gaussian(sums, 1e-9, 100.0), sums)
-    sealed = recorder.sealed({"a": sums})
+    sealed = recorder.seal_result({"a": sums})
     with pytest.raises(EgressRefused, match="after the result was sealed"):
         recorder.gaussian(sums, 1.0, 1.0)
     noised_reply(sealed, schema, paid)

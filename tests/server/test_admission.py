@@ -16,7 +16,7 @@ from sfumato_server.intake.admission import admit, largest_package
 
 def test_a_package_of_another_depth_is_refused(consortium: Any) -> None:
     site = next(iter(consortium.plan.sites))
-    record = consortium.registry.enrolled(site)
+    record = consortium.registry.record_in_force(site)
     admit(consortium.package(site), consortium.plan, record)
     rng = np.random.default_rng(0)
     deep = [
@@ -45,7 +45,7 @@ def test_best_enters_as_any_one_model_of_the_plan(consortium: Any) -> None:
     values["release"] = [{"model": "best", "images": 6}]
     plan = Plan.model_validate(values)
     site = next(iter(plan.sites))
-    record = consortium.registry.enrolled(site)
+    record = consortium.registry.record_in_force(site)
 
     def package(*models: str) -> bytes:
         images = [

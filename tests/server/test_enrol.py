@@ -27,7 +27,7 @@ def test_authority_survives_reloading_and_keys_are_private(tmp_path: Path) -> No
 def test_enrolled_sites_are_found_by_name_and_by_certificate(consortium: Any) -> None:
     grant = consortium.grants["north"]
     record = consortium.registry.by_certificate(grant.certificate)
-    assert record == consortium.registry.enrolled("north")
+    assert record == consortium.registry.record_in_force("north")
     assert record.signing_key.encode() == consortium.identities["north"].signing_public
     assert grant.coordinator_key == consortium.authority.public_key
     assert set(consortium.registry.sites()) == {"east", "north", "south"}
@@ -68,7 +68,7 @@ def test_an_altered_request_registers_nobody(consortium: Any, tmp_path: Path) ->
 def test_a_revoked_site_is_out_at_once_and_for_good(consortium: Any) -> None:
     revoke(consortium.home, "north")
     for question in (
-        lambda: consortium.registry.enrolled("north"),
+        lambda: consortium.registry.record_in_force("north"),
         lambda: consortium.registry.by_certificate(consortium.grants["north"].certificate),
         lambda: enrol(consortium.home, enrolment_request(consortium.identities["north"])),
     ):
@@ -85,7 +85,7 @@ def test_unknown_sites_and_certificates_are_refused(consortium: Any, tmp_path: P
         with pytest.raises(FederationError):
             consortium.registry.by_certificate(certificate)
     with pytest.raises(FederationError, match="not enrolled"):
-        consortium.registry.enrolled("west")
+        consortium.registry.record_in_force("west")
 
 
 def test_parallel_enrolments_lose_nobody(tmp_path: Path) -> None:

@@ -69,11 +69,11 @@ def partials(consortium: Any) -> list[Path]:
 def test_a_package_arrives_once_and_the_same_again_is_harmless(running: Any) -> None:
     consortium, server, address = running
     data = consortium.package("north")
-    assert server.received() == ()
+    assert server.received_sites() == ()
     send(consortium, address, data)
     send(consortium, address, data)
     assert (consortium.home / "intake" / "north.formal.sfumato").read_bytes() == data
-    assert server.received() == ("north",)
+    assert server.received_sites() == ("north",)
     assert partials(consortium) == []
 
 

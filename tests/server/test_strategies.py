@@ -18,7 +18,7 @@ from sfumato_common.mechanisms.draws import TorchDraws
 from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan
 from sfumato_server.rounds.strategies import strategy_of
-from sfumato_server.rounds.strategies.averaging import moved
+from sfumato_server.rounds.strategies.averaging import move_start
 
 DP = dp_sgd(rounds=2)
 KINDS = ("spectral", "gan", "flow")
@@ -107,7 +107,7 @@ def test_the_flow_moves_by_the_mean_update_weighted_by_public_numbers(plan, rele
     final = after_a_round(plan, released, "flow").released()
     first, second = changes(plan, "flow", 2), changes(plan, "flow", 3)
     assert all(np.allclose(final[n], start[n] + 0.25 * first[n] + 0.75 * second[n], atol=1e-6) for n in first)
-    alone = moved(plan, weights_of(start, "flow/"), {"alder": reply(plan, "flow", 2)})
+    alone = move_start(plan, weights_of(start, "flow/"), {"alder": reply(plan, "flow", 2)})
     assert all(np.allclose(alone[n], start[n] + first[n], atol=1e-6) for n in first)
 
 
@@ -178,7 +178,7 @@ def test_the_generator_moves_against_the_average_discriminator_only(plan, releas
     strategy.absorb(1, {"alder": reply(plan, "gan", 2), "birch": reply(plan, "gan", 3)}, rng())
     sent, final = strategy.outbound(2, "alder"), strategy.released()
     replies = {"alder": reply(plan, "gan", 2), "birch": reply(plan, "gan", 3)}
-    expected = moved(plan, weights_of(start, "discriminator/"), replies)
+    expected = move_start(plan, weights_of(start, "discriminator/"), replies)
     assert all(np.array_equal(sent[name], expected[name]) for name in expected)
     assert [n for n in final if n.startswith("generator/") and not np.array_equal(final[n], start[n])]
     assert not any(name.startswith("discriminator/") for name in final)

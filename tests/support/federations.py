@@ -57,7 +57,7 @@ def make_site(root: Path, name: str, coordinator: CoordinatorHome, plan: Plan, p
     enrol(coordinator.root, enrolment_request(load_identity(home.identity)))
 
     def deliver(data: bytes, plan: Plan) -> None:
-        package = admit(data, plan, Registry(coordinator.root).enrolled(name))
+        package = admit(data, plan, Registry(coordinator.root).record_in_force(name))
         write_atomic(package_path(coordinator.root, name, package.part), data)
 
     return Site(home, deliver)

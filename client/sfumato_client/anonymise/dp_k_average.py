@@ -16,10 +16,10 @@ from torch import Tensor
 
 from sfumato_client.anonymise.candidates import CandidateSet
 from sfumato_client.anonymise.contract import Job, require_private
-from sfumato_client.anonymise.groups import apportioned, label_shares
+from sfumato_client.anonymise.groups import apportion, label_shares
 from sfumato_client.anonymise.inversion import Inverter, code_of_patient, drawn_images, inverter_of, patient_labels
 from sfumato_common.generators.components import components_of
-from sfumato_common.mechanisms.clipping import clipped
+from sfumato_common.mechanisms.clipping import clip_rows
 from sfumato_common.mechanisms.draws import TorchDraws
 from sfumato_common.mechanisms.streams import SecretStream
 from sfumato_common.study.release import DpKAverage
@@ -33,7 +33,7 @@ def dp_k_average(job: Job[DpKAverage]) -> CandidateSet:
     """Images of noised mean codes, at their labels' released shares; every cohort gives as many, also an empty one."""
     item, plan = job.item, job.plan
     require_private(plan)
-    counts = apportioned(item.images, label_shares(job))
+    counts = apportion(item.images, label_shares(job))
     places = places_of(patient_labels(job.cohort, len(plan.labels)), counts, item.k, job.streams.secret)
     labels = np.repeat(np.arange(len(counts)), counts)
     components = components_of(plan, job.site, torch.from_numpy(labels))
@@ -91,6 +91,6 @@ def rescaling(job: Job[DpKAverage], inverter: Inverter, components: Tensor, cent
             drawn = space.mapping(space.draw_z(same, draws), same).cpu()
         mine = (components == component).numpy()
         offsets = (drawn - centres[torch.from_numpy(mine)][:1]).double().numpy()
-        inside = clipped(offsets, item.radius, "l2")
+        inside = clip_rows(offsets, item.radius, "l2")
         found[mine] = np.sqrt((offsets**2).mean(axis=0) / ((inside**2).mean(axis=0) / item.k + noise**2))
     return found

@@ -54,16 +54,16 @@ def groups_of(job: Job[Grouped], patients: Patients) -> list[Group]:
     item = job.item
     terms = {"cohort": fingerprint(job.cohort), "terms": list(item.grouping)}
     path = job.release.grouping_file
-    members = _frozen(path, terms, len(patients.labels), item, job.release.regroup) if path is not None else None
+    members = _read_frozen(path, terms, len(patients.labels), item, job.release.regroup) if path is not None else None
     if members is None:
-        members = grouped(patients.codes.double().numpy(), patients.labels, item)
+        members = form_groups(patients.codes.double().numpy(), patients.labels, item)
         if path is not None:
             kept = {**terms, "groups": [group.tolist() for group in members]}
             write_atomic(path, json.dumps(kept, sort_keys=True) + "\n", mode=0o600)
     return [Group(group, int(np.bincount(patients.labels[group]).argmax())) for group in members]
 
 
-def chosen(job: Job[Grouped], groups: list[Group]) -> list[Group]:
+def choose_groups(job: Job[Grouped], groups: list[Group]) -> list[Group]:
     """As many groups as the item has images, drawn at random within labels, in random order.
 
     Labels get their released shares; where one has too few groups, those with most to spare stand in. Who is behind
@@ -79,7 +79,7 @@ def chosen(job: Job[Grouped], groups: list[Group]) -> list[Group]:
         )
     own = [[group for group in groups if group.label == label] for label in range(len(job.plan.labels))]
     sizes = np.array([len(part) for part in own])
-    counts = np.minimum(apportioned(item.images, label_shares(job)), sizes)
+    counts = np.minimum(apportion(item.images, label_shares(job)), sizes)
     while counts.sum() < item.images:
         counts[(sizes - counts).argmax()] += 1
     drawn = [
@@ -104,7 +104,7 @@ def label_shares(job: Job[Counted]) -> Float64:
     return np.asarray(shares.reshape(-1, len(job.plan.labels)).sum(axis=0))
 
 
-def apportioned(total: int, shares: Float64) -> Indices:
+def apportion(total: int, shares: Float64) -> Indices:
     """`total` things in whole numbers [K] by shares that sum to 1: largest remainder (Hamilton 1792)."""
     quotas = total * shares
     counts = np.floor(quotas).astype(np.int64)
@@ -113,7 +113,7 @@ def apportioned(total: int, shares: Float64) -> Indices:
     return counts
 
 
-def grouped(codes: Float64, labels: Indices, item: Grouped) -> list[Indices]:
+def form_groups(codes: Float64, labels: Indices, item: Grouped) -> list[Indices]:
     """Disjoint groups of at least k patients, from codes [P, D] and labels [P]; patients in none are left out."""
     if item.groups == "within-label":
         parts = [np.flatnonzero(labels == label) for label in np.unique(labels)]
@@ -132,7 +132,7 @@ def _greedy(codes: Float64, labels: Indices, part: Indices, item: Grouped, least
         groups.append(left[taken])
         far = np.delete(far - _distances(codes[left], codes[left[taken]]).sum(axis=1), taken)
         left = np.delete(left, taken)
-    return _merged(codes, groups, left) if item.remainder == "merge" else groups
+    return _merge_left(codes, groups, left) if item.remainder == "merge" else groups
 
 
 def _slices(rows: Float64) -> list[Float64]:
@@ -146,7 +146,7 @@ def _nearest(near: Float64, labels: Indices, size: int, least_labels: int) -> In
     return np.concatenate([order[firsts], np.delete(order, firsts)[: size - len(firsts)]])
 
 
-def _merged(codes: Float64, groups: list[Indices], left: Indices) -> list[Indices]:
+def _merge_left(codes: Float64, groups: list[Indices], left: Indices) -> list[Indices]:
     """Each of the patients `left` in the group with the nearest mean; in none where there is no group."""
     if not groups:
         return []
@@ -169,7 +169,7 @@ def fingerprint(cohort: Cohort) -> str:
     return digest.hexdigest()
 
 
-def _frozen(
+def _read_frozen(
     path: Path, terms: Mapping[str, object], patients: int, item: Grouped, regroup: bool
 ) -> list[Indices] | None:
     """The groups in the file at `path`; None where there is none, or the policy lets other ones take its place."""

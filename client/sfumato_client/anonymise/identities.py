@@ -96,7 +96,7 @@ def fit_recogniser(
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=_LEARNING_RATE, total_steps=steps)
     for _ in range(steps):
         rows = torch.multinomial(weights, _BATCH, replacement=True, generator=generator)
-        batch = _varied(torch.from_numpy(to_unit_range(images[rows.numpy()])), generator).to(device)
+        batch = _augment(torch.from_numpy(to_unit_range(images[rows.numpy()])), generator).to(device)
         optimiser.zero_grad()
         functional.cross_entropy(network(batch), targets[rows].to(device)).backward()  # type: ignore[no-untyped-call]
         optimiser.step()
@@ -104,7 +104,7 @@ def fit_recogniser(
     return network.requires_grad_(False).eval()
 
 
-def _varied(x: Tensor, generator: torch.Generator) -> Tensor:
+def _augment(x: Tensor, generator: torch.Generator) -> Tensor:
     """Images [N, C, S, S] moved (all alike), their contrast changed, with grain: what does not change who is shown."""
     size, reach = x.shape[3], max(1, round(x.shape[3] * _SHIFT))
     down, right = torch.randint(0, 2 * reach + 1, (2,), generator=generator).tolist()

@@ -14,12 +14,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from sfumato_client.anonymise.groups import grouped
+from sfumato_client.anonymise.groups import form_groups
 from sfumato_client.anonymise.identities import Identities
 from sfumato_client.anonymise.inversion import Patients
-from sfumato_client.anonymise.k_salsa import aligned, noise_of, targets_of
+from sfumato_client.anonymise.k_salsa import align, noise_of, targets_of
 from sfumato_client.anonymise.linear_walk import Walks
-from sfumato_client.anonymise.plan_walk import PIXELS, bent
+from sfumato_client.anonymise.plan_walk import PIXELS, bend_walks
 from sfumato_client.anonymise.self_supervised import ContrastiveNet, train
 from sfumato_client.dataset import Cohort
 from sfumato_common.generators.gan.w_space import Noise, WSpace
@@ -36,7 +36,7 @@ def group_patients(codes: Tensor, labels: Indices, k: int = 5) -> list[Indices]:
     `codes` [P, D] and `labels` [P] are one a patient. Patients beyond a label's last whole group join its nearest; a
     label with fewer than k patients gives none. Raises ValueError for a k below 2.
     """
-    return grouped(codes.double().cpu().numpy(), labels, KSame(method="k-same", images=1, k=k))
+    return form_groups(codes.double().cpu().numpy(), labels, KSame(method="k-same", images=1, k=k))
 
 
 def k_salsa(
@@ -72,7 +72,7 @@ def k_salsa(
     noise = noise_of(space, own, TorchDraws(rng))
     patients = Patients(codes, np.zeros_like(everybody), components, images)
     targets = targets_of(space, net.to(space.spectral.matrix.device), patients, members, own, noise)
-    found = aligned(space, net, targets, item)
+    found = align(space, net, targets, item)
     with torch.no_grad():
         return space.synthesis(found, targets.components, noise)
 
@@ -83,7 +83,7 @@ def linear_walk(space: WSpace, ends: Tensor, components: Tensor, points: int, rn
     The baseline of PLAN (Pennisi et al. 2023). `components` [W] are the walks'.
     """
     walks = _walks(ends, components, torch.zeros(len(ends), dtype=torch.int64), points)
-    return _seen(space, walks, walks.linear(), space.draw_noise(walks.components_of_points(), TorchDraws(rng)))
+    return _render(space, walks, walks.linear(), space.draw_noise(walks.components_of_points(), TorchDraws(rng)))
 
 
 def plan_walk(
@@ -110,7 +110,7 @@ def plan_walk(
     walks, device = _walks(ends, components, labels, points), space.spectral.matrix.device
     noise = space.draw_noise(walks.components_of_points().to(device), TorchDraws(rng))
     at_once = max(1, PIXELS[device.type] // space.spectral.layout.size**2)
-    return _seen(space, walks, bent(space, walks, noise, Identities(who, what), item, at_once), noise)
+    return _render(space, walks, bend_walks(space, walks, noise, Identities(who, what), item, at_once), noise)
 
 
 def _walks(ends: Tensor, components: Tensor, labels: Tensor, points: int) -> Walks:
@@ -118,7 +118,7 @@ def _walks(ends: Tensor, components: Tensor, labels: Tensor, points: int) -> Wal
     return Walks(ends, positions, torch.ones_like(positions, dtype=torch.bool), labels, components, patients=0)
 
 
-def _seen(space: WSpace, walks: Walks, points: Tensor, noise: Noise) -> Tensor:
+def _render(space: WSpace, walks: Walks, points: Tensor, noise: Noise) -> Tensor:
     with torch.no_grad():
         images = space.synthesis(points.flatten(0, 1), walks.components_of_points(), noise)
     return images.view(*points.shape[:2], *images.shape[1:])

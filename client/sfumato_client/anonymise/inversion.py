@@ -72,7 +72,7 @@ class Inverter:
         """Codes [N, D], float32 on the CPU, of images [N, S, S(, 3)] of components [N]."""
         found = [torch.zeros(0, self.space.spectral.mean.shape[1])]
         for x, y in self._batches(images, components):
-            found.append(self._refined(x, self._encoded(x, y), y).cpu())
+            found.append(self._refine(x, self._encode(x, y), y).cpu())
         return torch.cat(found)
 
     def _batches(self, images: ByteImages, components: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
@@ -81,7 +81,7 @@ class Inverter:
             x = torch.from_numpy(to_unit_range(images[start : start + size]))
             yield x.to(self.device), components[start : start + size].to(self.device)
 
-    def _encoded(self, x: Tensor, components: Tensor) -> Tensor:
+    def _encode(self, x: Tensor, components: Tensor) -> Tensor:
         with torch.no_grad():
             goal = self.space.code_of(x, components)
             w = goal
@@ -89,7 +89,7 @@ class Inverter:
                 w = w + _step_of(self, x, self.space.synthesis(w, components), goal, components)
         return w
 
-    def _refined(self, x: Tensor, w: Tensor, components: Tensor) -> Tensor:
+    def _refine(self, x: Tensor, w: Tensor, components: Tensor) -> Tensor:
         w = w.clone().requires_grad_()
         optimiser = torch.optim.Adam([w], lr=_REFINEMENT_RATE, eps=_REFINEMENT_EPSILON)
         for step in range(self.refinement_steps):
@@ -119,13 +119,13 @@ def reconstruction_report(inverter: Inverter, images: ByteImages, components: Te
     squares, products = torch.zeros(3, len(images)), torch.zeros(3, len(images))
     start = 0
     for x, y in inverter._batches(images, components):
-        encoded = inverter._encoded(x, y)
-        for step, w in enumerate((inverter.space.code_of(x, y), encoded, inverter._refined(x, encoded, y))):
+        encoded = inverter._encode(x, y)
+        for step, w in enumerate((inverter.space.code_of(x, y), encoded, inverter._refine(x, encoded, y))):
             with torch.no_grad():
                 seen = inverter.space.synthesis(w, y)
             rows = slice(start, start + len(x))
             squares[step, rows] = (seen - x).square().flatten(1).mean(dim=1).cpu()
-            products[step, rows] = functional.cosine_similarity(_centred(seen), _centred(x)).cpu()
+            products[step, rows] = functional.cosine_similarity(_centre(seen), _centre(x)).cpu()
         start += len(x)
     return {
         name: Reconstruction(float(square.mean().sqrt()), float(product.mean()))
@@ -133,7 +133,7 @@ def reconstruction_report(inverter: Inverter, images: ByteImages, components: Te
     }
 
 
-def _centred(images: Tensor) -> Tensor:
+def _centre(images: Tensor) -> Tensor:
     rows = images.flatten(1)
     return rows - rows.mean(dim=1, keepdim=True)
 

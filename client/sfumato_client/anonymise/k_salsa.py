@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from sfumato_client.anonymise.candidates import CandidateSet
 from sfumato_client.anonymise.contract import Job
-from sfumato_client.anonymise.groups import Group, chosen, groups_of, require_k
+from sfumato_client.anonymise.groups import Group, choose_groups, groups_of, require_k
 from sfumato_client.anonymise.inversion import Patients, patients_of, space_of
 from sfumato_client.anonymise.self_supervised import ContrastiveNet, embedding_of
 from sfumato_client.anonymise.style import patch_grams, style_loss
@@ -55,10 +55,10 @@ class Targets:
 
 
 def k_salsa(job: Job[KSalsa]) -> CandidateSet:
-    """One image a chosen group; raises DataError where there are too few groups (see `chosen`)."""
+    """One image a chosen group; raises DataError where there are too few groups (see `choose_groups`)."""
     item, plan = job.item, job.plan
     space, patients = space_of(job), patients_of(job)
-    groups = chosen(job, groups_of(job, patients))
+    groups = choose_groups(job, groups_of(job, patients))
     require_k(min(len(group.members) for group in groups), item.k)
     net = embedding_of(job, item.embedding_steps).to(space.spectral.matrix.device)
     labels = np.array([group.label for group in groups], dtype=np.int64)
@@ -69,7 +69,7 @@ def k_salsa(job: Job[KSalsa]) -> CandidateSet:
         members = [torch.from_numpy(group.members) for group in groups[start : start + size]]
         own = components[start : start + size]
         targets = targets_of(space, net, patients, members, own, noise_of(space, own, job.streams.published))
-        images.append(_pixels(space, targets, aligned(space, net, targets, item), plan.image.bits))
+        images.append(_pixels(space, targets, align(space, net, targets, item), plan.image.bits))
         centroids.append(_pixels(space, targets, targets.codes, plan.image.bits))
     found = np.concatenate(images)
     if job.steward_folder is not None:
@@ -110,7 +110,7 @@ def targets_of(
     codes = patients.codes[flat].to(device)
     with torch.no_grad():
         # the group's noise in its members' reconstructions too: the content term then compares codes and nothing else
-        own = Noise(*_repeated(noise, longest))
+        own = Noise(*_repeat(noise, longest))
         rebuilt = space.synthesis(codes, patients.components[flat].to(device), own)
         unit = functional.normalize(net(rebuilt), dim=1).view(groups, longest, -1)
         originals = torch.from_numpy(to_unit_range(patients.images[flat.numpy()])).to(device)
@@ -125,7 +125,7 @@ def targets_of(
     )
 
 
-def _repeated(noise: Noise, times: int) -> tuple[Tensor, list[Tensor]]:
+def _repeat(noise: Noise, times: int) -> tuple[Tensor, list[Tensor]]:
     return noise.tail.repeat_interleave(times, dim=0), [part.repeat_interleave(times, dim=0) for part in noise.maps]
 
 
@@ -142,7 +142,7 @@ def ramp(step: int, steps: int) -> float:
     return 0.5 * (1.0 - math.cos(math.pi * min(1.0, (1.0 - t) / _RAMP_DOWN))) * min(1.0, t / _RAMP_UP)
 
 
-def aligned(space: WSpace, net: ContrastiveNet, targets: Targets, item: KSalsa) -> Tensor:
+def align(space: WSpace, net: ContrastiveNet, targets: Targets, item: KSalsa) -> Tensor:
     """Codes [G, 1 + L, D] after the item's steps of Adam from the mean codes.
 
     Losses are summed over groups and Adam is elementwise, so that a group's code is the same alone or among others, up

@@ -11,17 +11,17 @@ import torch
 
 from sfumato_client.anonymise.candidates import CandidateSet
 from sfumato_client.anonymise.contract import Job
-from sfumato_client.anonymise.groups import chosen, groups_of, require_k
+from sfumato_client.anonymise.groups import choose_groups, groups_of, require_k
 from sfumato_client.anonymise.inversion import drawn_images, patients_of, space_of
 from sfumato_common.generators.components import components_of
 from sfumato_common.study.release import KSame
 
 
 def k_same(job: Job[KSame]) -> CandidateSet:
-    """One image a group, of the group's label. Raises what `groups_of` and `chosen` raise."""
+    """One image a group, of the group's label. Raises what `groups_of` and `choose_groups` raise."""
     item = job.item
     patients = patients_of(job)
-    groups = chosen(job, groups_of(job, patients))
+    groups = choose_groups(job, groups_of(job, patients))
     smallest = min(len(np.unique(group.members)) for group in groups)
     require_k(smallest, item.k)
     labels = np.array([group.label for group in groups], dtype=np.int64)

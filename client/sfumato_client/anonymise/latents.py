@@ -27,7 +27,7 @@ from sfumato_common.files import write_atomic
 from sfumato_common.generators import GENERATORS
 from sfumato_common.generators.components import component_shares, components_of, condition, labels_of
 from sfumato_common.generators.device import training_device
-from sfumato_common.generators.flow.matching import matched
+from sfumato_common.generators.flow.matching import match_moments
 from sfumato_common.generators.spectral.dct import public_scale
 from sfumato_common.generators.spectral.whitening import TAIL_TEMPERATURE, dequantise, spectral_model
 from sfumato_common.mechanisms.draws import Draws
@@ -104,7 +104,7 @@ class LatentCodec:
         flow, spectral = flow_of(plan, arrays), spectral_model(plan, arrays)
         own = components_of(plan, site, torch.arange(len(plan.labels))).tolist()
         self._device = training_device()
-        self._spectral = matched(plan, spectral, flow, own).to(self._device)
+        self._spectral = match_moments(plan, spectral, flow, own).to(self._device)
         self._flow = flow.to(self._device)
         self._plan, self._site = plan, site
         self._order = torch.from_numpy(coarse_first(plan.image.size, plan.image.channels)).to(self._device)

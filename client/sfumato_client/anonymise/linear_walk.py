@@ -17,7 +17,7 @@ from torch import Tensor
 
 from sfumato_client.anonymise.candidates import CandidateSet
 from sfumato_client.anonymise.contract import Job
-from sfumato_client.anonymise.groups import apportioned, groups_of, label_shares, require_k
+from sfumato_client.anonymise.groups import apportion, groups_of, label_shares, require_k
 from sfumato_client.anonymise.inversion import drawn_images, patients_of, space_of
 from sfumato_common.errors import DataError, ReleaseRefused
 from sfumato_common.generators.components import components_of
@@ -63,7 +63,7 @@ class Walks:
         """Components [W x T], walk by walk."""
         return self.components.repeat_interleave(self.positions.shape[1])
 
-    def shown(self) -> Tensor:
+    def released_points(self) -> Tensor:
         """Which of the W x T points are released: their places, in order."""
         return self.released.flatten().nonzero()[:, 0]
 
@@ -71,7 +71,7 @@ class Walks:
 def linear_walk(job: Job[LinearWalk]) -> CandidateSet:
     """`images` images on straight walks. Raises DataError when no label has two groups, and what `groups_of` raises."""
     walks = walks_of(job)
-    rows = walks.shown()
+    rows = walks.released_points()
     images = drawn_images(job, space_of(job), walks.linear().flatten(0, 1)[rows], walks.components_of_points()[rows])
     return candidates_of(job, walks, images, "syntactic" if job.plan.private else "heuristic")
 
@@ -95,8 +95,8 @@ def walks_of(job: Job[LinearWalk]) -> Walks:
 
 
 def candidates_of(job: Job[LinearWalk], walks: Walks, images: ByteImages, guarantee: GuaranteeLevel) -> CandidateSet:
-    """The images of the points that `walks.shown` names, as candidates of the job's item."""
-    labels = walks.labels.repeat_interleave(walks.positions.shape[1])[walks.shown()]
+    """The images of the points that `walks.released_points` names, as candidates of the job's item."""
+    labels = walks.labels.repeat_interleave(walks.positions.shape[1])[walks.released_points()]
     return CandidateSet(job.item.method, job.item.model, guarantee, images, labels.numpy(), walks.patients)
 
 
@@ -115,7 +115,7 @@ def layout(
             " another method"
         )
     weights = np.where(able, np.maximum(shares, _SMALLEST_SHARE), 0.0)
-    counts = apportioned(images, weights / weights.sum())
+    counts = apportion(images, weights / weights.sum())
     parts = []
     for label in np.flatnonzero(counts):
         walks = -(-int(counts[label]) // points)

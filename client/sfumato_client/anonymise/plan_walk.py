@@ -56,18 +56,20 @@ def plan_walk(job: Job[PlanWalk]) -> CandidateSet:
         some = walks.some(rows)
         components = some.components_of_points().to(_device(space))
         noise = space.draw_noise(components, job.streams.published)
-        bent_points = bent(space, some, noise, identities, item, at_once)
+        bent_points = bend_walks(space, some, noise, identities, item, at_once)
         if job.steward_folder is not None and not images:
             write_sheet(job, _rows(space, some, bent_points, noise, job.plan.image.bits))
         points = bent_points.flatten(0, 1)
-        for shown in torch.split(some.shown().to(_device(space)), at_once):
+        for shown in torch.split(some.released_points().to(_device(space)), at_once):
             with torch.no_grad():
                 seen = space.synthesis(points[shown], components[shown], part(noise, shown))
             images.append(to_bytes(seen.cpu().numpy(), job.plan.image.bits))
     return candidates_of(job, walks, np.concatenate(images), "heuristic")
 
 
-def bent(space: WSpace, walks: Walks, noise: Noise, identities: Identities, item: PlanWalk, at_once: int) -> Tensor:
+def bend_walks(
+    space: WSpace, walks: Walks, noise: Noise, identities: Identities, item: PlanWalk, at_once: int
+) -> Tensor:
     """The points [W, T, D] of the walks after `item.steps` steps of Adam, from straight ones, where the space is.
 
     `at_once` images are in memory at a time, which changes nothing but that. `noise` is one image's a point.

@@ -16,7 +16,7 @@ MOST_ROWS = 8  # groups or walks on a sheet
 Tile = ByteImages | None
 
 
-def tiled(rows: Sequence[Sequence[Tile]]) -> ByteImages:
+def tile_rows(rows: Sequence[Sequence[Tile]]) -> ByteImages:
     """Rows of images [S, S(, 3)] of one form as one square picture; black where a row is short or a tile is None."""
     one = next(tile for row in rows for tile in row if tile is not None)
     size, side = one.shape[0], max(len(rows), *(len(row) for row in rows))
@@ -31,4 +31,6 @@ def tiled(rows: Sequence[Sequence[Tile]]) -> ByteImages:
 def write_sheet(job: Job[AnyItem], rows: Sequence[Sequence[Tile]]) -> None:
     """The rows as <method>-<model>.png in the steward's folder, readable by its owner alone."""
     assert job.steward_folder is not None, "a sheet is made only where it may be left"
-    write_atomic(job.steward_folder / f"{job.item.method}-{job.item.model}.png", encode_png(tiled(rows)), mode=0o600)
+    write_atomic(
+        job.steward_folder / f"{job.item.method}-{job.item.model}.png", encode_png(tile_rows(rows)), mode=0o600
+    )

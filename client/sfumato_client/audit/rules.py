@@ -91,12 +91,12 @@ def _median(distances: Distances, rules: GateRules) -> float:
     return float(np.median(distances.candidates) / np.median(distances.control))
 
 
-def _recognised(matches: Matches, rules: GateRules) -> float:
+def _recognition(matches: Matches, rules: GateRules) -> float:
     del rules
     return matches.share(IDENTITY_LEVEL)
 
 
-def _most_recognised(matches: Matches, rules: GateRules) -> float:
+def _highest_recognition(matches: Matches, rules: GateRules) -> float:
     return max(rules.identity_share_limit, matches.share_by_chance(IDENTITY_LEVEL, IDENTITY_CONFIDENCE))
 
 
@@ -129,24 +129,24 @@ RECORD_RULES: tuple[Rule[Matches], ...] = (
     Rule(
         "identity",
         "share of candidates matched to a training patient better than 95 % of the holdout images are",
-        _recognised,
+        _recognition,
         "at most",
-        _most_recognised,
+        _highest_recognition,
     ),
 )
 
 
 def apply(of: str, distances: Distances, rules: GateRules) -> list[Finding]:
     """Every rule for every set, on one candidate set."""
-    return _found(RULES, of, distances, rules)
+    return _find(RULES, of, distances, rules)
 
 
 def apply_to_records(of: str, matches: Matches, rules: GateRules) -> list[Finding]:
     """Every rule for sets that were made from records, on one of them."""
-    return _found(RECORD_RULES, of, matches, rules)
+    return _find(RECORD_RULES, of, matches, rules)
 
 
-def _found(table: Sequence[Rule[Measured]], of: str, measured: Measured, rules: GateRules) -> list[Finding]:
+def _find(table: Sequence[Rule[Measured]], of: str, measured: Measured, rules: GateRules) -> list[Finding]:
     return [
         Finding(of, rule.name, rule.compares, rule.measure(measured, rules), rule.bound, rule.limit(measured, rules))
         for rule in table

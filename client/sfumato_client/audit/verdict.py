@@ -78,8 +78,8 @@ class Verdict:
             "approved": self.approved is not None,
             "obstacle": self.obstacle,
             "findings": [finding.to_json() for finding in self.findings],
-            "distance_quantiles_0_1_5_25_50_75_100": _named(self.quantiles),
-            "match_quantiles_0_1_5_25_50_75_100": _named(self.match_quantiles),
+            "distance_quantiles_0_1_5_25_50_75_100": _quantile_rows(self.quantiles),
+            "match_quantiles_0_1_5_25_50_75_100": _quantile_rows(self.match_quantiles),
         }
 
 
@@ -88,25 +88,25 @@ def judge(candidates: Sequence[CandidateSet], train: Cohort, holdout: Cohort, ru
     # constant images are nobody's, and left in they would dilute the share of copies among the others
     shown = [item.images[~is_flat(item.images)] for item in candidates]
     if not shown or any(len(images) == 0 for images in shown):
-        return _blocked("a candidate set shows nothing: there is nothing to judge")
+        return _refuse("a candidate set shows nothing: there is nothing to judge")
     real, holdout_images = train.everything()[0], holdout.everything()[0]
     if any(item.images.shape[1:] != images.shape[1:] for item in candidates for images in (real, holdout_images)):
-        return _blocked("candidates, training and holdout images differ in size")
+        return _refuse("candidates, training and holdout images differ in size")
     control_images = holdout_images[~is_flat(holdout_images)]
     if len(control_images) < FEWEST_CONTROLS or is_flat(real).all():
-        return _blocked(f"the control needs training images and at least {FEWEST_CONTROLS} holdout images")
+        return _refuse(f"the control needs training images and at least {FEWEST_CONTROLS} holdout images")
     control = nearest_distances(control_images, real)
     measured = [Distances(nearest_distances(images, real), control) for images in shown]
     quantiles = [("holdout", _quantiles(control))]
     quantiles += [(item.name, _quantiles(d.candidates)) for item, d in zip(candidates, measured, strict=True)]
     if not all(np.isfinite(d.candidates).all() and np.isfinite(d.control).all() for d in measured):
-        return _blocked("a distance is not finite", quantiles)
+        return _refuse("a distance is not finite", quantiles)
     if measured[0].usual_least < IDENTICAL:
-        return _blocked("holdout images repeat training images: they cannot serve as a control", quantiles)
+        return _refuse("holdout images repeat training images: they cannot serve as a control", quantiles)
     try:
         matches = _matches(candidates, shown, train, control_images)
     except DataError as error:
-        return _blocked(str(error), quantiles)
+        return _refuse(str(error), quantiles)
     findings = [
         finding
         for item, distances in zip(candidates, measured, strict=True)
@@ -151,7 +151,7 @@ def gate(
     return verdict.approved
 
 
-def decided_before(sealed: Sequence[Sealed[CandidateSet]], settled: str) -> Approved:
+def recall_verdict(sealed: Sequence[Sealed[CandidateSet]], settled: str) -> Approved:
     """What the gate said of exactly these sets in an earlier process: `settled` is the hash in the ledger.
 
     Raises ReleaseRefused when it said no, or when its verdict was about other sets.
@@ -185,7 +185,7 @@ def _matches(
     return found
 
 
-def _blocked(obstacle: str, quantiles: Sequence[Quantiles] = ()) -> Verdict:
+def _refuse(obstacle: str, quantiles: Sequence[Quantiles] = ()) -> Verdict:
     return Verdict(None, (), obstacle, tuple(quantiles))
 
 
@@ -193,5 +193,5 @@ def _quantiles(distances: Floats) -> list[float]:
     return [round(float(value), 4) for value in np.quantile(distances, [0, 0.01, 0.05, 0.25, 0.5, 0.75, 1])]
 
 
-def _named(quantiles: Sequence[Quantiles]) -> list[dict[str, Any]]:
+def _quantile_rows(quantiles: Sequence[Quantiles]) -> list[dict[str, Any]]:
     return [{"of": name, "values": values} for name, values in quantiles]

@@ -38,7 +38,7 @@ def show(home: Home, as_json: AsJson = False) -> None:
     from sfumato_common.accounting.events import Unprotected, event_to_json
 
     with SiteHome(home).open_ledger() as ledger:
-        entries, settled, costs = ledger.entries(), ledger.settled(), ledger.costs()
+        entries, settled, costs = ledger.entries(), ledger.settled_results(), ledger.costs()
         budget = ledger.budget
     bare = sorted({entry.study for entry in entries if isinstance(entry.event, Unprotected)})
     if as_json:
@@ -93,7 +93,7 @@ def forecast(
     site, study = SiteHome(home), load_resolved_plan(plan)
     policy = site.policy()
     with site.open_ledger() as ledger:
-        before = max(ledger.spent("train"), ledger.spent("holdout"))
+        before = max(ledger.spent_epsilon("train"), ledger.spent_epsilon("holdout"))
         cost = forecast_here(study, policy, ledger)
     after, budget = cost.totals.patient.add_remove, policy.budget
     if as_json:

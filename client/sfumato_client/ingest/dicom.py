@@ -15,7 +15,7 @@ from pydicom.errors import InvalidDicomError
 
 from sfumato_client.ingest.pixels import display_values
 from sfumato_client.ingest.records import SiteImage, Skipped, UnreadableError, to_form
-from sfumato_client.ingest.table import check_folder, inside, label_index, read_table, unlisted
+from sfumato_client.ingest.table import check_folder, inside, label_index, read_table, unlisted_files
 from sfumato_common.study.plan import ImageForm
 
 
@@ -35,7 +35,7 @@ def read_dicom(folder: Path, table: Path, form: ImageForm, labels: list[str]) ->
             yield _read(inside(folder, name), label_index(row["label"], labels), form)
         except UnreadableError as reason:
             yield Skipped(name, str(reason))
-    for name in unlisted(folder, seen, table):
+    for name in unlisted_files(folder, seen, table):
         yield Skipped(name, "no row in the labels table")
 
 

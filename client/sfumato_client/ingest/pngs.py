@@ -10,7 +10,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from sfumato_client.ingest.records import SiteImage, Skipped, UnreadableError, to_form
-from sfumato_client.ingest.table import Row, check_folder, inside, label_index, read_table, split_name, unlisted
+from sfumato_client.ingest.table import Row, check_folder, inside, label_index, read_table, split_name, unlisted_files
 from sfumato_common.study.plan import ImageForm
 
 _DEEP_GREY = {"I", "I;16", "I;16B", "I;16L"}
@@ -32,7 +32,7 @@ def read_pngs(folder: Path, table: Path, form: ImageForm, labels: list[str]) -> 
             yield _read(inside(folder, name), row, form, labels)
         except UnreadableError as reason:
             yield Skipped(name, str(reason))
-    for name in unlisted(folder, seen, table):
+    for name in unlisted_files(folder, seen, table):
         yield Skipped(name, "no row in the labels table")
 
 

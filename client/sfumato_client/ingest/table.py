@@ -39,7 +39,7 @@ def check_folder(folder: Path) -> None:
         ) from None
 
 
-def unlisted(folder: Path, listed: set[str], table: Path) -> Iterator[str]:
+def unlisted_files(folder: Path, listed: set[str], table: Path) -> Iterator[str]:
     """Relative names of files in the folder that no row names (the table itself and hidden files aside)."""
     skip = table.resolve()
     for path in sorted(folder.rglob("*")):

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Any, assert_never
 
 from sfumato_client.ledger.chain import Row
-from sfumato_common.accounting.accountant import epsilon, grouped
+from sfumato_common.accounting.accountant import count_mechanisms, epsilon
 from sfumato_common.accounting.events import (
     AboveThreshold,
     Event,
@@ -42,21 +42,21 @@ def admit(
     `others` is what other plans charged, `own` what this plan charged with the new charge, `ahead` all it will charge.
     Raises BudgetExceeded when their composition passes `budget`.
     """
-    wanted = grouped(others) + (grouped(own) | grouped(ahead))
-    if any(wanted <= fitting for fitting in _fitting(rows, budget)):
+    wanted = count_mechanisms(others) + (count_mechanisms(own) | count_mechanisms(ahead))
+    if any(wanted <= fitting for fitting in _fitting_tallies(rows, budget)):
         return {}
     if any(isinstance(event, Unprotected) for event in wanted):
         raise BudgetExceeded(
             "a study without differential privacy was charged to these patients: their epsilon is infinite, and no "
             "further study fits any budget; nothing was touched"
         )
-    total = epsilon(spelled(wanted), budget.delta)
+    total = epsilon(expand_tally(wanted), budget.delta)
     if not total <= budget.epsilon:  # written so that a NaN is refused
         raise BudgetExceeded(
             f"this would bring a patient to epsilon {total:.2f} at delta {budget.delta:g}; the site's budget is "
             f"{budget.epsilon:g}: nothing was touched, ask for a plan with more noise or fewer steps"
         )
-    events = [event_to_json(event) for event in spelled(wanted)]
+    events = [event_to_json(event) for event in expand_tally(wanted)]
     return {"fits": {"delta": budget.delta, "epsilon": total, "events": events}}
 
 
@@ -69,7 +69,7 @@ def admit_unprotected(study: str, named: Collection[str]) -> None:
         )
 
 
-def spelled(tally: Tally) -> list[Event]:
+def expand_tally(tally: Tally) -> list[Event]:
     """A tally as events again: sampled mechanisms with their steps added up, one-shot ones repeated."""
     events: list[Event] = []
     for event, times in tally.items():
@@ -93,9 +93,9 @@ def spelled(tally: Tally) -> list[Event]:
     return events
 
 
-def _fitting(rows: Sequence[Row], budget: Budget) -> Iterable[Tally]:
+def _fitting_tallies(rows: Sequence[Row], budget: Budget) -> Iterable[Tally]:
     """Compositions known to fit `budget`: computed at its very delta, and within its epsilon as it stands now."""
     for row in reversed(rows):
         fits = row.value.get("fits")
         if fits and fits["delta"] == budget.delta and fits["epsilon"] <= budget.epsilon:
-            yield grouped(event_from_json(value) for value in fits["events"])
+            yield count_mechanisms(event_from_json(value) for value in fits["events"])

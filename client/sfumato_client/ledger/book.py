@@ -25,7 +25,7 @@ from sfumato_client.ledger.chain import (
     check_spend,
     next_row,
     reservation,
-    settled,
+    settled_results,
 )
 from sfumato_client.ledger.charged import Charge, Terms, charged
 from sfumato_client.ledger.export import write_export
@@ -133,7 +133,7 @@ class Ledger:
             rows = self._rows()
             if reservation not in _reservations(rows):
                 raise LedgerError("a reservation that this ledger did not make cannot be settled")
-            if reservation.number in settled(rows):
+            if reservation.number in settled_results(rows):
                 raise LedgerError(f"entry {reservation.number} is settled already")
             fields = {"closes": reservation.number, "sha256": sha256, "at": _now()}
             insert(self._connection, next_row(rows, "settle", fields))
@@ -170,7 +170,7 @@ class Ledger:
             if entry.cohort == cohort and plan_hash in (None, entry.plan_hash) and except_plan != entry.plan_hash
         ]
 
-    def spent(self, cohort: Cohort) -> float:
+    def spent_epsilon(self, cohort: Cohort) -> float:
         """Epsilon of everything `cohort` was ever charged, at the budget's delta."""
         return epsilon(self.events(cohort), self.budget.delta)
 
@@ -178,15 +178,15 @@ class Ledger:
         """What all charges together cost, under both adjacencies and cross-checked, at the budget's delta."""
         return cohort_costs(self.events("train"), self.events("holdout"), self.budget.delta)
 
-    def unsettled(self) -> list[int]:
+    def unsettled_charges(self) -> list[int]:
         """Numbers of the charges that were never noted as carried out: a crash, or work in progress; charged alike."""
         rows = self._rows()
-        closed = settled(rows)
+        closed = settled_results(rows)
         return [entry.number for entry in _reservations(rows) if entry.number not in closed]
 
-    def settled(self) -> dict[int, str | None]:
+    def settled_results(self) -> dict[int, str | None]:
         """The sha256 of what was sealed under every charge that was carried out; None in rows of older versions."""
-        return settled(self._rows())
+        return settled_results(self._rows())
 
     def export(self) -> bytes:
         """The whole ledger as one file for the data-protection officer; see `export.py`."""

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, get_args
 
-from sfumato_client.ledger.admission import Tally, spelled
-from sfumato_common.accounting.accountant import CohortCosts, Cost, cohort_costs, grouped
+from sfumato_client.ledger.admission import Tally, expand_tally
+from sfumato_common.accounting.accountant import CohortCosts, Cost, cohort_costs, count_mechanisms
 from sfumato_common.accounting.events import Declared, Event, Mechanism, SampledGaussian, event_from_json, event_to_json
 from sfumato_common.errors import LedgerError
 from sfumato_common.study.certificate import Certificate, Noise, StatedCost, StatedCosts, StatedDisclosure
@@ -50,10 +50,10 @@ def certificate(plan: Plan, train: Sequence[Event], holdout: Sequence[Event], no
         raise LedgerError("a certificate says 'secure' or 'test' about its noise, nothing else")
     # what was charged, and what the plan has not charged yet: a figure computed after the release is covered too
     whole = {
-        "train": grouped(train) | grouped(study_events(plan, "train")),
-        "holdout": grouped(holdout) | grouped(study_events(plan, "holdout")),
+        "train": count_mechanisms(train) | count_mechanisms(study_events(plan, "train")),
+        "holdout": count_mechanisms(holdout) | count_mechanisms(study_events(plan, "holdout")),
     }
-    costs = cohort_costs(spelled(whole["train"]), spelled(whole["holdout"]), plan.privacy.delta)
+    costs = cohort_costs(expand_tally(whole["train"]), expand_tally(whole["holdout"]), plan.privacy.delta)
     if plan.private and not math.isfinite(costs.patient.replace_one):
         raise LedgerError("this plan costs a patient more than a certificate can state; it needs more noise")
     return Certificate(
@@ -97,18 +97,18 @@ def stated_tally(lines: Iterable[Mapping[str, Any]]) -> Tally:
         event = event_from_json(fields)
         if isinstance(event, Declared) or type(times) is not int or times < 1:
             raise LedgerError("a certificate's mechanism is none, or ran an impossible number of times")
-        for single, steps in grouped([event]).items():
+        for single, steps in count_mechanisms([event]).items():
             tally[single] += steps * times
     return tally
 
 
 def stated_costs(costs: CohortCosts) -> StatedCosts:
     """Epsilons to four decimals, upwards: a printed guarantee never promises more than was proved. None: infinite."""
-    train, holdout, patient = (_stated(cost) for cost in (costs.train, costs.holdout, costs.patient))
+    train, holdout, patient = (_stated_cost(cost) for cost in (costs.train, costs.holdout, costs.patient))
     return StatedCosts(train=train, holdout=holdout, patient=patient)
 
 
-def _stated(cost: Cost) -> StatedCost:
+def _stated_cost(cost: Cost) -> StatedCost:
     rounded = {
         name: None if math.isinf(value) else math.ceil(value * 1e4) / 1e4 for name, value in asdict(cost).items()
     }

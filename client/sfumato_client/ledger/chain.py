@@ -106,7 +106,7 @@ def settlement(row: Row) -> Settlement:
     return Settlement(closes, sha256)
 
 
-def settled(rows: Sequence[Row]) -> dict[int, str | None]:
+def settled_results(rows: Sequence[Row]) -> dict[int, str | None]:
     """What was sealed under every charge that was carried out: its sha256 by the charge's number."""
     found = [settlement(row) for row in rows if row.value["kind"] == "settle"]
     return {item.closes: item.sha256 for item in found}

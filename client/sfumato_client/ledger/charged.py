@@ -66,7 +66,7 @@ class Book(Protocol):
         """Every charge, read from the disk and verified."""
         ...
 
-    def settled(self) -> dict[int, str | None]:
+    def settled_results(self) -> dict[int, str | None]:
         """The sha256 of what was sealed under every charge that was carried out."""
         ...
 
@@ -96,7 +96,7 @@ class Charge:
         if tuple(on_disk) != self._reserved:
             raise EgressRefused("a result without a reservation in the privacy ledger may not leave")
         paid = Paid(tuple(entry.event for entry in on_disk), _binding(self._terms, on_disk))
-        sealed = self.recorder.sealed(result)
+        sealed = self.recorder.seal_result(result)
         paid.require(sealed.executed, sealed.binding)
         self._paid, self._sha256, self._draws = paid, sealed.digest, self.recorder.draws
         return sealed
@@ -144,20 +144,20 @@ def charged(
     charge.settle()
 
 
-def sealed_before(ledger: Book, terms: Terms) -> str | None:
+def sealed_digest(ledger: Book, terms: Terms) -> str | None:
     """The sha256 of what was sealed and settled under a charge of one event; None while nothing was."""
-    digests = ledger.settled()
+    digests = ledger.settled_results()
     found = [digests.get(entry.number) for entry in ledger.entries() if _under(entry, terms)]
     return found[0] if len(found) == 1 else None
 
 
-def recalled(ledger: Book, terms: Terms, events: Sequence[Event], result: Result) -> Sealed[Result]:
+def recall(ledger: Book, terms: Terms, events: Sequence[Event], result: Result) -> Sealed[Result]:
     """A result that was sealed in an earlier process and kept on disk, bound to its charge again.
 
     Raises EgressRefused unless the ledger was charged `events` for it, and settled for exactly this result. A result
     without events is post-processing: the ledger knows nothing of it.
     """
-    reserved, digests = [entry for entry in ledger.entries() if _under(entry, terms)], ledger.settled()
+    reserved, digests = [entry for entry in ledger.entries() if _under(entry, terms)], ledger.settled_results()
     if [entry.event for entry in reserved] != list(events):
         raise EgressRefused("a kept result was not charged for as the plan says; it may not leave")
     if any(digests.get(entry.number) != digest_of(result) for entry in reserved):
@@ -169,13 +169,13 @@ def _under(entry: Reservation, terms: Terms) -> bool:
     return (entry.plan_hash, entry.purpose, entry.cohort) == (terms.plan_hash, terms.purpose, terms.cohort)
 
 
-def left_open(ledger: Book, terms: Terms) -> bool:
+def has_open_charge(ledger: Book, terms: Terms) -> bool:
     """Whether something was charged under these terms and never settled: its process was killed, or it failed."""
     return bool(_left_open(ledger, terms))
 
 
 def _left_open(ledger: Book, terms: Terms) -> dict[tuple[int, Event], Reservation]:
-    digests = ledger.settled()
+    digests = ledger.settled_results()
     open_ = [entry for entry in ledger.entries() if _under(entry, terms) and entry.number not in digests]
     return {(entry.round, entry.event): entry for entry in open_}
 

@@ -15,8 +15,8 @@ from sfumato_client.ledger.admission import Tally
 from sfumato_client.ledger.certificate import stated_tally
 from sfumato_client.ledger.chain import Reservation
 from sfumato_client.ledger.export import ReadExport, read_export
-from sfumato_client.ledger.prv import epsilon_prv, unchecked
-from sfumato_common.accounting.accountant import epsilon_text, grouped
+from sfumato_client.ledger.prv import epsilon_prv, unchecked_mechanisms
+from sfumato_common.accounting.accountant import count_mechanisms, epsilon_text
 from sfumato_common.accounting.events import Cohort, Declared, Unprotected
 from sfumato_common.accounting.pld import Adjacency, hopeless
 from sfumato_common.errors import LedgerError, VerificationError
@@ -128,7 +128,7 @@ def _report(
         stated.private,
         signature_checked,
         tuple(_figures(stated, tallies)),
-        tuple(unchecked(tallies["train"] + tallies["holdout"])),
+        tuple(unchecked_mechanisms(tallies["train"] + tallies["holdout"])),
         pending,
         sum(entry.number not in ledger.settled for entry in charges),
     )
@@ -154,7 +154,7 @@ def _manifest(package: bytes, public_key: bytes | None, site: str) -> Manifest:
 
 def _beyond(charges: Sequence[Reservation], cohort: Cohort, stated: Tally) -> int:
     """How many runs the certificate counts beyond the ledger's. Raises LedgerError when it is the other way round."""
-    charged = grouped(entry.event for entry in charges if entry.cohort == cohort)
+    charged = count_mechanisms(entry.event for entry in charges if entry.cohort == cohort)
     if cohort == "train" and not charged:
         raise LedgerError("the exported ledger has no charge under the certificate's plan; bring a later export")
     if not charged <= stated:
@@ -172,10 +172,10 @@ def _check_declared(charges: Sequence[Reservation], stated: Certificate) -> None
 def _figures(stated: Certificate, tallies: Mapping[Cohort, Tally]) -> list[Figure]:
     """Every stated epsilon beside the recomputed one."""
     delta, train, holdout = stated.delta, tallies["train"], tallies["holdout"]
-    added = [_recomputed(tally, delta, "add-remove") for tally in (train, holdout)]
-    replaced = [_recomputed(tally, delta, "replace-one") for tally in (train, holdout)]
+    added = [_recompute(tally, delta, "add-remove") for tally in (train, holdout)]
+    replaced = [_recompute(tally, delta, "replace-one") for tally in (train, holdout)]
     # a patient who is replaced by one of the other cohort is removed there and added here
-    moved = _recomputed(train + holdout, delta, "add-remove")
+    moved = _recompute(train + holdout, delta, "add-remove")
     added.append(_largest(added))
     replaced.append(_largest([*replaced, moved]))
     figures: list[Figure] = []
@@ -189,10 +189,10 @@ def _figures(stated: Certificate, tallies: Mapping[Cohort, Tally]) -> list[Figur
     return figures
 
 
-def _recomputed(tally: Tally, delta: float, adjacency: Adjacency) -> float | None:
+def _recompute(tally: Tally, delta: float, adjacency: Adjacency) -> float | None:
     if any(hopeless(event) and not isinstance(event, Unprotected) for event in tally):
         raise LedgerError("the certificate names a mechanism with so little noise that no epsilon can be stated for it")
-    return None if unchecked(tally) else epsilon_prv(tally, delta, adjacency)
+    return None if unchecked_mechanisms(tally) else epsilon_prv(tally, delta, adjacency)
 
 
 def _number(stated: float | None) -> float:

@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
 
-from sfumato_client.ledger.chain import Reservation, Row, check_chain, reservation, settled
+from sfumato_client.ledger.chain import Reservation, Row, check_chain, reservation, settled_results
 from sfumato_client.ledger.head import Head, check_head, head_of
 from sfumato_common.accounting.events import Unprotected
 from sfumato_common.errors import LedgerError
@@ -100,7 +100,7 @@ def read_export(data: bytes) -> ReadExport:
         export = LedgerExport.model_validate(json.loads(data))
         rows = [Row(row.number, row.body, row.hash) for row in export.rows]
         check_chain(rows, export.site)
-        charges, closed = _charges(rows), settled(rows)
+        charges, closed = _charges(rows), settled_results(rows)
     except (ValidationError, ValueError, KeyError, TypeError, RecursionError):
         raise LedgerError("this is no ledger export, or a damaged one; export the ledger again") from None
     check_head(rows, Head(export.head.number, export.head.hash))

@@ -93,12 +93,14 @@ class SampledLoss:
         return (1 - q) * ndtr(x / sigma) + q * ndtr((x - 1) / sigma)
 
 
-def unchecked(tally: Mapping[Mechanism, int]) -> list[str]:
+def unchecked_mechanisms(tally: Mapping[Mechanism, int]) -> list[str]:
     """Names of the mechanisms in `tally` whose loss may be finite and has no variable here."""
-    return sorted({type(event).__name__ for event in tally if not (_known(event) or isinstance(event, Unprotected))})
+    return sorted(
+        {type(event).__name__ for event in tally if not (_has_variable(event) or isinstance(event, Unprotected))}
+    )
 
 
-def _known(event: Mechanism) -> bool:
+def _has_variable(event: Mechanism) -> bool:
     match event:
         case GaussianRelease() | SampledGaussian() | KAverageGaussian() | LocalGaussian() | LaplaceRelease():
             return True
@@ -113,17 +115,17 @@ def epsilon_prv(tally: Mapping[Mechanism, int], delta: float, adjacency: Adjacen
 
     Infinite when one of them protected nobody.
 
-    Raises ValueError for mechanisms that `unchecked` names, LedgerError for a sum that no sensible budget allows.
+    Raises ValueError for what `unchecked_mechanisms` names, LedgerError for a sum that no sensible budget allows.
     """
     if not tally:
         return 0.0
     if any(isinstance(event, Unprotected) for event in tally):
         return math.inf
     directions: tuple[Direction, ...] = ("replaced",) if adjacency == "replace-one" else ("removed", "added")
-    return max(_composed(tally, delta, direction) for direction in directions)
+    return max(_compose(tally, delta, direction) for direction in directions)
 
 
-def _composed(tally: Mapping[Mechanism, int], delta: float, direction: Direction) -> float:
+def _compose(tally: Mapping[Mechanism, int], delta: float, direction: Direction) -> float:
     # imported here: Opacus brings torch with it
     from opacus.accountants.analysis.prv import (
         Domain,

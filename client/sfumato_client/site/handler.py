@@ -20,7 +20,7 @@ from sfumato_client.ledger import Ledger, Terms
 from sfumato_client.release.folder import release_folder
 from sfumato_client.site.admission import check_policy
 from sfumato_client.site.home import SiteHome
-from sfumato_client.site.inbound import Seen, check_form, models_of, requested
+from sfumato_client.site.inbound import Seen, check_form, models_of, requested_items
 from sfumato_client.site.noise import site_noise
 from sfumato_client.site.sending import require_approved, send_release
 from sfumato_common.accounting.events import Cohort, Event
@@ -67,7 +67,7 @@ class Site:
         """Answer one request; whatever goes wrong leaves as a code and a local reference, never as text."""
         pace, interval = Pace(), DEFAULT_ANSWER_INTERVAL_S
         try:
-            plan, policy = self.home.pinned(request.plan_hash), self.home.policy()
+            plan, policy = self.home.accepted_plan(request.plan_hash), self.home.policy()
             interval = policy.answer_interval_s
             check_policy(plan, policy)
             reply = self._answer(request, plan, policy, pace)
@@ -101,7 +101,7 @@ class Site:
             raise PolicyRefusal("the request names a stage that the accepted plan does not have") from None
         if not 1 <= request.round <= stage.rounds:
             raise PolicyRefusal("the request names a round beyond the accepted plan")
-        exchange, seen = EXCHANGES[stage.kind], Seen(self.home.seen, plan)
+        exchange, seen = EXCHANGES[stage.kind], Seen(self.home.last_received, plan)
         check_form(request.arrays, exchange.sent(plan))
 
         def check() -> None:
@@ -158,7 +158,7 @@ class Site:
                 raise LedgerError("nothing was trained here under this plan; a release makes no sense")
             folder = release_folder(self.home.releases, plan)
             folder.keep_request(request.stage, request.arrays)
-            if not self._made(request.stage, models, plan, policy, ledger):
+            if not self._work(request.stage, models, plan, policy, ledger):
                 return pending_reply()
             require_approved(folder, plan, ledger)
         return plain_reply({}, {})
@@ -169,13 +169,13 @@ class Site:
         choice, arrays = folder.request()
         models = self._final_models(choice, arrays, plan, policy)
         with self.home.open_ledger() as ledger:
-            if not self._made(choice, models, plan, policy, ledger):
+            if not self._work(choice, models, plan, policy, ledger):
                 return pending_reply()
             pace.hold(policy.answer_interval_s)
             public_key = load_identity(self.home.identity).signing_public
             return send_release(folder, plan, ledger, public_key, lambda package: self._upload(package, plan))
 
-    def _made(self, choice: str, models: Mapping[str, Arrays], plan: Plan, policy: Policy, ledger: Ledger) -> bool:
+    def _work(self, choice: str, models: Mapping[str, Arrays], plan: Plan, policy: Policy, ledger: Ledger) -> bool:
         """Work on the release for half a round's deadline; False while another process does, or work is left."""
         from sfumato_client.site.making import Maker
 
@@ -190,8 +190,8 @@ class Site:
 
     def _final_models(self, choice: str, arrays: Arrays, plan: Plan, policy: Policy) -> Mapping[str, Arrays]:
         """The models that a release is made from, checked: of the plan's form, and within its training's reach."""
-        models = models_of(arrays, plan, requested(plan, policy.site, choice))
-        Seen(self.home.seen, plan).check_release(models)
+        models = models_of(arrays, plan, requested_items(plan, policy.site, choice))
+        Seen(self.home.last_received, plan).check_release(models)
         return models
 
 

@@ -49,7 +49,7 @@ class SiteHome:
         return self.root / "outbox"
 
     @property
-    def seen(self) -> Path:
+    def last_received(self) -> Path:
         """What came last from the coordinator, to hold what comes next against."""
         return self.root / "seen"
 
@@ -105,13 +105,13 @@ class SiteHome:
         Raises PolicyRefusal when another plan of the same name was accepted before: a changed plan is another study.
         """
         for path in sorted((self.root / "plans").glob("*.json")):
-            if path.stem != plan.digest and self.pinned(path.stem).study == plan.study:
+            if path.stem != plan.digest and self.accepted_plan(path.stem).study == plan.study:
                 raise PolicyRefusal(
                     f"another plan named '{plan.study}' was accepted here before; ask for this one under a new name"
                 )
         write_json(self.root / "plans" / f"{plan.digest}.json", plan.model_dump(mode="json"))
 
-    def pinned(self, plan_hash: str) -> Plan:
+    def accepted_plan(self, plan_hash: str) -> Plan:
         """The accepted plan of that hash. Raises PolicyRefusal when this site accepted no such plan."""
         path = self.root / "plans" / f"{plan_hash}.json"
         if not path.exists():

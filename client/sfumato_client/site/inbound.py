@@ -51,7 +51,7 @@ def check_form(arrays: Arrays, schema: Schema) -> None:
             raise VerificationError("a request's array holds values that no training leads to")
 
 
-def requested(plan: Plan, site: str, choice: str) -> list[AnyItem]:
+def requested_items(plan: Plan, site: str, choice: str) -> list[AnyItem]:
     """What the plan's release asks `site` for, with 'best' under the real name of `choice`.
 
     Raises VerificationError for a choice that the plan does not leave open, or that is none of its models.
@@ -91,10 +91,10 @@ class Seen:
             return
         self._check_fixed(arrays)
         since, before = self._last(stage.kind)
-        if stage.pinned is not None and not before:
+        if stage.public_start is not None and not before:
             if number != 1:
                 raise VerificationError(_MISSED)
-            check_start(stage.pinned, arrays)
+            check_start(stage.public_start, arrays)
             return
         if number < since:
             # going back and forth between rounds would add up to many times the plan's reach
@@ -113,13 +113,13 @@ class Seen:
             return
         self._pin_fixed(arrays)
         data = save(own_weights(arrays), metadata={"round": str(number)})
-        if stage.pinned is not None and not self._path(stage.kind).exists():
+        if stage.public_start is not None and not self._path(stage.kind).exists():
             write_atomic(self._path(f"{stage.kind}-start"), data, mode=0o600)
         write_atomic(self._path(stage.kind), data, mode=0o600)
 
     def check_release(self, models: dict[str, dict[str, AnyArray]]) -> None:
         """Raise VerificationError when a final model is out of the whole plan's reach, or a fixed array changed."""
-        fixed = [item for arrays in models.values() for item in _fixed(arrays).items()]
+        fixed = [item for arrays in models.values() for item in _fixed_digests(arrays).items()]
         if twice := [part for part, digest in fixed if digest != dict(fixed)[part]]:
             raise VerificationError(f"the final models rest on different {twice[0]} models")
         for kind, arrays in models.items():
@@ -133,12 +133,12 @@ class Seen:
 
     def _start(self, stage: StageSettings, network: str) -> dict[str, AnyArray]:
         """Weights of `network` that `stage` started from. Raises VerificationError when this site never saw them."""
-        if stage.pinned is None:
+        if stage.public_start is None:
             return to_arrays(network, initial_model(network, self._plan))
         _, weights = self._last(f"{stage.kind}-start")
         if not weights:
             raise VerificationError(_MISSED)
-        check_start(stage.pinned, {name: value for part in weights.values() for name, value in part.items()})
+        check_start(stage.public_start, {name: value for part in weights.values() for name, value in part.items()})
         return weights[network]
 
     def _last(self, name: str) -> tuple[int, dict[str, dict[str, AnyArray]]]:
@@ -150,7 +150,7 @@ class Seen:
             return int(file.metadata()["round"]), _by_network(arrays)
 
     def _check_fixed(self, arrays: Arrays) -> None:
-        for part, digest in _fixed(arrays).items():
+        for part, digest in _fixed_digests(arrays).items():
             pinned = self._folder / f"{part}.json"
             if pinned.exists() and json.loads(pinned.read_text())["sha256"] != digest:
                 raise VerificationError(
@@ -158,7 +158,7 @@ class Seen:
                 )
 
     def _pin_fixed(self, arrays: Arrays) -> None:
-        for part, digest in _fixed(arrays).items():
+        for part, digest in _fixed_digests(arrays).items():
             if not (self._folder / f"{part}.json").exists():
                 write_json(self._folder / f"{part}.json", {"sha256": digest})
 
@@ -171,7 +171,7 @@ def _by_network(arrays: Arrays) -> dict[str, dict[str, AnyArray]]:
     return _by_part(own_weights(arrays))
 
 
-def _fixed(arrays: Arrays) -> dict[str, str]:
+def _fixed_digests(arrays: Arrays) -> dict[str, str]:
     """Digest of the fixed arrays by the kind that their names begin with: what is no network's weight."""
     weights = own_weights(arrays)
     parts = _by_part({name: value for name, value in arrays.items() if name not in weights})

@@ -14,12 +14,12 @@ from functools import cached_property
 
 from sfumato_client.anonymise import CandidateSet, Job, Release, anonymise
 from sfumato_client.anonymise.style_net import read_style_net
-from sfumato_client.audit.verdict import Approved, decided_before, gate
+from sfumato_client.audit.verdict import Approved, gate, recall_verdict
 from sfumato_client.dataset import SiteStore
 from sfumato_client.egress.guard import log_locally
 from sfumato_client.ledger import Ledger
 from sfumato_client.ledger.approvals import approval
-from sfumato_client.ledger.charged import Terms, left_open, recalled, sealed_before
+from sfumato_client.ledger.charged import Terms, has_open_charge, recall, sealed_digest
 from sfumato_client.release import seal
 from sfumato_client.release.folder import ReleaseFolder, release_folder
 from sfumato_client.site.home import SiteHome
@@ -74,7 +74,7 @@ class Maker:
         items = self._plan.part_at(self._policy.site, self._choice, part)
         sets = []
         for item in items:
-            found = self._finished(item)
+            found = self._read_finished(item)
             if found is None:
                 if time.monotonic() > until:
                     return False
@@ -83,12 +83,12 @@ class Maker:
         self._approve(part, sets)
         return True
 
-    def _finished(self, item: AnyItem) -> Sealed[CandidateSet] | None:
+    def _read_finished(self, item: AnyItem) -> Sealed[CandidateSet] | None:
         """The kept set of an item that was made and settled, held against the ledger; None while there is work left."""
         found, terms = self.folder.item(item), self._terms(item)
-        if found is None or left_open(self._ledger, terms):
+        if found is None or has_open_charge(self._ledger, terms):
             return None
-        return recalled(self._ledger, terms, release_events(self._plan, item), found)
+        return recall(self._ledger, terms, release_events(self._plan, item), found)
 
     def _make(self, item: AnyItem) -> Sealed[CandidateSet]:
         """The item's candidates, every event of it charged to the training patients before their records are read."""
@@ -103,7 +103,7 @@ class Maker:
 
     def _approve(self, part: Part, sets: list[Sealed[CandidateSet]]) -> None:
         """Judge the part, seal its package, and let exactly that go."""
-        approved = self._judged(part, sets)
+        approved = self._judge(part, sets)
         identity = load_identity(self._home.identity)
         certificate = self._ledger.certificate(self._plan, noise=self._policy.noise)
         package = seal(approved, self._plan, self._policy, certificate, identity.sign_package)
@@ -112,14 +112,14 @@ class Maker:
         leave = approval(self._plan.digest, part, "gate", package, digests, identity.sign_approval)
         self._ledger.approve(leave)
 
-    def _judged(self, part: Part, sets: list[Sealed[CandidateSet]]) -> Approved:
+    def _judge(self, part: Part, sets: list[Sealed[CandidateSet]]) -> Approved:
         books = [
             Terms(self._plan.study, self._plan.digest, f"{purpose}-{part}", 1, cohort)
             for cohort, purpose in _GATE_BOOKS.items()
         ]
-        settled = [sealed_before(self._ledger, terms) for terms in books]
+        settled = [sealed_digest(self._ledger, terms) for terms in books]
         if None not in settled:
-            return decided_before(sets, str(settled[0]))
+            return recall_verdict(sets, str(settled[0]))
         noise = site_noise(self._policy, self._plan.digest, "gate", part)
         charges = [
             self._ledger.charged(terms, [gate_verdict(part)], noise, resume=True)

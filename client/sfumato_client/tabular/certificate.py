@@ -12,7 +12,7 @@ from sfumato_client.tabular.anonymise import mechanism_of
 from sfumato_client.tabular.coding import Coder
 from sfumato_client.tabular.schema import TableSchema
 from sfumato_client.tabular.terms import digest_of, table_events
-from sfumato_common.accounting.accountant import cohort_costs, grouped
+from sfumato_common.accounting.accountant import cohort_costs, count_mechanisms
 from sfumato_common.study.certificate import Noise
 from sfumato_common.tabular.certificate import FORMAT, TableCertificate
 
@@ -41,7 +41,7 @@ def certificate(schema: TableSchema, site: str, noise: Noise, table_sha256: str)
         delta=schema.privacy.delta,
         unit="patient",
         adjacency="add-remove",
-        mechanisms={"train": mechanism_lines(grouped(events)), "holdout": []},
+        mechanisms={"train": mechanism_lines(count_mechanisms(events)), "holdout": []},
         declared=disclosures(events),
         noise=noise,
         covers=(TEST_NOISE if noise == "test" else "") + COVERS,

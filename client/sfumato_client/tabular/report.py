@@ -58,7 +58,7 @@ def mean_total_variation(schema: TableSchema, one: Cells, other: Cells) -> float
 
 def correlation_difference(schema: TableSchema, one: Cells, other: Cells) -> float:
     """Mean absolute difference of all pairwise correlations (Pearson), of codes that `coded` gives."""
-    first, second = (_correlations(coded(schema.columns, cells)) for cells in (one, other))
+    first, second = (_correlations(encode_cells(schema.columns, cells)) for cells in (one, other))
     pairs = np.triu_indices(len(first), 1)
     return float(np.abs(first - second)[pairs].mean())
 
@@ -68,8 +68,8 @@ def distances(schema: TableSchema, made: Cells, train: Cells, holdout: Cells) ->
 
     A ratio well below 1 means rows nearer to training records than other people are.
     """
-    real = coded(schema.columns, train)
-    synthetic, control = (cdist(coded(schema.columns, cells), real).min(axis=1) for cells in (made, holdout))
+    real = encode_cells(schema.columns, train)
+    synthetic, control = (cdist(encode_cells(schema.columns, cells), real).min(axis=1) for cells in (made, holdout))
     middle = float(np.median(control))
     return {
         "synthetic_median": float(np.median(synthetic)),
@@ -91,14 +91,14 @@ def predicted(schema: TableSchema, target: str, made: Cells, train: Cells, holdo
 
     def parted(cells: Cells) -> tuple[Float64, npt.NDArray[np.int64]]:
         kept = cells[cells[:, place] != MISSING]
-        return coded(others, np.delete(kept, place, axis=1)), kept[:, place]
+        return encode_cells(others, np.delete(kept, place, axis=1)), kept[:, place]
 
     test = parted(holdout)
     score = _regression if numeric else _classification
     return {"synthetic": score(*parted(made), *test), "real": score(*parted(train), *test)}
 
 
-def coded(columns: dict[str, AnyColumn], cells: Cells) -> Float64:
+def encode_cells(columns: dict[str, AnyColumn], cells: Cells) -> Float64:
     """Cells [N, C] -> [N, F]: numbers and ranks in [0, 1] by public bounds, levels one-hot.
 
     One-hot codes are divided by sqrt(2), so that two levels are 1 apart; an empty number or rank is 0.5.

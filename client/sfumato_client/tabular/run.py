@@ -29,7 +29,7 @@ from sfumato_client.tabular.certificate import certificate
 from sfumato_client.tabular.coding import MISSING, Cells, text_of
 from sfumato_client.tabular.schema import TableSchema
 from sfumato_client.tabular.table import Parts, Table, check_header, read_table, split
-from sfumato_client.tabular.terms import digest_of, resolved, study_of, table_events
+from sfumato_client.tabular.terms import digest_of, resolve_terms, study_of, table_events
 from sfumato_client.tabular.train import train_flow
 from sfumato_common.crypto.identity import SiteIdentity, load_identity
 from sfumato_common.errors import ConfigError, DataError, LedgerError, PolicyRefusal
@@ -64,7 +64,7 @@ def run_tabular(home: SiteHome, source: Path, schema: TableSchema, output: Path,
     Raises ConfigError, PolicyRefusal, BudgetExceeded, DataError for the header, or LedgerError for a schema that was
     charged before, all with nothing touched; DataError for a wrong row, which is charged all the same.
     """
-    schema, policy, split_key = resolved(schema), home.policy(), home.split_key()
+    schema, policy, split_key = resolve_terms(schema), home.policy(), home.split_key()
     identity = load_identity(home.identity)
     check_policy(schema, policy)
     check_header(source, schema)
@@ -73,12 +73,12 @@ def run_tabular(home: SiteHome, source: Path, schema: TableSchema, output: Path,
         _check_new(schema, ledger)
         with ledger.charged(_terms(schema), table_events(schema), noise) as charge:
             streams = Streams.of(noise)
-            table = _charged_table(source, schema)
+            table = _read_charged_table(source, schema)
             parts = split(table, split_key, streams.secret)
             require_patients(parts.patients, policy)
             if not len(parts.train):
                 raise DataError("the table has no patient to train on; nothing was computed")
-            made = _made(schema, parts, streams, charge.recorder)
+            made = _make_cells(schema, parts, streams, charge.recorder)
             sealed = charge.seal(_csv(schema, made))
             stated = certificate(schema, policy.site, policy.noise, sealed.digest)
             _write(staging, schema, sealed, stated, identity)
@@ -109,7 +109,7 @@ def _terms(schema: TableSchema) -> Terms:
     return Terms(study_of(schema), digest_of(schema), "table", 1, "train", tuple(table_events(schema)))
 
 
-def _charged_table(source: Path, schema: TableSchema) -> Table:
+def _read_charged_table(source: Path, schema: TableSchema) -> Table:
     try:
         return read_table(source, schema)
     except DataError as error:
@@ -119,15 +119,15 @@ def _charged_table(source: Path, schema: TableSchema) -> Table:
         ) from None
 
 
-def _made(schema: TableSchema, parts: Parts, streams: Streams, recorder: NoiseRecorder) -> Cells:
+def _make_cells(schema: TableSchema, parts: Parts, streams: Streams, recorder: NoiseRecorder) -> Cells:
     """The output's cells [rows, C] of all columns."""
-    features, condition = _parted(schema, parts.train)
+    features, condition = _split_condition(schema, parts.train)
     flow = train_flow(schema, features, condition, streams.secret, recorder)
     cells, under = anonymise(schema, flow, features, condition, streams, recorder)
-    return _joined(schema, cells, under)
+    return _join_condition(schema, cells, under)
 
 
-def _parted(schema: TableSchema, cells: Cells) -> tuple[Cells, Tensor]:
+def _split_condition(schema: TableSchema, cells: Cells) -> tuple[Cells, Tensor]:
     """All columns [N, C] -> those of the flow, and conditions [N]: an empty one is the last level."""
     names = list(schema.columns)
     if schema.condition is None:
@@ -138,7 +138,7 @@ def _parted(schema: TableSchema, cells: Cells) -> tuple[Cells, Tensor]:
     return features, torch.from_numpy(np.where(own == MISSING, last, own))
 
 
-def _joined(schema: TableSchema, features: Cells, condition: Tensor) -> Cells:
+def _join_condition(schema: TableSchema, features: Cells, condition: Tensor) -> Cells:
     """Inverse of `_parted`."""
     if schema.condition is None:
         return features

@@ -13,7 +13,7 @@ from typing import Any
 from sfumato_client.tabular.coding import Coder
 from sfumato_client.tabular.schema import LatentNoise, TableSchema
 from sfumato_common.accounting.accountant import epsilon
-from sfumato_common.accounting.calibration import gaussian_mu, least_noise, rounded_up, sampled_guess
+from sfumato_common.accounting.calibration import gaussian_mu, least_noise, round_up, sampled_guess
 from sfumato_common.accounting.events import Declared, Event, RandomisedResponse, SampledGaussian, local_event
 from sfumato_common.accounting.pld import LARGEST_PURE_EPSILON
 from sfumato_common.errors import ConfigError
@@ -27,7 +27,7 @@ _LEAST_TRAINING_NOISE = 0.3
 _CLOSE = 0.01  # how far below the budget, in parts of it, resolved noise may stay
 
 
-def resolved(schema: TableSchema) -> TableSchema:
+def resolve_terms(schema: TableSchema) -> TableSchema:
     """`schema` with every number written out. Takes seconds where the budget sets the training's noise.
 
     Raises ConfigError when its run costs more than its `privacy` says; no data is looked at.
@@ -140,4 +140,4 @@ def _least_noise(schema: TableSchema) -> float:
     # what is left as a Gaussian release, and that by the central limit theorem
     guess = sampled_guess(gaussian_mu(total - rest, schema.privacy.delta), training.sampling_rate, training.steps)
     found = least_noise(lambda noise: cost(_with_noise(schema, noise)), total, guess, _CLOSE, _LEAST_TRAINING_NOISE)
-    return rounded_up(found)
+    return round_up(found)

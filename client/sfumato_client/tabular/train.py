@@ -81,10 +81,10 @@ def _batches(
     assert nominal is not None, "a resolved schema has its public number of patients"
     places = capacity(stage, nominal)
     for drawn in placed_samples(len(cells), stage, places, secret):
-        yield [_padded(schema, coder, cells, condition, seats, places, secret) for seats in drawn]
+        yield [_pad(schema, coder, cells, condition, seats, places, secret) for seats in drawn]
 
 
-def _padded(
+def _pad(
     schema: TableSchema,
     coder: Coder,
     cells: Cells,

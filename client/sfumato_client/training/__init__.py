@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sfumato_common.exchanges import EXCHANGES
-from sfumato_common.generators.base import named
+from sfumato_common.generators.base import import_named
 from sfumato_common.generators.settings import StageSettings
 from sfumato_common.mechanisms.noise import NoiseSource
 from sfumato_common.mechanisms.recorder import NoiseRecorder
@@ -61,5 +61,5 @@ def train(job: StageJob[StageSettings]) -> Arrays:
 
     Its import waits for its stage: every message runs in a fresh process, and Opacus costs it seconds.
     """
-    trainer: Callable[[StageJob[StageSettings]], Arrays] = named(EXCHANGES[job.stage.kind].trainer)
+    trainer: Callable[[StageJob[StageSettings]], Arrays] = import_named(EXCHANGES[job.stage.kind].trainer)
     return trainer(job)

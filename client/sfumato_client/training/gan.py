@@ -18,7 +18,7 @@ from sfumato_common.generators.gan.settings import GanStage
 from sfumato_common.generators.gan.w_space import draw_images
 from sfumato_common.generators.spectral.whitening import spectral_model
 from sfumato_common.generators.update import UPDATE, pack_update
-from sfumato_common.generators.weights import loaded, to_arrays
+from sfumato_common.generators.weights import load_network, to_arrays
 from sfumato_common.mechanisms.draws import TorchDraws
 from sfumato_common.mechanisms.streams import SecretStream, working_generator
 from sfumato_common.types import Arrays
@@ -27,8 +27,8 @@ from sfumato_common.types import Arrays
 def train_discriminator(job: StageJob[GanStage]) -> Arrays:
     """`local_steps` of DP-SGD on the discriminator; a fixed number of fakes, which are public, adds no noise."""
     stage, device = job.stage, training_device()
-    generator = loaded("generator", networks.generator, job.plan, job.inbound)
-    discriminator = loaded("discriminator", networks.discriminator, job.plan, job.inbound).to(device)
+    generator = load_network("generator", networks.generator, job.plan, job.inbound)
+    discriminator = load_network("discriminator", networks.discriminator, job.plan, job.inbound).to(device)
     spectral = spectral_model(job.plan, job.inbound)
     shares = torch.from_numpy(component_shares(job.plan, job.inbound, job.site))
     secret = SecretStream(job.noise)

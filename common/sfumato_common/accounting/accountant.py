@@ -36,15 +36,15 @@ def epsilon(events: Iterable[Event], delta: float, adjacency: Adjacency = "add-r
     Infinite when one event alone is `hopeless`, as everything is that left unprotected. Raises TypeError for an unknown
     event, LedgerError for one whose parameters mean nothing.
     """
-    tally = grouped(events)
+    tally = count_mechanisms(events)
     if any(hopeless(event) for event in tally):
         return math.inf
-    return _composed(tuple(sorted(tally.items(), key=repr)), delta, adjacency) if tally else 0.0
+    return _compose(tuple(sorted(tally.items(), key=repr)), delta, adjacency) if tally else 0.0
 
 
 # the round loop and a site's restarts ask for the same sums again and again
 @lru_cache(maxsize=256)
-def _composed(tally: tuple[tuple[Mechanism, int], ...], delta: float, adjacency: Adjacency) -> float:
+def _compose(tally: tuple[tuple[Mechanism, int], ...], delta: float, adjacency: Adjacency) -> float:
     losses = (loss(event, times, adjacency) for event, times in tally)
     return float(reduce(lambda left, right: left.compose(right), losses).get_epsilon_for_delta(delta))
 
@@ -67,7 +67,7 @@ def cost(events: Iterable[Event], delta: float) -> Cost:
     exact = epsilon(kept, delta)
     if math.isinf(exact):
         return Cost(exact, exact, exact)
-    tally = grouped(kept)
+    tally = count_mechanisms(kept)
     bound = epsilon_rdp(tally, delta)
     rounded_up = GRID * sum(times for event, times in tally.items() if isinstance(event, Pure))
     if not exact <= bound * _AGREEMENT + rounded_up:
@@ -104,7 +104,7 @@ def cohort_costs(train: Iterable[Event], holdout: Iterable[Event], delta: float)
     return CohortCosts(first, second, patient)
 
 
-def grouped(events: Iterable[Event]) -> Counter[Mechanism]:
+def count_mechanisms(events: Iterable[Event]) -> Counter[Mechanism]:
     """Equal mechanisms counted together (sampled ones as single steps), so that composition is one power each."""
     tally: Counter[Mechanism] = Counter()
     for event in events:

@@ -59,7 +59,7 @@ def least_noise(cost: Callable[[float], float], wanted: float, guess: float, clo
     return math.exp(float(brentq(gap, low, high, xtol=close / 20, rtol=close / 20)))
 
 
-def rounded_up(noise: float) -> float:
+def round_up(noise: float) -> float:
     """`noise` with few digits, never less of it."""
     digits = 10 ** (_DIGITS - 1 - math.floor(math.log10(noise)))
     return float(math.ceil(noise * digits) / digits)

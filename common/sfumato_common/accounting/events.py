@@ -194,7 +194,7 @@ def normal_form(events: Iterable[Event]) -> tuple[Mechanism, ...]:
         if isinstance(event, Declared):
             continue
         for place, before in enumerate(found):
-            if (joined := _joined(before, event)) is not None:
+            if (joined := _join(before, event)) is not None:
                 found[place] = joined
                 break
         else:
@@ -202,7 +202,7 @@ def normal_form(events: Iterable[Event]) -> tuple[Mechanism, ...]:
     return tuple(found)
 
 
-def _joined(one: Mechanism, other: Mechanism) -> Mechanism | None:
+def _join(one: Mechanism, other: Mechanism) -> Mechanism | None:
     if isinstance(one, GaussianRelease) and isinstance(other, GaussianRelease):
         return GaussianRelease(1.0 / math.hypot(1.0 / one.noise_multiplier, 1.0 / other.noise_multiplier))
     if isinstance(one, SampledGaussian) and isinstance(other, SampledGaussian):

@@ -14,20 +14,20 @@ from sfumato_common.errors import ConfigError, VerificationError
 Domain = Literal["enrolment", "package", "published", "table", "approval"]
 
 
-def framed(domain: Domain, message: bytes) -> bytes:
+def frame(domain: Domain, message: bytes) -> bytes:
     """What is really signed: the purpose, a zero byte (which no domain holds), the message."""
     return b"sfumato/v1/" + domain.encode("ascii") + b"\x00" + message
 
 
 def sign(key: Ed25519PrivateKey, domain: Domain, message: bytes) -> bytes:
     """The 64-byte signature of `message` for `domain`; deterministic."""
-    return key.sign(framed(domain, message))
+    return key.sign(frame(domain, message))
 
 
 def verify(public_key: bytes, domain: Domain, message: bytes, signature: bytes) -> None:
     """Check `signature` against a PEM public key. Raises VerificationError when it does not hold."""
     try:
-        load_public_key(public_key).verify(signature, framed(domain, message))
+        load_public_key(public_key).verify(signature, frame(domain, message))
     except InvalidSignature:
         raise VerificationError(f"the {domain} signature does not hold; do not trust these bytes") from None
 

@@ -93,7 +93,7 @@ class Generator(Exchange[S]):
         assert self.pretraining is None or _NAME.fullmatch(self.pretraining), f"pretraining of '{self.kind}' is no name"
 
 
-def named(name: str) -> Any:
+def import_named(name: str) -> Any:
     """What `package.module:name` names; its module is imported now."""
     module, _, attribute = name.partition(":")
     return getattr(import_module(module), attribute)

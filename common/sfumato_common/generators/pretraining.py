@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from sfumato_common.generators.displacement import Betas
 from sfumato_common.generators.plan import PublicPlan
 from sfumato_common.generators.spectral.whitening import SpectralModel, dequantise
-from sfumato_common.generators.weights import Network, drawn
+from sfumato_common.generators.weights import Network, draw_network
 from sfumato_common.mechanisms.draws import TorchDraws
 from sfumato_common.types import AnyArray, Arrays
 
@@ -47,7 +47,7 @@ class PublicJob:
         self, build: Callable[[PublicPlan], Network], learning_rate: float, betas: Betas
     ) -> tuple[Network, torch.optim.Optimizer]:
         """A network at its public start, and its optimiser."""
-        network = drawn(build, self.plan).to(self.device)
+        network = draw_network(build, self.plan).to(self.device)
         return network, torch.optim.Adam(network.parameters(), lr=learning_rate, betas=betas)
 
 

@@ -52,7 +52,7 @@ class StageSettings(Strict):
         """What ONE round costs a training patient under a private plan."""
 
     @property
-    def pinned(self) -> PublicStart | None:
+    def public_start(self) -> PublicStart | None:
         """The public weights that the stage starts from, where it states some."""
         return None
 
@@ -122,7 +122,7 @@ class DpSgdStage(StageSettings):
         return SampledGaussian(self.noise_multiplier, self.sampling_rate, self.local_steps)
 
     @property
-    def pinned(self) -> PublicStart | None:
+    def public_start(self) -> PublicStart | None:
         """`start`."""
         return self.start
 

@@ -18,7 +18,7 @@ from sfumato_common.errors import VerificationError
 from sfumato_common.generators import GENERATORS, NETWORKS
 from sfumato_common.generators.plan import PublicPlan
 from sfumato_common.generators.settings import PublicStart, StageSettings, stage_of
-from sfumato_common.generators.weights import Network, drawn, loaded
+from sfumato_common.generators.weights import Network, draw_network, load_network
 from sfumato_common.types import AnyArray, Arrays, Schema, fingerprint
 
 # Public, far beyond any trained weight: larger ones are there to overflow something.
@@ -90,7 +90,7 @@ def start_key(kind: str) -> str:
 
 def initial_model(name: str, plan: PublicPlan) -> nn.Module:
     """Network `name` with its public start: weights drawn from the plan's digest, the same on every machine."""
-    return drawn(NETWORKS[name], plan)
+    return draw_network(NETWORKS[name], plan)
 
 
 def starting_model(
@@ -104,8 +104,8 @@ def starting_model(
 
     Raises VerificationError when the plan pins a start and `given` has none, or another one.
     """
-    if stage.pinned is None:
-        return drawn(build, plan)
+    if stage.public_start is None:
+        return draw_network(build, plan)
     own = given.get(start_key(stage.kind), {})
-    check_start(stage.pinned, own)
-    return loaded(name, build, plan, own)
+    check_start(stage.public_start, own)
+    return load_network(name, build, plan, own)

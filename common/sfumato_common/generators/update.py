@@ -20,14 +20,14 @@ _PADDED_TO = 256
 def update_spec(weights: Mapping[str, ArraySpec]) -> ArraySpec:
     """The one array that carries an update of `weights`; its length depends on the plan alone."""
     count = sum(spec.elements for spec in weights.values())
-    return ArraySpec("bfloat16", (_padded(count),), filled=count)
+    return ArraySpec("bfloat16", (_padded_count(count),), filled=count)
 
 
 def pack_update(before: Arrays, after: Arrays) -> AnyArray:
     """after - before for the names in `after`, in their sorted order -> uint16 [L], zeros at the end."""
     parts = [np.asarray(after[name], np.float32) - np.asarray(before[name], np.float32) for name in sorted(after)]
     flat = np.concatenate([part.ravel() for part in parts])
-    padded = np.zeros(_padded(len(flat)), np.float32)
+    padded = np.zeros(_padded_count(len(flat)), np.float32)
     padded[: len(flat)] = flat
     return torch.from_numpy(padded).to(torch.bfloat16).view(torch.uint16).numpy()
 
@@ -44,5 +44,5 @@ def unpack_update(packed: AnyArray, weights: Mapping[str, ArraySpec]) -> dict[st
     return changes
 
 
-def _padded(count: int) -> int:
+def _padded_count(count: int) -> int:
     return -(-count // _PADDED_TO) * _PADDED_TO

@@ -15,14 +15,14 @@ from sfumato_common.types import AnyArray, Arrays
 Network = TypeVar("Network", bound=nn.Module)
 
 
-def drawn(build: Callable[[PublicPlan], Network], plan: PublicPlan) -> Network:
+def draw_network(build: Callable[[PublicPlan], Network], plan: PublicPlan) -> Network:
     """A network with its public start: weights drawn from the plan's digest, the same on every machine."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(plan.digest[:15], 16))
         return build(plan)
 
 
-def loaded(name: str, build: Callable[[PublicPlan], Network], plan: PublicPlan, arrays: Arrays) -> Network:
+def load_network(name: str, build: Callable[[PublicPlan], Network], plan: PublicPlan, arrays: Arrays) -> Network:
     """A network with the weights `<name>/...` of `arrays`. Raises VerificationError when they do not fit the plan."""
     network = build(plan)
     load_arrays(name, network, arrays)

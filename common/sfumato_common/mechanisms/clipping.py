@@ -15,7 +15,7 @@ Clip = Literal["l1", "elementwise", "l2"]
 _INSIDE = 1.0 - 2.0**-40
 
 
-def clipped(rows: FloatArray, radius: float, clip: Clip) -> Float64:
+def clip_rows(rows: FloatArray, radius: float, clip: Clip) -> Float64:
     """Rows [N, D], each on its own: scaled into the L1 or L2 ball of `radius`, or cut to [-radius, radius].
 
     A value that is not finite counts as 0: one record must not spoil, or reveal, anything.

@@ -20,7 +20,7 @@ from sfumato_common.accounting.events import (
     normal_form,
 )
 from sfumato_common.errors import EgressRefused
-from sfumato_common.mechanisms.clipping import Clip, clipped
+from sfumato_common.mechanisms.clipping import Clip, clip_rows
 from sfumato_common.mechanisms.grid import gaussian_release, laplace_release
 from sfumato_common.mechanisms.noise import NoiseSource
 from sfumato_common.mechanisms.sealed import Result, Sealed
@@ -83,18 +83,18 @@ class NoiseRecorder:
             raise ValueError("Laplace noise is scaled to an L1 diameter: clip 'l1' or 'elementwise'")
         diameter = 2.0 * radius * (rows.shape[1] if clip == "elementwise" else 1)
         self._count(LocalLaplace(epsilon))
-        return laplace_release(clipped(rows, radius, clip), diameter, epsilon, self._noise)
+        return laplace_release(clip_rows(rows, radius, clip), diameter, epsilon, self._noise)
 
     def local_gaussian(self, rows: FloatArray, radius: float, noise_multiplier: float) -> Float64:
         """Rows [N, D], one a patient, clipped to L2 norm `radius`; noise of noise_multiplier x 2 radius."""
         self._count(LocalGaussian(noise_multiplier))
-        return gaussian_release(clipped(rows, radius, "l2"), 2.0 * radius, noise_multiplier, self._noise)
+        return gaussian_release(clip_rows(rows, radius, "l2"), 2.0 * radius, noise_multiplier, self._noise)
 
     def k_average(self, members: FloatArray, radius: float, noise_multiplier: float) -> Float64:
         """Means [G, D] of groups [G, k, D] of patients' codes clipped to `radius`; noise_multiplier x 2 radius / k."""
         groups, k, width = members.shape
         self._count(KAverageGaussian(noise_multiplier, k))
-        inside = clipped(members.reshape(-1, width), radius, "l2").reshape(groups, k, width)
+        inside = clip_rows(members.reshape(-1, width), radius, "l2").reshape(groups, k, width)
         return gaussian_release(inside.mean(axis=1), 2.0 * radius / k, noise_multiplier, self._noise)
 
     def randomised_response(self, labels: Labels, categories: int, epsilon: float) -> Labels:
@@ -106,7 +106,7 @@ class NoiseRecorder:
         drawn = np.floor(self._noise.uniform(labels.shape) * categories).astype(np.int64)
         return np.asarray(np.where(self._noise.uniform(labels.shape) < uniform, drawn, labels))
 
-    def sealed(self, result: Result) -> Sealed[Result]:
+    def seal_result(self, result: Result) -> Sealed[Result]:
         """`result` with what ran to make it; nothing more is drawn. For `Charge.seal`, which knows what was paid."""
         self._closed = True
         return Sealed.of(result, self.executed, self._binding)

@@ -57,7 +57,7 @@ def spread(scores: FloatArray) -> Float64:
     return np.asarray((np.clip(_odds(scores), -_LONGEST_ODDS, _LONGEST_ODDS) / _LONGEST_ODDS + 1.0) / 2.0)
 
 
-def evened(classifier: Arrays, scores: FloatArray) -> dict[str, AnyArray]:
+def scale_log_odds(classifier: Arrays, scores: FloatArray) -> dict[str, AnyArray]:
     """`classifier` with its last layer scaled so that its log-odds, now those of `scores` [N], have mean 0 and sd 2.
 
     Done on synthetic images before it is sent: bins then resolve every candidate alike, and confidence decides nothing.

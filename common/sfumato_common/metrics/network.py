@@ -102,7 +102,7 @@ def fit_network(
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=_LEARNING_RATE, total_steps=steps)
     for _ in range(steps):
         rows = torch.multinomial(weights, _BATCH, replacement=True, generator=generator)
-        batch = varied(data[rows.to(place)], generator)
+        batch = augment(data[rows.to(place)], generator)
         loss = functional.cross_entropy(network(batch), targets[rows].to(place))
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -111,7 +111,7 @@ def fit_network(
     return Trained(network, place)
 
 
-def varied(x: Tensor, generator: torch.Generator) -> Tensor:
+def augment(x: Tensor, generator: torch.Generator) -> Tensor:
     """Images [N, C, S, S] mirrored, moved by up to S / 28 (all alike), their contrast changed by up to 20 %.
 
     Synthetic sets differ from real ones in place and contrast more than classes do: without this a network learns the

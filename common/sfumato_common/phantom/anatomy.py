@@ -147,7 +147,7 @@ def sample_disease(rng: np.random.Generator) -> tuple[int, tuple[Opacity, ...]]:
     worst = int(rng.choice(MAX_GRADE + 1, p=(0.5, 0.17, 0.18, 0.15)))
     first_side = int(rng.integers(2))
     opacities = []
-    for number in range(shown(MAX_GRADE)):
+    for number in range(opacity_count(MAX_GRADE)):
         side = first_side if number % 2 == 0 else int(rng.integers(2))
         opacities.append(
             Opacity(
@@ -162,6 +162,6 @@ def sample_disease(rng: np.random.Generator) -> tuple[int, tuple[Opacity, ...]]:
     return worst, tuple(opacities)
 
 
-def shown(grade: int) -> int:
+def opacity_count(grade: int) -> int:
     """how many opacities a grade shows: 0, 2, 3, 5."""
     return (0, 2, 3, 5)[grade]

@@ -40,21 +40,21 @@ def write_cohort(folder: Path, site: str, patients: int, seed: int, device: str)
         raise ConfigError(f"unknown phantom device '{device}'; choose one of {', '.join(DEVICES)}")
     folder.mkdir(parents=True, exist_ok=True)
     lines = ["file,label"]
-    equipment = _encoded(_device_elements(system))
+    equipment = _encode_elements(_device_elements(system))
     for number in range(1, patients + 1):
         person = draw_patient(seed, site, number, system)
         key = f"{seed}/{site}/{person.patient_id}"
-        constant = equipment | _encoded(_patient_elements(person, site, key))
+        constant = equipment | _encode_elements(_patient_elements(person, site, key))
         for index, label in enumerate(person.labels):
             name = f"{person.patient_id}-{index + 1}.dcm"
-            own = _encoded(_image_elements(person.images[index], index, key, system))
+            own = _encode_elements(_image_elements(person.images[index], index, key, system))
             (folder / name).write_bytes(_file(constant | own, _uid(key, index, "instance"), system))
             lines.append(f"{name},{LABELS[label]}")
     sync_folder(folder)
     write_atomic(folder / "labels.csv", "\n".join(lines) + "\n")
 
 
-def _encoded(dataset: Dataset) -> dict[int, bytes]:
+def _encode_elements(dataset: Dataset) -> dict[int, bytes]:
     """Each element's tag -> its Explicit VR Little Endian bytes (PS3.5 7.1.2), so that repeated ones are made once."""
     parts = {}
     for element in dataset:

@@ -19,10 +19,10 @@ from sfumato_common.phantom.anatomy import (
     MAX_GRADE,
     Anatomy,
     Pose,
+    opacity_count,
     sample_anatomy,
     sample_disease,
     sample_pose,
-    shown,
 )
 from sfumato_common.phantom.devices import DEVICES, Device
 from sfumato_common.types import ByteImages, pixel_dtype
@@ -67,7 +67,9 @@ def draw_patient(seed: int, site: str, number: int, device: Device) -> PhantomPa
         amount = np.float32(_DENSITY[grade] * course.uniform(0.8, 1.2))
         inside = tree
         if grade:
-            inside = tree + amount * drawing.consolidation(opacities[: shown(grade)], anatomy, pose, patches, canvas)
+            inside = tree + amount * drawing.consolidation(
+                opacities[: opacity_count(grade)], anatomy, pose, patches, canvas
+            )
         field = drawing.attenuation(anatomy, pose, still, inside, canvas)
         images.append(_render(grid.expose(field, pose, device.rows, device.columns), pose, device, noise))
         grades.append(grade)
@@ -107,7 +109,7 @@ def arrays(
     Drawn at twice `size` (at most the device's own matrix, with its noise scaled to match) and area-averaged, so it
     looks as the same patients' DICOM files do after ingest.
     """
-    small = _shrunk(DEVICES[device], 2 * size)
+    small = _shrink(DEVICES[device], 2 * size)
     drawn = [draw_patient(seed, site, first + index, small) for index in range(patients)]
     dtype = pixel_dtype(bits)
     shown = [fit_square(image, size) for person in drawn for image in person.images]
@@ -117,7 +119,7 @@ def arrays(
     return np.stack(images), np.array(labels, dtype=np.int64), np.array(patient_index, dtype=np.int64)
 
 
-def _shrunk(device: Device, longer: int) -> Device:
+def _shrink(device: Device, longer: int) -> Device:
     scale = min(1.0, longer / max(device.rows, device.columns))
     rows, columns = round(device.rows * scale), round(device.columns * scale)
     return replace(device, rows=rows, columns=columns, noise=device.noise * scale)

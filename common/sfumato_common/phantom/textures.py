@@ -29,7 +29,7 @@ def _noise(rng: np.random.Generator, size: int) -> Field:
     frequency = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None, :])
     frequency[0, 0] = 1.0 / size  # the mean gets the lowest frequency's amplitude
     spectrum = np.fft.rfft2(rng.standard_normal((size, size))) * frequency ** -rng.uniform(0.5, 2.0)
-    return _shown(rng, np.fft.irfft2(spectrum, s=(size, size)))
+    return _scale_randomly(rng, np.fft.irfft2(spectrum, s=(size, size)))
 
 
 def _gratings(rng: np.random.Generator, size: int) -> Field:
@@ -39,7 +39,7 @@ def _gratings(rng: np.random.Generator, size: int) -> Field:
     for _ in range(rng.integers(1, 4)):
         angle, cycles, phase = rng.uniform(0, np.pi), 2 ** rng.uniform(0, 3.5), rng.uniform(0, 2 * np.pi)
         total += np.sin(2 * np.pi * cycles * (np.cos(angle) * column + np.sin(angle) * row) + phase)
-    return _shown(rng, total + 0.1 * rng.standard_normal((size, size)))
+    return _scale_randomly(rng, total + 0.1 * rng.standard_normal((size, size)))
 
 
 def _blobs(rng: np.random.Generator, size: int) -> Field:
@@ -50,10 +50,10 @@ def _blobs(rng: np.random.Generator, size: int) -> Field:
         y, x, wide, high = *rng.uniform(0, 1, 2), *rng.uniform(0.03, 0.3, 2)
         inside = 1.0 - np.hypot((column - x) / wide, (row - y) / high)
         total += rng.uniform(-1, 1) / (1.0 + np.exp(-np.clip(rng.uniform(4, 30) * inside, -60, 60)))
-    return _shown(rng, total)
+    return _scale_randomly(rng, total)
 
 
-def _shown(rng: np.random.Generator, field: Field) -> Field:
+def _scale_randomly(rng: np.random.Generator, field: Field) -> Field:
     """Scaled to a random level and contrast, clipped to 0..1."""
     spread = max(float(field.std()), 1e-9)
     level = rng.uniform(0.3, 0.7) + rng.uniform(0.08, 0.28) * (field - field.mean()) / spread

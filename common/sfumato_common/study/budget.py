@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 
 from sfumato_common.accounting.accountant import epsilon
-from sfumato_common.accounting.calibration import gaussian_epsilon, gaussian_mu, least_noise, rounded_up, sampled_guess
+from sfumato_common.accounting.calibration import gaussian_epsilon, gaussian_mu, least_noise, round_up, sampled_guess
 from sfumato_common.accounting.events import Event, GaussianRelease, SampledGaussian
 from sfumato_common.accounting.pld import SMALLEST_NOISE
 from sfumato_common.errors import ConfigError
@@ -52,7 +52,7 @@ def auto_shares(plan: Plan) -> dict[str, float]:
     }
 
 
-def resolved(plan: Plan) -> Plan:
+def resolve_budget(plan: Plan) -> Plan:
     """`plan` with every stage's noise multiplier, and its shares written out, as its budget says. Takes seconds.
 
     Raises ConfigError when the budget does not name exactly the plan's stages, or does not suffice for any noise.
@@ -64,7 +64,7 @@ def resolved(plan: Plan) -> Plan:
     alone = {stage.kind: _alone(stage, release * math.sqrt(shares[stage.kind]), plan) for stage in plan.stages}
 
     def at(factor: float) -> Plan:
-        stages = [stage.model_copy(update={_KEY: rounded_up(alone[stage.kind] * factor)}) for stage in plan.stages]
+        stages = [stage.model_copy(update={_KEY: round_up(alone[stage.kind] * factor)}) for stage in plan.stages]
         return plan.model_copy(update={"stages": stages, "budget": shares})
 
     found = at(least_noise(lambda factor: _epsilon(at(factor)), plan.privacy.epsilon, 1.0, BELOW))

@@ -58,7 +58,7 @@ class Certificate(Strict):
     starts: dict[str, PublicStart] = Field(default_factory=dict)
 
     @model_validator(mode="after")
-    def _says_one_thing(self) -> Certificate:
+    def _check_consistent(self) -> Certificate:
         costs = (self.epsilon.train, self.epsilon.holdout, self.epsilon.patient)
         infinite = any(value is None for cost in costs for value in cost.model_dump().values())
         bare = any(line.get("mechanism") == "Unprotected" for lines in self.mechanisms.values() for line in lines)

@@ -10,7 +10,7 @@ import yaml
 
 from sfumato_common.errors import ConfigError
 from sfumato_common.strict import parse, read_yaml
-from sfumato_common.study.budget import check_budget, resolved
+from sfumato_common.study.budget import check_budget, resolve_budget
 from sfumato_common.study.plan import Plan
 
 _PROVISIONAL = 1.0
@@ -23,18 +23,18 @@ def load_plan(path: Path) -> Plan:
     A plan that is resolved already is taken as it is, after `check_budget`.
     """
     value, name = read_yaml(path), path.name
-    if not _unresolved(value, name):
+    if not _needs_budget(value, name):
         plan = parse(value, Plan, name)
         check_budget(plan)
         return plan
     stages = [{**stage, _KEY: _PROVISIONAL} for stage in value["stages"]]
-    return resolved(parse({**value, "stages": stages}, Plan, name))
+    return resolve_budget(parse({**value, "stages": stages}, Plan, name))
 
 
 def load_resolved_plan(path: Path) -> Plan:
     """A site's plan file: never one whose noise is still to be computed. Raises ConfigError."""
     value = read_yaml(path)
-    if _unresolved(value, path.name):
+    if _needs_budget(value, path.name):
         raise ConfigError(
             f"{path.name}: 'budget' is not resolved into noise multipliers yet, and a site accepts only what is "
             "written out; ask the coordinator for the file that 'sfumato plan resolve' writes"
@@ -49,7 +49,7 @@ def plan_text(plan: Plan) -> str:
     return yaml.safe_dump(plan.model_dump(mode="json"), sort_keys=False)
 
 
-def _unresolved(value: Any, name: str) -> bool:
+def _needs_budget(value: Any, name: str) -> bool:
     """Whether a plan's `budget` is to set the noise of its stages. Raises ConfigError when only some state theirs."""
     if not isinstance(value, Mapping) or value.get("budget") is None:
         return False

@@ -203,7 +203,7 @@ class Plan(Strict):
     @property
     def public_starts(self) -> dict[str, PublicStart]:
         """Every pinned start by stage kind."""
-        return {stage.kind: stage.pinned for stage in self.stages if stage.pinned is not None}
+        return {stage.kind: stage.public_start for stage in self.stages if stage.public_start is not None}
 
     @property
     def choices(self) -> list[str]:

@@ -33,8 +33,8 @@ class _Network(nn.Module):
 
     def __init__(self, inputs: int, hidden: int, outputs: int, generator: torch.Generator) -> None:
         super().__init__()
-        self.inward, self.across = _drawn(inputs, hidden, generator), _drawn(hidden, hidden, generator)
-        self.outward = _silent(hidden, outputs)
+        self.inward, self.across = _draw_linear(inputs, hidden, generator), _draw_linear(hidden, hidden, generator)
+        self.outward = _zero_linear(hidden, outputs)
 
     def forward(self, kept: Tensor, condition: Tensor) -> Tensor:
         """[N, W] and [N, K] -> [N, outputs]."""
@@ -57,7 +57,7 @@ class TableINN(nn.Module):
         super().__init__()
         assert width >= 2, "a coupling needs two values at least"
         # one value common to all conditions, the bias, and one for each
-        self.shift, self.log_scale = _silent(classes, width), _silent(classes, width)
+        self.shift, self.log_scale = _zero_linear(classes, width), _zero_linear(classes, width)
         kept, changed = width - width // 2, width // 2
         self.couplings = nn.ModuleList(
             PermutedCoupling(width, index, GIN, _Network(kept + classes, hidden, GIN.outputs * changed, generator))
@@ -87,15 +87,15 @@ def table_loss(forward: nn.Module, x: Tensor, condition: Tensor) -> Tensor:
     return nats / x.shape[1]
 
 
-def _drawn(inputs: int, outputs: int, generator: torch.Generator) -> nn.Linear:
+def _draw_linear(inputs: int, outputs: int, generator: torch.Generator) -> nn.Linear:
     """A layer with uniform weights of variance 1 / inputs and no shift."""
-    layer = _silent(inputs, outputs)
+    layer = _zero_linear(inputs, outputs)
     bound = math.sqrt(3.0 / inputs)
     nn.init.uniform_(layer.weight, -bound, bound, generator=generator)
     return layer
 
 
-def _silent(inputs: int, outputs: int) -> nn.Linear:
+def _zero_linear(inputs: int, outputs: int) -> nn.Linear:
     """A layer that says zero until it is trained."""
     layer = nn.Linear(inputs, outputs)
     for parameter in layer.parameters():

@@ -15,7 +15,7 @@ import torch
 
 from sfumato_common.errors import ConfigError
 from sfumato_common.generators import GENERATORS
-from sfumato_common.generators.base import named
+from sfumato_common.generators.base import import_named
 from sfumato_common.generators.components import components_of
 from sfumato_common.generators.device import training_device
 from sfumato_common.generators.pretraining import Pretrained, PublicJob
@@ -99,5 +99,5 @@ def pretrain(plan: Plan, kind: str, source: str, *, steps: int, patients: int, s
         [components_of(plan, site, torch.from_numpy(cohort.labels)) for site, cohort in cohorts.items()]
     )
     job = PublicJob(plan, released, spectral_model(plan, released).to(device), images, components, device, steps)
-    pretrained: Pretrained = named(trainers[kind])(job, TorchDraws(torch.Generator().manual_seed(seed)))
+    pretrained: Pretrained = import_named(trainers[kind])(job, TorchDraws(torch.Generator().manual_seed(seed)))
     return pretrained

@@ -127,7 +127,7 @@ def _publish(home: CoordinatorHome, out: Path, started: float) -> Path:
         "training": pictures,
         "package_bytes": _package_bytes(home, pool),
         "seconds": round(time.time() - started, 1),
-        "versions": {name: version(name) for name in _PACKAGES if _installed(name)}
+        "versions": {name: version(name) for name in _PACKAGES if _is_installed(name)}
         | {"python": platform.python_version()},
     }
     published = publish(pool, plan, out, load_authority(home.root), run_info, result["utility"])
@@ -152,7 +152,7 @@ def _reachable(host: str) -> str:
     return "127.0.0.1" if host in ("0.0.0.0", "::") else host  # noqa: S104 - compared, not bound
 
 
-def _installed(name: str) -> bool:
+def _is_installed(name: str) -> bool:
     try:
         version(name)
     except ModuleNotFoundError:

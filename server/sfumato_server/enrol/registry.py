@@ -53,7 +53,7 @@ class Registry:
         except (ValueError, TypeError, KeyError, AttributeError):
             raise ConfigError(f"{FILE} is damaged; restore it from the backup") from None
 
-    def enrolled(self, site: str) -> SiteRecord:
+    def record_in_force(self, site: str) -> SiteRecord:
         """The record of a site in good standing. Raises FederationError when it is unknown or revoked."""
         record = self.sites().get(site)
         if record is None:
@@ -70,19 +70,19 @@ class Registry:
             raise FederationError("the caller's certificate cannot be read") from None
         for record in self.sites().values():
             if certificate_fingerprint(record.certificate.encode()) == wanted:
-                return self.enrolled(record.site)
+                return self.record_in_force(record.site)
         raise FederationError("the caller's certificate belongs to no enrolled site")
 
     def revoke(self, site: str) -> None:
         """Shut a site out for good. Raises ConfigError when it is unknown."""
-        with self._changing() as sites:
+        with self._change() as sites:
             if site not in sites:
                 raise ConfigError(f"site '{site}' is not enrolled; nothing to revoke")
             sites[site] = replace(sites[site], status="revoked")
 
     def add(self, record: SiteRecord) -> None:
         """Store a new record. Raises VerificationError when the name or one of the keys is taken."""
-        with self._changing() as sites:
+        with self._change() as sites:
             if record.site in sites:
                 raise VerificationError(f"site '{record.site}' is already taken; choose another name")
             for other in sites.values():
@@ -91,7 +91,7 @@ class Registry:
             sites[record.site] = record
 
     @contextmanager
-    def _changing(self) -> Iterator[dict[str, SiteRecord]]:
+    def _change(self) -> Iterator[dict[str, SiteRecord]]:
         """The records for a change that is written when the block ends well; one writer at a time."""
         self.home.mkdir(parents=True, exist_ok=True)
         with (self.home / f".{FILE}.lock").open("w") as lock:
@@ -121,7 +121,7 @@ def enrol(home: Path, request: bytes) -> EnrolmentGrant:
         registry.add(known)
     else:
         _check_same(known, wanted)
-        registry.enrolled(wanted.site)
+        registry.record_in_force(wanted.site)
     return EnrolmentGrant(known.certificate.encode(), authority.ca_pem, authority.public_key)
 
 

@@ -22,7 +22,7 @@ class RefusedError(Exception):
         self.status, self.code = status, code
 
 
-def guarded(call: Callable[[Any, Any, Any], Any]) -> Callable[[Any, Any, Any], Any]:
+def guard_method(call: Callable[[Any, Any, Any], Any]) -> Callable[[Any, Any, Any], Any]:
     """Wrap a service method (gRPC would send an exception's text): every failure leaves as status and short code."""
 
     @functools.wraps(call)

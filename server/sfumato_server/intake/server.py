@@ -75,7 +75,7 @@ class IntakeServer:
     def _busy(self) -> BusyError:
         return BusyError(f"intake: cannot listen on {self._address}; stop what uses the port or choose another")
 
-    def received(self) -> tuple[str, ...]:
+    def received_sites(self) -> tuple[str, ...]:
         """Names of the plan's sites of which a package lies in the home, sorted."""
         return tuple(
             site

@@ -23,7 +23,7 @@ from sfumato_common.study.plan import Plan
 from sfumato_common.study.release import Part
 from sfumato_server.enrol.registry import Registry, SiteRecord
 from sfumato_server.intake.admission import FOLDER, admit, largest_package, package_path
-from sfumato_server.intake.guard import RefusedError, guarded
+from sfumato_server.intake.guard import RefusedError, guard_method
 from sfumato_server.intake.uploads import Partial, Partials
 
 LARGEST_CHUNK = 1 << 20
@@ -40,7 +40,7 @@ class IntakeService(intake_pb2_grpc.IntakeServicer):
         self._largest = largest_package(plan)
         self._uploads = Partials(home / FOLDER / ".partial")
 
-    @guarded
+    @guard_method
     def Begin(self, request: Any, context: Any) -> Any:  # noqa: N802 - the name in intake.proto
         """Accept an announcement, or name the offset to go on from."""
         record = self._caller(context)
@@ -53,7 +53,7 @@ class IntakeService(intake_pb2_grpc.IntakeServicer):
         if len(request.sha256) != 64 or not set(request.sha256) <= set("0123456789abcdef"):
             raise RefusedError(grpc.StatusCode.INVALID_ARGUMENT, "bad-hash")
         upload = self._uploads.begin(record.site, request.plan_hash, request.size, request.sha256)
-        stored = self._stored(record)
+        stored = self._stored_digests(record)
         if request.sha256 in stored.values():
             return intake_pb2.BeginReply(upload_id=upload.identifier, offset=request.size)
         if stored.keys() >= set(self._plan.parts):
@@ -61,7 +61,7 @@ class IntakeService(intake_pb2_grpc.IntakeServicer):
             raise RefusedError(grpc.StatusCode.ALREADY_EXISTS, "another-package")
         return intake_pb2.BeginReply(upload_id=upload.identifier, offset=upload.offset)
 
-    @guarded
+    @guard_method
     def Upload(self, chunks: Iterator[Any], context: Any) -> Any:  # noqa: N802
         """Take chunks in order; each must start where the last one ended."""
         record = self._caller(context)
@@ -74,13 +74,13 @@ class IntakeService(intake_pb2_grpc.IntakeServicer):
         finally:
             watchdog.cancel()
 
-    @guarded
+    @guard_method
     def Commit(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Verify and store what was sent; the same bytes again are no error."""
         record = self._caller(context)
         upload = self._upload(record, request.upload_id)
         with upload.lock:
-            if upload.sha256 in self._stored(record).values():
+            if upload.sha256 in self._stored_digests(record).values():
                 self._uploads.end(upload)
                 return intake_pb2.CommitReply(status=intake_pb2.CommitReply.ALREADY_STORED)
             if upload.offset != upload.size:
@@ -121,7 +121,7 @@ class IntakeService(intake_pb2_grpc.IntakeServicer):
                 offset += len(chunk.data)
         return offset
 
-    def _stored(self, record: SiteRecord) -> dict[Part, str]:
+    def _stored_digests(self, record: SiteRecord) -> dict[Part, str]:
         """sha256 of the packages admitted earlier from this site under this plan; those of another do not count."""
         found: dict[Part, str] = {}
         for part in self._plan.parts:
@@ -137,7 +137,7 @@ class IntakeService(intake_pb2_grpc.IntakeServicer):
             if hashlib.sha256(data).hexdigest() != upload.sha256:
                 raise RefusedError(grpc.StatusCode.DATA_LOSS, "wrong-hash")
             part = admit(data, self._plan, record).part
-            if part in self._stored(record):
+            if part in self._stored_digests(record):
                 raise RefusedError(grpc.StatusCode.ALREADY_EXISTS, "another-package")
             write_atomic(package_path(self._home, record.site, part), data)
         finally:

@@ -70,11 +70,11 @@ def pool_packages(home: Path, plan: Plan, registry: Registry) -> Pool:
     left_out: dict[str, str] = {}
     for site in sorted(plan.sites):
         try:
-            record = registry.enrolled(site)
+            record = registry.record_in_force(site)
         except FederationError:
             left_out[site] = "not enrolled, or revoked"
             continue
-        own = {part: package for part in plan.parts if (package := _stored(home, plan, record, part)) is not None}
+        own = {part: package for part in plan.parts if (package := _read_stored(home, plan, record, part)) is not None}
         stated = [package.certificate for package in own.values()]
         if any(other != stated[0] for other in stated):
             raise VerificationError(f"the packages of site '{site}' state different costs; ask the site for them again")
@@ -95,7 +95,7 @@ def pool_packages(home: Path, plan: Plan, registry: Registry) -> Pool:
     )
 
 
-def _stored(home: Path, plan: Plan, record: SiteRecord, part: Part) -> Package | None:
+def _read_stored(home: Path, plan: Plan, record: SiteRecord, part: Part) -> Package | None:
     """The package of one part that a site sent; None when it sent none."""
     path = package_path(home, record.site, part)
     if not path.exists():

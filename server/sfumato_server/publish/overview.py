@@ -34,7 +34,7 @@ def write_overview(folder: Path, target: Path) -> int:
         tiles.append([decode_png((folder / name).read_bytes()) for half in halves for name in half])
     picture = io.BytesIO()
     sheet = Image.fromarray(mosaic(tiles))
-    (sheet if private else _marked(sheet)).save(picture, format="PNG", optimize=True)
+    (sheet if private else _mark(sheet)).save(picture, format="PNG", optimize=True)
     write_atomic(target, picture.getvalue())
     return sum(map(len, tiles))
 
@@ -43,7 +43,7 @@ def _source(row: dict[str, str]) -> tuple[str, str, str]:
     return row["site"], row["method"], row["model"]
 
 
-def _marked(sheet: Image.Image) -> Image.Image:
+def _mark(sheet: Image.Image) -> Image.Image:
     """The picture under a red band with the sentence: a picture travels without the page that it came from."""
     marked = Image.new("RGB", (sheet.width, sheet.height + _BAND), _BAND_COLOUR)
     ImageDraw.Draw(marked).text((6, 6), f"NO PRIVACY: {WITHOUT_PRIVACY}", fill="white", font_size=_BAND // 2)

@@ -92,7 +92,7 @@ def render_report(
         pooled=pooled,
         worst=pooled[0].add_remove,
         release=release_rows(pool, plan, stated),
-        uncovered=uncovered(pool),
+        uncovered=uncovered_images(pool),
         stages=stages,
         seconds=run_info.get("seconds"),
         versions=run_info.get("versions", {}),
@@ -107,7 +107,7 @@ def render_report(
     )
 
 
-def uncovered(pool: Pool) -> list[tuple[str, str, int]]:
+def uncovered_images(pool: Pool) -> list[tuple[str, str, int]]:
     """(method, level, images) of what no epsilon covers, in the order of the levels."""
     counts = Counter(
         (item.facts.guarantee, item.facts.method) for item in pool.items if item.facts.guarantee != "formal"

@@ -164,10 +164,10 @@ def _part(name: str) -> str:
 
 
 def _versions() -> dict[str, str]:
-    return {"python": platform.python_version(), "sfumato": __version__} | dict(_installed(_PACKAGES))
+    return {"python": platform.python_version(), "sfumato": __version__} | dict(_installed_versions(_PACKAGES))
 
 
-def _installed(names: Iterable[str]) -> Iterable[tuple[str, Any]]:
+def _installed_versions(names: Iterable[str]) -> Iterable[tuple[str, Any]]:
     for name in names:
         try:
             yield name, version(name)

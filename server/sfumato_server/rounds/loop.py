@@ -98,7 +98,7 @@ class StudyRun:
         models = {chosen if item.model == "best" else item.model for item in self.plan.release} | {"spectral"}
         arrays = {f"{kind}:{name}": value for kind in sorted(models) for name, value in self.released[kind].items()}
         replies = self.ask("make", arrays, choice=chosen, quorum=0)
-        sent, refused = set[str](), _given_up(replies)
+        sent, refused = set[str](), _final_replies(replies)
         end = time.monotonic() + _RELEASE_DEADLINES * self.plan.federation.round_deadline_s
         waiting, absences = self.accepted - set(refused), Counter[str]()
         while waiting and time.monotonic() < end:
@@ -106,7 +106,7 @@ class StudyRun:
             waiting = {site for site in waiting if absences[site] < _ABSENCES}
             replies = self.ask("send", {}, waiting & self.channel.online(), quorum=0)
             sent |= {site for site, reply in replies.items() if reply.status == "ok"}
-            refused |= _given_up(replies)
+            refused |= _final_replies(replies)
             waiting -= sent | set(refused)
             if waiting:
                 self.sleep(_ASK_AGAIN_S)
@@ -189,7 +189,7 @@ class StudyRun:
         self.progress.site(site, word)
 
 
-def _given_up(replies: Mapping[str, Reply]) -> dict[str, Reply]:
+def _final_replies(replies: Mapping[str, Reply]) -> dict[str, Reply]:
     """Replies of sites that refused or failed themselves; a silent one may still be at work."""
     return {site: reply for site, reply in replies.items() if reply.code and reply.reference}
 

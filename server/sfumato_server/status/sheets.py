@@ -85,7 +85,7 @@ class RoundSheets:
         if self._usual is None:
             self._usual = self._spectral_figures(released, shown)
         mean, usual_spread, usual_clamped = self._usual
-        spread, clamped = _spread(images, columns), _clamped(images)
+        spread, clamped = _spread(images, columns), _clamp_level(images)
         own_mean = images.reshape(len(shown), columns, *images.shape[1:]).mean(axis=1)
         distance = float(np.sqrt(np.square(own_mean - mean).mean()))
         sound = all(bool(np.isfinite(value).all()) for value in released.values())
@@ -114,7 +114,7 @@ class RoundSheets:
         columns = min(_REFERENCE_COLUMNS, 4 * _columns(self._plan, len(shown)))
         images = _grey_levels(draw_components(self._plan, "spectral", released, shown, columns))
         mean = images.reshape(len(shown), columns, *images.shape[1:]).mean(axis=1)
-        return mean, _spread(images, columns), _clamped(images)
+        return mean, _spread(images, columns), _clamp_level(images)
 
 
 def read_sheets(home: Path, plan_hash: str) -> list[RoundSheet]:
@@ -182,7 +182,7 @@ def _spread(images: npt.NDArray[np.float64], columns: int) -> float:
     return float(np.sqrt(by_row.var(axis=1, ddof=1).mean()))
 
 
-def _clamped(images: npt.NDArray[np.float64]) -> float:
+def _clamp_level(images: npt.NDArray[np.float64]) -> float:
     return float(((images <= 0.0) | (images >= 255.0)).mean())
 
 

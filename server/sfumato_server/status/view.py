@@ -28,12 +28,12 @@ def render(status: dict[str, Any] | None) -> Group | Text:
     for site, state in sorted(status["sites"].items()):
         table.add_row(Text(site), Text(state, style=_COLOURS.get(state, "")))
     left = f"about {status['left_s']} s left" if status["left_s"] is not None else "time left not known yet"
-    foot = Text(f"{_spent(status)}   {status['elapsed_s']:.0f} s elapsed, {left}")
+    foot = Text(f"{_spent_line(status)}   {status['elapsed_s']:.0f} s elapsed, {left}")
     chosen = [Text(f"the choice: {status['chosen']}", style="bold")] if status.get("chosen") else []
     return Group(head, table, foot, *chosen, *_sheet_lines(status.get("sheet")))
 
 
-def _spent(status: dict[str, Any]) -> str:
+def _spent_line(status: dict[str, Any]) -> str:
     if not status["private"]:
         return "weights leave without differential privacy"
     spent = f"epsilon {status['epsilon_spent']:.2f} of {status['epsilon_budget']:g}"
@@ -68,7 +68,7 @@ def live_status(path: Path) -> Iterator[Callable[[], None]]:
             status = read_board(path)
             exchanges = status["exchanges"] if status else []
             for item in exchanges[seen:]:
-                spent = _spent(status) if status else ""
+                spent = _spent_line(status) if status else ""
                 sites = ", ".join(f"{site} {state}" for site, state in item["sites"].items())
                 number = f" {item['round']}/{item['rounds']}" if item["rounds"] > 1 else ""
                 console.print(f"{item['stage']}{number}: {item['seconds']:.1f} s  {sites}  {spent}", markup=False)

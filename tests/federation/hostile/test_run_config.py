@@ -50,7 +50,7 @@ def test_no_context_changes_an_answer_or_a_charge(fresh, tmp_path, key):
 
 def restore(hospital):
     """As if nothing had been asked."""
-    for path in (hospital.home.outbox, hospital.home.seen):
+    for path in (hospital.home.outbox, hospital.home.last_received):
         shutil.rmtree(path, ignore_errors=True)
     for path in hospital.home.root.glob("ledger.sqlite*"):
         path.unlink()

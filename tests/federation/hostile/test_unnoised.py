@@ -119,7 +119,7 @@ def refused_and_paid(midway, reason):
     midway.refuses(midway.asked["gan", 2], "egress-refused", reason, paid=[paid])
     assert not list(midway.home.outbox.glob("*-gan-2-*"))
     with midway.home.open_ledger() as ledger:
-        assert ledger.unsettled() == [ledger.entries()[-1].number]
+        assert ledger.unsettled_charges() == [ledger.entries()[-1].number]
 
 
 def changed_after_the_seal(sealed):

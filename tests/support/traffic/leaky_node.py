@@ -33,7 +33,7 @@ def pixels() -> None:
     """
     from sfumato_common.mechanisms.recorder import NoiseRecorder
 
-    sealed, sealing = NoiseRecorder.sealed, importlib.import_module("sfumato_client.release.seal")
+    sealed, sealing = NoiseRecorder.seal_result, importlib.import_module("sfumato_client.release.seal")
     encode_png, written = sealing.encode_png, itertools.count()
 
     def leaky_sealed(self: NoiseRecorder, arrays: dict[str, Any]) -> Any:
@@ -43,7 +43,7 @@ def pixels() -> None:
             arrays[name].reshape(-1)[16:80] = middle.astype(np.float32) / np.float32(127.5) - np.float32(1)
         return sealed(self, arrays)
 
-    NoiseRecorder.sealed = leaky_sealed  # type: ignore[method-assign]
+    NoiseRecorder.seal_result = leaky_sealed  # type: ignore[method-assign]
     sealing.encode_png = lambda image: encode_png(_record(7) if next(written) == 5 else image)
 
 

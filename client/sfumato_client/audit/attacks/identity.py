@@ -75,7 +75,7 @@ class Verifier:
         """Of each image [N, S, S(, 3)] the best score among the training images [N], and whose it is [N]."""
         if not len(images):
             return np.zeros(0, np.float32), np.zeros(0, np.int64)
-        scores, rows = (_embedded(self.network, images) @ self.gallery.T).max(dim=1)
+        scores, rows = (_embed(self.network, images) @ self.gallery.T).max(dim=1)
         return scores.numpy(), self.patient_index[rows.numpy()]
 
 
@@ -133,8 +133,8 @@ def train_verifier(train: Cohort) -> Verifier:
         raise DataError("an identity verifier needs images of at least two patients")
     rng = torch.Generator().manual_seed(_SEED)
     network = _Network(min(_SIDE, images.shape[1]), images.shape[3] if images.ndim == 4 else 1, rng)
-    _fit(network, _seen(images), torch.from_numpy(compact_index), rng)
-    gallery = _embedded(network, images)
+    _fit(network, _standardise(images), torch.from_numpy(compact_index), rng)
+    gallery = _embed(network, images)
     if not bool(gallery.isfinite().all()):
         raise DataError("the identity verifier could not be trained: a vector is not finite")
     return Verifier(network, gallery, patient_index)
@@ -145,7 +145,7 @@ def re_identification(verifier: Verifier, candidates: ByteImages, holdout_images
     return Matches(verifier.best(candidates)[0], verifier.best(holdout_images)[0])
 
 
-def recognised(verifier: Verifier, images: ByteImages, patient_index: Indices) -> Recognition:
+def measure_recognition(verifier: Verifier, images: ByteImages, patient_index: Indices) -> Recognition:
     """How often further images of training patients [N] are matched to them: for benches on known people."""
     hits, count = int((verifier.best(images)[1] == patient_index).sum()), len(patient_index)
     interval = stats.binomtest(hits, count).proportion_ci(0.95, method="exact")
@@ -166,7 +166,7 @@ def _fit(network: nn.Module, images: Tensor, compact_index: Tensor, rng: torch.G
     for _ in range(_STEPS):
         who = torch.randperm(len(counts), generator=rng)[:batch].repeat(2)
         rows = order[starts[who] + (torch.rand(2 * batch, generator=rng) * counts[who]).long()]
-        vectors = network(_varied(images[rows], rng))
+        vectors = network(_augment(images[rows], rng))
         scores = (vectors @ vectors.T / _TEMPERATURE).masked_fill(itself, -torch.inf)
         optimiser.zero_grad()
         functional.cross_entropy(scores, target).backward()  # type: ignore[no-untyped-call]
@@ -174,12 +174,12 @@ def _fit(network: nn.Module, images: Tensor, compact_index: Tensor, rng: torch.G
         schedule.step()
 
 
-def _embedded(network: nn.Module, images: ByteImages) -> Tensor:
+def _embed(network: nn.Module, images: ByteImages) -> Tensor:
     with torch.no_grad():
-        return torch.cat([network(_seen(images[at : at + _CHUNK])) for at in range(0, len(images), _CHUNK)])
+        return torch.cat([network(_standardise(images[at : at + _CHUNK])) for at in range(0, len(images), _CHUNK)])
 
 
-def _seen(images: ByteImages) -> Tensor:
+def _standardise(images: ByteImages) -> Tensor:
     """Integer images -> [N, C, S, S] of at most 64 pixels a side, each of mean 0 and deviation 1."""
     parts = []
     for at in range(0, len(images), _CHUNK):
@@ -190,7 +190,7 @@ def _seen(images: ByteImages) -> Tensor:
     return torch.cat(parts)
 
 
-def _varied(x: Tensor, rng: torch.Generator) -> Tensor:
+def _augment(x: Tensor, rng: torch.Generator) -> Tensor:
     """Images [N, C, S, S] turned, zoomed, moved, blurred, brighter or darker, with grain: each by itself."""
     count = len(x)
     turn, zoom, blur, contrast, level, grain = torch.rand(6, count, generator=rng)

@@ -75,7 +75,7 @@ class BookKeeping:
         factors = self._add_alone(squared, clipping_norm, total)
         for tap in self._taps:
             if not tap.alone:
-                for parameter, part in zip(tap.layer.parameters(), tap.summed(factors), strict=True):
+                for parameter, part in zip(tap.layer.parameters(), tap.weighted_sums(factors), strict=True):
                     total[id(parameter)] += part
 
     def _add_alone(self, squared: Tensor, clipping_norm: float, total: dict[int, Tensor]) -> Tensor:

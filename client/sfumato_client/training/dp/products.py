@@ -50,7 +50,7 @@ class ProductTap(Tap):
         return self.way == "alone"
 
     def receive(self, gradient: Tensor, patients: int) -> Tensor:
-        """Squared norms [n] of what `summed` will add up; zeros when `alone`."""
+        """Squared norms [n] of what `weighted_sums` will add up; zeros when `alone`."""
         weight, bias = self._weights()
         outputs, inputs = weight.shape[0], weight[0].numel()
         self.way = cheapest(gradient.numel() // (patients * outputs), inputs, outputs)
@@ -59,7 +59,7 @@ class ProductTap(Tap):
         self._samples = []
         if self.alone:
             return squared
-        seen, given = self._seen(patients), self._given(gradient, patients)
+        seen, given = self._inputs_of(patients), self._gradients_of(gradient, patients)
         if self.way == "gram":
             squared += _gram_norms(seen, given)
         else:
@@ -68,49 +68,49 @@ class ProductTap(Tap):
             self._samples.append(given.sum(dim=2))
         return squared + sum(squared_norms(part) for part in self._samples)
 
-    def summed(self, factors: Tensor) -> list[Tensor]:
+    def weighted_sums(self, factors: Tensor) -> list[Tensor]:
         """Sum over patients of factor [n] times gradient; only where not `alone`."""
         parts = [weighted_sum(part, factors) for part in self._samples]
         if self.way == "gram":
-            return [self._contracted_with(factors), *parts]
+            return [self._contract_with(factors), *parts]
         return [self._as_weight(parts[0]), *parts[1:]]
 
     def gradient_of(self, patient: int) -> list[Tensor]:
         """One patient's gradient."""
         rows = slice(patient * self._views, (patient + 1) * self._views)
         gradient = self._gradient[rows]
-        parts = [self._contracted(self.input[rows], gradient)]
-        return parts if self._weights()[1] is None else [*parts, self._given(gradient, 1)[0].sum(dim=1)]
+        parts = [self._contract(self.input[rows], gradient)]
+        return parts if self._weights()[1] is None else [*parts, self._gradients_of(gradient, 1)[0].sum(dim=1)]
 
     def release(self) -> None:
         """Forget the pass."""
         super().release()
         self.__dict__.pop("_gradient", None)
 
-    def _contracted_with(self, factors: Tensor) -> Tensor:
+    def _contract_with(self, factors: Tensor) -> Tensor:
         rows, gradient = self.input, self._gradient
         factors = factors.repeat_interleave(self._views)
         kept = factors > 0
         if not kept.all():
             # selected, not multiplied by zero: 0 x inf would be nan
             rows, gradient, factors = rows[kept], gradient[kept], factors[kept]
-        return self._contracted(rows, gradient * factors.view(-1, *[1] * (gradient.ndim - 1)))
+        return self._contract(rows, gradient * factors.view(-1, *[1] * (gradient.ndim - 1)))
 
     @abstractmethod
-    def _seen(self, patients: int) -> Tensor:
+    def _inputs_of(self, patients: int) -> Tensor:
         """[n, Q, D]."""
 
     @abstractmethod
-    def _given(self, gradient: Tensor, patients: int) -> Tensor:
+    def _gradients_of(self, gradient: Tensor, patients: int) -> Tensor:
         """[n, O, Q]."""
 
     @abstractmethod
-    def _contracted(self, rows: Tensor, gradient: Tensor) -> Tensor:
+    def _contract(self, rows: Tensor, gradient: Tensor) -> Tensor:
         """Weight gradient, summed over rows."""
 
     @abstractmethod
     def _as_weight(self, matrix: Tensor) -> Tensor:
-        """[O, D], D as `_seen` has it, in the weight's shape."""
+        """[O, D], D as `_inputs_of` has it, in the weight's shape."""
 
 
 def _gram_norms(seen: Tensor, given: Tensor) -> Tensor:
@@ -128,13 +128,13 @@ class LinearTap(ProductTap):
     def _output(self, x: Tensor) -> Tensor:
         return functional.linear(x, *self._weights())
 
-    def _seen(self, patients: int) -> Tensor:
+    def _inputs_of(self, patients: int) -> Tensor:
         return self.input.reshape(patients, -1, self.input.shape[-1])
 
-    def _given(self, gradient: Tensor, patients: int) -> Tensor:
+    def _gradients_of(self, gradient: Tensor, patients: int) -> Tensor:
         return gradient.reshape(patients, -1, gradient.shape[-1]).mT
 
-    def _contracted(self, rows: Tensor, gradient: Tensor) -> Tensor:
+    def _contract(self, rows: Tensor, gradient: Tensor) -> Tensor:
         return gradient.flatten(0, -2).mT @ rows.flatten(0, -2)
 
     def _as_weight(self, matrix: Tensor) -> Tensor:
@@ -164,7 +164,7 @@ class ConvTap(ProductTap):
         down, right = self.layer.padding
         return down, right
 
-    def _seen(self, patients: int) -> Tensor:
+    def _inputs_of(self, patients: int) -> Tensor:
         (kh, kw), (sh, sw), (dh, dw) = self.layer.kernel_size, self.layer.stride, self.layer.dilation
         ph, pw = self._padding
         height, width = self._gradient.shape[2:]
@@ -176,11 +176,11 @@ class ConvTap(ProductTap):
         )
         return windows.reshape(patients, -1, kh * kw * padded.shape[3])
 
-    def _given(self, gradient: Tensor, patients: int) -> Tensor:
+    def _gradients_of(self, gradient: Tensor, patients: int) -> Tensor:
         by_view = gradient.reshape(patients, -1, gradient.shape[1], gradient[0, 0].numel())
         return by_view.transpose(1, 2).flatten(2)
 
-    def _contracted(self, rows: Tensor, gradient: Tensor) -> Tensor:
+    def _contract(self, rows: Tensor, gradient: Tensor) -> Tensor:
         layer, weight = self.layer, self._weights()[0]
         form = (list(layer.stride), list(self._padding), list(layer.dilation), False, [0, 0], 1)
         _, result, _ = torch.ops.aten.convolution_backward(gradient, rows, weight, None, *form, [False, True, False])

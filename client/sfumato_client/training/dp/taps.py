@@ -18,7 +18,7 @@ from sfumato_common.errors import ConfigError
 
 
 class Tap(nn.Module, ABC):
-    """One layer that owns parameters; a pass goes `forward`, `receive`, `summed` or `gradient_of`, `release`."""
+    """One layer that owns parameters; a pass goes `forward`, `receive`, `weighted_sums` or `gradient_of`, `release`."""
 
     def __init__(self, name: str, layer: nn.Module) -> None:
         super().__init__()
@@ -28,7 +28,7 @@ class Tap(nn.Module, ABC):
 
     @property
     def alone(self) -> bool:
-        """Whether gradients are made by `gradient_of`, one patient at a time, instead of by `summed`."""
+        """Whether gradients are made by `gradient_of`, one patient at a time, instead of by `weighted_sums`."""
         return False
 
     def forward(self, x: Tensor) -> Tensor:
@@ -43,10 +43,10 @@ class Tap(nn.Module, ABC):
 
     @abstractmethod
     def receive(self, gradient: Tensor, patients: int) -> Tensor:
-        """Squared norms [n] float64 of what `summed` will add up, from the gradient at the output [n * m, ...]."""
+        """Squared norms [n] float64 of `weighted_sums` will add up, from the gradient at the output [n * m, ...]."""
 
     @abstractmethod
-    def summed(self, factors: Tensor) -> list[Tensor]:
+    def weighted_sums(self, factors: Tensor) -> list[Tensor]:
         """Sum over patients of factor [n] times gradient, one tensor for each of the layer's parameters."""
 
     def gradient_of(self, patient: int) -> list[Tensor]:
@@ -76,7 +76,7 @@ class RowTap(Tap):
         self._samples = [by_patient(part, patients) for part in self._row_gradients(gradient)]
         return torch.stack([squared_norms(part) for part in self._samples]).sum(dim=0)
 
-    def summed(self, factors: Tensor) -> list[Tensor]:
+    def weighted_sums(self, factors: Tensor) -> list[Tensor]:
         """Sum over patients of factor [n] times gradient."""
         return [weighted_sum(part, factors) for part in self._samples]
 
@@ -89,14 +89,14 @@ class _ScaleTap(RowTap):
     """Normalisation with scale and shift: y = scale * normalised(x) + shift."""
 
     def _row_gradients(self, gradient: Tensor) -> list[Tensor]:
-        parts = [self._reduced(gradient * self._normalised(self.input))]
-        return parts if self._weights()[1] is None else [*parts, self._reduced(gradient)]
+        parts = [self._reduce(gradient * self._normalise(self.input))]
+        return parts if self._weights()[1] is None else [*parts, self._reduce(gradient)]
 
-    def _reduced(self, product: Tensor) -> Tensor:
+    def _reduce(self, product: Tensor) -> Tensor:
         return _over_positions(product)
 
     @abstractmethod
-    def _normalised(self, x: Tensor) -> Tensor:
+    def _normalise(self, x: Tensor) -> Tensor:
         """The layer's output before scale and shift."""
 
 
@@ -113,7 +113,7 @@ class GroupNormTap(_ScaleTap):
     def _output(self, x: Tensor) -> Tensor:
         return functional.group_norm(x, self.layer.num_groups, *self._weights(), self.layer.eps)
 
-    def _normalised(self, x: Tensor) -> Tensor:
+    def _normalise(self, x: Tensor) -> Tensor:
         return functional.group_norm(x, self.layer.num_groups, eps=self.layer.eps)
 
 
@@ -126,7 +126,7 @@ class InstanceNormTap(_ScaleTap):
         weight, bias = self._weights()
         return functional.instance_norm(x, weight=weight, bias=bias, eps=self.layer.eps)
 
-    def _normalised(self, x: Tensor) -> Tensor:
+    def _normalise(self, x: Tensor) -> Tensor:
         return functional.instance_norm(x, eps=self.layer.eps)
 
 
@@ -138,10 +138,10 @@ class LayerNormTap(_ScaleTap):
     def _output(self, x: Tensor) -> Tensor:
         return functional.layer_norm(x, list(self.layer.normalized_shape), *self._weights(), self.layer.eps)
 
-    def _normalised(self, x: Tensor) -> Tensor:
+    def _normalise(self, x: Tensor) -> Tensor:
         return functional.layer_norm(x, list(self.layer.normalized_shape), eps=self.layer.eps)
 
-    def _reduced(self, product: Tensor) -> Tensor:
+    def _reduce(self, product: Tensor) -> Tensor:
         return product.reshape(len(product), -1, *self.layer.normalized_shape).sum(dim=1)
 
 

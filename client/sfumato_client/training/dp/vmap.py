@@ -45,9 +45,9 @@ class WholeLossVmap:
             return (loss(forward, *rows) * weights).sum()
 
         self._value = value
-        self._gradients = self._made()
+        self._gradients = self._make()
 
-    def _made(self) -> _Gradients:
+    def _make(self) -> _Gradients:
         values = vmap(self._value)
 
         def gradients(parameters: dict[str, Tensor], weights: Tensor, rows: tuple[Tensor, ...]) -> dict[str, Tensor]:
@@ -70,8 +70,8 @@ class WholeLossVmap:
         most = max(_FEWEST_ROWS, min(_MOST_ROWS, _COPIES_BYTES // copies))
         size = patients_at_once(len(weights), weights.shape[1], most)
         for rows, own in chunks(records, weights, size):
-            by_patient = tuple(_filled(part.reshape(*own.shape, *part.shape[1:]), size) for part in rows)
-            samples = self._gradients(parameters, _filled(own, size), by_patient).values()
+            by_patient = tuple(_fill(part.reshape(*own.shape, *part.shape[1:]), size) for part in rows)
+            samples = self._gradients(parameters, _fill(own, size), by_patient).values()
             real = [sample[: len(own)] for sample in samples]
             add_clipped(total, real, clipping_norm)
         return total
@@ -83,7 +83,7 @@ class CompiledVmap(WholeLossVmap):
     Here vmap over grad is the faster way: the compiler fuses what it takes apart.
     """
 
-    def _made(self) -> _Gradients:
+    def _make(self) -> _Gradients:
         if not any(shutil.which(name) for name in ("g++", "clang++", "c++")):
             raise ConfigError("engine 'vmap-compiled' needs a C++ compiler and finds none; install g++ or use 'vmap'")
         per_patient = vmap(grad(self._value), in_dims=(None, 0, 0))
@@ -91,7 +91,7 @@ class CompiledVmap(WholeLossVmap):
         return compiled
 
 
-def _filled(part: Tensor, size: int) -> Tensor:
+def _fill(part: Tensor, size: int) -> Tensor:
     """[n, ...] with copies of its first row up to [size, ...]."""
     if len(part) == size:
         return part

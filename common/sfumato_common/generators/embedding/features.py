@@ -86,7 +86,7 @@ class Embedding:
         fourier = torch.cat([waves.cos(), waves.sin()], dim=2).flatten(1)
         return torch.cat([dct, scattering(images.mean(dim=1, keepdim=True)), fourier], dim=1)
 
-    def standardised(self, features: Tensor, reference: Reference, components: Tensor) -> Tensor:
+    def standardise(self, features: Tensor, reference: Reference, components: Tensor) -> Tensor:
         """Features [N, D] less their component's centre over its scale, each group clipped to CLIP sqrt(D_p)."""
         offset = (features - reference.centre[components]) / reference.scale[components]
         parts = []
@@ -137,7 +137,7 @@ def embedding_sums(
         with torch.no_grad():
             features = embedding.features(torch.from_numpy(to_unit_range(image[None])))
             component = components_of(plan, site, torch.tensor([label]))
-            vector = embedding.standardised(features, reference, component)[0].double().numpy() / unit_of(embedding)
+            vector = embedding.standardise(features, reference, component)[0].double().numpy() / unit_of(embedding)
         sums[label, 0] += weight * COUNT_WEIGHT
         sums[label, 1:] += weight * FEATURE_WEIGHT * in_unit_ball(vector)
     return sums

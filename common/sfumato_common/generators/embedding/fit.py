@@ -27,7 +27,7 @@ from sfumato_common.generators.gan.w_space import draw_images, follow
 from sfumato_common.generators.plan import PublicPlan
 from sfumato_common.generators.settings import stage_of
 from sfumato_common.generators.spectral.whitening import spectral_model
-from sfumato_common.generators.weights import drawn
+from sfumato_common.generators.weights import draw_network
 from sfumato_common.mechanisms.draws import TorchDraws
 from sfumato_common.types import AnyArray, Arrays
 
@@ -48,7 +48,7 @@ def targets(
     """
     means, noise = _means(embedding, np.sum(list(sums.values()), axis=0), sigma * math.sqrt(len(sums)))
     shares = (1.0 / noise) / (1.0 / noise).sum()
-    shared = _shrunk(embedding, shares @ means, np.zeros(embedding.length), float(np.linalg.norm(shares * noise)))
+    shared = _shrink(embedding, shares @ means, np.zeros(embedding.length), float(np.linalg.norm(shares * noise)))
     labels = _each(embedding, means, np.tile(shared, (len(means), 1)), noise)
     if not plan.spectral.by_site:
         return labels.astype(np.float32)
@@ -69,10 +69,10 @@ def _means(embedding: Embedding, sums: AnyArray, sigma: float) -> tuple[Float64,
 
 
 def _each(embedding: Embedding, means: Float64, centres: Float64, noise: Float64) -> Float64:
-    return np.stack([_shrunk(embedding, *row) for row in zip(means, centres, noise.tolist(), strict=True)])
+    return np.stack([_shrink(embedding, *row) for row in zip(means, centres, noise.tolist(), strict=True)])
 
 
-def _shrunk(embedding: Embedding, mean: Float64, centre: Float64, noise: float) -> Float64:
+def _shrink(embedding: Embedding, mean: Float64, centre: Float64, noise: float) -> Float64:
     """`mean` [D], known up to `noise` a coordinate, drawn towards `centre` [D] group by group."""
     result = centre.copy()
     for start, end in pairwise(np.cumsum([0, *embedding.groups])):
@@ -91,12 +91,12 @@ def fit_generator(plan: PublicPlan, spectral: Arrays, sums: Mapping[str, AnyArra
     embedding, model = Embedding(plan), spectral_model(plan, spectral)
     reference = embedding.reference(plan, spectral, torch.arange(component_count(plan)))
     wanted = torch.from_numpy(targets(plan, embedding, sums, stage.noise_multiplier))
-    start, generator, average = (drawn(networks.generator, plan) for _ in range(3))
+    start, generator, average = (draw_network(networks.generator, plan) for _ in range(3))
     optimiser = torch.optim.Adam(generator.parameters(), lr=LEARNING_RATE, betas=GENERATOR_BETAS)
 
     def features(network: Generator, components: Tensor, draw: torch.Generator) -> Tensor:
         images = draw_images(plan, network, model, components, TorchDraws(draw))
-        return embedding.standardised(embedding.features(images), reference, components)
+        return embedding.standardise(embedding.features(images), reference, components)
 
     for step in range(stage.generator_steps):
         picked = torch.randperm(len(wanted), generator=rng)[:_COMPONENTS]

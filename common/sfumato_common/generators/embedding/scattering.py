@@ -45,13 +45,13 @@ def scattering(images: Tensor) -> Tensor:
     size = images.shape[-1]
     level, moduli = images, []
     for number in range(levels_of(size)):
-        level = _halved(level) if number else level
+        level = _halve(level) if number else level
         moduli.append(_modulus(level))  # [N, L, s, s]
     parts = [functional.adaptive_avg_pool2d(value, FIRST_GRID).flatten(1) for value in moduli]
     for start, end in paths_of(size):
         value = moduli[start].flatten(0, 1)[:, None]  # [N L, 1, s, s]
         for _ in range(end - start):
-            value = _halved(value)
+            value = _halve(value)
         second = functional.adaptive_avg_pool2d(_modulus(value), SECOND_GRID)  # [N L, L, 2, 2]
         parts.append(second.reshape(len(images), -1))
     return torch.cat(parts, dim=1)
@@ -66,7 +66,7 @@ def _modulus(x: Tensor) -> Tensor:
     return (real.square() + imaginary.square() + _SMOOTH).sqrt()
 
 
-def _halved(x: Tensor) -> Tensor:
+def _halve(x: Tensor) -> Tensor:
     """Low-pass and every second pixel, [N, 1, s, s] -> [N, 1, ceil(s / 2), ceil(s / 2)]."""
     taps = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0]).to(x) / 16.0
     padded = functional.pad(x, (2, 2, 2, 2), mode="reflect")

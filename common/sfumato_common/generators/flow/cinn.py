@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sfumato_common.generators.flow.couplings import COUPLINGS, Coupling
-from sfumato_common.generators.flow.flows import Flow, condition_planes, squeezed, unsqueezed
+from sfumato_common.generators.flow.flows import Flow, condition_planes, squeeze_repeatedly, unsqueezed
 from sfumato_common.generators.flow.glow import zero_convolution
 
 
@@ -120,7 +120,7 @@ class ConditionalINN(Flow):
         return unsqueezed(flat.reshape(u.shape), len(self.levels)), total
 
     def _inverse(self, v: Tensor, condition: Tensor) -> Tensor:
-        u = squeezed(v, len(self.levels))
+        u = squeeze_repeatedly(v, len(self.levels))
         flat = u.flatten(1)
         for coupling in reversed(list(self.dense.children())):
             flat = coupling.inverse(flat, condition)  # type: ignore[operator]

@@ -114,7 +114,7 @@ def condition_planes(condition: Tensor, x: Tensor) -> Tensor:
     return torch.cat([x, planes], dim=1)
 
 
-def squeezed(u: Tensor, times: int) -> Tensor:
+def squeeze_repeatedly(u: Tensor, times: int) -> Tensor:
     """`times` squeezes: [N, C, S, S] -> [N, C 4^times, S / 2^times, S / 2^times]."""
     for _ in range(times):
         u = functional.pixel_unshuffle(u, 2)

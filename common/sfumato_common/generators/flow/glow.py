@@ -45,7 +45,7 @@ class InvConv1x1(NamedTuple):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """[N, C, H, W] -> the same shape, and log|det|, the same for every record."""
         lower, upper = self._factors()
-        return _mixed(x, lower @ upper), self.log_diagonal.sum() * (x.shape[2] * x.shape[3])
+        return _mix(x, lower @ upper), self.log_diagonal.sum() * (x.shape[2] * x.shape[3])
 
     def inverse(self, y: Tensor) -> Tensor:
         """Inverse of `forward`, by two triangular systems."""
@@ -115,20 +115,20 @@ class FlowStep(nn.Module):
         return ActNorm(self.log_scale, self.shift)
 
     @property
-    def mixing(self) -> InvConv1x1:
+    def inv_conv(self) -> InvConv1x1:
         """The second part."""
         return InvConv1x1(self.lower, self.upper, self.log_diagonal)
 
     def forward(self, x: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
         """[N, C, H, W] -> the same shape and log|det| [N]."""
         x, first = self.actnorm.forward(x)
-        x, second = self.mixing.forward(x)
+        x, second = self.inv_conv.forward(x)
         x, third = self.coupling.forward(x, condition)
         return x, first + second + third
 
     def inverse(self, x: Tensor, condition: Tensor) -> Tensor:
         """Inverse of `forward`."""
-        return self.actnorm.inverse(self.mixing.inverse(self.coupling.inverse(x, condition)))
+        return self.actnorm.inverse(self.inv_conv.inverse(self.coupling.inverse(x, condition)))
 
     def _network(self, kept: Tensor, condition: Tensor) -> Tensor:
         hidden = functional.silu(self.inward(condition_planes(condition, kept)))
@@ -138,7 +138,7 @@ class FlowStep(nn.Module):
     def _across(self, hidden: Tensor) -> Tensor:
         # one image, as each patient brings under vmap: there a product is faster than torch's grouped 1x1 convolution
         if len(hidden) == 1 and self.across.bias is not None:
-            return _mixed(hidden, self.across.weight[:, :, 0, 0]) + self.across.bias[:, None, None]
+            return _mix(hidden, self.across.weight[:, :, 0, 0]) + self.across.bias[:, None, None]
         wide: Tensor = self.across(hidden)
         return wide
 
@@ -243,7 +243,7 @@ def zero_convolution(inputs: int, outputs: int) -> nn.Conv2d:
     return layer
 
 
-def _mixed(x: Tensor, weight: Tensor) -> Tensor:
+def _mix(x: Tensor, weight: Tensor) -> Tensor:
     """1x1 convolution of [N, C, H, W] with [C, C]: a matrix product, as are its per-record gradients then."""
     mixed: Tensor = (weight @ x.flatten(2)).view(x.shape)
     return mixed

@@ -27,7 +27,7 @@ _PIXELS = 2**20
 _FARTHEST, _STRETCH = 8.0, 10.0
 
 
-def matched(plan: PublicPlan, spectral: SpectralModel, flow: Flow, components: Iterable[int]) -> SpectralModel:
+def match_moments(plan: PublicPlan, spectral: SpectralModel, flow: Flow, components: Iterable[int]) -> SpectralModel:
     """`spectral`, so adjusted that the flow's samples of `components` get the released mean and variances there.
 
     One mean and one deviation a feature of the band. Deterministic: the latents come from a fixed seed.

@@ -9,18 +9,18 @@ from torch import Tensor
 from sfumato_common.generators.base import Draw
 from sfumato_common.generators.components import condition
 from sfumato_common.generators.flow.flows import Flow
-from sfumato_common.generators.flow.matching import matched
+from sfumato_common.generators.flow.matching import match_moments
 from sfumato_common.generators.flow.networks import flow
 from sfumato_common.generators.plan import PublicPlan
 from sfumato_common.generators.spectral.whitening import SpectralModel, spectral_model
-from sfumato_common.generators.weights import loaded
+from sfumato_common.generators.weights import load_network
 from sfumato_common.mechanisms.draws import Draws
 from sfumato_common.types import Arrays
 
 
 def released_flow(plan: PublicPlan, arrays: Arrays) -> Flow:
     """The flow of released arrays, on the CPU. Raises VerificationError when they do not fit the plan."""
-    return loaded("flow", flow, plan, arrays)
+    return load_network("flow", flow, plan, arrays)
 
 
 def sampler(plan: PublicPlan, arrays: Arrays) -> Draw:
@@ -29,7 +29,7 @@ def sampler(plan: PublicPlan, arrays: Arrays) -> Draw:
 
     @cache
     def moved(components: tuple[int, ...]) -> SpectralModel:
-        return matched(plan, spectral, network, components)
+        return match_moments(plan, spectral, network, components)
 
     def draw(y: Tensor, draws: Draws) -> Tensor:
         white = network.inverse(spectral.draw_latent(y, draws), condition(plan, y))

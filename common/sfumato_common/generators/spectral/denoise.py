@@ -66,15 +66,17 @@ def common_covariance(noisy: Float64, noise: float, patients: float, layout: Lay
     """
     level = _levels(np.diag(noisy) / layout.prior, noise / layout.prior, patients, COMMON_SPREAD, geometry)
     diagonal = level * layout.prior
-    return _assembled(np.diag(diagonal), noisy, noise, patients, geometry, level)
+    return _assemble(np.diag(diagonal), noisy, noise, patients, geometry, level)
 
 
-def departed(base: Covariance, noisy: Float64, noise: float, patients: float, geometry: Geometry) -> Covariance:
+def estimate_departure(
+    base: Covariance, noisy: Float64, noise: float, patients: float, geometry: Geometry
+) -> Covariance:
     """What `noisy` shows beyond `base`: other levels by ring, and clear directions; without either, `base` itself."""
     diagonal = np.diag(base.matrix)
     ratio = _levels(np.diag(noisy) / diagonal, noise / diagonal, patients, PART_SPREAD, geometry)
     scaled = base.matrix * np.sqrt(np.outer(ratio, ratio))
-    result = _assembled(scaled, noisy, noise, patients, geometry, ratio * base.level)
+    result = _assemble(scaled, noisy, noise, patients, geometry, ratio * base.level)
     together, _ = np.linalg.qr(np.concatenate([base.shown, result.shown], axis=1))
     return Covariance(result.matrix, together, result.level)
 
@@ -96,7 +98,7 @@ def _levels(ratios: Float64, noise: Float64, patients: float, spread: float, geo
     return np.clip(result, *_LEVELS)
 
 
-def _assembled(
+def _assemble(
     base: Float64, noisy: Float64, noise: float, patients: float, geometry: Geometry, level: Float64
 ) -> Covariance:
     """`base` with the clear part of `noisy - base` off the diagonal, kept positive definite."""
@@ -105,12 +107,12 @@ def _assembled(
     difference = (noisy - base) * whitener
     np.fill_diagonal(difference, 0.0)
     deviation = np.sqrt(0.5 * (noise * whitener) ** 2 + 1.0 / patients)
-    kept = _kept(difference, deviation, geometry)
+    kept = _shrinkage(difference, deviation, geometry)
     values, vectors = np.linalg.eigh(kept * difference)
     edge = _edge(kept * deviation)
     clear = np.abs(values) > edge
     shown = vectors[:, clear]
-    change = (shown * _unshifted(values[clear], edge)) @ shown.T
+    change = (shown * _unshift(values[clear], edge)) @ shown.T
     whitened = base * whitener + change
     np.fill_diagonal(whitened, 1.0)
     floor = float(np.clip(FLOOR_OF_EDGE * edge, *FLOORS))
@@ -121,7 +123,7 @@ def _assembled(
     return Covariance((matrix + matrix.T) / 2.0, basis, outermost)
 
 
-def _kept(difference: Float64, deviation: Float64, geometry: Geometry) -> Float64:
+def _shrinkage(difference: Float64, deviation: Float64, geometry: Geometry) -> Float64:
     """Share [d, d] of each entry that is kept: its group's variance over that and the noise's."""
     groups, variance = geometry.groups.ravel(), deviation**2
     weight = 1.0 / variance.ravel()
@@ -143,7 +145,7 @@ def _edge(deviation: Float64) -> float:
     return float(np.mean(largest))
 
 
-def _unshifted(values: Float64, edge: float) -> Float64:
+def _unshift(values: Float64, edge: float) -> Float64:
     """Eigenvalues before symmetric noise with that edge pushed them outwards; |v| > edge."""
     return np.asarray(np.sign(values) * (np.abs(values) + np.sqrt(values**2 - edge**2)) / 2.0)
 
@@ -156,10 +158,10 @@ def shrink_means(means: Float64, shares: Float64, noise: Float64, rings: npt.NDA
     weighted = (shares * noise) ** 2
     others = weighted.sum() - weighted
     deviation = np.sqrt(((1.0 - shares) * noise) ** 2 + others)
-    return drawn_towards(means, (shares @ means)[None], np.tile(deviation[:, None], means.shape[1]), rings)
+    return pull_towards(means, (shares @ means)[None], np.tile(deviation[:, None], means.shape[1]), rings)
 
 
-def drawn_towards(means: Float64, centres: Float64, noise: Float64, rings: npt.NDArray[np.int64]) -> Float64:
+def pull_towards(means: Float64, centres: Float64, noise: Float64, rings: npt.NDArray[np.int64]) -> Float64:
     """Means [P, d] pulled towards `centres` [P or 1, d], ring by ring, as far as `noise` [P, d] demands."""
     shrunk = np.empty_like(means)
     for ring in np.unique(rings):

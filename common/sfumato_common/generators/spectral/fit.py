@@ -19,8 +19,8 @@ from sfumato_common.generators.spectral.denoise import (
     Covariance,
     Geometry,
     common_covariance,
-    departed,
-    drawn_towards,
+    estimate_departure,
+    pull_towards,
     shrink_means,
     symmetric,
     symmetric_root,
@@ -102,7 +102,7 @@ def fit_release(plan: PublicPlan, releases: Mapping[str, Arrays]) -> dict[str, n
         shares, means, covariances = _class_components(layout, geometry, whole, sites)
     fitted = {
         "shares": shares,
-        "mean": _bounded(means, layout.mean_radius * 4.0),
+        "mean": _bound(means, layout.mean_radius * 4.0),
         "factor": np.stack([symmetric_root(item.matrix) for item in covariances]),
         "signal": np.stack([item.shown @ item.shown.T for item in covariances]),
         "tail": np.array([_tail(own, item) for own, item in zip(sources, covariances, strict=True)]),
@@ -138,11 +138,13 @@ def _class_components(
 ) -> tuple[Float64, Float64, list[Covariance]]:
     """One component a class over all sites; where sites differ, the covariance is the wider for it."""
     shares = whole.counts / whole.counts.sum()
-    within = whole.seconds / whole.counts[:, None, None] + _between(whole, [sites[site] for site in sorted(sites)])
+    within = whole.seconds / whole.counts[:, None, None] + _scatter_between_sites(
+        whole, [sites[site] for site in sorted(sites)]
+    )
     noise = whole.second_noise / whole.counts
     _, parts = _covariances(layout, geometry, within, whole.counts, noise)
     means = shrink_means(whole.means, shares, whole.sum_noise / whole.counts, geometry.rings)
-    return _floored(shares), means, parts
+    return _floor(shares), means, parts
 
 
 def _site_components(
@@ -159,19 +161,19 @@ def _site_components(
     for name in sorted(plan.sites):
         own = sites.get(name)
         if own is None:
-            all_shares.append(_floored(shares) * plan.sites[name].nominal_patients)
+            all_shares.append(_floor(shares) * plan.sites[name].nominal_patients)
             means.append(class_means)
             covariances += classes
             continue
-        all_shares.append(_floored(own.counts / own.counts.sum()) * own.counts.sum())
+        all_shares.append(_floor(own.counts / own.counts.sum()) * own.counts.sum())
         total = own.counts.sum()
-        site = departed(common, own.seconds.sum(axis=0) / total, _joint_noise(own), total, geometry)
+        site = estimate_departure(common, own.seconds.sum(axis=0) / total, _joint_noise(own), total, geometry)
         means.append(_site_means(own, class_means, np.diag(site.matrix), geometry))
         colour = symmetric_root(site.matrix) @ inverse
         for k, part in enumerate(classes):
             base = Covariance(colour @ part.matrix @ colour.T, part.shown, part.level * site.level / common.level)
             second, count = own.seconds[k] / own.counts[k], float(own.counts[k])
-            covariances.append(departed(base, second, own.second_noise / count, count, geometry))
+            covariances.append(estimate_departure(base, second, own.second_noise / count, count, geometry))
     joined = np.concatenate(all_shares)
     return joined / joined.sum(), np.concatenate(means), covariances
 
@@ -189,8 +191,8 @@ def _site_means(own: Sums, class_means: Float64, variance: Float64, geometry: Ge
     noise = np.sqrt((own.sum_noise / own.counts[:, None]) ** 2 + variance / own.counts[:, None])
     shift = weights @ (own.means - class_means)
     joint = np.linalg.norm(weights[:, None] * noise, axis=0)
-    shift = drawn_towards(shift[None], np.zeros((1, len(shift))), joint[None], geometry.rings)
-    return drawn_towards(own.means, class_means + shift, noise, geometry.rings)
+    shift = pull_towards(shift[None], np.zeros((1, len(shift))), joint[None], geometry.rings)
+    return pull_towards(own.means, class_means + shift, noise, geometry.rings)
 
 
 def _covariances(
@@ -206,11 +208,11 @@ def _covariances(
         # the pooled estimate's own error is no difference between classes
         own = raw[k] - pooled + common.matrix
         deviation = math.hypot((1.0 - share) * noise[k], others)
-        parts.append(departed(common, own, deviation, float(counts[k]), geometry))
+        parts.append(estimate_departure(common, own, deviation, float(counts[k]), geometry))
     return common, parts
 
 
-def _between(whole: Sums, sites: Iterable[Sums]) -> Float64:
+def _scatter_between_sites(whole: Sums, sites: Iterable[Sums]) -> Float64:
     """Scatter of the sites' released means about the pooled ones, [K, d, d], less what the noise alone would give."""
     scatter = np.zeros_like(whole.seconds)
     for site in sites:
@@ -221,11 +223,11 @@ def _between(whole: Sums, sites: Iterable[Sums]) -> Float64:
     return scatter
 
 
-def _floored(shares: Float64) -> Float64:
+def _floor(shares: Float64) -> Float64:
     floored = np.maximum(shares, SMALLEST_SHARE)
     return np.asarray(floored / floored.sum())
 
 
-def _bounded(means: Float64, radius: float) -> Float64:
+def _bound(means: Float64, radius: float) -> Float64:
     """Rows of [G, d] no longer than `radius`: noise cannot throw a mean farther than the widest clip reaches."""
     return np.asarray(means / np.maximum(1.0, np.linalg.norm(means, axis=1, keepdims=True) / radius))

@@ -12,7 +12,7 @@ from typing import Protocol, runtime_checkable
 import torch
 
 from sfumato_common.exchanges import EXCHANGES
-from sfumato_common.generators.base import named
+from sfumato_common.generators.base import import_named
 from sfumato_common.generators.settings import StageSettings
 from sfumato_common.metrics.choice import Choice
 from sfumato_common.study.plan import Plan
@@ -57,5 +57,5 @@ def strategy_of(plan: Plan, stage: StageSettings, released: Mapping[str, Arrays]
 
     `released` holds the final arrays of earlier stages by kind, and pinned starts by `start_key(kind)`.
     """
-    make: Callable[[Plan, StageSettings, Mapping[str, Arrays]], Strategy] = named(EXCHANGES[stage.kind].strategy)
+    make: Callable[[Plan, StageSettings, Mapping[str, Arrays]], Strategy] = import_named(EXCHANGES[stage.kind].strategy)
     return make(plan, stage, released)

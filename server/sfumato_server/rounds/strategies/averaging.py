@@ -28,7 +28,7 @@ def check_replies(plan: Plan, stage: StageSettings, replies: dict[str, dict[str,
                 raise VerificationError(f"array '{name}' of '{site}' has a wrong shape or is not finite")
 
 
-def moved(
+def move_start(
     plan: Plan, start: Arrays, replies: dict[str, dict[str, AnyArray]], server: ServerStep | None = None
 ) -> dict[str, AnyArray]:
     """`start` moved by `server` (None: as it is) along the sites' mean update, float32.

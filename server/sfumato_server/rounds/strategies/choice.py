@@ -19,7 +19,7 @@ from sfumato_common.generators.sampling import sample_images
 from sfumato_common.generators.settings import stage_of
 from sfumato_common.generators.spectral.moments import moments_distance
 from sfumato_common.mechanisms.draws import TorchDraws
-from sfumato_common.metrics.choice import Choice, decide, evened
+from sfumato_common.metrics.choice import Choice, decide, scale_log_odds
 from sfumato_common.metrics.utility import score, train_classifier
 from sfumato_common.study.plan import Plan
 from sfumato_common.types import AnyArray, Arrays
@@ -83,7 +83,7 @@ class ChoiceStrategy:
             images = sample_images(plan, kind, self._models[kind], components, draws)
             distances.append(moments_distance(plan, spectral, images, components))
             trained = train_classifier(plan, images, labels_of(plan, components), seed=seed, steps=_STEPS)
-            sent = evened(trained, score(plan, trained, images))
+            sent = scale_log_odds(trained, score(plan, trained, images))
             self._outbound |= {f"{kind}:{name}": value for name, value in sent.items()}
         self._distances = np.array(distances)
 

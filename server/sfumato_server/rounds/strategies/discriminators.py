@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from sfumato_common.generators.components import component_shares
 from sfumato_common.generators.gan import networks
 from sfumato_common.generators.gan.settings import GanStage
-from sfumato_common.generators.weights import loaded
+from sfumato_common.generators.weights import load_network
 from sfumato_common.study.plan import Plan
 from sfumato_common.types import AnyArray, Arrays
-from sfumato_server.rounds.strategies.averaging import moved
+from sfumato_server.rounds.strategies.averaging import move_start
 from sfumato_server.rounds.strategies.optimisers import ServerStep
 
 _ALL = ""
@@ -40,7 +40,7 @@ class Discriminators:
         self._plan, self._joint, self._start = plan, stage.discriminators == "joint", dict(start)
         self._weights: dict[str, dict[str, AnyArray]] = {}  # only what was trained: the start judges nobody
         names = [_ALL] if self._joint else sorted(plan.sites)
-        self._steps = {name: ServerStep(stage.server, _tagged("server", name)) for name in names}
+        self._steps = {name: ServerStep(stage.server, _tag("server", name)) for name in names}
 
     def sent(self, site: str) -> dict[str, AnyArray]:
         """The discriminator that `site` trains next."""
@@ -51,14 +51,16 @@ class Discriminators:
         parts = {_ALL: replies} if self._joint else {site: {site: reply} for site, reply in replies.items()}
         for name, part in parts.items():
             start = self._weights.get(name, self._start)
-            self._weights[name] = moved(self._plan, start, part, self._steps[name])
+            self._weights[name] = move_start(self._plan, start, part, self._steps[name])
 
     def panel(self, spectral: Arrays) -> list[WeighedDiscriminator]:
         """Every trained discriminator with what it judges; the weights add up to 1."""
         patients = {name: 1 if name == _ALL else self._plan.sites[name].nominal_patients for name in self._weights}
         return [
             WeighedDiscriminator(
-                loaded("discriminator", networks.discriminator, self._plan, self._weights[name]).requires_grad_(False),
+                load_network("discriminator", networks.discriminator, self._plan, self._weights[name]).requires_grad_(
+                    False
+                ),
                 torch.from_numpy(component_shares(self._plan, spectral, name or None)),
                 count / sum(patients.values()),
             )
@@ -69,7 +71,7 @@ class Discriminators:
         """Weights under `discriminator/` or `discriminator-<site>/`, and the server optimisers' moments."""
         state: dict[str, AnyArray] = {}
         for name, weights in self._weights.items():
-            tag = _tagged("discriminator", name)
+            tag = _tag("discriminator", name)
             state |= {f"{tag}/{key.removeprefix('discriminator/')}": value for key, value in weights.items()}
         for step in self._steps.values():
             state |= step.state()
@@ -79,12 +81,12 @@ class Discriminators:
         """Go on from what `state` returned, found among the other arrays of a strategy's state."""
         self._weights = {}
         for name, step in self._steps.items():
-            tag = _tagged("discriminator", name) + "/"
+            tag = _tag("discriminator", name) + "/"
             own = {f"discriminator/{key.removeprefix(tag)}": v for key, v in state.items() if key.startswith(tag)}
             if own:
                 self._weights[name] = own
             step.restore(state)
 
 
-def _tagged(what: str, name: str) -> str:
+def _tag(what: str, name: str) -> str:
     return f"{what}-{name}" if name else what

@@ -12,7 +12,7 @@ from sfumato_common.generators.starts import starting_model
 from sfumato_common.generators.weights import to_arrays
 from sfumato_common.study.plan import Plan
 from sfumato_common.types import AnyArray, Arrays
-from sfumato_server.rounds.strategies.averaging import check_replies, moved
+from sfumato_server.rounds.strategies.averaging import check_replies, move_start
 from sfumato_server.rounds.strategies.optimisers import ServerStep
 
 
@@ -31,7 +31,7 @@ class FlowStrategy:
     def absorb(self, round_number: int, replies: dict[str, dict[str, AnyArray]], generator: torch.Generator) -> None:
         """The flow follows the public-weighted mean of the updates, as the plan's `server` says."""
         check_replies(self._plan, self._stage, replies)
-        self._flow = moved(self._plan, self._flow, replies, self._server)
+        self._flow = move_start(self._plan, self._flow, replies, self._server)
 
     def released(self) -> dict[str, AnyArray]:
         """The spectral release and the flow."""

@@ -21,7 +21,7 @@ from sfumato_common.generators.gan.settings import GanStage
 from sfumato_common.generators.gan.w_space import draw_images, follow
 from sfumato_common.generators.spectral.whitening import spectral_model
 from sfumato_common.generators.starts import starting_model
-from sfumato_common.generators.weights import load_arrays, loaded, to_arrays
+from sfumato_common.generators.weights import load_arrays, load_network, to_arrays
 from sfumato_common.mechanisms.draws import TorchDraws
 from sfumato_common.study.plan import Plan
 from sfumato_common.types import AnyArray, Arrays
@@ -51,7 +51,7 @@ class GanStrategy:
     def _first(self, released: Mapping[str, Arrays]) -> Generator:
         earlier = self._stage.begins_at("generator")
         if earlier is not None:
-            return loaded("generator", networks.generator, self._plan, released[earlier])
+            return load_network("generator", networks.generator, self._plan, released[earlier])
         return starting_model("generator", networks.generator, self._plan, self._stage, released)
 
     def outbound(self, round_number: int, site: str) -> dict[str, AnyArray]:

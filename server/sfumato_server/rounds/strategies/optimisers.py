@@ -46,15 +46,15 @@ class ServerStep:
         return change
 
     def _momentum(self, name: str, change: AnyArray) -> AnyArray:
-        return self._kept("first", name, self._settings.momentum, change)
+        return self._decay_moment("first", name, self._settings.momentum, change)
 
     def _adam(self, name: str, change: AnyArray) -> AnyArray:
         decay, second = self._settings.momentum, SERVER_SECOND_MOMENT
-        m = self._kept("first", name, decay, (1.0 - decay) * change)
-        v = self._kept("second", name, second, (1.0 - second) * np.square(change))
+        m = self._decay_moment("first", name, decay, (1.0 - decay) * change)
+        v = self._decay_moment("second", name, second, (1.0 - second) * np.square(change))
         return np.asarray(m / (np.sqrt(v) + SERVER_ADAPTIVITY))
 
-    def _kept(self, moment: str, name: str, decay: float, added: AnyArray) -> AnyArray:
+    def _decay_moment(self, moment: str, name: str, decay: float, added: AnyArray) -> AnyArray:
         """The moment after it decayed and `added` came; it starts at zero."""
         key = f"{moment}/{name}"
         self._moments[key] = decay * self._moments.get(key, np.zeros_like(added)) + added
