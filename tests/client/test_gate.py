@@ -23,7 +23,7 @@ from sfumato_common.errors import EgressRefused, LedgerError, PolicyRefusal, Rel
 from sfumato_common.files import canonical_json
 from sfumato_common.mechanisms.noise import SecureNoise
 from sfumato_common.mechanisms.recorder import NoiseRecorder
-from sfumato_common.study.costs import gate_verdict
+from sfumato_common.study.costs import GATE_VERDICT
 from sfumato_common.study.policy import Budget, GateRules
 
 RULES_ON = GateRules(declare_verdict=True)
@@ -222,13 +222,13 @@ def test_the_charge_comes_before_the_data_and_once_a_plan(tmp_path):
 
         def charges():
             return [
-                ledger.charged(Terms("s", "ab" * 32, purpose, 1, cohort), [gate_verdict("formal")], SecureNoise())
+                ledger.charged(Terms("s", "ab" * 32, purpose, 1, cohort), [GATE_VERDICT], SecureNoise())
                 for purpose, cohort in (("gate", "train"), ("gate-control", "holdout"))
             ]
 
         class Watched(Cohort):
             def everything(self):
-                assert ledger.events("train") == ledger.events("holdout") == [gate_verdict("formal")]
+                assert ledger.events("train") == ledger.events("holdout") == [GATE_VERDICT]
                 assert len(ledger.unsettled_charges()) == 2
                 return super().everything()
 
@@ -255,7 +255,7 @@ def test_a_set_that_is_not_as_it_was_sealed_is_refused_before_charge_and_data(tm
 def test_a_refusal_is_settled_as_one(tmp_path):
     with Ledger.open(tmp_path / "ledger.sqlite", Budget(epsilon=1.0, delta=1e-5), site="north") as ledger:
         copies = sealed(TRAIN[:20])
-        charge = ledger.charged(Terms("s", "ab" * 32, "gate", 1, "train"), [gate_verdict("formal")], SecureNoise())
+        charge = ledger.charged(Terms("s", "ab" * 32, "gate", 1, "train"), [GATE_VERDICT], SecureNoise())
         with pytest.raises(ReleaseRefused):
             gate([copies], cohort(TRAIN), cohort(HOLDOUT), RULES_ON, [charge], tmp_path / "local")
         said = canonical_json({"approved": False, "sets": [copies.digest]})

@@ -20,13 +20,12 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from sfumato_client.dataset.cohort import Cohort, require_patients
+from sfumato_client.dataset.cohort import Cohort
 from sfumato_client.dataset.splits import SPLITS, assign_splits, pseudonym
 from sfumato_client.ingest import SiteImage, Skipped, Split
 from sfumato_common.errors import ConfigError, DataError
 from sfumato_common.files import sync_folder, write_atomic, write_json
 from sfumato_common.study.plan import ImageForm
-from sfumato_common.study.policy import Policy
 from sfumato_common.types import AnyArray, pixel_dtype
 
 _FORMAT = 1
@@ -120,10 +119,6 @@ class SiteStore:
                 f"the store holds images of another form than the plan's {form.size} x {form.size}, {form.channels} "
                 f"channel(s), {form.bits} bits; ingest again for this plan"
             )
-
-    def require_patients(self, policy: Policy) -> None:
-        """Raises DataError when the site has fewer patients than its policy asks for."""
-        require_patients(self.patients, policy)
 
     def cohort(self, split: Split) -> Cohort:
         """The patients of one split, renumbered from 0; pixels stay on disk until they are asked for."""

@@ -111,7 +111,6 @@ class Site:
             seen.keep_round(stage, request.round, request.arrays)
             store = self.home.open_store()
             store.require_form(plan.image)
-            store.require_patients(policy)
             cohort = store.cohort("train")
             return train(StageJob(plan, policy.site, stage, request.round, request.arrays, cohort, noise, recorder))
 

@@ -14,11 +14,11 @@ from functools import cached_property
 
 from sfumato_client.anonymise import CandidateSet, Job, Release, anonymise
 from sfumato_client.anonymise.style_net import read_style_net
-from sfumato_client.audit.verdict import Approved, gate, recall_verdict
+from sfumato_client.audit.verdict import Approved, gate, let_go, private_gate, recall_verdict
 from sfumato_client.dataset import SiteStore
 from sfumato_client.egress.guard import log_locally
 from sfumato_client.ledger import Ledger
-from sfumato_client.ledger.approvals import approval
+from sfumato_client.ledger.approvals import Approver, approval
 from sfumato_client.ledger.charged import Terms, has_open_charge, recall, sealed_digest
 from sfumato_client.release import seal
 from sfumato_client.release.folder import ReleaseFolder, release_folder
@@ -30,14 +30,14 @@ from sfumato_common.errors import DataError, ReleaseRefused
 from sfumato_common.files import write_atomic
 from sfumato_common.mechanisms.sealed import Sealed
 from sfumato_common.mechanisms.streams import Streams
-from sfumato_common.study.costs import gate_verdict, release_events, study_events
+from sfumato_common.study.costs import GATE_VERDICT, formal_gate_events, release_events, study_events
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.policy import Policy
 from sfumato_common.study.release import AnyItem, Part
 from sfumato_common.types import Arrays
 
 log = logging.getLogger(__name__)
-# the verdict compares training images with holdout ones: both cohorts' books say so
+# the declared verdict compares training images with holdout ones: both cohorts' books say so
 _GATE_BOOKS: dict[Cohort, str] = {"train": "gate", "holdout": "gate-control"}
 
 
@@ -103,26 +103,40 @@ class Maker:
 
     def _approve(self, part: Part, sets: list[Sealed[CandidateSet]]) -> None:
         """Judge the part, seal its package, and let exactly that go."""
-        approved = self._judge(part, sets)
+        approved = self._judge_formal(sets) if part == "formal" else self._judge_declared(sets)
+        by: Approver = "gate" if part == "declared" or self._plan.formal_gate else "no-gate"
         identity = load_identity(self._home.identity)
         certificate = self._ledger.certificate(self._plan, noise=self._policy.noise)
         package = seal(approved, self._plan, self._policy, certificate, identity.sign_package)
         write_atomic(self.folder.package(part), package, mode=0o600)
         digests = [item.digest for item in sets]
-        leave = approval(self._plan.digest, part, "gate", package, digests, identity.sign_approval)
+        leave = approval(self._plan.digest, part, by, package, digests, identity.sign_approval)
         self._ledger.approve(leave)
 
-    def _judge(self, part: Part, sets: list[Sealed[CandidateSet]]) -> Approved:
+    def _judge_formal(self, sets: list[Sealed[CandidateSet]]) -> Approved:
+        """By the plan's private gate, where it has one: what an epsilon covers whole needs no other leave."""
+        asked = self._plan.formal_gate
+        if asked is None:
+            return let_go(sets)
+        terms = self._charge_terms("gate-formal")
+        if (settled := sealed_digest(self._ledger, terms)) is not None:
+            return recall_verdict(sets, settled)
+        noise = site_noise(self._policy, self._plan.digest, "gate", "formal")
+        charge = self._ledger.charged(terms, formal_gate_events(self._plan), noise, resume=True)
+        rules, folder = self._policy.release.gate, self._home.steward_folder
+        return private_gate(sets, lambda: self._store.cohort("train"), rules, asked.noise_multiplier, charge, folder)
+
+    def _judge_declared(self, sets: list[Sealed[CandidateSet]]) -> Approved:
         books = [
-            Terms(self._plan.study, self._plan.digest, f"{purpose}-{part}", 1, cohort)
+            Terms(self._plan.study, self._plan.digest, f"{purpose}-declared", 1, cohort)
             for cohort, purpose in _GATE_BOOKS.items()
         ]
         settled = [sealed_digest(self._ledger, terms) for terms in books]
         if None not in settled:
             return recall_verdict(sets, str(settled[0]))
-        noise = site_noise(self._policy, self._plan.digest, "gate", part)
+        noise = site_noise(self._policy, self._plan.digest, "gate", "declared")
         charges = [
-            self._ledger.charged(terms, [gate_verdict(part)], noise, resume=True)
+            self._ledger.charged(terms, [GATE_VERDICT], noise, resume=True)
             for terms, found in zip(books, settled, strict=True)
             if found is None
         ]
@@ -130,14 +144,16 @@ class Maker:
         return gate(sets, train, holdout, self._policy.release.gate, charges, self._home.steward_folder)
 
     def _terms(self, item: AnyItem) -> Terms:
+        return self._charge_terms(f"release-{item.method}-{item.model}")
+
+    def _charge_terms(self, purpose: str) -> Terms:
         ahead = tuple(study_events(self._plan, "train"))
-        return Terms(self._plan.study, self._plan.digest, f"release-{item.method}-{item.model}", 1, "train", ahead)
+        return Terms(self._plan.study, self._plan.digest, purpose, 1, "train", ahead)
 
     @cached_property
     def _store(self) -> SiteStore:
         store = self._home.open_store()
         store.require_form(self._plan.image)
-        store.require_patients(self._policy)
         return store
 
     @cached_property
