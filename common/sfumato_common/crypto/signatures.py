@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import re
 from typing import Literal
 
 from cryptography.exceptions import InvalidSignature
@@ -68,6 +70,23 @@ def public_pem(key: Ed25519PublicKey) -> bytes:
 
 
 def fingerprint(public_key: bytes) -> str:
-    """Lower-case hexadecimal sha256 of the 32 raw key bytes: what two people compare over the telephone."""
-    raw = load_public_key(public_key).public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
-    return hashlib.sha256(raw).hexdigest()
+    """What two people compare over the telephone: the first 100 bits of the sha256 of the 32 raw key bytes.
+
+    Base32 (RFC 4648) in five groups of four: whoever wants another key with the same one has 2^100 keys to try.
+    """
+    letters = base64.b32encode(hashlib.sha256(_raw(public_key)).digest()).decode("ascii").lower()
+    return "-".join(letters[at : at + 4] for at in range(0, 20, 4))
+
+
+def is_fingerprint(said: str, public_key: bytes) -> bool:
+    """Whether what a person typed is that key's fingerprint; case, spaces and dashes do not matter, any letter does."""
+    return re.sub(r"[\s-]", "", said).lower() == fingerprint(public_key).replace("-", "")
+
+
+def is_same_key(one: bytes, other: bytes) -> bool:
+    """Whether two public keys (PEM) are the same key. Raises VerificationError where one of them is none."""
+    return _raw(one) == _raw(other)
+
+
+def _raw(public_key: bytes) -> bytes:
+    return load_public_key(public_key).public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)

@@ -18,7 +18,7 @@ from sfumato_common.command_line import (
     print_json,
     run_command,
 )
-from sfumato_common.errors import ConfigError
+from sfumato_common.errors import ConfigError, UnverifiedOrigin
 from sfumato_common.files import write_atomic, write_json
 from sfumato_common.study.load import load_plan, plan_text
 from sfumato_common.study.plan import Plan
@@ -115,27 +115,36 @@ def coordinator_run(
 
     with live_status(home / "status.json") as refresh:
         published = run_coordinator(home, out, Listen(host, port, intake_port), refresh)
-    console.print(f"published: {published}\nreport: {out / 'report.html'}", markup=False, soft_wrap=True)
+    console.print(f"published: {published}\nreport: {published / 'report.html'}", markup=False, soft_wrap=True)
 
 
 @dataset_app.command(
-    "verify", epilog="Example: sfumato dataset verify results/published --key coord/authority/coordinator.pem"
+    "verify",
+    epilog="Example: sfumato dataset verify results/published --key coordinator.pem --site-key alder=alder.pem",
 )
 def dataset_verify(
     folder: Annotated[Path, typer.Argument(help="A published data set.")],
     key: Annotated[
         Path | None, typer.Option(help="The coordinator's public key, from a source that you trust.")
     ] = None,
+    site_key: Annotated[
+        list[str] | None, typer.Option(help="NAME=FILE: a hospital's public key, from the hospital (repeat).")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check signatures and hashes offline."""
-    from sfumato_server.publish import verify_dataset
+    """Check signatures and hashes offline. Without --key nobody vouches for the set: exit code 3."""
+    from sfumato_server.publish import UNVERIFIED, verify_dataset
 
-    report = verify_dataset(folder, file_bytes(key) if key else None)
+    report = verify_dataset(folder, file_bytes(key) if key else None, _site_keys(site_key or []))
     if as_json:
         print_json(asdict(report))
     else:
-        console.print(report.summary(), markup=False, soft_wrap=True)
+        console.print("\n".join([report.summary(), *report.key_lines()]), markup=False, soft_wrap=True)
+    if not report.trusted:
+        raise UnverifiedOrigin(
+            f"{UNVERIFIED}: anybody can make a set that agrees with itself; pass the coordinator's public key, from a "
+            "source that you trust, with --key"
+        )
 
 
 @dataset_app.command("overview", epilog="Example: sfumato dataset overview results/published --out overview.png")
@@ -144,9 +153,10 @@ def dataset_overview(
     out: Annotated[Path, typer.Option(help="Where the picture goes, PNG.")],
 ) -> None:
     """Draw one picture of the set: a row per site and model."""
-    from sfumato_server.publish import write_overview
+    from sfumato_server.publish import UNVERIFIED, write_overview
 
-    console.print(f"{write_overview(folder, out)} images shown in '{out.name}'", markup=False)
+    shown = f"{write_overview(folder, out)} images shown in '{out.name}'"
+    console.print(f"{shown}; {UNVERIFIED}: run 'sfumato dataset verify' with --key", markup=False, soft_wrap=True)
 
 
 @app.command(epilog="Example: sfumato demo --data index.csv --out demo-out")
@@ -160,6 +170,17 @@ def demo(
     from sfumato_server.demo.run import run_demo
 
     run_demo(data, out, configs, patients)
+
+
+def _site_keys(given: list[str]) -> dict[str, bytes]:
+    """Keys by site from NAME=FILE words. Raises ConfigError."""
+    keys: dict[str, bytes] = {}
+    for word in given:
+        name, equals, file = word.partition("=")
+        if not equals or name in keys:
+            raise ConfigError("--site-key takes NAME=FILE, once for each hospital")
+        keys[name] = file_bytes(Path(file))
+    return keys
 
 
 def _affordable(plan: Plan, as_json: bool = False) -> None:

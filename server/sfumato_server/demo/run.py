@@ -22,6 +22,7 @@ import yaml
 
 from sfumato_common.command_line import console
 from sfumato_common.crypto.enrolment import encode_grant
+from sfumato_common.crypto.identity import load_identity
 from sfumato_common.errors import ConfigError, DataError, FederationError
 from sfumato_common.files import write_atomic, write_json
 from sfumato_common.strict import load_yaml, parse
@@ -32,7 +33,7 @@ from sfumato_common.supervise import Child, end_descendants, exclusive, free_por
 from sfumato_server.coordinator.home import CoordinatorHome
 from sfumato_server.demo.data import Cohort, index_sites, phantom_cohort
 from sfumato_server.demo.summary import print_summary
-from sfumato_server.enrol import create_authority, enrol
+from sfumato_server.enrol import create_authority, enrol, load_authority
 from sfumato_server.publish import verify_dataset
 from sfumato_server.status.board import read_board
 from sfumato_server.status.view import live_status
@@ -72,7 +73,7 @@ class Demo:
 
 
 def run_demo(data: Path | None, out: Path, configs: Path, patients: int) -> None:
-    """Run it; leaves `published/`, `report.html` and `run.json` in `out`. Raises SfumatoError with one clear line."""
+    """Run it; leaves `published/` and `run.json` in `out`. Raises SfumatoError with one clear line."""
     if not _SITE_PROGRAM.exists():
         raise ConfigError(
             "the demo runs hospitals too: install 'sfumato', which is both sides, or 'sfumato-site' beside"
@@ -216,11 +217,14 @@ def _summarise(demo: Demo) -> None:
     run: dict[str, Any] = json.loads(run_file.read_text())
     run["setup_seconds"] = demo.seconds
     write_json(run_file, run)
-    checked = verify_dataset(demo.out / "published", None)
+    published = demo.out / "published"
+    # on one machine every key is at hand; elsewhere each comes from its owner
+    keys = {name: load_identity(demo.site(name) / "identity").signing_public for name in run["package_bytes"]}
+    checked = verify_dataset(published, load_authority(demo.coordinator.root).public_key, keys)
     print_summary(demo.plan, run, read_board(demo.coordinator.status_file) or {})
     console.print(f"verified: {checked.summary()}", markup=False, soft_wrap=True)
-    console.print(f"published set: {demo.out / 'published'}", markup=False, soft_wrap=True)
-    console.print(f"report:        {demo.out / 'report.html'}", markup=False, soft_wrap=True)
+    console.print(f"published set: {published}", markup=False, soft_wrap=True)
+    console.print(f"report:        {published / 'report.html'}", markup=False, soft_wrap=True)
     console.print(f"training:      {demo.coordinator.live_page}", markup=False, soft_wrap=True)
 
 
