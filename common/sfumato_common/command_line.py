@@ -35,6 +35,10 @@ def _print_version(context: typer.Context, asked: bool) -> None:
 Version = Annotated[
     bool, typer.Option("--version", help="Print the version and leave.", is_eager=True, callback=_print_version)
 ]
+Fingerprint = Annotated[
+    str | None,
+    typer.Option("--fingerprint", help="What the other side told of its key by telephone or on paper; else asked for."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts in place of tables and sentences.")]
 
 
@@ -74,6 +78,18 @@ def file_bytes(path: Path) -> bytes:
         return path.read_bytes()
     except OSError:
         raise ConfigError(f"'{path.name}' cannot be read; check the path") from None
+
+
+def ask_fingerprint(given: str | None, whose: str) -> str:
+    """The fingerprint that the other side told: `given`, or typed in. Raises ConfigError where nobody is there to ask.
+
+    What the document itself says is never shown beside the question: it would be copied.
+    """
+    if given is not None:
+        return given
+    if not sys.stdin.isatty():
+        raise ConfigError(f"pass --fingerprint with what {whose} told by telephone or on paper")
+    return str(typer.prompt(f"Fingerprint that {whose} told by telephone or on paper"))
 
 
 def print_json(value: Mapping[str, Any]) -> None:

@@ -2,19 +2,19 @@
 
 import json
 import shutil
-import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.commands import speaker
 from support.plans import dp_sgd
 
 from sfumato_common.crypto.identity import create_identity
 from sfumato_common.crypto.signatures import fingerprint, is_fingerprint, public_pem, sign
 from sfumato_common.errors import ConfigError, UnverifiedOrigin, VerificationError
 from sfumato_common.files import canonical_json
-from sfumato_server.cli import main as door
 from sfumato_server.enrol import create_authority
 from sfumato_server.intake.admission import package_path
 from sfumato_server.pool import pool_packages
@@ -53,35 +53,28 @@ def invented(consortium: Any, tmp_path: Path) -> tuple[Any, Path]:
 
 
 @pytest.fixture
-def say(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
-    def run(*words: Any) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["sfumato", *map(str, words)])
-        with pytest.raises(SystemExit) as stopped:
-            door.main()
-        captured = capsys.readouterr()
-        return int(stopped.value.code or 0), captured.out, captured.err
-
-    return run
+def verify(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+    return partial(speaker(monkeypatch, capsys), "sfumato", "dataset", "verify")
 
 
 def trusted_keys(consortium: Any) -> dict[str, bytes]:
     return {site: identity.signing_public for site, identity in consortium.identities.items()}
 
 
-def test_a_strangers_set_without_a_key_is_of_unverified_origin(honest: Any, say: Any) -> None:
+def test_a_strangers_set_without_a_key_is_of_unverified_origin(honest: Any, verify: Any) -> None:
     _, folder = honest  # whoever knows the plan can make such a set, down to the hospitals' names
     for words in ((), ("--json",)):
-        code, out, error = say("dataset", "verify", folder, *words)
+        code, error, out = verify(folder, *words)
         assert code == UnverifiedOrigin.exit_code == 3
         assert "UNVERIFIED ORIGIN" in error
         assert ("UNVERIFIED ORIGIN" in out) is not bool(words)
         assert not words or json.loads(out)["trusted"] is False
 
 
-def test_with_the_coordinators_key_the_origin_is_verified(honest: Any, say: Any) -> None:
+def test_with_the_coordinators_key_the_origin_is_verified(honest: Any, verify: Any) -> None:
     consortium, folder = honest
     key = consortium.authority.folder / "coordinator.pem"
-    code, out, error = say("dataset", "verify", folder, "--key", key)
+    code, error, out = verify(folder, "--key", key)
     assert (code, error) == (0, "")
     assert "UNVERIFIED" not in out
     assert fingerprint(consortium.authority.public_key) in out
@@ -89,7 +82,7 @@ def test_with_the_coordinators_key_the_origin_is_verified(honest: Any, say: Any)
         assert f"{fingerprint(identity.signing_public)} (NOT compared)" in out
 
 
-def test_an_invented_hospital_is_found_by_its_true_key(invented: Any, say: Any, tmp_path: Path) -> None:
+def test_an_invented_hospital_is_found_by_its_true_key(invented: Any, verify: Any, tmp_path: Path) -> None:
     consortium, folder = invented
     key = consortium.authority.public_key
     report = verify_dataset(folder, key)
@@ -101,30 +94,30 @@ def test_an_invented_hospital_is_found_by_its_true_key(invented: Any, say: Any, 
     assert verify_dataset(folder, key, rest).compared_sites == ("north", "south")
     (tmp_path / "east.pem").write_bytes(trusted_keys(consortium)["east"])
     words = ("--key", consortium.authority.folder / "coordinator.pem", "--site-key", f"east={tmp_path / 'east.pem'}")
-    assert say("dataset", "verify", folder, *words)[0] == VerificationError.exit_code
+    assert verify(folder, *words)[0] == VerificationError.exit_code
 
 
-def test_hospitals_keys_can_be_compared(honest: Any, say: Any, tmp_path: Path) -> None:
+def test_hospitals_keys_can_be_compared(honest: Any, verify: Any, tmp_path: Path) -> None:
     consortium, folder = honest
     report = verify_dataset(folder, consortium.authority.public_key, trusted_keys(consortium))
     assert report.compared_sites == ("east", "north", "south")
     (tmp_path / "north.pem").write_bytes(trusted_keys(consortium)["north"])
     words = ("--key", consortium.authority.folder / "coordinator.pem", "--site-key", f"north={tmp_path / 'north.pem'}")
-    code, out, _ = say("dataset", "verify", folder, *words)
+    code, _, out = verify(folder, *words)
     assert code == 0
     assert f"key of site 'north': {fingerprint(trusted_keys(consortium)['north'])} (compared)" in out
     assert "(NOT compared)" in out
     for wrong in ("north", "=", f"west={tmp_path / 'north.pem'}", "north=nowhere.pem"):
-        assert say("dataset", "verify", folder, *words[:2], "--site-key", wrong)[0] == ConfigError.exit_code
+        assert verify(folder, *words[:2], "--site-key", wrong)[0] == ConfigError.exit_code
 
 
-def test_sites_keys_alone_do_not_verify_the_origin(honest: Any, say: Any, tmp_path: Path) -> None:
+def test_sites_keys_alone_do_not_verify_the_origin(honest: Any, verify: Any, tmp_path: Path) -> None:
     consortium, folder = honest
     words = []
     for site, pem in trusted_keys(consortium).items():
         (tmp_path / f"{site}.pem").write_bytes(pem)
         words += ["--site-key", f"{site}={tmp_path / site}.pem"]
-    assert say("dataset", "verify", folder, *words)[0] == UnverifiedOrigin.exit_code
+    assert verify(folder, *words)[0] == UnverifiedOrigin.exit_code
 
 
 @pytest.fixture

@@ -1,4 +1,7 @@
-"""Ed25519 signatures (RFC 8032) with a domain prefix, so that a signature made for one purpose never serves another."""
+"""Ed25519 signatures (RFC 8032) with a domain prefix, so that a signature made for one purpose never serves another.
+
+The keys of Flower's node and of TLS are elliptic-curve keys: they sign an enrolment request by ECDSA (FIPS 186-5), too.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,13 @@ import re
 from typing import Literal
 
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from sfumato_common.errors import ConfigError, VerificationError
 
-Domain = Literal["enrolment", "package", "published", "table", "approval"]
+Domain = Literal["enrolment", "grant", "package", "published", "table", "approval"]
 
 
 def frame(domain: Domain, message: bytes) -> bytes:
@@ -30,6 +34,19 @@ def verify(public_key: bytes, domain: Domain, message: bytes, signature: bytes) 
     """Check `signature` against a PEM public key. Raises VerificationError when it does not hold."""
     try:
         load_public_key(public_key).verify(signature, frame(domain, message))
+    except InvalidSignature:
+        raise VerificationError(f"the {domain} signature does not hold; do not trust these bytes") from None
+
+
+def sign_elliptic(key: ec.EllipticCurvePrivateKey, domain: Domain, message: bytes) -> bytes:
+    """The ECDSA signature of `message` for `domain`, DER."""
+    return key.sign(frame(domain, message), ec.ECDSA(hashes.SHA384()))
+
+
+def verify_elliptic(key: ec.EllipticCurvePublicKey, domain: Domain, message: bytes, signature: bytes) -> None:
+    """Check an ECDSA signature. Raises VerificationError when it does not hold."""
+    try:
+        key.verify(signature, frame(domain, message), ec.ECDSA(hashes.SHA384()))
     except InvalidSignature:
         raise VerificationError(f"the {domain} signature does not hold; do not trust these bytes") from None
 

@@ -10,7 +10,9 @@ import typer
 
 from sfumato_common.command_line import (
     AsJson,
+    Fingerprint,
     Version,
+    ask_fingerprint,
     console,
     file_bytes,
     forecast_json,
@@ -69,6 +71,7 @@ def coordinator_init(
     start: Annotated[list[Path] | None, typer.Option(help="Public weights that the plan pins (repeat).")] = None,
 ) -> None:
     """Make the coordinator's keys and certificates and keep the resolved plan."""
+    from sfumato_common.crypto.signatures import fingerprint as fingerprint_of
     from sfumato_server.coordinator.home import CoordinatorHome
     from sfumato_server.enrol import create_authority
     from sfumato_server.rounds.starts import keep_start, load_starts
@@ -78,11 +81,16 @@ def coordinator_init(
     for path in start or []:
         keep_start(CoordinatorHome(home).starts, study, file_bytes(path))
     load_starts(CoordinatorHome(home).starts, study)  # a missing one is better told now than when the sites wait
-    create_authority(home, name or [])
+    authority = create_authority(home, name or [])
     write_json(CoordinatorHome(home).plan_file, study.model_dump(mode="json"))
     write_atomic(home / "plan.yaml", plan_text(study))
     said = f"coordinator of study '{study.study}' is ready, plan hash {study.digest}"
-    console.print(f"{said}\nsites accept the 'plan.yaml' in its home", markup=False, soft_wrap=True)
+    console.print(
+        f"{said}\nsites accept the 'plan.yaml' in its home\n"
+        f"fingerprint, to be told to every site by telephone or on paper:\n{fingerprint_of(authority.public_key)}",
+        markup=False,
+        soft_wrap=True,
+    )
 
 
 @coordinator_app.command(
@@ -92,13 +100,33 @@ def coordinator_enrol(
     home: Home,
     request: Annotated[Path, typer.Argument(help="A site's enrolment request.")],
     grant: Annotated[Path, typer.Option(help="Where to write the answer.")],
+    fingerprint: Fingerprint = None,
 ) -> None:
-    """Sign a site's enrolment request; its SuperNode key is registered when the study starts."""
-    from sfumato_common.crypto.enrolment import encode_grant
-    from sfumato_server.enrol import enrol
+    """Compare a site's key and sign its request; its SuperNode key is registered when the study starts."""
+    from sfumato_common.crypto.enrolment import encode_grant, read_request
+    from sfumato_common.crypto.signatures import fingerprint as fingerprint_of
+    from sfumato_server.coordinator.home import CoordinatorHome
+    from sfumato_server.enrol import enrol, load_authority
 
-    write_atomic(grant, encode_grant(enrol(home, file_bytes(request))))
-    console.print(f"enrolled; give '{grant.name}' back to the site", markup=False)
+    data = file_bytes(request)
+    said = ask_fingerprint(fingerprint, f"site '{read_request(data).site}'")
+    issued = enrol(home, data, said, CoordinatorHome(home).plan().sites)
+    write_atomic(grant, encode_grant(issued, load_authority(home).signing_key))
+    console.print(
+        f"enrolled; give '{grant.name}' back to the site, and tell it this coordinator's fingerprint by another way:\n"
+        f"{fingerprint_of(issued.coordinator_key)}",
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+@coordinator_app.command("fingerprint", epilog="Example: sfumato coordinator fingerprint --home coord")
+def coordinator_fingerprint(home: Home) -> None:
+    """Print the fingerprint of this coordinator's key: what sites and researchers compare."""
+    from sfumato_common.crypto.signatures import fingerprint as fingerprint_of
+    from sfumato_server.enrol import load_authority
+
+    typer.echo(fingerprint_of(load_authority(home).public_key))
 
 
 @coordinator_app.command("run", epilog="Example: sfumato coordinator run --home coord --out results --host 10.0.0.5")

@@ -23,6 +23,7 @@ import yaml
 from sfumato_common.command_line import console
 from sfumato_common.crypto.enrolment import encode_grant
 from sfumato_common.crypto.identity import load_identity
+from sfumato_common.crypto.signatures import fingerprint
 from sfumato_common.errors import ConfigError, DataError, FederationError
 from sfumato_common.files import write_atomic, write_json
 from sfumato_common.strict import load_yaml, parse
@@ -142,10 +143,14 @@ def _set_up_site(demo: Demo, name: str, plan_file: Path, cohort: Cohort) -> None
     policy = demo.policy.model_copy(update={"site": name})
     write_atomic(policy_file, yaml.safe_dump(policy.model_dump(mode="json"), sort_keys=False))
     _site(demo, name, "init", "--policy", str(policy_file))
-    grant = demo.work / "grants" / f"{name}.json"
-    write_atomic(grant, encode_grant(enrol(demo.coordinator.root, (home / "enrolment-request.json").read_bytes())))
+    # the demo is every party and stands for the telephone: a grant reaches the site together with the fingerprints
+    grant, authority = demo.work / "grants" / f"{name}.json", load_authority(demo.coordinator.root)
+    told, request = _site(demo, name, "fingerprint").splitlines()[-1], (home / "enrolment-request.json").read_bytes()
+    write_atomic(
+        grant, encode_grant(enrol(demo.coordinator.root, request, told, demo.plan.sites), authority.signing_key)
+    )
     ports = ("--superlink", f"127.0.0.1:{demo.superlink}", "--intake", f"127.0.0.1:{demo.intake}")
-    _site(demo, name, "join", str(grant), *ports)
+    _site(demo, name, "join", str(grant), *ports, "--fingerprint", fingerprint(authority.public_key))
     before = time.time()
     said = _site(demo, name, "ingest", str(source), "--plan", str(plan_file))
     ingested = time.time()

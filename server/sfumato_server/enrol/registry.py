@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any, Literal
 from sfumato_common.crypto import certificates
 from sfumato_common.crypto.certificates import certificate_fingerprint
 from sfumato_common.crypto.enrolment import EnrolmentGrant, EnrolmentRequest, read_request
+from sfumato_common.crypto.signatures import is_fingerprint
 from sfumato_common.errors import ConfigError, FederationError, VerificationError
 from sfumato_common.files import write_json
 from sfumato_server.enrol.authority import load_authority
@@ -104,14 +105,22 @@ class Registry:
             )
 
 
-def enrol(home: Path, request: bytes) -> EnrolmentGrant:
+def enrol(home: Path, request: bytes, fingerprint: str, sites: Collection[str]) -> EnrolmentGrant:
     """Verify an enrolment request, sign the site's certificate and register it; the same request again is harmless.
 
-    Raises VerificationError for a bad signature or malformed request, for a name or key that is taken, and
-    FederationError for a site that was revoked.
+    `fingerprint` is what the site's people told of its key, `sites` are the names in the plan. Raises VerificationError
+    for a bad signature or malformed request, another fingerprint, and a name or key that is taken; FederationError for
+    a site that the plan does not name or that was revoked.
     """
     authority, registry = load_authority(home), Registry(home)
     wanted = read_request(request)
+    if wanted.site not in sites:
+        raise FederationError(f"the study's plan names no site '{wanted.site}'; nothing was signed")
+    if not is_fingerprint(fingerprint, wanted.signing_key.encode()):
+        raise VerificationError(
+            f"the key in this request has another fingerprint than site '{wanted.site}' told; somebody may have made "
+            "the request in the site's place: ask the site for it again"
+        )
     known = registry.sites().get(wanted.site)
     if known is None:
         pem = certificates.issue_site_certificate(
