@@ -102,6 +102,22 @@ def join(
     console.print("enrolled", markup=False)
 
 
+@app.command(epilog="Example: sfumato-site renew --home site alder.grant.json")
+def renew(
+    home: Home,
+    grant: Annotated[Path, typer.Argument(help="The coordinator's grant of a new certificate.")],
+    replace: Annotated[bool, typer.Option("--replace", help="Take another CA of the same coordinator.")] = False,
+) -> None:
+    """Keep a new certificate of the coordinator that this site knows; keys, plans and ledger stay as they are."""
+    from sfumato_common.crypto.certificates import load_certificate
+    from sfumato_common.crypto.enrolment import renew_grant
+    from sfumato_common.crypto.identity import load_identity
+
+    kept = renew_grant(load_identity(home / "identity"), file_bytes(grant), replace=replace)
+    end = load_certificate(kept.certificate).not_valid_after_utc
+    console.print(f"renewed until {end:%Y-%m-%d}", markup=False)
+
+
 @app.command(epilog="Example: sfumato-site ingest --home site source.yaml --plan plan.yaml")
 def ingest(
     home: Home,
@@ -173,7 +189,7 @@ def run(home: Home) -> None:
     """Join the federation and answer the coordinator until stopped (Ctrl-C)."""
     from sfumato_client.flower.node import run_node
 
-    run_node(home)
+    run_node(home, lambda note: console.print(note, markup=False, soft_wrap=True))
 
 
 def main() -> None:

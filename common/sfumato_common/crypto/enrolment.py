@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sfumato_common.crypto import certificates, signatures
 from sfumato_common.crypto.certificates import load_certificate
 from sfumato_common.crypto.identity import SITE_NAME, SiteIdentity
-from sfumato_common.errors import ConfigError, VerificationError
+from sfumato_common.errors import ConfigError, FederationError, VerificationError
 from sfumato_common.files import canonical_json, write_atomic
 
 FORMAT = "sfumato-enrolment/2"
@@ -107,20 +107,53 @@ def store_grant(identity: SiteIdentity, data: bytes, fingerprint: str, *, replac
     return _keep_grant(identity, grant, replace=replace)
 
 
+def renew_grant(identity: SiteIdentity, data: bytes, *, replace: bool = False) -> EnrolmentGrant:
+    """Keep a new certificate of the coordinator whose key this site compared when it was enrolled.
+
+    Nobody has to compare again: the key is kept, and signs the grant. Raises VerificationError as `store_grant`, and
+    ConfigError when the site is not enrolled.
+    """
+    grant = _read_grant(data)
+    if not signatures.is_same_key(load_grant(identity.folder).coordinator_key, grant.coordinator_key):
+        raise VerificationError("this grant is not of the coordinator that this site is enrolled with; do not use it")
+    return _keep_grant(identity, grant, replace=replace)
+
+
+def require_current(folder: Path) -> str | None:
+    """What people are to be told of a site's certificates when they end soon. Raises FederationError when one has."""
+    grant = load_grant(folder)
+    notes = [
+        note
+        for pem, whose in ((grant.certificate, "this site"), (grant.authority, "the federation's CA"))
+        if (note := certificates.expiry_note(pem, whose)) is not None
+    ]
+    if not notes:
+        return None
+    said = f"{', and '.join(notes)}; ask the coordinator to renew it, then run 'sfumato-site renew'"
+    if certificates.has_ended(grant.certificate) or certificates.has_ended(grant.authority):
+        raise FederationError(said)
+    return said
+
+
 def _keep_grant(identity: SiteIdentity, grant: EnrolmentGrant, *, replace: bool) -> EnrolmentGrant:
     certificates.check_site_certificate(
         grant.certificate, grant.authority, identity.site, identity.tls_key.public_key()
     )
-    if (identity.folder / GRANT_FILES["coordinator_key"]).exists() and not replace:
-        _check_same_coordinator(load_grant(identity.folder), grant)
+    if (identity.folder / GRANT_FILES["coordinator_key"]).exists():
+        _check_successor(load_grant(identity.folder), grant, replace=replace)
     for key, name in GRANT_FILES.items():
         write_atomic(identity.folder / name, getattr(grant, key))
     return grant
 
 
-def _check_same_coordinator(known: EnrolmentGrant, grant: EnrolmentGrant) -> None:
-    """Another coordinator or CA never takes the place of the first unasked. Raises VerificationError."""
+def _check_successor(known: EnrolmentGrant, grant: EnrolmentGrant, *, replace: bool) -> None:
+    """Neither another coordinator or CA nor an older certificate takes the place of what is kept, unless asked to."""
+    if replace:
+        return
     same_key = signatures.is_same_key(known.coordinator_key, grant.coordinator_key)
+    older, newer = (load_certificate(item.certificate).not_valid_after_utc for item in (grant, known))
+    if same_key and older < newer:
+        raise VerificationError("this grant is older than the one that is kept; ask the coordinator for the newest")
     if not same_key or load_certificate(known.authority) != load_certificate(grant.authority):
         raise VerificationError(
             f"this site is enrolled under another {'CA' if same_key else 'coordinator'}; ask the coordinator why, and "

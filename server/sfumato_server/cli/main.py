@@ -24,6 +24,8 @@ from sfumato_common.errors import ConfigError, UnverifiedOrigin
 from sfumato_common.files import write_atomic, write_json
 from sfumato_common.study.load import load_plan, plan_text
 from sfumato_common.study.plan import Plan
+from sfumato_server.cli.home import Home
+from sfumato_server.cli.members import add_commands
 from sfumato_server.cli.model import model_app
 
 app = typer.Typer(no_args_is_help=True, help="Sfumato: the coordinator's side.")
@@ -34,7 +36,7 @@ app.add_typer(coordinator_app, name="coordinator")
 app.add_typer(dataset_app, name="dataset")
 app.add_typer(plan_app, name="plan")
 app.add_typer(model_app, name="model")
-Home = Annotated[Path, typer.Option("--home", help="The coordinator's home.", envvar="SFUMATO_COORDINATOR_HOME")]
+add_commands(coordinator_app)
 
 
 @app.callback()
@@ -138,9 +140,13 @@ def coordinator_run(
     intake_port: Annotated[int, typer.Option(help="Intake port.")] = 8443,
 ) -> None:
     """Run the study: wait for the sites, train, collect the releases, publish."""
+    from sfumato_server.coordinator.home import CoordinatorHome
     from sfumato_server.coordinator.run import Listen, run_coordinator
+    from sfumato_server.enrol import expiry_notes
     from sfumato_server.status.view import live_status
 
+    for note in expiry_notes(home, CoordinatorHome(home).plan().sites):
+        console.print(f"{note}; see 'sfumato coordinator renew' and 'rotate'", markup=False, soft_wrap=True)
     with live_status(home / "status.json") as refresh:
         published = run_coordinator(home, out, Listen(host, port, intake_port), refresh)
     console.print(f"published: {published}\nreport: {published / 'report.html'}", markup=False, soft_wrap=True)

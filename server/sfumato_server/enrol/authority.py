@@ -61,17 +61,27 @@ def create_authority(home: Path, server_names: Sequence[str] = ()) -> Authority:
     if (folder / CA_CERTIFICATE).exists():
         raise ConfigError(f"{home.name}: a certificate authority stands here already; use it or choose another home")
     authority = certificates.create_certificate_authority()
-    key, certificate = certificates.issue_server_certificate(authority, server_names)
     result = Authority(folder, authority, Ed25519PrivateKey.generate())
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    write_atomic(folder / CA_KEY, certificates.private_key_pem(authority.key), 0o600)
-    write_atomic(folder / SERVER_KEY, key, 0o600)
-    write_atomic(folder / SERVER_CERTIFICATE, certificate)
     write_atomic(folder / SIGNING_KEY, signatures.private_pem(result.signing_key), 0o600)
     write_atomic(folder / SIGNING_PUBLIC, result.public_key)
-    # the CA certificate comes last: it is what says that the folder is complete
-    write_atomic(folder / CA_CERTIFICATE, result.ca_pem)
+    store_certificate_authority(folder, authority, server_names)
     return result
+
+
+def store_certificate_authority(folder: Path, authority: CertificateAuthority, server_names: Sequence[str]) -> None:
+    """Write a CA's key and certificate, and a server certificate that it signs."""
+    write_atomic(folder / CA_KEY, certificates.private_key_pem(authority.key), 0o600)
+    store_server_certificate(folder, authority, server_names)
+    # the CA certificate comes last: it is what says that the folder is complete
+    write_atomic(folder / CA_CERTIFICATE, certificates.certificate_pem(authority.certificate))
+
+
+def store_server_certificate(folder: Path, authority: CertificateAuthority, server_names: Sequence[str]) -> None:
+    """Write a new key and certificate for the coordinator's ports."""
+    key, certificate = certificates.issue_server_certificate(authority, server_names)
+    write_atomic(folder / SERVER_KEY, key, 0o600)
+    write_atomic(folder / SERVER_CERTIFICATE, certificate)
 
 
 def load_authority(home: Path) -> Authority:
