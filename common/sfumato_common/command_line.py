@@ -18,6 +18,7 @@ from rich.table import Table
 from sfumato_common import __version__
 from sfumato_common.accounting.accountant import CohortCosts, epsilon_text, json_epsilon
 from sfumato_common.errors import ConfigError, SfumatoError
+from sfumato_common.files import close_folder
 from sfumato_common.study.costs import WITHOUT_PRIVACY
 from sfumato_common.study.forecast import Forecast
 
@@ -30,6 +31,21 @@ def _print_version(context: typer.Context, asked: bool) -> None:
     if asked:
         typer.echo(f"{context.info_name} {__version__}")
         raise typer.Exit
+
+
+def close_home(home: Path | None) -> Path | None:
+    """Callback of every option that names a home: it is closed to others before the command looks into it.
+
+    Homes of earlier versions, and copies of a home, may stand open. Raises ConfigError where one cannot be closed.
+    """
+    if home is not None and home.is_dir() and close_folder(home):
+        complaints.print(
+            f"'{home.name}' could be entered by others on this machine; it is closed now (mode 0700)",
+            style="yellow",
+            markup=False,
+            soft_wrap=True,
+        )
+    return home
 
 
 Version = Annotated[

@@ -22,7 +22,7 @@ from sfumato_common.command_line import (
     run_command,
 )
 from sfumato_common.errors import PolicyRefusal
-from sfumato_common.files import write_atomic, write_json
+from sfumato_common.files import make_private_folder, write_atomic, write_json
 from sfumato_common.strict import load_yaml
 from sfumato_common.study.load import load_resolved_plan
 from sfumato_common.study.policy import Policy
@@ -46,6 +46,7 @@ def init(home: Home, policy: Annotated[Path, typer.Option(help="The site's polic
     from sfumato_common.crypto.signatures import fingerprint as fingerprint_of
 
     site = load_yaml(policy, Policy).site
+    make_private_folder(home)
     identity = create_identity(home / "identity", site)
     write_atomic(home / "identity" / "split.key", secrets.token_hex(32) + "\n", mode=0o600)
     shutil.copyfile(policy, home / "policy.yaml")

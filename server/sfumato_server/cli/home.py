@@ -7,4 +7,9 @@ from typing import Annotated
 
 import typer
 
-Home = Annotated[Path, typer.Option("--home", help="The coordinator's home.", envvar="SFUMATO_COORDINATOR_HOME")]
+from sfumato_common.command_line import close_home
+
+Home = Annotated[
+    Path,
+    typer.Option("--home", help="The coordinator's home.", envvar="SFUMATO_COORDINATOR_HOME", callback=close_home),
+]

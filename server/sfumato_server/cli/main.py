@@ -21,7 +21,7 @@ from sfumato_common.command_line import (
     run_command,
 )
 from sfumato_common.errors import ConfigError, UnverifiedOrigin
-from sfumato_common.files import write_atomic, write_json
+from sfumato_common.files import make_private_folder, write_atomic, write_json
 from sfumato_common.study.load import load_plan, plan_text
 from sfumato_common.study.plan import Plan
 from sfumato_server.cli.home import Home
@@ -80,6 +80,7 @@ def coordinator_init(
 
     study = load_plan(plan)
     _affordable(study)
+    make_private_folder(home)
     for path in start or []:
         keep_start(CoordinatorHome(home).starts, study, file_bytes(path))
     load_starts(CoordinatorHome(home).starts, study)  # a missing one is better told now than when the sites wait

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sfumato_common.crypto import certificates, signatures
 from sfumato_common.crypto.certificates import CertificateAuthority
 from sfumato_common.errors import ConfigError
-from sfumato_common.files import write_atomic
+from sfumato_common.files import make_private_folder, write_atomic
 
 FOLDER = "authority"
 CA_KEY, CA_CERTIFICATE, SERVER_KEY, SERVER_CERTIFICATE = "ca.key", "ca.crt", "server.key", "server.crt"
@@ -60,6 +60,7 @@ def create_authority(home: Path, server_names: Sequence[str] = ()) -> Authority:
     folder = home / FOLDER
     if (folder / CA_CERTIFICATE).exists():
         raise ConfigError(f"{home.name}: a certificate authority stands here already; use it or choose another home")
+    make_private_folder(home)
     authority = certificates.create_certificate_authority()
     result = Authority(folder, authority, Ed25519PrivateKey.generate())
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)

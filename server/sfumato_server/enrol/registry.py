@@ -20,7 +20,7 @@ from sfumato_common.crypto.certificates import certificate_fingerprint, expiry_n
 from sfumato_common.crypto.enrolment import EnrolmentGrant, EnrolmentRequest, read_request
 from sfumato_common.crypto.signatures import is_fingerprint
 from sfumato_common.errors import ConfigError, FederationError, VerificationError
-from sfumato_common.files import write_json
+from sfumato_common.files import make_private_folder, write_json
 from sfumato_server.enrol.authority import load_authority
 
 FILE = "sites.json"
@@ -115,7 +115,7 @@ class Registry:
     @contextmanager
     def _change(self) -> Iterator[dict[str, SiteRecord]]:
         """The records for a change that is written when the block ends well; one writer at a time."""
-        self.home.mkdir(parents=True, exist_ok=True)
+        make_private_folder(self.home)
         with (self.home / f".{FILE}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             sites = self.sites()
