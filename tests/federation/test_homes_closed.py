@@ -98,8 +98,18 @@ def test_a_home_that_cannot_be_closed_is_not_used(tmp_path, say, monkeypatch):
         close_folder(site)
 
 
+def test_a_link_to_an_open_home_is_followed(tmp_path, say, careless):
+    site, _ = set_up(say, tmp_path)
+    site.chmod(0o777)
+    (tmp_path / "link").symlink_to(site)
+    assert say("sfumato-site", "fingerprint", "--home", tmp_path / "link")[0] == 0
+    assert mode(site) == 0o700
+
+
 def test_the_library_makes_private_homes_too(tmp_path, careless):
+    for open_folder in ("identity", "coord/authority"):
+        (tmp_path / open_folder).mkdir(parents=True)
     create_authority(tmp_path / "coord")
     create_identity(tmp_path / "identity", "alder")
     make_private_folder(tmp_path / "new" / "home")
-    assert {mode(tmp_path / name) for name in ("coord", "identity", "new/home")} == {0o700}
+    assert {mode(tmp_path / name) for name in ("coord", "coord/authority", "identity", "new/home")} == {0o700}

@@ -63,7 +63,7 @@ def create_authority(home: Path, server_names: Sequence[str] = ()) -> Authority:
     make_private_folder(home)
     authority = certificates.create_certificate_authority()
     result = Authority(folder, authority, Ed25519PrivateKey.generate())
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_private_folder(folder)
     write_atomic(folder / SIGNING_KEY, signatures.private_pem(result.signing_key), 0o600)
     write_atomic(folder / SIGNING_PUBLIC, result.public_key)
     store_certificate_authority(folder, authority, server_names)
