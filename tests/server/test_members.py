@@ -18,7 +18,7 @@ from sfumato_common.crypto import certificates
 from sfumato_common.crypto.enrolment import load_grant, renew_grant, require_current
 from sfumato_common.crypto.signatures import fingerprint
 from sfumato_common.errors import BusyError, ConfigError, FederationError, VerificationError
-from sfumato_common.files import write_json
+from sfumato_common.files import make_private_folder, write_json
 from sfumato_common.protocol.messages import PROTOCOL, Reply, Request
 from sfumato_common.supervise import exclusive
 from sfumato_server.coordinator.members import MembersChannel
@@ -44,6 +44,7 @@ def say(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 @pytest.fixture
 def hospital(consortium: Any, tmp_path: Path) -> Any:
     """The home of site 'north', whose identity a test may write to."""
+    make_private_folder(tmp_path / "north")
     shutil.copytree(consortium.identities["north"].folder, tmp_path / "north" / "identity")
     own = replace(consortium.identities["north"], folder=tmp_path / "north" / "identity")
     consortium.identities["north"] = own
