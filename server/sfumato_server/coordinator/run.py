@@ -17,7 +17,7 @@ from sfumato_common.files import write_json
 from sfumato_common.supervise import Child, exclusive, flower_environment, free_port
 from sfumato_server.coordinator.front import FleetFront, Upstream, front_context
 from sfumato_server.coordinator.home import CoordinatorHome
-from sfumato_server.enrol import Authority, Registry, load_authority
+from sfumato_server.enrol import Authority, Registry, load_authority, require_no_passphrase
 from sfumato_server.intake import IntakeCredentials, IntakeServer
 from sfumato_server.intake.admission import package_path
 from sfumato_server.pool import Pool, pool_packages
@@ -48,8 +48,10 @@ class Listen:
 def run_coordinator(root: Path, out: Path, listen: Listen, watch: Callable[[], None] = lambda: None) -> Path:
     """Run the home's study from first connection to published set; returns the published folder.
 
-    `watch` is called about twice a second. Raises BusyError (ports, second run) and FederationError (study stopped).
+    `watch` is called about twice a second. Raises BusyError (ports, second run), FederationError (study stopped)
+    and ConfigError where it could sign as the CA.
     """
+    require_no_passphrase()
     home = CoordinatorHome(root.resolve())
     plan = home.plan()
     authority = load_authority(home.root)
