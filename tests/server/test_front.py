@@ -289,8 +289,8 @@ def test_a_revoked_site_is_out_at_its_next_request(front, echo):
         assert answer(connection)[0] == 200
         revoke(front[1].home, "north")
         connection.sendall(request(front))
-        assert answer(connection) == (403, b"")
-    assert ask(front) == (403, b"")
+        assert answer(connection) == (401, b"")
+    assert ask(front) == (401, b"")
     assert ask(front, site="south")[0] == 200
     assert len(echo.came) == 2
 
@@ -327,6 +327,26 @@ def test_a_superlink_that_is_away_is_said_with_the_status_that_nodes_ask_again_a
     echo.shutdown()
     echo.server_close()
     assert ask(front) == (503, b"")
+
+
+def test_who_took_the_superlinks_port_is_told_nothing(consortium, echo, tmp_path):
+    # a local user may be faster than the SuperLink: without a certificate of this CA no request reaches them
+    foreign = create_authority(tmp_path / "foreign")
+    port = free_port()
+    upstream = Upstream(f"127.0.0.1:{echo.server_port}", foreign.ca_pem)
+    front = FleetFront(("127.0.0.1", port), front_context(consortium.authority), upstream, consortium.registry)
+    front.start()
+    try:
+        assert ask((port, consortium)) == (503, b"")
+    finally:
+        front.stop()
+    assert echo.came == []
+
+
+def test_a_register_that_cannot_be_read_lets_nobody_in(front, echo):
+    (front[1].home / "sites.json").write_text("{")
+    assert ask(front) == (401, b"")
+    assert echo.came == []
 
 
 def test_a_taken_port_is_said(front, consortium):

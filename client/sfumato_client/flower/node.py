@@ -77,7 +77,7 @@ def _why(log: str) -> str:
             "the coordinator does not know this site's key (have the enrolment request signed), or still holds its "
             "last connection (try again in a minute)"
         )
-    if "401 unauthorized" in lowered or "403 forbidden" in lowered:
+    if "supernode terminated gracefully" in lowered:  # nobody here asked it to: a 401 did
         return "the coordinator refuses this site's certificate or node key: they are not of one enrolment in force"
     if "certificate" in lowered and ("verify" in lowered or "ssl" in lowered):
         return "the coordinator's certificate is not the one of the enrolment; check the address and enrol again"

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import h11
 import httpx
 
-from sfumato_common.errors import FederationError
+from sfumato_common.errors import SfumatoError
 from sfumato_common.supervise import require_free
 from sfumato_server.enrol import Authority, Registry
 from sfumato_server.rounds.superlink import node_key_bytes
@@ -86,6 +86,7 @@ class FleetFront:
         self._address, self._context, self._upstream, self._registry = address, context, upstream, registry
         self._patience = patience or Patience()
         self._open: Counter[str] = Counter()
+        self._server: asyncio.Server | None = None
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="front", daemon=True)
 
@@ -122,6 +123,8 @@ class FleetFront:
         )
 
     async def _close(self) -> None:
+        if self._server is None:
+            return
         self._server.close()
         others = asyncio.all_tasks() - {asyncio.current_task()}
         for task in others:
@@ -224,11 +227,14 @@ def passed_headers(head: h11.Request) -> Mapping[bytes, bytes]:
 
 
 def check_node(headers: Mapping[bytes, bytes], certificate: bytes, registry: Registry) -> None:
-    """Raise Refusal unless the certificate (PEM) is of a site in good standing, and the node key of that same site."""
+    """Raise Refusal unless the certificate (PEM) is of a site in good standing, and the node key of that same site.
+
+    With 401, after which a SuperNode ends; it takes a 403 for the end of the run alone, and goes on.
+    """
     try:
         record = registry.by_certificate(certificate)
-    except FederationError:
-        raise Refusal(403) from None
+    except SfumatoError:  # unknown, revoked, or a register that cannot be read
+        raise Refusal(401) from None
     if headers.get(b"flwr-public-key") != base64.b64encode(node_key_bytes(record.node_key.encode())):
         raise Refusal(401)
 

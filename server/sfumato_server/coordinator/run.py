@@ -14,7 +14,7 @@ from typing import Any
 
 from sfumato_common.errors import FederationError
 from sfumato_common.files import write_json
-from sfumato_common.supervise import Child, exclusive, flower_environment, free_port
+from sfumato_common.supervise import Child, exclusive, flower_environment, free_port, require_free
 from sfumato_server.coordinator.front import FleetFront, Upstream, front_context
 from sfumato_server.coordinator.home import CoordinatorHome
 from sfumato_server.enrol import Authority, Registry, load_authority, require_no_passphrase
@@ -93,9 +93,9 @@ def _federate(
     upstream = Upstream(settings.address, authority.ca_pem)
     front = FleetFront((listen.host, listen.port), front_context(authority), upstream, registry)
     children: list[Child] = []
+    require_free(listen.host, listen.port)
     write_secret(home.superlink_secret)
     try:
-        front.start()
         children.append(start_superlink(settings))
         control = Control(settings.address, authority.ca_pem, home.superlink_secret.read_bytes())
         try:
@@ -105,6 +105,7 @@ def _federate(
             home.write_nodes(
                 {name: control.register(record.node_key.encode(), name) for name, record in sorted(enrolled.items())}
             )
+            front.start()  # not before the nodes are known: one that comes too early gives up
             children.append(_start_study(settings, control.start_run(code_free_bundle())))
         finally:
             control.close()

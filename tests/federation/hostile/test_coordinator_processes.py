@@ -1,7 +1,6 @@
 """Whoever reaches the coordinator wants code of theirs to run there: real SuperLink, front and ServerApp processes."""
 
 import re
-import ssl
 import sys
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import httpx
 import pytest
 from support.processes import SMALL_PLAN, wait_for
 from support.superlinks import (
+    coordinator_at_work,
     hostile_bundle,
     refusal_status,
     start_run_request,
@@ -16,23 +16,17 @@ from support.superlinks import (
     stranger,
 )
 
-from sfumato_common.crypto.enrolment import encode_grant, enrolment_request, store_grant
-from sfumato_common.crypto.identity import create_identity
 from sfumato_common.files import write_json
 from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan
 from sfumato_common.supervise import descendants, free_port
-from sfumato_server.coordinator.front import FleetFront, Upstream, front_context
-from sfumato_server.coordinator.home import CoordinatorHome
 from sfumato_server.coordinator.run import _start_study
-from sfumato_server.enrol import Registry, create_authority, enrol
+from sfumato_server.enrol import create_authority
 from sfumato_server.rounds.superlink import (
     Control,
-    SuperLinkSettings,
     code_free_bundle,
-    start_superlink,
-    write_secret,
 )
+from sfumato_server.rounds.superlink_program import control_token
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="looks at processes through /proc"),
@@ -73,34 +67,6 @@ def test_flowers_own_superlink_runs_a_strangers_code(tmp_path):
     assert "ca.key" in proof.read_text()
 
 
-@pytest.fixture
-def running(tmp_path):
-    """A coordinator at work: SuperLink, front, a run of its own, and one enrolled site that means ill."""
-    home, proof = CoordinatorHome(tmp_path / "coordinator"), tmp_path / "proof"
-    authority = create_authority(home.root)
-    identity = create_identity(tmp_path / "alder" / "identity", "alder")
-    store_grant(identity, encode_grant(enrol(home.root, enrolment_request(identity))))
-    write_json(home.plan_file, parse(SMALL_PLAN, Plan, "plan").model_dump(mode="json"))
-    write_secret(home.superlink_secret)
-    settings = SuperLinkSettings(
-        free_port(), authority.ca_path, authority.server_certificate_path, authority.server_key_path,
-        home.superlink_secret, home.root, home.logs / "superlink.log",
-    )  # fmt: skip
-    upstream, port = Upstream(settings.address, authority.ca_pem), free_port()
-    front = FleetFront(("127.0.0.1", port), front_context(authority), upstream, Registry(home.root))
-    front.start()
-    children = [start_superlink(settings)]
-    control = Control(settings.address, authority.ca_pem, home.superlink_secret.read_bytes())
-    try:
-        control.wait_until_up(children[0], 90)
-        yield home, authority, identity, settings, port, control, children, proof
-    finally:
-        control.close()
-        for child in reversed(children):
-            child.stop()
-        front.stop()
-
-
 def listening(pids) -> set[str]:
     """Local addresses, as /proc writes them, on which one of these processes listens."""
     sockets = {link.readlink().name for pid in pids for link in Path(f"/proc/{pid}/fd").iterdir() if link.is_symlink()}
@@ -113,39 +79,43 @@ def listening(pids) -> set[str]:
     return found
 
 
-def test_nobodys_code_runs_and_nobody_calls_but_the_coordinator(running):
+def test_nobodys_code_runs_and_nobody_calls_but_the_coordinator(tmp_path):
+    with coordinator_at_work(tmp_path) as work:
+        attack(work, tmp_path / "proof")
+
+
+def attack(work, proof):
     from flwr.proto.control_pb2 import ListRunsRequest, RegisterNodeRequest
     from flwr.proto.runtime_pb2 import AcquireTaskRequest
     from flwr.supercore.control.control_http_client import ControlHttpClient
     from flwr.supercore.runtime import RuntimeHttpClient
 
-    home, authority, identity, settings, port, control, children, proof = running
-    bundle = evil_bundle(proof)
+    home, settings, children, bundle = work.home, work.settings, work.children, evil_bundle(proof)
+    write_json(home.plan_file, parse(SMALL_PLAN, Plan, "plan").model_dump(mode="json"))
 
     # from outside, as a hostile hospital with a certificate in force: there is no such place
-    context = ssl.create_default_context(cadata=authority.ca_pem.decode())
-    context.load_cert_chain(identity.folder / "site.crt", identity.folder / "tls.key")
-    with httpx.Client(base_url=f"https://127.0.0.1:{port}", verify=context, trust_env=False) as hospital:
+    front = f"https://127.0.0.1:{work.port}"
+    with httpx.Client(base_url=front, verify=work.site_context(), trust_env=False) as hospital:
         content = start_run_request(bundle).SerializeToString()
         for path in ("/v1/control/start-run", "/v1/control/list-runs", "/v1/runtime/acquire-task", "/docs"):
             assert hospital.post(path, content=content).status_code == 404
     # and as anybody else: no handshake
     with pytest.raises(httpx.TransportError):
-        httpx.post(f"https://127.0.0.1:{port}/v1/fleet/get-run", verify=False, trust_env=False)
+        httpx.post(f"{front}/v1/fleet/get-run", verify=False, trust_env=False)
 
     # as another user of the coordinator's machine, who reaches loopback and holds no secret
-    local = stranger(ControlHttpClient, settings.address, authority.ca_pem)
+    local = stranger(ControlHttpClient, settings.address, work.authority.ca_pem)
     assert refusal_status(local.StartRun, start_run_request(bundle)) == 401
     assert refusal_status(local.RegisterNode, RegisterNodeRequest(public_key=b"x")) == 401
     assert refusal_status(local.ListRuns, ListRunsRequest()) == 401
-    runtime = stranger(RuntimeHttpClient, settings.address, authority.ca_pem)
+    runtime = stranger(RuntimeHttpClient, settings.address, work.authority.ca_pem)
     acquire = AcquireTaskRequest(supported_task_types=["flwr-serverapp"])
     assert refusal_status(runtime.AcquireTask, acquire) == 401
 
     # even who could start runs would start nothing: the oldest task is the stranger's, the next the coordinator's own
-    control.start_run(bundle)
-    home.write_nodes({"alder": control.register(identity.node_public, "alder")})
-    children.append(_start_study(settings, control.start_run(code_free_bundle())))
+    work.control.start_run(bundle)
+    home.write_nodes({"alder": work.control.register(work.identity.node_public, "alder")})
+    children.append(_start_study(settings, work.control.start_run(code_free_bundle())))
     log = home.logs / "study.log"
     assert wait_for(lambda: home.status_file.exists() or children[-1].poll() is not None, 120)
     assert children[-1].poll() is None, log.read_text()[-3000:]
@@ -158,6 +128,9 @@ def test_nobodys_code_runs_and_nobody_calls_but_the_coordinator(running):
     seen = [Path(f"/proc/{pid}/{what}").read_bytes().decode() for pid in pids for what in ("cmdline", "environ")]
     assert not any(re.search("[0-9a-f]{32}", text) for text in seen)
     assert not any("--token" in text for text in seen)
+    secret = home.superlink_secret.read_bytes()
+    said = b"".join(path.read_bytes() for path in home.logs.iterdir())
+    assert secret not in said and control_token(secret).encode() not in said
     assert not proof.exists()
     assert not list(home.root.rglob("*.py")), "nothing of any bundle was unpacked"
 
