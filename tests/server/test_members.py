@@ -31,6 +31,7 @@ from sfumato_server.enrol import (
     revoke,
     rotate_authority,
     rotate_server,
+    unlock_authority,
 )
 from sfumato_server.intake import IntakeCredentials, IntakeServer
 from sfumato_server.intake.admission import package_path
@@ -54,7 +55,7 @@ def hospital(consortium: Any, tmp_path: Path) -> Any:
 
 def age(consortium: Any, days: int, site: str = "north") -> bytes:
     """Issue the site's certificate anew as it would have been issued that many days ago, at both sides."""
-    authority, identity = consortium.authority.certificate_authority, consortium.identities[site]
+    authority, identity = unlock_authority(consortium.home), consortium.identities[site]
     now = datetime.now(UTC) - timedelta(days=days)
     old = certificates.certify_site(authority, identity.tls_key.public_key(), site, now)
     file = consortium.home / "sites.json"
@@ -194,7 +195,7 @@ def test_both_sides_speak_of_a_certificate_thirty_days_before_it_ends(
 def test_a_coordinator_whose_own_certificate_ended_does_not_start(consortium: Any) -> None:
     authority = consortium.authority
     long_ago = datetime.now(UTC) - timedelta(days=740)
-    _, ended = certificates.issue_server_certificate(authority.certificate_authority, ["c.example"], long_ago)
+    _, ended = certificates.issue_server_certificate(unlock_authority(consortium.home), ["c.example"], long_ago)
     authority.server_certificate_path.write_bytes(ended)
     with pytest.raises(ConfigError, match="sfumato coordinator rotate"):
         expiry_notes(consortium.home, consortium.plan.sites)

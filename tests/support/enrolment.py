@@ -8,9 +8,10 @@ from sfumato_common.crypto.signatures import fingerprint
 from sfumato_server.enrol import enrol, load_authority
 
 
-def enrol_site(home: Path, identity: SiteIdentity) -> EnrolmentGrant:
+def enrol_site(home: Path, identity: SiteIdentity, passphrase: bytes | None = None) -> EnrolmentGrant:
     """What the coordinator of `home` grants a site that its plan names and whose fingerprint it was told."""
-    return enrol(home, enrolment_request(identity), fingerprint(identity.signing_public), [identity.site])
+    told = fingerprint(identity.signing_public)
+    return enrol(home, enrolment_request(identity), told, [identity.site], passphrase=passphrase)
 
 
 def sealed_grant(home: Path, grant: EnrolmentGrant) -> bytes:

@@ -16,6 +16,7 @@ from sfumato_common.errors import ConfigError
 from sfumato_common.files import write_atomic
 from sfumato_common.supervise import exclusive
 from sfumato_server.cli.home import Home
+from sfumato_server.cli.passphrase import PassphraseFile, ask_passphrase
 
 Site = Annotated[str, typer.Argument(help="The site's name.")]
 
@@ -68,12 +69,16 @@ def revoke_site(
 
 
 def renew_site(
-    home: Home, site: Site, grant: Annotated[Path, typer.Option(help="Where to write the answer for the site.")]
+    home: Home,
+    site: Site,
+    grant: Annotated[Path, typer.Option(help="Where to write the answer for the site.")],
+    passphrase_file: PassphraseFile = None,
 ) -> None:
     """Give a site a new certificate over its own keys; one that has ended comes back this way."""
     from sfumato_server.enrol import load_authority, renew
 
-    write_atomic(grant, encode_grant(renew(home, site), load_authority(home).signing_key))
+    issued = renew(home, site, passphrase=ask_passphrase(passphrase_file))
+    write_atomic(grant, encode_grant(issued, load_authority(home).signing_key))
     console.print(f"renewed; give '{grant.name}' to the site, for 'sfumato-site renew'", markup=False, soft_wrap=True)
 
 
@@ -82,18 +87,20 @@ def rotate(
     name: Annotated[list[str] | None, typer.Option(help="Host name or address of this coordinator (repeat).")] = None,
     authority: Annotated[bool, typer.Option("--authority", help="A new CA too: every site needs a new grant.")] = False,
     grants: Annotated[Path | None, typer.Option(help="Folder for the sites' grants, with --authority.")] = None,
+    passphrase_file: PassphraseFile = None,
 ) -> None:
     """Make a new key and certificate for the coordinator's ports, or with --authority a whole new CA."""
     from sfumato_server.enrol import load_authority, rotate_authority, rotate_server
 
     if authority != (grants is not None):
         raise ConfigError("--authority and --grants go together: each site needs a grant of the new CA")
+    passphrase = ask_passphrase(passphrase_file, new=authority)
     with exclusive(home, "this coordinator"):
         if grants is None:
-            rotate_server(home, name or [])
+            rotate_server(home, name or [], passphrase)
             console.print("the ports have a new certificate of the same CA; sites need nothing", markup=False)
             return
-        signing_key, made = load_authority(home).signing_key, rotate_authority(home, name or [])
+        signing_key, made = load_authority(home).signing_key, rotate_authority(home, name or [], passphrase)
         for site, issued in made.items():
             write_atomic(grants / f"{site}.grant.json", encode_grant(issued, signing_key))
     console.print(

@@ -1,6 +1,12 @@
 """Who belongs to the federation: CA, signed site certificates, node registration, renewal and revocation."""
 
-from sfumato_server.enrol.authority import Authority, create_authority, load_authority
+from sfumato_server.enrol.authority import (
+    Authority,
+    create_authority,
+    load_authority,
+    require_no_passphrase,
+    unlock_authority,
+)
 from sfumato_server.enrol.registry import Registry, SiteRecord, enrol, renew, revoke
 from sfumato_server.enrol.rotation import expiry_notes, rotate_authority, rotate_server
 
@@ -13,7 +19,9 @@ __all__ = [
     "expiry_notes",
     "load_authority",
     "renew",
+    "require_no_passphrase",
     "revoke",
     "rotate_authority",
     "rotate_server",
+    "unlock_authority",
 ]

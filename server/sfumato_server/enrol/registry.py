@@ -21,7 +21,7 @@ from sfumato_common.crypto.enrolment import EnrolmentGrant, EnrolmentRequest, re
 from sfumato_common.crypto.signatures import is_fingerprint
 from sfumato_common.errors import ConfigError, FederationError, VerificationError
 from sfumato_common.files import make_private_folder, write_json
-from sfumato_server.enrol.authority import load_authority
+from sfumato_server.enrol.authority import load_authority, unlock_authority
 
 FILE = "sites.json"
 FORMAT = "sfumato-sites/1"
@@ -126,12 +126,16 @@ class Registry:
             )
 
 
-def enrol(home: Path, request: bytes, fingerprint: str, sites: Collection[str]) -> EnrolmentGrant:
+def enrol(
+    home: Path, request: bytes, fingerprint: str, sites: Collection[str], *, passphrase: bytes | None = None
+) -> EnrolmentGrant:
     """Verify an enrolment request, sign the site's certificate and register it; the same request again is harmless.
 
-    `fingerprint` is what the site's people told of its key, `sites` are the names in the plan. Raises VerificationError
-    for a bad signature or malformed request, another fingerprint, and a name or key that is taken; FederationError for
-    a site that the plan does not name or that was revoked.
+    `fingerprint` is what the site's people told of its key, `sites` are the names in the plan. `passphrase` opens the
+    CA's key, see `unlock_authority`; for a site with a certificate that does not end soon none is needed.
+
+    Raises VerificationError for a bad signature or malformed request, another fingerprint, and a name or key that is
+    taken; FederationError for a site that the plan does not name or that was revoked.
     """
     authority, registry = load_authority(home), Registry(home)
     wanted = read_request(request)
@@ -145,7 +149,7 @@ def enrol(home: Path, request: bytes, fingerprint: str, sites: Collection[str]) 
     known = registry.sites().get(wanted.site)
     if known is None:
         pem = certificates.issue_site_certificate(
-            authority.certificate_authority, wanted.certificate_request.encode(), wanted.site
+            unlock_authority(home, passphrase), wanted.certificate_request.encode(), wanted.site
         )
         known = SiteRecord(wanted.site, wanted.signing_key, wanted.node_key, pem.decode(), "enrolled")
         registry.add(known)
@@ -153,20 +157,20 @@ def enrol(home: Path, request: bytes, fingerprint: str, sites: Collection[str]) 
         _check_same(known, wanted)
         registry.record_in_force(wanted.site)
         if expiry_note(known.certificate.encode(), wanted.site) is not None:
-            return renew(home, wanted.site)
+            return renew(home, wanted.site, passphrase=passphrase)
     return EnrolmentGrant(known.certificate.encode(), authority.ca_pem, authority.public_key)
 
 
-def renew(home: Path, site: str, *, keep_earlier: bool = True) -> EnrolmentGrant:
+def renew(home: Path, site: str, *, keep_earlier: bool = True, passphrase: bytes | None = None) -> EnrolmentGrant:
     """A new certificate over the same keys of a site in good standing, whether the old one has ended or not.
 
-    Plan, packages and whatever else is known of the site stay as they are; `keep_earlier` as for `Registry.renew`.
-    Raises FederationError.
+    Plan, packages and whatever else is known of the site stay as they are; `keep_earlier` as for `Registry.renew`,
+    `passphrase` as for `enrol`. Raises FederationError.
     """
     authority, registry = load_authority(home), Registry(home)
     held = certificates.load_certificate(registry.record_in_force(site).certificate.encode()).public_key()
     assert isinstance(held, ec.EllipticCurvePublicKey), "enrolment certifies no other key"
-    pem = certificates.certify_site(authority.certificate_authority, held, site)
+    pem = certificates.certify_site(unlock_authority(home, passphrase), held, site)
     registry.renew(site, pem, keep_earlier=keep_earlier)
     return EnrolmentGrant(pem, authority.ca_pem, authority.public_key)
 

@@ -11,29 +11,35 @@ from sfumato_common.errors import ConfigError
 from sfumato_server.enrol.authority import (
     Authority,
     load_authority,
+    lock_authority,
     store_certificate_authority,
     store_server_certificate,
+    unlock_authority,
 )
 from sfumato_server.enrol.registry import Registry, renew
 
 
-def rotate_server(home: Path, names: Sequence[str] = ()) -> None:
+def rotate_server(home: Path, names: Sequence[str] = (), passphrase: bytes | None = None) -> None:
     """A new key and certificate for the coordinator's ports, of the CA that the sites know: they notice nothing.
 
-    `names` are as for `create_authority`; without any, the old certificate's.
+    `names` are as for `create_authority`; without any, the old certificate's. `passphrase` opens the CA's key.
     """
     authority = load_authority(home)
-    store_server_certificate(authority.folder, authority.certificate_authority, names or _names(authority))
+    store_server_certificate(authority.folder, unlock_authority(home, passphrase), names or _names(authority))
 
 
-def rotate_authority(home: Path, names: Sequence[str] = ()) -> dict[str, EnrolmentGrant]:
+def rotate_authority(
+    home: Path, names: Sequence[str] = (), passphrase: bytes | None = None
+) -> dict[str, EnrolmentGrant]:
     """A new CA, its server certificate, and a grant for each site in good standing; nothing of the old CA is good.
 
-    The signing key stays: by it the sites know that the new CA is the same coordinator's.
+    The signing key stays: by it the sites know that the new CA is the same coordinator's. `passphrase` locks the new
+    CA's key; the old one is not needed.
     """
-    old = load_authority(home)
-    store_certificate_authority(old.folder, create_certificate_authority(), names or _names(old))
-    return {site: renew(home, site, keep_earlier=False) for site in sorted(Registry(home).in_force())}
+    old, fresh = load_authority(home), create_certificate_authority()
+    store_certificate_authority(old.folder, fresh, names or _names(old), lock_authority(fresh, passphrase))
+    members = sorted(Registry(home).in_force())
+    return {site: renew(home, site, keep_earlier=False, passphrase=passphrase) for site in members}
 
 
 def expiry_notes(home: Path, sites: Collection[str]) -> list[str]:
