@@ -9,12 +9,13 @@ if [ ! -e "$home/addresses.json" ]; then
     sed "s/^site: .*/site: $SITE/" configs/policy.yaml > /home/sfumato/data/policy.yaml
     printf 'kind: dicom\nfolder: %s\nlabels: %s/labels.csv\n' "$images" "$images" > /home/sfumato/data/source.yaml
     sfumato-site init --home "$home" --policy /home/sfumato/data/policy.yaml
+    sfumato-site fingerprint --home "$home" > "$exchange/$SITE.fingerprint"
     cp "$home/enrolment-request.json" "$exchange/$SITE.request.json"
     while [ ! -e "$exchange/$SITE.grant.json" ]; do sleep 1; done
     sfumato-site ingest --home "$home" --plan "$exchange/plan.yaml" /home/sfumato/data/source.yaml
     sfumato-site accept --home "$home" --yes "$exchange/plan.yaml"
     sfumato-site join --home "$home" "$exchange/$SITE.grant.json" \
-        --superlink coordinator:8000 --intake coordinator:8443
+        --superlink coordinator:8000 --intake coordinator:8443 --fingerprint "$(cat "$exchange/coordinator.fingerprint")"
 fi
 # the SuperLink opens its door when every site is enrolled; a SuperNode that comes too early gives up
 until python3 -c "import socket; socket.create_connection(('coordinator', 8000), 2)" 2>/dev/null; do sleep 2; done

@@ -18,6 +18,7 @@ from rich.table import Table
 from sfumato_common import __version__
 from sfumato_common.accounting.accountant import CohortCosts, epsilon_text, json_epsilon
 from sfumato_common.errors import ConfigError, SfumatoError
+from sfumato_common.files import close_folder
 from sfumato_common.study.costs import WITHOUT_PRIVACY
 from sfumato_common.study.forecast import Forecast
 
@@ -32,8 +33,27 @@ def _print_version(context: typer.Context, asked: bool) -> None:
         raise typer.Exit
 
 
+def close_home(home: Path | None) -> Path | None:
+    """Callback of every option that names a home: it is closed to others before the command looks into it.
+
+    Homes of earlier versions, and copies of a home, may stand open. Raises ConfigError where one cannot be closed.
+    """
+    if home is not None and home.is_dir() and close_folder(home):
+        complaints.print(
+            f"'{home.name}' could be entered by others on this machine; it is closed now (mode 0700)",
+            style="yellow",
+            markup=False,
+            soft_wrap=True,
+        )
+    return home
+
+
 Version = Annotated[
     bool, typer.Option("--version", help="Print the version and leave.", is_eager=True, callback=_print_version)
+]
+Fingerprint = Annotated[
+    str | None,
+    typer.Option("--fingerprint", help="What the other side told of its key by telephone or on paper; else asked for."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts in place of tables and sentences.")]
 
@@ -74,6 +94,18 @@ def file_bytes(path: Path) -> bytes:
         return path.read_bytes()
     except OSError:
         raise ConfigError(f"'{path.name}' cannot be read; check the path") from None
+
+
+def ask_fingerprint(given: str | None, whose: str) -> str:
+    """The fingerprint that the other side told: `given`, or typed in. Raises ConfigError where nobody is there to ask.
+
+    What the document itself says is never shown beside the question: it would be copied.
+    """
+    if given is not None:
+        return given
+    if not sys.stdin.isatty():
+        raise ConfigError(f"pass --fingerprint with what {whose} told by telephone or on paper")
+    return str(typer.prompt(f"Fingerprint that {whose} told by telephone or on paper"))
 
 
 def print_json(value: Mapping[str, Any]) -> None:

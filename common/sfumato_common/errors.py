@@ -56,6 +56,13 @@ class VerificationError(SfumatoError):
     wire_code = "verification-failed"
 
 
+class UnverifiedOrigin(SfumatoError):
+    """All of it holds, but nobody says who made it: bring the maker's public key from a source that you trust."""
+
+    exit_code = 3
+    wire_code = "unverified-origin"
+
+
 class FederationError(SfumatoError):
     """The federation cannot go on: too few sites, a deadline passed, or a site that is not enrolled."""
 

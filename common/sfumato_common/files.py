@@ -1,12 +1,16 @@
-"""Writing that leaves nothing half-written: temporary file in the same folder, fsync, rename."""
+"""Writing that leaves nothing half-written (temporary file in the same folder, fsync, rename); private folders."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import stat
 import tempfile
 from pathlib import Path
 from typing import Any
+
+from sfumato_common.errors import ConfigError
 
 
 def write_atomic(path: Path, content: bytes | str, mode: int = 0o644) -> None:
@@ -25,6 +29,33 @@ def write_atomic(path: Path, content: bytes | str, mode: int = 0o644) -> None:
         Path(temporary).unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def make_private_folder(folder: Path) -> None:
+    """Make a folder, if need be, that nobody else on this machine can enter. Raises ConfigError."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    close_folder(folder)
+
+
+def close_folder(folder: Path) -> bool:
+    """Shut everybody else on this machine out of a folder (mode 0700); returns whether it stood open.
+
+    Raises ConfigError where that cannot be done: the folder is somebody else's, or its file system knows no modes.
+    """
+    if not _stands_open(folder):
+        return False
+    with contextlib.suppress(OSError):
+        folder.chmod(0o700)
+    if _stands_open(folder):
+        raise ConfigError(
+            f"'{folder.name}' can be entered by others on this machine and cannot be closed from here; let its owner "
+            "run chmod 700 on it, or choose a home elsewhere"
+        )
+    return True
+
+
+def _stands_open(folder: Path) -> bool:
+    return bool(stat.S_IMODE(folder.stat().st_mode) & 0o077)
 
 
 def sync_folder(folder: Path) -> None:

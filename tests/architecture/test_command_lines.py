@@ -52,8 +52,15 @@ def plain(text):
 
 
 def test_the_walk_finds_every_command():
-    assert len(NAMES) == 26
+    assert len(NAMES) == 33
     assert {"sfumato plan check", "sfumato demo", "sfumato-site ledger check", "sfumato-site tabular"} <= set(NAMES)
+
+
+def test_every_command_with_a_home_closes_it_first():
+    homes = [part for _, _, command in COMMANDS for part in command.params if "HOME" in str(part.envvar)]
+    assert len(homes) > 20
+    assert {tuple(part.opts) for part in homes} == {("--home",)}
+    assert not [part for part in homes if part.callback is None]
 
 
 @pytest.mark.parametrize(("program", "words", "command"), COMMANDS, ids=NAMES)

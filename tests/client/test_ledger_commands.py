@@ -64,7 +64,7 @@ def say(monkeypatch, capsys):
 @pytest.fixture
 def home(tmp_path):
     folder = tmp_path / "alder"
-    folder.mkdir()
+    folder.mkdir(mode=0o700)
     (folder / "policy.yaml").write_text(yaml.safe_dump(POLICY))
     return folder
 

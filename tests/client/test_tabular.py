@@ -30,6 +30,7 @@ from sfumato_client.tabular.train import _batches, first_flow, train_flow
 from sfumato_common.accounting.events import Declared, LocalGaussian, LocalLaplace, RandomisedResponse, SampledGaussian
 from sfumato_common.crypto.identity import create_identity
 from sfumato_common.errors import ConfigError
+from sfumato_common.files import make_private_folder
 from sfumato_common.mechanisms.clipping import clip_rows
 from sfumato_common.mechanisms.noise import TestNoise
 from sfumato_common.mechanisms.recorder import NoiseRecorder
@@ -90,6 +91,7 @@ class Place:
     def __init__(self, root):
         self.root, self.home = root, root / "home"
         self.source, self.output = root / "in.csv", root / "out"
+        make_private_folder(self.home)
         create_identity(self.home / "identity", "alder")
         (self.home / "identity" / "split.key").write_text("07" * 32)
         self.policy()

@@ -7,6 +7,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key, load_ssh_public_key
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
@@ -25,15 +26,23 @@ def authority() -> certificates.CertificateAuthority:
     return certificates.create_certificate_authority()
 
 
-def grant_for(authority: certificates.CertificateAuthority, who: identity.SiteIdentity, name: str) -> bytes:
+COORDINATOR = Ed25519PrivateKey.generate()
+TOLD = signatures.fingerprint(signatures.public_pem(COORDINATOR.public_key()))
+
+
+def grant_for(
+    authority: certificates.CertificateAuthority,
+    who: identity.SiteIdentity,
+    name: str,
+    coordinator: Ed25519PrivateKey = COORDINATOR,
+) -> bytes:
     request = certificates.signing_request(who.tls_key, name)
-    return enrolment.encode_grant(
-        enrolment.EnrolmentGrant(
-            certificates.issue_site_certificate(authority, request, name),
-            certificates.certificate_pem(authority.certificate),
-            who.signing_public,
-        )
+    grant = enrolment.EnrolmentGrant(
+        certificates.issue_site_certificate(authority, request, name),
+        certificates.certificate_pem(authority.certificate),
+        signatures.public_pem(coordinator.public_key()),
     )
+    return enrolment.encode_grant(grant, coordinator)
 
 
 def test_identity_survives_reloading_and_private_keys_are_private(north: identity.SiteIdentity) -> None:
@@ -100,6 +109,17 @@ def test_other_key_types_do_not_pass_as_signing_keys(north: identity.SiteIdentit
             signatures.load_public_key(pem)
 
 
+def signed_request(who: identity.SiteIdentity, body: dict[str, str]) -> bytes:
+    """Any body, signed by all keys that `who` holds."""
+    signed = canonical_json(body)
+    proofs = {
+        "certificate_request": signatures.sign_elliptic(who.tls_key, "enrolment", signed),
+        "signing_key": signatures.sign(who.signing_key, "enrolment", signed),
+        "node_key": signatures.sign_elliptic(who.node_key, "enrolment", signed),
+    }
+    return canonical_json({"body": body, "signatures": {name: proof.hex() for name, proof in proofs.items()}})
+
+
 def test_request_round_trip_and_no_private_key_in_it(north: identity.SiteIdentity) -> None:
     data = enrolment.enrolment_request(north)
     assert enrolment.read_request(data).site == "north"
@@ -117,7 +137,7 @@ def test_every_altered_field_of_a_request_is_refused(north: identity.SiteIdentit
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"[]", b"{}", b"\xff", b"[" * 60000, b'{"body":{},"signature":""}', b'{"body":1,"signature":"zz"}']
+    "data", [b"", b"[]", b"{}", b"\xff", b"[" * 60000, b'{"body":{},"signatures":{}}', b'{"body":1,"signatures":"zz"}']
 )
 def test_malformed_requests_are_refused(data: bytes) -> None:
     with pytest.raises(VerificationError):
@@ -126,9 +146,8 @@ def test_malformed_requests_are_refused(data: bytes) -> None:
 
 def test_a_request_for_a_name_that_its_csr_does_not_carry_is_refused(north: identity.SiteIdentity) -> None:
     body = json.loads(enrolment.enrolment_request(north))["body"] | {"site": "south"}
-    signature = signatures.sign(north.signing_key, "enrolment", canonical_json(body))
     with pytest.raises(VerificationError, match="own"):
-        enrolment.read_request(canonical_json({"body": body, "signature": signature.hex()}))
+        enrolment.read_request(signed_request(north, body))
 
 
 def test_grant_is_stored_only_when_it_fits(
@@ -139,21 +158,22 @@ def test_grant_is_stored_only_when_it_fits(
         enrolment.load_grant(other.folder)
     for wrong in (grant_for(authority, north, "south"), grant_for(authority, other, "north"), b"{}"):
         with pytest.raises(VerificationError):
-            enrolment.store_grant(other, wrong)
+            enrolment.store_grant(other, wrong, TOLD)
     with pytest.raises(ConfigError):
         enrolment.load_grant(other.folder)
-    stored = enrolment.store_grant(other, grant_for(authority, other, "south"))
+    stored = enrolment.store_grant(other, grant_for(authority, other, "south"), TOLD)
     assert enrolment.load_grant(other.folder) == stored
 
 
 def test_grant_of_another_authority_is_refused(
     north: identity.SiteIdentity, authority: certificates.CertificateAuthority
 ) -> None:
-    value = json.loads(grant_for(authority, north, "north"))
+    body = json.loads(grant_for(authority, north, "north"))["body"]
     foreign = certificates.create_certificate_authority()
-    value["authority"] = certificates.certificate_pem(foreign.certificate).decode()
+    body["authority"] = certificates.certificate_pem(foreign.certificate).decode()
+    signature = signatures.sign(COORDINATOR, "grant", canonical_json(body)).hex()
     with pytest.raises(VerificationError, match="CA"):
-        enrolment.store_grant(north, canonical_json(value))
+        enrolment.store_grant(north, canonical_json({"body": body, "signature": signature}), TOLD)
 
 
 def test_certificates_can_do_one_thing_only(

@@ -65,7 +65,7 @@ def test_the_best_model_and_no_other_is_released_at_the_price_of_one_look(federa
     run_info = {"exchanges": [], "choice": result["choice"]}
     publish(pool, plan, out, load_authority(federation.coordinator.root), run_info, None)
     verify_dataset(out / "published", None)
-    page = (out / "report.html").read_text()
+    page = (out / "published" / "report.html").read_text()
     assert "How the model was chosen" in page
     assert f"{winner}: chosen by a charged look" in page
     status = json.loads(federation.coordinator.status_file.read_text())

@@ -2,36 +2,19 @@
 
 import json
 import socket
-import sys
 
 import pytest
 import yaml
+from support.commands import speaker
 from support.studies import PLAN, POLICY
 
-from sfumato_client.cli import main as site_cli
 from sfumato_common.errors import VerificationError
 from sfumato_common.phantom.dicom import write_cohort
-from sfumato_server.cli import main as coordinator_cli
 
 
 @pytest.fixture
 def say(monkeypatch, capsys):
-    """Run `sfumato` or `sfumato-site` in this process; returns (exit code, last line on stderr, stdout)."""
-
-    def run(program, *words):
-        monkeypatch.setattr(sys, "argv", [program, *map(str, words)])
-        if words[:2] == ("coordinator", "run"):
-            monkeypatch.delenv("SFUMATO_CA_PASSPHRASE", raising=False)  # nobody runs a study where they enrol
-        door = site_cli if program == "sfumato-site" else coordinator_cli
-        with pytest.raises(SystemExit) as stopped:
-            door.main()
-        captured = capsys.readouterr()
-        assert "Traceback" not in captured.out + captured.err
-        lines = captured.err.strip().splitlines()
-        assert len(lines) <= 1, "one clear line"
-        return stopped.value.code or 0, lines[-1] if lines else "", captured.out
-
-    return run
+    return speaker(monkeypatch, capsys)
 
 
 @pytest.fixture
@@ -200,10 +183,9 @@ def coordinator_with_sites(say, files):
         policy = write(f"{site}.yaml", {"site": site, **POLICY})
         say("sfumato-site", "init", "--home", root / site, "--policy", policy)
         request = root / site / "enrolment-request.json"
-        code, _, _ = say(
-            "sfumato", "coordinator", "enrol", "--home", root / "coord", request, "--grant", root / "grant"
-        )
-        assert code == 0
+        told = say("sfumato-site", "fingerprint", "--home", root / site)[2].strip()
+        words = ("coordinator", "enrol", "--home", root / "coord", request, "--grant", root / "grant")
+        assert say("sfumato", *words, "--fingerprint", told)[0] == 0
     return root / "coord"
 
 
@@ -249,7 +231,9 @@ def test_altered_enrolment_request_and_grant(say, files):
     value = json.loads(request.read_text())
     value["body"]["site"] = "mallory"
     request.write_text(json.dumps(value))
-    code, line, _ = say("sfumato", "coordinator", "enrol", "--home", root / "coord", request, "--grant", root / "grant")
+    words = ("coordinator", "enrol", "--home", root / "coord", request, "--grant", root / "grant")
+    told = say("sfumato-site", "fingerprint", "--home", root / "alder")[2].strip()
+    code, line, _ = say("sfumato", *words, "--fingerprint", told)
     assert code == 6
     assert line
     assert not (root / "grant").exists()

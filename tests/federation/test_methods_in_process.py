@@ -116,7 +116,7 @@ def test_the_published_set_says_of_every_image_which_method_made_it_and_its_word
         made = [row for row in rows if row["method"] == item["method"]]
         assert len(made) == item["images"] * len(plan.sites)
         assert {row["guarantee"] for row in made} == {WORDS.get(item["method"], "syntactic")}
-    report = (tmp_path / "out" / "report.html").read_text()
+    report = (tmp_path / "out" / "published" / "report.html").read_text()
     assert all(method in report for method in METHODS)
 
 

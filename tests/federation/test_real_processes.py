@@ -65,7 +65,7 @@ def test_the_demo_publishes_a_set_that_verifies_and_a_second_demo_waits_its_turn
     run = json.loads((out / "run.json").read_text())
     assert [item["stage"] for item in run["exchanges"]] == ["hello", "spectral", "gan", "gan", "make", "send"]
     assert run["versions"]["flwr"] == "1.41.0"
-    assert (out / "report.html").stat().st_size > 10_000
+    assert (out / "published" / "report.html").stat().st_size > 10_000
     # each party has a home of its own, and what the coordinator has holds no image of any site's store
     homes = {path.name for path in (out / "work" / "sites").iterdir()}
     assert homes == {"alder", "birch", "cedar"}

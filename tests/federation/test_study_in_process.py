@@ -17,7 +17,7 @@ from sfumato_common.strict import parse
 from sfumato_common.study.costs import study_events
 from sfumato_common.study.plan import Plan
 from sfumato_server.coordinator.study import run_study
-from sfumato_server.enrol import Registry, load_authority
+from sfumato_server.enrol import Registry, load_authority, revoke
 from sfumato_server.pool import pool_packages
 from sfumato_server.publish import publish, verify_dataset
 
@@ -240,3 +240,21 @@ def test_plan_digest_changes_with_every_value(federation):
     values = federation.plan.model_dump(mode="json")
     values["stages"][0]["noise_multiplier"] += 0.001
     assert parse(values, Plan, "plan").digest != federation.plan.digest
+
+
+def test_a_site_that_is_revoked_in_mid_study_is_asked_nothing_more(federation):
+    """Its node is still there and would answer: the coordinator's registry decides, read anew at every exchange."""
+    home, honest = federation.coordinator.root, federation.exchange
+
+    def revoke_during_the_first_stage(requests, *rest):
+        if any(request.kind == "stage" for request in requests.values()):
+            revoke(home, "cedar")
+        return honest(requests, *rest)
+
+    federation.exchange = revoke_during_the_first_stage
+    assert finish(federation) == "completed"
+    of_cedar = [(request.kind, request.stage) for site, request, _ in federation.sent if site == "cedar"]
+    assert of_cedar == [("hello", ""), ("stage", "spectral")]
+    assert federation.result()["exchanges"][1]["sites"]["cedar"] == "failed revoked"
+    pool = pool_packages(home, federation.plan, Registry(home))
+    assert dict(pool.left_out) == {"cedar": "not enrolled, or revoked"}

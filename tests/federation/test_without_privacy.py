@@ -165,7 +165,7 @@ def test_every_page_says_so(study, published, tmp_path, monkeypatch):
     assert runner.invoke(site_app, ["ledger", "export", "--home", alder, "--out", str(exported)]).exit_code == 0
     package = str(package_path(study.coordinator.root, "alder", "declared"))
     pages = {
-        "report": (published / "report.html").read_text(),
+        "report": (published / "published" / "report.html").read_text(),
         "verify": verify_dataset(published / "published", None).summary(),
         "plan check": runner.invoke(server_app, ["plan", "check", str(plan_file)]).output,
         "ledger show": runner.invoke(site_app, ["ledger", "show", "--home", alder]).output,

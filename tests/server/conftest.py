@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.enrolment import enrol_site, keep_grant
 
-from sfumato_common.crypto.enrolment import EnrolmentGrant, encode_grant, enrolment_request, store_grant
+from sfumato_common.crypto.enrolment import EnrolmentGrant
 from sfumato_common.crypto.identity import SiteIdentity, create_identity
 from sfumato_common.imaging import encode_png
 from sfumato_common.package import PackageImage, build_package
@@ -21,7 +22,7 @@ from sfumato_common.strict import parse
 from sfumato_common.study.certificate import Certificate
 from sfumato_common.study.costs import GATE_VERDICT
 from sfumato_common.study.plan import Plan
-from sfumato_server.enrol import Authority, Registry, create_authority, enrol, load_authority
+from sfumato_server.enrol import Authority, Registry, create_authority, load_authority
 
 LABELS = ("abnormal", "normal")
 
@@ -111,8 +112,7 @@ def founded(tmp_path_factory: pytest.TempPathFactory) -> Consortium:
     identities, grants = {}, {}
     for site in plan.sites:
         identities[site] = create_identity(folder / site / "identity", site)
-        grant = enrol(home, enrolment_request(identities[site]))
-        grants[site] = store_grant(identities[site], encode_grant(grant))
+        grants[site] = keep_grant(home, identities[site], enrol_site(home, identities[site]))
     return Consortium(home, plan, authority, Registry(home), identities, grants)
 
 

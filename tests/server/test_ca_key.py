@@ -8,14 +8,14 @@ from types import SimpleNamespace
 
 import pytest
 from cryptography.hazmat.primitives import serialization
+from support.enrolment import enrol_site
 
 from sfumato_common.crypto import certificates
-from sfumato_common.crypto.enrolment import enrolment_request
 from sfumato_common.crypto.identity import create_identity
 from sfumato_common.errors import ConfigError
 from sfumato_server.cli.passphrase import ask_passphrase
 from sfumato_server.coordinator.run import Listen, run_coordinator
-from sfumato_server.enrol import create_authority, enrol, load_authority, unlock_authority
+from sfumato_server.enrol import create_authority, load_authority, unlock_authority
 from sfumato_server.enrol.authority import PASSPHRASE_VARIABLE
 from sfumato_server.enrol.authority import SCRYPT_COST as SHIPPED_COST
 
@@ -85,15 +85,15 @@ def test_a_key_that_was_never_locked_is_refused(home):
 
 
 def test_enrolling_needs_the_key_and_asking_again_does_not(home, tmp_path):
-    request = enrolment_request(create_identity(tmp_path / "north", "north"))
+    north = create_identity(tmp_path / "north", "north")
     with pytest.raises(ConfigError, match="does not open"):
-        enrol(home, request, passphrase=b"another passphrase")
-    granted = enrol(home, request, passphrase=RIGHT)
+        enrol_site(home, north, b"another passphrase")
+    granted = enrol_site(home, north, RIGHT)
     (home / "authority" / "ca.key").rename(tmp_path / "ca.key")
-    assert enrol(home, request) == granted
-    other = enrolment_request(create_identity(tmp_path / "south", "south"))
+    assert enrol_site(home, north) == granted
+    other = create_identity(tmp_path / "south", "south")
     with pytest.raises(ConfigError, match="key is not here"):
-        enrol(home, other, passphrase=RIGHT)
+        enrol_site(home, other, RIGHT)
 
 
 def test_a_run_that_could_sign_does_not_start(home, monkeypatch, tmp_path):
@@ -106,7 +106,7 @@ def test_only_the_enrolling_commands_may_open_it():
     # by name: what else would import or call it could sign
     source = Path(sys.modules["sfumato_server"].__file__).parent
     users = {path.relative_to(source).as_posix() for path in source.rglob("*.py") if "unlock_" in path.read_text()}
-    assert users == {"enrol/__init__.py", "enrol/authority.py", "enrol/registry.py"}
+    assert users == {"enrol/__init__.py", "enrol/authority.py", "enrol/registry.py", "enrol/rotation.py"}
 
 
 def test_the_passphrase_comes_from_a_file_or_standard_input_or_the_environment(tmp_path, monkeypatch):

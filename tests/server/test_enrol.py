@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.enrolment import enrol_site
 
 from sfumato_common.crypto.enrolment import enrolment_request
 from sfumato_common.crypto.identity import create_identity
+from sfumato_common.crypto.signatures import fingerprint
 from sfumato_common.errors import ConfigError, FederationError, VerificationError
 from sfumato_server.enrol import Registry, create_authority, enrol, load_authority, revoke
 
@@ -34,14 +36,14 @@ def test_enrolled_sites_are_found_by_name_and_by_certificate(consortium: Any) ->
 
 
 def test_enrolling_again_with_the_same_keys_gives_the_same_certificate(consortium: Any) -> None:
-    again = enrol(consortium.home, enrolment_request(consortium.identities["north"]))
+    again = enrol_site(consortium.home, consortium.identities["north"])
     assert again == consortium.grants["north"]
 
 
 def test_a_taken_name_is_refused(consortium: Any, tmp_path: Path) -> None:
     impostor = create_identity(tmp_path / "impostor", "north")
     with pytest.raises(VerificationError, match="taken"):
-        enrol(consortium.home, enrolment_request(impostor))
+        enrol_site(consortium.home, impostor)
     assert consortium.registry.by_certificate(consortium.grants["north"].certificate).site == "north"
 
 
@@ -51,17 +53,18 @@ def test_another_sites_node_key_cannot_be_claimed(consortium: Any, tmp_path: Pat
         impostor.folder, "west", impostor.signing_key, consortium.identities["north"].node_key, impostor.tls_key
     )
     with pytest.raises(VerificationError, match="one of these keys"):
-        enrol(consortium.home, enrolment_request(borrowed))
+        enrol_site(consortium.home, borrowed)
     assert "west" not in consortium.registry.sites()
 
 
 def test_an_altered_request_registers_nobody(consortium: Any, tmp_path: Path) -> None:
-    request = bytearray(enrolment_request(create_identity(tmp_path / "west", "west")))
+    identity = create_identity(tmp_path / "west", "west")
+    request, told = bytearray(enrolment_request(identity)), fingerprint(identity.signing_public)
     for at in range(0, len(request), 97):
         altered = bytearray(request)
         altered[at] ^= 1
         with pytest.raises(VerificationError):
-            enrol(consortium.home, bytes(altered))
+            enrol(consortium.home, bytes(altered), told, ["west", *consortium.plan.sites])
     assert "west" not in consortium.registry.sites()
 
 
@@ -70,7 +73,7 @@ def test_a_revoked_site_is_out_at_once_and_for_good(consortium: Any) -> None:
     for question in (
         lambda: consortium.registry.record_in_force("north"),
         lambda: consortium.registry.by_certificate(consortium.grants["north"].certificate),
-        lambda: enrol(consortium.home, enrolment_request(consortium.identities["north"])),
+        lambda: enrol_site(consortium.home, consortium.identities["north"]),
     ):
         with pytest.raises(FederationError, match="revoked"):
             question()
@@ -80,7 +83,7 @@ def test_a_revoked_site_is_out_at_once_and_for_good(consortium: Any) -> None:
 
 def test_unknown_sites_and_certificates_are_refused(consortium: Any, tmp_path: Path) -> None:
     create_authority(tmp_path / "foreign")
-    foreign = enrol(tmp_path / "foreign", enrolment_request(consortium.identities["north"]))
+    foreign = enrol_site(tmp_path / "foreign", consortium.identities["north"])
     for certificate in (foreign.certificate, b"nonsense"):
         with pytest.raises(FederationError):
             consortium.registry.by_certificate(certificate)
@@ -91,8 +94,8 @@ def test_unknown_sites_and_certificates_are_refused(consortium: Any, tmp_path: P
 def test_parallel_enrolments_lose_nobody(tmp_path: Path) -> None:
     home = tmp_path / "home"
     create_authority(home)
-    requests = [enrolment_request(create_identity(tmp_path / f"s{at}", f"s{at}")) for at in range(8)]
-    threads = [threading.Thread(target=enrol, args=(home, request)) for request in requests]
+    identities = [create_identity(tmp_path / f"s{at}", f"s{at}") for at in range(8)]
+    threads = [threading.Thread(target=enrol_site, args=(home, identity)) for identity in identities]
     for thread in threads:
         thread.start()
     for thread in threads:

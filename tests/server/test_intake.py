@@ -10,13 +10,13 @@ from typing import Any
 
 import grpc
 import pytest
+from support.enrolment import enrol_site
 
 from sfumato_client.egress import upload
-from sfumato_common.crypto.enrolment import enrolment_request
 from sfumato_common.crypto.identity import create_identity
 from sfumato_common.errors import BusyError, EgressRefused, FederationError, VerificationError
 from sfumato_common.protocol import intake_pb2, intake_pb2_grpc
-from sfumato_server.enrol import create_authority, enrol, revoke
+from sfumato_server.enrol import create_authority, revoke
 from sfumato_server.intake import IntakeCredentials, IntakeServer, service
 
 
@@ -257,7 +257,7 @@ def test_a_site_cannot_touch_another_sites_upload(running: Any) -> None:
 def test_a_certificate_of_a_foreign_ca_does_not_get_in(running: Any, tmp_path: Path) -> None:
     consortium, _, address = running
     create_authority(tmp_path / "foreign")
-    foreign = enrol(tmp_path / "foreign", enrolment_request(consortium.identities["north"]))
+    foreign = enrol_site(tmp_path / "foreign", consortium.identities["north"])
     data = consortium.package("north")
     with pytest.raises(FederationError):
         send(consortium, address, data, certificate_pem=foreign.certificate, timeout=1.0)
@@ -279,7 +279,7 @@ def test_revoked_and_unregistered_sites_are_refused(running: Any, tmp_path: Path
     data = consortium.package("north")
     outsider = create_identity(tmp_path / "west", "west")
     consortium.identities["west"] = outsider
-    consortium.grants["west"] = enrol(consortium.home, enrolment_request(outsider))
+    consortium.grants["west"] = enrol_site(consortium.home, outsider)
     with pytest.raises(FederationError, match="not-in-study"):
         send(consortium, address, data, "west")
     revoke(consortium.home, "north")

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sfumato_common.crypto.signatures import sign
-from sfumato_common.errors import ConfigError, VerificationError
+from sfumato_common.crypto.signatures import fingerprint, sign
+from sfumato_common.errors import ConfigError, UnverifiedOrigin, VerificationError
 from sfumato_common.files import canonical_json
 from sfumato_common.imaging import decode_png
 from sfumato_server import pictures
@@ -80,15 +80,19 @@ def test_what_is_published_verifies(published: Any) -> None:
 
 def test_what_is_published_verifies_for_scripts(published: Any, capsys: pytest.CaptureFixture[str]) -> None:
     consortium, folder = published
-    dataset_verify(folder, key=None, as_json=True)
+    with pytest.raises(UnverifiedOrigin):
+        dataset_verify(folder, key=None, site_key=None, as_json=True)
     report = json.loads(capsys.readouterr().out)
+    keys = {site: fingerprint(consortium.identities[site].signing_public) for site in consortium.plan.sites}
     assert report == {
         "study": "chest",
         "plan_hash": consortium.plan.digest,
         "images": 18,
         "sites": ["east", "north", "south"],
-        "coordinator_fingerprint": report["coordinator_fingerprint"],
+        "coordinator_fingerprint": fingerprint(consortium.authority.public_key),
         "trusted": False,
+        "site_fingerprints": keys,
+        "compared_sites": [],
         "private": True,
     }
 
@@ -96,7 +100,7 @@ def test_what_is_published_verifies_for_scripts(published: Any, capsys: pytest.C
 def test_layout_and_labels(published: Any) -> None:
     consortium, folder = published
     names = {path.relative_to(folder).as_posix() for path in files(folder)}
-    assert {"labels.csv", "manifest.json", "manifest.sig", "coordinator.pem"} <= names
+    assert {"labels.csv", "report.html", "manifest.json", "manifest.sig", "coordinator.pem"} <= names
     assert {f"provenance/{site}/formal/key.pem" for site in consortium.plan.sites} <= names
     rows = list(csv.DictReader(io.StringIO((folder / "labels.csv").read_text())))
     assert {row["file"] for row in rows} == {name for name in names if name.startswith("images/")}
@@ -266,7 +270,7 @@ def test_publishing_again_replaces_the_whole_set(published: Any) -> None:
     publish(pool, consortium.plan, folder.parent, consortium.authority, RUN, None)
     verify_dataset(folder, consortium.authority.public_key)
     assert {path.name for path in files(folder)} != first
-    assert {path.name for path in folder.parent.iterdir()} == {"published", "report.html"}
+    assert {path.name for path in folder.parent.iterdir()} == {"published"}
 
 
 def test_a_folder_that_is_something_else_is_left_alone(consortium: Any, tmp_path: Path) -> None:
@@ -275,7 +279,7 @@ def test_a_folder_that_is_something_else_is_left_alone(consortium: Any, tmp_path
     with pytest.raises(ConfigError, match="not a published data set"):
         publish(pooled(consortium), consortium.plan, tmp_path / "out", consortium.authority, RUN, None)
     assert (tmp_path / "out" / "published" / "thesis.txt").read_text() == "mine"
-    assert not (tmp_path / "out" / "report.html").exists()
+    assert [path.name for path in (tmp_path / "out" / "published").iterdir()] == ["thesis.txt"]
 
 
 def test_a_failed_write_leaves_the_earlier_set(published: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -290,7 +294,7 @@ def test_a_failed_write_leaves_the_earlier_set(published: Any, monkeypatch: pyte
         publish(pool, consortium.plan, folder.parent, consortium.authority, RUN, None)
     monkeypatch.undo()
     verify_dataset(folder, consortium.authority.public_key)
-    assert {path.name for path in folder.parent.iterdir()} == {"published", "report.html"}
+    assert {path.name for path in folder.parent.iterdir()} == {"published"}
 
 
 def test_verifying_something_else_is_one_clear_error(tmp_path: Path) -> None:
@@ -322,7 +326,7 @@ class Resources(html.parser.HTMLParser):
 
 def test_the_report_needs_nothing_from_outside(published: Any) -> None:
     _, folder = published
-    text = (folder.parent / "report.html").read_text()
+    text = (folder / "report.html").read_text()
     parser = Resources()
     parser.feed(text)
     assert parser.fetched
@@ -335,7 +339,7 @@ def test_the_report_needs_nothing_from_outside(published: Any) -> None:
 
 def test_the_report_says_what_the_epsilons_mean(published: Any) -> None:
     consortium, folder = published
-    text = (folder.parent / "report.html").read_text()
+    text = (folder / "report.html").read_text()
     for fact in (
         "2.500",
         "2.750",
@@ -357,6 +361,8 @@ def test_the_report_says_what_the_epsilons_mean(published: Any) -> None:
         "the noise left no figure",
         "What is not covered",
         consortium.plan.digest,
+        fingerprint(consortium.authority.public_key),
+        fingerprint(consortium.identities["north"].signing_public),
         "south",
     ):
         assert fact in text

@@ -6,15 +6,15 @@ from pathlib import Path
 
 from sfumato_client.site.handler import Site
 from sfumato_client.site.home import SiteHome
-from sfumato_common.crypto.enrolment import enrolment_request
 from sfumato_common.crypto.identity import load_identity
 from sfumato_common.files import write_atomic, write_json
 from sfumato_common.protocol.flower import decode_reply, decode_request, encode
 from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan
 from sfumato_server.coordinator.home import CoordinatorHome
-from sfumato_server.enrol import Registry, create_authority, enrol
+from sfumato_server.enrol import Registry, create_authority
 from sfumato_server.intake.admission import admit, package_path
+from support.enrolment import enrol_site
 from support.homes import make_home
 from support.studies import PLAN, POLICY
 
@@ -54,7 +54,7 @@ class Federation:
 
 def make_site(root: Path, name: str, coordinator: CoordinatorHome, plan: Plan, policy=None, patients=40) -> Site:
     home = make_home(root / "sites" / name, name, plan, policy or POLICY, patients)
-    enrol(coordinator.root, enrolment_request(load_identity(home.identity)))
+    enrol_site(coordinator.root, load_identity(home.identity))
 
     def deliver(data: bytes, plan: Plan) -> None:
         package = admit(data, plan, Registry(coordinator.root).record_in_force(name))

@@ -11,13 +11,13 @@ from pathlib import Path
 import httpx
 from flwr.cli.build import build_fab_from_files
 
-from sfumato_common.crypto.enrolment import encode_grant, enrolment_request, store_grant
 from sfumato_common.crypto.identity import SiteIdentity, create_identity
 from sfumato_common.supervise import Child, flower_environment, free_port
 from sfumato_server.coordinator.front import FleetFront, Upstream, front_context
 from sfumato_server.coordinator.home import CoordinatorHome
-from sfumato_server.enrol import Authority, Registry, create_authority, enrol
+from sfumato_server.enrol import Authority, Registry, create_authority
 from sfumato_server.rounds.superlink import Control, SuperLinkSettings, start_superlink, write_secret
+from support.enrolment import enrol_site, keep_grant
 
 BUNDLE_PYPROJECT = """[project]
 name = "study"
@@ -106,7 +106,7 @@ def coordinator_at_work(root: Path, site: str = "alder") -> Iterator[AtWork]:
     home = CoordinatorHome(root / "coordinator")
     authority = create_authority(home.root)
     identity = create_identity(root / site / "identity", site)
-    store_grant(identity, encode_grant(enrol(home.root, enrolment_request(identity))))
+    keep_grant(home.root, identity, enrol_site(home.root, identity))
     write_secret(home.superlink_secret)
     settings = SuperLinkSettings(
         free_port(), authority.ca_path, authority.server_certificate_path, authority.server_key_path,

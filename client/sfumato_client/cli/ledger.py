@@ -12,6 +12,7 @@ from rich.table import Table
 from sfumato_common.accounting.accountant import epsilon_text, json_epsilon
 from sfumato_common.command_line import (
     AsJson,
+    close_home,
     console,
     costs_json,
     costs_table,
@@ -28,7 +29,13 @@ if TYPE_CHECKING:
     from sfumato_client.ledger.check import Figure
 
 ledger_app = typer.Typer(no_args_is_help=True, help="The site's privacy ledger.")
-Home = Annotated[Path, typer.Option("--home", help="The site's home folder.", envvar="SFUMATO_SITE_HOME")]
+Home = Annotated[
+    Path, typer.Option("--home", help="The site's home folder.", envvar="SFUMATO_SITE_HOME", callback=close_home)
+]
+KeyHome = Annotated[
+    Path | None,
+    typer.Option("--home", help="Or the home folder that has it.", envvar="SFUMATO_SITE_HOME", callback=close_home),
+]
 
 
 @ledger_app.command("show", epilog="Example: sfumato-site ledger show --home site")
@@ -133,9 +140,7 @@ def check(
     exported: Annotated[Path, typer.Argument(metavar="EXPORT", help="A file written by 'ledger export'.")],
     package: Annotated[Path, typer.Argument(help="A release package of this site, or the folder of a table.")],
     key: Annotated[Path | None, typer.Option(help="The site's public signing key, PEM.")] = None,
-    home: Annotated[
-        Path | None, typer.Option("--home", help="Or the home folder that has it.", envvar="SFUMATO_SITE_HOME")
-    ] = None,
+    home: KeyHome = None,
     as_json: AsJson = False,
 ) -> None:
     """Recompute every epsilon of a certificate from an exported ledger, with another accountant."""

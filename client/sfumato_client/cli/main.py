@@ -12,9 +12,17 @@ import typer
 from sfumato_client.cli.ledger import Home, ledger_app
 from sfumato_client.cli.style_net import style_net_app
 from sfumato_client.cli.tabular import tabular
-from sfumato_common.command_line import Version, console, file_bytes, forecast_table, run_command
+from sfumato_common.command_line import (
+    Fingerprint,
+    Version,
+    ask_fingerprint,
+    console,
+    file_bytes,
+    forecast_table,
+    run_command,
+)
 from sfumato_common.errors import PolicyRefusal
-from sfumato_common.files import write_atomic, write_json
+from sfumato_common.files import make_private_folder, write_atomic, write_json
 from sfumato_common.strict import load_yaml
 from sfumato_common.study.load import load_resolved_plan
 from sfumato_common.study.policy import Policy
@@ -35,14 +43,39 @@ def init(home: Home, policy: Annotated[Path, typer.Option(help="The site's polic
     """Make the site's keys, keep its policy and write the enrolment request for the coordinator."""
     from sfumato_common.crypto.enrolment import enrolment_request
     from sfumato_common.crypto.identity import create_identity
+    from sfumato_common.crypto.signatures import fingerprint as fingerprint_of
 
     site = load_yaml(policy, Policy).site
+    make_private_folder(home)
     identity = create_identity(home / "identity", site)
     write_atomic(home / "identity" / "split.key", secrets.token_hex(32) + "\n", mode=0o600)
     shutil.copyfile(policy, home / "policy.yaml")
     request = home / "enrolment-request.json"
     write_atomic(request, enrolment_request(identity))
-    console.print(f"site '{site}' is ready; give '{request.name}' to the coordinator", markup=False)
+    console.print(
+        f"site '{site}' is ready; give '{request.name}' to the coordinator, and tell its fingerprint by another way, "
+        f"by telephone for example:\n{fingerprint_of(identity.signing_public)}",
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+@app.command(epilog="Example: sfumato-site fingerprint --home site --out alder.pem")
+def fingerprint(
+    home: Home,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Write the public key there, too: researchers verify with it."),
+    ] = None,
+) -> None:
+    """Print the fingerprint of this site's key: what coordinator and researchers compare."""
+    from sfumato_common.crypto.identity import load_identity
+    from sfumato_common.crypto.signatures import fingerprint as fingerprint_of
+
+    key = load_identity(home / "identity").signing_public
+    if out is not None:
+        write_atomic(out, key)
+    typer.echo(fingerprint_of(key))
 
 
 @app.command(
@@ -54,15 +87,36 @@ def join(
     grant: Annotated[Path, typer.Argument(help="The coordinator's answer to the enrolment request.")],
     superlink: Annotated[str, typer.Option(help="host:port of the coordinator's SuperLink.")],
     intake: Annotated[str, typer.Option(help="host:port of the coordinator's intake.")],
+    fingerprint: Fingerprint = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Let it take the place of another coordinator's or another CA's.")
+    ] = False,
 ) -> None:
-    """Keep the coordinator's grant: certificates and addresses."""
+    """Compare the coordinator's key and keep its grant: certificates and addresses."""
     from sfumato_client.site.home import SUPERLINK_FILE
     from sfumato_common.crypto.enrolment import store_grant
     from sfumato_common.crypto.identity import load_identity
 
-    store_grant(load_identity(home / "identity"), file_bytes(grant))
+    said = ask_fingerprint(fingerprint, "the coordinator")
+    store_grant(load_identity(home / "identity"), file_bytes(grant), said, replace=replace)
     write_json(home / SUPERLINK_FILE, {"superlink": superlink, "intake": intake})
     console.print("enrolled", markup=False)
+
+
+@app.command(epilog="Example: sfumato-site renew --home site alder.grant.json")
+def renew(
+    home: Home,
+    grant: Annotated[Path, typer.Argument(help="The coordinator's grant of a new certificate.")],
+    replace: Annotated[bool, typer.Option("--replace", help="Take another CA of the same coordinator.")] = False,
+) -> None:
+    """Keep a new certificate of the coordinator that this site knows; keys, plans and ledger stay as they are."""
+    from sfumato_common.crypto.certificates import load_certificate
+    from sfumato_common.crypto.enrolment import renew_grant
+    from sfumato_common.crypto.identity import load_identity
+
+    kept = renew_grant(load_identity(home / "identity"), file_bytes(grant), replace=replace)
+    end = load_certificate(kept.certificate).not_valid_after_utc
+    console.print(f"renewed until {end:%Y-%m-%d}", markup=False)
 
 
 @app.command(epilog="Example: sfumato-site ingest --home site source.yaml --plan plan.yaml")
@@ -136,7 +190,7 @@ def run(home: Home) -> None:
     """Join the federation and answer the coordinator until stopped (Ctrl-C)."""
     from sfumato_client.flower.node import run_node
 
-    run_node(home)
+    run_node(home, lambda note: console.print(note, markup=False, soft_wrap=True))
 
 
 def main() -> None:

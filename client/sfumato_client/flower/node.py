@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
 from sfumato_client.egress.supernode import RECONNECT_SECONDS, SuperNodeSettings, start_supernode
 from sfumato_client.flower.task import write_task_commands
 from sfumato_client.site.home import SiteHome
-from sfumato_common.crypto.enrolment import GRANT_FILES
+from sfumato_common.crypto.enrolment import GRANT_FILES, require_current
 from sfumato_common.crypto.identity import TLS_KEY, load_identity
 from sfumato_common.errors import FederationError
 from sfumato_common.supervise import exclusive
@@ -20,10 +21,11 @@ _JOINED = "SuperNode ID:"
 _PAUSE_SECONDS = 5.0
 
 
-def run_node(root: Path) -> None:
+def run_node(root: Path, say: Callable[[str], None] = lambda _: None) -> None:
     """Run the site until stopped; once it has joined, it joins again when the coordinator was restarted.
 
-    Raises BusyError for a second one, FederationError when it is not let in or the coordinator stays away.
+    `say` is told when a certificate ends soon. Raises BusyError for a second one, FederationError when a certificate
+    has ended, when the site is not let in, or when the coordinator stays away.
     """
     home = SiteHome(root)
     policy = home.policy()
@@ -39,6 +41,8 @@ def run_node(root: Path) -> None:
         home=home.root.resolve(),
         log=home.logs / _LOG,
     )
+    if note := require_current(home.identity):
+        say(note)
     with exclusive(home.root, f"site '{policy.site}'"):
         write_task_commands(home.commands)
         signal.signal(signal.SIGTERM, _interrupt)

@@ -13,15 +13,16 @@ def uploader(home: SiteHome) -> Callable[[bytes, Plan], None]:
 
     def deliver(data: bytes, plan: Plan) -> None:
         from sfumato_client.egress.upload import upload_package
-        from sfumato_common.crypto.enrolment import GRANT_FILES
+        from sfumato_common.crypto.enrolment import load_grant, require_current
         from sfumato_common.crypto.identity import load_identity
 
-        identity = load_identity(home.identity)
+        require_current(home.identity)  # TLS would only say that nobody answers
+        identity, grant = load_identity(home.identity), load_grant(home.identity)
         upload_package(
             home.addresses()["intake"],
             data,
-            ca_pem=(home.identity / GRANT_FILES["authority"]).read_bytes(),
-            certificate_pem=(home.identity / GRANT_FILES["certificate"]).read_bytes(),
+            ca_pem=grant.authority,
+            certificate_pem=grant.certificate,
             key_pem=identity.tls_key_pem,
             site=identity.site,
             plan_hash=plan.digest,

@@ -20,6 +20,8 @@ from sfumato_common.errors import ConfigError, VerificationError
 
 AUTHORITY_DAYS = 3650
 LEAF_DAYS = 730
+# both sides speak of a certificate from so long before it ends
+RENEWAL = timedelta(days=30)
 # a hospital's clock may run behind the coordinator's
 CLOCK_SKEW = timedelta(hours=1)
 
@@ -64,7 +66,14 @@ def issue_site_certificate(
     authority: CertificateAuthority, request: bytes, site: str, now: datetime | None = None
 ) -> bytes:
     """Client certificate PEM for `site`; of the request only the key is used. Raises VerificationError."""
-    builder = _leaf(authority, _name(site), request_key(request, site), ExtendedKeyUsageOID.CLIENT_AUTH, now)
+    return certify_site(authority, request_key(request, site), site, now)
+
+
+def certify_site(
+    authority: CertificateAuthority, key: ec.EllipticCurvePublicKey, site: str, now: datetime | None = None
+) -> bytes:
+    """Client certificate PEM for `site` over a key that is known to be its own."""
+    builder = _leaf(authority, _name(site), key, ExtendedKeyUsageOID.CLIENT_AUTH, now)
     builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(site)]), critical=False)
     return certificate_pem(builder.sign(authority.key, hashes.SHA256()))
 
@@ -94,7 +103,29 @@ def check_site_certificate(certificate: bytes, authority: bytes, site: str, key:
     if common_name(loaded) != site or loaded.public_key() != key:
         raise VerificationError("the certificate was issued to another site or another key; enrol again")
     if not loaded.not_valid_before_utc <= datetime.now(UTC) < loaded.not_valid_after_utc:
-        raise VerificationError("the site certificate is out of date; check the clock or enrol again")
+        raise VerificationError("the site certificate is out of date; check the clock, or have it renewed")
+
+
+def has_ended(certificate: bytes, now: datetime | None = None) -> bool:
+    """Whether a certificate (PEM) is no longer valid."""
+    return load_certificate(certificate).not_valid_after_utc <= (now or datetime.now(UTC))
+
+
+def expiry_note(certificate: bytes, whose: str, now: datetime | None = None) -> str | None:
+    """What people are told of a certificate (PEM) that has ended or ends within 30 days; None for any other."""
+    end = load_certificate(certificate).not_valid_after_utc
+    left = end - (now or datetime.now(UTC))
+    if left > RENEWAL:
+        return None
+    if left <= timedelta(0):
+        return f"the certificate of {whose} ended on {end:%Y-%m-%d}"
+    return f"the certificate of {whose} ends on {end:%Y-%m-%d}, in {left.days} days"
+
+
+def server_names(certificate: bytes) -> list[str]:
+    """DNS names and addresses that a server certificate (PEM) was made out to."""
+    extension = load_certificate(certificate).extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    return [str(name.value) for name in extension.value]
 
 
 def load_certificate(pem: bytes) -> x509.Certificate:

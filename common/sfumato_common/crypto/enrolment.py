@@ -1,4 +1,8 @@
-"""The two documents of enrolment: a site's signed request, and the coordinator's grant. Canonical JSON, no secrets."""
+"""The two documents of enrolment: a site's request, and the coordinator's grant. Canonical JSON, signed, no secrets.
+
+Each names the key that signs it, so a signature alone says nothing of who sent it: people compare that key's
+fingerprint by another way than the document came. Everything else in the document hangs on that one key.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +13,19 @@ from typing import Any
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from sfumato_common.crypto import certificates, signatures
+from sfumato_common.crypto.certificates import load_certificate
 from sfumato_common.crypto.identity import SITE_NAME, SiteIdentity
-from sfumato_common.errors import ConfigError, VerificationError
+from sfumato_common.errors import ConfigError, FederationError, VerificationError
 from sfumato_common.files import canonical_json, write_atomic
 
-FORMAT = "sfumato-enrolment/1"
-GRANT_FORMAT = "sfumato-grant/1"
+FORMAT = "sfumato-enrolment/2"
+GRANT_FORMAT = "sfumato-grant/2"
 GRANT_FILES = {"certificate": "site.crt", "authority": "ca.crt", "coordinator_key": "coordinator.pem"}
 LARGEST_BYTES = 64 * 1024
+_KEYS = {"certificate_request", "signing_key", "node_key"}
 
 
 @dataclass(frozen=True)
@@ -41,7 +48,7 @@ class EnrolmentGrant:
 
 
 def enrolment_request(identity: SiteIdentity) -> bytes:
-    """The request a site sends (or carries) to the coordinator: canonical JSON, signed with its signing key."""
+    """The request a site sends (or carries) to the coordinator: canonical JSON, signed by each key that it names."""
     body = {
         "format": FORMAT,
         "site": identity.site,
@@ -49,52 +56,123 @@ def enrolment_request(identity: SiteIdentity) -> bytes:
         "signing_key": identity.signing_public.decode("ascii"),
         "node_key": identity.node_public.decode("ascii"),
     }
-    signature = signatures.sign(identity.signing_key, "enrolment", canonical_json(body))
-    return canonical_json({"body": body, "signature": signature.hex()})
+    signed = canonical_json(body)
+    proofs = {
+        "certificate_request": signatures.sign_elliptic(identity.tls_key, "enrolment", signed),
+        "signing_key": signatures.sign(identity.signing_key, "enrolment", signed),
+        "node_key": signatures.sign_elliptic(identity.node_key, "enrolment", signed),
+    }
+    return canonical_json({"body": body, "signatures": {name: proof.hex() for name, proof in proofs.items()}})
 
 
 def read_request(data: bytes) -> EnrolmentRequest:
-    """Verify a request down to its keys. Raises VerificationError when anything in it does not hold."""
-    outer = _object(data, {"body", "signature"})
-    body = outer["body"]
-    fields = {"format", "site", "certificate_request", "signing_key", "node_key"}
-    if not isinstance(body, dict) or set(body) != fields or not all(isinstance(item, str) for item in body.values()):
-        raise VerificationError("the enrolment request is malformed; make a new one")
+    """Verify a request down to its keys: whoever made it holds every key that it names. Raises VerificationError."""
+    outer = _object(data, {"body", "signatures"})
+    body, proofs = _texts(outer["body"], {"format", "site", *_KEYS}), _texts(outer["signatures"], _KEYS)
     if body["format"] != FORMAT:
         raise VerificationError("the enrolment request has another format; use the same version on both sides")
     if not SITE_NAME.fullmatch(body["site"]):
         raise VerificationError("the enrolment request holds no valid site name")
     try:
-        signature = bytes.fromhex(str(outer["signature"]))
-        canonical, signing_key = canonical_json(body), body["signing_key"].encode("ascii")
-        request, node_key = body["certificate_request"].encode("ascii"), body["node_key"].encode("ascii")
+        given = {name: bytes.fromhex(proofs[name]) for name in _KEYS}
+        signed, keys = canonical_json(body), {name: body[name].encode("ascii") for name in _KEYS}
     except (ValueError, UnicodeEncodeError):
         raise VerificationError("the enrolment request is malformed; make a new one") from None
-    signatures.verify(signing_key, "enrolment", canonical, signature)
-    certificates.request_key(request, body["site"])
-    _check_node_key(node_key)
+    tls_key = certificates.request_key(keys["certificate_request"], body["site"])
+    signatures.verify(keys["signing_key"], "enrolment", signed, given["signing_key"])
+    signatures.verify_elliptic(tls_key, "enrolment", signed, given["certificate_request"])
+    signatures.verify_elliptic(_node_key(keys["node_key"]), "enrolment", signed, given["node_key"])
     return EnrolmentRequest(body["site"], body["certificate_request"], body["signing_key"], body["node_key"])
 
 
-def encode_grant(grant: EnrolmentGrant) -> bytes:
-    """The grant as canonical JSON, to be carried to the site."""
-    return canonical_json(
-        {"format": GRANT_FORMAT, **{key: value.decode("ascii") for key, value in asdict(grant).items()}}
-    )
+def encode_grant(grant: EnrolmentGrant, signing_key: Ed25519PrivateKey) -> bytes:
+    """The grant as canonical JSON, signed by the coordinator's key, to be carried to the site."""
+    body = {"format": GRANT_FORMAT, **{key: value.decode("ascii") for key, value in asdict(grant).items()}}
+    signature = signatures.sign(signing_key, "grant", canonical_json(body))
+    return canonical_json({"body": body, "signature": signature.hex()})
 
 
-def store_grant(identity: SiteIdentity, data: bytes) -> EnrolmentGrant:
-    """Check a grant against the site's own keys and keep it in its folder. Raises VerificationError."""
-    value = _object(data, {"format", *GRANT_FILES})
-    if value["format"] != GRANT_FORMAT or not all(isinstance(item, str) for item in value.values()):
-        raise VerificationError("the enrolment grant has another format; use the same version on both sides")
-    grant = EnrolmentGrant(**{key: value[key].encode("ascii", "replace") for key in GRANT_FILES})
+def store_grant(identity: SiteIdentity, data: bytes, fingerprint: str, *, replace: bool = False) -> EnrolmentGrant:
+    """Keep a grant whose coordinator's key has the fingerprint that the coordinator's people told.
+
+    Raises VerificationError when it is another coordinator's or does not fit the site's own keys, and, but for
+    `replace`, when the site is enrolled already under another coordinator's key or another CA.
+    """
+    grant = _read_grant(data)
+    if not signatures.is_fingerprint(fingerprint, grant.coordinator_key):
+        raise VerificationError(
+            "the coordinator's key in this grant has another fingerprint than was told; somebody may have made the "
+            "grant in the coordinator's place: ask the coordinator for it again"
+        )
+    return _keep_grant(identity, grant, replace=replace)
+
+
+def renew_grant(identity: SiteIdentity, data: bytes, *, replace: bool = False) -> EnrolmentGrant:
+    """Keep a new certificate of the coordinator whose key this site compared when it was enrolled.
+
+    Nobody has to compare again: the key is kept, and signs the grant. Raises VerificationError as `store_grant`, and
+    ConfigError when the site is not enrolled.
+    """
+    grant = _read_grant(data)
+    if not signatures.is_same_key(load_grant(identity.folder).coordinator_key, grant.coordinator_key):
+        raise VerificationError("this grant is not of the coordinator that this site is enrolled with; do not use it")
+    return _keep_grant(identity, grant, replace=replace)
+
+
+def require_current(folder: Path) -> str | None:
+    """What people are to be told of a site's certificates when they end soon. Raises FederationError when one has."""
+    grant = load_grant(folder)
+    notes = [
+        note
+        for pem, whose in ((grant.certificate, "this site"), (grant.authority, "the federation's CA"))
+        if (note := certificates.expiry_note(pem, whose)) is not None
+    ]
+    if not notes:
+        return None
+    said = f"{', and '.join(notes)}; ask the coordinator to renew it, then run 'sfumato-site renew'"
+    if certificates.has_ended(grant.certificate) or certificates.has_ended(grant.authority):
+        raise FederationError(said)
+    return said
+
+
+def _keep_grant(identity: SiteIdentity, grant: EnrolmentGrant, *, replace: bool) -> EnrolmentGrant:
     certificates.check_site_certificate(
         grant.certificate, grant.authority, identity.site, identity.tls_key.public_key()
     )
-    signatures.load_public_key(grant.coordinator_key)
+    if (identity.folder / GRANT_FILES["coordinator_key"]).exists():
+        _check_successor(load_grant(identity.folder), grant, replace=replace)
     for key, name in GRANT_FILES.items():
         write_atomic(identity.folder / name, getattr(grant, key))
+    return grant
+
+
+def _check_successor(known: EnrolmentGrant, grant: EnrolmentGrant, *, replace: bool) -> None:
+    """Neither another coordinator or CA nor an older certificate takes the place of what is kept, unless asked to."""
+    if replace:
+        return
+    same_key = signatures.is_same_key(known.coordinator_key, grant.coordinator_key)
+    older, newer = (load_certificate(item.certificate).not_valid_after_utc for item in (grant, known))
+    if same_key and older < newer:
+        raise VerificationError("this grant is older than the one that is kept; ask the coordinator for the newest")
+    if not same_key or load_certificate(known.authority) != load_certificate(grant.authority):
+        raise VerificationError(
+            f"this site is enrolled under another {'CA' if same_key else 'coordinator'}; ask the coordinator why, and "
+            "pass --replace if the new one is to take its place"
+        )
+
+
+def _read_grant(data: bytes) -> EnrolmentGrant:
+    """The grant in `data`, signed by the key that it names. Raises VerificationError."""
+    outer = _object(data, {"body", "signature"})
+    body = _texts(outer["body"], {"format", *GRANT_FILES})
+    if body["format"] != GRANT_FORMAT:
+        raise VerificationError("the enrolment grant has another format; use the same version on both sides")
+    try:
+        grant = EnrolmentGrant(**{key: body[key].encode("ascii") for key in GRANT_FILES})
+        signed, signature = canonical_json(body), bytes.fromhex(str(outer["signature"]))
+    except ValueError:
+        raise VerificationError("the enrolment grant is malformed; ask for a new one") from None
+    signatures.verify(grant.coordinator_key, "grant", signed, signature)
     return grant
 
 
@@ -118,10 +196,17 @@ def _object(data: bytes, fields: set[str]) -> dict[str, Any]:
     return value
 
 
-def _check_node_key(line: bytes) -> None:
+def _texts(value: Any, fields: set[str]) -> dict[str, str]:
+    if not isinstance(value, dict) or set(value) != fields or not all(isinstance(item, str) for item in value.values()):
+        raise VerificationError("the enrolment document is malformed; ask the sender for a new one")
+    return value
+
+
+def _node_key(line: bytes) -> ec.EllipticCurvePublicKey:
     try:
         key = serialization.load_ssh_public_key(line)
     except Exception:
         raise VerificationError("the node key is not in OpenSSH form; make a new enrolment request") from None
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP384R1):
         raise VerificationError("the node key is not a P-384 key; make a new enrolment request")
+    return key

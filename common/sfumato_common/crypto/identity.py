@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from sfumato_common.crypto import certificates, signatures
 from sfumato_common.errors import ConfigError
-from sfumato_common.files import write_atomic
+from sfumato_common.files import make_private_folder, write_atomic
 
 SITE_NAME = re.compile(r"[a-z][a-z0-9-]{0,31}")
 SIGNING_KEY, NODE_KEY, NODE_PUBLIC, TLS_KEY, NAME_FILE = "signing.pem", "node.key", "node.pub", "tls.key", "site.name"
@@ -85,7 +85,7 @@ def create_identity(folder: Path, site: str) -> SiteIdentity:
         ec.generate_private_key(ec.SECP384R1()),
         ec.generate_private_key(ec.SECP256R1()),
     )
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_private_folder(folder)
     openssh = identity.node_key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
     )

@@ -1,17 +1,23 @@
-"""Ed25519 signatures (RFC 8032) with a domain prefix, so that a signature made for one purpose never serves another."""
+"""Ed25519 signatures (RFC 8032) with a domain prefix, so that a signature made for one purpose never serves another.
+
+The keys of Flower's node and of TLS are elliptic-curve keys: they sign an enrolment request by ECDSA (FIPS 186-5), too.
+"""
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import re
 from typing import Literal
 
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from sfumato_common.errors import ConfigError, VerificationError
 
-Domain = Literal["enrolment", "package", "published", "table", "approval"]
+Domain = Literal["enrolment", "grant", "package", "published", "table", "approval"]
 
 
 def frame(domain: Domain, message: bytes) -> bytes:
@@ -28,6 +34,19 @@ def verify(public_key: bytes, domain: Domain, message: bytes, signature: bytes) 
     """Check `signature` against a PEM public key. Raises VerificationError when it does not hold."""
     try:
         load_public_key(public_key).verify(signature, frame(domain, message))
+    except InvalidSignature:
+        raise VerificationError(f"the {domain} signature does not hold; do not trust these bytes") from None
+
+
+def sign_elliptic(key: ec.EllipticCurvePrivateKey, domain: Domain, message: bytes) -> bytes:
+    """The ECDSA signature of `message` for `domain`, DER."""
+    return key.sign(frame(domain, message), ec.ECDSA(hashes.SHA384()))
+
+
+def verify_elliptic(key: ec.EllipticCurvePublicKey, domain: Domain, message: bytes, signature: bytes) -> None:
+    """Check an ECDSA signature. Raises VerificationError when it does not hold."""
+    try:
+        key.verify(signature, frame(domain, message), ec.ECDSA(hashes.SHA384()))
     except InvalidSignature:
         raise VerificationError(f"the {domain} signature does not hold; do not trust these bytes") from None
 
@@ -68,6 +87,23 @@ def public_pem(key: Ed25519PublicKey) -> bytes:
 
 
 def fingerprint(public_key: bytes) -> str:
-    """Lower-case hexadecimal sha256 of the 32 raw key bytes: what two people compare over the telephone."""
-    raw = load_public_key(public_key).public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
-    return hashlib.sha256(raw).hexdigest()
+    """What two people compare over the telephone: the first 100 bits of the sha256 of the 32 raw key bytes.
+
+    Base32 (RFC 4648) in five groups of four: whoever wants another key with the same one has 2^100 keys to try.
+    """
+    letters = base64.b32encode(hashlib.sha256(_raw(public_key)).digest()).decode("ascii").lower()
+    return "-".join(letters[at : at + 4] for at in range(0, 20, 4))
+
+
+def is_fingerprint(said: str, public_key: bytes) -> bool:
+    """Whether what a person typed is that key's fingerprint; case, spaces and dashes do not matter, any letter does."""
+    return re.sub(r"[\s-]", "", said).lower() == fingerprint(public_key).replace("-", "")
+
+
+def is_same_key(one: bytes, other: bytes) -> bool:
+    """Whether two public keys (PEM) are the same key. Raises VerificationError where one of them is none."""
+    return _raw(one) == _raw(other)
+
+
+def _raw(public_key: bytes) -> bytes:
+    return load_public_key(public_key).public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)

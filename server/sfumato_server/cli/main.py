@@ -10,7 +10,9 @@ import typer
 
 from sfumato_common.command_line import (
     AsJson,
+    Fingerprint,
     Version,
+    ask_fingerprint,
     console,
     file_bytes,
     forecast_json,
@@ -18,10 +20,12 @@ from sfumato_common.command_line import (
     print_json,
     run_command,
 )
-from sfumato_common.errors import ConfigError
-from sfumato_common.files import write_atomic, write_json
+from sfumato_common.errors import ConfigError, UnverifiedOrigin
+from sfumato_common.files import make_private_folder, write_atomic, write_json
 from sfumato_common.study.load import load_plan, plan_text
 from sfumato_common.study.plan import Plan
+from sfumato_server.cli.home import Home
+from sfumato_server.cli.members import add_commands
 from sfumato_server.cli.model import model_app
 from sfumato_server.cli.passphrase import PassphraseFile, ask_passphrase
 
@@ -33,7 +37,7 @@ app.add_typer(coordinator_app, name="coordinator")
 app.add_typer(dataset_app, name="dataset")
 app.add_typer(plan_app, name="plan")
 app.add_typer(model_app, name="model")
-Home = Annotated[Path, typer.Option("--home", help="The coordinator's home.", envvar="SFUMATO_COORDINATOR_HOME")]
+add_commands(coordinator_app)
 
 
 @app.callback()
@@ -71,20 +75,27 @@ def coordinator_init(
     passphrase_file: PassphraseFile = None,
 ) -> None:
     """Make the coordinator's keys and certificates and keep the resolved plan."""
+    from sfumato_common.crypto.signatures import fingerprint as fingerprint_of
     from sfumato_server.coordinator.home import CoordinatorHome
     from sfumato_server.enrol import create_authority
     from sfumato_server.rounds.starts import keep_start, load_starts
 
     study = load_plan(plan)
     _affordable(study)
+    make_private_folder(home)
     for path in start or []:
         keep_start(CoordinatorHome(home).starts, study, file_bytes(path))
     load_starts(CoordinatorHome(home).starts, study)  # a missing one is better told now than when the sites wait
-    create_authority(home, name or [], ask_passphrase(passphrase_file, new=True))
+    authority = create_authority(home, name or [], ask_passphrase(passphrase_file, new=True))
     write_json(CoordinatorHome(home).plan_file, study.model_dump(mode="json"))
     write_atomic(home / "plan.yaml", plan_text(study))
     said = f"coordinator of study '{study.study}' is ready, plan hash {study.digest}"
-    console.print(f"{said}\nsites accept the 'plan.yaml' in its home", markup=False, soft_wrap=True)
+    console.print(
+        f"{said}\nsites accept the 'plan.yaml' in its home\n"
+        f"fingerprint, to be told to every site by telephone or on paper:\n{fingerprint_of(authority.public_key)}",
+        markup=False,
+        soft_wrap=True,
+    )
 
 
 @coordinator_app.command(
@@ -94,15 +105,35 @@ def coordinator_enrol(
     home: Home,
     request: Annotated[Path, typer.Argument(help="A site's enrolment request.")],
     grant: Annotated[Path, typer.Option(help="Where to write the answer.")],
+    fingerprint: Fingerprint = None,
     passphrase_file: PassphraseFile = None,
 ) -> None:
-    """Sign a site's enrolment request; its SuperNode key is registered when the study starts."""
-    from sfumato_common.crypto.enrolment import encode_grant
-    from sfumato_server.enrol import enrol
+    """Compare a site's key and sign its request; its SuperNode key is registered when the study starts."""
+    from sfumato_common.crypto.enrolment import encode_grant, read_request
+    from sfumato_common.crypto.signatures import fingerprint as fingerprint_of
+    from sfumato_server.coordinator.home import CoordinatorHome
+    from sfumato_server.enrol import enrol, load_authority
 
-    granted = enrol(home, file_bytes(request), passphrase=ask_passphrase(passphrase_file))
-    write_atomic(grant, encode_grant(granted))
-    console.print(f"enrolled; give '{grant.name}' back to the site", markup=False)
+    data = file_bytes(request)
+    said = ask_fingerprint(fingerprint, f"site '{read_request(data).site}'")
+    sites = CoordinatorHome(home).plan().sites
+    issued = enrol(home, data, said, sites, passphrase=ask_passphrase(passphrase_file))
+    write_atomic(grant, encode_grant(issued, load_authority(home).signing_key))
+    console.print(
+        f"enrolled; give '{grant.name}' back to the site, and tell it this coordinator's fingerprint by another way:\n"
+        f"{fingerprint_of(issued.coordinator_key)}",
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+@coordinator_app.command("fingerprint", epilog="Example: sfumato coordinator fingerprint --home coord")
+def coordinator_fingerprint(home: Home) -> None:
+    """Print the fingerprint of this coordinator's key: what sites and researchers compare."""
+    from sfumato_common.crypto.signatures import fingerprint as fingerprint_of
+    from sfumato_server.enrol import load_authority
+
+    typer.echo(fingerprint_of(load_authority(home).public_key))
 
 
 @coordinator_app.command("run", epilog="Example: sfumato coordinator run --home coord --out results --host 10.0.0.5")
@@ -114,32 +145,45 @@ def coordinator_run(
     intake_port: Annotated[int, typer.Option(help="Intake port.")] = 8443,
 ) -> None:
     """Run the study: wait for the sites, train, collect the releases, publish."""
+    from sfumato_server.coordinator.home import CoordinatorHome
     from sfumato_server.coordinator.run import Listen, run_coordinator
+    from sfumato_server.enrol import expiry_notes
     from sfumato_server.status.view import live_status
 
+    for note in expiry_notes(home, CoordinatorHome(home).plan().sites):
+        console.print(f"{note}; see 'sfumato coordinator renew' and 'rotate'", markup=False, soft_wrap=True)
     with live_status(home / "status.json") as refresh:
         published = run_coordinator(home, out, Listen(host, port, intake_port), refresh)
-    console.print(f"published: {published}\nreport: {out / 'report.html'}", markup=False, soft_wrap=True)
+    console.print(f"published: {published}\nreport: {published / 'report.html'}", markup=False, soft_wrap=True)
 
 
 @dataset_app.command(
-    "verify", epilog="Example: sfumato dataset verify results/published --key coord/authority/coordinator.pem"
+    "verify",
+    epilog="Example: sfumato dataset verify results/published --key coordinator.pem --site-key alder=alder.pem",
 )
 def dataset_verify(
     folder: Annotated[Path, typer.Argument(help="A published data set.")],
     key: Annotated[
         Path | None, typer.Option(help="The coordinator's public key, from a source that you trust.")
     ] = None,
+    site_key: Annotated[
+        list[str] | None, typer.Option(help="NAME=FILE: a hospital's public key, from the hospital (repeat).")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check signatures and hashes offline."""
-    from sfumato_server.publish import verify_dataset
+    """Check signatures and hashes offline. Without --key nobody vouches for the set: exit code 3."""
+    from sfumato_server.publish import UNVERIFIED, verify_dataset
 
-    report = verify_dataset(folder, file_bytes(key) if key else None)
+    report = verify_dataset(folder, file_bytes(key) if key else None, _site_keys(site_key or []))
     if as_json:
         print_json(asdict(report))
     else:
-        console.print(report.summary(), markup=False, soft_wrap=True)
+        console.print("\n".join([report.summary(), *report.key_lines()]), markup=False, soft_wrap=True)
+    if not report.trusted:
+        raise UnverifiedOrigin(
+            f"{UNVERIFIED}: anybody can make a set that agrees with itself; pass the coordinator's public key, from a "
+            "source that you trust, with --key"
+        )
 
 
 @dataset_app.command("overview", epilog="Example: sfumato dataset overview results/published --out overview.png")
@@ -148,9 +192,10 @@ def dataset_overview(
     out: Annotated[Path, typer.Option(help="Where the picture goes, PNG.")],
 ) -> None:
     """Draw one picture of the set: a row per site and model."""
-    from sfumato_server.publish import write_overview
+    from sfumato_server.publish import UNVERIFIED, write_overview
 
-    console.print(f"{write_overview(folder, out)} images shown in '{out.name}'", markup=False)
+    shown = f"{write_overview(folder, out)} images shown in '{out.name}'"
+    console.print(f"{shown}; {UNVERIFIED}: run 'sfumato dataset verify' with --key", markup=False, soft_wrap=True)
 
 
 @app.command(epilog="Example: sfumato demo --data index.csv --out demo-out")
@@ -164,6 +209,17 @@ def demo(
     from sfumato_server.demo.run import run_demo
 
     run_demo(data, out, configs, patients)
+
+
+def _site_keys(given: list[str]) -> dict[str, bytes]:
+    """Keys by site from NAME=FILE words. Raises ConfigError."""
+    keys: dict[str, bytes] = {}
+    for word in given:
+        name, equals, file = word.partition("=")
+        if not equals or name in keys:
+            raise ConfigError("--site-key takes NAME=FILE, once for each hospital")
+        keys[name] = file_bytes(Path(file))
+    return keys
 
 
 def _affordable(plan: Plan, as_json: bool = False) -> None:

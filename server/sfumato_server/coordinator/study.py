@@ -19,6 +19,7 @@ from sfumato_common.metrics.utility import auc_from_histogram, auc_interval, tra
 from sfumato_common.study.costs import WITHOUT_PRIVACY, study_events
 from sfumato_common.types import AnyArray
 from sfumato_server.coordinator.home import CoordinatorHome
+from sfumato_server.coordinator.members import MembersChannel
 from sfumato_server.enrol import Registry
 from sfumato_server.pool import pool_packages
 from sfumato_server.rounds.channel import Channel
@@ -45,7 +46,8 @@ def run_study(
     board = StatusBoard(home.status_file, plan)
     generator = torch.Generator().manual_seed(torch.seed() if seed is None else seed)
     live = LivePage(home.root, plan, board)
-    run = StudyRun(plan, channel, Checkpoints(home.checkpoints, plan), live, generator)
+    members = MembersChannel(channel, Registry(home.root))
+    run = StudyRun(plan, members, Checkpoints(home.checkpoints, plan), live, generator)
     outcome, reason, utility = "completed", "", None
     try:
         run.released.update(load_starts(home.starts, plan))

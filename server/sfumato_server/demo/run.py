@@ -23,6 +23,8 @@ import yaml
 
 from sfumato_common.command_line import console
 from sfumato_common.crypto.enrolment import encode_grant
+from sfumato_common.crypto.identity import load_identity
+from sfumato_common.crypto.signatures import fingerprint
 from sfumato_common.errors import ConfigError, DataError, FederationError
 from sfumato_common.files import write_atomic, write_json
 from sfumato_common.strict import load_yaml, parse
@@ -33,7 +35,7 @@ from sfumato_common.supervise import Child, end_descendants, exclusive, free_por
 from sfumato_server.coordinator.home import CoordinatorHome
 from sfumato_server.demo.data import Cohort, index_sites, phantom_cohort
 from sfumato_server.demo.summary import print_summary
-from sfumato_server.enrol import create_authority, enrol
+from sfumato_server.enrol import create_authority, enrol, load_authority
 from sfumato_server.publish import verify_dataset
 from sfumato_server.status.board import read_board
 from sfumato_server.status.view import live_status
@@ -75,7 +77,7 @@ class Demo:
 
 
 def run_demo(data: Path | None, out: Path, configs: Path, patients: int) -> None:
-    """Run it; leaves `published/`, `report.html` and `run.json` in `out`. Raises SfumatoError with one clear line."""
+    """Run it; leaves `published/` and `run.json` in `out`. Raises SfumatoError with one clear line."""
     if not _SITE_PROGRAM.exists():
         raise ConfigError(
             "the demo runs hospitals too: install 'sfumato', which is both sides, or 'sfumato-site' beside"
@@ -144,11 +146,13 @@ def _set_up_site(demo: Demo, name: str, plan_file: Path, cohort: Cohort) -> None
     policy = demo.policy.model_copy(update={"site": name})
     write_atomic(policy_file, yaml.safe_dump(policy.model_dump(mode="json"), sort_keys=False))
     _site(demo, name, "init", "--policy", str(policy_file))
-    grant = demo.work / "grants" / f"{name}.json"
-    request = (home / "enrolment-request.json").read_bytes()
-    write_atomic(grant, encode_grant(enrol(demo.coordinator.root, request, passphrase=demo.passphrase)))
+    # the demo is every party and stands for the telephone: a grant reaches the site together with the fingerprints
+    grant, authority = demo.work / "grants" / f"{name}.json", load_authority(demo.coordinator.root)
+    told, request = _site(demo, name, "fingerprint").splitlines()[-1], (home / "enrolment-request.json").read_bytes()
+    issued = enrol(demo.coordinator.root, request, told, demo.plan.sites, passphrase=demo.passphrase)
+    write_atomic(grant, encode_grant(issued, authority.signing_key))
     ports = ("--superlink", f"127.0.0.1:{demo.superlink}", "--intake", f"127.0.0.1:{demo.intake}")
-    _site(demo, name, "join", str(grant), *ports)
+    _site(demo, name, "join", str(grant), *ports, "--fingerprint", fingerprint(authority.public_key))
     before = time.time()
     said = _site(demo, name, "ingest", str(source), "--plan", str(plan_file))
     ingested = time.time()
@@ -220,11 +224,14 @@ def _summarise(demo: Demo) -> None:
     run: dict[str, Any] = json.loads(run_file.read_text())
     run["setup_seconds"] = demo.seconds
     write_json(run_file, run)
-    checked = verify_dataset(demo.out / "published", None)
+    published = demo.out / "published"
+    # on one machine every key is at hand; elsewhere each comes from its owner
+    keys = {name: load_identity(demo.site(name) / "identity").signing_public for name in run["package_bytes"]}
+    checked = verify_dataset(published, load_authority(demo.coordinator.root).public_key, keys)
     print_summary(demo.plan, run, read_board(demo.coordinator.status_file) or {})
     console.print(f"verified: {checked.summary()}", markup=False, soft_wrap=True)
-    console.print(f"published set: {demo.out / 'published'}", markup=False, soft_wrap=True)
-    console.print(f"report:        {demo.out / 'report.html'}", markup=False, soft_wrap=True)
+    console.print(f"published set: {published}", markup=False, soft_wrap=True)
+    console.print(f"report:        {published / 'report.html'}", markup=False, soft_wrap=True)
     console.print(f"training:      {demo.coordinator.live_page}", markup=False, soft_wrap=True)
 
 

@@ -1,4 +1,4 @@
-"""Who belongs to the federation: CA, signed site certificates, node registration."""
+"""Who belongs to the federation: CA, signed site certificates, node registration, renewal and revocation."""
 
 from sfumato_server.enrol.authority import (
     Authority,
@@ -7,7 +7,8 @@ from sfumato_server.enrol.authority import (
     require_no_passphrase,
     unlock_authority,
 )
-from sfumato_server.enrol.registry import Registry, SiteRecord, enrol, revoke
+from sfumato_server.enrol.registry import Registry, SiteRecord, enrol, renew, revoke
+from sfumato_server.enrol.rotation import expiry_notes, rotate_authority, rotate_server
 
 __all__ = [
     "Authority",
@@ -15,8 +16,12 @@ __all__ = [
     "SiteRecord",
     "create_authority",
     "enrol",
+    "expiry_notes",
     "load_authority",
+    "renew",
     "require_no_passphrase",
     "revoke",
+    "rotate_authority",
+    "rotate_server",
     "unlock_authority",
 ]

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 from sfumato_common.crypto import certificates, signatures
 from sfumato_common.crypto.certificates import CertificateAuthority
 from sfumato_common.errors import ConfigError
-from sfumato_common.files import write_atomic
+from sfumato_common.files import make_private_folder, write_atomic
 
 FOLDER = "authority"
 CA_KEY, CA_CERTIFICATE, SERVER_KEY, SERVER_CERTIFICATE = "ca.key", "ca.crt", "server.key", "server.crt"
@@ -74,18 +74,36 @@ def create_authority(home: Path, server_names: Sequence[str] = (), passphrase: b
     if (folder / CA_CERTIFICATE).exists():
         raise ConfigError(f"{home.name}: a certificate authority stands here already; use it or choose another home")
     authority = certificates.create_certificate_authority()
-    key, certificate = certificates.issue_server_certificate(authority, server_names)
-    locked = certificates.locked_key_pem(authority.key, _stretched(passphrase, authority.certificate))
+    locked = lock_authority(authority, passphrase)
+    for private in (home, folder):
+        make_private_folder(private)
     result = Authority(folder, authority.certificate, Ed25519PrivateKey.generate())
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    write_atomic(folder / CA_KEY, locked, 0o600)
-    write_atomic(folder / SERVER_KEY, key, 0o600)
-    write_atomic(folder / SERVER_CERTIFICATE, certificate)
     write_atomic(folder / SIGNING_KEY, signatures.private_pem(result.signing_key), 0o600)
     write_atomic(folder / SIGNING_PUBLIC, result.public_key)
-    # the CA certificate comes last: it is what says that the folder is complete
-    write_atomic(folder / CA_CERTIFICATE, result.ca_pem)
+    store_certificate_authority(folder, authority, server_names, locked)
     return result
+
+
+def lock_authority(authority: CertificateAuthority, passphrase: bytes | None) -> bytes:
+    """The CA's key under `passphrase`, None for that of the environment. Raises ConfigError where it is too short."""
+    return certificates.locked_key_pem(authority.key, _stretched(passphrase, authority.certificate))
+
+
+def store_certificate_authority(
+    folder: Path, authority: CertificateAuthority, server_names: Sequence[str], locked: bytes
+) -> None:
+    """Write a CA's locked key, its certificate, and a server certificate that it signs."""
+    write_atomic(folder / CA_KEY, locked, 0o600)
+    store_server_certificate(folder, authority, server_names)
+    # the CA certificate comes last: it is what says that the folder is complete
+    write_atomic(folder / CA_CERTIFICATE, certificates.certificate_pem(authority.certificate))
+
+
+def store_server_certificate(folder: Path, authority: CertificateAuthority, server_names: Sequence[str]) -> None:
+    """Write a new key and certificate for the coordinator's ports."""
+    key, certificate = certificates.issue_server_certificate(authority, server_names)
+    write_atomic(folder / SERVER_KEY, key, 0o600)
+    write_atomic(folder / SERVER_CERTIFICATE, certificate)
 
 
 def load_authority(home: Path) -> Authority:

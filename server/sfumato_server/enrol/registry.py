@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import fcntl
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from cryptography.hazmat.primitives.asymmetric import ec
+
 from sfumato_common.crypto import certificates
-from sfumato_common.crypto.certificates import certificate_fingerprint
+from sfumato_common.crypto.certificates import certificate_fingerprint, expiry_note, has_ended
 from sfumato_common.crypto.enrolment import EnrolmentGrant, EnrolmentRequest, read_request
+from sfumato_common.crypto.signatures import is_fingerprint
 from sfumato_common.errors import ConfigError, FederationError, VerificationError
-from sfumato_common.files import write_json
+from sfumato_common.files import make_private_folder, write_json
 from sfumato_server.enrol.authority import load_authority, unlock_authority
 
 FILE = "sites.json"
@@ -26,13 +29,17 @@ FORMAT = "sfumato-sites/1"
 
 @dataclass(frozen=True)
 class SiteRecord:
-    """One site: signing key (PEM), node key (OpenSSH line), client certificate (PEM), and whether it may enter."""
+    """One site: signing key (PEM), node key (OpenSSH line), client certificate (PEM), and whether it may enter.
+
+    `earlier` are certificates that were renewed before they ended: the site may not have got the new one yet.
+    """
 
     site: str
     signing_key: str
     node_key: str
     certificate: str
     status: Literal["enrolled", "revoked"]
+    earlier: tuple[str, ...] = ()
 
 
 class Registry:
@@ -62,6 +69,10 @@ class Registry:
             raise FederationError(f"site '{site}' was revoked")
         return record
 
+    def in_force(self) -> set[str]:
+        """Names of the sites in good standing."""
+        return {site for site, record in self.sites().items() if record.status == "enrolled"}
+
     def by_certificate(self, certificate: bytes) -> SiteRecord:
         """The site in good standing that this very certificate (PEM) was issued to. Raises FederationError."""
         try:
@@ -69,7 +80,7 @@ class Registry:
         except VerificationError:
             raise FederationError("the caller's certificate cannot be read") from None
         for record in self.sites().values():
-            if certificate_fingerprint(record.certificate.encode()) == wanted:
+            if wanted in {certificate_fingerprint(own.encode()) for own in (record.certificate, *record.earlier)}:
                 return self.record_in_force(record.site)
         raise FederationError("the caller's certificate belongs to no enrolled site")
 
@@ -90,10 +101,21 @@ class Registry:
                     raise VerificationError("another site uses one of these keys; make a new identity")
             sites[record.site] = record
 
+    def renew(self, site: str, certificate: bytes, *, keep_earlier: bool = True) -> None:
+        """Give a site in good standing another certificate (PEM). Raises FederationError.
+
+        With `keep_earlier` those that it had are good until they end; without, at once no more.
+        """
+        with self._change() as sites:
+            record = self.record_in_force(site)
+            known = (record.certificate, *record.earlier) if keep_earlier else ()
+            earlier = tuple(pem for pem in known if not has_ended(pem.encode()))
+            sites[site] = replace(record, certificate=certificate.decode(), earlier=earlier)
+
     @contextmanager
     def _change(self) -> Iterator[dict[str, SiteRecord]]:
         """The records for a change that is written when the block ends well; one writer at a time."""
-        self.home.mkdir(parents=True, exist_ok=True)
+        make_private_folder(self.home)
         with (self.home / f".{FILE}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             sites = self.sites()
@@ -104,16 +126,26 @@ class Registry:
             )
 
 
-def enrol(home: Path, request: bytes, *, passphrase: bytes | None = None) -> EnrolmentGrant:
+def enrol(
+    home: Path, request: bytes, fingerprint: str, sites: Collection[str], *, passphrase: bytes | None = None
+) -> EnrolmentGrant:
     """Verify an enrolment request, sign the site's certificate and register it; the same request again is harmless.
 
-    `passphrase` opens the CA's key, see `unlock_authority`; for a site that is enrolled already none is needed.
+    `fingerprint` is what the site's people told of its key, `sites` are the names in the plan. `passphrase` opens the
+    CA's key, see `unlock_authority`; for a site with a certificate that does not end soon none is needed.
 
-    Raises VerificationError for a bad signature or malformed request, for a name or key that is taken, and
-    FederationError for a site that was revoked.
+    Raises VerificationError for a bad signature or malformed request, another fingerprint, and a name or key that is
+    taken; FederationError for a site that the plan does not name or that was revoked.
     """
     authority, registry = load_authority(home), Registry(home)
     wanted = read_request(request)
+    if wanted.site not in sites:
+        raise FederationError(f"the study's plan names no site '{wanted.site}'; nothing was signed")
+    if not is_fingerprint(fingerprint, wanted.signing_key.encode()):
+        raise VerificationError(
+            f"the key in this request has another fingerprint than site '{wanted.site}' told; somebody may have made "
+            "the request in the site's place: ask the site for it again"
+        )
     known = registry.sites().get(wanted.site)
     if known is None:
         pem = certificates.issue_site_certificate(
@@ -124,11 +156,30 @@ def enrol(home: Path, request: bytes, *, passphrase: bytes | None = None) -> Enr
     else:
         _check_same(known, wanted)
         registry.record_in_force(wanted.site)
+        if expiry_note(known.certificate.encode(), wanted.site) is not None:
+            return renew(home, wanted.site, passphrase=passphrase)
     return EnrolmentGrant(known.certificate.encode(), authority.ca_pem, authority.public_key)
 
 
+def renew(home: Path, site: str, *, keep_earlier: bool = True, passphrase: bytes | None = None) -> EnrolmentGrant:
+    """A new certificate over the same keys of a site in good standing, whether the old one has ended or not.
+
+    Plan, packages and whatever else is known of the site stay as they are; `keep_earlier` as for `Registry.renew`,
+    `passphrase` as for `enrol`. Raises FederationError.
+    """
+    authority, registry = load_authority(home), Registry(home)
+    held = certificates.load_certificate(registry.record_in_force(site).certificate.encode()).public_key()
+    assert isinstance(held, ec.EllipticCurvePublicKey), "enrolment certifies no other key"
+    pem = certificates.certify_site(unlock_authority(home, passphrase), held, site)
+    registry.renew(site, pem, keep_earlier=keep_earlier)
+    return EnrolmentGrant(pem, authority.ca_pem, authority.public_key)
+
+
 def revoke(home: Path, site: str) -> None:
-    """Shut a site out for good: its certificate no longer opens the intake, its packages are not pooled."""
+    """Shut a site out for good, from the next question that anybody asks the registry.
+
+    Its certificate opens no port, its node is asked nothing, what it answers is dropped, its packages are not pooled.
+    """
     Registry(home).revoke(site)
 
 
@@ -145,7 +196,7 @@ def _fields(record: SiteRecord) -> dict[str, Any]:
 
 
 def _record(name: str, fields: dict[str, Any]) -> SiteRecord:
-    record = SiteRecord(site=name, **fields)
+    record = SiteRecord(site=name, **{**fields, "earlier": tuple(fields.get("earlier", ()))})
     if record.status not in ("enrolled", "revoked"):
         raise ValueError("unknown status")
     return record

@@ -1,7 +1,7 @@
 """Writers of the published data set, its manifest and its report."""
 
 from sfumato_server.publish.overview import write_overview
-from sfumato_server.publish.verify import VerificationReport, verify_dataset
+from sfumato_server.publish.verify import UNVERIFIED, VerificationReport, verify_dataset
 from sfumato_server.publish.writer import PublishedSet, publish
 
-__all__ = ["PublishedSet", "VerificationReport", "publish", "verify_dataset", "write_overview"]
+__all__ = ["UNVERIFIED", "PublishedSet", "VerificationReport", "publish", "verify_dataset", "write_overview"]

@@ -15,8 +15,9 @@ from sfumato_common.strict import Strict
 from sfumato_common.study.plan import Name
 from sfumato_common.study.release import Part
 
-FORMAT = "sfumato-published/2"
+FORMAT = "sfumato-published/3"
 MANIFEST, SIGNATURE, LABELS, COORDINATOR_KEY = "manifest.json", "manifest.sig", "labels.csv", "coordinator.pem"
+REPORT = "report.html"
 COLUMNS = "file,label,site,model,method,guarantee"
 
 
@@ -46,7 +47,7 @@ class DuplicateEntry(Strict):
 class PublishedManifest(Strict):
     """The coordinator's statement; its canonical JSON is what `manifest.sig` signs (domain "published")."""
 
-    format: Literal["sfumato-published/2"]
+    format: Literal["sfumato-published/3"]
     study: Name
     created: Annotated[str, Field(pattern=r"\A\d{4}-\d{2}-\d{2}\z")]
     plan_hash: Hash
@@ -92,7 +93,7 @@ def provenance_files(site: str, part: Part) -> tuple[str, str, str]:
 
 def expected_files(packages: Mapping[str, Sequence[Part]], images: Iterable[ImageEntry]) -> set[str]:
     """Every file that the manifest must list: all of the folder but the manifest itself and its signature."""
-    files = {LABELS, COORDINATOR_KEY, *(image_file(image.site, image.name) for image in images)}
+    files = {LABELS, REPORT, COORDINATOR_KEY, *(image_file(image.site, image.name) for image in images)}
     return files.union(*(provenance_files(site, part) for site, parts in packages.items() for part in parts))
 
 

@@ -60,7 +60,6 @@ def render_report(
     pool: Pool,
     plan: Plan,
     manifest: PublishedManifest,
-    manifest_sha256: str,
     coordinator_key: bytes,
     run_info: Mapping[str, Any],
     utility: Mapping[str, Any] | None,
@@ -81,8 +80,8 @@ def render_report(
     return environment.get_template("report.html.j2").render(
         plan=plan,
         manifest=manifest,
-        manifest_sha256=manifest_sha256,
         coordinator=fingerprint(coordinator_key),
+        site_keys={site: fingerprint(pool.provenance[site, part].public_key) for site, part in sorted(pool.provenance)},
         sheets=contact_sheets(pool, plan),
         guarantees=stated,
         without_guarantee=sorted(site for item in stated if not item.formal for site in item.sites),

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
-from sfumato_common.crypto.signatures import fingerprint, verify
+from sfumato_common.crypto.signatures import fingerprint, is_same_key, verify
 from sfumato_common.errors import ConfigError, VerificationError
 from sfumato_common.package import check_image
 from sfumato_common.package.manifest import Manifest, ManifestImage, parse_manifest
@@ -29,11 +30,14 @@ from sfumato_server.publish.manifest import (
     provenance_files,
 )
 
+UNVERIFIED = "UNVERIFIED ORIGIN"
+
 
 @dataclass(frozen=True)
 class VerificationReport:
     """What was found to hold. `trusted`: the coordinator's key was compared with one that the caller brought.
 
+    `site_fingerprints` are of the keys that sites signed with, `compared_sites` those whose key the caller brought too.
     `private` is what the plan says: where it is not, the weights behind the images left without differential privacy.
     """
 
@@ -43,27 +47,43 @@ class VerificationReport:
     sites: tuple[str, ...]
     coordinator_fingerprint: str
     trusted: bool
+    site_fingerprints: Mapping[str, str]
+    compared_sites: tuple[str, ...]
     private: bool
 
     def summary(self) -> str:
         """One line for the screen."""
-        key = f"the coordinator's key {self.coordinator_fingerprint[:16]}"
-        trust = f"{key} is the trusted one" if self.trusted else f"{key} was NOT compared with a trusted one"
+        key = f"the coordinator's key {self.coordinator_fingerprint}"
+        untrusted = f"{UNVERIFIED}: {key} was NOT compared with a trusted one"
+        trust = f"{key} is the trusted one" if self.trusted else untrusted
         what = f"study '{self.study}': {self.images} images of {', '.join(self.sites)}"
         warning = "" if self.private else f"; NO PRIVACY: {WITHOUT_PRIVACY}"
         return f"{what}: all hashes and signatures hold; {trust}{warning}"
 
+    def key_lines(self) -> list[str]:
+        """A line a site: its key's fingerprint, and whether it was compared with one that the caller brought."""
+        compared = {site: "compared" if site in self.compared_sites else "NOT compared" for site in self.sites}
+        return [f"key of site '{site}': {self.site_fingerprints[site]} ({compared[site]})" for site in self.sites]
 
-def verify_dataset(folder: Path, trusted_coordinator_key: bytes | None = None) -> VerificationReport:
-    """Verify the data set in `folder` against a trusted public key (PEM), or against the key inside when None.
+
+def verify_dataset(
+    folder: Path,
+    trusted_coordinator_key: bytes | None = None,
+    trusted_site_keys: Mapping[str, bytes] = MappingProxyType({}),
+) -> VerificationReport:
+    """Verify the data set in `folder` against public keys (PEM) that the caller trusts: coordinator's, sites'.
+
+    Without the coordinator's, the key inside is used, and all that is shown is that the set agrees with itself: anybody
+    can make such a set. Without a site's, the coordinator may have invented the site.
 
     Raises VerificationError naming the file at the first thing that does not hold: an altered byte, a missing, extra or
-    linked file, an image that its site did not sign. Raises ConfigError when `folder` holds no published set.
+    linked file, an image that its site did not sign. Raises ConfigError when `folder` holds no published set, or
+    nothing of a site whose key the caller brought.
     """
     if not (folder / MANIFEST).is_file():
         raise ConfigError(f"'{folder.name}' is not a published data set: no {MANIFEST}; check the path")
     signed, key = _read(folder, MANIFEST), _read(folder, COORDINATOR_KEY)
-    if trusted_coordinator_key is not None and fingerprint(key) != fingerprint(trusted_coordinator_key):
+    if trusted_coordinator_key is not None and not is_same_key(key, trusted_coordinator_key):
         raise VerificationError(f"{COORDINATOR_KEY} is not the trusted coordinator's key")
     try:
         verify(key, "published", signed, _read(folder, SIGNATURE))
@@ -76,6 +96,7 @@ def verify_dataset(folder: Path, trusted_coordinator_key: bytes | None = None) -
         path = folder / name
         if path.stat().st_size != entry.bytes or hashlib.sha256(path.read_bytes()).hexdigest() != entry.sha256:
             raise VerificationError(f"{name} was altered")
+    keys = _site_keys(folder, manifest, trusted_site_keys)
     packages = [
         _site_manifest(folder, site, part, manifest) for site, parts in manifest.packages.items() for part in parts
     ]
@@ -89,6 +110,8 @@ def verify_dataset(folder: Path, trusted_coordinator_key: bytes | None = None) -
         sites=tuple(manifest.sites),
         coordinator_fingerprint=fingerprint(key),
         trusted=trusted_coordinator_key is not None,
+        site_fingerprints={site: fingerprint(own) for site, own in sorted(keys.items())},
+        compared_sites=tuple(sorted(trusted_site_keys)),
         private=plan.private,
     )
 
@@ -131,6 +154,22 @@ def _check_tree(folder: Path, manifest: PublishedManifest) -> None:
         found.add(name)
     if missing := sorted(wanted - found):
         raise VerificationError(f"{missing[0]} is missing")
+
+
+def _site_keys(folder: Path, manifest: PublishedManifest, trusted: Mapping[str, bytes]) -> dict[str, bytes]:
+    """The one key of each site, PEM: the same under both parts of its release, and the caller's where one was given."""
+    if absent := sorted(set(trusted) - set(manifest.packages)):
+        raise ConfigError(f"a key of site '{absent[0]}' was given, but the set holds nothing of it; leave that out")
+    keys = {}
+    for site, parts in manifest.packages.items():
+        files = [provenance_files(site, part)[2] for part in parts]
+        own = [_read(folder, name) for name in files]
+        keys[site] = trusted.get(site, own[0])
+        for name, key in zip(files, own, strict=True):
+            if not is_same_key(key, keys[site]):
+                what = "the trusted key" if site in trusted else "the key of another part of its release"
+                raise VerificationError(f"{name}: the key that site '{site}' signed with is not {what}")
+    return keys
 
 
 def _site_manifest(folder: Path, site: str, part: Part, published: PublishedManifest) -> Manifest:

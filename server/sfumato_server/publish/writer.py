@@ -14,7 +14,7 @@ from typing import Any
 
 from sfumato_common.crypto.signatures import sign
 from sfumato_common.errors import ConfigError
-from sfumato_common.files import sync_folder, write_atomic
+from sfumato_common.files import sync_folder
 from sfumato_common.study.plan import Plan
 from sfumato_server.enrol.authority import Authority
 from sfumato_server.pool import Pool
@@ -23,6 +23,7 @@ from sfumato_server.publish.manifest import (
     FORMAT,
     LABELS,
     MANIFEST,
+    REPORT,
     SIGNATURE,
     FileEntry,
     ImageEntry,
@@ -33,12 +34,12 @@ from sfumato_server.publish.manifest import (
 )
 from sfumato_server.publish.report import render_report
 
-FOLDER, REPORT = "published", "report.html"
+FOLDER = "published"
 
 
 @dataclass(frozen=True)
 class PublishedSet:
-    """What was published, where: the data folder, the report beside it, the number of images, the manifest's sha256."""
+    """What was published, where: the data folder, the report in it, the number of images, the manifest's sha256."""
 
     folder: Path
     report: Path
@@ -54,7 +55,7 @@ def publish(
     run_info: Mapping[str, Any],
     utility: Mapping[str, Any] | None,
 ) -> PublishedSet:
-    """Write `out/published/` and `out/report.html`; an earlier published set there is replaced as a whole.
+    """Write `out/published/`, its report among the signed files; an earlier published set there is replaced as a whole.
 
     `run_info` may hold `exchanges` (a list of stage, seconds, bytes_down, bytes_up), `seconds` and `versions`;
     `utility` is the TSTR figure or None. Raises ConfigError when `out/published` is something else than such a set.
@@ -64,15 +65,15 @@ def publish(
     if target.exists() and not (target / MANIFEST).is_file() and (not target.is_dir() or any(target.iterdir())):
         raise ConfigError(f"'{FOLDER}' in the output folder is not a published data set; choose another folder")
     files = _contents(pool, authority)
+    # the report is drawn from what the manifest says of everything else; then it is signed like everything else
     manifest = _manifest(pool, plan, files)
-    signed = manifest.encode()
+    files[REPORT] = render_report(pool, plan, manifest, authority.public_key, run_info, utility).encode("utf-8")
+    signed = manifest.model_copy(update={"files": _entries(files)}).encode()
     files[MANIFEST] = signed
     files[SIGNATURE] = sign(authority.signing_key, "published", signed)
     digest = hashlib.sha256(signed).hexdigest()
-    report = render_report(pool, plan, manifest, digest, authority.public_key, run_info, utility)
     _replace(out, target, files)
-    write_atomic(out / REPORT, report)
-    return PublishedSet(target, out / REPORT, len(pool.items), digest)
+    return PublishedSet(target, target / REPORT, len(pool.items), digest)
 
 
 def _contents(pool: Pool, authority: Authority) -> dict[str, bytes]:
@@ -92,10 +93,6 @@ def _images(pool: Pool) -> list[ImageEntry]:
 
 
 def _manifest(pool: Pool, plan: Plan, files: Mapping[str, bytes]) -> PublishedManifest:
-    entries = {
-        name: FileEntry(bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
-        for name, content in files.items()
-    }
     return PublishedManifest.model_validate(
         {
             "format": FORMAT,
@@ -107,9 +104,16 @@ def _manifest(pool: Pool, plan: Plan, files: Mapping[str, bytes]) -> PublishedMa
             "left_out": dict(pool.left_out),
             "images": _images(pool),
             "duplicates": [asdict(duplicate) for duplicate in pool.duplicates],
-            "files": entries,
+            "files": _entries(files),
         }
     )
+
+
+def _entries(files: Mapping[str, bytes]) -> dict[str, FileEntry]:
+    return {
+        name: FileEntry(bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
+        for name, content in files.items()
+    }
 
 
 def _replace(out: Path, target: Path, files: Mapping[str, bytes]) -> None:

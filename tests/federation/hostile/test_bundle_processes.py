@@ -7,16 +7,16 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from support.enrolment import enrol_site, keep_grant
 from support.processes import wait_for
 from support.superlinks import hostile_bundle, start_stock_superlink
 
 from sfumato_client.egress.supernode import SuperNodeSettings, start_supernode
 from sfumato_client.flower.node import _why
 from sfumato_client.flower.task import write_task_commands
-from sfumato_common.crypto.enrolment import encode_grant, enrolment_request, store_grant
 from sfumato_common.crypto.identity import create_identity
 from sfumato_common.supervise import free_port
-from sfumato_server.enrol import create_authority, enrol
+from sfumato_server.enrol import create_authority
 from sfumato_server.rounds.superlink import Control
 
 pytestmark = [
@@ -56,8 +56,8 @@ def test_a_hostile_bundle_never_runs_and_an_unknown_site_is_told_so(tmp_path):
     def node(name):
         home = tmp_path / name
         identity = create_identity(home / "identity", name)
-        grant = enrol(tmp_path / "coordinator", enrolment_request(identity))
-        store_grant(identity, encode_grant(grant))
+        coordinator = tmp_path / "coordinator"
+        keep_grant(coordinator, identity, enrol_site(coordinator, identity))
         write_task_commands(home / "bin")
         settings = SuperNodeSettings(
             f"127.0.0.1:{port}", authority.ca_path, identity.folder / "site.crt", identity.folder / "tls.key",

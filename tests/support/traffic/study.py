@@ -19,7 +19,8 @@ from typing import Any
 import yaml
 
 from sfumato_client.site.home import SiteHome
-from sfumato_common.crypto.enrolment import encode_grant
+from sfumato_common.crypto.identity import load_identity
+from sfumato_common.crypto.signatures import fingerprint
 from sfumato_common.files import write_atomic, write_json
 from sfumato_common.phantom.devices import DEVICES
 from sfumato_common.phantom.dicom import write_cohort
@@ -27,7 +28,8 @@ from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan
 from sfumato_common.supervise import Child, free_port, run_to_end
 from sfumato_server.coordinator.home import CoordinatorHome
-from sfumato_server.enrol import create_authority, enrol
+from sfumato_server.enrol import create_authority, enrol, load_authority
+from support.enrolment import sealed_grant
 from support.traffic.canaries import PLANTED_FOLDER, of_site, plant_headers
 from support.traffic.layers import Layer, layers
 from support.traffic.relay import Port, Relay
@@ -153,13 +155,16 @@ def _set_up(study: Study, site: str, plan_file: Path) -> None:
     # a fixed key: the counts of the splits are canaries and must not change from run to run
     write_atomic(home.identity / "split.key", hashlib.sha256(site.encode()).hexdigest(), mode=0o600)
     grant = study.out / f"{site}.grant.json"
-    write_atomic(grant, encode_grant(enrol(study.coordinator.root, (home.root / _REQUEST).read_bytes())))
+    coordinator, request = study.coordinator.root, (home.root / _REQUEST).read_bytes()
+    told = fingerprint(load_identity(home.identity).signing_public)
+    write_atomic(grant, sealed_grant(coordinator, enrol(coordinator, request, told, study.plan.sites)))
     client = (home.identity / "site.crt", home.identity / "tls.key")
     fleet = study.relay.open(Port(site, "superlink", study.superlink, ("http/1.1",), client))
     intake = study.relay.open(Port(site, "intake", study.intake, ("h2",), client))
     study.ports[site] = (fleet, intake)
     ports = ("--superlink", f"127.0.0.1:{fleet}", "--intake", f"127.0.0.1:{intake}")
-    _command(study, site, "join", str(grant), *ports)
+    told = fingerprint(load_authority(coordinator).public_key)
+    _command(study, site, "join", str(grant), *ports, "--fingerprint", told)
     _command(study, site, "ingest", str(description), "--plan", str(plan_file))
     _command(study, site, "accept", str(plan_file), "--yes")
 

@@ -1,0 +1,38 @@
+"""The round loop's channel to sites in good standing: the registry is asked anew around every exchange."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+from sfumato_common.protocol.messages import Reply, Request
+from sfumato_server.enrol import Registry
+from sfumato_server.rounds.channel import Channel, OnReply, lost
+
+log = logging.getLogger(__name__)
+
+
+class MembersChannel:
+    """Another channel, through which a revoked site is asked nothing and whose answers are dropped, also late ones."""
+
+    def __init__(self, channel: Channel, registry: Registry) -> None:
+        self._channel, self._registry = channel, registry
+
+    def online(self) -> set[str]:
+        """See Channel."""
+        return self._channel.online() & self._registry.in_force()
+
+    def exchange(self, requests: Mapping[str, Request], deadline_s: float, on_reply: OnReply) -> dict[str, Reply]:
+        """See Channel. A site that was revoked, before or during the exchange, has failed with the code `revoked`."""
+
+        def note(site: str, reply: Reply) -> None:
+            on_reply(site, reply if site in self._registry.in_force() else lost("revoked"))
+
+        asked = {site: request for site, request in requests.items() if site in self._registry.in_force()}
+        replies = self._channel.exchange(asked, deadline_s, note)
+        members = self._registry.in_force()
+        for site in set(requests) - members:
+            log.warning("site %s was revoked: not asked, or its answer dropped", site)
+            replies[site] = lost("revoked")
+            on_reply(site, replies[site])
+        return replies
