@@ -19,6 +19,7 @@ from sfumato_common.study.plan import ImageForm
 from sfumato_common.study.policy import Budget, Policy, ReleaseRules
 
 FORM = ImageForm(size=16)
+LABELS = ["normal", "opacity"]
 KEY = b"0123456789abcdef0123456789abcdef"
 
 
@@ -33,7 +34,7 @@ def many(count: int) -> list[SiteImage]:
 
 def test_store_survives_reopening(tmp_path: Path) -> None:
     entries = many(120)
-    report = SiteStore.create(tmp_path / "store", [*entries, Skipped("x.dcm", "torn")], FORM, KEY)
+    report = SiteStore.create(tmp_path / "store", [*entries, Skipped("x.dcm", "torn")], FORM, LABELS, KEY)
     store = SiteStore.open(tmp_path / "store")
     assert (report.kept, report.patients, store.patients) == (120, 60, 60)
     assert report.skipped == (Skipped("x.dcm", "torn"),)
@@ -54,7 +55,7 @@ def test_store_survives_reopening(tmp_path: Path) -> None:
 
 def test_images_of_one_patient_stay_together(tmp_path: Path) -> None:
     entries = many(80)
-    SiteStore.create(tmp_path / "store", entries, FORM, KEY)
+    SiteStore.create(tmp_path / "store", entries, FORM, LABELS, KEY)
     store = SiteStore.open(tmp_path / "store")
     owner_of = {entry.pixels.tobytes(): entry.patient_id for entry in entries}
     found: dict[str, set[str]] = {}
@@ -71,14 +72,16 @@ def test_images_of_one_patient_stay_together(tmp_path: Path) -> None:
 def test_colour_and_deep_images(tmp_path: Path) -> None:
     form = ImageForm(size=16, channels=3)
     pixels = np.random.default_rng(0).integers(0, 65536, (4, 16, 16, 3)).astype(np.uint16)
-    SiteStore.create(tmp_path / "s", [SiteImage(p, 0, str(n), "train") for n, p in enumerate(pixels)], form, KEY)
+    SiteStore.create(
+        tmp_path / "s", [SiteImage(p, 0, str(n), "train") for n, p in enumerate(pixels)], form, LABELS, KEY
+    )
     images, _, _ = SiteStore.open(tmp_path / "s").cohort("train").everything()
     assert images.dtype == np.uint16
     assert np.array_equal(images, pixels)
 
 
 def test_no_name_is_in_the_store_and_files_are_private(tmp_path: Path) -> None:
-    SiteStore.create(tmp_path / "store", [image("DOE-4711", seed=1), image("ROE-0815", seed=2)], FORM, KEY)
+    SiteStore.create(tmp_path / "store", [image("DOE-4711", seed=1), image("ROE-0815", seed=2)], FORM, LABELS, KEY)
     for path in (tmp_path / "store").iterdir():
         data = path.read_bytes()
         for name in ("DOE", "4711", "ROE", "0815"):
@@ -89,7 +92,7 @@ def test_no_name_is_in_the_store_and_files_are_private(tmp_path: Path) -> None:
 
 
 def test_report_lists_the_skipped_beside_the_store(tmp_path: Path) -> None:
-    SiteStore.create(tmp_path / "store", [image("a"), Skipped("b.dcm", "no pixel data")], FORM, KEY)
+    SiteStore.create(tmp_path / "store", [image("a"), Skipped("b.dcm", "no pixel data")], FORM, LABELS, KEY)
     report = json.loads((tmp_path / "ingest-report.json").read_text())
     assert report["skipped"] == [{"reference": "b.dcm", "reason": "no pixel data"}]
     assert report["kept"] == 1
@@ -97,7 +100,7 @@ def test_report_lists_the_skipped_beside_the_store(tmp_path: Path) -> None:
 
 def test_nothing_readable_leaves_the_report_and_no_store(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"ingest-report\.json"):
-        SiteStore.create(tmp_path / "store", [Skipped("b.dcm", "torn")], FORM, KEY)
+        SiteStore.create(tmp_path / "store", [Skipped("b.dcm", "torn")], FORM, LABELS, KEY)
     assert [path.name for path in tmp_path.iterdir()] == ["ingest-report.json"]
 
 
@@ -107,7 +110,7 @@ def test_an_interrupted_ingest_leaves_nothing(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        SiteStore.create(tmp_path / "store", interrupted(), FORM, KEY)
+        SiteStore.create(tmp_path / "store", interrupted(), FORM, LABELS, KEY)
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(DataError):
         SiteStore.open(tmp_path / "store")
@@ -116,7 +119,7 @@ def test_an_interrupted_ingest_leaves_nothing(tmp_path: Path) -> None:
 def test_remains_of_a_killed_ingest_do_not_matter(tmp_path: Path) -> None:
     (tmp_path / ".store.partial").mkdir()
     (tmp_path / ".store.partial" / "pixels.npy").write_bytes(b"half")
-    SiteStore.create(tmp_path / "store", many(4), FORM, KEY)
+    SiteStore.create(tmp_path / "store", many(4), FORM, LABELS, KEY)
     assert SiteStore.open(tmp_path / "store").patients == 2
     assert not (tmp_path / ".store.partial").exists()
 
@@ -127,7 +130,7 @@ def test_a_full_disk_is_one_clear_line(tmp_path: Path) -> None:
         raise OSError(28, "No space left on device", str(tmp_path))
 
     with pytest.raises(DataError, match="No space left") as caught:
-        SiteStore.create(tmp_path / "store", full(), FORM, KEY)
+        SiteStore.create(tmp_path / "store", full(), FORM, LABELS, KEY)
     assert str(tmp_path) not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 
@@ -135,8 +138,8 @@ def test_a_full_disk_is_one_clear_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["pixels.npy", "index.npz", "store.json"])
 @pytest.mark.parametrize("how", ["missing", "cut", "garbage", "other"])
 def test_half_written_store_never_opens(tmp_path: Path, name: str, how: str) -> None:
-    SiteStore.create(tmp_path / "store", many(8), FORM, KEY)
-    SiteStore.create(tmp_path / "second", many(12), FORM, KEY)
+    SiteStore.create(tmp_path / "store", many(8), FORM, LABELS, KEY)
+    SiteStore.create(tmp_path / "second", many(12), FORM, LABELS, KEY)
     path = tmp_path / "store" / name
     data = path.read_bytes()
     if how == "missing":
@@ -150,9 +153,9 @@ def test_half_written_store_never_opens(tmp_path: Path, name: str, how: str) -> 
 
 
 def test_a_store_is_never_overwritten(tmp_path: Path) -> None:
-    SiteStore.create(tmp_path / "store", many(8), FORM, KEY)
+    SiteStore.create(tmp_path / "store", many(8), FORM, LABELS, KEY)
     with pytest.raises(DataError, match="already"):
-        SiteStore.create(tmp_path / "store", many(12), FORM, KEY)
+        SiteStore.create(tmp_path / "store", many(12), FORM, LABELS, KEY)
     assert SiteStore.open(tmp_path / "store").patients == 4
 
 
@@ -224,7 +227,7 @@ def test_cohort_refuses_gaps_and_wrong_lengths(patient_index: list[int]) -> None
 
 
 def test_an_empty_split_is_an_empty_cohort(tmp_path: Path) -> None:
-    SiteStore.create(tmp_path / "store", [image("a", split="train")], FORM, KEY)
+    SiteStore.create(tmp_path / "store", [image("a", split="train")], FORM, LABELS, KEY)
     assert SiteStore.open(tmp_path / "store").cohort("holdout").patients == 0
 
 

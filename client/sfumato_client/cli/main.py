@@ -78,9 +78,8 @@ def ingest(
 
     site = SiteHome(home)
     study = load_resolved_plan(plan)
-    report = SiteStore.create(
-        site.store, read_source(load_source(source), study.image, study.labels), study.image, site.split_key()
-    )
+    images = read_source(load_source(source), study.image, study.labels)
+    report = SiteStore.create(site.store, images, study.image, study.labels, site.split_key())
     console.print(
         f"kept {report.kept} images of {report.patients} patients, skipped {len(report.skipped)} "
         "(reasons in 'ingest-report.json' of the home folder, which stays here)",
@@ -105,6 +104,7 @@ def accept(
     policy = site.policy()
     with site.open_ledger() as ledger:
         cost = admit(study, policy, ledger)
+    site.require_fitting_store(study)
     store = site.open_store()
     store.require_patients(policy)
     console.print(forecast_table(cost, f"Plan '{study.study}' at site '{policy.site}'"))

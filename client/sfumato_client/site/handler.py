@@ -110,7 +110,7 @@ class Site:
         def compute(recorder: NoiseRecorder, noise: NoiseSource) -> Arrays:
             seen.keep_round(stage, request.round, request.arrays)
             store = self.home.open_store()
-            store.require_form(plan.image)
+            store.facts.require(plan.image, plan.labels)
             store.require_patients(policy)
             cohort = store.cohort("train")
             return train(StageJob(plan, policy.site, stage, request.round, request.arrays, cohort, noise, recorder))
@@ -128,8 +128,9 @@ class Site:
         schema = {"histogram": ArraySpec("float32", (len(plan.labels), terms.bins))}
 
         def compute(recorder: NoiseRecorder, noise: NoiseSource) -> Arrays:
-            cohort = self.home.open_store().cohort("holdout")
-            return score_histogram(plan, request.arrays, cohort, recorder)
+            store = self.home.open_store()
+            store.facts.require(plan.image, plan.labels)
+            return score_histogram(plan, request.arrays, store.cohort("holdout"), recorder)
 
         work = Work("utility", utility_event(plan), "holdout", schema, lambda: None, compute)
         return self._once(request, plan, policy, work)
@@ -140,6 +141,7 @@ class Site:
         kept = self.home.outbox / name
         if kept.exists():
             return plain_reply(load(kept.read_bytes()), work.schema)
+        self.home.require_fitting_store(plan)
         work.check()
         noise = _noise(policy, plan, request)
         ahead = tuple(study_events(plan, work.cohort))
@@ -179,6 +181,7 @@ class Site:
         """Work on the release for half a round's deadline; False while another process does, or work is left."""
         from sfumato_client.site.making import Maker
 
+        self.home.require_fitting_store(plan)
         until = time.monotonic() + plan.federation.round_deadline_s / 2
         maker = Maker(self.home, plan, policy, choice, models, ledger)
         with contextlib.ExitStack() as stack:

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from sfumato_client.dataset import SiteStore
+from sfumato_client.dataset import SiteStore, StoreFacts
 from sfumato_client.ledger import Ledger
 from sfumato_common.errors import ConfigError, PolicyRefusal
 from sfumato_common.files import write_json
@@ -91,6 +91,10 @@ class SiteHome:
     def open_store(self) -> SiteStore:
         """The site's images. Raises DataError when nothing was ingested."""
         return SiteStore.open(self.store)
+
+    def require_fitting_store(self, plan: Plan) -> None:
+        """Raise DataError unless the store was ingested for images and labels as `plan` has them; opens no data."""
+        StoreFacts.read(self.store).require(plan.image, plan.labels)
 
     def split_key(self) -> bytes:
         """The secret that keys the patient split; made at `init`."""

@@ -136,7 +136,7 @@ class Maker:
     @cached_property
     def _store(self) -> SiteStore:
         store = self._home.open_store()
-        store.require_form(self._plan.image)
+        store.facts.require(self._plan.image, self._plan.labels)
         store.require_patients(self._policy)
         return store
 
