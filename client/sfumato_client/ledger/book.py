@@ -89,13 +89,15 @@ class Ledger:
         cohort: Cohort,
         event: Event,
         ahead: Iterable[Event] = (),
+        limit: Budget | None = None,
     ) -> Reservation:
         """Charge `event` to `cohort`, durably, before the data is touched.
 
         `ahead` is everything that this plan charges the cohort in all: it must fit as well, and later charges within it
-        need no new accounting. Raises BudgetExceeded when all charges of the cohort together would pass the budget;
-        PolicyRefusal for a charge without privacy by a study that policy does not name, as no budget covers it;
-        LedgerError when this round was charged before, as running it again draws fresh noise and costs again.
+        need no new accounting. `limit` is what the plan itself says that it costs a patient. Raises BudgetExceeded when
+        all charges of the cohort together would pass the budget, or those of this plan its limit; PolicyRefusal for a
+        charge without privacy by a study that policy does not name, as no budget covers it; LedgerError when this round
+        was charged before, as running it again draws fresh noise and costs again.
         """
         check_spend(cohort, event, round)
         fields: dict[str, Any] = {
@@ -118,7 +120,7 @@ class Ledger:
                 mine = [entry for entry in entries if entry.cohort == cohort]
                 others = [entry.event for entry in mine if entry.plan_hash != plan_hash]
                 own = [entry.event for entry in mine if entry.plan_hash == plan_hash]
-                fields |= admit(rows, others, [*own, event], ahead, self.budget)
+                fields |= admit(rows, others, [*own, event], ahead, self.budget, limit)
             row = next_row(rows, "reserve", fields)
             insert(self._connection, row)
         self._advance_head()

@@ -24,13 +24,17 @@ from sfumato_common.files import canonical_json
 from sfumato_common.mechanisms.noise import NoiseSource
 from sfumato_common.mechanisms.recorder import BareRecorder, NoiseRecorder
 from sfumato_common.mechanisms.sealed import Paid, Result, Sealed, digest_of
+from sfumato_common.study.costs import study_events
+from sfumato_common.study.plan import Plan
+from sfumato_common.study.policy import Budget
 
 
 @dataclass(frozen=True)
 class Terms:
     """Where a charge stands in the ledger: its events are rounds `round`, `round` + 1, ... of `purpose`, in order.
 
-    `ahead` is everything that the plan charges this cohort in all; see `Ledger.reserve`.
+    `limit` is what the plan itself says that it costs a patient at most, `ahead` everything that it charges this cohort
+    in all; see `Ledger.reserve`.
     """
 
     study: str
@@ -38,7 +42,14 @@ class Terms:
     purpose: str
     round: int
     cohort: Cohort
+    limit: Budget
     ahead: tuple[Event, ...] = ()
+
+    @staticmethod
+    def of(plan: Plan, purpose: str, round: int, cohort: Cohort) -> Terms:
+        """The terms of something that `plan` asks for."""
+        limit = Budget(epsilon=plan.privacy.epsilon, delta=plan.privacy.delta)
+        return Terms(plan.study, plan.digest, purpose, round, cohort, limit, tuple(study_events(plan, cohort)))
 
 
 class Book(Protocol):
@@ -54,6 +65,7 @@ class Book(Protocol):
         cohort: Cohort,
         event: Event,
         ahead: Iterable[Event],
+        limit: Budget,
     ) -> Reservation:
         """Charge one event, durably."""
         ...
@@ -135,6 +147,7 @@ def charged(
             cohort=terms.cohort,
             event=event,
             ahead=terms.ahead,
+            limit=terms.limit,
         )
         for number, event in enumerate(events, start=terms.round)
     ]

@@ -32,7 +32,7 @@ from sfumato_common.mechanisms.noise import NoiseSource
 from sfumato_common.mechanisms.recorder import NoiseRecorder
 from sfumato_common.metrics.utility import classifier_schema
 from sfumato_common.protocol.messages import Reply, Request
-from sfumato_common.study.costs import charged_event, study_events, utility_event
+from sfumato_common.study.costs import charged_event, utility_event
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.policy import DEFAULT_ANSWER_INTERVAL_S, Policy
 from sfumato_common.types import Arrays, ArraySpec, Schema, fingerprint
@@ -144,8 +144,7 @@ class Site:
         self.home.require_fitting_store(plan)
         work.check()
         noise = _noise(policy, plan, request)
-        ahead = tuple(study_events(plan, work.cohort))
-        terms = Terms(plan.study, plan.digest, work.purpose, max(request.round, 1), work.cohort, ahead)
+        terms = Terms.of(plan, work.purpose, max(request.round, 1), work.cohort)
         with self.home.open_ledger() as ledger, ledger.charged(terms, [work.event], noise) as charge:
             sealed = charge.seal(work.compute(charge.recorder, noise))
             reply = noised_reply(sealed, work.schema, charge.paid)

@@ -30,7 +30,7 @@ from sfumato_common.errors import DataError, ReleaseRefused
 from sfumato_common.files import write_atomic
 from sfumato_common.mechanisms.sealed import Sealed
 from sfumato_common.mechanisms.streams import Streams
-from sfumato_common.study.costs import gate_verdict, release_events, study_events
+from sfumato_common.study.costs import gate_verdict, release_events
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.policy import Policy
 from sfumato_common.study.release import AnyItem, Part
@@ -113,10 +113,7 @@ class Maker:
         self._ledger.approve(leave)
 
     def _judge(self, part: Part, sets: list[Sealed[CandidateSet]]) -> Approved:
-        books = [
-            Terms(self._plan.study, self._plan.digest, f"{purpose}-{part}", 1, cohort)
-            for cohort, purpose in _GATE_BOOKS.items()
-        ]
+        books = [Terms.of(self._plan, f"{purpose}-{part}", 1, cohort) for cohort, purpose in _GATE_BOOKS.items()]
         settled = [sealed_digest(self._ledger, terms) for terms in books]
         if None not in settled:
             return recall_verdict(sets, str(settled[0]))
@@ -130,8 +127,7 @@ class Maker:
         return gate(sets, train, holdout, self._policy.release.gate, charges, self._home.steward_folder)
 
     def _terms(self, item: AnyItem) -> Terms:
-        ahead = tuple(study_events(self._plan, "train"))
-        return Terms(self._plan.study, self._plan.digest, f"release-{item.method}-{item.model}", 1, "train", ahead)
+        return Terms.of(self._plan, f"release-{item.method}-{item.model}", 1, "train")
 
     @cached_property
     def _store(self) -> SiteStore:

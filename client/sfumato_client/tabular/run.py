@@ -37,7 +37,7 @@ from sfumato_common.files import sync_folder, write_atomic
 from sfumato_common.mechanisms.recorder import NoiseRecorder
 from sfumato_common.mechanisms.sealed import Sealed
 from sfumato_common.mechanisms.streams import Streams
-from sfumato_common.study.policy import Policy
+from sfumato_common.study.policy import Budget, Policy
 from sfumato_common.tabular.certificate import CERTIFICATE, SCHEMA, SIGNATURE, TABLE, TableCertificate
 
 
@@ -93,6 +93,10 @@ def check_policy(schema: TableSchema, policy: Policy) -> None:
         raise PolicyRefusal("tables are released by 'cadp', which is not in this site's release.allowed_methods")
     if schema.rows > policy.release.largest_set:
         raise PolicyRefusal(f"'rows' is larger than this site's release.largest_set = {policy.release.largest_set}")
+    if policy.budget.delta * float(schema.training.nominal_patients or 0) >= 1.0:
+        raise PolicyRefusal(
+            "this site's budget.delta is not below 1 / nominal_patients of the table; state a smaller one"
+        )
     if schema.privacy.delta > policy.budget.delta:
         raise PolicyRefusal(f"privacy.delta is larger than this site's budget.delta = {policy.budget.delta:g}")
 
@@ -106,7 +110,8 @@ def _check_new(schema: TableSchema, ledger: Ledger) -> None:
 
 
 def _terms(schema: TableSchema) -> Terms:
-    return Terms(study_of(schema), digest_of(schema), "table", 1, "train", tuple(table_events(schema)))
+    limit = Budget(epsilon=schema.privacy.epsilon, delta=schema.privacy.delta)
+    return Terms(study_of(schema), digest_of(schema), "table", 1, "train", limit, tuple(table_events(schema)))
 
 
 def _read_charged_table(source: Path, schema: TableSchema) -> Table:
