@@ -86,7 +86,7 @@ def test_it_is_a_certificate_epsilon_first_with_what_a_table_adds(made, key):
     assert stated.table_sha256 == hashlib.sha256(signed[2]).hexdigest()
     assert (stated.site, stated.study, stated.rows, stated.method) == ("alder", "table-ward", 30, "cadp")
     assert [line["mechanism"] for line in stated.mechanisms["train"]] == ["SampledGaussian", "LocalGaussian"]
-    assert stated.mechanisms["holdout"] == []
+    assert stated.mechanisms["holdout"] == stated.mechanisms["train"]  # nobody can tell who is held out from images
 
 
 def test_its_epsilons_recompute_from_the_exported_ledger(made, export, key):

@@ -187,12 +187,13 @@ def test_a_real_table_from_csv_to_folder(say, place, name, rows):
     assert "next to nothing about the record" in said
     assert "TEST NOISE" in said and stated["covers"].startswith("TEST NOISE")
     entries, unsettled = place.charges()
-    assert [(entry.purpose, entry.round, entry.event) for entry in entries] == [
-        ("table", number, event) for number, event in enumerate(table_events(kept), start=1)
+    # rows that cannot be matched to the patients of images are charged to both cohorts
+    assert [(entry.purpose, entry.round, entry.cohort, entry.event) for entry in entries] == [
+        (purpose, number, cohort, event)
+        for purpose, cohort in (("table", "train"), ("table-holdout", "holdout"))
+        for number, event in enumerate(table_events(kept), start=1)
     ]
-    assert {(entry.study, entry.cohort, entry.plan_hash) for entry in entries} == {
-        (f"table-{name}", "train", stated["plan_hash"])
-    }
+    assert {(entry.study, entry.plan_hash) for entry in entries} == {(f"table-{name}", stated["plan_hash"])}
     assert not unsettled
     with SiteHome(place.home).open_ledger() as ledger:
         table = hashlib.sha256((place.output / "table.csv").read_bytes()).hexdigest()
@@ -274,7 +275,7 @@ def test_a_wrong_cell_names_line_and_column_and_never_the_value(say, place, row,
     assert (code, "charged all the same" in line) == (4, True)
     assert not place.output.exists()
     entries, unsettled = place.charges()
-    assert len(entries) == len(unsettled) == 3
+    assert len(entries) == len(unsettled) == 6
 
 
 def test_a_check_charges_nothing_and_a_run_may_not_be_repeated(say, place):
@@ -307,7 +308,7 @@ def test_another_mechanism_than_was_charged_writes_nothing(say, place, monkeypat
     code, line, _ = say(*place.words("--output", place.output))
     assert (code, "not the one that the ledger was charged for" in line) == (9, True)
     assert not place.output.exists()
-    assert len(place.charges()[1]) == 3
+    assert len(place.charges()[1]) == 6
 
 
 @pytest.mark.parametrize(

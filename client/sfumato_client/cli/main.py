@@ -72,14 +72,13 @@ def ingest(
     plan: Annotated[Path, typer.Option(help="The study plan: image size, channels and labels come from it.")],
 ) -> None:
     """Read DICOM, PNG or npz into the site's store; broken files are listed in a local report and skipped."""
-    from sfumato_client.dataset import SiteStore
     from sfumato_client.ingest import load_source, read_source
     from sfumato_client.site.home import SiteHome
 
     site = SiteHome(home)
     study = load_resolved_plan(plan)
     images = read_source(load_source(source), study.image, study.labels)
-    report = SiteStore.create(site.store, images, study.image, study.labels, site.split_key())
+    report = site.ingest(images, study)
     console.print(
         f"kept {report.kept} images of {report.patients} patients, skipped {len(report.skipped)} "
         "(reasons in 'ingest-report.json' of the home folder, which stays here)",
@@ -104,9 +103,10 @@ def accept(
     policy = site.policy()
     with site.open_ledger() as ledger:
         cost = admit(study, policy, ledger)
-    site.require_fitting_store(study)
-    store = site.open_store()
-    store.require_patients(policy)
+        store = site.open_store()
+        store.facts.require(study.image, study.labels)
+        store.require_patients(policy)
+        ledger.check_members(store.members("train", "holdout"))
     console.print(forecast_table(cost, f"Plan '{study.study}' at site '{policy.site}'"))
     console.print(f"plan hash {study.digest}", markup=False, soft_wrap=True)
     for kind, start in study.public_starts.items():

@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -21,8 +21,9 @@ import numpy as np
 import numpy.typing as npt
 
 from sfumato_client.dataset.cohort import Cohort, require_patients
-from sfumato_client.dataset.splits import SPLITS, assign_splits, pseudonym
+from sfumato_client.dataset.splits import SPLITS, assign_splits, key_name, pseudonym
 from sfumato_client.ingest import SiteImage, Skipped, Split
+from sfumato_common.accounting.members import Members
 from sfumato_common.errors import ConfigError, DataError
 from sfumato_common.files import sync_folder, write_atomic, write_json
 from sfumato_common.study.plan import ImageForm
@@ -57,19 +58,22 @@ class IngestReport:
 class StoreFacts:
     """What was ingested, from `store.json` alone and hence from the plan that it was ingested for, never from pixels.
 
-    `labels` are names in the order of the stored numbers; `shape` [N, S, S(, 3)] and `dtype` are those of the pixels.
+    `labels` are names in the order of the stored numbers; `shape` [N, S, S(, 3)] and `dtype` are those of the pixels;
+    `key` names the split key (`splits.key_name`).
     """
 
     labels: tuple[str, ...]
     shape: tuple[int, ...]
     dtype: str
+    key: str
 
     @staticmethod
     def read(folder: Path) -> StoreFacts:
         """The facts of the store at `folder`; no image and no patient is looked at. Raises DataError."""
         try:
             value = json.loads((folder / "store.json").read_text())
-            facts = StoreFacts(tuple(map(str, value["labels"])), tuple(map(int, value["shape"])), str(value["dtype"]))
+            labels, shape = tuple(map(str, value["labels"])), tuple(map(int, value["shape"]))
+            facts = StoreFacts(labels, shape, str(value["dtype"]), str(value["key"]))
             known = value["format"] == _FORMAT
         except (OSError, ValueError, KeyError, TypeError):
             known = False
@@ -104,12 +108,17 @@ class SiteStore:
 
     @staticmethod
     def create(
-        folder: Path, images: Iterable[SiteImage | Skipped], form: ImageForm, labels: Sequence[str], split_key: bytes
+        folder: Path,
+        images: Iterable[SiteImage | Skipped],
+        form: ImageForm,
+        labels: Sequence[str],
+        split_key: bytes,
+        check: Callable[[Members], None] = lambda members: None,
     ) -> IngestReport:
         """Write a store to `folder` from readers' output, image by image, and the report beside it.
 
-        `labels` are the plan's, which the images' numbers count in.
-
+        `labels` are the plan's, which the images' numbers count in. `check` is shown who would be in which cohort, and
+        refuses by raising.
         The folder appears by one rename after everything in it was flushed to disk; remains of an interrupted attempt
         are removed first (the caller holds the site's lock). Raises DataError when a store already stands there
         (changing a cohort under the ledger is not this function's to decide) or no image could be read.
@@ -126,6 +135,7 @@ class SiteStore:
             report.write(folder.parent / _REPORT)
             if not report.kept:
                 raise DataError(f"no image could be read; {_REPORT} in the site's home says why, file by file")
+            check(SiteStore.open(partial).members(*SPLITS))
             sync_folder(partial)
             partial.rename(folder)
         except OSError as error:
@@ -160,6 +170,14 @@ class SiteStore:
     def require_patients(self, policy: Policy) -> None:
         """Raises DataError when the site has fewer patients than its policy asks for."""
         require_patients(self.patients, policy)
+
+    def members(self, *splits: Split) -> Members:
+        """The patients of these splits, by pseudonym."""
+        found = {}
+        for split in splits:
+            owners = np.unique(self._index["owner"][self._index["split"] == SPLITS.index(split)])
+            found[split] = frozenset(self._index["patients"][owners].tolist())
+        return Members(self.facts.key, **found)
 
     def cohort(self, split: Split) -> Cohort:
         """The patients of one split, renumbered from 0; pixels stay on disk until they are asked for."""
@@ -198,7 +216,8 @@ def _fill(
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **index)
     write_atomic(folder / "index.npz", buffer.getvalue(), mode=0o600)
-    write_json(folder / "store.json", {"format": _FORMAT, "labels": list(names_of), **facts})
+    whose = {"labels": list(names_of), "key": key_name(split_key)}
+    write_json(folder / "store.json", {"format": _FORMAT, **whose, **facts})
     found = list(splits.values())
     return IngestReport(len(labels), len(patients), {name: found.count(name) for name in SPLITS}, tuple(skipped))
 

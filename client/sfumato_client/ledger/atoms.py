@@ -36,10 +36,10 @@ def answer_atoms(categories: int, epsilon: float, times: int) -> Atoms:
     own = math.exp(-math.log1p((categories - 1) * math.exp(-epsilon)))
     other = own * math.exp(-epsilon)
     single = np.array([other, max(1.0 - own - other, 0.0) if categories > 2 else 0.0, own])
-    weights = single
+    weights: _Floats = single
     for _ in range(times - 1):
-        weights = np.convolve(weights, single)
-    return Atoms(epsilon * np.arange(-times, times + 1), weights)
+        weights = np.convolve(weights, single).astype(np.float64)
+    return Atoms(epsilon * np.arange(-times, times + 1, dtype=np.float64), weights)
 
 
 def sum_atoms(parts: Iterable[Atoms]) -> Atoms:

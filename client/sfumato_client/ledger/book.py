@@ -1,8 +1,8 @@
 """The privacy ledger: what each study took from the site's patients, over all studies, under one budget.
 
-A charge is on disk before `reserve` returns, so a crash at any moment counts too much, never too little. A patient
-belongs to one cohort of a site for good, so what a patient has paid is the larger of the two cohorts' totals. The chain
-shows alteration; it is no defence against someone who may rewrite all the site's files.
+A charge is on disk before `reserve` returns, so a crash at any moment counts too much, never too little. A patient is
+bound to one cohort at the first charge (`members.py`), so what a patient has paid is the larger of the two cohorts'
+totals. The chain shows alteration; it is no defence against someone who may rewrite all the site's files.
 """
 
 from __future__ import annotations
@@ -30,9 +30,11 @@ from sfumato_client.ledger.chain import (
 from sfumato_client.ledger.charged import Charge, Terms, charged
 from sfumato_client.ledger.export import write_export
 from sfumato_client.ledger.head import check_head, head_of, head_path, read_head, write_head
+from sfumato_client.ledger.members import check_members, members_folder, read_members, write_new_members
 from sfumato_client.ledger.storage import begin, connect, insert, read_rows, transaction
 from sfumato_common.accounting.accountant import CohortCosts, cohort_costs, epsilon
 from sfumato_common.accounting.events import Cohort, Declared, Event, Unprotected, event_to_json
+from sfumato_common.accounting.members import Members
 from sfumato_common.errors import BusyError, LedgerError
 from sfumato_common.mechanisms.noise import NoiseSource
 from sfumato_common.study.certificate import Certificate, Noise
@@ -141,6 +143,26 @@ class Ledger:
             insert(self._connection, next_row(rows, "settle", fields))
         self._advance_head()
 
+    def bind(self, members: Members) -> None:
+        """Bind patients to the cohorts that they are charged in, for good; in the charge, before their data is used.
+
+        Raises DataError when one of them is bound to the other cohort, LedgerError when that cannot be told.
+        """
+        folder = members_folder(self._path)
+        with transaction(self._connection):
+            rows = self._rows()
+            bound = read_members(folder, rows)
+            check_members(bound, members)
+            fields = write_new_members(folder, bound, members)
+            if fields is not None:
+                insert(self._connection, next_row(rows, "bind", {**fields, "at": _now()}))
+        if fields is not None:
+            self._advance_head()
+
+    def check_members(self, members: Members) -> None:
+        """Raise what `bind` would, and bind nobody."""
+        check_members(read_members(members_folder(self._path), self._rows()), members)
+
     def charged(
         self, terms: Terms, events: Sequence[Event], noise: NoiseSource, resume: bool = False
     ) -> contextlib.AbstractContextManager[Charge]:
@@ -195,8 +217,8 @@ class Ledger:
         return write_export(self._rows(), self.site, self.budget, stated_costs(self.costs()))
 
     def verify(self) -> None:
-        """Raise LedgerError at the first entry that was altered, and when the end was cut off."""
-        self._rows()
+        """Raise LedgerError at the first entry that was altered, when the end was cut off, or a member file is gone."""
+        read_members(members_folder(self._path), self._rows())
 
     def certificate(self, plan: Plan, *, noise: Noise) -> Certificate:
         """What a package says about `plan`'s cost here; every number in it is independent of the data."""

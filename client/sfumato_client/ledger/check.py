@@ -25,7 +25,7 @@ from sfumato_common.package.archive import read_archive
 from sfumato_common.package.manifest import Manifest, parse_manifest
 from sfumato_common.package.package import MANIFEST, open_package
 from sfumato_common.study.certificate import Certificate, StatedCost
-from sfumato_common.tabular.certificate import open_certificate
+from sfumato_common.tabular.certificate import TableCertificate, open_certificate
 
 TOLERANCE = 1e-3
 _COHORTS: tuple[Cohort, ...] = ("train", "holdout")
@@ -199,10 +199,12 @@ def _figures(stated: Certificate, tallies: Mapping[Cohort, Tally]) -> list[Figur
     delta, train, holdout = stated.delta, tallies["train"], tallies["holdout"]
     added = [_recompute(tally, delta, "add-remove") for tally in (train, holdout)]
     replaced = [_recompute(tally, delta, "replace-one") for tally in (train, holdout)]
-    # a patient who is replaced by one of the other cohort is removed there and added here
-    moved = _recompute(train + holdout, delta, "add-remove")
+    # a patient who is replaced by one of the other cohort is removed there and added here; what a table charged to both
+    # cohorts ran once
+    apart = not (isinstance(stated, TableCertificate) and train == holdout)
+    moved = [_recompute(train + holdout, delta, "add-remove")] if apart else []
     added.append(max(added))
-    replaced.append(max([*replaced, moved]))
+    replaced.append(max([*replaced, *moved]))
     # a loss without a distribution of its own is rounded up to the accountant's grid, once a run
     slack = GRID * sum(times for event, times in (train + holdout).items() if isinstance(event, Pure))
     figures: list[Figure] = []

@@ -11,9 +11,11 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from safetensors.numpy import load, save
 
+from sfumato_client.dataset import Cohort as PatientCohort
 from sfumato_client.egress.guard import noised_reply, pending_reply, plain_reply, refusal
 from sfumato_client.egress.pace import Pace
 from sfumato_client.ledger import Ledger, Terms
@@ -45,7 +47,8 @@ Upload = Callable[[bytes, Plan], None]
 class Work:
     """One thing that a request asks for: what it is charged as, what may leave, and how it is checked and done.
 
-    `check` runs before the charge; `compute` is given the charge's recorder, and noise for what stays.
+    `check` runs before the charge; `compute` is given what opens the cohort, the charge's recorder, and noise for what
+    stays.
     """
 
     purpose: str
@@ -53,7 +56,7 @@ class Work:
     cohort: Cohort
     schema: Schema
     check: Callable[[], None]
-    compute: Callable[[NoiseRecorder, NoiseSource], Arrays]
+    compute: Callable[[Callable[[], PatientCohort], NoiseRecorder, NoiseSource], Arrays]
 
 
 class Site:
@@ -107,13 +110,9 @@ class Site:
         def check() -> None:
             seen.check_round(stage, request.round, request.arrays)
 
-        def compute(recorder: NoiseRecorder, noise: NoiseSource) -> Arrays:
+        def compute(opened: Callable[[], PatientCohort], recorder: NoiseRecorder, noise: NoiseSource) -> Arrays:
             seen.keep_round(stage, request.round, request.arrays)
-            store = self.home.open_store()
-            store.facts.require(plan.image, plan.labels)
-            store.require_patients(policy)
-            cohort = store.cohort("train")
-            return train(StageJob(plan, policy.site, stage, request.round, request.arrays, cohort, noise, recorder))
+            return train(StageJob(plan, policy.site, stage, request.round, request.arrays, opened(), noise, recorder))
 
         work = Work(stage.kind, charged_event(plan, stage), "train", exchange.returned(plan), check, compute)
         return self._once(request, plan, policy, work)
@@ -127,10 +126,8 @@ class Site:
         check_form(request.arrays, classifier_schema(plan))
         schema = {"histogram": ArraySpec("float32", (len(plan.labels), terms.bins))}
 
-        def compute(recorder: NoiseRecorder, noise: NoiseSource) -> Arrays:
-            store = self.home.open_store()
-            store.facts.require(plan.image, plan.labels)
-            return score_histogram(plan, request.arrays, store.cohort("holdout"), recorder)
+        def compute(opened: Callable[[], PatientCohort], recorder: NoiseRecorder, noise: NoiseSource) -> Arrays:
+            return score_histogram(plan, request.arrays, opened(), recorder)
 
         work = Work("utility", utility_event(plan), "holdout", schema, lambda: None, compute)
         return self._once(request, plan, policy, work)
@@ -146,10 +143,14 @@ class Site:
         noise = _noise(policy, plan, request)
         terms = Terms.of(plan, work.purpose, max(request.round, 1), work.cohort)
         with self.home.open_ledger() as ledger, ledger.charged(terms, [work.event], noise) as charge:
-            sealed = charge.seal(work.compute(charge.recorder, noise))
+            opened = partial(self._open_cohort, plan, policy, ledger, work.cohort)
+            sealed = charge.seal(work.compute(opened, charge.recorder, noise))
             reply = noised_reply(sealed, work.schema, charge.paid)
             write_atomic(kept, save(dict(reply.arrays)), mode=0o600)
         return reply
+
+    def _open_cohort(self, plan: Plan, policy: Policy, ledger: Ledger, name: Cohort) -> PatientCohort:
+        return self.home.charged_cohorts(plan, policy, ledger, name)[0]
 
     def _make(self, request: Request, plan: Plan, policy: Policy) -> Reply:
         """Make the release from the request's models, or go on with it; 'pending' while it is not whole."""

@@ -15,7 +15,7 @@ from functools import cached_property
 from sfumato_client.anonymise import CandidateSet, Job, Release, anonymise
 from sfumato_client.anonymise.style_net import read_style_net
 from sfumato_client.audit.verdict import Approved, gate, recall_verdict
-from sfumato_client.dataset import SiteStore
+from sfumato_client.dataset import Cohort as PatientCohort
 from sfumato_client.egress.guard import log_locally
 from sfumato_client.ledger import Ledger
 from sfumato_client.ledger.approvals import approval
@@ -123,18 +123,14 @@ class Maker:
             for terms, found in zip(books, settled, strict=True)
             if found is None
         ]
-        train, holdout = self._store.cohort("train"), self._store.cohort("holdout")
+        train, holdout = self._cohorts("train", "holdout")
         return gate(sets, train, holdout, self._policy.release.gate, charges, self._home.steward_folder)
 
     def _terms(self, item: AnyItem) -> Terms:
         return Terms.of(self._plan, f"release-{item.method}-{item.model}", 1, "train")
 
-    @cached_property
-    def _store(self) -> SiteStore:
-        store = self._home.open_store()
-        store.facts.require(self._plan.image, self._plan.labels)
-        store.require_patients(self._policy)
-        return store
+    def _cohorts(self, *names: Cohort) -> list[PatientCohort]:
+        return self._home.charged_cohorts(self._plan, self._policy, self._ledger, *names)
 
     @cached_property
     def _release(self) -> Release:
@@ -144,7 +140,7 @@ class Maker:
             plan=self._plan,
             site=policy.site,
             models=self._models,
-            cohort=self._store.cohort("train"),
+            cohort=self._cohorts("train")[0],
             steward_folder=home.steward_folder,
             grouping_file=home.grouping_file,
             regroup=policy.release.regroup == "allowed",

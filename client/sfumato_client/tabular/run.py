@@ -28,7 +28,7 @@ from sfumato_client.tabular.anonymise import anonymise
 from sfumato_client.tabular.certificate import certificate
 from sfumato_client.tabular.coding import MISSING, Cells, text_of
 from sfumato_client.tabular.schema import TableSchema
-from sfumato_client.tabular.table import Parts, Table, check_header, read_table, split
+from sfumato_client.tabular.table import Parts, Table, check_header, read_table, split, train_members
 from sfumato_client.tabular.terms import digest_of, resolve_terms, study_of, table_events
 from sfumato_client.tabular.train import train_flow
 from sfumato_common.crypto.identity import SiteIdentity, load_identity
@@ -50,12 +50,16 @@ class Outcome:
 
 
 def check_rows(home: SiteHome, source: Path, schema: TableSchema) -> None:
-    """Hold every row against the schema, and the number of patients against policy; nothing is charged or computed.
+    """Hold every row against the schema, and the patients against policy and ledger; nothing is charged or computed.
 
-    Raises DataError as `read_table` does.
+    Raises DataError as `read_table` does, and for a patient who was charged in the other cohort.
     """
     check_header(source, schema)
-    require_patients(len(set(read_table(source, schema).patients)), home.policy())
+    table = read_table(source, schema)
+    require_patients(len(set(table.patients)), home.policy())
+    if schema.identity_is_known:
+        with home.open_ledger() as ledger:
+            ledger.check_members(train_members(table, home.split_key()))
 
 
 def run_tabular(home: SiteHome, source: Path, schema: TableSchema, output: Path, report: bool) -> Outcome:
@@ -74,6 +78,8 @@ def run_tabular(home: SiteHome, source: Path, schema: TableSchema, output: Path,
         with ledger.charged(_terms(schema), table_events(schema), noise) as charge:
             streams = Streams.of(noise)
             table = _read_charged_table(source, schema)
+            if schema.identity_is_known:
+                ledger.bind(train_members(table, split_key))
             parts = split(table, split_key, streams.secret)
             require_patients(parts.patients, policy)
             if not len(parts.train):
@@ -111,7 +117,9 @@ def _check_new(schema: TableSchema, ledger: Ledger) -> None:
 
 def _terms(schema: TableSchema) -> Terms:
     limit = Budget(epsilon=schema.privacy.epsilon, delta=schema.privacy.delta)
-    return Terms(study_of(schema), digest_of(schema), "table", 1, "train", limit, tuple(table_events(schema)))
+    events = tuple(table_events(schema))
+    everybody = not schema.identity_is_known
+    return Terms(study_of(schema), digest_of(schema), "table", 1, "train", limit, events, everybody)
 
 
 def _read_charged_table(source: Path, schema: TableSchema) -> Table:

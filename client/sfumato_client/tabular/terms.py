@@ -1,7 +1,8 @@
 """What a schema's run costs, and the numbers that a schema may leave to its budget.
 
 Rows are taken to be patients of this hospital, the same people whose images its studies use: nothing here could show
-that they are others. So a table is charged to the training patients of the site's one ledger, and adds to all else.
+that they are others. So a table is charged to the site's one ledger, and adds to all else: to training patients where
+its patients are known by the identifiers of the images, and to both cohorts where they are not.
 """
 
 from __future__ import annotations
