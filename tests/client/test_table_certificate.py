@@ -92,7 +92,7 @@ def test_it_is_a_certificate_epsilon_first_with_what_a_table_adds(made, key):
 def test_its_epsilons_recompute_from_the_exported_ledger(made, export, key):
     report = check_table(export, *files(made[1]), key.signing_public)
     report.require()
-    assert [figure.holds for figure in report.figures] == [True] * 9
+    assert [figure.holds for figure in report.figures] == [True] * 18
     assert (report.study, report.signature_checked, report.approved) == ("table-ward", True, None)
     assert (report.pending, report.unsettled) == (0, 0)
     assert not check_table(export, *files(made[1]), None).signature_checked

@@ -19,6 +19,7 @@ from sklearn.datasets import load_breast_cancer, load_diabetes
 
 from sfumato_client.cli import main as cli
 from sfumato_client.site.home import SiteHome
+from sfumato_client.tabular import anonymise as anonymise_module
 from sfumato_client.tabular import run as run_module
 from sfumato_client.tabular.anonymise import anonymise, mechanism_of
 from sfumato_client.tabular.coding import MISSING, Coder, text_of
@@ -494,6 +495,20 @@ class Watched(NoiseRecorder):
         self.rows, self.clean = rows.copy(), clip_rows(rows, radius, clip)
         self.noised = super().local_laplace(rows, radius, epsilon, clip)
         return self.noised
+
+
+@pytest.mark.parametrize("count", [0, 1, 29, 60])
+def test_the_flow_sees_batches_of_one_size_however_many_patients_there_are(monkeypatch, count):
+    """The last bits of a latent depend on the size of its batch: with patients alone in it they told of others."""
+    schema = resolve_terms(schema_of())
+    flow, sizes = first_flow(schema), []
+    original = flow.forward
+    monkeypatch.setattr(flow, "forward", lambda x, y: (sizes.append(len(x)), original(x, y))[1])
+    monkeypatch.setattr(anonymise_module, "_BATCH", 16)
+    cells, sick = features(count)
+    streams, recorder = job(schema)
+    anonymise(schema, flow, cells, torch.from_numpy(sick), streams, recorder)
+    assert sizes == [16, 14]
 
 
 @settings(max_examples=15, deadline=None)

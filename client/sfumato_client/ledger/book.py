@@ -16,7 +16,7 @@ from typing import Any
 
 from sfumato_client.ledger.admission import admit, admit_unprotected
 from sfumato_client.ledger.approvals import Approval, approvals
-from sfumato_client.ledger.certificate import certificate, stated_costs
+from sfumato_client.ledger.certificate import COHORTS, certificate, stated_costs
 from sfumato_client.ledger.chain import (
     FORMAT,
     Reservation,
@@ -38,6 +38,7 @@ from sfumato_common.accounting.members import Members
 from sfumato_common.errors import BusyError, LedgerError
 from sfumato_common.mechanisms.noise import NoiseSource
 from sfumato_common.study.certificate import Certificate, Noise
+from sfumato_common.study.costs import study_events
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.policy import Budget
 from sfumato_common.study.release import Part
@@ -220,9 +221,18 @@ class Ledger:
         """Raise LedgerError at the first entry that was altered, when the end was cut off, or a member file is gone."""
         read_members(members_folder(self._path), self._rows())
 
-    def certificate(self, plan: Plan, *, noise: Noise) -> Certificate:
-        """What a package says about `plan`'s cost here; every number in it is independent of the data."""
-        return certificate(plan, self.events("train", plan.digest), self.events("holdout", plan.digest), noise)
+    def certificate(self, plan: Plan, *, noise: Noise, publish_total: bool = False) -> Certificate:
+        """What a package says about `plan`'s cost here; every number in it is independent of the data.
+
+        With `publish_total` also what all studies cost, at the plan's delta: policy decides.
+        """
+        total = None
+        if publish_total:
+            others = (self.events(cohort, except_plan=plan.digest) for cohort in COHORTS)
+            own = (study_events(plan, cohort) for cohort in COHORTS)
+            train, holdout = ([*spent, *whole] for spent, whole in zip(others, own, strict=True))
+            total = stated_costs(cohort_costs(train, holdout, plan.privacy.delta))
+        return certificate(plan, self.events("train", plan.digest), self.events("holdout", plan.digest), noise, total)
 
     def _rows(self) -> list[Row]:
         """Every row, chain and end verified."""

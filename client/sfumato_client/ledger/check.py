@@ -16,15 +16,16 @@ from sfumato_client.ledger.admission import Tally
 from sfumato_client.ledger.certificate import stated_tally
 from sfumato_client.ledger.chain import Reservation
 from sfumato_client.ledger.export import ReadExport, read_export
-from sfumato_client.ledger.prv import epsilon_prv
+from sfumato_client.ledger.prv import LossDistribution, loss_distributions
 from sfumato_common.accounting.accountant import count_mechanisms, epsilon_text
 from sfumato_common.accounting.events import Cohort, Declared, Unprotected
 from sfumato_common.accounting.pld import GRID, Adjacency, Pure, hopeless
+from sfumato_common.accounting.tradeoff import DELTAS, reach_of
 from sfumato_common.errors import LedgerError, VerificationError
 from sfumato_common.package.archive import read_archive
 from sfumato_common.package.manifest import Manifest, parse_manifest
 from sfumato_common.package.package import MANIFEST, open_package
-from sfumato_common.study.certificate import Certificate, StatedCost
+from sfumato_common.study.certificate import Certificate, StatedCost, StatedReach
 from sfumato_common.tabular.certificate import TableCertificate, open_certificate
 
 TOLERANCE = 1e-3
@@ -197,12 +198,13 @@ def _check_declared(charges: Sequence[Reservation], stated: Certificate) -> None
 def _figures(stated: Certificate, tallies: Mapping[Cohort, Tally]) -> list[Figure]:
     """Every stated epsilon beside the recomputed one."""
     delta, train, holdout = stated.delta, tallies["train"], tallies["holdout"]
-    added = [_recompute(tally, delta, "add-remove") for tally in (train, holdout)]
-    replaced = [_recompute(tally, delta, "replace-one") for tally in (train, holdout)]
+    composed = [_recompute(tally, "add-remove") for tally in (train, holdout)]
+    added = [_epsilon(found, delta) for found in composed]
+    replaced = [_epsilon(_recompute(tally, "replace-one"), delta) for tally in (train, holdout)]
     # a patient who is replaced by one of the other cohort is removed there and added here; what a table charged to both
     # cohorts ran once
     apart = not (isinstance(stated, TableCertificate) and train == holdout)
-    moved = [_recompute(train + holdout, delta, "add-remove")] if apart else []
+    moved = [_epsilon(_recompute(train + holdout, "add-remove"), delta)] if apart else []
     added.append(max(added))
     replaced.append(max([*replaced, *moved]))
     # a loss without a distribution of its own is rounded up to the accountant's grid, once a run
@@ -215,13 +217,40 @@ def _figures(stated: Certificate, tallies: Mapping[Cohort, Tally]) -> list[Figur
             Figure(who, "add/remove, RDP bound", _number(cost.add_remove_rdp), added[at], bound=True),
             Figure(who, "replace-one", _number(cost.replace_one), replaced[at], slack=slack),
         ]
+    if stated.reach is not None:
+        figures += _reach_figures(stated.reach, [found for found in composed if found is not None], delta, slack)
     return figures
 
 
-def _recompute(tally: Tally, delta: float, adjacency: Adjacency) -> float:
-    if any(hopeless(event) and not isinstance(event, Unprotected) for event in tally):
+def _reach_figures(
+    stated: StatedReach, composed: Sequence[Sequence[LossDistribution]], delta: float, slack: float
+) -> list[Figure]:
+    """The ceilings, from the second accountant's delta at every epsilon; `pair` needs deltas beyond its precision."""
+    again = reach_of([found for directions in composed for found in directions], delta)
+    epsilons, attack = again.epsilon_at, again.tpr
+    lines = [
+        ("mu", _number(stated.mu), again.mu),
+        *(
+            (f"epsilon at {at.delta:g}", _number(at.epsilon), epsilons.get(at.delta, math.inf))
+            for at in stated.epsilons
+        ),
+        ("AUC of an attack", stated.auc, again.auc),
+        *((f"TPR at FPR {at.fpr:g}", at.tpr, attack.get(at.fpr, math.inf)) for at in stated.attack),
+    ]
+    return [Figure("patient", name, value, found, slack=slack + TOLERANCE) for name, value, found in lines]
+
+
+def _epsilon(composed: Sequence[LossDistribution] | None, delta: float) -> float:
+    return math.inf if composed is None else max(found.get_epsilon_for_delta(delta) for found in composed)
+
+
+def _recompute(tally: Tally, adjacency: Adjacency) -> Sequence[LossDistribution] | None:
+    """The composed loss in every direction; None where something left unprotected."""
+    if any(isinstance(event, Unprotected) for event in tally):
+        return None
+    if any(hopeless(event) for event in tally):
         raise LedgerError("the certificate names a mechanism with so little noise that no epsilon can be stated for it")
-    return epsilon_prv(tally, delta, adjacency)
+    return loss_distributions(tally, DELTAS[-1], adjacency)
 
 
 def _number(stated: float | None) -> float:

@@ -106,22 +106,25 @@ class LossDistribution:
         self._beyond = np.append(np.cumsum(weights[::-1])[::-1], 0.0)
         self._beyond_q = np.append(np.cumsum((weights * np.exp(-losses))[::-1])[::-1], 0.0)
 
-    def delta(self, epsilon: float) -> float:
-        """The hockey-stick divergence at `epsilon`: sum over the exact values v of P(v) delta_grid(epsilon - v)."""
+    def get_delta_for_epsilon(self, epsilon: Any) -> Any:
+        """The hockey-stick divergence at each epsilon: sum over the exact values v of P(v) delta_grid(epsilon - v)."""
+        return np.vectorize(self._delta, otypes=[np.float64])(epsilon)
+
+    def get_epsilon_for_delta(self, delta: float) -> float:
+        """The least epsilon, from 0, at which `delta` suffices."""
+        low, high = 0.0, float(self._losses[-1] + self._atoms.losses.max())
+        if self._delta(0.0) <= delta:
+            return 0.0
+        while high - low > _FINE:
+            middle = (low + high) / 2
+            low, high = (middle, high) if self._delta(middle) > delta else (low, middle)
+        return high
+
+    def _delta(self, epsilon: float) -> float:
         left = epsilon - self._atoms.losses
         at = np.searchsorted(self._losses, left, side="right")
         divergence = self._beyond[at] - np.exp(np.where(at < len(self._losses), left, 0.0)) * self._beyond_q[at]
         return float(self._atoms.weights @ np.clip(divergence, 0.0, 1.0))
-
-    def epsilon(self, delta: float) -> float:
-        """The least epsilon, from 0, at which `delta` suffices."""
-        low, high = 0.0, float(self._losses[-1] + self._atoms.losses.max())
-        if self.delta(0.0) <= delta:
-            return 0.0
-        while high - low > _FINE:
-            middle = (low + high) / 2
-            low, high = (middle, high) if self.delta(middle) > delta else (low, middle)
-        return high
 
 
 def epsilon_prv(tally: Mapping[Mechanism, int], delta: float, adjacency: Adjacency) -> float:
@@ -131,7 +134,7 @@ def epsilon_prv(tally: Mapping[Mechanism, int], delta: float, adjacency: Adjacen
     """
     if any(isinstance(event, Unprotected) for event in tally):
         return math.inf
-    return max(found.epsilon(delta) for found in loss_distributions(tally, delta, adjacency))
+    return max(found.get_epsilon_for_delta(delta) for found in loss_distributions(tally, delta, adjacency))
 
 
 def loss_distributions(

@@ -105,7 +105,8 @@ class Maker:
         """Judge the part, seal its package, and let exactly that go."""
         approved = self._judge(part, sets)
         identity = load_identity(self._home.identity)
-        certificate = self._ledger.certificate(self._plan, noise=self._policy.noise)
+        total = self._policy.site_total == "published"
+        certificate = self._ledger.certificate(self._plan, noise=self._policy.noise, publish_total=total)
         package = seal(approved, self._plan, self._policy, certificate, identity.sign_package)
         write_atomic(self.folder.package(part), package, mode=0o600)
         digests = [item.digest for item in sets]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from sfumato_client.ledger.certificate import TEST_NOISE, disclosures, mechanism_lines, stated_costs
+from sfumato_client.ledger.certificate import TEST_NOISE, disclosures, mechanism_lines, stated_costs, stated_reach
 from sfumato_client.tabular.anonymise import mechanism_of
 from sfumato_client.tabular.coding import Coder
 from sfumato_client.tabular.schema import TableSchema
@@ -53,6 +53,7 @@ def certificate(schema: TableSchema, site: str, noise: Noise, table_sha256: str)
         },
         declared=disclosures(events),
         noise=noise,
+        reach=stated_reach(events, [], schema.privacy.delta),
         covers=(TEST_NOISE if noise == "test" else "") + COVERS,
         format=FORMAT,
         site=site,

@@ -62,5 +62,7 @@ class Policy(Strict):
     # studies, by name, that may train here without differential privacy; for research on data that may be shown
     nonprivate_studies: Annotated[list[Name], Field(default_factory=list)]
     utility_figure: Literal["withheld", "noised"] = "withheld"
+    # what a patient has paid here in all, over every study and table: may it stand in a release's certificate
+    site_total: Literal["withheld", "published"] = "withheld"
     noise: Literal["secure", "test"] = "secure"
     answer_interval_s: Annotated[float, Field(ge=0, le=3600)] = DEFAULT_ANSWER_INTERVAL_S
