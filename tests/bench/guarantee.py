@@ -1,4 +1,4 @@
-"""The figures of docs/guarantee.md, from the demo's plan: `make bench NAME=guarantee`; a test holds the page to them."""
+"""The figures of docs/guarantee.md, from the demo's plan: `make bench NAME=guarantee`; a test holds the page to it."""
 
 from __future__ import annotations
 

@@ -171,7 +171,7 @@ def test_the_command_checks_a_folder(made, export, tmp_path, monkeypatch, capsys
         return stopped.value.code or 0, captured.err.strip(), captured.out
 
     code, _, said = say(tmp_path / "ledger.json", made[1], "--home", made[0].root)
-    assert (code, said.count("holds")) == (0, 9)
+    assert (code, said.count("holds")) == (0, 18)
     assert "the table's signature hold" in said and "TEST NOISE" in said and "table-ward" in said
     assert "NO signature was checked" in say(tmp_path / "ledger.json", made[1])[2]
     code, line, _ = say(tmp_path / "ledger.json", tmp_path)

@@ -102,7 +102,8 @@ def tpr_ceiling(rate: _Floats, epsilons: _Floats, deltas: _Floats) -> _Floats:
 def auc_ceiling(epsilons: _Floats, deltas: _Floats) -> float:
     """The area under the curve of ceilings; a right-hand sum, which is no smaller, as the curve rises."""
     rates = np.concatenate([[0.0], np.logspace(-8, 0, 4000)])
-    return float(min(1.0, np.diff(rates) @ tpr_ceiling(rates[1:], epsilons, deltas)))
+    area = float(np.diff(rates) @ tpr_ceiling(rates[1:], epsilons, deltas))
+    return min(1.0, area)
 
 
 def pair_epsilon(epsilons: _Floats, deltas: _Floats, delta: float) -> float:
