@@ -90,6 +90,7 @@ def test_a_charge_is_sealed_where_its_work_is_done():
         ("sfumato_client/site/handler.py", "_once"),
         ("sfumato_client/site/making.py", "_make"),
         ("sfumato_client/audit/verdict.py", "gate"),
+        ("sfumato_client/audit/verdict.py", "private_gate"),
         ("sfumato_client/tabular/run.py", "run_tabular"),
         ("sfumato_client/site/making.py", "_approve"),  # the package, from what the gate approved: `release.seal`
     }

@@ -1,10 +1,10 @@
 """Images a second of PLAN with many walks in one batch, against one walk at a time.
 
-`bent` moves the same walks by the same steps in three ways: all in one batch; one walk after another; and so with four
-images at a time, as the published code does. The ways run in turn, round by round, and medians are shown; "apart" is
-the largest difference of a code from the batch's, over the largest that the steps moved one. Models have the shipped
-sizes: a generator and a spectral model of phantom patients, classifiers of the same patients. On one CPU thread times
-are processor time, elsewhere wall time. Prints a table a size and writes bench-out/walk_batch.json.
+`bend_walks` moves the same walks by the same steps in three ways: all in one batch; one walk after another; and so
+with four images at a time, as the published code does. The ways run in turn, round by round, and medians are shown;
+"apart" is the largest difference of a code from the batch's, over the largest that the steps moved one. Models have the
+shipped sizes: a generator and a spectral model of phantom patients, classifiers of the same patients. On one CPU thread
+times are processor time, elsewhere wall time. Prints a table a size and writes bench-out/walk_batch.json.
 """
 
 from __future__ import annotations

@@ -81,7 +81,7 @@ def train_once(home):
 def charge_held_out(home):
     """What the test figure and the gate do."""
     with home.open_ledger() as ledger:
-        home.charged_cohorts(STUDY, home.policy(), ledger, "holdout")
+        home.charged_cohorts(STUDY, ledger, "holdout")
 
 
 def ingest_again(home, split_of=lambda name: None, names=NAMES):

@@ -12,6 +12,7 @@ from support.plans import dp_sgd
 from sfumato_client.dataset.cohort import Cohort
 from sfumato_client.site.inbound import models_of, requested_items
 from sfumato_client.training import StageJob, train
+from sfumato_client.training.utility import score_histogram
 from sfumato_common.accounting.events import GaussianRelease, same_mechanisms
 from sfumato_common.errors import VerificationError
 from sfumato_common.exchanges import EXCHANGES
@@ -91,6 +92,20 @@ def test_a_patient_moves_one_count_a_candidate_whatever_its_images(plan):
         assert (np.abs(change).sum(axis=(1, 2)) == 1.0).all()
     assert whole.sensitivity == math.sqrt(len(plan.candidates))
     assert whole.value.sum() == 30 * len(plan.candidates)
+
+
+def test_nobody_and_one_patient_are_answered_in_the_same_form(plan):
+    """A site that cannot answer for want of a patient tells, uncharged, that the patient is gone."""
+    for patients in (0, 1):
+        noised, recorder = run(plan, cohort_without(None, patients))
+        assert noised[HISTOGRAMS].shape == (2, 2, 8) and np.isfinite(noised[HISTOGRAMS]).all()
+        assert recorder.value.sum() == patients * len(plan.candidates)
+    figured = parse({**VALUES, "utility": {"noise_multiplier": 1.0}}, Plan, "test")
+    classifier = {name: value.numpy() for name, value in Classifier(1, 2).state_dict().items()}
+    for patients in (0, 1):
+        recorder = Recorder(TestNoise(1), "binding")
+        found = score_histogram(figured, classifier, cohort_without(None, patients), recorder)["histogram"]
+        assert found.shape == (2, 10) and np.isfinite(found).all() and recorder.value.sum() == patients
 
 
 def test_candidates_are_scored_by_their_own_classifiers(plan):

@@ -23,7 +23,7 @@ from sfumato_common.errors import EgressRefused, LedgerError, PolicyRefusal, Rel
 from sfumato_common.files import canonical_json
 from sfumato_common.mechanisms.noise import SecureNoise
 from sfumato_common.mechanisms.recorder import NoiseRecorder
-from sfumato_common.study.costs import gate_verdict
+from sfumato_common.study.costs import GATE_VERDICT
 from sfumato_common.study.policy import Budget, GateRules
 
 BUDGET = Budget(epsilon=1.0, delta=1e-5)
@@ -222,15 +222,14 @@ def test_the_charge_comes_before_the_data_and_once_a_plan(tmp_path):
     with Ledger.open(tmp_path / "ledger.sqlite", BUDGET, site="north") as ledger:
 
         def charges():
-            verdict = [gate_verdict("formal")]
             return [
-                ledger.charged(Terms("s", "ab" * 32, purpose, 1, cohort, BUDGET), verdict, SecureNoise())
+                ledger.charged(Terms("s", "ab" * 32, purpose, 1, cohort, BUDGET), [GATE_VERDICT], SecureNoise())
                 for purpose, cohort in (("gate", "train"), ("gate-control", "holdout"))
             ]
 
         class Watched(Cohort):
             def everything(self):
-                assert ledger.events("train") == ledger.events("holdout") == [gate_verdict("formal")]
+                assert ledger.events("train") == ledger.events("holdout") == [GATE_VERDICT]
                 assert len(ledger.unsettled_charges()) == 2
                 return super().everything()
 
@@ -258,7 +257,7 @@ def test_a_refusal_is_settled_as_one(tmp_path):
     with Ledger.open(tmp_path / "ledger.sqlite", BUDGET, site="north") as ledger:
         copies = sealed(TRAIN[:20])
         terms = Terms("s", "ab" * 32, "gate", 1, "train", BUDGET)
-        charge = ledger.charged(terms, [gate_verdict("formal")], SecureNoise())
+        charge = ledger.charged(terms, [GATE_VERDICT], SecureNoise())
         with pytest.raises(ReleaseRefused):
             gate([copies], cohort(TRAIN), cohort(HOLDOUT), RULES_ON, [charge], tmp_path / "local")
         said = canonical_json({"approved": False, "sets": [copies.digest]})

@@ -15,7 +15,7 @@ from sfumato_common.errors import LedgerError
 from sfumato_common.files import canonical_json
 from sfumato_common.strict import parse
 from sfumato_common.study.certificate import StatedDisclosure
-from sfumato_common.study.costs import gate_verdict, study_events
+from sfumato_common.study.costs import GATE_VERDICT, study_events
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.policy import Budget, Policy
 
@@ -52,7 +52,7 @@ def test_a_certificate_states_what_the_plan_costs_at_the_plans_delta(ledger):
     other = PLAN.model_copy(update={"study": "another"})
     charge(ledger, other, "spectral", GaussianRelease(1.5))
     charge(ledger, PLAN, "spectral", GaussianRelease(2.0))
-    charge(ledger, PLAN, "gate", gate_verdict("formal"))
+    charge(ledger, PLAN, "gate", GATE_VERDICT)
     stated = ledger.certificate(PLAN, noise="secure")
     exact = cohort_costs(study_events(PLAN, "train"), study_events(PLAN, "holdout"), 1e-5)
     for who in ("train", "holdout", "patient"):
@@ -64,7 +64,7 @@ def test_a_certificate_states_what_the_plan_costs_at_the_plans_delta(ledger):
         "train": [{"mechanism": "GaussianRelease", "noise_multiplier": 2.0, "times": 1}],
         "holdout": [{"mechanism": "GaussianRelease", "noise_multiplier": 4.0, "times": 1}],
     }
-    assert stated.declared == [StatedDisclosure(what=gate_verdict("formal").what, bits=1)]
+    assert stated.declared == [StatedDisclosure(what=GATE_VERDICT.what, bits=1)]
     assert "7.77" not in canonical_json(stated.model_dump()).decode()  # the budget is the site's own business
 
 

@@ -23,7 +23,7 @@ from sfumato_common.package import PackageImage, build_package
 from sfumato_common.package.manifest import ImageFacts
 from sfumato_common.strict import load_yaml
 from sfumato_common.study.certificate import Certificate
-from sfumato_common.study.costs import gate_verdict
+from sfumato_common.study.costs import GATE_VERDICT
 from sfumato_common.study.plan import Plan
 
 POLICY = {
@@ -94,7 +94,7 @@ def charge(home, plan, settle=True, event=None, purpose="spectral"):
 def test_show_prints_both_adjacencies_the_check_and_what_was_never_settled(say, home, tmp_path):
     plan = load_yaml(plan_file(tmp_path), Plan)
     charge(home, plan, settle=False)
-    charge(home, plan, event=gate_verdict("formal"), purpose="gate")
+    charge(home, plan, event=GATE_VERDICT, purpose="gate")
     code, _, said = say("ledger", "show", "--home", home)
     assert code == 0
     # one Gaussian with noise 2: closed forms of both adjacencies, and 2.166 by Renyi divergences
@@ -139,7 +139,7 @@ def names(costs):
 def test_show_for_scripts_says_what_the_tables_do(say, home, tmp_path):
     plan = load_yaml(plan_file(tmp_path), Plan)
     charge(home, plan, settle=False)
-    charge(home, plan, event=gate_verdict("formal"), purpose="gate")
+    charge(home, plan, event=GATE_VERDICT, purpose="gate")
     code, _, said = say("ledger", "show", "--home", home, "--json")
     shown = json.loads(said)
     assert code == 0

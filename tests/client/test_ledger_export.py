@@ -34,7 +34,7 @@ from sfumato_common.package import PackageImage, build_package
 from sfumato_common.package.manifest import ImageFacts
 from sfumato_common.strict import parse
 from sfumato_common.study.certificate import Certificate
-from sfumato_common.study.costs import gate_verdict, release_events, study_events
+from sfumato_common.study.costs import GATE_VERDICT, release_events, study_events
 from sfumato_common.study.load import load_plan
 from sfumato_common.study.policy import Budget
 
@@ -77,7 +77,7 @@ def carry_out(path, plan):
         for item in plan.release:
             for number, event in enumerate(release_events(plan, item), start=1):
                 charge(ledger, plan, f"release-{item.method}", event, round=number)
-        charge(ledger, plan, "gate", gate_verdict("formal"))
+        charge(ledger, plan, "gate", GATE_VERDICT)
         return ledger.export(), ledger.certificate(plan, noise="secure")
 
 
@@ -95,7 +95,7 @@ def test_a_certificate_recomputes_from_the_exported_ledger(demo, identity):
     assert (report.site, report.plan_hash, report.signature_checked) == ("alder", plan.digest, True)
     assert report.pending == 1  # the utility figure comes after the release, and is counted
     assert (report.approvals, report.approved) == (0, False)
-    assert report.unsettled == 1 + 3 + 3 + 1 + 3 + 1  # nothing was noted as carried out here
+    assert report.unsettled == 1 + 3 + 3 + 1 + 2 + 1  # nothing was noted as carried out here
     report.require()
 
 
@@ -149,11 +149,11 @@ def test_an_export_is_canonical_whole_and_says_who_it_is_for(demo):
     assert canonical_json(value) == export
     assert "data-protection officer" in value["notice"] and "stays in the site" in value["notice"]
     assert value["budget"] == {"epsilon": 20.0, "delta": 1e-5}
-    assert len(value["rows"]) == 1 + 1 + (1 + 3 + 3 + 1) + 3 + 1
+    assert len(value["rows"]) == 1 + 1 + (1 + 3 + 3 + 1) + 2 + 1
     charges = read_export(export).charges
     assert [entry.event for entry in charges if entry.plan_hash == plan.digest] == [
         *study_events(plan, "train"),
-        gate_verdict("formal"),
+        GATE_VERDICT,
     ]
     spent = epsilon([entry.event for entry in charges], DELTA)
     assert spent <= value["spent"]["patient"]["add_remove"] <= spent + 1.1e-4

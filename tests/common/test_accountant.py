@@ -29,7 +29,7 @@ from sfumato_common.accounting.events import (
 from sfumato_common.accounting.pld import SMALLEST_NOISE
 from sfumato_common.errors import LedgerError
 from sfumato_common.strict import parse
-from sfumato_common.study.costs import gate_verdict, study_events
+from sfumato_common.study.costs import GATE_VERDICT, study_events
 from sfumato_common.study.forecast import forecast
 from sfumato_common.study.plan import Plan
 
@@ -83,7 +83,7 @@ def test_it_is_monotone():
 
 def test_grouping_changes_nothing():
     rounds = [SampledGaussian(1.0, 0.05, 10)] * 3 + [GaussianRelease(3.0)] * 2
-    mixed = [rounds[0], rounds[3], gate_verdict("formal"), rounds[1], rounds[4], rounds[2]]
+    mixed = [rounds[0], rounds[3], GATE_VERDICT, rounds[1], rounds[4], rounds[2]]
     together = [SampledGaussian(1.0, 0.05, 30), GaussianRelease(3.0), GaussianRelease(3.0)]
     assert count_mechanisms(rounds) == count_mechanisms(mixed) == count_mechanisms(together)
     assert epsilon(mixed, DELTA) == pytest.approx(epsilon(together, DELTA), rel=1e-9)
@@ -92,7 +92,7 @@ def test_grouping_changes_nothing():
 
 def test_nothing_costs_nothing_and_declared_bits_stand_beside():
     assert epsilon([], DELTA) == 0.0
-    assert epsilon([gate_verdict("formal")], DELTA) == 0.0
+    assert epsilon([GATE_VERDICT], DELTA) == 0.0
 
 
 def test_unknown_events_are_refused():

@@ -8,10 +8,17 @@ import pytest
 from support.plans import dp_sgd
 
 from sfumato_common.accounting.accountant import epsilon
-from sfumato_common.accounting.events import Declared, KAverageGaussian, LocalGaussian, LocalLaplace, RandomisedResponse
+from sfumato_common.accounting.events import (
+    Declared,
+    GaussianRelease,
+    KAverageGaussian,
+    LocalGaussian,
+    LocalLaplace,
+    RandomisedResponse,
+)
 from sfumato_common.errors import ConfigError
 from sfumato_common.strict import parse
-from sfumato_common.study.costs import release_events, study_events
+from sfumato_common.study.costs import GATE_VERDICT, declared_disclosures, release_events, study_events
 from sfumato_common.study.forecast import forecast
 from sfumato_common.study.plan import Plan
 
@@ -90,12 +97,53 @@ def test_each_method_is_charged_as_what_it_is():
     )
     charged = [release_events(plan, item) for item in plan.release]
     assert charged[:2] == [[], [KAverageGaussian(1.5, 7)]]
-    assert charged[2] == [LocalLaplace(2.0), Declared("dp-glow: labels of records, taken as public", 10)]
+    assert charged[2] == [LocalLaplace(2.0)]
     assert charged[3] == [LocalGaussian(3.0), RandomisedResponse(2, 0.5)]
     (declared,) = charged[4]
     assert isinstance(declared, Declared)
     assert declared.bits == 8 * (16 * 16 * 8 + 1)
-    assert study_events(plan, "train")[-6:] == [event for events in charged for event in events]
+    assert study_events(plan, "train")[-5:] == [event for events in charged for event in events]
+
+
+@pytest.mark.parametrize(
+    ("item", "events"),
+    [
+        ({**GLOW, "label": "public"}, [LocalLaplace(2.0), Declared("dp-glow: labels of records, taken as public", 10)]),
+        (
+            {**CADP, "label": "public", "label_epsilon": None},
+            [LocalLaplace(2.0), Declared("cadp: labels of records, taken as public", 10)],
+        ),
+        ({**CADP, "label": "public", "label_epsilon": None, "decode": "resampled"}, [LocalLaplace(2.0)]),
+    ],
+)
+def test_labels_of_records_are_declared_and_have_a_word_of_their_own(item, events):
+    plan = plan_of(item)
+    assert release_events(plan, plan.release[0]) == events
+    told = len(events) == 2
+    assert plan.guarantee_level(plan.release[0]) == ("formal, labels public" if told else "formal")
+    assert plan.parts == (["declared"] if told else ["formal"])
+    assert declared_disclosures(plan) == ([events[1], GATE_VERDICT] if told else [])
+
+
+def test_a_word_belongs_to_a_method_and_a_model():
+    plan = plan_of({"model": "best", "images": 5}, {**GLOW, "label": "public"}, {"method": "k-same", "images": 5})
+    assert plan.guarantee_levels == {
+        **{("dp-sampling", kind): "formal" for kind in ("spectral", "gan", "flow")},
+        ("dp-glow", "flow"): "formal, labels public",
+        ("k-same", "gan"): "syntactic",
+    }
+    assert plan.sources == list(plan.guarantee_levels)
+
+
+def test_the_private_gate_is_a_charge_of_the_plan_like_any_other():
+    gated = plan_of({"model": "gan", "images": 5}, formal_gate={"noise_multiplier": 4.0})
+    assert study_events(gated, "train")[-1] == GaussianRelease(4.0)
+    assert declared_disclosures(gated) == [], "formal images pass no exact test of the data"
+    line = forecast(gated, 1e-5).stages[-1]
+    assert (line.stage, line.epsilon_after) == ("release", pytest.approx(epsilon(study_events(gated, "train"), 1e-5)))
+    assert gated.digest != plan_of({"model": "gan", "images": 5}).digest
+    with pytest.raises(ConfigError, match="'formal_gate' judges formal images"):
+        plan_of({"method": "k-same", "images": 5}, formal_gate={"noise_multiplier": 4.0})
 
 
 def test_the_forecast_counts_what_releasing_adds():

@@ -104,6 +104,28 @@ def made(method: str, seed: int = 0) -> CandidateSet:
     return anonymise(job_of(plan_of(method), cohort_of(), seed))
 
 
+@pytest.mark.parametrize(
+    ("method", "terms"),
+    [*((method, {}) for method in sorted(FORMAL - {"cadp"})), ("cadp", {"decode": "resampled"})],
+)
+def test_no_label_of_a_formal_set_tells_a_label_of_the_cohort(method, terms):
+    """The audit's attack: one patient of a rare label made an image of that label likely, and no charge covered it."""
+    plan = plan_of(method, **terms)
+    found = [anonymise(job_of(plan, cohort_of(label=label))).labels for label in (0, 1)]
+    assert np.array_equal(*found), "what a label shows was drawn from what was released before"
+    rare = cohort_of(label=0)
+    rare.labels[rare.patient_index == 3] = 1
+    assert np.array_equal(anonymise(job_of(plan, rare)).labels, found[0])
+
+
+@pytest.mark.parametrize("method", ["dp-glow", "cadp"])
+def test_labels_of_records_are_seen_where_a_plan_takes_them_for_public_and_the_set_says_so(method):
+    plan = plan_of(method, label="public", **({"label_epsilon": None} if method == "cadp" else {}))
+    found = [anonymise(job_of(plan, cohort_of(label=label))) for label in (0, 1)]
+    assert [set(some.labels.tolist()) for some in found] == [{0}, {1}]
+    assert {some.guarantee for some in found} == {"formal, labels public"}
+
+
 @pytest.fixture(params=sorted(ANONYMISERS))
 def method(request) -> str:
     return request.param

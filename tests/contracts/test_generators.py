@@ -106,6 +106,22 @@ def test_what_travels_is_what_the_record_says(plan, rounds, kind):
     assert schemas["released"].keys() >= GENERATORS["spectral"].released(plan).keys()
 
 
+@pytest.mark.parametrize("patients", [0, 1, 2])
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_answer_has_the_same_form_however_few_patients_there_are(plan, rounds, kind, patients):
+    """A site that cannot answer for want of a patient tells, uncharged, that the patient is gone."""
+    some = cohort(0)
+    rows = np.flatnonzero(some.patient_index < patients)
+    few = Cohort(some.images[rows], some.labels[rows], some.patient_index[rows])
+    noise, stage = TestNoise(5), plan.stage(kind)
+    recorder = NoiseRecorder(noise, "entry")
+    arrays = train(StageJob(plan, "alder", stage, 1, rounds[kind]["sent"], few, noise, recorder))
+    schema = GENERATORS[kind].returned(plan)
+    assert arrays.keys() == schema.keys()
+    assert all(schema[name].matches(value) and schema[name].sound(value) for name, value in arrays.items())
+    assert same_mechanisms([stage.event], recorder.executed)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_arrays_are_weights_of_its_networks_or_fixed_ones_of_a_kind(plan, kind):
     record = GENERATORS[kind]

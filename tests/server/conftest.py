@@ -19,7 +19,7 @@ from sfumato_common.package import PackageImage, build_package
 from sfumato_common.package.manifest import ImageFacts
 from sfumato_common.strict import parse
 from sfumato_common.study.certificate import Certificate
-from sfumato_common.study.costs import gate_verdict
+from sfumato_common.study.costs import GATE_VERDICT
 from sfumato_common.study.plan import Plan
 from sfumato_server.enrol import Authority, Registry, create_authority, enrol, load_authority
 
@@ -83,7 +83,7 @@ class Consortium:
                 "train": [{"mechanism": "GaussianRelease", "noise_multiplier": 2.0, "times": 1}],
                 "holdout": [],
             },
-            "declared": [{"what": gate_verdict("formal").what, "bits": 1}],
+            "declared": [{"what": GATE_VERDICT.what, "bits": 1}],
             "noise": "secure",
             "covers": "Everything that left this site under this plan.",
         }

@@ -14,11 +14,11 @@ from flwr.common.serde import recorddict_to_proto
 from sfumato_client.flower.app import HOME_VARIABLE, app
 from sfumato_client.site.handler import Site
 from sfumato_client.site.home import SiteHome
+from sfumato_common.accounting.events import GaussianRelease
 from sfumato_common.metrics.utility import Classifier
 from sfumato_common.protocol.flower import decode_reply, decode_request, encode
 from sfumato_common.protocol.messages import PROTOCOL, Reply, Request
 from sfumato_common.strict import parse
-from sfumato_common.study.costs import gate_verdict
 from sfumato_common.study.plan import Plan
 from sfumato_server.rounds.strategies import strategy_of
 from support.homes import make_home
@@ -30,13 +30,11 @@ ONE_SITE = {
     **PLAN,
     "sites": {"alder": {"nominal_patients": 40}},
     "stages": STAGES,
+    "formal_gate": {"noise_multiplier": 4.0},
     "federation": {**PLAN["federation"], "quorum": 1},
 }
 # what one release writes into the ledger
-GATE = [
-    ("gate-formal", 1, "train", gate_verdict("formal")),
-    ("gate-control-formal", 1, "holdout", gate_verdict("formal")),
-]
+GATE = [("gate-formal", 1, "train", GaussianRelease(4.0))]
 
 
 @dataclass

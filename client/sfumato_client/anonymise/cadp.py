@@ -29,4 +29,5 @@ def cadp(job: Job[Cadp]) -> CandidateSet:
     if item.decode == "resampled":
         labels = drawn_labels(job, job.streams.published)
     images = codec.decode(rows, labels, job.streams.published)
-    return CandidateSet(item.method, item.model, "formal", images, labels, patients=1, spends=job.recorder.executed)
+    level = plan.guarantee_level(item)
+    return CandidateSet(item.method, item.model, level, images, labels, patients=1, spends=job.recorder.executed)

@@ -48,5 +48,5 @@ class CandidateSet:
         assert self.images.ndim in (3, 4), "images are [N, S, S] or [N, S, S, 3]"
         assert self.labels.dtype == np.int64, "labels are int64"
         assert self.labels.shape == (len(self.images),), "one label an image"
-        if self.guarantee != "formal" and self.spends:
+        if self.guarantee not in ("formal", "formal, labels public") and self.spends:
             raise ReleaseRefused("a mechanism stands behind formal sets only")

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 
 from sfumato_client.anonymise.contract import Job
-from sfumato_client.anonymise.inversion import Patients
+from sfumato_client.anonymise.inversion import Patients, patient_labels
 from sfumato_client.dataset import Cohort
 from sfumato_common.errors import DataError, PolicyRefusal, ReleaseRefused
 from sfumato_common.files import write_atomic
@@ -90,6 +90,16 @@ def choose_groups(job: Job[Grouped], groups: list[Group]) -> list[Group]:
     order = job.streams.secret.permutation(len(drawn)).tolist()
     kept = job.release.once(Chosen, (type(item), item.model), lambda: Chosen([drawn[index] for index in order]))
     return list(kept.groups)
+
+
+def most_groups(cohort: Cohort, item: Grouped, classes: int) -> int:
+    """The largest number of groups that the cohort's patients give; greedy grouping by labels reaches it.
+
+    For l-diverse groups it is an upper bound: how many there are depends on who is like whom.
+    """
+    if item.groups == "within-label":
+        return int((np.bincount(patient_labels(cohort, classes), minlength=1) // item.k).sum())
+    return cohort.patients // max(item.k, item.least_labels)
 
 
 def require_k(least: int, k: int) -> None:

@@ -1,9 +1,11 @@
-"""The first gate: one verdict, approved or refused, on everything a site would release under a plan.
+"""The gate: one verdict, approved or refused, on each part of what a site would release under a plan.
 
-The verdict depends on the real images and no epsilon covers it, so it is one bit, declared, charged once a plan before
-the data is touched. Single candidates are never filtered out: which ones fell away would tell more than one bit,
-uncharged, and the images that remain would no longer be post-processing of the private models. Only this file makes an
-`Approved`.
+On the declared part (`gate`) the verdict depends on the real images and no epsilon covers it, so it is one bit,
+declared, charged once a plan before the data is touched. Formal sets have a proof, which such a bit would take from
+them: what is published only if an exact test of the data passes is not differentially private. They are let go as they
+are (`let_go`), or by a test that is private itself (`private_gate`). Single candidates are never filtered out: which
+ones fell away would tell more than one bit, uncharged, and the images that remain would no longer be post-processing of
+the private models. Only this file makes an `Approved`.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import hashlib
 import hmac
 import json
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +25,7 @@ import numpy as np
 from sfumato_client.anonymise.candidates import CandidateSet
 from sfumato_client.audit.attacks.identity import Matches, re_identification, train_verifier
 from sfumato_client.audit.attacks.nearest import Floats, is_flat, nearest_distances
+from sfumato_client.audit.copies import copied_patients, most_by_noise
 from sfumato_client.audit.rules import FEWEST_CONTROLS, IDENTICAL, Distances, Finding, apply, apply_to_records
 from sfumato_client.dataset import Cohort
 from sfumato_client.ledger import Charge
@@ -142,13 +145,49 @@ def gate(
     with ExitStack() as stack:
         books = [stack.enter_context(charge) for charge in charges]
         verdict = judge(candidates, train, holdout, rules)
-        report = steward_folder / f"gate-{hashlib.sha256(canonical_json(digests)).hexdigest()[:12]}.json"
-        write_atomic(report, json.dumps(verdict.to_json(), indent=2) + "\n", mode=0o600)
+        write_atomic(_report(steward_folder, digests), json.dumps(verdict.to_json(), indent=2) + "\n", mode=0o600)
         for book in books:
             book.seal(verdict.statement(digests))
     if verdict.approved is None:
         raise ReleaseRefused("the gate did not approve the candidates: nothing is released; see the local gate report")
     return verdict.approved
+
+
+def let_go(sealed: Sequence[Sealed[CandidateSet]]) -> Approved:
+    """Formal sets without a gate: no patient's image is read, so that nothing is charged and no bit leaves.
+
+    Raises EgressRefused for sets that are not as they were sealed; ReleaseRefused for any that is not formal, or shows
+    nothing.
+    """
+    candidates = _check_formal(sealed)
+    return Approved(candidates, _seal_of(candidates))
+
+
+def private_gate(
+    sealed: Sequence[Sealed[CandidateSet]],
+    train: Callable[[], Cohort],
+    rules: GateRules,
+    noise_multiplier: float,
+    charge: AbstractContextManager[Charge],
+    steward_folder: Path,
+) -> Approved:
+    """Formal sets by a noised count of copied patients (see `copies.py`): `charge`, then the data, then the report.
+
+    Raises what `let_go` raises and what entering `charge` raises, before any image is read; ReleaseRefused when the
+    noised count is above what noise alone explains.
+    """
+    candidates, digests = _check_formal(sealed), [item.digest for item in sealed]
+    with charge as book:
+        count = copied_patients([item.images for item in candidates], train(), rules)
+        noised = float(book.recorder.gaussian(np.array([float(count)]), 1.0, noise_multiplier)[0])
+        limit = most_by_noise(noise_multiplier)
+        passed = noised <= limit
+        found = {"approved": passed, "copied_patients_noised": noised, "limit": limit, "noise": noise_multiplier}
+        write_atomic(_report(steward_folder, digests), json.dumps(found, indent=2) + "\n", mode=0o600)
+        book.seal(_statement(passed, digests))
+    if not passed:
+        raise ReleaseRefused("the gate did not approve the candidates, by its private test; see the local gate report")
+    return Approved(candidates, _seal_of(candidates))
 
 
 def recall_verdict(sealed: Sequence[Sealed[CandidateSet]], settled: str) -> Approved:
@@ -162,6 +201,21 @@ def recall_verdict(sealed: Sequence[Sealed[CandidateSet]], settled: str) -> Appr
         raise ReleaseRefused("the gate did not approve these candidates when it was asked, and is asked once")
     candidates = tuple(item.result for item in sealed)
     return Approved(candidates, _seal_of(candidates))
+
+
+def _check_formal(sealed: Sequence[Sealed[CandidateSet]]) -> tuple[CandidateSet, ...]:
+    for item in sealed:
+        item.check()
+    candidates = tuple(item.result for item in sealed)
+    if any(item.guarantee != "formal" for item in candidates):
+        raise ReleaseRefused("a set that no epsilon covers whole may only pass the gate that declares its verdict")
+    if not candidates or any(is_flat(item.images).all() for item in candidates):
+        raise ReleaseRefused("a candidate set shows nothing: there is nothing to release")
+    return candidates
+
+
+def _report(steward_folder: Path, digests: Sequence[str]) -> Path:
+    return steward_folder / f"gate-{hashlib.sha256(canonical_json(digests)).hexdigest()[:12]}.json"
 
 
 def _statement(approved: bool, digests: Sequence[str]) -> bytes:

@@ -94,7 +94,7 @@ def accept(
     yes: Annotated[bool, typer.Option("--yes", help="Accept without asking.")] = False,
 ) -> None:
     """Hold a plan against policy and ledger, show what it would cost a patient, and pin it."""
-    from sfumato_client.site.admission import admit, release_notes
+    from sfumato_client.site.admission import admit, check_cohorts, release_notes
     from sfumato_client.site.home import SiteHome
     from sfumato_common.study.costs import WITHOUT_PRIVACY
 
@@ -105,8 +105,8 @@ def accept(
         cost = admit(study, policy, ledger)
         store = site.open_store()
         store.facts.require(study.image, study.labels)
-        store.require_patients(policy)
         ledger.check_members(store.members("train", "holdout"))
+    check_cohorts(study, policy, store)
     console.print(forecast_table(cost, f"Plan '{study.study}' at site '{policy.site}'"))
     console.print(f"plan hash {study.digest}", markup=False, soft_wrap=True)
     for kind, start in study.public_starts.items():
@@ -116,7 +116,7 @@ def accept(
         warning = f"NO PRIVACY: {WITHOUT_PRIVACY}. This site's policy names the study, so it may take part"
         console.print(warning, style="bold red", markup=False, soft_wrap=True)
     patients = store.cohort("train").patients
-    for line in release_notes(study, policy.site, patients):
+    for line in release_notes(study):
         console.print(line, markup=False, soft_wrap=True)
     if patients > study.sites[policy.site].nominal_patients:
         console.print(

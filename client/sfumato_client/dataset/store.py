@@ -20,14 +20,13 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from sfumato_client.dataset.cohort import Cohort, require_patients
+from sfumato_client.dataset.cohort import Cohort
 from sfumato_client.dataset.splits import SPLITS, assign_splits, key_name, pseudonym
 from sfumato_client.ingest import SiteImage, Skipped, Split
 from sfumato_common.accounting.members import Members
 from sfumato_common.errors import ConfigError, DataError
 from sfumato_common.files import sync_folder, write_atomic, write_json
 from sfumato_common.study.plan import ImageForm
-from sfumato_common.study.policy import Policy
 from sfumato_common.types import AnyArray, pixel_dtype
 
 _FORMAT = 2
@@ -166,10 +165,6 @@ class SiteStore:
     def patients(self) -> int:
         """Number of patients over all splits (exact: never leaves the site)."""
         return len(self._index["patients"])
-
-    def require_patients(self, policy: Policy) -> None:
-        """Raises DataError when the site has fewer patients than its policy asks for."""
-        require_patients(self.patients, policy)
 
     def members(self, *splits: Split) -> Members:
         """The patients of these splits, by pseudonym."""

@@ -27,7 +27,7 @@ def run_node(root: Path) -> None:
     """
     home = SiteHome(root)
     policy = home.policy()
-    home.open_store().require_patients(policy)
+    home.open_store()  # a site without images is told so here, before it joins
     identity = load_identity(home.identity)
     settings = SuperNodeSettings(
         superlink=home.addresses()["superlink"],

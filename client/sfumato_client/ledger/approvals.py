@@ -1,6 +1,6 @@
 """Approvals as rows of the ledger: leave for the very bytes of one package to go, signed by the site.
 
-Whatever is sent has one. The gate gives it; a row names who did, so that a steward's can stand beside it.
+Whatever is sent has one. A row names who did, so that a steward's can stand beside it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from sfumato_common.errors import LedgerError, ReleaseRefused, VerificationError
 from sfumato_common.files import canonical_json
 from sfumato_common.study.release import PARTS, Part
 
-Approver = Literal["gate"]
+# 'no-gate': a formal part under a policy and a plan that ask for no gate on it
+Approver = Literal["gate", "no-gate"]
 
 
 @dataclass(frozen=True)

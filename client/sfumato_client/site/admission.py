@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import math
 
+from sfumato_client.anonymise.groups import most_groups
+from sfumato_client.audit.attacks.nearest import is_flat
+from sfumato_client.audit.rules import FEWEST_CONTROLS
+from sfumato_client.dataset import SiteStore, require_patients
 from sfumato_client.ledger import Ledger
 from sfumato_common.accounting.events import Declared
-from sfumato_common.errors import BudgetExceeded, PolicyRefusal
+from sfumato_common.errors import BudgetExceeded, DataError, PolicyRefusal
 from sfumato_common.study.budget import check_own_epsilon
 from sfumato_common.study.costs import WITHOUT_PRIVACY, release_events
 from sfumato_common.study.forecast import Forecast, forecast
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.policy import Policy
-from sfumato_common.study.release import DpKAverage, Grouped
+from sfumato_common.study.release import DpKAverage, Grouped, Latent
 
 
 def check_policy(plan: Plan, policy: Policy) -> None:
@@ -34,7 +38,11 @@ def check_policy(plan: Plan, policy: Policy) -> None:
         wrong.append(f"'{small[0].method}' makes groups smaller than release.smallest_group")
     if sum(item.at(policy.site) for item in plan.release) > policy.release.largest_set:
         wrong.append(f"the release is larger than release.largest_set = {policy.release.largest_set}")
-    if not policy.release.gate.declare_verdict:
+    if policy.labels != "public" and any(isinstance(item, Latent) and item.tells_labels for item in plan.release):
+        wrong.append("images would carry the labels of their records, which no epsilon covers; 'labels' must allow it")
+    if policy.release.gate.formal == "private" and "formal" in plan.parts and plan.formal_gate is None:
+        wrong.append("it has no 'formal_gate', and release.gate.formal asks for a private one")
+    if "declared" in plan.parts and not policy.release.gate.declare_verdict:
         wrong.append("the gate's verdict is one data-dependent bit; release.gate.declare_verdict must allow it")
     own = plan.sites.get(policy.site)
     if plan.private and own is not None and policy.budget.delta * own.nominal_patients >= 1.0:
@@ -56,19 +64,34 @@ def admit(plan: Plan, policy: Policy, ledger: Ledger) -> Forecast:
     return cost
 
 
-def release_notes(plan: Plan, site: str, patients: int) -> list[str]:
-    """What the steward of a site with that many training patients should know of the release; it stays in the site."""
-    lines = []
+def check_cohorts(plan: Plan, policy: Policy, store: SiteStore) -> None:
+    """Raise DataError when the store has not what the plan's training, release, gate and figure need.
+
+    Once, when the steward accepts: later messages are answered whatever the number of patients is then, because a
+    refusal that one patient decides would tell of that patient. Messages have no exact count.
+    """
+    require_patients(store.patients, policy)
+    train, holdout = store.cohort("train"), store.cohort("holdout")
+    if "declared" in plan.parts:
+        if train.patients < 2:
+            raise DataError("the gate's identity verifier needs at least two training patients; ingest more")
+        if (~is_flat(holdout.everything()[0])).sum() < FEWEST_CONTROLS:
+            raise DataError(f"the gate's control needs at least {FEWEST_CONTROLS} holdout images; ingest more patients")
+    figure = plan.utility is not None and policy.utility_figure == "noised"
+    if figure and holdout.patients == 0:
+        raise DataError("the utility figure needs holdout patients, and there is none; ingest more patients")
     for item in plan.release:
-        for event in release_events(plan, item):
-            if isinstance(event, Declared):
-                lines.append(f"declared, covered by no epsilon: {event.what} ({event.bits:,} bits at most)")
-        if isinstance(item, Grouped) and patients < item.k * item.at(site):
-            lines.append(
-                f"note: this site has too few training patients for {item.at(site)} groups of {item.k}: "
-                f"'{item.method}', and with it the release, would be refused; ask for fewer images here, by 'images_at'"
+        if isinstance(item, Grouped) and most_groups(train, item, len(plan.labels)) < item.at(policy.site):
+            raise DataError(
+                f"this site has too few training patients for {item.at(policy.site)} groups of {item.k} by "
+                f"'{item.method}': ask for fewer images here, by 'images_at'"
             )
-    return lines
+
+
+def release_notes(plan: Plan) -> list[str]:
+    """What the steward should know of the release: whatever no epsilon covers."""
+    events = [event for item in plan.release for event in release_events(plan, item) if isinstance(event, Declared)]
+    return [f"declared, covered by no epsilon: {event.what} ({event.bits:,} bits at most)" for event in events]
 
 
 def forecast_here(plan: Plan, policy: Policy, ledger: Ledger) -> Forecast:

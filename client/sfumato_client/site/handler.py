@@ -143,14 +143,14 @@ class Site:
         noise = _noise(policy, plan, request)
         terms = Terms.of(plan, work.purpose, max(request.round, 1), work.cohort)
         with self.home.open_ledger() as ledger, ledger.charged(terms, [work.event], noise) as charge:
-            opened = partial(self._open_cohort, plan, policy, ledger, work.cohort)
+            opened = partial(self._open_cohort, plan, ledger, work.cohort)
             sealed = charge.seal(work.compute(opened, charge.recorder, noise))
             reply = noised_reply(sealed, work.schema, charge.paid)
             write_atomic(kept, save(dict(reply.arrays)), mode=0o600)
         return reply
 
-    def _open_cohort(self, plan: Plan, policy: Policy, ledger: Ledger, name: Cohort) -> PatientCohort:
-        return self.home.charged_cohorts(plan, policy, ledger, name)[0]
+    def _open_cohort(self, plan: Plan, ledger: Ledger, name: Cohort) -> PatientCohort:
+        return self.home.charged_cohorts(plan, ledger, name)[0]
 
     def _make(self, request: Request, plan: Plan, policy: Policy) -> Reply:
         """Make the release from the request's models, or go on with it; 'pending' while it is not whole."""

@@ -100,15 +100,13 @@ class SiteHome:
         with self.open_ledger() as ledger:
             return SiteStore.create(self.store, images, plan.image, plan.labels, self.split_key(), ledger.check_members)
 
-    def charged_cohorts(self, plan: Plan, policy: Policy, ledger: Ledger, *names: CohortName) -> list[Cohort]:
+    def charged_cohorts(self, plan: Plan, ledger: Ledger, *names: CohortName) -> list[Cohort]:
         """Cohorts for an open charge, their patients bound to them in the ledger first; the only way to real images.
 
-        Raises DataError when the store does not fit the plan, has too few patients for policy, or holds a patient who
-        was charged in the other cohort.
+        Raises DataError when the store does not fit the plan, or holds a patient who was charged in the other cohort.
         """
         store = self.open_store()
         store.facts.require(plan.image, plan.labels)
-        store.require_patients(policy)
         ledger.bind(store.members(*names))
         return [store.cohort(name) for name in names]
 

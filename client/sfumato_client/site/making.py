@@ -14,11 +14,11 @@ from functools import cached_property
 
 from sfumato_client.anonymise import CandidateSet, Job, Release, anonymise
 from sfumato_client.anonymise.style_net import read_style_net
-from sfumato_client.audit.verdict import Approved, gate, recall_verdict
+from sfumato_client.audit.verdict import Approved, gate, let_go, private_gate, recall_verdict
 from sfumato_client.dataset import Cohort as PatientCohort
 from sfumato_client.egress.guard import log_locally
 from sfumato_client.ledger import Ledger
-from sfumato_client.ledger.approvals import approval
+from sfumato_client.ledger.approvals import Approver, approval
 from sfumato_client.ledger.charged import Terms, has_open_charge, recall, sealed_digest
 from sfumato_client.release import seal
 from sfumato_client.release.folder import ReleaseFolder, release_folder
@@ -30,14 +30,14 @@ from sfumato_common.errors import DataError, ReleaseRefused
 from sfumato_common.files import write_atomic
 from sfumato_common.mechanisms.sealed import Sealed
 from sfumato_common.mechanisms.streams import Streams
-from sfumato_common.study.costs import gate_verdict, release_events
+from sfumato_common.study.costs import GATE_VERDICT, formal_gate_events, release_events
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.policy import Policy
 from sfumato_common.study.release import AnyItem, Part
 from sfumato_common.types import Arrays
 
 log = logging.getLogger(__name__)
-# the verdict compares training images with holdout ones: both cohorts' books say so
+# the declared verdict compares training images with holdout ones: both cohorts' books say so
 _GATE_BOOKS: dict[Cohort, str] = {"train": "gate", "holdout": "gate-control"}
 
 
@@ -103,24 +103,38 @@ class Maker:
 
     def _approve(self, part: Part, sets: list[Sealed[CandidateSet]]) -> None:
         """Judge the part, seal its package, and let exactly that go."""
-        approved = self._judge(part, sets)
+        approved = self._judge_formal(sets) if part == "formal" else self._judge_declared(sets)
+        by: Approver = "gate" if part == "declared" or self._plan.formal_gate else "no-gate"
         identity = load_identity(self._home.identity)
         total = self._policy.site_total == "published"
         certificate = self._ledger.certificate(self._plan, noise=self._policy.noise, publish_total=total)
         package = seal(approved, self._plan, self._policy, certificate, identity.sign_package)
         write_atomic(self.folder.package(part), package, mode=0o600)
         digests = [item.digest for item in sets]
-        leave = approval(self._plan.digest, part, "gate", package, digests, identity.sign_approval)
+        leave = approval(self._plan.digest, part, by, package, digests, identity.sign_approval)
         self._ledger.approve(leave)
 
-    def _judge(self, part: Part, sets: list[Sealed[CandidateSet]]) -> Approved:
-        books = [Terms.of(self._plan, f"{purpose}-{part}", 1, cohort) for cohort, purpose in _GATE_BOOKS.items()]
+    def _judge_formal(self, sets: list[Sealed[CandidateSet]]) -> Approved:
+        """By the plan's private gate, where it has one: what an epsilon covers whole needs no other leave."""
+        asked = self._plan.formal_gate
+        if asked is None:
+            return let_go(sets)
+        terms = self._charge_terms("gate-formal")
+        if (settled := sealed_digest(self._ledger, terms)) is not None:
+            return recall_verdict(sets, settled)
+        noise = site_noise(self._policy, self._plan.digest, "gate", "formal")
+        charge = self._ledger.charged(terms, formal_gate_events(self._plan), noise, resume=True)
+        rules, folder = self._policy.release.gate, self._home.steward_folder
+        return private_gate(sets, lambda: self._cohorts("train")[0], rules, asked.noise_multiplier, charge, folder)
+
+    def _judge_declared(self, sets: list[Sealed[CandidateSet]]) -> Approved:
+        books = [Terms.of(self._plan, f"{purpose}-declared", 1, cohort) for cohort, purpose in _GATE_BOOKS.items()]
         settled = [sealed_digest(self._ledger, terms) for terms in books]
         if None not in settled:
             return recall_verdict(sets, str(settled[0]))
-        noise = site_noise(self._policy, self._plan.digest, "gate", part)
+        noise = site_noise(self._policy, self._plan.digest, "gate", "declared")
         charges = [
-            self._ledger.charged(terms, [gate_verdict(part)], noise, resume=True)
+            self._ledger.charged(terms, [GATE_VERDICT], noise, resume=True)
             for terms, found in zip(books, settled, strict=True)
             if found is None
         ]
@@ -128,10 +142,13 @@ class Maker:
         return gate(sets, train, holdout, self._policy.release.gate, charges, self._home.steward_folder)
 
     def _terms(self, item: AnyItem) -> Terms:
-        return Terms.of(self._plan, f"release-{item.method}-{item.model}", 1, "train")
+        return self._charge_terms(f"release-{item.method}-{item.model}")
+
+    def _charge_terms(self, purpose: str) -> Terms:
+        return Terms.of(self._plan, purpose, 1, "train")
 
     def _cohorts(self, *names: Cohort) -> list[PatientCohort]:
-        return self._home.charged_cohorts(self._plan, self._policy, self._ledger, *names)
+        return self._home.charged_cohorts(self._plan, self._ledger, *names)
 
     @cached_property
     def _release(self) -> Release:

@@ -16,16 +16,15 @@ from sfumato_common.accounting.events import (
     local_event,
 )
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.release import AnyItem, Cadp, DpKAverage, Grouped, Latent, Part, Sampling
+from sfumato_common.study.release import AnyItem, Cadp, DpGlow, DpKAverage, Grouped, Sampling
 from sfumato_common.study.stages import Stage
 
 # the sentence that every page about such a study carries
 WITHOUT_PRIVACY: Literal["weights left without differential privacy"] = "weights left without differential privacy"
 
 
-def gate_verdict(part: Part) -> Declared:
-    """The one bit that the gate says of a part of the release: the whole set was approved or refused."""
-    return Declared(f"gate verdict: the whole {part} set was approved or refused", bits=1)
+# the one bit that the gate says of the declared part of a release
+GATE_VERDICT = Declared("gate verdict: the whole declared set was approved or refused", bits=1)
 
 
 def charged_event(plan: Plan, stage: Stage) -> Event:
@@ -40,9 +39,14 @@ def utility_event(plan: Plan) -> Event:
 
 
 def declared_disclosures(plan: Plan) -> list[Declared]:
-    """Everything data-dependent that no epsilon of `plan` covers, in order: of its release, and the gate's verdicts."""
+    """Everything data-dependent that no epsilon of `plan` covers, in order: of its release, and the gate's verdict."""
     made = [event for item in plan.release for event in release_events(plan, item) if isinstance(event, Declared)]
-    return [*made, *(gate_verdict(part) for part in plan.parts)]
+    return [*made, *([GATE_VERDICT] if "declared" in plan.parts else [])]
+
+
+def formal_gate_events(plan: Plan) -> list[Event]:
+    """What the private gate on the formal part is charged as to training patients; nothing where the plan has none."""
+    return [GaussianRelease(plan.formal_gate.noise_multiplier)] if plan.formal_gate else []
 
 
 def release_events(plan: Plan, item: AnyItem) -> list[Event]:
@@ -59,18 +63,20 @@ def release_events(plan: Plan, item: AnyItem) -> list[Event]:
             return [Declared(f"{item.method}: {made}", item.most * pixels + label_bits)]
         case DpKAverage(noise_multiplier=sigma, k=k):
             return [KAverageGaussian(sigma, k)]
-        case Latent():
-            return [local_event(item.epsilon, item.noise_multiplier), _label_event(plan, item, label_bits)]
+        case DpGlow() | Cadp():
+            return [local_event(item.epsilon, item.noise_multiplier), *_label_events(plan, item, label_bits)]
         case Sampling():
             return []
         case _:
             assert_never(item)
 
 
-def _label_event(plan: Plan, item: Latent, bits: int) -> RandomisedResponse | Declared:
+def _label_events(plan: Plan, item: DpGlow | Cadp, bits: int) -> list[Event]:
     if isinstance(item, Cadp) and item.label_epsilon is not None:
-        return RandomisedResponse(len(plan.labels), item.label_epsilon)
-    return Declared(f"{item.method if isinstance(item, Cadp) else 'dp-glow'}: labels of records, taken as public", bits)
+        return [RandomisedResponse(len(plan.labels), item.label_epsilon)]
+    if item.tells_labels:
+        return [Declared(f"{item.method}: labels of records, taken as public", bits)]
+    return []
 
 
 def study_events(plan: Plan, cohort: Cohort) -> list[Event]:
@@ -78,4 +84,5 @@ def study_events(plan: Plan, cohort: Cohort) -> list[Event]:
     if cohort == "holdout":
         return [utility_event(plan)] if plan.utility else []
     trained = [charged_event(plan, stage) for stage in plan.stages for _ in range(stage.rounds)]
-    return trained + [event for item in plan.release for event in release_events(plan, item)]
+    released = [event for item in plan.release for event in release_events(plan, item)]
+    return [*trained, *released, *formal_gate_events(plan)]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from sfumato_common.accounting.accountant import CohortCosts, cohort_costs, epsilon
 from sfumato_common.accounting.events import Declared, Event, SampledGaussian
-from sfumato_common.study.costs import charged_event, release_events, study_events
+from sfumato_common.study.costs import charged_event, formal_gate_events, release_events, study_events
 from sfumato_common.study.plan import Plan
 
 
@@ -60,7 +60,7 @@ def forecast(plan: Plan, delta: float, spent: Iterable[Event] = (), spent_holdou
         rate = stage.event.sampling_rate if isinstance(stage.event, SampledGaussian) else 1.0
         noise = stage.noise_multiplier if plan.private else 0.0
         lines.append(StageForecast(stage.kind, stage.rounds, steps, noise, rate, epsilon(events, delta)))
-    released = [event for item in plan.release for event in release_events(plan, item)]
+    released = [event for item in plan.release for event in release_events(plan, item)] + formal_gate_events(plan)
     if mechanisms := [event for event in released if not isinstance(event, Declared)]:
         events += mechanisms
         lines.append(StageForecast("release", 1, len(mechanisms), None, 1.0, epsilon(events, delta)))

@@ -28,13 +28,16 @@ class GateRules(Strict):
 
     `identity_share_limit` is for sets made from records: the largest share that an identity verifier may recognise. Of
     strangers it recognises 5 % by definition; the default is twice that, and where a small set of strangers passes
-    a stricter limit by chance more than once in a hundred, what 99 % of such sets stay within.
+    a stricter limit by chance more than once in a hundred, what 99 % of such sets stay within. `declare_verdict` allows
+    the bit that this verdict is. Formal sets are let go whatever it says of others: with `formal: no-gate` by their
+    proof alone, with `formal: private` only under plans that have a private gate (`formal_gate`).
     """
 
     relative_distance_floor: Annotated[float, Field(gt=0, le=1)] = 0.5
     copy_share_limit: Annotated[float, Field(ge=0, le=1)] = 0.02
     identity_share_limit: Annotated[float, Field(ge=0, le=1)] = 0.10
     declare_verdict: bool = False
+    formal: Literal["no-gate", "private"] = "no-gate"
 
 
 class ReleaseRules(Strict):
@@ -58,9 +61,13 @@ class Policy(Strict):
     budget: Budget
     allowed_stages: list[StageKind]
     minimum_patients: Annotated[int, Field(ge=2)]
+    # the share of patients more that 'accept' asks for: afterwards nothing hangs on their number, and some may leave
+    minimum_slack: Annotated[float, Field(ge=0, le=1)] = 0.0
     release: ReleaseRules
     # studies, by name, that may train here without differential privacy; for research on data that may be shown
     nonprivate_studies: Annotated[list[Name], Field(default_factory=list)]
+    # 'public': images may carry the labels of their records as they are, where a plan asks for it
+    labels: Literal["private", "public"] = "private"
     utility_figure: Literal["withheld", "noised"] = "withheld"
     # what a patient has paid here in all, over every study and table: may it stand in a release's certificate
     site_total: Literal["withheld", "published"] = "withheld"

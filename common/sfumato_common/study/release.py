@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
@@ -14,9 +14,10 @@ from sfumato_common.generators.settings import Positive
 from sfumato_common.strict import Strict
 
 Method = Literal["dp-sampling", "k-same", "k-salsa", "linear-walk", "plan-walk", "dp-k-average", "dp-glow", "cadp"]
-# formal: a proved (epsilon, delta); syntactic: k-anonymity of one step; heuristic: only measured by attacks
-GuaranteeLevel = Literal["formal", "syntactic", "heuristic"]
-# What is judged, sealed and sent apart: the formal images, and those that no epsilon covers and the ledger declares.
+# formal: a proved (epsilon, delta) for all that an image shows and is said to be; the same for its pixels, while its
+# label is a patient's own and no epsilon covers it; syntactic: k-anonymity of one step; heuristic: measured by attacks
+GuaranteeLevel = Literal["formal", "formal, labels public", "syntactic", "heuristic"]
+# What is judged, sealed and sent apart: what an epsilon covers whole, and what the ledger declares something of.
 Part = Literal["formal", "declared"]
 PARTS: tuple[Part, ...] = ("formal", "declared")
 if TYPE_CHECKING:
@@ -41,7 +42,11 @@ class Counted(Strict):
 
     images: ImageCount
     images_at: dict[str, ImageCount] = Field(default_factory=dict)
-    guarantee_level: ClassVar[GuaranteeLevel] = "formal"
+
+    @property
+    def guarantee_level(self) -> GuaranteeLevel:
+        """What the method promises of its images, where the models that they come from are private."""
+        return "formal"
 
     def at(self, site: str) -> int:
         """The number of images at `site`."""
@@ -78,11 +83,15 @@ class Grouped(Inverting):
     (`merge`) or are left out (`suppress`). One grouping a study: every item of a plan has the same four terms.
     """
 
-    guarantee_level: ClassVar[GuaranteeLevel] = "syntactic"
     k: Annotated[int, Field(ge=2, le=1000)] = 5
     groups: Literal["within-label", "l-diverse"] = "within-label"
     least_labels: Annotated[int, Field(ge=2, le=64)] = 2
     remainder: Literal["merge", "suppress"] = "merge"
+
+    @property
+    def guarantee_level(self) -> GuaranteeLevel:
+        """k-anonymity of one step."""
+        return "syntactic"
 
     @property
     def grouping(self) -> tuple[int, str, int, str]:
@@ -120,12 +129,16 @@ class LinearWalk(Grouped):
 class PlanWalk(LinearWalk):
     """PLAN (Pennisi et al. 2023): such walks bent away from identities by `steps` of Adam."""
 
-    guarantee_level: ClassVar[GuaranteeLevel] = "heuristic"
     method: Literal["plan-walk"]  # type: ignore[assignment]
     steps: Annotated[int, Field(ge=1, le=10_000)] = 500
     identity_weight: Annotated[float, Field(ge=0)] = 0.1
     class_weight: Annotated[float, Field(ge=0)] = 1.0
     classifier_steps: Annotated[int, Field(ge=1, le=100_000)] = 300
+
+    @property
+    def guarantee_level(self) -> GuaranteeLevel:
+        """Walks bend by a classifier of all training patients, so that no image is made from its groups alone."""
+        return "heuristic"
 
 
 class DpKAverage(Inverting):
@@ -143,6 +156,9 @@ class DpKAverage(Inverting):
 class Latent(Counted):
     """What local-DP methods in a flow's latent space share: each record clipped and noised on its own.
 
+    Where `tells_labels`, an image carries its record's own label, which no epsilon covers and the site's policy has to
+    allow.
+
     Laplace: `clip: l1` to norm `radius`, or `elementwise` to [-radius, radius]; `epsilon` is the total over all
     released coordinates. Gaussian: `clip: l2`, standard deviation `noise_multiplier` x 2 radius. Only the `coordinates`
     coarsest latent coordinates are released (all without it); the others are drawn anew from the prior, at no cost.
@@ -156,6 +172,16 @@ class Latent(Counted):
     noise_multiplier: Positive | None = None
     coordinates: Annotated[int, Field(ge=1)] | None = None
 
+    @property
+    def tells_labels(self) -> bool:
+        """Whether images go out, or are decoded, under the labels of their records as they are."""
+        raise NotImplementedError
+
+    @property
+    def guarantee_level(self) -> GuaranteeLevel:
+        """Formal, all or but for labels."""
+        return "formal, labels public" if self.tells_labels else "formal"
+
     @model_validator(mode="after")
     def _one_mechanism(self) -> Latent:
         if self.mechanism == "laplace" and (self.epsilon is None or self.noise_multiplier is not None):
@@ -168,9 +194,15 @@ class Latent(Counted):
 
 
 class DpGlow(Latent):
-    """DP-GLOW (arXiv 2212.10688): clipped latents with noise, decoded; the record's own label is declared public."""
+    """DP-GLOW (arXiv 2212.10688): clipped latents with noise, decoded under a label drawn by the released shares."""
 
     method: Literal["dp-glow"]
+    label: Literal["drawn", "public"] = "drawn"
+
+    @property
+    def tells_labels(self) -> bool:
+        """Under `label: public`."""
+        return self.label == "public"
 
 
 class Cadp(Latent):
@@ -184,6 +216,11 @@ class Cadp(Latent):
     label: Literal["public", "randomised"] = "randomised"
     label_epsilon: Positive | None = None
     decode: Literal["same", "resampled"] = "same"
+
+    @property
+    def tells_labels(self) -> bool:
+        """Under `label: public`, unless images are decoded under labels that were drawn."""
+        return self.label == "public" and self.decode == "same"
 
     @model_validator(mode="after")
     def _label_cost(self) -> Cadp:

@@ -110,7 +110,7 @@ def _checked_plan(manifest: PublishedManifest) -> Plan:
     if not plan.private and any(image.guarantee == "formal" for image in manifest.images):
         raise VerificationError(f"{MANIFEST} claims a formal guarantee where {WITHOUT_PRIVACY}")
     levels = plan.guarantee_levels
-    if any(image.guarantee != levels.get(image.method) for image in manifest.images):
+    if any(image.guarantee != levels.get((image.method, image.model)) for image in manifest.images):
         raise VerificationError(f"{MANIFEST} claims another guarantee of an image than its method has")
     return plan
 

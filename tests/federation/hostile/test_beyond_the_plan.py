@@ -123,7 +123,8 @@ def test_one_verdict_a_plan_whatever_models_are_sent(trained):
 
 
 def test_a_gate_that_said_no_is_not_asked_again(trained, monkeypatch):
-    monkeypatch.setattr("sfumato_client.audit.verdict.FEWEST_CONTROLS", 10**6)  # a verdict that must be no
+    # a verdict that must be no
+    monkeypatch.setattr("sfumato_client.audit.verdict.copied_patients", lambda sets, train, rules: 10**6)
     request = trained.asked["make"]
     trained.refuses(request, "release-refused", "the gate did not approve", paid=GATE)
     monkeypatch.undo()

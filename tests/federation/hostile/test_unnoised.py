@@ -134,7 +134,7 @@ def changed_after_the_seal(sealed):
         (lambda sealed: dataclasses.replace(sealed, _seal=bytes(32)), "not what a recorded mechanism"),
         (lambda sealed: sealed.result, "no recorded mechanism made"),
         (
-            lambda sealed: NoiseRecorder(SecureNoise(), "0" * 64).sealed(sealed.result),
+            lambda sealed: NoiseRecorder(SecureNoise(), "0" * 64).seal_result(sealed.result),
             "noised under another reservation",
         ),
     ],
