@@ -39,7 +39,7 @@ format: $(STAMP)
 
 bench: $(STAMP)
 	@test -n "$(NAME)" || { echo "make bench NAME=...: one of" tests/bench/*.py; exit 2; }
-	$(BIN)/python tests/bench/$(NAME).py $(ARGS)
+	PYTHONPATH=tests $(BIN)/python tests/bench/$(NAME).py $(ARGS)
 
 clean:
 	rm -rf demo-out bench-out .mypy_cache .ruff_cache .pytest_cache

@@ -4,7 +4,10 @@
 set -eu
 home=/home/sfumato/data/coordinator
 exchange=/home/sfumato/exchange
-[ -e "$home/plan.json" ] || sfumato coordinator init --home "$home" --plan configs/demo.yaml --name coordinator
+# opens the CA's key for the enrolments below and is forgotten with them; people keep theirs in their heads or a safe
+passphrase=$(od -An -tx1 -N16 /dev/urandom | tr -d ' \n')
+[ -e "$home/plan.json" ] || printf %s "$passphrase" | sfumato coordinator init --home "$home" --plan configs/demo.yaml \
+    --name coordinator --ca-passphrase-file -
 # the plan with its noise worked out, which is what sites accept
 cp "$home/plan.yaml" "$exchange/plan.yaml"
 for site in $SITES; do
@@ -14,6 +17,7 @@ for site in $SITES; do
         [ "$tries" -lt 300 ] || { echo "site $site sent no enrolment request in time" >&2; exit 7; }
         sleep 1
     done
-    sfumato coordinator enrol --home "$home" --grant "$exchange/$site.grant.json" "$exchange/$site.request.json"
+    printf %s "$passphrase" | sfumato coordinator enrol --home "$home" --grant "$exchange/$site.grant.json" \
+        --ca-passphrase-file - "$exchange/$site.request.json"
 done
 exec sfumato coordinator run --home "$home" --out /home/sfumato/out --host 0.0.0.0 --port 8000 --intake-port 8443

@@ -189,7 +189,7 @@ def test_a_killed_coordinator_goes_on_where_it_was_and_the_sites_join_again(tmp_
         ("send", 1),
     ]
     commands = [command_of(int(entry.name)) for entry in Path("/proc").glob("[0-9]*")]
-    assert not [command for command in commands if "flower-superlink" in command and str(home) in command]
+    assert not [command for command in commands if "superlink_program" in command and str(home) in command]
     assert status(out)["epsilon_spent"] > 10, "what was paid before the crash stays on the board"
     verify_dataset(out / "published", None)
     for name in demo.plan.sites:

@@ -1,4 +1,4 @@
-"""The site's SuperNode process: TLS, its own key, a clean environment and the site's task commands first on PATH."""
+"""The site's SuperNode: mutual TLS, its own key, a clean environment and the site's task commands first on PATH."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ class SuperNodeSettings:
 
     superlink: str
     ca_file: Path
+    certificate_file: Path
+    tls_key_file: Path
     node_key_file: Path
     commands: Path
     home: Path
@@ -25,10 +27,12 @@ class SuperNodeSettings:
 
 
 def start_supernode(settings: SuperNodeSettings) -> Child:
-    """Start `flower-supernode` for this site; its Runtime API listens on a free loopback port."""
+    """Start this site's SuperNode; its Runtime API listens on a free loopback port."""
     programs = Path(sys.executable).parent
     command = [
-        str(programs / "flower-supernode"),
+        sys.executable, "-P", "-m", "sfumato_client.egress.supernode_program",
+        "--site-certificate", str(settings.certificate_file),
+        "--site-key", str(settings.tls_key_file),
         "--superlink", settings.superlink,
         "--root-certificates", str(settings.ca_file),
         "--auth-supernode-private-key", str(settings.node_key_file),

@@ -11,7 +11,7 @@ from sfumato_client.egress.supernode import RECONNECT_SECONDS, SuperNodeSettings
 from sfumato_client.flower.task import write_task_commands
 from sfumato_client.site.home import SiteHome
 from sfumato_common.crypto.enrolment import GRANT_FILES
-from sfumato_common.crypto.identity import load_identity
+from sfumato_common.crypto.identity import TLS_KEY, load_identity
 from sfumato_common.errors import FederationError
 from sfumato_common.supervise import exclusive
 
@@ -32,6 +32,8 @@ def run_node(root: Path) -> None:
     settings = SuperNodeSettings(
         superlink=home.addresses()["superlink"],
         ca_file=home.identity / GRANT_FILES["authority"],
+        certificate_file=home.identity / GRANT_FILES["certificate"],
+        tls_key_file=home.identity / TLS_KEY,
         node_key_file=identity.node_key_path,
         commands=home.commands,
         home=home.root.resolve(),
@@ -75,6 +77,8 @@ def _why(log: str) -> str:
             "the coordinator does not know this site's key (have the enrolment request signed), or still holds its "
             "last connection (try again in a minute)"
         )
+    if "supernode terminated gracefully" in lowered:  # nobody here asked it to: a 401 did
+        return "the coordinator refuses this site's certificate or node key: they are not of one enrolment in force"
     if "certificate" in lowered and ("verify" in lowered or "ssl" in lowered):
         return "the coordinator's certificate is not the one of the enrolment; check the address and enrol again"
     return f"the SuperNode ended; its log '{_LOG}' in the home folder says why"

@@ -2,7 +2,8 @@
 
 Flower's SuperNode starts its task commands by bare name. `write_task_commands` fills a folder of the site's, first on
 the SuperNode's PATH, with this runner for ClientApps and with refusals for all other tasks (agents, connectors ...).
-This module is the site's only touch of Flower internals; it is tied to the one pinned version and refuses others.
+This module and `egress.supernode_program` are the site's only touch of Flower internals; this one is tied to the one
+pinned version and refuses others.
 """
 
 from __future__ import annotations

@@ -130,6 +130,23 @@ def private_key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
     )
 
 
+def locked_key_pem(key: ec.EllipticCurvePrivateKey, password: bytes) -> bytes:
+    """Encrypted PKCS #8 PEM. Its own key derivation is short: `password` must have 256 bits of entropy."""
+    encryption = serialization.BestAvailableEncryption(password)
+    return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
+
+
+def unlock_key(pem: bytes, password: bytes) -> ec.EllipticCurvePrivateKey:
+    """The EC private key in an encrypted `pem`. Raises ConfigError, also for a key that was never encrypted."""
+    try:
+        key = serialization.load_pem_private_key(pem, password)
+    except Exception:
+        raise ConfigError("the CA's key does not open; check the passphrase, or restore the key") from None
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise ConfigError("the CA's key is not an elliptic-curve key; restore it from the backup")
+    return key
+
+
 def load_elliptic_key(pem: bytes) -> ec.EllipticCurvePrivateKey:
     """The unencrypted EC private key in `pem`. Raises ConfigError."""
     try:

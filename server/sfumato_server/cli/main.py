@@ -23,6 +23,7 @@ from sfumato_common.files import write_atomic, write_json
 from sfumato_common.study.load import load_plan, plan_text
 from sfumato_common.study.plan import Plan
 from sfumato_server.cli.model import model_app
+from sfumato_server.cli.passphrase import PassphraseFile, ask_passphrase
 
 app = typer.Typer(no_args_is_help=True, help="Sfumato: the coordinator's side.")
 coordinator_app = typer.Typer(no_args_is_help=True, help="Set up and run a study.")
@@ -67,6 +68,7 @@ def coordinator_init(
     plan: Annotated[Path, typer.Option(help="Study plan, YAML.")],
     name: Annotated[list[str] | None, typer.Option(help="Host name or address of this coordinator (repeat).")] = None,
     start: Annotated[list[Path] | None, typer.Option(help="Public weights that the plan pins (repeat).")] = None,
+    passphrase_file: PassphraseFile = None,
 ) -> None:
     """Make the coordinator's keys and certificates and keep the resolved plan."""
     from sfumato_server.coordinator.home import CoordinatorHome
@@ -78,7 +80,7 @@ def coordinator_init(
     for path in start or []:
         keep_start(CoordinatorHome(home).starts, study, file_bytes(path))
     load_starts(CoordinatorHome(home).starts, study)  # a missing one is better told now than when the sites wait
-    create_authority(home, name or [])
+    create_authority(home, name or [], ask_passphrase(passphrase_file, new=True))
     write_json(CoordinatorHome(home).plan_file, study.model_dump(mode="json"))
     write_atomic(home / "plan.yaml", plan_text(study))
     said = f"coordinator of study '{study.study}' is ready, plan hash {study.digest}"
@@ -92,12 +94,14 @@ def coordinator_enrol(
     home: Home,
     request: Annotated[Path, typer.Argument(help="A site's enrolment request.")],
     grant: Annotated[Path, typer.Option(help="Where to write the answer.")],
+    passphrase_file: PassphraseFile = None,
 ) -> None:
     """Sign a site's enrolment request; its SuperNode key is registered when the study starts."""
     from sfumato_common.crypto.enrolment import encode_grant
     from sfumato_server.enrol import enrol
 
-    write_atomic(grant, encode_grant(enrol(home, file_bytes(request))))
+    granted = enrol(home, file_bytes(request), passphrase=ask_passphrase(passphrase_file))
+    write_atomic(grant, encode_grant(granted))
     console.print(f"enrolled; give '{grant.name}' back to the site", markup=False)
 
 
@@ -105,8 +109,8 @@ def coordinator_enrol(
 def coordinator_run(
     home: Home,
     out: Annotated[Path, typer.Option(help="Where the published set and the report go.")],
-    host: Annotated[str, typer.Option(help="Address to listen on, a private one: docs/coordinator.md.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="SuperLink port.")] = 8000,
+    host: Annotated[str, typer.Option(help="Address on which hospitals reach this coordinator.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port of the SuperLink's front.")] = 8000,
     intake_port: Annotated[int, typer.Option(help="Intake port.")] = 8443,
 ) -> None:
     """Run the study: wait for the sites, train, collect the releases, publish."""

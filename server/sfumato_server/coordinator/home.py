@@ -25,9 +25,9 @@ class CoordinatorHome:
         return self.root / "plan.json"
 
     @property
-    def tls(self) -> Path:
-        """The server certificate and key of SuperLink and intake."""
-        return self.root / "tls"
+    def superlink_secret(self) -> Path:
+        """What opens the SuperLink's Control and Runtime APIs; there while the SuperLink runs."""
+        return self.root / "superlink.secret"
 
     @property
     def status_file(self) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,14 +14,21 @@ from typing import Any
 
 from sfumato_common.errors import FederationError
 from sfumato_common.files import write_json
-from sfumato_common.supervise import Child, exclusive
+from sfumato_common.supervise import Child, exclusive, flower_environment, free_port, require_free
+from sfumato_server.coordinator.front import FleetFront, Upstream, front_context
 from sfumato_server.coordinator.home import CoordinatorHome
-from sfumato_server.enrol import Registry, load_authority
+from sfumato_server.enrol import Authority, Registry, load_authority, require_no_passphrase
 from sfumato_server.intake import IntakeCredentials, IntakeServer
 from sfumato_server.intake.admission import package_path
 from sfumato_server.pool import Pool, pool_packages
 from sfumato_server.publish import publish
-from sfumato_server.rounds.superlink import Control, SuperLinkSettings, code_free_bundle, start_superlink
+from sfumato_server.rounds.superlink import (
+    Control,
+    SuperLinkSettings,
+    code_free_bundle,
+    start_superlink,
+    write_secret,
+)
 from sfumato_server.status.board import read_board
 from sfumato_server.status.sheets import training_pictures
 
@@ -30,7 +38,7 @@ _PACKAGES = ("flwr", "torch", "opacus", "dp-accounting", "numpy", "cryptography"
 
 @dataclass(frozen=True)
 class Listen:
-    """Where the coordinator's SuperLink and intake listen."""
+    """Where hospitals reach the coordinator: the front of its SuperLink, which is on loopback, and its intake."""
 
     host: str
     port: int
@@ -40,8 +48,10 @@ class Listen:
 def run_coordinator(root: Path, out: Path, listen: Listen, watch: Callable[[], None] = lambda: None) -> Path:
     """Run the home's study from first connection to published set; returns the published folder.
 
-    `watch` is called about twice a second. Raises BusyError (ports, second run) and FederationError (study stopped).
+    `watch` is called about twice a second. Raises BusyError (ports, second run), FederationError (study stopped)
+    and ConfigError where it could sign as the CA.
     """
+    require_no_passphrase()
     home = CoordinatorHome(root.resolve())
     plan = home.plan()
     authority = load_authority(home.root)
@@ -60,55 +70,69 @@ def run_coordinator(root: Path, out: Path, listen: Listen, watch: Callable[[], N
         started = time.time()
         intake = IntakeServer(home.root, plan, registry, f"{listen.host}:{listen.intake_port}", credentials)
         intake.start()
-        superlink: Child | None = None
         try:
-            superlink = start_superlink(
-                SuperLinkSettings(
-                    listen.host,
-                    listen.port,
-                    authority.ca_path,
-                    authority.server_certificate_path,
-                    authority.server_key_path,
-                    home.root,
-                    home.logs / "superlink.log",
-                )
-            )
-            _federate(home, registry, superlink, listen, authority.ca_pem, watch)
+            _federate(home, registry, listen, authority, watch)
         finally:
-            if superlink is not None:
-                superlink.stop()
             intake.stop()
         return _publish(home, out, started)
 
 
 def _federate(
-    home: CoordinatorHome,
-    registry: Registry,
-    superlink: Child,
-    listen: Listen,
-    ca_pem: bytes,
-    watch: Callable[[], None],
+    home: CoordinatorHome, registry: Registry, listen: Listen, authority: Authority, watch: Callable[[], None]
 ) -> None:
-    """Register the enrolled sites' keys, start the run and wait for its outcome."""
-    control = Control(f"{_reachable(listen.host)}:{listen.port}", ca_pem)
+    """Start SuperLink and front, register the enrolled sites' keys, run the study and wait for its outcome."""
+    settings = SuperLinkSettings(
+        free_port(),
+        authority.ca_path,
+        authority.server_certificate_path,
+        authority.server_key_path,
+        home.superlink_secret,
+        home.root,
+        home.logs / "superlink.log",
+    )
+    upstream = Upstream(settings.address, authority.ca_pem)
+    front = FleetFront((listen.host, listen.port), front_context(authority), upstream, registry)
+    children: list[Child] = []
+    require_free(listen.host, listen.port)
+    write_secret(home.superlink_secret)
     try:
-        control.wait_until_up(superlink, _START_SECONDS)
-        records = {name: registry.sites()[name] for name in home.plan().sites if name in registry.sites()}
-        enrolled = {name: record for name, record in records.items() if record.status == "enrolled"}
-        home.write_nodes(
-            {name: control.register(record.node_key.encode(), name) for name, record in sorted(enrolled.items())}
-        )
-        run = control.start_run(code_free_bundle())
+        children.append(start_superlink(settings))
+        control = Control(settings.address, authority.ca_pem, home.superlink_secret.read_bytes())
+        try:
+            control.wait_until_up(children[0], _START_SECONDS)
+            records = {name: registry.sites()[name] for name in home.plan().sites if name in registry.sites()}
+            enrolled = {name: record for name, record in records.items() if record.status == "enrolled"}
+            home.write_nodes(
+                {name: control.register(record.node_key.encode(), name) for name, record in sorted(enrolled.items())}
+            )
+            front.start()  # not before the nodes are known: one that comes too early gives up
+            children.append(_start_study(settings, control.start_run(code_free_bundle())))
+        finally:
+            control.close()
         write_json(home.root / "ports.json", {"superlink": listen.port, "intake": listen.intake_port})
-        while not home.result_file.exists():
+        while not home.result_file.exists() and all(child.poll() is None for child in children):
             watch()
-            if superlink.poll() is not None or control.run_status(run).startswith("finished"):
-                break
             time.sleep(0.5)
     finally:
-        control.close()
+        for child in reversed(children):
+            child.stop()
+        front.stop()
+        home.superlink_secret.unlink(missing_ok=True)
     if not home.result_file.exists():
-        raise FederationError("the study's run ended without a result; the SuperLink's log in 'logs' says why")
+        raise FederationError("the study's run ended without a result; 'study.log' in 'logs' says why")
+
+
+def _start_study(settings: SuperLinkSettings, run_id: int) -> Child:
+    """The process of the rounds: the installed ServerApp for the run that was just started."""
+    command = [
+        sys.executable, "-P", "-m", "sfumato_server.coordinator.serverapp",
+        "--superlink", settings.address,
+        "--ca", str(settings.ca_file),
+        "--secret-file", str(settings.secret_file),
+        "--run-id", str(run_id),
+    ]  # fmt: skip
+    environment = flower_environment(settings.home, [Path(sys.executable).parent], "SFUMATO_COORDINATOR_HOME")
+    return Child("study", command, environment, settings.home / "logs" / "study.log")
 
 
 def _publish(home: CoordinatorHome, out: Path, started: float) -> Path:
@@ -145,11 +169,6 @@ def _package_bytes(home: CoordinatorHome, pool: Pool) -> dict[str, int]:
     for site, part in pool.provenance:
         sizes[site] += package_path(home.root, site, part).stat().st_size
     return sizes
-
-
-def _reachable(host: str) -> str:
-    """The address under which this machine reaches its own port."""
-    return "127.0.0.1" if host in ("0.0.0.0", "::") else host  # noqa: S104 - compared, not bound
 
 
 def _is_installed(name: str) -> bool:

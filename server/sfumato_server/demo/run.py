@@ -7,6 +7,7 @@ keys, real certificates and a real SuperLink on loopback. Ctrl-C at any time sto
 from __future__ import annotations
 
 import json
+import secrets
 import shutil
 import signal
 import sys
@@ -55,6 +56,8 @@ class Demo:
     superlink: int = field(default_factory=free_port)
     intake: int = field(default_factory=free_port)
     stopping: threading.Event = field(default_factory=threading.Event)
+    # opens the CA's key; in this process alone, which is the one that enrols
+    passphrase: bytes = field(default_factory=lambda: secrets.token_hex(16).encode(), repr=False)
 
     @property
     def work(self) -> Path:
@@ -116,7 +119,7 @@ def _set_up(demo: Demo, patients: int) -> None:
     plan_file = demo.work / "plan.yaml"
     write_atomic(plan_file, yaml.safe_dump(demo.plan.model_dump(mode="json"), sort_keys=False))
     with _timed(demo, "coordinator set-up"):
-        create_authority(demo.coordinator.root)
+        create_authority(demo.coordinator.root, passphrase=demo.passphrase)
         write_json(demo.coordinator.plan_file, demo.plan.model_dump(mode="json"))
     cohort = Cohort(demo.data, demo.work / "data", patients)
     with _timed(demo, "site set-up"), ThreadPoolExecutor(2) as pool:
@@ -142,7 +145,8 @@ def _set_up_site(demo: Demo, name: str, plan_file: Path, cohort: Cohort) -> None
     write_atomic(policy_file, yaml.safe_dump(policy.model_dump(mode="json"), sort_keys=False))
     _site(demo, name, "init", "--policy", str(policy_file))
     grant = demo.work / "grants" / f"{name}.json"
-    write_atomic(grant, encode_grant(enrol(demo.coordinator.root, (home / "enrolment-request.json").read_bytes())))
+    request = (home / "enrolment-request.json").read_bytes()
+    write_atomic(grant, encode_grant(enrol(demo.coordinator.root, request, passphrase=demo.passphrase)))
     ports = ("--superlink", f"127.0.0.1:{demo.superlink}", "--intake", f"127.0.0.1:{demo.intake}")
     _site(demo, name, "join", str(grant), *ports)
     before = time.time()

@@ -18,7 +18,7 @@ from sfumato_common.crypto.certificates import certificate_fingerprint
 from sfumato_common.crypto.enrolment import EnrolmentGrant, EnrolmentRequest, read_request
 from sfumato_common.errors import ConfigError, FederationError, VerificationError
 from sfumato_common.files import write_json
-from sfumato_server.enrol.authority import load_authority
+from sfumato_server.enrol.authority import load_authority, unlock_authority
 
 FILE = "sites.json"
 FORMAT = "sfumato-sites/1"
@@ -104,8 +104,10 @@ class Registry:
             )
 
 
-def enrol(home: Path, request: bytes) -> EnrolmentGrant:
+def enrol(home: Path, request: bytes, *, passphrase: bytes | None = None) -> EnrolmentGrant:
     """Verify an enrolment request, sign the site's certificate and register it; the same request again is harmless.
+
+    `passphrase` opens the CA's key, see `unlock_authority`; for a site that is enrolled already none is needed.
 
     Raises VerificationError for a bad signature or malformed request, for a name or key that is taken, and
     FederationError for a site that was revoked.
@@ -115,7 +117,7 @@ def enrol(home: Path, request: bytes) -> EnrolmentGrant:
     known = registry.sites().get(wanted.site)
     if known is None:
         pem = certificates.issue_site_certificate(
-            authority.certificate_authority, wanted.certificate_request.encode(), wanted.site
+            unlock_authority(home, passphrase), wanted.certificate_request.encode(), wanted.site
         )
         known = SiteRecord(wanted.site, wanted.signing_key, wanted.node_key, pem.decode(), "enrolled")
         registry.add(known)

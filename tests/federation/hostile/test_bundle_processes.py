@@ -1,4 +1,4 @@
-"""Code in the bundle against real processes: SuperLink, SuperNodes, TLS. Linux only: the helpers look at /proc."""
+"""Code in the bundle against real processes: a coordinator with Flower's own SuperLink, SuperNodes, TLS. Linux only."""
 
 import io
 import json
@@ -7,16 +7,17 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from flwr.cli.build import build_fab_from_files
 from support.processes import wait_for
+from support.superlinks import hostile_bundle, start_stock_superlink
 
 from sfumato_client.egress.supernode import SuperNodeSettings, start_supernode
 from sfumato_client.flower.node import _why
 from sfumato_client.flower.task import write_task_commands
+from sfumato_common.crypto.enrolment import encode_grant, enrolment_request, store_grant
 from sfumato_common.crypto.identity import create_identity
 from sfumato_common.supervise import free_port
-from sfumato_server.enrol import create_authority
-from sfumato_server.rounds.superlink import Control, SuperLinkSettings, start_superlink
+from sfumato_server.enrol import create_authority, enrol
+from sfumato_server.rounds.superlink import Control
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="looks at processes through /proc"),
@@ -24,22 +25,7 @@ pytestmark = [
 ]
 
 
-HOSTILE_PYPROJECT = b"""[project]
-name = "sfumato"
-version = "0.1.0"
-license = "Apache-2.0"
-dependencies = []
-
-[tool.flwr.app]
-publisher = "sfumato"
-
-[tool.flwr.app.components]
-serverapp = "attack:app"
-clientapp = "evil:app"
-"""
-
-
-def hostile_bundle(marker: Path, answer: Path) -> bytes:
+def shadowing_bundle(marker: Path, answer: Path) -> bytes:
     """A bundle whose server side asks the site for work, and whose client side would write `marker` in the hospital."""
     evil = f"open({str(marker)!r}, 'w').write('ran')\nfrom flwr.clientapp import ClientApp\napp = ClientApp()\n"
     attack = f"""
@@ -56,16 +42,8 @@ def main(grid, context):
     said = [[m.has_error(), m.error.reason if m.has_error() else ""] for m in replies]
     open({str(answer)!r}, "w").write(json.dumps(said))
 """
-    files = {
-        "pyproject.toml": HOSTILE_PYPROJECT,
-        "README.md": b"x",
-        "attack.py": attack.encode(),
-        "evil.py": evil.encode(),
-        "sfumato_client/__init__.py": evil.encode(),
-        "sfumato_client/app.py": evil.encode(),
-        "torch.py": evil.encode(),
-    }
-    content, _ = build_fab_from_files(files)
+    names = ("evil.py", "sfumato_client/__init__.py", "sfumato_client/app.py", "torch.py")
+    content = hostile_bundle({"attack.py": attack, **dict.fromkeys(names, evil)}, "attack:app", "evil:app")
     assert "sfumato_client/app.py" in zipfile.ZipFile(io.BytesIO(content)).namelist()
     return content
 
@@ -78,19 +56,18 @@ def test_a_hostile_bundle_never_runs_and_an_unknown_site_is_told_so(tmp_path):
     def node(name):
         home = tmp_path / name
         identity = create_identity(home / "identity", name)
+        grant = enrol(tmp_path / "coordinator", enrolment_request(identity))
+        store_grant(identity, encode_grant(grant))
         write_task_commands(home / "bin")
         settings = SuperNodeSettings(
-            f"127.0.0.1:{port}", authority.ca_path, identity.node_key_path, home / "bin", home, home / "node.log"
-        )
+            f"127.0.0.1:{port}", authority.ca_path, identity.folder / "site.crt", identity.folder / "tls.key",
+            identity.node_key_path, home / "bin", home, home / "node.log",
+        )  # fmt: skip
         return identity, settings
 
-    link = SuperLinkSettings(
-        "127.0.0.1", port, authority.ca_path, authority.server_certificate_path, authority.server_key_path,
-        tmp_path / "coordinator", tmp_path / "superlink.log",
-    )  # fmt: skip
-    children.append(start_superlink(link))
+    children.append(start_stock_superlink(authority, port, tmp_path / "coordinator"))
     try:
-        control = Control(f"127.0.0.1:{port}", authority.ca_pem)
+        control = Control(f"127.0.0.1:{port}", authority.ca_pem, b"it asks for none")
         control.wait_until_up(children[0], 60)
         known, known_settings = node("alder")
         _, stranger_settings = node("mallory")
@@ -98,10 +75,10 @@ def test_a_hostile_bundle_never_runs_and_an_unknown_site_is_told_so(tmp_path):
         children.append(start_supernode(known_settings))
         stranger = start_supernode(stranger_settings)
         children.append(stranger)
-        run = control.start_run(hostile_bundle(marker, answer))
-        assert wait_for(answer.exists, 90), (tmp_path / "superlink.log").read_text()[-3000:]
+        control.start_run(shadowing_bundle(marker, answer))
+        log = tmp_path / "coordinator" / "logs" / "superlink.log"
+        assert wait_for(answer.exists, 90), log.read_text()[-3000:]
         assert stranger.wait(30) not in (None, 0)
-        assert wait_for(lambda: control.run_status(run).startswith("finished"), 30)
         control.close()
     finally:
         for child in reversed(children):

@@ -154,8 +154,8 @@ def _set_up(study: Study, site: str, plan_file: Path) -> None:
     write_atomic(home.identity / "split.key", hashlib.sha256(site.encode()).hexdigest(), mode=0o600)
     grant = study.out / f"{site}.grant.json"
     write_atomic(grant, encode_grant(enrol(study.coordinator.root, (home.root / _REQUEST).read_bytes())))
-    fleet = study.relay.open(Port(site, "superlink", study.superlink, ("http/1.1",)))
     client = (home.identity / "site.crt", home.identity / "tls.key")
+    fleet = study.relay.open(Port(site, "superlink", study.superlink, ("http/1.1",), client))
     intake = study.relay.open(Port(site, "intake", study.intake, ("h2",), client))
     study.ports[site] = (fleet, intake)
     ports = ("--superlink", f"127.0.0.1:{fleet}", "--intake", f"127.0.0.1:{intake}")

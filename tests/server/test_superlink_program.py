@@ -1,0 +1,195 @@
+"""The SuperLink's program: every call of every API asks who calls, and no option opens it to the world."""
+
+import asyncio
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import httpx
+import pytest
+from fastapi.routing import iter_route_contexts
+from flwr.supercore.protobuf.constants import PROTOBUF_MEDIA_TYPE
+
+from sfumato_common.errors import ConfigError, FederationError
+from sfumato_server.coordinator.serverapp import acquire_token
+from sfumato_server.rounds import superlink_program
+from sfumato_server.rounds.superlink import SuperLinkSettings, write_secret
+from sfumato_server.rounds.superlink_program import control_token, install_login, require_flower, token_login
+
+SECRET = b"5" * 64
+# they say that the process lives, and how its API is spelled
+PUBLIC = {"/health", "/docs", "/docs/oauth2-redirect", "/openapi.json"}
+# they would give a login, and have none to give
+LOGINS = {f"/v1/control/{call}" for call in ("get-login-details", "get-auth-tokens", "refresh-auth-tokens")}
+
+
+@pytest.fixture(scope="module")
+def application():
+    """Flower's own application with the login, as the program makes it."""
+    from flwr.superlink import main
+
+    plain = main.load_control_authn_plugin
+    install_login(main, control_token(SECRET))
+    try:
+        app = main.create_app()
+    finally:
+        main.load_control_authn_plugin = plain
+    app.state.superexec_auth_secret = SECRET
+    app.state.enable_supernode_auth = True
+    return app
+
+
+def post(application, path, *headers, content=b"") -> httpx.Response:
+    """A call as it comes to the SuperLink's port."""
+
+    async def call():
+        transport = httpx.ASGITransport(application, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="https://127.0.0.1") as client:
+            return await client.post(path, content=content, headers=[("content-type", PROTOBUF_MEDIA_TYPE), *headers])
+
+    return asyncio.run(call())
+
+
+def test_no_call_of_any_api_is_answered_to_who_shows_nothing(application):
+    routes = {context.route.path for context in iter_route_contexts(application.routes)}
+    assert routes >= PUBLIC - {"/docs/oauth2-redirect"} | LOGINS
+    asked = sorted(routes - PUBLIC - LOGINS)
+    answers = {path: post(application, path.replace("{response_id}", "x")).status_code for path in asked}
+    assert set(answers.values()) == {401}, {path: status for path, status in answers.items() if status != 401}
+    assert {path.split("/")[2] for path in asked} == {"control", "fleet", "runtime"}
+    assert len(asked) > 60
+
+
+def test_the_tokens_holder_is_let_in(application):
+    right = f"Bearer {control_token(SECRET)}"
+    assert post(application, "/v1/control/list-runs", ("authorization", right)).status_code == 200
+
+
+@pytest.mark.parametrize("shown", ["", "Bearer", "Bearer x", f"Bearer {SECRET.decode()}", f"Basic {SECRET.decode()}"])
+def test_no_other_token_is(application, shown):
+    assert post(application, "/v1/control/list-runs", ("authorization", shown)).status_code == 401
+
+
+def test_two_tokens_are_none(application):
+    right = ("authorization", f"Bearer {control_token(SECRET)}")
+    assert post(application, "/v1/control/list-runs", right, right).status_code == 401
+
+
+@pytest.mark.parametrize("path", sorted(LOGINS))
+def test_no_login_is_given_out(application, path):
+    answer = post(application, path)
+    assert answer.status_code != 200 or answer.content == b""
+
+
+def test_a_task_is_given_to_the_secrets_holder_alone(application):
+    from flwr.proto.runtime_pb2 import AcquireTaskRequest
+    from flwr.supercore.auth import create_superexec_auth_metadata, derive_auth_secret
+
+    request = AcquireTaskRequest(supported_task_types=["flwr-serverapp"])
+    body = request.SerializeToString(deterministic=True)
+    answers = []
+    for secret in (SECRET, b"other"):
+        signed = create_superexec_auth_metadata(
+            auth_secret=derive_auth_secret(secret), method="/flwr.proto.Runtime/AcquireTask", request=request
+        )
+        headers = {**signed, **VERSION}.items()
+        answers += [post(application, "/v1/runtime/acquire-task", *headers, content=body) for _ in range(2)]
+    assert [answer.status_code for answer in answers] == [200, 401, 401, 401], "nor twice with one signature"
+
+
+VERSION = {"flwr-package-name": "flwr", "flwr-package-version": "1.41.0", "flwr-component-name": "SuperExec"}
+
+
+def test_a_login_without_its_hook_is_refused():
+    with pytest.raises(ConfigError, match="lacks 'load_control_authn_plugin'"):
+        install_login(SimpleNamespace(), "x")
+
+
+def test_another_flower_is_refused(monkeypatch):
+    require_flower()
+    monkeypatch.setattr(superlink_program, "version", lambda _: "1.42.0")
+    with pytest.raises(ConfigError, match="install flwr"):
+        require_flower()
+
+
+def test_the_plugin_compares_whole_tokens():
+    login = token_login("right")
+    shown = [[], [("t", "right")], [("t", b"right")], [("t", "righ")], [("t", "right"), ("t", "right")]]
+    assert [login.validate_tokens_in_metadata(each)[0] for each in shown] == [False, True, True, False, False]
+
+
+GOOD = ["--host", "127.0.0.1", "--isolation", "process", "--superexec-auth-secret-file", "s"]
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--host", "0.0.0.0"), ("--host", "::"), ("--host", "10.0.0.5"), ("--isolation", "subprocess")],
+)
+def test_the_program_listens_on_loopback_and_starts_no_process(monkeypatch, capsys, option, value):
+    changed = list(GOOD)
+    changed[changed.index(option) + 1] = value
+    monkeypatch.setattr(sys, "argv", ["superlink", *changed])
+    with pytest.raises(SystemExit):
+        superlink_program.main()
+    assert "invalid choice" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--host", "--isolation", "--superexec-auth-secret-file"])
+def test_the_program_does_not_start_without_its_safeguards(monkeypatch, capsys, option):
+    at = GOOD.index(option)
+    monkeypatch.setattr(sys, "argv", ["superlink", *GOOD[:at], *GOOD[at + 2 :]])
+    with pytest.raises(SystemExit):
+        superlink_program.main()
+    assert option in capsys.readouterr().err
+
+
+def test_settings_have_no_host():
+    assert "host" not in SuperLinkSettings.__dataclass_fields__
+
+
+def test_a_secret_is_new_each_time_and_its_owners_alone(tmp_path):
+    write_secret(tmp_path / "secret")
+    first = (tmp_path / "secret").read_bytes()
+    write_secret(tmp_path / "secret")
+    assert len(first) == 64 and (tmp_path / "secret").read_bytes() != first
+    assert (tmp_path / "secret").stat().st_mode & 0o777 == 0o600
+
+
+class Queue:
+    """A Runtime API that gives out these (run, type, token), then nothing."""
+
+    def __init__(self, *tasks):
+        self.tasks, self.asked = list(tasks), set()
+
+    def AcquireTask(self, request):  # noqa: N802 - Flower's name
+        from flwr.proto.runtime_pb2 import AcquireTaskResponse
+        from flwr.proto.task_pb2 import Task
+
+        self.asked |= set(request.supported_task_types)
+        if not self.tasks:
+            return AcquireTaskResponse()
+        run, kind, token = self.tasks.pop(0)
+        return AcquireTaskResponse(task=Task(task_id=1, run_id=run, type=kind), token=token)
+
+
+def test_only_the_task_of_the_own_run_is_taken():
+    queue = Queue((1, "flwr-serverapp", "evil"), (7, "flwr-simulation", "evil"), (7, "flwr-serverapp", "own"))
+    assert acquire_token(queue, 7, 5) == "own"
+    assert queue.asked == {"flwr-serverapp"}, "no other kind of task is asked for"
+
+
+def test_without_an_own_task_nothing_runs():
+    queue = Queue(*[(run, "flwr-serverapp", "evil") for run in range(3)])
+    with pytest.raises(FederationError, match="no task for the study's run"):
+        acquire_token(queue, 7, 0.5)
+
+
+def test_flowers_telemetry_is_off_in_the_coordinators_own_process():
+    code = (
+        "import sfumato_server.cli.main, sfumato_server.rounds.superlink\n"
+        "from flwr.supercore import telemetry; print(telemetry.FLWR_TELEMETRY_ENABLED)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={"PATH": "/usr/bin:/bin"}, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "0"
