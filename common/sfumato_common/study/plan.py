@@ -181,8 +181,7 @@ class Plan(Strict):
         site, terms = max(self.sites.items(), key=lambda item: item[1].nominal_patients)
         if self.private and self.privacy.delta * terms.nominal_patients >= 1.0:
             raise ValueError(
-                f"privacy.delta is not below 1 / {terms.nominal_patients}, the nominal patients of '{site}': it would "
-                "allow to publish a patient's record whole; state a smaller one"
+                f"privacy.delta is not below 1 / {terms.nominal_patients}, the nominal patients of '{site}'; state less"
             )
 
     def _check_private(self) -> None:
