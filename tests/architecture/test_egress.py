@@ -96,6 +96,24 @@ def test_a_charge_is_sealed_where_its_work_is_done():
     }
 
 
+def test_patients_are_bound_to_their_cohort_wherever_a_charge_reads_them():
+    opened = {(file, function) for file, function, _ in constructions(["client"], {"open_store"})}
+    assert opened == {
+        ("sfumato_client/site/home.py", "charged_cohorts"),
+        # before a charge: what the steward is told, and nothing is computed
+        ("sfumato_client/cli/main.py", "accept"),
+        ("sfumato_client/flower/node.py", "run_node"),
+    }
+    assert {file for file, _, _ in constructions(["client"], {"charged_cohorts"})} == {
+        "sfumato_client/site/handler.py",
+        "sfumato_client/site/making.py",
+    }
+    assert {(file, function) for file, function, _ in constructions(["client"], {"bind"})} == {
+        ("sfumato_client/site/home.py", "charged_cohorts"),
+        ("sfumato_client/tabular/run.py", "run_tabular"),
+    }
+
+
 def test_mechanisms_are_run_by_the_recorder_alone():
     assert constructions(ALL, {"gaussian_release", "laplace_release"}) == {
         ("sfumato_common/mechanisms/recorder.py", function, mechanism)

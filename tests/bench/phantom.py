@@ -46,11 +46,11 @@ def _measure(root: Path, device: str) -> dict[str, float]:
     cpu, wall = time.process_time(), time.perf_counter()
     write_cohort(root / "dicom", "bench", PATIENTS, 0, device)
     write_cpu, write_wall = time.process_time() - cpu, time.perf_counter() - wall
-    form = ImageForm(size=64)
+    form, labels = ImageForm(size=64), ["normal", "opacity"]
     source = DicomSource(kind="dicom", folder=root / "dicom", labels=root / "dicom" / "labels.csv")
     cpu, wall = time.process_time(), time.perf_counter()
-    images = read_source(source, form, ["normal", "opacity"])
-    count = SiteStore.create(root / "site" / "store", images, form, bytes(32)).kept
+    images = read_source(source, form, labels)
+    count = SiteStore.create(root / "site" / "store", images, form, labels, bytes(32)).kept
     ingest_cpu, ingest_wall = time.process_time() - cpu, time.perf_counter() - wall
     return {
         "images": float(count),

@@ -28,21 +28,21 @@ from sfumato_common.mechanisms.sealed import digest_of
 from sfumato_common.study.policy import Budget
 
 PLAN_HASH, ZEROS, ROWS = "ab" * 32, np.zeros(3), np.zeros((4, 3))
+BUDGET = Budget(epsilon=20.0, delta=1e-5)
 LABELS = np.zeros(4, dtype=np.int64)
 RECORDS = [LocalLaplace(1.0), RandomisedResponse(2, 0.5), Declared("labels, taken as public", 4)]
 
 
 @pytest.fixture
 def ledger(tmp_path):
-    budget = Budget(epsilon=20.0, delta=1e-5)
     with Ledger.open(
-        tmp_path / "ledger.sqlite", budget, site="north", nonprivate_studies=frozenset({"bare"})
+        tmp_path / "ledger.sqlite", BUDGET, site="north", nonprivate_studies=frozenset({"bare"})
     ) as opened:
         yield opened
 
 
 def terms(purpose="gan", round=1, cohort="train", study="chest", ahead=()):
-    return Terms(study, PLAN_HASH, purpose, round, cohort, ahead)
+    return Terms(study, PLAN_HASH, purpose, round, cohort, BUDGET, ahead)
 
 
 def charged(ledger, events, **where):

@@ -19,6 +19,7 @@ from sfumato_common.study.plan import ImageForm
 from sfumato_common.study.policy import Budget, Policy, ReleaseRules
 
 FORM = ImageForm(size=16)
+LABELS = ["normal", "opacity"]
 KEY = b"0123456789abcdef0123456789abcdef"
 
 
@@ -33,7 +34,7 @@ def many(count: int) -> list[SiteImage]:
 
 def test_store_survives_reopening(tmp_path: Path) -> None:
     entries = many(120)
-    report = SiteStore.create(tmp_path / "store", [*entries, Skipped("x.dcm", "torn")], FORM, KEY)
+    report = SiteStore.create(tmp_path / "store", [*entries, Skipped("x.dcm", "torn")], FORM, LABELS, KEY)
     store = SiteStore.open(tmp_path / "store")
     assert (report.kept, report.patients, store.patients) == (120, 60, 60)
     assert report.skipped == (Skipped("x.dcm", "torn"),)
@@ -54,7 +55,7 @@ def test_store_survives_reopening(tmp_path: Path) -> None:
 
 def test_images_of_one_patient_stay_together(tmp_path: Path) -> None:
     entries = many(80)
-    SiteStore.create(tmp_path / "store", entries, FORM, KEY)
+    SiteStore.create(tmp_path / "store", entries, FORM, LABELS, KEY)
     store = SiteStore.open(tmp_path / "store")
     owner_of = {entry.pixels.tobytes(): entry.patient_id for entry in entries}
     found: dict[str, set[str]] = {}
@@ -71,14 +72,16 @@ def test_images_of_one_patient_stay_together(tmp_path: Path) -> None:
 def test_colour_and_deep_images(tmp_path: Path) -> None:
     form = ImageForm(size=16, channels=3)
     pixels = np.random.default_rng(0).integers(0, 65536, (4, 16, 16, 3)).astype(np.uint16)
-    SiteStore.create(tmp_path / "s", [SiteImage(p, 0, str(n), "train") for n, p in enumerate(pixels)], form, KEY)
+    SiteStore.create(
+        tmp_path / "s", [SiteImage(p, 0, str(n), "train") for n, p in enumerate(pixels)], form, LABELS, KEY
+    )
     images, _, _ = SiteStore.open(tmp_path / "s").cohort("train").everything()
     assert images.dtype == np.uint16
     assert np.array_equal(images, pixels)
 
 
 def test_no_name_is_in_the_store_and_files_are_private(tmp_path: Path) -> None:
-    SiteStore.create(tmp_path / "store", [image("DOE-4711", seed=1), image("ROE-0815", seed=2)], FORM, KEY)
+    SiteStore.create(tmp_path / "store", [image("DOE-4711", seed=1), image("ROE-0815", seed=2)], FORM, LABELS, KEY)
     for path in (tmp_path / "store").iterdir():
         data = path.read_bytes()
         for name in ("DOE", "4711", "ROE", "0815"):
@@ -89,7 +92,7 @@ def test_no_name_is_in_the_store_and_files_are_private(tmp_path: Path) -> None:
 
 
 def test_report_lists_the_skipped_beside_the_store(tmp_path: Path) -> None:
-    SiteStore.create(tmp_path / "store", [image("a"), Skipped("b.dcm", "no pixel data")], FORM, KEY)
+    SiteStore.create(tmp_path / "store", [image("a"), Skipped("b.dcm", "no pixel data")], FORM, LABELS, KEY)
     report = json.loads((tmp_path / "ingest-report.json").read_text())
     assert report["skipped"] == [{"reference": "b.dcm", "reason": "no pixel data"}]
     assert report["kept"] == 1
@@ -97,7 +100,7 @@ def test_report_lists_the_skipped_beside_the_store(tmp_path: Path) -> None:
 
 def test_nothing_readable_leaves_the_report_and_no_store(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"ingest-report\.json"):
-        SiteStore.create(tmp_path / "store", [Skipped("b.dcm", "torn")], FORM, KEY)
+        SiteStore.create(tmp_path / "store", [Skipped("b.dcm", "torn")], FORM, LABELS, KEY)
     assert [path.name for path in tmp_path.iterdir()] == ["ingest-report.json"]
 
 
@@ -107,7 +110,7 @@ def test_an_interrupted_ingest_leaves_nothing(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        SiteStore.create(tmp_path / "store", interrupted(), FORM, KEY)
+        SiteStore.create(tmp_path / "store", interrupted(), FORM, LABELS, KEY)
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(DataError):
         SiteStore.open(tmp_path / "store")
@@ -116,7 +119,7 @@ def test_an_interrupted_ingest_leaves_nothing(tmp_path: Path) -> None:
 def test_remains_of_a_killed_ingest_do_not_matter(tmp_path: Path) -> None:
     (tmp_path / ".store.partial").mkdir()
     (tmp_path / ".store.partial" / "pixels.npy").write_bytes(b"half")
-    SiteStore.create(tmp_path / "store", many(4), FORM, KEY)
+    SiteStore.create(tmp_path / "store", many(4), FORM, LABELS, KEY)
     assert SiteStore.open(tmp_path / "store").patients == 2
     assert not (tmp_path / ".store.partial").exists()
 
@@ -127,7 +130,7 @@ def test_a_full_disk_is_one_clear_line(tmp_path: Path) -> None:
         raise OSError(28, "No space left on device", str(tmp_path))
 
     with pytest.raises(DataError, match="No space left") as caught:
-        SiteStore.create(tmp_path / "store", full(), FORM, KEY)
+        SiteStore.create(tmp_path / "store", full(), FORM, LABELS, KEY)
     assert str(tmp_path) not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 
@@ -135,8 +138,8 @@ def test_a_full_disk_is_one_clear_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["pixels.npy", "index.npz", "store.json"])
 @pytest.mark.parametrize("how", ["missing", "cut", "garbage", "other"])
 def test_half_written_store_never_opens(tmp_path: Path, name: str, how: str) -> None:
-    SiteStore.create(tmp_path / "store", many(8), FORM, KEY)
-    SiteStore.create(tmp_path / "second", many(12), FORM, KEY)
+    SiteStore.create(tmp_path / "store", many(8), FORM, LABELS, KEY)
+    SiteStore.create(tmp_path / "second", many(12), FORM, LABELS, KEY)
     path = tmp_path / "store" / name
     data = path.read_bytes()
     if how == "missing":
@@ -150,18 +153,18 @@ def test_half_written_store_never_opens(tmp_path: Path, name: str, how: str) -> 
 
 
 def test_a_store_is_never_overwritten(tmp_path: Path) -> None:
-    SiteStore.create(tmp_path / "store", many(8), FORM, KEY)
+    SiteStore.create(tmp_path / "store", many(8), FORM, LABELS, KEY)
     with pytest.raises(DataError, match="already"):
-        SiteStore.create(tmp_path / "store", many(12), FORM, KEY)
+        SiteStore.create(tmp_path / "store", many(12), FORM, LABELS, KEY)
     assert SiteStore.open(tmp_path / "store").patients == 4
 
 
 def test_given_splits_are_kept_and_a_torn_patient_goes_to_train() -> None:
     images: list[tuple[str, Split | None]] = [
-        ("a", "train"), ("b", "holdout"), ("b", "holdout"), ("c", "validation"),
-        ("d", "validation"), ("d", "holdout"), ("e", "train"), ("e", "holdout"),
+        ("a", "train"), ("b", "holdout"), ("b", "holdout"), ("c", "train"),
+        ("d", "train"), ("d", "holdout"), ("e", "train"), ("e", "holdout"),
     ]  # fmt: skip
-    expected = {"a": "train", "b": "holdout", "c": "validation", "d": "train", "e": "train"}
+    expected = {"a": "train", "b": "holdout", "c": "train", "d": "train", "e": "train"}
     assert assign_splits(images, KEY) == expected
     assert assign_splits(reversed(images), KEY) == expected
 
@@ -198,10 +201,10 @@ def test_adding_a_patient_with_a_given_split_never_moves_another(
 def test_keyed_split_has_the_shares_and_needs_the_key() -> None:
     splits = [keyed_split(KEY, str(n)) for n in range(4000)]
     shares = [splits.count(split) / 4000 for split in SPLITS]
-    np.testing.assert_allclose(shares, [0.70, 0.10, 0.20], atol=0.03)
+    np.testing.assert_allclose(shares, [0.80, 0.20], atol=0.03)
     other = [keyed_split(KEY[::-1], str(n)) for n in range(4000)]
     agreement = np.mean([a == b for a, b in zip(splits, other, strict=True)])
-    assert agreement == pytest.approx(0.49 + 0.01 + 0.04, abs=0.04)
+    assert agreement == pytest.approx(0.64 + 0.04, abs=0.04)
 
 
 def test_cohort_in_memory() -> None:
@@ -224,7 +227,7 @@ def test_cohort_refuses_gaps_and_wrong_lengths(patient_index: list[int]) -> None
 
 
 def test_an_empty_split_is_an_empty_cohort(tmp_path: Path) -> None:
-    SiteStore.create(tmp_path / "store", [image("a", split="train")], FORM, KEY)
+    SiteStore.create(tmp_path / "store", [image("a", split="train")], FORM, LABELS, KEY)
     assert SiteStore.open(tmp_path / "store").cohort("holdout").patients == 0
 
 

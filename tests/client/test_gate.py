@@ -26,6 +26,7 @@ from sfumato_common.mechanisms.recorder import NoiseRecorder
 from sfumato_common.study.costs import GATE_VERDICT
 from sfumato_common.study.policy import Budget, GateRules
 
+BUDGET = Budget(epsilon=1.0, delta=1e-5)
 RULES_ON = GateRules(declare_verdict=True)
 
 
@@ -218,11 +219,11 @@ def test_undeclared_verdict_is_refused_before_charge_and_data(tmp_path):
 
 
 def test_the_charge_comes_before_the_data_and_once_a_plan(tmp_path):
-    with Ledger.open(tmp_path / "ledger.sqlite", Budget(epsilon=1.0, delta=1e-5), site="north") as ledger:
+    with Ledger.open(tmp_path / "ledger.sqlite", BUDGET, site="north") as ledger:
 
         def charges():
             return [
-                ledger.charged(Terms("s", "ab" * 32, purpose, 1, cohort), [GATE_VERDICT], SecureNoise())
+                ledger.charged(Terms("s", "ab" * 32, purpose, 1, cohort, BUDGET), [GATE_VERDICT], SecureNoise())
                 for purpose, cohort in (("gate", "train"), ("gate-control", "holdout"))
             ]
 
@@ -253,9 +254,10 @@ def test_a_set_that_is_not_as_it_was_sealed_is_refused_before_charge_and_data(tm
 
 
 def test_a_refusal_is_settled_as_one(tmp_path):
-    with Ledger.open(tmp_path / "ledger.sqlite", Budget(epsilon=1.0, delta=1e-5), site="north") as ledger:
+    with Ledger.open(tmp_path / "ledger.sqlite", BUDGET, site="north") as ledger:
         copies = sealed(TRAIN[:20])
-        charge = ledger.charged(Terms("s", "ab" * 32, "gate", 1, "train"), [GATE_VERDICT], SecureNoise())
+        terms = Terms("s", "ab" * 32, "gate", 1, "train", BUDGET)
+        charge = ledger.charged(terms, [GATE_VERDICT], SecureNoise())
         with pytest.raises(ReleaseRefused):
             gate([copies], cohort(TRAIN), cohort(HOLDOUT), RULES_ON, [charge], tmp_path / "local")
         said = canonical_json({"approved": False, "sets": [copies.digest]})

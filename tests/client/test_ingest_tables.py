@@ -70,7 +70,7 @@ def test_png_splits_and_skips(pngs: Path) -> None:
         header="file,patient_id,label,split",
     )
     entries = list(read_pngs(pngs, table, FORM, LABELS))
-    assert [e.split for e in entries if isinstance(e, SiteImage)] == ["validation", "holdout", "train"]
+    assert [e.split for e in entries if isinstance(e, SiteImage)] == ["train", "holdout", "train"]
     reasons = {e.reference: e.reason for e in entries if isinstance(e, Skipped)}
     assert set(reasons) == {"palette.png", "alpha.png", "broken.png", "photo.png", "film.png", "missing.png"}
     assert "patient" in reasons["palette.png"]
@@ -97,7 +97,7 @@ def test_npz_rows_of_one_site(tmp_path: Path) -> None:
     taken = [entry for entry in entries if isinstance(entry, SiteImage)]
     assert [(e.patient_id, e.label, e.split) for e in taken] == [
         ("p1", 0, "train"),
-        ("p2", 1, "validation"),
+        ("p2", 1, "train"),
         ("p2", 0, "holdout"),
     ]
     assert np.array_equal(taken[0].pixels, images[0])  # same size: untouched

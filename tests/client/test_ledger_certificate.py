@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 
 import pytest
+from support.studies import POLICY
 
 from sfumato_client.ledger import Ledger
 from sfumato_client.ledger.certificate import stated_tally
@@ -16,7 +17,7 @@ from sfumato_common.strict import parse
 from sfumato_common.study.certificate import StatedDisclosure
 from sfumato_common.study.costs import GATE_VERDICT, study_events
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.policy import Budget
+from sfumato_common.study.policy import Budget, Policy
 
 PLAN = parse(
     {
@@ -73,6 +74,18 @@ def test_a_charge_beyond_the_plan_is_not_hidden(ledger):
     stated = ledger.certificate(PLAN, noise="secure")
     assert stated.mechanisms["train"][0]["times"] == 2
     assert stated.epsilon.train.add_remove >= epsilon([GaussianRelease(2.0)] * 2, 1e-5)
+
+
+def test_what_other_studies_cost_leaves_only_where_policy_publishes_it(ledger):
+    other = PLAN.model_copy(update={"study": "another"})
+    charge(ledger, other, "spectral", GaussianRelease(1.5))
+    charge(ledger, PLAN, "spectral", GaussianRelease(2.0))
+    assert ledger.certificate(PLAN, noise="secure").site_total is None
+    assert Policy(site="north", **POLICY).site_total == "withheld"
+    total = ledger.certificate(PLAN, noise="secure", publish_total=True).site_total
+    exact = epsilon([GaussianRelease(1.5), GaussianRelease(2.0)], 1e-5)
+    assert exact <= total.patient.add_remove <= exact + 1.1e-4
+    assert total.holdout.add_remove == pytest.approx(epsilon([GaussianRelease(4.0)], 1e-5), abs=1.1e-4)
 
 
 def test_test_noise_is_said_aloud_and_other_words_are_refused(ledger):

@@ -209,19 +209,20 @@ def test_export_and_check_go_together(say, home, tmp_path):
 
     code, _, said = say("ledger", "check", out, package, "--home", home)
     assert code == 0
-    assert said.count("holds") == 9
+    assert said.count("holds") == 18
     assert "the package's signature hold" in said
+    assert "no approval of this package is in the export" in said
     assert "NO signature was checked" in say("ledger", "check", out, package)[2]
     report = json.loads(say("ledger", "check", out, package, "--json", "--home", home)[2])
     assert set(report) == {
         *("site", "study", "plan_hash", "delta", "noise", "private"),
-        *("signature_checked", "figures", "not_checked", "pending", "unsettled"),
+        *("signature_checked", "figures", "pending", "unsettled", "approvals", "approved"),
     }
     assert report["signature_checked"]
     assert {tuple(sorted(figure)) for figure in report["figures"]} == {
-        ("bound", "holds", "name", "recomputed", "stated", "who")
+        ("bound", "holds", "name", "recomputed", "slack", "stated", "who")
     }
-    assert [figure["holds"] for figure in report["figures"]] == [True] * 9
+    assert [figure["holds"] for figure in report["figures"]] == [True] * 18
 
     less = certificate.model_dump()
     less["epsilon"]["patient"]["add_remove"] = 0.5

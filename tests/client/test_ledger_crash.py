@@ -28,6 +28,7 @@ from sfumato_common.mechanisms.noise import SecureNoise
 from sfumato_common.study.policy import Budget
 
 BIT, NOISE = Declared("a bit", 1), SecureNoise()
+BUDGET = Budget(epsilon=10.0, delta=1e-5)
 PLAN_HASH, ROUNDS_A_RUN = "ab" * 32, 10_000
 STUDY = "s" * 3_000  # so that each entry changes several of SQLite's pages, and a kill can come between two
 _TRACEME, _SYSCALL, _SETOPTIONS, _EXITKILL = 0, 24, 0x4200, 0x100000
@@ -36,7 +37,7 @@ linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="traces 
 
 
 def open_ledger(path):
-    return Ledger.open(path, Budget(epsilon=10.0, delta=1e-5), site="north")
+    return Ledger.open(path, BUDGET, site="north")
 
 
 def reserve(ledger, number):
@@ -51,7 +52,7 @@ def touch(marks, number):
 def charge_then_touch(path, marks, first, rounds=ROUNDS_A_RUN):
     with open_ledger(path) as ledger:
         for number in range(first, first + rounds):
-            with ledger.charged(Terms(STUDY, PLAN_HASH, "gan", number, "train"), [BIT], NOISE) as charge:
+            with ledger.charged(Terms(STUDY, PLAN_HASH, "gan", number, "train", BUDGET), [BIT], NOISE) as charge:
                 touch(marks, number)
                 charge.seal(b"released")
 

@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 
 from sfumato_client.ledger import Ledger
+from sfumato_client.ledger.approvals import approval
 from sfumato_client.ledger.chain import next_row
 from sfumato_client.ledger.check import check_package
 from sfumato_client.ledger.export import read_export
-from sfumato_client.ledger.prv import epsilon_prv, unchecked_mechanisms
+from sfumato_client.ledger.prv import LossDistribution, epsilon_prv, loss_distributions
 from sfumato_common.accounting.accountant import count_mechanisms, epsilon
 from sfumato_common.accounting.events import (
     AboveThreshold,
+    ExponentialMechanism,
     GaussianRelease,
     KAverageGaussian,
     LaplaceRelease,
@@ -30,6 +32,7 @@ from sfumato_common.files import canonical_json
 from sfumato_common.imaging import encode_png
 from sfumato_common.package import PackageImage, build_package
 from sfumato_common.package.manifest import ImageFacts
+from sfumato_common.strict import parse
 from sfumato_common.study.certificate import Certificate
 from sfumato_common.study.costs import GATE_VERDICT, release_events, study_events
 from sfumato_common.study.load import load_plan
@@ -87,11 +90,11 @@ def demo(tmp_path_factory):
 def test_a_certificate_recomputes_from_the_exported_ledger(demo, identity):
     plan, export, certificate = demo
     report = check_package(export, package(identity, plan, certificate), identity.signing_public)
-    assert [figure.holds for figure in report.figures] == [True] * 9
+    assert [figure.holds for figure in report.figures] == [True] * 18
     assert {figure.who for figure in report.figures} == {"train", "holdout", "patient"}
     assert (report.site, report.plan_hash, report.signature_checked) == ("alder", plan.digest, True)
     assert report.pending == 1  # the utility figure comes after the release, and is counted
-    assert report.not_checked == ()
+    assert (report.approvals, report.approved) == (0, False)
     assert report.unsettled == 1 + 3 + 3 + 1 + 2 + 1  # nothing was noted as carried out here
     report.require()
 
@@ -218,9 +221,91 @@ def test_two_accountants_agree(events):
         )
 
 
-def test_mechanisms_that_the_second_accountant_does_not_know_are_named():
-    tally = count_mechanisms([RandomisedResponse(2, 0.5), GaussianRelease(2.0), AboveThreshold(0.1), LocalLaplace(3.0)])
-    assert unchecked_mechanisms(tally) == ["AboveThreshold", "LocalLaplace", "RandomisedResponse"]
-    with pytest.raises(ValueError, match="no loss variable"):
-        epsilon_prv(tally, DELTA, "add-remove")
+@pytest.mark.parametrize(
+    "events",
+    [
+        [RandomisedResponse(2, 0.7)],
+        [RandomisedResponse(9, 0.5)] * 3,
+        [LocalLaplace(4.0)],
+        [LocalLaplace(2.0), RandomisedResponse(7, 1.3)],
+        [ExponentialMechanism(0.3)] * 4,
+        [AboveThreshold(0.1), RandomisedResponse(2, 0.5), GaussianRelease(2.0), LocalLaplace(3.0)],
+        [LocalLaplace(1.5), RandomisedResponse(3, 1.0), SampledGaussian(1.1, 0.09, 60)],
+    ],
+)
+def test_pure_mechanisms_are_recomputed_beside_all_others(events):
+    tally = count_mechanisms(events)
+    rounded = 1e-4 * sum(not isinstance(event, GaussianRelease | SampledGaussian) for event in events)
+    for adjacency in ("add-remove", "replace-one"):
+        again = epsilon_prv(tally, DELTA, adjacency)
+        assert 0.0 <= epsilon(events, DELTA, adjacency) - again + 1e-5 <= rounded + 2e-5
+
+
+def test_exact_losses_have_the_closed_forms():
+    # Warner's response is (epsilon, 0): below epsilon, delta is what its best event leaves
+    single = loss_distributions(count_mechanisms([RandomisedResponse(2, 2.0)]), DELTA, "add-remove")[0]
+    for at in (0.0, 0.5, 1.9, 2.0, 3.0):
+        truth = np.exp(2.0) / (1.0 + np.exp(2.0))
+        assert single.get_delta_for_epsilon(at) == pytest.approx(
+            max(0.0, truth - np.exp(at) * (1.0 - truth)), abs=1e-12
+        )
+    # two of them (Kairouz et al. 2015, theorem 3): both true, or one of each, which tells nothing
+    both = loss_distributions(count_mechanisms([RandomisedResponse(2, 2.0)] * 2), DELTA, "add-remove")[0]
+    assert both.get_delta_for_epsilon(1.0) == pytest.approx(truth**2 - np.exp(1.0) * (1.0 - truth) ** 2, abs=1e-12)
+    # beside a Gaussian: the mixture of its divergence at epsilon - 2 and at epsilon + 2
+    gauss = loss_distributions(count_mechanisms([GaussianRelease(1.0)]), DELTA, "add-remove")[0]
+    mixed = loss_distributions(
+        count_mechanisms([GaussianRelease(1.0), RandomisedResponse(2, 2.0)]), DELTA, "add-remove"
+    )[0]
+    assert isinstance(mixed, LossDistribution)
+    assert mixed.get_delta_for_epsilon(2.5) == pytest.approx(
+        truth * gauss.get_delta_for_epsilon(0.5) + (1 - truth) * gauss.get_delta_for_epsilon(4.5), abs=1e-12
+    )
     assert epsilon_prv(count_mechanisms([]), DELTA, "replace-one") == 0.0
+
+
+def test_a_certificate_with_local_methods_is_checked_whole(tmp_path, identity):
+    """The attack: one Laplace or randomised row, and every figure of the certificate went unchecked."""
+    demo = load_plan(CONFIGS / "demo.yaml")
+    values = demo.model_dump(mode="json")
+    values["release"] = [
+        {"model": "spectral", "images": 4},
+        {"method": "dp-glow", "images": 4, "radius": 8.0, "epsilon": 1.0},
+        {"method": "cadp", "images": 4, "radius": 8.0, "epsilon": 1.0, "label_epsilon": 0.5},
+    ]
+    plan = parse({**values, "budget": None, "privacy": {"epsilon": 20.0, "delta": DELTA}}, type(demo), "plan")
+    export, certificate = carry_out(tmp_path / "ledger.sqlite", plan)
+    lines = {line["mechanism"] for line in certificate.mechanisms["train"]}
+    assert {"LocalLaplace", "RandomisedResponse", "SampledGaussian"} <= lines
+    assert all(figure.holds for figure in check_package(export, package(identity, plan, certificate), None).figures)
+    value = certificate.model_dump()
+    value["epsilon"]["train"]["add_remove"] -= 2e-3
+    forged = package(identity, plan, Certificate.model_validate(value))
+    with pytest.raises(LedgerError, match="recomputed"):
+        check_package(export, forged, None).require()
+
+
+def test_approvals_in_the_export_are_verified(tmp_path, identity):
+    plan = load_plan(CONFIGS / "demo.yaml")
+    export, certificate = carry_out(tmp_path / "ledger.sqlite", plan)
+    mine, another = package(identity, plan, certificate), b"another package"
+
+    def approve(signer, data, part):
+        with Ledger.open(tmp_path / "ledger.sqlite", BUDGET, site="alder") as ledger:
+            ledger.approve(approval(plan.digest, part, "gate", data, ["cd" * 32], signer.sign_approval))
+            return ledger.export()
+
+    export = approve(identity, another, "declared")
+    with pytest.raises(LedgerError, match="approved other packages"):
+        check_package(export, mine, identity.signing_public)
+    export = approve(identity, mine, "formal")
+    report = check_package(export, mine, identity.signing_public)
+    assert (report.approvals, report.approved) == (2, True)
+    # what a forger who may write the ledger, and has no key of the site's, would add
+    stranger = create_identity(tmp_path / "stranger", "alder")
+    with Ledger.open(tmp_path / "ledger.sqlite", BUDGET, site="alder") as ledger:
+        other = plan.model_copy(update={"study": "other"})
+        ledger.approve(approval(other.digest, "formal", "gate", mine, ["cd" * 32], stranger.sign_approval))
+        export = ledger.export()
+    with pytest.raises(VerificationError, match="not signed with the site's key"):
+        check_package(export, mine, identity.signing_public)

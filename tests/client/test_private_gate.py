@@ -52,7 +52,7 @@ def untouchable():
 @contextmanager
 def ledger_of(tmp_path):
     with Ledger.open(tmp_path / "ledger.sqlite", Budget(epsilon=10.0, delta=1e-5), site="north") as ledger:
-        yield ledger, Terms("s", "ab" * 32, "gate-formal", 1, "train")
+        yield ledger, Terms("s", "ab" * 32, "gate-formal", 1, "train", Budget(epsilon=10.0, delta=1e-5))
 
 
 def judge(ledger, terms, some, train, folder, noise_multiplier=NOISE):

@@ -61,15 +61,15 @@ def test_dicom_of_twelve_or_more_bits_fills_the_sixteen_bit_range(tmp_path: Path
 
 def test_a_store_keeps_the_depth_and_refuses_a_plan_of_another_form(tmp_path: Path) -> None:
     entries = [SiteImage(noise(n), n % 2, f"patient-{n}", "train") for n in range(6)]
-    SiteStore.create(tmp_path / "store", entries, DEEP, KEY)
+    SiteStore.create(tmp_path / "store", entries, DEEP, LABELS, KEY)
     store = SiteStore.open(tmp_path / "store")
-    store.require_form(DEEP)
+    store.facts.require(DEEP, LABELS)
     images, _, _ = store.cohort("train").everything()
     assert images.dtype == np.uint16
     assert np.array_equal(images[0], noise(0))
     for other in (ImageForm(size=16), ImageForm(size=32, bits=16), ImageForm(size=16, channels=3)):
         with pytest.raises(DataError, match="another form"):
-            store.require_form(other)
+            store.facts.require(other, LABELS)
 
 
 def test_the_gate_sees_a_copy_whatever_its_depth() -> None:

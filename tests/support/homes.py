@@ -27,6 +27,6 @@ def make_home(root: Path, name: str, plan: Plan, policy: dict, patients: int) ->
         SiteImage(pixels, int(label), f"{name}-{owner}", None)
         for pixels, label, owner in zip(images, labels, patient_index, strict=True)
     )
-    SiteStore.create(home.store, entries, plan.image, home.split_key())
+    SiteStore.create(home.store, entries, plan.image, plan.labels, home.split_key())
     home.pin(plan)
     return home

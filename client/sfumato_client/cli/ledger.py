@@ -160,30 +160,32 @@ def check(
     table = Table(title=f"Certificate of '{report.site}' for study '{report.study}', delta {report.delta:g}")
     for heading in ("who", "epsilon", "stated", "recomputed", "verdict"):
         table.add_column(heading, justify="right" if heading in ("stated", "recomputed") else "left")
-    words = {True: "holds", False: "WRONG", None: "not checked"}
     for figure in report.figures:
-        again = "" if figure.recomputed is None else epsilon_text(figure.recomputed, 4)
-        table.add_row(figure.who, figure.name, epsilon_text(figure.stated, 4), again, words[figure.holds])
+        stated, again = epsilon_text(figure.stated, 4), epsilon_text(figure.recomputed, 4)
+        table.add_row(figure.who, figure.name, stated, again, "holds" if figure.holds else "WRONG")
     console.print(table)
     if not report.private:
         _say(f"NO PRIVACY: {WITHOUT_PRIVACY}; epsilon is infinite")
     if report.noise == "test":
         _say("TEST NOISE: no guarantee; the figures are what secure noise would have cost")
-    if report.not_checked:
-        _say(f"not checked, as the second accountant does not know them: {', '.join(report.not_checked)}")
     if report.pending:
         _say(f"the certificate counts {report.pending} runs that the export does not hold: still to come, or cut off")
     if report.unsettled:
         _say(f"{report.unsettled} charges of it were never settled in the export: a crash, or work in progress")
+    if report.approved is False:
+        _say("no approval of this package is in the export, and a site sends none without: ask for a later export")
     report.require()
+    if report.approvals:
+        which = ", of which one is for this very package" if report.approved else ""
+        _say(f"the site's signature holds on {report.approvals} approvals in the export{which}")
     signed = f"and the {what}'s signature hold" if report.signature_checked else "holds; NO signature was checked"
     _say(f"the ledger's chain {signed}; plan {report.plan_hash}")
 
 
 def _figure_json(figure: Figure) -> dict[str, Any]:
-    """`holds` is null where nothing was recomputed; otherwise a null epsilon is infinite."""
-    again = None if figure.recomputed is None else json_epsilon(figure.recomputed)
-    return {**asdict(figure), "stated": json_epsilon(figure.stated), "recomputed": again, "holds": figure.holds}
+    """A null epsilon is infinite."""
+    again = {"stated": json_epsilon(figure.stated), "recomputed": json_epsilon(figure.recomputed)}
+    return {**asdict(figure), **again, "holds": figure.holds}
 
 
 def _public_key(key: Path | None, home: Path | None) -> bytes | None:

@@ -126,15 +126,13 @@ def ingest(
     plan: Annotated[Path, typer.Option(help="The study plan: image size, channels and labels come from it.")],
 ) -> None:
     """Read DICOM, PNG or npz into the site's store; broken files are listed in a local report and skipped."""
-    from sfumato_client.dataset import SiteStore
     from sfumato_client.ingest import load_source, read_source
     from sfumato_client.site.home import SiteHome
 
     site = SiteHome(home)
     study = load_resolved_plan(plan)
-    report = SiteStore.create(
-        site.store, read_source(load_source(source), study.image, study.labels), study.image, site.split_key()
-    )
+    images = read_source(load_source(source), study.image, study.labels)
+    report = site.ingest(images, study)
     console.print(
         f"kept {report.kept} images of {report.patients} patients, skipped {len(report.skipped)} "
         "(reasons in 'ingest-report.json' of the home folder, which stays here)",
@@ -159,7 +157,9 @@ def accept(
     policy = site.policy()
     with site.open_ledger() as ledger:
         cost = admit(study, policy, ledger)
-    store = site.open_store()
+        store = site.open_store()
+        store.facts.require(study.image, study.labels)
+        ledger.check_members(store.members("train", "holdout"))
     check_cohorts(study, policy, store)
     console.print(forecast_table(cost, f"Plan '{study.study}' at site '{policy.site}'"))
     console.print(f"plan hash {study.digest}", markup=False, soft_wrap=True)

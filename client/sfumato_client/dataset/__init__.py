@@ -1,6 +1,6 @@
 """The site store: memory-mapped pixels, indexed by patient, with patient-disjoint splits."""
 
 from sfumato_client.dataset.cohort import Cohort, require_patients
-from sfumato_client.dataset.store import IngestReport, SiteStore
+from sfumato_client.dataset.store import IngestReport, SiteStore, StoreFacts
 
-__all__ = ["Cohort", "IngestReport", "SiteStore", "require_patients"]
+__all__ = ["Cohort", "IngestReport", "SiteStore", "StoreFacts", "require_patients"]

@@ -4,7 +4,7 @@ The privacy guarantee compares a cohort with and without one patient (add/remove
 hold-out patients apart. A shuffle-and-cut split would move others over the border when one patient comes or goes, so
 that two neighbouring cohorts would differ in many patients and the parallel composition would not hold. Here a
 patient's split is a keyed hash of the patient alone (HMAC-SHA256, RFC 2104): nobody without the site's key can predict
-it.
+it. Nobody is set aside for validation: nothing is tuned on a site's patients.
 """
 
 from __future__ import annotations
@@ -16,22 +16,25 @@ from collections.abc import Iterable
 from sfumato_client.ingest import Split
 from sfumato_common.errors import DataError
 
-SPLITS: tuple[Split, ...] = ("train", "validation", "holdout")
-TRAIN_SHARE, VALIDATION_SHARE = 0.70, 0.10
+SPLITS: tuple[Split, ...] = ("train", "holdout")
+TRAIN_SHARE = 0.80
 
 
 def keyed_split(split_key: bytes, patient_id: str) -> Split:
-    """Split of one patient by the site's secret key: 70 % train, 10 % validation, 20 % holdout in expectation."""
+    """Split of one patient by the site's secret key: 80 % train, 20 % holdout in expectation."""
     digest = hmac.digest(split_key, b"split\0" + patient_id.encode(), hashlib.sha256)
     position = int.from_bytes(digest[:8], "big") / 2**64
-    if position < TRAIN_SHARE:
-        return "train"
-    return "validation" if position < TRAIN_SHARE + VALIDATION_SHARE else "holdout"
+    return "train" if position < TRAIN_SHARE else "holdout"
 
 
 def pseudonym(split_key: bytes, patient_id: str) -> str:
     """What the store keeps instead of a patient id: 32 hexadecimal digits, the same at every ingest of this site."""
     return hmac.digest(split_key, b"pseudonym\0" + patient_id.encode(), hashlib.sha256).hex()[:32]
+
+
+def key_name(split_key: bytes) -> str:
+    """What tells a split key from another one, and says nothing of it: 32 hexadecimal digits."""
+    return hmac.digest(split_key, b"name\0", hashlib.sha256).hex()[:32]
 
 
 def assign_splits(images: Iterable[tuple[str, Split | None]], split_key: bytes) -> dict[str, Split]:

@@ -1,8 +1,8 @@
 """The site's store: one folder, made whole or not at all, that holds pixels and an index without names.
 
 `pixels.npy` [N, S, S(, 3)] is memory-mapped; `index.npz` has labels, split, owner of every image and the patients'
-pseudonyms; `store.json`, written last, says what the other two must be. File names and patient ids are in none of
-them: only the local ingest report beside the store names files.
+pseudonyms; `store.json`, written last, says what the other two must be, and which label every number stands for. File
+names and patient ids are in none of them: only the local ingest report beside the store names files.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -21,14 +21,15 @@ import numpy as np
 import numpy.typing as npt
 
 from sfumato_client.dataset.cohort import Cohort
-from sfumato_client.dataset.splits import SPLITS, assign_splits, pseudonym
+from sfumato_client.dataset.splits import SPLITS, assign_splits, key_name, pseudonym
 from sfumato_client.ingest import SiteImage, Skipped, Split
+from sfumato_common.accounting.members import Members
 from sfumato_common.errors import ConfigError, DataError
 from sfumato_common.files import sync_folder, write_atomic, write_json
 from sfumato_common.study.plan import ImageForm
 from sfumato_common.types import AnyArray, pixel_dtype
 
-_FORMAT = 1
+_FORMAT = 2
 _REPORT = "ingest-report.json"
 
 
@@ -52,17 +53,71 @@ class IngestReport:
         write_atomic(path, json.dumps(value, indent=2) + "\n", mode=0o600)
 
 
+@dataclass(frozen=True)
+class StoreFacts:
+    """What was ingested, from `store.json` alone and hence from the plan that it was ingested for, never from pixels.
+
+    `labels` are names in the order of the stored numbers; `shape` [N, S, S(, 3)] and `dtype` are those of the pixels;
+    `key` names the split key (`splits.key_name`).
+    """
+
+    labels: tuple[str, ...]
+    shape: tuple[int, ...]
+    dtype: str
+    key: str
+
+    @staticmethod
+    def read(folder: Path) -> StoreFacts:
+        """The facts of the store at `folder`; no image and no patient is looked at. Raises DataError."""
+        try:
+            value = json.loads((folder / "store.json").read_text())
+            labels, shape = tuple(map(str, value["labels"])), tuple(map(int, value["shape"]))
+            facts = StoreFacts(labels, shape, str(value["dtype"]), str(value["key"]))
+            known = value["format"] == _FORMAT
+        except (OSError, ValueError, KeyError, TypeError):
+            known = False
+        if not known:
+            raise DataError(f"store '{folder.name}' is missing, incomplete or of another version; ingest again")
+        return facts
+
+    def require(self, form: ImageForm, labels: Sequence[str]) -> None:
+        """Raises DataError unless the store was ingested for this very form and these labels, in their order.
+
+        A number in the store means a label of the plan that it was ingested for, and nothing under another plan.
+        """
+        if self.shape[1:] != form.shape or self.dtype != str(np.dtype(pixel_dtype(form.bits))):
+            raise DataError(
+                f"the store holds images of another form than the plan's {form.size} x {form.size}, {form.channels} "
+                f"channel(s), {form.bits} bits; ingest again for this plan"
+            )
+        if self.labels != tuple(labels):
+            raise DataError(
+                "the store was ingested under labels of other names, order or number than the plan's; ingest again for "
+                "this plan"
+            )
+
+
 class SiteStore:
     """An opened store; read-only."""
 
-    def __init__(self, pixels: AnyArray, index: dict[str, AnyArray]) -> None:
+    def __init__(self, pixels: AnyArray, index: dict[str, AnyArray], facts: StoreFacts) -> None:
         self._pixels = pixels
         self._index = index
+        self.facts = facts
 
     @staticmethod
-    def create(folder: Path, images: Iterable[SiteImage | Skipped], form: ImageForm, split_key: bytes) -> IngestReport:
+    def create(
+        folder: Path,
+        images: Iterable[SiteImage | Skipped],
+        form: ImageForm,
+        labels: Sequence[str],
+        split_key: bytes,
+        check: Callable[[Members], None] = lambda members: None,
+    ) -> IngestReport:
         """Write a store to `folder` from readers' output, image by image, and the report beside it.
 
+        `labels` are the plan's, which the images' numbers count in. `check` is shown who would be in which cohort, and
+        refuses by raising.
         The folder appears by one rename after everything in it was flushed to disk; remains of an interrupted attempt
         are removed first (the caller holds the site's lock). Raises DataError when a store already stands there
         (changing a cohort under the ledger is not this function's to decide) or no image could be read.
@@ -75,10 +130,11 @@ class SiteStore:
         shutil.rmtree(partial, ignore_errors=True)
         try:
             partial.mkdir(parents=True, mode=0o700)
-            report = _fill(partial, images, form, split_key)
+            report = _fill(partial, images, form, labels, split_key)
             report.write(folder.parent / _REPORT)
             if not report.kept:
                 raise DataError(f"no image could be read; {_REPORT} in the site's home says why, file by file")
+            check(SiteStore.open(partial).members(*SPLITS))
             sync_folder(partial)
             partial.rename(folder)
         except OSError as error:
@@ -93,32 +149,30 @@ class SiteStore:
     @staticmethod
     def open(folder: Path) -> SiteStore:
         """Open a store. Raises DataError when it is missing, incomplete or does not fit together."""
+        facts = StoreFacts.read(folder)
         try:
-            facts = json.loads((folder / "store.json").read_text())
             pixels = np.load(folder / "pixels.npy", mmap_mode="r", allow_pickle=False)
             with np.load(folder / "index.npz", allow_pickle=False) as archive:
                 index = {name: archive[name] for name in ("labels", "split", "owner", "patients")}
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             raise DataError(f"store '{folder.name}' is missing or incomplete; ingest again") from None
-        whole = isinstance(facts, dict) and facts.get("format") == _FORMAT and facts.get("shape") == list(pixels.shape)
-        whole = whole and facts.get("dtype") == str(pixels.dtype)
+        whole = (facts.shape, facts.dtype) == (pixels.shape, str(pixels.dtype))
         if not whole or {len(index[name]) for name in ("labels", "split", "owner")} != {len(pixels)}:
             raise DataError(f"store '{folder.name}' does not fit together; ingest again")
-        return SiteStore(pixels, index)
+        return SiteStore(pixels, index, facts)
 
     @property
     def patients(self) -> int:
         """Number of patients over all splits (exact: never leaves the site)."""
         return len(self._index["patients"])
 
-    def require_form(self, form: ImageForm) -> None:
-        """Raises DataError when the images were ingested for a study of another size, colour or depth."""
-        shape = form.shape
-        if self._pixels.shape[1:] != shape or self._pixels.dtype != pixel_dtype(form.bits):
-            raise DataError(
-                f"the store holds images of another form than the plan's {form.size} x {form.size}, {form.channels} "
-                f"channel(s), {form.bits} bits; ingest again for this plan"
-            )
+    def members(self, *splits: Split) -> Members:
+        """The patients of these splits, by pseudonym."""
+        found = {}
+        for split in splits:
+            owners = np.unique(self._index["owner"][self._index["split"] == SPLITS.index(split)])
+            found[split] = frozenset(self._index["patients"][owners].tolist())
+        return Members(self.facts.key, **found)
 
     def cohort(self, split: Split) -> Cohort:
         """The patients of one split, renumbered from 0; pixels stay on disk until they are asked for."""
@@ -127,7 +181,9 @@ class SiteStore:
         return Cohort(self._pixels, self._index["labels"][rows], patient_index.astype(np.int64), rows)
 
 
-def _fill(folder: Path, images: Iterable[SiteImage | Skipped], form: ImageForm, split_key: bytes) -> IngestReport:
+def _fill(
+    folder: Path, images: Iterable[SiteImage | Skipped], form: ImageForm, names_of: Sequence[str], split_key: bytes
+) -> IngestReport:
     skipped: list[Skipped] = []
     labels: list[int] = []
     names: list[str] = []
@@ -155,7 +211,8 @@ def _fill(folder: Path, images: Iterable[SiteImage | Skipped], form: ImageForm, 
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **index)
     write_atomic(folder / "index.npz", buffer.getvalue(), mode=0o600)
-    write_json(folder / "store.json", {"format": _FORMAT, **facts})
+    whose = {"labels": list(names_of), "key": key_name(split_key)}
+    write_json(folder / "store.json", {"format": _FORMAT, **whose, **facts})
     found = list(splits.values())
     return IngestReport(len(labels), len(patients), {name: found.count(name) for name in SPLITS}, tuple(skipped))
 

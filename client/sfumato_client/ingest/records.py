@@ -11,13 +11,13 @@ from sfumato_common.imaging import fit_square
 from sfumato_common.study.plan import ImageForm
 from sfumato_common.types import AnyArray, ByteImages, pixel_dtype
 
-Split = Literal["train", "validation", "holdout"]
+Split = Literal["train", "holdout"]
 
-# other data sets' words for the same three parts
+# other data sets' words; nothing here is tuned on a site's patients, so those meant for validation train
 SPLIT_NAMES: dict[str, Split] = {
     "train": "train",
-    "val": "validation",
-    "validation": "validation",
+    "val": "train",
+    "validation": "train",
     "test": "holdout",
     "holdout": "holdout",
 }

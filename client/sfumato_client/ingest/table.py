@@ -67,7 +67,7 @@ def label_index(name: str, labels: list[str]) -> int:
 
 
 def split_name(value: str) -> Split:
-    """`train`, `val`/`validation`, `test`/`holdout` -> the house's names. Raises UnreadableError for anything else."""
+    """`train`/`val`/`validation`, `test`/`holdout` -> the house's names. Raises UnreadableError for anything else."""
     if value not in SPLIT_NAMES:
         raise UnreadableError("its split is none of train, validation, holdout")
     return SPLIT_NAMES[value]

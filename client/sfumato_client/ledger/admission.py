@@ -1,4 +1,4 @@
-"""Whether one more charge fits the budget, with the slow accounting done once a plan and not once a round.
+"""Whether one more charge fits the site's budget and its plan's own, with the slow accounting done once a plan.
 
 A composition that fits is remembered in the (chained) entry that it was computed for. A later charge whose total is a
 part of it needs no accounting: leaving mechanisms out never costs a patient more.
@@ -35,29 +35,46 @@ Tally = Counter[Mechanism]
 
 
 def admit(
-    rows: Sequence[Row], others: Iterable[Event], own: Iterable[Event], ahead: Iterable[Event], budget: Budget
+    rows: Sequence[Row],
+    others: Iterable[Event],
+    own: Iterable[Event],
+    ahead: Iterable[Event],
+    budget: Budget,
+    limit: Budget | None,
 ) -> dict[str, Any]:
-    """Fields to store with a charge: the composition that was found to fit, or nothing when an earlier one covers it.
+    """Fields to store with a charge: the compositions that were found to fit, without those an earlier one covers.
 
-    `others` is what other plans charged, `own` what this plan charged with the new charge, `ahead` all it will charge.
-    Raises BudgetExceeded when their composition passes `budget`.
+    `others` is what other plans charged, `own` what this plan charged with the new charge, `ahead` all it will charge;
+    `limit` is what the plan itself says that it costs at most. Raises BudgetExceeded when the composition of all passes
+    `budget`, or that of this plan its `limit`.
     """
-    wanted = count_mechanisms(others) + (count_mechanisms(own) | count_mechanisms(ahead))
-    if any(wanted <= fitting for fitting in _fitting_tallies(rows, budget)):
-        return {}
+    planned = count_mechanisms(own) | count_mechanisms(ahead)
+    wanted = count_mechanisms(others) + planned
     if any(isinstance(event, Unprotected) for event in wanted):
         raise BudgetExceeded(
             "a study without differential privacy was charged to these patients: their epsilon is infinite, and no "
             "further study fits any budget; nothing was touched"
         )
+    found = _admit_tally(rows, "fits", wanted, budget, "a patient to", "the site's budget is")
+    if limit is not None:
+        whose = "what this plan takes from a patient to", "the plan itself promises at most"
+        found |= _admit_tally(rows, "fits_plan", planned, limit, *whose)
+    return found
+
+
+def _admit_tally(
+    rows: Sequence[Row], name: str, wanted: Tally, budget: Budget, whom: str, allowed: str
+) -> dict[str, Any]:
+    if any(wanted <= fitting for fitting in _fitting_tallies(rows, budget)):
+        return {}
     total = epsilon(expand_tally(wanted), budget.delta)
     if not total <= budget.epsilon:  # written so that a NaN is refused
         raise BudgetExceeded(
-            f"this would bring a patient to epsilon {total:.2f} at delta {budget.delta:g}; the site's budget is "
-            f"{budget.epsilon:g}: nothing was touched, ask for a plan with more noise or fewer steps"
+            f"this would bring {whom} epsilon {total:.2f} at delta {budget.delta:g}; {allowed} {budget.epsilon:g}: "
+            "nothing was touched, ask for a plan with more noise or fewer steps"
         )
     events = [event_to_json(event) for event in expand_tally(wanted)]
-    return {"fits": {"delta": budget.delta, "epsilon": total, "events": events}}
+    return {name: {"delta": budget.delta, "epsilon": total, "events": events}}
 
 
 def admit_unprotected(study: str, named: Collection[str]) -> None:
@@ -96,6 +113,7 @@ def expand_tally(tally: Tally) -> list[Event]:
 def _fitting_tallies(rows: Sequence[Row], budget: Budget) -> Iterable[Tally]:
     """Compositions known to fit `budget`: computed at its very delta, and within its epsilon as it stands now."""
     for row in reversed(rows):
-        fits = row.value.get("fits")
-        if fits and fits["delta"] == budget.delta and fits["epsilon"] <= budget.epsilon:
-            yield count_mechanisms(event_from_json(value) for value in fits["events"])
+        value = row.value
+        for fits in (value.get("fits"), value.get("fits_plan")):
+            if fits and fits["delta"] == budget.delta and fits["epsilon"] <= budget.epsilon:
+                yield count_mechanisms(event_from_json(event) for event in fits["events"])

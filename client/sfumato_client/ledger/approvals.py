@@ -44,9 +44,13 @@ class Approval:
         if hashlib.sha256(package).hexdigest() != self.package_sha256:
             raise ReleaseRefused("the package is not the one that was approved; nothing was sent")
         try:
-            verify(public_key, "approval", self.statement, self.signature)
+            self.check_signature(public_key)
         except VerificationError:
             raise ReleaseRefused("an approval in the ledger was not signed by this site; nothing was sent") from None
+
+    def check_signature(self, public_key: bytes) -> None:
+        """Raise VerificationError unless the holder of `public_key` (PEM) signed this approval."""
+        verify(public_key, "approval", self.statement, self.signature)
 
     def fields(self) -> dict[str, Any]:
         """The row's fields."""

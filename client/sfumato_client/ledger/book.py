@@ -1,8 +1,8 @@
 """The privacy ledger: what each study took from the site's patients, over all studies, under one budget.
 
-A charge is on disk before `reserve` returns, so a crash at any moment counts too much, never too little. A patient
-belongs to one cohort of a site for good, so what a patient has paid is the larger of the two cohorts' totals. The chain
-shows alteration; it is no defence against someone who may rewrite all the site's files.
+A charge is on disk before `reserve` returns, so a crash at any moment counts too much, never too little. A patient is
+bound to one cohort at the first charge (`members.py`), so what a patient has paid is the larger of the two cohorts'
+totals. The chain shows alteration; it is no defence against someone who may rewrite all the site's files.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 from sfumato_client.ledger.admission import admit, admit_unprotected
 from sfumato_client.ledger.approvals import Approval, approvals
-from sfumato_client.ledger.certificate import certificate, stated_costs
+from sfumato_client.ledger.certificate import COHORTS, certificate, stated_costs
 from sfumato_client.ledger.chain import (
     FORMAT,
     Reservation,
@@ -30,12 +30,15 @@ from sfumato_client.ledger.chain import (
 from sfumato_client.ledger.charged import Charge, Terms, charged
 from sfumato_client.ledger.export import write_export
 from sfumato_client.ledger.head import check_head, head_of, head_path, read_head, write_head
+from sfumato_client.ledger.members import check_members, members_folder, read_members, write_new_members
 from sfumato_client.ledger.storage import begin, connect, insert, read_rows, transaction
 from sfumato_common.accounting.accountant import CohortCosts, cohort_costs, epsilon
 from sfumato_common.accounting.events import Cohort, Declared, Event, Unprotected, event_to_json
+from sfumato_common.accounting.members import Members
 from sfumato_common.errors import BusyError, LedgerError
 from sfumato_common.mechanisms.noise import NoiseSource
 from sfumato_common.study.certificate import Certificate, Noise
+from sfumato_common.study.costs import study_events
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.policy import Budget
 from sfumato_common.study.release import Part
@@ -89,13 +92,15 @@ class Ledger:
         cohort: Cohort,
         event: Event,
         ahead: Iterable[Event] = (),
+        limit: Budget | None = None,
     ) -> Reservation:
         """Charge `event` to `cohort`, durably, before the data is touched.
 
         `ahead` is everything that this plan charges the cohort in all: it must fit as well, and later charges within it
-        need no new accounting. Raises BudgetExceeded when all charges of the cohort together would pass the budget;
-        PolicyRefusal for a charge without privacy by a study that policy does not name, as no budget covers it;
-        LedgerError when this round was charged before, as running it again draws fresh noise and costs again.
+        need no new accounting. `limit` is what the plan itself says that it costs a patient. Raises BudgetExceeded when
+        all charges of the cohort together would pass the budget, or those of this plan its limit; PolicyRefusal for a
+        charge without privacy by a study that policy does not name, as no budget covers it; LedgerError when this round
+        was charged before, as running it again draws fresh noise and costs again.
         """
         check_spend(cohort, event, round)
         fields: dict[str, Any] = {
@@ -118,7 +123,7 @@ class Ledger:
                 mine = [entry for entry in entries if entry.cohort == cohort]
                 others = [entry.event for entry in mine if entry.plan_hash != plan_hash]
                 own = [entry.event for entry in mine if entry.plan_hash == plan_hash]
-                fields |= admit(rows, others, [*own, event], ahead, self.budget)
+                fields |= admit(rows, others, [*own, event], ahead, self.budget, limit)
             row = next_row(rows, "reserve", fields)
             insert(self._connection, row)
         self._advance_head()
@@ -138,6 +143,26 @@ class Ledger:
             fields = {"closes": reservation.number, "sha256": sha256, "at": _now()}
             insert(self._connection, next_row(rows, "settle", fields))
         self._advance_head()
+
+    def bind(self, members: Members) -> None:
+        """Bind patients to the cohorts that they are charged in, for good; in the charge, before their data is used.
+
+        Raises DataError when one of them is bound to the other cohort, LedgerError when that cannot be told.
+        """
+        folder = members_folder(self._path)
+        with transaction(self._connection):
+            rows = self._rows()
+            bound = read_members(folder, rows)
+            check_members(bound, members)
+            fields = write_new_members(folder, bound, members)
+            if fields is not None:
+                insert(self._connection, next_row(rows, "bind", {**fields, "at": _now()}))
+        if fields is not None:
+            self._advance_head()
+
+    def check_members(self, members: Members) -> None:
+        """Raise what `bind` would, and bind nobody."""
+        check_members(read_members(members_folder(self._path), self._rows()), members)
 
     def charged(
         self, terms: Terms, events: Sequence[Event], noise: NoiseSource, resume: bool = False
@@ -193,12 +218,21 @@ class Ledger:
         return write_export(self._rows(), self.site, self.budget, stated_costs(self.costs()))
 
     def verify(self) -> None:
-        """Raise LedgerError at the first entry that was altered, and when the end was cut off."""
-        self._rows()
+        """Raise LedgerError at the first entry that was altered, when the end was cut off, or a member file is gone."""
+        read_members(members_folder(self._path), self._rows())
 
-    def certificate(self, plan: Plan, *, noise: Noise) -> Certificate:
-        """What a package says about `plan`'s cost here; every number in it is independent of the data."""
-        return certificate(plan, self.events("train", plan.digest), self.events("holdout", plan.digest), noise)
+    def certificate(self, plan: Plan, *, noise: Noise, publish_total: bool = False) -> Certificate:
+        """What a package says about `plan`'s cost here; every number in it is independent of the data.
+
+        With `publish_total` also what all studies cost, at the plan's delta: policy decides.
+        """
+        total = None
+        if publish_total:
+            others = (self.events(cohort, except_plan=plan.digest) for cohort in COHORTS)
+            own = (study_events(plan, cohort) for cohort in COHORTS)
+            train, holdout = ([*spent, *whole] for spent, whole in zip(others, own, strict=True))
+            total = stated_costs(cohort_costs(train, holdout, plan.privacy.delta))
+        return certificate(plan, self.events("train", plan.digest), self.events("holdout", plan.digest), noise, total)
 
     def _rows(self) -> list[Row]:
         """Every row, chain and end verified."""

@@ -13,12 +13,31 @@ from typing import Any, get_args
 
 from sfumato_client.ledger.admission import Tally, expand_tally
 from sfumato_common.accounting.accountant import CohortCosts, Cost, cohort_costs, count_mechanisms
-from sfumato_common.accounting.events import Declared, Event, Mechanism, SampledGaussian, event_from_json, event_to_json
+from sfumato_common.accounting.events import (
+    Cohort,
+    Declared,
+    Event,
+    Mechanism,
+    SampledGaussian,
+    event_from_json,
+    event_to_json,
+)
+from sfumato_common.accounting.tradeoff import reach
 from sfumato_common.errors import LedgerError
-from sfumato_common.study.certificate import Certificate, Noise, StatedCost, StatedCosts, StatedDisclosure
+from sfumato_common.study.certificate import (
+    Certificate,
+    EpsilonAt,
+    Noise,
+    StatedCost,
+    StatedCosts,
+    StatedDisclosure,
+    StatedReach,
+    TprAt,
+)
 from sfumato_common.study.costs import WITHOUT_PRIVACY, declared_disclosures, study_events
 from sfumato_common.study.plan import Plan
 
+COHORTS: tuple[Cohort, ...] = ("train", "holdout")
 COVERS = (
     "Unit: the patient, with all of the patient's images. Covered: everything that left this site under this plan, "
     "charges still to come included. add_remove: with or without one patient, its distribution changes by at most "
@@ -28,7 +47,8 @@ COVERS = (
     "one site pays that site's epsilon, at most the largest of all sites. A patient present at two sites pays the SUM "
     "of both (basic composition: epsilons add and deltas add). Not covered: the declared disclosures, each named with "
     "its bits, which depend on the data and have no epsilon; this site's other studies, which its ledger adds up; who "
-    "took part; and what is true of most patients, which these images are meant to show."
+    "took part; and what is true of most patients, which these images are meant to show. reach: ceilings for any "
+    "attack on one patient, under add/remove; its mu says nothing of deltas below the stated one."
 )
 NO_PRIVACY = (
     f"NO PRIVACY: {WITHOUT_PRIVACY}. No noise was added and no gradient clipped, every epsilon is infinite (null), "
@@ -41,10 +61,17 @@ CHOSEN = (
 TEST_NOISE = "TEST NOISE: no guarantee. The noise can be predicted, and every epsilon here is void. "
 
 
-def certificate(plan: Plan, train: Sequence[Event], holdout: Sequence[Event], noise: Noise) -> Certificate:
+def certificate(
+    plan: Plan,
+    train: Sequence[Event],
+    holdout: Sequence[Event],
+    noise: Noise,
+    site_total: StatedCosts | None = None,
+) -> Certificate:
     """What the manifest carries, from the events charged to each cohort under `plan`; at the plan's delta.
 
-    `noise` is 'secure' or 'test'. Raises LedgerError for any other word, and when the accountants contradict.
+    `noise` is 'secure' or 'test'; `site_total` is what policy publishes of all studies. Raises LedgerError for any
+    other word, and when the accountants contradict.
     """
     if noise not in get_args(Noise):
         raise LedgerError("a certificate says 'secure' or 'test' about its noise, nothing else")
@@ -53,7 +80,8 @@ def certificate(plan: Plan, train: Sequence[Event], holdout: Sequence[Event], no
         "train": count_mechanisms(train) | count_mechanisms(study_events(plan, "train")),
         "holdout": count_mechanisms(holdout) | count_mechanisms(study_events(plan, "holdout")),
     }
-    costs = cohort_costs(expand_tally(whole["train"]), expand_tally(whole["holdout"]), plan.privacy.delta)
+    events = expand_tally(whole["train"]), expand_tally(whole["holdout"])
+    costs = cohort_costs(*events, plan.privacy.delta)
     if plan.private and not math.isfinite(costs.patient.replace_one):
         raise LedgerError("this plan costs a patient more than a certificate can state; it needs more noise")
     return Certificate(
@@ -71,6 +99,20 @@ def certificate(plan: Plan, train: Sequence[Event], holdout: Sequence[Event], no
         + COVERS,
         protection="differential privacy" if plan.private else WITHOUT_PRIVACY,
         starts=plan.public_starts,
+        reach=stated_reach(*events, plan.privacy.delta) if plan.private else None,
+        site_total=site_total,
+    )
+
+
+def stated_reach(train: Sequence[Event], holdout: Sequence[Event], delta: float) -> StatedReach:
+    """What an attack can reach, to four decimals, upwards; None: infinite."""
+    found = reach(train, holdout, delta)
+    return StatedReach(
+        mu=_round_up(found.mu),
+        epsilons=[EpsilonAt(delta=at, epsilon=_round_up(value)) for at, value in found.epsilon_at.items()],
+        auc=min(1.0, _round_up(found.auc) or 1.0),
+        attack=[TprAt(fpr=at, tpr=min(1.0, _round_up(value) or 1.0)) for at, value in found.tpr.items()],
+        pair=_round_up(found.pair),
     )
 
 
@@ -109,7 +151,8 @@ def stated_costs(costs: CohortCosts) -> StatedCosts:
 
 
 def _stated_cost(cost: Cost) -> StatedCost:
-    rounded = {
-        name: None if math.isinf(value) else math.ceil(value * 1e4) / 1e4 for name, value in asdict(cost).items()
-    }
-    return StatedCost(**rounded)
+    return StatedCost(**{name: _round_up(value) for name, value in asdict(cost).items()})
+
+
+def _round_up(value: float) -> float | None:
+    return None if math.isinf(value) else math.ceil(value * 1e4) / 1e4

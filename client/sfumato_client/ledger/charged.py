@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from sfumato_client.ledger.chain import Reservation
@@ -24,13 +24,18 @@ from sfumato_common.files import canonical_json
 from sfumato_common.mechanisms.noise import NoiseSource
 from sfumato_common.mechanisms.recorder import BareRecorder, NoiseRecorder
 from sfumato_common.mechanisms.sealed import Paid, Result, Sealed, digest_of
+from sfumato_common.study.costs import study_events
+from sfumato_common.study.plan import Plan
+from sfumato_common.study.policy import Budget
 
 
 @dataclass(frozen=True)
 class Terms:
     """Where a charge stands in the ledger: its events are rounds `round`, `round` + 1, ... of `purpose`, in order.
 
-    `ahead` is everything that the plan charges this cohort in all; see `Ledger.reserve`.
+    `limit` is what the plan itself says that it costs a patient at most, `ahead` everything that it charges this cohort
+    in all; see `Ledger.reserve`. `everybody`: nobody can tell in which cohort the patients are, so that each is charged
+    all of it.
     """
 
     study: str
@@ -38,7 +43,21 @@ class Terms:
     purpose: str
     round: int
     cohort: Cohort
+    limit: Budget
     ahead: tuple[Event, ...] = ()
+    everybody: bool = False
+
+    @property
+    def mirrored(self) -> Terms:
+        """The same charge to the other cohort."""
+        other: Cohort = "holdout" if self.cohort == "train" else "train"
+        return replace(self, cohort=other, purpose=f"{self.purpose}-{other}", everybody=False)
+
+    @staticmethod
+    def of(plan: Plan, purpose: str, round: int, cohort: Cohort) -> Terms:
+        """The terms of something that `plan` asks for."""
+        limit = Budget(epsilon=plan.privacy.epsilon, delta=plan.privacy.delta)
+        return Terms(plan.study, plan.digest, purpose, round, cohort, limit, tuple(study_events(plan, cohort)))
 
 
 class Book(Protocol):
@@ -54,6 +73,7 @@ class Book(Protocol):
         cohort: Cohort,
         event: Event,
         ahead: Iterable[Event],
+        limit: Budget,
     ) -> Reservation:
         """Charge one event, durably."""
         ...
@@ -74,8 +94,16 @@ class Book(Protocol):
 class Charge:
     """An open charge; made by `Ledger.charged` alone. `recorder` is the only source of noise within it."""
 
-    def __init__(self, ledger: Book, terms: Terms, reserved: Sequence[Reservation], noise: NoiseSource) -> None:
+    def __init__(
+        self,
+        ledger: Book,
+        terms: Terms,
+        reserved: Sequence[Reservation],
+        noise: NoiseSource,
+        mirrored: Sequence[Reservation] = (),
+    ) -> None:
         self._ledger, self._terms, self._reserved = ledger, terms, tuple(reserved)
+        self._mirrored = tuple(mirrored)
         self._sha256, self._draws = "", 0
         self._paid: Paid | None = None
         self.recorder = _recorder(reserved, noise, _binding(terms, reserved))
@@ -92,8 +120,9 @@ class Charge:
         """
         if self._sha256:
             raise EgressRefused("something was sealed under this charge before; it seals one result")
-        on_disk = [entry for entry in self._ledger.entries() if entry in self._reserved]
-        if tuple(on_disk) != self._reserved:
+        entries = self._ledger.entries()
+        on_disk = [entry for entry in entries if entry in self._reserved]
+        if tuple(on_disk) != self._reserved or any(entry not in entries for entry in self._mirrored):
             raise EgressRefused("a result without a reservation in the privacy ledger may not leave")
         paid = Paid(tuple(entry.event for entry in on_disk), _binding(self._terms, on_disk))
         sealed = self.recorder.seal_result(result)
@@ -110,7 +139,7 @@ class Charge:
             raise EgressRefused("nothing was sealed under this charge: it stays charged, and nothing may leave")
         if self.recorder.draws != self._draws:
             raise EgressRefused("something was to be drawn after the result was sealed: nothing may leave")
-        for reservation in self._reserved:
+        for reservation in (*self._reserved, *self._mirrored):
             self._ledger.settle(reservation, self._sha256)
 
 
@@ -125,7 +154,18 @@ def charged(
     `Charge` says.
     """
     left = _left_open(ledger, terms) if resume else {}
-    reserved = [
+    reserved = _reserve(ledger, terms, events, left)
+    mirrored = _reserve(ledger, terms.mirrored, events, {}) if terms.everybody else []
+    charge = Charge(ledger, terms, reserved, noise, mirrored)
+    yield charge
+    # not in a `finally`: what a failing body was charged for was not carried out
+    charge.settle()
+
+
+def _reserve(
+    ledger: Book, terms: Terms, events: Sequence[Event], left: Mapping[tuple[int, Event], Reservation]
+) -> list[Reservation]:
+    return [
         left.get((number, event))
         or ledger.reserve(
             study=terms.study,
@@ -135,13 +175,10 @@ def charged(
             cohort=terms.cohort,
             event=event,
             ahead=terms.ahead,
+            limit=terms.limit,
         )
         for number, event in enumerate(events, start=terms.round)
     ]
-    charge = Charge(ledger, terms, reserved, noise)
-    yield charge
-    # not in a `finally`: what a failing body was charged for was not carried out
-    charge.settle()
 
 
 def sealed_digest(ledger: Book, terms: Terms) -> str | None:

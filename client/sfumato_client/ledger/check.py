@@ -7,24 +7,26 @@ The epsilons are recomputed by `prv.py`, which shares no code with the accountan
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sfumato_client.ledger.admission import Tally
 from sfumato_client.ledger.certificate import stated_tally
 from sfumato_client.ledger.chain import Reservation
 from sfumato_client.ledger.export import ReadExport, read_export
-from sfumato_client.ledger.prv import epsilon_prv, unchecked_mechanisms
+from sfumato_client.ledger.prv import LossDistribution, loss_distributions
 from sfumato_common.accounting.accountant import count_mechanisms, epsilon_text
 from sfumato_common.accounting.events import Cohort, Declared, Unprotected
-from sfumato_common.accounting.pld import Adjacency, hopeless
+from sfumato_common.accounting.pld import GRID, Adjacency, Pure, hopeless
+from sfumato_common.accounting.tradeoff import DELTAS, reach_of
 from sfumato_common.errors import LedgerError, VerificationError
 from sfumato_common.package.archive import read_archive
 from sfumato_common.package.manifest import Manifest, parse_manifest
 from sfumato_common.package.package import MANIFEST, open_package
-from sfumato_common.study.certificate import Certificate, StatedCost
-from sfumato_common.tabular.certificate import open_certificate
+from sfumato_common.study.certificate import Certificate, StatedCost, StatedReach
+from sfumato_common.tabular.certificate import TableCertificate, open_certificate
 
 TOLERANCE = 1e-3
 _COHORTS: tuple[Cohort, ...] = ("train", "holdout")
@@ -32,33 +34,34 @@ _COHORTS: tuple[Cohort, ...] = ("train", "holdout")
 
 @dataclass(frozen=True)
 class Figure:
-    """One epsilon: who pays it, which one it is, what the certificate states, what was recomputed (None: not checked).
+    """One epsilon: who pays it, which one it is, what the certificate states, what was recomputed.
 
-    `bound`: the stated one need only be no smaller, as it is a bound on the recomputed one.
+    `bound`: the stated one need only be no smaller, as it is a bound on the recomputed one. `slack`: by how much the
+    certificate's accountant may have rounded up, beside 1e-3.
     """
 
     who: str
     name: str
     stated: float
-    recomputed: float | None
+    recomputed: float
     bound: bool = False
+    slack: float = 0.0
 
     @property
-    def holds(self) -> bool | None:
-        """Whether both agree to 1e-3 (a bound: lies no lower); None when there is nothing to compare with."""
-        if self.recomputed is None:
-            return None
+    def holds(self) -> bool:
+        """Whether both agree to 1e-3 and the slack (a bound: lies no lower)."""
         if math.isinf(self.stated) or math.isinf(self.recomputed):
             return self.stated == self.recomputed
         beyond = self.stated - self.recomputed
-        return beyond >= -TOLERANCE if self.bound else abs(beyond) <= TOLERANCE
+        return beyond >= -TOLERANCE and (self.bound or beyond <= TOLERANCE + self.slack)
 
 
 @dataclass(frozen=True)
 class CheckReport:
     """What was found. `pending`: mechanisms that the certificate counts and the ledger was not charged for (yet).
 
-    `unsettled`: charges that were never noted as carried out.
+    `unsettled`: charges that were never noted as carried out. `approvals`: how many of the export have a signature that
+    holds; `approved`: whether one of them is for this very package, None for a table, which needs none.
     """
 
     site: str
@@ -69,13 +72,14 @@ class CheckReport:
     private: bool
     signature_checked: bool
     figures: tuple[Figure, ...]
-    not_checked: tuple[str, ...]
     pending: int
     unsettled: int
+    approvals: int = 0
+    approved: bool | None = None
 
     def require(self) -> None:
         """Raise LedgerError when a stated epsilon is not the recomputed one."""
-        if wrong := [figure for figure in self.figures if figure.holds is False]:
+        if wrong := [figure for figure in self.figures if not figure.holds]:
             first = wrong[0]
             raise LedgerError(
                 f"the certificate's epsilon ({first.who}, {first.name}) is {epsilon_text(first.stated, 4)}, recomputed "
@@ -87,12 +91,15 @@ class CheckReport:
 def check_package(export: bytes, package: bytes, public_key: bytes | None) -> CheckReport:
     """Recompute the certificate in `package` from `export`; its signature is checked if the site's key (PEM) is given.
 
-    Raises LedgerError when the export was altered or charged more than is stated, VerificationError when the package
-    is not this site's or cannot be read. Disagreement of epsilons is in the report: `require` raises it.
+    So are those of all approvals that the export holds. Raises LedgerError when the export was altered, charged more
+    than is stated, or approved other packages of this plan and not this one; VerificationError when the package or an
+    approval is not this site's, or cannot be read. Disagreement of epsilons is in the report: `require` raises it.
     """
     ledger = read_export(export)
     manifest = _manifest(package, public_key, ledger.site)
-    return _report(ledger, manifest.study, manifest.plan_hash, manifest.certificate, public_key is not None)
+    found = _report(ledger, manifest.study, manifest.plan_hash, manifest.certificate, public_key is not None)
+    signed, own = _check_approvals(ledger, manifest.plan_hash, package, public_key)
+    return replace(found, approvals=signed, approved=own)
 
 
 def check_table(
@@ -128,7 +135,6 @@ def _report(
         stated.private,
         signature_checked,
         tuple(_figures(stated, tallies)),
-        tuple(unchecked_mechanisms(tallies["train"] + tallies["holdout"])),
         pending,
         sum(entry.number not in ledger.settled for entry in charges),
     )
@@ -152,6 +158,26 @@ def _manifest(package: bytes, public_key: bytes | None, site: str) -> Manifest:
     return manifest
 
 
+def _check_approvals(ledger: ReadExport, plan_hash: str, package: bytes, public_key: bytes | None) -> tuple[int, bool]:
+    """How many approvals have a signature that holds, and whether one is for `package`. Raises as `check_package`."""
+    if public_key is not None:
+        for leave in ledger.approvals:
+            try:
+                leave.check_signature(public_key)
+            except VerificationError:
+                raise VerificationError(
+                    "an approval in the exported ledger was not signed with the site's key: do not rely on the export"
+                ) from None
+    of_plan = {leave.package_sha256 for leave in ledger.approvals if leave.plan_hash == plan_hash}
+    approved = hashlib.sha256(package).hexdigest() in of_plan
+    if of_plan and not approved:
+        raise LedgerError(
+            "the exported ledger approved other packages of this plan, and not this one; bring a later export, and do "
+            "not rely on the package before it holds the approval"
+        )
+    return (len(ledger.approvals) if public_key is not None else 0), approved
+
+
 def _beyond(charges: Sequence[Reservation], cohort: Cohort, stated: Tally) -> int:
     """How many runs the certificate counts beyond the ledger's. Raises LedgerError when it is the other way round."""
     charged = count_mechanisms(entry.event for entry in charges if entry.cohort == cohort)
@@ -172,33 +198,60 @@ def _check_declared(charges: Sequence[Reservation], stated: Certificate) -> None
 def _figures(stated: Certificate, tallies: Mapping[Cohort, Tally]) -> list[Figure]:
     """Every stated epsilon beside the recomputed one."""
     delta, train, holdout = stated.delta, tallies["train"], tallies["holdout"]
-    added = [_recompute(tally, delta, "add-remove") for tally in (train, holdout)]
-    replaced = [_recompute(tally, delta, "replace-one") for tally in (train, holdout)]
-    # a patient who is replaced by one of the other cohort is removed there and added here
-    moved = _recompute(train + holdout, delta, "add-remove")
-    added.append(_largest(added))
-    replaced.append(_largest([*replaced, moved]))
+    composed = [_recompute(tally, "add-remove") for tally in (train, holdout)]
+    added = [_epsilon(found, delta) for found in composed]
+    replaced = [_epsilon(_recompute(tally, "replace-one"), delta) for tally in (train, holdout)]
+    # a patient who is replaced by one of the other cohort is removed there and added here; what a table charged to both
+    # cohorts ran once
+    apart = not (isinstance(stated, TableCertificate) and train == holdout)
+    moved = [_epsilon(_recompute(train + holdout, "add-remove"), delta)] if apart else []
+    added.append(max(added))
+    replaced.append(max([*replaced, *moved]))
+    # a loss without a distribution of its own is rounded up to the accountant's grid, once a run
+    slack = GRID * sum(times for event, times in (train + holdout).items() if isinstance(event, Pure))
     figures: list[Figure] = []
     for at, who in enumerate(("train", "holdout", "patient")):
         cost: StatedCost = getattr(stated.epsilon, who)
         figures += [
-            Figure(who, "add/remove", _number(cost.add_remove), added[at]),
+            Figure(who, "add/remove", _number(cost.add_remove), added[at], slack=slack),
             Figure(who, "add/remove, RDP bound", _number(cost.add_remove_rdp), added[at], bound=True),
-            Figure(who, "replace-one", _number(cost.replace_one), replaced[at]),
+            Figure(who, "replace-one", _number(cost.replace_one), replaced[at], slack=slack),
         ]
+    if stated.reach is not None:
+        figures += _reach_figures(stated.reach, [found for found in composed if found is not None], delta, slack)
     return figures
 
 
-def _recompute(tally: Tally, delta: float, adjacency: Adjacency) -> float | None:
-    if any(hopeless(event) and not isinstance(event, Unprotected) for event in tally):
+def _reach_figures(
+    stated: StatedReach, composed: Sequence[Sequence[LossDistribution]], delta: float, slack: float
+) -> list[Figure]:
+    """The ceilings, from the second accountant's delta at every epsilon; `pair` needs deltas beyond its precision."""
+    again = reach_of([found for directions in composed for found in directions], delta)
+    epsilons, attack = again.epsilon_at, again.tpr
+    lines = [
+        ("mu", _number(stated.mu), again.mu),
+        *(
+            (f"epsilon at {at.delta:g}", _number(at.epsilon), epsilons.get(at.delta, math.inf))
+            for at in stated.epsilons
+        ),
+        ("AUC of an attack", stated.auc, again.auc),
+        *((f"TPR at FPR {at.fpr:g}", at.tpr, attack.get(at.fpr, math.inf)) for at in stated.attack),
+    ]
+    return [Figure("patient", name, value, found, slack=slack + TOLERANCE) for name, value, found in lines]
+
+
+def _epsilon(composed: Sequence[LossDistribution] | None, delta: float) -> float:
+    return math.inf if composed is None else max(found.get_epsilon_for_delta(delta) for found in composed)
+
+
+def _recompute(tally: Tally, adjacency: Adjacency) -> Sequence[LossDistribution] | None:
+    """The composed loss in every direction; None where something left unprotected."""
+    if any(isinstance(event, Unprotected) for event in tally):
+        return None
+    if any(hopeless(event) for event in tally):
         raise LedgerError("the certificate names a mechanism with so little noise that no epsilon can be stated for it")
-    return None if unchecked_mechanisms(tally) else epsilon_prv(tally, delta, adjacency)
+    return loss_distributions(tally, DELTAS[-1], adjacency)
 
 
 def _number(stated: float | None) -> float:
     return math.inf if stated is None else stated
-
-
-def _largest(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return max(known) if len(known) == len(values) else None

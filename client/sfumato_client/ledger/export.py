@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
 
+from sfumato_client.ledger.approvals import Approval, approvals
 from sfumato_client.ledger.chain import Reservation, Row, check_chain, reservation, settled_results
 from sfumato_client.ledger.head import Head, check_head, head_of
 from sfumato_common.accounting.events import Unprotected
@@ -66,12 +67,13 @@ class ReadExport:
     """An export whose chain holds: whose it is, and every charge in it, in order.
 
     `settled` is the sha256 of what was sealed under each charge that was carried out, by its number; None in rows of
-    older versions.
+    older versions. `approvals` are the site's leaves for packages to go, their signatures not yet checked.
     """
 
     site: str
     charges: tuple[Reservation, ...]
     settled: Mapping[int, str | None]
+    approvals: tuple[Approval, ...]
     head: Head
 
 
@@ -100,13 +102,13 @@ def read_export(data: bytes) -> ReadExport:
         export = LedgerExport.model_validate(json.loads(data))
         rows = [Row(row.number, row.body, row.hash) for row in export.rows]
         check_chain(rows, export.site)
-        charges, closed = _charges(rows), settled_results(rows)
+        charges, closed, left = _charges(rows), settled_results(rows), tuple(approvals(rows))
     except (ValidationError, ValueError, KeyError, TypeError, RecursionError):
         raise LedgerError("this is no ledger export, or a damaged one; export the ledger again") from None
     check_head(rows, Head(export.head.number, export.head.hash))
     if export.head.number != len(rows) - 1:
         raise LedgerError("the export goes on behind its head; export the ledger again")
-    return ReadExport(export.site, charges, closed, Head(export.head.number, export.head.hash))
+    return ReadExport(export.site, charges, closed, left, Head(export.head.number, export.head.hash))
 
 
 def _charges(rows: Sequence[Row]) -> tuple[Reservation, ...]:

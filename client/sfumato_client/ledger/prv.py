@@ -1,7 +1,7 @@
 """Epsilon by privacy random variables (Gopi et al. 2021) with Opacus's numerics: an accountant to check ours with.
 
 It shares nothing with `accounting/accountant.py` but the events: other theory, other library, loss variables written
-down here from their distributions. Mechanisms that have no variable here are named, never approximated.
+down here from their distributions. Losses that take few values stay off the grid (`atoms.py`) and are exact.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol, assert_never
 
 import numpy as np
+import numpy.typing as npt
 from scipy.special import ndtr
 
+from sfumato_client.ledger.atoms import Atoms, answer_atoms, sum_atoms
 from sfumato_common.accounting.events import (
     AboveThreshold,
     ExponentialMechanism,
@@ -30,10 +32,12 @@ from sfumato_common.accounting.events import (
 from sfumato_common.accounting.pld import Adjacency
 from sfumato_common.errors import LedgerError
 
+_Floats = npt.NDArray[np.float64]
 Direction = Literal["removed", "added", "replaced"]
 MESH = 1e-4  # tenfold coarser moves no figure of a shipped plan by more than 1e-5
 _FARTHEST = 400.0
 _TAIL = 1e-7  # share of delta that may lie beyond the grid
+_FINE = 1e-9
 _EXPONENTS = 2.0 ** np.arange(-3, 8)
 
 
@@ -93,39 +97,58 @@ class SampledLoss:
         return (1 - q) * ndtr(x / sigma) + q * ndtr((x - 1) / sigma)
 
 
-def unchecked_mechanisms(tally: Mapping[Mechanism, int]) -> list[str]:
-    """Names of the mechanisms in `tally` whose loss may be finite and has no variable here."""
-    return sorted(
-        {type(event).__name__ for event in tally if not (_has_variable(event) or isinstance(event, Unprotected))}
-    )
+class LossDistribution:
+    """The composed loss of many mechanisms in one direction: a grid's part, and values that are exact."""
 
+    def __init__(self, losses: _Floats, weights: _Floats, atoms: Atoms) -> None:
+        self._losses, self._atoms = losses, atoms
+        # P(loss > losses[i - 1]) under P and, times e^-loss, under Q
+        self._beyond = np.append(np.cumsum(weights[::-1])[::-1], 0.0)
+        self._beyond_q = np.append(np.cumsum((weights * np.exp(-losses))[::-1])[::-1], 0.0)
 
-def _has_variable(event: Mechanism) -> bool:
-    match event:
-        case GaussianRelease() | SampledGaussian() | KAverageGaussian() | LocalGaussian() | LaplaceRelease():
-            return True
-        case RandomisedResponse() | LocalLaplace() | ExponentialMechanism() | AboveThreshold() | Unprotected():
-            return False
-        case _:
-            assert_never(event)
+    def get_delta_for_epsilon(self, epsilon: Any) -> Any:
+        """The hockey-stick divergence at each epsilon: sum over the exact values v of P(v) delta_grid(epsilon - v)."""
+        return np.vectorize(self._delta, otypes=[np.float64])(epsilon)
+
+    def get_epsilon_for_delta(self, delta: float) -> float:
+        """The least epsilon, from 0, at which `delta` suffices."""
+        low, high = 0.0, float(self._losses[-1] + self._atoms.losses.max())
+        if self._delta(0.0) <= delta:
+            return 0.0
+        while high - low > _FINE:
+            middle = (low + high) / 2
+            low, high = (middle, high) if self._delta(middle) > delta else (low, middle)
+        return high
+
+    def _delta(self, epsilon: float) -> float:
+        left = epsilon - self._atoms.losses
+        at = np.searchsorted(self._losses, left, side="right")
+        divergence = self._beyond[at] - np.exp(np.where(at < len(self._losses), left, 0.0)) * self._beyond_q[at]
+        return float(self._atoms.weights @ np.clip(divergence, 0.0, 1.0))
 
 
 def epsilon_prv(tally: Mapping[Mechanism, int], delta: float, adjacency: Adjacency) -> float:
     """Epsilon at `delta` of the mechanisms in `tally`, each run that often; 0 for none. Takes about a second.
 
-    Infinite when one of them protected nobody.
-
-    Raises ValueError for what `unchecked_mechanisms` names, LedgerError for a sum that no sensible budget allows.
+    Infinite when one of them protected nobody. Raises LedgerError for a sum that no sensible budget allows.
     """
-    if not tally:
-        return 0.0
     if any(isinstance(event, Unprotected) for event in tally):
         return math.inf
+    return max(found.get_epsilon_for_delta(delta) for found in loss_distributions(tally, delta, adjacency))
+
+
+def loss_distributions(
+    tally: Mapping[Mechanism, int], least_delta: float, adjacency: Adjacency
+) -> tuple[LossDistribution, ...]:
+    """The composed loss in every direction of `adjacency`, true for deltas from `least_delta`.
+
+    Raises ValueError for what left unprotected, LedgerError for a sum that no sensible budget allows.
+    """
     directions: tuple[Direction, ...] = ("replaced",) if adjacency == "replace-one" else ("removed", "added")
-    return max(_compose(tally, delta, direction) for direction in directions)
+    return tuple(_compose(tally, least_delta, direction) for direction in directions)
 
 
-def _compose(tally: Mapping[Mechanism, int], delta: float, direction: Direction) -> float:
+def _compose(tally: Mapping[Mechanism, int], delta: float, direction: Direction) -> LossDistribution:
     # imported here: Opacus brings torch with it
     from opacus.accountants.analysis.prv import (
         Domain,
@@ -134,7 +157,11 @@ def _compose(tally: Mapping[Mechanism, int], delta: float, direction: Direction)
         discretize,
     )
 
-    losses = [(_loss(event, direction), times) for event, times in tally.items()]
+    parts = [(_part(event, times, direction), times) for event, times in tally.items()]
+    atoms = sum_atoms(part for part, _ in parts if isinstance(part, Atoms))
+    losses = [(part, times) for part, times in parts if not isinstance(part, Atoms)]
+    if not losses:
+        return LossDistribution(np.zeros(1), np.ones(1), atoms)
     width = _half_width(losses, delta)
     if width > _FARTHEST:
         raise LedgerError("these mechanisms cost more than can be recomputed; check what the certificate states")
@@ -142,10 +169,11 @@ def _compose(tally: Mapping[Mechanism, int], delta: float, direction: Direction)
     truncated = [TruncatedPrivacyRandomVariable(loss, domain.t_min, domain.t_max) for loss, _ in losses]
     discrete = [discretize(loss, domain) for loss in truncated]
     composed = compose_heterogeneous(discrete, [times for _, times in losses])
-    return max(0.0, float(composed.compute_epsilon(delta, delta * 1e-3, 0.0)[1]))
+    return LossDistribution(composed.domain.ts, composed.pmf, atoms)
 
 
-def _loss(event: Mechanism, direction: Direction) -> LossVariable:
+def _part(event: Mechanism, times: int, direction: Direction) -> LossVariable | Atoms:
+    """The loss of one run, on a grid; or that of all `times` runs, exactly, where it takes few values."""
     from opacus.accountants.analysis.prv import PoissonSubsampledGaussianPRV
 
     reach = 2 if direction == "replaced" else 1
@@ -163,8 +191,14 @@ def _loss(event: Mechanism, direction: Direction) -> LossVariable:
             return removal
         case SampledGaussian(noise_multiplier=sigma, sampling_rate=rate):
             return SampledLoss(rate, sigma, direction)
-        case RandomisedResponse() | LocalLaplace() | ExponentialMechanism() | AboveThreshold() | Unprotected():
-            raise ValueError(f"{type(event).__name__} has no loss variable here")
+        case RandomisedResponse(categories=categories, epsilon=epsilon):
+            return answer_atoms(categories, epsilon, times)
+        case LocalLaplace(epsilon=epsilon):
+            return answer_atoms(2, epsilon, times)
+        case ExponentialMechanism(epsilon=epsilon) | AboveThreshold(epsilon=epsilon):
+            return answer_atoms(2, reach * epsilon, times)
+        case Unprotected():
+            raise ValueError("what left unprotected has no privacy loss")
         case _:
             assert_never(event)
 

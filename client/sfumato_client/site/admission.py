@@ -14,6 +14,7 @@ from sfumato_client.dataset import SiteStore, require_patients
 from sfumato_client.ledger import Ledger
 from sfumato_common.accounting.events import Declared
 from sfumato_common.errors import BudgetExceeded, DataError, PolicyRefusal
+from sfumato_common.study.budget import check_own_epsilon
 from sfumato_common.study.costs import WITHOUT_PRIVACY, release_events
 from sfumato_common.study.forecast import Forecast, forecast
 from sfumato_common.study.plan import Plan
@@ -43,6 +44,9 @@ def check_policy(plan: Plan, policy: Policy) -> None:
         wrong.append("it has no 'formal_gate', and release.gate.formal asks for a private one")
     if "declared" in plan.parts and not policy.release.gate.declare_verdict:
         wrong.append("the gate's verdict is one data-dependent bit; release.gate.declare_verdict must allow it")
+    own = plan.sites.get(policy.site)
+    if plan.private and own is not None and policy.budget.delta * own.nominal_patients >= 1.0:
+        wrong.append(f"budget.delta is not below 1 / {own.nominal_patients}, the plan's nominal patients of this site")
     if plan.privacy.delta > policy.budget.delta:
         wrong.append(f"delta {plan.privacy.delta:g} is larger than budget.delta = {policy.budget.delta:g}")
     if wrong:
@@ -101,9 +105,13 @@ def forecast_here(plan: Plan, policy: Policy, ledger: Ledger) -> Forecast:
 
 
 def check_budget(plan: Plan, policy: Policy, cost: Forecast) -> None:
-    """Raise BudgetExceeded when `cost` passes the site's budget; a plan without privacy has policy's leave instead."""
+    """Raise BudgetExceeded when `cost` passes the site's budget, or the plan alone what it says itself.
+
+    A plan without privacy has policy's leave instead.
+    """
     if not plan.private:
         return
+    check_own_epsilon(plan)
     worst, budget = cost.totals.patient.add_remove, policy.budget
     if math.isinf(worst):
         raise BudgetExceeded(

@@ -11,9 +11,11 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from safetensors.numpy import load, save
 
+from sfumato_client.dataset import Cohort as PatientCohort
 from sfumato_client.egress.guard import noised_reply, pending_reply, plain_reply, refusal
 from sfumato_client.egress.pace import Pace
 from sfumato_client.ledger import Ledger, Terms
@@ -32,7 +34,7 @@ from sfumato_common.mechanisms.noise import NoiseSource
 from sfumato_common.mechanisms.recorder import NoiseRecorder
 from sfumato_common.metrics.utility import classifier_schema
 from sfumato_common.protocol.messages import Reply, Request
-from sfumato_common.study.costs import charged_event, study_events, utility_event
+from sfumato_common.study.costs import charged_event, utility_event
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.policy import DEFAULT_ANSWER_INTERVAL_S, Policy
 from sfumato_common.types import Arrays, ArraySpec, Schema, fingerprint
@@ -45,7 +47,8 @@ Upload = Callable[[bytes, Plan], None]
 class Work:
     """One thing that a request asks for: what it is charged as, what may leave, and how it is checked and done.
 
-    `check` runs before the charge; `compute` is given the charge's recorder, and noise for what stays.
+    `check` runs before the charge; `compute` is given what opens the cohort, the charge's recorder, and noise for what
+    stays.
     """
 
     purpose: str
@@ -53,7 +56,7 @@ class Work:
     cohort: Cohort
     schema: Schema
     check: Callable[[], None]
-    compute: Callable[[NoiseRecorder, NoiseSource], Arrays]
+    compute: Callable[[Callable[[], PatientCohort], NoiseRecorder, NoiseSource], Arrays]
 
 
 class Site:
@@ -107,12 +110,9 @@ class Site:
         def check() -> None:
             seen.check_round(stage, request.round, request.arrays)
 
-        def compute(recorder: NoiseRecorder, noise: NoiseSource) -> Arrays:
+        def compute(opened: Callable[[], PatientCohort], recorder: NoiseRecorder, noise: NoiseSource) -> Arrays:
             seen.keep_round(stage, request.round, request.arrays)
-            store = self.home.open_store()
-            store.require_form(plan.image)
-            cohort = store.cohort("train")
-            return train(StageJob(plan, policy.site, stage, request.round, request.arrays, cohort, noise, recorder))
+            return train(StageJob(plan, policy.site, stage, request.round, request.arrays, opened(), noise, recorder))
 
         work = Work(stage.kind, charged_event(plan, stage), "train", exchange.returned(plan), check, compute)
         return self._once(request, plan, policy, work)
@@ -126,9 +126,8 @@ class Site:
         check_form(request.arrays, classifier_schema(plan))
         schema = {"histogram": ArraySpec("float32", (len(plan.labels), terms.bins))}
 
-        def compute(recorder: NoiseRecorder, noise: NoiseSource) -> Arrays:
-            cohort = self.home.open_store().cohort("holdout")
-            return score_histogram(plan, request.arrays, cohort, recorder)
+        def compute(opened: Callable[[], PatientCohort], recorder: NoiseRecorder, noise: NoiseSource) -> Arrays:
+            return score_histogram(plan, request.arrays, opened(), recorder)
 
         work = Work("utility", utility_event(plan), "holdout", schema, lambda: None, compute)
         return self._once(request, plan, policy, work)
@@ -139,15 +138,19 @@ class Site:
         kept = self.home.outbox / name
         if kept.exists():
             return plain_reply(load(kept.read_bytes()), work.schema)
+        self.home.require_fitting_store(plan)
         work.check()
         noise = _noise(policy, plan, request)
-        ahead = tuple(study_events(plan, work.cohort))
-        terms = Terms(plan.study, plan.digest, work.purpose, max(request.round, 1), work.cohort, ahead)
+        terms = Terms.of(plan, work.purpose, max(request.round, 1), work.cohort)
         with self.home.open_ledger() as ledger, ledger.charged(terms, [work.event], noise) as charge:
-            sealed = charge.seal(work.compute(charge.recorder, noise))
+            opened = partial(self._open_cohort, plan, ledger, work.cohort)
+            sealed = charge.seal(work.compute(opened, charge.recorder, noise))
             reply = noised_reply(sealed, work.schema, charge.paid)
             write_atomic(kept, save(dict(reply.arrays)), mode=0o600)
         return reply
+
+    def _open_cohort(self, plan: Plan, ledger: Ledger, name: Cohort) -> PatientCohort:
+        return self.home.charged_cohorts(plan, ledger, name)[0]
 
     def _make(self, request: Request, plan: Plan, policy: Policy) -> Reply:
         """Make the release from the request's models, or go on with it; 'pending' while it is not whole."""
@@ -178,6 +181,7 @@ class Site:
         """Work on the release for half a round's deadline; False while another process does, or work is left."""
         from sfumato_client.site.making import Maker
 
+        self.home.require_fitting_store(plan)
         until = time.monotonic() + plan.federation.round_deadline_s / 2
         maker = Maker(self.home, plan, policy, choice, models, ledger)
         with contextlib.ExitStack() as stack:

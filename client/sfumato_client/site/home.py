@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from sfumato_client.dataset import SiteStore
+from sfumato_client.dataset import Cohort, IngestReport, SiteStore, StoreFacts
+from sfumato_client.ingest import SiteImage, Skipped
 from sfumato_client.ledger import Ledger
+from sfumato_common.accounting.events import Cohort as CohortName
 from sfumato_common.errors import ConfigError, PolicyRefusal
 from sfumato_common.files import write_json
 from sfumato_common.strict import load_yaml, parse
@@ -91,6 +94,25 @@ class SiteHome:
     def open_store(self) -> SiteStore:
         """The site's images. Raises DataError when nothing was ingested."""
         return SiteStore.open(self.store)
+
+    def ingest(self, images: Iterable[SiteImage | Skipped], plan: Plan) -> IngestReport:
+        """Fill the site's store from readers' output. Raises DataError, and so when it would move a charged patient."""
+        with self.open_ledger() as ledger:
+            return SiteStore.create(self.store, images, plan.image, plan.labels, self.split_key(), ledger.check_members)
+
+    def charged_cohorts(self, plan: Plan, ledger: Ledger, *names: CohortName) -> list[Cohort]:
+        """Cohorts for an open charge, their patients bound to them in the ledger first; the only way to real images.
+
+        Raises DataError when the store does not fit the plan, or holds a patient who was charged in the other cohort.
+        """
+        store = self.open_store()
+        store.facts.require(plan.image, plan.labels)
+        ledger.bind(store.members(*names))
+        return [store.cohort(name) for name in names]
+
+    def require_fitting_store(self, plan: Plan) -> None:
+        """Raise DataError unless the store was ingested for images and labels as `plan` has them; opens no data."""
+        StoreFacts.read(self.store).require(plan.image, plan.labels)
 
     def split_key(self) -> bytes:
         """The secret that keys the patient split; made at `init`."""

@@ -15,7 +15,7 @@ from functools import cached_property
 from sfumato_client.anonymise import CandidateSet, Job, Release, anonymise
 from sfumato_client.anonymise.style_net import read_style_net
 from sfumato_client.audit.verdict import Approved, gate, let_go, private_gate, recall_verdict
-from sfumato_client.dataset import SiteStore
+from sfumato_client.dataset import Cohort as PatientCohort
 from sfumato_client.egress.guard import log_locally
 from sfumato_client.ledger import Ledger
 from sfumato_client.ledger.approvals import Approver, approval
@@ -30,7 +30,7 @@ from sfumato_common.errors import DataError, ReleaseRefused
 from sfumato_common.files import write_atomic
 from sfumato_common.mechanisms.sealed import Sealed
 from sfumato_common.mechanisms.streams import Streams
-from sfumato_common.study.costs import GATE_VERDICT, formal_gate_events, release_events, study_events
+from sfumato_common.study.costs import GATE_VERDICT, formal_gate_events, release_events
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.policy import Policy
 from sfumato_common.study.release import AnyItem, Part
@@ -106,7 +106,8 @@ class Maker:
         approved = self._judge_formal(sets) if part == "formal" else self._judge_declared(sets)
         by: Approver = "gate" if part == "declared" or self._plan.formal_gate else "no-gate"
         identity = load_identity(self._home.identity)
-        certificate = self._ledger.certificate(self._plan, noise=self._policy.noise)
+        total = self._policy.site_total == "published"
+        certificate = self._ledger.certificate(self._plan, noise=self._policy.noise, publish_total=total)
         package = seal(approved, self._plan, self._policy, certificate, identity.sign_package)
         write_atomic(self.folder.package(part), package, mode=0o600)
         digests = [item.digest for item in sets]
@@ -124,13 +125,10 @@ class Maker:
         noise = site_noise(self._policy, self._plan.digest, "gate", "formal")
         charge = self._ledger.charged(terms, formal_gate_events(self._plan), noise, resume=True)
         rules, folder = self._policy.release.gate, self._home.steward_folder
-        return private_gate(sets, lambda: self._store.cohort("train"), rules, asked.noise_multiplier, charge, folder)
+        return private_gate(sets, lambda: self._cohorts("train")[0], rules, asked.noise_multiplier, charge, folder)
 
     def _judge_declared(self, sets: list[Sealed[CandidateSet]]) -> Approved:
-        books = [
-            Terms(self._plan.study, self._plan.digest, f"{purpose}-declared", 1, cohort)
-            for cohort, purpose in _GATE_BOOKS.items()
-        ]
+        books = [Terms.of(self._plan, f"{purpose}-declared", 1, cohort) for cohort, purpose in _GATE_BOOKS.items()]
         settled = [sealed_digest(self._ledger, terms) for terms in books]
         if None not in settled:
             return recall_verdict(sets, str(settled[0]))
@@ -140,21 +138,17 @@ class Maker:
             for terms, found in zip(books, settled, strict=True)
             if found is None
         ]
-        train, holdout = self._store.cohort("train"), self._store.cohort("holdout")
+        train, holdout = self._cohorts("train", "holdout")
         return gate(sets, train, holdout, self._policy.release.gate, charges, self._home.steward_folder)
 
     def _terms(self, item: AnyItem) -> Terms:
         return self._charge_terms(f"release-{item.method}-{item.model}")
 
     def _charge_terms(self, purpose: str) -> Terms:
-        ahead = tuple(study_events(self._plan, "train"))
-        return Terms(self._plan.study, self._plan.digest, purpose, 1, "train", ahead)
+        return Terms.of(self._plan, purpose, 1, "train")
 
-    @cached_property
-    def _store(self) -> SiteStore:
-        store = self._home.open_store()
-        store.require_form(self._plan.image)
-        return store
+    def _cohorts(self, *names: Cohort) -> list[PatientCohort]:
+        return self._home.charged_cohorts(self._plan, self._ledger, *names)
 
     @cached_property
     def _release(self) -> Release:
@@ -164,7 +158,7 @@ class Maker:
             plan=self._plan,
             site=policy.site,
             models=self._models,
-            cohort=self._store.cohort("train"),
+            cohort=self._cohorts("train")[0],
             steward_folder=home.steward_folder,
             grouping_file=home.grouping_file,
             regroup=policy.release.regroup == "allowed",

@@ -20,6 +20,8 @@ from sfumato_common.mechanisms.recorder import NoiseRecorder
 from sfumato_common.mechanisms.streams import PublishedStream, Streams
 from sfumato_common.tabular.inn import TableINN
 
+_BATCH = 4096  # places
+
 
 def mechanism_of(schema: TableSchema) -> LatentMechanism:
     """What a resolved schema does to the latents of its records."""
@@ -42,16 +44,28 @@ def anonymise(
     places = torch.from_numpy(secret.permutation(rows)[:taken])
     patients = torch.from_numpy(secret.permutation(count)[:taken])
     flow, mechanism = flow.double(), mechanism_of(schema)
-    latents = torch.zeros(rows, coder.width, dtype=torch.float64)
+    vectors = torch.zeros(rows, coder.width, dtype=torch.float64)
+    filled = torch.zeros(rows, 1, dtype=torch.bool)
+    filled[places] = True
     own = torch.from_numpy(secret.below(np.full(rows, schema.classes)))
     own[places] = condition[patients]
     with torch.no_grad():
-        encoded = coder.encode(cells[patients.numpy()], secret)
-        latents[places] = flow(encoded, one_hot(schema, condition[patients]).double())[0]
+        vectors[places] = coder.encode(cells[patients.numpy()], secret)
+        latents = torch.where(filled, _encode(schema, flow, vectors, own), 0.0)
         noised = mechanism.released(latents.numpy(), recorder)
         under = _conditions(schema, own, streams.published, recorder)
         z = torch.from_numpy(noised / mechanism.spread)
         return coder.decode(flow.inverse(z, one_hot(schema, under).double())), under
+
+
+def _encode(schema: TableSchema, flow: TableINN, vectors: Tensor, condition: Tensor) -> Tensor:
+    """Latents [rows, D] of every place, filled or not, in batches whose sizes follow from `rows` alone.
+
+    The last bits of a product depend on how many are in a batch: with patients alone in it they would tell of others.
+    """
+    hot = one_hot(schema, condition).double()
+    batches = zip(torch.split(vectors, _BATCH), torch.split(hot, _BATCH), strict=True)
+    return torch.cat([flow(x, y)[0] for x, y in batches])
 
 
 def _conditions(schema: TableSchema, own: Tensor, published: PublishedStream, recorder: NoiseRecorder) -> Tensor:

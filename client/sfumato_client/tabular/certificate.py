@@ -6,8 +6,9 @@ Every number is public: it comes from the resolved schema and the accountant, ne
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
-from sfumato_client.ledger.certificate import TEST_NOISE, disclosures, mechanism_lines, stated_costs
+from sfumato_client.ledger.certificate import TEST_NOISE, disclosures, mechanism_lines, stated_costs, stated_reach
 from sfumato_client.tabular.anonymise import mechanism_of
 from sfumato_client.tabular.coding import Coder
 from sfumato_client.tabular.schema import TableSchema
@@ -20,10 +21,11 @@ COVERS = (
     "Unit: the patient, with all of the patient's rows, of which one at most was used. Covered: the table beside this "
     "file, with the training of the flow behind it. add_remove: with or without one patient, its distribution changes "
     "by at most (epsilon, delta). replace_one: the same with another patient in the patient's place. add_remove_rdp is "
-    "a looser bound by another accountant that cross-checks add_remove. Not covered: the declared disclosures, each "
-    "named with its bits, which have no epsilon; the schema, which the site states to be public; other studies of the "
-    "site, images among them, which its ledger adds up; and what is true of most patients, which the table is meant to "
-    "show."
+    "a looser bound by another accountant that cross-checks add_remove. holdout: what the table costs those who are "
+    "held out from the site's images, where its patients cannot be matched to theirs. Not covered: the declared "
+    "disclosures, each named with its bits, which have no epsilon; the schema, which the site states to be public; "
+    "other studies of the site, images among them, which its ledger adds up; and what is true of most patients, which "
+    "the table is meant to show."
 )
 # below these correlations of a released latent with the record's own
 _NEXT_TO_NOTHING, _LITTLE = 0.2, 0.6
@@ -36,14 +38,22 @@ def certificate(schema: TableSchema, site: str, noise: Noise, table_sha256: str)
     Raises LedgerError when the accountants contradict each other.
     """
     events = table_events(schema)
+    costs = cohort_costs(events, [], schema.privacy.delta)
+    if not schema.identity_is_known:
+        # whoever is in the table may be in either cohort of the images: both pay, for what ran once
+        costs = replace(costs, holdout=costs.train)
     return TableCertificate(
-        epsilon=stated_costs(cohort_costs(events, [], schema.privacy.delta)),
+        epsilon=stated_costs(costs),
         delta=schema.privacy.delta,
         unit="patient",
         adjacency="add-remove",
-        mechanisms={"train": mechanism_lines(count_mechanisms(events)), "holdout": []},
+        mechanisms={
+            "train": mechanism_lines(count_mechanisms(events)),
+            "holdout": mechanism_lines(count_mechanisms([] if schema.identity_is_known else events)),
+        },
         declared=disclosures(events),
         noise=noise,
+        reach=stated_reach(events, [], schema.privacy.delta),
         covers=(TEST_NOISE if noise == "test" else "") + COVERS,
         format=FORMAT,
         site=site,

@@ -28,7 +28,7 @@ from sfumato_client.tabular.anonymise import anonymise
 from sfumato_client.tabular.certificate import certificate
 from sfumato_client.tabular.coding import MISSING, Cells, text_of
 from sfumato_client.tabular.schema import TableSchema
-from sfumato_client.tabular.table import Parts, Table, check_header, read_table, split
+from sfumato_client.tabular.table import Parts, Table, check_header, read_table, split, train_members
 from sfumato_client.tabular.terms import digest_of, resolve_terms, study_of, table_events
 from sfumato_client.tabular.train import train_flow
 from sfumato_common.crypto.identity import SiteIdentity, load_identity
@@ -37,7 +37,7 @@ from sfumato_common.files import sync_folder, write_atomic
 from sfumato_common.mechanisms.recorder import NoiseRecorder
 from sfumato_common.mechanisms.sealed import Sealed
 from sfumato_common.mechanisms.streams import Streams
-from sfumato_common.study.policy import Policy
+from sfumato_common.study.policy import Budget, Policy
 from sfumato_common.tabular.certificate import CERTIFICATE, SCHEMA, SIGNATURE, TABLE, TableCertificate
 
 
@@ -50,12 +50,16 @@ class Outcome:
 
 
 def check_rows(home: SiteHome, source: Path, schema: TableSchema) -> None:
-    """Hold every row against the schema, and the number of patients against policy; nothing is charged or computed.
+    """Hold every row against the schema, and the patients against policy and ledger; nothing is charged or computed.
 
-    Raises DataError as `read_table` does.
+    Raises DataError as `read_table` does, and for a patient who was charged in the other cohort.
     """
     check_header(source, schema)
-    require_patients(len(set(read_table(source, schema).patients)), home.policy())
+    table = read_table(source, schema)
+    require_patients(len(set(table.patients)), home.policy())
+    if schema.identity_is_known:
+        with home.open_ledger() as ledger:
+            ledger.check_members(train_members(table, home.split_key()))
 
 
 def run_tabular(home: SiteHome, source: Path, schema: TableSchema, output: Path, report: bool) -> Outcome:
@@ -74,6 +78,8 @@ def run_tabular(home: SiteHome, source: Path, schema: TableSchema, output: Path,
         with ledger.charged(_terms(schema), table_events(schema), noise) as charge:
             streams = Streams.of(noise)
             table = _read_charged_table(source, schema)
+            if schema.identity_is_known:
+                ledger.bind(train_members(table, split_key))
             parts = split(table, split_key, streams.secret)
             require_patients(parts.patients, policy)
             if not len(parts.train):
@@ -93,6 +99,10 @@ def check_policy(schema: TableSchema, policy: Policy) -> None:
         raise PolicyRefusal("tables are released by 'cadp', which is not in this site's release.allowed_methods")
     if schema.rows > policy.release.largest_set:
         raise PolicyRefusal(f"'rows' is larger than this site's release.largest_set = {policy.release.largest_set}")
+    if policy.budget.delta * float(schema.training.nominal_patients or 0) >= 1.0:
+        raise PolicyRefusal(
+            "this site's budget.delta is not below 1 / nominal_patients of the table; state a smaller one"
+        )
     if schema.privacy.delta > policy.budget.delta:
         raise PolicyRefusal(f"privacy.delta is larger than this site's budget.delta = {policy.budget.delta:g}")
 
@@ -106,7 +116,10 @@ def _check_new(schema: TableSchema, ledger: Ledger) -> None:
 
 
 def _terms(schema: TableSchema) -> Terms:
-    return Terms(study_of(schema), digest_of(schema), "table", 1, "train", tuple(table_events(schema)))
+    limit = Budget(epsilon=schema.privacy.epsilon, delta=schema.privacy.delta)
+    events = tuple(table_events(schema))
+    everybody = not schema.identity_is_known
+    return Terms(study_of(schema), digest_of(schema), "table", 1, "train", limit, events, everybody)
 
 
 def _read_charged_table(source: Path, schema: TableSchema) -> Table:

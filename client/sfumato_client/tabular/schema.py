@@ -125,7 +125,9 @@ class TableSchema(Strict):
     """What the steward states about a table and asks for.
 
     The unit of protection is the patient: `patient` names the column of patient ids (of several rows of a patient one
-    is used, drawn at random), or `rows_are_patients` declares that no patient has two rows. `leave_out` names columns
+    is used, drawn at random), or `rows_are_patients` declares that no patient has two rows. `patient_ids: hospital`
+    says that the column holds the identifiers which the site's images are stored under, so that a patient of both is
+    known; otherwise nobody can tell in which cohort a row's patient is, and both are charged. `leave_out` names columns
     that are dropped. `rows` is the public number of rows of the output. The `condition` is released by randomised
     response at `label_epsilon`, or as it is where it is `condition_public`; under `decode: randomised` it is not
     released at all: rows are decoded under levels drawn at random. `target` is what the local report predicts.
@@ -137,6 +139,7 @@ class TableSchema(Strict):
     columns: Annotated[dict[ColumnName, Column], Field(min_length=2, max_length=500)]
     patient: ColumnName | None = None
     rows_are_patients: bool = False
+    patient_ids: Literal["hospital", "other"] = "other"
     leave_out: list[ColumnName] = Field(default_factory=list)
     condition: ColumnName | None = None
     condition_public: bool = False
@@ -150,6 +153,8 @@ class TableSchema(Strict):
     def _whole(self) -> TableSchema:
         if (self.patient is None) != self.rows_are_patients:
             raise ValueError("name the 'patient' column, or declare 'rows_are_patients: true'; one of the two")
+        if self.patient is None and self.patient_ids == "hospital":
+            raise ValueError("'patient_ids: hospital' is said of a 'patient' column; name it")
         if self.patient in self.columns or set(self.leave_out) & {*self.columns, self.patient}:
             raise ValueError("a column is named in two of 'patient', 'columns' and 'leave_out'")
         if self.target is not None and self.target not in self.columns:
@@ -170,6 +175,11 @@ class TableSchema(Strict):
             raise ValueError("a public condition has no price; leave out 'label_epsilon' or 'condition_public'")
         if self.decode == "randomised" and (self.label_epsilon is not None or self.condition_public):
             raise ValueError("under 'decode: randomised' the condition is not released; it takes no terms")
+
+    @property
+    def identity_is_known(self) -> bool:
+        """Whether a patient of the table is recognised among those of images."""
+        return self.patient_ids == "hospital"
 
     @property
     def features(self) -> dict[str, AnyColumn]:

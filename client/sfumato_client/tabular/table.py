@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from sfumato_client.dataset.splits import keyed_split
+from sfumato_client.dataset.splits import key_name, keyed_split, pseudonym
 from sfumato_client.tabular.coding import MISSING, Cells
 from sfumato_client.tabular.schema import AnyColumn, NumericColumn, TableSchema
+from sfumato_common.accounting.members import Members
 from sfumato_common.errors import DataError
 from sfumato_common.mechanisms.streams import SecretStream
 
@@ -87,10 +88,7 @@ def read_table(path: Path, schema: TableSchema) -> Table:
 
 
 def split(table: Table, split_key: bytes, secret: SecretStream) -> Parts:
-    """One randomly drawn row a patient; 80 % of patients train, by the keyed hash that splits images too.
-
-    A table has no use for validation patients: they train. So nobody who is held out from images trains here.
-    """
+    """One randomly drawn row a patient; 80 % of patients train, by the keyed hash that splits images too."""
     rows_of: dict[str, list[int]] = {}
     for row, patient in enumerate(table.patients):
         rows_of.setdefault(patient, []).append(row)
@@ -101,6 +99,12 @@ def split(table: Table, split_key: bytes, secret: SecretStream) -> Parts:
         row = rows[pick]
         (holdout if keyed_split(split_key, patient) == "holdout" else train).append(row)
     return Parts(table.cells[train], table.cells[holdout])
+
+
+def train_members(table: Table, split_key: bytes) -> Members:
+    """Whom `split` trains on, by pseudonym, where `patients` are the identifiers that images are stored under."""
+    train = {name for name in set(table.patients) if keyed_split(split_key, name) == "train"}
+    return Members(key_name(split_key), train=frozenset(pseudonym(split_key, name) for name in train))
 
 
 def _places(header: list[str], schema: TableSchema, name: str) -> dict[str, int]:

@@ -1,7 +1,8 @@
 """What a schema's run costs, and the numbers that a schema may leave to its budget.
 
 Rows are taken to be patients of this hospital, the same people whose images its studies use: nothing here could show
-that they are others. So a table is charged to the training patients of the site's one ledger, and adds to all else.
+that they are others. So a table is charged to the site's one ledger, and adds to all else: to training patients where
+its patients are known by the identifiers of the images, and to both cohorts where they are not.
 """
 
 from __future__ import annotations
@@ -36,6 +37,11 @@ def resolve_terms(schema: TableSchema) -> TableSchema:
     training = schema.training
     if training.nominal_patients is None:
         training = training.model_copy(update={"nominal_patients": max(10, schema.rows)})
+    if schema.privacy.delta * float(training.nominal_patients or 0) >= 1.0:
+        raise ConfigError(
+            f"table '{schema.table}': privacy.delta is not below 1 / {training.nominal_patients}, its nominal "
+            "patients: it would allow to publish a patient's record whole; state a smaller one"
+        )
     changes: dict[str, Any] = {"release": _release(schema), "training": training}
     if schema.condition_is_released and not schema.condition_public and schema.label_epsilon is None:
         changes["label_epsilon"] = min(LABEL_SHARE * total, _LARGEST_LABEL_EPSILON)

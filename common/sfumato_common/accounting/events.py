@@ -1,8 +1,8 @@
 """Frozen privacy spends: what was, or will be, taken from a cohort; apart from any accountant.
 
 An event says which mechanism ran with which public parameters. An unknown event is refused, never approximated.
-Cohorts: `train` patients pay for training, `holdout` patients for figures computed on them; the two are disjoint, so a
-patient pays the larger of the two totals (parallel composition).
+Cohorts: `train` patients pay for training, `holdout` patients for figures computed on them; a site binds every patient
+to one of them at the first charge, so that a patient pays the larger of the two totals (parallel composition).
 """
 
 from __future__ import annotations

@@ -13,12 +13,13 @@ A plan file with `budget` leaves `noise_multiplier` of its stages out; resolved,
 from __future__ import annotations
 
 import math
+from typing import get_args
 
-from sfumato_common.accounting.accountant import epsilon
+from sfumato_common.accounting.accountant import epsilon, epsilon_text
 from sfumato_common.accounting.calibration import gaussian_epsilon, gaussian_mu, least_noise, round_up, sampled_guess
-from sfumato_common.accounting.events import Event, GaussianRelease, SampledGaussian
+from sfumato_common.accounting.events import Cohort, Event, GaussianRelease, SampledGaussian
 from sfumato_common.accounting.pld import SMALLEST_NOISE
-from sfumato_common.errors import ConfigError
+from sfumato_common.errors import BudgetExceeded, ConfigError
 from sfumato_common.strict import parse
 from sfumato_common.study.costs import study_events
 from sfumato_common.study.plan import Plan
@@ -102,6 +103,23 @@ def check_budget(plan: Plan) -> None:
             raise ConfigError(
                 f"plan '{plan.study}': the noise of stage '{stage.kind}' is not its share of the budget; resolve it "
                 "again from the file without noise multipliers"
+            )
+
+
+def check_own_epsilon(plan: Plan) -> None:
+    """Raise BudgetExceeded when either cohort would pay more under `plan` than its own `privacy` says; about a second.
+
+    A plan without privacy promises nothing.
+    """
+    if not plan.private:
+        return
+    for cohort in get_args(Cohort):
+        spent = epsilon(study_events(plan, cohort), plan.privacy.delta)
+        if not spent <= plan.privacy.epsilon:  # written so that a NaN is refused
+            raise BudgetExceeded(
+                f"plan '{plan.study}' costs {cohort} patients epsilon {epsilon_text(spent)} at delta "
+                f"{plan.privacy.delta:g}, and its own privacy.epsilon says at most {plan.privacy.epsilon:g}: ask for a "
+                "plan with more noise or fewer steps, or for one that states what it costs"
             )
 
 

@@ -39,11 +39,45 @@ class StatedCosts(Strict):
     patient: StatedCost
 
 
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+
+
+class EpsilonAt(Strict):
+    """Epsilon at another delta."""
+
+    delta: Annotated[float, Field(gt=0, lt=1)]
+    epsilon: Epsilon
+
+
+class TprAt(Strict):
+    """The largest true-positive rate of any attack at a false-positive rate."""
+
+    fpr: Share
+    tpr: Share
+
+
+class StatedReach(Strict):
+    """What any attack on one patient can reach at most, under add/remove; `accounting/tradeoff.py` says how.
+
+    `mu`: up to the stated epsilon, one Gaussian release with this parameter has no smaller delta anywhere; it says
+    nothing of deltas below the stated one. `auc` and `attack` are ceilings of the area under an attack's curve and of
+    its true-positive rates. `pair` is epsilon at the stated delta where two patients come or go together.
+    """
+
+    mu: Epsilon
+    epsilons: list[EpsilonAt]
+    auc: Share
+    attack: list[TprAt]
+    pair: Epsilon
+
+
 class Certificate(Strict):
     """A site's certificate, whole: epsilons at `delta` for one patient more, less or replaced, and what they cover.
 
     `mechanisms` are events as JSON with how often they ran: `times`, or `steps` of DP-SGD. `starts` are the public
-    weights that stages of the plan began with, as the plan declares them.
+    weights that stages of the plan began with, as the plan declares them. `reach` is about the patient who pays most,
+    and absent where something left without privacy. `site_total` stands only where the site's policy publishes it: what
+    its patients pay for all its studies and tables up to now, this one whole.
     """
 
     epsilon: StatedCosts
@@ -56,6 +90,8 @@ class Certificate(Strict):
     covers: str
     protection: Protection = "differential privacy"
     starts: dict[str, PublicStart] = Field(default_factory=dict)
+    reach: StatedReach | None = None
+    site_total: StatedCosts | None = None
 
     @model_validator(mode="after")
     def _check_consistent(self) -> Certificate:

@@ -136,6 +136,7 @@ class Plan(Strict):
         if self.has_best and not self.chooses:
             raise ValueError("release of 'best' needs a 'choice' stage")
         self._check_private()
+        self._check_delta()
         if self.federation.quorum > len(self.sites):
             raise ValueError("federation.quorum is larger than the number of sites")
         return self
@@ -174,6 +175,14 @@ class Plan(Strict):
                     f"'{item.method}' releases one image a patient at most: ask '{over[0]}' for no more than its "
                     f"{self.sites[over[0]].nominal_patients} nominal patients, by 'images_at'"
                 )
+
+    def _check_delta(self) -> None:
+        """At a delta of 1 / N or more a mechanism that publishes one of N records whole would be private."""
+        site, terms = max(self.sites.items(), key=lambda item: item[1].nominal_patients)
+        if self.private and self.privacy.delta * terms.nominal_patients >= 1.0:
+            raise ValueError(
+                f"privacy.delta is not below 1 / {terms.nominal_patients}, the nominal patients of '{site}'; state less"
+            )
 
     def _check_private(self) -> None:
         """A plan without privacy must not read as if it had some: no budget, no noise to speak of."""

@@ -69,5 +69,7 @@ class Policy(Strict):
     # 'public': images may carry the labels of their records as they are, where a plan asks for it
     labels: Literal["private", "public"] = "private"
     utility_figure: Literal["withheld", "noised"] = "withheld"
+    # what a patient has paid here in all, over every study and table: may it stand in a release's certificate
+    site_total: Literal["withheld", "published"] = "withheld"
     noise: Literal["secure", "test"] = "secure"
     answer_interval_s: Annotated[float, Field(ge=0, le=3600)] = DEFAULT_ANSWER_INTERVAL_S
