@@ -74,7 +74,7 @@ class Consortium:
 
     def certificate(self, **changes: Any) -> Certificate:
         # the shape of the site ledger's own certificate
-        paid = {"add_remove": 2.5, "add_remove_rdp": 2.75, "replace_one": 5.25}
+        paid = {"add_remove": 1.6981, "add_remove_rdp": 1.8801, "replace_one": 3.8045}
         value = {
             "unit": "patient",
             "adjacency": "add-remove",

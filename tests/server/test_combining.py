@@ -58,7 +58,7 @@ def test_no_dishonest_minority_leaves_the_honest_range_of_a_trimmed_mean(evil):
             assert (value >= rest.min(axis=0) - 1e-6).all() and (value <= rest.max(axis=0) + 1e-6).all()
             mean = combine_updates(settings("mean"), attacked, shares())[name]
             outside = (mean < rest.min(axis=0) - 0.05) | (mean > rest.max(axis=0) + 0.05)
-            assert outside.all(), "the plain mean leaves it"
+            assert outside.all() or evil == 0.0, "the plain mean leaves it"
 
 
 def test_a_norm_bound_leaves_the_longest_update_as_long_as_the_median_one():

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, get_args
 
-from sfumato_client.ledger.admission import Tally, expand_tally
+from sfumato_client.ledger.admission import expand_tally
 from sfumato_common.accounting.accountant import CohortCosts, Cost, cohort_costs, count_mechanisms
-from sfumato_common.accounting.events import Declared, Event, Mechanism, SampledGaussian, event_from_json, event_to_json
+from sfumato_common.accounting.events import Declared, Event, Mechanism, SampledGaussian, event_to_json
 from sfumato_common.errors import LedgerError
 from sfumato_common.study.certificate import Certificate, Noise, StatedCost, StatedCosts, StatedDisclosure
 from sfumato_common.study.costs import WITHOUT_PRIVACY, declared_disclosures, study_events
@@ -86,20 +86,6 @@ def disclosures(events: Iterable[Event]) -> list[StatedDisclosure]:
     """Each declared disclosure among `events`, once."""
     declared = dict.fromkeys(event for event in events if isinstance(event, Declared))
     return [StatedDisclosure(what=event.what, bits=event.bits) for event in declared]
-
-
-def stated_tally(lines: Iterable[Mapping[str, Any]]) -> Tally:
-    """Inverse of a certificate's `mechanisms` of one cohort. Raises LedgerError for a line that no certificate has."""
-    tally = Tally()
-    for line in lines:
-        fields = dict(line)
-        times = fields.pop("times", 1)
-        event = event_from_json(fields)
-        if isinstance(event, Declared) or type(times) is not int or times < 1:
-            raise LedgerError("a certificate's mechanism is none, or ran an impossible number of times")
-        for single, steps in count_mechanisms([event]).items():
-            tally[single] += steps * times
-    return tally
 
 
 def stated_costs(costs: CohortCosts) -> StatedCosts:
