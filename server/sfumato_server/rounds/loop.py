@@ -237,7 +237,7 @@ def _final_replies(replies: Mapping[str, Reply], tries: Counter[str]) -> dict[st
     What failed on the way to the intake is tried again, `_TRIES` times in all.
     """
     said = {site: reply for site, reply in replies.items() if reply.code and reply.reference}
-    tries.update(said)
+    tries.update(said.keys())
     return {site: reply for site, reply in said.items() if reply.code not in _AGAIN or tries[site] >= _TRIES}
 
 
