@@ -43,6 +43,7 @@ def admit(data: bytes, plan: Plan, record: SiteRecord) -> Package:
         expected_site=record.site,
         expected_plan_hash=plan.digest,
         largest_bytes=largest_package(plan),
+        most_images=sum(item.most for item in plan.release),
     )
     try:
         check_claims(package.certificate, plan)
