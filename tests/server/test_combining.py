@@ -10,11 +10,20 @@ from support.plans import dp_sgd
 from support.small_study import VALUES
 
 from sfumato_common.errors import ConfigError, FederationError
+from sfumato_common.exchanges import EXCHANGES
+from sfumato_common.generators import NETWORKS
+from sfumato_common.generators.displacement import update_displacement, within_displacement
+from sfumato_common.generators.flow.displacement import BETAS
+from sfumato_common.generators.schemas import weights_schema
 from sfumato_common.generators.settings import ServerOptimiser
+from sfumato_common.generators.starts import max_displacement
+from sfumato_common.generators.update import UPDATE, pack_update
 from sfumato_common.metrics.choice import decide
 from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan
+from sfumato_server.rounds.strategies.averaging import move_start
 from sfumato_server.rounds.strategies.combining import combine_updates
+from sfumato_server.rounds.strategies.optimisers import ServerStep
 
 SITES = 5
 
@@ -80,6 +89,24 @@ def test_among_equals_all_are_the_mean():
     for combine in ("mean", "trimmed-mean", "norm-bound"):
         found = combine_updates(settings(combine), same, shares())
         assert all(np.allclose(found[name], same[0][name], atol=1e-6) for name in found)
+
+
+@pytest.mark.parametrize("combine", ["mean", "trimmed-mean", "norm-bound"])
+@pytest.mark.parametrize("kind", ["average", "momentum", "adam"])
+def test_updates_at_the_bound_lead_nowhere_that_honest_sites_refuse(combine, kind):
+    server = {"kind": kind, "combine": combine, "learning_rate": 1.0 if kind != "adam" else 0.01}
+    plan = parse(plan_values([dp_sgd(kind="flow", rounds=4, server=server)], 3), Plan, "plan")
+    stage, schema = plan.stage("flow"), weights_schema(plan, {"flow": NETWORKS["flow"]})
+    bound = np.float32(0.995 * update_displacement(stage, BETAS))
+    weights = {name: np.ones(spec.shape, np.float32) for name, spec in schema.items()}
+    far = {name: value + bound for name, value in weights.items()}
+    step, replies = ServerStep(stage.server), {site: {UPDATE: pack_update(weights, far)} for site in plan.sites}
+    for reply in replies.values():
+        EXCHANGES["flow"].check_reply(plan, "site-0", reply)
+    for _ in range(stage.rounds):
+        after = move_start(plan, weights, replies, step)
+        assert within_displacement(weights, after, max_displacement(stage, "flow", 1))
+        weights = after
 
 
 def test_too_few_replies_cannot_be_trimmed():
