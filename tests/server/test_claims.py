@@ -72,7 +72,6 @@ GAUSSIAN = {"mechanism": "GaussianRelease", "noise_multiplier": 2.0, "times": 1}
         ({"mechanisms": {"train": [{**GAUSSIAN, "noise_multiplier": 4.0}], "holdout": []}}, "other mechanisms"),
         ({"mechanisms": {"train": [GAUSSIAN, GAUSSIAN], "holdout": []}}, "other mechanisms"),
         ({"mechanisms": {"train": [GAUSSIAN], "holdout": [GAUSSIAN]}}, "for the holdout"),
-        ({"declared": []}, "leaves out a declared"),
         ({"delta": 1e-2}, "another delta"),
         ({"starts": {"flow": {"source": "phantom", "sha256": "0" * 64}}}, "public starts"),
     ],
@@ -84,6 +83,17 @@ def test_a_certificate_that_is_not_what_the_plan_costs_is_refused(
     admit(consortium.package("north", certificate=consortium.certificate()), consortium.plan, record)
     with pytest.raises(VerificationError, match=match):
         admit(consortium.package("north", certificate=consortium.certificate(**changes)), consortium.plan, record)
+
+
+def test_a_certificate_that_leaves_out_a_declared_disclosure_is_refused() -> None:
+    gan = dp_sgd(kind="gan", width=8, generator_steps=2, fakes=8)
+    plan = small_plan(stages=[*VALUES["stages"], gan], release=RELEASES[1])
+    honest = certificate(plan, [], [], "secure")
+    assert len(honest.declared) == 2
+    for place in range(2):
+        fewer = [item for at, item in enumerate(honest.declared) if at != place]
+        with pytest.raises(VerificationError, match="leaves out a declared"):
+            check_claims(honest.model_copy(update={"declared": fewer}), plan)
 
 
 def nested(depth: int) -> Any:
