@@ -493,6 +493,33 @@ def test_a_site_tries_again_when_the_intake_has_its_hands_full(running: Any, mon
     assert len(tries) == 4
 
 
+def test_commits_behind_a_long_verification_do_not_hold_workers(running: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    consortium, _, address = running
+    admit, entered, go_on = service.admit, threading.Event(), threading.Event()
+
+    def slow(*given: Any) -> Any:
+        entered.set()
+        go_on.wait(20)
+        return admit(*given)
+
+    monkeypatch.setattr(service, "admit", slow)
+    data = consortium.package("east")
+    stub = stub_for(consortium, address, "east")
+    upload_id = stub.Begin(announcement(consortium, data, site="east")).upload_id
+    stub.Upload(iter([intake_pb2.Chunk(upload_id=upload_id, offset=0, data=data)]))
+    commit = intake_pb2.CommitRequest(upload_id=upload_id)
+    first = stub.Commit.future(commit)
+    assert entered.wait(5)
+    behind = [stub.Commit.future(commit) for _ in range(30)]
+    codes = {waiting.exception(timeout=15).code() for waiting in behind}
+    assert codes <= upload.RETRIED, "a site tries again after each of them"
+    monkeypatch.setattr(service, "admit", admit)
+    send(consortium, address, consortium.package("north"), timeout=5.0)
+    go_on.set()
+    first.exception(timeout=10)
+    send(consortium, address, data, "east")
+
+
 def test_a_stored_package_is_verified_once_and_again_when_the_file_or_the_key_is_another(
     consortium: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

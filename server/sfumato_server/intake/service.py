@@ -7,6 +7,7 @@ those of one message: who calls is known before anything is waited for, and a si
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ from sfumato_server.intake.stored import Stored
 from sfumato_server.intake.uploads import Partial, Partials
 
 LARGEST_CHUNK = 1 << 20
+_LOCK_S = 1.0
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +100,7 @@ class IntakeService:
         with self.calls.hold(record.site, "Commit", context) as call:
             request = self._only(call, messages)
             upload = self._upload(record, request.upload_id)
-            with upload.lock:
+            with _held(upload):
                 return self._commit(record, upload)
 
     def _commit(self, record: SiteRecord, upload: Partial) -> Any:
@@ -143,7 +145,7 @@ class IntakeService:
             upload = self._upload(record, chunk.upload_id)
             if not 0 < len(chunk.data) <= LARGEST_CHUNK:
                 raise RefusedError(grpc.StatusCode.INVALID_ARGUMENT, "bad-chunk")
-            with upload.lock:
+            with _held(upload):
                 offset = upload.offset
                 if chunk.offset != offset or offset + len(chunk.data) > upload.size:
                     raise RefusedError(grpc.StatusCode.ABORTED, "wrong-offset")
@@ -164,3 +166,14 @@ class IntakeService:
         finally:
             self._uploads.end(upload)
         log.info("%s package of site %s stored, %d bytes", part, record.site, len(data))
+
+
+@contextlib.contextmanager
+def _held(upload: Partial) -> Iterator[None]:
+    """The upload for one call alone: another is told to come back, and no worker waits for a long verification."""
+    if not upload.lock.acquire(timeout=_LOCK_S):
+        raise RefusedError(grpc.StatusCode.RESOURCE_EXHAUSTED, "busy")
+    try:
+        yield
+    finally:
+        upload.lock.release()
