@@ -8,13 +8,12 @@ import pytest
 from support.studies import POLICY
 
 from sfumato_client.ledger import Ledger
-from sfumato_client.ledger.certificate import stated_tally
 from sfumato_common.accounting.accountant import cohort_costs, epsilon
 from sfumato_common.accounting.events import GaussianRelease, SampledGaussian
 from sfumato_common.errors import LedgerError
 from sfumato_common.files import canonical_json
 from sfumato_common.strict import parse
-from sfumato_common.study.certificate import StatedDisclosure
+from sfumato_common.study.certificate import StatedDisclosure, stated_tally
 from sfumato_common.study.costs import GATE_VERDICT, study_events
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.policy import Budget, Policy

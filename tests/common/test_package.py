@@ -1,6 +1,7 @@
 import hashlib
 import io
 import struct
+import time
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -18,7 +19,7 @@ from sfumato_common.crypto.identity import SiteIdentity, create_identity
 from sfumato_common.errors import VerificationError
 from sfumato_common.imaging import decode_png, encode_png
 from sfumato_common.package import Package, PackageImage, build_package, open_package
-from sfumato_common.package.archive import write_archive
+from sfumato_common.package.archive import EPOCH, read_archive, write_archive
 from sfumato_common.package.manifest import ImageFacts
 from sfumato_common.study.certificate import Certificate
 
@@ -322,3 +323,40 @@ def test_png_bombs_and_hidden_tails_are_refused() -> None:
     ):
         with pytest.raises(VerificationError):
             decode_png(png)
+
+
+def empty_members(count: int) -> bytes:
+    """An archive of empty images in the one allowed form, made without `write_archive`, which takes its time."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
+        for number in range(count):
+            archive.writestr(zipfile.ZipInfo(f"images/{number:016x}.png", EPOCH), b"")
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("count", [2_000, 70_000])  # the second one needs ZIP64
+def test_thousands_of_empty_members_are_refused_before_they_are_parsed(count: int, monkeypatch) -> None:
+    data = empty_members(count)
+    monkeypatch.setattr(zipfile.ZipFile, "infolist", lambda self: pytest.fail("parsed"))
+    started = time.perf_counter()
+    with pytest.raises(VerificationError, match="more files than the plan asks for"):
+        read_archive(data, 1_000)
+    assert time.perf_counter() - started < 0.1
+
+
+def test_a_small_count_does_not_hide_a_long_directory() -> None:
+    data = bytearray(empty_members(2_000))
+    data[-14:-10] = (2).to_bytes(2, "little") * 2  # both counts of the record at the end
+    with pytest.raises(VerificationError, match="more files"):
+        read_archive(bytes(data), 1_000)
+    wide = bytearray(empty_members(70_000))
+    wide[-10:-6] = (92).to_bytes(4, "little")  # the short record says a short directory, the wide one is what counts
+    with pytest.raises(VerificationError, match="more files"):
+        read_archive(bytes(wide), 1_000)
+
+
+def test_exactly_as_many_members_as_may_be_are_read() -> None:
+    members = {f"images/{number:064x}.png": b"x" for number in range(20)}
+    assert read_archive(write_archive(members), 20) == members
+    with pytest.raises(VerificationError, match="more files"):
+        read_archive(write_archive(members), 19)

@@ -82,6 +82,7 @@ def rounds(plan) -> dict[str, dict[str, object]]:
             recorder = NoiseRecorder(noise, "entry")
             replies[site] = dict(train(StageJob(plan, site, stage, 1, sent, cohort(number), noise, recorder)))
             assert same_mechanisms([stage.event], recorder.executed), "what ran is what a round costs"
+            EXCHANGES[stage.kind].check_reply(plan, site, replies[site])
         strategy.absorb(1, copy.deepcopy(replies), torch.Generator().manual_seed(0))
         released[stage.kind] = strategy.released()
         found[stage.kind] = {

@@ -29,6 +29,8 @@ def federation(tmp_path, monkeypatch):
     values = copy.deepcopy(PLAN)
     values["stages"] = [values["stages"][0], values["stages"][2]]
     values["stages"].append({"kind": "choice", "noise_multiplier": SIGMA, "bins": 4, "images": 60})
+    # the answers below speak of many patients
+    values["sites"] = {site: {"nominal_patients": 400} for site in values["sites"]}
     values["release"] = [{"model": "best", "images": 12}]
     values["utility"] = None
     policy = {**POLICY, "allowed_stages": ["spectral", "flow", "choice"]}

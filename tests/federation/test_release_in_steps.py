@@ -48,11 +48,11 @@ def trained(tmp_path_factory):
     federation = make_federation(tmp_path_factory.mktemp("steps"), plan, policy())
     exchange, asked = federation.exchange, {}
 
-    def until_the_release(requests, deadline_s, on_reply):
+    def until_the_release(requests, *rest):
         asked.update(requests)
         if next(iter(requests.values())).kind == "make":
             raise RuntimeError("power cut")
-        return exchange(requests, deadline_s, on_reply)
+        return exchange(requests, *rest)
 
     federation.exchange = until_the_release
     assert run_study(federation.coordinator, federation, seed=1, classifier_steps=5) == "stopped"
@@ -242,7 +242,7 @@ def test_the_coordinator_asks_again_until_nothing_is_pending(trained, tmp_path):
     federation = make_federation(tmp_path, plan, policy())
     exchange, busy = federation.exchange, [2]
 
-    def hindered(requests, deadline_s, on_reply):
+    def hindered(requests, *rest):
         kinds = {request.kind for request in requests.values()}
         if kinds == {"make"}:
             federation.down = {"cedar"}
@@ -250,8 +250,8 @@ def test_the_coordinator_asks_again_until_nothing_is_pending(trained, tmp_path):
             busy[0] -= 1
             root = federation.home("birch").releases / federation.plan.digest[:16]
             with exclusive(root, "another process"):
-                return exchange(requests, deadline_s, on_reply)
-        return exchange(requests, deadline_s, on_reply)
+                return exchange(requests, *rest)
+        return exchange(requests, *rest)
 
     federation.exchange = hindered
     assert run_study(federation.coordinator, federation, seed=1, classifier_steps=5) == "completed"

@@ -219,12 +219,12 @@ def test_the_coordinator_resumes_from_its_checkpoints(federation):
     exchange = federation.exchange
     calls = []
 
-    def crash_before_the_flow(requests, deadline_s, on_reply):
+    def crash_before_the_flow(requests, *rest):
         calls.append(next(iter(requests.values())).stage)
         if calls[-1] == "flow" and "crashed" not in calls:
             calls.append("crashed")
             raise RuntimeError("power cut")
-        return exchange(requests, deadline_s, on_reply)
+        return exchange(requests, *rest)
 
     federation.exchange = crash_before_the_flow
     assert finish(federation) == "stopped"

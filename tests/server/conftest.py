@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,14 @@ import numpy as np
 import pytest
 from support.enrolment import enrol_site, keep_grant
 
+from sfumato_common.accounting.events import GaussianRelease
 from sfumato_common.crypto.enrolment import EnrolmentGrant
 from sfumato_common.crypto.identity import SiteIdentity, create_identity
 from sfumato_common.imaging import encode_png
 from sfumato_common.package import PackageImage, build_package
 from sfumato_common.package.manifest import ImageFacts
 from sfumato_common.strict import parse
-from sfumato_common.study.certificate import Certificate
+from sfumato_common.study.certificate import Certificate, StatedReach, stated_reach
 from sfumato_common.study.costs import GATE_VERDICT
 from sfumato_common.study.plan import Plan
 from sfumato_server.enrol import Authority, Registry, create_authority, load_authority
@@ -39,6 +41,12 @@ def small_plan(**changes: Any) -> Plan:
         "federation": {"quorum": 2},
     }
     return parse({**values, **changes}, Plan, "plan")
+
+
+@cache
+def reach_of_plan() -> StatedReach:
+    """What the plan's one mechanism lets an attack reach; seconds."""
+    return stated_reach([GaussianRelease(2.0)], [], 1e-4)
 
 
 @dataclass(frozen=True)
@@ -74,7 +82,7 @@ class Consortium:
 
     def certificate(self, **changes: Any) -> Certificate:
         # the shape of the site ledger's own certificate
-        paid = {"add_remove": 2.5, "add_remove_rdp": 2.75, "replace_one": 5.25}
+        paid = {"add_remove": 1.6981, "add_remove_rdp": 1.8801, "replace_one": 3.8045}
         value = {
             "unit": "patient",
             "adjacency": "add-remove",
@@ -87,6 +95,7 @@ class Consortium:
             "declared": [{"what": GATE_VERDICT.what, "bits": 1}],
             "noise": "secure",
             "covers": "Everything that left this site under this plan.",
+            "reach": reach_of_plan().model_dump(),
         }
         return Certificate.model_validate({**value, **changes})
 

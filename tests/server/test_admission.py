@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sfumato_client.ledger.certificate import certificate
 from sfumato_common.errors import VerificationError
 from sfumato_common.imaging import encode_png
 from sfumato_common.study.plan import Plan
@@ -47,12 +48,14 @@ def test_best_enters_as_any_one_model_of_the_plan(consortium: Any) -> None:
     site = next(iter(plan.sites))
     record = consortium.registry.record_in_force(site)
 
+    stated = certificate(plan, [], [], "secure")
+
     def package(*models: str) -> bytes:
         images = [
             dataclasses.replace(image, facts=image.facts.model_copy(update={"model": model}))
             for image, model in zip(consortium.images(1), models * (6 // len(models)), strict=True)
         ]
-        return consortium.package(site, images=images, plan_hash=plan.digest)
+        return consortium.package(site, images=images, plan_hash=plan.digest, certificate=stated)
 
     for model in ("spectral", "gan"):
         assert {image.facts.model for image in admit(package(model), plan, record).images} == {model}

@@ -1,3 +1,4 @@
+import contextlib
 import hashlib
 import logging
 import socket
@@ -17,7 +18,8 @@ from sfumato_common.crypto.identity import create_identity
 from sfumato_common.errors import BusyError, EgressRefused, FederationError, VerificationError
 from sfumato_common.protocol import intake_pb2, intake_pb2_grpc
 from sfumato_server.enrol import create_authority, revoke
-from sfumato_server.intake import IntakeCredentials, IntakeServer, service
+from sfumato_server.intake import IntakeCredentials, IntakeServer, calls, service, stored
+from sfumato_server.intake import server as server_module
 
 
 def server_for(consortium: Any, address: str = "127.0.0.1:0") -> IntakeServer:
@@ -356,7 +358,7 @@ def test_an_exceptions_text_never_reaches_the_caller(
 
 def test_a_stalled_sender_is_cut_off(running: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     consortium, _, address = running
-    monkeypatch.setattr(service, "STREAM_DEADLINE_S", 0.3)
+    monkeypatch.setattr(calls, "IDLE_S", 0.3)
     data = consortium.package("north")
     stub = stub_for(consortium, address)
     upload_id = stub.Begin(announcement(consortium, data)).upload_id
@@ -371,3 +373,198 @@ def test_a_stalled_sender_is_cut_off(running: Any, monkeypatch: pytest.MonkeyPat
         stub.Upload(stalls(), timeout=8)
     stop.set()
     assert time.monotonic() - started < 4
+    assert stub.Begin(announcement(consortium, data)).offset == 10, "what arrived is kept"
+
+
+def stall(call: Any, stop: threading.Event, first: Any = None) -> None:
+    """Open a call and say nothing more."""
+
+    def silent() -> Iterator[Any]:
+        if first is not None:
+            yield first
+        stop.wait(30)
+
+    def run() -> None:
+        with contextlib.suppress(grpc.RpcError):
+            call(silent(), timeout=25)
+
+    threading.Thread(target=run, daemon=True).start()
+
+
+def streams_of(consortium: Any, address: str, site: str) -> dict[str, Any]:
+    """The intake's calls as streams, which is how a hostile site can open any of them and say nothing."""
+    grant = consortium.grants[site]
+    credentials = grpc.ssl_channel_credentials(
+        grant.authority, consortium.identities[site].tls_key_pem, grant.certificate
+    )
+    replies = {"Begin": intake_pb2.BeginReply, "Upload": intake_pb2.UploadReply, "Commit": intake_pb2.CommitReply}
+    channel = grpc.secure_channel(address, credentials, options=[("grpc.use_local_subchannel_pool", 1)])
+    return {
+        name: channel.stream_unary(
+            f"/sfumato.intake.v1.Intake/{name}",
+            request_serializer=lambda message: message.SerializeToString(),
+            response_deserializer=reply.FromString,
+        )
+        for name, reply in replies.items()
+    }
+
+
+@pytest.mark.parametrize("name", ["Begin", "Upload", "Commit"])
+def test_stalled_calls_of_one_site_do_not_keep_another_out(running: Any, name: str) -> None:
+    consortium, _, address = running
+    stop = threading.Event()
+    for _ in range(8):  # connections, each with as many calls as it may have
+        for _ in range(6):
+            stall(streams_of(consortium, address, "east")[name], stop)
+    time.sleep(1.0)
+    started = time.monotonic()
+    send(consortium, address, consortium.package("north"), timeout=20.0)
+    assert time.monotonic() - started < 5.0
+    # nor that site itself, once it behaves
+    send(consortium, address, consortium.package("east"), "east", timeout=20.0)
+    stop.set()
+
+
+def test_a_new_stream_of_a_site_ends_its_older_one(running: Any) -> None:
+    consortium, _, address = running
+    data = consortium.package("north")
+    stub, stop = stub_for(consortium, address), threading.Event()
+    upload_id = stub.Begin(announcement(consortium, data)).upload_id
+    ended: list[Any] = []
+
+    def stalls() -> Iterator[Any]:
+        yield intake_pb2.Chunk(upload_id=upload_id, offset=0, data=data[:10])
+        stop.wait(20)
+
+    def old() -> None:
+        try:
+            stub.Upload(stalls(), timeout=20)
+        except grpc.RpcError as error:
+            ended.append(error.code())
+
+    thread = threading.Thread(target=old)
+    thread.start()
+    deadline = time.monotonic() + 5
+    while stub.Begin(announcement(consortium, data)).offset == 0 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    rest = intake_pb2.Chunk(upload_id=upload_id, offset=10, data=data[10:])
+    assert stub_for(consortium, address).Upload(iter([rest])).offset == len(data)
+    thread.join(5)
+    stop.set()
+    assert ended == [grpc.StatusCode.CANCELLED]
+
+
+def test_a_crawling_or_silent_sender_is_told_from_a_slow_one() -> None:
+    class Context:
+        cut = 0
+
+        def cancel(self) -> None:
+            self.cut += 1
+
+    now = [0.0]
+    live = calls.Calls(lambda: now[0])
+    ends = {rate: Context() for rate in (1, calls.LEAST_RATE // 2, 2 * calls.LEAST_RATE)}
+    silent, working = Context(), Context()
+    with contextlib.ExitStack() as stack:
+        held = {rate: stack.enter_context(live.hold(str(rate), "Upload", end)) for rate, end in ends.items()}
+        stack.enter_context(live.hold("silent", "Begin", silent))
+        stack.enter_context(live.hold("working", "Commit", working)).complete()
+        for _ in range(60):
+            now[0] += 1.0
+            for rate, call in held.items():
+                call.brought(rate, now[0])
+            live.cut_stalled()
+    assert [bool(end.cut) for end in ends.values()] == [True, True, False]
+    assert (bool(silent.cut), working.cut) == (True, 0)
+
+
+def test_a_site_tries_again_when_the_intake_has_its_hands_full(running: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    consortium, _, address = running
+    begin, tries = service.IntakeService._begin, []
+
+    def full(self: Any, record: Any, request: Any) -> Any:
+        tries.append(record.site)
+        if len(tries) < 4:
+            raise service.RefusedError(grpc.StatusCode.RESOURCE_EXHAUSTED, "busy")
+        return begin(self, record, request)
+
+    monkeypatch.setattr(service.IntakeService, "_begin", full)
+    send(consortium, address, consortium.package("north"))
+    assert len(tries) == 4
+
+
+def test_commits_behind_a_long_verification_do_not_hold_workers(running: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    consortium, _, address = running
+    admit, entered, go_on = service.admit, threading.Event(), threading.Event()
+
+    def slow(*given: Any) -> Any:
+        entered.set()
+        go_on.wait(20)
+        return admit(*given)
+
+    monkeypatch.setattr(service, "admit", slow)
+    data = consortium.package("east")
+    stub = stub_for(consortium, address, "east")
+    upload_id = stub.Begin(announcement(consortium, data, site="east")).upload_id
+    stub.Upload(iter([intake_pb2.Chunk(upload_id=upload_id, offset=0, data=data)]))
+    commit = intake_pb2.CommitRequest(upload_id=upload_id)
+    first = stub.Commit.future(commit)
+    assert entered.wait(5)
+    behind = [stub.Commit.future(commit) for _ in range(30)]
+    codes = {waiting.exception(timeout=15).code() for waiting in behind}
+    assert codes <= upload.RETRIED, "a site tries again after each of them"
+    monkeypatch.setattr(service, "admit", admit)
+    send(consortium, address, consortium.package("north"), timeout=5.0)
+    go_on.set()
+    first.exception(timeout=10)
+    send(consortium, address, data, "east")
+
+
+def test_a_stored_package_is_verified_once_and_again_when_the_file_or_the_key_is_another(
+    consortium: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verified: list[str] = []
+    admit = stored.admit
+    monkeypatch.setattr(stored, "admit", lambda *given: (verified.append("once"), admit(*given))[1])
+    path = consortium.home / "intake" / "north.formal.sfumato"
+    path.parent.mkdir(exist_ok=True)
+    data = consortium.package("north")
+    path.write_bytes(data)
+    record, known = consortium.registry.record_in_force("north"), stored.Stored(consortium.home, consortium.plan)
+    for _ in range(50):
+        assert known.digests(record) == {"formal": hashlib.sha256(data).hexdigest()}
+    assert len(verified) == 1
+    path.write_bytes(data[:-1] + b"x")
+    assert known.digests(record) == known.digests(record) == {}
+    assert len(verified) == 2
+    path.write_bytes(data)
+    other = replace(record, signing_key=consortium.registry.record_in_force("south").signing_key)
+    assert known.digests(other) == {}
+    path.unlink()
+    assert known.digests(record) == {}
+
+
+def test_what_was_just_stored_is_not_verified_again(running: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    consortium, _, address = running
+    monkeypatch.setattr(stored, "admit", lambda *_: pytest.fail("verified anew"))
+    for _ in range(3):
+        send(consortium, address, consortium.package("north"))
+
+
+def test_a_connection_that_says_nothing_is_closed(consortium: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module, "HANDSHAKE_S", 1)
+    server = server_for(consortium)
+    host, _, port = server.start().rpartition(":")
+    try:
+        with contextlib.ExitStack() as stack:
+            silent = [stack.enter_context(socket.create_connection((host, int(port)))) for _ in range(40)]
+            started = time.monotonic()
+            for connection in silent:
+                connection.settimeout(6)
+                # what the server says before it hangs up is of no interest
+                with contextlib.suppress(ConnectionError):
+                    while connection.recv(4096):
+                        pass
+            assert time.monotonic() - started < 5.0
+    finally:
+        server.stop(0.2)

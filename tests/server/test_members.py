@@ -266,7 +266,8 @@ class Recorder:
     def online(self) -> set[str]:
         return set(self.sites)
 
-    def exchange(self, requests: Any, deadline_s: float, on_reply: Any) -> dict[str, Reply]:
+    def exchange(self, requests: Any, deadline_s: float, on_reply: Any, waited_for: Any) -> dict[str, Reply]:
+        assert waited_for == set(requests), "nobody waits for a site that was not asked"
         self.asked.append(sorted(requests))
         self.meanwhile()
         replies = {site: Reply(PROTOCOL, "ok", "", "", {}) for site in requests}
@@ -279,7 +280,9 @@ def exchange(channel: MembersChannel, sites: Any) -> tuple[dict[str, str], dict[
     """Status by site, as returned and as told on the way."""
     requests = {site: Request(PROTOCOL, "0" * 64, "hello", "", 0, {}) for site in sites}
     told: dict[str, str] = {}
-    replies = channel.exchange(requests, 1.0, lambda site, reply: told.update({site: reply.code or reply.status}))
+    replies = channel.exchange(
+        requests, 1.0, lambda site, reply: told.update({site: reply.code or reply.status}), set(sites)
+    )
     return {site: reply.code or reply.status for site, reply in replies.items()}, told
 
 

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from sfumato_common.errors import FederationError, VerificationError
+from sfumato_common.errors import FederationError
 from sfumato_server.enrol import revoke
 from sfumato_server.pool import Duplicate, pool_packages
 
@@ -54,22 +54,35 @@ def test_equal_pixels_are_kept_once_and_listed(consortium: Any) -> None:
     assert pool.duplicates == (Duplicate("south", theirs[0].facts.name, "north", mine[3].facts.name),)
 
 
-def test_an_altered_stored_package_is_refused_by_name(consortium: Any) -> None:
-    store(consortium, "north")
-    data = bytearray(consortium.package("south"))
-    data[-100] ^= 1
-    store(consortium, "south", bytes(data))
-    with pytest.raises(VerificationError, match="'south'"):
-        pool_packages(consortium.home, consortium.plan, consortium.registry)
+def altered(data: bytes) -> bytes:
+    changed = bytearray(data)
+    changed[-100] ^= 1
+    return bytes(changed)
 
 
-def test_a_package_under_another_sites_name_is_refused(consortium: Any) -> None:
-    store(consortium, "north", consortium.package("south"))
-    with pytest.raises(VerificationError):
-        pool_packages(consortium.home, consortium.plan, consortium.registry)
+@pytest.mark.parametrize(
+    "faulty",
+    [
+        lambda c: altered(c.package("south")),
+        lambda c: c.package("north"),  # another site's
+        lambda c: c.package("south", plan_hash="0" * 64),
+        lambda c: c.package("south", certificate=c.certificate(mechanisms={"train": [], "holdout": []})),
+        lambda c: b"nonsense",
+    ],
+)
+def test_a_site_whose_stored_package_does_not_hold_is_left_out_and_named(
+    consortium: Any, faulty: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    for site in ("east", "north"):
+        store(consortium, site)
+    store(consortium, "south", faulty(consortium))
+    pool = pool_packages(consortium.home, consortium.plan, consortium.registry)
+    assert {item.site for item in pool.items} == {"east", "north"}
+    assert pool.left_out == {"south": "what it sent does not hold"}
+    assert "site south is left out" in caplog.text
 
 
-def test_a_package_of_another_plan_is_refused(consortium: Any, make_plan: Any) -> None:
-    store(consortium, "north", consortium.package("north", plan_hash=make_plan(study="older").digest))
-    with pytest.raises(VerificationError, match="another plan"):
+def test_where_every_package_is_faulty_nothing_can_be_pooled(consortium: Any) -> None:
+    store(consortium, "north", b"nonsense")
+    with pytest.raises(FederationError, match="nothing can be pooled"):
         pool_packages(consortium.home, consortium.plan, consortium.registry)

@@ -33,7 +33,7 @@ class Federation:
     def online(self):
         return set(self.sites) - self.down
 
-    def exchange(self, requests, deadline_s, on_reply):
+    def exchange(self, requests, deadline_s, on_reply, waited_for):
         replies = {}
         for site, request in requests.items():
             if site in self.down:

@@ -18,7 +18,13 @@ from sfumato_common.protocol import intake_pb2, intake_pb2_grpc
 
 CHUNK = 256 * 1024
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 5.0
-RETRIED = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.ABORTED, grpc.StatusCode.CANCELLED}
+# the last one: the intake has its hands full, with others or with this site's own older call
+RETRIED = {
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.ABORTED,
+    grpc.StatusCode.CANCELLED,
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+}
 RETRIED_CODES = {"begin-first", "incomplete", "wrong-hash"}
 
 

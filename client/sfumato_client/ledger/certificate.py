@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, get_args
 
-from sfumato_client.ledger.admission import Tally, expand_tally
+from sfumato_client.ledger.admission import expand_tally
 from sfumato_common.accounting.accountant import CohortCosts, Cost, cohort_costs, count_mechanisms
 from sfumato_common.accounting.events import (
     Cohort,
@@ -19,20 +19,17 @@ from sfumato_common.accounting.events import (
     Event,
     Mechanism,
     SampledGaussian,
-    event_from_json,
     event_to_json,
 )
-from sfumato_common.accounting.tradeoff import reach
 from sfumato_common.errors import LedgerError
 from sfumato_common.study.certificate import (
     Certificate,
-    EpsilonAt,
     Noise,
     StatedCost,
     StatedCosts,
     StatedDisclosure,
-    StatedReach,
-    TprAt,
+    round_up_epsilon,
+    stated_reach,
 )
 from sfumato_common.study.costs import WITHOUT_PRIVACY, declared_disclosures, study_events
 from sfumato_common.study.plan import Plan
@@ -104,18 +101,6 @@ def certificate(
     )
 
 
-def stated_reach(train: Sequence[Event], holdout: Sequence[Event], delta: float) -> StatedReach:
-    """What an attack can reach, to four decimals, upwards; None: infinite."""
-    found = reach(train, holdout, delta)
-    return StatedReach(
-        mu=_round_up(found.mu),
-        epsilons=[EpsilonAt(delta=at, epsilon=_round_up(value)) for at, value in found.epsilon_at.items()],
-        auc=min(1.0, _round_up(found.auc) or 1.0),
-        attack=[TprAt(fpr=at, tpr=min(1.0, _round_up(value) or 1.0)) for at, value in found.tpr.items()],
-        pair=_round_up(found.pair),
-    )
-
-
 def mechanism_lines(tally: Mapping[Mechanism, int]) -> list[dict[str, Any]]:
     """Every mechanism with how often it ran: `times` releases, or `steps` of DP-SGD."""
     return [
@@ -130,20 +115,6 @@ def disclosures(events: Iterable[Event]) -> list[StatedDisclosure]:
     return [StatedDisclosure(what=event.what, bits=event.bits) for event in declared]
 
 
-def stated_tally(lines: Iterable[Mapping[str, Any]]) -> Tally:
-    """Inverse of a certificate's `mechanisms` of one cohort. Raises LedgerError for a line that no certificate has."""
-    tally = Tally()
-    for line in lines:
-        fields = dict(line)
-        times = fields.pop("times", 1)
-        event = event_from_json(fields)
-        if isinstance(event, Declared) or type(times) is not int or times < 1:
-            raise LedgerError("a certificate's mechanism is none, or ran an impossible number of times")
-        for single, steps in count_mechanisms([event]).items():
-            tally[single] += steps * times
-    return tally
-
-
 def stated_costs(costs: CohortCosts) -> StatedCosts:
     """Epsilons to four decimals, upwards: a printed guarantee never promises more than was proved. None: infinite."""
     train, holdout, patient = (_stated_cost(cost) for cost in (costs.train, costs.holdout, costs.patient))
@@ -151,8 +122,4 @@ def stated_costs(costs: CohortCosts) -> StatedCosts:
 
 
 def _stated_cost(cost: Cost) -> StatedCost:
-    return StatedCost(**{name: _round_up(value) for name, value in asdict(cost).items()})
-
-
-def _round_up(value: float) -> float | None:
-    return None if math.isinf(value) else math.ceil(value * 1e4) / 1e4
+    return StatedCost(**{name: round_up_epsilon(value) for name, value in asdict(cost).items()})

@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from sfumato_client.ledger.admission import Tally
-from sfumato_client.ledger.certificate import stated_tally
 from sfumato_client.ledger.chain import Reservation
 from sfumato_client.ledger.export import ReadExport, read_export
 from sfumato_client.ledger.prv import LossDistribution, loss_distributions
@@ -25,7 +24,7 @@ from sfumato_common.errors import LedgerError, VerificationError
 from sfumato_common.package.archive import read_archive
 from sfumato_common.package.manifest import Manifest, parse_manifest
 from sfumato_common.package.package import MANIFEST, open_package
-from sfumato_common.study.certificate import Certificate, StatedCost, StatedReach
+from sfumato_common.study.certificate import Certificate, StatedCost, StatedReach, stated_tally
 from sfumato_common.tabular.certificate import TableCertificate, open_certificate
 
 TOLERANCE = 1e-3

@@ -143,13 +143,17 @@ Mechanism = (
 Event = Mechanism | Declared
 
 
+# no study comes near it, and Python's integers go on where floating-point numbers end
+_LARGEST = 10**15
+
+
 def _positive(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value) and value > 0
+    return type(value) in (int, float) and 0 < value <= _LARGEST
 
 
 def _whole(least: int) -> Callable[[Any], bool]:
     # a bool is an int to Python, and never a count
-    return lambda value: type(value) is int and value >= least
+    return lambda value: type(value) is int and least <= value <= _LARGEST
 
 
 # every kind of event with what its fields may hold: a negative step count must not pay anything back

@@ -5,14 +5,16 @@ It trains nothing and releases no model: an exchange, and no generator.
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from sfumato_common.generators.base import Exchange
 from sfumato_common.generators.plan import PublicPlan
+from sfumato_common.generators.replies import check_histograms, most_patients
 from sfumato_common.generators.settings import OneShotStage, Positive, stage_of
-from sfumato_common.types import ArraySpec, Schema
+from sfumato_common.types import Arrays, ArraySpec, Schema
 
 HISTOGRAMS, WINNER = "histograms", "winner"
 
@@ -21,13 +23,20 @@ class ChoiceStage(OneShotStage):
     """Which released model serves best: scores of training patients under a classifier a model, as noisy histograms.
 
     Each of the plan's models gives `images` to train a classifier on; a trained model is chosen only when it is better
-    than the spectral one by more than the noise. See metrics/choice.py.
+    than the spectral one by more than the noise. The `trimmed` highest and lowest sites of a figure do not count, so
+    that as many dishonest ones can neither force nor forbid a choice. See metrics/choice.py.
     """
 
     kind: Literal["choice"]
     noise_multiplier: Positive
     bins: Annotated[int, Field(ge=4, le=64)] = 16
     images: Annotated[int, Field(ge=50, le=20_000)] = 1000
+    trimmed: Annotated[int, Field(ge=0, le=127)] = 0
+
+    @property
+    def fewest_replies(self) -> int:
+        """As many as leave one site's figure."""
+        return 2 * self.trimmed + 1
 
     def check(self, plan: PublicPlan) -> None:
         """It comes last, has something to choose between, and is worth its cost."""
@@ -51,6 +60,12 @@ def returned(plan: PublicPlan) -> Schema:
     return {HISTOGRAMS: ArraySpec("float32", shape)}
 
 
+def check_reply(plan: PublicPlan, site: str, arrays: Arrays) -> None:
+    """Raise VerificationError for counts that the training patients of `site` cannot have given."""
+    sigma = stage_of(plan, ChoiceStage).noise_multiplier * math.sqrt(len(plan.candidates))
+    check_histograms(arrays[HISTOGRAMS], sigma, most_patients(plan, site))
+
+
 def released(plan: PublicPlan) -> Schema:
     """The place of the chosen model among the candidates."""
     return {WINNER: ArraySpec("int64", (1,))}
@@ -62,6 +77,7 @@ CHOICE = Exchange(
     help="Which of the released models serves best, by noisy scores of training patients.",
     sent=sent,
     returned=returned,
+    check_reply=check_reply,
     released=released,
     trainer="sfumato_client.training.choice:score_candidates",
     strategy="sfumato_server.rounds.strategies.choice:ChoiceStrategy",

@@ -40,9 +40,10 @@ class Exchange(Generic[S]):
     """One kind of stage: what travels, by schemas that follow from the plan, and who does it at either end.
 
     `help` is one sentence for people. `sent` is what the coordinator sends a site in a round, `returned` what a site
-    may send back, `released` what the stage leaves when it is over. What is sent and released of a generator are
-    weights of its networks, named `<network>/<parameter>`, and fixed arrays, named `<kind>/<name>` after the stage that
-    made them, which a site takes with the same values all through a study.
+    may send back, `released` what the stage leaves when it is over. `check_reply` raises VerificationError for what has
+    the form of `returned`, and which the named site's nominal patients and the plan's noise cannot have led to. What is
+    sent and released of a generator are weights of its networks, named `<network>/<parameter>`, and fixed arrays, named
+    `<kind>/<name>` after the stage that made them, which a site takes with the same values all through a study.
     """
 
     kind: str
@@ -50,6 +51,7 @@ class Exchange(Generic[S]):
     help: str
     sent: Callable[[PublicPlan], Schema]
     returned: Callable[[PublicPlan], Schema]
+    check_reply: Callable[[PublicPlan, str, Arrays], None]
     released: Callable[[PublicPlan], Schema]
     trainer: str
     strategy: str

@@ -35,10 +35,14 @@ def adam_displacement(steps: int, learning_rate: float, betas: Betas) -> float:
     return steps * learning_rate * adam_step(betas) * _ROUNDING
 
 
+def update_displacement(stage: DpSgdStage, betas: Betas) -> float:
+    """The most that a site changes a weight in one round: what its update may hold."""
+    return adam_displacement(stage.local_steps, stage.learning_rate, betas)
+
+
 def federated_displacement(stage: DpSgdStage, betas: Betas, rounds: int) -> float:
     """The most that `rounds` rounds change a weight that sites train by Adam and the coordinator by `stage.server`."""
-    update = adam_displacement(stage.local_steps, stage.learning_rate, betas)
-    return rounds * server_step(stage.server, update, stage.rounds)
+    return rounds * server_step(stage.server, update_displacement(stage, betas), stage.rounds)
 
 
 def server_step(server: ServerOptimiser, update: float, rounds: int) -> float:

@@ -56,6 +56,11 @@ class StageSettings(Strict):
         """The public weights that the stage starts from, where it states some."""
         return None
 
+    @property
+    def fewest_replies(self) -> int:
+        """How many sites must answer for a round to count."""
+        return 1
+
     def begins_at(self, network: str) -> str | None:
         """The earlier stage, by kind, whose released `network` this stage begins with; None: at its public start."""
         return None
@@ -80,15 +85,24 @@ class OneShotStage(StageSettings):
 
 
 class ServerOptimiser(Strict):
-    """How the coordinator follows the sites' mean update: as it is, with momentum (FedAvgM) or by Adam (FedAdam).
+    """How the coordinator joins the sites' updates, and follows them: as they are, by FedAvgM or by FedAdam.
 
-    `learning_rate` multiplies the step. Adam's steps are about that long whatever the updates are, so that it must be
-    stated there; 0.01 is usual.
+    `combine` is their mean; or the mean of each coordinate without its `trimmed` largest and smallest values, so that
+    as many dishonest sites cannot leave what honest ones span (Yin et al. 2018); or their mean after updates longer
+    than the median one were shortened to it (norm bound: Sun et al. 2019). `learning_rate` multiplies the step. Adam's
+    steps are about that long whatever the updates are, so that it must be stated there; 0.01 is usual.
     """
 
     kind: Literal["average", "momentum", "adam"] = "average"
     learning_rate: Positive = 1.0
     momentum: Annotated[float, Field(ge=0, le=0.99)] = 0.9
+    combine: Literal["mean", "trimmed-mean", "norm-bound"] = "mean"
+    trimmed: Annotated[int, Field(ge=1, le=127)] = 1
+
+    @property
+    def fewest_replies(self) -> int:
+        """How many replies a round needs for anything to be left of them."""
+        return 2 * self.trimmed + 1 if self.combine == "trimmed-mean" else 1
 
     @model_validator(mode="after")
     def _step_of_adam(self) -> ServerOptimiser:
@@ -125,6 +139,11 @@ class DpSgdStage(StageSettings):
     def public_start(self) -> PublicStart | None:
         """`start`."""
         return self.start
+
+    @property
+    def fewest_replies(self) -> int:
+        """Of its `server`."""
+        return self.server.fewest_replies
 
 
 S = TypeVar("S", bound=StageSettings)

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
+from sfumato_common.generators.replies import require
 from sfumato_common.types import AnyArray, Arrays, ArraySpec
 
 UPDATE = "update"
@@ -34,7 +35,7 @@ def pack_update(before: Arrays, after: Arrays) -> AnyArray:
 
 def unpack_update(packed: AnyArray, weights: Mapping[str, ArraySpec]) -> dict[str, AnyArray]:
     """Inverse of `pack_update`: float32 changes by name for the float32 arrays that `weights` describes."""
-    flat = (packed.astype(np.uint32) << np.uint32(16)).view(np.float32)
+    flat = _floats(packed)
     changes: dict[str, AnyArray] = {}
     start = 0
     for name in sorted(weights):
@@ -42,6 +43,18 @@ def unpack_update(packed: AnyArray, weights: Mapping[str, ArraySpec]) -> dict[st
         changes[name] = flat[start : start + spec.elements].reshape(spec.shape)
         start += spec.elements
     return changes
+
+
+def check_update(arrays: Arrays, furthest: float) -> None:
+    """Raise VerificationError where an update changes a weight by more than `furthest`.
+
+    No arithmetic needs an allowance: steps of Adam never add up to their bound, since the first ones are shorter.
+    """
+    require(float(np.abs(_floats(arrays[UPDATE])).max()) <= furthest, "an update")
+
+
+def _floats(packed: AnyArray) -> AnyArray:
+    return (packed.astype(np.uint32) << np.uint32(16)).view(np.float32)
 
 
 def _padded_count(count: int) -> int:

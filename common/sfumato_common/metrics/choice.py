@@ -98,7 +98,13 @@ class Choice:
     sites: tuple[str, ...]
 
 
-def decide(plan: PublicPlan, noise_multiplier: float, histograms: Mapping[str, AnyArray], distances: Float64) -> Choice:
+def decide(
+    plan: PublicPlan,
+    noise_multiplier: float,
+    histograms: Mapping[str, AnyArray],
+    distances: Float64,
+    trimmed: int = 0,
+) -> Choice:
     """Choose from the sites' noisy histograms [C, K, bins] and the candidates' distances [C] from the released moments.
 
     A candidate's AUC is the mean over sites weighted by nominal patients: within a site, so that a classifier gains
@@ -107,20 +113,26 @@ def decide(plan: PublicPlan, noise_multiplier: float, histograms: Mapping[str, A
     margin is from the known noise, the finite number of patients (the two models' taken as independent, which is too
     wide for scores of the same patients) and the classifier's training, split over the candidates (Bonferroni). Ties,
     and no figure at all, go to the spectral model.
+
+    With `trimmed` sites cut off either end, means are trimmed ones (Yin et al. 2018), and the margin is that of the
+    sites that are left, as if they had been there alone: wider than it need be.
     """
     kinds = plan.candidates
     deviation = noise_multiplier * math.sqrt(len(kinds))
     figures = {site: _figures(np.asarray(value, np.float64), deviation) for site, value in sorted(histograms.items())}
     clear = {site: found for site, found in figures.items() if found is not None}
-    if not clear:
+    if len(clear) <= 2 * trimmed:
         blind = [Judged(kind, None, None, float(far), "no figure") for kind, far in zip(kinds, distances, strict=True)]
         return Choice(kinds[0], tuple(blind), ())
     shares = np.array([plan.sites[site].nominal_patients for site in clear], np.float64)
     shares /= shares.sum()
     stacked = np.stack(list(clear.values()))  # [sites, C, (auc, variance)]
-    aucs, variances = shares @ stacked[:, :, 0], shares**2 @ stacked[:, :, 1]
+    aucs, variances = _mean(stacked[:, :, 0], stacked[:, :, 1], shares, trimmed)
+    lead, spread_of_lead = _mean(
+        stacked[:, :, 0] - stacked[:, :1, 0], stacked[:, :, 1] + stacked[:, :1, 1], shares, trimmed
+    )
     quantile = NormalDist().inv_cdf(1.0 - WRONG_CHOICE / (len(kinds) - 1))
-    leads = aucs - aucs[0] > quantile * np.sqrt(variances + variances[0] + 2.0 * TRAINING_DEVIATION**2)
+    leads = lead > quantile * np.sqrt(spread_of_lead + 2.0 * TRAINING_DEVIATION**2)
     near = distances <= distances[0] + FARTHER
     able = np.flatnonzero(leads & near)
     winner = int(able[np.argmax(aucs[able])]) if len(able) else 0
@@ -129,6 +141,14 @@ def decide(plan: PublicPlan, noise_multiplier: float, histograms: Mapping[str, A
         verdict = _verdict(place, winner, leads=bool(leads[place]), near=bool(near[place]))
         judged.append(Judged(kind, float(aucs[place]), math.sqrt(variances[place]), float(distances[place]), verdict))
     return Choice(kinds[winner], tuple(judged), tuple(clear))
+
+
+def _mean(values: Float64, variances: Float64, shares: Float64, trimmed: int) -> tuple[Float64, Float64]:
+    """Mean [C] of `values` [sites, C] by `shares` [sites], and its variance, without the `trimmed` ends of a column."""
+    ranks = values.argsort(axis=0).argsort(axis=0)
+    kept = shares[:, None] * ((ranks >= trimmed) & (ranks < len(values) - trimmed))
+    kept /= kept.sum(axis=0)
+    return (kept * values).sum(axis=0), (kept**2 * variances).sum(axis=0)
 
 
 def _verdict(place: int, winner: int, *, leads: bool, near: bool) -> str:

@@ -16,6 +16,7 @@ from sfumato_common.study.release import GuaranteeLevel, Part, part_of
 from sfumato_common.types import image_shape
 
 FORMAT = "sfumato-package/1"
+LARGEST_SET = 800_000  # images
 Hash = Annotated[str, Field(pattern=r"\A[0-9a-f]{64}\z")]
 ImageName = Annotated[str, Field(pattern=r"\A[0-9a-f]{16,64}\z")]
 
@@ -49,7 +50,7 @@ class Manifest(Strict):
     channels: Literal[1, 3]
     bits: Literal[8, 16]
     certificate: Certificate
-    images: Annotated[list[ManifestImage], Field(min_length=1, max_length=800_000)]
+    images: Annotated[list[ManifestImage], Field(min_length=1, max_length=LARGEST_SET)]
 
     @property
     def part(self) -> Part:

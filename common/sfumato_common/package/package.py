@@ -16,7 +16,7 @@ from sfumato_common.crypto.signatures import verify
 from sfumato_common.errors import VerificationError
 from sfumato_common.imaging import decode_png, pixel_hash
 from sfumato_common.package.archive import read_archive, write_archive
-from sfumato_common.package.manifest import FORMAT, ImageFacts, Manifest, ManifestImage, parse_manifest
+from sfumato_common.package.manifest import FORMAT, LARGEST_SET, ImageFacts, Manifest, ManifestImage, parse_manifest
 from sfumato_common.study.certificate import Certificate
 from sfumato_common.study.release import Part
 from sfumato_common.types import PlanHash, SiteName, pixel_dtype
@@ -93,15 +93,21 @@ def build_package(
 
 
 def open_package(
-    data: bytes, public_key: bytes, *, expected_site: str, expected_plan_hash: str, largest_bytes: int
+    data: bytes,
+    public_key: bytes,
+    *,
+    expected_site: str,
+    expected_plan_hash: str,
+    largest_bytes: int,
+    most_images: int = LARGEST_SET,
 ) -> Package:
-    """Verify everything about a package: size, archive, signature (PEM key), site, plan, every hash and picture.
+    """Verify everything about a package: sizes, archive, signature (PEM key), site, plan, every hash and picture.
 
     Raises VerificationError at the first thing that does not hold.
     """
     if len(data) > largest_bytes:
         raise VerificationError("the package is larger than the plan allows")
-    members = read_archive(data)
+    members = read_archive(data, most_images + 2)
     if MANIFEST not in members or SIGNATURE not in members:
         raise VerificationError("the package has no signed manifest; ask the sender again")
     signed, signature = members.pop(MANIFEST), members.pop(SIGNATURE)

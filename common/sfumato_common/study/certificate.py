@@ -1,26 +1,46 @@
-"""The one form of what a site states about a release's price: written by its ledger, read by everybody, strictly."""
+"""The one form of what a site states about a release's price: written by its ledger, read by everybody, strictly.
+
+A site may be hostile: every number is finite and bounded, every text printable and short, every mechanism a known one.
+"""
 
 from __future__ import annotations
 
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from sfumato_common.accounting.events import Cohort
+from sfumato_common.accounting.accountant import count_mechanisms
+from sfumato_common.accounting.events import Cohort, Declared, Event, Mechanism, event_from_json
+from sfumato_common.accounting.tradeoff import reach
+from sfumato_common.errors import LedgerError
 from sfumato_common.generators.settings import PublicStart
 from sfumato_common.strict import Strict
 
-# null stands for infinite, which JSON has no number for
-Epsilon = Annotated[float, Field(ge=0, allow_inf_nan=False)] | None
+# null stands for infinite, which JSON has no number for; beyond the bound an epsilon promises no more than that
+Epsilon = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)] | None
 Noise = Literal["secure", "test"]
 Protection = Literal["differential privacy", "weights left without differential privacy"]
+
+
+def _check_printable(text: str) -> str:
+    """No control character, and none that turns the direction of what is read."""
+    if not text.isprintable():
+        raise ValueError("a text holds characters that cannot be printed")
+    return text
+
+
+Text = Annotated[str, Field(min_length=1, max_length=300), AfterValidator(_check_printable)]
+LongText = Annotated[str, Field(min_length=1, max_length=8000), AfterValidator(_check_printable)]
 
 
 class StatedDisclosure(Strict):
     """A disclosure that no epsilon covers."""
 
-    what: str
-    bits: int
+    what: Text
+    bits: Annotated[int, Field(ge=1, le=10**15)]
 
 
 class StatedCost(Strict):
@@ -65,9 +85,9 @@ class StatedReach(Strict):
     """
 
     mu: Epsilon
-    epsilons: list[EpsilonAt]
+    epsilons: Annotated[list[EpsilonAt], Field(max_length=100)]
     auc: Share
-    attack: list[TprAt]
+    attack: Annotated[list[TprAt], Field(max_length=100)]
     pair: Epsilon
 
 
@@ -84,14 +104,29 @@ class Certificate(Strict):
     delta: Annotated[float, Field(gt=0, lt=1)]
     unit: Literal["patient"]
     adjacency: Literal["add-remove"]
-    mechanisms: dict[Cohort, list[dict[str, Any]]]
-    declared: list[StatedDisclosure]
+    mechanisms: dict[Cohort, Annotated[list[dict[str, Any]], Field(max_length=1000)]]
+    declared: Annotated[list[StatedDisclosure], Field(max_length=100)]
     noise: Noise
-    covers: str
+    covers: LongText
     protection: Protection = "differential privacy"
-    starts: dict[str, PublicStart] = Field(default_factory=dict)
+    starts: dict[Text, PublicStart] = Field(default_factory=dict, max_length=100)
     reach: StatedReach | None = None
     site_total: StatedCosts | None = None
+
+    @field_validator("mechanisms")
+    @classmethod
+    def _check_known(cls, mechanisms: dict[Cohort, list[dict[str, Any]]]) -> dict[Cohort, list[dict[str, Any]]]:
+        for line in (line for lines in mechanisms.values() for line in lines):
+            try:
+                stated_tally([line])
+            except LedgerError as error:
+                raise ValueError(str(error)) from None
+            for value in line.values():
+                if isinstance(value, str):
+                    _check_printable(value[:300])
+                    if len(value) > 300:
+                        raise ValueError("a mechanism's text is too long")
+        return mechanisms
 
     @model_validator(mode="after")
     def _check_consistent(self) -> Certificate:
@@ -111,3 +146,34 @@ class Certificate(Strict):
     def formal(self) -> bool:
         """Whether the epsilons mean anything: everything was noised, with noise that nobody can predict."""
         return self.private and self.noise == "secure"
+
+
+def stated_tally(lines: Iterable[Mapping[str, Any]]) -> Counter[Mechanism]:
+    """A certificate's `mechanisms` of one cohort, counted. Raises LedgerError for a line that no certificate has."""
+    tally: Counter[Mechanism] = Counter()
+    for line in lines:
+        fields = dict(line)
+        times = fields.pop("times", 1)
+        event = event_from_json(fields)
+        if isinstance(event, Declared) or type(times) is not int or not 1 <= times <= 10**15:
+            raise LedgerError("a certificate's mechanism is none, or ran an impossible number of times")
+        for single, steps in count_mechanisms([event]).items():
+            tally[single] += steps * times
+    return tally
+
+
+def stated_reach(train: Sequence[Event], holdout: Sequence[Event], delta: float) -> StatedReach:
+    """What an attack can reach, to four decimals, upwards; None: infinite."""
+    found = reach(train, holdout, delta)
+    return StatedReach(
+        mu=round_up_epsilon(found.mu),
+        epsilons=[EpsilonAt(delta=at, epsilon=round_up_epsilon(value)) for at, value in found.epsilon_at.items()],
+        auc=min(1.0, round_up_epsilon(found.auc) or 1.0),
+        attack=[TprAt(fpr=at, tpr=min(1.0, round_up_epsilon(value) or 1.0)) for at, value in found.tpr.items()],
+        pair=round_up_epsilon(found.pair),
+    )
+
+
+def round_up_epsilon(value: float) -> float | None:
+    """To four decimals, upwards: what is printed never promises more than was proved. None: infinite."""
+    return None if math.isinf(value) else math.ceil(value * 1e4) / 1e4

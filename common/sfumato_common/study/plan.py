@@ -139,6 +139,11 @@ class Plan(Strict):
         self._check_delta()
         if self.federation.quorum > len(self.sites):
             raise ValueError("federation.quorum is larger than the number of sites")
+        if few := [stage for stage in self.stages if stage.fewest_replies > self.federation.quorum]:
+            raise ValueError(
+                f"'trimmed' of stage '{few[0].kind}' leaves nothing of a round of {self.federation.quorum} sites: "
+                f"federation.quorum must be at least {few[0].fewest_replies}"
+            )
         return self
 
     def _check_release(self, kinds: Sequence[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -155,6 +156,8 @@ def coordinator_run(
     with live_status(home / "status.json") as refresh:
         published = run_coordinator(home, out, Listen(host, port, intake_port), refresh)
     console.print(f"published: {published}\nreport: {published / 'report.html'}", markup=False, soft_wrap=True)
+    for site, reason in sorted(json.loads((out / "run.json").read_text())["left_out"].items()):
+        console.print(f"left out: {site}: {reason}", markup=False, soft_wrap=True)
 
 
 @dataset_app.command(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 
 from flwr.app import Message
 from flwr.serverapp import Grid
@@ -16,7 +16,7 @@ from flwr.serverapp import Grid
 from sfumato_common.errors import VerificationError
 from sfumato_common.protocol.flower import decode_reply, encode
 from sfumato_common.protocol.messages import Reply, Request
-from sfumato_server.rounds.channel import OnReply, lost
+from sfumato_server.rounds.channel import GRACE, OnReply, lost
 
 log = logging.getLogger(__name__)
 _POLL_SECONDS = 0.5
@@ -34,9 +34,12 @@ class FlowerChannel:
         """Names of the enrolled sites that are connected now."""
         return {self._names[node] for node in self._grid.get_node_ids() if node in self._names}
 
-    def exchange(self, requests: Mapping[str, Request], deadline_s: float, on_reply: OnReply) -> dict[str, Reply]:
+    def exchange(
+        self, requests: Mapping[str, Request], deadline_s: float, on_reply: OnReply, waited_for: Set[str]
+    ) -> dict[str, Reply]:
         """See Channel. A site that fell silent is missing from the result; an unreadable reply is a failed one."""
-        end = time.monotonic() + deadline_s
+        start = time.monotonic()
+        end, missing = start + deadline_s, set(waited_for)
         messages = [
             Message(encode(request), dst_node_id=self._nodes[site], message_type="train", ttl=deadline_s + 30)
             for site, request in requests.items()
@@ -52,6 +55,8 @@ class FlowerChannel:
                 site = waiting.pop(message.metadata.reply_to_message_id)
                 replies[site] = self._read(site, message)
                 on_reply(site, replies[site])
+                if missing and not (missing := missing - {site}):
+                    end = min(end, start + (1.0 + GRACE) * (time.monotonic() - start))
             if waiting:
                 time.sleep(_POLL_SECONDS)
         return replies

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 
 from sfumato_common.protocol.messages import Reply, Request
 from sfumato_server.enrol import Registry
@@ -22,14 +22,16 @@ class MembersChannel:
         """See Channel."""
         return self._channel.online() & self._registry.in_force()
 
-    def exchange(self, requests: Mapping[str, Request], deadline_s: float, on_reply: OnReply) -> dict[str, Reply]:
+    def exchange(
+        self, requests: Mapping[str, Request], deadline_s: float, on_reply: OnReply, waited_for: Set[str]
+    ) -> dict[str, Reply]:
         """See Channel. A site that was revoked, before or during the exchange, has failed with the code `revoked`."""
 
         def note(site: str, reply: Reply) -> None:
             on_reply(site, reply if site in self._registry.in_force() else lost("revoked"))
 
         asked = {site: request for site, request in requests.items() if site in self._registry.in_force()}
-        replies = self._channel.exchange(asked, deadline_s, note)
+        replies = self._channel.exchange(asked, deadline_s, note, waited_for & set(asked))
         members = self._registry.in_force()
         for site in set(requests) - members:
             log.warning("site %s was revoked: not asked, or its answer dropped", site)

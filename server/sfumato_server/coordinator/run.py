@@ -157,6 +157,7 @@ def _publish(home: CoordinatorHome, out: Path, started: float) -> Path:
     published = publish(pool, plan, out, load_authority(home.root), run_info, result["utility"])
     # the report shows the pictures; this file is for figures
     run_info["training"] = [{key: value for key, value in item.items() if key != "uri"} for item in pictures]
+    run_info["left_out"] = dict(published.left_out)
     run_info["publish_seconds"] = round(time.time() - before, 2)
     run_info["plan"] = plan.model_dump(mode="json")
     write_json(out / "run.json", {**run_info, "utility": result["utility"], "status": read_board(home.status_file)})

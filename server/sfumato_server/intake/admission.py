@@ -1,4 +1,4 @@
-"""Whether a package may enter: its signature, and that it is exactly what the plan asked this site for."""
+"""Whether a package may enter: its signature, its claims, and that it is exactly what the plan asked this site for."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from sfumato_common.package import Package, open_package
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.release import Part
 from sfumato_server.enrol.registry import SiteRecord
+from sfumato_server.intake.claims import check_claims
 
 FOLDER = "intake"
 SUFFIX = ".sfumato"
@@ -42,7 +43,12 @@ def admit(data: bytes, plan: Plan, record: SiteRecord) -> Package:
         expected_site=record.site,
         expected_plan_hash=plan.digest,
         largest_bytes=largest_package(plan),
+        most_images=sum(item.most for item in plan.release),
     )
+    try:
+        check_claims(package.certificate, plan)
+    except VerificationError as error:
+        raise VerificationError(f"the package of site '{record.site}' is refused: {error}") from None
     form = plan.image
     if package.study != plan.study or (package.size, package.channels, package.bits) != (
         form.size,

@@ -11,13 +11,16 @@ from typing import Any
 import grpc
 
 from sfumato_common.errors import BusyError
-from sfumato_common.protocol import intake_pb2_grpc
 from sfumato_common.study.plan import Plan
 from sfumato_server.enrol.registry import Registry
 from sfumato_server.intake.admission import package_path
+from sfumato_server.intake.calls import KINDS, Calls
 from sfumato_server.intake.service import LARGEST_CHUNK, IntakeService
 
-WORKERS = 8
+# beyond one call of each kind for every site
+SPARE_WORKERS = 8
+# a connection that has not finished its handshake, or on which nothing is asked, is closed after so many seconds
+HANDSHAKE_S, IDLE_CONNECTION_S = 10, 60
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,7 @@ class IntakeServer:
         self._home, self._plan, self._registry = home, plan, registry
         self._address, self._credentials = address, credentials
         self._server: Any = None
+        self._calls: Calls | None = None
 
     def start(self) -> str:
         """Open the port and return host:port as bound. Raises BusyError when the port is in use."""
@@ -45,17 +49,21 @@ class IntakeServer:
         if not _bindable(host.strip("[]"), wanted):
             raise self._busy()
         service = IntakeService(self._home, self._plan, self._registry)
+        workers = KINDS * len(self._plan.sites) + SPARE_WORKERS
         server = grpc.server(
-            ThreadPoolExecutor(WORKERS, thread_name_prefix="intake"),
+            ThreadPoolExecutor(workers, thread_name_prefix="intake"),
             options=[
                 # otherwise a second coordinator could share the port unnoticed
                 ("grpc.so_reuseport", 0),
                 ("grpc.max_receive_message_length", LARGEST_CHUNK + 4096),
                 ("grpc.max_metadata_size", 16 * 1024),
+                ("grpc.max_concurrent_streams", 2 * KINDS),
+                ("grpc.server_handshake_timeout_ms", 1000 * HANDSHAKE_S),
+                ("grpc.max_connection_idle_ms", 1000 * IDLE_CONNECTION_S),
             ],
-            maximum_concurrent_rpcs=4 * WORKERS,
+            maximum_concurrent_rpcs=4 * workers,
         )
-        intake_pb2_grpc.add_IntakeServicer_to_server(service, server)  # type: ignore[no-untyped-call]
+        server.add_generic_rpc_handlers((service.handlers(),))
         credentials = grpc.ssl_server_credentials(
             [(self._credentials.key_pem, self._credentials.certificate_pem)],
             root_certificates=self._credentials.ca_pem,
@@ -69,7 +77,8 @@ class IntakeServer:
             server.stop(None)
             raise self._busy()
         server.start()
-        self._server = server
+        service.calls.start()
+        self._server, self._calls = server, service.calls
         return f"{host}:{port}"
 
     def _busy(self) -> BusyError:
@@ -87,6 +96,8 @@ class IntakeServer:
         """Close the port; calls in progress get `grace_s` seconds. Harmless when not started."""
         if self._server is not None:
             self._server.stop(grace_s).wait(grace_s + 1.0)
+            if self._calls is not None:
+                self._calls.stop()
             self._server = None
 
 

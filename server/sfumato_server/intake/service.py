@@ -1,7 +1,8 @@
 """The gRPC service for signed packages: TLS on both sides, resumable, nothing stored before it is verified.
 
 The caller is who its client certificate says it is: exactly the certificate that the registry holds. Refusals carry a
-gRPC status and a short code; their reasons stand in the coordinator's own log.
+gRPC status and a short code; their reasons stand in the coordinator's own log. Every call is taken as a stream, also
+those of one message: who calls is known before anything is waited for, and a site has one call of each kind.
 """
 
 from __future__ import annotations
@@ -9,41 +10,65 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import grpc
 
-from sfumato_common.errors import FederationError, SfumatoError
+from sfumato_common.errors import FederationError
 from sfumato_common.files import write_atomic
-from sfumato_common.protocol import intake_pb2, intake_pb2_grpc
+from sfumato_common.protocol import intake_pb2
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.release import Part
 from sfumato_server.enrol.registry import Registry, SiteRecord
 from sfumato_server.intake.admission import FOLDER, admit, largest_package, package_path
+from sfumato_server.intake.calls import Call, Calls
 from sfumato_server.intake.guard import RefusedError, guard_method
+from sfumato_server.intake.stored import Stored
 from sfumato_server.intake.uploads import Partial, Partials
 
 LARGEST_CHUNK = 1 << 20
-STREAM_DEADLINE_S = 600.0
+_LOCK_S = 1.0
 
 log = logging.getLogger(__name__)
 
 
-class IntakeService(intake_pb2_grpc.IntakeServicer):
+class IntakeService:
     """The three calls of intake.proto."""
 
     def __init__(self, home: Path, plan: Plan, registry: Registry) -> None:
         self._home, self._plan, self._registry = home, plan, registry
         self._largest = largest_package(plan)
         self._uploads = Partials(home / FOLDER / ".partial")
+        self._stored = Stored(home, plan)
+        self.calls = Calls()
+
+    def handlers(self) -> Any:
+        """What a gRPC server serves: all calls as streams of messages."""
+        forms: dict[str, tuple[Any, Any]] = {
+            "Begin": (intake_pb2.BeginRequest, intake_pb2.BeginReply),
+            "Upload": (intake_pb2.Chunk, intake_pb2.UploadReply),
+            "Commit": (intake_pb2.CommitRequest, intake_pb2.CommitReply),
+        }
+        methods = {
+            name: grpc.stream_unary_rpc_method_handler(
+                getattr(self, name),
+                request_deserializer=request.FromString,
+                response_serializer=reply.SerializeToString,
+            )
+            for name, (request, reply) in forms.items()
+        }
+        return grpc.method_handlers_generic_handler("sfumato.intake.v1.Intake", methods)
 
     @guard_method
-    def Begin(self, request: Any, context: Any) -> Any:  # noqa: N802 - the name in intake.proto
+    def Begin(self, messages: Iterator[Any], context: Any) -> Any:  # noqa: N802 - the name in intake.proto
         """Accept an announcement, or name the offset to go on from."""
         record = self._caller(context)
+        with self.calls.hold(record.site, "Begin", context) as call:
+            request = self._only(call, messages)
+            return self._begin(record, request)
+
+    def _begin(self, record: SiteRecord, request: Any) -> Any:
         if request.site != record.site:
             raise RefusedError(grpc.StatusCode.PERMISSION_DENIED, "wrong-site")
         if request.plan_hash != self._plan.digest:
@@ -53,7 +78,7 @@ class IntakeService(intake_pb2_grpc.IntakeServicer):
         if len(request.sha256) != 64 or not set(request.sha256) <= set("0123456789abcdef"):
             raise RefusedError(grpc.StatusCode.INVALID_ARGUMENT, "bad-hash")
         upload = self._uploads.begin(record.site, request.plan_hash, request.size, request.sha256)
-        stored = self._stored_digests(record)
+        stored = self._stored.digests(record)
         if request.sha256 in stored.values():
             return intake_pb2.BeginReply(upload_id=upload.identifier, offset=request.size)
         if stored.keys() >= set(self._plan.parts):
@@ -65,28 +90,35 @@ class IntakeService(intake_pb2_grpc.IntakeServicer):
     def Upload(self, chunks: Iterator[Any], context: Any) -> Any:  # noqa: N802
         """Take chunks in order; each must start where the last one ended."""
         record = self._caller(context)
-        # a stalled sender must not hold a worker for ever
-        watchdog = threading.Timer(STREAM_DEADLINE_S, context.cancel)
-        watchdog.daemon = True
-        watchdog.start()
-        try:
-            return intake_pb2.UploadReply(offset=self._receive(record, chunks))
-        finally:
-            watchdog.cancel()
+        with self.calls.hold(record.site, "Upload", context) as call:
+            return intake_pb2.UploadReply(offset=self._receive(record, self.calls.messages(call, chunks)))
 
     @guard_method
-    def Commit(self, request: Any, context: Any) -> Any:  # noqa: N802
+    def Commit(self, messages: Iterator[Any], context: Any) -> Any:  # noqa: N802
         """Verify and store what was sent; the same bytes again are no error."""
         record = self._caller(context)
-        upload = self._upload(record, request.upload_id)
-        with upload.lock:
-            if upload.sha256 in self._stored_digests(record).values():
-                self._uploads.end(upload)
-                return intake_pb2.CommitReply(status=intake_pb2.CommitReply.ALREADY_STORED)
-            if upload.offset != upload.size:
-                raise RefusedError(grpc.StatusCode.FAILED_PRECONDITION, "incomplete")
-            self._store(record, upload)
+        with self.calls.hold(record.site, "Commit", context) as call:
+            request = self._only(call, messages)
+            upload = self._upload(record, request.upload_id)
+            with _held(upload):
+                return self._commit(record, upload)
+
+    def _commit(self, record: SiteRecord, upload: Partial) -> Any:
+        if upload.sha256 in self._stored.digests(record).values():
+            self._uploads.end(upload)
+            return intake_pb2.CommitReply(status=intake_pb2.CommitReply.ALREADY_STORED)
+        if upload.offset != upload.size:
+            raise RefusedError(grpc.StatusCode.FAILED_PRECONDITION, "incomplete")
+        self._store(record, upload)
         return intake_pb2.CommitReply(status=intake_pb2.CommitReply.STORED)
+
+    def _only(self, call: Call, messages: Iterator[Any]) -> Any:
+        """The one message of a call that has one."""
+        found = next(self.calls.messages(call, messages), None)
+        if found is None:
+            raise RefusedError(grpc.StatusCode.INVALID_ARGUMENT, "no-message")
+        call.complete()
+        return found
 
     def _caller(self, context: Any) -> SiteRecord:
         """The enrolled site of this plan behind the connection."""
@@ -113,7 +145,7 @@ class IntakeService(intake_pb2_grpc.IntakeServicer):
             upload = self._upload(record, chunk.upload_id)
             if not 0 < len(chunk.data) <= LARGEST_CHUNK:
                 raise RefusedError(grpc.StatusCode.INVALID_ARGUMENT, "bad-chunk")
-            with upload.lock:
+            with _held(upload):
                 offset = upload.offset
                 if chunk.offset != offset or offset + len(chunk.data) > upload.size:
                     raise RefusedError(grpc.StatusCode.ABORTED, "wrong-offset")
@@ -121,25 +153,27 @@ class IntakeService(intake_pb2_grpc.IntakeServicer):
                 offset += len(chunk.data)
         return offset
 
-    def _stored_digests(self, record: SiteRecord) -> dict[Part, str]:
-        """sha256 of the packages admitted earlier from this site under this plan; those of another do not count."""
-        found: dict[Part, str] = {}
-        for part in self._plan.parts:
-            with contextlib.suppress(FileNotFoundError, SfumatoError):
-                data = package_path(self._home, record.site, part).read_bytes()
-                if admit(data, self._plan, record).part == part:
-                    found[part] = hashlib.sha256(data).hexdigest()
-        return found
-
     def _store(self, record: SiteRecord, upload: Partial) -> None:
         data = upload.read()
         try:
             if hashlib.sha256(data).hexdigest() != upload.sha256:
                 raise RefusedError(grpc.StatusCode.DATA_LOSS, "wrong-hash")
             part = admit(data, self._plan, record).part
-            if part in self._stored_digests(record):
+            if part in self._stored.digests(record):
                 raise RefusedError(grpc.StatusCode.ALREADY_EXISTS, "another-package")
             write_atomic(package_path(self._home, record.site, part), data)
+            self._stored.keep(record, part, upload.sha256)
         finally:
             self._uploads.end(upload)
         log.info("%s package of site %s stored, %d bytes", part, record.site, len(data))
+
+
+@contextlib.contextmanager
+def _held(upload: Partial) -> Iterator[None]:
+    """The upload for one call alone: another is told to come back, and no worker waits for a long verification."""
+    if not upload.lock.acquire(timeout=_LOCK_S):
+        raise RefusedError(grpc.StatusCode.RESOURCE_EXHAUSTED, "busy")
+    try:
+        yield
+    finally:
+        upload.lock.release()

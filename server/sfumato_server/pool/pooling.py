@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,9 @@ from sfumato_common.study.plan import Plan
 from sfumato_common.study.release import Part
 from sfumato_server.enrol.registry import Registry, SiteRecord
 from sfumato_server.intake.admission import admit, package_path
+
+log = logging.getLogger(__name__)
+FAULTY = "what it sent does not hold"
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,8 @@ class Pool:
 def pool_packages(home: Path, plan: Plan, registry: Registry) -> Pool:
     """Pool what the plan's enrolled sites have sent under this plan.
 
-    Raises FederationError when there is no package at all, VerificationError when a stored one no longer holds.
+    A site of which a package does not hold, or packages disagree, is left out whole, and `left_out` says so. Raises
+    FederationError when no package is left.
     """
     packages: dict[tuple[str, Part], tuple[Package, bytes]] = {}
     left_out: dict[str, str] = {}
@@ -74,10 +79,12 @@ def pool_packages(home: Path, plan: Plan, registry: Registry) -> Pool:
         except FederationError:
             left_out[site] = "not enrolled, or revoked"
             continue
-        own = {part: package for part in plan.parts if (package := _read_stored(home, plan, record, part)) is not None}
-        stated = [package.certificate for package in own.values()]
-        if any(other != stated[0] for other in stated):
-            raise VerificationError(f"the packages of site '{site}' state different costs; ask the site for them again")
+        try:
+            own = _sound_packages(home, plan, record)
+        except VerificationError as error:
+            log.warning("site %s is left out: %s; delete its package and let it send again", site, error)
+            left_out[site] = FAULTY
+            continue
         if missing := [part for part in plan.parts if part not in own]:
             left_out[site] = f"sent no {' and no '.join(missing)} package" if own else "sent no package"
         packages |= {(site, part): (package, record.signing_key.encode()) for part, package in own.items()}
@@ -95,20 +102,23 @@ def pool_packages(home: Path, plan: Plan, registry: Registry) -> Pool:
     )
 
 
+def _sound_packages(home: Path, plan: Plan, record: SiteRecord) -> dict[Part, Package]:
+    """All that a site sent, by part. Raises VerificationError when one of them does not hold, or they disagree."""
+    own = {part: package for part in plan.parts if (package := _read_stored(home, plan, record, part)) is not None}
+    stated = [package.certificate for package in own.values()]
+    if any(other != stated[0] for other in stated):
+        raise VerificationError("its packages state different costs")
+    return own
+
+
 def _read_stored(home: Path, plan: Plan, record: SiteRecord, part: Part) -> Package | None:
-    """The package of one part that a site sent; None when it sent none."""
+    """The package of one part that a site sent; None when it sent none. Raises VerificationError as `admit`."""
     path = package_path(home, record.site, part)
     if not path.exists():
         return None
-    try:
-        package = admit(path.read_bytes(), plan, record)
-        if package.part != part:
-            raise VerificationError("it holds another part of the release than it is filed under")
-    except VerificationError as error:
-        raise VerificationError(
-            f"the stored package of site '{record.site}' does not hold ({error}); delete it and let the site send it "
-            "again"
-        ) from None
+    package = admit(path.read_bytes(), plan, record)
+    if package.part != part:
+        raise VerificationError("a stored package holds another part of the release than it is filed under")
     return package
 
 

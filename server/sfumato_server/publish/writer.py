@@ -39,12 +39,16 @@ FOLDER = "published"
 
 @dataclass(frozen=True)
 class PublishedSet:
-    """What was published, where: the data folder, the report in it, the number of images, the manifest's sha256."""
+    """What was published, where: the data folder, the report in it, the number of images, the manifest's sha256.
+
+    `left_out` says by site why nothing, or not all, of it was published.
+    """
 
     folder: Path
     report: Path
     images: int
     manifest_sha256: str
+    left_out: Mapping[str, str]
 
 
 def publish(
@@ -73,7 +77,7 @@ def publish(
     files[SIGNATURE] = sign(authority.signing_key, "published", signed)
     digest = hashlib.sha256(signed).hexdigest()
     _replace(out, target, files)
-    return PublishedSet(target, target / REPORT, len(pool.items), digest)
+    return PublishedSet(target, target / REPORT, len(pool.items), digest, dict(pool.left_out))
 
 
 def _contents(pool: Pool, authority: Authority) -> dict[str, bytes]:

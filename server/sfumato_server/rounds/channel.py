@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from typing import Protocol
 
 from sfumato_common.protocol.messages import PROTOCOL, Reply, Request
 
+# how long sites that are not waited for may take beyond the others, in parts of the others' time
+GRACE = 0.5
 OnReply = Callable[[str, Reply], None]
 
 
@@ -17,8 +19,13 @@ class Channel(Protocol):
         """Names of the enrolled sites that are connected now."""
         ...
 
-    def exchange(self, requests: Mapping[str, Request], deadline_s: float, on_reply: OnReply) -> dict[str, Reply]:
-        """Send one request a site; the replies that came before the deadline. `on_reply` is told of each at once."""
+    def exchange(
+        self, requests: Mapping[str, Request], deadline_s: float, on_reply: OnReply, waited_for: Set[str]
+    ) -> dict[str, Reply]:
+        """Send one request a site; the replies that came before the deadline. `on_reply` is told of each at once.
+
+        Once all of `waited_for` answered, the others are given half as long again as these took.
+        """
         ...
 
 

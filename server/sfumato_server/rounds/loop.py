@@ -1,7 +1,8 @@
 """The round loop of a study: join, stages, release, utility; every exchange with a quorum and a deadline.
 
 It never waits without end and never redoes a finished round: after a restart it goes on from the last checkpoint. A
-site that refuses or is silent is left out of that exchange; below the quorum the study stops and says why.
+site that refuses, is silent, or answers what its patients cannot have led to is left out of that exchange; below the
+quorum the study stops and says why.
 """
 
 from __future__ import annotations
@@ -15,20 +16,28 @@ from functools import partial
 
 import torch
 
-from sfumato_common.errors import FederationError
+from sfumato_common.errors import BusyError, FederationError, VerificationError
 from sfumato_common.exchanges import EXCHANGES
+from sfumato_common.generators.replies import check_histograms, most_patients
+from sfumato_common.generators.settings import StageSettings
 from sfumato_common.metrics.choice import Choice
 from sfumato_common.protocol.messages import PROTOCOL, Reply, Request, RequestKind
 from sfumato_common.study.plan import Plan
 from sfumato_common.types import AnyArray, Arrays, ArraySpec, Schema
+from sfumato_server.rounds.absorbing import absorb_replies
 from sfumato_server.rounds.channel import Channel, lost
 from sfumato_server.rounds.checkpoint import Checkpoints
+from sfumato_server.rounds.patience import Patience
 from sfumato_server.rounds.progress import Progress
-from sfumato_server.rounds.strategies import Choosing, strategy_of
+from sfumato_server.rounds.strategies import Choosing, Strategy, strategy_of
 
 log = logging.getLogger(__name__)
 # how long sites may take to make a release, in round deadlines; how often one may be away; the pause between two asks
 _RELEASE_DEADLINES, _ABSENCES, _ASK_AGAIN_S = 24, 2, 1.0
+# what may be gone by the next time: the intake was full, or away
+_AGAIN, _TRIES = {FederationError.wire_code, BusyError.wire_code}, 3
+NOTHING: Schema = {}
+Check = Callable[[str, Arrays], None]
 Released = dict[str, dict[str, AnyArray]]
 
 
@@ -45,6 +54,7 @@ class StudyRun:
     accepted: set[str] = field(default_factory=set)
     released: Released = field(default_factory=dict)
     choice: Choice | None = None
+    patience: Patience = field(default_factory=Patience)
 
     def join(self) -> None:
         """Wait for the sites (all, or the quorum at the deadline) and ask each whether it accepted this plan."""
@@ -74,11 +84,7 @@ class StudyRun:
                 strategy.restore(state)
                 self.progress.resume(stage.kind, done)
             for number in range(done + 1, stage.rounds + 1):
-                schema = EXCHANGES[stage.kind].returned(self.plan)
-                outbound = partial(strategy.outbound, number)
-                replies = self.ask("stage", outbound, stage=stage.kind, number=number, schema=schema)
-                updates = {site: reply.arrays for site, reply in replies.items() if reply.status == "ok"}
-                strategy.absorb(number, {site: dict(arrays) for site, arrays in updates.items()}, self.generator)
+                strategy = self._run_round(stage, strategy, number)
                 released = strategy.released()
                 self.checkpoints.save(stage.kind, number, strategy.state(), released)
                 self.progress.model(stage.kind, number, released)
@@ -88,25 +94,52 @@ class StudyRun:
                 self.progress.choose(self.choice.winner)
             self.checkpoints.finish(stage.kind, self.released[stage.kind])
 
+    def _run_round(self, stage: StageSettings, strategy: Strategy, number: int) -> Strategy:
+        """One round: the strategy after it. Raises FederationError when fewer replies than the quorum are of use."""
+        record = EXCHANGES[stage.kind]
+        replies = self.ask(
+            "stage",
+            partial(strategy.outbound, number),
+            stage=stage.kind,
+            number=number,
+            schema=record.returned(self.plan),
+            check=partial(record.check_reply, self.plan),
+        )
+        updates = {site: reply.arrays for site, reply in replies.items() if reply.status == "ok"}
+        strategy, broken = absorb_replies(strategy, number, updates, self.generator)
+        for site in sorted(broken):
+            self._note(site, lost("bad-reply"))
+        if len(updates) - len(broken) < self.plan.federation.quorum:
+            raise FederationError(
+                f"'{stage.kind}' round {number}: the replies of {', '.join(sorted(broken))} cannot be used, and the "
+                "others are fewer than the quorum"
+            )
+        return strategy
+
     def release(self) -> set[str]:
         """Let every site make its release from the final models, then collect what is ready; the sites that sent.
 
-        A site that is still at work says so and is asked again; one that went away is not waited for. Raises
-        FederationError when fewer sites than the quorum sent anything.
+        A site that is still at work says so and is asked again, and so is one that the question did not reach, or whose
+        package did not arrive; one that went away, or says nothing, is not waited for. Raises FederationError when
+        fewer sites than the quorum sent anything.
         """
         chosen = self.choice.winner if self.choice and self.plan.has_best else ""
         models = {chosen if item.model == "best" else item.model for item in self.plan.release} | {"spectral"}
         arrays = {f"{kind}:{name}": value for kind in sorted(models) for name, value in self.released[kind].items()}
-        replies = self.ask("make", arrays, choice=chosen, quorum=0)
-        sent, refused = set[str](), _final_replies(replies)
+        begun, sent, refused, tries = set[str](), set[str](), dict[str, Reply](), Counter[str]()
         end = time.monotonic() + _RELEASE_DEADLINES * self.plan.federation.round_deadline_s
-        waiting, absences = self.accepted - set(refused), Counter[str]()
-        while waiting and time.monotonic() < end:
+        waiting, absences = set(self.accepted), Counter[str]()
+        while waiting - self.patience.silent and time.monotonic() < end:
             absences.update(waiting - self.channel.online())
             waiting = {site for site in waiting if absences[site] < _ABSENCES}
-            replies = self.ask("send", {}, waiting & self.channel.online(), quorum=0)
-            sent |= {site for site, reply in replies.items() if reply.status == "ok"}
-            refused |= _final_replies(replies)
+            if new := (waiting - begun) & self.channel.online():
+                replies = self.ask("make", arrays, new, choice=chosen, quorum=0)
+                begun |= {site for site, reply in replies.items() if reply.status in ("ok", "pending")}
+                refused |= _final_replies(replies, tries)
+            if ready := (waiting & begun) & self.channel.online():
+                replies = self.ask("send", {}, ready, quorum=0)
+                sent |= {site for site, reply in replies.items() if reply.status == "ok"}
+                refused |= _final_replies(replies, tries)
             waiting -= sent | set(refused)
             if waiting:
                 self.sleep(_ASK_AGAIN_S)
@@ -122,8 +155,13 @@ class StudyRun:
         """Ask for each site's noisy score histogram [K, bins]; a site whose policy withholds it refuses."""
         assert self.plan.utility is not None
         schema = {"histogram": ArraySpec("float32", (len(self.plan.labels), self.plan.utility.bins))}
-        replies = self.ask("utility", classifier, quorum=0, schema=schema)
+        replies = self.ask("utility", classifier, quorum=0, schema=schema, check=self._check_utility)
         return {site: reply.arrays["histogram"] for site, reply in replies.items() if reply.status == "ok"}
+
+    def _check_utility(self, site: str, arrays: Arrays) -> None:
+        assert self.plan.utility is not None
+        sigma = self.plan.utility.noise_multiplier
+        check_histograms(arrays["histogram"][None], sigma, most_patients(self.plan, site))
 
     def ask(
         self,
@@ -135,11 +173,12 @@ class StudyRun:
         choice: str = "",
         number: int = 0,
         quorum: int | None = None,
-        schema: Schema | None = None,
+        schema: Schema = NOTHING,
+        check: Check = lambda site, arrays: None,
     ) -> dict[str, Reply]:
         """One exchange with every accepted site that is online; `arrays` for all, or a function of the site's name.
 
-        Raises FederationError below the quorum.
+        A reply that does not fit `schema`, or fails `check`, is a lost one. Raises FederationError below the quorum.
         """
         what = stage or kind
         quorum = self.plan.federation.quorum if quorum is None else quorum
@@ -159,13 +198,16 @@ class StudyRun:
             )
             for site in sorted(targets)
         }
-        replies = self.channel.exchange(requests, self.plan.federation.round_deadline_s, self._note)
+        waited_for = self.patience.waited_for(targets, quorum)
+        replies = self.channel.exchange(requests, self.plan.federation.round_deadline_s, self._note, waited_for)
+        self.patience.note(targets, set(replies))
         for site in targets - set(replies):
             replies[site] = lost("silent")
             self._note(site, replies[site])
         for site, reply in replies.items():
-            if reply.status == "ok" and schema is not None and not _fits(reply.arrays, schema):
+            if reply.status == "ok" and not _is_possible(site, reply.arrays, schema, check):
                 replies[site] = lost("bad-reply")
+                self._note(site, replies[site])
         good = [site for site, reply in replies.items() if reply.status == "ok"]
         self.progress.end(
             {
@@ -189,13 +231,25 @@ class StudyRun:
         self.progress.site(site, word)
 
 
-def _final_replies(replies: Mapping[str, Reply]) -> dict[str, Reply]:
-    """Replies of sites that refused or failed themselves; a silent one may still be at work."""
-    return {site: reply for site, reply in replies.items() if reply.code and reply.reference}
+def _final_replies(replies: Mapping[str, Reply], tries: Counter[str]) -> dict[str, Reply]:
+    """Replies of sites that refused or failed themselves; a silent one may still be at work.
+
+    What failed on the way to the intake is tried again, `_TRIES` times in all.
+    """
+    said = {site: reply for site, reply in replies.items() if reply.code and reply.reference}
+    tries.update(said.keys())
+    return {site: reply for site, reply in said.items() if reply.code not in _AGAIN or tries[site] >= _TRIES}
 
 
-def _fits(arrays: Arrays, schema: Schema) -> bool:
-    """A reply counts only when it is exactly what the plan says: names, dtypes, shapes, finite values."""
-    return set(arrays) == set(schema) and all(
+def _is_possible(site: str, arrays: Arrays, schema: Schema, check: Check) -> bool:
+    """A reply counts only when it is exactly what the plan says, in names, dtypes, shapes, and by `check`."""
+    if set(arrays) != set(schema) or not all(
         schema[name].matches(value) and schema[name].sound(value) for name, value in arrays.items()
-    )
+    ):
+        return False
+    try:
+        check(site, arrays)
+    except VerificationError as error:
+        log.warning("site %s: %s", site, error)
+        return False
+    return True

@@ -8,6 +8,15 @@ from sfumato_common.generators.embedding.schemas import released, returned, sent
 from sfumato_common.generators.embedding.settings import EmbeddingStage
 from sfumato_common.generators.gan import draw_generated, space_of_generator
 from sfumato_common.generators.gan.networks import generator
+from sfumato_common.generators.plan import PublicPlan
+from sfumato_common.types import Arrays
+
+
+def _check_reply(plan: PublicPlan, site: str, arrays: Arrays) -> None:
+    from sfumato_common.generators.embedding.replies import check_reply
+
+    check_reply(plan, site, arrays)
+
 
 EMBEDDING = Generator(
     kind="embedding",
@@ -15,6 +24,7 @@ EMBEDDING = Generator(
     help="Mean features by class, released once; a generator is fitted to them.",
     sent=sent,
     returned=returned,
+    check_reply=_check_reply,
     released=released,
     trainer="sfumato_client.training.embedding:release_embedding",
     strategy="sfumato_server.rounds.strategies.embedding:EmbeddingStrategy",

@@ -46,7 +46,9 @@ class GanStage(DpSgdStage, GeneratorStage):
         return self.generator_start if fitted else None
 
     def check(self, plan: PublicPlan) -> None:
-        """What the generator begins at is there before it, and is one thing only."""
+        """What the generator begins at is there before it, and is one thing only; updates that meet are joined."""
+        if self.discriminators == "per-site" and self.server.combine != "mean":
+            raise ValueError("with 'discriminators: per-site' no updates are joined: leave 'server.combine' away")
         if self.generator_start != "spectral":
             kinds = [stage.kind for stage in plan.stages]
             if self.generator_start not in kinds[: kinds.index(self.kind)]:

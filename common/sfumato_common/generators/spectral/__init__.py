@@ -15,12 +15,19 @@ def _sampler(plan: PublicPlan, arrays: Arrays) -> Draw:
     return spectral_model(plan, arrays).sample
 
 
+def _check_reply(plan: PublicPlan, site: str, arrays: Arrays) -> None:
+    from sfumato_common.generators.spectral.replies import check_reply
+
+    check_reply(plan, site, arrays)
+
+
 SPECTRAL = Generator(
     kind="spectral",
     settings=SpectralStage,
     help="Means and covariances of low frequencies by class, released once; every other stage starts from them.",
     sent=sent,
     returned=returned,
+    check_reply=_check_reply,
     released=released,
     trainer="sfumato_client.training.spectral:release_moments",
     strategy="sfumato_server.rounds.strategies.spectral:SpectralStrategy",

@@ -10,6 +10,7 @@ from sfumato_common.generators.settings import ServerOptimiser, StageSettings
 from sfumato_common.generators.update import UPDATE, unpack_update
 from sfumato_common.study.plan import Plan
 from sfumato_common.types import AnyArray, Arrays, ArraySpec
+from sfumato_server.rounds.strategies.combining import combine_updates
 from sfumato_server.rounds.strategies.optimisers import ServerStep
 
 
@@ -31,15 +32,12 @@ def check_replies(plan: Plan, stage: StageSettings, replies: dict[str, dict[str,
 def move_start(
     plan: Plan, start: Arrays, replies: dict[str, dict[str, AnyArray]], server: ServerStep | None = None
 ) -> dict[str, AnyArray]:
-    """`start` moved by `server` (None: as it is) along the sites' mean update, float32.
+    """`start` moved by `server` (None: as it is) along the sites' joint update, float32.
 
     Sites are weighted by the nominal patients of those that answered.
     """
-    nominal = {site: plan.sites[site].nominal_patients for site in sorted(replies)}
+    server = server or ServerStep(ServerOptimiser())
+    patients = np.array([plan.sites[site].nominal_patients for site in sorted(replies)], np.float64)
     weights = {name: ArraySpec("float32", value.shape) for name, value in start.items()}
-    mean = {name: np.zeros(spec.shape) for name, spec in weights.items()}
-    for site, patients in nominal.items():
-        share = patients / sum(nominal.values())
-        for name, change in unpack_update(replies[site][UPDATE], weights).items():
-            mean[name] += share * change
-    return (server or ServerStep(ServerOptimiser())).move(start, mean)
+    updates = [unpack_update(replies[site][UPDATE], weights) for site in sorted(replies)]
+    return server.move(start, combine_updates(server.settings, updates, patients / patients.sum()))

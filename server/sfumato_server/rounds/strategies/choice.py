@@ -54,7 +54,7 @@ class ChoiceStrategy:
         """What was chosen. Raises FederationError before the exchange."""
         if not self._histograms:
             raise FederationError("the choice stage has not run; run it first")
-        return decide(self._plan, self._stage.noise_multiplier, self._histograms, self._distances)
+        return decide(self._plan, self._stage.noise_multiplier, self._histograms, self._distances, self._stage.trimmed)
 
     def released(self) -> dict[str, AnyArray]:
         """No model: only the place of the chosen one among the candidates, [1]."""

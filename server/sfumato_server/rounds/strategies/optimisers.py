@@ -21,13 +21,13 @@ class ServerStep:
     """Moves weights by mean updates and keeps the moments; `name` tells several of one strategy apart in its state."""
 
     def __init__(self, settings: ServerOptimiser, name: str = "server") -> None:
-        self._settings, self._prefix = settings, f"{name}/"
+        self.settings, self._prefix = settings, f"{name}/"
         self._moments: dict[str, AnyArray] = {}
 
     def move(self, weights: Arrays, update: Arrays) -> dict[str, AnyArray]:
         """The weights after one step along `update`, float32; both have the same names and shapes."""
-        direction = _DIRECTIONS[self._settings.kind]
-        rate = self._settings.learning_rate
+        direction = _DIRECTIONS[self.settings.kind]
+        rate = self.settings.learning_rate
         return {
             name: (weights[name].astype(np.float64) + rate * direction(self, name, change)).astype(np.float32)
             for name, change in update.items()
@@ -46,10 +46,10 @@ class ServerStep:
         return change
 
     def _momentum(self, name: str, change: AnyArray) -> AnyArray:
-        return self._decay_moment("first", name, self._settings.momentum, change)
+        return self._decay_moment("first", name, self.settings.momentum, change)
 
     def _adam(self, name: str, change: AnyArray) -> AnyArray:
-        decay, second = self._settings.momentum, SERVER_SECOND_MOMENT
+        decay, second = self.settings.momentum, SERVER_SECOND_MOMENT
         m = self._decay_moment("first", name, decay, (1.0 - decay) * change)
         v = self._decay_moment("second", name, second, (1.0 - second) * np.square(change))
         return np.asarray(m / (np.sqrt(v) + SERVER_ADAPTIVITY))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sfumato_common.generators.class_mean.schemas import released, returned, sent
+from sfumato_common.generators.class_mean.schemas import check_reply, released, returned, sent
 from sfumato_common.generators.class_mean.settings import ClassMeanStage
 
 from sfumato_common.generators.base import Draw, Generator
@@ -22,6 +22,7 @@ CLASS_MEAN = Generator(
     help="The mean image of every class, released once.",
     sent=sent,
     returned=returned,
+    check_reply=check_reply,
     released=released,
     trainer="sfumato_client.training.class_mean:release_sums",
     strategy="sfumato_server.rounds.strategies.class_mean:ClassMeanStrategy",

@@ -1,0 +1,67 @@
+"""The packages that were admitted: which they are is verified once, and kept for as long as the file is the same."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from sfumato_common.errors import SfumatoError
+from sfumato_common.study.plan import Plan
+from sfumato_common.study.release import Part
+from sfumato_server.enrol.registry import SiteRecord
+from sfumato_server.intake.admission import admit, package_path
+
+Stamp = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What was found out about a file: of which stamp, under whose key, and its sha256 (None: nothing of this plan)."""
+
+    stamp: Stamp
+    signing_key: str
+    sha256: str | None
+
+
+class Stored:
+    """sha256 of the stored packages by site and part. Publishing verifies every one again from its bytes."""
+
+    def __init__(self, home: Path, plan: Plan) -> None:
+        self._home, self._plan = home, plan
+        self._known: dict[tuple[str, Part], _Known] = {}
+
+    def digests(self, record: SiteRecord) -> dict[Part, str]:
+        """Packages admitted earlier from this site under this plan; those of another do not count."""
+        found: dict[Part, str] = {}
+        for part in self._plan.parts:
+            stamp = self._stamp(record, part)
+            if stamp is None:
+                continue
+            known = self._known.get((record.site, part))
+            if known is None or (known.stamp, known.signing_key) != (stamp, record.signing_key):
+                known = _Known(stamp, record.signing_key, self._verify(record, part))
+                self._known[record.site, part] = known
+            if known.sha256 is not None:
+                found[part] = known.sha256
+        return found
+
+    def keep(self, record: SiteRecord, part: Part, sha256: str) -> None:
+        """A package that has just been admitted and stored."""
+        stamp = self._stamp(record, part)
+        assert stamp is not None, "what is kept has been written"
+        self._known[record.site, part] = _Known(stamp, record.signing_key, sha256)
+
+    def _stamp(self, record: SiteRecord, part: Part) -> Stamp | None:
+        try:
+            found = package_path(self._home, record.site, part).stat()
+        except FileNotFoundError:
+            return None
+        return found.st_mtime_ns, found.st_size, found.st_ino
+
+    def _verify(self, record: SiteRecord, part: Part) -> str | None:
+        try:
+            data = package_path(self._home, record.site, part).read_bytes()
+            return hashlib.sha256(data).hexdigest() if admit(data, self._plan, record).part == part else None
+        except (SfumatoError, FileNotFoundError):
+            return None

@@ -1,0 +1,172 @@
+"""A site that stays silent costs a study its deadline once; and it comes back when it answers."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+from support.answers import Answers, reply, study_run
+from support.studies import PLAN
+
+from sfumato_common.protocol.messages import PROTOCOL, Request
+from sfumato_common.strict import parse
+from sfumato_common.study.plan import Plan
+from sfumato_server.coordinator import flower_channel
+from sfumato_server.coordinator.flower_channel import FlowerChannel
+from sfumato_server.rounds.patience import Patience
+
+SITES = {"alder", "birch", "cedar"}
+
+
+@pytest.fixture
+def run(tmp_path):
+    plan = parse(copy.deepcopy(PLAN), Plan, "plan")
+    found = study_run(tmp_path, plan, Answers(plan, {site: lambda request: reply() for site in plan.sites}))
+    found.accepted = set(plan.sites)
+    return found
+
+
+def waited_for(run) -> list[set[str]]:
+    return [waited for _, _, waited in run.channel.asked]
+
+
+def test_a_silent_site_is_asked_but_not_waited_for(run):
+    run.channel.others["cedar"] = lambda request: None
+    for _ in range(6):
+        replies = run.ask("hello", {})
+        assert replies["cedar"].code == "silent"
+    assert waited_for(run) == [SITES] + 5 * [SITES - {"cedar"}]
+    assert all(asked == SITES for _, asked, _ in run.channel.asked)
+
+
+def test_it_is_waited_for_again_after_it_answered_twice_as_often_with_every_silence(run):
+    talks = iter([False, True, True, True, False, True, True, True, True, True])
+    run.channel.others["cedar"] = lambda request: reply() if next(talks) else None
+    for _ in range(10):
+        run.ask("hello", {})
+    assert ["cedar" in waited for waited in waited_for(run)] == [True, False, False, True, True, *4 * [False], True]
+
+
+def test_a_site_that_is_silent_now_and_then_costs_as_many_deadlines_as_the_logarithm_of_the_rounds():
+    patience, deadlines = Patience(), 0
+    for _ in range(1000):  # the worst: it is silent whenever it is waited for
+        if "cedar" in patience.waited_for(SITES, 2):
+            deadlines += 1
+            patience.note(SITES, SITES - {"cedar"})
+        else:
+            patience.note(SITES, SITES)
+    assert deadlines <= 10
+
+
+def test_where_the_others_are_no_quorum_all_are_waited_for(run):
+    run.channel.others["birch"] = run.channel.others["cedar"] = lambda request: None
+    for _ in range(2):
+        run.ask("hello", {}, quorum=1)
+    assert waited_for(run)[-1] == {"alder"}
+    run.channel.others["birch"] = lambda request: reply()
+    assert run.ask("hello", {}, quorum=2)["birch"].status == "ok"
+    assert waited_for(run)[-1] == SITES
+
+
+def released(run, **others):
+    run.released = {"spectral": {"spectral/x": np.zeros(1, np.float32)}, "gan": {}, "flow": {}}
+    run.channel.others |= others
+    return run.release()
+
+
+def kinds(run) -> list[str]:
+    return [kind for kind, *_ in run.channel.asked]
+
+
+def test_a_site_that_stays_silent_does_not_hold_up_the_release(run):
+    assert released(run, cedar=lambda request: None) == SITES - {"cedar"}
+    assert kinds(run) == ["make", "send"]
+
+
+def test_a_site_that_the_question_did_not_reach_is_asked_again_to_make_its_release(run):
+    asked = []
+
+    def unreachable_once(request):
+        asked.append(request.kind)
+        return reply(status="failed", code="unreachable") if len(asked) == 1 else reply()
+
+    def without_reference(request):
+        said = unreachable_once(request)
+        return said if said.status == "ok" else type(said)(PROTOCOL, "failed", "unreachable", "", {})
+
+    assert released(run, cedar=without_reference) == SITES
+    assert asked == ["make", "make", "send"]
+
+
+def test_a_package_that_did_not_arrive_is_asked_for_again_three_times_in_all(run):
+    asked = []
+
+    def fails(times):
+        def answer(request):
+            asked.append(request.kind)
+            failing = request.kind == "send" and asked.count("send") <= times
+            return reply(status="refused", code="federation-failed") if failing else reply()
+
+        return answer
+
+    assert released(run, cedar=fails(2)) == SITES
+    assert asked == ["make", "send", "send", "send"]
+    asked.clear()
+    assert released(run, cedar=fails(99)) == SITES - {"cedar"}
+    assert asked == ["make", "send", "send", "send"]
+
+
+def test_what_a_site_refuses_for_good_is_not_asked_again(run):
+    asked = []
+
+    def refuses(request):
+        asked.append(request.kind)
+        return reply(status="refused", code="release-refused") if request.kind == "send" else reply()
+
+    assert released(run, cedar=refuses) == SITES - {"cedar"}
+    assert asked == ["make", "send"]
+
+
+class Grid:
+    """Flower's grid, as far as the channel uses it: replies that come at given times of a clock of its own."""
+
+    def __init__(self, times):
+        self.times, self.now = times, 0.0
+
+    def push_messages(self, messages):
+        return [str(node) for node in messages]
+
+    def pull_messages(self, identifiers):
+        return [Said(name) for name in identifiers if self.times[int(name)] <= self.now]
+
+
+class Said:
+    def __init__(self, name):
+        self.metadata = type("Metadata", (), {"reply_to_message_id": name})
+        self.content = None
+
+    def has_error(self):
+        return False
+
+
+@pytest.mark.parametrize(
+    ("times", "waited", "end", "came"),
+    [
+        ((10.0, 20.0, 1e9), {"a", "b", "c"}, 300.0, {"a", "b"}),  # the deadline, once
+        ((10.0, 20.0, 1e9), {"a", "b"}, 30.0, {"a", "b"}),
+        ((10.0, 20.0, 28.0), {"a", "b"}, 28.0, {"a", "b", "c"}),  # it answers in time, and counts
+        ((10.0, 20.0, 5.0), {"a", "b"}, 20.0, {"a", "b", "c"}),
+        ((10.0, 1e9, 1e9), {"a", "b"}, 300.0, {"a"}),
+    ],
+)
+def test_the_channel_gives_the_others_half_as_long_again(monkeypatch, times, waited, end, came):
+    grid = Grid(dict(enumerate(times)))
+    monkeypatch.setattr(flower_channel.time, "monotonic", lambda: grid.now)
+    monkeypatch.setattr(flower_channel.time, "sleep", lambda seconds: setattr(grid, "now", grid.now + seconds))
+    monkeypatch.setattr(flower_channel, "Message", lambda content, dst_node_id, **_: dst_node_id)
+    monkeypatch.setattr(flower_channel, "decode_reply", lambda content: reply())
+    channel = FlowerChannel(grid, {"a": 0, "b": 1, "c": 2})
+    request = Request(PROTOCOL, "0" * 64, "hello", "", 0, {})
+    found = channel.exchange(dict.fromkeys("abc", request), 300.0, lambda site, said: None, waited)
+    assert (set(found), grid.now) == (came, pytest.approx(end, abs=1.0))
