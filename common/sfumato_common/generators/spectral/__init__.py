@@ -15,6 +15,13 @@ def _sampler(plan: PublicPlan, arrays: Arrays) -> Draw:
     return spectral_model(plan, arrays).sample
 
 
+def check_spectral_arrays(plan: PublicPlan, arrays: Arrays) -> None:
+    """See `spectral.limits`."""
+    from sfumato_common.generators.spectral.limits import check_spectral
+
+    check_spectral(plan, arrays)
+
+
 SPECTRAL = Generator(
     kind="spectral",
     settings=SpectralStage,
@@ -26,6 +33,7 @@ SPECTRAL = Generator(
     strategy="sfumato_server.rounds.strategies.spectral:SpectralStrategy",
     networks={},
     max_displacement=None,
+    check_fixed=check_spectral_arrays,
     sampler=_sampler,
     latent=None,
     flow=None,
