@@ -16,8 +16,9 @@ from torch.nn import functional
 from sfumato_client.anonymise import ANONYMISERS, Job, Release, anonymise
 from sfumato_client.anonymise.groups import groups_of
 from sfumato_client.anonymise.identities import Identities, anonymity, fit_recogniser, identities_of
-from sfumato_client.anonymise.inversion import patients_of, space_of
+from sfumato_client.anonymise.inversion import space_of
 from sfumato_client.anonymise.linear_walk import layout, walks_of
+from sfumato_client.anonymise.patients import patients_of
 from sfumato_client.anonymise.plan_walk import bend_walks, elastic_gradient, part, weight_of_image
 from sfumato_client.dataset.cohort import Cohort
 from sfumato_common.errors import DataError, ReleaseRefused
@@ -204,7 +205,7 @@ def test_no_end_and_no_record_is_ever_shown(item, monkeypatch):
     monkeypatch.setattr(bending, "bend_walks", bent)
     anonymise(job)
     patients = patients_of(job)
-    ends = torch.stack([patients.codes[g.members].mean(0) for g in groups_of(job, patients)])
+    ends = torch.stack([patients.codes[g.members].mean(0) for g in groups_of(job)])
     points = codes[0].reshape(-1, ends.shape[1])
     assert len(points) >= 60
     apart = torch.cdist(ends, ends)[~torch.eye(len(ends), dtype=torch.bool)].min()

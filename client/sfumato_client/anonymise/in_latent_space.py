@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from sfumato_client.anonymise.groups import form_groups
 from sfumato_client.anonymise.identities import Identities
-from sfumato_client.anonymise.inversion import Patients
 from sfumato_client.anonymise.k_salsa import align, noise_of, targets_of
 from sfumato_client.anonymise.linear_walk import Walks
+from sfumato_client.anonymise.patients import Patients, averages_of
 from sfumato_client.anonymise.plan_walk import PIXELS, bend_walks
 from sfumato_client.anonymise.self_supervised import ContrastiveNet, train
 from sfumato_client.dataset import Cohort
@@ -57,8 +57,9 @@ def k_salsa(
     """One image a group [G, C, S, S] by local style alignment (k-SALSA: Jeon et al. 2022), in [-1, 1].
 
     One image [P, S, S(, 3)], code [P, D] and component [P] a patient; `groups` hold rows of them. A group's image is of
-    the component that most of its members have. Without a `net`, one is fitted to the images for `embedding_steps`.
-    Raises ValueError for terms that no plan may have, a group of one patient among them.
+    the component that its members' codes were made under. Without a `net`, one is fitted to the images for
+    `embedding_steps`. Raises ValueError for terms that no plan may have, a group of one patient among them, and
+    ReleaseRefused where a group's codes are of several components: the image would not be between its members.
     """
     asked = {"steps": steps, "learning_rate": learning_rate, "embedding_steps": embedding_steps}
     weights = {"content_weight": content_weight, "style_weight": style_weight}
@@ -68,10 +69,9 @@ def k_salsa(
     if net is None:
         net = train(Cohort(images, np.zeros_like(everybody), everybody), embedding_steps, rng)
     members = [torch.from_numpy(group) for group in groups]
-    own = torch.stack([components[rows].mode().values for rows in members])
-    noise = noise_of(space, own, TorchDraws(rng))
     patients = Patients(codes, np.zeros_like(everybody), components, images)
-    targets = targets_of(space, net.to(space.spectral.matrix.device), patients, members, own, noise)
+    noise = noise_of(space, averages_of(patients, members).components, TorchDraws(rng))
+    targets = targets_of(space, net.to(space.spectral.matrix.device), patients, members, noise)
     found = align(space, net, targets, item)
     with torch.no_grad():
         return space.synthesis(found, targets.components, noise)

@@ -20,11 +20,11 @@ from torch.nn import functional
 from sfumato_client.anonymise.candidates import CandidateSet
 from sfumato_client.anonymise.contract import Job
 from sfumato_client.anonymise.groups import Group, choose_groups, groups_of, require_k
-from sfumato_client.anonymise.inversion import Patients, patients_of, space_of
+from sfumato_client.anonymise.inversion import space_of
+from sfumato_client.anonymise.patients import Patients, averages_of, patients_of
 from sfumato_client.anonymise.self_supervised import ContrastiveNet, embedding_of
 from sfumato_client.anonymise.style import patch_grams, style_loss
 from sfumato_client.anonymise.tiles import MOST_ROWS, Tile, write_sheet
-from sfumato_common.generators.components import components_of
 from sfumato_common.generators.gan.w_space import Noise, WSpace
 from sfumato_common.mechanisms.draws import Draws
 from sfumato_common.study.release import GuaranteeLevel, KSalsa
@@ -58,17 +58,17 @@ def k_salsa(job: Job[KSalsa]) -> CandidateSet:
     """One image a chosen group; raises DataError where there are too few groups (see `choose_groups`)."""
     item, plan = job.item, job.plan
     space, patients = space_of(job), patients_of(job)
-    groups = choose_groups(job, groups_of(job, patients))
+    groups = choose_groups(job, groups_of(job))
     require_k(min(len(group.members) for group in groups), item.k)
     net = embedding_of(job, item.embedding_steps).to(space.spectral.matrix.device)
     labels = np.array([group.label for group in groups], dtype=np.int64)
-    components = components_of(plan, job.site, torch.from_numpy(labels))
+    components = averages_of(patients, [torch.from_numpy(group.members) for group in groups]).components
     images, centroids = [], []
     size = _chunk(plan.image.size, groups)
     for start in range(0, len(groups), size):
         members = [torch.from_numpy(group.members) for group in groups[start : start + size]]
         own = components[start : start + size]
-        targets = targets_of(space, net, patients, members, own, noise_of(space, own, job.streams.published))
+        targets = targets_of(space, net, patients, members, noise_of(space, own, job.streams.published))
         images.append(_pixels(space, targets, align(space, net, targets, item), plan.image.bits))
         centroids.append(_pixels(space, targets, targets.codes, plan.image.bits))
     found = np.concatenate(images)
@@ -97,10 +97,10 @@ def targets_of(
     net: ContrastiveNet,
     patients: Patients,
     members: Sequence[Tensor],
-    components: Tensor,
     noise: Noise,
 ) -> Targets:
-    """Targets of groups with `members`, rows of `patients`, whose images will be of `components` [G]."""
+    """Targets of groups with `members`, rows of `patients`. Raises what `averages_of` raises."""
+    means = averages_of(patients, members)
     device, groups, longest = space.spectral.matrix.device, len(members), max(len(group) for group in members)
     # padded with a group's first member, whose weight there is 0
     rows = torch.stack([torch.cat([group, group[:1].expand(longest - len(group))]) for group in members])
@@ -116,8 +116,8 @@ def targets_of(
         originals = torch.from_numpy(to_unit_range(patients.images[flat.numpy()])).to(device)
         grams = patch_grams(net.features(originals)[0])
     return Targets(
-        (codes.view(groups, longest, -1) * share[:, :, None]).sum(dim=1),
-        components.to(device),
+        means.codes.to(device),
+        means.components.to(device),
         noise,
         (unit * share[:, :, None]).sum(dim=1),
         grams.view(groups, longest, *grams.shape[1:]),

@@ -12,8 +12,8 @@ import torch
 from sfumato_client.anonymise.candidates import CandidateSet
 from sfumato_client.anonymise.contract import Job
 from sfumato_client.anonymise.groups import choose_groups, groups_of, require_k
-from sfumato_client.anonymise.inversion import drawn_images, patients_of, space_of
-from sfumato_common.generators.components import components_of
+from sfumato_client.anonymise.inversion import drawn_images, space_of
+from sfumato_client.anonymise.patients import averages_of, patients_of
 from sfumato_common.study.release import KSame
 
 
@@ -21,12 +21,12 @@ def k_same(job: Job[KSame]) -> CandidateSet:
     """One image a group, of the group's label. Raises what `groups_of` and `choose_groups` raise."""
     item = job.item
     patients = patients_of(job)
-    groups = choose_groups(job, groups_of(job, patients))
+    groups = choose_groups(job, groups_of(job))
     smallest = min(len(np.unique(group.members)) for group in groups)
     require_k(smallest, item.k)
     labels = np.array([group.label for group in groups], dtype=np.int64)
-    codes = torch.stack([patients.codes[torch.from_numpy(group.members)].mean(dim=0) for group in groups])
-    images = drawn_images(job, space_of(job), codes, components_of(job.plan, job.site, torch.from_numpy(labels)))
+    means = averages_of(patients, [torch.from_numpy(group.members) for group in groups])
+    images = drawn_images(job, space_of(job), means.codes, means.components)
     return CandidateSet(
         item.method, item.model, "syntactic" if job.plan.private else "heuristic", images, labels, smallest
     )

@@ -18,9 +18,9 @@ from torch import Tensor
 from sfumato_client.anonymise.candidates import CandidateSet
 from sfumato_client.anonymise.contract import Job
 from sfumato_client.anonymise.groups import apportion, groups_of, label_shares, require_k
-from sfumato_client.anonymise.inversion import drawn_images, patients_of, space_of
+from sfumato_client.anonymise.inversion import drawn_images, space_of
+from sfumato_client.anonymise.patients import averages_of, patients_of
 from sfumato_common.errors import DataError, ReleaseRefused
-from sfumato_common.generators.components import components_of
 from sfumato_common.mechanisms.streams import SecretStream
 from sfumato_common.study.release import GuaranteeLevel, LinearWalk
 from sfumato_common.types import ByteImages
@@ -83,15 +83,16 @@ def walks_of(job: Job[LinearWalk]) -> Walks:
     """
     item = job.item
     patients = patients_of(job)
-    groups = groups_of(job, patients)
+    groups = groups_of(job)
     sizes = np.array([len(np.unique(group.members)) for group in groups])
     require_k(int(sizes.min()), item.k)
     labels = np.array([group.label for group in groups], dtype=np.int64)
     pairs, positions, released = layout(labels, label_shares(job), item.images, item.points, job.streams.secret)
-    means = torch.stack([patients.codes[torch.from_numpy(group.members)].mean(dim=0) for group in groups])  # [G, D]
-    ours = torch.from_numpy(labels)[pairs[:, 0]]
-    components = components_of(job.plan, job.site, ours)
-    return Walks(means[pairs], positions, released, ours, components, int(sizes[pairs.numpy()].sum(axis=1).min()))
+    means = averages_of(patients, [torch.from_numpy(group.members) for group in groups])
+    components = means.components[pairs]
+    assert bool((components[:, 0] == components[:, 1]).all()), "a walk joins two groups of one label"
+    ours, least = torch.from_numpy(labels)[pairs[:, 0]], int(sizes[pairs.numpy()].sum(axis=1).min())
+    return Walks(means.codes[pairs], positions, released, ours, components[:, 0], least)
 
 
 def candidates_of(job: Job[LinearWalk], walks: Walks, images: ByteImages, guarantee: GuaranteeLevel) -> CandidateSet:

@@ -80,13 +80,16 @@ class Grouped(Inverting):
     """Groups of at least `k` patients. `within-label` groups disclose their label, which is declared.
 
     `l-diverse` groups hold patients of at least `least_labels` labels. Patients beyond the last whole group join one
-    (`merge`) or are left out (`suppress`). One grouping a study: every item of a plan has the same four terms.
+    (`merge`) or are left out (`suppress`). By `distance` near patients share a group: by the coarse part of their
+    images, by an embedding that the site trains on its own, or whoever chance puts together. One grouping a study:
+    every item of a plan has the same five terms.
     """
 
     k: Annotated[int, Field(ge=2, le=1000)] = 5
     groups: Literal["within-label", "l-diverse"] = "within-label"
     least_labels: Annotated[int, Field(ge=2, le=64)] = 2
     remainder: Literal["merge", "suppress"] = "merge"
+    distance: Literal["image", "embedding", "random"] = "image"
 
     @property
     def guarantee_level(self) -> GuaranteeLevel:
@@ -94,9 +97,10 @@ class Grouped(Inverting):
         return "syntactic"
 
     @property
-    def grouping(self) -> tuple[int, str, int, str]:
+    def grouping(self) -> tuple[int, str, int, str, str]:
         """The terms that decide who shares a group; `least_labels` counts only where it is used."""
-        return self.k, self.groups, self.least_labels if self.groups == "l-diverse" else 0, self.remainder
+        least = self.least_labels if self.groups == "l-diverse" else 0
+        return self.k, self.groups, least, self.remainder, self.distance
 
 
 class KSame(Grouped):
