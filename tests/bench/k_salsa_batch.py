@@ -22,7 +22,8 @@ import torch
 from cohorts import ROOT
 from torch import Tensor
 
-from sfumato_client.anonymise.k_salsa import Targets, align, losses, noise_of, targets_of
+from sfumato_client.anonymise.influence import noise_of
+from sfumato_client.anonymise.k_salsa import Targets, align, losses, targets_of
 from sfumato_client.anonymise.patients import Patients
 from sfumato_client.anonymise.self_supervised import ContrastiveNet, train
 from sfumato_client.dataset.cohort import Cohort

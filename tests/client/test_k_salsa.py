@@ -16,8 +16,9 @@ from torch.nn import functional
 from sfumato_client.anonymise import self_supervised
 from sfumato_client.anonymise.contract import Job, Release
 from sfumato_client.anonymise.groups import groups_of
+from sfumato_client.anonymise.influence import noise_of
 from sfumato_client.anonymise.inversion import inverter_of, space_of
-from sfumato_client.anonymise.k_salsa import align, k_salsa, losses, noise_of, ramp, targets_of
+from sfumato_client.anonymise.k_salsa import align, k_salsa, losses, ramp, targets_of
 from sfumato_client.anonymise.patients import encode_patients, patients_of
 from sfumato_client.anonymise.self_supervised import ContrastiveNet, embedding_of, nt_xent, train, view
 from sfumato_client.anonymise.style import patch_grams, style_loss

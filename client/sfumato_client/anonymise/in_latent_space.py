@@ -1,8 +1,8 @@
 """k-SALSA and walks as functions of a latent space: codes, groups and networks of one's own in, images out.
 
 The methods are those of a plan's release, and each one's own file says how it works. Nothing here is charged to a
-ledger or judged by a gate: what comes out is 'syntactic' where groups are disjoint and have at least k patients, and
-'heuristic' from `plan_walk`.
+ledger, judged by a gate, or made again without each of its patients (`influence.py`). What comes out is 'syntactic'
+where groups are disjoint and have at least k patients, and 'heuristic' from `plan_walk`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from sfumato_client.anonymise.groups import form_groups
 from sfumato_client.anonymise.identities import Identities
-from sfumato_client.anonymise.k_salsa import align, noise_of, targets_of
+from sfumato_client.anonymise.influence import noise_of
+from sfumato_client.anonymise.k_salsa import align, targets_of
 from sfumato_client.anonymise.linear_walk import Walks
 from sfumato_client.anonymise.patients import Patients, averages_of
 from sfumato_client.anonymise.plan_walk import PIXELS, bend_walks

@@ -112,14 +112,15 @@ class KSame(Grouped):
 class KSalsa(Grouped):
     """k-SALSA (Jeon et al. 2022): the centroid, moved by `steps` of Adam to its group's content and local style.
 
-    The paper's `learning_rate` may leave blotches on images whose group has little in common; 0.03 leaves fewer.
+    The paper's `learning_rate` may leave blotches on images whose group has little in common; 0.03 leaves fewer. Steps
+    and weights end at ten times the paper's: beyond, an image may follow the one member with the loudest texture.
     """
 
     method: Literal["k-salsa"]
-    steps: Annotated[int, Field(ge=1, le=10_000)] = 100
+    steps: Annotated[int, Field(ge=1, le=1000)] = 100
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 0.1
-    content_weight: Annotated[float, Field(ge=0)] = 100.0
-    style_weight: Annotated[float, Field(ge=0)] = 1e-6
+    content_weight: Annotated[float, Field(ge=0, le=1000)] = 100.0
+    style_weight: Annotated[float, Field(ge=0, le=1e-5)] = 1e-6
     embedding_steps: Annotated[int, Field(ge=1, le=100_000)] = 200
 
 
@@ -131,12 +132,15 @@ class LinearWalk(Grouped):
 
 
 class PlanWalk(LinearWalk):
-    """PLAN (Pennisi et al. 2023): such walks bent away from identities by `steps` of Adam."""
+    """PLAN (Pennisi et al. 2023): such walks bent away from identities by `steps` of Adam.
+
+    Steps end at four times the paper's, weights at a thousand times: there the other terms no longer count.
+    """
 
     method: Literal["plan-walk"]  # type: ignore[assignment]
-    steps: Annotated[int, Field(ge=1, le=10_000)] = 500
-    identity_weight: Annotated[float, Field(ge=0)] = 0.1
-    class_weight: Annotated[float, Field(ge=0)] = 1.0
+    steps: Annotated[int, Field(ge=1, le=2000)] = 500
+    identity_weight: Annotated[float, Field(ge=0, le=100)] = 0.1
+    class_weight: Annotated[float, Field(ge=0, le=1000)] = 1.0
     classifier_steps: Annotated[int, Field(ge=1, le=100_000)] = 300
 
     @property
