@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
-from support.plans import dp_sgd
 
 from sfumato_client.anonymise import CandidateSet, Job, Release, anonymise
 from sfumato_client.anonymise.groups import Chosen
+from sfumato_client.anonymise.inversion import patient_labels
 from sfumato_client.dataset import Cohort
 from sfumato_common.generators.spectral.dct import dct_matrix
 from sfumato_common.generators.spectral.fit import fit_release
@@ -29,6 +29,7 @@ from sfumato_common.phantom.patient import arrays as phantom_arrays
 from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan
 from sfumato_common.types import Arrays, ByteImages, to_unit_range
+from support.plans import dp_sgd
 
 SIZE, BAND, LOW, K = 32, 16, 9, 5
 QUICK = {"encoder_steps": 5, "refinement_steps": 3}
@@ -67,10 +68,20 @@ def phantom_cohort(seed: int, patients: int) -> Cohort:
 
 
 @cache
+def site_cohort() -> Cohort:
+    """The site's patients; few have label 1, so that many groups hold one of them."""
+    images, labels, patient_index = phantom_cohort(1, 160).everything()
+    numbers = np.arange(patient_index.max() + 1)
+    first = labels[np.searchsorted(patient_index, numbers)]
+    kept = np.isin(patient_index, numbers[(first == 0) | (numbers % 4 == 0)])
+    return Cohort(images[kept], labels[kept], np.unique(patient_index[kept], return_inverse=True)[1])
+
+
+@cache
 def honest() -> Arrays:
     """What an honest fit to the site's cohort gives."""
     plan = plan_of()
-    images, labels, patient_index = phantom_cohort(1, 120).everything()
+    images, labels, patient_index = site_cohort().everything()
     weights = 1.0 / np.bincount(patient_index)[patient_index]
     release = noised_release(Layout.of(plan), 0.001, images, labels, weights, lambda part, s, m: part)
     return {f"spectral/{name}": value for name, value in fit_release(plan, {"alder": release}).items()}
@@ -137,7 +148,7 @@ def job_of(plan: Plan, spectral: Arrays, seed: int = 0, generator: Arrays | None
     weights = generator or to_arrays("generator", initial_model("generator", plan))
     models = {"spectral": spectral, plan.release[0].model: {**spectral, **weights}}
     noise = TestNoise(seed)
-    release = Release(plan, "alder", models, phantom_cohort(1, 120))
+    release = Release(plan, "alder", models, site_cohort())
     return Job(release, plan.release[0], Streams.of(noise), NoiseRecorder(noise, "entry"))
 
 
@@ -165,8 +176,12 @@ def behind_images(job: Job) -> list[np.ndarray]:
 
 
 def attack(method: str = "k-same", spectral: Arrays | None = None, **terms: object) -> tuple[CandidateSet, Float64]:
-    """The released set, and how surely each image's record is read, with crafted spectral arrays or those given."""
+    """The released set, and how surely a record is read from each image whose group has one patient of label 1.
+
+    With the crafted spectral arrays, or those given.
+    """
     plan, crafted = plan_of(method, **terms), scrambler()
     job = job_of(plan, crafted.spectral if spectral is None else spectral)
-    found = anonymise(job)
-    return found, read_records(job, found.images, crafted)
+    found, labels = anonymise(job), patient_labels(job.cohort, 2)
+    alone = np.array([labels[members].sum() == 1 for members in behind_images(job)])
+    return found, read_records(job, found.images, crafted)[alone & (found.labels == 0)]

@@ -38,8 +38,9 @@ _REFINEMENT_RATE = 0.05
 # Adam takes a whole step along a gradient that is nothing but rounding, which depends on the batch, unless this is
 # added to its length. Squares are summed over a record's pixels, so that gradients that matter are far larger.
 _REFINEMENT_EPSILON = 1e-3
-# Of an inverted record's spectral image, in standard deviations of each coefficient by the public power law.
-LARGEST_CHANGE = 1.0
+# Of an inverted record's spectral image, in standard deviations of each coefficient by the public power law. On the
+# phantom at 32 px the error of a reconstruction is 0.106 in closed form, 0.1015 refined, 0.1027 refined and clipped.
+LARGEST_CHANGE = 0.25
 # at once: refinement keeps dozens of maps of every image, and a processor is fastest while they fit its cache
 _PIXELS = {"cpu": 2**16, "cuda": 2**22}
 
