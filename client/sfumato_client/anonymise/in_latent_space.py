@@ -34,8 +34,9 @@ Indices = npt.NDArray[np.int64]
 def group_patients(codes: Tensor, labels: Indices, k: int = 5) -> list[Indices]:
     """Disjoint groups of at least `k` patients of one label, nearest codes together (k-SALSA: Jeon et al. 2022).
 
-    `codes` [P, D] and `labels` [P] are one a patient. Patients beyond a label's last whole group join its nearest; a
-    label with fewer than k patients gives none. Raises ValueError for a k below 2.
+    `codes` [P, D], points in any space, and `labels` [P] are one a patient. In whitened codes all patients are about
+    equally far; blurred pixels or an embedding give groups that are more alike. Patients beyond a label's last whole
+    group join its nearest; a label with fewer than k patients gives none. Raises ValueError for a k below 2.
     """
     return form_groups(codes.double().cpu().numpy(), labels, KSame(method="k-same", images=1, k=k))
 

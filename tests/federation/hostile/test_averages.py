@@ -152,11 +152,11 @@ def share_of_members(job, image, members) -> np.ndarray:
 
 @pytest.mark.parametrize("kind", ["within-label", "l-diverse"])
 @pytest.mark.parametrize("method", sorted(METHODS))
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2, 3, 4))])
 def test_whatever_models_come_no_image_is_moved_far_by_one_of_its_patients(method, kind, seed, monkeypatch):
     hostile_encoder(monkeypatch, seed)
-    weights = {"style_weight": 1e-5, "content_weight": 0.0} if seed == 1 and method == "k-salsa" else {}
-    plan = plan_of(method, groups=kind, images=4, distance="random", **{**METHODS[method], **weights})
+    weights = {"style_weight": 1e-5, "content_weight": 0.0} if seed % 2 == 0 and method == "k-salsa" else {}
+    plan = plan_of(method, groups=kind, images=3, distance="random", **{**METHODS[method], **weights})
     job = job_of(plan, hostile_spectral(seed), generator=hostile_generator(plan, seed))
     seen, inner = [], influence.restrain
 
