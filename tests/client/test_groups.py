@@ -183,7 +183,7 @@ def test_a_mixed_groups_label_is_the_commonest_and_the_lowest_on_a_tie():
     greys = np.array([0, 1, 2, 3, 90, 91, 92, 93], dtype=np.uint8)
     labels = np.array([2, 2, 1, 2, 2, 1, 2, 1])
     cohort = Cohort(np.broadcast_to(greys[:, None, None], (8, 4, 4)), labels, np.arange(8))
-    found = groups_of(job_of(cohort, k=4, groups="l-diverse"))
+    found = groups_of(job_of(cohort, k=4, groups="l-diverse", distance="image"))
     assert {(frozenset(group.members.tolist()), group.label) for group in found} == {
         (frozenset([0, 1, 2, 3]), 2),
         (frozenset([4, 5, 6, 7]), 1),
@@ -251,14 +251,13 @@ def test_items_of_a_release_share_their_groups_also_where_none_are_kept():
 
 @pytest.mark.parametrize("distance", [None, "random"])
 def test_groups_that_were_frozen_before_there_was_a_distance_are_never_taken(tmp_path, distance):
-    job = job_of(cohort_of(30), grouping_file=tmp_path / "groups.json")
-    groups_of(job)
+    groups_of(job_of(cohort_of(30), grouping_file=tmp_path / "groups.json", distance="image"))
     kept = json.loads((tmp_path / "groups.json").read_text())
     assert kept["terms"][-1] == "image"
     kept["terms"] = [*kept["terms"][:-1], *([distance] if distance else [])]
     (tmp_path / "groups.json").write_text(json.dumps(kept))
     with pytest.raises(PolicyRefusal, match="grouped before"):
-        groups_of(job_of(cohort_of(30), grouping_file=tmp_path / "groups.json"))
+        groups_of(job_of(cohort_of(30), grouping_file=tmp_path / "groups.json", distance="image"))
 
 
 @pytest.mark.parametrize("changed", ["cohort", "k", "groups", "remainder", "least", "distance"])
@@ -270,7 +269,7 @@ def test_other_patients_or_terms_are_refused_unless_the_policy_lets_them_regroup
         "groups": {"groups": "l-diverse"},
         "remainder": {"remainder": "suppress"},
         "least": {"groups": "l-diverse", "least_labels": 3},
-        "distance": {"distance": "random"},
+        "distance": {"distance": "image"},
     }[changed]
     cohort = cohort_of(30)
     first = groups_of(job_of(cohort, grouping_file=tmp_path / "groups.json", **start))

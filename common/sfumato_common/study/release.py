@@ -81,15 +81,16 @@ class Grouped(Inverting):
 
     `l-diverse` groups hold patients of at least `least_labels` labels. Patients beyond the last whole group join one
     (`merge`) or are left out (`suppress`). By `distance` near patients share a group: by the coarse part of their
-    images, by an embedding that the site trains on its own, or whoever chance puts together. One grouping a study:
-    every item of a plan has the same five terms.
+    images, by an embedding that the site trains on its own, or whoever chance puts together. Groups that are alike
+    serve better and are recognised far better (docs/methods.md). One grouping a study: every item of a plan has the
+    same five terms.
     """
 
     k: Annotated[int, Field(ge=2, le=1000)] = 5
     groups: Literal["within-label", "l-diverse"] = "within-label"
     least_labels: Annotated[int, Field(ge=2, le=64)] = 2
     remainder: Literal["merge", "suppress"] = "merge"
-    distance: Literal["image", "embedding", "random"] = "image"
+    distance: Literal["image", "embedding", "random"] = "random"
 
     @property
     def guarantee_level(self) -> GuaranteeLevel:
