@@ -66,9 +66,11 @@ def _grouping(job: Job[Grouped]) -> Grouping:
     item, labels = job.item, patient_labels(job.cohort, len(job.plan.labels))
     terms = {"cohort": fingerprint(job.cohort), "terms": list(item.grouping)}
     path = job.release.grouping_file
+    # chance is drawn also where groups are kept: what is drawn after it stays the same
+    points = points_of(job) if item.distance == "random" else None
     members = _read_frozen(path, terms, len(labels), item, job.release.regroup) if path is not None else None
     if members is None:
-        members = form_groups(points_of(job), labels, item)
+        members = form_groups(points_of(job) if points is None else points, labels, item)
         if path is not None:
             kept = {**terms, "groups": [group.tolist() for group in members]}
             write_atomic(path, json.dumps(kept, sort_keys=True) + "\n", mode=0o600)
