@@ -22,8 +22,9 @@ import torch
 from cohorts import ROOT
 from torch import Tensor
 
-from sfumato_client.anonymise.inversion import Patients
-from sfumato_client.anonymise.k_salsa import Targets, align, losses, noise_of, targets_of
+from sfumato_client.anonymise.influence import noise_of
+from sfumato_client.anonymise.k_salsa import Targets, align, losses, targets_of
+from sfumato_client.anonymise.patients import Patients
 from sfumato_client.anonymise.self_supervised import ContrastiveNet, train
 from sfumato_client.dataset.cohort import Cohort
 from sfumato_common.files import write_json
@@ -60,8 +61,7 @@ class Bench:
         """Targets of `count` groups from `first` on."""
         rows = slice(first, first + count)
         own = Noise(self.noise.tail[rows], [part[rows] for part in self.noise.maps])
-        components = self.patients.components[torch.stack(self.groups[rows])[:, 0]]
-        return targets_of(self.space, self.net, self.patients, self.groups[rows], components, own)
+        return targets_of(self.space, self.net, self.patients, self.groups[rows], own)
 
 
 def plan_of(size: int, width: int) -> Plan:

@@ -20,7 +20,8 @@ from methods_scores import Made
 
 from sfumato_client.anonymise import Job, Release, anonymise
 from sfumato_client.anonymise.groups import Chosen
-from sfumato_client.anonymise.inversion import inverter_of, patient_labels, patients_of, reconstruction_report
+from sfumato_client.anonymise.inversion import inverter_of, patient_labels, reconstruction_report
+from sfumato_client.anonymise.patients import patients_of
 from sfumato_client.dataset.cohort import Cohort
 from sfumato_common.generators.components import components_of
 from sfumato_common.mechanisms.noise import SecureNoise

@@ -11,11 +11,11 @@ from collections import Counter
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sfumato_client.anonymise.contract import Job, Release
+from sfumato_client.anonymise.distances import mean_of_patients
 from sfumato_client.anonymise.groups import (
     Group,
     _merge_left,
@@ -26,15 +26,17 @@ from sfumato_client.anonymise.groups import (
     form_groups,
     groups_of,
 )
-from sfumato_client.anonymise.inversion import Patients
+from sfumato_client.anonymise.inversion import patient_labels
 from sfumato_client.dataset import Cohort
 from sfumato_common.errors import DataError, PolicyRefusal
 from sfumato_common.mechanisms.noise import TestNoise
 from sfumato_common.mechanisms.recorder import NoiseRecorder
 from sfumato_common.mechanisms.streams import Streams
+from sfumato_common.phantom.patient import arrays as phantom_arrays
 from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.release import KSame
+from sfumato_common.types import to_unit_range
 
 pytestmark = pytest.mark.filterwarnings("ignore:TestNoise")
 SHARES = (0.6, 0.3, 0.1)
@@ -73,13 +75,6 @@ def cohort_of(patients: int, seed: int = 0) -> Cohort:
         rng.integers(0, 3, len(patient_index)),
         patient_index,
     )
-
-
-def patients_of(count: int, seed: int = 0) -> Patients:
-    rng = np.random.default_rng(seed)
-    labels = rng.integers(0, 3, count)
-    codes = torch.from_numpy(rng.normal(size=(count, 4)).astype(np.float32))
-    return Patients(codes, labels, torch.from_numpy(labels), np.zeros((count, 4, 4), dtype=np.uint8))
 
 
 def job_of(cohort: Cohort, *, grouping_file=None, regroup=False, seed=0, shares=SHARES, **terms) -> Job:
@@ -185,38 +180,87 @@ def test_what_is_left_joins_the_group_with_the_nearest_mean():
 
 
 def test_a_mixed_groups_label_is_the_commonest_and_the_lowest_on_a_tie():
-    codes = torch.tensor([[0.0], [0.1], [0.2], [0.3], [9.0], [9.1], [9.2], [9.3]])
+    greys = np.array([0, 1, 2, 3, 90, 91, 92, 93], dtype=np.uint8)
     labels = np.array([2, 2, 1, 2, 2, 1, 2, 1])
-    patients = Patients(codes, labels, torch.from_numpy(labels), np.zeros((8, 4, 4), np.uint8))
-    found = groups_of(job_of(cohort_of(8), k=4, groups="l-diverse"), patients)
+    cohort = Cohort(np.broadcast_to(greys[:, None, None], (8, 4, 4)), labels, np.arange(8))
+    found = groups_of(job_of(cohort, k=4, groups="l-diverse", distance="image"))
     assert {(frozenset(group.members.tolist()), group.label) for group in found} == {
         (frozenset([0, 1, 2, 3]), 2),
         (frozenset([4, 5, 6, 7]), 1),
     }
 
 
+# --- who is near -----------------------------------------------------------------------------------------------------
+
+
+def phantom_cohort(patients: int) -> Cohort:
+    images, labels, patient_index = phantom_arrays(3, patients, 16)
+    return Cohort(images, labels, np.unique(patient_index, return_inverse=True)[1])
+
+
+def spread(points: np.ndarray, groups: list[np.ndarray]) -> float:
+    """Root mean square distance of members from their group's mean."""
+    away = [points[group] - points[group].mean(axis=0) for group in groups]
+    return float(np.sqrt(np.concatenate([(part**2).sum(axis=1) for part in away]).mean()))
+
+
+@pytest.mark.parametrize(("distance", "most"), [("image", 0.85), ("embedding", 0.95), ("random", 1.1)])
+def test_a_group_is_more_alike_than_a_random_one_where_the_distance_looks(distance, most):
+    cohort = phantom_cohort(90)
+    pixels = mean_of_patients(cohort, lambda some: to_unit_range(some).reshape(len(some), -1).astype(float))
+    own = patient_labels(cohort, 3)
+    groups = [group.members for group in groups_of(job_of(cohort, k=5, distance=distance))]
+    rng = np.random.default_rng(0)
+    chance = [spread(pixels, form_groups(rng.normal(size=(len(own), 1)), own, item_of(k=5))) for _ in range(5)]
+    ratio = spread(pixels, groups) / float(np.mean(chance))
+    assert ratio < most
+    if distance == "random":
+        assert ratio > 0.9
+
+
+@pytest.mark.parametrize("distance", ["image", "random", "embedding"])
+def test_no_model_has_a_say_in_who_shares_a_group(distance):
+    cohort = phantom_cohort(30)
+    one = job_of(cohort, distance=distance)
+    found = groups_of(dataclasses.replace(one, release=dataclasses.replace(one.release, models={}, shared={})))
+    assert as_sets(found) == as_sets(groups_of(job_of(cohort, distance=distance)))
+
+
 # --- frozen ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_cohorts_grouping_is_kept_whatever_the_codes_are_later(tmp_path):
-    cohort, grouping_file = cohort_of(30), tmp_path / "groups" / "groups.json"
-    first = groups_of(job_of(cohort, grouping_file=grouping_file), patients_of(30))
-    file = grouping_file
+def test_a_cohorts_grouping_is_kept_however_the_dice_fall_later(tmp_path):
+    cohort, file = cohort_of(30), tmp_path / "groups" / "groups.json"
+    kept = {"grouping_file": file, "distance": "random"}
+    first = groups_of(job_of(cohort, **kept))
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    other = dataclasses.replace(patients_of(30), codes=patients_of(30, seed=1).codes)
-    again = groups_of(job_of(cohort, grouping_file=grouping_file), other)
+    again = groups_of(job_of(cohort, **kept, seed=1))
     assert [group.members.tolist() for group in again] == [group.members.tolist() for group in first]
     assert [group.label for group in again] == [group.label for group in first]
-    assert as_sets(groups_of(job_of(cohort), other)) != as_sets(first), "only what is kept can be the same"
+    assert as_sets(groups_of(job_of(cohort, distance="random", seed=1))) != as_sets(first), "only what is kept is"
     # what is not used does not count as other terms, and leave to regroup is no wish to
-    for job in (
-        job_of(cohort, grouping_file=grouping_file, least_labels=3),
-        job_of(cohort, grouping_file=grouping_file, regroup=True),
-    ):
-        assert as_sets(groups_of(job, other)) == as_sets(first)
+    for job in (job_of(cohort, **kept, seed=1, least_labels=3), job_of(cohort, **kept, seed=1, regroup=True)):
+        assert as_sets(groups_of(job)) == as_sets(first)
 
 
-@pytest.mark.parametrize("changed", ["cohort", "k", "groups", "remainder", "least"])
+def test_items_of_a_release_share_their_groups_also_where_none_are_kept():
+    job = job_of(cohort_of(30), distance="random")
+    other = dataclasses.replace(job, streams=Streams.of(TestNoise(9)))
+    assert groups_of(job) is groups_of(other)
+
+
+@pytest.mark.parametrize("distance", [None, "random"])
+def test_groups_that_were_frozen_before_there_was_a_distance_are_never_taken(tmp_path, distance):
+    groups_of(job_of(cohort_of(30), grouping_file=tmp_path / "groups.json", distance="image"))
+    kept = json.loads((tmp_path / "groups.json").read_text())
+    assert kept["terms"][-1] == "image"
+    kept["terms"] = [*kept["terms"][:-1], *([distance] if distance else [])]
+    (tmp_path / "groups.json").write_text(json.dumps(kept))
+    with pytest.raises(PolicyRefusal, match="grouped before"):
+        groups_of(job_of(cohort_of(30), grouping_file=tmp_path / "groups.json", distance="image"))
+
+
+@pytest.mark.parametrize("changed", ["cohort", "k", "groups", "remainder", "least", "distance"])
 def test_other_patients_or_terms_are_refused_unless_the_policy_lets_them_regroup(tmp_path, changed):
     start = {"groups": "l-diverse"} if changed == "least" else {}
     terms = {
@@ -225,23 +269,23 @@ def test_other_patients_or_terms_are_refused_unless_the_policy_lets_them_regroup
         "groups": {"groups": "l-diverse"},
         "remainder": {"remainder": "suppress"},
         "least": {"groups": "l-diverse", "least_labels": 3},
+        "distance": {"distance": "image"},
     }[changed]
-    patients, cohort = patients_of(30), cohort_of(30)
-    first = groups_of(job_of(cohort, grouping_file=tmp_path / "groups.json", **start), patients)
+    cohort = cohort_of(30)
+    first = groups_of(job_of(cohort, grouping_file=tmp_path / "groups.json", **start))
     asked = cohort_of(30, seed=1) if changed == "cohort" else cohort
     before = (tmp_path / "groups.json").read_bytes()
     with pytest.raises(PolicyRefusal, match=r"grouped before.*release\.regroup"):
-        groups_of(job_of(asked, grouping_file=tmp_path / "groups.json", **terms), patients)
+        groups_of(job_of(asked, grouping_file=tmp_path / "groups.json", **terms))
     assert (tmp_path / "groups.json").read_bytes() == before
-    moved = patients_of(30, seed=1) if changed == "cohort" else patients
-    anew = groups_of(job_of(asked, grouping_file=tmp_path / "groups.json", regroup=True, **terms), moved)
+    anew = groups_of(job_of(asked, grouping_file=tmp_path / "groups.json", regroup=True, **terms))
     assert as_sets(anew) != as_sets(first)
-    assert as_sets(groups_of(job_of(asked, grouping_file=tmp_path / "groups.json", **terms), patients)) == as_sets(anew)
+    assert as_sets(groups_of(job_of(asked, grouping_file=tmp_path / "groups.json", **terms))) == as_sets(anew)
 
 
 @pytest.mark.parametrize("damage", ["cut", "list", "small", "twice", "nobody", "negative"])
 def test_damaged_groups_are_never_used(tmp_path, damage):
-    groups_of(job_of(cohort_of(30), grouping_file=tmp_path / "groups.json"), patients_of(30))
+    groups_of(job_of(cohort_of(30), grouping_file=tmp_path / "groups.json"))
     file = tmp_path / "groups.json"
     kept = json.loads(file.read_text())
     if damage == "small":
@@ -252,7 +296,7 @@ def test_damaged_groups_are_never_used(tmp_path, damage):
         kept["groups"][0][0] = 30 if damage == "nobody" else -1
     file.write_text("{" if damage == "cut" else json.dumps([] if damage == "list" else kept))
     with pytest.raises(DataError, match="frozen groups"):
-        groups_of(job_of(cohort_of(30), grouping_file=tmp_path / "groups.json"), patients_of(30))
+        groups_of(job_of(cohort_of(30), grouping_file=tmp_path / "groups.json"))
 
 
 def test_a_fingerprint_is_of_pixels_labels_and_owners():

@@ -9,7 +9,7 @@ from torch import nn
 
 from sfumato_client.anonymise.identities import anonymity
 from sfumato_client.anonymise.in_latent_space import group_patients, k_salsa, linear_walk, plan_walk
-from sfumato_client.anonymise.k_salsa import noise_of
+from sfumato_client.anonymise.influence import noise_of
 from sfumato_client.anonymise.self_supervised import train
 from sfumato_client.dataset import Cohort
 from sfumato_common.generators.gan.w_space import WSpace
@@ -117,7 +117,7 @@ def test_a_bent_walk_looks_less_like_anybody(space, ends):
     who, what = (nn.Sequential(nn.Flatten(), nn.Linear(256, count)) for count in (9, 2))
     straight = linear_walk(space, ends, ZEROS, 3, seeded())
     bent = plan_walk(
-        space, ends, ZEROS, ZEROS, who, what, seeded(), points=3, steps=30, identity_weight=1e4, class_weight=0.0
+        space, ends, ZEROS, ZEROS, who, what, seeded(), points=3, steps=30, identity_weight=100.0, class_weight=0.0
     )
     near, far = (float(anonymity(who(images.flatten(0, 1))).mean().detach()) for images in (bent, straight))
     assert near < 0.8 * far

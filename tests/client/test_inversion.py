@@ -10,17 +10,21 @@ import torch
 
 from sfumato_client.anonymise import inversion
 from sfumato_client.anonymise.contract import Job, Release
+from sfumato_client.anonymise.groups import groups_of
 from sfumato_client.anonymise.inversion import (
+    LARGEST_CHANGE,
     Inverter,
+    clip_codes,
     code_of_patient,
     drawn_images,
     inverter_of,
     patient_labels,
-    patients_of,
     reconstruction_report,
     space_of,
 )
+from sfumato_client.anonymise.patients import averages_of, patients_of
 from sfumato_client.dataset import Cohort
+from sfumato_common.errors import ReleaseRefused
 from sfumato_common.generators.spectral.layout import Layout
 from sfumato_common.generators.starts import initial_model
 from sfumato_common.generators.weights import to_arrays
@@ -180,7 +184,7 @@ def test_what_inverts_alike_is_computed_once():
     job = job_of(plan, encoder_steps=3)
     job = changed(job, cohort=cohort_of(job))
     for make in (inverter_of, patients_of):
-        assert make(dataclasses.replace(job, item=job.item.model_copy(update={"k": 7}))) is make(job)
+        assert make(dataclasses.replace(job, item=job.item.model_copy(update={"images": 7}))) is make(job)
         for other in ({"encoder_steps": 4}, {"refinement_steps": 4}):
             assert make(dataclasses.replace(job, item=job.item.model_copy(update=other))) is not make(job)
 
@@ -226,6 +230,34 @@ def test_a_patient_is_the_mean_of_the_codes_and_shows_the_image_nearest_to_it(tr
         nearest = images[(codes - codes.mean(dim=0)).norm(dim=1).argmin()]
         ties = len(images) == 2  # both are as near
         assert any(np.array_equal(found.images[patient], one) for one in (images if ties else [nearest]))
+
+
+def test_what_refinement_adds_is_clipped_in_public_units_whatever_the_model_is(trained):
+    space, (images, y, w) = space_of(trained), generated(trained, 4)
+    closed = space.code_of(torch.from_numpy(to_unit_range(images)), y)
+    near = closed + 1e-4 * torch.randn(closed.shape, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(clip_codes(space, closed, near, y), near), "within the radius a code keeps its bits"
+    limit = LARGEST_CHANGE * torch.as_tensor(space.spectral.layout.prior).sqrt().float()
+    for far in (closed + 50.0 * (w - closed) + 3.0, torch.full_like(closed, 1e6), torch.full_like(closed, torch.nan)):
+        moved = space.spectral.features_from(clip_codes(space, closed, far, y) - closed, y).abs()
+        assert bool((moved <= limit * 1.001 + 1e-5).all())
+
+
+def test_members_are_encoded_under_what_their_group_is_decoded_under(trained):
+    cohort = cohort_of(trained, patients=12)
+    job = changed(trained, cohort=cohort, shared=dict(trained.release.shared))
+    item = job.item.model_copy(update={"groups": "l-diverse", "k": 3})
+    job = dataclasses.replace(job, item=item)
+    patients, groups = patients_of(job), groups_of(job)
+    assert any(len(set(patients.labels[group.members].tolist())) == 2 for group in groups)
+    for group in groups:
+        assert set(patients.components[group.members].tolist()) == {group.label + 2}
+    rows = [torch.from_numpy(group.members) for group in groups]
+    means = averages_of(patients, rows)
+    assert means.components.tolist() == [group.label + 2 for group in groups]
+    mixed = dataclasses.replace(patients, components=torch.from_numpy(patients.labels) + 2)
+    with pytest.raises(ReleaseRefused, match="several components"):
+        averages_of(mixed, rows)
 
 
 def test_a_patients_label_is_the_commonest_and_the_lowest_on_a_tie():

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from sfumato_client.anonymise import anonymise
 from sfumato_client.anonymise.contract import Job, Release
 from sfumato_client.anonymise.groups import groups_of
-from sfumato_client.anonymise.inversion import inverter_of, patients_of, space_of
+from sfumato_client.anonymise.inversion import inverter_of, patient_labels, space_of
+from sfumato_client.anonymise.patients import encode_patients, patients_of
 from sfumato_client.dataset import Cohort
 from sfumato_common.accounting.events import KAverageGaussian
 from sfumato_common.errors import DataError
@@ -259,7 +260,8 @@ def test_the_images_are_of_the_noised_means():
     job = job_of(cohort, noise=NoNoise(), radius=1e3, noise_multiplier=1e-6)
     with mock.patch.object(formal, "drawn_images", spy):
         formal.dp_k_average(job)
-    patients = patients_of(job)
+    labels = patient_labels(cohort, 2)
+    patients = encode_patients(inverter_of(job), cohort, labels, torch.from_numpy(labels))
     places = formal.places_of(patients.labels, np.array([3, 2]), K, SecretStream(TestNoise(0)))
     centres = centres_of_groups()
     means = patients.codes[torch.from_numpy(places)].mean(dim=1) - centres
@@ -289,19 +291,20 @@ def test_k_same_shows_the_mean_code_of_each_group():
     job, seen = job_of(cohort_of(14, 9), "k-same", images=4), []
     module = importlib.import_module("sfumato_client.anonymise.k_same")
 
-    def spy(job, space, w, components):
-        seen.append((w, components))
-        return np.zeros((len(w), 16, 16), np.uint8)
+    def spy(space, plain, made, component, *_):
+        assert torch.equal(plain, made), "k-same adds nothing to the mean"
+        seen.append((made[0], int(component)))
+        return np.zeros((16, 16), np.uint8)
 
-    with mock.patch.object(module, "drawn_images", spy):
+    with mock.patch.object(module, "draw_restrained", spy):
         found = module.k_same(job)
     patients = patients_of(job)
-    groups = groups_of(job, patients)
+    groups = groups_of(job)
     means = {group.label: [] for group in groups}
     for group in groups:
         means[group.label].append(patients.codes[group.members].mean(dim=0))
-    ((codes, components),) = seen
-    assert components.tolist() == found.labels.tolist()
+    codes, components = torch.stack([code for code, _ in seen]), [component for _, component in seen]
+    assert components == found.labels.tolist()
     for code, label in zip(codes, found.labels.tolist(), strict=True):
         assert min(float((code - mean).abs().max()) for mean in means[label]) < 1e-6
     assert len(np.unique(codes.numpy(), axis=0)) == 4, "no group twice"

@@ -16,8 +16,10 @@ from torch.nn import functional
 from sfumato_client.anonymise import self_supervised
 from sfumato_client.anonymise.contract import Job, Release
 from sfumato_client.anonymise.groups import groups_of
-from sfumato_client.anonymise.inversion import patients_of, space_of
-from sfumato_client.anonymise.k_salsa import align, k_salsa, losses, noise_of, ramp, targets_of
+from sfumato_client.anonymise.influence import noise_of
+from sfumato_client.anonymise.inversion import inverter_of, space_of
+from sfumato_client.anonymise.k_salsa import align, k_salsa, losses, ramp, targets_of
+from sfumato_client.anonymise.patients import encode_patients, patients_of
 from sfumato_client.anonymise.self_supervised import ContrastiveNet, embedding_of, nt_xent, train, view
 from sfumato_client.anonymise.style import patch_grams, style_loss
 from sfumato_client.anonymise.style_net import encode_style_net, read_style_net
@@ -280,7 +282,11 @@ def made():
     space, components = space_of(job), torch.tensor([0, 1, 0])
     net = embedding_of(job, 3).to(space.spectral.matrix.device)
     noise = noise_of(space, components, TorchDraws(seeded(3)))
-    return space, net, patients_of(job), members, components, noise, job.item
+    labels = np.zeros(job.cohort.patients, np.int64)
+    for group, component in zip(members, components.tolist(), strict=True):
+        labels[group.numpy()] = component
+    patients = encode_patients(inverter_of(job), job.cohort, labels, torch.from_numpy(labels))
+    return space, net, patients, members, components, noise, job.item
 
 
 def alone(noise, row):
@@ -289,7 +295,7 @@ def alone(noise, row):
 
 def test_targets_and_losses_of_padded_groups_are_their_definitions(made):
     space, net, patients, members, components, noise, _ = made
-    targets = targets_of(space, net, patients, members, components, noise)
+    targets = targets_of(space, net, patients, members, noise)
     w = targets.codes + 0.3
     content, style = losses(space, net, targets, w)
     for row, group in enumerate(members):
@@ -309,11 +315,11 @@ def test_targets_and_losses_of_padded_groups_are_their_definitions(made):
 
 
 def test_a_groups_code_is_the_same_alone_and_among_others(made):
-    space, net, patients, members, components, noise, item = made
-    together = align(space, net, targets_of(space, net, patients, members, components, noise), item)
+    space, net, patients, members, _, noise, item = made
+    together = align(space, net, targets_of(space, net, patients, members, noise), item)
     assert together.shape == (3, space.layers, patients.codes.shape[1])
     for row, group in enumerate(members):
-        own = targets_of(space, net, patients, [group], components[row : row + 1], alone(noise, row))
+        own = targets_of(space, net, patients, [group], alone(noise, row))
         single = align(space, net, own, item)
         assert (single - own.codes[:, None]).abs().max() > 0.1
         assert torch.allclose(single[0], together[row], atol=5e-4)
@@ -321,8 +327,8 @@ def test_a_groups_code_is_the_same_alone_and_among_others(made):
 
 @pytest.mark.parametrize("term", [0, 1])
 def test_each_term_alone_is_brought_down(made, term):
-    space, net, patients, members, components, noise, item = made
-    targets = targets_of(space, net, patients, members, components, noise)
+    space, net, patients, members, _, noise, item = made
+    targets = targets_of(space, net, patients, members, noise)
     weights = {"content_weight": 100.0 * (1 - term), "style_weight": 1e-6 * term, "steps": 30}
     before = losses(space, net, targets, targets.codes)[term]
     after = losses(space, net, targets, align(space, net, targets, item.model_copy(update=weights)))[term]
@@ -340,7 +346,7 @@ def test_one_image_a_group_of_patients_and_none_is_a_record(channels):
     assert set(found.labels.tolist()) <= {0, 1}
     assert 3 <= found.patients <= 5
     # 11 patients a label: three groups, larger than three where they took one of the two that are left
-    sizes = [len(group.members) for group in groups_of(job, patients_of(job))]
+    sizes = [len(group.members) for group in groups_of(job)]
     assert (len(sizes), sum(sizes), min(sizes)) == (6, 22, 3)
     assert max(sizes) > 3
     records = {image.tobytes() for image in job.cohort.everything()[0]}
@@ -387,7 +393,7 @@ def test_a_contact_sheet_shows_eight_groups_at_most():
     plan = plan_of(k=2, images=10)
     job = job_of(plan)
     patients = patients_of(job)
-    groups = groups_of(job, patients)
+    groups = groups_of(job)
     assert len(groups) == 10
     pixels = np.zeros((10, 16, 16), np.uint8)
     sheet = tile_rows(method._rows(space_of(job), patients, groups, pixels, pixels, 8))

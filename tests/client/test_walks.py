@@ -16,9 +16,10 @@ from torch.nn import functional
 from sfumato_client.anonymise import ANONYMISERS, Job, Release, anonymise
 from sfumato_client.anonymise.groups import groups_of
 from sfumato_client.anonymise.identities import Identities, anonymity, fit_recogniser, identities_of
-from sfumato_client.anonymise.inversion import patients_of, space_of
+from sfumato_client.anonymise.inversion import space_of
 from sfumato_client.anonymise.linear_walk import layout, walks_of
-from sfumato_client.anonymise.plan_walk import bend_walks, elastic_gradient, part, weight_of_image
+from sfumato_client.anonymise.patients import patients_of
+from sfumato_client.anonymise.plan_walk import bend_walks, elastic_gradient, weight_of_image
 from sfumato_client.dataset.cohort import Cohort
 from sfumato_common.errors import DataError, ReleaseRefused
 from sfumato_common.generators.spectral.dct import dct_matrix, public_scale
@@ -190,22 +191,22 @@ def test_without_privacy_nothing_is_claimed():
 @pytest.mark.parametrize("item", [{}, {**BENT, "classifier_steps": 20}], ids=["linear", "plan"])
 def test_no_end_and_no_record_is_ever_shown(item, monkeypatch):
     job, codes = make_job({**item, "images": 60}), []
-    draw, bend = straight.drawn_images, bending.bend_walks
+    draw, bend = straight.draw_restrained, bending.bend_walks
 
-    def drawn(job, space, points, components):
-        codes.append(points)
-        return draw(job, space, points, components)
+    def drawn(space, plain, made, *rest):
+        codes.append(made[:1])
+        return draw(space, plain, made, *rest)
 
     def bent(space, walks, *rest):
         codes.append(bend(space, walks, *rest))
         return codes[-1]
 
-    monkeypatch.setattr(straight, "drawn_images", drawn)
+    monkeypatch.setattr(straight, "draw_restrained", drawn)
     monkeypatch.setattr(bending, "bend_walks", bent)
     anonymise(job)
     patients = patients_of(job)
-    ends = torch.stack([patients.codes[g.members].mean(0) for g in groups_of(job, patients)])
-    points = codes[0].reshape(-1, ends.shape[1])
+    ends = torch.stack([patients.codes[g.members].mean(0) for g in groups_of(job)])
+    points = torch.cat([some.reshape(-1, ends.shape[1]) for some in codes])
     assert len(points) >= 60
     apart = torch.cdist(ends, ends)[~torch.eye(len(ends), dtype=torch.bool)].min()
     assert torch.cdist(points, ends).min() > 0.05 * apart
@@ -281,7 +282,7 @@ def test_a_walk_alone_is_the_walk_in_the_batch(bend):
     moved = (whole - walks.linear()).abs().max()
     for one in range(len(whole)):
         own = walks.some(torch.tensor([one]))
-        noise = part(bend.noise, torch.arange(one * count, (one + 1) * count))
+        noise = bend.noise.at(torch.arange(one * count, (one + 1) * count))
         alone = bend_walks(bend.space, own, noise, bend.identities, item, 1000)
         assert (alone[0] - whole[one]).abs().max() < 1e-2 * moved
 
@@ -332,7 +333,7 @@ def test_weights_are_the_published_ones_where_four_divides_the_walk(bend):
     (published,) = torch.autograd.grad(loss, interior)
 
     first = walks.some(torch.tensor([0]))
-    inner = part(noise, torch.arange(1, 7))
+    inner = noise.at(torch.arange(1, 7))
     taken = {}
 
     class Watched(torch.optim.Adam):

@@ -11,7 +11,7 @@ import pytest
 from support.federations import make_federation
 from support.studies import PLAN, POLICY
 
-from sfumato_client.anonymise import inversion, latents, self_supervised
+from sfumato_client.anonymise import inversion, latents, patients, self_supervised
 from sfumato_client.anonymise.self_supervised import ContrastiveNet
 from sfumato_client.anonymise.style_net import encode_style_net
 from sfumato_client.site import making as methods
@@ -60,7 +60,7 @@ def policy(**terms) -> dict:
 MADE: Counter = Counter()
 SHARED = {
     "encoder": (inversion, "_train"),
-    "inversion of the cohort": (inversion, "_patients"),
+    "inversion of the cohort": (patients, "_patients"),
     "codec": (latents.LatentCodec, "__init__"),
     "style net": (self_supervised, "train"),
 }

@@ -18,7 +18,8 @@ import numpy.typing as npt
 import torch
 
 from sfumato_client.anonymise.contract import Job
-from sfumato_client.anonymise.inversion import Patients, patient_labels
+from sfumato_client.anonymise.distances import points_of
+from sfumato_client.anonymise.inversion import patient_labels
 from sfumato_client.dataset import Cohort
 from sfumato_common.errors import DataError, PolicyRefusal, ReleaseRefused
 from sfumato_common.files import write_atomic
@@ -39,28 +40,41 @@ class Group:
 
 
 @dataclass(frozen=True, eq=False)
+class Grouping:
+    """All groups of a cohort; all items of a release have the same."""
+
+    groups: list[Group]
+
+
+@dataclass(frozen=True, eq=False)
 class Chosen:
     """Which group is behind which image of an item, in the order of its images; it never leaves."""
 
     groups: list[Group]
 
 
-def groups_of(job: Job[Grouped], patients: Patients) -> list[Group]:
+def groups_of(job: Job[Grouped]) -> list[Group]:
     """The cohort's groups under the item's terms: those frozen in the grouping file where there is one, else new ones.
 
     Raises PolicyRefusal when the site grouped other patients, or by other terms, and its policy forbids to regroup;
     DataError when the frozen groups are damaged.
     """
-    item = job.item
+    return job.release.once(Grouping, job.item.grouping, lambda: _grouping(job)).groups
+
+
+def _grouping(job: Job[Grouped]) -> Grouping:
+    item, labels = job.item, patient_labels(job.cohort, len(job.plan.labels))
     terms = {"cohort": fingerprint(job.cohort), "terms": list(item.grouping)}
     path = job.release.grouping_file
-    members = _read_frozen(path, terms, len(patients.labels), item, job.release.regroup) if path is not None else None
+    # chance is drawn also where groups are kept: what is drawn after it stays the same
+    points = points_of(job) if item.distance == "random" else None
+    members = _read_frozen(path, terms, len(labels), item, job.release.regroup) if path is not None else None
     if members is None:
-        members = form_groups(patients.codes.double().numpy(), patients.labels, item)
+        members = form_groups(points_of(job) if points is None else points, labels, item)
         if path is not None:
             kept = {**terms, "groups": [group.tolist() for group in members]}
             write_atomic(path, json.dumps(kept, sort_keys=True) + "\n", mode=0o600)
-    return [Group(group, int(np.bincount(patients.labels[group]).argmax())) for group in members]
+    return Grouping([Group(group, int(np.bincount(labels[group]).argmax())) for group in members])
 
 
 def choose_groups(job: Job[Grouped], groups: list[Group]) -> list[Group]:
@@ -123,26 +137,26 @@ def apportion(total: int, shares: Float64) -> Indices:
     return counts
 
 
-def form_groups(codes: Float64, labels: Indices, item: Grouped) -> list[Indices]:
-    """Disjoint groups of at least k patients, from codes [P, D] and labels [P]; patients in none are left out."""
+def form_groups(points: Float64, labels: Indices, item: Grouped) -> list[Indices]:
+    """Disjoint groups of at least k patients, near in points [P, F], with labels [P]; patients in none are left out."""
     if item.groups == "within-label":
         parts = [np.flatnonzero(labels == label) for label in np.unique(labels)]
-        return [group for part in parts for group in _greedy(codes, labels, part, item, least_labels=1)]
-    return _greedy(codes, labels, np.arange(len(labels)), item, item.least_labels)
+        return [group for part in parts for group in _greedy(points, labels, part, item, least_labels=1)]
+    return _greedy(points, labels, np.arange(len(labels)), item, item.least_labels)
 
 
-def _greedy(codes: Float64, labels: Indices, part: Indices, item: Grouped, least_labels: int) -> list[Indices]:
+def _greedy(points: Float64, labels: Indices, part: Indices, item: Grouped, least_labels: int) -> list[Indices]:
     """Groups of the patients `part`, each of at least `least_labels` labels."""
     size, left, groups = max(item.k, least_labels), part, []
-    far = np.concatenate([np.zeros(0), *(_distances(rows, codes[left]).sum(axis=1) for rows in _slices(codes[left]))])
+    far = np.concatenate([np.zeros(0), *(_distances(rows, points[left]).sum(axis=1) for rows in _slices(points[left]))])
     while len(left) >= size and len(np.unique(labels[left])) >= least_labels:
         first = int(far.argmax())
-        near = _distances(codes[left], codes[left[first : first + 1]])[:, 0]
+        near = _distances(points[left], points[left[first : first + 1]])[:, 0]
         taken = _nearest(near, labels[left], size, least_labels)
         groups.append(left[taken])
-        far = np.delete(far - _distances(codes[left], codes[left[taken]]).sum(axis=1), taken)
+        far = np.delete(far - _distances(points[left], points[left[taken]]).sum(axis=1), taken)
         left = np.delete(left, taken)
-    return _merge_left(codes, groups, left) if item.remainder == "merge" else groups
+    return _merge_left(points, groups, left) if item.remainder == "merge" else groups
 
 
 def _slices(rows: Float64) -> list[Float64]:
@@ -156,12 +170,12 @@ def _nearest(near: Float64, labels: Indices, size: int, least_labels: int) -> In
     return np.concatenate([order[firsts], np.delete(order, firsts)[: size - len(firsts)]])
 
 
-def _merge_left(codes: Float64, groups: list[Indices], left: Indices) -> list[Indices]:
+def _merge_left(points: Float64, groups: list[Indices], left: Indices) -> list[Indices]:
     """Each of the patients `left` in the group with the nearest mean; in none where there is no group."""
     if not groups:
         return []
-    means = np.stack([codes[group].mean(axis=0) for group in groups])
-    homes = _distances(codes[left], means).argmin(axis=1)
+    means = np.stack([points[group].mean(axis=0) for group in groups])
+    homes = _distances(points[left], means).argmin(axis=1)
     return [np.concatenate([group, left[homes == number]]) for number, group in enumerate(groups)]
 
 

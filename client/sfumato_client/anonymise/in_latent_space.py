@@ -1,8 +1,8 @@
 """k-SALSA and walks as functions of a latent space: codes, groups and networks of one's own in, images out.
 
 The methods are those of a plan's release, and each one's own file says how it works. Nothing here is charged to a
-ledger or judged by a gate: what comes out is 'syntactic' where groups are disjoint and have at least k patients, and
-'heuristic' from `plan_walk`.
+ledger, judged by a gate, or made again without each of its patients (`influence.py`). What comes out is 'syntactic'
+where groups are disjoint and have at least k patients, and 'heuristic' from `plan_walk`.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from sfumato_client.anonymise.groups import form_groups
 from sfumato_client.anonymise.identities import Identities
-from sfumato_client.anonymise.inversion import Patients
-from sfumato_client.anonymise.k_salsa import align, noise_of, targets_of
+from sfumato_client.anonymise.influence import noise_of
+from sfumato_client.anonymise.k_salsa import align, targets_of
 from sfumato_client.anonymise.linear_walk import Walks
+from sfumato_client.anonymise.patients import Patients, averages_of
 from sfumato_client.anonymise.plan_walk import PIXELS, bend_walks
 from sfumato_client.anonymise.self_supervised import ContrastiveNet, train
 from sfumato_client.dataset import Cohort
@@ -33,8 +34,9 @@ Indices = npt.NDArray[np.int64]
 def group_patients(codes: Tensor, labels: Indices, k: int = 5) -> list[Indices]:
     """Disjoint groups of at least `k` patients of one label, nearest codes together (k-SALSA: Jeon et al. 2022).
 
-    `codes` [P, D] and `labels` [P] are one a patient. Patients beyond a label's last whole group join its nearest; a
-    label with fewer than k patients gives none. Raises ValueError for a k below 2.
+    `codes` [P, D], points in any space, and `labels` [P] are one a patient. In whitened codes all patients are about
+    equally far; blurred pixels or an embedding give groups that are more alike. Patients beyond a label's last whole
+    group join its nearest; a label with fewer than k patients gives none. Raises ValueError for a k below 2.
     """
     return form_groups(codes.double().cpu().numpy(), labels, KSame(method="k-same", images=1, k=k))
 
@@ -57,8 +59,9 @@ def k_salsa(
     """One image a group [G, C, S, S] by local style alignment (k-SALSA: Jeon et al. 2022), in [-1, 1].
 
     One image [P, S, S(, 3)], code [P, D] and component [P] a patient; `groups` hold rows of them. A group's image is of
-    the component that most of its members have. Without a `net`, one is fitted to the images for `embedding_steps`.
-    Raises ValueError for terms that no plan may have, a group of one patient among them.
+    the component that its members' codes were made under. Without a `net`, one is fitted to the images for
+    `embedding_steps`. Raises ValueError for terms that no plan may have, a group of one patient among them, and
+    ReleaseRefused where a group's codes are of several components: the image would not be between its members.
     """
     asked = {"steps": steps, "learning_rate": learning_rate, "embedding_steps": embedding_steps}
     weights = {"content_weight": content_weight, "style_weight": style_weight}
@@ -68,10 +71,9 @@ def k_salsa(
     if net is None:
         net = train(Cohort(images, np.zeros_like(everybody), everybody), embedding_steps, rng)
     members = [torch.from_numpy(group) for group in groups]
-    own = torch.stack([components[rows].mode().values for rows in members])
-    noise = noise_of(space, own, TorchDraws(rng))
     patients = Patients(codes, np.zeros_like(everybody), components, images)
-    targets = targets_of(space, net.to(space.spectral.matrix.device), patients, members, own, noise)
+    noise = noise_of(space, averages_of(patients, members).components, TorchDraws(rng))
+    targets = targets_of(space, net.to(space.spectral.matrix.device), patients, members, noise)
     found = align(space, net, targets, item)
     with torch.no_grad():
         return space.synthesis(found, targets.components, noise)

@@ -20,7 +20,7 @@ from torch.nn import functional
 from sfumato_client.anonymise.contract import Job
 from sfumato_client.dataset import Cohort
 from sfumato_common.generators import GENERATORS
-from sfumato_common.generators.components import component_shares, components_of
+from sfumato_common.generators.components import component_shares
 from sfumato_common.generators.device import training_device
 from sfumato_common.generators.gan.w_space import WSpace
 from sfumato_common.latent.encoder import Encoder
@@ -38,21 +38,11 @@ _REFINEMENT_RATE = 0.05
 # Adam takes a whole step along a gradient that is nothing but rounding, which depends on the batch, unless this is
 # added to its length. Squares are summed over a record's pixels, so that gradients that matter are far larger.
 _REFINEMENT_EPSILON = 1e-3
+# Of an inverted record's spectral image, in standard deviations of each coefficient by the public power law. On the
+# phantom at 32 px the error of a reconstruction is 0.106 in closed form, 0.1015 refined, 0.1027 refined and clipped.
+LARGEST_CHANGE = 0.25
 # at once: refinement keeps dozens of maps of every image, and a processor is fastest while they fit its cache
 _PIXELS = {"cpu": 2**16, "cuda": 2**22}
-
-
-@dataclass(frozen=True, eq=False)
-class Patients:
-    """One code a patient [P, D], the mean over the patient's images, with label and component [P].
-
-    `images` [P, S, S(, 3)] holds the one image of each patient whose code is nearest to the mean.
-    """
-
-    codes: Tensor
-    labels: npt.NDArray[np.int64]
-    components: Tensor
-    images: ByteImages
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,11 +62,12 @@ class Inverter:
         """Codes [N, D], float32 on the CPU, of images [N, S, S(, 3)] of components [N]."""
         found = [torch.zeros(0, self.space.spectral.mean.shape[1])]
         for x, y in self._batches(images, components):
-            found.append(self._refine(x, self._encode(x, y), y).cpu())
+            refined = self._refine(x, self._encode(x, y), y)
+            found.append(clip_codes(self.space, self.space.code_of(x, y), refined, y).cpu())
         return torch.cat(found)
 
     def _batches(self, images: ByteImages, components: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        size = max(1, _PIXELS[self.device.type] // images.shape[1] ** 2)
+        size = images_at_once(self.device, images.shape[1])
         for start in range(0, len(images), size):
             x = torch.from_numpy(to_unit_range(images[start : start + size]))
             yield x.to(self.device), components[start : start + size].to(self.device)
@@ -101,6 +92,26 @@ class Inverter:
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
         return w.detach()
+
+
+def images_at_once(device: torch.device, size: int) -> int:
+    """Images of `size` pixels a side that are encoded or drawn at once there."""
+    return max(1, _PIXELS[device.type] // size**2)
+
+
+def clip_codes(space: WSpace, closed: Tensor, codes: Tensor, components: Tensor) -> Tensor:
+    """Codes [N, D] whose spectral images differ from those of `closed` [N, D] by a public radius at most.
+
+    The radius is LARGEST_CHANGE deviations of the public power law, in every DCT coefficient. The closed form decodes
+    to the record's own band whatever the spectral model is, and it is linear; what encoder and refinement add is
+    neither, and a crafted model could lead it anywhere.
+    """
+    spectral = space.spectral
+    limit = LARGEST_CHANGE * torch.as_tensor(spectral.layout.prior, dtype=torch.float32).sqrt().to(codes.device)
+    change = spectral.features_from(codes - closed, components)
+    clipped = change.clamp(-limit, limit).nan_to_num(0.0)
+    within = (clipped == change).all(dim=1, keepdim=True)
+    return torch.where(within, codes, closed + spectral.whiten(clipped, components))
 
 
 @dataclass(frozen=True)
@@ -170,16 +181,11 @@ def inverter_of(job: Job[Inverting]) -> Inverter:
         encoder.requires_grad_(False)
         return inverter
 
-    return job.release.once(Inverter, _settings(item), make)
+    return job.release.once(Inverter, inverting_settings(item), make)
 
 
-def patients_of(job: Job[Inverting]) -> Patients:
-    """Every patient of the cohort, inverted once for all items that invert alike."""
-    item = job.item
-    return job.release.once(Patients, _settings(item), lambda: _patients(job))
-
-
-def _settings(item: Inverting) -> tuple[object, ...]:
+def inverting_settings(item: Inverting) -> tuple[object, ...]:
+    """What decides which code a record gets under a component."""
     return item.model, item.encoder_steps, item.refinement_steps
 
 
@@ -206,21 +212,6 @@ def _train(inverter: Inverter, shares: Tensor, steps: int, rng: torch.Generator)
         w, seen = w.detach(), seen.detach()
 
 
-def _patients(job: Job[Inverting]) -> Patients:
-    inverter, cohort = inverter_of(job), job.cohort
-    images, _, patient_index = cohort.everything()
-    labels = patient_labels(cohort, len(job.plan.labels))
-    components = components_of(job.plan, job.site, torch.from_numpy(labels))
-    codes = inverter.codes(images, components[torch.from_numpy(patient_index)])
-    index = torch.from_numpy(patient_index)
-    sums = torch.zeros(cohort.patients, codes.shape[1]).index_add_(0, index, codes)
-    means = sums / torch.bincount(index, minlength=cohort.patients)[:, None]
-    away = (codes - means[index]).square().sum(dim=1).numpy()
-    order = np.lexsort((away, patient_index))
-    nearest = order[np.searchsorted(patient_index[order], np.arange(cohort.patients))]
-    return Patients(means, labels, components, images[nearest])
-
-
 def patient_labels(cohort: Cohort, classes: int) -> npt.NDArray[np.int64]:
     """Each patient's most frequent label [P], the lowest on a tie."""
     counts = np.zeros((cohort.patients, classes), dtype=np.int64)
@@ -241,7 +232,7 @@ def drawn_images(job: Job[Counted], space: WSpace, codes: Tensor, components: Te
     the phantom's patients are then a little farther from real images in both distances (KID 0.0061 against 0.0060).
     """
     device = space.spectral.matrix.device
-    size = max(1, _PIXELS[device.type] // job.plan.image.size**2)
+    size = images_at_once(device, job.plan.image.size)
     made = []
     for w, y in zip(*(torch.split(part.to(device), size) for part in (codes, components)), strict=True):
         with torch.no_grad():

@@ -20,13 +20,13 @@ from torch.nn import functional
 from sfumato_client.anonymise.candidates import CandidateSet
 from sfumato_client.anonymise.contract import Job
 from sfumato_client.anonymise.groups import Group, choose_groups, groups_of, require_k
-from sfumato_client.anonymise.inversion import Patients, patients_of, space_of
+from sfumato_client.anonymise.influence import allowed_moves, draw_restrained, noise_of, with_each_left_out
+from sfumato_client.anonymise.inversion import space_of
+from sfumato_client.anonymise.patients import Patients, averages_of, patients_of
 from sfumato_client.anonymise.self_supervised import ContrastiveNet, embedding_of
 from sfumato_client.anonymise.style import patch_grams, style_loss
 from sfumato_client.anonymise.tiles import MOST_ROWS, Tile, write_sheet
-from sfumato_common.generators.components import components_of
 from sfumato_common.generators.gan.w_space import Noise, WSpace
-from sfumato_common.mechanisms.draws import Draws
 from sfumato_common.study.release import GuaranteeLevel, KSalsa
 from sfumato_common.types import ByteImages, to_bytes, to_unit_range
 
@@ -55,23 +55,27 @@ class Targets:
 
 
 def k_salsa(job: Job[KSalsa]) -> CandidateSet:
-    """One image a chosen group; raises DataError where there are too few groups (see `choose_groups`)."""
+    """One image a chosen group; raises DataError where there are too few groups (see `choose_groups`).
+
+    Every image is made k times more, each time without one of its patients, and is held to what an average would move
+    by (`influence.py`); ReleaseRefused where it cannot be.
+    """
     item, plan = job.item, job.plan
     space, patients = space_of(job), patients_of(job)
-    groups = choose_groups(job, groups_of(job, patients))
+    groups = choose_groups(job, groups_of(job))
     require_k(min(len(group.members) for group in groups), item.k)
     net = embedding_of(job, item.embedding_steps).to(space.spectral.matrix.device)
     labels = np.array([group.label for group in groups], dtype=np.int64)
-    components = components_of(plan, job.site, torch.from_numpy(labels))
+    components = averages_of(patients, [torch.from_numpy(group.members) for group in groups]).components
+    noise = noise_of(space, components, job.streams.published)
     images, centroids = [], []
-    size = _chunk(plan.image.size, groups)
-    for start in range(0, len(groups), size):
-        members = [torch.from_numpy(group.members) for group in groups[start : start + size]]
-        own = components[start : start + size]
-        targets = targets_of(space, net, patients, members, own, noise_of(space, own, job.streams.published))
-        images.append(_pixels(space, targets, align(space, net, targets, item), plan.image.bits))
-        centroids.append(_pixels(space, targets, targets.codes, plan.image.bits))
-    found = np.concatenate(images)
+    for number, group in enumerate(groups):
+        own = noise.at(torch.tensor([number]))
+        plain, made = _align_variants(space, net, patients, group, own, item)
+        component, allowed = components[number : number + 1], allowed_moves(job.cohort, group.members)
+        images.append(draw_restrained(space, plain, made, component, own, allowed, plan.image.bits))
+        centroids.append(_pixels(space, plain[:1], component, own, plan.image.bits))
+    found = np.stack(images)
     if job.steward_folder is not None:
         write_sheet(job, _rows(space, patients, groups, np.concatenate(centroids), found, plan.image.bits))
     least = min(len(group.members) for group in groups)
@@ -79,17 +83,24 @@ def k_salsa(job: Job[KSalsa]) -> CandidateSet:
     return CandidateSet(item.method, item.model, level, found, labels, patients=least)
 
 
-def _chunk(size: int, groups: Sequence[Group]) -> int:
-    """Groups that are optimised at once."""
-    return max(1, _PIXELS // (size**2 * (1 + max(len(group.members) for group in groups))))
+def _align_variants(
+    space: WSpace, net: ContrastiveNet, patients: Patients, group: Group, noise: Noise, item: KSalsa
+) -> tuple[Tensor, Tensor]:
+    """Mean codes [V, D] of a group whole and without each member, and what `align` makes of each [V, 1 + L, D]."""
+    means, aligned = [], []
+    variants = with_each_left_out(group.members)
+    size = _chunk(space.spectral.layout.size, len(group.members))
+    for start in range(0, len(variants), size):
+        some = variants[start : start + size]
+        targets = targets_of(space, net, patients, some, noise.at(torch.zeros(len(some), dtype=torch.int64)))
+        means.append(targets.codes)
+        aligned.append(align(space, net, targets, item))
+    return torch.cat(means), torch.cat(aligned)
 
 
-def noise_of(space: WSpace, components: Tensor, draws: Draws) -> Noise:
-    """Noise for components [G], drawn image by image: an image's own does not depend on how many are drawn at once."""
-    device = space.spectral.matrix.device
-    parts = [space.draw_noise(one.to(device), draws) for one in torch.split(components, 1)]
-    maps = [torch.cat(level) for level in zip(*(part.maps for part in parts), strict=True)]
-    return Noise(torch.cat([part.tail for part in parts]), maps)
+def _chunk(size: int, members: int) -> int:
+    """Groups of so many members that are optimised at once."""
+    return max(1, _PIXELS // (size**2 * (1 + members)))
 
 
 def targets_of(
@@ -97,10 +108,10 @@ def targets_of(
     net: ContrastiveNet,
     patients: Patients,
     members: Sequence[Tensor],
-    components: Tensor,
     noise: Noise,
 ) -> Targets:
-    """Targets of groups with `members`, rows of `patients`, whose images will be of `components` [G]."""
+    """Targets of groups with `members`, rows of `patients`. Raises what `averages_of` raises."""
+    means = averages_of(patients, members)
     device, groups, longest = space.spectral.matrix.device, len(members), max(len(group) for group in members)
     # padded with a group's first member, whose weight there is 0
     rows = torch.stack([torch.cat([group, group[:1].expand(longest - len(group))]) for group in members])
@@ -116,8 +127,8 @@ def targets_of(
         originals = torch.from_numpy(to_unit_range(patients.images[flat.numpy()])).to(device)
         grams = patch_grams(net.features(originals)[0])
     return Targets(
-        (codes.view(groups, longest, -1) * share[:, :, None]).sum(dim=1),
-        components.to(device),
+        means.codes.to(device),
+        means.components.to(device),
         noise,
         (unit * share[:, :, None]).sum(dim=1),
         grams.view(groups, longest, *grams.shape[1:]),
@@ -159,9 +170,9 @@ def align(space: WSpace, net: ContrastiveNet, targets: Targets, item: KSalsa) ->
     return w.detach()
 
 
-def _pixels(space: WSpace, targets: Targets, w: Tensor, bits: int) -> ByteImages:
+def _pixels(space: WSpace, w: Tensor, components: Tensor, noise: Noise, bits: int) -> ByteImages:
     with torch.no_grad():
-        return to_bytes(space.synthesis(w, targets.components, targets.noise).cpu().numpy(), bits)
+        return to_bytes(space.synthesis(w, components.to(w.device), noise).cpu().numpy(), bits)
 
 
 def _rows(

@@ -7,26 +7,33 @@ trained without privacy and may show a record on its own.
 from __future__ import annotations
 
 import numpy as np
-import torch
 
 from sfumato_client.anonymise.candidates import CandidateSet
 from sfumato_client.anonymise.contract import Job
 from sfumato_client.anonymise.groups import choose_groups, groups_of, require_k
-from sfumato_client.anonymise.inversion import drawn_images, patients_of, space_of
-from sfumato_common.generators.components import components_of
-from sfumato_common.study.release import KSame
+from sfumato_client.anonymise.influence import allowed_moves, draw_restrained, noise_of, with_each_left_out
+from sfumato_client.anonymise.inversion import space_of
+from sfumato_client.anonymise.patients import averages_of, patients_of
+from sfumato_common.study.release import GuaranteeLevel, KSame
 
 
 def k_same(job: Job[KSame]) -> CandidateSet:
-    """One image a group, of the group's label. Raises what `groups_of` and `choose_groups` raise."""
+    """One image a group, of the group's label.
+
+    Raises what `groups_of` and `choose_groups` raise, and ReleaseRefused where an image hangs on one patient.
+    """
     item = job.item
     patients = patients_of(job)
-    groups = choose_groups(job, groups_of(job, patients))
+    groups = choose_groups(job, groups_of(job))
     smallest = min(len(np.unique(group.members)) for group in groups)
     require_k(smallest, item.k)
     labels = np.array([group.label for group in groups], dtype=np.int64)
-    codes = torch.stack([patients.codes[torch.from_numpy(group.members)].mean(dim=0) for group in groups])
-    images = drawn_images(job, space_of(job), codes, components_of(job.plan, job.site, torch.from_numpy(labels)))
-    return CandidateSet(
-        item.method, item.model, "syntactic" if job.plan.private else "heuristic", images, labels, smallest
-    )
+    space, images = space_of(job), []
+    for group in groups:
+        means = averages_of(patients, with_each_left_out(group.members))
+        component = means.components[:1]
+        noise = noise_of(space, component, job.streams.published)
+        allowed, bits = allowed_moves(job.cohort, group.members), job.plan.image.bits
+        images.append(draw_restrained(space, means.codes, means.codes, component, noise, allowed, bits))
+    level: GuaranteeLevel = "syntactic" if job.plan.private else "heuristic"
+    return CandidateSet(item.method, item.model, level, np.stack(images), labels, smallest)

@@ -8,6 +8,7 @@ releases of the same two: never "k x points". Guarantee level: syntactic.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,9 +19,11 @@ from torch import Tensor
 from sfumato_client.anonymise.candidates import CandidateSet
 from sfumato_client.anonymise.contract import Job
 from sfumato_client.anonymise.groups import apportion, groups_of, label_shares, require_k
-from sfumato_client.anonymise.inversion import drawn_images, patients_of, space_of
+from sfumato_client.anonymise.influence import allowed_moves, draw_restrained, noise_of, with_each_left_out
+from sfumato_client.anonymise.inversion import space_of
+from sfumato_client.anonymise.patients import averages_of, patients_of
 from sfumato_common.errors import DataError, ReleaseRefused
-from sfumato_common.generators.components import components_of
+from sfumato_common.generators.gan.w_space import Noise, WSpace
 from sfumato_common.mechanisms.streams import SecretStream
 from sfumato_common.study.release import GuaranteeLevel, LinearWalk
 from sfumato_common.types import ByteImages
@@ -28,13 +31,15 @@ from sfumato_common.types import ByteImages
 _SMALLEST_SHARE = 1e-9  # a label that noise counted as empty, where no other can give a walk
 
 Counts = npt.NDArray[np.int64]
+Indices = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
 class Walks:
     """`ends` [W, 2, D], `positions` [W, T] strictly between 0 and 1, and `released` [W, T]: what is shown.
 
-    `labels` and `components` are int64 [W]; `patients` is the least number of patients behind a walk.
+    `labels` and `components` are int64 [W]; `patients` is the least number of patients behind a walk, and `behind`
+    which ones are at either end of each, where they are patients of a cohort.
     """
 
     ends: Tensor
@@ -43,6 +48,7 @@ class Walks:
     labels: Tensor
     components: Tensor
     patients: int
+    behind: Sequence[tuple[Indices, Indices]] = ()
 
     def __post_init__(self) -> None:
         inside = (self.positions > 0) & (self.positions < 1)
@@ -57,7 +63,8 @@ class Walks:
     def some(self, rows: Tensor) -> Walks:
         """The walks `rows`."""
         ends, positions, released = self.ends[rows], self.positions[rows], self.released[rows]
-        return Walks(ends, positions, released, self.labels[rows], self.components[rows], self.patients)
+        behind = [self.behind[row] for row in rows.tolist()] if self.behind else ()
+        return Walks(ends, positions, released, self.labels[rows], self.components[rows], self.patients, behind)
 
     def components_of_points(self) -> Tensor:
         """Components [W x T], walk by walk."""
@@ -69,11 +76,37 @@ class Walks:
 
 
 def linear_walk(job: Job[LinearWalk]) -> CandidateSet:
-    """`images` images on straight walks. Raises DataError when no label has two groups, and what `groups_of` raises."""
-    walks = walks_of(job)
-    rows = walks.released_points()
-    images = drawn_images(job, space_of(job), walks.linear().flatten(0, 1)[rows], walks.components_of_points()[rows])
+    """`images` images on straight walks.
+
+    Raises DataError when no label has two groups, ReleaseRefused where an image hangs on one patient, and what
+    `groups_of` raises.
+    """
+    space, walks = space_of(job), walks_of(job)
+    device = space.spectral.matrix.device
+    noise = noise_of(space, walks.components_of_points()[walks.released_points()].to(device), job.streams.published)
+    images = restrained_points(job, space, walks, walks.linear(), noise)
     return candidates_of(job, walks, images, "syntactic" if job.plan.private else "heuristic")
+
+
+def restrained_points(job: Job[LinearWalk], space: WSpace, walks: Walks, points: Tensor, noise: Noise) -> ByteImages:
+    """Images [N, S, S(, 3)] of the released ones of `points` [W, T, D] with noise [N], as far as patients allow.
+
+    Without a patient the mean of its group is another, and the point lies as much nearer to that as it lay to the
+    mean. What bent the walk away from the straight line is taken as it is.
+    """
+    patients, straight, images = patients_of(job), walks.linear(), []
+    for number, place in enumerate(walks.released_points().tolist()):
+        walk, step = divmod(place, walks.positions.shape[1])
+        position, shifts, allowed = float(walks.positions[walk, step]), [torch.zeros(1, straight.shape[2])], []
+        for weight, members in zip((1.0 - position, position), walks.behind[walk], strict=True):
+            means = averages_of(patients, with_each_left_out(members)).codes
+            shifts.append(weight * (means[1:] - means[:1]))
+            allowed.append(allowed_moves(job.cohort, members))
+        shift, own = torch.cat(shifts), noise.at(torch.tensor([number]))
+        plain, made = straight[walk, step] + shift, points[walk, step].cpu() + shift
+        component, bits = walks.components[walk : walk + 1], job.plan.image.bits
+        images.append(draw_restrained(space, plain, made, component, own, np.concatenate(allowed), bits))
+    return np.stack(images)
 
 
 def walks_of(job: Job[LinearWalk]) -> Walks:
@@ -83,15 +116,24 @@ def walks_of(job: Job[LinearWalk]) -> Walks:
     """
     item = job.item
     patients = patients_of(job)
-    groups = groups_of(job, patients)
+    groups = groups_of(job)
     sizes = np.array([len(np.unique(group.members)) for group in groups])
     require_k(int(sizes.min()), item.k)
     labels = np.array([group.label for group in groups], dtype=np.int64)
     pairs, positions, released = layout(labels, label_shares(job), item.images, item.points, job.streams.secret)
-    means = torch.stack([patients.codes[torch.from_numpy(group.members)].mean(dim=0) for group in groups])  # [G, D]
-    ours = torch.from_numpy(labels)[pairs[:, 0]]
-    components = components_of(job.plan, job.site, ours)
-    return Walks(means[pairs], positions, released, ours, components, int(sizes[pairs.numpy()].sum(axis=1).min()))
+    means = averages_of(patients, [torch.from_numpy(group.members) for group in groups])
+    components = means.components[pairs]
+    assert bool((components[:, 0] == components[:, 1]).all()), "a walk joins two groups of one label"
+    ours, least = torch.from_numpy(labels)[pairs[:, 0]], int(sizes[pairs.numpy()].sum(axis=1).min())
+    return Walks(
+        means.codes[pairs],
+        positions,
+        released,
+        ours,
+        components[:, 0],
+        least,
+        [(groups[first].members, groups[last].members) for first, last in pairs.tolist()],
+    )
 
 
 def candidates_of(job: Job[LinearWalk], walks: Walks, images: ByteImages, guarantee: GuaranteeLevel) -> CandidateSet:

@@ -2,8 +2,8 @@
 
 The guarantee does not rest on this: clipping and noise hold for any weights. But crafted weights could still choose
 what a noised update, or the gate's verdict, is about. So training starts from the plan's public start (drawn from its
-digest, or pinned by a hash in it), moves no faster than its optimisers can, and the released spectral model never
-changes within a study.
+digest, or pinned by a hash in it), moves no faster than its optimisers can, and the released spectral model, which is
+held to what a fit can give, never changes within a study.
 """
 
 from __future__ import annotations
@@ -150,9 +150,14 @@ class Seen:
             return int(file.metadata()["round"]), _by_network(arrays)
 
     def _check_fixed(self, arrays: Arrays) -> None:
+        """Hold fixed arrays to those of earlier requests, which were checked; the first ones to what a fit can give."""
         for part, digest in _fixed_digests(arrays).items():
             pinned = self._folder / f"{part}.json"
-            if pinned.exists() and json.loads(pinned.read_text())["sha256"] != digest:
+            if not pinned.exists():
+                record = GENERATORS.get(part)
+                if record is not None and record.check_fixed is not None:
+                    record.check_fixed(self._plan, arrays)
+            elif json.loads(pinned.read_text())["sha256"] != digest:
                 raise VerificationError(
                     f"the released {part} model is another one than in this study's earlier requests"
                 )

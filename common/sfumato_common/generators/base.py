@@ -76,11 +76,14 @@ class Generator(Exchange[S]):
     that many rounds of these settings can move any weight of a network, by the bounds of its own optimisers; None
     where there is no network. `sampler` draws images from released arrays. `latent` is the W space that methods walk
     in, `flow` the network whose standard normal latents methods noise, of released arrays; None where there is none.
+    `check_fixed` raises VerificationError where its fixed arrays, of the right form, are not what an honest
+    coordinator's fit can give; None where there are none, or no values are worse than others.
     `pretraining` names a trainer on public images (see `generators.pretraining`), None where there is nothing to train.
     """
 
     networks: Mapping[str, Build]
     max_displacement: Callable[[S, str, int], float] | None
+    check_fixed: Callable[[PublicPlan, Arrays], None] | None
     sampler: Callable[[PublicPlan, Arrays], Draw]
     latent: Callable[[PublicPlan, Arrays], WSpace] | None
     flow: Callable[[PublicPlan, Arrays], Flow] | None

@@ -80,13 +80,17 @@ class Grouped(Inverting):
     """Groups of at least `k` patients. `within-label` groups disclose their label, which is declared.
 
     `l-diverse` groups hold patients of at least `least_labels` labels. Patients beyond the last whole group join one
-    (`merge`) or are left out (`suppress`). One grouping a study: every item of a plan has the same four terms.
+    (`merge`) or are left out (`suppress`). By `distance` near patients share a group: by the coarse part of their
+    images, by an embedding that the site trains on its own, or whoever chance puts together. Groups that are alike
+    serve better and are recognised far better (docs/methods.md). One grouping a study: every item of a plan has the
+    same five terms.
     """
 
     k: Annotated[int, Field(ge=2, le=1000)] = 5
     groups: Literal["within-label", "l-diverse"] = "within-label"
     least_labels: Annotated[int, Field(ge=2, le=64)] = 2
     remainder: Literal["merge", "suppress"] = "merge"
+    distance: Literal["image", "embedding", "random"] = "random"
 
     @property
     def guarantee_level(self) -> GuaranteeLevel:
@@ -94,9 +98,10 @@ class Grouped(Inverting):
         return "syntactic"
 
     @property
-    def grouping(self) -> tuple[int, str, int, str]:
+    def grouping(self) -> tuple[int, str, int, str, str]:
         """The terms that decide who shares a group; `least_labels` counts only where it is used."""
-        return self.k, self.groups, self.least_labels if self.groups == "l-diverse" else 0, self.remainder
+        least = self.least_labels if self.groups == "l-diverse" else 0
+        return self.k, self.groups, least, self.remainder, self.distance
 
 
 class KSame(Grouped):
@@ -108,14 +113,15 @@ class KSame(Grouped):
 class KSalsa(Grouped):
     """k-SALSA (Jeon et al. 2022): the centroid, moved by `steps` of Adam to its group's content and local style.
 
-    The paper's `learning_rate` may leave blotches on images whose group has little in common; 0.03 leaves fewer.
+    The paper's `learning_rate` may leave blotches on images whose group has little in common; 0.03 leaves fewer. Steps
+    and weights end at ten times the paper's: beyond, an image may follow the one member with the loudest texture.
     """
 
     method: Literal["k-salsa"]
-    steps: Annotated[int, Field(ge=1, le=10_000)] = 100
+    steps: Annotated[int, Field(ge=1, le=1000)] = 100
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 0.1
-    content_weight: Annotated[float, Field(ge=0)] = 100.0
-    style_weight: Annotated[float, Field(ge=0)] = 1e-6
+    content_weight: Annotated[float, Field(ge=0, le=1000)] = 100.0
+    style_weight: Annotated[float, Field(ge=0, le=1e-5)] = 1e-6
     embedding_steps: Annotated[int, Field(ge=1, le=100_000)] = 200
 
 
@@ -127,12 +133,15 @@ class LinearWalk(Grouped):
 
 
 class PlanWalk(LinearWalk):
-    """PLAN (Pennisi et al. 2023): such walks bent away from identities by `steps` of Adam."""
+    """PLAN (Pennisi et al. 2023): such walks bent away from identities by `steps` of Adam.
+
+    Steps end at four times the paper's, weights at a thousand times: there the other terms no longer count.
+    """
 
     method: Literal["plan-walk"]  # type: ignore[assignment]
-    steps: Annotated[int, Field(ge=1, le=10_000)] = 500
-    identity_weight: Annotated[float, Field(ge=0)] = 0.1
-    class_weight: Annotated[float, Field(ge=0)] = 1.0
+    steps: Annotated[int, Field(ge=1, le=2000)] = 500
+    identity_weight: Annotated[float, Field(ge=0, le=100)] = 0.1
+    class_weight: Annotated[float, Field(ge=0, le=1000)] = 1.0
     classifier_steps: Annotated[int, Field(ge=1, le=100_000)] = 300
 
     @property

@@ -52,18 +52,15 @@ def check_claims(stated: Certificate, plan: Plan) -> None:
 
 def _check_reach(stated: Certificate, plan: Plan) -> None:
     """The ceilings follow from the plan too: a lower one would promise what was not proved."""
-    _require(
-        (stated.reach is not None) == plan.private, "states what an attack reaches where there is no privacy, or not"
-    )
+    _require((stated.reach is not None) == plan.private, "states ceilings of attacks where there are none, or none")
     if stated.reach is None:
         return
     least = _reach(plan)
     for found, claim in zip(_ceilings(least), _ceilings(stated.reach), strict=False):
         _require(claim[0] == found[0], "states its ceilings at other points than this version")
         if found[1] is not None and claim[1] is not None:
-            _require(
-                claim[1] >= found[1] - (_ABSOLUTE + _RELATIVE * found[1]), "claims a lower ceiling than was proved"
-            )
+            allowed = _ABSOLUTE + _RELATIVE * found[1]
+            _require(claim[1] >= found[1] - allowed, "claims a lower ceiling than was proved")
         _require(found[1] is not None or claim[1] is None, "claims a ceiling where there is none")
     _require(len(_ceilings(least)) == len(_ceilings(stated.reach)), "leaves out a ceiling of an attack")
 

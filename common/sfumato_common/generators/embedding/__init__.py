@@ -30,6 +30,7 @@ EMBEDDING = Generator(
     strategy="sfumato_server.rounds.strategies.embedding:EmbeddingStrategy",
     networks={"generator": generator},
     max_displacement=max_displacement,
+    check_fixed=None,
     sampler=draw_generated,
     latent=space_of_generator,
     flow=None,

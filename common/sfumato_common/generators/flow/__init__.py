@@ -48,6 +48,7 @@ FLOW = Generator(
     strategy="sfumato_server.rounds.strategies.flow:FlowStrategy",
     networks={"flow": flow},
     max_displacement=max_displacement,
+    check_fixed=None,
     sampler=_sampler,
     latent=None,
     flow=_flow,

@@ -50,6 +50,7 @@ GAN = Generator(
     strategy="sfumato_server.rounds.strategies.gan:GanStrategy",
     networks={"generator": generator, "discriminator": discriminator},
     max_displacement=max_displacement,
+    check_fixed=None,
     sampler=draw_generated,
     latent=space_of_generator,
     flow=None,

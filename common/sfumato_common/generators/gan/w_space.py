@@ -30,6 +30,11 @@ class Noise:
     tail: Tensor
     maps: list[Tensor]
 
+    def at(self, rows: Tensor) -> Noise:
+        """The noise of the images `rows`."""
+        rows = rows.to(self.tail.device)
+        return Noise(self.tail[rows], [values[rows] for values in self.maps])
+
 
 class WSpace:
     """Codes of a generator on a released spectral model; components [N] say of what a code is one."""
@@ -68,13 +73,17 @@ class WSpace:
     def synthesis(self, w: Tensor, components: Tensor, noise: Noise | None = None) -> Tensor:
         """Codes [N, D] or [N, 1 + L, D] -> images [N, C, S, S] in [-1, 1]; without noise, smooth above the band."""
         codes = w if w.ndim == 3 else w[:, None].expand(-1, self.layers, -1)
-        latent = self._spread(codes[:, 0])
-        if noise is not None:
-            latent = latent + noise.tail
-        base = self.spectral.decode(latent, components).clamp(-1.0, 1.0)
+        base = self.base(codes[:, 0], components, noise)
         maps = noise.maps if noise is not None else [base.new_zeros(1, 1, r, r) for r in self.generator.resolutions]
         images: Tensor = self.generator(base, codes[:, 1:], *maps)
         return images
+
+    def base(self, w: Tensor, components: Tensor, noise: Noise | None = None) -> Tensor:
+        """What the spectral model alone makes of codes [N, D]: images [N, C, S, S], affine in them up to the clamp."""
+        latent = self._spread(w)
+        if noise is not None:
+            latent = latent + noise.tail
+        return self.spectral.decode(latent, components).clamp(-1.0, 1.0)
 
     def code_of(self, images: Tensor, components: Tensor) -> Tensor:
         """Codes [N, D] whose spectral decoding is nearest to images [N, C, S, S]: where an inversion starts."""

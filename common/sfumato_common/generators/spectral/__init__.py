@@ -21,6 +21,13 @@ def _check_reply(plan: PublicPlan, site: str, arrays: Arrays) -> None:
     check_reply(plan, site, arrays)
 
 
+def check_spectral_arrays(plan: PublicPlan, arrays: Arrays) -> None:
+    """See `spectral.limits`."""
+    from sfumato_common.generators.spectral.limits import check_spectral
+
+    check_spectral(plan, arrays)
+
+
 SPECTRAL = Generator(
     kind="spectral",
     settings=SpectralStage,
@@ -33,6 +40,7 @@ SPECTRAL = Generator(
     strategy="sfumato_server.rounds.strategies.spectral:SpectralStrategy",
     networks={},
     max_displacement=None,
+    check_fixed=check_spectral_arrays,
     sampler=_sampler,
     latent=None,
     flow=None,

@@ -37,12 +37,11 @@ from sfumato_common.generators.spectral.layout import (
     main_noise,
     own_layout,
 )
+from sfumato_common.generators.spectral.limits import TAILS, bound_covariance, bound_means
 from sfumato_common.types import Arrays
 
 # No class is drawn more rarely than this, whatever the noise did to its count.
 SMALLEST_SHARE = 0.025
-# Amplitude of the frequencies above the band, in units of the power law.
-_TAILS = (0.7, 1.15)
 
 
 @dataclass(frozen=True)
@@ -102,8 +101,8 @@ def fit_release(plan: PublicPlan, releases: Mapping[str, Arrays]) -> dict[str, n
         shares, means, covariances = _class_components(layout, geometry, whole, sites)
     fitted = {
         "shares": shares,
-        "mean": _bound(means, layout.mean_radius * 4.0),
-        "factor": np.stack([symmetric_root(item.matrix) for item in covariances]),
+        "mean": bound_means(means, layout.mean_radius),
+        "factor": np.stack([symmetric_root(bound_covariance(layout, item.matrix)) for item in covariances]),
         "signal": np.stack([item.shown @ item.shown.T for item in covariances]),
         "tail": np.array([_tail(own, item) for own, item in zip(sources, covariances, strict=True)]),
     }
@@ -114,7 +113,7 @@ def _tail(own: Sums, covariance: Covariance) -> float:
     """Amplitude above the band: as measured, or else what the outermost frequencies of the band suggest."""
     if own.tail is not None:
         return own.tail
-    return float(np.clip(math.sqrt(max(covariance.level, 0.0)), *_TAILS))
+    return float(np.clip(math.sqrt(max(covariance.level, 0.0)), *TAILS))
 
 
 def _sums(layout: Layout, release: Arrays, noise_multiplier: float) -> Sums:
@@ -226,8 +225,3 @@ def _scatter_between_sites(whole: Sums, sites: Iterable[Sums]) -> Float64:
 def _floor(shares: Float64) -> Float64:
     floored = np.maximum(shares, SMALLEST_SHARE)
     return np.asarray(floored / floored.sum())
-
-
-def _bound(means: Float64, radius: float) -> Float64:
-    """Rows of [G, d] no longer than `radius`: noise cannot throw a mean farther than the widest clip reaches."""
-    return np.asarray(means / np.maximum(1.0, np.linalg.norm(means, axis=1, keepdims=True) / radius))

@@ -145,6 +145,11 @@ def charged_norm(noised: Float64, guess: float, noise_multiplier: float) -> floa
     return guess * math.exp(found * _NORM_RANGE)
 
 
+def charged_tails() -> tuple[float, float]:
+    """The least and the largest amplitude above the band that a measurement can give."""
+    return TAIL_GUESS * math.exp(-_NORM_RANGE), TAIL_GUESS * math.exp(_NORM_RANGE)
+
+
 def main_noise(layout: Layout, noise_multiplier: float) -> float:
     """Standard deviation of the noise on sums and moments: with the norms' share they cost one release."""
     return noise_multiplier / math.sqrt(1.0 - NORMS * NORM_WEIGHT**2) if layout.charged_radii else noise_multiplier

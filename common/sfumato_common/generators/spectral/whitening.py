@@ -102,6 +102,14 @@ class SpectralModel(nn.Module):
         """Whitened features [N, d] of whitened images [N, C, S, S]."""
         return self._low(self.matrix @ u @ self.matrix.T)
 
+    def features_from(self, low: Tensor, y: Tensor) -> Tensor:
+        """Features [N, d], about the component's mean, of whitened ones [N, d]."""
+        return self._per_class(self.factor, low, y)
+
+    def whiten(self, features: Tensor, y: Tensor) -> Tensor:
+        """Whitened features [N, d] of features [N, d] about the component's mean."""
+        return self._per_class(self.inverse, features, y)
+
     def _low(self, coefficients: Tensor) -> Tensor:
         band = self.layout.bandwidth
         return coefficients[:, :, :band, :band].flatten(1)

@@ -28,6 +28,7 @@ CLASS_MEAN = Generator(
     strategy="sfumato_server.rounds.strategies.class_mean:ClassMeanStrategy",
     networks={},
     max_displacement=None,
+    check_fixed=None,
     sampler=_sampler,
     latent=None,
     flow=None,
