@@ -133,7 +133,8 @@ def test_the_encoder_brings_codes_and_images_nearer_to_unseen_generated_ones(tra
     start = inverter_of(job_of(trained.plan, encoder_steps=0, refinement_steps=0)).codes(images, y)
     encoder = dataclasses.replace(inverter_of(trained), refinement_steps=0).codes(images, y)
     error = lambda found: float((found - w).square().mean())  # noqa: E731
-    assert error(encoder) < 0.8 * error(start)
+    # what it adds to the closed form is bounded, so that no model of a coordinator's can make much of one member
+    assert error(encoder) < error(start)
     assert error(start) < float((space_of(trained).mean_w(y) - w).square().mean()), "where the closed form starts"
     report = reconstruction_report(inverter_of(trained), images, y)
     assert list(report) == ["closed form", "encoder", "refined"]

@@ -16,6 +16,7 @@ from sfumato_common.errors import ConfigError, VerificationError
 from sfumato_common.exchanges import EXCHANGES
 from sfumato_common.generators import NETWORKS
 from sfumato_common.generators.settings import DpSgdStage
+from sfumato_common.generators.spectral.layout import Layout
 from sfumato_common.generators.starts import max_displacement, read_start, start_key, start_schema, starting_model
 from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan
@@ -61,8 +62,13 @@ def stage_of(plan: Plan, kind: str) -> DpSgdStage:
 
 
 def spectral(plan: Plan):
-    schema = EXCHANGES["flow"].sent(plan)
-    return {name: np.full(spec.shape, 0.5, np.float32) for name, spec in schema.items() if name.startswith("spectral/")}
+    """What an honest fit may give: every component the power law itself."""
+    schema, unit = EXCHANGES["flow"].sent(plan), np.sqrt(Layout.of(plan).prior)
+    shapes = {name: spec.shape for name, spec in schema.items() if name.startswith("spectral/")}
+    values = {"mean": 0.0, "factor": np.diag(unit), "signal": 0.0, "tail": 1.0, "shares": 0.5}
+    found = {name: np.zeros(shape) + values[name.partition("/")[2]] for name, shape in shapes.items()}
+    found["spectral/shares"] /= found["spectral/shares"].sum()
+    return {name: value.astype(np.float32) for name, value in found.items()}
 
 
 @pytest.fixture(params=KINDS)

@@ -140,7 +140,7 @@ def quarters(cosines: np.ndarray, sines: np.ndarray, inverted: bool) -> np.ndarr
 
 
 def test_published_images_do_not_show_who_is_behind_which_image():
-    plan = plan_with(images=44)  # of 16 x 16 pixels: 11,264 normals
+    plan = plan_with(images=44, label="public")  # of 16 x 16 pixels: 11,264 normals
     job = job_of(plan, cohort_of(plan, 60))
 
     def run(streams):

@@ -276,8 +276,8 @@ EVERY_KIND = {
     ("value", "digest"),
     [
         (PLAN, "e272fc2ab8e231c1c54ff4fd19bdd331900a2430cddc8958156da96759960693"),
-        # from before dp-glow had a 'label' key its plans meant public labels: sites are asked anew
-        (EVERY_KIND, "17d98a68b555cb5a090fcc4f926f3a40ebcf91165cfc2e1dc5ade42d02e86bc4"),
+        # sites are asked anew: what 'label' of dp-glow and 'distance' of k-salsa stand for was another thing before
+        (EVERY_KIND, "9b6ff0ff631720a27f0b9f4ecc114932670396754c83e7c023fcf791e54f106f"),
     ],
 )
 def test_the_digest_of_a_plan_that_sites_accepted_never_changes(value, digest):

@@ -11,6 +11,7 @@ import pytest
 from support.commands import speaker
 from support.plans import dp_sgd
 
+from sfumato_client.ledger.certificate import certificate
 from sfumato_common.crypto.identity import create_identity
 from sfumato_common.crypto.signatures import fingerprint, is_fingerprint, public_pem, sign
 from sfumato_common.errors import ConfigError, UnverifiedOrigin, VerificationError
@@ -130,8 +131,8 @@ def test_an_edited_report_does_not_verify(edited: Any) -> None:
     consortium, folder = edited
     report = folder / "report.html"
     text = report.read_text()
-    assert "2.500" in text
-    report.write_text(text.replace("2.500", "0.010"))
+    assert "1.699" in text
+    report.write_text(text.replace("1.699", "0.010"))
     with pytest.raises(VerificationError, match=r"report\.html was altered"):
         verify_dataset(folder, consortium.authority.public_key)
     report.unlink()
@@ -182,7 +183,7 @@ def test_one_site_has_one_key_in_both_parts_of_its_release(consortium: Any, make
     for part, changes in (("formal", {}), ("declared", {"images": grouped})):
         path = package_path(both.home, "east", part)  # type: ignore[arg-type]
         path.parent.mkdir(exist_ok=True)
-        path.write_bytes(both.package("east", **changes))
+        path.write_bytes(both.package("east", certificate=certificate(plan, [], [], "secure"), **changes))
     pool = pool_packages(both.home, plan, both.registry)
     true = pool.provenance["east", "declared"]
     folder = publish(pool, plan, tmp_path / "true", both.authority, RUN, None).folder

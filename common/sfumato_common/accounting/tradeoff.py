@@ -20,8 +20,6 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import brentq
-from scipy.special import ndtr
 
 from sfumato_common.accounting.accountant import count_mechanisms
 from sfumato_common.accounting.events import Event, Mechanism
@@ -121,6 +119,9 @@ def pair_epsilon(epsilons: _Floats, deltas: _Floats, delta: float) -> float:
 
 def _gaussian_mu(epsilon: float, delta: float) -> float:
     """The parameter at which one Gaussian release has `delta` at `epsilon` (Balle and Wang 2018, theorem 8)."""
+    from scipy.optimize import brentq
+    from scipy.special import ndtr
+
     if delta <= 0.0:
         return 0.0
 

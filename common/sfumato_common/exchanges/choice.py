@@ -31,7 +31,8 @@ class ChoiceStage(OneShotStage):
     noise_multiplier: Positive
     bins: Annotated[int, Field(ge=4, le=64)] = 16
     images: Annotated[int, Field(ge=50, le=20_000)] = 1000
-    trimmed: Annotated[int, Field(ge=0, le=127)] = 0
+    # left out of a plan's digest where it is not used: plans from before it keep theirs
+    trimmed: Annotated[int, Field(ge=0, le=127)] = Field(default=0, exclude_if=lambda sites: sites == 0)
 
     @property
     def fewest_replies(self) -> int:

@@ -96,8 +96,9 @@ class ServerOptimiser(Strict):
     kind: Literal["average", "momentum", "adam"] = "average"
     learning_rate: Positive = 1.0
     momentum: Annotated[float, Field(ge=0, le=0.99)] = 0.9
-    combine: Literal["mean", "trimmed-mean", "norm-bound"] = "mean"
-    trimmed: Annotated[int, Field(ge=1, le=127)] = 1
+    # left out of a plan's digest where they are not used: plans from before them keep theirs
+    combine: Literal["mean", "trimmed-mean", "norm-bound"] = Field(default="mean", exclude_if=lambda way: way == "mean")
+    trimmed: Annotated[int, Field(ge=1, le=127)] = Field(default=1, exclude_if=lambda sites: sites == 1)
 
     @property
     def fewest_replies(self) -> int:

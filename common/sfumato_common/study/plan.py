@@ -22,6 +22,7 @@ from sfumato_common.study.release import (
     PARTS,
     AnyItem,
     DpKAverage,
+    FormalGate,
     Grouped,
     GuaranteeLevel,
     Latent,
@@ -76,15 +77,6 @@ class UtilityTerms(Strict):
     """TSTR figure: each site's holdout patients' classifier scores as a noisy histogram of `bins` per class."""
 
     bins: Annotated[int, Field(ge=4, le=64)] = 10
-    noise_multiplier: Positive
-
-
-class FormalGate(Strict):
-    """The private gate on formal images: how many training patients were copied, told with Gaussian noise, and charged.
-
-    At noise multiplier z it lets an honest set pass 99 times in 100, and sees copies of 3.6 z patients in 9 of 10.
-    """
-
     noise_multiplier: Positive
 
 

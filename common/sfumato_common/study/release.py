@@ -37,6 +37,15 @@ def part_of(level: GuaranteeLevel) -> Part:
     return "formal" if level == "formal" else "declared"
 
 
+class FormalGate(Strict):
+    """The private gate on formal images: how many training patients were copied, told with Gaussian noise, and charged.
+
+    At noise multiplier z it lets an honest set pass 99 times in 100, and sees copies of 3.6 z patients in 9 of 10.
+    """
+
+    noise_multiplier: Positive
+
+
 class Counted(Strict):
     """How many images: `images` at every site but those that `images_at` gives a number of their own."""
 

@@ -58,11 +58,12 @@ def admit(data: bytes, plan: Plan, record: SiteRecord) -> Package:
         raise VerificationError(f"the package of site '{record.site}' is for another study, image size or depth")
     if any(image.facts.label not in plan.labels for image in package.images):
         raise VerificationError(f"the package of site '{record.site}' holds a label that the plan does not know")
+    levels = plan.guarantee_levels
+    claims = [(levels.get((image.facts.method, image.facts.model)), image.facts.guarantee) for image in package.images]
+    if any(level is not None and level != claimed for level, claimed in claims):
+        raise VerificationError(f"the package of site '{record.site}' claims a guarantee that its plan does not give")
     counts = Counter((image.facts.method, image.facts.model) for image in package.images)
     possible = [plan.part_at(record.site, choice, package.part) for choice in plan.choices]
     if counts not in [Counter({(item.method, item.model): item.images for item in items}) for items in possible]:
         raise VerificationError(f"the package of site '{record.site}' does not hold what the plan's release asks for")
-    levels = plan.guarantee_levels
-    if any(image.facts.guarantee != levels.get((image.facts.method, image.facts.model)) for image in package.images):
-        raise VerificationError(f"the package of site '{record.site}' claims a guarantee that its plan does not give")
     return package
