@@ -30,6 +30,8 @@ pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="looks at processes through /proc"),
     pytest.mark.timeout(420),
 ]
+# no reply counts for more than twice as many patients
+SITES = {site: {"nominal_patients": 100} for site in PLAN["sites"]}
 TERMS = {"quorum": 2, "round_deadline_s": 90, "join_deadline_s": 90}
 
 
@@ -58,7 +60,7 @@ def read(study: Study) -> Recorded:
 def honest(tmp_path_factory):
     """Every stage, release and utility; one request fails at one site, with the site's path in the exception's text."""
     stages = [{**stage, "rounds": 1} if "rounds" in stage else stage for stage in PLAN["stages"]]
-    plan = {**PLAN, "stages": stages, "federation": TERMS}
+    plan = {**PLAN, "sites": SITES, "stages": stages, "federation": TERMS}
     policy = {**POLICY, "noise": "secure"}
     outbox = lambda study: study.home("cedar").outbox  # noqa: E731
     with recorded_study(
@@ -117,6 +119,7 @@ def test_the_sites_reach_nothing_but_the_relay(honest):
 def test_leaks_that_are_planted_in_the_sites_are_found(tmp_path):
     plan = {
         **PLAN,
+        "sites": SITES,
         "stages": PLAN["stages"][:1],
         "release": [{"model": "spectral", "images": 12}],
         "utility": None,
