@@ -175,8 +175,8 @@ def accept(
     if patients > study.sites[policy.site].nominal_patients:
         console.print(
             "note: this site has more training patients than the plan's nominal number: epsilon holds, but batches may "
-            "exceed their public size and take longer, which is seen outside, and the coordinator takes no reply of more "
-            "than twice as many patients; ask for a larger nominal number",
+            "exceed their public size and take longer, which is seen outside, and the coordinator takes no reply of "
+            "more than twice as many patients; ask for a larger nominal number",
             markup=False,
             soft_wrap=True,
         )
