@@ -21,7 +21,8 @@ from sfumato_server.cli.main import dataset_verify
 from sfumato_server.enrol import create_authority
 from sfumato_server.pool import Pool, pool_packages
 from sfumato_server.publish import publish, sheets, verify_dataset, write_overview
-from sfumato_server.publish.report import size, stage_rows, utility_rows
+from sfumato_server.publish.guarantee import guarantees
+from sfumato_server.publish.report import NO_GUARANTEE, release_rows, size, stage_rows, utility_rows
 
 RUN = {
     "exchanges": [
@@ -428,3 +429,13 @@ def test_the_overview_shows_every_site_and_model_and_verifies_first(published: A
     with pytest.raises(VerificationError):
         write_overview(folder, target)
     assert not target.exists()
+
+
+@pytest.mark.parametrize("level", ["formal", "formal, labels public"])
+def test_test_noise_takes_every_word_that_an_epsilon_stands_behind(consortium: Any, level: Any) -> None:
+    pool = pooled(consortium, north={"certificate": consortium.certificate(noise="test")})
+    said = [replace(item, facts=item.facts.model_copy(update={"guarantee": level})) for item in pool.items]
+    pool = replace(pool, items=said)
+    assert {row.guarantee for row in release_rows(pool, consortium.plan, guarantees(pool))} == {NO_GUARANTEE}
+    sound = replace(pooled(consortium), items=said)
+    assert {row.guarantee for row in release_rows(sound, consortium.plan, guarantees(sound))} == {level}

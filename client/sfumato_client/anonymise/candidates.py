@@ -11,7 +11,7 @@ from sfumato_common.accounting.events import Mechanism, event_to_json
 from sfumato_common.errors import ReleaseRefused
 from sfumato_common.files import canonical_json
 from sfumato_common.mechanisms.sealed import Parts
-from sfumato_common.study.release import GuaranteeLevel, Method
+from sfumato_common.study.release import GuaranteeLevel, Method, has_epsilon
 from sfumato_common.types import ByteImages
 
 
@@ -48,5 +48,5 @@ class CandidateSet:
         assert self.images.ndim in (3, 4), "images are [N, S, S] or [N, S, S, 3]"
         assert self.labels.dtype == np.int64, "labels are int64"
         assert self.labels.shape == (len(self.images),), "one label an image"
-        if self.guarantee not in ("formal", "formal, labels public") and self.spends:
+        if self.spends and not has_epsilon(self.guarantee):
             raise ReleaseRefused("a mechanism stands behind formal sets only")

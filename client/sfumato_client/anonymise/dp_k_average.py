@@ -44,7 +44,9 @@ def dp_k_average(job: Job[DpKAverage]) -> CandidateSet:
     scale = rescaling(job, inverter, components, centres)
     codes = centres + torch.from_numpy(noised * scale).float()
     images = drawn_images(job, inverter.space, codes, components)
-    return CandidateSet(item.method, item.model, "formal", images, labels, item.k, job.recorder.executed)
+    return CandidateSet(
+        item.method, item.model, plan.guarantee_level(item), images, labels, item.k, job.recorder.executed
+    )
 
 
 def places_of(labels: Indices, counts: Indices, k: int, secret: SecretStream) -> Indices:

@@ -27,7 +27,7 @@ from sfumato_client.anonymise.self_supervised import ContrastiveNet, embedding_o
 from sfumato_client.anonymise.style import patch_grams, style_loss
 from sfumato_client.anonymise.tiles import MOST_ROWS, Tile, write_sheet
 from sfumato_common.generators.gan.w_space import Noise, WSpace
-from sfumato_common.study.release import GuaranteeLevel, KSalsa
+from sfumato_common.study.release import KSalsa
 from sfumato_common.types import ByteImages, to_bytes, to_unit_range
 
 # Adam moves a coordinate as fast for a gradient of rounding errors as for a real one. Gradients here are about 0.1, and
@@ -79,8 +79,7 @@ def k_salsa(job: Job[KSalsa]) -> CandidateSet:
     if job.steward_folder is not None:
         write_sheet(job, _rows(space, patients, groups, np.concatenate(centroids), found, plan.image.bits))
     least = min(len(group.members) for group in groups)
-    level: GuaranteeLevel = "syntactic" if plan.private else "heuristic"
-    return CandidateSet(item.method, item.model, level, found, labels, patients=least)
+    return CandidateSet(item.method, item.model, plan.guarantee_level(item), found, labels, patients=least)
 
 
 def _align_variants(

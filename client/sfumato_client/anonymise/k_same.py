@@ -14,7 +14,7 @@ from sfumato_client.anonymise.groups import choose_groups, groups_of, require_k
 from sfumato_client.anonymise.influence import allowed_moves, draw_restrained, noise_of, with_each_left_out
 from sfumato_client.anonymise.inversion import space_of
 from sfumato_client.anonymise.patients import averages_of, patients_of
-from sfumato_common.study.release import GuaranteeLevel, KSame
+from sfumato_common.study.release import KSame
 
 
 def k_same(job: Job[KSame]) -> CandidateSet:
@@ -35,5 +35,5 @@ def k_same(job: Job[KSame]) -> CandidateSet:
         noise = noise_of(space, component, job.streams.published)
         allowed, bits = allowed_moves(job.cohort, group.members), job.plan.image.bits
         images.append(draw_restrained(space, means.codes, means.codes, component, noise, allowed, bits))
-    level: GuaranteeLevel = "syntactic" if job.plan.private else "heuristic"
+    level = job.plan.guarantee_level(item)
     return CandidateSet(item.method, item.model, level, np.stack(images), labels, smallest)

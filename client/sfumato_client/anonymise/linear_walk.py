@@ -25,7 +25,7 @@ from sfumato_client.anonymise.patients import averages_of, patients_of
 from sfumato_common.errors import DataError, ReleaseRefused
 from sfumato_common.generators.gan.w_space import Noise, WSpace
 from sfumato_common.mechanisms.streams import SecretStream
-from sfumato_common.study.release import GuaranteeLevel, LinearWalk
+from sfumato_common.study.release import LinearWalk
 from sfumato_common.types import ByteImages
 
 _SMALLEST_SHARE = 1e-9  # a label that noise counted as empty, where no other can give a walk
@@ -85,7 +85,7 @@ def linear_walk(job: Job[LinearWalk]) -> CandidateSet:
     device = space.spectral.matrix.device
     noise = noise_of(space, walks.components_of_points()[walks.released_points()].to(device), job.streams.published)
     images = restrained_points(job, space, walks, walks.linear(), noise)
-    return candidates_of(job, walks, images, "syntactic" if job.plan.private else "heuristic")
+    return candidates_of(job, walks, images)
 
 
 def restrained_points(job: Job[LinearWalk], space: WSpace, walks: Walks, points: Tensor, noise: Noise) -> ByteImages:
@@ -136,10 +136,11 @@ def walks_of(job: Job[LinearWalk]) -> Walks:
     )
 
 
-def candidates_of(job: Job[LinearWalk], walks: Walks, images: ByteImages, guarantee: GuaranteeLevel) -> CandidateSet:
+def candidates_of(job: Job[LinearWalk], walks: Walks, images: ByteImages) -> CandidateSet:
     """The images of the points that `walks.released_points` names, as candidates of the job's item."""
     labels = walks.labels.repeat_interleave(walks.positions.shape[1])[walks.released_points()]
-    return CandidateSet(job.item.method, job.item.model, guarantee, images, labels.numpy(), walks.patients)
+    level = job.plan.guarantee_level(job.item)
+    return CandidateSet(job.item.method, job.item.model, level, images, labels.numpy(), walks.patients)
 
 
 def layout(

@@ -66,7 +66,7 @@ def plan_walk(job: Job[PlanWalk]) -> CandidateSet:
         shown = noise.at(some.released_points())
         if len(shown.tail):
             images.append(restrained_points(job, space, some, bent_points, shown))
-    return candidates_of(job, walks, np.concatenate(images), "heuristic")
+    return candidates_of(job, walks, np.concatenate(images))
 
 
 def bend_walks(

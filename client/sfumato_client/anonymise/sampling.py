@@ -23,6 +23,4 @@ def dp_sampling(job: Job[Sampling]) -> CandidateSet:
     shares = torch.as_tensor(component_shares(plan, job.models["spectral"], job.site))
     components = job.streams.published.categorical(shares, item.images).numpy()
     images = sample_images(plan, item.model, job.models[item.model], components, job.streams.published)
-    return CandidateSet(
-        item.method, item.model, "formal" if plan.private else "heuristic", images, labels_of(plan, components)
-    )
+    return CandidateSet(item.method, item.model, plan.guarantee_level(item), images, labels_of(plan, components))

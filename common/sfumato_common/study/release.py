@@ -37,6 +37,11 @@ def part_of(level: GuaranteeLevel) -> Part:
     return "formal" if level == "formal" else "declared"
 
 
+def has_epsilon(level: GuaranteeLevel) -> bool:
+    """Whether an epsilon covers the pixels of images of that guarantee level."""
+    return level in ("formal", "formal, labels public")
+
+
 class FormalGate(Strict):
     """The private gate on formal images: how many training patients were copied, told with Gaussian noise, and charged.
 

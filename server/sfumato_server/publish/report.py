@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from sfumato_common.crypto.signatures import fingerprint
 from sfumato_common.study.plan import Plan
+from sfumato_common.study.release import has_epsilon
 from sfumato_server.pool import Pool
 from sfumato_server.publish.guarantee import Guarantee, guarantees, pooled_costs
 from sfumato_server.publish.manifest import PublishedManifest
@@ -124,7 +125,7 @@ def release_rows(pool: Pool, plan: Plan, stated: Sequence[Guarantee]) -> list[Re
     counts = Counter((item.site, item.facts.model, item.facts.method, item.facts.guarantee) for item in pool.items)
     lines = sorted(counts.items(), key=lambda line: (line[0][0], plan.sources.index((line[0][2], line[0][1]))))
     return [
-        ReleaseRow(site, model, method, level if formal or level != "formal" else NO_GUARANTEE, count)
+        ReleaseRow(site, model, method, level if formal or not has_epsilon(level) else NO_GUARANTEE, count)
         for (site, model, method, level), count in lines
     ]
 

@@ -15,7 +15,7 @@ from sfumato_common.package.manifest import Manifest, ManifestImage, parse_manif
 from sfumato_common.strict import parse
 from sfumato_common.study.costs import WITHOUT_PRIVACY
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.release import Part
+from sfumato_common.study.release import Part, has_epsilon
 from sfumato_server.publish.manifest import (
     COORDINATOR_KEY,
     LABELS,
@@ -130,7 +130,7 @@ def _checked_plan(manifest: PublishedManifest) -> Plan:
         raise VerificationError(f"{MANIFEST} holds no valid plan") from None
     if plan.digest != manifest.plan_hash or plan.study != manifest.study:
         raise VerificationError(f"{MANIFEST} states another plan than its hash")
-    if not plan.private and any(image.guarantee == "formal" for image in manifest.images):
+    if not plan.private and any(has_epsilon(image.guarantee) for image in manifest.images):
         raise VerificationError(f"{MANIFEST} claims a formal guarantee where {WITHOUT_PRIVACY}")
     levels = plan.guarantee_levels
     if any(image.guarantee != levels.get((image.method, image.model)) for image in manifest.images):
