@@ -198,7 +198,7 @@ def test_randomised_response_over_k_answers():
 
 def test_order_changes_nothing():
     forward = epsilon(ONE_OF_EACH, DELTA)
-    accountant._compose.cache_clear()
+    accountant._epsilon.cache_clear()
     assert epsilon(ONE_OF_EACH[::-1], DELTA) == pytest.approx(forward, rel=1e-9)
     assert forward > max(epsilon([event], DELTA) for event in ONE_OF_EACH)
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from sfumato_client.ledger.admission import admit, admit_unprotected
 from sfumato_client.ledger.approvals import Approval, approvals
-from sfumato_client.ledger.certificate import COHORTS, certificate, stated_costs
+from sfumato_client.ledger.certificate import COHORTS, certificate
 from sfumato_client.ledger.chain import (
     FORMAT,
     Reservation,
@@ -37,7 +37,7 @@ from sfumato_common.accounting.events import Cohort, Declared, Event, Unprotecte
 from sfumato_common.accounting.members import Members
 from sfumato_common.errors import BusyError, LedgerError
 from sfumato_common.mechanisms.noise import NoiseSource
-from sfumato_common.study.certificate import Certificate, Noise
+from sfumato_common.study.certificate import Certificate, Noise, stated_costs
 from sfumato_common.study.costs import study_events
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.policy import Budget

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
 from typing import Any, get_args
 
 from sfumato_client.ledger.admission import expand_tally
-from sfumato_common.accounting.accountant import CohortCosts, Cost, cohort_costs, count_mechanisms
+from sfumato_common.accounting.accountant import cohort_costs, count_mechanisms
 from sfumato_common.accounting.events import (
     Cohort,
     Declared,
@@ -25,10 +24,9 @@ from sfumato_common.errors import LedgerError
 from sfumato_common.study.certificate import (
     Certificate,
     Noise,
-    StatedCost,
     StatedCosts,
     StatedDisclosure,
-    round_up_epsilon,
+    stated_costs,
     stated_reach,
 )
 from sfumato_common.study.costs import WITHOUT_PRIVACY, declared_disclosures, study_events
@@ -113,13 +111,3 @@ def disclosures(events: Iterable[Event]) -> list[StatedDisclosure]:
     """Each declared disclosure among `events`, once."""
     declared = dict.fromkeys(event for event in events if isinstance(event, Declared))
     return [StatedDisclosure(what=event.what, bits=event.bits) for event in declared]
-
-
-def stated_costs(costs: CohortCosts) -> StatedCosts:
-    """Epsilons to four decimals, upwards: a printed guarantee never promises more than was proved. None: infinite."""
-    train, holdout, patient = (_stated_cost(cost) for cost in (costs.train, costs.holdout, costs.patient))
-    return StatedCosts(train=train, holdout=holdout, patient=patient)
-
-
-def _stated_cost(cost: Cost) -> StatedCost:
-    return StatedCost(**{name: round_up_epsilon(value) for name, value in asdict(cost).items()})

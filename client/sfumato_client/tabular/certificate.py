@@ -8,13 +8,13 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from sfumato_client.ledger.certificate import TEST_NOISE, disclosures, mechanism_lines, stated_costs
+from sfumato_client.ledger.certificate import TEST_NOISE, disclosures, mechanism_lines
 from sfumato_client.tabular.anonymise import mechanism_of
 from sfumato_client.tabular.coding import Coder
 from sfumato_client.tabular.schema import TableSchema
 from sfumato_client.tabular.terms import digest_of, table_events
 from sfumato_common.accounting.accountant import cohort_costs, count_mechanisms
-from sfumato_common.study.certificate import Noise, stated_reach
+from sfumato_common.study.certificate import Noise, stated_costs, stated_reach
 from sfumato_common.tabular.certificate import FORMAT, TableCertificate
 
 COVERS = (

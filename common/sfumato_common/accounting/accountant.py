@@ -10,10 +10,10 @@ import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache, reduce
+from functools import lru_cache
 
 from sfumato_common.accounting.events import Declared, Event, Mechanism, SampledGaussian, check_event
-from sfumato_common.accounting.pld import GRID, Adjacency, Pure, hopeless, loss
+from sfumato_common.accounting.pld import GRID, Adjacency, Pure, composition, hopeless
 from sfumato_common.accounting.rdp import epsilon_rdp
 from sfumato_common.errors import LedgerError
 
@@ -39,14 +39,13 @@ def epsilon(events: Iterable[Event], delta: float, adjacency: Adjacency = "add-r
     tally = count_mechanisms(events)
     if any(hopeless(event) for event in tally):
         return math.inf
-    return _compose(tuple(sorted(tally.items(), key=repr)), delta, adjacency) if tally else 0.0
+    return _epsilon(tuple(sorted(tally.items(), key=repr)), delta, adjacency) if tally else 0.0
 
 
 # the round loop and a site's restarts ask for the same sums again and again
 @lru_cache(maxsize=256)
-def _compose(tally: tuple[tuple[Mechanism, int], ...], delta: float, adjacency: Adjacency) -> float:
-    losses = (loss(event, times, adjacency) for event, times in tally)
-    return float(reduce(lambda left, right: left.compose(right), losses).get_epsilon_for_delta(delta))
+def _epsilon(tally: tuple[tuple[Mechanism, int], ...], delta: float, adjacency: Adjacency) -> float:
+    return float(composition(tally, adjacency).get_epsilon_for_delta(delta))
 
 
 @dataclass(frozen=True)

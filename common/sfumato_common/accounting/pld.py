@@ -19,7 +19,7 @@ Every entry is a dominating pair (Zhu et al. 2022), so that composing the entrie
 from __future__ import annotations
 
 import math
-from functools import lru_cache
+from functools import lru_cache, reduce
 from typing import TYPE_CHECKING, Literal, assert_never
 
 from sfumato_common.accounting.events import (
@@ -86,6 +86,14 @@ def loss(event: Mechanism, times: int, adjacency: Adjacency) -> PrivacyLossDistr
             return _single(event, adjacency).self_compose(times)
         case _:
             assert_never(event)
+
+
+# epsilon at a delta and the ceilings of attacks are read off the same distribution
+@lru_cache(maxsize=8)
+def composition(tally: tuple[tuple[Mechanism, int], ...], adjacency: Adjacency) -> PrivacyLossDistribution:
+    """Loss distribution of a tally of at least one, sorted, so that equal ones are composed once. Raises as `loss`."""
+    losses = (loss(event, times, adjacency) for event, times in tally)
+    return reduce(lambda left, right: left.compose(right), losses)
 
 
 # a forecast, a status board and a restarted site ask for the same mechanisms run more and more often

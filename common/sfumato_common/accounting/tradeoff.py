@@ -12,10 +12,9 @@ All is under add/remove adjacency, for a patient of the cohort that pays more.
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import lru_cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -23,13 +22,14 @@ import numpy.typing as npt
 
 from sfumato_common.accounting.accountant import count_mechanisms
 from sfumato_common.accounting.events import Event, Mechanism
-from sfumato_common.accounting.pld import hopeless, loss
+from sfumato_common.accounting.pld import composition, hopeless
 
 DELTAS = (1e-4, 1e-5, 1e-6, 1e-8)
 FALSE_POSITIVE_RATES = (0.001, 0.01, 0.1)
 _STEPS = 600
 _LEAST_DELTAS = (1e-13, 1e-11, 1e-9)  # where the grid ends: the least that the loss distributions still have
 _Floats = npt.NDArray[np.float64]
+_Tally = tuple[tuple[Mechanism, int], ...]
 
 
 @dataclass(frozen=True)
@@ -60,11 +60,19 @@ class Profile(Protocol):
 
 def reach(train: Iterable[Event], holdout: Iterable[Event], delta: float) -> Reach:
     """What the compositions of both cohorts' events let an attacker reach; infinite or 1 where one is `hopeless`."""
-    tallies = [count_mechanisms(events) for events in (train, holdout)]
-    if any(hopeless(event) for tally in tallies for event in tally):
+    train_tally, holdout_tally = (
+        tuple(sorted(count_mechanisms(events).items(), key=repr)) for events in (train, holdout)
+    )
+    return _reach(train_tally, holdout_tally, delta)
+
+
+# both parts of a release state it, and a coordinator holds every package against it
+@lru_cache(maxsize=8)
+def _reach(train: _Tally, holdout: _Tally, delta: float) -> Reach:
+    if any(hopeless(event) for event, _ in (*train, *holdout)):
         rates = dict.fromkeys(FALSE_POSITIVE_RATES, 1.0)
         return Reach(math.inf, dict.fromkeys(DELTAS, math.inf), 1.0, rates, math.inf)
-    return reach_of([_compose(tally) for tally in tallies if tally], delta)
+    return reach_of([composition(tally, "add-remove") for tally in (train, holdout) if tally], delta)
 
 
 def reach_of(profiles: Sequence[Profile], delta: float) -> Reach:
@@ -129,9 +137,3 @@ def _gaussian_mu(epsilon: float, delta: float) -> float:
         return float(ndtr(mu / 2 - epsilon / mu) - math.exp(epsilon) * ndtr(-mu / 2 - epsilon / mu)) - delta
 
     return float(brentq(beyond, 1e-9, 100.0, xtol=1e-10)) if beyond(100.0) > 0.0 else math.inf
-
-
-def _compose(tally: Counter[Mechanism]) -> Profile:
-    losses = (loss(event, times, "add-remove") for event, times in sorted(tally.items(), key=repr))
-    composed: Profile = reduce(lambda left, right: left.compose(right), losses)
-    return composed

@@ -8,11 +8,12 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from sfumato_common.accounting.accountant import count_mechanisms
+from sfumato_common.accounting.accountant import CohortCosts, Cost, count_mechanisms
 from sfumato_common.accounting.events import Cohort, Declared, Event, Mechanism, event_from_json
 from sfumato_common.accounting.tradeoff import reach
 from sfumato_common.errors import LedgerError
@@ -160,6 +161,16 @@ def stated_tally(lines: Iterable[Mapping[str, Any]]) -> Counter[Mechanism]:
         for single, steps in count_mechanisms([event]).items():
             tally[single] += steps * times
     return tally
+
+
+def stated_costs(costs: CohortCosts) -> StatedCosts:
+    """Epsilons to four decimals, upwards: a printed guarantee never promises more than was proved. None: infinite."""
+    train, holdout, patient = (_stated_cost(cost) for cost in (costs.train, costs.holdout, costs.patient))
+    return StatedCosts(train=train, holdout=holdout, patient=patient)
+
+
+def _stated_cost(cost: Cost) -> StatedCost:
+    return StatedCost(**{name: round_up_epsilon(value) for name, value in asdict(cost).items()})
 
 
 def stated_reach(train: Sequence[Event], holdout: Sequence[Event], delta: float) -> StatedReach:
