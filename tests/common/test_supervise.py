@@ -111,3 +111,27 @@ def test_short_commands_are_bounded_in_time():
     assert run_to_end([sys.executable, "-c", "print('hello')"], dict(os.environ), 20)[1].strip() == "hello"
     with pytest.raises(BusyError, match="did not end"):
         run_to_end([sys.executable, "-c", "import time; time.sleep(30)"], dict(os.environ), 0.5)
+
+
+SERVING = """
+import os
+from concurrent.futures import ThreadPoolExecutor
+import sfumato_server, grpc
+from sfumato_common.supervise import run_to_end
+server = grpc.server(ThreadPoolExecutor(2))
+channel = grpc.insecure_channel(f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}")
+server.start()
+try:
+    channel.unary_unary("/no/such")(b"", timeout=5)
+except grpc.RpcError:
+    pass
+print([ended for ended in (run_to_end(["true"], {"PATH": os.defpath}, 20) for _ in range(400)) if ended != (0, "")])
+os._exit(0)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="gRPC's handlers at a fork are there on Linux")
+def test_a_process_that_serves_grpc_loses_no_child():
+    """A coordinator serves the intake while it starts SuperLink and study: one that dies at its start costs a study."""
+    done = subprocess.run([sys.executable, "-c", SERVING], capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout.strip() == "[]"
