@@ -107,7 +107,7 @@ def fit_judge(
     recipe = JUDGES[name]
     steps = steps or recipe.steps
     data, targets = torch.from_numpy(to_unit_range(images)), torch.from_numpy(labels)
-    rows_of = [torch.nonzero(targets == k)[:, 0] for k in targets.unique()]
+    rows_of = [torch.nonzero(targets == k)[:, 0] for k in np.unique(labels)]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = recipe.network(data.shape[1], classes)

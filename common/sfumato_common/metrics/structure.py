@@ -1,7 +1,7 @@
 """How far two sets of images are apart in the SHAPE of their detail: lines and edges against noise of the same power.
 
-Frechet distances in random or trained features see how much detail there is, and hardly whether it is ribs or noise. A
-line makes the gradients around it agree, whatever its contrast; noise does not. So an image becomes its local
+Frechet distances in random or trained features answer to exposure and to how much detail there is more than to what it
+shows: ribs or noise. A line makes the gradients around it agree, whatever its contrast; noise does not. So an image becomes its local
 orientations: coherence and direction of the structure tensor (Foerstner and Guelch 1987; Bigun and Granlund 1987) of its
 fine bands, by place. Sets are compared by their energy distance (Szekely and Rizzo 2013).
 """
@@ -39,7 +39,7 @@ def _orientations(x: npt.NDArray[np.float32], scale: float, window: float) -> Fl
     fine = _smooth(x, scale) - _smooth(x, 2.0 * scale)
     down, right = np.gradient(fine, axis=(2, 3))
     vertical, horizontal, mixed = (
-        _smooth((product).sum(axis=1, keepdims=True), window) for product in (down * down, right * right, down * right)
+        _smooth(product.sum(axis=1, keepdims=True), window) for product in (down * down, right * right, down * right)
     )
     total = vertical + horizontal + _ROUNDING
     cosine, sine = (horizontal - vertical) / total, 2.0 * mixed / total
@@ -54,7 +54,7 @@ def _smooth(x: npt.NDArray[np.float32], deviation: float) -> npt.NDArray[np.floa
 def _by_cell(values: npt.NDArray[np.float32]) -> Float64:
     side = values.shape[1] // _GRID
     cells = values[:, : side * _GRID, : side * _GRID].reshape(len(values), _GRID, side, _GRID, side)
-    return cells.mean(axis=(2, 4)).reshape(len(values), -1).astype(np.float64)
+    return np.asarray(cells.mean(axis=(2, 4)).reshape(len(values), -1), dtype=np.float64)
 
 
 def structure_distance(images: AnyArray, real: AnyArray) -> float:
