@@ -40,6 +40,8 @@ class BenchCohort:
     labels: tuple[str, ...]
     nominal: dict[str, int]
     parts: Parts
+    # the splits whose patients nobody trains on: `val`, of the collection that trained, and `test`, the official one
+    views: tuple[str, ...] = ("val", "test")
 
     @property
     def train(self) -> dict[str, Cohort]:
@@ -134,7 +136,7 @@ def fundus() -> BenchCohort:
             if len(rows):
                 parts[part][str(site)] = _cohort(images, labels, patients, rows)
     names = ("none", "retinopathy", "glaucoma")
-    return BenchCohort("fundus", 64, 3, names, dict.fromkeys(parts["train"], 20), parts)
+    return BenchCohort("fundus", 64, 3, names, dict.fromkeys(parts["train"], 20), parts, ("test",))
 
 
 def _cohort(images: AnyArray, labels: AnyArray, patients: AnyArray, rows: npt.NDArray[np.int64]) -> Cohort:

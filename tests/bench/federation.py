@@ -20,6 +20,7 @@ from sfumato_client.dataset.cohort import Cohort
 from sfumato_client.training import StageJob
 from sfumato_common.accounting.accountant import epsilon
 from sfumato_common.exchanges import EXCHANGES
+from sfumato_common.exchanges.choice import without_figure
 from sfumato_common.generators.components import component_shares, labels_of
 from sfumato_common.generators.sampling import sample_images
 from sfumato_common.mechanisms.draws import TorchDraws
@@ -82,7 +83,8 @@ def build_plan(cohort: BenchCohort, row: str | Row, target: float, **overrides: 
     """The plan of a row (by name, or any other) whose training patients pay `target` at DELTA, add/remove.
 
     At most, and 0.5 % less at least.
-    With `target` infinite nothing is noised.
+    With `target` infinite nothing is noised. A choice that could only say "no figure" is left out, and what it would
+    have chosen is the spectral model, which gets the whole budget.
     `overrides` gives stages (by kind) other values than `STAGES`.
     """
     row = ROWS[row] if isinstance(row, str) else row
@@ -110,7 +112,12 @@ def build_plan(cohort: BenchCohort, row: str | Row, target: float, **overrides: 
         Plan,
         "bench",
     )
-    return _resolved(plan.model_dump_json()) if private else plan
+    if not private:
+        return plan
+    plan = _resolved(plan.model_dump_json())
+    if plan.chooses and without_figure(plan):
+        return build_plan(cohort, Row({"spectral": 1.0}, "spectral"), target, **overrides)
+    return plan
 
 
 @lru_cache(maxsize=64)
@@ -159,12 +166,26 @@ def synthetic_set(
     So a site gives as many as it has patients: on a phantom of 700, 200 and 40 patients that served better than as many
     from each.
     """
-    shares = component_shares(plan, released["spectral"])
-    components = np.random.default_rng(seed).choice(len(shares), count, p=shares).astype(np.int64)
+    components = _components(plan, released, count, seed)
     images = sample_images(plan, kind, released[kind], components, TorchDraws(torch.Generator().manual_seed(seed)))
     return images, labels_of(plan, components)
 
 
+def homes_of(plan: Plan, released: Released, count: int, seed: int) -> npt.NDArray[np.str_] | None:
+    """The site that each image of that `synthetic_set` stands for; None where sites are not fitted apart."""
+    if not plan.spectral.by_site:
+        return None
+    return np.array(sorted(plan.sites))[_components(plan, released, count, seed) // len(plan.labels)]
+
+
+def _components(plan: Plan, released: Released, count: int, seed: int) -> npt.NDArray[np.int64]:
+    shares = component_shares(plan, released["spectral"])
+    return np.random.default_rng(seed).choice(len(shares), count, p=shares).astype(np.int64)
+
+
 def released_model(plan: Plan, model: str, released: Released) -> str:
-    """The kind that a release of `model` means: for `best` the one that the choice stage found."""
-    return plan.candidates[int(released["choice"]["winner"][0])] if model == "best" else model
+    """The kind that a release of `model` means: for `best` what the choice stage found, spectral where it can tell
+    nothing and was left out."""
+    if model != "best":
+        return model
+    return plan.candidates[int(released["choice"]["winner"][0])] if plan.chooses else "spectral"

@@ -174,14 +174,14 @@ def test_the_public_rule():
 
 
 def test_nothing_is_spent_on_a_choice_that_can_only_say_no_figure(written):
-    """Two models, 16 bins: at sigma s a side shows from 10 + 5 s sqrt(2 x 16) patients on, so a site from twice that."""
+    """Two models, 16 bins: at sigma s a side shows from 10 + 5 s sqrt(2 x 16) patients on, a site from twice that."""
     stated = [{**stage, "noise_multiplier": 10.0} for stage in (SPECTRAL, GAN, CHOICE)]
     needed = 2 * (10 + 5 * 10 * math.sqrt(2 * 16))
     few, enough = ({"one": {"nominal_patients": math.ceil(needed) + more}} for more in (-1, 0))
     release = [{"model": "best", "images": 10}]
     path = written(stages=stated, budget=None, sites=few, release=release)
     for load in (load_plan, load_resolved_plan):
-        with pytest.raises(ConfigError, match="'choice' can only say 'no figure'.* 586 nominal patients"):
+        with pytest.raises(ConfigError, match=r"'choice' can only say 'no figure'.* 586 nominal patients"):
             load(path)
     assert load_plan(written(stages=stated, budget=None, sites=enough, release=release)).chooses
     trimmed = [*stated[:2], {**stated[2], "trimmed": 1}]

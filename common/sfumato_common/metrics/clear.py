@@ -11,7 +11,7 @@ CLEAR, FEWEST = 5.0, 10.0
 
 
 def least_total(deviation: float, histograms: int, bins: int) -> float:
-    """The least noisy total of `histograms` of `bins` cells, each noised by `deviation`, that shows patients clearly."""
+    """The least noisy total of `histograms` of `bins` cells, each noised by `deviation`, that shows its patients."""
     return FEWEST + CLEAR * deviation * math.sqrt(histograms * bins)
 
 

@@ -1,8 +1,8 @@
 """Judges of a labelled set: ordinary networks, trained as anyone would who downloads it, then tested on real patients.
 
-Train on synthetic, test on real (Esteban et al. 2017). `network.py` was chosen to serve the sets that are made here, and
-so hides what they lack: these were not. They normalise batches, see images moved, turned and re-exposed, and stop after
-few steps. They are benches' and researchers' tools: arrays in, figures out, nothing of them ever travels.
+Train on synthetic, test on real (Esteban et al. 2017). `network.py` was chosen to serve the sets that are made here,
+and so hides what they lack: these were not. They normalise batches, see images moved, turned and exposed anew, and stop
+after few steps. They are tools of benches and researchers: arrays in, figures out, nothing of them ever travels.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """How far two sets of images are apart in the SHAPE of their detail: lines and edges against noise of the same power.
 
 Frechet distances in random or trained features answer to exposure and to how much detail there is more than to what it
-shows: ribs or noise. A line makes the gradients around it agree, whatever its contrast; noise does not. So an image becomes its local
-orientations: coherence and direction of the structure tensor (Foerstner and Guelch 1987; Bigun and Granlund 1987) of its
-fine bands, by place. Sets are compared by their energy distance (Szekely and Rizzo 2013).
+shows: ribs or noise. A line makes the gradients around it agree, whatever its contrast; noise does not. So an image
+becomes its local orientations: coherence and direction of the structure tensor (Foerstner and Guelch 1987; Bigun and
+Granlund 1987) of its fine bands, by place. Sets are compared by their energy distance (Szekely and Rizzo 2013).
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from scipy.spatial.distance import cdist
 from sfumato_common.types import AnyArray, to_unit_range
 
 Float64 = npt.NDArray[np.float64]
-# deviations, in pixels, of the Gaussians that bound a band from below and of the window that its tensor is averaged over
-SCALES = ((0.7, 2.0), (1.4, 4.0))
+# deviations, in pixels, of the Gaussian that bounds a band from above and of its tensor's window
+_SCALES = ((0.7, 2.0), (1.4, 4.0))
 _GRID = 4
 _BATCH = 256
 # the gradient energy of what rounding to 255 levels leaves of a flat image: detail below it has no direction
@@ -31,7 +31,7 @@ def structure_features(images: AnyArray) -> Float64:
     the direction. Colour channels' tensors are added (Di Zenzo 1986).
     """
     parts = [to_unit_range(images[first : first + _BATCH]) for first in range(0, len(images), _BATCH)]
-    return np.concatenate([np.hstack([_orientations(x, *scale) for scale in SCALES]) for x in parts])
+    return np.concatenate([np.hstack([_orientations(x, *scale) for scale in _SCALES]) for x in parts])
 
 
 def _orientations(x: npt.NDArray[np.float32], scale: float, window: float) -> Float64:
@@ -58,7 +58,7 @@ def _by_cell(values: npt.NDArray[np.float32]) -> Float64:
 
 
 def structure_distance(images: AnyArray, real: AnyArray) -> float:
-    """Energy distance of two sets' `structure_features`, over its largest value: about 0 for one distribution, 1 at most.
+    """Energy distance of two sets' `structure_features` in parts of its largest: about 0 for one distribution, up to 1.
 
     Unbiased (a U-statistic), so that two draws of one distribution give about 0 whatever their sizes, and negative half
     of the time. Raises ValueError when a set has fewer than two images.
