@@ -17,11 +17,11 @@ import torch
 from cohorts import BenchCohort
 
 from sfumato_client.dataset.cohort import Cohort
-from sfumato_client.training import StageJob
+from sfumato_client.training import StageJob, train
 from sfumato_common.accounting.accountant import epsilon
 from sfumato_common.exchanges import EXCHANGES
 from sfumato_common.exchanges.choice import without_figure
-from sfumato_common.generators.components import component_shares, labels_of
+from sfumato_common.generators.components import component_count, component_shares, labels_of
 from sfumato_common.generators.sampling import sample_images
 from sfumato_common.mechanisms.draws import TorchDraws
 from sfumato_common.mechanisms.noise import SecureNoise
@@ -84,7 +84,7 @@ def build_plan(cohort: BenchCohort, row: str | Row, target: float, **overrides: 
 
     At most, and 0.5 % less at least.
     With `target` infinite nothing is noised. A choice that could only say "no figure" is left out, and what it would
-    have chosen is the spectral model, which gets the whole budget.
+    have chosen is the first model, which gets the whole budget.
     `overrides` gives stages (by kind) other values than `STAGES`.
     """
     row = ROWS[row] if isinstance(row, str) else row
@@ -116,7 +116,8 @@ def build_plan(cohort: BenchCohort, row: str | Row, target: float, **overrides: 
         return plan
     plan = _resolved(plan.model_dump_json())
     if plan.chooses and without_figure(plan):
-        return build_plan(cohort, Row({"spectral": 1.0}, "spectral"), target, **overrides)
+        first = plan.candidates[0]
+        return build_plan(cohort, Row({first: 1.0}, first), target, **overrides)
     return plan
 
 
@@ -130,7 +131,7 @@ def spent(plan: Plan) -> float:
     return epsilon(study_events(plan, "train"), DELTA)
 
 
-def federate(plan: Plan, train: dict[str, Cohort], seed: int) -> tuple[Released, dict[str, float]]:
+def federate(plan: Plan, cohorts: dict[str, Cohort], seed: int) -> tuple[Released, dict[str, float]]:
     """Every stage of the plan with secure noise at the sites; gives released arrays and seconds by kind.
 
     `seed` is the coordinator's: what the sites draw comes from the operating system, so no two runs are equal.
@@ -142,7 +143,7 @@ def federate(plan: Plan, train: dict[str, Cohort], seed: int) -> tuple[Released,
         strategy = strategy_of(plan, stage, released)
         for number in range(1, stage.rounds + 1):
             replies = {}
-            for site, cohort in train.items():
+            for site, cohort in cohorts.items():
                 began = time.perf_counter()
                 noise = SecureNoise()
                 outbound, recorder = strategy.outbound(number, site), NoiseRecorder(noise, "bench")
@@ -173,19 +174,19 @@ def synthetic_set(
 
 def homes_of(plan: Plan, released: Released, count: int, seed: int) -> npt.NDArray[np.str_] | None:
     """The site that each image of that `synthetic_set` stands for; None where sites are not fitted apart."""
-    if not plan.spectral.by_site:
+    if component_count(plan) == len(plan.labels):
         return None
     return np.array(sorted(plan.sites))[_components(plan, released, count, seed) // len(plan.labels)]
 
 
 def _components(plan: Plan, released: Released, count: int, seed: int) -> npt.NDArray[np.int64]:
-    shares = component_shares(plan, released["spectral"])
+    shares = component_shares(plan, released[plan.candidates[0]])
     return np.random.default_rng(seed).choice(len(shares), count, p=shares).astype(np.int64)
 
 
 def released_model(plan: Plan, model: str, released: Released) -> str:
-    """The kind that a release of `model` means: for `best` what the choice stage found, spectral where it can tell
+    """The kind that a release of `model` means: for `best` what the choice stage found, the first where it can tell
     nothing and was left out."""
     if model != "best":
         return model
-    return plan.candidates[int(released["choice"]["winner"][0])] if plan.chooses else "spectral"
+    return plan.candidates[int(released["choice"]["winner"][0])] if plan.chooses else plan.candidates[0]

@@ -47,7 +47,7 @@ def _checked(plan: Plan) -> Plan:
     if plan.chooses and (why := without_figure(plan)):
         raise ConfigError(
             f"plan '{plan.study}': stage 'choice' can only say 'no figure': {why}; nothing should be spent on it: "
-            "leave the stage out, with its share of the budget, and release 'spectral' instead of 'best'"
+            f"leave the stage out, with its share of the budget, and release '{plan.candidates[0]}' instead of 'best'"
         )
     return plan
 

@@ -115,7 +115,7 @@ def _plan(data: Path | None, configs: Path) -> Plan:
     # too few patients for a choice to tell anything: nothing is spent on it
     values |= {"stages": values["stages"][:-1], "budget": None}
     values["release"] = [
-        {**item, "model": "spectral"} if item["model"] == "best" else item for item in values["release"]
+        {**item, "model": plan.candidates[0]} if item["model"] == "best" else item for item in values["release"]
     ]
     return parse(values, Plan, f"the plan for '{data.name}'")
 
