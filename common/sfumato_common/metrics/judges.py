@@ -111,7 +111,7 @@ def fit_judge(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         # a quarter faster so on a CPU
-        network = recipe.network(data.shape[1], classes).to(memory_format=torch.channels_last)
+        network = recipe.network(data.shape[1], classes).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimiser = torch.optim.AdamW(network.parameters(), recipe.learning_rate, weight_decay=_WEIGHT_DECAY)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.learning_rate, total_steps=steps)
         for _ in range(steps):
