@@ -40,6 +40,8 @@ class BenchCohort:
     labels: tuple[str, ...]
     nominal: dict[str, int]
     parts: Parts
+    # the splits whose patients nobody trains on: `val`, of the collection that trained, and `test`, the official one
+    views: tuple[str, ...] = ("val", "test")
 
     @property
     def train(self) -> dict[str, Cohort]:
@@ -104,22 +106,26 @@ def pneumonia() -> BenchCohort:
 
 def sites() -> BenchCohort:
     """Three real chest X-ray sites at 64 px (children, adults, COVID-19 only), which differ in class and exposure."""
-    with (DATA / "cxr_sites_64.csv").open(newline="") as stream:
-        rows = list(csv.DictReader(stream))
+    nominal = {"guangzhou": 3000, "nih": 400, "hannover": 40}
+    parts: Parts = {split: site_parts(DATA / "cxr_sites_64.csv", tuple(nominal), split) for split in SPLITS}
+    return BenchCohort("sites", 64, 1, ("normal", "abnormal"), nominal, parts)
+
+
+def site_parts(index: Path, sites: tuple[str, ...], split: str) -> dict[str, Cohort]:
+    """The images of one split by site, of an index (set,row,site,patient_id,split,abnormal) beside its npz files."""
+    with index.open(newline="") as stream:
+        rows = [row for row in csv.DictReader(stream) if row["split"] == split]
     images = {}
     for name in sorted({row["set"] for row in rows}):
-        with np.load(DATA / f"{name}.npz") as file:
+        with np.load(index.parent / f"{name}.npz") as file:
             images[name] = file["images"]
-    nominal = {"guangzhou": 3000, "nih": 400, "hannover": 40}
-    parts: Parts = {}
-    for split in SPLITS:
-        parts[split] = {}
-        for site in nominal:
-            mine = [row for row in rows if row["site"] == site and row["split"] == split]
+    parts = {}
+    for site in sites:
+        if mine := [row for row in rows if row["site"] == site]:
             patient_index = np.unique([row["patient_id"] for row in mine], return_inverse=True)[1]
             pixels = np.stack([images[row["set"]][int(row["row"])] for row in mine])
-            parts[split][site] = Cohort(pixels, np.array([int(row["abnormal"]) for row in mine]), patient_index)
-    return BenchCohort("sites", 64, 1, ("normal", "abnormal"), nominal, parts)
+            parts[site] = Cohort(pixels, np.array([int(row["abnormal"]) for row in mine]), patient_index)
+    return parts
 
 
 def fundus() -> BenchCohort:
@@ -134,7 +140,7 @@ def fundus() -> BenchCohort:
             if len(rows):
                 parts[part][str(site)] = _cohort(images, labels, patients, rows)
     names = ("none", "retinopathy", "glaucoma")
-    return BenchCohort("fundus", 64, 3, names, dict.fromkeys(parts["train"], 20), parts)
+    return BenchCohort("fundus", 64, 3, names, dict.fromkeys(parts["train"], 20), parts, ("test",))
 
 
 def _cohort(images: AnyArray, labels: AnyArray, patients: AnyArray, rows: npt.NDArray[np.int64]) -> Cohort:

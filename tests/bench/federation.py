@@ -17,10 +17,11 @@ import torch
 from cohorts import BenchCohort
 
 from sfumato_client.dataset.cohort import Cohort
-from sfumato_client.training import StageJob
+from sfumato_client.training import StageJob, train
 from sfumato_common.accounting.accountant import epsilon
 from sfumato_common.exchanges import EXCHANGES
-from sfumato_common.generators.components import component_shares, labels_of
+from sfumato_common.exchanges.choice import without_figure
+from sfumato_common.generators.components import component_count, component_shares, labels_of
 from sfumato_common.generators.sampling import sample_images
 from sfumato_common.mechanisms.draws import TorchDraws
 from sfumato_common.mechanisms.noise import SecureNoise
@@ -82,7 +83,8 @@ def build_plan(cohort: BenchCohort, row: str | Row, target: float, **overrides: 
     """The plan of a row (by name, or any other) whose training patients pay `target` at DELTA, add/remove.
 
     At most, and 0.5 % less at least.
-    With `target` infinite nothing is noised.
+    With `target` infinite nothing is noised. A choice that could only say "no figure" is left out, and what it would
+    have chosen is the first model, which gets the whole budget.
     `overrides` gives stages (by kind) other values than `STAGES`.
     """
     row = ROWS[row] if isinstance(row, str) else row
@@ -110,7 +112,13 @@ def build_plan(cohort: BenchCohort, row: str | Row, target: float, **overrides: 
         Plan,
         "bench",
     )
-    return _resolved(plan.model_dump_json()) if private else plan
+    if not private:
+        return plan
+    plan = _resolved(plan.model_dump_json())
+    if plan.chooses and without_figure(plan):
+        first = plan.candidates[0]
+        return build_plan(cohort, Row({first: 1.0}, first), target, **overrides)
+    return plan
 
 
 @lru_cache(maxsize=64)
@@ -123,7 +131,7 @@ def spent(plan: Plan) -> float:
     return epsilon(study_events(plan, "train"), DELTA)
 
 
-def federate(plan: Plan, train: dict[str, Cohort], seed: int) -> tuple[Released, dict[str, float]]:
+def federate(plan: Plan, cohorts: dict[str, Cohort], seed: int) -> tuple[Released, dict[str, float]]:
     """Every stage of the plan with secure noise at the sites; gives released arrays and seconds by kind.
 
     `seed` is the coordinator's: what the sites draw comes from the operating system, so no two runs are equal.
@@ -135,7 +143,7 @@ def federate(plan: Plan, train: dict[str, Cohort], seed: int) -> tuple[Released,
         strategy = strategy_of(plan, stage, released)
         for number in range(1, stage.rounds + 1):
             replies = {}
-            for site, cohort in train.items():
+            for site, cohort in cohorts.items():
                 began = time.perf_counter()
                 noise = SecureNoise()
                 outbound, recorder = strategy.outbound(number, site), NoiseRecorder(noise, "bench")
@@ -159,12 +167,26 @@ def synthetic_set(
     So a site gives as many as it has patients: on a phantom of 700, 200 and 40 patients that served better than as many
     from each.
     """
-    shares = component_shares(plan, released["spectral"])
-    components = np.random.default_rng(seed).choice(len(shares), count, p=shares).astype(np.int64)
+    components = _components(plan, released, count, seed)
     images = sample_images(plan, kind, released[kind], components, TorchDraws(torch.Generator().manual_seed(seed)))
     return images, labels_of(plan, components)
 
 
+def homes_of(plan: Plan, released: Released, count: int, seed: int) -> npt.NDArray[np.str_] | None:
+    """The site that each image of that `synthetic_set` stands for; None where sites are not fitted apart."""
+    if component_count(plan) == len(plan.labels):
+        return None
+    return np.array(sorted(plan.sites))[_components(plan, released, count, seed) // len(plan.labels)]
+
+
+def _components(plan: Plan, released: Released, count: int, seed: int) -> npt.NDArray[np.int64]:
+    shares = component_shares(plan, released[plan.candidates[0]])
+    return np.random.default_rng(seed).choice(len(shares), count, p=shares).astype(np.int64)
+
+
 def released_model(plan: Plan, model: str, released: Released) -> str:
-    """The kind that a release of `model` means: for `best` the one that the choice stage found."""
-    return plan.candidates[int(released["choice"]["winner"][0])] if model == "best" else model
+    """The kind that a release of `model` means: for `best` what the choice stage found, the first where it can tell
+    nothing and was left out."""
+    if model != "best":
+        return model
+    return plan.candidates[int(released["choice"]["winner"][0])] if plan.chooses else plan.candidates[0]

@@ -3,7 +3,8 @@
     python tests/bench/methods.py [--cohort phantom,sites] [--rows centroid,k-SALSA] [--epsilon 10] [--images 200]
     python tests/bench/methods.py --table
 
-Models are trained once a cohort by all sites together (spectral release, generator, flow) at the stated epsilon. A
+Models are trained three times a cohort (`--releases`) by all sites together (spectral release, generator, flow) at the
+stated epsilon: a line is the mean over these releases, and its interval of use holds the chance of one. A
 fifth of the training patients of every site is set aside first: no model and no method sees them, so that they are the
 strangers whom members are told from; holdout test patients judge use. Records are inverted once; then every site runs
 every method on its own patients, each row in a fresh process with one thread, two rows at a time, timed by its
@@ -24,6 +25,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,7 @@ from methods_rows import ROWS, K
 from methods_scores import Made, scores_of, verifiers_of
 
 from sfumato_common.files import write_atomic, write_json
+from sfumato_common.metrics.judges import JUDGES
 
 OUT = ROOT / "bench-out"
 REAL, FEWER = "real", "real, as many"
@@ -51,26 +54,27 @@ def run(options: argparse.Namespace, done: Callable[[Result], None]) -> None:
         tempfile.TemporaryDirectory() as folder,
         ProcessPoolExecutor(WORKERS, mp_context=spawn, max_tasks_per_child=1) as pool,
     ):
-        ready = {name: pool.submit(prepare, name, options.epsilon, Path(folder) / name) for name in options.cohort}
-        for name, prepared in ready.items():
-            facts = prepared.result()
+        asked = [(name, release) for name in options.cohort for release in range(options.releases)]
+        folders = {one: Path(folder) / f"{one[0]}-{one[1]}" for one in asked}
+        ready = {one: pool.submit(prepare, one[0], options.epsilon, folders[one], one[1]) for one in asked}
+        for (name, release), prepared in ready.items():
+            facts = {**prepared.result(), "release": release}
             tasks = {
-                pool.submit(make, Task(name, row, Path(folder) / name, options.images)): row for row in options.rows
+                pool.submit(make, Task(name, row, folders[name, release], options.images)): row for row in options.rows
             }
             cohort, outsiders = split(name)
             verifiers = verifiers_of(cohort)
-            for row, made, own in _sets(cohort, tasks, options.images):
+            real = _real(cohort, options.images) if release == 0 else []
+            for row, made, own in chain(real, _sets(tasks)):
                 result = {"cohort": name, "row": row, **facts, **own}
                 if made is not None:
-                    result["scores"] = scores_of(cohort, outsiders, made, verifiers)
+                    result["scores"] = scores_of(cohort, outsiders, made, verifiers, tuple(options.judges))
                     result["images"] = len(made.images)
                 done(result)
 
 
-def _sets(
-    cohort: BenchCohort, tasks: dict[Future[Result], str], most: int
-) -> Iterator[tuple[str, Made | None, Result]]:
-    """(row, set or None, facts) of the real images and of every row; a row that fails ends no other."""
+def _real(cohort: BenchCohort, most: int) -> Iterator[tuple[str, Made, Result]]:
+    """(row, set, facts) of the real images, all and as many as a method makes: the same for every release."""
     images, labels, _ = pooled(cohort.train)
     sites = np.repeat(np.arange(len(cohort.train)), [len(part.labels) for part in cohort.train.values()])
     rng = np.random.default_rng(SPLIT_SEED)
@@ -82,6 +86,10 @@ def _sets(
     )
     for name, rows in ((REAL, np.arange(len(images))), (FEWER, fewer)):
         yield name, Made(images[rows], labels[rows], sites[rows], {}), {"word": "-"}
+
+
+def _sets(tasks: dict[Future[Result], str]) -> Iterator[tuple[str, Made | None, Result]]:
+    """(row, set or None, facts) of every row as it comes; a row that fails ends no other."""
     for future in as_completed(tasks):
         try:
             facts = future.result()
@@ -99,10 +107,12 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--rows", type=lambda text: text.split(","), default=[row.name for row in ROWS])
     parser.add_argument("--epsilon", type=float, default=10.0, help="what the models may cost a training patient")
     parser.add_argument("--images", type=int, default=200, help="the most images of one site")
+    parser.add_argument("--releases", type=int, default=3, help="how often the models are trained, with new noise")
+    parser.add_argument("--judges", type=lambda text: [name for name in text.split(",") if name], default=["cnn"])
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--table", action="store_true", help="only print the tables of what is there")
     options = parser.parse_args()
-    if unknown := set(options.rows) - {row.name for row in ROWS}:
+    if unknown := (set(options.rows) - {row.name for row in ROWS}) | (set(options.judges) - set(JUDGES)):
         parser.error(f"unknown: {', '.join(sorted(unknown))}")
     return options
 

@@ -69,7 +69,7 @@ def counts_of(cohort: BenchCohort, k: int, most: int) -> dict[str, int]:
     return {site: max(1, min(most, int(0.8 * part.patients / k))) for site, part in cohort.train.items()}
 
 
-def prepare(name: str, epsilon: float, folder: Path) -> dict[str, Any]:
+def prepare(name: str, epsilon: float, folder: Path, release: int) -> dict[str, Any]:
     """Federated models at `epsilon`, and every site's codes, which the rows in W space start from; left in `folder`.
 
     Gives what was paid, what inversion cost, and how near it comes to the patients set aside, whom nothing has seen.
@@ -77,7 +77,7 @@ def prepare(name: str, epsilon: float, folder: Path) -> dict[str, Any]:
     torch.set_num_threads(1)
     cohort, aside = split(name)
     plan = build_plan(cohort, SHARES, epsilon)
-    released, _ = federate(plan, cohort.train, 0)
+    released, _ = federate(plan, cohort.train, release)
     folder.mkdir()
     np.savez(
         folder / _RELEASED, **{f"{kind}:{key}": value for kind, own in released.items() for key, value in own.items()}

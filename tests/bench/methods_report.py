@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from judge_report import release_interval
 from methods_rows import BENT, ROWS, TOTALS
 from rich.console import Console
 from rich.table import Table
@@ -14,9 +16,12 @@ from sfumato_client.audit.attacks.membership import share_interval
 
 Figures = Mapping[str, float]
 Rows = Mapping[str, Figures]
-COLUMNS = ("set", "word", "images", "AUC", "accuracy", "FD random", "FD trained", "precision", "recall", "density",
-           "coverage", "nearest", "member AUC", "TPR at 1 %", "TPR at 0.1 %", "control AUC", "own group in top 5",
-           "re-identified", "images/s", "MiB")  # fmt: skip
+COLUMNS = (
+    *("set", "word", "images", "AUC", "accuracy", "CNN AUC, kept apart", "own sites"),
+    *("FD random", "FD trained", "structure", "precision", "recall", "density", "coverage", "nearest"),
+    *("member AUC", "TPR at 1 %", "TPR at 0.1 %", "control AUC", "own group in top 5", "re-identified"),
+    *("images/s", "MiB"),
+)
 MARGIN = 0.02  # of an AUC, an accuracy, or a ratio: what rows of a few hundred images cannot tell apart
 
 Difference = Callable[[Rows], float]
@@ -95,8 +100,11 @@ def line(run: dict[str, Any]) -> list[str]:
         str(run["images"]),
         f"{found['auc']:.3f} [{found['auc low']:.2f}, {found['auc high']:.2f}]",
         f"{found['bal. acc.']:.3f}",
+        _judge(found),
+        ", ".join(f"{value:.2f}" for name, value in found.items() if name.startswith("cnn val own ")) or "-",
         f"{found['FD random']:.1f}",
         f"{found['FD trained']:.1f}",
+        f"{found['structure']:.3f}" if "structure" in found else "-",
         *(f"{found[name]:.2f}" if name in found else "-" for name in ("precision", "recall", "density", "coverage")),
         f"{found['nearest']:.2f}",
         f"{found['member auc']:.3f} [{found['member low']:.2f}, {found['member high']:.2f}]",
@@ -112,6 +120,12 @@ def line(run: dict[str, Any]) -> list[str]:
     ]
 
 
+def _judge(found: Figures) -> str:
+    if "cnn val" not in found:
+        return "-"
+    return f"{found['cnn val']:.3f} [{found['cnn val low']:.2f}, {found['cnn val high']:.2f}]"
+
+
 def _share(share: float, of: int) -> str:
     low, high = share_interval(round(share * of), of)
     return f"{share:.3f} [{low:.2f}, {high:.2f}]"
@@ -122,7 +136,31 @@ def by_cohort(run: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
     places = {row.name: place for place, row in enumerate(ROWS)}
     ordered = sorted(run["runs"], key=lambda result: places.get(result["row"], -1))
     names = dict.fromkeys(result["cohort"] for result in run["runs"])
-    return {name: [result for result in ordered if result["cohort"] == name] for name in names}
+    return {name: _over_releases([result for result in ordered if result["cohort"] == name]) for name in names}
+
+
+def _over_releases(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One result a row: figures are means over its releases, and the intervals of use hold the chance of a release.
+
+    A row that failed in one release has failed.
+    """
+    merged = []
+    for row in dict.fromkeys(result["row"] for result in results):
+        own = [result for result in results if result["row"] == row]
+        failed = [result for result in own if "failed" in result]
+        if failed or len(own) == 1:
+            merged.append((failed or own)[0])
+            continue
+        scores = [result["scores"] for result in own]
+        shared = [name for name in scores[0] if all(name in one for one in scores)]
+        figures = {name: statistics.mean(one[name] for one in scores) for name in shared}
+        for name in ("auc", "cnn val", "cnn test"):
+            if name in shared:
+                ends = [[one[key] for one in scores] for key in (name, f"{name} low", f"{name} high")]
+                figures[f"{name} low"], figures[f"{name} high"] = release_interval(*ends)
+        costs = {key: statistics.mean(one[key] for one in own) for key in ("seconds", "peak_mib") if key in own[0]}
+        merged.append({**own[0], **costs, "scores": figures})
+    return merged
 
 
 def inversion(runs: list[dict[str, Any]]) -> list[str]:

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from cohorts import BenchCohort, pooled
+from judge_scores import judged, nearness
 from utility_scores import fidelity_of, reference_of, utility_of
 
 from sfumato_client.audit.attacks.identity import Verifier, re_identification, train_verifier
 from sfumato_client.audit.attacks.membership import group_membership, record_membership
-from sfumato_client.audit.attacks.nearest import nearest_distances
 from sfumato_client.dataset.cohort import Cohort
 from sfumato_common.metrics.network import fit_network
+from sfumato_common.metrics.structure import structure_distance
 from sfumato_common.types import ByteImages
 
 Figures = dict[str, float]
@@ -36,17 +37,29 @@ class Made:
     groups: dict[str, tuple[Indices, Indices]]
 
 
-def scores_of(cohort: BenchCohort, outsiders: dict[str, Cohort], made: Made, verifiers: dict[str, Verifier]) -> Figures:
+def scores_of(
+    cohort: BenchCohort,
+    outsiders: dict[str, Cohort],
+    made: Made,
+    verifiers: dict[str, Verifier],
+    judges: tuple[str, ...] = (),
+) -> Figures:
     """Every figure of a row; `outsiders` are patients of the sites whom no model and no method has seen.
 
-    Use, with its interval, is the mean over the classifiers of `CLASSIFIER_SEEDS`.
+    Use, with its interval, is the mean over the classifiers of `CLASSIFIER_SEEDS`; so is what ordinary `judges` say.
     """
     classes = len(cohort.labels)
     used = [
         utility_of(cohort, fit_network(made.images, made.labels, classes, seed).probabilities)
         for seed in CLASSIFIER_SEEDS
     ]
+    homes = np.array(list(cohort.train))[made.sites]
+    used = [
+        found | judged(cohort, made.images, made.labels, homes, seed, judges)
+        for found, seed in zip(used, CLASSIFIER_SEEDS, strict=True)
+    ]
     result = {name: float(np.mean([found[name] for found in used])) for name in used[0]}
+    result["structure"] = structure_distance(made.images, pooled(cohort.test)[0])
     result |= fidelity_of(reference_of(cohort), made.images)
     result |= _nearest(cohort, outsiders, made)
     result |= _membership(cohort, outsiders, made)
@@ -66,11 +79,8 @@ def first_images(cohort: Cohort) -> ByteImages:
 
 
 def _nearest(cohort: BenchCohort, outsiders: dict[str, Cohort], made: Made) -> Figures:
-    """Median distance to the nearest training image, over that of outsiders: below 1 is nearer than chance."""
-    real = pooled(cohort.train)[0]
-    control = np.median(nearest_distances(pooled(outsiders)[0], real))
-    found = nearest_distances(made.images, real)
-    return {"nearest": np.median(found) / control, "nearest 1 %": np.quantile(found, 0.01) / control}
+    """Distances to the nearest training images, over those of outsiders: below 1 is nearer than chance."""
+    return nearness(made.images, pooled(cohort.train)[0], pooled(outsiders)[0])
 
 
 def _membership(cohort: BenchCohort, outsiders: dict[str, Cohort], made: Made) -> Figures:

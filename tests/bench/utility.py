@@ -27,19 +27,23 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from cohorts import COHORTS, ROOT, load, pooled
-from federation import DELTA, ROWS, available, build_plan, federate, released_model, spent, synthetic_set
+from federation import DELTA, ROWS, available, build_plan, federate, homes_of, released_model, spent, synthetic_set
+from judge_scores import BENCH, judged
 from utility_report import FAILED, markdown, print_tables, summary, tables_of
 from utility_scores import held_out_bits, scores_of
 from utility_targets import ONLY, REAL
 
 from sfumato_common.files import write_atomic, write_json
+from sfumato_common.metrics.judges import JUDGES
 
 OUT = ROOT / "bench-out"
 # 60 fundi cannot tell models apart: they show that colour works
 LEFT_OUT = {("fundus", "best")}
 RESULTS = "utility.json"
+JUDGED_AT = {None, 1.0, 10.0}
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,7 @@ class Job:
     seed: int
     count: int
     order: int = 0
+    judges: tuple[str, ...] = ()
 
 
 def run_job(job: Job) -> dict[str, Any]:
@@ -61,16 +66,21 @@ def run_job(job: Job) -> dict[str, Any]:
     model, accounted, seconds = "", None, {}
     if job.epsilon is None:
         one_site = job.row.removeprefix(ONLY)
-        images, labels, _ = pooled(cohort.train if job.row == REAL[0] else {one_site: cohort.train[one_site]})
+        parts = cohort.train if job.row == REAL[0] else {one_site: cohort.train[one_site]}
+        images, labels, _ = pooled(parts)
+        homes = np.repeat(list(parts), [len(part.labels) for part in parts.values()])
         scores = scores_of(cohort, images, labels, job.seed, job.count)
     else:
         plan = build_plan(cohort, job.row, job.epsilon)
         released, seconds = federate(plan, cohort.train, job.seed)
         model = released_model(plan, ROWS[job.row].model, released)
         images, labels = synthetic_set(plan, model, released, job.count, job.seed)
+        homes = homes_of(plan, released, job.count, job.seed)
         scores, accounted = scores_of(cohort, images, labels, job.seed, job.count), spent(plan)
         if model in {"spectral", "flow"}:
             scores["bits"] = held_out_bits(plan, model, released[model], cohort)
+    if job.judges:
+        scores |= judged(cohort, images, labels, homes, job.seed, (BENCH, *job.judges))
     total = round(time.perf_counter() - began, 1)
     measured = {"model": model, "accounted": accounted, "stage_seconds": seconds, "seconds": total}
     return {**asdict(job), **measured, "scores": scores}
@@ -112,25 +122,23 @@ def jobs_of(options: argparse.Namespace) -> list[Job]:
         cohort = load(name)
         whole = [site for site, part in cohort.train.items() if len(set(part.labels)) == len(cohort.labels)]
         if REAL[0] in options.rows:
-            jobs += [Job(name, REAL[0], None, seed, options.images) for seed in seeds(options, name)]
-            jobs += [Job(name, ONLY + site, None, 0, options.images) for site in whole]
+            jobs += [Job(name, REAL[0], None, seed, options.images) for seed in range(options.seeds)]
+            jobs += [
+                Job(name, ONLY + site, None, seed, options.images) for site in whole for seed in range(options.seeds)
+            ]
         jobs += [
             Job(name, row, epsilon, seed, options.images)
             for row in options.rows
             if row in ROWS and (name, row) not in LEFT_OUT
             for epsilon in columns(options, name)
-            for seed in seeds(options, name, epsilon, row)
+            for seed in range(options.seeds)
         ]
-    return [replace(job, order=order) for order, job in enumerate(jobs)]
+    return [replace(job, order=order, judges=judges(options, job)) for order, job in enumerate(jobs)]
 
 
-def seeds(options: argparse.Namespace, cohort: str, epsilon: float = 1.0, row: str = "") -> range:
-    """All seeds where a target stands, one elsewhere: the whole bench is to end within the hour.
-
-    One also for `best` on the sites, which trains all models at once and releases one that another row has.
-    """
-    aimed = cohort in {"pneumonia", "sites"} and epsilon in {1.0, 5.0, 10.0} and (cohort, row) != ("sites", "best")
-    return range(options.seeds if aimed else 1)
+def judges(options: argparse.Namespace, job: Job) -> tuple[str, ...]:
+    """Ordinary judges where their bars stand, and of real images: at 64 px a job's take minutes."""
+    return tuple(options.judges) if job.epsilon in JUDGED_AT else ()
 
 
 def columns(options: argparse.Namespace, cohort: str) -> list[float]:
@@ -174,6 +182,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--epsilon", type=lambda text: [float(part) for part in text.split(",")], help="e.g. 1,10,inf")
     parser.add_argument("--seeds", type=int)
     parser.add_argument("--images", type=int, help="synthetic images a set")
+    parser.add_argument("--judges", type=_list, help="of " + ",".join(JUDGES) + "; '' for none")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--out", type=Path, default=OUT, help="folder of the results")
     parser.add_argument("--table", nargs="*", type=Path, metavar="FILE", help="only print the tables of results")
@@ -182,7 +191,12 @@ def parse_arguments() -> argparse.Namespace:
     options.rows = options.rows or [REAL[0], *(row for row in ROWS if available(row))]
     options.seeds = options.seeds or (1 if options.quick else 3)
     options.images = options.images or (1000 if options.quick else 2000)
-    if unknown := (set(options.cohort) - set(COHORTS)) | (set(options.rows) - {REAL[0], *ROWS}):
+    options.judges = list(JUDGES) if options.judges is None else [name for name in options.judges if name]
+    if (
+        unknown := (set(options.judges) - set(JUDGES))
+        | (set(options.cohort) - set(COHORTS))
+        | (set(options.rows) - {REAL[0], *ROWS})
+    ):
         parser.error(f"unknown: {', '.join(sorted(unknown))}")
     return options
 

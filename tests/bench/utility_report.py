@@ -10,6 +10,7 @@ import statistics
 from dataclasses import dataclass
 from typing import Any
 
+from judge_report import interval_text, judge_rows
 from rich.console import Console
 from rich.table import Table
 from utility_targets import NOT_SITES, Cells, Spread, targets_of
@@ -24,10 +25,16 @@ COLUMNS = {
     "precision": 2,
     "recall": 2,
     "coverage": 2,
+    "structure": 3,
+    "nearest": 2,
     "ECE": 2,
     "bits": 3,
 }
 FAILED = "failed"
+JUDGES_BELOW = (
+    "'own SITE': trained on that site's own images alone, on its own patients. 'a release's 95 %': where the figure of "
+    "one release may lie, by the chance of the release, of its judge, and of who the patients are."
+)
 
 
 @dataclass(frozen=True)
@@ -47,6 +54,9 @@ def tables_of(results: list[dict[str, Any]]) -> list[Sheet]:
         own = sorted((result for result in results if result["cohort"] == cohort), key=lambda result: result["order"])
         cells, failures = cells_of(own), failures_of(own)
         sheets.append(_scores(own, cells, failures))
+        columns, rows = judge_rows(own, cells, _cell)
+        title = f"{cohort}: AUC of ordinary judges on patients kept apart (val) and on the official test set"
+        sheets += [Sheet(title, columns, rows, JUDGES_BELOW)] if rows else []
         targets = _targets(cohort, cells, failures)
         sheets += [targets] if targets.rows else []
     return sheets
@@ -89,7 +99,10 @@ def cells_of(results: list[dict[str, Any]]) -> Cells:
         if FAILED not in result:
             found.setdefault((result["row"], result["epsilon"]), []).append(result["scores"])
     return {
-        cell: {name: _spread([one[name] for one in scores if name in one]) for name in scores[0]}
+        cell: {
+            name: _spread([one[name] for one in scores if name in one])
+            for name in {name: 0 for one in scores for name in one}
+        }
         for cell, scores in found.items()
     }
 
@@ -116,12 +129,18 @@ def _scores(results: list[dict[str, Any]], cells: Cells, failures: dict[tuple[st
         row, epsilon = cell
         some = cell in cells
         values = [_cell(cells[cell].get(name), digits) if some else FAILED for name, digits in shown.items()]
+        own = [one["scores"] for one in results if (one["row"], one["epsilon"]) == cell and FAILED not in one]
+        if "auc low" in present:
+            values.insert(1, interval_text(own, "auc"))
         name = f"{row} ({failures[cell]})" if cell in failures else row
         rows.append([name, "-" if epsilon is None else f"{epsilon:g}", *values])
     chosen = [f"{r['epsilon']:g}: {r['model']}" for r in results if r["row"] == "best" and FAILED not in r]
     below = f"what 'best' chose, by epsilon: {', '.join(chosen)}" if chosen else ""
     title = f"{results[0]['cohort']}: mean ± standard deviation over seeds"
-    return Sheet(title, ["row", "epsilon", *shown], rows, below)
+    heads = list(shown)
+    if "auc low" in present:
+        heads.insert(1, "a release's 95 %")
+    return Sheet(title, ["row", "epsilon", *heads], rows, below)
 
 
 def _cell(value: Spread | None, digits: int) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from cohorts import BenchCohort, pooled
+from judge_scores import nearness
 
 from sfumato_common.generators import NETWORKS
 from sfumato_common.generators.components import component_count, component_shares, condition
@@ -27,6 +28,7 @@ from sfumato_common.metrics.features import random_features, random_grid
 from sfumato_common.metrics.fidelity import frechet_distance, kernel_distance
 from sfumato_common.metrics.network import fit_network
 from sfumato_common.metrics.prdc import neighbourhood
+from sfumato_common.metrics.structure import structure_distance
 from sfumato_common.metrics.tstr import balanced_accuracy, fit_linear, macro_auc, patient_interval
 from sfumato_common.study.plan import Plan
 from sfumato_common.types import Arrays, ByteImages, to_unit_range
@@ -78,6 +80,9 @@ def scores_of(cohort: BenchCohort, images: ByteImages, labels: npt.NDArray[np.in
     result["linear auc"] = macro_auc(linear.probabilities(random_grid(real)), truth)
     chosen = np.random.default_rng(seed).permutation(len(images))[:count]
     result |= fidelity_of(reference_of(cohort), images[chosen])
+    result["structure"] = structure_distance(images[chosen], real)
+    # held-out patients of the collection that trained: those of a shifted test set lie farther off
+    result |= nearness(images[chosen], pooled(cohort.train)[0], pooled(cohort.parts[cohort.views[0]])[0])
     return {name: value for name, value in result.items() if math.isfinite(value)}
 
 

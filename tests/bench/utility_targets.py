@@ -16,6 +16,10 @@ _PNEUMONIA_AUC = {10.0: 0.950, 5.0: 0.945, 1.0: 0.930}
 _PNEUMONIA_RECALL = {10.0: 0.85, 5.0: 0.80, 1.0: 0.60}
 _PNEUMONIA_DISTANCE = {10.0: 1.0, 1.0: 2.0}  # in units of the real train-test distance
 _SITES_SHARE = {10.0: 0.98, 1.0: 0.95}  # of TRTR
+# what ordinary judges are to reach on patients kept apart, and at each site whose own real data they can learn from
+_JUDGED = {10.0: 0.92, 1.0: 0.85}
+_JUDGES = ("cnn", "resnet18")
+_CHANCE, _LEARNT = 0.5, 0.6
 
 
 @dataclass(frozen=True)
@@ -46,16 +50,46 @@ def targets_of(cohort: str, cells: Cells) -> list[Target]:
                 for epsilon, times in _PNEUMONIA_DISTANCE.items()
             ),
             *(Target(epsilon, "recall", bound, False, "stated") for epsilon, bound in _PNEUMONIA_RECALL.items()),
+            *_judged(cells),
         ]
     pooled = [
         Target(epsilon, "auc", share * real["auc"], False, f"{share:g} of TRTR")
         for epsilon, share in _SITES_SHARE.items()
     ]
-    return pooled + [
+    return [*pooled, *_judged(cells)] + [
         Target(epsilon, score, bound, False, "best other site's own real data")
         for epsilon in _SITES_SHARE
         for score, bound in _others(cells).items()
     ]
+
+
+def _judged(cells: Cells) -> list[Target]:
+    """Bars of the judges that judged: pooled, and chance at every site whose own real data a judge learnt from."""
+    present = {name for scores in cells.values() for name in scores}
+    targets = []
+    for epsilon, bound in _JUDGED.items():
+        for judge in _JUDGES:
+            pooled = f"{judge} val"
+            if pooled not in present:
+                continue
+            targets.append(Target(epsilon, pooled, bound, False, "stated"))
+            targets += [
+                Target(epsilon, f"{pooled} {site}", _CHANCE, False, "never worse than chance where it can be learnt")
+                for site in _learnt(cells)
+                if f"{pooled} {site}" in present
+            ]
+        targets += [
+            Target(epsilon, f"cnn val own {site}", _CHANCE, False, "its own images on its own patients")
+            for site in _learnt(cells)
+        ]
+    return targets
+
+
+def _learnt(cells: Cells) -> list[str]:
+    """Sites whose real images alone bring the ordinary CNN well above chance on their own patients kept apart."""
+    own = "cnn val own "
+    alone = {row.removeprefix(ONLY): scores for (row, _), scores in cells.items() if row.startswith(ONLY)}
+    return [site for site, scores in alone.items() if scores.get(own + site, (0.0, 0.0))[0] >= _LEARNT]
 
 
 def _others(cells: Cells) -> dict[str, float]:

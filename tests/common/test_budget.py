@@ -171,3 +171,23 @@ def test_the_public_rule():
     assert small["spectral"] > 0.85 > 0.1 > large["spectral"]
     assert small["choice"] == large["choice"] == 0.05
     assert sum(small.values()) == pytest.approx(1.0, abs=1e-3)
+
+
+def test_nothing_is_spent_on_a_choice_that_can_only_say_no_figure(written):
+    """Two models, 16 bins: at sigma s a side shows from 10 + 5 s sqrt(2 x 16) patients on, a site from twice that."""
+    stated = [{**stage, "noise_multiplier": 10.0} for stage in (SPECTRAL, GAN, CHOICE)]
+    needed = 2 * (10 + 5 * 10 * math.sqrt(2 * 16))
+    few, enough = ({"one": {"nominal_patients": math.ceil(needed) + more}} for more in (-1, 0))
+    release = [{"model": "best", "images": 10}]
+    path = written(stages=stated, budget=None, sites=few, release=release)
+    for load in (load_plan, load_resolved_plan):
+        with pytest.raises(ConfigError, match=r"'choice' can only say 'no figure'.* 586 nominal patients"):
+            load(path)
+    assert load_plan(written(stages=stated, budget=None, sites=enough, release=release)).chooses
+    trimmed = [*stated[:2], {**stated[2], "trimmed": 1}]
+    sites = {name: enough["one"] for name in ("one", "two")} | {"three": few["one"]}
+    with pytest.raises(ConfigError, match="2 of the 3 sites"):
+        load_plan(written(stages=trimmed, budget=None, sites=sites, release=release, federation={"quorum": 3}))
+    shared = {"spectral": 0.6, "gan": 0.35, "choice": 0.05}
+    with pytest.raises(ConfigError, match="leave the stage out, with its share of the budget"):
+        load_plan(written(stages=[SPECTRAL, GAN, CHOICE], budget=shared, sites=few, release=release))

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from sfumato_common.errors import ConfigError, DataError
+from sfumato_common.study.load import load_resolved_plan, plan_text
 from sfumato_server.demo.data import Cohort, index_sites
 from sfumato_server.demo.run import _plan
 
@@ -30,6 +31,19 @@ def test_another_index_gets_a_plan_with_public_round_sizes(tmp_path: Path) -> No
     assert plan.federation.quorum == 2
     alone = _plan(index(tmp_path, "a,0,west,q,train,0\n"), CONFIGS)
     assert alone.federation.quorum == 1
+
+
+def test_an_index_of_few_patients_spends_nothing_on_a_choice_and_sites_accept_the_plan(tmp_path: Path) -> None:
+    shipped = _plan(None, CONFIGS)
+    few, many = (
+        _plan(index(tmp_path, "".join(f"a,{n},east,p{n},train,0\n" for n in range(count))), CONFIGS)
+        for count in (57, 300)
+    )
+    assert shipped.chooses and many.chooses and not few.chooses
+    assert not any(item.model == "best" for item in few.release)
+    assert [stage.kind for stage in few.stages] == [stage.kind for stage in many.stages][:-1]
+    (tmp_path / "plan.yaml").write_text(plan_text(few))
+    assert load_resolved_plan(tmp_path / "plan.yaml").digest == few.digest
 
 
 def test_without_data_the_phantom_plan_serves() -> None:

@@ -14,6 +14,7 @@ from sfumato_common.generators.base import Exchange
 from sfumato_common.generators.plan import PublicPlan
 from sfumato_common.generators.replies import check_histograms, most_patients
 from sfumato_common.generators.settings import OneShotStage, Positive, stage_of
+from sfumato_common.metrics.clear import least_patients
 from sfumato_common.types import Arrays, ArraySpec, Schema
 
 HISTOGRAMS, WINNER = "histograms", "winner"
@@ -46,6 +47,23 @@ class ChoiceStage(OneShotStage):
             raise ValueError("'choice' is the last stage, after 'spectral' and at least one more model")
         if not plan.private:
             raise ValueError("'choice' scores training patients: that says nothing of weights without privacy")
+
+
+def without_figure(plan: PublicPlan) -> str:
+    """Why the plan's choice can only say "no figure", whatever the sites hold; empty where it may say more.
+
+    From public numbers alone: its noise, and the sites' nominal patients.
+    """
+    stage = stage_of(plan, ChoiceStage)
+    deviation = stage.noise_multiplier * math.sqrt(len(plan.candidates))
+    needed = least_patients(deviation, len(plan.labels), stage.bins)
+    able = sum(terms.nominal_patients >= needed for terms in plan.sites.values())
+    if able >= stage.fewest_replies:
+        return ""
+    return (
+        f"at its noise multiplier {stage.noise_multiplier:g} a site needs {needed} nominal patients to show a figure, "
+        f"and {able} of the {stage.fewest_replies} sites that it takes have them"
+    )
 
 
 def sent(plan: PublicPlan) -> Schema:

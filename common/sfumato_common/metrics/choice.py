@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sfumato_common.generators.plan import PublicPlan
+from sfumato_common.metrics.clear import least_total
 from sfumato_common.metrics.utility import classifier_schema
 from sfumato_common.types import AnyArray, Arrays, ArraySpec, FloatArray
 
@@ -34,8 +35,6 @@ FARTHER = 0.25
 TRAINING_DEVIATION = 0.005
 # Log-odds beyond which scores are not told apart, and the standard deviation that classifiers are brought to.
 _LONGEST_ODDS, _USUAL_ODDS = 6.0, 2.0
-# A class counts at a site when its noisy total is this many of its standard deviations above this many patients.
-_CLEAR, _FEWEST = 5.0, 10.0
 
 
 def classifiers_schema(plan: PublicPlan) -> dict[str, ArraySpec]:
@@ -176,7 +175,8 @@ def _auc(histogram: Float64, deviation: float) -> tuple[float, float] | None:
     behind, ahead = histogram[0], histogram[1:].sum(axis=0)
     noise = np.array([deviation**2, deviation**2 * (len(histogram) - 1)])
     totals = np.array([behind.sum(), ahead.sum()])
-    if (totals < _FEWEST + _CLEAR * np.sqrt(noise * histogram.shape[1])).any():
+    bins = histogram.shape[1]
+    if totals[0] < least_total(deviation, 1, bins) or totals[1] < least_total(deviation, len(histogram) - 1, bins):
         return None
     below = (np.cumsum(behind) - behind / 2.0) / totals[0]
     above = (totals[1] - np.cumsum(ahead) + ahead / 2.0) / totals[1]

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from sfumato_common.errors import ConfigError
+from sfumato_common.exchanges.choice import without_figure
 from sfumato_common.strict import parse, read_yaml
 from sfumato_common.study.budget import check_budget, resolve_budget
 from sfumato_common.study.plan import Plan
@@ -20,15 +21,13 @@ _KEY = "noise_multiplier"
 def load_plan(path: Path) -> Plan:
     """The coordinator's plan file; one whose `budget` sets the noise is resolved. Raises ConfigError.
 
-    A plan that is resolved already is taken as it is, after `check_budget`.
+    A plan that is resolved already is taken as it is, after `check_budget`. A choice that can tell nothing is refused.
     """
     value, name = read_yaml(path), path.name
     if not _needs_budget(value, name):
-        plan = parse(value, Plan, name)
-        check_budget(plan)
-        return plan
+        return _checked(parse(value, Plan, name))
     stages = [{**stage, _KEY: _PROVISIONAL} for stage in value["stages"]]
-    return resolve_budget(parse({**value, "stages": stages}, Plan, name))
+    return _checked(resolve_budget(parse({**value, "stages": stages}, Plan, name)))
 
 
 def load_resolved_plan(path: Path) -> Plan:
@@ -39,8 +38,17 @@ def load_resolved_plan(path: Path) -> Plan:
             f"{path.name}: 'budget' is not resolved into noise multipliers yet, and a site accepts only what is "
             "written out; ask the coordinator for the file that 'sfumato plan resolve' writes"
         )
-    plan = parse(value, Plan, path.name)
+    return _checked(parse(value, Plan, path.name))
+
+
+def _checked(plan: Plan) -> Plan:
+    """`plan`, unless its noise is not its budget's, or it would spend on a choice that can tell nothing."""
     check_budget(plan)
+    if plan.chooses and (why := without_figure(plan)):
+        raise ConfigError(
+            f"plan '{plan.study}': stage 'choice' can only say 'no figure': {why}; nothing should be spent on it: "
+            f"leave the stage out, with its share of the budget, and release '{plan.candidates[0]}' instead of 'best'"
+        )
     return plan
 
 

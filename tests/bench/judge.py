@@ -1,0 +1,142 @@
+"""Score a published folder with ordinary judges against real patients of an index.
+
+    python tests/bench/judge.py PUBLISHED INDEX.csv val [--judges cnn,resnet18] [--seeds 3] [--real]
+
+PUBLISHED holds `labels.csv` (file,label,site,...) and its images, as `sfumato` publishes them; INDEX.csv has a row an
+image (set,row,site,patient_id,split,abnormal; docs/coordinator.md). Each judge is trained on the published images
+alone, once a seed, and tested on the index's patients of that split: pooled and by site; then one of each site's own
+images on that site's own patients. `--real` adds the index's own training images as the reference. Below it the figures
+of likeness: shape (0 for real images against real ones), and nearness to training patients (1 for strangers). Prints a
+table and writes bench-out/judge.json. One published folder is one release: its spread is the judges' alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from cohorts import ROOT, BenchCohort, pooled, site_parts
+from judge_scores import BENCH, Scores, judged, nearness
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+
+from sfumato_common.files import write_json
+from sfumato_common.metrics.judges import JUDGES
+from sfumato_common.metrics.structure import structure_distance
+from sfumato_common.types import ByteImages
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True, eq=False)
+class Labelled:
+    """A set to be judged: images, labels and the site that each stands for."""
+
+    images: ByteImages
+    labels: npt.NDArray[np.int64]
+    homes: npt.NDArray[np.str_]
+
+
+def read_published(folder: Path, names: tuple[str, ...]) -> Labelled:
+    """A published set; its labels by their place in `names`. Raises ValueError for a label that is none of them."""
+    with (folder / "labels.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    if unknown := {row["label"] for row in rows} - set(names):
+        raise ValueError(f"{len(unknown)} labels of the set are not among those given with --labels")
+    images = np.stack([np.asarray(Image.open(folder / row["file"])) for row in rows])
+    labels = np.array([names.index(row["label"]) for row in rows], dtype=np.int64)
+    return Labelled(images, labels, np.array([row["site"] for row in rows]))
+
+
+def read_index(path: Path, names: tuple[str, ...], split: str) -> BenchCohort:
+    """The index's real images as a cohort of the benches, `split` its only view."""
+    with path.open(newline="") as stream:
+        sites = tuple(dict.fromkeys(row["site"] for row in csv.DictReader(stream)))
+    parts = {part: site_parts(path, sites, part) for part in ("train", split)}
+    size = next(iter(parts["train"].values())).images.shape[1]
+    return BenchCohort(path.stem, size, 1, names, dict.fromkeys(sites, 0), parts, (split,))
+
+
+def real_set(cohort: BenchCohort) -> Labelled:
+    """The index's own training images."""
+    images, labels, _ = pooled(cohort.train)
+    return Labelled(images, labels, np.repeat(list(cohort.train), [len(part.labels) for part in cohort.train.values()]))
+
+
+def judge_all(cohort: BenchCohort, shown: Labelled, names: tuple[str, ...], seeds: int) -> Iterator[Scores]:
+    """The judges' figures, seed by seed."""
+    for seed in range(seeds):
+        yield judged(cohort, shown.images, shown.labels, shown.homes, seed, names)
+
+
+def likeness(cohort: BenchCohort, shown: Labelled, split: str) -> Scores:
+    """Shape and nearness of the set, and the shape figure of the real training images, which is what 0 means here."""
+    real, train = pooled(cohort.parts[split])[0], pooled(cohort.train)[0]
+    result = {"structure": structure_distance(shown.images, real), "structure, real": structure_distance(train, real)}
+    return result | nearness(shown.images, train, real)
+
+
+def spread_of(scores: list[Scores], name: str) -> str:
+    """Mean and deviation over seeds of a figure."""
+    values = [one[name] for one in scores if name in one]
+    deviation = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.3f}{deviation}"
+
+
+def show(found: dict[str, list[Scores]]) -> None:
+    """A table with a line a figure and a column a set."""
+    table = Table("AUC", *found, title="trained on the set alone, tested on real patients: mean ± deviation over seeds")
+    for name in dict.fromkeys(name for scores in found.values() for one in scores for name in one):
+        if not name.endswith((" low", " high")):
+            texts = [spread_of(scores, name) if any(name in one for one in scores) else "" for scores in found.values()]
+            table.add_row(name, *texts)
+    Console(width=120).print(table)
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Score a published folder with ordinary judges")
+    parser.add_argument("published", type=Path, help="folder with labels.csv and images")
+    parser.add_argument("index", type=Path, help="index CSV of real images")
+    parser.add_argument("split", choices=SPLITS[1:], help="whose patients judge")
+    parser.add_argument("--labels", default="normal,abnormal", help="names of the index's labels 0, 1, ...")
+    parser.add_argument("--judges", default=",".join((BENCH, *JUDGES)), help="of " + ",".join((BENCH, *JUDGES)))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--real", action="store_true", help="judge the index's own training images too")
+    parser.add_argument("--out", type=Path, default=ROOT / "bench-out")
+    options = parser.parse_args()
+    if unknown := set(options.judges.split(",")) - {BENCH, *JUDGES}:
+        parser.error(f"unknown: {', '.join(sorted(unknown))}")
+    return options
+
+
+def main() -> int:
+    """Judge, print and write."""
+    options = parse_arguments()
+    names = tuple(options.labels.split(","))
+    cohort, published = read_index(options.index, names, options.split), read_published(options.published, names)
+    sets = {"published": published} | ({"real": real_set(cohort)} if options.real else {})
+    began, found = time.perf_counter(), {}
+    for name, shown in sets.items():
+        found[name] = list(judge_all(cohort, shown, tuple(options.judges.split(",")), options.seeds))
+    like = likeness(cohort, published, options.split)
+    show(found)
+    print(", ".join(f"{name} {value:.3f}" for name, value in like.items()))
+    seconds = round(time.perf_counter() - began)
+    write_json(options.out / "judge.json", {"split": options.split, "seconds": seconds, "judged": found, "like": like})
+    return 0
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    sys.exit(main())

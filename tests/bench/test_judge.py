@@ -1,0 +1,140 @@
+"""Judges of the benches: a set that teaches is told from one that does not, at each site, and a release's interval."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from dataclasses import replace
+
+import judge
+import numpy as np
+import pytest
+from judge_report import interval_text, judge_rows, release_interval
+from judge_scores import judged, nearness
+from methods_report import by_cohort, line
+from PIL import Image
+from utility_targets import REAL, targets_of
+
+from sfumato_common.metrics import judges as judges_module
+
+NAMES = ("normal", "abnormal")
+SITES = ("alder", "birch")
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch):
+    monkeypatch.setitem(judges_module.JUDGES, "cnn", replace(judges_module.JUDGES["cnn"], steps=20))
+
+
+def bars(count: int, seed: int, upside_down: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """Images of 32 px whose label is where a bright bar lies: above (0) or below (1), or the other way round."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(2, size=count)
+    images = rng.normal(100.0, 15.0, (count, 32, 32))
+    for image, label in zip(images, labels, strict=True):
+        at = 22 if bool(label) != upside_down else 6
+        image[at : at + 4] += 90.0
+    return np.clip(images, 0, 255).astype(np.uint8), labels
+
+
+@pytest.fixture
+def places(tmp_path):
+    """An index of two sites and a published folder whose images for birch are labelled the wrong way round."""
+    index, published = tmp_path / "index.csv", tmp_path / "published"
+    images, labels = bars(240, 0)
+    np.savez(tmp_path / "films.npz", images=images)
+    with index.open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["set", "row", "site", "patient_id", "split", "abnormal"])
+        for row, label in enumerate(labels):
+            split = "train" if row < 120 else "val"
+            writer.writerow(["films", row, SITES[row % 2], f"patient-{row}", split, label])
+    (published / "images").mkdir(parents=True)
+    with (published / "labels.csv").open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["file", "label", "site", "model", "method", "guarantee"])
+        for number, site in enumerate(SITES):
+            for row, (image, label) in enumerate(zip(*bars(60, 7 + number, upside_down=site == "birch"), strict=True)):
+                name = f"images/{site}-{row}.png"
+                Image.fromarray(image).save(published / name)
+                writer.writerow([name, NAMES[label], site, "spectral", "dp-sampling", "formal"])
+    return published, index
+
+
+def test_a_published_folder_is_scored_pooled_by_site_and_for_each_site_alone(places, tmp_path, monkeypatch, capsys):
+    published, index = places
+    given = ["judge.py", str(published), str(index), "val", "--judges", "cnn", "--seeds", "2", "--out", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", given)
+    assert judge.main() == 0
+    found = json.loads((tmp_path / "judge.json").read_text())
+    first, second = found["judged"]["published"]
+    # birch's images teach the opposite of what its patients show, which only the figure of its own tells
+    assert first["cnn val own alder"] > 0.9 and first["cnn val own birch"] < 0.1
+    assert {"cnn val", "cnn val alder", "cnn val birch", "cnn val low"} <= set(first)
+    assert set(first) == set(second)
+    assert abs(found["like"]["structure, real"]) < 0.02
+    assert "cnn val own birch" in capsys.readouterr().out
+
+
+def test_a_label_that_the_index_does_not_have_is_refused(places):
+    with pytest.raises(ValueError, match="labels of the set are not among"):
+        judge.read_published(places[0], ("normal", "opacity"))
+
+
+def test_a_site_whose_part_has_one_class_has_no_figure_of_its_own(places):
+    cohort = judge.read_index(places[1], NAMES, "val")
+    images, labels = bars(60, 3)
+    homes = np.where(labels == 1, "alder", "birch")
+    assert not any(" own " in name for name in judged(cohort, images, labels, homes, 0, ("cnn",)))
+
+
+def test_copies_of_training_patients_are_nearer_than_strangers():
+    train, strangers, made = (bars(40, seed)[0] for seed in (0, 1, 2))
+    assert nearness(train, train, strangers)["nearest"] < 0.01
+    assert nearness(made, train, strangers)["nearest"] == pytest.approx(1.0, abs=0.1)
+    few = np.concatenate([train[:2], made])
+    copied = nearness(few, train, strangers)
+    assert copied["nearest 1 %"] < 0.01 and copied["nearest"] > 0.9
+
+
+def test_a_releases_interval_holds_the_next_release_and_one_release_has_none():
+    rng = np.random.default_rng(0)
+    held = 0
+    for _ in range(400):
+        patients = rng.normal(0.0, 0.02)  # one draw of patients judges all releases
+        drawn = 0.8 + patients + rng.normal(0.0, 0.03, 4)
+        half = 1.96 * 0.02
+        low, high = release_interval(drawn[:3], drawn[:3] - half, drawn[:3] + half)
+        held += low <= 0.8 + rng.normal(0.0, 0.03) <= high
+    assert held / 400 > 0.93
+    assert interval_text([{"auc": 0.8, "auc low": 0.7, "auc high": 0.9}], "auc") == ""
+    assert np.isnan(release_interval([0.8], [0.7], [0.9])[0])
+
+
+def test_the_judges_table_and_its_bars():
+    scores = {"cnn val": 0.9, "cnn val low": 0.85, "cnn val high": 0.95, "cnn val nih": 0.45, "cnn val own nih": 0.55}
+    results = [{"row": "flow", "epsilon": 10.0, "scores": scores}] * 2
+    cells = {("flow", 10.0): {name: (value, 0.0) for name, value in scores.items()}}
+    columns, rows = judge_rows(results, cells, lambda value, digits: "" if value is None else f"{value[0]:.{digits}f}")
+    assert dict(zip(columns, rows[0], strict=True))["a release's 95 %"] == "[0.85, 0.95]"
+    cells |= {REAL: {"auc": (0.9, 0.0)}, ("only nih", None): {"cnn val own nih": (0.8, 0.0)}}
+    bars_of = {target.score: target.bound for target in targets_of("sites", cells) if target.epsilon == 10.0}
+    assert bars_of["cnn val"] == 0.92 and bars_of["cnn val nih"] == bars_of["cnn val own nih"] == 0.5
+    cells["only nih", None] = {"cnn val own nih": (0.52, 0.0)}  # what real data cannot teach is asked of nobody
+    assert "cnn val nih" not in {target.score for target in targets_of("sites", cells)}
+
+
+def test_a_line_of_the_methods_table_is_the_mean_of_its_releases_and_says_the_chance_of_one():
+    names = ("bal. acc.", "FD random", "FD trained", "nearest", "member auc", "member low", "member high")
+    names += ("control auc", "control low", "control high")
+    names += tuple(f"TPR at {rate}{end}" for rate in ("1.0%", "0.1%") for end in ("", " low", " high"))
+    shared = {"cohort": "sites", "row": "centroid", "word": "syntactic", "images": 9}
+    runs = [
+        {**shared, "release": n, "scores": dict.fromkeys(names, 0.5) | {"auc": auc, "auc low": auc, "auc high": auc}}
+        for n, auc in enumerate((0.8, 0.82, 0.84))
+    ]
+    (merged,) = by_cohort({"runs": runs})["sites"]
+    assert line(merged)[3] == "0.820 [0.72, 0.92]"  # t(2 degrees) = 4.30, times 0.02 sqrt(4/3)
+    failed = {**shared, "release": 2, "failed": "ConfigError"}
+    assert line(by_cohort({"runs": [*runs[:2], failed]})["sites"][0])[1] == "failed"
