@@ -12,10 +12,18 @@ its level estimated ring by ring.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 
+from sfumato_common.generators.spectral.blocks import (
+    blocks_of,
+    by_blocks,
+    largest_magnitude,
+    pairs_beyond,
+    raise_eigenvalues,
+)
 from sfumato_common.generators.spectral.layout import Float64, Layout
 
 # The power law is believed to within its own level, and a class or site to be within half that of what it departs from.
@@ -108,16 +116,12 @@ def _assemble(
     np.fill_diagonal(difference, 0.0)
     deviation = np.sqrt(0.5 * (noise * whitener) ** 2 + 1.0 / patients)
     kept = _shrinkage(difference, deviation, geometry)
-    values, vectors = np.linalg.eigh(kept * difference)
     edge = _edge(kept * deviation)
-    clear = np.abs(values) > edge
-    shown = vectors[:, clear]
-    change = (shown * _unshift(values[clear], edge)) @ shown.T
+    shown, change = _clear_part(kept * difference, edge)
     whitened = base * whitener + change
     np.fill_diagonal(whitened, 1.0)
     floor = float(np.clip(FLOOR_OF_EDGE * edge, *FLOORS))
-    values, vectors = np.linalg.eigh(whitened)
-    matrix = (vectors * np.maximum(values, floor)) @ vectors.T / whitener
+    matrix = by_blocks(whitened, lambda block: raise_eigenvalues(block, floor)) / whitener
     basis, _ = np.linalg.qr(shown * unit[:, None])
     outermost = float(level[geometry.rings == geometry.rings.max()].mean())
     return Covariance((matrix + matrix.T) / 2.0, basis, outermost)
@@ -132,17 +136,43 @@ def _shrinkage(difference: Float64, deviation: Float64, geometry: Geometry) -> F
     return np.asarray(true / (true + variance))
 
 
+def _clear_part(difference: Float64, edge: float) -> tuple[Float64, Float64]:
+    """Directions [d, r] of `difference` beyond the edge, and what it is there once the noise's share is gone."""
+    directions, change = [np.zeros((len(difference), 0))], np.zeros_like(difference)
+    for block in blocks_of(difference):
+        if len(block) == 1:
+            continue  # the diagonal is empty
+        inside = np.ix_(block, block)
+        values, vectors = pairs_beyond(difference[inside], edge)
+        change[inside] = (vectors * _unshift(values, edge)) @ vectors.T
+        directions.append(np.zeros((len(difference), len(values))))
+        directions[-1][block] = vectors
+    return np.concatenate(directions, axis=1), change
+
+
 def _edge(deviation: Float64) -> float:
     """Largest eigenvalue of symmetric noise with these deviations [d, d] and an empty diagonal, by simulation.
 
     The draws are fixed: they are neither secret nor about anybody.
     """
-    rng = np.random.default_rng(0)
+    blocks = [block for block in blocks_of(deviation - np.diag(np.diag(deviation))) if len(block) > 1]
+    if not blocks:
+        return 0.0
     largest = []
-    for _ in range(_DRAWS):
-        upper = np.triu(rng.normal(size=deviation.shape), 1)
-        largest.append(float(np.abs(np.linalg.eigvalsh((upper + upper.T) * deviation)).max()))
+    for noise in _noise(len(deviation)):
+        parts = (noise[np.ix_(block, block)] * deviation[np.ix_(block, block)] for block in blocks)
+        largest.append(max(largest_magnitude(part) for part in parts))
     return float(np.mean(largest))
+
+
+@lru_cache(maxsize=1)
+def _noise(size: int) -> tuple[npt.NDArray[np.float32], ...]:
+    """Symmetric standard normal noise [size, size] with an empty diagonal; one draw serves all covariances."""
+    rng, drawn = np.random.default_rng(0), []
+    for _ in range(_DRAWS):
+        upper = np.triu(rng.normal(size=(size, size)), 1).astype(np.float32)
+        drawn.append(upper + upper.T)
+    return tuple(drawn)
 
 
 def _unshift(values: Float64, edge: float) -> Float64:
@@ -183,5 +213,9 @@ def symmetric(upper: Float64, size: int) -> Float64:
 
 def symmetric_root(covariance: Float64) -> Float64:
     """The positive definite symmetric square root [d, d], which is unique."""
+    return by_blocks(covariance, _root)
+
+
+def _root(covariance: Float64) -> Float64:
     values, vectors = np.linalg.eigh(covariance)
     return np.asarray((vectors * np.sqrt(np.maximum(values, 1e-9))) @ vectors.T)

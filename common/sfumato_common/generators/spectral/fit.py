@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sfumato_common.generators.plan import PublicPlan
+from sfumato_common.generators.spectral.blocks import by_blocks
 from sfumato_common.generators.spectral.denoise import (
     Covariance,
     Geometry,
@@ -155,7 +156,7 @@ def _site_components(
     common, classes = _covariances(layout, geometry, within, whole.counts, noise)
     class_means = shrink_means(whole.means, shares, whole.sum_noise / whole.counts, geometry.rings)
     root = symmetric_root(common.matrix)
-    inverse = np.linalg.inv(root)
+    inverse = by_blocks(root, np.linalg.inv)
     all_shares, means, covariances = [], [], []
     for name in sorted(plan.sites):
         own = sites.get(name)

@@ -14,6 +14,7 @@ import numpy as np
 from sfumato_common.errors import VerificationError
 from sfumato_common.generators.components import component_count
 from sfumato_common.generators.plan import PublicPlan
+from sfumato_common.generators.spectral.blocks import is_above
 from sfumato_common.generators.spectral.layout import Float64, Layout, charged_tails
 from sfumato_common.types import Arrays
 
@@ -36,10 +37,11 @@ def bound_means(means: Float64, radius: float) -> Float64:
 def bound_covariance(layout: Layout, covariance: Float64) -> Float64:
     """The covariance [d, d] itself where its eigenvalues are within the public bounds, else with those cut to them."""
     unit = np.sqrt(layout.prior)
-    values, vectors = np.linalg.eigh(covariance / np.outer(unit, unit))
-    within = np.clip(values, SMALLEST_EIGENVALUE, LARGEST_EIGENVALUE)
-    if bool((within == values).all()):
+    whitened = covariance / np.outer(unit, unit)
+    if is_above(whitened, SMALLEST_EIGENVALUE) and is_above(-whitened, -LARGEST_EIGENVALUE):
         return covariance
+    values, vectors = np.linalg.eigh(whitened)
+    within = np.clip(values, SMALLEST_EIGENVALUE, LARGEST_EIGENVALUE)
     return np.asarray((vectors * within) @ vectors.T * np.outer(unit, unit))
 
 
