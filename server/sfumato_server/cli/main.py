@@ -12,6 +12,7 @@ import typer
 from sfumato_common.command_line import (
     AsJson,
     Fingerprint,
+    Memory,
     Version,
     ask_fingerprint,
     console,
@@ -42,8 +43,11 @@ add_commands(coordinator_app)
 
 
 @app.callback()
-def sfumato(version: Version = False) -> None:
+def sfumato(version: Version = False, memory: Memory = None) -> None:
     """Options that stand before any command."""
+    from sfumato_common.memory import limit_memory
+
+    limit_memory(memory)
 
 
 @plan_app.command("check", epilog="Example: sfumato plan check configs/demo.yaml")

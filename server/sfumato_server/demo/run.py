@@ -7,6 +7,7 @@ keys, real certificates and a real SuperLink on loopback. Ctrl-C at any time sto
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import shutil
 import signal
@@ -27,6 +28,7 @@ from sfumato_common.crypto.identity import load_identity
 from sfumato_common.crypto.signatures import fingerprint
 from sfumato_common.errors import ConfigError, DataError, FederationError
 from sfumato_common.files import write_atomic, write_json
+from sfumato_common.memory import VARIABLE
 from sfumato_common.strict import load_yaml, parse
 from sfumato_common.study.load import load_plan
 from sfumato_common.study.plan import Plan
@@ -216,6 +218,7 @@ def _environment(home: Path) -> dict[str, str]:
         "COLUMNS": "160",
         "OMP_NUM_THREADS": "1",
         "PYTHONSAFEPATH": "1",
+        **({VARIABLE: os.environ[VARIABLE]} if VARIABLE in os.environ else {}),
     }
 
 

@@ -8,12 +8,11 @@ eigenvectors of each are its own. Of a block that is still large only the eigenv
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 from scipy.linalg import cholesky
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import ArpackError, eigsh
 
 Float64 = npt.NDArray[np.float64]
@@ -21,16 +20,25 @@ Indices = npt.NDArray[np.int64]
 # up to this size a full decomposition is the faster way
 _SMALL = 400
 _FIRST_PAIRS = 24
+_RESTARTS = 12  # eigenvalues that lie together converge slowly: then all of them are computed
 
 
 def blocks_of(*matrices: Float64) -> list[Indices]:
     """The finest partition of the indices in which every one of the symmetric `matrices` [d, d] is block diagonal."""
-    linked = np.zeros(matrices[0].shape, dtype=bool)
+    linked = np.eye(len(matrices[0]), dtype=bool)
     for matrix in matrices:
         linked |= matrix != 0.0
-    count, owner = connected_components(csr_array(linked), directed=False)
-    order = np.argsort(owner, kind="stable")
-    return np.split(order, np.cumsum(np.bincount(owner, minlength=count))[:-1])
+    left, blocks = np.ones(len(linked), dtype=bool), []
+    for first in range(len(linked)):
+        if not left[first]:
+            continue
+        inside, edge = linked[first].copy(), linked[first].copy()
+        while not inside.all() and edge.any():
+            edge = linked[edge].any(axis=0) & ~inside
+            inside |= edge
+        left &= ~inside
+        blocks.append(np.flatnonzero(inside))
+    return blocks
 
 
 def by_blocks(matrix: Float64, function: Callable[[Float64], Float64]) -> Float64:
@@ -47,9 +55,10 @@ def largest_magnitude(matrix: Float64) -> float:
     if len(matrix) <= _SMALL:
         return float(np.abs(np.linalg.eigvalsh(matrix)).max())
     try:
-        found = eigsh(matrix, k=1, which="LM", v0=_start(len(matrix)), tol=1e-5, return_eigenvectors=False)
+        # an eigenvalue's error is the square of its vector's
+        found = eigsh(matrix, k=1, which="LM", v0=_start(len(matrix)), tol=1e-4, return_eigenvectors=False)
     except ArpackError:
-        found = np.linalg.eigvalsh(matrix)
+        return float(np.abs(np.linalg.eigvalsh(matrix)).max())
     return float(np.abs(found).max())
 
 
@@ -76,14 +85,14 @@ def is_above(matrix: Float64, floor: float) -> bool:
 
 
 def _pairs(
-    matrix: Float64, which: str, wanted: Callable[[Float64], npt.NDArray[np.bool_]]
+    matrix: Float64, which: Literal["LM", "SA"], wanted: Callable[[Float64], npt.NDArray[np.bool_]]
 ) -> tuple[Float64, Float64]:
     """Eigenpairs that are `wanted`, asked for in growing numbers until one comes that is not."""
     size = len(matrix)
     count = _FIRST_PAIRS
     while size > _SMALL and count <= size // 8:
         try:
-            values, vectors = eigsh(matrix, k=count, which=which, v0=_start(size), tol=1e-10)
+            values, vectors = eigsh(matrix, k=count, which=which, v0=_start(size), tol=1e-10, maxiter=_RESTARTS)
         except ArpackError:
             break
         inside = wanted(values)

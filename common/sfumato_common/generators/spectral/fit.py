@@ -156,7 +156,7 @@ def _site_components(
     common, classes = _covariances(layout, geometry, within, whole.counts, noise)
     class_means = shrink_means(whole.means, shares, whole.sum_noise / whole.counts, geometry.rings)
     root = symmetric_root(common.matrix)
-    inverse = by_blocks(root, np.linalg.inv)
+    inverse = by_blocks(root, lambda block: np.asarray(np.linalg.inv(block)))
     all_shares, means, covariances = [], [], []
     for name in sorted(plan.sites):
         own = sites.get(name)
