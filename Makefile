@@ -6,6 +6,8 @@ STAMP := $(VENV)/.installed
 NAME ?=
 WORKERS ?= 2
 DATA ?=
+SIZE ?=
+MODALITY ?=
 
 .PHONY: setup demo test test-slow lint format bench clean
 
@@ -18,7 +20,7 @@ $(STAMP): pyproject.toml common/pyproject.toml client/pyproject.toml server/pypr
 	touch $(STAMP)
 
 demo: $(STAMP)
-	$(BIN)/sfumato demo $(if $(DATA),--data $(DATA))
+	$(BIN)/sfumato demo $(if $(DATA),--data $(DATA)) $(if $(SIZE),--size $(SIZE)) $(if $(MODALITY),--modality $(MODALITY))
 
 # a worker a core, each with one thread: twice as fast as one process with two
 test: $(STAMP)

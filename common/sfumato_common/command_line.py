@@ -51,6 +51,10 @@ def close_home(home: Path | None) -> Path | None:
 Version = Annotated[
     bool, typer.Option("--version", help="Print the version and leave.", is_eager=True, callback=_print_version)
 ]
+Memory = Annotated[
+    str | None,
+    typer.Option("--memory", help="The most that a computation takes, such as 4GiB; by default half of what is free."),
+]
 Fingerprint = Annotated[
     str | None,
     typer.Option("--fingerprint", help="What the other side told of its key by telephone or on paper; else asked for."),

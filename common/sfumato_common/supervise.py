@@ -86,7 +86,11 @@ def flower_environment(home: Path, first_on_path: Sequence[Path], variable: str)
 
     Nothing is inherited that could redirect imports; Flower's telemetry and update checks are off.
     """
-    kept = {name: os.environ[name] for name in ("LANG", "TZ", "OMP_NUM_THREADS", "TMPDIR") if name in os.environ}
+    kept = {
+        name: os.environ[name]
+        for name in ("LANG", "TZ", "OMP_NUM_THREADS", "TMPDIR", "SFUMATO_MEMORY")
+        if name in os.environ
+    }
     return {
         **kept,
         "PATH": ":".join([*map(str, first_on_path), "/usr/bin", "/bin"]),

@@ -29,7 +29,11 @@ PROJECTS = {
     name: tomllib.loads((ROOT / folder / "pyproject.toml").read_text())["project"] for name, folder in FOLDERS.items()
 }
 # the tools of a contributor, and what a line with its reason may do without
-UNDECLARED = {("sfumato_common/protocol/generate.py", "grpcio-tools"), ("sfumato_common/phantom/dicom.py", "pydicom")}
+UNDECLARED = {
+    ("sfumato_common/protocol/generate.py", "grpcio-tools"),
+    ("sfumato_common/phantom/dicom.py", "pydicom"),
+    ("sfumato_common/phantom/headers.py", "pydicom"),
+}
 
 
 def name_of(requirement):

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sfumato_client.dataset.cohort import Cohort
-from sfumato_common.phantom.patient import arrays as phantom_arrays
+from sfumato_common.phantom import arrays as phantom_arrays
 from sfumato_common.types import AnyArray, ByteImages
 
 ROOT = Path(__file__).resolve().parents[2]

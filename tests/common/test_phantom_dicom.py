@@ -14,7 +14,8 @@ import pytest
 
 from sfumato_common.errors import ConfigError
 from sfumato_common.phantom import DEVICES, draw_patient
-from sfumato_common.phantom.dicom import stored_values, write_cohort
+from sfumato_common.phantom.dicom import write_cohort
+from sfumato_common.phantom.headers import stored_values
 
 
 def _read_all(folder: Path) -> list[pydicom.Dataset]:

@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 
 from sfumato_common.errors import ConfigError, DataError
+from sfumato_common.phantom import MODALITIES
+from sfumato_common.study.forecast import forecast
 from sfumato_common.study.load import load_resolved_plan, plan_text
 from sfumato_server.demo.data import Cohort, index_sites
 from sfumato_server.demo.run import _plan
@@ -73,3 +75,17 @@ def test_source_descriptions_are_what_ingest_reads(tmp_path: Path) -> None:
     cohort = Cohort(tmp_path / "index.csv", tmp_path, 10)
     assert cohort.npz_source("east").read_text().startswith("index:")
     assert "kind: dicom" in cohort.dicom_source("east").read_text()
+
+
+@pytest.mark.parametrize(("modality", "size"), [("chest", 128), ("chest", 256), ("fundus", 128)])
+def test_plans_of_real_sizes_are_affordable_and_speak_the_phantoms_labels(modality: str, size: int) -> None:
+    plan = _plan(None, CONFIGS, modality, size)
+    kind = MODALITIES[modality]
+    assert (plan.image.size, plan.image.channels) == (size, kind.channels)
+    assert tuple(plan.labels) == kind.labels
+    assert forecast(plan, plan.privacy.delta).epsilon_train <= plan.privacy.epsilon
+
+
+def test_a_size_without_a_plan_is_said_so() -> None:
+    with pytest.raises(ConfigError, match=r"chest-77\.yaml"):
+        _plan(None, CONFIGS, "chest", 77)

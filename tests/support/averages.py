@@ -25,7 +25,7 @@ from sfumato_common.generators.weights import to_arrays
 from sfumato_common.mechanisms.noise import TestNoise
 from sfumato_common.mechanisms.recorder import NoiseRecorder
 from sfumato_common.mechanisms.streams import Streams
-from sfumato_common.phantom.patient import arrays as phantom_arrays
+from sfumato_common.phantom import arrays as phantom_arrays
 from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan
 from sfumato_common.types import Arrays, ByteImages, to_unit_range

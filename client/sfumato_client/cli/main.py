@@ -14,6 +14,7 @@ from sfumato_client.cli.style_net import style_net_app
 from sfumato_client.cli.tabular import tabular
 from sfumato_common.command_line import (
     Fingerprint,
+    Memory,
     Version,
     ask_fingerprint,
     console,
@@ -34,8 +35,11 @@ app.command(epilog="Example: sfumato-site tabular table.csv --home site --schema
 
 
 @app.callback()
-def site(version: Version = False) -> None:
+def site(version: Version = False, memory: Memory = None) -> None:
     """Options that stand before any command."""
+    from sfumato_common.memory import limit_memory
+
+    limit_memory(memory)
 
 
 @app.command(epilog="Example: sfumato-site init --home site --policy policy.yaml")

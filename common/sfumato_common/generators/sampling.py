@@ -11,7 +11,9 @@ from sfumato_common.generators.plan import PublicPlan
 from sfumato_common.mechanisms.draws import Draws
 from sfumato_common.types import Arrays, ByteImages, pixel_dtype, to_bytes
 
-_BATCH = 256
+# Draws of this many pixels are one block, in which what is drawn first, latents or noise, is drawn for all: it is part
+# of what a seed means. How many of them a network computes at once is for memory to say.
+_BLOCK_PIXELS, _BLOCK_ROWS = 2**22, 256
 
 
 def sample_images(
@@ -26,6 +28,7 @@ def sample_images(
     if not len(components):
         return np.zeros((0, *plan.image.shape), dtype=pixel_dtype(bits))
     draw = GENERATORS[kind].sampler(plan, arrays)
+    block = max(1, min(_BLOCK_ROWS, _BLOCK_PIXELS // plan.image.size**2))
     with torch.no_grad():
-        chunks = [to_bytes(draw(y, draws).numpy(), bits) for y in torch.split(torch.from_numpy(components), _BATCH)]
+        chunks = [to_bytes(draw(y, draws).numpy(), bits) for y in torch.split(torch.from_numpy(components), block)]
     return np.concatenate(chunks)

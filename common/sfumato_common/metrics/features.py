@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sfumato_common.memory import by_chunks
 from sfumato_common.types import AnyArray, to_unit_range
 
 Float64 = npt.NDArray[np.float64]
 RANDOM_SEED = 20_200_223  # public: everybody measures in the same space
 _RANDOM_WIDTHS = (16, 24, 32)
 _GRID = 4
-_BATCH = 256
 
 
 class RandomConvolutions(nn.Module):
@@ -60,10 +60,9 @@ def random_grid(images: AnyArray, device: torch.device | None = None) -> Float64
 
 def _random(images: AnyArray, device: torch.device | None, part: int) -> Float64:
     network = RandomConvolutions(1 if images.ndim == 3 else 3).to(device or torch.device("cpu"))
-    with torch.no_grad():
-        parts = [network(torch.from_numpy(batch).to(device))[part].cpu() for batch in _batches(images)]
-    return torch.cat(parts).double().numpy()
 
+    def features(rows: Tensor) -> Tensor:
+        found: Tensor = network(torch.from_numpy(to_unit_range(rows.numpy())).to(device))[part]
+        return found.cpu()
 
-def _batches(images: AnyArray) -> list[npt.NDArray[np.float32]]:
-    return [to_unit_range(images[first : first + _BATCH]) for first in range(0, len(images), _BATCH)]
+    return by_chunks(features, torch.from_numpy(images)).double().numpy()

@@ -8,6 +8,7 @@ worth more than width or steps.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,12 +17,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sfumato_common.memory import by_chunks
 from sfumato_common.types import AnyArray, to_unit_range
 
 Float64 = npt.NDArray[np.float64]
 _WIDTHS = (16, 32, 64)
 _BATCH = 64
-_SCORED = 256
 _LEARNING_RATE = 5e-3
 _CONTRAST = 0.2
 
@@ -65,18 +66,17 @@ class Trained:
 
     def probabilities(self, images: AnyArray) -> Float64:
         """Probabilities [N, K] of integer images [N, S, S] or [N, S, S, 3]."""
-        with torch.no_grad():
-            parts = [functional.softmax(self.network(x).double(), dim=1) for x in self._batches(images)]
-        return torch.cat(parts).cpu().numpy()
+        return self._score(images, lambda x: functional.softmax(self.network(x).double(), dim=1))
 
     def features(self, images: AnyArray) -> Float64:
         """Features [N, F] of integer images [N, S, S] or [N, S, S, 3]; see `Network.features`."""
-        with torch.no_grad():
-            return torch.cat([self.network.features(x) for x in self._batches(images)]).double().cpu().numpy()
+        return self._score(images, self.network.features)
 
-    def _batches(self, images: AnyArray) -> list[Tensor]:
-        starts = range(0, len(images), _SCORED)
-        return [torch.from_numpy(to_unit_range(images[start : start + _SCORED])).to(self.device) for start in starts]
+    def _score(self, images: AnyArray, function: Callable[[Tensor], Tensor]) -> Float64:
+        def rows(part: Tensor) -> Tensor:
+            return function(torch.from_numpy(to_unit_range(part.numpy())).to(self.device)).cpu()
+
+        return by_chunks(rows, torch.from_numpy(images)).double().numpy()
 
 
 def fit_network(

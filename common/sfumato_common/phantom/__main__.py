@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from sfumato_common.errors import SfumatoError
-from sfumato_common.phantom.devices import DEVICES
+from sfumato_common.phantom.cohort import MODALITIES
 from sfumato_common.phantom.dicom import write_cohort
 
 
@@ -18,10 +18,21 @@ def main() -> int:
     parser.add_argument("--site", required=True, help="site name: part of the seed and of the patient ids")
     parser.add_argument("--patients", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", choices=sorted(DEVICES), default="aurora")
+    parser.add_argument("--modality", choices=list(MODALITIES), default="chest")
+    systems = ", ".join(f"{name}: {'|'.join(kind.systems)}" for name, kind in MODALITIES.items())
+    parser.add_argument("--device", help=f"X-ray system or camera, by default the first ({systems})")
+    parser.add_argument("--size", type=int, help="longer side in pixels, at most 1024; by default the device's own")
     given = parser.parse_args()
     try:
-        write_cohort(given.folder, given.site, given.patients, given.seed, given.device)
+        write_cohort(
+            given.folder,
+            given.site,
+            given.patients,
+            given.seed,
+            given.device,
+            modality=given.modality,
+            size=given.size,
+        )
     except SfumatoError as error:
         print(error, file=sys.stderr)
         return error.exit_code

@@ -5,11 +5,15 @@ Densities are in attenuation units in which unobstructed soft tissue is about 0.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from sfumato_common.phantom.anatomy import RIBS, Anatomy, Opacity, Pose
 from sfumato_common.phantom.canvas import Canvas, Field, add_ball, sides, step, tube
+
+_FINE = 0.008  # half field heights a pixel; the devices' own matrices have 0.0095 to 0.0114
 
 
 def _diaphragm(anatomy: Anatomy, pose: Pose, canvas: Canvas) -> Field:
@@ -138,8 +142,11 @@ def _add_abdomen(density: Field, anatomy: Anatomy, pose: Pose, canvas: Canvas) -
     add_ball(density, canvas, -anatomy.gas, (0.34, anatomy.diaphragm[1] + 0.12), (0.17, 0.075), 0.15)
 
 
-def vessels(anatomy: Anatomy, rng: np.random.Generator, canvas: Canvas) -> Field:
-    """Bronchovascular tree [H, W]: branches that thin out from each hilum; drawn once a patient."""
+def vessels(anatomy: Anatomy, rng: np.random.Generator, canvas: Canvas, twigs: np.random.Generator) -> Field:
+    """Bronchovascular tree [H, W]: branches that thin out from each hilum; drawn once a patient.
+
+    A matrix that is finer than the devices' own shows twigs too, from a stream of their own.
+    """
     height, width = canvas.shape
     unit = float(canvas.x[0, 1] - canvas.x[0, 0])
     image = Image.new("L", (width, height))
@@ -157,11 +164,31 @@ def vessels(anatomy: Anatomy, rng: np.random.Generator, canvas: Canvas) -> Field
                 x2, y2 = x + side * length * np.cos(heading), y + length * np.sin(heading)
                 shade = int(70 + 1600 * thick)
                 pen.line((pixel(x, y), pixel(x2, y2)), fill=shade, width=max(1, round(thick / unit)))
+                if unit < _FINE:
+                    _add_twigs(pen, pixel, twigs, (x2, y2, thick, heading), unit)
                 x, y, thick = x2, y2, thick * 0.72
     soft = np.asarray(image.filter(ImageFilter.GaussianBlur(0.010 / unit)), dtype=np.float32) * np.float32(1 / 255)
     hilum = np.exp(-(((np.abs(canvas.x) - 0.20) / 0.11) ** 2)) * np.exp(-((canvas.y / 0.17) ** 2))
     out: Field = (0.17 * soft + 0.085 * hilum) * np.float32(anatomy.vessels)
     return out
+
+
+def _add_twigs(
+    pen: ImageDraw.ImageDraw,
+    pixel: Callable[[float, float], tuple[float, float]],
+    rng: np.random.Generator,
+    start: tuple[float, float, float, float],
+    unit: float,
+) -> None:
+    """Two wavering branches of a vessel's end (x, y, thickness, heading), each of a third of its calibre."""
+    for turn in (-0.7, 0.7):
+        x, y, thick, heading = start
+        heading, thick = heading + turn + 0.2 * float(rng.standard_normal()), 0.35 * thick
+        for _ in range(8):
+            heading += 0.18 * float(rng.standard_normal())
+            x2, y2 = x + 0.02 * np.cos(heading), y + 0.02 * np.sin(heading)
+            pen.line((pixel(x, y), pixel(x2, y2)), fill=int(60 + 2500 * thick), width=max(1, round(thick / unit)))
+            x, y, thick = x2, y2, thick * 0.93
 
 
 def consolidation(

@@ -1,86 +1,106 @@
 """Phantom patients: the same person over one to four exposures, with follow-up of the same disease.
 
-Everything derives from SeedSequence([seed, sha256(site), number]): a patient never depends on how many others there
-are, and the anatomy never on the detector.
+A patient never depends on how many others there are, and the anatomy never on the detector. Frontal and lateral films
+of a number are of the same person.
 """
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass, replace
-
 import numpy as np
 import numpy.typing as npt
 
-from sfumato_common.imaging import fit_square
 from sfumato_common.phantom import canvas as grid
-from sfumato_common.phantom import drawing
+from sfumato_common.phantom import drawing, lateral
 from sfumato_common.phantom.anatomy import (
     MAX_GRADE,
     Anatomy,
+    Opacity,
     Pose,
     opacity_count,
     sample_anatomy,
     sample_disease,
     sample_pose,
 )
-from sfumato_common.phantom.devices import DEVICES, Device
-from sfumato_common.types import ByteImages, pixel_dtype
+from sfumato_common.phantom.devices import Device
+from sfumato_common.phantom.person import PhantomPatient, follow_up, person_seed
 
 LABELS = ("normal", "opacity")
 _DENSITY = (0.0, 0.105, 0.130, 0.160)  # attenuation of one opacity, by grade
 
 
-@dataclass(frozen=True)
-class PhantomPatient:
-    """One fictional person: images are float32 [H, W] in 0..1, dense structures bright (as MONOCHROME2 shows them)."""
-
-    patient_id: str
-    name: str
-    anatomy: Anatomy
-    images: tuple[npt.NDArray[np.float32], ...]
-    grades: tuple[int, ...]
-
-    @property
-    def labels(self) -> tuple[int, ...]:
-        """0 normal, 1 opacity (any grade above 0), one an image."""
-        return tuple(int(grade > 0) for grade in self.grades)
-
-
-def draw_patient(seed: int, site: str, number: int, device: Device) -> PhantomPatient:
-    """Draw patient `number` of `site` on `device`; deterministic in all four."""
-    site_key = int.from_bytes(hashlib.sha256(site.encode()).digest()[:8], "big")
-    person, course, texture, noise = (
-        np.random.default_rng(child) for child in np.random.SeedSequence([seed, site_key, number]).spawn(4)
+def draw_patient(seed: int, site: str, number: int, device: Device, view: str = "PA") -> PhantomPatient:
+    """Draw patient `number` of `site` on `device` from the front (PA) or the side (LL); deterministic in all five."""
+    # the fifth stream is for what a frontal film does not show
+    person, course, texture, noise, hidden = (
+        np.random.default_rng(child) for child in person_seed(seed, site, number).spawn(5)
     )
     anatomy = sample_anatomy(person)
     worst, opacities = sample_disease(course)
     count = int(course.choice((1, 2, 3, 4), p=(0.40, 0.30, 0.20, 0.10)))
     canvas = grid.make_canvas(device.rows, device.columns, device.zoom)
-    tree, patches = drawing.vessels(anatomy, texture, canvas), grid.fluff(texture, canvas)
-    still = drawing.skeleton(anatomy, canvas)
+    film = (_Frontal if view == "PA" else _Lateral)(anatomy, opacities, canvas, texture, hidden)
     images, grades = [], []
     for index in range(count):
-        grade = _follow_up(worst, index, course)
+        grade = follow_up(worst, index, course)
         pose = sample_pose(course)
         # the disease never looks the same twice: each visit has its own amount, also between the grades
         amount = np.float32(_DENSITY[grade] * course.uniform(0.8, 1.2))
-        inside = tree
-        if grade:
-            inside = tree + amount * drawing.consolidation(
-                opacities[: opacity_count(grade)], anatomy, pose, patches, canvas
-            )
-        field = drawing.attenuation(anatomy, pose, still, inside, canvas)
+        field = film.attenuation(pose, grade, amount)
         images.append(_render(grid.expose(field, pose, device.rows, device.columns), pose, device, noise))
         grades.append(grade)
     patient_id = f"{site}-P{number:04d}"
-    return PhantomPatient(patient_id, f"PHANTOM^P{number:04d}", anatomy, tuple(images), tuple(grades))
+    return PhantomPatient(patient_id, f"PHANTOM^P{number:04d}", anatomy, tuple(images), tuple(grades), (view,) * count)
 
 
-def _follow_up(worst: int, index: int, rng: np.random.Generator) -> int:
-    """Grade of image `index`: the worst first, then it stays or heals by a grade or two; the healthy stay healthy."""
-    drop = int(rng.choice(3, p=(0.6, 0.3, 0.1)))
-    return max(0, worst - drop) if index else worst
+class _Frontal:
+    """A patient's frontal projection; vessels and skeleton are drawn once."""
+
+    def __init__(
+        self,
+        anatomy: Anatomy,
+        opacities: tuple[Opacity, ...],
+        canvas: grid.Canvas,
+        texture: np.random.Generator,
+        hidden: np.random.Generator,
+    ) -> None:
+        self._anatomy, self._opacities, self._canvas = anatomy, opacities, canvas
+        self._tree, self._patches = drawing.vessels(anatomy, texture, canvas, hidden), grid.fluff(texture, canvas)
+        self._still = drawing.skeleton(anatomy, canvas)
+
+    def attenuation(self, pose: Pose, grade: int, amount: np.float32) -> grid.Field:
+        """Line integral of attenuation [H, W] of one exposure with opacities of `grade` and `amount`."""
+        inside = self._tree
+        if grade:
+            shown = self._opacities[: opacity_count(grade)]
+            inside = inside + amount * drawing.consolidation(shown, self._anatomy, pose, self._patches, self._canvas)
+        return drawing.attenuation(self._anatomy, pose, self._still, inside, self._canvas)
+
+
+class _Lateral:
+    """The same patient's lateral projection."""
+
+    def __init__(
+        self,
+        anatomy: Anatomy,
+        opacities: tuple[Opacity, ...],
+        canvas: grid.Canvas,
+        texture: np.random.Generator,
+        hidden: np.random.Generator,
+    ) -> None:
+        self._anatomy, self._opacities, self._canvas = anatomy, opacities, lateral.side_canvas(canvas)
+        self._profile = lateral.sample_profile(hidden, len(opacities))
+        self._tree, self._patches = lateral.hilar_vessels(anatomy, texture, self._canvas), grid.fluff(texture, canvas)
+        self._still = lateral.still_side(anatomy, self._profile, self._canvas)
+
+    def attenuation(self, pose: Pose, grade: int, amount: np.float32) -> grid.Field:
+        """Line integral of attenuation [H, W] of one exposure with opacities of `grade` and `amount`."""
+        inside = self._tree
+        if grade:
+            shown = self._opacities[: opacity_count(grade)]
+            inside = inside + amount * lateral.consolidation_side(
+                shown, self._anatomy, self._profile, pose, self._patches, self._canvas
+            )
+        return lateral.attenuation_side(self._anatomy, self._profile, pose, self._still, inside, self._canvas)
 
 
 def _render(
@@ -99,30 +119,6 @@ def _render(
         image[top + 3 * unit : top + 4 * unit, left : left + 3 * unit] = 0.95
     shown: npt.NDArray[np.float32] = np.clip(image, 0.0, 1.0)
     return shown
-
-
-def arrays(
-    seed: int, patients: int, size: int, site: str = "public", device: str = "aurora", first: int = 1, bits: int = 8
-) -> tuple[ByteImages, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """A cohort without DICOM: images [N, size, size] uint8 (uint16 for 16 bits), labels and patient_index int64 [N].
-
-    Drawn at twice `size` (at most the device's own matrix, with its noise scaled to match) and area-averaged, so it
-    looks as the same patients' DICOM files do after ingest.
-    """
-    small = _shrink(DEVICES[device], 2 * size)
-    drawn = [draw_patient(seed, site, first + index, small) for index in range(patients)]
-    dtype = pixel_dtype(bits)
-    shown = [fit_square(image, size) for person in drawn for image in person.images]
-    images = [np.rint(image * np.iinfo(dtype).max).astype(dtype) for image in shown]
-    labels = [label for person in drawn for label in person.labels]
-    patient_index = [index for index, person in enumerate(drawn) for _ in person.images]
-    return np.stack(images), np.array(labels, dtype=np.int64), np.array(patient_index, dtype=np.int64)
-
-
-def _shrink(device: Device, longer: int) -> Device:
-    scale = min(1.0, longer / max(device.rows, device.columns))
-    rows, columns = round(device.rows * scale), round(device.columns * scale)
-    return replace(device, rows=rows, columns=columns, noise=device.noise * scale)
 
 
 assert len(_DENSITY) == MAX_GRADE + 1

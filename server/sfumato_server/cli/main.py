@@ -12,6 +12,7 @@ import typer
 from sfumato_common.command_line import (
     AsJson,
     Fingerprint,
+    Memory,
     Version,
     ask_fingerprint,
     console,
@@ -42,8 +43,11 @@ add_commands(coordinator_app)
 
 
 @app.callback()
-def sfumato(version: Version = False) -> None:
+def sfumato(version: Version = False, memory: Memory = None) -> None:
     """Options that stand before any command."""
+    from sfumato_common.memory import limit_memory
+
+    limit_memory(memory)
 
 
 @plan_app.command("check", epilog="Example: sfumato plan check configs/demo.yaml")
@@ -206,12 +210,16 @@ def demo(
     data: Annotated[Path | None, typer.Option(help="Index CSV of real images; without it the phantom cohort.")] = None,
     out: Annotated[Path, typer.Option(help="Where the demo leaves its results.")] = Path("demo-out"),
     configs: Annotated[Path, typer.Option(help="Folder of demo.yaml, chest-xray.yaml, policy.yaml.")] = Path("configs"),
-    patients: Annotated[int, typer.Option(help="Phantom patients a site.")] = 1000,
+    patients: Annotated[
+        int | None, typer.Option(min=1, help="Phantom patients a site (1000; with a size 300).")
+    ] = None,
+    modality: Annotated[str, typer.Option(help="What the phantoms are: chest or fundus.")] = "chest",
+    size: Annotated[int | None, typer.Option(help="The plan MODALITY-SIZE.yaml of the folder, not demo.yaml.")] = None,
 ) -> None:
     """Run a whole federation on this machine: coordinator, SuperLink and sites, each in processes of its own."""
     from sfumato_server.demo.run import run_demo
 
-    run_demo(data, out, configs, patients)
+    run_demo(data, out, configs, patients, modality, size)
 
 
 def _site_keys(given: list[str]) -> dict[str, bytes]:

@@ -24,7 +24,7 @@ from sfumato_common.generators.spectral.layout import Float64, Layout
 from sfumato_common.generators.spectral.release import noised_release
 from sfumato_common.generators.spectral.whitening import spectral_model
 from sfumato_common.mechanisms.draws import TorchDraws
-from sfumato_common.phantom import DEVICES, arrays
+from sfumato_common.phantom import MODALITIES, arrays
 from sfumato_common.phantom.textures import textures
 from sfumato_common.study.plan import Plan
 from sfumato_common.types import AnyArray, ByteImages, to_unit_range
@@ -44,6 +44,8 @@ class PublicCohort:
 def public_cohorts(plan: Plan, source: str, patients: int, seed: int) -> dict[str, PublicCohort]:
     """`patients` fictional patients, or textures, for every site of the plan; phantom sites have devices of their own.
 
+    Grey plans get radiographs of the chest, plans in colour fundus photographs.
+
     Raises ConfigError for an unknown source.
     """
     if source not in SOURCES:
@@ -54,16 +56,16 @@ def public_cohorts(plan: Plan, source: str, patients: int, seed: int) -> dict[st
             images, kinds = textures(seed + number, patients, form.size, form.channels)
             found[site] = PublicCohort(images, kinds % len(plan.labels), np.arange(patients))
             continue
-        device = sorted(DEVICES)[number % len(DEVICES)]
-        images, shown, patient_index = arrays(seed, patients, form.size, f"public-{number}", device)
-        if form.channels == 3:
-            images = np.repeat(images[..., None], 3, axis=-1)
+        kind = "fundus" if form.channels == 3 else "chest"
+        systems = sorted(MODALITIES[kind].systems)
+        device = systems[number % len(systems)]
+        images, shown, patient_index = arrays(seed, patients, form.size, f"public-{number}", device, modality=kind)
         found[site] = PublicCohort(images, _labels(plan, shown), patient_index)
     return found
 
 
 def _labels(plan: Plan, opacity: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """The plan's label of each phantom image: 'normal' where there is one, the others in turn for opacities."""
+    """The plan's label of each phantom image: 'normal' where there is one, the others in turn for the diseased."""
     normal = plan.labels.index("normal") if "normal" in plan.labels else 0
     others = np.array([k for k in range(len(plan.labels)) if k != normal])
     return np.where(opacity > 0, others[np.arange(len(opacity)) % len(others)], normal).astype(np.int64)

@@ -11,21 +11,26 @@ import yaml
 
 from sfumato_common.errors import DataError
 from sfumato_common.files import write_atomic
-from sfumato_common.phantom.devices import DEVICES
+from sfumato_common.phantom import MODALITIES
 from sfumato_common.supervise import run_to_end
 
-_DRAW_SECONDS = 300.0
+_DRAW_SECONDS = 900.0
 _SEED = 2303
 _COLUMNS = {"set", "row", "site", "patient_id", "split", "abnormal"}
 
 
 @dataclass(frozen=True)
 class Cohort:
-    """Where the data comes from (`index`, or None for phantoms), where it goes, and how many phantoms a site has."""
+    """Where the data comes from (`index`, or None for phantoms), where it goes, and how many phantoms a site has.
+
+    Phantoms are of a `modality`, at `size` pixels a side where that is not the devices' own.
+    """
 
     index: Path | None
     folder: Path
     patients: int
+    modality: str = "chest"
+    size: int | None = None
 
     def npz_source(self, site: str) -> Path:
         """A source description for one site of the index."""
@@ -47,11 +52,13 @@ def phantom_cohort(cohort: Cohort, site: str, number: int) -> Path:
 
     The sites take the device vendors in turn (`number` counts them), so that exposure, size and polarity differ.
     """
-    device = sorted(DEVICES)[number % len(DEVICES)]
+    systems = sorted(MODALITIES[cohort.modality].systems)
+    device = systems[number % len(systems)]
     command = [
         sys.executable, "-m", "sfumato_common.phantom",
         str(cohort.folder / site), "--site", site, "--patients", str(cohort.patients),
-        "--seed", str(_SEED), "--device", device,
+        "--seed", str(_SEED), "--device", device, "--modality", cohort.modality,
+        *(["--size", str(cohort.size)] if cohort.size else []),
     ]  # fmt: skip
     code, said = run_to_end(command, {"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"}, _DRAW_SECONDS)
     if code:

@@ -7,6 +7,7 @@ keys, real certificates and a real SuperLink on loopback. Ctrl-C at any time sto
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import shutil
 import signal
@@ -28,6 +29,8 @@ from sfumato_common.crypto.signatures import fingerprint
 from sfumato_common.errors import ConfigError, DataError, FederationError
 from sfumato_common.exchanges.choice import without_figure
 from sfumato_common.files import write_atomic, write_json
+from sfumato_common.imaging import LARGEST_SIDE
+from sfumato_common.memory import VARIABLE
 from sfumato_common.strict import load_yaml, parse
 from sfumato_common.study.load import load_plan
 from sfumato_common.study.plan import Plan
@@ -44,6 +47,8 @@ from sfumato_server.status.view import live_status
 _SITE_PROGRAM = Path(sys.executable).parent / "sfumato-site"
 _STEP_SECONDS = 600.0
 _STUDY_SECONDS = 3600.0
+# phantom patients a site; a large picture takes a fifth of a second to draw
+_PATIENTS, _PATIENTS_AT_SIZE = 1000, 300
 
 
 @dataclass
@@ -77,20 +82,22 @@ class Demo:
         return self.work / "sites" / name
 
 
-def run_demo(data: Path | None, out: Path, configs: Path, patients: int) -> None:
+def run_demo(
+    data: Path | None, out: Path, configs: Path, patients: int | None, modality: str = "chest", size: int | None = None
+) -> None:
     """Run it; leaves `published/` and `run.json` in `out`. Raises SfumatoError with one clear line."""
     if not _SITE_PROGRAM.exists():
         raise ConfigError(
             "the demo runs hospitals too: install 'sfumato', which is both sides, or 'sfumato-site' beside"
         )
-    plan = _plan(data, configs)
+    plan = _plan(data, configs, modality, size)
     demo = Demo(plan, load_yaml(configs / "policy.yaml", Policy), out.resolve(), data.resolve() if data else None)
     signal.signal(signal.SIGTERM, _interrupt)
     with exclusive(demo.out, "a demo"):
         for stale in (demo.work, demo.out / "published"):
             shutil.rmtree(stale, ignore_errors=True)
         try:
-            _set_up(demo, patients)
+            _set_up(demo, _cohort(demo, patients, modality, size))
             _run(demo)
         finally:
             for child in reversed(demo.children):
@@ -98,7 +105,19 @@ def run_demo(data: Path | None, out: Path, configs: Path, patients: int) -> None
         _summarise(demo)
 
 
-def _plan(data: Path | None, configs: Path) -> Plan:
+def _cohort(demo: Demo, patients: int | None, modality: str, size: int | None) -> Cohort:
+    """Phantoms are drawn finer than the study's images, as a hospital's are."""
+    if size is None:
+        return Cohort(demo.data, demo.work / "data", patients or _PATIENTS, modality)
+    return Cohort(demo.data, demo.work / "data", patients or _PATIENTS_AT_SIZE, modality, min(2 * size, LARGEST_SIDE))
+
+
+def _plan(data: Path | None, configs: Path, modality: str = "chest", size: int | None = None) -> Plan:
+    if size is not None or modality != "chest":
+        named = configs / f"{modality}-{size or 128}.yaml"
+        if data is not None or not named.exists():
+            raise ConfigError(f"the demo has no plan '{named.name}' for phantoms; see the plans in '{configs.name}'")
+        return load_plan(named)
     if data is None:
         return load_plan(configs / "demo.yaml")
     plan = load_plan(configs / "chest-xray.yaml")
@@ -125,14 +144,13 @@ def _one_digit(count: int) -> int:
     return count // power * power
 
 
-def _set_up(demo: Demo, patients: int) -> None:
+def _set_up(demo: Demo, cohort: Cohort) -> None:
     """Keys, enrolment, data and acceptance of the plan, site by site; two sites at a time on two cores."""
     plan_file = demo.work / "plan.yaml"
     write_atomic(plan_file, yaml.safe_dump(demo.plan.model_dump(mode="json"), sort_keys=False))
     with _timed(demo, "coordinator set-up"):
         create_authority(demo.coordinator.root, passphrase=demo.passphrase)
         write_json(demo.coordinator.plan_file, demo.plan.model_dump(mode="json"))
-    cohort = Cohort(demo.data, demo.work / "data", patients)
     with _timed(demo, "site set-up"), ThreadPoolExecutor(2) as pool:
         try:
             for done in [pool.submit(_set_up_site, demo, name, plan_file, cohort) for name in demo.plan.sites]:
@@ -225,6 +243,7 @@ def _environment(home: Path) -> dict[str, str]:
         "COLUMNS": "160",
         "OMP_NUM_THREADS": "1",
         "PYTHONSAFEPATH": "1",
+        **({VARIABLE: os.environ[VARIABLE]} if VARIABLE in os.environ else {}),
     }
 
 

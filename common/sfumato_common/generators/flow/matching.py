@@ -18,11 +18,12 @@ from sfumato_common.generators.flow.flows import Flow
 from sfumato_common.generators.plan import PublicPlan
 from sfumato_common.generators.spectral.whitening import SpectralModel
 from sfumato_common.mechanisms.draws import TorchDraws
+from sfumato_common.memory import by_chunks
 
 # Samples a component. The latents behind them are known, so that only what the flow does to them is estimated, and a
 # flow that does nothing changes nothing.
 SAMPLES = 512
-_PIXELS = 2**20
+_BLOCK_PIXELS = 2**20  # of latents that are drawn at once, which is part of what the seed means
 # What a flow that diverged draws counts no further than this, in deviations, and is stretched no more than tenfold.
 _FARTHEST, _STRETCH = 8.0, 10.0
 
@@ -49,9 +50,9 @@ def match_moments(plan: PublicPlan, spectral: SpectralModel, flow: Flow, compone
 def _features(plan: PublicPlan, spectral: SpectralModel, flow: Flow, component: Tensor) -> tuple[Tensor, Tensor]:
     """Features [SAMPLES, d] of latents of one component, and of the whitened images that the flow makes of them."""
     draws, before, after = TorchDraws(torch.Generator().manual_seed(0)), [], []
-    for y in torch.split(component.repeat(SAMPLES), max(1, _PIXELS // plan.image.size**2)):
+    for y in torch.split(component.repeat(SAMPLES), max(1, _BLOCK_PIXELS // plan.image.size**2)):
         latent = spectral.draw_latent(y, draws)
-        white = flow.inverse(latent, condition(plan, y))
+        white = by_chunks(flow.inverse, latent, condition(plan, y))
         before.append(spectral.low(latent))
         after.append(spectral.low(white).nan_to_num(0.0).clamp(-_FARTHEST, _FARTHEST))
     return torch.cat(before), torch.cat(after)

@@ -15,6 +15,7 @@ from sfumato_common.generators.plan import PublicPlan
 from sfumato_common.generators.spectral.whitening import SpectralModel, spectral_model
 from sfumato_common.generators.weights import load_network
 from sfumato_common.mechanisms.draws import Draws
+from sfumato_common.memory import by_chunks
 from sfumato_common.types import Arrays
 
 
@@ -32,7 +33,7 @@ def sampler(plan: PublicPlan, arrays: Arrays) -> Draw:
         return match_moments(plan, spectral, network, components)
 
     def draw(y: Tensor, draws: Draws) -> Tensor:
-        white = network.inverse(spectral.draw_latent(y, draws), condition(plan, y))
+        white = by_chunks(network.inverse, spectral.draw_latent(y, draws), condition(plan, y))
         return moved(tuple(sorted(set(y.tolist())))).decode(white, y).nan_to_num(0.0).clamp(-1.0, 1.0)
 
     return draw

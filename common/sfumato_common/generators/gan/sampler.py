@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from sfumato_common.generators.base import Draw
 from sfumato_common.generators.gan.networks import generator
-from sfumato_common.generators.gan.w_space import WSpace, draw_images
+from sfumato_common.generators.gan.w_space import Noise, WSpace
 from sfumato_common.generators.plan import PublicPlan
 from sfumato_common.generators.spectral.whitening import spectral_model
 from sfumato_common.generators.weights import load_network
 from sfumato_common.mechanisms.draws import Draws
+from sfumato_common.memory import by_chunks
 from sfumato_common.types import Arrays
-
-_GENERATED_PIXELS = 2**22  # at once: a generator keeps dozens of maps of every image
 
 
 def sampler(plan: PublicPlan, arrays: Arrays) -> Draw:
     """Draws images of components from released arrays."""
     spectral, network = spectral_model(plan, arrays), load_network("generator", generator, plan, arrays)
 
+    space = WSpace(plan, network, spectral)
+
     def draw(y: Tensor, draws: Draws) -> Tensor:
-        parts = torch.split(y, max(1, _GENERATED_PIXELS // plan.image.size**2))
-        return torch.cat([draw_images(plan, network, spectral, part, draws) for part in parts])
+        z, noise = space.draw(y, draws)
+
+        def images(latents: Tensor, components: Tensor, tail: Tensor, *maps: Tensor) -> Tensor:
+            return space.synthesis(space.mapping(latents, components), components, Noise(tail, list(maps)))
+
+        return by_chunks(images, z, y, noise.tail, *noise.maps)
 
     return draw
 

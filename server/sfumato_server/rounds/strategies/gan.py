@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 from sfumato_common.generators.components import condition
@@ -18,15 +18,16 @@ from sfumato_common.generators.gan import networks
 from sfumato_common.generators.gan.displacement import GENERATOR_BETAS, GENERATOR_LEARNING_RATE
 from sfumato_common.generators.gan.generator import Generator
 from sfumato_common.generators.gan.settings import GanStage
-from sfumato_common.generators.gan.w_space import draw_images, follow
+from sfumato_common.generators.gan.w_space import Noise, WSpace, follow
 from sfumato_common.generators.spectral.whitening import spectral_model
 from sfumato_common.generators.starts import starting_model
 from sfumato_common.generators.weights import load_arrays, load_network, to_arrays
 from sfumato_common.mechanisms.draws import TorchDraws
+from sfumato_common.memory import row_bytes, rows_at_once
 from sfumato_common.study.plan import Plan
 from sfumato_common.types import AnyArray, Arrays
 from sfumato_server.rounds.strategies.averaging import check_replies
-from sfumato_server.rounds.strategies.discriminators import Discriminators
+from sfumato_server.rounds.strategies.discriminators import Discriminators, WeighedDiscriminator
 
 _BATCH = 64
 # the share of generated images that discriminators may take as real, over about so many steps, before the round ends
@@ -67,26 +68,43 @@ class GanStrategy:
     def _train_generator(self, draws: TorchDraws) -> None:
         """At most the plan's steps: none once the discriminators are fooled: beyond that they say noise."""
         spectral = spectral_model(self._plan, self._spectral)
-        panel = self._discriminators.panel(self._spectral)
+        space, panel = WSpace(self._plan, self._generator, spectral), self._discriminators.panel(self._spectral)
         batch = math.ceil(_BATCH / len(panel))
         optimiser = torch.optim.Adam(self._generator.parameters(), lr=GENERATOR_LEARNING_RATE, betas=GENERATOR_BETAS)
         fooled = 0.0
         for _ in range(self._stage.generator_steps):
             optimiser.zero_grad()
-            loss, real = torch.zeros(()), 0.0
+            real = 0.0
             for discriminator in panel:
                 labels = draws.categorical(discriminator.shares, batch)
-                images = draw_images(self._plan, self._generator, spectral, labels, draws)
-                scores = discriminator.module(images, condition(self._plan, labels))
-                loss = loss + discriminator.weight * functional.softplus(-scores).mean()
-                real += discriminator.weight * float((scores > 0.0).float().mean())
+                real += discriminator.weight * self._descend(space, discriminator, labels, draws)
             fooled += (real - fooled) / _FOOLED_HORIZON
             if fooled >= _FOOLED:
                 break
-            loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(self._generator.parameters(), 1.0)
             optimiser.step()
             follow(self._average, self._generator, self._stage.generator_steps * self._stage.rounds)
+
+    def _descend(self, space: WSpace, judge: WeighedDiscriminator, labels: Tensor, draws: TorchDraws) -> float:
+        """Add the gradient of a judge's loss on images of `labels`; the share of them that it takes for real.
+
+        As many images at once as memory allows, a chunk's gradient after the other's: sums differ in their last bits.
+        """
+        z, noise = space.draw(labels, draws)
+
+        def score(latents: Tensor, y: Tensor, tail: Tensor, *maps: Tensor) -> Tensor:
+            images = space.synthesis(space.mapping(latents, y), y, Noise(tail, list(maps)))
+            scores: Tensor = judge.module(images, condition(self._plan, y))
+            return scores
+
+        rows, believed = (z, labels, noise.tail, *noise.maps), 0.0
+        size = rows_at_once(row_bytes(score, *rows), len(labels))
+        for start in range(0, len(labels), size):
+            scores = score(*(part[start : start + size] for part in rows))
+            loss = judge.weight * functional.softplus(-scores).sum() / len(labels)
+            loss.backward()  # type: ignore[no-untyped-call]
+            believed += float((scores > 0.0).float().sum()) / len(labels)
+        return believed
 
     def released(self) -> dict[str, AnyArray]:
         """The spectral release and the averaged generator."""

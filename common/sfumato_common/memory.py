@@ -1,0 +1,113 @@
+"""How many rows are computed at once: what memory allows, and nothing else.
+
+The budget is what `--memory` says, or half of what is free: of the machine, and of the control group (cgroup v2 or v1)
+that a container is held to. Results do not hang on it: chunks are whole tiles of `TILE` rows, the last one filled up,
+and products of tiles give each row the same last bits however many of them there are.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from sfumato_common.errors import ConfigError
+
+VARIABLE = "SFUMATO_MEMORY"
+TILE = 16  # a vector of float32 at its widest: with fewer rows a product takes another path
+_SHARE = 0.5  # several parties or processes may share a machine
+_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+_GROUPS = (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"))
+
+
+def parse_size(text: str) -> int:
+    """Bytes of '4GiB', '500M' or '1000000'. Raises ConfigError."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
+    size = int(float(found[1]) * _UNITS[found[2].upper()]) if found else 0
+    if size < 1:
+        raise ConfigError("--memory is a size such as 4GiB or 500MiB")
+    return size
+
+
+def limit_memory(text: str | None) -> None:
+    """Hold this process, and those that it starts, to a size; None leaves what was said before."""
+    if text is not None:
+        os.environ[VARIABLE] = str(parse_size(text))
+
+
+def budget() -> int:
+    """Bytes that a computation may take at once."""
+    stated = os.environ.get(VARIABLE)
+    return parse_size(stated) if stated else int(_SHARE * free_bytes())
+
+
+def free_bytes(system: Path = Path("/proc/meminfo"), groups: Path = Path("/sys/fs/cgroup")) -> int:
+    """Memory that is free, in bytes: of the machine, or of the control group where that is less."""
+    found = re.search(r"^MemAvailable:\s+(\d+) kB", _read(system), re.MULTILINE)
+    free = int(found[1]) * 1024 if found else 2**32
+    for most, used in _GROUPS:
+        limit, taken = _read(groups / most).strip(), _read(groups / used).strip()
+        if limit.isdigit() and taken.isdigit():
+            free = min(free, max(0, int(limit) - int(taken)))
+    return free
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
+
+
+def rows_at_once(row_bytes: int, rows: int) -> int:
+    """How many of `rows` rows of that many bytes are computed at once: whole tiles, at least one."""
+    tiles = max(1, budget() // max(1, row_bytes) // TILE)
+    return int(min(tiles, -(-rows // TILE)) * TILE)
+
+
+class _Count(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Adds up the bytes of all tensors that operations make."""
+
+    bytes: int = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        del types
+        made = func(*args, **(kwargs or {}))
+        for value in made if isinstance(made, tuple | list) else (made,):
+            if isinstance(value, Tensor):
+                self.bytes += value.nbytes
+        return made
+
+
+def row_bytes(function: Callable[..., Any], *rows: Tensor) -> int:
+    """Bytes that a row of `function` takes with everything kept for a gradient: counted over one tile of `rows`."""
+    first = [_filled(part[:TILE], TILE) for part in rows]
+    with torch.no_grad(), _Count() as count:  # type: ignore[no-untyped-call]
+        function(*first)
+    return int(-(-count.bytes // TILE))
+
+
+def by_chunks(function: Callable[..., Tensor], *rows: Tensor) -> Tensor:
+    """`function` of tensors of rows [N, ...], N > 0, a chunk at a time as memory allows -> [N, ...]; no gradient."""
+    count = len(rows[0])
+    size = rows_at_once(row_bytes(function, *rows), count)
+    parts = []
+    with torch.no_grad():
+        for start in range(0, count, size):
+            own = [part[start : start + size] for part in rows]
+            wanted = len(own[0])
+            parts.append(function(*(_filled(part, -(-wanted // TILE) * TILE) for part in own))[:wanted])
+    return torch.cat(parts)
+
+
+def _filled(part: Tensor, size: int) -> Tensor:
+    """[n, ...] with copies of its first row up to [size, ...]."""
+    if len(part) >= size:
+        return part
+    return torch.cat([part, part[:1].expand(size - len(part), *part.shape[1:])])
