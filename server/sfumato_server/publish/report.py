@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from sfumato_common.crypto.signatures import fingerprint
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.release import has_epsilon
+from sfumato_common.study.words import has_epsilon
 from sfumato_server.pool import Pool
 from sfumato_server.publish.guarantee import Guarantee, guarantees, pooled_costs
 from sfumato_server.publish.manifest import PublishedManifest
