@@ -86,8 +86,8 @@ def check_cohorts(plan: Plan, policy: Policy, store: SiteStore) -> None:
     for item in plan.release_at(policy.site, plan.choices[0]):
         if isinstance(item, Grouped) and most_images(train, item, len(plan.labels)) < item.images:
             raise DataError(
-                f"this site has too few training patients for {item.images} images from groups of {item.k} by "
-                f"'{item.method}': ask for fewer here, by 'images_at', or for more of them from the model alone, by "
+                f"this site has too few training patients for {item.images} groups of {item.k} by "
+                f"'{item.method}': ask for fewer images here, by 'images_at', or let the model alone draw some, by "
                 "'filled_at'"
             )
 

@@ -122,8 +122,7 @@ class Plan(Strict):
             raise ValueError(f"'filled_at' of '{item.method}' names '{unknown[0]}', which is none of the plan's sites")
         if bare := [site for site in self.sites if self.filled(item, site) >= item.at(site)]:
             raise ValueError(
-                f"no image of '{item.method}' at '{bare[0]}' would come from a group: its nominal patients are too few "
-                "for groups of that size, or 'filled_at' fills every place; make the groups smaller, or sample instead"
+                f"'filled_at' of '{item.method}' leaves no image from a group at '{bare[0]}'; fill fewer places there"
             )
 
     def _check_delta(self) -> None:
@@ -196,8 +195,8 @@ class Plan(Strict):
         return items
 
     def filled(self, item: AnyItem, site: str) -> int:
-        """How many places of `item` lack a group at `site`, by public numbers, and are drawn from its model."""
-        return item.filled(site, self.sites[site].nominal_patients) if isinstance(item, Grouped) else 0
+        """How many places of `item` lack a group at `site`, as the plan says, and are drawn from its model."""
+        return item.filled_at.get(site, 0) if isinstance(item, Grouped) else 0
 
     def _fillings(self, item: AnyItem, *sites: str) -> list[Filling]:
         """DP sampling for the places of `item` that lack a group: an item where `sites`, or any at all, have some."""

@@ -55,7 +55,7 @@ class Sampling(Counted):
 
 
 class Filling(Sampling):
-    """DP sampling in places that lack a group; no plan asks for it by itself (see `Grouped.filled`)."""
+    """DP sampling in places that lack a group; no plan asks for it by itself (see `Grouped`)."""
 
     method: Fill  # type: ignore[assignment]
 
@@ -80,8 +80,8 @@ class Grouped(Inverting):
     serve better and are recognised far better (docs/methods.md). One grouping a study: every item of a plan has the
     same five terms.
 
-    Places that lack a group are drawn from the model. How many are is public, because a number that followed from the
-    cohort would tell its size: what `filled_at` says for a site, or else what its nominal patients leave without one.
+    Where a site has too few patients for all its images, so many of them as `filled_at` says for it are drawn from the
+    model instead (`Filling`). The number is agreed in the plan: one that followed from the cohort would tell its size.
     """
 
     k: Annotated[int, Field(ge=2, le=1000)] = 5
@@ -90,9 +90,7 @@ class Grouped(Inverting):
     remainder: Literal["merge", "suppress"] = "merge"
     distance: Literal["image", "embedding", "random"] = "random"
     # left out of the digest where it says nothing: plans from before it keep theirs
-    filled_at: dict[str, Annotated[int, Field(ge=0, le=100_000)]] = Field(
-        default_factory=dict, exclude_if=lambda sites: not sites
-    )
+    filled_at: dict[str, ImageCount] = Field(default_factory=dict, exclude_if=lambda sites: not sites)
 
     @property
     def guarantee_level(self) -> GuaranteeLevel:
@@ -109,14 +107,6 @@ class Grouped(Inverting):
     def least_patients(self) -> int:
         """The number of patients that one group takes."""
         return max(self.k, self.least_labels) if self.groups == "l-diverse" else self.k
-
-    def filled(self, site: str, nominal_patients: int) -> int:
-        """How many of the images at `site` are drawn from the model instead: public numbers decide, and no data."""
-        return self.filled_at.get(site, max(0, self.at(site) - self.most_images(site, nominal_patients)))
-
-    def most_images(self, site: str, patients: int) -> int:
-        """For how many images at `site` that many patients have groups: one image a group."""
-        return patients // self.least_patients
 
 
 class KSame(Grouped):
@@ -145,10 +135,6 @@ class LinearWalk(Grouped):
 
     method: Literal["linear-walk"]
     points: Annotated[int, Field(ge=1, le=256)] = 6
-
-    def most_images(self, site: str, patients: int) -> int:
-        """Any number between two groups, none with fewer."""
-        return self.at(site) if patients // self.least_patients >= 2 else 0
 
 
 class PlanWalk(LinearWalk):
