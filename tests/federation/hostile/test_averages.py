@@ -10,7 +10,7 @@ import pytest
 import torch
 from support.averages import K, attack, behind_images, honest, job_of, plan_of, read_records, scrambler
 
-from sfumato_client.anonymise import anonymise, influence, inversion, patients
+from sfumato_client.anonymise import anonymise, influence, inversion, k_salsa, k_same, linear_walk, patients
 from sfumato_client.anonymise.inversion import inverter_of, patient_labels
 from sfumato_client.site.inbound import Seen
 from sfumato_common.errors import ReleaseRefused, VerificationError
@@ -179,3 +179,68 @@ def test_whatever_models_come_no_image_is_moved_far_by_one_of_its_patients(metho
     if method in ("k-same", "k-salsa"):
         for image, members in zip(images, behind_images(job), strict=True):
             assert share_of_members(job, image, members).max() < 0.6
+
+
+# --- models that are searched for -----------------------------------------------------------------------------------
+
+
+def largest_share(plan, spectral, generator) -> float:
+    """The most that one member counts in any image's final bytes; 0 where the site refuses."""
+    job, behind = job_of(plan, spectral, generator=generator), []
+
+    def seen(cohort, members):
+        behind.append(members)
+        return influence.allowed_moves(cohort, members)
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (k_same, k_salsa, linear_walk):
+            patch.setattr(module, "allowed_moves", seen)
+        try:
+            images = anonymise(job).images
+        except ReleaseRefused:
+            return 0.0
+    ends = len(behind) // len(images)
+    groups = [np.concatenate(behind[row * ends : (row + 1) * ends]) for row in range(len(images))]
+    return max(share_of_members(job, image, one).max() for image, one in zip(images, groups, strict=True))
+
+
+def mutated(arrays: dict[str, np.ndarray], rng: np.random.Generator, size: float) -> dict[str, np.ndarray]:
+    return {name: (v + size * rng.normal(size=v.shape) * (v.std() + 1e-3)).astype(v.dtype) for name, v in arrays.items()}
+
+
+def searched(plan, seed: int, steps: int) -> float:
+    """The largest share that a (1 + 1) evolution of factors, means and generator reaches (Rechenberg 1973).
+
+    It sees what no coordinator sees, the shares themselves, and so is stronger than any that must guess.
+    """
+    rng, step = np.random.default_rng(seed), 0.3
+    spectral, generator = hostile_spectral(seed), hostile_generator(plan, seed)
+    best = first = largest_share(plan, spectral, generator)
+    for _ in range(steps):
+        tried = mutated(generator, rng, step)
+        other = {**spectral, "spectral/mean": mutated({"m": spectral["spectral/mean"]}, rng, step)["m"]}
+        if rng.random() < 0.3:
+            other["spectral/factor"] = hostile_spectral(int(rng.integers(2**31)))["spectral/factor"]
+        if (found := largest_share(plan, other, tried)) > best:
+            best, spectral, generator, step = found, other, tried, 1.5 * step
+        else:
+            step *= 0.9
+    assert best >= first
+    return best
+
+
+@pytest.mark.parametrize("kind", ["within-label", "l-diverse"])
+@pytest.mark.parametrize(
+    ("method", "steps"),
+    [
+        ("k-same", 4),
+        *(pytest.param(method, 25, marks=pytest.mark.slow, id=f"{method}-long") for method in sorted(METHODS)),
+    ],
+)
+def test_a_coordinator_that_searches_for_models_gets_no_more_of_one_patient_than_random_ones(
+    method, steps, kind, monkeypatch
+):
+    hostile_encoder(monkeypatch, 2)
+    loud = {"style_weight": 1e-5, "content_weight": 0.0} if method == "k-salsa" else {}
+    plan = plan_of(method, groups=kind, images=2, distance="random", **{**METHODS[method], **loud})
+    assert searched(plan, 1, steps) < 0.6
