@@ -5,12 +5,14 @@ Each defence is shown to be what stops it: with all of them taken away the attac
 
 from __future__ import annotations
 
+from importlib import import_module
+
 import numpy as np
 import pytest
 import torch
 from support.averages import K, attack, behind_images, honest, job_of, plan_of, read_records, scrambler
 
-from sfumato_client.anonymise import anonymise, influence, inversion, k_salsa, k_same, linear_walk, patients
+from sfumato_client.anonymise import anonymise, influence, inversion, patients
 from sfumato_client.anonymise.inversion import inverter_of, patient_labels
 from sfumato_client.site.inbound import Seen
 from sfumato_common.errors import ReleaseRefused, VerificationError
@@ -193,8 +195,8 @@ def largest_share(plan, spectral, generator) -> float:
         return influence.allowed_moves(cohort, members)
 
     with pytest.MonkeyPatch.context() as patch:
-        for module in (k_same, k_salsa, linear_walk):
-            patch.setattr(module, "allowed_moves", seen)
+        for name in ("k_same", "k_salsa", "linear_walk"):
+            patch.setattr(import_module(f"sfumato_client.anonymise.{name}"), "allowed_moves", seen)
         try:
             images = anonymise(job).images
         except ReleaseRefused:
@@ -205,7 +207,10 @@ def largest_share(plan, spectral, generator) -> float:
 
 
 def mutated(arrays: dict[str, np.ndarray], rng: np.random.Generator, size: float) -> dict[str, np.ndarray]:
-    return {name: (v + size * rng.normal(size=v.shape) * (v.std() + 1e-3)).astype(v.dtype) for name, v in arrays.items()}
+    return {
+        name: np.asarray(value + size * rng.normal(size=value.shape) * (value.std() + 1e-3), value.dtype)
+        for name, value in arrays.items()
+    }
 
 
 def searched(plan, seed: int, steps: int) -> float:
@@ -230,17 +235,7 @@ def searched(plan, seed: int, steps: int) -> float:
 
 
 @pytest.mark.parametrize("kind", ["within-label", "l-diverse"])
-@pytest.mark.parametrize(
-    ("method", "steps"),
-    [
-        ("k-same", 4),
-        *(pytest.param(method, 25, marks=pytest.mark.slow, id=f"{method}-long") for method in sorted(METHODS)),
-    ],
-)
-def test_a_coordinator_that_searches_for_models_gets_no_more_of_one_patient_than_random_ones(
-    method, steps, kind, monkeypatch
-):
+def test_a_coordinator_that_searches_for_models_gets_no_more_of_one_patient_than_random_ones(kind, monkeypatch):
     hostile_encoder(monkeypatch, 2)
-    loud = {"style_weight": 1e-5, "content_weight": 0.0} if method == "k-salsa" else {}
-    plan = plan_of(method, groups=kind, images=2, distance="random", **{**METHODS[method], **loud})
-    assert searched(plan, 1, steps) < 0.6
+    plan = plan_of("k-same", groups=kind, images=2, distance="random", **METHODS["k-same"])
+    assert searched(plan, 1, 4) < 0.6
