@@ -17,8 +17,9 @@ from sfumato_common.strict import load_yaml
 from sfumato_common.study.forecast import forecast
 from sfumato_common.study.load import load_plan, load_resolved_plan, plan_text
 from sfumato_common.study.policy import Policy
-from sfumato_common.study.release import Grouped, Latent, Method, Sampling
+from sfumato_common.study.release import Grouped, Latent, Sampling
 from sfumato_common.study.stages import Stage, StageKind
+from sfumato_common.study.words import Method
 
 ROOT = Path(__file__).resolve().parents[2]
 MODULES = [

@@ -19,7 +19,7 @@ from sfumato_client.ingest.sources import DicomSource
 from sfumato_common.files import write_json
 from sfumato_common.phantom import DEVICES, arrays
 from sfumato_common.phantom.dicom import write_cohort
-from sfumato_common.study.plan import ImageForm
+from sfumato_common.study.terms import ImageForm
 
 PATIENTS = 300
 

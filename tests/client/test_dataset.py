@@ -15,8 +15,8 @@ from sfumato_client.dataset import Cohort, SiteStore, require_patients
 from sfumato_client.dataset.splits import SPLITS, assign_splits, keyed_split
 from sfumato_client.ingest import SiteImage, Skipped, Split
 from sfumato_common.errors import DataError
-from sfumato_common.study.plan import ImageForm
 from sfumato_common.study.policy import Budget, Policy, ReleaseRules
+from sfumato_common.study.terms import ImageForm
 
 FORM = ImageForm(size=16)
 LABELS = ["normal", "opacity"]

@@ -139,3 +139,46 @@ def test_patients_with_several_images_count_as_their_mean():
     alone = Cohort(to_bytes(np.stack(means)), np.zeros(5, np.int64), np.arange(5))
     assert allowed_moves(cohort, np.arange(5)) == pytest.approx(allowed_of(alone), abs=2 * GRAIN)
     assert torch.equal(with_each_left_out(np.arange(2))[0], torch.arange(2))
+
+
+def rings_of(images: torch.Tensor) -> torch.Tensor:
+    """`by_ring` of images [N, 1, S, S], with gradients."""
+    matrix = torch.from_numpy(dct_matrix(SIZE))
+    power = (matrix @ images @ matrix.T).square().mean(dim=1).flatten(1)
+    frequency = np.arange(SIZE)
+    edges = (1.5, 3.0, 5.0, 7.0, 9.0, 12.0, 16.0, 20.0)
+    ring = torch.from_numpy(np.digitize(np.hypot(frequency[:, None], frequency[None, :]), edges).ravel())
+    one_hot = torch.nn.functional.one_hot(ring).double()
+    return (power @ one_hot / one_hot.sum(dim=0)).clamp_min(1e-12).sqrt()
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_an_optimiser_with_a_free_hand_shows_no_more_of_a_patient_than_the_stated_multiple(seed):
+    """Whatever factors, encoders or style weights a coordinator finds end in what a method made: here any image is.
+
+    Adam moves the image, and what it would be without each patient, to show one patient and still pass the check.
+    """
+    members, target = 6, 2
+    cohort = cohort_of(members, seed)
+    plain, allowed = averages(cohort).astype(np.float32), allowed_of(cohort)
+    fixed, bound = torch.from_numpy(plain).double(), torch.from_numpy(allowed)
+    away = torch.from_numpy(to_unit_range(cohort.images)[target]).double() - fixed[target + 1]
+    free = torch.zeros_like(fixed, requires_grad=True)
+    without = torch.ones(members + 1, 1, 1, 1, dtype=torch.float64)
+    without[target + 1] = 0.0  # without the patient nobody has anything of it to show
+    optimiser = torch.optim.Adam([free], lr=0.01)
+    for _ in range(300):
+        made = fixed + free * without
+        share = ((made[0] - fixed[target + 1]) * away).sum() / away.square().sum()
+        over = (rings_of(made[1:] - made[:1]) - bound).clamp_min(0.0)
+        (30.0 * over.sum() - share).backward()
+        optimiser.step()
+        optimiser.zero_grad()
+    made = (fixed + free.detach() * without).float().numpy()
+    found = to_unit_range(restrain(plain, made, allowed, 8)[None])[0]
+    own = float(((torch.from_numpy(found).double() - fixed[target + 1]) * away).sum() / away.square().sum())
+    average = 1.0 / members
+    assert own > 1.2 * average, "the optimiser does better than an average"
+    assert own < LARGEST_INFLUENCE * 1.25 / (members - 1), "and no better than the check lets it"
+    loud = to_unit_range(to_bytes(fixed.numpy() + (3.0 * away * without).numpy()))
+    assert np.array_equal(restrain(plain, loud.astype(np.float32), allowed, 8), to_bytes(plain)[0]), "more is taken out"

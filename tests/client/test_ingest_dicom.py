@@ -16,7 +16,7 @@ from sfumato_common.errors import DataError
 from sfumato_common.imaging import fit_square
 from sfumato_common.phantom import DEVICES, draw_patient
 from sfumato_common.phantom.dicom import write_cohort
-from sfumato_common.study.plan import ImageForm
+from sfumato_common.study.terms import ImageForm
 
 FORM = ImageForm(size=64)
 LABELS = ["normal", "opacity"]

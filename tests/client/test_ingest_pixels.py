@@ -11,7 +11,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from sfumato_client.ingest.pixels import display_values, window
 from sfumato_client.ingest.records import UnreadableError, to_form
-from sfumato_common.study.plan import ImageForm
+from sfumato_common.study.terms import ImageForm
 
 
 def make(stored: np.ndarray, photometric: str = "MONOCHROME2", bits: int | None = None, **elements: Any) -> Dataset:

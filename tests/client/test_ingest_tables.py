@@ -14,7 +14,7 @@ from sfumato_client.ingest.npz import read_npz
 from sfumato_client.ingest.pngs import read_pngs
 from sfumato_client.ingest.sources import DicomSource, NpzSource, PngSource
 from sfumato_common.errors import ConfigError, DataError
-from sfumato_common.study.plan import ImageForm
+from sfumato_common.study.terms import ImageForm
 
 FORM = ImageForm(size=16)
 LABELS = ["normal", "opacity"]

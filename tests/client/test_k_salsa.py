@@ -37,7 +37,8 @@ from sfumato_common.mechanisms.noise import TestNoise
 from sfumato_common.mechanisms.recorder import NoiseRecorder
 from sfumato_common.mechanisms.streams import Streams
 from sfumato_common.strict import parse
-from sfumato_common.study.plan import ImageForm, Plan
+from sfumato_common.study.plan import Plan
+from sfumato_common.study.terms import ImageForm
 from sfumato_common.types import to_bytes, to_unit_range
 
 # the package's attribute of that name is the function

@@ -116,3 +116,30 @@ def test_l_diverse_groups_are_counted_over_all_labels():
     check_cohorts(plan_of(item), policy_of(), Store(train=(34, 29)))
     with pytest.raises(DataError, match="too few training patients"):
         check_cohorts(plan_of({**item, "images": 13}), policy_of(), Store(train=(34, 29)))
+
+
+def test_places_that_the_plan_fills_need_no_group():
+    item = {**K_SAME, "images": 12}
+    short = Store(train=(34, 29))  # eleven groups
+    with pytest.raises(DataError, match="'filled_at'"):
+        check_cohorts(plan_of(item), policy_of(), short)
+    filled = plan_of({**item, "filled_at": {"north": 1}})
+    check_cohorts(filled, policy_of(), short)
+    with pytest.raises(DataError, match="for 11 groups"):
+        check_cohorts(filled, policy_of(), Store(train=(34, 19)))
+
+
+def test_what_fills_places_is_dp_sampling_to_a_policy():
+    filled = plan_of({**K_SAME, "filled_at": {"north": 1}})
+    check_policy(filled, policy_of())
+    only = policy_of()
+    rules = only.release.model_copy(update={"allowed_methods": ["k-same"]})
+    with pytest.raises(PolicyRefusal, match="method 'dp-sampling' is not"):
+        check_policy(filled, only.model_copy(update={"release": rules}))
+
+
+def test_walks_need_two_groups_of_one_label_for_any_number_of_images():
+    walk = {"method": "linear-walk", "images": 50, "k": 5}
+    check_cohorts(plan_of(walk), policy_of(), Store(train=(10, 0)))
+    with pytest.raises(DataError, match="too few training patients"):
+        check_cohorts(plan_of(walk), policy_of(), Store(train=(9, 9)))

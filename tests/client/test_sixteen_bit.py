@@ -19,7 +19,7 @@ from sfumato_common.errors import DataError
 from sfumato_common.imaging import fit_square
 from sfumato_common.phantom import DEVICES, arrays, draw_patient
 from sfumato_common.phantom.dicom import write_cohort
-from sfumato_common.study.plan import ImageForm
+from sfumato_common.study.terms import ImageForm
 
 DEEP = ImageForm(size=16, bits=16)
 LABELS = ["normal", "opacity"]

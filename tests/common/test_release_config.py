@@ -153,3 +153,27 @@ def test_the_forecast_counts_what_releasing_adds():
     assert (line.stage, line.steps, line.noise_multiplier) == ("release", 1, None)
     assert line.epsilon_after == pytest.approx(epsilon(study_events(noised, "train"), 1e-5))
     assert line.epsilon_after > forecast(bare, 1e-5).epsilon_train
+
+
+def test_places_that_lack_a_group_are_a_public_number_of_their_own_items():
+    same = {"method": "k-same", "images": 6, "images_at": {"south": 4}}
+    plan, before = plan_of({**same, "filled_at": {"south": 3}}), plan_of(same)
+    given = lambda site: [(item.method, item.model, item.images) for item in plan.release_at(site, "")]  # noqa: E731
+    assert given("north") == [("k-same", "gan", 6)]
+    assert given("south") == [("k-same", "gan", 1), ("dp-sampling-for-k-same", "gan", 3)]
+    assert (plan.parts_at("north"), plan.parts_at("south")) == (["declared"], ["formal", "declared"])
+    assert plan.guarantee_levels == {("k-same", "gan"): "syntactic", ("dp-sampling-for-k-same", "gan"): "formal"}
+    assert plan.digest != before.digest and "filled_at" not in str(before.model_dump()), "other plans keep their digest"
+
+
+@pytest.mark.parametrize(
+    ("filled", "said"), [({"south": 6}, "leaves no image from a group"), ({"east": 1}, "none of the plan's sites")]
+)
+def test_a_plan_fills_some_places_of_its_own_sites(filled, said):
+    with pytest.raises(ConfigError, match=said):
+        plan_of({"method": "k-same", "images": 6, "filled_at": filled})
+
+
+def test_a_plan_cannot_ask_for_what_stands_in_for_groups():
+    with pytest.raises(ConfigError):
+        plan_of({"method": "dp-sampling-for-k-same", "model": "gan", "images": 6})

@@ -18,7 +18,8 @@ from sfumato_common.imaging import decode_png, encode_png, pixel_hash
 from sfumato_common.mechanisms.draws import TorchDraws
 from sfumato_common.phantom import arrays
 from sfumato_common.strict import parse
-from sfumato_common.study.plan import ImageForm, Plan
+from sfumato_common.study.plan import Plan
+from sfumato_common.study.terms import ImageForm
 from sfumato_common.types import to_bytes, to_eight_bits, to_unit_range
 
 

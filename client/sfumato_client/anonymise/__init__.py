@@ -20,6 +20,7 @@ from sfumato_client.anonymise.plan_walk import plan_walk
 from sfumato_client.anonymise.sampling import dp_sampling
 from sfumato_common.errors import EgressRefused
 from sfumato_common.study.release import AnyItem
+from sfumato_common.study.words import way_of
 
 ANONYMISERS: Mapping[str, Anonymiser] = {
     "dp-sampling": dp_sampling,
@@ -35,7 +36,7 @@ ANONYMISERS: Mapping[str, Anonymiser] = {
 
 def anonymise(job: Job[AnyItem]) -> CandidateSet:
     """The candidate set of the job's item, as the plan asks for it. Raises what the method raises."""
-    found = ANONYMISERS[job.item.method](job)
+    found = ANONYMISERS[way_of(job.item.method)](job)
     asked = (job.item.method, job.item.model, job.item.images)
     assert (found.method, found.model, len(found.images)) == asked, "a method gives what its item asks for"
     if found.spends != job.recorder.executed:

@@ -11,7 +11,7 @@ from sfumato_common.accounting.events import Mechanism, event_to_json
 from sfumato_common.errors import ReleaseRefused
 from sfumato_common.files import canonical_json
 from sfumato_common.mechanisms.sealed import Parts
-from sfumato_common.study.release import GuaranteeLevel, Method, has_epsilon
+from sfumato_common.study.words import Fill, GuaranteeLevel, Method, has_epsilon
 from sfumato_common.types import ByteImages
 
 
@@ -22,10 +22,11 @@ class CandidateSet:
     `spends` are the mechanisms that ran on records for it, in order; none for what is post-processing, and none behind
     a word that is not formal. `patients` is the least number of patients whose records one image was made from: 0 where
     no record was read, and the model alone stands behind the image; for `dp-k-average` the k places of a group, empty
-    ones counted, because which are empty would tell how many patients there are.
+    ones counted, because which are empty would tell how many patients there are. Images that fill places of a method on
+    groups are a set of their own, whose method says so.
     """
 
-    method: Method
+    method: Method | Fill
     model: str
     guarantee: GuaranteeLevel
     images: ByteImages = field(repr=False)

@@ -24,7 +24,7 @@ from sfumato_client.dataset import Cohort
 from sfumato_common.errors import DataError, PolicyRefusal, ReleaseRefused
 from sfumato_common.files import write_atomic
 from sfumato_common.generators.components import component_shares
-from sfumato_common.study.release import Counted, Grouped
+from sfumato_common.study.release import Counted, Grouped, LinearWalk
 
 Float64 = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
@@ -106,14 +106,19 @@ def choose_groups(job: Job[Grouped], groups: list[Group]) -> list[Group]:
     return list(kept.groups)
 
 
-def most_groups(cohort: Cohort, item: Grouped, classes: int) -> int:
-    """The largest number of groups that the cohort's patients give; greedy grouping by labels reaches it.
+def most_images(cohort: Cohort, item: Grouped, classes: int) -> int:
+    """The largest number of images that the cohort's groups give: one a group, or any on walks between two of a label.
 
-    For l-diverse groups it is an upper bound: how many there are depends on who is like whom.
+    Greedy grouping by labels reaches it. For l-diverse groups it is an upper bound: how many there are depends on who
+    is like whom.
     """
     if item.groups == "within-label":
-        return int((np.bincount(patient_labels(cohort, classes), minlength=1) // item.k).sum())
-    return cohort.patients // max(item.k, item.least_labels)
+        groups = np.bincount(patient_labels(cohort, classes), minlength=1) // item.k
+    else:
+        groups = np.array([cohort.patients // item.least_patients])
+    if isinstance(item, LinearWalk):
+        return item.images if groups.max() >= 2 else 0
+    return int(groups.sum())
 
 
 def require_k(least: int, k: int) -> None:

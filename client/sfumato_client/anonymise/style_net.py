@@ -12,7 +12,7 @@ from safetensors.torch import load, save
 from sfumato_client.anonymise.self_supervised import ContrastiveNet
 from sfumato_common.errors import VerificationError
 from sfumato_common.generators.starts import LARGEST_VALUE
-from sfumato_common.study.plan import ImageForm
+from sfumato_common.study.terms import ImageForm
 from sfumato_common.types import AnyArray
 
 

@@ -26,7 +26,7 @@ from sfumato_client.ingest import SiteImage, Skipped, Split
 from sfumato_common.accounting.members import Members
 from sfumato_common.errors import ConfigError, DataError
 from sfumato_common.files import sync_folder, write_atomic, write_json
-from sfumato_common.study.plan import ImageForm
+from sfumato_common.study.terms import ImageForm
 from sfumato_common.types import AnyArray, pixel_dtype
 
 _FORMAT = 2

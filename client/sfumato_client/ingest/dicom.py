@@ -16,7 +16,7 @@ from pydicom.errors import InvalidDicomError
 from sfumato_client.ingest.pixels import display_values
 from sfumato_client.ingest.records import SiteImage, Skipped, UnreadableError, to_form
 from sfumato_client.ingest.table import check_folder, inside, label_index, read_table, unlisted_files
-from sfumato_common.study.plan import ImageForm
+from sfumato_common.study.terms import ImageForm
 
 
 def read_dicom(folder: Path, table: Path, form: ImageForm, labels: list[str]) -> Iterator[SiteImage | Skipped]:

@@ -15,7 +15,7 @@ import numpy as np
 from sfumato_client.ingest.records import SiteImage, Skipped, UnreadableError, to_form
 from sfumato_client.ingest.table import Row, read_table, split_name
 from sfumato_common.errors import DataError
-from sfumato_common.study.plan import ImageForm
+from sfumato_common.study.terms import ImageForm
 from sfumato_common.types import AnyArray
 
 _COLUMNS = ("set", "row", "site", "patient_id", "split", "abnormal")

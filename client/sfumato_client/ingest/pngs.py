@@ -11,7 +11,7 @@ from PIL import Image
 
 from sfumato_client.ingest.records import SiteImage, Skipped, UnreadableError, to_form
 from sfumato_client.ingest.table import Row, check_folder, inside, label_index, read_table, split_name, unlisted_files
-from sfumato_common.study.plan import ImageForm
+from sfumato_common.study.terms import ImageForm
 
 _DEEP_GREY = {"I", "I;16", "I;16B", "I;16L"}
 

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from sfumato_common.imaging import fit_square
-from sfumato_common.study.plan import ImageForm
+from sfumato_common.study.terms import ImageForm
 from sfumato_common.types import AnyArray, ByteImages, pixel_dtype
 
 Split = Literal["train", "holdout"]

@@ -10,7 +10,7 @@ from pydantic import ConfigDict, Field
 
 from sfumato_client.ingest.records import SiteImage, Skipped
 from sfumato_common.strict import Strict, load_yaml
-from sfumato_common.study.plan import ImageForm
+from sfumato_common.study.terms import ImageForm
 
 FilePath = Annotated[Path, Field(strict=False)]  # YAML has strings, not paths
 Images = Iterator[SiteImage | Skipped]

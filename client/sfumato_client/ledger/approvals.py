@@ -14,7 +14,7 @@ from sfumato_client.ledger.chain import Row
 from sfumato_common.crypto.signatures import verify
 from sfumato_common.errors import LedgerError, ReleaseRefused, VerificationError
 from sfumato_common.files import canonical_json
-from sfumato_common.study.release import PARTS, Part
+from sfumato_common.study.words import PARTS, Part
 
 # 'no-gate': a formal part under a policy and a plan that ask for no gate on it
 Approver = Literal["gate", "no-gate"]

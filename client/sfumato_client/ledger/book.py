@@ -41,7 +41,7 @@ from sfumato_common.study.certificate import Certificate, Noise, stated_costs
 from sfumato_common.study.costs import study_events
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.policy import Budget
-from sfumato_common.study.release import Part
+from sfumato_common.study.words import Part
 
 
 class Ledger:

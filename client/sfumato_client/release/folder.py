@@ -20,7 +20,8 @@ from sfumato_common.accounting.events import Declared, event_from_json, event_to
 from sfumato_common.errors import LedgerError, VerificationError
 from sfumato_common.files import write_atomic, write_json
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.release import AnyItem, Part
+from sfumato_common.study.release import AnyItem
+from sfumato_common.study.words import Part
 from sfumato_common.supervise import exclusive
 from sfumato_common.types import AnyArray, Arrays, fingerprint
 

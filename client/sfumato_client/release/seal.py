@@ -16,7 +16,8 @@ from sfumato_common.study.certificate import Certificate
 from sfumato_common.study.costs import release_events
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.policy import Policy
-from sfumato_common.study.release import AnyItem, DpKAverage, Grouped, part_of
+from sfumato_common.study.release import AnyItem, DpKAverage, Grouped
+from sfumato_common.study.words import part_of, way_of
 from sfumato_common.types import pixel_dtype
 
 
@@ -91,7 +92,7 @@ def _check_promise(item: CandidateSet, plan: Plan, release: Sequence[AnyItem]) -
 
 def _check_policy(approved: Approved, policy: Policy, certificate: Certificate) -> None:
     allowed = policy.release.allowed_methods
-    if forbidden := [item.method for item in approved.candidates if item.method not in allowed]:
+    if forbidden := [item.method for item in approved.candidates if way_of(item.method) not in allowed]:
         raise PolicyRefusal(f"method '{forbidden[0]}' is not in this site's release.allowed_methods")
     if sum(len(item.images) for item in approved.candidates) > policy.release.largest_set:
         raise PolicyRefusal(f"the set is larger than this site's release.largest_set = {policy.release.largest_set}")

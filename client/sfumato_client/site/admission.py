@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 
-from sfumato_client.anonymise.groups import most_groups
+from sfumato_client.anonymise.groups import most_images
 from sfumato_client.audit.attacks.nearest import is_flat
 from sfumato_client.audit.rules import FEWEST_CONTROLS
 from sfumato_client.dataset import SiteStore, require_patients
@@ -20,6 +20,7 @@ from sfumato_common.study.forecast import Forecast, forecast
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.policy import Policy
 from sfumato_common.study.release import DpKAverage, Grouped, Latent
+from sfumato_common.study.words import way_of
 
 
 def check_policy(plan: Plan, policy: Policy) -> None:
@@ -31,7 +32,9 @@ def check_policy(plan: Plan, policy: Policy) -> None:
         wrong.append(f"the plan has no site '{policy.site}'")
     if forbidden := [stage.kind for stage in plan.stages if stage.kind not in policy.allowed_stages]:
         wrong.append(f"stage '{forbidden[0]}' is not in allowed_stages")
-    if methods := [item.method for item in plan.release if item.method not in policy.release.allowed_methods]:
+    own = plan.sites.get(policy.site)
+    here = plan.release_at(policy.site, plan.choices[0]) if own is not None else plan.release
+    if methods := [found for found in (way_of(i.method) for i in here) if found not in policy.release.allowed_methods]:
         wrong.append(f"method '{methods[0]}' is not in release.allowed_methods")
     grouped = [item for item in plan.release if isinstance(item, Grouped | DpKAverage)]
     if small := [item for item in grouped if item.k < policy.release.smallest_group]:
@@ -40,11 +43,11 @@ def check_policy(plan: Plan, policy: Policy) -> None:
         wrong.append(f"the release is larger than release.largest_set = {policy.release.largest_set}")
     if policy.labels != "public" and any(isinstance(item, Latent) and item.tells_labels for item in plan.release):
         wrong.append("images would carry the labels of their records, which no epsilon covers; 'labels' must allow it")
-    if policy.release.gate.formal == "private" and "formal" in plan.parts and plan.formal_gate is None:
+    parts = plan.parts_at(policy.site) if own is not None else plan.parts
+    if policy.release.gate.formal == "private" and "formal" in parts and plan.formal_gate is None:
         wrong.append("it has no 'formal_gate', and release.gate.formal asks for a private one")
-    if "declared" in plan.parts and not policy.release.gate.declare_verdict:
+    if "declared" in parts and not policy.release.gate.declare_verdict:
         wrong.append("the gate's verdict is one data-dependent bit; release.gate.declare_verdict must allow it")
-    own = plan.sites.get(policy.site)
     if plan.private and own is not None and policy.budget.delta * own.nominal_patients >= 1.0:
         wrong.append(f"budget.delta is not below 1 / {own.nominal_patients}, the plan's nominal patients of this site")
     if plan.privacy.delta > policy.budget.delta:
@@ -72,7 +75,7 @@ def check_cohorts(plan: Plan, policy: Policy, store: SiteStore) -> None:
     """
     require_patients(store.patients, policy)
     train, holdout = store.cohort("train"), store.cohort("holdout")
-    if "declared" in plan.parts:
+    if "declared" in plan.parts_at(policy.site):
         if train.patients < 2:
             raise DataError("the gate's identity verifier needs at least two training patients; ingest more")
         if (~is_flat(holdout.everything()[0])).sum() < FEWEST_CONTROLS:
@@ -80,11 +83,12 @@ def check_cohorts(plan: Plan, policy: Policy, store: SiteStore) -> None:
     figure = plan.utility is not None and policy.utility_figure == "noised"
     if figure and holdout.patients == 0:
         raise DataError("the utility figure needs holdout patients, and there is none; ingest more patients")
-    for item in plan.release:
-        if isinstance(item, Grouped) and most_groups(train, item, len(plan.labels)) < item.at(policy.site):
+    for item in plan.release_at(policy.site, plan.choices[0]):
+        if isinstance(item, Grouped) and most_images(train, item, len(plan.labels)) < item.images:
             raise DataError(
-                f"this site has too few training patients for {item.at(policy.site)} groups of {item.k} by "
-                f"'{item.method}': ask for fewer images here, by 'images_at'"
+                f"this site has too few training patients for {item.images} groups of {item.k} by "
+                f"'{item.method}': ask for fewer images here, by 'images_at', or let the model alone draw some, by "
+                "'filled_at'"
             )
 
 

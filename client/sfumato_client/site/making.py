@@ -33,7 +33,8 @@ from sfumato_common.mechanisms.streams import Streams
 from sfumato_common.study.costs import GATE_VERDICT, formal_gate_events, release_events
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.policy import Policy
-from sfumato_common.study.release import AnyItem, Part
+from sfumato_common.study.release import AnyItem
+from sfumato_common.study.words import Part
 from sfumato_common.types import Arrays
 
 log = logging.getLogger(__name__)
@@ -56,7 +57,7 @@ class Maker:
 
         True when every part is decided: approved, or refused for good, which is kept with the code of its reason.
         """
-        for part in self._plan.parts:
+        for part in self._plan.parts_at(self._policy.site):
             try:
                 if not self._decide(part, until):
                     return False

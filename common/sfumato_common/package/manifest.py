@@ -12,7 +12,7 @@ from sfumato_common.files import canonical_json
 from sfumato_common.strict import Strict
 from sfumato_common.study.certificate import Certificate
 from sfumato_common.study.plan import Name
-from sfumato_common.study.release import GuaranteeLevel, Part, part_of
+from sfumato_common.study.words import GuaranteeLevel, Part, part_of
 from sfumato_common.types import image_shape
 
 FORMAT = "sfumato-package/1"

@@ -18,7 +18,7 @@ from sfumato_common.imaging import decode_png, pixel_hash
 from sfumato_common.package.archive import read_archive, write_archive
 from sfumato_common.package.manifest import FORMAT, LARGEST_SET, ImageFacts, Manifest, ManifestImage, parse_manifest
 from sfumato_common.study.certificate import Certificate
-from sfumato_common.study.release import Part
+from sfumato_common.study.words import Part
 from sfumato_common.types import PlanHash, SiteName, pixel_dtype
 
 MANIFEST, SIGNATURE = "manifest.json", "manifest.sig"

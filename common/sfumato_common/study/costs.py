@@ -53,14 +53,16 @@ def release_events(plan: Plan, item: AnyItem) -> list[Event]:
     """What releasing `item` is charged as to training patients, beside what its model cost.
 
     Nothing for DP sampling, which is post-processing. Syntactic and heuristic methods have no mechanism: their images
-    are declared, with all their bits.
+    are declared, with all their bits, as many as at the site with most: certificates of all parts then say the same,
+    whichever was sealed before the other was charged.
     """
-    label_bits = item.most * max(1, math.ceil(math.log2(len(plan.labels))))
+    most = max((own.most for own in plan.release if (own.method, own.model) == (item.method, item.model)), default=0)
+    label_bits = most * max(1, math.ceil(math.log2(len(plan.labels))))
     match item:
         case Grouped():
             pixels = plan.image.size**2 * plan.image.channels * plan.image.bits
             made = f"{item.guarantee_level} images made from groups of at least {item.k} patients of one cohort"
-            return [Declared(f"{item.method}: {made}", item.most * pixels + label_bits)]
+            return [Declared(f"{item.method}: {made}", most * pixels + label_bits)]
         case DpKAverage(noise_multiplier=sigma, k=k):
             return [KAverageGaussian(sigma, k)]
         case DpGlow() | Cadp():

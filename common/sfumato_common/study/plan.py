@@ -18,74 +18,15 @@ from sfumato_common.generators import GENERATORS
 from sfumato_common.generators.settings import Positive, PublicStart, stage_of
 from sfumato_common.generators.spectral.settings import SpectralStage
 from sfumato_common.strict import Strict
-from sfumato_common.study.release import (
-    PARTS,
-    AnyItem,
-    DpKAverage,
-    FormalGate,
-    Grouped,
-    GuaranteeLevel,
-    Latent,
-    Part,
-    ReleaseItem,
-    Sampling,
-    part_of,
-)
+from sfumato_common.study.release import AnyItem, DpKAverage, Filling, Grouped, Latent, ReleaseItem, Sampling
 from sfumato_common.study.stages import Stage, StageKind
-from sfumato_common.types import PlanHash, image_shape
+from sfumato_common.study.terms import FederationTerms, FormalGate, ImageForm, PrivacyTerms, SiteTerms, UtilityTerms
+from sfumato_common.study.words import PARTS, GuaranteeLevel, Part, fill_of, part_of
+from sfumato_common.types import PlanHash
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
 NOISELESS = 0.001  # the largest noise multiplier that a plan without privacy may state
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
-
-
-class ImageForm(Strict):
-    """Size of the study's images: `size` pixels square, 1 or 3 channels, 8 or 16 bits a value (16 for grey only)."""
-
-    size: Annotated[int, Field(ge=16, le=512, multiple_of=4)]
-    channels: Literal[1, 3] = 1
-    bits: Literal[8, 16] = 8
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of one image of integers: (S, S) grey, (S, S, 3) colour."""
-        return image_shape(self.size, self.channels)
-
-    @model_validator(mode="after")
-    def _writable(self) -> ImageForm:
-        if self.bits == 16 and self.channels == 3:
-            raise ValueError("16 bits a value are for grey images only; write 'bits: 8', which colour cameras give")
-        return self
-
-
-class SiteTerms(Strict):
-    """What the consortium agreed about one site: its nominal (public, not counted) number of training patients."""
-
-    nominal_patients: Annotated[int, Field(ge=10, le=10_000_000)]
-
-
-class PrivacyTerms(Strict):
-    """The largest (epsilon, delta) the whole study may cost a patient; the unit is the patient, always."""
-
-    epsilon: Positive
-    delta: Annotated[float, Field(gt=0, lt=0.01)]
-    unit: Literal["patient"] = "patient"
-    adjacency: Literal["add-remove"] = "add-remove"
-
-
-class UtilityTerms(Strict):
-    """TSTR figure: each site's holdout patients' classifier scores as a noisy histogram of `bins` per class."""
-
-    bins: Annotated[int, Field(ge=4, le=64)] = 10
-    noise_multiplier: Positive
-
-
-class FederationTerms(Strict):
-    """When a round counts: at least `quorum` sites within `round_deadline_s` seconds."""
-
-    quorum: Annotated[int, Field(ge=1)]
-    round_deadline_s: Annotated[int, Field(ge=10, le=86_400)] = 300
-    join_deadline_s: Annotated[int, Field(ge=5, le=86_400)] = 120
 
 
 class Plan(Strict):
@@ -159,6 +100,7 @@ class Plan(Strict):
     def _check_item(self, item: AnyItem) -> None:
         if unknown := sorted(set(item.images_at) - set(self.sites)):
             raise ValueError(f"'images_at' of '{item.method}' names '{unknown[0]}', which is none of the plan's sites")
+        self._check_filled(item)
         if isinstance(item, Grouped) and item.groups == "l-diverse" and item.least_labels > len(self.labels):
             raise ValueError(f"'least_labels' of '{item.method}' is larger than the number of labels")
         if isinstance(item, DpKAverage | Latent) and not self.private:
@@ -172,6 +114,16 @@ class Plan(Strict):
                     f"'{item.method}' releases one image a patient at most: ask '{over[0]}' for no more than its "
                     f"{self.sites[over[0]].nominal_patients} nominal patients, by 'images_at'"
                 )
+
+    def _check_filled(self, item: AnyItem) -> None:
+        if not isinstance(item, Grouped):
+            return
+        if unknown := sorted(set(item.filled_at) - set(self.sites)):
+            raise ValueError(f"'filled_at' of '{item.method}' names '{unknown[0]}', which is none of the plan's sites")
+        if bare := [site for site in self.sites if self.filled(item, site) >= item.at(site)]:
+            raise ValueError(
+                f"'filled_at' of '{item.method}' leaves no image from a group at '{bare[0]}'; fill fewer places there"
+            )
 
     def _check_delta(self) -> None:
         """At a delta of 1 / N or more a mechanism that publishes one of N records whole would be private."""
@@ -230,13 +182,26 @@ class Plan(Strict):
         return [*self.candidates] if self.has_best else [""]
 
     def release_at(self, site: str, choice: str) -> list[AnyItem]:
-        """The release at `site`, each item with its number of images there and 'best' under its real name, `choice`."""
+        """The release at `site`, each item with its number of images there and 'best' under its real name, `choice`.
+
+        Places that lack a group are an item of their own, behind the one that they belong to.
+        """
         assert choice in self.choices
-        items = []
+        items: list[AnyItem] = []
         for item in self.release:
             named = {"model": choice} if item.model == "best" else {}
-            items.append(item.model_copy(update={"images": item.at(site), "images_at": {}, **named}))
+            own = {"images": item.at(site) - self.filled(item, site), "images_at": {}, **named}
+            items += [item.model_copy(update=own), *self._fillings(item, site)]
         return items
+
+    def filled(self, item: AnyItem, site: str) -> int:
+        """How many places of `item` lack a group at `site`, as the plan says, and are drawn from its model."""
+        return item.filled_at.get(site, 0) if isinstance(item, Grouped) else 0
+
+    def _fillings(self, item: AnyItem, *sites: str) -> list[Filling]:
+        """DP sampling for the places of `item` that lack a group: an item where `sites`, or any at all, have some."""
+        filled = sum(self.filled(item, site) for site in sites or self.sites)
+        return [Filling(method=fill_of(item.method), model=item.model, images=filled)] if filled else []
 
     @property
     def has_best(self) -> bool:
@@ -254,8 +219,13 @@ class Plan(Strict):
 
     @property
     def parts(self) -> list[Part]:
-        """The parts that the release has: each is judged, sealed and sent by itself."""
-        own = {part_of(self.guarantee_level(item)) for item in self.release}
+        """The parts that the release has at any site: each is judged, sealed and sent by itself."""
+        own = {part for site in self.sites for part in self.parts_at(site)}
+        return [part for part in PARTS if part in own]
+
+    def parts_at(self, site: str) -> list[Part]:
+        """The parts that the release has at `site`."""
+        own = {part_of(self.guarantee_level(item)) for item in self.release_at(site, self.choices[0])}
         return [part for part in PARTS if part in own]
 
     def part_at(self, site: str, choice: str, part: Part) -> list[AnyItem]:
@@ -267,7 +237,7 @@ class Plan(Strict):
         """The guarantee level by method and model of all that may be released; 'best' may be any candidate."""
         return {
             (item.method, model): self.guarantee_level(item)
-            for item in self.release
+            for item in [found for own in self.release for found in (own, *self._fillings(own))]
             for model in (self.candidates if item.model == "best" else [item.model])
         }
 

@@ -9,8 +9,8 @@ from pydantic import Field
 from sfumato_common.generators.settings import Positive
 from sfumato_common.strict import Strict
 from sfumato_common.study.plan import Count, Name
-from sfumato_common.study.release import Method
 from sfumato_common.study.stages import StageKind
+from sfumato_common.study.words import Method
 
 # Long enough to hide a round of the shipped plans behind a few intervals, short beside Flower's own polling (3 s).
 DEFAULT_ANSWER_INTERVAL_S = 2.0

@@ -12,14 +12,8 @@ from pydantic import Discriminator, Field, Tag, model_validator
 from sfumato_common.generators import GENERATORS
 from sfumato_common.generators.settings import Positive
 from sfumato_common.strict import Strict
+from sfumato_common.study.words import Fill, GuaranteeLevel
 
-Method = Literal["dp-sampling", "k-same", "k-salsa", "linear-walk", "plan-walk", "dp-k-average", "dp-glow", "cadp"]
-# formal: a proved (epsilon, delta) for all that an image shows and is said to be; the same for its pixels, while its
-# label is a patient's own and no epsilon covers it; syntactic: k-anonymity of one step; heuristic: measured by attacks
-GuaranteeLevel = Literal["formal", "formal, labels public", "syntactic", "heuristic"]
-# What is judged, sealed and sent apart: what an epsilon covers whole, and what the ledger declares something of.
-Part = Literal["formal", "declared"]
-PARTS: tuple[Part, ...] = ("formal", "declared")
 if TYPE_CHECKING:
     SampledKind: TypeAlias = str
     WalkedKind: TypeAlias = str
@@ -30,25 +24,6 @@ else:
     WalkedKind = Literal[tuple(kind for kind, record in GENERATORS.items() if record.latent)]
     NoisedKind = Literal[tuple(kind for kind, record in GENERATORS.items() if record.flow)]
 ImageCount = Annotated[int, Field(ge=1, le=100_000)]
-
-
-def part_of(level: GuaranteeLevel) -> Part:
-    """Which part of a release images of that guarantee level belong to."""
-    return "formal" if level == "formal" else "declared"
-
-
-def has_epsilon(level: GuaranteeLevel) -> bool:
-    """Whether an epsilon covers the pixels of images of that guarantee level."""
-    return level in ("formal", "formal, labels public")
-
-
-class FormalGate(Strict):
-    """The private gate on formal images: how many training patients were copied, told with Gaussian noise, and charged.
-
-    At noise multiplier z it lets an honest set pass 99 times in 100, and sees copies of 3.6 z patients in 9 of 10.
-    """
-
-    noise_multiplier: Positive
 
 
 class Counted(Strict):
@@ -79,6 +54,12 @@ class Sampling(Counted):
     model: SampledKind
 
 
+class Filling(Sampling):
+    """DP sampling in places that lack a group; no plan asks for it by itself (see `Grouped`)."""
+
+    method: Fill  # type: ignore[assignment]
+
+
 class Inverting(Counted):
     """What methods in the generator's W space share: how records become codes (residual encoder, then Adam).
 
@@ -98,6 +79,9 @@ class Grouped(Inverting):
     images, by an embedding that the site trains on its own, or whoever chance puts together. Groups that are alike
     serve better and are recognised far better (docs/methods.md). One grouping a study: every item of a plan has the
     same five terms.
+
+    Where a site has too few patients for all its images, so many of them as `filled_at` says for it are drawn from the
+    model instead (`Filling`). The number is agreed in the plan: one that followed from the cohort would tell its size.
     """
 
     k: Annotated[int, Field(ge=2, le=1000)] = 5
@@ -105,6 +89,8 @@ class Grouped(Inverting):
     least_labels: Annotated[int, Field(ge=2, le=64)] = 2
     remainder: Literal["merge", "suppress"] = "merge"
     distance: Literal["image", "embedding", "random"] = "random"
+    # left out of the digest where it says nothing: plans from before it keep theirs
+    filled_at: dict[str, ImageCount] = Field(default_factory=dict, exclude_if=lambda sites: not sites)
 
     @property
     def guarantee_level(self) -> GuaranteeLevel:
@@ -116,6 +102,11 @@ class Grouped(Inverting):
         """The terms that decide who shares a group; `least_labels` counts only where it is used."""
         least = self.least_labels if self.groups == "l-diverse" else 0
         return self.k, self.groups, least, self.remainder, self.distance
+
+    @property
+    def least_patients(self) -> int:
+        """The number of patients that one group takes."""
+        return max(self.k, self.least_labels) if self.groups == "l-diverse" else self.k
 
 
 class KSame(Grouped):
@@ -257,7 +248,7 @@ def _method(value: Any) -> str:
     return str(found)
 
 
-AnyItem = Sampling | KSame | KSalsa | LinearWalk | PlanWalk | DpKAverage | DpGlow | Cadp
+AnyItem = Sampling | Filling | KSame | KSalsa | LinearWalk | PlanWalk | DpKAverage | DpGlow | Cadp
 # without a method an item asks for DP sampling
 ReleaseItem = Annotated[
     Annotated[Sampling, Tag("dp-sampling")]

@@ -8,7 +8,7 @@ from pathlib import Path
 from sfumato_common.errors import VerificationError
 from sfumato_common.package import Package, open_package
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.release import Part
+from sfumato_common.study.words import Part
 from sfumato_server.enrol.registry import SiteRecord
 from sfumato_server.intake.claims import check_claims
 

@@ -89,7 +89,7 @@ class IntakeServer:
         return tuple(
             site
             for site in sorted(self._plan.sites)
-            if any(package_path(self._home, site, part).exists() for part in self._plan.parts)
+            if any(package_path(self._home, site, part).exists() for part in self._plan.parts_at(site))
         )
 
     def stop(self, grace_s: float = 2.0) -> None:

@@ -81,7 +81,7 @@ class IntakeService:
         stored = self._stored.digests(record)
         if request.sha256 in stored.values():
             return intake_pb2.BeginReply(upload_id=upload.identifier, offset=request.size)
-        if stored.keys() >= set(self._plan.parts):
+        if stored.keys() >= set(self._plan.parts_at(record.site)):
             self._uploads.end(upload)
             raise RefusedError(grpc.StatusCode.ALREADY_EXISTS, "another-package")
         return intake_pb2.BeginReply(upload_id=upload.identifier, offset=upload.offset)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sfumato_common.errors import SfumatoError
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.release import Part
+from sfumato_common.study.words import Part
 from sfumato_server.enrol.registry import SiteRecord
 from sfumato_server.intake.admission import admit, package_path
 
@@ -34,7 +34,7 @@ class Stored:
     def digests(self, record: SiteRecord) -> dict[Part, str]:
         """Packages admitted earlier from this site under this plan; those of another do not count."""
         found: dict[Part, str] = {}
-        for part in self._plan.parts:
+        for part in self._plan.parts_at(record.site):
             stamp = self._stamp(record, part)
             if stamp is None:
                 continue

@@ -12,7 +12,7 @@ from sfumato_common.package import Package
 from sfumato_common.package.manifest import ImageFacts
 from sfumato_common.study.certificate import Certificate
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.release import Part
+from sfumato_common.study.words import Part
 from sfumato_server.enrol.registry import Registry, SiteRecord
 from sfumato_server.intake.admission import admit, package_path
 
@@ -85,7 +85,7 @@ def pool_packages(home: Path, plan: Plan, registry: Registry) -> Pool:
             log.warning("site %s is left out: %s; delete its package and let it send again", site, error)
             left_out[site] = FAULTY
             continue
-        if missing := [part for part in plan.parts if part not in own]:
+        if missing := [part for part in plan.parts_at(site) if part not in own]:
             left_out[site] = f"sent no {' and no '.join(missing)} package" if own else "sent no package"
         packages |= {(site, part): (package, record.signing_key.encode()) for part, package in own.items()}
     if not packages:
@@ -104,7 +104,11 @@ def pool_packages(home: Path, plan: Plan, registry: Registry) -> Pool:
 
 def _sound_packages(home: Path, plan: Plan, record: SiteRecord) -> dict[Part, Package]:
     """All that a site sent, by part. Raises VerificationError when one of them does not hold, or they disagree."""
-    own = {part: package for part in plan.parts if (package := _read_stored(home, plan, record, part)) is not None}
+    own = {
+        part: package
+        for part in plan.parts_at(record.site)
+        if (package := _read_stored(home, plan, record, part)) is not None
+    }
     stated = [package.certificate for package in own.values()]
     if any(other != stated[0] for other in stated):
         raise VerificationError("its packages state different costs")

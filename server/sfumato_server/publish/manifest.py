@@ -13,7 +13,7 @@ from sfumato_common.files import canonical_json
 from sfumato_common.package.manifest import Hash, ImageFacts, ImageName
 from sfumato_common.strict import Strict
 from sfumato_common.study.plan import Name
-from sfumato_common.study.release import Part
+from sfumato_common.study.words import Part
 
 FORMAT = "sfumato-published/3"
 MANIFEST, SIGNATURE, LABELS, COORDINATOR_KEY = "manifest.json", "manifest.sig", "labels.csv", "coordinator.pem"

@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from sfumato_common.crypto.signatures import fingerprint
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.release import has_epsilon
+from sfumato_common.study.words import has_epsilon, is_fill
 from sfumato_server.pool import Pool
 from sfumato_server.publish.guarantee import Guarantee, guarantees, pooled_costs
 from sfumato_server.publish.manifest import PublishedManifest
@@ -93,6 +93,7 @@ def render_report(
         worst=pooled[0].add_remove,
         release=release_rows(pool, plan, stated),
         uncovered=uncovered_images(pool),
+        filled=sorted({item.facts.method for item in pool.items if is_fill(item.facts.method)}),
         stages=stages,
         seconds=run_info.get("seconds"),
         versions=run_info.get("versions", {}),

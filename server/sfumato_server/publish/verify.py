@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from sfumato_common.package.manifest import Manifest, ManifestImage, parse_manif
 from sfumato_common.strict import parse
 from sfumato_common.study.costs import WITHOUT_PRIVACY
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.release import Part, has_epsilon
+from sfumato_common.study.words import Part, has_epsilon, is_fill
 from sfumato_server.publish.manifest import (
     COORDINATOR_KEY,
     LABELS,
@@ -100,6 +101,8 @@ def verify_dataset(
     packages = [
         _site_manifest(folder, site, part, manifest) for site, parts in manifest.packages.items() for part in parts
     ]
+    for package in packages:
+        _check_filled(plan, package)
     _check_images(folder, manifest, packages)
     if _read(folder, LABELS) != labels_csv(manifest.images):
         raise VerificationError(f"{LABELS} does not say what {MANIFEST} says")
@@ -207,6 +210,18 @@ def _check_images(folder: Path, published: PublishedManifest, packages: Sequence
             raise VerificationError(f"{name} is not the picture that site '{image.site}' signed") from None
     if set(signed) != {(duplicate.site, duplicate.name) for duplicate in published.duplicates}:
         raise VerificationError(f"{MANIFEST} leaves out images that a site signed and does not list them as duplicates")
+
+
+def _check_filled(plan: Plan, package: Manifest) -> None:
+    """As many images fill places that lack a group as the plan says: the number is public, and follows from no data."""
+    if package.site not in plan.sites:
+        raise VerificationError(f"provenance/{package.site}: the plan knows no such site")
+    found = Counter((image.method, image.model) for image in package.images if is_fill(image.method))
+    items = plan.part_at(package.site, plan.choices[0], package.part)
+    if found != Counter({(item.method, item.model): item.images for item in items if is_fill(item.method)}):
+        raise VerificationError(
+            f"provenance/{package.site}: not as many places are filled from the model as the plan says"
+        )
 
 
 def _same(image: ImageEntry, entry: ManifestImage) -> bool:

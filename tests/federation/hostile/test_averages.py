@@ -5,6 +5,8 @@ Each defence is shown to be what stops it: with all of them taken away the attac
 
 from __future__ import annotations
 
+from importlib import import_module
+
 import numpy as np
 import pytest
 import torch
@@ -179,3 +181,61 @@ def test_whatever_models_come_no_image_is_moved_far_by_one_of_its_patients(metho
     if method in ("k-same", "k-salsa"):
         for image, members in zip(images, behind_images(job), strict=True):
             assert share_of_members(job, image, members).max() < 0.6
+
+
+# --- models that are searched for -----------------------------------------------------------------------------------
+
+
+def largest_share(plan, spectral, generator) -> float:
+    """The most that one member counts in any image's final bytes; 0 where the site refuses."""
+    job, behind = job_of(plan, spectral, generator=generator), []
+
+    def seen(cohort, members):
+        behind.append(members)
+        return influence.allowed_moves(cohort, members)
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("k_same", "k_salsa", "linear_walk"):
+            patch.setattr(import_module(f"sfumato_client.anonymise.{name}"), "allowed_moves", seen)
+        try:
+            images = anonymise(job).images
+        except ReleaseRefused:
+            return 0.0
+    ends = len(behind) // len(images)
+    groups = [np.concatenate(behind[row * ends : (row + 1) * ends]) for row in range(len(images))]
+    return max(share_of_members(job, image, one).max() for image, one in zip(images, groups, strict=True))
+
+
+def mutated(arrays: dict[str, np.ndarray], rng: np.random.Generator, size: float) -> dict[str, np.ndarray]:
+    return {
+        name: np.asarray(value + size * rng.normal(size=value.shape) * (value.std() + 1e-3), value.dtype)
+        for name, value in arrays.items()
+    }
+
+
+def searched(plan, seed: int, steps: int) -> float:
+    """The largest share that a (1 + 1) evolution of factors, means and generator reaches (Rechenberg 1973).
+
+    It sees what no coordinator sees, the shares themselves, and so is stronger than any that must guess.
+    """
+    rng, step = np.random.default_rng(seed), 0.3
+    spectral, generator = hostile_spectral(seed), hostile_generator(plan, seed)
+    best = first = largest_share(plan, spectral, generator)
+    for _ in range(steps):
+        tried = mutated(generator, rng, step)
+        other = {**spectral, "spectral/mean": mutated({"m": spectral["spectral/mean"]}, rng, step)["m"]}
+        if rng.random() < 0.3:
+            other["spectral/factor"] = hostile_spectral(int(rng.integers(2**31)))["spectral/factor"]
+        if (found := largest_share(plan, other, tried)) > best:
+            best, spectral, generator, step = found, other, tried, 1.5 * step
+        else:
+            step *= 0.9
+    assert best >= first
+    return best
+
+
+@pytest.mark.parametrize("kind", ["within-label", "l-diverse"])
+def test_a_coordinator_that_searches_for_models_gets_no_more_of_one_patient_than_random_ones(kind, monkeypatch):
+    hostile_encoder(monkeypatch, 2)
+    plan = plan_of("k-same", groups=kind, images=2, distance="random", **METHODS["k-same"])
+    assert searched(plan, 1, 4) < 0.6
