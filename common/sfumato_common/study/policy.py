@@ -9,7 +9,7 @@ from pydantic import Field
 from sfumato_common.generators.settings import Positive
 from sfumato_common.strict import Strict
 from sfumato_common.study.plan import Count, Name
-from sfumato_common.study.release import Method
+from sfumato_common.study.release import Method, TableMethod
 from sfumato_common.study.stages import StageKind
 
 # Long enough to hide a round of the shipped plans behind a few intervals, short beside Flower's own polling (3 s).
@@ -47,7 +47,7 @@ class ReleaseRules(Strict):
     grouped otherwise, or after some came or went: who is in one release and not in the other shows by subtraction.
     """
 
-    allowed_methods: list[Method]
+    allowed_methods: list[Method | TableMethod]
     largest_set: Count
     smallest_group: Annotated[int, Field(ge=2, le=1000)] = 5
     regroup: Literal["refused", "allowed"] = "refused"

@@ -14,6 +14,8 @@ from sfumato_common.generators.settings import Positive
 from sfumato_common.strict import Strict
 
 Method = Literal["dp-sampling", "k-same", "k-salsa", "linear-walk", "plan-walk", "dp-k-average", "dp-glow", "cadp"]
+# how a table is released; 'cadp' has images too
+TableMethod = Literal["cadp", "marginals"]
 # formal: a proved (epsilon, delta) for all that an image shows and is said to be; the same for its pixels, while its
 # label is a patient's own and no epsilon covers it; syntactic: k-anonymity of one step; heuristic: measured by attacks
 GuaranteeLevel = Literal["formal", "formal, labels public", "syntactic", "heuristic"]
