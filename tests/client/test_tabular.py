@@ -28,7 +28,14 @@ from sfumato_client.tabular.schema import CategoricalColumn, NumericColumn, Ordi
 from sfumato_client.tabular.table import read_table, split
 from sfumato_client.tabular.terms import cost, digest_of, resolve_terms, table_events
 from sfumato_client.tabular.train import _batches, first_flow, train_flow
-from sfumato_common.accounting.events import Declared, LocalGaussian, LocalLaplace, RandomisedResponse, SampledGaussian
+from sfumato_common.accounting.events import (
+    Declared,
+    GaussianRelease,
+    LocalGaussian,
+    LocalLaplace,
+    RandomisedResponse,
+    SampledGaussian,
+)
 from sfumato_common.crypto.identity import create_identity
 from sfumato_common.errors import ConfigError
 from sfumato_common.files import make_private_folder
@@ -62,6 +69,7 @@ SCHEMA = {
     "condition": "sick",
     "label_epsilon": 1.0,
     "release": {"epsilon": 2.0},
+    "histograms": {"noise_multiplier": 3.0},
     "training": TRAINING,
 }
 
@@ -278,7 +286,7 @@ def test_a_wrong_cell_names_line_and_column_and_never_the_value(say, place, row,
     assert (code, "charged all the same" in line) == (4, True)
     assert not place.output.exists()
     entries, unsettled = place.charges()
-    assert len(entries) == len(unsettled) == 6
+    assert len(entries) == len(unsettled) == 8
 
 
 def test_a_check_charges_nothing_and_a_run_may_not_be_repeated(say, place):
@@ -311,7 +319,7 @@ def test_another_mechanism_than_was_charged_writes_nothing(say, place, monkeypat
     code, line, _ = say(*place.words("--output", place.output))
     assert (code, "not the one that the ledger was charged for" in line) == (9, True)
     assert not place.output.exists()
-    assert len(place.charges()[1]) == 6
+    assert len(place.charges()[1]) == 8
 
 
 @pytest.mark.parametrize(
@@ -374,7 +382,7 @@ def test_what_is_left_out_is_resolved_within_the_budget_and_never_above():
 )
 def test_every_way_of_release_is_charged_and_is_what_runs(say, place, changes, expected):
     schema = schema_of(**changes)
-    assert table_events(schema) == [SampledGaussian(2.0, 0.2, 3), *expected]
+    assert table_events(schema) == [SampledGaussian(2.0, 0.2, 3), GaussianRelease(3.0), *expected]
     place.schema(**changes)
     assert say(*place.words("--output", place.output))[0] == 0
     assert len(place.table()) == 31

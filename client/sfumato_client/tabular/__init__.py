@@ -1,1 +1,1 @@
-"""Tables by CADP (arXiv 2207.14625): a CSV and its schema to a table whose every row has a formal guarantee."""
+"""Tables by CADP (arXiv 2207.14625) or noisy marginals (arXiv 2108.04978): rows with a formal guarantee."""

@@ -19,13 +19,14 @@ from sfumato_common.tabular.certificate import FORMAT, TableCertificate
 
 COVERS = (
     "Unit: the patient, with all of the patient's rows, of which one at most was used. Covered: the table beside this "
-    "file, with the training of the flow behind it. add_remove: with or without one patient, its distribution changes "
-    "by at most (epsilon, delta). replace_one: the same with another patient in the patient's place. add_remove_rdp is "
-    "a looser bound by another accountant that cross-checks add_remove. holdout: what the table costs those who are "
-    "held out from the site's images, where its patients cannot be matched to theirs. Not covered: the declared "
-    "disclosures, each named with its bits, which have no epsilon; the schema, which the site states to be public; "
-    "other studies of the site, images among them, which its ledger adds up; and what is true of most patients, which "
-    "the table is meant to show."
+    "file, with all that it was made from: noisy histograms of its columns and, by its method, the flow's training "
+    "(cadp), or noisy scores and two-way counts of pairs of columns (marginals). add_remove: with or without one "
+    "patient, its distribution changes by at most (epsilon, delta). replace_one: the same with another patient in the "
+    "patient's place. add_remove_rdp is a looser bound by another accountant that cross-checks add_remove. holdout: "
+    "what the table costs those who are held out from the site's images, where its patients cannot be matched to "
+    "theirs. Not covered: the declared disclosures, each named with its bits, which have no epsilon; the schema, which "
+    "the site states to be public; other studies of the site, images among them, which its ledger adds up; and what is "
+    "true of most patients, which the table is meant to show."
 )
 # below these correlations of a released latent with the record's own
 _NEXT_TO_NOTHING, _LITTLE = 0.2, 0.6
@@ -61,7 +62,7 @@ def certificate(schema: TableSchema, site: str, noise: Noise, table_sha256: str)
         plan_hash=digest_of(schema),
         table_sha256=table_sha256,
         rows=schema.rows,
-        method="cadp",
+        method=schema.method,
         guarantee="formal",
         signal=signal_sentence(schema),
     )
@@ -69,6 +70,12 @@ def certificate(schema: TableSchema, site: str, noise: Noise, table_sha256: str)
 
 def signal_sentence(schema: TableSchema) -> str:
     """What the noise leaves of a record, and of what all records have in common; from public numbers alone."""
+    if schema.method == "marginals":
+        return tree_sentence(schema)
+    if schema.latents is None:
+        return (
+            f"No latent of a record was released: a row is a sample of the trained flow. {_training_sentence(schema)}"
+        )
     correlation = mechanism_of(schema).correlation
     if correlation < _NEXT_TO_NOTHING:
         verdict = "a row says next to nothing about the record it was made from: it is a sample of the trained flow"
@@ -76,12 +83,33 @@ def signal_sentence(schema: TableSchema) -> str:
         verdict = "a row says little about the record it was made from, and is mostly a sample of the trained flow"
     else:
         verdict = "a row resembles the record it was made from"
+    return (
+        f"A released latent value correlates {correlation:.2f} with the record's own: {verdict}. "
+        f"{_training_sentence(schema)}"
+    )
+
+
+def tree_sentence(schema: TableSchema) -> str:
+    """What a table by marginals shows, and how long the noise of a two-way count is; from public numbers alone."""
+    tree, patients = schema.tree, schema.training.nominal_patients
+    assert tree.noise_multiplier is not None, "a resolved schema has its noise"
+    assert tree.groups is not None and patients is not None, "and its public numbers"
+    noise = tree.noise_multiplier * math.sqrt(len(schema.columns) - 1)
+    shape = "a tree of pairs chosen by noisy scores" if tree.star is None else f"the pairs with column '{tree.star}'"
+    return (
+        f"A row is drawn from noisy counts of single columns and of {shape}, and is made from no record. "
+        "Of other pairs of columns the table shows only what follows from these. Noise on a two-way count has standard "
+        f"deviation {noise:.1f}, where {patients} patients spread evenly would be "
+        f"{patients / tree.groups**2:.1f} a count."
+    )
+
+
+def _training_sentence(schema: TableSchema) -> str:
     ratio = training_noise(schema)
     taught = "the flow learns next to nothing" if ratio > _HOPELESS else "the flow can learn them"
     return (
-        f"A released latent value correlates {correlation:.2f} with the record's own: {verdict}. Noise in training is "
-        f"{ratio:.2f} times as long as what {schema.training.nominal_patients} patients could say together about the "
-        f"columns' means and spreads: {taught}."
+        f"Noise in training is {ratio:.2f} times as long as what {schema.training.nominal_patients} patients could say "
+        f"together about the columns' means and spreads: {taught}."
     )
 
 

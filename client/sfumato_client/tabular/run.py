@@ -24,13 +24,15 @@ from sfumato_client.dataset import require_patients
 from sfumato_client.ledger import Ledger, Terms
 from sfumato_client.site.home import SiteHome
 from sfumato_client.site.noise import site_noise
-from sfumato_client.tabular.anonymise import anonymise
+from sfumato_client.tabular.anonymise import anonymise, prior_cells
 from sfumato_client.tabular.certificate import certificate
 from sfumato_client.tabular.coding import MISSING, Cells, text_of
+from sfumato_client.tabular.histograms import Bins, Float64, refit, release_histograms
 from sfumato_client.tabular.schema import TableSchema
 from sfumato_client.tabular.table import Parts, Table, check_header, read_table, split, train_members
 from sfumato_client.tabular.terms import digest_of, resolve_terms, study_of, table_events
 from sfumato_client.tabular.train import train_flow
+from sfumato_client.tabular.tree import tree_cells
 from sfumato_common.crypto.identity import SiteIdentity, load_identity
 from sfumato_common.errors import ConfigError, DataError, LedgerError, PolicyRefusal
 from sfumato_common.files import sync_folder, write_atomic
@@ -95,8 +97,10 @@ def run_tabular(home: SiteHome, source: Path, schema: TableSchema, output: Path,
 
 def check_policy(schema: TableSchema, policy: Policy) -> None:
     """Raise PolicyRefusal for what this site's policy does not allow."""
-    if "cadp" not in policy.release.allowed_methods:
-        raise PolicyRefusal("tables are released by 'cadp', which is not in this site's release.allowed_methods")
+    if schema.method not in policy.release.allowed_methods:
+        raise PolicyRefusal(
+            f"the table is to be released by '{schema.method}', which is not in this site's release.allowed_methods"
+        )
     if schema.rows > policy.release.largest_set:
         raise PolicyRefusal(f"'rows' is larger than this site's release.largest_set = {policy.release.largest_set}")
     if policy.budget.delta * float(schema.training.nominal_patients or 0) >= 1.0:
@@ -134,10 +138,23 @@ def _read_charged_table(source: Path, schema: TableSchema) -> Table:
 
 def _make_cells(schema: TableSchema, parts: Parts, streams: Streams, recorder: NoiseRecorder) -> Cells:
     """The output's cells [rows, C] of all columns."""
+    if schema.method == "marginals":
+        return tree_cells(schema, parts.train, streams.published, recorder)
     features, condition = _split_condition(schema, parts.train)
     flow = train_flow(schema, features, condition, streams.secret, recorder)
-    cells, under = anonymise(schema, flow, features, condition, streams, recorder)
-    return _join_condition(schema, cells, under)
+    noise, columns = schema.histograms.noise_multiplier, schema.measured
+    assert noise is not None, "a resolved schema has its noise"
+    histograms = release_histograms(columns, parts.train if columns is schema.columns else features, noise, recorder)
+    shares: Float64 | None = None
+    if schema.condition in columns:
+        column = columns[schema.condition]
+        shares = Bins(column).level_shares(histograms.shares(schema.condition, column))
+    made, under = anonymise(schema, flow, features, condition, streams, recorder, shares)
+    drawn = prior_cells(schema, flow, under, streams.published)
+    refitted: dict[str, Float64] = {}
+    for (name, column), own in zip(schema.features.items(), drawn.T, strict=True):
+        refitted[name] = histograms.shares(name, column, Bins(column).counts(own) / len(own))
+    return _join_condition(schema, refit(schema.features, made, refitted, streams.published), under)
 
 
 def _split_condition(schema: TableSchema, cells: Cells) -> tuple[Cells, Tensor]:

@@ -13,6 +13,7 @@ from pydantic import Field, StringConstraints, field_validator, model_validator
 from sfumato_common.generators.settings import Positive
 from sfumato_common.strict import Strict
 from sfumato_common.study.plan import Name
+from sfumato_common.study.words import TableMethod
 
 MOST_CELLS = 1_000_000
 ColumnName = Annotated[str, StringConstraints(min_length=1, max_length=100)]
@@ -121,6 +122,31 @@ class TableTraining(Strict):
     hidden: Annotated[int, Field(ge=4, le=512)] = 128
 
 
+class TableHistograms(Strict):
+    """Noise on the histograms that every column is refitted to; resolved to a fixed share of `privacy`."""
+
+    noise_multiplier: Positive | None = None
+
+
+class TableTree(Strict):
+    """The two-way marginals of `method: marginals`; what is left out follows from `privacy` and `nominal_patients`.
+
+    Two-ways are of every column with the column `star`, or of a tree that is chosen by scores with `score_noise`.
+    `noise_multiplier` is that of the two-ways, and `groups` the most parts of a column in one.
+    """
+
+    star: ColumnName | None = None
+    score_noise: Positive | None = None
+    noise_multiplier: Positive | None = None
+    groups: Annotated[int, Field(ge=2, le=200)] | None = None
+
+    @model_validator(mode="after")
+    def _one_shape(self) -> TableTree:
+        if self.star is not None and self.score_noise is not None:
+            raise ValueError("a 'star' is not chosen; leave out 'score_noise' or 'star'")
+        return self
+
+
 class TableSchema(Strict):
     """What the steward states about a table and asks for.
 
@@ -130,7 +156,9 @@ class TableSchema(Strict):
     known; otherwise nobody can tell in which cohort a row's patient is, and both are charged. `leave_out` names columns
     that are dropped. `rows` is the public number of rows of the output. The `condition` is released by randomised
     response at `label_epsilon`, or as it is where it is `condition_public`; under `decode: randomised` it is not
-    released at all: rows are decoded under levels drawn at random. `target` is what the local report predicts.
+    released at all: rows are decoded under levels drawn at random; under `decode: histogram` they come in the shares of
+    its noisy histogram. `release` is the noise on single records' latents, or `none`. `method: marginals` has no flow:
+    rows are drawn from a `tree` of noisy two-way marginals. `target` is what the local report predicts.
     """
 
     table: Name
@@ -144,10 +172,13 @@ class TableSchema(Strict):
     condition: ColumnName | None = None
     condition_public: bool = False
     label_epsilon: Positive | None = None
-    decode: Literal["same", "resampled", "randomised"] = "same"
+    decode: Literal["same", "resampled", "randomised", "histogram"] = "same"
     target: ColumnName | None = None
-    release: LatentNoise = LatentNoise()
+    method: TableMethod = "cadp"
+    release: LatentNoise | Literal["none"] | None = None
     training: TableTraining = TableTraining()
+    histograms: TableHistograms = TableHistograms()
+    tree: TableTree = TableTree()
 
     @model_validator(mode="after")
     def _whole(self) -> TableSchema:
@@ -159,10 +190,26 @@ class TableSchema(Strict):
             raise ValueError("a column is named in two of 'patient', 'columns' and 'leave_out'")
         if self.target is not None and self.target not in self.columns:
             raise ValueError("'target' names no column of 'columns'")
+        if self.tree.star is not None and self.tree.star not in self.columns:
+            raise ValueError("'tree.star' names no column of 'columns'")
+        self._check_method()
         self._check_condition()
         if len(self.features) < 2:
             raise ValueError("a table needs two columns beside its condition")
         return self
+
+    def _check_method(self) -> None:
+        if self.method == "cadp":
+            if self.tree != TableTree():
+                raise ValueError("'cadp' has no 'tree'; leave it out, or state 'method: marginals'")
+            return
+        stated = {
+            "training": self.training.model_copy(update={"nominal_patients": None}) != TableTraining(),
+            "release": self.release not in (None, "none"),
+            "condition": self.condition is not None,
+        }
+        if unfit := [name for name, is_stated in stated.items() if is_stated]:
+            raise ValueError(f"'marginals' has no flow, and takes no '{unfit[0]}'; its 'tree' may be a 'star'")
 
     def _check_condition(self) -> None:
         if self.condition is None:
@@ -173,8 +220,8 @@ class TableSchema(Strict):
             raise ValueError("'condition' must name a categorical or ordinal column of 'columns'")
         if self.label_epsilon is not None and self.condition_public:
             raise ValueError("a public condition has no price; leave out 'label_epsilon' or 'condition_public'")
-        if self.decode == "randomised" and (self.label_epsilon is not None or self.condition_public):
-            raise ValueError("under 'decode: randomised' the condition is not released; it takes no terms")
+        if self.decode in ("randomised", "histogram") and (self.label_epsilon is not None or self.condition_public):
+            raise ValueError(f"under 'decode: {self.decode}' no condition is released; it takes no terms")
 
     @property
     def identity_is_known(self) -> bool:
@@ -196,5 +243,17 @@ class TableSchema(Strict):
 
     @property
     def condition_is_released(self) -> bool:
-        """Whether rows' own conditions are looked at for the output."""
-        return self.condition is not None and self.decode != "randomised"
+        """Whether rows' own conditions are released, in order: by randomised response, or as they are."""
+        return self.condition is not None and self.decode in ("same", "resampled")
+
+    @property
+    def latents(self) -> LatentNoise | None:
+        """The noise on single records' latents; None where a resolved schema releases none."""
+        assert self.release is not None, "a resolved schema says whether it releases latents"
+        return None if self.release == "none" else self.release
+
+    @property
+    def measured(self) -> dict[str, AnyColumn]:
+        """Columns whose histograms are released: all but a condition that is public or never told."""
+        whole = self.condition is None or not (self.decode == "randomised" or self.condition_public)
+        return self.columns if whole else self.features

@@ -9,13 +9,20 @@ from __future__ import annotations
 
 import hashlib
 import math
-from typing import Any
+from typing import Any, Literal
 
 from sfumato_client.tabular.coding import Coder
-from sfumato_client.tabular.schema import LatentNoise, TableSchema
+from sfumato_client.tabular.schema import LatentNoise, TableHistograms, TableSchema
 from sfumato_common.accounting.accountant import epsilon
 from sfumato_common.accounting.calibration import gaussian_mu, least_noise, round_up, sampled_guess
-from sfumato_common.accounting.events import Declared, Event, RandomisedResponse, SampledGaussian, local_event
+from sfumato_common.accounting.events import (
+    Declared,
+    Event,
+    GaussianRelease,
+    RandomisedResponse,
+    SampledGaussian,
+    local_event,
+)
 from sfumato_common.accounting.pld import LARGEST_PURE_EPSILON
 from sfumato_common.errors import ConfigError
 from sfumato_common.files import canonical_json
@@ -23,8 +30,15 @@ from sfumato_common.generators.settings import DpSgdStage
 
 # parts of privacy.epsilon; training has what is left
 RELEASE_SHARE, LABEL_SHARE = 0.2, 0.1
+# up to it a latent with a fifth of it says next to nothing of its record: that fifth is better spent on training
+LARGEST_WITHOUT_LATENTS = 10.0
+# parts of mu^2, the squared parameter of Gaussian mechanisms, of the whole budget
+HISTOGRAM_SHARE, HISTOGRAM_SHARE_BESIDE_LATENTS = 0.35, 0.1
+# histograms, scores and two-ways of a chosen tree; of a star the first and the last
+_TREE_SHARES, _STAR_SHARES = (0.4, 0.15, 0.45), (0.4, 0.0, 0.6)
+_FEWEST_GROUPS, _MOST_GROUPS = 2, 16
 _LARGEST_LABEL_EPSILON = 10.0
-_LEAST_TRAINING_NOISE = 0.3
+_LEAST_NOISE = 0.3
 _CLOSE = 0.01  # how far below the budget, in parts of it, resolved noise may stay
 
 
@@ -42,12 +56,8 @@ def resolve_terms(schema: TableSchema) -> TableSchema:
             f"table '{schema.table}': privacy.delta is not below 1 / {training.nominal_patients}, its nominal "
             "patients: it would allow to publish a patient's record whole; state a smaller one"
         )
-    changes: dict[str, Any] = {"release": _release(schema), "training": training}
-    if schema.condition_is_released and not schema.condition_public and schema.label_epsilon is None:
-        changes["label_epsilon"] = min(LABEL_SHARE * total, _LARGEST_LABEL_EPSILON)
-    found = schema.model_copy(update=changes)
-    if training.noise_multiplier is None:
-        found = _with_noise(found, _least_noise(found))
+    schema = schema.model_copy(update={"training": training})
+    found = resolve_tree(schema) if schema.method == "marginals" else _resolve_cadp(schema)
     spent = cost(found)
     if not spent <= total:  # written so that a NaN is refused
         raise ConfigError(
@@ -55,6 +65,23 @@ def resolve_terms(schema: TableSchema) -> TableSchema:
             f"privacy.epsilon = {total:g}; state more noise, fewer steps, or a larger epsilon"
         )
     return found
+
+
+def _resolve_cadp(schema: TableSchema) -> TableSchema:
+    total, changes = schema.privacy.epsilon, dict[str, Any]()
+    changes["release"] = _release(schema)
+    if schema.histograms.noise_multiplier is None:
+        mu = gaussian_mu(total, schema.privacy.delta)
+        share = HISTOGRAM_SHARE if changes["release"] == "none" else HISTOGRAM_SHARE_BESIDE_LATENTS
+        changes["histograms"] = TableHistograms(noise_multiplier=_share_noise(mu, share))
+    if schema.condition_is_released and not schema.condition_public and schema.label_epsilon is None:
+        if changes["release"] == "none" and schema.decode == "same":
+            # a row has no record whose answer it could keep
+            changes["decode"] = "histogram"
+        else:
+            changes["label_epsilon"] = min(LABEL_SHARE * total, _LARGEST_LABEL_EPSILON)
+    found = schema.model_copy(update=changes)
+    return _with_noise(found, _least_noise(found)) if schema.training.noise_multiplier is None else found
 
 
 def digest_of(schema: TableSchema) -> str:
@@ -68,12 +95,17 @@ def study_of(schema: TableSchema) -> str:
 
 
 def table_events(schema: TableSchema) -> list[Event]:
-    """What a resolved schema's run charges training patients, in order: training, release, and the condition if any.
+    """What a resolved schema's run charges training patients, in order: training, histograms, release, condition.
+
+    By marginals: histograms, the scores of a chosen tree, and two-ways (`tree.py` has the proof).
 
     Latents fill `rows` places as `LocalLaplace` says: one vector a patient at most, patients drawn at random, and the
     zero vector where there is no patient. The condition's answers are as many.
     """
-    training = schema.training
+    training, tree = schema.training, schema.tree
+    if schema.method == "marginals":
+        noises = (schema.histograms.noise_multiplier, tree.score_noise, tree.noise_multiplier)
+        return [GaussianRelease(noise) for noise in noises if noise is not None]
     assert training.noise_multiplier is not None, "a resolved schema has its noise"
     return [
         SampledGaussian(training.noise_multiplier, training.sampling_rate, training.steps),
@@ -82,8 +114,11 @@ def table_events(schema: TableSchema) -> list[Event]:
 
 
 def _release_events(schema: TableSchema) -> list[Event]:
-    release = schema.release
-    events: list[Event] = [local_event(release.epsilon, release.noise_multiplier)]
+    release, histograms = schema.latents, schema.histograms
+    assert histograms.noise_multiplier is not None, "a resolved schema has its noise"
+    events: list[Event] = [GaussianRelease(histograms.noise_multiplier)]
+    if release is not None:
+        events.append(local_event(release.epsilon, release.noise_multiplier))
     if schema.label_epsilon is not None:
         events.append(RandomisedResponse(schema.classes, schema.label_epsilon))
     elif schema.condition_public:
@@ -111,8 +146,12 @@ def dp_stage(schema: TableSchema) -> DpSgdStage:
     )
 
 
-def _release(schema: TableSchema) -> LatentNoise:
+def _release(schema: TableSchema) -> LatentNoise | Literal["none"]:
     release, width = schema.release, Coder(schema.features).width
+    if release is None:
+        release = "none" if schema.privacy.epsilon <= LARGEST_WITHOUT_LATENTS else LatentNoise()
+    if release == "none":
+        return release
     changes: dict[str, float] = {}
     if release.radius is None:
         # mean L1 norm, root mean square norm, and where two in a thousand standard normals are cut
@@ -125,6 +164,33 @@ def _release(schema: TableSchema) -> LatentNoise:
     if release.mechanism == "gaussian" and release.noise_multiplier is None:
         changes["noise_multiplier"] = 1.0 / gaussian_mu(share, schema.privacy.delta)
     return release.model_copy(update=changes)
+
+
+def resolve_tree(schema: TableSchema) -> TableSchema:
+    """`schema` of `method: marginals` with the noise of each of its Gaussian mechanisms, and its groups."""
+    tree, mu = schema.tree, gaussian_mu(schema.privacy.epsilon, schema.privacy.delta)
+    histograms, scores, two_ways = (
+        _share_noise(mu, share) if share else None
+        for share in (_STAR_SHARES if tree.star is not None else _TREE_SHARES)
+    )
+    noise = tree.noise_multiplier or two_ways
+    assert noise is not None, "two-ways have a share"
+    # groups of one table's counts are to stand out from its noise, were patients spread evenly
+    spread = float(schema.training.nominal_patients or 0) / (2.0 * noise * math.sqrt(len(schema.columns) - 1))
+    groups = min(max(round(math.sqrt(spread)), _FEWEST_GROUPS), _MOST_GROUPS)
+    changes = {"noise_multiplier": noise, "score_noise": tree.score_noise or scores, "groups": tree.groups or groups}
+    return schema.model_copy(
+        update={
+            "release": "none",
+            "histograms": TableHistograms(noise_multiplier=schema.histograms.noise_multiplier or histograms),
+            "tree": tree.model_copy(update=changes),
+        }
+    )
+
+
+def _share_noise(mu: float, share: float) -> float:
+    """Noise of a Gaussian mechanism that takes `share` of mu^2; no less than has a price worth computing."""
+    return max(round_up(1.0 / (mu * math.sqrt(share))), _LEAST_NOISE)
 
 
 def _with_noise(schema: TableSchema, noise: float) -> TableSchema:
@@ -145,5 +211,5 @@ def _least_noise(schema: TableSchema) -> float:
         )
     # what is left as a Gaussian release, and that by the central limit theorem
     guess = sampled_guess(gaussian_mu(total - rest, schema.privacy.delta), training.sampling_rate, training.steps)
-    found = least_noise(lambda noise: cost(_with_noise(schema, noise)), total, guess, _CLOSE, _LEAST_TRAINING_NOISE)
+    found = least_noise(lambda noise: cost(_with_noise(schema, noise)), total, guess, _CLOSE, _LEAST_NOISE)
     return round_up(found)

@@ -99,6 +99,10 @@ class PublishedStream(Draws):
         """Independent integers int64 [count] from 0 to `below` - 1."""
         return torch.from_numpy(_below(self._stream, np.full(count, below)))
 
+    def uniform64(self, count: int) -> npt.NDArray[np.float64]:
+        """Independent uniforms [count] inside (0, 1), float64."""
+        return self._stream.uniform((count,))
+
 
 def working_generator(noise: NoiseSource) -> torch.Generator:
     """A torch.Generator for networks that a site trains for itself, and for the fakes that it trains against.

@@ -10,7 +10,7 @@ from sfumato_common.generators.settings import Positive
 from sfumato_common.strict import Strict
 from sfumato_common.study.plan import Count, Name
 from sfumato_common.study.stages import StageKind
-from sfumato_common.study.words import Method
+from sfumato_common.study.words import Method, TableMethod
 
 # Long enough to hide a round of the shipped plans behind a few intervals, short beside Flower's own polling (3 s).
 DEFAULT_ANSWER_INTERVAL_S = 2.0
@@ -47,7 +47,7 @@ class ReleaseRules(Strict):
     grouped otherwise, or after some came or went: who is in one release and not in the other shows by subtraction.
     """
 
-    allowed_methods: list[Method]
+    allowed_methods: list[Method | TableMethod]
     largest_set: Count
     smallest_group: Annotated[int, Field(ge=2, le=1000)] = 5
     regroup: Literal["refused", "allowed"] = "refused"

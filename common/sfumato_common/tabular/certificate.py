@@ -16,6 +16,7 @@ from sfumato_common.errors import VerificationError
 from sfumato_common.package.manifest import Hash
 from sfumato_common.study.certificate import Certificate
 from sfumato_common.study.plan import Name
+from sfumato_common.study.words import TableMethod
 
 TABLE, CERTIFICATE, SIGNATURE, SCHEMA = "table.csv", "certificate.json", "certificate.sig", "schema.json"
 FORMAT: Literal["sfumato-table/1"] = "sfumato-table/1"
@@ -33,7 +34,7 @@ class TableCertificate(Certificate):
     plan_hash: Hash
     table_sha256: Hash
     rows: Annotated[int, Field(ge=1)]
-    method: Literal["cadp"]
+    method: TableMethod
     guarantee: Literal["formal"]
     signal: str
 

@@ -1,0 +1,180 @@
+"""Noisy histograms of a table's columns by the Gaussian mechanism, and tables whose columns follow them.
+
+A patient has one row, which adds one to one bin of each of C columns: the counts side by side have L2 sensitivity
+sqrt(C) under add/remove (Dwork and Roth 2014, A.1). All else here is post-processing of what was released.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.fft import dctn, idctn
+
+from sfumato_client.tabular.coding import MISSING, Cells
+from sfumato_client.tabular.schema import AnyColumn, CategoricalColumn
+from sfumato_common.mechanisms.recorder import NoiseRecorder
+from sfumato_common.mechanisms.streams import PublishedStream
+
+Float64 = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+MOST_BINS = 20  # of a column with more values than that
+_SMOOTHNESS = (0.0, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 10.0)
+_STRENGTHS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+
+
+class Bins:
+    """A column's public bins: equal parts of its values in order, or its levels; an empty cell has one of its own."""
+
+    def __init__(self, column: AnyColumn) -> None:
+        self.ordered = not isinstance(column, CategoricalColumn)
+        self.cells, self.missing = column.cells, column.missing
+        self.values = min(column.cells, MOST_BINS) if self.ordered else column.cells
+        self.count = self.values + self.missing
+
+    def of(self, cells: Ints) -> Ints:
+        """[N] -> bins [N]."""
+        return np.where(cells == MISSING, self.values, cells * self.values // self.cells)
+
+    def cells_at(self, places: Float64) -> Ints:
+        """Cells [N] of places [N] in [0, count): a bin's number and how far through the bin."""
+        bins = np.minimum(places.astype(np.int64), self.values - 1)
+        first, beyond = (-(-side * self.cells // self.values) for side in (bins, bins + 1))
+        inside = np.minimum(((places - bins) * (beyond - first)).astype(np.int64), beyond - first - 1)
+        return np.where(places >= self.values, MISSING, first + inside)
+
+    def level_shares(self, shares: Float64) -> Float64:
+        """Shares of bins [count] -> of levels, an empty one last."""
+        of = self.of(np.array([*range(self.cells), *[MISSING] * self.missing]))
+        return np.asarray((shares / np.bincount(of, minlength=self.count))[of])
+
+    def counts(self, cells: Ints) -> Float64:
+        """How many cells [N] are in each bin, [count]."""
+        return np.bincount(self.of(cells), minlength=self.count).astype(np.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class Histograms:
+    """Noisy counts by column, the standard deviation of each count's noise, and their mean sum, at least 1."""
+
+    counts: dict[str, Float64]
+    deviation: float
+
+    @property
+    def patients(self) -> float:
+        """A noisy number of patients."""
+        return max(1.0, float(np.mean([own.sum() for own in self.counts.values()])))
+
+    def shares(self, name: str, column: AnyColumn, prior: Float64 | None = None) -> Float64:
+        """Shares of a column's bins, near `prior` (uniform unless given) by as much as the noise hides."""
+        bins = Bins(column)
+        start = np.full(bins.count, 1.0 / bins.count) if prior is None else prior
+        return estimate_shares(self.counts[name] / self.patients, self.deviation / self.patients, start, [bins.ordered])
+
+
+def release_histograms(
+    columns: dict[str, AnyColumn], cells: Cells, noise_multiplier: float, recorder: NoiseRecorder
+) -> Histograms:
+    """Noisy histograms of cells [P, C], one row a patient, charged as one `GaussianRelease`."""
+    exact = [Bins(column).counts(own) for column, own in zip(columns.values(), cells.T, strict=True)]
+    sensitivity = float(np.sqrt(len(columns)))
+    noisy = recorder.gaussian(np.concatenate(exact), sensitivity, noise_multiplier)
+    parts = np.split(noisy, np.cumsum([len(own) for own in exact])[:-1])
+    return Histograms(dict(zip(columns, parts, strict=True)), noise_multiplier * sensitivity)
+
+
+def estimate_shares(noisy: Float64, deviation: float, prior: Float64, ordered: Sequence[bool]) -> Float64:
+    """Shares from noisy ones, of any shape: the difference to `prior` is shrunk as far as its noise asks for.
+
+    In cosines along every axis, of which those of an `ordered` one are shrunk the more the faster they are. Of this
+    family of linear filters the one of least estimated risk is taken (Stein 1981). A gap in a single column's shares,
+    or in its sum over a pair's other column, is noise alone: `prior` has these right. Projected onto the simplex.
+    """
+    gap = dctn(noisy - prior, norm="ortho")
+    waves = np.indices(gap.shape)
+    gap[(waves == 0).any(axis=0)] = 0.0
+    kept = (waves > 0).all(axis=0)
+    speed = sum((axis**2 - 1.0) * is_ordered for axis, is_ordered in zip(waves, ordered, strict=True)) * np.ones(
+        gap.shape
+    )
+    best, found = np.inf, np.zeros(gap.shape)
+    for smoothness in _SMOOTHNESS if any(ordered) else (0.0,):
+        passed = kept / (1.0 + (smoothness * speed) ** 2)
+        for strength in _STRENGTHS:
+            guess = strength * passed * gap
+            risk = float(np.sum((gap - guess) ** 2) + 2.0 * deviation**2 * strength * passed.sum())
+            if risk < best:
+                best, found = risk, guess
+    return project_simplex((prior + idctn(found, norm="ortho")).ravel()).reshape(prior.shape)
+
+
+def project_simplex(values: Float64) -> Float64:
+    """The nearest shares, not negative and of sum 1 (Duchi et al. 2008)."""
+    falling = np.sort(values)[::-1]
+    excess = (np.cumsum(falling) - 1.0) / np.arange(1, len(values) + 1)
+    last = int(np.flatnonzero(falling > excess)[-1])
+    return np.asarray(np.maximum(values - excess[last], 0.0))
+
+
+def whole_counts(shares: Float64, total: int) -> Ints:
+    """Whole numbers of sum `total` in these shares: the largest remainders are rounded up."""
+    exact = shares / shares.sum() * total
+    counts = np.floor(exact).astype(np.int64)
+    counts[np.argsort(counts - exact, kind="stable")[: total - int(counts.sum())]] += 1
+    return np.asarray(counts)
+
+
+def refit(columns: dict[str, AnyColumn], made: Cells, shares: dict[str, Float64], published: PublishedStream) -> Cells:
+    """Rows [N, C] with each column of `shares` moved to them: ordered values by a monotone map, levels by as few rows.
+
+    Public and noisy numbers alone go in: post-processing.
+    """
+    moved = made.copy()
+    for place, (name, column) in enumerate(columns.items()):
+        if name in shares:
+            moved[:, place] = _refit_column(Bins(column), made[:, place], shares[name], published)
+    return moved
+
+
+def refit_levels(levels: Ints, shares: Float64, published: PublishedStream) -> Ints:
+    """Levels [N] of which as few as possible, drawn at random, are changed so that they come in these shares."""
+    wanted = whole_counts(shares, len(levels))
+    order = np.argsort(published.normal((len(levels),)).numpy(), kind="stable")
+    kept = np.zeros(len(levels), dtype=bool)
+    for level, most in enumerate(wanted):
+        kept[order[levels[order] == level][:most]] = True
+    lacking = wanted - np.bincount(levels[kept], minlength=len(wanted))
+    found = levels.copy()
+    found[order[~kept[order]]] = shuffle(np.repeat(np.arange(len(wanted)), lacking), published)
+    return found
+
+
+def shuffle(values: Ints, published: PublishedStream) -> Ints:
+    """Values [N] in random order."""
+    return values[np.argsort(published.normal((len(values),)).numpy(), kind="stable")]
+
+
+def _refit_column(bins: Bins, cells: Ints, shares: Float64, published: PublishedStream) -> Ints:
+    if not bins.ordered:
+        levels = refit_levels(np.where(cells == MISSING, bins.values, cells), shares, published)
+        return np.where(levels == bins.values, MISSING, levels)
+    empty = (cells == MISSING).astype(np.int64)
+    if bins.missing:
+        empty = refit_levels(empty, np.array([1.0 - shares[-1], shares[-1]]), published)
+    spread = published.integers(bins.cells, len(cells)).numpy()
+    # a row that was empty and is not any more may stand anywhere
+    ranked = np.lexsort((published.normal((len(cells),)).numpy(), np.where(cells == MISSING, spread, cells)))
+    present = ranked[empty[ranked] == 0]
+    within = shares[: bins.values]
+    if within.sum() <= 0:
+        within = np.full(bins.values, 1.0)
+    bounds = np.concatenate([[0.0], np.cumsum(within) / within.sum()])
+    heights = (np.arange(len(present)) + 0.5) / max(1, len(present))
+    found = np.full(len(cells), MISSING)
+    # beyond the last bin of any mass there is nothing to interpolate to
+    bin_of = np.minimum(np.searchsorted(bounds, heights, side="right") - 1, np.flatnonzero(within)[-1])
+    through = np.clip((heights - bounds[bin_of]) / (bounds[bin_of + 1] - bounds[bin_of]), 0.0, 1.0 - 1e-9)
+    found[present] = bins.cells_at(bin_of + through)
+    return found
