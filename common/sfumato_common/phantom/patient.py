@@ -109,7 +109,7 @@ def arrays(
     Drawn at twice `size` (at most the device's own matrix, with its noise scaled to match) and area-averaged, so it
     looks as the same patients' DICOM files do after ingest.
     """
-    small = shrink_device(DEVICES[device], 2 * size)
+    small = _shrink(DEVICES[device], 2 * size)
     drawn = [draw_patient(seed, site, first + index, small) for index in range(patients)]
     dtype = pixel_dtype(bits)
     shown = [fit_square(image, size) for person in drawn for image in person.images]
@@ -119,8 +119,7 @@ def arrays(
     return np.stack(images), np.array(labels, dtype=np.int64), np.array(patient_index, dtype=np.int64)
 
 
-def shrink_device(device: Device, longer: int) -> Device:
-    """`device` with a matrix of at most `longer` pixels a side, and its noise scaled to match."""
+def _shrink(device: Device, longer: int) -> Device:
     scale = min(1.0, longer / max(device.rows, device.columns))
     rows, columns = round(device.rows * scale), round(device.columns * scale)
     return replace(device, rows=rows, columns=columns, noise=device.noise * scale)
