@@ -48,7 +48,8 @@ def centre_of_map(feature_map: FeatureMap) -> Centre:
     exposed = (pool - mean[:, None, None]) / np.exp(deviation)[:, None, None]
     template = thumbnails(exposed.mean(axis=0)[None])[0]
     numbers = np.concatenate([_parts(feature_map, template, some)[0] for some in _chunks(feature_map, pool[:, None])])
-    return Centre(template, np.concatenate([low, numbers.mean(axis=0)[len(low) :]]))
+    rest = feature_map.energies + feature_map.parameters
+    return Centre(template, np.concatenate([low, numbers.mean(axis=0)[-rest:]]))
 
 
 def features_of(feature_map: FeatureMap, images: ByteImages) -> Float64:
@@ -83,6 +84,9 @@ def _chunks(feature_map: FeatureMap, planes: Float64) -> list[Float64]:
 
 def _parts(feature_map: FeatureMap, template: Float64, planes: Float64) -> tuple[Float64, Float64]:
     """All numbers [N, d] of planes [N, C, S, S], neither centred nor scaled; and the planes exposed and aligned."""
+    sound = np.isfinite(planes).all(axis=(1, 2, 3))
+    # bilinear look-ups read beyond their memory where a coordinate is not a number
+    planes = np.where(sound[:, None, None, None], planes, 0.0)
     mean, deviation = exposure_of(planes[:, 0])
     exposed = planes / np.exp(deviation)[:, None, None, None]
     exposed[:, 0] -= (mean / np.exp(deviation))[:, None, None]
@@ -96,7 +100,8 @@ def _parts(feature_map: FeatureMap, template: Float64, planes: Float64) -> tuple
     kept = [low[:, 0, feature_map.low], *(low[:, plane, feature_map.chroma] for plane in range(1, planes.shape[1]))]
     spectrum = matrix @ exposed[:, 0] @ matrix.T
     energies = [np.log(_local(matrix.T @ np.where(band, spectrum, 0.0) @ matrix) + FLOOR) for band in feature_map.bands]
-    return np.concatenate([*kept, *(item.reshape(len(planes), -1) for item in energies), *parameters], axis=1), aligned
+    numbers = np.concatenate([*kept, *(item.reshape(len(planes), -1) for item in energies), *parameters], axis=1)
+    return np.where(sound[:, None], numbers, np.nan), aligned
 
 
 def _local(band: Float64) -> Float64:

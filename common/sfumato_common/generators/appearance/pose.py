@@ -65,7 +65,8 @@ def _descend(images: Tensor, template: Tensor) -> Tensor:
         square = _BETAS[1] * square + (1.0 - _BETAS[1]) * gradient.square()
         rate = _STEP * (1.0 - step / _STEPS) + _LAST
         first, second = mean / (1.0 - _BETAS[0] ** (step + 1)), square / (1.0 - _BETAS[1] ** (step + 1))
-        pose = (pose - rate * first / (second.sqrt() + 1e-6)).clamp(-_CLAMP, _CLAMP)
+        # a coordinate that is not a number would be read from beyond the image
+        pose = torch.nan_to_num(pose - rate * first / (second.sqrt() + 1e-6)).clamp(-_CLAMP, _CLAMP)
     return pose * deviations
 
 
