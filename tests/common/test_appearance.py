@@ -299,6 +299,13 @@ def test_a_site_of_few_patients_draws_from_the_classes_of_all():
     assert shares[1] == pytest.approx(60 / (60 + 400), rel=0.1), "counted by what was agreed, not by what is there"
 
 
+@pytest.mark.parametrize("detail", ["noise", "phantom", "mixed"])
+def test_a_stage_says_in_plain_words_whose_detail_its_images_show(detail):
+    said = plan_of(detail=detail).stages[0].foreign_detail
+    assert said.startswith("Overall shape") and "belongs to no patient" in said
+    assert ("phantom" in said, "noise" in said) == (detail != "noise", detail != "phantom")
+
+
 def test_plans_say_what_cannot_be():
     wrong = copy.deepcopy(VALUES)
     wrong["stages"][0]["alignment"] = "none"

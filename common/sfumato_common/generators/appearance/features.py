@@ -84,7 +84,7 @@ def _chunks(feature_map: FeatureMap, planes: Float64) -> list[Float64]:
 
 def _parts(feature_map: FeatureMap, template: Float64, planes: Float64) -> tuple[Float64, Float64]:
     """All numbers [N, d] of planes [N, C, S, S], neither centred nor scaled; and the planes exposed and aligned."""
-    sound = np.isfinite(planes).all(axis=(1, 2, 3))
+    sound = np.asarray(np.isfinite(planes).all(axis=(1, 2, 3)))
     # bilinear look-ups read beyond their memory where a coordinate is not a number
     planes = np.where(sound[:, None, None, None], planes, 0.0)
     mean, deviation = exposure_of(planes[:, 0])

@@ -9,6 +9,18 @@ from pydantic import Field
 from sfumato_common.generators.plan import PublicPlan
 from sfumato_common.generators.settings import OneShotStage, Positive
 
+_PATIENTS = (
+    "Overall shape, position, brightness and the strength of the texture in each sixteenth of an image follow the "
+    "patients, under the guarantee above. "
+)
+_LINES = {
+    "noise": "Everything finer is noise that was drawn: it belongs to no patient.",
+    "phantom": "Everything finer, such as ribs, vessels and edges, is a drawn phantom's: it belongs to no patient.",
+    "mixed": "Everything finer, such as ribs, vessels and edges, is a drawn phantom's mixed with noise: it belongs to "
+    "no patient.",
+}
+_READ = " Do not read a finding, a device or an anatomical variant off it."
+
 
 class AppearanceStage(OneShotStage):
     """One-shot class-conditional release of aligned low frequencies, local texture energies, exposure and pose.
@@ -29,6 +41,11 @@ class AppearanceStage(OneShotStage):
     alignment: Literal["chest", "none"] = "chest"
     detail: Literal["noise", "phantom", "mixed"] = "mixed"
     phantoms: Annotated[int, Field(ge=4, le=2000)] | None = None
+
+    @property
+    def foreign_detail(self) -> str:
+        """Whose the lines of its images are."""
+        return _PATIENTS + _LINES[self.detail] + _READ
 
     def check(self, plan: PublicPlan) -> None:
         """Coefficients leave room for texture; the phantom's detail needs its alignment; sites are counted alike."""
