@@ -56,8 +56,9 @@ def features_of(feature_map: FeatureMap, images: ByteImages) -> Float64:
     """Features [M, d], not clipped, of uint8 or uint16 images [M, S, S] or [M, S, S, 3]."""
     if not len(images):
         return np.zeros((0, feature_map.features))
-    centre, planes = centre_of_map(feature_map), planes_of(images)
-    numbers = [_parts(feature_map, centre.template, some)[0] for some in _chunks(feature_map, planes)]
+    centre, rows = centre_of_map(feature_map), _rows(feature_map)
+    some = (images[first : first + rows] for first in range(0, len(images), rows))
+    numbers = [_parts(feature_map, centre.template, planes_of(pixels))[0] for pixels in some]
     features = (np.concatenate(numbers) - centre.numbers) / feature_map.scale
     return np.where(np.isfinite(features).all(axis=1, keepdims=True), features, 0.0)
 
@@ -78,8 +79,13 @@ def planes_of(images: ByteImages) -> Float64:
 
 
 def _chunks(feature_map: FeatureMap, planes: Float64) -> list[Float64]:
-    rows = max(1, _PIXELS // feature_map.size**2)
+    rows = _rows(feature_map)
     return [planes[first : first + rows] for first in range(0, len(planes), rows)]
+
+
+def _rows(feature_map: FeatureMap) -> int:
+    """Images of a chunk: what its planes and one band take in memory is the same at every size."""
+    return max(1, _PIXELS // feature_map.size**2)
 
 
 def _parts(feature_map: FeatureMap, template: Float64, planes: Float64) -> tuple[Float64, Float64]:
