@@ -35,6 +35,7 @@ from sfumato_common.study.release import (
     part_of,
 )
 from sfumato_common.study.stages import Stage, StageKind
+from sfumato_common.study.terms import FederationTerms, PrivacyTerms, UtilityTerms
 from sfumato_common.types import PlanHash, image_shape
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
@@ -67,30 +68,6 @@ class SiteTerms(Strict):
     """What the consortium agreed about one site: its nominal (public, not counted) number of training patients."""
 
     nominal_patients: Annotated[int, Field(ge=10, le=10_000_000)]
-
-
-class PrivacyTerms(Strict):
-    """The largest (epsilon, delta) the whole study may cost a patient; the unit is the patient, always."""
-
-    epsilon: Positive
-    delta: Annotated[float, Field(gt=0, lt=0.01)]
-    unit: Literal["patient"] = "patient"
-    adjacency: Literal["add-remove"] = "add-remove"
-
-
-class UtilityTerms(Strict):
-    """TSTR figure: each site's holdout patients' classifier scores as a noisy histogram of `bins` per class."""
-
-    bins: Annotated[int, Field(ge=4, le=64)] = 10
-    noise_multiplier: Positive
-
-
-class FederationTerms(Strict):
-    """When a round counts: at least `quorum` sites within `round_deadline_s` seconds."""
-
-    quorum: Annotated[int, Field(ge=1)]
-    round_deadline_s: Annotated[int, Field(ge=10, le=86_400)] = 300
-    join_deadline_s: Annotated[int, Field(ge=5, le=86_400)] = 120
 
 
 class Plan(Strict):
