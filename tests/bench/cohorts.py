@@ -104,11 +104,11 @@ def pneumonia() -> BenchCohort:
     return BenchCohort("pneumonia", 28, 1, ("normal", "pneumonia"), dict.fromkeys(sites, 1100), parts)
 
 
-def sites() -> BenchCohort:
-    """Three real chest X-ray sites at 64 px (children, adults, COVID-19 only), which differ in class and exposure."""
+def sites(size: int = 64) -> BenchCohort:
+    """Three real chest X-ray sites at 64 or 128 px (children, adults, COVID-19 only): other classes, other exposure."""
     nominal = {"guangzhou": 3000, "nih": 400, "hannover": 40}
-    parts: Parts = {split: site_parts(DATA / "cxr_sites_64.csv", tuple(nominal), split) for split in SPLITS}
-    return BenchCohort("sites", 64, 1, ("normal", "abnormal"), nominal, parts)
+    parts: Parts = {split: site_parts(DATA / f"cxr_sites_{size}.csv", tuple(nominal), split) for split in SPLITS}
+    return BenchCohort("sites", size, 1, ("normal", "abnormal"), nominal, parts)
 
 
 def site_parts(index: Path, sites: tuple[str, ...], split: str) -> dict[str, Cohort]:

@@ -49,6 +49,7 @@ FLOW_RATE_BY_SIZE = 0.16
 TRAINED = {"gan", "flow"}
 STAGES: dict[str, dict[str, Any]] = {
     "spectral": {"clip_radius": 1.8, "spread_radius": 0.9, "radii": "charged"},
+    "appearance": {},
     "embedding": {},
     "gan": {"rounds": 3, "local_steps": 20, "clipping_norm": 1.0, "learning_rate": 0.002, "generator_steps": 10},
     "flow": {"rounds": 3, "local_steps": 10, "clipping_norm": 0.3},
@@ -67,6 +68,7 @@ class Row:
 # To add a row: one line here.
 ROWS = {
     "spectral": Row({"spectral": 1.0}, "spectral"),
+    "appearance": Row({"appearance": 1.0}, "appearance"),
     "embedding": Row({"spectral": 0.3, "embedding": 0.7}, "embedding"),
     "flow": Row({"spectral": 0.6, "flow": 0.4}, "flow"),
     "gan": Row({"spectral": 0.6, "gan": 0.4}, "gan"),
@@ -89,7 +91,10 @@ def build_plan(cohort: BenchCohort, row: str | Row, target: float, **overrides: 
     """
     row = ROWS[row] if isinstance(row, str) else row
     values = {kind: {**STAGES[kind], **overrides.get(kind, {})} for kind in row.shares}
-    values["spectral"] = {"bandwidth": BANDS[cohort.name], "by_site": cohort.name in BY_SITE, **values["spectral"]}
+    for kind in {"spectral", "appearance"} & set(values):
+        values[kind] = {"by_site": cohort.name in BY_SITE, **values[kind]}
+    if "spectral" in values:
+        values["spectral"] = {"bandwidth": BANDS[cohort.name], **values["spectral"]}
     if "flow" in values:
         values["flow"].setdefault("learning_rate", round(FLOW_RATE_BY_SIZE / cohort.size, 4))
     if "embedding" in values:

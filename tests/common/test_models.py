@@ -22,34 +22,31 @@ from sfumato_common.generators.flow.matching import match_moments
 from sfumato_common.generators.sampling import sample_images
 from sfumato_common.generators.schemas import weights_schema
 from sfumato_common.generators.spectral.dct import dct_matrix, public_scale
-from sfumato_common.generators.spectral.denoise import (
-    Geometry,
-    common_covariance,
-    estimate_departure,
-    shrink_means,
-    symmetric,
-)
+from sfumato_common.generators.spectral.denoise import common_covariance, estimate_departure, shrink_means, symmetric
 from sfumato_common.generators.spectral.fit import fit_release
 from sfumato_common.generators.spectral.layout import (
     CENTRE_SENSITIVITY,
     CENTRE_WEIGHT,
     COUNT_WEIGHT,
     MOMENT_WEIGHT,
-    NORM_WEIGHT,
     SUM_WEIGHT,
     SUMS_SENSITIVITY,
     TAIL_GUESS,
     TOTAL_WEIGHT,
     Layout,
     above_band,
+    features_of,
+)
+from sfumato_common.generators.spectral.moment_layout import Geometry
+from sfumato_common.generators.spectral.release import noised_release
+from sfumato_common.generators.spectral.sums import (
+    NORM_WEIGHT,
     centre_part,
     charged_norm,
-    features_of,
     moments_part,
     norms_part,
     sums_part,
 )
-from sfumato_common.generators.spectral.release import noised_release
 from sfumato_common.generators.spectral.whitening import (
     SpectralModel,
     bits_per_dim,

@@ -49,6 +49,7 @@ PLAN = {
         {"kind": "embedding", "noise_multiplier": 1.0, "width": 8, "generator_steps": 3},
         {"kind": "gan", "learning_rate": 1e-3, "width": 8, "generator_steps": 3, "fakes": 8, **DP},
         {"kind": "flow", "learning_rate": 1e-3, "levels": 1, "steps_per_level": 2, "hidden": 8, **DP},
+        {"kind": "appearance", "noise_multiplier": 0.5, "phantoms": 8},
     ],
     "release": [{"model": "spectral", "images": 4}],
     "federation": {"quorum": 1},
@@ -58,7 +59,7 @@ PLAN = {
 @pytest.fixture(scope="module", params=[False, True], ids=["together", "by_site"])
 def plan(request) -> Plan:
     value = copy.deepcopy(PLAN)
-    value["stages"][0]["by_site"] = request.param
+    value["stages"][0]["by_site"] = value["stages"][-1]["by_site"] = request.param
     assert {stage["kind"] for stage in value["stages"]} == set(GENERATORS), "every generator has a stage here"
     return parse(value, Plan, "plan")
 

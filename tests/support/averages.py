@@ -18,7 +18,8 @@ from sfumato_client.anonymise.inversion import patient_labels
 from sfumato_client.dataset import Cohort
 from sfumato_common.generators.spectral.dct import dct_matrix
 from sfumato_common.generators.spectral.fit import fit_release
-from sfumato_common.generators.spectral.layout import Float64, Layout, features_of
+from sfumato_common.generators.spectral.layout import Layout, features_of
+from sfumato_common.generators.spectral.moment_layout import Float64
 from sfumato_common.generators.spectral.release import noised_release
 from sfumato_common.generators.starts import initial_model
 from sfumato_common.generators.weights import to_arrays

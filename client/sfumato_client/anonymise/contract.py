@@ -25,10 +25,10 @@ Item = TypeVar("Item", bound=Counted, covariant=True)
 class Release:
     """What all items of one release at this site start from, and the owner of what they share.
 
-    `models` are released arrays by kind, each with the spectral arrays; kind 'spectral' is always there. `cohort` are
-    the training patients. In `steward_folder` reports and contact sheets may be left; it is None where nobody would
-    read them. `grouping_file` keeps the study's grouping of patients (see `groups.py`), which `regroup` allows to
-    change. `style_net` are weights that the site was given for k-SALSA (see `style_net.py`).
+    `models` are released arrays by kind, each with those of the plan's first stage, whose kind is always there.
+    `cohort` are the training patients. In `steward_folder` reports and contact sheets may be left; it is None where
+    nobody would read them. `grouping_file` keeps the study's grouping of patients (see `groups.py`), which `regroup`
+    allows to change. `style_net` are weights that the site was given for k-SALSA (see `style_net.py`).
     """
 
     plan: Plan

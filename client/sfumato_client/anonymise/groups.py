@@ -129,7 +129,7 @@ def require_k(least: int, k: int) -> None:
 
 def label_shares(job: Job[Counted]) -> Float64:
     """Share of each label [K] at this site by the released counts."""
-    shares = component_shares(job.plan, job.models["spectral"], job.site)
+    shares = component_shares(job.plan, job.models[job.plan.base], job.site)
     return np.asarray(shares.reshape(-1, len(job.plan.labels)).sum(axis=0))
 
 

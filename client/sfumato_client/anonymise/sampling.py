@@ -20,7 +20,7 @@ def dp_sampling(job: Job[Sampling]) -> CandidateSet:
     """`images` images of the item's model, of components drawn by their released shares at this site."""
     item, plan = job.item, job.plan
     assert item.model != "best", "one of plan.releases names the model"
-    shares = torch.as_tensor(component_shares(plan, job.models["spectral"], job.site))
+    shares = torch.as_tensor(component_shares(plan, job.models[plan.base], job.site))
     components = job.streams.published.categorical(shares, item.images).numpy()
     images = sample_images(plan, item.model, job.models[item.model], components, job.streams.published)
     return CandidateSet(item.method, item.model, plan.guarantee_level(item), images, labels_of(plan, components))

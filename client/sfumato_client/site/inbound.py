@@ -67,7 +67,7 @@ def models_of(arrays: Arrays, plan: Plan, release: Sequence[AnyItem]) -> dict[st
     for name, value in arrays.items():
         kind, _, inner = name.partition(":")
         models.setdefault(kind, {})[inner] = value
-    if set(models) != {item.model for item in release} | {"spectral"}:
+    if set(models) != {item.model for item in release} | {plan.base}:
         raise VerificationError("the release request brings other models than the accepted plan releases")
     for kind, values in models.items():
         check_form(values, GENERATORS[kind].released(plan))

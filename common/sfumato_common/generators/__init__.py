@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from sfumato_common.generators.appearance import APPEARANCE
 from sfumato_common.generators.base import Build, Generator
 from sfumato_common.generators.embedding import EMBEDDING
 from sfumato_common.generators.flow import FLOW
@@ -22,6 +23,7 @@ GENERATORS: Mapping[str, Generator[Any]] = {
         EMBEDDING,
         GAN,
         FLOW,
+        APPEARANCE,
     )
 }
 

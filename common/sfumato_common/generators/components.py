@@ -20,13 +20,13 @@ from sfumato_common.types import Arrays
 
 
 def component_count(plan: PublicPlan) -> int:
-    """G, the number of components: K labels, times the sites when the spectral stage says `by_site`."""
-    return len(plan.labels) * (len(plan.sites) if plan.spectral.by_site else 1)
+    """G, the number of components: K labels, times the sites when its first stage says `by_site`."""
+    return len(plan.labels) * (len(plan.sites) if plan.by_site else 1)
 
 
 def components_of(plan: PublicPlan, site: str, labels: Tensor) -> Tensor:
     """Components [N] of records of `site` with labels [N]."""
-    return labels + sorted(plan.sites).index(site) * len(plan.labels) if plan.spectral.by_site else labels
+    return labels + sorted(plan.sites).index(site) * len(plan.labels) if plan.by_site else labels
 
 
 def labels_of(plan: PublicPlan, components: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -36,27 +36,27 @@ def labels_of(plan: PublicPlan, components: npt.NDArray[np.int64]) -> npt.NDArra
 
 def condition_width(plan: PublicPlan) -> int:
     """Length of a record's condition: one-hot label, and one-hot site when the plan fits sites apart."""
-    return len(plan.labels) + (len(plan.sites) if plan.spectral.by_site else 0)
+    return len(plan.labels) + (len(plan.sites) if plan.by_site else 0)
 
 
 def condition(plan: PublicPlan, components: Tensor) -> Tensor:
     """Conditions float32 [N, condition_width] of components [N]."""
     classes = len(plan.labels)
     label = functional.one_hot(components % classes, classes).float()
-    if not plan.spectral.by_site:
+    if not plan.by_site:
         return label
     return torch.cat([label, functional.one_hot(components // classes, len(plan.sites)).float()], dim=1)
 
 
 def component_shares(plan: PublicPlan, arrays: Arrays, site: str | None = None) -> npt.NDArray[np.float64]:
-    """Share of each component [G] by the noisy counts of the released spectral model; sums to 1.
+    """Share of each component [G] by the noisy counts of the released model that the plan begins with; sums to 1.
 
     With `site`, only what stands for that site: its own components when sites are fitted apart, else all. Raises
     VerificationError where the arrays leave nothing to share.
     """
-    shares = np.asarray(arrays["spectral/shares"], dtype=np.float64)
+    shares = np.asarray(arrays[f"{plan.base}/shares"], dtype=np.float64)
     assert shares.shape == (component_count(plan),)
-    if site is not None and plan.spectral.by_site:
+    if site is not None and plan.by_site:
         own = components_of(plan, site, torch.arange(len(plan.labels))).numpy()
         kept = np.zeros_like(shares)
         kept[own] = shares[own]
@@ -70,5 +70,5 @@ def component_shares(plan: PublicPlan, arrays: Arrays, site: str | None = None) 
 def component_names(plan: PublicPlan, components: Sequence[int]) -> list[str]:
     """What a row shows: the label, with the site before it where sites are fitted apart."""
     labels, sites = plan.labels, sorted(plan.sites)
-    by_site = plan.spectral.by_site
+    by_site = plan.by_site
     return [(f"{sites[y // len(labels)]}: " if by_site else "") + labels[y % len(labels)] for y in components]

@@ -40,7 +40,7 @@ class PublicSite(Protocol):
 
 
 class PublicSpectral(Protocol):
-    """The numbers of a plan's first stage, `spectral`, which all others start from; see its settings."""
+    """The numbers of a plan's spectral stage, which trained ones start from; see its settings."""
 
     @property
     def bandwidth(self) -> int:
@@ -111,8 +111,18 @@ class PublicPlan(Protocol):
         ...
 
     @property
+    def base(self) -> str:
+        """Kind of the first stage, which releases the components' shares."""
+        ...
+
+    @property
+    def by_site(self) -> bool:
+        """Whether every site has components of its own."""
+        ...
+
+    @property
     def spectral(self) -> PublicSpectral:
-        """The first stage."""
+        """The spectral stage. Raises KeyError where the plan begins with another."""
         ...
 
     @property

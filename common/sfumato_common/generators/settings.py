@@ -61,6 +61,11 @@ class StageSettings(Strict):
         """How many sites must answer for a round to count."""
         return 1
 
+    @property
+    def foreign_detail(self) -> str | None:
+        """What of its images is not the patients', in plain words for a dataset's report; None: nothing is added."""
+        return None
+
     def begins_at(self, network: str) -> str | None:
         """The earlier stage, by kind, whose released `network` this stage begins with; None: at its public start."""
         return None

@@ -15,7 +15,10 @@ from pydantic import Field, field_validator, model_validator
 from sfumato_common.exchanges.choice import ChoiceStage
 from sfumato_common.files import canonical_json
 from sfumato_common.generators import GENERATORS
+from sfumato_common.generators.appearance import APPEARANCE
+from sfumato_common.generators.appearance.settings import AppearanceStage
 from sfumato_common.generators.settings import Positive, PublicStart, stage_of
+from sfumato_common.generators.spectral import SPECTRAL
 from sfumato_common.generators.spectral.settings import SpectralStage
 from sfumato_common.strict import Strict
 from sfumato_common.study.release import AnyItem, DpKAverage, Filling, Grouped, Latent, ReleaseItem, Sampling
@@ -25,6 +28,8 @@ from sfumato_common.study.words import PARTS, GuaranteeLevel, Part, fill_of, par
 from sfumato_common.types import PlanHash
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
+# models of moments, one of which every plan begins with
+BASES = (SPECTRAL.kind, APPEARANCE.kind)
 NOISELESS = 0.001  # the largest noise multiplier that a plan without privacy may state
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
 
@@ -61,8 +66,10 @@ class Plan(Strict):
         kinds = [stage.kind for stage in self.stages]
         if twice := [kind for kind in kinds if kinds.count(kind) > 1]:
             raise ValueError(f"stage '{twice[0]}' is there more than once; each kind may occur once, remove the others")
-        if not isinstance(self.stages[0], SpectralStage):
-            raise ValueError("the first stage must be 'spectral': the others start from it")
+        if kinds[0] not in BASES:
+            raise ValueError("the first stage must be 'spectral' or 'appearance': the others start from it")
+        if kinds[0] != SPECTRAL.kind and (needy := [kind for kind in kinds[1:] if kind in GENERATORS]):
+            raise ValueError(f"'{needy[0]}' starts from the spectral model: the first stage must be 'spectral'")
         self._check_release(kinds)
         for stage in self.stages:
             stage.check(self)
@@ -168,7 +175,7 @@ class Plan(Strict):
 
     @property
     def candidates(self) -> list[str]:
-        """The models that stages make, in their order, the spectral one first: what 'best' can mean."""
+        """The models that stages make, in their order, the one that it begins with first: what 'best' can mean."""
         return [stage.kind for stage in self.stages if stage.kind in GENERATORS]
 
     @property
@@ -242,6 +249,18 @@ class Plan(Strict):
         }
 
     @property
+    def base(self) -> StageKind:
+        """Kind of the first stage, which releases the components' shares."""
+        return self.stages[0].kind
+
+    @property
+    def by_site(self) -> bool:
+        """Whether every site has components of its own."""
+        first = self.stages[0]
+        assert isinstance(first, SpectralStage | AppearanceStage), "a plan begins with a model of moments"
+        return first.by_site
+
+    @property
     def spectral(self) -> SpectralStage:
-        """The first stage, which every plan has."""
+        """The spectral stage. Raises KeyError where the plan begins with another."""
         return stage_of(self, SpectralStage)

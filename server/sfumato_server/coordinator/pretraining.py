@@ -20,7 +20,8 @@ from sfumato_common.generators.components import components_of
 from sfumato_common.generators.device import training_device
 from sfumato_common.generators.pretraining import Pretrained, PublicJob
 from sfumato_common.generators.spectral.fit import fit_release
-from sfumato_common.generators.spectral.layout import Float64, Layout
+from sfumato_common.generators.spectral.layout import Layout
+from sfumato_common.generators.spectral.moment_layout import Float64
 from sfumato_common.generators.spectral.release import noised_release
 from sfumato_common.generators.spectral.whitening import spectral_model
 from sfumato_common.mechanisms.draws import TorchDraws

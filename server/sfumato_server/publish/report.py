@@ -94,6 +94,7 @@ def render_report(
         release=release_rows(pool, plan, stated),
         uncovered=uncovered_images(pool),
         filled=sorted({item.facts.method for item in pool.items if is_fill(item.facts.method)}),
+        foreign_detail=foreign_details(pool, plan),
         stages=stages,
         seconds=run_info.get("seconds"),
         versions=run_info.get("versions", {}),
@@ -114,6 +115,13 @@ def uncovered_images(pool: Pool) -> list[tuple[str, str, int]]:
         (item.facts.guarantee, item.facts.method) for item in pool.items if item.facts.guarantee != "formal"
     )
     return [(method, level, count) for (level, method), count in sorted(counts.items(), reverse=True)]
+
+
+def foreign_details(pool: Pool, plan: Plan) -> list[tuple[str, str]]:
+    """(model, sentences) of the released models whose images hold what is not the patients'."""
+    models = sorted({item.facts.model for item in pool.items} & set(plan.candidates))
+    said = [(model, plan.stage(model).foreign_detail) for model in models]
+    return [(model, text) for model, text in said if text is not None]
 
 
 def release_rows(pool: Pool, plan: Plan, stated: Sequence[Guarantee]) -> list[ReleaseRow]:

@@ -55,7 +55,7 @@ def _check(plan: Plan, card: Card, kind: str, arrays: Arrays, name: str) -> None
         )
     if kind not in GENERATORS:
         raise ConfigError(f"no images can be drawn from '{kind}'; choose one of: {', '.join(sorted(GENERATORS))}")
-    if kind not in (card.stage, "spectral"):
+    if kind not in (card.stage, plan.base):
         raise ConfigError(f"'{name}' holds the model of stage '{card.stage}', not '{kind}'; name a file of that stage")
     schema = GENERATORS[kind].released(plan)
     if any(key not in arrays or not spec.matches(arrays[key]) for key, spec in schema.items()):
@@ -68,7 +68,7 @@ def _components(
     """Components [N] by the released shares, of one label or site where it was named, sorted."""
     if label and label not in plan.labels:
         raise ConfigError(f"the plan has no label '{label}'; choose one of: {', '.join(plan.labels)}")
-    if site and (site not in plan.sites or not plan.spectral.by_site):
+    if site and (site not in plan.sites or not plan.by_site):
         raise ConfigError(f"the plan fits no model to a site '{site}' alone; leave --site away")
     shares: AnyArray = component_shares(plan, arrays, site or None)
     if label:

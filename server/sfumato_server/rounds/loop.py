@@ -124,7 +124,7 @@ class StudyRun:
         fewer sites than the quorum sent anything.
         """
         chosen = self.choice.winner if self.choice and self.plan.has_best else ""
-        models = {chosen if item.model == "best" else item.model for item in self.plan.release} | {"spectral"}
+        models = {chosen if item.model == "best" else item.model for item in self.plan.release} | {self.plan.base}
         arrays = {f"{kind}:{name}": value for kind in sorted(models) for name, value in self.released[kind].items()}
         begun, sent, refused, tries = set[str](), set[str](), dict[str, Reply](), Counter[str]()
         end = time.monotonic() + _RELEASE_DEADLINES * self.plan.federation.round_deadline_s

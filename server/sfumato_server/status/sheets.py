@@ -112,7 +112,7 @@ class RoundSheets:
     def _spectral_figures(self, released: Arrays, shown: Sequence[int]) -> tuple[AnyArray, float, float]:
         """Mean image of each component shown, spread and clamped share of the spectral model, from many draws."""
         columns = min(_REFERENCE_COLUMNS, 4 * _columns(self._plan, len(shown)))
-        images = _grey_levels(draw_components(self._plan, "spectral", released, shown, columns))
+        images = _grey_levels(draw_components(self._plan, self._plan.base, released, shown, columns))
         mean = images.reshape(len(shown), columns, *images.shape[1:]).mean(axis=1)
         return mean, _spread(images, columns), _clamp_level(images)
 

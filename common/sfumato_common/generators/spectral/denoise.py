@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from sfumato_common.generators.spectral.layout import Float64, Layout
+from sfumato_common.generators.spectral.moment_layout import Float64, Geometry, MomentLayout
 
 # The power law is believed to within its own level, and a class or site to be within half that of what it departs from.
 COMMON_SPREAD, PART_SPREAD = 1.0, 0.5
@@ -29,28 +29,6 @@ _DRAWS = 4
 
 
 @dataclass(frozen=True)
-class Geometry:
-    """Which features belong together: rings [d] of frequencies, groups [d, d] of pairs (symmetric, diagonal apart)."""
-
-    rings: npt.NDArray[np.int64]
-    groups: npt.NDArray[np.int64]
-
-    @classmethod
-    def of(cls, layout: Layout) -> Geometry:
-        """The geometry of a layout; channels share rings, and pairs across channels are groups of their own."""
-        down, across = (np.tile(a.ravel(), layout.channels) for a in np.indices([layout.bandwidth] * 2))
-        channel = np.repeat(np.arange(layout.channels), layout.bandwidth**2)
-        ring = layout.rings
-        keys = [np.minimum.outer(ring, ring), np.maximum.outer(ring, ring)]
-        keys += [np.not_equal.outer(a, b) for a, b in ((down % 2, down % 2), (across % 2, across % 2))]
-        keys += [np.not_equal.outer(channel, channel), np.eye(len(ring), dtype=bool)]
-        code = np.zeros(keys[0].shape, dtype=np.int64)
-        for key in keys:
-            code = code * 16 + key
-        return cls(ring, np.unique(code, return_inverse=True)[1].reshape(code.shape))
-
-
-@dataclass(frozen=True)
 class Covariance:
     """A positive definite covariance [d, d], the directions [d, r] that the release showed, the outermost level."""
 
@@ -59,7 +37,9 @@ class Covariance:
     level: float
 
 
-def common_covariance(noisy: Float64, noise: float, patients: float, layout: Layout, geometry: Geometry) -> Covariance:
+def common_covariance(
+    noisy: Float64, noise: float, patients: float, layout: MomentLayout, geometry: Geometry
+) -> Covariance:
     """Covariance of `patients` from a noisy one, filled from the public power law; `noise` is the diagonal's deviation.
 
     Off the diagonal the release's noise has 1/sqrt2 of that.

@@ -17,7 +17,6 @@ import numpy.typing as npt
 from sfumato_common.generators.plan import PublicPlan
 from sfumato_common.generators.spectral.denoise import (
     Covariance,
-    Geometry,
     common_covariance,
     estimate_departure,
     pull_towards,
@@ -25,19 +24,10 @@ from sfumato_common.generators.spectral.denoise import (
     symmetric,
     symmetric_root,
 )
-from sfumato_common.generators.spectral.layout import (
-    MOMENT_WEIGHT,
-    SUM_WEIGHT,
-    TAIL_GUESS,
-    Float64,
-    Layout,
-    centre_of,
-    charged_norm,
-    class_counts,
-    main_noise,
-    own_layout,
-)
+from sfumato_common.generators.spectral.layout import TAIL_GUESS, Layout
 from sfumato_common.generators.spectral.limits import TAILS, bound_covariance, bound_means
+from sfumato_common.generators.spectral.moment_layout import Float64, Geometry, MomentLayout
+from sfumato_common.generators.spectral.sums import centre_of, charged_norm, class_counts, main_noise, own_layout
 from sfumato_common.types import Arrays
 
 # No class is drawn more rarely than this, whatever the noise did to its count.
@@ -81,32 +71,65 @@ class Sums:
         return np.asarray(self.sums / self.counts[:, None])
 
 
-def fit_release(plan: PublicPlan, releases: Mapping[str, Arrays]) -> dict[str, npt.NDArray[np.float32]]:
-    """Parameters of the model from the noised release of each site that answered, by name.
+@dataclass(frozen=True)
+class Components:
+    """The Gaussian of each of G components: shares [G], means [G, d], covariances, and the sums that each came of."""
 
-    Gives, for G components, shares [G], mean [G, d], factor [G, d, d] (symmetric root of the covariance, in feature
-    units), signal [G, d, d] (projector on the directions that the release showed, the others being filled) and tail [G]
-    (amplitude of the frequencies above the band, in units of the power law). The symmetric root is unique, and it is
-    sent rather than recomputed, so that every machine starts from the same numbers.
+    shares: Float64
+    means: Float64
+    covariances: list[Covariance]
+    sources: list[Sums]
+
+    def arrays(self, layout: MomentLayout) -> dict[str, Float64]:
+        """What every model of moments releases, within its public bounds.
+
+        shares [G], mean [G, d], factor [G, d, d] (symmetric root of the covariance, in feature units) and signal [G, d,
+        d] (projector on the directions that the release showed, the others being filled). The symmetric root is unique,
+        and it is sent rather than recomputed, so that every machine starts from the same numbers.
+        """
+        bound = [bound_covariance(layout, item.matrix) for item in self.covariances]
+        return {
+            "shares": self.shares,
+            "mean": bound_means(self.means, layout.mean_radius),
+            "factor": np.stack([symmetric_root(matrix) for matrix in bound]),
+            "signal": np.stack([item.shown @ item.shown.T for item in self.covariances]),
+        }
+
+
+def fit_release(plan: PublicPlan, releases: Mapping[str, Arrays]) -> dict[str, npt.NDArray[np.float32]]:
+    """Parameters of the spectral model from the noised release of each site that answered, by name.
+
+    Those of its components (see `Components.arrays`), and tail [G] (amplitude of the frequencies above the band, in
+    units of the power law).
     """
-    layout = Layout.of(plan)
-    sites = {site: _sums(layout, release, plan.spectral.noise_multiplier) for site, release in releases.items()}
+    layout, stage = Layout.of(plan), plan.spectral
+    found = fit_components(plan, layout, stage.noise_multiplier, releases, by_site=stage.by_site)
+    pairs = zip(found.sources, found.covariances, strict=True)
+    fitted = found.arrays(layout) | {"tail": np.array([_tail(own, item) for own, item in pairs])}
+    return {name: np.asarray(value, dtype=np.float32) for name, value in fitted.items()}
+
+
+def fit_components(
+    plan: PublicPlan,
+    layout: MomentLayout,
+    noise_multiplier: float,
+    releases: Mapping[str, Arrays],
+    *,
+    by_site: bool,
+    fewest: float = 0.0,
+) -> Components:
+    """One Gaussian a class, or one a site and class, from the noised release of each site that answered.
+
+    A site whose released count is below `fewest` gets the classes' components, like one that did not answer.
+    """
+    sites = {site: _sums(layout, release, noise_multiplier) for site, release in releases.items()}
     geometry = Geometry.of(layout)
     whole = reduce(lambda a, b: a + b, (sites[site] for site in sorted(sites)))
-    if plan.spectral.by_site:
-        sources = [sites.get(name, whole) for name in sorted(plan.sites) for _ in plan.labels]
-        shares, means, covariances = _site_components(plan, layout, geometry, whole, sites)
-    else:
-        sources = [whole] * len(plan.labels)
-        shares, means, covariances = _class_components(layout, geometry, whole, sites)
-    fitted = {
-        "shares": shares,
-        "mean": bound_means(means, layout.mean_radius),
-        "factor": np.stack([symmetric_root(bound_covariance(layout, item.matrix)) for item in covariances]),
-        "signal": np.stack([item.shown @ item.shown.T for item in covariances]),
-        "tail": np.array([_tail(own, item) for own, item in zip(sources, covariances, strict=True)]),
-    }
-    return {name: np.asarray(value, dtype=np.float32) for name, value in fitted.items()}
+    if not by_site:
+        return Components(*_class_components(layout, geometry, whole, sites), [whole] * len(plan.labels))
+    apart = {site: own for site, own in sites.items() if own.counts.sum() >= fewest}
+    sources = [apart.get(name, whole) for name in sorted(plan.sites) for _ in plan.labels]
+    return Components(*_site_components(plan, layout, geometry, whole, apart), sources)
 
 
 def _tail(own: Sums, covariance: Covariance) -> float:
@@ -116,24 +139,24 @@ def _tail(own: Sums, covariance: Covariance) -> float:
     return float(np.clip(math.sqrt(max(covariance.level, 0.0)), *TAILS))
 
 
-def _sums(layout: Layout, release: Arrays, noise_multiplier: float) -> Sums:
+def _sums(layout: MomentLayout, release: Arrays, noise_multiplier: float) -> Sums:
     centre, sums, moments = (release[name].astype(np.float64) for name in ("centre", "sums", "moments"))
     layout, sigma = own_layout(layout, release, noise_multiplier), main_noise(layout, noise_multiplier)
     norms = release["norms"].astype(np.float64) if layout.charged_radii else None
-    counts = class_counts(sums, sigma)
-    sum_unit, second_unit = layout.spread_radius / SUM_WEIGHT, layout.spread_radius**2 / MOMENT_WEIGHT
+    counts = class_counts(layout, sums, sigma)
+    sum_unit, second_unit = layout.spread_radius / layout.weights.sum, layout.spread_radius**2 / layout.weights.moment
     return Sums(
         counts,
         counts[:, None] * centre_of(layout, centre, sigma) + sums[:, 1:] * sum_unit,
         symmetric(moments, layout.features) * second_unit,
         sigma * sum_unit,
         sigma * second_unit,
-        None if norms is None else charged_norm(norms[2], TAIL_GUESS, noise_multiplier),
+        None if norms is None or len(norms) < 3 else charged_norm(norms[2], TAIL_GUESS, noise_multiplier),
     )
 
 
 def _class_components(
-    layout: Layout, geometry: Geometry, whole: Sums, sites: Mapping[str, Sums]
+    layout: MomentLayout, geometry: Geometry, whole: Sums, sites: Mapping[str, Sums]
 ) -> tuple[Float64, Float64, list[Covariance]]:
     """One component a class over all sites; where sites differ, the covariance is the wider for it."""
     shares = whole.counts / whole.counts.sum()
@@ -147,7 +170,7 @@ def _class_components(
 
 
 def _site_components(
-    plan: PublicPlan, layout: Layout, geometry: Geometry, whole: Sums, sites: Mapping[str, Sums]
+    plan: PublicPlan, layout: MomentLayout, geometry: Geometry, whole: Sums, sites: Mapping[str, Sums]
 ) -> tuple[Float64, Float64, list[Covariance]]:
     """One component a site and class, sites in the order of their names; one that did not answer gets the classes'."""
     shares = whole.counts / whole.counts.sum()
@@ -195,7 +218,7 @@ def _site_means(own: Sums, class_means: Float64, variance: Float64, geometry: Ge
 
 
 def _covariances(
-    layout: Layout, geometry: Geometry, raw: Float64, counts: Float64, noise: Float64
+    layout: MomentLayout, geometry: Geometry, raw: Float64, counts: Float64, noise: Float64
 ) -> tuple[Covariance, list[Covariance]]:
     """The covariance that the classes share, and each class's own; `noise` [K] is the deviation on the diagonals."""
     shares = counts / counts.sum()

@@ -27,27 +27,26 @@ import numpy.typing as npt
 
 from sfumato_common.generators.plan import PublicPlan
 from sfumato_common.generators.spectral.dct import dct_matrix, public_scale
-from sfumato_common.types import Arrays, ByteImages, to_unit_range
-
-Float64 = npt.NDArray[np.float64]
+from sfumato_common.generators.spectral.moment_layout import Float64, Weights
+from sfumato_common.generators.spectral.sums import NORM_RANGE
+from sfumato_common.types import ByteImages, to_unit_range
 
 # Shares of the noise budget; their squares sum to 1. The centre need only be near, since class means are measured about
 # it and lose its error. Second moments are many and each small, so they get the most; a class count is one number of
 # the cohort's size, so a small share still leaves it an error of a few patients.
 TOTAL_WEIGHT, CENTRE_WEIGHT = 0.1, 0.2
 COUNT_WEIGHT, SUM_WEIGHT = 0.13, 0.42
-CENTRE_SENSITIVITY = math.hypot(TOTAL_WEIGHT, CENTRE_WEIGHT)
-SUMS_SENSITIVITY = math.hypot(COUNT_WEIGHT, SUM_WEIGHT)
-MOMENT_WEIGHT = math.sqrt(1.0 - CENTRE_SENSITIVITY**2 - SUMS_SENSITIVITY**2)
-# Each of the three measurements of a norm: at a noise multiplier of 4, 1,000 patients give it to a tenth.
-NORMS, NORM_WEIGHT = 3, 0.08
+WEIGHTS = Weights(TOTAL_WEIGHT, CENTRE_WEIGHT, COUNT_WEIGHT, SUM_WEIGHT)
+CENTRE_SENSITIVITY, SUMS_SENSITIVITY, MOMENT_WEIGHT = (
+    WEIGHTS.centre_sensitivity,
+    WEIGHTS.sums_sensitivity,
+    WEIGHTS.moment,
+)
+NORMS = 3
 # Amplitude of the frequencies above the band, in units of the power law, before it is measured.
 TAIL_GUESS = 0.7
-# A measured norm may be this factor off its guess either way, is believed to be about half that far off before
-# it is measured. A clip radius is the typical norm: on the phantom, what clipping loses is less than the noise saved.
-_NORM_RANGE, _NORM_PRIOR = math.log(4.0), 0.3
 # Frequencies of about one size, in half waves an image: what is shrunk is shrunk ring by ring.
-_RING_EDGES = (1.5, 3.0, 5.0, 7.0, 9.0, 12.0, 16.0, 20.0, 24.0)
+RING_EDGES = (1.5, 3.0, 5.0, 7.0, 9.0, 12.0, 16.0, 20.0, 24.0)
 # Features are coefficients over (power law)^COMPRESSION: 1 would drown the few strong directions in d weak
 # ones, 0 would leave high frequencies under the noise.
 COMPRESSION = 0.5
@@ -103,7 +102,28 @@ class Layout:
     def rings(self) -> npt.NDArray[np.int64]:
         """[d]: number of the ring of frequencies that each feature is in; channels share rings."""
         down, across = (np.tile(a.ravel(), self.channels) for a in np.indices([self.bandwidth] * 2))
-        return np.asarray(np.digitize(np.hypot(down, across), _RING_EDGES), dtype=np.int64)
+        return np.asarray(np.digitize(np.hypot(down, across), RING_EDGES), dtype=np.int64)
+
+    @property
+    def norms(self) -> int:
+        """Of features, of features about their mean, and of what lies above the band."""
+        return NORMS
+
+    @property
+    def weights(self) -> Weights:
+        """See above."""
+        return WEIGHTS
+
+    @property
+    def pair_kinds(self) -> list[npt.NDArray[np.bool_]]:
+        """Whether the two are even or odd alike, down and across, and of one channel; each [d, d]."""
+        down, across = (np.tile(a.ravel(), self.channels) for a in np.indices([self.bandwidth] * 2))
+        channel = np.repeat(np.arange(self.channels), self.bandwidth**2)
+        return [np.not_equal.outer(a, a) for a in (down % 2, across % 2, channel)]
+
+    def with_radii(self, mean_radius: float, spread_radius: float) -> Layout:
+        """The same with other clip radii."""
+        return replace(self, mean_radius=mean_radius, spread_radius=spread_radius)
 
 
 def features_of(layout: Layout, images: ByteImages) -> Float64:
@@ -111,19 +131,6 @@ def features_of(layout: Layout, images: ByteImages) -> Float64:
     pixels = to_unit_range(images).astype(np.float64)
     low = dct_matrix(layout.size)[: layout.bandwidth]
     return np.asarray((low @ pixels @ low.T).reshape(len(pixels), layout.features) / layout.scale)
-
-
-def in_unit_ball(vectors: Float64, radius: float) -> Float64:
-    """Rows of [M, d] over `radius`, clipped to norm 1."""
-    unit = vectors / radius
-    return np.asarray(unit / np.maximum(1.0, np.linalg.norm(unit, axis=1, keepdims=True)))
-
-
-def norms_part(vectors: Float64, guess: float, weights: Float64) -> Float64:
-    """Sum over images of weight x NORM_WEIGHT [1, c] / sqrt2, [2], before noise: how far norms are from `guess`."""
-    far = np.log(np.maximum(np.linalg.norm(vectors, axis=1), 1e-9) / guess) / _NORM_RANGE
-    both = np.column_stack([np.ones(len(vectors)), np.clip(far, -1.0, 1.0)])
-    return np.asarray((both * weights[:, None]).sum(axis=0) * (NORM_WEIGHT / math.sqrt(2.0)))
 
 
 def above_band(layout: Layout, images: ByteImages) -> Float64:
@@ -136,88 +143,6 @@ def above_band(layout: Layout, images: ByteImages) -> Float64:
     return np.asarray(np.sqrt(np.maximum(total, 0.0) / max(1, outside * layout.channels))[:, None])
 
 
-def charged_norm(noised: Float64, guess: float, noise_multiplier: float) -> float:
-    """A typical norm from `norms_part` after noise, drawn towards `guess` as far as the noise demands."""
-    unit = NORM_WEIGHT / math.sqrt(2.0)
-    count = max(float(noised[0]), 2.0 * noise_multiplier) / unit
-    variance = (noise_multiplier / unit / count) ** 2
-    found = float(np.clip(noised[1] / unit / count, -1.0, 1.0)) * _NORM_PRIOR**2 / (_NORM_PRIOR**2 + variance)
-    return guess * math.exp(found * _NORM_RANGE)
-
-
 def charged_tails() -> tuple[float, float]:
     """The least and the largest amplitude above the band that a measurement can give."""
-    return TAIL_GUESS * math.exp(-_NORM_RANGE), TAIL_GUESS * math.exp(_NORM_RANGE)
-
-
-def main_noise(layout: Layout, noise_multiplier: float) -> float:
-    """Standard deviation of the noise on sums and moments: with the norms' share they cost one release."""
-    return noise_multiplier / math.sqrt(1.0 - NORMS * NORM_WEIGHT**2) if layout.charged_radii else noise_multiplier
-
-
-def own_layout(layout: Layout, release: Arrays, noise_multiplier: float) -> Layout:
-    """`layout` with the clip radii that a site's release was made with: the plan's, or those of its noised `norms`."""
-    if not layout.charged_radii:
-        return layout
-    norms = release["norms"].astype(np.float64)
-    mean_radius = charged_norm(norms[0], layout.mean_radius, noise_multiplier)
-    return replace(
-        layout,
-        mean_radius=mean_radius,
-        spread_radius=charged_norm(norms[1], layout.spread_radius, noise_multiplier),
-    )
-
-
-def centre_part(layout: Layout, features: Float64, weights: Float64) -> Float64:
-    """Sum over images of weight x [v0, v1 f], [1 + d], before noise.
-
-    With weights 1/m for each of a patient's m images this is that patient's contribution; over a cohort, their sum.
-    """
-    vectors = in_unit_ball(features, layout.mean_radius)
-    both = np.column_stack([np.full(len(vectors), TOTAL_WEIGHT), CENTRE_WEIGHT * vectors])
-    return np.asarray((both * weights[:, None]).sum(axis=0))
-
-
-def sums_part(
-    layout: Layout, features: Float64, labels: npt.NDArray[np.int64], weights: Float64, centre: Float64
-) -> Float64:
-    """Sum over images of weight x [w0, w1 a] about `centre` [d] in the class's row, [K, 1 + d], before noise."""
-    vectors = in_unit_ball(features - centre, layout.spread_radius)
-    contribution = np.column_stack([np.full(len(vectors), COUNT_WEIGHT), SUM_WEIGHT * vectors]) * weights[:, None]
-    return np.stack([contribution[labels == k].sum(axis=0) for k in range(layout.classes)])
-
-
-def moments_part(
-    layout: Layout, features: Float64, labels: npt.NDArray[np.int64], weights: Float64, means: Float64
-) -> Float64:
-    """Sum over images of weight x w2 triu_sqrt2(b b^T) about `means` [K, d], [K, d(d+1)/2], before noise."""
-    row, column = np.triu_indices(layout.features)
-    balance = MOMENT_WEIGHT * np.where(row == column, 1.0, math.sqrt(2.0))
-    rows = []
-    for k in range(layout.classes):
-        vectors = in_unit_ball(features[labels == k] - means[k], layout.spread_radius)
-        rows.append((vectors.T @ (vectors * weights[labels == k, None]))[row, column] * balance)
-    return np.stack(rows)
-
-
-def centre_of(layout: Layout, noisy: Float64, noise_multiplier: float) -> Float64:
-    """A centre [d] in feature units from the noised centre part, each ring of it shrunk as its noise demands."""
-    total = max(float(noisy[0]), noise_multiplier) / TOTAL_WEIGHT
-    unit = layout.mean_radius / CENTRE_WEIGHT / total
-    centre, noise = np.asarray(noisy[1:] * unit), noise_multiplier * unit
-    for ring in np.unique(layout.rings):
-        inside = layout.rings == ring
-        centre[inside] *= max(0.0, 1.0 - noise**2 / max(float((centre[inside] ** 2).mean()), 1e-12))
-    return np.asarray(in_unit_ball(centre[None], layout.mean_radius)[0] * layout.mean_radius)
-
-
-def class_counts(noisy_sums: Float64, noise_multiplier: float) -> Float64:
-    """Patients [K] of the noised sums [K, 1 + d]; a count that drowns in its noise is taken as that noise's size."""
-    return np.asarray(np.maximum(noisy_sums[:, 0], noise_multiplier) / COUNT_WEIGHT)
-
-
-def class_means(layout: Layout, noisy_sums: Float64, centre: Float64, noise_multiplier: float) -> Float64:
-    """Means [K, d] in feature units from the noised sums (post-processing); an absent class has about `centre`."""
-    counts = class_counts(noisy_sums, noise_multiplier)
-    offsets = noisy_sums[:, 1:] * (layout.spread_radius / SUM_WEIGHT) / counts[:, None]
-    return centre + in_unit_ball(offsets, layout.spread_radius) * layout.spread_radius
+    return TAIL_GUESS * math.exp(-NORM_RANGE), TAIL_GUESS * math.exp(NORM_RANGE)

@@ -14,7 +14,8 @@ import numpy as np
 from sfumato_common.errors import VerificationError
 from sfumato_common.generators.components import component_count
 from sfumato_common.generators.plan import PublicPlan
-from sfumato_common.generators.spectral.layout import Float64, Layout, charged_tails
+from sfumato_common.generators.spectral.layout import Layout, charged_tails
+from sfumato_common.generators.spectral.moment_layout import Float64, MomentLayout
 from sfumato_common.types import Arrays
 
 # Eigenvalues of a component's covariance whitened by the power law. Those of the phantom's and of chest radiographs lie
@@ -33,7 +34,7 @@ def bound_means(means: Float64, radius: float) -> Float64:
     return np.asarray(means / np.maximum(1.0, np.linalg.norm(means, axis=1, keepdims=True) / reach))
 
 
-def bound_covariance(layout: Layout, covariance: Float64) -> Float64:
+def bound_covariance(layout: MomentLayout, covariance: Float64) -> Float64:
     """The covariance [d, d] itself where its eigenvalues are within the public bounds, else with those cut to them."""
     unit = np.sqrt(layout.prior)
     values, vectors = np.linalg.eigh(covariance / np.outer(unit, unit))
@@ -46,35 +47,43 @@ def bound_covariance(layout: Layout, covariance: Float64) -> Float64:
 def check_spectral(plan: PublicPlan, arrays: Arrays) -> None:
     """Raise VerificationError unless arrays `spectral/...` of the right form are what an honest fit can give.
 
-    Shares are positive and sum to 1; means are within reach; factors are symmetric, positive definite and within the
-    public bounds; signals are symmetric with eigenvalues from 0 to 1, as projectors; tails are what a site can measure.
+    See `check_moments`; tails are what a site can measure.
     """
-    layout = Layout.of(plan)
-    shares, mean, factor, signal, tail = (
-        arrays[f"spectral/{name}"].astype(np.float64) for name in ("shares", "mean", "factor", "signal", "tail")
-    )
-    assert shares.shape == (component_count(plan),), "the form was checked before"
+    layout, tail = Layout.of(plan), arrays["spectral/tail"].astype(np.float64)
+    check_moments(layout, "spectral", arrays, component_count(plan))
     lowest, highest = charged_tails() if layout.charged_radii else TAILS
+    within = (tail >= lowest * (1.0 - _ROUNDING)) & (tail <= highest * (1.0 + _ROUNDING))
+    _require("spectral", {"tail": bool(within.all())})
+
+
+def check_moments(layout: MomentLayout, kind: str, arrays: Arrays, components: int) -> None:
+    """Raise VerificationError unless arrays `<kind>/...` of the right form are what an honest fit of moments can give.
+
+    Shares are positive and sum to 1; means are within reach; factors are symmetric, positive definite and within the
+    public bounds; signals are symmetric with eigenvalues from 0 to 1, as projectors.
+    """
+    shares, mean, factor, signal = (
+        arrays[f"{kind}/{name}"].astype(np.float64) for name in ("shares", "mean", "factor", "signal")
+    )
+    assert shares.shape == (components,), "the form was checked before"
     unit = np.sqrt(layout.prior)
     sound = {
         "shares": bool((shares > 0).all()) and abs(float(shares.sum()) - 1.0) <= _ROUNDING,
         "mean": float(np.linalg.norm(mean, axis=1).max()) <= MEAN_REACH * layout.mean_radius * (1.0 + _ROUNDING),
-        "tail": bool(((tail >= lowest * (1.0 - _ROUNDING)) & (tail <= highest * (1.0 + _ROUNDING))).all()),
         "factor": _is_symmetric(factor),
         "signal": _is_symmetric(signal),
     }
-    _require(sound)
+    _require(kind, sound)
     for root, shown in zip(factor, signal, strict=True):
         smallest = float(np.linalg.eigvalsh(root)[0])
         whitened = np.linalg.eigvalsh(root @ root / np.outer(unit, unit))
         inside = whitened[0] >= SMALLEST_EIGENVALUE / 2.0 and whitened[-1] <= LARGEST_EIGENVALUE * 2.0
         projected = np.linalg.eigvalsh(shown)
-        _require(
-            {
-                "factor": smallest > 0.0 and bool(inside),
-                "signal": bool(projected[0] >= -_ROUNDING and projected[-1] <= 1.0 + _ROUNDING),
-            }
-        )
+        held = {
+            "factor": smallest > 0.0 and bool(inside),
+            "signal": bool(projected[0] >= -_ROUNDING and projected[-1] <= 1.0 + _ROUNDING),
+        }
+        _require(kind, held)
 
 
 def _is_symmetric(matrices: Float64) -> bool:
@@ -82,10 +91,10 @@ def _is_symmetric(matrices: Float64) -> bool:
     return bool((np.abs(matrices - matrices.transpose(0, 2, 1)) <= _ROUNDING * largest).all())
 
 
-def _require(sound: dict[str, bool]) -> None:
+def _require(kind: str, sound: dict[str, bool]) -> None:
     for name, holds in sound.items():
         if not holds:
             raise VerificationError(
-                f"the spectral model's '{name}' is not what an honest fit of this plan can give; do not go on with this"
+                f"the {kind} model's '{name}' is not what an honest fit of this plan can give; do not go on with this"
                 " coordinator before its operator has explained it"
             )

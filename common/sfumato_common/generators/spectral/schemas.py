@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from sfumato_common.generators.plan import PublicPlan
-from sfumato_common.generators.spectral.layout import NORMS, Layout
+from sfumato_common.generators.spectral.layout import Layout
+from sfumato_common.generators.spectral.moment_layout import MomentLayout
 from sfumato_common.types import ArraySpec, Schema
 
 
@@ -14,8 +15,12 @@ def sent(plan: PublicPlan) -> Schema:
 
 def returned(plan: PublicPlan) -> Schema:
     """The noised sums of one site (see `spectral.release`)."""
-    layout = Layout.of(plan)
-    norms = {"norms": ArraySpec("float32", (NORMS, 2))} if layout.charged_radii else {}
+    return moments_returned(Layout.of(plan))
+
+
+def moments_returned(layout: MomentLayout) -> Schema:
+    """The noised sums of one site, of any features (see `release.noised_moments`)."""
+    norms = {"norms": ArraySpec("float32", (layout.norms, 2))} if layout.charged_radii else {}
     return norms | {
         "centre": ArraySpec("float32", (1 + layout.features,)),
         "sums": ArraySpec("float32", (layout.classes, 1 + layout.features)),

@@ -1,0 +1,54 @@
+"""The appearance release: moments of exposed, aligned images and of their textures' energies, released once."""
+
+from __future__ import annotations
+
+from sfumato_common.generators.appearance.schemas import released, returned, sent
+from sfumato_common.generators.appearance.settings import AppearanceStage
+from sfumato_common.generators.base import Draw, Generator
+from sfumato_common.generators.plan import PublicPlan
+from sfumato_common.generators.settings import stage_of
+from sfumato_common.types import Arrays
+
+
+def _sampler(plan: PublicPlan, arrays: Arrays) -> Draw:
+    from sfumato_common.generators.appearance.synthesis import appearance_model
+
+    return appearance_model(plan, arrays).sample
+
+
+def _check_reply(plan: PublicPlan, site: str, arrays: Arrays) -> None:
+    from sfumato_common.generators.appearance.feature_map import AppearanceLayout
+    from sfumato_common.generators.replies import most_patients
+    from sfumato_common.generators.spectral.replies import check_moments_reply
+
+    sigma = stage_of(plan, AppearanceStage).noise_multiplier
+    check_moments_reply(AppearanceLayout.of(plan), sigma, most_patients(plan, site), arrays)
+
+
+def check_appearance_arrays(plan: PublicPlan, arrays: Arrays) -> None:
+    """See `spectral.limits.check_moments`."""
+    from sfumato_common.generators.appearance.feature_map import AppearanceLayout
+    from sfumato_common.generators.components import component_count
+    from sfumato_common.generators.spectral.limits import check_moments
+
+    check_moments(AppearanceLayout.of(plan), "appearance", arrays, component_count(plan))
+
+
+APPEARANCE = Generator(
+    kind="appearance",
+    settings=AppearanceStage,
+    help="Exposure, pose, low frequencies and texture energies by class, released once; detail is the phantom's.",
+    sent=sent,
+    returned=returned,
+    check_reply=_check_reply,
+    released=released,
+    trainer="sfumato_client.training.appearance:release_appearance",
+    strategy="sfumato_server.rounds.strategies.appearance:AppearanceStrategy",
+    networks={},
+    max_displacement=None,
+    check_fixed=check_appearance_arrays,
+    sampler=_sampler,
+    latent=None,
+    flow=None,
+    pretraining=None,
+)

@@ -1,0 +1,57 @@
+"""What an appearance stage states."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from sfumato_common.generators.plan import PublicPlan
+from sfumato_common.generators.settings import OneShotStage, Positive
+
+_PATIENTS = (
+    "Overall shape, position, brightness and the strength of the texture in each sixteenth of an image follow the "
+    "patients, under the guarantee above. "
+)
+_LINES = {
+    "noise": "Everything finer is noise that was drawn: it belongs to no patient.",
+    "phantom": "Everything finer, such as ribs, vessels and edges, is a drawn phantom's: it belongs to no patient.",
+    "mixed": "Everything finer, such as ribs, vessels and edges, is a drawn phantom's mixed with noise: it belongs to "
+    "no patient.",
+}
+_READ = " Do not read a finding, a device or an anatomical variant off it."
+
+
+class AppearanceStage(OneShotStage):
+    """One-shot class-conditional release of aligned low frequencies, local texture energies, exposure and pose.
+
+    `coefficients` of least frequency are kept of the aligned image; left out, 144 below 48 pixels a side and 64 above.
+    `alignment: chest` turns and shifts frontal radiographs onto the mean of the phantom, `none` leaves images as they
+    lie. `detail` says whose texture synthetic images carry: band noise, the phantom's, or both mixed image by image in
+    random shares. `phantoms` is the number of phantom patients in the public pool; left out, by the image's size.
+    """
+
+    kind: Literal["appearance"]
+    noise_multiplier: Positive
+    coefficients: Annotated[int, Field(ge=16, le=400)] | None = None
+    clip_radius: Positive = 1.8
+    spread_radius: Positive = 0.9
+    radii: Literal["fixed", "charged"] = "charged"
+    by_site: bool = False
+    alignment: Literal["chest", "none"] = "chest"
+    detail: Literal["noise", "phantom", "mixed"] = "mixed"
+    phantoms: Annotated[int, Field(ge=4, le=2000)] | None = None
+
+    @property
+    def foreign_detail(self) -> str:
+        """Whose the lines of its images are."""
+        return _PATIENTS + _LINES[self.detail] + _READ
+
+    def check(self, plan: PublicPlan) -> None:
+        """Coefficients leave room for texture; the phantom's detail needs its alignment; sites are counted alike."""
+        if self.coefficients is not None and self.coefficients > plan.image.size**2 // 4:
+            raise ValueError("'coefficients' of appearance are more than a quarter of the image's")
+        if self.alignment == "none" and self.detail != "noise":
+            raise ValueError("the phantom is a chest: 'detail' of an appearance stage without alignment is 'noise'")
+        if self.by_site != plan.by_site:
+            raise ValueError("'by_site' of appearance and spectral stages must agree: models share their components")
