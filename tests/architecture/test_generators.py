@@ -32,6 +32,10 @@ ALLOWED = {
     ): "public first weights, in a fork of the state",
     ("common/sfumato_common/metrics/utility.py", "torch.manual_seed"): "a classifier of synthetic images, in a fork",
     ("common/sfumato_common/metrics/network.py", "torch.manual_seed"): "a bench's network, in a fork of the state",
+    **{
+        ("common/sfumato_common/metrics/judges.py", f"torch.{word}"): "networks as a stranger trains them, in a fork"
+        for word in ("rand", "randn", "manual_seed", "randint", "nn.init.kaiming_normal_", "nn.Dropout")
+    },
     ("common/sfumato_common/generators/embedding/fit.py", "unseeded torch.Generator"): "given another's state at once",
     ("client/sfumato_client/cli/style_net.py", "constant seed"): "views of images of one's choice; hides nothing",
     (

@@ -76,10 +76,10 @@ def test_shipped_plans_cost_what_they_say_and_pass_the_shipped_policy(name):
     for site in plan.sites:
         check_policy(plan, policy.model_copy(update={"site": site}))
     assert policy.noise == "secure"
-    # as the documents say: noise from a budget, clip radii that sites measure, and no release without the choice
+    # as the documents say: noise from a budget, clip radii that sites measure, and no trained model without the choice
     assert plan.budget is not None
-    assert plan.spectral.radii == "charged"
-    assert plan.release[0].model == "best"
+    assert plan.stages[0].radii == "charged"
+    assert plan.release[0].model == ("best" if plan.chooses else plan.base)
 
 
 def test_the_demo_releases_a_formal_a_k_anonymous_and_a_local_set():

@@ -36,7 +36,7 @@ from sfumato_common.generators.spectral.release import noised_release
 from sfumato_common.generators.spectral.whitening import spectral_model
 from sfumato_common.generators.starts import initial_model
 from sfumato_common.mechanisms.draws import TorchDraws
-from sfumato_common.phantom.patient import arrays as phantom_arrays
+from sfumato_common.phantom import arrays as phantom_arrays
 from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.release import KSalsa

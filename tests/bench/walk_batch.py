@@ -25,7 +25,7 @@ from torch import Tensor
 
 from sfumato_client.anonymise.identities import Identities, fit_recogniser
 from sfumato_client.anonymise.linear_walk import Walks
-from sfumato_client.anonymise.plan_walk import PIXELS, bend_walks, part
+from sfumato_client.anonymise.plan_walk import PIXELS, bend_walks
 from sfumato_common.files import write_json
 from sfumato_common.generators.device import training_device
 from sfumato_common.generators.gan.w_space import WSpace
@@ -109,7 +109,7 @@ class Bench:
         points = []
         for walk in range(len(self.walks.ends)):
             rows = torch.arange(walk * POINTS, (walk + 1) * POINTS, device=DEVICE)
-            own, noise = self.walks.some(torch.tensor([walk])), part(self.noise, rows)
+            own, noise = self.walks.some(torch.tensor([walk])), self.noise.at(rows)
             points.append(bend_walks(self.space, own, noise, self.identities, self.item, at_once))
         return torch.cat(points)
 

@@ -153,7 +153,7 @@ def test_no_sampler_takes_the_secret_stream_and_the_published_one_decides_about_
     assert issubclass(PublishedStream, Draws) and issubclass(TorchDraws, Draws)
     assert not issubclass(SecretStream, Draws)
     public = {name for name in dir(PublishedStream) if not name.startswith("_")}
-    assert public == {"normal", "categorical", "integers"}
+    assert public == {"normal", "categorical", "integers", "uniform64"}
     assert {"below", "choice", "permutation", "poisson_sample", "uniform"} <= set(dir(SecretStream))
 
 

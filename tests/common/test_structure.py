@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sfumato_common.metrics.structure import energy_coefficient, structure_distance, structure_features
-from sfumato_common.phantom.patient import arrays
+from sfumato_common.phantom import arrays
 
 
 @pytest.fixture(scope="module")

@@ -58,7 +58,7 @@ def test_it_trains_releases_and_publishes(tmp_path, monkeypatch, beside):
 
 
 def test_the_shipped_plan_costs_what_it_says_and_passes_the_shipped_policy():
-    plan, policy = load_plan(CONFIGS / "chest-appearance.yaml"), load_yaml(CONFIGS / "policy.yaml", Policy)
+    plan, policy = load_plan(CONFIGS / "chest-xray.yaml"), load_yaml(CONFIGS / "policy.yaml", Policy)
     cost = forecast(plan, plan.privacy.delta)
     assert max(cost.epsilon_train, cost.epsilon_holdout) <= min(plan.privacy.epsilon, policy.budget.epsilon)
     for site in plan.sites:

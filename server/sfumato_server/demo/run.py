@@ -27,7 +27,6 @@ from sfumato_common.crypto.enrolment import encode_grant
 from sfumato_common.crypto.identity import load_identity
 from sfumato_common.crypto.signatures import fingerprint
 from sfumato_common.errors import ConfigError, DataError, FederationError
-from sfumato_common.exchanges.choice import without_figure
 from sfumato_common.files import write_atomic, write_json
 from sfumato_common.imaging import LARGEST_SIDE
 from sfumato_common.memory import VARIABLE
@@ -128,14 +127,6 @@ def _plan(data: Path | None, configs: Path, modality: str = "chest", size: int |
     values = plan.model_dump(mode="json")
     values["sites"] = {site: {"nominal_patients": max(10, _one_digit(count))} for site, count in sites.items()}
     values["federation"]["quorum"] = min(plan.federation.quorum, len(sites))
-    plan = parse(values, Plan, f"the plan for '{data.name}'")
-    if not without_figure(plan):
-        return plan
-    # too few patients for a choice to tell anything: nothing is spent on it
-    values |= {"stages": values["stages"][:-1], "budget": None}
-    values["release"] = [
-        {**item, "model": plan.candidates[0]} if item["model"] == "best" else item for item in values["release"]
-    ]
     return parse(values, Plan, f"the plan for '{data.name}'")
 
 
