@@ -16,7 +16,7 @@ from sfumato_common.exchanges import EXCHANGES
 from sfumato_common.generators import GENERATORS
 from sfumato_common.generators.appearance.feature_map import GRID, AppearanceLayout, FeatureMap
 from sfumato_common.generators.appearance.features import centre_of_map, features_of, planes_of
-from sfumato_common.generators.appearance.fit import FEWEST_DEVIATIONS, fit_appearance
+from sfumato_common.generators.appearance.fit import fewest_patients, fit_appearance
 from sfumato_common.generators.appearance.phantoms import phantom_pool
 from sfumato_common.generators.appearance.pose import inverse_of, matrices_of, pose_of, thumbnails, warp
 from sfumato_common.generators.appearance.synthesis import appearance_model
@@ -284,7 +284,11 @@ def test_a_crafted_reply_is_refused_and_honest_noise_never():
 
 def test_a_site_of_few_patients_draws_from_the_classes_of_all():
     plan, rng = plan_of(by_site=True), np.random.default_rng(0)
-    sigma, few = 0.5, int(FEWEST_DEVIATIONS * 0.5) - 5
+    sigma = 0.5
+    enough = fewest_patients(AppearanceLayout.of(plan), sigma)
+    # of counts that drown in noise one is taken as that noise's size, about 4 patients a class
+    few = int(enough) - 20
+    assert few > 10
     releases = {}
     for site, count, darker in (("alder", 400, 2), ("birch", few, 1)):
         images = phantom_arrays(3, count, 28, site)[0][:count] // darker

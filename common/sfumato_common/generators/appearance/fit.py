@@ -14,14 +14,20 @@ from sfumato_common.generators.settings import stage_of
 from sfumato_common.generators.spectral.fit import fit_components
 from sfumato_common.types import Arrays
 
-# A site of fewer patients than this many noise deviations draws from the classes of all sites: its own moments, put
-# through exposure and texture, would be black and white.
-FEWEST_DEVIATIONS = 50.0
-
 
 def fit_appearance(plan: PublicPlan, releases: Mapping[str, Arrays]) -> dict[str, npt.NDArray[np.float32]]:
     """shares [G], mean [G, d], factor and signal [G, d, d] from the noised release of each site that answered."""
     layout, stage = AppearanceLayout.of(plan), stage_of(plan, AppearanceStage)
     sigma = stage.noise_multiplier
-    found = fit_components(plan, layout, sigma, releases, by_site=stage.by_site, fewest=FEWEST_DEVIATIONS * sigma)
+    fewest = fewest_patients(layout, sigma)
+    found = fit_components(plan, layout, sigma, releases, by_site=stage.by_site, fewest=fewest)
     return {name: np.asarray(value, dtype=np.float32) for name, value in found.arrays(layout).items()}
+
+
+def fewest_patients(layout: AppearanceLayout, sigma: float) -> float:
+    """How many patients a site's own classes need: below it, an entry of its second moments is less than its noise.
+
+    On average, and by public numbers: features' variances sum to 1. Such a site draws from the classes of all sites;
+    its own moments, put through exposure and texture, would be rings in black and white.
+    """
+    return sigma * layout.features * layout.spread_radius**2 / layout.weights.moment
