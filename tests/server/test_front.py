@@ -277,6 +277,17 @@ def test_the_coordinators_own_server_certificate_is_no_sites(front, echo):
     assert echo.came == []
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1])
+def test_old_tls_is_not_spoken(front, version):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    context.minimum_version = context.maximum_version = version
+    with socket.create_connection(("127.0.0.1", front[0]), 5) as plain, pytest.raises((ssl.SSLError, ConnectionError)):
+        context.wrap_socket(plain)
+
+
 def test_a_site_speaks_as_its_own_node_alone(front, echo):
     assert ask(front, request(front, "south"), site="north") == (401, b"")
     assert ask(front, flwr_public_key=None) == (401, b"")
