@@ -10,6 +10,7 @@ from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from support.tls import shake_hands, tls_context
 
 from sfumato_common.errors import BusyError
 from sfumato_common.supervise import free_port
@@ -278,14 +279,13 @@ def test_the_coordinators_own_server_certificate_is_no_sites(front, echo):
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1])
-def test_old_tls_is_not_spoken(front, version):
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    context.set_ciphers("ALL:@SECLEVEL=0")
-    context.minimum_version = context.maximum_version = version
-    with socket.create_connection(("127.0.0.1", front[0]), 5) as plain, pytest.raises((ssl.SSLError, ConnectionError)):
-        context.wrap_socket(plain)
+def test_old_tls_is_not_spoken(front):
+    port, consortium = front
+    context = tls_context(consortium.identities["north"].folder)
+    for version in (ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1):
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            shake_hands(context, port, version)
+    shake_hands(context, port, ssl.TLSVersion.TLSv1_2)
 
 
 def test_a_site_speaks_as_its_own_node_alone(front, echo):

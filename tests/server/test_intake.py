@@ -13,6 +13,7 @@ from typing import Any
 import grpc
 import pytest
 from support.enrolment import enrol_site
+from support.tls import shake_hands, tls_context
 
 from sfumato_client.egress import upload
 from sfumato_common.crypto.identity import create_identity
@@ -313,15 +314,13 @@ def test_a_call_larger_than_any_is_refused_before_it_is_read(running: Any) -> No
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1])
-def test_old_tls_is_not_spoken(running: Any, version: ssl.TLSVersion) -> None:
-    host, _, port = running[2].rpartition(":")
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    context.set_ciphers("ALL:@SECLEVEL=0")
-    context.minimum_version = context.maximum_version = version
-    with socket.create_connection((host, int(port)), 5) as plain, pytest.raises((ssl.SSLError, ConnectionError)):
-        context.wrap_socket(plain)
+def test_old_tls_is_not_spoken(running: Any) -> None:
+    consortium, _, address = running
+    context = tls_context(consortium.identities["north"].folder)
+    for version in (ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1):
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            shake_hands(context, int(address.rpartition(":")[2]), version)
+    shake_hands(context, int(address.rpartition(":")[2]), ssl.TLSVersion.TLSv1_2)
 
 
 def test_revoked_and_unregistered_sites_are_refused(running: Any, tmp_path: Path) -> None:
