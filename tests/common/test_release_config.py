@@ -190,6 +190,7 @@ def test_a_plan_cannot_ask_for_what_stands_in_for_groups():
         ("k-salsa", "embedding_steps", 100_000),
         ("plan-walk", "steps", 2000),
         ("plan-walk", "identity_weight", 100.0),
+        ("plan-walk", "class_weight", 1000.0),
         ("plan-walk", "classifier_steps", 100_000),
     ],
 )
