@@ -115,6 +115,21 @@ def test_a_quiet_record_in_frequencies_that_the_group_does_not_have_is_found():
     assert np.array_equal(restrain(plain, made.astype(np.float32), allowed_of(cohort), 8), to_bytes(plain)[0])
 
 
+@pytest.mark.parametrize("members", [2, 3, 4, 6, 10])
+def test_two_kths_of_a_record_pass_and_no_more(members):
+    """A plain average shows 1 / k of a record; of two patients all of one may be shown, of three two thirds."""
+    cohort = cohort_of(members, members, alike=0.3)
+    pixels = to_unit_range(cohort.images)
+    loudest = int(np.square(pixels - pixels.mean(axis=0)).mean(axis=(1, 2, 3)).argmax())
+    others = averages(cohort)[1 + loudest]
+    plain, allowed = averages(cohort), allowed_of(cohort)
+    for share, passes in ((0.98 * 2.0 / members, True), (2.0 / members + 0.25, False)):
+        made = np.repeat((others + share * (pixels[loudest] - others))[None], 1 + members, axis=0)
+        made[1 + loudest] = others
+        found = restrain(plain, made.astype(np.float32), allowed, 8)
+        assert np.array_equal(found, to_bytes(made.astype(np.float32))[0]) == passes
+
+
 def test_an_image_that_is_no_average_to_begin_with_is_refused():
     cohort = cohort_of(5, 0)
     record = to_unit_range(cohort.images)[:1]

@@ -106,6 +106,16 @@ def test_two_runs_differ_by_their_noise_and_test_noise_repeats(kind):
     assert all(np.array_equal(one[name], two[name]) for name in one)
 
 
+def test_classes_of_each_site_change_no_bit_of_a_sites_release():
+    plan = plan_of()
+    first = plan.stages[0].model_copy(update={"by_site": True})
+    apart = plan.model_copy(update={"stages": [first, *plan.stages[1:]]})
+    assert apart.stage("spectral").by_site and apart.digest != plan.digest
+    whole, own = (run(some, "spectral", noise=TestNoise(3)) for some in (plan, apart))
+    assert whole.keys() == own.keys()
+    assert all(np.array_equal(whole[name], own[name]) for name in whole)
+
+
 def test_spectral_noise_has_the_plans_size():
     plan = plan_of(sigma=3.0)
     runs = [run(plan, "spectral") for _ in range(20)]

@@ -231,6 +231,33 @@ def test_a_sheet_of_walks_is_left_only_where_it_may_be_and_shows_no_record(tmp_p
     assert not any(record.tobytes() in tiles for record in local.cohort.everything()[0])
 
 
+def test_without_a_patient_the_ends_are_others_and_the_bend_is_held(monkeypatch):
+    """What a walk is held against moves by what its group's mean moves, and is bent as the walk itself."""
+    job, drawn, bends = make_job({**BENT, "classifier_steps": 20}), [], []
+    draw, bend = straight.draw_restrained, bending.bend_walks
+
+    def watch(space, plain, made, *rest):
+        drawn.append((plain, made))
+        return draw(space, plain, made, *rest)
+
+    def bend_once(space, walks, *rest):
+        bends.append((walks, bend(space, walks, *rest)))
+        return bends[-1][1]
+
+    monkeypatch.setattr(straight, "draw_restrained", watch)
+    monkeypatch.setattr(bending, "bend_walks", bend_once)
+    anonymise(job)
+    ((walks, points),) = bends
+    bent_by = (points.cpu() - walks.linear()).flatten(0, 1)[walks.released_points()]
+    assert len(drawn) == len(bent_by) == 10
+    for (plain, made), own in zip(drawn, bent_by, strict=True):
+        assert len(made) >= 1 + 2 * job.item.k
+        ends_move = (plain[1:] - plain[:1]).norm(dim=1)
+        assert ends_move.min() > 0.0
+        assert own.norm() > 0.01, "the walk is bent, and not by rounding"
+        assert torch.allclose(made - plain, own.expand_as(made), atol=1e-4 * float(own.norm()))
+
+
 def test_a_point_on_an_end_is_refused():
     walks = walks_of(make_job())
     for place in (0.0, 1.0):

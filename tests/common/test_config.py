@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import itertools
+import time
 
 import pytest
 import yaml
@@ -198,6 +200,20 @@ def test_bad_yaml_is_one_clear_line(tmp_path, text, words):
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
     assert str(tmp_path) not in str(caught.value)
+
+
+def test_aliases_of_aliases_are_refused_before_they_are_written_out(tmp_path):
+    """Nine levels of nine aliases: 9^9 words once written out."""
+    words, file = [*"abcdefghi"], tmp_path / "study.yaml"
+    levels = [f"{word}: &{word} [{', '.join(['*' + before] * 9)}]" for before, word in itertools.pairwise(words)]
+    file.write_text("\n".join(["a: &a [x, x, x, x, x, x, x, x, x]", *levels]))
+    started = time.perf_counter()
+    for text in (file.read_text(), file.read_text() + "\nstudy: *i\n", "study: &a {b: 1}\nimage: {<<: *a}\n"):
+        file.write_text(text)
+        with pytest.raises(ConfigError) as caught:
+            load_yaml(file, Plan)
+        assert len(str(caught.value)) < 2000
+    assert time.perf_counter() - started < 2.0
 
 
 def test_unreadable_files_are_one_clear_line(tmp_path):

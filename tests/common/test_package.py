@@ -247,6 +247,15 @@ def test_a_signed_manifest_that_lies_about_an_image_is_refused(data: bytes, site
         (b'"unit":"patient"', b'"unit":"image"'),
         (b'"created":"2026-01-02"', b'"created":"2026-01-02T10:11"'),
         (b'"label":"normal"', b'"label":"../x"'),
+        (b'"label":"normal"', b'"label":"normal\\n"'),
+        (b'"label":"normal"', b'"label":"=cmd|\'/c calc\'!A1"'),
+        (b'"label":"normal"', b'"label":"@SUM(1)"'),
+        (b'"label":"normal"', b'"label":"' + b"a" * 300 + b'"'),
+        (b'"site":"north"', b'"site":"<b>"'),
+        (b'"site":"north"', b'"site":"north\\n"'),
+        (b'"site":"north"', b'"site":"south","site":"north"'),
+        (b'"add_remove":2.5', b'"add_remove":' + b"9" * 5000),
+        (b'"add_remove":2.5', b'"add_remove":' + b"[" * 100_000 + b"]" * 100_000),
     ],
 )
 def test_manifests_off_the_form_are_refused(data: bytes, site: SiteIdentity, old: bytes, new: bytes) -> None:
@@ -323,6 +332,16 @@ def test_png_bombs_and_hidden_tails_are_refused() -> None:
     ):
         with pytest.raises(VerificationError):
             decode_png(png)
+
+
+def test_any_number_of_empty_chunks_costs_little_and_hides_nothing() -> None:
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 16, 16, 8, 0, 0, 0, 0))
+    pieces, pixels = chunk(b"IDAT", b"") * 100_000, chunk(b"IDAT", zlib.compress(bytes(16 * 17)))
+    started = time.perf_counter()
+    assert not decode_png(b"\x89PNG\r\n\x1a\n" + header + pieces + pixels + chunk(b"IEND", b"")).any()
+    with pytest.raises(VerificationError):
+        decode_png(b"\x89PNG\r\n\x1a\n" + header + pieces + pixels + chunk(b"IEND", b"hidden"))
+    assert time.perf_counter() - started < 5.0
 
 
 def empty_members(count: int) -> bytes:

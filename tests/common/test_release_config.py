@@ -177,3 +177,25 @@ def test_a_plan_fills_some_places_of_its_own_sites(filled, said):
 def test_a_plan_cannot_ask_for_what_stands_in_for_groups():
     with pytest.raises(ConfigError):
         plan_of({"method": "dp-sampling-for-k-same", "model": "gan", "images": 6})
+
+
+@pytest.mark.parametrize(
+    ("method", "name", "last"),
+    [
+        ("k-same", "encoder_steps", 100_000),
+        ("k-same", "refinement_steps", 1000),
+        ("k-salsa", "steps", 1000),
+        ("k-salsa", "content_weight", 1000.0),
+        ("k-salsa", "style_weight", 1e-5),
+        ("k-salsa", "embedding_steps", 100_000),
+        ("plan-walk", "steps", 2000),
+        ("plan-walk", "identity_weight", 100.0),
+        ("plan-walk", "class_weight", 1000.0),
+        ("plan-walk", "classifier_steps", 100_000),
+    ],
+)
+def test_steps_and_weights_of_a_method_on_groups_have_ends(method, name, last):
+    item = {"method": method, "images": 5, **({"points": 2} if method == "plan-walk" else {})}
+    assert getattr(plan_of({**item, name: last}).release[0], name) == last
+    with pytest.raises(ConfigError, match=name):
+        plan_of({**item, name: last + 1 if isinstance(last, int) else 1.01 * last})

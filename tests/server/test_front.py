@@ -10,6 +10,7 @@ from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from support.tls import shake_hands, tls_context
 
 from sfumato_common.errors import BusyError
 from sfumato_common.supervise import free_port
@@ -275,6 +276,16 @@ def test_the_coordinators_own_server_certificate_is_no_sites(front, echo):
         other.sendall(request(front))
         assert answer(other) == (0, b"")
     assert echo.came == []
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_old_tls_is_not_spoken(front):
+    port, consortium = front
+    context = tls_context(consortium.identities["north"].folder)
+    for version in (ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1):
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            shake_hands(context, port, version)
+    shake_hands(context, port, ssl.TLSVersion.TLSv1_2)
 
 
 def test_a_site_speaks_as_its_own_node_alone(front, echo):

@@ -2,6 +2,7 @@ import contextlib
 import hashlib
 import logging
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import Any
 import grpc
 import pytest
 from support.enrolment import enrol_site
+from support.tls import shake_hands, tls_context
 
 from sfumato_client.egress import upload
 from sfumato_common.crypto.identity import create_identity
@@ -212,6 +214,7 @@ def test_an_unreachable_coordinator_is_one_clear_error(consortium: Any) -> None:
         ({"site": "south"}, grpc.StatusCode.PERMISSION_DENIED, "wrong-site"),
         ({"plan_hash": "0" * 64}, grpc.StatusCode.INVALID_ARGUMENT, "wrong-plan"),
         ({"size": 1 << 40}, grpc.StatusCode.INVALID_ARGUMENT, "too-large"),
+        ({"size": 2**64 - 1}, grpc.StatusCode.INVALID_ARGUMENT, "too-large"),
         ({"size": 0}, grpc.StatusCode.INVALID_ARGUMENT, "too-large"),
         ({"sha256": "../../etc/passwd"}, grpc.StatusCode.INVALID_ARGUMENT, "bad-hash"),
     ],
@@ -274,6 +277,50 @@ def test_no_certificate_does_not_get_in(running: Any) -> None:
     with pytest.raises(grpc.RpcError) as caught:
         intake_pb2_grpc.IntakeStub(channel).Begin(announcement(consortium, b"x"), timeout=3)
     assert caught.value.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+
+
+def test_the_coordinators_own_certificate_is_no_sites(running: Any) -> None:
+    consortium, _, address = running
+    authority = consortium.authority
+    key, certificate = authority.server_key_path.read_bytes(), authority.server_certificate_path.read_bytes()
+    channel = grpc.secure_channel(address, grpc.ssl_channel_credentials(authority.ca_pem, key, certificate))
+    with pytest.raises(grpc.RpcError) as caught:
+        intake_pb2_grpc.IntakeStub(channel).Begin(announcement(consortium, b"x"), timeout=3)
+    assert caught.value.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.PERMISSION_DENIED)
+    assert partials(consortium) == []
+
+
+def test_a_site_cannot_play_the_intake_with_its_own_certificate(consortium: Any) -> None:
+    east = consortium.identities["east"]
+    own = IntakeCredentials(east.tls_key_pem, consortium.grants["east"].certificate, consortium.authority.ca_pem)
+    server = IntakeServer(consortium.home, consortium.plan, consortium.registry, "127.0.0.1:0", own)
+    try:
+        with pytest.raises(FederationError):
+            send(consortium, server.start(), consortium.package("north"), timeout=1.5)
+    finally:
+        server.stop(0.1)
+    assert not (consortium.home / "intake" / "north.formal.sfumato").exists()
+
+
+def test_a_call_larger_than_any_is_refused_before_it_is_read(running: Any) -> None:
+    consortium, _, address = running
+    stub = stub_for(consortium, address)
+    with pytest.raises(grpc.RpcError) as long_request:
+        stub.Begin(intake_pb2.BeginRequest(site="e" * (3 << 20)), timeout=5)
+    with pytest.raises(grpc.RpcError) as long_header:
+        stub.Begin(announcement(consortium, b"x"), metadata=[("x-a", "y" * 500_000)], timeout=5)
+    codes = {caught.value.code() for caught in (long_request, long_header)}
+    assert codes == {grpc.StatusCode.RESOURCE_EXHAUSTED}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_old_tls_is_not_spoken(running: Any) -> None:
+    consortium, _, address = running
+    context = tls_context(consortium.identities["north"].folder)
+    for version in (ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1):
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            shake_hands(context, int(address.rpartition(":")[2]), version)
+    shake_hands(context, int(address.rpartition(":")[2]), ssl.TLSVersion.TLSv1_2)
 
 
 def test_revoked_and_unregistered_sites_are_refused(running: Any, tmp_path: Path) -> None:
@@ -559,6 +606,7 @@ def test_a_connection_that_says_nothing_is_closed(consortium: Any, monkeypatch: 
         with contextlib.ExitStack() as stack:
             silent = [stack.enter_context(socket.create_connection((host, int(port)))) for _ in range(40)]
             started = time.monotonic()
+            send(consortium, f"{host}:{port}", consortium.package("north"), timeout=4.0)
             for connection in silent:
                 connection.settimeout(6)
                 # what the server says before it hangs up is of no interest

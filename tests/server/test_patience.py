@@ -9,11 +9,14 @@ import pytest
 from support.answers import Answers, reply, study_run
 from support.studies import PLAN
 
+from sfumato_common.errors import FederationError
 from sfumato_common.protocol.messages import PROTOCOL, Request
 from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan
 from sfumato_server.coordinator import flower_channel
 from sfumato_server.coordinator.flower_channel import FlowerChannel
+from sfumato_server.coordinator.members import MembersChannel
+from sfumato_server.enrol import revoke
 from sfumato_server.rounds.patience import Patience
 
 SITES = {"alder", "birch", "cedar"}
@@ -150,6 +153,29 @@ class Said:
         return False
 
 
+@pytest.fixture
+def channel_over(monkeypatch):
+    """Make the channel over a grid and its clock; sites' node ids are their places in the alphabet."""
+
+    def make(grid, sites, members):
+        monkeypatch.setattr(flower_channel.time, "monotonic", lambda: grid.now)
+        monkeypatch.setattr(flower_channel.time, "sleep", lambda seconds: setattr(grid, "now", grid.now + seconds))
+        monkeypatch.setattr(flower_channel, "Message", lambda content, dst_node_id, **_: dst_node_id)
+        monkeypatch.setattr(flower_channel, "decode_reply", lambda content: reply())
+        return FlowerChannel(grid, {site: node for node, site in enumerate(sorted(sites))}, members)
+
+    return make
+
+
+def exchange(channel_over, times, waited, members=lambda now: set("abc")):
+    """One exchange of sites a, b, c, who answer at `times`, with a deadline of 300 s: who came, and when it ended."""
+    grid = Grid(dict(enumerate(times)))
+    channel = channel_over(grid, "abc", lambda: members(grid.now))
+    request = Request(PROTOCOL, "0" * 64, "hello", "", 0, {})
+    found = channel.exchange(dict.fromkeys("abc", request), 300.0, lambda site, said: None, waited)
+    return set(found), grid.now
+
+
 @pytest.mark.parametrize(
     ("times", "waited", "end", "came"),
     [
@@ -160,13 +186,49 @@ class Said:
         ((10.0, 1e9, 1e9), {"a", "b"}, 300.0, {"a"}),
     ],
 )
-def test_the_channel_gives_the_others_half_as_long_again(monkeypatch, times, waited, end, came):
-    grid = Grid(dict(enumerate(times)))
-    monkeypatch.setattr(flower_channel.time, "monotonic", lambda: grid.now)
-    monkeypatch.setattr(flower_channel.time, "sleep", lambda seconds: setattr(grid, "now", grid.now + seconds))
-    monkeypatch.setattr(flower_channel, "Message", lambda content, dst_node_id, **_: dst_node_id)
-    monkeypatch.setattr(flower_channel, "decode_reply", lambda content: reply())
-    channel = FlowerChannel(grid, {"a": 0, "b": 1, "c": 2})
-    request = Request(PROTOCOL, "0" * 64, "hello", "", 0, {})
-    found = channel.exchange(dict.fromkeys("abc", request), 300.0, lambda site, said: None, waited)
-    assert (set(found), grid.now) == (came, pytest.approx(end, abs=1.0))
+def test_the_channel_gives_the_others_half_as_long_again(channel_over, times, waited, end, came):
+    assert exchange(channel_over, times, waited) == (came, pytest.approx(end, abs=1.0))
+
+
+@pytest.mark.parametrize(
+    ("times", "waited", "end", "came"),
+    [
+        ((10.0, 20.0, 1e9), {"a", "b", "c"}, 40.0, {"a", "b"}),  # as soon as the members file says so
+        ((10.0, 20.0, 100.0), {"a", "b", "c"}, 40.0, {"a", "b"}),
+        ((10.0, 50.0, 1e9), {"a", "b", "c"}, 50.0, {"a", "b"}),  # the others are waited for as before
+        ((10.0, 1e9, 1e9), {"a", "c"}, 60.0, {"a"}),  # and have half as long again
+        ((10.0, 20.0, 30.0), {"a", "b", "c"}, 30.0, {"a", "b", "c"}),
+    ],
+)
+def test_a_site_that_is_revoked_while_the_others_work_is_not_waited_for(channel_over, times, waited, end, came):
+    found = exchange(channel_over, times, waited, lambda now: set("ab" if now >= 40.0 else "abc"))
+    assert found == (came, pytest.approx(end, abs=1.0))
+
+
+@pytest.mark.parametrize("quorum", [2, 3])
+def test_a_round_goes_on_without_a_revoked_site_if_the_quorum_holds(channel_over, consortium, tmp_path, quorum):
+    class Revoking(Grid):
+        def pull_messages(self, identifiers):
+            if self.now >= 40.0 and "south" in consortium.registry.in_force():
+                revoke(consortium.home, "south")
+            return super().pull_messages(identifiers)
+
+        def get_node_ids(self):
+            return [0, 1, 2]
+
+    grid = Revoking({0: 10.0, 1: 20.0, 2: 1e9})  # east, north, south
+    inner = channel_over(grid, consortium.plan.sites, consortium.registry.in_force)
+    run = study_run(tmp_path, consortium.plan, MembersChannel(inner, consortium.registry))
+    run.accepted = set(consortium.plan.sites)
+    if quorum == 3:
+        with pytest.raises(FederationError, match=r"2 of the 3 sites of the quorum answered .* south: revoked"):
+            run.ask("hello", {}, quorum=quorum)
+    else:
+        replies = run.ask("hello", {}, quorum=quorum)
+        assert {site: said.code or said.status for site, said in replies.items()} == {
+            "east": "ok",
+            "north": "ok",
+            "south": "revoked",
+        }
+    assert grid.now == pytest.approx(40.0, abs=1.0)
+    assert run.plan.federation.round_deadline_s > 60.0

@@ -7,7 +7,8 @@ moves too far it is drawn back towards the plain spectral image of the mean code
 images whatever models the coordinator sent, and with it all that was made without a member. Where even that moves too
 far nothing of the item leaves.
 
-Below four patients a group an average itself shows half of a record, and nothing here can make it show less.
+So an image may show 2 / k of a record, twice what an average shows; of two patients that is all of one, of three two
+thirds.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from flwr.serverapp import Grid, ServerApp
 from sfumato_server.coordinator.flower_channel import FlowerChannel
 from sfumato_server.coordinator.home import CoordinatorHome
 from sfumato_server.coordinator.study import run_study
+from sfumato_server.enrol import Registry
 
 app = ServerApp()
 
@@ -22,4 +23,4 @@ def main(grid: Grid, context: Context) -> None:
     del context
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     home = CoordinatorHome(Path(os.environ["SFUMATO_COORDINATOR_HOME"]))
-    run_study(home, FlowerChannel(grid, home.nodes()))
+    run_study(home, FlowerChannel(grid, home.nodes(), Registry(home.root).in_force))

@@ -1,14 +1,14 @@
 """The round loop's channel over Flower's Grid, with deadlines of our own.
 
 Flower's `send_and_receive` polls every 3 s and its strategies wait without end; this channel polls faster, stops at the
-deadline and reports every site that did not answer.
+deadline, reports every site that did not answer, and waits for none that was revoked meanwhile.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Set
+from collections.abc import Callable, Mapping, Set
 
 from flwr.app import Message
 from flwr.serverapp import Grid
@@ -23,10 +23,13 @@ _POLL_SECONDS = 0.5
 
 
 class FlowerChannel:
-    """Channel over Flower's Grid; `nodes` maps site names to registered node ids."""
+    """Channel over Flower's Grid; `nodes` maps site names to registered node ids.
 
-    def __init__(self, grid: Grid, nodes: Mapping[str, int]) -> None:
-        self._grid = grid
+    `members` names the sites in good standing, and is asked at every poll.
+    """
+
+    def __init__(self, grid: Grid, nodes: Mapping[str, int], members: Callable[[], Set[str]]) -> None:
+        self._grid, self._members = grid, members
         self._nodes = dict(nodes)
         self._names = {node: name for name, node in nodes.items()}
 
@@ -37,7 +40,10 @@ class FlowerChannel:
     def exchange(
         self, requests: Mapping[str, Request], deadline_s: float, on_reply: OnReply, waited_for: Set[str]
     ) -> dict[str, Reply]:
-        """See Channel. A site that fell silent is missing from the result; an unreadable reply is a failed one."""
+        """See Channel. A site that fell silent is missing from the result; an unreadable reply is a failed one.
+
+        A site that is revoked while the others work is missing too, and from then on not waited for.
+        """
         start = time.monotonic()
         end, missing = start + deadline_s, set(waited_for)
         messages = [
@@ -55,8 +61,10 @@ class FlowerChannel:
                 site = waiting.pop(message.metadata.reply_to_message_id)
                 replies[site] = self._read(site, message)
                 on_reply(site, replies[site])
-                if missing and not (missing := missing - {site}):
-                    end = min(end, start + (1.0 + GRACE) * (time.monotonic() - start))
+            members = self._members()
+            waiting = {identifier: site for identifier, site in waiting.items() if site in members}
+            if missing and not (missing := (missing - set(replies)) & members):
+                end = min(end, start + (1.0 + GRACE) * (time.monotonic() - start))
             if waiting:
                 time.sleep(_POLL_SECONDS)
         return replies

@@ -87,6 +87,12 @@ def test_a_name_given_twice_is_refused(name):
         inspect_bundle(zipped([*DESCRIPTION.items(), (name, b"[tool.flwr.app.components]\nclientapp = 'evil:app'")]))
 
 
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_thousands_of_entries_of_a_harmless_name_are_refused():
+    with pytest.raises(BundleRefused, match=BEYOND):
+        inspect_bundle(zipped([("pyproject.toml", b"")] * 20_000))
+
+
 def test_a_name_that_ends_at_a_zero_byte_is_refused():
     # zipfile shows 'README.md'; another reader may show all of it
     content = zipped([("pyproject.toml", b"x"), ("README.mdXevil.py", b"x")])
