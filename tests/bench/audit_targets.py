@@ -87,6 +87,13 @@ def plan_of(radii: str = "fixed") -> Plan:
     )
 
 
+def appearance_plan(radii: str) -> Plan:
+    """A plan of the appearance release alone, where images lie: the pose is part of the public map."""
+    own = {"alignment": "none", "detail": "noise", "noise_multiplier": NOISE, "radii": radii}
+    values = plan_of().model_dump(mode="json") | {"stages": [{"kind": "appearance", **own}], "utility": None}
+    return parse(values | {"release": [{"model": "appearance", "images": 4}]}, Plan, "audit")
+
+
 def canaries() -> list[npt.NDArray[np.uint8]]:
     """Images far from what patients look like."""
     down, across = np.indices((SIZE, SIZE))
@@ -174,6 +181,10 @@ def one_shot_targets() -> list[Target]:
     return [
         _target("spectral, radii fixed: three adaptive sums", stage("spectral", dict, plan)),
         _target("spectral, radii charged: six adaptive sums", stage("spectral", dict, plan_of("charged"))),
+        *(
+            _target(f"appearance, radii {radii}: adaptive sums", stage("appearance", dict, appearance_plan(radii)))
+            for radii in ("fixed", "charged")
+        ),
         _target("embedding: means of features", stage("embedding", spectral_arrays, plan)),
         _target("choice: histograms of three classifiers", stage("choice", lambda: classifiers, plan)),
         _target("utility: histogram", lambda some, r, n: score_histogram(plan, classifier, some, r)),
