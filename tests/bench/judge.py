@@ -128,7 +128,12 @@ def main() -> int:
     sets = {"published": published} | ({"real": real_set(cohort)} if options.real else {})
     began, found = time.perf_counter(), {}
     for name, shown in sets.items():
-        found[name] = list(judge_all(cohort, shown, tuple(options.judges.split(",")), options.seeds))
+        found[name] = []
+        for scores in judge_all(cohort, shown, tuple(options.judges.split(",")), options.seeds):
+            found[name].append(scores)
+            # a network takes minutes: nobody waits before a silent console
+            heads = ", ".join(f"{key} {value:.3f}" for key, value in scores.items() if key.endswith(options.split))
+            print(f"{name}, seed {len(found[name])} of {options.seeds}: {heads}", flush=True)
     like = likeness(cohort, published, options.split)
     show(found)
     print(", ".join(f"{name} {value:.3f}" for name, value in like.items()))
