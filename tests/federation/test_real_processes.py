@@ -159,11 +159,11 @@ def test_a_killed_coordinator_goes_on_where_it_was_and_the_sites_join_again(tmp_
     from sfumato_common.study.plan import Plan
     from sfumato_common.study.policy import Policy
     from sfumato_common.supervise import Child
-    from sfumato_server.demo.run import Demo, _environment, _set_up
+    from sfumato_server.demo.run import Demo, _cohort, _environment, _set_up
 
     configs, out = write_configs(tmp_path / "configs"), tmp_path / "out"
     demo = Demo(load_yaml(configs / "demo.yaml", Plan), load_yaml(configs / "policy.yaml", Policy), out, None)
-    _set_up(demo, 60)
+    _set_up(demo, _cohort(demo, 60, "chest", None))
     home = demo.coordinator.root
     ports = ["--port", str(demo.superlink), "--intake-port", str(demo.intake)]
     coordinate = [str(PROGRAMS / "sfumato"), "coordinator", "run", "--home", str(home), "--out", str(out), *ports]
