@@ -9,7 +9,7 @@ from audit_targets import Target, one_shot_targets
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)  # about 250 processor seconds
+@pytest.mark.timeout(900)  # minutes, on a busy machine more
 def test_no_claim_is_violated_and_every_control_is_caught():
     rows = audit(quick=True)
     assert len(rows) == 15
