@@ -1,14 +1,13 @@
-"""Appearance stage at the site: noised sums in one message (mechanism: generators.spectral.layout)."""
+"""Appearance stage at the site: noised sums in one message (mechanism: generators.spectral.release)."""
 
 from __future__ import annotations
-
-import numpy as np
 
 from sfumato_client.training import StageJob
 from sfumato_common.generators.appearance.feature_map import AppearanceLayout
 from sfumato_common.generators.appearance.features import features_of
 from sfumato_common.generators.appearance.settings import AppearanceStage
 from sfumato_common.generators.spectral.release import noised_moments
+from sfumato_common.generators.spectral.sums import patient_weights
 from sfumato_common.types import Arrays
 
 
@@ -16,6 +15,6 @@ def release_appearance(job: StageJob[AppearanceStage]) -> Arrays:
     """The site's noised class counts and sums, and noised second moments about the means that those give, float32."""
     layout = AppearanceLayout.of(job.plan)
     images, labels, patient_index = job.cohort.everything()
-    weights = 1.0 / np.bincount(patient_index)[patient_index]
+    weights = patient_weights(patient_index)
     features = features_of(layout.map, images)
     return noised_moments(layout, job.stage.noise_multiplier, features, labels, weights, job.recorder.gaussian)

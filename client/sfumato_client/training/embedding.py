@@ -7,13 +7,14 @@ import numpy as np
 from sfumato_client.training import StageJob
 from sfumato_common.generators.embedding.features import SENSITIVITY, embedding_sums
 from sfumato_common.generators.embedding.settings import EmbeddingStage
+from sfumato_common.generators.spectral.sums import patient_weights
 from sfumato_common.types import Arrays
 
 
 def release_embedding(job: StageJob[EmbeddingStage]) -> Arrays:
     """The site's noised class counts and sums of features, float32 [K, 1 + D]."""
     images, labels, patient_index = job.cohort.everything()
-    weights = 1.0 / np.bincount(patient_index)[patient_index]
+    weights = patient_weights(patient_index)
     sums = embedding_sums(job.plan, job.site, job.inbound, images, labels, weights)
     noised = job.recorder.gaussian(sums, SENSITIVITY, job.stage.noise_multiplier)
     return {"sums": noised.astype(np.float32)}

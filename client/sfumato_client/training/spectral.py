@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from sfumato_client.training import StageJob
 from sfumato_common.generators.spectral.layout import Layout
 from sfumato_common.generators.spectral.release import noised_release
 from sfumato_common.generators.spectral.settings import SpectralStage
+from sfumato_common.generators.spectral.sums import patient_weights
 from sfumato_common.types import Arrays
 
 
@@ -15,5 +14,5 @@ def release_moments(job: StageJob[SpectralStage]) -> Arrays:
     """The site's noised class counts and sums, and noised second moments about the means that those give, float32."""
     layout, sigma = Layout.of(job.plan), job.stage.noise_multiplier
     images, labels, patient_index = job.cohort.everything()
-    weights = 1.0 / np.bincount(patient_index)[patient_index]
+    weights = patient_weights(patient_index)
     return noised_release(layout, sigma, images, labels, weights, job.recorder.gaussian)

@@ -11,6 +11,7 @@ from sfumato_common.generators.plan import PublicPlan
 from sfumato_common.generators.spectral.fit import fit_release
 from sfumato_common.generators.spectral.layout import Layout
 from sfumato_common.generators.spectral.release import Mechanism, noised_release
+from sfumato_common.generators.spectral.sums import patient_weights
 from sfumato_common.generators.spectral.whitening import SpectralModel
 from sfumato_common.types import ByteImages
 
@@ -27,6 +28,5 @@ def fit_spectral(
     """
     layout, sigma, releases = Layout.of(plan), plan.spectral.noise_multiplier, {}
     for site, (images, labels, patient_index) in cohorts.items():
-        weights = 1.0 / np.bincount(patient_index)[patient_index]
-        releases[site] = noised_release(layout, sigma, images, labels, weights, mechanism)
+        releases[site] = noised_release(layout, sigma, images, labels, patient_weights(patient_index), mechanism)
     return SpectralModel(plan, fit_release(plan, releases))

@@ -19,6 +19,11 @@ NORM_WEIGHT = 0.08
 NORM_RANGE, _NORM_PRIOR = math.log(4.0), 0.3
 
 
+def patient_weights(patient_index: npt.NDArray[np.int64]) -> Float64:
+    """Weights [M] of images of owners `patient_index` [M]: 1 over the owner's images, so that a patient counts once."""
+    return np.asarray(1.0 / np.bincount(patient_index)[patient_index])
+
+
 def in_unit_ball(vectors: Float64, radius: float) -> Float64:
     """Rows of [M, d] over `radius`, clipped to norm 1."""
     unit = vectors / radius
