@@ -20,10 +20,10 @@ from sfumato_common.generators.spectral.moment_layout import Float64, Geometry, 
 
 # The power law is believed to within its own level, and a class or site to be within half that of what it departs from.
 COMMON_SPREAD, PART_SPREAD = 1.0, 0.5
-# Too narrow a Gaussian costs far more likelihood than too wide a one: whitened variances stay above a floor that grows
-# with the noise between these two.
+# Whitened variances stay above a floor that grows with the noise between these two.
 FLOORS = (0.03, 0.4)
-FLOOR_OF_EDGE = 0.5
+# Root mean square of a group of correlations, at most.
+LARGEST_CORRELATION = 0.5
 _LEVELS = (0.35, 10.0)
 _DRAWS = 4
 
@@ -90,12 +90,13 @@ def _assemble(
     kept = _shrinkage(difference, deviation, geometry)
     values, vectors = np.linalg.eigh(kept * difference)
     edge = _edge(kept * deviation)
-    clear = np.abs(values) > edge
+    least = geometry.denoising.threshold * edge
+    clear = np.abs(values) > least
     shown = vectors[:, clear]
-    change = (shown * _unshift(values[clear], edge)) @ shown.T
+    change = (shown * _unshift(values[clear], least)) @ shown.T
     whitened = base * whitener + change
     np.fill_diagonal(whitened, 1.0)
-    floor = float(np.clip(FLOOR_OF_EDGE * edge, *FLOORS))
+    floor = float(np.clip(geometry.denoising.floor * edge, *FLOORS))
     values, vectors = np.linalg.eigh(whitened)
     matrix = (vectors * np.maximum(values, floor)) @ vectors.T / whitener
     basis, _ = np.linalg.qr(shown * unit[:, None])
@@ -108,7 +109,8 @@ def _shrinkage(difference: Float64, deviation: Float64, geometry: Geometry) -> F
     groups, variance = geometry.groups.ravel(), deviation**2
     weight = 1.0 / variance.ravel()
     excess = np.bincount(groups, weight * (difference.ravel() ** 2 - variance.ravel()))
-    true = np.maximum(0.0, excess / np.bincount(groups, weight))[geometry.groups]
+    # differences are in units of two deviations: a group of few pairs in much noise would pass for more than can be
+    true = np.clip(excess / np.bincount(groups, weight), 0.0, LARGEST_CORRELATION**2)[geometry.groups]
     return np.asarray(true / (true + variance))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 
 import numpy as np
@@ -28,6 +28,7 @@ from sfumato_common.generators.spectral.layout import TAIL_GUESS, Layout
 from sfumato_common.generators.spectral.limits import TAILS, bound_covariance, bound_means
 from sfumato_common.generators.spectral.moment_layout import Float64, Geometry, MomentLayout
 from sfumato_common.generators.spectral.sums import centre_of, charged_norm, class_counts, main_noise, own_layout
+from sfumato_common.generators.spectral.unclip import unclip_moments
 from sfumato_common.types import Arrays
 
 # No class is drawn more rarely than this, whatever the noise did to its count.
@@ -38,8 +39,9 @@ SMALLEST_SHARE = 0.025
 class Sums:
     """Noised sums of one or several sites in patients and feature units: counts [K], sums [K, d], seconds [K, d, d].
 
-    `*_noise` are the known standard deviations of their coordinates (on the diagonal, for `seconds`); `tail` is the
-    amplitude above the band in units of the power law, where it was measured.
+    `*_noise` are the known standard deviations of their coordinates (on the diagonal, for `seconds`). First moments were
+    clipped to `radius` about `centre` [d], second ones about the class means. `tail` is the amplitude above the band in
+    units of the power law, where it was measured.
     """
 
     counts: Float64
@@ -47,15 +49,20 @@ class Sums:
     seconds: Float64
     sum_noise: float
     second_noise: float
+    centre: Float64
+    radius: float
     tail: float | None = None
 
     def __add__(self, other: Sums) -> Sums:
+        part = float(self.counts.sum() / (self.counts.sum() + other.counts.sum()))
         return Sums(
             self.counts + other.counts,
             self.sums + other.sums,
             self.seconds + other.seconds,
             math.hypot(self.sum_noise, other.sum_noise),
             math.hypot(self.second_noise, other.second_noise),
+            part * self.centre + (1.0 - part) * other.centre,
+            part * self.radius + (1.0 - part) * other.radius,
             self._tail_with(other),
         )
 
@@ -79,6 +86,15 @@ class Components:
     means: Float64
     covariances: list[Covariance]
     sources: list[Sums]
+
+    def unclipped(self) -> Components:
+        """The same with what clipping took put back."""
+        means, covariances = [], []
+        for mean, item, source in zip(self.means, self.covariances, self.sources, strict=True):
+            offset, matrix = unclip_moments(mean - source.centre, item.matrix, source.radius)
+            means.append(source.centre + offset)
+            covariances.append(replace(item, matrix=matrix))
+        return replace(self, means=np.stack(means), covariances=covariances)
 
     def arrays(self, layout: MomentLayout) -> dict[str, Float64]:
         """What every model of moments releases, within its public bounds.
@@ -126,10 +142,10 @@ def fit_components(
     geometry = Geometry.of(layout)
     whole = reduce(lambda a, b: a + b, (sites[site] for site in sorted(sites)))
     if not by_site:
-        return Components(*_class_components(layout, geometry, whole, sites), [whole] * len(plan.labels))
+        return _class_components(layout, geometry, whole, sites).unclipped()
     apart = {site: own for site, own in sites.items() if own.counts.sum() >= fewest}
     sources = [apart.get(name, whole) for name in sorted(plan.sites) for _ in plan.labels]
-    return Components(*_site_components(plan, layout, geometry, whole, apart), sources)
+    return Components(*_site_components(plan, layout, geometry, whole, apart), sources).unclipped()
 
 
 def _tail(own: Sums, covariance: Covariance) -> float:
@@ -143,30 +159,34 @@ def _sums(layout: MomentLayout, release: Arrays, noise_multiplier: float) -> Sum
     centre, sums, moments = (release[name].astype(np.float64) for name in ("centre", "sums", "moments"))
     layout, sigma = own_layout(layout, release, noise_multiplier), main_noise(layout, noise_multiplier)
     norms = release["norms"].astype(np.float64) if layout.charged_radii else None
-    counts = class_counts(layout, sums, sigma)
+    counts, about = class_counts(layout, sums, sigma), centre_of(layout, centre, sigma)
     sum_unit, second_unit = layout.spread_radius / layout.weights.sum, layout.spread_radius**2 / layout.weights.moment
     return Sums(
         counts,
-        counts[:, None] * centre_of(layout, centre, sigma) + sums[:, 1:] * sum_unit,
+        counts[:, None] * about + sums[:, 1:] * sum_unit,
         symmetric(moments, layout.features) * second_unit,
         sigma * sum_unit,
         sigma * second_unit,
+        about,
+        layout.spread_radius,
         None if norms is None or len(norms) < 3 else charged_norm(norms[2], TAIL_GUESS, noise_multiplier),
     )
 
 
 def _class_components(
     layout: MomentLayout, geometry: Geometry, whole: Sums, sites: Mapping[str, Sums]
-) -> tuple[Float64, Float64, list[Covariance]]:
+) -> Components:
     """One component a class over all sites; where sites differ, the covariance is the wider for it."""
     shares = whole.counts / whole.counts.sum()
-    within = whole.seconds / whole.counts[:, None, None] + _scatter_between_sites(
-        whole, [sites[site] for site in sorted(sites)]
-    )
+    scatter = _scatter_between_sites(whole, [sites[site] for site in sorted(sites)])
+    within = whole.seconds / whole.counts[:, None, None] + scatter
     noise = whole.second_noise / whole.counts
     _, parts = _covariances(layout, geometry, within, whole.counts, noise)
     means = shrink_means(whole.means, shares, whole.sum_noise / whole.counts, geometry.rings)
-    return _floor(shares), means, parts
+    # how far sites lie apart was not clipped
+    apart = max(0.0, float(shares @ scatter.trace(axis1=1, axis2=2)))
+    source = replace(whole, radius=math.hypot(whole.radius, math.sqrt(apart)))
+    return Components(_floor(shares), means, parts, [source] * len(shares))
 
 
 def _site_components(

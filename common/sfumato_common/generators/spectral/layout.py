@@ -27,7 +27,7 @@ import numpy.typing as npt
 
 from sfumato_common.generators.plan import PublicPlan
 from sfumato_common.generators.spectral.dct import dct_matrix, public_scale
-from sfumato_common.generators.spectral.moment_layout import Float64, Weights
+from sfumato_common.generators.spectral.moment_layout import Denoising, Float64, Weights
 from sfumato_common.generators.spectral.sums import NORM_RANGE
 from sfumato_common.types import ByteImages, to_unit_range
 
@@ -42,6 +42,9 @@ CENTRE_SENSITIVITY, SUMS_SENSITIVITY, MOMENT_WEIGHT = (
     WEIGHTS.sums_sensitivity,
     WEIGHTS.moment,
 )
+# The model is a density, and too narrow a Gaussian costs far more likelihood than too wide a one: what noise could have
+# given is not believed, and variances stay high.
+DENOISING = Denoising(threshold=1.0, floor=0.5)
 NORMS = 3
 # Amplitude of the frequencies above the band, in units of the power law, before it is measured.
 TAIL_GUESS = 0.7
@@ -113,6 +116,11 @@ class Layout:
     def weights(self) -> Weights:
         """See above."""
         return WEIGHTS
+
+    @property
+    def denoising(self) -> Denoising:
+        """See above."""
+        return DENOISING
 
     @property
     def pair_kinds(self) -> list[npt.NDArray[np.bool_]]:

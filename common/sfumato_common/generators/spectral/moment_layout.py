@@ -44,11 +44,23 @@ class Weights:
 
 
 @dataclass(frozen=True)
+class Denoising:
+    """How much of what a noisy covariance shows is believed, in units of the largest eigenvalue that noise alone gives.
+
+    Directions count whose eigenvalue is above `threshold`; whitened variances stay above `floor`.
+    """
+
+    threshold: float
+    floor: float
+
+
+@dataclass(frozen=True)
 class Geometry:
     """Which features belong together: rings [d] of alike ones, groups [d, d] of pairs (symmetric, diagonal apart)."""
 
     rings: Rings
     groups: Rings
+    denoising: Denoising
 
     @classmethod
     def of(cls, layout: MomentLayout) -> Geometry:
@@ -59,7 +71,7 @@ class Geometry:
         code = np.zeros(keys[0].shape, dtype=np.int64)
         for key in keys:
             code = code * 32 + key
-        return cls(ring, np.unique(code, return_inverse=True)[1].reshape(code.shape))
+        return cls(ring, np.unique(code, return_inverse=True)[1].reshape(code.shape), layout.denoising)
 
 
 class MomentLayout(Protocol):
@@ -118,6 +130,11 @@ class MomentLayout(Protocol):
     @property
     def pair_kinds(self) -> Sequence[npt.NDArray[np.bool_]]:
         """Each [d, d]: what else tells pairs of the same two rings apart."""
+        ...
+
+    @property
+    def denoising(self) -> Denoising:
+        """How much of what a noisy covariance shows is believed."""
         ...
 
     def with_radii(self, mean_radius: float, spread_radius: float) -> Self:
