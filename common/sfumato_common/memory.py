@@ -96,7 +96,8 @@ def row_bytes(function: Callable[..., Any], *rows: Tensor) -> int:
 def by_chunks(function: Callable[..., Tensor], *rows: Tensor) -> Tensor:
     """`function` of tensors of rows [N, ...], N > 0, a chunk at a time as memory allows -> [N, ...]; no gradient."""
     count = len(rows[0])
-    size = rows_at_once(row_bytes(function, *rows), count)
+    # one tile is computed whatever it takes: nothing is to be counted
+    size = TILE if count <= TILE else rows_at_once(row_bytes(function, *rows), count)
     parts = []
     with torch.no_grad():
         for start in range(0, count, size):

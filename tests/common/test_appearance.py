@@ -191,10 +191,10 @@ def test_thumbnails_keep_a_flat_image_and_its_mean():
 
 
 def test_the_public_pool_is_the_same_everywhere():
-    pool = phantom_pool(28, 8)
+    pool = phantom_pool("chest", 28, 8)
     assert pool.dtype == np.uint8 and pool.shape[1:] == (28, 28)
     assert hashlib.sha256(pool.tobytes()).hexdigest() == POOL
-    larger = phantom_pool(28, 12)
+    larger = phantom_pool("chest", 28, 12)
     assert np.array_equal(larger[: len(pool)], pool)
 
 
@@ -313,7 +313,7 @@ def test_a_stage_says_in_plain_words_whose_detail_its_images_show(detail):
 def test_plans_say_what_cannot_be():
     wrong = copy.deepcopy(VALUES)
     wrong["stages"][0]["alignment"] = "none"
-    assert "the phantom is a chest" in refusal(wrong)
+    assert "the phantom's lines need its place" in refusal(wrong)
     wrong["stages"][0] |= {"detail": "noise", "coefficients": 300}
     assert "more than a quarter" in refusal(wrong)
     spectral = {"kind": "spectral", "bandwidth": 8, "clip_radius": 2.0, "noise_multiplier": 0.5}

@@ -49,6 +49,12 @@ def pose_of(thumbs: Float64, template: Float64) -> Float64:
     return torch.cat(found).double().numpy() if found else np.zeros((0, len(POSE)))
 
 
+def side_of(thumbs: Float64, template: Float64) -> Float64:
+    """1 [N] where thumbnails [N, 24, 24] are more like the template than like its mirror image, else -1."""
+    odd = (template - template[:, ::-1]) * np.hanning(THUMBNAIL + 2)[1:-1, None]
+    return np.where((thumbs * odd).sum(axis=(1, 2)) >= 0.0, 1.0, -1.0)
+
+
 def _descend(images: Tensor, template: Tensor) -> Tensor:
     deviations = torch.tensor(POSE)
     window = torch.hann_window(THUMBNAIL + 2, periodic=False)[1:-1]
