@@ -225,7 +225,7 @@ def _run(demo: Demo) -> None:
 
 
 def _environment(demo: Demo, home: Path) -> dict[str, str]:
-    """A clean environment; one computing thread a process and a share of the memory: all parties are on this machine."""
+    """A clean environment, one computing thread a process, a share of the memory: all parties are on this machine."""
     programs = Path(sys.executable).parent
     return {
         "PATH": f"{programs}:/usr/bin:/bin",

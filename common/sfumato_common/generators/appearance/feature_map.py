@@ -3,7 +3,8 @@
 Features are, in this order: the `coefficients` DCT coefficients of least radial frequency of the exposed and aligned
 image, and of colour a quarter as many of each of two chroma planes; log energies of the exposed image's luminance in
 radial bands above that disc, on a grid of 4 x 4 cells; exposure (mean, log deviation) and pose (shift x, y, log scale
-x, y, rotation; of a fundus whether it is a right eye). Their public variances sum to 1: .616 low frequencies, .264 energies, .12 exposure and pose.
+x, y, rotation; of a fundus whether it is a right eye). Their public variances sum to 1: .616 low frequencies, .264
+energies, .12 exposure and pose.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Features of images, by a deterministic public map of ONE image each, and what centres them.
 
 Steps: planes (luminance and two chroma of colour); exposure, taken off; of a fundus its side, left eyes are mirrored;
-pose against the template, by which the planes
-are warped; low DCT coefficients of those; log energies of the luminance before the warp, because interpolation blurs.
+pose against the template, by which the planes are warped; low DCT coefficients of those; log energies of the luminance before the warp, because interpolation blurs.
 A vector that is not finite becomes zero.
 """
 
@@ -31,7 +30,7 @@ _FIELD = (0.02, 0.08)
 
 @dataclass(frozen=True, eq=False)
 class Centre:
-    """Public constants of a map: `template` [24, 24], exposed; the numbers' centre [d], whose low ones are 0 of a chest."""
+    """Public constants of a map: `template` [24, 24], exposed; the numbers' centre [d], of a chest with low ones of 0."""
 
     template: Float64
     numbers: Float64
@@ -75,9 +74,7 @@ def aligned_pool(feature_map: FeatureMap) -> tuple[Float64, Float64, Float64]:
     The field is 1 where a phantom shows anything, and 0 in a photograph's black frame.
     """
     centre = centre_of_map(feature_map)
-    parts = [
-        _parts(feature_map, centre.template, some) for some in _chunks(feature_map, _planes_of_pool(feature_map))
-    ]
+    parts = [_parts(feature_map, centre.template, some) for some in _chunks(feature_map, _planes_of_pool(feature_map))]
     numbers = np.concatenate([found for found, _ in parts])
     shown = np.concatenate([aligned[:, 0] for _, aligned in parts])
     mean, deviation = (column[:, None, None] for column in feature_map.split(numbers)[2].T[:2])

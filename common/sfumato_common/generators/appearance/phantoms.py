@@ -1,10 +1,9 @@
-"""The public pool of phantom radiographs or fundus photographs: template of the alignment, centre of the features, source of detail.
+"""The public pool of phantom radiographs or fundus photographs: template, centre of the features, source of detail.
 
 Nothing here is about anybody. Every party draws the same pool from the same constants, so that a plan's digest pins it;
 a test holds its hash. Chests carry no side marker and no pacemaker, which synthetic images would then show, and are
-never mirrored: the heart stays on its side. Eyes are photographed by the phantom's cameras in turn, both of a
-patient; left ones are mirrored, so that the pool shows right ones.
-The detector's matrix is twice as fine as the images.
+never mirrored: the heart stays on its side. Eyes are photographed by the phantom's cameras in turn, both of a patient;
+left ones are mirrored, so that the pool shows right ones. The detector's matrix is twice as fine as the images.
 """
 
 from __future__ import annotations
@@ -17,10 +16,10 @@ import numpy.typing as npt
 
 from sfumato_common.imaging import fit_square
 from sfumato_common.phantom import DEVICES, draw_patient
+from sfumato_common.phantom.anatomy import Anatomy
 from sfumato_common.phantom.cameras import CAMERAS
 from sfumato_common.phantom.cohort import resize
 from sfumato_common.phantom.eyes import draw_eyes
-from sfumato_common.phantom.anatomy import Anatomy
 from sfumato_common.types import ByteImages
 
 _SEED, _SITE, _DEVICE, _VISITS = 11, "appearance", DEVICES["aurora"], 2

@@ -28,8 +28,9 @@ class AppearanceStage(OneShotStage):
 
     `coefficients` of least frequency are kept of the aligned image; left out, 144 below 48 pixels a side and 64 above.
     `alignment: chest` turns and shifts frontal radiographs onto the mean of the phantom, `fundus` photographs of the
-    retina onto its right eye (left ones are mirrored first), `none` leaves images as they lie. `detail` says whose texture synthetic images carry: band noise, the phantom's, or both mixed image by image in
-    random shares. `phantoms` is the number of phantom patients in the public pool; left out, by the image's size.
+    retina onto its right eye (left ones are mirrored first), `none` leaves images as they lie. `detail` says whose
+    texture synthetic images carry: band noise, the phantom's, or both mixed image by image in random shares. `phantoms`
+    is the number of phantom patients in the public pool; left out, by the image's size.
     """
 
     kind: Literal["appearance"]
@@ -49,7 +50,7 @@ class AppearanceStage(OneShotStage):
         return _PATIENTS + _LINES[self.detail] + (_FRAME if self.alignment == "fundus" else "") + _READ
 
     def check(self, plan: PublicPlan) -> None:
-        """Coefficients leave room for texture; the phantom's detail needs its alignment, fundi their colour; sites are counted alike."""
+        """Coefficients leave room for texture; phantom detail needs alignment, fundi colour; sites are counted alike."""
         if self.coefficients is not None and self.coefficients > plan.image.size**2 // 4:
             raise ValueError("'coefficients' of appearance are more than a quarter of the image's")
         if self.alignment == "none" and self.detail != "noise":

@@ -1,9 +1,8 @@
 """Images of a released appearance model: post-processing of its release and of public constants alone.
 
 A feature vector is drawn of the component's Gaussian; the low frequencies are turned back into the sampled pose; each
-band's texture is scaled to the sampled energies, cell by cell, with two corrections; exposure is put back; a left eye is
-mirrored. WHERE things
-lie, how bright they are and how strong the texture is are the patients', under the guarantee; the texture's own lines
+band's texture is scaled to the sampled energies, cell by cell, with two corrections; exposure is put back; a left eye
+is mirrored. WHERE things lie, how bright they are and how strong the texture is are the patients', under the guarantee; the texture's own lines
 are nobody's: noise with the public power law's spectrum, or the bands of one of the three phantom images whose aligned
 low frequencies are nearest to the drawn ones, or both in random shares. A photograph's black frame is that phantom's.
 
@@ -98,7 +97,8 @@ class AppearanceModel:
             planes = warp(planes, back)
             if self._pool is not None:
                 nearest = self._nearest(self._pool, low[:, : self.map.coefficients], chosen)
-                phantom, field = (warp(kind[nearest][:, None], back)[:, 0] for kind in (self._pool.shown, self._pool.field))
+                kinds = self._pool.shown, self._pool.field
+                phantom, field = (warp(kind[nearest][:, None], back)[:, 0] for kind in kinds)
         wanted = (energies.clamp(*_LOG_ENERGIES).exp() - FLOOR).clamp(min=1e-4)
         wanted = wanted.view(len(low), len(self._bands), GRID, GRID)
         planes[:, 0] = self._with_texture(planes[:, 0], wanted, phantom, share, noise)

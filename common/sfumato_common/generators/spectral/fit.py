@@ -22,7 +22,6 @@ from sfumato_common.generators.spectral.denoise import (
     pull_towards,
     shrink_means,
     symmetric,
-    symmetric_root,
 )
 from sfumato_common.generators.spectral.layout import TAIL_GUESS, Layout
 from sfumato_common.generators.spectral.limits import TAILS, bound_covariance, bound_means
@@ -87,11 +86,11 @@ class Components:
         d] (projector on the directions that the release showed, the others being filled). The symmetric root is unique,
         and it is sent rather than recomputed, so that every machine starts from the same numbers.
         """
-        bound = [bound_covariance(layout, item.matrix) for item in self.covariances]
+        bound = [bound_covariance(layout, item.form) for item in self.covariances]
         return {
             "shares": self.shares,
             "mean": bound_means(self.means, layout.mean_radius),
-            "factor": np.stack([symmetric_root(matrix) for matrix in bound]),
+            "factor": np.stack([form.root().matrix for form in bound]),
             "signal": np.stack([item.shown @ item.shown.T for item in self.covariances]),
         }
 
@@ -177,8 +176,8 @@ def _site_components(
     within, noise = whole.seconds / whole.counts[:, None, None], whole.second_noise / whole.counts
     common, classes = _covariances(layout, geometry, within, whole.counts, noise)
     class_means = shrink_means(whole.means, shares, whole.sum_noise / whole.counts, geometry.rings)
-    root = symmetric_root(common.matrix)
-    inverse = np.linalg.inv(root)
+    inverse = common.form.root(inverse=True)
+    white = [part.form.between(inverse) for part in classes]
     all_shares, means, covariances = [], [], []
     for name in sorted(plan.sites):
         own = sites.get(name)
@@ -190,10 +189,10 @@ def _site_components(
         all_shares.append(_floor(own.counts / own.counts.sum()) * own.counts.sum())
         total = own.counts.sum()
         site = estimate_departure(common, own.seconds.sum(axis=0) / total, _joint_noise(own), total, geometry)
-        means.append(_site_means(own, class_means, np.diag(site.matrix), geometry))
-        colour = symmetric_root(site.matrix) @ inverse
+        means.append(_site_means(own, class_means, site.form.variances, geometry))
+        root = site.form.root()
         for k, part in enumerate(classes):
-            base = Covariance(colour @ part.matrix @ colour.T, part.shown, part.level * site.level / common.level)
+            base = Covariance(white[k].between(root), part.shown, part.level * site.level / common.level)
             second, count = own.seconds[k] / own.counts[k], float(own.counts[k])
             covariances.append(estimate_departure(base, second, own.second_noise / count, count, geometry))
     joined = np.concatenate(all_shares)
