@@ -1,8 +1,8 @@
 """Features of images, by a deterministic public map of ONE image each, and what centres them.
 
 Steps: planes (luminance and two chroma of colour); exposure, taken off; of a fundus its side, left eyes are mirrored;
-pose against the template, by which the planes are warped; low DCT coefficients of those; log energies of the luminance before the warp, because interpolation blurs.
-A vector that is not finite becomes zero.
+pose against the template, by which the planes are warped; low DCT coefficients of those; log energies of the luminance
+before the warp, because interpolation blurs. A vector that is not finite becomes zero.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _FIELD = (0.02, 0.08)
 
 @dataclass(frozen=True, eq=False)
 class Centre:
-    """Public constants of a map: `template` [24, 24], exposed; the numbers' centre [d], of a chest with low ones of 0."""
+    """Public constants of a map: `template` [24, 24], exposed; the numbers' centre [d], a chest's with low ones 0."""
 
     template: Float64
     numbers: Float64

@@ -50,7 +50,7 @@ class AppearanceStage(OneShotStage):
         return _PATIENTS + _LINES[self.detail] + (_FRAME if self.alignment == "fundus" else "") + _READ
 
     def check(self, plan: PublicPlan) -> None:
-        """Coefficients leave room for texture; phantom detail needs alignment, fundi colour; sites are counted alike."""
+        """Coefficients leave room for texture; phantom detail needs a place, fundi colour; sites are counted alike."""
         if self.coefficients is not None and self.coefficients > plan.image.size**2 // 4:
             raise ValueError("'coefficients' of appearance are more than a quarter of the image's")
         if self.alignment == "none" and self.detail != "noise":

@@ -2,9 +2,10 @@
 
 A feature vector is drawn of the component's Gaussian; the low frequencies are turned back into the sampled pose; each
 band's texture is scaled to the sampled energies, cell by cell, with two corrections; exposure is put back; a left eye
-is mirrored. WHERE things lie, how bright they are and how strong the texture is are the patients', under the guarantee; the texture's own lines
-are nobody's: noise with the public power law's spectrum, or the bands of one of the three phantom images whose aligned
-low frequencies are nearest to the drawn ones, or both in random shares. A photograph's black frame is that phantom's.
+is mirrored. WHERE things lie, how bright they are and how strong the texture is are the patients', under the guarantee;
+the texture's own lines are nobody's: noise with the public power law's spectrum, or the bands of one of the three
+phantom images whose aligned low frequencies are nearest to the drawn ones, or both in random shares. A photograph's
+black frame is that phantom's.
 
 All that is random is drawn for all rows first: how many of them are then computed at once is for memory to say.
 """
