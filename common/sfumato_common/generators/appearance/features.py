@@ -69,7 +69,7 @@ def features_of(feature_map: FeatureMap, images: ByteImages) -> Float64:
 
 
 def aligned_pool(feature_map: FeatureMap) -> tuple[Float64, Float64, Float64]:
-    """The pool's low coefficients [P, K], its exposed, aligned luminance [P, S, S], and where its field is [P, S, S].
+    """The pool's numbers [P, d], its exposed, aligned luminance [P, S, S], and where its field is [P, S, S].
 
     The field is 1 where a phantom shows anything, and 0 in a photograph's black frame.
     """
@@ -82,7 +82,7 @@ def aligned_pool(feature_map: FeatureMap) -> tuple[Float64, Float64, Float64]:
     field = np.clip((light - _FIELD[0]) / (_FIELD[1] - _FIELD[0]), 0.0, 1.0)
     # what lies beyond an image's edge is looked up at the edge
     field[:, [0, -1]] = field[:, :, [0, -1]] = 0.0
-    return numbers[:, : feature_map.coefficients], shown, field
+    return numbers, shown, field
 
 
 def _planes_of_pool(feature_map: FeatureMap) -> Float64:

@@ -44,9 +44,9 @@ _SHARES = 1024  # steps of a random share
 
 @dataclass(frozen=True, eq=False)
 class _Pool:
-    """The phantoms' low coefficients [P, K], exposed and aligned luminance [P, S, S], and fields [P, S, S]."""
+    """The phantoms' numbers [P, d], exposed and aligned luminance [P, S, S], and fields [P, S, S]."""
 
-    low: Tensor
+    numbers: Tensor
     shown: Tensor
     field: Tensor
 
@@ -80,7 +80,7 @@ class AppearanceModel:
         if self._detail == "mixed":
             share = (draws.integers(_SHARES, count) + 0.5) / _SHARES
         if self._pool is not None:
-            chosen = draws.integers(min(_NEAREST, len(self._pool.low)), count)
+            chosen = draws.integers(min(_NEAREST, len(self._pool.numbers)), count)
         return noise, share, chosen
 
     def _images_of(self, y: Tensor, normal: Tensor, *drawn: Tensor) -> Tensor:
@@ -97,7 +97,7 @@ class AppearanceModel:
             back = inverse_of(matrices_of(parameters[:, 2 : 2 + len(POSE)].clamp(-_POSE_BOUND, _POSE_BOUND)))
             planes = warp(planes, back)
             if self._pool is not None:
-                nearest = self._nearest(self._pool, low[:, : self.map.coefficients], chosen)
+                nearest = self._nearest(self._pool, numbers, chosen)
                 kinds = self._pool.shown, self._pool.field
                 phantom, field = (warp(kind[nearest][:, None], back)[:, 0] for kind in kinds)
         wanted = (energies.clamp(*_LOG_ENERGIES).exp() - FLOOR).clamp(min=1e-4)
@@ -149,13 +149,22 @@ class AppearanceModel:
         missing = (wanted.square() - _local(self._split(image)).square()).clamp(min=0.0).sqrt()
         return self._textured(image, noise, missing)
 
-    def _nearest(self, pool: _Pool, kept: Tensor, chosen: Tensor) -> Tensor:
-        """Phantoms [N]: each the `chosen` [N] of those nearest to the drawn coefficients [N, K]."""
+    def _nearest(self, pool: _Pool, numbers: Tensor, chosen: Tensor) -> Tensor:
+        """Phantoms [N]: each the `chosen` [N] of those nearest to the drawn coefficients; numbers are [N, d].
+
+        Of fundi to the energies too, which tell of lesions: over the pool both count alike.
+        """
         weight = _float((1.0 + 0.15 * self.map.frequency.ravel()[self.map.low] ** 2) ** -0.5)
+        kept, found = (part[:, : len(weight)] * weight for part in (numbers, pool.numbers))
+        if self.map.mirrored:
+            first = len(self.map.places)
+            drawn, there = (part[:, first : first + self.map.energies] for part in (numbers, pool.numbers))
+            alike = (found.var(dim=0).sum() / there.var(dim=0).sum()).sqrt()
+            kept, found = torch.cat([kept, alike * drawn], 1), torch.cat([found, alike * there], 1)
         # not by products: their last bits hang on how many rows there are
-        apart = torch.cdist(kept * weight, pool.low * weight, compute_mode="donot_use_mm_for_euclid_dist")
-        nearest = apart.topk(min(_NEAREST, len(pool.low)), largest=False).indices
-        return nearest[torch.arange(len(kept)), chosen]
+        apart = torch.cdist(kept, found, compute_mode="donot_use_mm_for_euclid_dist")
+        nearest = apart.topk(min(_NEAREST, len(found)), largest=False).indices
+        return nearest[torch.arange(len(numbers)), chosen]
 
     def _normed(self, image: Tensor, floor: float, *, in_space: bool = True) -> Tensor:
         """Bands [N, B, S, S] of images, or of coefficients, of energy 1 in every cell where there is any."""
