@@ -13,6 +13,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -69,6 +70,11 @@ class FeatureMap:
     def mirrored(self) -> bool:
         """Whether left ones are mirrored first."""
         return self.alignment == "fundus"
+
+    @property
+    def beyond(self) -> Literal["border", "reflection"]:
+        """What a phantom's lines go on as outside its picture: drawn out, they were streaks; a frame stays black."""
+        return "border" if self.mirrored else "reflection"
 
     @cached_property
     def frequency(self) -> Float64:

@@ -13,7 +13,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 
-from sfumato_common.generators.appearance.feature_map import CONTRAST, FLOOR, GRID, FeatureMap
+from sfumato_common.generators.appearance.feature_map import CONTRAST, FLOOR, GRID, POSE, FeatureMap
 from sfumato_common.generators.appearance.phantoms import phantom_pool
 from sfumato_common.generators.appearance.pose import exposure_of, matrices_of, pose_of, side_of, thumbnails, warp
 from sfumato_common.generators.spectral.dct import dct_matrix, public_scale
@@ -49,7 +49,7 @@ def centre_of_map(feature_map: FeatureMap) -> Centre:
     mean, deviation = exposure_of(pool[:, 0])
     exposed = (pool[:, 0] - mean[:, None, None]) / np.exp(deviation)[:, None, None]
     template = thumbnails(exposed.mean(axis=0)[None])[0]
-    numbers = np.concatenate([_parts(feature_map, template, some)[0] for some in _chunks(feature_map, pool)])
+    numbers = np.concatenate([_parts(feature_map, template, some) for some in _chunks(feature_map, pool)])
     means, rest = numbers.mean(axis=0), feature_map.energies + feature_map.parameters
     if feature_map.mirrored:
         means[-1] = 0.0  # the pool shows right eyes; patients have both
@@ -63,7 +63,7 @@ def features_of(feature_map: FeatureMap, images: ByteImages) -> Float64:
         return np.zeros((0, feature_map.features))
     centre, rows = centre_of_map(feature_map), _rows(feature_map, len(images))
     some = (images[first : first + rows] for first in range(0, len(images), rows))
-    numbers = [_parts(feature_map, centre.template, planes_of(pixels))[0] for pixels in some]
+    numbers = [_parts(feature_map, centre.template, planes_of(pixels)) for pixels in some]
     features = (np.concatenate(numbers) - centre.numbers) / feature_map.scale
     return np.where(np.isfinite(features).all(axis=1, keepdims=True), features, 0.0)
 
@@ -73,11 +73,15 @@ def aligned_pool(feature_map: FeatureMap) -> tuple[Float64, Float64, Float64]:
 
     The field is 1 where a phantom shows anything, and 0 in a photograph's black frame.
     """
-    centre = centre_of_map(feature_map)
-    parts = [_parts(feature_map, centre.template, some) for some in _chunks(feature_map, _planes_of_pool(feature_map))]
-    numbers = np.concatenate([found for found, _ in parts])
-    shown = np.concatenate([aligned[:, 0] for _, aligned in parts])
-    mean, deviation = (column[:, None, None] for column in feature_map.split(numbers)[2].T[:2])
+    centre, planes = centre_of_map(feature_map), _planes_of_pool(feature_map)
+    numbers = np.concatenate([_parts(feature_map, centre.template, some) for some in _chunks(feature_map, planes)])
+    parameters = feature_map.split(numbers)[2]
+    mean, deviation = (column[:, None, None] for column in parameters.T[:2])
+    exposed = (planes[:, 0] - mean) / np.exp(deviation)
+    if feature_map.mirrored:
+        exposed = np.where(parameters[:, -1, None, None] < 0.0, exposed[..., ::-1], exposed)
+    matrices = matrices_of(torch.from_numpy(parameters[:, 2 : 2 + len(POSE)].copy()))
+    shown = warp(torch.from_numpy(exposed[:, None].copy()), matrices, feature_map.beyond).numpy()[:, 0]
     light = (shown * np.exp(deviation) + mean + 1.0) / 2.0
     field = np.clip((light - _FIELD[0]) / (_FIELD[1] - _FIELD[0]), 0.0, 1.0)
     # what lies beyond an image's edge is looked up at the edge
@@ -105,8 +109,8 @@ def _rows(feature_map: FeatureMap, images: int) -> int:
     return rows_at_once(8 * feature_map.size**2 * (4 * feature_map.channels + 5), images)
 
 
-def _parts(feature_map: FeatureMap, template: Float64, planes: Float64) -> tuple[Float64, Float64]:
-    """All numbers [N, d] of planes [N, C, S, S], neither centred nor scaled; and the planes exposed and aligned."""
+def _parts(feature_map: FeatureMap, template: Float64, planes: Float64) -> Float64:
+    """All numbers [N, d] of planes [N, C, S, S], neither centred nor scaled."""
     sound = np.asarray(np.isfinite(planes).all(axis=(1, 2, 3)))
     # bilinear look-ups read beyond their memory where a coordinate is not a number
     planes = np.where(sound[:, None, None, None], planes, 0.0)
@@ -128,7 +132,7 @@ def _parts(feature_map: FeatureMap, template: Float64, planes: Float64) -> tuple
     spectrum = matrix @ exposed[:, 0] @ matrix.T
     energies = [np.log(_local(matrix.T @ np.where(band, spectrum, 0.0) @ matrix) + FLOOR) for band in feature_map.bands]
     numbers = np.concatenate([*kept, *(item.reshape(len(planes), -1) for item in energies), *parameters], axis=1)
-    return np.where(sound[:, None], numbers, np.nan), aligned
+    return np.where(sound[:, None], numbers, np.nan)
 
 
 def _local(band: Float64) -> Float64:

@@ -5,6 +5,8 @@ The optimiser takes batches of one fixed, public shape and a fixed number of ste
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -93,11 +95,11 @@ def inverse_of(matrices: Tensor) -> Tensor:
     return torch.stack(rows, 1)
 
 
-def warp(planes: Tensor, matrices: Tensor) -> Tensor:
-    """Planes [N, C, S, S] looked up at each pixel's mapped place: bilinear, the border goes on outside."""
+def warp(planes: Tensor, matrices: Tensor, beyond: Literal["border", "reflection"] = "border") -> Tensor:
+    """Planes [N, C, S, S] looked up at each pixel's mapped place: bilinear, outside the border or what is inside it."""
     size = planes.shape[-1]
     line = (torch.arange(size, dtype=planes.dtype) * 2.0 + 1.0) / size - 1.0
     along, down = line[None, None, :], line[None, :, None]
     m = matrices[:, :, :, None, None]
     places = [m[:, axis, 0] * along + m[:, axis, 1] * down + m[:, axis, 2] for axis in (0, 1)]
-    return functional.grid_sample(planes, torch.stack(places, -1), padding_mode="border", align_corners=False)
+    return functional.grid_sample(planes, torch.stack(places, -1), padding_mode=beyond, align_corners=False)

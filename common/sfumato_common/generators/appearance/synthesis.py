@@ -99,7 +99,7 @@ class AppearanceModel:
             if self._pool is not None:
                 nearest = self._nearest(self._pool, numbers, chosen)
                 kinds = self._pool.shown, self._pool.field
-                phantom, field = (warp(kind[nearest][:, None], back)[:, 0] for kind in kinds)
+                phantom, field = (warp(kind[nearest][:, None], back, self.map.beyond)[:, 0] for kind in kinds)
         wanted = (energies.clamp(*_LOG_ENERGIES).exp() - FLOOR).clamp(min=1e-4)
         wanted = wanted.view(len(low), len(self._bands), GRID, GRID)
         planes[:, 0] = self._with_texture(planes[:, 0], wanted, phantom, share, noise)
