@@ -227,3 +227,14 @@ def test_the_policys_limit_counts_where_chance_allows_less():
     (finding,) = apply_to_records("gan", found, RULES)
     assert finding.passed and finding.value == pytest.approx(0.05, abs=0.002)
     assert rule.limit(matches(np.zeros(20), np.linspace(0, 1, 400)), RULES) == pytest.approx(0.2)
+
+
+def test_the_verifier_and_the_fingerprints_are_the_same_with_little_and_much_memory(monkeypatch):
+    images, _, patients = arrays(9, 30, 64)
+    found = []
+    for budget in ("1", "64GiB"):
+        monkeypatch.setenv(VARIABLE, budget)
+        verifier = train_verifier(Cohort(images, np.zeros(len(images), dtype=np.int64), patients))
+        found.append((*verifier.best(images[:9]), fingerprints(images), nearest_distances(images[:9], images[9:])))
+    for few, many in zip(*found, strict=True):
+        assert np.array_equal(few, many)
