@@ -12,6 +12,7 @@ from sfumato_client.anonymise import CandidateSet
 from sfumato_client.audit import verdict
 from sfumato_client.audit.attacks import identity
 from sfumato_client.audit.attacks.identity import Matches, measure_recognition, re_identification, train_verifier
+from sfumato_client.audit.attacks.nearest import fingerprints, nearest_distances
 from sfumato_client.audit.rules import IDENTITY_CONFIDENCE, IDENTITY_LEVEL, RECORD_RULES, apply_to_records
 from sfumato_client.audit.verdict import judge
 from sfumato_client.dataset import Cohort
@@ -21,6 +22,7 @@ from sfumato_common.generators.spectral.layout import Layout
 from sfumato_common.generators.spectral.release import noised_release
 from sfumato_common.generators.spectral.whitening import spectral_model
 from sfumato_common.mechanisms.draws import TorchDraws
+from sfumato_common.memory import VARIABLE
 from sfumato_common.phantom import arrays
 from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan
