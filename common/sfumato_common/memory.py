@@ -1,8 +1,9 @@
 """How many rows are computed at once: what memory allows, and nothing else.
 
 The budget is what `--memory` says, or half of what is free: of the machine, and of the control group (cgroup v2 or v1)
-that a container is held to. Results do not hang on it: chunks are whole tiles of `TILE` rows, the last one filled up,
-and products of tiles give each row the same last bits however many of them there are.
+that a container is held to. No image, feature or score hangs on it: chunks are whole tiles of `TILE` rows, the last one
+filled up, and products of tiles give each row the same last bits however many of them there are. Sums over rows do:
+gradients of a generator's step, and of DP-SGD, may differ in their last bits from one budget to another.
 """
 
 from __future__ import annotations
@@ -96,7 +97,8 @@ def row_bytes(function: Callable[..., Any], *rows: Tensor) -> int:
 def by_chunks(function: Callable[..., Tensor], *rows: Tensor) -> Tensor:
     """`function` of tensors of rows [N, ...], N > 0, a chunk at a time as memory allows -> [N, ...]; no gradient."""
     count = len(rows[0])
-    size = rows_at_once(row_bytes(function, *rows), count)
+    # one tile is computed whatever it takes: nothing is to be counted
+    size = TILE if count <= TILE else rows_at_once(row_bytes(function, *rows), count)
     parts = []
     with torch.no_grad():
         for start in range(0, count, size):

@@ -19,6 +19,7 @@ from sfumato_common.generators.flow.flows import flow_loss
 from sfumato_common.generators.flow.glow import Glow
 from sfumato_common.generators.gan.discriminator import Discriminator, real_loss
 from sfumato_common.generators.settings import EngineName
+from sfumato_common.memory import VARIABLE
 
 SIZE, CLASSES = 16, 2
 
@@ -360,6 +361,22 @@ def test_compiling_without_a_compiler_is_refused(monkeypatch):
     monkeypatch.setenv("PATH", "")
     with pytest.raises(ConfigError, match="C\\+\\+ compiler"):
         engine_of("vmap-compiled", "flow")
+
+
+@pytest.mark.parametrize(("name", "case"), [("bookkeeping", "discriminator"), ("vmap", "flow")])
+def test_memory_says_how_many_rows_are_held_and_changes_last_bits_at_most(name, case, monkeypatch):
+    module, (rows, weights) = scrambled(CASES[case].make()), records(24, 2)
+    expected, sizes = engine_of("loop", case, module).clipped_sum(rows, 0.05, weights), []
+    for budget in ("1", "64GiB"):
+        monkeypatch.setenv(VARIABLE, budget)
+        engine = engine_of(name, case, module)
+        held = engine._rows(rows)
+        sizes.append(held)
+        found = engine.clipped_sum(rows, 0.05, weights)
+        assert distance(found, expected) <= 1e-5 * max(1.0, norm_of(expected))
+        monkeypatch.setenv(VARIABLE, "2GiB")
+        assert engine._rows(rows) == held, "one form of chunks in the whole of a training"
+    assert sizes[0] == 1 and sizes[1] > 1000
 
 
 @pytest.mark.slow

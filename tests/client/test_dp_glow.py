@@ -38,6 +38,7 @@ from sfumato_common.generators.weights import load_network, to_arrays
 from sfumato_common.mechanisms.noise import TestNoise
 from sfumato_common.mechanisms.recorder import NoiseRecorder
 from sfumato_common.mechanisms.streams import PublishedStream, SecretStream, Streams
+from sfumato_common.memory import VARIABLE
 from sfumato_common.strict import parse
 from sfumato_common.study.costs import release_events
 from sfumato_common.study.plan import Plan
@@ -494,3 +495,15 @@ def test_the_report_is_left_for_the_steward_alone(tmp_path):
     (left,) = tmp_path.iterdir()
     assert left.name == "dp-glow-flow.txt" and stat.S_IMODE(left.stat().st_mode) == 0o600
     assert left.read_text() == latent_report(plan.release[0], DIMENSIONS, DELTA, 2).text
+
+
+@pytest.mark.parametrize("architecture", ["glow", "cinn"])
+def test_latents_and_images_have_the_same_bits_with_little_and_much_memory(architecture, monkeypatch):
+    plan = plan_with(architecture)
+    codec, (images, labels), found = codec_of(plan), blobs(plan, 40), []
+    for budget in ("1", "64GiB"):
+        monkeypatch.setenv(VARIABLE, budget)
+        rows = codec.encode(images, labels, 64, SecretStream(TestNoise(1)))
+        found.append((rows, codec.decode(rows, labels, PublishedStream(TestNoise(2)))))
+    for few, many in zip(*found, strict=True):
+        assert np.array_equal(few, many)

@@ -12,6 +12,7 @@ from sfumato_client.anonymise import CandidateSet
 from sfumato_client.audit import verdict
 from sfumato_client.audit.attacks import identity
 from sfumato_client.audit.attacks.identity import Matches, measure_recognition, re_identification, train_verifier
+from sfumato_client.audit.attacks.nearest import fingerprints, nearest_distances
 from sfumato_client.audit.rules import IDENTITY_CONFIDENCE, IDENTITY_LEVEL, RECORD_RULES, apply_to_records
 from sfumato_client.audit.verdict import judge
 from sfumato_client.dataset import Cohort
@@ -21,6 +22,7 @@ from sfumato_common.generators.spectral.layout import Layout
 from sfumato_common.generators.spectral.release import noised_release
 from sfumato_common.generators.spectral.whitening import spectral_model
 from sfumato_common.mechanisms.draws import TorchDraws
+from sfumato_common.memory import VARIABLE
 from sfumato_common.phantom import arrays
 from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan
@@ -227,3 +229,14 @@ def test_the_policys_limit_counts_where_chance_allows_less():
     (finding,) = apply_to_records("gan", found, RULES)
     assert finding.passed and finding.value == pytest.approx(0.05, abs=0.002)
     assert rule.limit(matches(np.zeros(20), np.linspace(0, 1, 400)), RULES) == pytest.approx(0.2)
+
+
+def test_the_verifier_and_the_fingerprints_are_the_same_with_little_and_much_memory(monkeypatch):
+    images, _, patients = arrays(9, 30, 64)
+    found = []
+    for budget in ("1", "64GiB"):
+        monkeypatch.setenv(VARIABLE, budget)
+        verifier = train_verifier(Cohort(images, np.zeros(len(images), dtype=np.int64), patients))
+        found.append((*verifier.best(images[:9]), fingerprints(images), nearest_distances(images[:9], images[9:])))
+    for few, many in zip(*found, strict=True):
+        assert np.array_equal(few, many)

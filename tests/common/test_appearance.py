@@ -24,8 +24,11 @@ from sfumato_common.generators.sampling import sample_images
 from sfumato_common.generators.spectral.fit import fit_components
 from sfumato_common.generators.spectral.release import noised_moments
 from sfumato_common.generators.spectral.sums import NORM_WEIGHT, main_noise
+from sfumato_common.imaging import fit_square
 from sfumato_common.mechanisms.draws import TorchDraws
 from sfumato_common.phantom import arrays as phantom_arrays
+from sfumato_common.phantom.cameras import CAMERAS
+from sfumato_common.phantom.eyes import draw_eyes
 from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan
 
@@ -191,10 +194,10 @@ def test_thumbnails_keep_a_flat_image_and_its_mean():
 
 
 def test_the_public_pool_is_the_same_everywhere():
-    pool = phantom_pool(28, 8)
+    pool = phantom_pool("chest", 28, 8)
     assert pool.dtype == np.uint8 and pool.shape[1:] == (28, 28)
     assert hashlib.sha256(pool.tobytes()).hexdigest() == POOL
-    larger = phantom_pool(28, 12)
+    larger = phantom_pool("chest", 28, 12)
     assert np.array_equal(larger[: len(pool)], pool)
 
 
@@ -313,7 +316,7 @@ def test_a_stage_says_in_plain_words_whose_detail_its_images_show(detail):
 def test_plans_say_what_cannot_be():
     wrong = copy.deepcopy(VALUES)
     wrong["stages"][0]["alignment"] = "none"
-    assert "the phantom is a chest" in refusal(wrong)
+    assert "the phantom's lines need its place" in refusal(wrong)
     wrong["stages"][0] |= {"detail": "noise", "coefficients": 300}
     assert "more than a quarter" in refusal(wrong)
     spectral = {"kind": "spectral", "bandwidth": 8, "clip_radius": 2.0, "noise_multiplier": 0.5}
@@ -324,6 +327,50 @@ def test_plans_say_what_cannot_be():
     apart["stages"][0]["by_site"] = True
     assert "must agree" in refusal(apart)
     assert parse(VALUES, Plan, "plan").base == "appearance"
+
+
+def fundus_plan(size: int = 64, **terms: object) -> Plan:
+    return plan_of(size, 3, **{"alignment": "fundus", "detail": "phantom", "phantoms": 12, **terms})
+
+
+def test_left_eyes_are_told_from_right_ones_and_give_the_same_features():
+    fmap = FeatureMap.of(fundus_plan(phantoms=45))
+    eyes = [draw_eyes(3, "alder", number, CAMERAS[sorted(CAMERAS)[number % 3]]) for number in range(12)]
+    pictures = [fit_square(image, 64) for person in eyes for image in person.images]
+    images = np.stack([np.rint(picture * 255).astype(np.uint8) for picture in pictures])
+    right = np.array([view == "R" for person in eyes for view in person.views])
+    features, mirrored = features_of(fmap, images), features_of(fmap, np.ascontiguousarray(images[:, :, ::-1]))
+    assert ((features[:, -1] > 0) == right).mean() >= 0.95
+    assert np.allclose(features[:, :-1], mirrored[:, :-1], atol=1e-6)
+    assert np.allclose(features[:, -1], -mirrored[:, -1])
+
+
+def test_a_fundus_has_a_black_frame_and_both_sides():
+    plan = fundus_plan()
+    images, labels, _ = phantom_arrays(5, 60, 64, modality="fundus")
+    sums = {site: release_of(plan, images, labels, np.full(len(images), 0.5)) for site in plan.sites}
+    arrays = {f"appearance/{name}": value for name, value in fit_appearance(plan, sums).items()}
+    GENERATORS["appearance"].check_fixed(plan, arrays)
+    draws = TorchDraws(torch.Generator().manual_seed(3))
+    drawn = sample_images(plan, "appearance", arrays, np.arange(24) % 2, draws)
+    assert drawn[:, [0, 0, -1, -1], [0, -1, 0, -1]].max() <= 8, "corners"
+    middle = drawn[:, 24:40, 24:40].astype(float).mean(axis=(0, 1, 2))
+    assert middle[0] > middle[1] > middle[2] and middle[0] > 90, "red before green before blue"
+    sides = np.sign(features_of(FeatureMap.of(plan), drawn)[:, -1])
+    assert 4 <= (sides > 0).sum() <= 20
+
+
+def test_fundi_are_in_colour_and_say_whose_their_frame_is():
+    wrong = copy.deepcopy(VALUES)
+    wrong["stages"][0]["alignment"] = "fundus"
+    assert "channels: 3" in refusal(wrong)
+    assert "black frame" in fundus_plan().stages[0].foreign_detail
+    assert "frame" not in plan_of().stages[0].foreign_detail
+    pool = phantom_pool("fundus", 28, 6)
+    assert hashlib.sha256(pool.tobytes()).hexdigest() == EYES and pool.shape[1:] == (28, 28, 3)
+
+
+EYES = "41a1cab31ac19f73f3fa72af4d2fca2639bfb5bdf57fcc72b7fe790af7f42a68"
 
 
 @pytest.mark.slow

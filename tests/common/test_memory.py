@@ -10,9 +10,14 @@ import torch
 
 from sfumato_common import memory
 from sfumato_common.errors import ConfigError
+from sfumato_common.generators.appearance.feature_map import AppearanceLayout
+from sfumato_common.generators.appearance.features import features_of
+from sfumato_common.generators.appearance.fit import fit_appearance
 from sfumato_common.generators.gan.networks import generator
 from sfumato_common.generators.sampling import sample_images
 from sfumato_common.generators.spectral.local import fit_spectral
+from sfumato_common.generators.spectral.release import noised_moments
+from sfumato_common.generators.spectral.sums import patient_weights
 from sfumato_common.generators.weights import to_arrays
 from sfumato_common.mechanisms.draws import TorchDraws
 from sfumato_common.mechanisms.noise import TestNoise
@@ -120,5 +125,29 @@ def test_the_same_features_and_scores_with_little_and_much_memory(monkeypatch: p
     for budget in (SMALL, LARGE):
         monkeypatch.setenv(memory.VARIABLE, budget)
         found.append((random_features(images), network.probabilities(images), network.features(images)))
+    for few, many in zip(*found, strict=True):
+        assert np.array_equal(few, many)
+
+
+@pytest.mark.parametrize(("alignment", "channels"), [("chest", 1), ("fundus", 3), ("none", 1)])
+def test_the_same_appearance_with_little_and_much_memory(
+    alignment: str, channels: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    value = _plan(64, channels).model_dump(mode="json")
+    detail = "noise" if alignment == "none" else "mixed"
+    stage = {"kind": "appearance", "alignment": alignment, "detail": detail, "phantoms": 8, "noise_multiplier": 0.2}
+    plan = parse({**value, "stages": [stage], "release": [{"model": "appearance", "images": 4}]}, Plan, "test")
+    layout = AppearanceLayout.of(plan)
+    images, labels, patients = arrays(1, 30, 64, modality="chest" if channels == 1 else "fundus")
+    found = []
+    for budget in (SMALL, LARGE):
+        monkeypatch.setenv(memory.VARIABLE, budget)
+        features = features_of(layout.map, images)
+        mechanism = NoiseRecorder(TestNoise(1), "none").gaussian
+        sums = noised_moments(layout, 0.2, features, labels, patient_weights(patients), mechanism)
+        released = {f"appearance/{name}": part for name, part in fit_appearance(plan, {"alder": sums}).items()}
+        draws = TorchDraws(torch.Generator().manual_seed(5))
+        found.append((features, sample_images(plan, "appearance", released, np.arange(37) % 2, draws)))
+    assert len(np.unique(found[0][1][:, 30, 30])) > 3
     for few, many in zip(*found, strict=True):
         assert np.array_equal(few, many)

@@ -17,6 +17,7 @@ from sfumato_common.generators.spectral.limits import (
     check_spectral,
 )
 from sfumato_common.generators.spectral.release import noised_release
+from sfumato_common.generators.spectral.structured import Structured
 from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan
 
@@ -72,10 +73,10 @@ def test_a_fit_within_the_bounds_keeps_its_bits_and_one_beyond_is_cut():
     plan = plan_of()
     layout = Layout.of(plan)
     unit = np.sqrt(layout.prior)
-    plain = np.diag(layout.prior)
+    plain = Structured.of_diagonal(layout.prior)
     assert bound_covariance(layout, plain) is plain
-    wild = np.diag(layout.prior * np.where(np.arange(16) % 2, 1e9, 1e-9))
-    values = np.linalg.eigvalsh(bound_covariance(layout, wild) / np.outer(unit, unit))
+    wild = Structured.of_diagonal(layout.prior * np.where(np.arange(16) % 2, 1e9, 1e-9))
+    values = np.linalg.eigvalsh(bound_covariance(layout, wild).matrix / np.outer(unit, unit))
     assert values.min() == pytest.approx(SMALLEST_EIGENVALUE)
     assert values.max() == pytest.approx(LARGEST_EIGENVALUE)
 

@@ -64,3 +64,25 @@ def test_the_shipped_plan_costs_what_it_says_and_passes_the_shipped_policy():
     for site in plan.sites:
         check_policy(plan, policy.model_copy(update={"site": site}))
     assert plan.base == "appearance" and plan.by_site
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("alignment", "channels"), [("chest", 1), ("fundus", 3)])
+def test_a_study_at_512_pixels(tmp_path, alignment, channels):
+    """All of it: homes, training, release, gate, publishing and the offline check."""
+    values = copy.deepcopy(PLAN)
+    values |= {
+        "image": {"size": 512, "channels": channels},
+        "privacy": {"epsilon": 60.0, "delta": 1.0e-5},
+        "stages": [{**APPEARANCE, "alignment": alignment, "detail": "phantom"}],
+        "release": [{"model": KIND, "images": 4}],
+        "utility": {"bins": 4, "noise_multiplier": 2.0},
+    }
+    federation = make_federation(tmp_path, values, {**POLICY, "allowed_stages": [KIND]})
+    outcome = run_study(federation.coordinator, federation, seed=1, classifier_steps=2)
+    plan, home = federation.plan, federation.coordinator.root
+    assert outcome == "completed", federation.result()["reason"]
+    published = publish(
+        pool_packages(home, plan, Registry(home)), plan, tmp_path / "out", load_authority(home), {"exchanges": []}, None
+    )
+    assert verify_dataset(published.folder, None).images == 4 * len(federation.sites)

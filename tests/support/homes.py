@@ -22,7 +22,8 @@ def make_home(root: Path, name: str, plan: Plan, policy: dict, patients: int) ->
     write_atomic(home.identity / "split.key", hashlib.sha256(name.encode()).hexdigest())
     write_atomic(home.root / "policy.yaml", yaml.safe_dump({"site": name, **policy}))
     form = plan.image
-    images, labels, patient_index = arrays(sum(name.encode()), patients, form.size, bits=form.bits)
+    modality = "chest" if form.channels == 1 else "fundus"
+    images, labels, patient_index = arrays(sum(name.encode()), patients, form.size, bits=form.bits, modality=modality)
     entries = (
         SiteImage(pixels, int(label), f"{name}-{owner}", None)
         for pixels, label, owner in zip(images, labels, patient_index, strict=True)

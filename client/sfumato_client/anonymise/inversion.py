@@ -41,7 +41,8 @@ _REFINEMENT_EPSILON = 1e-3
 # Of an inverted record's spectral image, in standard deviations of each coefficient by the public power law. On the
 # phantom at 32 px the error of a reconstruction is 0.106 in closed form, 0.1015 refined, 0.1027 refined and clipped.
 LARGEST_CHANGE = 0.25
-# at once: refinement keeps dozens of maps of every image, and a processor is fastest while they fit its cache
+# at once: refinement keeps dozens of maps of every image, and a processor is fastest while they fit its cache. Memory
+# does not bind: a chunk takes some 30 MB whatever the size, and from 256 pixels on it is one image
 _PIXELS = {"cpu": 2**16, "cuda": 2**22}
 
 

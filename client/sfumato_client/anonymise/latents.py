@@ -32,13 +32,14 @@ from sfumato_common.generators.spectral.dct import public_scale
 from sfumato_common.generators.spectral.whitening import TAIL_TEMPERATURE, dequantise, spectral_model
 from sfumato_common.mechanisms.draws import Draws
 from sfumato_common.mechanisms.streams import PublishedStream, SecretStream
+from sfumato_common.memory import TILE, by_chunks
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.release import Cadp, DpGlow, Latent
 from sfumato_common.types import AnyArray, Arrays, ByteImages, pixel_dtype, to_bytes, to_unit_range
 
 Float64 = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
-_PIXELS = 2**20  # encoded or decoded at once
+_BLOCK_PIXELS = 2**20  # of latents that are drawn at once, which is part of what the streams mean
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,36 +109,42 @@ class LatentCodec:
         self._flow = flow.to(self._device)
         self._plan, self._site = plan, site
         self._order = torch.from_numpy(coarse_first(plan.image.size, plan.image.channels)).to(self._device)
-        self._batch = max(1, _PIXELS // plan.image.size**2)
+        self._block = max(TILE, _BLOCK_PIXELS // plan.image.size**2)
 
     def encode(self, images: AnyArray, labels: Labels, keep: int, secret: SecretStream) -> Float64:
         """The `keep` coarsest latents [M, keep] of dequantised images [M, S, S(, 3)] with labels [M].
 
-        Each row is of its own record: batches have one size, whoever is in them.
+        Each row is of its own record: chunks are whole tiles, whoever is in them.
         """
+
+        def latents(x: Tensor, y: Tensor) -> Tensor:
+            u, _ = self._spectral.encode(x, y)
+            return self._flat(self._flow(u, condition(self._plan, y))[0])[:, :keep]
+
         rows = []
-        with torch.no_grad():
-            for first in range(0, len(images), self._batch):
-                part = slice(first, first + self._batch)
-                x = torch.from_numpy(to_unit_range(images[part]))
-                x = dequantise(x, secret, self._plan.image.bits).to(self._device)
-                y = self._components(labels[part])
-                u, _ = self._spectral.encode(x, y)
-                rows.append(self._flat(self._flow(u, condition(self._plan, y))[0])[:, :keep].cpu())
+        for first in range(0, len(images), self._block):
+            part = slice(first, first + self._block)
+            x = torch.from_numpy(to_unit_range(images[part]))
+            x = dequantise(x, secret, self._plan.image.bits).to(self._device)
+            rows.append(by_chunks(latents, x, self._components(labels[part])).cpu())
         return torch.cat(rows).double().numpy()
 
     def decode(self, rows: Float64, labels: Labels, draws: Draws) -> ByteImages:
         """Images [M, S, S(, 3)] of rows [M, m] under labels [M]; all coordinates after m are drawn from the prior."""
         keep, images = rows.shape[1], []
-        with torch.no_grad():
-            for first in range(0, len(rows), self._batch):
-                part = slice(first, first + self._batch)
-                y = self._components(labels[part])
-                z = self._flat(self._spectral.draw_latent(y, draws))
-                z[:, :keep] = torch.from_numpy(rows[part]).to(z)
-                white = self._flow.inverse(self._image(z), condition(self._plan, y))
-                x = self._spectral.decode(white, y).nan_to_num(0.0).clamp(-1.0, 1.0)
-                images.append(to_bytes(x.cpu().numpy(), self._plan.image.bits))
+
+        def shown(latent: Tensor, own: Tensor, y: Tensor) -> Tensor:
+            z = self._flat(latent)
+            z[:, :keep] = own
+            white = self._flow.inverse(self._image(z), condition(self._plan, y))
+            return self._spectral.decode(white, y).nan_to_num(0.0).clamp(-1.0, 1.0)
+
+        for first in range(0, len(rows), self._block):
+            part = slice(first, first + self._block)
+            y = self._components(labels[part])
+            latent = self._spectral.draw_latent(y, draws)
+            x = by_chunks(shown, latent, torch.from_numpy(rows[part]).to(latent), y)
+            images.append(to_bytes(x.cpu().numpy(), self._plan.image.bits))
         return np.concatenate(images)
 
     def gains(self, item: Latent) -> Float64:

@@ -17,6 +17,9 @@ from sfumato_common.types import AnyArray, Arrays, ArraySpec, ByteImages, FloatA
 
 Float64 = npt.NDArray[np.float64]
 _WIDTHS = (16, 32, 48)
+# Images of twice this side or more are averaged down towards it: 600 steps take seven minutes of a core at 256 pixels.
+# At 64 pixels a network that real fundi trained reads no lesion of the phantom's (AUC .55; .75 at 128).
+_SIDE = 128
 _BATCH = 64
 
 
@@ -34,6 +37,7 @@ class Classifier(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits [N, K] of images [N, C, H, W] in [-1, 1]."""
+        x = functional.avg_pool2d(x, max(1, x.shape[-1] // _SIDE))
         logits: Tensor = self.head(self.features(x).mean(dim=(2, 3)))
         return logits
 

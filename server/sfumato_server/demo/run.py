@@ -7,7 +7,6 @@ keys, real certificates and a real SuperLink on loopback. Ctrl-C at any time sto
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import shutil
 import signal
@@ -29,7 +28,7 @@ from sfumato_common.crypto.signatures import fingerprint
 from sfumato_common.errors import ConfigError, DataError, FederationError
 from sfumato_common.files import write_atomic, write_json
 from sfumato_common.imaging import LARGEST_SIDE
-from sfumato_common.memory import VARIABLE
+from sfumato_common.memory import VARIABLE, budget
 from sfumato_common.strict import load_yaml, parse
 from sfumato_common.study.load import load_plan
 from sfumato_common.study.plan import Plan
@@ -62,6 +61,7 @@ class Demo:
     children: list[Child] = field(default_factory=list)
     superlink: int = field(default_factory=free_port)
     intake: int = field(default_factory=free_port)
+    memory: int = field(default_factory=budget)
     stopping: threading.Event = field(default_factory=threading.Event)
     # opens the CA's key; in this process alone, which is the one that enrols
     passphrase: bytes = field(default_factory=lambda: secrets.token_hex(16).encode(), repr=False)
@@ -189,7 +189,7 @@ def _site(demo: Demo, name: str, *arguments: str) -> str:
     command, *rest = arguments
     home = demo.site(name)
     program = [str(_SITE_PROGRAM), command, "--home", str(home), *rest]
-    code, said = run_to_end(program, _environment(home), _STEP_SECONDS)
+    code, said = run_to_end(program, _environment(demo, home), _STEP_SECONDS)
     if code:
         line = said.strip().splitlines()[-1].removeprefix("error: ") if said.strip() else f"exit code {code}"
         raise DataError(f"site '{name}', {command}: {line}")
@@ -207,7 +207,7 @@ def _run(demo: Demo) -> None:
         "--intake-port", str(demo.intake),
     ]  # fmt: skip
     log = demo.coordinator.logs / "coordinator.log"
-    coordinator = Child("coordinator", command, _environment(demo.coordinator.root), log)
+    coordinator = Child("coordinator", command, _environment(demo, demo.coordinator.root), log)
     demo.children.append(coordinator)
     ports = demo.coordinator.root / "ports.json"
     with _timed(demo, "study"), live_status(demo.coordinator.status_file) as refresh:
@@ -216,7 +216,7 @@ def _run(demo: Demo) -> None:
             if ports.exists() and len(demo.children) == 1:
                 for name in demo.plan.sites:
                     node = [str(programs / "sfumato-site"), "run", "--home", str(demo.site(name))]
-                    environment = _environment(demo.site(name))
+                    environment = _environment(demo, demo.site(name))
                     demo.children.append(Child(name, node, environment, demo.site(name) / "logs" / "site.log"))
             refresh()
     if coordinator.poll() != 0:
@@ -224,8 +224,8 @@ def _run(demo: Demo) -> None:
         raise FederationError(said[-1].removeprefix("error: ") if said else "the coordinator ended without a word")
 
 
-def _environment(home: Path) -> dict[str, str]:
-    """A clean environment; one computing thread a process, because all parties share this machine."""
+def _environment(demo: Demo, home: Path) -> dict[str, str]:
+    """A clean environment, one computing thread a process, a share of the memory: all parties are on this machine."""
     programs = Path(sys.executable).parent
     return {
         "PATH": f"{programs}:/usr/bin:/bin",
@@ -234,7 +234,7 @@ def _environment(home: Path) -> dict[str, str]:
         "COLUMNS": "160",
         "OMP_NUM_THREADS": "1",
         "PYTHONSAFEPATH": "1",
-        **({VARIABLE: os.environ[VARIABLE]} if VARIABLE in os.environ else {}),
+        VARIABLE: str(max(1, demo.memory // (1 + len(demo.plan.sites)))),
     }
 
 

@@ -24,6 +24,7 @@ from torch.nn import functional
 from sfumato_client.audit.attacks.nearest import Floats, is_flat
 from sfumato_client.dataset import Cohort
 from sfumato_common.errors import DataError
+from sfumato_common.memory import by_chunks, rows_at_once
 from sfumato_common.types import ByteImages, to_unit_range
 
 Indices = npt.NDArray[np.int64]
@@ -38,7 +39,6 @@ _LEARNING_RATE, _TEMPERATURE = 5e-3, 0.1
 # radians, and shares of the image's own scale; chosen on training patients of public chest X-ray sites: wider ones know
 # further images of a patient no better, and copies under noise worse
 _TURN, _ZOOM, _SHIFT, _CONTRAST, _GRAIN = 0.05, 0.08, 0.08, 0.3, 0.1
-_CHUNK = 256
 _LEAST_SPREAD = 1e-3  # of an image's grey levels in [-1, 1]
 
 
@@ -175,15 +175,14 @@ def _fit(network: nn.Module, images: Tensor, compact_index: Tensor, rng: torch.G
 
 
 def _embed(network: nn.Module, images: ByteImages) -> Tensor:
-    with torch.no_grad():
-        return torch.cat([network(_standardise(images[at : at + _CHUNK])) for at in range(0, len(images), _CHUNK)])
+    return by_chunks(network, _standardise(images))
 
 
 def _standardise(images: ByteImages) -> Tensor:
     """Integer images -> [N, C, S, S] of at most 64 pixels a side, each of mean 0 and deviation 1."""
-    parts = []
-    for at in range(0, len(images), _CHUNK):
-        x = torch.from_numpy(to_unit_range(np.asarray(images[at : at + _CHUNK])))
+    parts, size = [], rows_at_once(12 * int(np.prod(images.shape[1:])), max(1, len(images)))
+    for at in range(0, len(images), size):
+        x = torch.from_numpy(to_unit_range(np.asarray(images[at : at + size])))
         x = functional.adaptive_avg_pool2d(x, min(_SIDE, x.shape[3]))
         x = x - x.mean(dim=(1, 2, 3), keepdim=True)
         parts.append(x / x.std(dim=(1, 2, 3), keepdim=True).clamp(min=_LEAST_SPREAD))

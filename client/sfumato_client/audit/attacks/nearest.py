@@ -15,13 +15,14 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
+from sfumato_common.memory import rows_at_once
 from sfumato_common.types import ByteImages, to_unit_range
 
 Floats = npt.NDArray[np.float32]
 
 _GRID = 24  # the fewest cells a side: coarser than this, unrelated radiographs begin to look alike
 _FLAT = 1e-3  # RMS contrast in [-1, 1] (an eighth of one grey level) under which an image counts as constant
-_CHUNK = 512  # query rows held at once: 512 x 10,000 distances are 20 MB
+_CHUNK = 512  # queries compared at once, by their fingerprints, which are small: 512 x 10,000 distances are 20 MB
 
 
 def nearest_distances(queries: ByteImages, real: ByteImages) -> Floats:
@@ -32,9 +33,7 @@ def nearest_distances(queries: ByteImages, real: ByteImages) -> Floats:
     if len(real) == 0 or queries.shape[1:] != real.shape[1:]:
         raise ValueError("nearest distances need at least one real image, of the queries' size")
     step = _step(real)
-    targets = np.concatenate(
-        [fingerprints(_window(real[at : at + _CHUNK], step, step, step)) for at in range(0, len(real), _CHUNK)]
-    )
+    targets = fingerprints(_window(real, step, step, step))
     closest = np.zeros(len(queries), np.float32)
     for at in range(0, len(queries), _CHUNK):
         rows = slice(at, at + _CHUNK)
@@ -45,12 +44,18 @@ def nearest_distances(queries: ByteImages, real: ByteImages) -> Floats:
 
 def is_flat(images: ByteImages) -> npt.NDArray[np.bool_]:
     """True [N] where an image shows nothing: its fingerprint is the zero vector."""
-    parts = [~fingerprints(images[at : at + _CHUNK]).any(1) for at in range(0, len(images), _CHUNK)]
-    return np.concatenate(parts) if parts else np.zeros(0, np.bool_)
+    return np.asarray(~fingerprints(images).any(1)) if len(images) else np.zeros(0, np.bool_)
 
 
 def fingerprints(images: ByteImages) -> Floats:
     """Unit-length fingerprints [N, D] of images [N, H, W] or [N, H, W, 3]; zero vectors for constant images."""
+    # at full size a few planes of float32 at once: the pixels, and their copy by channel
+    rows = rows_at_once(12 * int(np.prod(images.shape[1:])), max(1, len(images)))
+    parts = [_fingerprints(images[first : first + rows]) for first in range(0, max(1, len(images)), rows)]
+    return np.concatenate(parts)
+
+
+def _fingerprints(images: ByteImages) -> Floats:
     pixels = to_unit_range(np.asarray(images))  # [N, C, H, W]
     count, channels, height, width = pixels.shape
     factor = max((f for f in range(1, height + 1) if height % f == 0 == width % f and height // f >= _GRID), default=1)

@@ -15,7 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from sfumato_client.training.dp.contract import (
+    CHUNK_ROWS,
     RecordLoss,
+    RowsByMemory,
     chunks,
     clip_factors,
     double_zeros,
@@ -43,7 +45,7 @@ class BookKeeping:
     """Clipped sums at about the cost of one plain step, in chunks of patients that bound the memory."""
 
     def __init__(self, module: nn.Module, loss: RecordLoss) -> None:
-        self._module, self._loss = module, loss
+        self._module, self._loss, self._rows = module, loss, RowsByMemory(module, loss)
         owners = owners_of_parameters(module, tuple(TAPS), "bookkeeping")
         self._taps = [TAPS[type(layer)](name, layer) for name, layer in owners.items()]
         # the copy shares its layers' parameters with the module through the taps, and has none of its own
@@ -56,7 +58,8 @@ class BookKeeping:
         weights = patient_weights(records, weights)
         parameters = list(self._module.parameters())
         total = dict(zip(map(id, parameters), double_zeros(parameters), strict=True))
-        for rows, own in chunks(records, weights, patients_at_once(len(weights), weights.shape[1])):
+        most = min(CHUNK_ROWS, self._rows(records)) if len(weights) else 1
+        for rows, own in chunks(records, weights, patients_at_once(len(weights), weights.shape[1], most)):
             try:
                 self._add(rows, own, clipping_norm, total)
             finally:

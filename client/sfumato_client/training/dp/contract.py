@@ -17,9 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from sfumato_common.errors import ConfigError, EgressRefused
+from sfumato_common.memory import budget, row_bytes
 
 RecordLoss = Callable[..., Tensor]
-# Rows that an engine holds at a time: enough to fill the cores, few enough to stay near the caches.
+# Rows that an engine holds at a time, at most: enough to fill the cores, few enough to stay near the caches. Memory may
+# allow fewer.
 CHUNK_ROWS = 64
 # Patients whose clipped gradients are added up in float32, at most. Such blocks are added up in float64, so that
 # roundings do not grow with the number of places: `mechanisms.recorder.FLOAT32_SLACK` says what they amount to.
@@ -47,7 +49,27 @@ def patient_weights(records: Sequence[Tensor], weights: Tensor | None) -> Tensor
     return weights.float()
 
 
-def patients_at_once(patients: int, views: int, rows: int = CHUNK_ROWS) -> int:
+class RowsByMemory:
+    """How many rows of a module's loss memory allows at a time: forward and backward pass, and a gradient each.
+
+    Asked once for each form of records and held to from then on, so that all chunks of a training have one shape.
+    """
+
+    def __init__(self, module: nn.Module, loss: RecordLoss) -> None:
+        self._module, self._loss = module, loss
+        self._found: dict[tuple[torch.Size, ...], int] = {}
+
+    def __call__(self, records: Sequence[Tensor]) -> int:
+        """For records [R, ...], part by part; at least 1."""
+        form = tuple(part.shape[1:] for part in records)
+        if form not in self._found:
+            passes = 2 * row_bytes(lambda *rows: self._loss(self._module, *rows), *records)
+            own = sum(parameter.nbytes for parameter in self._module.parameters())
+            self._found[form] = max(1, budget() // (passes + own))
+        return self._found[form]
+
+
+def patients_at_once(patients: int, views: int, rows: int) -> int:
     """How many patients of `views` rows make a chunk of at most `rows`; padded batches divide evenly.
 
     Every chunk of a padded batch has one public shape, so that a patient's gradient is the same to the last bit

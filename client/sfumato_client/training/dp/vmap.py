@@ -12,6 +12,7 @@ from torch.func import functional_call, grad, vmap
 
 from sfumato_client.training.dp.contract import (
     RecordLoss,
+    RowsByMemory,
     add_clipped,
     chunks,
     double_zeros,
@@ -20,7 +21,8 @@ from sfumato_client.training.dp.contract import (
 )
 from sfumato_common.errors import ConfigError
 
-# A call costs much here and little more for many rows, as long as the patients' gradients fit in `_COPIES_BYTES`.
+# A call costs much here and little more for many rows, as long as the patients' gradients fit in `_COPIES_BYTES`, which
+# is near the caches. Memory may allow fewer.
 _FEWEST_ROWS, _MOST_ROWS = 32, 128
 _COPIES_BYTES = 64 * 1024 * 1024
 # parameters by name, weights [n, m], records [n, m, ...] -> gradients [n, ...] by name
@@ -36,7 +38,7 @@ class WholeLossVmap:
     """
 
     def __init__(self, module: nn.Module, loss: RecordLoss) -> None:
-        self._module = module
+        self._module, self._rows = module, RowsByMemory(module, loss)
 
         def value(parameters: dict[str, Tensor], weights: Tensor, rows: tuple[Tensor, ...]) -> Tensor:
             def forward(*inputs: Tensor) -> Any:
@@ -68,6 +70,7 @@ class WholeLossVmap:
         total = double_zeros(parameters.values())
         copies = sum(4 * value.numel() for value in parameters.values())
         most = max(_FEWEST_ROWS, min(_MOST_ROWS, _COPIES_BYTES // copies))
+        most = min(most, self._rows(records)) if len(weights) else 1
         size = patients_at_once(len(weights), weights.shape[1], most)
         for rows, own in chunks(records, weights, size):
             by_patient = tuple(_fill(part.reshape(*own.shape, *part.shape[1:]), size) for part in rows)

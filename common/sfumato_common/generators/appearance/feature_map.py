@@ -3,7 +3,8 @@
 Features are, in this order: the `coefficients` DCT coefficients of least radial frequency of the exposed and aligned
 image, and of colour a quarter as many of each of two chroma planes; log energies of the exposed image's luminance in
 radial bands above that disc, on a grid of 4 x 4 cells; exposure (mean, log deviation) and pose (shift x, y, log scale
-x, y, rotation). Their public variances sum to 1: .616 low frequencies, .264 energies, .12 exposure and pose.
+x, y, rotation; of a fundus whether it is a right eye). Their public variances sum to 1: .616 low frequencies, .264
+energies, .12 exposure and pose.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +32,8 @@ _ENERGY_DEVIATION = 0.5
 # public deviations: mean and log deviation of an image; shift and log scale x, y in half sides; rotation in radians
 _EXPOSURE = (0.20, 0.25)
 POSE = (0.10, 0.10, 0.10, 0.10, 0.06)
+# a fundus is a right eye (1) or a left one (-1)
+_SIDE = (1.0,)
 # images divided by their own deviation: the power law is of images in [-1, 1], whose deviation is about 0.4
 CONTRAST = 2.5
 _CHROMA = 0.3  # amplitude of chroma beside luminance
@@ -49,7 +53,7 @@ class FeatureMap:
     size: int
     channels: int
     coefficients: int
-    aligned: bool
+    alignment: str
     phantoms: int
 
     @classmethod
@@ -58,7 +62,22 @@ class FeatureMap:
         stage, size = stage_of(plan, AppearanceStage), plan.image.size
         kept = stage.coefficients or (min(144, size * size // 5) if size < 48 else 64)
         phantoms = stage.phantoms or min(450, max(50, 2**24 // size**2))
-        return cls(size, plan.image.channels, kept, stage.alignment == "chest", phantoms)
+        return cls(size, plan.image.channels, kept, stage.alignment, phantoms)
+
+    @property
+    def aligned(self) -> bool:
+        """Whether images are laid onto the phantom's mean."""
+        return self.alignment != "none"
+
+    @property
+    def mirrored(self) -> bool:
+        """Whether left ones are mirrored first."""
+        return self.alignment == "fundus"
+
+    @property
+    def beyond(self) -> Literal["border", "reflection"]:
+        """What a phantom's lines go on as outside its picture: drawn out, they were streaks; a frame stays black."""
+        return "border" if self.mirrored else "reflection"
 
     @cached_property
     def frequency(self) -> Float64:
@@ -102,7 +121,11 @@ class FeatureMap:
     @property
     def parameters(self) -> int:
         """Number of exposure and pose parameters."""
-        return len(_EXPOSURE) + (len(POSE) if self.aligned else 0)
+        return len(self._parameter_law)
+
+    @property
+    def _parameter_law(self) -> tuple[float, ...]:
+        return _EXPOSURE + (POSE if self.aligned else ()) + (_SIDE if self.mirrored else ())
 
     @property
     def features(self) -> int:
@@ -114,8 +137,7 @@ class FeatureMap:
         """[d]: public deviation of every number, in its own unit."""
         planes = public_scale(self.size).ravel() * CONTRAST
         low = np.concatenate([planes[self.low], np.tile(planes[self.chroma] * _CHROMA, 2)])
-        parameters = _EXPOSURE + (POSE if self.aligned else ())
-        return np.concatenate([low, np.full(self.energies, _ENERGY_DEVIATION), parameters])
+        return np.concatenate([low, np.full(self.energies, _ENERGY_DEVIATION), self._parameter_law])
 
     @cached_property
     def prior(self) -> Float64:

@@ -5,6 +5,8 @@ The optimiser takes batches of one fixed, public shape and a fixed number of ste
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -49,6 +51,12 @@ def pose_of(thumbs: Float64, template: Float64) -> Float64:
     return torch.cat(found).double().numpy() if found else np.zeros((0, len(POSE)))
 
 
+def side_of(thumbs: Float64, template: Float64) -> Float64:
+    """1 [N] where thumbnails [N, 24, 24] are more like the template than like its mirror image, else -1."""
+    odd = (template - template[:, ::-1]) * np.hanning(THUMBNAIL + 2)[1:-1, None]
+    return np.where((thumbs * odd).sum(axis=(1, 2)) >= 0.0, 1.0, -1.0)
+
+
 def _descend(images: Tensor, template: Tensor) -> Tensor:
     deviations = torch.tensor(POSE)
     window = torch.hann_window(THUMBNAIL + 2, periodic=False)[1:-1]
@@ -87,11 +95,11 @@ def inverse_of(matrices: Tensor) -> Tensor:
     return torch.stack(rows, 1)
 
 
-def warp(planes: Tensor, matrices: Tensor) -> Tensor:
-    """Planes [N, C, S, S] looked up at each pixel's mapped place: bilinear, the border goes on outside."""
+def warp(planes: Tensor, matrices: Tensor, beyond: Literal["border", "reflection"] = "border") -> Tensor:
+    """Planes [N, C, S, S] looked up at each pixel's mapped place: bilinear, outside the border or what is inside it."""
     size = planes.shape[-1]
     line = (torch.arange(size, dtype=planes.dtype) * 2.0 + 1.0) / size - 1.0
     along, down = line[None, None, :], line[None, :, None]
     m = matrices[:, :, :, None, None]
     places = [m[:, axis, 0] * along + m[:, axis, 1] * down + m[:, axis, 2] for axis in (0, 1)]
-    return functional.grid_sample(planes, torch.stack(places, -1), padding_mode="border", align_corners=False)
+    return functional.grid_sample(planes, torch.stack(places, -1), padding_mode=beyond, align_corners=False)

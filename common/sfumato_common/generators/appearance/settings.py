@@ -19,6 +19,7 @@ _LINES = {
     "mixed": "Everything finer, such as ribs, vessels and edges, is a drawn phantom's mixed with noise: it belongs to "
     "no patient.",
 }
+_FRAME = " So are the black frame of a photograph and its edge."
 _READ = " Do not read a finding, a device or an anatomical variant off it."
 
 
@@ -26,9 +27,10 @@ class AppearanceStage(OneShotStage):
     """One-shot class-conditional release of aligned low frequencies, local texture energies, exposure and pose.
 
     `coefficients` of least frequency are kept of the aligned image; left out, 144 below 48 pixels a side and 64 above.
-    `alignment: chest` turns and shifts frontal radiographs onto the mean of the phantom, `none` leaves images as they
-    lie. `detail` says whose texture synthetic images carry: band noise, the phantom's, or both mixed image by image in
-    random shares. `phantoms` is the number of phantom patients in the public pool; left out, by the image's size.
+    `alignment: chest` turns and shifts frontal radiographs onto the mean of the phantom, `fundus` photographs of the
+    retina onto its right eye (left ones are mirrored first), `none` leaves images as they lie. `detail` says whose
+    texture synthetic images carry: band noise, the phantom's, or both mixed image by image in random shares. `phantoms`
+    is the number of phantom patients in the public pool; left out, by the image's size.
     """
 
     kind: Literal["appearance"]
@@ -38,20 +40,22 @@ class AppearanceStage(OneShotStage):
     spread_radius: Positive = 0.9
     radii: Literal["fixed", "charged"] = "charged"
     by_site: bool = False
-    alignment: Literal["chest", "none"] = "chest"
+    alignment: Literal["chest", "fundus", "none"] = "chest"
     detail: Literal["noise", "phantom", "mixed"] = "mixed"
     phantoms: Annotated[int, Field(ge=4, le=2000)] | None = None
 
     @property
     def foreign_detail(self) -> str:
         """Whose the lines of its images are."""
-        return _PATIENTS + _LINES[self.detail] + _READ
+        return _PATIENTS + _LINES[self.detail] + (_FRAME if self.alignment == "fundus" else "") + _READ
 
     def check(self, plan: PublicPlan) -> None:
-        """Coefficients leave room for texture; the phantom's detail needs its alignment; sites are counted alike."""
+        """Coefficients leave room for texture; phantom detail needs a place, fundi colour; sites are counted alike."""
         if self.coefficients is not None and self.coefficients > plan.image.size**2 // 4:
             raise ValueError("'coefficients' of appearance are more than a quarter of the image's")
         if self.alignment == "none" and self.detail != "noise":
-            raise ValueError("the phantom is a chest: 'detail' of an appearance stage without alignment is 'noise'")
+            raise ValueError("the phantom's lines need its place: without alignment 'detail' is 'noise'")
+        if self.alignment == "fundus" and plan.image.channels != 3:
+            raise ValueError("'alignment: fundus' is for photographs in colour: set 'channels: 3'")
         if self.by_site != plan.by_site:
             raise ValueError("'by_site' of appearance and spectral stages must agree: models share their components")

@@ -1,14 +1,18 @@
 """Images of a released appearance model: post-processing of its release and of public constants alone.
 
 A feature vector is drawn of the component's Gaussian; the low frequencies are turned back into the sampled pose; each
-band's texture is scaled to the sampled energies, cell by cell, with two corrections; exposure is put back. WHERE things
-lie, how bright they are and how strong the texture is are the patients', under the guarantee; the texture's own lines
-are nobody's: noise with the public power law's spectrum, or the bands of one of the three phantom images whose aligned
-low frequencies are nearest to the drawn ones, or both in random shares.
+band's texture is scaled to the sampled energies, cell by cell, with two corrections; exposure is put back; a left eye
+is mirrored. WHERE things lie, how bright they are and how strong the texture is are the patients', under the guarantee;
+the texture's own lines are nobody's: noise with the public power law's spectrum, or the bands of one of the three
+phantom images whose aligned low frequencies are nearest to the drawn ones, or both in random shares. A photograph's
+black frame is that phantom's.
+
+All that is random is drawn for all rows first: how many of them are then computed at once is for memory to say.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -17,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from sfumato_common.errors import VerificationError
-from sfumato_common.generators.appearance.feature_map import FLOOR, GRID, AppearanceLayout, FeatureMap
+from sfumato_common.generators.appearance.feature_map import FLOOR, GRID, POSE, AppearanceLayout, FeatureMap
 from sfumato_common.generators.appearance.features import OPPONENT, aligned_pool, centre_of_map
 from sfumato_common.generators.appearance.pose import inverse_of, matrices_of, warp
 from sfumato_common.generators.appearance.settings import AppearanceStage
@@ -25,16 +29,26 @@ from sfumato_common.generators.plan import PublicPlan
 from sfumato_common.generators.settings import stage_of
 from sfumato_common.generators.spectral.dct import dct_matrix, public_scale
 from sfumato_common.mechanisms.draws import Draws
+from sfumato_common.memory import by_chunks
 from sfumato_common.types import Arrays
 
 _NEAREST = 3
 _CORRECTIONS = 2
-_PIXELS = 2**21  # of a chunk
 # public bounds of what is drawn: no pose beyond .4, no deviation beyond these, no energy above that of a full contrast
 _POSE_BOUND, _LOG_DEVIATIONS, _LOG_ENERGIES = 0.4, (-3.0, 0.3), (float(np.log(FLOOR)) - 0.5, 1.0)
 # what a source lacks in a cell is not amplified without bound
 _PHANTOM_FLOOR, _NOISE_FLOOR, _RAW_FLOOR, _CORRECTION = 0.004, 0.005, 0.2, (0.3, 1.6)
+_LEAST_FIELD = 0.35
 _SHARES = 1024  # steps of a random share
+
+
+@dataclass(frozen=True, eq=False)
+class _Pool:
+    """The phantoms' numbers [P, d], exposed and aligned luminance [P, S, S], and fields [P, S, S]."""
+
+    numbers: Tensor
+    shown: Tensor
+    field: Tensor
 
 
 class AppearanceModel:
@@ -48,36 +62,56 @@ class AppearanceModel:
         self._centre, self._scale = _float(centre_of_map(self.map).numbers), _float(self.map.scale)
         self._matrix, self._bands = _float(dct_matrix(self.map.size)), torch.from_numpy(self.map.bands)
         self._law = _float(public_scale(self.map.size))
-        self._pool = None if self._detail == "noise" else _pool(self.map)
+        self._pool = _pool(self.map) if self._detail != "noise" or self.map.mirrored else None
 
     def sample(self, y: Tensor, draws: Draws) -> Tensor:
         """Images [N, C, S, S] in [-1, 1] for components [N]."""
-        rows = max(1, _PIXELS // self.map.size**2)
-        return torch.cat([self._draw(some, draws) for some in torch.split(y, rows)])
-
-    def _draw(self, y: Tensor, draws: Draws) -> Tensor:
         normal = draws.normal((len(y), self.map.features))
-        features = torch.zeros_like(normal)
-        for k in range(len(self._mean)):  # over all rows: an image does not depend on the others' components
-            features = torch.where((y == k)[:, None], normal @ self._factor[k].T + self._mean[k], features)
-        return self.synthesise(features * self._scale + self._centre, draws)
+        return by_chunks(self._images_of, y, normal, *self._drawn(len(y), draws))
 
     def synthesise(self, numbers: Tensor, draws: Draws) -> Tensor:
         """Images [N, C, S, S] of the map's numbers [N, d]; what is public in them is drawn from `draws`."""
+        return by_chunks(self._synthesis, numbers, *self._drawn(len(numbers), draws))
+
+    def _drawn(self, count: int, draws: Draws) -> tuple[Tensor, Tensor, Tensor]:
+        """Noise [N, S, S], the phantom's share of the detail [N], and which of the nearest phantoms it is [N]."""
+        noise = draws.normal((count, self.map.size, self.map.size))
+        share, chosen = torch.full((count,), float(self._detail == "phantom")), torch.zeros(count, dtype=torch.int64)
+        if self._detail == "mixed":
+            share = (draws.integers(_SHARES, count) + 0.5) / _SHARES
+        if self._pool is not None:
+            chosen = draws.integers(min(_NEAREST, len(self._pool.numbers)), count)
+        return noise, share, chosen
+
+    def _images_of(self, y: Tensor, normal: Tensor, *drawn: Tensor) -> Tensor:
+        features = torch.zeros_like(normal)
+        for k in range(len(self._mean)):  # over all rows: an image does not depend on the others' components
+            features = torch.where((y == k)[:, None], normal @ self._factor[k].T + self._mean[k], features)
+        return self._synthesis(features * self._scale + self._centre, *drawn)
+
+    def _synthesis(self, numbers: Tensor, noise: Tensor, share: Tensor, chosen: Tensor) -> Tensor:
         counts = [len(self.map.places), self.map.energies, self.map.parameters]
         low, energies, parameters = torch.split(numbers, counts, dim=1)
-        back = None
+        planes, phantom, field = self._low_planes(low), None, None
         if self.map.aligned:
-            back = inverse_of(matrices_of(parameters[:, 2:].clamp(-_POSE_BOUND, _POSE_BOUND)))
-        planes = self._low_planes(low)
-        planes = planes if back is None else warp(planes, back)
+            back = inverse_of(matrices_of(parameters[:, 2 : 2 + len(POSE)].clamp(-_POSE_BOUND, _POSE_BOUND)))
+            planes = warp(planes, back)
+            if self._pool is not None:
+                nearest = self._nearest(self._pool, numbers, chosen)
+                kinds = self._pool.shown, self._pool.field
+                phantom, field = (warp(kind[nearest][:, None], back, self.map.beyond)[:, 0] for kind in kinds)
         wanted = (energies.clamp(*_LOG_ENERGIES).exp() - FLOOR).clamp(min=1e-4)
         wanted = wanted.view(len(low), len(self._bands), GRID, GRID)
-        planes[:, 0] = self._with_texture(planes[:, 0], wanted, low[:, : self.map.coefficients], back, draws)
+        planes[:, 0] = self._with_texture(planes[:, 0], wanted, phantom, share, noise)
         planes = planes * parameters[:, 1].clamp(*_LOG_DEVIATIONS).exp()[:, None, None, None]
         planes[:, 0] += parameters[:, 0, None, None]
+        if self.map.mirrored and field is not None:
+            planes[:, 1:] /= self._bled(field).clamp(min=_LEAST_FIELD)[:, None]
         if self.map.channels == 3:
             planes = torch.einsum("cp,nphw->nchw", _float(np.linalg.inv(OPPONENT)), planes)
+        if self.map.mirrored and field is not None:
+            planes = (planes + 1.0) * field[:, None] - 1.0
+            planes = torch.where((parameters[:, -1] < 0.0)[:, None, None, None], planes.flip(-1), planes)
         return planes.clamp(-1.0, 1.0)
 
     def _low_planes(self, low: Tensor) -> Tensor:
@@ -89,38 +123,53 @@ class AppearanceModel:
             first += len(own)
         return self._image(planes.view(len(low), len(places), size, size))
 
-    def _with_texture(self, low: Tensor, wanted: Tensor, kept: Tensor, back: Tensor | None, draws: Draws) -> Tensor:
+    def _bled(self, field: Tensor) -> Tensor:
+        """Fields [N, S, S] in the few frequencies of chroma: by so much its colours fade towards the frame."""
+        kept = torch.zeros(self.map.size**2)
+        kept[torch.from_numpy(self.map.chroma)] = 1.0
+        return self._image(self._matrix @ field @ self._matrix.T * kept.view(self.map.size, -1))
+
+    def _with_texture(
+        self, low: Tensor, wanted: Tensor, phantom: Tensor | None, share: Tensor, noise: Tensor
+    ) -> Tensor:
         """Luminance [N, S, S] with texture whose cells have the energies `wanted` [N, B, 4, 4]."""
-        noise = self._split(draws.normal(low.shape) * self._law, in_space=False)
-        noise = noise / _smooth(_local(noise).clamp(min=_NOISE_FLOOR), self.map.size)
+        noise = self._normed(noise * self._law, _NOISE_FLOOR, in_space=False)
         raw = noise
-        if self._pool is not None:
-            share = torch.ones(len(low))
-            if self._detail == "mixed":
-                share = (draws.integers(_SHARES, len(low)) + 0.5) / _SHARES
-            detail = self._split(self._phantoms(kept, back, draws))
-            detail = detail / _smooth(_local(detail).clamp(min=_PHANTOM_FLOOR), self.map.size)
-            share = share[:, None, None, None]
-            raw = share.sqrt() * detail + (1.0 - share).sqrt() * noise
+        if phantom is not None:
+            weight = share[:, None, None, None]
+            raw = weight.sqrt() * self._normed(phantom, _PHANTOM_FLOOR) + (1.0 - weight).sqrt() * noise
         gain = wanted / _local(raw).clamp(min=_RAW_FLOOR)
         for _ in range(_CORRECTIONS):
             found = _local(self._split(self._textured(low, raw, gain)))
             gain = gain * (wanted / found.clamp(min=1e-4)).clamp(*_CORRECTION)
         image = self._textured(low, raw, gain)
-        if self._pool is None:
+        if phantom is None:
             return image
         # what the phantom lacks, black corners for instance, is filled with noise
         missing = (wanted.square() - _local(self._split(image)).square()).clamp(min=0.0).sqrt()
         return self._textured(image, noise, missing)
 
-    def _phantoms(self, kept: Tensor, back: Tensor | None, draws: Draws) -> Tensor:
-        """One of the nearest phantoms for each of the drawn coefficients [N, K], in the sampled pose, [N, S, S]."""
-        assert self._pool is not None and back is not None, "the phantom's detail needs its alignment"
-        low, images = self._pool
+    def _nearest(self, pool: _Pool, numbers: Tensor, chosen: Tensor) -> Tensor:
+        """Phantoms [N]: each the `chosen` [N] of those nearest to the drawn coefficients; numbers are [N, d].
+
+        Of fundi to the energies too, which tell of lesions: over the pool both count alike.
+        """
         weight = _float((1.0 + 0.15 * self.map.frequency.ravel()[self.map.low] ** 2) ** -0.5)
-        nearest = torch.cdist(kept * weight, low * weight).topk(min(_NEAREST, len(low)), largest=False).indices
-        chosen = nearest[torch.arange(len(kept)), draws.integers(nearest.shape[1], len(kept))]
-        return warp(images[chosen][:, None], back)[:, 0]
+        kept, found = (part[:, : len(weight)] * weight for part in (numbers, pool.numbers))
+        if self.map.mirrored:
+            first = len(self.map.places)
+            drawn, there = (part[:, first : first + self.map.energies] for part in (numbers, pool.numbers))
+            alike = (found.var(dim=0).sum() / there.var(dim=0).sum()).sqrt()
+            kept, found = torch.cat([kept, alike * drawn], 1), torch.cat([found, alike * there], 1)
+        # not by products: their last bits hang on how many rows there are
+        apart = torch.cdist(kept, found, compute_mode="donot_use_mm_for_euclid_dist")
+        nearest = apart.topk(min(_NEAREST, len(found)), largest=False).indices
+        return nearest[torch.arange(len(numbers)), chosen]
+
+    def _normed(self, image: Tensor, floor: float, *, in_space: bool = True) -> Tensor:
+        """Bands [N, B, S, S] of images, or of coefficients, of energy 1 in every cell where there is any."""
+        bands = self._split(image, in_space=in_space)
+        return bands / _smooth(_local(bands).clamp(min=floor), self.map.size)
 
     def _textured(self, image: Tensor, raw: Tensor, gain: Tensor) -> Tensor:
         return image + (raw * _smooth(gain, self.map.size)).sum(dim=1)
@@ -143,9 +192,8 @@ def appearance_model(plan: PublicPlan, arrays: Arrays) -> AppearanceModel:
 
 
 @lru_cache(maxsize=2)
-def _pool(feature_map: FeatureMap) -> tuple[Tensor, Tensor]:
-    low, images = aligned_pool(feature_map)
-    return _float(low), _float(images)
+def _pool(feature_map: FeatureMap) -> _Pool:
+    return _Pool(*(_float(part) for part in aligned_pool(feature_map)))
 
 
 def _float(value: np.ndarray) -> Tensor:

@@ -22,13 +22,12 @@ from sfumato_common.generators.spectral.denoise import (
     pull_towards,
     shrink_means,
     symmetric,
-    symmetric_root,
 )
 from sfumato_common.generators.spectral.layout import TAIL_GUESS, Layout
 from sfumato_common.generators.spectral.limits import TAILS, bound_covariance, bound_means
 from sfumato_common.generators.spectral.moment_layout import Float64, Geometry, MomentLayout
 from sfumato_common.generators.spectral.sums import centre_of, charged_norm, class_counts, main_noise, own_layout
-from sfumato_common.generators.spectral.unclip import unclip_moments
+from sfumato_common.generators.spectral.unclip import unclip_variance, unclip_way
 from sfumato_common.types import Arrays
 
 # No class is drawn more rarely than this, whatever the noise did to its count.
@@ -91,9 +90,12 @@ class Components:
         """The same with what clipping took put back."""
         means, covariances = [], []
         for mean, item, source in zip(self.means, self.covariances, self.sources, strict=True):
-            offset, matrix = unclip_moments(mean - source.centre, item.matrix, source.radius)
-            means.append(source.centre + offset)
-            covariances.append(replace(item, matrix=matrix))
+            total, squares = item.form.trace, item.form.square_sum
+            times = unclip_variance(total, squares, source.radius)
+            offset = mean - source.centre
+            way = unclip_way(float(np.linalg.norm(offset)), times * total, times**2 * squares, source.radius)
+            means.append(source.centre + way * offset)
+            covariances.append(replace(item, form=item.form.scaled(np.full(len(mean), math.sqrt(times)))))
         return replace(self, means=np.stack(means), covariances=covariances)
 
     def arrays(self, layout: MomentLayout) -> dict[str, Float64]:
@@ -103,11 +105,11 @@ class Components:
         d] (projector on the directions that the release showed, the others being filled). The symmetric root is unique,
         and it is sent rather than recomputed, so that every machine starts from the same numbers.
         """
-        bound = [bound_covariance(layout, item.matrix) for item in self.covariances]
+        bound = [bound_covariance(layout, item.form) for item in self.covariances]
         return {
             "shares": self.shares,
             "mean": bound_means(self.means, layout.mean_radius),
-            "factor": np.stack([symmetric_root(matrix) for matrix in bound]),
+            "factor": np.stack([form.root().matrix for form in bound]),
             "signal": np.stack([item.shown @ item.shown.T for item in self.covariances]),
         }
 
@@ -197,8 +199,8 @@ def _site_components(
     within, noise = whole.seconds / whole.counts[:, None, None], whole.second_noise / whole.counts
     common, classes = _covariances(layout, geometry, within, whole.counts, noise)
     class_means = shrink_means(whole.means, shares, whole.sum_noise / whole.counts, geometry.rings)
-    root = symmetric_root(common.matrix)
-    inverse = np.linalg.inv(root)
+    inverse = common.form.root(inverse=True)
+    white = [part.form.between(inverse) for part in classes]
     all_shares, means, covariances = [], [], []
     for name in sorted(plan.sites):
         own = sites.get(name)
@@ -210,10 +212,10 @@ def _site_components(
         all_shares.append(_floor(own.counts / own.counts.sum()) * own.counts.sum())
         total = own.counts.sum()
         site = estimate_departure(common, own.seconds.sum(axis=0) / total, _joint_noise(own), total, geometry)
-        means.append(_site_means(own, class_means, np.diag(site.matrix), geometry))
-        colour = symmetric_root(site.matrix) @ inverse
+        means.append(_site_means(own, class_means, site.form.variances, geometry))
+        root = site.form.root()
         for k, part in enumerate(classes):
-            base = Covariance(colour @ part.matrix @ colour.T, part.shown, part.level * site.level / common.level)
+            base = Covariance(white[k].between(root), part.shown, part.level * site.level / common.level)
             second, count = own.seconds[k] / own.counts[k], float(own.counts[k])
             covariances.append(estimate_departure(base, second, own.second_noise / count, count, geometry))
     joined = np.concatenate(all_shares)

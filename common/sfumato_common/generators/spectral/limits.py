@@ -16,6 +16,7 @@ from sfumato_common.generators.components import component_count
 from sfumato_common.generators.plan import PublicPlan
 from sfumato_common.generators.spectral.layout import Layout, charged_tails
 from sfumato_common.generators.spectral.moment_layout import Float64, MomentLayout
+from sfumato_common.generators.spectral.structured import Structured
 from sfumato_common.types import Arrays
 
 # Eigenvalues of a component's covariance whitened by the power law. Those of the phantom's and of chest radiographs lie
@@ -34,14 +35,18 @@ def bound_means(means: Float64, radius: float) -> Float64:
     return np.asarray(means / np.maximum(1.0, np.linalg.norm(means, axis=1, keepdims=True) / reach))
 
 
-def bound_covariance(layout: MomentLayout, covariance: Float64) -> Float64:
+def bound_covariance(layout: MomentLayout, covariance: Structured) -> Structured:
     """The covariance [d, d] itself where its eigenvalues are within the public bounds, else with those cut to them."""
     unit = np.sqrt(layout.prior)
-    values, vectors = np.linalg.eigh(covariance / np.outer(unit, unit))
+    least, largest = covariance.scaled(1.0 / unit).extremes()
+    # well within, as all honest ones are: extremes are known to a hundredth
+    if least > 2.0 * SMALLEST_EIGENVALUE and largest < 0.5 * LARGEST_EIGENVALUE:
+        return covariance
+    values, vectors = np.linalg.eigh(covariance.matrix / np.outer(unit, unit))
     within = np.clip(values, SMALLEST_EIGENVALUE, LARGEST_EIGENVALUE)
     if bool((within == values).all()):
         return covariance
-    return np.asarray((vectors * within) @ vectors.T * np.outer(unit, unit))
+    return Structured(np.zeros_like(unit), vectors * unit[:, None], np.diag(within))
 
 
 def check_spectral(plan: PublicPlan, arrays: Arrays) -> None:

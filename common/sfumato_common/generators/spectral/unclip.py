@@ -1,59 +1,55 @@
 """What clipping took, put back: moments before a clip radius from those after it (post-processing).
 
-A clip radius is the typical norm, so half of the vectors lose length, a variance about a fifth of itself and a mean
-part of its way from the centre. Under the Gaussian that is fitted anyway, the clipped moments follow from the true
-ones; those are found by repeating the step from one to the other. The draws are fixed: neither secret nor of anybody.
+A clip radius is the typical norm, so that half of the vectors lose length, a covariance about a fifth of itself and a
+mean part of its way from the centre. How much follows from the Gaussian that is fitted anyway: its squared norm is
+about a multiple of a chi-squared variable with the same mean and variance (Satterthwaite 1946).
 """
 
 from __future__ import annotations
 
 import numpy as np
+from scipy.optimize import brentq
+from scipy.stats import chi2
 
 from sfumato_common.generators.spectral.moment_layout import Float64
 
-_DRAWS, _STEPS = 2048, 12
-# what clipping can have taken, at most: a variance was this many times as large, a mean this many times as far off
+# What clipping can have taken, at most: a covariance was this many times as large, a mean this many times as far off.
 MOST_VARIANCE, MOST_WAY = 3.0, 1.5
 # a clipped vector's squared norm stays below the radius's; where noise says otherwise, this share of it is believed
 _BELIEVED = 0.9
+_POINTS, _STEPS = 400, 8
 
 
-def unclip_moments(offset: Float64, clipped: Float64, radius: float) -> tuple[Float64, Float64]:
-    """Mean [d] and covariance [d, d] of a Gaussian from those of its vectors clipped to norm `radius`.
+def unclip_variance(total: float, squares: float, radius: float) -> float:
+    """How many times as large a covariance was before its vectors were clipped to norm `radius`.
 
-    `offset` [d] is the mean of vectors clipped about a centre, `clipped` [d, d] the covariance of vectors clipped about
-    their mean. Clipping to a ball keeps the axes of a Gaussian about its centre, so that only eigenvalues are sought.
+    `total` is the sum of its eigenvalues after that, `squares` that of their squares.
     """
-    values, axes = np.linalg.eigh(clipped)
-    draws = _normal(len(values))
-    found = _variances(np.maximum(values, 1e-12), draws, radius)
-    mean = _mean(offset @ axes, draws * np.sqrt(found), radius)
-    return axes @ mean, np.asarray((axes * found) @ axes.T)
+    spread = _spread(total, squares)
+    wanted = min(total, _BELIEVED * radius**2)
+
+    def missing(times: float) -> float:
+        return float(np.minimum(times * total * spread, radius**2).mean()) - wanted
+
+    if missing(1.0) >= 0.0:
+        return 1.0
+    return MOST_VARIANCE if missing(MOST_VARIANCE) <= 0.0 else float(brentq(missing, 1.0, MOST_VARIANCE, xtol=1e-6))
 
 
-def _variances(clipped: Float64, draws: Float64, radius: float) -> Float64:
-    """Variances [d] of independent coordinates from those after clipping."""
-    wanted = clipped * min(1.0, _BELIEVED * radius**2 / float(clipped.sum()))
-    squares, found = np.square(draws), wanted
+def unclip_way(offset: float, total: float, squares: float, radius: float) -> float:
+    """How many times as far from the centre a mean was before vectors were clipped about it to norm `radius`.
+
+    `offset` is its distance after that; `total` and `squares` are those of the covariance about it, before that.
+    """
+    spread, times = total * _spread(total, squares), 1.0
     for _ in range(_STEPS):
-        kept = np.minimum(1.0, radius**2 / (squares @ found))
-        # E[kept z^2] as E[kept] + E[kept (z^2 - 1)]: the second is small, and so is the error of the draws
-        share = kept.mean() + (kept - kept.mean()) @ (squares - 1.0) / len(squares)
-        found = np.clip(wanted / share, clipped, MOST_VARIANCE * clipped)
-    return np.asarray(found)
+        kept = np.minimum(1.0, radius / np.sqrt(spread + (times * offset) ** 2))
+        times = min(1.0 / float(kept.mean()), MOST_WAY)
+    return times
 
 
-def _mean(clipped: Float64, spread: Float64, radius: float) -> Float64:
-    """Mean [d] of vectors from their mean after clipping; `spread` [N, d] are draws about it."""
-    found = clipped
-    for _ in range(_STEPS):
-        vectors = spread + found
-        kept = np.minimum(1.0, radius / np.linalg.norm(vectors, axis=1))
-        found = found + clipped - kept @ vectors / len(vectors)
-    reach = MOST_WAY * float(np.linalg.norm(clipped))
-    return np.asarray(found * min(1.0, reach / max(float(np.linalg.norm(found)), 1e-12)))
-
-
-def _normal(size: int) -> Float64:
-    half = np.random.default_rng(0).normal(size=(_DRAWS, size))
-    return np.concatenate([half, -half])
+def _spread(total: float, squares: float) -> Float64:
+    """Squared norms of a Gaussian over their mean, at evenly likely points [N]."""
+    freedom = total**2 / squares
+    points = chi2.ppf((np.arange(_POINTS) + 0.5) / _POINTS, freedom) / freedom
+    return np.asarray(points / points.mean())
