@@ -43,10 +43,12 @@ from sfumato_common.generators.spectral.sums import (
     NORM_WEIGHT,
     centre_part,
     charged_norm,
+    in_unit_ball,
     moments_part,
     norms_part,
     sums_part,
 )
+from sfumato_common.generators.spectral.unclip import MOST_VARIANCE, MOST_WAY, unclip_variance, unclip_way
 from sfumato_common.generators.spectral.whitening import (
     SpectralModel,
     bits_per_dim,
@@ -167,13 +169,15 @@ def wide_layout() -> Layout:
 def test_pure_noise_yields_only_the_prior():
     layout = wide_layout()
     geometry, deviation = Geometry.of(layout), 0.05
-    noisy = np.diag(layout.prior) + covariance_noise(layout.features, deviation)
-    found = common_covariance(noisy, deviation, 1e9, layout, geometry)
-    unit = np.sqrt(np.outer(layout.prior, layout.prior))
-    assert found.shown.shape[1] <= 2  # the edge is an expectation, so that a direction of noise may pass it
-    assert np.linalg.norm(found.matrix / unit - np.eye(len(unit))) < 0.1 * np.linalg.norm(
-        noisy / unit - np.eye(len(unit))
-    )
+    unit, shown = np.sqrt(np.outer(layout.prior, layout.prior)), []
+    for seed in range(6):
+        noisy = np.diag(layout.prior) + covariance_noise(layout.features, deviation, seed)
+        found = common_covariance(noisy, deviation, 1e9, layout, geometry)
+        shown.append(found.shown.shape[1])
+        error, before = (np.linalg.norm(matrix / unit - np.eye(len(unit))) for matrix in (found.matrix, noisy))
+        assert error < 0.01 * before
+    # the edge is an expectation, on both sides of the spectrum, so that directions of noise may pass it
+    assert np.mean(shown) <= 3
 
 
 def test_a_clear_direction_is_found_with_its_size_and_noise_is_not():
@@ -215,6 +219,30 @@ def test_a_part_departs_only_where_it_clearly_differs():
     assert np.trace(same.matrix) == pytest.approx(np.trace(base.matrix), rel=0.05)
     assert np.trace(wider.matrix) == pytest.approx(1.8 * np.trace(base.matrix), rel=0.05)
     assert np.linalg.eigvalsh(wider.matrix).min() > 0
+
+
+@pytest.mark.parametrize("radius", [0.95, 1.0, 1.2])
+def test_what_clipping_takes_of_a_gaussian_is_put_back(radius):
+    rng, d = np.random.default_rng(0), 60
+    variances = 0.9 ** np.arange(d)
+    variances /= variances.sum()
+    vectors = rng.normal(size=(20_000, d)) * np.sqrt(variances)
+    clipped = in_unit_ball(vectors, radius) * radius
+    values = np.linalg.eigvalsh(np.cov(clipped.T))
+    times = unclip_variance(float(values.sum()), float((values**2).sum()), radius)
+    assert values.sum() < 0.98
+    assert times * values.sum() == pytest.approx(1.0, rel=0.05)
+    offset = np.full(d, 0.5 / math.sqrt(d))
+    mean = (in_unit_ball(vectors + offset, radius) * radius).mean(axis=0)
+    way = unclip_way(float(np.linalg.norm(mean)), 1.0, float((variances**2).sum()), radius)
+    assert np.linalg.norm(way * mean - offset) < 0.4 * np.linalg.norm(mean - offset) + 0.02
+
+
+def test_no_noise_makes_clipping_have_taken_more_than_its_bounds():
+    assert unclip_variance(5.0, 1.0, 1.0) == pytest.approx(1.0)  # more than can be left of clipped vectors
+    assert 1.0 < unclip_variance(0.9, 0.81, 1.0) <= MOST_VARIANCE
+    assert unclip_way(10.0, 1.0, 0.1, 0.5) == MOST_WAY
+    assert unclip_variance(1e-3, 1e-7, 1.0) == 1.0
 
 
 @settings(max_examples=60, deadline=None)

@@ -14,6 +14,9 @@ from sfumato_common.generators.settings import stage_of
 from sfumato_common.generators.spectral.fit import fit_components
 from sfumato_common.types import Arrays
 
+# An entry shows where it is this share of its noise.
+_SHOWN = 2.0 / 3.0
+
 
 def fit_appearance(plan: PublicPlan, releases: Mapping[str, Arrays]) -> dict[str, npt.NDArray[np.float32]]:
     """shares [G], mean [G, d], factor and signal [G, d, d] from the noised release of each site that answered."""
@@ -25,9 +28,10 @@ def fit_appearance(plan: PublicPlan, releases: Mapping[str, Arrays]) -> dict[str
 
 
 def fewest_patients(layout: AppearanceLayout, sigma: float) -> float:
-    """How many patients a site's own classes need: below it, an entry of its second moments is less than its noise.
+    """How many patients a site's own classes need: enough for an entry of its second moments to show beside its noise.
 
-    On average, and by public numbers: features' variances sum to 1. Such a site draws from the classes of all sites;
-    its own moments, put through exposure and texture, would be rings in black and white.
+    On average, and by public numbers: features' variances sum to 1. Groups of entries are read together, so that less
+    than the noise of one will do. Of fewer patients, moments put through exposure and texture are rings in black and
+    white; such a site draws from the classes of all.
     """
-    return sigma * layout.features * layout.spread_radius**2 / layout.weights.moment
+    return _SHOWN * sigma * layout.features * layout.spread_radius**2 / layout.weights.moment

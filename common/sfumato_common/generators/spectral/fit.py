@@ -38,9 +38,9 @@ SMALLEST_SHARE = 0.025
 class Sums:
     """Noised sums of one or several sites in patients and feature units: counts [K], sums [K, d], seconds [K, d, d].
 
-    `*_noise` are the known standard deviations of their coordinates (on the diagonal, for `seconds`). First moments were
-    clipped to `radius` about `centre` [d], second ones about the class means. `tail` is the amplitude above the band in
-    units of the power law, where it was measured.
+    `*_noise` are the known standard deviations of their coordinates (on the diagonal, for `seconds`). First moments
+    were clipped to `radius` about `centre` [d], second ones about the class means. `tail` is the amplitude above the
+    band in units of the power law, where it was measured.
     """
 
     counts: Float64
@@ -175,9 +175,7 @@ def _sums(layout: MomentLayout, release: Arrays, noise_multiplier: float) -> Sum
     )
 
 
-def _class_components(
-    layout: MomentLayout, geometry: Geometry, whole: Sums, sites: Mapping[str, Sums]
-) -> Components:
+def _class_components(layout: MomentLayout, geometry: Geometry, whole: Sums, sites: Mapping[str, Sums]) -> Components:
     """One component a class over all sites; where sites differ, the covariance is the wider for it."""
     shares = whole.counts / whole.counts.sum()
     scatter = _scatter_between_sites(whole, [sites[site] for site in sorted(sites)])
