@@ -232,6 +232,7 @@ def test_the_policys_limit_counts_where_chance_allows_less():
 
 
 def test_the_verifier_and_the_fingerprints_are_the_same_with_little_and_much_memory(monkeypatch):
+    monkeypatch.setattr(identity, "_STEPS", 3)
     images, _, patients = arrays(9, 30, 64)
     found = []
     for budget in ("1", "64GiB"):

@@ -83,6 +83,7 @@ def test_products_extremes_and_compression():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # wall time; what is bounded is the processor's
 def test_the_widest_band_in_colour_is_fitted_by_site_within_a_minute_of_a_core():
     sites = ("alder", "birch", "cedar")
     spectral = {"kind": "spectral", "bandwidth": 32, "clip_radius": 1.8, "spread_radius": 0.9, "noise_multiplier": 0.5}

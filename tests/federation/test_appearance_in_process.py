@@ -67,12 +67,15 @@ def test_the_shipped_plan_costs_what_it_says_and_passes_the_shipped_policy():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(("alignment", "channels"), [("chest", 1), ("fundus", 3)])
 def test_a_study_at_512_pixels(tmp_path, alignment, channels):
     """All of it: homes, training, release, gate, publishing and the offline check."""
     values = copy.deepcopy(PLAN)
     values |= {
         "image": {"size": 512, "channels": channels},
+        "sites": {"alder": values["sites"]["alder"]},
+        "federation": {**values["federation"], "quorum": 1, "round_deadline_s": 600},
         "privacy": {"epsilon": 60.0, "delta": 1.0e-5},
         "stages": [{**APPEARANCE, "alignment": alignment, "detail": "phantom"}],
         "release": [{"model": KIND, "images": 4}],
