@@ -1,13 +1,17 @@
 """Score a published folder with ordinary judges against real patients of an index.
 
-    python tests/bench/judge.py PUBLISHED INDEX.csv val [--judges cnn,resnet18] [--seeds 3] [--real]
+    python tests/bench/judge.py PUBLISHED INDEX.csv test [--judges cnn,resnet18] [--seeds 3] [--own 1] [--real]
 
 PUBLISHED holds `labels.csv` (file,label,site,...) and its images, as `sfumato` publishes them; INDEX.csv has a row an
-image (set,row,site,patient_id,split,abnormal; docs/coordinator.md). Each judge is trained on the published images
-alone, once a seed, and tested on the index's patients of that split: pooled and by site; then one of each site's own
-images on that site's own patients. `--real` adds the index's own training images as the reference. Below it the figures
-of likeness: shape (0 for real images against real ones), and nearness to training patients (1 for strangers). Prints a
-table and writes bench-out/judge.json. One published folder is one release: its spread is the judges' alone.
+image (set,row,site,patient_id,split,abnormal; docs/coordinator.md), which is brought to the published size. Each judge
+is trained on the published images alone, once a seed, and tested on the index's patients of that split: pooled and by
+site; for the first `--own` seeds also one of each site's own images on that site's own patients. `--real` adds the
+index's own training images as the reference. Below it the figures of likeness: shape (0 for real images against real
+ones), and nearness to training patients (1 for strangers). Prints a table and writes bench-out/judge.json. One
+published folder is one release: its spread is the judges' alone.
+
+Patients of a split that trained the release are not kept apart: a study of the same index trains on train AND val (see
+docs/hospital.md), so its folder is judged by test, or made from an index without the rows of val.
 """
 
 from __future__ import annotations
@@ -30,7 +34,9 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
+from sfumato_client.dataset.cohort import Cohort
 from sfumato_common.files import write_json
+from sfumato_common.imaging import fit_square
 from sfumato_common.metrics.judges import JUDGES
 from sfumato_common.metrics.structure import structure_distance
 from sfumato_common.types import ByteImages
@@ -58,13 +64,22 @@ def read_published(folder: Path, names: tuple[str, ...]) -> Labelled:
     return Labelled(images, labels, np.array([row["site"] for row in rows]))
 
 
-def read_index(path: Path, names: tuple[str, ...], split: str) -> BenchCohort:
-    """The index's real images as a cohort of the benches, `split` its only view."""
+def read_index(path: Path, names: tuple[str, ...], split: str, size: int) -> BenchCohort:
+    """The index's real images, at `size` pixels a side, as a cohort of the benches; `split` its only view."""
     with path.open(newline="") as stream:
         sites = tuple(dict.fromkeys(row["site"] for row in csv.DictReader(stream)))
     parts = {part: site_parts(path, sites, part) for part in ("train", split)}
-    size = next(iter(parts["train"].values())).images.shape[1]
-    return BenchCohort(path.stem, size, 1, names, dict.fromkeys(sites, 0), parts, (split,))
+    fitted = {part: {site: _at(size, own) for site, own in found.items()} for part, found in parts.items()}
+    return BenchCohort(path.stem, size, 1, names, dict.fromkeys(sites, 0), fitted, (split,))
+
+
+def _at(size: int, part: Cohort) -> Cohort:
+    """A site's part with its images at `size` pixels a side, as ingest brings them there."""
+    if part.images.shape[1] == size:
+        return part
+    top = np.iinfo(part.images.dtype).max
+    images = [np.rint(fit_square(image.astype(np.float32) / top, size) * top) for image in part.images]
+    return Cohort(np.stack(images).astype(part.images.dtype), part.labels, part.patient_index)
 
 
 def real_set(cohort: BenchCohort) -> Labelled:
@@ -73,10 +88,10 @@ def real_set(cohort: BenchCohort) -> Labelled:
     return Labelled(images, labels, np.repeat(list(cohort.train), [len(part.labels) for part in cohort.train.values()]))
 
 
-def judge_all(cohort: BenchCohort, shown: Labelled, names: tuple[str, ...], seeds: int) -> Iterator[Scores]:
-    """The judges' figures, seed by seed."""
+def judge_all(cohort: BenchCohort, shown: Labelled, names: tuple[str, ...], seeds: int, own: int) -> Iterator[Scores]:
+    """The judges' figures, seed by seed; those of each site's own images for the first `own` of them."""
     for seed in range(seeds):
-        yield judged(cohort, shown.images, shown.labels, shown.homes, seed, names)
+        yield judged(cohort, shown.images, shown.labels, shown.homes, seed, names, alone=seed < own)
 
 
 def likeness(cohort: BenchCohort, shown: Labelled, split: str) -> Scores:
@@ -112,6 +127,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--labels", default="normal,abnormal", help="names of the index's labels 0, 1, ...")
     parser.add_argument("--judges", default=",".join((BENCH, *JUDGES)), help="of " + ",".join((BENCH, *JUDGES)))
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--own", type=int, default=1, help="seeds that judge each site's own images too")
     parser.add_argument("--real", action="store_true", help="judge the index's own training images too")
     parser.add_argument("--out", type=Path, default=ROOT / "bench-out")
     options = parser.parse_args()
@@ -124,12 +140,13 @@ def main() -> int:
     """Judge, print and write."""
     options = parse_arguments()
     names = tuple(options.labels.split(","))
-    cohort, published = read_index(options.index, names, options.split), read_published(options.published, names)
+    published = read_published(options.published, names)
+    cohort = read_index(options.index, names, options.split, published.images.shape[1])
     sets = {"published": published} | ({"real": real_set(cohort)} if options.real else {})
     began, found = time.perf_counter(), {}
     for name, shown in sets.items():
         found[name] = []
-        for scores in judge_all(cohort, shown, tuple(options.judges.split(",")), options.seeds):
+        for scores in judge_all(cohort, shown, tuple(options.judges.split(",")), options.seeds, options.own):
             found[name].append(scores)
             # a network takes minutes: nobody waits before a silent console
             heads = ", ".join(f"{key} {value:.3f}" for key, value in scores.items() if key.endswith(options.split))
