@@ -3,8 +3,8 @@
     python tests/bench/judge.py PUBLISHED INDEX.csv test [--judges cnn,resnet18] [--seeds 3] [--own 1] [--real]
 
 PUBLISHED holds `labels.csv` (file,label,site,...) and its images, as `sfumato` publishes them; INDEX.csv has a row an
-image (set,row,site,patient_id,split,abnormal; docs/coordinator.md), which is brought to the published size. Each judge
-is trained on the published images alone, once a seed, and tested on the index's patients of that split: pooled and by
+image (set,row,site,patient_id,split,abnormal; docs/coordinator.md), brought into the published form. Each judge is
+trained on the published images alone, once a seed, and tested on the index's patients of that split: pooled and by
 site; for the first `--own` seeds also one of each site's own images on that site's own patients. `--real` adds the
 index's own training images as the reference. Below it the figures of likeness: shape (0 for real images against real
 ones), and nearness to training patients (1 for strangers). Prints a table and writes bench-out/judge.json. One
@@ -35,10 +35,11 @@ from rich.console import Console
 from rich.table import Table
 
 from sfumato_client.dataset.cohort import Cohort
+from sfumato_client.ingest.records import to_form
 from sfumato_common.files import write_json
-from sfumato_common.imaging import fit_square
 from sfumato_common.metrics.judges import JUDGES
 from sfumato_common.metrics.structure import structure_distance
+from sfumato_common.study.terms import ImageForm
 from sfumato_common.types import ByteImages
 
 SPLITS = ("train", "val", "test")
@@ -53,6 +54,11 @@ class Labelled:
     homes: npt.NDArray[np.str_]
 
 
+def form_of(images: ByteImages) -> ImageForm:
+    """The form of images [N, S, S] or [N, S, S, 3]."""
+    return ImageForm(size=images.shape[1], channels=1 if images.ndim == 3 else 3, bits=8 * images.dtype.itemsize)
+
+
 def read_published(folder: Path, names: tuple[str, ...]) -> Labelled:
     """A published set; its labels by their place in `names`. Raises ValueError for a label that is none of them."""
     with (folder / "labels.csv").open(newline="") as stream:
@@ -64,22 +70,25 @@ def read_published(folder: Path, names: tuple[str, ...]) -> Labelled:
     return Labelled(images, labels, np.array([row["site"] for row in rows]))
 
 
-def read_index(path: Path, names: tuple[str, ...], split: str, size: int) -> BenchCohort:
-    """The index's real images, at `size` pixels a side, as a cohort of the benches; `split` its only view."""
+def read_index(path: Path, names: tuple[str, ...], split: str, form: ImageForm) -> BenchCohort:
+    """The index's real images in the published ones' form, as a cohort of the benches; `split` its only view.
+
+    Raises ValueError where the split has no patients.
+    """
     with path.open(newline="") as stream:
         sites = tuple(dict.fromkeys(row["site"] for row in csv.DictReader(stream)))
     parts = {part: site_parts(path, sites, part) for part in ("train", split)}
-    fitted = {part: {site: _at(size, own) for site, own in found.items()} for part, found in parts.items()}
-    return BenchCohort(path.stem, size, 1, names, dict.fromkeys(sites, 0), fitted, (split,))
+    if not parts[split]:
+        raise ValueError(f"{path.name} has no patients of the split '{split}'; name another")
+    fitted = {part: {site: _in_form(own, form) for site, own in found.items()} for part, found in parts.items()}
+    return BenchCohort(path.stem, form.size, form.channels, names, dict.fromkeys(sites, 0), fitted, (split,))
 
 
-def _at(size: int, part: Cohort) -> Cohort:
-    """A site's part with its images at `size` pixels a side, as ingest brings them there."""
-    if part.images.shape[1] == size:
-        return part
-    top = np.iinfo(part.images.dtype).max
-    images = [np.rint(fit_square(image.astype(np.float32) / top, size) * top) for image in part.images]
-    return Cohort(np.stack(images).astype(part.images.dtype), part.labels, part.patient_index)
+def _in_form(part: Cohort, form: ImageForm) -> Cohort:
+    """A site's part with its images as ingest brings them into a study's form."""
+    top = np.float32(np.iinfo(part.images.dtype).max)
+    images = np.stack([to_form(image.astype(np.float32) / top, form) for image in part.images])
+    return Cohort(images, part.labels, part.patient_index)
 
 
 def real_set(cohort: BenchCohort) -> Labelled:
@@ -141,7 +150,7 @@ def main() -> int:
     options = parse_arguments()
     names = tuple(options.labels.split(","))
     published = read_published(options.published, names)
-    cohort = read_index(options.index, names, options.split, published.images.shape[1])
+    cohort = read_index(options.index, names, options.split, form_of(published.images))
     sets = {"published": published} | ({"real": real_set(cohort)} if options.real else {})
     began, found = time.perf_counter(), {}
     for name, shown in sets.items():

@@ -19,6 +19,7 @@ from utility_targets import REAL, targets_of
 
 from sfumato_client.dataset.cohort import Cohort
 from sfumato_common.metrics import judges as judges_module
+from sfumato_common.study.terms import ImageForm
 
 NAMES = ("normal", "abnormal")
 SITES = ("alder", "birch")
@@ -86,14 +87,14 @@ def test_a_label_that_the_index_does_not_have_is_refused(places):
 
 
 def test_a_site_whose_part_has_one_class_has_no_figure_of_its_own(places):
-    cohort = judge.read_index(places[1], NAMES, "val", 32)
+    cohort = judge.read_index(places[1], NAMES, "val", ImageForm(size=32))
     images, labels = bars(60, 3)
     homes = np.where(labels == 1, "alder", "birch")
     assert not any(" own " in name for name in judged(cohort, images, labels, homes, 0, ("cnn",)))
 
 
 def test_no_network_is_trained_for_a_site_whose_patients_have_one_class(places, monkeypatch):
-    cohort = judge.read_index(places[1], NAMES, "val", 32)
+    cohort = judge.read_index(places[1], NAMES, "val", ImageForm(size=32))
     alder = cohort.parts["val"]["alder"]
     rows = np.flatnonzero(alder.labels == 1)
     one_class = Cohort(alder.images[rows], alder.labels[rows], np.arange(len(rows)))
@@ -110,11 +111,24 @@ def test_no_network_is_trained_for_a_site_whose_patients_have_one_class(places, 
     assert asked == [60, 35] and "cnn val own alder" not in found and found["cnn val own birch"] == 0.5
 
 
-def test_real_images_are_judged_at_the_size_of_the_published_ones(places):
-    fine, coarse = (judge.read_index(places[1], NAMES, "val", size).parts["val"]["birch"].images for size in (32, 16))
+def test_real_images_are_judged_in_the_form_of_the_published_ones(places):
+    fine, coarse = (
+        judge.read_index(places[1], NAMES, "val", ImageForm(size=size)).parts["val"]["birch"].images
+        for size in (32, 16)
+    )
     assert coarse.shape == (len(fine), 16, 16) and coarse.dtype == np.uint8
     # the mean of the pixels that each one covers
     assert np.abs(coarse[:, 0, 0] - fine[:, :2, :2].mean(axis=(1, 2))).max() <= 0.51
+    colour = np.repeat(fine[..., None], 3, axis=3)
+    assert judge.form_of(colour) == ImageForm(size=32, channels=3)
+    assert judge.form_of(coarse.astype(np.uint16)) == ImageForm(size=16, bits=16)
+    found = judge.read_index(places[1], NAMES, "val", judge.form_of(colour)).parts["val"]["birch"].images
+    assert np.array_equal(found, colour)
+
+
+def test_a_split_without_patients_is_refused(places):
+    with pytest.raises(ValueError, match="no patients of the split 'test'"):
+        judge.read_index(places[1], NAMES, "test", ImageForm(size=32))
 
 
 def test_copies_of_training_patients_are_nearer_than_strangers():
