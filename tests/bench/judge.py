@@ -119,11 +119,12 @@ def spread_of(scores: list[Scores], name: str) -> str:
 
 def show(found: dict[str, list[Scores]]) -> None:
     """A table with a line a figure and a column a set."""
-    table = Table("AUC", *found, title="trained on the set alone, tested on real patients: mean ± deviation over seeds")
+    table = Table("AUC", *found)
     for name in dict.fromkeys(name for scores in found.values() for one in scores for name in one):
         if not name.endswith((" low", " high")):
             texts = [spread_of(scores, name) if any(name in one for one in scores) else "" for scores in found.values()]
             table.add_row(name, *texts)
+    print("trained on the set alone, tested on real patients: mean ± deviation over seeds")
     Console(width=120).print(table)
 
 
