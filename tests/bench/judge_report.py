@@ -7,13 +7,13 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from judge_scores import ALONE, BENCH
+from judge_scores import BENCH
 from scipy.stats import t as student
 
 from sfumato_common.metrics.judges import JUDGES
 
 LEVEL = 0.95
-VIEWS = ("val", "test")
+VIEWS = {"val": "patients kept apart (val)", "test": "the official test set"}
 
 
 def release_interval(values: Sequence[float], lows: Sequence[float], highs: Sequence[float]) -> tuple[float, float]:
@@ -40,22 +40,20 @@ def interval_text(scores: Sequence[dict[str, float]], name: str) -> str:
     return "" if math.isnan(low) else f"[{low:.2f}, {high:.2f}]"
 
 
-def judge_columns(results: list[dict[str, Any]]) -> list[str]:
-    """The judges' scores that some result has: by view and judge, pooled, by site, and of sites alone."""
+def judge_columns(results: list[dict[str, Any]], view: str) -> list[str]:
+    """The judges' scores of a view that some result has: judge by judge, pooled, by site, and of sites alone."""
     present = dict.fromkeys(name for result in results for name in result["scores"])
-    order = [f"{name} {view}" for view in VIEWS for name in (BENCH, *JUDGES)]
     columns = []
-    for head in order:
-        # the bench's own classifier stands for its pooled figure only: its sites' are in the table above
-        tail = [name for name in sorted(present) if name.startswith(f"{head} ")] if head.split()[0] == ALONE else []
+    for head in (f"{name} {view}" for name in (BENCH, *JUDGES)):
+        tail = [name for name in sorted(present) if name.startswith(f"{head} ")]
         columns += [head, *(name for name in tail if name.removeprefix(f"{head} ") not in {"low", "high"})]
     return [name for name in columns if name in present]
 
 
-def judge_rows(results: list[dict[str, Any]], cells: Any, text: Any) -> tuple[list[str], list[list[str]]]:
-    """Columns and rows of the judges' table; after each pooled figure the interval of a release."""
-    names = judge_columns(results)
-    pooled = {f"{name} {view}" for view in VIEWS for name in (BENCH, *JUDGES)}
+def judge_rows(results: list[dict[str, Any]], cells: Any, text: Any, view: str) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows of the judges' table of a view; after each pooled figure the interval of a release."""
+    names = judge_columns(results, view)
+    pooled = {f"{name} {view}" for name in (BENCH, *JUDGES)}
     columns, rows = ["row", "epsilon", "releases"], []
     for name in names:
         columns += [name, "a release's 95 %"] if name in pooled else [name]

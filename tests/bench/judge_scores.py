@@ -42,11 +42,13 @@ def judged(
     homes: Sequence[str] | npt.NDArray[np.str_] | None,
     seed: int,
     names: Sequence[str] = (BENCH, *JUDGES),
+    *,
+    alone: bool = True,
 ) -> Scores:
     """AUC of each judge by view: pooled with its patients' interval, by site, and of a site's own set on its patients.
 
-    `homes` [N] names the site that each image stands for, None where sets stand for no site. Figures that a cohort
-    cannot have are left out.
+    `homes` [N] names the site that each image stands for, None where sets stand for no site. The last figures need a
+    network a site and are left out without `alone`. Figures that a cohort cannot have are left out.
     """
     classes = len(cohort.labels)
     result: Scores = {}
@@ -54,7 +56,7 @@ def judged(
         probabilities = fit(name, images, labels, classes, seed)
         for view in cohort.views:
             result |= _on_view(f"{name} {view}", probabilities, cohort.parts[view])
-    if ALONE in names and homes is not None:
+    if alone and ALONE in names and homes is not None:
         result |= _alone(cohort, images, labels, np.asarray(homes), seed)
     return {name: value for name, value in result.items() if math.isfinite(value)}
 
@@ -75,11 +77,13 @@ def _on_view(name: str, probabilities: Probabilities, parts: dict[str, Cohort]) 
 
 
 def _alone(cohort: BenchCohort, images: ByteImages, labels: Labels, homes: npt.NDArray[np.str_], seed: int) -> Scores:
-    """Of every site whose own part has all classes: a judge of that part alone, on that site's own patients."""
+    """Of every site whose own part and patients have all classes: a judge of that part, on that site's own patients."""
     result: Scores = {}
     for site in cohort.train:
         own = homes == site
-        if len(set(labels[own])) < len(cohort.labels) or not all(site in cohort.parts[view] for view in cohort.views):
+        seen = [labels[own], *(cohort.parts[view][site].labels for view in cohort.views if site in cohort.parts[view])]
+        # a network takes a minute: none is trained for a figure that cannot be
+        if len(seen) <= len(cohort.views) or any(len(np.unique(found)) < len(cohort.labels) for found in seen):
             continue
         probabilities = fit(ALONE, images[own], labels[own], len(cohort.labels), seed)
         for view in cohort.views:

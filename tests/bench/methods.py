@@ -108,7 +108,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--epsilon", type=float, default=10.0, help="what the models may cost a training patient")
     parser.add_argument("--images", type=int, default=200, help="the most images of one site")
     parser.add_argument("--releases", type=int, default=3, help="how often the models are trained, with new noise")
-    parser.add_argument("--judges", type=lambda text: [name for name in text.split(",") if name], default=["cnn"])
+    parser.add_argument("--judges", type=lambda text: [name for name in text.split(",") if name], default=list(JUDGES))
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--table", action="store_true", help="only print the tables of what is there")
     options = parser.parse_args()

@@ -7,17 +7,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from judge_report import release_interval
+from judge_report import VIEWS, release_interval
 from methods_rows import BENT, ROWS, TOTALS
 from rich.console import Console
 from rich.table import Table
 
 from sfumato_client.audit.attacks.membership import share_interval
+from sfumato_common.metrics.judges import JUDGES
 
 Figures = Mapping[str, float]
 Rows = Mapping[str, Figures]
 COLUMNS = (
-    *("set", "word", "images", "AUC", "accuracy", "CNN AUC, kept apart", "own sites"),
+    *("set", "word", "images", "AUC", "accuracy", "CNN AUC, kept apart", "ResNet-18 AUC, kept apart", "own sites"),
     *("FD random", "FD trained", "structure", "precision", "recall", "density", "coverage", "nearest"),
     *("member AUC", "TPR at 1 %", "TPR at 0.1 %", "control AUC", "own group in top 5", "re-identified"),
     *("images/s", "MiB"),
@@ -100,7 +101,7 @@ def line(run: dict[str, Any]) -> list[str]:
         str(run["images"]),
         f"{found['auc']:.3f} [{found['auc low']:.2f}, {found['auc high']:.2f}]",
         f"{found['bal. acc.']:.3f}",
-        _judge(found),
+        *(_judge(found, f"{name} val") for name in JUDGES),
         ", ".join(f"{value:.2f}" for name, value in found.items() if name.startswith("cnn val own ")) or "-",
         f"{found['FD random']:.1f}",
         f"{found['FD trained']:.1f}",
@@ -120,10 +121,8 @@ def line(run: dict[str, Any]) -> list[str]:
     ]
 
 
-def _judge(found: Figures) -> str:
-    if "cnn val" not in found:
-        return "-"
-    return f"{found['cnn val']:.3f} [{found['cnn val low']:.2f}, {found['cnn val high']:.2f}]"
+def _judge(found: Figures, name: str) -> str:
+    return f"{found[name]:.3f} [{found[f'{name} low']:.2f}, {found[f'{name} high']:.2f}]" if name in found else "-"
 
 
 def _share(share: float, of: int) -> str:
@@ -154,7 +153,7 @@ def _over_releases(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
         scores = [result["scores"] for result in own]
         shared = [name for name in scores[0] if all(name in one for one in scores)]
         figures = {name: statistics.mean(one[name] for one in scores) for name in shared}
-        for name in ("auc", "cnn val", "cnn test"):
+        for name in ("auc", *(f"{judge} {view}" for judge in JUDGES for view in VIEWS)):
             if name in shared:
                 ends = [[one[key] for one in scores] for key in (name, f"{name} low", f"{name} high")]
                 figures[f"{name} low"], figures[f"{name} high"] = release_interval(*ends)

@@ -8,15 +8,18 @@ import sys
 from dataclasses import replace
 
 import judge
+import judge_scores
 import numpy as np
 import pytest
-from judge_report import interval_text, judge_rows, release_interval
+from judge_report import interval_text, judge_columns, judge_rows, release_interval
 from judge_scores import judged, nearness
-from methods_report import by_cohort, line
+from methods_report import COLUMNS, by_cohort, line
 from PIL import Image
 from utility_targets import REAL, targets_of
 
+from sfumato_client.dataset.cohort import Cohort
 from sfumato_common.metrics import judges as judges_module
+from sfumato_common.study.terms import ImageForm
 
 NAMES = ("normal", "abnormal")
 SITES = ("alder", "birch")
@@ -72,7 +75,8 @@ def test_a_published_folder_is_scored_pooled_by_site_and_for_each_site_alone(pla
     # birch's images teach the opposite of what its patients show, which only the figure of its own tells
     assert first["cnn val own alder"] > 0.9 and first["cnn val own birch"] < 0.1
     assert {"cnn val", "cnn val alder", "cnn val birch", "cnn val low"} <= set(first)
-    assert set(first) == set(second)
+    # each site's own images are judged for the first seed alone, unless asked
+    assert set(first) - set(second) == {"cnn val own alder", "cnn val own birch"} and set(second) < set(first)
     assert abs(found["like"]["structure, real"]) < 0.02
     assert "cnn val own birch" in capsys.readouterr().out
 
@@ -83,10 +87,48 @@ def test_a_label_that_the_index_does_not_have_is_refused(places):
 
 
 def test_a_site_whose_part_has_one_class_has_no_figure_of_its_own(places):
-    cohort = judge.read_index(places[1], NAMES, "val")
+    cohort = judge.read_index(places[1], NAMES, "val", ImageForm(size=32))
     images, labels = bars(60, 3)
     homes = np.where(labels == 1, "alder", "birch")
     assert not any(" own " in name for name in judged(cohort, images, labels, homes, 0, ("cnn",)))
+
+
+def test_no_network_is_trained_for_a_site_whose_patients_have_one_class(places, monkeypatch):
+    cohort = judge.read_index(places[1], NAMES, "val", ImageForm(size=32))
+    alder = cohort.parts["val"]["alder"]
+    rows = np.flatnonzero(alder.labels == 1)
+    one_class = Cohort(alder.images[rows], alder.labels[rows], np.arange(len(rows)))
+    parts = {**cohort.parts, "val": {**cohort.parts["val"], "alder": one_class}}
+    asked = []
+
+    def counted(name, images, *rest):
+        asked.append(len(images))
+        return lambda shown: np.full((len(shown), 2), 0.5)
+
+    monkeypatch.setattr(judge_scores, "fit", counted)
+    images, labels = bars(60, 3)
+    found = judged(replace(cohort, parts=parts), images, labels, np.repeat(SITES, [25, 35]), 0, ("cnn",))
+    assert asked == [60, 35] and "cnn val own alder" not in found and found["cnn val own birch"] == 0.5
+
+
+def test_real_images_are_judged_in_the_form_of_the_published_ones(places):
+    fine, coarse = (
+        judge.read_index(places[1], NAMES, "val", ImageForm(size=size)).parts["val"]["birch"].images
+        for size in (32, 16)
+    )
+    assert coarse.shape == (len(fine), 16, 16) and coarse.dtype == np.uint8
+    # the mean of the pixels that each one covers
+    assert np.abs(coarse[:, 0, 0] - fine[:, :2, :2].mean(axis=(1, 2))).max() <= 0.51
+    colour = np.repeat(fine[..., None], 3, axis=3)
+    assert judge.form_of(colour) == ImageForm(size=32, channels=3)
+    assert judge.form_of(coarse.astype(np.uint16)) == ImageForm(size=16, bits=16)
+    found = judge.read_index(places[1], NAMES, "val", judge.form_of(colour)).parts["val"]["birch"].images
+    assert np.array_equal(found, colour)
+
+
+def test_a_split_without_patients_is_refused(places):
+    with pytest.raises(ValueError, match="no patients of the split 'test'"):
+        judge.read_index(places[1], NAMES, "test", ImageForm(size=32))
 
 
 def test_copies_of_training_patients_are_nearer_than_strangers():
@@ -116,8 +158,13 @@ def test_the_judges_table_and_its_bars():
     scores = {"cnn val": 0.9, "cnn val low": 0.85, "cnn val high": 0.95, "cnn val nih": 0.45, "cnn val own nih": 0.55}
     results = [{"row": "flow", "epsilon": 10.0, "scores": scores}] * 2
     cells = {("flow", 10.0): {name: (value, 0.0) for name, value in scores.items()}}
-    columns, rows = judge_rows(results, cells, lambda value, digits: "" if value is None else f"{value[0]:.{digits}f}")
+    columns, rows = judge_rows(results, cells, lambda value, digits: f"{value[0]:.{digits}f}" if value else "", "val")
     assert dict(zip(columns, rows[0], strict=True))["a release's 95 %"] == "[0.85, 0.95]"
+    # each view has its own table, which holds every judge's figures by site
+    results[0]["scores"] = scores | {"resnet18 val": 0.8, "resnet18 val nih": 0.5, "resnet18 test nih": 0.6}
+    assert judge_columns(results, "val") == [*(name for name in scores if name[-3:] not in {"low", "igh"}),
+        "resnet18 val", "resnet18 val nih"]  # fmt: skip
+    assert judge_columns(results, "test") == ["resnet18 test nih"]
     cells |= {REAL: {"auc": (0.9, 0.0)}, ("only nih", None): {"cnn val own nih": (0.8, 0.0)}}
     bars_of = {target.score: target.bound for target in targets_of("sites", cells) if target.epsilon == 10.0}
     assert bars_of["cnn val"] == 0.92 and bars_of["cnn val nih"] == bars_of["cnn val own nih"] == 0.5
@@ -134,7 +181,13 @@ def test_a_line_of_the_methods_table_is_the_mean_of_its_releases_and_says_the_ch
         {**shared, "release": n, "scores": dict.fromkeys(names, 0.5) | {"auc": auc, "auc low": auc, "auc high": auc}}
         for n, auc in enumerate((0.8, 0.82, 0.84))
     ]
+    for run, auc in zip(runs, (0.7, 0.72, 0.74), strict=True):
+        run["scores"] |= {f"{name} val{end}": auc for name in ("cnn", "resnet18") for end in ("", " low", " high")}
     (merged,) = by_cohort({"runs": runs})["sites"]
+    assert [text for head, text in zip(COLUMNS, line(merged), strict=True) if "kept apart" in head] == [
+        "0.720 [0.62, 0.82]",
+        "0.720 [0.62, 0.82]",
+    ]
     assert line(merged)[3] == "0.820 [0.72, 0.92]"  # t(2 degrees) = 4.30, times 0.02 sqrt(4/3)
     failed = {**shared, "release": 2, "failed": "ConfigError"}
     assert line(by_cohort({"runs": [*runs[:2], failed]})["sites"][0])[1] == "failed"

@@ -10,7 +10,7 @@ import statistics
 from dataclasses import dataclass
 from typing import Any
 
-from judge_report import interval_text, judge_rows
+from judge_report import VIEWS, interval_text, judge_rows
 from rich.console import Console
 from rich.table import Table
 from utility_targets import NOT_SITES, Cells, Spread, targets_of
@@ -54,9 +54,9 @@ def tables_of(results: list[dict[str, Any]]) -> list[Sheet]:
         own = sorted((result for result in results if result["cohort"] == cohort), key=lambda result: result["order"])
         cells, failures = cells_of(own), failures_of(own)
         sheets.append(_scores(own, cells, failures))
-        columns, rows = judge_rows(own, cells, _cell)
-        title = f"{cohort}: AUC of ordinary judges on patients kept apart (val) and on the official test set"
-        sheets += [Sheet(title, columns, rows, JUDGES_BELOW)] if rows else []
+        for view, who in VIEWS.items():
+            columns, rows = judge_rows(own, cells, _cell, view)
+            sheets += [Sheet(f"{cohort}: AUC of judges on {who}", columns, rows, JUDGES_BELOW)] if rows else []
         targets = _targets(cohort, cells, failures)
         sheets += [targets] if targets.rows else []
     return sheets

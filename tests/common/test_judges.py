@@ -30,6 +30,16 @@ def test_the_residual_network_has_the_size_that_its_paper_and_torchvision_give()
     )
 
 
+def test_pooling_before_rectifying_is_rectifying_before_pooling_also_in_its_gradients():
+    torch.manual_seed(0)
+    for pool in (torch.nn.MaxPool2d(2), torch.nn.MaxPool2d(3, 2, 1)):
+        x = torch.randn(2, 3, 12, 12, requires_grad=True)
+        weights = torch.randn_like(pool(x))
+        sides = [pool(x.relu()), pool(x).relu()]
+        assert torch.equal(*sides)
+        assert torch.equal(*(torch.autograd.grad((side * weights).sum(), x)[0] for side in sides))
+
+
 @pytest.mark.parametrize("name", list(JUDGES))
 @pytest.mark.parametrize("size", [28, 64])
 def test_a_judge_takes_the_sizes_of_the_benches_and_gives_probabilities(name, size):

@@ -31,7 +31,8 @@ def ordinary_cnn(channels: int, classes: int) -> nn.Module:
     layers: list[nn.Module] = []
     for width in _WIDTHS:
         convolution = nn.Conv2d(channels, width, 3, padding=1, bias=False)
-        layers += [convolution, nn.BatchNorm2d(width), nn.ReLU(), nn.MaxPool2d(2)]
+        # rectified after the pooling, which is the same and a quarter of the work
+        layers += [convolution, nn.BatchNorm2d(width), nn.MaxPool2d(2), nn.ReLU()]
         channels = width
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.3), nn.Linear(channels, classes))
 
@@ -41,7 +42,7 @@ def resnet18(channels: int, classes: int) -> nn.Module:
 
     Written out here: torchvision's wheel of the package index does not load beside a torch without CUDA.
     """
-    stem = [nn.Conv2d(channels, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU(), nn.MaxPool2d(3, 2, 1)]
+    stem = [nn.Conv2d(channels, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.MaxPool2d(3, 2, 1), nn.ReLU()]
     blocks: list[nn.Module] = []
     before = 64
     for width, stride in ((64, 1), (128, 2), (256, 2), (512, 2)):

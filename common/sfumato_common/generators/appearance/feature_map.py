@@ -165,7 +165,7 @@ class FeatureMap:
         radius = self.frequency.ravel()
         luminance, chroma = (np.digitize(radius[places], RING_EDGES) for places in (self.low, self.chroma))
         bands = np.repeat(np.arange(len(self.bands)), GRID**2)
-        # mean, deviation, shifts, log scales, rotation, side: a correlation of two must not be averaged with others' none
+        # mean, deviation, shifts, log scales, rotation, side: a pair of sorts may be correlated where others are not
         sorts = np.array([48, 49, 50, 50, 51, 51, 52, 53])[: self.parameters]
         parts = [luminance, 16 + np.tile(chroma, 2), 32 + bands, sorts]
         return np.unique(np.concatenate(parts), return_inverse=True)[1].astype(np.int64)
