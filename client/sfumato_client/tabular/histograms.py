@@ -66,10 +66,7 @@ class Histograms:
         """Shares of a column's bins; near `prior`, or what is usual for such columns, by as much as the noise hides."""
         bins, noisy, deviation = Bins(column), self.counts[name] / self.patients, self.deviation / self.patients
         if bins.ordered and bins.values >= _FEWEST_SHAPED:
-            # these patients are a sample, too, of those that the table is about: a bin's count varies by that much
-            even = np.clip(np.sum(noisy**2) - bins.count * deviation**2, 0.0, 1.0)
-            sampling = (1.0 - even) / (bins.count * self.patients)
-            return expected_shares(noisy, float(np.sqrt(deviation**2 + sampling)), bins.missing, prior)
+            return expected_shares(noisy, deviation, bins.missing, prior)
         start = np.full(bins.count, 1.0 / bins.count) if prior is None else prior
         return estimate_shares(noisy, deviation, start, [bins.ordered])
 

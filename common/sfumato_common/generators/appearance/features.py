@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from sfumato_common.generators.appearance.feature_map import CONTRAST, FLOOR, GRID, FeatureMap
@@ -34,22 +35,40 @@ class Centre:
     numbers: Float64
 
 
+@dataclass(frozen=True, eq=False)
+class AlignedPool:
+    """The phantom pool on a map: its centre, low coefficients [P, K], and exposed, aligned luminance [P, S, S]."""
+
+    centre: Centre
+    low: Float64
+    images: npt.NDArray[np.float32]
+
+
 @lru_cache(maxsize=4)
 def centre_of_map(feature_map: FeatureMap) -> Centre:
     """Of the phantom pool where images are aligned to it; else what the power law expects."""
+    if feature_map.aligned:
+        return aligned_pool(feature_map).centre
+    power = [float((public_scale(feature_map.size)[band] ** 2).sum()) for band in feature_map.bands]
+    rms = np.repeat(np.sqrt(power) * CONTRAST / feature_map.size, GRID**2)
     low = np.zeros(len(feature_map.places))
-    if not feature_map.aligned:
-        power = [float((public_scale(feature_map.size)[band] ** 2).sum()) for band in feature_map.bands]
-        rms = np.repeat(np.sqrt(power) * CONTRAST / feature_map.size, GRID**2)
-        numbers = np.concatenate([low, np.log(rms + FLOOR), [0.0, _TYPICAL_LOG_DEVIATION]])
-        return Centre(np.zeros((0, 0)), numbers)
-    pool = to_unit_range(phantom_pool(feature_map.size, feature_map.phantoms)).astype(np.float64)[:, 0]
-    mean, deviation = exposure_of(pool)
-    exposed = (pool - mean[:, None, None]) / np.exp(deviation)[:, None, None]
+    return Centre(np.zeros((0, 0)), np.concatenate([low, np.log(rms + FLOOR), [0.0, _TYPICAL_LOG_DEVIATION]]))
+
+
+def aligned_pool(feature_map: FeatureMap) -> AlignedPool:
+    """The pool, aligned to the template that is its own mean. Large: kept by whoever needs more than the centre."""
+    pool = to_unit_range(phantom_pool(feature_map.size, feature_map.phantoms)).astype(np.float64)
+    mean, deviation = exposure_of(pool[:, 0])
+    exposed = (pool[:, 0] - mean[:, None, None]) / np.exp(deviation)[:, None, None]
     template = thumbnails(exposed.mean(axis=0)[None])[0]
-    numbers = np.concatenate([_parts(feature_map, template, some)[0] for some in _chunks(feature_map, pool[:, None])])
-    rest = feature_map.energies + feature_map.parameters
-    return Centre(template, np.concatenate([low, numbers.mean(axis=0)[-rest:]]))
+    found, images = list[Float64](), list[npt.NDArray[np.float32]]()
+    for some in _chunks(feature_map, pool):
+        own, aligned = _parts(feature_map, template, some)
+        found.append(own)
+        images.append(aligned[:, 0].astype(np.float32))
+    numbers, rest = np.concatenate(found), feature_map.energies + feature_map.parameters
+    centre = np.concatenate([np.zeros(len(feature_map.places)), numbers.mean(axis=0)[-rest:]])
+    return AlignedPool(Centre(template, centre), numbers[:, : feature_map.coefficients], np.concatenate(images))
 
 
 def features_of(feature_map: FeatureMap, images: ByteImages) -> Float64:
@@ -61,15 +80,6 @@ def features_of(feature_map: FeatureMap, images: ByteImages) -> Float64:
     numbers = [_parts(feature_map, centre.template, planes_of(pixels))[0] for pixels in some]
     features = (np.concatenate(numbers) - centre.numbers) / feature_map.scale
     return np.where(np.isfinite(features).all(axis=1, keepdims=True), features, 0.0)
-
-
-def aligned_pool(feature_map: FeatureMap) -> tuple[Float64, Float64]:
-    """The pool's low coefficients [P, K] and its exposed, aligned luminance [P, S, S]."""
-    centre = centre_of_map(feature_map)
-    planes = to_unit_range(phantom_pool(feature_map.size, feature_map.phantoms)).astype(np.float64)
-    parts = [_parts(feature_map, centre.template, some) for some in _chunks(feature_map, planes)]
-    low = np.concatenate([numbers[:, : feature_map.coefficients] for numbers, _ in parts])
-    return low, np.concatenate([aligned[:, 0] for _, aligned in parts])
 
 
 def planes_of(images: ByteImages) -> Float64:

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from sfumato_common.errors import VerificationError
-from sfumato_common.generators.appearance.feature_map import FLOOR, GRID, AppearanceLayout, FeatureMap
+from sfumato_common.generators.appearance.feature_map import FLOOR, GRID, AppearanceLayout
 from sfumato_common.generators.appearance.features import OPPONENT, aligned_pool, centre_of_map
 from sfumato_common.generators.appearance.pose import inverse_of, matrices_of, warp
 from sfumato_common.generators.appearance.settings import AppearanceStage
@@ -45,10 +45,11 @@ class AppearanceModel:
         layout = AppearanceLayout.of(plan)
         self.map, self._detail = layout.map, stage_of(plan, AppearanceStage).detail
         self._mean, self._factor = (_float(arrays[name]) for name in ("mean", "factor"))
-        self._centre, self._scale = _float(centre_of_map(self.map).numbers), _float(self.map.scale)
         self._matrix, self._bands = _float(dct_matrix(self.map.size)), torch.from_numpy(self.map.bands)
         self._law = _float(public_scale(self.map.size))
         self._pool = None if self._detail == "noise" else _pool(self.map)
+        centre = centre_of_map(self.map) if self._pool is None else self._pool.centre
+        self._centre, self._scale = _float(centre.numbers), _float(self.map.scale)
 
     def sample(self, y: Tensor, draws: Draws) -> Tensor:
         """Images [N, C, S, S] in [-1, 1] for components [N]."""
@@ -116,7 +117,7 @@ class AppearanceModel:
     def _phantoms(self, kept: Tensor, back: Tensor | None, draws: Draws) -> Tensor:
         """One of the nearest phantoms for each of the drawn coefficients [N, K], in the sampled pose, [N, S, S]."""
         assert self._pool is not None and back is not None, "the phantom's detail needs its alignment"
-        low, images = self._pool
+        low, images = _float(self._pool.low), torch.from_numpy(self._pool.images)
         weight = _float((1.0 + 0.15 * self.map.frequency.ravel()[self.map.low] ** 2) ** -0.5)
         nearest = torch.cdist(kept * weight, low * weight).topk(min(_NEAREST, len(low)), largest=False).indices
         chosen = nearest[torch.arange(len(kept)), draws.integers(nearest.shape[1], len(kept))]
@@ -142,10 +143,7 @@ def appearance_model(plan: PublicPlan, arrays: Arrays) -> AppearanceModel:
         raise VerificationError(f"the released array {error} is missing; ask the coordinator again") from None
 
 
-@lru_cache(maxsize=2)
-def _pool(feature_map: FeatureMap) -> tuple[Tensor, Tensor]:
-    low, images = aligned_pool(feature_map)
-    return _float(low), _float(images)
+_pool = lru_cache(maxsize=2)(aligned_pool)
 
 
 def _float(value: np.ndarray) -> Tensor:
