@@ -98,7 +98,7 @@ def test_dependences_that_stand_out_of_the_noise_are_shown():
     assert 28 < ages[1] - ages[0] < 42
     assert (made[:, 4] == MISSING).mean() == pytest.approx(0.2, abs=0.03)
     real, shown = (np.corrcoef(some[some[:, 4] >= 0][:, [0, 4]].T)[0, 1] for some in (cells, made))
-    assert shown == pytest.approx(real, abs=0.12)
+    assert 0.5 < shown < real
 
 
 def test_a_run_is_charged_certified_and_says_what_its_rows_are(tmp_path):

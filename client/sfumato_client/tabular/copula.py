@@ -52,7 +52,9 @@ class Scores:
         if self.is_ranked:
             values = bins.values if bins.ordered else bins.count
             scores, kept = _normal_scores(shares[:values])
-            parts.insert(0, (np.pad(scores, (0, bins.count - values)), kept))
+            # what is empty has the score 0
+            filled = math.sqrt(max(_RAREST, 1.0 - float(shares[values:].sum())))
+            parts.insert(0, (np.pad(scores / filled, (0, bins.count - values)), kept * filled))
         self.table = np.stack([table for table, _ in parts], axis=1)
         # how much of a correlation with the underlying normal variable the scores' own has
         self.kept = np.array([kept for _, kept in parts])
