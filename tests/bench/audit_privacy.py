@@ -26,6 +26,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
+from audit_tables import table_targets
 from audit_targets import CONFIDENCE, Target, local_targets, one_shot_targets, sampled_targets
 from rich.console import Console
 from rich.table import Table
@@ -163,7 +164,7 @@ def measure(target: Target, runs: int) -> tuple[float, float]:
 def audit(quick: bool, say: Callable[[Row], None] = lambda row: None) -> list[Row]:
     """Every row."""
     rows, runs = [], 160 if quick else 600
-    for target in (*one_shot_targets(), *sampled_targets(), *local_targets()):
+    for target in (*one_shot_targets(), *table_targets(), *sampled_targets(), *local_targets()):
         measured, bound = measure(target, runs)
         if target.weaker is None:
             with noise_scaled(0.5):

@@ -112,7 +112,7 @@ def cohort(canary: npt.NDArray[np.uint8] | None) -> Cohort:
     return Cohort(images, labels, patients)
 
 
-class _Quiet(NoiseRecorder):
+class Quiet(NoiseRecorder):
     """A recorder without noise, which keeps what was to be noised over its scale: to choose a canary by."""
 
     def __init__(self) -> None:
@@ -129,7 +129,7 @@ Work = Callable[[Cohort, NoiseRecorder, NoiseSource], object]
 
 def _strongest(work: Work) -> npt.NDArray[np.uint8]:
     def moved(canary: npt.NDArray[np.uint8] | None) -> Floats:
-        quiet = _Quiet()
+        quiet = Quiet()
         work(cohort(canary), quiet, SecureNoise())
         return np.concatenate(quiet.values)
 

@@ -53,7 +53,7 @@ POLICY = {
     "budget": {"epsilon": 1000.0, "delta": 1e-5},
     "allowed_stages": ["spectral"],
     "minimum_patients": 10,
-    "release": {"allowed_methods": ["cadp", "marginals"], "largest_set": 1000},
+    "release": {"allowed_methods": ["cadp", "marginals", "copula"], "largest_set": 1000},
     "noise": "test",
 }
 Columns = dict[str, dict[str, Any]]
@@ -117,7 +117,7 @@ def numeric(values: Any) -> dict[str, Any]:
     return {"kind": "numeric", "low": 0.0, "high": round(high, digits), "digits": digits}
 
 
-WAYS = ("cadp", "marginals", "star", "histograms")
+WAYS = ("cadp", "marginals", "star", "copula", "histograms")
 FIGURES = {"breast-cancer": "accuracy", "diabetes": "r2", "anes96": "auc"}
 
 
@@ -134,6 +134,8 @@ def schema_of(name: str, way: str, columns: Columns, terms: dict[str, str], epsi
     }
     if way == "cadp":
         value |= {"condition": terms["condition"], "training": {"hidden": hidden, "nominal_patients": 400}}
+    elif way == "copula":
+        value |= {"method": "copula"}
     else:
         value |= {"method": "marginals", "tree": {"star": terms["target"]} if way == "star" else {}}
     return parse(value, TableSchema, name)

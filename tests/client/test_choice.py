@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from support.plans import dp_sgd
+from tests.support.plans import small_plan
 
 from sfumato_client.dataset.cohort import Cohort
 from sfumato_client.site.inbound import models_of, requested_items
@@ -26,20 +27,13 @@ from sfumato_common.study.plan import Plan
 
 pytestmark = pytest.mark.filterwarnings("ignore:TestNoise")
 DP = dp_sgd()
-VALUES = {
-    "study": "small",
-    "image": {"size": 16},
-    "labels": ["normal", "opacity"],
-    "sites": {"alder": {"nominal_patients": 100}},
-    "privacy": {"epsilon": 10.0, "delta": 1e-5},
-    "stages": [
-        {"kind": "spectral", "bandwidth": 4, "clip_radius": 3.0, "noise_multiplier": 1.0},
-        {"kind": "flow", "levels": 1, "steps_per_level": 1, "hidden": 8, **DP},
-        {"kind": "choice", "noise_multiplier": 0.7, "bins": 8, "images": 60},
-    ],
-    "release": [{"model": "best", "images": 4}],
-    "federation": {"quorum": 1},
-}
+VALUES = small_plan(
+    {"kind": "flow", "levels": 1, "steps_per_level": 1, "hidden": 8, **DP},
+    {"kind": "choice", "noise_multiplier": 0.7, "bins": 8, "images": 60},
+    released="best",
+    sites={"alder": 100},
+    noise=1.0,
+)
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 from support.plans import dp_sgd
+from tests.support.certificates import CERTIFICATE
 
 from sfumato_client.anonymise import ANONYMISERS, CandidateSet, Job, Release, anonymise, sampling
 from sfumato_client.audit import verdict
@@ -22,7 +23,6 @@ from sfumato_common.mechanisms.recorder import NoiseRecorder
 from sfumato_common.mechanisms.streams import Streams
 from sfumato_common.package import open_package
 from sfumato_common.strict import parse
-from sfumato_common.study.certificate import Certificate
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.policy import Policy
 
@@ -53,19 +53,6 @@ POLICY = parse(
     },
     Policy,
     "policy",
-)
-PAID = {"add_remove": 2.5, "add_remove_rdp": 2.75, "replace_one": 5.25}
-CERTIFICATE = Certificate.model_validate(
-    {
-        "epsilon": dict.fromkeys(("train", "holdout", "patient"), PAID),
-        "delta": 1e-5,
-        "unit": "patient",
-        "adjacency": "add-remove",
-        "mechanisms": {"train": [], "holdout": []},
-        "declared": [],
-        "noise": "secure",
-        "covers": "Everything that left this site under this plan.",
-    }
 )
 
 

@@ -14,10 +14,11 @@ from tests.client.test_tabular import COLUMNS, SCHEMA, Place, ward_rows
 
 from sfumato_client.site.home import SiteHome
 from sfumato_client.tabular.coding import MISSING
-from sfumato_client.tabular.histograms import Bins, estimate_shares, refit, refit_levels, release_histograms
+from sfumato_client.tabular.histograms import Bins, refit, refit_levels, release_histograms
 from sfumato_client.tabular.report import mean_total_variation
 from sfumato_client.tabular.run import run_tabular
 from sfumato_client.tabular.schema import NumericColumn, TableSchema
+from sfumato_client.tabular.shares import estimate_shares
 from sfumato_client.tabular.terms import cost, resolve_terms, table_events
 from sfumato_client.tabular.tree import group_bins, tree_cells
 from sfumato_common.accounting.calibration import gaussian_epsilon

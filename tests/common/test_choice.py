@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from support.plans import dp_sgd
+from tests.support.plans import small_plan
 
 from sfumato_common.errors import ConfigError
 from sfumato_common.generators.spectral.fit import fit_release
@@ -23,21 +24,13 @@ from sfumato_common.study.plan import Plan
 from sfumato_common.types import to_bytes
 
 DP = dp_sgd()
-PLAN = {
-    "study": "small",
-    "image": {"size": 16},
-    "labels": ["normal", "opacity"],
-    "sites": {"alder": {"nominal_patients": 100}, "birch": {"nominal_patients": 300}},
-    "privacy": {"epsilon": 10.0, "delta": 1e-5},
-    "stages": [
-        {"kind": "spectral", "bandwidth": 4, "clip_radius": 3.0, "noise_multiplier": 0.1},
-        {"kind": "gan", "width": 8, **DP},
-        {"kind": "flow", "steps_per_level": 1, "hidden": 8, **DP},
-        {"kind": "choice", "noise_multiplier": 2.0, "bins": 8, "images": 60},
-    ],
-    "release": [{"model": "best", "images": 4}],
-    "federation": {"quorum": 1},
-}
+PLAN = small_plan(
+    {"kind": "gan", "width": 8, **DP},
+    {"kind": "flow", "steps_per_level": 1, "hidden": 8, **DP},
+    {"kind": "choice", "noise_multiplier": 2.0, "bins": 8, "images": 60},
+    released="best",
+    sites={"alder": 100, "birch": 300},
+)
 SIGMA = 2.0
 NEAR = np.zeros(3)
 

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
+from tests.support.certificates import CERTIFICATE
 
 from sfumato_common.crypto.identity import SiteIdentity, create_identity
 from sfumato_common.errors import VerificationError
@@ -21,21 +22,7 @@ from sfumato_common.imaging import decode_png, encode_png
 from sfumato_common.package import Package, PackageImage, build_package, open_package
 from sfumato_common.package.archive import EPOCH, read_archive, write_archive
 from sfumato_common.package.manifest import ImageFacts
-from sfumato_common.study.certificate import Certificate
 
-PAID = {"add_remove": 2.5, "add_remove_rdp": 2.75, "replace_one": 5.25}
-CERTIFICATE = Certificate.model_validate(
-    {
-        "epsilon": dict.fromkeys(("train", "holdout", "patient"), PAID),
-        "delta": 1e-5,
-        "unit": "patient",
-        "adjacency": "add-remove",
-        "mechanisms": {"train": [], "holdout": []},
-        "declared": [],
-        "noise": "secure",
-        "covers": "Everything that left this site under this plan.",
-    }
-)
 PLAN = hashlib.sha256(b"plan").hexdigest()
 LIMIT = 1 << 20
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from support.plans import dp_sgd
+from tests.support.plans import small_plan
 
 from sfumato_common.errors import FederationError, VerificationError
 from sfumato_common.exchanges import EXCHANGES
@@ -23,20 +24,12 @@ from sfumato_server.rounds.strategies import strategy_of
 from sfumato_server.rounds.strategies.choice import ChoiceStrategy, choice_report
 
 DP = dp_sgd()
-VALUES = {
-    "study": "small",
-    "image": {"size": 16},
-    "labels": ["normal", "opacity"],
-    "sites": {"alder": {"nominal_patients": 100}, "birch": {"nominal_patients": 300}},
-    "privacy": {"epsilon": 10.0, "delta": 1e-5},
-    "stages": [
-        {"kind": "spectral", "bandwidth": 4, "clip_radius": 3.0, "noise_multiplier": 0.1},
-        {"kind": "flow", "steps_per_level": 1, "hidden": 8, **DP},
-        {"kind": "choice", "noise_multiplier": 1.0, "bins": 8, "images": 60},
-    ],
-    "release": [{"model": "best", "images": 4}],
-    "federation": {"quorum": 1},
-}
+VALUES = small_plan(
+    {"kind": "flow", "steps_per_level": 1, "hidden": 8, **DP},
+    {"kind": "choice", "noise_multiplier": 1.0, "bins": 8, "images": 60},
+    released="best",
+    sites={"alder": 100, "birch": 300},
+)
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from tests.support.plans import small_plan
 
 from sfumato_common.errors import FederationError, VerificationError
 from sfumato_common.exchanges import EXCHANGES
@@ -21,19 +22,12 @@ Replies = dict[str, dict[str, np.ndarray]]
 
 @pytest.fixture(scope="module")
 def plan() -> Plan:
-    value = {
-        "study": "small",
-        "image": {"size": 16},
-        "labels": ["normal", "opacity"],
-        "sites": {"alder": {"nominal_patients": 100}, "birch": {"nominal_patients": 300}},
-        "privacy": {"epsilon": 50.0, "delta": 1e-5},
-        "stages": [
-            {"kind": "spectral", "bandwidth": 4, "clip_radius": 3.0, "noise_multiplier": 0.1},
-            {"kind": "embedding", "noise_multiplier": 0.1, "generator_steps": 3, "width": 8},
-        ],
-        "release": [{"model": "embedding", "images": 4}],
-        "federation": {"quorum": 1},
-    }
+    value = small_plan(
+        {"kind": "embedding", "noise_multiplier": 0.1, "generator_steps": 3, "width": 8},
+        released="embedding",
+        sites={"alder": 100, "birch": 300},
+        epsilon=50.0,
+    )
     return parse(value, Plan, "test")
 
 

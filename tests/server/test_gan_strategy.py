@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from tests.support.plans import small_plan
 
 from sfumato_common.exchanges import EXCHANGES
 from sfumato_common.generators import NETWORKS
@@ -24,19 +25,11 @@ DP = {"local_steps": 2, "sampling_rate": 0.2, "clipping_norm": 1.0, "noise_multi
 
 @pytest.fixture(scope="module")
 def plan() -> Plan:
-    value = {
-        "study": "small",
-        "image": {"size": 16},
-        "labels": ["normal", "opacity"],
-        "sites": {"alder": {"nominal_patients": 100}},
-        "privacy": {"epsilon": 10.0, "delta": 1e-5},
-        "stages": [
-            {"kind": "spectral", "bandwidth": 4, "clip_radius": 3.0, "noise_multiplier": 0.1},
-            {"kind": "gan", "width": 8, "rounds": 2, "generator_steps": 12, "fakes": 4, **DP},
-        ],
-        "release": [{"model": "gan", "images": 4}],
-        "federation": {"quorum": 1},
-    }
+    value = small_plan(
+        {"kind": "gan", "width": 8, "rounds": 2, "generator_steps": 12, "fakes": 4, **DP},
+        released="gan",
+        sites={"alder": 100},
+    )
     return parse(value, Plan, "test")
 
 

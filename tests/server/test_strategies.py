@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from support.plans import dp_sgd
+from tests.support.plans import small_plan
 
 from sfumato_common.errors import FederationError, VerificationError
 from sfumato_common.exchanges import EXCHANGES
@@ -26,20 +27,12 @@ KINDS = ("spectral", "gan", "flow")
 
 @pytest.fixture(scope="module")
 def plan() -> Plan:
-    value = {
-        "study": "small",
-        "image": {"size": 16},
-        "labels": ["normal", "opacity"],
-        "sites": {"alder": {"nominal_patients": 100}, "birch": {"nominal_patients": 300}},
-        "privacy": {"epsilon": 10.0, "delta": 1e-5},
-        "stages": [
-            {"kind": "spectral", "bandwidth": 4, "clip_radius": 3.0, "noise_multiplier": 0.1},
-            {"kind": "gan", "width": 8, "generator_steps": 3, "fakes": 4, **DP},
-            {"kind": "flow", "steps_per_level": 1, "hidden": 8, **DP},
-        ],
-        "release": [{"model": "spectral", "images": 4}],
-        "federation": {"quorum": 1},
-    }
+    value = small_plan(
+        {"kind": "gan", "width": 8, "generator_steps": 3, "fakes": 4, **DP},
+        {"kind": "flow", "steps_per_level": 1, "hidden": 8, **DP},
+        released="spectral",
+        sites={"alder": 100, "birch": 300},
+    )
     return parse(value, Plan, "test")
 
 

@@ -22,7 +22,7 @@ def tabular(
     report: Annotated[bool, typer.Option("--report", help="Leave a report in the home folder's 'local'.")] = False,
     check: Annotated[bool, typer.Option("--check", help="Hold the rows against the schema; charge nothing.")] = False,
 ) -> None:
-    """Anonymise a table by a conditional network (CADP) or noisy marginals, charged to the site's ledger first."""
+    """Anonymise a table by CADP, noisy marginals or a copula, charged to the site's ledger first."""
     from sfumato_client.site.home import SiteHome
     from sfumato_client.tabular.run import check_rows, run_tabular
     from sfumato_client.tabular.schema import TableSchema

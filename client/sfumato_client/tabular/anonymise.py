@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from sfumato_client.tabular.coding import Cells, Coder
-from sfumato_client.tabular.histograms import Float64, refit_levels, shuffle, whole_counts
+from sfumato_client.tabular.histograms import refit_levels, shuffle, whole_counts
 from sfumato_client.tabular.schema import TableSchema
+from sfumato_client.tabular.shares import Float64
 from sfumato_client.tabular.train import one_hot
 from sfumato_common.accounting.events import RandomisedResponse
 from sfumato_common.accounting.pld import uniform_share

@@ -20,7 +20,8 @@ from sfumato_common.tabular.certificate import FORMAT, TableCertificate
 COVERS = (
     "Unit: the patient, with all of the patient's rows, of which one at most was used. Covered: the table beside this "
     "file, with all that it was made from: noisy histograms of its columns and, by its method, the flow's training "
-    "(cadp), or noisy scores and two-way counts of pairs of columns (marginals). add_remove: with or without one "
+    "(cadp), noisy scores and two-way counts of pairs of columns (marginals), or noisy sums of products of pairs of "
+    "columns' scores (copula). add_remove: with or without one "
     "patient, its distribution changes by at most (epsilon, delta). replace_one: the same with another patient in the "
     "patient's place. add_remove_rdp is a looser bound by another accountant that cross-checks add_remove. holdout: "
     "what the table costs those who are held out from the site's images, where its patients cannot be matched to "
@@ -72,6 +73,8 @@ def signal_sentence(schema: TableSchema) -> str:
     """What the noise leaves of a record, and of what all records have in common; from public numbers alone."""
     if schema.method == "marginals":
         return tree_sentence(schema)
+    if schema.method == "copula":
+        return copula_sentence(schema)
     if schema.latents is None:
         return (
             f"No latent of a record was released: a row is a sample of the trained flow. {_training_sentence(schema)}"
@@ -101,6 +104,19 @@ def tree_sentence(schema: TableSchema) -> str:
         "Of other pairs of columns the table shows only what follows from these. Noise on a two-way count has standard "
         f"deviation {noise:.1f}, where {patients} patients spread evenly would be "
         f"{patients / tree.groups**2:.1f} a count."
+    )
+
+
+def copula_sentence(schema: TableSchema) -> str:
+    """What a table by a copula shows, and how large noise on a correlation is; from public numbers alone."""
+    noise, patients = schema.copula.noise_multiplier, schema.training.nominal_patients
+    assert noise is not None and patients is not None, "a resolved schema has its public numbers"
+    # of C coordinates of equal weight; levels without an order have one each
+    error = noise * len(schema.columns) * math.sqrt((1.0 - 1.0 / len(schema.columns)) / 2.0) / patients
+    return (
+        "A row is drawn from noisy counts of single columns and noisy correlations, and is made from no record. "
+        f"What goes with what is shown as far as correlations say it. Noise on one has a standard deviation of about "
+        f"{error:.2f} with {patients} patients."
     )
 
 

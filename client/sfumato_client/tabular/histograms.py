@@ -6,23 +6,18 @@ sqrt(C) under add/remove (Dwork and Roth 2014, A.1). All else here is post-proce
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
-from scipy.fft import dctn, idctn
 
 from sfumato_client.tabular.coding import MISSING, Cells
 from sfumato_client.tabular.schema import AnyColumn, CategoricalColumn
+from sfumato_client.tabular.shares import Float64, Ints, estimate_shares, expected_shares
 from sfumato_common.mechanisms.recorder import NoiseRecorder
 from sfumato_common.mechanisms.streams import PublishedStream
 
-Float64 = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 MOST_BINS = 20  # of a column with more values than that
-_SMOOTHNESS = (0.0, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 10.0)
-_STRENGTHS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+_FEWEST_SHAPED = 6  # bins of ordered values that are taken to have a shape
 
 
 class Bins:
@@ -68,10 +63,12 @@ class Histograms:
         return max(1.0, float(np.mean([own.sum() for own in self.counts.values()])))
 
     def shares(self, name: str, column: AnyColumn, prior: Float64 | None = None) -> Float64:
-        """Shares of a column's bins, near `prior` (uniform unless given) by as much as the noise hides."""
-        bins = Bins(column)
+        """Shares of a column's bins; near `prior`, or what is usual for such columns, by as much as the noise hides."""
+        bins, noisy, deviation = Bins(column), self.counts[name] / self.patients, self.deviation / self.patients
+        if bins.ordered and bins.values >= _FEWEST_SHAPED:
+            return expected_shares(noisy, deviation, bins.missing, prior)
         start = np.full(bins.count, 1.0 / bins.count) if prior is None else prior
-        return estimate_shares(self.counts[name] / self.patients, self.deviation / self.patients, start, [bins.ordered])
+        return estimate_shares(noisy, deviation, start, [bins.ordered])
 
 
 def release_histograms(
@@ -83,39 +80,6 @@ def release_histograms(
     noisy = recorder.gaussian(np.concatenate(exact), sensitivity, noise_multiplier)
     parts = np.split(noisy, np.cumsum([len(own) for own in exact])[:-1])
     return Histograms(dict(zip(columns, parts, strict=True)), noise_multiplier * sensitivity)
-
-
-def estimate_shares(noisy: Float64, deviation: float, prior: Float64, ordered: Sequence[bool]) -> Float64:
-    """Shares from noisy ones, of any shape: the difference to `prior` is shrunk as far as its noise asks for.
-
-    In cosines along every axis, of which those of an `ordered` one are shrunk the more the faster they are. Of this
-    family of linear filters the one of least estimated risk is taken (Stein 1981). A gap in a single column's shares,
-    or in its sum over a pair's other column, is noise alone: `prior` has these right. Projected onto the simplex.
-    """
-    gap = dctn(noisy - prior, norm="ortho")
-    waves = np.indices(gap.shape)
-    gap[(waves == 0).any(axis=0)] = 0.0
-    kept = (waves > 0).all(axis=0)
-    speed = sum((axis**2 - 1.0) * is_ordered for axis, is_ordered in zip(waves, ordered, strict=True)) * np.ones(
-        gap.shape
-    )
-    best, found = np.inf, np.zeros(gap.shape)
-    for smoothness in _SMOOTHNESS if any(ordered) else (0.0,):
-        passed = kept / (1.0 + (smoothness * speed) ** 2)
-        for strength in _STRENGTHS:
-            guess = strength * passed * gap
-            risk = float(np.sum((gap - guess) ** 2) + 2.0 * deviation**2 * strength * passed.sum())
-            if risk < best:
-                best, found = risk, guess
-    return project_simplex((prior + idctn(found, norm="ortho")).ravel()).reshape(prior.shape)
-
-
-def project_simplex(values: Float64) -> Float64:
-    """The nearest shares, not negative and of sum 1 (Duchi et al. 2008)."""
-    falling = np.sort(values)[::-1]
-    excess = (np.cumsum(falling) - 1.0) / np.arange(1, len(values) + 1)
-    last = int(np.flatnonzero(falling > excess)[-1])
-    return np.asarray(np.maximum(values - excess[last], 0.0))
 
 
 def whole_counts(shares: Float64, total: int) -> Ints:

@@ -27,8 +27,10 @@ from sfumato_client.site.noise import site_noise
 from sfumato_client.tabular.anonymise import anonymise, prior_cells
 from sfumato_client.tabular.certificate import certificate
 from sfumato_client.tabular.coding import MISSING, Cells, text_of
-from sfumato_client.tabular.histograms import Bins, Float64, refit, release_histograms
+from sfumato_client.tabular.copula import copula_cells
+from sfumato_client.tabular.histograms import Bins, refit, release_histograms
 from sfumato_client.tabular.schema import TableSchema
+from sfumato_client.tabular.shares import Float64
 from sfumato_client.tabular.table import Parts, Table, check_header, read_table, split, train_members
 from sfumato_client.tabular.terms import digest_of, resolve_terms, study_of, table_events
 from sfumato_client.tabular.train import train_flow
@@ -140,6 +142,8 @@ def _make_cells(schema: TableSchema, parts: Parts, streams: Streams, recorder: N
     """The output's cells [rows, C] of all columns."""
     if schema.method == "marginals":
         return tree_cells(schema, parts.train, streams.published, recorder)
+    if schema.method == "copula":
+        return copula_cells(schema, parts.train, streams.published, recorder)
     features, condition = _split_condition(schema, parts.train)
     flow = train_flow(schema, features, condition, streams.secret, recorder)
     noise, columns = schema.histograms.noise_multiplier, schema.measured

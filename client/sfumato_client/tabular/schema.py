@@ -147,6 +147,16 @@ class TableTree(Strict):
         return self
 
 
+class TableCopula(Strict):
+    """The correlations of `method: copula`: their noise, and the column whose own are told best, unless said `target`.
+
+    `noise_multiplier` is resolved to what histograms leave of `privacy`.
+    """
+
+    star: ColumnName | None = None
+    noise_multiplier: Positive | None = None
+
+
 class TableSchema(Strict):
     """What the steward states about a table and asks for.
 
@@ -158,7 +168,8 @@ class TableSchema(Strict):
     response at `label_epsilon`, or as it is where it is `condition_public`; under `decode: randomised` it is not
     released at all: rows are decoded under levels drawn at random; under `decode: histogram` they come in the shares of
     its noisy histogram. `release` is the noise on single records' latents, or `none`. `method: marginals` has no flow:
-    rows are drawn from a `tree` of noisy two-way marginals. `target` is what the local report predicts.
+    rows are drawn from a `tree` of noisy two-way marginals; nor has `method: copula`: rows are drawn from noisy
+    histograms and correlations. `target` is what the local report predicts.
     """
 
     table: Name
@@ -179,6 +190,7 @@ class TableSchema(Strict):
     training: TableTraining = TableTraining()
     histograms: TableHistograms = TableHistograms()
     tree: TableTree = TableTree()
+    copula: TableCopula = TableCopula()
 
     @model_validator(mode="after")
     def _whole(self) -> TableSchema:
@@ -190,8 +202,9 @@ class TableSchema(Strict):
             raise ValueError("a column is named in two of 'patient', 'columns' and 'leave_out'")
         if self.target is not None and self.target not in self.columns:
             raise ValueError("'target' names no column of 'columns'")
-        if self.tree.star is not None and self.tree.star not in self.columns:
-            raise ValueError("'tree.star' names no column of 'columns'")
+        for part, star in (("tree", self.tree.star), ("copula", self.copula.star)):
+            if star is not None and star not in self.columns:
+                raise ValueError(f"'{part}.star' names no column of 'columns'")
         self._check_method()
         self._check_condition()
         if len(self.features) < 2:
@@ -199,9 +212,11 @@ class TableSchema(Strict):
         return self
 
     def _check_method(self) -> None:
+        own = {"marginals": ("tree", self.tree != TableTree()), "copula": ("copula", self.copula != TableCopula())}
+        for method, (part, is_stated) in own.items():
+            if is_stated and self.method != method:
+                raise ValueError(f"'{self.method}' has no '{part}'; leave it out, or state 'method: {method}'")
         if self.method == "cadp":
-            if self.tree != TableTree():
-                raise ValueError("'cadp' has no 'tree'; leave it out, or state 'method: marginals'")
             return
         stated = {
             "training": self.training.model_copy(update={"nominal_patients": None}) != TableTraining(),
@@ -209,7 +224,9 @@ class TableSchema(Strict):
             "condition": self.condition is not None,
         }
         if unfit := [name for name, is_stated in stated.items() if is_stated]:
-            raise ValueError(f"'marginals' has no flow, and takes no '{unfit[0]}'; its 'tree' may be a 'star'")
+            raise ValueError(
+                f"'{self.method}' has no flow, and takes no '{unfit[0]}'; state '{own[self.method][0]}.star'"
+            )
 
     def _check_condition(self) -> None:
         if self.condition is None:

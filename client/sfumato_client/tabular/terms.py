@@ -36,6 +36,8 @@ LARGEST_WITHOUT_LATENTS = 10.0
 HISTOGRAM_SHARE, HISTOGRAM_SHARE_BESIDE_LATENTS = 0.35, 0.1
 # histograms, scores and two-ways of a chosen tree; of a star the first and the last
 _TREE_SHARES, _STAR_SHARES = (0.4, 0.15, 0.45), (0.4, 0.0, 0.6)
+# histograms and correlations of a copula
+_COPULA_SHARES = (0.5, 0.5)
 _FEWEST_GROUPS, _MOST_GROUPS = 2, 16
 _LARGEST_LABEL_EPSILON = 10.0
 _LEAST_NOISE = 0.3
@@ -57,7 +59,8 @@ def resolve_terms(schema: TableSchema) -> TableSchema:
             "patients: it would allow to publish a patient's record whole; state a smaller one"
         )
     schema = schema.model_copy(update={"training": training})
-    found = resolve_tree(schema) if schema.method == "marginals" else _resolve_cadp(schema)
+    resolved = {"cadp": _resolve_cadp, "marginals": resolve_tree, "copula": _resolve_copula}
+    found = resolved[schema.method](schema)
     spent = cost(found)
     if not spent <= total:  # written so that a NaN is refused
         raise ConfigError(
@@ -97,14 +100,20 @@ def study_of(schema: TableSchema) -> str:
 def table_events(schema: TableSchema) -> list[Event]:
     """What a resolved schema's run charges training patients, in order: training, histograms, release, condition.
 
-    By marginals: histograms, the scores of a chosen tree, and two-ways (`tree.py` has the proof).
+    By marginals: histograms, the scores of a chosen tree, and two-ways (`tree.py` has the proof). By a copula:
+    histograms and correlations (`copula.py`).
 
     Latents fill `rows` places as `LocalLaplace` says: one vector a patient at most, patients drawn at random, and the
     zero vector where there is no patient. The condition's answers are as many.
     """
     training, tree = schema.training, schema.tree
-    if schema.method == "marginals":
-        noises = (schema.histograms.noise_multiplier, tree.score_noise, tree.noise_multiplier)
+    if schema.method != "cadp":
+        own = (
+            (tree.score_noise, tree.noise_multiplier)
+            if schema.method == "marginals"
+            else (schema.copula.noise_multiplier,)
+        )
+        noises = (schema.histograms.noise_multiplier, *own)
         return [GaussianRelease(noise) for noise in noises if noise is not None]
     assert training.noise_multiplier is not None, "a resolved schema has its noise"
     return [
@@ -184,6 +193,20 @@ def resolve_tree(schema: TableSchema) -> TableSchema:
             "release": "none",
             "histograms": TableHistograms(noise_multiplier=schema.histograms.noise_multiplier or histograms),
             "tree": tree.model_copy(update=changes),
+        }
+    )
+
+
+def _resolve_copula(schema: TableSchema) -> TableSchema:
+    """`schema` of `method: copula` with the noise of both of its Gaussian mechanisms, and its star."""
+    mu, own = gaussian_mu(schema.privacy.epsilon, schema.privacy.delta), schema.copula
+    histograms, correlations = (_share_noise(mu, share) for share in _COPULA_SHARES)
+    changes = {"noise_multiplier": own.noise_multiplier or correlations, "star": own.star or schema.target}
+    return schema.model_copy(
+        update={
+            "release": "none",
+            "histograms": TableHistograms(noise_multiplier=schema.histograms.noise_multiplier or histograms),
+            "copula": own.model_copy(update=changes),
         }
     )
 

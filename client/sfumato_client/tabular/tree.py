@@ -21,17 +21,9 @@ from itertools import combinations
 import numpy as np
 
 from sfumato_client.tabular.coding import Cells
-from sfumato_client.tabular.histograms import (
-    Bins,
-    Float64,
-    Histograms,
-    Ints,
-    estimate_shares,
-    refit,
-    release_histograms,
-    shuffle,
-)
+from sfumato_client.tabular.histograms import Bins, Histograms, refit, release_histograms, shuffle
 from sfumato_client.tabular.schema import TableSchema
+from sfumato_client.tabular.shares import Float64, Ints, estimate_shares
 from sfumato_common.mechanisms.recorder import NoiseRecorder
 from sfumato_common.mechanisms.streams import PublishedStream
 

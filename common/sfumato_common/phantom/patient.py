@@ -6,6 +6,8 @@ of a number are of the same person.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import numpy as np
 import numpy.typing as npt
 
@@ -25,6 +27,7 @@ from sfumato_common.phantom.devices import Device
 from sfumato_common.phantom.person import PhantomPatient, follow_up, person_seed
 
 LABELS = ("normal", "opacity")
+_Draws = tuple[np.random.Generator, np.random.Generator]  # of texture, and of what a frontal film does not show
 _DENSITY = (0.0, 0.105, 0.130, 0.160)  # attenuation of one opacity, by grade
 
 
@@ -38,7 +41,7 @@ def draw_patient(seed: int, site: str, number: int, device: Device, view: str = 
     worst, opacities = sample_disease(course)
     count = int(course.choice((1, 2, 3, 4), p=(0.40, 0.30, 0.20, 0.10)))
     canvas = grid.make_canvas(device.rows, device.columns, device.zoom)
-    film = (_Frontal if view == "PA" else _Lateral)(anatomy, opacities, canvas, texture, hidden)
+    film = (_Frontal if view == "PA" else _Lateral)(anatomy, opacities, canvas, (texture, hidden))
     images, grades = [], []
     for index in range(count):
         grade = follow_up(worst, index, course)
@@ -52,54 +55,54 @@ def draw_patient(seed: int, site: str, number: int, device: Device, view: str = 
     return PhantomPatient(patient_id, f"PHANTOM^P{number:04d}", anatomy, tuple(images), tuple(grades), (view,) * count)
 
 
-class _Frontal:
-    """A patient's frontal projection; vessels and skeleton are drawn once."""
+class _Film(ABC):
+    """A projection of a patient: what is drawn once, and what differs from one exposure to the next."""
 
-    def __init__(
-        self,
-        anatomy: Anatomy,
-        opacities: tuple[Opacity, ...],
-        canvas: grid.Canvas,
-        texture: np.random.Generator,
-        hidden: np.random.Generator,
-    ) -> None:
+    _tree: grid.Field  # vessels
+
+    def __init__(self, anatomy: Anatomy, opacities: tuple[Opacity, ...], canvas: grid.Canvas) -> None:
         self._anatomy, self._opacities, self._canvas = anatomy, opacities, canvas
-        self._tree, self._patches = drawing.vessels(anatomy, texture, canvas, hidden), grid.fluff(texture, canvas)
-        self._still = drawing.skeleton(anatomy, canvas)
 
     def attenuation(self, pose: Pose, grade: int, amount: np.float32) -> grid.Field:
         """Line integral of attenuation [H, W] of one exposure with opacities of `grade` and `amount`."""
         inside = self._tree
         if grade:
-            shown = self._opacities[: opacity_count(grade)]
-            inside = inside + amount * drawing.consolidation(shown, self._anatomy, pose, self._patches, self._canvas)
+            inside = inside + amount * self._consolidation(self._opacities[: opacity_count(grade)], pose)
+        return self._projection(inside, pose)
+
+    @abstractmethod
+    def _consolidation(self, shown: tuple[Opacity, ...], pose: Pose) -> grid.Field: ...
+
+    @abstractmethod
+    def _projection(self, inside: grid.Field, pose: Pose) -> grid.Field: ...
+
+
+class _Frontal(_Film):
+    def __init__(self, anatomy: Anatomy, opacities: tuple[Opacity, ...], canvas: grid.Canvas, draws: _Draws) -> None:
+        super().__init__(anatomy, opacities, canvas)
+        texture, hidden = draws
+        self._tree, self._patches = drawing.vessels(anatomy, texture, canvas, hidden), grid.fluff(texture, canvas)
+        self._still = drawing.skeleton(anatomy, canvas)
+
+    def _consolidation(self, shown: tuple[Opacity, ...], pose: Pose) -> grid.Field:
+        return drawing.consolidation(shown, self._anatomy, pose, self._patches, self._canvas)
+
+    def _projection(self, inside: grid.Field, pose: Pose) -> grid.Field:
         return drawing.attenuation(self._anatomy, pose, self._still, inside, self._canvas)
 
 
-class _Lateral:
-    """The same patient's lateral projection."""
-
-    def __init__(
-        self,
-        anatomy: Anatomy,
-        opacities: tuple[Opacity, ...],
-        canvas: grid.Canvas,
-        texture: np.random.Generator,
-        hidden: np.random.Generator,
-    ) -> None:
-        self._anatomy, self._opacities, self._canvas = anatomy, opacities, lateral.side_canvas(canvas)
+class _Lateral(_Film):
+    def __init__(self, anatomy: Anatomy, opacities: tuple[Opacity, ...], canvas: grid.Canvas, draws: _Draws) -> None:
+        super().__init__(anatomy, opacities, lateral.side_canvas(canvas))
+        texture, hidden = draws
         self._profile = lateral.sample_profile(hidden, len(opacities))
         self._tree, self._patches = lateral.hilar_vessels(anatomy, texture, self._canvas), grid.fluff(texture, canvas)
         self._still = lateral.still_side(anatomy, self._profile, self._canvas)
 
-    def attenuation(self, pose: Pose, grade: int, amount: np.float32) -> grid.Field:
-        """Line integral of attenuation [H, W] of one exposure with opacities of `grade` and `amount`."""
-        inside = self._tree
-        if grade:
-            shown = self._opacities[: opacity_count(grade)]
-            inside = inside + amount * lateral.consolidation_side(
-                shown, self._anatomy, self._profile, pose, self._patches, self._canvas
-            )
+    def _consolidation(self, shown: tuple[Opacity, ...], pose: Pose) -> grid.Field:
+        return lateral.consolidation_side(shown, self._anatomy, self._profile, pose, self._patches, self._canvas)
+
+    def _projection(self, inside: grid.Field, pose: Pose) -> grid.Field:
         return lateral.attenuation_side(self._anatomy, self._profile, pose, self._still, inside, self._canvas)
 
 

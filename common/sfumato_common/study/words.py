@@ -6,7 +6,7 @@ from typing import Literal, get_args
 
 Method = Literal["dp-sampling", "k-same", "k-salsa", "linear-walk", "plan-walk", "dp-k-average", "dp-glow", "cadp"]
 # how a table is released; 'cadp' has images too
-TableMethod = Literal["cadp", "marginals"]
+TableMethod = Literal["cadp", "marginals", "copula"]
 # DP sampling in a place of a method on groups for which the plan says that a site has no group; sets, packages and the
 # published list count such images apart by this name
 Fill = Literal[

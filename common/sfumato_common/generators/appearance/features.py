@@ -45,11 +45,7 @@ def centre_of_map(feature_map: FeatureMap) -> Centre:
         rms = np.repeat(np.sqrt(power) * CONTRAST / feature_map.size, GRID**2)
         numbers = np.concatenate([low, np.log(rms + FLOOR), [0.0, _TYPICAL_LOG_DEVIATION]])
         return Centre(np.zeros((0, 0)), numbers)
-    pool = _planes_of_pool(feature_map)
-    mean, deviation = exposure_of(pool[:, 0])
-    exposed = (pool[:, 0] - mean[:, None, None]) / np.exp(deviation)[:, None, None]
-    template = thumbnails(exposed.mean(axis=0)[None])[0]
-    numbers = np.concatenate([_parts(feature_map, template, some) for some in _chunks(feature_map, pool)])
+    template, numbers = _numbers_of_pool(feature_map)
     means, rest = numbers.mean(axis=0), feature_map.energies + feature_map.parameters
     if feature_map.mirrored:
         means[-1] = 0.0  # the pool shows right eyes; patients have both
@@ -73,8 +69,7 @@ def aligned_pool(feature_map: FeatureMap) -> tuple[Float64, Float64, Float64]:
 
     The field is 1 where a phantom shows anything, and 0 in a photograph's black frame.
     """
-    centre, planes = centre_of_map(feature_map), _planes_of_pool(feature_map)
-    numbers = np.concatenate([_parts(feature_map, centre.template, some) for some in _chunks(feature_map, planes)])
+    planes, numbers = _planes_of_pool(feature_map), _numbers_of_pool(feature_map)[1]
     parameters = feature_map.split(numbers)[2]
     mean, deviation = (column[:, None, None] for column in parameters.T[:2])
     exposed = (planes[:, 0] - mean) / np.exp(deviation)
@@ -87,6 +82,16 @@ def aligned_pool(feature_map: FeatureMap) -> tuple[Float64, Float64, Float64]:
     # what lies beyond an image's edge is looked up at the edge
     field[:, [0, -1]] = field[:, :, [0, -1]] = 0.0
     return numbers, shown, field
+
+
+@lru_cache(maxsize=2)
+def _numbers_of_pool(feature_map: FeatureMap) -> tuple[Float64, Float64]:
+    """The template [24, 24], which is the pool's own mean, and the pool's numbers [P, d] when aligned to it."""
+    pool = _planes_of_pool(feature_map)
+    mean, deviation = exposure_of(pool[:, 0])
+    exposed = (pool[:, 0] - mean[:, None, None]) / np.exp(deviation)[:, None, None]
+    template = thumbnails(exposed.mean(axis=0)[None])[0]
+    return template, np.concatenate([_parts(feature_map, template, some) for some in _chunks(feature_map, pool)])
 
 
 def _planes_of_pool(feature_map: FeatureMap) -> Float64:

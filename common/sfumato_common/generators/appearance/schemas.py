@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from sfumato_common.generators.appearance.feature_map import AppearanceLayout
 from sfumato_common.generators.plan import PublicPlan
-from sfumato_common.generators.spectral.schemas import moments_returned
+from sfumato_common.generators.spectral.schemas import gaussians, moments_returned
 from sfumato_common.generators.spectral.schemas import released as spectral
-from sfumato_common.types import ArraySpec, Schema
+from sfumato_common.types import Schema
 
 
 def sent(plan: PublicPlan) -> Schema:
@@ -23,7 +23,5 @@ def released(plan: PublicPlan) -> Schema:
     """The Gaussian of each component, and the spectral model where the plan has one before."""
     from sfumato_common.generators.components import component_count
 
-    k, d = component_count(plan), AppearanceLayout.of(plan).features
-    shapes: dict[str, tuple[int, ...]] = {"shares": (k,), "mean": (k, d), "factor": (k, d, d), "signal": (k, d, d)}
-    own = {f"appearance/{name}": ArraySpec("float32", shape) for name, shape in shapes.items()}
+    own = gaussians("appearance", component_count(plan), AppearanceLayout.of(plan).features)
     return {**(spectral(plan) if plan.base == "spectral" else {}), **own}

@@ -32,8 +32,11 @@ def released(plan: PublicPlan) -> Schema:
     """The Gaussian model of each component (see `spectral.fit`), which every other generator starts from."""
     from sfumato_common.generators.components import component_count
 
-    layout = Layout.of(plan)
-    k, d = component_count(plan), layout.features
-    shapes: dict[str, tuple[int, ...]] = {"shares": (k,), "mean": (k, d), "factor": (k, d, d), "tail": (k,)}
-    shapes["signal"] = (k, d, d)
-    return {f"spectral/{name}": ArraySpec("float32", shape) for name, shape in shapes.items()}
+    k, d = component_count(plan), Layout.of(plan).features
+    return gaussians("spectral", k, d, tail=(k,))
+
+
+def gaussians(kind: str, k: int, d: int, **more: tuple[int, ...]) -> Schema:
+    """K components' shares and Gaussians of d features, and their factors of signal alone, as arrays of that `kind`."""
+    shapes = {"shares": (k,), "mean": (k, d), "factor": (k, d, d), **more, "signal": (k, d, d)}
+    return {f"{kind}/{name}": ArraySpec("float32", shape) for name, shape in shapes.items()}
