@@ -44,6 +44,7 @@ ALLOWED = {
     ): "of a released flow; draws no image",
     (
         "common/sfumato_common/generators/spectral/denoise.py",
+        "common/sfumato_common/generators/spectral/structured.py",
         "constant seed",
     ): "known noise, about nobody",
     (

