@@ -48,16 +48,14 @@ class ModulatedConv(nn.Module):
         seen = torch.cat([functional.unfold(image, 3, padding=1), grain, torch.ones_like(grain)], dim=1)
         own = (kernel[:, split:] * scale[:, None, split:, None, None]).flatten(2)
         whole = torch.cat([own, (self.strength * length)[:, :, None], (bias * length)[:, :, None]], dim=2)
-        if below is None:
-            made = seen.transpose(1, 2) @ whole.transpose(1, 2)
-        else:
+        made = seen.transpose(1, 2) @ whole.transpose(1, 2)
+        if below is not None:
             pixels, factors = below
             scaled = (pixels * (scale[:, :split] * factors)[:, None]).unflatten(1, (side // 2, side // 2))
-            upper = functional.conv_transpose2d(
+            doubled = functional.conv_transpose2d(
                 scaled.permute(0, 3, 1, 2), doubling_kernel(kernel[:, :split]), stride=2, padding=1
             )
-            made = upper.permute(0, 2, 3, 1).flatten(1, 2)
-            made = made.baddbmm_(seen.transpose(1, 2), whole.transpose(1, 2))
+            made += doubled.permute(0, 2, 3, 1).flatten(1, 2)
         return functional.leaky_relu(made, SLOPE, inplace=True), math.sqrt(2.0) / length
 
 
