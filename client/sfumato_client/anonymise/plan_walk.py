@@ -30,12 +30,16 @@ from torch import Tensor
 from torch.nn import functional
 
 from sfumato_client.anonymise.candidates import CandidateSet
+from sfumato_client.anonymise.chunks import GRAIN, cores, filled, on_all_cores, rows_that_fit
 from sfumato_client.anonymise.contract import Job
 from sfumato_client.anonymise.identities import Identities, anonymity, identities_of
+from sfumato_client.anonymise.influence import noise_of
 from sfumato_client.anonymise.inversion import space_of
 from sfumato_client.anonymise.linear_walk import Walks, candidates_of, restrained_points, walks_of
 from sfumato_client.anonymise.tiles import MOST_ROWS, Tile, write_sheet
+from sfumato_common.generators.device import training_device
 from sfumato_common.generators.gan.w_space import Noise, WSpace
+from sfumato_common.memory import row_bytes
 from sfumato_common.study.release import PlanWalk
 from sfumato_common.types import ByteImages, to_bytes
 
@@ -44,29 +48,55 @@ _LEARNING_RATE, _BETAS = 0.1, (0.9, 0.999)
 # Adam takes rounding for a gradient where there is no other; gradients here are about 1e-3, their rounding 1e-7. With
 # 1e-6 walks computed 64 and 7 images at once came 40 times as far apart, and moved no further.
 _EPSILON = 1e-5
-# at once: a gradient keeps dozens of maps of every image, and a processor is fastest while they fit its cache
-PIXELS = {"cpu": 2**16, "cuda": 2**22}
-_NOISE_PIXELS = 2**24  # of images whose noise is kept while their walks are bent
 
 
 def plan_walk(job: Job[PlanWalk]) -> CandidateSet:
     """`images` images on bent walks. Raises what `linear_walk` raises."""
-    item, size = job.item, job.plan.image.size
+    item, device = job.item, training_device()
     space, walks = space_of(job), walks_of(job)
     identities = identities_of(job, item.classifier_steps)
-    at_once = max(1, PIXELS[_device(space).type] // size**2)
     images: list[ByteImages] = []
-    for rows in torch.split(torch.arange(len(walks.ends)), max(1, _NOISE_PIXELS // (item.points * size**2))):
+    together, _ = _walks_at_once(space, walks, identities)
+    for rows in torch.split(torch.arange(len(walks.ends)), together * cores(device)):
         some = walks.some(rows)
-        components = some.components_of_points().to(_device(space))
-        noise = space.draw_noise(components, job.streams.published)
-        bent_points = bend_walks(space, some, noise, identities, item, at_once)
+        # image by image: what is drawn must not depend on how many walks memory holds
+        noise = noise_of(space, some.components_of_points(), job.streams.published)
+        bent_points = bend_on_all_cores(space, some, noise, identities, item)
         if job.steward_folder is not None and not images:
             write_sheet(job, _rows(space, some, bent_points, noise, job.plan.image.bits))
         shown = noise.at(some.released_points())
         if len(shown.tail):
             images.append(restrained_points(job, space, some, bent_points, shown))
     return candidates_of(job, walks, np.concatenate(images))
+
+
+def bend_on_all_cores(space: WSpace, walks: Walks, noise: Noise, identities: Identities, item: PlanWalk) -> Tensor:
+    """What `bend_walks` gives, in chunks as large as memory allows and on all cores; a walk's bits hang on neither."""
+    size, at_once = _walks_at_once(space, walks, identities)
+    grain = GRAIN // math.gcd(walks.positions.shape[1], GRAIN)
+
+    def bend_some(rows: Tensor) -> Tensor:
+        whole = torch.cat([rows, rows[:1].expand(filled(len(rows), grain) - len(rows))])
+        points = torch.arange(len(noise.tail)).view(len(walks.ends), -1)[whole].flatten()
+        return bend_walks(space, walks.some(whole), noise.at(points), identities, item, at_once)[: len(rows)]
+
+    parts = torch.split(torch.arange(len(walks.ends)), size)
+    return torch.cat(on_all_cores(bend_some, parts, _device(space)))
+
+
+def _walks_at_once(space: WSpace, walks: Walks, identities: Identities) -> tuple[int, int]:
+    """Walks of a chunk, in grains of images, and images at once where memory does not hold so many."""
+    device, points = _device(space), walks.positions.shape[1]
+    code, component = walks.ends[:1, 0].to(device), walks.components[:1].to(device)
+
+    def logits(w: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        images = space.synthesis(w, y)
+        return identities.who(images), identities.what(images)
+
+    at_once = rows_that_fit(row_bytes(logits, code, component), device)
+    grain = GRAIN // math.gcd(points, GRAIN)
+    part = filled(-(-len(walks.ends) // cores(device)), grain)
+    return max(grain, min(part, at_once // points // grain * grain)), at_once
 
 
 def bend_walks(

@@ -1,0 +1,62 @@
+"""Rows that are computed at once, a chunk on every core at a time: how many memory allows, and nothing else.
+
+A chunk is whole grains of rows, the last one filled up. Products of whole grains give each row the same last bits
+however many they are and wherever the row stands, so that a result hangs neither on memory and cores nor on which other
+groups are in its batch. On a processor every chunk has one thread: two threads on one chunk wait for each other at
+every step.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import torch
+
+from sfumato_common.memory import budget
+
+GRAIN = 8  # rows: with fewer, products take other paths
+T = TypeVar("T")
+R = TypeVar("R")
+_local = threading.local()
+
+
+def cores(device: torch.device) -> int:
+    """How many chunks are computed at a time: the threads that this process may have, or one on an accelerator."""
+    return torch.get_num_threads() if device.type == "cpu" else 1
+
+
+def rows_that_fit(row_bytes: int, device: torch.device) -> int:
+    """Rows of that many bytes that a chunk may have, beside the others that are computed meanwhile: whole grains."""
+    beside = cores(device) * getattr(_local, "beside", 1)
+    return max(1, budget() // (max(1, row_bytes) * beside * GRAIN)) * GRAIN
+
+
+def rows_of_chunk(count: int, row_bytes: int, device: torch.device) -> int:
+    """Rows of a chunk of `count`: as many as fit, and no more than leaves every core its part."""
+    return min(rows_that_fit(row_bytes, device), filled(-(-count // cores(device))))
+
+
+def filled(count: int, grain: int = GRAIN) -> int:
+    """The least number of whole grains that holds `count`, at least one."""
+    return max(1, -(-count // grain)) * grain
+
+
+def on_all_cores(function: Callable[[T], R], parts: Sequence[T], device: torch.device) -> list[R]:
+    """`function` of every part, in order, so many at a time as there are cores; nothing is drawn at random in it."""
+    threads = min(cores(device), len(parts))
+    if threads < 2:
+        return [function(part) for part in parts]
+    before, beside = torch.get_num_threads(), threads * getattr(_local, "beside", 1)
+
+    def begin() -> None:
+        torch.set_num_threads(1)
+        _local.beside = beside
+
+    try:
+        with ThreadPoolExecutor(threads, "chunk", begin) as pool:
+            return list(pool.map(function, parts))
+    finally:
+        torch.set_num_threads(before)  # a new thread takes over what any thread set last
