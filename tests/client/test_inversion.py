@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from sfumato_client.anonymise import inversion
 from sfumato_client.anonymise.contract import Job, Release
 from sfumato_client.anonymise.groups import groups_of
 from sfumato_client.anonymise.inversion import (

@@ -1,9 +1,9 @@
 """Rows that are computed at once, a chunk on every core at a time: how many memory allows, and nothing else.
 
-A chunk is whole grains of rows, the last one filled up. Products of whole grains give each row the same last bits
-however many they are and wherever the row stands, so that a result hangs neither on memory and cores nor on which other
-groups are in its batch. On a processor every chunk has one thread: two threads on one chunk wait for each other at
-every step.
+A chunk is whole grains of rows, the last one filled up; what a grain holds in all is one chunk as it is.
+Products of whole grains give each row the same last bits however many they are and wherever the row stands, so that a
+result hangs neither on memory and cores nor on who else is in its batch. On a processor every chunk has one thread,
+also where it is the only one: two threads on one chunk wait for each other at every step, and give other last bits.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import torch
+from torch import Tensor
 
 from sfumato_common.memory import budget
 
@@ -36,19 +37,24 @@ def rows_that_fit(row_bytes: int, device: torch.device) -> int:
 
 def rows_of_chunk(count: int, row_bytes: int, device: torch.device) -> int:
     """Rows of a chunk of `count`: as many as fit, and no more than leaves every core its part."""
-    return min(rows_that_fit(row_bytes, device), filled(-(-count // cores(device))))
+    return min(rows_that_fit(row_bytes, device), whole_grains(-(-count // cores(device))))
 
 
-def filled(count: int, grain: int = GRAIN) -> int:
+def whole_grains(count: int) -> int:
     """The least number of whole grains that holds `count`, at least one."""
-    return max(1, -(-count // grain)) * grain
+    return max(1, -(-count // GRAIN)) * GRAIN
+
+
+def fill_up(rows: Tensor) -> Tensor:
+    """Rows [N] and then copies of the first, until the last grain is whole."""
+    return torch.cat([rows, rows[:1].expand(whole_grains(len(rows)) - len(rows))])
 
 
 def on_all_cores(function: Callable[[T], R], parts: Sequence[T], device: torch.device) -> list[R]:
     """`function` of every part, in order, so many at a time as there are cores; nothing is drawn at random in it."""
-    threads = min(cores(device), len(parts))
-    if threads < 2:
+    if cores(device) < 2:
         return [function(part) for part in parts]
+    threads = max(1, min(cores(device), len(parts)))
     before, beside = torch.get_num_threads(), threads * getattr(_local, "beside", 1)
 
     def begin() -> None:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sfumato_client.anonymise.chunks import filled, on_all_cores, rows_of_chunk, rows_that_fit
+from sfumato_client.anonymise.chunks import GRAIN, fill_up, on_all_cores, rows_of_chunk, rows_that_fit
 from sfumato_client.anonymise.contract import Job
 from sfumato_client.anonymise.influence import noise_of
 from sfumato_client.dataset import Cohort
@@ -62,22 +62,19 @@ class Inverter:
         nobody = torch.zeros(0, self.space.spectral.mean.shape[1])
         return torch.cat([nobody, *on_all_cores(self._codes, self._batches(images, components), self.device)])
 
-    def _codes(self, batch: tuple[ByteImages, Tensor]) -> Tensor:
-        x, y = self._filled(*batch)
+    def _codes(self, batch: tuple[Tensor, Tensor, int]) -> Tensor:
+        x, y, count = batch
+        x, y = x.to(self.device), y.to(self.device)
         refined = self._refine(x, self._encode(x, y), y)
-        return clip_codes(self.space, self.space.code_of(x, y), refined, y)[: len(batch[0])].cpu()
+        return clip_codes(self.space, self.space.code_of(x, y), refined, y)[:count].cpu()
 
-    def _batches(self, images: ByteImages, components: Tensor) -> list[tuple[ByteImages, Tensor]]:
-        size = rows_of_chunk(len(images), self.space.image_bytes, self.device)
-        return [
-            (images[start : start + size], components[start : start + size]) for start in range(0, len(images), size)
-        ]
-
-    def _filled(self, images: ByteImages, components: Tensor) -> tuple[Tensor, Tensor]:
-        rows = np.arange(filled(len(images)))
-        rows[len(images) :] = 0
-        x = torch.from_numpy(to_unit_range(images[rows]))
-        return x.to(self.device), components[torch.from_numpy(rows)].to(self.device)
+    def _batches(self, images: ByteImages, components: Tensor) -> list[tuple[Tensor, Tensor, int]]:
+        """Chunks of images in [-1, 1] and components, filled up, and how many of each are wanted."""
+        size, batches = rows_of_chunk(len(images), self.space.image_bytes, self.device), []
+        for rows in torch.split(torch.arange(len(images)), size)[: len(images)]:  # nobody has one empty part
+            whole = fill_up(rows) if len(images) > GRAIN else rows
+            batches.append((torch.from_numpy(to_unit_range(images[whole.numpy()])), components[whole], len(rows)))
+        return batches
 
     def _encode(self, x: Tensor, components: Tensor) -> Tensor:
         with torch.no_grad():
@@ -131,8 +128,8 @@ def reconstruction_report(inverter: Inverter, images: ByteImages, components: Te
     """
     squares, products = torch.zeros(3, len(images)), torch.zeros(3, len(images))
     start = 0
-    for batch in inverter._batches(images, components):
-        x, y = (part[: len(batch[0])] for part in inverter._filled(*batch))
+    for batch, labels, count in inverter._batches(images, components):
+        x, y = batch[:count].to(inverter.device), labels[:count].to(inverter.device)
         encoded = inverter._encode(x, y)
         for step, w in enumerate((inverter.space.code_of(x, y), encoded, inverter._refine(x, encoded, y))):
             with torch.no_grad():

@@ -30,7 +30,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from sfumato_client.anonymise.candidates import CandidateSet
-from sfumato_client.anonymise.chunks import GRAIN, cores, filled, on_all_cores, rows_that_fit
+from sfumato_client.anonymise.chunks import GRAIN, cores, fill_up, on_all_cores, rows_that_fit
 from sfumato_client.anonymise.contract import Job
 from sfumato_client.anonymise.identities import Identities, anonymity, identities_of
 from sfumato_client.anonymise.influence import noise_of
@@ -73,30 +73,27 @@ def plan_walk(job: Job[PlanWalk]) -> CandidateSet:
 def bend_on_all_cores(space: WSpace, walks: Walks, noise: Noise, identities: Identities, item: PlanWalk) -> Tensor:
     """What `bend_walks` gives, in chunks as large as memory allows and on all cores; a walk's bits hang on neither."""
     size, at_once = _walks_at_once(space, walks, identities)
-    grain = GRAIN // math.gcd(walks.positions.shape[1], GRAIN)
 
     def bend_some(rows: Tensor) -> Tensor:
-        whole = torch.cat([rows, rows[:1].expand(filled(len(rows), grain) - len(rows))])
-        points = torch.arange(len(noise.tail)).view(len(walks.ends), -1)[whole].flatten()
-        return bend_walks(space, walks.some(whole), noise.at(points), identities, item, at_once)[: len(rows)]
+        points = torch.arange(len(noise.tail)).view(len(walks.ends), -1)[rows].flatten()
+        return bend_walks(space, walks.some(rows), noise.at(points), identities, item, at_once)
 
     parts = torch.split(torch.arange(len(walks.ends)), size)
     return torch.cat(on_all_cores(bend_some, parts, _device(space)))
 
 
 def _walks_at_once(space: WSpace, walks: Walks, identities: Identities) -> tuple[int, int]:
-    """Walks of a chunk, in grains of images, and images at once where memory does not hold so many."""
-    device, points = _device(space), walks.positions.shape[1]
-    code, component = walks.ends[:1, 0].to(device), walks.components[:1].to(device)
+    """Walks of a chunk, and images at once, of which memory may not hold those of one walk."""
+    device = _device(space)
 
     def logits(w: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         images = space.synthesis(w, y)
         return identities.who(images), identities.what(images)
 
+    code, component = walks.ends[:1, 0].to(device), walks.components[:1].to(device)
     at_once = rows_that_fit(row_bytes(logits, code, component), device)
-    grain = GRAIN // math.gcd(points, GRAIN)
-    part = filled(-(-len(walks.ends) // cores(device)), grain)
-    return max(grain, min(part, at_once // points // grain * grain)), at_once
+    part = -(-len(walks.ends) // cores(device))
+    return max(1, min(part, at_once // walks.positions.shape[1])), at_once
 
 
 def bend_walks(
@@ -104,25 +101,29 @@ def bend_walks(
 ) -> Tensor:
     """The points [W, T, D] of the walks after `item.steps` steps of Adam, from straight ones, where the space is.
 
-    `at_once` images are in memory at a time, which changes nothing but that. `noise` is one image's a point.
+    `at_once` images are in memory at a time, which changes nothing but that; where they are whole grains the last ones
+    are filled up to one, and not even last bits change. `noise` is one image's a point.
     """
     device = _device(space)
     ends, points = walks.ends.to(device), walks.linear().to(device)
     components = walks.components_of_points().to(device)
     labels = walks.labels.repeat_interleave(points.shape[1]).to(device)
-    chunks = [(rows, noise.at(rows)) for rows in torch.split(torch.arange(len(labels), device=device), at_once)]
+    chunks = []
+    for rows in torch.split(torch.arange(len(labels), device=device), at_once):
+        whole = rows if at_once % GRAIN else fill_up(rows)
+        chunks.append((rows, whole, noise.at(whole)))
     optimiser = torch.optim.Adam([points], lr=_LEARNING_RATE, betas=_BETAS, eps=_EPSILON)
     weight = weight_of_image(points.shape[1])
     for _ in range(item.steps):
         gradient = torch.empty_like(points).flatten(0, 1)
-        for rows, own in chunks:
-            w = points.flatten(0, 1)[rows].requires_grad_()
-            images = space.synthesis(w, components[rows], own)
+        for rows, whole, own in chunks:
+            w = points.flatten(0, 1)[whole].requires_grad_()
+            images = space.synthesis(w, components[whole], own)
             identity = item.identity_weight * anonymity(identities.who(images))
             known = item.class_weight * functional.cross_entropy(
-                identities.what(images), labels[rows], reduction="none"
+                identities.what(images), labels[whole], reduction="none"
             )
-            gradient[rows] = torch.autograd.grad(weight * (identity + known).sum(), w)[0]
+            gradient[rows] = torch.autograd.grad(weight * (identity + known).sum(), w)[0][: len(rows)]
         points.grad = gradient.view_as(points) + elastic_gradient(ends, points)
         optimiser.step()
     return points
