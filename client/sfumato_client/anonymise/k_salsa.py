@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from sfumato_client.anonymise.candidates import CandidateSet
-from sfumato_client.anonymise.chunks import GRAIN, fill_up, on_all_cores, rows_of_chunk, rows_that_fit
+from sfumato_client.anonymise.chunks import fill_up, on_all_cores, rows_of_chunk, rows_that_fit
 from sfumato_client.anonymise.contract import Job
 from sfumato_client.anonymise.groups import Group, choose_groups, groups_of, require_k
 from sfumato_client.anonymise.influence import allowed_moves, draw_restrained, noise_of, with_each_left_out
@@ -128,7 +128,7 @@ def align_groups(
     size = rows_of_chunk(len(groups), row_bytes(lambda w: losses(space, net, tile, w), tile.codes), device)
 
     def align_some(rows: Tensor) -> tuple[Tensor, Tensor]:
-        whole = fill_up(rows) if len(groups) > GRAIN else rows
+        whole = fill_up(rows)
         targets = targets_of(space, net, patients, [groups[row] for row in whole.tolist()], noise.at(of[whole]))
         return targets.codes[: len(rows)], align(space, net, targets, item)[: len(rows)]
 
