@@ -329,7 +329,7 @@ def test_a_groups_code_is_the_same_alone_and_among_others(made):
 def test_a_groups_bits_hang_on_neither_memory_nor_cores_nor_the_other_groups(made, monkeypatch):
     space, net, patients, members, _, noise, item = made
     three = [group[:3] for group in members if len(group) > 2] * 6
-    of = torch.tensor([1, 2] * 6)
+    of = torch.tensor([1, 2] * 6)  # each with its own noise
     codes, whole = align_groups(space, net, patients, three, noise, of, item)
     assert (whole - codes[:, None]).abs().max() > 0.1
     monkeypatch.setenv("SFUMATO_MEMORY", "1")

@@ -1,9 +1,10 @@
 """Rows that are computed at once, a chunk on every core at a time: how many memory allows, and nothing else.
 
-A chunk is whole grains of rows, the last one filled up; what a grain holds in all is one chunk as it is.
-Products of whole grains give each row the same last bits however many they are and wherever the row stands, so that a
-result hangs neither on memory and cores nor on who else is in its batch. On a processor every chunk has one thread,
-also where it is the only one: two threads on one chunk wait for each other at every step, and give other last bits.
+A chunk is whole grains of rows, the last one filled up; the few images of one patient are one chunk as they are.
+Products of whole grains give a row the same last bits however many grains there are and whatever stands in the other
+rows; only its place within its grain may count, where rows are no multiple of a vector. So a result hangs neither on
+memory nor on cores, nor on what the others of its batch are. On a processor every chunk has one thread, also where it
+is the only one: two threads on one chunk wait for each other at every step, and give other last bits.
 """
 
 from __future__ import annotations
