@@ -2,11 +2,12 @@
 
     python tests/bench/k_salsa_batch.py [--size S ...] [--batch N ...] [--steps N] [--repetitions N] [--threads N]
 
-A row: `aligned` on N groups of five phantom patients each, against the same groups one after another, in turns and by
-the medians of the repetitions: processor time of one core, or wall time on CUDA and with more threads. Rates are for
-the plan's default 100 steps, timed over --steps. "differs" is the largest difference of a pixel, in grey levels of 256,
-between a group's image alone and among the others. Balance: norms of the weighted terms' gradients at the mean codes,
-medians over groups. Prints a table, writes bench-out/k_salsa_batch.json.
+A row: N groups of five phantom patients each by `align_groups`, in chunks that memory sets on every core, against the
+same groups one after another by `align`, each on all threads, both with their targets; in turns and by the medians of
+the repetitions. Rates are wall time, for the plan's default 100 steps, timed over --steps; "processor" is the ratio of
+processor seconds, which other work on the machine does not change as much. "differs" is the largest difference of a
+pixel, in grey levels of 256, between a group's image alone and among the others. Balance: norms of the weighted terms'
+gradients at the mean codes, medians over groups. Prints a table, writes bench-out/k_salsa_batch.json.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from cohorts import ROOT
 from torch import Tensor
 
 from sfumato_client.anonymise.influence import noise_of
-from sfumato_client.anonymise.k_salsa import Targets, align, losses, targets_of
+from sfumato_client.anonymise.k_salsa import Targets, align, align_groups, losses, targets_of
 from sfumato_client.anonymise.patients import Patients
 from sfumato_client.anonymise.self_supervised import ContrastiveNet, train
 from sfumato_client.dataset.cohort import Cohort
@@ -119,26 +120,40 @@ def made(size: int, width: int, groups: int) -> Bench:
 
 def measured(bench: Bench, count: int, steps: int, repetitions: int) -> dict[str, Any]:
     """One row: rates of `count` groups at once and one by one, their ratio, and how far the two results differ."""
-    item = bench.item.model_copy(update={"steps": steps})
-    together, single = bench.targets(0, count), [bench.targets(row, 1) for row in range(count)]
-    times: dict[str, list[float]] = {"batch": [], "single": []}
-    alone = training_device().type == "cpu" and torch.get_num_threads() == 1
-    clock = time.process_time if alone else time.perf_counter
+    space, net, item = bench.space, bench.net, bench.item.model_copy(update={"steps": steps})
+    groups, of = bench.groups[:count], torch.arange(count)
+
+    def together() -> Tensor:
+        return align_groups(space, net, bench.patients, groups, bench.noise, of, item)[1]
+
+    def one_by_one() -> Tensor:
+        return torch.cat([align(space, net, bench.targets(row, 1), item) for row in range(count)])
+
+    ways = {"batch": together, "single": one_by_one}
+    wall: dict[str, list[float]] = {name: [] for name in ways}
+    processor: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(repetitions):
-        began = clock()
-        images = _drawn(bench, together, align(bench.space, bench.net, together, item))
-        times["batch"].append(clock() - began)
-        began = clock()
-        one = [_drawn(bench, targets, align(bench.space, bench.net, targets, item)) for targets in single]
-        times["single"].append(clock() - began)
-    rates = {name: count / statistics.median(found) * steps / FULL_STEPS for name, found in times.items()}
+        codes = {}
+        for name, way in ways.items():
+            began, spent = time.perf_counter(), time.process_time()
+            codes[name] = way()
+            if space.spectral.matrix.is_cuda:
+                torch.cuda.synchronize()
+            wall[name].append(time.perf_counter() - began)
+            processor[name].append(time.process_time() - spent)
+    rates = {name: count / statistics.median(found) * steps / FULL_STEPS for name, found in wall.items()}
+    spent_by = {name: statistics.median(found) / count * FULL_STEPS / steps for name, found in processor.items()}
+    first, second = (_drawn(bench, bench.targets(0, count), w) for w in codes.values())
     return {
-        "size": images.shape[3],
+        "size": first.shape[3],
         "groups": count,
         "batch_per_s": rates["batch"],
         "single_per_s": rates["single"],
         "ratio": rates["batch"] / rates["single"],
-        "differs": float((images - torch.cat(one)).abs().max()) * 127.5,
+        "batch_processor_s": spent_by["batch"],
+        "single_processor_s": spent_by["single"],
+        "processor_ratio": spent_by["single"] / spent_by["batch"],
+        "differs": float((first - second).abs().max()) * 127.5,
     }
 
 
@@ -178,7 +193,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     rows: list[dict[str, Any]] = []
     balances: dict[str, dict[str, float]] = {}
-    print(f"{'size':>4}{'groups':>8}{'batch/s':>10}{'single/s':>10}{'ratio':>8}{'differs':>10}")
+    print(f"{'size':>4}{'groups':>8}{'batch/s':>10}{'single/s':>10}{'ratio':>8}{'processor':>11}{'differs':>10}")
     for size in options.size:
         bench = made(size, options.width, max(options.batch))
         for count in options.batch:
@@ -186,7 +201,7 @@ def main() -> None:
             rows.append(row)
             print(
                 f"{size:4}{count:8}{row['batch_per_s']:10.3f}{row['single_per_s']:10.3f}{row['ratio']:8.2f}"
-                f"{row['differs']:10.4f}",
+                f"{row['processor_ratio']:11.2f}{row['differs']:10.4f}",
                 flush=True,
             )
         balances[str(size)] = balance(bench)

@@ -18,7 +18,7 @@ from sfumato_client.anonymise.contract import Job, Release
 from sfumato_client.anonymise.groups import groups_of
 from sfumato_client.anonymise.influence import noise_of
 from sfumato_client.anonymise.inversion import inverter_of, space_of
-from sfumato_client.anonymise.k_salsa import align, k_salsa, losses, ramp, targets_of
+from sfumato_client.anonymise.k_salsa import align, align_groups, k_salsa, losses, ramp, targets_of
 from sfumato_client.anonymise.patients import encode_patients, patients_of
 from sfumato_client.anonymise.self_supervised import ContrastiveNet, embedding_of, nt_xent, train, view
 from sfumato_client.anonymise.style import patch_grams, style_loss
@@ -326,6 +326,27 @@ def test_a_groups_code_is_the_same_alone_and_among_others(made):
         assert torch.allclose(single[0], together[row], atol=5e-4)
 
 
+def test_a_groups_bits_hang_on_neither_memory_nor_cores_nor_the_other_groups(made, monkeypatch):
+    space, net, patients, members, _, noise, item = made
+    three = [group[:3] for group in members if len(group) > 2] * 6
+    of = torch.tensor([1, 2] * 6)  # each with its own noise
+    codes, whole = align_groups(space, net, patients, three, noise, of, item)
+    assert (whole - codes[:, None]).abs().max() > 0.1
+    monkeypatch.setenv("SFUMATO_MEMORY", "1")
+    assert torch.equal(align_groups(space, net, patients, three, noise, of, item)[1], whole)
+    assert torch.equal(align_groups(space, net, patients, three[:1], noise, of[:1], item)[1], whole[:1])
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            others = [three[0], *three[2:], three[0]]
+            found = align_groups(space, net, patients, others, noise, of[[0, *range(2, 12), 0]], item)[1]
+            assert torch.equal(found[0], whole[0])
+            assert not torch.equal(found[1], whole[1])
+    finally:
+        torch.set_num_threads(before)
+
+
 @pytest.mark.parametrize("term", [0, 1])
 def test_each_term_alone_is_brought_down(made, term):
     space, net, patients, members, _, noise, item = made
@@ -360,10 +381,10 @@ def test_a_seed_gives_the_same_images_also_in_smaller_chunks_and_another_seed_ot
     first, again, other = (k_salsa(job_of(plan, seed=seed)) for seed in (1, 1, 2))
     assert np.array_equal(first.images, again.images)
     assert not np.array_equal(first.images, other.images)
-    monkeypatch.setattr(method, "_PIXELS", 16 * 16 * 14)
+    monkeypatch.setenv("SFUMATO_MEMORY", "1")
     chunks = k_salsa(job_of(plan, seed=1))
     assert np.array_equal(chunks.labels, first.labels)
-    assert np.abs(chunks.images.astype(int) - first.images).max() <= 1
+    assert np.array_equal(chunks.images, first.images)
 
 
 def test_without_privacy_the_word_is_heuristic():

@@ -234,7 +234,7 @@ def test_a_sheet_of_walks_is_left_only_where_it_may_be_and_shows_no_record(tmp_p
 def test_without_a_patient_the_ends_are_others_and_the_bend_is_held(monkeypatch):
     """What a walk is held against moves by what its group's mean moves, and is bent as the walk itself."""
     job, drawn, bends = make_job({**BENT, "classifier_steps": 20}), [], []
-    draw, bend = straight.draw_restrained, bending.bend_walks
+    draw, bend = straight.draw_restrained, bending.bend_on_all_cores
 
     def watch(space, plain, made, *rest):
         drawn.append((plain, made))
@@ -245,7 +245,7 @@ def test_without_a_patient_the_ends_are_others_and_the_bend_is_held(monkeypatch)
         return bends[-1][1]
 
     monkeypatch.setattr(straight, "draw_restrained", watch)
-    monkeypatch.setattr(bending, "bend_walks", bend_once)
+    monkeypatch.setattr(bending, "bend_on_all_cores", bend_once)
     anonymise(job)
     ((walks, points),) = bends
     bent_by = (points.cpu() - walks.linear()).flatten(0, 1)[walks.released_points()]
@@ -312,6 +312,29 @@ def test_a_walk_alone_is_the_walk_in_the_batch(bend):
         noise = bend.noise.at(torch.arange(one * count, (one + 1) * count))
         alone = bend_walks(bend.space, own, noise, bend.identities, item, 1000)
         assert (alone[0] - whole[one]).abs().max() < 1e-2 * moved
+
+
+def test_a_walks_bits_hang_on_neither_memory_nor_cores_nor_the_other_walks(bend, monkeypatch):
+    item, walks = bend.job.item.model_copy(update={"identity_weight": 50.0, "steps": 8}), bend.walks
+    points = walks.positions.shape[1]
+
+    def points_of(some):
+        rows = (some[:, None] * points + torch.arange(points)).flatten()
+        own = walks.some(some), bend.noise.at(rows)
+        return bending.bend_on_all_cores(bend.space, *own, bend.identities, item)
+
+    many = torch.arange(len(walks.ends)).repeat(12 // len(walks.ends))
+    whole = points_of(many)
+    monkeypatch.setenv("SFUMATO_MEMORY", "1")
+    assert torch.equal(points_of(many), whole)
+    assert torch.equal(points_of(torch.cat([many[:1], many[1:].flip(0)]))[0], whole[0])
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            assert torch.equal(points_of(many[: len(many) // 2]), whole[: len(many) // 2])
+    finally:
+        torch.set_num_threads(before)
 
 
 def known(bend, points):

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from sfumato_client.anonymise.candidates import CandidateSet
+from sfumato_client.anonymise.chunks import on_all_cores
 from sfumato_client.anonymise.contract import Job, require_private
 from sfumato_client.anonymise.groups import apportion, label_shares
 from sfumato_client.anonymise.inversion import Inverter, code_of_patient, drawn_images, inverter_of, patient_labels
@@ -69,8 +70,13 @@ def offsets_of(
 ) -> Float64:
     """Codes less their component's mean, [G, k, D], zero where nobody is; not yet clipped, which the recorder does."""
     offsets = np.zeros((*places.shape, centres.shape[1]))
-    for group, place in np.argwhere(places >= 0).tolist():
-        code = code_of_patient(inverter, job.cohort, int(places[group, place]), components[group])
+
+    def code_at(where: list[int]) -> Tensor:
+        group, place = where
+        return code_of_patient(inverter, job.cohort, int(places[group, place]), components[group])
+
+    taken = np.argwhere(places >= 0).tolist()
+    for (group, place), code in zip(taken, on_all_cores(code_at, taken, inverter.device), strict=True):
         offsets[group, place] = (code - centres[group]).double().numpy()
     return offsets
 

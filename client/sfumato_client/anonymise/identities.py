@@ -45,7 +45,7 @@ class Recogniser(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits [N, K]."""
-        seen = functional.avg_pool2d(x, self._factor)
+        seen = functional.avg_pool2d(x, self._factor) if self._factor > 1 else x
         logits: Tensor = self.head(self.levels(seen).flatten(1))
         return logits
 

@@ -14,13 +14,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from sfumato_client.anonymise.chunks import rows_that_fit
 from sfumato_client.anonymise.groups import form_groups
 from sfumato_client.anonymise.identities import Identities
 from sfumato_client.anonymise.influence import noise_of
-from sfumato_client.anonymise.k_salsa import align, targets_of
+from sfumato_client.anonymise.k_salsa import align_groups
 from sfumato_client.anonymise.linear_walk import Walks
 from sfumato_client.anonymise.patients import Patients, averages_of
-from sfumato_client.anonymise.plan_walk import PIXELS, bend_walks
+from sfumato_client.anonymise.plan_walk import bend_on_all_cores
 from sfumato_client.anonymise.self_supervised import ContrastiveNet, train
 from sfumato_client.dataset import Cohort
 from sfumato_common.generators.gan.w_space import Noise, WSpace
@@ -73,10 +74,14 @@ def k_salsa(
     members = [torch.from_numpy(group) for group in groups]
     patients = Patients(codes, np.zeros_like(everybody), components, images)
     noise = noise_of(space, averages_of(patients, members).components, TorchDraws(rng))
-    targets = targets_of(space, net.to(space.spectral.matrix.device), patients, members, noise)
-    found = align(space, net, targets, item)
-    with torch.no_grad():
-        return space.synthesis(found, targets.components, noise)
+    device = space.spectral.matrix.device
+    _, found = align_groups(space, net.to(device), patients, members, noise, torch.arange(len(groups)), item)
+    parts = []
+    for rows in torch.split(torch.arange(len(groups)), rows_that_fit(space.image_bytes, device)):
+        own = components[[int(groups[row][0]) for row in rows.tolist()]].to(device)
+        with torch.no_grad():
+            parts.append(space.synthesis(found[rows], own, noise.at(rows)))
+    return torch.cat(parts)
 
 
 def linear_walk(space: WSpace, ends: Tensor, components: Tensor, points: int, rng: torch.Generator) -> Tensor:
@@ -111,8 +116,7 @@ def plan_walk(
     item = PlanWalk.model_validate({"method": "plan-walk", "images": len(ends) * points, **asked})
     walks, device = _walks(ends, components, labels, points), space.spectral.matrix.device
     noise = space.draw_noise(walks.components_of_points().to(device), TorchDraws(rng))
-    at_once = max(1, PIXELS[device.type] // space.spectral.layout.size**2)
-    return _render(space, walks, bend_walks(space, walks, noise, Identities(who, what), item, at_once), noise)
+    return _render(space, walks, bend_on_all_cores(space, walks, noise, Identities(who, what), item), noise)
 
 
 def _walks(ends: Tensor, components: Tensor, labels: Tensor, points: int) -> Walks:

@@ -20,7 +20,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from sfumato_client.anonymise.inversion import images_at_once
+from sfumato_client.anonymise.chunks import rows_that_fit
 from sfumato_client.dataset import Cohort
 from sfumato_common.errors import ReleaseRefused
 from sfumato_common.generators.gan.w_space import Noise, WSpace
@@ -61,7 +61,7 @@ def draw_restrained(
     `restrain` raises.
     """
     device, drawn = space.spectral.matrix.device, []
-    size = images_at_once(device, space.spectral.layout.size)
+    size = rows_that_fit(space.image_bytes, device)
     for base, codes in zip(torch.split(plain.to(device), size), torch.split(made.to(device), size), strict=True):
         count = len(codes)
         own, repeated = component.to(device).expand(count), noise.at(torch.zeros(count, dtype=torch.int64))

@@ -8,7 +8,6 @@ code depends on its own record alone.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sfumato_client.anonymise.chunks import GRAIN, fill_up, on_all_cores, rows_of_chunk, rows_that_fit
 from sfumato_client.anonymise.contract import Job
+from sfumato_client.anonymise.influence import noise_of
 from sfumato_client.dataset import Cohort
 from sfumato_common.generators import GENERATORS
 from sfumato_common.generators.components import component_shares
@@ -41,9 +42,6 @@ _REFINEMENT_EPSILON = 1e-3
 # Of an inverted record's spectral image, in standard deviations of each coefficient by the public power law. On the
 # phantom at 32 px the error of a reconstruction is 0.106 in closed form, 0.1015 refined, 0.1027 refined and clipped.
 LARGEST_CHANGE = 0.25
-# at once: refinement keeps dozens of maps of every image, and a processor is fastest while they fit its cache. Memory
-# does not bind: a chunk takes some 30 MB whatever the size, and from 256 pixels on it is one image
-_PIXELS = {"cpu": 2**16, "cuda": 2**22}
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,17 +59,22 @@ class Inverter:
 
     def codes(self, images: ByteImages, components: Tensor) -> Tensor:
         """Codes [N, D], float32 on the CPU, of images [N, S, S(, 3)] of components [N]."""
-        found = [torch.zeros(0, self.space.spectral.mean.shape[1])]
-        for x, y in self._batches(images, components):
-            refined = self._refine(x, self._encode(x, y), y)
-            found.append(clip_codes(self.space, self.space.code_of(x, y), refined, y).cpu())
-        return torch.cat(found)
+        nobody = torch.zeros(0, self.space.spectral.mean.shape[1])
+        return torch.cat([nobody, *on_all_cores(self._codes, self._batches(images, components), self.device)])
 
-    def _batches(self, images: ByteImages, components: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        size = images_at_once(self.device, images.shape[1])
-        for start in range(0, len(images), size):
-            x = torch.from_numpy(to_unit_range(images[start : start + size]))
-            yield x.to(self.device), components[start : start + size].to(self.device)
+    def _codes(self, batch: tuple[Tensor, Tensor, int]) -> Tensor:
+        x, y, count = batch
+        x, y = x.to(self.device), y.to(self.device)
+        refined = self._refine(x, self._encode(x, y), y)
+        return clip_codes(self.space, self.space.code_of(x, y), refined, y)[:count].cpu()
+
+    def _batches(self, images: ByteImages, components: Tensor) -> list[tuple[Tensor, Tensor, int]]:
+        """Chunks of images in [-1, 1] and components, filled up, and how many of each are wanted."""
+        size, batches = rows_of_chunk(len(images), self.space.image_bytes, self.device), []
+        for rows in torch.split(torch.arange(len(images)), size)[: len(images)]:  # nobody has one empty part
+            whole = fill_up(rows) if len(images) > GRAIN else rows
+            batches.append((torch.from_numpy(to_unit_range(images[whole.numpy()])), components[whole], len(rows)))
+        return batches
 
     def _encode(self, x: Tensor, components: Tensor) -> Tensor:
         with torch.no_grad():
@@ -93,11 +96,6 @@ class Inverter:
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
         return w.detach()
-
-
-def images_at_once(device: torch.device, size: int) -> int:
-    """Images of `size` pixels a side that are encoded or drawn at once there."""
-    return max(1, _PIXELS[device.type] // size**2)
 
 
 def clip_codes(space: WSpace, closed: Tensor, codes: Tensor, components: Tensor) -> Tensor:
@@ -130,7 +128,8 @@ def reconstruction_report(inverter: Inverter, images: ByteImages, components: Te
     """
     squares, products = torch.zeros(3, len(images)), torch.zeros(3, len(images))
     start = 0
-    for x, y in inverter._batches(images, components):
+    for batch, labels, count in inverter._batches(images, components):
+        x, y = batch[:count].to(inverter.device), labels[:count].to(inverter.device)
         encoded = inverter._encode(x, y)
         for step, w in enumerate((inverter.space.code_of(x, y), encoded, inverter._refine(x, encoded, y))):
             with torch.no_grad():
@@ -233,9 +232,9 @@ def drawn_images(job: Job[Counted], space: WSpace, codes: Tensor, components: Te
     the phantom's patients are then a little farther from real images in both distances (KID 0.0061 against 0.0060).
     """
     device = space.spectral.matrix.device
-    size = images_at_once(device, job.plan.image.size)
     made = []
-    for w, y in zip(*(torch.split(part.to(device), size) for part in (codes, components)), strict=True):
+    rows = rows_that_fit(space.image_bytes, device)
+    for w, y in zip(*(torch.split(part.to(device), rows) for part in (codes, components)), strict=True):
         with torch.no_grad():
-            made.append(space.synthesis(w, y, space.draw_noise(y, job.streams.published)).cpu())
+            made.append(space.synthesis(w, y, noise_of(space, y, job.streams.published)).cpu())
     return to_bytes(torch.cat(made).numpy(), job.plan.image.bits)

@@ -13,11 +13,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from sfumato_client.anonymise.candidates import CandidateSet
+from sfumato_client.anonymise.chunks import fill_up, on_all_cores, rows_of_chunk, rows_that_fit
 from sfumato_client.anonymise.contract import Job
 from sfumato_client.anonymise.groups import Group, choose_groups, groups_of, require_k
 from sfumato_client.anonymise.influence import allowed_moves, draw_restrained, noise_of, with_each_left_out
@@ -27,6 +29,7 @@ from sfumato_client.anonymise.self_supervised import ContrastiveNet, embedding_o
 from sfumato_client.anonymise.style import patch_grams, style_loss
 from sfumato_client.anonymise.tiles import MOST_ROWS, Tile, write_sheet
 from sfumato_common.generators.gan.w_space import Noise, WSpace
+from sfumato_common.memory import TILE, row_bytes
 from sfumato_common.study.release import KSalsa
 from sfumato_common.types import ByteImages, to_bytes, to_unit_range
 
@@ -34,7 +37,7 @@ from sfumato_common.types import ByteImages, to_bytes, to_unit_range
 # with torch's 1e-8 a group's image would hang on which others are in its batch; the losses reached are the same.
 _EPSILON = 1e-2
 _RAMP_DOWN, _RAMP_UP = 0.25, 0.05  # shares of all steps
-_PIXELS = 2**22  # of members and outputs at once: a generator keeps dozens of maps of every image
+Indices = npt.NDArray[np.int64]
 _MOST_MEMBERS = 2 * MOST_ROWS - 2  # of a group on a sheet, so that it stays square
 
 
@@ -53,6 +56,17 @@ class Targets:
     style: Tensor
     share: Tensor
 
+    def at(self, rows: Tensor) -> Targets:
+        """Targets of the groups `rows`."""
+        return Targets(
+            self.codes[rows],
+            self.components[rows],
+            self.noise.at(rows),
+            self.content[rows],
+            self.style[rows],
+            self.share[rows],
+        )
+
 
 def k_salsa(job: Job[KSalsa]) -> CandidateSet:
     """One image a chosen group; raises DataError where there are too few groups (see `choose_groups`).
@@ -69,11 +83,11 @@ def k_salsa(job: Job[KSalsa]) -> CandidateSet:
     components = averages_of(patients, [torch.from_numpy(group.members) for group in groups]).components
     noise = noise_of(space, components, job.streams.published)
     images, centroids = [], []
-    for number, group in enumerate(groups):
+    made = _align_variants(space, net, patients, [group.members for group in groups], noise, item)
+    for number, (group, (plain, aligned)) in enumerate(zip(groups, made, strict=True)):
         own = noise.at(torch.tensor([number]))
-        plain, made = _align_variants(space, net, patients, group, own, item)
         component, allowed = components[number : number + 1], allowed_moves(job.cohort, group.members)
-        images.append(draw_restrained(space, plain, made, component, own, allowed, plan.image.bits))
+        images.append(draw_restrained(space, plain, aligned, component, own, allowed, plan.image.bits))
         centroids.append(_pixels(space, plain[:1], component, own, plan.image.bits))
     found = np.stack(images)
     if job.steward_folder is not None:
@@ -83,23 +97,44 @@ def k_salsa(job: Job[KSalsa]) -> CandidateSet:
 
 
 def _align_variants(
-    space: WSpace, net: ContrastiveNet, patients: Patients, group: Group, noise: Noise, item: KSalsa
+    space: WSpace, net: ContrastiveNet, patients: Patients, groups: Sequence[Indices], noise: Noise, item: KSalsa
+) -> list[tuple[Tensor, Tensor]]:
+    """For each group, mean codes [V, D] of it whole and without each member, and what `align` makes of them
+    [V, 1 + L, D]; `noise` is one image's a group.
+    """
+    variants = [with_each_left_out(members) for members in groups]
+    of = torch.arange(len(groups)).repeat_interleave(torch.tensor([len(own) for own in variants]))
+    found = align_groups(space, net, patients, [members for own in variants for members in own], noise, of, item)
+    sizes = [len(own) for own in variants]
+    return list(zip(*(torch.split(part, sizes) for part in found), strict=True))
+
+
+def align_groups(
+    space: WSpace,
+    net: ContrastiveNet,
+    patients: Patients,
+    groups: Sequence[Tensor],
+    noise: Noise,
+    of: Tensor,
+    item: KSalsa,
 ) -> tuple[Tensor, Tensor]:
-    """Mean codes [V, D] of a group whole and without each member, and what `align` makes of each [V, 1 + L, D]."""
-    means, aligned = [], []
-    variants = with_each_left_out(group.members)
-    size = _chunk(space.spectral.layout.size, len(group.members))
-    for start in range(0, len(variants), size):
-        some = variants[start : start + size]
-        targets = targets_of(space, net, patients, some, noise.at(torch.zeros(len(some), dtype=torch.int64)))
-        means.append(targets.codes)
-        aligned.append(align(space, net, targets, item))
-    return torch.cat(means), torch.cat(aligned)
+    """Mean codes [G, D] of groups, rows of `patients`, and what `align` makes of them [G, 1 + L, D].
 
+    Chunks are as large as memory allows, on all cores. Group g has the noise `of[g]`. Raises what `averages_of` raises.
+    """
+    device = space.spectral.matrix.device
+    largest = max(groups, key=len)
+    tile = targets_of(space, net, patients, [largest], noise.at(of[:1])).at(torch.zeros(TILE, dtype=torch.int64))
+    size = rows_of_chunk(len(groups), row_bytes(lambda w: losses(space, net, tile, w), tile.codes), device)
 
-def _chunk(size: int, members: int) -> int:
-    """Groups of so many members that are optimised at once."""
-    return max(1, _PIXELS // (size**2 * (1 + members)))
+    def align_some(rows: Tensor) -> tuple[Tensor, Tensor]:
+        whole = fill_up(rows)
+        targets = targets_of(space, net, patients, [groups[row] for row in whole.tolist()], noise.at(of[whole]))
+        return targets.codes[: len(rows)], align(space, net, targets, item)[: len(rows)]
+
+    made = on_all_cores(align_some, torch.split(torch.arange(len(groups)), size), device)
+    codes, aligned = zip(*made, strict=True)
+    return torch.cat(codes), torch.cat(aligned)
 
 
 def targets_of(
@@ -119,12 +154,16 @@ def targets_of(
     flat = rows.flatten()
     codes = patients.codes[flat].to(device)
     with torch.no_grad():
-        # the group's noise in its members' reconstructions too: the content term then compares codes and nothing else
-        own = Noise(*_repeat(noise, longest))
-        rebuilt = space.synthesis(codes, patients.components[flat].to(device), own)
-        unit = functional.normalize(net(rebuilt), dim=1).view(groups, longest, -1)
-        originals = torch.from_numpy(to_unit_range(patients.images[flat.numpy()])).to(device)
-        grams = patch_grams(net.features(originals)[0])
+        units, parts = [], []
+        for some in torch.split(torch.arange(len(flat)), rows_that_fit(space.image_bytes, device)):
+            # the group's noise in its members' reconstructions too: the content term compares codes and nothing else
+            rebuilt = space.synthesis(
+                codes[some], patients.components[flat[some]].to(device), noise.at(some // longest)
+            )
+            units.append(functional.normalize(net(rebuilt), dim=1))
+            originals = torch.from_numpy(to_unit_range(patients.images[flat[some].numpy()])).to(device)
+            parts.append(patch_grams(net.features(originals)[0]))
+        unit, grams = torch.cat(units).view(groups, longest, -1), torch.cat(parts)
     return Targets(
         means.codes.to(device),
         means.components.to(device),
@@ -133,10 +172,6 @@ def targets_of(
         grams.view(groups, longest, *grams.shape[1:]),
         share,
     )
-
-
-def _repeat(noise: Noise, times: int) -> tuple[Tensor, list[Tensor]]:
-    return noise.tail.repeat_interleave(times, dim=0), [part.repeat_interleave(times, dim=0) for part in noise.maps]
 
 
 def losses(space: WSpace, net: ContrastiveNet, targets: Targets, w: Tensor) -> tuple[Tensor, Tensor]:

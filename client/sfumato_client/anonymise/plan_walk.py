@@ -30,12 +30,16 @@ from torch import Tensor
 from torch.nn import functional
 
 from sfumato_client.anonymise.candidates import CandidateSet
+from sfumato_client.anonymise.chunks import GRAIN, cores, fill_up, on_all_cores, rows_that_fit
 from sfumato_client.anonymise.contract import Job
 from sfumato_client.anonymise.identities import Identities, anonymity, identities_of
+from sfumato_client.anonymise.influence import noise_of
 from sfumato_client.anonymise.inversion import space_of
 from sfumato_client.anonymise.linear_walk import Walks, candidates_of, restrained_points, walks_of
 from sfumato_client.anonymise.tiles import MOST_ROWS, Tile, write_sheet
+from sfumato_common.generators.device import training_device
 from sfumato_common.generators.gan.w_space import Noise, WSpace
+from sfumato_common.memory import row_bytes
 from sfumato_common.study.release import PlanWalk
 from sfumato_common.types import ByteImages, to_bytes
 
@@ -44,23 +48,20 @@ _LEARNING_RATE, _BETAS = 0.1, (0.9, 0.999)
 # Adam takes rounding for a gradient where there is no other; gradients here are about 1e-3, their rounding 1e-7. With
 # 1e-6 walks computed 64 and 7 images at once came 40 times as far apart, and moved no further.
 _EPSILON = 1e-5
-# at once: a gradient keeps dozens of maps of every image, and a processor is fastest while they fit its cache
-PIXELS = {"cpu": 2**16, "cuda": 2**22}
-_NOISE_PIXELS = 2**24  # of images whose noise is kept while their walks are bent
 
 
 def plan_walk(job: Job[PlanWalk]) -> CandidateSet:
     """`images` images on bent walks. Raises what `linear_walk` raises."""
-    item, size = job.item, job.plan.image.size
+    item, device = job.item, training_device()
     space, walks = space_of(job), walks_of(job)
     identities = identities_of(job, item.classifier_steps)
-    at_once = max(1, PIXELS[_device(space).type] // size**2)
     images: list[ByteImages] = []
-    for rows in torch.split(torch.arange(len(walks.ends)), max(1, _NOISE_PIXELS // (item.points * size**2))):
+    together, _ = _walks_at_once(space, walks, identities)
+    for rows in torch.split(torch.arange(len(walks.ends)), together * cores(device)):
         some = walks.some(rows)
-        components = some.components_of_points().to(_device(space))
-        noise = space.draw_noise(components, job.streams.published)
-        bent_points = bend_walks(space, some, noise, identities, item, at_once)
+        # image by image: what is drawn must not depend on how many walks memory holds
+        noise = noise_of(space, some.components_of_points(), job.streams.published)
+        bent_points = bend_on_all_cores(space, some, noise, identities, item)
         if job.steward_folder is not None and not images:
             write_sheet(job, _rows(space, some, bent_points, noise, job.plan.image.bits))
         shown = noise.at(some.released_points())
@@ -69,30 +70,60 @@ def plan_walk(job: Job[PlanWalk]) -> CandidateSet:
     return candidates_of(job, walks, np.concatenate(images))
 
 
+def bend_on_all_cores(space: WSpace, walks: Walks, noise: Noise, identities: Identities, item: PlanWalk) -> Tensor:
+    """What `bend_walks` gives, in chunks as large as memory allows and on all cores; a walk's bits hang on neither."""
+    size, at_once = _walks_at_once(space, walks, identities)
+
+    def bend_some(rows: Tensor) -> Tensor:
+        points = torch.arange(len(noise.tail)).view(len(walks.ends), -1)[rows].flatten()
+        return bend_walks(space, walks.some(rows), noise.at(points), identities, item, at_once)
+
+    parts = torch.split(torch.arange(len(walks.ends)), size)
+    return torch.cat(on_all_cores(bend_some, parts, _device(space)))
+
+
+def _walks_at_once(space: WSpace, walks: Walks, identities: Identities) -> tuple[int, int]:
+    """Walks of a chunk, and images at once, of which memory may not hold those of one walk."""
+    device = _device(space)
+
+    def logits(w: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        images = space.synthesis(w, y)
+        return identities.who(images), identities.what(images)
+
+    code, component = walks.ends[:1, 0].to(device), walks.components[:1].to(device)
+    at_once = rows_that_fit(row_bytes(logits, code, component), device)
+    part = -(-len(walks.ends) // cores(device))
+    return max(1, min(part, at_once // walks.positions.shape[1])), at_once
+
+
 def bend_walks(
     space: WSpace, walks: Walks, noise: Noise, identities: Identities, item: PlanWalk, at_once: int
 ) -> Tensor:
     """The points [W, T, D] of the walks after `item.steps` steps of Adam, from straight ones, where the space is.
 
-    `at_once` images are in memory at a time, which changes nothing but that. `noise` is one image's a point.
+    `at_once` images are in memory at a time, which changes nothing but that; where they are whole grains the last ones
+    are filled up to one, and not even last bits change. `noise` is one image's a point.
     """
     device = _device(space)
     ends, points = walks.ends.to(device), walks.linear().to(device)
     components = walks.components_of_points().to(device)
     labels = walks.labels.repeat_interleave(points.shape[1]).to(device)
-    chunks = [(rows, noise.at(rows)) for rows in torch.split(torch.arange(len(labels), device=device), at_once)]
+    chunks = []
+    for rows in torch.split(torch.arange(len(labels), device=device), at_once):
+        whole = rows if at_once % GRAIN else fill_up(rows)
+        chunks.append((rows, whole, noise.at(whole)))
     optimiser = torch.optim.Adam([points], lr=_LEARNING_RATE, betas=_BETAS, eps=_EPSILON)
     weight = weight_of_image(points.shape[1])
     for _ in range(item.steps):
         gradient = torch.empty_like(points).flatten(0, 1)
-        for rows, own in chunks:
-            w = points.flatten(0, 1)[rows].requires_grad_()
-            images = space.synthesis(w, components[rows], own)
+        for rows, whole, own in chunks:
+            w = points.flatten(0, 1)[whole].requires_grad_()
+            images = space.synthesis(w, components[whole], own)
             identity = item.identity_weight * anonymity(identities.who(images))
             known = item.class_weight * functional.cross_entropy(
-                identities.what(images), labels[rows], reduction="none"
+                identities.what(images), labels[whole], reduction="none"
             )
-            gradient[rows] = torch.autograd.grad(weight * (identity + known).sum(), w)[0]
+            gradient[rows] = torch.autograd.grad(weight * (identity + known).sum(), w)[0][: len(rows)]
         points.grad = gradient.view_as(points) + elastic_gradient(ends, points)
         optimiser.step()
     return points

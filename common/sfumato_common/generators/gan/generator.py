@@ -4,7 +4,7 @@ After StyleGAN2 (Karras et al. 2020), with changes. What the codes mean linearly
 (see `gan.WSpace`), so both networks only correct: their last layers start at zero and what they add is bounded. And
 every resolution of the synthesis sees the spectral image, so that the correction follows its edges. Only the mapping is
 told the condition: a synthesis that knows the label learns from noisy discriminators to stamp it on the image. Resize
-convolutions only: transposed ones show checkerboards (Odena et al. 2016).
+convolutions only: transposed ones with kernels of their own show checkerboards (Odena et al. 2016).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sfumato_common.generators.gan.modulated import SLOPE, ModulatedConv, pixel_norm
+from sfumato_common.generators.gan.modulated import SLOPE, ModulatedConv, conv_to_image, pixel_norm
 
 # The largest correction of a pixel, in units of [-1, 1], and of a code, in standard deviations of the latents: the
 # generator may sharpen its start, not leave it.
@@ -57,13 +57,15 @@ class Generator(nn.Module):
 
     def forward(self, base: Tensor, codes: Tensor, *noise: Tensor) -> Tensor:
         """`base` plus a bounded fine correction, clamped to [-1, 1]; noise maps [N, 1, R, R], one a resolution."""
-        x = base.new_zeros(len(base), 0, self.resolutions[0], self.resolutions[0])
-        for level, (layer, resolution) in enumerate(zip(self.layers, self.resolutions, strict=True)):
-            if x.shape[-1] != resolution:
-                x = functional.interpolate(x, scale_factor=2.0, mode="nearest")
-            seen = functional.avg_pool2d(base, base.shape[-1] // resolution)
-            x = layer(torch.cat([x, seen], dim=1), pixel_norm(codes[:, level]), noise[level])
-        return (base + LARGEST_CORRECTION * _fine(torch.tanh(self.last(x)))).clamp(-1.0, 1.0)
+        images = [base]
+        for _ in self.resolutions[1:]:
+            images.insert(0, functional.avg_pool2d(images[0], 2))
+        x: tuple[Tensor, Tensor] | None = None
+        for level, layer in enumerate(self.layers):
+            x = layer(x, images[level], pixel_norm(codes[:, level]), noise[level])
+        assert x is not None
+        correction = torch.tanh(conv_to_image(*x, self.last, base.shape[-1]))
+        return (base + LARGEST_CORRECTION * _fine(correction)).clamp(-1.0, 1.0)
 
 
 def resolutions(size: int) -> list[int]:

@@ -9,6 +9,7 @@ decoded, the others modulate the synthesis from its coarsest resolution to its f
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from sfumato_common.generators.gan.generator import Generator
 from sfumato_common.generators.plan import PublicPlan
 from sfumato_common.generators.spectral.whitening import SpectralModel
 from sfumato_common.mechanisms.draws import Draws, TorchDraws
+from sfumato_common.memory import row_bytes
 
 _MEAN_DRAWS = 2048
 _EMA_HORIZON = 0.3  # of all steps
@@ -51,6 +53,12 @@ class WSpace:
     def layers(self) -> int:
         """1 + L, the codes of an image in W+."""
         return 1 + len(self.generator.resolutions)
+
+    @cached_property
+    def image_bytes(self) -> int:
+        """Bytes that an image of a code takes with everything kept for a gradient."""
+        code = self.spectral.mean.new_zeros(1, self.spectral.mean.shape[1])
+        return row_bytes(self.synthesis, code, torch.zeros(1, dtype=torch.int64, device=code.device))
 
     def draw(self, components: Tensor, draws: Draws) -> tuple[Tensor, Noise]:
         """A latent [N, D] and noise for each component, as the spectral model draws them."""
