@@ -57,6 +57,21 @@ def test_eigenvalues_are_lifted_and_nothing_else():
     assert np.allclose(low.raised(FLOOR).matrix, expected, atol=1e-7)
 
 
+def test_what_shows_nothing_stays_as_it_is():
+    """A diagonal of ones has no direction before another: Lanczos among its eigenvalues would not end."""
+    features = 700
+    plain = Structured.of_diagonal(np.ones(features))
+    assert plain.raised(FLOOR) is plain
+    assert np.allclose(plain.root().matrix, np.eye(features), atol=1e-9)
+    assert plain.extremes() == pytest.approx((1.0, 1.0))
+    axis = np.eye(features)[:, :2]
+    low = plain.plus(axis, np.array([-0.9, 3.0]))
+    assert np.allclose(low.raised(FLOOR).variances, [FLOOR, 4.0, *np.ones(features - 2)], atol=1e-8)
+    assert np.allclose(Structured.of_diagonal(np.where(axis[:, 0] > 0, 0.1, 1.0)).raised(FLOOR).variances.min(), FLOOR)
+    nothing = np.zeros((features, features))
+    assert spectral_radius(nothing) == 0.0 and len(pairs_beyond(nothing, 0.0)[0]) == 0
+
+
 def test_more_pairs_are_looked_for_until_one_is_within():
     rng = np.random.default_rng(2)
     noise = rng.normal(size=(640, 640))
