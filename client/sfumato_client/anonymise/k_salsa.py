@@ -124,8 +124,13 @@ def align_groups(
     """
     device = space.spectral.matrix.device
     largest = max(groups, key=len)
-    tile = targets_of(space, net, patients, [largest], noise.at(of[:1])).at(torch.zeros(TILE, dtype=torch.int64))
-    size = rows_of_chunk(len(groups), row_bytes(lambda w: losses(space, net, tile, w), tile.codes), device)
+
+    def bytes_of_row(first: Tensor) -> int:
+        tile = targets_of(space, net, patients, [largest], noise.at(first)).at(torch.zeros(TILE, dtype=torch.int64))
+        return row_bytes(lambda w: losses(space, net, tile, w), tile.codes)
+
+    (counted,) = on_all_cores(bytes_of_row, [of[:1]], device)
+    size = rows_of_chunk(len(groups), counted, device)
 
     def align_some(rows: Tensor) -> tuple[Tensor, Tensor]:
         whole = fill_up(rows)

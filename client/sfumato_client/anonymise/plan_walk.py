@@ -90,8 +90,11 @@ def _walks_at_once(space: WSpace, walks: Walks, identities: Identities) -> tuple
         images = space.synthesis(w, y)
         return identities.who(images), identities.what(images)
 
-    code, component = walks.ends[:1, 0].to(device), walks.components[:1].to(device)
-    at_once = rows_that_fit(row_bytes(logits, code, component), device)
+    def bytes_of_image(code: Tensor) -> int:
+        return row_bytes(logits, code, walks.components[:1].to(device))
+
+    (counted,) = on_all_cores(bytes_of_image, [walks.ends[:1, 0].to(device)], device)
+    at_once = rows_that_fit(counted, device)
     part = -(-len(walks.ends) // cores(device))
     return max(1, min(part, at_once // walks.positions.shape[1])), at_once
 
