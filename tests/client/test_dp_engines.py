@@ -370,12 +370,12 @@ def test_memory_says_how_many_rows_are_held_and_changes_last_bits_at_most(name, 
     for budget in ("1", "64GiB"):
         monkeypatch.setenv(VARIABLE, budget)
         engine = engine_of(name, case, module)
-        held = engine._rows(rows)
+        held = engine._rows(rows, 10**6)
         sizes.append(held)
         found = engine.clipped_sum(rows, 0.05, weights)
         assert distance(found, expected) <= 1e-5 * max(1.0, norm_of(expected))
         monkeypatch.setenv(VARIABLE, "2GiB")
-        assert engine._rows(rows) == held, "one form of chunks in the whole of a training"
+        assert engine._rows(rows, 10**6) == held, "one form of chunks in the whole of a training"
     assert sizes[0] == 1 and sizes[1] > 1000
 
 

@@ -24,7 +24,7 @@ import numpy as np
 from scipy.special import ndtri
 
 from sfumato_client.tabular.coding import MISSING, Cells
-from sfumato_client.tabular.histograms import Bins, refit, release_histograms, whole_counts
+from sfumato_client.tabular.histograms import Bins, refit, release_shares, whole_counts
 from sfumato_client.tabular.schema import AnyColumn, TableSchema
 from sfumato_client.tabular.shares import Float64, Ints
 from sfumato_common.mechanisms.recorder import NoiseRecorder
@@ -86,10 +86,8 @@ def copula_cells(schema: TableSchema, cells: Cells, published: PublishedStream, 
 
     Whatever the number of patients is, the same mechanisms run.
     """
-    columns, noise = schema.columns, schema.histograms.noise_multiplier
-    assert noise is not None, "a resolved schema has its noise"
-    histograms = release_histograms(columns, cells, noise, recorder)
-    shares = {name: histograms.shares(name, column) for name, column in columns.items()}
+    columns = schema.columns
+    histograms, shares = release_shares(schema, cells, recorder)
     codes = [Scores(column, shares[name]) for name, column in columns.items()]
     kept = np.concatenate([code.kept for code in codes])
     weights = np.concatenate(

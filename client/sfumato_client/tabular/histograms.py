@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sfumato_client.tabular.coding import MISSING, Cells
-from sfumato_client.tabular.schema import AnyColumn, CategoricalColumn
+from sfumato_client.tabular.schema import AnyColumn, CategoricalColumn, TableSchema
 from sfumato_client.tabular.shares import Float64, Ints, estimate_shares, expected_shares
 from sfumato_common.mechanisms.recorder import NoiseRecorder
 from sfumato_common.mechanisms.streams import PublishedStream
@@ -80,6 +80,14 @@ def release_histograms(
     noisy = recorder.gaussian(np.concatenate(exact), sensitivity, noise_multiplier)
     parts = np.split(noisy, np.cumsum([len(own) for own in exact])[:-1])
     return Histograms(dict(zip(columns, parts, strict=True)), noise_multiplier * sensitivity)
+
+
+def release_shares(schema: TableSchema, cells: Cells, recorder: NoiseRecorder) -> tuple[Histograms, dict[str, Float64]]:
+    """Noisy histograms of all columns of a resolved schema, and the shares that they show, of cells [P, C]."""
+    noise = schema.histograms.noise_multiplier
+    assert noise is not None, "a resolved schema has its noise"
+    histograms = release_histograms(schema.columns, cells, noise, recorder)
+    return histograms, {name: histograms.shares(name, column) for name, column in schema.columns.items()}
 
 
 def whole_counts(shares: Float64, total: int) -> Ints:

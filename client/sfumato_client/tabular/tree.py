@@ -21,7 +21,7 @@ from itertools import combinations
 import numpy as np
 
 from sfumato_client.tabular.coding import Cells
-from sfumato_client.tabular.histograms import Bins, Histograms, refit, release_histograms, shuffle
+from sfumato_client.tabular.histograms import Bins, Histograms, refit, release_shares, shuffle
 from sfumato_client.tabular.schema import TableSchema
 from sfumato_client.tabular.shares import Float64, Ints, estimate_shares
 from sfumato_common.mechanisms.recorder import NoiseRecorder
@@ -37,10 +37,8 @@ def tree_cells(schema: TableSchema, cells: Cells, published: PublishedStream, re
 
     Whatever the number of patients is, the same mechanisms run.
     """
-    columns, noise = schema.columns, schema.histograms.noise_multiplier
-    assert noise is not None, "a resolved schema has its noise"
-    histograms = release_histograms(columns, cells, noise, recorder)
-    shares = {name: histograms.shares(name, column) for name, column in columns.items()}
+    columns = schema.columns
+    histograms, shares = release_shares(schema, cells, recorder)
     binned = np.stack([Bins(column).of(own) for column, own in zip(columns.values(), cells.T, strict=True)], axis=1)
     tables = _Tables(schema, list(shares.values()), [Bins(column).ordered for column in columns.values()], histograms)
     edges = tables.star() if schema.tree.star is not None else tables.chosen(binned, recorder)

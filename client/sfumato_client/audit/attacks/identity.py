@@ -21,10 +21,10 @@ from scipy import stats
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sfumato_client.audit.attacks.nearest import Floats, is_flat
+from sfumato_client.audit.attacks.nearest import Floats, images_at_once, is_flat
 from sfumato_client.dataset import Cohort
 from sfumato_common.errors import DataError
-from sfumato_common.memory import by_chunks, rows_at_once
+from sfumato_common.memory import by_chunks
 from sfumato_common.types import ByteImages, to_unit_range
 
 Indices = npt.NDArray[np.int64]
@@ -180,7 +180,7 @@ def _embed(network: nn.Module, images: ByteImages) -> Tensor:
 
 def _standardise(images: ByteImages) -> Tensor:
     """Integer images -> [N, C, S, S] of at most 64 pixels a side, each of mean 0 and deviation 1."""
-    parts, size = [], rows_at_once(12 * int(np.prod(images.shape[1:])), max(1, len(images)))
+    parts, size = [], images_at_once(images)
     for at in range(0, len(images), size):
         x = torch.from_numpy(to_unit_range(np.asarray(images[at : at + size])))
         x = functional.adaptive_avg_pool2d(x, min(_SIDE, x.shape[3]))

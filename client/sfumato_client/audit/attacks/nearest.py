@@ -49,10 +49,14 @@ def is_flat(images: ByteImages) -> npt.NDArray[np.bool_]:
 
 def fingerprints(images: ByteImages) -> Floats:
     """Unit-length fingerprints [N, D] of images [N, H, W] or [N, H, W, 3]; zero vectors for constant images."""
-    # at full size a few planes of float32 at once: the pixels, and their copy by channel
-    rows = rows_at_once(12 * int(np.prod(images.shape[1:])), max(1, len(images)))
+    rows = images_at_once(images)
     parts = [_fingerprints(images[first : first + rows]) for first in range(0, max(1, len(images)), rows)]
     return np.concatenate(parts)
+
+
+def images_at_once(images: ByteImages) -> int:
+    """How many images memory holds at full size in a few planes of float32: the pixels, and their copy by channel."""
+    return rows_at_once(12 * int(np.prod(images.shape[1:])), max(1, len(images)))
 
 
 def _fingerprints(images: ByteImages) -> Floats:

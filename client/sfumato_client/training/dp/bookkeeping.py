@@ -58,8 +58,8 @@ class BookKeeping:
         weights = patient_weights(records, weights)
         parameters = list(self._module.parameters())
         total = dict(zip(map(id, parameters), double_zeros(parameters), strict=True))
-        most = min(CHUNK_ROWS, self._rows(records)) if len(weights) else 1
-        for rows, own in chunks(records, weights, patients_at_once(len(weights), weights.shape[1], most)):
+        size = patients_at_once(len(weights), weights.shape[1], self._rows(records, CHUNK_ROWS))
+        for rows, own in chunks(records, weights, size):
             try:
                 self._add(rows, own, clipping_norm, total)
             finally:

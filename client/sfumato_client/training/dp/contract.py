@@ -59,14 +59,16 @@ class RowsByMemory:
         self._module, self._loss = module, loss
         self._found: dict[tuple[torch.Size, ...], int] = {}
 
-    def __call__(self, records: Sequence[Tensor]) -> int:
-        """For records [R, ...], part by part; at least 1."""
+    def __call__(self, records: Sequence[Tensor], most: int) -> int:
+        """For records [R, ...], part by part: from 1 to `most`."""
+        if not len(records[0]):
+            return 1
         form = tuple(part.shape[1:] for part in records)
         if form not in self._found:
             passes = 2 * row_bytes(lambda *rows: self._loss(self._module, *rows), *records)
             own = sum(parameter.nbytes for parameter in self._module.parameters())
             self._found[form] = max(1, budget() // (passes + own))
-        return self._found[form]
+        return min(most, self._found[form])
 
 
 def patients_at_once(patients: int, views: int, rows: int) -> int:

@@ -70,8 +70,7 @@ class WholeLossVmap:
         total = double_zeros(parameters.values())
         copies = sum(4 * value.numel() for value in parameters.values())
         most = max(_FEWEST_ROWS, min(_MOST_ROWS, _COPIES_BYTES // copies))
-        most = min(most, self._rows(records)) if len(weights) else 1
-        size = patients_at_once(len(weights), weights.shape[1], most)
+        size = patients_at_once(len(weights), weights.shape[1], self._rows(records, most))
         for rows, own in chunks(records, weights, size):
             by_patient = tuple(_fill(part.reshape(*own.shape, *part.shape[1:]), size) for part in rows)
             samples = self._gradients(parameters, _fill(own, size), by_patient).values()

@@ -143,11 +143,10 @@ def fit_components(
     sites = {site: _sums(layout, release, noise_multiplier) for site, release in releases.items()}
     geometry = Geometry.of(layout)
     whole = reduce(lambda a, b: a + b, (sites[site] for site in sorted(sites)))
-    if not by_site:
-        return _class_components(layout, geometry, whole, sites).unclipped()
-    apart = {site: own for site, own in sites.items() if own.counts.sum() >= fewest}
-    sources = [apart.get(name, whole) for name in sorted(plan.sites) for _ in plan.labels]
-    return Components(*_site_components(plan, layout, geometry, whole, apart), sources).unclipped()
+    if by_site:
+        apart = {site: own for site, own in sites.items() if own.counts.sum() >= fewest}
+        return _site_components(plan, layout, geometry, whole, apart).unclipped()
+    return _class_components(layout, geometry, whole, sites).unclipped()
 
 
 def _tail(own: Sums, covariance: Covariance) -> float:
@@ -191,7 +190,7 @@ def _class_components(layout: MomentLayout, geometry: Geometry, whole: Sums, sit
 
 def _site_components(
     plan: PublicPlan, layout: MomentLayout, geometry: Geometry, whole: Sums, sites: Mapping[str, Sums]
-) -> tuple[Float64, Float64, list[Covariance]]:
+) -> Components:
     """One component a site and class, sites in the order of their names; one that did not answer gets the classes'."""
     shares = whole.counts / whole.counts.sum()
     within, noise = whole.seconds / whole.counts[:, None, None], whole.second_noise / whole.counts
@@ -217,7 +216,8 @@ def _site_components(
             second, count = own.seconds[k] / own.counts[k], float(own.counts[k])
             covariances.append(estimate_departure(base, second, own.second_noise / count, count, geometry))
     joined = np.concatenate(all_shares)
-    return joined / joined.sum(), np.concatenate(means), covariances
+    sources = [sites.get(name, whole) for name in sorted(plan.sites) for _ in plan.labels]
+    return Components(joined / joined.sum(), np.concatenate(means), covariances, sources)
 
 
 def _joint_noise(own: Sums) -> float:
