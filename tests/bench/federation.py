@@ -93,6 +93,8 @@ def build_plan(cohort: BenchCohort, row: str | Row, target: float, **overrides: 
     values = {kind: {**STAGES[kind], **overrides.get(kind, {})} for kind in row.shares}
     for kind in {"spectral", "appearance"} & set(values):
         values[kind] = {"by_site": cohort.name in BY_SITE, **values[kind]}
+    if "appearance" in values and cohort.channels == 3:
+        values["appearance"] = {"alignment": "fundus", **values["appearance"]}
     if "spectral" in values:
         values["spectral"] = {"bandwidth": BANDS[cohort.name], **values["spectral"]}
     if "flow" in values:

@@ -6,13 +6,15 @@ Precisions: fp32, tf32 (CUDA's rounded products, which Sfumato switches off), bf
 "worst / C" is measured, not argued: the most that taking one patient out of the batch moved the clipped sum, over the
 clipping norm, all patients' gradients being clipped. An engine is exact at a precision when that is at most 1.0001;
 elsewhere its noise does not pay for what it releases, and the row is for comparison only.
-Memory is what a step adds at its peak (CUDA's allocator; none is given on a CPU). Prints a table a case with the
-device's name, writes bench-out/gpu.json. --cpu-small runs a small case on the CPU, to see that the program works.
+A row's time is a median over --repetitions, fewer where --seconds are over first, and so are the patients probed (two
+at least). Memory is what a step adds at its peak (CUDA's allocator; none is given on a CPU). Prints a table a case with
+the device's name, writes bench-out/gpu.json. --cpu-small runs a small case on the CPU, to see that the program works.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import platform
 import statistics
@@ -49,7 +51,7 @@ BATCHES = {64: 256, 128: 128, 256: 32}
 # so small that every patient is clipped: only then does the bound show
 CLIP = 1e-3
 EXACT = 1.0001
-_PROBED = 8
+_PROBED, _FEWEST_PROBED = 8, 2
 _DP = {"rounds": 1, "local_steps": 1, "sampling_rate": 0.1, "clipping_norm": CLIP, "noise_multiplier": 1.0}
 
 
@@ -130,13 +132,21 @@ def loss_at(precision: str, inner: Callable[..., Tensor], device: torch.device) 
     return loss
 
 
-def measure(case: Case, engine_name: str, precision: str, repetitions: int) -> Row:
+@dataclass(frozen=True)
+class Effort:
+    """How often a row's step is timed, and the seconds after which it, or its probing, is not done again."""
+
+    repetitions: int
+    seconds: float
+
+
+def measure(case: Case, engine_name: str, precision: str, effort: Effort) -> Row:
     """One row; out of memory and refusals are results too."""
     if precision == "tf32" and case.device.type != "cuda":
         return Row(engine_name, precision, note="CUDA only")
     try:
         with products_at(precision):
-            return _measured(case, engine_name, precision, repetitions)
+            return _measured(case, engine_name, precision, effort)
     except ConfigError:
         return Row(engine_name, precision, note="refused: not exact for this model")
     except torch.OutOfMemoryError:
@@ -145,7 +155,7 @@ def measure(case: Case, engine_name: str, precision: str, repetitions: int) -> R
         return Row(engine_name, precision, note=f"fails ({type(error).__name__})")
 
 
-def _measured(case: Case, engine_name: str, precision: str, repetitions: int) -> Row:
+def _measured(case: Case, engine_name: str, precision: str, effort: Effort) -> Row:
     module, records = case.made()
     loss = loss_at(precision, flow_loss if case.model == "flow" else real_loss, case.device)
     if engine_name == PLAIN:
@@ -161,23 +171,31 @@ def _measured(case: Case, engine_name: str, precision: str, repetitions: int) ->
         def step() -> Sequence[Tensor]:
             return engine.clipped_sum(records, CLIP)
 
-        worst = worst_contribution(engine.clipped_sum, records)
+        worst = worst_contribution(engine.clipped_sum, records, effort.seconds)
     step()
     if case.device.type == "cuda":
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-    seconds = statistics.median(_seconds(step, case.device) for _ in range(repetitions))
+    times = [_seconds(step, case.device)]
+    while len(times) < effort.repetitions and sum(times) < effort.seconds:
+        times.append(_seconds(step, case.device))
+    seconds = statistics.median(times)
     memory = (torch.cuda.max_memory_allocated() - before) / 1e6 if case.device.type == "cuda" else None
     return Row(engine_name, precision, case.batch / seconds, memory, worst)
 
 
-def worst_contribution(clipped_sum: Callable[..., list[Tensor]], records: Sequence[Tensor]) -> float:
+def worst_contribution(
+    clipped_sum: Callable[..., list[Tensor]], records: Sequence[Tensor], seconds: float = math.inf
+) -> float:
     """The most that a patient moves the clipped sum, over C, among the first patients; in float64 differences."""
+    began = time.perf_counter()
     everyone = torch.ones(len(records[0]), 1, device=records[0].device)
     whole = clipped_sum(records, CLIP, everyone)
     worst = 0.0
     for patient in range(min(_PROBED, len(everyone))):
+        if patient >= _FEWEST_PROBED and time.perf_counter() - began > seconds:
+            break
         others = everyone.clone()
         others[patient] = 0.0
         rest = clipped_sum(records, CLIP, others)
@@ -235,22 +253,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cpu-small", action="store_true", help="16 pixels, 8 images, on the CPU, nothing compiled")
     parser.add_argument("--only", default="", help="cases whose name (such as 'flow 64') contains this")
+    parser.add_argument("--engines", default="", help="of " + ",".join([PLAIN, *ENGINES]) + "; all by default")
+    parser.add_argument("--precisions", default=",".join(PRECISIONS))
     parser.add_argument("--repetitions", type=int, default=10)
+    parser.add_argument("--seconds", type=float, default=20.0, help="after which a row's step is not repeated")
     parser.add_argument("--out", type=Path, default=Path("bench-out/gpu.json"))
     options = parser.parse_args(arguments)
     warnings.filterwarnings("ignore")
     device = torch.device("cpu") if options.cpu_small else training_device()
     batches = {16: 8} if options.cpu_small else BATCHES
     engines = [PLAIN, *(name for name in ENGINES if not (options.cpu_small and name == "vmap-compiled"))]
-    name = device_name(device)
+    if options.engines:
+        engines = [name for name in engines if name in options.engines.split(",")]
+    precisions, name = options.precisions.split(","), device_name(device)
     results: dict[str, object] = {"device": name, "torch": torch.__version__, "cores": os.cpu_count(), "clip": CLIP}
     for model in ("discriminator", "flow"):
         for size, batch in batches.items():
             if options.only not in f"{model} {size}":
                 continue
             case = Case(model, size, batch, device)
-            repetitions = 2 if options.cpu_small else options.repetitions
-            rows = [measure(case, engine, precision, repetitions) for engine in engines for precision in PRECISIONS]
+            effort = Effort(2 if options.cpu_small else options.repetitions, options.seconds)
+            rows = [measure(case, engine, precision, effort) for engine in engines for precision in precisions]
             noise_s = noise_seconds(case)
             show(case, noise_s, rows, name)
             results[f"{model} {size}"] = {"batch": batch, "noise_s": noise_s, "rows": [asdict(row) for row in rows]}

@@ -15,6 +15,7 @@ from cohorts import BenchCohort, pooled
 
 from sfumato_client.audit.attacks.nearest import nearest_distances
 from sfumato_client.dataset.cohort import Cohort
+from sfumato_common.generators.device import training_device
 from sfumato_common.metrics.judges import JUDGES, fit_judge
 from sfumato_common.metrics.network import fit_network
 from sfumato_common.metrics.tstr import macro_auc, patient_interval
@@ -29,10 +30,10 @@ BENCH, ALONE = "bench", "cnn"
 
 
 def fit(name: str, images: ByteImages, labels: Labels, classes: int, seed: int) -> Probabilities:
-    """The judge of that name: one of `JUDGES`, or the bench's own classifier."""
+    """The judge of that name, on the accelerator where there is one: of `JUDGES`, or the bench's own classifier."""
     if name == BENCH:
-        return fit_network(images, labels, classes, seed).probabilities
-    return fit_judge(name, images, labels, classes, seed).probabilities
+        return fit_network(images, labels, classes, seed, device=training_device()).probabilities
+    return fit_judge(name, images, labels, classes, seed, device=training_device()).probabilities
 
 
 def judged(

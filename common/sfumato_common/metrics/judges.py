@@ -86,44 +86,53 @@ JUDGES = {"cnn": Recipe(ordinary_cnn, 400, 2e-3), "resnet18": Recipe(resnet18, 2
 
 @dataclass(frozen=True, eq=False)
 class Judge:
-    """A fitted judge."""
+    """A fitted judge and the device it is on."""
 
     network: nn.Module
+    device: torch.device
 
     def probabilities(self, images: AnyArray) -> Float64:
         """Probabilities [N, K] of integer images [N, S, S] or [N, S, S, 3]."""
         parts = [images[first : first + _SCORED] for first in range(0, len(images), _SCORED)]
         with torch.no_grad():
-            found = [functional.softmax(self.network(torch.from_numpy(to_unit_range(x))).double(), 1) for x in parts]
-        return torch.cat(found).numpy()
+            found = [self.network(torch.from_numpy(to_unit_range(x)).to(self.device)).cpu() for x in parts]
+        return functional.softmax(torch.cat(found).double(), 1).numpy()
 
 
 def fit_judge(
-    name: str, images: AnyArray, labels: npt.NDArray[np.int64], classes: int, seed: int, steps: int | None = None
+    name: str,
+    images: AnyArray,
+    labels: npt.NDArray[np.int64],
+    classes: int,
+    seed: int,
+    steps: int | None = None,
+    device: torch.device | None = None,
 ) -> Judge:
     """Train one of `JUDGES` on integer images [N, S, S(, 3)] with labels [N]; deterministic in `seed` on the CPU.
+
+    Batches and how their images vary are drawn on the CPU, whatever the device (the CPU by default).
 
     AdamW (Loshchilov and Hutter 2019) with a one-cycle rate on batches that hold every class of the set alike.
     """
     recipe = JUDGES[name]
-    steps = steps or recipe.steps
+    steps, place = steps or recipe.steps, device or torch.device("cpu")
     data, targets = torch.from_numpy(to_unit_range(images)), torch.from_numpy(labels)
     rows_of = [torch.nonzero(targets == k)[:, 0] for k in np.unique(labels)]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         # a quarter faster so on a CPU
-        network = recipe.network(data.shape[1], classes).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network = recipe.network(data.shape[1], classes).to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimiser = torch.optim.AdamW(network.parameters(), recipe.learning_rate, weight_decay=_WEIGHT_DECAY)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.learning_rate, total_steps=steps)
         for _ in range(steps):
             each = max(1, _BATCH // len(rows_of))
             rows = torch.cat([own[torch.randint(len(own), (each,))] for own in rows_of])
-            loss = functional.cross_entropy(network(_varied(data[rows])), targets[rows])
+            loss = functional.cross_entropy(network(_varied(data[rows]).to(place)), targets[rows].to(place))
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             schedule.step()
-    return Judge(network.eval())
+    return Judge(network.eval(), place)
 
 
 def _varied(x: Tensor) -> Tensor:
