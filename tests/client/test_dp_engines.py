@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 from sfumato_client.training.dp import products
-from sfumato_client.training.dp.engines import ENGINES, private_engine
+from sfumato_client.training.dp.engines import ENGINES, automatic_engine, private_engine
 from sfumato_common.errors import ConfigError
 from sfumato_common.generators import NETWORKS
 from sfumato_common.generators.flow.flows import flow_loss
@@ -95,8 +95,10 @@ def distance(one: list[torch.Tensor], two: list[torch.Tensor]) -> float:
 def test_every_registered_model_and_engine_is_in_this_suite():
     assert set(NETWORKS) <= set(CASES) | NEVER_SEES_PATIENTS
     assert set(typing.get_args(EngineName)) == {"auto", *ENGINES}
-    assert CASES["discriminator"].make().private_engine == "bookkeeping"
-    assert CASES["flow"].make().private_engine == "vmap"
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    for case, on_cpu in (("discriminator", "bookkeeping"), ("flow", "vmap")):
+        module = CASES[case].make()
+        assert (automatic_engine(module, cpu), automatic_engine(module, cuda)) == (on_cpu, "vmap")
 
 
 @pytest.mark.parametrize("clipping_norm", [0.05, 1e6])

@@ -167,16 +167,16 @@ def test_a_killed_coordinator_goes_on_where_it_was_and_the_sites_join_again(tmp_
     home = demo.coordinator.root
     ports = ["--port", str(demo.superlink), "--intake-port", str(demo.intake)]
     coordinate = [str(PROGRAMS / "sfumato"), "coordinator", "run", "--home", str(home), "--out", str(out), *ports]
-    children = [Child("coordinator", coordinate, _environment(home), tmp_path / "log")]
+    children = [Child("coordinator", coordinate, _environment(demo, home), tmp_path / "log")]
     try:
         assert wait_for((home / "ports.json").exists, 60), (tmp_path / "log").read_text()
         for name in demo.plan.sites:
             node = [str(PROGRAMS / "sfumato-site"), "run", "--home", str(demo.site(name))]
-            children.append(Child(name, node, _environment(demo.site(name)), tmp_path / f"{name}.log"))
+            children.append(Child(name, node, _environment(demo, demo.site(name)), tmp_path / f"{name}.log"))
         assert wait_for(lambda: (status(out).get("stage"), status(out).get("round")) == ("gan", 2), 120)
         children[0].kill()
         assert children[0].wait(10) is not None
-        again = Child("coordinator", coordinate, _environment(home), tmp_path / "log")
+        again = Child("coordinator", coordinate, _environment(demo, home), tmp_path / "log")
         children.append(again)
         assert again.wait(240) == 0, (tmp_path / "log").read_text()
     finally:
