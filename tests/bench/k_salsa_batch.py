@@ -108,7 +108,7 @@ def made(size: int, width: int, groups: int) -> Bench:
     space = WSpace(plan, generator.to(device), spectral_model(plan, released).to(device))
     components = torch.from_numpy(cohort.labels[first])
     x = torch.from_numpy(to_unit_range(images[first])).to(device)
-    codes = space.code_of(x, components.to(device)).cpu()
+    codes = space.encode(x, components.to(device)).cpu()
     patients = Patients(codes, cohort.labels[first], components, images[first])
     own = [torch.from_numpy(np.flatnonzero(cohort.labels[first] == label)) for label in (0, 1)]
     members = [group for part in own for group in torch.split(part, K) if len(group) == K][:groups]
@@ -159,7 +159,7 @@ def measured(bench: Bench, count: int, steps: int, repetitions: int) -> dict[str
 
 def _drawn(bench: Bench, targets: Targets, w: Tensor) -> Tensor:
     with torch.no_grad():
-        return bench.space.synthesis(w, targets.components, targets.noise).cpu()
+        return bench.space.decode(w, targets.components, targets.noise).cpu()
 
 
 def balance(bench: Bench) -> dict[str, float]:

@@ -66,7 +66,7 @@ def cohort(space):
     images, labels, patients = arrays(3, 30, 16)
     first = np.unique(patients, return_index=True)[1]
     components = torch.from_numpy(labels[first])
-    return images[first], space.code_of(torch.from_numpy(to_unit_range(images[first])), components), components
+    return images[first], space.encode(torch.from_numpy(to_unit_range(images[first])), components), components
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +99,7 @@ def test_a_linear_walk_shows_even_steps_between_its_ends(space, ends):
     noise = space.draw_noise(torch.zeros(6, dtype=torch.int64), TorchDraws(seeded()))
     codes = torch.stack([ends[0, 0] + step * (ends[0, 1] - ends[0, 0]) for step in (0.25, 0.5, 0.75)] * 2)
     with torch.no_grad():
-        assert torch.allclose(images.flatten(0, 1), space.synthesis(codes, ZEROS.repeat(3), noise), atol=1e-6)
+        assert torch.allclose(images.flatten(0, 1), space.decode(codes, ZEROS.repeat(3), noise), atol=1e-6)
 
 
 def test_a_walk_that_nothing_bends_is_the_straight_one(space, ends):
@@ -136,7 +136,7 @@ def test_k_salsa_without_a_pull_is_the_image_of_the_mean_code(space, cohort):
     own = torch.stack([components[group[0]] for group in groups])
     assert still.shape == moved.shape == (2, 1, 16, 16)
     with torch.no_grad():
-        expected = space.synthesis(means, own, noise_of(space, own, TorchDraws(seeded())))
+        expected = space.decode(means, own, noise_of(space, own, TorchDraws(seeded())))
     assert torch.allclose(still, expected, atol=1e-5)
     assert not torch.allclose(moved, still, atol=1e-3)
 

@@ -11,9 +11,7 @@ import torch
 from sfumato_client.anonymise.contract import Job, Release
 from sfumato_client.anonymise.groups import groups_of
 from sfumato_client.anonymise.inversion import (
-    LARGEST_CHANGE,
     Inverter,
-    clip_codes,
     code_of_patient,
     drawn_images,
     inverter_of,
@@ -24,10 +22,11 @@ from sfumato_client.anonymise.inversion import (
 from sfumato_client.anonymise.patients import averages_of, patients_of
 from sfumato_client.dataset import Cohort
 from sfumato_common.errors import ReleaseRefused
+from sfumato_common.generators.gan.encoder import Encoder
+from sfumato_common.generators.gan.inversion import LARGEST_CHANGE, clip_codes
 from sfumato_common.generators.spectral.layout import Layout
 from sfumato_common.generators.starts import initial_model
 from sfumato_common.generators.weights import to_arrays
-from sfumato_common.latent.encoder import Encoder
 from sfumato_common.mechanisms.draws import TorchDraws
 from sfumato_common.mechanisms.noise import TestNoise
 from sfumato_common.mechanisms.recorder import NoiseRecorder
@@ -91,9 +90,8 @@ def generated(job: Job, count: int, seed: int = 3) -> tuple[np.ndarray, torch.Te
     space, rng = space_of(job), torch.Generator().manual_seed(seed)
     y = 2 + torch.randint(0, 2, (count,), generator=rng)
     with torch.no_grad():
-        z, noise = space.draw(y, TorchDraws(rng))
-        w = space.mapping(z, y)
-        return to_bytes(space.synthesis(w, y, noise).numpy(), job.plan.image.bits), y, w
+        w, noise = space.draw(y, TorchDraws(rng))
+        return to_bytes(space.decode(w, y, noise).numpy(), job.plan.image.bits), y, w
 
 
 def cohort_of(job: Job, patients: int = 5, seed: int = 3) -> Cohort:
@@ -118,11 +116,16 @@ def changed(job: Job, **terms) -> Job:
     return dataclasses.replace(job, release=dataclasses.replace(job.release, **{"shared": {}, **terms}))
 
 
+def refined(inverter: Inverter, steps: int) -> Inverter:
+    """The inverter with other refinement steps."""
+    return dataclasses.replace(inverter, encoding=dataclasses.replace(inverter.encoding, refinement_steps=steps))
+
+
 def test_an_untrained_encoder_changes_nothing():
     job = job_of(plan_of(), encoder_steps=0, refinement_steps=0)
     images, y, _ = generated(job, 5)
     found = inverter_of(job).codes(images, y)
-    assert torch.equal(found, space_of(job).code_of(torch.from_numpy(to_unit_range(images)), y))
+    assert torch.equal(found, space_of(job).encode(torch.from_numpy(to_unit_range(images)), y))
     pair, gap = torch.randn(5, 2, 16, 16), torch.randn(5, 16)
     assert not Encoder(job.plan, torch.Generator().manual_seed(1))(pair, gap, y).any()
 
@@ -130,11 +133,11 @@ def test_an_untrained_encoder_changes_nothing():
 def test_the_encoder_brings_codes_and_images_nearer_to_unseen_generated_ones(trained):
     images, y, w = generated(trained, 64)
     start = inverter_of(job_of(trained.plan, encoder_steps=0, refinement_steps=0)).codes(images, y)
-    encoder = dataclasses.replace(inverter_of(trained), refinement_steps=0).codes(images, y)
+    encoder = refined(inverter_of(trained), 0).codes(images, y)
     error = lambda found: float((found - w).square().mean())  # noqa: E731
     # what it adds to the closed form is bounded, so that no model of a coordinator's can make much of one member
     assert error(encoder) < error(start)
-    assert error(start) < float((space_of(trained).mean_w(y) - w).square().mean()), "where the closed form starts"
+    assert error(start) < float((space_of(trained).centre(y) - w).square().mean()), "where the closed form starts"
     report = reconstruction_report(inverter_of(trained), images, y)
     assert list(report) == ["closed form", "encoder", "refined"]
     errors = [line.rmse for line in report.values()]
@@ -146,7 +149,7 @@ def test_the_report_says_what_its_words_mean(trained):
     images, y, _ = generated(trained, 9)
     inverter = inverter_of(trained)
     with torch.no_grad():
-        seen = inverter.space.synthesis(inverter.codes(images, y), y).numpy().reshape(9, -1)
+        seen = inverter.space.decode(inverter.codes(images, y), y).numpy().reshape(9, -1)
     real = to_unit_range(images).reshape(9, -1)
     found = reconstruction_report(inverter, images, y)["refined"]
     assert found.rmse == pytest.approx(np.sqrt(((seen - real) ** 2).mean()), rel=1e-4)
@@ -158,25 +161,25 @@ def test_refinement_brings_every_image_nearer():
     job = job_of(plan_of(), encoder_steps=0, refinement_steps=20)
     images, y, _ = generated(job, 12)
     x, space = torch.from_numpy(to_unit_range(images)), space_of(job)
-    near = lambda w: (space.synthesis(w, y) - x).square().flatten(1).mean(dim=1)  # noqa: E731
-    assert (near(inverter_of(job).codes(images, y)) < near(space.code_of(x, y))).all()
+    near = lambda w: (space.decode(w, y) - x).square().flatten(1).mean(dim=1)  # noqa: E731
+    assert (near(inverter_of(job).codes(images, y)) < near(space.encode(x, y))).all()
 
 
 def test_the_encoder_is_told_the_component(trained):
     images, y, _ = generated(trained, 4)
     x = torch.from_numpy(to_unit_range(images))
     pair, gap = torch.cat([x, x], dim=1), torch.zeros(4, 16)
-    encoder = inverter_of(trained).encoder
+    encoder = inverter_of(trained).encoding.encoder
     assert (encoder(pair, gap, y) - encoder(pair, gap, (y + 1) % 4)).abs().max() > 1e-4
 
 
 def test_training_reads_no_record_and_no_secret():
     plan = plan_of()
     one, two = (inverter_of(job_of(plan, cohort, seed)) for seed, cohort in enumerate((None, cohort_of(job_of(plan)))))
-    for a, b in zip(one.encoder.parameters(), two.encoder.parameters(), strict=True):
+    for a, b in zip(one.encoding.encoder.parameters(), two.encoding.encoder.parameters(), strict=True):
         assert torch.equal(a, b)
         assert not a.requires_grad
-    assert any(parameter.abs().max() > 0 for parameter in (one.encoder.head.weight, one.encoder.gain))
+    assert any(parameter.abs().max() > 0 for parameter in (one.encoding.encoder.head.weight, one.encoding.encoder.gain))
 
 
 def test_what_inverts_alike_is_computed_once():
@@ -192,7 +195,7 @@ def test_what_inverts_alike_is_computed_once():
 @pytest.mark.parametrize(("steps", "tolerance"), [(0, 1e-5), (8, 1e-3)])
 def test_a_code_does_not_depend_on_the_other_records(trained, monkeypatch, steps, tolerance):
     images, y, _ = generated(trained, 7)
-    inverter = dataclasses.replace(inverter_of(trained), refinement_steps=steps)
+    inverter = refined(inverter_of(trained), steps)
     whole = inverter.codes(images, y)
     others = images.copy()
     others[[0, 1, 3, 5, 6]] = 255 - others[[0, 1, 3, 5, 6]]
@@ -234,7 +237,7 @@ def test_a_patient_is_the_mean_of_the_codes_and_shows_the_image_nearest_to_it(tr
 
 def test_what_refinement_adds_is_clipped_in_public_units_whatever_the_model_is(trained):
     space, (images, y, w) = space_of(trained), generated(trained, 4)
-    closed = space.code_of(torch.from_numpy(to_unit_range(images)), y)
+    closed = space.encode(torch.from_numpy(to_unit_range(images)), y)
     near = closed + 1e-4 * torch.randn(closed.shape, generator=torch.Generator().manual_seed(0))
     assert torch.equal(clip_codes(space, closed, near, y), near), "within the radius a code keeps its bits"
     limit = LARGEST_CHANGE * torch.as_tensor(space.spectral.layout.prior).sqrt().float()
@@ -275,7 +278,7 @@ def test_images_of_codes_have_their_texture_from_the_jobs_published_stream():
     assert np.array_equal(one, two)
     assert not np.array_equal(one, three)
     with torch.no_grad():
-        smooth = to_bytes(space_of(first).synthesis(w, y).numpy())
+        smooth = to_bytes(space_of(first).decode(w, y).numpy())
     assert 0.5 < np.abs(one.astype(float) - smooth).mean() < 40
 
 

@@ -121,7 +121,7 @@ GROUP_LABELS = torch.tensor([0, 0, 0, 1, 1])
 
 @cache
 def centres_of_groups() -> torch.Tensor:
-    return space_of(JOB).mean_w(GROUP_LABELS)
+    return space_of(JOB).centre(GROUP_LABELS)
 
 
 def means_of(codes: np.ndarray, places: np.ndarray) -> np.ndarray:
@@ -273,7 +273,7 @@ def test_the_images_are_of_the_noised_means():
 def test_rescaled_means_of_the_priors_codes_spread_as_the_codes_do(radius, sigma):
     job = job_of(cohort_of(1, 1), radius=radius, noise_multiplier=sigma)
     inverter, components = inverter_of(job), torch.tensor([0, 1])
-    centres = inverter.space.mean_w(components)
+    centres = inverter.space.centre(components)
     scale = formal.rescaling(job, inverter, components, centres)
     assert scale.shape == (2, CODES)
     with torch.no_grad():

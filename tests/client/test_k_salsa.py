@@ -302,12 +302,12 @@ def test_targets_and_losses_of_padded_groups_are_their_definitions(made):
     for row, group in enumerate(members):
         assert torch.allclose(targets.codes[row].cpu(), patients.codes[group].mean(dim=0), atol=1e-5)
         own = alone(noise, row)
-        image = space.synthesis(w[row : row + 1], components[row : row + 1].to(w.device), own)
+        image = space.decode(w[row : row + 1], components[row : row + 1].to(w.device), own)
         local, embedded = net.features(image)
         cosines, grams = [], []
         for member in group.tolist():
             code = patients.codes[member : member + 1].to(w.device)
-            rebuilt = space.synthesis(code, patients.components[member : member + 1].to(w.device), own)
+            rebuilt = space.decode(code, patients.components[member : member + 1].to(w.device), own)
             cosines.append(float(functional.cosine_similarity(embedded, net(rebuilt))))
             original = torch.from_numpy(to_unit_range(patients.images[member : member + 1])).to(w.device)
             grams.append(slow_grams(net.features(original)[0].cpu())[0])

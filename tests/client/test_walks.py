@@ -286,7 +286,7 @@ class Bend:
 
     def images(self, points):
         components = self.walks.components_of_points()
-        return self.space.synthesis(points.flatten(0, 1), components, self.noise)
+        return self.space.decode(points.flatten(0, 1), components, self.noise)
 
 
 @pytest.fixture(scope="module")
@@ -372,7 +372,7 @@ def test_weights_are_the_published_ones_where_four_divides_the_walk(bend):
     interior = walks.linear()[0].clone().requires_grad_()
     path = torch.cat([walks.ends[0, :1], interior, walks.ends[0, 1:]])
     noise = space.draw_noise(walks.components[[0] * 8], TorchDraws(torch.Generator().manual_seed(0)))
-    images = space.synthesis(path, walks.components[[0] * 8], noise)
+    images = space.decode(path, walks.components[[0] * 8], noise)
     labels, identities = walks.labels[[0] * 8], bend.identities
     loss = (path[1:] - path[:-1]).square().sum()
     for chunk in (slice(0, 4), slice(4, 8)):

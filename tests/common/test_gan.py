@@ -82,10 +82,10 @@ def test_generator_starts_exactly_at_the_spectral_sampler(channels):
 def test_a_trained_generator_leaves_its_start_within_its_bounds(channels):
     plan = plan_of(channels=channels)
     space, start = space_of(plan, trained=True), space_of(plan)
-    z, noise = space.draw(COMPONENTS, seeded())
+    z, noise = space.draw_latent(COMPONENTS, seeded())
     w = space.mapping(z, COMPONENTS)
     assert 0.01 < (w - z).abs().max() <= LARGEST_SHIFT
-    moved = space.synthesis(w, COMPONENTS, noise) - start.synthesis(w, COMPONENTS, noise)
+    moved = space.decode(w, COMPONENTS, noise) - start.decode(w, COMPONENTS, noise)
     assert 0.01 < moved.abs().max() <= 2.0 * LARGEST_CORRECTION
     # class means are the spectral release's to set: the correction has next to no coarse part
     coarse = torch.nn.functional.avg_pool2d(moved, 8).abs().mean()
@@ -96,41 +96,41 @@ def test_noise_that_is_given_again_makes_the_same_image_and_other_noise_does_not
     space = space_of(plan_of(), trained=True)
     w = space.mapping(space.draw_z(COMPONENTS, seeded()), COMPONENTS)
     noise = space.draw_noise(COMPONENTS, seeded(1))
-    one, two = space.synthesis(w, COMPONENTS, noise), space.synthesis(w, COMPONENTS, noise)
+    one, two = space.decode(w, COMPONENTS, noise), space.decode(w, COMPONENTS, noise)
     assert torch.equal(one, two)
-    again = space.synthesis(w, COMPONENTS, space.draw_noise(COMPONENTS, seeded(1)))
+    again = space.decode(w, COMPONENTS, space.draw_noise(COMPONENTS, seeded(1)))
     assert torch.equal(one, again)
     for changed in (
         space.draw_noise(COMPONENTS, seeded(2)),
         Noise(0.0 * noise.tail, noise.maps),
         Noise(noise.tail, [0.0 * part for part in noise.maps]),
     ):
-        assert (space.synthesis(w, COMPONENTS, changed) - one).abs().max() > 1e-3
-    assert torch.equal(space.synthesis(w, COMPONENTS), space.synthesis(w, COMPONENTS))
+        assert (space.decode(w, COMPONENTS, changed) - one).abs().max() > 1e-3
+    assert torch.equal(space.decode(w, COMPONENTS), space.decode(w, COMPONENTS))
 
 
 def test_the_mean_of_codes_is_the_code_of_the_mean_image():
     space = space_of(plan_of())
     same = torch.zeros(6, dtype=torch.int64)
     w = 0.3 * space.draw_z(same, seeded())  # far from clamping
-    mean = space.synthesis(w.mean(dim=0, keepdim=True), same[:1])
-    assert torch.allclose(mean[0], space.synthesis(w, same).mean(dim=0), atol=1e-5)
+    mean = space.decode(w.mean(dim=0, keepdim=True), same[:1])
+    assert torch.allclose(mean[0], space.decode(w, same).mean(dim=0), atol=1e-5)
 
 
 def test_images_have_a_code_in_closed_form():
     space = space_of(plan_of())
     w = 0.3 * space.draw_z(COMPONENTS, seeded())
-    assert torch.allclose(space.code_of(space.synthesis(w, COMPONENTS), COMPONENTS), w, atol=1e-3)
+    assert torch.allclose(space.encode(space.decode(w, COMPONENTS), COMPONENTS), w, atol=1e-3)
 
 
 def test_truncation_goes_from_the_components_mean_to_the_code():
     space = space_of(plan_of(), trained=True)
     w = space.mapping(space.draw_z(COMPONENTS, seeded()), COMPONENTS)
-    mean = space.mean_w(COMPONENTS)
+    mean = space.centre(COMPONENTS)
     assert torch.allclose(space.truncate(w, COMPONENTS, 1.0), w, atol=1e-6)
     assert torch.equal(space.truncate(w, COMPONENTS, 0.0), mean)
     assert torch.allclose(space.truncate(w, COMPONENTS, 0.5), (mean + w) / 2.0, atol=1e-6)
-    assert torch.equal(mean, space.mean_w(COMPONENTS))
+    assert torch.equal(mean, space.centre(COMPONENTS))
     assert torch.equal(mean[1], mean[2])
     assert (mean[0] - mean[1]).abs().max() > 1e-3
     drawn = space.mapping(space.draw_z(torch.ones(4000, dtype=torch.int64), seeded(9)), torch.ones(4000).long())
@@ -140,7 +140,7 @@ def test_truncation_goes_from_the_components_mean_to_the_code():
 def test_mixing_takes_shape_from_one_code_and_look_from_the_other():
     space = space_of(plan_of(), trained=True)
     one, two = (space.mapping(space.draw_z(COMPONENTS, seeded(s)), COMPONENTS) for s in (0, 1))
-    draw = lambda w: space.synthesis(w, COMPONENTS)  # noqa: E731
+    draw = lambda w: space.decode(w, COMPONENTS)  # noqa: E731
     assert torch.equal(draw(space.mix(one, two, space.layers)), draw(one))
     assert torch.equal(draw(space.mix(one, two, 0)), draw(two))
     mixed = draw(space.mix(one, two))
@@ -154,16 +154,16 @@ def test_images_are_differentiable_in_the_generators_weights_and_in_codes():
     draw_images(plan, space.generator, space.spectral, COMPONENTS, seeded()).square().mean().backward()
     assert all(parameter.grad is not None and parameter.grad.any() for parameter in space.generator.parameters())
     w = space.draw_z(COMPONENTS, seeded()).requires_grad_()
-    space.synthesis(w, COMPONENTS).square().mean().backward()
+    space.decode(w, COMPONENTS).square().mean().backward()
     assert w.grad is not None and w.grad.any()
 
 
 def test_an_image_does_not_depend_on_the_others_of_its_batch():
     space = space_of(plan_of(), trained=True)
-    z, noise = space.draw(COMPONENTS, seeded())
-    whole = space.synthesis(space.mapping(z, COMPONENTS), COMPONENTS, noise)
+    z, noise = space.draw_latent(COMPONENTS, seeded())
+    whole = space.decode(space.mapping(z, COMPONENTS), COMPONENTS, noise)
     own = Noise(noise.tail[1:2], [part[1:2] for part in noise.maps])
-    alone = space.synthesis(space.mapping(z[1:2], COMPONENTS[1:2]), COMPONENTS[1:2], own)
+    alone = space.decode(space.mapping(z[1:2], COMPONENTS[1:2]), COMPONENTS[1:2], own)
     assert torch.allclose(whole[1:2], alone, atol=1e-5)
 
 

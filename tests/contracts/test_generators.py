@@ -199,11 +199,10 @@ def test_a_space_to_walk_in_gives_images_of_codes_and_a_flow_gives_back_what_it_
     record, arrays, y = GENERATORS[kind], rounds[kind]["released"], torch.tensor([0, 1, 1])
     if record.latent is not None:
         space = record.latent(plan, arrays)
-        z, noise = space.draw(y, TorchDraws(torch.Generator().manual_seed(0)))
-        codes = space.mapping(z, y)
-        assert not any(parameter.requires_grad for parameter in space.generator.parameters())
-        assert space.synthesis(codes, y, noise).shape == (3, 1, 16, 16)
-        assert space.code_of(space.synthesis(codes, y), y).shape == codes.shape == space.mean_w(y).shape
+        codes, noise = space.draw(y, TorchDraws(torch.Generator().manual_seed(0)))
+        assert not space.decode(codes, y, noise).requires_grad, "weights of a space are not to be trained further"
+        assert space.decode(codes, y, noise).shape == (3, 1, 16, 16)
+        assert space.encode(space.decode(codes, y), y).shape == codes.shape == space.centre(y).shape
     if record.flow is not None:
         flow, images = record.flow(plan, arrays), torch.randn(3, 1, 16, 16, generator=torch.Generator().manual_seed(0))
         with torch.no_grad():

@@ -39,7 +39,7 @@ def dp_k_average(job: Job[DpKAverage]) -> CandidateSet:
     labels = np.repeat(np.arange(len(counts)), counts)
     components = components_of(plan, job.site, torch.from_numpy(labels))
     inverter = inverter_of(job)
-    centres = inverter.space.mean_w(components.to(inverter.device)).cpu()
+    centres = inverter.space.centre(components.to(inverter.device)).cpu()
     members = offsets_of(job, inverter, places, components, centres)
     noised = job.recorder.k_average(members, item.radius, item.noise_multiplier)
     scale = rescaling(job, inverter, components, centres)
@@ -96,7 +96,7 @@ def rescaling(job: Job[DpKAverage], inverter: Inverter, components: Tensor, cent
         draws = TorchDraws(torch.Generator().manual_seed(int(job.plan.digest[:12], 16) + component))
         same = torch.full((_PRIOR_DRAWS,), component, device=inverter.device)
         with torch.no_grad():
-            drawn = space.mapping(space.draw_z(same, draws), same).cpu()
+            drawn = space.draw(same, draws)[0].cpu()
         mine = (components == component).numpy()
         offsets = (drawn - centres[torch.from_numpy(mine)][:1]).double().numpy()
         inside = clip_rows(offsets, item.radius, "l2")

@@ -24,7 +24,7 @@ from sfumato_client.anonymise.patients import Patients, averages_of
 from sfumato_client.anonymise.plan_walk import bend_on_all_cores
 from sfumato_client.anonymise.self_supervised import ContrastiveNet, train
 from sfumato_client.dataset import Cohort
-from sfumato_common.generators.gan.w_space import Noise, WSpace
+from sfumato_common.latent.space import LatentSpace, Noise
 from sfumato_common.mechanisms.draws import TorchDraws
 from sfumato_common.study.release import KSalsa, KSame, PlanWalk
 from sfumato_common.types import ByteImages
@@ -43,7 +43,7 @@ def group_patients(codes: Tensor, labels: Indices, k: int = 5) -> list[Indices]:
 
 
 def k_salsa(
-    space: WSpace,
+    space: LatentSpace,
     images: ByteImages,
     codes: Tensor,
     components: Tensor,
@@ -74,17 +74,17 @@ def k_salsa(
     members = [torch.from_numpy(group) for group in groups]
     patients = Patients(codes, np.zeros_like(everybody), components, images)
     noise = noise_of(space, averages_of(patients, members).components, TorchDraws(rng))
-    device = space.spectral.matrix.device
+    device = space.device
     _, found = align_groups(space, net.to(device), patients, members, noise, torch.arange(len(groups)), item)
     parts = []
     for rows in torch.split(torch.arange(len(groups)), rows_that_fit(space.image_bytes, device)):
         own = components[[int(groups[row][0]) for row in rows.tolist()]].to(device)
         with torch.no_grad():
-            parts.append(space.synthesis(found[rows], own, noise.at(rows)))
+            parts.append(space.decode(found[rows], own, noise.at(rows)))
     return torch.cat(parts)
 
 
-def linear_walk(space: WSpace, ends: Tensor, components: Tensor, points: int, rng: torch.Generator) -> Tensor:
+def linear_walk(space: LatentSpace, ends: Tensor, components: Tensor, points: int, rng: torch.Generator) -> Tensor:
     """Images [W, T, C, S, S] in [-1, 1] at `points` T even steps between `ends` [W, 2, D], which are left out.
 
     The baseline of PLAN (Pennisi et al. 2023). `components` [W] are the walks'.
@@ -94,7 +94,7 @@ def linear_walk(space: WSpace, ends: Tensor, components: Tensor, points: int, rn
 
 
 def plan_walk(
-    space: WSpace,
+    space: LatentSpace,
     ends: Tensor,
     components: Tensor,
     labels: Tensor,
@@ -114,7 +114,7 @@ def plan_walk(
     """
     asked = {"points": points, "steps": steps, "identity_weight": identity_weight, "class_weight": class_weight}
     item = PlanWalk.model_validate({"method": "plan-walk", "images": len(ends) * points, **asked})
-    walks, device = _walks(ends, components, labels, points), space.spectral.matrix.device
+    walks, device = _walks(ends, components, labels, points), space.device
     noise = space.draw_noise(walks.components_of_points().to(device), TorchDraws(rng))
     return _render(space, walks, bend_on_all_cores(space, walks, noise, Identities(who, what), item), noise)
 
@@ -124,7 +124,7 @@ def _walks(ends: Tensor, components: Tensor, labels: Tensor, points: int) -> Wal
     return Walks(ends, positions, torch.ones_like(positions, dtype=torch.bool), labels, components, patients=0)
 
 
-def _render(space: WSpace, walks: Walks, points: Tensor, noise: Noise) -> Tensor:
+def _render(space: LatentSpace, walks: Walks, points: Tensor, noise: Noise) -> Tensor:
     with torch.no_grad():
-        images = space.synthesis(points.flatten(0, 1), walks.components_of_points(), noise)
+        images = space.decode(points.flatten(0, 1), walks.components_of_points(), noise)
     return images.view(*points.shape[:2], *images.shape[1:])

@@ -23,8 +23,8 @@ from torch import Tensor
 from sfumato_client.anonymise.chunks import rows_that_fit
 from sfumato_client.dataset import Cohort
 from sfumato_common.errors import ReleaseRefused
-from sfumato_common.generators.gan.w_space import Noise, WSpace
 from sfumato_common.generators.spectral.dct import dct_matrix
+from sfumato_common.latent.space import LatentSpace, Noise
 from sfumato_common.mechanisms.draws import Draws
 from sfumato_common.types import ByteImages, to_bytes, to_unit_range
 
@@ -43,16 +43,15 @@ def with_each_left_out(members: Indices) -> list[Tensor]:
     return [whole, *(torch.cat([whole[:place], whole[place + 1 :]]) for place in range(len(whole)))]
 
 
-def noise_of(space: WSpace, components: Tensor, draws: Draws) -> Noise:
+def noise_of(space: LatentSpace, components: Tensor, draws: Draws) -> Noise:
     """Noise for components [G], drawn image by image: an image's own does not depend on how many are drawn at once."""
-    device = space.spectral.matrix.device
-    parts = [space.draw_noise(one.to(device), draws) for one in torch.split(components, 1)]
-    maps = [torch.cat(level) for level in zip(*(part.maps for part in parts), strict=True)]
-    return Noise(torch.cat([part.tail for part in parts]), maps)
+    first, *others = [space.draw_noise(one.to(space.device), draws) for one in torch.split(components, 1)]
+    noise: Noise = first.joined(others)
+    return noise
 
 
 def draw_restrained(
-    space: WSpace, plain: Tensor, made: Tensor, component: Tensor, noise: Noise, allowed: Float64, bits: int
+    space: LatentSpace, plain: Tensor, made: Tensor, component: Tensor, noise: Noise, allowed: Float64, bits: int
 ) -> ByteImages:
     """One image [S, S(, 3)], of whose method's work so much is kept as its patients allow.
 
@@ -60,13 +59,13 @@ def draw_restrained(
     they are without each patient; all are decoded under the one `component` [1] with one image's `noise`. Raises what
     `restrain` raises.
     """
-    device, drawn = space.spectral.matrix.device, []
+    device, drawn = space.device, []
     size = rows_that_fit(space.image_bytes, device)
     for base, codes in zip(torch.split(plain.to(device), size), torch.split(made.to(device), size), strict=True):
         count = len(codes)
         own, repeated = component.to(device).expand(count), noise.at(torch.zeros(count, dtype=torch.int64))
         with torch.no_grad():
-            pair = torch.stack([space.base(base, own, repeated), space.synthesis(codes, own, repeated)])
+            pair = torch.stack([space.plain(base, own, repeated), space.decode(codes, own, repeated)])
         drawn.append(pair.cpu())
     still, moved = torch.cat(drawn, dim=1).numpy()
     return restrain(still, moved, allowed, bits)

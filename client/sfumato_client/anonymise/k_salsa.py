@@ -28,7 +28,7 @@ from sfumato_client.anonymise.patients import Patients, averages_of, patients_of
 from sfumato_client.anonymise.self_supervised import ContrastiveNet, embedding_of
 from sfumato_client.anonymise.style import patch_grams, style_loss
 from sfumato_client.anonymise.tiles import MOST_ROWS, Tile, write_sheet
-from sfumato_common.generators.gan.w_space import Noise, WSpace
+from sfumato_common.latent.space import LatentSpace, Noise
 from sfumato_common.memory import TILE, row_bytes
 from sfumato_common.study.release import KSalsa
 from sfumato_common.types import ByteImages, to_bytes, to_unit_range
@@ -78,7 +78,7 @@ def k_salsa(job: Job[KSalsa]) -> CandidateSet:
     space, patients = space_of(job), patients_of(job)
     groups = choose_groups(job, groups_of(job))
     require_k(min(len(group.members) for group in groups), item.k)
-    net = embedding_of(job, item.embedding_steps).to(space.spectral.matrix.device)
+    net = embedding_of(job, item.embedding_steps).to(space.device)
     labels = np.array([group.label for group in groups], dtype=np.int64)
     components = averages_of(patients, [torch.from_numpy(group.members) for group in groups]).components
     noise = noise_of(space, components, job.streams.published)
@@ -97,7 +97,7 @@ def k_salsa(job: Job[KSalsa]) -> CandidateSet:
 
 
 def _align_variants(
-    space: WSpace, net: ContrastiveNet, patients: Patients, groups: Sequence[Indices], noise: Noise, item: KSalsa
+    space: LatentSpace, net: ContrastiveNet, patients: Patients, groups: Sequence[Indices], noise: Noise, item: KSalsa
 ) -> list[tuple[Tensor, Tensor]]:
     """For each group, mean codes [V, D] of it whole and without each member, and what `align` makes of them
     [V, 1 + L, D]; `noise` is one image's a group.
@@ -110,7 +110,7 @@ def _align_variants(
 
 
 def align_groups(
-    space: WSpace,
+    space: LatentSpace,
     net: ContrastiveNet,
     patients: Patients,
     groups: Sequence[Tensor],
@@ -122,7 +122,7 @@ def align_groups(
 
     Chunks are as large as memory allows, on all cores. Group g has the noise `of[g]`. Raises what `averages_of` raises.
     """
-    device = space.spectral.matrix.device
+    device = space.device
     largest = max(groups, key=len)
 
     def bytes_of_row(first: Tensor) -> int:
@@ -143,7 +143,7 @@ def align_groups(
 
 
 def targets_of(
-    space: WSpace,
+    space: LatentSpace,
     net: ContrastiveNet,
     patients: Patients,
     members: Sequence[Tensor],
@@ -151,7 +151,7 @@ def targets_of(
 ) -> Targets:
     """Targets of groups with `members`, rows of `patients`. Raises what `averages_of` raises."""
     means = averages_of(patients, members)
-    device, groups, longest = space.spectral.matrix.device, len(members), max(len(group) for group in members)
+    device, groups, longest = space.device, len(members), max(len(group) for group in members)
     # padded with a group's first member, whose weight there is 0
     rows = torch.stack([torch.cat([group, group[:1].expand(longest - len(group))]) for group in members])
     sizes = torch.tensor([len(group) for group in members])
@@ -162,9 +162,7 @@ def targets_of(
         units, parts = [], []
         for some in torch.split(torch.arange(len(flat)), rows_that_fit(space.image_bytes, device)):
             # the group's noise in its members' reconstructions too: the content term compares codes and nothing else
-            rebuilt = space.synthesis(
-                codes[some], patients.components[flat[some]].to(device), noise.at(some // longest)
-            )
+            rebuilt = space.decode(codes[some], patients.components[flat[some]].to(device), noise.at(some // longest))
             units.append(functional.normalize(net(rebuilt), dim=1))
             originals = torch.from_numpy(to_unit_range(patients.images[flat[some].numpy()])).to(device)
             parts.append(patch_grams(net.features(originals)[0]))
@@ -179,9 +177,9 @@ def targets_of(
     )
 
 
-def losses(space: WSpace, net: ContrastiveNet, targets: Targets, w: Tensor) -> tuple[Tensor, Tensor]:
+def losses(space: LatentSpace, net: ContrastiveNet, targets: Targets, w: Tensor) -> tuple[Tensor, Tensor]:
     """Content and style losses [G] of codes [G, D] or [G, 1 + L, D]; each image's are its own group's alone."""
-    local, embedded = net.features(space.synthesis(w, targets.components, targets.noise))
+    local, embedded = net.features(space.decode(w, targets.components, targets.noise))
     content = 1.0 - (functional.normalize(embedded, dim=1) * targets.content).sum(dim=1)
     return content, style_loss(patch_grams(local), targets.style, targets.share)
 
@@ -192,7 +190,7 @@ def ramp(step: int, steps: int) -> float:
     return 0.5 * (1.0 - math.cos(math.pi * min(1.0, (1.0 - t) / _RAMP_DOWN))) * min(1.0, t / _RAMP_UP)
 
 
-def align(space: WSpace, net: ContrastiveNet, targets: Targets, item: KSalsa) -> Tensor:
+def align(space: LatentSpace, net: ContrastiveNet, targets: Targets, item: KSalsa) -> Tensor:
     """Codes [G, 1 + L, D] after the item's steps of Adam from the mean codes.
 
     Losses are summed over groups and Adam is elementwise, so that a group's code is the same alone or among others, up
@@ -209,13 +207,13 @@ def align(space: WSpace, net: ContrastiveNet, targets: Targets, item: KSalsa) ->
     return w.detach()
 
 
-def _pixels(space: WSpace, w: Tensor, components: Tensor, noise: Noise, bits: int) -> ByteImages:
+def _pixels(space: LatentSpace, w: Tensor, components: Tensor, noise: Noise, bits: int) -> ByteImages:
     with torch.no_grad():
-        return to_bytes(space.synthesis(w, components.to(w.device), noise).cpu().numpy(), bits)
+        return to_bytes(space.decode(w, components.to(w.device), noise).cpu().numpy(), bits)
 
 
 def _rows(
-    space: WSpace,
+    space: LatentSpace,
     patients: Patients,
     groups: Sequence[Group],
     centroids: ByteImages,
@@ -223,14 +221,14 @@ def _rows(
     bits: int,
 ) -> list[list[Tile]]:
     """Two rows a group: members' images, centroid and k-SALSA; below, members' reconstructions."""
-    device = space.spectral.matrix.device
+    device = space.device
     shown = list(zip(groups, centroids, found, strict=True))[:MOST_ROWS]
     columns = min(max(len(group.members) for group, _, _ in shown), _MOST_MEMBERS)
     rows: list[list[Tile]] = []
     for group, centroid, image in shown:
         index = torch.from_numpy(group.members[:columns])
         with torch.no_grad():
-            rebuilt = space.synthesis(patients.codes[index].to(device), patients.components[index].to(device))
+            rebuilt = space.decode(patients.codes[index].to(device), patients.components[index].to(device))
         gap: list[Tile] = [None] * (columns - len(index))
         rows.append([*patients.images[index.numpy()], *gap, centroid, image])
         rows.append(list(to_bytes(rebuilt.cpu().numpy(), bits)))

@@ -23,7 +23,7 @@ from sfumato_client.anonymise.influence import allowed_moves, draw_restrained, n
 from sfumato_client.anonymise.inversion import space_of
 from sfumato_client.anonymise.patients import averages_of, patients_of
 from sfumato_common.errors import DataError, ReleaseRefused
-from sfumato_common.generators.gan.w_space import Noise, WSpace
+from sfumato_common.latent.space import LatentSpace, Noise
 from sfumato_common.mechanisms.streams import SecretStream
 from sfumato_common.study.release import LinearWalk
 from sfumato_common.types import ByteImages
@@ -82,13 +82,15 @@ def linear_walk(job: Job[LinearWalk]) -> CandidateSet:
     `groups_of` raises.
     """
     space, walks = space_of(job), walks_of(job)
-    device = space.spectral.matrix.device
+    device = space.device
     noise = noise_of(space, walks.components_of_points()[walks.released_points()].to(device), job.streams.published)
     images = restrained_points(job, space, walks, walks.linear(), noise)
     return candidates_of(job, walks, images)
 
 
-def restrained_points(job: Job[LinearWalk], space: WSpace, walks: Walks, points: Tensor, noise: Noise) -> ByteImages:
+def restrained_points(
+    job: Job[LinearWalk], space: LatentSpace, walks: Walks, points: Tensor, noise: Noise
+) -> ByteImages:
     """Images [N, S, S(, 3)] of the released ones of `points` [W, T, D] with noise [N], as far as patients allow.
 
     Without a patient the mean of its group is another, and the point lies as much nearer to that as it lay to the

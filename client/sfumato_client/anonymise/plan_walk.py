@@ -38,7 +38,7 @@ from sfumato_client.anonymise.inversion import space_of
 from sfumato_client.anonymise.linear_walk import Walks, candidates_of, restrained_points, walks_of
 from sfumato_client.anonymise.tiles import MOST_ROWS, Tile, write_sheet
 from sfumato_common.generators.device import training_device
-from sfumato_common.generators.gan.w_space import Noise, WSpace
+from sfumato_common.latent.space import LatentSpace, Noise
 from sfumato_common.memory import row_bytes
 from sfumato_common.study.release import PlanWalk
 from sfumato_common.types import ByteImages, to_bytes
@@ -65,29 +65,29 @@ def plan_walk(job: Job[PlanWalk]) -> CandidateSet:
         if job.steward_folder is not None and not images:
             write_sheet(job, _rows(space, some, bent_points, noise, job.plan.image.bits))
         shown = noise.at(some.released_points())
-        if len(shown.tail):
+        if len(shown):
             images.append(restrained_points(job, space, some, bent_points, shown))
     return candidates_of(job, walks, np.concatenate(images))
 
 
-def bend_on_all_cores(space: WSpace, walks: Walks, noise: Noise, identities: Identities, item: PlanWalk) -> Tensor:
+def bend_on_all_cores(space: LatentSpace, walks: Walks, noise: Noise, identities: Identities, item: PlanWalk) -> Tensor:
     """What `bend_walks` gives, in chunks as large as memory allows and on all cores; a walk's bits hang on neither."""
     size, at_once = _walks_at_once(space, walks, identities)
 
     def bend_some(rows: Tensor) -> Tensor:
-        points = torch.arange(len(noise.tail)).view(len(walks.ends), -1)[rows].flatten()
+        points = torch.arange(len(noise)).view(len(walks.ends), -1)[rows].flatten()
         return bend_walks(space, walks.some(rows), noise.at(points), identities, item, at_once)
 
     parts = torch.split(torch.arange(len(walks.ends)), size)
-    return torch.cat(on_all_cores(bend_some, parts, _device(space)))
+    return torch.cat(on_all_cores(bend_some, parts, space.device))
 
 
-def _walks_at_once(space: WSpace, walks: Walks, identities: Identities) -> tuple[int, int]:
+def _walks_at_once(space: LatentSpace, walks: Walks, identities: Identities) -> tuple[int, int]:
     """Walks of a chunk, and images at once, of which memory may not hold those of one walk."""
-    device = _device(space)
+    device = space.device
 
     def logits(w: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        images = space.synthesis(w, y)
+        images = space.decode(w, y)
         return identities.who(images), identities.what(images)
 
     def bytes_of_image(code: Tensor) -> int:
@@ -100,14 +100,14 @@ def _walks_at_once(space: WSpace, walks: Walks, identities: Identities) -> tuple
 
 
 def bend_walks(
-    space: WSpace, walks: Walks, noise: Noise, identities: Identities, item: PlanWalk, at_once: int
+    space: LatentSpace, walks: Walks, noise: Noise, identities: Identities, item: PlanWalk, at_once: int
 ) -> Tensor:
     """The points [W, T, D] of the walks after `item.steps` steps of Adam, from straight ones, where the space is.
 
     `at_once` images are in memory at a time, which changes nothing but that; where they are whole grains the last ones
     are filled up to one, and not even last bits change. `noise` is one image's a point.
     """
-    device = _device(space)
+    device = space.device
     ends, points = walks.ends.to(device), walks.linear().to(device)
     components = walks.components_of_points().to(device)
     labels = walks.labels.repeat_interleave(points.shape[1]).to(device)
@@ -121,7 +121,7 @@ def bend_walks(
         gradient = torch.empty_like(points).flatten(0, 1)
         for rows, whole, own in chunks:
             w = points.flatten(0, 1)[whole].requires_grad_()
-            images = space.synthesis(w, components[whole], own)
+            images = space.decode(w, components[whole], own)
             identity = item.identity_weight * anonymity(identities.who(images))
             known = item.class_weight * functional.cross_entropy(
                 identities.what(images), labels[whole], reduction="none"
@@ -145,9 +145,9 @@ def elastic_gradient(ends: Tensor, points: Tensor) -> Tensor:
     return 2.0 * (strides[:, :-1] - strides[:, 1:])
 
 
-def _rows(space: WSpace, walks: Walks, points: Tensor, noise: Noise, bits: int) -> list[list[Tile]]:
+def _rows(space: LatentSpace, walks: Walks, points: Tensor, noise: Noise, bits: int) -> list[list[Tile]]:
     """Two rows a walk, between the images of its ends, which are k-averages: straight, and below it bent."""
-    device, count = _device(space), points.shape[1]
+    device, count = space.device, points.shape[1]
     straight = walks.linear().to(device)
     rows: list[list[Tile]] = []
     for walk in range(min(len(points), MOST_ROWS)):
@@ -157,10 +157,6 @@ def _rows(space: WSpace, walks: Walks, points: Tensor, noise: Noise, bits: int) 
         component = walks.components[walk].to(device).expand(count + 2)
         for path in (straight[walk], points[walk]):
             with torch.no_grad():
-                seen = space.synthesis(torch.cat([first, path, last]), component, noise.at(places))
+                seen = space.decode(torch.cat([first, path, last]), component, noise.at(places))
             rows.append(list(to_bytes(seen.cpu().numpy(), bits)))
     return rows
-
-
-def _device(space: WSpace) -> torch.device:
-    return space.spectral.matrix.device

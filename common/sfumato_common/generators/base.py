@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from sfumato_common.generators.flow.flows import Flow
-    from sfumato_common.generators.gan.w_space import WSpace
+    from sfumato_common.latent.space import LatentSpace
     from sfumato_common.mechanisms.draws import Draws
 
 # (components [N], where randomness comes from) -> images [N, C, S, S] in [-1, 1]
@@ -74,7 +74,7 @@ class Generator(Exchange[S]):
 
     `networks` are the trained ones by name, each as it is built from a plan. `max_displacement` says how far at most
     that many rounds of these settings can move any weight of a network, by the bounds of its own optimisers; None
-    where there is no network. `sampler` draws images from released arrays. `latent` is the W space that methods walk
+    where there is no network. `sampler` draws images from released arrays. `latent` is the space that methods walk
     in, `flow` the network whose standard normal latents methods noise, of released arrays; None where there is none.
     `check_fixed` raises VerificationError where its fixed arrays, of the right form, are not what an honest
     coordinator's fit can give; None where there are none, or no values are worse than others.
@@ -85,7 +85,7 @@ class Generator(Exchange[S]):
     max_displacement: Callable[[S, str, int], float] | None
     check_fixed: Callable[[PublicPlan, Arrays], None] | None
     sampler: Callable[[PublicPlan, Arrays], Draw]
-    latent: Callable[[PublicPlan, Arrays], WSpace] | None
+    latent: Callable[[PublicPlan, Arrays], LatentSpace] | None
     flow: Callable[[PublicPlan, Arrays], Flow] | None
     pretraining: str | None
 

@@ -1,1 +1,1 @@
-"""Latent spaces that methods walk in: how images become codes, and codes images."""
+"""The contract of the latent spaces that methods walk in; each space stands with the generator whose release it is."""

@@ -22,10 +22,10 @@ def sampler(plan: PublicPlan, arrays: Arrays) -> Draw:
     space = WSpace(plan, network, spectral)
 
     def draw(y: Tensor, draws: Draws) -> Tensor:
-        z, noise = space.draw(y, draws)
+        z, noise = space.draw_latent(y, draws)
 
         def images(latents: Tensor, components: Tensor, tail: Tensor, *maps: Tensor) -> Tensor:
-            return space.synthesis(space.mapping(latents, components), components, Noise(tail, list(maps)))
+            return space.decode(space.mapping(latents, components), components, Noise(tail, list(maps)))
 
         return by_chunks(images, z, y, noise.tail, *noise.maps)
 

@@ -8,6 +8,7 @@ decoded, the others modulate the synthesis from its coarsest resolution to its f
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -18,6 +19,7 @@ from sfumato_common.generators.components import condition
 from sfumato_common.generators.gan.generator import Generator
 from sfumato_common.generators.plan import PublicPlan
 from sfumato_common.generators.spectral.whitening import SpectralModel
+from sfumato_common.latent.space import Encoding, LatentSpace
 from sfumato_common.mechanisms.draws import Draws, TorchDraws
 from sfumato_common.memory import row_bytes
 
@@ -37,9 +39,23 @@ class Noise:
         rows = rows.to(self.tail.device)
         return Noise(self.tail[rows], [values[rows] for values in self.maps])
 
+    def __len__(self) -> int:
+        """N."""
+        return len(self.tail)
 
-class WSpace:
-    """Codes of a generator on a released spectral model; components [N] say of what a code is one."""
+    def joined(self, others: Sequence[Noise]) -> Noise:
+        """This noise, and then that of `others`."""
+        parts = [self, *others]
+        maps = [torch.cat(level) for level in zip(*(part.maps for part in parts), strict=True)]
+        return Noise(torch.cat([part.tail for part in parts]), maps)
+
+
+class WSpace(LatentSpace):
+    """Codes of a generator on a released spectral model; components [N] say of what a code is one.
+
+    What an image of a mean code is drawn back to is the plain spectral image, which is affine in the members' images
+    whatever models a coordinator sent.
+    """
 
     def __init__(self, plan: PublicPlan, generator: Generator, spectral: SpectralModel) -> None:
         self.generator, self.spectral, self._plan = generator, spectral, plan
@@ -50,6 +66,16 @@ class WSpace:
         return WSpace(self._plan, self.generator.to(device), self.spectral.to(device))
 
     @property
+    def dimension(self) -> int:
+        """D."""
+        return self.spectral.mean.shape[1]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.spectral.matrix.device
+
+    @property
     def layers(self) -> int:
         """1 + L, the codes of an image in W+."""
         return 1 + len(self.generator.resolutions)
@@ -57,10 +83,10 @@ class WSpace:
     @cached_property
     def image_bytes(self) -> int:
         """Bytes that an image of a code takes with everything kept for a gradient."""
-        code = self.spectral.mean.new_zeros(1, self.spectral.mean.shape[1])
-        return row_bytes(self.synthesis, code, torch.zeros(1, dtype=torch.int64, device=code.device))
+        code = self.spectral.mean.new_zeros(1, self.dimension)
+        return row_bytes(self.decode, code, torch.zeros(1, dtype=torch.int64, device=code.device))
 
-    def draw(self, components: Tensor, draws: Draws) -> tuple[Tensor, Noise]:
+    def draw_latent(self, components: Tensor, draws: Draws) -> tuple[Tensor, Noise]:
         """A latent [N, D] and noise for each component, as the spectral model draws them."""
         latent = self.spectral.draw_latent(components, draws)
         z = self._band(latent)
@@ -68,36 +94,47 @@ class WSpace:
 
     def draw_z(self, components: Tensor, draws: Draws) -> Tensor:
         """Latents [N, D]."""
-        return self.draw(components, draws)[0]
+        return self.draw_latent(components, draws)[0]
+
+    def draw(self, components: Tensor, draws: Draws) -> tuple[Tensor, Noise]:
+        """A code [N, D], mapped of a latent, and noise for each component."""
+        z, noise = self.draw_latent(components, draws)
+        return self.mapping(z, components), noise
 
     def draw_noise(self, components: Tensor, draws: Draws) -> Noise:
-        """Noise to give to `synthesis` again and again, so that only the code changes an image."""
-        return self.draw(components, draws)[1]
+        """Noise to give to `decode` again and again, so that only the code changes an image."""
+        return self.draw_latent(components, draws)[1]
 
     def mapping(self, z: Tensor, components: Tensor) -> Tensor:
         """Latents [N, D] -> codes [N, D]."""
         return self.generator.mapping(z, condition(self._plan, components).to(z.device))
 
-    def synthesis(self, w: Tensor, components: Tensor, noise: Noise | None = None) -> Tensor:
+    def decode(self, codes: Tensor, components: Tensor, noise: Noise | None = None) -> Tensor:
         """Codes [N, D] or [N, 1 + L, D] -> images [N, C, S, S] in [-1, 1]; without noise, smooth above the band."""
-        codes = w if w.ndim == 3 else w[:, None].expand(-1, self.layers, -1)
-        base = self.base(codes[:, 0], components, noise)
+        codes = codes if codes.ndim == 3 else codes[:, None].expand(-1, self.layers, -1)
+        base = self.plain(codes[:, 0], components, noise)
         maps = noise.maps if noise is not None else [base.new_zeros(1, 1, r, r) for r in self.generator.resolutions]
         images: Tensor = self.generator(base, codes[:, 1:], *maps)
         return images
 
-    def base(self, w: Tensor, components: Tensor, noise: Noise | None = None) -> Tensor:
+    def plain(self, codes: Tensor, components: Tensor, noise: Noise | None = None) -> Tensor:
         """What the spectral model alone makes of codes [N, D]: images [N, C, S, S], affine in them up to the clamp."""
-        latent = self._spread(w)
+        latent = self._spread(codes)
         if noise is not None:
             latent = latent + noise.tail
         return self.spectral.decode(latent, components).clamp(-1.0, 1.0)
 
-    def code_of(self, images: Tensor, components: Tensor) -> Tensor:
+    def encode(self, images: Tensor, components: Tensor) -> Tensor:
         """Codes [N, D] whose spectral decoding is nearest to images [N, C, S, S]: where an inversion starts."""
         return self._band(self.spectral.encode(images, components)[0])
 
-    def mean_w(self, components: Tensor) -> Tensor:
+    def encoding(self, shares: Tensor, seed: int, encoder_steps: int, refinement_steps: int) -> Encoding:
+        """The closed form, a residual encoder and Adam on the code: see `gan.inversion`."""
+        from sfumato_common.generators.gan.inversion import fit_inversion
+
+        return fit_inversion(self, self._plan, shares, seed, encoder_steps, refinement_steps)
+
+    def centre(self, components: Tensor) -> Tensor:
         """Mean code [N, D] of each component over a fixed public draw, the same on every machine."""
         means = {}
         with torch.no_grad():
@@ -109,7 +146,7 @@ class WSpace:
 
     def truncate(self, w: Tensor, components: Tensor, psi: float) -> Tensor:
         """Codes [N, D] pulled to their component's mean: `psi` 1 leaves them, 0 gives the mean (Karras et al. 2019)."""
-        mean = self.mean_w(components)
+        mean = self.centre(components)
         return mean + psi * (w - mean)
 
     def mix(self, shape: Tensor, look: Tensor, crossover: int = 1) -> Tensor:
@@ -136,7 +173,7 @@ def draw_images(
     """Images [N, C, S, S] in [-1, 1] for components [N]; differentiable in the generator's parameters."""
     space = WSpace(plan, generator, spectral)
     z, noise = space.draw(components, draws)
-    return space.synthesis(space.mapping(z, components), components, noise)
+    return space.decode(space.mapping(z, components), components, noise)
 
 
 def follow(average: nn.Module, generator: nn.Module, steps: int) -> None:

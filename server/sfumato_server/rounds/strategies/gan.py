@@ -90,10 +90,10 @@ class GanStrategy:
 
         As many images at once as memory allows, a chunk's gradient after the other's: sums differ in their last bits.
         """
-        z, noise = space.draw(labels, draws)
+        z, noise = space.draw_latent(labels, draws)
 
         def score(latents: Tensor, y: Tensor, tail: Tensor, *maps: Tensor) -> Tensor:
-            images = space.synthesis(space.mapping(latents, y), y, Noise(tail, list(maps)))
+            images = space.decode(space.mapping(latents, y), y, Noise(tail, list(maps)))
             scores: Tensor = judge.module(images, condition(self._plan, y))
             return scores
 
