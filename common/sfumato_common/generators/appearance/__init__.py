@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from sfumato_common.generators.appearance.schemas import released, returned, sent
 from sfumato_common.generators.appearance.settings import AppearanceStage
 from sfumato_common.generators.base import Draw, Generator
@@ -9,11 +11,20 @@ from sfumato_common.generators.plan import PublicPlan
 from sfumato_common.generators.settings import stage_of
 from sfumato_common.types import Arrays
 
+if TYPE_CHECKING:
+    from sfumato_common.latent.space import LatentSpace
+
 
 def _sampler(plan: PublicPlan, arrays: Arrays) -> Draw:
     from sfumato_common.generators.appearance.synthesis import appearance_model
 
     return appearance_model(plan, arrays).sample
+
+
+def _space(plan: PublicPlan, arrays: Arrays) -> LatentSpace:
+    from sfumato_common.generators.appearance.latent import appearance_space
+
+    return appearance_space(plan, arrays)
 
 
 def _check_reply(plan: PublicPlan, site: str, arrays: Arrays) -> None:
@@ -48,7 +59,7 @@ APPEARANCE = Generator(
     max_displacement=None,
     check_fixed=check_appearance_arrays,
     sampler=_sampler,
-    latent=None,
+    latent=_space,
     flow=None,
     pretraining=None,
 )

@@ -7,10 +7,13 @@ before the warp, because interpolation blurs. A vector that is not finite become
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from sfumato_common.generators.appearance.feature_map import CONTRAST, FLOOR, GRID, POSE, FeatureMap
@@ -57,9 +60,19 @@ def features_of(feature_map: FeatureMap, images: ByteImages) -> Float64:
     """Features [M, d], not clipped, of uint8 or uint16 images [M, S, S] or [M, S, S, 3]."""
     if not len(images):
         return np.zeros((0, feature_map.features))
-    centre, rows = centre_of_map(feature_map), _rows(feature_map, len(images))
-    some = (images[first : first + rows] for first in range(0, len(images), rows))
-    numbers = [_parts(feature_map, centre.template, planes_of(pixels)) for pixels in some]
+    rows = _rows(feature_map, len(images))
+    some = (planes_of(to_unit_range(images[first : first + rows])) for first in range(0, len(images), rows))
+    return _features(feature_map, some)
+
+
+def features_of_pixels(feature_map: FeatureMap, pixels: Float64) -> Float64:
+    """Features [N, d] of pixels [N, C, S, S] in [-1, 1], N > 0."""
+    return _features(feature_map, iter(_chunks(feature_map, planes_of(pixels))))
+
+
+def _features(feature_map: FeatureMap, planes: Iterator[Float64]) -> Float64:
+    centre = centre_of_map(feature_map)
+    numbers = [_parts(feature_map, centre.template, some) for some in planes]
     features = (np.concatenate(numbers) - centre.numbers) / feature_map.scale
     return np.where(np.isfinite(features).all(axis=1, keepdims=True), features, 0.0)
 
@@ -95,12 +108,13 @@ def _numbers_of_pool(feature_map: FeatureMap) -> tuple[Float64, Float64]:
 
 
 def _planes_of_pool(feature_map: FeatureMap) -> Float64:
-    return planes_of(phantom_pool(feature_map.alignment, feature_map.size, feature_map.phantoms))
+    pool = phantom_pool(feature_map.alignment, feature_map.size, feature_map.phantoms)
+    return planes_of(to_unit_range(pool))
 
 
-def planes_of(images: ByteImages) -> Float64:
-    """Planes [M, C, S, S]: grey as it is, or luminance and two chroma planes, in [-1, 1]."""
-    pixels = to_unit_range(images).astype(np.float64)
+def planes_of(pixels: npt.NDArray[np.floating[Any]]) -> Float64:
+    """Planes [M, C, S, S] of pixels [M, C, S, S] in [-1, 1]: grey as it is, or luminance and two chroma planes."""
+    pixels = pixels.astype(np.float64)
     return pixels if pixels.shape[1] == 1 else np.einsum("pc,nchw->nphw", OPPONENT, pixels)
 
 

@@ -12,6 +12,7 @@ All that is random is drawn for all rows first: how many of them are then comput
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -50,6 +51,10 @@ class _Pool:
     shown: Tensor
     field: Tensor
 
+    def to(self, device: torch.device) -> _Pool:
+        """The same pool on `device`."""
+        return _Pool(self.numbers.to(device), self.shown.to(device), self.field.to(device))
+
 
 class AppearanceModel:
     """Class-conditional Gaussian over features, and the synthesis of images [N, C, S, S] of them."""
@@ -58,22 +63,35 @@ class AppearanceModel:
         """`arrays` holds the released mean and factor of each component."""
         layout = AppearanceLayout.of(plan)
         self.map, self._detail = layout.map, stage_of(plan, AppearanceStage).detail
-        self._mean, self._factor = (_float(arrays[name]) for name in ("mean", "factor"))
+        self.mean, self._factor = (_float(arrays[name]) for name in ("mean", "factor"))
         self._centre, self._scale = _float(centre_of_map(self.map).numbers), _float(self.map.scale)
         self._matrix, self._bands = _float(dct_matrix(self.map.size)), torch.from_numpy(self.map.bands)
-        self._law = _float(public_scale(self.map.size))
+        self._law, self._opponent = _float(public_scale(self.map.size)), _float(np.linalg.inv(OPPONENT))
         self._pool = _pool(self.map) if self._detail != "noise" or self.map.mirrored else None
+
+    def to(self, device: torch.device) -> AppearanceModel:
+        """The same model on `device`; what is drawn is drawn on the CPU, and moved."""
+        found = copy(self)
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor | _Pool):
+                setattr(found, name, value.to(device))
+        return found
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self._matrix.device
 
     def sample(self, y: Tensor, draws: Draws) -> Tensor:
         """Images [N, C, S, S] in [-1, 1] for components [N]."""
-        normal = draws.normal((len(y), self.map.features))
-        return by_chunks(self._images_of, y, normal, *self._drawn(len(y), draws))
+        normal = draws.normal((len(y), self.map.features)).to(self.device)
+        return by_chunks(self._images_of, y, normal, *self.drawn(len(y), draws))
 
     def synthesise(self, numbers: Tensor, draws: Draws) -> Tensor:
         """Images [N, C, S, S] of the map's numbers [N, d]; what is public in them is drawn from `draws`."""
-        return by_chunks(self._synthesis, numbers, *self._drawn(len(numbers), draws))
+        return by_chunks(self._images_of_numbers, numbers, *self.drawn(len(numbers), draws))
 
-    def _drawn(self, count: int, draws: Draws) -> tuple[Tensor, Tensor, Tensor]:
+    def drawn(self, count: int, draws: Draws) -> tuple[Tensor, Tensor, Tensor]:
         """Noise [N, S, S], the phantom's share of the detail [N], and which of the nearest phantoms it is [N]."""
         noise = draws.normal((count, self.map.size, self.map.size))
         share, chosen = torch.full((count,), float(self._detail == "phantom")), torch.zeros(count, dtype=torch.int64)
@@ -81,15 +99,32 @@ class AppearanceModel:
             share = (draws.integers(_SHARES, count) + 0.5) / _SHARES
         if self._pool is not None:
             chosen = draws.integers(min(_NEAREST, len(self._pool.numbers)), count)
-        return noise, share, chosen
+        return noise.to(self.device), share.to(self.device), chosen.to(self.device)
+
+    def features_of(self, y: Tensor, normal: Tensor) -> Tensor:
+        """Features [N, d] of components [N] and standard normal rows [N, d]."""
+        features = torch.zeros_like(normal)
+        for k in range(len(self.mean)):  # over all rows: an image does not depend on the others' components
+            features = torch.where((y == k)[:, None], normal @ self._factor[k].T + self.mean[k], features)
+        return features
+
+    def numbers_of(self, features: Tensor) -> Tensor:
+        """The map's numbers [N, d] of features [N, d]."""
+        return features * self._scale + self._centre
 
     def _images_of(self, y: Tensor, normal: Tensor, *drawn: Tensor) -> Tensor:
-        features = torch.zeros_like(normal)
-        for k in range(len(self._mean)):  # over all rows: an image does not depend on the others' components
-            features = torch.where((y == k)[:, None], normal @ self._factor[k].T + self._mean[k], features)
-        return self._synthesis(features * self._scale + self._centre, *drawn)
+        return self._images_of_numbers(self.numbers_of(self.features_of(y, normal)), *drawn)
 
-    def _synthesis(self, numbers: Tensor, noise: Tensor, share: Tensor, chosen: Tensor) -> Tensor:
+    def _images_of_numbers(self, numbers: Tensor, noise: Tensor, share: Tensor, chosen: Tensor) -> Tensor:
+        return self.images(numbers, noise, share, self.phantoms(numbers, chosen))
+
+    def images(
+        self, numbers: Tensor, noise: Tensor, share: Tensor, phantoms: Tensor, *, textured: bool = True
+    ) -> Tensor:
+        """Images [N, C, S, S] of numbers [N, d], with texture of `noise` and of a share of `phantoms` [N] of the pool.
+
+        Differentiable in the numbers. Without `textured` what is left is the low frequencies in their place.
+        """
         counts = [len(self.map.places), self.map.energies, self.map.parameters]
         low, energies, parameters = torch.split(numbers, counts, dim=1)
         planes, phantom, field = self._low_planes(low), None, None
@@ -97,18 +132,20 @@ class AppearanceModel:
             back = inverse_of(matrices_of(parameters[:, 2 : 2 + len(POSE)].clamp(-_POSE_BOUND, _POSE_BOUND)))
             planes = warp(planes, back)
             if self._pool is not None:
-                nearest = self._nearest(self._pool, numbers, chosen)
                 kinds = self._pool.shown, self._pool.field
-                phantom, field = (warp(kind[nearest][:, None], back, self.map.beyond)[:, 0] for kind in kinds)
-        wanted = (energies.clamp(*_LOG_ENERGIES).exp() - FLOOR).clamp(min=1e-4)
-        wanted = wanted.view(len(low), len(self._bands), GRID, GRID)
-        planes[:, 0] = self._with_texture(planes[:, 0], wanted, phantom, share, noise)
-        planes = planes * parameters[:, 1].clamp(*_LOG_DEVIATIONS).exp()[:, None, None, None]
-        planes[:, 0] += parameters[:, 0, None, None]
+                phantom, field = (warp(kind[phantoms][:, None], back, self.map.beyond)[:, 0] for kind in kinds)
+        luminance, chroma = planes[:, :1], planes[:, 1:]
+        if textured:
+            wanted = (energies.clamp(*_LOG_ENERGIES).exp() - FLOOR).clamp(min=1e-4)
+            wanted = wanted.view(len(low), len(self._bands), GRID, GRID)
+            luminance = self._with_texture(luminance[:, 0], wanted, phantom, share, noise)[:, None]
+        deviation = parameters[:, 1].clamp(*_LOG_DEVIATIONS).exp()[:, None, None, None]
+        luminance, chroma = luminance * deviation + parameters[:, 0, None, None, None], chroma * deviation
         if self.map.mirrored and field is not None:
-            planes[:, 1:] /= self._bled(field).clamp(min=_LEAST_FIELD)[:, None]
+            chroma = chroma / self._bled(field).clamp(min=_LEAST_FIELD)[:, None]
+        planes = torch.cat([luminance, chroma], dim=1)
         if self.map.channels == 3:
-            planes = torch.einsum("cp,nphw->nchw", _float(np.linalg.inv(OPPONENT)), planes)
+            planes = torch.einsum("cp,nphw->nchw", self._opponent, planes)
         if self.map.mirrored and field is not None:
             planes = (planes + 1.0) * field[:, None] - 1.0
             planes = torch.where((parameters[:, -1] < 0.0)[:, None, None, None], planes.flip(-1), planes)
@@ -117,16 +154,16 @@ class AppearanceModel:
     def _low_planes(self, low: Tensor) -> Tensor:
         """Planes [N, C, S, S] of coefficients [N, K or K + 2 K/4]."""
         size, places = self.map.size, [self.map.low, self.map.chroma, self.map.chroma][: self.map.channels]
-        planes, first = torch.zeros(len(low), len(places), size * size), 0
+        planes, first = low.new_zeros(len(low), len(places), size * size), 0
         for plane, own in enumerate(places):
-            planes[:, plane, torch.from_numpy(own)] = low[:, first : first + len(own)]
+            planes[:, plane, torch.from_numpy(own).to(low.device)] = low[:, first : first + len(own)]
             first += len(own)
         return self._image(planes.view(len(low), len(places), size, size))
 
     def _bled(self, field: Tensor) -> Tensor:
         """Fields [N, S, S] in the few frequencies of chroma: by so much its colours fade towards the frame."""
-        kept = torch.zeros(self.map.size**2)
-        kept[torch.from_numpy(self.map.chroma)] = 1.0
+        kept = field.new_zeros(self.map.size**2)
+        kept[torch.from_numpy(self.map.chroma).to(field.device)] = 1.0
         return self._image(self._matrix @ field @ self._matrix.T * kept.view(self.map.size, -1))
 
     def _with_texture(
@@ -149,12 +186,14 @@ class AppearanceModel:
         missing = (wanted.square() - _local(self._split(image)).square()).clamp(min=0.0).sqrt()
         return self._textured(image, noise, missing)
 
-    def _nearest(self, pool: _Pool, numbers: Tensor, chosen: Tensor) -> Tensor:
-        """Phantoms [N]: each the `chosen` [N] of those nearest to the drawn coefficients; numbers are [N, d].
+    def phantoms(self, numbers: Tensor, chosen: Tensor) -> Tensor:
+        """Phantoms [N]: each the `chosen` [N] of those nearest to numbers [N, d]; all the first where there is no pool.
 
         Of fundi to the energies too, which tell of lesions: over the pool both count alike.
         """
-        weight = _float((1.0 + 0.15 * self.map.frequency.ravel()[self.map.low] ** 2) ** -0.5)
+        if (pool := self._pool) is None:
+            return chosen
+        weight = _float((1.0 + 0.15 * self.map.frequency.ravel()[self.map.low] ** 2) ** -0.5).to(numbers.device)
         kept, found = (part[:, : len(weight)] * weight for part in (numbers, pool.numbers))
         if self.map.mirrored:
             first = len(self.map.places)
@@ -164,7 +203,7 @@ class AppearanceModel:
         # not by products: their last bits hang on how many rows there are
         apart = torch.cdist(kept, found, compute_mode="donot_use_mm_for_euclid_dist")
         nearest = apart.topk(min(_NEAREST, len(found)), largest=False).indices
-        return nearest[torch.arange(len(numbers)), chosen]
+        return nearest[torch.arange(len(numbers), device=chosen.device), chosen]
 
     def _normed(self, image: Tensor, floor: float, *, in_space: bool = True) -> Tensor:
         """Bands [N, B, S, S] of images, or of coefficients, of energy 1 in every cell where there is any."""
