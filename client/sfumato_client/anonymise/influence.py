@@ -3,9 +3,10 @@
 Of a plain average of k images, leaving one out moves it by 1 / (k - 1) of how far that one is from the group's mean.
 No image may move LARGEST_INFLUENCE times as far, in any ring of spatial frequencies; rings, because a record may be
 written where images have little, and pixels would hardly notice. What is compared are the final bytes. Where an image
-moves too far it is drawn back towards the plain spectral image of the mean code, which is affine in the members'
-images whatever models the coordinator sent, and with it all that was made without a member. Where even that moves too
-far nothing of the item leaves.
+moves too far it is drawn back towards the plain image that its latent space names, and with it all that was made
+without a member. A plain image is affine in the members' images whatever models the coordinator sent: in the W space
+the spectral image of the mean code, elsewhere a linear map of the average of their images. So leaving a member out
+moves it no further than an average moves. Where even that moves too far nothing of the item leaves.
 
 So an image may show 2 / k of a record, twice what an average shows; of two patients that is all of one, of three two
 thirds.
@@ -51,24 +52,43 @@ def noise_of(space: LatentSpace, components: Tensor, draws: Draws) -> Noise:
 
 
 def draw_restrained(
-    space: LatentSpace, plain: Tensor, made: Tensor, component: Tensor, noise: Noise, allowed: Float64, bits: int
+    space: LatentSpace,
+    plain: Tensor,
+    made: Tensor,
+    averages: Float32,
+    component: Tensor,
+    noise: Noise,
+    allowed: Float64,
+    bits: int,
 ) -> ByteImages:
     """One image [S, S(, 3)], of whose method's work so much is kept as its patients allow.
 
-    Codes `plain` [V, D], the mean's, and `made` [V, D] or [V, 1 + L, D], the method's, are the image's own and what
-    they are without each patient; all are decoded under the one `component` [1] with one image's `noise`. Raises what
-    `restrain` raises.
+    Codes `plain` [V, D], the mean's, and `made` [V, D] or [V, 1 + L, D], the method's, and `averages` [V, C, S, S] of
+    members' images are the image's own and what they are without each patient; all are decoded under the one
+    `component` [1] with one image's `noise`. Raises what `restrain` raises.
     """
     device, drawn = space.device, []
     size = rows_that_fit(space.image_bytes, device)
-    for base, codes in zip(torch.split(plain.to(device), size), torch.split(made.to(device), size), strict=True):
+    rows = (torch.split(part.to(device), size) for part in (torch.from_numpy(averages), plain, made))
+    for average, base, codes in zip(*rows, strict=True):
         count = len(codes)
         own, repeated = component.to(device).expand(count), noise.at(torch.zeros(count, dtype=torch.int64))
         with torch.no_grad():
-            pair = torch.stack([space.plain(base, own, repeated), space.decode(codes, own, repeated)])
+            pair = torch.stack([space.plain(average, base, own, repeated), space.decode(codes, own, repeated)])
         drawn.append(pair.cpu())
     still, moved = torch.cat(drawn, dim=1).numpy()
     return restrain(still, moved, allowed, bits)
+
+
+def averages_without(cohort: Cohort, members: Indices) -> Float32:
+    """The average of the members' images [1 + M, C, S, S], of all and then without each; a patient's is a mean."""
+    means = _means_of(cohort, members)
+    whole = means.mean(axis=0)
+    return np.concatenate([whole[None], whole + (whole - means) / max(1, len(members) - 1)])
+
+
+def _means_of(cohort: Cohort, members: Indices) -> Float32:
+    return np.stack([to_unit_range(cohort.images_of(patient)[0]).mean(axis=0) for patient in members.tolist()])
 
 
 def allowed_moves(cohort: Cohort, members: Indices) -> Float64:
@@ -77,7 +97,7 @@ def allowed_moves(cohort: Cohort, members: Indices) -> Float64:
     Of its own distance from the group's mean or of the group's spread, whichever is larger; a patient's image is the
     mean of its images.
     """
-    means = np.stack([to_unit_range(cohort.images_of(patient)[0]).mean(axis=0) for patient in members.tolist()])
+    means = _means_of(cohort, members)
     away = by_ring(means - means.mean(axis=0))
     spread = np.sqrt((away**2).mean(axis=0))
     return np.asarray(LARGEST_INFLUENCE * np.maximum(away, spread) / max(1, len(members) - 1))

@@ -1,9 +1,9 @@
 """k-SALSA (Jeon et al. 2022): k-anonymous synthetic averaging with local style alignment.
 
 The image of a group's mean code is moved, by Adam on the code, to its members' content (the cosine of embeddings, with
-their reconstructions) and local style (see `style.py`, with their own images). Codes are W+, a code a layer, as in the
-paper. An image is made from its group's k patients or more; the embedding that compares them is made from the whole
-cohort, so that the level is 'syntactic': k-anonymity of one step.
+their reconstructions) and local style (see `style.py`, with their own images). Where a space has W+, codes are a code a
+layer, as in the paper. An image is made from its group's k patients or more; the embedding that compares them is made
+from the whole cohort, so that the level is 'syntactic': k-anonymity of one step.
 """
 
 from __future__ import annotations
@@ -22,7 +22,13 @@ from sfumato_client.anonymise.candidates import CandidateSet
 from sfumato_client.anonymise.chunks import fill_up, on_all_cores, rows_of_chunk, rows_that_fit
 from sfumato_client.anonymise.contract import Job
 from sfumato_client.anonymise.groups import Group, choose_groups, groups_of, require_k
-from sfumato_client.anonymise.influence import allowed_moves, draw_restrained, noise_of, with_each_left_out
+from sfumato_client.anonymise.influence import (
+    allowed_moves,
+    averages_without,
+    draw_restrained,
+    noise_of,
+    with_each_left_out,
+)
 from sfumato_client.anonymise.inversion import space_of
 from sfumato_client.anonymise.patients import Patients, averages_of, patients_of
 from sfumato_client.anonymise.self_supervised import ContrastiveNet, embedding_of
@@ -87,7 +93,8 @@ def k_salsa(job: Job[KSalsa]) -> CandidateSet:
     for number, (group, (plain, aligned)) in enumerate(zip(groups, made, strict=True)):
         own = noise.at(torch.tensor([number]))
         component, allowed = components[number : number + 1], allowed_moves(job.cohort, group.members)
-        images.append(draw_restrained(space, plain, aligned, component, own, allowed, plan.image.bits))
+        averages = averages_without(job.cohort, group.members)
+        images.append(draw_restrained(space, plain, aligned, averages, component, own, allowed, plan.image.bits))
         centroids.append(_pixels(space, plain[:1], component, own, plan.image.bits))
     found = np.stack(images)
     if job.steward_folder is not None:

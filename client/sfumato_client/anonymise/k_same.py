@@ -1,4 +1,4 @@
-"""k-same: the image of the mean code of each group of at least k patients (Newton et al. 2005, in the W space).
+"""k-same: the image of the mean code of each group of at least k patients (Newton et al. 2005, in a latent space).
 
 The centroid baseline of k-SALSA. Guarantee level: syntactic, of one release; heuristic where the generator itself was
 trained without privacy and may show a record on its own.
@@ -11,7 +11,13 @@ import numpy as np
 from sfumato_client.anonymise.candidates import CandidateSet
 from sfumato_client.anonymise.contract import Job
 from sfumato_client.anonymise.groups import choose_groups, groups_of, require_k
-from sfumato_client.anonymise.influence import allowed_moves, draw_restrained, noise_of, with_each_left_out
+from sfumato_client.anonymise.influence import (
+    allowed_moves,
+    averages_without,
+    draw_restrained,
+    noise_of,
+    with_each_left_out,
+)
 from sfumato_client.anonymise.inversion import space_of
 from sfumato_client.anonymise.patients import averages_of, patients_of
 from sfumato_common.study.release import KSame
@@ -34,6 +40,7 @@ def k_same(job: Job[KSame]) -> CandidateSet:
         component = means.components[:1]
         noise = noise_of(space, component, job.streams.published)
         allowed, bits = allowed_moves(job.cohort, group.members), job.plan.image.bits
-        images.append(draw_restrained(space, means.codes, means.codes, component, noise, allowed, bits))
+        averages = averages_without(job.cohort, group.members)
+        images.append(draw_restrained(space, means.codes, means.codes, averages, component, noise, allowed, bits))
     level = job.plan.guarantee_level(item)
     return CandidateSet(item.method, item.model, level, np.stack(images), labels, smallest)

@@ -19,7 +19,13 @@ from torch import Tensor
 from sfumato_client.anonymise.candidates import CandidateSet
 from sfumato_client.anonymise.contract import Job
 from sfumato_client.anonymise.groups import apportion, groups_of, label_shares, require_k
-from sfumato_client.anonymise.influence import allowed_moves, draw_restrained, noise_of, with_each_left_out
+from sfumato_client.anonymise.influence import (
+    allowed_moves,
+    averages_without,
+    draw_restrained,
+    noise_of,
+    with_each_left_out,
+)
 from sfumato_client.anonymise.inversion import space_of
 from sfumato_client.anonymise.patients import averages_of, patients_of
 from sfumato_common.errors import DataError, ReleaseRefused
@@ -100,14 +106,19 @@ def restrained_points(
     for number, place in enumerate(walks.released_points().tolist()):
         walk, step = divmod(place, walks.positions.shape[1])
         position, shifts, allowed = float(walks.positions[walk, step]), [torch.zeros(1, straight.shape[2])], []
+        between, moves = 0.0, []
         for weight, members in zip((1.0 - position, position), walks.behind[walk], strict=True):
             means = averages_of(patients, with_each_left_out(members)).codes
             shifts.append(weight * (means[1:] - means[:1]))
             allowed.append(allowed_moves(job.cohort, members))
+            averages = averages_without(job.cohort, members)
+            between = between + weight * averages[:1]
+            moves.append(weight * (averages[1:] - averages[:1]))
         shift, own = torch.cat(shifts), noise.at(torch.tensor([number]))
         plain, made = straight[walk, step] + shift, points[walk, step].cpu() + shift
         component, bits = walks.components[walk : walk + 1], job.plan.image.bits
-        images.append(draw_restrained(space, plain, made, component, own, np.concatenate(allowed), bits))
+        seen = np.concatenate([between, *(between + move for move in moves)]).astype(np.float32)
+        images.append(draw_restrained(space, plain, made, seen, component, own, np.concatenate(allowed), bits))
     return np.stack(images)
 
 

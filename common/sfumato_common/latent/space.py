@@ -11,8 +11,9 @@ What methods promise of patients rests on what every space promises here (`tests
 - Both are deterministic. What is random in an image is its noise, which is drawn apart (`draw`, `draw_noise`), without
   a look at any record: who is left out of a group then changes the code and nothing else (`influence.py`).
 - `centre` and `draw` are of the released model and public seeds: no record is read by them.
-- `plain` is what an image is drawn back to where it hangs on one patient. It keeps less than `decode` does, and changes
-  little when the code does: smooth in codes, the same noise, and nothing that is chosen by comparing codes.
+- `plain` is what an image is drawn back to where it hangs on one patient: an affine map of the average of its members'
+  images, or of their mean code where that is one, whatever a coordinator sent. Leaving a member out then moves it no
+  further than an average moves, and every image has a share of the method's work that its patients allow.
 - `encoding` learns from draws of the space, never from records, the same for every site that uses the same seed.
 - Images are finite and in [-1, 1], whatever finite code is decoded; gradients flow from them into codes.
 """
@@ -93,8 +94,8 @@ class LatentSpace(Protocol):
         Without noise an image is without what noise would give it.
         """
 
-    def plain(self, codes: Tensor, components: Tensor, noise: Any = None) -> Tensor:
-        """The plain images of codes [N, D]: see above."""
+    def plain(self, average: Tensor, codes: Tensor, components: Tensor, noise: Any = None) -> Tensor:
+        """Plain images [N, C, S, S] of mean codes [N, D], and averages [N, C, S, S], of the same images: see above."""
 
     def draw(self, components: Tensor, draws: Draws) -> tuple[Tensor, Noise]:
         """A code [N, D] and noise for each component, as the released model has them: the prior."""

@@ -7,8 +7,9 @@ mean of pixels is a blur. A map of one image and of public constants makes the c
 them.
 
 The lines of the texture are not in the code: noise and a drawn phantom's, as in the release's own images. Which phantom
-follows from the prior alone, not from whom a code stands for: a nearest one could be another without one patient. Nor
-is the side of an eye: both of a patient have one code's coordinates, and which an image shows is drawn.
+and where it lies follow from the release alone, not from whom a code stands for: a nearest phantom could be another
+without one patient, and fine lines that move by half a pixel are other lines. Nor is the side of an eye in the code:
+both of a patient share its coordinates, and which an image shows is drawn.
 """
 
 from __future__ import annotations
@@ -34,12 +35,21 @@ _FARTHEST = 20.0  # deviations: beyond, numbers are not taken at their word
 
 @dataclass(frozen=True, eq=False)
 class AppearanceNoise:
-    """Grain [N, S, S], the phantom's share [N] of the detail, which phantom of the pool [N], and the side [N]."""
+    """Grain [N, S, S], the phantom's share [N] of the detail, which of the pool it is [N], its pose [N, 5], side [N].
+
+    Poses are [N, 0] where images are not aligned.
+    """
 
     grain: Tensor
     share: Tensor
     phantom: Tensor
+    pose: Tensor
     side: Tensor
+
+    @property
+    def parts(self) -> tuple[Tensor, ...]:
+        """All of it."""
+        return self.grain, self.share, self.phantom, self.pose, self.side
 
     def __len__(self) -> int:
         """N."""
@@ -48,16 +58,16 @@ class AppearanceNoise:
     def at(self, rows: Tensor) -> AppearanceNoise:
         """The noise of the images `rows`."""
         rows = rows.to(self.grain.device)
-        return AppearanceNoise(self.grain[rows], self.share[rows], self.phantom[rows], self.side[rows])
+        return AppearanceNoise(*(part[rows] for part in self.parts))
 
     def joined(self, others: Sequence[AppearanceNoise]) -> AppearanceNoise:
         """This noise, and then that of `others`."""
-        parts = [_parts(part) for part in (self, *others)]
-        return AppearanceNoise(*(torch.cat(kind) for kind in zip(*parts, strict=True)))
+        kinds = zip(*(noise.parts for noise in (self, *others)), strict=True)
+        return AppearanceNoise(*(torch.cat(kind) for kind in kinds))
 
 
 class AppearanceSpace(LatentSpace):
-    """Codes of images by the feature map of an appearance release; what is plain in an image has no texture."""
+    """Codes of images by the feature map of an appearance release."""
 
     def __init__(self, model: AppearanceModel) -> None:
         self._model, self._map = model, model.map
@@ -86,9 +96,9 @@ class AppearanceSpace(LatentSpace):
         noise = self._silence(1)
 
         def images(codes: Tensor, *parts: Tensor) -> Tensor:
-            return self._images(codes, AppearanceNoise(*parts), textured=True)
+            return self._images(codes, AppearanceNoise(*parts))
 
-        return row_bytes(images, self._unit.new_zeros(1, self.dimension), *_parts(noise))
+        return row_bytes(images, self._unit.new_zeros(1, self.dimension), *noise.parts)
 
     def encode(self, images: Tensor, components: Tensor) -> Tensor:
         """Codes [N, D] of images [N, C, S, S]; of every component the same."""
@@ -100,42 +110,40 @@ class AppearanceSpace(LatentSpace):
     def decode(self, codes: Tensor, components: Tensor, noise: AppearanceNoise | None = None) -> Tensor:
         """Images [N, C, S, S] of codes [N, D] or [N, 1, D]; without noise there are no lines, and an eye is a right."""
         del components
-        return self._images(codes.flatten(1), self._silence(len(codes)) if noise is None else noise, textured=True)
+        return self._images(codes.flatten(1), self._silence(len(codes)) if noise is None else noise)
 
-    def plain(self, codes: Tensor, components: Tensor, noise: AppearanceNoise | None = None) -> Tensor:
-        """Images [N, C, S, S] without texture: low frequencies in their place, exposed."""
-        del components
-        return self._images(codes, self._silence(len(codes)) if noise is None else noise, textured=False)
+    def plain(self, average: Tensor, codes: Tensor, components: Tensor, noise: AppearanceNoise | None = None) -> Tensor:
+        """The low frequencies of `average` [N, C, S, S]: no code decodes to images that are affine in its images."""
+        del codes, components, noise
+        return self._model.coarse(average).clamp(-1.0, 1.0)
 
     def draw(self, components: Tensor, draws: Draws) -> tuple[Tensor, AppearanceNoise]:
-        """Codes [N, D] of the released Gaussians, and the noise beside them, as `AppearanceModel.sample` draws both."""
+        """Codes [N, D] of the released Gaussians, and noise whose phantom is one of the nearest to them."""
         normal = draws.normal((len(components), self._map.features)).to(self.device)
         grain, share, chosen = self._model.drawn(len(components), draws)
         features = self._model.features_of(components, normal)
         phantom = self._model.phantoms(self._model.numbers_of(features), chosen)
         side = features[:, -1] if self._sides else torch.ones_like(share)
-        codes = features[:, : self.dimension] / self._unit
-        return codes, AppearanceNoise(grain, share, phantom, torch.where(side < 0.0, -1.0, 1.0))
+        pose = self._model.poses(self._model.numbers_of(self._model.mean[components]))
+        noise = AppearanceNoise(grain, share, phantom, pose, torch.where(side < 0.0, -1.0, 1.0))
+        return features[:, : self.dimension] / self._unit, noise
 
     def centre(self, components: Tensor) -> Tensor:
         """The released mean [N, D] of each component."""
         return self._model.mean[components][:, : self.dimension] / self._unit
 
-    def _images(self, codes: Tensor, noise: AppearanceNoise, *, textured: bool) -> Tensor:
+    def _images(self, codes: Tensor, noise: AppearanceNoise) -> Tensor:
         features = codes.clamp(-_FARTHEST, _FARTHEST) * self._unit
         if self._sides:
             features = torch.cat([features, noise.side[:, None]], dim=1)
         numbers = self._model.numbers_of(features)
-        return self._model.images(numbers, noise.grain, noise.share, noise.phantom, textured=textured)
+        return self._model.images(numbers, noise.grain, noise.share, noise.phantom, noise.pose)
 
     def _silence(self, count: int) -> AppearanceNoise:
         one = self._unit.new_ones(count)
         grain = self._unit.new_zeros(count, self._map.size, self._map.size)
-        return AppearanceNoise(grain, 0.0 * one, torch.zeros_like(one, dtype=torch.int64), one)
-
-
-def _parts(noise: AppearanceNoise) -> tuple[Tensor, ...]:
-    return noise.grain, noise.share, noise.phantom, noise.side
+        pose = self._model.poses(self._unit.new_zeros(count, self._map.features))
+        return AppearanceNoise(grain, 0.0 * one, torch.zeros_like(one, dtype=torch.int64), pose, one)
 
 
 def appearance_space(plan: PublicPlan, arrays: Arrays) -> AppearanceSpace:

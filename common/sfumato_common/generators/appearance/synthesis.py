@@ -116,29 +116,31 @@ class AppearanceModel:
         return self._images_of_numbers(self.numbers_of(self.features_of(y, normal)), *drawn)
 
     def _images_of_numbers(self, numbers: Tensor, noise: Tensor, share: Tensor, chosen: Tensor) -> Tensor:
-        return self.images(numbers, noise, share, self.phantoms(numbers, chosen))
+        return self.images(numbers, noise, share, self.phantoms(numbers, chosen), self.poses(numbers))
 
-    def images(
-        self, numbers: Tensor, noise: Tensor, share: Tensor, phantoms: Tensor, *, textured: bool = True
-    ) -> Tensor:
+    def poses(self, numbers: Tensor) -> Tensor:
+        """Poses [N, 5] of numbers [N, d], within public bounds; [N, 0] where images are not aligned."""
+        first = len(self.map.places) + self.map.energies + 2
+        poses = numbers[:, first : first + (len(POSE) if self.map.aligned else 0)]
+        return poses.clamp(-_POSE_BOUND, _POSE_BOUND)
+
+    def images(self, numbers: Tensor, noise: Tensor, share: Tensor, phantoms: Tensor, poses: Tensor) -> Tensor:
         """Images [N, C, S, S] of numbers [N, d], with texture of `noise` and of a share of `phantoms` [N] of the pool.
 
-        Differentiable in the numbers. Without `textured` what is left is the low frequencies in their place.
+        The phantoms, whose frame a fundus has, lie at `poses` [N, 5]. Differentiable in the numbers.
         """
         counts = [len(self.map.places), self.map.energies, self.map.parameters]
         low, energies, parameters = torch.split(numbers, counts, dim=1)
         planes, phantom, field = self._low_planes(low), None, None
         if self.map.aligned:
-            back = inverse_of(matrices_of(parameters[:, 2 : 2 + len(POSE)].clamp(-_POSE_BOUND, _POSE_BOUND)))
-            planes = warp(planes, back)
+            planes = warp(planes, inverse_of(matrices_of(self.poses(numbers))))
             if self._pool is not None:
+                back = inverse_of(matrices_of(poses))
                 kinds = self._pool.shown, self._pool.field
                 phantom, field = (warp(kind[phantoms][:, None], back, self.map.beyond)[:, 0] for kind in kinds)
-        luminance, chroma = planes[:, :1], planes[:, 1:]
-        if textured:
-            wanted = (energies.clamp(*_LOG_ENERGIES).exp() - FLOOR).clamp(min=1e-4)
-            wanted = wanted.view(len(low), len(self._bands), GRID, GRID)
-            luminance = self._with_texture(luminance[:, 0], wanted, phantom, share, noise)[:, None]
+        wanted = (energies.clamp(*_LOG_ENERGIES).exp() - FLOOR).clamp(min=1e-4)
+        wanted = wanted.view(len(low), len(self._bands), GRID, GRID)
+        luminance, chroma = self._with_texture(planes[:, 0], wanted, phantom, share, noise)[:, None], planes[:, 1:]
         deviation = parameters[:, 1].clamp(*_LOG_DEVIATIONS).exp()[:, None, None, None]
         luminance, chroma = luminance * deviation + parameters[:, 0, None, None, None], chroma * deviation
         if self.map.mirrored and field is not None:
@@ -150,6 +152,11 @@ class AppearanceModel:
             planes = (planes + 1.0) * field[:, None] - 1.0
             planes = torch.where((parameters[:, -1] < 0.0)[:, None, None, None], planes.flip(-1), planes)
         return planes.clamp(-1.0, 1.0)
+
+    def coarse(self, images: Tensor) -> Tensor:
+        """Images [N, C, S, S] in the low frequencies alone, where they lie; linear."""
+        kept = self._bands.any(dim=0).logical_not()
+        return self._image(self._matrix @ images @ self._matrix.T * kept)
 
     def _low_planes(self, low: Tensor) -> Tensor:
         """Planes [N, C, S, S] of coefficients [N, K or K + 2 K/4]."""

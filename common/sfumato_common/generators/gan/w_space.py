@@ -112,17 +112,15 @@ class WSpace(LatentSpace):
     def decode(self, codes: Tensor, components: Tensor, noise: Noise | None = None) -> Tensor:
         """Codes [N, D] or [N, 1 + L, D] -> images [N, C, S, S] in [-1, 1]; without noise, smooth above the band."""
         codes = codes if codes.ndim == 3 else codes[:, None].expand(-1, self.layers, -1)
-        base = self.plain(codes[:, 0], components, noise)
+        base = self._spectral(codes[:, 0], components, noise)
         maps = noise.maps if noise is not None else [base.new_zeros(1, 1, r, r) for r in self.generator.resolutions]
         images: Tensor = self.generator(base, codes[:, 1:], *maps)
         return images
 
-    def plain(self, codes: Tensor, components: Tensor, noise: Noise | None = None) -> Tensor:
+    def plain(self, average: Tensor, codes: Tensor, components: Tensor, noise: Noise | None = None) -> Tensor:
         """What the spectral model alone makes of codes [N, D]: images [N, C, S, S], affine in them up to the clamp."""
-        latent = self._spread(codes)
-        if noise is not None:
-            latent = latent + noise.tail
-        return self.spectral.decode(latent, components).clamp(-1.0, 1.0)
+        del average
+        return self._spectral(codes, components, noise)
 
     def encode(self, images: Tensor, components: Tensor) -> Tensor:
         """Codes [N, D] whose spectral decoding is nearest to images [N, C, S, S]: where an inversion starts."""
@@ -154,6 +152,12 @@ class WSpace(LatentSpace):
         assert 0 <= crossover <= self.layers
         first = torch.arange(self.layers, device=shape.device)[:, None] < crossover
         return torch.where(first, shape[:, None], look[:, None])
+
+    def _spectral(self, codes: Tensor, components: Tensor, noise: Noise | None) -> Tensor:
+        latent = self._spread(codes)
+        if noise is not None:
+            latent = latent + noise.tail
+        return self.spectral.decode(latent, components).clamp(-1.0, 1.0)
 
     def _band(self, latent: Tensor) -> Tensor:
         return (self._low @ latent @ self._low.T).flatten(1)
