@@ -22,7 +22,7 @@ from sfumato_server.enrol import create_authority
 from sfumato_server.pool import Pool, pool_packages
 from sfumato_server.publish import publish, sheets, verify_dataset, write_overview
 from sfumato_server.publish.guarantee import guarantees
-from sfumato_server.publish.report import NO_GUARANTEE, release_rows, size, stage_rows, utility_rows
+from sfumato_server.publish.report import NO_GUARANTEE, foreign_details, release_rows, size, stage_rows, utility_rows
 
 RUN = {
     "exchanges": [
@@ -439,3 +439,23 @@ def test_test_noise_takes_every_word_that_an_epsilon_stands_behind(consortium: A
     assert {row.guarantee for row in release_rows(pool, consortium.plan, guarantees(pool))} == {NO_GUARANTEE}
     sound = replace(pooled(consortium), items=said)
     assert {row.guarantee for row in release_rows(sound, consortium.plan, guarantees(sound))} == {level}
+
+
+def test_averages_in_a_models_space_are_not_said_to_be_under_its_guarantee() -> None:
+    class Facts:
+        def __init__(self, method: str, guarantee: str) -> None:
+            self.facts, self.model, self.method, self.guarantee = self, "appearance", method, guarantee
+
+    class Study:
+        items, candidates = [Facts("dp-sampling", "formal")], ["appearance"]
+        foreign_detail = "Lines are nobody's."
+
+        def stage(self, kind: str) -> Any:
+            return self
+
+    alone: Any = Study()
+    assert foreign_details(alone, alone) == [("appearance", "Lines are nobody's.")]
+    both: Any = Study()
+    both.items = [*alone.items, Facts("k-same", "syntactic"), Facts("dp-k-average", "formal")]
+    ((_, said),) = foreign_details(both, both)
+    assert "by k-same what" in said and "no epsilon covers it" in said and "dp-k-average" not in said

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     WalkedKind: TypeAlias = str
     NoisedKind: TypeAlias = str
 else:
-    # the models that may be sampled, whose W space methods walk in, and whose latents methods noise
+    # the models that may be sampled, whose latent space methods walk in, and whose latents methods noise
     SampledKind = Literal[(*GENERATORS, "best")]
     WalkedKind = Literal[tuple(kind for kind, record in GENERATORS.items() if record.latent)]
     NoisedKind = Literal[tuple(kind for kind, record in GENERATORS.items() if record.flow)]
@@ -61,9 +61,10 @@ class Filling(Sampling):
 
 
 class Inverting(Counted):
-    """What methods in the generator's W space share: how records become codes (residual encoder, then Adam).
+    """What methods in a model's latent space share: how records become codes.
 
-    `encoder_steps` train the encoder on generated pairs alone; `refinement_steps` move each code to its image.
+    In the W space of a generator `encoder_steps` train an encoder on generated pairs alone, and `refinement_steps` move
+    each code to its image. A space whose codes follow from a fixed map, that of `appearance`, has neither.
     """
 
     model: WalkedKind = "gan"

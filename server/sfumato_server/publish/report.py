@@ -118,10 +118,22 @@ def uncovered_images(pool: Pool) -> list[tuple[str, str, int]]:
 
 
 def foreign_details(pool: Pool, plan: Plan) -> list[tuple[str, str]]:
-    """(model, sentences) of the released models whose images hold what is not the patients'."""
-    models = sorted({item.facts.model for item in pool.items} & set(plan.candidates))
-    said = [(model, plan.stage(model).foreign_detail) for model in models]
-    return [(model, text) for model, text in said if text is not None]
+    """(model, sentences) of the released models whose images hold what is not the patients'.
+
+    Where methods on groups made images in the model's space, what is the patients' in those is no class statistic.
+    """
+    found = []
+    for model in sorted({item.facts.model for item in pool.items} & set(plan.candidates)):
+        text, facts = plan.stage(model).foreign_detail, [item.facts for item in pool.items if item.facts.model == model]
+        averaged = sorted({own.method for own in facts if not has_epsilon(own.guarantee)})
+        if text is not None:
+            of_groups = (
+                f" In images by {', '.join(averaged)} what is the patients' is the average of a group of them: no "
+            )
+            found.append(
+                (model, text + (of_groups + "epsilon covers it. Lines are nobody's there too." if averaged else ""))
+            )
+    return found
 
 
 def release_rows(pool: Pool, plan: Plan, stated: Sequence[Guarantee]) -> list[ReleaseRow]:
