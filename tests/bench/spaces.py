@@ -3,7 +3,7 @@
     python tests/bench/spaces.py [--cohorts sites-64,sites-128,fundus-64,fundus-128] [--distance image] [--sheet FILE]
 
 Releases are made at the stated epsilon, each site with secure noise of its own. The W space is that of a generator at
-its start: it draws what the spectral release draws. Groups are formed once, and every space averages the same. Figures:
+its start, which draws what the spectral release draws, with codes in closed form. Groups are formed once, and every space averages the same. Figures:
 the share of the members' gradient energy that the set keeps, the Frechet distance in random features to val patients,
 the AUC of a logistic regression fitted to the set on val patients of each site, and how often a member's own image has
 its group's among the five most like it. Fundi are too few for anything but gradients and the sheet, and are one site.
@@ -45,7 +45,7 @@ from sfumato_common.study.plan import Plan
 from sfumato_common.study.release import KSame
 from sfumato_common.types import ByteImages, to_bytes, to_unit_range
 
-K, MOST, SEED = 5, 500, 3
+K, SEED = 5, 3
 SPACES = ("appearance", "gan")
 W = Row({"spectral": 0.6, "gan": 0.4}, "gan")
 TILES, GAP = 8, 4
@@ -60,12 +60,14 @@ class Made:
     homes: npt.NDArray[np.int64]
 
 
-def cohort_of(name: str) -> BenchCohort:
-    """Three sites of chest films, at most MOST patients each; or all fundi as one site's training patients."""
+def cohort_of(name: str, most: int) -> BenchCohort:
+    """Three sites of chest films, at most so many patients each; or all fundi as one site's training patients."""
     kind, _, size = name.partition("-")
     if kind == "sites":
         found = sites(int(size))
-        return replace(found, parts={**found.parts, "train": {s: _first(part) for s, part in found.train.items()}})
+        return replace(
+            found, parts={**found.parts, "train": {s: _first(part, most) for s, part in found.train.items()}}
+        )
     with np.load(DATA / f"fundus_open_{size}.npz") as file:
         patient_index = np.unique(file["patient_id"], return_inverse=True)[1]
         # labels are too few to be grouped within
@@ -73,9 +75,9 @@ def cohort_of(name: str) -> BenchCohort:
     return BenchCohort("fundus", int(size), 3, ("any", "none"), {"eyes": 40}, {"train": {"eyes": whole}})
 
 
-def _first(cohort: Cohort) -> Cohort:
+def _first(cohort: Cohort, most: int) -> Cohort:
     images, labels, patient_index = cohort.everything()
-    rows = np.isin(patient_index, np.random.default_rng(SEED).permutation(cohort.patients)[:MOST])
+    rows = np.isin(patient_index, np.random.default_rng(SEED).permutation(cohort.patients)[:most])
     return Cohort(images[rows], labels[rows], np.unique(patient_index[rows], return_inverse=True)[1])
 
 
@@ -97,7 +99,7 @@ def jobs_of(cohort: BenchCohort, space: str, options: argparse.Namespace) -> dic
     counts = {site: max(1, int(0.8 * part.patients / K)) for site, part in cohort.train.items()}
     terms = {"method": "k-same", "model": space, "k": K, "distance": options.distance}
     if space == "gan":
-        terms |= {"encoder_steps": 100, "refinement_steps": 5}
+        terms |= {"encoder_steps": 0, "refinement_steps": 0}
     item = {**terms, "images": 1, "images_at": counts}
     plan = Plan.model_validate(plan.model_copy(update={"release": [item]}).model_dump(mode="json", warnings=False))
     jobs = {}
@@ -125,6 +127,7 @@ def sets_of(cohort: BenchCohort, options: argparse.Namespace) -> tuple[dict[str,
             kept[site] = {name: value for name, value in shared.items() if isinstance(value, Grouping)}
         found[space] = _joined([part.images for part in parts], [part.labels for part in parts])
         seconds[space] = round(time.process_time() - began, 1)
+        print(f"{cohort.name} {cohort.size} px, {space}: {seconds[space]} s", flush=True)
     pixels = [
         np.stack([to_bytes(averages_without(part, group.members)[:1])[0] for group in chosen[site].groups])
         for site, part in cohort.train.items()
@@ -200,6 +203,7 @@ def main() -> None:
     """Print a table a cohort."""
     parser = argparse.ArgumentParser(description="k-same centroids in each latent space")
     parser.add_argument("--cohorts", type=lambda text: text.split(","), default=["sites-64", "sites-128"])
+    parser.add_argument("--patients", type=int, default=250, help="the most of one site")
     parser.add_argument("--epsilon", type=float, default=10.0)
     parser.add_argument("--distance", default="image", choices=["image", "random"])
     parser.add_argument("--detail", default="phantom", choices=["phantom", "mixed", "noise"])
@@ -208,7 +212,7 @@ def main() -> None:
     torch.set_num_threads(1)
     tables, sheets = {}, []
     for name in options.cohorts:
-        cohort = cohort_of(name)
+        cohort = cohort_of(name, options.patients)
         sets, chosen, seconds = sets_of(cohort, options)
         real = members_of(cohort, chosen)
         homes = np.concatenate([np.full(len(chosen[s].groups), n) for n, s in enumerate(cohort.train)])[real[1]]
@@ -224,7 +228,7 @@ def main() -> None:
         sheets.append(sheet(sets, real))
     out = ROOT / "bench-out"
     out.mkdir(exist_ok=True)
-    asked = {"epsilon": options.epsilon, "distance": options.distance, "detail": options.detail}
+    asked = {name: getattr(options, name) for name in ("patients", "epsilon", "distance", "detail")}
     write_json(out / "spaces.json", {**asked, "tables": tables})
     if options.sheet:
         width = max(part.shape[1] for part in sheets)

@@ -126,13 +126,11 @@ def foreign_details(pool: Pool, plan: Plan) -> list[tuple[str, str]]:
     for model in sorted({item.facts.model for item in pool.items} & set(plan.candidates)):
         text, facts = plan.stage(model).foreign_detail, [item.facts for item in pool.items if item.facts.model == model]
         averaged = sorted({own.method for own in facts if not has_epsilon(own.guarantee)})
+        if text is not None and averaged:
+            text += f" In images by {', '.join(averaged)} what is the patients' is the average of a group of them, and"
+            text += " no epsilon covers it; lines are nobody's there too."
         if text is not None:
-            of_groups = (
-                f" In images by {', '.join(averaged)} what is the patients' is the average of a group of them: no "
-            )
-            found.append(
-                (model, text + (of_groups + "epsilon covers it. Lines are nobody's there too." if averaged else ""))
-            )
+            found.append((model, text))
     return found
 
 
