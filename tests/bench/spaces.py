@@ -1,13 +1,13 @@
 """What an average is worth in each latent space: k-same centroids of the same groups, as pixels and in every space.
 
-    python tests/bench/spaces.py [--cohorts sites-64,sites-128,fundus-64,fundus-128] [--distance image] [--sheet FILE]
+    python tests/bench/spaces.py [--cohorts sites-64,sites-128,fundus-64,fundus-128] [--patients 250] [--sheet FILE]
 
 Releases are made at the stated epsilon, each site with secure noise of its own. The W space is that of a generator at
-its start, which draws what the spectral release draws, with codes in closed form. Groups are formed once, and every space averages the same. Figures:
-the share of the members' gradient energy that the set keeps, the Frechet distance in random features to val patients,
-the AUC of a logistic regression fitted to the set on val patients of each site, and how often a member's own image has
-its group's among the five most like it. Fundi are too few for anything but gradients and the sheet, and are one site.
-Sheets are made of records: those of open collections may stand in docs.
+its start, which draws what the spectral release draws, with codes in closed form. Groups are formed once, and every
+space averages the same. Figures: the share of the members' gradient energy that the set keeps, the Frechet distance in
+random features to val patients, the AUC of a logistic regression fitted to the set on val patients of each site, and
+how often a member's own image has its group's among the five most like it. Fundi are too few for anything but gradients
+and the sheet, and are one site. Sheets are made of records: those of open collections may stand in docs.
 """
 
 from __future__ import annotations
@@ -81,13 +81,15 @@ def _first(cohort: Cohort, most: int) -> Cohort:
     return Cohort(images[rows], labels[rows], np.unique(patient_index[rows], return_inverse=True)[1])
 
 
-def released(cohort: BenchCohort, space: str, epsilon: float, detail: str) -> tuple[Plan, Released]:
+def released(cohort: BenchCohort, space: str, options: argparse.Namespace) -> tuple[Plan, Released]:
     """A plan whose model `space` has, and what it released."""
     if space == "appearance":
-        terms = {"alignment": "fundus"} if cohort.name == "fundus" else {}
-        plan = build_plan(cohort, "appearance", epsilon, appearance={"detail": detail, **terms})
+        terms = {"detail": options.detail, "phantoms": options.phantoms}
+        if cohort.name == "fundus":
+            terms["alignment"] = "fundus"
+        plan = build_plan(cohort, "appearance", options.epsilon, appearance=terms)
         return plan, federate(plan, cohort.train, SEED)[0]
-    plan = build_plan(cohort, W, epsilon, spectral={"bandwidth": 16})
+    plan = build_plan(cohort, W, options.epsilon, spectral={"bandwidth": 16})
     found, _ = federate(plan.model_copy(update={"stages": plan.stages[:1]}), cohort.train, SEED)
     generator = to_arrays("generator", initial_model("generator", plan))
     return plan, {**found, "gan": {**found["spectral"], **generator}}
@@ -95,7 +97,7 @@ def released(cohort: BenchCohort, space: str, epsilon: float, detail: str) -> tu
 
 def jobs_of(cohort: BenchCohort, space: str, options: argparse.Namespace) -> dict[str, Job[KSame]]:
     """The k-same job of every site."""
-    plan, models = released(cohort, space, options.epsilon, options.detail)
+    plan, models = released(cohort, space, options)
     counts = {site: max(1, int(0.8 * part.patients / K)) for site, part in cohort.train.items()}
     terms = {"method": "k-same", "model": space, "k": K, "distance": options.distance}
     if space == "gan":
@@ -204,6 +206,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="k-same centroids in each latent space")
     parser.add_argument("--cohorts", type=lambda text: text.split(","), default=["sites-64", "sites-128"])
     parser.add_argument("--patients", type=int, default=250, help="the most of one site")
+    parser.add_argument("--phantoms", type=int, help="of the appearance release's pool; without it as a plan has them")
     parser.add_argument("--epsilon", type=float, default=10.0)
     parser.add_argument("--distance", default="image", choices=["image", "random"])
     parser.add_argument("--detail", default="phantom", choices=["phantom", "mixed", "noise"])
@@ -228,7 +231,7 @@ def main() -> None:
         sheets.append(sheet(sets, real))
     out = ROOT / "bench-out"
     out.mkdir(exist_ok=True)
-    asked = {name: getattr(options, name) for name in ("patients", "epsilon", "distance", "detail")}
+    asked = {name: getattr(options, name) for name in ("patients", "phantoms", "epsilon", "distance", "detail")}
     write_json(out / "spaces.json", {**asked, "tables": tables})
     if options.sheet:
         width = max(part.shape[1] for part in sheets)
