@@ -65,7 +65,6 @@ BESIDE_THE_STREAMS = {
     "client/sfumato_client/anonymise/dp_k_average.py": "draws of the prior from a public seed, to know its variance",
     "client/sfumato_client/anonymise/identities.py": "batches and views of a network that never leaves the site",
     "client/sfumato_client/anonymise/in_latent_space.py": "the library's functions, under their caller's own generator",
-    "client/sfumato_client/anonymise/inversion.py": "generated pairs from a public seed, for an encoder kept here",
     "client/sfumato_client/anonymise/self_supervised.py": "batches and views of a network that never leaves the site",
     "client/sfumato_client/audit/attacks/identity.py": "batches and views of the gate's verifier, from a public seed",
     "client/sfumato_client/audit/attacks/membership.py": "bootstrap of the steward's intervals",
