@@ -88,7 +88,7 @@ def release_of(plan: Plan, images, labels, weights, mechanism=exact) -> dict:
     ("size", "channels", "features"), [(28, 1, 199), (64, 1, 135), (128, 1, 151), (256, 1, 167), (64, 3, 167)]
 )
 def test_features_are_few_whatever_the_size(size, channels, features):
-    layout = AppearanceLayout.of(plan_of(size, channels, detail="noise"))
+    layout = AppearanceLayout.of(plan_of(size, channels))
     assert layout.features == features == len(layout.prior) == len(layout.rings) == len(layout.map.scale)
     assert layout.prior.sum() == pytest.approx(1.0)
     low, energies, parameters = layout.map.split(layout.prior[None])
@@ -151,7 +151,7 @@ def test_shares_of_the_budget_make_one_release():
 @pytest.mark.parametrize(("size", "channels"), [(28, 1), (32, 3)])
 def test_a_patient_more_or_less_moves_the_release_by_one_at_most(size, channels):
     """Against the same noisy centre and means, as adaptive composition asks: here those that come of no noise."""
-    plan = plan_of(size, channels, radii="fixed", detail="noise")
+    plan = plan_of(size, channels, radii="fixed")
     layout = AppearanceLayout.of(plan)
     rng, images = np.random.default_rng(0), images_of(60, size, channels)
     patients, labels = np.repeat(np.arange(30), 2), rng.integers(0, 2, 60)
@@ -364,12 +364,6 @@ def test_fundi_are_in_colour_and_say_whose_their_frame_is():
     wrong = copy.deepcopy(VALUES)
     wrong["stages"][0]["alignment"] = "fundus"
     assert "channels: 3" in refusal(wrong)
-    # the phantom's radiographs are grey: a plan in colour with their detail used to fail once it had been paid for
-    coloured = copy.deepcopy(VALUES)
-    coloured["image"]["channels"] = 3
-    assert "in colour no detail" in refusal(coloured)
-    coloured["stages"][0]["detail"] = "noise"
-    parse(coloured, Plan, "test")
     assert "black frame" in fundus_plan().stages[0].foreign_detail
     assert "frame" not in plan_of().stages[0].foreign_detail
     pool = phantom_pool("fundus", 28, 6)

@@ -50,17 +50,12 @@ class AppearanceStage(OneShotStage):
         return _PATIENTS + _LINES[self.detail] + (_FRAME if self.alignment == "fundus" else "") + _READ
 
     def check(self, plan: PublicPlan) -> None:
-        """Coefficients leave room for texture; phantom detail needs place and colours; sites are counted alike."""
+        """Coefficients leave room for texture; phantom detail needs a place, fundi colour; sites are counted alike."""
         if self.coefficients is not None and self.coefficients > plan.image.size**2 // 4:
             raise ValueError("'coefficients' of appearance are more than a quarter of the image's")
         if self.alignment == "none" and self.detail != "noise":
             raise ValueError("the phantom's lines need its place: without alignment 'detail' is 'noise'")
         if self.alignment == "fundus" and plan.image.channels != 3:
             raise ValueError("'alignment: fundus' is for photographs in colour: set 'channels: 3'")
-        if self.alignment == "chest" and self.detail != "noise" and plan.image.channels != 1:
-            raise ValueError(
-                "the phantom's radiographs are grey and give images in colour no detail: set 'alignment: fundus' for"
-                " photographs of the retina, else 'alignment: none' with 'detail: noise'"
-            )
         if self.by_site != plan.by_site:
             raise ValueError("'by_site' of appearance and spectral stages must agree: models share their components")
