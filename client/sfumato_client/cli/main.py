@@ -154,6 +154,7 @@ def accept(
     """Hold a plan against policy and ledger, show what it would cost a patient, and pin it."""
     from sfumato_client.site.admission import admit, check_cohorts, release_notes
     from sfumato_client.site.home import SiteHome
+    from sfumato_common.encoders.settings import terms_of
     from sfumato_common.study.costs import WITHOUT_PRIVACY
 
     site = SiteHome(home)
@@ -165,10 +166,15 @@ def accept(
         store.facts.require(study.image, study.labels)
         ledger.check_members(store.members("train", "holdout"))
     check_cohorts(study, policy, store)
+    site.encoders(study, policy).load_all(study.encoder_names)
     console.print(forecast_table(cost, f"Plan '{study.study}' at site '{policy.site}'"))
     console.print(f"plan hash {study.digest}", markup=False, soft_wrap=True)
     for kind, start in study.public_starts.items():
         declared = f"stage '{kind}' starts from weights declared public ({start.source}, sha256 {start.sha256})"
+        console.print(declared, markup=False, soft_wrap=True)
+    for name in study.encoder_names:
+        terms = terms_of(name, study.encoders)
+        declared = f"encoder '{name}' is declared trained on public images ({terms.trained_on}, sha256 {terms.sha256})"
         console.print(declared, markup=False, soft_wrap=True)
     if not study.private:
         warning = f"NO PRIVACY: {WITHOUT_PRIVACY}. This site's policy names the study, so it may take part"

@@ -11,6 +11,7 @@ from sfumato_client.dataset import Cohort, IngestReport, SiteStore, StoreFacts
 from sfumato_client.ingest import SiteImage, Skipped
 from sfumato_client.ledger import Ledger
 from sfumato_common.accounting.events import Cohort as CohortName
+from sfumato_common.encoders.encoder import Encoders
 from sfumato_common.errors import ConfigError, PolicyRefusal
 from sfumato_common.files import write_json
 from sfumato_common.strict import load_yaml, parse
@@ -65,6 +66,10 @@ class SiteHome:
     def style_net(self) -> Path:
         """Weights of k-SALSA's style net, where the site was given some."""
         return self.root / "style-net.safetensors"
+
+    def encoders(self, plan: Plan, policy: Policy) -> Encoders:
+        """The given encoders that `plan` may name, in the folder that `policy` says."""
+        return Encoders(self.root / policy.encoders, plan.encoders)
 
     @property
     def releases(self) -> Path:

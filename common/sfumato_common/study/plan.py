@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from sfumato_common.encoders.settings import EncoderName, EncoderTerms, check_encoders, names_of
 from sfumato_common.exchanges.choice import ChoiceStage
 from sfumato_common.files import canonical_json
 from sfumato_common.generators import GENERATORS
@@ -47,6 +48,8 @@ class Plan(Strict):
     privacy: PrivacyTerms
     # shares of the privacy budget by stage, from which noise multipliers were computed; see study/budget.py
     budget: dict[StageKind, Positive] | Literal["auto"] | None = None
+    # frozen public networks that stages and methods may name, beside those built in
+    encoders: dict[EncoderName, EncoderTerms] = Field(default_factory=dict, exclude_if=lambda given: not given)
     stages: Annotated[list[Stage], Field(min_length=1, max_length=8)]
     release: Annotated[list[ReleaseItem], Field(min_length=1, max_length=8)]
     utility: UtilityTerms | None = None
@@ -71,6 +74,7 @@ class Plan(Strict):
         if kinds[0] != SPECTRAL.kind and (needy := [kind for kind in kinds[1:] if kind in GENERATORS]):
             raise ValueError(f"'{needy[0]}' starts from the spectral model: the first stage must be 'spectral'")
         self._check_release(kinds)
+        check_encoders(self.encoders, [*self.stages, *self.release])
         for stage in self.stages:
             stage.check(self)
         if self.has_best and not self.chooses:
@@ -182,6 +186,11 @@ class Plan(Strict):
     def public_starts(self) -> dict[str, PublicStart]:
         """Every pinned start by stage kind."""
         return {stage.kind: stage.public_start for stage in self.stages if stage.public_start is not None}
+
+    @property
+    def encoder_names(self) -> list[str]:
+        """The given encoders that stages and methods name, each once, in their order."""
+        return names_of([*self.stages, *self.release])
 
     @property
     def choices(self) -> list[str]:

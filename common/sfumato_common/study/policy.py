@@ -68,6 +68,8 @@ class Policy(Strict):
     nonprivate_studies: Annotated[list[Name], Field(default_factory=list)]
     # 'public': images may carry the labels of their records as they are, where a plan asks for it
     labels: Literal["private", "public"] = "private"
+    # where the files of given encoders stand: a folder, absolute or below the home folder
+    encoders: Annotated[str, Field(min_length=1)] = "encoders"
     utility_figure: Literal["withheld", "noised"] = "withheld"
     # what a patient has paid here in all, over every study and table: may it stand in a release's certificate
     site_total: Literal["withheld", "published"] = "withheld"
