@@ -24,10 +24,12 @@ class GivenNet(ComparingNet):
     """
 
     def __init__(self, content: Encoder | None, style: Encoder | None, own: ComparingNet | None) -> None:
-        assert own is not None or (content is not None and style is not None), "somebody compares"
         super().__init__()
         self.content, self.style, self.own = content, style, own
-        self.register_buffer("centre", torch.zeros(content.length if content is not None else 1))
+        assert own is not None or (content is not None and style is not None), "somebody compares"
+        # what is its own is calibrated already: there both stay unused
+        centre = torch.zeros(content.length) if content is not None else torch.zeros_like(self._own_net().centre)
+        self.register_buffer("centre", centre)
         self.register_buffer("unit", torch.ones(()))
 
     def features(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -37,18 +39,20 @@ class GivenNet(ComparingNet):
     def forward(self, x: Tensor) -> Tensor:
         """Embeddings [N, F]."""
         if self.content is None:
-            assert self.own is not None
-            found: Tensor = self.own(x)
+            found: Tensor = self._own_net()(x)
             return found
         embedded: Tensor = self.content(x) - self.centre
         return embedded
 
     def _local(self, x: Tensor) -> Tensor:
         if self.style is None:
-            assert self.own is not None
-            return self.own.features(x)[0]
+            return self._own_net().features(x)[0]
         local: Tensor = self.style(x) * self.unit
         return local
+
+    def _own_net(self) -> ComparingNet:
+        assert self.own is not None
+        return self.own
 
 
 def net_of(job: Job[KSalsa]) -> ComparingNet:

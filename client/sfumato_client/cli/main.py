@@ -154,7 +154,6 @@ def accept(
     """Hold a plan against policy and ledger, show what it would cost a patient, and pin it."""
     from sfumato_client.site.admission import admit, check_cohorts, release_notes
     from sfumato_client.site.home import SiteHome
-    from sfumato_common.encoders.settings import terms_of
     from sfumato_common.study.costs import WITHOUT_PRIVACY
 
     site = SiteHome(home)
@@ -172,8 +171,7 @@ def accept(
     for kind, start in study.public_starts.items():
         declared = f"stage '{kind}' starts from weights declared public ({start.source}, sha256 {start.sha256})"
         console.print(declared, markup=False, soft_wrap=True)
-    for name in study.encoder_names:
-        terms = terms_of(name, study.encoders)
+    for name, terms in study.named_encoders.items():
         declared = f"encoder '{name}' is declared trained on public images ({terms.trained_on}, sha256 {terms.sha256})"
         console.print(declared, markup=False, soft_wrap=True)
     if not study.private:

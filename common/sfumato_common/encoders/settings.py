@@ -51,7 +51,7 @@ class EncoderTerms(Strict):
     file: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     architecture: Architecture
-    trained_on: Annotated[str, Field(min_length=1, max_length=200)]
+    trained_on: Annotated[str, Field(pattern=r"^[!-~]([ -~]{0,199})$")]
     size: Annotated[int, Field(ge=16, le=1024)] = 224
     # of ImageNet (Deng et al. 2009), as nearly every public network has them
     mean: Three = Field(default=[0.485, 0.456, 0.406])

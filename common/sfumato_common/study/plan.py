@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from sfumato_common.encoders.settings import EncoderName, EncoderTerms, check_encoders, names_of
+from sfumato_common.encoders.settings import EncoderName, EncoderTerms, check_encoders, names_of, terms_of
 from sfumato_common.exchanges.choice import ChoiceStage
 from sfumato_common.files import canonical_json
 from sfumato_common.generators import GENERATORS
@@ -191,6 +191,11 @@ class Plan(Strict):
     def encoder_names(self) -> list[str]:
         """The given encoders that stages and methods name, each once, in their order."""
         return names_of([*self.stages, *self.release])
+
+    @property
+    def named_encoders(self) -> dict[str, EncoderTerms]:
+        """Their records."""
+        return {name: terms_of(name, self.encoders) for name in self.encoder_names}
 
     @property
     def choices(self) -> list[str]:

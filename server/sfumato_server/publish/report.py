@@ -89,6 +89,7 @@ def render_report(
         # a plan without privacy is one, whatever certificates say of themselves
         bare=not plan.private or any(not item.certificate.private for item in stated),
         starts=plan.public_starts,
+        encoders=plan.named_encoders,
         pooled=pooled,
         worst=pooled[0].add_remove,
         release=release_rows(pool, plan, stated),
