@@ -10,10 +10,11 @@ from support.plans import dp_sgd, small_plan
 from typer.testing import CliRunner
 
 from sfumato_client.cli.main import app
+from sfumato_client.site.admission import check_policy
 from sfumato_client.site.handler import Site
 from sfumato_client.site.making import Maker
 from sfumato_common.encoders.vgg import Vgg19Conv1
-from sfumato_common.errors import VerificationError
+from sfumato_common.errors import PolicyRefusal, VerificationError
 from sfumato_common.exchanges import EXCHANGES
 from sfumato_common.protocol.messages import PROTOCOL, Request
 from sfumato_common.strict import parse
@@ -76,3 +77,17 @@ def test_a_release_whose_encoder_is_missing_charges_nothing_and_waits(tmp_path):
         with pytest.raises(VerificationError, match="not in the folder of encoders"):
             maker.work(until=0.0 + 1e12)
         assert ledger.events("train") == []
+
+
+def test_the_gates_encoder_judges_from_the_sites_own_folder_and_is_no_methods(tmp_path):
+    terms = STYLE.model_dump() | {"architecture": "resnet18"}
+    policy = policy_of()
+    policy["release"] = {**policy["release"], "gate": {"declare_verdict": True, "encoder": terms}}
+    plan = study_of()
+    home = make_home(tmp_path / "home", "alder", plan, policy, 12)
+    with pytest.raises(PolicyRefusal, match="which is to judge them"):
+        check_policy(plan, home.policy())
+    plain = parse(small_plan(released="spectral", sites={"alder": 100}, epsilon=50.0, noise=1.0), Plan, "test")
+    check_policy(plain, home.policy())
+    with pytest.raises(VerificationError, match="not in the folder of encoders"):
+        home.gate_encoder(home.policy().release.gate.encoder, home.policy())

@@ -166,6 +166,8 @@ def accept(
         ledger.check_members(store.members("train", "holdout"))
     check_cohorts(study, policy, store)
     site.encoders(study, policy).load_all(study.encoder_names)
+    if policy.release.gate.encoder is not None:
+        site.gate_encoder(policy.release.gate.encoder, policy)
     console.print(forecast_table(cost, f"Plan '{study.study}' at site '{policy.site}'"))
     console.print(f"plan hash {study.digest}", markup=False, soft_wrap=True)
     for kind, start in study.public_starts.items():

@@ -142,8 +142,10 @@ class Maker:
             for terms, found in zip(books, settled, strict=True)
             if found is None
         ]
+        rules, folder = self._policy.release.gate, self._home.steward_folder
+        encoder = None if rules.encoder is None else self._home.gate_encoder(rules.encoder, self._policy)
         train, holdout = self._cohorts("train", "holdout")
-        return gate(sets, train, holdout, self._policy.release.gate, charges, self._home.steward_folder)
+        return gate(sets, train, holdout, rules, charges, folder, encoder)
 
     def _terms(self, item: AnyItem) -> Terms:
         return self._charge_terms(f"release-{item.method}-{item.model}")
