@@ -1,6 +1,8 @@
 """The embedding release with scattering and with a given encoder, scored on held-out patients in that encoder's space.
 
-    python tests/bench/encoders.py [--size 64] [--epsilon 10,1] [--rows real,spectral,scattering,encoder] [--releases 2]
+    python tests/bench/encoders.py [--size 64] [--epsilon 10,1] [--rows real,...] [--releases 2]
+
+A third row publishes no images: `features` are vectors, moments of the encoder's embeddings under DP.
 
 Three real sites; whatever is scored are val patients, whom nobody trained on. A row's release is drawn, and a logistic
 regression on the embeddings of its images reads the embeddings of real ones (`linear`, Esteban et al. 2017); distances
@@ -14,17 +16,19 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from cohorts import ROOT, BenchCohort, Parts, pooled, sites
-from federation import build_plan, federate, spent, synthetic_set
+from federation import Row, build_plan, federate, spent, synthetic_set
 from rich.console import Console
 from rich.table import Table
 from scipy import stats
-from utility_scores import default_encoder, fidelity_of, reference_of
+from utility_scores import GIVEN_SIDE, default_encoder, fidelity_of, reference_of
 
 from sfumato_common.encoders.encoder import Encoder
 from sfumato_common.encoders.settings import BUILT_IN, DEFAULT_ENCODER
@@ -32,59 +36,94 @@ from sfumato_common.files import write_json
 from sfumato_common.metrics.features import encoded_features
 from sfumato_common.metrics.tstr import fit_linear, macro_auc
 from sfumato_common.types import ByteImages
+from sfumato_server.publish.features import draw_features
 
-Labels = npt.NDArray[np.int64]
+Labels, Floats = npt.NDArray[np.int64], npt.NDArray[np.float64]
 ROWS = {
     "spectral": ("spectral", {}),
     "scattering": ("embedding", {}),
     "encoder": ("embedding", {"encoder": "given"}),
+    "features": ("features", {"encoder": "given"}),
 }
+VECTORS = Row({"spectral": 0.1, "features": 0.9}, "spectral")
 COLUMNS = ("linear", "FD random", "FD trained", "FD given", "precision given", "recall given", "linked", "seconds")
+REAL = 1500
 SCORED = 490  # images of a set whose distances are measured: as many as there are val images
 
 
-def scores_of(
-    cohort: BenchCohort, encoder: Encoder, images: ByteImages, labels: Labels, rng: np.random.Generator
-) -> dict[str, Any]:
-    """Every score of a labelled set."""
-    real, truth, _ = pooled(cohort.test)
-    embedded, held_out = encoded_features(images, encoder), encoded_features(real, encoder)
-    linear = fit_linear(embedded, labels, len(cohort.labels)).probabilities(held_out)
-    found: dict[str, Any] = {"linear": macro_auc(linear, truth)}
-    first = 0
-    for site, part in cohort.test.items():
-        rows = slice(first, first + len(part.labels))
-        found[f"linear {site}"], first = macro_auc(linear[rows], truth[rows]), rows.stop
-    chosen = rng.permutation(len(images))[:SCORED]
-    found |= fidelity_of(reference_of(cohort), images[chosen])
-    train = pooled(cohort.train)[0]
-    gallery = encoded_features(train[rng.permutation(len(train))[: len(real)]], encoder)
-    nearest = _nearest(embedded, np.concatenate([gallery, held_out]))
-    hits = int((nearest < len(gallery)).sum())
-    interval = stats.binomtest(hits, len(nearest)).proportion_ci(0.95, method="exact")
-    return found | {"linked": hits / len(nearest), "linked low": interval.low, "linked high": interval.high}
+@dataclass(frozen=True, eq=False)
+class Made:
+    """A release: its images, or none, their embeddings or its vectors, labels, the map to vectors, and its epsilon."""
+
+    images: ByteImages | None
+    embedded: Floats
+    labels: Labels
+    to_vectors: Callable[[Floats], Floats]
+    accounted: float | None
 
 
-def _nearest(embedded: npt.NDArray[np.float64], gallery: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+@dataclass(frozen=True, eq=False)
+class Judge:
+    """Val patients and as many training images of a cohort, and their embeddings."""
+
+    cohort: BenchCohort
+    encoder: Encoder
+    train: tuple[ByteImages, Labels]
+    train_embedded: Floats
+    held_out: Floats
+
+    @classmethod
+    def of(cls, cohort: BenchCohort, encoder: Encoder) -> Judge:
+        """A random REAL training images stand for them all."""
+        images, labels, _ = pooled(cohort.train)
+        some = np.random.default_rng(0).permutation(len(images))[:REAL]
+        embedded = encoded_features(images[some], encoder)
+        return cls(
+            cohort, encoder, (images[some], labels[some]), embedded, encoded_features(pooled(cohort.test)[0], encoder)
+        )
+
+    def scores(self, made: Made, rng: np.random.Generator) -> dict[str, Any]:
+        """Every score of a release."""
+        held_out, truth = made.to_vectors(self.held_out), pooled(self.cohort.test)[1]
+        linear = fit_linear(made.embedded, made.labels, len(self.cohort.labels)).probabilities(held_out)
+        found: dict[str, Any] = {"linear": macro_auc(linear, truth)}
+        first = 0
+        for site, part in self.cohort.test.items():
+            rows = slice(first, first + len(part.labels))
+            found[f"linear {site}"], first = macro_auc(linear[rows], truth[rows]), rows.stop
+        if made.images is not None:
+            found |= fidelity_of(reference_of(self.cohort), made.images[rng.permutation(len(made.images))[:SCORED]])
+        gallery = made.to_vectors(self.train_embedded[: len(held_out)])
+        nearest = _nearest(made.embedded, np.concatenate([gallery, held_out]))
+        hits = int((nearest < len(gallery)).sum())
+        interval = stats.binomtest(hits, len(nearest)).proportion_ci(0.95, method="exact")
+        return found | {"linked": hits / len(nearest), "linked low": interval.low, "linked high": interval.high}
+
+    def release(self, row: str, epsilon: float, seed: int, count: int, steps: int) -> Made:
+        """A row's release at `epsilon`."""
+        kind, own = ROWS[row]
+        terms = BUILT_IN[DEFAULT_ENCODER].model_copy(update={"size": GIVEN_SIDE})
+        given = {"given": terms} if "encoder" in own else {}
+        if kind == "features":
+            plan = build_plan(self.cohort, VECTORS, epsilon, given, features={**own, "vectors": count})
+            model = federate(plan, self.cohort.train, seed)[0]["features"]
+            drawn = draw_features(plan, model, seed)
+            vectors = drawn.vectors.astype(np.float64)
+            return Made(None, vectors, drawn.labels, lambda e: e @ drawn.matrix + drawn.offset, spent(plan))
+        overrides = {"embedding": {**own, "generator_steps": steps}} if kind == "embedding" else {}
+        plan = build_plan(self.cohort, kind, epsilon, given, **overrides)
+        released, _ = federate(plan, self.cohort.train, seed)
+        images, labels = synthetic_set(plan, kind, released, count, seed)
+        return Made(images, encoded_features(images, self.encoder), labels, lambda e: e, spent(plan))
+
+
+def _nearest(embedded: Floats, gallery: Floats) -> npt.NDArray[np.int64]:
     """Rows of `gallery` with the largest cosine, both about the gallery's mean."""
     centre = gallery.mean(axis=0)
-    units = [part - centre for part in (embedded, gallery)]
-    one, other = (part / np.linalg.norm(part, axis=1, keepdims=True) for part in units)
+    one, other = (
+        (part - centre) / np.linalg.norm(part - centre, axis=1, keepdims=True) for part in (embedded, gallery)
+    )
     return np.asarray((one @ other.T).argmax(axis=1))
-
-
-def released_set(
-    cohort: BenchCohort, row: str, epsilon: float, seed: int, count: int, steps: int
-) -> tuple[ByteImages, Labels, float]:
-    """A row's release at `epsilon`, and what it cost by the accountant."""
-    kind, own = ROWS[row]
-    terms = BUILT_IN[DEFAULT_ENCODER].model_copy(update={"size": cohort.size})
-    given = {"given": terms} if "encoder" in own else {}
-    overrides = {"embedding": {**own, "generator_steps": steps}} if kind == "embedding" else {}
-    plan = build_plan(cohort, kind, epsilon, given, **overrides)
-    released, _ = federate(plan, cohort.train, seed)
-    images, labels = synthetic_set(plan, kind, released, count, seed)
-    return images, labels, spent(plan)
 
 
 def main() -> None:
@@ -93,24 +132,25 @@ def main() -> None:
     torch.set_num_threads(1)
     whole = sites(options.size)
     parts: Parts = {**whole.parts, "test": whole.parts["val"]}  # test patients are scored once, and not here
-    cohort, encoder = dataclasses.replace(whole, parts=parts), default_encoder(options.size)
+    cohort = dataclasses.replace(whole, parts=parts)
+    judge = Judge.of(cohort, default_encoder(options.size))
     runs: list[dict[str, Any]] = []
-    jobs = [("real", None, 0)] if "real" in options.rows else []
     rows = [row for row in ROWS if row in options.rows]
-    jobs += [(row, epsilon, r) for epsilon in options.epsilon for row in rows for r in range(options.releases)]
+    jobs: list[tuple[str, float | None, int]] = [("real", None, 0)] if "real" in options.rows else []
+    jobs += [(row, epsilon, seed) for seed in range(options.releases) for epsilon in options.epsilon for row in rows]
     for row, epsilon, seed in jobs:
         began, rng = time.perf_counter(), np.random.default_rng(seed)
         if epsilon is None:
-            images, labels, accounted = *pooled(cohort.train)[:2], None
+            images, labels = judge.train
+            made = Made(images, judge.train_embedded, labels, lambda e: e, None)
         else:
-            images, labels, accounted = released_set(cohort, row, epsilon, seed, options.images, options.steps)
-        made = time.perf_counter() - began
-        scores = scores_of(cohort, encoder, images, labels, rng)
-        run = {"row": row, "epsilon": epsilon, "seed": seed, "accounted": accounted, "scores": scores, "seconds": made}
-        runs.append(run)
+            made = judge.release(row, epsilon, seed, options.images, options.steps)
+        seconds = time.perf_counter() - began
+        run = {"row": row, "epsilon": epsilon, "seed": seed, "accounted": made.accounted, "seconds": seconds}
+        runs.append({**run, "scores": judge.scores(made, rng)})
         write_json(ROOT / "bench-out" / f"encoders-{options.size}.json", {"size": options.size, "runs": runs})
-        line = ", ".join(f"{name} {value:.3f}" for name, value in scores.items() if name in COLUMNS)
-        print(f"{row} at {epsilon}, release {seed}: {line}; {made:.0f} s", flush=True)
+        line = ", ".join(f"{name} {value:.3f}" for name, value in runs[-1]["scores"].items())
+        print(f"{row} at {epsilon}, release {seed}: {line}; {seconds:.0f} s", flush=True)
     Console(width=160).print(table_of(runs, options.size))
 
 
@@ -118,12 +158,10 @@ def table_of(runs: list[dict[str, Any]], size: int) -> Table:
     """Means and standard deviations over releases."""
     table = Table("row", "epsilon", *COLUMNS, title=f"three sites at {size} px, val patients")
     for row, epsilon in dict.fromkeys((run["row"], run["epsilon"]) for run in runs):
-        own = [
-            {**run["scores"], "seconds": run["seconds"]}
-            for run in runs
-            if (run["row"], run["epsilon"]) == (row, epsilon)
-        ]
-        table.add_row(row, str(epsilon or "-"), *(_cell([one[name] for one in own]) for name in COLUMNS))
+        same = [run for run in runs if (run["row"], run["epsilon"]) == (row, epsilon)]
+        own = [{**run["scores"], "seconds": run["seconds"]} for run in same]
+        cells = (_cell([one[name] for one in own]) if name in own[0] else "-" for name in COLUMNS)
+        table.add_row(row, str(epsilon or "-"), *cells)
     return table
 
 

@@ -57,6 +57,7 @@ STAGES: dict[str, dict[str, Any]] = {
     "spectral": {"clip_radius": 1.8, "spread_radius": 0.9, "radii": "charged"},
     "appearance": {},
     "embedding": {},
+    "features": {},
     "gan": {"rounds": 3, "local_steps": 20, "clipping_norm": 1.0, "learning_rate": 0.002, "generator_steps": 10},
     "flow": {"rounds": 3, "local_steps": 10, "clipping_norm": 0.3},
     "choice": {},

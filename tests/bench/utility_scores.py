@@ -40,6 +40,8 @@ from sfumato_common.types import Arrays, ByteImages, to_unit_range
 Float64 = npt.NDArray[np.float64]
 Scores = dict[str, float]
 NEIGHBOURS = 5
+GIVEN_SIDE = 64
+GIVEN_SCALED = 1_000  # images whose deviations are the units of a given space: its network takes hundredths of a second
 REFERENCE_SEED = 1_000  # of the net whose features compare sets: none of the seeds that are scored
 
 
@@ -62,14 +64,15 @@ def reference_of(cohort: BenchCohort) -> Reference:
     spaces: dict[str, Callable[[ByteImages], Float64]] = {"random": random_features, "trained": trained.features}
     if default_is_installed():
         spaces["given"] = partial(encoded_features, encoder=default_encoder(cohort.size))
-    maps = {name: _standardised(space, images) for name, space in spaces.items()}
+    some = np.random.default_rng(REFERENCE_SEED).permutation(len(images))[:GIVEN_SCALED]
+    maps = {name: _standardised(space, images[some] if name == "given" else images) for name, space in spaces.items()}
     holdout_images = pooled(cohort.test)[0]
     return Reference(maps, {name: space(holdout_images) for name, space in maps.items()})
 
 
 def default_encoder(size: int) -> Encoder:
-    """The default encoder on images as large as they are: a tenth of the work of its own 224 pixels at 64."""
-    terms = BUILT_IN[DEFAULT_ENCODER].model_copy(update={"size": size})
+    """The default encoder on images as large as they are, 64 pixels at most: a tenth of the work of its own 224."""
+    terms = BUILT_IN[DEFAULT_ENCODER].model_copy(update={"size": min(size, GIVEN_SIDE)})
     return Encoders(ENCODERS, {"default": terms}).load("default")
 
 

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import csv
+from pathlib import Path
 
 import pytest
 from support.encoders import default_terms, needs_default
 from support.federations import make_federation
 from support.studies import PLAN, POLICY
 
+from sfumato_client.site.admission import check_policy
 from sfumato_common.encoders.files import find_encoder
 from sfumato_common.encoders.settings import EncoderTerms
-from sfumato_common.errors import ConfigError, VerificationError
-from sfumato_common.strict import parse
+from sfumato_common.errors import ConfigError, PolicyRefusal, VerificationError
+from sfumato_common.package.features import read_features
+from sfumato_common.strict import load_yaml, parse
 from sfumato_common.study.costs import study_events
 from sfumato_common.study.plan import Plan
+from sfumato_common.study.policy import Policy
+from sfumato_server.coordinator.run import _vectors
 from sfumato_server.coordinator.study import run_study
 from sfumato_server.enrol import Registry, load_authority
 from sfumato_server.intake.claims import check_claims
@@ -23,16 +28,18 @@ from sfumato_server.publish import publish, verify_dataset
 from sfumato_server.rounds.encoders import encoder_in, encoder_key, keep_encoder, load_encoders
 
 pytestmark = [pytest.mark.filterwarnings("ignore:TestNoise"), needs_default]
+ROOT = Path(__file__).resolve().parents[2]
 QUICK = {"k": 2, "steps": 2, "embedding_steps": 2, "encoder_steps": 2, "refinement_steps": 1}
 
 
 def values() -> dict:
     embedding = {"kind": "embedding", "noise_multiplier": 1.0, "width": 8, "generator_steps": 2, "encoder": "eyes"}
+    features = {"kind": "features", "noise_multiplier": 1.0, "encoder": "eyes", "dimensions": 16, "vectors": 50}
     salsa = {"method": "k-salsa", "model": "embedding", "images": 3, "content_encoder": "eyes", **QUICK}
     return {
         **PLAN,
         "encoders": {"eyes": default_terms(32)},
-        "stages": [PLAN["stages"][0], embedding],
+        "stages": [PLAN["stages"][0], embedding, features],
         "release": [{"model": "embedding", "images": 6}, salsa],
         "utility": None,
     }
@@ -41,7 +48,7 @@ def values() -> dict:
 def policy() -> dict:
     gate = {**POLICY["release"]["gate"], "identity_share_limit": 1.0}
     release = {**POLICY["release"], "allowed_methods": ["dp-sampling", "k-salsa"], "smallest_group": 2, "gate": gate}
-    return {**POLICY, "allowed_stages": ["spectral", "embedding"], "release": release}
+    return {**POLICY, "allowed_stages": ["spectral", "embedding", "features"], "release": release}
 
 
 def test_a_study_runs_in_the_features_of_a_given_encoder(tmp_path):
@@ -53,20 +60,45 @@ def test_a_study_runs_in_the_features_of_a_given_encoder(tmp_path):
             # the encoder is none of the events: what it was trained on is public
             assert [event for event in study_events(plan, "train") if event not in ledger.events("train")] == []
     pool = pool_packages(federation.coordinator.root, plan, Registry(federation.coordinator.root))
-    publish(pool, plan, tmp_path / "out", load_authority(federation.coordinator.root), {"exchanges": []}, None)
-    verify_dataset(tmp_path / "out" / "published", None)
+    vectors = _vectors(federation.coordinator, plan)
+    authority, out = load_authority(federation.coordinator.root), tmp_path / "out"
+    publish(pool, plan, out, authority, {"exchanges": []}, None, vectors)
+    verify_dataset(out / "published", None)
+    file = out / "published" / "features.safetensors"
+    read = read_features(file.read_bytes())
+    assert read.vectors.shape == (50, 16)
+    assert (read.card.guarantee, read.card.unit, read.card.delta) == ("formal", "patient", plan.privacy.delta)
+    assert read.card.epsilon == pytest.approx(certified(pool), abs=1e-3)
     for certificate in pool.certificates.values():
         assert certificate.encoders == plan.encoders
         check_claims(certificate, plan)
         with pytest.raises(VerificationError, match="other given encoders"):
             check_claims(certificate.model_copy(update={"encoders": {}}), plan)
     report = (tmp_path / "out" / "published" / "report.html").read_text()
+    assert f"epsilon {read.card.epsilon} at delta {plan.privacy.delta}" in report
     assert (
         f'declared trained on public images (ImageNet, sha256 <span class="hash">{plan.encoders["eyes"].sha256}'
         in report
     )
     rows = list(csv.DictReader((tmp_path / "out" / "published" / "labels.csv").open()))
     assert {(row["method"], row["guarantee"]) for row in rows} == {("dp-sampling", "formal"), ("k-salsa", "syntactic")}
+
+
+def certified(pool) -> float:
+    """What every site's certificate says that a patient pays."""
+    (worst,) = {certificate.epsilon.patient.add_remove for certificate in pool.certificates.values()}
+    return worst
+
+
+def test_vectors_leave_only_where_the_policy_names_them():
+    plan = parse(values(), Plan, "plan")
+    allowed = {"site": "alder", **policy()}
+    check_policy(plan, parse(allowed, Policy, "policy"))
+    silent = {**allowed, "allowed_stages": ["spectral", "embedding"]}
+    with pytest.raises(PolicyRefusal, match="stage 'features' is not in allowed_stages"):
+        check_policy(plan, parse(silent, Policy, "policy"))
+    shipped = load_yaml(ROOT / "configs" / "policy.yaml", Policy)
+    assert "features" not in shipped.allowed_stages
 
 
 def test_a_coordinator_without_the_file_stops_before_any_site_is_asked(tmp_path, monkeypatch):

