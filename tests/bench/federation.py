@@ -158,7 +158,7 @@ def federate(plan: Plan, cohorts: dict[str, Cohort], seed: int) -> tuple[Release
     Files of given encoders stand in `ENCODERS`. `seed` is the coordinator's: what the sites draw comes from the
     operating system, so no two runs are equal.
     """
-    encoders = Encoders(ENCODERS, plan.encoders).load_all(plan.encoder_names)
+    encoders = Encoders(ENCODERS, plan.encoders).load_all(plan.encoders)
     given = load_encoders(ENCODERS, plan)
     released: Released = {}
     seconds: dict[str, float] = {}

@@ -243,7 +243,10 @@ def test_plans_without_an_encoder_keep_their_digest_and_others_have_their_own():
     described = plan_of({"eyes": default_terms(32)}, encoder="eyes")
     assert described.digest != plan_of({"eyes": default_terms(64)}, encoder="eyes").digest
     assert parse(json.loads(json.dumps(described.model_dump(mode="json"))), Plan, "again") == described
-    assert (plain.encoder_names, described.encoder_names) == ([], ["eyes"])
+    assert (plain.encoders, list(described.encoders)) == ({}, ["eyes"])
+    # a built-in one is pinned like any other
+    assert given.encoders == {DEFAULT_ENCODER: BUILT_IN[DEFAULT_ENCODER]}
+    assert parse(json.loads(json.dumps(given.model_dump(mode="json"))), Plan, "again").digest == given.digest
 
 
 @pytest.mark.parametrize(
@@ -279,7 +282,7 @@ def test_the_default_encoder_is_installed_and_sees_photographs(tmp_path):
     from sklearn.datasets import load_sample_images
 
     terms = BUILT_IN[DEFAULT_ENCODER]
-    encoder = Encoders(tmp_path, {}).load(DEFAULT_ENCODER)
+    encoder = Encoders(tmp_path, BUILT_IN).load(DEFAULT_ENCODER)
     weights = read_weights(find_encoder(tmp_path, terms))
     seen = []
     for photograph in load_sample_images().images:
@@ -297,7 +300,7 @@ def test_without_the_package_the_default_is_a_file_like_any_other(tmp_path, monk
     monkeypatch.setattr("sfumato_common.encoders.files.find_spec", lambda name: None)
     assert not default_is_installed()
     with pytest.raises(VerificationError, match="efficientnet-lite0-57934424"):
-        Encoders(tmp_path, {}).load(DEFAULT_ENCODER)
+        Encoders(tmp_path, BUILT_IN).load(DEFAULT_ENCODER)
 
 
 def test_every_architecture_has_a_length_and_a_record_takes_it():

@@ -49,7 +49,7 @@ def check_policy(plan: Plan, policy: Policy) -> None:
     if "declared" in parts and not policy.release.gate.declare_verdict:
         wrong.append("the gate's verdict is one data-dependent bit; release.gate.declare_verdict must allow it")
     judging = policy.release.gate.encoder
-    if judging is not None and judging.sha256 in {terms.sha256 for terms in plan.named_encoders.values()}:
+    if judging is not None and judging.sha256 in {terms.sha256 for terms in plan.encoders.values()}:
         wrong.append("its methods would compare images by the encoder of release.gate, which is to judge them")
     if plan.private and own is not None and policy.budget.delta * own.nominal_patients >= 1.0:
         wrong.append(f"budget.delta is not below 1 / {own.nominal_patients}, the plan's nominal patients of this site")

@@ -16,7 +16,7 @@ from torch.nn import functional
 from sfumato_common.encoders.efficientnet import EfficientNetLite0
 from sfumato_common.encoders.files import find_encoder, read_weights
 from sfumato_common.encoders.resnet import DEPTHS, ResNet
-from sfumato_common.encoders.settings import EncoderTerms, terms_of
+from sfumato_common.encoders.settings import EncoderTerms
 from sfumato_common.encoders.vgg import Vgg19Conv1
 from sfumato_common.encoders.vit import SIZES, VisionTransformer
 from sfumato_common.errors import VerificationError
@@ -75,14 +75,14 @@ class Encoder(nn.Module):
 
 @dataclass(frozen=True)
 class Encoders:
-    """The encoders that a study may name, `terms` by name beside those built in; their files stand in `folder`."""
+    """Encoders by name, `terms`, as a plan has them; their files stand in `folder`."""
 
     folder: Path
     terms: Mapping[str, EncoderTerms]
 
     def load(self, name: str) -> Encoder:
         """The encoder of that name, on the CPU. Raises VerificationError: see `find_encoder`, `read_encoder`."""
-        terms = terms_of(name, self.terms)
+        terms = self.terms[name]
         return read_encoder(terms, find_encoder(self.folder, terms))
 
     def load_all(self, names: Iterable[str]) -> dict[str, Encoder]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -78,6 +78,8 @@ BUILT_IN: dict[str, EncoderTerms] = {
         trained_on="ImageNet",
     )
 }
+# where plans name encoders
+_USERS, _KEYS = ("stages", "release"), ("encoder", "content_encoder", "style_encoder")
 
 
 class MayNameEncoders(Strict):
@@ -112,9 +114,20 @@ class ContentAndStyle(MayNameEncoders):
         return () if self.style_encoder is None else (self.style_encoder,)
 
 
-def terms_of(name: str, given: Mapping[str, EncoderTerms]) -> EncoderTerms:
-    """The record of that name. Raises KeyError where there is none."""
-    return {**BUILT_IN, **given}[name]
+def pin_built_in(plan: Any) -> Any:
+    """A plan as plain data, with the record of every built-in encoder that it names: its digest pins that file too."""
+    if not isinstance(plan, Mapping):
+        return plan
+    users = [user for part in _USERS for user in _listed(plan.get(part)) if isinstance(user, Mapping)]
+    named = {name for user in users for key in _KEYS if isinstance(name := user.get(key), str)} & set(BUILT_IN)
+    given = plan.get("encoders", {})
+    if not named or not isinstance(given, Mapping):
+        return plan
+    return {**plan, "encoders": {**{name: BUILT_IN[name].model_dump() for name in sorted(named)}, **given}}
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def names_of(users: Sequence[MayNameEncoders]) -> list[str]:
@@ -124,15 +137,15 @@ def names_of(users: Sequence[MayNameEncoders]) -> list[str]:
 
 def check_encoders(given: Mapping[str, EncoderTerms], users: Sequence[MayNameEncoders]) -> None:
     """Raise ValueError unless every encoder that is named is there and of the right sort, and every given one named."""
-    named, known = names_of(users), {**BUILT_IN, **given}
-    if renamed := sorted(set(given) & set(BUILT_IN)):
+    named = names_of(users)
+    if renamed := [name for name, terms in given.items() if BUILT_IN.get(name, terms) != terms]:
         raise ValueError(f"encoder '{renamed[0]}' is built in; give another name to one with other terms")
-    if unknown := [name for name in named if name not in known]:
+    if unknown := [name for name in named if name not in given]:
         raise ValueError(f"there is no encoder '{unknown[0]}'; describe it under 'encoders'")
     if idle := [name for name in given if name not in named]:
         raise ValueError(f"encoder '{idle[0]}' is named by no stage and no method; remove it")
     for user in users:
-        if wrong := [name for name in user.encoder_names if known[name].is_map != (name in user.map_names)]:
+        if wrong := [name for name in user.encoder_names if given[name].is_map != (name in user.map_names)]:
             raise ValueError(
                 f"encoder '{wrong[0]}' does not fit where it is named: 'style_encoder' takes a network of maps, such "
                 "as vgg19-conv1, and nothing else does"

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from sfumato_common.encoders.settings import EncoderName, terms_of
+from sfumato_common.encoders.settings import EncoderName
 from sfumato_common.generators import GENERATORS
 from sfumato_common.generators.base import Exchange
 from sfumato_common.generators.plan import PublicPlan
@@ -42,7 +42,7 @@ class FeaturesStage(OneShotStage):
 
     def check(self, plan: PublicPlan) -> None:
         """There are no more directions than the encoder has numbers."""
-        if self.dimensions > terms_of(self.encoder, plan.encoders).length:
+        if self.dimensions > plan.encoders[self.encoder].length:
             raise ValueError("'dimensions' of features are more than the encoder's numbers; ask for fewer")
 
 
@@ -74,7 +74,7 @@ def released(plan: PublicPlan) -> Schema:
     from sfumato_common.generators.spectral.schemas import gaussians
 
     stage = stage_of(plan, FeaturesStage)
-    length = terms_of(stage.encoder, plan.encoders).length
+    length = plan.encoders[stage.encoder].length
     own = gaussians("features", component_count(plan), stage.dimensions)
     map_ = {MATRIX: (length, stage.dimensions), OFFSET: (stage.dimensions,)}
     return {

@@ -104,7 +104,7 @@ class PublicPlan(Protocol):
 
     @property
     def encoders(self) -> Mapping[str, EncoderTerms]:
-        """Given encoders by name, beside those built in."""
+        """Given encoders by name."""
         ...
 
     @property

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from sfumato_common.encoders.settings import EncoderName, EncoderTerms, check_encoders, names_of, terms_of
+from sfumato_common.encoders.settings import EncoderName, EncoderTerms, check_encoders, pin_built_in
 from sfumato_common.exchanges.choice import ChoiceStage
 from sfumato_common.files import canonical_json
 from sfumato_common.generators import GENERATORS
@@ -48,7 +48,7 @@ class Plan(Strict):
     privacy: PrivacyTerms
     # shares of the privacy budget by stage, from which noise multipliers were computed; see study/budget.py
     budget: dict[StageKind, Positive] | Literal["auto"] | None = None
-    # frozen public networks that stages and methods may name, beside those built in
+    # frozen public networks that stages and methods name; the record of one that is built in is written here by itself
     encoders: dict[EncoderName, EncoderTerms] = Field(default_factory=dict, exclude_if=lambda given: not given)
     stages: Annotated[list[Stage], Field(min_length=1, max_length=8)]
     release: Annotated[list[ReleaseItem], Field(min_length=1, max_length=8)]
@@ -56,6 +56,11 @@ class Plan(Strict):
     # left out of the digest where there is none: plans from before it keep theirs
     formal_gate: FormalGate | None = Field(default=None, exclude_if=lambda gate: gate is None)
     federation: FederationTerms
+
+    @model_validator(mode="before")
+    @classmethod
+    def _pinned(cls, value: Any) -> Any:
+        return pin_built_in(value)
 
     @field_validator("labels")
     @classmethod
@@ -186,16 +191,6 @@ class Plan(Strict):
     def public_starts(self) -> dict[str, PublicStart]:
         """Every pinned start by stage kind."""
         return {stage.kind: stage.public_start for stage in self.stages if stage.public_start is not None}
-
-    @property
-    def encoder_names(self) -> list[str]:
-        """The given encoders that stages and methods name, each once, in their order."""
-        return names_of([*self.stages, *self.release])
-
-    @property
-    def named_encoders(self) -> dict[str, EncoderTerms]:
-        """Their records."""
-        return {name: terms_of(name, self.encoders) for name in self.encoder_names}
 
     @property
     def choices(self) -> list[str]:

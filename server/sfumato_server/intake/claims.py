@@ -31,7 +31,7 @@ def check_claims(stated: Certificate, plan: Plan) -> None:
     _require(stated.delta == plan.privacy.delta, "states its epsilons at another delta than the plan's")
     _require(stated.private == plan.private, "says something else about privacy than the plan")
     _require(stated.starts == plan.public_starts, "names other public starts than the plan")
-    _require(stated.encoders == plan.named_encoders, "names other given encoders than the plan")
+    _require(stated.encoders == plan.encoders, "names other given encoders than the plan")
     for cohort in COHORTS:
         paid = count_mechanisms(study_events(plan, cohort))
         found = stated_tally(stated.mechanisms.get(cohort, []))

@@ -27,7 +27,7 @@ def features_card(plan: Plan) -> FeaturesCard:
     if plan.private:
         costs = cohort_costs(study_events(plan, "train"), study_events(plan, "holdout"), plan.privacy.delta)
         worst = round_up_epsilon(costs.patient.add_remove)
-    encoder = plan.named_encoders[stage_of(plan, FeaturesStage).encoder]
+    encoder = plan.encoders[stage_of(plan, FeaturesStage).encoder]
     sites = sorted(plan.sites) if plan.by_site else []
     return FeaturesCard.of(plan.study, plan.digest, worst, plan.privacy.delta, list(plan.labels), sites, encoder)
 

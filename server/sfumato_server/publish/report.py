@@ -90,7 +90,7 @@ def render_report(
         # a plan without privacy is one, whatever certificates say of themselves
         bare=not plan.private or any(not item.certificate.private for item in stated),
         starts=plan.public_starts,
-        encoders=plan.named_encoders,
+        encoders=plan.encoders,
         vectors=features_card(plan) if has_features(plan) else None,
         pooled=pooled,
         worst=pooled[0].add_remove,

@@ -28,7 +28,7 @@ def keep_encoder(folder: Path, plan: Plan, data: bytes) -> str:
     Raises VerificationError where it is the plan's, and not of the plan's architecture.
     """
     digest = hashlib.sha256(data).hexdigest()
-    for name, terms in plan.named_encoders.items():
+    for name, terms in plan.encoders.items():
         if terms.sha256 == digest:
             read_encoder(terms, data)
             write_atomic(folder / terms.file, data)
@@ -41,10 +41,10 @@ def load_encoders(folder: Path, plan: Plan) -> dict[str, dict[str, AnyArray]]:
 
     Methods work at sites alone, and need none here. Raises VerificationError when one is missing or another.
     """
-    found = {name: find_encoder(folder, plan.named_encoders[name]) for name in names_of(plan.stages)}
+    found = {name: find_encoder(folder, plan.encoders[name]) for name in names_of(plan.stages)}
     return {encoder_key(name): {"file": np.frombuffer(data, np.uint8)} for name, data in found.items()}
 
 
 def encoder_in(plan: Plan, name: str, given: Mapping[str, Arrays]) -> Encoder:
     """The encoder of that name from what `load_encoders` gave. Raises VerificationError: see `read_encoder`."""
-    return read_encoder(plan.named_encoders[name], given[encoder_key(name)]["file"].tobytes())
+    return read_encoder(plan.encoders[name], given[encoder_key(name)]["file"].tobytes())

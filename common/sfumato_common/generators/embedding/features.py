@@ -24,7 +24,6 @@ import torch
 from torch import Tensor
 
 from sfumato_common.encoders.encoder import Encoder
-from sfumato_common.encoders.settings import terms_of
 from sfumato_common.errors import VerificationError
 from sfumato_common.generators.components import components_of
 from sfumato_common.generators.embedding.scattering import group_sizes, scattering
@@ -82,7 +81,7 @@ class Embedding:
         waves = draw.normal(size=shape) * np.array(_FOURIER_SCALES)[:, None, None]
         self._waves = torch.from_numpy(waves.reshape(-1, len(kept))).float()
         fourier = [2 * _FOURIER_COUNT] * len(_FOURIER_SCALES)
-        seen = group_sizes(layout.size) if name is None else [terms_of(name, plan.encoders).length]
+        seen = group_sizes(layout.size) if name is None else [plan.encoders[name].length]
         self.groups = [len(kept), *seen, *fourier]
 
     @property
