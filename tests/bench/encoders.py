@@ -136,7 +136,7 @@ def main() -> None:
     cohort = dataclasses.replace(whole, parts=parts)
     judge = Judge.of(cohort, default_encoder(options.size))
     runs: list[dict[str, Any]] = []
-    rows = [row for row in ROWS if row in options.rows]
+    rows = [row for row in options.rows if row in ROWS]
     jobs: list[tuple[str, float | None, int]] = [("real", None, 0)] if "real" in options.rows else []
     jobs += [(row, epsilon, seed) for seed in range(options.releases) for epsilon in options.epsilon for row in rows]
     for row, epsilon, seed in jobs:

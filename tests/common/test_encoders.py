@@ -73,6 +73,14 @@ def packed() -> bytes:
     return out.getvalue()
 
 
+def storage_beyond(legacy: bool) -> bytes:
+    """A torch file that says of its 100,000 numbers that they are 2,000,000,000."""
+    data = torch_file({"a": torch.zeros(100_000)}, _use_new_zipfile_serialization=not legacy)
+    said, claimed = (b"J" + struct.pack("<i", count) for count in (100_000, 2_000_000_000))
+    assert said in data
+    return data.replace(said, claimed)
+
+
 HOSTILE = {
     "nothing": b"",
     "noise": bytes(range(256)) * 8,
@@ -86,6 +94,8 @@ HOSTILE = {
     "truncated torch file": torch_file(drawn(Vgg19Conv1()))[:-2000],
     "one number seen as many": torch_file({"a": torch.zeros(1).expand(2**40)}),
     "packed zeros": packed(),
+    "a storage beyond the file": storage_beyond(legacy=False),
+    "a storage beyond the legacy file": storage_beyond(legacy=True),
     "a sparse tensor": torch_file({"a": torch.eye(3).to_sparse()}),
     "no tensors": torch_file({"a": 1}),
     "a list": torch_file([torch.zeros(2)]),
