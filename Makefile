@@ -16,7 +16,7 @@ setup: $(STAMP)
 $(STAMP): pyproject.toml common/pyproject.toml client/pyproject.toml server/pyproject.toml
 	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v[:2] < (3, 14) else "Sfumato needs Python 3.11 to 3.13; set PYTHON=python3.11 (found %d.%d)" % v[:2])'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,encoders]'
 	touch $(STAMP)
 
 demo: $(STAMP)

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from sfumato_common.metrics.fidelity import frechet_distance, kernel_distance
     from sfumato_common.metrics.prdc import neighbourhood
     from sfumato_common.metrics.tstr import tstr
+    from sfumato_common.package.features import read_features
     from sfumato_common.phantom import arrays as phantom_cohort
     from sfumato_common.study.load import load_plan
     from sfumato_common.study.policy import Budget
@@ -73,6 +74,7 @@ __all__ = [
     "plan_walk",
     "private_engine",
     "random_features",
+    "read_features",
     "tstr",
     "verify_dataset",
 ]
@@ -103,6 +105,7 @@ _HOMES = {
     "plan_walk": "sfumato_client.anonymise.in_latent_space:plan_walk",
     "private_engine": "sfumato_client.training.dp.engines:private_engine",
     "random_features": "sfumato_common.metrics.features:random_features",
+    "read_features": "sfumato_common.package.features:read_features",
     "SampledGaussian": "sfumato_common.accounting.events:SampledGaussian",
     "SecureNoise": "sfumato_common.mechanisms.noise:SecureNoise",
     "SpectralModel": "sfumato_common.generators.spectral.whitening:SpectralModel",

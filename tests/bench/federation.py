@@ -7,18 +7,22 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from cohorts import BenchCohort
+from cohorts import ROOT, BenchCohort
 
 from sfumato_client.dataset.cohort import Cohort
 from sfumato_client.training import StageJob, train
 from sfumato_common.accounting.accountant import epsilon
+from sfumato_common.encoders.encoder import Encoders
+from sfumato_common.encoders.settings import EncoderTerms
 from sfumato_common.exchanges import EXCHANGES
 from sfumato_common.exchanges.choice import without_figure
 from sfumato_common.generators.components import component_count, component_shares, labels_of
@@ -31,10 +35,12 @@ from sfumato_common.study.budget import resolve_budget
 from sfumato_common.study.costs import study_events
 from sfumato_common.study.plan import Plan
 from sfumato_common.types import AnyArray, ByteImages
+from sfumato_server.rounds.encoders import load_encoders
 from sfumato_server.rounds.strategies import strategy_of
 
 Released = dict[str, dict[str, AnyArray]]
 DELTA = 1e-5
+ENCODERS = ROOT / "encoders"  # of files that no package brings
 # Epsilon infinity is this noise, in process only: mechanisms run as ever, and hide nothing.
 NO_NOISE, ANY_EPSILON = 1e-6, 1e6
 # Public settings by cohort: round figures from image size and nominal patients, looked at no data; DCT band, the
@@ -51,6 +57,7 @@ STAGES: dict[str, dict[str, Any]] = {
     "spectral": {"clip_radius": 1.8, "spread_radius": 0.9, "radii": "charged"},
     "appearance": {},
     "embedding": {},
+    "features": {},
     "gan": {"rounds": 3, "local_steps": 20, "clipping_norm": 1.0, "learning_rate": 0.002, "generator_steps": 10},
     "flow": {"rounds": 3, "local_steps": 10, "clipping_norm": 0.3},
     "choice": {},
@@ -81,13 +88,19 @@ def available(row: str) -> bool:
     return all(kind in EXCHANGES for kind in ROWS[row].shares)
 
 
-def build_plan(cohort: BenchCohort, row: str | Row, target: float, **overrides: dict[str, Any]) -> Plan:
+def build_plan(
+    cohort: BenchCohort,
+    row: str | Row,
+    target: float,
+    encoders: Mapping[str, EncoderTerms] = MappingProxyType({}),
+    **overrides: dict[str, Any],
+) -> Plan:
     """The plan of a row (by name, or any other) whose training patients pay `target` at DELTA, add/remove.
 
     At most, and 0.5 % less at least.
     With `target` infinite nothing is noised. A choice that could only say "no figure" is left out, and what it would
     have chosen is the first model, which gets the whole budget.
-    `overrides` gives stages (by kind) other values than `STAGES`.
+    `overrides` gives stages (by kind) other values than `STAGES`, `encoders` are what they may name.
     """
     row = ROWS[row] if isinstance(row, str) else row
     values = {kind: {**STAGES[kind], **overrides.get(kind, {})} for kind in row.shares}
@@ -112,6 +125,7 @@ def build_plan(cohort: BenchCohort, row: str | Row, target: float, **overrides: 
             "sites": {site: {"nominal_patients": count} for site, count in cohort.nominal.items()},
             "privacy": {"epsilon": target if private else ANY_EPSILON, "delta": DELTA},
             "budget": row.shares if private else None,
+            "encoders": {name: terms.model_dump() for name, terms in encoders.items()},
             "stages": [{"kind": kind, "noise_multiplier": NO_NOISE, **own} for kind, own in values.items()],
             "release": [{"model": row.model, "images": 1}],
             "federation": {"quorum": len(cohort.nominal)},
@@ -124,7 +138,7 @@ def build_plan(cohort: BenchCohort, row: str | Row, target: float, **overrides: 
     plan = _resolved(plan.model_dump_json())
     if plan.chooses and without_figure(plan):
         first = plan.candidates[0]
-        return build_plan(cohort, Row({first: 1.0}, first), target, **overrides)
+        return build_plan(cohort, Row({first: 1.0}, first), target, encoders, **overrides)
     return plan
 
 
@@ -141,20 +155,23 @@ def spent(plan: Plan) -> float:
 def federate(plan: Plan, cohorts: dict[str, Cohort], seed: int) -> tuple[Released, dict[str, float]]:
     """Every stage of the plan with secure noise at the sites; gives released arrays and seconds by kind.
 
-    `seed` is the coordinator's: what the sites draw comes from the operating system, so no two runs are equal.
+    Files of given encoders stand in `ENCODERS`. `seed` is the coordinator's: what the sites draw comes from the
+    operating system, so no two runs are equal.
     """
+    encoders = Encoders(ENCODERS, plan.encoders).load_all(plan.encoders)
+    given = load_encoders(ENCODERS, plan)
     released: Released = {}
     seconds: dict[str, float] = {}
     rng = torch.Generator().manual_seed(seed)
     for stage in plan.stages:
-        strategy = strategy_of(plan, stage, released)
+        strategy = strategy_of(plan, stage, {**released, **given})
         for number in range(1, stage.rounds + 1):
             replies = {}
             for site, cohort in cohorts.items():
                 began = time.perf_counter()
                 noise = SecureNoise()
                 outbound, recorder = strategy.outbound(number, site), NoiseRecorder(noise, "bench")
-                job = StageJob(plan, site, stage, number, outbound, cohort, noise, recorder)
+                job = StageJob(plan, site, stage, number, outbound, cohort, noise, recorder, encoders)
                 replies[site] = dict(train(job))
                 name = f"{stage.kind} slowest site-round"
                 seconds[name] = max(seconds.get(name, 0.0), time.perf_counter() - began)

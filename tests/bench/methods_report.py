@@ -19,7 +19,7 @@ Figures = Mapping[str, float]
 Rows = Mapping[str, Figures]
 COLUMNS = (
     *("set", "word", "images", "AUC", "accuracy", "CNN AUC, kept apart", "ResNet-18 AUC, kept apart", "own sites"),
-    *("FD random", "FD trained", "structure", "precision", "recall", "density", "coverage", "nearest"),
+    *("FD random", "FD trained", "FD given", "structure", "precision", "recall", "density", "coverage", "nearest"),
     *("member AUC", "TPR at 1 %", "TPR at 0.1 %", "control AUC", "own group in top 5", "re-identified"),
     *("images/s", "MiB"),
 )
@@ -105,6 +105,7 @@ def line(run: dict[str, Any]) -> list[str]:
         ", ".join(f"{value:.2f}" for name, value in found.items() if name.startswith("cnn val own ")) or "-",
         f"{found['FD random']:.1f}",
         f"{found['FD trained']:.1f}",
+        f"{found['FD given']:.1f}" if "FD given" in found else "-",
         f"{found['structure']:.3f}" if "structure" in found else "-",
         *(f"{found[name]:.2f}" if name in found else "-" for name in ("precision", "recall", "density", "coverage")),
         f"{found['nearest']:.2f}",

@@ -22,6 +22,7 @@ COLUMNS = {
     "linear auc": 3,
     "FD random": 1,
     "FD trained": 1,
+    "FD given": 1,
     "precision": 2,
     "recall": 2,
     "coverage": 2,

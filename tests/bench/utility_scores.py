@@ -5,14 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from cohorts import BenchCohort, pooled
+from federation import ENCODERS
 from judge_scores import nearness
 
+from sfumato_common.encoders.encoder import Encoder, Encoders
+from sfumato_common.encoders.files import default_is_installed
+from sfumato_common.encoders.settings import BUILT_IN, DEFAULT_ENCODER
 from sfumato_common.generators import NETWORKS
 from sfumato_common.generators.components import component_count, component_shares, condition
 from sfumato_common.generators.spectral.whitening import (
@@ -24,7 +28,7 @@ from sfumato_common.generators.spectral.whitening import (
 from sfumato_common.generators.weights import load_network
 from sfumato_common.mechanisms.draws import TorchDraws
 from sfumato_common.metrics.calibration import brier_score, calibration_error
-from sfumato_common.metrics.features import random_features, random_grid
+from sfumato_common.metrics.features import encoded_features, random_features, random_grid
 from sfumato_common.metrics.fidelity import frechet_distance, kernel_distance
 from sfumato_common.metrics.network import fit_network
 from sfumato_common.metrics.prdc import neighbourhood
@@ -36,12 +40,14 @@ from sfumato_common.types import Arrays, ByteImages, to_unit_range
 Float64 = npt.NDArray[np.float64]
 Scores = dict[str, float]
 NEIGHBOURS = 5
+GIVEN_SIDE = 64
+GIVEN_SCALED = 1_000  # images whose deviations are the units of a given space: its network takes hundredths of a second
 REFERENCE_SEED = 1_000  # of the net whose features compare sets: none of the seeds that are scored
 
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """Test images in both feature spaces, and the maps there, in units of the real training images' deviations."""
+    """Test images in all feature spaces, and the maps there, in units of the real training images' deviations."""
 
     maps: dict[str, Callable[[ByteImages], Float64]]
     test: dict[str, Float64]
@@ -49,15 +55,25 @@ class Reference:
 
 @lru_cache(maxsize=1)
 def reference_of(cohort: BenchCohort) -> Reference:
-    """The random and the site-trained feature space: the latter's net has seen training images only."""
+    """The random and the site-trained feature space, whose net has seen training images only.
+
+    And that of the default encoder, where it is installed: it has seen none of them.
+    """
     images, labels, _ = pooled(cohort.train)
     trained = fit_network(images, labels, len(cohort.labels), REFERENCE_SEED)
-    maps = {
-        name: _standardised(space, images)
-        for name, space in {"random": random_features, "trained": trained.features}.items()
-    }
+    spaces: dict[str, Callable[[ByteImages], Float64]] = {"random": random_features, "trained": trained.features}
+    if default_is_installed():
+        spaces["given"] = partial(encoded_features, encoder=default_encoder(cohort.size))
+    some = np.random.default_rng(REFERENCE_SEED).permutation(len(images))[:GIVEN_SCALED]
+    maps = {name: _standardised(space, images[some] if name == "given" else images) for name, space in spaces.items()}
     holdout_images = pooled(cohort.test)[0]
     return Reference(maps, {name: space(holdout_images) for name, space in maps.items()})
+
+
+def default_encoder(size: int) -> Encoder:
+    """The default encoder on images as large as they are, 64 pixels at most: a tenth of the work of its own 224."""
+    terms = BUILT_IN[DEFAULT_ENCODER].model_copy(update={"size": min(size, GIVEN_SIDE)})
+    return Encoders(ENCODERS, {"default": terms}).load("default")
 
 
 def _standardised(space: Callable[[ByteImages], Float64], images: ByteImages) -> Callable[[ByteImages], Float64]:
@@ -110,14 +126,15 @@ def utility_of(cohort: BenchCohort, probabilities: Callable[[ByteImages], Float6
 
 
 def fidelity_of(reference: Reference, images: ByteImages) -> Scores:
-    """Distances to the test images in both spaces; neighbourhoods in the site-trained one."""
+    """Distances to the test images in all spaces; neighbourhoods in the site-trained one, and in a given one."""
     result = {}
     for name, space in reference.maps.items():
         features = space(images)
         result[f"FD {name}"] = frechet_distance(features, reference.test[name])
         result[f"KID {name}"] = kernel_distance(features, reference.test[name])
-        if name == "trained" and min(len(features), len(reference.test[name])) > NEIGHBOURS:
-            result |= asdict(neighbourhood(reference.test[name], features, NEIGHBOURS))
+        if name != "random" and min(len(features), len(reference.test[name])) > NEIGHBOURS:
+            found = asdict(neighbourhood(reference.test[name], features, NEIGHBOURS))
+            result |= {key if name == "trained" else f"{key} {name}": value for key, value in found.items()}
     return result
 
 

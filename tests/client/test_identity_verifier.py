@@ -7,11 +7,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from support.encoders import tiny_encoder
 
 from sfumato_client.anonymise import CandidateSet
 from sfumato_client.audit import verdict
 from sfumato_client.audit.attacks import identity
-from sfumato_client.audit.attacks.identity import Matches, measure_recognition, re_identification, train_verifier
+from sfumato_client.audit.attacks.identity import (
+    Matches,
+    given_verifier,
+    measure_recognition,
+    re_identification,
+    train_verifier,
+)
 from sfumato_client.audit.attacks.nearest import fingerprints, nearest_distances
 from sfumato_client.audit.rules import IDENTITY_CONFIDENCE, IDENTITY_LEVEL, RECORD_RULES, apply_to_records
 from sfumato_client.audit.verdict import judge
@@ -155,6 +162,24 @@ def test_the_gate_refuses_sets_from_records_in_which_training_patients_are_known
         "k-same (gan)",
     ]
     assert judge([made(FRESH)], TRAIN, HOLDOUT, RULES).to_json() == good.to_json()
+
+
+@pytest.mark.usefixtures("trained")
+def test_a_given_encoder_is_a_second_verifier_under_the_same_limit():
+    encoder, rng = tiny_encoder(SIZE), np.random.default_rng(0)
+    copies = np.clip(TRAIN.everything()[0][:60] + rng.normal(0, 4, (60, SIZE, SIZE)), 0, 255).astype(np.uint8)
+    names = ["k-same (gan)", "k-same (gan), by the given encoder"]
+    for images, known in ((FRESH, False), (copies, True)):
+        result = judge([made(images)], TRAIN, HOLDOUT, RULES, encoder)
+        found = {finding.of: finding.passed for finding in result.findings if finding.rule == "identity"}
+        assert list(found) == names
+        assert found[names[1]] != known
+    rows = [row["of"] for row in result.to_json()["match_quantiles_0_1_5_25_50_75_100"]]
+    assert rows == ["holdout", "holdout, by the given encoder", *names]
+    second = given_verifier(encoder, TRAIN)
+    assert second.gallery.norm(dim=1).allclose(torch.ones(len(second.gallery)))
+    with pytest.raises(DataError):
+        given_verifier(encoder, Cohort(copies[:2], np.zeros(2, np.int64), np.zeros(2, np.int64)))
 
 
 def test_sets_that_no_record_was_read_for_are_not_put_to_it(monkeypatch):

@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save
+from support.encoders import file_of, terms_for, tiny_encoder
 from support.plans import dp_sgd
 from torch.nn import functional
 
 from sfumato_client.anonymise import self_supervised
 from sfumato_client.anonymise.contract import Job, Release
+from sfumato_client.anonymise.given_net import GivenNet, net_of
 from sfumato_client.anonymise.groups import groups_of
 from sfumato_client.anonymise.influence import noise_of
 from sfumato_client.anonymise.inversion import inverter_of, space_of
@@ -25,6 +27,8 @@ from sfumato_client.anonymise.style import patch_grams, style_loss
 from sfumato_client.anonymise.style_net import encode_style_net, read_style_net
 from sfumato_client.anonymise.tiles import tile_rows
 from sfumato_client.dataset import Cohort
+from sfumato_common.encoders.encoder import read_encoder
+from sfumato_common.encoders.vgg import Vgg19Conv1
 from sfumato_common.errors import DataError, VerificationError
 from sfumato_common.generators.gan.w_space import Noise
 from sfumato_common.generators.spectral.dct import dct_matrix, public_scale
@@ -43,6 +47,8 @@ from sfumato_common.types import to_bytes, to_unit_range
 
 # the package's attribute of that name is the function
 method = importlib.import_module("sfumato_client.anonymise.k_salsa")
+VGG = file_of(Vgg19Conv1())
+STYLE, CONTENT = terms_for(VGG, "vgg19-conv1"), terms_for(b"", "resnet18", size=16)
 DP = dp_sgd(local_steps=1, noise_multiplier=0.001)
 
 
@@ -273,6 +279,45 @@ def test_the_rate_ramps_up_and_down():
     assert [ramp(step, 100) for step in (5, 40, 75)] == pytest.approx([1.0] * 3)
     assert ramp(2, 100) == pytest.approx(0.4)
     assert ramp(90, 100) == pytest.approx(0.5 * (1.0 - np.cos(np.pi * 0.4)))
+
+
+def given(*names: str, channels: int = 1) -> Job:
+    """A k-SALSA job whose plan names encoders for `names`."""
+    terms = {"content_encoder": ("eyes", CONTENT), "style_encoder": ("brush", STYLE)}
+    plain = plan_of(channels).model_dump(mode="json")
+    plain["encoders"] = {terms[name][0]: terms[name][1].model_dump() for name in names}
+    plain["release"][0] |= {name: terms[name][0] for name in names}
+    encoders = {"eyes": tiny_encoder(), "brush": read_encoder(STYLE, VGG)}
+    return dataclasses.replace(job_of(parse(plain, Plan, "test")), encoders=encoders)
+
+
+@pytest.mark.parametrize("names", [("content_encoder",), ("style_encoder",), ("content_encoder", "style_encoder")])
+def test_k_salsa_compares_by_what_is_given_and_by_its_own_network_otherwise(names):
+    job = given(*names)
+    net = net_of(job)
+    assert isinstance(net, GivenNet)
+    assert net_of(job) is net
+    assert isinstance(net.own, ContrastiveNet) == (len(names) == 1)
+    images = torch.from_numpy(to_unit_range(job.cohort.everything()[0]))
+    local, embedded = net.features(images)
+    assert torch.equal(net(images), embedded)
+    assert float(local.square().mean()) == pytest.approx(1.0, abs=0.02)
+    assert float(embedded.mean(dim=0).abs().max()) < 1e-4
+    assert embedded.shape[1] == (512 if "content_encoder" in names else 256)
+    assert local.shape[1:] == (64 if "style_encoder" in names else 16, 16, 16)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_both_terms_given_make_images_and_train_nothing_on_the_cohort(channels, monkeypatch):
+    job = given("content_encoder", "style_encoder", channels=channels)
+    monkeypatch.setattr("sfumato_client.anonymise.self_supervised.train", pytest.fail)
+    made, again = k_salsa(job), k_salsa(given("content_encoder", "style_encoder", channels=channels))
+    assert made.images.shape == (4, 16, 16, *([3] if channels == 3 else []))
+    assert np.array_equal(made.images, again.images)
+    assert made.guarantee == "syntactic"
+    monkeypatch.undo()
+    plain = k_salsa(job_of(plan_of(channels)))
+    assert not np.array_equal(made.images, plain.images)
 
 
 @pytest.fixture(scope="module")

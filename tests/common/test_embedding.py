@@ -9,8 +9,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.encoders import terms_for, tiny_encoder
 
-from sfumato_common.errors import ConfigError
+from sfumato_common.errors import ConfigError, VerificationError
 from sfumato_common.generators.components import component_count
 from sfumato_common.generators.embedding.features import (
     COUNT_WEIGHT,
@@ -35,10 +36,13 @@ from sfumato_common.types import to_unit_range
 SIZE = 16
 
 
-def plan_of(channels: int = 1, by_site: bool = False, steps: int = 40, width: int = 8) -> Plan:
+def plan_of(channels: int = 1, by_site: bool = False, steps: int = 40, width: int = 8, given: bool = False) -> Plan:
     spectral = {"kind": "spectral", "bandwidth": 4, "clip_radius": 3.0, "noise_multiplier": 0.5, "by_site": by_site}
     dp = {"rounds": 1, "local_steps": 1, "sampling_rate": 0.1, "clipping_norm": 1.0, "learning_rate": 1e-3}
+    encoder = {"encoder": "tiny"} if given else {}
+    terms = terms_for(b"", "resnet18", size=SIZE).model_dump()
     value = {
+        **({"encoders": {"tiny": terms}} if given else {}),
         "study": "small",
         "image": {"size": SIZE, "channels": channels},
         "labels": ["normal", "opacity"],
@@ -46,7 +50,7 @@ def plan_of(channels: int = 1, by_site: bool = False, steps: int = 40, width: in
         "privacy": {"epsilon": 50.0, "delta": 1e-5},
         "stages": [
             spectral,
-            {"kind": "embedding", "noise_multiplier": 0.01, "generator_steps": steps, "width": width},
+            {"kind": "embedding", "noise_multiplier": 0.01, "generator_steps": steps, "width": width, **encoder},
             {"kind": "gan", "width": 8, "noise_multiplier": 2.0, **dp},
         ],
         "release": [{"model": "embedding", "images": 4}],
@@ -103,6 +107,60 @@ def test_adding_a_patient_never_moves_the_sums_by_more_than_the_sensitivity(seed
         np.concatenate([np.full(count, 1.0 / count), np.ones(3)]),
     )
     assert np.linalg.norm(after - before) <= SENSITIVITY * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("wide", [1e-4, 0.3, 1e3])
+@pytest.mark.parametrize("factor", [1.0, 1e30])
+def test_the_sensitivity_is_the_same_in_a_given_encoders_features_whatever_they_are(wide, factor):
+    plan, encoder = plan_of(channels=3, given=True), tiny_encoder()
+    encoder.network.conv.weight.mul_(factor)  # features without bound, as no published network has them
+    inbound = spectral_arrays(plan, wide)
+    others, mine = images_of(1, 3, "noise", 3), images_of(2, 4, "black-white", 3)
+    labels, own = np.array([0, 1, 1]), np.array([0, 1, 1, 0])
+    before = embedding_sums(plan, "birch", inbound, others, labels, np.ones(3), encoder)
+    after = embedding_sums(
+        plan,
+        "birch",
+        inbound,
+        np.concatenate([mine, others]),
+        np.concatenate([own, labels]),
+        np.concatenate([np.full(4, 0.25), np.ones(3)]),
+        encoder,
+    )
+    assert np.linalg.norm(after - before) <= SENSITIVITY * (1 + 1e-9)
+    assert np.linalg.norm(after - before) > 0.1
+
+
+def test_an_encoder_stands_in_for_scattering_and_must_be_brought():
+    plan, plain = plan_of(given=True), plan_of()
+    embedding = Embedding(plan, tiny_encoder())
+    low, *scattered, one, two = Embedding(plain).groups
+    assert embedding.groups == [low, 512, one, two]
+    assert scattered
+    images = torch.from_numpy(to_unit_range(images_of(0, 3, "noise")))
+    assert torch.allclose(embedding.features(images)[:, low : low + 512], tiny_encoder()(images), atol=1e-6)
+    with pytest.raises(VerificationError, match="nobody brought it"):
+        Embedding(plan).features(images)
+
+
+def test_the_fit_follows_a_given_encoders_features():
+    plan, encoder = plan_of(steps=30, given=True), tiny_encoder()
+    arrays, labels = spectral_arrays(plan), torch.arange(2).repeat(60)
+    embedding = Embedding(plan, encoder)
+    images = images_of(0, 120, "black-white")
+    sums = embedding_sums(plan, "alder", arrays, images, labels.numpy(), np.ones(120), encoder)
+    fitted = fit_generator(plan, arrays, {"alder": sums}, torch.Generator().manual_seed(1), encoder)
+    wanted = torch.from_numpy(targets(plan, embedding, {"alder": sums}, 0.01))
+    reference = embedding.reference(plan, arrays, torch.arange(2))
+
+    def distance(network: torch.nn.Module) -> float:
+        with torch.no_grad():
+            draws = TorchDraws(torch.Generator().manual_seed(3))
+            drawn = draw_images(plan, network, spectral_model(plan, arrays), labels, draws)
+            features = embedding.standardise(embedding.features(drawn), reference, labels)
+        return float((features.view(60, 2, -1).mean(dim=0) - wanted)[:, 16 : 16 + 512].square().mean())
+
+    assert distance(fitted) < 0.9 * distance(initial_model("generator", plan))
 
 
 def test_the_bound_is_reached_so_that_no_noise_is_wasted():

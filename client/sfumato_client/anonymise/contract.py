@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 
 from sfumato_client.anonymise.candidates import CandidateSet
 from sfumato_client.dataset import Cohort
+from sfumato_common.encoders.encoder import Encoder
 from sfumato_common.errors import PolicyRefusal
 from sfumato_common.mechanisms.recorder import NoiseRecorder
 from sfumato_common.mechanisms.streams import Streams
@@ -66,13 +67,14 @@ class Job(Generic[Item]):
 
     Whatever decides about a record is drawn from `streams.secret`, what an image shows beside it from
     `streams.published`; networks that stay here train with `streams.working`. Formal methods noise through `recorder`
-    and nothing else.
+    and nothing else. `encoders` are the given ones that the plan's methods name.
     """
 
     release: Release
     item: Item
     streams: Streams
     recorder: NoiseRecorder
+    encoders: Mapping[str, Encoder] = field(default_factory=dict)
 
     @property
     def plan(self) -> Plan:

@@ -22,7 +22,7 @@ from sfumato_client.anonymise.k_salsa import align_groups
 from sfumato_client.anonymise.linear_walk import Walks
 from sfumato_client.anonymise.patients import Patients, averages_of
 from sfumato_client.anonymise.plan_walk import bend_on_all_cores
-from sfumato_client.anonymise.self_supervised import ContrastiveNet, train
+from sfumato_client.anonymise.self_supervised import ComparingNet, train
 from sfumato_client.dataset import Cohort
 from sfumato_common.latent.space import LatentSpace, Noise
 from sfumato_common.mechanisms.draws import TorchDraws
@@ -50,7 +50,7 @@ def k_salsa(
     groups: Sequence[Indices],
     rng: torch.Generator,
     *,
-    net: ContrastiveNet | None = None,
+    net: ComparingNet | None = None,
     embedding_steps: int = 200,
     steps: int = 100,
     learning_rate: float = 0.1,

@@ -21,6 +21,7 @@ from torch.nn import functional
 from sfumato_client.anonymise.candidates import CandidateSet
 from sfumato_client.anonymise.chunks import fill_up, on_all_cores, rows_of_chunk, rows_that_fit
 from sfumato_client.anonymise.contract import Job
+from sfumato_client.anonymise.given_net import net_of
 from sfumato_client.anonymise.groups import Group, choose_groups, groups_of, require_k
 from sfumato_client.anonymise.influence import (
     allowed_moves,
@@ -31,7 +32,7 @@ from sfumato_client.anonymise.influence import (
 )
 from sfumato_client.anonymise.inversion import space_of
 from sfumato_client.anonymise.patients import Patients, averages_of, patients_of
-from sfumato_client.anonymise.self_supervised import ContrastiveNet, embedding_of
+from sfumato_client.anonymise.self_supervised import ComparingNet
 from sfumato_client.anonymise.style import patch_grams, style_loss
 from sfumato_client.anonymise.tiles import MOST_ROWS, Tile, write_sheet
 from sfumato_common.latent.space import LatentSpace, Noise
@@ -84,7 +85,7 @@ def k_salsa(job: Job[KSalsa]) -> CandidateSet:
     space, patients = space_of(job), patients_of(job)
     groups = choose_groups(job, groups_of(job))
     require_k(min(len(group.members) for group in groups), item.k)
-    net = embedding_of(job, item.embedding_steps).to(space.device)
+    net = net_of(job).to(space.device)
     labels = np.array([group.label for group in groups], dtype=np.int64)
     components = averages_of(patients, [torch.from_numpy(group.members) for group in groups]).components
     noise = noise_of(space, components, job.streams.published)
@@ -104,7 +105,7 @@ def k_salsa(job: Job[KSalsa]) -> CandidateSet:
 
 
 def _align_variants(
-    space: LatentSpace, net: ContrastiveNet, patients: Patients, groups: Sequence[Indices], noise: Noise, item: KSalsa
+    space: LatentSpace, net: ComparingNet, patients: Patients, groups: Sequence[Indices], noise: Noise, item: KSalsa
 ) -> list[tuple[Tensor, Tensor]]:
     """For each group, mean codes [V, D] of it whole and without each member, and what `align` makes of them
     [V, 1 + L, D]; `noise` is one image's a group.
@@ -118,7 +119,7 @@ def _align_variants(
 
 def align_groups(
     space: LatentSpace,
-    net: ContrastiveNet,
+    net: ComparingNet,
     patients: Patients,
     groups: Sequence[Tensor],
     noise: Noise,
@@ -151,7 +152,7 @@ def align_groups(
 
 def targets_of(
     space: LatentSpace,
-    net: ContrastiveNet,
+    net: ComparingNet,
     patients: Patients,
     members: Sequence[Tensor],
     noise: Noise,
@@ -184,7 +185,7 @@ def targets_of(
     )
 
 
-def losses(space: LatentSpace, net: ContrastiveNet, targets: Targets, w: Tensor) -> tuple[Tensor, Tensor]:
+def losses(space: LatentSpace, net: ComparingNet, targets: Targets, w: Tensor) -> tuple[Tensor, Tensor]:
     """Content and style losses [G] of codes [G, D] or [G, 1 + L, D]; each image's are its own group's alone."""
     local, embedded = net.features(space.decode(w, targets.components, targets.noise))
     content = 1.0 - (functional.normalize(embedded, dim=1) * targets.content).sum(dim=1)
@@ -197,7 +198,7 @@ def ramp(step: int, steps: int) -> float:
     return 0.5 * (1.0 - math.cos(math.pi * min(1.0, (1.0 - t) / _RAMP_DOWN))) * min(1.0, t / _RAMP_UP)
 
 
-def align(space: LatentSpace, net: ContrastiveNet, targets: Targets, item: KSalsa) -> Tensor:
+def align(space: LatentSpace, net: ComparingNet, targets: Targets, item: KSalsa) -> Tensor:
     """Codes [G, 1 + L, D] after the item's steps of Adam from the mean codes.
 
     Losses are summed over groups and Adam is elementwise, so that a group's code is the same alone or among others, up

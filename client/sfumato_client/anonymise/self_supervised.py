@@ -8,6 +8,7 @@ the site's training patients, all of them, and nothing of it is ever released: i
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
 import torch
@@ -33,14 +34,22 @@ _TEMPERATURE = 0.2
 _SMALLEST_CROP, _BRIGHTNESS, _CONTRAST, _NOISE = 0.75, 0.2, 0.3, 0.05
 
 
-class ContrastiveNet(nn.Module):
+class ComparingNet(nn.Module, ABC):
+    """A network in whose features k-SALSA compares images; GroupNorm or fixed moments: no image knows of another."""
+
+    centre: Tensor
+    unit: Tensor
+
+    @abstractmethod
+    def features(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Local features [N, L, S, S], of mean square 1 over the cohort, and embeddings [N, F] about its mean."""
+
+
+class ContrastiveNet(ComparingNet):
     """Images [N, C, S, S] in [-1, 1] -> embeddings [N, F], about their cohort's mean; GroupNorm couples no records.
 
     `features` gives those of the first layer too, which has no norm: a norm would take out the contrast that is style.
     """
-
-    centre: Tensor
-    unit: Tensor
 
     def __init__(self, size: int, channels: int) -> None:
         super().__init__()
@@ -96,7 +105,7 @@ def train(
             for name, parameter in net.named_parameters():
                 parameter.copy_(torch.as_tensor(weights[name]))
     net.requires_grad_(False)
-    _calibrate(net, images)
+    calibrate(net, images)
     return net.cpu()
 
 
@@ -150,7 +159,7 @@ def view(x: Tensor, rng: torch.Generator) -> Tensor:
     return seen
 
 
-def _calibrate(net: ContrastiveNet, images: AnyArray) -> None:
+def calibrate(net: ComparingNet, images: AnyArray) -> None:
     """Set `unit` and `centre` over the cohort."""
     square, pooled = 0.0, torch.zeros_like(net.centre)
     with torch.no_grad():

@@ -23,12 +23,13 @@ from typing import Any
 import numpy as np
 
 from sfumato_client.anonymise.candidates import CandidateSet
-from sfumato_client.audit.attacks.identity import Matches, re_identification, train_verifier
+from sfumato_client.audit.attacks.identity import Matches, given_verifier, re_identification, train_verifier
 from sfumato_client.audit.attacks.nearest import Floats, is_flat, nearest_distances
 from sfumato_client.audit.copies import copied_patients, most_by_noise
 from sfumato_client.audit.rules import FEWEST_CONTROLS, IDENTICAL, Distances, Finding, apply, apply_to_records
 from sfumato_client.dataset import Cohort
 from sfumato_client.ledger import Charge
+from sfumato_common.encoders.encoder import Encoder
 from sfumato_common.errors import DataError, PolicyRefusal, ReleaseRefused
 from sfumato_common.files import canonical_json, write_atomic
 from sfumato_common.mechanisms.sealed import Sealed, digest_of
@@ -86,8 +87,17 @@ class Verdict:
         }
 
 
-def judge(candidates: Sequence[CandidateSet], train: Cohort, holdout: Cohort, rules: GateRules) -> Verdict:
-    """Hold every candidate set against the table of rules; all must pass all. A check that cannot run refuses."""
+def judge(
+    candidates: Sequence[CandidateSet],
+    train: Cohort,
+    holdout: Cohort,
+    rules: GateRules,
+    encoder: Encoder | None = None,
+) -> Verdict:
+    """Hold every candidate set against the table of rules; all must pass all. A check that cannot run refuses.
+
+    `encoder` is the one that `rules` name: where they do, a set made from records is held against a second verifier.
+    """
     # constant images are nobody's, and left in they would dilute the share of copies among the others
     shown = [item.images[~is_flat(item.images)] for item in candidates]
     if not shown or any(len(images) == 0 for images in shown):
@@ -107,7 +117,7 @@ def judge(candidates: Sequence[CandidateSet], train: Cohort, holdout: Cohort, ru
     if measured[0].usual_least < IDENTICAL:
         return _refuse("holdout images repeat training images: they cannot serve as a control", quantiles)
     try:
-        matches = _matches(candidates, shown, train, control_images)
+        matches = _matches(candidates, shown, train, control_images, encoder)
     except DataError as error:
         return _refuse(str(error), quantiles)
     findings = [
@@ -115,12 +125,13 @@ def judge(candidates: Sequence[CandidateSet], train: Cohort, holdout: Cohort, ru
         for item, distances in zip(candidates, measured, strict=True)
         for finding in apply(item.name, distances, rules)
     ]
-    findings += [finding for name, found in matches for finding in apply_to_records(name, found, rules)]
+    for name, which, found in matches:
+        findings += apply_to_records(f"{name}{which}", found, rules)
     passed = all(finding.passed for finding in findings)
     approved = Approved(tuple(candidates), _seal_of(candidates)) if passed else None
-    scored = [("holdout", _quantiles(matches[0][1].strangers))] if matches else []
-    scored += [(name, _quantiles(found.candidates)) for name, found in matches]
-    return Verdict(approved, tuple(findings), "", tuple(quantiles), tuple(scored))
+    scored = {f"holdout{which}": _quantiles(found.strangers) for _, which, found in matches}
+    scored |= {f"{name}{which}": _quantiles(found.candidates) for name, which, found in matches}
+    return Verdict(approved, tuple(findings), "", tuple(quantiles), tuple(scored.items()))
 
 
 def gate(
@@ -130,6 +141,7 @@ def gate(
     rules: GateRules,
     charges: Sequence[AbstractContextManager[Charge]],
     steward_folder: Path,
+    encoder: Encoder | None = None,
 ) -> Approved:
     """Policy, then `charges` (`study.costs.gate_verdict` in the ledger), then the data, then the steward's report.
 
@@ -144,7 +156,7 @@ def gate(
     candidates, digests = [item.result for item in sealed], [item.digest for item in sealed]
     with ExitStack() as stack:
         books = [stack.enter_context(charge) for charge in charges]
-        verdict = judge(candidates, train, holdout, rules)
+        verdict = judge(candidates, train, holdout, rules, encoder)
         write_atomic(_report(steward_folder, digests), json.dumps(verdict.to_json(), indent=2) + "\n", mode=0o600)
         for book in books:
             book.seal(verdict.statement(digests))
@@ -223,18 +235,28 @@ def _statement(approved: bool, digests: Sequence[str]) -> bytes:
 
 
 def _matches(
-    candidates: Sequence[CandidateSet], shown: Sequence[ByteImages], train: Cohort, control: ByteImages
-) -> Sequence[tuple[str, Matches]]:
-    """What the identity verifier finds in every set that was made from records; no such set, no verifier.
+    candidates: Sequence[CandidateSet],
+    shown: Sequence[ByteImages],
+    train: Cohort,
+    control: ByteImages,
+    encoder: Encoder | None,
+) -> Sequence[tuple[str, str, Matches]]:
+    """What the identity verifiers find in every set that was made from records: the set, which verifier, what it found.
 
-    Raises DataError when the verifier cannot be trained, or does not give a number for every image.
+    Raises DataError when a verifier cannot be made, or does not give a number for every image.
     """
     made = [(item.name, images) for item, images in zip(candidates, shown, strict=True) if item.patients > 0]
     if not made:
         return []
-    verifier = train_verifier(train)
-    found = [(name, re_identification(verifier, images, control)) for name, images in made]
-    if not all(np.isfinite(m.candidates).all() and np.isfinite(m.strangers).all() for _, m in found):
+    verifiers = {"": train_verifier(train)}
+    if encoder is not None:
+        verifiers[", by the given encoder"] = given_verifier(encoder, train)
+    found = [
+        (name, which, re_identification(verifier, images, control))
+        for which, verifier in verifiers.items()
+        for name, images in made
+    ]
+    if not all(np.isfinite(m.candidates).all() and np.isfinite(m.strangers).all() for _, _, m in found):
         raise DataError("a score of the identity verifier is not finite")
     return found
 

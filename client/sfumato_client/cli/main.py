@@ -165,10 +165,16 @@ def accept(
         store.facts.require(study.image, study.labels)
         ledger.check_members(store.members("train", "holdout"))
     check_cohorts(study, policy, store)
+    site.encoders(study, policy).load_all(study.encoders)
+    if policy.release.gate.encoder is not None:
+        site.gate_encoder(policy.release.gate.encoder, policy)
     console.print(forecast_table(cost, f"Plan '{study.study}' at site '{policy.site}'"))
     console.print(f"plan hash {study.digest}", markup=False, soft_wrap=True)
     for kind, start in study.public_starts.items():
         declared = f"stage '{kind}' starts from weights declared public ({start.source}, sha256 {start.sha256})"
+        console.print(declared, markup=False, soft_wrap=True)
+    for name, terms in study.encoders.items():
+        declared = f"encoder '{name}' is declared trained on public images ({terms.trained_on}, sha256 {terms.sha256})"
         console.print(declared, markup=False, soft_wrap=True)
     if not study.private:
         warning = f"NO PRIVACY: {WITHOUT_PRIVACY}. This site's policy names the study, so it may take part"

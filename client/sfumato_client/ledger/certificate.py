@@ -94,6 +94,7 @@ def certificate(
         + COVERS,
         protection="differential privacy" if plan.private else WITHOUT_PRIVACY,
         starts=plan.public_starts,
+        encoders=plan.encoders,
         reach=stated_reach(*events, plan.privacy.delta) if plan.private else None,
         site_total=site_total,
     )

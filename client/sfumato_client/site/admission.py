@@ -48,6 +48,9 @@ def check_policy(plan: Plan, policy: Policy) -> None:
         wrong.append("it has no 'formal_gate', and release.gate.formal asks for a private one")
     if "declared" in parts and not policy.release.gate.declare_verdict:
         wrong.append("the gate's verdict is one data-dependent bit; release.gate.declare_verdict must allow it")
+    judging = policy.release.gate.encoder
+    if judging is not None and judging.sha256 in {terms.sha256 for terms in plan.encoders.values()}:
+        wrong.append("its methods would compare images by the encoder of release.gate, which is to judge them")
     if plan.private and own is not None and policy.budget.delta * own.nominal_patients >= 1.0:
         wrong.append(f"budget.delta is not below 1 / {own.nominal_patients}, the plan's nominal patients of this site")
     if plan.privacy.delta > policy.budget.delta:

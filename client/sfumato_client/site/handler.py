@@ -106,13 +106,17 @@ class Site:
             raise PolicyRefusal("the request names a round beyond the accepted plan")
         exchange, seen = EXCHANGES[stage.kind], Seen(self.home.last_received, plan)
         check_form(request.arrays, exchange.sent(plan))
+        # one that is missing or another is told before anything is charged
+        encoders = self.home.encoders(plan, policy).load_all(stage.encoder_names)
 
         def check() -> None:
             seen.check_round(stage, request.round, request.arrays)
 
         def compute(opened: Callable[[], PatientCohort], recorder: NoiseRecorder, noise: NoiseSource) -> Arrays:
             seen.keep_round(stage, request.round, request.arrays)
-            return train(StageJob(plan, policy.site, stage, request.round, request.arrays, opened(), noise, recorder))
+            cohort = opened()
+            job = StageJob(plan, policy.site, stage, request.round, request.arrays, cohort, noise, recorder, encoders)
+            return train(job)
 
         work = Work(stage.kind, charged_event(plan, stage), "train", exchange.returned(plan), check, compute)
         return self._once(request, plan, policy, work)

@@ -26,6 +26,8 @@ from sfumato_client.site.home import SiteHome
 from sfumato_client.site.noise import site_noise
 from sfumato_common.accounting.events import Cohort
 from sfumato_common.crypto.identity import load_identity
+from sfumato_common.encoders.encoder import Encoder
+from sfumato_common.encoders.settings import names_of
 from sfumato_common.errors import DataError, ReleaseRefused
 from sfumato_common.files import write_atomic
 from sfumato_common.mechanisms.sealed import Sealed
@@ -93,10 +95,11 @@ class Maker:
 
     def _make(self, item: AnyItem) -> Sealed[CandidateSet]:
         """The item's candidates, every event of it charged to the training patients before their records are read."""
+        encoders = self._encoders  # one that is missing or another is told before anything is charged
         noise = site_noise(self._policy, self._plan.digest, "make", item.method, item.model)
         events = release_events(self._plan, item)
         with self._ledger.charged(self._terms(item), events, noise, resume=True) as charge:
-            job = Job(self._release, item, Streams.of(noise), charge.recorder)
+            job = Job(self._release, item, Streams.of(noise), charge.recorder, encoders)
             # kept before it is settled: what was settled is not made again
             sealed = charge.seal(anonymise(job))
             self.folder.keep_item(item, sealed.result)
@@ -139,8 +142,10 @@ class Maker:
             for terms, found in zip(books, settled, strict=True)
             if found is None
         ]
+        rules, folder = self._policy.release.gate, self._home.steward_folder
+        encoder = None if rules.encoder is None else self._home.gate_encoder(rules.encoder, self._policy)
         train, holdout = self._cohorts("train", "holdout")
-        return gate(sets, train, holdout, self._policy.release.gate, charges, self._home.steward_folder)
+        return gate(sets, train, holdout, rules, charges, folder, encoder)
 
     def _terms(self, item: AnyItem) -> Terms:
         return self._charge_terms(f"release-{item.method}-{item.model}")
@@ -150,6 +155,10 @@ class Maker:
 
     def _cohorts(self, *names: Cohort) -> list[PatientCohort]:
         return self._home.charged_cohorts(self._plan, self._ledger, *names)
+
+    @cached_property
+    def _encoders(self) -> dict[str, Encoder]:
+        return self._home.encoders(self._plan, self._policy).load_all(names_of(self._plan.release))
 
     @cached_property
     def _release(self) -> Release:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,9 @@ from sfumato_common.mechanisms.noise import NoiseSource
 from sfumato_common.mechanisms.recorder import NoiseRecorder
 from sfumato_common.study.plan import Plan
 from sfumato_common.types import AnyArray, Arrays
+
+if TYPE_CHECKING:
+    from sfumato_common.encoders.encoder import Encoder
 
 
 class TrainingCohort(Protocol):
@@ -43,7 +46,7 @@ class StageJob(Generic[S_co]):
     """One round of one stage at one site; the spend is reserved in the ledger before a job is made.
 
     Everything that leaves goes through `recorder`; `noise` is for what stays, such as the patients of a batch. What a
-    trainer returns is sealed under the charge by its caller.
+    trainer returns is sealed under the charge by its caller. `encoders` are the given ones that the stage names.
     """
 
     plan: Plan
@@ -54,6 +57,7 @@ class StageJob(Generic[S_co]):
     cohort: TrainingCohort
     noise: NoiseSource
     recorder: NoiseRecorder
+    encoders: Mapping[str, Encoder] = field(default_factory=dict)
 
 
 def train(job: StageJob[StageSettings]) -> Arrays:

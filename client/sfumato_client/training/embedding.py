@@ -15,6 +15,7 @@ def release_embedding(job: StageJob[EmbeddingStage]) -> Arrays:
     """The site's noised class counts and sums of features, float32 [K, 1 + D]."""
     images, labels, patient_index = job.cohort.everything()
     weights = patient_weights(patient_index)
-    sums = embedding_sums(job.plan, job.site, job.inbound, images, labels, weights)
+    encoder = job.encoders.get(job.stage.encoder or "")
+    sums = embedding_sums(job.plan, job.site, job.inbound, images, labels, weights, encoder)
     noised = job.recorder.gaussian(sums, SENSITIVITY, job.stage.noise_multiplier)
     return {"sums": noised.astype(np.float32)}

@@ -9,10 +9,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from sfumato_common.exchanges.choice import CHOICE
+from sfumato_common.exchanges.features import FEATURES
 from sfumato_common.generators import GENERATORS
 from sfumato_common.generators.base import Exchange
 
 EXCHANGES: Mapping[str, Exchange[Any]] = {
     **GENERATORS,
+    FEATURES.kind: FEATURES,
     CHOICE.kind: CHOICE,
 }

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from sfumato_common.encoders.settings import EncoderTerms
+
 
 class PublicImage(Protocol):
     """Form of a study's images."""
@@ -98,6 +100,11 @@ class PublicPlan(Protocol):
     @property
     def sites(self) -> Mapping[str, PublicSite]:
         """Sites by name."""
+        ...
+
+    @property
+    def encoders(self) -> Mapping[str, EncoderTerms]:
+        """Given encoders by name."""
         ...
 
     @property

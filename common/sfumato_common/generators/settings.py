@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 from pydantic import Field, model_validator
 
 from sfumato_common.accounting.events import GaussianRelease, Mechanism, SampledGaussian
+from sfumato_common.encoders.settings import MayNameEncoders
 from sfumato_common.generators.plan import PublicPlan
 from sfumato_common.strict import Strict
 
@@ -26,7 +27,7 @@ class PublicStart(Strict):
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-class StageSettings(Strict):
+class StageSettings(MayNameEncoders):
     """What every stage states: its `kind`, a literal, and a `noise_multiplier`; and what is asked of it."""
 
     if TYPE_CHECKING:  # fields of the classes below this one, each in the place where a plan's reader looks for it

@@ -1,8 +1,9 @@
 """A feature space in which anyone can compare sets of images: random convolutions from a public seed.
 
-Inception features know photographs, not radiographs, and are a download. A random network's features need neither
-and rank generators sensibly off ImageNet (Naeem et al. 2020, section 5). The other space, of a net trained on real
-images (`network.py`), sees what its task needs; it has seen patients, so what it says stays where they are.
+Features of photographs know no radiographs, and are a download. A random network's features need neither and rank
+generators sensibly off ImageNet (Naeem et al. 2020, section 5). The other space, of a net trained on real images
+(`network.py`), sees what its task needs; it has seen patients, so what it says stays where they are. A third is that
+of a given encoder, a public network whose file somebody brings (`encoded_features`).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sfumato_common.encoders.encoder import Encoder
 from sfumato_common.memory import by_chunks
 from sfumato_common.types import AnyArray, to_unit_range
 
@@ -56,6 +58,21 @@ def random_features(images: AnyArray, device: torch.device | None = None) -> Flo
 def random_grid(images: AnyArray, device: torch.device | None = None) -> Float64:
     """Features [N, 512] of integer images [N, S, S] or [N, S, S, 3] that keep the place, for linear models."""
     return _random(images, device, 1)
+
+
+def encoded_features(images: AnyArray, encoder: Encoder) -> Float64:
+    """Embeddings [N, D] of integer images [N, S, S] or [N, S, S, 3] in a given encoder (see `encoders`).
+
+    The space in which the field compares images (Heusel et al. 2017), where such a network is at hand; it has seen none
+    of a study's patients, so that what it says of published images anyone may compute.
+    """
+    place = encoder.mean.device
+
+    def features(rows: Tensor) -> Tensor:
+        found: Tensor = encoder(torch.from_numpy(to_unit_range(rows.numpy())).to(place))
+        return found.cpu()
+
+    return by_chunks(features, torch.from_numpy(images)).double().numpy()
 
 
 def _random(images: AnyArray, device: torch.device | None, part: int) -> Float64:

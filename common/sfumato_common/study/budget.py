@@ -20,6 +20,7 @@ from sfumato_common.accounting.calibration import gaussian_epsilon, gaussian_mu,
 from sfumato_common.accounting.events import Cohort, Event, GaussianRelease, SampledGaussian
 from sfumato_common.accounting.pld import SMALLEST_NOISE
 from sfumato_common.errors import BudgetExceeded, ConfigError
+from sfumato_common.exchanges.choice import ChoiceStage
 from sfumato_common.strict import parse
 from sfumato_common.study.costs import study_events
 from sfumato_common.study.plan import Plan
@@ -35,11 +36,11 @@ _KEY = "noise_multiplier"
 def auto_shares(plan: Plan) -> dict[str, float]:
     """The shares that `budget: auto` stands for, from the plan's stages and nominal patients alone.
 
-    A stage that makes no model, a choice, takes 0.05. Of the rest, DP-SGD stages take N / (N + 5,000), N the nominal
+    A choice takes 0.05. Of the rest, DP-SGD stages take N / (N + 5,000), N the nominal
     patients of all sites, and one-shot stages what is left; stages of one sort share alike. Without DP-SGD stages the
     one-shot ones take all.
     """
-    models = [stage for stage in plan.stages if stage.kind in plan.candidates]
+    models = [stage for stage in plan.stages if not isinstance(stage, ChoiceStage)]
     trained = [stage.kind for stage in models if isinstance(stage.event, SampledGaussian)]
     released = [stage.kind for stage in models if stage.kind not in trained]
     choice: dict[str, float] = {stage.kind: CHOICE_SHARE for stage in plan.stages if stage not in models}

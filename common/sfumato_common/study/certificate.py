@@ -16,6 +16,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from sfumato_common.accounting.accountant import CohortCosts, Cost, count_mechanisms
 from sfumato_common.accounting.events import Cohort, Declared, Event, Mechanism, event_from_json
 from sfumato_common.accounting.tradeoff import reach
+from sfumato_common.encoders.settings import EncoderTerms
 from sfumato_common.errors import LedgerError
 from sfumato_common.generators.settings import PublicStart
 from sfumato_common.strict import Strict
@@ -96,7 +97,8 @@ class Certificate(Strict):
     """A site's certificate, whole: epsilons at `delta` for one patient more, less or replaced, and what they cover.
 
     `mechanisms` are events as JSON with how often they ran: `times`, or `steps` of DP-SGD. `starts` are the public
-    weights that stages of the plan began with, as the plan declares them. `reach` is about the patient who pays most,
+    weights that stages of the plan began with, as the plan declares them, `encoders` the public networks in whose
+    features stages and methods worked. `reach` is about the patient who pays most,
     and absent where something left without privacy. `site_total` stands only where the site's policy publishes it: what
     its patients pay for all its studies and tables up to now, this one whole.
     """
@@ -111,6 +113,7 @@ class Certificate(Strict):
     covers: LongText
     protection: Protection = "differential privacy"
     starts: dict[Text, PublicStart] = Field(default_factory=dict, max_length=100)
+    encoders: dict[Text, EncoderTerms] = Field(default_factory=dict, max_length=100, exclude_if=lambda given: not given)
     reach: StatedReach | None = None
     site_total: StatedCosts | None = None
 

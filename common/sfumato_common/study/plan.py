@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from sfumato_common.encoders.settings import EncoderName, EncoderTerms, check_encoders, pin_built_in
 from sfumato_common.exchanges.choice import ChoiceStage
 from sfumato_common.files import canonical_json
 from sfumato_common.generators import GENERATORS
@@ -47,12 +48,19 @@ class Plan(Strict):
     privacy: PrivacyTerms
     # shares of the privacy budget by stage, from which noise multipliers were computed; see study/budget.py
     budget: dict[StageKind, Positive] | Literal["auto"] | None = None
+    # frozen public networks that stages and methods name; the record of one that is built in is written here by itself
+    encoders: dict[EncoderName, EncoderTerms] = Field(default_factory=dict, exclude_if=lambda given: not given)
     stages: Annotated[list[Stage], Field(min_length=1, max_length=8)]
     release: Annotated[list[ReleaseItem], Field(min_length=1, max_length=8)]
     utility: UtilityTerms | None = None
     # left out of the digest where there is none: plans from before it keep theirs
     formal_gate: FormalGate | None = Field(default=None, exclude_if=lambda gate: gate is None)
     federation: FederationTerms
+
+    @model_validator(mode="before")
+    @classmethod
+    def _pinned(cls, value: Any) -> Any:
+        return pin_built_in(value)
 
     @field_validator("labels")
     @classmethod
@@ -71,6 +79,7 @@ class Plan(Strict):
         if kinds[0] != SPECTRAL.kind and (needy := [kind for kind in kinds[1:] if kind in GENERATORS]):
             raise ValueError(f"'{needy[0]}' starts from the spectral model: the first stage must be 'spectral'")
         self._check_release(kinds)
+        check_encoders(self.encoders, [*self.stages, *self.release])
         for stage in self.stages:
             stage.check(self)
         if self.has_best and not self.chooses:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
+from sfumato_common.encoders.settings import ContentAndStyle, MayNameEncoders
 from sfumato_common.generators import GENERATORS
 from sfumato_common.generators.settings import Positive
-from sfumato_common.strict import Strict
 from sfumato_common.study.words import Fill, GuaranteeLevel
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ else:
 ImageCount = Annotated[int, Field(ge=1, le=100_000)]
 
 
-class Counted(Strict):
+class Counted(MayNameEncoders):
     """How many images: `images` at every site but those that `images_at` gives a number of their own."""
 
     images: ImageCount
@@ -116,11 +116,14 @@ class KSame(Grouped):
     method: Literal["k-same"]
 
 
-class KSalsa(Grouped):
+class KSalsa(Grouped, ContentAndStyle):
     """k-SALSA (Jeon et al. 2022): the centroid, moved by `steps` of Adam to its group's content and local style.
 
     The paper's `learning_rate` may leave blotches on images whose group has little in common; 0.03 leaves fewer. Steps
     and weights end at ten times the paper's: beyond, an image may follow the one member with the loudest texture.
+
+    Content is compared by `content_encoder` and style by `style_encoder`, given public networks, as in the paper (MoCo,
+    VGG19). Without them by a small network that the site trains on its own images in `embedding_steps`.
     """
 
     method: Literal["k-salsa"]

@@ -77,12 +77,14 @@ def coordinator_init(
     plan: Annotated[Path, typer.Option(help="Study plan, YAML.")],
     name: Annotated[list[str] | None, typer.Option(help="Host name or address of this coordinator (repeat).")] = None,
     start: Annotated[list[Path] | None, typer.Option(help="Public weights that the plan pins (repeat).")] = None,
+    encoder: Annotated[list[Path] | None, typer.Option(help="File of an encoder of the plan (repeat).")] = None,
     passphrase_file: PassphraseFile = None,
 ) -> None:
     """Make the coordinator's keys and certificates and keep the resolved plan."""
     from sfumato_common.crypto.signatures import fingerprint as fingerprint_of
     from sfumato_server.coordinator.home import CoordinatorHome
     from sfumato_server.enrol import create_authority
+    from sfumato_server.rounds.encoders import keep_encoder, load_encoders
     from sfumato_server.rounds.starts import keep_start, load_starts
 
     study = load_plan(plan)
@@ -90,7 +92,11 @@ def coordinator_init(
     make_private_folder(home)
     for path in start or []:
         keep_start(CoordinatorHome(home).starts, study, file_bytes(path))
-    load_starts(CoordinatorHome(home).starts, study)  # a missing one is better told now than when the sites wait
+    for path in encoder or []:
+        keep_encoder(CoordinatorHome(home).encoders, study, file_bytes(path))
+    # a missing one is better told now than when the sites wait
+    load_starts(CoordinatorHome(home).starts, study)
+    load_encoders(CoordinatorHome(home).encoders, study)
     authority = create_authority(home, name or [], ask_passphrase(passphrase_file, new=True))
     write_json(CoordinatorHome(home).plan_file, study.model_dump(mode="json"))
     write_atomic(home / "plan.yaml", plan_text(study))

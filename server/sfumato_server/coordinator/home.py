@@ -55,6 +55,11 @@ class CoordinatorHome:
         return self.root / "starts"
 
     @property
+    def encoders(self) -> Path:
+        """Files of given encoders, by the names that the plan says."""
+        return self.root / "encoders"
+
+    @property
     def logs(self) -> Path:
         """Logs of the coordinator's processes."""
         return self.root / "logs"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import secrets
 import sys
 import time
 from collections.abc import Callable
@@ -13,7 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from sfumato_common.errors import FederationError
+from sfumato_common.exchanges.features import FEATURES
 from sfumato_common.files import write_json
+from sfumato_common.package.features import Features
+from sfumato_common.study.plan import Plan
 from sfumato_common.supervise import Child, exclusive, flower_environment, free_port, require_free
 from sfumato_server.coordinator.front import FleetFront, Upstream, front_context
 from sfumato_server.coordinator.home import CoordinatorHome
@@ -22,6 +26,8 @@ from sfumato_server.intake import IntakeCredentials, IntakeServer
 from sfumato_server.intake.admission import package_path
 from sfumato_server.pool import Pool, pool_packages
 from sfumato_server.publish import publish
+from sfumato_server.publish.features import draw_features, has_features
+from sfumato_server.rounds.checkpoint import released_model
 from sfumato_server.rounds.superlink import (
     Control,
     SuperLinkSettings,
@@ -154,7 +160,8 @@ def _publish(home: CoordinatorHome, out: Path, started: float) -> Path:
         "versions": {name: version(name) for name in _PACKAGES if _is_installed(name)}
         | {"python": platform.python_version()},
     }
-    published = publish(pool, plan, out, load_authority(home.root), run_info, result["utility"])
+    vectors = _vectors(home, plan) if has_features(plan) else None
+    published = publish(pool, plan, out, load_authority(home.root), run_info, result["utility"], vectors)
     # the report shows the pictures; this file is for figures
     run_info["training"] = [{key: value for key, value in item.items() if key != "uri"} for item in pictures]
     run_info["left_out"] = dict(published.left_out)
@@ -162,6 +169,13 @@ def _publish(home: CoordinatorHome, out: Path, started: float) -> Path:
     run_info["plan"] = plan.model_dump(mode="json")
     write_json(out / "run.json", {**run_info, "utility": result["utility"], "status": read_board(home.status_file)})
     return published.folder
+
+
+def _vectors(home: CoordinatorHome, plan: Plan) -> Features:
+    """Vectors of the study's final features model."""
+    kind = FEATURES.kind
+    _, model = released_model(home.checkpoints / plan.digest / f"{kind}-model.safetensors")
+    return draw_features(plan, model, secrets.randbits(63))
 
 
 def _package_bytes(home: CoordinatorHome, pool: Pool) -> dict[str, int]:

@@ -24,6 +24,7 @@ from sfumato_server.enrol import Registry
 from sfumato_server.pool import pool_packages
 from sfumato_server.rounds.channel import Channel
 from sfumato_server.rounds.checkpoint import Checkpoints
+from sfumato_server.rounds.encoders import load_encoders
 from sfumato_server.rounds.loop import StudyRun
 from sfumato_server.rounds.starts import load_starts
 from sfumato_server.rounds.strategies.choice import choice_report
@@ -51,6 +52,7 @@ def run_study(
     outcome, reason, utility = "completed", "", None
     try:
         run.released.update(load_starts(home.starts, plan))
+        run.released.update(load_encoders(home.encoders, plan))
         run.join()
         run.train()
         run.release()

@@ -31,6 +31,7 @@ def check_claims(stated: Certificate, plan: Plan) -> None:
     _require(stated.delta == plan.privacy.delta, "states its epsilons at another delta than the plan's")
     _require(stated.private == plan.private, "says something else about privacy than the plan")
     _require(stated.starts == plan.public_starts, "names other public starts than the plan")
+    _require(stated.encoders == plan.encoders, "names other given encoders than the plan")
     for cohort in COHORTS:
         paid = count_mechanisms(study_events(plan, cohort))
         found = stated_tally(stated.mechanisms.get(cohort, []))
@@ -44,7 +45,7 @@ def check_claims(stated: Certificate, plan: Plan) -> None:
     _check_least(costs, claimed, "claims less than the plan costs")
     for name, cost in costs.items():
         claim = claimed[name]
-        within = cost is None or (claim is not None and claim <= cost + _slack(cost))
+        within = cost is None or (claim is not None and claim <= cost + slack(cost))
         _require(within, "claims more than the plan costs")
     _require((stated.reach is not None) == plan.private, "states ceilings of attacks where there are none, or none")
     if stated.reach is not None:
@@ -60,11 +61,11 @@ def _check_least(proved: Figures, claimed: Figures, less: str) -> None:
     _require(claimed.keys() == proved.keys(), "states its ceilings at other points than this version")
     for name, figure in proved.items():
         claim = claimed[name]
-        enough = claim is None or (figure is not None and claim >= figure - _slack(figure))
+        enough = claim is None or (figure is not None and claim >= figure - slack(figure))
         _require(enough, less)
 
 
-def _slack(figure: float) -> float:
+def slack(figure: float) -> float:
     """Rounding of a certificate to four decimals, and what the accountants' own grids differ by between versions."""
     return 2e-4 + 2e-3 * figure
 

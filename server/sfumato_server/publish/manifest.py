@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError
 
 from sfumato_common.errors import VerificationError
 from sfumato_common.files import canonical_json
+from sfumato_common.package.features import FILE
 from sfumato_common.package.manifest import Hash, ImageFacts, ImageName
 from sfumato_common.strict import Strict
 from sfumato_common.study.plan import Name
@@ -91,9 +92,17 @@ def provenance_files(site: str, part: Part) -> tuple[str, str, str]:
     return tuple(f"provenance/{site}/{part}/{name}" for name in (MANIFEST, SIGNATURE, "key.pem"))  # type: ignore[return-value]
 
 
-def expected_files(packages: Mapping[str, Sequence[Part]], images: Iterable[ImageEntry]) -> set[str]:
+def expected_files(
+    packages: Mapping[str, Sequence[Part]], images: Iterable[ImageEntry], features: bool = False
+) -> set[str]:
     """Every file that the manifest must list: all of the folder but the manifest itself and its signature."""
-    files = {LABELS, REPORT, COORDINATOR_KEY, *(image_file(image.site, image.name) for image in images)}
+    files = {
+        *([FILE] if features else []),
+        LABELS,
+        REPORT,
+        COORDINATOR_KEY,
+        *(image_file(image.site, image.name) for image in images),
+    }
     return files.union(*(provenance_files(site, part) for site, parts in packages.items() for part in parts))
 
 

@@ -14,6 +14,7 @@ from sfumato_common.crypto.signatures import fingerprint
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.words import has_epsilon, is_fill
 from sfumato_server.pool import Pool
+from sfumato_server.publish.features import features_card, has_features
 from sfumato_server.publish.guarantee import Guarantee, guarantees, pooled_costs
 from sfumato_server.publish.manifest import PublishedManifest
 from sfumato_server.publish.sheets import contact_sheets
@@ -89,6 +90,8 @@ def render_report(
         # a plan without privacy is one, whatever certificates say of themselves
         bare=not plan.private or any(not item.certificate.private for item in stated),
         starts=plan.public_starts,
+        encoders=plan.encoders,
+        vectors=features_card(plan) if has_features(plan) else None,
         pooled=pooled,
         worst=pooled[0].add_remove,
         release=release_rows(pool, plan, stated),

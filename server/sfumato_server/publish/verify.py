@@ -12,11 +12,13 @@ from types import MappingProxyType
 from sfumato_common.crypto.signatures import fingerprint, is_same_key, verify
 from sfumato_common.errors import ConfigError, VerificationError
 from sfumato_common.package import check_image
+from sfumato_common.package.features import FILE
 from sfumato_common.package.manifest import Manifest, ManifestImage, parse_manifest
 from sfumato_common.strict import parse
 from sfumato_common.study.costs import WITHOUT_PRIVACY
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.words import Part, has_epsilon, is_fill
+from sfumato_server.publish.features import check_features, has_features
 from sfumato_server.publish.manifest import (
     COORDINATOR_KEY,
     LABELS,
@@ -92,7 +94,7 @@ def verify_dataset(
         raise VerificationError(f"{SIGNATURE} does not hold for {MANIFEST} and {COORDINATOR_KEY}") from None
     manifest = parse_published(signed)
     plan = _checked_plan(manifest)
-    _check_tree(folder, manifest)
+    _check_tree(folder, manifest, has_features(plan))
     for name, entry in sorted(manifest.files.items()):
         path = folder / name
         if path.stat().st_size != entry.bytes or hashlib.sha256(path.read_bytes()).hexdigest() != entry.sha256:
@@ -104,6 +106,8 @@ def verify_dataset(
     for package in packages:
         _check_filled(plan, package)
     _check_images(folder, manifest, packages)
+    if has_features(plan):
+        check_features(plan, _read(folder, FILE))
     if _read(folder, LABELS) != labels_csv(manifest.images):
         raise VerificationError(f"{LABELS} does not say what {MANIFEST} says")
     return VerificationReport(
@@ -141,9 +145,9 @@ def _checked_plan(manifest: PublishedManifest) -> Plan:
     return plan
 
 
-def _check_tree(folder: Path, manifest: PublishedManifest) -> None:
+def _check_tree(folder: Path, manifest: PublishedManifest, features: bool) -> None:
     """The folder holds the listed files as plain files, and nothing else."""
-    if set(manifest.files) != expected_files(manifest.packages, manifest.images):
+    if set(manifest.files) != expected_files(manifest.packages, manifest.images, features):
         raise VerificationError(f"{MANIFEST} does not list the files that its images and sites need")
     wanted = {*manifest.files, MANIFEST, SIGNATURE}
     folders = {str(parent) for name in wanted for parent in Path(name).parents}

@@ -15,9 +15,11 @@ from typing import Any
 from sfumato_common.crypto.signatures import sign
 from sfumato_common.errors import ConfigError
 from sfumato_common.files import sync_folder
+from sfumato_common.package.features import FILE, Features
 from sfumato_common.study.plan import Plan
 from sfumato_server.enrol.authority import Authority
 from sfumato_server.pool import Pool
+from sfumato_server.publish.features import has_features
 from sfumato_server.publish.manifest import (
     COORDINATOR_KEY,
     FORMAT,
@@ -58,17 +60,20 @@ def publish(
     authority: Authority,
     run_info: Mapping[str, Any],
     utility: Mapping[str, Any] | None,
+    features: Features | None = None,
 ) -> PublishedSet:
     """Write `out/published/`, its report among the signed files; an earlier published set there is replaced as a whole.
 
     `run_info` may hold `exchanges` (a list of stage, seconds, bytes_down, bytes_up), `seconds` and `versions`;
-    `utility` is the TSTR figure or None. Raises ConfigError when `out/published` is something else than such a set.
+    `utility` is the TSTR figure or None; `features` are the vectors of a plan that publishes some. Raises ConfigError
+    when `out/published` is something else than such a set.
     """
+    assert has_features(plan) == (features is not None), "vectors are published where, and only where, the plan says so"
     out.mkdir(parents=True, exist_ok=True)
     target = out / FOLDER
     if target.exists() and not (target / MANIFEST).is_file() and (not target.is_dir() or any(target.iterdir())):
         raise ConfigError(f"'{FOLDER}' in the output folder is not a published data set; choose another folder")
-    files = _contents(pool, authority)
+    files = _contents(pool, authority) | ({FILE: features.encode()} if features is not None else {})
     # the report is drawn from what the manifest says of everything else; then it is signed like everything else
     manifest = _manifest(pool, plan, files)
     files[REPORT] = render_report(pool, plan, manifest, authority.public_key, run_info, utility).encode("utf-8")

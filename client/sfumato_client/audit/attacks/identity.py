@@ -7,12 +7,17 @@ pixels a side with brightness and contrast removed; the score of two images is t
 strangers to the verifier: what they score by chance is the scale for candidates. All on the CPU, accelerator or not:
 the same question gets the same answer.
 
+A second verifier may be a given encoder (`given_verifier`): a public network that the site's policy names, and whose
+vectors are taken about the gallery's mean. It has not learnt to tell patients apart, and no training can blind it.
+
 Blind spots: mirror images and inverted polarity (nearest.py sees both), and identity that shows only above 64 pixels.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -23,8 +28,10 @@ from torch.nn import functional
 
 from sfumato_client.audit.attacks.nearest import Floats, images_at_once, is_flat
 from sfumato_client.dataset import Cohort
+from sfumato_common.encoders.encoder import Encoder
 from sfumato_common.errors import DataError
 from sfumato_common.memory import by_chunks
+from sfumato_common.metrics.features import encoded_features
 from sfumato_common.types import ByteImages, to_unit_range
 
 Indices = npt.NDArray[np.int64]
@@ -65,9 +72,9 @@ class _Network(nn.Module):
 
 @dataclass(frozen=True, eq=False)
 class Verifier:
-    """A trained network, and the vectors [M, E] of the training images that show something, and `patient_index` [M]."""
+    """How images become unit vectors; those [M, E] of the training images that show something; `patient_index` [M]."""
 
-    network: nn.Module
+    embed: Callable[[ByteImages], Tensor]
     gallery: Tensor
     patient_index: Indices
 
@@ -75,7 +82,7 @@ class Verifier:
         """Of each image [N, S, S(, 3)] the best score among the training images [N], and whose it is [N]."""
         if not len(images):
             return np.zeros(0, np.float32), np.zeros(0, np.int64)
-        scores, rows = (_embed(self.network, images) @ self.gallery.T).max(dim=1)
+        scores, rows = (self.embed(images) @ self.gallery.T).max(dim=1)
         return scores.numpy(), self.patient_index[rows.numpy()]
 
 
@@ -125,19 +132,42 @@ class Recognition:
 
 def train_verifier(train: Cohort) -> Verifier:
     """The verifier of a cohort, always the same one. Raises DataError where there is nobody to tell apart."""
-    images, _, patients = train.everything()
-    shows = ~is_flat(images)
-    images, patient_index = images[shows], patients[shows]
-    known, compact_index = np.unique(patient_index, return_inverse=True)
-    if len(known) < 2:
-        raise DataError("an identity verifier needs images of at least two patients")
+    images, patient_index = _gallery(train)
+    compact_index = np.unique(patient_index, return_inverse=True)[1]
     rng = torch.Generator().manual_seed(_SEED)
     network = _Network(min(_SIDE, images.shape[1]), images.shape[3] if images.ndim == 4 else 1, rng)
     _fit(network, _standardise(images), torch.from_numpy(compact_index), rng)
-    gallery = _embed(network, images)
+    return _verifier(partial(_embed, network), images, patient_index)
+
+
+def given_verifier(encoder: Encoder, train: Cohort) -> Verifier:
+    """The verifier whose vectors are a given encoder's, about their mean over the cohort; raises as `train_verifier`.
+
+    A mean of 0 makes the cosine tell what images have of their own from what all of them share.
+    """
+    images, patient_index = _gallery(train)
+    centre = torch.from_numpy(encoded_features(images, encoder)).mean(dim=0)
+
+    def embed(others: ByteImages) -> Tensor:
+        return functional.normalize(torch.from_numpy(encoded_features(others, encoder)) - centre, dim=1).float()
+
+    return _verifier(embed, images, patient_index)
+
+
+def _gallery(train: Cohort) -> tuple[ByteImages, Indices]:
+    """Training images that show something, and whose they are."""
+    images, _, patients = train.everything()
+    shows = ~is_flat(images)
+    if len(np.unique(patients[shows])) < 2:
+        raise DataError("an identity verifier needs images of at least two patients")
+    return images[shows], patients[shows]
+
+
+def _verifier(embed: Callable[[ByteImages], Tensor], images: ByteImages, patient_index: Indices) -> Verifier:
+    gallery = embed(images)
     if not bool(gallery.isfinite().all()):
-        raise DataError("the identity verifier could not be trained: a vector is not finite")
-    return Verifier(network, gallery, patient_index)
+        raise DataError("the identity verifier could not be made: a vector is not finite")
+    return Verifier(embed, gallery, patient_index)
 
 
 def re_identification(verifier: Verifier, candidates: ByteImages, holdout_images: ByteImages) -> Matches:

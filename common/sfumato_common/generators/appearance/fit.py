@@ -12,6 +12,7 @@ from sfumato_common.generators.appearance.settings import AppearanceStage
 from sfumato_common.generators.plan import PublicPlan
 from sfumato_common.generators.settings import stage_of
 from sfumato_common.generators.spectral.fit import fit_components
+from sfumato_common.generators.spectral.moment_layout import MomentLayout
 from sfumato_common.types import Arrays
 
 # An entry shows where it is this share of its noise.
@@ -27,7 +28,7 @@ def fit_appearance(plan: PublicPlan, releases: Mapping[str, Arrays]) -> dict[str
     return {name: np.asarray(value, dtype=np.float32) for name, value in found.arrays(layout).items()}
 
 
-def fewest_patients(layout: AppearanceLayout, sigma: float) -> float:
+def fewest_patients(layout: MomentLayout, sigma: float) -> float:
     """How many patients a site's own classes need: enough for an entry of its second moments to show beside its noise.
 
     On average, and by public numbers: features' variances sum to 1. Groups of entries are read together, so that less

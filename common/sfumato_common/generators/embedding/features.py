@@ -1,7 +1,9 @@
 """Mean-embedding release: how a cohort's mean features differ from the spectral model's, by one Gaussian mechanism.
 
 Features are hybrid: low DCT frequencies, scattering of the luminance, and random Fourier features of the DCT (DP-MERF,
-Harder et al. 2021, with the perceptual features of DP-MEPF, Harder et al. 2023, replaced by fixed public ones). They
+Harder et al. 2021, with the perceptual features of DP-MEPF, Harder et al. 2023, replaced by fixed public ones). Where
+the plan names a given encoder, its embedding stands in for scattering: a frozen public network costs no privacy,
+because the bound below holds whatever the features are. They
 are centred and scaled, class by class, by the features of images drawn from the RELEASED spectral model: that costs
 nothing, needs no constant fitted to any data, and leaves only what a Gaussian on the DCT does not say.
 
@@ -21,9 +23,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from sfumato_common.encoders.encoder import Encoder
+from sfumato_common.errors import VerificationError
 from sfumato_common.generators.components import components_of
 from sfumato_common.generators.embedding.scattering import group_sizes, scattering
+from sfumato_common.generators.embedding.settings import EmbeddingStage
 from sfumato_common.generators.plan import PublicPlan
+from sfumato_common.generators.settings import stage_of
 from sfumato_common.generators.spectral.dct import dct_matrix
 from sfumato_common.generators.spectral.layout import Layout
 from sfumato_common.generators.spectral.whitening import spectral_model
@@ -55,9 +61,14 @@ class Reference:
 
 
 class Embedding:
-    """The public feature map of a plan: images [N, C, S, S] in [-1, 1] -> [N, D], each image on its own."""
+    """The public feature map of a plan: images [N, C, S, S] in [-1, 1] -> [N, D], each image on its own.
 
-    def __init__(self, plan: PublicPlan) -> None:
+    A plan that names a given encoder needs it for features, `encoder`; their number is known without.
+    """
+
+    def __init__(self, plan: PublicPlan, encoder: Encoder | None = None) -> None:
+        name = stage_of(plan, EmbeddingStage).encoder
+        self._encoder, self._encodes = encoder, name is not None
         layout = Layout.of(plan)
         self._size, self._band = layout.size, min(_DCT_BAND, layout.bandwidth)
         rows = np.arange(layout.features).reshape(layout.channels, layout.bandwidth, layout.bandwidth)
@@ -70,7 +81,8 @@ class Embedding:
         waves = draw.normal(size=shape) * np.array(_FOURIER_SCALES)[:, None, None]
         self._waves = torch.from_numpy(waves.reshape(-1, len(kept))).float()
         fourier = [2 * _FOURIER_COUNT] * len(_FOURIER_SCALES)
-        self.groups = [len(kept), *group_sizes(layout.size), *fourier]
+        seen = group_sizes(layout.size) if name is None else [plan.encoders[name].length]
+        self.groups = [len(kept), *seen, *fourier]
 
     @property
     def length(self) -> int:
@@ -84,7 +96,15 @@ class Embedding:
         phase = dct @ self._waves.to(images).T
         waves = phase.view(len(images), len(_FOURIER_SCALES), _FOURIER_COUNT)
         fourier = torch.cat([waves.cos(), waves.sin()], dim=2).flatten(1)
-        return torch.cat([dct, scattering(images.mean(dim=1, keepdim=True)), fourier], dim=1)
+        return torch.cat([dct, self._seen(images), fourier], dim=1)
+
+    def _seen(self, images: Tensor) -> Tensor:
+        if not self._encodes:
+            return scattering(images.mean(dim=1, keepdim=True))
+        if self._encoder is None:
+            raise VerificationError("the plan's embedding needs its given encoder, and nobody brought it")
+        found: Tensor = self._encoder(images)
+        return found
 
     def standardise(self, features: Tensor, reference: Reference, components: Tensor) -> Tensor:
         """Features [N, D] less their component's centre over its scale, each group clipped to CLIP sqrt(D_p)."""
@@ -122,14 +142,20 @@ def unit_of(embedding: Embedding) -> float:
 
 
 def embedding_sums(
-    plan: PublicPlan, site: str, inbound: Arrays, images: AnyArray, labels: npt.NDArray[np.int64], weights: Float64
+    plan: PublicPlan,
+    site: str,
+    inbound: Arrays,
+    images: AnyArray,
+    labels: npt.NDArray[np.int64],
+    weights: Float64,
+    encoder: Encoder | None = None,
 ) -> Float64:
     """Sum over images of weight x [w0, w1 phi] in the label's row, [K, 1 + D], before noise; float64.
 
     Weights are 1/m for each of a patient's m images. One image at a time: in batches the last bits of a
     feature depend on how many images come along, and crafted spectral arrays could make such a bit matter.
     """
-    embedding = Embedding(plan)
+    embedding = Embedding(plan, encoder)
     classes = torch.arange(len(plan.labels))
     reference = embedding.reference(plan, inbound, components_of(plan, site, classes))
     sums = np.zeros((len(plan.labels), 1 + embedding.length))

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from sfumato_common.encoders.encoder import Encoder
 from sfumato_common.generators.components import component_count, components_of
 from sfumato_common.generators.embedding.displacement import LEARNING_RATE
 from sfumato_common.generators.embedding.features import COUNT_WEIGHT, FEATURE_WEIGHT, Embedding, unit_of
@@ -82,13 +83,19 @@ def _shrink(embedding: Embedding, mean: Float64, centre: Float64, noise: float) 
     return result
 
 
-def fit_generator(plan: PublicPlan, spectral: Arrays, sums: Mapping[str, AnyArray], rng: torch.Generator) -> Generator:
+def fit_generator(
+    plan: PublicPlan,
+    spectral: Arrays,
+    sums: Mapping[str, AnyArray],
+    rng: torch.Generator,
+    encoder: Encoder | None = None,
+) -> Generator:
     """The plan's generator after `generator_steps` of Adam towards the released embedding; moving average of weights.
 
     `spectral` are the released arrays. Deterministic in `rng`, on one machine and number of threads.
     """
     stage = stage_of(plan, EmbeddingStage)
-    embedding, model = Embedding(plan), spectral_model(plan, spectral)
+    embedding, model = Embedding(plan, encoder), spectral_model(plan, spectral)
     reference = embedding.reference(plan, spectral, torch.arange(component_count(plan)))
     wanted = torch.from_numpy(targets(plan, embedding, sums, stage.noise_multiplier))
     start, generator, average = (draw_network(networks.generator, plan) for _ in range(3))

@@ -6,14 +6,25 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from sfumato_common.encoders.settings import EncoderName
 from sfumato_common.generators.gan.settings import GeneratorStage
 from sfumato_common.generators.settings import OneShotStage, Positive
 
 
 class EmbeddingStage(OneShotStage, GeneratorStage):
-    """One-shot class-conditional release of mean features (DCT, scattering, random Fourier); a generator is fitted."""
+    """One-shot class-conditional release of mean features (DCT, scattering, random Fourier); a generator is fitted.
+
+    With an `encoder` its embedding stands in for scattering, as in DP-MEPF (Harder et al. 2023).
+    """
 
     kind: Literal["embedding"]
     noise_multiplier: Positive
     width: Annotated[int, Field(ge=8, le=256, multiple_of=8)] = 24
     generator_steps: Annotated[int, Field(ge=1, le=100_000)] = 300
+    # left out of a plan's digest where there is none: plans from before it keep theirs
+    encoder: EncoderName | None = Field(default=None, exclude_if=lambda name: name is None)
+
+    @property
+    def encoder_names(self) -> tuple[str, ...]:
+        """`encoder`."""
+        return () if self.encoder is None else (self.encoder,)

@@ -55,7 +55,8 @@ class Choosing(Protocol):
 def strategy_of(plan: Plan, stage: StageSettings, released: Mapping[str, Arrays]) -> Strategy:
     """The strategy of `stage`, which its record names.
 
-    `released` holds the final arrays of earlier stages by kind, and pinned starts by `start_key(kind)`.
+    `released` holds the final arrays of earlier stages by kind, pinned starts by `start_key(kind)`, and files of given
+    encoders by `encoder_key(name)`.
     """
     make: Callable[[Plan, StageSettings, Mapping[str, Arrays]], Strategy] = import_named(EXCHANGES[stage.kind].strategy)
     return make(plan, stage, released)

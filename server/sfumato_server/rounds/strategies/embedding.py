@@ -12,6 +12,7 @@ from sfumato_common.generators.embedding.settings import EmbeddingStage
 from sfumato_common.generators.weights import to_arrays
 from sfumato_common.study.plan import Plan
 from sfumato_common.types import AnyArray, Arrays
+from sfumato_server.rounds.encoders import encoder_in
 from sfumato_server.rounds.strategies.averaging import check_replies
 
 
@@ -21,6 +22,7 @@ class EmbeddingStrategy:
     def __init__(self, plan: Plan, stage: EmbeddingStage, released: Mapping[str, Arrays]) -> None:
         self._plan, self._stage = plan, stage
         self._spectral = dict(released["spectral"])
+        self._encoder = encoder_in(plan, stage.encoder, released) if stage.encoder is not None else None
         self._generator: dict[str, AnyArray] = {}
 
     def outbound(self, round_number: int, site: str) -> dict[str, AnyArray]:
@@ -31,7 +33,8 @@ class EmbeddingStrategy:
         """Fit the generator to the sums of all sites that answered."""
         check_replies(self._plan, self._stage, replies)
         sums = {site: arrays["sums"] for site, arrays in replies.items()}
-        self._generator = to_arrays("generator", fit_generator(self._plan, self._spectral, sums, generator))
+        fitted = fit_generator(self._plan, self._spectral, sums, generator, self._encoder)
+        self._generator = to_arrays("generator", fitted)
 
     def released(self) -> dict[str, AnyArray]:
         """The spectral release and the fitted generator. Raises FederationError before the exchange."""
