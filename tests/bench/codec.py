@@ -39,6 +39,7 @@ from sfumato_common.files import write_json
 from sfumato_common.metrics.network import fit_network
 from sfumato_common.metrics.reconstruction import Reconstruction, reconstruction_scores
 from sfumato_common.types import ByteImages, fingerprint, to_bytes, to_unit_range
+from sfumato_server.coordinator.codec import cosines as least
 from sfumato_server.coordinator.codec import reconstruct, score
 from sfumato_server.pictures import mosaic, png
 
@@ -71,20 +72,12 @@ class Row:
     auc: float | None = None
 
 
-def cosines(square: bool) -> Make:
-    """Plain DCT of as many numbers: a square of lowest ones, or those of least radial frequency."""
-
-    def make(images: ByteImages) -> Tensor:
-        pixels = to_unit_range(images)
-        size = pixels.shape[-1]
-        down, across = np.indices((size, size))
-        mask = np.zeros(size * size)
-        rank = np.maximum(down, across) if square else down**2 + across**2
-        mask[np.argsort(rank.ravel(), kind="stable")[:NUMBERS]] = 1.0
-        low = dctn(pixels, axes=(2, 3), norm="ortho") * mask.reshape(size, size)
-        return torch.from_numpy(idctn(low, axes=(2, 3), norm="ortho").astype(np.float32))
-
-    return make
+def square(images: ByteImages) -> Tensor:
+    """Plain DCT of as many numbers, a square of the lowest."""
+    side = int(NUMBERS**0.5)
+    low = dctn(to_unit_range(images), axes=(2, 3), norm="ortho")
+    low[:, :, side:], low[:, :, :, side:] = 0.0, 0.0
+    return torch.from_numpy(idctn(low, axes=(2, 3), norm="ortho"))
 
 
 def patches(images: npt.NDArray[np.float32], cell: int) -> npt.NDArray[np.float32]:
@@ -96,11 +89,9 @@ def patches(images: npt.NDArray[np.float32], cell: int) -> npt.NDArray[np.float3
 
 def karhunen_loeve(train: ByteImages, cell: int, kept: int) -> Make:
     """`kept` cosines, and of what they leave as many principal components a patch as the numbers allow."""
-    form = CodecForm(size=train.shape[1], cosines=max(16, kept), kept=1, width=8, encoder_blocks=1, decoder_blocks=1)
-    codec = Codec(form, torch.Generator().manual_seed(0)).requires_grad_(False)
 
     def low(images: ByteImages) -> npt.NDArray[np.float32]:
-        return reconstruct(codec, images, plain=True)[:, 0].numpy() if kept else 0.0 * to_unit_range(images)[:, 0]
+        return least(images, kept)[:, 0].numpy()
 
     left = patches(to_unit_range(train)[:, 0] - low(train), cell).reshape(-1, cell * cell).astype(np.float64)
     mean = left.mean(axis=0)
@@ -153,7 +144,7 @@ def train_all(options: argparse.Namespace, public: PublicImages) -> dict[str, Co
             teller(name),
             start=codecs.get("pixel"),
         )
-        codec = trained.codec.eval().requires_grad_(False).to(best_device())
+        codec = trained.codec.to(best_device())
         codecs[name] = codec
         report = Report(
             steps=trained.steps,
@@ -161,7 +152,7 @@ def train_all(options: argparse.Namespace, public: PublicImages) -> dict[str, Co
             device=device_name(),
             held_out_images=len(held),
             codec=score(held, reconstruct(codec, held)),
-            cosines=score(held, reconstruct(codec, held, plain=True)),
+            cosines=score(held, least(held, NUMBERS)),
         )
         config = CodecConfig(
             form=form,
@@ -252,8 +243,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.small:
         held = held[:16]
     codes: dict[str, Make] = {
-        f"DCT, {int(NUMBERS**0.5)} x {int(NUMBERS**0.5)}": cosines(square=True),
-        "DCT, least frequency": cosines(square=False),
+        f"DCT, {int(NUMBERS**0.5)} x {int(NUMBERS**0.5)}": square,
+        "DCT, least frequency": lambda images: least(images, NUMBERS),
         "KLT, 4 of 8 x 8": karhunen_loeve(shown, 8, 0),
         "512 DCT + KLT, 2 of 8 x 8": karhunen_loeve(shown, 8, 512),
     }

@@ -1,4 +1,7 @@
-"""A codec as a folder: `config.json` and `codec.safetensors`; the hash of its weights is what a plan pins."""
+"""A codec as a folder: `config.json` and `codec.safetensors`; the hash of its weights is what a plan pins.
+
+The file holds half precision, to which a codec is rounded when its training is over: file and codec are the same.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +25,8 @@ LARGEST_WEIGHT = 1e3  # far beyond any trained one
 
 
 def weights_of(codec: Codec) -> dict[str, AnyArray]:
-    """The weights by name, float32."""
-    return {name: np.ascontiguousarray(value.detach().cpu().float()) for name, value in codec.state_dict().items()}
+    """The weights by name, float16."""
+    return {name: np.ascontiguousarray(value.detach().cpu().half()) for name, value in codec.state_dict().items()}
 
 
 def build_codec(form: CodecForm, weights: Arrays) -> Codec:
@@ -33,9 +36,11 @@ def build_codec(form: CodecForm, weights: Arrays) -> Codec:
     if set(own) != set(weights) or any(weights[name].shape != tuple(value.shape) for name, value in own.items()):
         raise VerificationError("the codec's weights are not of the form that its config.json states")
     for value in weights.values():
-        if value.dtype != np.float32 or not np.isfinite(value).all() or np.abs(value).max(initial=0) > LARGEST_WEIGHT:
+        if value.dtype != np.float16 or not np.isfinite(value).all() or np.abs(value).max(initial=0) > LARGEST_WEIGHT:
             raise VerificationError("the codec's weights hold values that no training leads to")
-    codec.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in weights.items()})
+    codec.load_state_dict(
+        {name: torch.from_numpy(np.array(value, dtype=np.float32)) for name, value in weights.items()}
+    )
     return codec.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 

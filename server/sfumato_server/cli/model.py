@@ -11,7 +11,7 @@ from rich.table import Table
 from sfumato_common.command_line import AsJson, console, file_bytes, print_json
 from sfumato_common.errors import ConfigError, VerificationError
 from sfumato_common.files import write_atomic
-from sfumato_server.cli.pretrain import pretrain_app
+from sfumato_server.cli.pretrain import pretrain_app, show_scores
 from sfumato_server.cli.starts import STARTED, one_of, read_plan, write_start
 
 model_app = typer.Typer(no_args_is_help=True, help="Look into a checkpoint, draw images from it, make a stage's start.")
@@ -90,3 +90,33 @@ def model_import(
     if stage not in STARTED or stage not in study.candidates:
         raise ConfigError(f"stage '{stage}' is not one of the plan's that start from weights ({', '.join(STARTED)})")
     write_start(read_start(study, study.stage(stage), file_bytes(file)), "checkpoint", stage, out)
+
+
+@model_app.command(
+    "reconstruct", epilog="Example: sfumato model reconstruct codec --on phantom --out sheet.png --patients 20"
+)
+def model_reconstruct(
+    codec: Annotated[Path, typer.Argument(help="Folder of a codec, or of a published AutoencoderKL (diffusers).")],
+    on: Annotated[
+        list[str], typer.Option(help="Public images: phantom, an .npz, an index .csv, or a folder. May be repeated.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where the sheet goes: images, cosines, codec; PNG.")],
+    sha256: Annotated[str, typer.Option(help="Refuse any other codec; of AutoencoderKL, the safetensors file's.")] = "",
+    site: Annotated[
+        list[str] | None, typer.Option(help="Of an index, only these sites' rows. May be repeated.")
+    ] = None,
+    size: Annotated[int, typer.Option(help="Pixels a side, for AutoencoderKL; a codec has its own.")] = 128,
+    channels: Annotated[int, typer.Option(help="1 for grey, 3 for colour; for AutoencoderKL.")] = 1,
+    patients: Annotated[int, typer.Option(min=4, help="Fictional patients, of the phantom.")] = 100,
+    seed: Annotated[int, typer.Option(min=0, help="Of the phantom's patients; other ones than were trained on.")] = 1,
+) -> None:
+    """Score a codec on public images beside as many plain cosines, and draw a sheet of the first ones."""
+    from sfumato_common.codec.public_images import read_public
+    from sfumato_server.coordinator.codec import cosines, read_coder, score, sheet
+    from sfumato_server.pictures import COLUMNS
+
+    coder = read_coder(codec, sha256 or None, size, channels)
+    images = read_public(on, coder.size, coder.channels, patients=patients, seed=seed, sites=site or ()).images
+    made, plain = coder.reconstruct(images), cosines(images, coder.numbers)
+    show_scores(score(images, made), score(images, plain), coder.numbers)
+    write_atomic(out, sheet(images[:COLUMNS], plain[:COLUMNS], made[:COLUMNS]))

@@ -18,7 +18,7 @@ from sfumato_server.cli.starts import PRETRAINED, one_of, read_plan, write_start
 if TYPE_CHECKING:
     import click
 
-    from sfumato_common.codec.form import CodecConfig
+    from sfumato_common.codec.form import CodecConfig, Score
     from sfumato_common.codec.training import Step
 
 SHEET = "sheet.png"
@@ -107,7 +107,9 @@ def pretrain_codec(
         form, weights, public, budget, seed, licence or "drawn by Sfumato: nobody's", _teller()
     )
     write_codec(out, made, config)
-    write_atomic(out / SHEET, coordinator.sheet(made, held[:_SHOWN]))
+    shown = held[:_SHOWN]
+    drawn = coordinator.cosines(shown, form.numbers), coordinator.reconstruct(made, shown)
+    write_atomic(out / SHEET, coordinator.sheet(shown, *drawn))
     _report(config, out)
 
 
@@ -137,14 +139,19 @@ def _teller() -> Callable[[Step], None]:
 
 def _report(config: CodecConfig, out: Path) -> None:
     found = config.report
-    for name, score in (("codec", found.codec), (f"{config.form.numbers} cosines", found.cosines)):
-        console.print(
-            f"{name}: {score.psnr:.2f} dB, fine correlation {score.fine:.3f}, gradient energy {score.energy:.0%}",
-            markup=False,
-        )
+    show_scores(found.codec, found.cosines, config.form.numbers)
     console.print(
         f"on {found.held_out_images} public images of patients kept apart, after {found.steps} steps. In '{out.name}'; "
         f"a plan pins it by sha256 {config.weights_sha256}",
         markup=False,
         soft_wrap=True,
     )
+
+
+def show_scores(codec: Score, cosines: Score, numbers: int) -> None:
+    """A line of each."""
+    for name, score in (("codec", codec), (f"{numbers} cosines", cosines)):
+        console.print(
+            f"{name}: {score.psnr:.2f} dB, fine correlation {score.fine:.3f}, gradient energy {score.energy:.0%}",
+            markup=False,
+        )

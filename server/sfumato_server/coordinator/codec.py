@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
 import torch
+from scipy.fft import dctn, idctn
 from torch import Tensor
 
-from sfumato_common.codec.folder import weights_of
+from sfumato_common.codec.autoencoder_kl import WEIGHTS as PUBLISHED
+from sfumato_common.codec.autoencoder_kl import read_autoencoder_kl
+from sfumato_common.codec.folder import read_codec, weights_of
 from sfumato_common.codec.form import CodecConfig, CodecForm, LossWeights, Report, Score
-from sfumato_common.codec.network import Codec
+from sfumato_common.codec.network import Codec, lowest
 from sfumato_common.codec.public_images import PublicImages
 from sfumato_common.codec.training import Budget, Step, best_device, train_codec
+from sfumato_common.errors import ConfigError
 from sfumato_common.memory import by_chunks
 from sfumato_common.metrics.reconstruction import reconstruction_scores
 from sfumato_common.types import ByteImages, fingerprint, to_bytes, to_unit_range
@@ -31,14 +38,13 @@ def pretrain_codec(
     shown, held = public.halves(seed)
     device = best_device()
     codec, steps, seconds = train_codec(form, losses, _bytes(shown), budget, seed, tell, device)
-    codec.eval().requires_grad_(False)
     report = Report(
         steps=steps,
         seconds=round(seconds, 1),
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         held_out_images=len(held),
         codec=score(held, reconstruct(codec, held)),
-        cosines=score(held, reconstruct(codec, held, plain=True)),
+        cosines=score(held, cosines(held, form.numbers)),
     )
     sha256 = fingerprint(weights_of(codec))
     return (
@@ -50,22 +56,59 @@ def pretrain_codec(
     )
 
 
-def reconstruct(codec: Codec, images: ByteImages, *, plain: bool = False) -> Tensor:
-    """Reconstructions [N, C, S, S] of integer images [N, S, S(, 3)]; `plain` has as many unbent cosines instead."""
+@dataclass(frozen=True, eq=False)
+class Coder:
+    """Any public code: how many numbers an image of so many pixels and channels has, and images there and back."""
 
-    def both_ways(rows: Tensor) -> Tensor:
-        rows = rows.to(codec.device)
-        if plain:
-            return codec.plain(codec.coefficients(rows).flatten(1)).cpu()
-        return codec.decode(codec.encode(rows)).cpu()
-
-    return by_chunks(both_ways, torch.from_numpy(to_unit_range(images)))
+    numbers: int
+    size: int
+    channels: int
+    reconstruct: Callable[[ByteImages], Tensor]
 
 
-def sheet(codec: Codec, images: ByteImages) -> bytes:
-    """PNG: images, as many plain cosines of each below, and below these the codec's, at their own size."""
-    drawn = (to_bytes(reconstruct(codec, images, plain=plain).numpy()) for plain in (True, False))
-    return png(mosaic([list(images), *map(list, drawn)], columns=len(images), least_width=0))
+def read_coder(folder: Path, sha256: str | None, size: int, channels: int) -> Coder:
+    """A codec's folder, or a published AutoencoderKL's for images of `size` and `channels`.
+
+    `sha256` is a codec's as a plan pins it, or of the published safetensors file. Raises ConfigError and
+    VerificationError.
+    """
+    if (folder / PUBLISHED).exists():
+        network = read_autoencoder_kl(folder, sha256).to(best_device())
+        if size % network.config.shrinks:
+            raise ConfigError(f"--size must be a multiple of {network.config.shrinks} for this autoencoder")
+
+        def both_ways(rows: Tensor) -> Tensor:
+            return network.decode(network.encode(rows.to(network.device)), channels).cpu()
+
+        return Coder(network.numbers(size), size, channels, lambda images: _by_chunks(both_ways, images))
+    codec, config = read_codec(folder, sha256)
+    form, codec = config.form, codec.to(best_device())
+    return Coder(form.numbers, form.size, form.channels, lambda images: reconstruct(codec, images))
+
+
+def reconstruct(codec: Codec, images: ByteImages) -> Tensor:
+    """Reconstructions [N, C, S, S] of integer images [N, S, S(, 3)]."""
+    return _by_chunks(lambda rows: codec.decode(codec.encode(rows.to(codec.device))).cpu(), images)
+
+
+def cosines(images: ByteImages, numbers: int) -> Tensor:
+    """Images [N, C, S, S] of their `numbers` cosines of least frequency, each channel's as many; nothing is learned."""
+    pixels = to_unit_range(images)
+    channels, size = pixels.shape[1:3]
+    down, across = lowest(size, numbers // channels)
+    mask = np.zeros((size, size), dtype=np.float32)
+    mask[down, across] = 1.0
+    return torch.from_numpy(idctn(dctn(pixels, axes=(2, 3), norm="ortho") * mask, axes=(2, 3), norm="ortho"))
+
+
+def _by_chunks(function: Callable[[Tensor], Tensor], images: ByteImages) -> Tensor:
+    return by_chunks(function, torch.from_numpy(to_unit_range(images)))
+
+
+def sheet(images: ByteImages, *made: Tensor) -> bytes:
+    """PNG: images, and below each what was made of it, at their own size."""
+    rows = [list(images), *(list(to_bytes(part.numpy())) for part in made)]
+    return png(mosaic(rows, columns=len(images), least_width=0))
 
 
 def score(images: ByteImages, made: Tensor) -> Score:
