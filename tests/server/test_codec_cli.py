@@ -71,7 +71,7 @@ def test_a_codec_is_trained_scored_and_written_and_read_again(tmp_path):
 
 
 def test_sources_are_read_together_and_patients_stay_apart(collection):
-    folder, images, patients = collection
+    folder, images, _ = collection
     names = [str(folder / "index.csv"), str(folder / "pictures"), "phantom"]
     public = read_public(names, 32, 1, patients=4, seed=0)
     assert (public.images[: len(images)] == images).all()

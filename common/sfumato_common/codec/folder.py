@@ -21,32 +21,37 @@ from sfumato_common.strict import parse
 from sfumato_common.types import AnyArray, Arrays, fingerprint
 
 CONFIG, WEIGHTS = "config.json", "codec.safetensors"
+PREFIX = "autoencoder"  # of the weights' names, as a stage's start has them
 LARGEST_WEIGHT = 1e3  # far beyond any trained one
 
 
 def weights_of(codec: Codec) -> dict[str, AnyArray]:
-    """The weights by name, float16."""
-    return {name: np.ascontiguousarray(value.detach().cpu().half()) for name, value in codec.state_dict().items()}
+    """The weights by name, `autoencoder/<parameter>`, float32."""
+    return {
+        f"{PREFIX}/{name}": np.ascontiguousarray(value.detach().cpu().float())
+        for name, value in codec.named_parameters()
+    }
 
 
 def build_codec(form: CodecForm, weights: Arrays) -> Codec:
     """The codec with these weights, on the CPU, frozen. Raises VerificationError where they are not of that form."""
     codec = Codec(form, torch.Generator().manual_seed(0))
-    own = codec.state_dict()
+    own = {f"{PREFIX}/{name}": value for name, value in codec.named_parameters()}
     if set(own) != set(weights) or any(weights[name].shape != tuple(value.shape) for name, value in own.items()):
         raise VerificationError("the codec's weights are not of the form that its config.json states")
     for value in weights.values():
-        if value.dtype != np.float16 or not np.isfinite(value).all() or np.abs(value).max(initial=0) > LARGEST_WEIGHT:
+        if value.dtype != np.float32 or not np.isfinite(value).all() or np.abs(value).max(initial=0) > LARGEST_WEIGHT:
             raise VerificationError("the codec's weights hold values that no training leads to")
-    codec.load_state_dict(
-        {name: torch.from_numpy(np.array(value, dtype=np.float32)) for name, value in weights.items()}
-    )
+    with torch.no_grad():
+        for name, value in own.items():
+            value.copy_(torch.from_numpy(np.array(weights[name])))
     return codec.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
 def write_codec(folder: Path, codec: Codec, config: CodecConfig) -> None:
     """Both files; the configuration last, so that a folder with one is whole."""
-    write_atomic(folder / WEIGHTS, save(weights_of(codec)))
+    half = {name: value.astype(np.float16) for name, value in weights_of(codec).items()}
+    write_atomic(folder / WEIGHTS, save(half))
     write_json(folder / CONFIG, config.model_dump(mode="json"))
 
 
@@ -65,7 +70,7 @@ def read_codec(folder: Path, sha256: str | None = None) -> tuple[Codec, CodecCon
         ) from None
     config = parse(stated, CodecConfig, CONFIG)
     try:
-        weights = load(data)
+        weights = {name: value.astype(np.float32) for name, value in load(data).items()}
     except (SafetensorError, ValueError, KeyError):
         raise VerificationError(f"'{WEIGHTS}' is no safetensors file; bring the folder anew") from None
     found = fingerprint(weights)

@@ -9,6 +9,8 @@ Codes are in units of DCT coefficients of an image in [-1, 1].
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -61,9 +63,6 @@ class Trunk(nn.Module):
 class Codec(nn.Module):
     """Images [N, C, S, S] in [-1, 1] to codes [N, D] and back, D = C x cosines, in order of frequency."""
 
-    waves: Tensor
-    places: Tensor
-
     def __init__(self, form: CodecForm, rng: torch.Generator) -> None:
         """Weights are drawn from `rng`, those of both last layers are zero."""
         super().__init__()
@@ -76,17 +75,15 @@ class Codec(nn.Module):
             nn.init.normal_(parameter, 0.0, spread * (_RESIDUAL if ".second." in name else 1.0), generator=rng)
         nn.init.zeros_(self.encoder.leave.weight)
         nn.init.zeros_(self.decoder.leave.weight)
-        down, across = lowest(form.size, form.cosines)
-        count = int(max(down.max(), across.max())) + 1
-        waves = dct(np.eye(form.size), norm="ortho", axis=0)[:count]
-        # fixed, and made anew from the form: no part of the weights
-        self.register_buffer("waves", torch.from_numpy(waves).float(), persistent=False)
-        self.register_buffer("places", torch.from_numpy(down * count + across), persistent=False)
 
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.waves.device
+        return self.encoder.leave.weight.device
+
+    @property
+    def _basis(self) -> tuple[Tensor, Tensor]:
+        return basis(self.form.size, self.form.cosines, self.device)
 
     def encode(self, images: Tensor) -> Tensor:
         """Codes [N, D] of images [N, C, S, S]."""
@@ -106,20 +103,30 @@ class Codec(nn.Module):
 
     def coefficients(self, images: Tensor) -> Tensor:
         """The lowest cosines [N, C, K] of images [N, C, S, S]."""
-        block = self.waves @ images @ self.waves.T
-        return block.flatten(2).index_select(2, self.places)
+        waves, places = self._basis
+        return (waves @ images @ waves.T).flatten(2).index_select(2, places)
 
     def _synthesis(self, codes: Tensor) -> Tensor:
         """Images [N, C, S, S] of the lowest k <= K cosines [N, C, k]."""
-        count, places = len(self.waves), self.places[: codes.shape[2]]
-        block = codes.new_zeros(*codes.shape[:2], count * count).index_copy(2, places, codes)
-        made: Tensor = self.waves.T @ block.reshape(*codes.shape[:2], count, count) @ self.waves
+        waves, places = self._basis
+        count = len(waves)
+        block = codes.new_zeros(*codes.shape[:2], count * count).index_copy(2, places[: codes.shape[2]], codes)
+        made: Tensor = waves.T @ block.reshape(*codes.shape[:2], count, count) @ waves
         return made
 
     def _image(self, trunk: nn.Module, images: Tensor) -> Tensor:
         """What a network makes of the pixels of every place, as images."""
         seen = functional.pixel_unshuffle(images, self.form.step).contiguous(memory_format=torch.channels_last)
         return functional.pixel_shuffle(trunk(seen), self.form.step)
+
+
+@lru_cache(maxsize=8)
+def basis(size: int, count: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Waves [F, size] of the frequencies that the lowest cosines need, and those cosines' places [count] in F x F."""
+    down, across = lowest(size, count)
+    most = int(max(down.max(), across.max())) + 1
+    waves = dct(np.eye(size), norm="ortho", axis=0)[:most]
+    return torch.from_numpy(waves).float().to(device), torch.from_numpy(down * most + across).to(device)
 
 
 def lowest(size: int, count: int) -> tuple[Places, Places]:

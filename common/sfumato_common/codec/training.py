@@ -104,10 +104,10 @@ def train_codec(
             recent, told = [], time.monotonic()
     if recent:
         tell(Step(step, 1.0, _psnr(recent)))
-    return Trained(_rounded(run.average.cpu()), step, time.monotonic() - started)
+    return Trained(rounded(run.average.cpu()), step, time.monotonic() - started)
 
 
-def _rounded(codec: Codec) -> Codec:
+def rounded(codec: Codec) -> Codec:
     """The codec with weights that half precision has: what a file holds."""
     with torch.no_grad():
         for parameter in codec.parameters():
