@@ -46,11 +46,15 @@ def released_codec(plan: PublicPlan, arrays: Arrays) -> Codec:
 
 
 def features_of(layout: CodecLayout, codec: Codec, images: ByteImages) -> Float64:
-    """Features [M, d], not clipped, of images [M, S, S(, 3)]; each row depends on its own image alone."""
+    """Features [M, d], not clipped, of images [M, S, S(, 3)].
+
+    Each row depends on its own image alone, to the last bit; one that is not finite counts as zero.
+    """
     if not len(images):
         return np.zeros((0, layout.features))
     codes = by_chunks(codec.encode, torch.from_numpy(to_unit_range(images)))
-    return np.asarray(codes.double().numpy() / layout.scale)
+    features = codes.double().numpy() / layout.scale
+    return np.where(np.isfinite(features).all(axis=1, keepdims=True), features, 0.0)
 
 
 def _float(array: AnyArray) -> Tensor:
