@@ -139,7 +139,8 @@ def _channels(images: Tensor, wanted: int) -> Tensor:
     """Images of 1 or 3 channels as images of `wanted`: repeated, or their mean."""
     if images.shape[1] == wanted:
         return images
-    return images.expand(-1, 3, -1, -1) if wanted == 3 else images.mean(dim=1, keepdim=True)
+    made: Tensor = images.expand(-1, 3, -1, -1) if wanted == 3 else images.mean(dim=1, keepdim=True)
+    return made
 
 
 class _Resnet(nn.Module):

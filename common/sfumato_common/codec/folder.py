@@ -43,8 +43,8 @@ def build_codec(form: CodecForm, weights: Arrays) -> Codec:
         if value.dtype != np.float32 or not np.isfinite(value).all() or np.abs(value).max(initial=0) > LARGEST_WEIGHT:
             raise VerificationError("the codec's weights hold values that no training leads to")
     with torch.no_grad():
-        for name, value in own.items():
-            value.copy_(torch.from_numpy(np.array(weights[name])))
+        for name, parameter in own.items():
+            parameter.copy_(torch.from_numpy(np.array(weights[name])))
     return codec.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 

@@ -103,7 +103,8 @@ def _fitted(image: AnyArray, size: int, channels: int, name: str) -> ByteImages:
         exact: ByteImages = image
         return exact
     shown = fit_square(image.astype(np.float32) / np.float32(np.iinfo(image.dtype).max), size)
-    return np.rint(shown * 255.0).astype(np.uint8)
+    pixels: ByteImages = np.rint(shown * 255.0).astype(np.uint8)
+    return pixels
 
 
 def _picture(path: Path) -> AnyArray:

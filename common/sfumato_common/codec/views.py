@@ -8,7 +8,8 @@ from torch.nn import functional
 
 _GROUP = 8  # images that are turned, moved and scaled alike: one call for all of them
 _MOVED = 8  # pixels
-_SCALES = (0.8, 1.25)
+_SCALES = (0.7, 1.4)
+_SCALED = 0.6  # share of groups
 _CONTRAST, _BRIGHTNESS = (0.6, 1.2), 0.2
 
 
@@ -32,7 +33,7 @@ def _view(x: Tensor, rng: torch.Generator) -> Tensor:
     x = functional.pad(x, [reach] * 4, mode="reflect")
     top, left = int(down * (2 * reach + 1)), int(across * (2 * reach + 1))
     x = x[:, :, top : top + size, left : left + size]
-    if scaled < 0.5:
+    if scaled < _SCALED:
         x = _scaled(x, _SCALES[0] + (_SCALES[1] - _SCALES[0]) * scale)
     return x
 
