@@ -1,7 +1,7 @@
 """A public autoencoder against as many cosines, judged on a site that it never saw; and what each loss buys.
 
     python tests/bench/codec.py [--seconds 150] [--out bench-out/codec] [--small]
-    python tests/bench/codec.py --read bench-out/codec      # scores its codecs anew, with the AUC
+    python tests/bench/codec.py --read bench-out/codec      # adds the AUC to the table of an earlier run
 
 Learns from the NIH's and Hannover's images and the phantom, 128 px, 1,024 numbers an image; a tenth of their patients
 is kept apart, and choices are made on it. Judged on Guangzhou's patients with several images (not one of that site's
@@ -15,6 +15,7 @@ Prints a table, writes codec.json, a folder with the weights of each codec, and 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -233,42 +234,55 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seconds", type=float, default=150.0, help="of training, all codecs together")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--out", type=Path, default=Path("bench-out/codec"))
-    parser.add_argument("--read", type=Path, help="folder of an earlier run: its codecs are scored, not trained")
-    parser.add_argument("--judged", type=int, default=300, help="test images of the AUC; 0 for none")
+    parser.add_argument("--read", type=Path, help="folder of an earlier run: its codecs are judged, not trained")
+    parser.add_argument("--judged", type=int, default=300, help="test images of the AUC")
+    parser.add_argument("--judge-steps", type=int, default=600, help="training steps of the network that judges")
     parser.add_argument("--small", action="store_true", help="tiny networks and few images: to see that it works")
     options = parser.parse_args(arguments)
+    if options.read:
+        add_auc(options)
+        return
     public = training_images(options.small)
     shown, held = public.halves(SEED)
     unseen = unseen_images(options.small)
-    if options.small:
-        held = held[:16]
-    codes: dict[str, Make] = {
-        f"DCT, {int(NUMBERS**0.5)} x {int(NUMBERS**0.5)}": square,
-        "DCT, least frequency": lambda images: least(images, NUMBERS),
-        "KLT, 4 of 8 x 8": karhunen_loeve(shown, 8, 0),
-        "512 DCT + KLT, 2 of 8 x 8": karhunen_loeve(shown, 8, 512),
+    codes = plain_codes(shown) | {
+        f"codec, {name}": learned(codec) for name, codec in train_all(options, public).items()
     }
-    if options.read:
-        found = {path.parent.name: read_codec(path.parent)[0] for path in sorted(options.read.glob("*/config.json"))}
-    else:
-        found = train_all(options, public)
-    codes |= {f"codec, {name}": learned(codec) for name, codec in found.items()}
+    held = held[:16] if options.small else held
     rows = [
         Row(name, reconstruction_scores(held, make(held).numpy()), reconstruction_scores(unseen, make(unseen).numpy()))
         for name, make in codes.items()
     ]
     draw_sheet(options.out / "sheet.png", unseen, {name: codes[name] for name in list(codes)[1:2] + list(codes)[4:]})
-    real_auc = (
-        judge(rows, codes, options.judged, 20 if options.small else 600) if options.read and options.judged else None
-    )
-    show(rows, real_auc)
-    results = {
-        "device": device_name(),
-        "cores": os.cpu_count(),
-        "auc_real": real_auc,
-        "rows": [asdict(r) for r in rows],
+    finish(options.out, rows, None, device_name())
+
+
+def plain_codes(train: ByteImages) -> dict[str, Make]:
+    """What is compared with: nothing in it is learned but the bases of patches."""
+    return {
+        "DCT, 32 x 32": square,
+        "DCT, least frequency": lambda images: least(images, NUMBERS),
+        "KLT, 4 of 8 x 8": karhunen_loeve(train, 8, 0),
+        "512 DCT + KLT, 2 of 8 x 8": karhunen_loeve(train, 8, 512),
     }
-    write_json(options.out / "codec.json", results)
+
+
+def add_auc(options: argparse.Namespace) -> None:
+    """The table of the run in `options.read`, with the AUC of those codes whose weights are there."""
+    stated = json.loads((options.read / "codec.json").read_text())
+    rows = [Row(row["name"], Reconstruction(*row["held"]), Reconstruction(*row["unseen"])) for row in stated["rows"]]
+    codes = plain_codes(training_images(small=True).halves(SEED)[0])
+    for path in options.read.glob("*/config.json"):
+        codes[f"codec, {path.parent.name.replace('-', ', ')}"] = learned(read_codec(path.parent)[0])
+    real_auc = judge([row for row in rows if row.name in codes], codes, options.judged, options.judge_steps)
+    finish(options.out, rows, real_auc, stated["device"])
+
+
+def finish(out: Path, rows: Sequence[Row], real_auc: float | None, device: str) -> None:
+    """Print and write the table."""
+    show(rows, real_auc)
+    results = {"device": device, "cores": os.cpu_count(), "auc_real": real_auc, "rows": [asdict(r) for r in rows]}
+    write_json(out / "codec.json", results)
 
 
 if __name__ == "__main__":
