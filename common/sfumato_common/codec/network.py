@@ -101,6 +101,10 @@ class Codec(nn.Module):
         """Images [N, C, S, S] whose lowest cosines are the codes [N, D], and all others zero."""
         return self._synthesis(codes.reshape(len(codes), self.form.channels, self.form.cosines))
 
+    def kept(self, images: Tensor) -> Tensor:
+        """Images [N, C, S, S] with the kept cosines alone."""
+        return self._synthesis(self.coefficients(images)[..., : self.form.kept])
+
     def coefficients(self, images: Tensor) -> Tensor:
         """The lowest cosines [N, C, K] of images [N, C, S, S]."""
         waves, places = self._basis

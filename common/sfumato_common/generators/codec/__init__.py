@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from sfumato_common.generators.base import Draw, Generator
 from sfumato_common.generators.codec.schemas import NETWORKS, released, returned, sent
 from sfumato_common.generators.codec.settings import CodecStage
@@ -9,11 +11,20 @@ from sfumato_common.generators.plan import PublicPlan
 from sfumato_common.generators.settings import stage_of
 from sfumato_common.types import Arrays
 
+if TYPE_CHECKING:
+    from sfumato_common.latent.space import LatentSpace
+
 
 def _sampler(plan: PublicPlan, arrays: Arrays) -> Draw:
     from sfumato_common.generators.codec.space import codec_space
 
     return codec_space(plan, arrays).sample
+
+
+def _space(plan: PublicPlan, arrays: Arrays) -> LatentSpace:
+    from sfumato_common.generators.codec.space import codec_space
+
+    return codec_space(plan, arrays)
 
 
 def _check_reply(plan: PublicPlan, site: str, arrays: Arrays) -> None:
@@ -54,7 +65,7 @@ CODEC = Generator(
     max_displacement=_unmoved,
     check_fixed=check_codec_arrays,
     sampler=_sampler,
-    latent=None,
+    latent=_space,
     flow=None,
     pretraining=None,
 )
