@@ -154,8 +154,8 @@ class _Resnet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         hidden = self.conv1(functional.silu(self.norm1(x)))
         hidden = self.conv2(functional.silu(self.norm2(hidden)))
-        shortcut: Tensor = self.conv_shortcut(x) if hasattr(self, "conv_shortcut") else x
-        return shortcut + hidden
+        found: Tensor = hidden + (self.conv_shortcut(x) if hasattr(self, "conv_shortcut") else x)
+        return found
 
 
 class _Attention(nn.Module):
