@@ -66,6 +66,13 @@ def test_a_codec_is_trained_scored_and_written_and_read_again(tmp_path):
     )
     assert again.exit_code == 0, again.output
     assert "64 cosines:" in again.output and (tmp_path / "s.png").exists()
+    further = run(
+        "pretrain", "codec", "--from", out, "--on", "phantom", "--out", tmp_path / "on", "--steps", 2, "--patients", 12
+    )
+    assert further.exit_code == 0, further.output
+    later = json.loads((tmp_path / "on" / "config.json").read_text())
+    assert (later["form"], later["sources"]) == (stated["form"], stated["sources"])
+    assert later["weights_sha256"] != stated["weights_sha256"]
     other = run("reconstruct", out, "--on", "phantom", "-o", tmp_path / "s.png", "--sha256", "0" * 64)
     assert "not the one" in str(other.exception)
 

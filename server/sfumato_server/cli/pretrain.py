@@ -84,11 +84,14 @@ def pretrain_codec(
     minutes: Annotated[float | None, typer.Option(min=0.01, help="End after so many minutes.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="End after so many steps.")] = None,
     batch: Annotated[int, typer.Option(min=1, help="Images a step.")] = 16,
+    go_on: Annotated[
+        Path | None, typer.Option("--from", help="Go on from this codec, in its form; with its own sources and seed.")
+    ] = None,
     patients: Annotated[int, typer.Option(min=4, help="Fictional patients, of the phantom.")] = 300,
     seed: Annotated[int, typer.Option(min=0, help="The same seed draws the same images.")] = 0,
 ) -> None:
     """Train an autoencoder on public images, never on a study's patients; score it on a tenth that it did not see."""
-    from sfumato_common.codec.folder import write_codec
+    from sfumato_common.codec.folder import read_codec, write_codec
     from sfumato_common.codec.form import CodecForm, LossWeights
     from sfumato_common.codec.public_images import PHANTOM, read_public
     from sfumato_common.codec.training import Budget
@@ -99,12 +102,14 @@ def pretrain_codec(
     if not licence and set(on) != {PHANTOM}:
         raise ConfigError("say under which licence the images are public: --licence; a codec is never of patients")
     shape: dict[str, Any] = {"size": size, "channels": channels, "cosines": numbers, "kept": kept, "width": width}
+    start = read_codec(go_on) if go_on else None
     form = parse({**shape, "encoder_blocks": max(1, blocks // 2), "decoder_blocks": blocks}, CodecForm, "codec")
+    form = start[1].form if start else form
     weights = parse(_weights(losses), LossWeights, "--losses") if losses else LossWeights()
-    public = read_public(on, size, channels, patients=patients, seed=seed, sites=site or ())
+    public = read_public(on, form.size, form.channels, patients=patients, seed=seed, sites=site or ())
     budget = Budget(steps, None if minutes is None else 60.0 * minutes, batch)
     made, config, held = coordinator.pretrain_codec(
-        form, weights, public, budget, seed, licence or "drawn by Sfumato: nobody's", _teller()
+        form, weights, public, budget, seed, licence or "drawn by Sfumato: nobody's", _teller(), start
     )
     write_codec(out, made, config)
     shown = held[:_SHOWN]

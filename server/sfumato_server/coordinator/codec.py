@@ -33,11 +33,21 @@ def pretrain_codec(
     seed: int,
     licence: str,
     tell: Callable[[Step], None] = lambda step: None,
+    start: tuple[Codec, CodecConfig] | None = None,
 ) -> tuple[Codec, CodecConfig, ByteImages]:
-    """The codec, its configuration, and the images that were kept apart. Raises DataError."""
+    """The codec, its configuration, and the images that were kept apart. Raises DataError.
+
+    From a `start` it goes on, and keeps what that one was made of among its sources and licences: unless these and the
+    seed are the same, images that are kept apart now may have been learned from before.
+    """
     shown, held = public.halves(seed)
     device = best_device()
-    codec, steps, seconds = train_codec(form, losses, _bytes(shown), budget, seed, tell, device)
+    first, before = start or (None, None)
+    codec, steps, seconds = train_codec(form, losses, _bytes(shown), budget, seed, tell, device, first)
+    sources, licences = list(public.sources), [licence]
+    if before is not None:
+        sources = [*before.sources, *(source for source in sources if source not in before.sources)]
+        licences = [before.licence, *(text for text in licences if text != before.licence)]
     report = Report(
         steps=steps,
         seconds=round(seconds, 1),
@@ -46,14 +56,15 @@ def pretrain_codec(
         codec=score(held, reconstruct(codec, held)),
         cosines=score(held, cosines(held, form.numbers)),
     )
-    sha256 = fingerprint(weights_of(codec))
-    return (
-        codec,
-        CodecConfig(
-            form=form, losses=losses, sources=public.sources, licence=licence, report=report, weights_sha256=sha256
-        ),
-        held,
+    config = CodecConfig(
+        form=form,
+        losses=losses,
+        sources=sources,
+        licence="; ".join(licences),
+        report=report,
+        weights_sha256=fingerprint(weights_of(codec)),
     )
+    return codec, config, held
 
 
 @dataclass(frozen=True, eq=False)
