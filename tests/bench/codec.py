@@ -50,12 +50,12 @@ FORM = CodecForm(size=128, cosines=NUMBERS, kept=512)
 SMALL = CodecForm(size=128, cosines=NUMBERS, kept=512, width=16, encoder_blocks=1, decoder_blocks=2)
 # name: share of the time, weights of the losses; the first begins anew, the others go on from it
 LOSSES = {
-    "pixel": (0.5, LossWeights()),
-    "energy": (0.1, LossWeights(energy=0.001)),
-    "adversarial": (0.12, LossWeights(adversarial=0.002)),
-    "energy, adversarial": (0.12, LossWeights(energy=0.0007, adversarial=0.001)),
-    "gradient": (0.08, LossWeights(gradient=3.0)),
-    "feature": (0.08, LossWeights(feature=0.05)),
+    "pixel": (0.52, LossWeights()),
+    "gradient": (0.1, LossWeights(gradient=1.0)),
+    "feature": (0.1, LossWeights(feature=0.02)),
+    "energy": (0.1, LossWeights(energy=0.0005)),
+    "adversarial": (0.1, LossWeights(adversarial=0.0005)),
+    "energy, gradient": (0.08, LossWeights(gradient=1.0, energy=0.001)),
 }
 SHEET_IMAGES = 7
 JUDGED_SHARE = 0.98

@@ -8,8 +8,8 @@ from torch.nn import functional
 
 _GROUP = 8  # images that are turned, moved and scaled alike: one call for all of them
 _MOVED = 8  # pixels
-_SCALES = (0.7, 1.4)
-_SCALED = 0.6  # share of groups
+_SCALES = (0.8, 1.25)
+_SCALED = 0.5  # share of groups
 _CONTRAST, _BRIGHTNESS = (0.6, 1.2), 0.2
 
 
