@@ -37,7 +37,7 @@ def mosaic(
     for down, row in enumerate(rows):
         for across, tile in enumerate(row):
             canvas[down * step : down * step + side, across * step : across * step + side] = to_eight_bits(tile)
-    factor = math.ceil(least_width / canvas.shape[1])
+    factor = max(1, math.ceil(least_width / canvas.shape[1]))
     return canvas.repeat(factor, axis=0).repeat(factor, axis=1)
 
 

@@ -37,6 +37,7 @@ ALLOWED = {
         for word in ("rand", "randn", "manual_seed", "randint", "nn.init.kaiming_normal_", "nn.Dropout")
     },
     ("common/sfumato_common/generators/embedding/fit.py", "unseeded torch.Generator"): "given another's state at once",
+    ("common/sfumato_common/codec/folder.py", "constant seed"): "weights that are replaced in the next lines",
     ("client/sfumato_client/cli/style_net.py", "constant seed"): "views of images of one's choice; hides nothing",
     (
         "common/sfumato_common/generators/flow/matching.py",

@@ -15,6 +15,7 @@ from support.plans import dp_sgd
 
 from sfumato_common.generators import GENERATORS
 from sfumato_common.generators.appearance.feature_map import AppearanceLayout
+from sfumato_common.generators.codec.layout import CodecLayout
 from sfumato_common.generators.spectral.layout import Layout
 from sfumato_common.generators.starts import initial_model
 from sfumato_common.generators.weights import to_arrays
@@ -45,6 +46,11 @@ def _chest(**terms: object) -> dict[str, object]:
     return {"kind": "appearance", "noise_multiplier": 0.5, "phantoms": 8, **terms}
 
 
+def _codec(size: int, channels: int) -> dict[str, object]:
+    form = {"size": size, "channels": channels, "cosines": 48, "kept": 24, "width": 8, "decoder_blocks": 2}
+    return {"kind": "codec", "noise_multiplier": 0.5, "form": form}
+
+
 SPECTRAL = {"kind": "spectral", "bandwidth": 6, "clip_radius": 4.0, "noise_multiplier": 1.0}
 GAN = {"kind": "gan", "width": 8, "generator_steps": 2, "fakes": 4, **dp_sgd()}
 EMBEDDING = {"kind": "embedding", "width": 8, "noise_multiplier": 1.0}
@@ -56,6 +62,8 @@ CASES = {
     "appearance of chests in phantom detail": Case("appearance", {"size": 32}, [_chest(detail="phantom")], 0.8),
     "appearance of chests in colour": Case("appearance", {"size": 48, "channels": 3}, [_chest()], 0.8),
     "appearance of eyes": Case("appearance", {"size": 48, "channels": 3}, [_chest(alignment="fundus")], 0.7),
+    "codec": Case("codec", {"size": 32}, [_codec(32, 1)], 0.97),
+    "codec in colour": Case("codec", {"size": 16, "channels": 3}, [_codec(16, 3)], 0.9),
     "appearance as it lies": Case("appearance", {"size": 48}, [_chest(alignment="none", detail="noise")], 0.9),
 }
 
@@ -88,6 +96,13 @@ def released(plan: Plan, kind: str) -> dict[str, Arrays]:
     if kind == "appearance":
         layout = AppearanceLayout.of(plan)
         return gaussians(kind, layout.features, np.sqrt(layout.prior))
+    if kind == "codec":
+        codec, draw = initial_model("autoencoder", plan), torch.Generator().manual_seed(5)
+        with torch.no_grad():
+            for parameter in codec.parameters():
+                parameter += 0.02 * torch.randn(parameter.shape, generator=draw)
+        codes = CodecLayout.of(plan)
+        return {**gaussians(kind, codes.features, np.sqrt(codes.prior)), **to_arrays("autoencoder", codec)}
     band = Layout.of(plan)
     spread, d = np.sqrt(band.prior), band.features
     arrays = gaussians("spectral", d, spread, signal=np.stack([np.eye(d)] * 2), tail=np.ones(2))

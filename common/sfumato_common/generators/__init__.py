@@ -11,6 +11,7 @@ from typing import Any
 
 from sfumato_common.generators.appearance import APPEARANCE
 from sfumato_common.generators.base import Build, Generator
+from sfumato_common.generators.codec import CODEC
 from sfumato_common.generators.embedding import EMBEDDING
 from sfumato_common.generators.flow import FLOW
 from sfumato_common.generators.gan import GAN
@@ -24,6 +25,7 @@ GENERATORS: Mapping[str, Generator[Any]] = {
         GAN,
         FLOW,
         APPEARANCE,
+        CODEC,
     )
 }
 

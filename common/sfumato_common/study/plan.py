@@ -18,6 +18,8 @@ from sfumato_common.files import canonical_json
 from sfumato_common.generators import GENERATORS
 from sfumato_common.generators.appearance import APPEARANCE
 from sfumato_common.generators.appearance.settings import AppearanceStage
+from sfumato_common.generators.codec import CODEC
+from sfumato_common.generators.codec.settings import CodecStage
 from sfumato_common.generators.settings import Positive, PublicStart, stage_of
 from sfumato_common.generators.spectral import SPECTRAL
 from sfumato_common.generators.spectral.settings import SpectralStage
@@ -30,7 +32,7 @@ from sfumato_common.types import PlanHash
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
 # models of moments, one of which every plan begins with
-BASES = (SPECTRAL.kind, APPEARANCE.kind)
+BASES = (SPECTRAL.kind, APPEARANCE.kind, CODEC.kind)
 NOISELESS = 0.001  # the largest noise multiplier that a plan without privacy may state
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
 
@@ -75,7 +77,7 @@ class Plan(Strict):
         if twice := [kind for kind in kinds if kinds.count(kind) > 1]:
             raise ValueError(f"stage '{twice[0]}' is there more than once; each kind may occur once, remove the others")
         if kinds[0] not in BASES:
-            raise ValueError("the first stage must be 'spectral' or 'appearance': the others start from it")
+            raise ValueError("the first stage must be 'spectral', 'appearance' or 'codec': the others start from it")
         if kinds[0] != SPECTRAL.kind and (needy := [kind for kind in kinds[1:] if kind in GENERATORS]):
             raise ValueError(f"'{needy[0]}' starts from the spectral model: the first stage must be 'spectral'")
         self._check_release(kinds)
@@ -266,7 +268,7 @@ class Plan(Strict):
     def by_site(self) -> bool:
         """Whether every site has components of its own."""
         first = self.stages[0]
-        assert isinstance(first, SpectralStage | AppearanceStage), "a plan begins with a model of moments"
+        assert isinstance(first, SpectralStage | AppearanceStage | CodecStage), "a plan begins with a model of moments"
         return first.by_site
 
     @property

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -13,21 +11,13 @@ from rich.table import Table
 from sfumato_common.command_line import AsJson, console, file_bytes, print_json
 from sfumato_common.errors import ConfigError, VerificationError
 from sfumato_common.files import write_atomic
-from sfumato_common.generators import GENERATORS
-from sfumato_common.strict import parse
-from sfumato_common.study.load import load_plan
-from sfumato_common.study.plan import Plan
-from sfumato_common.types import Arrays, fingerprint
+from sfumato_server.cli.pretrain import pretrain_app, show_scores
+from sfumato_server.cli.starts import STARTED, one_of, read_plan, write_start
 
 model_app = typer.Typer(no_args_is_help=True, help="Look into a checkpoint, draw images from it, make a stage's start.")
 File = Annotated[Path, typer.Argument(help="A checkpoint or a final model, safetensors.")]
 SHEET = "sheet.png"
-_PRETRAINED = [kind for kind, record in GENERATORS.items() if record.pretraining]
-_STARTED = [kind for kind, record in GENERATORS.items() if "start" in record.settings.model_fields]
-
-
-def _one_of(kinds: Sequence[str]) -> str:
-    return "The stage. " + " ".join(f"{kind}: {GENERATORS[kind].help}" for kind in kinds)
+model_app.add_typer(pretrain_app, name="pretrain")
 
 
 @model_app.command("info", epilog="Example: sfumato model info flow-model.safetensors")
@@ -70,7 +60,7 @@ def model_sample(
     from sfumato_server.pictures import COLUMNS, grid, png
     from sfumato_server.rounds.draws import draw_model
 
-    drawn = draw_model(file, _plan(plan), model, label, site, count, seed)
+    drawn = draw_model(file, read_plan(plan), model, label, site, count, seed)
     for number, (image, name) in enumerate(zip(drawn.images, drawn.names, strict=True)):
         write_atomic(out / f"{drawn.kind}-{name}-{number:05d}.png", encode_png(image))
     write_atomic(out / SHEET, png(grid(drawn.images[: COLUMNS * COLUMNS], COLUMNS)))
@@ -85,64 +75,48 @@ def model_sample(
 
 
 @model_app.command(
-    "pretrain", epilog="Example: sfumato model pretrain plan.yaml --out start.safetensors --stage flow --on phantom"
-)
-def model_pretrain(
-    plan: Annotated[Path, typer.Argument(help="The study plan whose stage will start from these weights.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Where the weights go, safetensors.")],
-    stage: Annotated[str, typer.Option(help=_one_of(_PRETRAINED))] = "flow",
-    on: Annotated[str, typer.Option(help="Public images to train on: phantom or textures.")] = "phantom",
-    steps: Annotated[int, typer.Option(min=1, max=1_000_000, help="Optimiser steps.")] = 500,
-    patients: Annotated[int, typer.Option(min=10, max=100_000, help="Fictional patients, or textures, a site.")] = 300,
-    seed: Annotated[int, typer.Option(min=0, help="The same seed draws the same images.")] = 0,
-) -> None:
-    """Train a stage's model on public procedural images, and print what the plan pins it by."""
-    from sfumato_server.coordinator.pretraining import pretrain
-
-    weights, losses = pretrain(_plan(plan), stage, on, steps=steps, patients=patients, seed=seed)
-    tenth = max(1, len(losses) // 10)
-    first, last = sum(losses[:tenth]) / tenth, sum(losses[-tenth:]) / tenth
-    console.print(f"loss {first:.4f} in the first {tenth} steps, {last:.4f} in the last", markup=False)
-    _write_start(weights, on, stage, out)
-
-
-@model_app.command(
     "import", epilog="Example: sfumato model import own.safetensors --plan plan.yaml --out start.safetensors"
 )
 def model_import(
     file: Annotated[Path, typer.Argument(help="Weights of your own, safetensors: names <model>/<parameter>.")],
     plan: Annotated[Path, typer.Option(help="The study plan whose stage will start from these weights.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Where the weights go, safetensors.")],
-    stage: Annotated[str, typer.Option(help=_one_of(_STARTED))] = "flow",
+    stage: Annotated[str, typer.Option(help=one_of(STARTED))] = "flow",
 ) -> None:
     """Bring a checkpoint into the form of a plan's stage, and print what the plan pins it by."""
     from sfumato_common.generators.starts import read_start
 
-    study = _plan(plan)
-    if stage not in _STARTED or stage not in study.candidates:
-        raise ConfigError(f"stage '{stage}' is not one of the plan's that start from weights ({', '.join(_STARTED)})")
-    _write_start(read_start(study, study.stage(stage), file_bytes(file)), "checkpoint", stage, out)
+    study = read_plan(plan)
+    if stage not in STARTED or stage not in study.candidates:
+        raise ConfigError(f"stage '{stage}' is not one of the plan's that start from weights ({', '.join(STARTED)})")
+    write_start(read_start(study, study.stage(stage), file_bytes(file)), "checkpoint", stage, out)
 
 
-def _write_start(weights: Arrays, source: str, stage: str, out: Path) -> None:
-    """Write the file; say what to put into the plan and where the file goes."""
-    from safetensors.numpy import save
+@model_app.command(
+    "reconstruct", epilog="Example: sfumato model reconstruct codec --on phantom --out sheet.png --patients 20"
+)
+def model_reconstruct(
+    codec: Annotated[Path, typer.Argument(help="Folder of a codec, or of a published AutoencoderKL (diffusers).")],
+    on: Annotated[
+        list[str], typer.Option(help="Public images: phantom, an .npz, an index .csv, or a folder. May be repeated.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where the sheet goes: images, cosines, codec; PNG.")],
+    sha256: Annotated[str, typer.Option(help="Refuse any other codec; of AutoencoderKL, the safetensors file's.")] = "",
+    site: Annotated[
+        list[str] | None, typer.Option(help="Of an index, only these sites' rows. May be repeated.")
+    ] = None,
+    size: Annotated[int, typer.Option(help="Pixels a side, for AutoencoderKL; a codec has its own.")] = 128,
+    channels: Annotated[int, typer.Option(help="1 for grey, 3 for colour; for AutoencoderKL.")] = 1,
+    patients: Annotated[int, typer.Option(min=4, help="Fictional patients, of the phantom.")] = 100,
+    seed: Annotated[int, typer.Option(min=0, help="Of the phantom's patients; other ones than were trained on.")] = 1,
+) -> None:
+    """Score a codec on public images beside as many plain cosines, and draw a sheet of the first ones."""
+    from sfumato_common.codec.public_images import read_public
+    from sfumato_server.coordinator.codec import cosines, read_coder, score, sheet
+    from sfumato_server.pictures import COLUMNS
 
-    write_atomic(out, save(dict(weights)))
-    console.print(
-        f"stage '{stage}' of the plan: start: {{source: {source}, sha256: {fingerprint(weights)}}}\n"
-        f"then give '{out.name}' to the coordinator: sfumato coordinator init --start FILE",
-        markup=False,
-        soft_wrap=True,
-    )
-
-
-def _plan(path: Path) -> Plan:
-    """The plan in YAML as it was written, or in JSON as the coordinator's home keeps it."""
-    if path.suffix != ".json":
-        return load_plan(path)
-    try:
-        value = json.loads(file_bytes(path))
-    except ValueError:
-        raise ConfigError(f"'{path.name}' is not valid JSON; give the plan as it was written") from None
-    return parse(value, Plan, path.name)
+    coder = read_coder(codec, sha256 or None, size, channels)
+    images = read_public(on, coder.size, coder.channels, patients=patients, seed=seed, sites=site or ()).images
+    made, plain = coder.reconstruct(images), cosines(images, coder.numbers)
+    show_scores(score(images, made), score(images, plain), coder.numbers)
+    write_atomic(out, sheet(images[:COLUMNS], plain[:COLUMNS], made[:COLUMNS]))
