@@ -109,7 +109,9 @@ def _numbers_of_pool(feature_map: FeatureMap) -> tuple[Float64, Float64]:
 
 def _planes_of_pool(feature_map: FeatureMap) -> Float64:
     pool = phantom_pool(feature_map.alignment, feature_map.size, feature_map.phantoms)
-    return planes_of(to_unit_range(pool))
+    planes = planes_of(to_unit_range(pool))
+    # films are grey: in a study in colour their chroma is zero
+    return np.pad(planes, ((0, 0), (0, feature_map.channels - planes.shape[1]), (0, 0), (0, 0)))
 
 
 def planes_of(pixels: npt.NDArray[np.floating[Any]]) -> Float64:
