@@ -12,6 +12,7 @@ from sfumato_client.anonymise.influence import (
     KEPT,
     LARGEST_INFLUENCE,
     allowed_moves,
+    averages_without,
     by_ring,
     restrain,
     with_each_left_out,
@@ -197,3 +198,15 @@ def test_an_optimiser_with_a_free_hand_shows_no_more_of_a_patient_than_the_state
     assert own < LARGEST_INFLUENCE * 1.25 / (members - 1), "and no better than the check lets it"
     loud = to_unit_range(to_bytes(fixed.numpy() + (3.0 * away * without).numpy()))
     assert np.array_equal(restrain(plain, loud.astype(np.float32), allowed, 8), to_bytes(plain)[0]), "more is taken out"
+
+
+def test_averages_are_of_everybody_and_then_of_all_but_each():
+    rng = np.random.default_rng(0)
+    patient_index = np.array([0, 1, 1, 2, 3])
+    cohort = Cohort(rng.integers(0, 256, (5, 8, 8), dtype=np.uint8), np.zeros(5, dtype=np.int64), patient_index)
+    members = np.array([3, 1, 0])
+    found = averages_without(cohort, members)
+    assert (found.shape, found.dtype) == ((4, 1, 8, 8), np.float32)
+    mean = lambda patient: to_unit_range(cohort.images_of(patient)[0]).mean(axis=0)  # noqa: E731
+    for row, kept in enumerate(([3, 1, 0], [1, 0], [3, 0], [3, 1])):
+        assert np.allclose(found[row], np.mean([mean(patient) for patient in kept], axis=0), atol=1e-5)

@@ -106,19 +106,18 @@ def restrained_points(
     for number, place in enumerate(walks.released_points().tolist()):
         walk, step = divmod(place, walks.positions.shape[1])
         position, shifts, allowed = float(walks.positions[walk, step]), [torch.zeros(1, straight.shape[2])], []
-        between, moves = 0.0, []
+        parts: list[npt.NDArray[np.float32]] = []
         for weight, members in zip((1.0 - position, position), walks.behind[walk], strict=True):
             means = averages_of(patients, with_each_left_out(members)).codes
             shifts.append(weight * (means[1:] - means[:1]))
             allowed.append(allowed_moves(job.cohort, members))
-            averages = averages_without(job.cohort, members)
-            between = between + weight * averages[:1]
-            moves.append(weight * (averages[1:] - averages[:1]))
+            parts.append(np.float32(weight) * averages_without(job.cohort, members))
         shift, own = torch.cat(shifts), noise.at(torch.tensor([number]))
         plain, made = straight[walk, step] + shift, points[walk, step].cpu() + shift
         component, bits = walks.components[walk : walk + 1], job.plan.image.bits
-        seen = np.concatenate([between, *(between + move for move in moves)]).astype(np.float32)
-        images.append(draw_restrained(space, plain, made, seen, component, own, np.concatenate(allowed), bits))
+        whole = parts[0][:1] + parts[1][:1]
+        averages = np.concatenate([whole, *(whole + part[1:] - part[:1] for part in parts)])
+        images.append(draw_restrained(space, plain, made, averages, component, own, np.concatenate(allowed), bits))
     return np.stack(images)
 
 

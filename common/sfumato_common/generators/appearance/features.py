@@ -116,8 +116,8 @@ def _planes_of_pool(feature_map: FeatureMap) -> Float64:
 
 def planes_of(pixels: npt.NDArray[np.floating[Any]]) -> Float64:
     """Planes [M, C, S, S] of pixels [M, C, S, S] in [-1, 1]: grey as it is, or luminance and two chroma planes."""
-    pixels = pixels.astype(np.float64)
-    return pixels if pixels.shape[1] == 1 else np.einsum("pc,nchw->nphw", OPPONENT, pixels)
+    planes: Float64 = pixels.astype(np.float64)
+    return planes if planes.shape[1] == 1 else np.einsum("pc,nchw->nphw", OPPONENT, planes)
 
 
 def _chunks(feature_map: FeatureMap, planes: Float64) -> list[Float64]:
