@@ -58,7 +58,7 @@ class Training:
         self.adaptation, self.images, self._steps = Adaptation(), 0, 0
         self._path_mean: Tensor | None = None
         self._slow, self._fast = (
-            torch.optim.Adam(network.parameters(), lr=recipe.learning_rate, betas=BETAS)
+            torch.optim.Adam(network.parameters(), lr=recipe.learning_rate, betas=BETAS, fused=True)
             for network in (generator, discriminator)
         )
 
