@@ -114,6 +114,6 @@ def _train_both(job: StageJob[StyleGan2Stage]) -> Arrays:
     whole, moved, first = job.recorder.gaussian(flat, stage.clipping_norm, stage.noise_multiplier), {}, 0
     for name in sorted(after):
         value = job.inbound[name]
-        moved[name] = value + whole[first : first + value.size].reshape(value.shape).astype(np.float32)
+        moved[name] = np.asarray(value + whole[first : first + value.size].reshape(value.shape), np.float32)
         first += value.size
     return {UPDATE: pack_update(job.inbound, moved)}

@@ -18,11 +18,19 @@ from sfumato_common.types import Arrays
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from sfumato_common.generators.stylegan2.space import StyleSpace
+
 
 def _sampler(plan: PublicPlan, arrays: Arrays) -> Draw:
     from sfumato_common.generators.stylegan2.sampler import sampler
 
     return sampler(plan, arrays)
+
+
+def _space(plan: PublicPlan, arrays: Arrays) -> StyleSpace:
+    from sfumato_common.generators.stylegan2.space import space_of
+
+    return space_of(plan, arrays)
 
 
 def _check_reply(plan: PublicPlan, site: str, arrays: Arrays) -> None:
@@ -51,7 +59,7 @@ STYLEGAN2 = Generator(
     max_displacement=max_displacement,
     check_fixed=None,
     sampler=_sampler,
-    latent=None,
+    latent=_space,
     flow=None,
     pretraining="sfumato_common.generators.stylegan2.pretraining:pretrain",
     adopt=_adopt,
