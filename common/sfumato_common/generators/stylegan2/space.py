@@ -1,9 +1,9 @@
 """The W space of a released StyleGAN2: codes of 512 numbers, the same for every layer (W) or one a layer (W+).
 
-Decoding is not linear: an image of a mean code is a face of its own, not a blend. A code in closed form, and the plain
-image of a code, are the two affine maps that fit the generator's own draws best: from an image of 16 pixels a side to
-the code, and back. Both are made of the released model and public seeds. What a code keeps of a real image beyond that
-is found by Adam (`encoding`), within the range of the prior.
+Decoding is not linear: an image of a mean code is an image of its own, not a blend. A code in closed form is the affine
+map that fits the generator's own draws best, from an image of 16 pixels a side to its code: it is made of the released
+model and public seeds. What a code keeps of a real image beyond that is found by Adam (`encoding`), within the range of
+the prior.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from sfumato_common.mechanisms.draws import Draws, TorchDraws
 from sfumato_common.memory import by_chunks, row_bytes
 from sfumato_common.types import Arrays
 
-_THUMB = 16  # pixels a side
+_THUMB, _PLAIN = 16, 8  # pixels a side
 _MEAN_DRAWS, _FIT_DRAWS = 2048, 1024  # codes a component; images in all
 _RIDGE = 1.0  # of the mean variance of what is seen; with less, codes of strange images leave what is drawn
 _WIDEST = 4.0  # deviations of the prior, beyond which no code of an image lies
@@ -56,13 +56,12 @@ class Noise:
 
 @dataclass(frozen=True, eq=False)
 class Affine:
-    """The affine maps: centre [G, 512] and spread [512] of codes, mean thumbnails [G, P], and both slopes."""
+    """The affine map: centre [G, 512] and spread [512] of codes, mean thumbnails [G, P], and its slope [P, 512]."""
 
     centre: Tensor
     spread: Tensor
     thumbs: Tensor
-    encoder: Tensor
-    decoder: Tensor
+    slope: Tensor
 
     def to(self, device: torch.device) -> Affine:
         """The same on `device`."""
@@ -72,14 +71,15 @@ class Affine:
 class StyleSpace(LatentSpace):
     """Codes of a generator; components [N] say under which condition a code was mapped: decoding needs none.
 
-    What an image of a mean code is drawn back to is affine in the code, and has 16 pixels a side at most.
+    What an image of a mean code is drawn back to is the average of its members' images at 8 pixels a side: no code
+    decodes to images that are affine in its images.
     """
 
     def __init__(self, plan: PublicPlan, network: Generator, affine: Affine | None = None) -> None:
         self.generator, self._plan, self._given = network, plan, affine
 
     def to(self, device: torch.device) -> StyleSpace:
-        """The same space on `device`; the affine maps are fitted once, where they are first asked for."""
+        """The same space on `device`; the affine map is fitted once, where they are first asked for."""
         return StyleSpace(self._plan, self.generator.to(device), self._affine.to(device))
 
     @property
@@ -123,21 +123,17 @@ class StyleSpace(LatentSpace):
         images: Tensor = self.generator.synthesis(self.generator.broadcast(codes), noise.maps if noise else None)
         return images.clamp(-1.0, 1.0)
 
-    def plain(self, codes: Tensor, components: Tensor, noise: Noise | None = None) -> Tensor:
-        """Images [N, C, S, S] of 16 pixels a side, made larger: affine in codes [N, 512] up to the clamp."""
-        del noise
-        own, image = self._affine, self._plan.image
-        thumbs = own.thumbs[components] + (codes - own.centre[components]) @ own.decoder
-        side = min(_THUMB, image.size)
-        small = thumbs.reshape(-1, image.channels, side, side)
-        large = functional.interpolate(small, size=(image.size, image.size), mode="bilinear", align_corners=False)
-        return large.clamp(-1.0, 1.0)
+    def plain(self, average: Tensor, codes: Tensor, components: Tensor, noise: Noise | None = None) -> Tensor:
+        """`average` [N, C, S, S] as 8 pixels a side show it."""
+        del codes, components, noise
+        small = functional.adaptive_avg_pool2d(average, _PLAIN)
+        return functional.interpolate(small, size=average.shape[-2:], mode="bilinear", align_corners=False)
 
     def encode(self, images: Tensor, components: Tensor) -> Tensor:
         """Codes [N, 512] of images [N, C, S, S] by the affine map, within the range of the prior."""
         own = self._affine
         seen = _thumbnails(images) - own.thumbs[components]
-        return self.within_prior(own.centre[components] + seen @ own.encoder, components)
+        return self.within_prior(own.centre[components] + seen @ own.slope, components)
 
     def within_prior(self, codes: Tensor, components: Tensor) -> Tensor:
         """Codes [N, 512] with every number at most four of the prior's deviations from its component's mean."""
@@ -202,7 +198,7 @@ def _thumbnails(images: Tensor) -> Tensor:
 
 
 def _fit(space: StyleSpace) -> Affine:
-    """Ridge regressions between codes and thumbnails of draws, less their component's means; in float64."""
+    """Ridge regression of codes on thumbnails of draws, less their component's means; in float64."""
     count = component_count(space._plan)
     each = -(-_FIT_DRAWS // count)
     centre, codes, thumbs, means = [], [], [], []
@@ -221,9 +217,9 @@ def _fit(space: StyleSpace) -> Affine:
             codes.append((own - centre[-1]).double().cpu())
             thumbs.append((small - means[-1]).double().cpu())
     w, x = torch.cat(codes), torch.cat(thumbs)
-    maps = [_ridge(one, other).float().to(space.device) for one, other in ((x, w), (w, x))]
+    slope = _ridge(x, w).float().to(space.device)
     spread = w.square().mean(dim=0).sqrt().float().to(space.device)
-    return Affine(torch.stack(centre), spread, torch.stack(means), *maps)
+    return Affine(torch.stack(centre), spread, torch.stack(means), slope)
 
 
 def _ridge(seen: Tensor, wanted: Tensor) -> Tensor:
