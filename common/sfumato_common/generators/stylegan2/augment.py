@@ -8,7 +8,7 @@ wavelet filters.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -22,7 +22,6 @@ TARGET = 0.6
 IMAGES = 100_000
 _MOST = 0.8  # beyond it what images were augmented by shows in generated ones (section 2.2)
 _SHIFT, _STRETCH = 0.125, 0.2
-_LUMA = 1.0 / math.sqrt(3.0)
 
 
 def augment(images: Tensor, probability: float, draws: TorchDraws) -> Tensor:
@@ -47,66 +46,57 @@ class Adaptation:
 
 def _warp(images: Tensor, p: float, draws: TorchDraws) -> Tensor:
     count, side = len(images), images.shape[-1]
-
-    def taken(chance: float, values: Tensor, otherwise: float = 0.0) -> Tensor:
-        return torch.where(draws.uniform((count,)) < chance, values, otherwise)
+    one, zero = torch.ones(count, device=images.device), torch.zeros(count, device=images.device)
 
     def uniform() -> Tensor:
         return draws.uniform((count,))
 
+    def taken(chance: float, values: Tensor) -> Tensor:
+        return torch.where(uniform() < chance, values, zero)
+
+    def normal(scale: float) -> Tensor:
+        return taken(p, scale * draws.normal((count,)))
+
+    def matrix(*rows: Tensor) -> Tensor:
+        return torch.stack([*rows, zero, zero, one], dim=1).view(count, 3, 3)
+
     def shift(across: Tensor, down: Tensor) -> Tensor:
-        return _matrix([[1.0, 0.0, across], [0.0, 1.0, down]], images)
+        return matrix(one, zero, across, zero, one, down)
 
     def turn(angle: Tensor) -> Tensor:
-        return _matrix([[angle.cos(), -angle.sin(), 0.0], [angle.sin(), angle.cos(), 0.0]], images)
+        return matrix(angle.cos(), -angle.sin(), zero, angle.sin(), angle.cos(), zero)
 
     def stretch(across: Tensor, down: Tensor) -> Tensor:
-        return _matrix([[across, 0.0, 0.0], [0.0, down, 0.0]], images)
+        return matrix(across, zero, zero, zero, down, zero)
 
-    def normal() -> Tensor:
-        return draws.normal((count,))
+    def pixels() -> Tensor:
+        return taken(p, 2.0 / side * ((2.0 * uniform() - 1.0) * _SHIFT * side).round())
 
     # arbitrary turns come before and after the stretch; together with probability p
     once = 1.0 - math.sqrt(1.0 - p)
-    pixels = [2.0 / side * ((2.0 * uniform() - 1.0) * _SHIFT * side).round() for _ in range(2)]
-    scale = torch.exp2(taken(p, _STRETCH * normal()))
-    ratio = torch.exp2(taken(p, _STRETCH * normal()))
+    scale, ratio = torch.exp2(normal(_STRETCH)), torch.exp2(normal(_STRETCH))
     maps = [
-        stretch(1.0 - 2.0 * taken(p, (uniform() < 0.5).float()), torch.ones_like(scale)),
+        stretch(1.0 - 2.0 * taken(p, (uniform() < 0.5).float()), one),
         turn(taken(p, (4.0 * uniform()).floor()) * (math.pi / 2.0)),
-        shift(taken(p, pixels[0]), taken(p, pixels[1])),
+        shift(pixels(), pixels()),
         stretch(scale, scale),
         turn(taken(once, (2.0 * uniform() - 1.0) * math.pi)),
         stretch(ratio, 1.0 / ratio),
         turn(taken(once, (2.0 * uniform() - 1.0) * math.pi)),
-        shift(taken(p, 2.0 * _SHIFT * normal()), taken(p, 2.0 * _SHIFT * normal())),
+        shift(normal(2.0 * _SHIFT), normal(2.0 * _SHIFT)),
     ]
-    whole = maps[0]
-    for following in maps[1:]:
-        whole = whole @ following
-    grid = functional.affine_grid(whole[:, :2], list(images.shape), align_corners=False)
+    grid = functional.affine_grid(reduce(torch.matmul, maps)[:, :2], list(images.shape), align_corners=False)
     return functional.grid_sample(images.float(), grid, padding_mode="reflection", align_corners=False)
 
 
 def _recolour(images: Tensor, p: float, draws: TorchDraws) -> Tensor:
-    count = len(images)
+    def normal(scale: float) -> Tensor:
+        shape = (len(images), 1, 1, 1)
+        return scale * draws.normal(shape) * (draws.uniform(shape) < p)
 
-    def taken(values: Tensor, otherwise: float) -> Tensor:
-        return torch.where(draws.uniform((count,)) < p, values, otherwise)[:, None, None, None]
-
-    normal: Callable[[], Tensor] = lambda: draws.normal((count,))  # noqa: E731
-    images = images + taken(0.2 * normal(), 0.0)
-    images = images * taken(torch.exp2(0.5 * normal()), 1.0)
+    images = (images + normal(0.2)) * torch.exp2(normal(0.5))
     if images.shape[1] == 3:
-        # saturation: what of a colour stands off the grey axis
-        grey = images.sum(dim=1, keepdim=True) * _LUMA * _LUMA
-        images = grey + (images - grey) * taken(torch.exp2(normal()), 1.0)
+        # saturation: how far a colour stands off the grey axis
+        grey = images.mean(dim=1, keepdim=True)
+        images = grey + (images - grey) * torch.exp2(normal(1.0))
     return images
-
-
-def _matrix(rows: list[list[Tensor | float]], like: Tensor) -> Tensor:
-    """[N, 3, 3] of two rows of numbers, [N] or one for all."""
-    count = len(like)
-    filled = [torch.stack([torch.as_tensor(v, device=like.device).expand(count) for v in row], 1) for row in rows]
-    last = torch.tensor([0.0, 0.0, 1.0], device=like.device).expand(count, 3)
-    return torch.stack([*(row.float() for row in filled), last], dim=1)

@@ -63,18 +63,17 @@ class Training:
         )
 
     def step(self, images: Tensor, condition: Tensor, wanted: Tensor) -> float:
-        """One step of both networks on real images [N, C, S, S] of `condition` [N, K]; generated ones are of `wanted`.
+        """One step of both networks on real images [N, C, S, S] of `condition` [N, K] and others of `wanted` [N, K].
 
         Returns the discriminator's loss.
         """
         recipe, p = self._recipe, self.adaptation.probability
         with self._autocast(images.device):
             fakes = self.draw(wanted)
-        seen = augment(images, p, self._draws)
+        seen, shown = augment(torch.cat([images, fakes.detach()]), p, self._draws).chunk(2)
         self._fast.zero_grad()
         with self._autocast(images.device):
-            real = self.discriminator(seen, condition)
-            fake = self.discriminator(augment(fakes.detach(), p, self._draws), wanted)
+            real, fake = self.discriminator(seen, condition), self.discriminator(shown, wanted)
         loss = functional.softplus(-real).mean() + functional.softplus(fake).mean()
         loss.backward()  # type: ignore[no-untyped-call]
         if recipe.r1 and self._steps % PENALTY_EVERY == 0:
