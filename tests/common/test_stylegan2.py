@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save
 from support.plans import dp_sgd, small_plan
 from torch.nn import functional
+from typer.testing import CliRunner
 
 from sfumato_common.errors import ConfigError, VerificationError
 from sfumato_common.generators.starts import read_start
@@ -22,6 +23,8 @@ from sfumato_common.generators.weights import load_network
 from sfumato_common.mechanisms.draws import TorchDraws
 from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan
+from sfumato_common.types import fingerprint
+from sfumato_server.cli.main import app
 
 FORM = {"channel_base": 512, "channel_max": 24, "mapping_layers": 3}
 
@@ -169,6 +172,21 @@ def test_published_weights_draw_the_same_images(channels, classes):
         images, wanted = network.synthesis(own, oracle.noise()), oracle.images(own)
         assert images.shape == wanted.shape == (3, channels, 32, 32)
         assert float((images - wanted).detach().abs().max()) < 1e-4 * float(wanted.detach().abs().max())
+
+
+def test_published_weights_come_from_the_command_line_and_are_pinned_in_the_plan(tmp_path):
+    plan, oracle = plan_of(), Published(32, 3, 0)
+    files = [tmp_path / name for name in ("own.safetensors", "plan.json", "start.safetensors")]
+    files[0].write_bytes(save(oracle.state))
+    files[1].write_text(plan.model_dump_json())
+    names = list(map(str, files))
+    made = CliRunner().invoke(
+        app, ["model", "import", names[0], "--plan", names[1], "--stage", "stylegan2", "-o", names[2]]
+    )
+    assert made.exit_code == 0, made.output
+    expected = read_start(plan, plan.stage("stylegan2"), save(oracle.state))
+    assert f"sha256: {fingerprint(expected)}" in made.output
+    assert fingerprint(read_start(plan, plan.stage("stylegan2"), files[2].read_bytes())) == fingerprint(expected)
 
 
 def test_a_generator_in_colour_draws_a_grey_plan_the_mean_of_its_channels():
