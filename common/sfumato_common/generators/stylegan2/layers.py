@@ -53,9 +53,10 @@ class Dense(nn.Module):
         self._rate = rate
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, I] -> [N, O]."""
+        """[N, I] -> [N, O], float32 whatever convolutions are computed in."""
         scale = self._rate / math.sqrt(self.weight.shape[1])
-        return functional.linear(x, self.weight * scale, self.bias * self._rate)
+        with torch.autocast(x.device.type, enabled=False):
+            return functional.linear(x.float(), self.weight * scale, self.bias * self._rate)
 
 
 class StyledConv(nn.Module):
@@ -72,7 +73,8 @@ class StyledConv(nn.Module):
     def forward(self, x: Tensor, code: Tensor, noise: Tensor | None) -> Tensor:
         """Maps [N, I, S, S], codes [N, W], noise [N, 1, R, R] or none -> [N, O, R, R]; R is S, or 2 S with `up`."""
         style = self.affine(code)
-        factor = torch.rsqrt(style.square() @ self.weight.square().sum(dim=(2, 3)).T + _EPSILON)
+        with torch.autocast(x.device.type, enabled=False):
+            factor = torch.rsqrt(style.square() @ self.weight.square().sum(dim=(2, 3)).T + _EPSILON)
         x = x * style[:, :, None, None].to(x.dtype)
         if self._up:
             # a transposed convolution that writes between pixels, then the filter, whose gain is 4
