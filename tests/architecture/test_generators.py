@@ -23,6 +23,7 @@ from sfumato_common.study.policy import Policy
 
 ROOT = Path(__file__).resolve().parents[2]
 
+_NORMAL = "torch.nn.init.normal_"
 # (file, what is drawn or seeded): why it may be
 ALLOWED = {
     ("common/sfumato_common/mechanisms/streams.py", "constant seed"): "its whole state is replaced in the next lines",
@@ -30,6 +31,10 @@ ALLOWED = {
         "common/sfumato_common/generators/weights.py",
         "torch.manual_seed",
     ): "public first weights, in a fork of the state",
+    **{
+        (f"common/sfumato_common/generators/stylegan2/{name}.py", word): "public first weights, in weights.py's fork"
+        for name, word in (("layers", "torch.randn"), ("generator", "torch.randn"), ("discriminator", _NORMAL))
+    },
     ("common/sfumato_common/metrics/utility.py", "torch.manual_seed"): "a classifier of synthetic images, in a fork",
     ("common/sfumato_common/metrics/network.py", "torch.manual_seed"): "a bench's network, in a fork of the state",
     **{

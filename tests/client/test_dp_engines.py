@@ -19,6 +19,7 @@ from sfumato_common.generators.flow.flows import flow_loss
 from sfumato_common.generators.flow.glow import Glow
 from sfumato_common.generators.gan.discriminator import Discriminator, real_loss
 from sfumato_common.generators.settings import EngineName
+from sfumato_common.generators.stylegan2.discriminator import Discriminator as StyleGan2Discriminator
 from sfumato_common.memory import VARIABLE
 
 SIZE, CLASSES = 16, 2
@@ -54,10 +55,11 @@ class Case:
 SEE_LAYERS = ("opacus", "opacus-ew", "bookkeeping")
 CASES = {
     "discriminator": Case(lambda: Discriminator(1, CLASSES, 8), real_loss),
+    "stylegan2-discriminator": Case(lambda: StyleGan2Discriminator(SIZE, 1, CLASSES, 128, 16, spread=False), real_loss),
     "flow": Case(lambda: Glow(1, CLASSES, 2, 2, 8), flow_loss, SEE_LAYERS),
     "every-layer": Case(EveryLayer, real_loss, ("opacus", "opacus-ew")),
 }
-NEVER_TRAINED_ON_PATIENTS = {"generator", "autoencoder"}
+NEVER_TRAINED_ON_PATIENTS = {"generator", "autoencoder", "stylegan2-generator"}
 FAST = [name for name in ENGINES if name != "vmap-compiled"]
 PAIRS = [(engine, case) for engine in FAST for case in CASES if engine not in CASES[case].refused_by]
 EXACT = [pair for pair in PAIRS if pair[0] != "loop"]

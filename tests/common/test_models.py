@@ -84,6 +84,7 @@ def small_plan(size: int = 16, channels: int = 1, sigma: float = 0.01, labels: i
             {"kind": "spectral", "bandwidth": 4, "clip_radius": 4.0, "spread_radius": 3.0, "noise_multiplier": sigma},
             {"kind": "gan", "width": 8, "generator_steps": 2, "fakes": 4, **DP},
             {"kind": "flow", "levels": 2, "steps_per_level": 2, "hidden": 8, **DP},
+            *([{"kind": "stylegan2", "channel_base": 128, "channel_max": 8, **DP}] if size in (16, 32, 64) else []),
         ],
         "release": [{"model": "spectral", "images": 4}],
         "federation": {"quorum": 1},
@@ -475,6 +476,8 @@ def test_models_have_no_buffers_and_couple_no_records(name):
     if name == "generator":
         levels = model.resolutions
         inputs = (x, torch.randn(4, len(levels), 16), *(torch.randn(4, 1, r, r) for r in levels))
+    if name == "stylegan2-generator":
+        inputs = (torch.randn(4, 512), y)
     whole, alone = model(*inputs), model(*(part[1:2] for part in inputs))
     first = whole[0] if isinstance(whole, tuple) else whole
     second = alone[0] if isinstance(alone, tuple) else alone

@@ -36,6 +36,7 @@ PLAN = {
         {"kind": "spectral", "bandwidth": 4, "clip_radius": 2.0, "noise_multiplier": 1.0},
         {"kind": "gan", "width": 8, "generator_steps": 2, "fakes": 8, **DP},
         {"kind": "flow", "levels": 1, "steps_per_level": 2, "hidden": 8, **DP},
+        {"kind": "stylegan2", "channel_base": 128, "channel_max": 8, **DP},
     ],
     "release": [{"model": kind, "images": 4} for kind in ("spectral", "gan", "flow")],
     "federation": {"quorum": 1},
@@ -47,7 +48,7 @@ def plan_with(**changes) -> Plan:
 
 
 @pytest.mark.parametrize("source", SOURCES)
-@pytest.mark.parametrize("kind", ["gan", "flow"])
+@pytest.mark.parametrize("kind", ["gan", "flow", "stylegan2"])
 def test_a_start_has_the_stages_form_and_is_drawn_again_alike(kind, source):
     plan = plan_with()
     weights, losses = pretrain(plan, kind, source, steps=3, patients=12)

@@ -16,6 +16,7 @@ from sfumato_common.generators.embedding import EMBEDDING
 from sfumato_common.generators.flow import FLOW
 from sfumato_common.generators.gan import GAN
 from sfumato_common.generators.spectral import SPECTRAL
+from sfumato_common.generators.stylegan2 import STYLEGAN2
 
 GENERATORS: Mapping[str, Generator[Any]] = {
     record.kind: record
@@ -26,6 +27,7 @@ GENERATORS: Mapping[str, Generator[Any]] = {
         FLOW,
         APPEARANCE,
         CODEC,
+        STYLEGAN2,
     )
 }
 

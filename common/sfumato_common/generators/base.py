@@ -79,6 +79,8 @@ class Generator(Exchange[S]):
     `check_fixed` raises VerificationError where its fixed arrays, of the right form, are not what an honest
     coordinator's fit can give; None where there are none, or no values are worse than others.
     `pretraining` names a trainer on public images (see `generators.pretraining`), None where there is nothing to train.
+    `adopt` gives weights of a published layout the names that they have here, and leaves others as they are; it raises
+    VerificationError for those that the plan's form does not hold whole. None where no layout is known.
     """
 
     networks: Mapping[str, Build]
@@ -88,6 +90,7 @@ class Generator(Exchange[S]):
     latent: Callable[[PublicPlan, Arrays], LatentSpace] | None
     flow: Callable[[PublicPlan, Arrays], Flow] | None
     pretraining: str | None
+    adopt: Callable[[PublicPlan, Mapping[str, torch.Tensor]], Mapping[str, torch.Tensor]] | None
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -64,6 +64,9 @@ def read_start(plan: PublicPlan, stage: StageSettings, data: bytes) -> dict[str,
         raise VerificationError(
             "the start is no safetensors file; name one that 'sfumato model pretrain' wrote"
         ) from None
+    adopt = GENERATORS[stage.kind].adopt
+    if adopt is not None:
+        found = dict(adopt(plan, found))
     weights: dict[str, AnyArray] = {}
     for name, spec in start_schema(plan, stage).items():
         value = found.get(name)

@@ -38,6 +38,12 @@ class TorchDraws(Draws):
     def __init__(self, generator: torch.Generator) -> None:
         self._generator = generator
 
+    def on(self, device: torch.device) -> TorchDraws:
+        """Draws on `device`: these where they are there already, others under a seed of theirs where not."""
+        if device.type == self._generator.device.type:
+            return self
+        return TorchDraws(torch.Generator(device).manual_seed(int(self.integers(2**62, 1))))
+
     def normal(self, shape: Sequence[int]) -> Tensor:
         """Independent N(0, 1), float32, drawn where the generator is."""
         return torch.randn(tuple(shape), generator=self._generator, device=self._generator.device)

@@ -62,4 +62,5 @@ APPEARANCE = Generator(
     latent=_space,
     flow=None,
     pretraining=None,
+    adopt=None,
 )

@@ -68,4 +68,5 @@ CODEC = Generator(
     latent=_space,
     flow=None,
     pretraining=None,
+    adopt=None,
 )

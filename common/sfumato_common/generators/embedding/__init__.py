@@ -35,4 +35,5 @@ EMBEDDING = Generator(
     latent=space_of_generator,
     flow=None,
     pretraining=None,
+    adopt=None,
 )

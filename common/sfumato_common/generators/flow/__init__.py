@@ -53,4 +53,5 @@ FLOW = Generator(
     latent=None,
     flow=_flow,
     pretraining="sfumato_common.generators.flow.pretraining:pretrain",
+    adopt=None,
 )

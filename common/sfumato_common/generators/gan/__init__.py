@@ -55,4 +55,5 @@ GAN = Generator(
     latent=space_of_generator,
     flow=None,
     pretraining="sfumato_common.generators.gan.pretraining:pretrain",
+    adopt=None,
 )

@@ -45,4 +45,5 @@ SPECTRAL = Generator(
     latent=None,
     flow=None,
     pretraining=None,
+    adopt=None,
 )

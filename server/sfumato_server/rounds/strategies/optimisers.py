@@ -29,7 +29,7 @@ class ServerStep:
         direction = _DIRECTIONS[self.settings.kind]
         rate = self.settings.learning_rate
         return {
-            name: (weights[name].astype(np.float64) + rate * direction(self, name, change)).astype(np.float32)
+            name: np.asarray(weights[name].astype(np.float64) + rate * direction(self, name, change), np.float32)
             for name, change in update.items()
         }
 

@@ -33,4 +33,5 @@ CLASS_MEAN = Generator(
     latent=None,
     flow=None,
     pretraining=None,
+    adopt=None,
 )
