@@ -290,7 +290,7 @@ def test_training_moves_both_networks_and_the_average_follows(paths):
     after = [*network.parameters(), *judge.parameters()]
     assert all(not torch.equal(one, two) for one, two in zip(before, after, strict=True) if one.ndim)
     first = dict(zip([name for name, _ in network.named_parameters()], before, strict=False))
-    apart = lambda one, two: sum(float((a - b).square().sum()) for a, b in zip(one, two, strict=True))  # noqa: E731
+    apart = lambda one, two: sum(float((a - b).detach().square().sum()) for a, b in zip(one, two, strict=True))  # noqa: E731
     average = list(training.average.parameters())
     assert apart(average, first.values()) > 0.0 and apart(average, network.parameters()) > 0.0
 
