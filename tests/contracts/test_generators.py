@@ -17,6 +17,7 @@ from sfumato_common.accounting.events import same_mechanisms
 from sfumato_common.errors import ConfigError
 from sfumato_common.exchanges import EXCHANGES
 from sfumato_common.exchanges.choice import CHOICE
+from sfumato_common.exchanges.features import FEATURES
 from sfumato_common.generators import GENERATORS, NETWORKS
 from sfumato_common.generators.base import Exchange, Generator, import_named
 from sfumato_common.generators.components import component_count, condition
@@ -225,10 +226,10 @@ def test_a_space_to_walk_in_gives_images_of_codes_and_a_flow_gives_back_what_it_
             assert torch.allclose(flow.inverse(latents, condition(plan, y)), images, atol=1e-4)
 
 
-def test_the_table_names_every_generator_by_its_kind_and_the_choice_is_none():
+def test_the_table_names_every_generator_by_its_kind_and_choice_and_features_are_none():
     assert [record.kind for record in GENERATORS.values()] == list(GENERATORS)
-    assert set(EXCHANGES) - set(GENERATORS) == {CHOICE.kind}
-    assert not isinstance(CHOICE, Generator)
+    assert set(EXCHANGES) - set(GENERATORS) == {CHOICE.kind, FEATURES.kind}
+    assert not isinstance(CHOICE, Generator) and not isinstance(FEATURES, Generator)
 
 
 def fields(record: Exchange) -> dict[str, object]:
