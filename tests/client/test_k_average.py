@@ -291,7 +291,7 @@ def test_k_same_shows_the_mean_code_of_each_group():
     job, seen = job_of(cohort_of(14, 9), "k-same", images=4), []
     module = importlib.import_module("sfumato_client.anonymise.k_same")
 
-    def spy(space, plain, made, component, *_):
+    def spy(space, plain, made, averages, component, *_):
         assert torch.equal(plain, made), "k-same adds nothing to the mean"
         seen.append((made[0], int(component)))
         return np.zeros((16, 16), np.uint8)
