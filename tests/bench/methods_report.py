@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from judge_report import VIEWS, release_interval
-from methods_rows import BENT, ROWS, TOTALS
+from methods_rows import ABSOLUTE, ROWS, TOTALS
 from rich.console import Console
 from rich.table import Table
 
@@ -72,7 +72,7 @@ RELATIONS = [
     Relation("k-SALSA: serves a classifier better than the centroid (accuracy)",
              [_more("bal. acc.", "k-SALSA", "centroid")]),
     _bends("PLAN"),
-    _bends(BENT),
+    _bends(ABSOLUTE),
     _falls("dp-glow"),
     _falls("cadp"),
 ]  # fmt: skip

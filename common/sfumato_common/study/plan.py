@@ -108,7 +108,7 @@ class Plan(Strict):
         if len({item.grouping for item in self.release if isinstance(item, Grouped)}) > 1:
             raise ValueError(
                 "patients are grouped once a study: give all methods on groups the same k, groups, least_labels, "
-                "remainder and distance, or what two groupings share would tell who is in them"
+                "remainder, distance and views, or what two groupings share would tell who is in them"
             )
         for item in self.release:
             self._check_item(item)
