@@ -57,7 +57,7 @@ class Release:
 
 
 def require_private(plan: Plan) -> None:
-    """Raise PolicyRefusal for a plan without privacy: no method is formal there, whatever it adds."""
+    """Raise PolicyRefusal for a plan without privacy, for a method that is formal or nothing."""
     if not plan.private:
         raise PolicyRefusal("a plan without privacy has no formal methods")
 

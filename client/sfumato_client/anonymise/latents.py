@@ -189,6 +189,6 @@ def noised_latents(job: Job[DpGlow | Cadp], codec: LatentCodec, places: Places) 
     rows[~places.filled] = 0.0
     released = mechanism.released(rows, job.recorder) * codec.gains(item)
     if job.steward_folder is not None:
-        report = latent_report(item, dimensions, job.plan.privacy.delta, len(job.plan.labels))
+        report = latent_report(item, dimensions, job.plan.privacy.delta, len(job.plan.labels), job.plan.private)
         write_atomic(job.steward_folder / f"{item.method}-{item.model}.txt", report.text, mode=0o600)
     return released
