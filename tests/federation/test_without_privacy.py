@@ -55,7 +55,7 @@ def bare_values():
     values["sites"] = {site: values["sites"][site] for site in ("alder", "birch")}
     values["stages"] = [stage for stage in values["stages"] if stage["kind"] != "gan"]
     values["release"] = [item for item in values["release"] if item["model"] != "gan"]
-    values["release"].append({"method": "dp-glow", "images": 4, "model": "flow", "radius": 300.0, "epsilon": 1e5})
+    values["release"].append({"method": "dp-glow", "images": 4, "model": "flow", "radius": 300.0, "epsilon": 200.0})
     for stage in values["stages"]:
         stage["noise_multiplier"] = 0.001
     values["utility"]["noise_multiplier"] = 0.001
@@ -186,7 +186,7 @@ def test_every_page_says_so(study, published, tmp_path, monkeypatch):
     status = read_board(study.coordinator.status_file)
     assert "without differential privacy" in str(render(status).renderables)
     said = " ".join(pages["plan check"].split())
-    assert said.startswith("eps_total 100000 at delta 0: the noise of 'dp-glow' alone; heuristic, no guarantee")
+    assert said.startswith("eps_total 200 at delta 0: the noise of 'dp-glow' alone; heuristic, no guarantee")
     assert "of 40" not in pages["report"]  # the plan's own epsilon means nothing here
 
 
@@ -223,7 +223,11 @@ def test_a_plan_without_privacy_may_not_look_private(change):
 def test_a_forecast_has_no_finite_epsilon_and_no_noise():
     cost = forecast(parse(bare_values(), Plan, "plan"), 1e-5)
     assert not cost.private
-    assert {line.noise_multiplier for line in cost.stages} == {0.0}
+    assert {line.stage: line.noise_multiplier for line in cost.stages} == {
+        "spectral": 0.0,
+        "flow": 0.0,
+        "release": None,
+    }
     assert {epsilon_text(line.epsilon_after) for line in cost.stages} == {"infinite"}
     assert math.isinf(cost.totals.patient.add_remove_rdp)
 
