@@ -223,7 +223,7 @@ def _fill(
     write_json(folder / "store.json", {"format": _FORMAT, **whose, **facts})
     found = list(splits.values())
     seen = {view or "not known": views.count(view) for view in sorted(set(views))}
-    by_split = {name: found.count(name) for name in SPLITS}
+    by_split: dict[str, int] = {name: found.count(name) for name in SPLITS}
     return IngestReport(len(labels), len(patients), by_split, tuple(skipped), seen)
 
 
