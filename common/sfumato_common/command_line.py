@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console, Group
 from rich.table import Table
+from rich.text import Text
 
 from sfumato_common import __version__
 from sfumato_common.accounting.accountant import CohortCosts, epsilon_text, json_epsilon
@@ -121,7 +122,8 @@ def forecast_json(forecast: Forecast) -> dict[str, Any]:
     """What `forecast_table` shows."""
     stages = [{**asdict(line), "epsilon_after": json_epsilon(line.epsilon_after)} for line in forecast.stages]
     private, delta = forecast.private, forecast.delta
-    return {"private": private, "delta": delta, "stages": stages, "costs": costs_json(forecast.totals)}
+    costs = costs_json(forecast.totals)
+    return {"private": private, "delta": delta, "stages": stages, "costs": costs, "noised": list(forecast.noised)}
 
 
 def costs_json(costs: CohortCosts) -> dict[str, Any]:
@@ -130,7 +132,10 @@ def costs_json(costs: CohortCosts) -> dict[str, Any]:
 
 
 def forecast_table(forecast: Forecast, title: str) -> Group:
-    """A plan's cost as two tables: what each stage runs and the epsilon reached when it ends; then the totals."""
+    """A plan's cost as two tables: what each stage runs and the epsilon reached when it ends; then the totals.
+
+    What noise on latents would cost by itself, under a plan without privacy, stands first.
+    """
     table = Table(title=title, caption=None if forecast.private else f"NO PRIVACY: {WITHOUT_PRIVACY}")
     for heading in ("stage", "rounds", "steps", "noise multiplier", "sampling rate", "epsilon after"):
         table.add_column(heading, justify="left" if heading == "stage" else "right")
@@ -143,7 +148,7 @@ def forecast_table(forecast: Forecast, title: str) -> Group:
             f"{line.sampling_rate:g}",
             epsilon_text(line.epsilon_after),
         )
-    return Group(table, costs_table(forecast.totals, forecast.delta))
+    return Group(*map(Text, forecast.noised), table, costs_table(forecast.totals, forecast.delta))
 
 
 def costs_table(costs: CohortCosts, delta: float) -> Table:

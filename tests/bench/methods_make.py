@@ -21,6 +21,7 @@ from methods_scores import Made
 from sfumato_client.anonymise import Job, Release, anonymise
 from sfumato_client.anonymise.groups import Chosen
 from sfumato_client.anonymise.inversion import inverter_of, patient_labels, reconstruction_report
+from sfumato_client.anonymise.latents import Placed
 from sfumato_client.anonymise.patients import patients_of
 from sfumato_client.dataset.cohort import Cohort
 from sfumato_common.generators.components import components_of
@@ -113,18 +114,21 @@ def make(task: Task) -> dict[str, Any]:
     asked = plan.model_copy(update={"release": [{**item, "images": 1, "images_at": counts}]})
     plan = Plan.model_validate(asked.model_dump(mode="json", warnings=False))
     before, began = _peak(), time.process_time()
-    parts, groups = [], {}
+    parts, groups, records = [], {}, {}
     for site, part in cohort.train.items():
         job = _job(plan, site, released, part, kept[site], SHEETS / task.cohort / task.row / site)
         parts.append(anonymise(job))
         if (found := _members(job)) is not None:
             groups[site] = found
+        if (alone := _alone(job)) is not None:
+            records[site] = alone
     seconds = time.process_time() - began
     made = Made(
         np.concatenate([part.images for part in parts]),
         np.concatenate([part.labels for part in parts]),
         np.repeat(np.arange(len(parts)), [len(part.images) for part in parts]),
         groups,
+        records,
     )
     return {"made": made, "word": parts[0].guarantee, "seconds": seconds, "peak_mib": _peak() - before}
 
@@ -151,6 +155,15 @@ def _members(job: Job) -> tuple[np.ndarray, np.ndarray] | None:
     groups = found.groups
     patients = np.concatenate([group.members for group in groups])
     return patients, np.repeat(np.arange(len(groups)), [len(group.members) for group in groups])
+
+
+def _alone(job: Job) -> tuple[np.ndarray, np.ndarray] | None:
+    """Patients whose records made images of this site, and which image; None for methods on more than one record."""
+    found = job.release.shared.get((Placed, (type(job.item), job.item.model)))
+    if not isinstance(found, Placed):
+        return None
+    images = np.flatnonzero(found.patients >= 0)
+    return found.patients[images], images
 
 
 def _peak() -> float:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from judge_report import VIEWS, release_interval
-from methods_rows import BENT, ROWS, TOTALS
+from methods_rows import ABSOLUTE, ROWS, TOTALS
 from rich.console import Console
 from rich.table import Table
 
@@ -21,6 +21,7 @@ COLUMNS = (
     *("set", "word", "images", "AUC", "accuracy", "CNN AUC, kept apart", "ResNet-18 AUC, kept apart", "own sites"),
     *("FD random", "FD trained", "FD given", "structure", "precision", "recall", "density", "coverage", "nearest"),
     *("member AUC", "TPR at 1 %", "TPR at 0.1 %", "control AUC", "own group in top 5", "re-identified"),
+    "linked by correlation",
     *("images/s", "MiB"),
 )
 MARGIN = 0.02  # of an AUC, an accuracy, or a ratio: what rows of a few hundred images cannot tell apart
@@ -72,7 +73,7 @@ RELATIONS = [
     Relation("k-SALSA: serves a classifier better than the centroid (accuracy)",
              [_more("bal. acc.", "k-SALSA", "centroid")]),
     _bends("PLAN"),
-    _bends(BENT),
+    _bends(ABSOLUTE),
     _falls("dp-glow"),
     _falls("cadp"),
 ]  # fmt: skip
@@ -117,9 +118,18 @@ def line(run: dict[str, Any]) -> list[str]:
         f"{found['control auc']:.3f} [{found['control low']:.2f}, {found['control high']:.2f}]",
         f"{found['group top 5']:.3f} ({found['group chance']:.3f})" if "group top 5" in found else "-",
         _share(found["re-identified"], run["images"]) if "re-identified" in found else "-",
+        _linked(found),
         f"{run['images'] / seconds:.2f}" if seconds else "-",
         f"{run['peak_mib']:.0f}" if "peak_mib" in run else "-",
     ]
+
+
+def _linked(found: Figures) -> str:
+    if "linked" not in found:
+        return "-"
+    return (
+        f"{found['linked']:.3f} [{found['linked low']:.2f}, {found['linked high']:.2f}] ({found['linked chance']:.3f})"
+    )
 
 
 def _judge(found: Figures, name: str) -> str:

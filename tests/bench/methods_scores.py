@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +11,8 @@ from judge_scores import judged, nearness
 from utility_scores import fidelity_of, reference_of, utility_of
 
 from sfumato_client.audit.attacks.identity import Verifier, re_identification, train_verifier
-from sfumato_client.audit.attacks.membership import group_membership, record_membership
+from sfumato_client.audit.attacks.linkage import correlation_linkage
+from sfumato_client.audit.attacks.membership import group_membership, record_membership, share_interval
 from sfumato_client.dataset.cohort import Cohort
 from sfumato_common.metrics.network import fit_network
 from sfumato_common.metrics.structure import structure_distance
@@ -35,6 +36,8 @@ class Made:
     labels: Indices
     sites: Indices
     groups: dict[str, tuple[Indices, Indices]]
+    # the same for methods on single records, whose images are of one patient each
+    records: dict[str, tuple[Indices, Indices]] = field(default_factory=dict)
 
 
 def scores_of(
@@ -63,6 +66,7 @@ def scores_of(
     result |= _membership(cohort, outsiders, made)
     result |= _groups(cohort, made)
     result |= _identity(cohort, outsiders, made, verifiers)
+    result |= _linkage(cohort, made)
     return {name: float(value) for name, value in result.items()}
 
 
@@ -103,6 +107,25 @@ def _groups(cohort: BenchCohort, made: Made) -> Figures:
         told = group_membership(first_images(cohort.train[site])[patients], images, own)
         hits, of, chance = hits + told.share * len(patients), of + len(patients), chance + told.chance * len(patients)
     return {"group top 5": hits / of, "group chance": chance / of} if of else {}
+
+
+def _linkage(cohort: BenchCohort, made: Made) -> Figures:
+    """Share of images whose most correlated record of their site is of a patient behind them, all sites together."""
+    hits, of, chance = 0.0, 0, 0.0
+    for number, site in enumerate(cohort.train):
+        patients, images = (made.groups | made.records).get(site, (np.zeros(0, np.int64),) * 2)
+        if not len(patients):
+            continue
+        own = made.images[made.sites == number]
+        behind = [patients[images == image] for image in range(len(own))]
+        gallery, _, patient_index = cohort.train[site].everything()
+        found = correlation_linkage(own, gallery, patient_index, behind)
+        hits, of = hits + found.share * found.images, of + found.images
+        chance += found.chance * found.images
+    if not of:
+        return {}
+    low, high = share_interval(round(hits), of)
+    return {"linked": hits / of, "linked low": low, "linked high": high, "linked chance": chance / of}
 
 
 def _identity(cohort: BenchCohort, outsiders: dict[str, Cohort], made: Made, verifiers: dict[str, Verifier]) -> Figures:

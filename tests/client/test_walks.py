@@ -17,9 +17,9 @@ from sfumato_client.anonymise import ANONYMISERS, Job, Release, anonymise
 from sfumato_client.anonymise.groups import groups_of
 from sfumato_client.anonymise.identities import Identities, anonymity, fit_recogniser, identities_of
 from sfumato_client.anonymise.inversion import space_of
-from sfumato_client.anonymise.linear_walk import layout, walks_of
+from sfumato_client.anonymise.linear_walk import Walks, layout, walks_of
 from sfumato_client.anonymise.patients import patients_of
-from sfumato_client.anonymise.plan_walk import bend_walks, elastic_gradient, weight_of_image
+from sfumato_client.anonymise.plan_walk import bend_walks, elastic_gradient, elastic_unit, weight_of_image
 from sfumato_client.dataset.cohort import Cohort
 from sfumato_common.errors import DataError, ReleaseRefused
 from sfumato_common.generators.spectral.dct import dct_matrix, public_scale
@@ -403,6 +403,41 @@ def test_the_elastic_gradient_is_the_derivative():
     path = torch.cat([ends[:, :1], points, ends[:, 1:]], dim=1)
     (true,) = torch.autograd.grad((path[:, 1:] - path[:, :-1]).square().sum(), points)
     assert torch.allclose(elastic_gradient(ends, points.detach()), true, atol=1e-5)
+
+
+def test_the_elastic_term_in_the_walks_own_length_is_the_same_in_every_unit():
+    """sum ||stride||^2 / ||w_T - w_1||^2 of a straight walk is 1 / (T - 1), its gradient that of the quotient."""
+    rng = torch.Generator().manual_seed(0)
+    ends = torch.randn(3, 2, 5, generator=rng)
+    straight = Walks(ends, torch.tensor([[0.25, 0.5, 0.75]] * 3), torch.ones(3, 3) > 0, *torch.zeros(2, 3).long(), 0)
+    path = torch.cat([ends[:, :1], straight.linear(), ends[:, 1:]], dim=1)
+    squares = (path[:, 1:] - path[:, :-1]).square().sum(dim=(1, 2))
+    assert torch.allclose(squares / elastic_unit(ends).flatten(), torch.full((3,), 0.25))
+    points = straight.linear() + torch.randn(3, 3, 5, generator=rng)
+    relative = elastic_gradient(ends, points) / elastic_unit(ends)
+    other = elastic_gradient(30.0 * ends, 30.0 * points) / elastic_unit(30.0 * ends)
+    assert torch.allclose(30.0 * other, relative, rtol=1e-4), "a derivative in codes of another unit"
+    assert elastic_unit(torch.zeros(2, 2, 5)).flatten().tolist() == [1.0, 1.0], "ends that are one code"
+
+
+def test_at_the_published_weights_a_walk_bends_by_its_own_length_and_hardly_in_the_spaces_unit(bend):
+    moved, unsure = {}, {}
+    for elastic in ("absolute", "relative"):
+        points = bend.points(steps=60, elastic=elastic)
+        length = (bend.walks.ends[:, 1] - bend.walks.ends[:, 0]).norm(dim=1)
+        moved[elastic] = float(((points - bend.walks.linear()).norm(dim=2) / length[:, None]).mean())
+        unsure[elastic] = known(bend, points)
+    assert moved["relative"] > 5.0 * moved["absolute"]
+    assert unsure["relative"] < 0.8 * known(bend, bend.walks.linear()) < 1.1 * unsure["absolute"]
+
+
+def test_a_plan_from_before_the_unit_keeps_its_digest_and_its_meaning():
+    before = make_plan({"method": "linear-walk", **WALK}, BENT)
+    said = make_plan({"method": "linear-walk", **WALK}, {**BENT, "elastic": "absolute"})
+    other = make_plan({"method": "linear-walk", **WALK}, {**BENT, "elastic": "relative"})
+    assert before.release[1].elastic == "absolute"
+    assert before.digest == said.digest != other.digest
+    assert "elastic" not in before.release[1].model_dump() and other.release[1].model_dump()["elastic"] == "relative"
 
 
 def test_anonymity_is_a_divergence_from_everybody():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import typing
+from itertools import pairwise
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from sfumato_common.generators.flow.cinn import ConditionalINN
 from sfumato_common.generators.flow.couplings import COUPLINGS
 from sfumato_common.generators.flow.flows import KNOTS, Flow, flow_loss
 from sfumato_common.generators.flow.glow import Glow
+from sfumato_common.generators.flow.multiscale import MultiscaleINN, doubled, halved
 from sfumato_common.generators.flow.settings import FlowStage
 
 CLASSES = 3
@@ -21,6 +23,9 @@ FLOWS = {
     "glow": lambda channels, size, coupling, levels=2: Glow(channels, CLASSES, levels, 2, 8, coupling),
     "cinn": lambda channels, size, coupling, levels=2: ConditionalINN(
         channels, CLASSES, levels, 2, 8, coupling, size=size, dense=2
+    ),
+    "multiscale-cinn": lambda channels, size, coupling, levels=2: MultiscaleINN(
+        channels, CLASSES, max(levels, (size // 8 - 1).bit_length()), 2, 8, coupling, size=size, dense=2
     ),
 }
 PAIRS = [(architecture, coupling) for architecture in FLOWS for coupling in COUPLINGS]
@@ -136,3 +141,23 @@ def test_a_refit_mends_scales_of_frequencies_and_places():
         v, _ = flow(u, condition)
     ratio = (v.square().mean() / u.square().mean()).item()
     assert 3.0 < ratio < 5.0  # half of the spectrum e^2 times stronger
+
+
+def test_weights_of_a_multi_scale_inn_grow_with_the_levels_and_not_with_the_pixels():
+    def weights(size, levels):
+        flow = MultiscaleINN(3, 2, levels, 4, 32, size=size, dense=4)
+        return sum(parameter.numel() for parameter in flow.parameters())
+
+    found = [weights(8 * 2**levels, levels) for levels in range(3, 7)]  # 64 to 512 pixels a side
+    assert len({after - before for before, after in pairwise(found)}) == 1, "a level adds the same"
+    assert found[-1] < 3e5
+    whole = ConditionalINN(3, 2, 4, 4, 32, size=64, dense=4)
+    assert sum(parameter.numel() for parameter in whole.parameters()) > 3 * found[0]
+
+
+def test_the_haar_transform_is_orthonormal_and_its_first_channels_are_averages():
+    u = torch.randn(2, 3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    bands = halved(u)
+    assert torch.allclose(doubled(bands), u)
+    assert torch.allclose(bands.square().sum(), u.square().sum())
+    assert torch.allclose(bands[:, :3], 2.0 * torch.nn.functional.avg_pool2d(u, 2))

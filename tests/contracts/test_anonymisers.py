@@ -13,19 +13,21 @@ from support.plans import dp_sgd
 
 from sfumato_client.anonymise import ANONYMISERS, CandidateSet, Job, Release, anonymise
 from sfumato_client.dataset.cohort import Cohort
-from sfumato_common.accounting.events import Declared
-from sfumato_common.errors import ConfigError, DataError, PolicyRefusal
+from sfumato_common.accounting.events import Declared, LocalLaplace, Unprotected
+from sfumato_common.errors import ConfigError, DataError, PolicyRefusal, ReleaseRefused
 from sfumato_common.generators.spectral.fit import fit_release
 from sfumato_common.generators.spectral.layout import Layout
 from sfumato_common.generators.spectral.release import noised_release
 from sfumato_common.generators.starts import initial_model
 from sfumato_common.generators.weights import to_arrays
 from sfumato_common.mechanisms.noise import TestNoise
-from sfumato_common.mechanisms.recorder import NoiseRecorder
+from sfumato_common.mechanisms.recorder import BareRecorder, NoiseRecorder
 from sfumato_common.mechanisms.streams import Streams
 from sfumato_common.strict import parse
-from sfumato_common.study.costs import release_events
+from sfumato_common.study.costs import NOISE_ALONE, release_events
+from sfumato_common.study.forecast import forecast
 from sfumato_common.study.plan import Plan
+from sfumato_common.study.words import part_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:TestNoise")
 SITE, PATIENTS, SIZE, K = "alder", 40, 16, 3
@@ -42,6 +44,7 @@ ITEMS = {
     "cadp": {"radius": 10.0, "mechanism": "gaussian", "clip": "l2", "noise_multiplier": 2.0, "label_epsilon": 1.0},
 }
 FORMAL = {"dp-sampling", "dp-k-average", "dp-glow", "cadp"}
+NOISED = ["dp-glow", "cadp"]
 ON_GROUPS = sorted(set(ITEMS) - FORMAL)
 
 
@@ -95,7 +98,7 @@ def job_of(plan: Plan, cohort: Cohort, seed: int = 0) -> Job:
         Release(plan, SITE, released(private), cohort),
         plan.release[0],
         Streams.of(noise),
-        NoiseRecorder(noise, "entry"),
+        NoiseRecorder(noise, "entry") if private else BareRecorder(plan.release[0].method, "entry", noise),
     )
 
 
@@ -197,15 +200,33 @@ def test_formal_methods_serve_an_empty_cohort_too(method):
     assert found.images.shape == (6, SIZE, SIZE)
 
 
-@pytest.mark.parametrize("method", ON_GROUPS)
+@pytest.mark.parametrize("method", [*ON_GROUPS, *NOISED])
 def test_without_a_private_model_a_word_is_heuristic(method):
     assert anonymise(job_of(plan_of(method, private=False), cohort_of())).guarantee == "heuristic"
 
 
-@pytest.mark.parametrize("method", sorted(FORMAL - {"dp-sampling"}))
-def test_without_a_private_model_no_plan_asks_for_a_formal_method(method):
+def test_without_a_private_model_no_plan_asks_for_a_method_that_is_formal_or_nothing():
     with pytest.raises(ConfigError, match="formal"):
-        plan_of(method, private=False)
+        plan_of("dp-k-average", private=False)
+
+
+@pytest.mark.parametrize("method", NOISED)
+def test_noised_latents_without_a_private_model_are_charged_without_end_and_are_noised_all_the_same(method):
+    def charged(total: float) -> tuple[Plan, CandidateSet]:
+        terms = {"mechanism": "laplace", "clip": "l1", "noise_multiplier": None, "radius": 200.0, "epsilon": total}
+        plan = plan_of(method, private=False, **terms)
+        return plan, anonymise(job_of(plan, cohort_of()))
+
+    plan, found = charged(1e6)
+    assert release_events(plan, plan.release[0]) == list(found.spends) == [Unprotected(method)]
+    assert {part_of(level) for level in plan.guarantee_levels.values()} == {"declared"}
+    assert not np.array_equal(found.images, charged(10.0)[1].images), "the noise hangs on epsilon"
+    (said,) = forecast(plan, 1e-5).noised
+    label = plan.release[0].label_epsilon if method == "cadp" else 0.0
+    assert said.startswith(f"eps_total {1e6 + label:.6g} at delta 0: ") and said.endswith(NOISE_ALONE)
+    assert forecast(plan_of(method), 1e-5).noised == ()
+    with pytest.raises(ReleaseRefused, match="formal sets only"):
+        replace(found, spends=(LocalLaplace(1.0),))
 
 
 @pytest.mark.parametrize("method", ON_GROUPS)

@@ -16,10 +16,11 @@ from sfumato_client.ledger.check import check_package
 from sfumato_client.site.admission import admit
 from sfumato_client.site.home import SiteHome
 from sfumato_common.accounting.accountant import epsilon_text
-from sfumato_common.accounting.events import Declared, GaussianRelease, SampledGaussian, Unprotected
+from sfumato_common.accounting.events import Declared, GaussianRelease, LocalLaplace, SampledGaussian, Unprotected
 from sfumato_common.crypto.identity import load_identity
 from sfumato_common.errors import BudgetExceeded, ConfigError, EgressRefused, PolicyRefusal, VerificationError
 from sfumato_common.files import write_atomic
+from sfumato_common.mechanisms.noise import TestNoise
 from sfumato_common.mechanisms.recorder import BareRecorder
 from sfumato_common.mechanisms.sealed import Paid
 from sfumato_common.package import PackageImage, build_package
@@ -39,7 +40,12 @@ from sfumato_server.publish import publish, verify_dataset, write_overview
 from sfumato_server.status.board import read_board
 from sfumato_server.status.view import render
 
-OPEN = {**POLICY, "nonprivate_studies": ["tiny"], "noise": "secure"}
+OPEN = {
+    **POLICY,
+    "nonprivate_studies": ["tiny"],
+    "noise": "secure",
+    "release": {**POLICY["release"], "allowed_methods": ["dp-sampling", "dp-glow"]},
+}
 
 
 def bare_values():
@@ -49,6 +55,7 @@ def bare_values():
     values["sites"] = {site: values["sites"][site] for site in ("alder", "birch")}
     values["stages"] = [stage for stage in values["stages"] if stage["kind"] != "gan"]
     values["release"] = [item for item in values["release"] if item["model"] != "gan"]
+    values["release"].append({"method": "dp-glow", "images": 4, "model": "flow", "radius": 300.0, "epsilon": 200.0})
     for stage in values["stages"]:
         stage["noise_multiplier"] = 0.001
     values["utility"]["noise_multiplier"] = 0.001
@@ -99,7 +106,7 @@ def test_every_charge_is_unprotected_and_infinite(study):
     for name in study.sites:
         with study.home(name).open_ledger() as ledger:
             train = [event for event in ledger.events("train") if not isinstance(event, Declared)]
-            assert train == study_events(study.plan, "train") == [Unprotected("spectral"), Unprotected("flow")]
+            assert train == study_events(study.plan, "train") == [*map(Unprotected, ("spectral", "flow", "dp-glow"))]
             assert math.isinf(ledger.spent_epsilon("train"))
             assert math.isinf(ledger.spent_epsilon("holdout"))
             exported = json.loads(ledger.export())
@@ -178,6 +185,8 @@ def test_every_page_says_so(study, published, tmp_path, monkeypatch):
         assert WITHOUT_PRIVACY in " ".join(text.split()), (page, text)
     status = read_board(study.coordinator.status_file)
     assert "without differential privacy" in str(render(status).renderables)
+    said = " ".join(pages["plan check"].split())
+    assert said.startswith("eps_total 200 at delta 0: the noise of 'dp-glow' alone; heuristic, no guarantee")
     assert "of 40" not in pages["report"]  # the plan's own epsilon means nothing here
 
 
@@ -214,7 +223,11 @@ def test_a_plan_without_privacy_may_not_look_private(change):
 def test_a_forecast_has_no_finite_epsilon_and_no_noise():
     cost = forecast(parse(bare_values(), Plan, "plan"), 1e-5)
     assert not cost.private
-    assert {line.noise_multiplier for line in cost.stages} == {0.0}
+    assert {line.stage: line.noise_multiplier for line in cost.stages} == {
+        "spectral": 0.0,
+        "flow": 0.0,
+        "release": None,
+    }
     assert {epsilon_text(line.epsilon_after) for line in cost.stages} == {"infinite"}
     assert math.isinf(cost.totals.patient.add_remove_rdp)
 
@@ -245,3 +258,19 @@ def test_a_bare_meter_passes_sums_as_they_are_and_never_for_another_charge():
     ):
         with pytest.raises(EgressRefused, match="without privacy"):
             record()
+
+
+def test_a_bare_meter_with_noise_noises_single_records_and_calls_them_bare():
+    import numpy as np
+
+    recorder, rows = BareRecorder("dp-glow", "entry", TestNoise(1)), np.zeros((2, 3))
+    assert recorder.executed == ()
+    assert recorder.local_laplace(rows, 1.0, 1.0, "l1").std() > 0.5
+    assert recorder.local_gaussian(rows, 1.0, 1.0).std() > 0.5
+    recorder.randomised_response(np.zeros(2, dtype=np.int64), 2, 1.0)
+    assert recorder.executed == (Unprotected("dp-glow"),)
+    with pytest.raises(EgressRefused, match="without privacy"):
+        recorder.k_average(rows[None], 1.0, 1.0)
+    sealed = recorder.seal_result({"a": rows})
+    with pytest.raises(EgressRefused, match="not the one"):
+        noised_reply(sealed, {"a": ArraySpec("float64", (2, 3))}, Paid((LocalLaplace(1.0),), "entry"))

@@ -9,7 +9,7 @@ condition, the clip bounds what a latent can show. See `latents.py`.
 from __future__ import annotations
 
 from sfumato_client.anonymise.candidates import CandidateSet
-from sfumato_client.anonymise.contract import Job, require_private
+from sfumato_client.anonymise.contract import Job
 from sfumato_client.anonymise.latents import codec_of, drawn_labels, drawn_places, noised_latents
 from sfumato_common.study.release import Cadp
 
@@ -20,7 +20,6 @@ def cadp(job: Job[Cadp]) -> CandidateSet:
     An image's label is always the one that it was decoded under.
     """
     item, plan = job.item, job.plan
-    require_private(plan)
     codec = codec_of(job)
     places = drawn_places(job)
     rows, labels = noised_latents(job, codec, places), places.labels

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from sfumato_common.accounting.events import Mechanism, event_to_json
+from sfumato_common.accounting.events import Mechanism, Unprotected, event_to_json
 from sfumato_common.errors import ReleaseRefused
 from sfumato_common.files import canonical_json
 from sfumato_common.mechanisms.sealed import Parts
@@ -19,11 +19,11 @@ from sfumato_common.types import ByteImages
 class CandidateSet:
     """`images` uint8 or uint16 [N, S, S(, 3)] with `labels` int64 [N]; `guarantee`: the one word to claim.
 
-    `spends` are the mechanisms that ran on records for it, in order; none for what is post-processing, and none behind
-    a word that is not formal. `patients` is the least number of patients whose records one image was made from: 0 where
-    no record was read, and the model alone stands behind the image; for `dp-k-average` the k places of a group, empty
-    ones counted, because which are empty would tell how many patients there are. Images that fill places of a method on
-    groups are a set of their own, whose method says so.
+    `spends` are the mechanisms that ran on records for it, in order; none for what is post-processing, and behind a
+    word that is not formal none, or that it is without privacy. `patients` is the least number of patients whose
+    records one image was made from: 0 where no record was read, and the model alone stands behind the image; for
+    `dp-k-average` the k places of a group, empty ones counted, because which are empty would tell how many patients
+    there are. Images that fill places of a method on groups are a set of their own, whose method says so.
     """
 
     method: Method | Fill
@@ -49,5 +49,6 @@ class CandidateSet:
         assert self.images.ndim in (3, 4), "images are [N, S, S] or [N, S, S, 3]"
         assert self.labels.dtype == np.int64, "labels are int64"
         assert self.labels.shape == (len(self.images),), "one label an image"
-        if self.spends and not has_epsilon(self.guarantee):
+        mechanisms = [event for event in self.spends if not isinstance(event, Unprotected)]
+        if mechanisms and not has_epsilon(self.guarantee):
             raise ReleaseRefused("a mechanism stands behind formal sets only")

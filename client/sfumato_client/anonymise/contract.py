@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from sfumato_client.anonymise.candidates import CandidateSet
+from sfumato_client.anonymise.entering import entering_cohort
 from sfumato_client.dataset import Cohort
 from sfumato_common.encoders.encoder import Encoder
 from sfumato_common.errors import PolicyRefusal
 from sfumato_common.mechanisms.recorder import NoiseRecorder
 from sfumato_common.mechanisms.streams import Streams
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.release import Counted
+from sfumato_common.study.release import Counted, Grouped
 from sfumato_common.types import AnyArray, Arrays
 
 Shared = TypeVar("Shared")
@@ -56,7 +57,7 @@ class Release:
 
 
 def require_private(plan: Plan) -> None:
-    """Raise PolicyRefusal for a plan without privacy: no method is formal there, whatever it adds."""
+    """Raise PolicyRefusal for a plan without privacy, for a method that is formal or nothing."""
     if not plan.private:
         raise PolicyRefusal("a plan without privacy has no formal methods")
 
@@ -93,8 +94,11 @@ class Job(Generic[Item]):
 
     @property
     def cohort(self) -> Cohort:
-        """The training patients."""
-        return self.release.cohort
+        """The training patients, with the images that the item's method is given of them."""
+        item, whole = self.item, self.release.cohort
+        if not isinstance(item, Grouped) or item.views == "mean":
+            return whole
+        return self.release.once(Cohort, (item.views,), lambda: entering_cohort(whole, item))
 
     @property
     def steward_folder(self) -> Path | None:

@@ -19,8 +19,10 @@ import torch
 
 from sfumato_client.anonymise.contract import Job
 from sfumato_client.anonymise.distances import points_of
+from sfumato_client.anonymise.entering import entering_cohort
 from sfumato_client.anonymise.inversion import patient_labels
 from sfumato_client.dataset import Cohort
+from sfumato_client.dataset.cohort import Views
 from sfumato_common.errors import DataError, PolicyRefusal, ReleaseRefused
 from sfumato_common.files import write_atomic
 from sfumato_common.generators.components import component_shares
@@ -33,10 +35,14 @@ _ROWS = 256  # of the distance matrix at once: it would be large whole
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """Patients [M] that share an image, each counted once, and the label that the image gets."""
+    """Patients [M] that share an image, each counted once, the label that the image gets, and the view of all theirs.
+
+    The view is empty where nothing is known of it, or the item does not ask.
+    """
 
     members: Indices
     label: int
+    view: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,18 +69,19 @@ def groups_of(job: Job[Grouped]) -> list[Group]:
 
 
 def _grouping(job: Job[Grouped]) -> Grouping:
-    item, labels = job.item, patient_labels(job.cohort, len(job.plan.labels))
-    terms = {"cohort": fingerprint(job.cohort), "terms": list(item.grouping)}
+    item, labels, views = job.item, patient_labels(job.cohort, len(job.plan.labels)), _views(job.cohort, job.item)
+    terms = {"cohort": fingerprint(job.cohort, views), "terms": list(item.grouping)}
     path = job.release.grouping_file
     # chance is drawn also where groups are kept: what is drawn after it stays the same
     points = points_of(job) if item.distance == "random" else None
     members = _read_frozen(path, terms, len(labels), item, job.release.regroup) if path is not None else None
     if members is None:
-        members = form_groups(points_of(job) if points is None else points, labels, item)
+        members = form_groups(points_of(job) if points is None else points, labels, item, views)
         if path is not None:
             kept = {**terms, "groups": [group.tolist() for group in members]}
             write_atomic(path, json.dumps(kept, sort_keys=True) + "\n", mode=0o600)
-    return Grouping([Group(group, int(np.bincount(labels[group]).argmax())) for group in members])
+    named = np.full(len(labels), "") if views is None else views
+    return Grouping([Group(group, int(np.bincount(labels[group]).argmax()), str(named[group[0]])) for group in members])
 
 
 def choose_groups(job: Job[Grouped], groups: list[Group]) -> list[Group]:
@@ -112,13 +119,17 @@ def most_images(cohort: Cohort, item: Grouped, classes: int) -> int:
     Greedy grouping by labels reaches it. For l-diverse groups it is an upper bound: how many there are depends on who
     is like whom.
     """
-    if item.groups == "within-label":
-        groups = np.bincount(patient_labels(cohort, classes), minlength=1) // item.k
-    else:
-        groups = np.array([cohort.patients // item.least_patients])
+    entering = entering_cohort(cohort, item)
+    parts = parts_of(patient_labels(entering, classes), item, _views(entering, item))
+    groups = np.array([0, *(len(part) // item.least_patients for part in parts)])
     if isinstance(item, LinearWalk):
         return item.images if groups.max() >= 2 else 0
     return int(groups.sum())
+
+
+def _views(entering: Cohort, item: Grouped) -> Views | None:
+    """The view [P] of what each patient brings; None where a patient brings whatever there is."""
+    return None if item.views == "mean" else entering.views
 
 
 def require_k(least: int, k: int) -> None:
@@ -142,12 +153,23 @@ def apportion(total: int, shares: Float64) -> Indices:
     return counts
 
 
-def form_groups(points: Float64, labels: Indices, item: Grouped) -> list[Indices]:
-    """Disjoint groups of at least k patients, near in points [P, F], with labels [P]; patients in none are left out."""
-    if item.groups == "within-label":
-        parts = [np.flatnonzero(labels == label) for label in np.unique(labels)]
-        return [group for part in parts for group in _greedy(points, labels, part, item, least_labels=1)]
-    return _greedy(points, labels, np.arange(len(labels)), item, item.least_labels)
+def form_groups(points: Float64, labels: Indices, item: Grouped, views: Views | None = None) -> list[Indices]:
+    """Disjoint groups of at least k patients, near in points [P, F], with labels [P]; patients in none are left out.
+
+    With `views` [P] a group's patients are of one.
+    """
+    least = 1 if item.groups == "within-label" else item.least_labels
+    return [group for part in parts_of(labels, item, views) for group in _greedy(points, labels, part, item, least)]
+
+
+def parts_of(labels: Indices, item: Grouped, views: Views | None) -> list[Indices]:
+    """The patients [P] in parts that share no group: by label where groups are within one, and by view."""
+    apart = labels if item.groups == "within-label" else np.zeros_like(labels)
+    if views is None:
+        return [np.flatnonzero(apart == one) for one in np.unique(apart)]
+    kinds = np.unique(views, return_inverse=True)[1]
+    both = apart * (len(views) + 1) + kinds
+    return [np.flatnonzero(both == one) for one in np.unique(both)]
 
 
 def _greedy(points: Float64, labels: Indices, part: Indices, item: Grouped, least_labels: int) -> list[Indices]:
@@ -189,10 +211,10 @@ def _distances(ones: Float64, others: Float64) -> Float64:
     return torch.cdist(torch.from_numpy(ones), torch.from_numpy(others)).numpy()
 
 
-def fingerprint(cohort: Cohort) -> str:
-    """SHA-256 over a cohort's pixels, labels and patient_index."""
+def fingerprint(cohort: Cohort, views: Views | None = None) -> str:
+    """SHA-256 over a cohort's pixels, labels and patient_index, and over `views` where they say who shares a group."""
     digest = hashlib.sha256()
-    for array in cohort.everything():
+    for array in (*cohort.everything(), *(() if views is None else (views,))):
         digest.update(f"{array.dtype.str}{array.shape}".encode())
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()

@@ -106,14 +106,16 @@ def plan_walk(
     steps: int = 500,
     identity_weight: float = 0.1,
     class_weight: float = 1.0,
+    elastic: str = "relative",
 ) -> Tensor:
     """Images [W, T, C, S, S] in [-1, 1] of walks bent away from identities (PLAN: Pennisi et al. 2023, section 2).
 
     `ends` [W, 2, D] stay; `components` and `labels` [W] are the walks'. Of images [N, C, S, S], `who` gives logits over
-    the patients to keep away from, `what` over the labels. Raises ValueError for terms that no plan may have.
+    the patients to keep away from, `what` over the labels. By `elastic` strides count in the walk's own length, or in
+    the space's unit (`absolute`, as published). Raises ValueError for terms that no plan may have.
     """
     asked = {"points": points, "steps": steps, "identity_weight": identity_weight, "class_weight": class_weight}
-    item = PlanWalk.model_validate({"method": "plan-walk", "images": len(ends) * points, **asked})
+    item = PlanWalk.model_validate({"method": "plan-walk", "images": len(ends) * points, "elastic": elastic, **asked})
     walks, device = _walks(ends, components, labels, points), space.device
     noise = space.draw_noise(walks.components_of_points().to(device), TorchDraws(rng))
     return _render(space, walks, bend_on_all_cores(space, walks, noise, Identities(who, what), item), noise)

@@ -9,8 +9,9 @@ import math
 from dataclasses import dataclass
 
 from sfumato_common.accounting.accountant import epsilon
-from sfumato_common.accounting.events import LocalGaussian, Mechanism, RandomisedResponse
+from sfumato_common.accounting.events import LocalGaussian
 from sfumato_common.mechanisms.latent_noise import LatentMechanism
+from sfumato_common.study.costs import NOISE_ALONE, latent_total
 from sfumato_common.study.release import Cadp, Latent
 
 # Below this signal-to-noise less than a tenth of a decoded coordinate's deviation is the record's, and an image lies
@@ -38,6 +39,7 @@ class LatentReport:
     dimensions: int
     noise: float
     signal: float
+    private: bool = True
 
     @property
     def signal_to_noise(self) -> float:
@@ -54,12 +56,14 @@ class LatentReport:
         """The report for the steward, a fact a line, eps_total first and eps per coordinate second."""
         at = f"at delta {self.delta:g}" if self.delta else "pure, at delta 0"
         label = "" if self.label is None else f" and its label's randomised response (epsilon {self.label:g} of it)"
+        kind = "unit patient; add/remove, and replace-one the same" if self.private else f"of the noise; {NOISE_ALONE}"
+        training = "the model's training is charged apart" if self.private else "the model was trained without privacy"
         meaning = "of each, on the whole interval" if self.clip == "elementwise" else "on average; one may cost all"
         rest = self.dimensions - self.coordinates
         lines = [
-            f"eps_total {self.total:.6g} ({at}; unit patient; add/remove, and replace-one the same)",
+            f"eps_total {self.total:.6g} ({at}; {kind})",
             f"eps per coordinate {self.each:.6g} ({meaning})",
-            f"{self.method}: covers one noised latent vector a patient{label}; the model's training is charged apart",
+            f"{self.method}: covers one noised latent vector a patient{label}; {training}",
             f"{self.coordinates} of {self.dimensions} coordinates are released, {rest} are drawn from the prior",
             f"{self.mechanism} noise of standard deviation {self.noise:.6g} a coordinate, clip {self.clip}",
             f"signal-to-noise {self.signal_to_noise:.3g} a coordinate, for latents of standard deviation 1",
@@ -69,17 +73,16 @@ class LatentReport:
         return "\n".join(lines) + "\n"
 
 
-def latent_report(item: Latent, dimensions: int, delta: float, labels: int) -> LatentReport:
+def latent_report(item: Latent, dimensions: int, delta: float, labels: int, private: bool = True) -> LatentReport:
     """The report of `item` on latents of that many dimensions, in a plan with that many labels; Gaussian at `delta`."""
     mechanism = mechanism_of(item, dimensions)
     keep = mechanism.width
     label = item.label_epsilon if isinstance(item, Cadp) else None
+    total, at = latent_total(item, labels, delta)
     if item.epsilon is not None:
-        total, each, delta = item.epsilon + (label or 0.0), item.epsilon / keep, 0.0
+        each = item.epsilon / keep
     else:
         assert item.noise_multiplier is not None, "the plan gives one of the two"
-        answer: list[Mechanism] = [] if label is None else [RandomisedResponse(labels, label)]
-        total = epsilon([LocalGaussian(item.noise_multiplier), *answer], delta)
         each = epsilon([LocalGaussian(item.noise_multiplier * math.sqrt(keep))], delta)
     return LatentReport(
         method=getattr(item, "method", "latent"),
@@ -87,12 +90,13 @@ def latent_report(item: Latent, dimensions: int, delta: float, labels: int) -> L
         clip=item.clip,
         total=total,
         each=each,
-        delta=delta,
+        delta=at,
         label=label,
         coordinates=keep,
         dimensions=dimensions,
         noise=mechanism.noise,
         signal=mechanism.signal,
+        private=private,
     )
 
 

@@ -51,6 +51,13 @@ class Places:
     filled: npt.NDArray[np.bool_]
 
 
+@dataclass(frozen=True, eq=False)
+class Placed:
+    """Which patient's record is behind which image of an item [M], -1 where nobody's is; it never leaves."""
+
+    patients: npt.NDArray[np.int64]
+
+
 def drawn_places(job: Job[Latent]) -> Places:
     """Training patients drawn without replacement into random places, one record each; never too few.
 
@@ -62,10 +69,14 @@ def drawn_places(job: Job[Latent]) -> Places:
     secret = job.streams.secret
     labels = drawn_labels(job, secret)
     patients, order = secret.permutation(job.cohort.patients), secret.permutation(count)
+    placed = np.full(count, -1, dtype=np.int64)
     for patient, place in zip(patients.tolist(), order.tolist(), strict=False):
         mine, own = job.cohort.images_of(patient)
         chosen = secret.choice(len(own))
         images[place], labels[place], filled[place] = mine[chosen], own[chosen], True
+        placed[place] = patient
+    # who is behind which image stays with the release, for the attacks of a bench
+    job.release.once(Placed, (type(job.item), job.item.model), lambda: Placed(placed))
     return Places(images, labels, filled)
 
 
@@ -189,6 +200,6 @@ def noised_latents(job: Job[DpGlow | Cadp], codec: LatentCodec, places: Places) 
     rows[~places.filled] = 0.0
     released = mechanism.released(rows, job.recorder) * codec.gains(item)
     if job.steward_folder is not None:
-        report = latent_report(item, dimensions, job.plan.privacy.delta, len(job.plan.labels))
+        report = latent_report(item, dimensions, job.plan.privacy.delta, len(job.plan.labels), job.plan.private)
         write_atomic(job.steward_folder / f"{item.method}-{item.model}.txt", report.text, mode=0o600)
     return released

@@ -132,7 +132,8 @@ def walks_of(job: Job[LinearWalk]) -> Walks:
     sizes = np.array([len(np.unique(group.members)) for group in groups])
     require_k(int(sizes.min()), item.k)
     labels = np.array([group.label for group in groups], dtype=np.int64)
-    pairs, positions, released = layout(labels, label_shares(job), item.images, item.points, job.streams.secret)
+    asked = label_shares(job), item.images, item.points, job.streams.secret
+    pairs, positions, released = layout(labels, *asked, [group.view for group in groups])
     means = averages_of(patients, [torch.from_numpy(group.members) for group in groups])
     components = means.components[pairs]
     assert bool((components[:, 0] == components[:, 1]).all()), "a walk joins two groups of one label"
@@ -156,14 +157,22 @@ def candidates_of(job: Job[LinearWalk], walks: Walks, images: ByteImages) -> Can
 
 
 def layout(
-    labels: Counts, shares: npt.NDArray[np.float64], images: int, points: int, secret: SecretStream
+    labels: Counts,
+    shares: npt.NDArray[np.float64],
+    images: int,
+    points: int,
+    secret: SecretStream,
+    views: Sequence[str] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Which groups (labels [G]) are joined, and where: pairs int64 [W, 2], positions [W, T], released bool [W, T].
 
     Labels with one group or none give their part of `shares` [K] to the others; points beyond a label's part of
-    `images` are dropped at random. Raises DataError when no label has two groups.
+    `images` are dropped at random. Groups of two `views` [G] are never joined, and a view has walks as it has groups.
+    Raises DataError when no label has two groups.
     """
-    able = np.bincount(labels, minlength=len(shares)) >= 2
+    seen = np.zeros(len(labels), dtype=np.str_) if views is None else np.array(views, dtype=np.str_)
+    homes = [_of_one_view(np.flatnonzero(labels == label), seen) for label in range(len(shares))]
+    able = np.array([bool(own) for own in homes])
     if not able.any():
         raise DataError(
             "a walk joins two groups of one label, and no label has two at this site: ask for smaller groups, or for"
@@ -174,12 +183,21 @@ def layout(
     parts = []
     for label in np.flatnonzero(counts):
         walks = -(-int(counts[label]) // points)
-        pairs, positions = _pairs(torch.from_numpy(np.flatnonzero(labels == label)), walks, points, secret)
+        sizes = np.array([len(home) for home in homes[label]])
+        walks_in = apportion(walks, sizes / sizes.sum()).tolist()
+        drawn = [_pairs(home, some, points, secret) for home, some in zip(homes[label], walks_in, strict=True) if some]
+        pairs, positions = (torch.cat(part) for part in zip(*drawn, strict=True))
         released = torch.zeros(walks * points, dtype=torch.bool)
         released[torch.from_numpy(secret.permutation(walks * points))[: counts[label]]] = True
         parts.append((pairs, positions, released.view(walks, points)))
     pairs, positions, released = (torch.cat(part) for part in zip(*parts, strict=True))
     return pairs, positions, released
+
+
+def _of_one_view(groups: Counts, views: npt.NDArray[np.str_]) -> list[Tensor]:
+    """`groups` by view, where there are two of one."""
+    parts = [groups[views[groups] == view] for view in np.unique(views[groups])]
+    return [torch.from_numpy(part) for part in parts if len(part) >= 2]
 
 
 def _pairs(groups: Tensor, walks: int, points: int, secret: SecretStream) -> tuple[Tensor, Tensor]:

@@ -5,6 +5,10 @@ A walk starts straight, its ends stay, and its T - 2 interior points are moved t
     sum_t ||w_t+1 - w_t||^2 + identity_weight * sum_chunks mean KL(Uniform_N || softmax phi_id(G(w_t)))
                             + class_weight * sum_chunks mean CE(phi_class(G(w_t)), y).
 
+The first term has the square of the space's unit, the others have none: where codes have many numbers of variance 1 it
+outweighs them, and nothing bends. `elastic: relative` divides it by the squared distance of the walk's ends, one rule
+for every space; a straight walk then has 1 / (T - 1) whatever its length. `elastic: absolute` is the paper's term.
+
 The published code takes the T images of a walk (ends counted) four at a time and adds the means of the chunks: its
 weights grow with the number of chunks. Here the two terms are ceil(T / 4) times the mean over the walk's T images,
 whatever is computed at once. That is the published sum where 4 divides T; elsewhere the published last chunk is short
@@ -117,6 +121,7 @@ def bend_walks(
         chunks.append((rows, whole, noise.at(whole)))
     optimiser = torch.optim.Adam([points], lr=_LEARNING_RATE, betas=_BETAS, eps=_EPSILON)
     weight = weight_of_image(points.shape[1])
+    unit = elastic_unit(ends) if item.elastic == "relative" else torch.ones_like(ends[:, :1, :1])
     for _ in range(item.steps):
         gradient = torch.empty_like(points).flatten(0, 1)
         for rows, whole, own in chunks:
@@ -127,7 +132,7 @@ def bend_walks(
                 identities.what(images), labels[whole], reduction="none"
             )
             gradient[rows] = torch.autograd.grad(weight * (identity + known).sum(), w)[0][: len(rows)]
-        points.grad = gradient.view_as(points) + elastic_gradient(ends, points)
+        points.grad = gradient.view_as(points) + elastic_gradient(ends, points) / unit
         optimiser.step()
     return points
 
@@ -143,6 +148,15 @@ def elastic_gradient(ends: Tensor, points: Tensor) -> Tensor:
     path = torch.cat([ends[:, :1], points, ends[:, 1:]], dim=1)
     strides = path[:, 1:] - path[:, :-1]
     return 2.0 * (strides[:, :-1] - strides[:, 1:])
+
+
+def elastic_unit(ends: Tensor) -> Tensor:
+    """What the elastic term of each walk is divided by [W, 1, 1]: the squared distance of its ends [W, 2, D].
+
+    Ends that are the same code have no length, and a walk that starts there has no gradient to divide.
+    """
+    squared = (ends[:, 1] - ends[:, 0]).square().sum(dim=1)
+    return torch.where(squared > 0.0, squared, torch.ones_like(squared))[:, None, None]
 
 
 def _rows(space: LatentSpace, walks: Walks, points: Tensor, noise: Noise, bits: int) -> list[list[Tile]]:

@@ -12,6 +12,7 @@ from sfumato_common.study.policy import Policy
 from sfumato_common.types import AnyArray
 
 Indices = npt.NDArray[np.int64]
+Views = npt.NDArray[np.str_]
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,12 +20,14 @@ class Cohort:
     """Images [N, S, S] or [N, S, S, 3] with labels [N] and `patient_index` [N], which is 0 .. patients - 1.
 
     `rows` [N] picks the cohort's images out of a larger (memory-mapped) array; without it `images` is the cohort.
+    `views` [N] are laterality and view position in a word each, empty where nothing is known; None says so of all.
     """
 
     images: AnyArray
     labels: Indices
     patient_index: Indices
     rows: Indices | None = None
+    views: Views | None = None
     _order: Indices = field(init=False, repr=False)
     _starts: Indices = field(init=False, repr=False)
 
@@ -32,6 +35,7 @@ class Cohort:
         patient_index = np.asarray(self.patient_index, dtype=np.int64)
         count = len(self.images) if self.rows is None else len(self.rows)
         assert patient_index.shape == np.shape(self.labels) == (count,), "one label and one patient an image"
+        assert self.views is None or self.views.shape == (count,), "one view an image"
         sizes = np.bincount(patient_index)
         assert count == 0 or int(sizes.min()) > 0, "patients are numbered 0 .. patients - 1 without gaps"
         object.__setattr__(self, "labels", np.asarray(self.labels, dtype=np.int64))

@@ -1,8 +1,8 @@
 """The site's store: one folder, made whole or not at all, that holds pixels and an index without names.
 
-`pixels.npy` [N, S, S(, 3)] is memory-mapped; `index.npz` has labels, split, owner of every image and the patients'
-pseudonyms; `store.json`, written last, says what the other two must be, and which label every number stands for. File
-names and patient ids are in none of them: only the local ingest report beside the store names files.
+`pixels.npy` [N, S, S(, 3)] is memory-mapped; `index.npz` has labels, split, owner and view of every image and the
+patients' pseudonyms; `store.json`, written last, says what the other two must be, and which label every number stands
+for. File names and patient ids are in none of them: only the local ingest report beside the store names files.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ class IngestReport:
     patients: int
     patients_by_split: dict[str, int]
     skipped: tuple[Skipped, ...]
+    images_by_view: dict[str, int]
 
     def write(self, path: Path) -> None:
         """Write as JSON, readable by the owner only."""
@@ -48,6 +49,7 @@ class IngestReport:
             "kept": self.kept,
             "patients": self.patients,
             "patients_by_split": self.patients_by_split,
+            "images_by_view": self.images_by_view,
             "skipped": [{"reference": entry.reference, "reason": entry.reason} for entry in self.skipped],
         }
         write_atomic(path, json.dumps(value, indent=2) + "\n", mode=0o600)
@@ -154,10 +156,12 @@ class SiteStore:
             pixels = np.load(folder / "pixels.npy", mmap_mode="r", allow_pickle=False)
             with np.load(folder / "index.npz", allow_pickle=False) as archive:
                 index = {name: archive[name] for name in ("labels", "split", "owner", "patients")}
+                # stores from before views were kept know nothing of them
+                index["view"] = archive["view"] if "view" in archive.files else np.full(len(index["labels"]), "")
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             raise DataError(f"store '{folder.name}' is missing or incomplete; ingest again") from None
         whole = (facts.shape, facts.dtype) == (pixels.shape, str(pixels.dtype))
-        if not whole or {len(index[name]) for name in ("labels", "split", "owner")} != {len(pixels)}:
+        if not whole or {len(index[name]) for name in ("labels", "split", "owner", "view")} != {len(pixels)}:
             raise DataError(f"store '{folder.name}' does not fit together; ingest again")
         return SiteStore(pixels, index, facts)
 
@@ -178,7 +182,8 @@ class SiteStore:
         """The patients of one split, renumbered from 0; pixels stay on disk until they are asked for."""
         rows = np.flatnonzero(self._index["split"] == SPLITS.index(split)).astype(np.int64)
         _, patient_index = np.unique(self._index["owner"][rows], return_inverse=True)
-        return Cohort(self._pixels, self._index["labels"][rows], patient_index.astype(np.int64), rows)
+        patients, views = patient_index.astype(np.int64), self._index["view"][rows]
+        return Cohort(self._pixels, self._index["labels"][rows], patients, rows, views)
 
 
 def _fill(
@@ -188,6 +193,7 @@ def _fill(
     labels: list[int] = []
     names: list[str] = []
     given: list[Split | None] = []
+    views: list[str] = []
 
     def taken() -> Iterable[AnyArray]:
         for entry in images:
@@ -197,6 +203,7 @@ def _fill(
             labels.append(entry.label)
             names.append(entry.patient_id)
             given.append(entry.split)
+            views.append(entry.view)
             yield entry.pixels
 
     facts = _write_pixels(folder / "pixels.npy", taken(), form)
@@ -206,6 +213,7 @@ def _fill(
         "labels": np.array(labels, dtype=np.int64),
         "owner": np.array([patients[name] for name in names], dtype=np.int64),
         "split": np.array([SPLITS.index(splits[name]) for name in names], dtype=np.uint8),
+        "view": np.array(views, dtype="U16"),
         "patients": np.array([pseudonym(split_key, name) for name in patients], dtype="U32"),
     }
     buffer = io.BytesIO()
@@ -214,7 +222,9 @@ def _fill(
     whose = {"labels": list(names_of), "key": key_name(split_key)}
     write_json(folder / "store.json", {"format": _FORMAT, **whose, **facts})
     found = list(splits.values())
-    return IngestReport(len(labels), len(patients), {name: found.count(name) for name in SPLITS}, tuple(skipped))
+    seen = {view or "not known": views.count(view) for view in sorted(set(views))}
+    by_split: dict[str, int] = {name: found.count(name) for name in SPLITS}
+    return IngestReport(len(labels), len(patients), by_split, tuple(skipped), seen)
 
 
 def _write_pixels(path: Path, images: Iterable[AnyArray], form: ImageForm) -> dict[str, Any]:

@@ -10,11 +10,11 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-from pydicom import dcmread
+from pydicom import Dataset, dcmread
 from pydicom.errors import InvalidDicomError
 
 from sfumato_client.ingest.pixels import display_values
-from sfumato_client.ingest.records import SiteImage, Skipped, UnreadableError, to_form
+from sfumato_client.ingest.records import SiteImage, Skipped, UnreadableError, to_form, view_name
 from sfumato_client.ingest.table import check_folder, inside, label_index, read_table, unlisted_files
 from sfumato_common.study.terms import ImageForm
 
@@ -47,11 +47,17 @@ def _read(path: Path, label: int, form: ImageForm) -> SiteImage:
             patient = str(dataset.get("PatientID") or "").strip(" \0\t\r\n")
             if not patient:
                 raise UnreadableError("no patient id: the patient is the unit of protection")
-            display = display_values(dataset)
-        return SiteImage(to_form(display, form), label, patient, None)
+            display, view = display_values(dataset), _view(dataset)
+        return SiteImage(to_form(display, form), label, patient, None, view)
     except UnreadableError:
         raise
     except InvalidDicomError:
         raise UnreadableError("not a DICOM file (no preamble)") from None
     except Exception as error:  # decoders raise anything at all on broken data, and one file must not stop the site
         raise UnreadableError(f"cannot be decoded ({type(error).__name__})") from None
+
+
+def _view(dataset: Dataset) -> str:
+    """ImageLaterality, else the series' Laterality (PS3.3 C.7.6.16.2.8, C.7.3.1), and ViewPosition (C.8.7.5)."""
+    side, view = (dataset.get(name) for name in ("ImageLaterality", "ViewPosition"))
+    return view_name(str(side or dataset.get("Laterality") or ""), str(view or ""))

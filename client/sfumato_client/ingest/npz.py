@@ -1,7 +1,8 @@
-"""Image sets as npz archives with one index table (`set,row,site,patient_id,split,abnormal`) -> site images.
+"""Image sets as npz archives with one index table -> site images.
 
-`set` names an archive SET.npz beside the index that holds `images` (uint8 or uint16, [N, H, W] or [N, H, W, 3]);
-archives are read without pickle. `abnormal` 0 or 1 is the label's index in the plan.
+Columns are `set,row,site,patient_id,split,abnormal[,laterality][,view]`. `set` names an archive SET.npz beside the
+index that holds `images` (uint8 or uint16, [N, H, W] or [N, H, W, 3]); archives are read without pickle. `abnormal`
+0 or 1 is the label's index in the plan.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sfumato_client.ingest.records import SiteImage, Skipped, UnreadableError, to_form
+from sfumato_client.ingest.records import SiteImage, Skipped, UnreadableError, to_form, view_of_row
 from sfumato_client.ingest.table import Row, read_table, split_name
 from sfumato_common.errors import DataError
 from sfumato_common.study.terms import ImageForm
@@ -59,4 +60,5 @@ def _read(images: AnyArray, row: Row, form: ImageForm, labels: list[str]) -> Sit
         raise UnreadableError("its row is not in the set")
     pixels = images[int(row["row"])]
     display = pixels.astype(np.float32) / np.float32(np.iinfo(pixels.dtype).max)
-    return SiteImage(to_form(display, form), int(row["abnormal"]), row["patient_id"], split_name(row["split"]))
+    split, view = split_name(row["split"]), view_of_row(row)
+    return SiteImage(to_form(display, form), int(row["abnormal"]), row["patient_id"], split, view)

@@ -1,4 +1,4 @@
-"""A folder of PNG files with a table (`file,patient_id,label[,split]`) -> site images."""
+"""A folder of PNG files with a table (`file,patient_id,label[,split][,laterality][,view]`) -> site images."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from sfumato_client.ingest.records import SiteImage, Skipped, UnreadableError, to_form
+from sfumato_client.ingest.records import SiteImage, Skipped, UnreadableError, to_form, view_of_row
 from sfumato_client.ingest.table import Row, check_folder, inside, label_index, read_table, split_name, unlisted_files
 from sfumato_common.study.terms import ImageForm
 
@@ -42,13 +42,14 @@ def _read(path: Path, row: Row, form: ImageForm, labels: list[str]) -> SiteImage
     label = label_index(row["label"], labels)
     # with a split column every row must say its split: a silent mixture would make one patient's row decide for all
     split = split_name(row["split"]) if "split" in row else None
+    view = view_of_row(row)
     try:
         display = _display(path)
     except UnreadableError:
         raise
     except Exception as error:  # a broken file must not stop the site, whatever the decoder raises
         raise UnreadableError(f"cannot be decoded ({type(error).__name__})") from None
-    return SiteImage(to_form(display, form), label, row["patient_id"], split)
+    return SiteImage(to_form(display, form), label, row["patient_id"], split, view)
 
 
 def _display(path: Path) -> npt.NDArray[np.float32]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,6 +22,10 @@ SPLIT_NAMES: dict[str, Split] = {
     "test": "holdout",
     "holdout": "holdout",
 }
+_SIDES = {"L": "L", "LEFT": "L", "R": "R", "RIGHT": "R"}
+# DICOM's values of ViewPosition are short words (PS3.3 C.8.7.5, C.8.11.7); free text has no place in a store, and one
+# letter would be taken for a side
+_VIEW = re.compile("[A-Z]{2,8}")
 # luma of ITU-R BT.601, which is also the Y of YBR_FULL (DICOM PS3.3 C.7.6.3.1.2)
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
@@ -31,12 +36,16 @@ class UnreadableError(Exception):
 
 @dataclass(frozen=True, eq=False)
 class SiteImage:
-    """One image of one patient: pixels uint8 or uint16, [S, S] or [S, S, 3], bright = dense; label = plan's index."""
+    """One image of one patient: pixels uint8 or uint16, [S, S] or [S, S, 3], bright = dense; label = plan's index.
+
+    `view` says which of a patient's pictures may stand for each other (`view_name`); empty where nothing is known.
+    """
 
     pixels: AnyArray
     label: int
     patient_id: str
     split: Split | None
+    view: str = ""
 
 
 @dataclass(frozen=True)
@@ -45,6 +54,25 @@ class Skipped:
 
     reference: str
     reason: str
+
+
+def view_name(laterality: str, view: str) -> str:
+    """`R`, `L CC`, `PA`: laterality and view position in one word each; what is not a value of theirs is not known."""
+    side, position = _SIDES.get(laterality.strip().upper(), ""), view.strip().upper()
+    return f"{side} {position if _VIEW.fullmatch(position) else ''}".strip()
+
+
+def view_of_row(row: dict[str, str]) -> str:
+    """`view_name` of a table's optional columns `laterality` and `view`. Raises UnreadableError for other values.
+
+    A value that was written and is not understood would put an image among those of which nothing is known.
+    """
+    laterality, view = row.get("laterality", ""), row.get("view", "")
+    if laterality and laterality.upper() not in _SIDES:
+        raise UnreadableError("its laterality is none of L, R")
+    if view and not _VIEW.fullmatch(view.upper()):
+        raise UnreadableError("its view is no word of two to eight letters")
+    return view_name(laterality, view)
 
 
 def to_form(display: AnyArray, form: ImageForm) -> ByteImages:

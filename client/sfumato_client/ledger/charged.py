@@ -221,7 +221,7 @@ def _recorder(reserved: Sequence[Reservation], noise: NoiseSource, binding: str)
     """The recorder of a charge; of one without privacy it lets sums pass, and can pass for nothing else."""
     for entry in reserved:
         if isinstance(entry.event, Unprotected):
-            return BareRecorder(entry.event.what, binding)
+            return BareRecorder(entry.event.what, binding, noise)
     return NoiseRecorder(noise, binding)
 
 

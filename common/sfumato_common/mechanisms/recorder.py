@@ -124,20 +124,23 @@ class NoiseRecorder:
 class BareRecorder(NoiseRecorder):
     """The recorder of a charge without privacy (`private: false`): sums pass as they are, recorded as `Unprotected`.
 
-    Nothing that it seals can pass for noised: what it executed is never what a private plan was charged.
+    Latents and labels of single records are noised as asked, and recorded as the same: what decodes them has no
+    guarantee. Nothing that it seals can pass for noised: what it executed is never what a private plan was charged.
     """
 
     protects = False
 
-    def __init__(self, what: str, binding: str) -> None:
+    def __init__(self, what: str, binding: str, noise: NoiseSource | None = None) -> None:
         self._what, self._binding = what, binding
         self._draws, self._closed = 0, False
         self._executed = ()
+        if noise is not None:
+            self._noise = noise
+        self._noises = noise is not None
 
     def gaussian(self, value: FloatArray, sensitivity: float, noise_multiplier: float) -> Float64:
         """`value` itself."""
-        self._draw()
-        self._executed = (Unprotected(self._what),)
+        self._pass()
         return value.astype(np.float64)
 
     def sampled_gaussian(
@@ -147,4 +150,10 @@ class BareRecorder(NoiseRecorder):
         return self.gaussian(value, clipping_norm, noise_multiplier)
 
     def _count(self, event: Mechanism) -> None:
-        raise EgressRefused("a charge without privacy has no mechanism on single records")
+        if not self._noises or not isinstance(event, LocalLaplace | LocalGaussian | RandomisedResponse):
+            raise EgressRefused("a charge without privacy has no such mechanism")
+        self._pass()
+
+    def _pass(self) -> None:
+        self._draw()
+        self._executed = (Unprotected(self._what),)

@@ -5,23 +5,28 @@ from __future__ import annotations
 import math
 from typing import Literal, assert_never
 
+from sfumato_common.accounting.accountant import epsilon
 from sfumato_common.accounting.events import (
     Cohort,
     Declared,
     Event,
     GaussianRelease,
     KAverageGaussian,
+    LocalGaussian,
+    Mechanism,
     RandomisedResponse,
     Unprotected,
     local_event,
 )
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.release import AnyItem, Cadp, DpGlow, DpKAverage, Grouped, Sampling
+from sfumato_common.study.release import AnyItem, Cadp, DpGlow, DpKAverage, Grouped, Latent, Sampling
 from sfumato_common.study.stages import Stage
 
 # the sentence that every page about such a study carries
 WITHOUT_PRIVACY: Literal["weights left without differential privacy"] = "weights left without differential privacy"
 
+# what stands beside the epsilon of a mechanism whose images are decoded by a model without one
+NOISE_ALONE = "heuristic, no guarantee: the model that decodes has none"
 
 # the one bit that the gate says of the declared part of a release
 GATE_VERDICT = Declared("gate verdict: the whole declared set was approved or refused", bits=1)
@@ -52,9 +57,10 @@ def formal_gate_events(plan: Plan) -> list[Event]:
 def release_events(plan: Plan, item: AnyItem) -> list[Event]:
     """What releasing `item` is charged as to training patients, beside what its model cost.
 
-    Nothing for DP sampling, which is post-processing. Syntactic and heuristic methods have no mechanism: their images
-    are declared, with all their bits, as many as at the site with most: certificates of all parts then say the same,
-    whichever was sealed before the other was charged.
+    Nothing for DP sampling, which is post-processing. Methods on groups have no mechanism: their images are declared,
+    with all their bits, as many as at the site with most: certificates of all parts then say the same, whichever was
+    sealed before the other was charged. Noised latents of a plan without privacy are charged without end: what decodes
+    them has no guarantee, whatever their own noise is (`latent_total`).
     """
     most = max((own.most for own in plan.release if (own.method, own.model) == (item.method, item.model)), default=0)
     label_bits = most * max(1, math.ceil(math.log2(len(plan.labels))))
@@ -66,7 +72,8 @@ def release_events(plan: Plan, item: AnyItem) -> list[Event]:
         case DpKAverage(noise_multiplier=sigma, k=k):
             return [KAverageGaussian(sigma, k)]
         case DpGlow() | Cadp():
-            return [local_event(item.epsilon, item.noise_multiplier), *_label_events(plan, item, label_bits)]
+            charged = local_event(item.epsilon, item.noise_multiplier) if plan.private else Unprotected(item.method)
+            return [charged, *_label_events(plan, item, label_bits)]
         case Sampling():
             return []
         case _:
@@ -75,10 +82,25 @@ def release_events(plan: Plan, item: AnyItem) -> list[Event]:
 
 def _label_events(plan: Plan, item: DpGlow | Cadp, bits: int) -> list[Event]:
     if isinstance(item, Cadp) and item.label_epsilon is not None:
+        if not plan.private:
+            return []  # covered by the one charge without end
         return [RandomisedResponse(len(plan.labels), item.label_epsilon)]
     if item.tells_labels:
         return [Declared(f"{item.method}: labels of records, taken as public", bits)]
     return []
+
+
+def latent_total(item: Latent, labels: int, delta: float) -> tuple[float, float]:
+    """Epsilon of all that one record gives, its latent and its label, and the delta that it holds at: 0 where pure.
+
+    Of the noise alone: a training patient pays for the model too, and without privacy no sum of the two is finite.
+    """
+    label = item.label_epsilon if isinstance(item, Cadp) else None
+    if item.epsilon is not None:
+        return item.epsilon + (label or 0.0), 0.0
+    assert item.noise_multiplier is not None, "the plan gives one of the two"
+    answer: list[Mechanism] = [] if label is None else [RandomisedResponse(labels, label)]
+    return epsilon([LocalGaussian(item.noise_multiplier), *answer], delta), delta
 
 
 def study_events(plan: Plan, cohort: Cohort) -> list[Event]:

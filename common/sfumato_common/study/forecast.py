@@ -7,8 +7,16 @@ from dataclasses import dataclass
 
 from sfumato_common.accounting.accountant import CohortCosts, cohort_costs, epsilon
 from sfumato_common.accounting.events import Declared, Event, SampledGaussian
-from sfumato_common.study.costs import charged_event, formal_gate_events, release_events, study_events
+from sfumato_common.study.costs import (
+    NOISE_ALONE,
+    charged_event,
+    formal_gate_events,
+    latent_total,
+    release_events,
+    study_events,
+)
 from sfumato_common.study.plan import Plan
+from sfumato_common.study.release import Latent
 
 
 @dataclass(frozen=True)
@@ -30,13 +38,15 @@ class StageForecast:
 class Forecast:
     """What a whole plan costs a patient at `delta`: per stage, and in total for each cohort and for any patient.
 
-    Where it is not `private`, nothing is noised: its stages have noise multiplier 0 and every epsilon is infinite.
+    Where it is not `private`, its stages have noise multiplier 0 and every epsilon is infinite. `noised` then says what
+    epsilon the noise of methods on latents would have by itself, as their papers state it: a figure, and no guarantee.
     """
 
     delta: float
     stages: tuple[StageForecast, ...]
     totals: CohortCosts
     private: bool = True
+    noised: tuple[str, ...] = ()
 
     @property
     def epsilon_train(self) -> float:
@@ -65,4 +75,15 @@ def forecast(plan: Plan, delta: float, spent: Iterable[Event] = (), spent_holdou
         events += mechanisms
         lines.append(StageForecast("release", 1, len(mechanisms), None, 1.0, epsilon(events, delta)))
     totals = cohort_costs(events, [*spent_holdout, *study_events(plan, "holdout")], delta)
-    return Forecast(delta, tuple(lines), totals, plan.private)
+    return Forecast(delta, tuple(lines), totals, plan.private, _noised(plan, delta))
+
+
+def _noised(plan: Plan, delta: float) -> tuple[str, ...]:
+    if plan.private:
+        return ()
+    found = []
+    for item in plan.release:
+        if isinstance(item, Latent):
+            total, at = latent_total(item, len(plan.labels), delta)
+            found.append(f"eps_total {total:.6g} at delta {at:g}: the noise of '{item.method}' alone; {NOISE_ALONE}")
+    return tuple(found)

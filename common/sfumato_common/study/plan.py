@@ -108,7 +108,7 @@ class Plan(Strict):
         if len({item.grouping for item in self.release if isinstance(item, Grouped)}) > 1:
             raise ValueError(
                 "patients are grouped once a study: give all methods on groups the same k, groups, least_labels, "
-                "remainder and distance, or what two groupings share would tell who is in them"
+                "remainder, distance and views, or what two groupings share would tell who is in them"
             )
         for item in self.release:
             self._check_item(item)
@@ -121,7 +121,7 @@ class Plan(Strict):
         self._check_filled(item)
         if isinstance(item, Grouped) and item.groups == "l-diverse" and item.least_labels > len(self.labels):
             raise ValueError(f"'least_labels' of '{item.method}' is larger than the number of labels")
-        if isinstance(item, DpKAverage | Latent) and not self.private:
+        if isinstance(item, DpKAverage) and not self.private:
             raise ValueError(f"'{item.method}' is a formal method: under 'private: false' its model has no guarantee")
         if isinstance(item, Latent):
             every = self.image.size**2 * self.image.channels

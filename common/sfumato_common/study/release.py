@@ -79,7 +79,11 @@ class Grouped(Inverting):
     (`merge`) or are left out (`suppress`). By `distance` near patients share a group: by the coarse part of their
     images, by an embedding that the site trains on its own, or whoever chance puts together. Groups that are alike
     serve better and are recognised far better (docs/methods.md). One grouping a study: every item of a plan has the
-    same five terms.
+    same six terms.
+
+    By `views: mean` a patient brings the mean of all images, two eyes or a film from the side among them. By `apart`
+    each patient brings one image, and a group's images are of one laterality and view; by `mirrored` left ones are
+    mirrored first, and count as right.
 
     Where a site has too few patients for all its images, so many of them as `filled_at` says for it are drawn from the
     model instead (`Filling`). The number is agreed in the plan: one that followed from the cohort would tell its size.
@@ -90,7 +94,8 @@ class Grouped(Inverting):
     least_labels: Annotated[int, Field(ge=2, le=64)] = 2
     remainder: Literal["merge", "suppress"] = "merge"
     distance: Literal["image", "embedding", "random"] = "random"
-    # left out of the digest where it says nothing: plans from before it keep theirs
+    # each left out of the digest where it says nothing: plans from before it keep theirs
+    views: Literal["mean", "apart", "mirrored"] = Field(default="mean", exclude_if=lambda way: way == "mean")
     filled_at: dict[str, ImageCount] = Field(default_factory=dict, exclude_if=lambda sites: not sites)
 
     @property
@@ -99,10 +104,12 @@ class Grouped(Inverting):
         return "syntactic"
 
     @property
-    def grouping(self) -> tuple[int, str, int, str, str]:
+    def grouping(self) -> tuple[int | str, ...]:
         """The terms that decide who shares a group; `least_labels` counts only where it is used."""
         least = self.least_labels if self.groups == "l-diverse" else 0
-        return self.k, self.groups, least, self.remainder, self.distance
+        # groups that were frozen before there were views are those of `mean`
+        views = () if self.views == "mean" else (self.views,)
+        return self.k, self.groups, least, self.remainder, self.distance, *views
 
     @property
     def least_patients(self) -> int:
@@ -144,10 +151,14 @@ class LinearWalk(Grouped):
 class PlanWalk(LinearWalk):
     """PLAN (Pennisi et al. 2023): such walks bent away from identities by `steps` of Adam.
 
-    Steps end at four times the paper's, weights at a thousand times: there the other terms no longer count.
+    Steps end at four times the paper's, weights at a thousand times: there the other terms no longer count. `elastic`
+    says in what unit a walk's strides count: the space's own (`absolute`, as published), in which the published weights
+    bend nothing where codes have hundreds of numbers, or the walk's length (`relative`).
     """
 
     method: Literal["plan-walk"]  # type: ignore[assignment]
+    # plans from before it were accepted with the space's own unit: they keep meaning and digest
+    elastic: Literal["absolute", "relative"] = Field(default="absolute", exclude_if=lambda unit: unit == "absolute")
     steps: Annotated[int, Field(ge=1, le=2000)] = 500
     identity_weight: Annotated[float, Field(ge=0, le=100)] = 0.1
     class_weight: Annotated[float, Field(ge=0, le=1000)] = 1.0

@@ -78,6 +78,18 @@ class _Dense(nn.Module):
         return raw
 
 
+def convolutional(width: int, index: int, classes: int, hidden: int, rule: Coupling) -> PermutedCoupling:
+    """A coupling of `width` channels under the permutation number `index`, by two convolutions."""
+    network = _Convolutions(width - width // 2, classes, hidden, rule.outputs * (width // 2))
+    return PermutedCoupling(width, index, rule, network)
+
+
+def fully_connected(width: int, index: int, classes: int, hidden: int, rule: Coupling) -> PermutedCoupling:
+    """A coupling of `width` values under the permutation number `index`, by two fully connected layers."""
+    network = _Dense(width - width // 2, classes, hidden, rule.outputs * (width // 2))
+    return PermutedCoupling(width, index, rule, network)
+
+
 class ConditionalINN(Flow):
     """`levels` of squeeze with `steps` couplings each, then `dense` couplings of all values of images of `size`."""
 
@@ -94,17 +106,12 @@ class ConditionalINN(Flow):
         dense: int = 2,
     ) -> None:
         super().__init__(channels)
-        rule = COUPLINGS[coupling]
-
-        def layer(kind: type[_Convolutions] | type[_Dense], width: int, index: int) -> PermutedCoupling:
-            network = kind(width - width // 2, classes, hidden, rule.outputs * (width // 2))
-            return PermutedCoupling(width, index, rule, network)
-
+        terms = classes, hidden, COUPLINGS[coupling]
         self.levels = nn.ModuleList(
-            nn.ModuleList(layer(_Convolutions, channels * 4**level, step) for step in range(steps))
+            nn.ModuleList(convolutional(channels * 4**level, step, *terms) for step in range(steps))
             for level in range(1, levels + 1)
         )
-        self.dense = nn.ModuleList(layer(_Dense, channels * size**2, step) for step in range(dense))
+        self.dense = nn.ModuleList(fully_connected(channels * size**2, step, *terms) for step in range(dense))
 
     def _forward(self, u: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
         total = u.new_zeros(u.shape[0])

@@ -20,9 +20,12 @@ def flow(plan: PublicPlan) -> Flow:
     from sfumato_common.generators.components import condition_width
     from sfumato_common.generators.flow.cinn import ConditionalINN
     from sfumato_common.generators.flow.glow import Glow
+    from sfumato_common.generators.flow.multiscale import MultiscaleINN
 
     stage = stage_of(plan, FlowStage)
     sizes = (plan.image.channels, condition_width(plan), stage.levels, stage.steps_per_level, stage.hidden)
     if stage.architecture == "cinn":
         return ConditionalINN(*sizes, stage.coupling, size=plan.image.size, dense=stage.dense)
+    if stage.architecture == "multiscale-cinn":
+        return MultiscaleINN(*sizes, stage.coupling, size=plan.image.size, dense=stage.dense)
     return Glow(*sizes, stage.coupling)
