@@ -191,9 +191,9 @@ def federate(plan: Plan, cohorts: dict[str, Cohort], seed: int) -> tuple[Release
     operating system, so no two runs are equal.
     """
     encoders = Encoders(ENCODERS, plan.encoders).load_all(plan.encoders)
-    given = load_encoders(ENCODERS, plan)
+    starts = {start_key(kind): _STARTS[start.sha256] for kind, start in plan.public_starts.items()}
+    given = {**load_encoders(ENCODERS, plan), **starts}
     released: Released = {}
-    given = {start_key(kind): _STARTS[start.sha256] for kind, start in plan.public_starts.items()}
     seconds: dict[str, float] = {}
     rng = torch.Generator().manual_seed(seed)
     for stage in plan.stages:
