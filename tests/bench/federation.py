@@ -67,7 +67,7 @@ STAGES: dict[str, dict[str, Any]] = {
     "features": {},
     "gan": {"rounds": 3, "local_steps": 20, "clipping_norm": 1.0, "learning_rate": 0.002, "generator_steps": 10},
     "flow": {"rounds": 3, "local_steps": 10, "clipping_norm": 0.3},
-    "diffusion": {"rounds": 3, "local_steps": 10, "clipping_norm": 1.0, "learning_rate": 0.004, "width": 96},
+    "diffusion": {"rounds": 3, "local_steps": 10, "clipping_norm": 0.3, "learning_rate": 0.002, "width": 96},
     "choice": {},
 }
 

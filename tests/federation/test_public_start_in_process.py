@@ -17,6 +17,7 @@ from sfumato_server.coordinator.study import run_study
 from sfumato_server.enrol import Registry, load_authority
 from sfumato_server.pool import pool_packages
 from sfumato_server.publish import publish
+from sfumato_server.publish.report import foreign_details
 from sfumato_server.rounds.starts import keep_start
 
 
@@ -83,6 +84,8 @@ def test_a_whole_study_of_a_diffusion_releases_its_images(tmp_path):
     assert all(np.array_equal(request.arrays[name], value) for request in rounds for name, value in frozen.items())
     pool = pool_packages(federation.coordinator.root, federation.plan, Registry(federation.coordinator.root))
     assert len(pool.items) == 12 * len(federation.plan.sites)
+    ((_, said),) = foreign_details(pool, federation.plan)
+    assert "learned from public images" in said
 
 
 def test_a_coordinator_without_the_weights_or_with_others_asks_no_site(federation, start):

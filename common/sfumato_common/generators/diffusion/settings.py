@@ -28,6 +28,17 @@ class DiffusionStage(DpSgdStage):
     noise_levels: Annotated[int, Field(ge=1, le=64)] = 4
     sampling_steps: Annotated[int, Field(ge=2, le=1000)] = 32
 
+    @property
+    def foreign_detail(self) -> str | None:
+        """What the frozen network adds."""
+        if self.start is None:
+            return None
+        return (
+            "Brightness, shape and coarse shading follow the patients, under the guarantee above. What is fine was "
+            "learned from public images first, and adapted to the patients a little: it belongs to no patient. Do not "
+            "read a finding off it."
+        )
+
     def check(self, plan: PublicPlan) -> None:
         """Squares cover an image, heads share the width evenly."""
         if plan.image.size % self.patch:
