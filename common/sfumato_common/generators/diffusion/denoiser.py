@@ -86,7 +86,7 @@ class Denoiser(nn.Module):
         super().__init__()
         self._patch = patch
         self.inward = nn.Linear(channels * patch**2, width)
-        self.places = nn.Parameter(0.02 * torch.randn((size // patch) ** 2, width))
+        self.places = nn.Linear((size // patch) ** 2, width, bias=False)  # a column a square
         self.time, self.condition = nn.Linear(2 * _FREQUENCIES, width), nn.Linear(classes, width, bias=False)
         self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
         self.outward = _zero(nn.Linear(width, channels * patch**2))
@@ -98,7 +98,7 @@ class Denoiser(nn.Module):
             given = given + adapter.condition(condition)
         given = functional.silu(given)
         squares = functional.pixel_unshuffle(x, self._patch).flatten(2).transpose(1, 2)
-        h = self.inward(squares) + self.places
+        h = self.inward(squares) + self.places.weight.T
         for number, block in enumerate(self.blocks):
             h = block(h, given, None if adapter is None else adapter.blocks[number])
         h = _normal(h)
