@@ -170,6 +170,11 @@ def _started(text: str, cohort: str) -> Plan:
         return plan
     source = "textures" if cohort == "phantom" else "phantom"
     weights, _ = pretrain(plan, "diffusion", source, steps=START_STEPS, patients=START_PATIENTS)
+    return pin_start(plan, source, weights)
+
+
+def pin_start(plan: Plan, source: str, weights: dict[str, AnyArray]) -> Plan:
+    """The plan whose diffusion starts from `weights`, which `federate` then brings."""
     pinned = fingerprint(weights)
     _STARTS[pinned] = weights
     values = plan.model_dump(mode="json")

@@ -42,4 +42,5 @@ DIFFUSION = Generator(
     latent=None,
     flow=None,
     pretraining="sfumato_common.generators.diffusion.pretraining:pretrain",
+    adopt=None,
 )
