@@ -144,6 +144,7 @@ def test_streams_are_made_where_a_record_or_an_output_is_drawn():
         ("sfumato_common/mechanisms/streams.py", "of", "SecretStream"),
         ("sfumato_common/mechanisms/streams.py", "of", "PublishedStream"),
         ("sfumato_common/mechanisms/streams.py", "of", "working_generator"),
+        ("sfumato_client/training/diffusion.py", "train_adapter", "SecretStream"),
         ("sfumato_client/training/flow.py", "train_flow", "SecretStream"),
         ("sfumato_client/training/gan.py", "train_discriminator", "SecretStream"),
         ("sfumato_client/training/gan.py", "train_discriminator", "working_generator"),

@@ -59,7 +59,8 @@ def test_nothing_is_left_for_later():
 def test_every_stage_is_a_record_with_both_halves_and_every_method_has_a_function():
     stages = {kind.model_fields["kind"].annotation.__args__[0] for kind in Stage.__origin__.__args__}
     assert stages == set(StageKind.__args__) == set(EXCHANGES)
-    assert set(GENERATORS) == {"spectral", "embedding", "gan", "flow", "appearance", "codec", "stylegan2"}
+    kinds = {"spectral", "embedding", "gan", "flow", "appearance", "codec", "stylegan2", "diffusion"}
+    assert set(GENERATORS) == kinds
     assert stages - set(GENERATORS) == {"choice", "features"}
     for record in EXCHANGES.values():
         assert callable(import_named(record.trainer))

@@ -27,6 +27,7 @@ from sfumato_common.exchanges import EXCHANGES
 from sfumato_common.exchanges.choice import without_figure
 from sfumato_common.generators.components import component_count, component_shares, labels_of
 from sfumato_common.generators.sampling import sample_images
+from sfumato_common.generators.starts import start_key
 from sfumato_common.mechanisms.draws import TorchDraws
 from sfumato_common.mechanisms.noise import SecureNoise
 from sfumato_common.mechanisms.recorder import NoiseRecorder
@@ -34,7 +35,8 @@ from sfumato_common.strict import parse
 from sfumato_common.study.budget import resolve_budget
 from sfumato_common.study.costs import study_events
 from sfumato_common.study.plan import Plan
-from sfumato_common.types import AnyArray, ByteImages
+from sfumato_common.types import AnyArray, ByteImages, fingerprint
+from sfumato_server.coordinator.pretraining import pretrain
 from sfumato_server.rounds.encoders import load_encoders
 from sfumato_server.rounds.strategies import strategy_of
 
@@ -52,7 +54,12 @@ BY_SITE = {"sites", "phantom"}
 # A flow's step times the image's side: a shift of all pixels alike moves the mean brightness by as many deviations.
 FLOW_RATE_BY_SIZE = 0.16
 
-TRAINED = {"gan", "flow"}
+# A diffusion's patch, by cohort: sixteen squares an image, 64 of the films of sites. Its public start is trained for so
+# many steps, never on what the cohort itself was drawn from.
+PATCHES = {"pneumonia": 7, "sites": 8, "fundus": 8, "phantom": 8}
+START_STEPS, START_PATIENTS = 600, 300
+
+TRAINED = {"gan", "flow", "diffusion"}
 STAGES: dict[str, dict[str, Any]] = {
     "spectral": {"clip_radius": 1.8, "spread_radius": 0.9, "radii": "charged"},
     "appearance": {},
@@ -60,6 +67,7 @@ STAGES: dict[str, dict[str, Any]] = {
     "features": {},
     "gan": {"rounds": 3, "local_steps": 20, "clipping_norm": 1.0, "learning_rate": 0.002, "generator_steps": 10},
     "flow": {"rounds": 3, "local_steps": 10, "clipping_norm": 0.3},
+    "diffusion": {"rounds": 3, "local_steps": 10, "clipping_norm": 0.3, "learning_rate": 0.002, "width": 96},
     "choice": {},
 }
 
@@ -79,6 +87,7 @@ ROWS = {
     "embedding": Row({"spectral": 0.3, "embedding": 0.7}, "embedding"),
     "flow": Row({"spectral": 0.6, "flow": 0.4}, "flow"),
     "gan": Row({"spectral": 0.6, "gan": 0.4}, "gan"),
+    "diffusion": Row({"spectral": 0.6, "diffusion": 0.4}, "diffusion"),
     "best": Row({"spectral": 0.55, "flow": 0.2, "gan": 0.2, "choice": 0.05}, "best"),
 }
 
@@ -112,6 +121,8 @@ def build_plan(
         values["spectral"] = {"bandwidth": BANDS[cohort.name], **values["spectral"]}
     if "flow" in values:
         values["flow"].setdefault("learning_rate", round(FLOW_RATE_BY_SIZE / cohort.size, 4))
+    if "diffusion" in values:
+        values["diffusion"].setdefault("patch", PATCHES[cohort.name])
     if "embedding" in values:
         values["embedding"].setdefault("generator_steps", 300 if cohort.size <= 32 else 100)
     for kind in TRAINED & set(values):
@@ -134,17 +145,43 @@ def build_plan(
         "bench",
     )
     if not private:
-        return plan
+        return _started(plan.model_dump_json(), cohort.name)
     plan = _resolved(plan.model_dump_json())
     if plan.chooses and without_figure(plan):
         first = plan.candidates[0]
         return build_plan(cohort, Row({first: 1.0}, first), target, encoders, **overrides)
-    return plan
+    return _started(plan.model_dump_json(), cohort.name)
 
 
 @lru_cache(maxsize=64)
 def _resolved(plan: str) -> Plan:
     return resolve_budget(Plan.model_validate_json(plan))
+
+
+# weights of public starts by the hash that plans pin
+_STARTS: dict[str, dict[str, AnyArray]] = {}
+
+
+@lru_cache(maxsize=64)
+def _started(text: str, cohort: str) -> Plan:
+    """The plan with its diffusion, where it has one, at a public start: the phantom's, or textures' for the phantom."""
+    plan = Plan.model_validate_json(text)
+    if "diffusion" not in plan.candidates or plan.stage("diffusion").public_start is not None:
+        return plan
+    source = "textures" if cohort == "phantom" else "phantom"
+    weights, _ = pretrain(plan, "diffusion", source, steps=START_STEPS, patients=START_PATIENTS)
+    return pin_start(plan, source, weights)
+
+
+def pin_start(plan: Plan, source: str, weights: dict[str, AnyArray]) -> Plan:
+    """The plan whose diffusion starts from `weights`, which `federate` then brings."""
+    pinned = fingerprint(weights)
+    _STARTS[pinned] = weights
+    values = plan.model_dump(mode="json")
+    for stage in values["stages"]:
+        if stage["kind"] == "diffusion":
+            stage["start"] = {"source": source, "sha256": pinned}
+    return parse(values, Plan, "bench")
 
 
 def spent(plan: Plan) -> float:
@@ -159,7 +196,8 @@ def federate(plan: Plan, cohorts: dict[str, Cohort], seed: int) -> tuple[Release
     operating system, so no two runs are equal.
     """
     encoders = Encoders(ENCODERS, plan.encoders).load_all(plan.encoders)
-    given = load_encoders(ENCODERS, plan)
+    starts = {start_key(kind): _STARTS[start.sha256] for kind, start in plan.public_starts.items()}
+    given = {**load_encoders(ENCODERS, plan), **starts}
     released: Released = {}
     seconds: dict[str, float] = {}
     rng = torch.Generator().manual_seed(seed)

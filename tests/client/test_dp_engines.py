@@ -15,6 +15,8 @@ from sfumato_client.training.dp import products
 from sfumato_client.training.dp.engines import ENGINES, automatic_engine, private_engine
 from sfumato_common.errors import ConfigError
 from sfumato_common.generators import NETWORKS
+from sfumato_common.generators.diffusion.denoiser import AdaptedDenoiser, Adapter, Denoiser
+from sfumato_common.generators.diffusion.denoising import denoising_loss
 from sfumato_common.generators.flow.flows import flow_loss
 from sfumato_common.generators.flow.glow import Glow
 from sfumato_common.generators.gan.discriminator import Discriminator, real_loss
@@ -44,6 +46,16 @@ class EveryLayer(nn.Module):
         return self.head(self.rows(x).mean(dim=1).flatten(1))[:, 0] * (1.0 + condition[:, 0])
 
 
+def small_diffusion() -> nn.Module:
+    return AdaptedDenoiser(scrambled(Denoiser(1, SIZE, CLASSES, 4, 16, 2, 2)), Adapter(1, CLASSES, 4, 16, 2, 3))
+
+
+def diffusion_loss(forward: nn.Module, x: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
+    """Three noise levels an image, whose noise is of the image itself: this suite's records have two parts."""
+    noise = torch.stack([x.flip(2), x.flip(3), x.transpose(2, 3)], dim=1)
+    return denoising_loss(forward, x, condition, noise, x.new_tensor([0.2, 0.7, 1.3]).expand(len(x), -1))
+
+
 @dataclasses.dataclass(frozen=True)
 class Case:
     make: Callable[[], nn.Module]
@@ -57,9 +69,10 @@ CASES = {
     "discriminator": Case(lambda: Discriminator(1, CLASSES, 8), real_loss),
     "stylegan2-discriminator": Case(lambda: StyleGan2Discriminator(SIZE, 1, CLASSES, 128, 16, spread=False), real_loss),
     "flow": Case(lambda: Glow(1, CLASSES, 2, 2, 8), flow_loss, SEE_LAYERS),
+    "adapter": Case(small_diffusion, diffusion_loss, SEE_LAYERS),
     "every-layer": Case(EveryLayer, real_loss, ("opacus", "opacus-ew")),
 }
-NEVER_TRAINED_ON_PATIENTS = {"generator", "autoencoder", "stylegan2-generator"}
+NEVER_TRAINED_ON_PATIENTS = {"generator", "autoencoder", "stylegan2-generator", "denoiser"}
 FAST = [name for name in ENGINES if name != "vmap-compiled"]
 PAIRS = [(engine, case) for engine in FAST for case in CASES if engine not in CASES[case].refused_by]
 EXACT = [pair for pair in PAIRS if pair[0] != "loop"]
@@ -98,7 +111,7 @@ def test_every_registered_model_and_engine_is_in_this_suite():
     assert set(NETWORKS) <= set(CASES) | NEVER_TRAINED_ON_PATIENTS
     assert set(typing.get_args(EngineName)) == {"auto", *ENGINES}
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
-    for case, on_cpu in (("discriminator", "bookkeeping"), ("flow", "vmap")):
+    for case, on_cpu in (("discriminator", "bookkeeping"), ("flow", "vmap"), ("adapter", "vmap")):
         module = CASES[case].make()
         assert (automatic_engine(module, cpu), automatic_engine(module, cuda)) == (on_cpu, "vmap")
 

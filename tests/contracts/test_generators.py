@@ -38,7 +38,7 @@ from sfumato_server.rounds.strategies import Strategy, strategy_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:TestNoise")
 KINDS = sorted(GENERATORS)
-FROZEN = {"autoencoder"}  # public, and used as they are
+FROZEN = {"autoencoder", "denoiser"}  # public, and used as they are
 DP = {"rounds": 2, "local_steps": 2, "sampling_rate": 0.3, "clipping_norm": 1.0, "noise_multiplier": 1.0}
 PLAN = {
     "study": "contract",
@@ -62,6 +62,7 @@ PLAN = {
             **DP,
         },
         {"kind": "appearance", "noise_multiplier": 0.5, "phantoms": 8},
+        {"kind": "diffusion", "learning_rate": 1e-3, "width": 16, "depth": 1, "sampling_steps": 3, **DP},
     ],
     "release": [{"model": "spectral", "images": 4}],
     "federation": {"quorum": 1},

@@ -2,10 +2,11 @@
 
 import copy
 
+import numpy as np
 import pytest
 from safetensors.numpy import save
 from support.federations import make_federation
-from support.studies import PLAN
+from support.studies import PLAN, POLICY
 
 from sfumato_common.errors import VerificationError
 from sfumato_common.strict import parse
@@ -16,6 +17,7 @@ from sfumato_server.coordinator.study import run_study
 from sfumato_server.enrol import Registry, load_authority
 from sfumato_server.pool import pool_packages
 from sfumato_server.publish import publish
+from sfumato_server.publish.report import foreign_details
 from sfumato_server.rounds.starts import keep_start
 
 
@@ -62,6 +64,28 @@ def test_a_study_starts_from_what_its_plan_pins_and_declares_it(federation, star
     report = published.report.read_text()
     assert "started from weights declared public (textures" in report
     assert report.count(fingerprint(start)) >= 2
+
+
+def test_a_whole_study_of_a_diffusion_releases_its_images(tmp_path):
+    values, policy = values_of(), copy.deepcopy(POLICY)
+    flow = values["stages"].pop()
+    dp = {key: value for key, value in flow.items() if key not in {"kind", "levels", "steps_per_level", "hidden"}}
+    values["stages"].append({**dp, "kind": "diffusion", "width": 16, "depth": 1, "sampling_steps": 3})
+    values["release"] = [{"model": "diffusion", "images": 12}]
+    policy["allowed_stages"].append("diffusion")
+    weights, _ = pretrain(parse(values, Plan, "plan"), "diffusion", "textures", steps=3, patients=20)
+    values["stages"][1]["start"] = {"source": "textures", "sha256": fingerprint(weights)}
+    federation = make_federation(tmp_path, values, policy)
+    keep_start(federation.coordinator.starts, federation.plan, save(weights))
+    assert run(federation) == "completed"
+    rounds = [request for _, request, _ in federation.sent if request.stage == "diffusion"]
+    frozen = {name: value for name, value in weights.items() if name.startswith("denoiser/")}
+    assert {request.round for request in rounds} == {1, 2} and frozen
+    assert all(np.array_equal(request.arrays[name], value) for request in rounds for name, value in frozen.items())
+    pool = pool_packages(federation.coordinator.root, federation.plan, Registry(federation.coordinator.root))
+    assert len(pool.items) == 12 * len(federation.plan.sites)
+    ((_, said),) = foreign_details(pool, federation.plan)
+    assert "learned from public images" in said
 
 
 def test_a_coordinator_without_the_weights_or_with_others_asks_no_site(federation, start):

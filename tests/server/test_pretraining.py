@@ -37,6 +37,7 @@ PLAN = {
         {"kind": "gan", "width": 8, "generator_steps": 2, "fakes": 8, **DP},
         {"kind": "flow", "levels": 1, "steps_per_level": 2, "hidden": 8, **DP},
         {"kind": "stylegan2", "channel_base": 128, "channel_max": 8, **DP},
+        {"kind": "diffusion", "width": 16, "depth": 1, **DP},
     ],
     "release": [{"model": kind, "images": 4} for kind in ("spectral", "gan", "flow")],
     "federation": {"quorum": 1},
@@ -48,7 +49,7 @@ def plan_with(**changes) -> Plan:
 
 
 @pytest.mark.parametrize("source", SOURCES)
-@pytest.mark.parametrize("kind", ["gan", "flow", "stylegan2"])
+@pytest.mark.parametrize("kind", ["gan", "flow", "stylegan2", "diffusion"])
 def test_a_start_has_the_stages_form_and_is_drawn_again_alike(kind, source):
     plan = plan_with()
     weights, losses = pretrain(plan, kind, source, steps=3, patients=12)
@@ -73,15 +74,16 @@ def test_sites_fitted_apart_learn_from_cohorts_of_their_own(radii):
     brightness = released["spectral/mean"][:, 0]
     alder, birch = (components_of(plan, site, torch.arange(2)).numpy() for site in ("alder", "birch"))
     assert brightness[birch].min() > brightness[alder].max()
-    for kind in ("gan", "flow"):
+    for kind in ("gan", "flow", "diffusion"):
         weights, _ = pretrain(plan, kind, "phantom", steps=2, patients=12)
         assert {name: value.shape for name, value in weights.items()} == {
             name: spec.shape for name, spec in start_schema(plan, plan.stage(kind)).items()
         }
 
 
-def test_the_flow_learns_something_of_the_public_images():
-    _, losses = pretrain(plan_with(), "flow", "phantom", steps=60, patients=30)
+@pytest.mark.parametrize("kind", ["flow", "diffusion"])
+def test_something_is_learned_of_the_public_images(kind):
+    _, losses = pretrain(plan_with(), kind, "phantom", steps=60, patients=30)
     assert np.mean(losses[-10:]) < np.mean(losses[:10])
 
 

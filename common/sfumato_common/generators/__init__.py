@@ -12,6 +12,7 @@ from typing import Any
 from sfumato_common.generators.appearance import APPEARANCE
 from sfumato_common.generators.base import Build, Generator
 from sfumato_common.generators.codec import CODEC
+from sfumato_common.generators.diffusion import DIFFUSION
 from sfumato_common.generators.embedding import EMBEDDING
 from sfumato_common.generators.flow import FLOW
 from sfumato_common.generators.gan import GAN
@@ -28,6 +29,7 @@ GENERATORS: Mapping[str, Generator[Any]] = {
         APPEARANCE,
         CODEC,
         STYLEGAN2,
+        DIFFUSION,
     )
 }
 
