@@ -148,6 +148,9 @@ def test_streams_are_made_where_a_record_or_an_output_is_drawn():
         ("sfumato_client/training/flow.py", "train_flow", "SecretStream"),
         ("sfumato_client/training/gan.py", "train_discriminator", "SecretStream"),
         ("sfumato_client/training/gan.py", "train_discriminator", "working_generator"),
+        ("sfumato_client/training/stylegan2.py", "_batches", "SecretStream"),
+        ("sfumato_client/training/stylegan2.py", "_train_discriminator", "working_generator"),
+        ("sfumato_client/training/stylegan2.py", "_train_both", "working_generator"),
     }
 
 

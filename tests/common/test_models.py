@@ -16,6 +16,7 @@ from sfumato_common.errors import VerificationError
 from sfumato_common.exchanges import EXCHANGES
 from sfumato_common.generators import NETWORKS
 from sfumato_common.generators.components import component_shares, condition
+from sfumato_common.generators.diffusion.denoiser import AdaptedDenoiser
 from sfumato_common.generators.flow.flows import flow_loss
 from sfumato_common.generators.flow.glow import Glow
 from sfumato_common.generators.flow.matching import match_moments
@@ -466,11 +467,22 @@ def test_generator_starts_at_the_spectral_samples():
     assert np.abs(drawn[0].astype(int) - drawn[1].astype(int)).max() <= 1
 
 
+def every_network() -> Plan:
+    """The small plan with a stage of every network."""
+    value = small_plan().model_dump(mode="json", exclude_none=True)
+    value["stages"] += [
+        {"kind": "codec", "noise_multiplier": 0.5, "form": {"size": 16, "cosines": 24, "kept": 8, "width": 8}},
+        {"kind": "diffusion", "width": 16, "depth": 1, "sampling_steps": 3, **DP},
+    ]
+    return parse(value, Plan, "test")
+
+
 @pytest.mark.parametrize("name", sorted(NETWORKS))
 def test_models_have_no_buffers_and_couple_no_records(name):
-    plan = small_plan()
+    plan = every_network()
     model = initial_model(name, plan)
     assert not list(model.buffers())
+    run = model
     x, y = torch.randn(4, 1, 16, 16), torch.eye(2)[[0, 1, 0, 1]]
     inputs: tuple[torch.Tensor, ...] = (x, y)
     if name == "generator":
@@ -478,10 +490,19 @@ def test_models_have_no_buffers_and_couple_no_records(name):
         inputs = (x, torch.randn(4, len(levels), 16), *(torch.randn(4, 1, r, r) for r in levels))
     if name == "stylegan2-generator":
         inputs = (torch.randn(4, 512), y)
-    whole, alone = model(*inputs), model(*(part[1:2] for part in inputs))
+    if name == "autoencoder":
+        run, inputs = lambda images: model.decode(model.encode(images)), (x,)
+    if name in {"denoiser", "adapter"}:
+        # a new network says zero whatever it is given
+        for parameter in model.parameters():
+            torch.nn.init.normal_(parameter, std=0.3)
+        run = model if name == "denoiser" else AdaptedDenoiser(initial_model("denoiser", plan), model)
+        inputs = (x, torch.rand(4), y)
+    whole, alone = run(*inputs), run(*(part[1:2] for part in inputs))
     first = whole[0] if isinstance(whole, tuple) else whole
     second = alone[0] if isinstance(alone, tuple) else alone
     assert torch.allclose(first[1:2], second, atol=1e-5)
+    assert not torch.allclose(first[:1], first[1:2]), "it tells records apart"
 
 
 def test_public_starts_are_the_same_everywhere_and_leave_the_global_generator_alone():

@@ -11,13 +11,14 @@ import pytest
 from support.federations import make_federation
 from support.studies import PLAN, POLICY
 
-from sfumato_client.anonymise import inversion, latents, patients, self_supervised
+from sfumato_client.anonymise import latents, patients, self_supervised
 from sfumato_client.anonymise.self_supervised import ContrastiveNet
 from sfumato_client.anonymise.style_net import encode_style_net
 from sfumato_client.site import making as methods
 from sfumato_client.site.home import SiteHome
 from sfumato_common.accounting.events import Declared
 from sfumato_common.errors import DataError
+from sfumato_common.generators.gan import inversion
 from sfumato_common.study.costs import GATE_VERDICT, release_events, study_events
 from sfumato_server.coordinator.study import run_study
 from sfumato_server.enrol import Registry, load_authority

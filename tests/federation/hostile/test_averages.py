@@ -12,10 +12,11 @@ import pytest
 import torch
 from support.averages import K, attack, behind_images, honest, job_of, plan_of, read_records, scrambler
 
-from sfumato_client.anonymise import anonymise, influence, inversion, patients
+from sfumato_client.anonymise import anonymise, influence, patients
 from sfumato_client.anonymise.inversion import inverter_of, patient_labels
 from sfumato_client.site.inbound import Seen
 from sfumato_common.errors import ReleaseRefused, VerificationError
+from sfumato_common.generators.gan import inversion
 from sfumato_common.generators.spectral.layout import Layout
 from sfumato_common.generators.starts import initial_model
 from sfumato_common.generators.weights import to_arrays
