@@ -102,12 +102,13 @@ def test_a_linear_walk_shows_even_steps_between_its_ends(space, ends):
         assert torch.allclose(images.flatten(0, 1), space.decode(codes, ZEROS.repeat(3), noise), atol=1e-6)
 
 
-def test_a_walk_that_nothing_bends_is_the_straight_one(space, ends):
+@pytest.mark.parametrize(("elastic", "nearer"), [("absolute", 16.0), ("relative", 1.0)])
+def test_a_walk_that_nothing_bends_is_the_straight_one(space, ends, elastic, nearer):
     nobody = nn.Sequential(nn.Flatten(), nn.Linear(256, 3))
-    close = ends / 16.0  # exact in binary
+    close = ends / nearer  # exact in binary
     straight = linear_walk(space, close, ZEROS, 3, seeded())
-    weights = {"identity_weight": 0.0, "class_weight": 0.0}
-    bent = plan_walk(space, close, ZEROS, ZEROS, nobody, nobody, seeded(), points=3, steps=1, **weights)
+    terms = {"identity_weight": 0.0, "class_weight": 0.0, "elastic": elastic}
+    bent = plan_walk(space, close, ZEROS, ZEROS, nobody, nobody, seeded(), points=3, steps=1, **terms)
     # Adam takes the rounding of a gradient of nothing for a small step
     assert torch.allclose(bent, straight, atol=0.02)
 

@@ -172,7 +172,7 @@ def test_forecast_for_scripts_and_its_refusal(say, home, tmp_path):
     report = json.loads(said)
     assert code == 0
     assert set(report) == {
-        *("study", "plan_hash", "private", "delta", "stages", "costs"),
+        *("study", "plan_hash", "private", "delta", "stages", "costs", "noised"),
         *("budget", "spent", "after", "left"),
     }
     assert names(report["costs"]) == COSTS

@@ -32,7 +32,8 @@ def files(tmp_path):
     return tmp_path, write
 
 
-def site_with_data(say, files, policy=None, patients=20):
+def site_with_data(say, files, policy=None, patients=40):
+    """An initialised site with a store; of fewer patients the site's secret might hold nobody out."""
     root, write = files
     policy_file = write("own.yaml", {"site": "alder", **POLICY, **(policy or {})})
     write_cohort(root / "d", "alder", patients, 7, "aurora")
@@ -57,7 +58,7 @@ def test_a_plan_is_checked_for_scripts(say, files):
     code, line, said = say("sfumato", "plan", "check", root / "plan.yaml", "--json")
     report = json.loads(said)
     assert (code, line) == (0, "")
-    assert set(report) == {"study", "plan_hash", "private", "delta", "budget", "stages", "costs"}
+    assert set(report) == {"study", "plan_hash", "private", "delta", "budget", "stages", "costs", "noised"}
     assert report["budget"] == PLAN["privacy"]
     assert [stage["stage"] for stage in report["stages"]] == ["spectral", "gan", "flow"]
     assert set(report["costs"]) == {"train", "holdout", "patient"}

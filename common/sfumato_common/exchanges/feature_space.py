@@ -17,10 +17,9 @@ import torch
 
 from sfumato_common.encoders.encoder import Encoder
 from sfumato_common.exchanges.features import FeaturesStage
-from sfumato_common.generators.appearance.feature_map import DENOISING, WEIGHTS
 from sfumato_common.generators.plan import PublicPlan
 from sfumato_common.generators.settings import stage_of
-from sfumato_common.generators.spectral.moment_layout import Denoising, Float64, Rings, Weights
+from sfumato_common.generators.spectral.moment_layout import DrawnLayout, Float64, Rings
 from sfumato_common.phantom import arrays
 from sfumato_common.types import ByteImages, to_unit_range
 
@@ -30,7 +29,7 @@ _MEAN_RADIUS, _SPREAD_RADIUS = 1.8, 0.9  # guesses, as of the spectral release: 
 
 
 @dataclass(frozen=True)
-class FeatureLayout:
+class FeatureLayout(DrawnLayout):
     """Vectors of d numbers that are all alike, in K classes: what `spectral.moment_layout` asks for."""
 
     classes: int
@@ -43,16 +42,6 @@ class FeatureLayout:
     def of(cls, plan: PublicPlan) -> FeatureLayout:
         """The layout that a plan implies."""
         return cls(len(plan.labels), stage_of(plan, FeaturesStage).dimensions)
-
-    @property
-    def norms(self) -> int:
-        """Of vectors, and of vectors about their mean."""
-        return 2
-
-    @property
-    def weights(self) -> Weights:
-        """Those of the appearance release."""
-        return WEIGHTS
 
     @property
     def pairs(self) -> int:
@@ -68,11 +57,6 @@ class FeatureLayout:
     def rings(self) -> Rings:
         """[d]: one."""
         return np.zeros(self.features, dtype=np.int64)
-
-    @property
-    def denoising(self) -> Denoising:
-        """That of the appearance release."""
-        return DENOISING
 
     @property
     def pair_kinds(self) -> Sequence[npt.NDArray[np.bool_]]:

@@ -23,7 +23,7 @@ from sfumato_common.generators.plan import PublicPlan
 from sfumato_common.generators.settings import stage_of
 from sfumato_common.generators.spectral.dct import public_scale
 from sfumato_common.generators.spectral.layout import COMPRESSION, RING_EDGES
-from sfumato_common.generators.spectral.moment_layout import Denoising, Float64, Rings, Weights
+from sfumato_common.generators.spectral.moment_layout import DrawnLayout, Float64, Rings
 
 GRID = 4
 # a band's energy in a cell is log(rms + FLOOR), in units of the image's own deviation
@@ -39,12 +39,6 @@ CONTRAST = 2.5
 _CHROMA = 0.3  # amplitude of chroma beside luminance
 _SHARES = (0.616, 0.264, 0.12)
 _BAND_EDGES = (14.0, 22.0, 34.0, 68.0, 136.0, 272.0)
-# Sums and second moments get more alike shares than the spectral release gives them: there are fewer features.
-WEIGHTS = Weights(total=0.1, centre=0.2, count=0.13, sum=0.60)
-# Images are drawn from the model and no likelihood is asked of it. Groups of pairs are shrunk before, so that weaker
-# directions than the noise's largest are more signal than noise; on held-out patients of three sites a quarter of it
-# served best at epsilon 1 and 10.
-DENOISING = Denoising(threshold=0.25, floor=0.075)
 
 
 @dataclass(frozen=True)
@@ -183,7 +177,7 @@ class FeatureMap:
 
 
 @dataclass(frozen=True)
-class AppearanceLayout:
+class AppearanceLayout(DrawnLayout):
     """A feature map with the classes and clip radii of a release: what `spectral.moment_layout` asks for."""
 
     map: FeatureMap
@@ -198,16 +192,6 @@ class AppearanceLayout:
         stage = stage_of(plan, AppearanceStage)
         radii = stage.clip_radius, stage.spread_radius
         return cls(FeatureMap.of(plan), len(plan.labels), *radii, stage.radii == "charged")
-
-    @property
-    def norms(self) -> int:
-        """Of features, and of features about their mean."""
-        return 2
-
-    @property
-    def weights(self) -> Weights:
-        """See above."""
-        return WEIGHTS
 
     @property
     def features(self) -> int:
@@ -228,11 +212,6 @@ class AppearanceLayout:
     def rings(self) -> Rings:
         """[d]: of the map."""
         return self.map.rings
-
-    @property
-    def denoising(self) -> Denoising:
-        """See above."""
-        return DENOISING
 
     @property
     def pair_kinds(self) -> Sequence[npt.NDArray[np.bool_]]:

@@ -11,19 +11,18 @@ import numpy.typing as npt
 
 from sfumato_common.codec.form import CodecForm
 from sfumato_common.codec.network import Places, lowest
-from sfumato_common.generators.appearance.feature_map import DENOISING, WEIGHTS
 from sfumato_common.generators.codec.settings import CodecStage
 from sfumato_common.generators.plan import PublicPlan
 from sfumato_common.generators.settings import stage_of
 from sfumato_common.generators.spectral.dct import public_scale
 from sfumato_common.generators.spectral.layout import COMPRESSION, RING_EDGES
-from sfumato_common.generators.spectral.moment_layout import Denoising, Float64, Rings, Weights
+from sfumato_common.generators.spectral.moment_layout import DrawnLayout, Float64, Rings
 
 _EDGES = (*RING_EDGES, 28.0, 32.0, 36.0, 40.0, 48.0, 56.0, 64.0)
 
 
 @dataclass(frozen=True)
-class CodecLayout:
+class CodecLayout(DrawnLayout):
     """What `spectral.moment_layout` asks for, of codes [d] = channels x cosines over public scales."""
 
     form: CodecForm
@@ -39,21 +38,6 @@ class CodecLayout:
         stage = stage_of(plan, CodecStage)
         radii = stage.clip_radius, stage.spread_radius
         return cls(stage.form, plan.image.bits, len(plan.labels), *radii, stage.radii == "charged")
-
-    @property
-    def norms(self) -> int:
-        """Of features, and of features about their mean."""
-        return 2
-
-    @property
-    def weights(self) -> Weights:
-        """As the appearance release's."""
-        return WEIGHTS
-
-    @property
-    def denoising(self) -> Denoising:
-        """As the appearance release's: images are drawn of the model, and no likelihood is asked of it."""
-        return DENOISING
 
     @property
     def features(self) -> int:

@@ -1,7 +1,8 @@
 """What a noised release of class-conditional moments needs to know of the features that it is of.
 
-Two kinds of features are released so: low frequencies of images as they are (`spectral`), and of exposed and aligned
-ones with the energies of their textures (`appearance`). Sums, noise, fit and bounds are the same for both.
+Low frequencies of images as they are (`spectral`), of exposed and aligned ones with the energies of their textures
+(`appearance`), codes of a public autoencoder (`codec`) and embeddings (`features`) are released so. Sums, noise, fit
+and bounds are the same for all.
 """
 
 from __future__ import annotations
@@ -140,3 +141,25 @@ class MomentLayout(Protocol):
     def with_radii(self, mean_radius: float, spread_radius: float) -> Self:
         """The same with other clip radii."""
         ...
+
+
+class DrawnLayout:
+    """What layouts share of whose releases images or vectors are drawn, and no likelihood is asked."""
+
+    @property
+    def norms(self) -> int:
+        """Of features, and of features about their mean."""
+        return 2
+
+    @property
+    def weights(self) -> Weights:
+        """Sums and second moments get more alike shares than the spectral release gives them: features are fewer."""
+        return Weights(total=0.1, centre=0.2, count=0.13, sum=0.60)
+
+    @property
+    def denoising(self) -> Denoising:
+        """Groups of pairs are shrunk before, so that weaker directions than the noise's largest are more signal.
+
+        On held-out patients of three sites a quarter of it served best at epsilon 1 and 10.
+        """
+        return Denoising(threshold=0.25, floor=0.075)
