@@ -63,10 +63,12 @@ TRAINED = {"gan", "flow", "diffusion"}
 STAGES: dict[str, dict[str, Any]] = {
     "spectral": {"clip_radius": 1.8, "spread_radius": 0.9, "radii": "charged"},
     "appearance": {},
+    "codec": {},
     "embedding": {},
     "features": {},
     "gan": {"rounds": 3, "local_steps": 20, "clipping_norm": 1.0, "learning_rate": 0.002, "generator_steps": 10},
     "flow": {"rounds": 3, "local_steps": 10, "clipping_norm": 0.3},
+    "stylegan2": {"rounds": 1, "local_steps": 1, "sampling_rate": 0.04, "clipping_norm": 1.0, "learning_rate": 0.002},
     "diffusion": {"rounds": 3, "local_steps": 10, "clipping_norm": 0.3, "learning_rate": 0.002, "width": 96},
     "choice": {},
 }
@@ -113,7 +115,7 @@ def build_plan(
     """
     row = ROWS[row] if isinstance(row, str) else row
     values = {kind: {**STAGES[kind], **overrides.get(kind, {})} for kind in row.shares}
-    for kind in {"spectral", "appearance"} & set(values):
+    for kind in {"spectral", "appearance", "codec"} & set(values):
         values[kind] = {"by_site": cohort.name in BY_SITE, **values[kind]}
     if "appearance" in values and cohort.channels == 3:
         values["appearance"] = {"alignment": "fundus", **values["appearance"]}

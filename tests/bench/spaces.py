@@ -1,13 +1,20 @@
 """What an average is worth in each latent space: k-same centroids of the same groups, as pixels and in every space.
 
     python tests/bench/spaces.py [--cohorts sites-64,sites-128,fundus-64,fundus-128] [--patients 250] [--sheet FILE]
+    python tests/bench/spaces.py --cohorts sites-128 --codec FOLDER
+    python tests/bench/spaces.py --cohorts sites-64 --stylegan2 FILE --refinement 20
 
 Releases are made at the stated epsilon, each site with secure noise of its own. The W space is that of a generator at
-its start, which draws what the spectral release draws, with codes in closed form. Groups are formed once, and every
-space averages the same. Figures: the share of the members' gradient energy that the set keeps, the Frechet distance in
-random features to val patients, the AUC of a logistic regression fitted to the set on val patients of each site, and
-how often a member's own image has its group's among the five most like it. Fundi are too few for anything but gradients
-and the sheet, and are one site. Sheets are made of records: those of open collections may stand in docs.
+its start, which draws what the spectral release draws, with codes in closed form. With `--codec` (a folder, as `sfumato
+model pretrain codec` writes it, of the cohort's size) there is a row of its space; its moments are not fitted, because
+no centroid needs them. With `--stylegan2` (weights as `make bench NAME=stylegan2` leaves them, trained on these sites
+without privacy) there is one of its W space, where `--refinement` steps of Adam find a code. Groups are formed once,
+and every space averages the same.
+
+Figures: the share of the members' gradient energy that the set keeps, the Frechet distance in random features to val
+patients, the AUC of a logistic regression fitted to the set on val patients of each site, and how often a member's own
+image has its group's among the five most like it. Fundi are too few for anything but gradients and the sheet, and are
+one site. Sheets are made of records: those of open collections may stand in docs.
 """
 
 from __future__ import annotations
@@ -24,6 +31,7 @@ import torch
 from cohorts import DATA, ROOT, BenchCohort, sites
 from federation import Released, Row, build_plan, federate
 from PIL import Image
+from safetensors.numpy import load_file
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from torch.nn import functional
@@ -33,8 +41,11 @@ from sfumato_client.anonymise.groups import Chosen, Grouping
 from sfumato_client.anonymise.influence import averages_without
 from sfumato_client.audit.attacks.membership import group_membership
 from sfumato_client.dataset import Cohort
+from sfumato_common.codec.folder import read_codec, weights_of
 from sfumato_common.files import write_json
+from sfumato_common.generators import GENERATORS
 from sfumato_common.generators.starts import initial_model
+from sfumato_common.generators.stylegan2.networks import GENERATOR
 from sfumato_common.generators.weights import to_arrays
 from sfumato_common.mechanisms.noise import SecureNoise
 from sfumato_common.mechanisms.recorder import NoiseRecorder
@@ -43,12 +54,15 @@ from sfumato_common.metrics.features import random_features
 from sfumato_common.metrics.fidelity import frechet_distance
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.release import KSame
-from sfumato_common.types import ByteImages, to_bytes, to_unit_range
+from sfumato_common.types import Arrays, ByteImages, to_bytes, to_unit_range
 
 K, SEED = 5, 3
 SPACES = ("appearance", "gan")
+CODEC = Row({"codec": 1.0}, "codec")
+STYLEGAN2 = Row({"spectral": 0.6, "stylegan2": 0.4}, "stylegan2")
 W = Row({"spectral": 0.6, "gan": 0.4}, "gan")
 TILES, GAP = 8, 4
+_COLUMNS = ("pixels", "gan", "appearance", "codec", "stylegan2")
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +95,11 @@ def _first(cohort: Cohort, most: int) -> Cohort:
     return Cohort(images[rows], labels[rows], np.unique(patient_index[rows], return_inverse=True)[1])
 
 
+def spaces_of(options: argparse.Namespace) -> tuple[str, ...]:
+    """The spaces that are compared."""
+    return (*SPACES, *(name for name in ("codec", "stylegan2") if getattr(options, name)))
+
+
 def released(cohort: BenchCohort, space: str, options: argparse.Namespace) -> tuple[Plan, Released]:
     """A plan whose model `space` has, and what it released."""
     if space == "appearance":
@@ -89,10 +108,28 @@ def released(cohort: BenchCohort, space: str, options: argparse.Namespace) -> tu
             terms["alignment"] = "fundus"
         plan = build_plan(cohort, "appearance", options.epsilon, appearance=terms)
         return plan, federate(plan, cohort.train, SEED)[0]
+    if space == "codec":
+        codec, config = read_codec(options.codec)
+        plan = build_plan(cohort, CODEC, options.epsilon, codec={"form": config.form.model_dump()})
+        moments = {name: np.ones(spec.shape, spec.dtype) for name, spec in GENERATORS[space].released(plan).items()}
+        return plan, {space: {**moments, **weights_of(codec)}}
+    if space == "stylegan2":
+        base, most = options.channels
+        plan = build_plan(cohort, STYLEGAN2, options.epsilon, stylegan2={"channel_base": base, "channel_max": most})
+        weights = {
+            f"{GENERATOR}/{name}": part.astype(np.float32) for name, part in load_file(options.stylegan2).items()
+        }
+        first = first_release(plan, cohort)
+        return plan, {"spectral": first, space: {**first, **weights}}
     plan = build_plan(cohort, W, options.epsilon, spectral={"bandwidth": 16})
-    found, _ = federate(plan.model_copy(update={"stages": plan.stages[:1]}), cohort.train, SEED)
     generator = to_arrays("generator", initial_model("generator", plan))
-    return plan, {**found, "gan": {**found["spectral"], **generator}}
+    first = first_release(plan, cohort)
+    return plan, {"spectral": first, "gan": {**first, **generator}}
+
+
+def first_release(plan: Plan, cohort: BenchCohort) -> Arrays:
+    """What the plan's spectral stage released."""
+    return federate(plan.model_copy(update={"stages": plan.stages[:1]}), cohort.train, SEED)[0]["spectral"]
 
 
 def jobs_of(cohort: BenchCohort, space: str, options: argparse.Namespace) -> dict[str, Job[KSame]]:
@@ -100,8 +137,8 @@ def jobs_of(cohort: BenchCohort, space: str, options: argparse.Namespace) -> dic
     plan, models = released(cohort, space, options)
     counts = {site: max(1, int(0.8 * part.patients / K)) for site, part in cohort.train.items()}
     terms = {"method": "k-same", "model": space, "k": K, "distance": options.distance}
-    if space == "gan":
-        terms |= {"encoder_steps": 0, "refinement_steps": 0}
+    if space != "appearance":
+        terms |= {"encoder_steps": 0, "refinement_steps": options.refinement if space == "stylegan2" else 0}
     item = {**terms, "images": 1, "images_at": counts}
     plan = Plan.model_validate(plan.model_copy(update={"release": [item]}).model_dump(mode="json", warnings=False))
     jobs = {}
@@ -117,7 +154,7 @@ def sets_of(cohort: BenchCohort, options: argparse.Namespace) -> tuple[dict[str,
     """Sets by space, and of averages of pixels; the groups of every site; processor seconds by space."""
     found, seconds, chosen = {}, {}, {}
     kept: dict[str, dict[Any, Any]] = {}
-    for space in SPACES:
+    for space in spaces_of(options):
         began, parts = time.process_time(), []
         for site, job in jobs_of(cohort, space, options).items():
             key = (Chosen, (KSame, space))
@@ -190,12 +227,12 @@ def auc(images: ByteImages, labels: Any, val: Cohort) -> float:
 
 
 def sheet(sets: dict[str, Made], real: tuple[ByteImages, Any, Any]) -> npt.NDArray[np.uint8]:
-    """A row a group: five members, then the average of pixels, the W centroid, the appearance centroid."""
+    """A row a group: five members, then the average of pixels, and the centroid in each space."""
     count = len(sets["pixels"].images)
     rows = []
     for number in np.linspace(0, count - 1, min(TILES, count)).astype(int).tolist():
         members = list(real[0][real[1] == number][:K])
-        tiles = members + [sets[name].images[number] for name in ("pixels", "gan", "appearance")]
+        tiles = members + [sets[name].images[number] for name in _COLUMNS if name in sets]
         tiles = [tile if tile.ndim == 3 else np.repeat(tile[..., None], 3, axis=2) for tile in tiles]
         rows.append(np.pad(np.concatenate(tiles, axis=1), ((0, GAP), (0, 0), (0, 0)), constant_values=255))
     return np.concatenate(rows)
@@ -210,6 +247,10 @@ def main() -> None:
     parser.add_argument("--epsilon", type=float, default=10.0)
     parser.add_argument("--distance", default="image", choices=["image", "random"])
     parser.add_argument("--detail", default="phantom", choices=["phantom", "mixed", "noise"])
+    parser.add_argument("--codec", type=Path, help="folder of a codec of the cohorts' size")
+    parser.add_argument("--stylegan2", type=Path, help="generator.safetensors of three sites at 64 px")
+    parser.add_argument("--channels", type=int, nargs=2, default=[8192, 256], help="its channel base and most")
+    parser.add_argument("--refinement", type=int, default=20, help="steps of Adam from an image to its code there")
     parser.add_argument("--sheet", type=Path, help="where to draw groups and their centroids")
     options = parser.parse_args()
     torch.set_num_threads(1)
