@@ -9,10 +9,12 @@ its generator as the plan says, cannot leave this reach; one that crafts weights
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
-from sfumato_common.generators.settings import DpSgdStage, ServerOptimiser
+from sfumato_common.generators.plan import PublicPlan
+from sfumato_common.generators.settings import DpSgdStage, ServerOptimiser, stage_of
 from sfumato_common.types import Arrays
 
 Betas = tuple[float, float]
@@ -38,6 +40,17 @@ def adam_displacement(steps: int, learning_rate: float, betas: Betas) -> float:
 def update_displacement(stage: DpSgdStage, betas: Betas) -> float:
     """The most that a site changes a weight in one round: what its update may hold."""
     return adam_displacement(stage.local_steps, stage.learning_rate, betas)
+
+
+def check_of_updates(settings: type[DpSgdStage], betas: Betas) -> Callable[[PublicPlan, str, Arrays], None]:
+    """The `check_reply` of a stage whose sites train by Adam: no update is above `update_displacement`."""
+
+    def check(plan: PublicPlan, site: str, arrays: Arrays) -> None:
+        from sfumato_common.generators.update import check_update
+
+        check_update(arrays, update_displacement(stage_of(plan, settings), betas))
+
+    return check
 
 
 def federated_displacement(stage: DpSgdStage, betas: Betas, rounds: int) -> float:

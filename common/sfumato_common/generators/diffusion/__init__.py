@@ -7,9 +7,8 @@ from sfumato_common.generators.diffusion.displacement import BETAS, max_displace
 from sfumato_common.generators.diffusion.networks import NETWORKS
 from sfumato_common.generators.diffusion.schemas import released, returned, sent
 from sfumato_common.generators.diffusion.settings import DiffusionStage
-from sfumato_common.generators.displacement import update_displacement
+from sfumato_common.generators.displacement import check_of_updates
 from sfumato_common.generators.plan import PublicPlan
-from sfumato_common.generators.settings import stage_of
 from sfumato_common.types import Arrays
 
 
@@ -19,19 +18,13 @@ def _sampler(plan: PublicPlan, arrays: Arrays) -> Draw:
     return sampler(plan, arrays)
 
 
-def _check_reply(plan: PublicPlan, site: str, arrays: Arrays) -> None:
-    from sfumato_common.generators.update import check_update
-
-    check_update(arrays, update_displacement(stage_of(plan, DiffusionStage), BETAS))
-
-
 DIFFUSION = Generator(
     kind="diffusion",
     settings=DiffusionStage,
     help="A public diffusion model of which sites train a small adapter by DP-SGD.",
     sent=sent,
     returned=returned,
-    check_reply=_check_reply,
+    check_reply=check_of_updates(DiffusionStage, BETAS),
     released=released,
     trainer="sfumato_client.training.diffusion:train_adapter",
     strategy="sfumato_server.rounds.strategies.diffusion:DiffusionStrategy",

@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sfumato_common.generators.base import Draw, Generator
-from sfumato_common.generators.displacement import update_displacement
+from sfumato_common.generators.displacement import check_of_updates
 from sfumato_common.generators.flow.displacement import BETAS, max_displacement
 from sfumato_common.generators.flow.networks import flow
 from sfumato_common.generators.flow.schemas import released, returned, sent
 from sfumato_common.generators.flow.settings import FlowStage
 from sfumato_common.generators.plan import PublicPlan
-from sfumato_common.generators.settings import stage_of
 from sfumato_common.types import Arrays
 
 if TYPE_CHECKING:
@@ -30,19 +29,13 @@ def _flow(plan: PublicPlan, arrays: Arrays) -> Flow:
     return released_flow(plan, arrays)
 
 
-def _check_reply(plan: PublicPlan, site: str, arrays: Arrays) -> None:
-    from sfumato_common.generators.update import check_update
-
-    check_update(arrays, update_displacement(stage_of(plan, FlowStage), BETAS))
-
-
 FLOW = Generator(
     kind="flow",
     settings=FlowStage,
     help="An invertible network (GLOW or a conditional INN) that sites train by DP-SGD.",
     sent=sent,
     returned=returned,
-    check_reply=_check_reply,
+    check_reply=check_of_updates(FlowStage, BETAS),
     released=released,
     trainer="sfumato_client.training.flow:train_flow",
     strategy="sfumato_server.rounds.strategies.flow:FlowStrategy",

@@ -90,6 +90,21 @@ def fully_connected(width: int, index: int, classes: int, hidden: int, rule: Cou
     return PermutedCoupling(width, index, rule, network)
 
 
+def coupled(couplings: nn.Module, u: Tensor, condition: Tensor, total: Tensor) -> tuple[Tensor, Tensor]:
+    """[N, ...] through the module's `couplings` in turn: the same shape, and `total` [N] with their log|det|."""
+    for coupling in couplings.children():
+        u, log_det = coupling(u, condition)
+        total = total + log_det
+    return u, total
+
+
+def uncoupled(couplings: nn.Module, v: Tensor, condition: Tensor) -> Tensor:
+    """Inverse of `coupled`."""
+    for coupling in reversed(list(couplings.children())):
+        v = coupling.inverse(v, condition)  # type: ignore[operator]
+    return v
+
+
 class ConditionalINN(Flow):
     """`levels` of squeeze with `steps` couplings each, then `dense` couplings of all values of images of `size`."""
 
@@ -116,26 +131,15 @@ class ConditionalINN(Flow):
     def _forward(self, u: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
         total = u.new_zeros(u.shape[0])
         for level in self.levels:
-            u = functional.pixel_unshuffle(u, 2)
-            for coupling in level.children():
-                u, log_det = coupling(u, condition)
-                total = total + log_det
-        flat = u.flatten(1)
-        for coupling in self.dense:
-            flat, log_det = coupling(flat, condition)
-            total = total + log_det
+            u, total = coupled(level, functional.pixel_unshuffle(u, 2), condition, total)
+        flat, total = coupled(self.dense, u.flatten(1), condition, total)
         return unsqueezed(flat.reshape(u.shape), len(self.levels)), total
 
     def _inverse(self, v: Tensor, condition: Tensor) -> Tensor:
         u = squeeze_repeatedly(v, len(self.levels))
-        flat = u.flatten(1)
-        for coupling in reversed(list(self.dense.children())):
-            flat = coupling.inverse(flat, condition)  # type: ignore[operator]
-        u = flat.reshape(u.shape)
+        u = uncoupled(self.dense, u.flatten(1), condition).reshape(u.shape)
         for level in reversed(self.levels):
-            for coupling in reversed(list(level.children())):
-                u = coupling.inverse(u, condition)  # type: ignore[operator]
-            u = functional.pixel_shuffle(u, 2)
+            u = functional.pixel_shuffle(uncoupled(level, u, condition), 2)
         return u
 
 

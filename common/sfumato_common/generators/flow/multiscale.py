@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sfumato_common.generators.flow.cinn import convolutional, fully_connected
+from sfumato_common.generators.flow.cinn import convolutional, coupled, fully_connected, uncoupled
 from sfumato_common.generators.flow.couplings import COUPLINGS
 from sfumato_common.generators.flow.flows import Flow
 from sfumato_common.generators.flow.settings import LARGEST_REST
@@ -52,14 +52,8 @@ class MultiscaleINN(Flow):
             if level is not self.levels[0]:
                 u, details = self._apart(u)
                 parts.append(details)
-            u = halved(u)
-            for coupling in level.children():
-                u, log_det = coupling(u, condition)
-                total = total + log_det
-        flat = u.flatten(1)
-        for coupling in self.dense:
-            flat, log_det = coupling(flat, condition)
-            total = total + log_det
+            u, total = coupled(level, halved(u), condition, total)
+        flat, total = coupled(self.dense, u.flatten(1), condition, total)
         v = doubled(flat.reshape(u.shape))
         for details in reversed(parts):
             v = doubled(torch.cat([v, details], dim=1))
@@ -71,14 +65,9 @@ class MultiscaleINN(Flow):
             v, details = self._apart(halved(v))
             parts.append(details)
         u = halved(v)
-        flat = u.flatten(1)
-        for coupling in reversed(list(self.dense.children())):
-            flat = coupling.inverse(flat, condition)  # type: ignore[operator]
-        u = flat.reshape(u.shape)
+        u = uncoupled(self.dense, u.flatten(1), condition).reshape(u.shape)
         for level in reversed(self.levels):
-            for coupling in reversed(list(level.children())):
-                u = coupling.inverse(u, condition)  # type: ignore[operator]
-            u = doubled(u)
+            u = doubled(uncoupled(level, u, condition))
             if parts:
                 u = torch.cat([u, parts.pop()], dim=1)
         return u

@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sfumato_common.generators.base import Draw, Generator
-from sfumato_common.generators.displacement import update_displacement
+from sfumato_common.generators.displacement import check_of_updates
 from sfumato_common.generators.gan.displacement import SITE_BETAS, max_displacement
 from sfumato_common.generators.gan.networks import discriminator, generator
 from sfumato_common.generators.gan.schemas import released, returned, sent
 from sfumato_common.generators.gan.settings import GanStage
 from sfumato_common.generators.plan import PublicPlan
-from sfumato_common.generators.settings import stage_of
 from sfumato_common.types import Arrays
 
 if TYPE_CHECKING:
@@ -32,19 +31,13 @@ def space_of_generator(plan: PublicPlan, arrays: Arrays) -> WSpace:
     return w_space(plan, arrays)
 
 
-def _check_reply(plan: PublicPlan, site: str, arrays: Arrays) -> None:
-    from sfumato_common.generators.update import check_update
-
-    check_update(arrays, update_displacement(stage_of(plan, GanStage), SITE_BETAS))
-
-
 GAN = Generator(
     kind="gan",
     settings=GanStage,
     help="A generator that learns from discriminators which sites train by DP-SGD.",
     sent=sent,
     returned=returned,
-    check_reply=_check_reply,
+    check_reply=check_of_updates(GanStage, SITE_BETAS),
     released=released,
     trainer="sfumato_client.training.gan:train_discriminator",
     strategy="sfumato_server.rounds.strategies.gan:GanStrategy",

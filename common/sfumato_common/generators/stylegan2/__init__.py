@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from sfumato_common.generators.base import Draw, Generator
-from sfumato_common.generators.displacement import update_displacement
+from sfumato_common.generators.displacement import check_of_updates
 from sfumato_common.generators.plan import PublicPlan
-from sfumato_common.generators.settings import stage_of
 from sfumato_common.generators.stylegan2.displacement import BETAS, max_displacement
 from sfumato_common.generators.stylegan2.networks import NETWORKS
 from sfumato_common.generators.stylegan2.schemas import released, returned, sent
@@ -33,12 +32,6 @@ def _space(plan: PublicPlan, arrays: Arrays) -> StyleSpace:
     return space_of(plan, arrays)
 
 
-def _check_reply(plan: PublicPlan, site: str, arrays: Arrays) -> None:
-    from sfumato_common.generators.update import check_update
-
-    check_update(arrays, update_displacement(stage_of(plan, StyleGan2Stage), BETAS))
-
-
 def _adopt(plan: PublicPlan, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     from sfumato_common.generators.stylegan2.published import adopt
 
@@ -51,7 +44,7 @@ STYLEGAN2 = Generator(
     help="A StyleGAN2, whose discriminator sites train by DP-SGD; without privacy they train all of it.",
     sent=sent,
     returned=returned,
-    check_reply=_check_reply,
+    check_reply=check_of_updates(StyleGan2Stage, BETAS),
     released=released,
     trainer="sfumato_client.training.stylegan2:train_networks",
     strategy="sfumato_server.rounds.strategies.stylegan2:StyleGan2Strategy",
