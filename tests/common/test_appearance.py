@@ -16,11 +16,12 @@ from sfumato_common.exchanges import EXCHANGES
 from sfumato_common.generators import GENERATORS
 from sfumato_common.generators.appearance.feature_map import GRID, AppearanceLayout, FeatureMap
 from sfumato_common.generators.appearance.features import centre_of_map, features_of, planes_of
-from sfumato_common.generators.appearance.fit import fewest_patients, fit_appearance
+from sfumato_common.generators.appearance.fit import fit_appearance
 from sfumato_common.generators.appearance.phantoms import phantom_pool
 from sfumato_common.generators.appearance.pose import inverse_of, matrices_of, pose_of, thumbnails, warp
 from sfumato_common.generators.appearance.synthesis import appearance_model
 from sfumato_common.generators.sampling import sample_images
+from sfumato_common.generators.spectral.drawn import fewest_patients
 from sfumato_common.generators.spectral.fit import fit_components
 from sfumato_common.generators.spectral.release import noised_moments
 from sfumato_common.generators.spectral.sums import NORM_WEIGHT, main_noise

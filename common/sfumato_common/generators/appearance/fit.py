@@ -11,28 +11,11 @@ from sfumato_common.generators.appearance.feature_map import AppearanceLayout
 from sfumato_common.generators.appearance.settings import AppearanceStage
 from sfumato_common.generators.plan import PublicPlan
 from sfumato_common.generators.settings import stage_of
-from sfumato_common.generators.spectral.fit import fit_components
-from sfumato_common.generators.spectral.moment_layout import MomentLayout
+from sfumato_common.generators.spectral.drawn import fit_drawn
 from sfumato_common.types import Arrays
-
-# An entry shows where it is this share of its noise.
-_SHOWN = 2.0 / 3.0
 
 
 def fit_appearance(plan: PublicPlan, releases: Mapping[str, Arrays]) -> dict[str, npt.NDArray[np.float32]]:
-    """shares [G], mean [G, d], factor and signal [G, d, d] from the noised release of each site that answered."""
-    layout, stage = AppearanceLayout.of(plan), stage_of(plan, AppearanceStage)
-    sigma = stage.noise_multiplier
-    fewest = fewest_patients(layout, sigma)
-    found = fit_components(plan, layout, sigma, releases, by_site=stage.by_site, fewest=fewest)
-    return {name: np.asarray(value, dtype=np.float32) for name, value in found.arrays(layout).items()}
-
-
-def fewest_patients(layout: MomentLayout, sigma: float) -> float:
-    """How many patients a site's own classes need: enough for an entry of its second moments to show beside its noise.
-
-    On average, and by public numbers: features' variances sum to 1. Groups of entries are read together, so that less
-    than the noise of one will do. Of fewer patients, moments put through exposure and texture are rings in black and
-    white; such a site draws from the classes of all.
-    """
-    return _SHOWN * sigma * layout.features * layout.spread_radius**2 / layout.weights.moment
+    """The arrays of `fit_drawn` from the noised release of each site that answered."""
+    stage = stage_of(plan, AppearanceStage)
+    return fit_drawn(plan, AppearanceLayout.of(plan), stage.noise_multiplier, releases, by_site=stage.by_site)

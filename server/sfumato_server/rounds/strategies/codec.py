@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from sfumato_common.generators.appearance.fit import fewest_patients
 from sfumato_common.generators.codec.layout import CodecLayout
 from sfumato_common.generators.codec.schemas import AUTOENCODER, build_autoencoder
 from sfumato_common.generators.codec.settings import CodecStage
-from sfumato_common.generators.spectral.fit import fit_components
+from sfumato_common.generators.spectral.drawn import fit_drawn
 from sfumato_common.generators.starts import starting_model
 from sfumato_common.generators.weights import to_arrays
 from sfumato_common.study.plan import Plan
@@ -30,12 +29,9 @@ class CodecStrategy(OneShotStrategy[CodecStage]):
 
     def fit(self, replies: Mapping[str, Arrays]) -> Arrays:
         """The Gaussian of each component of the releases."""
-        layout, stage = CodecLayout.of(self._plan), self._stage
-        fewest = fewest_patients(layout, stage.noise_multiplier)
-        found = fit_components(
-            self._plan, layout, stage.noise_multiplier, replies, by_site=stage.by_site, fewest=fewest
-        )
-        return {name: value.astype("float32") for name, value in found.arrays(layout).items()}
+        stage = self._stage
+        layout = CodecLayout.of(self._plan)
+        return fit_drawn(self._plan, layout, stage.noise_multiplier, replies, by_site=stage.by_site)
 
     def released(self) -> dict[str, AnyArray]:
         """The fitted model with the network, and the model that the plan begins with. Raises FederationError."""

@@ -8,8 +8,7 @@ import numpy as np
 
 from sfumato_common.exchanges.feature_space import FeatureLayout, FeatureSpace
 from sfumato_common.exchanges.features import FeaturesStage
-from sfumato_common.generators.appearance.fit import fewest_patients
-from sfumato_common.generators.spectral.fit import fit_components
+from sfumato_common.generators.spectral.drawn import fit_drawn
 from sfumato_common.study.plan import Plan
 from sfumato_common.types import Arrays
 from sfumato_server.rounds.encoders import encoder_in
@@ -25,8 +24,7 @@ class FeaturesStrategy(OneShotStrategy[FeaturesStage]):
 
     def fit(self, replies: Mapping[str, Arrays]) -> Arrays:
         """The Gaussians of the releases, and the map from embeddings to vectors."""
-        layout, sigma = FeatureLayout.of(self._plan), self._stage.noise_multiplier
-        fewest = fewest_patients(layout, sigma)
-        fitted = fit_components(self._plan, layout, sigma, replies, by_site=self._plan.by_site, fewest=fewest)
-        arrays = {**fitted.arrays(layout), "matrix": self._space.matrix, "offset": self._space.offset}
-        return {name: np.asarray(value, dtype=np.float32) for name, value in arrays.items()}
+        plan, sigma = self._plan, self._stage.noise_multiplier
+        fitted = fit_drawn(plan, FeatureLayout.of(plan), sigma, replies, by_site=plan.by_site)
+        map_ = {"matrix": self._space.matrix, "offset": self._space.offset}
+        return {**fitted, **{name: value.astype(np.float32) for name, value in map_.items()}}

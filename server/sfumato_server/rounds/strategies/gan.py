@@ -11,7 +11,6 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from sfumato_common.generators.components import condition
 from sfumato_common.generators.gan import networks
@@ -23,15 +22,11 @@ from sfumato_common.generators.spectral.whitening import spectral_model
 from sfumato_common.generators.starts import starting_model
 from sfumato_common.generators.weights import load_arrays, load_network, to_arrays
 from sfumato_common.mechanisms.draws import TorchDraws
-from sfumato_common.memory import row_bytes, rows_at_once
 from sfumato_common.study.plan import Plan
 from sfumato_common.types import AnyArray, Arrays
 from sfumato_server.rounds.strategies.averaging import check_replies
 from sfumato_server.rounds.strategies.discriminators import Discriminators, WeighedDiscriminator
-
-_BATCH = 64
-# the share of generated images that discriminators may take as real, over about so many steps, before the round ends
-_FOOLED, _FOOLED_HORIZON = 0.5, 5.0
+from sfumato_server.rounds.strategies.fooling import BATCH, Fooled, descend
 
 
 class GanStrategy:
@@ -69,27 +64,23 @@ class GanStrategy:
         """At most the plan's steps: none once the discriminators are fooled: beyond that they say noise."""
         spectral = spectral_model(self._plan, self._spectral)
         space, panel = WSpace(self._plan, self._generator, spectral), self._discriminators.panel(self._spectral)
-        batch = math.ceil(_BATCH / len(panel))
+        batch = math.ceil(BATCH / len(panel))
         optimiser = torch.optim.Adam(self._generator.parameters(), lr=GENERATOR_LEARNING_RATE, betas=GENERATOR_BETAS)
-        fooled = 0.0
+        fooled = Fooled()
         for _ in range(self._stage.generator_steps):
             optimiser.zero_grad()
             real = 0.0
             for discriminator in panel:
                 labels = draws.categorical(discriminator.shares, batch)
                 real += discriminator.weight * self._descend(space, discriminator, labels, draws)
-            fooled += (real - fooled) / _FOOLED_HORIZON
-            if fooled >= _FOOLED:
+            if fooled.after(real):
                 break
             nn.utils.clip_grad_norm_(self._generator.parameters(), 1.0)
             optimiser.step()
             follow(self._average, self._generator, self._stage.generator_steps * self._stage.rounds)
 
     def _descend(self, space: WSpace, judge: WeighedDiscriminator, labels: Tensor, draws: TorchDraws) -> float:
-        """Add the gradient of a judge's loss on images of `labels`; the share of them that it takes for real.
-
-        As many images at once as memory allows, a chunk's gradient after the other's: sums differ in their last bits.
-        """
+        """Add the gradient of a judge's loss on images of `labels`; the share of them that it takes for real."""
         z, noise = space.draw_latent(labels, draws)
 
         def score(latents: Tensor, y: Tensor, tail: Tensor, *maps: Tensor) -> Tensor:
@@ -97,14 +88,7 @@ class GanStrategy:
             scores: Tensor = judge.module(images, condition(self._plan, y))
             return scores
 
-        rows, believed = (z, labels, noise.tail, *noise.maps), 0.0
-        size = rows_at_once(row_bytes(score, *rows), len(labels))
-        for start in range(0, len(labels), size):
-            scores = score(*(part[start : start + size] for part in rows))
-            loss = judge.weight * functional.softplus(-scores).sum() / len(labels)
-            loss.backward()  # type: ignore[no-untyped-call]
-            believed += float((scores > 0.0).float().sum()) / len(labels)
-        return believed
+        return descend(score, (z, labels, noise.tail, *noise.maps), judge.weight)
 
     def released(self) -> dict[str, AnyArray]:
         """The spectral release and the averaged generator."""

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from sfumato_common.generators.components import component_shares, condition
 from sfumato_common.generators.gan.w_space import follow
@@ -23,15 +22,12 @@ from sfumato_common.generators.stylegan2.noise import draw_noise
 from sfumato_common.generators.stylegan2.settings import StyleGan2Stage
 from sfumato_common.generators.weights import load_arrays, load_network, to_arrays
 from sfumato_common.mechanisms.draws import TorchDraws
-from sfumato_common.memory import row_bytes, rows_at_once
 from sfumato_common.study.plan import Plan
 from sfumato_common.types import AnyArray, Arrays
 from sfumato_server.rounds.strategies.averaging import check_replies, move_start
+from sfumato_server.rounds.strategies.fooling import BATCH, Fooled, descend
 from sfumato_server.rounds.strategies.optimisers import ServerStep
 
-_BATCH = 64
-# the share of generated images that the discriminator may take as real, over about so many steps, before a round ends
-_FOOLED, _FOOLED_HORIZON = 0.5, 5.0
 _AVERAGE = "average"
 
 
@@ -70,35 +66,25 @@ class StyleGan2Strategy:
         judge = load_network(DISCRIMINATOR, networks.discriminator, self._plan, self._judge).requires_grad_(False)
         shares = torch.from_numpy(component_shares(self._plan, self._spectral))
         optimiser = torch.optim.Adam(self._generator.parameters(), lr=LEARNING_RATE, betas=BETAS)
-        fooled = 0.0
+        fooled = Fooled()
         for _ in range(self._stage.generator_steps):
             optimiser.zero_grad()
-            believed = self._descend(judge, draws.categorical(shares, _BATCH), draws)
-            fooled += (believed - fooled) / _FOOLED_HORIZON
-            if fooled >= _FOOLED:
+            if fooled.after(self._descend(judge, draws.categorical(shares, BATCH), draws)):
                 break
             optimiser.step()
             follow(self._average, self._generator, self._stage.generator_steps * self._stage.rounds)
 
     def _descend(self, judge: nn.Module, labels: Tensor, draws: TorchDraws) -> float:
-        """Add the gradient of the loss on images of `labels`; the share of them that the judge takes for real.
-
-        As many images at once as memory allows, a chunk's gradient after the other's: sums differ in their last bits.
-        """
+        """Add the gradient of the loss on images of `labels`; the share of them that the judge takes for real."""
         noise = draw_noise(self._plan.image.size, len(labels), draws)
-        rows, believed = (draws.normal((len(labels), CODE)), labels, *noise), 0.0
+        rows = draws.normal((len(labels), CODE)), labels, *noise
 
         def score(z: Tensor, y: Tensor, *maps: Tensor) -> Tensor:
             given = condition(self._plan, y)
             scores: Tensor = judge(self._generator(z, given, maps), given)
             return scores
 
-        size = rows_at_once(row_bytes(score, *rows), len(labels))
-        for start in range(0, len(labels), size):
-            scores = score(*(part[start : start + size] for part in rows))
-            (functional.softplus(-scores).sum() / len(labels)).backward()  # type: ignore[no-untyped-call]
-            believed += float((scores > 0.0).float().sum()) / len(labels)
-        return believed
+        return descend(score, rows)
 
     def released(self) -> dict[str, AnyArray]:
         """The spectral release and the averaged generator."""
