@@ -1,21 +1,24 @@
 """Cohorts of the utility bench, each split over three sites by patient: train, val, and test patients nobody trains on.
 
 PneumoniaMNIST, the three real sites and the fundi stand in the medical test collection beside the checkout
-(shared/data, with its licences); the phantom is drawn. Nominal patients are round public figures, as in a plan.
+(shared/data, with its licences); the phantom and its fundi are drawn, the latter once a machine. Nominal patients are
+round public figures, as in a plan.
 """
 
 from __future__ import annotations
 
 import csv
+import io
 import os
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from sfumato_client.dataset.cohort import Cohort
+from sfumato_common.files import write_atomic
 from sfumato_common.phantom import arrays as phantom_arrays
 from sfumato_common.types import AnyArray, ByteImages
 
@@ -25,6 +28,8 @@ _PLACES = (os.environ.get("SFUMATO_DATA"), ROOT / "shared" / "data", ROOT.parent
 DATA = next((Path(place) for place in _PLACES if place and Path(place).is_dir()), ROOT / "shared" / "data")
 SPLITS = ("train", "val", "test")
 PHANTOM_SEED, PHANTOM_PATIENTS = 7, {"train": 700, "val": 100, "test": 200}
+FUNDI_PATIENTS = {"train": 250, "val": 50, "test": 100}
+DRAWN = ROOT / "bench-out" / "drawn"
 SPLIT_SEED = 20
 
 Parts = dict[str, dict[str, Cohort]]
@@ -143,11 +148,42 @@ def fundus() -> BenchCohort:
     return BenchCohort("fundus", 64, 3, names, dict.fromkeys(parts["train"], 20), parts, ("test",))
 
 
+def fundi(size: int) -> BenchCohort:
+    """Drawn colour fundi, two eyes of most patients, three cameras, 250 patients a site: enough for figures."""
+    homes = {"garnet": "dawn", "opal": "ember", "pearl": "flint"}
+    parts = {split: {site: drawn_fundi(size, site, homes[site], split) for site in homes} for split in SPLITS}
+    nominal = dict.fromkeys(homes, FUNDI_PATIENTS["train"])
+    return BenchCohort("fundi", size, 3, ("normal", "retinopathy"), nominal, parts)
+
+
+def drawn_fundi(size: int, site: str, camera: str, split: str) -> Cohort:
+    """One split of one site, which takes a tenth of a second a patient: kept in `DRAWN` and read from there."""
+    first = 1 + sum(FUNDI_PATIENTS[name] for name in SPLITS[: SPLITS.index(split)])
+    path = DRAWN / f"fundi-{PHANTOM_SEED}-{size}-{site}-{camera}-{first}-{FUNDI_PATIENTS[split]}.npz"
+    if not path.exists():
+        own = phantom_arrays(PHANTOM_SEED, FUNDI_PATIENTS[split], size, site, camera, first, modality="fundus")
+        stream = io.BytesIO()
+        np.savez(stream, images=own[0], labels=own[1], patient_index=own[2])
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, stream.getvalue())
+    with np.load(path) as file:
+        return Cohort(file["images"], file["labels"], file["patient_index"])
+
+
 def _cohort(images: AnyArray, labels: AnyArray, patients: AnyArray, rows: npt.NDArray[np.int64]) -> Cohort:
     return Cohort(images[rows], labels[rows], np.unique(patients[rows], return_inverse=True)[1])
 
 
-COHORTS = {"pneumonia": pneumonia, "sites": sites, "fundus": fundus, "phantom": phantom}
+COHORTS = {
+    "pneumonia": pneumonia,
+    "sites": sites,
+    "sites-128": partial(sites, 128),
+    "fundus": fundus,
+    "fundi-64": partial(fundi, 64),
+    "fundi-128": partial(fundi, 128),
+    "phantom": phantom,
+}
+USUAL = ("pneumonia", "sites", "fundus", "phantom")
 
 
 @lru_cache(maxsize=2)

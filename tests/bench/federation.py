@@ -48,15 +48,15 @@ NO_NOISE, ANY_EPSILON = 1e-6, 1e6
 # Public settings by cohort: round figures from image size and nominal patients, looked at no data; DCT band, the
 # sampling rate at which a batch is about 60 patients, and whether each site gets components of its own: where hospitals
 # differ, which PneumoniaMNIST's random parts do not.
-BANDS = {"pneumonia": 12, "sites": 16, "fundus": 8, "phantom": 16}
-RATES = {"pneumonia": 0.06, "sites": 0.04, "fundus": 0.5, "phantom": 0.09}
-BY_SITE = {"sites", "phantom"}
+BANDS = {"pneumonia": 12, "sites": 16, "fundus": 8, "fundi": 16, "phantom": 16}
+RATES = {"pneumonia": 0.06, "sites": 0.04, "fundus": 0.5, "fundi": 0.08, "phantom": 0.09}
+BY_SITE = {"sites", "fundi", "phantom"}
 # A flow's step times the image's side: a shift of all pixels alike moves the mean brightness by as many deviations.
 FLOW_RATE_BY_SIZE = 0.16
 
 # A diffusion's patch, by cohort: sixteen squares an image, 64 of the films of sites. Its public start is trained for so
 # many steps, never on what the cohort itself was drawn from.
-PATCHES = {"pneumonia": 7, "sites": 8, "fundus": 8, "phantom": 8}
+PATCHES = {"pneumonia": 7, "sites": 8, "fundus": 8, "fundi": 8, "phantom": 8}
 START_STEPS, START_PATIENTS = 600, 300
 
 TRAINED = {"gan", "flow", "diffusion"}

@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from cohorts import COHORTS, ROOT, load, pooled
+from cohorts import COHORTS, ROOT, USUAL, load, pooled
 from federation import DELTA, ROWS, available, build_plan, federate, homes_of, released_model, spent, synthetic_set
 from judge_scores import BENCH, judged
 from utility_report import FAILED, markdown, print_tables, summary, tables_of
@@ -187,7 +187,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=OUT, help="folder of the results")
     parser.add_argument("--table", nargs="*", type=Path, metavar="FILE", help="only print the tables of results")
     options = parser.parse_args()
-    options.cohort = options.cohort or (["pneumonia"] if options.quick else list(COHORTS))
+    options.cohort = options.cohort or (["pneumonia"] if options.quick else list(USUAL))
     options.rows = options.rows or [REAL[0], *(row for row in ROWS if available(row))]
     options.seeds = options.seeds or (1 if options.quick else 3)
     options.images = options.images or (1000 if options.quick else 2000)
