@@ -130,6 +130,7 @@ class Bench:
         spent, waiting, steps = 0.0, [share * seconds for share in SHARES], 0
         while waiting:
             began = self.clock()
+            self.training.pace(1.0 - spent / seconds)
             loss = self.step()
             spent += self.clock() - began
             steps += 1
