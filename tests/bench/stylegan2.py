@@ -1,15 +1,16 @@
-"""What a StyleGAN2 without privacy makes of three real sites, pooled, and what more time gives.
+"""What a StyleGAN2 without privacy makes of three sites, pooled, and what more time gives.
 
-    python tests/bench/stylegan2.py [--seconds 18000] [--base 2048] [--most 64] [--batch 16] [--half] [--out FOLDER]
+    python tests/bench/stylegan2.py [--cohort sites] [--kept] [--seconds 18000] [--half] [--out FOLDER]
     python tests/bench/stylegan2.py --score [--out FOLDER]
 
-Trains on the train patients of the cohort `sites` at 64 px, conditional on label and site, on the accelerator where
-there is one, and stops by itself: 18,000 processor seconds are 150 minutes of two cores. Writes into the folder, at
-several times, images that the moving average draws, and at the end its weights in float16 and a log. `--score` needs no
-accelerator: Frechet distances to test patients by the utility bench's code, with as many real training images beside
-them, as a table and stylegan2.json, and a contact sheet at the images' own size, the last draws below real ones. A last
-row has the last draws with the training images' mean power in every ring of spatial frequencies: it tells how much of a
-distance is contrast alone. Nothing is chosen on test patients.
+Trains on the train patients of a cohort of 64 or 128 px (`--kept`: without those that the methods bench sets aside),
+conditional on label and site, on the accelerator where there is one, and stops by itself: 18,000 processor seconds are
+150 minutes of two cores. Writes into the folder, at several times, a log, the moving average's weights in float16, and
+images that it draws. `--score` needs no accelerator, and knows from the log what was trained: Frechet distances to test
+patients by the utility bench's code, with as many real training images beside them, as a table and stylegan2.json, and
+a contact sheet at the images' own size, draws of the last weights below real ones. A last row has these draws with the
+training images' mean power in every ring of spatial frequencies: it tells how much of a distance is contrast alone.
+Nothing is chosen on test patients.
 """
 
 from __future__ import annotations
@@ -19,11 +20,13 @@ import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
-from cohorts import ROOT, load, pooled
-from safetensors.torch import save_file
+from cohorts import COHORTS, ROOT, BenchCohort, load, pooled
+from safetensors.torch import load_file, save
 from torch.nn import functional
 
 from sfumato_common.files import write_atomic, write_json
@@ -32,11 +35,48 @@ from sfumato_common.generators.stylegan2.generator import CODE, Generator
 from sfumato_common.generators.stylegan2.noise import draw_noise
 from sfumato_common.generators.stylegan2.training import Recipe, Training
 from sfumato_common.mechanisms.draws import TorchDraws
-from sfumato_common.types import AnyArray, to_bytes, to_unit_range
+from sfumato_common.types import AnyArray, ByteImages, to_bytes, to_unit_range
 
-COHORT, COUNT = "sites", 2000  # as many images as the utility bench compares
-SHARES = (0.1, 0.2, 0.35, 0.6, 1.0)  # of the time, at which images are drawn
-LAST = "snapshot-*.npz"
+COUNT = 2000  # as many images as the utility bench compares
+SHARES = (0.1, 0.2, 0.35, 0.6, 1.0)  # of the time, at which images are drawn and weights written
+WEIGHTS, LOG, SNAPSHOTS = "generator.safetensors", "log.json", "snapshot-*.npz"
+FORM = ("cohort", "kept", "base", "most", "mapping")  # what the log says of a generator and its images
+
+
+def cohort_of(name: str, *, kept: bool) -> BenchCohort:
+    """The cohort, with the training patients whom the methods bench keeps, or with all."""
+    if not kept:
+        return load(name)
+    from methods_make import split  # all of the sites' code, which a training of whole cohorts does not need
+
+    return split(name)[0]
+
+
+class Pictures:
+    """Training images of a cohort as bytes, their labels, and the conditions under which they are drawn."""
+
+    def __init__(self, cohort: BenchCohort) -> None:
+        self.images, self.labels, _ = pooled(cohort.train)
+        homes = np.repeat(np.arange(len(cohort.train)), [len(part.labels) for part in cohort.train.values()])
+        one_hot = (functional.one_hot(torch.from_numpy(part)).float() for part in (self.labels, homes))
+        self.conditions = torch.cat(list(one_hot), dim=1)
+        self.size, self.channels = cohort.size, cohort.channels
+
+    def generator(self, base: int, most: int, mapping: int) -> Generator:
+        """One that draws such images."""
+        return Generator(self.size, self.channels, self.conditions.shape[1], base, most, mapping)
+
+    def drawn(self, generator: Generator, count: int) -> tuple[ByteImages, npt.NDArray[np.int64]]:
+        """Images of a generator under the conditions of images taken at random, and their labels."""
+        device = next(generator.parameters()).device
+        rows = torch.randint(len(self.images), (count,), generator=torch.Generator().manual_seed(1))
+        draws, parts = TorchDraws(torch.Generator(device).manual_seed(1)), []
+        with torch.no_grad():
+            for part in rows.split(100):
+                z, noise = draws.normal((len(part), CODE)), draw_noise(self.size, len(part), draws)
+                made = generator(z, self.conditions[part].to(device), noise)
+                parts.append(to_bytes(made.float().clamp(-1.0, 1.0).cpu().numpy()))
+        return np.concatenate(parts), self.labels[rows.numpy()]
 
 
 class Bench:
@@ -48,26 +88,24 @@ class Bench:
         self.clock = time.perf_counter if self.device.type == "cuda" else time.process_time
         torch.backends.cudnn.benchmark = True
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
-        cohort = load(COHORT)
-        images, labels, _ = pooled(cohort.train)
-        homes = np.repeat(np.arange(len(cohort.train)), [len(part.labels) for part in cohort.train.values()])
-        self.images = torch.from_numpy(to_unit_range(images)).to(self.device)
-        one_hot = (functional.one_hot(torch.from_numpy(part)).float() for part in (labels, homes))
-        self.conditions, self.labels = torch.cat(list(one_hot), dim=1).to(self.device), labels
+        self.pictures = Pictures(cohort_of(options.cohort, kept=options.kept))
+        self.images = torch.from_numpy(to_unit_range(self.pictures.images)).to(self.device)
+        self.conditions = self.pictures.conditions.to(self.device)
         self.draws = TorchDraws(torch.Generator(self.device).manual_seed(options.seed))
         self.rows = torch.Generator().manual_seed(options.seed)
-        self.batch, self.out, self.size = options.batch, options.out, images.shape[1]
-        classes, sizes = self.conditions.shape[1], (options.base, options.most)
+        self.batch, self.out, self.count = options.batch, options.out, options.draws
+        sizes, form = (options.base, options.most), self.images.shape
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(options.seed)
-            generator = Generator(self.size, 1, classes, *sizes, options.mapping)
-            discriminator = Discriminator(self.size, 1, classes, *sizes, spread=True)
+            generator = self.pictures.generator(*sizes, options.mapping)
+            discriminator = Discriminator(form[2], form[1], self.conditions.shape[1], *sizes, spread=True)
         nets = [net.to(self.device, memory_format=torch.channels_last) for net in (generator, discriminator)]
         recipe = Recipe(
             options.rate, options.r1, options.paths, augments=not options.plain, half_precision=options.half
         )
         self.training = Training(*nets, recipe, self.draws)
-        self.log: list[dict[str, float]] = []
+        self.log: dict[str, Any] = {name: getattr(options, name) for name in FORM}
+        self.log |= {"device": str(self.device), "snapshots": []}
 
     def step(self) -> float:
         """One step on real images drawn with replacement; generated ones have others' conditions."""
@@ -75,30 +113,24 @@ class Bench:
         return self.training.step(self.images[rows[0]], self.conditions[rows[0]], self.conditions[rows[1]])
 
     def snapshot(self, seconds: float) -> None:
-        """Draw from the average and write the images with their labels."""
-        rows = torch.randint(len(self.images), (COUNT,), generator=torch.Generator().manual_seed(1))
-        draws, parts = TorchDraws(torch.Generator(self.device).manual_seed(1)), []
-        with torch.no_grad():
-            for part in rows.split(100):
-                z, noise = draws.normal((len(part), CODE)), draw_noise(self.size, len(part), draws)
-                made = self.training.average(z, self.conditions[part.to(self.device)], noise)
-                parts.append(to_bytes(made.float().clamp(-1.0, 1.0).cpu().numpy()))
-        name = self.out / f"snapshot-{len(self.log):02d}.npz"
-        np.savez_compressed(name, images=np.concatenate(parts), labels=self.labels[rows.numpy()])
-        entry = {
-            "seconds": round(seconds, 1),
-            "images": self.training.images,
-            "p": self.training.adaptation.probability,
-        }
-        self.log.append(entry)
-        write_json(self.out / "log.json", {"device": str(self.device), "snapshots": self.log})
-        print(entry, flush=True)
+        """Write the average's weights, the log, and images that it draws with their labels."""
+        average, taken = self.training.average, self.log["snapshots"]
+        weights = {name: value.half().cpu().contiguous() for name, value in average.named_parameters()}
+        write_atomic(self.out / WEIGHTS, save(weights))
+        if self.count:
+            images, labels = self.pictures.drawn(average, self.count)
+            np.savez_compressed(self.out / SNAPSHOTS.replace("*", f"{len(taken):02d}"), images=images, labels=labels)
+        seen, probability = self.training.images, self.training.adaptation.probability
+        taken.append({"seconds": round(seconds, 1), "images": seen, "p": probability})
+        write_json(self.out / LOG, self.log)
+        print(taken[-1], flush=True)
 
     def run(self, seconds: float) -> None:
         """Train for that long, which images and weights that are written do not count into."""
         spent, waiting, steps = 0.0, [share * seconds for share in SHARES], 0
         while waiting:
             began = self.clock()
+            self.training.pace(1.0 - spent / seconds)
             loss = self.step()
             spent += self.clock() - began
             steps += 1
@@ -107,45 +139,67 @@ class Bench:
             if spent >= waiting[0]:
                 waiting = [moment for moment in waiting if moment > spent]
                 self.snapshot(spent)
-        weights = {name: value.half().cpu() for name, value in self.training.average.named_parameters()}
-        save_file({name: value.contiguous() for name, value in weights.items()}, self.out / "generator.safetensors")
 
 
-def match_power(drawn: AnyArray, real: AnyArray) -> AnyArray:
+def match_power(drawn: ByteImages, real: ByteImages) -> ByteImages:
     """Drawn images whose mean power in every ring of spatial frequencies is that of real ones, by twice at most."""
     side = drawn.shape[1]
     down = np.fft.fftfreq(side) * side
     ring = np.rint(np.hypot(down[:, None], down[None])).astype(int)
 
-    def power(images: AnyArray) -> AnyArray:
-        mean = (np.abs(np.fft.fft2(images.astype(np.float64))) ** 2).mean(axis=0)
-        return np.bincount(ring.ravel(), mean.ravel()) / np.bincount(ring.ravel())
+    def spectra(images: ByteImages) -> npt.NDArray[np.complex128]:
+        planes = images if images.ndim == 3 else np.moveaxis(images, 3, 1)
+        return np.fft.fft2(planes.astype(np.float64))
+
+    def power(images: ByteImages) -> AnyArray:
+        total = sum((np.abs(spectra(part)) ** 2).reshape(-1, side, side).sum(axis=0) for part in _parts(images))
+        return np.bincount(ring.ravel(), total.ravel()) / (np.bincount(ring.ravel()) * len(images))
 
     gain = np.clip(np.sqrt(power(real) / power(drawn)), 0.5, 2.0)
     gain[0] = 1.0
-    matched = np.fft.ifft2(np.fft.fft2(drawn.astype(np.float64)) * gain[ring]).real
-    return np.clip(np.rint(matched), 0, 255).astype(np.uint8)
+    matched = np.concatenate([np.fft.ifft2(spectra(part) * gain[ring]).real for part in _parts(drawn)])
+    whole = np.clip(np.rint(matched), 0, 255).astype(np.uint8)
+    return whole if drawn.ndim == 3 else np.moveaxis(whole, 1, 3)
+
+
+def _parts(images: ByteImages) -> list[ByteImages]:
+    return np.array_split(images, -(-len(images) // 200))
+
+
+def generator_of(out: Path, log: dict[str, Any], pictures: Pictures) -> Generator:
+    """The average whose weights a folder holds."""
+    generator = pictures.generator(*(log[name] for name in ("base", "most", "mapping")))
+    generator.load_state_dict({name: value.float() for name, value in load_file(out / WEIGHTS).items()})
+    return generator.requires_grad_(False)
 
 
 def score(out: Path) -> None:
-    """The table of a folder's snapshots, and their picture."""
+    """The table of what a folder holds, and its picture."""
     from utility_scores import fidelity_of, reference_of  # trains a classifier: not where the accelerator is lent
 
     from sfumato_server.pictures import grid, png
 
-    cohort = load(COHORT)
-    real = pooled(cohort.train)[0]
-    real = real[np.random.default_rng(0).permutation(len(real))[:COUNT]]
-    log = json.loads((out / "log.json").read_text())
-    rows: list[dict[str, object]] = [{"row": "real", **fidelity_of(reference_of(cohort), real)}]
-    for entry, path in zip(log["snapshots"], sorted(out.glob(LAST)), strict=True):
+    log = json.loads((out / LOG).read_text())
+    pictures = Pictures(cohort_of(log["cohort"], kept=log["kept"]))
+    cohort, real = load(log["cohort"]), pictures.images
+    rows: list[dict[str, object]] = []
+
+    def add(name: str, images: ByteImages, entry: dict[str, float]) -> None:
+        rows.append({"row": name, **entry, **fidelity_of(reference_of(cohort), images)})
+
+    some = real[np.random.default_rng(0).permutation(len(real))[:COUNT]]
+    add("real", some, {})
+    taken = log["snapshots"]
+    # the last draws are those of the weights, which are here
+    for entry, path in zip(taken[:-1], sorted(out.glob(SNAPSHOTS)), strict=False):
         with np.load(path) as file:
-            drawn: AnyArray = file["images"]
-        rows.append({"row": "StyleGAN2", **entry, **fidelity_of(reference_of(cohort), drawn)})
-    matched = match_power(drawn, pooled(cohort.train)[0])
-    rows.append({"row": "the last, power matched", **fidelity_of(reference_of(cohort), matched)})
+            add("StyleGAN2", file["images"], entry)
+    drawn = pictures.drawn(generator_of(out, log, pictures), COUNT)[0]
+    add("StyleGAN2", drawn, taken[-1])
+    add("the last, power matched", match_power(drawn, real), {})
     write_json(out / "stylegan2.json", {**log, "rows": rows})
-    write_atomic(out / "sheet.png", png(grid(np.concatenate([real[:32], drawn[:48]]), 16)))
+    columns = 1024 // cohort.size
+    write_atomic(out / "sheet.png", png(grid(np.concatenate([some[: 2 * columns], drawn[: 3 * columns]]), columns)))
     print("| | seconds | images seen | FD random | FD trained | precision | recall | coverage |\n" + "|---" * 8 + "|")
     for row in rows:
         cells = [row["row"], row.get("seconds", ""), row.get("images", "")]
@@ -157,6 +211,8 @@ def score(out: Path) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train, or score what was trained."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cohort", default="sites", choices=list(COHORTS))
+    parser.add_argument("--kept", action="store_true", help="without the patients that the methods bench sets aside")
     parser.add_argument("--seconds", type=float, default=18_000.0, help="of training, of processor time on a CPU")
     parser.add_argument("--base", type=int, default=2048, help="channels times pixels a side")
     parser.add_argument("--most", type=int, default=64, help="channels at most")
@@ -167,6 +223,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--paths", type=float, default=0.0, help="weight of path lengths")
     parser.add_argument("--plain", action="store_true", help="no adaptive augmentation")
     parser.add_argument("--half", action="store_true", help="convolutions in bfloat16")
+    parser.add_argument("--draws", type=int, default=COUNT, help="images of a snapshot; 0 for none")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=ROOT / "bench-out" / "stylegan2")
     parser.add_argument("--score", action="store_true")

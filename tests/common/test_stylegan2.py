@@ -295,6 +295,21 @@ def test_training_moves_both_networks_and_the_average_follows(paths):
     assert apart(average, first.values()) > 0.0 and apart(average, network.parameters()) > 0.0
 
 
+def test_learning_rates_are_whole_until_the_last_share_and_fall_to_nothing():
+    torch.manual_seed(0)
+    network, judge = Generator(16, 1, 2, 128, 8, 2), Discriminator(16, 1, 2, 128, 8, spread=True)
+    training, given = Training(network, judge, Recipe(1e-3, 0.0), seeded()), torch.eye(2)
+
+    def moved(left: float) -> float:
+        before = network.synthesis.b4.const.detach().clone()
+        training.pace(left)
+        training.step(seeded(2).normal((2, 1, 16, 16)).tanh(), given, given)
+        return float((network.synthesis.b4.const.detach() - before).abs().max())
+
+    assert moved(0.0) == 0.0
+    assert moved(0.9) == pytest.approx(moved(0.4), rel=0.5) and 0.0 < moved(0.03) < 0.3 * moved(0.9)
+
+
 @pytest.mark.parametrize(
     ("terms", "match"),
     [

@@ -25,7 +25,8 @@ def pretrain(job: PublicJob, draws: TorchDraws) -> Pretrained:
     recipe = Recipe(LEARNING_RATE, stage.penalty, stage.path_length)
     training = Training(maker.to(job.device), judge.to(job.device), recipe, draws.on(job.device))
     shares, losses = torch.from_numpy(component_shares(job.plan, job.released)), []
-    for _ in range(job.steps):
+    for step in range(job.steps):
+        training.pace(1.0 - step / job.steps)
         images, components = job.batch(draws)
         wanted = condition(job.plan, draws.categorical(shares, BATCH)).to(job.device)
         losses.append(training.step(images, condition(job.plan, components).to(job.device), wanted))

@@ -1,7 +1,8 @@
 """Training a StyleGAN2 without privacy (Karras et al. 2020): by public starts, by benches, and under `private: false`.
 
 Logistic losses, R1 lazily on real images (Mescheder et al. 2018), path lengths where asked for, adaptive augmentation,
-and the moving average of the generator. One batch of generated images serves both networks of a step.
+and the moving average of the generator. One batch of generated images serves both networks of a step. A short training
+ends at falling learning rates: an average of weights that still move far draws with less contrast than any of them.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from sfumato_common.mechanisms.draws import TorchDraws
 
 PENALTY_EVERY, PATHS_EVERY = 16, 4
 # of the average: half of what it holds is younger than so many images, and than this share of all so far
-_HALF_LIFE, _RAMP = 10_000, 0.05
+_HALF_LIFE, _RAMP = 10_000, 0.02
+_FALL = 0.3  # the last share of a training, in which learning rates fall to nothing
 _PATH_DECAY = 0.01
 
 
@@ -61,6 +63,11 @@ class Training:
             torch.optim.Adam(network.parameters(), lr=recipe.learning_rate, betas=BETAS, fused=True)
             for network in (generator, discriminator)
         )
+
+    def pace(self, left: float) -> None:
+        """Set the learning rates for the share of the training that is left: all of them but in the last .3 of it."""
+        for optimiser in (self._slow, self._fast):
+            optimiser.param_groups[0]["lr"] = self._recipe.learning_rate * min(1.0, max(0.0, left / _FALL))
 
     def step(self, images: Tensor, condition: Tensor, wanted: Tensor) -> float:
         """One step of both networks on real images [N, C, S, S] of `condition` [N, K] and others of `wanted` [N, K].
