@@ -32,10 +32,10 @@ from scipy.fft import dctn, idctn
 from torch import Tensor
 
 from sfumato_common.codec.folder import read_codec, weights_of, write_codec
-from sfumato_common.codec.form import CodecConfig, CodecForm, LossWeights, Report
+from sfumato_common.codec.form import CodecConfig, CodecForm, LossWeights, Report, Source
 from sfumato_common.codec.network import Codec
 from sfumato_common.codec.public_images import PublicImages, read_public
-from sfumato_common.codec.training import Budget, Step, best_device, train_codec
+from sfumato_common.codec.training import Budget, Step, Trained, best_device, train_codec
 from sfumato_common.files import write_json
 from sfumato_common.metrics.network import fit_network
 from sfumato_common.metrics.reconstruction import Reconstruction, reconstruction_scores
@@ -145,27 +145,37 @@ def train_all(options: argparse.Namespace, public: PublicImages) -> dict[str, Co
             teller(name),
             start=codecs.get("pixel"),
         )
-        codec = trained.codec.to(best_device())
-        codecs[name] = codec
-        report = Report(
-            steps=trained.steps,
-            seconds=round(trained.seconds, 1),
-            device=device_name(),
-            held_out_images=len(held),
-            codec=score(held, reconstruct(codec, held)),
-            cosines=score(held, least(held, NUMBERS)),
-        )
-        config = CodecConfig(
-            form=form,
-            losses=losses,
-            sources=public.sources,
-            licence=LICENCE,
-            report=report,
-            weights_sha256=fingerprint(weights_of(codec)),
-        )
-        write_codec(options.out / name.replace(", ", "-"), codec, config)
+        codecs[name] = trained.codec.to(best_device())
+        folder = options.out / name.replace(", ", "-")
+        report = keep(folder, trained, form, losses, public.sources, LICENCE, held).report
         print(f"{name}: {trained.steps} steps, {time.monotonic() - begun:.0f} s, {report.codec}", flush=True)
     return codecs
+
+
+def keep(
+    folder: Path,
+    trained: Trained,
+    form: CodecForm,
+    losses: LossWeights,
+    sources: list[Source],
+    licence: str,
+    held: ByteImages,
+) -> CodecConfig:
+    """Write a trained codec, scored on images `held` apart; its configuration."""
+    report = Report(
+        steps=trained.steps,
+        seconds=round(trained.seconds, 1),
+        device=device_name(),
+        held_out_images=len(held),
+        codec=score(held, reconstruct(trained.codec, held)),
+        cosines=score(held, least(held, form.numbers)),
+    )
+    sha256 = fingerprint(weights_of(trained.codec))
+    config = CodecConfig(
+        form=form, losses=losses, sources=sources, licence=licence, report=report, weights_sha256=sha256
+    )
+    write_codec(folder, trained.codec, config)
+    return config
 
 
 def teller(name: str) -> Callable[[Step], None]:
