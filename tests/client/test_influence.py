@@ -213,7 +213,7 @@ def test_averages_are_of_everybody_and_then_of_all_but_each():
 
 
 def test_a_record_that_is_scrambled_into_one_grey_level_passes_and_is_read_by_who_knows_how():
-    """What the comparison does not claim: it bounds how loud a patient is, ring by ring, not how much is said softly."""
+    """What the comparison does not claim: it bounds how loud a patient is, not how much is said softly."""
     cohort, rng = cohort_of(5, 0), np.random.default_rng(0)
     plain, order = averages(cohort).astype(np.float32), rng.permutation(SIZE**2)
     record = to_unit_range(cohort.images)[0, 0] - plain[1, 0]
