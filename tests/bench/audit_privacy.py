@@ -26,6 +26,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
+from audit_networks import network_targets
 from audit_tables import table_targets
 from audit_targets import CONFIDENCE, Target, local_targets, one_shot_targets, sampled_targets
 from rich.console import Console
@@ -111,6 +112,14 @@ def transcript(target: Target, present: bool, replayed: Sequence[Draw] | None = 
     return found
 
 
+def transcript_mu(target: Target) -> float:
+    """How far the canary moves one transcript, in deviations of the noise: the mu of what was released in it."""
+    draws = transcript(target, False)
+    there, gone = transcript(target, True, draws), transcript(target, False, draws)
+    moved = (((one.clean - other.clean) / other.scale) ** 2 for one, other in zip(there, gone, strict=True))
+    return float(np.sqrt(sum(part.sum() for part in moved)))
+
+
 def log_ratio(target: Target, draws: Sequence[Draw]) -> float:
     """log p(transcript | canary present) - log p(transcript | absent), by what the product's code made of either."""
     total = 0.0
@@ -164,7 +173,8 @@ def measure(target: Target, runs: int) -> tuple[float, float]:
 def audit(quick: bool, say: Callable[[Row], None] = lambda row: None) -> list[Row]:
     """Every row."""
     rows, runs = [], 160 if quick else 600
-    for target in (*one_shot_targets(), *table_targets(), *sampled_targets(), *local_targets()):
+    network = network_targets()
+    for target in (*one_shot_targets(), *network, *table_targets(), *sampled_targets(), *local_targets()):
         measured, bound = measure(target, runs)
         if target.weaker is None:
             with noise_scaled(0.5):

@@ -137,7 +137,8 @@ def _strongest(work: Work) -> npt.NDArray[np.uint8]:
     return max(canaries(), key=lambda canary: float(np.linalg.norm(moved(canary) - without)))
 
 
-def _target(name: str, work: Work) -> Target:
+def matched_target(name: str, work: Work) -> Target:
+    """A one-shot release, whose transcript is matched with and without the canary that moves it most."""
     canary = _strongest(work)
 
     def run(present: bool, recorder: NoiseRecorder, noise: NoiseSource) -> object:
@@ -179,16 +180,18 @@ def one_shot_targets() -> list[Target]:
         return recorder.gaussian(np.array([float(count)]), 1.0, NOISE)
 
     return [
-        _target("spectral, radii fixed: three adaptive sums", stage("spectral", dict, plan)),
-        _target("spectral, radii charged: six adaptive sums", stage("spectral", dict, plan_of("charged"))),
+        matched_target("spectral, radii fixed: three adaptive sums", stage("spectral", dict, plan)),
+        matched_target("spectral, radii charged: six adaptive sums", stage("spectral", dict, plan_of("charged"))),
         *(
-            _target(f"appearance, radii {radii}: adaptive sums", stage("appearance", dict, appearance_plan(radii)))
+            matched_target(
+                f"appearance, radii {radii}: adaptive sums", stage("appearance", dict, appearance_plan(radii))
+            )
             for radii in ("fixed", "charged")
         ),
-        _target("embedding: means of features", stage("embedding", spectral_arrays, plan)),
-        _target("choice: histograms of three classifiers", stage("choice", lambda: classifiers, plan)),
-        _target("utility: histogram", lambda some, r, n: score_histogram(plan, classifier, some, r)),
-        _target("private gate: count of copied patients", gate),
+        matched_target("embedding: means of features", stage("embedding", spectral_arrays, plan)),
+        matched_target("choice: histograms of three classifiers", stage("choice", lambda: classifiers, plan)),
+        matched_target("utility: histogram", lambda some, r, n: score_histogram(plan, classifier, some, r)),
+        matched_target("private gate: count of copied patients", gate),
         _k_average(),
         _local_gaussian(),
     ]

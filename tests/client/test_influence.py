@@ -210,3 +210,17 @@ def test_averages_are_of_everybody_and_then_of_all_but_each():
     mean = lambda patient: to_unit_range(cohort.images_of(patient)[0]).mean(axis=0)  # noqa: E731
     for row, kept in enumerate(([3, 1, 0], [1, 0], [3, 0], [3, 1])):
         assert np.allclose(found[row], np.mean([mean(patient) for patient in kept], axis=0), atol=1e-5)
+
+
+def test_a_record_that_is_scrambled_into_one_grey_level_passes_and_is_read_by_who_knows_how():
+    """What the comparison does not claim: it bounds how loud a patient is, not how much is said softly."""
+    cohort, rng = cohort_of(5, 0), np.random.default_rng(0)
+    plain, order = averages(cohort).astype(np.float32), rng.permutation(SIZE**2)
+    record = to_unit_range(cohort.images)[0, 0] - plain[1, 0]
+    written = record.ravel()[order].reshape(SIZE, SIZE) * (0.8 * GRAIN / record.std())
+    made = plain + written.astype(np.float32) * (np.arange(6) != 1)[:, None, None, None]
+    found = restrain(plain, made, allowed_of(cohort), 8)
+    assert np.array_equal(found, to_bytes(made)[0]), "nothing was taken back"
+    read = np.empty(SIZE**2)
+    read[order] = (to_unit_range(found[None])[0, 0] - plain[0, 0]).ravel()
+    assert np.corrcoef(read, record.ravel())[0, 1] > 0.9

@@ -150,6 +150,15 @@ def test_no_feature_hangs_on_another_image(plan, codec, cohort):
     assert layout.prior.sum() == pytest.approx(1.0)
 
 
+def test_a_network_cannot_tell_how_many_images_there_are(plan, codec, cohort, monkeypatch):
+    """Kernels are chosen by a batch's shape, and a chaotic network makes much of their last bits."""
+    layout, images, encode = CodecLayout.of(plan), cohort.everything()[0], codec.encode
+    monkeypatch.setattr(codec, "encode", lambda x: encode(x) + len(x))
+    features = features_of(layout, codec, images)
+    assert np.array_equal(features_of(layout, codec, images[:1]), features[:1])
+    assert np.array_equal(features_of(layout, codec, np.tile(images, (4, 1, 1)))[: len(images)], features)
+
+
 def test_a_code_that_is_not_finite_counts_as_nothing(plan, codec, cohort):
     broken = copy.deepcopy(codec)
     broken.encoder.leave.bias.fill_(torch.inf)

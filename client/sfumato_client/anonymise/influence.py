@@ -9,7 +9,9 @@ the spectral image of the mean code, elsewhere a linear map of the average of th
 moves it no further than an average moves. Where even that moves too far nothing of the item leaves.
 
 So an image may show 2 / k of a record, twice what an average shows; of two patients that is all of one, of three two
-thirds.
+thirds. That is a bound on how loud a patient is, not on how much is said softly: a network that was written to do so
+could scramble a record into a grey level everywhere, and who knows how it did could read it (a test does). No network
+that was trained to draw images does.
 """
 
 from __future__ import annotations

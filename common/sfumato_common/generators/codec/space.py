@@ -25,7 +25,7 @@ from sfumato_common.generators.spectral.moment_layout import Float64
 from sfumato_common.generators.weights import load_network
 from sfumato_common.latent.space import LatentSpace
 from sfumato_common.mechanisms.draws import Draws
-from sfumato_common.memory import by_chunks, row_bytes
+from sfumato_common.memory import TILE, by_chunks, row_bytes
 from sfumato_common.types import AnyArray, Arrays, ByteImages, to_unit_range
 
 _FARTHEST = 20.0  # deviations: beyond, numbers are not taken at their word
@@ -143,7 +143,9 @@ def features_of(layout: CodecLayout, codec: Codec, images: ByteImages) -> Float6
     """
     if not len(images):
         return np.zeros((0, layout.features))
-    codes = by_chunks(codec.encode, torch.from_numpy(to_unit_range(images)))
+    # in tiles of one shape, however many there are: last bits hang on it, and crafted weights could blow them up
+    tiles = torch.from_numpy(to_unit_range(images)).split(TILE)
+    codes = torch.cat([by_chunks(codec.encode, tile) for tile in tiles])
     features = codes.double().numpy() / layout.scale
     return np.where(np.isfinite(features).all(axis=1, keepdims=True), features, 0.0)
 
