@@ -21,11 +21,11 @@ from bend import one_site
 from cohorts import ROOT, BenchCohort
 from federation import Row, build_plan, federate
 from PIL import Image
+from placed import anonymise_and_tell
 from spaces import auc
 
-from sfumato_client.anonymise import Job, Release, anonymise
+from sfumato_client.anonymise import CandidateSet, Job, Release
 from sfumato_client.anonymise.latent_report import latent_report
-from sfumato_client.anonymise.latents import Placed
 from sfumato_client.audit.attacks.identity import Verifier, re_identification, train_verifier
 from sfumato_client.audit.attacks.linkage import correlation_linkage
 from sfumato_client.dataset import Cohort
@@ -34,7 +34,6 @@ from sfumato_common.mechanisms.noise import SecureNoise
 from sfumato_common.mechanisms.recorder import BareRecorder
 from sfumato_common.mechanisms.streams import Streams
 from sfumato_common.study.plan import Plan
-from sfumato_common.types import ByteImages
 
 SHARES = Row({"spectral": 0.6, "flow": 0.4}, "flow")
 NETWORKS = {"dp-glow": "glow", "cadp": "multiscale-cinn"}
@@ -51,8 +50,8 @@ def few(cohort: BenchCohort, patients: int) -> BenchCohort:
     return replace(cohort, parts={**cohort.parts, "train": found})
 
 
-def sets_of(cohort: BenchCohort, method: str, totals: list[float]) -> list[tuple[Job, ByteImages, np.ndarray]]:
-    """The method's set at each of `totals`, from one flow, with the job that made it."""
+def sets_of(cohort: BenchCohort, method: str, totals: list[float]) -> list[tuple[Job, CandidateSet, np.ndarray]]:
+    """The method's set at each of `totals`, from one flow, with the job that made it and whose the images are."""
     levels = max(2, (cohort.size // 8 - 1).bit_length())
     asked = {"architecture": NETWORKS[method], "levels": levels, "steps_per_level": 4}
     plan = build_plan(cohort, SHARES, math.inf, flow=asked)
@@ -66,27 +65,28 @@ def sets_of(cohort: BenchCohort, method: str, totals: list[float]) -> list[tuple
         bare, noise = Plan.model_validate(value), SecureNoise()
         release = Release(bare, site, released, part)
         job = Job(release, bare.release[0], Streams.of(noise), BareRecorder(method, "bench", noise))
-        made = anonymise(job)
+        made, whose = anonymise_and_tell(job)
+        assert whose is not None
         assert made.guarantee == "heuristic", "nothing of such a plan is anything else"
-        found.append((job, made.images, made.labels))
+        found.append((job, made, whose))
     return found
 
 
-def row_of(
-    job: Job, images: ByteImages, labels: np.ndarray, val: Cohort, verifier: Verifier | None
-) -> dict[str, float]:
+def row_of(job: Job, made: CandidateSet, whose: np.ndarray, val: Cohort, verifier: Verifier | None) -> dict[str, float]:
     """The figures of a set, eps_total first."""
     plan, item = job.plan, job.item
     report = latent_report(item, plan.image.size**2 * plan.image.channels, plan.privacy.delta, len(plan.labels), False)
-    placed = job.release.shared[(Placed, (type(item), item.model))]
-    assert isinstance(placed, Placed)
     gallery, _, index = job.cohort.everything()
-    behind = [np.array([patient] if patient >= 0 else [], dtype=np.int64) for patient in placed.patients.tolist()]
-    linked = correlation_linkage(images, gallery, index, behind)
-    row = {"eps_total": report.total, "signal-to-noise": report.signal_to_noise, "AUC": auc(images, labels, val)}
+    behind = [np.array([patient] if patient >= 0 else [], dtype=np.int64) for patient in whose.tolist()]
+    linked = correlation_linkage(made.images, gallery, index, behind)
+    row = {
+        "eps_total": report.total,
+        "signal-to-noise": report.signal_to_noise,
+        "AUC": auc(made.images, made.labels, val),
+    }
     row |= {"linked": linked.share, "chance": linked.chance}
     if verifier is not None:
-        row["re-identified"] = re_identification(verifier, images, val.everything()[0]).share(LEVEL)
+        row["re-identified"] = re_identification(verifier, made.images, val.everything()[0]).share(LEVEL)
     return row
 
 
@@ -109,13 +109,13 @@ def main() -> None:
     out.mkdir(parents=True, exist_ok=True)
     for method in NETWORKS:
         began, tiles = time.process_time(), []
-        for job, images, labels in sets_of(cohort, method, options.totals):
-            row = row_of(job, images, labels, val, verifier)
+        for job, made, whose in sets_of(cohort, method, options.totals):
+            row = row_of(job, made, whose, val, verifier)
             if not tiles:
                 print("\n| " + method + " | " + " | ".join(row) + " |\n" + "|---" * (len(row) + 1) + "|")
             print("| heuristic | " + " | ".join(f"{value:.4g}" for value in row.values()) + " |", flush=True)
             result[f"{method} {row['eps_total']:g}"] = row
-            tiles.append(np.concatenate(list(images[:TILES]), axis=1))
+            tiles.append(np.concatenate(list(made.images[:TILES]), axis=1))
         Image.fromarray(np.concatenate(tiles)).save(out / f"{method}.png")
         print(f"{method}: {time.process_time() - began:.0f} s", flush=True)
     write_json(ROOT / "bench-out" / "local_dp.json", result)

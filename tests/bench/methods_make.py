@@ -17,11 +17,11 @@ from federation import Released, build_plan, federate, spent
 from federation import Row as FederatedRow
 from methods_rows import K, row_of
 from methods_scores import Made
+from placed import anonymise_and_tell
 
-from sfumato_client.anonymise import Job, Release, anonymise
+from sfumato_client.anonymise import Job, Release
 from sfumato_client.anonymise.groups import Chosen
 from sfumato_client.anonymise.inversion import inverter_of, patient_labels, reconstruction_report
-from sfumato_client.anonymise.latents import Placed
 from sfumato_client.anonymise.patients import patients_of
 from sfumato_client.dataset.cohort import Cohort
 from sfumato_common.generators.components import components_of
@@ -117,11 +117,13 @@ def make(task: Task) -> dict[str, Any]:
     parts, groups, records = [], {}, {}
     for site, part in cohort.train.items():
         job = _job(plan, site, released, part, kept[site], SHEETS / task.cohort / task.row / site)
-        parts.append(anonymise(job))
+        part_made, whose = anonymise_and_tell(job)
+        parts.append(part_made)
         if (found := _members(job)) is not None:
             groups[site] = found
-        if (alone := _alone(job)) is not None:
-            records[site] = alone
+        if whose is not None:
+            images = np.flatnonzero(whose >= 0)
+            records[site] = whose[images], images
     seconds = time.process_time() - began
     made = Made(
         np.concatenate([part.images for part in parts]),
@@ -155,15 +157,6 @@ def _members(job: Job) -> tuple[np.ndarray, np.ndarray] | None:
     groups = found.groups
     patients = np.concatenate([group.members for group in groups])
     return patients, np.repeat(np.arange(len(groups)), [len(group.members) for group in groups])
-
-
-def _alone(job: Job) -> tuple[np.ndarray, np.ndarray] | None:
-    """Patients whose records made images of this site, and which image; None for methods on more than one record."""
-    found = job.release.shared.get((Placed, (type(job.item), job.item.model)))
-    if not isinstance(found, Placed):
-        return None
-    images = np.flatnonzero(found.patients >= 0)
-    return found.patients[images], images
 
 
 def _peak() -> float:

@@ -140,7 +140,7 @@ def test_a_mean_code_decodes_to_mean_exposure_pose_and_energies():
     """What pixels cannot give: shape and appearance averaged apart."""
     job = job_of("k-same")
     space, patients = space_of(job), patients_of(job)
-    mean = space.mean(patients.codes[:6])[None]
+    mean = patients.codes[:6].mean(dim=0, keepdim=True)
     y = torch.zeros(1, dtype=torch.int64)
     noise = space.draw_noise(y, job.streams.published)
     again = space.encode(space.decode(mean, y, noise), y)

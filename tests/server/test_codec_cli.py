@@ -157,7 +157,8 @@ def test_what_is_lacking_or_wrong_is_said_before_anything_is_trained(tmp_path, w
     assert not (tmp_path / "codec").exists()
 
 
-def test_a_plan_as_first_word_means_a_start(tmp_path):
-    for words in (["start"], []):
-        done = run("pretrain", *words, tmp_path / "plan.yaml", "--out", tmp_path / "w.safetensors")
-        assert "plan.yaml: cannot be read" in str(done.exception)
+def test_a_start_is_asked_for_by_name(tmp_path):
+    words = (tmp_path / "plan.yaml", "--out", tmp_path / "w.safetensors")
+    assert "plan.yaml: cannot be read" in str(run("pretrain", "start", *words).exception)
+    bare = run("pretrain", *words)
+    assert bare.exit_code == 2 and "No such command" in bare.output

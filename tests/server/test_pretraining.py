@@ -115,7 +115,7 @@ def test_from_the_command_line_to_the_coordinators_home(tmp_path):
     runner, plan_file, weights = CliRunner(), tmp_path / "plan.yaml", tmp_path / "start.safetensors"
     plan_file.write_text(yaml.safe_dump(PLAN))
     made = runner.invoke(
-        app, ["model", "pretrain", str(plan_file), "--stage", "flow", "--on", "phantom", "-o", str(weights),
+        app, ["model", "pretrain", "start", str(plan_file), "--stage", "flow", "--on", "phantom", "-o", str(weights),
               "--steps", "2", "--patients", "12"],
     )  # fmt: skip
     assert made.exit_code == 0, made.output

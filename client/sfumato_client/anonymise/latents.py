@@ -44,40 +44,34 @@ _BLOCK_PIXELS = 2**20  # of latents that are drawn at once, which is part of wha
 
 @dataclass(frozen=True, eq=False)
 class Places:
-    """The public number M of places: images [M, S, S(, 3)], labels [M], and whether a patient `filled` [M] them."""
+    """The public number M of places: images [M, S, S(, 3)], labels [M], and whose they are [M], -1 where nobody's."""
 
     images: AnyArray
     labels: Labels
-    filled: npt.NDArray[np.bool_]
-
-
-@dataclass(frozen=True, eq=False)
-class Placed:
-    """Which patient's record is behind which image of an item [M], -1 where nobody's is; it never leaves."""
-
     patients: npt.NDArray[np.int64]
+
+    @property
+    def filled(self) -> npt.NDArray[np.bool_]:
+        """Whether a patient fills the place [M]."""
+        return self.patients >= 0
 
 
 def drawn_places(job: Job[Latent]) -> Places:
     """Training patients drawn without replacement into random places, one record each; never too few.
 
     A place without a patient is black, with a label drawn by the released shares, and its latent will be zero. Nothing
-    but `filled`, which stays here, depends on the number of patients.
+    but `patients`, which stays here, depends on the number of patients.
     """
     count, form = job.item.images, job.plan.image
-    images, filled = np.zeros((count, *form.shape), dtype=pixel_dtype(form.bits)), np.zeros(count, dtype=np.bool_)
+    images, placed = np.zeros((count, *form.shape), dtype=pixel_dtype(form.bits)), np.full(count, -1, dtype=np.int64)
     secret = job.streams.secret
     labels = drawn_labels(job, secret)
     patients, order = secret.permutation(job.cohort.patients), secret.permutation(count)
-    placed = np.full(count, -1, dtype=np.int64)
     for patient, place in zip(patients.tolist(), order.tolist(), strict=False):
         mine, own = job.cohort.images_of(patient)
         chosen = secret.choice(len(own))
-        images[place], labels[place], filled[place] = mine[chosen], own[chosen], True
-        placed[place] = patient
-    # who is behind which image stays with the release, for the attacks of a bench
-    job.release.once(Placed, (type(job.item), job.item.model), lambda: Placed(placed))
-    return Places(images, labels, filled)
+        images[place], labels[place], placed[place] = mine[chosen], own[chosen], patient
+    return Places(images, labels, placed)
 
 
 def drawn_labels(job: Job[Latent], draws: SecretStream | PublishedStream) -> Labels:

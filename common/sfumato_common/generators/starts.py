@@ -62,7 +62,7 @@ def read_start(plan: PublicPlan, stage: StageSettings, data: bytes) -> dict[str,
         found = load(data)
     except (SafetensorError, ValueError, KeyError):
         raise VerificationError(
-            "the start is no safetensors file; name one that 'sfumato model pretrain' wrote"
+            "the start is no safetensors file; name one that 'sfumato model pretrain start' wrote"
         ) from None
     adopt = GENERATORS[stage.kind].adopt
     if adopt is not None:

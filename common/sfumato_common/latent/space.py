@@ -2,7 +2,8 @@
 
 A space belongs to a released model (`GENERATORS[kind].latent`) and is made of released arrays and public constants
 alone. Codes are points of a vector space: means, straight lines, L2 norms and added noise are taken in their
-coordinates as they are. A space in which those mean nothing has to choose other coordinates.
+coordinates as they are. A space in which those mean nothing has to choose other coordinates: a mean of its own would
+not be affine in the codes, and what leaving one patient out does to an image would no longer be bounded (`plain`).
 
 What methods promise of patients rests on what every space promises here (`tests/contracts/test_latent_spaces.py`):
 
@@ -106,14 +107,6 @@ class LatentSpace(Protocol):
 
     def centre(self, components: Tensor) -> Tensor:
         """The prior's mean code [N, D] of each component, the same on every machine."""
-
-    def mean(self, codes: Tensor, weights: Tensor | None = None) -> Tensor:
-        """The mean [D] of codes [N, D], weighted by weights [N] where there are any."""
-        return codes.mean(dim=0) if weights is None else (weights / weights.sum()) @ codes
-
-    def distance(self, ones: Tensor, others: Tensor) -> Tensor:
-        """Euclidean distances [N, M] of codes [N, D] and [M, D]; not by products, whose last bits hang on N."""
-        return torch.cdist(ones, others, compute_mode="donot_use_mm_for_euclid_dist")
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
 from sfumato_common.command_line import console
 from sfumato_common.errors import ConfigError
@@ -16,8 +15,6 @@ from sfumato_common.strict import parse
 from sfumato_server.cli.starts import PRETRAINED, one_of, read_plan, write_start
 
 if TYPE_CHECKING:
-    import click
-
     from sfumato_common.codec.form import CodecConfig, Score
     from sfumato_common.codec.training import Step
 
@@ -26,16 +23,7 @@ _TOLD = 0.05  # of a training, between two lines
 _SHOWN = 8
 
 
-class _PlanFirst(TyperGroup):
-    """A group whose first word may be a plan's path: `start` is meant then."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if args and not args[0].startswith("-") and args[0] not in self.commands:
-            args = ["start", *args]
-        return super().parse_args(ctx, args)
-
-
-pretrain_app = typer.Typer(cls=_PlanFirst, no_args_is_help=True, help="Train on public images: a start, or a codec.")
+pretrain_app = typer.Typer(no_args_is_help=True, help="Train on public images: a start, or a codec.")
 
 
 @pretrain_app.command(
