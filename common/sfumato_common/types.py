@@ -99,6 +99,11 @@ def to_unit_range(images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     return floats[:, None] if floats.ndim == 3 else np.ascontiguousarray(floats.transpose(0, 3, 1, 2))
 
 
+def values_of(records: AnyArray) -> npt.NDArray[np.float32]:
+    """Integer images as `to_unit_range` gives them; float32 features [N, d] as they are."""
+    return records if records.dtype == np.float32 else to_unit_range(records)
+
+
 def to_bytes(images: npt.NDArray[np.floating[Any]], bits: int = 8) -> ByteImages:
     """Float images [N, C, H, W] in [-1, 1] -> uint8 or uint16 [N, H, W] (C = 1) or [N, H, W, 3], rounded, clamped."""
     top = (1 << bits) - 1

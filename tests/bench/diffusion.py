@@ -38,7 +38,7 @@ def small_cohort(name: str, patients: int) -> BenchCohort:
     """The cohort with so many training patients a site, and val in the place of test."""
     if name == "pneumonia":
         whole = pneumonia()
-        train = {site: _some(part, patients) for site, part in whole.train.items()}
+        train = {site: some_patients(part, patients) for site, part in whole.train.items()}
         val = whole.parts["val"]
     else:
         train, val = (
@@ -49,7 +49,8 @@ def small_cohort(name: str, patients: int) -> BenchCohort:
     return replace(whole, nominal=dict.fromkeys(train, patients), parts={"train": train, "val": val, "test": val})
 
 
-def _some(cohort: Cohort, patients: int) -> Cohort:
+def some_patients(cohort: Cohort, patients: int) -> Cohort:
+    """The cohort with so many patients at most, whoever chance picks."""
     # patients are numbered by name, and names follow classes
     rank = np.random.default_rng(0).permutation(cohort.patients)
     images, labels, owner = cohort.everything()

@@ -171,14 +171,22 @@ def _started(text: str, cohort: str) -> Plan:
     if "diffusion" not in plan.candidates or plan.stage("diffusion").public_start is not None:
         return plan
     source = "textures" if cohort == "phantom" else "phantom"
-    weights, _ = pretrain(plan, "diffusion", source, steps=START_STEPS, patients=START_PATIENTS)
+    pinned = plan.public_starts.get(plan.base)
+    network = None if pinned is None else _STARTS[pinned.sha256]
+    weights, _ = pretrain(plan, "diffusion", source, steps=START_STEPS, patients=START_PATIENTS, network=network)
     return pin_start(plan, source, weights)
+
+
+def keep_weights(weights: dict[str, AnyArray]) -> str:
+    """The hash by which a plan pins `weights`, which `federate` then brings."""
+    pinned = fingerprint(weights)
+    _STARTS[pinned] = weights
+    return pinned
 
 
 def pin_start(plan: Plan, source: str, weights: dict[str, AnyArray]) -> Plan:
     """The plan whose diffusion starts from `weights`, which `federate` then brings."""
-    pinned = fingerprint(weights)
-    _STARTS[pinned] = weights
+    pinned = keep_weights(weights)
     values = plan.model_dump(mode="json")
     for stage in values["stages"]:
         if stage["kind"] == "diffusion":

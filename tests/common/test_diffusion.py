@@ -25,7 +25,7 @@ from sfumato_common.mechanisms.recorder import NoiseRecorder
 from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan
 from sfumato_common.types import fingerprint
-from sfumato_server.coordinator.pretraining import pretrain, public_cohorts, public_spectral
+from sfumato_server.coordinator.pretraining import pretrain, public_cohorts, public_release
 from sfumato_server.rounds.strategies import strategy_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:TestNoise")
@@ -121,7 +121,7 @@ def test_a_new_adapter_changes_nothing():
 
 
 @pytest.mark.parametrize(
-    ("changes", "match"), [({"patch": 5}, "divisible by the diffusion's patch"), ({"width": 20}, "twice its heads")]
+    ("changes", "match"), [({"patch": 5}, "divisible by patch = 5"), ({"width": 20}, "twice its heads")]
 )
 def test_forms_that_do_not_fit_are_refused(changes, match):
     with pytest.raises(ConfigError, match=match):
@@ -135,7 +135,7 @@ def study():
     weights, _ = pretrain(plan, "diffusion", "textures", steps=3, patients=20)
     pinned = plan_with(start=PublicStart(source="textures", sha256=fingerprint(weights)).model_dump())
     cohorts = public_cohorts(plan, "phantom", 20, seed=0)
-    spectral = public_spectral(plan, cohorts, np.random.default_rng(0))
+    spectral = public_release(plan, cohorts, np.random.default_rng(0))
     given = {"spectral": spectral, start_key("diffusion"): weights}
     return pinned, weights, given, cohorts["alder"]
 

@@ -9,6 +9,9 @@ from support.federations import make_federation
 from support.studies import PLAN, POLICY
 
 from sfumato_common.errors import VerificationError
+from sfumato_common.generators.codec.schemas import AUTOENCODER
+from sfumato_common.generators.starts import initial_model
+from sfumato_common.generators.weights import to_arrays
 from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan
 from sfumato_common.types import fingerprint
@@ -86,6 +89,32 @@ def test_a_whole_study_of_a_diffusion_releases_its_images(tmp_path):
     assert len(pool.items) == 12 * len(federation.plan.sites)
     ((_, said),) = foreign_details(pool, federation.plan)
     assert "learned from public images" in said
+
+
+def test_a_whole_study_of_a_flow_and_a_diffusion_on_codes_of_a_pinned_codec(tmp_path):
+    values, policy = values_of(), copy.deepcopy(POLICY)
+    flow, size = values["stages"].pop(), values["image"]["size"]
+    dp = {key: value for key, value in flow.items() if key not in {"kind", "levels", "steps_per_level", "hidden"}}
+    form = {"size": size, "cosines": 32, "kept": 16, "width": 8, "encoder_blocks": 1, "decoder_blocks": 1}
+    codec = {"kind": "codec", "noise_multiplier": 0.5, "form": form}
+    diffusion = {**dp, "kind": "diffusion", "width": 16, "depth": 1, "sampling_steps": 3}
+    values["stages"] = [codec, {**flow, "levels": 2}, diffusion]
+    values["release"] = [{"model": "flow", "images": 6}, {"model": "diffusion", "images": 6}]
+    policy["allowed_stages"] += ["codec", "diffusion"]
+    network = to_arrays(AUTOENCODER, initial_model(AUTOENCODER, parse(values, Plan, "plan")))
+    codec["start"] = {"source": "phantom", "sha256": fingerprint(network)}
+    start = pretrain(parse(values, Plan, "plan"), "flow", "phantom", steps=3, patients=20, network=network)[0]
+    values["stages"][1]["start"] = {"source": "phantom", "sha256": fingerprint(start)}
+    federation = make_federation(tmp_path, values, policy)
+    for weights in (network, start):
+        keep_start(federation.coordinator.starts, federation.plan, save(weights))
+    assert run(federation) == "completed"
+    asked = [request for _, request, _ in federation.sent if request.stage in {"flow", "diffusion"}]
+    assert asked and all(
+        fingerprint({k: request.arrays[k] for k in network}) == fingerprint(network) for request in asked
+    )
+    pool = pool_packages(federation.coordinator.root, federation.plan, Registry(federation.coordinator.root))
+    assert len(pool.items) == 12 * len(federation.plan.sites)
 
 
 def test_a_coordinator_without_the_weights_or_with_others_asks_no_site(federation, start):

@@ -22,7 +22,7 @@ from sfumato_common.study.plan import Plan
 from sfumato_common.types import fingerprint
 from sfumato_server.cli.main import app
 from sfumato_server.coordinator.home import CoordinatorHome
-from sfumato_server.coordinator.pretraining import SOURCES, pretrain, public_cohorts, public_spectral
+from sfumato_server.coordinator.pretraining import SOURCES, pretrain, public_cohorts, public_release
 from sfumato_server.rounds.starts import load_starts
 
 DP = dp_sgd(rounds=2, noise_multiplier=2.0)
@@ -67,7 +67,7 @@ def test_sites_fitted_apart_learn_from_cohorts_of_their_own(radii):
     plan = plan_with(stages=[spectral, *PLAN["stages"][1:]])
     cohorts = public_cohorts(plan, "phantom", 40, seed=0)
     cohorts["birch"] = dataclasses.replace(cohorts["birch"], images=255 - cohorts["birch"].images // 2)
-    released = public_spectral(plan, cohorts, np.random.default_rng(0))
+    released = public_release(plan, cohorts, np.random.default_rng(0))
     schema = EXCHANGES["spectral"].released(plan)
     assert released.keys() == schema.keys()
     assert all(schema[name].matches(value) for name, value in released.items())

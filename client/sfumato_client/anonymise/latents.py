@@ -4,7 +4,8 @@ A public number of places, each with the latent of one patient's record or with 
 on its own, once, through the job's recorder. What follows, shrinking, drawing the other coordinates and decoding, uses
 public numbers and released models alone, and is post-processing.
 
-Coordinates. Latents are images again (whitening is ZCA, and a flow puts each latent where its pixels were), so they are
+Coordinates. Latents are images again (whitening is ZCA, and a flow puts each latent where its pixels were; after a
+codec or an appearance release, small images of codes, of which only the places of numbers are coordinates), so they are
 taken to their DCT coefficients, an orthonormal change of basis, in the order in which the public power law of
 `dct.public_scale` falls: coarsest frequency first, channels side by side. One definition for every architecture. On the
 phantom at 32 px (flows of three levels, epsilon 10) holdout images decoded from the first 64 of 1024, the others
@@ -28,14 +29,15 @@ from sfumato_common.generators import GENERATORS
 from sfumato_common.generators.components import component_shares, components_of, condition, labels_of
 from sfumato_common.generators.device import training_device
 from sfumato_common.generators.flow.matching import match_moments
+from sfumato_common.generators.settings import white_form
 from sfumato_common.generators.spectral.dct import public_scale
-from sfumato_common.generators.spectral.whitening import TAIL_TEMPERATURE, dequantise, spectral_model
+from sfumato_common.generators.whitening import whitening_of
 from sfumato_common.mechanisms.draws import Draws
 from sfumato_common.mechanisms.streams import PublishedStream, SecretStream
 from sfumato_common.memory import TILE, by_chunks
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.release import Cadp, DpGlow, Latent
-from sfumato_common.types import AnyArray, Arrays, ByteImages, pixel_dtype, to_bytes, to_unit_range
+from sfumato_common.types import AnyArray, Arrays, ByteImages, pixel_dtype, to_bytes, values_of
 
 Float64 = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
@@ -79,7 +81,7 @@ def drawn_labels(job: Job[Latent], draws: SecretStream | PublishedStream) -> Lab
 
     From the secret stream where a patient's label may take a drawn one's place: which ones were drawn shows who came.
     """
-    shares = torch.as_tensor(component_shares(job.plan, job.models["spectral"], job.site))
+    shares = torch.as_tensor(component_shares(job.plan, job.models[job.plan.base], job.site))
     return labels_of(job.plan, draws.categorical(shares, job.item.images).numpy())
 
 
@@ -100,20 +102,21 @@ def codec_of(job: Job[Latent]) -> LatentCodec:
 class LatentCodec:
     """Images to rows of latents, coarsest coordinate first, and back, by a released flow (model `kind`) at one site.
 
-    Both ways pass the spectral model whose moments match the flow's samples (`matched`): as images are drawn, and so
+    Both ways pass the whitening whose moments match the flow's samples (`matched`): as images are drawn, and so
     that a record's latents are standard normal where the flow's training displaced them.
     """
 
     def __init__(self, plan: Plan, kind: str, arrays: Arrays, site: str) -> None:
         flow_of = GENERATORS[kind].flow
         assert flow_of is not None, "the plan noises latents of flows only"
-        flow, spectral = flow_of(plan, arrays), spectral_model(plan, arrays)
+        flow, whitening = flow_of(plan, arrays), whitening_of(plan, arrays)
         own = components_of(plan, site, torch.arange(len(plan.labels))).tolist()
         self._device = training_device()
-        self._spectral = match_moments(plan, spectral, flow, own).to(self._device)
+        self._whitening = match_moments(plan, whitening, flow, own).to(self._device)
         self._flow = flow.to(self._device)
         self._plan, self._site = plan, site
-        self._order = torch.from_numpy(coarse_first(plan.image.size, plan.image.channels)).to(self._device)
+        order = coarse_first(whitening.form.size, whitening.form.channels)
+        self._order = torch.from_numpy(order[np.isin(order, whitening.form.places)]).to(self._device)
         self._block = max(TILE, _BLOCK_PIXELS // plan.image.size**2)
 
     def encode(self, images: AnyArray, labels: Labels, keep: int, secret: SecretStream) -> Float64:
@@ -123,14 +126,14 @@ class LatentCodec:
         """
 
         def latents(x: Tensor, y: Tensor) -> Tensor:
-            u, _ = self._spectral.encode(x, y)
-            return self._flat(self._flow(u, condition(self._plan, y))[0])[:, :keep]
+            u = self._whitening.white(x, y)
+            return self._flat(self._flow(u, condition(self._plan, y))[0])[:, self._order[:keep]]
 
         rows = []
         for first in range(0, len(images), self._block):
             part = slice(first, first + self._block)
-            x = torch.from_numpy(to_unit_range(images[part]))
-            x = dequantise(x, secret, self._plan.image.bits).to(self._device)
+            values = torch.from_numpy(values_of(self._whitening.records(images[part])))
+            x = self._whitening.spread(values, secret).to(self._device)
             rows.append(by_chunks(latents, x, self._components(labels[part])).cpu())
         return torch.cat(rows).double().numpy()
 
@@ -138,17 +141,17 @@ class LatentCodec:
         """Images [M, S, S(, 3)] of rows [M, m] under labels [M]; all coordinates after m are drawn from the prior."""
         keep, images = rows.shape[1], []
 
-        def shown(latent: Tensor, own: Tensor, y: Tensor) -> Tensor:
+        def shown(latent: Tensor, own: Tensor, y: Tensor, *noise: Tensor) -> Tensor:
             z = self._flat(latent)
-            z[:, :keep] = own
+            z[:, self._order[:keep]] = own
             white = self._flow.inverse(self._image(z), condition(self._plan, y))
-            return self._spectral.decode(white, y).nan_to_num(0.0).clamp(-1.0, 1.0)
+            return self._whitening.decode(white, y, *noise).nan_to_num(0.0).clamp(-1.0, 1.0)
 
         for first in range(0, len(rows), self._block):
             part = slice(first, first + self._block)
             y = self._components(labels[part])
-            latent = self._spectral.draw_latent(y, draws)
-            x = by_chunks(shown, latent, torch.from_numpy(rows[part]).to(latent), y)
+            latent, noise = self._whitening.draw_latent(y, draws), self._whitening.draw_noise(len(y), draws)
+            x = by_chunks(shown, latent, torch.from_numpy(rows[part]).to(latent), y, *noise)
             images.append(to_bytes(x.cpu().numpy(), self._plan.image.bits))
         return np.concatenate(images)
 
@@ -156,14 +159,11 @@ class LatentCodec:
         """Factors [m] that give noised latents the prior's spread again, from public numbers.
 
         Of a released coordinate's variance s^2 + v, v is noise; with w = s^2 / (s^2 + v), the record's part of it, and
-        the prior's temperature t there (1 within the spectral band, TAIL_TEMPERATURE above it, as images are drawn), it
+        the prior's temperature t there (as images are drawn; below 1 above the spectral band), it
         becomes w + (1 - w) t^2: all of the record where the noise is nothing, the prior where it is all.
         """
         mechanism = mechanism_of(item, len(self._order))
-        size, band = self._plan.image.size, self._plan.spectral.bandwidth
-        place = self._order[: mechanism.width].cpu().numpy() % size**2
-        within = (place // size < band) & (place % size < band)
-        temperature = np.where(within, 1.0, TAIL_TEMPERATURE)
+        temperature = self._whitening.temperature[self._order[: mechanism.width].cpu().numpy()]
         signal, noise = mechanism.signal**2, mechanism.noise**2
         share = signal / (signal + noise)
         return np.asarray(np.sqrt((share + (1.0 - share) * temperature**2) / (signal + noise)))
@@ -172,14 +172,12 @@ class LatentCodec:
         return components_of(self._plan, self._site, torch.from_numpy(labels)).to(self._device)
 
     def _flat(self, v: Tensor) -> Tensor:
-        matrix = self._spectral.matrix
-        return (matrix @ v @ matrix.T).flatten(1)[:, self._order]
+        matrix = self._whitening.matrix
+        return (matrix @ v @ matrix.T).flatten(1)
 
     def _image(self, z: Tensor) -> Tensor:
-        form, matrix = self._plan.image, self._spectral.matrix
-        spectrum = torch.empty_like(z)
-        spectrum[:, self._order] = z
-        return matrix.T @ spectrum.view(len(z), form.channels, form.size, form.size) @ matrix
+        matrix = self._whitening.matrix
+        return matrix.T @ z.view(len(z), *self._whitening.form.shape) @ matrix
 
 
 def noised_latents(job: Job[DpGlow | Cadp], codec: LatentCodec, places: Places) -> Float64:
@@ -187,8 +185,7 @@ def noised_latents(job: Job[DpGlow | Cadp], codec: LatentCodec, places: Places) 
 
     Leaves `latent_report` in the steward's folder.
     """
-    item, form = job.item, job.plan.image
-    dimensions = form.channels * form.size**2
+    item, dimensions = job.item, white_form(job.plan).numbers
     mechanism = mechanism_of(item, dimensions)
     rows = codec.encode(places.images, places.labels, mechanism.width, job.streams.secret)
     rows[~places.filled] = 0.0

@@ -90,6 +90,8 @@ class Seen:
         if stage.kind not in GENERATORS:
             return
         self._check_fixed(arrays)
+        self._check_first(stage, arrays)
+        arrays = _of_stage(stage, arrays)
         since, before = self._last(stage.kind)
         if stage.public_start is not None and not before:
             if number != 1:
@@ -112,7 +114,7 @@ class Seen:
         if stage.kind not in GENERATORS or not arrays:
             return
         self._pin_fixed(arrays)
-        data = save(own_weights(arrays), metadata={"round": str(number)})
+        data = save(_of_stage(stage, arrays), metadata={"round": str(number)})
         if stage.public_start is not None and not self._path(stage.kind).exists():
             write_atomic(self._path(f"{stage.kind}-start"), data, mode=0o600)
         write_atomic(self._path(stage.kind), data, mode=0o600)
@@ -125,11 +127,27 @@ class Seen:
         for kind, arrays in models.items():
             self._check_fixed(arrays)
             stage = self._plan.stage(kind)
-            for network, weights in _by_network(arrays).items():
+            self._check_first(stage, arrays)
+            for network, weights in _by_network(_of_stage(stage, arrays)).items():
                 furthest = max_displacement(stage, network, stage.rounds)
                 furthest += start_displacement(self._plan, stage, network)
                 if not within_displacement(self._start(stage, network), weights, furthest):
                     raise VerificationError("a final model is not where the plan's training could have led")
+
+    def _check_first(self, stage: StageSettings, arrays: Arrays) -> None:
+        """Hold networks of the plan's first stage, where a later one comes with them, to that stage's public start."""
+        own = _of_stage(stage, arrays)
+        others = {name: value for name, value in own_weights(arrays).items() if name not in own}
+        if not others:
+            return
+        first = self._plan.stage(self._plan.base)
+        if first.public_start is not None:
+            check_start(first.public_start, others)
+            return
+        for network, weights in _by_network(others).items():
+            drawn = to_arrays(network, initial_model(network, self._plan))
+            if not within_displacement(drawn, weights, max_displacement(first, network, first.rounds)):
+                raise VerificationError("the first stage's network is not the public one that the plan begins with")
 
     def _start(self, stage: StageSettings, network: str) -> dict[str, AnyArray]:
         """Weights of `network` that `stage` started from. Raises VerificationError when this site never saw them."""
@@ -174,6 +192,12 @@ class Seen:
 def _by_network(arrays: Arrays) -> dict[str, dict[str, AnyArray]]:
     """Trained weights by the network that their names begin with; fixed arrays are left out."""
     return _by_part(own_weights(arrays))
+
+
+def _of_stage(stage: StageSettings, arrays: Arrays) -> dict[str, AnyArray]:
+    """The weights that `stage` trains or pins itself: those of its record's networks."""
+    networks = GENERATORS[stage.kind].networks
+    return {name: value for name, value in own_weights(arrays).items() if name.partition("/")[0] in networks}
 
 
 def _fixed_digests(arrays: Arrays) -> dict[str, str]:

@@ -43,7 +43,7 @@ class ChoiceStage(OneShotStage):
     def check(self, plan: PublicPlan) -> None:
         """It comes last, has something to choose between, and is worth its cost."""
         kinds = [stage.kind for stage in plan.stages]
-        if kinds[-1] != self.kind or len(plan.candidates) < 2:
+        if kinds[-1] != self.kind or plan.base != "spectral" or len(plan.candidates) < 2:
             raise ValueError("'choice' is the last stage, after 'spectral' and at least one more model")
         if not plan.private:
             raise ValueError("'choice' scores training patients: that says nothing of weights without privacy")

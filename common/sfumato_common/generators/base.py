@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from sfumato_common.generators.flow.flows import Flow
+    from sfumato_common.generators.whitening import Whitening
     from sfumato_common.latent.space import LatentSpace
     from sfumato_common.mechanisms.draws import Draws
 
@@ -75,7 +76,8 @@ class Generator(Exchange[S]):
     `networks` are the trained ones by name, each as it is built from a plan. `max_displacement` says how far at most
     that many rounds of these settings can move any weight of a network, by the bounds of its own optimisers; None
     where there is no network. `sampler` draws images from released arrays. `latent` is the space that methods walk
-    in, `flow` the network whose standard normal latents methods noise, of released arrays; None where there is none.
+    in, `flow` the network whose standard normal latents methods noise, `whitening` the way to what flows and diffusion
+    learn after a stage that a plan may begin with, of released arrays; None where there is none.
     `check_fixed` raises VerificationError where its fixed arrays, of the right form, are not what an honest
     coordinator's fit can give; None where there are none, or no values are worse than others.
     `pretraining` names a trainer on public images (see `generators.pretraining`), None where there is nothing to train.
@@ -89,6 +91,7 @@ class Generator(Exchange[S]):
     sampler: Callable[[PublicPlan, Arrays], Draw]
     latent: Callable[[PublicPlan, Arrays], LatentSpace] | None
     flow: Callable[[PublicPlan, Arrays], Flow] | None
+    whitening: Callable[[PublicPlan, Arrays], Whitening] | None
     pretraining: str | None
     adopt: Callable[[PublicPlan, Mapping[str, torch.Tensor]], Mapping[str, torch.Tensor]] | None
 

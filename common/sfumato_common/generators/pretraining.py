@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from sfumato_common.generators.displacement import Betas
 from sfumato_common.generators.plan import PublicPlan
-from sfumato_common.generators.spectral.whitening import SpectralModel, dequantise
+from sfumato_common.generators.spectral.whitening import SpectralModel
 from sfumato_common.generators.weights import Network, draw_network
+from sfumato_common.generators.whitening import Whitening
 from sfumato_common.mechanisms.draws import TorchDraws
 from sfumato_common.types import AnyArray, Arrays
 
@@ -24,24 +25,31 @@ Pretrained = tuple[dict[str, AnyArray], list[float]]
 
 @dataclass(frozen=True)
 class PublicJob:
-    """Public images of the plan's form and the spectral model that they would release, `released` by array name.
+    """Public images of the plan's form and the first model that they would release, `released` by array name.
 
-    `images` [N, C, S, S] and `components` [N] stay where they are drawn from.
+    `values` are their records, pixels [N, C, S, S] or features [N, d]; they and `components` [N] stay where they are
+    drawn from.
     """
 
     plan: PublicPlan
     released: Arrays
-    spectral: SpectralModel
-    images: Tensor
+    whitening: Whitening
+    values: Tensor
     components: Tensor
     device: torch.device
     steps: int
 
     def batch(self, draws: TorchDraws) -> tuple[Tensor, Tensor]:
-        """Dequantised images and their components, drawn with replacement."""
-        rows = draws.integers(len(self.images), BATCH)
-        images = dequantise(self.images[rows], draws, self.plan.image.bits)
-        return images.to(self.device), self.components[rows].to(self.device)
+        """Dequantised images, or planes of features, and their components, drawn with replacement."""
+        rows = draws.integers(len(self.values), BATCH)
+        values = self.whitening.spread(self.values[rows], draws)
+        return values.to(self.device), self.components[rows].to(self.device)
+
+    @property
+    def spectral(self) -> SpectralModel:
+        """The whitening of a plan that begins with a spectral stage, as those with a GAN do."""
+        assert isinstance(self.whitening, SpectralModel), "the plan was checked"
+        return self.whitening
 
     def network(
         self, build: Callable[[PublicPlan], Network], learning_rate: float, betas: Betas

@@ -22,6 +22,13 @@ def weights_schema(plan: PublicPlan, networks: Mapping[str, Build]) -> Schema:
     return specs
 
 
+def base_schema(plan: PublicPlan) -> Schema:
+    """What the stage released that the plan begins with."""
+    from sfumato_common.generators import GENERATORS
+
+    return GENERATORS[plan.base].released(plan)
+
+
 def update_schema(plan: PublicPlan, networks: Mapping[str, Build]) -> Schema:
     """The one array that carries the change of the networks' weights."""
     from sfumato_common.generators.update import UPDATE, update_spec

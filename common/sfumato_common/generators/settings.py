@@ -6,6 +6,7 @@ Every number is public and agreed before data is touched. A stage's own class st
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 from pydantic import Field, model_validator
@@ -13,6 +14,7 @@ from pydantic import Field, model_validator
 from sfumato_common.accounting.events import GaussianRelease, Mechanism, SampledGaussian
 from sfumato_common.encoders.settings import MayNameEncoders
 from sfumato_common.generators.plan import PublicPlan
+from sfumato_common.generators.white_form import WhiteForm
 from sfumato_common.strict import Strict
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -67,6 +69,11 @@ class StageSettings(MayNameEncoders):
         """What of its images is not the patients', in plain words for a dataset's report; None: nothing is added."""
         return None
 
+    @property
+    def goes_on_from(self) -> Collection[str]:
+        """Kinds of first stages that it may follow."""
+        return ("spectral",)
+
     def begins_at(self, network: str) -> str | None:
         """The earlier stage, by kind, whose released `network` this stage begins with; None: at its public start."""
         return None
@@ -88,6 +95,16 @@ class OneShotStage(StageSettings):
     def event(self) -> Mechanism:
         """All draws together cost one Gaussian release."""
         return GaussianRelease(self.noise_multiplier)
+
+
+class MomentsStage(OneShotStage):
+    """A stage that a plan may begin with: by its released moments, flows and diffusion whiten what they learn."""
+
+    by_site: bool = False
+
+    @abstractmethod
+    def white_form(self, plan: PublicPlan) -> WhiteForm:
+        """Of whitened images."""
 
 
 class ServerOptimiser(Strict):
@@ -151,6 +168,29 @@ class DpSgdStage(StageSettings):
     def fewest_replies(self) -> int:
         """Of its `server`."""
         return self.server.fewest_replies
+
+
+def white_form(plan: PublicPlan) -> WhiteForm:
+    """The form of whitened images by the model that `plan` begins with."""
+    first = plan.stages[0]
+    assert isinstance(first, MomentsStage), "a plan begins with a model of moments"
+    return first.white_form(plan)
+
+
+class WhiteningStage(DpSgdStage):
+    """A stage that learns whitened images, whichever model the plan begins with."""
+
+    @property
+    def goes_on_from(self) -> Collection[str]:
+        """All."""
+        return ("spectral", "appearance", "codec")
+
+    def check_divides(self, plan: PublicPlan, parts: int, what: str) -> None:
+        """Raise ValueError unless `parts`, which the stage calls `what`, divide the side of a whitened image."""
+        side = white_form(plan).size
+        if side % parts:
+            whose = "image.size" if plan.base == "spectral" else f"the {side} places a side of {plan.base} codes"
+            raise ValueError(f"{whose} must be divisible by {what} = {parts} for the {self.kind}")
 
 
 S = TypeVar("S", bound=StageSettings)

@@ -17,10 +17,8 @@ from sfumato_common.exchanges.choice import ChoiceStage
 from sfumato_common.files import canonical_json
 from sfumato_common.generators import GENERATORS
 from sfumato_common.generators.appearance import APPEARANCE
-from sfumato_common.generators.appearance.settings import AppearanceStage
 from sfumato_common.generators.codec import CODEC
-from sfumato_common.generators.codec.settings import CodecStage
-from sfumato_common.generators.settings import Positive, PublicStart, stage_of
+from sfumato_common.generators.settings import MomentsStage, Positive, PublicStart, stage_of, white_form
 from sfumato_common.generators.spectral import SPECTRAL
 from sfumato_common.generators.spectral.settings import SpectralStage
 from sfumato_common.strict import Strict
@@ -78,7 +76,8 @@ class Plan(Strict):
             raise ValueError(f"stage '{twice[0]}' is there more than once; each kind may occur once, remove the others")
         if kinds[0] not in BASES:
             raise ValueError("the first stage must be 'spectral', 'appearance' or 'codec': the others start from it")
-        if kinds[0] != SPECTRAL.kind and (needy := [kind for kind in kinds[1:] if kind in GENERATORS]):
+        models = [stage for stage in self.stages[1:] if stage.kind in GENERATORS]
+        if needy := [stage.kind for stage in models if kinds[0] not in stage.goes_on_from]:
             raise ValueError(f"'{needy[0]}' starts from the spectral model: the first stage must be 'spectral'")
         self._check_release(kinds)
         check_encoders(self.encoders, [*self.stages, *self.release])
@@ -124,7 +123,7 @@ class Plan(Strict):
         if isinstance(item, DpKAverage) and not self.private:
             raise ValueError(f"'{item.method}' is a formal method: under 'private: false' its model has no guarantee")
         if isinstance(item, Latent):
-            every = self.image.size**2 * self.image.channels
+            every = white_form(self).numbers
             if item.coordinates is not None and item.coordinates > every:
                 raise ValueError(f"'coordinates' of '{item.method}' are more than a latent's {every}")
             if over := [site for site, terms in self.sites.items() if item.at(site) > terms.nominal_patients]:
@@ -268,7 +267,7 @@ class Plan(Strict):
     def by_site(self) -> bool:
         """Whether every site has components of its own."""
         first = self.stages[0]
-        assert isinstance(first, SpectralStage | AppearanceStage | CodecStage), "a plan begins with a model of moments"
+        assert isinstance(first, MomentsStage), "a plan begins with a model of moments"
         return first.by_site
 
     @property

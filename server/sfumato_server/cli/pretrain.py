@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sfumato_common.command_line import console
+from sfumato_common.command_line import console, file_bytes
 from sfumato_common.errors import ConfigError
 from sfumato_common.files import write_atomic
 from sfumato_common.strict import parse
@@ -17,6 +17,8 @@ from sfumato_server.cli.starts import PRETRAINED, one_of, read_plan, write_start
 if TYPE_CHECKING:
     from sfumato_common.codec.form import CodecConfig, Score
     from sfumato_common.codec.training import Step
+    from sfumato_common.study.plan import Plan
+    from sfumato_common.types import Arrays
 
 SHEET = "sheet.png"
 _TOLD = 0.05  # of a training, between two lines
@@ -37,15 +39,36 @@ def pretrain_start(
     steps: Annotated[int, typer.Option(min=1, max=1_000_000, help="Optimiser steps.")] = 500,
     patients: Annotated[int, typer.Option(min=10, max=100_000, help="Fictional patients, or textures, a site.")] = 300,
     seed: Annotated[int, typer.Option(min=0, help="The same seed draws the same images.")] = 0,
+    codec: Annotated[
+        Path | None, typer.Option(help="Of a plan that begins with a pinned codec, its 'codec.safetensors'.")
+    ] = None,
 ) -> None:
     """Train a stage's model on public procedural images, and print what the plan pins it by."""
     from sfumato_server.coordinator.pretraining import pretrain
 
-    weights, losses = pretrain(read_plan(plan), stage, on, steps=steps, patients=patients, seed=seed)
+    study = read_plan(plan)
+    network = _pinned_codec(study, codec)
+    weights, losses = pretrain(study, stage, on, steps=steps, patients=patients, seed=seed, network=network)
     tenth = max(1, len(losses) // 10)
     first, last = sum(losses[:tenth]) / tenth, sum(losses[-tenth:]) / tenth
     console.print(f"loss {first:.4f} in the first {tenth} steps, {last:.4f} in the last", markup=False)
     write_start(weights, on, stage, out)
+
+
+def _pinned_codec(plan: Plan, codec: Path | None) -> Arrays | None:
+    """The weights that the plan's first stage pins. Raises ConfigError where they are missing or not asked for."""
+    from sfumato_common.generators.starts import check_start, read_start
+
+    first = plan.stage(plan.base)
+    if first.public_start is None:
+        if codec is not None:
+            raise ConfigError("the plan's first stage pins no codec; leave '--codec' out")
+        return None
+    if codec is None:
+        raise ConfigError("the plan begins with a pinned codec; name its 'codec.safetensors' by '--codec'")
+    weights = read_start(plan, first, file_bytes(codec))
+    check_start(first.public_start, weights)
+    return weights
 
 
 @pretrain_app.command(

@@ -20,7 +20,7 @@ from torch import Tensor
 from sfumato_client.training import TrainingCohort
 from sfumato_common.generators.settings import DpSgdStage
 from sfumato_common.mechanisms.streams import SecretStream
-from sfumato_common.types import to_unit_range
+from sfumato_common.types import values_of
 
 _PLACES = 32  # a capacity is a multiple of it
 Indices = npt.NDArray[np.int64]
@@ -28,7 +28,7 @@ Indices = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class PatientBatch:
-    """P places for patients, m rows each: images [P * m, C, S, S], labels [P * m], weights [P, m].
+    """P places for patients, m rows each: images [P * m, C, S, S] (or features [P * m, d]), labels, weights [P, m].
 
     A patient with k images has weight 1/k on its first k rows and repeats images on the others, at weight zero. Places
     that nobody took hold zeros at weight zero.
@@ -52,7 +52,7 @@ def patient_batches(
     secret: SecretStream,
     form: Sequence[int],
 ) -> Iterator[list[PatientBatch]]:
-    """The patients of each of the stage's local steps, as one batch of the public shape; `form` is (C, S, S).
+    """The patients of each of the stage's local steps, as one batch of the public shape; `form` is (C, S, S), or (d,).
 
     More patients than its capacity are not cut, which would break the accounting: they fill further batches of the same
     shape, so that nothing that is computed from a batch ever sees another one.
@@ -91,7 +91,7 @@ def _batch(
         own, own_labels = cohort.images_of(patient)
         kept = secret.permutation(len(own))[:views]
         rows = np.resize(kept, views)
-        images[place] = torch.from_numpy(to_unit_range(own[rows]))
+        images[place] = torch.from_numpy(values_of(own[rows]))
         labels[place] = torch.from_numpy(own_labels[rows])
         weights[place, : len(kept)] = 1.0 / len(kept)
     return PatientBatch(images.flatten(0, 1), labels.flatten(), weights)

@@ -12,6 +12,7 @@ from sfumato_common.generators.settings import stage_of
 from sfumato_common.types import Arrays
 
 if TYPE_CHECKING:
+    from sfumato_common.generators.whitening import Whitening
     from sfumato_common.latent.space import LatentSpace
 
 
@@ -25,6 +26,12 @@ def _space(plan: PublicPlan, arrays: Arrays) -> LatentSpace:
     from sfumato_common.generators.appearance.latent import appearance_space
 
     return appearance_space(plan, arrays)
+
+
+def _whitening(plan: PublicPlan, arrays: Arrays) -> Whitening:
+    from sfumato_common.generators.appearance.whitening import appearance_whitening
+
+    return appearance_whitening(plan, arrays)
 
 
 def _check_reply(plan: PublicPlan, site: str, arrays: Arrays) -> None:
@@ -61,6 +68,7 @@ APPEARANCE = Generator(
     sampler=_sampler,
     latent=_space,
     flow=None,
+    whitening=_whitening,
     pretraining=None,
     adopt=None,
 )

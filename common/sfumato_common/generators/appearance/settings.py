@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from sfumato_common.generators.plan import PublicPlan
-from sfumato_common.generators.settings import OneShotStage, Positive
+from sfumato_common.generators.settings import MomentsStage, Positive
+from sfumato_common.generators.white_form import WhiteForm
 
 _PATIENTS = (
     "Overall shape, position, brightness and the strength of the texture in each sixteenth of an image follow the "
@@ -23,7 +24,7 @@ _FRAME = " So are the black frame of a photograph and its edge."
 _READ = " Do not read a finding, a device or an anatomical variant off it."
 
 
-class AppearanceStage(OneShotStage):
+class AppearanceStage(MomentsStage):
     """One-shot class-conditional release of aligned low frequencies, local texture energies, exposure and pose.
 
     `coefficients` of least frequency are kept of the aligned image; left out, 144 below 48 pixels a side and 64 above.
@@ -48,6 +49,12 @@ class AppearanceStage(OneShotStage):
     def foreign_detail(self) -> str:
         """Whose the lines of its images are."""
         return _PATIENTS + _LINES[self.detail] + (_FRAME if self.alignment == "fundus" else "") + _READ
+
+    def white_form(self, plan: PublicPlan) -> WhiteForm:
+        """A small image of one channel, of all features."""
+        from sfumato_common.generators.appearance.feature_map import FeatureMap
+
+        return WhiteForm.of_numbers(1, FeatureMap.of(plan).features)
 
     def check(self, plan: PublicPlan) -> None:
         """Coefficients leave room for texture; phantom detail needs a place, fundi colour; sites are counted alike."""

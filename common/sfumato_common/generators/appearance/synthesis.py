@@ -112,8 +112,12 @@ class AppearanceModel:
         """The map's numbers [N, d] of features [N, d]."""
         return features * self._scale + self._centre
 
+    def images_of_features(self, features: Tensor, *drawn: Tensor) -> Tensor:
+        """Images [N, C, S, S] of features [N, d], with what `drawn` gave."""
+        return self._images_of_numbers(self.numbers_of(features), *drawn)
+
     def _images_of(self, y: Tensor, normal: Tensor, *drawn: Tensor) -> Tensor:
-        return self._images_of_numbers(self.numbers_of(self.features_of(y, normal)), *drawn)
+        return self.images_of_features(self.features_of(y, normal), *drawn)
 
     def _images_of_numbers(self, numbers: Tensor, noise: Tensor, share: Tensor, chosen: Tensor) -> Tensor:
         return self.images(numbers, noise, share, self.phantoms(numbers, chosen), self.poses(numbers))

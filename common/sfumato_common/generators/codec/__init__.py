@@ -12,6 +12,7 @@ from sfumato_common.generators.settings import stage_of
 from sfumato_common.types import Arrays
 
 if TYPE_CHECKING:
+    from sfumato_common.generators.whitening import Whitening
     from sfumato_common.latent.space import LatentSpace
 
 
@@ -25,6 +26,12 @@ def _space(plan: PublicPlan, arrays: Arrays) -> LatentSpace:
     from sfumato_common.generators.codec.space import codec_space
 
     return codec_space(plan, arrays)
+
+
+def _whitening(plan: PublicPlan, arrays: Arrays) -> Whitening:
+    from sfumato_common.generators.codec.whitening import codec_whitening
+
+    return codec_whitening(plan, arrays)
 
 
 def _check_reply(plan: PublicPlan, site: str, arrays: Arrays) -> None:
@@ -67,6 +74,7 @@ CODEC = Generator(
     sampler=_sampler,
     latent=_space,
     flow=None,
+    whitening=_whitening,
     pretraining=None,
     adopt=None,
 )

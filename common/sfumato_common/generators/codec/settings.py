@@ -6,12 +6,13 @@ from typing import Literal
 
 from sfumato_common.codec.form import CodecForm
 from sfumato_common.generators.plan import PublicPlan
-from sfumato_common.generators.settings import OneShotStage, Positive, PublicStart
+from sfumato_common.generators.settings import MomentsStage, Positive, PublicStart
+from sfumato_common.generators.white_form import WhiteForm
 
 _LARGEST = 3072  # numbers of a code: their pairs are what travels
 
 
-class CodecStage(OneShotStage):
+class CodecStage(MomentsStage):
     """One-shot class-conditional release of moments of a public codec's codes.
 
     `form` is the codec's, as its `config.json` states it; `start` pins its weights. Without a start nothing is learned:
@@ -41,6 +42,10 @@ class CodecStage(OneShotStage):
             "Shape and brightness follow the patients, under the guarantee above. What is fine was drawn by a network "
             "that learned it from public images: it belongs to no patient. Do not read a finding off it."
         )
+
+    def white_form(self, plan: PublicPlan) -> WhiteForm:
+        """A small image of the code's numbers; of each channel its own."""
+        return WhiteForm.of_numbers(self.form.channels, self.form.cosines)
 
     def check(self, plan: PublicPlan) -> None:
         """The codec is for images of the plan's form; sites are counted alike."""

@@ -100,9 +100,8 @@ class CodecSpace(LatentSpace):
 
     def draw(self, components: Tensor, draws: Draws) -> tuple[Tensor, Grain]:
         """Codes [N, D] of the released Gaussians, and grain."""
-        count, form = len(components), self._layout.form
-        normal = draws.normal((count, self.dimension)).to(self.device)
-        grain = Grain(draws.normal((count, form.channels, form.size, form.size)).to(self.device))
+        normal = draws.normal((len(components), self.dimension)).to(self.device)
+        grain = self.draw_grain(len(components), draws)
         rows = zip(components.tolist(), normal, strict=True)
         features = self._mean[components] + torch.stack([self._factor[k] @ z for k, z in rows])
         return features / self._unit, grain
@@ -115,6 +114,19 @@ class CodecSpace(LatentSpace):
         """Images [N, C, S, S] in [-1, 1] for components [N]."""
         codes, grain = self.draw(y, draws)
         return by_chunks(self._images, codes, grain.pixels)
+
+    def features(self, images: ByteImages) -> Float64:
+        """See `features_of`."""
+        return features_of(self._layout, self._codec, images)
+
+    def images_of_features(self, features: Tensor, pixels: Tensor) -> Tensor:
+        """Images [N, C, S, S] of features [N, d], with grain of normal pixels."""
+        return self._images(features / self._unit, pixels)
+
+    def draw_grain(self, count: int, draws: Draws) -> Grain:
+        """Grain of so many images."""
+        form = self._layout.form
+        return Grain(draws.normal((count, form.channels, form.size, form.size)).to(self.device))
 
     def _images(self, codes: Tensor, pixels: Tensor) -> Tensor:
         grain = self._matrix.T @ (self._above * (self._matrix @ pixels @ self._matrix.T)) @ self._matrix
@@ -145,7 +157,7 @@ def features_of(layout: CodecLayout, codec: Codec, images: ByteImages) -> Float6
         return np.zeros((0, layout.features))
     # in tiles of one shape, however many there are: last bits hang on it, and crafted weights could blow them up
     tiles = torch.from_numpy(to_unit_range(images)).split(TILE)
-    codes = torch.cat([by_chunks(codec.encode, tile) for tile in tiles])
+    codes = torch.cat([by_chunks(lambda rows: codec.encode(rows.to(codec.device)).cpu(), tile) for tile in tiles])
     features = codes.double().numpy() / layout.scale
     return np.where(np.isfinite(features).all(axis=1, keepdims=True), features, 0.0)
 

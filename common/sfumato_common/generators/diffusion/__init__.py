@@ -34,6 +34,7 @@ DIFFUSION = Generator(
     sampler=_sampler,
     latent=None,
     flow=None,
+    whitening=None,
     pretraining="sfumato_common.generators.diffusion.pretraining:pretrain",
     adopt=None,
 )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from sfumato_common.generators.base import Build
 from sfumato_common.generators.diffusion.settings import DiffusionStage
 from sfumato_common.generators.plan import PublicPlan
-from sfumato_common.generators.settings import stage_of
+from sfumato_common.generators.settings import stage_of, white_form
 from sfumato_common.types import Arrays
 
 if TYPE_CHECKING:
@@ -21,9 +21,9 @@ def denoiser(plan: PublicPlan) -> Denoiser:
     from sfumato_common.generators.components import condition_width
     from sfumato_common.generators.diffusion.denoiser import Denoiser
 
-    stage, image = stage_of(plan, DiffusionStage), plan.image
+    stage, form = stage_of(plan, DiffusionStage), white_form(plan)
     sizes = stage.patch, stage.width, stage.depth, stage.heads
-    return Denoiser(image.channels, image.size, condition_width(plan), *sizes)
+    return Denoiser(form.channels, form.size, condition_width(plan), *sizes)
 
 
 def adapter(plan: PublicPlan) -> Adapter:
@@ -32,7 +32,7 @@ def adapter(plan: PublicPlan) -> Adapter:
     from sfumato_common.generators.diffusion.denoiser import Adapter
 
     stage = stage_of(plan, DiffusionStage)
-    return Adapter(plan.image.channels, condition_width(plan), stage.patch, stage.width, stage.depth, stage.rank)
+    return Adapter(white_form(plan).channels, condition_width(plan), stage.patch, stage.width, stage.depth, stage.rank)
 
 
 NETWORKS: dict[str, Build] = {DENOISER: denoiser, ADAPTER: adapter}

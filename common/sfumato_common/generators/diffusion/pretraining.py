@@ -1,4 +1,4 @@
-"""The denoiser learns whitened public images; the adapter stays new."""
+"""The denoiser learns whitened public images, or codes of them; the adapter stays new."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def pretrain(job: PublicJob, draws: TorchDraws) -> Pretrained:
     network, optimiser = job.network(denoiser, _LEARNING_RATE, BETAS)
     average, losses = copy.deepcopy(network), []
     for _ in range(job.steps):
-        images, components = job.batch(draws)
-        white = job.spectral.encode(images, components)[0]
+        values, components = job.batch(draws)
+        white = job.whitening.white(values, components)
         noise = draws.normal((BATCH, 1, *white.shape[1:])).to(job.device)
         angle = angles(draws.uniform((BATCH, 1))).to(job.device)
         given = condition(job.plan, components).to(job.device)

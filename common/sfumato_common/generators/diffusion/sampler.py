@@ -11,7 +11,7 @@ from sfumato_common.generators.diffusion.networks import adapted_denoiser
 from sfumato_common.generators.diffusion.settings import DiffusionStage
 from sfumato_common.generators.plan import PublicPlan
 from sfumato_common.generators.settings import stage_of
-from sfumato_common.generators.spectral.whitening import spectral_model
+from sfumato_common.generators.whitening import whitening_of
 from sfumato_common.mechanisms.draws import Draws
 from sfumato_common.memory import by_chunks
 from sfumato_common.types import Arrays
@@ -19,14 +19,15 @@ from sfumato_common.types import Arrays
 
 def sampler(plan: PublicPlan, arrays: Arrays) -> Draw:
     """Draws images of components from released arrays, on the CPU."""
-    spectral, network, steps = spectral_model(plan, arrays), adapted_denoiser(plan, arrays), _steps(plan)
+    whitening, network, steps = whitening_of(plan, arrays), adapted_denoiser(plan, arrays), _steps(plan)
 
     def white(noise: Tensor, given: Tensor) -> Tensor:
         return denoise(network, noise, given, steps)
 
     def draw(y: Tensor, draws: Draws) -> Tensor:
-        noise = draws.normal((len(y), plan.image.channels, plan.image.size, plan.image.size))
-        return spectral.decode(by_chunks(white, noise, condition(plan, y)), y).nan_to_num(0.0).clamp(-1.0, 1.0)
+        start, beside = draws.normal((len(y), *whitening.form.shape)), whitening.draw_noise(len(y), draws)
+        drawn = by_chunks(white, start, condition(plan, y))
+        return whitening.decode(drawn, y, *beside).nan_to_num(0.0).clamp(-1.0, 1.0)
 
     return draw
 

@@ -7,11 +7,13 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from sfumato_common.generators.plan import PublicPlan
-from sfumato_common.generators.settings import DpSgdStage
+from sfumato_common.generators.settings import WhiteningStage
 
 
-class DiffusionStage(DpSgdStage):
+class DiffusionStage(WhiteningStage):
     """A small diffusion transformer on whitened images, of which DP-SGD trains an adapter and nothing else.
+
+    It goes on from the plan's first stage, as a flow does: whitened pixels after `spectral`, codes after the others.
 
     `start` pins the frozen network, and without one it is drawn from the plan's digest and knows nothing. Images are
     cut into squares of `patch` pixels. `rank` is that of the adapter's changes to the attention. A patient's loss is
@@ -41,7 +43,6 @@ class DiffusionStage(DpSgdStage):
 
     def check(self, plan: PublicPlan) -> None:
         """Squares cover an image, heads share the width evenly."""
-        if plan.image.size % self.patch:
-            raise ValueError(f"image.size must be divisible by the diffusion's patch = {self.patch}")
+        self.check_divides(plan, self.patch, "patch")
         if self.width % (2 * self.heads):
             raise ValueError(f"the diffusion's width must be divisible by twice its heads = {2 * self.heads}")

@@ -34,6 +34,7 @@ EMBEDDING = Generator(
     sampler=draw_generated,
     latent=space_of_generator,
     flow=None,
+    whitening=None,
     pretraining=None,
     adopt=None,
 )

@@ -45,6 +45,7 @@ FLOW = Generator(
     sampler=_sampler,
     latent=None,
     flow=_flow,
+    whitening=None,
     pretraining="sfumato_common.generators.flow.pretraining:pretrain",
     adopt=None,
 )

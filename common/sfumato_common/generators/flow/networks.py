@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from sfumato_common.generators.flow.settings import FlowStage
 from sfumato_common.generators.plan import PublicPlan
-from sfumato_common.generators.settings import stage_of
+from sfumato_common.generators.settings import stage_of, white_form
 
 if TYPE_CHECKING:
     from sfumato_common.generators.flow.flows import Flow
@@ -22,10 +22,10 @@ def flow(plan: PublicPlan) -> Flow:
     from sfumato_common.generators.flow.glow import Glow
     from sfumato_common.generators.flow.multiscale import MultiscaleINN
 
-    stage = stage_of(plan, FlowStage)
-    sizes = (plan.image.channels, condition_width(plan), stage.levels, stage.steps_per_level, stage.hidden)
+    stage, form = stage_of(plan, FlowStage), white_form(plan)
+    sizes = (form.channels, condition_width(plan), stage.levels, stage.steps_per_level, stage.hidden)
     if stage.architecture == "cinn":
-        return ConditionalINN(*sizes, stage.coupling, size=plan.image.size, dense=stage.dense)
+        return ConditionalINN(*sizes, stage.coupling, size=form.size, dense=stage.dense)
     if stage.architecture == "multiscale-cinn":
-        return MultiscaleINN(*sizes, stage.coupling, size=plan.image.size, dense=stage.dense)
+        return MultiscaleINN(*sizes, stage.coupling, size=form.size, dense=stage.dense)
     return Glow(*sizes, stage.coupling)

@@ -1,4 +1,4 @@
-"""The flow learns whitened public images."""
+"""The flow learns whitened public images, or codes of them."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def pretrain(job: PublicJob, draws: TorchDraws) -> Pretrained:
     network, optimiser = job.network(flow, _LEARNING_RATE, BETAS)
     losses = []
     for _ in range(job.steps):
-        images, components = job.batch(draws)
-        white = job.spectral.encode(images, components)[0]
+        values, components = job.batch(draws)
+        white = job.whitening.white(values, components)
         loss = flow_loss(network, white, condition(job.plan, components)).mean()
         losses.append(descend(loss, network, optimiser))
     return to_arrays("flow", network.cpu()), losses

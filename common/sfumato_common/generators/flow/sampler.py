@@ -12,8 +12,8 @@ from sfumato_common.generators.flow.flows import Flow
 from sfumato_common.generators.flow.matching import match_moments
 from sfumato_common.generators.flow.networks import flow
 from sfumato_common.generators.plan import PublicPlan
-from sfumato_common.generators.spectral.whitening import SpectralModel, spectral_model
 from sfumato_common.generators.weights import load_network
+from sfumato_common.generators.whitening import Whitening, whitening_of
 from sfumato_common.mechanisms.draws import Draws
 from sfumato_common.memory import by_chunks
 from sfumato_common.types import Arrays
@@ -26,14 +26,16 @@ def released_flow(plan: PublicPlan, arrays: Arrays) -> Flow:
 
 def sampler(plan: PublicPlan, arrays: Arrays) -> Draw:
     """Draws images of components from released arrays."""
-    spectral, network = spectral_model(plan, arrays), released_flow(plan, arrays)
+    whitening, network = whitening_of(plan, arrays), released_flow(plan, arrays)
 
     @cache
-    def moved(components: tuple[int, ...]) -> SpectralModel:
-        return match_moments(plan, spectral, network, components)
+    def moved(components: tuple[int, ...]) -> Whitening:
+        return match_moments(plan, whitening, network, components)
 
     def draw(y: Tensor, draws: Draws) -> Tensor:
-        white = by_chunks(network.inverse, spectral.draw_latent(y, draws), condition(plan, y))
-        return moved(tuple(sorted(set(y.tolist())))).decode(white, y).nan_to_num(0.0).clamp(-1.0, 1.0)
+        latent, noise = whitening.draw_latent(y, draws), whitening.draw_noise(len(y), draws)
+        white = by_chunks(network.inverse, latent, condition(plan, y))
+        matched = moved(tuple(sorted(set(y.tolist()))))
+        return matched.decode(white, y, *noise).nan_to_num(0.0).clamp(-1.0, 1.0)
 
     return draw

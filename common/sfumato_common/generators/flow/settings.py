@@ -7,14 +7,17 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from sfumato_common.generators.plan import PublicPlan
-from sfumato_common.generators.settings import DpSgdStage
+from sfumato_common.generators.settings import WhiteningStage, white_form
 
 # pixels a side that fully connected couplings of a multi-scale INN may join, so that its weights are bounded
 LARGEST_REST = 8
 
 
-class FlowStage(DpSgdStage):
+class FlowStage(WhiteningStage):
     """GLOW or conditional INN under DP-SGD; levels of squeeze, steps of (actnorm, mixing, coupling).
+
+    It goes on from the plan's first stage: on whitened pixels after `spectral`, on the whitened numbers of codes after
+    `codec` or `appearance`, whose count does not grow with the pixels.
 
     `dense` couplings of all values end a conditional INN as published; those of a multi-scale one join what its levels
     leave, so that its weights grow with the levels and not with the pixels. On the phantom a clipping norm of 0.3 did
@@ -30,8 +33,7 @@ class FlowStage(DpSgdStage):
     dense: Annotated[int, Field(ge=0, le=8)] = 2
 
     def check(self, plan: PublicPlan) -> None:
-        """Every level halves the image."""
-        if plan.image.size % (2**self.levels):
-            raise ValueError(f"image.size must be divisible by 2^levels = {2**self.levels} for the flow")
-        if self.architecture == "multiscale-cinn" and plan.image.size > LARGEST_REST * 2**self.levels:
+        """Every level halves the whitened image."""
+        self.check_divides(plan, 2**self.levels, "2^levels")
+        if self.architecture == "multiscale-cinn" and white_form(plan).size > LARGEST_REST * 2**self.levels:
             raise ValueError(f"a multi-scale INN halves the image to {LARGEST_REST} pixels a side: state more levels")

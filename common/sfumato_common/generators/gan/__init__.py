@@ -47,6 +47,7 @@ GAN = Generator(
     sampler=draw_generated,
     latent=space_of_generator,
     flow=None,
+    whitening=None,
     pretraining="sfumato_common.generators.gan.pretraining:pretrain",
     adopt=None,
 )

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from sfumato_common.generators.base import Draw, Generator
 from sfumato_common.generators.plan import PublicPlan
 from sfumato_common.generators.spectral.schemas import released, returned, sent
 from sfumato_common.generators.spectral.settings import SpectralStage
 from sfumato_common.types import Arrays
 
+if TYPE_CHECKING:
+    from sfumato_common.generators.whitening import Whitening
+
 
 def _sampler(plan: PublicPlan, arrays: Arrays) -> Draw:
     from sfumato_common.generators.spectral.whitening import spectral_model
 
     return spectral_model(plan, arrays).sample
+
+
+def _whitening(plan: PublicPlan, arrays: Arrays) -> Whitening:
+    from sfumato_common.generators.spectral.whitening import spectral_model
+
+    return spectral_model(plan, arrays)
 
 
 def _check_reply(plan: PublicPlan, site: str, arrays: Arrays) -> None:
@@ -44,6 +55,7 @@ SPECTRAL = Generator(
     sampler=_sampler,
     latent=None,
     flow=None,
+    whitening=_whitening,
     pretraining=None,
     adopt=None,
 )

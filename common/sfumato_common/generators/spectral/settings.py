@@ -7,10 +7,11 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from sfumato_common.generators.plan import PublicPlan
-from sfumato_common.generators.settings import OneShotStage, Positive
+from sfumato_common.generators.settings import MomentsStage, Positive
+from sfumato_common.generators.white_form import WhiteForm
 
 
-class SpectralStage(OneShotStage):
+class SpectralStage(MomentsStage):
     """One-shot class-conditional release of the first `bandwidth` x `bandwidth` DCT coefficients' moments.
 
     `by_site` fits every site its own classes, drawn towards the pooled ones as far as the noise demands. The radii clip
@@ -24,6 +25,11 @@ class SpectralStage(OneShotStage):
     noise_multiplier: Positive
     by_site: bool = False
     radii: Literal["fixed", "charged"] = "fixed"
+
+    def white_form(self, plan: PublicPlan) -> WhiteForm:
+        """As large as the image: all pixels."""
+        image = plan.image
+        return WhiteForm(image.channels, image.size, image.size**2)
 
     def check(self, plan: PublicPlan) -> None:
         """The band lies within the image."""

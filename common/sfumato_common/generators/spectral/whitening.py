@@ -7,6 +7,7 @@ images too (ZCA whitening): a flow or generator on top sees local structure, and
 
 from __future__ import annotations
 
+import copy
 import math
 
 import numpy as np
@@ -17,9 +18,12 @@ from sfumato_common.errors import VerificationError
 from sfumato_common.generators.plan import PublicPlan
 from sfumato_common.generators.spectral.dct import dct_matrix, public_scale, quantisation
 from sfumato_common.generators.spectral.layout import Layout
+from sfumato_common.generators.spectral.moment_layout import Float64
+from sfumato_common.generators.white_form import WhiteForm
+from sfumato_common.generators.whitening import per_class
 from sfumato_common.mechanisms.draws import Draws, TorchDraws
 from sfumato_common.mechanisms.streams import SecretStream
-from sfumato_common.types import Arrays
+from sfumato_common.types import Arrays, ByteImages
 
 # Standard deviation of latents above the band when images are drawn (the density itself keeps 1): independent
 # frequencies carry no anatomy, so at full strength they are only grain.
@@ -27,7 +31,10 @@ TAIL_TEMPERATURE = 0.3
 
 
 class SpectralModel(nn.Module):
-    """Class-conditional Gaussian over images [N, C, S, S]; has buffers only and nothing to train."""
+    """Class-conditional Gaussian over images [N, C, S, S]; has buffers only and nothing to train.
+
+    It is the `Whitening` of pixels.
+    """
 
     matrix: Tensor
     mean: Tensor
@@ -38,6 +45,7 @@ class SpectralModel(nn.Module):
     tail: Tensor
     log_scale: Tensor
     shares: Tensor
+    pixels = True
 
     def __init__(self, plan: PublicPlan, arrays: Arrays) -> None:
         """`arrays` is the released spectral model: shares, mean, factor, signal, tail (see `fit_release`)."""
@@ -69,14 +77,44 @@ class SpectralModel(nn.Module):
         coefficients = self.matrix @ x @ self.matrix.T
         white = coefficients / self.tail[y][:, None]
         low = self._low(coefficients) / self.scale
-        self._set_low(white, self._per_class(self.inverse, low - self.mean[y], y))
+        self._set_low(white, per_class(self.inverse, low - self.mean[y], y))
         return self.matrix.T @ white @ self.matrix, -self.log_scale[y]
 
-    def decode(self, u: Tensor, y: Tensor) -> Tensor:
+    @property
+    def form(self) -> WhiteForm:
+        """Of whitened images: that of the images."""
+        return WhiteForm(self.layout.channels, self.layout.size, self.layout.size**2)
+
+    @property
+    def temperature(self) -> Float64:
+        """[C S S]: of each cosine of a latent that images are drawn from (`draw_latent`)."""
+        within = np.zeros((self.layout.channels, self.layout.size, self.layout.size), dtype=bool)
+        within[:, : self.layout.bandwidth, : self.layout.bandwidth] = True
+        return np.where(within, 1.0, TAIL_TEMPERATURE).ravel()
+
+    def records(self, images: ByteImages) -> ByteImages:
+        """The images themselves."""
+        return images
+
+    def spread(self, values: Tensor, draws: SecretStream | TorchDraws) -> Tensor:
+        """Dequantised images [N, C, S, S]."""
+        return dequantise(values, draws, self.layout.bits)
+
+    def white(self, spread: Tensor, y: Tensor) -> Tensor:
+        """Whitened images alone, without the density's part."""
+        return self.encode(spread, y)[0]
+
+    def draw_noise(self, count: int, draws: Draws) -> tuple[Tensor, ...]:
+        """Nothing: a whitened image is all of an image."""
+        del count, draws
+        return ()
+
+    def decode(self, u: Tensor, y: Tensor, *noise: Tensor) -> Tensor:
         """Inverse of `encode`: whitened images and labels -> images [N, C, S, S] (not clamped)."""
+        assert not noise, "nothing stands beside pixels"
         white = self.matrix @ u @ self.matrix.T
         coefficients = white * self.tail[y][:, None]
-        self._set_low(coefficients, (self._per_class(self.factor, self._low(white), y) + self.mean[y]) * self.scale)
+        self._set_low(coefficients, (per_class(self.factor, self._low(white), y) + self.mean[y]) * self.scale)
         return self.matrix.T @ coefficients @ self.matrix
 
     def log_prob(self, x: Tensor, y: Tensor) -> Tensor:
@@ -104,11 +142,20 @@ class SpectralModel(nn.Module):
 
     def features_from(self, low: Tensor, y: Tensor) -> Tensor:
         """Features [N, d], about the component's mean, of whitened ones [N, d]."""
-        return self._per_class(self.factor, low, y)
+        return per_class(self.factor, low, y)
 
     def whiten(self, features: Tensor, y: Tensor) -> Tensor:
         """Whitened features [N, d] of features [N, d] about the component's mean."""
-        return self._per_class(self.inverse, features, y)
+        return per_class(self.inverse, features, y)
+
+    def moved(self, offset: Tensor, scale: Tensor) -> SpectralModel:
+        """The same, after what is decoded was shifted and stretched by [G, d] in whitened features."""
+        moved = copy.deepcopy(self)
+        moved.factor = self.factor / scale[:, None, :]
+        moved.inverse = self.inverse * scale[:, :, None]
+        moved.mean = self.mean - torch.einsum("gij,gj->gi", moved.factor, offset)
+        moved.log_scale = self.log_scale - scale.log().sum(dim=1)
+        return moved
 
     def _low(self, coefficients: Tensor) -> Tensor:
         band = self.layout.bandwidth
@@ -117,16 +164,6 @@ class SpectralModel(nn.Module):
     def _set_low(self, coefficients: Tensor, low: Tensor) -> None:
         band = self.layout.bandwidth
         coefficients[:, :, :band, :band] = low.view(-1, self.layout.channels, band, band)
-
-    def _per_class(self, matrices: Tensor, vectors: Tensor, y: Tensor) -> Tensor:
-        """matrices[y] @ vectors without a matrix a record: one product a class, always over all rows.
-
-        A product over a class's own rows alone would give an image other last bits when another image comes or goes.
-        """
-        result = torch.zeros_like(vectors)
-        for k in range(len(matrices)):
-            result = torch.where((y == k)[:, None], vectors @ matrices[k].T, result)
-        return result
 
 
 def spectral_model(plan: PublicPlan, arrays: Arrays) -> SpectralModel:

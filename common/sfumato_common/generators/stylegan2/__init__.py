@@ -54,6 +54,7 @@ STYLEGAN2 = Generator(
     sampler=_sampler,
     latent=_space,
     flow=None,
+    whitening=None,
     pretraining="sfumato_common.generators.stylegan2.pretraining:pretrain",
     adopt=_adopt,
 )

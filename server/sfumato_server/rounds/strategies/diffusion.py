@@ -30,14 +30,14 @@ class DiffusionStrategy:
 
     def __init__(self, plan: Plan, stage: DiffusionStage, released: Mapping[str, Arrays]) -> None:
         self._plan, self._stage, self._server = plan, stage, ServerStep(stage.server)
-        self._spectral = dict(released["spectral"])
+        self._first = dict(released[plan.base])
         self._denoiser = to_arrays(DENOISER, starting_model(DENOISER, denoiser, plan, stage, released))
         self._adapter = to_arrays(ADAPTER, starting_model(ADAPTER, adapter, plan, stage, released))
         self._average, self._rounds = dict(self._adapter), 0
 
     def outbound(self, round_number: int, site: str) -> dict[str, AnyArray]:
-        """The spectral release, the denoiser and the current adapter."""
-        return {**self._spectral, **self._denoiser, **self._adapter}
+        """The plan's first model, the denoiser and the current adapter."""
+        return {**self._first, **self._denoiser, **self._adapter}
 
     def absorb(self, round_number: int, replies: dict[str, dict[str, AnyArray]], generator: torch.Generator) -> None:
         """The adapter follows the public-weighted mean of the updates, as the plan's `server` says."""
@@ -52,10 +52,10 @@ class DiffusionStrategy:
         }
 
     def released(self) -> dict[str, AnyArray]:
-        """The spectral release, the denoiser and the averaged adapter."""
+        """The plan's first model, the denoiser and the averaged adapter."""
         if not self._rounds:
             raise FederationError("no round of the diffusion stage is over yet; let the study go on")
-        return {**self._spectral, **self._denoiser, **self._average}
+        return {**self._first, **self._denoiser, **self._average}
 
     def state(self) -> dict[str, AnyArray]:
         """The adapter, its average and how many rounds that is of, and the server optimiser's moments."""

@@ -17,16 +17,16 @@ from sfumato_server.rounds.strategies.optimisers import ServerStep
 
 
 class FlowStrategy:
-    """Starts from the identity, so that before the first round the model is the spectral release itself."""
+    """Starts from the identity, so that before the first round the model is the plan's first one itself."""
 
     def __init__(self, plan: Plan, stage: FlowStage, released: Mapping[str, Arrays]) -> None:
         self._plan, self._stage, self._server = plan, stage, ServerStep(stage.server)
-        self._spectral = dict(released["spectral"])
+        self._first = dict(released[plan.base])
         self._flow = to_arrays("flow", starting_model("flow", flow, plan, stage, released))
 
     def outbound(self, round_number: int, site: str) -> dict[str, AnyArray]:
-        """The spectral release and the current flow."""
-        return {**self._spectral, **self._flow}
+        """The plan's first model and the current flow."""
+        return {**self._first, **self._flow}
 
     def absorb(self, round_number: int, replies: dict[str, dict[str, AnyArray]], generator: torch.Generator) -> None:
         """The flow follows the public-weighted mean of the updates, as the plan's `server` says."""
@@ -34,8 +34,8 @@ class FlowStrategy:
         self._flow = move_start(self._plan, self._flow, replies, self._server)
 
     def released(self) -> dict[str, AnyArray]:
-        """The spectral release and the flow."""
-        return {**self._spectral, **self._flow}
+        """The plan's first model and the flow."""
+        return {**self._first, **self._flow}
 
     def state(self) -> dict[str, AnyArray]:
         """The flow's weights and the server optimiser's moments."""

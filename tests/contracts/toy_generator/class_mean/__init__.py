@@ -32,6 +32,7 @@ CLASS_MEAN = Generator(
     sampler=_sampler,
     latent=None,
     flow=None,
+    whitening=None,
     pretraining=None,
     adopt=None,
 )

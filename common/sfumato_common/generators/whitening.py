@@ -1,0 +1,182 @@
+"""Whitening: the way between images and what flows and diffusion learn, by the released model that a plan begins with.
+
+A whitened image is standard normal where the released Gaussian is right: a network that does nothing draws that model.
+Of pixels it is an image of the plan's size (`spectral.whitening`). Of a code's numbers (a codec's, or those of an
+appearance release) it is a small image that does not grow with the pixels: the whitened numbers are its lowest cosines,
+in their own order (`WhiteCodes`). The corner beyond is normal noise, anew for every record, as flows are augmented
+(Huang et al. 2020): a flow of whole planes needs something there, and it means nothing.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Protocol, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sfumato_common.generators.plan import PublicPlan
+from sfumato_common.generators.spectral.dct import dct_matrix
+from sfumato_common.generators.spectral.moment_layout import Float64
+from sfumato_common.generators.white_form import WhiteForm
+from sfumato_common.mechanisms.draws import Draws, TorchDraws
+from sfumato_common.mechanisms.streams import SecretStream
+from sfumato_common.memory import by_chunks
+from sfumato_common.types import AnyArray, Arrays, ByteImages
+
+_FARTHEST = 20.0  # deviations: beyond, numbers are not taken at their word
+
+
+class Whitening(Protocol):
+    """Images and whitened images [N, C, S, S] of components [N]; a row depends on its own record and draws alone."""
+
+    matrix: Tensor
+    mean: Tensor
+
+    @property
+    def form(self) -> WhiteForm:
+        """Of whitened images; `matrix` [S, S] takes them to their cosines."""
+
+    @property
+    def pixels(self) -> bool:
+        """Whether records are the images' own pixels, of which nothing is computed beforehand."""
+
+    @property
+    def temperature(self) -> Float64:
+        """[C S S]: deviation of each cosine of latents that images are drawn from."""
+
+    def to(self, device: torch.device) -> Self:
+        """The same on `device`."""
+
+    def records(self, images: ByteImages) -> AnyArray:
+        """What training keeps of integer images [N, S, S(, 3)]: themselves, or float32 features [N, d]."""
+
+    def spread(self, values: Tensor, draws: SecretStream | TorchDraws) -> Tensor:
+        """What is random in whitening, on the CPU: pixels [N, C, S, S] dequantised, or features [N, d] filled up."""
+
+    def white(self, spread: Tensor, y: Tensor) -> Tensor:
+        """Whitened images [N, C, S, S] of what `spread` gave."""
+
+    def draw_latent(self, y: Tensor, draws: Draws) -> Tensor:
+        """Latents [N, C, S, S] that images are drawn from."""
+
+    def draw_noise(self, count: int, draws: Draws) -> tuple[Tensor, ...]:
+        """What so many images show beside their whitened ones, each [N, ...]."""
+
+    def decode(self, u: Tensor, y: Tensor, *noise: Tensor) -> Tensor:
+        """Images [N, C, S, S] of whitened ones, and of what `draw_noise` gave."""
+
+    def low(self, u: Tensor) -> Tensor:
+        """Whitened features [N, d] of whitened images: those that the release has moments of."""
+
+    def moved(self, offset: Tensor, scale: Tensor) -> Self:
+        """The same, after what is decoded was shifted and stretched by [G, d] in whitened features."""
+
+
+class Coder(Protocol):
+    """A deterministic public map of one image to features, and the way back."""
+
+    def to(self, device: torch.device) -> Coder:
+        """The same on `device`."""
+
+    def features(self, images: ByteImages) -> Float64:
+        """Features [N, d] of integer images [N, S, S(, 3)]; one that is not finite counts as zero."""
+
+    def noise(self, count: int, draws: Draws) -> tuple[Tensor, ...]:
+        """What images have beside their features, each [N, ...]."""
+
+    def images(self, features: Tensor, *noise: Tensor) -> Tensor:
+        """Images [N, C, S, S] of features [N, d]."""
+
+
+class WhiteCodes:
+    """Features by `coder`, whitened by Gaussians of mean [G, d] and factor [G, d, d], as small images of `form`."""
+
+    pixels = False
+
+    def __init__(self, coder: Coder, form: WhiteForm, mean: AnyArray, factor: AnyArray) -> None:
+        inverse = np.linalg.inv(factor.astype(np.float64))
+        self.form, self._coder = form, coder
+        self.mean, self._factor, self._inverse = (
+            torch.tensor(value, dtype=torch.float32) for value in (mean, factor, inverse)
+        )
+        self.matrix = torch.tensor(dct_matrix(form.size), dtype=torch.float32)
+        self._places = torch.from_numpy(form.places)
+
+    @property
+    def temperature(self) -> Float64:
+        """[C S S]: all one."""
+        return np.ones(self.form.channels * self.form.size**2)
+
+    def to(self, device: torch.device) -> WhiteCodes:
+        """The same on `device`; what is drawn is drawn on the CPU, and moved."""
+        found = copy.copy(self)
+        found._coder = self._coder.to(device)
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor):
+                setattr(found, name, value.to(device))
+        return found
+
+    def records(self, images: ByteImages) -> AnyArray:
+        """Features [N, d], float32, which are computed once for all rounds' batches."""
+        return self._coder.features(images).astype(np.float32)
+
+    def spread(self, values: Tensor, draws: SecretStream | TorchDraws) -> Tensor:
+        """Planes [N, C, S, S] of features [N, d] at their places, and noise at the others."""
+        shape = len(values), self.form.channels * self.form.size**2
+        planes = draws.normal64(shape).float() if isinstance(draws, SecretStream) else draws.normal(shape)
+        planes[:, self._places.to(planes.device)] = values
+        return planes.view(len(values), *self.form.shape)
+
+    def white(self, spread: Tensor, y: Tensor) -> Tensor:
+        """Whitened images [N, C, S, S] of planes of features."""
+        flat = spread.flatten(1).clone()
+        z = per_class(self._inverse, flat[:, self._places] - self.mean[y], y)
+        flat[:, self._places] = z.clamp(-_FARTHEST, _FARTHEST)
+        return self.matrix.T @ flat.view(spread.shape) @ self.matrix
+
+    def draw_latent(self, y: Tensor, draws: Draws) -> Tensor:
+        """Standard normal latents [N, C, S, S]."""
+        return draws.normal((len(y), *self.form.shape)).to(self.matrix.device)
+
+    def draw_noise(self, count: int, draws: Draws) -> tuple[Tensor, ...]:
+        """Of the coder."""
+        return self._coder.noise(count, draws)
+
+    def decode(self, u: Tensor, y: Tensor, *noise: Tensor) -> Tensor:
+        """Images [N, C, S, S] of whitened ones: their places' numbers, whatever stands in the corner."""
+        z = self.low(u).nan_to_num(0.0).clamp(-_FARTHEST, _FARTHEST)
+        return by_chunks(self._coder.images, per_class(self._factor, z, y) + self.mean[y], *noise)
+
+    def low(self, u: Tensor) -> Tensor:
+        """Whitened features [N, d]: all of a record's own."""
+        return (self.matrix @ u @ self.matrix.T).flatten(1)[:, self._places]
+
+    def moved(self, offset: Tensor, scale: Tensor) -> WhiteCodes:
+        """See the protocol."""
+        found = copy.copy(self)
+        found._factor = self._factor / scale[:, None, :]
+        found._inverse = self._inverse * scale[:, :, None]
+        found.mean = self.mean - torch.einsum("gij,gj->gi", found._factor, offset)
+        return found
+
+
+def whitening_of(plan: PublicPlan, arrays: Arrays) -> Whitening:
+    """The whitening of the plan's first stage, of released arrays, on the CPU. Raises VerificationError."""
+    from sfumato_common.generators import GENERATORS
+
+    whitening = GENERATORS[plan.base].whitening
+    assert whitening is not None, "a plan begins with a stage that whitens"
+    return whitening(plan, arrays)
+
+
+def per_class(matrices: Tensor, vectors: Tensor, y: Tensor) -> Tensor:
+    """matrices[y] @ vectors without a matrix a record: one product a class, always over all rows.
+
+    A product over a class's own rows alone would give an image other last bits when another image comes or goes.
+    """
+    result = torch.zeros_like(vectors)
+    for k in range(len(matrices)):
+        result = torch.where((y == k)[:, None], vectors @ matrices[k].T, result)
+    return result

@@ -1,0 +1,104 @@
+"""Flows and diffusion on codes, beside the releases that they start from, at the same epsilon.
+
+    python tests/bench/codes.py [--cohort phantom|sites] [--codec FOLDER] [--patients N] [--epsilon 10,1] [--rows A,B]
+
+Phantoms of 64 px from three devices, or the three real sites at 64 px; so many patients a site at most, scored on val
+patients whom nobody trained on. `codec` is a folder that `sfumato model pretrain codec --size 64` wrote; without it its
+rows have the lowest 256 cosines as codes, of which nothing was learned. The diffusion starts from public images, never
+of the cohort's own kind. One release each. Prints a table and writes bench-out/codes-COHORT.json, and a sheet beside.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from cohorts import ROOT, BenchCohort, phantom_arrays, sites
+from diffusion import FIGURES, some_patients
+from federation import RATES, Row, build_plan, federate, keep_weights, synthetic_set
+from utility_scores import scores_of
+
+from sfumato_client.dataset.cohort import Cohort
+from sfumato_common.codec.folder import read_codec, weights_of
+from sfumato_common.files import write_atomic, write_json
+from sfumato_server.pictures import mosaic, png
+
+SIZE, VAL_PATIENTS, BATCH, SHOWN = 64, 120, 48, 8
+DEVICES = {"alder": "aurora", "birch": "borealis", "cedar": "cirrus"}
+FIRSTS = ("spectral", "appearance", "codec")
+LATER = ("flow", "diffusion")
+ROWS = {first: Row({first: 1.0}, first) for first in FIRSTS} | {
+    f"{later} on {first}": Row({first: 0.6, later: 0.4}, later) for later in LATER for first in FIRSTS
+}
+PLAIN = {"size": SIZE, "cosines": 256, "kept": 128, "width": 8, "encoder_blocks": 1, "decoder_blocks": 1}
+LEVELS, WIDTH = 2, 64
+
+
+def small_cohort(name: str, patients: int) -> BenchCohort:
+    """The cohort with so many training patients a site at most, and val in the place of test."""
+    if name == "sites":
+        whole = sites(SIZE)
+        train = {site: some_patients(part, patients) for site, part in whole.train.items()}
+        val = whole.parts["val"]
+    else:
+        train, val = (
+            {site: Cohort(*phantom_arrays(7, count, SIZE, site, DEVICES[site], first=first)) for site in DEVICES}
+            for first, count in ((1, patients), (1 + patients, VAL_PATIENTS))
+        )
+        whole = BenchCohort(name, SIZE, 1, ("normal", "opacity"), {}, {})
+    nominal = {site: part.patients for site, part in train.items()}
+    return replace(whole, nominal=nominal, parts={"train": train, "val": val, "test": val})
+
+
+def settings_of(row: Row, codec: Path | None) -> dict[str, Any]:
+    """Public settings of the row's stages, beside the utility bench's."""
+    found: dict[str, Any] = {"codec": {"form": PLAIN}, "flow": {"levels": LEVELS}}
+    found["diffusion"] = {"patch": 8 if "spectral" in row.shares else 4, "width": WIDTH, "depth": 2}
+    if codec is not None:
+        network, config = read_codec(codec)
+        start = {"source": "checkpoint", "sha256": keep_weights(weights_of(network))}
+        found["codec"] = {"form": config.form.model_dump(), "start": start}
+    return {kind: own for kind, own in found.items() if kind in row.shares}
+
+
+def main() -> None:
+    """Run, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cohort", default="phantom", choices=["phantom", "sites"])
+    parser.add_argument("--codec", type=Path, help="folder of a codec of 64 px")
+    parser.add_argument("--patients", type=int, default=400, help="training patients a site, at most")
+    parser.add_argument("--images", type=int, default=400, help="synthetic images a row")
+    parser.add_argument("--epsilon", type=lambda text: [float(part) for part in text.split(",")], default=[10.0, 1.0])
+    parser.add_argument("--rows", type=lambda text: text.split(","), default=list(ROWS), help="of " + ",".join(ROWS))
+    options = parser.parse_args()
+    cohort = small_cohort(options.cohort, options.patients)
+    RATES[options.cohort] = min(0.5, BATCH / options.patients)
+    print(f"| {options.cohort} | epsilon | {' | '.join(FIGURES)} | s |\n|{'---|' * (3 + len(FIGURES))}")
+    found: dict[str, Any] = {}
+    real = next(iter(cohort.test.values())).images[:SHOWN]
+    sheet = [list(real)]
+    for target in options.epsilon:
+        for name in options.rows:
+            began, row = time.perf_counter(), ROWS[name]
+            plan = build_plan(cohort, row, target, **settings_of(row, options.codec))
+            released, _ = federate(plan, cohort.train, 0)
+            images, labels = synthetic_set(plan, row.model, released, options.images, 0)
+            scores = scores_of(cohort, images, labels, 0, options.images)
+            found[f"{name}, {target:g}"] = scores
+            sheet.append(list(images[:SHOWN]))
+            figures = " | ".join(f"{scores[figure]:.3f}" for figure in FIGURES)
+            print(f"| {name} | {target:g} | {figures} | {time.perf_counter() - began:.0f} |", flush=True)
+            shown = {**vars(options), "codec": options.codec is not None}
+            write_json(ROOT / "bench-out" / f"codes-{options.cohort}.json", {"options": shown, "rows": found})
+            picture = png(mosaic([np.stack(part) for part in sheet], columns=SHOWN, least_width=0))
+            write_atomic(ROOT / "bench-out" / f"codes-{options.cohort}.png", picture)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main()
