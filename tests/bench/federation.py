@@ -175,10 +175,16 @@ def _started(text: str, cohort: str) -> Plan:
     return pin_start(plan, source, weights)
 
 
-def pin_start(plan: Plan, source: str, weights: dict[str, AnyArray]) -> Plan:
-    """The plan whose diffusion starts from `weights`, which `federate` then brings."""
+def keep_start(weights: dict[str, AnyArray]) -> str:
+    """The hash by which a plan pins these weights; `federate` brings them to every stage that does."""
     pinned = fingerprint(weights)
     _STARTS[pinned] = weights
+    return pinned
+
+
+def pin_start(plan: Plan, source: str, weights: dict[str, AnyArray]) -> Plan:
+    """The plan whose diffusion starts from `weights`, which `federate` then brings."""
+    pinned = keep_start(weights)
     values = plan.model_dump(mode="json")
     for stage in values["stages"]:
         if stage["kind"] == "diffusion":
