@@ -72,8 +72,10 @@ def _walks(space: str) -> list[Relation]:
     linked = [_less(figure, salsa, centroid) for figure in ("group top 5", "linked", "re-identified")]
     return [
         Relation("k-SALSA is nearer to real images than the centroid (both FD)", space, _both(salsa, centroid)),
-        Relation("k-SALSA serves better than the centroid (accuracy)", space, [_more("bal. acc.", salsa, centroid)]),
-        Relation("k-SALSA is no easier to link than the centroid (own group, correlation, verifier)", space, [], linked),
+        Relation("k-SALSA serves better than the centroid (accuracy)", space,
+                 [_more("bal. acc.", salsa, centroid)]),
+        Relation("k-SALSA is no easier to link than the centroid (own group, correlation, verifier)", space,
+                 [], linked),
         Relation("walks are safer than centroids (verifier; member AUC no higher)", space,
                  [_less("re-identified", linear, centroid)], [_less("member auc", linear, centroid)]),
         Relation("PLAN is farther from records than the straight walk, at no worse use (accuracy, AUC)", space,

@@ -18,7 +18,7 @@ Figures = Mapping[str, float]
 # column: figure, digits, and the figure of chance that stands in brackets
 COLUMNS: dict[str, tuple[str, int, str]] = {
     "AUC": ("auc", 3, ""),
-    "CNN AUC": ("cnn test", 3, ""),
+    "CNN AUC, kept apart": ("cnn val", 3, ""),
     "FD random": ("FD random", 1, ""),
     "FD trained": ("FD trained", 1, ""),
     "precision": ("precision", 2, ""),

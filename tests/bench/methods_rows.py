@@ -1,9 +1,9 @@
 """The rows of the methods bench: a release item in a latent space each, in the order of the papers' tables.
 
 Public settings, fixed before any figure of use was seen. Latent methods release the 64 coarsest coordinates; their
-radius is the mean L1 norm of a standard normal of 64 coordinates. Radii of averages are about a code's own length in its
-space. PLAN stands there with its elastic term in the walk's own length and the paper's weights, and in W also in the
-space's unit, where they bend next to nothing (`bend.py`).
+radius is the mean L1 norm of a standard normal of 64 coordinates. Radii of averages are about a code's own length in
+its space. PLAN stands there with its elastic term in the walk's own length and the paper's weights, and in W also in
+the space's unit, where they bend next to nothing (`bend.py`).
 """
 
 from __future__ import annotations
