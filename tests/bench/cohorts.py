@@ -19,6 +19,8 @@ import numpy.typing as npt
 
 from sfumato_client.dataset.cohort import Cohort
 from sfumato_common.files import write_atomic
+from sfumato_common.imaging import fit_square
+from sfumato_common.phantom import MODALITIES, draw_eyes
 from sfumato_common.phantom import arrays as phantom_arrays
 from sfumato_common.types import AnyArray, ByteImages
 
@@ -157,17 +159,24 @@ def fundi(size: int) -> BenchCohort:
 
 
 def drawn_fundi(size: int, site: str, camera: str, split: str) -> Cohort:
-    """One split of one site, which takes a tenth of a second a patient: kept in `DRAWN` and read from there."""
+    """One split of one site with its eyes, R or L: a tenth of a second a patient, so kept in `DRAWN` and read there."""
     first = 1 + sum(FUNDI_PATIENTS[name] for name in SPLITS[: SPLITS.index(split)])
     path = DRAWN / f"fundi-{PHANTOM_SEED}-{size}-{site}-{camera}-{first}-{FUNDI_PATIENTS[split]}.npz"
     if not path.exists():
-        own = phantom_arrays(PHANTOM_SEED, FUNDI_PATIENTS[split], size, site, camera, first, modality="fundus")
+        system = MODALITIES["fundus"].system(camera, 2 * size)
+        people = [draw_eyes(PHANTOM_SEED, site, first + n, system) for n in range(FUNDI_PATIENTS[split])]
+        shown = [fit_square(image, size) for person in people for image in person.images]
+        own = {
+            "images": np.stack([np.rint(image * 255.0).astype(np.uint8) for image in shown]),
+            "labels": np.array([label for person in people for label in person.labels], dtype=np.int64),
+            "patient_index": np.repeat(np.arange(len(people)), [len(person.images) for person in people]),
+            "views": np.array([view for person in people for view in person.views]),
+        }
         stream = io.BytesIO()
-        np.savez(stream, images=own[0], labels=own[1], patient_index=own[2])
-        path.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(stream, **own)
         write_atomic(path, stream.getvalue())
     with np.load(path) as file:
-        return Cohort(file["images"], file["labels"], file["patient_index"])
+        return Cohort(file["images"], file["labels"], file["patient_index"], views=file["views"])
 
 
 def _cohort(images: AnyArray, labels: AnyArray, patients: AnyArray, rows: npt.NDArray[np.int64]) -> Cohort:

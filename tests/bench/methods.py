@@ -1,139 +1,120 @@
-"""Every anonymisation method on one federated release: use, likeness, and attacks with their controls.
+"""Every anonymisation method in every latent space, on federated releases: use, likeness, and attacks with controls.
 
-    python tests/bench/methods.py [--cohort phantom,sites] [--rows centroid,k-SALSA] [--epsilon 10] [--images 200]
-    python tests/bench/methods.py --table
+    python tests/bench/methods.py [--cohort phantom,sites] [--rows centroid,k-SALSA] [--models FOLDER] [--workers N]
+    python tests/bench/methods.py --table FILE [FILE ...]
 
-Models are trained three times a cohort (`--releases`) by all sites together (spectral release, generator, flow) at the
-stated epsilon: a line is the mean over these releases, and its interval of use holds the chance of one. A
-fifth of the training patients of every site is set aside first: no model and no method sees them, so that they are the
-strangers whom members are told from; holdout test patients judge use. Records are inverted once; then every site runs
-every method on its own patients, each row in a fresh process with one thread, two rows at a time, timed by its
-processor's seconds. Prints a table a cohort and whether the relations that the papers claim were found; writes
-bench-out/methods.json and methods.md, and contact sheets to bench-out/methods-sheets: they are made from records and
-stay here.
+Models are trained three times a cohort (`--releases`) by all sites together at the stated epsilon, a federation for
+each network. A fifth of the training patients of every site is set aside first: no model and no method sees them, so
+that they are the strangers whom members are told from; holdout test patients judge use. A codec and a StyleGAN2 are
+given: `FOLDER`/`COHORT`/codec, as `sfumato model pretrain codec` writes it, and `FOLDER`/`COHORT`/stylegan2.safetensors
+(or stylegan2-0.safetensors and so on, one a release), as `make bench NAME=stylegan2` leaves it; they too must have seen
+`methods_make.split`'s patients alone, and rows whose model is not there are left out.
+
+Records are inverted once a release and space; then every site runs every method on its own patients, each row in one of
+`--workers` processes with one thread, on an accelerator where there is one. After `--seconds` the run ends where it is,
+and the tables say which rows are missing. Writes methods.json (after each result), methods.md and a sheet a cohort into
+`--out`, with a strip of each row's first images; `--sheets` writes the stewards' sheets into
+bench-out/methods-sheets: they are made from records and stay here. `--table` prints the tables of one or more runs.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import shlex
 import sys
 import tempfile
 import time
-import traceback
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from cohorts import ROOT, BenchCohort, pooled
+from cohorts import COHORTS, ROOT
 from federation import DELTA
-from methods_make import SPLIT_SEED, Task, counts_of, make, prepare, split
-from methods_report import markdown, print_tables
-from methods_rows import ROWS, K
-from methods_scores import Made, scores_of, verifiers_of
+from methods_report import markdown, merged, print_tables
+from methods_rows import ROWS
+from methods_work import Schedule, run
+from PIL import Image, ImageDraw
 
 from sfumato_common.files import write_atomic, write_json
 from sfumato_common.metrics.judges import JUDGES
 
 OUT = ROOT / "bench-out"
-REAL, FEWER = "real", "real, as many"
-WORKERS = 2
+MARGIN = 190  # pixels of a sheet that names stand in
 
 Result = dict[str, Any]
 
 
-def run(options: argparse.Namespace, done: Callable[[Result], None]) -> None:
-    """Every row of every cohort; each result is given to `done` as soon as it is there."""
-    spawn = multiprocessing.get_context("spawn")
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        ProcessPoolExecutor(WORKERS, mp_context=spawn, max_tasks_per_child=1) as pool,
-    ):
-        asked = [(name, release) for name in options.cohort for release in range(options.releases)]
-        folders = {one: Path(folder) / f"{one[0]}-{one[1]}" for one in asked}
-        ready = {one: pool.submit(prepare, one[0], options.epsilon, folders[one], one[1]) for one in asked}
-        for (name, release), prepared in ready.items():
-            facts = {**prepared.result(), "release": release}
-            tasks = {
-                pool.submit(make, Task(name, row, folders[name, release], options.images)): row for row in options.rows
-            }
-            cohort, outsiders = split(name)
-            verifiers = verifiers_of(cohort)
-            real = _real(cohort, options.images) if release == 0 else []
-            for row, made, own in chain(real, _sets(tasks)):
-                result = {"cohort": name, "row": row, **facts, **own}
-                if made is not None:
-                    result["scores"] = scores_of(cohort, outsiders, made, verifiers, tuple(options.judges))
-                    result["images"] = len(made.images)
-                done(result)
-
-
-def _real(cohort: BenchCohort, most: int) -> Iterator[tuple[str, Made, Result]]:
-    """(row, set, facts) of the real images, all and as many as a method makes: the same for every release."""
-    images, labels, _ = pooled(cohort.train)
-    sites = np.repeat(np.arange(len(cohort.train)), [len(part.labels) for part in cohort.train.values()])
-    rng = np.random.default_rng(SPLIT_SEED)
-    fewer = np.concatenate(
-        [
-            rng.permutation(np.flatnonzero(sites == number))[:count]
-            for number, count in enumerate(counts_of(cohort, K, most).values())
-        ]
-    )
-    for name, rows in ((REAL, np.arange(len(images))), (FEWER, fewer)):
-        yield name, Made(images[rows], labels[rows], sites[rows], {}), {"word": "-"}
-
-
-def _sets(tasks: dict[Future[Result], str]) -> Iterator[tuple[str, Made | None, Result]]:
-    """(row, set or None, facts) of every row as it comes; a row that fails ends no other."""
-    for future in as_completed(tasks):
-        try:
-            facts = future.result()
-        except Exception as error:
-            traceback.print_exception(error)
-            yield tasks[future], None, {"failed": f"{type(error).__name__}: {error}"}
-            continue
-        yield tasks[future], facts.pop("made"), facts
+def sheet(strips: dict[str, Any], path: Path) -> None:
+    """A row a set, in the order of the table, with its name and its first images at their own size."""
+    order = [row.name for row in ROWS]
+    names = sorted(strips, key=lambda name: order.index(name) if name in order else -1)
+    side, width = strips[names[0]].shape[0], max(strip.shape[1] for strip in strips.values())
+    canvas = Image.new("RGB", (MARGIN + width, (side + 2) * len(names)), "white")
+    for number, name in enumerate(names):
+        top = number * (side + 2)
+        ImageDraw.Draw(canvas).text((4, top + side // 2 - 6), name, fill="black")
+        canvas.paste(Image.fromarray(strips[name]), (MARGIN, top))
+    colour = any(strip.ndim == 3 for strip in strips.values())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    (canvas if colour else canvas.convert("L")).save(path, optimize=True)
 
 
 def parse_arguments() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description="Every anonymisation method on one federated release")
-    parser.add_argument("--cohort", type=lambda text: text.split(","), default=["phantom", "sites"])
-    parser.add_argument("--rows", type=lambda text: text.split(","), default=[row.name for row in ROWS])
+    parser = argparse.ArgumentParser(description="Every anonymisation method in every latent space")
+    parser.add_argument("--cohort", type=_list, default=["sites", "phantom", "fundi-64", "sites-128", "fundi-128"])
+    parser.add_argument("--rows", type=_list, default=[row.name for row in ROWS])
+    parser.add_argument("--space", type=_list, help="only rows of these models: gan,flow,appearance,codec,stylegan2")
+    parser.add_argument("--models", type=Path, help="folder of given codecs and StyleGAN2 weights")
     parser.add_argument("--epsilon", type=float, default=10.0, help="what the models may cost a training patient")
+    parser.add_argument("--patients", type=int, default=10_000, help="the most of one site whose records enter methods")
     parser.add_argument("--images", type=int, default=200, help="the most images of one site")
+    parser.add_argument("--slow-images", type=int, default=200, help="those of k-SALSA and PLAN, which take long")
+    parser.add_argument(
+        "--distance", default="random", choices=["random", "image", "embedding"], help="who are grouped"
+    )
     parser.add_argument("--releases", type=int, default=3, help="how often the models are trained, with new noise")
-    parser.add_argument("--judges", type=lambda text: [name for name in text.split(",") if name], default=list(JUDGES))
+    parser.add_argument("--judges", type=_list, default=[], help="ordinary networks beside: of " + ",".join(JUDGES))
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--seconds", type=float, default=1e9, help="after which the run ends where it is")
+    parser.add_argument("--sheets", action="store_true", help="write the stewards' sheets of records")
     parser.add_argument("--out", type=Path, default=OUT)
-    parser.add_argument("--table", action="store_true", help="only print the tables of what is there")
+    parser.add_argument("--table", nargs="*", type=Path, metavar="FILE", help="only print the tables of results")
     options = parser.parse_args()
-    if unknown := (set(options.rows) - {row.name for row in ROWS}) | (set(options.judges) - set(JUDGES)):
+    known = {*COHORTS, *JUDGES, *(row.name for row in ROWS)}
+    if unknown := {*options.cohort, *options.rows, *options.judges} - known:
         parser.error(f"unknown: {', '.join(sorted(unknown))}")
     return options
+
+
+def _list(text: str) -> list[str]:
+    return [name for name in text.split(",") if name]
 
 
 def main() -> int:
     """Run the bench, or read what it wrote, and print its tables; 1 when a row failed."""
     options = parse_arguments()
-    path = options.out / "methods.json"
-    if options.table:
-        found = json.loads(path.read_text())
+    if options.table is not None:
+        files = options.table or [options.out / "methods.json"]
+        found = merged([json.loads(path.read_text()) for path in files])
     else:
         found = {"command": shlex.join(["python", "tests/bench/methods.py", *sys.argv[1:]]), "delta": DELTA, "runs": []}
+        strips: dict[str, dict[str, Any]] = {}
         began = time.perf_counter()
 
         def done(result: Result) -> None:
+            if (strip := result.pop("strip", None)) is not None:
+                own = strips.setdefault(result["cohort"], {})
+                own[result["row"]] = strip
             found["runs"].append(result)
             found["seconds"] = round(time.perf_counter() - began)
-            write_json(path, found)
-            print(result["cohort"], result["row"], result.get("failed") or result["scores"], flush=True)
+            write_json(options.out / "methods.json", found)
 
-        run(options, done)
+        with tempfile.TemporaryDirectory() as folder:
+            found["missing"] = run(Schedule(options, Path(folder)), done)
+        write_json(options.out / "methods.json", found)
+        for cohort, own in strips.items():
+            sheet(own, options.out / f"methods-{cohort}.png")
     print_tables(found)
     write_atomic(options.out / "methods.md", markdown(found))
     return int(any("failed" in result for result in found["runs"]))

@@ -1,9 +1,8 @@
-"""What the methods bench makes, in worker processes: a cohort's models and inverted codes once, then one set a row."""
+"""What the methods bench makes in worker processes: a source's models and codes once, then one set a row."""
 
 from __future__ import annotations
 
 import pickle
-import resource
 import time
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -13,9 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 from cohorts import ROOT, BenchCohort, load
-from federation import Released, build_plan, federate, spent
-from federation import Row as FederatedRow
-from methods_rows import K, row_of
+from federation import Released, spent
+from methods_models import models_of
+from methods_rows import SPACES, K, row_of
 from methods_scores import Made
 from placed import anonymise_and_tell
 
@@ -29,26 +28,36 @@ from sfumato_common.mechanisms.noise import SecureNoise
 from sfumato_common.mechanisms.recorder import NoiseRecorder
 from sfumato_common.mechanisms.streams import Streams
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.release import KSame
 
 SHEETS = ROOT / "bench-out" / "methods-sheets"
 SET_ASIDE, SPLIT_SEED = 0.2, 11
-MOST_INVERTED = 200  # of a site's images set aside, for the error of their reconstructions
-SHARES = FederatedRow({"spectral": 0.6, "gan": 0.2, "flow": 0.2}, "flow")
-_RELEASED, _KEPT = "released.npz", "kept.pickle"
+MOST_INVERTED = 100  # of a site's images set aside, for the error of their reconstructions
+TILES = 8  # of a set, for the sheet of all rows
+# one image a patient enters a group: of left eyes the mirrored one
+VIEWS = {"fundi": "mirrored"}
+_LEFT = "left.pickle"
 
 
 @dataclass(frozen=True)
 class Task:
-    """One row of one cohort; `folder` holds what `prepare` left there."""
+    """A source or a row of one release of one cohort; `folder` holds what `prepare` left there.
+
+    At most `patients` of a site enter the methods, and make at most `images`; groups are of `distance`.
+    """
 
     cohort: str
-    row: str
+    release: int
+    name: str
     folder: Path
+    epsilon: float
+    patients: int
     images: int
+    distance: str
+    given: Path | None = None
+    sheets: bool = False
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=8)
 def split(name: str) -> tuple[BenchCohort, dict[str, Cohort]]:
     """The cohort with a fifth of each site's training patients taken out, and those."""
     cohort = load(name)
@@ -56,13 +65,28 @@ def split(name: str) -> tuple[BenchCohort, dict[str, Cohort]]:
     rng = np.random.default_rng(SPLIT_SEED)
     for site, part in cohort.train.items():
         out = np.isin(part.patient_index, rng.permutation(part.patients)[: int(SET_ASIDE * part.patients)])
-        kept[site], aside[site] = _some(part, ~out), _some(part, out)
+        kept[site], aside[site] = some_of(part, ~out), some_of(part, out)
     return replace(cohort, parts={**cohort.parts, "train": kept}), aside
 
 
-def _some(cohort: Cohort, rows: np.ndarray) -> Cohort:
+@lru_cache(maxsize=8)
+def entering(name: str, most: int) -> BenchCohort:
+    """The cohort with at most so many of each site's kept patients, drawn once: those whose records methods turn to.
+
+    Models are trained on all that are kept.
+    """
+    cohort = split(name)[0]
+    rng, few = np.random.default_rng(SPLIT_SEED), {}
+    for site, part in cohort.train.items():
+        few[site] = some_of(part, np.isin(part.patient_index, rng.permutation(part.patients)[:most]))
+    return replace(cohort, parts={**cohort.parts, "train": few})
+
+
+def some_of(cohort: Cohort, rows: np.ndarray) -> Cohort:
+    """The images where `rows` [N] is true, their patients counted anew."""
     images, labels, patient_index = cohort.everything()
-    return Cohort(images[rows], labels[rows], np.unique(patient_index[rows], return_inverse=True)[1])
+    views = None if cohort.views is None else cohort.views[rows]
+    return Cohort(images[rows], labels[rows], np.unique(patient_index[rows], return_inverse=True)[1], views=views)
 
 
 def counts_of(cohort: BenchCohort, k: int, most: int) -> dict[str, int]:
@@ -70,53 +94,69 @@ def counts_of(cohort: BenchCohort, k: int, most: int) -> dict[str, int]:
     return {site: max(1, min(most, int(0.8 * part.patients / k))) for site, part in cohort.train.items()}
 
 
-def prepare(name: str, epsilon: float, folder: Path, release: int) -> dict[str, Any]:
-    """Federated models at `epsilon`, and every site's codes, which the rows in W space start from; left in `folder`.
+def prepare(task: Task) -> dict[str, Any]:
+    """A source's models and, where it has a latent space, the codes that its rows start from; left in `folder`.
 
     Gives what was paid, what inversion cost, and how near it comes to the patients set aside, whom nothing has seen.
     """
-    torch.set_num_threads(1)
-    cohort, aside = split(name)
-    plan = build_plan(cohort, SHARES, epsilon)
-    released, _ = federate(plan, cohort.train, release)
-    folder.mkdir()
-    np.savez(
-        folder / _RELEASED, **{f"{kind}:{key}": value for kind, own in released.items() for key, value in own.items()}
-    )
-    kept, errors = {}, {}
-    plan = plan.model_copy(update={"release": [KSame(method="k-same", images=1)]})
-    before, seconds = _peak(), 0.0
-    for site, part in cohort.train.items():
+    cohort, aside = split(task.cohort)
+    plan, released = models_of(cohort, task.name, task.epsilon, task.release, task.given)
+    kept: dict[str, Any] = {}
+    facts: dict[str, Any] = {"epsilon": spent(plan) if plan.private else None}
+    if task.name in SPACES:
+        kept, facts["inversion"] = _inverted(task, _asking(task, plan, task.name), released, aside)
+    task.folder.mkdir(parents=True)
+    (task.folder / _LEFT).write_bytes(pickle.dumps((plan, released, kept, facts)))
+    return facts
+
+
+def _asking(task: Task, plan: Plan, space: str) -> Plan:
+    """The plan with one item of a group a site, whose codes all of the space's items share."""
+    item = {"method": "k-same", "k": K, "model": space, "images": 1, **SPACES[space], **_grouped(task)}
+    return Plan.model_validate(plan.model_copy(update={"release": [item]}).model_dump(mode="json", warnings=False))
+
+
+def _grouped(task: Task) -> dict[str, str]:
+    return {"distance": task.distance, "views": VIEWS.get(split(task.cohort)[0].name, "apart")}
+
+
+def _inverted(
+    task: Task, plan: Plan, released: Released, aside: dict[str, Cohort]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What the release of each site shares once its patients have codes; and time and errors of the inversion."""
+    kept, errors, seconds, count = {}, {}, 0.0, 0
+    for site, part in entering(task.cohort, task.patients).train.items():
         job = _job(plan, site, released, part)
         began = time.process_time()
         patients_of(job)
-        seconds += time.process_time() - began
+        seconds, count = seconds + time.process_time() - began, count + part.patients
         kept[site] = dict(job.release.shared)
         labels = patient_labels(aside[site], len(plan.labels))
         images, _, patient_index = aside[site].everything()
         components = components_of(plan, site, torch.from_numpy(labels[patient_index[:MOST_INVERTED]]))
         report = reconstruction_report(inverter_of(job), images[:MOST_INVERTED], components)
         errors[site] = {step: [found.rmse, found.correlation] for step, found in report.items()}
-    (folder / _KEPT).write_bytes(pickle.dumps((plan, kept)))
-    count = sum(len(part.labels) for part in cohort.train.values())
-    cost = {"seconds": seconds, "images": count, "peak_mib": _peak() - before, "errors": errors}
-    return {"epsilon": spent(plan), "inversion": cost}
+    return kept, {"seconds": seconds, "images": count, "errors": errors}
+
+
+@lru_cache(maxsize=2)
+def _left(folder: Path) -> tuple[Plan, Released, dict[str, Any], dict[str, Any]]:
+    found: tuple[Plan, Released, dict[str, Any], dict[str, Any]] = pickle.loads((folder / _LEFT).read_bytes())
+    return found
 
 
 def make(task: Task) -> dict[str, Any]:
-    """The set of one row at all sites, processor seconds, and the memory that this process grew by."""
-    torch.set_num_threads(1)
-    cohort = split(task.cohort)[0]
-    released = _read(task.folder / _RELEASED)
-    plan, kept = pickle.loads((task.folder / _KEPT).read_bytes())
-    item, k = row_of(task.row).item, max(K, row_of(task.row).item.get("k", K))
-    counts = counts_of(cohort, k, task.images)
+    """The set of one row at all sites, its word, processor seconds, and what its models cost."""
+    cohort, row = entering(task.cohort, task.patients), row_of(task.name)
+    plan, released, kept, facts = _left(task.folder)
+    counts = counts_of(cohort, max(K, row.item.get("k", K)), task.images)
+    item = {**row.item, **(_grouped(task) if "k" in row.item and row.item["method"] != "dp-k-average" else {})}
     asked = plan.model_copy(update={"release": [{**item, "images": 1, "images_at": counts}]})
     plan = Plan.model_validate(asked.model_dump(mode="json", warnings=False))
-    before, began = _peak(), time.process_time()
-    parts, groups, records = [], {}, {}
+    began, parts, groups, records = time.process_time(), [], {}, {}
     for site, part in cohort.train.items():
-        job = _job(plan, site, released, part, kept[site], SHEETS / task.cohort / task.row / site)
+        local = SHEETS / task.cohort / task.name / site if task.sheets else None
+        job = _job(plan, site, released, part, dict(kept.get(site, {})), local)
         part_made, whose = anonymise_and_tell(job)
         parts.append(part_made)
         if (found := _members(job)) is not None:
@@ -132,7 +172,7 @@ def make(task: Task) -> dict[str, Any]:
         groups,
         records,
     )
-    return {"made": made, "word": parts[0].guarantee, "seconds": seconds, "peak_mib": _peak() - before}
+    return {"made": made, "word": parts[0].guarantee, "seconds": seconds, **facts}
 
 
 def _job(
@@ -140,16 +180,16 @@ def _job(
     site: str,
     released: Released,
     cohort: Cohort,
-    kept: dict[str, Any] | None = None,
+    kept: dict[Any, Any] | None = None,
     local: Path | None = None,
-) -> Job:
+) -> Job[Any]:
     noise = SecureNoise()
     (own,) = plan.release_at(site, "")
     streams, recorder = Streams.of(noise), NoiseRecorder(noise, "entry")
     return Job(Release(plan, site, released, cohort, steward_folder=local, shared=kept or {}), own, streams, recorder)
 
 
-def _members(job: Job) -> tuple[np.ndarray, np.ndarray] | None:
+def _members(job: Job[Any]) -> tuple[np.ndarray, np.ndarray] | None:
     """Patients in a group that made an image of this site, and which image; None for methods without groups."""
     found = job.release.shared.get((Chosen, (type(job.item), job.item.model)))
     if not isinstance(found, Chosen):
@@ -157,16 +197,3 @@ def _members(job: Job) -> tuple[np.ndarray, np.ndarray] | None:
     groups = found.groups
     patients = np.concatenate([group.members for group in groups])
     return patients, np.repeat(np.arange(len(groups)), [len(group.members) for group in groups])
-
-
-def _peak() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024.0
-
-
-def _read(path: Path) -> Released:
-    found: Released = {}
-    with np.load(path) as file:
-        for name in file.files:
-            kind, _, inner = name.partition(":")
-            found.setdefault(kind, {})[inner] = file[name]
-    return found

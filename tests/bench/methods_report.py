@@ -2,215 +2,190 @@
 
 from __future__ import annotations
 
+import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from judge_report import VIEWS, release_interval
-from methods_rows import ABSOLUTE, ROWS, TOTALS
+from methods_claims import MARGIN, UNMEASURED, claims
+from methods_rows import ROWS, SPACES
 from rich.console import Console
 from rich.table import Table
+from scipy.stats import t as student
 
-from sfumato_client.audit.attacks.membership import share_interval
-from sfumato_common.metrics.judges import JUDGES
-
+Run = dict[str, Any]
 Figures = Mapping[str, float]
-Rows = Mapping[str, Figures]
-COLUMNS = (
-    *("set", "word", "images", "AUC", "accuracy", "CNN AUC, kept apart", "ResNet-18 AUC, kept apart", "own sites"),
-    *("FD random", "FD trained", "FD given", "structure", "precision", "recall", "density", "coverage", "nearest"),
-    *("member AUC", "TPR at 1 %", "TPR at 0.1 %", "control AUC", "own group in top 5", "re-identified"),
-    "linked by correlation",
-    *("images/s", "MiB"),
-)
-MARGIN = 0.02  # of an AUC, an accuracy, or a ratio: what rows of a few hundred images cannot tell apart
-
-Difference = Callable[[Rows], float]
-
-
-@dataclass(frozen=True)
-class Relation:
-    """One claim of a paper as a question to the figures of a cohort; raises KeyError where a row is missing.
-
-    `better` are differences that it says are positive, `no_worse` such as it says are not negative.
-    """
-
-    claim: str
-    better: Sequence[Difference]
-    no_worse: Sequence[Difference] = ()
-
-    def verdict(self, rows: Rows) -> str:
-        """found | not found | not told apart."""
-        gains, costs = [of(rows) for of in self.better], [of(rows) for of in self.no_worse]
-        if min(gains + costs) < -MARGIN:
-            return "not found"
-        return "found" if min(gains) > MARGIN else "not told apart"
+# column: figure, digits, and the figure of chance that stands in brackets
+COLUMNS: dict[str, tuple[str, int, str]] = {
+    "AUC": ("auc", 3, ""),
+    "CNN AUC, kept apart": ("cnn val", 3, ""),
+    "FD random": ("FD random", 1, ""),
+    "FD trained": ("FD trained", 1, ""),
+    "precision": ("precision", 2, ""),
+    "recall": ("recall", 2, ""),
+    "coverage": ("coverage", 2, ""),
+    "gradients kept": ("gradients", 2, ""),
+    "nearest": ("nearest", 2, ""),
+    "member AUC": ("member auc", 3, ""),
+    "TPR at 1 %": ("TPR at 1.0%", 3, ""),
+    "own group in top 5": ("group top 5", 2, "group chance"),
+    "linked by correlation": ("linked", 2, "linked chance"),
+    "re-identified": ("re-identified", 3, ""),
+}
+LEVEL = 0.95
 
 
-def _more(figure: str, row: str, other: str) -> Difference:
-    return lambda rows: rows[row][figure] - rows[other][figure]
+def merged(found: Sequence[Run]) -> Run:
+    """Several runs as one: of a row of a release that more than one has, the last that did not fail."""
+    results: dict[tuple[str, int, str], Run] = {}
+    for one in found:
+        for result in one["runs"]:
+            key = (result["cohort"], result["release"], result["row"])
+            if "failed" not in result or "failed" in results.get(key, {"failed": ""}):
+                results[key] = result
+    commands = " and ".join(dict.fromkeys(one["command"] for one in found))
+    rows = [f"{cohort}, release {release}, {row}" for cohort, release, row in results]
+    missing = [text for one in found for text in one.get("missing", [])]
+    missing = [text for text in dict.fromkeys(missing) if text.split(":")[0] not in rows]
+    measured = {(cohort, row) for cohort, _, row in results}
+    missing = [text for text in missing if tuple(text.split(":")[0].split(", ", 1)) not in measured]
+    seconds = sum(one.get("seconds", 0) for one in found)
+    return {**found[0], "command": commands, "runs": list(results.values()), "missing": missing, "seconds": seconds}
 
 
-def _nearer(space: str, row: str, other: str) -> Difference:
-    return lambda rows: 1.0 - rows[row][f"FD {space}"] / rows[other][f"FD {space}"]
+def interval(values: Sequence[float]) -> float:
+    """Half the width of the 95 % interval of a mean over releases (Student's t); nan for one release."""
+    if len(values) < 2:
+        return math.nan
+    quantile = float(student.ppf((1.0 + LEVEL) / 2.0, len(values) - 1))
+    return quantile * statistics.stdev(values) / math.sqrt(len(values))
 
 
-def _bends(row: str) -> Relation:
-    claim = f"{row}: farther from real records than the linear walk, and use (accuracy, AUC) is no worse"
-    use = [_more(figure, row, "linear walk") for figure in ("bal. acc.", "auc")]
-    return Relation(claim, [_more("nearest", row, "linear walk")], use)
-
-
-def _falls(method: str) -> Relation:
-    least, most = f"{method} {TOTALS[0]:g}", f"{method} {TOTALS[-1]:g}"
-    return Relation(f"{method}: use (AUC) falls with epsilon, {most} against {least}", [_more("auc", most, least)])
-
-
-RELATIONS = [
-    Relation("k-SALSA: nearer to real images than the centroid (Frechet distance, both spaces)",
-             [_nearer(space, "k-SALSA", "centroid") for space in ("random", "trained")]),
-    Relation("k-SALSA: serves a classifier better than the centroid (accuracy)",
-             [_more("bal. acc.", "k-SALSA", "centroid")]),
-    _bends("PLAN"),
-    _bends(ABSOLUTE),
-    _falls("dp-glow"),
-    _falls("cadp"),
-]  # fmt: skip
-
-
-def verdicts(runs: list[dict[str, Any]]) -> list[tuple[str, str]]:
-    """(claim, its verdict, or that it was not measured) for the runs of one cohort."""
-    rows = {run["row"]: run["scores"] for run in runs if "scores" in run}
-    result = []
-    for relation in RELATIONS:
-        try:
-            result.append((relation.claim, relation.verdict(rows)))
-        except KeyError:
-            result.append((relation.claim, "not measured"))
-    return result
-
-
-def line(run: dict[str, Any]) -> list[str]:
-    """One row of the table, a cell a column."""
-    if "failed" in run:
-        return [run["row"], "failed", *[""] * (len(COLUMNS) - 2)]
-    found, seconds = run["scores"], run.get("seconds")
-    return [
-        run["row"],
-        run["word"],
-        str(run["images"]),
-        f"{found['auc']:.3f} [{found['auc low']:.2f}, {found['auc high']:.2f}]",
-        f"{found['bal. acc.']:.3f}",
-        *(_judge(found, f"{name} val") for name in JUDGES),
-        ", ".join(f"{value:.2f}" for name, value in found.items() if name.startswith("cnn val own ")) or "-",
-        f"{found['FD random']:.1f}",
-        f"{found['FD trained']:.1f}",
-        f"{found['FD given']:.1f}" if "FD given" in found else "-",
-        f"{found['structure']:.3f}" if "structure" in found else "-",
-        *(f"{found[name]:.2f}" if name in found else "-" for name in ("precision", "recall", "density", "coverage")),
-        f"{found['nearest']:.2f}",
-        f"{found['member auc']:.3f} [{found['member low']:.2f}, {found['member high']:.2f}]",
-        *(
-            f"{found[name]:.3f} [{found[f'{name} low']:.3f}, {found[f'{name} high']:.3f}]"
-            for name in ("TPR at 1.0%", "TPR at 0.1%")
-        ),
-        f"{found['control auc']:.3f} [{found['control low']:.2f}, {found['control high']:.2f}]",
-        f"{found['group top 5']:.3f} ({found['group chance']:.3f})" if "group top 5" in found else "-",
-        _share(found["re-identified"], run["images"]) if "re-identified" in found else "-",
-        _linked(found),
-        f"{run['images'] / seconds:.2f}" if seconds else "-",
-        f"{run['peak_mib']:.0f}" if "peak_mib" in run else "-",
-    ]
-
-
-def _linked(found: Figures) -> str:
-    if "linked" not in found:
+def cell(scores: Sequence[Figures], name: str, digits: int, chance: str = "") -> str:
+    """Mean over releases, plus or minus half its interval, and chance in brackets; - where it was not measured."""
+    values = [one[name] for one in scores if name in one]
+    if not values:
         return "-"
-    return (
-        f"{found['linked']:.3f} [{found['linked low']:.2f}, {found['linked high']:.2f}] ({found['linked chance']:.3f})"
-    )
+    half = interval(values)
+    text = f"{statistics.mean(values):.{digits}f}" + ("" if math.isnan(half) else f" ± {half:.{digits}f}")
+    if chance:
+        text += f" ({statistics.mean(one[chance] for one in scores if chance in one):.{digits}f})"
+    return text.replace("0.", ".") if digits > 1 else text
 
 
-def _judge(found: Figures, name: str) -> str:
-    return f"{found[name]:.3f} [{found[f'{name} low']:.2f}, {found[f'{name} high']:.2f}]" if name in found else "-"
-
-
-def _share(share: float, of: int) -> str:
-    low, high = share_interval(round(share * of), of)
-    return f"{share:.3f} [{low:.2f}, {high:.2f}]"
-
-
-def by_cohort(run: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    """The runs of each cohort in the order of `ROWS`, those of real images first."""
+def by_cohort(run: Run) -> dict[str, dict[str, list[Run]]]:
+    """Results by cohort and row, in the order of `ROWS`, those of real images first."""
     places = {row.name: place for place, row in enumerate(ROWS)}
-    ordered = sorted(run["runs"], key=lambda result: places.get(result["row"], -1))
-    names = dict.fromkeys(result["cohort"] for result in run["runs"])
-    return {name: _over_releases([result for result in ordered if result["cohort"] == name]) for name in names}
+    found: dict[str, dict[str, list[Run]]] = {}
+    for result in sorted(run["runs"], key=lambda one: (places.get(one["row"], -1), one["release"])):
+        found.setdefault(result["cohort"], {}).setdefault(result["row"], []).append(result)
+    return {name: found[name] for name in dict.fromkeys(one["cohort"] for one in run["runs"])}
 
 
-def _over_releases(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One result a row: figures are means over its releases, and the intervals of use hold the chance of a release.
-
-    A row that failed in one release has failed.
-    """
-    merged = []
-    for row in dict.fromkeys(result["row"] for result in results):
-        own = [result for result in results if result["row"] == row]
-        failed = [result for result in own if "failed" in result]
-        if failed or len(own) == 1:
-            merged.append((failed or own)[0])
-            continue
-        scores = [result["scores"] for result in own]
-        shared = [name for name in scores[0] if all(name in one for one in scores)]
-        figures = {name: statistics.mean(one[name] for one in scores) for name in shared}
-        for name in ("auc", *(f"{judge} {view}" for judge in JUDGES for view in VIEWS)):
-            if name in shared:
-                ends = [[one[key] for one in scores] for key in (name, f"{name} low", f"{name} high")]
-                figures[f"{name} low"], figures[f"{name} high"] = release_interval(*ends)
-        costs = {key: statistics.mean(one[key] for one in own) for key in ("seconds", "peak_mib") if key in own[0]}
-        merged.append({**own[0], **costs, "scores": figures})
-    return merged
+def columns_of(rows: Mapping[str, Sequence[Run]]) -> list[str]:
+    """The columns that some row has."""
+    present = {name for own in rows.values() for one in own for name in one.get("scores", {})}
+    return ["set", "word", "releases", "images", *(name for name, (key, _, _) in COLUMNS.items() if key in present)]
 
 
-def inversion(runs: list[dict[str, Any]]) -> list[str]:
-    """What turning all training records of a cohort into codes took, and how near codes of set-aside records come."""
-    cost = runs[0]["inversion"]
-    lines = [
-        f"Inversion, once for all rows that start from codes: {cost['images']} images, "
-        f"{cost['images'] / cost['seconds']:.1f} images/s, {cost['peak_mib']:.0f} MiB."
-    ]
-    for site, steps in cost["errors"].items():
-        parts = [f"{step} {rmse:.4f} ({correlation:.3f})" for step, (rmse, correlation) in steps.items()]
-        lines.append(f"{site}: RMSE in [-1, 1] (correlation) of records set aside: {', '.join(parts)}.")
-    return lines
+def line(row: str, results: Sequence[Run], columns: Sequence[str]) -> list[str]:
+    """One row of a table; a release that failed is said, and counts in no mean."""
+    good = [one for one in results if "scores" in one]
+    failed = f", {len(results) - len(good)} failed" if len(good) < len(results) else ""
+    if not good:
+        return [row, "failed", str(len(results)), *[""] * (len(columns) - 3)]
+    scores = [one["scores"] for one in good]
+    cells = [cell(scores, *COLUMNS[name]) for name in columns[4:]]
+    return [row, good[0]["word"], f"{len(good)}{failed}", str(good[0]["images"]), *cells]
 
 
-def print_tables(run: dict[str, Any]) -> None:
+def releases_of(rows: Mapping[str, Sequence[Run]]) -> list[dict[str, Figures]]:
+    """Figures by row of each release."""
+    numbers = sorted({one["release"] for own in rows.values() for one in own})
+    every = [one for own in rows.values() for one in own if "scores" in one]
+    return [{one["row"]: one["scores"] for one in every if one["release"] == number} for number in numbers]
+
+
+def means_of(rows: Mapping[str, Sequence[Run]]) -> dict[str, dict[str, float]]:
+    """Figures by row, means over the releases that have them."""
+    found = {}
+    for row, own in rows.items():
+        scores = [one["scores"] for one in own if "scores" in one]
+        shared = [name for name in scores[0] if all(name in one for one in scores)] if scores else []
+        if shared:
+            found[row] = {name: statistics.mean(one[name] for one in scores) for name in shared}
+    return found
+
+
+def claim_table(run: Run) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows: a claim and a space each, what was found a cohort; none that no cohort could answer."""
+    found: dict[tuple[str, str], dict[str, str]] = {}
+    cohorts = by_cohort(run)
+    for cohort, rows in cohorts.items():
+        for claim, space, verdict in claims(releases_of(rows), means_of(rows)):
+            found.setdefault((claim, space), {})[cohort] = verdict
+    lines = [[claim, space, *own.values()] for (claim, space), own in found.items() if {*own.values()} != {UNMEASURED}]
+    return ["claimed", "space", *cohorts], lines
+
+
+def inversions(run: Run) -> tuple[list[str], list[list[str]]]:
+    """What a code keeps of the images of strangers: correlation (RMSE of a range of 2), and records a second."""
+    cohorts, lines = by_cohort(run), []
+    for space in SPACES:
+        cells = []
+        for rows in cohorts.values():
+            costs = [
+                own[0]["inversion"] for own in rows.values() if own[0].get("inversion") and _space(own[0]) == space
+            ]
+            if not costs:
+                cells.append("-")
+                continue
+            last = [list(steps.values())[-1] for steps in costs[0]["errors"].values()]
+            rmse, like = (statistics.mean(one[part] for one in last) for part in (0, 1))
+            cells.append(f"{like:.3f} ({rmse:.3f}), {costs[0]['images'] / max(1e-9, costs[0]['seconds']):.1f}")
+        if any(text != "-" for text in cells):
+            lines.append([space, *cells])
+    return ["space", *cohorts], lines
+
+
+def _space(result: Run) -> str:
+    return next((row.source for row in ROWS if row.name == result["row"]), "")
+
+
+def tables(run: Run) -> list[tuple[str, list[str], list[list[str]]]]:
+    """Title, columns and rows of every table."""
+    found = []
+    for name, rows in by_cohort(run).items():
+        columns = columns_of(rows)
+        epsilon = next((one["epsilon"] for own in rows.values() for one in own if one.get("epsilon")), math.nan)
+        title = f"{name}: private models at epsilon {epsilon:.2f}, delta {run['delta']:g}"
+        found.append((title, columns, [line(row, own, columns) for row, own in rows.items()]))
+    found.append((f"What the papers claim (margin {MARGIN})", *claim_table(run)))
+    found.append(("What a code keeps of strangers' images: correlation (RMSE), images/s", *inversions(run)))
+    papers = [[row.name, row.paper] for row in ROWS if row.paper]
+    found.append(("The papers' own figures, on other data", ["set", "reported"], papers))
+    return found
+
+
+def print_tables(run: Run) -> None:
     """Everything on the terminal."""
     console = Console(width=260)
-    for name, runs in by_cohort(run).items():
-        table = Table(*COLUMNS, title=f"{name}: models at epsilon {runs[0]['epsilon']:.2f}, delta {run['delta']:g}")
-        for result in runs:
-            table.add_row(*line(result))
+    for title, columns, lines in tables(run):
+        table = Table(*columns, title=title)
+        for cells in lines:
+            table.add_row(*cells)
         console.print(table)
-        for text in inversion(runs):
-            console.print(text)
-        for claim, verdict in verdicts(runs):
-            console.print(f"{verdict:>12}: {claim}")
+    for text in run.get("missing", []):
+        console.print(f"not run: {text}")
 
 
-def markdown(run: dict[str, Any]) -> str:
-    """The same for docs/methods.md, with the papers' own figures."""
+def markdown(run: Run) -> str:
+    """The same for docs/methods.md."""
     texts = [f"Printed by `{run['command']}` in {run.get('seconds', 0) / 60:.0f} min.\n"]
-    for name, runs in by_cohort(run).items():
-        texts.append(f"### {name}: models at epsilon {runs[0]['epsilon']:.2f}, delta {run['delta']:g}\n")
-        texts.append("| " + " | ".join(COLUMNS) + " |\n|" + "---|" * len(COLUMNS))
-        texts += ["| " + " | ".join(line(result)) + " |" for result in runs]
-        texts += ["", *(f"- {text}" for text in inversion(runs))]
-        texts.append(f"\n| claimed | here (margin {MARGIN}) |\n|---|---|")
-        texts += [f"| {claim} | {verdict} |" for claim, verdict in verdicts(runs)]
+    for title, columns, lines in tables(run):
+        texts.append(f"### {title}\n\n| " + " | ".join(columns) + " |\n|" + "---|" * len(columns))
+        texts += ["| " + " | ".join(cells) + " |" for cells in lines]
         texts.append("")
-    texts.append("| set | its own paper reports, on other data |\n|---|---|")
-    texts += [f"| {row.name} | {row.paper} |" for row in ROWS if row.paper]
+    if run.get("missing"):
+        texts.append(f"Not run: {'; '.join(run['missing'])}.")
     return "\n".join(texts) + "\n"

@@ -8,20 +8,21 @@ import numpy as np
 import numpy.typing as npt
 from cohorts import BenchCohort, pooled
 from judge_scores import judged, nearness
-from utility_scores import fidelity_of, reference_of, utility_of
+from spaces import gradient_energy
+from utility_scores import Reference, fidelity_of, reference_of, utility_of
 
 from sfumato_client.audit.attacks.identity import Verifier, re_identification, train_verifier
 from sfumato_client.audit.attacks.linkage import correlation_linkage
 from sfumato_client.audit.attacks.membership import group_membership, record_membership, share_interval
 from sfumato_client.dataset.cohort import Cohort
+from sfumato_common.generators.device import training_device
 from sfumato_common.metrics.network import fit_network
-from sfumato_common.metrics.structure import structure_distance
 from sfumato_common.types import ByteImages
 
 Figures = dict[str, float]
 Indices = npt.NDArray[np.int64]
 LEVEL = 0.05
-CLASSIFIER_SEEDS = (0, 1, 2)
+SEED, STEPS = 0, 500  # of the classifier that tells use: releases say how far chance carries it
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,39 +41,39 @@ class Made:
     records: dict[str, tuple[Indices, Indices]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, eq=False)
+class Judge:
+    """What has learned from a cohort's patients to judge sets: feature spaces, and an identity verifier a site."""
+
+    reference: Reference
+    verifiers: dict[str, Verifier]
+
+
+def judge_of(cohort: BenchCohort) -> Judge:
+    """The judge of a cohort's training patients."""
+    return Judge(reference_of(cohort), {site: train_verifier(part) for site, part in cohort.train.items()})
+
+
 def scores_of(
-    cohort: BenchCohort,
-    outsiders: dict[str, Cohort],
-    made: Made,
-    verifiers: dict[str, Verifier],
-    judges: tuple[str, ...] = (),
+    cohort: BenchCohort, outsiders: dict[str, Cohort], made: Made, judge: Judge, judges: tuple[str, ...] = ()
 ) -> Figures:
     """Every figure of a row; `outsiders` are patients of the sites whom no model and no method has seen.
 
-    Use, with its interval, is the mean over the classifiers of `CLASSIFIER_SEEDS`; ordinary `judges`, which take
-    minutes, are trained once.
+    Use is that of one classifier, on an accelerator where there is one; so are ordinary `judges`, which take longer.
     """
     classes = len(cohort.labels)
-    used = [
-        utility_of(cohort, fit_network(made.images, made.labels, classes, seed).probabilities)
-        for seed in CLASSIFIER_SEEDS
-    ]
+    network = fit_network(made.images, made.labels, classes, SEED, STEPS, training_device())
+    result = utility_of(cohort, network.probabilities)
     homes = np.array(list(cohort.train))[made.sites]
-    result = {name: float(np.mean([found[name] for found in used])) for name in used[0]}
-    result |= judged(cohort, made.images, made.labels, homes, CLASSIFIER_SEEDS[0], judges)
-    result["structure"] = structure_distance(made.images, pooled(cohort.test)[0])
-    result |= fidelity_of(reference_of(cohort), made.images)
+    result |= judged(cohort, made.images, made.labels, homes, SEED, judges, alone=False)
+    result["gradients"] = gradient_energy(made.images) / gradient_energy(pooled(cohort.train)[0])
+    result |= fidelity_of(judge.reference, made.images)
     result |= _nearest(cohort, outsiders, made)
     result |= _membership(cohort, outsiders, made)
     result |= _groups(cohort, made)
-    result |= _identity(cohort, outsiders, made, verifiers)
+    result |= _identity(cohort, outsiders, made, judge.verifiers)
     result |= _linkage(cohort, made)
     return {name: float(value) for name, value in result.items()}
-
-
-def verifiers_of(cohort: BenchCohort) -> dict[str, Verifier]:
-    """An identity verifier a site, trained on its training patients."""
-    return {site: train_verifier(part) for site, part in cohort.train.items()}
 
 
 def first_images(cohort: Cohort) -> ByteImages:

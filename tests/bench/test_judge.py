@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from judge_report import interval_text, judge_columns, judge_rows, release_interval
 from judge_scores import judged, nearness
-from methods_report import COLUMNS, by_cohort, line
 from PIL import Image
 from utility_targets import REAL, targets_of
 
@@ -170,24 +169,3 @@ def test_the_judges_table_and_its_bars():
     assert bars_of["cnn val"] == 0.92 and bars_of["cnn val nih"] == bars_of["cnn val own nih"] == 0.5
     cells["only nih", None] = {"cnn val own nih": (0.52, 0.0)}  # what real data cannot teach is asked of nobody
     assert "cnn val nih" not in {target.score for target in targets_of("sites", cells)}
-
-
-def test_a_line_of_the_methods_table_is_the_mean_of_its_releases_and_says_the_chance_of_one():
-    names = ("bal. acc.", "FD random", "FD trained", "nearest", "member auc", "member low", "member high")
-    names += ("control auc", "control low", "control high")
-    names += tuple(f"TPR at {rate}{end}" for rate in ("1.0%", "0.1%") for end in ("", " low", " high"))
-    shared = {"cohort": "sites", "row": "centroid", "word": "syntactic", "images": 9}
-    runs = [
-        {**shared, "release": n, "scores": dict.fromkeys(names, 0.5) | {"auc": auc, "auc low": auc, "auc high": auc}}
-        for n, auc in enumerate((0.8, 0.82, 0.84))
-    ]
-    for run, auc in zip(runs, (0.7, 0.72, 0.74), strict=True):
-        run["scores"] |= {f"{name} val{end}": auc for name in ("cnn", "resnet18") for end in ("", " low", " high")}
-    (merged,) = by_cohort({"runs": runs})["sites"]
-    assert [text for head, text in zip(COLUMNS, line(merged), strict=True) if "kept apart" in head] == [
-        "0.720 [0.62, 0.82]",
-        "0.720 [0.62, 0.82]",
-    ]
-    assert line(merged)[3] == "0.820 [0.72, 0.92]"  # t(2 degrees) = 4.30, times 0.02 sqrt(4/3)
-    failed = {**shared, "release": 2, "failed": "ConfigError"}
-    assert line(by_cohort({"runs": [*runs[:2], failed]})["sites"][0])[1] == "failed"

@@ -76,12 +76,24 @@ def default_encoder(size: int) -> Encoder:
     return Encoders(ENCODERS, {"default": terms}).load("default")
 
 
-def _standardised(space: Callable[[ByteImages], Float64], images: ByteImages) -> Callable[[ByteImages], Float64]:
+@dataclass(frozen=True, eq=False)
+class Standardised:
+    """A feature space in units of `scale` about `centre`."""
+
+    space: Callable[[ByteImages], Float64]
+    centre: Float64
+    scale: Float64
+
+    def __call__(self, images: ByteImages) -> Float64:
+        """Features [N, F]."""
+        return (self.space(images) - self.centre) / self.scale
+
+
+def _standardised(space: Callable[[ByteImages], Float64], images: ByteImages) -> Standardised:
     features = space(images)
     centre, scale = features.mean(axis=0), features.std(axis=0)
     # a feature that real images hardly move would otherwise drown all others as soon as synthetic ones move it
-    scale = np.maximum(scale, 0.1 * np.median(scale[scale > 0]))
-    return lambda others: (space(others) - centre) / scale
+    return Standardised(space, centre, np.maximum(scale, 0.1 * np.median(scale[scale > 0])))
 
 
 def scores_of(cohort: BenchCohort, images: ByteImages, labels: npt.NDArray[np.int64], seed: int, count: int) -> Scores:
