@@ -157,7 +157,7 @@ def average_rows(options: Namespace) -> list[Scores]:
     with torch.no_grad():
         bench = Averages(options)
         print("median length of an offset", round(bench.length, 1), flush=True)
-        some = bench.components[:GROUPS]
+        some = bench.components[bench.rng.permutation(len(bench.components))[:GROUPS]]
         print("FD of as many draws of the prior", round(bench.distance(bench.decoded(bench.prior(some), some)), 1))
         return [row for k, radius in SETTINGS for row in bench.rows(k, radius, options.epsilons)]
 
