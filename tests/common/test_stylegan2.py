@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from sfumato_common.errors import ConfigError, VerificationError
 from sfumato_common.generators.starts import read_start
 from sfumato_common.generators.stylegan2.augment import Adaptation, augment
-from sfumato_common.generators.stylegan2.discriminator import Discriminator
+from sfumato_common.generators.stylegan2.discriminator import Discriminator, spread_of
 from sfumato_common.generators.stylegan2.generator import Generator, code_layers, noise_sides
 from sfumato_common.generators.stylegan2.networks import GENERATOR, discriminator, generator
 from sfumato_common.generators.stylegan2.noise import draw_noise
@@ -242,6 +242,19 @@ def test_only_the_deviation_couples_records_and_a_private_plan_has_none():
         value["privacy"]["epsilon"] = 1e9
         couples[private] = discriminator(parse(value, Plan, "test")).conv.layer.in_channels
     assert couples[False] == couples[True] + 1
+
+
+@pytest.mark.parametrize("count", [1, 3, 8, 10])
+def test_the_deviation_is_that_of_groups_of_four_records_or_a_few_more(count):
+    x = seeded().normal((count, 2, 4, 4)).requires_grad_()
+    found, groups = spread_of(x), max(1, count // 4)
+    assert found.shape == (count, 1, 4, 4)
+    for index in range(groups):
+        own = x[index::groups]
+        expected = (own.var(dim=0, unbiased=False) + 1e-8).sqrt().mean()
+        assert torch.allclose(found[index::groups], expected.expand(len(own), 1, 4, 4), atol=1e-5)
+    (slope,) = torch.autograd.grad(found.sum(), x, create_graph=True)
+    assert torch.isfinite(torch.autograd.grad(slope.square().sum(), x)[0]).all()
 
 
 @pytest.mark.parametrize("channels", [1, 3])
