@@ -89,12 +89,14 @@ def scores_of(cohort: BenchCohort, images: ByteImages, labels: npt.NDArray[np.in
 
 
 def made(
-    cohort: BenchCohort, row: Row, target: float, options: argparse.Namespace
-) -> tuple[ByteImages, npt.NDArray[np.int64]]:
-    """Images of one release of the row, and their labels."""
+    cohort: BenchCohort, name: str, target: float, options: argparse.Namespace
+) -> dict[str, tuple[ByteImages, npt.NDArray[np.int64]]]:
+    """Images of one release of the row, and their labels; and of the part of it that a trained model went on from."""
+    row = ROWS[name]
     plan = build_plan(cohort, row, target, **settings_of(row, options.codec))
     released, _ = federate(plan, cohort.train, 0)
-    return synthetic_set(plan, row.model, released, options.images, 0)
+    kinds = {name: row.model} if row.model == plan.base else {name: row.model, f"its {plan.base}": plan.base}
+    return {shown: synthetic_set(plan, kind, released, options.images, 0) for shown, kind in kinds.items()}
 
 
 def main() -> None:
@@ -120,14 +122,14 @@ def main() -> None:
     for target in options.epsilon:
         for name in options.rows:
             began = time.perf_counter()
-            images, labels = made(cohort, ROWS[name], target, options)
-            scores = scores_of(cohort, images, labels)
-            found[f"{name}, {target:g}"] = scores
-            sheet.append(list(images[:SHOWN]))
-            figures = " | ".join(f"{scores[figure]:.3f}" for figure in FIGURES)
-            print(f"| {name} | {target:g} | {figures} | {time.perf_counter() - began:.0f} |", flush=True)
-            shown = {**vars(options), "codec": options.codec is not None}
-            write_json(ROOT / "bench-out" / f"codes-{options.cohort}.json", {"options": shown, "rows": found})
+            for shown, (images, labels) in made(cohort, name, target, options).items():
+                scores = scores_of(cohort, images, labels)
+                found[f"{name}: {shown}, {target:g}"] = scores
+                sheet.append(list(images[:SHOWN]))
+                figures = " | ".join(f"{scores[figure]:.3f}" for figure in FIGURES)
+                print(f"| {shown} | {target:g} | {figures} | {time.perf_counter() - began:.0f} |", flush=True)
+            asked = {**vars(options), "codec": options.codec is not None}
+            write_json(ROOT / "bench-out" / f"codes-{options.cohort}.json", {"options": asked, "rows": found})
             picture = png(mosaic([np.stack(part) for part in sheet], columns=SHOWN, least_width=0))
             write_atomic(ROOT / "bench-out" / f"codes-{options.cohort}.png", picture)
 

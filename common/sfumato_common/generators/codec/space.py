@@ -163,4 +163,4 @@ def features_of(layout: CodecLayout, codec: Codec, images: ByteImages) -> Float6
 
 
 def _float(array: AnyArray, device: torch.device) -> Tensor:
-    return torch.from_numpy(np.asarray(array, dtype=np.float32)).to(device)
+    return torch.from_numpy(np.array(array, dtype=np.float32)).to(device)
