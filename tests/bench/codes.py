@@ -12,20 +12,26 @@ from __future__ import annotations
 
 import argparse
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
-from cohorts import ROOT, BenchCohort, phantom_arrays, sites
-from diffusion import FIGURES, some_patients
+from cohorts import ROOT, BenchCohort, phantom_arrays, pooled, sites
+from diffusion import some_patients
 from federation import RATES, Row, build_plan, federate, keep_weights, synthetic_set
-from utility_scores import scores_of
+from utility_scores import NEIGHBOURS
 
 from sfumato_client.dataset.cohort import Cohort
 from sfumato_common.codec.folder import read_codec, weights_of
 from sfumato_common.files import write_atomic, write_json
+from sfumato_common.metrics.features import random_features, random_grid
+from sfumato_common.metrics.fidelity import frechet_distance
+from sfumato_common.metrics.prdc import neighbourhood
+from sfumato_common.metrics.tstr import fit_linear, macro_auc
+from sfumato_common.types import ByteImages
 from sfumato_server.pictures import mosaic, png
 
 SIZE, VAL_PATIENTS, BATCH, SHOWN = 64, 120, 48, 8
@@ -37,6 +43,7 @@ ROWS = {first: Row({first: 1.0}, first) for first in FIRSTS} | {
 }
 PLAIN = {"size": SIZE, "cosines": 256, "kept": 128, "width": 8, "encoder_blocks": 1, "decoder_blocks": 1}
 LEVELS, WIDTH = 2, 64
+FIGURES = ("linear auc", "FD random", "precision", "recall", "coverage")
 
 
 def small_cohort(name: str, patients: int) -> BenchCohort:
@@ -66,6 +73,32 @@ def settings_of(row: Row, codec: Path | None) -> dict[str, Any]:
     return {kind: own for kind, own in found.items() if kind in row.shares}
 
 
+def scores_of(cohort: BenchCohort, images: ByteImages, labels: npt.NDArray[np.int64]) -> dict[str, float]:
+    """By a linear classifier and random features, which cost seconds: no network is trained to judge."""
+    real, truth, _ = pooled(cohort.test)
+    linear = fit_linear(random_grid(images), labels, len(cohort.labels))
+    reference = random_features(pooled(cohort.train)[0])
+    centre, scale = reference.mean(axis=0), reference.std(axis=0)
+    own, there = ((random_features(part) - centre) / scale for part in (images, real))
+    near = asdict(neighbourhood(there, own, NEIGHBOURS))
+    return {
+        "linear auc": macro_auc(linear.probabilities(random_grid(real)), truth),
+        "FD random": frechet_distance(own, there),
+        **{name: near[name] for name in ("precision", "recall", "coverage")},
+    }
+
+
+def made(
+    cohort: BenchCohort, name: str, target: float, options: argparse.Namespace
+) -> dict[str, tuple[ByteImages, npt.NDArray[np.int64]]]:
+    """Images of one release of the row, and their labels; and of the part of it that a trained model went on from."""
+    row = ROWS[name]
+    plan = build_plan(cohort, row, target, **settings_of(row, options.codec))
+    released, _ = federate(plan, cohort.train, 0)
+    kinds = {name: row.model} if row.model == plan.base else {name: row.model, f"its {plan.base}": plan.base}
+    return {shown: synthetic_set(plan, kind, released, options.images, 0) for shown, kind in kinds.items()}
+
+
 def main() -> None:
     """Run, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -80,21 +113,23 @@ def main() -> None:
     RATES[options.cohort] = min(0.5, BATCH / options.patients)
     print(f"| {options.cohort} | epsilon | {' | '.join(FIGURES)} | s |\n|{'---|' * (3 + len(FIGURES))}")
     found: dict[str, Any] = {}
-    real = next(iter(cohort.test.values())).images[:SHOWN]
+    images, labels, _ = pooled(cohort.train)
+    scores = scores_of(cohort, images[::3], labels[::3])
+    real = pooled(cohort.test)[0][:: max(1, len(pooled(cohort.test)[0]) // SHOWN)][:SHOWN]
+    found["real"] = scores
+    print(f"| real | | {' | '.join(f'{scores[figure]:.3f}' for figure in FIGURES)} | |", flush=True)
     sheet = [list(real)]
     for target in options.epsilon:
         for name in options.rows:
-            began, row = time.perf_counter(), ROWS[name]
-            plan = build_plan(cohort, row, target, **settings_of(row, options.codec))
-            released, _ = federate(plan, cohort.train, 0)
-            images, labels = synthetic_set(plan, row.model, released, options.images, 0)
-            scores = scores_of(cohort, images, labels, 0, options.images)
-            found[f"{name}, {target:g}"] = scores
-            sheet.append(list(images[:SHOWN]))
-            figures = " | ".join(f"{scores[figure]:.3f}" for figure in FIGURES)
-            print(f"| {name} | {target:g} | {figures} | {time.perf_counter() - began:.0f} |", flush=True)
-            shown = {**vars(options), "codec": options.codec is not None}
-            write_json(ROOT / "bench-out" / f"codes-{options.cohort}.json", {"options": shown, "rows": found})
+            began = time.perf_counter()
+            for shown, (images, labels) in made(cohort, name, target, options).items():
+                scores = scores_of(cohort, images, labels)
+                found[f"{name}: {shown}, {target:g}"] = scores
+                sheet.append(list(images[:SHOWN]))
+                figures = " | ".join(f"{scores[figure]:.3f}" for figure in FIGURES)
+                print(f"| {shown} | {target:g} | {figures} | {time.perf_counter() - began:.0f} |", flush=True)
+            asked = {**vars(options), "codec": options.codec is not None}
+            write_json(ROOT / "bench-out" / f"codes-{options.cohort}.json", {"options": asked, "rows": found})
             picture = png(mosaic([np.stack(part) for part in sheet], columns=SHOWN, least_width=0))
             write_atomic(ROOT / "bench-out" / f"codes-{options.cohort}.png", picture)
 

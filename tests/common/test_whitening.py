@@ -123,6 +123,20 @@ def test_what_travels_is_what_the_schemas_say_and_patients_codes_are_not_among_i
 
 
 @pytest.mark.parametrize("kind", ["flow", "diffusion"])
+@pytest.mark.parametrize("patients", [0, 1])
+def test_an_answer_has_the_same_form_however_few_patients_there_are(study, cohort, kind, patients):
+    plan, found = study
+    rows = np.flatnonzero(cohort.patient_index < patients)
+    few = Cohort(cohort.images[rows], cohort.labels[rows], cohort.patient_index[rows])
+    noise, stage = TestNoise(5), plan.stage(kind)
+    recorder = NoiseRecorder(noise, "entry")
+    arrays = train(StageJob(plan, "alder", stage, 1, found[kind]["sent"], few, noise, recorder))
+    schema = GENERATORS[kind].returned(plan)
+    assert all(schema[name].matches(arrays[name]) and schema[name].sound(arrays[name]) for name in schema)
+    assert same_mechanisms([stage.event], recorder.executed)
+
+
+@pytest.mark.parametrize("kind", ["flow", "diffusion"])
 def test_trained_models_draw_images_of_the_plans_form(study, kind):
     plan, found = study
     components = np.arange(6) % 2

@@ -115,6 +115,8 @@ def test_a_whole_study_of_a_flow_and_a_diffusion_on_codes_of_a_pinned_codec(tmp_
     )
     pool = pool_packages(federation.coordinator.root, federation.plan, Registry(federation.coordinator.root))
     assert len(pool.items) == 12 * len(federation.plan.sites)
+    said = dict(foreign_details(pool, federation.plan))
+    assert said.keys() == {"flow", "diffusion"} and all("drawn by a network" in text for text in said.values())
 
 
 def test_a_coordinator_without_the_weights_or_with_others_asks_no_site(federation, start):

@@ -5,12 +5,20 @@ import json
 
 import numpy as np
 import pytest
+import torch
+import yaml
 from PIL import Image
+from safetensors.numpy import save
+from support.plans import dp_sgd, small_plan
 from typer.testing import CliRunner
 
+from sfumato_common.codec.folder import weights_of
+from sfumato_common.codec.form import CodecForm
+from sfumato_common.codec.network import Codec
 from sfumato_common.codec.public_images import read_public
 from sfumato_common.errors import DataError, SfumatoError
 from sfumato_common.phantom import arrays
+from sfumato_common.types import fingerprint
 from sfumato_server.cli.main import app
 
 TINY = ["--size", "32", "--numbers", "64", "--kept", "32", "--width", "8", "--blocks", "1", "--batch", "8"]
@@ -162,3 +170,27 @@ def test_a_start_is_asked_for_by_name(tmp_path):
     assert "plan.yaml: cannot be read" in str(run("pretrain", "start", *words).exception)
     bare = run("pretrain", *words)
     assert bare.exit_code == 2 and "No such command" in bare.output
+
+
+def test_a_start_on_codes_takes_the_codec_that_the_plan_pins_and_no_other(tmp_path):
+    form = {"size": 32, "cosines": 64, "kept": 32, "width": 8, "encoder_blocks": 1, "decoder_blocks": 1}
+    codec = Codec(CodecForm(**form), torch.Generator().manual_seed(0))
+    weights = weights_of(codec)
+    stages = [
+        {"kind": "codec", "noise_multiplier": 0.5, "form": form},
+        {"kind": "flow", "levels": 1, "hidden": 8, **dp_sgd()},
+    ]
+    stages[0]["start"] = {"source": "phantom", "sha256": fingerprint(weights)}
+    values = small_plan(released="flow", sites={"alder": 40}) | {"image": {"size": 32}, "stages": stages}
+    plan, file, other, out = (tmp_path / name for name in ("plan.yaml", "codec.st", "other.st", "start.st"))
+    plan.write_text(yaml.safe_dump(values))
+    file.write_bytes(save(weights))
+    other.write_bytes(save({name: value + 1 for name, value in weights.items()}))
+    words = ["pretrain", "start", plan, "--out", out, "--stage", "flow", "--steps", 2, "--patients", 10]
+    assert "name its 'codec.safetensors'" in str(run(*words).exception)
+    assert "pins by its sha256" in str(run(*words, "--codec", other).exception)
+    done = run(*words, "--codec", file)
+    assert done.exit_code == 0 and "stage 'flow' of the plan: start:" in done.output and out.exists()
+    bare = values | {"stages": [{**stages[0], "start": None}, stages[1]]}
+    plan.write_text(yaml.safe_dump(bare))
+    assert "pins no codec" in str(run(*words, "--codec", file).exception)

@@ -49,7 +49,7 @@ def model_sample(
     file: File,
     plan: Annotated[Path, typer.Option(help="The study plan that the model was trained under, YAML or JSON.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the images and the contact sheet.")],
-    model: Annotated[str, typer.Option(help="Which model of the file: its own stage's, or 'spectral'.")] = "",
+    model: Annotated[str, typer.Option(help="Which model of the file: its own stage's, or the first stage's.")] = "",
     label: Annotated[str, typer.Option(help="Draw this class only; otherwise by the model's own shares.")] = "",
     site: Annotated[str, typer.Option(help="Draw for this site only, where the plan fits sites apart.")] = "",
     count: Annotated[int, typer.Option(min=1, max=100_000, help="How many images.")] = 64,

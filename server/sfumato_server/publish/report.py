@@ -11,6 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from sfumato_common.crypto.signatures import fingerprint
+from sfumato_common.generators.settings import WhiteningStage
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.words import has_epsilon, is_fill
 from sfumato_server.pool import Pool
@@ -127,7 +128,7 @@ def foreign_details(pool: Pool, plan: Plan) -> list[tuple[str, str]]:
     """
     found = []
     for model in sorted({item.facts.model for item in pool.items} & set(plan.candidates)):
-        text, facts = plan.stage(model).foreign_detail, [item.facts for item in pool.items if item.facts.model == model]
+        text, facts = _detail_of(plan, model), [item.facts for item in pool.items if item.facts.model == model]
         averaged = sorted({own.method for own in facts if not has_epsilon(own.guarantee)})
         if text is not None and averaged:
             text += f" In images by {', '.join(averaged)} what is the patients' is the average of a group of them, and"
@@ -135,6 +136,14 @@ def foreign_details(pool: Pool, plan: Plan) -> list[tuple[str, str]]:
         if text is not None:
             found.append((model, text))
     return found
+
+
+def _detail_of(plan: Plan, model: str) -> str | None:
+    """What the model's stage adds, and the plan's first one where it draws that stage's images."""
+    stage = plan.stage(model)
+    drawn_by = [plan.stage(plan.base)] if isinstance(stage, WhiteningStage) else []
+    said = [own.foreign_detail for own in (*drawn_by, stage)]
+    return " ".join(text for text in said if text is not None) or None
 
 
 def release_rows(pool: Pool, plan: Plan, stated: Sequence[Guarantee]) -> list[ReleaseRow]:
