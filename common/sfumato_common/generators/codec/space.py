@@ -156,7 +156,7 @@ def features_of(layout: CodecLayout, codec: Codec, images: ByteImages) -> Float6
     if not len(images):
         return np.zeros((0, layout.features))
     # in tiles of one shape, however many there are: last bits hang on it, and crafted weights could blow them up
-    tiles = torch.from_numpy(to_unit_range(images)).split(TILE)
+    tiles = torch.split(torch.from_numpy(to_unit_range(images)), TILE)
     codes = torch.cat([by_chunks(lambda rows: codec.encode(rows.to(codec.device)).cpu(), tile) for tile in tiles])
     features = codes.double().numpy() / layout.scale
     return np.where(np.isfinite(features).all(axis=1, keepdims=True), features, 0.0)
