@@ -120,12 +120,13 @@ def main() -> None:
     parser.add_argument("--stylegan2", type=Path, help="generator.safetensors of three sites at 64 px")
     parser.add_argument("--channels", type=int, nargs=2, default=[8192, 256], help="its channel base and most")
     parser.add_argument("--refinement", type=int, default=20, help="steps of Adam from an image to its code there")
+    parser.add_argument("--spaces", type=lambda text: text.split(","), help="some of appearance, gan, codec, stylegan2")
     parser.set_defaults(epsilon=10.0, distance="image", detail="phantom")
     options = parser.parse_args()
     torch.set_num_threads(1)
     cohort, rows = spaces.cohort_of(f"sites-{options.size}", options.patients), {}
     table = Table("space", "groups", "drawn back", "refused", *COLUMNS, title=f"centroids of five, {options.size} px")
-    for space in spaces.spaces_of(options):
+    for space in options.spaces or spaces.spaces_of(options):
         rows[space] = row = measure(cohort, space, options)
         back = sum(share < 1.0 for share in row["kept"])
         table.add_row(

@@ -98,9 +98,9 @@ def recognition(
     }
 
 
-def made_sets(cohort: BenchCohort, epsilon: float) -> dict[str, dict[str, ByteImages]]:
+def made_sets(cohort: BenchCohort, epsilon: float, phantoms: int | None) -> dict[str, dict[str, ByteImages]]:
     """By site: averages and centroids of the same groups, and what the release draws under the site's components."""
-    terms = {"detail": "phantom", "phantoms": None, "epsilon": epsilon, "distance": "image"}
+    terms = {"detail": "phantom", "phantoms": phantoms, "epsilon": epsilon, "distance": "image"}
     found = {}
     for site, job in spaces.jobs_of(cohort, "appearance", argparse.Namespace(**terms)).items():
         part, plan = cohort.train[site], job.release.plan
@@ -123,12 +123,12 @@ def judged(verifier: Verifier, images: ByteImages, strangers: ByteImages) -> dic
     return {"share": finding.value, "limit": finding.limit, "passes": finding.passed}
 
 
-def measure(cohort: BenchCohort, most: int, side: int, epsilon: float) -> dict[str, Any]:
+def measure(cohort: BenchCohort, options: argparse.Namespace) -> dict[str, Any]:
     """Every site's figures, by verifier."""
-    rng, encoder = np.random.default_rng(0), _encoder(side)
-    parts = {site: split(part, most) for site, part in cohort.train.items()}
+    rng, encoder = np.random.default_rng(0), _encoder(options.side)
+    parts = {site: split(part, options.patients) for site, part in cohort.train.items()}
     own = replace(cohort, parts={**cohort.parts, "train": {site: part[0] for site, part in parts.items()}})
-    sets, rows = made_sets(own, epsilon), {}
+    sets, rows = made_sets(own, options.epsilon, options.phantoms), {}
     makers: dict[str, Callable[[Cohort], Verifier]] = {
         "trained": train_verifier,
         "given": lambda train: given_verifier(encoder, train),
@@ -180,12 +180,13 @@ def main() -> None:
     parser.add_argument("--patients", type=int, default=400, help="the most of one site")
     parser.add_argument("--side", type=int, default=64, help="pixels a side that the encoder sees")
     parser.add_argument("--epsilon", type=float, default=10.0, help="of the appearance release")
+    parser.add_argument("--phantoms", type=int, help="of that release's pool; without it as a plan has them")
     options = parser.parse_args()
     torch.set_num_threads(1)
     whole = sites(options.size)
     chosen = {name: {s: part[s] for s in options.sites if s in part} for name, part in whole.parts.items()}
     nominal = {site: min(whole.nominal[site], options.patients) for site in options.sites}
-    rows = measure(replace(whole, nominal=nominal, parts=chosen), options.patients, options.side, options.epsilon)
+    rows = measure(replace(whole, nominal=nominal, parts=chosen), options)
     write_json(ROOT / "bench-out" / f"verifiers-{options.size}.json", {**vars(options), "rows": rows})
     Console(width=200).print(table_of(rows, options.size))
 
