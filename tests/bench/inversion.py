@@ -143,11 +143,12 @@ def main() -> None:
     began, device, cohort = time.perf_counter(), training_device(), load("sites")
     torch.set_num_threads(1)
     weights = {f"{GENERATOR}/{name}": part.astype(np.float32) for name, part in load_file(options.generator).items()}
-    rows, sheet = {}, []
+    rows, sheet, space = {}, [], None
     options.out.mkdir(parents=True, exist_ok=True)
     for codes in ("w", "w+"):
         plan = plan_of(cohort, codes, options.channels)
-        space = space_of(plan, weights).to(device)
+        # the map from images to W is the same for both
+        space = space_of(plan, weights).to(device) if space is None else StyleSpace(plan, space.generator, space.affine)
         x, y, groups = members_of(cohort, plan, options.groups)
         x, y = x.to(device), y.to(device)
         if not rows:

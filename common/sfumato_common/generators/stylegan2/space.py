@@ -85,7 +85,7 @@ class StyleSpace(LatentSpace):
 
     def to(self, device: torch.device) -> StyleSpace:
         """The same space on `device`; the affine map is fitted once, where they are first asked for."""
-        return StyleSpace(self._plan, self.generator.to(device), self._affine.to(device))
+        return StyleSpace(self._plan, self.generator.to(device), self.affine.to(device))
 
     @property
     def dimension(self) -> int:
@@ -137,7 +137,7 @@ class StyleSpace(LatentSpace):
 
     def encode(self, images: Tensor, components: Tensor) -> Tensor:
         """Codes [N, D] of images [N, C, S, S] by the affine map, within the range of the prior."""
-        own = self._affine
+        own = self.affine
         seen = _thumbnails(images) - own.thumbs[components]
         return self.within_prior(self._repeat(own.centre[components] + seen @ own.slope), components)
 
@@ -154,12 +154,12 @@ class StyleSpace(LatentSpace):
 
     def centre(self, components: Tensor) -> Tensor:
         """Mean code [N, D] of each component over a fixed public draw, the same on every machine."""
-        return self._repeat(self._affine.centre[components])
+        return self._repeat(self.affine.centre[components])
 
     @property
     def spread(self) -> Tensor:
         """The prior's deviation [D] of every number."""
-        return self._repeat(self._affine.spread)
+        return self._repeat(self.affine.spread)
 
     def _repeat(self, codes: Tensor) -> Tensor:
         return codes.repeat(*[1] * (codes.ndim - 1), self._repeats)
@@ -168,7 +168,8 @@ class StyleSpace(LatentSpace):
         return Noise([part.to(self.device) for part in draw_noise(self._plan.image.size, count, draws)])
 
     @cached_property
-    def _affine(self) -> Affine:
+    def affine(self) -> Affine:
+        """The closed form, fitted once: it costs as many draws as `_FIT_DRAWS`."""
         return self._given or _fit(self)
 
 
