@@ -117,7 +117,7 @@ def figures(space: StyleSpace, codes: Tensor, x: Tensor, y: Tensor, groups: np.n
 
 def ways(space: StyleSpace, options: argparse.Namespace) -> dict[str, Inversion]:
     """The inversions by name; one encoder serves all that have one."""
-    shares = torch.ones(len(space.centre(torch.arange(6, device=space.device))), dtype=torch.float64)
+    shares = torch.ones(len(space.affine.centre), dtype=torch.float64)
     plain = space.encoding(shares, SEED, 0, 0)
     began = time.perf_counter()
     learned = space.encoding(shares, SEED, options.encoder_steps, 0)
@@ -161,9 +161,9 @@ def main() -> None:
                 print(f"no time for {codes}, {name}", flush=True)
                 continue
             start = time.perf_counter()
-            found = torch.cat([inversion(*part) for part in zip(x.split(50), y.split(50), strict=True)])
+            found = torch.cat([inversion(*part).cpu() for part in zip(x.split(50), y.split(50), strict=True)])
             spent = time.perf_counter() - start
-            row, seen, centroids = figures(space, found, x, y, groups)
+            row, seen, centroids = figures(space, found.to(device), x, y, groups)
             rows[f"{codes}, {name}"] = {**row, "images a second": len(x) / spent}
             if len(rows) == 1:
                 print("| codes | " + " | ".join(rows[f"{codes}, {name}"]) + " |\n|---" + "|---" * 7 + "|")
