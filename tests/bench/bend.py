@@ -1,9 +1,11 @@
 """How far PLAN bends walks: the same walks straight, with the elastic term in the space's unit, and in the walk's own.
 
     python tests/bench/bend.py [--cohorts phantom,sites-64] [--spaces gan,appearance] [--walks 12] [--steps 500]
+    python tests/bench/bend.py --cohorts sites-64 --spaces stylegan2 --stylegan2 FILE [--channels 8192 256]
 
 One site a cohort (the phantom's first, Guangzhou), at most 500 patients, and the published weights. The W space is that
-of a generator at its start, which draws what the spectral release draws. Figures: how far the points lie from the
+of a generator at its start, which draws what the spectral release draws; StyleGAN2's that of a generator of three sites
+(see `spaces.py`). Figures: how far the points lie from the
 straight line, as a share of the walk's length; how far the images are from the straight walk's (root mean square, of a
 range of 2); KL of the classifier that bends them, from calling an image anybody's, in nats; the same of a second
 classifier, which no walk has seen; cross-entropy of the label; and the longest of a walk's strides over the shortest.
@@ -14,6 +16,7 @@ from __future__ import annotations
 import argparse
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from cohorts import ROOT, BenchCohort, load
@@ -34,12 +37,12 @@ from sfumato_common.mechanisms.streams import Streams
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.release import PlanWalk
 
-K, POINTS = 5, 6
+K, POINTS, MOST = 5, 6, 500
 
 
 def one_site(name: str) -> BenchCohort:
     """The cohort with its first site alone."""
-    found = load(name) if name == "phantom" else cohort_of(name)
+    found = load(name) if name == "phantom" else cohort_of(name, MOST)
     site = next(iter(found.train))
     parts = {split: {site: part[site]} for split, part in found.parts.items() if site in part}
     return replace(found, nominal={site: found.nominal[site]}, parts=parts)
@@ -47,13 +50,15 @@ def one_site(name: str) -> BenchCohort:
 
 def job_of(cohort: BenchCohort, space: str, options: argparse.Namespace) -> Job[PlanWalk]:
     """The job of PLAN at the published weights."""
-    plan, models = released(cohort, space, 10.0, "mixed")
+    plan, models = released(cohort, space, options)
     item = {"method": "plan-walk", "model": space, "k": K, "points": POINTS, "images": POINTS * options.walks}
     item |= {"steps": options.steps, "distance": "image"}
     if space == "gan":
         item |= {"encoder_steps": 100, "refinement_steps": 5}
+    if space == "stylegan2":
+        item |= {"encoder_steps": 300, "refinement_steps": 20}
     plan = Plan.model_validate(plan.model_copy(update={"release": [item]}).model_dump(mode="json", warnings=False))
-    ((site, part),) = cohort.train.items()
+    site, part = next(iter(cohort.train.items()))
     noise = SecureNoise()
     (own,) = plan.release_at(site, "")
     return Job(Release(plan, site, models, part), own, Streams.of(noise), NoiseRecorder(noise, "bench"))
@@ -100,11 +105,15 @@ def main() -> None:
     parser.add_argument("--spaces", default="gan,appearance")
     parser.add_argument("--walks", type=int, default=12)
     parser.add_argument("--steps", type=int, default=500)
+    parser.add_argument("--stylegan2", type=Path, help="generator.safetensors of three sites at 64 px")
+    parser.add_argument("--channels", type=int, nargs=2, default=[8192, 256], help="its channel base and most")
+    parser.set_defaults(epsilon=10.0, detail="mixed", phantoms=None, codec=None)
     options = parser.parse_args()
     result: dict[str, dict[str, dict[str, float]]] = {}
     for name in options.cohorts.split(","):
-        cohort = one_site(name)
         for kind in options.spaces.split(","):
+            # a generator of three sites is told which one
+            cohort = cohort_of(name, MOST) if kind == "stylegan2" else one_site(name)
             job = job_of(cohort, kind, options)
             space, walks = space_of(job), walks_of(job)
             own, judge = identities_of(job, job.item.classifier_steps), judge_of(job)

@@ -12,14 +12,13 @@ import numpy as np
 import pytest
 import torch
 from support.plans import dp_sgd
+from support.stylegan2 import drawing_films, in_colour
 
 from sfumato_common.generators import GENERATORS
 from sfumato_common.generators.appearance.feature_map import AppearanceLayout
 from sfumato_common.generators.codec.layout import CodecLayout
-from sfumato_common.generators.components import condition
 from sfumato_common.generators.spectral.layout import Layout
 from sfumato_common.generators.starts import initial_model
-from sfumato_common.generators.stylegan2.noise import draw_noise
 from sfumato_common.generators.weights import to_arrays
 from sfumato_common.latent.space import LatentSpace
 from sfumato_common.mechanisms.draws import TorchDraws
@@ -62,6 +61,7 @@ CASES = {
     "W of an embedding": Case("embedding", {"size": 16}, [SPECTRAL, EMBEDDING], 0.97),
     "W in colour": Case("gan", {"size": 16, "channels": 3}, [SPECTRAL, GAN], 0.97),
     "W of a StyleGAN2": Case("stylegan2", {"size": 16}, [SPECTRAL, STYLEGAN2], 0.9),
+    "W+ of a StyleGAN2": Case("stylegan2", {"size": 16}, [SPECTRAL, {**STYLEGAN2, "codes": "w+"}], 0.9),
     "W of a StyleGAN2 in colour": Case("stylegan2", {"size": 16, "channels": 3}, [SPECTRAL, STYLEGAN2], 0.8),
     "appearance of chests": Case("appearance", {"size": 48}, [_chest()], 0.9),
     "appearance of chests in phantom detail": Case("appearance", {"size": 32}, [_chest(detail="phantom")], 0.8),
@@ -120,25 +120,6 @@ def released(plan: Plan, kind: str) -> dict[str, Arrays]:
     return {**arrays, **to_arrays("generator", generator)}
 
 
-def drawing_films(plan: Plan) -> Arrays:
-    """A StyleGAN2 that learned in seconds to draw films of latents that were made of them."""
-    films = phantom_arrays(4, 48, plan.image.size)[0]
-    x = torch.from_numpy(to_unit_range(in_colour(films) if plan.image.channels == 3 else films))
-    rng, y = torch.Generator().manual_seed(1), torch.arange(len(x)) % 2
-    small = torch.nn.functional.adaptive_avg_pool2d(x[:, :1], 8).flatten(1)
-    z = torch.nn.functional.normalize((small - small.mean(dim=0)) @ torch.randn(64, 512, generator=rng)) * 512**0.5
-    network = initial_model("stylegan2-generator", plan)
-    optimiser = torch.optim.Adam(network.parameters(), lr=0.02)
-    for _ in range(60):
-        optimiser.zero_grad()
-        rows = torch.randint(len(x), (24,), generator=rng)
-        latents = z[rows] + torch.randn(24, 512, generator=rng)
-        made = network(latents, condition(plan, y[rows]), draw_noise(plan.image.size, 24, TorchDraws(rng)))
-        (made - x[rows]).square().mean().backward()
-        optimiser.step()
-    return to_arrays("stylegan2-generator", network)
-
-
 @cache
 def space_of(name: str) -> LatentSpace:
     case = CASES[name]
@@ -155,10 +136,6 @@ def images_of(name: str) -> torch.Tensor:
     if image.get("channels") == 3 and some.ndim == 3:
         some = in_colour(some)
     return torch.from_numpy(to_unit_range(some))
-
-
-def in_colour(films: AnyArray) -> AnyArray:
-    return np.stack([films, 255 - films, np.roll(films, 2, axis=2)], axis=-1)
 
 
 def draws(seed: int = 0) -> TorchDraws:

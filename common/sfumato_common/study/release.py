@@ -63,7 +63,7 @@ class Filling(Sampling):
 class Inverting(Counted):
     """What methods in a model's latent space share: how records become codes.
 
-    In the W space of a generator `encoder_steps` train an encoder on generated pairs alone, and `refinement_steps` move
+    In the W spaces of generators `encoder_steps` train an encoder on generated pairs alone, and `refinement_steps` move
     each code to its image. A space whose codes follow from a fixed map, that of `appearance`, has neither.
     """
 

@@ -21,6 +21,8 @@ class StyleGan2Stage(DpSgdStage):
     and, where `augmentation` is `adaptive`, augmentation that follows real images. A private plan has none of these:
     the deviation couples records, and the others read real images beside what is charged. Its `penalty` is on
     generated images.
+
+    `codes` says what methods in its latent space average and move: one code an image (`w`), or one a layer (`w+`).
     """
 
     kind: Literal["stylegan2"]
@@ -33,6 +35,7 @@ class StyleGan2Stage(DpSgdStage):
     penalty: Annotated[float, Field(ge=0, le=1000)] = 0.05
     path_length: Annotated[float, Field(ge=0, le=1000)] = 0.0
     augmentation: Literal["none", "adaptive"] = "none"
+    codes: Literal["w", "w+"] = Field(default="w", exclude_if=lambda codes: codes == "w")
 
     def check(self, plan: PublicPlan) -> None:
         """Blocks double the side; what reads real images uncharged is not private."""

@@ -1,9 +1,9 @@
-"""The W space of a released StyleGAN2: codes of 512 numbers, the same for every layer (W) or one a layer (W+).
+"""The W space of a released StyleGAN2: a code is 512 numbers for every layer (W), or as many a layer of its own (W+).
 
 Decoding is not linear: an image of a mean code is an image of its own, not a blend. A code in closed form is the affine
 map that fits the generator's own draws best, from an image of 16 pixels a side to its code: it is made of the released
-model and public seeds. What a code keeps of a real image beyond that is found by Adam (`encoding`), within the range of
-the prior.
+model and public seeds. What a code keeps of a real image beyond that is found by an encoder and by Adam (`inversion`),
+within the range of the prior.
 """
 
 from __future__ import annotations
@@ -18,9 +18,11 @@ from torch.nn import functional
 
 from sfumato_common.generators.components import component_count, condition
 from sfumato_common.generators.plan import PublicPlan
+from sfumato_common.generators.settings import stage_of
 from sfumato_common.generators.stylegan2.generator import CODE, Generator, code_layers
 from sfumato_common.generators.stylegan2.networks import GENERATOR, generator
 from sfumato_common.generators.stylegan2.noise import draw_noise
+from sfumato_common.generators.stylegan2.settings import StyleGan2Stage
 from sfumato_common.generators.weights import load_network
 from sfumato_common.latent.space import Encoding, LatentSpace
 from sfumato_common.mechanisms.draws import Draws, TorchDraws
@@ -31,8 +33,6 @@ _THUMB, _PLAIN = 16, 8  # pixels a side
 _MEAN_DRAWS, _FIT_DRAWS = 2048, 1024  # codes a component; images in all
 _RIDGE = 1.0  # of the mean variance of what is seen; with less, codes of strange images leave what is drawn
 _WIDEST = 4.0  # deviations of the prior, beyond which no code of an image lies
-# as in `gan.inversion`: Adam takes a whole step along a gradient that is nothing but rounding, unless this is added
-_REFINEMENT_RATE, _REFINEMENT_EPSILON = 0.05, 1e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,26 +71,31 @@ class Affine:
 class StyleSpace(LatentSpace):
     """Codes of a generator; components [N] say under which condition a code was mapped: decoding needs none.
 
+    Where the stage says `codes: w+` a code holds one of 512 numbers a layer, from coarse to fine; drawn ones, and those
+    of the affine map, are alike in every layer.
+
     What an image of a mean code is drawn back to is the average of its members' images at 8 pixels a side: no code
     decodes to images that are affine in its images.
     """
 
     def __init__(self, plan: PublicPlan, network: Generator, affine: Affine | None = None) -> None:
         self.generator, self._plan, self._given = network, plan, affine
+        every = code_layers(plan.image.size)
+        self._repeats, self._layers = (every, 1) if stage_of(plan, StyleGan2Stage).codes == "w+" else (1, every)
 
     def to(self, device: torch.device) -> StyleSpace:
         """The same space on `device`; the affine map is fitted once, where they are first asked for."""
-        return StyleSpace(self._plan, self.generator.to(device), self._affine.to(device))
+        return StyleSpace(self._plan, self.generator.to(device), self.affine.to(device))
 
     @property
     def dimension(self) -> int:
-        """512."""
-        return CODE
+        """512, or as many a layer."""
+        return self._repeats * CODE
 
     @property
     def layers(self) -> int:
-        """L, the codes of an image in W+."""
-        return code_layers(self._plan.image.size)
+        """L, where an image may have as many codes as layers; 1 where its code has them already."""
+        return self._layers
 
     @property
     def device(self) -> torch.device:
@@ -100,13 +105,13 @@ class StyleSpace(LatentSpace):
     @cached_property
     def image_bytes(self) -> int:
         """Bytes that an image of a code takes with everything kept for a gradient."""
-        code = torch.zeros(1, CODE, device=self.device)
+        code = torch.zeros(1, self.dimension, device=self.device)
         return row_bytes(self.decode, code, torch.zeros(1, dtype=torch.int64, device=self.device))
 
     def draw(self, components: Tensor, draws: Draws) -> tuple[Tensor, Noise]:
-        """A code [N, 512], mapped of a latent, and noise for each component."""
+        """A code [N, D], mapped of a latent, and noise for each component."""
         z = draws.normal((len(components), CODE)).to(self.device)
-        return self.mapping(z, components), self._noise(len(components), draws)
+        return self._repeat(self.mapping(z, components)), self._noise(len(components), draws)
 
     def draw_noise(self, components: Tensor, draws: Draws) -> Noise:
         """Noise to give to `decode` again and again, so that only the code changes an image."""
@@ -119,8 +124,9 @@ class StyleSpace(LatentSpace):
         return codes
 
     def decode(self, codes: Tensor, components: Tensor, noise: Noise | None = None) -> Tensor:
-        """Codes [N, 512] or [N, L, 512] -> images [N, C, S, S] in [-1, 1]; without noise, without fine grain."""
-        images: Tensor = self.generator.synthesis(self.generator.broadcast(codes), noise.maps if noise else None)
+        """Codes [N, D] or [N, L, 512] -> images [N, C, S, S] in [-1, 1]; without noise, without fine grain."""
+        layers = codes.reshape(len(codes), -1, CODE).expand(-1, code_layers(self._plan.image.size), -1)
+        images: Tensor = self.generator.synthesis(layers, noise.maps if noise else None)
         return images.clamp(-1.0, 1.0)
 
     def plain(self, average: Tensor, codes: Tensor, components: Tensor, noise: Noise | None = None) -> Tensor:
@@ -130,61 +136,41 @@ class StyleSpace(LatentSpace):
         return functional.interpolate(small, size=average.shape[-2:], mode="bilinear", align_corners=False)
 
     def encode(self, images: Tensor, components: Tensor) -> Tensor:
-        """Codes [N, 512] of images [N, C, S, S] by the affine map, within the range of the prior."""
-        own = self._affine
+        """Codes [N, D] of images [N, C, S, S] by the affine map, within the range of the prior."""
+        own = self.affine
         seen = _thumbnails(images) - own.thumbs[components]
-        return self.within_prior(own.centre[components] + seen @ own.slope, components)
+        return self.within_prior(self._repeat(own.centre[components] + seen @ own.slope), components)
 
     def within_prior(self, codes: Tensor, components: Tensor) -> Tensor:
-        """Codes [N, 512] with every number at most four of the prior's deviations from its component's mean."""
-        centre, limit = self._affine.centre[components], _WIDEST * self._affine.spread
+        """Codes [N, D] with every number at most four of the prior's deviations from its component's mean."""
+        centre, limit = self.centre(components), _WIDEST * self.spread
         return centre + (codes - centre).nan_to_num(0.0).clamp(-limit, limit)
 
     def encoding(self, shares: Tensor, seed: int, encoder_steps: int, refinement_steps: int) -> Encoding:
-        """The affine map, then `refinement_steps` of Adam on the code; no encoder learns in steps."""
-        del shares, seed, encoder_steps
-        return Projection(self, refinement_steps)
+        """The affine map, a residual encoder and Adam on the code: see `stylegan2.inversion`."""
+        from sfumato_common.generators.stylegan2.inversion import fit_inversion
+
+        return fit_inversion(self, self._plan, shares, seed, encoder_steps, refinement_steps)
 
     def centre(self, components: Tensor) -> Tensor:
-        """Mean code [N, 512] of each component over a fixed public draw, the same on every machine."""
-        return self._affine.centre[components]
+        """Mean code [N, D] of each component over a fixed public draw, the same on every machine."""
+        return self._repeat(self.affine.centre[components])
+
+    @property
+    def spread(self) -> Tensor:
+        """The prior's deviation [D] of every number."""
+        return self._repeat(self.affine.spread)
+
+    def _repeat(self, codes: Tensor) -> Tensor:
+        return codes.repeat(*[1] * (codes.ndim - 1), self._repeats)
 
     def _noise(self, count: int, draws: Draws) -> Noise:
         return Noise([part.to(self.device) for part in draw_noise(self._plan.image.size, count, draws)])
 
     @cached_property
-    def _affine(self) -> Affine:
+    def affine(self) -> Affine:
+        """The closed form, fitted once: it costs as many draws as `_FIT_DRAWS`."""
         return self._given or _fit(self)
-
-
-@dataclass(frozen=True, eq=False)
-class Projection:
-    """Images -> codes by the affine map and Adam on squared differences (Karras et al. 2020, section 5, without noise).
-
-    A sum of losses that each record has to itself: Adam is elementwise, so no record moves another's code.
-    """
-
-    space: StyleSpace
-    steps: int
-
-    def __call__(self, images: Tensor, components: Tensor) -> Tensor:
-        """Codes [N, 512] of images [N, C, S, S] in [-1, 1]."""
-        return self.space.within_prior(self.stages(images, components)["refined"], components)
-
-    def stages(self, images: Tensor, components: Tensor) -> dict[str, Tensor]:
-        """Codes after both steps; those of the second are not bounded."""
-        with torch.no_grad():
-            first = self.space.encode(images, components)
-        codes = first.clone().requires_grad_()
-        optimiser = torch.optim.Adam([codes], lr=_REFINEMENT_RATE, eps=_REFINEMENT_EPSILON)
-        for step in range(self.steps):
-            optimiser.param_groups[0]["lr"] = _REFINEMENT_RATE * (1.0 - step / self.steps)
-            optimiser.zero_grad()
-            with torch.enable_grad():
-                loss = (self.space.decode(codes, components) - images).square().sum()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
-        return {"affine": first, "refined": codes.detach()}
 
 
 def space_of(plan: PublicPlan, arrays: Arrays) -> StyleSpace:
@@ -207,7 +193,8 @@ def _fit(space: StyleSpace) -> Affine:
             draws = TorchDraws(torch.Generator().manual_seed(component))
             same = torch.full((_MEAN_DRAWS,), component, device=space.device)
             centre.append(space.mapping(draws.normal((_MEAN_DRAWS, CODE)).to(space.device), same).mean(dim=0))
-            own, noise = space.draw(same[:each], draws)
+            own = space.mapping(draws.normal((each, CODE)).to(space.device), same[:each])
+            noise = space._noise(each, draws)
 
             def seen(w: Tensor, y: Tensor, *maps: Tensor) -> Tensor:
                 return _thumbnails(space.decode(w, y, Noise(list(maps))))
