@@ -98,7 +98,7 @@ def inverse_of(matrices: Tensor) -> Tensor:
 def warp(planes: Tensor, matrices: Tensor, beyond: Literal["border", "reflection"] = "border") -> Tensor:
     """Planes [N, C, S, S] looked up at each pixel's mapped place: bilinear, outside the border or what is inside it."""
     size = planes.shape[-1]
-    line = (torch.arange(size, dtype=planes.dtype) * 2.0 + 1.0) / size - 1.0
+    line = (torch.arange(size, dtype=planes.dtype, device=planes.device) * 2.0 + 1.0) / size - 1.0
     along, down = line[None, None, :], line[None, :, None]
     m = matrices[:, :, :, None, None]
     places = [m[:, axis, 0] * along + m[:, axis, 1] * down + m[:, axis, 2] for axis in (0, 1)]
