@@ -119,13 +119,11 @@ def draws_of(plan: Plan, kind: str, arrays: dict[str, Any]) -> list[ByteImages]:
     return list(synthetic_set(plan, kind, arrays, COLUMNS, SEED)[0])
 
 
-def two_groups(cohort: BenchCohort, site: str, models: Models, views: str) -> tuple[Cohort, int]:
+def two_groups(job: Job[Any]) -> tuple[Cohort, int]:
     """Ten patients in two groups as they come of all the site's, each with the one image that enters, and their label.
 
     Of the label that most groups have, the first group and the middle one.
     """
-    plan, arrays = released(cohort, "gan", models)
-    job = job_of(plan, site, arrays, cohort.train[site], **_terms("gan", "k-same", views), images=1)
     groups = groups_of(job)
     label = int(np.bincount([group.label for group in groups]).argmax())
     own = [group.members[:K] for group in groups if group.label == label]
@@ -201,20 +199,18 @@ def draw(name: str, options: argparse.Namespace) -> Image.Image:
     kind, _, size = name.partition("-")
     models = models_in(options.models, name, options)
     cohort = cohort_of(f"{'fundus' if kind == 'fundi' else kind}-{size}", options.patients)
-    sheet, views = Sheet(cohort.size), "apart" if kind == "fundi" else "mean"
+    sheet = Sheet(cohort.size)
     found = {space: model_of(cohort, space, models) for space in models.spaces}
     upper(sheet, cohort, models, found)
-    site = next(iter(cohort.train))
-    few, label = two_groups(cohort, site, models, views)
+    (plan, arrays, site), terms = found["gan"], _terms("gan", "plan-walk", "apart" if kind == "fundi" else "mean")
+    # groups, and one pair of classifiers and one embedding of all the site's patients: they are of no space
+    whole = job_of(plan, site, arrays, cohort.train[site], **terms, images=1)
+    few, label = two_groups(whole)
+    nets = embedding_of(whole, options.embedding_steps), identities_of(whole, options.classifier_steps)
     sheet.add("", ["a group's patients, one image each", *[""] * (COLUMNS - 2), "their pixels' mean"])
     for words, members in (("group 1, real", np.arange(K)), ("group 2, real", np.arange(K, 2 * K))):
         average = to_bytes(averages_without(few, members)[:1])[0]
         sheet.add(words, [*few.images[members], *[None] * (COLUMNS - K - 1), average])
-    # one pair of classifiers and one embedding, of all the site's patients: they are of no space
-    walking = job_of(
-        *found["gan"][:1], site, found["gan"][1], cohort.train[site], **_terms("gan", "plan-walk", views), images=1
-    )
-    nets = embedding_of(walking, options.embedding_steps), identities_of(walking, options.classifier_steps)
     sheet.add("", HEADS)
     for space in sorted(models.spaces, key=list(NAMES).index):
         began = time.process_time()

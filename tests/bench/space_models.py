@@ -7,6 +7,7 @@ their moments are not fitted, because no average needs them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,6 +32,7 @@ from sfumato_common.study.plan import Plan
 from sfumato_common.types import Arrays
 
 SEED = 3
+SPECTRAL = Row({"spectral": 1.0}, "spectral")
 CODEC = Row({"codec": 1.0}, "codec")
 STYLEGAN2 = Row({"spectral": 0.6, "stylegan2": 0.4}, "stylegan2")
 W = Row({"spectral": 0.6, "gan": 0.4}, "gan")
@@ -93,11 +95,13 @@ def released(cohort: BenchCohort, space: str, models: Models) -> tuple[Plan, Rel
         return plan, {space: {**_unfitted(plan, space), **weights_of(codec)}}
     if space == "stylegan2":
         assert models.stylegan2 is not None, "a StyleGAN2 is given"
-        return _stylegan2(cohort, load_file(models.stylegan2), models.epsilon)
-    plan = build_plan(cohort, W, models.epsilon, spectral={"bandwidth": 16})
+        return _stylegan2(cohort, load_file(models.stylegan2))
+    # a generator at its start costs no epsilon: all of it is the spectral release's
+    (first,) = build_plan(cohort, SPECTRAL, models.epsilon, spectral={"bandwidth": 16}).stages
+    plan = build_plan(cohort, W, math.inf, spectral=first.model_dump(exclude={"kind"}))
     generator = to_arrays("generator", initial_model("generator", plan))
-    first = federate(plan.model_copy(update={"stages": plan.stages[:1]}), cohort.train, SEED)[0]["spectral"]
-    return plan, {"spectral": first, "gan": {**first, **generator}}
+    moments = federate(plan.model_copy(update={"stages": plan.stages[:1]}), cohort.train, SEED)[0]["spectral"]
+    return plan, {"spectral": moments, "gan": {**moments, **generator}}
 
 
 def _unfitted(plan: Plan, kind: str) -> Arrays:
@@ -105,11 +109,11 @@ def _unfitted(plan: Plan, kind: str) -> Arrays:
     return {name: np.ones(spec.shape, spec.dtype) for name, spec in GENERATORS[kind].released(plan).items()}
 
 
-def _stylegan2(cohort: BenchCohort, weights: Mapping[str, Any], epsilon: float) -> tuple[Plan, Released]:
+def _stylegan2(cohort: BenchCohort, weights: Mapping[str, Any]) -> tuple[Plan, Released]:
     """Its training counts sites as the cohort has them, a plan by their names."""
     base, most, layers = shape_of(weights, cohort.size)
     terms = {"channel_base": base, "channel_max": most, "mapping_layers": layers}
-    plan = build_plan(cohort, STYLEGAN2, epsilon, stylegan2=terms)
+    plan = build_plan(cohort, STYLEGAN2, math.inf, stylegan2=terms)
     homes, labels = list(cohort.nominal), len(cohort.labels)
     order = [*range(labels), *(labels + homes.index(site) for site in sorted(homes))]
     ordered = {**weights, _CONDITIONS: np.ascontiguousarray(weights[_CONDITIONS][:, order])}
