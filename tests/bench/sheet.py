@@ -27,6 +27,7 @@ import numpy as np
 import torch
 from cohorts import BenchCohort, pooled
 from federation import synthetic_set
+from methods_models import GIVEN, given
 from PIL import Image, ImageDraw
 from space_models import SEED, Models, cohort_of, job_of, released
 
@@ -42,7 +43,6 @@ from sfumato_client.anonymise.patients import Patients, averages_of, patients_of
 from sfumato_client.anonymise.plan_walk import bend_on_all_cores
 from sfumato_client.anonymise.self_supervised import ContrastiveNet, embedding_of
 from sfumato_client.dataset import Cohort
-from sfumato_common.codec.folder import CONFIG
 from sfumato_common.codec.training import best_device
 from sfumato_common.study.plan import Plan
 from sfumato_common.types import ByteImages, to_bytes
@@ -92,15 +92,9 @@ class Sheet:
 
 def models_in(folder: Path, name: str, options: argparse.Namespace) -> Models:
     """The given models of a cohort that are there."""
-    codec, weights = folder / name / "codec", folder / name / "stylegan2.safetensors"
-    found = Models(
-        options.epsilon,
-        options.detail,
-        options.phantoms,
-        codec if (codec / CONFIG).is_file() else None,
-        weights if weights.is_file() else None,
-    )
-    for kind in ("codec", "stylegan2"):
+    places = [given(folder, name, kind, 1) for kind in GIVEN]
+    found = Models(options.epsilon, options.detail, options.phantoms, *places)
+    for kind in GIVEN:
         if getattr(found, kind) is None:
             print(f"{name}: no {kind} in the folder of models; its rows are left out", flush=True)
     return found
@@ -248,15 +242,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--models", type=Path, required=True, help="folder of given models, by cohort")
     parser.add_argument("--cohorts", type=lambda text: text.split(","), default=list(COHORTS))
     parser.add_argument("--out", type=Path, default=Path("docs"))
-    parser.add_argument("--patients", type=int, default=150, help="the most of one site")
+    parser.add_argument("--patients", type=int, default=100, help="the most of one site")
     parser.add_argument("--phantoms", type=int, default=24, help="of the appearance release's pool")
     parser.add_argument("--epsilon", type=float, default=10.0)
     parser.add_argument("--detail", default="phantom", choices=["phantom", "mixed", "noise"])
     parser.add_argument("--refinement", type=int, default=12, help="steps of Adam to a code of the StyleGAN2")
     parser.add_argument("--k-salsa-steps", type=int, default=30, help="the paper's are 100")
     parser.add_argument("--walk-steps", type=int, default=12, help="of PLAN; the paper's are 500")
-    parser.add_argument("--embedding-steps", type=int, default=100, help="of k-SALSA's network")
-    parser.add_argument("--classifier-steps", type=int, default=200, help="of PLAN's classifiers")
+    parser.add_argument("--embedding-steps", type=int, default=30, help="of k-SALSA's network")
+    parser.add_argument("--classifier-steps", type=int, default=100, help="of PLAN's classifiers")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     print(f"on {best_device()}", flush=True)

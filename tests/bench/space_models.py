@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from cohorts import DATA, BenchCohort, sites
 from federation import Released, Row, build_plan, federate
+from methods_models import shape_of
 from safetensors.numpy import load_file
 
 from sfumato_client.anonymise import Job, Release
@@ -120,14 +121,6 @@ def _stylegan2(cohort: BenchCohort, weights: Mapping[str, Any]) -> tuple[Plan, R
     named = {f"{GENERATOR}/{name}": part.astype(np.float32) for name, part in ordered.items()}
     first = _unfitted(plan, "spectral")
     return plan, {"spectral": first, "stylegan2": {**first, **named}}
-
-
-def shape_of(weights: Mapping[str, Any], size: int) -> tuple[int, int, int]:
-    """Channel base, most channels and mapping layers of published weights."""
-    sides = [2**level for level in range(2, size.bit_length())]
-    found = [len(weights[f"synthesis.b{side}.conv1.bias"]) for side in sides]
-    layers = sum(name.startswith("mapping.fc") and name.endswith(".weight") for name in weights)
-    return found[-1] * size, max(found), layers
 
 
 def job_of(plan: Plan, site: str, models: Released, part: Cohort, **terms: Any) -> Job[Any]:

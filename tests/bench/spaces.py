@@ -60,15 +60,17 @@ class Made:
     homes: npt.NDArray[np.int64]
 
 
-def jobs_of(cohort: BenchCohort, space: str, options: argparse.Namespace) -> dict[str, Job[KSame]]:
+def jobs_of(
+    cohort: BenchCohort, space: str, models: Models, distance: str = "image", refinement: int = 20
+) -> dict[str, Job[KSame]]:
     """The k-same job of every site."""
-    plan, models = released(cohort, space, options.models)
+    plan, arrays = released(cohort, space, models)
     counts = {site: max(1, int(0.8 * part.patients / K)) for site, part in cohort.train.items()}
-    terms = {"method": "k-same", "model": space, "k": K, "distance": options.distance}
+    terms = {"method": "k-same", "model": space, "k": K, "distance": distance}
     if space != "appearance":
-        terms |= {"encoder_steps": 0, "refinement_steps": options.refinement if space == "stylegan2" else 0}
+        terms |= {"encoder_steps": 0, "refinement_steps": refinement if space == "stylegan2" else 0}
     return {
-        site: job_of(plan, site, models, part, **terms, images=1, images_at=counts)
+        site: job_of(plan, site, arrays, part, **terms, images=1, images_at=counts)
         for site, part in cohort.train.items()
     }
 
@@ -79,7 +81,7 @@ def sets_of(cohort: BenchCohort, options: argparse.Namespace) -> tuple[dict[str,
     kept: dict[str, dict[Any, Any]] = {}
     for space in options.models.spaces:
         began, parts = time.process_time(), []
-        for site, job in jobs_of(cohort, space, options).items():
+        for site, job in jobs_of(cohort, space, options.models, options.distance, options.refinement).items():
             key = (Chosen, (KSame, space))
             if site in kept:
                 job.release.shared.update({**kept[site], key: chosen[site]})
