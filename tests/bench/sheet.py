@@ -204,7 +204,7 @@ def draw(name: str, options: argparse.Namespace) -> Image.Image:
     whole = job_of(plan, site, arrays, cohort.train[site], **terms, images=1)
     few, label = two_groups(whole)
     nets = embedding_of(whole, options.embedding_steps), identities_of(whole, options.classifier_steps)
-    sheet.add("", ["a group's patients, one image each", *[""] * (COLUMNS - 2), "their pixels' mean"])
+    sheet.add("", ["a group's patients, one image each", *[""] * (COLUMNS - 2), "average"])
     for words, members in (("group 1, real", np.arange(K)), ("group 2, real", np.arange(K, 2 * K))):
         average = to_bytes(averages_without(few, members)[:1])[0]
         sheet.add(words, [*few.images[members], *[None] * (COLUMNS - K - 1), average])
@@ -245,7 +245,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--models", type=Path, required=True, help="folder of given models, by cohort")
     parser.add_argument("--cohorts", type=lambda text: text.split(","), default=list(COHORTS))
     parser.add_argument("--out", type=Path, default=Path("docs"))
-    parser.add_argument("--patients", type=int, default=100, help="the most of one site")
+    parser.add_argument("--patients", type=int, default=150, help="the most of one site")
     parser.add_argument("--phantoms", type=int, default=24, help="of the appearance release's pool")
     parser.add_argument("--epsilon", type=float, default=10.0)
     parser.add_argument("--detail", default="phantom", choices=["phantom", "mixed", "noise"])
