@@ -34,7 +34,7 @@ from PIL import Image, ImageDraw
 from space_models import SEED, Models, cohort_of, job_of, released
 
 from sfumato_client.anonymise import Job
-from sfumato_client.anonymise.groups import Group, Grouping, groups_of
+from sfumato_client.anonymise.groups import Chosen, Group, Grouping, groups_of
 from sfumato_client.anonymise.identities import Identities, identities_of
 from sfumato_client.anonymise.influence import averages_without, noise_of
 from sfumato_client.anonymise.inversion import space_of
@@ -48,6 +48,7 @@ from sfumato_client.dataset import Cohort
 from sfumato_common.codec.training import best_device
 from sfumato_common.generators.stylegan2 import space as stylegan2
 from sfumato_common.study.plan import Plan
+from sfumato_common.study.release import KSame
 from sfumato_common.types import ByteImages, to_bytes
 from sfumato_server.coordinator.codec import read_coder
 
@@ -170,11 +171,16 @@ class Averages:
         noise = noise_of(space, walks.components_of_points().to(space.device), draws)
         straight = restrained_points(job, space, walks, walks.linear(), noise)
         bent = restrained_points(job, space, walks, bend_on_all_cores(space, walks, noise, nets[1], job.item), noise)
-        centroids = k_same(self.job(options, "k-same", images=2))
-        return [
-            [centroids.images[0], self.k_salsa(options, nets[0], patients), None, *straight],
-            [None] * 3 + list(bent),
-        ]
+        first = [self.centroid(options), self.k_salsa(options, nets[0], patients)]
+        return [[*first, None, *straight], [None] * 3 + list(bent)]
+
+    def centroid(self, options: argparse.Namespace) -> ByteImages:
+        """The first group's; k-same releases groups in random order."""
+        job = self.job(options, "k-same", images=2)
+        images, chosen = k_same(job).images, job.release.shared[Chosen, (KSame, self.space)]
+        assert isinstance(chosen, Chosen), "what is shared is found by its type"
+        (image,) = (image for image, group in zip(images, chosen.groups, strict=True) if 0 in group.members)
+        return image
 
     def k_salsa(self, options: argparse.Namespace, net: ContrastiveNet, patients: Patients) -> ByteImages:
         """The first group's image, as the method makes it."""
