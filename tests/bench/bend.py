@@ -1,11 +1,11 @@
 """How far PLAN bends walks: the same walks straight, with the elastic term in the space's unit, and in the walk's own.
 
     python tests/bench/bend.py [--cohorts phantom,sites-64] [--spaces gan,appearance] [--walks 12] [--steps 500]
-    python tests/bench/bend.py --cohorts sites-64 --spaces stylegan2 --stylegan2 FILE [--channels 8192 256]
+    python tests/bench/bend.py --cohorts sites-64 --spaces stylegan2 --stylegan2 FILE
 
 One site a cohort (the phantom's first, Guangzhou), at most 500 patients, and the published weights. The W space is that
 of a generator at its start, which draws what the spectral release draws; StyleGAN2's that of a generator of three sites
-(see `spaces.py`). Figures: how far the points lie from the
+(see `space_models.py`). Figures: how far the points lie from the
 straight line, as a share of the walk's length; how far the images are from the straight walk's (root mean square, of a
 range of 2); KL of the classifier that bends them, from calling an image anybody's, in nats; the same of a second
 classifier, which no walk has seen; cross-entropy of the label; and the longest of a walk's strides over the shortest.
@@ -20,21 +20,17 @@ from pathlib import Path
 
 import torch
 from cohorts import ROOT, BenchCohort, load
-from spaces import cohort_of, released
+from space_models import Models, cohort_of, job_of, released
 from torch import Tensor
 from torch.nn import functional
 
-from sfumato_client.anonymise import Job, Release
+from sfumato_client.anonymise import Job
 from sfumato_client.anonymise.identities import Identities, anonymity, fit_recogniser, identities_of
 from sfumato_client.anonymise.inversion import space_of
 from sfumato_client.anonymise.linear_walk import Walks, walks_of
 from sfumato_client.anonymise.plan_walk import bend_on_all_cores
 from sfumato_common.files import write_json
 from sfumato_common.latent.space import LatentSpace, Noise
-from sfumato_common.mechanisms.noise import SecureNoise
-from sfumato_common.mechanisms.recorder import NoiseRecorder
-from sfumato_common.mechanisms.streams import Streams
-from sfumato_common.study.plan import Plan
 from sfumato_common.study.release import PlanWalk
 
 K, POINTS, MOST = 5, 6, 500
@@ -48,20 +44,17 @@ def one_site(name: str) -> BenchCohort:
     return replace(found, nominal={site: found.nominal[site]}, parts=parts)
 
 
-def job_of(cohort: BenchCohort, space: str, options: argparse.Namespace) -> Job[PlanWalk]:
+def walking_job(cohort: BenchCohort, space: str, options: argparse.Namespace) -> Job[PlanWalk]:
     """The job of PLAN at the published weights."""
-    plan, models = released(cohort, space, options)
+    plan, models = released(cohort, space, Models(detail="mixed", stylegan2=options.stylegan2))
     item = {"method": "plan-walk", "model": space, "k": K, "points": POINTS, "images": POINTS * options.walks}
     item |= {"steps": options.steps, "distance": "image"}
     if space == "gan":
         item |= {"encoder_steps": 100, "refinement_steps": 5}
     if space == "stylegan2":
         item |= {"encoder_steps": 300, "refinement_steps": 20}
-    plan = Plan.model_validate(plan.model_copy(update={"release": [item]}).model_dump(mode="json", warnings=False))
     site, part = next(iter(cohort.train.items()))
-    noise = SecureNoise()
-    (own,) = plan.release_at(site, "")
-    return Job(Release(plan, site, models, part), own, Streams.of(noise), NoiseRecorder(noise, "bench"))
+    return job_of(plan, site, models, part, **item)
 
 
 def judge_of(job: Job[PlanWalk]) -> Identities:
@@ -106,15 +99,13 @@ def main() -> None:
     parser.add_argument("--walks", type=int, default=12)
     parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--stylegan2", type=Path, help="generator.safetensors of three sites at 64 px")
-    parser.add_argument("--channels", type=int, nargs=2, default=[8192, 256], help="its channel base and most")
-    parser.set_defaults(epsilon=10.0, detail="mixed", phantoms=None, codec=None)
     options = parser.parse_args()
     result: dict[str, dict[str, dict[str, float]]] = {}
     for name in options.cohorts.split(","):
         for kind in options.spaces.split(","):
             # a generator of three sites is told which one
             cohort = cohort_of(name, MOST) if kind == "stylegan2" else one_site(name)
-            job = job_of(cohort, kind, options)
+            job = walking_job(cohort, kind, options)
             space, walks = space_of(job), walks_of(job)
             own, judge = identities_of(job, job.item.classifier_steps), judge_of(job)
             noise = space.draw_noise(walks.components_of_points(), job.streams.published)

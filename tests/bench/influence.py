@@ -28,6 +28,7 @@ import torch
 from cohorts import ROOT, BenchCohort
 from rich.console import Console
 from rich.table import Table
+from space_models import Models, cohort_of
 from utility_scores import default_encoder
 
 from sfumato_client.anonymise import anonymise, influence
@@ -73,10 +74,10 @@ def shown(moved: Floats, towards: Floats) -> Floats:
     return np.asarray((moved * towards).sum(axis=1) / np.square(towards).sum(axis=1))
 
 
-def measure(cohort: BenchCohort, space: str, options: argparse.Namespace) -> dict[str, Any]:
+def measure(cohort: BenchCohort, space: str, models: Models, refinement: int) -> dict[str, Any]:
     """One row: every site's groups."""
     encoder, rows, kept = default_encoder(cohort.size), [], []
-    for site, job in spaces.jobs_of(cohort, space, options).items():
+    for site, job in spaces.jobs_of(cohort, space, models, refinement=refinement).items():
         watched, part = Watched(), cohort.train[site]
         with patch.object(influence, "restrain", watched):
             anonymise(job)
@@ -118,16 +119,15 @@ def main() -> None:
     parser.add_argument("--phantoms", type=int, help="of the appearance release's pool; without it as a plan has them")
     parser.add_argument("--codec", type=Path, help="folder of a codec of that size")
     parser.add_argument("--stylegan2", type=Path, help="generator.safetensors of three sites at 64 px")
-    parser.add_argument("--channels", type=int, nargs=2, default=[8192, 256], help="its channel base and most")
     parser.add_argument("--refinement", type=int, default=20, help="steps of Adam from an image to its code there")
     parser.add_argument("--spaces", type=lambda text: text.split(","), help="some of appearance, gan, codec, stylegan2")
-    parser.set_defaults(epsilon=10.0, distance="image", detail="phantom")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    cohort, rows = spaces.cohort_of(f"sites-{options.size}", options.patients), {}
+    models = Models(phantoms=options.phantoms, codec=options.codec, stylegan2=options.stylegan2)
+    cohort, rows = cohort_of(f"sites-{options.size}", options.patients), {}
     table = Table("space", "groups", "drawn back", "refused", *COLUMNS, title=f"centroids of five, {options.size} px")
-    for space in options.spaces or spaces.spaces_of(options):
-        rows[space] = row = measure(cohort, space, options)
+    for space in options.spaces or models.spaces:
+        rows[space] = row = measure(cohort, space, models, options.refinement)
         back = sum(share < 1.0 for share in row["kept"])
         table.add_row(
             space, str(row["groups"]), str(back), str(row["refused"]), *(f"{row[name]:.2f}" for name in COLUMNS)

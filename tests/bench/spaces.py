@@ -21,46 +21,32 @@ from __future__ import annotations
 
 import argparse
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from cohorts import DATA, ROOT, BenchCohort, sites
-from federation import Released, Row, build_plan, federate
+from cohorts import ROOT, BenchCohort
 from PIL import Image
-from safetensors.numpy import load_file
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
+from space_models import Models, cohort_of, job_of, released
 from torch.nn import functional
 
-from sfumato_client.anonymise import Job, Release, anonymise
+from sfumato_client.anonymise import Job, anonymise
 from sfumato_client.anonymise.groups import Chosen, Grouping
 from sfumato_client.anonymise.influence import averages_without
 from sfumato_client.audit.attacks.membership import group_membership
 from sfumato_client.dataset import Cohort
-from sfumato_common.codec.folder import read_codec, weights_of
 from sfumato_common.files import write_json
-from sfumato_common.generators import GENERATORS
-from sfumato_common.generators.starts import initial_model
-from sfumato_common.generators.stylegan2.networks import GENERATOR
-from sfumato_common.generators.weights import to_arrays
-from sfumato_common.mechanisms.noise import SecureNoise
-from sfumato_common.mechanisms.recorder import NoiseRecorder
-from sfumato_common.mechanisms.streams import Streams
 from sfumato_common.metrics.features import random_features
 from sfumato_common.metrics.fidelity import frechet_distance
-from sfumato_common.study.plan import Plan
 from sfumato_common.study.release import KSame
-from sfumato_common.types import Arrays, ByteImages, to_bytes, to_unit_range
+from sfumato_common.types import ByteImages, to_bytes, to_unit_range
 
-K, SEED = 5, 3
-SPACES = ("appearance", "gan")
-CODEC = Row({"codec": 1.0}, "codec")
-STYLEGAN2 = Row({"spectral": 0.6, "stylegan2": 0.4}, "stylegan2")
-W = Row({"spectral": 0.6, "gan": 0.4}, "gan")
+K = 5
 TILES, GAP = 8, 4
 _COLUMNS = ("pixels", "gan", "appearance", "codec", "stylegan2")
 
@@ -74,89 +60,28 @@ class Made:
     homes: npt.NDArray[np.int64]
 
 
-def cohort_of(name: str, most: int) -> BenchCohort:
-    """Three sites of chest films, at most so many patients each; or all fundi as one site's training patients."""
-    kind, _, size = name.partition("-")
-    if kind == "sites":
-        found = sites(int(size))
-        return replace(
-            found, parts={**found.parts, "train": {s: _first(part, most) for s, part in found.train.items()}}
-        )
-    with np.load(DATA / f"fundus_open_{size}.npz") as file:
-        patient_index = np.unique(file["patient_id"], return_inverse=True)[1]
-        # labels are too few to be grouped within
-        whole = Cohort(file["images"], np.zeros(len(patient_index), dtype=np.int64), patient_index)
-    return BenchCohort("fundus", int(size), 3, ("any", "none"), {"eyes": 40}, {"train": {"eyes": whole}})
-
-
-def _first(cohort: Cohort, most: int) -> Cohort:
-    images, labels, patient_index = cohort.everything()
-    rows = np.isin(patient_index, np.random.default_rng(SEED).permutation(cohort.patients)[:most])
-    return Cohort(images[rows], labels[rows], np.unique(patient_index[rows], return_inverse=True)[1])
-
-
-def spaces_of(options: argparse.Namespace) -> tuple[str, ...]:
-    """The spaces that are compared."""
-    return (*SPACES, *(name for name in ("codec", "stylegan2") if getattr(options, name)))
-
-
-def released(cohort: BenchCohort, space: str, options: argparse.Namespace) -> tuple[Plan, Released]:
-    """A plan whose model `space` has, and what it released."""
-    if space == "appearance":
-        terms = {"detail": options.detail, "phantoms": options.phantoms}
-        if cohort.name == "fundus":
-            terms["alignment"] = "fundus"
-        plan = build_plan(cohort, "appearance", options.epsilon, appearance=terms)
-        return plan, federate(plan, cohort.train, SEED)[0]
-    if space == "codec":
-        codec, config = read_codec(options.codec)
-        plan = build_plan(cohort, CODEC, options.epsilon, codec={"form": config.form.model_dump()})
-        moments = {name: np.ones(spec.shape, spec.dtype) for name, spec in GENERATORS[space].released(plan).items()}
-        return plan, {space: {**moments, **weights_of(codec)}}
-    if space == "stylegan2":
-        base, most = options.channels
-        plan = build_plan(cohort, STYLEGAN2, options.epsilon, stylegan2={"channel_base": base, "channel_max": most})
-        weights = {
-            f"{GENERATOR}/{name}": part.astype(np.float32) for name, part in load_file(options.stylegan2).items()
-        }
-        first = first_release(plan, cohort)
-        return plan, {"spectral": first, space: {**first, **weights}}
-    plan = build_plan(cohort, W, options.epsilon, spectral={"bandwidth": 16})
-    generator = to_arrays("generator", initial_model("generator", plan))
-    first = first_release(plan, cohort)
-    return plan, {"spectral": first, "gan": {**first, **generator}}
-
-
-def first_release(plan: Plan, cohort: BenchCohort) -> Arrays:
-    """What the plan's spectral stage released."""
-    return federate(plan.model_copy(update={"stages": plan.stages[:1]}), cohort.train, SEED)[0]["spectral"]
-
-
-def jobs_of(cohort: BenchCohort, space: str, options: argparse.Namespace) -> dict[str, Job[KSame]]:
+def jobs_of(
+    cohort: BenchCohort, space: str, models: Models, distance: str = "image", refinement: int = 20
+) -> dict[str, Job[KSame]]:
     """The k-same job of every site."""
-    plan, models = released(cohort, space, options)
+    plan, arrays = released(cohort, space, models)
     counts = {site: max(1, int(0.8 * part.patients / K)) for site, part in cohort.train.items()}
-    terms = {"method": "k-same", "model": space, "k": K, "distance": options.distance}
+    terms = {"method": "k-same", "model": space, "k": K, "distance": distance}
     if space != "appearance":
-        terms |= {"encoder_steps": 0, "refinement_steps": options.refinement if space == "stylegan2" else 0}
-    item = {**terms, "images": 1, "images_at": counts}
-    plan = Plan.model_validate(plan.model_copy(update={"release": [item]}).model_dump(mode="json", warnings=False))
-    jobs = {}
-    for site, part in cohort.train.items():
-        noise = SecureNoise()
-        (own,) = plan.release_at(site, "")
-        release = Release(plan, site, models, part)
-        jobs[site] = Job(release, own, Streams.of(noise), NoiseRecorder(noise, "bench"))
-    return jobs
+        terms |= {"encoder_steps": 0, "refinement_steps": refinement if space == "stylegan2" else 0}
+    return {
+        site: job_of(plan, site, arrays, part, **terms, images=1, images_at=counts)
+        for site, part in cohort.train.items()
+    }
 
 
 def sets_of(cohort: BenchCohort, options: argparse.Namespace) -> tuple[dict[str, Made], dict[str, Chosen], Any]:
     """Sets by space, and of averages of pixels; the groups of every site; processor seconds by space."""
     found, seconds, chosen = {}, {}, {}
     kept: dict[str, dict[Any, Any]] = {}
-    for space in spaces_of(options):
+    for space in options.models.spaces:
         began, parts = time.process_time(), []
-        for site, job in jobs_of(cohort, space, options).items():
+        for site, job in jobs_of(cohort, space, options.models, options.distance, options.refinement).items():
             key = (Chosen, (KSame, space))
             if site in kept:
                 job.release.shared.update({**kept[site], key: chosen[site]})
@@ -249,11 +174,12 @@ def main() -> None:
     parser.add_argument("--detail", default="phantom", choices=["phantom", "mixed", "noise"])
     parser.add_argument("--codec", type=Path, help="folder of a codec of the cohorts' size")
     parser.add_argument("--stylegan2", type=Path, help="generator.safetensors of three sites at 64 px")
-    parser.add_argument("--channels", type=int, nargs=2, default=[8192, 256], help="its channel base and most")
     parser.add_argument("--refinement", type=int, default=20, help="steps of Adam from an image to its code there")
     parser.add_argument("--sheet", type=Path, help="where to draw groups and their centroids")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    named = ("epsilon", "detail", "phantoms", "codec", "stylegan2")
+    options.models = Models(**{name: getattr(options, name) for name in named})
     tables, sheets = {}, []
     for name in options.cohorts:
         cohort = cohort_of(name, options.patients)

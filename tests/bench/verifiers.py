@@ -30,6 +30,7 @@ from cohorts import ROOT, BenchCohort, sites
 from federation import ENCODERS
 from rich.console import Console
 from rich.table import Table
+from space_models import Models
 
 from sfumato_client.anonymise import anonymise
 from sfumato_client.anonymise.groups import Chosen
@@ -100,9 +101,8 @@ def recognition(
 
 def made_sets(cohort: BenchCohort, epsilon: float, phantoms: int | None) -> dict[str, dict[str, ByteImages]]:
     """By site: averages and centroids of the same groups, and what the release draws under the site's components."""
-    terms = {"detail": "phantom", "phantoms": phantoms, "epsilon": epsilon, "distance": "image"}
     found = {}
-    for site, job in spaces.jobs_of(cohort, "appearance", argparse.Namespace(**terms)).items():
+    for site, job in spaces.jobs_of(cohort, "appearance", Models(epsilon, phantoms=phantoms)).items():
         part, plan = cohort.train[site], job.release.plan
         made = anonymise(job)
         (chosen,) = (value for (kind, _), value in job.release.shared.items() if kind is Chosen)
