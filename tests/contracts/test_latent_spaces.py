@@ -247,6 +247,26 @@ def test_gradients_flow_from_images_into_their_own_codes(space):
     assert not codes.grad[[0, 2, 3, 4, 5]].any()
 
 
+def test_everything_is_made_where_the_space_is(name, space):
+    """What is made without a word of where would land on the default device: here one that nothing else is on."""
+    images, (codes, noise) = images_of(name), space.draw(Y, draws())
+    codes = codes.detach().requires_grad_()
+    with torch.device("meta"):
+        again, drawn = space.draw(Y, draws())
+        encoded, made = space.encode(images, Y), space.decode(codes, Y, noise)
+        made.square().sum().backward()
+        silent, plain, centre = space.decode(codes, Y), space.plain(images, codes, Y, noise), space.centre(Y)
+        redrawn = space.decode(again, Y, drawn)
+    assert all(part.device == space.device for part in (encoded, made, silent, plain, centre, redrawn, codes.grad))
+    assert torch.equal(encoded, space.encode(images, Y)) and torch.equal(made, space.decode(codes, Y, noise))
+
+
+def test_images_without_anything_in_them_have_slopes_too(space):
+    codes = torch.zeros(6, space.dimension, requires_grad=True)
+    space.decode(codes, Y).square().sum().backward()
+    assert codes.grad is not None and bool(torch.isfinite(codes.grad).all())
+
+
 def test_components_are_told_apart_by_their_priors(space):
     apart = (space.centre(torch.tensor([0])) - space.centre(torch.tensor([1]))).norm()
     assert apart > 0.1

@@ -58,4 +58,4 @@ class TorchDraws(Draws):
 
     def integers(self, below: int, count: int) -> Tensor:
         """Independent integers int64 [count] from 0 to `below` - 1."""
-        return torch.randint(below, (count,), generator=self._generator)
+        return torch.randint(below, (count,), generator=self._generator, device=self._generator.device)

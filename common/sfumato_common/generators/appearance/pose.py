@@ -58,11 +58,12 @@ def side_of(thumbs: Float64, template: Float64) -> Float64:
 
 
 def _descend(images: Tensor, template: Tensor) -> Tensor:
-    deviations = torch.tensor(POSE)
-    window = torch.hann_window(THUMBNAIL + 2, periodic=False)[1:-1]
+    device = images.device
+    deviations = torch.tensor(POSE, device=device)
+    window = torch.hann_window(THUMBNAIL + 2, periodic=False, device=device)[1:-1]
     weight = (window[:, None] * window).sqrt()
     weight = weight / weight.sum()
-    pose, mean, square = (torch.zeros(len(images), len(POSE)) for _ in range(3))
+    pose, mean, square = (torch.zeros(len(images), len(POSE), device=device) for _ in range(3))
     for step in range(_STEPS):
         with torch.enable_grad():
             variable = pose.detach().requires_grad_()

@@ -40,6 +40,7 @@ _POSE_BOUND, _LOG_DEVIATIONS, _LOG_ENERGIES = 0.4, (-3.0, 0.3), (float(np.log(FL
 # what a source lacks in a cell is not amplified without bound
 _PHANTOM_FLOOR, _NOISE_FLOOR, _RAW_FLOOR, _CORRECTION = 0.004, 0.005, 0.2, (0.3, 1.6)
 _LEAST_FIELD = 0.35
+_EMPTY = 1e-12  # mean square of a cell with nothing in it: far below every floor above
 _SHARES = 1024  # steps of a random share
 
 
@@ -94,7 +95,8 @@ class AppearanceModel:
     def drawn(self, count: int, draws: Draws) -> tuple[Tensor, Tensor, Tensor]:
         """Noise [N, S, S], the phantom's share of the detail [N], and which of the nearest phantoms it is [N]."""
         noise = draws.normal((count, self.map.size, self.map.size))
-        share, chosen = torch.full((count,), float(self._detail == "phantom")), torch.zeros(count, dtype=torch.int64)
+        share = torch.full((count,), float(self._detail == "phantom"), device=noise.device)
+        chosen = torch.zeros(count, dtype=torch.int64, device=noise.device)
         if self._detail == "mixed":
             share = (draws.integers(_SHARES, count) + 0.5) / _SHARES
         if self._pool is not None:
@@ -247,14 +249,15 @@ def _pool(feature_map: FeatureMap) -> _Pool:
 
 
 def _float(value: np.ndarray) -> Tensor:
-    return torch.tensor(value, dtype=torch.float32)
+    return torch.tensor(value, dtype=torch.float32, device="cpu")
 
 
 def _local(bands: Tensor) -> Tensor:
     """Root mean square [N, B, 4, 4] in each cell of [N, B, S, S]."""
     count, kinds, size, _ = bands.shape
     cell = size // GRID
-    return bands.square().view(count, kinds, GRID, cell, GRID, cell).mean(dim=(3, 5)).sqrt()
+    # the root has no slope at 0, where a cell is empty
+    return bands.square().view(count, kinds, GRID, cell, GRID, cell).mean(dim=(3, 5)).clamp(min=_EMPTY).sqrt()
 
 
 def _smooth(cells: Tensor, size: int) -> Tensor:
