@@ -153,8 +153,10 @@ def train(name: str, images: Images, form: CodecForm, options: argparse.Namespac
     )
     folder = options.out / name / "codec"
     keep(folder, last, form, energy, images.sources, LICENCES[kind], images.held)
-    with tarfile.open(options.out / f"{name}.tar", "w") as archive:
+    partial = options.out / f"{name}.tar.part"
+    with tarfile.open(partial, "w") as archive:
         archive.add(folder, f"{name}/codec")
+    partial.replace(options.out / f"{name}.tar")
     some = images.strangers[np.linspace(0, len(images.strangers) - 1, SHOWN).astype(int)]
     write_atomic(options.out / f"sheet-{name}.png", sheet(some, cosines(some, form.numbers), learned(last.codec)(some)))
     rows = {
