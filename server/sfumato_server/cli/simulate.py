@@ -16,6 +16,7 @@ from rich.table import Table
 from sfumato_common.accounting.accountant import epsilon_text
 from sfumato_common.command_line import AsJson, console, print_json
 from sfumato_common.errors import ConfigError
+from sfumato_common.files import make_private_folder
 
 if TYPE_CHECKING:
     from sfumato_server.simulate.study import Tell
@@ -60,6 +61,8 @@ def simulate(
         release,
         keep,
     )
+    make_private_folder(out)
+    os.environ["TMPDIR"] = str(out.resolve())  # torch keeps a folder where temporary files go
     with _shown(not as_json) as tell:
         report = run_simulation(asked, out, workers or len(os.sched_getaffinity(0)), tell)
     if as_json:

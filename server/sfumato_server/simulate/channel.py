@@ -25,8 +25,13 @@ class LocalChannel:
     def exchange(
         self, requests: Mapping[str, Request], deadline_s: float, on_reply: OnReply, waited_for: Set[str]
     ) -> dict[str, Reply]:
-        """See Channel; everybody is waited for. In the order of `requests`, whoever was first: sums are the same."""
+        """See Channel; everybody who is online is waited for.
+
+        Replies are in the order of `requests`, whoever was first, so that sums over them are the same in every run.
+        """
         del deadline_s, waited_for
+        online = self.online()
+        requests = {site: request for site, request in requests.items() if site in online}
         if self.at_once == 1:
             replies = {}
             for site, request in requests.items():
@@ -36,7 +41,10 @@ class LocalChannel:
         with ThreadPoolExecutor(self.at_once) as threads:
             asked = {threads.submit(self.answer, site, request): site for site, request in requests.items()}
             found = {}
-            for done in as_completed(asked):
-                found[asked[done]] = done.result()
-                on_reply(asked[done], found[asked[done]])
+            try:
+                for done in as_completed(asked):
+                    found[asked[done]] = done.result()
+                    on_reply(asked[done], found[asked[done]])
+            finally:
+                threads.shutdown(wait=False, cancel_futures=True)  # Ctrl-C waits for nobody who has not begun
         return {site: found[site] for site in requests}

@@ -136,7 +136,7 @@ def simulated_sites(number: int, patients: int) -> dict[str, dict[str, int]]:
     """The plan's sites. Four in five patients train, so this many are nominal; at least ten. Raises ConfigError."""
     nominal = round(0.8 * patients)
     if nominal < 10:
-        raise ConfigError("a site has at least 13 patients: ask for more with --patients")
+        raise ConfigError("a site has at least 12 patients: ask for more with --patients")
     return {simulated_site(index): {"nominal_patients": nominal} for index in range(1, number + 1)}
 
 

@@ -18,6 +18,7 @@ from sfumato_common.accounting.accountant import epsilon, json_epsilon
 from sfumato_common.errors import ConfigError
 from sfumato_common.files import write_atomic, write_json
 from sfumato_common.strict import read_yaml
+from sfumato_common.study.budget import check_own_epsilon
 from sfumato_common.study.costs import study_events
 from sfumato_common.study.load import load_plan
 from sfumato_common.study.plan import Plan
@@ -53,16 +54,16 @@ def run_simulation(question: Question, out: Path, workers: int, tell: Tell) -> d
     """
     out = out.resolve()
     _require_own(out)
-    source = source_of(question.data)
+    source, real = source_of(question.data), _real_plan(question)
     with exclusive(out, "a simulation"):
         shutil.rmtree(out / _RUNS, ignore_errors=True)
         (out / RESULT).unlink(missing_ok=True)
         rows: list[dict[str, Any]] = []
         report = {"format": FORMAT, "simulated": True, "data": Path(question.data).name, "spread": str(question.spread)}
+        write_json(out / RESULT, {**report, "rows": rows})
         # every plan is resolved before the first study: what cannot be run is told at once
         grid = [(s, p, r) for s in question.sites for p in question.patients for r in range(1, question.repeats + 1)]
-        plans = [_plan(question, out, *point) for point in grid]
-        write_json(out / RESULT, {**report, "rows": rows})
+        plans = [_plan(question, real, out, *point) for point in grid]
         with started(out, workers) as pool:
             for (sites, patients, repeat), plan in zip(grid, plans, strict=True):
                 folder = out / _RUNS / f"{sites}-sites-{patients}-patients-{repeat}"
@@ -101,8 +102,8 @@ def _run(simulation: Simulation, judges: SiteToMake, question: Question, seed: i
         "bytes_down": sum(item["bytes_down"] for item in exchanges),
         "bytes_up": sum(item["bytes_up"] for item in exchanges),
         "package_bytes": sum(simulation.packages.values()),
-        "seconds": {"set-up": made[0], "study": ran[0] - made[0], "judging": judged[0] - ran[0]},
-        "processor_seconds": {"set-up": made[1], "study": ran[1] - made[1], "judging": judged[1] - ran[1]},
+        "seconds": _apart(made[0], ran[0], judged[0]),
+        "processor_seconds": _apart(made[1], ran[1], judged[1]),
         "largest_worker_megabytes": pool.megabytes,
         "coordinator_megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
     }
@@ -112,22 +113,25 @@ def _run(simulation: Simulation, judges: SiteToMake, question: Question, seed: i
 def _measured(pool: Workers) -> Iterator[Callable[[], tuple[float, float]]]:
     """Gives (seconds, processor seconds of this process and all workers) since the block began."""
     began, used = time.monotonic(), time.process_time() + pool.seconds
-    yield lambda: (
-        round(time.monotonic() - began, 1),
-        round(time.process_time() + pool.seconds - used, 1),
-    )
+    yield lambda: (time.monotonic() - began, time.process_time() + pool.seconds - used)
 
 
-def _plan(question: Question, out: Path, sites: int, patients: int, repeat: int) -> Plan:
-    """The plan as it is simulated: marked, with as many sites, and without what names sites of the real one."""
-    values = read_yaml(question.plan)
-    if not isinstance(values, dict) or not isinstance(values.get("sites"), dict) or not values["sites"]:
-        load_plan(question.plan)  # says what is wrong with it
-        raise ConfigError(f"{question.plan.name}: 'sites' is empty")
-    real = load_plan(question.plan)
-    share = real.federation.quorum / len(real.sites)
-    values = {
-        **values,
+def _apart(made: float, ran: float, judged: float) -> dict[str, float]:
+    return {"set-up": round(made, 1), "study": round(ran - made, 1), "judging": round(judged - ran, 1)}
+
+
+def _real_plan(question: Question) -> Plan:
+    """The plan that is asked about. Raises ConfigError where it needs files that only the coordinator's home has."""
+    plan = load_plan(question.plan)
+    if plan.public_starts or plan.encoders:
+        raise ConfigError(f"plan '{plan.study}' needs files, of public starts or given encoders: it is not simulated")
+    return plan
+
+
+def _plan(question: Question, real: Plan, out: Path, sites: int, patients: int, repeat: int) -> Plan:
+    """`real` as it is simulated: marked, with as many sites, and without what names sites of the real one."""
+    values, share = read_yaml(question.plan), real.federation.quorum / len(real.sites)
+    values |= {
         "study": simulated_study(real.study, repeat),
         "sites": simulated_sites(sites, patients),
         "release": _release(real, values["release"], question.release),
@@ -137,6 +141,8 @@ def _plan(question: Question, out: Path, sites: int, patients: int, repeat: int)
     write_atomic(file, yaml.safe_dump(values, sort_keys=False))
     plan = load_plan(file)
     require_simulated(plan)
+    if plan.private:
+        check_own_epsilon(plan)
     return plan
 
 

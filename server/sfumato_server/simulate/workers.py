@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +31,11 @@ class Workers:
     def __init__(self, folder: Path, number: int) -> None:
         self.seconds, self.megabytes = 0.0, 0
         self._lock = threading.Lock()
-        self._free: queue.Queue[Child] = queue.Queue()
-        self._all = [_start(folder, index, number) for index in range(number)]
-        for child in self._all:
-            self._free.put(child)
+        self._start = partial(_start, folder, number)
+        self._all = [self._start(index) for index in range(number)]
+        self._free: queue.Queue[int] = queue.Queue()
+        for index in range(number):
+            self._free.put(index)
 
     @property
     def number(self) -> int:
@@ -43,13 +45,18 @@ class Workers:
     def ask(self, header: Mapping[str, Any], arrays: Arrays, deliver: Deliver = _refuse) -> Frame:
         """One question; `deliver` is told of a package, and says whether it was taken.
 
-        Raises DataError with what the site's half said was wrong, FederationError when a worker died.
+        Raises DataError with what the site's half said was wrong, and FederationError when the worker died: another
+        takes its place.
         """
-        child = self._free.get()
+        index = self._free.get()
         try:
-            said, found = _converse(child, header, arrays, deliver)
+            said, found = _converse(self._all[index], header, arrays, deliver)
+        except FederationError:
+            self._all[index].stop()
+            self._all[index] = self._start(index)
+            raise
         finally:
-            self._free.put(child)
+            self._free.put(index)
         with self._lock:
             self.seconds += said["usage"]["seconds"]
             self.megabytes = max(self.megabytes, said["usage"]["megabytes"])
@@ -73,7 +80,7 @@ def started(folder: Path, number: int) -> Iterator[Workers]:
         workers.stop()
 
 
-def _start(folder: Path, index: int, number: int) -> Child:
+def _start(folder: Path, number: int, index: int) -> Child:
     environment = {
         "PATH": "/usr/bin:/bin",
         "HOME": str(folder),
