@@ -13,12 +13,13 @@ from support.plans import small_plan
 
 from sfumato_client.site.home import SiteHome
 from sfumato_client.site.simulated import make_simulated_home
-from sfumato_common.errors import DataError, FederationError, PolicyRefusal
-from sfumato_common.package import open_package
+from sfumato_common.errors import DataError, FederationError, PolicyRefusal, VerificationError
 from sfumato_common.strict import parse
 from sfumato_common.study.costs import study_events
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.simulated import PhantomCohort
+from sfumato_server.enrol import Registry
+from sfumato_server.intake.admission import admit
 from sfumato_server.simulate.workers import started
 
 PROGRAM = Path(sys.executable).parent / "sfumato"
@@ -71,17 +72,14 @@ def test_ledgers_and_certificates_are_real_and_everything_says_that_it_is_simula
         with home.open_ledger() as ledger:
             ledger.verify()
             assert ledger.events("train", plan.digest) == study_events(plan, "train")
-        key = (home.identity / "signing.pub").read_bytes() if (home.identity / "signing.pub").exists() else None
         data = (run / "coordinator" / "intake" / f"{path.name}.formal.sfumato").read_bytes()
-        package = open_package(data, key or _signing_key(home))
+        package = admit(data, plan, record := Registry(run / "coordinator").record_in_force(path.name))
         assert package.study.startswith("simulated-") and package.site.startswith("simulated-")
         assert package.certificate.noise == "test" and "TEST NOISE" in package.certificate.covers
-
-
-def _signing_key(home):
-    from sfumato_common.crypto.identity import load_identity
-
-    return load_identity(home.identity).signing_public
+        # the real study of the same numbers, under the same site's key
+        real = plan.model_copy(update={"study": "small"})
+        with pytest.raises(VerificationError):
+            admit(data, real, record)
 
 
 def test_a_real_plan_gets_no_simulated_home_and_a_simulated_one_no_hospital(tmp_path, monkeypatch, capsys):

@@ -141,8 +141,7 @@ def _plan(question: Question, real: Plan, out: Path, sites: int, patients: int, 
     write_atomic(file, yaml.safe_dump(values, sort_keys=False))
     plan = load_plan(file)
     require_simulated(plan)
-    if plan.private:
-        check_own_epsilon(plan)
+    check_own_epsilon(plan)
     return plan
 
 
