@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,10 @@ def run_simulation(question: Question, out: Path, workers: int, tell: Tell) -> d
 
     Raises ConfigError where `out` holds anything but an earlier simulation, which is replaced; and as a study does.
     """
+    if find_spec("sfumato_client") is None:
+        raise ConfigError(
+            "a simulation runs hospitals too: install 'sfumato', which is both sides, or 'sfumato-site' beside"
+        )
     out = out.resolve()
     _require_own(out)
     source, real = source_of(question.data), _real_plan(question)
