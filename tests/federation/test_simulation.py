@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from support.commands import speaker
@@ -17,9 +18,10 @@ from sfumato_common.errors import DataError, FederationError, PolicyRefusal, Ver
 from sfumato_common.strict import parse
 from sfumato_common.study.costs import study_events
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.simulated import PhantomCohort
+from sfumato_common.study.simulated import PhantomCohort, SiteToMake
 from sfumato_server.enrol import Registry
 from sfumato_server.intake.admission import admit
+from sfumato_server.simulate.cohorts import Spread, source_of
 from sfumato_server.simulate.workers import started
 
 PROGRAM = Path(sys.executable).parent / "sfumato"
@@ -98,6 +100,28 @@ def test_a_real_plan_gets_no_simulated_home_and_a_simulated_one_no_hospital(tmp_
     (tmp_path / "policy.yaml").write_text(yaml.safe_dump({**policy, "site": "simulated-001"}))
     code, said, _ = say("sfumato-site", "init", "--home", tmp_path / "home", "--policy", tmp_path / "policy.yaml")
     assert (code, "of simulations" in said) == (2, True)
+
+
+def test_sites_and_judges_of_an_index_get_its_rows(tmp_path):
+    images = np.random.default_rng(1).integers(0, 256, (40, 16, 16), dtype=np.uint8)
+    np.savez(tmp_path / "all.npz", images=images)
+    splits = ["train"] * 30 + ["val"] * 10
+    lines = [f"all,{number},a,p{number},{split},{number % 2}" for number, split in enumerate(splits)]
+    (tmp_path / "index.csv").write_text("\n".join(["set,row,site,patient_id,split,abnormal", *lines]) + "\n")
+    source = source_of(str(tmp_path / "index.csv"))
+    values = {**VALUES, "study": "simulated-small-1", "sites": {"simulated-001": {"nominal_patients": 24}}}
+    plan = parse(values, Plan, "plan")
+    cohorts = {"simulated-001": source.cohorts(plan, 30, Spread(), 1)["simulated-001"], "judges": source.judges(plan)}
+    told = {
+        name: SiteToMake(home=str(tmp_path / name), site=name, cohort=cohort).model_dump(mode="json")
+        for name, cohort in cohorts.items()
+    }
+    with started(tmp_path, 1) as workers:
+        workers.ask({"do": "make", "plan": plan.model_dump(mode="json"), "site": told["simulated-001"]}, {})
+        _, judges = workers.ask({"do": "read", "plan": plan.model_dump(mode="json"), "site": told["judges"]}, {})
+    assert sorted(map(bytes, judges["images"])) == sorted(map(bytes, images[30:]))
+    assert sorted(judges["labels"]) == [0] * 5 + [1] * 5
+    assert SiteHome(tmp_path / "simulated-001").open_store().patients == 30
 
 
 def test_a_worker_that_dies_costs_one_answer(tmp_path):

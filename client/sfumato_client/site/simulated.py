@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -76,10 +77,12 @@ def images_of(cohort: Cohort, plan: Plan) -> Iterator[SiteImage | Skipped]:
 
 def _rows(cohort: IndexCohort, plan: Plan) -> Iterator[SiteImage | Skipped]:
     rows = [
-        {"set": name, "row": row, "patient_id": patient, "abnormal": label, "split": ""}
+        {"set": name, "row": row, "patient_id": patient, "abnormal": label, "split": "train"}
         for name, row, patient, label in cohort.rows
     ]
-    return read_rows(Path(cohort.folder), rows, plan.image, plan.labels)
+    for image in read_rows(Path(cohort.folder), rows, plan.image, plan.labels):
+        # the site splits by its own key, as a hospital without given splits does
+        yield replace(image, split=None) if isinstance(image, SiteImage) else image
 
 
 def _phantoms(cohort: PhantomCohort, plan: Plan) -> Iterator[SiteImage]:

@@ -30,11 +30,11 @@ class PhantomCohort(Strict):
 
 
 class IndexCohort(Strict):
-    """Rows (set, row, patient, label's number) of the npz sets in `folder`."""
+    """Rows of the npz sets in `folder`: set, row, patient, and the label's number, as the index writes them."""
 
     kind: Literal["index"] = "index"
     folder: str
-    rows: list[tuple[str, str, str, str]]
+    rows: list[Annotated[list[str], Field(min_length=4, max_length=4)]]
 
 
 Cohort = Annotated[PhantomCohort | IndexCohort, Field(discriminator="kind")]

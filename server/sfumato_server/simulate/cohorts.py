@@ -83,7 +83,7 @@ class PhantomSource:
 class _Patient:
     device: str
     ill: bool
-    rows: list[tuple[str, str, str, str]]
+    rows: list[list[str]]
 
 
 class IndexSource:
@@ -165,7 +165,7 @@ def _read(index: Path) -> dict[str, list[_Patient]]:
     found: dict[str, list[_Patient]] = defaultdict(list)
     for patient, own in sorted(rows.items()):
         if len({row["split"] for row in own}) == 1:
-            described = [(row["set"], row["row"], patient, row["abnormal"]) for row in own]
+            described = [[row["set"], row["row"], patient, row["abnormal"]] for row in own]
             ill = any(row["abnormal"] != "0" for row in own)
             found[own[0]["split"]].append(_Patient(own[0]["site"], ill, described))
     return found
