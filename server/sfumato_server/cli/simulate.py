@@ -117,7 +117,7 @@ def _numbers(text: str, option: str, most: int) -> list[int]:
 def _shown(visible: bool) -> Iterator[Tell]:
     """A bar for what is under way."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, disable=not visible) as progress:
+    with Progress(*columns, console=console, transient=True, disable=not visible) as progress:
         task = progress.add_task("set-up", total=None)
 
         def tell(what: str, done: int, of: int) -> None:
