@@ -14,8 +14,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO, cast
 
 from sfumato_common.errors import BusyError
 
@@ -31,9 +32,14 @@ def _die_with_parent() -> None:
 
 
 class Child:
-    """One supervised process with its log file; `stop` ends it and everything that it started."""
+    """One supervised process with its log file; `stop` ends it and everything that it started.
 
-    def __init__(self, name: str, command: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
+    With `piped` its standard input and output are `to_child` and `from_child`, and only its errors go to the log.
+    """
+
+    def __init__(
+        self, name: str, command: Sequence[str], environment: Mapping[str, str], log: Path, *, piped: bool = False
+    ) -> None:
         self.name = name
         self.log = log
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -41,9 +47,9 @@ class Child:
             self._process = subprocess.Popen(
                 list(command),
                 env=dict(environment),
-                stdin=subprocess.DEVNULL,
-                stdout=stream,
-                stderr=subprocess.STDOUT,
+                stdin=subprocess.PIPE if piped else subprocess.DEVNULL,
+                stdout=subprocess.PIPE if piped else stream,
+                stderr=stream if piped else subprocess.STDOUT,
                 start_new_session=True,
                 preexec_fn=_die_with_parent,
             )
@@ -52,6 +58,16 @@ class Child:
     def pid(self) -> int:
         """Process id, also the id of its process group."""
         return self._process.pid
+
+    @property
+    def to_child(self) -> BinaryIO:
+        """The standard input of a piped child."""
+        return cast(BinaryIO, self._process.stdin)
+
+    @property
+    def from_child(self) -> BinaryIO:
+        """The standard output of a piped child."""
+        return cast(BinaryIO, self._process.stdout)
 
     def poll(self) -> int | None:
         """Exit code, or None while it runs."""
@@ -79,6 +95,10 @@ class Child:
         for pid in (self.pid, *tree, *descendants(self.pid)):
             _signal(pid, signal.SIGKILL)
         self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                with suppress(OSError):  # what was not written yet has nobody to read it
+                    pipe.close()
 
 
 def flower_environment(home: Path, first_on_path: Sequence[Path], variable: str) -> dict[str, str]:

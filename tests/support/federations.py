@@ -7,20 +7,19 @@ from pathlib import Path
 from sfumato_client.site.handler import Site
 from sfumato_client.site.home import SiteHome
 from sfumato_common.crypto.identity import load_identity
-from sfumato_common.files import write_atomic, write_json
 from sfumato_common.protocol.flower import decode_reply, decode_request, encode
 from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan
 from sfumato_server.coordinator.home import CoordinatorHome
-from sfumato_server.enrol import Registry, create_authority
-from sfumato_server.intake.admission import admit, package_path
+from sfumato_server.simulate.channel import LocalChannel
+from sfumato_server.simulate.home import make_coordinator, take_package
 from support.enrolment import enrol_site
 from support.homes import make_home
 from support.studies import PLAN, POLICY
 
 
 @dataclass
-class Federation:
+class Federation(LocalChannel):
     """Homes of a coordinator and its sites, and a channel that reaches the sites in this process."""
 
     root: Path
@@ -33,17 +32,11 @@ class Federation:
     def online(self):
         return set(self.sites) - self.down
 
-    def exchange(self, requests, deadline_s, on_reply, waited_for):
-        replies = {}
-        for site, request in requests.items():
-            if site in self.down:
-                continue
-            # through Flower's records and back, as on the wire
-            reply = decode_reply(encode(self.sites[site].handle(decode_request(encode(request)))))
-            self.sent.append((site, request, reply))
-            replies[site] = reply
-            on_reply(site, reply)
-        return replies
+    def answer(self, site, request):
+        # through Flower's records and back, as on the wire
+        reply = decode_reply(encode(self.sites[site].handle(decode_request(encode(request)))))
+        self.sent.append((site, request, reply))
+        return reply
 
     def home(self, site) -> SiteHome:
         return self.sites[site].home
@@ -55,18 +48,11 @@ class Federation:
 def make_site(root: Path, name: str, coordinator: CoordinatorHome, plan: Plan, policy=None, patients=40) -> Site:
     home = make_home(root / "sites" / name, name, plan, policy or POLICY, patients)
     enrol_site(coordinator.root, load_identity(home.identity))
-
-    def deliver(data: bytes, plan: Plan) -> None:
-        package = admit(data, plan, Registry(coordinator.root).record_in_force(name))
-        write_atomic(package_path(coordinator.root, name, package.part), data)
-
-    return Site(home, deliver)
+    return Site(home, lambda data, plan: take_package(coordinator, plan, name, data))
 
 
 def make_federation(root: Path, plan_values=None, policy=None) -> Federation:
     plan = parse(plan_values or PLAN, Plan, "plan")
-    coordinator = CoordinatorHome(root / "coordinator")
-    create_authority(coordinator.root)
-    write_json(coordinator.plan_file, plan.model_dump(mode="json"))
+    coordinator = make_coordinator(root / "coordinator", plan)
     sites = {name: make_site(root, name, coordinator, plan, policy) for name in plan.sites}
     return Federation(root, plan, coordinator, sites)

@@ -27,6 +27,7 @@ from sfumato_common.files import make_private_folder, write_atomic, write_json
 from sfumato_common.strict import load_yaml
 from sfumato_common.study.load import load_resolved_plan
 from sfumato_common.study.policy import Policy
+from sfumato_common.study.simulated import require_real
 
 app = typer.Typer(no_args_is_help=True, help="Sfumato at the hospital.")
 app.add_typer(ledger_app, name="ledger")
@@ -50,6 +51,7 @@ def init(home: Home, policy: Annotated[Path, typer.Option(help="The site's polic
     from sfumato_common.crypto.signatures import fingerprint as fingerprint_of
 
     site = load_yaml(policy, Policy).site
+    require_real(site)
     make_private_folder(home)
     identity = create_identity(home / "identity", site)
     write_atomic(home / "identity" / "split.key", secrets.token_hex(32) + "\n", mode=0o600)
@@ -159,6 +161,7 @@ def accept(
     site = SiteHome(home)
     study = load_resolved_plan(plan)
     policy = site.policy()
+    require_real(study.study, policy.site)
     with site.open_ledger() as ledger:
         cost = admit(study, policy, ledger)
         store = site.open_store()

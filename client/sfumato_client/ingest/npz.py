@@ -8,7 +8,7 @@ index that holds `images` (uint8 or uint16, [N, H, W] or [N, H, W, 3]); archives
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -27,10 +27,15 @@ def read_npz(index: Path, site: str, form: ImageForm, labels: list[str]) -> Iter
     rows = [row for row in read_table(index, _COLUMNS) if row["site"] == site]
     if not rows:
         raise DataError(f"index '{index.name}' has no rows for site '{site}'; check the site's name")
+    yield from read_rows(index.parent, rows, form, labels)
+
+
+def read_rows(folder: Path, rows: Iterable[Row], form: ImageForm, labels: list[str]) -> Iterator[SiteImage | Skipped]:
+    """Yield what `rows` of an index in `folder` describe. Raises DataError for an unreadable archive."""
     archives: dict[str, AnyArray] = {}
     for row in rows:
         if row["set"] not in archives:
-            archives[row["set"]] = _load(index.parent, row["set"])
+            archives[row["set"]] = _load(folder, row["set"])
         try:
             yield _read(archives[row["set"]], row, form, labels)
         except UnreadableError as reason:

@@ -26,10 +26,12 @@ from sfumato_common.errors import ConfigError, UnverifiedOrigin
 from sfumato_common.files import make_private_folder, write_atomic, write_json
 from sfumato_common.study.load import load_plan, plan_text
 from sfumato_common.study.plan import Plan
+from sfumato_common.study.simulated import require_real
 from sfumato_server.cli.home import Home
 from sfumato_server.cli.members import add_commands
 from sfumato_server.cli.model import model_app
 from sfumato_server.cli.passphrase import PassphraseFile, ask_passphrase
+from sfumato_server.cli.simulate import simulate
 
 app = typer.Typer(no_args_is_help=True, help="Sfumato: the coordinator's side.")
 coordinator_app = typer.Typer(no_args_is_help=True, help="Set up and run a study.")
@@ -40,6 +42,9 @@ app.add_typer(dataset_app, name="dataset")
 app.add_typer(plan_app, name="plan")
 app.add_typer(model_app, name="model")
 add_commands(coordinator_app)
+app.command(epilog="Example: sfumato simulate configs/demo.yaml --sites 3,10,30 --patients 100,300 --out simulated")(
+    simulate
+)
 
 
 @app.callback()
@@ -88,6 +93,7 @@ def coordinator_init(
     from sfumato_server.rounds.starts import keep_start, load_starts
 
     study = load_plan(plan)
+    require_real(study.study, *study.sites)
     _affordable(study)
     make_private_folder(home)
     for path in start or []:

@@ -37,11 +37,17 @@ CLASSIFIER_STEPS = 300
 
 
 def run_study(
-    home: CoordinatorHome, channel: Channel, *, seed: int | None = None, classifier_steps: int = CLASSIFIER_STEPS
+    home: CoordinatorHome,
+    channel: Channel,
+    *,
+    seed: int | None = None,
+    classifier_steps: int = CLASSIFIER_STEPS,
+    release: bool = True,
 ) -> str:
     """Run the home's plan over `channel`; returns `completed` or `stopped`, the rest is in `result.json`.
 
-    The coordinator's randomness (generator steps, the classifier) is post-processing; `seed` is for tests.
+    The coordinator's randomness (generator steps, the classifier) is post-processing; `seed` is for tests and
+    simulations, and so is leaving out the release.
     """
     plan = home.plan()
     board = StatusBoard(home.status_file, plan)
@@ -55,8 +61,9 @@ def run_study(
         run.released.update(load_encoders(home.encoders, plan))
         run.join()
         run.train()
-        run.release()
-        if plan.utility is not None:
+        if release:
+            run.release()
+        if release and plan.utility is not None:
             utility = _utility(run, home, classifier_steps)
     except SfumatoError as error:
         outcome, reason = "stopped", str(error)

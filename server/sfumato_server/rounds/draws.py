@@ -22,12 +22,13 @@ from sfumato_server.rounds.checkpoint import released_model
 
 @dataclass(frozen=True)
 class Drawn:
-    """Images [N, S, S(, 3)] of model `kind`, with the name of what each one shows, and the card of their file."""
+    """Images [N, S, S(, 3)] of model `kind`, with name and label of what each one shows, and the card of their file."""
 
     card: Card
     kind: str
     images: AnyArray
     names: list[str]
+    labels: npt.NDArray[np.int64]
 
 
 def draw_model(file: Path, plan: Plan, model: str, label: str, site: str, count: int, seed: int) -> Drawn:
@@ -43,7 +44,8 @@ def draw_model(file: Path, plan: Plan, model: str, label: str, site: str, count:
     components = _components(plan, arrays, label, site, count, draws)
     images = sample_images(plan, kind, arrays, components, draws)
     names = component_names(plan, range(component_count(plan)))
-    return Drawn(card, kind, images, [names[component].replace(": ", "-") for component in components])
+    shown = [names[component].replace(": ", "-") for component in components]
+    return Drawn(card, kind, images, shown, labels_of(plan, components))
 
 
 def _check(plan: Plan, card: Card, kind: str, arrays: Arrays, name: str) -> None:

@@ -1,0 +1,48 @@
+"""Frames between `sfumato simulate` and its workers: a header and arrays, over a pipe of this machine.
+
+A frame is a length of eight bytes and safetensors, whose metadata hold the header as JSON. Nothing in it is executable.
+Both ends are processes of one user: what comes is not held against a schema here, but where it is used.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, BinaryIO
+
+from safetensors.numpy import load, save
+
+from sfumato_common.types import AnyArray, Arrays
+
+_LENGTH_BYTES = 8
+_HEADER = "header"
+Frame = tuple[dict[str, Any], dict[str, AnyArray]]
+
+
+def write_frame(stream: BinaryIO, header: Mapping[str, Any], arrays: Arrays) -> None:
+    """Send one frame. Raises OSError when the other end is gone."""
+    data = save(dict(arrays), metadata={_HEADER: json.dumps(header)})
+    stream.write(len(data).to_bytes(_LENGTH_BYTES, "little"))
+    stream.write(data)
+    stream.flush()
+
+
+def read_frame(stream: BinaryIO) -> Frame | None:
+    """The next frame; None when the other end is gone."""
+    data = _exactly(stream, _LENGTH_BYTES)
+    data = data and _exactly(stream, int.from_bytes(data, "little"))
+    if not data:
+        return None
+    # safetensors: eight bytes of length, then a JSON object of which `__metadata__` is ours
+    end = 8 + int.from_bytes(data[:8], "little")
+    header: dict[str, Any] = json.loads(json.loads(data[8:end])["__metadata__"][_HEADER])
+    return header, load(data)
+
+
+def _exactly(stream: BinaryIO, count: int) -> bytes:
+    """`count` bytes; nothing where the stream ends before."""
+    parts: list[bytes] = []
+    while count and (part := stream.read(count)):
+        parts.append(part)
+        count -= len(part)
+    return b"" if count else b"".join(parts)
