@@ -85,6 +85,6 @@ class Watching:
 
 
 def study_run(folder, plan: Plan, channel: Answers) -> StudyRun:
-    run = StudyRun(plan, channel, Checkpoints(folder, plan), Watching(), torch.Generator().manual_seed(0))
+    run = StudyRun(plan, channel, Checkpoints(folder, plan), Watching(), torch.Generator().manual_seed(0), 60.0)
     run.sleep = lambda seconds: None
     return run

@@ -1,8 +1,8 @@
 """The round loop of a study: join, stages, release, utility; every exchange with a quorum and a deadline.
 
 It never waits without end and never redoes a finished round: after a restart it goes on from the last checkpoint. A
-site that refuses, is silent, or answers what its patients cannot have led to is left out of that exchange; below the
-quorum the study stops and says why.
+site that refuses, is silent, or answers what its patients cannot have led to is left out of that exchange, and is asked
+the next; below the quorum the study stops and says why.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ class StudyRun:
     checkpoints: Checkpoints
     progress: Progress
     generator: torch.Generator
+    deadline_s: float
     sleep: Callable[[float], None] = time.sleep
     accepted: set[str] = field(default_factory=set)
     released: Released = field(default_factory=dict)
@@ -57,7 +58,10 @@ class StudyRun:
     patience: Patience = field(default_factory=Patience)
 
     def join(self) -> None:
-        """Wait for the sites (all, or the quorum at the deadline) and ask each whether it accepted this plan."""
+        """Wait for the sites (all, or the quorum at the deadline) and ask each whether it accepted this plan.
+
+        One that refuses is asked nothing more; one that comes later, or did not answer, is asked the next thing.
+        """
         terms = self.plan.federation
         end = time.monotonic() + terms.join_deadline_s
         while time.monotonic() < end:
@@ -73,7 +77,7 @@ class StudyRun:
                 f"{terms.join_deadline_s} s; start the missing sites or lower federation.quorum"
             )
         replies = self.ask("hello", {}, self.channel.online())
-        self.accepted = {site for site, reply in replies.items() if reply.status == "ok"}
+        self.accepted = set(self.plan.sites) - {site for site, reply in replies.items() if reply.reference}
 
     def train(self) -> None:
         """Run every stage of the plan, each from the released models of the earlier ones."""
@@ -127,7 +131,7 @@ class StudyRun:
         models = {chosen if item.model == "best" else item.model for item in self.plan.release} | {self.plan.base}
         arrays = {f"{kind}:{name}": value for kind in sorted(models) for name, value in self.released[kind].items()}
         begun, sent, refused, tries = set[str](), set[str](), dict[str, Reply](), Counter[str]()
-        end = time.monotonic() + _RELEASE_DEADLINES * self.plan.federation.round_deadline_s
+        end = time.monotonic() + _RELEASE_DEADLINES * self.deadline_s
         waiting, absences = set(self.accepted), Counter[str]()
         while waiting - self.patience.silent and time.monotonic() < end:
             absences.update(waiting - self.channel.online())
@@ -199,7 +203,7 @@ class StudyRun:
             for site in sorted(targets)
         }
         waited_for = self.patience.waited_for(targets, quorum)
-        replies = self.channel.exchange(requests, self.plan.federation.round_deadline_s, self._note, waited_for)
+        replies = self.channel.exchange(requests, self.deadline_s, self._note, waited_for)
         self.patience.note(targets, set(replies))
         for site in targets - set(replies):
             replies[site] = lost("silent")
