@@ -29,11 +29,13 @@ class Federation:
     sites: dict[str, Site]
     down: set[str] = field(default_factory=set)
     sent: list = field(default_factory=list)
+    deadlines: list = field(default_factory=list)
 
     def online(self):
         return set(self.sites) - self.down
 
     def exchange(self, requests, deadline_s, on_reply, waited_for):
+        self.deadlines.append(deadline_s)
         replies = {}
         for site, request in requests.items():
             if site in self.down:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from safetensors.numpy import load, save
 
@@ -37,6 +38,7 @@ from sfumato_common.protocol.messages import Reply, Request
 from sfumato_common.study.costs import charged_event, utility_event
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.policy import DEFAULT_ANSWER_INTERVAL_S, Policy
+from sfumato_common.supervise import in_turn
 from sfumato_common.types import Arrays, ArraySpec, Schema, fingerprint
 
 log = logging.getLogger(__name__)
@@ -137,11 +139,19 @@ class Site:
         return self._once(request, plan, policy, work)
 
     def _once(self, request: Request, plan: Plan, policy: Policy, work: Work) -> Reply:
-        """Check, charge, compute, seal, guard, keep, settle; or send again what the same request got before."""
+        """Check, charge, compute, seal, guard, keep, settle; or send again what the same request got before.
+
+        A study's questions are worked on one at a time: a second process that has the same one waits for the first, and
+        sends the same bytes.
+        """
         name = f"{plan.digest[:16]}-{work.purpose}-{request.round}-{fingerprint(request.arrays)[:16]}.safetensors"
         kept = self.home.outbox / name
-        if kept.exists():
-            return plain_reply(load(kept.read_bytes()), work.schema)
+        with in_turn(self.home.turns(plan)):
+            if kept.exists():
+                return plain_reply(load(kept.read_bytes()), work.schema)
+            return self._work_once(request, plan, policy, work, kept)
+
+    def _work_once(self, request: Request, plan: Plan, policy: Policy, work: Work, kept: Path) -> Reply:
         self.home.require_fitting_store(plan)
         work.check()
         noise = _noise(policy, plan, request)

@@ -56,9 +56,7 @@ class FlowerChannel:
     seconds at most.
     """
 
-    def __init__(
-        self, grid: Grid, nodes: Mapping[str, int], members: Callable[[], Set[str]], work_s: float
-    ) -> None:
+    def __init__(self, grid: Grid, nodes: Mapping[str, int], members: Callable[[], Set[str]], work_s: float) -> None:
         self._grid, self._members, self._work_s = grid, members, work_s
         self._nodes = dict(nodes)
         self._names = {node: name for name, node in nodes.items()}

@@ -64,8 +64,8 @@ def run_coordinator(
     """Run the home's study from first connection to published set; returns the published folder.
 
     `watch` is called about twice a second; `deadline_s` and `work_hours` are of this run alone, see `Deadlines`. Raises
-    BusyError (ports, second run), FederationError (study stopped) and ConfigError: a deadline below the plan's, or where
-    it could sign as the CA.
+    BusyError (ports, second run), FederationError (study stopped) and ConfigError for a deadline below the plan's, or
+    where it could sign as the CA.
     """
     require_no_passphrase()
     home = CoordinatorHome(root.resolve())

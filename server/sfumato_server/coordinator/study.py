@@ -49,7 +49,7 @@ def run_study(
     generator = torch.Generator().manual_seed(torch.seed() if seed is None else seed)
     live = LivePage(home.root, plan, board)
     members = MembersChannel(channel, Registry(home.root))
-    run = StudyRun(plan, members, Checkpoints(home.checkpoints, plan), live, generator, home.deadlines().away_s)
+    run = StudyRun(plan, members, Checkpoints(home.checkpoints, plan), live, generator, home.deadlines())
     outcome, reason, utility = "completed", "", None
     try:
         run.released.update(load_starts(home.starts, plan))

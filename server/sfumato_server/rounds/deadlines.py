@@ -1,7 +1,7 @@
 """How long a coordinator waits: operations, not the study, so that neither plan hash nor acceptance says them.
 
-The plan states the least (`federation.round_deadline_s`); each `coordinator run` may wait longer. A site that is away is
-waited for until the deadline, one that works until the limit of work.
+The plan states the least (`federation.round_deadline_s`); each `coordinator run` may wait longer. A site that is away
+is waited for until the deadline, one that works until the limit of work.
 """
 
 from __future__ import annotations

@@ -68,6 +68,18 @@ def test_a_kept_answer_that_was_altered_on_disk_does_not_leave(finished):
     finished.refuses(finished.asked["gan", 3], "egress-refused", "other arrays than the plan declares")
 
 
+def test_the_same_question_in_several_processes_is_worked_on_once_and_gets_one_answer(midway):
+    # Flower starts a second process for a message whose first lost its token while it worked
+    request, before = midway.asked["gan", 2], midway.charges()
+    with ThreadPoolExecutor(3) as pool:
+        replies = list(pool.map(midway.ask, 3 * [request]))
+    assert [reply.status for reply in replies] == 3 * ["ok"], [midway.reason(reply) for reply in replies]
+    assert all(
+        np.array_equal(replies[0].arrays[name], reply.arrays[name]) for reply in replies for name in reply.arrays
+    )
+    assert [item[:2] for item in midway.charges()[len(before) :]] == [("gan", 2)]
+
+
 def test_several_versions_of_a_round_at_once_are_answered_once(midway):
     request, before = midway.asked["gan", 2], midway.charges()
     versions = [request, *(moved(request, amount * 1e-6) for amount in (1, 2, 3))]
