@@ -23,9 +23,10 @@ SHORT = {**copy.deepcopy(PLAN), "stages": PLAN["stages"][:1], "release": PLAN["r
 
 
 class SlowGrid:
-    """Flower's grid over sites of this process, which answer `took[site]` seconds of its own clock after a question, hello at once.
+    """Flower's grid over sites of this process, which answer `took[site]` seconds of its own clock after a question.
 
-    The replies of a site in `cut` to stages never arrive, though it worked: what it answered is in its home.
+    Hello is answered at once. The replies of a site in `cut` to stages never arrive, though it worked: what it
+    answered is in its home.
     """
 
     def __init__(self, federation, took, cut=()):

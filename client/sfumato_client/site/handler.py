@@ -26,6 +26,7 @@ from sfumato_client.site.home import SiteHome
 from sfumato_client.site.inbound import Seen, check_form, models_of, requested_items
 from sfumato_client.site.noise import site_noise
 from sfumato_client.site.sending import require_approved, send_release
+from sfumato_client.site.turns import at_work
 from sfumato_common.accounting.events import Cohort, Event
 from sfumato_common.crypto.identity import load_identity
 from sfumato_common.errors import BusyError, LedgerError, PolicyRefusal, VerificationError
@@ -142,21 +143,25 @@ class Site:
         """Check, charge, compute, seal, guard, keep, settle; or send again what the same request got before.
 
         A study's questions are worked on one at a time: a second process that has the same one waits for the first, and
-        sends the same bytes.
+        sends the same bytes. Work that was killed is done again under its charge.
         """
+        turns = self.home.turns(plan)
         name = f"{plan.digest[:16]}-{work.purpose}-{request.round}-{fingerprint(request.arrays)[:16]}.safetensors"
         kept = self.home.outbox / name
-        with in_turn(self.home.turns(plan)):
+        mark, question = turns / f"{work.purpose}-{request.round}.json", fingerprint(request.arrays)
+        with in_turn(turns):
             if kept.exists():
+                mark.unlink(missing_ok=True)  # it leaves now: should the kept bytes be lost, they are not made again
                 return plain_reply(load(kept.read_bytes()), work.schema)
-            return self._work_once(request, plan, policy, work, kept)
+            with at_work(mark, question) as killed:
+                return self._work_once(request, plan, policy, work, kept, killed)
 
-    def _work_once(self, request: Request, plan: Plan, policy: Policy, work: Work, kept: Path) -> Reply:
+    def _work_once(self, request: Request, plan: Plan, policy: Policy, work: Work, kept: Path, killed: bool) -> Reply:
         self.home.require_fitting_store(plan)
         work.check()
         noise = _noise(policy, plan, request)
         terms = Terms.of(plan, work.purpose, max(request.round, 1), work.cohort)
-        with self.home.open_ledger() as ledger, ledger.charged(terms, [work.event], noise) as charge:
+        with self.home.open_ledger() as ledger, ledger.charged(terms, [work.event], noise, killed) as charge:
             opened = partial(self._open_cohort, plan, ledger, work.cohort)
             sealed = charge.seal(work.compute(opened, charge.recorder, noise))
             reply = noised_reply(sealed, work.schema, charge.paid)

@@ -5,7 +5,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from support.hospital import size_on_the_wire
+from support.hospital import environment, size_on_the_wire
+
+from sfumato_client.ledger import Ledger
+from sfumato_client.site.turns import MOST_TIMES
 
 
 def moved(request, amount=1e-6):
@@ -44,6 +47,52 @@ def test_a_round_that_crashed_after_its_charge_stays_paid_and_is_not_run_again(m
     assert "ZeroDivisionError" in midway.reason(crashed)
     assert [item[:2] for item in midway.charges()] == [*(item[:2] for item in before), ("gan", 2)]
     monkeypatch.undo()
+    midway.refuses(request, "ledger-refused", "was charged before: it may not run again")
+
+
+def kill(midway, monkeypatch, request):
+    """What a kill leaves: the work ends in its middle, and no handler of errors runs."""
+
+    def killed(job):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sfumato_client.training.gan.train_discriminator", killed)
+    with pytest.raises(KeyboardInterrupt):
+        midway.ask(request)
+    monkeypatch.undo()
+    environment(monkeypatch, midway)
+
+
+def test_a_round_that_was_killed_after_its_charge_is_done_again_under_it(midway, monkeypatch):
+    request, before = midway.asked["gan", 2], midway.charges()
+    kill(midway, monkeypatch, request)
+    midway.refuses(moved(request), "ledger-refused", "was charged before: it may not run again")
+    reply = midway.ask(request)
+    assert reply.status == "ok", midway.reason(reply)
+    assert [item[:2] for item in midway.charges()[len(before) :]] == [("gan", 2)]
+    midway.refuses(moved(request), "ledger-refused", "was charged before: it may not run again")
+    with midway.home.open_ledger() as ledger:
+        assert len(ledger.settled_results()) == len(ledger.entries()), "and nothing stays open"
+
+
+def test_work_that_is_killed_again_and_again_is_given_up(midway, monkeypatch):
+    request = midway.asked["gan", 2]
+    for _ in range(MOST_TIMES):
+        kill(midway, monkeypatch, request)
+    midway.refuses(request, "ledger-refused", "was charged before: it may not run again")
+    midway.refuses(request, "ledger-refused", "was charged before: it may not run again")
+
+
+def test_an_answer_that_left_is_not_made_again_though_its_charge_stayed_open(midway, monkeypatch):
+    request = midway.asked["gan", 2]
+    monkeypatch.setattr(Ledger, "settle", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        midway.ask(request)
+    monkeypatch.undo()
+    environment(monkeypatch, midway)
+    assert midway.ask(request).status == "ok", "the kept bytes"
+    for path in midway.home.outbox.glob("*-gan-2-*"):
+        path.unlink()
     midway.refuses(request, "ledger-refused", "was charged before: it may not run again")
 
 
