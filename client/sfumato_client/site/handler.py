@@ -122,7 +122,7 @@ class Site:
             return train(job)
 
         work = Work(stage.kind, charged_event(plan, stage), "train", exchange.returned(plan), check, compute)
-        return self._once(request, plan, policy, work)
+        return self._in_turn(request, plan, policy, work)
 
     def _utility(self, request: Request, plan: Plan, policy: Policy) -> Reply:
         if plan.utility is None or policy.utility_figure == "withheld":
@@ -137,9 +137,9 @@ class Site:
             return score_histogram(plan, request.arrays, opened(), recorder)
 
         work = Work("utility", utility_event(plan), "holdout", schema, lambda: None, compute)
-        return self._once(request, plan, policy, work)
+        return self._in_turn(request, plan, policy, work)
 
-    def _once(self, request: Request, plan: Plan, policy: Policy, work: Work) -> Reply:
+    def _in_turn(self, request: Request, plan: Plan, policy: Policy, work: Work) -> Reply:
         """Check, charge, compute, seal, guard, keep, settle; or send again what the same request got before.
 
         A study's questions are worked on one at a time: a second process that has the same one waits for the first, and
@@ -154,9 +154,9 @@ class Site:
                 mark.unlink(missing_ok=True)  # it leaves now: should the kept bytes be lost, they are not made again
                 return plain_reply(load(kept.read_bytes()), work.schema)
             with at_work(mark, question) as killed:
-                return self._work_once(request, plan, policy, work, kept, killed)
+                return self._once(request, plan, policy, work, kept, killed)
 
-    def _work_once(self, request: Request, plan: Plan, policy: Policy, work: Work, kept: Path, killed: bool) -> Reply:
+    def _once(self, request: Request, plan: Plan, policy: Policy, work: Work, kept: Path, killed: bool) -> Reply:
         self.home.require_fitting_store(plan)
         work.check()
         noise = _noise(policy, plan, request)
