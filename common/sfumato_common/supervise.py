@@ -200,6 +200,18 @@ def _alive(pid: int) -> bool:
 
 
 @contextmanager
+def in_turn(folder: Path) -> Iterator[None]:
+    """Hold `folder` alone (flock on `folder/.lock`), after every other process and thread that does."""
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
 def exclusive(folder: Path, what: str) -> Iterator[None]:
     """Hold `folder` alone (flock on `folder/.lock`). Raises BusyError at once when another process holds it."""
     folder.mkdir(parents=True, exist_ok=True)

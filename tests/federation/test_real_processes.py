@@ -4,12 +4,14 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 from support.processes import (
     ENVIRONMENT,
     PROGRAMS,
+    SMALL_PLAN,
     command_of,
     demo_command,
     running,
@@ -20,6 +22,7 @@ from support.processes import (
 )
 
 from sfumato_client.site.home import SiteHome
+from sfumato_common.supervise import in_turn
 from sfumato_server.publish import verify_dataset
 
 pytestmark = [
@@ -205,3 +208,33 @@ def signal_quietly(pid):
         os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:
         return
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_sites_that_work_beyond_the_deadline_publish_and_pay_once(tmp_path):
+    """Two of three sites sleep in mid-round for several deadlines: neither is left out, the quorum holds."""
+    plan = {**SMALL_PLAN, "federation": {"quorum": 2, "round_deadline_s": 10, "join_deadline_s": 60}}
+    out = tmp_path / "out"
+    demo = start(demo_command(out, write_configs(tmp_path / "configs", plan)), tmp_path / "log")
+    homes = {name: SiteHome(out / "work" / "sites" / name) for name in plan["sites"]}
+    accepted = lambda: all(list(home.root.glob("plans/*.json")) for home in homes.values())  # noqa: E731
+    try:
+        assert wait_for(accepted, 240), (tmp_path / "log").read_text()
+        digest = next(homes["cedar"].root.glob("plans/*.json")).stem
+        study = homes["cedar"].accepted_plan(digest)
+        with in_turn(homes["birch"].turns(study)), in_turn(homes["cedar"].turns(study)):
+            assert wait_for(lambda: status(out).get("stage") == "spectral", 240), (tmp_path / "log").read_text()
+            time.sleep(45)
+            assert status(out)["stage"] == "spectral", "waited for beyond four deadlines"
+            assert status(out)["sites"] == {"alder": "done", "birch": "working", "cedar": "working"}
+        code = demo.wait(480)
+    finally:
+        stop(demo)
+    assert code == 0, (tmp_path / "log").read_text()
+    assert all(item["sites"] == dict.fromkeys(homes, "ok") for item in status(out)["exchanges"])
+    verify_dataset(out / "published", None)
+    for home in homes.values():
+        with home.open_ledger() as ledger:
+            charged = [(entry.purpose, entry.round) for entry in ledger.entries() if entry.cohort == "train"]
+        assert charged == [("spectral", 1), ("gan", 1), ("gan", 2)]

@@ -20,6 +20,7 @@ from sfumato_server.enrol import revoke
 from sfumato_server.rounds.patience import Patience
 
 SITES = {"alder", "birch", "cedar"}
+WORK_S = 3600.0
 
 
 @pytest.fixture
@@ -132,25 +133,39 @@ def test_what_a_site_refuses_for_good_is_not_asked_again(run):
 
 
 class Grid:
-    """Flower's grid, as far as the channel uses it: replies that come at given times of a clock of its own."""
+    """Flower's grid, as far as the channel uses it: replies that come at given times of a clock of its own.
 
-    def __init__(self, times):
-        self.times, self.now = times, 0.0
+    A node whose reply never comes is not connected, and so is one within its span of `gone`: Flower gives up a message
+    that it had then.
+    """
+
+    def __init__(self, times, gone=()):
+        self.times, self.gone, self.now, self.pushed = times, dict(gone), 0.0, []
 
     def push_messages(self, messages):
-        return [str(node) for node in messages]
+        self.pushed += [(node, self.now) for node in messages]
+        return [f"{node}:{len(self.pushed)}" for node in messages]
 
     def pull_messages(self, identifiers):
-        return [Said(name) for name in identifiers if self.times[int(name)] <= self.now]
+        nodes = {name: int(name.split(":")[0]) for name in identifiers}
+        lost = [Said(name, error=True) for name, node in nodes.items() if self.is_gone(node)]
+        return lost + [Said(name) for name, node in nodes.items() if self.times[node] <= self.now]
+
+    def get_node_ids(self):
+        return [node for node, time in self.times.items() if time < 1e9 and not self.is_gone(node)]
+
+    def is_gone(self, node):
+        start, end = self.gone.get(node, (1e9, 1e9))
+        return start <= self.now < end
 
 
 class Said:
-    def __init__(self, name):
+    def __init__(self, name, error=False):
         self.metadata = type("Metadata", (), {"reply_to_message_id": name})
-        self.content = None
+        self.content, self.error = None, type("Error", (), {"code": 5, "reason": ""}) if error else None
 
     def has_error(self):
-        return False
+        return self.error is not None
 
 
 @pytest.fixture
@@ -162,18 +177,23 @@ def channel_over(monkeypatch):
         monkeypatch.setattr(flower_channel.time, "sleep", lambda seconds: setattr(grid, "now", grid.now + seconds))
         monkeypatch.setattr(flower_channel, "Message", lambda content, dst_node_id, **_: dst_node_id)
         monkeypatch.setattr(flower_channel, "decode_reply", lambda content: reply())
-        return FlowerChannel(grid, {site: node for node, site in enumerate(sorted(sites))}, members)
+        return FlowerChannel(grid, {site: node for node, site in enumerate(sorted(sites))}, members, WORK_S)
 
     return make
 
 
-def exchange(channel_over, times, waited, members=lambda now: set("abc")):
+def exchange(channel_over, times, waited, members=lambda now: set("abc"), gone=()):
     """One exchange of sites a, b, c, who answer at `times`, with a deadline of 300 s: who came, and when it ended."""
-    grid = Grid(dict(enumerate(times)))
+    return exchange_over(channel_over, Grid(dict(enumerate(times)), gone), waited, members)
+
+
+def exchange_over(channel_over, grid, waited, members=lambda now: set("abc")):
     channel = channel_over(grid, "abc", lambda: members(grid.now))
     request = Request(PROTOCOL, "0" * 64, "hello", "", 0, {})
-    found = channel.exchange(dict.fromkeys("abc", request), 300.0, lambda site, said: None, waited)
-    return set(found), grid.now
+    told = {}
+    found = channel.exchange(dict.fromkeys("abc", request), 300.0, lambda site, said: told.update({site: said}), waited)
+    assert told == found
+    return {site for site, said in found.items() if said.status == "ok"}, grid.now
 
 
 @pytest.mark.parametrize(
@@ -203,6 +223,46 @@ def test_the_channel_gives_the_others_half_as_long_again(channel_over, times, wa
 def test_a_site_that_is_revoked_while_the_others_work_is_not_waited_for(channel_over, times, waited, end, came):
     found = exchange(channel_over, times, waited, lambda now: set("ab" if now >= 40.0 else "abc"))
     assert found == (came, pytest.approx(end, abs=1.0))
+
+
+@pytest.mark.parametrize(
+    ("times", "waited", "end", "came"),
+    [
+        ((10.0, 20.0, 2000.0), {"a", "b", "c"}, 2000.0, {"a", "b", "c"}),  # long after the deadline
+        ((900.0, 1e9, 2000.0), {"a", "b", "c"}, 2000.0, {"a", "c"}),  # though another is silent
+        ((10.0, 20.0, 9e8), {"a", "b", "c"}, WORK_S, {"a", "b"}),  # the limit of work
+        ((10.0, 20.0, 2000.0), {"a", "b"}, 30.0, {"a", "b"}),  # one that was silent before holds up nobody
+        ((400.0, 20.0, 600.0), {"a", "b"}, 400.0, {"a", "b"}),
+    ],
+)
+def test_a_site_that_works_is_waited_for_beyond_the_deadline(channel_over, times, waited, end, came):
+    assert exchange(channel_over, times, waited) == (came, pytest.approx(end, abs=1.0))
+
+
+@pytest.mark.parametrize(
+    ("gone", "times", "end", "came", "asked"),
+    [
+        ((54.0, 130.0), (10.0, 20.0, 150.0), 150.0, {"a", "b", "c"}, 2),
+        ((54.0, 1e9), (10.0, 20.0, 150.0), 300.0, {"a", "b"}, 1),  # silent: until the deadline
+        ((1000.0, 1070.0), (10.0, 20.0, 2000.0), 2000.0, {"a", "b", "c"}, 2),
+        ((1000.0, 1e9), (10.0, 20.0, 2000.0), 1120.0, {"a", "b"}, 1),  # at work, then gone: time for a restart
+    ],
+)
+def test_a_site_that_falls_out_is_asked_the_same_when_it_is_back(channel_over, gone, times, end, came, asked):
+    grid = Grid(dict(enumerate(times)), {2: gone})
+    assert exchange_over(channel_over, grid, {"a", "b", "c"}) == (came, pytest.approx(end, abs=1.0))
+    assert [node for node, _ in grid.pushed].count(2) == asked
+
+
+def test_a_site_whose_task_dies_again_and_again_is_asked_three_times(channel_over):
+    class Dying(Grid):
+        def pull_messages(self, identifiers):
+            return [Said(name, error=name.startswith("2:")) for name in identifiers]
+
+    grid = Dying({0: 0.0, 1: 0.0, 2: 0.0})
+    assert exchange_over(channel_over, grid, {"a", "b", "c"})[0] == {"a", "b"}
+    assert [node for node, _ in grid.pushed].count(2) == 3
+    assert grid.now < 10.0
 
 
 @pytest.mark.parametrize("quorum", [2, 3])

@@ -15,6 +15,7 @@ from sfumato_common.mechanisms.recorder import NoiseRecorder
 from sfumato_common.protocol.messages import PROTOCOL, Reply, Request
 from sfumato_common.study.plan import Plan
 from sfumato_server.rounds.checkpoint import Checkpoints
+from sfumato_server.rounds.deadlines import Deadlines
 from sfumato_server.rounds.loop import StudyRun
 
 Answer = Callable[[Request], Reply | None]
@@ -85,6 +86,8 @@ class Watching:
 
 
 def study_run(folder, plan: Plan, channel: Answers) -> StudyRun:
-    run = StudyRun(plan, channel, Checkpoints(folder, plan), Watching(), torch.Generator().manual_seed(0))
+    run = StudyRun(
+        plan, channel, Checkpoints(folder, plan), Watching(), torch.Generator().manual_seed(0), Deadlines.of(plan)
+    )
     run.sleep = lambda seconds: None
     return run

@@ -28,9 +28,14 @@ class Federation(LocalChannel):
     sites: dict[str, Site]
     down: set[str] = field(default_factory=set)
     sent: list = field(default_factory=list)
+    deadlines: list = field(default_factory=list)
 
     def online(self):
         return set(self.sites) - self.down
+
+    def exchange(self, requests, deadline_s, on_reply, waited_for):
+        self.deadlines.append(deadline_s)
+        return super().exchange(requests, deadline_s, on_reply, waited_for)
 
     def answer(self, site, request):
         # through Flower's records and back, as on the wire

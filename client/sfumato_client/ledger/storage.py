@@ -12,7 +12,7 @@ from sfumato_client.ledger.chain import Row
 from sfumato_common.errors import BusyError, LedgerError
 from sfumato_common.files import sync_folder
 
-_WAIT_S = 60.0  # another process may be accounting (seconds) while it holds the lock
+_WAIT_S = 600.0  # another process may be accounting while it holds the lock: seconds, on a slow machine minutes
 _TABLES = (
     "CREATE TABLE entries (number INTEGER PRIMARY KEY, body TEXT NOT NULL, hash TEXT NOT NULL)",
     "CREATE TRIGGER no_change BEFORE UPDATE ON entries BEGIN SELECT RAISE(ABORT, 'append-only'); END",

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from safetensors.numpy import load, save
 
@@ -25,6 +26,7 @@ from sfumato_client.site.home import SiteHome
 from sfumato_client.site.inbound import Seen, check_form, models_of, requested_items
 from sfumato_client.site.noise import site_noise
 from sfumato_client.site.sending import require_approved, send_release
+from sfumato_client.site.turns import at_work
 from sfumato_common.accounting.events import Cohort, Event
 from sfumato_common.crypto.identity import load_identity
 from sfumato_common.errors import BusyError, LedgerError, PolicyRefusal, VerificationError
@@ -37,6 +39,7 @@ from sfumato_common.protocol.messages import Reply, Request
 from sfumato_common.study.costs import charged_event, utility_event
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.policy import DEFAULT_ANSWER_INTERVAL_S, Policy
+from sfumato_common.supervise import in_turn
 from sfumato_common.types import Arrays, ArraySpec, Schema, fingerprint
 
 log = logging.getLogger(__name__)
@@ -119,7 +122,7 @@ class Site:
             return train(job)
 
         work = Work(stage.kind, charged_event(plan, stage), "train", exchange.returned(plan), check, compute)
-        return self._once(request, plan, policy, work)
+        return self._in_turn(request, plan, policy, work)
 
     def _utility(self, request: Request, plan: Plan, policy: Policy) -> Reply:
         if plan.utility is None or policy.utility_figure == "withheld":
@@ -134,19 +137,31 @@ class Site:
             return score_histogram(plan, request.arrays, opened(), recorder)
 
         work = Work("utility", utility_event(plan), "holdout", schema, lambda: None, compute)
-        return self._once(request, plan, policy, work)
+        return self._in_turn(request, plan, policy, work)
 
-    def _once(self, request: Request, plan: Plan, policy: Policy, work: Work) -> Reply:
-        """Check, charge, compute, seal, guard, keep, settle; or send again what the same request got before."""
+    def _in_turn(self, request: Request, plan: Plan, policy: Policy, work: Work) -> Reply:
+        """Check, charge, compute, seal, guard, keep, settle; or send again what the same request got before.
+
+        A study's questions are worked on one at a time: a second process that has the same one waits for the first, and
+        sends the same bytes. Work that was killed is done again under its charge.
+        """
+        turns = self.home.turns(plan)
         name = f"{plan.digest[:16]}-{work.purpose}-{request.round}-{fingerprint(request.arrays)[:16]}.safetensors"
         kept = self.home.outbox / name
-        if kept.exists():
-            return plain_reply(load(kept.read_bytes()), work.schema)
+        mark, question = turns / f"{work.purpose}-{request.round}.json", fingerprint(request.arrays)
+        with in_turn(turns):
+            if kept.exists():
+                mark.unlink(missing_ok=True)  # it leaves now: should the kept bytes be lost, they are not made again
+                return plain_reply(load(kept.read_bytes()), work.schema)
+            with at_work(mark, question) as killed:
+                return self._once(request, plan, policy, work, kept, killed)
+
+    def _once(self, request: Request, plan: Plan, policy: Policy, work: Work, kept: Path, killed: bool) -> Reply:
         self.home.require_fitting_store(plan)
         work.check()
         noise = _noise(policy, plan, request)
         terms = Terms.of(plan, work.purpose, max(request.round, 1), work.cohort)
-        with self.home.open_ledger() as ledger, ledger.charged(terms, [work.event], noise) as charge:
+        with self.home.open_ledger() as ledger, ledger.charged(terms, [work.event], noise, killed) as charge:
             opened = partial(self._open_cohort, plan, ledger, work.cohort)
             sealed = charge.seal(work.compute(opened, charge.recorder, noise))
             reply = noised_reply(sealed, work.schema, charge.paid)

@@ -81,6 +81,10 @@ class SiteHome:
         """Releases as they grow, a folder a plan."""
         return self.root / "releases"
 
+    def turns(self, plan: Plan) -> Path:
+        """The folder whose lock a process holds while it works on a question of `plan`."""
+        return self.root / "turns" / plan.digest[:16]
+
     @property
     def steward_folder(self) -> Path:
         """Reports and error details for the steward's eyes only."""

@@ -32,6 +32,7 @@ from sfumato_server.cli.members import add_commands
 from sfumato_server.cli.model import model_app
 from sfumato_server.cli.passphrase import PassphraseFile, ask_passphrase
 from sfumato_server.cli.simulate import simulate
+from sfumato_server.rounds.deadlines import WORK_HOURS
 
 app = typer.Typer(no_args_is_help=True, help="Sfumato: the coordinator's side.")
 coordinator_app = typer.Typer(no_args_is_help=True, help="Set up and run a study.")
@@ -160,6 +161,10 @@ def coordinator_run(
     host: Annotated[str, typer.Option(help="Address on which hospitals reach this coordinator.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port of the SuperLink's front.")] = 8000,
     intake_port: Annotated[int, typer.Option(help="Intake port.")] = 8443,
+    deadline: Annotated[
+        float | None, typer.Option(help="Seconds to wait for a site that is away; at least the plan's.")
+    ] = None,
+    work_hours: Annotated[float, typer.Option(min=0.0, help="Hours to wait for a site that works.")] = WORK_HOURS,
 ) -> None:
     """Run the study: wait for the sites, train, collect the releases, publish."""
     from sfumato_server.coordinator.home import CoordinatorHome
@@ -170,7 +175,9 @@ def coordinator_run(
     for note in expiry_notes(home, CoordinatorHome(home).plan().sites):
         console.print(f"{note}; see 'sfumato coordinator renew' and 'rotate'", markup=False, soft_wrap=True)
     with live_status(home / "status.json") as refresh:
-        published = run_coordinator(home, out, Listen(host, port, intake_port), refresh)
+        published = run_coordinator(
+            home, out, Listen(host, port, intake_port), refresh, deadline_s=deadline, work_hours=work_hours
+        )
     console.print(f"published: {published}\nreport: {published / 'report.html'}", markup=False, soft_wrap=True)
     for site, reason in sorted(json.loads((out / "run.json").read_text())["left_out"].items()):
         console.print(f"left out: {site}: {reason}", markup=False, soft_wrap=True)

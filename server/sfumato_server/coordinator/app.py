@@ -23,4 +23,5 @@ def main(grid: Grid, context: Context) -> None:
     del context
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     home = CoordinatorHome(Path(os.environ["SFUMATO_COORDINATOR_HOME"]))
-    run_study(home, FlowerChannel(grid, home.nodes(), Registry(home.root).in_force))
+    channel = FlowerChannel(grid, home.nodes(), Registry(home.root).in_force, home.deadlines().work_s)
+    run_study(home, channel)

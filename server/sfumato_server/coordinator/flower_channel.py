@@ -1,14 +1,19 @@
 """The round loop's channel over Flower's Grid, with deadlines of our own.
 
-Flower's `send_and_receive` polls every 3 s and its strategies wait without end; this channel polls faster, stops at the
-deadline, reports every site that did not answer, and waits for none that was revoked meanwhile.
+Flower's `send_and_receive` polls every 3 s and its strategies wait without end; this channel polls faster and tells a
+site that works from one that is silent. A SuperNode reports as connected only while it lives, and answers an error by
+itself when the task of a message is dead; so a site that is connected and has not answered works, and is waited for
+until the limit of work. One whose message Flower gave up is asked the same again when it is back: it answers from what
+it kept, or waits for its own work, and charges nothing twice.
 """
 
 from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Set
+from dataclasses import dataclass, field
 
 from flwr.app import Message
 from flwr.serverapp import Grid
@@ -20,16 +25,39 @@ from sfumato_server.rounds.channel import GRACE, OnReply, lost
 
 log = logging.getLogger(__name__)
 _POLL_SECONDS = 0.5
+# how often one exchange asks a site; what one that fell out late has to come back: Flower refuses a restarted SuperNode
+# for about 60 s
+_TRIES, _RETURN_SECONDS = 3, 120.0
+
+
+@dataclass
+class _Open:
+    """What one exchange still waits for: messages by identifier, and until when sites that fell out may come back."""
+
+    waiting: dict[str, str] = field(default_factory=dict)
+    away: dict[str, float] = field(default_factory=dict)
+    asked: Counter[str] = field(default_factory=Counter)
+    replies: dict[str, Reply] = field(default_factory=dict)
+
+    def drop(self, members: Set[str]) -> None:
+        """Wait for none but `members`."""
+        self.waiting = {identifier: site for identifier, site in self.waiting.items() if site in members}
+        self.away = {site: until for site, until in self.away.items() if site in members}
+
+    def sites(self, online: Set[str]) -> set[str]:
+        """Those that work, being `online`, and those that may come back."""
+        return {site for site in self.waiting.values() if site in online} | set(self.away)
 
 
 class FlowerChannel:
     """Channel over Flower's Grid; `nodes` maps site names to registered node ids.
 
-    `members` names the sites in good standing, and is asked at every poll.
+    `members` names the sites in good standing, and is asked at every poll. A site at work is waited for `work_s`
+    seconds at most.
     """
 
-    def __init__(self, grid: Grid, nodes: Mapping[str, int], members: Callable[[], Set[str]]) -> None:
-        self._grid, self._members = grid, members
+    def __init__(self, grid: Grid, nodes: Mapping[str, int], members: Callable[[], Set[str]], work_s: float) -> None:
+        self._grid, self._members, self._work_s = grid, members, work_s
         self._nodes = dict(nodes)
         self._names = {node: name for name, node in nodes.items()}
 
@@ -40,34 +68,58 @@ class FlowerChannel:
     def exchange(
         self, requests: Mapping[str, Request], deadline_s: float, on_reply: OnReply, waited_for: Set[str]
     ) -> dict[str, Reply]:
-        """See Channel. A site that fell silent is missing from the result; an unreadable reply is a failed one.
+        """See Channel. A site that is silent is missing from the result; an unreadable reply is a failed one.
 
-        A site that is revoked while the others work is missing too, and from then on not waited for.
+        After the deadline those of `waited_for` that work are waited for, until the limit of work. A site that is
+        revoked while the others work is missing too, and from then on not waited for.
         """
         start = time.monotonic()
-        end, missing = start + deadline_s, set(waited_for)
+        end, missing, still = start + deadline_s, set(waited_for), _Open()
+        self._ask(requests, still)
+        while (still.waiting or still.away) and time.monotonic() < start + max(deadline_s, self._work_s):
+            self._collect(still, end, on_reply)
+            members = self._members()
+            still.drop(members)
+            if missing and not (missing := (missing - set(still.replies)) & members):
+                end = min(end, start + (1.0 + GRACE) * (time.monotonic() - start))
+            if time.monotonic() >= end and not missing & still.sites(self.online()):
+                break
+            if back := set(still.away) & self.online():
+                self._ask({site: requests[site] for site in sorted(back)}, still)
+            if still.waiting or still.away:
+                time.sleep(_POLL_SECONDS)
+        for site in sorted(still.away):
+            still.replies[site] = lost("unreachable")
+            on_reply(site, still.replies[site])
+        return still.replies
+
+    def _ask(self, requests: Mapping[str, Request], still: _Open) -> None:
+        """Send the requests, each as a new message."""
         messages = [
-            Message(encode(request), dst_node_id=self._nodes[site], message_type="train", ttl=deadline_s + 30)
+            Message(encode(request), dst_node_id=self._nodes[site], message_type="train", ttl=self._work_s + 30)
             for site, request in requests.items()
         ]
-        waiting = {
-            identifier: site
-            for identifier, site in zip(self._grid.push_messages(messages), requests, strict=True)
-            if identifier
-        }
-        replies: dict[str, Reply] = {}
-        while waiting and time.monotonic() < end:
-            for message in self._grid.pull_messages(list(waiting)):
-                site = waiting.pop(message.metadata.reply_to_message_id)
-                replies[site] = self._read(site, message)
-                on_reply(site, replies[site])
-            members = self._members()
-            waiting = {identifier: site for identifier, site in waiting.items() if site in members}
-            if missing and not (missing := (missing - set(replies)) & members):
-                end = min(end, start + (1.0 + GRACE) * (time.monotonic() - start))
-            if waiting:
-                time.sleep(_POLL_SECONDS)
-        return replies
+        for identifier, site in zip(self._grid.push_messages(messages), requests, strict=True):
+            still.asked[site] += 1
+            still.away.pop(site, None)
+            if identifier:
+                still.waiting[identifier] = site
+
+    def _collect(self, still: _Open, end: float, on_reply: OnReply) -> None:
+        """Take what came; a message that Flower gave up leaves its site time to come back."""
+        now = time.monotonic()
+        for message in self._grid.pull_messages(list(still.waiting)) if still.waiting else ():
+            site = still.waiting.pop(message.metadata.reply_to_message_id)
+            if _given_up(message) and still.asked[site] < _TRIES:
+                log.warning("site %s: fell out (Flower code %s); asked again when it is back", site, message.error.code)
+                still.away[site] = max(end, now + _RETURN_SECONDS)
+                continue
+            still.replies[site] = self._read(site, message)
+            on_reply(site, still.replies[site])
+        for site in [site for site, until in still.away.items() if until <= now]:
+            del still.away[site]
+            still.replies[site] = lost("unreachable")
+            on_reply(site, still.replies[site])
 
     @staticmethod
     def _read(site: str, message: Message) -> Reply:
@@ -79,3 +131,8 @@ class FlowerChannel:
         except VerificationError as error:
             log.warning("site %s: reply refused: %s", site, error)
             return lost("bad-reply")
+
+
+def _given_up(message: Message) -> bool:
+    """Whether Flower says that the site, or the message's task, is gone: the site itself has not spoken."""
+    return bool(message.has_error()) and message.error.reason != "bundle-refused"

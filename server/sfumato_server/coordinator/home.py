@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from sfumato_common.errors import ConfigError
 from sfumato_common.files import write_json
 from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan
+from sfumato_server.rounds.deadlines import Deadlines
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,17 @@ class CoordinatorHome:
         except (OSError, ValueError):
             raise ConfigError("this coordinator home holds no plan; run 'sfumato coordinator init' first") from None
         return parse(value, Plan, self.plan_file.name)
+
+    def deadlines(self) -> Deadlines:
+        """How long this run waits; what the plan states where no run said otherwise."""
+        try:
+            return Deadlines(**json.loads((self.root / "deadlines.json").read_text()))
+        except OSError:
+            return Deadlines.of(self.plan())
+
+    def write_deadlines(self, deadlines: Deadlines) -> None:
+        """Keep how long this run waits, for the process of the rounds."""
+        write_json(self.root / "deadlines.json", asdict(deadlines))
 
     def nodes(self) -> dict[str, int]:
         """Registered SuperNode id of each site in the running SuperLink."""

@@ -28,6 +28,7 @@ from sfumato_server.pool import Pool, pool_packages
 from sfumato_server.publish import publish
 from sfumato_server.publish.features import draw_features, has_features
 from sfumato_server.rounds.checkpoint import released_model
+from sfumato_server.rounds.deadlines import WORK_HOURS, Deadlines
 from sfumato_server.rounds.superlink import (
     Control,
     SuperLinkSettings,
@@ -51,15 +52,25 @@ class Listen:
     intake_port: int
 
 
-def run_coordinator(root: Path, out: Path, listen: Listen, watch: Callable[[], None] = lambda: None) -> Path:
+def run_coordinator(
+    root: Path,
+    out: Path,
+    listen: Listen,
+    watch: Callable[[], None] = lambda: None,
+    *,
+    deadline_s: float | None = None,
+    work_hours: float = WORK_HOURS,
+) -> Path:
     """Run the home's study from first connection to published set; returns the published folder.
 
-    `watch` is called about twice a second. Raises BusyError (ports, second run), FederationError (study stopped)
-    and ConfigError where it could sign as the CA.
+    `watch` is called about twice a second; `deadline_s` and `work_hours` are of this run alone, see `Deadlines`. Raises
+    BusyError (ports, second run), FederationError (study stopped) and ConfigError for a deadline below the plan's, or
+    where it could sign as the CA.
     """
     require_no_passphrase()
     home = CoordinatorHome(root.resolve())
     plan = home.plan()
+    deadlines = Deadlines.of(plan, deadline_s, work_hours)
     authority = load_authority(home.root)
     registry = Registry(home.root)
     absent = sorted(
@@ -73,6 +84,7 @@ def run_coordinator(root: Path, out: Path, listen: Listen, watch: Callable[[], N
     with exclusive(home.root, f"the coordinator of study '{plan.study}'"):
         home.status_file.unlink(missing_ok=True)
         home.result_file.unlink(missing_ok=True)
+        home.write_deadlines(deadlines)
         started = time.time()
         intake = IntakeServer(home.root, plan, registry, f"{listen.host}:{listen.intake_port}", credentials)
         intake.start()

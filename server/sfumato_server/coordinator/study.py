@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from sfumato_common.accounting.accountant import epsilon, json_epsilon
-from sfumato_common.errors import SfumatoError
+from sfumato_common.errors import FederationError, SfumatoError
 from sfumato_common.files import write_json
 from sfumato_common.imaging import decode_png
 from sfumato_common.metrics.utility import auc_from_histogram, auc_interval, train_classifier
@@ -34,6 +34,7 @@ from sfumato_server.status.live import LivePage
 log = logging.getLogger(__name__)
 _INTERVAL_DRAWS = 400
 CLASSIFIER_STEPS = 300
+GO_ON = "run again to go on: finished rounds and answers are kept, and nothing that was paid is charged again"
 
 
 def run_study(
@@ -54,7 +55,7 @@ def run_study(
     generator = torch.Generator().manual_seed(torch.seed() if seed is None else seed)
     live = LivePage(home.root, plan, board)
     members = MembersChannel(channel, Registry(home.root))
-    run = StudyRun(plan, members, Checkpoints(home.checkpoints, plan), live, generator)
+    run = StudyRun(plan, members, Checkpoints(home.checkpoints, plan), live, generator, home.deadlines())
     outcome, reason, utility = "completed", "", None
     try:
         run.released.update(load_starts(home.starts, plan))
@@ -65,6 +66,9 @@ def run_study(
             run.release()
         if release and plan.utility is not None:
             utility = _utility(run, home, classifier_steps)
+    except FederationError as error:
+        outcome, reason = "stopped", f"{error}; {GO_ON}"
+        log.error("study stopped: %s", error)
     except SfumatoError as error:
         outcome, reason = "stopped", str(error)
         log.error("study stopped: %s", error)

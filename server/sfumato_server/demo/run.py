@@ -44,7 +44,7 @@ from sfumato_server.status.view import live_status
 
 _SITE_PROGRAM = Path(sys.executable).parent / "sfumato-site"
 _STEP_SECONDS = 600.0
-_STUDY_SECONDS = 3600.0
+_STUDY_SECONDS = 24 * 3600.0
 # phantom patients a site; a large picture takes a fifth of a second to draw
 _PATIENTS, _PATIENTS_AT_SIZE = 1000, 300
 

@@ -24,7 +24,8 @@ class Channel(Protocol):
     ) -> dict[str, Reply]:
         """Send one request a site; the replies that came before the deadline. `on_reply` is told of each at once.
 
-        Once all of `waited_for` answered, the others are given half as long again as these took.
+        A site that works is waited for beyond the deadline, where the channel can tell that it does. Once all of
+        `waited_for` answered, the others are given half as long again as these took.
         """
         ...
 

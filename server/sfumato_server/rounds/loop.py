@@ -1,8 +1,8 @@
 """The round loop of a study: join, stages, release, utility; every exchange with a quorum and a deadline.
 
 It never waits without end and never redoes a finished round: after a restart it goes on from the last checkpoint. A
-site that refuses, is silent, or answers what its patients cannot have led to is left out of that exchange; below the
-quorum the study stops and says why.
+site that refuses, is silent, or answers what its patients cannot have led to is left out of that exchange, and is asked
+the next; below the quorum the study stops and says why.
 """
 
 from __future__ import annotations
@@ -27,13 +27,14 @@ from sfumato_common.types import AnyArray, Arrays, ArraySpec, Schema
 from sfumato_server.rounds.absorbing import absorb_replies
 from sfumato_server.rounds.channel import Channel, lost
 from sfumato_server.rounds.checkpoint import Checkpoints
+from sfumato_server.rounds.deadlines import Deadlines
 from sfumato_server.rounds.patience import Patience
 from sfumato_server.rounds.progress import Progress
 from sfumato_server.rounds.strategies import Choosing, Strategy, strategy_of
 
 log = logging.getLogger(__name__)
-# how long sites may take to make a release, in round deadlines; how often one may be away; the pause between two asks
-_RELEASE_DEADLINES, _ABSENCES, _ASK_AGAIN_S = 24, 2, 1.0
+# how often a site may be away before it began its release; the pause between two asks
+_ABSENCES, _ASK_AGAIN_S = 2, 1.0
 # what may be gone by the next time: the intake was full, or away
 _AGAIN, _TRIES = {FederationError.wire_code, BusyError.wire_code}, 3
 NOTHING: Schema = {}
@@ -50,6 +51,7 @@ class StudyRun:
     checkpoints: Checkpoints
     progress: Progress
     generator: torch.Generator
+    deadlines: Deadlines
     sleep: Callable[[float], None] = time.sleep
     accepted: set[str] = field(default_factory=set)
     released: Released = field(default_factory=dict)
@@ -57,7 +59,10 @@ class StudyRun:
     patience: Patience = field(default_factory=Patience)
 
     def join(self) -> None:
-        """Wait for the sites (all, or the quorum at the deadline) and ask each whether it accepted this plan."""
+        """Wait for the sites (all, or the quorum at the deadline) and ask each whether it accepted this plan.
+
+        One that refuses is asked nothing more; one that comes later, or did not answer, is asked the next thing.
+        """
         terms = self.plan.federation
         end = time.monotonic() + terms.join_deadline_s
         while time.monotonic() < end:
@@ -73,7 +78,7 @@ class StudyRun:
                 f"{terms.join_deadline_s} s; start the missing sites or lower federation.quorum"
             )
         replies = self.ask("hello", {}, self.channel.online())
-        self.accepted = {site for site, reply in replies.items() if reply.status == "ok"}
+        self.accepted = set(self.plan.sites) - {site for site, reply in replies.items() if reply.reference}
 
     def train(self) -> None:
         """Run every stage of the plan, each from the released models of the earlier ones."""
@@ -120,18 +125,21 @@ class StudyRun:
         """Let every site make its release from the final models, then collect what is ready; the sites that sent.
 
         A site that is still at work says so and is asked again, and so is one that the question did not reach, or whose
-        package did not arrive; one that went away, or says nothing, is not waited for. Raises FederationError when
-        fewer sites than the quorum sent anything.
+        package did not arrive; one that says nothing is not waited for, and one that went away only where it has begun,
+        until the deadline. Raises FederationError when fewer sites than the quorum sent anything.
         """
         chosen = self.choice.winner if self.choice and self.plan.has_best else ""
         models = {chosen if item.model == "best" else item.model for item in self.plan.release} | {self.plan.base}
         arrays = {f"{kind}:{name}": value for kind in sorted(models) for name, value in self.released[kind].items()}
         begun, sent, refused, tries = set[str](), set[str](), dict[str, Reply](), Counter[str]()
-        end = time.monotonic() + _RELEASE_DEADLINES * self.plan.federation.round_deadline_s
-        waiting, absences = set(self.accepted), Counter[str]()
+        end = time.monotonic() + self.deadlines.work_s
+        waiting, absences, gone = set(self.accepted), Counter[str](), dict[str, float]()
         while waiting - self.patience.silent and time.monotonic() < end:
-            absences.update(waiting - self.channel.online())
-            waiting = {site for site in waiting if absences[site] < _ABSENCES}
+            now = time.monotonic()
+            gone = {site: gone.get(site, now) for site in waiting - self.channel.online()}
+            absences.update(gone.keys())
+            late = {site for site, since in gone.items() if now - since >= self.deadlines.away_s}
+            waiting -= late | {site for site in gone if absences[site] >= _ABSENCES and site not in begun}
             if new := (waiting - begun) & self.channel.online():
                 replies = self.ask("make", arrays, new, choice=chosen, quorum=0)
                 begun |= {site for site, reply in replies.items() if reply.status in ("ok", "pending")}
@@ -199,7 +207,7 @@ class StudyRun:
             for site in sorted(targets)
         }
         waited_for = self.patience.waited_for(targets, quorum)
-        replies = self.channel.exchange(requests, self.plan.federation.round_deadline_s, self._note, waited_for)
+        replies = self.channel.exchange(requests, self.deadlines.away_s, self._note, waited_for)
         self.patience.note(targets, set(replies))
         for site in targets - set(replies):
             replies[site] = lost("silent")

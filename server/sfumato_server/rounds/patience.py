@@ -1,8 +1,8 @@
-"""For which sites an exchange waits until its deadline: one that stays silent costs it once, not every round.
+"""For which sites an exchange waits as long as it may: one that stays silent costs that once, not every round.
 
 A silent site is asked like all others, and its answer counts when it comes in the others' time and half of that again.
 After its k-th silence it must answer 2^k times in a row so before it is waited for again, so that one which answers now
-and then costs as many deadlines as the logarithm of the exchanges.
+and then costs as many such waits as the logarithm of the exchanges.
 """
 
 from __future__ import annotations

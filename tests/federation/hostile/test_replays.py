@@ -5,7 +5,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from support.hospital import size_on_the_wire
+from support.hospital import environment, size_on_the_wire
+
+from sfumato_client.ledger import Ledger
+from sfumato_client.site.turns import MOST_TIMES
 
 
 def moved(request, amount=1e-6):
@@ -47,6 +50,52 @@ def test_a_round_that_crashed_after_its_charge_stays_paid_and_is_not_run_again(m
     midway.refuses(request, "ledger-refused", "was charged before: it may not run again")
 
 
+def kill(midway, monkeypatch, request):
+    """What a kill leaves: the work ends in its middle, and no handler of errors runs."""
+
+    def killed(job):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sfumato_client.training.gan.train_discriminator", killed)
+    with pytest.raises(KeyboardInterrupt):
+        midway.ask(request)
+    monkeypatch.undo()
+    environment(monkeypatch, midway)
+
+
+def test_a_round_that_was_killed_after_its_charge_is_done_again_under_it(midway, monkeypatch):
+    request, before = midway.asked["gan", 2], midway.charges()
+    kill(midway, monkeypatch, request)
+    midway.refuses(moved(request), "ledger-refused", "was charged before: it may not run again")
+    reply = midway.ask(request)
+    assert reply.status == "ok", midway.reason(reply)
+    assert [item[:2] for item in midway.charges()[len(before) :]] == [("gan", 2)]
+    midway.refuses(moved(request), "ledger-refused", "was charged before: it may not run again")
+    with midway.home.open_ledger() as ledger:
+        assert len(ledger.settled_results()) == len(ledger.entries()), "and nothing stays open"
+
+
+def test_work_that_is_killed_again_and_again_is_given_up(midway, monkeypatch):
+    request = midway.asked["gan", 2]
+    for _ in range(MOST_TIMES):
+        kill(midway, monkeypatch, request)
+    midway.refuses(request, "ledger-refused", "was charged before: it may not run again")
+    midway.refuses(request, "ledger-refused", "was charged before: it may not run again")
+
+
+def test_an_answer_that_left_is_not_made_again_though_its_charge_stayed_open(midway, monkeypatch):
+    request = midway.asked["gan", 2]
+    monkeypatch.setattr(Ledger, "settle", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        midway.ask(request)
+    monkeypatch.undo()
+    environment(monkeypatch, midway)
+    assert midway.ask(request).status == "ok", "the kept bytes"
+    for path in midway.home.outbox.glob("*-gan-2-*"):
+        path.unlink()
+    midway.refuses(request, "ledger-refused", "was charged before: it may not run again")
+
+
 def test_a_round_that_was_missed_is_not_begun_after_a_newer_one(midway):
     # honest: round 2 did not reach this site; hostile: it is kept back, to go to and fro beyond the plan's reach
     assert midway.ask(midway.asked["gan", 3]).status == "ok"
@@ -66,6 +115,18 @@ def test_a_kept_answer_that_was_altered_on_disk_does_not_leave(finished):
     (path,) = finished.home.outbox.glob("*-gan-3-*")
     path.write_bytes((finished.home.outbox / next(finished.home.outbox.glob("*-spectral-1-*")).name).read_bytes())
     finished.refuses(finished.asked["gan", 3], "egress-refused", "other arrays than the plan declares")
+
+
+def test_the_same_question_in_several_processes_is_worked_on_once_and_gets_one_answer(midway):
+    # Flower starts a second process for a message whose first lost its token while it worked
+    request, before = midway.asked["gan", 2], midway.charges()
+    with ThreadPoolExecutor(3) as pool:
+        replies = list(pool.map(midway.ask, 3 * [request]))
+    assert [reply.status for reply in replies] == 3 * ["ok"], [midway.reason(reply) for reply in replies]
+    assert all(
+        np.array_equal(replies[0].arrays[name], reply.arrays[name]) for reply in replies for name in reply.arrays
+    )
+    assert [item[:2] for item in midway.charges()[len(before) :]] == [("gan", 2)]
 
 
 def test_several_versions_of_a_round_at_once_are_answered_once(midway):

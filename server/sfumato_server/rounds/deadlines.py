@@ -1,0 +1,31 @@
+"""How long a coordinator waits: operations, not the study, so that neither plan hash nor acceptance says them.
+
+The plan states the least (`federation.round_deadline_s`); each `coordinator run` may wait longer. A site that is away
+is waited for until the deadline, one that works until the limit of work.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sfumato_common.errors import ConfigError
+from sfumato_common.study.plan import Plan
+
+WORK_HOURS = 6.0
+
+
+@dataclass(frozen=True)
+class Deadlines:
+    """Seconds from a question: `away_s` for sites that are not connected, `work_s` for those that work on it."""
+
+    away_s: float
+    work_s: float
+
+    @classmethod
+    def of(cls, plan: Plan, away_s: float | None = None, work_hours: float = WORK_HOURS) -> Deadlines:
+        """The deadlines of one run. Raises ConfigError when `away_s` is less than the plan states."""
+        least = plan.federation.round_deadline_s
+        if away_s is not None and away_s < least:
+            raise ConfigError(f"the deadline is less than the plan's least, {least} s; give --deadline {least} or more")
+        away_s = float(least if away_s is None else away_s)
+        return cls(away_s, max(away_s, 3600.0 * work_hours))
