@@ -3,13 +3,14 @@
     python tests/bench/exchange.py [--exchanges 8]
 
 One SuperLink and one site on this machine over mutual TLS; the coordinator greets the site again and again. The plan's
-pace, which a study waits besides, is not in it. An exchange is answered by whatever of Sfumato is imported, so two
-checkouts are compared by running the file in both with the other's tests/support on the path. Linux only.
+pace, which a study waits besides, is not in it. It measures the Sfumato that is installed where it runs, so another
+checkout is measured by its own Python and this one's `tests` as PYTHONPATH. Linux only.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import statistics
 import tempfile
@@ -36,6 +37,10 @@ def main() -> None:
             assert site.hello(280) is not None, site.said()
             seconds.append(time.monotonic() - began)
         used = site.processor_seconds() - used
+    out = Path("bench-out") / "exchange.json"
+    out.parent.mkdir(exist_ok=True)
+    figures = {"first": first, "seconds": seconds, "processor": used / given.exchanges}
+    out.write_text(json.dumps(figures) + "\n")
     print("first exchange (s) | exchange, median (s) | slowest (s) | processor s an exchange")
     print(f"{first:.1f} | {statistics.median(seconds):.1f} | {max(seconds):.1f} | {used / given.exchanges:.2f}")
 
