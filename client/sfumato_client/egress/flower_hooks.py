@@ -100,10 +100,10 @@ def next_task(address: str, secret: bytes) -> Task:
     Its connection is closed on return: a fork shares none. Tasks of agents are taken too, to be refused: one that
     nobody takes would stop the node. A node that does not answer is asked again.
     """
-    import httpx
     from flwr.proto.runtime_pb2 import AcquireTaskRequest
     from flwr.supercore.constant import TaskType
     from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor, SuperExecAuthHttpInterceptor
+    from flwr.supercore.retry import make_simple_http_retry_invoker
     from flwr.supercore.runtime import RuntimeHttpClient
 
     signs: list[Any] = [
@@ -112,15 +112,15 @@ def next_task(address: str, secret: bytes) -> Task:
     ]
     wanted = AcquireTaskRequest(supported_task_types=[TaskType.CLIENT_APP, TaskType.AGENT_APP])
     client = RuntimeHttpClient.from_server_address(
-        server_address=address, insecure=True, root_certificates=None, interceptors=signs
+        server_address=address,
+        insecure=True,
+        root_certificates=None,
+        interceptors=signs,
+        retry_invoker=make_simple_http_retry_invoker(),  # it is not up yet, or ending
     )
     with closing(client):
         while True:
-            try:
-                answer = client.AcquireTask(wanted)
-            except httpx.TransportError:
-                time.sleep(_TASK_POLL_SECONDS)  # not up yet, or ending
-                continue
+            answer = client.AcquireTask(wanted)
             if answer.HasField("task"):
                 return Task(str(answer.token), answer.task.type == TaskType.CLIENT_APP)
             time.sleep(_TASK_POLL_SECONDS)
