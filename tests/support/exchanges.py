@@ -74,7 +74,7 @@ def site_at_work(root: Path, command: list[str] | None = None) -> Iterator[Excha
         node = Child("site", [*start, str(home.root)], os.environ, home.logs / "run.log")
         work.children.append(node)
         with _grid(work) as grid:
-            yield Exchanges(home, plan, node, FlowerChannel(grid, {SITE: number}, lambda: {SITE}))
+            yield Exchanges(home, plan, node, FlowerChannel(grid, {SITE: number}, lambda: {SITE}, 300.0))
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """A site's node whose worker is slow to start and can be made to crash: `odd_worker.py SECONDS HOME`.
 
 The worker sleeps SECONDS before its imports, as on a machine that needs so long for them. A task whose home holds a
-file `crash` ends as by a fault of its own.
+file `crash` takes it away and ends as by a fault of its own.
 """
 
 import os
@@ -35,7 +35,8 @@ def _worker(seconds: str) -> None:
     app = door.app
 
     def crashing(*given, **named):
-        if Path(os.environ["SFUMATO_SITE_HOME"], "crash").exists():
+        if (crash := Path(os.environ["SFUMATO_SITE_HOME"], "crash")).exists():
+            crash.unlink()
             os.kill(os.getpid(), signal.SIGKILL)
         return app(*given, **named)
 
