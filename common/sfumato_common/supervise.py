@@ -1,6 +1,6 @@
 """Child processes that never outlive their parent: started in their own session, ended by process id, bounded in time.
 
-The only module of the project that imports `subprocess`; egress (site) and rounds, demo (coordinator) call it.
+The only module of the project that starts a process; egress and flower (site), rounds and demo (coordinator) call it.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO, NoReturn, cast
 
 from sfumato_common.errors import BusyError
 
@@ -25,10 +27,10 @@ _ORPHAN_SECONDS = 10.0
 _LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
-def _die_with_parent() -> None:
-    """Ask Linux to send SIGTERM when the parent dies, also by kill -9 (prctl(2), PR_SET_PDEATHSIG)."""
+def _die_with_parent(number: signal.Signals = signal.SIGTERM) -> None:
+    """Ask Linux to send a signal when the parent dies, also by kill -9 (prctl(2), PR_SET_PDEATHSIG)."""
     if _LIBC is not None:
-        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        _LIBC.prctl(_PR_SET_PDEATHSIG, number)
 
 
 class Child:
@@ -139,6 +141,43 @@ def run_to_end(command: Sequence[str], environment: Mapping[str, str], seconds: 
     except subprocess.TimeoutExpired:
         raise BusyError(f"'{Path(command[0]).name}' did not end within {seconds:.0f} s and was stopped") from None
     return done.returncode, done.stdout.decode(errors="replace")
+
+
+def run_in_fork(work: Callable[[], None]) -> int:
+    """Run `work` in a fork of this process and wait for its end; its exit code, negative for a signal.
+
+    The fork dies with this process, at once. Only a process with one thread forks: a lock that another thread holds
+    would stay locked in the fork for ever.
+    """
+    assert _threads() == 1, "a process with several threads cannot fork safely; something imported starts one"
+    parent = os.getpid()
+    child = os.fork()
+    if child == 0:
+        _run_and_exit(work, parent)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def _run_and_exit(work: Callable[[], None], parent: int) -> NoReturn:
+    """The fork's whole life; nothing of its parent's clean-up runs in it."""
+    code = 1
+    try:
+        _die_with_parent(signal.SIGKILL)
+        if os.getppid() == parent:  # it could have died before
+            work()
+            code = 0
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _threads() -> int:
+    tasks = Path("/proc/self/task")
+    return len(list(tasks.iterdir())) if tasks.is_dir() else threading.active_count()
 
 
 def end_descendants() -> None:

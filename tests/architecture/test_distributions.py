@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import sfumato_common
-from sfumato_client.flower.task import SUPPORTED_FLOWER
+from sfumato_client.egress.flower_hooks import SUPPORTED_FLOWER
 from sfumato_common.errors import ConfigError
 from sfumato_server.demo import run
 

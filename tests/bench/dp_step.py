@@ -28,7 +28,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from sfumato_client.flower.task import ALLOCATOR
+from sfumato_client.egress.supernode import ALLOCATOR
 from sfumato_client.training.dp.engines import ENGINES
 from sfumato_client.training.dp.step import noisy_mean
 from sfumato_common.files import write_json

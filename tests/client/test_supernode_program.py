@@ -1,12 +1,15 @@
 """The SuperNode's program shows the site's certificate to the coordinator, over TLS and over nothing less."""
 
+import inspect
+import re
 import ssl
 from importlib import import_module
 from types import SimpleNamespace
 
 import pytest
 
-from sfumato_client.egress.supernode_program import install_certificate
+from sfumato_client.egress import flower_hooks
+from sfumato_client.egress.flower_hooks import _NodeClock, install_certificate, require_flower, shorten_polls
 from sfumato_client.flower.node import _why
 from sfumato_common.crypto import certificates
 from sfumato_common.crypto.identity import create_identity
@@ -64,3 +67,33 @@ def test_a_flower_without_the_hook_is_refused_and_the_pinned_one_has_it(tmp_path
 )
 def test_a_node_that_ends_says_why(log, word):
     assert word in _why(log)
+
+
+def test_an_unknown_flower_is_refused(monkeypatch):
+    require_flower()
+    monkeypatch.setattr(flower_hooks, "version", lambda _: "1.42.0")
+    with pytest.raises(VerificationError, match="install flwr=="):
+        require_flower()
+
+
+def test_the_node_asks_soon_in_a_study_and_seldom_between_studies():
+    slept, clock = [], [0.0]
+    node = _NodeClock(slept.append, lambda: clock[0])
+    for moment, asked in [(0, 3), (20, 3), (300, 3), (300, 0.5), (301, 3)]:
+        clock[0] = moment
+        node.sleep(asked)
+    assert slept == [0.2, 1.0, 3.0, 0.1, 0.2]
+
+
+def test_the_pinned_nodes_loop_sleeps_by_the_clock_that_it_is_given():
+    loop = import_module("flwr.supernode.start_client_internal")
+    source = inspect.getsource(loop)
+    # what the clock stands for: the sleeps of an idle node, and those of one that waits for its worker
+    sleeps = re.findall(r"\btime\.\w+\([\d.]+\)", source)
+    assert sorted(sleeps) == ["time.sleep(0.5)", "time.sleep(0.5)", "time.sleep(3)"]
+    assert len(re.findall(r"\btime\.\w+", source)) == len(sleeps)
+    fake = SimpleNamespace(time=None)
+    shorten_polls(fake)
+    assert isinstance(fake.time, _NodeClock)
+    with pytest.raises(VerificationError, match="lacks 'time'"):
+        shorten_polls(SimpleNamespace())

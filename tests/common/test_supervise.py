@@ -135,3 +135,46 @@ def test_a_process_that_serves_grpc_loses_no_child():
     """A coordinator serves the intake while it starts SuperLink and study: one that dies at its start costs a study."""
     done = subprocess.run([sys.executable, "-c", SERVING], capture_output=True, text=True, timeout=120, check=True)
     assert done.stdout.strip() == "[]"
+
+
+FORKS = """
+import os, signal, sys
+from sfumato_common.supervise import run_in_fork
+def crash(): os.kill(os.getpid(), signal.SIGSEGV)
+def fail(): raise ValueError("local")
+codes = [run_in_fork(work) for work in (lambda: None, lambda: sys.exit(3), crash, fail, lambda: None)]
+print(codes, flush=True)
+"""
+
+
+def test_a_fork_ends_with_its_work_and_leaves_its_parent_alive():
+    done = subprocess.run([sys.executable, "-c", FORKS], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == f"[0, 3, {-signal.SIGSEGV}, 1, 0]"
+    assert "ValueError: local" in done.stderr
+
+
+THREADED = """
+import threading, time
+from sfumato_common.supervise import run_in_fork
+threading.Thread(target=time.sleep, args=(30,), daemon=True).start()
+run_in_fork(lambda: None)
+"""
+
+
+def test_a_process_with_threads_does_not_fork():
+    done = subprocess.run([sys.executable, "-c", THREADED], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "several threads cannot fork" in done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="prctl is Linux's")
+def test_a_fork_dies_with_a_killed_parent():
+    code = (
+        "import os, time; from sfumato_common.supervise import run_in_fork;"
+        "run_in_fork(lambda: (print(os.getpid(), flush=True), time.sleep(60)))"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    pid = int(parent.stdout.readline())
+    parent.kill()
+    parent.wait()
+    assert _wait(lambda: not _running(pid))

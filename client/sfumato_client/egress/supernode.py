@@ -1,4 +1,4 @@
-"""The site's SuperNode: mutual TLS, its own key, a clean environment and the site's task commands first on PATH."""
+"""The site's two processes: the SuperNode, and the worker that answers its messages, which share a secret."""
 
 from __future__ import annotations
 
@@ -6,29 +6,45 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from sfumato_common.supervise import Child, flower_environment, free_port
+from sfumato_common.supervise import Child, flower_environment
 
 # how long a SuperNode tries to reach a coordinator that went away: long enough for one to be restarted
 RECONNECT_SECONDS = 900
+LOOPBACK = "127.0.0.1"
+HOME_VARIABLE = "SFUMATO_SITE_HOME"
+# glibc gives large blocks back to the system and maps them anew in every step: a third of a training step's time
+ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "8589934592"}
+# OpenBLAS starts its threads when NumPy is imported, and a process forks safely only while it has one
+SINGLE = {"OPENBLAS_NUM_THREADS": "1"}
 
 
 @dataclass(frozen=True)
 class SuperNodeSettings:
-    """What a SuperNode needs: addresses as host:port, files as paths inside the site's home."""
+    """What the two need: addresses as host:port, files as paths inside the site's home, the port of their talk."""
 
     superlink: str
     ca_file: Path
     certificate_file: Path
     tls_key_file: Path
     node_key_file: Path
-    commands: Path
+    secret_file: Path
     home: Path
-    log: Path
+    logs: Path
+    port: int
+
+    @property
+    def node_log(self) -> Path:
+        """What the SuperNode says."""
+        return self.logs / "supernode.log"
+
+    @property
+    def worker_log(self) -> Path:
+        """What the worker and its tasks say."""
+        return self.logs / "worker.log"
 
 
 def start_supernode(settings: SuperNodeSettings) -> Child:
-    """Start this site's SuperNode; its Runtime API listens on a free loopback port."""
-    programs = Path(sys.executable).parent
+    """Start this site's SuperNode; its Runtime API gives tasks on loopback to whoever holds the secret."""
     command = [
         sys.executable, "-P", "-m", "sfumato_client.egress.supernode_program",
         "--site-certificate", str(settings.certificate_file),
@@ -36,9 +52,29 @@ def start_supernode(settings: SuperNodeSettings) -> Child:
         "--superlink", settings.superlink,
         "--root-certificates", str(settings.ca_file),
         "--auth-supernode-private-key", str(settings.node_key_file),
-        "--host", "127.0.0.1",
-        "--port", str(free_port()),
+        "--isolation", "process",
+        "--superexec-auth-secret-file", str(settings.secret_file),
+        "--host", LOOPBACK,
+        "--port", str(settings.port),
         "--max-wait-time", str(RECONNECT_SECONDS),
     ]  # fmt: skip
-    environment = flower_environment(settings.home, [settings.commands, programs], "SFUMATO_SITE_HOME")
-    return Child("supernode", command, environment, settings.log)
+    return Child("supernode", command, _environment(settings), settings.node_log)
+
+
+def worker_command(settings: SuperNodeSettings) -> list[str]:
+    """The command line of the worker; the secret itself stands in no command line."""
+    return [
+        sys.executable, "-P", "-m", "sfumato_client.flower.worker",
+        "--runtime", f"{LOOPBACK}:{settings.port}",
+        "--secret-file", str(settings.secret_file),
+    ]  # fmt: skip
+
+
+def start_worker(settings: SuperNodeSettings) -> Child:
+    """Start the worker that takes the SuperNode's tasks."""
+    environment = {**_environment(settings), **ALLOCATOR, **SINGLE}
+    return Child("worker", worker_command(settings), environment, settings.worker_log)
+
+
+def _environment(settings: SuperNodeSettings) -> dict[str, str]:
+    return flower_environment(settings.home, [Path(sys.executable).parent], HOME_VARIABLE)

@@ -1,1 +1,1 @@
-"""Flower's entries into the site: the app, the task command, the node, the upload."""
+"""Flower's entries into the site: the app, the worker, the node, the upload."""

@@ -1,6 +1,6 @@
 """Flower's entry into the site: one action, records in, records out; everything else is in site.handler.
 
-Runs in the process that `flower_task` starts for each message. The home folder comes from the site's own environment,
+Runs in the fork that the worker makes for each message. The home folder comes from the site's own environment,
 never from the message or the run configuration.
 """
 
@@ -14,13 +14,13 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from sfumato_client.egress.guard import refusal
+from sfumato_client.egress.supernode import HOME_VARIABLE
 from sfumato_client.flower.upload import uploader
 from sfumato_client.site.handler import Site
 from sfumato_client.site.home import SiteHome
 from sfumato_common.errors import PolicyRefusal
 from sfumato_common.protocol.flower import decode_request, encode
 
-HOME_VARIABLE = "SFUMATO_SITE_HOME"
 ACTION = "train"
 
 

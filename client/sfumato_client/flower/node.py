@@ -1,24 +1,27 @@
-"""Running a site: its SuperNode under supervision, one at a time per home, with a clear word when it cannot join."""
+"""Running a site: its SuperNode and its worker under supervision, with a clear word when it cannot join."""
 
 from __future__ import annotations
 
+import secrets
 import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
-from sfumato_client.egress.supernode import RECONNECT_SECONDS, SuperNodeSettings, start_supernode
-from sfumato_client.flower.task import write_task_commands
+from sfumato_client.egress.flower_hooks import require_flower
+from sfumato_client.egress.supernode import RECONNECT_SECONDS, SuperNodeSettings, start_supernode, start_worker
 from sfumato_client.site.home import SiteHome
 from sfumato_common.crypto.enrolment import GRANT_FILES, require_current
 from sfumato_common.crypto.identity import TLS_KEY, load_identity
 from sfumato_common.errors import FederationError
-from sfumato_common.supervise import exclusive
+from sfumato_common.files import write_atomic
+from sfumato_common.supervise import Child, exclusive, free_port
 
-_LOG = "supernode.log"
 _JOINED = "SuperNode ID:"
 _PAUSE_SECONDS = 5.0
+# a worker that ends so often without having lived so long between does not run on this machine
+_MOST_ENDS, _LIVED_SECONDS = 5, 600.0
 
 
 def run_node(root: Path, say: Callable[[str], None] = lambda _: None) -> None:
@@ -27,28 +30,19 @@ def run_node(root: Path, say: Callable[[str], None] = lambda _: None) -> None:
     `say` is told when a certificate ends soon. Raises BusyError for a second one, FederationError when a certificate
     has ended, when the site is not let in, or when the coordinator stays away.
     """
+    require_flower()
     home = SiteHome(root)
     policy = home.policy()
     home.open_store()  # a site without images is told so here, before it joins
-    identity = load_identity(home.identity)
-    settings = SuperNodeSettings(
-        superlink=home.addresses()["superlink"],
-        ca_file=home.identity / GRANT_FILES["authority"],
-        certificate_file=home.identity / GRANT_FILES["certificate"],
-        tls_key_file=home.identity / TLS_KEY,
-        node_key_file=identity.node_key_path,
-        commands=home.commands,
-        home=home.root.resolve(),
-        log=home.logs / _LOG,
-    )
+    _settings(home)  # so is one that was never enrolled
     if note := require_current(home.identity):
         say(note)
     with exclusive(home.root, f"site '{policy.site}'"):
-        write_task_commands(home.commands)
+        write_atomic(home.worker_secret, secrets.token_hex(32), 0o600)
         signal.signal(signal.SIGTERM, _interrupt)
         joined = 0.0
         while True:
-            said = _one_connection(settings)
+            said = _one_connection(_settings(home))
             if _JOINED in said:
                 joined = time.monotonic()
             elif not joined or time.monotonic() - joined > RECONNECT_SECONDS:
@@ -56,16 +50,58 @@ def run_node(root: Path, say: Callable[[str], None] = lambda _: None) -> None:
             time.sleep(_PAUSE_SECONDS)
 
 
+def _settings(home: SiteHome) -> SuperNodeSettings:
+    return SuperNodeSettings(
+        superlink=home.addresses()["superlink"],
+        ca_file=home.identity / GRANT_FILES["authority"],
+        certificate_file=home.identity / GRANT_FILES["certificate"],
+        tls_key_file=home.identity / TLS_KEY,
+        node_key_file=load_identity(home.identity).node_key_path,
+        secret_file=home.worker_secret,
+        home=home.root.resolve(),
+        logs=home.logs,
+        port=free_port(),
+    )
+
+
 def _one_connection(settings: SuperNodeSettings) -> str:
-    """Run a SuperNode until it ends; what it said. A coordinator that is restarted forgets its nodes, and they end."""
-    start = settings.log.stat().st_size if settings.log.exists() else 0
-    node = start_supernode(settings)
+    """Run node and worker until the node ends; what it said. When a coordinator is restarted, it forgets its nodes."""
+    start = settings.node_log.stat().st_size if settings.node_log.exists() else 0
+    node, worker = start_supernode(settings), _Worker(settings)
     try:
         while node.wait(0.5) is None:
-            pass
+            worker.keep_running()
     finally:
+        worker.stop()
         node.stop()
-    return settings.log.read_bytes()[start:].decode(errors="replace")
+    return settings.node_log.read_bytes()[start:].decode(errors="replace")
+
+
+class _Worker:
+    """The site's worker, started again when it dies."""
+
+    def __init__(self, settings: SuperNodeSettings) -> None:
+        self._settings, self._ends = settings, 0
+        self._start()
+
+    def _start(self) -> None:
+        self._child: Child = start_worker(self._settings)
+        self._started = time.monotonic()
+
+    def keep_running(self) -> None:
+        """Start it again when it ended. Raises FederationError when it ends again and again."""
+        if self._child.poll() is None:
+            return
+        lived = time.monotonic() - self._started
+        self._ends = 1 if lived > _LIVED_SECONDS else self._ends + 1
+        if self._ends >= _MOST_ENDS:
+            raise FederationError("the site's worker does not run; its log 'worker.log' in the home folder says why")
+        time.sleep(_PAUSE_SECONDS)
+        self._start()
+
+    def stop(self) -> None:
+        """End it and the task that it works on."""
+        self._child.stop()
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
@@ -85,4 +121,4 @@ def _why(log: str) -> str:
         return "the coordinator refuses this site's certificate or node key: they are not of one enrolment in force"
     if "certificate" in lowered and ("verify" in lowered or "ssl" in lowered):
         return "the coordinator's certificate is not the one of the enrolment; check the address and enrol again"
-    return f"the SuperNode ended; its log '{_LOG}' in the home folder says why"
+    return "the SuperNode ended; its log 'supernode.log' in the home folder says why"

@@ -44,9 +44,9 @@ class SiteHome:
         return self.root / "ledger.sqlite"
 
     @property
-    def commands(self) -> Path:
-        """The task commands that the SuperNode may start."""
-        return self.root / "bin"
+    def worker_secret(self) -> Path:
+        """What the SuperNode and the worker share, new at every start, so that no other process takes messages."""
+        return self.root / "worker.secret"
 
     @property
     def outbox(self) -> Path:

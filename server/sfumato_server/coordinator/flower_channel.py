@@ -24,7 +24,7 @@ from sfumato_common.protocol.messages import Reply, Request
 from sfumato_server.rounds.channel import GRACE, OnReply, lost
 
 log = logging.getLogger(__name__)
-_POLL_SECONDS = 0.5
+_POLL_SECONDS = 0.2
 # how often one exchange asks a site; what one that fell out late has to come back: Flower refuses a restarted SuperNode
 # for about 60 s
 _TRIES, _RETURN_SECONDS = 3, 120.0

@@ -11,13 +11,12 @@ from support.enrolment import enrol_site, keep_grant
 from support.processes import wait_for
 from support.superlinks import hostile_bundle, start_stock_superlink
 
-from sfumato_client.egress.supernode import SuperNodeSettings, start_supernode
+from sfumato_client.egress.supernode import SuperNodeSettings, start_supernode, start_worker
 from sfumato_client.flower.node import _why
-from sfumato_client.flower.task import write_task_commands
 from sfumato_common.crypto.identity import create_identity
 from sfumato_common.supervise import free_port
 from sfumato_server.enrol import create_authority
-from sfumato_server.rounds.superlink import Control
+from sfumato_server.rounds.superlink import Control, write_secret
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="looks at processes through /proc"),
@@ -58,10 +57,10 @@ def test_a_hostile_bundle_never_runs_and_an_unknown_site_is_told_so(tmp_path):
         identity = create_identity(home / "identity", name)
         coordinator = tmp_path / "coordinator"
         keep_grant(coordinator, identity, enrol_site(coordinator, identity))
-        write_task_commands(home / "bin")
+        write_secret(home / "worker.secret")
         settings = SuperNodeSettings(
             f"127.0.0.1:{port}", authority.ca_path, identity.folder / "site.crt", identity.folder / "tls.key",
-            identity.node_key_path, home / "bin", home, home / "node.log",
+            identity.node_key_path, home / "worker.secret", home, home / "logs", free_port(),
         )  # fmt: skip
         return identity, settings
 
@@ -72,7 +71,7 @@ def test_a_hostile_bundle_never_runs_and_an_unknown_site_is_told_so(tmp_path):
         known, known_settings = node("alder")
         _, stranger_settings = node("mallory")
         control.register(known.node_public, "alder")
-        children.append(start_supernode(known_settings))
+        children += [start_supernode(known_settings), start_worker(known_settings)]
         stranger = start_supernode(stranger_settings)
         children.append(stranger)
         control.start_run(shadowing_bundle(marker, answer))
@@ -87,5 +86,5 @@ def test_a_hostile_bundle_never_runs_and_an_unknown_site_is_told_so(tmp_path):
     assert not marker.exists()
     assert not list((tmp_path / "alder").rglob("*.py")), "nothing of the bundle may be unpacked"
     # the coordinator got a code; why stands in the site's own log
-    assert "carries files beyond its description" in known_settings.log.read_text()
-    assert "does not know this site's key" in _why(stranger_settings.log.read_text())
+    assert "carries files beyond its description" in known_settings.worker_log.read_text()
+    assert "does not know this site's key" in _why(stranger_settings.node_log.read_text())

@@ -5,13 +5,15 @@ import os
 import struct
 import subprocess
 import zipfile
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from flwr.supercore.constant import TASK_TYPE_TO_COMMAND
 
+from sfumato_client.egress.bundle import BundleRefused, inspect_bundle
+from sfumato_client.egress.flower_hooks import install_task_hooks
+from sfumato_client.egress.supernode import SuperNodeSettings, worker_command
 from sfumato_client.flower.app import app
-from sfumato_client.flower.task import BundleRefused, inspect_bundle, install_hooks, write_task_commands
 
 DESCRIPTION = {"pyproject.toml": b"[project]\nname = 'sfumato'\n", "README.md": b"x", ".info/CONTENT": b"x"}
 BEYOND = "files beyond its description"
@@ -134,9 +136,9 @@ def test_a_bundle_that_lies_about_its_sizes_is_harmless():
 def runtime():
     from flwr.supernode.runtime import run_clientapp as real
 
-    names = ("install_from_fab", "get_load_client_app_fn", "Error")
+    names = ("install_from_fab", "get_load_client_app_fn", "Error", "run_clientapp")
     fake = SimpleNamespace(**{name: getattr(real, name) for name in names}, push_task_output=lambda **values: values)
-    install_hooks(fake, app)
+    install_task_hooks(fake, app)
     return fake
 
 
@@ -165,27 +167,16 @@ def test_the_runner_stops_before_it_loads_anything(runtime, tmp_path, monkeypatc
     assert list(tmp_path.iterdir()) == []
 
 
-COMMANDS = set(TASK_TYPE_TO_COMMAND.values())
-
-
-@pytest.mark.parametrize("command", sorted(COMMANDS - {"flwr-clientapp"}))
-def test_other_tasks_are_refused_commands(tmp_path, command):
-    write_task_commands(tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == COMMANDS
-    done = subprocess.run([tmp_path / command, "--token", "t"], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (1, "")
-    assert f"refused: this site runs no {command}" in done.stderr
-
-
 def test_a_module_in_the_working_folder_does_not_shadow_the_installed_one(tmp_path):
-    # the task command as the SuperNode starts it, in a folder that a hostile bundle could have filled
+    # the worker as the site starts it, in a folder that a hostile bundle could have filled
     ran = tmp_path / "ran"
     for name in ("flwr.py", "sfumato_client.py", "sitecustomize.py", "usercustomize.py", "torch.py", "numpy.py"):
         (tmp_path / name).write_text(f"open({str(ran)!r}, 'a').write({name!r})\n")
-    write_task_commands(tmp_path / "bin")
+    home = Path("home")
+    settings = SuperNodeSettings("c:1", home, home, home, home, home, home, home, 1)
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     done = subprocess.run(
-        [tmp_path / "bin" / "flwr-clientapp", "--help"],
+        [*worker_command(settings), "--help"],
         cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=120,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

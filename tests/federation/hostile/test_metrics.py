@@ -8,8 +8,8 @@ from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from support.hospital import empty_context, instruction, read
 
+from sfumato_client.egress.flower_hooks import install_task_hooks
 from sfumato_client.egress.guard import CODES
-from sfumato_client.flower import task as flower_task
 from sfumato_client.flower.app import app
 from sfumato_common.protocol.flower import encode
 from sfumato_common.protocol.messages import ARRAYS_KEY, CONFIG_KEY
@@ -72,8 +72,9 @@ def runner():
         get_load_client_app_fn=runtime.get_load_client_app_fn,
         Error=runtime.Error,
         push_task_output=lambda **values: pushed.append(values),
+        run_clientapp=runtime.run_clientapp,
     )
-    flower_task.install_hooks(fake, app)
+    install_task_hooks(fake, app)
     return fake, pushed
 
 

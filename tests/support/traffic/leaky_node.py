@@ -1,7 +1,7 @@
 """A site's node whose task code betrays the site, for the test that the scan notices: `leaky_node.py HOME KIND`.
 
-It patches what `sfumato-site run` calls, here and in the process that is started for each message, and then runs the
-same entry points. Each kind is a mistake that could be made: see `LEAKS`.
+It patches what `sfumato-site run` calls, here and in the worker that answers its messages, and then runs the same entry
+points. Each kind is a mistake that could be made: see `LEAKS`.
 """
 
 from __future__ import annotations
@@ -50,13 +50,13 @@ def pixels() -> None:
 def exception() -> None:
     """An exception's text is sent along, as Flower does by itself."""
     import sfumato_client.flower.app as door
-    from sfumato_client.flower import task as flower_task
+    from sfumato_client.egress import flower_hooks
 
     def failing(*given: Any, **named: Any) -> Any:
         del given, named
         raise FileNotFoundError(2, "No such file or directory", str(_home() / "store" / "pixels.npy"))
 
-    flower_task._silent_error = lambda error_class: error_class
+    flower_hooks._silent_error = lambda error_class: error_class
     door.app = failing  # type: ignore[assignment]
 
 
@@ -86,32 +86,32 @@ def command(kind: str) -> Callable[[str], list[str]]:
     return lambda home: [sys.executable, "-P", __file__, home, kind]
 
 
-def run_node(home: Path, kind: str) -> None:
-    """The node, starting this file instead of the installed task runner for each message."""
-    from sfumato_client.flower import node
+def run_leaky_node(home: Path, kind: str) -> None:
+    """The node, starting this file instead of the installed worker."""
+    from sfumato_client.egress import supernode
+    from sfumato_client.flower.node import run_node
 
-    write = node.write_task_commands
+    installed = supernode.worker_command
 
-    def write_leaky(folder: Path) -> None:
-        write(folder)
-        script = folder / "flwr-clientapp"
-        script.write_text(f'#!/bin/sh\nexec "{sys.executable}" -P "{__file__}" --task {kind} "$@"\n')
+    def leaky(settings: supernode.SuperNodeSettings) -> list[str]:
+        python, safe, _, _, *options = installed(settings)
+        return [python, safe, __file__, "--worker", kind, *options]
 
-    node.write_task_commands = write_leaky
-    node.run_node(home)
+    supernode.worker_command = leaky
+    run_node(home)
 
 
 def main() -> None:
-    """`HOME KIND` runs the node, `--task KIND ...` (from the script it wrote) one message's task."""
+    """`HOME KIND` runs the node, `--worker KIND ...` its worker."""
     first, second, *rest = sys.argv[1:]
-    if first != "--task":
-        run_node(Path(first), second)
+    if first != "--worker":
+        run_leaky_node(Path(first), second)
         return
     LEAKS[second]()
     sys.argv[1:] = rest
-    from sfumato_client.flower.task import main as run_task
+    from sfumato_client.flower.worker import main as run_worker
 
-    run_task()
+    run_worker()
 
 
 if __name__ == "__main__":

@@ -1,15 +1,14 @@
 """Sites run installed code only: hostile bundles are neither unpacked nor run, whatever Flower would do with them."""
 
 import io
-import os
-import subprocess
 import zipfile
 from types import SimpleNamespace
 
 import pytest
-from flwr.supercore.constant import TASK_TYPE_TO_COMMAND
 
-from sfumato_client.flower.task import BundleRefused, inspect_bundle, install_hooks, write_task_commands
+from sfumato_client.egress import flower_hooks
+from sfumato_client.egress.bundle import BundleRefused, inspect_bundle
+from sfumato_client.egress.flower_hooks import Task, answer_task, install_task_hooks
 from sfumato_common.errors import VerificationError
 
 
@@ -52,10 +51,10 @@ def test_unreadable_bundle_is_refused(content):
 def test_the_hooks_exist_in_the_pinned_flower_and_replace_what_they_must():
     from flwr.supernode.runtime import run_clientapp as runtime
 
-    kept = {name: getattr(runtime, name) for name in ("install_from_fab", "get_load_client_app_fn", "Error")}
-    fake = SimpleNamespace(**kept, push_task_output=lambda **values: values)
+    kept = {name: getattr(runtime, name) for name in flower_hooks._TASK_HOOKS}
+    fake = SimpleNamespace(**{**kept, "push_task_output": lambda **values: values})
     app = object()
-    install_hooks(fake, app)
+    install_task_hooks(fake, app)
     assert fake.get_load_client_app_fn(default_app_ref="", app_path=None, multi_app=True)("id", "1", "hash") is app
     with pytest.raises(BundleRefused):
         fake.install_from_fab(bundle("pyproject.toml", "evil.py"), skip_prompt=True)
@@ -66,15 +65,22 @@ def test_the_hooks_exist_in_the_pinned_flower_and_replace_what_they_must():
 
 def test_an_unknown_flower_is_refused():
     with pytest.raises(VerificationError, match="flwr=="):
-        install_hooks(SimpleNamespace(), object())
+        install_task_hooks(SimpleNamespace(), object())
 
 
-def test_every_task_but_the_client_app_is_refused(tmp_path):
-    write_task_commands(tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == set(TASK_TYPE_TO_COMMAND.values())
-    for command in set(TASK_TYPE_TO_COMMAND.values()) - {"flwr-clientapp"}:
-        done = subprocess.run([tmp_path / command, "--token", "t"], capture_output=True, text=True, check=False)
-        assert done.returncode == 1
-        assert "refused" in done.stderr
-    assert os.access(tmp_path / "flwr-clientapp", os.X_OK)
-    assert " -P -m sfumato_client.flower.task" in (tmp_path / "flwr-clientapp").read_text()
+@pytest.mark.parametrize("for_client_app", [True, False])
+def test_a_task_is_answered_by_the_installed_app_or_refused(monkeypatch, for_client_app):
+    given = {}
+    runtime = SimpleNamespace(
+        install_from_fab=None, get_load_client_app_fn=None, push_task_output=None, Error=None,
+        run_clientapp=lambda **values: given.update(values),
+    )  # fmt: skip
+    monkeypatch.setattr(flower_hooks, "import_module", lambda _: runtime)
+    answer_task("127.0.0.1:1", Task("token", for_client_app), lambda **_: "answered")
+    assert (given["token"], given["insecure"], given["runtime_dependency_install"]) == ("token", True, False)
+    app = runtime.get_load_client_app_fn(default_app_ref="", app_path=None, multi_app=True)("id", "1", "hash")
+    if for_client_app:
+        assert app(message=1, context=2) == "answered"
+    else:
+        with pytest.raises(VerificationError, match="for an agent"):
+            app(message=1, context=2)
