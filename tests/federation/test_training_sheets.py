@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,8 @@ from sfumato_server.coordinator.study import run_study
 from sfumato_server.rounds.card import read_checkpoint
 from sfumato_server.rounds.checkpoint import released_model
 from sfumato_server.status import sheets
+from sfumato_server.status.board import StatusBoard
+from sfumato_server.status.live import PAGE, LivePage
 from sfumato_server.status.sheets import RoundSheets, read_sheets, training_pictures
 from sfumato_server.status.view import render
 
@@ -82,6 +85,15 @@ def test_the_board_names_the_newest_sheet(done):
     with console.capture() as said:
         console.print(render(status))
     assert "may be diverging" in said.get()
+
+
+def test_board_and_page_say_that_an_epsilon_is_infinite(done, tmp_path, monkeypatch):
+    """A private plan with next to no noise: JSON has null for what no format takes."""
+    board = StatusBoard(tmp_path / "status.json", done.plan)
+    monkeypatch.setattr(board, "_epsilon", math.inf)
+    LivePage(tmp_path, done.plan, board)
+    assert "Epsilon infinite of" in (tmp_path / PAGE).read_text()
+    assert "epsilon infinite of" in str(render(board.now()).renderables[2])
 
 
 def test_latents_are_the_same_in_every_round_and_on_every_machine(done, tmp_path):

@@ -13,6 +13,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from sfumato_common.accounting.accountant import epsilon_text
 from sfumato_common.files import write_atomic
 from sfumato_common.study.plan import Plan
 from sfumato_common.types import Arrays
@@ -75,6 +76,7 @@ class LivePage:
                 plan=self._plan,
                 plan_hash=self._plan.digest,
                 status=now,
+                spent=epsilon_text(now["epsilon_spent"]),
                 running=now["stage"] not in _ENDED,
                 folder=FOLDER,
                 stages=self._by_stage(),

@@ -12,6 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from sfumato_common.accounting.accountant import epsilon_text
 from sfumato_common.command_line import console
 from sfumato_server.status.board import read_board
 
@@ -36,7 +37,7 @@ def render(status: dict[str, Any] | None) -> Group | Text:
 def _spent_line(status: dict[str, Any]) -> str:
     if not status["private"]:
         return "weights leave without differential privacy"
-    spent = f"epsilon {status['epsilon_spent']:.2f} of {status['epsilon_budget']:g}"
+    spent = f"epsilon {epsilon_text(status['epsilon_spent'], 2)} of {status['epsilon_budget']:g}"
     return f"{spent} at delta {status['delta']:g} (patient, add/remove)"
 
 
