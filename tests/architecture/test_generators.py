@@ -45,6 +45,10 @@ ALLOWED = {
     ("common/sfumato_common/codec/folder.py", "constant seed"): "weights that are replaced in the next lines",
     ("client/sfumato_client/cli/style_net.py", "constant seed"): "views of images of one's choice; hides nothing",
     (
+        "client/sfumato_client/flower/worker.py",
+        "numpy.random.seed",
+    ): "from the system: no fork repeats another",
+    (
         "common/sfumato_common/generators/flow/matching.py",
         "constant seed",
     ): "of a released flow; draws no image",
@@ -75,6 +79,7 @@ BESIDE_THE_STREAMS = {
     "client/sfumato_client/audit/attacks/identity.py": "batches and views of the gate's verifier, from a public seed",
     "client/sfumato_client/audit/attacks/membership.py": "bootstrap of the steward's intervals",
     "client/sfumato_client/cli/style_net.py": "views of images of one's choice",
+    "client/sfumato_client/flower/worker.py": "a fork's new seed of NumPy's own generator, of which nothing is drawn",
     "client/sfumato_client/tabular/train.py": "the flow's public start",
 }
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from sfumato_common.errors import BusyError
-from sfumato_common.supervise import Child, descendants, end_orphan, exclusive, free_port, require_free, run_to_end
+from sfumato_common.locks import exclusive
+from sfumato_common.supervise import Child, descendants, end_orphan, free_port, require_free, run_to_end
 
 SLEEPER = "[sys.executable, '-c', 'import time; time.sleep(60)']"
 FAMILY = f"import subprocess, sys, time; subprocess.Popen({SLEEPER}); time.sleep(60)"

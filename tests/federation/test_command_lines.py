@@ -207,7 +207,7 @@ def test_port_in_use(say, files, taken):
 
 
 def test_second_coordinator_on_the_same_home(say, files):
-    from sfumato_common.supervise import exclusive
+    from sfumato_common.locks import exclusive
 
     home = coordinator_with_sites(say, files)
     with exclusive(home, "the first"):

@@ -22,7 +22,7 @@ from support.processes import (
 )
 
 from sfumato_client.site.home import SiteHome
-from sfumato_common.supervise import in_turn
+from sfumato_common.locks import in_turn
 from sfumato_server.publish import verify_dataset
 
 pytestmark = [

@@ -17,9 +17,9 @@ from sfumato_client.site.handler import Site
 from sfumato_client.site.home import SiteHome
 from sfumato_common import files
 from sfumato_common.errors import DataError
+from sfumato_common.locks import exclusive
 from sfumato_common.package import open_package
 from sfumato_common.protocol.messages import PROTOCOL, Request
-from sfumato_common.supervise import exclusive
 from sfumato_server.coordinator.study import run_study
 from sfumato_server.enrol import Registry
 from sfumato_server.intake.admission import largest_package

@@ -19,8 +19,8 @@ from sfumato_common.crypto.enrolment import load_grant, renew_grant, require_cur
 from sfumato_common.crypto.signatures import fingerprint
 from sfumato_common.errors import BusyError, ConfigError, FederationError, VerificationError
 from sfumato_common.files import make_private_folder, write_json
+from sfumato_common.locks import exclusive
 from sfumato_common.protocol.messages import PROTOCOL, Reply, Request
-from sfumato_common.supervise import exclusive
 from sfumato_server.coordinator.members import MembersChannel
 from sfumato_server.enrol import (
     Registry,

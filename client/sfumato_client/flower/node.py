@@ -16,7 +16,8 @@ from sfumato_common.crypto.enrolment import GRANT_FILES, require_current
 from sfumato_common.crypto.identity import TLS_KEY, load_identity
 from sfumato_common.errors import FederationError
 from sfumato_common.files import write_atomic
-from sfumato_common.supervise import Child, exclusive, free_port
+from sfumato_common.locks import exclusive
+from sfumato_common.supervise import Child, free_port
 
 _JOINED = "SuperNode ID:"
 _PAUSE_SECONDS = 5.0

@@ -19,10 +19,10 @@ from sfumato_client.anonymise.candidates import CandidateSet
 from sfumato_common.accounting.events import Declared, event_from_json, event_to_json
 from sfumato_common.errors import LedgerError, VerificationError
 from sfumato_common.files import write_atomic, write_json
+from sfumato_common.locks import exclusive
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.release import AnyItem
 from sfumato_common.study.words import Part
-from sfumato_common.supervise import exclusive
 from sfumato_common.types import AnyArray, Arrays, fingerprint
 
 _REQUEST, _PRIVATE = "request.safetensors", 0o600

@@ -32,6 +32,7 @@ from sfumato_common.crypto.identity import load_identity
 from sfumato_common.errors import BusyError, LedgerError, PolicyRefusal, VerificationError
 from sfumato_common.exchanges import EXCHANGES
 from sfumato_common.files import write_atomic
+from sfumato_common.locks import in_turn
 from sfumato_common.mechanisms.noise import NoiseSource
 from sfumato_common.mechanisms.recorder import NoiseRecorder
 from sfumato_common.metrics.utility import classifier_schema
@@ -39,7 +40,6 @@ from sfumato_common.protocol.messages import Reply, Request
 from sfumato_common.study.costs import charged_event, utility_event
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.policy import DEFAULT_ANSWER_INTERVAL_S, Policy
-from sfumato_common.supervise import in_turn
 from sfumato_common.types import Arrays, ArraySpec, Schema, fingerprint
 
 log = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from sfumato_common.crypto.enrolment import encode_grant
 from sfumato_common.crypto.signatures import fingerprint
 from sfumato_common.errors import ConfigError
 from sfumato_common.files import write_atomic
-from sfumato_common.supervise import exclusive
+from sfumato_common.locks import exclusive
 from sfumato_server.cli.home import Home
 from sfumato_server.cli.passphrase import PassphraseFile, ask_passphrase
 

@@ -16,9 +16,10 @@ from typing import Any
 from sfumato_common.errors import FederationError
 from sfumato_common.exchanges.features import FEATURES
 from sfumato_common.files import write_json
+from sfumato_common.locks import exclusive
 from sfumato_common.package.features import Features
 from sfumato_common.study.plan import Plan
-from sfumato_common.supervise import Child, exclusive, flower_environment, free_port, require_free
+from sfumato_common.supervise import Child, flower_environment, free_port, require_free
 from sfumato_server.coordinator.front import FleetFront, Upstream, front_context
 from sfumato_server.coordinator.home import CoordinatorHome
 from sfumato_server.enrol import Authority, Registry, load_authority, require_no_passphrase

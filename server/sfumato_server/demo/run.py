@@ -28,12 +28,13 @@ from sfumato_common.crypto.signatures import fingerprint
 from sfumato_common.errors import ConfigError, DataError, FederationError
 from sfumato_common.files import write_atomic, write_json
 from sfumato_common.imaging import LARGEST_SIDE
+from sfumato_common.locks import exclusive
 from sfumato_common.memory import VARIABLE, budget
 from sfumato_common.strict import load_yaml, parse
 from sfumato_common.study.load import load_plan
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.policy import Policy
-from sfumato_common.supervise import Child, end_descendants, exclusive, free_port, run_to_end
+from sfumato_common.supervise import Child, end_descendants, free_port, run_to_end
 from sfumato_server.coordinator.home import CoordinatorHome
 from sfumato_server.demo.data import Cohort, index_sites, phantom_cohort
 from sfumato_server.demo.summary import print_summary

@@ -18,13 +18,13 @@ import yaml
 from sfumato_common.accounting.accountant import epsilon, json_epsilon
 from sfumato_common.errors import ConfigError
 from sfumato_common.files import write_atomic, write_json
+from sfumato_common.locks import exclusive
 from sfumato_common.strict import read_yaml
 from sfumato_common.study.budget import check_own_epsilon
 from sfumato_common.study.costs import study_events
 from sfumato_common.study.load import load_plan
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.simulated import SiteToMake, require_simulated, simulated_study
-from sfumato_common.supervise import exclusive
 from sfumato_server.simulate.cohorts import Spread, simulated_sites, source_of
 from sfumato_server.simulate.study import Simulation, Tell, measure
 from sfumato_server.simulate.workers import Workers, started
