@@ -20,6 +20,8 @@ def _node(seconds: str, home: str) -> None:
     from sfumato_client.egress import supernode
     from sfumato_client.flower.node import run_node
 
+    # a background job's children ignore Ctrl-C, and this one stands for what a person runs in a terminal
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     installed = supernode.worker_command
     supernode.worker_command = lambda settings: [
         sys.executable, "-P", __file__, "--worker", seconds, *installed(settings)[4:]
