@@ -17,6 +17,7 @@ from sfumato_server.coordinator import flower_channel
 from sfumato_server.coordinator.flower_channel import FlowerChannel
 from sfumato_server.coordinator.run import Listen, run_coordinator
 from sfumato_server.coordinator.study import GO_ON, run_study
+from sfumato_server.rounds.channel import lost
 from sfumato_server.rounds.deadlines import Deadlines
 
 SHORT = {**copy.deepcopy(PLAN), "stages": PLAN["stages"][:1], "release": PLAN["release"][:1], "utility": None}
@@ -132,6 +133,19 @@ def test_a_site_that_comes_late_or_was_silent_at_first_takes_part_in_the_next_ex
     assert run_study(short.coordinator, short, seed=1, classifier_steps=5) == "completed"
     kinds = [(request.kind, reply.status) for site, request, reply in short.sent if site == "cedar"]
     assert kinds == [("stage", "ok"), ("make", "ok"), ("send", "ok")]
+
+
+@pytest.mark.parametrize("code", ["unreachable", "bad-reply"])
+def test_a_site_whose_answers_are_broken_does_not_hold_up_the_release(short, code):
+    """Connected, and an error to every question: nothing of it is work that could be waited for."""
+    answer = short.answer
+    short.answer = lambda site, request: lost(code) if site == "cedar" else answer(site, request)
+    assert run_study(short.coordinator, short, seed=1, classifier_steps=5) == "completed"
+    makes = [
+        item["sites"] for item in short.result()["exchanges"] if item["stage"] == "make" and "cedar" in item["sites"]
+    ]
+    assert makes and all(said["cedar"] == f"failed {code}" for said in makes)
+    assert len(makes) == 3
 
 
 def test_deadlines_are_of_a_run_and_not_of_the_plan(short, tmp_path, monkeypatch):

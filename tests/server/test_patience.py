@@ -10,14 +10,16 @@ from support.answers import Answers, reply, study_run
 from support.studies import PLAN
 
 from sfumato_common.errors import FederationError
-from sfumato_common.protocol.messages import PROTOCOL, Request
+from sfumato_common.protocol.messages import PROTOCOL, Reply, Request
 from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan
 from sfumato_server.coordinator import flower_channel
 from sfumato_server.coordinator.flower_channel import FlowerChannel
 from sfumato_server.coordinator.members import MembersChannel
 from sfumato_server.enrol import revoke
-from sfumato_server.rounds.patience import Patience
+from sfumato_server.rounds import patience
+from sfumato_server.rounds.channel import lost
+from sfumato_server.rounds.patience import Losses, Patience
 
 SITES = {"alder", "birch", "cedar"}
 WORK_S = 3600.0
@@ -292,3 +294,21 @@ def test_a_round_goes_on_without_a_revoked_site_if_the_quorum_holds(channel_over
         }
     assert grid.now == pytest.approx(40.0, abs=1.0)
     assert run.plan.federation.round_deadline_s > 60.0
+
+
+def test_broken_answers_are_borne_three_times_and_longer_of_a_site_that_has_begun(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(patience.time, "monotonic", lambda: now[0])
+    losses, broken, silent, pending = (
+        Losses(3, 60.0),
+        lost("bad-reply"),
+        lost("silent"),
+        Reply(PROTOCOL, "pending", "", "", {}),
+    )
+    assert not losses.beyond({"a": broken, "b": broken, "c": silent}, {"b"})
+    assert not losses.beyond({"a": broken, "b": broken, "c": silent}, {"b"})
+    assert set(losses.beyond({"a": broken, "b": broken, "c": silent}, {"b"})) == {"a"}
+    now[0] = 61.0
+    assert set(losses.beyond({"b": broken, "c": silent}, {"b"})) == {"b"}
+    assert not losses.beyond({"b": Reply(PROTOCOL, "pending", "", "", {})}, {"b"})
+    assert not losses.beyond({"b": broken}, {"b"}), "what works again starts anew"

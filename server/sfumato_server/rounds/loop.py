@@ -28,7 +28,7 @@ from sfumato_server.rounds.absorbing import absorb_replies
 from sfumato_server.rounds.channel import Channel, lost
 from sfumato_server.rounds.checkpoint import Checkpoints
 from sfumato_server.rounds.deadlines import Deadlines
-from sfumato_server.rounds.patience import Patience
+from sfumato_server.rounds.patience import Losses, Patience
 from sfumato_server.rounds.progress import Progress
 from sfumato_server.rounds.strategies import Choosing, Strategy, strategy_of
 
@@ -125,8 +125,9 @@ class StudyRun:
         """Let every site make its release from the final models, then collect what is ready; the sites that sent.
 
         A site that is still at work says so and is asked again, and so is one that the question did not reach, or whose
-        package did not arrive; one that says nothing is not waited for, and one that went away only where it has begun,
-        until the deadline. Raises FederationError when fewer sites than the quorum sent anything.
+        package did not arrive. One that says nothing is not waited for, one whose answers are broken not for ever, and
+        one that went away only where it has begun, until the deadline. Raises FederationError when fewer sites than the
+        quorum sent anything.
         """
         chosen = self.choice.winner if self.choice and self.plan.has_best else ""
         models = {chosen if item.model == "best" else item.model for item in self.plan.release} | {self.plan.base}
@@ -134,6 +135,7 @@ class StudyRun:
         begun, sent, refused, tries = set[str](), set[str](), dict[str, Reply](), Counter[str]()
         end = time.monotonic() + self.deadlines.work_s
         waiting, absences, gone = set(self.accepted), Counter[str](), dict[str, float]()
+        losses = Losses(_TRIES, self.deadlines.away_s)
         while waiting - self.patience.silent and time.monotonic() < end:
             now = time.monotonic()
             gone = {site: gone.get(site, now) for site in waiting - self.channel.online()}
@@ -143,11 +145,11 @@ class StudyRun:
             if new := (waiting - begun) & self.channel.online():
                 replies = self.ask("make", arrays, new, choice=chosen, quorum=0)
                 begun |= {site for site, reply in replies.items() if reply.status in ("ok", "pending")}
-                refused |= _final_replies(replies, tries)
+                refused |= _final_replies(replies, tries) | losses.beyond(replies, begun)
             if ready := (waiting & begun) & self.channel.online():
                 replies = self.ask("send", {}, ready, quorum=0)
                 sent |= {site for site, reply in replies.items() if reply.status == "ok"}
-                refused |= _final_replies(replies, tries)
+                refused |= _final_replies(replies, tries) | losses.beyond(replies, begun)
             waiting -= sent | set(refused)
             if waiting:
                 self.sleep(_ASK_AGAIN_S)

@@ -7,8 +7,11 @@ and then costs as many such waits as the logarithm of the exchanges.
 
 from __future__ import annotations
 
+import time
 from collections import Counter
-from collections.abc import Set
+from collections.abc import Mapping, Set
+
+from sfumato_common.protocol.messages import Reply
 
 
 class Patience:
@@ -32,3 +35,27 @@ class Patience:
         for site in targets & answered:
             self._owed[site] = max(self._owed.get(site, 0) - 1, 0)
         self.silent = (self.silent - answered) | (targets - answered)
+
+
+class Losses:
+    """Sites whose answers are lost again and again: errors of Flower, or replies that are none; silence is no answer.
+
+    After `tries` in a row a site is given up, and one that has begun its release when they last for `away_s`, too.
+    """
+
+    def __init__(self, tries: int, away_s: float) -> None:
+        self._tries, self._away_s = tries, away_s
+        self._lost: dict[str, tuple[int, float]] = {}
+
+    def beyond(self, replies: Mapping[str, Reply], begun: Set[str]) -> dict[str, Reply]:
+        """Take note of an exchange's replies; the lost ones of sites that are given up."""
+        now, given_up = time.monotonic(), {}
+        for site, reply in replies.items():
+            if reply.status in ("ok", "pending"):
+                self._lost.pop(site, None)
+            elif not reply.reference and reply.code != "silent":
+                times, since = self._lost.get(site, (0, now))
+                self._lost[site] = (times + 1, since)
+                if times + 1 >= self._tries and (site not in begun or now - since >= self._away_s):
+                    given_up[site] = reply
+        return given_up
