@@ -16,6 +16,8 @@ FORKS = """
 import json, os, sys, time
 from sfumato_client.flower import worker
 from sfumato_common.mechanisms.noise import SecureNoise
+from sfumato_client.audit import verdict
+from sfumato_common.mechanisms import sealed
 
 import torch
 asked, available = [], torch.cuda.is_available
@@ -34,6 +36,7 @@ def answer(address, task, app):
     heavy = ("torch", "scipy", "opacus", "flwr")
     new = sorted(name for name in set(sys.modules) - known if name.split(".")[0] in heavy)
     said = [np.random.bytes(8).hex(), noise.words(1).tolist(), SecureNoise().words(1).tolist()]
+    said += [key.tag(b"the same").hex() for key in (sealed._KEY, verdict._KEY)]
     print(json.dumps([said, threads["openblas"], torch.get_num_threads(), new]), flush=True)
 
 tasks = [1, 2]
@@ -48,7 +51,7 @@ worker.serve("", b"", None)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts threads through /proc")
-def test_every_fork_has_its_imports_and_draws_its_own_random_numbers():
+def test_every_fork_has_its_imports_and_its_own_random_numbers_and_keys():
     environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
     done = subprocess.run(
         [sys.executable, "-P", "-c", FORKS],

@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-import secrets
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
@@ -32,18 +31,18 @@ from sfumato_client.ledger import Charge
 from sfumato_common.encoders.encoder import Encoder
 from sfumato_common.errors import DataError, PolicyRefusal, ReleaseRefused
 from sfumato_common.files import canonical_json, write_atomic
-from sfumato_common.mechanisms.sealed import Sealed, digest_of
+from sfumato_common.mechanisms.sealed import ProcessKey, Sealed, digest_of
 from sfumato_common.study.policy import GateRules
 from sfumato_common.types import ByteImages
 
 Quantiles = tuple[str, list[float]]
-# lives and dies with the process: an approval cannot be stored, sent, or made by anything that does not hold it
-_KEY = secrets.token_bytes(32)
+# an approval cannot be stored, sent, or made by anything that does not hold it
+_KEY = ProcessKey()
 
 
 def _seal_of(candidates: Sequence[CandidateSet]) -> bytes:
     """Keyed hash of every pixel, label and claim."""
-    return hmac.digest(_KEY, canonical_json([digest_of(item) for item in candidates]), "sha256")
+    return _KEY.tag(canonical_json([digest_of(item) for item in candidates]))
 
 
 @dataclass(frozen=True, eq=False)

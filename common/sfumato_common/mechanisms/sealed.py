@@ -1,12 +1,13 @@
 """Results bound to what ran to make them and to the charge that pays for it: the only thing that may leave.
 
-A seal lives and dies with its process; what stays of it is the result's sha256, which the ledger keeps.
+A seal lives and dies with its process, forks apart; what stays of it is the result's sha256, which the ledger keeps.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+import os
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,9 +20,26 @@ from sfumato_common.errors import EgressRefused
 from sfumato_common.files import canonical_json
 from sfumato_common.types import AnyArray
 
-# lives and dies with the process: what was sealed cannot be stored and altered, or made by anything but a recorder
-_KEY = secrets.token_bytes(32)
 Parts = Mapping[str, AnyArray | bytes]
+
+
+class ProcessKey:
+    """A random key that lives and dies with its process; a fork has another, and takes no tag of its parent's."""
+
+    def __init__(self) -> None:
+        self._renew()
+        os.register_at_fork(after_in_child=self._renew)
+
+    def _renew(self) -> None:
+        self._key = secrets.token_bytes(32)
+
+    def tag(self, stated: bytes) -> bytes:
+        """HMAC-SHA-256 of what is stated."""
+        return hmac.digest(self._key, stated, "sha256")
+
+
+# what was sealed cannot be stored and altered, or made by anything but a recorder
+_KEY = ProcessKey()
 
 
 class Sealable(Protocol):
@@ -101,4 +119,4 @@ class Paid:
 
 def _seal_of(executed: Iterable[Mechanism], binding: str, digest: str) -> bytes:
     stated = canonical_json([binding, list(map(event_to_json, executed)), digest])
-    return hmac.digest(_KEY, stated, "sha256")
+    return _KEY.tag(stated)
