@@ -6,7 +6,6 @@ of what was released, the same at every site that uses the same seed. A code dep
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -15,18 +14,14 @@ from torch import Tensor, nn
 from sfumato_common.generators.gan.encoder import Encoder
 from sfumato_common.generators.gan.w_space import WSpace
 from sfumato_common.generators.plan import PublicPlan
+from sfumato_common.latent.residual import Residual, learn_from_draws, refine
 from sfumato_common.mechanisms.draws import TorchDraws
 
 # The encoder's were chosen on generated pairs. For the phantom's generator the mean code starts at an RMSE of 0.40, the
 # closed form at 0.086, and 300 steps bring it to 0.05.
 _ITERATIONS = 5
-_BATCH = 8
 _LEARNING_RATE = 2e-3
 _CODE_WEIGHT = 1.0
-_REFINEMENT_RATE = 0.05
-# Adam takes a whole step along a gradient that is nothing but rounding, which depends on the batch, unless this is
-# added to its length. Squares are summed over a record's pixels, so that gradients that matter are far larger.
-_REFINEMENT_EPSILON = 1e-3
 # Of an inverted record's spectral image, in standard deviations of each coefficient by the public power law. On the
 # phantom at 32 px the error of a reconstruction is 0.106 in closed form, 0.1015 refined, 0.1027 refined and clipped.
 LARGEST_CHANGE = 0.25
@@ -63,17 +58,7 @@ class Inversion:
         return w
 
     def _refine(self, x: Tensor, w: Tensor, components: Tensor) -> Tensor:
-        w = w.clone().requires_grad_()
-        optimiser = torch.optim.Adam([w], lr=_REFINEMENT_RATE, eps=_REFINEMENT_EPSILON)
-        for step in range(self.refinement_steps):
-            optimiser.param_groups[0]["lr"] = _REFINEMENT_RATE * (1.0 - step / self.refinement_steps)
-            optimiser.zero_grad()
-            # a sum of losses that each record has to itself: Adam is elementwise, so no record moves another's code
-            with torch.enable_grad():
-                loss = (self.space.decode(w, components) - x).square().sum()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
-        return w.detach()
+        return refine(w, lambda codes: (self.space.decode(codes, components) - x).square().sum(), self.refinement_steps)
 
 
 def clip_codes(space: WSpace, closed: Tensor, codes: Tensor, components: Tensor) -> Tensor:
@@ -97,7 +82,13 @@ def fit_inversion(
     """An inversion whose encoder learned from generated pairs only, of components of `shares` [G]."""
     rng = torch.Generator().manual_seed(seed)
     inversion = Inversion(space, Encoder(plan, rng).to(space.device), refinement_steps)
-    _train(inversion, shares, encoder_steps, rng)
+    residual = Residual(
+        lambda x, seen, w, goal, y: w + _step_of(inversion, x, seen, goal, y),
+        lambda w, seen, true, x: (seen - x).square().mean() + _CODE_WEIGHT * (w - true).square().mean(),
+        _ITERATIONS,
+        _LEARNING_RATE,
+    )
+    learn_from_draws(space, inversion.encoder, residual, shares, encoder_steps, TorchDraws(rng))
     inversion.encoder.requires_grad_(False)
     return inversion
 
@@ -107,25 +98,3 @@ def _step_of(inversion: Inversion, x: Tensor, seen: Tensor, goal: Tensor, compon
     gap = goal - inversion.space.encode(seen, components)
     step: Tensor = inversion.encoder(torch.cat([x, seen], dim=1), gap, components)
     return step
-
-
-def _train(inversion: Inversion, shares: Tensor, steps: int, rng: torch.Generator) -> None:
-    """Adam on E: one residual iteration a step, a fresh batch after the last iteration."""
-    space, draws = inversion.space, TorchDraws(rng)
-    optimiser = torch.optim.Adam(inversion.encoder.parameters(), lr=_LEARNING_RATE)
-    for step in range(steps):
-        if step % _ITERATIONS == 0:
-            y = draws.categorical(shares, _BATCH).to(space.device)
-            with torch.no_grad():
-                true, noise = space.draw(y, draws)
-                x = space.decode(true, y, noise)
-                goal = w = space.encode(x, y)
-                seen = space.decode(w, y)
-        optimiser.param_groups[0]["lr"] = _LEARNING_RATE * 0.5 * (1.0 + math.cos(math.pi * step / steps))
-        w = w + _step_of(inversion, x, seen, goal, y)
-        seen = space.decode(w, y)
-        loss = (seen - x).square().mean() + _CODE_WEIGHT * (w - true).square().mean()
-        optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
-        w, seen = w.detach(), seen.detach()

@@ -6,7 +6,6 @@ at every site that uses the same seed. A code depends on its own record alone.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -15,14 +14,12 @@ from torch import Tensor
 from sfumato_common.generators.plan import PublicPlan
 from sfumato_common.generators.stylegan2.encoder import Comparison, Encoder
 from sfumato_common.generators.stylegan2.space import StyleSpace
+from sfumato_common.latent.residual import Residual, learn_from_draws, refine
 from sfumato_common.mechanisms.draws import TorchDraws
 
 _ITERATIONS = 3
-_BATCH = 8
 _LEARNING_RATE = 1e-3
 _CODE_WEIGHT = 0.1  # of squared distances in deviations of the prior
-# as in `gan.inversion`: Adam takes a whole step along a gradient that is nothing but rounding, unless this is added
-_REFINEMENT_RATE, _REFINEMENT_EPSILON = 0.05, 1e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,17 +58,13 @@ class Inversion:
         return self.space.within_prior(moved, components)
 
     def _refine(self, images: Tensor, codes: Tensor, components: Tensor) -> Tensor:
-        """Adam on a sum of losses that each record has to itself: it is elementwise, so no record moves another's."""
-        codes, pixels = codes.clone().requires_grad_(), images[0].numel()
-        optimiser = torch.optim.Adam([codes], lr=_REFINEMENT_RATE, eps=_REFINEMENT_EPSILON)
-        for step in range(self.refinement_steps):
-            optimiser.param_groups[0]["lr"] = _REFINEMENT_RATE * (1.0 - step / self.refinement_steps)
-            optimiser.zero_grad()
-            with torch.enable_grad():
-                loss = pixels * self.comparison(self.space.decode(codes, components), images).sum()
-            loss.backward()
-            optimiser.step()
-        return codes.detach()
+        pixels = images[0].numel()
+
+        def loss(moved: Tensor) -> Tensor:
+            total: Tensor = pixels * self.comparison(self.space.decode(moved, components), images).sum()
+            return total
+
+        return refine(codes, loss, self.refinement_steps)
 
 
 def fit_inversion(
@@ -84,29 +77,15 @@ def fit_inversion(
     rng = torch.Generator().manual_seed(seed)
     encoder = Encoder(plan, space.dimension, rng).to(space.device)
     inversion = Inversion(space, comparison, encoder, refinement_steps)
-    _train(inversion, encoder, shares, encoder_steps, TorchDraws(rng))
+
+    def loss(codes: Tensor, seen: Tensor, true: Tensor, x: Tensor) -> Tensor:
+        away = ((codes - true) / space.spread).square().mean(dim=1)
+        total: Tensor = (comparison(seen, x) + _CODE_WEIGHT * away).mean()
+        return total
+
+    residual = Residual(
+        lambda x, seen, codes, _, y: inversion.step(x, seen, codes, y), loss, _ITERATIONS, _LEARNING_RATE
+    )
+    learn_from_draws(space, encoder, residual, shares, encoder_steps, TorchDraws(rng))
     encoder.requires_grad_(False)
     return inversion
-
-
-def _train(inversion: Inversion, encoder: Encoder, shares: Tensor, steps: int, draws: TorchDraws) -> None:
-    """Adam on the encoder: one residual iteration a step, a fresh batch after the last iteration."""
-    space = inversion.space
-    optimiser = torch.optim.Adam(encoder.parameters(), lr=_LEARNING_RATE)
-    for step in range(steps):
-        if step % _ITERATIONS == 0:
-            y = draws.categorical(shares, _BATCH).to(space.device)
-            with torch.no_grad():
-                true, noise = space.draw(y, draws)
-                x = space.decode(true, y, noise)
-                codes = space.encode(x, y)
-                seen = space.decode(codes, y)
-        optimiser.param_groups[0]["lr"] = _LEARNING_RATE * 0.5 * (1.0 + math.cos(math.pi * step / steps))
-        codes = inversion.step(x, seen, codes, y)
-        seen = space.decode(codes, y)
-        away = ((codes - true) / space.spread).square().mean(dim=1)
-        loss = (inversion.comparison(seen, x) + _CODE_WEIGHT * away).mean()
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        codes, seen = codes.detach(), seen.detach()
