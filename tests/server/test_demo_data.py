@@ -51,6 +51,7 @@ def test_without_data_the_phantom_plan_serves() -> None:
         (HEADER, "", "no rows"),
         ("set,row,site,patient_id,split\n", "a,0,x,p,train\n", "abnormal"),
         (HEADER, None, "read"),
+        (HEADER, 'a,0,"east', "read"),
     ],
 )
 def test_bad_index_is_one_clear_line(tmp_path: Path, header: str, rows: str | None, word: str) -> None:

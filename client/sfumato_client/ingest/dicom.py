@@ -15,8 +15,9 @@ from pydicom.errors import InvalidDicomError
 
 from sfumato_client.ingest.pixels import display_values
 from sfumato_client.ingest.records import SiteImage, Skipped, UnreadableError, to_form, view_name
-from sfumato_client.ingest.table import check_folder, inside, label_index, read_table, unlisted_files
+from sfumato_client.ingest.table import check_folder, inside, label_index, unlisted_files
 from sfumato_common.study.terms import ImageForm
+from sfumato_common.tables import read_table
 
 
 def read_dicom(folder: Path, table: Path, form: ImageForm, labels: list[str]) -> Iterator[SiteImage | Skipped]:

@@ -14,17 +14,16 @@ from pathlib import Path
 import numpy as np
 
 from sfumato_client.ingest.records import SiteImage, Skipped, UnreadableError, to_form, view_of_row
-from sfumato_client.ingest.table import Row, read_table, split_name
+from sfumato_client.ingest.table import split_name
 from sfumato_common.errors import DataError
 from sfumato_common.study.terms import ImageForm
+from sfumato_common.tables import INDEX_COLUMNS, Row, read_table
 from sfumato_common.types import AnyArray
-
-_COLUMNS = ("set", "row", "site", "patient_id", "split", "abnormal")
 
 
 def read_npz(index: Path, site: str, form: ImageForm, labels: list[str]) -> Iterator[SiteImage | Skipped]:
     """Yield the rows of `site`. Raises DataError for an unreadable index or archive, or a site without rows."""
-    rows = [row for row in read_table(index, _COLUMNS) if row["site"] == site]
+    rows = [row for row in read_table(index, INDEX_COLUMNS) if row["site"] == site]
     if not rows:
         raise DataError(f"index '{index.name}' has no rows for site '{site}'; check the site's name")
     yield from read_rows(index.parent, rows, form, labels)

@@ -10,8 +10,9 @@ import numpy.typing as npt
 from PIL import Image
 
 from sfumato_client.ingest.records import SiteImage, Skipped, UnreadableError, to_form, view_of_row
-from sfumato_client.ingest.table import Row, check_folder, inside, label_index, read_table, split_name, unlisted_files
+from sfumato_client.ingest.table import check_folder, inside, label_index, split_name, unlisted_files
 from sfumato_common.study.terms import ImageForm
+from sfumato_common.tables import Row, read_table
 
 _DEEP_GREY = {"I", "I;16", "I;16B", "I;16L"}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +12,10 @@ from sfumato_common.errors import DataError
 from sfumato_common.files import write_atomic
 from sfumato_common.phantom import MODALITIES
 from sfumato_common.supervise import run_to_end
+from sfumato_common.tables import INDEX_COLUMNS, read_table
 
 _DRAW_SECONDS = 900.0
 _SEED = 2303
-_COLUMNS = {"set", "row", "site", "patient_id", "split", "abnormal"}
 
 
 @dataclass(frozen=True)
@@ -68,16 +67,7 @@ def phantom_cohort(cohort: Cohort, site: str, number: int) -> Path:
 
 def index_sites(index: Path) -> dict[str, int]:
     """Sites of an index CSV with their numbers of distinct patients. Raises DataError when it is not such a file."""
-    try:
-        with index.open(newline="", encoding="utf-8") as stream:
-            reader = csv.DictReader(stream)
-            if missing := _COLUMNS - set(reader.fieldnames or []):
-                raise DataError(f"'{index.name}' lacks the column '{min(missing)}'; docs/coordinator.md has the format")
-            patients: dict[str, set[str]] = {}
-            for row in reader:
-                patients.setdefault(row["site"], set()).add(row["patient_id"])
-    except (OSError, UnicodeDecodeError):
-        raise DataError(f"'{index.name}' cannot be read; check the path of DATA") from None
-    if not patients:
-        raise DataError(f"'{index.name}' has no rows")
+    patients: dict[str, set[str]] = {}
+    for row in read_table(index, INDEX_COLUMNS):
+        patients.setdefault(row["site"], set()).add(row["patient_id"])
     return {site: len(members) for site, members in sorted(patients.items())}

@@ -6,7 +6,6 @@ the more unlike the sites. By device: each site has one device's patients only; 
 
 from __future__ import annotations
 
-import csv
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +17,11 @@ from sfumato_common.errors import ConfigError, DataError
 from sfumato_common.phantom import MODALITIES
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.simulated import Cohort, IndexCohort, PhantomCohort, simulated_site
+from sfumato_common.tables import INDEX_COLUMNS, read_table
 
 PHANTOM = "phantom"
 # patients whom no site has; figures are measured on them
 _JUDGES, _JUDGING = 400, "judges"
-_COLUMNS = {"set", "row", "site", "patient_id", "split", "abnormal"}
 _KEPT_APART = "val"
 
 
@@ -153,15 +152,8 @@ def _choose(available: list[_Patient], count: int, share: float | None) -> list[
 def _read(index: Path) -> dict[str, list[_Patient]]:
     """Patients by split. A patient with rows of several splits is left out: they would be at a site and judge."""
     rows: dict[str, list[dict[str, str]]] = defaultdict(list)
-    try:
-        with index.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream)
-            if missing := _COLUMNS - set(reader.fieldnames or []):
-                raise DataError(f"'{index.name}' lacks the column '{min(missing)}'; docs/coordinator.md has the format")
-            for row in reader:
-                rows[row["patient_id"]].append(row)
-    except (OSError, UnicodeDecodeError):
-        raise DataError(f"'{index.name}' cannot be read; check the path of --data") from None
+    for row in read_table(index, INDEX_COLUMNS):
+        rows[row["patient_id"]].append(row)
     found: dict[str, list[_Patient]] = defaultdict(list)
     for patient, own in sorted(rows.items()):
         if len({row["split"] for row in own}) == 1:
