@@ -145,10 +145,9 @@ class Site:
         A study's questions are worked on one at a time: a second process that has the same one waits for the first, and
         sends the same bytes. Work that was killed is done again under its charge.
         """
-        turns = self.home.turns(plan)
-        name = f"{plan.digest[:16]}-{work.purpose}-{request.round}-{fingerprint(request.arrays)[:16]}.safetensors"
-        kept = self.home.outbox / name
-        mark, question = turns / f"{work.purpose}-{request.round}.json", fingerprint(request.arrays)
+        turns, question = self.home.turns(plan), fingerprint(request.arrays)
+        name = f"{plan.digest[:16]}-{work.purpose}-{request.round}-{question[:16]}.safetensors"
+        kept, mark = self.home.outbox / name, turns / f"{work.purpose}-{request.round}.json"
         with in_turn(turns):
             if kept.exists():
                 mark.unlink(missing_ok=True)  # it leaves now: should the kept bytes be lost, they are not made again

@@ -90,8 +90,7 @@ class Seen:
         if stage.kind not in GENERATORS:
             return
         self._check_fixed(arrays)
-        self._check_first(stage, arrays)
-        arrays = _of_stage(stage, arrays)
+        arrays = self._without_first(stage, arrays)
         since, before = self._last(stage.kind)
         if stage.public_start is not None and not before:
             if number != 1:
@@ -127,27 +126,25 @@ class Seen:
         for kind, arrays in models.items():
             self._check_fixed(arrays)
             stage = self._plan.stage(kind)
-            self._check_first(stage, arrays)
-            for network, weights in _by_network(_of_stage(stage, arrays)).items():
+            for network, weights in _by_network(self._without_first(stage, arrays)).items():
                 furthest = max_displacement(stage, network, stage.rounds)
                 furthest += start_displacement(self._plan, stage, network)
                 if not within_displacement(self._start(stage, network), weights, furthest):
                     raise VerificationError("a final model is not where the plan's training could have led")
 
-    def _check_first(self, stage: StageSettings, arrays: Arrays) -> None:
-        """Hold networks of the plan's first stage, where a later one comes with them, to that stage's public start."""
+    def _without_first(self, stage: StageSettings, arrays: Arrays) -> dict[str, AnyArray]:
+        """The weights of `stage`; networks of the plan's first stage that come with them are the public ones."""
         own = _of_stage(stage, arrays)
         others = {name: value for name, value in own_weights(arrays).items() if name not in own}
-        if not others:
-            return
         first = self._plan.stage(self._plan.base)
-        if first.public_start is not None:
+        if others and first.public_start is not None:
             check_start(first.public_start, others)
-            return
+            return own
         for network, weights in _by_network(others).items():
             drawn = to_arrays(network, initial_model(network, self._plan))
             if not within_displacement(drawn, weights, max_displacement(first, network, first.rounds)):
                 raise VerificationError("the first stage's network is not the public one that the plan begins with")
+        return own
 
     def _start(self, stage: StageSettings, network: str) -> dict[str, AnyArray]:
         """Weights of `network` that `stage` started from. Raises VerificationError when this site never saw them."""

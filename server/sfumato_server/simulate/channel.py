@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Set
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
@@ -9,18 +10,18 @@ from sfumato_common.protocol.messages import Reply, Request
 from sfumato_server.rounds.channel import OnReply
 
 
-class LocalChannel:
+class LocalChannel(ABC):
     """A `Channel` whose sites answer through `answer`, which a subclass has; `at_once` of them at a time."""
 
     at_once = 1
 
+    @abstractmethod
     def answer(self, site: str, request: Request) -> Reply:
         """What `site` says to `request`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def online(self) -> set[str]:
         """See Channel."""
-        raise NotImplementedError
 
     def exchange(
         self, requests: Mapping[str, Request], deadline_s: float, on_reply: OnReply, waited_for: Set[str]
