@@ -26,7 +26,7 @@ from typing import TextIO
 from codec_cohorts import FORMS
 from methods_models import given
 
-from sfumato_common.files import write_json
+from sfumato_common.files import write_atomic, write_json
 
 HERE = Path(__file__).parent
 # name: share of the seconds, images a step, weight of R1; those of one line follow one another
@@ -160,13 +160,9 @@ def _cohort(codec: str) -> str:
 
 def _copied(source: Path, target: Path) -> bool:
     """Whether `target` was older than `source`, and is a copy of it now."""
-    changed = source.stat().st_mtime_ns
-    if target.is_file() and target.stat().st_mtime_ns >= changed:
+    if target.is_file() and target.stat().st_mtime_ns >= source.stat().st_mtime_ns:
         return False
-    target.parent.mkdir(parents=True, exist_ok=True)
-    fresh = target.with_name(target.name + ".new")
-    shutil.copyfile(source, fresh)
-    fresh.replace(target)
+    write_atomic(target, source.read_bytes())
     return True
 
 

@@ -12,19 +12,17 @@ from __future__ import annotations
 
 import argparse
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from cohorts import ROOT, BenchCohort, phantom_arrays, pooled, sites
-from diffusion import some_patients
+from cohorts import ROOT, BenchCohort, few_of, few_phantoms, pooled, sites
 from federation import RATES, Row, build_plan, federate, keep_weights, synthetic_set
 from utility_scores import NEIGHBOURS
 
-from sfumato_client.dataset.cohort import Cohort
 from sfumato_common.codec.folder import read_codec, weights_of
 from sfumato_common.files import write_atomic, write_json
 from sfumato_common.metrics.features import random_features, random_grid
@@ -34,8 +32,7 @@ from sfumato_common.metrics.tstr import fit_linear, macro_auc
 from sfumato_common.types import ByteImages
 from sfumato_server.pictures import mosaic, png
 
-SIZE, VAL_PATIENTS, BATCH, SHOWN = 64, 120, 48, 8
-DEVICES = {"alder": "aurora", "birch": "borealis", "cedar": "cirrus"}
+SIZE, BATCH, SHOWN = 64, 48, 8
 FIRSTS = ("spectral", "appearance", "codec")
 LATER = ("flow", "diffusion")
 ROWS = {first: Row({first: 1.0}, first) for first in FIRSTS} | {
@@ -48,18 +45,7 @@ FIGURES = ("linear auc", "FD random", "precision", "recall", "coverage")
 
 def small_cohort(name: str, patients: int) -> BenchCohort:
     """The cohort with so many training patients a site at most, and val in the place of test."""
-    if name == "sites":
-        whole = sites(SIZE)
-        train = {site: some_patients(part, patients) for site, part in whole.train.items()}
-        val = whole.parts["val"]
-    else:
-        train, val = (
-            {site: Cohort(*phantom_arrays(7, count, SIZE, site, DEVICES[site], first=first)) for site in DEVICES}
-            for first, count in ((1, patients), (1 + patients, VAL_PATIENTS))
-        )
-        whole = BenchCohort(name, SIZE, 1, ("normal", "opacity"), {}, {})
-    nominal = {site: part.patients for site, part in train.items()}
-    return replace(whole, nominal=nominal, parts={"train": train, "val": val, "test": val})
+    return few_of(sites(SIZE), patients) if name == "sites" else few_phantoms(SIZE, patients)
 
 
 def settings_of(row: Row, codec: Path | None) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 
@@ -33,6 +33,8 @@ PHANTOM_SEED, PHANTOM_PATIENTS = 7, {"train": 700, "val": 100, "test": 200}
 FUNDI_PATIENTS = {"train": 250, "val": 50, "test": 100}
 DRAWN = ROOT / "bench-out" / "drawn"
 SPLIT_SEED = 20
+DEVICES = {"alder": "aurora", "birch": "borealis", "cedar": "cirrus"}  # of the phantom's sites
+FEW_JUDGES = 120  # phantoms that small cohorts are judged on, a site
 
 Parts = dict[str, dict[str, Cohort]]
 
@@ -75,16 +77,17 @@ def pooled(cohorts: dict[str, Cohort]) -> tuple[ByteImages, npt.NDArray[np.int64
 
 def phantom() -> BenchCohort:
     """Procedural radiographs at 32 px, three devices, 700 patients a site."""
-    sites = {"alder": "aurora", "birch": "borealis", "cedar": "cirrus"}
     parts: Parts = {}
     first = 1
     for split, patients in PHANTOM_PATIENTS.items():
         parts[split] = {
             site: Cohort(*phantom_arrays(PHANTOM_SEED, patients, 32, site, device, first=first))
-            for site, device in sites.items()
+            for site, device in DEVICES.items()
         }
         first += patients
-    return BenchCohort("phantom", 32, 1, ("normal", "opacity"), dict.fromkeys(sites, PHANTOM_PATIENTS["train"]), parts)
+    return BenchCohort(
+        "phantom", 32, 1, ("normal", "opacity"), dict.fromkeys(DEVICES, PHANTOM_PATIENTS["train"]), parts
+    )
 
 
 def pneumonia() -> BenchCohort:
@@ -181,6 +184,39 @@ def drawn_fundi(size: int, site: str, camera: str, split: str) -> Cohort:
 
 def _cohort(images: AnyArray, labels: AnyArray, patients: AnyArray, rows: npt.NDArray[np.int64]) -> Cohort:
     return Cohort(images[rows], labels[rows], np.unique(patients[rows], return_inverse=True)[1])
+
+
+def few_of(whole: BenchCohort, patients: int) -> BenchCohort:
+    """The cohort with so many training patients a site at most, and val in the place of test."""
+    train = {site: some_patients(part, patients) for site, part in whole.train.items()}
+    return _judged_on_val(whole, train, whole.parts["val"])
+
+
+def few_phantoms(size: int, patients: int) -> BenchCohort:
+    """So many phantoms a site, one device each, and others to judge on."""
+    train, val = (
+        {
+            site: Cohort(*phantom_arrays(PHANTOM_SEED, count, size, site, device, first=first))
+            for site, device in DEVICES.items()
+        }
+        for first, count in ((1, patients), (1 + patients, FEW_JUDGES))
+    )
+    return _judged_on_val(BenchCohort("phantom", size, 1, ("normal", "opacity"), {}, {}), train, val)
+
+
+def _judged_on_val(whole: BenchCohort, train: dict[str, Cohort], val: dict[str, Cohort]) -> BenchCohort:
+    """The cohort of these patients; as many are nominal as there are."""
+    nominal = {site: part.patients for site, part in train.items()}
+    return replace(whole, nominal=nominal, parts={"train": train, "val": val, "test": val})
+
+
+def some_patients(cohort: Cohort, patients: int) -> Cohort:
+    """The cohort with so many patients at most, whoever chance picks."""
+    # patients are numbered by name, and names follow classes
+    rank = np.random.default_rng(0).permutation(cohort.patients)
+    images, labels, owner = cohort.everything()
+    kept = rank[owner] < patients
+    return Cohort(images[kept], labels[kept], rank[owner[kept]])
 
 
 COHORTS = {

@@ -10,23 +10,19 @@ and writes bench-out/diffusion-COHORT.json. Uses an accelerator for training whe
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
 from typing import Any
 
-import numpy as np
-from cohorts import ROOT, BenchCohort, phantom_arrays, pneumonia
+from cohorts import ROOT, BenchCohort, few_of, few_phantoms, pneumonia
 from federation import RATES, START_PATIENTS, build_plan, federate, pin_start, synthetic_set
 from utility_scores import Scores, scores_of
 
-from sfumato_client.dataset.cohort import Cohort
 from sfumato_common.files import write_json
 from sfumato_common.types import AnyArray
 from sfumato_server.coordinator.pretraining import SOURCES, pretrain
 
 ROWS = ("spectral", "flow", "gan", *(f"diffusion {source}" for source in SOURCES))
 FIGURES = ("auc", "linear auc", "FD random", "FD trained", "precision", "recall", "coverage")
-SIZE, VAL_PATIENTS, BATCH = 16, 120, 48
-SITES = {"alder": "aurora", "birch": "borealis", "cedar": "cirrus"}
+SIZE, BATCH = 16, 48
 STAGE = {"width": 64, "depth": 2}
 FORMS: dict[str, dict[str, dict[str, Any]]] = {
     "phantom": {"spectral": {"bandwidth": 8}, "diffusion": {"patch": 4, **STAGE}},
@@ -36,26 +32,7 @@ FORMS: dict[str, dict[str, dict[str, Any]]] = {
 
 def small_cohort(name: str, patients: int) -> BenchCohort:
     """The cohort with so many training patients a site, and val in the place of test."""
-    if name == "pneumonia":
-        whole = pneumonia()
-        train = {site: some_patients(part, patients) for site, part in whole.train.items()}
-        val = whole.parts["val"]
-    else:
-        train, val = (
-            {site: Cohort(*phantom_arrays(7, count, SIZE, site, SITES[site], first=first)) for site in SITES}
-            for first, count in ((1, patients), (1 + patients, VAL_PATIENTS))
-        )
-        whole = BenchCohort(name, SIZE, 1, ("normal", "opacity"), {}, {})
-    return replace(whole, nominal=dict.fromkeys(train, patients), parts={"train": train, "val": val, "test": val})
-
-
-def some_patients(cohort: Cohort, patients: int) -> Cohort:
-    """The cohort with so many patients at most, whoever chance picks."""
-    # patients are numbered by name, and names follow classes
-    rank = np.random.default_rng(0).permutation(cohort.patients)
-    images, labels, owner = cohort.everything()
-    kept = rank[owner] < patients
-    return Cohort(images[kept], labels[kept], rank[owner[kept]])
+    return few_of(pneumonia(), patients) if name == "pneumonia" else few_phantoms(SIZE, patients)
 
 
 def scores_of_row(cohort: BenchCohort, row: str, options: argparse.Namespace) -> dict[str, Scores]:

@@ -1,6 +1,6 @@
 """What codes of real images keep in a StyleGAN2's space, by each way to find them, and what averages of them are worth.
 
-    python tests/bench/inversion.py FILE [--channels 8192 256] [--groups 20] [--encoder-steps 1000] [--seconds 120]
+    python tests/bench/inversion.py FILE [--groups 20] [--encoder-steps 1000] [--seconds 120]
 
 FILE is a generator of three sites at 64 px, as `make bench NAME=stylegan2` leaves it; images are val patients', one
 each, in groups of five alike at one site with one label, `--groups` in all. In W and in W+ (one code a layer): the
@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from cohorts import ROOT, BenchCohort, load
+from methods_models import as_released, terms_of
 from PIL import Image
 from safetensors.numpy import load_file
 from support.plans import dp_sgd
@@ -32,7 +33,6 @@ from sfumato_common.files import write_json
 from sfumato_common.generators.components import components_of
 from sfumato_common.generators.device import training_device
 from sfumato_common.generators.stylegan2.inversion import Inversion
-from sfumato_common.generators.stylegan2.networks import GENERATOR
 from sfumato_common.generators.stylegan2.space import StyleSpace, space_of
 from sfumato_common.mechanisms.draws import TorchDraws
 from sfumato_common.strict import parse
@@ -44,10 +44,10 @@ K, SEED, SHOWN = 5, 3, 8
 REFINEMENTS = (20, 100)
 
 
-def plan_of(cohort: BenchCohort, codes: str, channels: list[int]) -> Plan:
+def plan_of(cohort: BenchCohort, codes: str, terms: dict[str, int]) -> Plan:
     """A plan with the generator's stage; nothing of its privacy is used."""
     noise = {"clip_radius": 1.0, "noise_multiplier": 1.0}
-    stage = {"kind": "stylegan2", "channel_base": channels[0], "channel_max": channels[1], "codes": codes}
+    stage = {"kind": "stylegan2", "codes": codes, **terms}
     value = {
         "study": "codes",
         "image": {"size": cohort.size, "channels": cohort.channels},
@@ -133,7 +133,6 @@ def main() -> None:
     """Print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("generator", type=Path)
-    parser.add_argument("--channels", type=int, nargs=2, default=[8192, 256])
     parser.add_argument("--groups", type=int, default=20)
     parser.add_argument("--encoder-steps", type=int, default=1000)
     parser.add_argument("--refinements", type=int, default=2, help="how many of 20 and 100 steps of Adam")
@@ -142,11 +141,12 @@ def main() -> None:
     options = parser.parse_args()
     began, device, cohort = time.perf_counter(), training_device(), load("sites")
     torch.set_num_threads(1)
-    weights = {f"{GENERATOR}/{name}": part.astype(np.float32) for name, part in load_file(options.generator).items()}
+    published = load_file(options.generator)
+    weights = as_released(published, len(cohort.labels), cohort.nominal)
     rows, sheet, space = {}, [], None
     options.out.mkdir(parents=True, exist_ok=True)
     for codes in ("w", "w+"):
-        plan = plan_of(cohort, codes, options.channels)
+        plan = plan_of(cohort, codes, terms_of(published, cohort.size))
         # the map from images to W is the same for both
         space = space_of(plan, weights).to(device) if space is None else StyleSpace(plan, space.generator, space.affine)
         x, y, groups = members_of(cohort, plan, options.groups)

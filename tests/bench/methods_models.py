@@ -8,7 +8,7 @@ StyleGAN2 was trained without privacy, and so is everything in its plan. `given`
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,9 @@ from sfumato_common.codec.folder import CONFIG, read_codec, weights_of
 from sfumato_common.generators.stylegan2.networks import GENERATOR
 from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan
+from sfumato_common.types import Arrays
 
+_CONDITIONS = "mapping.embed.weight"
 FLOW = Row({"spectral": 0.6, "flow": 0.4}, "flow")
 FEDERATED: Mapping[str, tuple[Row, dict[str, Any]]] = {
     "gan": (Row({"spectral": 0.6, "gan": 0.4}, "gan"), {}),
@@ -66,23 +68,29 @@ def models_of(
 
 
 def _style(cohort: BenchCohort, release: int, path: Path) -> tuple[Plan, Released]:
-    """Its spectral stage says the shares of labels, without noise, and nothing else.
-
-    `stylegan2.py` counts sites as the cohort has them, a plan by their names.
-    """
-    weights = {name: part.astype(np.float32) for name, part in load_file(path).items()}
-    base, most, layers = shape_of(weights, cohort.size)
+    """Its spectral stage says the shares of labels, without noise, and nothing else."""
+    weights = load_file(path)
     row = Row({"spectral": 0.6, "stylegan2": 0.4}, "stylegan2")
-    terms = {"channel_base": base, "channel_max": most, "mapping_layers": layers}
-    values = build_plan(cohort, row, math.inf, stylegan2=terms).model_dump(mode="json")
+    values = build_plan(cohort, row, math.inf, stylegan2=terms_of(weights, cohort.size)).model_dump(mode="json")
     values["private"], values["stages"][1]["sites_train"] = False, "both"
     plan = parse(values, Plan, "bench")
     spectral = federate(plan.model_copy(update={"stages": plan.stages[:1]}), cohort.train, release)[0]["spectral"]
-    homes, labels = list(cohort.train), len(plan.labels)
-    order = [*range(labels), *(labels + homes.index(site) for site in sorted(homes))]
-    weights["mapping.embed.weight"] = np.ascontiguousarray(weights["mapping.embed.weight"][:, order])
-    named = {f"{GENERATOR}/{name}": part for name, part in weights.items()}
-    return plan, {"spectral": spectral, "stylegan2": {**spectral, **named}}
+    generator = as_released(weights, len(plan.labels), cohort.train)
+    return plan, {"spectral": spectral, "stylegan2": {**spectral, **generator}}
+
+
+def as_released(weights: Mapping[str, np.ndarray], labels: int, homes: Iterable[str]) -> Arrays:
+    """A generator of `stylegan2.py`, which counts sites as `homes` has them, as a plan releases it: by their names."""
+    places = list(homes)
+    order = [*range(labels), *(labels + places.index(site) for site in sorted(places))]
+    ordered = {**weights, _CONDITIONS: np.ascontiguousarray(weights[_CONDITIONS][:, order])}
+    return {f"{GENERATOR}/{name}": part.astype(np.float32) for name, part in ordered.items()}
+
+
+def terms_of(weights: Mapping[str, np.ndarray], size: int) -> dict[str, int]:
+    """The settings of a stage whose generator has these published weights."""
+    base, most, layers = shape_of(weights, size)
+    return {"channel_base": base, "channel_max": most, "mapping_layers": layers}
 
 
 def shape_of(weights: Mapping[str, np.ndarray], size: int) -> tuple[int, int, int]:

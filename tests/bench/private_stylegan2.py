@@ -1,7 +1,7 @@
 """What a StyleGAN2 is worth under differential privacy: trained by DP-SGD, and as the space of dp-k-average.
 
     python tests/bench/private_stylegan2.py [--cohort phantom|sites] [--epsilon E] [--rows A,B] [--steps N]
-    python tests/bench/private_stylegan2.py --weights generator.safetensors [--channels 8192 256]
+    python tests/bench/private_stylegan2.py --weights generator.safetensors
 
 First form: the stage beside `spectral` (DP sampling) and `gan` at the same epsilon, from nothing and from a public
 start of --steps steps, and that start as it is; one release a row, scored on val patients.
@@ -25,7 +25,7 @@ import torch
 from cohorts import ROOT, load
 from federation import STAGES, Released, Row, build_plan, synthetic_set
 from public_start import study, with_start
-from spaces import cohort_of, released
+from space_models import Models, cohort_of, released
 from torch import Tensor
 from torch.nn import functional
 from utility_scores import Scores, scores_of
@@ -88,9 +88,8 @@ class Averages:
     """One site's patients, an image each, in the space of a given generator."""
 
     def __init__(self, options: Namespace) -> None:
-        asked = Namespace(epsilon=10.0, stylegan2=options.weights, channels=options.channels)
         cohort = cohort_of("sites-64", options.patients)
-        plan, models = released(cohort, "stylegan2", asked)
+        plan, models = released(cohort, "stylegan2", Models(stylegan2=options.weights))
         self.space = GENERATORS["stylegan2"].latent(plan, models["stylegan2"])
         pixels, labels, owner = cohort.train[SITE].everything()
         one = np.unique(owner, return_index=True)[1]
@@ -177,7 +176,6 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=400, help="pretraining steps of a start")
     parser.add_argument("--images", type=int, default=1000, help="synthetic images a row")
     parser.add_argument("--weights", type=Path, help="a generator of three sites at 64 px: the second form")
-    parser.add_argument("--channels", type=int, nargs=2, default=[8192, 256], help="its channel base and most")
     parser.add_argument("--patients", type=int, default=2400, help="the most of one site")
     parser.add_argument("--epsilons", type=float, nargs="+", default=[1000.0, 100.0, 10.0])
     options = parser.parse_args()

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from cohorts import DATA, BenchCohort, sites
 from federation import Released, Row, build_plan, federate
-from methods_models import shape_of
+from methods_models import as_released, terms_of
 from safetensors.numpy import load_file
 
 from sfumato_client.anonymise import Job, Release
@@ -24,7 +24,6 @@ from sfumato_client.dataset import Cohort
 from sfumato_common.codec.folder import read_codec, weights_of
 from sfumato_common.generators import GENERATORS
 from sfumato_common.generators.starts import initial_model
-from sfumato_common.generators.stylegan2.networks import GENERATOR
 from sfumato_common.generators.weights import to_arrays
 from sfumato_common.mechanisms.noise import SecureNoise
 from sfumato_common.mechanisms.recorder import NoiseRecorder
@@ -37,7 +36,6 @@ SPECTRAL = Row({"spectral": 1.0}, "spectral")
 CODEC = Row({"codec": 1.0}, "codec")
 STYLEGAN2 = Row({"spectral": 0.6, "stylegan2": 0.4}, "stylegan2")
 W = Row({"spectral": 0.6, "gan": 0.4}, "gan")
-_CONDITIONS = "mapping.embed.weight"
 
 
 @dataclass(frozen=True)
@@ -111,16 +109,9 @@ def _unfitted(plan: Plan, kind: str) -> Arrays:
 
 
 def _stylegan2(cohort: BenchCohort, weights: Mapping[str, Any]) -> tuple[Plan, Released]:
-    """Its training counts sites as the cohort has them, a plan by their names."""
-    base, most, layers = shape_of(weights, cohort.size)
-    terms = {"channel_base": base, "channel_max": most, "mapping_layers": layers}
-    plan = build_plan(cohort, STYLEGAN2, math.inf, stylegan2=terms)
-    homes, labels = list(cohort.nominal), len(cohort.labels)
-    order = [*range(labels), *(labels + homes.index(site) for site in sorted(homes))]
-    ordered = {**weights, _CONDITIONS: np.ascontiguousarray(weights[_CONDITIONS][:, order])}
-    named = {f"{GENERATOR}/{name}": part.astype(np.float32) for name, part in ordered.items()}
-    first = _unfitted(plan, "spectral")
-    return plan, {"spectral": first, "stylegan2": {**first, **named}}
+    plan = build_plan(cohort, STYLEGAN2, math.inf, stylegan2=terms_of(weights, cohort.size))
+    moments, generator = _unfitted(plan, "spectral"), as_released(weights, len(cohort.labels), cohort.nominal)
+    return plan, {"spectral": moments, "stylegan2": {**moments, **generator}}
 
 
 def job_of(plan: Plan, site: str, models: Released, part: Cohort, **terms: Any) -> Job[Any]:
