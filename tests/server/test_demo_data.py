@@ -60,9 +60,11 @@ def test_bad_index_is_one_clear_line(tmp_path: Path, header: str, rows: str | No
         index_sites(path)
 
 
-def test_a_site_name_that_no_plan_allows_is_said_so(tmp_path: Path) -> None:
+@pytest.mark.parametrize("row", ["a,0,St. Mary's,p,train,0", "a,0"])
+def test_a_site_name_that_no_plan_allows_is_said_so(tmp_path: Path, row: str) -> None:
+    """A row that was cut short names none."""
     with pytest.raises(ConfigError, match="the plan for"):
-        _plan(index(tmp_path, "a,0,St. Mary's,p,train,0\n"), CONFIGS)
+        _plan(index(tmp_path, f"{row}\na,1,east,p,train,0\n"), CONFIGS)
 
 
 def test_source_descriptions_are_what_ingest_reads(tmp_path: Path) -> None:
