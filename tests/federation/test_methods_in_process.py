@@ -60,7 +60,7 @@ def policy(**terms) -> dict:
 
 MADE: Counter = Counter()
 SHARED = {
-    "encoder": (inversion, "_train"),
+    "encoder": (inversion, "learn_from_draws"),
     "inversion of the cohort": (patients, "_patients"),
     "codec": (latents.LatentCodec, "__init__"),
     "style net": (self_supervised, "train"),

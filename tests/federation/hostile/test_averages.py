@@ -142,7 +142,7 @@ def hostile_encoder(monkeypatch, seed: int) -> None:
         return size * chosen[:, None] * goal.roll(1, dims=1).tanh()
 
     monkeypatch.setattr(inversion, "_step_of", step)
-    monkeypatch.setattr(inversion, "_train", lambda *_: None)
+    monkeypatch.setattr(inversion, "learn_from_draws", lambda *_: None)
 
 
 def share_of_members(job, image, members) -> np.ndarray:
