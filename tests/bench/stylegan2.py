@@ -103,7 +103,7 @@ class Bench:
         recipe = Recipe(
             options.rate, options.r1, options.paths, augments=not options.plain, half_precision=options.half
         )
-        self.training = Training(*nets, recipe, self.draws)
+        self.training = Training(*nets, recipe, self.draws, recorded=True)
         self.log: dict[str, Any] = {name: getattr(options, name) for name in FORM}
         self.log |= {"device": str(self.device), "snapshots": []}
 

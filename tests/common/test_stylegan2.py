@@ -16,6 +16,7 @@ from sfumato_common.generators.starts import read_start
 from sfumato_common.generators.stylegan2.augment import Adaptation, augment
 from sfumato_common.generators.stylegan2.discriminator import Discriminator, spread_of
 from sfumato_common.generators.stylegan2.generator import Generator, code_layers, noise_sides
+from sfumato_common.generators.stylegan2.layers import halve, halve_last, smooth, smoothing
 from sfumato_common.generators.stylegan2.networks import GENERATOR, discriminator, generator
 from sfumato_common.generators.stylegan2.noise import draw_noise
 from sfumato_common.generators.stylegan2.training import Recipe, Training, gradient_penalty
@@ -273,13 +274,13 @@ def test_augmentation_changes_images_with_its_probability_and_keeps_gradients(ch
 def test_the_probability_rises_while_real_images_are_told_surely_and_falls_otherwise():
     adaptation = Adaptation()
     for _ in range(10):
-        adaptation.see(torch.ones(1000))
+        adaptation.see(1.0, 1000)
     risen = adaptation.probability
     assert risen == pytest.approx(0.1)
-    adaptation.see(torch.tensor([1.0, -1.0] * 500))
+    adaptation.see(0.0, 1000)
     assert 0.0 < adaptation.probability < risen
     for _ in range(1000):
-        adaptation.see(torch.ones(1000))
+        adaptation.see(1.0, 1000)
     assert adaptation.probability == 0.8
 
 
@@ -289,6 +290,27 @@ def test_the_penalty_is_the_squared_slope_of_each_record():
     x, given = seeded().normal((3, 1, 4, 4)), torch.eye(2)[[0, 1, 0]]
     expected = (2.0 * x * (given @ weights)[:, None, None, None]).square().sum(dim=(1, 2, 3))
     assert torch.allclose(gradient_penalty(forward, x, given), expected)
+
+
+def test_kernels_that_are_smoothed_already_do_what_the_filter_does_after_them():
+    x, weight = seeded().normal((2, 3, 8, 8)), seeded(1).normal((4, 3, 3, 3))
+    expected = smooth(functional.conv_transpose2d(x, weight.transpose(0, 1), stride=2))
+    found = functional.conv_transpose2d(x, smoothing(weight).transpose(0, 1), stride=2, padding=2)
+    assert found.shape == (2, 4, 16, 16) and torch.allclose(found, expected, atol=1e-5)
+
+
+def test_means_with_channels_last_are_those_that_are_pooled():
+    x = seeded().normal((2, 3, 8, 8))
+    for given in (x, x.to(memory_format=torch.channels_last)):
+        found = halve_last(given)
+        assert torch.allclose(found, halve(x), atol=1e-6) and found.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_augmentation_of_a_probability_that_is_not_read_is_that_of_the_number():
+    images = seeded().normal((6, 1, 16, 16))
+    drawn = [augment(images, p, seeded(1)) for p in (0.4, torch.tensor(0.4))]
+    assert torch.allclose(*drawn, atol=1e-6) and not torch.allclose(drawn[0], images, atol=1e-2)
+    assert torch.allclose(augment(images, torch.tensor(0.0), seeded(1)), images, atol=1e-5)
 
 
 @pytest.mark.parametrize("paths", [0.0, 2.0])

@@ -44,6 +44,10 @@ class TorchDraws(Draws):
             return self
         return TorchDraws(torch.Generator(device).manual_seed(int(self.integers(2**62, 1))))
 
+    def register(self, graph: torch.cuda.CUDAGraph) -> None:
+        """Let every replay of `graph`, which draws from these, go on where the last one ended."""
+        graph.register_generator_state(self._generator)
+
     def normal(self, shape: Sequence[int]) -> Tensor:
         """Independent N(0, 1), float32, drawn where the generator is."""
         return torch.randn(tuple(shape), generator=self._generator, device=self._generator.device)

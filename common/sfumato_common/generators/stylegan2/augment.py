@@ -24,9 +24,12 @@ _MOST = 0.8  # beyond it what images were augmented by shows in generated ones (
 _SHIFT, _STRETCH = 0.125, 0.2
 
 
-def augment(images: Tensor, probability: float, draws: TorchDraws) -> Tensor:
-    """Images [N, C, S, S], each changed at random; as they are where the probability is 0. Differentiable in them."""
-    if probability <= 0.0:
+def augment(images: Tensor, probability: float | Tensor, draws: TorchDraws) -> Tensor:
+    """Images [N, C, S, S], each changed at random; as they are where the probability is 0. Differentiable in them.
+
+    A probability that is a tensor [] is not read: work that is recorded does the same for every one.
+    """
+    if not isinstance(probability, Tensor) and probability <= 0.0:
         return images
     return _recolour(_warp(images, probability, draws), probability, draws)
 
@@ -37,21 +40,21 @@ class Adaptation:
     def __init__(self) -> None:
         self.probability = 0.0
 
-    def see(self, logits: Tensor) -> None:
-        """Move a step for the discriminator's logits [N] of real images."""
-        overfit = float(logits.detach().sign().mean()) > TARGET
-        step = len(logits) / IMAGES
+    def see(self, surely: float, count: int) -> None:
+        """Move a step for the mean sign of the discriminator's logits of so many real images."""
+        overfit = surely > TARGET
+        step = count / IMAGES
         self.probability = min(_MOST, max(0.0, self.probability + (step if overfit else -step)))
 
 
-def _warp(images: Tensor, p: float, draws: TorchDraws) -> Tensor:
+def _warp(images: Tensor, p: float | Tensor, draws: TorchDraws) -> Tensor:
     count, side = len(images), images.shape[-1]
     one, zero = torch.ones(count, device=images.device), torch.zeros(count, device=images.device)
 
     def uniform() -> Tensor:
         return draws.uniform((count,))
 
-    def taken(chance: float, values: Tensor) -> Tensor:
+    def taken(chance: float | Tensor, values: Tensor) -> Tensor:
         return torch.where(uniform() < chance, values, zero)
 
     def normal(scale: float) -> Tensor:
@@ -73,7 +76,7 @@ def _warp(images: Tensor, p: float, draws: TorchDraws) -> Tensor:
         return taken(p, 2.0 / side * ((2.0 * uniform() - 1.0) * _SHIFT * side).round())
 
     # arbitrary turns come before and after the stretch; together with probability p
-    once = 1.0 - math.sqrt(1.0 - p)
+    once = 1.0 - (1.0 - p) ** 0.5
     scale, ratio = torch.exp2(normal(_STRETCH)), torch.exp2(normal(_STRETCH))
     maps = [
         stretch(1.0 - 2.0 * taken(p, (uniform() < 0.5).float()), one),
@@ -89,7 +92,7 @@ def _warp(images: Tensor, p: float, draws: TorchDraws) -> Tensor:
     return functional.grid_sample(images.float(), grid, padding_mode="reflection", align_corners=False)
 
 
-def _recolour(images: Tensor, p: float, draws: TorchDraws) -> Tensor:
+def _recolour(images: Tensor, p: float | Tensor, draws: TorchDraws) -> Tensor:
     def normal(scale: float) -> Tensor:
         shape = (len(images), 1, 1, 1)
         return scale * draws.normal(shape) * (draws.uniform(shape) < p)

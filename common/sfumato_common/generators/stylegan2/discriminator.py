@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sfumato_common.generators.stylegan2.generator import resolutions
-from sfumato_common.generators.stylegan2.layers import GAIN, SLOPE
+from sfumato_common.generators.stylegan2.layers import GAIN, SLOPE, halve
 
 _COARSEST, _GROUP = 4, 4
 
@@ -54,9 +54,9 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Half of the variance is the skip's."""
         half = math.sqrt(0.5)
-        down = functional.avg_pool2d(_leaky(self.first(x)), 2)
+        down = halve(_leaky(self.first(x)))
         made: Tensor = _leaky(self.second(down, GAIN)) * (GAIN * half)
-        skipped: Tensor = self.skip(functional.avg_pool2d(x, 2), half)
+        skipped: Tensor = self.skip(halve(x), half)
         return made + skipped
 
 

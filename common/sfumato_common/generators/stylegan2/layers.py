@@ -43,6 +43,31 @@ def smooth(x: Tensor) -> Tensor:
     return x
 
 
+def smoothing(weight: Tensor) -> Tensor:
+    """Kernels [O, I, 3, 3] -> [O, I, 6, 6], with which a transposed convolution of stride 2 is smoothed already.
+
+    Four times the products and no passes over maps, which is what costs an accelerator time.
+    """
+    line = 0.5 - 0.25 * (torch.arange(4, device=weight.device) - 1.5).abs()  # 1 3 3 1 of sum 1, made where it is used
+    spread = torch.stack([functional.pad(line, (tap, 2 - tap)) for tap in range(3)])
+    return spread.T @ weight @ spread
+
+
+def halve(x: Tensor) -> Tensor:
+    """[N, C, S, S] -> [N, C, S / 2, S / 2]: means of two by two."""
+    if not x.is_cuda:
+        return functional.avg_pool2d(x, 2)
+    # an accelerator takes the mean, and its gradient, several times faster than it pools
+    return halve_last(x)
+
+
+def halve_last(x: Tensor) -> Tensor:
+    """`halve`, with channels last in memory."""
+    count, channels, side, _ = x.shape
+    pairs = x.permute(0, 2, 3, 1).reshape(count, side // 2, 2, side // 2, 2, channels)
+    return pairs.mean(dim=(2, 4)).permute(0, 3, 1, 2)
+
+
 class Dense(nn.Module):
     """Fully connected layer whose weights, and their steps, are scaled when it runs; `rate` slows it down."""
 
@@ -78,7 +103,7 @@ class StyledConv(nn.Module):
         x = x * style[:, :, None, None].to(x.dtype)
         if self._up:
             # a transposed convolution that writes between pixels, then the filter, whose gain is 4
-            x = smooth(functional.conv_transpose2d(x, self.weight.transpose(0, 1), stride=2))
+            x = self._doubled(x)
             factor = 4.0 * factor
         else:
             x = functional.conv2d(x, self.weight, padding=1)
@@ -88,6 +113,13 @@ class StyledConv(nn.Module):
         if noise is not None:
             x = x + (noise * (GAIN * self.noise_strength)).to(x.dtype)
         return functional.leaky_relu(x, SLOPE).clamp(-LARGEST, LARGEST)
+
+    def _doubled(self, x: Tensor) -> Tensor:
+        if x.is_cuda:
+            with torch.autocast("cuda", enabled=False):
+                weight = smoothing(self.weight)
+            return functional.conv_transpose2d(x, weight.transpose(0, 1).to(x.dtype), stride=2, padding=2)
+        return smooth(functional.conv_transpose2d(x, self.weight.transpose(0, 1), stride=2))
 
 
 class ToImage(nn.Module):

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ from sfumato_common.generators.stylegan2.discriminator import Discriminator
 from sfumato_common.generators.stylegan2.displacement import BETAS
 from sfumato_common.generators.stylegan2.generator import CODE, Generator
 from sfumato_common.generators.stylegan2.noise import draw_noise
+from sfumato_common.generators.stylegan2.recorded import Recorded
 from sfumato_common.mechanisms.draws import TorchDraws
 
 PENALTY_EVERY, PATHS_EVERY = 16, 4
@@ -49,9 +51,20 @@ def gradient_penalty(forward: nn.Module, x: Tensor, condition: Tensor) -> Tensor
 
 
 class Training:
-    """Both networks, their optimisers, and the average that is kept; `draws` are where the networks are."""
+    """Both networks, their optimisers, and the average that is kept; `draws` are where the networks are.
 
-    def __init__(self, generator: Generator, discriminator: Discriminator, recipe: Recipe, draws: TorchDraws) -> None:
+    `recorded`: batches are of one size; on an accelerator steps are then recorded and replayed, several times faster.
+    """
+
+    def __init__(
+        self,
+        generator: Generator,
+        discriminator: Discriminator,
+        recipe: Recipe,
+        draws: TorchDraws,
+        *,
+        recorded: bool = False,
+    ) -> None:
         # the order of axes in which convolutions are fastest, on processors and accelerators
         self.generator = generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.discriminator = discriminator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -59,22 +72,48 @@ class Training:
         self.average = copy.deepcopy(self.generator).requires_grad_(False)
         self.adaptation, self.images, self._steps = Adaptation(), 0, 0
         self._path_mean: Tensor | None = None
-        self._slow, self._fast = (
-            torch.optim.Adam(network.parameters(), lr=recipe.learning_rate, betas=BETAS, fused=True)
-            for network in (generator, discriminator)
-        )
+        device = next(generator.parameters()).device
+        # the mean of path lengths is another tensor at every step, which no recording could know
+        self._recorded = recorded and device.type == "cuda" and not recipe.path_length
+        self._slow, self._fast = (self._optimiser(network, device) for network in (self.generator, self.discriminator))
+        self._moves = {penalised: self._move_of(penalised) for penalised in (False, True)}
+
+    def _optimiser(self, network: nn.Module, device: torch.device) -> torch.optim.Adam:
+        rate, recorded = self._recipe.learning_rate, self._recorded
+        given = torch.tensor(rate, device=device) if recorded else rate
+        return torch.optim.Adam(network.parameters(), lr=given, betas=BETAS, fused=True, capturable=recorded)
+
+    def _move_of(self, penalised: bool) -> Callable[..., Tensor]:
+        move = partial(self._move, penalised=penalised)
+        return Recorded(move, self._draws) if self._recorded else move
 
     def pace(self, left: float) -> None:
         """Set the learning rates for the share of the training that is left: all of them but in the last .3 of it."""
+        rate = self._recipe.learning_rate * min(1.0, max(0.0, left / _FALL))
         for optimiser in (self._slow, self._fast):
-            optimiser.param_groups[0]["lr"] = self._recipe.learning_rate * min(1.0, max(0.0, left / _FALL))
+            if self._recorded:
+                optimiser.param_groups[0]["lr"].fill_(rate)
+            else:
+                optimiser.param_groups[0]["lr"] = rate
 
     def step(self, images: Tensor, condition: Tensor, wanted: Tensor) -> float:
         """One step of both networks on real images [N, C, S, S] of `condition` [N, K] and others of `wanted` [N, K].
 
         Returns the discriminator's loss.
         """
-        recipe, p = self._recipe, self.adaptation.probability
+        p: float | Tensor = self.adaptation.probability
+        if self._recorded:
+            p = torch.full((), self.adaptation.probability, device=images.device)
+        penalised = self._recipe.r1 > 0.0 and self._steps % PENALTY_EVERY == 0
+        loss, surely = self._moves[penalised](images, condition, wanted, p).tolist()
+        if self._recipe.augments:
+            self.adaptation.see(surely, len(images))
+        self._steps, self.images = self._steps + 1, self.images + len(images)
+        self._follow(len(images))
+        return float(loss)
+
+    def _move(self, images: Tensor, condition: Tensor, wanted: Tensor, p: float | Tensor, *, penalised: bool) -> Tensor:
+        """A step of either network; the discriminator's loss and its logits' mean sign on real images [2]."""
         with self._autocast(images.device):
             fakes = self.draw(wanted)
         seen, shown = augment(torch.cat([images, fakes.detach()]), p, self._draws).chunk(2)
@@ -83,23 +122,19 @@ class Training:
             real, fake = self.discriminator(seen, condition), self.discriminator(shown, wanted)
         loss = functional.softplus(-real).mean() + functional.softplus(fake).mean()
         loss.backward()  # type: ignore[no-untyped-call]
-        if recipe.r1 and self._steps % PENALTY_EVERY == 0:
+        if penalised:
             penalty = gradient_penalty(self.discriminator, seen, condition).mean()
-            (0.5 * recipe.r1 * PENALTY_EVERY * penalty).backward()  # type: ignore[no-untyped-call]
+            (0.5 * self._recipe.r1 * PENALTY_EVERY * penalty).backward()  # type: ignore[no-untyped-call]
         self._fast.step()
-        if recipe.augments:
-            self.adaptation.see(real)
-        self._teach(fakes, wanted)
-        self._steps, self.images = self._steps + 1, self.images + len(images)
-        self._follow(len(images))
-        return float(loss.detach())
+        self._teach(fakes, wanted, p)
+        return torch.stack([loss.detach(), real.detach().sign().mean()])
 
-    def _teach(self, fakes: Tensor, wanted: Tensor) -> None:
+    def _teach(self, fakes: Tensor, wanted: Tensor, p: float | Tensor) -> None:
         """The generator's step on what it drew."""
         self._slow.zero_grad()
         self.discriminator.requires_grad_(False)
         with self._autocast(fakes.device):
-            logits = self.discriminator(augment(fakes, self.adaptation.probability, self._draws), wanted)
+            logits = self.discriminator(augment(fakes, p, self._draws), wanted)
         functional.softplus(-logits).mean().backward()  # type: ignore[no-untyped-call]
         self.discriminator.requires_grad_(True)
         if self._recipe.path_length and self._steps % PATHS_EVERY == 0:
@@ -134,4 +169,5 @@ class Training:
             torch._foreach_lerp_(pairs[0], pairs[1], 1.0 - weight)
 
     def _autocast(self, device: torch.device) -> torch.autocast:
-        return torch.autocast(device.type, torch.bfloat16, enabled=self._recipe.half_precision)
+        half, cached = self._recipe.half_precision, not self._recorded  # a recording must not keep rounded weights
+        return torch.autocast(device.type, torch.bfloat16, enabled=half, cache_enabled=cached)
