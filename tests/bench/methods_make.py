@@ -12,22 +12,26 @@ from typing import Any
 import numpy as np
 import torch
 from cohorts import ROOT, BenchCohort, load
-from federation import Released, spent
-from methods_models import models_of
+from federation import Released, build_plan, spent
+from methods_models import FEDERATED, models_of
 from methods_rows import SPACES, K, row_of
 from methods_scores import Made
 from placed import anonymise_and_tell
 
 from sfumato_client.anonymise import Job, Release
+from sfumato_client.anonymise.given_net import net_of
 from sfumato_client.anonymise.groups import Chosen
+from sfumato_client.anonymise.identities import Identities, identities_of
 from sfumato_client.anonymise.inversion import inverter_of, patient_labels, reconstruction_report
 from sfumato_client.anonymise.patients import patients_of
+from sfumato_client.anonymise.self_supervised import ContrastiveNet
 from sfumato_client.dataset.cohort import Cohort
 from sfumato_common.generators.components import components_of
 from sfumato_common.mechanisms.noise import SecureNoise
 from sfumato_common.mechanisms.recorder import NoiseRecorder
 from sfumato_common.mechanisms.streams import Streams
 from sfumato_common.study.plan import Plan
+from sfumato_common.study.release import KSalsa
 
 SHEETS = ROOT / "bench-out" / "methods-sheets"
 SET_ASIDE, SPLIT_SEED = 0.2, 11
@@ -35,7 +39,9 @@ MOST_INVERTED = 100  # of a site's images set aside, for the error of their reco
 TILES = 8  # of a set, for the sheet of all rows
 # one image a patient enters a group: of left eyes the mirrored one
 VIEWS = {"fundi": "mirrored"}
-_LEFT = "left.pickle"
+_LEFT, _NETWORKS = "left.pickle", "networks.pickle"
+# methods that compare images by networks of a site's own, and what those are
+_COMPARING = {"k-salsa": ContrastiveNet, "plan-walk": Identities}
 
 
 @dataclass(frozen=True)
@@ -110,6 +116,34 @@ def prepare(task: Task) -> dict[str, Any]:
     return facts
 
 
+def learn_to_compare(task: Task) -> None:
+    """The networks by which each site compares images, the same in every latent space; left in the folder above."""
+    cohort, (row, terms) = split(task.cohort)[0], FEDERATED["appearance"]
+    plan, networks = build_plan(cohort, row, task.epsilon, **terms), {}
+    items = [{"method": method, "k": K, "model": "appearance", "images": 1, **_grouped(task)} for method in _COMPARING]
+    for site, part in entering(task.cohort, task.patients).train.items():
+        shared: dict[Any, Any] = {}
+        for item in items:
+            asked = plan.model_copy(update={"release": [item]}).model_dump(mode="json", warnings=False)
+            job = _job(Plan.model_validate(asked), site, {}, part, shared)
+            if isinstance(job.item, KSalsa):
+                net_of(job)
+            else:
+                identities_of(job, job.item.classifier_steps)
+        networks[site] = {key: own for key, own in shared.items() if isinstance(own, tuple(_COMPARING.values()))}
+    _networks_at(task).write_bytes(pickle.dumps(networks))
+
+
+def _networks_at(task: Task) -> Path:
+    return task.folder.parent / f"{task.cohort}-{task.release}-{_NETWORKS}"
+
+
+@lru_cache(maxsize=2)
+def _networks(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = pickle.loads(path.read_bytes())
+    return found
+
+
 def _asking(task: Task, plan: Plan, space: str) -> Plan:
     """The plan with one item of a group a site, whose codes all of the space's items share."""
     item = {"method": "k-same", "k": K, "model": space, "images": 1, **SPACES[space], **_grouped(task)}
@@ -156,7 +190,8 @@ def make(task: Task) -> dict[str, Any]:
     began, parts, groups, records = time.process_time(), [], {}, {}
     for site, part in cohort.train.items():
         local = SHEETS / task.cohort / task.name / site if task.sheets else None
-        job = _job(plan, site, released, part, dict(kept.get(site, {})), local)
+        networks = _networks(_networks_at(task))[site] if row.slow else {}
+        job = _job(plan, site, released, part, {**kept.get(site, {}), **networks}, local)
         part_made, whose = anonymise_and_tell(job)
         parts.append(part_made)
         if (found := _members(job)) is not None:

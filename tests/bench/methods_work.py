@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from cohorts import DRAWN, SPLITS, BenchCohort, drawn_fundi, pooled
-from methods_make import SPLIT_SEED, TILES, Task, counts_of, entering, make, prepare, split
+from methods_make import SPLIT_SEED, TILES, Task, counts_of, entering, learn_to_compare, make, prepare, split
 from methods_models import GIVEN, given
 from methods_rows import ROWS, K
 from methods_scores import Judge, Made, judge_of, scores_of
@@ -74,14 +74,19 @@ class Schedule:
             own = self.folder / f"{cohort}-{release}-{row.source}"
             most = options.slow_images if row.slow else options.images
             terms = (own, options.epsilon, options.patients, most, options.distance, path)
+            first = Task(cohort, release, row.source, *terms)
             if row.source not in sources:
-                first = Task(cohort, release, row.source, *terms)
                 key, order = ("source", cohort, release, row.source), (release, place, 1)
                 sources[row.source] = self._add(key, order, prepare, (first,), drawn)
             task = Task(cohort, release, row.name, *terms, sheets=options.sheets and release == 0)
             order = (release, place, 2 if row.slow else 3)
-            work = (task, self.folder, tuple(options.judges))
-            self._add(("row", cohort, release, row.name), order, judge_row, work, [judge, sources[row.source]])
+            work, after = (task, self.folder, tuple(options.judges)), [judge, sources[row.source]]
+            if row.slow:
+                key = ("networks", cohort, release)
+                after.append(
+                    key if key in self.steps else self._add(key, (release, place, 1), learn_to_compare, (first,), drawn)
+                )
+            self._add(("row", cohort, release, row.name), order, judge_row, work, after)
 
     def _drawing(self, cohort: str, place: int) -> list[Any]:
         kind, _, size = cohort.partition("-")
