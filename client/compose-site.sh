@@ -4,7 +4,7 @@ set -eu
 home=/home/sfumato/data/site
 images=/home/sfumato/data/images
 exchange=/home/sfumato/exchange
-if [ ! -e "$home/addresses.json" ]; then
+if [ ! -e "$home/address.json" ]; then
     python3 -m sfumato_common.phantom "$images" --site "$SITE" --patients "${PATIENTS:-1000}" --seed 2303 --device "$DEVICE"
     sed "s/^site: .*/site: $SITE/" configs/policy.yaml > /home/sfumato/data/policy.yaml
     printf 'kind: dicom\nfolder: %s\nlabels: %s/labels.csv\n' "$images" "$images" > /home/sfumato/data/source.yaml
@@ -15,9 +15,9 @@ if [ ! -e "$home/addresses.json" ]; then
     sfumato-site ingest --home "$home" --plan "$exchange/plan.yaml" /home/sfumato/data/source.yaml
     sfumato-site accept --home "$home" --yes "$exchange/plan.yaml"
     sfumato-site join --home "$home" "$exchange/$SITE.grant.json" \
-        --superlink coordinator:8000 --intake coordinator:8443 --fingerprint "$(cat "$exchange/coordinator.fingerprint")"
+        --coordinator coordinator:8443 --fingerprint "$(cat "$exchange/coordinator.fingerprint")"
 fi
 # the SuperLink opens its door when every site is enrolled; a SuperNode that comes too early gives up
-until python3 -c "import socket; socket.create_connection(('coordinator', 8000), 2)" 2>/dev/null; do sleep 2; done
+until python3 -c "import socket; socket.create_connection(('coordinator', 8443), 2)" 2>/dev/null; do sleep 2; done
 sleep 5
 exec sfumato-site run --home "$home"

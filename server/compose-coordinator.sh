@@ -22,4 +22,4 @@ for site in $SITES; do
     printf %s "$passphrase" | sfumato coordinator enrol --home "$home" --grant "$exchange/$site.grant.json" \
         --fingerprint "$(cat "$exchange/$site.fingerprint")" --ca-passphrase-file - "$exchange/$site.request.json"
 done
-exec sfumato coordinator run --home "$home" --out /home/sfumato/out --host 0.0.0.0 --port 8000 --intake-port 8443
+exec sfumato coordinator run --home "$home" --out /home/sfumato/out --host 0.0.0.0 --port 8443

@@ -101,6 +101,18 @@ def file_bytes(path: Path) -> bytes:
         raise ConfigError(f"'{path.name}' cannot be read; check the path") from None
 
 
+def require_address(text: str) -> None:
+    """Raise ConfigError unless `text` is HOST:PORT, an IPv6 address in brackets."""
+    host, _, port = text.rpartition(":")
+    numbered = host.startswith("[") and host.endswith("]")
+    named = host and not set(host) & set(":/[]@ ")
+    if not (numbered or named) or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise ConfigError(
+            "the coordinator's address must be HOST:PORT, as in coordinator.example:8443; an IPv6 address stands in "
+            "brackets, as in [2001:db8::5]:8443"
+        )
+
+
 def ask_fingerprint(given: str | None, whose: str) -> str:
     """The fingerprint that the other side told: `given`, or typed in. Raises ConfigError where nobody is there to ask.
 

@@ -17,8 +17,8 @@ from sfumato_common.errors import ConfigError, FederationError, VerificationErro
 from sfumato_common.files import canonical_json
 from sfumato_server.enrol import Registry, enrol, load_authority
 
-PORTS = ("--superlink", "coordinator.example:8000", "--intake", "coordinator.example:8443")
-EVIL = ("--superlink", "evil.example:1", "--intake", "evil.example:2")
+PORTS = ("--coordinator", "coordinator.example:8443")
+EVIL = ("--coordinator", "evil.example:1")
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def join(say, root, fingerprint, grant="coord", *more):
 def kept(root):
     """What the site holds of a coordinator."""
     names = ("site.crt", "ca.crt", "coordinator.pem")
-    files = [*(root / "alder" / "identity" / name for name in names), root / "alder" / "addresses.json"]
+    files = [*(root / "alder" / "identity" / name for name in names), root / "alder" / "address.json"]
     return [path.read_bytes() if path.exists() else None for path in files]
 
 

@@ -168,7 +168,7 @@ def test_a_killed_coordinator_goes_on_where_it_was_and_the_sites_join_again(tmp_
     demo = Demo(load_yaml(configs / "demo.yaml", Plan), load_yaml(configs / "policy.yaml", Policy), out, None)
     _set_up(demo, _cohort(demo, 60, "chest", None))
     home = demo.coordinator.root
-    ports = ["--port", str(demo.superlink), "--intake-port", str(demo.intake)]
+    ports = ["--port", str(demo.port)]
     coordinate = [str(PROGRAMS / "sfumato"), "coordinator", "run", "--home", str(home), "--out", str(out), *ports]
     children = [Child("coordinator", coordinate, _environment(demo, home), tmp_path / "log")]
     try:

@@ -103,7 +103,7 @@ def test_a_site_whose_certificate_ended_comes_back_with_its_plan_and_ledger(
     consortium: Any, hospital: Any, say: Any
 ) -> None:
     home = hospital.folder.parent
-    for name in ("ledger.sqlite", "plans/p.json", "addresses.json", "policy.yaml"):
+    for name in ("ledger.sqlite", "plans/p.json", "address.json", "policy.yaml"):
         (home / name).parent.mkdir(exist_ok=True)
         (home / name).write_text(f"as it was: {name}")
     age(consortium, 800)
@@ -165,7 +165,7 @@ def test_revoked_and_unknown_sites_are_not_renewed(consortium: Any) -> None:
 
 def test_a_site_is_told_that_its_certificate_ended_and_not_that_nobody_answers(consortium: Any, hospital: Any) -> None:
     home = SiteHome(hospital.folder.parent)
-    write_json(home.root / "addresses.json", {"superlink": "127.0.0.1:9", "intake": "127.0.0.1:9"})
+    write_json(home.root / "address.json", {"coordinator": "127.0.0.1:9"})
     age(consortium, 800)
     with pytest.raises(FederationError, match="ended on"):
         uploader(home)(consortium.package("north"), consortium.plan)

@@ -4,12 +4,12 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from sfumato_client.site.home import SUPERLINK_FILE, SiteHome
+from sfumato_client.site.home import ADDRESS_FILE, SiteHome
 from sfumato_common.protocol.messages import PROTOCOL, Reply, Request
 from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan
@@ -61,17 +61,25 @@ class Exchanges:
 
 
 @contextmanager
-def site_at_work(root: Path, command: list[str] | None = None) -> Iterator[Exchanges]:
-    """A coordinator and one site below `root`; `command`, given the home, runs the site's node."""
-    with coordinator_at_work(root, SITE) as work:
+def site_at_work(
+    root: Path,
+    command: list[str] | None = None,
+    host: str = "127.0.0.1",
+    environment: Callable[[int], Mapping[str, str]] = lambda port: {},
+) -> Iterator[Exchanges]:
+    """A coordinator and one site below `root`; `command`, given the home, runs the site's node.
+
+    `host` is what the site knows the coordinator by; `environment`, given its port, is added to that of the node.
+    """
+    with coordinator_at_work(root, SITE, [host]) as work:
         plan = parse(PLAN, Plan, "plan")
         home = make_home(root / "home", SITE, plan, POLICY, 40)
         shutil.copytree(work.identity.folder, home.identity, dirs_exist_ok=True)
-        address = f"127.0.0.1:{work.port}"
-        (home.root / SUPERLINK_FILE).write_text(json.dumps({"superlink": address, "intake": address}))
+        address = f"{host}:{work.port}"
+        (home.root / ADDRESS_FILE).write_text(json.dumps({"coordinator": address}))
         number = work.control.register(work.identity.node_public, SITE)
         start = command or [sys.executable, "-P", "-c", NODE]
-        node = Child("site", [*start, str(home.root)], os.environ, home.logs / "run.log")
+        node = Child("site", [*start, str(home.root)], {**os.environ, **environment(work.port)}, home.logs / "run.log")
         work.children.append(node)
         with _grid(work) as grid:
             yield Exchanges(home, plan, node, FlowerChannel(grid, {SITE: number}, lambda: {SITE}, 300.0))

@@ -3,7 +3,7 @@
 import hashlib
 import ssl
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -101,10 +101,13 @@ class AtWork:
 
 
 @contextmanager
-def coordinator_at_work(root: Path, site: str = "alder") -> Iterator[AtWork]:
-    """Start it below `root` as `sfumato coordinator run` does, without a study; on leaving, end what was started."""
+def coordinator_at_work(root: Path, site: str = "alder", names: Sequence[str] = ()) -> Iterator[AtWork]:
+    """Start it below `root` as `sfumato coordinator run` does, without a study; on leaving, end what was started.
+
+    Its certificate is made out to `names`, too.
+    """
     home = CoordinatorHome(root / "coordinator")
-    authority = create_authority(home.root)
+    authority = create_authority(home.root, names)
     identity = create_identity(root / site / "identity", site)
     keep_grant(home.root, identity, enrol_site(home.root, identity))
     write_secret(home.superlink_secret)

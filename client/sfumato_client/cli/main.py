@@ -20,6 +20,7 @@ from sfumato_common.command_line import (
     console,
     file_bytes,
     forecast_table,
+    require_address,
     run_command,
 )
 from sfumato_common.errors import PolicyRefusal
@@ -84,28 +85,25 @@ def fingerprint(
     typer.echo(fingerprint_of(key))
 
 
-@app.command(
-    epilog="Example: sfumato-site join --home site alder.grant.json --superlink coordinator.example:8000 "
-    "--intake coordinator.example:8443"
-)
+@app.command(epilog="Example: sfumato-site join --home site alder.grant.json --coordinator coordinator.example:8443")
 def join(
     home: Home,
     grant: Annotated[Path, typer.Argument(help="The coordinator's answer to the enrolment request.")],
-    superlink: Annotated[str, typer.Option(help="host:port of the coordinator's SuperLink.")],
-    intake: Annotated[str, typer.Option(help="host:port of the coordinator's intake.")],
+    coordinator: Annotated[str, typer.Option(help="HOST:PORT of the coordinator; [ADDRESS]:PORT for IPv6.")],
     fingerprint: Fingerprint = None,
     replace: Annotated[
         bool, typer.Option("--replace", help="Let it take the place of another coordinator's or another CA's.")
     ] = False,
 ) -> None:
-    """Compare the coordinator's key and keep its grant: certificates and addresses."""
-    from sfumato_client.site.home import SUPERLINK_FILE
+    """Compare the coordinator's key and keep its grant: certificates and address."""
+    from sfumato_client.site.home import ADDRESS_FILE
     from sfumato_common.crypto.enrolment import store_grant
     from sfumato_common.crypto.identity import load_identity
 
+    require_address(coordinator)
     said = ask_fingerprint(fingerprint, "the coordinator")
     store_grant(load_identity(home / "identity"), file_bytes(grant), said, replace=replace)
-    write_json(home / SUPERLINK_FILE, {"superlink": superlink, "intake": intake})
+    write_json(home / ADDRESS_FILE, {"coordinator": coordinator})
     console.print("enrolled", markup=False)
 
 

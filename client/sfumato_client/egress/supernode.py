@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from sfumato_common.proxies import proxies_of
 from sfumato_common.supervise import Child, flower_environment
 
 # how long a SuperNode tries to reach a coordinator that went away: long enough for one to be restarted
@@ -22,7 +24,7 @@ SINGLE = {"OPENBLAS_NUM_THREADS": "1"}
 class SuperNodeSettings:
     """What the two need: addresses as host:port, files as paths inside the site's home, the port of their talk."""
 
-    superlink: str
+    coordinator: str
     ca_file: Path
     certificate_file: Path
     tls_key_file: Path
@@ -49,7 +51,7 @@ def start_supernode(settings: SuperNodeSettings) -> Child:
         sys.executable, "-P", "-m", "sfumato_client.egress.supernode_program",
         "--site-certificate", str(settings.certificate_file),
         "--site-key", str(settings.tls_key_file),
-        "--superlink", settings.superlink,
+        "--superlink", settings.coordinator,
         "--root-certificates", str(settings.ca_file),
         "--auth-supernode-private-key", str(settings.node_key_file),
         "--isolation", "process",
@@ -77,4 +79,5 @@ def start_worker(settings: SuperNodeSettings) -> Child:
 
 
 def _environment(settings: SuperNodeSettings) -> dict[str, str]:
-    return flower_environment(settings.home, [Path(sys.executable).parent], HOME_VARIABLE)
+    own = flower_environment(settings.home, [Path(sys.executable).parent], HOME_VARIABLE)
+    return {**own, **proxies_of(os.environ)}

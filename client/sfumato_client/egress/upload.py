@@ -100,6 +100,10 @@ def _raise_if_final(error: Any, address: str) -> None:
         raise FederationError(
             f"intake {address}: its certificate is not this federation's; check the address"
         ) from None
+    if "Hostname Verification Check failed" in code:
+        raise FederationError(
+            f"intake {address}: its certificate is not made out to that name; use a name that the coordinator gave"
+        ) from None
     if status in RETRIED or code in RETRIED_CODES:
         return
     if status is not grpc.StatusCode.DEADLINE_EXCEEDED:

@@ -53,7 +53,7 @@ def run_node(root: Path, say: Callable[[str], None] = lambda _: None) -> None:
 
 def _settings(home: SiteHome) -> SuperNodeSettings:
     return SuperNodeSettings(
-        superlink=home.addresses()["superlink"],
+        coordinator=home.coordinator_address(),
         ca_file=home.identity / GRANT_FILES["authority"],
         certificate_file=home.identity / GRANT_FILES["certificate"],
         tls_key_file=home.identity / TLS_KEY,

@@ -1,4 +1,4 @@
-"""How a sealed package reaches the coordinator's intake from this site's home: addresses, certificates, identity."""
+"""How a sealed package reaches the coordinator's intake from this site's home: address, certificates, identity."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def uploader(home: SiteHome) -> Callable[[bytes, Plan], None]:
         require_current(home.identity)  # TLS would only say that nobody answers
         identity, grant = load_identity(home.identity), load_grant(home.identity)
         upload_package(
-            home.addresses()["intake"],
+            home.coordinator_address(),
             data,
             ca_pem=grant.authority,
             certificate_pem=grant.certificate,

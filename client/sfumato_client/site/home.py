@@ -19,7 +19,7 @@ from sfumato_common.strict import load_yaml, parse
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.policy import Policy
 
-SUPERLINK_FILE = "addresses.json"
+ADDRESS_FILE = "address.json"
 
 
 @dataclass(frozen=True)
@@ -162,10 +162,9 @@ class SiteHome:
             raise PolicyRefusal("the stored plan does not have the hash it is filed under; accept it again")
         return plan
 
-    def addresses(self) -> dict[str, str]:
-        """host:port of the coordinator's `superlink` and `intake`. Raises ConfigError before `join`."""
+    def coordinator_address(self) -> str:
+        """host:port of the coordinator. Raises ConfigError before `join`."""
         try:
-            value = json.loads((self.root / SUPERLINK_FILE).read_text())
-            return {"superlink": str(value["superlink"]), "intake": str(value["intake"])}
+            return str(json.loads((self.root / ADDRESS_FILE).read_text())["coordinator"])
         except (OSError, ValueError, KeyError):
             raise ConfigError("this site is not enrolled yet; run 'sfumato-site join GRANT ...' first") from None

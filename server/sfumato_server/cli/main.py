@@ -159,8 +159,7 @@ def coordinator_run(
     home: Home,
     out: Annotated[Path, typer.Option(help="Where the published set and the report go.")],
     host: Annotated[str, typer.Option(help="Address on which hospitals reach this coordinator.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port of the SuperLink's front.")] = 8000,
-    intake_port: Annotated[int, typer.Option(help="Intake port.")] = 8443,
+    port: Annotated[int, typer.Option(help="The one port that hospitals reach.")] = 8443,
     deadline: Annotated[
         float | None, typer.Option(help="Seconds to wait for a site that is away; at least the plan's.")
     ] = None,
@@ -175,9 +174,7 @@ def coordinator_run(
     for note in expiry_notes(home, CoordinatorHome(home).plan().sites):
         console.print(f"{note}; see 'sfumato coordinator renew' and 'rotate'", markup=False, soft_wrap=True)
     with live_status(home / "status.json") as refresh:
-        published = run_coordinator(
-            home, out, Listen(host, port, intake_port), refresh, deadline_s=deadline, work_hours=work_hours
-        )
+        published = run_coordinator(home, out, Listen(host, port), refresh, deadline_s=deadline, work_hours=work_hours)
     console.print(f"published: {published}\nreport: {published / 'report.html'}", markup=False, soft_wrap=True)
     for site, reason in sorted(json.loads((out / "run.json").read_text())["left_out"].items()):
         console.print(f"left out: {site}: {reason}", markup=False, soft_wrap=True)

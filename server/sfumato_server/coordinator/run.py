@@ -18,8 +18,10 @@ from sfumato_common.exchanges.features import FEATURES
 from sfumato_common.files import write_json
 from sfumato_common.locks import exclusive
 from sfumato_common.package.features import Features
+from sfumato_common.proxies import keep_loopback_direct
 from sfumato_common.study.plan import Plan
-from sfumato_common.supervise import Child, flower_environment, free_port, require_free
+from sfumato_common.supervise import Child, flower_environment, free_port
+from sfumato_server.coordinator.door import Behind, Door
 from sfumato_server.coordinator.front import FleetFront, Upstream, front_context
 from sfumato_server.coordinator.home import CoordinatorHome
 from sfumato_server.enrol import Authority, Registry, load_authority, require_no_passphrase
@@ -31,6 +33,7 @@ from sfumato_server.publish.features import draw_features, has_features
 from sfumato_server.rounds.checkpoint import released_model
 from sfumato_server.rounds.deadlines import WORK_HOURS, Deadlines
 from sfumato_server.rounds.superlink import (
+    LOOPBACK,
     Control,
     SuperLinkSettings,
     code_free_bundle,
@@ -46,11 +49,10 @@ _PACKAGES = ("flwr", "torch", "opacus", "dp-accounting", "numpy", "cryptography"
 
 @dataclass(frozen=True)
 class Listen:
-    """Where hospitals reach the coordinator: the front of its SuperLink, which is on loopback, and its intake."""
+    """Where hospitals reach the coordinator: one port, behind which the front of its SuperLink and its intake are."""
 
     host: str
     port: int
-    intake_port: int
 
 
 def run_coordinator(
@@ -69,6 +71,7 @@ def run_coordinator(
     where it could sign as the CA.
     """
     require_no_passphrase()
+    keep_loopback_direct()
     home = CoordinatorHome(root.resolve())
     plan = home.plan()
     deadlines = Deadlines.of(plan, deadline_s, work_hours)
@@ -87,17 +90,17 @@ def run_coordinator(
         home.result_file.unlink(missing_ok=True)
         home.write_deadlines(deadlines)
         started = time.time()
-        intake = IntakeServer(home.root, plan, registry, f"{listen.host}:{listen.intake_port}", credentials)
-        intake.start()
+        intake = IntakeServer(home.root, plan, registry, f"{LOOPBACK}:0", credentials)
+        behind = Behind(int(intake.start().rpartition(":")[2]), free_port())
         try:
-            _federate(home, registry, listen, authority, watch)
+            _federate(home, registry, Door((listen.host, listen.port), behind), authority, watch)
         finally:
             intake.stop()
         return _publish(home, out, started)
 
 
 def _federate(
-    home: CoordinatorHome, registry: Registry, listen: Listen, authority: Authority, watch: Callable[[], None]
+    home: CoordinatorHome, registry: Registry, door: Door, authority: Authority, watch: Callable[[], None]
 ) -> None:
     """Start SuperLink and front, register the enrolled sites' keys, run the study and wait for its outcome."""
     settings = SuperLinkSettings(
@@ -110,9 +113,9 @@ def _federate(
         home.logs / "superlink.log",
     )
     upstream = Upstream(settings.address, authority.ca_pem)
-    front = FleetFront((listen.host, listen.port), front_context(authority), upstream, registry)
+    front = FleetFront((LOOPBACK, door.behind.front), front_context(authority), upstream, registry)
     children: list[Child] = []
-    require_free(listen.host, listen.port)
+    door.require_free()
     write_secret(home.superlink_secret)
     try:
         children.append(start_superlink(settings))
@@ -124,17 +127,19 @@ def _federate(
             home.write_nodes(
                 {name: control.register(record.node_key.encode(), name) for name, record in sorted(enrolled.items())}
             )
-            front.start()  # not before the nodes are known: one that comes too early gives up
+            front.start()
+            door.start()  # not before the nodes are known: one that comes too early gives up
             children.append(_start_study(settings, control.start_run(code_free_bundle())))
         finally:
             control.close()
-        write_json(home.root / "ports.json", {"superlink": listen.port, "intake": listen.intake_port})
+        write_json(home.root / "ports.json", {"port": door.address[1]})
         while not home.result_file.exists() and all(child.poll() is None for child in children):
             watch()
             time.sleep(0.5)
     finally:
         for child in reversed(children):
             child.stop()
+        door.stop()
         front.stop()
         home.superlink_secret.unlink(missing_ok=True)
     if not home.result_file.exists():

@@ -60,8 +60,7 @@ class Demo:
     data: Path | None
     seconds: dict[str, float] = field(default_factory=dict)
     children: list[Child] = field(default_factory=list)
-    superlink: int = field(default_factory=free_port)
-    intake: int = field(default_factory=free_port)
+    port: int = field(default_factory=free_port)
     memory: int = field(default_factory=budget)
     stopping: threading.Event = field(default_factory=threading.Event)
     # opens the CA's key; in this process alone, which is the one that enrols
@@ -170,8 +169,8 @@ def _set_up_site(demo: Demo, name: str, plan_file: Path, cohort: Cohort) -> None
     told, request = _site(demo, name, "fingerprint").splitlines()[-1], (home / "enrolment-request.json").read_bytes()
     issued = enrol(demo.coordinator.root, request, told, demo.plan.sites, passphrase=demo.passphrase)
     write_atomic(grant, encode_grant(issued, authority.signing_key))
-    ports = ("--superlink", f"127.0.0.1:{demo.superlink}", "--intake", f"127.0.0.1:{demo.intake}")
-    _site(demo, name, "join", str(grant), *ports, "--fingerprint", fingerprint(authority.public_key))
+    address = ("--coordinator", f"127.0.0.1:{demo.port}")
+    _site(demo, name, "join", str(grant), *address, "--fingerprint", fingerprint(authority.public_key))
     before = time.time()
     said = _site(demo, name, "ingest", str(source), "--plan", str(plan_file))
     ingested = time.time()
@@ -204,8 +203,7 @@ def _run(demo: Demo) -> None:
         str(programs / "sfumato"), "coordinator", "run",
         "--home", str(demo.coordinator.root),
         "--out", str(demo.out),
-        "--port", str(demo.superlink),
-        "--intake-port", str(demo.intake),
+        "--port", str(demo.port),
     ]  # fmt: skip
     log = demo.coordinator.logs / "coordinator.log"
     coordinator = Child("coordinator", command, _environment(demo, demo.coordinator.root), log)

@@ -109,11 +109,11 @@ def test_the_recording_is_whole(honest):
 def test_the_sites_reach_nothing_but_the_relay(honest):
     if not can_trace():
         pytest.skip("strace is not installed, or may not trace here")
-    for site, ports in honest.study.ports.items():
+    for site, port in honest.study.ports.items():
         log = honest.study.calls(site)
-        assert outward(log, set(ports)) == set()
-        # the record is one: without the exception for the relay, exactly its two doors are left
-        assert {peer.port for peer in outward(log, set())} == set(ports)
+        assert outward(log, {port}) == set()
+        # the record is one: without the exception for the relay, exactly its door is left
+        assert {peer.port for peer in outward(log, set())} == {port}
 
 
 def test_leaks_that_are_planted_in_the_sites_are_found(tmp_path):

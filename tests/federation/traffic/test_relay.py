@@ -57,7 +57,7 @@ def call(port, ca, data, **metadata):
 def test_grpc_goes_through_the_relay_and_is_read_whole(authority, echo, scanner):
     large = np.random.default_rng(1).bytes(300_000)
     with relay_of(authority) as relay:
-        port = relay.open(Port("alder", "intake", echo, ("h2",)))
+        port = relay.open(Port("alder", echo, {"h2": "intake"}))
         assert call(port, authority.ca_pem, large, note="nothing") == large
         assert call(port, authority.ca_pem, b"x", patient=SECRET) == b"x"
     first, second = relay.of("alder", "intake")
@@ -70,7 +70,7 @@ def test_grpc_goes_through_the_relay_and_is_read_whole(authority, echo, scanner)
 def test_a_client_that_does_not_trust_the_relay_writes_nothing(authority, echo, tmp_path):
     other = create_authority(tmp_path)
     with relay_of(other) as relay:
-        port = relay.open(Port("alder", "intake", echo, ("h2",)))
+        port = relay.open(Port("alder", echo, {"h2": "intake"}))
         with pytest.raises(grpc.RpcError):
             call(port, authority.ca_pem, b"secret")
         context = ssl.create_default_context(cafile=str(authority.ca_path))
@@ -82,7 +82,7 @@ def test_a_client_that_does_not_trust_the_relay_writes_nothing(authority, echo, 
 
 def test_bytes_that_are_no_tls_are_a_problem_and_not_lost(authority):
     with relay_of(authority) as relay:
-        port = relay.open(Port("alder", "superlink", free_port(), ("http/1.1",)))
+        port = relay.open(Port("alder", free_port(), {"http/1.1": "superlink"}))
         with socket.create_connection(("127.0.0.1", port)) as plain:
             plain.sendall(b"GET / HTTP/1.1\r\n\r\n")
             plain.settimeout(5)
@@ -92,7 +92,7 @@ def test_bytes_that_are_no_tls_are_a_problem_and_not_lost(authority):
 
 def test_what_is_said_while_the_coordinator_is_away_is_kept(authority):
     with relay_of(authority) as relay:
-        port = relay.open(Port("alder", "superlink", free_port(), ("http/1.1",)))
+        port = relay.open(Port("alder", free_port(), {"http/1.1": "superlink"}))
         context = ssl.create_default_context(cafile=str(authority.ca_path))
         with pytest.raises(httpx.TransportError):
             httpx.post(f"https://127.0.0.1:{port}/", content=b"unheard", verify=context, trust_env=False)

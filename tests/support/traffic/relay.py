@@ -11,7 +11,7 @@ import asyncio
 import socket
 import ssl
 import threading
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,14 +23,14 @@ _CHUNK = 1 << 16
 class Port:
     """One port of the relay: whose it is, which port of the coordinator stands behind it, and how TLS is spoken.
 
-    `protocols` is what ALPN (RFC 7301) may choose; `client` is (certificate, key), files of the site that may not exist
-    before the first connection: with it the relay asks for that certificate and shows it to the coordinator.
+    `names` are what ALPN (RFC 7301) may choose, and what a connection that chose it is called; `client` is
+    (certificate, key), files of the site that may not exist before the first connection: with it the relay asks for
+    that certificate and shows it to the coordinator.
     """
 
     site: str
-    name: str
     upstream: int
-    protocols: tuple[str, ...]
+    names: Mapping[str, str]
     client: tuple[Path, Path] | None = None
 
 
@@ -83,7 +83,7 @@ class Relay:
     async def _open(self, port: Port) -> int:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self._certificate, self._key)
-        context.set_alpn_protocols(list(port.protocols))
+        context.set_alpn_protocols(list(port.names))
         if port.client is not None:
             context.verify_mode = ssl.CERT_REQUIRED
             context.load_verify_locations(self._authority)
@@ -111,7 +111,7 @@ class Relay:
         try:
             transport, _ = await self._loop.connect_accepted_socket(lambda: protocol, accepted, ssl=context)
         except OSError as error:  # ssl.SSLError is one
-            self.problems.append(f"{port.site}/{port.name}: no handshake: {error}")
+            self.problems.append(f"{port.site}: no handshake: {error}")
             accepted.close()
             return
         writer = asyncio.StreamWriter(transport, protocol, reader, self._loop)
@@ -122,9 +122,9 @@ class Relay:
 
     async def _carry(self, port: Port, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         spoken = writer.get_extra_info("ssl_object")
-        connection = Connection(
-            port.site, port.name, spoken.selected_alpn_protocol(), spoken.getpeercert(binary_form=True) or b""
-        )
+        chosen = spoken.selected_alpn_protocol()
+        name = port.names.get(chosen or "", "unknown")
+        connection = Connection(port.site, name, chosen, spoken.getpeercert(binary_form=True) or b"")
         self.connections.append(connection)
         try:
             onward = self._onward(port, connection.alpn)
@@ -135,7 +135,7 @@ class Relay:
             return
         chosen = far_writer.get_extra_info("ssl_object").selected_alpn_protocol()
         if chosen not in (None, connection.alpn):
-            self.problems.append(f"{port.site}/{port.name}: ALPN {connection.alpn} here, {chosen} there")
+            self.problems.append(f"{port.site}/{name}: ALPN {connection.alpn} here, {chosen} there")
         await asyncio.gather(_pump(reader, far_writer, connection.sent), _pump(far_reader, writer, connection.received))
 
     def _onward(self, port: Port, alpn: str | None) -> ssl.SSLContext:

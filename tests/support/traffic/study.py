@@ -46,16 +46,15 @@ _STUDY_S = 240.0
 
 @dataclass
 class Study:
-    """Folders, ports and processes of one recorded study; `ports` are the relay's, by site: SuperLink and intake."""
+    """Folders, ports and processes of one recorded study; `ports` are the relay's, by site."""
 
     out: Path
     plan: Plan
     policy: dict[str, Any]
     relay: Relay
     nodes: dict[str, Callable[[str], list[str]]]
-    superlink: int = field(default_factory=free_port)
-    intake: int = field(default_factory=free_port)
-    ports: dict[str, tuple[int, int]] = field(default_factory=dict)
+    port: int = field(default_factory=free_port)
+    ports: dict[str, int] = field(default_factory=dict)
     children: dict[str, Child] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
@@ -159,12 +158,11 @@ def _set_up(study: Study, site: str, plan_file: Path) -> None:
     told = fingerprint(load_identity(home.identity).signing_public)
     write_atomic(grant, sealed_grant(coordinator, enrol(coordinator, request, told, study.plan.sites)))
     client = (home.identity / "site.crt", home.identity / "tls.key")
-    fleet = study.relay.open(Port(site, "superlink", study.superlink, ("http/1.1",), client))
-    intake = study.relay.open(Port(site, "intake", study.intake, ("h2",), client))
-    study.ports[site] = (fleet, intake)
-    ports = ("--superlink", f"127.0.0.1:{fleet}", "--intake", f"127.0.0.1:{intake}")
+    names = {"h2": "intake", "http/1.1": "superlink"}
+    study.ports[site] = study.relay.open(Port(site, study.port, names, client))
+    address = ("--coordinator", f"127.0.0.1:{study.ports[site]}")
     told = fingerprint(load_authority(coordinator).public_key)
-    _command(study, site, "join", str(grant), *ports, "--fingerprint", told)
+    _command(study, site, "join", str(grant), *address, "--fingerprint", told)
     _command(study, site, "ingest", str(description), "--plan", str(plan_file))
     _command(study, site, "accept", str(plan_file), "--yes")
 
@@ -179,10 +177,10 @@ def _command(study: Study, site: str, command: str, *rest: str) -> None:
 def _start(study: Study) -> None:
     """The coordinator, then the sites once its ports are open."""
     root = study.coordinator.root
-    ports = ["--port", str(study.superlink), "--intake-port", str(study.intake)]
+    port = ["--port", str(study.port)]
     coordinate = [str(PROGRAMS / "sfumato"), "coordinator", "run", "--home", str(root), "--out", str(study.out / "set")]
     study.children["coordinator"] = Child(
-        "coordinator", [*coordinate, *ports], _environment(root), study.log("coordinator")
+        "coordinator", [*coordinate, *port], _environment(root), study.log("coordinator")
     )
     end = time.monotonic() + 60
     while not (root / "ports.json").exists():
