@@ -33,13 +33,13 @@ from sfumato_server.publish.features import draw_features, has_features
 from sfumato_server.rounds.checkpoint import released_model
 from sfumato_server.rounds.deadlines import WORK_HOURS, Deadlines
 from sfumato_server.rounds.superlink import (
-    LOOPBACK,
     Control,
     SuperLinkSettings,
     code_free_bundle,
     start_superlink,
     write_secret,
 )
+from sfumato_server.rounds.superlink_program import LOOPBACK
 from sfumato_server.status.board import read_board
 from sfumato_server.status.sheets import training_pictures
 
