@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 import time
 from dataclasses import dataclass, replace
@@ -86,6 +87,16 @@ def entering(name: str, most: int) -> BenchCohort:
     for site, part in cohort.train.items():
         few[site] = some_of(part, np.isin(part.patient_index, rng.permutation(part.patients)[:most]))
     return replace(cohort, parts={**cohort.parts, "train": few})
+
+
+@lru_cache(maxsize=8)
+def strangers(name: str, most: int) -> dict[str, Cohort]:
+    """Patients set aside, of each site as many for every one who enters: a site must not tell members apart."""
+    few, rng = math.floor(most * SET_ASIDE / (1.0 - SET_ASIDE)), np.random.default_rng(SPLIT_SEED)
+    return {
+        site: some_of(part, np.isin(part.patient_index, rng.permutation(part.patients)[: max(1, few)]))
+        for site, part in split(name)[1].items()
+    }
 
 
 def some_of(cohort: Cohort, rows: np.ndarray) -> Cohort:

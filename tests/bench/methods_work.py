@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from cohorts import DRAWN, SPLITS, BenchCohort, drawn_fundi, pooled
-from methods_make import SPLIT_SEED, TILES, Task, counts_of, entering, learn_to_compare, make, prepare, split
+from methods_make import SPLIT_SEED, TILES, Task, counts_of, entering, learn_to_compare, make, prepare, strangers
 from methods_models import GIVEN, given
 from methods_rows import ROWS, K
 from methods_scores import Judge, Made, judge_of, scores_of
@@ -182,7 +182,7 @@ def judge_row(task: Task, folder: Path, judges: tuple[str, ...]) -> list[Result]
     made: Made = facts.pop("made")
     cohort, judge = entering(task.cohort, task.patients), _judge(folder / f"{task.cohort}-{JUDGE}")
     began = time.process_time()
-    scores = scores_of(cohort, split(task.cohort)[1], made, judge, judges)
+    scores = scores_of(cohort, strangers(task.cohort, task.patients), made, judge, judges)
     names = {"cohort": task.cohort, "release": task.release, "row": task.name}
     strip = {"strip": _strip(made)} if task.release == 0 else {}
     cost = {"images": len(made.images), "judging": time.process_time() - began}
@@ -200,7 +200,7 @@ def judge_real(cohort: str, patients: int, images: int, folder: Path, judges: tu
     """Real images, all and as many as a method makes: the same for every release."""
     found, results = entering(cohort, patients), []
     for name, made in _real(found, images):
-        scores = scores_of(found, split(cohort)[1], made, _judge(folder / f"{cohort}-{JUDGE}"), judges)
+        scores = scores_of(found, strangers(cohort, patients), made, _judge(folder / f"{cohort}-{JUDGE}"), judges)
         names = {"cohort": cohort, "release": 0, "row": name, "word": "-"}
         results.append({**names, "images": len(made.images), "scores": scores, "strip": _strip(made)})
     return results

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import methods_make
 import numpy as np
 import pytest
 from methods_claims import beats, claims
@@ -11,6 +12,8 @@ from methods_models import given, shape_of
 from methods_report import by_cohort, cell, claim_table, line, markdown, means_of, merged, releases_of
 from methods_rows import ROWS, row_of
 from methods_work import Schedule, Step, run
+
+from sfumato_client.dataset.cohort import Cohort
 
 SCORES = {"auc": 0.8, "bal. acc.": 0.7, "FD random": 40.0, "FD trained": 30.0, "nearest": 0.8, "member auc": 0.5}
 RISKS = {"re-identified": 0.05, "group top 5": 0.1, "group chance": 0.1, "linked": 0.02, "linked chance": 0.02}
@@ -50,6 +53,19 @@ def test_a_release_that_failed_is_said_and_counts_in_no_mean():
     columns = ["set", "word", "releases", "images", "AUC"]
     assert line("centroid", rows["centroid"], columns) == ["centroid", "syntactic", "1, 1 failed", "40", ".800"]
     assert line("centroid", [failed], columns)[1] == "failed"
+
+
+def test_strangers_come_from_the_sites_as_members_do(monkeypatch):
+    def part(patients):
+        return Cohort(np.zeros((patients, 4, 4), np.uint8), np.zeros(patients, np.int64), np.arange(patients))
+
+    aside = {"large": part(200), "small": part(10)}
+    monkeypatch.setattr(methods_make, "split", lambda name: (None, aside))
+    assert {site: own.patients for site, own in methods_make.strangers("so limited", 100).items()} == {
+        "large": 25,  # a fifth set aside, four fifths kept
+        "small": 10,
+    }
+    assert methods_make.strangers("not limited", 10_000)["large"].patients == 200
 
 
 def test_runs_are_merged_and_a_row_that_was_made_later_is_no_longer_missing():
