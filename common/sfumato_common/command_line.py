@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
+import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
@@ -26,6 +29,7 @@ from sfumato_common.study.forecast import Forecast
 console = Console(highlight=False)
 complaints = Console(stderr=True, highlight=False)
 INTERRUPTED = 130
+_SCREEN_SECONDS = 2.0
 
 
 def _print_version(context: typer.Context, asked: bool) -> None:
@@ -60,6 +64,7 @@ Fingerprint = Annotated[
     str | None,
     typer.Option("--fingerprint", help="What the other side told of its key by telephone or on paper; else asked for."),
 ]
+Once = Annotated[bool, typer.Option("--once", help="Show it once and leave, for scripts; else until Ctrl-C.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts in place of tables and sentences.")]
 
 
@@ -123,6 +128,37 @@ def ask_fingerprint(given: str | None, whose: str) -> str:
     if not sys.stdin.isatty():
         raise ConfigError(f"pass --fingerprint with what {whose} told by telephone or on paper")
     return str(typer.prompt(f"Fingerprint that {whose} told by telephone or on paper"))
+
+
+def duration_text(seconds: float) -> str:
+    """A duration for people: '40 s', '12 min', '3 h 05 min', '2 days 4 h'."""
+    whole = max(0, round(seconds))
+    if whole < 100:
+        return f"{whole} s"
+    minutes = round(whole / 60)
+    if minutes < 100:
+        return f"{minutes} min"
+    hours = round(minutes / 60)
+    return f"{minutes // 60} h {minutes % 60:02d} min" if hours < 48 else f"{hours // 24} days {hours % 24} h"
+
+
+def show_status(
+    read: Callable[[], Mapping[str, Any]],
+    draw: Callable[[Mapping[str, Any]], RenderableType],
+    once: bool,
+    as_json: bool,
+) -> None:
+    """Show what `read` gives: drawn anew every two seconds until Ctrl-C; once, off a terminal too; or as JSON."""
+    if as_json:
+        print_json(read())
+        return
+    if once or not console.is_terminal:
+        console.print(draw(read()))
+        return
+    with suppress(KeyboardInterrupt), Live(draw(read()), console=console, auto_refresh=False) as live:
+        while True:
+            time.sleep(_SCREEN_SECONDS)
+            live.update(draw(read()), refresh=True)
 
 
 def print_json(value: Mapping[str, Any]) -> None:

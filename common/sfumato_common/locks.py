@@ -30,6 +30,21 @@ def exclusive(folder: Path, what: str) -> Iterator[None]:
         yield
 
 
+def is_held(folder: Path) -> bool:
+    """Whether another process or thread holds `folder`; false also where nobody ever did."""
+    try:
+        descriptor = os.open(folder / ".lock", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return False
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+
+
 @contextmanager
 def _lock_of(folder: Path) -> Iterator[int]:
     folder.mkdir(parents=True, exist_ok=True)

@@ -22,8 +22,13 @@ from sfumato_server.rounds.checkpoint import released_model
 from sfumato_server.status import sheets
 from sfumato_server.status.board import StatusBoard
 from sfumato_server.status.live import PAGE, LivePage
+from sfumato_server.status.overview import overview
 from sfumato_server.status.sheets import RoundSheets, read_sheets, training_pictures
 from sfumato_server.status.view import render
+
+
+def view(root, done):
+    return overview(root, done.plan)
 
 
 def finish(federation):
@@ -76,7 +81,7 @@ def test_a_study_leaves_a_sheet_a_round_a_page_and_cards(done):
 def test_the_board_names_the_newest_sheet(done):
     from rich.console import Console
 
-    status = json.loads(done.coordinator.status_file.read_text())
+    status = view(done.coordinator.root, done)
     console = Console(width=200)
     with console.capture() as said:
         console.print(render(status))
@@ -93,7 +98,7 @@ def test_board_and_page_say_that_an_epsilon_is_infinite(done, tmp_path, monkeypa
     monkeypatch.setattr(board, "_epsilon", math.inf)
     LivePage(tmp_path, done.plan, board)
     assert "Epsilon infinite of" in (tmp_path / PAGE).read_text()
-    assert "epsilon infinite of" in str(render(board.now()).renderables[2])
+    assert "epsilon infinite of" in str(render(view(tmp_path, done)).renderables[3])
 
 
 def test_latents_are_the_same_in_every_round_and_on_every_machine(done, tmp_path):

@@ -37,7 +37,7 @@ from sfumato_server.intake.admission import admit as admit_package
 from sfumato_server.intake.admission import package_path
 from sfumato_server.pool import pool_packages
 from sfumato_server.publish import publish, verify_dataset, write_overview
-from sfumato_server.status.board import read_board
+from sfumato_server.status.overview import overview
 from sfumato_server.status.view import render
 
 OPEN = {
@@ -183,7 +183,7 @@ def test_every_page_says_so(study, published, tmp_path, monkeypatch):
     }
     for page, text in pages.items():
         assert WITHOUT_PRIVACY in " ".join(text.split()), (page, text)
-    status = read_board(study.coordinator.status_file)
+    status = overview(study.coordinator.root, study.plan)
     assert "without differential privacy" in str(render(status).renderables)
     said = " ".join(pages["plan check"].split())
     assert said.startswith("eps_total 200 at delta 0: the noise of 'dp-glow' alone; heuristic, no guarantee")

@@ -73,7 +73,7 @@ class Watching:
     def __init__(self):
         self.ended, self.words = [], []
 
-    def site(self, name, state):
+    def site(self, name, state, code=""):
         self.words.append((name, state))
 
     def end(self, note):

@@ -55,6 +55,11 @@ class StageSettings(MayNameEncoders):
         """What ONE round costs a training patient under a private plan."""
 
     @property
+    def steps(self) -> int:
+        """How many mechanisms ONE round runs at a site: the steps of DP-SGD, or one release."""
+        return self.event.steps if isinstance(self.event, SampledGaussian) else 1
+
+    @property
     def public_start(self) -> PublicStart | None:
         """The public weights that the stage starts from, where it states some."""
         return None

@@ -21,6 +21,8 @@ PROTOCOL = 2
 CONFIG_KEY = "sfumato"
 ARRAYS_KEY = "arrays"
 LARGEST_ROUND = 1000
+# on a node's requests, where its site's policy shows progress: `STEP/STEPS` of the round that it works on
+PROGRESS_HEADER = b"sfumato-progress"
 
 RequestKind = Literal["hello", "stage", "make", "send", "utility"]
 Status = Literal["ok", "pending", "refused", "failed"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -31,8 +30,9 @@ from sfumato_server.cli.home import Home
 from sfumato_server.cli.members import add_commands
 from sfumato_server.cli.model import model_app
 from sfumato_server.cli.passphrase import PassphraseFile, ask_passphrase
+from sfumato_server.cli.run import run_study
 from sfumato_server.cli.simulate import simulate
-from sfumato_server.rounds.deadlines import WORK_HOURS
+from sfumato_server.cli.study import study_app
 
 app = typer.Typer(no_args_is_help=True, help="Sfumato: the coordinator's side.")
 coordinator_app = typer.Typer(no_args_is_help=True, help="Set up and run a study.")
@@ -41,8 +41,12 @@ plan_app = typer.Typer(no_args_is_help=True, help="Check a study plan.")
 app.add_typer(coordinator_app, name="coordinator")
 app.add_typer(dataset_app, name="dataset")
 app.add_typer(plan_app, name="plan")
+app.add_typer(study_app, name="study")
 app.add_typer(model_app, name="model")
 add_commands(coordinator_app)
+coordinator_app.command("run", epilog="Example: sfumato coordinator run --home coord --out results --host 10.0.0.5")(
+    run_study
+)
 app.command(epilog="Example: sfumato simulate configs/demo.yaml --sites 3,10,30 --patients 100,300 --out simulated")(
     simulate
 )
@@ -152,32 +156,6 @@ def coordinator_fingerprint(home: Home) -> None:
     from sfumato_server.enrol import load_authority
 
     typer.echo(fingerprint_of(load_authority(home).public_key))
-
-
-@coordinator_app.command("run", epilog="Example: sfumato coordinator run --home coord --out results --host 10.0.0.5")
-def coordinator_run(
-    home: Home,
-    out: Annotated[Path, typer.Option(help="Where the published set and the report go.")],
-    host: Annotated[str, typer.Option(help="Address on which hospitals reach this coordinator.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="The one port that hospitals reach.")] = 8443,
-    deadline: Annotated[
-        float | None, typer.Option(help="Seconds to wait for a site that is away; at least the plan's.")
-    ] = None,
-    work_hours: Annotated[float, typer.Option(min=0.0, help="Hours to wait for a site that works.")] = WORK_HOURS,
-) -> None:
-    """Run the study: wait for the sites, train, collect the releases, publish."""
-    from sfumato_server.coordinator.home import CoordinatorHome
-    from sfumato_server.coordinator.run import Listen, run_coordinator
-    from sfumato_server.enrol import expiry_notes
-    from sfumato_server.status.view import live_status
-
-    for note in expiry_notes(home, CoordinatorHome(home).plan().sites):
-        console.print(f"{note}; see 'sfumato coordinator renew' and 'rotate'", markup=False, soft_wrap=True)
-    with live_status(home / "status.json") as refresh:
-        published = run_coordinator(home, out, Listen(host, port), refresh, deadline_s=deadline, work_hours=work_hours)
-    console.print(f"published: {published}\nreport: {published / 'report.html'}", markup=False, soft_wrap=True)
-    for site, reason in sorted(json.loads((out / "run.json").read_text())["left_out"].items()):
-        console.print(f"left out: {site}: {reason}", markup=False, soft_wrap=True)
 
 
 @dataset_app.command(

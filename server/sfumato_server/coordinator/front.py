@@ -3,7 +3,8 @@
 HTTP/1.1 (RFC 9112) over mutual TLS, parsed by h11. Who comes without the certificate of an enrolled site says nothing
 to anybody; who comes with one speaks as the node of that site alone. A request is read whole, within a size and a time,
 and told anew to the SuperLink on loopback: method, path and headers come from the tables below, so that nothing of the
-caller's making but the body and the values of a few headers gets there.
+caller's making but the body and the values of a few headers gets there. Who called is told to `heard`, with the step of
+its work where the site tells that (`PROGRESS_HEADER`), which goes no further.
 """
 
 from __future__ import annotations
@@ -13,13 +14,14 @@ import base64
 import ssl
 import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import h11
 import httpx
 
 from sfumato_common.errors import SfumatoError
+from sfumato_common.protocol.messages import PROGRESS_HEADER
 from sfumato_common.supervise import require_free
 from sfumato_server.enrol import Authority, Registry
 from sfumato_server.rounds.superlink import node_key_bytes
@@ -82,9 +84,10 @@ class FleetFront:
         upstream: Upstream,
         registry: Registry,
         patience: Patience | None = None,
+        heard: Callable[[str, bytes | None], None] = lambda site, told: None,
     ) -> None:
         self._address, self._context, self._upstream, self._registry = address, context, upstream, registry
-        self._patience = patience or Patience()
+        self._patience, self._heard = patience or Patience(), heard
         self._open: Counter[str] = Counter()
         self._server: asyncio.Server | None = None
         self._loop = asyncio.new_event_loop()
@@ -150,7 +153,7 @@ class FleetFront:
         while head := await conversation.head():
             try:
                 headers = passed_headers(head)
-                check_node(headers, certificate, self._registry)
+                self._heard(check_node(headers, certificate, self._registry), dict(head.headers).get(PROGRESS_HEADER))
                 body = await conversation.body()
                 answer = await self._client.post(head.target.decode("ascii"), content=body, headers=headers)
                 await conversation.answer(answer.status_code, answer.content, answer.headers.get("content-type"))
@@ -226,10 +229,11 @@ def passed_headers(head: h11.Request) -> Mapping[bytes, bytes]:
     return {**headers, b"accept-encoding": b"identity"}
 
 
-def check_node(headers: Mapping[bytes, bytes], certificate: bytes, registry: Registry) -> None:
-    """Raise Refusal unless the certificate (PEM) is of a site in good standing, and the node key of that same site.
+def check_node(headers: Mapping[bytes, bytes], certificate: bytes, registry: Registry) -> str:
+    """The site that calls.
 
-    With 401, after which a SuperNode ends; it takes a 403 for the end of the run alone, and goes on.
+    Raises Refusal unless the certificate (PEM) is of a site in good standing, and the node key of that same site; with
+    401, after which a SuperNode ends; it takes a 403 for the end of the run alone, and goes on.
     """
     try:
         record = registry.by_certificate(certificate)
@@ -237,6 +241,7 @@ def check_node(headers: Mapping[bytes, bytes], certificate: bytes, registry: Reg
         raise Refusal(401) from None
     if headers.get(b"flwr-public-key") != base64.b64encode(node_key_bytes(record.node_key.encode())):
         raise Refusal(401)
+    return record.site
 
 
 def front_context(authority: Authority) -> ssl.SSLContext:

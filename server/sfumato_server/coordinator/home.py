@@ -12,6 +12,8 @@ from sfumato_common.files import write_json
 from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan
 from sfumato_server.rounds.deadlines import Deadlines
+from sfumato_server.status.live import PAGE
+from sfumato_server.status.overview import CONTACTS, STATUS
 
 
 @dataclass(frozen=True)
@@ -33,12 +35,17 @@ class CoordinatorHome:
     @property
     def status_file(self) -> Path:
         """What watchers read."""
-        return self.root / "status.json"
+        return self.root / STATUS
 
     @property
     def live_page(self) -> Path:
         """The live page: what a browser shows while the study runs, and after."""
-        return self.root / "live.html"
+        return self.root / PAGE
+
+    @property
+    def contacts_file(self) -> Path:
+        """When each site was last heard at the front, in this run."""
+        return self.root / CONTACTS
 
     @property
     def result_file(self) -> Path:

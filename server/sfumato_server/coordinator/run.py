@@ -41,9 +41,12 @@ from sfumato_server.rounds.superlink import (
 )
 from sfumato_server.rounds.superlink_program import LOOPBACK
 from sfumato_server.status.board import read_board
+from sfumato_server.status.contacts import Contacts
+from sfumato_server.status.live import write_page
+from sfumato_server.status.phase import keep_phase
 from sfumato_server.status.sheets import training_pictures
 
-_START_SECONDS = 60.0
+_START_SECONDS, _PAGE_SECONDS = 60.0, 5.0
 _PACKAGES = ("flwr", "torch", "opacus", "dp-accounting", "numpy", "cryptography", "grpcio", "pydicom")
 
 
@@ -85,7 +88,7 @@ def run_coordinator(
     credentials = IntakeCredentials(
         authority.server_key_path.read_bytes(), authority.server_certificate_path.read_bytes(), authority.ca_pem
     )
-    with exclusive(home.root, f"the coordinator of study '{plan.study}'"):
+    with exclusive(home.root, f"the coordinator of study '{plan.study}'"), keep_phase(home.root) as phase:
         home.status_file.unlink(missing_ok=True)
         home.result_file.unlink(missing_ok=True)
         home.write_deadlines(deadlines)
@@ -96,7 +99,12 @@ def run_coordinator(
             _federate(home, registry, Door((listen.host, listen.port), behind), authority, watch)
         finally:
             intake.stop()
-        return _publish(home, out, started)
+        phase("publishing")
+        watch()
+        published = _publish(home, out, started)
+        phase("published")
+        write_page(home.root, plan)
+        return published
 
 
 def _federate(
@@ -113,7 +121,9 @@ def _federate(
         home.logs / "superlink.log",
     )
     upstream = Upstream(settings.address, authority.ca_pem)
-    front = FleetFront((LOOPBACK, door.behind.front), front_context(authority), upstream, registry)
+    contacts, written = Contacts(home.contacts_file), 0.0
+    address = LOOPBACK, door.behind.front
+    front = FleetFront(address, front_context(authority), upstream, registry, heard=contacts.heard)
     children: list[Child] = []
     door.require_free()
     write_secret(home.superlink_secret)
@@ -134,6 +144,10 @@ def _federate(
             control.close()
         write_json(home.root / "ports.json", {"port": door.address[1]})
         while not home.result_file.exists() and all(child.poll() is None for child in children):
+            contacts.write()
+            if time.monotonic() - written > _PAGE_SECONDS:
+                write_page(home.root, home.plan())
+                written = time.monotonic()
             watch()
             time.sleep(0.5)
     finally:

@@ -15,6 +15,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -41,6 +42,7 @@ from sfumato_server.demo.summary import print_summary
 from sfumato_server.enrol import create_authority, enrol, load_authority
 from sfumato_server.publish import verify_dataset
 from sfumato_server.status.board import read_board
+from sfumato_server.status.overview import overview
 from sfumato_server.status.view import live_status
 
 _SITE_PROGRAM = Path(sys.executable).parent / "sfumato-site"
@@ -209,7 +211,7 @@ def _run(demo: Demo) -> None:
     coordinator = Child("coordinator", command, _environment(demo, demo.coordinator.root), log)
     demo.children.append(coordinator)
     ports = demo.coordinator.root / "ports.json"
-    with _timed(demo, "study"), live_status(demo.coordinator.status_file) as refresh:
+    with _timed(demo, "study"), live_status(partial(overview, demo.coordinator.root, demo.plan)) as refresh:
         end = time.monotonic() + _STUDY_SECONDS
         while coordinator.wait(0.4) is None and time.monotonic() < end:
             if ports.exists() and len(demo.children) == 1:

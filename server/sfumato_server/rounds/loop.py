@@ -196,7 +196,7 @@ class StudyRun:
         rounds = self.plan.stage(stage).rounds if stage else 1
         self.progress.begin(what, max(number, 1), rounds)
         for site in self.plan.sites:
-            self.progress.site(site, "working" if site in targets else "lost")
+            self.progress.site(site, *(("working",) if site in targets else ("lost", "not-asked")))
         requests = {
             site: Request(
                 PROTOCOL,
@@ -238,7 +238,7 @@ class StudyRun:
         word = {"ok": "done", "pending": "working", "refused": "refused"}.get(reply.status, "lost")
         if word in ("refused", "lost"):
             log.warning("site %s: %s (%s) reference %s", site, word, reply.code, reply.reference or "-")
-        self.progress.site(site, word)
+        self.progress.site(site, word, reply.code)
 
 
 def _final_replies(replies: Mapping[str, Reply], tries: Counter[str]) -> dict[str, Reply]:

@@ -10,8 +10,8 @@ from sfumato_common.types import Arrays
 class Progress(Protocol):
     """Somebody who watches a study."""
 
-    def site(self, name: str, state: str) -> None:
-        """One site's state word: absent, online, working, done, refused, lost."""
+    def site(self, name: str, state: str, code: str = "") -> None:
+        """One site's state word: absent, online, working, done, refused, lost; `code` says why, of the last two."""
         ...
 
     def resume(self, stage: str, rounds: int) -> None:

@@ -1,6 +1,7 @@
 """The status board: one small JSON file that the round loop writes and every watcher (demo, terminal) reads.
 
-It holds nothing but plan arithmetic, the state words of sites and the coordinator's own clock.
+It holds nothing but plan arithmetic, the state words of sites with the codes of their refusals, and the coordinator's
+own clock.
 """
 
 from __future__ import annotations
@@ -8,14 +9,18 @@ from __future__ import annotations
 import json
 import statistics
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from sfumato_common.accounting.accountant import epsilon, json_epsilon
 from sfumato_common.accounting.events import Event
 from sfumato_common.files import write_json
-from sfumato_common.study.costs import release_events, study_events
+from sfumato_common.study.costs import charged_event, formal_gate_events, release_events
 from sfumato_common.study.plan import Plan
+
+# what the round loop says of a site that an exchange leaves out
+NOT_ASKED = "not-asked"
 
 
 class StatusBoard:
@@ -24,28 +29,42 @@ class StatusBoard:
     def __init__(self, path: Path, plan: Plan) -> None:
         self._path = path
         self._plan = plan
-        self._events: list[Event] = []
+        # what training patients of each site were charged at most: for whatever the site was asked
+        self._charged: dict[str, list[Event]] = {site: [] for site in plan.sites}
+        self._released: set[str] = set()
+        self._epsilons = dict.fromkeys(plan.sites, 0.0)
         self._durations: list[float] = []
         self._started = time.time()
         self._since = self._started
         self.stages: list[dict[str, Any]] = []
         self._now: dict[str, Any] = {"stage": "join", "round": 0, "rounds": 0}
+        self._done = {stage.kind: 0 for stage in plan.stages}
         self._sites = dict.fromkeys(plan.sites, "absent")
+        self._codes = dict.fromkeys(plan.sites, "")
+        self._sites_since = dict.fromkeys(plan.sites, self._started)
         self._epsilon = 0.0
         self._sheet: dict[str, Any] | None = None
         self._chosen = ""
         self._exchanges_left = sum(stage.rounds for stage in plan.stages) + 3 + bool(plan.utility)
         self.write()
 
-    def site(self, name: str, state: str) -> None:
-        """Set one site's state word: absent, online, working, done, refused, lost."""
-        self._sites[name] = state
+    def site(self, name: str, state: str, code: str = "") -> None:
+        """Set one site's state word: absent, online, working, done, refused, lost; `code` says why it is lost.
+
+        One that refused, or sent its release, and is therefore asked nothing more stays what it was.
+        """
+        said = self._sites[name] == "refused" or self._now["stage"] in ("make", "send")
+        if code == NOT_ASKED and said and self._sites[name] != "absent":
+            return
+        if self._sites[name] != state:
+            self._sites_since[name] = time.time()
+        self._sites[name], self._codes[name] = state, code
         self.write()
 
     def resume(self, stage: str, rounds: int) -> None:
         """`rounds` of `stage` were finished before a restart: their charge stands, their work is not to come."""
         self._exchanges_left -= rounds
-        self._charge(stage, rounds)
+        self._charge(stage, rounds, self._plan.sites)
         self.write()
 
     def begin(self, stage: str, number: int, rounds: int) -> None:
@@ -55,23 +74,33 @@ class StatusBoard:
         self.write()
 
     def end(self, note: dict[str, Any]) -> None:
-        """The exchange ended; a stage's round is charged in the plan's own arithmetic."""
+        """The exchange ended; a stage's round is charged in the plan's own arithmetic to the sites that were asked."""
         took = time.time() - self._since
         self._durations.append(took)
         self._exchanges_left -= 1
         stage = self._now["stage"]
-        if stage in {item.kind for item in self._plan.stages}:
-            self._charge(stage, 1)
+        if stage in self._done:
+            self._charge(stage, 1, note["sites"])
         elif stage == "make":
-            self._events += [event for item in self._plan.release for event in release_events(self._plan, item)]
-            self._epsilon = epsilon(self._events, self._plan.privacy.delta)
+            self._charge_release(set(note["sites"]) - self._released)
         self.stages.append({**self._now, "seconds": round(took, 2), **note})
         self.write()
 
-    def _charge(self, stage: str, rounds: int) -> None:
-        alone = self._plan.model_copy(update={"stages": [self._plan.stage(stage)]})
-        self._events += study_events(alone, "train")[:rounds]
-        self._epsilon = epsilon(self._events, self._plan.privacy.delta)
+    def _charge(self, stage: str, rounds: int, sites: Iterable[str]) -> None:
+        self._done[stage] += rounds
+        self._add([charged_event(self._plan, self._plan.stage(stage))] * rounds, sites)
+
+    def _charge_release(self, sites: set[str]) -> None:
+        """A release is made once, however often it is asked for."""
+        self._released |= sites
+        made = [event for item in self._plan.release for event in release_events(self._plan, item)]
+        self._add([*made, *formal_gate_events(self._plan)], sites)
+
+    def _add(self, events: list[Event], sites: Iterable[str]) -> None:
+        for site in sites:
+            self._charged[site] += events
+            self._epsilons[site] = epsilon(self._charged[site], self._plan.privacy.delta)
+        self._epsilon = max(self._epsilons.values())
 
     def sheet(self, sheet: dict[str, Any]) -> None:
         """The newest contact sheet: its file and figures."""
@@ -99,7 +128,15 @@ class StatusBoard:
         return {
             **self._now,
             "study": self._plan.study,
+            "plan_hash": self._plan.digest,
             "sites": self._sites,
+            "codes": self._codes,
+            "since": {site: round(since, 1) for site, since in self._sites_since.items()},
+            "began": round(self._since, 1),
+            "done": self._done,
+            "epsilon_by_site": {site: json_epsilon(spent) for site, spent in self._epsilons.items()},
+            "bytes_down": sum(item["bytes_down"] for item in self.stages),
+            "bytes_up": sum(item["bytes_up"] for item in self.stages),
             "private": self._plan.private,
             "epsilon_spent": json_epsilon(self._epsilon),
             "epsilon_budget": self._plan.privacy.epsilon,

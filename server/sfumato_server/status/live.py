@@ -1,6 +1,6 @@
-"""The live page of a study: one HTML file in the coordinator's home, with the contact sheets of all rounds in order.
+"""The live page of a study: one HTML file in the coordinator's home, what goes on and the contact sheets of all rounds.
 
-It is rewritten after every round, needs no script and no network, and reloads itself while the study runs. Like the
+It is rewritten every few seconds, needs no script and no network, and reloads itself while the study runs. Like the
 sheets it is for the eye: whatever goes wrong with it is logged and never stops a study.
 """
 
@@ -18,8 +18,9 @@ from sfumato_common.files import write_atomic
 from sfumato_common.study.plan import Plan
 from sfumato_common.types import Arrays
 from sfumato_server.status.board import StatusBoard
-from sfumato_server.status.sheets import FOLDER, RoundSheets
-from sfumato_server.status.view import sheet_figures
+from sfumato_server.status.overview import overview
+from sfumato_server.status.sheets import FOLDER, RoundSheets, read_sheets, sheet_figures
+from sfumato_server.status.view import headline, site_words, time_line, traffic_line
 
 log = logging.getLogger(__name__)
 PAGE = "live.html"
@@ -30,13 +31,13 @@ class LivePage:
     """Who watches a study (`rounds.progress`): the board and, after every round, a sheet and the page `live.html`."""
 
     def __init__(self, home: Path, plan: Plan, board: StatusBoard) -> None:
-        self._path, self._plan, self._board = home / PAGE, plan, board
+        self._root, self._plan, self._board = home, plan, board
         self._sheets = RoundSheets(home, plan)
         self.write()
 
-    def site(self, name: str, state: str) -> None:
+    def site(self, name: str, state: str, code: str = "") -> None:
         """See `StatusBoard`."""
-        self._board.site(name, state)
+        self._board.site(name, state, code)
 
     def resume(self, stage: str, rounds: int) -> None:
         """See `StatusBoard`."""
@@ -62,31 +63,49 @@ class LivePage:
         self.write()
 
     def write(self) -> None:
-        """Write the page as things stand."""
-        try:
-            environment = Environment(
-                loader=PackageLoader("sfumato_server.status"),
-                autoescape=True,
-                undefined=StrictUndefined,
-                trim_blocks=True,
-                lstrip_blocks=True,
-            )
-            now = self._board.now()
-            page = environment.get_template("live.html.j2").render(
-                plan=self._plan,
-                plan_hash=self._plan.digest,
-                status=now,
-                spent=epsilon_text(now["epsilon_spent"]),
-                running=now["stage"] not in _ENDED,
-                folder=FOLDER,
-                stages=self._by_stage(),
-            )
-            write_atomic(self._path, page)
-        except Exception:
-            log.exception("the live page was not written; the study goes on")
+        """Write the board, and the page as things stand."""
+        self._board.write()
+        write_page(self._root, self._plan)
 
-    def _by_stage(self) -> list[tuple[str, list[dict[str, Any]]]]:
-        """(stage, its sheets with their figures), in the order of the plan."""
-        rows = [{**asdict(sheet), "figures": sheet_figures(asdict(sheet))} for sheet in self._sheets.sheets]
-        groups = [(stage.kind, [row for row in rows if row["stage"] == stage.kind]) for stage in self._plan.stages]
-        return [(kind, sheets) for kind, sheets in groups if sheets]
+
+def write_page(root: Path, plan: Plan) -> None:
+    """Write the page of the home `root`; the coordinator's own process does so too, while nothing else happens."""
+    try:
+        write_atomic(root / PAGE, page_text(root, plan))
+    except Exception:
+        log.exception("the live page was not written; the study goes on")
+
+
+def page_text(root: Path, plan: Plan) -> str:
+    """The page as things stand, from the files of the home."""
+    environment = Environment(
+        loader=PackageLoader("sfumato_server.status"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    view = overview(root, plan)
+    words = {name: site_words(site, view["now"]) for name, site in sorted(view["sites"].items())}
+    return environment.get_template("live.html.j2").render(
+        view=view,
+        headline=headline(view),
+        spent=epsilon_text(view["epsilon_spent"]),
+        spent_by={name: epsilon_text(site["epsilon"], 2) for name, site in view["sites"].items()},
+        lines=[traffic_line(view), time_line(view)],
+        words=words,
+        running=view["phase"] in ("running", "publishing") or (view["phase"] == "not started" and _goes_on(view)),
+        folder=FOLDER,
+        stages=_by_stage(root, plan),
+    )
+
+
+def _goes_on(view: dict[str, Any]) -> bool:
+    return view["stage"] not in ("", *_ENDED)
+
+
+def _by_stage(root: Path, plan: Plan) -> list[tuple[str, list[dict[str, Any]]]]:
+    """(stage, its sheets with their figures), in the order of the plan."""
+    rows = [{**asdict(sheet), "figures": sheet_figures(asdict(sheet))} for sheet in read_sheets(root, plan.digest)]
+    groups = [(stage.kind, [row for row in rows if row["stage"] == stage.kind]) for stage in plan.stages]
+    return [(kind, sheets) for kind, sheets in groups if sheets]

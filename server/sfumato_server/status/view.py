@@ -1,10 +1,9 @@
-"""The status board on a terminal: stage, round, each site's state, epsilon spent of the budget, time left."""
+"""A study on a terminal: stages, sites, epsilon, bytes, time left, and what is to be done next."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from rich.console import Group
@@ -13,75 +12,121 @@ from rich.table import Table
 from rich.text import Text
 
 from sfumato_common.accounting.accountant import epsilon_text
-from sfumato_common.command_line import console
-from sfumato_server.status.board import read_board
+from sfumato_common.command_line import console, duration_text
 
-_COLOURS = {"done": "green", "online": "cyan", "working": "yellow", "refused": "red", "lost": "red", "absent": "dim"}
+_COLOURS = {
+    "done": "green", "connected": "cyan", "working": "yellow", "refused": "red", "failed": "red", "silent": "red",
+    "revoked": "red", "absent": "dim", "not known": "dim", "not enrolled": "dim",
+    "now": "bold cyan", "begun": "yellow", "to come": "dim",
+}  # fmt: skip
+_MOST_ROWS = 30
 
 
-def render(status: dict[str, Any] | None) -> Group | Text:
-    """One frame."""
-    if status is None:
-        return Text("starting ...", style="dim")
-    rounds = f" round {status['round']} of {status['rounds']}" if status["rounds"] > 1 else ""
-    head = Text.assemble((f"study {status['study']}  ", "bold"), (f"{status['stage']}{rounds}", "bold cyan"))
+def render(view: Mapping[str, Any]) -> Group:
+    """One frame of an `overview`."""
+    rounds = f" round {view['round']} of {view['rounds']}" if view["rounds"] > 1 else ""
+    head = Text.assemble((f"study {view['study']}  ", "bold"), (f"{headline(view)}{rounds}", "bold cyan"))
+    foot = Text(f"{spent_line(view)}   {traffic_line(view)}   {time_line(view)}")
+    chosen = [Text(f"the choice: {view['chosen']}", style="bold")] if view["chosen"] else []
+    todo = [Text.assemble(("next: ", "bold"), line) for line in view["next"]]
+    return Group(head, _stages(view), _sites(view), foot, *chosen, *_sheet_lines(view["sheet"]), *todo)
+
+
+def headline(view: Mapping[str, Any]) -> str:
+    """What goes on, in a word: the stage while the study runs, else how it stands."""
+    if view["phase"] == "running" or (view["phase"] == "not started" and view["stage"]):
+        return str(view["stage"] or "starting")
+    return str(view["phase"])
+
+
+def _stages(view: Mapping[str, Any]) -> Text:
+    """All stages in one line, each with its rounds."""
+    line = Text()
+    for row in view["stages"]:
+        rounds = f" {row['done']}/{row['rounds']}" if row["rounds"] > 1 else ""
+        line.append(f"{'' if not line else '  >  '}", "dim")
+        line.append(f"{row['stage']}{rounds}", _COLOURS[row["state"]])
+    return line
+
+
+def _sites(view: Mapping[str, Any]) -> Table:
     table = Table.grid(padding=(0, 3))
-    for site, state in sorted(status["sites"].items()):
-        table.add_row(Text(site), Text(state, style=_COLOURS.get(state, "")))
-    left = f"about {status['left_s']} s left" if status["left_s"] is not None else "time left not known yet"
-    foot = Text(f"{_spent_line(status)}   {status['elapsed_s']:.0f} s elapsed, {left}")
-    chosen = [Text(f"the choice: {status['chosen']}", style="bold")] if status.get("chosen") else []
-    return Group(head, table, foot, *chosen, *_sheet_lines(status.get("sheet")))
+    for name, site in list(sorted(view["sites"].items()))[:_MOST_ROWS]:
+        spent = f"epsilon {epsilon_text(site['epsilon'], 2)}" if view["private"] else ""
+        state = Text(site_words(site, view["now"]), style=_COLOURS.get(site["state"], ""))
+        table.add_row(Text(name), state, Text(spent, style="dim"))
+    if len(view["sites"]) > _MOST_ROWS:
+        table.add_row(Text(f"and {len(view['sites']) - _MOST_ROWS} more: --json has all", style="dim"))
+    return table
 
 
-def _spent_line(status: dict[str, Any]) -> str:
-    if not status["private"]:
+def site_words(site: Mapping[str, Any], now: float) -> str:
+    """A site in words: its state, for how long, its step where it tells that, and when it was last heard."""
+    words = str(site["state"])
+    if site["code"]:
+        words += f" ({site['code']})"
+    if site["since"] and site["state"] in ("working", "silent", "done"):
+        words += f" for {duration_text(now - site['since'])}"
+    if site["step"] is not None:
+        words += f", step {site['step']} of {site['steps']}"
+    if site["heard"] and site["state"] in ("working", "connected", "done"):
+        words += f", heard {duration_text(now - site['heard'])} ago"
+    return words
+
+
+def spent_line(view: Mapping[str, Any]) -> str:
+    """What a patient has paid at most, by the plan's arithmetic."""
+    if not view["private"]:
         return "weights leave without differential privacy"
-    spent = f"epsilon {epsilon_text(status['epsilon_spent'], 2)} of {status['epsilon_budget']:g}"
-    return f"{spent} at delta {status['delta']:g} (patient, add/remove)"
+    spent = f"epsilon {epsilon_text(view['epsilon_spent'], 2)} of {view['epsilon_budget']:g}"
+    return f"{spent} at delta {view['delta']:g} (patient, add/remove)"
 
 
-def _sheet_lines(sheet: dict[str, Any] | None) -> list[Text]:
+def traffic_line(view: Mapping[str, Any]) -> str:
+    """Bytes of arrays to and from the sites; packages are not among them."""
+    return f"{view['bytes_down'] / 1e6:.1f} MB down, {view['bytes_up'] / 1e6:.1f} MB up"
+
+
+def time_line(view: Mapping[str, Any]) -> str:
+    """How long the run took, and what is left by the median of its exchanges so far."""
+    elapsed = f"{duration_text(view['elapsed_s'])} elapsed"
+    if view["phase"] != "running":
+        return elapsed
+    left = f"about {duration_text(view['left_s'])} left" if view["left_s"] is not None else "time left not known yet"
+    return f"{elapsed}, {left}"
+
+
+def _sheet_lines(sheet: Mapping[str, Any] | None) -> list[Text]:
     """The newest contact sheet, and what is odd about it."""
     if sheet is None:
         return []
-    line = Text(f"newest sheet: sheets/{sheet['file']}   {sheet_figures(sheet)}", style="dim")
+    line = Text(f"newest sheet: sheets/{sheet['file']}   {sheet['figures']}", style="dim")
     return [line, Text(sheet["remark"], style="bold red")] if sheet["remark"] else [line]
 
 
-def sheet_figures(sheet: dict[str, Any]) -> str:
-    """A sheet's figures in one line, beside the spectral model's."""
-    return (
-        f"spread {sheet['spread']:.1f} (spectral {sheet['usual_spread']:.1f}), "
-        f"clamped {sheet['clamped']:.1%} ({sheet['usual_clamped']:.1%}), "
-        f"mean image off by {sheet['distance']:.1f} grey levels"
-    )
-
-
 @contextmanager
-def live_status(path: Path) -> Iterator[Callable[[], None]]:
-    """Show the board while the body runs; off a terminal, one line each time an exchange ends."""
+def live_status(read: Callable[[], Mapping[str, Any]]) -> Iterator[Callable[[], None]]:
+    """Show the overview that `read` gives while the body runs; off a terminal, one line each time an exchange ends."""
     if not console.is_terminal:
         seen = 0
 
         def line() -> None:
             nonlocal seen
-            status = read_board(path)
-            exchanges = status["exchanges"] if status else []
-            for item in exchanges[seen:]:
-                spent = _spent_line(status) if status else ""
+            view = read()
+            for item in view["exchanges"][seen:]:
                 sites = ", ".join(f"{site} {state}" for site, state in item["sites"].items())
                 number = f" {item['round']}/{item['rounds']}" if item["rounds"] > 1 else ""
-                console.print(f"{item['stage']}{number}: {item['seconds']:.1f} s  {sites}  {spent}", markup=False)
-            seen = len(exchanges)
+                took = f"{item['seconds']:.1f} s"
+                console.print(f"{item['stage']}{number}: {took}  {sites}  {spent_line(view)}", markup=False)
+            seen = len(view["exchanges"])
 
         yield line
         line()
         return
-    with Live(render(None), console=console, refresh_per_second=2) as live:
+    with Live(render(read()), console=console, refresh_per_second=2) as live:
 
         def refresh() -> None:
-            live.update(render(read_board(path)))
+            live.update(render(read()))
 
         yield refresh
         refresh()

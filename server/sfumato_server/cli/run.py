@@ -1,0 +1,43 @@
+"""`sfumato coordinator run`: one study, from first connection to published set."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sfumato_common.command_line import console
+from sfumato_server.cli.home import Home
+from sfumato_server.rounds.deadlines import WORK_HOURS
+
+
+def run_study(
+    home: Home,
+    out: Annotated[Path, typer.Option(help="Where the published set and the report go.")],
+    host: Annotated[str, typer.Option(help="Address on which hospitals reach this coordinator.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="The one port that hospitals reach.")] = 8443,
+    deadline: Annotated[
+        float | None, typer.Option(help="Seconds to wait for a site that is away; at least the plan's.")
+    ] = None,
+    work_hours: Annotated[float, typer.Option(min=0.0, help="Hours to wait for a site that works.")] = WORK_HOURS,
+) -> None:
+    """Run the study: wait for the sites, train, collect the releases, publish."""
+    from sfumato_server.coordinator.home import CoordinatorHome
+    from sfumato_server.coordinator.run import Listen, run_coordinator
+    from sfumato_server.enrol import expiry_notes
+    from sfumato_server.status.overview import overview
+    from sfumato_server.status.view import live_status
+
+    plan = CoordinatorHome(home).plan()
+    for note in expiry_notes(home, plan.sites):
+        console.print(f"{note}; see 'sfumato coordinator renew' and 'rotate'", markup=False, soft_wrap=True)
+    with live_status(partial(overview, home, plan)) as refresh:
+        published = run_coordinator(
+            home, out, Listen(host, port), refresh, deadline_s=deadline, work_hours=work_hours
+        )
+    console.print(f"published: {published}\nreport: {published / 'report.html'}", markup=False, soft_wrap=True)
+    for site, reason in sorted(json.loads((out / "run.json").read_text())["left_out"].items()):
+        console.print(f"left out: {site}: {reason}", markup=False, soft_wrap=True)
