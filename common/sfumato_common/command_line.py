@@ -153,7 +153,7 @@ def show_status(
         print_json(read())
         return
     if once or not console.is_terminal:
-        console.print(draw(read()))
+        console.print(draw(read()), soft_wrap=True)
         return
     with suppress(KeyboardInterrupt), Live(draw(read()), console=console, auto_refresh=False) as live:
         while True:

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from sfumato_client.egress import flower_hooks
-from sfumato_client.egress.flower_hooks import _NodeClock, install_certificate, require_flower, shorten_polls
+from sfumato_client.egress.flower_hooks import Contact, _NodeClock, install_certificate, require_flower, shorten_polls
 from sfumato_client.flower.node import _why
 from sfumato_common.crypto import certificates
 from sfumato_common.crypto.identity import create_identity
@@ -31,14 +31,15 @@ def certified(tmp_path):
     request = certificates.signing_request(identity.tls_key, "alder")
     (tmp_path / "site.crt").write_bytes(certificates.issue_site_certificate(ca, request, "alder"))
     module = SimpleNamespace(FleetHttpClient=Plain)
-    install_certificate(module, tmp_path / "site.crt", identity.folder / "tls.key")
+    install_certificate(module, tmp_path / "site.crt", identity.folder / "tls.key", tmp_path)
     return module, certificates.certificate_pem(ca.certificate)
 
 
 def test_the_client_verifies_the_coordinator_and_shows_its_certificate(certified):
     module, ca = certified
     client = module.FleetHttpClient.from_server_address("c:8000", False, ca, ["signs"], retry_invoker=None)
-    assert (client.url, client.rest["interceptors"]) == ("https://c:8000", ["signs"])
+    signs, contact = client.rest["interceptors"]
+    assert (client.url, signs, type(contact)) == ("https://c:8000", "signs", Contact)
     context = client.rest["verify"]
     assert (context.verify_mode, context.check_hostname) == (ssl.CERT_REQUIRED, True)
     assert len(context.get_ca_certs()) == 1, "the federation's CA and no other"
@@ -52,7 +53,7 @@ def test_less_than_tls_to_the_federations_ca_is_refused(certified, insecure, tru
 
 def test_a_flower_without_the_hook_is_refused_and_the_pinned_one_has_it(tmp_path):
     with pytest.raises(VerificationError, match="lacks 'FleetHttpClient'"):
-        install_certificate(SimpleNamespace(), tmp_path, tmp_path)
+        install_certificate(SimpleNamespace(), tmp_path, tmp_path, tmp_path)
     assert hasattr(import_module("flwr.supernode.fleet_http_connection"), "FleetHttpClient")
 
 

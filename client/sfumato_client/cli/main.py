@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from sfumato_client.cli.ledger import Home, ledger_app
+from sfumato_client.cli.status import status
 from sfumato_client.cli.style_net import style_net_app
 from sfumato_client.cli.tabular import tabular
 from sfumato_common.command_line import (
@@ -33,6 +34,7 @@ from sfumato_common.study.simulated import require_real
 app = typer.Typer(no_args_is_help=True, help="Sfumato at the hospital.")
 app.add_typer(ledger_app, name="ledger")
 app.add_typer(style_net_app, name="style-net")
+app.command("status", epilog="Example: sfumato-site status --home site --once")(status)
 app.command(epilog="Example: sfumato-site tabular table.csv --home site --schema schema.yaml --output out")(tabular)
 
 

@@ -18,12 +18,16 @@ from pathlib import Path
 from typing import Any
 
 from sfumato_client.egress.bundle import inspect_bundle
+from sfumato_client.egress.progress import CONTACT_FILE, shown_step
 from sfumato_common.errors import VerificationError
+from sfumato_common.files import write_json
+from sfumato_common.protocol.messages import PROGRESS_HEADER
 
 SUPPORTED_FLOWER = "1.41.0"
 _ACQUIRE = "/flwr.proto.Runtime/AcquireTask"
 _TASK_HOOKS = ("install_from_fab", "get_load_client_app_fn", "Error", "push_task_output", "run_clientapp")
 _TASK_POLL_SECONDS = 0.1
+_CONTACT_SECONDS = 5.0
 _REPLY_POLL_SECONDS = 0.1
 # an idle node asks again after a share of the time since its last message: soon in a study, seldom between studies
 _IDLE_SHARE, _SHORTEST_POLL_SECONDS, _LONGEST_POLL_SECONDS = 0.05, 0.2, 3.0
@@ -41,10 +45,31 @@ def _require_hooks(module: Any, *names: str) -> None:
             raise VerificationError(f"this Flower lacks '{name}'; install flwr=={SUPPORTED_FLOWER}")
 
 
-def install_certificate(connection: Any, certificate: Path, key: Path) -> None:
-    """Make Flower's Fleet connection module show `certificate` (PEM): its client has no option for one."""
+class Contact:
+    """On each request to the coordinator the step that policy shows, and in the home when it was last answered."""
+
+    def __init__(self, home: Path, now: Callable[[], float] = time.time) -> None:
+        self._home, self._now, self._written = home, now, 0.0
+
+    def intercept(self, context: Any, call_next: Any) -> Any:
+        """Flower's interceptor of a call."""
+        if (told := shown_step(self._home)) is not None:
+            context.request.headers[PROGRESS_HEADER] = told
+        response, now = call_next(context), self._now()
+        if abs(now - self._written) >= _CONTACT_SECONDS:
+            write_json(self._home / CONTACT_FILE, {"heard": round(now, 1)})
+            self._written = now
+        return response
+
+
+def install_certificate(connection: Any, certificate: Path, key: Path, home: Path) -> None:
+    """Make Flower's Fleet connection module show `certificate` (PEM): its client has no option for one.
+
+    It also keeps contact: see `Contact`.
+    """
     _require_hooks(connection, "FleetHttpClient")
     plain: Any = connection.FleetHttpClient
+    contact = Contact(home)
 
     class CertifiedClient(plain):  # type: ignore[misc]
         """Flower's client of the Fleet API over mutual TLS, and over nothing less."""
@@ -58,7 +83,7 @@ def install_certificate(connection: Any, certificate: Path, key: Path) -> None:
                 raise VerificationError("a site speaks to its coordinator over TLS alone; run it with 'sfumato-site'")
             context = ssl.create_default_context(cadata=root_certificates.decode("ascii"))
             context.load_cert_chain(certificate, key)
-            return cls(f"https://{server_address}", interceptors=interceptors, verify=context, **rest)
+            return cls(f"https://{server_address}", interceptors=[*interceptors, contact], verify=context, **rest)
 
     connection.FleetHttpClient = CertifiedClient
 

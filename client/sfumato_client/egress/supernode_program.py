@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from importlib import import_module
 from pathlib import Path
 
 from sfumato_client.egress.flower_hooks import install_certificate, require_flower, shorten_polls
+from sfumato_client.egress.supernode import HOME_VARIABLE
 
 
 def main() -> None:
@@ -17,7 +19,8 @@ def main() -> None:
     parser.add_argument("--site-certificate", type=Path, required=True)
     parser.add_argument("--site-key", type=Path, required=True)
     known, sys.argv[1:] = parser.parse_known_args()
-    install_certificate(import_module("flwr.supernode.fleet_http_connection"), known.site_certificate, known.site_key)
+    connection, home = import_module("flwr.supernode.fleet_http_connection"), Path(os.environ[HOME_VARIABLE])
+    install_certificate(connection, known.site_certificate, known.site_key, home)
     shorten_polls(import_module("flwr.supernode.start_client_internal"))
     import_module("flwr.supernode.cli").flower_supernode()
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import secrets
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
@@ -14,8 +15,8 @@ from sfumato_client.egress.supernode import RECONNECT_SECONDS, SuperNodeSettings
 from sfumato_client.site.home import SiteHome
 from sfumato_common.crypto.enrolment import GRANT_FILES, require_current
 from sfumato_common.crypto.identity import TLS_KEY, load_identity
-from sfumato_common.errors import FederationError
-from sfumato_common.files import write_atomic
+from sfumato_common.errors import FederationError, SfumatoError
+from sfumato_common.files import write_atomic, write_json
 from sfumato_common.locks import exclusive
 from sfumato_common.supervise import Child, free_port
 
@@ -41,14 +42,33 @@ def run_node(root: Path, say: Callable[[str], None] = lambda _: None) -> None:
     with exclusive(home.root, f"site '{policy.site}'"):
         write_atomic(home.worker_secret, secrets.token_hex(32), 0o600)
         signal.signal(signal.SIGTERM, _interrupt)
-        joined = 0.0
-        while True:
-            said = _one_connection(_settings(home))
-            if _JOINED in said:
-                joined = time.monotonic()
-            elif not joined or time.monotonic() - joined > RECONNECT_SECONDS:
-                raise FederationError(_why(said))
-            time.sleep(_PAUSE_SECONDS)
+        with _keep_state(home) as tell:
+            joined = 0.0
+            while True:
+                tell("connecting")
+                said = _one_connection(_settings(home), lambda: tell("joined"))
+                if _JOINED in said:
+                    joined = time.monotonic()
+                elif not joined or time.monotonic() - joined > RECONNECT_SECONDS:
+                    raise FederationError(_why(said))
+                time.sleep(_PAUSE_SECONDS)
+
+
+@contextmanager
+def _keep_state(home: SiteHome) -> Iterator[Callable[[str], None]]:
+    """Keep what the node does in `node.json`, for 'status'; how the body ends is kept, and raised on."""
+
+    def write(state: str, reason: str = "") -> None:
+        write_json(home.node_file, {"state": state, "reason": reason, "since": round(time.time(), 1)})
+
+    try:
+        yield write
+    except SfumatoError as error:
+        write("failed", str(error))
+        raise
+    except KeyboardInterrupt:
+        write("stopped")
+        raise
 
 
 def _settings(home: SiteHome) -> SuperNodeSettings:
@@ -65,16 +85,26 @@ def _settings(home: SiteHome) -> SuperNodeSettings:
     )
 
 
-def _one_connection(settings: SuperNodeSettings) -> str:
-    """Run node and worker until the node ends; what it said. When a coordinator is restarted, it forgets its nodes."""
+def _one_connection(settings: SuperNodeSettings, joined: Callable[[], None]) -> str:
+    """Run node and worker until the node ends; what it said. When a coordinator is restarted, it forgets its nodes.
+
+    `joined` is called when the node is let in.
+    """
     start = settings.node_log.stat().st_size if settings.node_log.exists() else 0
-    node, worker = start_supernode(settings), _Worker(settings)
+    node, worker, waiting = start_supernode(settings), _Worker(settings), True
     try:
         while node.wait(0.5) is None:
             worker.keep_running()
+            if waiting and _JOINED in _said(settings, start):
+                waiting = False
+                joined()
     finally:
         worker.stop()
         node.stop()
+    return _said(settings, start)
+
+
+def _said(settings: SuperNodeSettings, start: int) -> str:
     return settings.node_log.read_bytes()[start:].decode(errors="replace")
 
 

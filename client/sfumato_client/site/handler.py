@@ -27,6 +27,7 @@ from sfumato_client.site.inbound import Seen, check_form, models_of, requested_i
 from sfumato_client.site.noise import site_noise
 from sfumato_client.site.sending import require_approved, send_release
 from sfumato_client.site.turns import at_work
+from sfumato_client.site.watch import Watch
 from sfumato_common.accounting.events import Cohort, Event
 from sfumato_common.crypto.identity import load_identity
 from sfumato_common.errors import BusyError, LedgerError, PolicyRefusal, VerificationError
@@ -71,34 +72,36 @@ class Site:
 
     def handle(self, request: Request) -> Reply:
         """Answer one request; whatever goes wrong leaves as a code and a local reference, never as text."""
-        pace, interval = Pace(), DEFAULT_ANSWER_INTERVAL_S
+        pace, interval, watch = Pace(), DEFAULT_ANSWER_INTERVAL_S, Watch(self.home, request)
         try:
             plan, policy = self.home.accepted_plan(request.plan_hash), self.home.policy()
             interval = policy.answer_interval_s
+            watch.accept(plan, policy)
             check_policy(plan, policy)
-            reply = self._answer(request, plan, policy, pace)
+            reply = self._answer(request, plan, policy, pace, watch)
         except Exception as error:
             reply = refusal(error, self.home.steward_folder)
             log.warning("request '%s' not answered: %s, local reference %s", request.kind, reply.code, reply.reference)
         pace.hold(interval)
+        watch.end(reply)
         return reply
 
-    def _answer(self, request: Request, plan: Plan, policy: Policy, pace: Pace) -> Reply:
+    def _answer(self, request: Request, plan: Plan, policy: Policy, pace: Pace, watch: Watch) -> Reply:
         match request.kind:
             case "hello":
                 # no data is looked at: whether the cohort suffices was settled before the site joined
                 return plain_reply({}, {})
             case "stage":
-                return self._stage(request, plan, policy)
+                return self._stage(request, plan, policy, watch)
             case "make":
-                return self._make(request, plan, policy)
+                return self._make(request, plan, policy, watch)
             case "send":
-                return self._send(plan, policy, pace)
+                return self._send(plan, policy, pace, watch)
             case "utility":
-                return self._utility(request, plan, policy)
+                return self._utility(request, plan, policy, watch)
         raise VerificationError("a request of a kind that this version does not know")
 
-    def _stage(self, request: Request, plan: Plan, policy: Policy) -> Reply:
+    def _stage(self, request: Request, plan: Plan, policy: Policy, watch: Watch) -> Reply:
         from sfumato_client.training import StageJob, train
 
         try:
@@ -122,9 +125,9 @@ class Site:
             return train(job)
 
         work = Work(stage.kind, charged_event(plan, stage), "train", exchange.returned(plan), check, compute)
-        return self._in_turn(request, plan, policy, work)
+        return self._in_turn(request, plan, policy, work, watch)
 
-    def _utility(self, request: Request, plan: Plan, policy: Policy) -> Reply:
+    def _utility(self, request: Request, plan: Plan, policy: Policy, watch: Watch) -> Reply:
         if plan.utility is None or policy.utility_figure == "withheld":
             raise PolicyRefusal("this site's policy withholds the utility figure")
         from sfumato_client.training.utility import score_histogram
@@ -137,9 +140,9 @@ class Site:
             return score_histogram(plan, request.arrays, opened(), recorder)
 
         work = Work("utility", utility_event(plan), "holdout", schema, lambda: None, compute)
-        return self._in_turn(request, plan, policy, work)
+        return self._in_turn(request, plan, policy, work, watch)
 
-    def _in_turn(self, request: Request, plan: Plan, policy: Policy, work: Work) -> Reply:
+    def _in_turn(self, request: Request, plan: Plan, policy: Policy, work: Work, watch: Watch) -> Reply:
         """Check, charge, compute, seal, guard, keep, settle; or send again what the same request got before.
 
         A study's questions are worked on one at a time: a second process that has the same one waits for the first, and
@@ -153,16 +156,19 @@ class Site:
                 mark.unlink(missing_ok=True)  # it leaves now: should the kept bytes be lost, they are not made again
                 return plain_reply(load(kept.read_bytes()), work.schema)
             with at_work(mark, question) as killed:
-                return self._once(request, plan, policy, work, kept, killed)
+                return self._once(request, plan, policy, work, kept, killed, watch)
 
-    def _once(self, request: Request, plan: Plan, policy: Policy, work: Work, kept: Path, killed: bool) -> Reply:
+    def _once(
+        self, request: Request, plan: Plan, policy: Policy, work: Work, kept: Path, killed: bool, watch: Watch
+    ) -> Reply:
         self.home.require_fitting_store(plan)
         work.check()
         noise = _noise(policy, plan, request)
         terms = Terms.of(plan, work.purpose, max(request.round, 1), work.cohort)
         with self.home.open_ledger() as ledger, ledger.charged(terms, [work.event], noise, killed) as charge:
             opened = partial(self._open_cohort, plan, ledger, work.cohort)
-            sealed = charge.seal(work.compute(opened, charge.recorder, noise))
+            with watch.work(charge.recorder):
+                sealed = charge.seal(work.compute(opened, charge.recorder, noise))
             reply = noised_reply(sealed, work.schema, charge.paid)
             write_atomic(kept, save(dict(reply.arrays)), mode=0o600)
         return reply
@@ -170,7 +176,7 @@ class Site:
     def _open_cohort(self, plan: Plan, ledger: Ledger, name: Cohort) -> PatientCohort:
         return self.home.charged_cohorts(plan, ledger, name)[0]
 
-    def _make(self, request: Request, plan: Plan, policy: Policy) -> Reply:
+    def _make(self, request: Request, plan: Plan, policy: Policy, watch: Watch) -> Reply:
         """Make the release from the request's models, or go on with it; 'pending' while it is not whole."""
         models = self._final_models(request.stage, request.arrays, plan, policy)
         with self.home.open_ledger() as ledger:
@@ -178,24 +184,26 @@ class Site:
                 raise LedgerError("nothing was trained here under this plan; a release makes no sense")
             folder = release_folder(self.home.releases, plan)
             folder.keep_request(request.stage, request.arrays)
-            if not self._work(request.stage, models, plan, policy, ledger):
+            if not self._work(request.stage, models, plan, policy, ledger, watch):
                 return pending_reply()
             require_approved(folder, plan, ledger)
         return plain_reply({}, {})
 
-    def _send(self, plan: Plan, policy: Policy, pace: Pace) -> Reply:
+    def _send(self, plan: Plan, policy: Policy, pace: Pace, watch: Watch) -> Reply:
         """Send what was approved; a release that is not whole is gone on with first, also after a power cut."""
         folder = release_folder(self.home.releases, plan)
         choice, arrays = folder.request()
         models = self._final_models(choice, arrays, plan, policy)
         with self.home.open_ledger() as ledger:
-            if not self._work(choice, models, plan, policy, ledger):
+            if not self._work(choice, models, plan, policy, ledger, watch):
                 return pending_reply()
             pace.hold(policy.answer_interval_s)
             public_key = load_identity(self.home.identity).signing_public
             return send_release(folder, plan, ledger, public_key, lambda package: self._upload(package, plan))
 
-    def _work(self, choice: str, models: Mapping[str, Arrays], plan: Plan, policy: Policy, ledger: Ledger) -> bool:
+    def _work(
+        self, choice: str, models: Mapping[str, Arrays], plan: Plan, policy: Policy, ledger: Ledger, watch: Watch
+    ) -> bool:
         """Work on the release for half a round's deadline; False while another process does, or work is left."""
         from sfumato_client.site.making import Maker
 
@@ -207,7 +215,8 @@ class Site:
                 stack.enter_context(maker.folder.held())
             except BusyError:
                 return False
-            return maker.work(until)
+            with watch.work():
+                return maker.work(until)
 
     def _final_models(self, choice: str, arrays: Arrays, plan: Plan, policy: Policy) -> Mapping[str, Arrays]:
         """The models that a release is made from, checked: of the plan's form, and within its training's reach."""

@@ -49,6 +49,16 @@ class SiteHome:
         return self.root / "worker.secret"
 
     @property
+    def work_file(self) -> Path:
+        """The last question: what it asks, how far the work on it is, what became of it; for the site's own people."""
+        return self.root / "work.json"
+
+    @property
+    def node_file(self) -> Path:
+        """What the node is doing, in a word, and since when."""
+        return self.root / "node.json"
+
+    @property
     def outbox(self) -> Path:
         """Messages and packages that left, byte for byte: what is sent again when a request is repeated."""
         return self.root / "outbox"

@@ -78,4 +78,6 @@ class Policy(Strict):
     # what a patient has paid here in all, over every study and table: may it stand in a release's certificate
     site_total: Literal["withheld", "published"] = "withheld"
     noise: Literal["secure", "test"] = "secure"
+    # the step of a round under way, of the plan's steps, on the grid of answers: may the node tell it
+    progress: Literal["withheld", "shown"] = "withheld"
     answer_interval_s: Annotated[float, Field(ge=0, le=3600)] = DEFAULT_ANSWER_INTERVAL_S

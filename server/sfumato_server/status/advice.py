@@ -47,10 +47,11 @@ def advise(view: Mapping[str, Any]) -> list[str]:
     said = _sites(view)
     if view["stage"] in ("", "join") and (absent := _named(view, "absent")):
         count = len(view["sites"]) - len(absent) - len(missing)
+        left = view["join_deadline_s"] - (view["now"] - view["began"] if view["began"] else 0.0)
         said.insert(
             0,
-            f"waiting for {_list(absent)} to connect: their people run 'sfumato-site run'; {count} of the "
-            f"{view['quorum']} sites of the quorum are here",
+            f"waiting for {_list(absent)} to connect, {duration_text(left)} at most: their people run 'sfumato-site "
+            f"run'; {count} of {len(view['sites'])} sites are here, the quorum is {view['quorum']}",
         )
     working = _named(view, "working")
     return said or [f"nothing: {_list(working)} at work" if working else "nothing"]

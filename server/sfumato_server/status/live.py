@@ -86,7 +86,7 @@ def page_text(root: Path, plan: Plan) -> str:
         lstrip_blocks=True,
     )
     view = overview(root, plan)
-    words = {name: site_words(site, view["now"]) for name, site in sorted(view["sites"].items())}
+    words = {name: site_words(site, view) for name, site in sorted(view["sites"].items())}
     return environment.get_template("live.html.j2").render(
         view=view,
         headline=headline(view),

@@ -44,6 +44,7 @@ def overview(root: Path, plan: Plan) -> dict[str, Any]:
         "stages": _stages(plan, board, phase["phase"]),
         "sites": sites,
         "quorum": plan.federation.quorum,
+        "join_deadline_s": plan.federation.join_deadline_s,
         "chosen": board["chosen"] if board else "",
         "epsilon_spent": board["epsilon_spent"] if board else 0.0,
         "epsilon_budget": plan.privacy.epsilon,

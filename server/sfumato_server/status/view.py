@@ -20,6 +20,8 @@ _COLOURS = {
     "now": "bold cyan", "begun": "yellow", "to come": "dim",
 }  # fmt: skip
 _MOST_ROWS = 30
+# phases in which it matters when a site was heard; a study without Flower has started none
+_GOING = ("running", "publishing", "not started")
 
 
 def render(view: Mapping[str, Any]) -> Group:
@@ -45,7 +47,8 @@ def _stages(view: Mapping[str, Any]) -> Text:
     for row in view["stages"]:
         rounds = f" {row['done']}/{row['rounds']}" if row["rounds"] > 1 else ""
         line.append(f"{'' if not line else '  >  '}", "dim")
-        line.append(f"{row['stage']}{rounds}", _COLOURS[row["state"]])
+        now = " (now)" if row["state"] == "now" else ""
+        line.append(f"{row['stage']}{rounds}{now}", _COLOURS[row["state"]])
     return line
 
 
@@ -53,18 +56,20 @@ def _sites(view: Mapping[str, Any]) -> Table:
     table = Table.grid(padding=(0, 3))
     for name, site in list(sorted(view["sites"].items()))[:_MOST_ROWS]:
         spent = f"epsilon {epsilon_text(site['epsilon'], 2)}" if view["private"] else ""
-        state = Text(site_words(site, view["now"]), style=_COLOURS.get(site["state"], ""))
+        state = Text(site_words(site, view), style=_COLOURS.get(site["state"], ""))
         table.add_row(Text(name), state, Text(spent, style="dim"))
     if len(view["sites"]) > _MOST_ROWS:
         table.add_row(Text(f"and {len(view['sites']) - _MOST_ROWS} more: --json has all", style="dim"))
     return table
 
 
-def site_words(site: Mapping[str, Any], now: float) -> str:
+def site_words(site: Mapping[str, Any], view: Mapping[str, Any]) -> str:
     """A site in words: its state, for how long, its step where it tells that, and when it was last heard."""
-    words = str(site["state"])
+    words, now = str(site["state"]), view["now"]
     if site["code"]:
         words += f" ({site['code']})"
+    if view["phase"] not in _GOING:
+        return words
     if site["since"] and site["state"] in ("working", "silent", "done"):
         words += f" for {duration_text(now - site['since'])}"
     if site["step"] is not None:

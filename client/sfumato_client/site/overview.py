@@ -1,0 +1,125 @@
+"""All that a site's own people may see at a glance: joined or not, work, studies, epsilon, and what to do next.
+
+Read from the files of the home by any process. It stays at the site: epsilon of the ledger and signs of work are in it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from sfumato_client.egress.progress import CONTACT_FILE
+from sfumato_client.ledger import Ledger
+from sfumato_client.release.folder import release_folder
+from sfumato_client.site.advice import advise
+from sfumato_client.site.home import SiteHome
+from sfumato_common.accounting.accountant import json_epsilon
+from sfumato_common.crypto.enrolment import require_current
+from sfumato_common.errors import ConfigError, FederationError
+from sfumato_common.locks import is_held
+from sfumato_common.study.plan import Plan
+
+# a node that is not answered for so long has lost its coordinator; an idle one asks every 3 s, one that works every 25
+SILENT_S = 90.0
+
+
+def overview(root: Path) -> dict[str, Any]:
+    """The site as it stands now; times are seconds since 1970. Raises ConfigError where the home has no policy."""
+    home = SiteHome(root)
+    policy = home.policy()
+    heard = _json(root / CONTACT_FILE).get("heard")
+    plans = [home.accepted_plan(path.stem) for path in sorted((root / "plans").glob("*.json"))]
+    view: dict[str, Any] = {
+        "site": policy.site,
+        "enrolled": _is_enrolled(home),
+        "ingested": (home.store / "store.json").exists(),
+        "certificate": _certificate_note(home),
+        **_node(home, heard),
+        "heard": heard,
+        "work": _work(home),
+        "budget": {"epsilon": policy.budget.epsilon, "delta": policy.budget.delta},
+        "epsilon": 0.0,
+        "unsettled": 0,
+        "progress": policy.progress,
+        "studies": [_study(home, plan, policy.site, None) for plan in plans],
+        "now": round(time.time(), 1),
+    }
+    if home.ledger_file.exists():
+        with home.open_ledger() as ledger:
+            spent = max(ledger.spent_epsilon("train"), ledger.spent_epsilon("holdout"))
+            view |= {"epsilon": json_epsilon(spent), "unsettled": len(ledger.entries()) - len(ledger.settled_results())}
+            view["studies"] = [_study(home, plan, policy.site, ledger) for plan in plans]
+    return {**view, "next": advise(view)}
+
+
+def _is_enrolled(home: SiteHome) -> bool:
+    try:
+        home.addresses()
+    except ConfigError:
+        return False
+    return True
+
+
+def _certificate_note(home: SiteHome) -> str:
+    """What is to be said of certificates that ended or end soon; '' for others, and before there are any."""
+    try:
+        return require_current(home.identity) or ""
+    except ConfigError:
+        return ""
+    except FederationError as error:
+        return str(error)
+
+
+def _node(home: SiteHome, heard: float | None) -> dict[str, Any]:
+    """What the node does: not running, connecting, joined, no answer, failed or stopped; since when; and why."""
+    said = _json(home.node_file) or {"state": "not running", "reason": "", "since": None}
+    state = said["state"]
+    if state in ("connecting", "joined") and not is_held(home.root):
+        return {"state": "killed", "reason": "", "since": heard}
+    if state == "joined" and heard is not None and time.time() - heard > SILENT_S:
+        return {"state": "no answer", "reason": "", "since": heard}
+    return {key: said[key] for key in ("state", "reason", "since")}
+
+
+def _work(home: SiteHome) -> dict[str, Any] | None:
+    """The last question; 'killed' where its process ended without an answer."""
+    work = _json(home.work_file)
+    if work.get("state") == "working" and not _lives(int(work["process"])):
+        work["state"] = "killed"
+    return work or None
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _study(home: SiteHome, plan: Plan, site: str, ledger: Ledger | None) -> dict[str, Any]:
+    """Rounds that were paid for by stage, and what became of each part of the release."""
+    paid = [] if ledger is None else [entry for entry in ledger.entries() if entry.plan_hash == plan.digest]
+    approved = {} if ledger is None else ledger.approvals(plan.digest)
+    folder, parts = release_folder(home.releases, plan), {}
+    for part in plan.parts_at(site):
+        refused = folder.refusal(part)
+        parts[part] = "approved" if part in approved else f"refused ({refused})" if refused else "to come"
+    stages = [
+        {"stage": stage.kind, "rounds": stage.rounds, "done": sum(entry.purpose == stage.kind for entry in paid)}
+        for stage in plan.stages
+    ]
+    return {"study": plan.study, "plan_hash": plan.digest, "stages": stages, "release": parts}
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
