@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import tempfile
 import time
@@ -23,6 +24,7 @@ from sfumato_common import __version__
 from sfumato_common.accounting.accountant import CohortCosts, epsilon_text, json_epsilon
 from sfumato_common.errors import ConfigError, SfumatoError
 from sfumato_common.files import close_folder
+from sfumato_common.logs import Form, log_form
 from sfumato_common.study.costs import WITHOUT_PRIVACY
 from sfumato_common.study.forecast import Forecast
 
@@ -60,6 +62,10 @@ Memory = Annotated[
     str | None,
     typer.Option("--memory", help="The most that a computation takes, such as 4GiB; by default half of what is free."),
 ]
+Log = Annotated[
+    Form | None,
+    typer.Option("--log", help="What this command, and all that it starts, log: text, or a JSON object a line."),
+]
 Fingerprint = Annotated[
     str | None,
     typer.Option("--fingerprint", help="What the other side told of its key by telephone or on paper; else asked for."),
@@ -73,14 +79,14 @@ def run_command(app: typer.Typer) -> None:
     try:
         code = app(standalone_mode=False)
     except SfumatoError as error:
-        complaints.print(f"error: {error}", style="bold red", markup=False, soft_wrap=True)
+        _complain(str(error))
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         complaints.print("stopped")
         sys.exit(INTERRUPTED)
     except Exception as error:
         if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # a usage error of the command line itself
-            complaints.print(f"error: {error.format_message()}", style="bold red", markup=False, soft_wrap=True)
+            _complain(error.format_message())
             sys.exit(int(error.exit_code))
         sys.exit(_our_mistake(error))
     sys.exit(code if isinstance(code, int) else 0)
@@ -89,13 +95,16 @@ def run_command(app: typer.Typer) -> None:
 def _our_mistake(error: Exception) -> int:
     with tempfile.NamedTemporaryFile("w", prefix="sfumato-error-", suffix=".log", delete=False) as stream:
         stream.write("".join(traceback.format_exception(error)))
-    complaints.print(
-        f"error: internal fault ({type(error).__name__}); details are in '{Path(stream.name)}' on this machine",
-        style="bold red",
-        markup=False,
-        soft_wrap=True,
-    )
+    _complain(f"internal fault ({type(error).__name__}); details are in '{Path(stream.name)}' on this machine")
     return 1
+
+
+def _complain(error: str) -> None:
+    """The one line that a command fails with; in a log of JSON one of its lines."""
+    if log_form() == "json":
+        logging.getLogger(__name__).error(error)
+    else:
+        complaints.print(f"error: {error}", style="bold red", markup=False, soft_wrap=True)
 
 
 def file_bytes(path: Path) -> bytes:

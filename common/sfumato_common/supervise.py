@@ -6,6 +6,7 @@ The only module of the project that starts a process; egress and flower (site), 
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import signal
 import socket
@@ -13,7 +14,6 @@ import subprocess
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -21,6 +21,7 @@ from typing import BinaryIO, NoReturn, cast
 
 from sfumato_common.errors import BusyError
 
+log = logging.getLogger(__name__)
 _PR_SET_PDEATHSIG = 1
 _ORPHAN_SECONDS = 10.0
 _LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
@@ -109,7 +110,7 @@ def flower_environment(home: Path, first_on_path: Sequence[Path], variable: str)
     """
     kept = {
         name: os.environ[name]
-        for name in ("LANG", "TZ", "OMP_NUM_THREADS", "TMPDIR", "SFUMATO_MEMORY")
+        for name in ("LANG", "TZ", "OMP_NUM_THREADS", "TMPDIR", "SFUMATO_MEMORY", "SFUMATO_LOG")
         if name in os.environ
     }
     return {
@@ -167,7 +168,7 @@ def _run_and_exit(work: Callable[[], None], parent: int) -> NoReturn:
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
     except BaseException:
-        traceback.print_exc()
+        log.exception("a fork ended by a fault")
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

@@ -15,6 +15,7 @@ from sfumato_client.cli.style_net import style_net_app
 from sfumato_client.cli.tabular import tabular
 from sfumato_common.command_line import (
     Fingerprint,
+    Log,
     Memory,
     Version,
     ask_fingerprint,
@@ -39,11 +40,13 @@ app.command(epilog="Example: sfumato-site tabular table.csv --home site --schema
 
 
 @app.callback()
-def site(version: Version = False, memory: Memory = None) -> None:
+def site(version: Version = False, memory: Memory = None, log: Log = None) -> None:
     """Options that stand before any command."""
+    from sfumato_common.logs import choose_log
     from sfumato_common.memory import limit_memory
 
     limit_memory(memory)
+    choose_log(log)
 
 
 @app.command(epilog="Example: sfumato-site init --home site --policy policy.yaml")

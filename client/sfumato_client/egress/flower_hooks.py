@@ -5,7 +5,6 @@ Tied to the one pinned version; another is refused with one error, and so is a h
 
 from __future__ import annotations
 
-import logging
 import os
 import ssl
 import time
@@ -174,11 +173,6 @@ def answer_task(address: str, task: Task, app: Any) -> None:
         parent_pid=os.getppid(),
         runtime_dependency_install=False,
     )
-
-
-def quiet_polls() -> None:
-    """Keep what httpx says of each request out of the log."""
-    logging.getLogger("httpx").setLevel(logging.WARNING)
 
 
 def _refuse(*_: Any, **__: Any) -> Any:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from sfumato_client.egress.flower_hooks import install_certificate, require_flower, shorten_polls
 from sfumato_client.egress.supernode import HOME_VARIABLE
+from sfumato_common.logs import take_over_flower
 
 
 def main() -> None:
@@ -21,6 +22,7 @@ def main() -> None:
     known, sys.argv[1:] = parser.parse_known_args()
     connection, home = import_module("flwr.supernode.fleet_http_connection"), Path(os.environ[HOME_VARIABLE])
     install_certificate(connection, known.site_certificate, known.site_key, home)
+    take_over_flower()
     shorten_polls(import_module("flwr.supernode.start_client_internal"))
     import_module("flwr.supernode.cli").flower_supernode()
 

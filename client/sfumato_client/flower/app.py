@@ -6,7 +6,6 @@ never from the message or the run configuration.
 
 from __future__ import annotations
 
-import logging
 import os
 from pathlib import Path
 
@@ -46,6 +45,5 @@ def answer(message: Message, context: Context) -> Message:
     """Answer one coordinator message; `context` (run configuration, node state) is the coordinator's, so not read."""
     del context
     home = SiteHome(Path(os.environ[HOME_VARIABLE]))
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     reply = Site(home, uploader(home)).handle(decode_request(message.content))
     return Message(encode(reply), reply_to=message)

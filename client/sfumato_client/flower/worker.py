@@ -18,7 +18,8 @@ from typing import Any
 
 import sfumato_client
 import sfumato_common
-from sfumato_client.egress.flower_hooks import Task, answer_task, next_task, quiet_polls, require_flower
+from sfumato_client.egress.flower_hooks import Task, answer_task, next_task, require_flower
+from sfumato_common.logs import start_log, take_over_flower
 from sfumato_common.supervise import run_in_fork
 
 log = logging.getLogger(__name__)
@@ -87,7 +88,8 @@ def main() -> None:
     given = parser.parse_args()
     require_flower()
     preload()
-    quiet_polls()
+    start_log()
+    take_over_flower(messages=False)
     from sfumato_client.flower.app import app
 
     serve(given.runtime, given.secret_file.read_bytes(), app)

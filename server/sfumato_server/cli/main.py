@@ -11,6 +11,7 @@ import typer
 from sfumato_common.command_line import (
     AsJson,
     Fingerprint,
+    Log,
     Memory,
     Version,
     ask_fingerprint,
@@ -53,11 +54,13 @@ app.command(epilog="Example: sfumato simulate configs/demo.yaml --sites 3,10,30 
 
 
 @app.callback()
-def sfumato(version: Version = False, memory: Memory = None) -> None:
+def sfumato(version: Version = False, memory: Memory = None, log: Log = None) -> None:
     """Options that stand before any command."""
+    from sfumato_common.logs import choose_log
     from sfumato_common.memory import limit_memory
 
     limit_memory(memory)
+    choose_log(log)
 
 
 @plan_app.command("check", epilog="Example: sfumato plan check configs/demo.yaml")

@@ -22,6 +22,9 @@ def run_study(
     deadline: Annotated[
         float | None, typer.Option(help="Seconds to wait for a site that is away; at least the plan's.")
     ] = None,
+    page_port: Annotated[
+        int | None, typer.Option(help="Port on 127.0.0.1 of the live page and of /metrics for Prometheus; else none.")
+    ] = None,
     work_hours: Annotated[float, typer.Option(min=0.0, help="Hours to wait for a site that works.")] = WORK_HOURS,
 ) -> None:
     """Run the study: wait for the sites, train, collect the releases, publish."""
@@ -36,7 +39,7 @@ def run_study(
         console.print(f"{note}; see 'sfumato coordinator renew' and 'rotate'", markup=False, soft_wrap=True)
     with live_status(partial(overview, home, plan)) as refresh:
         published = run_coordinator(
-            home, out, Listen(host, port), refresh, deadline_s=deadline, work_hours=work_hours
+            home, out, Listen(host, port, page_port), refresh, deadline_s=deadline, work_hours=work_hours
         )
     console.print(f"published: {published}\nreport: {published / 'report.html'}", markup=False, soft_wrap=True)
     for site, reason in sorted(json.loads((out / "run.json").read_text())["left_out"].items()):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from pathlib import Path
 
@@ -21,7 +20,6 @@ app = ServerApp()
 def main(grid: Grid, context: Context) -> None:
     """Run the study; `context.run_config` is not read: everything comes from the coordinator's own home."""
     del context
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     home = CoordinatorHome(Path(os.environ["SFUMATO_COORDINATOR_HOME"]))
     channel = FlowerChannel(grid, home.nodes(), Registry(home.root).in_force, home.deadlines().work_s)
     run_study(home, channel)

@@ -8,6 +8,7 @@ import secrets
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -24,6 +25,7 @@ from sfumato_common.supervise import Child, flower_environment, free_port
 from sfumato_server.coordinator.door import Behind, Door
 from sfumato_server.coordinator.front import FleetFront, Upstream, front_context
 from sfumato_server.coordinator.home import CoordinatorHome
+from sfumato_server.coordinator.page import PageServer
 from sfumato_server.enrol import Authority, Registry, load_authority, require_no_passphrase
 from sfumato_server.intake import IntakeCredentials, IntakeServer
 from sfumato_server.intake.admission import package_path
@@ -52,10 +54,14 @@ _PACKAGES = ("flwr", "torch", "opacus", "dp-accounting", "numpy", "cryptography"
 
 @dataclass(frozen=True)
 class Listen:
-    """Where hospitals reach the coordinator: one port, behind which the front of its SuperLink and its intake are."""
+    """Where hospitals reach the coordinator: one port, behind which the front of its SuperLink and its intake are.
+
+    `page_port` is where its own people do, on loopback; None opens none.
+    """
 
     host: str
     port: int
+    page_port: int | None = None
 
 
 def run_coordinator(
@@ -96,7 +102,8 @@ def run_coordinator(
         intake = IntakeServer(home.root, plan, registry, f"{LOOPBACK}:0", credentials)
         behind = Behind(int(intake.start().rpartition(":")[2]), free_port())
         try:
-            _federate(home, registry, Door((listen.host, listen.port), behind), authority, watch)
+            with PageServer(home, listen.page_port) if listen.page_port else nullcontext():
+                _federate(home, registry, Door((listen.host, listen.port), behind), authority, watch)
         finally:
             intake.stop()
         phase("publishing")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sfumato_common.errors import FederationError, SfumatoError
+from sfumato_common.logs import start_log, take_over_flower
 from sfumato_server.rounds.superlink_program import require_flower
 
 log = logging.getLogger(__name__)
@@ -97,15 +98,16 @@ def main() -> None:
     parser.add_argument("--secret-file", type=Path, required=True, help="the SuperLink's secret")
     parser.add_argument("--run-id", type=int, required=True, help="the run that this coordinator started")
     given = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # it tells every poll
+    start_log()
     require_flower()
+    take_over_flower()
     ca_pem = given.ca.read_bytes()
     client = runtime_client(given.superlink, ca_pem, given.secret_file.read_bytes())
     try:
         token = acquire_token(client, given.run_id)
     except SfumatoError as error:
-        raise SystemExit(str(error)) from None
+        log.error("%s", error)
+        raise SystemExit(1) from None
     finally:
         client.close()
     run_app(given.superlink, ca_pem, token, given.run_id)

@@ -30,6 +30,8 @@ from sfumato_common.errors import ConfigError, DataError, FederationError
 from sfumato_common.files import write_atomic, write_json
 from sfumato_common.imaging import LARGEST_SIDE
 from sfumato_common.locks import exclusive
+from sfumato_common.logs import VARIABLE as LOG
+from sfumato_common.logs import log_form
 from sfumato_common.memory import VARIABLE, budget
 from sfumato_common.strict import load_yaml, parse
 from sfumato_common.study.load import load_plan
@@ -235,6 +237,7 @@ def _environment(demo: Demo, home: Path) -> dict[str, str]:
         "COLUMNS": "160",
         "OMP_NUM_THREADS": "1",
         "PYTHONSAFEPATH": "1",
+        **({LOG: "json"} if log_form() == "json" else {}),
         VARIABLE: str(max(1, demo.memory // (1 + len(demo.plan.sites)))),
     }
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from sfumato_common.errors import ConfigError
+from sfumato_common.logs import take_over_flower
 
 LOOPBACK = "127.0.0.1"
 SUPPORTED_FLOWER = "1.41.0"
@@ -83,6 +84,7 @@ def main() -> None:
     known, _ = parser.parse_known_args()
     # by name: the package has a function of the module's name
     superlink = import_module("flwr.superlink.cli.flower_superlink")
+    take_over_flower()
     install_login(superlink, control_token(known.superexec_auth_secret_file.read_bytes()))
     superlink.flower_superlink()
 

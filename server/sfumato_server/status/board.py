@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import statistics
 import time
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,7 @@ class StatusBoard:
         self._plan = plan
         # what training patients of each site were charged at most: for whatever the site was asked
         self._charged: dict[str, list[Event]] = {site: [] for site in plan.sites}
-        self._released: set[str] = set()
+        self._paid: set[tuple[str, int, str]] = set()
         self._epsilons = dict.fromkeys(plan.sites, 0.0)
         self._durations: list[float] = []
         self._started = time.time()
@@ -56,6 +55,8 @@ class StatusBoard:
         said = self._sites[name] == "refused" or self._now["stage"] in ("make", "send")
         if code == NOT_ASKED and said and self._sites[name] != "absent":
             return
+        if state == "working":
+            self._charge_asked(name)
         if self._sites[name] != state:
             self._sites_since[name] = time.time()
         self._sites[name], self._codes[name] = state, code
@@ -64,7 +65,9 @@ class StatusBoard:
     def resume(self, stage: str, rounds: int) -> None:
         """`rounds` of `stage` were finished before a restart: their charge stands, their work is not to come."""
         self._exchanges_left -= rounds
-        self._charge(stage, rounds, self._plan.sites)
+        self._done[stage] += rounds
+        for site in self._plan.sites:
+            self._charge(site, [charged_event(self._plan, self._plan.stage(stage))] * rounds)
         self.write()
 
     def begin(self, stage: str, number: int, rounds: int) -> None:
@@ -74,32 +77,31 @@ class StatusBoard:
         self.write()
 
     def end(self, note: dict[str, Any]) -> None:
-        """The exchange ended; a stage's round is charged in the plan's own arithmetic to the sites that were asked."""
+        """The exchange ended."""
         took = time.time() - self._since
         self._durations.append(took)
         self._exchanges_left -= 1
         stage = self._now["stage"]
         if stage in self._done:
-            self._charge(stage, 1, note["sites"])
-        elif stage == "make":
-            self._charge_release(set(note["sites"]) - self._released)
+            self._done[stage] += 1
         self.stages.append({**self._now, "seconds": round(took, 2), **note})
         self.write()
 
-    def _charge(self, stage: str, rounds: int, sites: Iterable[str]) -> None:
-        self._done[stage] += rounds
-        self._add([charged_event(self._plan, self._plan.stage(stage))] * rounds, sites)
+    def _charge_asked(self, site: str) -> None:
+        """What `site` is asked for is charged there before it works, once: in the plan's own arithmetic."""
+        stage, number = self._now["stage"], self._now["round"] if self._now["stage"] in self._done else 1
+        if (stage, number, site) in self._paid:
+            return
+        self._paid.add((stage, number, site))
+        if stage in self._done:
+            self._charge(site, [charged_event(self._plan, self._plan.stage(stage))])
+        elif stage == "make":
+            made = [event for item in self._plan.release for event in release_events(self._plan, item)]
+            self._charge(site, [*made, *formal_gate_events(self._plan)])
 
-    def _charge_release(self, sites: set[str]) -> None:
-        """A release is made once, however often it is asked for."""
-        self._released |= sites
-        made = [event for item in self._plan.release for event in release_events(self._plan, item)]
-        self._add([*made, *formal_gate_events(self._plan)], sites)
-
-    def _add(self, events: list[Event], sites: Iterable[str]) -> None:
-        for site in sites:
-            self._charged[site] += events
-            self._epsilons[site] = epsilon(self._charged[site], self._plan.privacy.delta)
+    def _charge(self, site: str, events: list[Event]) -> None:
+        self._charged[site] += events
+        self._epsilons[site] = epsilon(self._charged[site], self._plan.privacy.delta)
         self._epsilon = max(self._epsilons.values())
 
     def sheet(self, sheet: dict[str, Any]) -> None:
