@@ -1,0 +1,254 @@
+"""How a study stands: what the coordinator's files say of it, in words, as a page, as JSON and as metrics."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import time
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from support.plans import dp_sgd
+from typer.testing import CliRunner
+
+from sfumato_common.accounting.accountant import epsilon
+from sfumato_common.errors import BusyError, FederationError
+from sfumato_common.files import write_json
+from sfumato_common.locks import exclusive, is_held
+from sfumato_common.study.costs import study_events
+from sfumato_common.supervise import free_port
+from sfumato_server.cli.main import app
+from sfumato_server.coordinator.home import CoordinatorHome
+from sfumato_server.coordinator.page import PageServer
+from sfumato_server.enrol import revoke
+from sfumato_server.status.board import NOT_ASKED, StatusBoard
+from sfumato_server.status.contacts import Contacts, read_contacts
+from sfumato_server.status.live import page_text
+from sfumato_server.status.metrics import metrics_text
+from sfumato_server.status.overview import overview
+from sfumato_server.status.phase import keep_phase, read_phase
+from sfumato_server.status.view import render, site_words
+
+REPLIES = {"sites": {"east": "ok"}, "bytes_down": 10, "bytes_up": 5}
+
+
+@pytest.fixture
+def home(founded, tmp_path, make_plan):
+    """A coordinator's home with three enrolled sites and a plan of DP-SGD, in which nothing runs."""
+    root = founded.copied(tmp_path / "home").home
+    stages = [*make_plan().model_dump()["stages"], dp_sgd(kind="gan", rounds=2, width=8, generator_steps=2, fakes=8)]
+    plan = make_plan(privacy={"epsilon": 500.0, "delta": 1e-4}, stages=stages)
+    write_json(root / "plan.json", plan.model_dump(mode="json"))
+    return CoordinatorHome(root)
+
+
+def seen(home):
+    return overview(home.root, home.plan())
+
+
+def in_words(home):
+    from rich.console import Console
+
+    console = Console(width=300)
+    with console.capture() as said:
+        console.print(render(seen(home)))
+    return said.get()
+
+
+def asked(board, *sites, stage="gan", number=1):
+    board.begin(stage, number, 2)
+    for site in board._plan.sites:
+        board.site(site, *(("working",) if site in sites else ("lost", NOT_ASKED)))
+
+
+def test_before_a_study_it_says_how_to_begin(home):
+    view = seen(home)
+    assert (view["phase"], view["exchanges"], view["left_s"]) == ("not started", [], None)
+    assert {site["state"] for site in view["sites"].values()} == {"absent"}
+    assert "'sfumato coordinator run' begins the study" in view["next"][0]
+    (home.root / "sites.json").unlink()
+    assert "enrol east, north, south" in seen(home)["next"][0]
+
+
+def test_phases_tell_a_run_that_lives_from_one_that_was_killed(home):
+    with exclusive(home.root, "it"), keep_phase(home.root) as phase:
+        assert read_phase(home.root)["phase"] == "running"
+        assert is_held(home.root)
+        phase("publishing")
+        assert seen(home)["next"] == ["nothing: the published set is being written"]
+    assert read_phase(home.root)["phase"] == "killed", "it ended without a word"
+    assert "its process was killed" in seen(home)["next"][0]
+    with pytest.raises(FederationError), keep_phase(home.root):
+        raise FederationError("below the quorum; run again")
+    assert seen(home)["next"][0] == "it stopped: below the quorum; run again"
+    with pytest.raises(KeyboardInterrupt), keep_phase(home.root):
+        raise KeyboardInterrupt
+    assert read_phase(home.root)["phase"] == "interrupted"
+    with keep_phase(home.root) as phase:
+        phase("published")
+    assert "give the folder" in seen(home)["next"][0]
+
+
+def test_a_look_at_the_lock_does_not_keep_anybody_out(home):
+    assert not is_held(home.root)
+    with exclusive(home.root, "it"):
+        assert is_held(home.root)
+        with pytest.raises(BusyError), exclusive(home.root, "another"):
+            pass
+    with exclusive(home.root, "it"):
+        pass
+
+
+def test_sites_work_are_silent_and_come_back(home, monkeypatch):
+    board, contacts = StatusBoard(home.status_file, home.plan()), Contacts(home.contacts_file)
+    with exclusive(home.root, "it"), keep_phase(home.root):
+        assert "waiting for east, north, south to connect" in seen(home)["next"][0]
+        for site in ("east", "north"):
+            contacts.heard(site, None)
+        contacts.write()
+        said = seen(home)["next"][0]
+        assert "waiting for south" in said and "2 of 3 sites are here, the quorum is 2" in said
+        asked(board, "east", "north")
+        view = seen(home)
+        assert [view["sites"][site]["state"] for site in ("east", "north", "south")] == ["working", "working", "silent"]
+        assert any("south is silent" in line for line in view["next"])
+        # ten minutes later only east was heard again
+        now = time.time() + 600
+        monkeypatch.setattr(time, "time", lambda: now)
+        contacts.heard("east", None)
+        contacts.write()
+        view = seen(home)
+        assert [view["sites"][site]["state"] for site in ("east", "north")] == ["working", "silent"]
+        assert "north is silent for 10 min" in " ".join(view["next"])
+        assert "silent for 10 min" in in_words(home) and "silent for 10 min" in page_text(home.root, home.plan())
+        contacts.heard("north", None)
+        contacts.write()
+        assert seen(home)["sites"]["north"]["state"] == "working"
+    assert {site["state"] for site in seen(home)["sites"].values()} <= {"not known", "silent"}, "nobody is there to ask"
+
+
+def test_only_the_step_of_the_round_under_way_is_taken(home, monkeypatch):
+    plan = home.plan()
+    board, contacts = StatusBoard(home.status_file, plan), Contacts(home.contacts_file)
+    steps = plan.stage("gan").local_steps
+    with exclusive(home.root, "it"), keep_phase(home.root):
+        asked(board, *plan.sites)
+        for site, told in zip(plan.sites, (b"1/%d" % steps, b"1/77", b"<b>1</b>/2"), strict=True):
+            contacts.heard(site, told)
+        contacts.write()
+        view = seen(home)
+        assert [site["step"] for site in view["sites"].values()] == [1, None, None]
+        assert f"step 1 of {steps}" in site_words(view["sites"]["east"], view)
+        now = time.time() + 1000
+        monkeypatch.setattr(time, "time", lambda: now)
+        contacts.heard("east", b"1/%d" % steps)
+        contacts.write()
+        assert "east has made no step for 17 min" in " ".join(seen(home)["next"])
+        asked(board, *plan.sites, stage="spectral")
+        assert seen(home)["sites"]["east"]["step"] is None, "another stage has other steps"
+    assert read_contacts(home.root / "absent.json") == {}
+
+
+def test_refusals_say_what_to_do(home):
+    board = StatusBoard(home.status_file, home.plan())
+    with exclusive(home.root, "it"), keep_phase(home.root):
+        asked(board, "east", "north", "south", stage="hello")
+        board.site("east", "refused", "policy-refused")
+        board.site("north", "lost", "bad-reply")
+        revoke(home.root, "south")
+        asked(board, "north", stage="spectral")
+        board.site("north", "lost", "bad-reply")
+        view = seen(home)
+    assert {name: site["state"] for name, site in view["sites"].items()} == {
+        "east": "refused",
+        "north": "failed",
+        "south": "revoked",
+    }
+    said = "\n".join(view["next"])
+    assert "east refuses: it has not accepted this plan" in said
+    assert "north: its answer cannot be one of this plan" in said
+    assert "south: it was revoked" in said
+
+
+def test_what_a_site_paid_is_counted_when_it_is_asked_and_once(home):
+    plan = home.plan()
+    board = StatusBoard(home.status_file, plan)
+    asked(board, "east", "north", stage="spectral")
+    spectral = epsilon(study_events(plan, "train")[:1], plan.privacy.delta)
+    assert board.now()["epsilon_by_site"] == {"east": spectral, "north": spectral, "south": 0.0}
+    board.end(REPLIES)
+    for _ in range(3):  # a release is asked for again and again, and made once
+        asked(board, "east", stage="make")
+        board.end(REPLIES)
+    assert board.now()["epsilon_by_site"]["east"] == spectral, "a sampled release costs nothing"
+    assert board.now()["epsilon_spent"] == spectral
+    again = StatusBoard(home.status_file, plan)
+    again.resume("spectral", 1)
+    asked(again, "south", number=2)
+    view = seen(home)
+    assert view["sites"]["south"]["epsilon"] > view["sites"]["east"]["epsilon"] == spectral
+    assert [(row["stage"], row["done"], row["state"]) for row in view["stages"]] == [
+        ("join", 1, "done"),
+        ("spectral", 1, "done"),
+        ("gan", 0, "now"),
+        ("release", 0, "to come"),
+        ("publish", 0, "to come"),
+    ]
+
+
+def test_one_that_sent_its_release_is_done_though_others_are_asked_on(home):
+    board = StatusBoard(home.status_file, home.plan())
+    asked(board, "east", "north", stage="send")
+    board.site("east", "done")
+    asked(board, "north", stage="send")
+    assert (board.now()["sites"]["east"], board.now()["sites"]["north"]) == ("done", "working")
+
+
+def test_the_command_prints_once_and_as_json(home):
+    StatusBoard(home.status_file, home.plan())
+    arguments = ["study", "status", "--home", str(home.root)]
+    shown = CliRunner().invoke(app, [*arguments, "--once"])
+    assert shown.exit_code == 0
+    assert "study chest" in shown.output and "next:" in shown.output
+    value = json.loads(CliRunner().invoke(app, [*arguments, "--json"]).output)
+    assert value.keys() == seen(home).keys()
+
+
+@pytest.mark.parametrize("spent", [1.5, None])
+def test_metrics_are_the_overviews_numbers(home, spent):
+    board = StatusBoard(home.status_file, home.plan())
+    asked(board, "east")
+    view = {**seen(home), "epsilon_spent": spent}
+    found = {
+        (sample.name, *sorted(sample.labels.values())): sample.value
+        for family in text_string_to_metric_families(metrics_text(view).decode())
+        for sample in family.samples
+    }
+    assert found["sfumato_epsilon_spent",] == (spent or float("inf"))
+    assert found["sfumato_site_state", "east", "working"] == 1
+    assert found["sfumato_stage_rounds", "gan"] == 2
+    assert not [name for name, *_ in found if name in ("sfumato_site_step", "sfumato_site_heard_timestamp_seconds")]
+    assert not [name for name, *_ in found if not name.startswith("sfumato_")], "nothing of the process"
+
+
+def test_the_page_and_the_metrics_are_served_on_loopback_and_nothing_else_is(home):
+    (home.root / "sheets").mkdir()
+    (home.root / "sheets" / "gan-0001.png").write_bytes(b"png")
+    port = free_port()
+
+    def get(path, host="localhost"):
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        connection.request("GET", path, headers={"host": host})
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+
+    with PageServer(home, port):
+        assert get("/")[1].startswith(b"<!doctype html>")
+        assert b"sfumato_study_info" in get("/metrics", f"127.0.0.1:{port}")[1]
+        assert get("/sheets/gan-0001.png") == (200, b"png")
+        for path in ("/plan.json", "/sheets/../plan.json", "/sheets/%2e%2e/plan.json", "//etc/passwd", "/sheets/"):
+            assert get(path)[0] == 404, path
+        assert get("/", "evil.example")[0] == 403
+        with pytest.raises(BusyError):
+            PageServer(home, port)
+    PageServer(home, port).__enter__().__exit__()
