@@ -21,7 +21,7 @@ from sfumato_server.cli.main import app
 from sfumato_server.coordinator.home import CoordinatorHome
 from sfumato_server.coordinator.page import PageServer
 from sfumato_server.enrol import revoke
-from sfumato_server.status.board import NOT_ASKED, StatusBoard
+from sfumato_server.status.board import NOT_ASKED, StatusBoard, previous_board
 from sfumato_server.status.contacts import Contacts, read_contacts
 from sfumato_server.status.live import page_text
 from sfumato_server.status.metrics import metrics_text
@@ -125,6 +125,7 @@ def test_sites_work_are_silent_and_come_back(home, monkeypatch):
         contacts.write()
         assert seen(home)["sites"]["north"]["state"] == "working"
     assert {site["state"] for site in seen(home)["sites"].values()} <= {"not known", "silent"}, "nobody is there to ask"
+    assert "killed in gan, round 1 of 2" in in_words(home)
 
 
 def test_only_the_step_of_the_round_under_way_is_taken(home, monkeypatch):
@@ -182,11 +183,19 @@ def test_what_a_site_paid_is_counted_when_it_is_asked_and_once(home):
         board.end(REPLIES)
     assert board.now()["epsilon_by_site"]["east"] == spectral, "a sampled release costs nothing"
     assert board.now()["epsilon_spent"] == spectral
+    # a round that was asked for was paid, though the run ended in it and another board begins
+    asked(board, "south", number=1)
+    home.status_file.rename(previous_board(home.status_file))
     again = StatusBoard(home.status_file, plan)
     again.resume("spectral", 1)
-    asked(again, "south", number=2)
+    asked(again, "south", number=1)
+    gan = epsilon(study_events(plan, "train")[1:2], plan.privacy.delta)
     view = seen(home)
-    assert view["sites"]["south"]["epsilon"] > view["sites"]["east"]["epsilon"] == spectral
+    assert {name: site["epsilon"] for name, site in view["sites"].items()} == {
+        "east": spectral,
+        "north": spectral,
+        "south": gan,
+    }
     assert [(row["stage"], row["done"], row["state"]) for row in view["stages"]] == [
         ("join", 1, "done"),
         ("spectral", 1, "done"),
@@ -194,6 +203,21 @@ def test_what_a_site_paid_is_counted_when_it_is_asked_and_once(home):
         ("release", 0, "to come"),
         ("publish", 0, "to come"),
     ]
+
+
+def test_a_round_that_failed_is_not_done_and_without_an_earlier_board_all_have_paid(home):
+    plan = home.plan()
+    board = StatusBoard(home.status_file, plan)
+    asked(board, "east")
+    board.end(REPLIES)
+    assert board.now()["done"] == {"spectral": 0, "gan": 0}
+    board.finish_round("gan", 1)
+    assert board.now()["done"] == {"spectral": 0, "gan": 1}
+    home.status_file.unlink()
+    board = StatusBoard(home.status_file, plan)
+    board.resume("gan", 1)
+    assert len(set(board.now()["epsilon_by_site"].values())) == 1
+    assert board.now()["epsilon_spent"] > 0
 
 
 def test_one_that_sent_its_release_is_done_though_others_are_asked_on(home):

@@ -9,12 +9,18 @@ import httpx
 import pytest
 from fastapi.routing import iter_route_contexts
 from flwr.supercore.protobuf.constants import PROTOBUF_MEDIA_TYPE
+from support.enrolment import enrol_site
+from support.studies import PLAN
 
+from sfumato_common.crypto.identity import create_identity
 from sfumato_common.errors import ConfigError, FederationError
+from sfumato_common.strict import parse
+from sfumato_common.study.plan import Plan
 from sfumato_server.coordinator.serverapp import acquire_token
 from sfumato_server.rounds import superlink_program
 from sfumato_server.rounds.superlink import SuperLinkSettings, write_secret
 from sfumato_server.rounds.superlink_program import control_token, install_login, require_flower, token_login
+from sfumato_server.simulate.home import make_coordinator
 
 SECRET = b"5" * 64
 # they say that the process lives, and how its API is spelled
@@ -193,3 +199,70 @@ def test_flowers_telemetry_is_off_in_the_coordinators_own_process():
         [sys.executable, "-c", code], env={"PATH": "/usr/bin:/bin"}, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "0"
+
+
+_WATCHED = """
+import os, sys
+seen, reached = [], []
+
+def hook(event, given):
+    if event == "import" and given[0].partition(".")[0] == "flwr":
+        seen.append([os.environ.get(name) for name in ("FLWR_TELEMETRY_ENABLED", "FLWR_DISABLE_UPDATE_CHECK")])
+    elif event == "socket.connect":
+        reached.append(str(given[1]))
+    elif event in ("socket.getaddrinfo", "socket.gethostbyname"):
+        reached.append(str(given[0]))
+
+sys.addaudithook(hook)
+"""
+
+
+def test_telemetry_is_off_before_flower_is_imported_by_either_side_or_the_library():
+    for first in ("sfumato_server.cli.main", "sfumato_client.flower.app", "sfumato_common.protocol.flower", "sfumato"):
+        code = (
+            f"{_WATCHED}\nimport {first}, flwr.app, flwr.serverapp, flwr.clientapp, flwr.supercore.telemetry as told\n"
+            "assert seen and {tuple(found) for found in seen} == {('0', '1')}, seen\n"
+            "assert told.FLWR_TELEMETRY_ENABLED == '0' and not reached, reached"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env={"PATH": "/usr/bin:/bin"}, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, (first, done.stderr[-500:])
+
+
+def test_the_coordinators_own_process_connects_to_nothing_but_loopback(tmp_path):
+    """A whole start: intake, front, SuperLink, page, the run; its own process and what it starts are looked at."""
+    home = make_coordinator(tmp_path / "home", parse(PLAN, Plan, "plan"))
+    for name in home.plan().sites:
+        enrol_site(home.root, create_identity(tmp_path / name, name))
+    code = f"""{_WATCHED}
+import pathlib
+from sfumato_common.errors import FederationError
+import sfumato_server.coordinator.run as coordinator
+from sfumato_common.supervise import descendants, free_port
+
+environments = {{}}
+
+def watch():
+    for pid in descendants(os.getpid()):
+        try:
+            environments[pid] = pathlib.Path(f"/proc/{{pid}}/environ").read_bytes()
+        except OSError:
+            pass
+
+try:
+    listen = coordinator.Listen("127.0.0.1", free_port(), free_port(), free_port())
+    coordinator.run_coordinator(pathlib.Path({str(home.root)!r}), pathlib.Path({str(tmp_path)!r}, "out"), listen, watch)
+except FederationError as error:
+    assert "0 of the 2 sites" in str(error)  # nobody joins
+assert reached, "it speaks to its own SuperLink"
+assert not [name for name in reached if "127.0.0.1" not in name], reached
+found = [value for value in environments.values() if b"serverapp" in value or b"SFUMATO_COORDINATOR_HOME" in value]
+assert len(found) >= 2 and all(b"FLWR_TELEMETRY_ENABLED=0" in value for value in found), environments
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-1500:]

@@ -35,7 +35,7 @@ def advise(view: Mapping[str, Any]) -> list[str]:
         case "connecting":
             said.append("connecting; where it lasts, is the coordinator running, and may this machine reach its ports?")
         case "no answer":
-            said.append("the coordinator is silent: ask its people; this site joins again by itself within 15 minutes")
+            said.append("the coordinator is silent: ask its people; within 15 min this site joins again by itself")
     return [*said, *_work(view)] or ["nothing: the site is joined, and the coordinator asks when it needs something"]
 
 

@@ -42,7 +42,7 @@ from sfumato_server.rounds.superlink import (
     write_secret,
 )
 from sfumato_server.rounds.superlink_program import LOOPBACK
-from sfumato_server.status.board import read_board
+from sfumato_server.status.board import previous_board, read_board
 from sfumato_server.status.contacts import Contacts
 from sfumato_server.status.live import write_page
 from sfumato_server.status.phase import keep_phase
@@ -95,7 +95,8 @@ def run_coordinator(
         authority.server_key_path.read_bytes(), authority.server_certificate_path.read_bytes(), authority.ca_pem
     )
     with exclusive(home.root, f"the coordinator of study '{plan.study}'"), keep_phase(home.root) as phase:
-        home.status_file.unlink(missing_ok=True)
+        if home.status_file.exists():
+            home.status_file.replace(previous_board(home.status_file))
         home.result_file.unlink(missing_ok=True)
         home.write_deadlines(deadlines)
         started = time.time()

@@ -45,14 +45,20 @@ class Checkpoints:
         card = make_card(self._plan, stage, self._plan.stage(stage).rounds, arrays, released)
         self._write(f"{stage}-model", card, arrays)
 
+    def finished(self, stage: str, rounds: int) -> int:
+        """The last finished round of a stage; 0 when there is none."""
+        return next((number for number in range(rounds, 0, -1) if self._file(stage, number).exists()), 0)
+
     def latest(self, stage: str, rounds: int) -> tuple[int, dict[str, AnyArray]]:
         """(last finished round, its state), or (0, {}) when the stage has not finished a round."""
-        for number in range(rounds, 0, -1):
-            path = self._folder / f"{stage}-{number:04d}.safetensors"
-            if path.exists():
-                _, arrays = read_checkpoint(path)
-                return number, {name: value for name, value in arrays.items() if not name.startswith(_RELEASED)}
-        return 0, {}
+        number = self.finished(stage, rounds)
+        if not number:
+            return 0, {}
+        _, arrays = read_checkpoint(self._file(stage, number))
+        return number, {name: value for name, value in arrays.items() if not name.startswith(_RELEASED)}
+
+    def _file(self, stage: str, number: int) -> Path:
+        return self._folder / f"{stage}-{number:04d}.safetensors"
 
     def _write(self, name: str, card: Card, arrays: Arrays) -> None:
         write_atomic(self._folder / f"{name}.safetensors", encode_checkpoint(card, arrays))

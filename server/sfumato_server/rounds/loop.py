@@ -64,6 +64,9 @@ class StudyRun:
         One that refuses is asked nothing more; one that comes later, or did not answer, is asked the next thing.
         """
         terms = self.plan.federation
+        for stage in self.plan.stages:
+            if done := self.checkpoints.finished(stage.kind, stage.rounds):
+                self.progress.resume(stage.kind, done)
         end = time.monotonic() + terms.join_deadline_s
         while time.monotonic() < end:
             online = self.channel.online()
@@ -87,7 +90,6 @@ class StudyRun:
             done, state = self.checkpoints.latest(stage.kind, stage.rounds)
             if done:
                 strategy.restore(state)
-                self.progress.resume(stage.kind, done)
             for number in range(done + 1, stage.rounds + 1):
                 strategy = self._run_round(stage, strategy, number)
                 released = strategy.released()

@@ -27,7 +27,7 @@ class Progress(Protocol):
         ...
 
     def model(self, stage: str, number: int, released: Arrays) -> None:
-        """The model of `stage` as it would be released after round `number`."""
+        """Round `number` of `stage` is done and kept: its model as it would be released."""
         ...
 
     def choose(self, model: str) -> None:

@@ -30,7 +30,7 @@ class StatusBoard:
         self._plan = plan
         # what training patients of each site were charged at most: for whatever the site was asked
         self._charged: dict[str, list[Event]] = {site: [] for site in plan.sites}
-        self._paid: set[tuple[str, int, str]] = set()
+        self._paid: dict[str, dict[str, list[int]]] = {site: {} for site in plan.sites}
         self._epsilons = dict.fromkeys(plan.sites, 0.0)
         self._durations: list[float] = []
         self._started = time.time()
@@ -45,6 +45,11 @@ class StatusBoard:
         self._sheet: dict[str, Any] | None = None
         self._chosen = ""
         self._exchanges_left = sum(stage.rounds for stage in plan.stages) + 3 + bool(plan.utility)
+        paid_before = _paid_before(path, plan)
+        self._recalls = bool(paid_before)
+        for site, paid in paid_before.items():
+            for stage, numbers in paid.items():
+                self._charge(site, stage, numbers)
         self.write()
 
     def site(self, name: str, state: str, code: str = "") -> None:
@@ -55,19 +60,23 @@ class StatusBoard:
         said = self._sites[name] == "refused" or self._now["stage"] in ("make", "send")
         if code == NOT_ASKED and said and self._sites[name] != "absent":
             return
-        if state == "working":
-            self._charge_asked(name)
+        if state == "working" and self._now["stage"] in (*self._done, "make"):
+            # before it works, and once: a release is made once, however often it is asked for
+            self._charge(name, self._now["stage"], [self._now["round"] if self._now["stage"] in self._done else 1])
         if self._sites[name] != state:
             self._sites_since[name] = time.time()
         self._sites[name], self._codes[name] = state, code
         self.write()
 
     def resume(self, stage: str, rounds: int) -> None:
-        """`rounds` of `stage` were finished before a restart: their charge stands, their work is not to come."""
+        """`rounds` of `stage` were finished before a restart: their work is not to come.
+
+        Where the earlier board is gone, all sites count as charged for them.
+        """
         self._exchanges_left -= rounds
-        self._done[stage] += rounds
-        for site in self._plan.sites:
-            self._charge(site, [charged_event(self._plan, self._plan.stage(stage))] * rounds)
+        self._done[stage] = rounds
+        for site in () if self._recalls else self._plan.sites:
+            self._charge(site, stage, list(range(1, rounds + 1)))
         self.write()
 
     def begin(self, stage: str, number: int, rounds: int) -> None:
@@ -77,30 +86,28 @@ class StatusBoard:
         self.write()
 
     def end(self, note: dict[str, Any]) -> None:
-        """The exchange ended."""
+        """The exchange ended, which is not to say that its round did: `finish_round`."""
         took = time.time() - self._since
         self._durations.append(took)
         self._exchanges_left -= 1
-        stage = self._now["stage"]
-        if stage in self._done:
-            self._done[stage] += 1
         self.stages.append({**self._now, "seconds": round(took, 2), **note})
         self.write()
 
-    def _charge_asked(self, site: str) -> None:
-        """What `site` is asked for is charged there before it works, once: in the plan's own arithmetic."""
-        stage, number = self._now["stage"], self._now["round"] if self._now["stage"] in self._done else 1
-        if (stage, number, site) in self._paid:
-            return
-        self._paid.add((stage, number, site))
-        if stage in self._done:
-            self._charge(site, [charged_event(self._plan, self._plan.stage(stage))])
-        elif stage == "make":
-            made = [event for item in self._plan.release for event in release_events(self._plan, item)]
-            self._charge(site, [*made, *formal_gate_events(self._plan)])
+    def finish_round(self, stage: str, number: int) -> None:
+        """Round `number` of `stage` is done, and kept."""
+        self._done[stage] = number
+        self.write()
 
-    def _charge(self, site: str, events: list[Event]) -> None:
-        self._charged[site] += events
+    def _charge(self, site: str, stage: str, numbers: list[int]) -> None:
+        """Rounds of a stage, or the release ('make'), to `site`: in the plan's own arithmetic, each once."""
+        known = self._paid[site].setdefault(stage, [])
+        new = [number for number in numbers if number not in known]
+        known += new
+        if stage == "make":
+            made = [event for item in self._plan.release for event in release_events(self._plan, item)]
+            self._charged[site] += [*made, *formal_gate_events(self._plan)] if new else []
+        else:
+            self._charged[site] += [charged_event(self._plan, self._plan.stage(stage))] * len(new)
         self._epsilons[site] = epsilon(self._charged[site], self._plan.privacy.delta)
         self._epsilon = max(self._epsilons.values())
 
@@ -136,6 +143,7 @@ class StatusBoard:
             "since": {site: round(since, 1) for site, since in self._sites_since.items()},
             "began": round(self._since, 1),
             "done": self._done,
+            "paid": self._paid,
             "epsilon_by_site": {site: json_epsilon(spent) for site, spent in self._epsilons.items()},
             "bytes_down": sum(item["bytes_down"] for item in self.stages),
             "bytes_up": sum(item["bytes_up"] for item in self.stages),
@@ -149,6 +157,20 @@ class StatusBoard:
             "chosen": self._chosen,
             "exchanges": self.stages,
         }
+
+
+def previous_board(path: Path) -> Path:
+    """Where the board of the run before is kept while another goes on."""
+    return path.with_name(f"previous-{path.name}")
+
+
+def _paid_before(path: Path, plan: Plan) -> dict[str, dict[str, list[int]]]:
+    """What sites were asked for in earlier runs of this plan: it was paid, though its round may have failed."""
+    for file in (path, previous_board(path)):
+        board = read_board(file)
+        if board is not None and board.get("plan_hash") == plan.digest:
+            return {site: paid for site, paid in board.get("paid", {}).items() if site in plan.sites}
+    return {}
 
 
 def read_board(path: Path) -> dict[str, Any] | None:

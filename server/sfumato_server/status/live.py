@@ -56,7 +56,8 @@ class LivePage:
         self._board.choose(model)
 
     def model(self, stage: str, number: int, released: Arrays) -> None:
-        """Show the model of `stage` as it would be released after round `number`."""
+        """The round is done: show the model of `stage` as it would be released after it."""
+        self._board.finish_round(stage, number)
         sheet = self._sheets.draw(stage, number, released)
         if sheet is not None:
             self._board.sheet(asdict(sheet))

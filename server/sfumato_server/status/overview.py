@@ -69,6 +69,8 @@ def _sheet(board: Mapping[str, Any] | None) -> dict[str, Any] | None:
 def _elapsed(board: Mapping[str, Any] | None, phase: Mapping[str, Any]) -> float:
     if phase["begun"] is None:
         return float(board["elapsed_s"]) if board else 0.0
+    if phase["phase"] == "killed":
+        return float(board["elapsed_s"]) if board else 0.0
     end = time.time() if phase["phase"] in ("running", "publishing") else phase["since"]
     return float(round(end - phase["begun"], 1))
 

@@ -26,8 +26,7 @@ _GOING = ("running", "publishing", "not started")
 
 def render(view: Mapping[str, Any]) -> Group:
     """One frame of an `overview`."""
-    rounds = f" round {view['round']} of {view['rounds']}" if view["rounds"] > 1 else ""
-    head = Text.assemble((f"study {view['study']}  ", "bold"), (f"{headline(view)}{rounds}", "bold cyan"))
+    head = Text.assemble((f"study {view['study']}  ", "bold"), (headline(view), "bold cyan"))
     foot = Text(f"{spent_line(view)}   {traffic_line(view)}   {time_line(view)}")
     chosen = [Text(f"the choice: {view['chosen']}", style="bold")] if view["chosen"] else []
     todo = [Text.assemble(("next: ", "bold"), line) for line in view["next"]]
@@ -35,10 +34,12 @@ def render(view: Mapping[str, Any]) -> Group:
 
 
 def headline(view: Mapping[str, Any]) -> str:
-    """What goes on, in a word: the stage while the study runs, else how it stands."""
+    """What goes on: the stage and its round while the study runs, else how it stands, and where it ended."""
+    rounds = f", round {view['round']} of {view['rounds']}" if view["rounds"] > 1 else ""
     if view["phase"] == "running" or (view["phase"] == "not started" and view["stage"]):
-        return str(view["stage"] or "starting")
-    return str(view["phase"])
+        return f"{view['stage'] or 'starting'}{rounds}"
+    cut = view["phase"] in ("killed", "interrupted") and view["stage"] not in ("", "completed", "stopped")
+    return f"{view['phase']} in {view['stage']}{rounds}" if cut else str(view["phase"])
 
 
 def _stages(view: Mapping[str, Any]) -> Text:
