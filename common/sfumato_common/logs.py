@@ -15,7 +15,7 @@ import threading
 import traceback
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 VARIABLE = "SFUMATO_LOG"
 Form = Literal["text", "json"]
@@ -66,6 +66,7 @@ def choose_log(form: Form | None) -> None:
 def start_log(*, flower: bool = False) -> None:
     """Log to standard error from INFO on. With `flower` the process is a node or a link, whose messages are kept."""
     handler = logging.StreamHandler()
+    handler.setLevel(logging.INFO)
     trusted = (*_OURS, *(_FLOWER if flower else ()))
     handler.setFormatter(JsonLines(trusted) if log_form() == "json" else logging.Formatter(_TEXT))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
@@ -76,20 +77,20 @@ def start_log(*, flower: bool = False) -> None:
         threading.excepthook = lambda ended: _log_exception(ended.exc_type, ended.exc_value, None)
 
 
-def take_over_flower(*, messages: bool = True) -> None:
-    """Have what Flower and its server say come out of `start_log`'s handler, as JSON, alone.
+def take_over_flower(uvicorn: Any = None, *, messages: bool = True) -> None:
+    """Have what Flower and its server, `uvicorn`, say come out of `start_log`'s handler, as JSON, alone.
 
     Without `messages` it says when and how serious alone: where work on patients' records runs.
     """
     if log_form() != "json":
         return
-    import uvicorn
     from flwr.supercore.logger import FLOWER_LOGGER
 
     FLOWER_LOGGER.handlers.clear()
     FLOWER_LOGGER.propagate = True
     FLOWER_LOGGER.setLevel(logging.INFO)
-    uvicorn.Config.configure_logging = lambda self: None  # type: ignore[method-assign]
+    if uvicorn is not None:
+        uvicorn.Config.configure_logging = lambda self: None
     logging.getLogger("uvicorn.access").setLevel(logging.WARNING)
     start_log(flower=messages)
 

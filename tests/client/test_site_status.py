@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import threading
 import time
+from types import SimpleNamespace
 
+import httpx
 import pytest
 from rich.console import Console
 from support.homes import make_home
@@ -191,18 +193,22 @@ def test_the_node_tells_the_step_and_keeps_when_it_was_answered(tmp_path):
     contact = Contact(tmp_path, lambda: clock[0])
 
     def call():
-        request = type("Request", (), {"headers": {}})()
-        contact.intercept(type("Context", (), {"request": request})(), lambda context: "answer")
-        return request.headers
+        request = httpx.Request("POST", "https://c:1/v1/fleet/send-node-heartbeat")
+        assert contact.intercept(SimpleNamespace(request=request), lambda context: "answer") == "answer"
+        return request.headers.get("sfumato-progress")
 
-    assert call() == {}
+    assert call() is None
     show_step(tmp_path, 5, 3)
     clock[0] = 102.0
-    assert call() == {b"sfumato-progress": b"3/3"}
+    assert call() == "3/3"
     assert json.loads((tmp_path / "contact.json").read_text()) == {"heard": 100.0}, "not at every call"
     clock[0] = 110.0
     call()
     assert json.loads((tmp_path / "contact.json").read_text()) == {"heard": 110.0}
+    clock[0] = 120.0
+    (tmp_path / "contact.json").unlink()
+    (tmp_path / "contact.json").mkdir()
+    assert call() == "3/3", "a disk that takes nothing costs no connection"
 
 
 def test_slow_work_is_not_hung_and_hung_work_is_not_slow():

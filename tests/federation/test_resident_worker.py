@@ -56,6 +56,21 @@ def test_the_worker_outlives_a_task_that_crashes_and_the_site_a_worker_that_is_k
         assert worker_of(site) not in (0, worker), "the site started another"
 
 
+@pytest.mark.slow
+def test_work_that_hangs_is_told_from_work_ended_and_done_again_under_its_charge(tmp_path):
+    """Its node is connected and its heartbeats go on: to the coordinator alone it would be work, for hours."""
+    with site_at_work(tmp_path, command(0)) as site:
+        site.join()
+        assert site.hello(90) is not None, site.said()
+        (site.home.root / "hang").touch()
+        reply = site.ask("spectral", 240)
+        assert not (site.home.root / "hang").exists()
+        assert reply and reply.status == "ok", site.said()
+        assert "no step and no processor time for 10 s: the work hangs" in site.said()
+        with site.home.open_ledger() as ledger:
+            assert [(entry.purpose, entry.round) for entry in ledger.entries()] == [("spectral", 1)]
+
+
 def a_stranger_gets_no_task(site):
     from flwr.proto.runtime_pb2 import AcquireTaskRequest
     from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor

@@ -150,6 +150,34 @@ def test_only_the_step_of_the_round_under_way_is_taken(home, monkeypatch):
     assert read_contacts(home.root / "absent.json") == {}
 
 
+def test_time_left_is_by_the_kind_of_exchange_and_the_slowest_step(home, monkeypatch):
+    plan, now = home.plan(), time.time()
+    board, contacts = StatusBoard(home.status_file, plan), Contacts(home.contacts_file)
+    steps = plan.stage("gan").local_steps
+    with exclusive(home.root, "it"), keep_phase(home.root):
+        assert seen(home)["left_s"] is None
+
+        def at(seconds):
+            monkeypatch.setattr(time, "time", lambda: now + seconds)
+
+        asked(board, *plan.sites, stage="spectral")
+        at(10)
+        board.end(REPLIES)
+        board.finish_round("spectral", 1)
+        asked(board, *plan.sites)
+        assert seen(home)["left_s"] == 40, "two rounds and the release's two exchanges, as long as the one so far"
+        at(60)
+        contacts.heard("east", b"1/%d" % steps)
+        contacts.write()
+        assert steps == 2 and seen(home)["left_s"] == 50 + 100 + 2 * 55
+        at(100)
+        board.end(REPLIES)
+        board.finish_round("gan", 1)
+        asked(board, *plan.sites, number=2)
+        at(101)
+        assert seen(home)["left_s"] == 89 + 2 * 50
+
+
 def test_refusals_say_what_to_do(home):
     board = StatusBoard(home.status_file, home.plan())
     with exclusive(home.root, "it"), keep_phase(home.root):

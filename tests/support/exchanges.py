@@ -43,6 +43,11 @@ class Exchanges:
         replies = self.channel.exchange({SITE: request}, seconds, lambda *_: None, {SITE})
         return replies.get(SITE)
 
+    def ask(self, stage: str, seconds: float) -> Reply | None:
+        """What the site answers to round 1 of a stage that brings nothing; None when it did not within `seconds`."""
+        request = Request(PROTOCOL, self.plan.digest, "stage", stage, 1, {})
+        return self.channel.exchange({SITE: request}, seconds, lambda *_: None, {SITE}).get(SITE)
+
     def join(self, seconds: float = 120.0) -> None:
         """Wait until the site is connected."""
         assert wait_for(lambda: SITE in self.channel.online(), seconds), self.said()

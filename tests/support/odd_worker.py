@@ -1,12 +1,14 @@
 """A site's node whose worker is slow to start and can be made to crash: `odd_worker.py SECONDS HOME`.
 
 The worker sleeps SECONDS before its imports, as on a machine that needs so long for them. A task whose home holds a
-file `crash` takes it away and ends as by a fault of its own.
+file `crash` takes it away and ends as by a fault of its own; one that finds `hang` in its training takes it away and
+waits for ever, while the threads of its heartbeats go on. Hanging is noticed in ten seconds.
 """
 
 import os
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -32,7 +34,9 @@ def _node(seconds: str, home: str) -> None:
 def _worker(seconds: str) -> None:
     time.sleep(float(seconds))
     import sfumato_client.flower.app as door
+    from sfumato_client import training
     from sfumato_client.flower.worker import main
+    from sfumato_client.site import watch
 
     app = door.app
 
@@ -42,7 +46,15 @@ def _worker(seconds: str) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return app(*given, **named)
 
-    door.app = crashing
+    train = training.train
+
+    def hanging(job):
+        if (hang := Path(os.environ["SFUMATO_SITE_HOME"], "hang")).exists():
+            hang.unlink()
+            threading.Event().wait()
+        return train(job)
+
+    door.app, training.train, watch.HUNG_SECONDS = crashing, hanging, 10.0
     main()
 
 

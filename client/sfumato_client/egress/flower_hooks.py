@@ -9,7 +9,7 @@ import os
 import ssl
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import version
@@ -53,10 +53,11 @@ class Contact:
     def intercept(self, context: Any, call_next: Any) -> Any:
         """Flower's interceptor of a call."""
         if (told := shown_step(self._home)) is not None:
-            context.request.headers[PROGRESS_HEADER] = told
+            context.request.headers[PROGRESS_HEADER.decode()] = told.decode()
         response, now = call_next(context), self._now()
         if abs(now - self._written) >= _CONTACT_SECONDS:
-            write_json(self._home / CONTACT_FILE, {"heard": round(now, 1)})
+            with suppress(OSError):  # a full disk must not cost the connection
+                write_json(self._home / CONTACT_FILE, {"heard": round(now, 1)})
             self._written = now
         return response
 

@@ -22,7 +22,7 @@ def main() -> None:
     known, sys.argv[1:] = parser.parse_known_args()
     connection, home = import_module("flwr.supernode.fleet_http_connection"), Path(os.environ[HOME_VARIABLE])
     install_certificate(connection, known.site_certificate, known.site_key, home)
-    take_over_flower()
+    take_over_flower(import_module("flwr.supernode.cli.flower_supernode").uvicorn)
     shorten_polls(import_module("flwr.supernode.start_client_internal"))
     import_module("flwr.supernode.cli").flower_supernode()
 

@@ -84,7 +84,7 @@ def main() -> None:
     known, _ = parser.parse_known_args()
     # by name: the package has a function of the module's name
     superlink = import_module("flwr.superlink.cli.flower_superlink")
-    take_over_flower()
+    take_over_flower(superlink.uvicorn)
     install_login(superlink, control_token(known.superexec_auth_secret_file.read_bytes()))
     superlink.flower_superlink()
 

@@ -7,7 +7,6 @@ own clock.
 from __future__ import annotations
 
 import json
-import statistics
 import time
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,6 @@ class StatusBoard:
         self._charged: dict[str, list[Event]] = {site: [] for site in plan.sites}
         self._paid: dict[str, dict[str, list[int]]] = {site: {} for site in plan.sites}
         self._epsilons = dict.fromkeys(plan.sites, 0.0)
-        self._durations: list[float] = []
         self._started = time.time()
         self._since = self._started
         self.stages: list[dict[str, Any]] = []
@@ -44,7 +42,6 @@ class StatusBoard:
         self._epsilon = 0.0
         self._sheet: dict[str, Any] | None = None
         self._chosen = ""
-        self._exchanges_left = sum(stage.rounds for stage in plan.stages) + 3 + bool(plan.utility)
         paid_before = _paid_before(path, plan)
         self._recalls = bool(paid_before)
         for site, paid in paid_before.items():
@@ -73,7 +70,6 @@ class StatusBoard:
 
         Where the earlier board is gone, all sites count as charged for them.
         """
-        self._exchanges_left -= rounds
         self._done[stage] = rounds
         for site in () if self._recalls else self._plan.sites:
             self._charge(site, stage, list(range(1, rounds + 1)))
@@ -88,8 +84,6 @@ class StatusBoard:
     def end(self, note: dict[str, Any]) -> None:
         """The exchange ended, which is not to say that its round did: `finish_round`."""
         took = time.time() - self._since
-        self._durations.append(took)
-        self._exchanges_left -= 1
         self.stages.append({**self._now, "seconds": round(took, 2), **note})
         self.write()
 
@@ -124,7 +118,6 @@ class StatusBoard:
     def finish(self, outcome: str, reason: str = "") -> None:
         """The study ended: `completed` or `stopped` with its reason."""
         self._now = {"stage": outcome, "round": 0, "rounds": 0, "reason": reason}
-        self._exchanges_left = 0
         self.write()
 
     def write(self) -> None:
@@ -133,7 +126,6 @@ class StatusBoard:
 
     def now(self) -> dict[str, Any]:
         """What the file says."""
-        left = statistics.median(self._durations) * self._exchanges_left if self._durations else None
         return {
             **self._now,
             "study": self._plan.study,
@@ -152,7 +144,6 @@ class StatusBoard:
             "epsilon_budget": self._plan.privacy.epsilon,
             "delta": self._plan.privacy.delta,
             "elapsed_s": round(time.time() - self._started, 1),
-            "left_s": None if left is None else round(left),
             "sheet": self._sheet,
             "chosen": self._chosen,
             "exchanges": self.stages,

@@ -37,7 +37,7 @@ class _Study(Collector):
         yield phase
         for name, what, value in (
             ("sfumato_elapsed_seconds", "Time since this run began", view["elapsed_s"]),
-            ("sfumato_left_seconds", "Time left, by the median exchange", view["left_s"]),
+            ("sfumato_left_seconds", "Time left, by exchanges of the same kind so far", view["left_s"]),
             ("sfumato_epsilon_spent", "Most that a patient paid, by the plan", _bound(view["epsilon_spent"])),
             ("sfumato_epsilon_budget", "What the plan allows", view["epsilon_budget"]),
             ("sfumato_exchanges", "Exchanges that ended in this run", len(view["exchanges"])),

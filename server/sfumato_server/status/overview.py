@@ -6,6 +6,7 @@ but what a site's own policy let out: the step of its work, if it tells that.
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -53,7 +54,7 @@ def overview(root: Path, plan: Plan) -> dict[str, Any]:
         "bytes_up": board["bytes_up"] if board else 0,
         "exchanges": board["exchanges"] if board else [],
         "elapsed_s": _elapsed(board, phase),
-        "left_s": board["left_s"] if board and going else None,
+        "left_s": _left(plan, board, sites) if board and going else None,
         "sheet": _sheet(board),
         "now": round(time.time(), 1),
     }
@@ -73,6 +74,30 @@ def _elapsed(board: Mapping[str, Any] | None, phase: Mapping[str, Any]) -> float
         return float(board["elapsed_s"]) if board else 0.0
     end = time.time() if phase["phase"] in ("running", "publishing") else phase["since"]
     return float(round(end - phase["begun"], 1))
+
+
+def _left(plan: Plan, board: Mapping[str, Any], sites: Mapping[str, Any]) -> float | None:
+    """Seconds to the end: for each exchange to come the median of its kind so far, else of all; None before any.
+
+    The one under way takes what the slowest site that tells its step makes likely.
+    """
+    here, gone = board["stage"], time.time() - board["began"]
+    seen: dict[str, list[float]] = {}
+    for item in board["exchanges"]:
+        seen.setdefault(item["stage"], []).append(item["seconds"])
+    steps = [gone * site["steps"] / site["step"] for site in sites.values() if site["step"]]
+    if steps:
+        seen.setdefault(here, []).append(max(steps))
+    if not seen:
+        return None
+    usual = statistics.median(value for values in seen.values() for value in values)
+    coming = [stage.kind for stage in plan.stages for _ in range(stage.rounds - board["done"].get(stage.kind, 0))]
+    coming += ["make", "send", *(["utility"] if plan.utility else [])]
+    coming = coming[coming.index(here) :] if here in coming else coming
+    left = [statistics.median(seen[kind]) if kind in seen else usual for kind in coming]
+    if here in coming and left:
+        left[0] = max((max(steps) if steps else left[0]) - gone, 0.0)
+    return float(round(sum(left)))
 
 
 def _stages(plan: Plan, board: Mapping[str, Any] | None, phase: str) -> list[dict[str, Any]]:
@@ -124,7 +149,8 @@ def _sites(
             state, since = "not enrolled", None
         elif registered[name].status == "revoked":
             state = "revoked"
-        told = state == "working" and contact.get("steps") == _steps(plan, board)
+        # a step that was told before the question came is of another
+        told = state == "working" and contact.get("steps") == _steps(plan, board) and heard >= board["began"]
         sites[name] = {
             "state": state,
             "code": "" if code == NOT_ASKED else code,
