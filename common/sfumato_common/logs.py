@@ -31,7 +31,10 @@ class JsonLines(logging.Formatter):
         self._trusted = trusted
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line: `time` (UTC), `level`, `logger`, `process`, and where there are some `message` and `error`."""
+        """The line: `time` (UTC), `level`, `logger`, `process`, and where there are some `message`, fields and `error`.
+
+        Fields are what our code gives beside a message, as `extra={"fields": ...}`: words of plans, numbers, codes.
+        """
         line: dict[str, object] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname,
@@ -40,6 +43,7 @@ class JsonLines(logging.Formatter):
         }
         if record.name.partition(".")[0] in self._trusted:
             line["message"] = record.getMessage().strip()
+            line |= getattr(record, "fields", {})
         if record.exc_info and record.exc_info[1] is not None:
             line["error"] = _error(record.exc_info[1])
         return json.dumps(line)

@@ -32,6 +32,13 @@ def test_our_own_messages_are_kept_and_those_of_libraries_are_not():
     assert line("flwr", "SuperNode ID: 7", trusted=("flwr",))["message"] == "SuperNode ID: 7"
 
 
+def test_fields_stand_beside_the_message_of_our_own_code_alone():
+    for name, kept in (("sfumato_server.rounds.loop", True), ("pydicom", False)):
+        record = logging.LogRecord(name, logging.INFO, "f", 1, "it ended", (), None)
+        record.fields = {"stage": "gan", "round": 2}
+        assert (json.loads(JsonLines().format(record)).get("round") == 2) is kept
+
+
 def test_an_exception_is_its_class_and_where_it_passed():
     try:
         Path(f"/data/{PATIENT}.dcm").read_bytes()

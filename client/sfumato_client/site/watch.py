@@ -80,12 +80,14 @@ class Watch:
             self._said["rounds"], self._round_steps = stages[0].rounds, stages[0].steps
         self._interval, self._shown = policy.answer_interval_s, policy.progress == "shown"
         self._write()
+        self._log("asked")
 
     def end(self, reply: Reply) -> None:
         """The answer is leaving."""
         word = {"ok": "answered", "pending": "goes on"}.get(reply.status, "refused")
         self._said |= {"state": word, "code": reply.code, "reference": reply.reference, "ended": round(time.time(), 1)}
         self._write()
+        self._log(word)
 
     @contextlib.contextmanager
     def work(self, recorder: NoiseRecorder | None = None) -> Iterator[None]:
@@ -137,6 +139,12 @@ class Watch:
         self._write()
         hide_step(self._home.root)
         self._give_up(HUNG_CODE)
+
+    def _log(self, word: str) -> None:
+        kept = ("kind", "stage", "round", "rounds", "study", "plan_hash", "code", "reference")
+        fields = {"event": word, **{name: self._said[name] for name in kept}}
+        what = f"{self._stage} round {self._said['round']}" if self._stage else self._said["kind"]
+        log.info("%s: %s %s", word, what, self._said["code"], extra={"fields": fields})
 
     def _write(self) -> None:
         with contextlib.suppress(OSError):

@@ -221,6 +221,15 @@ class StudyRun:
                 replies[site] = lost("bad-reply")
                 self._note(site, replies[site])
         good = [site for site, reply in replies.items() if reply.status == "ok"]
+        told = {"event": "exchange", "stage": what, "round": max(number, 1), "asked": len(targets), "ok": len(good)}
+        log.info(
+            "'%s' round %d: %d of %d sites answered",
+            what,
+            told["round"],
+            len(good),
+            len(targets),
+            extra={"fields": told},
+        )
         self.progress.end(
             {
                 "sites": {site: f"{reply.status} {reply.code}".strip() for site, reply in sorted(replies.items())},
@@ -239,7 +248,9 @@ class StudyRun:
     def _note(self, site: str, reply: Reply) -> None:
         word = {"ok": "done", "pending": "working", "refused": "refused"}.get(reply.status, "lost")
         if word in ("refused", "lost"):
-            log.warning("site %s: %s (%s) reference %s", site, word, reply.code, reply.reference or "-")
+            told = {"event": word, "site": site, "code": reply.code, "reference": reply.reference}
+            said = "site %s: %s (%s) reference %s"
+            log.warning(said, site, word, reply.code, reply.reference or "-", extra={"fields": told})
         self.progress.site(site, word, reply.code)
 
 

@@ -150,7 +150,8 @@ def _sites(
         elif registered[name].status == "revoked":
             state = "revoked"
         # a step that was told before the question came is of another
-        told = state == "working" and contact.get("steps") == _steps(plan, board) and heard >= board["began"]
+        asked = board["began"] if board else 0.0
+        told = state == "working" and contact.get("steps") == _steps(plan, board) and heard >= asked
         sites[name] = {
             "state": state,
             "code": "" if code == NOT_ASKED else code,
