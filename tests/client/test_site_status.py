@@ -93,6 +93,9 @@ def test_the_node_is_joined_silent_killed_or_failed(home):
         view = overview(home.root)
         assert view["state"] == "no answer"
         assert "the coordinator is silent" in view["next"][0]
+        work = {"kind": "send", "study": "tiny", "state": "answered", "code": "", "reference": "", "process": 1}
+        write_json(home.work_file, {**work, "stage": "", "round": 0, "rounds": 1, "began": 0.0, "ended": 1.0})
+        assert "'tiny' has this site's release" in overview(home.root)["next"][0], "it need not be there any more"
     assert overview(home.root)["state"] == "killed", "nobody holds the home"
     write_json(home.node_file, {"state": "failed", "reason": "the certificate has ended", "since": time.time()})
     assert overview(home.root)["next"][0] == "it ended: the certificate has ended"

@@ -12,6 +12,7 @@ from support.processes import (
     ENVIRONMENT,
     PROGRAMS,
     SMALL_PLAN,
+    SMALL_POLICY,
     command_of,
     demo_command,
     running,
@@ -199,6 +200,59 @@ def test_a_killed_coordinator_goes_on_where_it_was_and_the_sites_join_again(tmp_
         with SiteHome(demo.site(name)).open_ledger() as ledger:
             charged = [(entry.purpose, entry.round) for entry in ledger.entries() if entry.cohort == "train"]
         assert charged == [("spectral", 1), ("gan", 1), ("gan", 2)]
+
+
+@pytest.mark.slow
+def test_both_sides_see_a_study_and_log_json(tmp_path):
+    """Steps that a policy shows on the coordinator's screen and in its metrics, a page, and logs that machines read."""
+    from urllib.request import urlopen
+
+    from sfumato_client.site.overview import overview as site_overview
+    from sfumato_common.strict import load_yaml
+    from sfumato_common.study.plan import Plan
+    from sfumato_common.study.policy import Policy
+    from sfumato_common.supervise import Child, free_port
+    from sfumato_server.demo.run import Demo, _cohort, _environment, _set_up
+    from sfumato_server.status.overview import overview
+
+    stages = [SMALL_PLAN["stages"][0], {**SMALL_PLAN["stages"][1], "local_steps": 1000, "noise_multiplier": 2.0}]
+    plan = {**SMALL_PLAN, "stages": stages, "privacy": {"epsilon": 200.0, "delta": 1e-5}}
+    policy = {**SMALL_POLICY, "budget": {"epsilon": 300.0, "delta": 1e-5}, "progress": "shown"}
+    configs, out = write_configs(tmp_path / "configs", plan, policy), tmp_path / "out"
+    demo = Demo(load_yaml(configs / "demo.yaml", Plan), load_yaml(configs / "policy.yaml", Policy), out, None)
+    _set_up(demo, _cohort(demo, 60, "chest", None))
+    home, page = demo.coordinator.root, free_port()
+    ports = ["--port", str(demo.superlink), "--intake-port", str(demo.intake), "--page-port", str(page)]
+    coordinate = ["coordinator", "run", "--home", str(home), "--out", str(out), *ports]
+    sfumato, site = ([str(PROGRAMS / name), "--log", "json"] for name in ("sfumato", "sfumato-site"))
+    seen = lambda: overview(home, demo.plan)  # noqa: E731
+    assert seen()["phase"] == "not started"
+    children = [Child("coordinator", [*sfumato, *coordinate], _environment(demo, home), tmp_path / "log")]
+    try:
+        assert wait_for((home / "ports.json").exists, 60), (tmp_path / "log").read_text()
+        for name in demo.plan.sites:
+            node = [*site, "run", "--home", str(demo.site(name))]
+            children.append(Child(name, node, _environment(demo, demo.site(name)), tmp_path / f"{name}.log"))
+        assert wait_for(lambda: any(found["step"] for found in seen()["sites"].values()), 240), seen()
+        assert (seen()["phase"], seen()["stage"]) == ("running", "gan")
+        with urlopen(f"http://127.0.0.1:{page}/metrics", timeout=20) as answer:
+            said = answer.read().decode()
+        assert 'sfumato_site_steps{site="' in said and 'sfumato_site_state{site="alder",sfumato_site_state=' in said
+        with urlopen(f"http://127.0.0.1:{page}/", timeout=20) as answer:
+            assert "of 1000" in answer.read().decode()
+        mine = site_overview(demo.site("alder"))
+        assert (mine["state"], mine["work"]["stage"], mine["work"]["state"]) == ("joined", "gan", "working")
+        assert children[0].wait(300) == 0, (tmp_path / "log").read_text()
+        assert seen()["phase"] == "published"
+        assert site_overview(demo.site("alder"))["studies"][0]["release"] == {"formal": "approved"}
+    finally:
+        for child in reversed(children):
+            child.stop()
+    logs = [*home.glob("logs/*.log"), *demo.site("alder").glob("logs/*.log")]
+    assert len(logs) >= 4
+    lines = {path.name: [json.loads(line) for line in path.read_text().splitlines()] for path in logs}
+    assert [line["round"] for line in lines["study.log"] if line.get("stage") == "gan"] == [1, 2]
+    assert {"asked", "answered"} <= {line.get("event") for line in lines["worker.log"]}
 
 
 def signal_quietly(pid):

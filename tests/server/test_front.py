@@ -367,3 +367,22 @@ def test_a_taken_port_is_said(front, consortium):
     with pytest.raises(BusyError, match="in use"):
         second.start()
     second.stop()
+
+
+def test_who_called_is_told_with_its_step_which_goes_no_further(consortium, echo):
+    heard, port = [], free_port()
+    upstream = Upstream(f"127.0.0.1:{echo.server_port}", consortium.authority.ca_pem)
+    context = front_context(consortium.authority)
+    front = FleetFront(
+        ("127.0.0.1", port), context, upstream, consortium.registry, heard=lambda *told: heard.append(told)
+    )
+    front.start()
+    try:
+        here = (port, consortium)
+        assert ask(here, sfumato_progress="3/40")[0] == 200
+        assert ask(here, site="south", flwr_public_key=node_key(consortium, "north"))[0] == 401
+        assert ask(here, raw=request(here, "south"), site="south")[0] == 200
+    finally:
+        front.stop()
+    assert heard == [("north", b"3/40"), ("south", None)], "nobody but a site's own node is heard"
+    assert all("sfumato-progress" not in headers for _, headers, _ in echo.came)

@@ -35,7 +35,8 @@ def advise(view: Mapping[str, Any]) -> list[str]:
         case "connecting":
             said.append("connecting; where it lasts, is the coordinator running, and may this machine reach its ports?")
         case "no answer":
-            said.append("the coordinator is silent: ask its people; within 15 min this site joins again by itself")
+            away = "the coordinator is silent: ask its people; within 15 min this site joins again by itself"
+            return [*said, *(_ended(view) or [away])]
     return [*said, *_work(view)] or ["nothing: the site is joined, and the coordinator asks when it needs something"]
 
 
@@ -80,5 +81,5 @@ def _ended(view: Mapping[str, Any]) -> list[str]:
     """Where a release was sent, the site's part in that study is over."""
     work = view["work"]
     if work["kind"] in ("send", "utility") and work["state"] == "answered":
-        return [f"nothing: '{work['study']}' has this site's release; keep the site running until all is published"]
+        return [f"nothing: '{work['study']}' has this site's release; run on until its coordinator has published"]
     return []
