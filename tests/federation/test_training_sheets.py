@@ -21,8 +21,8 @@ from sfumato_server.rounds.card import read_checkpoint
 from sfumato_server.rounds.checkpoint import released_model
 from sfumato_server.status import sheets
 from sfumato_server.status.board import StatusBoard
-from sfumato_server.status.live import PAGE, LivePage
-from sfumato_server.status.overview import overview
+from sfumato_server.status.live import LivePage
+from sfumato_server.status.overview import PAGE, overview
 from sfumato_server.status.sheets import RoundSheets, read_sheets, training_pictures
 from sfumato_server.status.view import render
 

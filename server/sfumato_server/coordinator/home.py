@@ -12,8 +12,7 @@ from sfumato_common.files import write_json
 from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan
 from sfumato_server.rounds.deadlines import Deadlines
-from sfumato_server.status.live import PAGE
-from sfumato_server.status.overview import CONTACTS, STATUS
+from sfumato_server.status.overview import CONTACTS, PAGE, STATUS
 
 
 @dataclass(frozen=True)

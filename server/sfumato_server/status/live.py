@@ -18,12 +18,11 @@ from sfumato_common.files import write_atomic
 from sfumato_common.study.plan import Plan
 from sfumato_common.types import Arrays
 from sfumato_server.status.board import StatusBoard
-from sfumato_server.status.overview import overview
-from sfumato_server.status.sheets import FOLDER, RoundSheets, read_sheets, sheet_figures
+from sfumato_server.status.overview import PAGE, overview, sheet_figures
+from sfumato_server.status.sheets import FOLDER, RoundSheets, read_sheets
 from sfumato_server.status.view import headline, site_words, time_line, traffic_line
 
 log = logging.getLogger(__name__)
-PAGE = "live.html"
 _ENDED = ("completed", "stopped")
 
 

@@ -18,9 +18,8 @@ from sfumato_server.status.advice import advise
 from sfumato_server.status.board import NOT_ASKED, read_board
 from sfumato_server.status.contacts import SILENT_S, read_contacts
 from sfumato_server.status.phase import read_phase
-from sfumato_server.status.sheets import sheet_figures
 
-STATUS, CONTACTS = "status.json", "contacts.json"
+STATUS, CONTACTS, PAGE = "status.json", "contacts.json", "live.html"
 _STATES = {"online": "connected", "lost": "failed"}
 # words for a site of which nothing came, in the board's codes
 _SILENT = ("silent", "unreachable", NOT_ASKED)
@@ -65,6 +64,15 @@ def _sheet(board: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """The newest contact sheet: its file, its figures in one line, and what is odd about it."""
     sheet = board["sheet"] if board else None
     return sheet and {"file": sheet["file"], "figures": sheet_figures(sheet), "remark": sheet["remark"]}
+
+
+def sheet_figures(sheet: Mapping[str, Any]) -> str:
+    """A sheet's figures in one line, beside the spectral model's."""
+    return (
+        f"spread {sheet['spread']:.1f} (spectral {sheet['usual_spread']:.1f}), "
+        f"clamped {sheet['clamped']:.1%} ({sheet['usual_clamped']:.1%}), "
+        f"mean image off by {sheet['distance']:.1f} grey levels"
+    )
 
 
 def _elapsed(board: Mapping[str, Any] | None, phase: Mapping[str, Any]) -> float:

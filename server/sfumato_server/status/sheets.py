@@ -139,15 +139,6 @@ def training_pictures(home: Path, plan_hash: str, most: int = 4) -> list[dict[st
     ]
 
 
-def sheet_figures(sheet: dict[str, Any]) -> str:
-    """A sheet's figures in one line, beside the spectral model's."""
-    return (
-        f"spread {sheet['spread']:.1f} (spectral {sheet['usual_spread']:.1f}), "
-        f"clamped {sheet['clamped']:.1%} ({sheet['usual_clamped']:.1%}), "
-        f"mean image off by {sheet['distance']:.1f} grey levels"
-    )
-
-
 def components_shown(plan: Plan) -> list[int]:
     """Components in the sheet's rows: all, or the first MOST_ROWS."""
     return list(range(min(component_count(plan), MOST_ROWS)))
