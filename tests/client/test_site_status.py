@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from sfumato_client.cli.main import app
 from sfumato_client.cli.status import render
 from sfumato_client.egress.flower_hooks import Contact
+from sfumato_client.egress.guard import pending_reply
 from sfumato_client.egress.progress import PROGRESS_FILE, hide_step, show_step, shown_step
 from sfumato_client.ledger.head import head_path
 from sfumato_client.site import watch as watching
@@ -95,7 +96,7 @@ def test_the_node_is_joined_silent_killed_or_failed(home):
         assert "the coordinator is silent" in view["next"][0]
         work = {"kind": "send", "study": "tiny", "state": "answered", "code": "", "reference": "", "process": 1}
         write_json(home.work_file, {**work, "stage": "", "round": 0, "rounds": 1, "began": 0.0, "ended": 1.0})
-        assert "'tiny' has this site's release" in overview(home.root)["next"][0], "it need not be there any more"
+        assert "'tiny' has this site's release" in overview(home.root)["next"][0], "it is not needed any more"
     assert overview(home.root)["state"] == "killed", "nobody holds the home"
     write_json(home.node_file, {"state": "failed", "reason": "the certificate has ended", "since": time.time()})
     assert overview(home.root)["next"][0] == "it ended: the certificate has ended"
@@ -180,6 +181,8 @@ def test_nothing_is_told_of_a_release_and_nothing_after_the_answer(home, plan, m
     watch.accept(plan, policy(progress="shown"))
     with watch.work(Recorder()):
         assert wait_until(lambda: shown_step(home.root) == b"0/2")
+    assert shown_step(home.root) == b"0/2", "that the work ended is told by the answer alone, on its grid"
+    watch.end(pending_reply())
     assert shown_step(home.root) is None
 
 

@@ -80,6 +80,6 @@ def _work(view: Mapping[str, Any]) -> list[str]:
 def _ended(view: Mapping[str, Any]) -> list[str]:
     """Where a release was sent, the site's part in that study is over."""
     work = view["work"]
-    if work["kind"] in ("send", "utility") and work["state"] == "answered":
+    if work is not None and work["kind"] in ("send", "utility") and work["state"] == "answered":
         return [f"nothing: '{work['study']}' has this site's release; run on until its coordinator has published"]
     return []

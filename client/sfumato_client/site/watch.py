@@ -83,7 +83,8 @@ class Watch:
         self._log("asked")
 
     def end(self, reply: Reply) -> None:
-        """The answer is leaving."""
+        """The answer is leaving. The step was told on until now: that the work ended is not seen before."""
+        hide_step(self._home.root)
         word = {"ok": "answered", "pending": "goes on"}.get(reply.status, "refused")
         self._said |= {"state": word, "code": reply.code, "reference": reply.reference, "ended": round(time.time(), 1)}
         self._write()
@@ -100,7 +101,6 @@ class Watch:
         finally:
             over.set()
             thread.join()
-            hide_step(self._home.root)
 
     def _look(self, recorder: NoiseRecorder | None, over: threading.Event) -> None:
         """The watch's thread: about once a second, and on the grid of answers."""
