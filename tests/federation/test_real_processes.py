@@ -238,7 +238,10 @@ def test_both_sides_see_a_study_and_log_json(tmp_path):
         assert (seen()["phase"], seen()["stage"]) == ("running", "gan")
         with urlopen(f"http://127.0.0.1:{page}/metrics", timeout=20) as answer:
             said = answer.read().decode()
-        assert 'sfumato_site_steps{site="' in said and 'sfumato_site_state{site="alder",sfumato_site_state=' in said
+        assert (
+            'sfumato_site_steps{site="' in said
+            and 'sfumato_site_state{sfumato_site_state="working",site="alder"}' in said
+        )
         with urlopen(f"http://127.0.0.1:{page}/", timeout=20) as answer:
             assert "of 600" in answer.read().decode()
         mine = site_overview(demo.site("alder"))
