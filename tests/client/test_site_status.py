@@ -22,6 +22,7 @@ from sfumato_client.egress.progress import PROGRESS_FILE, hide_step, show_step, 
 from sfumato_client.ledger.head import head_path
 from sfumato_client.site import watch as watching
 from sfumato_client.site.handler import Site
+from sfumato_client.site.home import ADDRESS_FILE
 from sfumato_client.site.overview import overview
 from sfumato_client.site.watch import HUNG_CODE, HUNG_SECONDS, Quiet, Watch
 from sfumato_common.errors import LedgerError
@@ -50,7 +51,7 @@ def question(plan, kind="stage", stage="gan", number=1, plan_hash=None):
 def joined(home, heard=0.0):
     write_json(home.node_file, {"state": "joined", "reason": "", "since": time.time() - 60})
     write_json(home.root / "contact.json", {"heard": time.time() - heard})
-    write_json(home.root / "addresses.json", {"superlink": "c:1", "intake": "c:2"})
+    write_json(home.root / ADDRESS_FILE, {"coordinator": "c:1"})
     return exclusive(home.root, "the site")
 
 
@@ -73,7 +74,7 @@ def test_the_first_hour_is_told_step_by_step(home, plan):
     view = overview(home.root)
     assert view["state"] == "not running"
     assert "'enrolment-request.json' to the coordinator" in view["next"][0]
-    write_json(home.root / "addresses.json", {"superlink": "c:1", "intake": "c:2"})
+    write_json(home.root / ADDRESS_FILE, {"coordinator": "c:1"})
     assert overview(home.root)["next"] == ["'sfumato-site run' joins the federation"]
     (home.root / "plans" / f"{plan.digest}.json").unlink()
     assert "no plan is accepted here" in overview(home.root)["next"][0]

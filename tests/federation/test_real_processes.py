@@ -223,7 +223,7 @@ def test_both_sides_see_a_study_and_log_json(tmp_path):
     demo = Demo(load_yaml(configs / "demo.yaml", Plan), load_yaml(configs / "policy.yaml", Policy), out, None)
     _set_up(demo, _cohort(demo, 60, "chest", None))
     home, page = demo.coordinator.root, free_port()
-    ports = ["--port", str(demo.superlink), "--intake-port", str(demo.intake), "--page-port", str(page)]
+    ports = ["--port", str(demo.port), "--page-port", str(page)]
     coordinate = ["coordinator", "run", "--home", str(home), "--out", str(out), *ports]
     sfumato, site = ([str(PROGRAMS / name), "--log", "json"] for name in ("sfumato", "sfumato-site"))
     seen = lambda: overview(home, demo.plan)  # noqa: E731

@@ -252,7 +252,7 @@ def watch():
             pass
 
 try:
-    listen = coordinator.Listen("127.0.0.1", free_port(), free_port(), free_port())
+    listen = coordinator.Listen("127.0.0.1", free_port(), free_port())
     coordinator.run_coordinator(pathlib.Path({str(home.root)!r}), pathlib.Path({str(tmp_path)!r}, "out"), listen, watch)
 except FederationError as error:
     assert "0 of the 2 sites" in str(error)  # nobody joins

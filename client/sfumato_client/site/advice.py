@@ -14,7 +14,7 @@ _CODES = {
     "policy-refused": "the site's policy forbids what was asked",
     "release-refused": "the gate approved nothing: its report is in 'local' of the home",
     "ledger-refused": "the ledger refuses: run 'sfumato-site ledger verify'",
-    "federation-failed": "the intake was not reached: may this machine connect to its port?",
+    "federation-failed": "the intake was not reached: may this machine connect to the coordinator's port?",
     "busy": "something else held the work; it is asked again",
     "verification-failed": "what was sent does not fit the plan: both sides must run one version",
 }
@@ -33,7 +33,7 @@ def advise(view: Mapping[str, Any]) -> list[str]:
         case "not running" | "stopped":
             return [*said, *_work(view), "'sfumato-site run' joins the federation"]
         case "connecting":
-            said.append("connecting; where it lasts, is the coordinator running, and may this machine reach its ports?")
+            said.append("connecting; where it lasts, is the coordinator running, and may this machine reach its port?")
         case "no answer":
             away = "the coordinator is silent: ask its people; within 15 min this site joins again by itself"
             return [*said, *(_ended(view) or [away])]

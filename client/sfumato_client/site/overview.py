@@ -58,7 +58,7 @@ def overview(root: Path) -> dict[str, Any]:
 
 def _is_enrolled(home: SiteHome) -> bool:
     try:
-        home.addresses()
+        home.coordinator_address()
     except ConfigError:
         return False
     return True

@@ -16,7 +16,7 @@ _CODES = {
     "budget-exceeded": "a patient there would pay more than its policy allows; it goes on without this study",
     "ledger-refused": "its ledger refuses; its people should run 'sfumato-site ledger verify' and look at its log",
     "release-refused": "its gate approved nothing; its people find the report in 'local' of its home",
-    "federation-failed": "it could not reach the intake; is the intake's port open to it?",
+    "federation-failed": "it could not reach the intake; is this coordinator's port open to it?",
     "busy": "something else holds its work; it is asked again",
     "egress-refused": "its guard let an answer not pass; its people find why under the reference in its log",
     "verification-failed": "it does not trust what it was sent; both sides must run one version of Sfumato",
