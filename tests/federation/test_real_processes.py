@@ -246,7 +246,7 @@ def test_both_sides_see_a_study_and_log_json(tmp_path):
             assert "of 600" in answer.read().decode()
         mine = site_overview(demo.site("alder"))
         assert (mine["state"], mine["work"]["stage"], mine["work"]["state"]) == ("joined", "gan", "working")
-        assert children[0].wait(300) == 0, (tmp_path / "log").read_text()
+        assert children[0].wait(600) == 0, (tmp_path / "log").read_text()
         assert seen()["phase"] == "published"
         assert site_overview(demo.site("alder"))["studies"][0]["release"] == {"formal": "approved"}
     finally:
