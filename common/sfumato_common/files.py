@@ -13,8 +13,11 @@ from typing import Any
 from sfumato_common.errors import ConfigError
 
 
-def write_atomic(path: Path, content: bytes | str, mode: int = 0o644) -> None:
-    """Write `content` to `path` so that a reader sees the old file or the whole new one, also after a power cut."""
+def write_atomic(path: Path, content: bytes | str, mode: int = 0o644, *, durable: bool = True) -> None:
+    """Write `content` to `path` so that a reader sees the old file or the whole new one, also after a power cut.
+
+    What is not `durable` may be lost or damaged by one: it is what can be had again, and is checked when it is read.
+    """
     data = content.encode() if isinstance(content, str) else content
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -22,13 +25,15 @@ def write_atomic(path: Path, content: bytes | str, mode: int = 0o644) -> None:
         with os.fdopen(handle, "wb") as stream:
             stream.write(data)
             stream.flush()
-            os.fsync(stream.fileno())
+            if durable:
+                os.fsync(stream.fileno())
         Path(temporary).chmod(mode)
         Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
-    sync_folder(path.parent)
+    if durable:
+        sync_folder(path.parent)
 
 
 def make_private_folder(folder: Path) -> None:

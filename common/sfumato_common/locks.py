@@ -10,6 +10,8 @@ from pathlib import Path
 
 from sfumato_common.errors import BusyError
 
+LOCK = ".lock"  # the file in a folder that is held
+
 
 @contextmanager
 def in_turn(folder: Path) -> Iterator[None]:
@@ -48,7 +50,7 @@ def is_held(folder: Path) -> bool:
 @contextmanager
 def _lock_of(folder: Path) -> Iterator[int]:
     folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         yield descriptor
     finally:

@@ -30,11 +30,13 @@ class ArraySpec:
     """Name-free description of one array that may leave or enter a site: dtype (numpy name) and exact shape.
 
     dtype 'bfloat16' means its bit patterns in a uint16 array. Elements from `filled` on are padding and must be zero.
+    `by_component`: its first axis is that of the model's components, of which a site is sent its own alone.
     """
 
     dtype: str
     shape: tuple[int, ...]
     filled: int | None = None
+    by_component: bool = False
 
     @property
     def elements(self) -> int:

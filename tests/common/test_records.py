@@ -14,7 +14,7 @@ from sfumato_common.protocol.messages import PROTOCOL, Reply, Request
 
 HASH = "0123456789abcdef" * 4
 ARRAYS = {"gan:generator/fc1.weight": np.zeros((2, 3), np.float32)}
-REQUEST = {"protocol": PROTOCOL, "plan_hash": HASH, "kind": "stage", "stage": "gan", "round": 3}
+REQUEST = {"protocol": PROTOCOL, "plan_hash": HASH, "kind": "stage", "stage": "gan", "round": 3, "held": ""}
 OK = {"protocol": PROTOCOL, "status": "ok", "code": "", "reference": ""}
 REFUSED = {"protocol": PROTOCOL, "status": "refused", "code": "budget-exceeded", "reference": "00ff00ff00ff00ff"}
 
@@ -34,7 +34,7 @@ def test_a_reply_has_no_room_for_anything_else():
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("protocol", 3),
+        ("protocol", PROTOCOL + 1),
         ("protocol", True),
         ("protocol", "1"),
         ("plan_hash", HASH[:-1]),

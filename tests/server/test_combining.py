@@ -21,8 +21,8 @@ from sfumato_common.generators.update import UPDATE, pack_update
 from sfumato_common.metrics.choice import decide
 from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan
+from sfumato_server.rounds.strategies import combining
 from sfumato_server.rounds.strategies.averaging import move_start
-from sfumato_server.rounds.strategies.combining import combine_updates
 from sfumato_server.rounds.strategies.optimisers import ServerStep
 
 SITES = 5
@@ -38,6 +38,10 @@ def updates(seed: int = 0, sites: int = SITES) -> list[dict[str, np.ndarray]]:
 
 def shares(sites: int = SITES) -> np.ndarray:
     return np.arange(1.0, sites + 1.0) / np.arange(1.0, sites + 1.0).sum()
+
+
+def combine_updates(settings, values, weights):
+    return combining.combine_updates(settings, [lambda each=each: each for each in values], weights)
 
 
 def settings(combine: str, **terms) -> ServerOptimiser:

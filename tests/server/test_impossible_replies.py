@@ -282,7 +282,7 @@ REPLIES = {site: {"x": np.array([value])} for site, value in zip("abcd", (1.0, 1
 )
 def test_a_reply_that_breaks_the_strategy_is_left_out_and_nothing_of_it_stays(breaks, out):
     generator = torch.Generator().manual_seed(3)
-    strategy, broken = absorb_replies(Breakable(breaks), 1, REPLIES, generator)
+    strategy, broken = absorb_replies(Breakable(breaks), 1, set(REPLIES), REPLIES, generator)
     assert broken == out
     assert strategy.total[0] == sum(v["x"][0] for site, v in REPLIES.items() if site not in out)
     assert torch.equal(strategy.draw, torch.rand(1, generator=torch.Generator().manual_seed(3)))
@@ -291,13 +291,13 @@ def test_a_reply_that_breaks_the_strategy_is_left_out_and_nothing_of_it_stays(br
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e9])
 def test_a_reply_that_leads_to_a_model_which_sites_refuse_is_left_out(value):
     replies = {**REPLIES, "c": {"x": np.array([value])}}
-    strategy, broken = absorb_replies(Breakable(lambda sites: False), 1, replies, torch.Generator())
+    strategy, broken = absorb_replies(Breakable(lambda sites: False), 1, set(replies), replies, torch.Generator())
     assert broken == {"c"} and strategy.total[0] == 1011.0
 
 
 def test_a_fault_of_our_own_is_no_sites():
     with pytest.raises(np.linalg.LinAlgError):
-        absorb_replies(Breakable(lambda sites: True), 1, REPLIES, torch.Generator())
+        absorb_replies(Breakable(lambda sites: True), 1, set(REPLIES), REPLIES, torch.Generator())
 
 
 def test_a_crafted_reply_that_a_strategy_cannot_bear_leaves_a_study_standing(plan, honest, tmp_path, monkeypatch):

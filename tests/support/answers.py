@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -13,6 +14,7 @@ from sfumato_client.training import StageJob, train
 from sfumato_common.mechanisms.noise import TestNoise
 from sfumato_common.mechanisms.recorder import NoiseRecorder
 from sfumato_common.protocol.messages import PROTOCOL, Reply, Request
+from sfumato_common.protocol.pack import array_digest
 from sfumato_common.study.plan import Plan
 from sfumato_server.rounds.checkpoint import Checkpoints
 from sfumato_server.rounds.deadlines import Deadlines
@@ -49,19 +51,27 @@ class Answers:
     others: dict[str, Answer] = field(default_factory=dict)
     down: set[str] = field(default_factory=set)
     asked: list = field(default_factory=list)
+    received: dict = field(default_factory=dict)
 
     def online(self):
         return set(self.plan.sites) - self.down
 
     def exchange(self, requests, deadline_s, on_reply, waited_for):
-        self.asked.append((next(iter(requests.values())).kind, set(requests), set(waited_for)))
-        replies = {}
-        for site, request in requests.items():
-            found = self.others[site](request) if site in self.others else self.honest(site, request)
-            if found is not None:
-                replies[site] = found
-                on_reply(site, found)
-        return replies
+        self.asked.append([None, set(requests), set(waited_for)])
+        for site in requests:
+            found, taken = None, False
+            while not taken:
+                request = self.whole(site, requests[site])
+                self.asked[-1][0] = request.kind
+                found = self.others[site](request) if site in self.others else self.honest(site, request)
+                taken = found is None or on_reply(site, found)
+
+    def whole(self, site, request) -> Request:
+        """The request with what it holds back, as a site that kept all of it has it."""
+        kept = self.received.setdefault(site, {})
+        kept |= {array_digest(name, value): value for name, value in request.arrays.items()}
+        held = {name: kept[digest] for name, digest in request.held.items()}
+        return dataclasses.replace(request, arrays={**request.arrays, **held}, held={})
 
     def honest(self, site, request) -> Reply:
         return reply(honest_arrays(self.plan, site, request) if request.kind == "stage" else {})

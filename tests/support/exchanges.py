@@ -40,7 +40,13 @@ class Exchanges:
     def hello(self, seconds: float) -> Reply | None:
         """What the site answers to a greeting; None when it did not within `seconds`."""
         request = Request(PROTOCOL, self.plan.digest, "hello", "", 0, {})
-        replies = self.channel.exchange({SITE: request}, seconds, lambda *_: None, {SITE})
+        replies: dict[str, Reply] = {}
+
+        def take(site: str, reply: Reply) -> bool:
+            replies[site] = reply
+            return True
+
+        self.channel.exchange({SITE: request}, seconds, take, {SITE})
         return replies.get(SITE)
 
     def ask(self, stage: str, seconds: float) -> Reply | None:

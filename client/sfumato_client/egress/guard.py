@@ -92,6 +92,11 @@ def pending_reply() -> Reply:
     return Reply(PROTOCOL, "pending", "", "", {})
 
 
+def missing_reply() -> Reply:
+    """That the site lacks an array which the request held back, and nothing else: not which."""
+    return Reply(PROTOCOL, "missing", "", "", {})
+
+
 def refusal(error: BaseException, folder: Path) -> Reply:
     """What may leave of an error: its class's code from a fixed list, and a random reference to the site's own log.
 

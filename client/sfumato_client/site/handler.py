@@ -17,7 +17,7 @@ from pathlib import Path
 from safetensors.numpy import load, save
 
 from sfumato_client.dataset import Cohort as PatientCohort
-from sfumato_client.egress.guard import noised_reply, pending_reply, plain_reply, refusal
+from sfumato_client.egress.guard import missing_reply, noised_reply, pending_reply, plain_reply, refusal
 from sfumato_client.egress.pace import Pace
 from sfumato_client.ledger import Ledger, Terms
 from sfumato_client.release.folder import release_folder
@@ -25,6 +25,7 @@ from sfumato_client.site.admission import check_policy
 from sfumato_client.site.home import SiteHome
 from sfumato_client.site.inbound import Seen, check_form, models_of, requested_items
 from sfumato_client.site.noise import site_noise
+from sfumato_client.site.received import Received
 from sfumato_client.site.sending import require_approved, send_release
 from sfumato_client.site.turns import at_work
 from sfumato_client.site.watch import Watch
@@ -33,6 +34,8 @@ from sfumato_common.crypto.identity import load_identity
 from sfumato_common.errors import BusyError, LedgerError, PolicyRefusal, VerificationError
 from sfumato_common.exchanges import EXCHANGES
 from sfumato_common.files import write_atomic
+from sfumato_common.generators import GENERATORS
+from sfumato_common.generators.components import for_all_components, schema_at
 from sfumato_common.locks import in_turn
 from sfumato_common.mechanisms.noise import NoiseSource
 from sfumato_common.mechanisms.recorder import NoiseRecorder
@@ -78,7 +81,8 @@ class Site:
             interval = policy.answer_interval_s
             watch.accept(plan, policy)
             check_policy(plan, policy)
-            reply = self._answer(request, plan, policy, pace, watch)
+            whole = self._received(plan).complete(request)
+            reply = missing_reply() if whole is None else self._answer(whole, plan, policy, pace, watch)
         except Exception as error:
             reply = refusal(error, self.home.steward_folder)
             log.warning("request '%s' not answered: %s, local reference %s", request.kind, reply.code, reply.reference)
@@ -111,7 +115,9 @@ class Site:
         if not 1 <= request.round <= stage.rounds:
             raise PolicyRefusal("the request names a round beyond the accepted plan")
         exchange, seen = EXCHANGES[stage.kind], Seen(self.home.last_received, plan)
-        check_form(request.arrays, exchange.sent(plan))
+        sent = exchange.sent(plan)
+        check_form(request.arrays, schema_at(plan, sent))
+        self._received(plan).keep(request)
         # one that is missing or another is told before anything is charged
         encoders = self.home.encoders(plan, policy).load_all(stage.encoder_names)
 
@@ -120,8 +126,8 @@ class Site:
 
         def compute(opened: Callable[[], PatientCohort], recorder: NoiseRecorder, noise: NoiseSource) -> Arrays:
             seen.keep_round(stage, request.round, request.arrays)
-            cohort = opened()
-            job = StageJob(plan, policy.site, stage, request.round, request.arrays, cohort, noise, recorder, encoders)
+            cohort, inbound = opened(), for_all_components(plan, sent, request.arrays)
+            job = StageJob(plan, policy.site, stage, request.round, inbound, cohort, noise, recorder, encoders)
             return train(job)
 
         work = Work(stage.kind, charged_event(plan, stage), "train", exchange.returned(plan), check, compute)
@@ -179,6 +185,7 @@ class Site:
     def _make(self, request: Request, plan: Plan, policy: Policy, watch: Watch) -> Reply:
         """Make the release from the request's models, or go on with it; 'pending' while it is not whole."""
         models = self._final_models(request.stage, request.arrays, plan, policy)
+        self._received(plan).keep(request)
         with self.home.open_ledger() as ledger:
             if ledger.events("train", plan_hash=plan.digest) == []:
                 raise LedgerError("nothing was trained here under this plan; a release makes no sense")
@@ -222,7 +229,11 @@ class Site:
         """The models that a release is made from, checked: of the plan's form, and within its training's reach."""
         models = models_of(arrays, plan, requested_items(plan, policy.site, choice))
         Seen(self.home.last_received, plan).check_release(models)
-        return models
+        schemas = {kind: GENERATORS[kind].released(plan) for kind in models}
+        return {kind: for_all_components(plan, schemas[kind], arrays) for kind, arrays in models.items()}
+
+    def _received(self, plan: Plan) -> Received:
+        return Received(self.home.received, plan)
 
 
 def _noise(policy: Policy, plan: Plan, request: Request) -> NoiseSource:

@@ -69,6 +69,11 @@ class SiteHome:
         return self.root / "seen"
 
     @property
+    def received(self) -> Path:
+        """Arrays that came from the coordinator, which then sends their digests."""
+        return self.root / "received"
+
+    @property
     def grouping_file(self) -> Path:
         """Who shares a group with whom, frozen: never leaves."""
         return self.root / "groups" / "groups.json"

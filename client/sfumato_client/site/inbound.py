@@ -19,6 +19,7 @@ from safetensors.numpy import save
 from sfumato_common.errors import VerificationError
 from sfumato_common.files import write_atomic, write_json
 from sfumato_common.generators import GENERATORS
+from sfumato_common.generators.components import schema_at
 from sfumato_common.generators.displacement import within_displacement
 from sfumato_common.generators.settings import StageSettings
 from sfumato_common.generators.starts import (
@@ -62,7 +63,7 @@ def requested_items(plan: Plan, site: str, choice: str) -> list[AnyItem]:
 
 
 def models_of(arrays: Arrays, plan: Plan, release: Sequence[AnyItem]) -> dict[str, dict[str, AnyArray]]:
-    """Release arrays `kind:name` by model, each exactly as the plan's schema says. Raises VerificationError."""
+    """Release arrays `kind:name` by model, each as the plan's schema says at a site. Raises VerificationError."""
     models: dict[str, dict[str, AnyArray]] = {}
     for name, value in arrays.items():
         kind, _, inner = name.partition(":")
@@ -70,7 +71,7 @@ def models_of(arrays: Arrays, plan: Plan, release: Sequence[AnyItem]) -> dict[st
     if set(models) != {item.model for item in release} | {plan.base}:
         raise VerificationError("the release request brings other models than the accepted plan releases")
     for kind, values in models.items():
-        check_form(values, GENERATORS[kind].released(plan))
+        check_form(values, schema_at(plan, GENERATORS[kind].released(plan)))
     return models
 
 

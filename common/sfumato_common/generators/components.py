@@ -7,6 +7,7 @@ site's name, samplers draw it. Sites are counted in the order of their names.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,7 @@ from torch.nn import functional
 
 from sfumato_common.errors import VerificationError
 from sfumato_common.generators.plan import PublicPlan
-from sfumato_common.types import Arrays
+from sfumato_common.types import AnyArray, Arrays, Schema
 
 
 def component_count(plan: PublicPlan) -> int:
@@ -72,3 +73,34 @@ def component_names(plan: PublicPlan, components: Sequence[int]) -> list[str]:
     labels, sites = plan.labels, sorted(plan.sites)
     by_site = plan.by_site
     return [(f"{sites[y // len(labels)]}: " if by_site else "") + labels[y % len(labels)] for y in components]
+
+
+def schema_at(plan: PublicPlan, schema: Schema) -> Schema:
+    """`schema` as it is at one site: where sites are fitted apart, it is sent its own components of each model."""
+    classes = len(plan.labels)
+    return {
+        name: replace(spec, shape=(classes, *spec.shape[1:])) if plan.by_site and spec.by_component else spec
+        for name, spec in schema.items()
+    }
+
+
+def arrays_for(plan: PublicPlan, site: str, schema: Schema, arrays: Arrays) -> dict[str, AnyArray]:
+    """What of `arrays` of `schema` goes to `site`, by `schema_at`: views, no copies."""
+    if not plan.by_site:
+        return dict(arrays)
+    first = sorted(plan.sites).index(site) * len(plan.labels)
+    own = slice(first, first + len(plan.labels))
+    return {name: value[own] if schema[name].by_component else value for name, value in arrays.items()}
+
+
+def for_all_components(plan: PublicPlan, schema: Schema, arrays: Arrays) -> dict[str, AnyArray]:
+    """The arrays that a site was sent, in the shapes of `schema`: every site's components are its own, label by label.
+
+    A site trains on, draws and averages its own components alone, so that nothing comes of the others.
+    """
+    if not plan.by_site:
+        return dict(arrays)
+    sites = len(plan.sites)
+    return {
+        name: np.concatenate([value] * sites) if schema[name].by_component else value for name, value in arrays.items()
+    }

@@ -6,7 +6,7 @@ whatever the weights' size. bfloat16 is the upper half of IEEE binary32, kept he
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
@@ -33,16 +33,30 @@ def pack_update(before: Arrays, after: Arrays) -> AnyArray:
     return torch.from_numpy(padded).to(torch.bfloat16).view(torch.uint16).numpy()
 
 
-def unpack_update(packed: AnyArray, weights: Mapping[str, ArraySpec]) -> dict[str, AnyArray]:
-    """Inverse of `pack_update`: float32 changes by name for the float32 arrays that `weights` describes."""
-    flat = _floats(packed)
-    changes: dict[str, AnyArray] = {}
-    start = 0
-    for name in sorted(weights):
-        spec = weights[name]
-        changes[name] = flat[start : start + spec.elements].reshape(spec.shape)
-        start += spec.elements
-    return changes
+def unpack_update(packed: AnyArray, weights: Mapping[str, ArraySpec]) -> Mapping[str, AnyArray]:
+    """Inverse of `pack_update`: float32 changes by name for the float32 arrays that `weights` describes.
+
+    Each is made when it is looked up: of many sites' updates, only what is at hand takes memory.
+    """
+    return _Changes(packed, weights)
+
+
+class _Changes(Mapping[str, AnyArray]):
+    def __init__(self, packed: AnyArray, weights: Mapping[str, ArraySpec]) -> None:
+        self._packed, self._places, start = packed, dict[str, tuple[int, ArraySpec]](), 0
+        for name in sorted(weights):
+            self._places[name] = start, weights[name]
+            start += weights[name].elements
+
+    def __getitem__(self, name: str) -> AnyArray:
+        start, spec = self._places[name]
+        return _floats(self._packed[start : start + spec.elements]).reshape(spec.shape)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
 
 
 def check_update(arrays: Arrays, furthest: float) -> None:

@@ -12,10 +12,10 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
-from flwr.app import Message
+from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
 from sfumato_common.errors import VerificationError
@@ -25,6 +25,8 @@ from sfumato_server.rounds.channel import GRACE, OnReply, lost
 
 log = logging.getLogger(__name__)
 _POLL_SECONDS = 0.2
+# how many sites' replies are fetched by one call: as many are in memory at once
+_FETCHED = 16
 # how often one exchange asks a site; what one that fell out late has to come back: Flower refuses a restarted SuperNode
 # for about 60 s
 _TRIES, _RETURN_SECONDS = 3, 120.0
@@ -37,7 +39,8 @@ class _Open:
     waiting: dict[str, str] = field(default_factory=dict)
     away: dict[str, float] = field(default_factory=dict)
     asked: Counter[str] = field(default_factory=Counter)
-    replies: dict[str, Reply] = field(default_factory=dict)
+    answered: set[str] = field(default_factory=set)
+    again: set[str] = field(default_factory=set)
 
     def drop(self, members: Set[str]) -> None:
         """Wait for none but `members`."""
@@ -67,59 +70,62 @@ class FlowerChannel:
 
     def exchange(
         self, requests: Mapping[str, Request], deadline_s: float, on_reply: OnReply, waited_for: Set[str]
-    ) -> dict[str, Reply]:
-        """See Channel. A site that is silent is missing from the result; an unreadable reply is a failed one.
+    ) -> None:
+        """See Channel. Of a site that is silent nothing is handed on; an unreadable reply is a failed one.
 
         After the deadline those of `waited_for` that work are waited for, until the limit of work. A site that is
-        revoked while the others work is missing too, and from then on not waited for.
+        revoked while the others work is silent too, and from then on not waited for.
         """
         start = time.monotonic()
         end, missing, still = start + deadline_s, set(waited_for), _Open()
-        self._ask(requests, still)
+        self._ask(list(requests), requests, still)
         while (still.waiting or still.away) and time.monotonic() < start + max(deadline_s, self._work_s):
             self._collect(still, end, on_reply)
             members = self._members()
             still.drop(members)
-            if missing and not (missing := (missing - set(still.replies)) & members):
+            self._ask(sorted(still.again & members), requests, still)
+            if missing and not (missing := (missing - still.answered) & members):
                 end = min(end, start + (1.0 + GRACE) * (time.monotonic() - start))
             if time.monotonic() >= end and not missing & still.sites(self.online()):
                 break
             if back := set(still.away) & self.online():
-                self._ask({site: requests[site] for site in sorted(back)}, still)
+                self._ask(sorted(back), requests, still)
             if still.waiting or still.away:
                 time.sleep(_POLL_SECONDS)
         for site in sorted(still.away):
-            still.replies[site] = lost("unreachable")
-            on_reply(site, still.replies[site])
-        return still.replies
+            on_reply(site, lost("unreachable"))
 
-    def _ask(self, requests: Mapping[str, Request], still: _Open) -> None:
-        """Send the requests, each as a new message."""
-        messages = [
-            Message(encode(request), dst_node_id=self._nodes[site], message_type="train", ttl=self._work_s + 30)
-            for site, request in requests.items()
-        ]
-        for identifier, site in zip(self._grid.push_messages(messages), requests, strict=True):
+    def _ask(self, sites: Sequence[str], requests: Mapping[str, Request], still: _Open) -> None:
+        """Send requests, each as a new message, one after the other; equal ones are encoded once."""
+        last: tuple[Request, RecordDict] | None = None
+        for site in sites:
+            request = requests[site]
+            if last is None or last[0] is not request:
+                last = request, encode(request)
+            message = Message(last[1], dst_node_id=self._nodes[site], message_type="train", ttl=self._work_s + 30)
             still.asked[site] += 1
             still.away.pop(site, None)
-            if identifier:
-                still.waiting[identifier] = site
+            still.again.discard(site)
+            for identifier in self._grid.push_messages([message]):
+                if identifier:
+                    still.waiting[identifier] = site
 
     def _collect(self, still: _Open, end: float, on_reply: OnReply) -> None:
         """Take what came; a message that Flower gave up leaves its site time to come back."""
-        now = time.monotonic()
-        for message in self._grid.pull_messages(list(still.waiting)) if still.waiting else ():
-            site = still.waiting.pop(message.metadata.reply_to_message_id)
-            if _given_up(message) and still.asked[site] < _TRIES:
-                log.warning("site %s: fell out (Flower code %s); asked again when it is back", site, message.error.code)
-                still.away[site] = max(end, now + _RETURN_SECONDS)
-                continue
-            still.replies[site] = self._read(site, message)
-            on_reply(site, still.replies[site])
+        now, open_ = time.monotonic(), list(still.waiting)
+        for some in (open_[first : first + _FETCHED] for first in range(0, len(open_), _FETCHED)):
+            for message in self._grid.pull_messages(some):
+                site = still.waiting.pop(message.metadata.reply_to_message_id)
+                if _given_up(message) and still.asked[site] < _TRIES:
+                    code = message.error.code
+                    log.warning("site %s: fell out (Flower code %s); asked again when it is back", site, code)
+                    still.away[site] = max(end, now + _RETURN_SECONDS)
+                else:
+                    (still.answered if on_reply(site, self._read(site, message)) else still.again).add(site)
         for site in [site for site, until in still.away.items() if until <= now]:
             del still.away[site]
-            still.replies[site] = lost("unreachable")
-            on_reply(site, still.replies[site])
+            still.answered.add(site)
+            on_reply(site, lost("unreachable"))
 
     @staticmethod
     def _read(site: str, message: Message) -> Reply:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 import numpy as np
 import torch
@@ -18,24 +18,30 @@ log = logging.getLogger(__name__)
 
 
 def absorb_replies(
-    strategy: Strategy, number: int, replies: Mapping[str, Arrays], generator: torch.Generator
+    strategy: Strategy,
+    number: int,
+    sites: Collection[str],
+    replies: Mapping[str, Arrays],
+    generator: torch.Generator,
+    earlier: Iterable[AnyArray] = (),
 ) -> tuple[Strategy, set[str]]:
     """(the strategy after the round, the sites whose replies were left out for breaking it).
 
-    Where all replies together cannot be absorbed, or lead to a model that no site would take, those go which cannot be
-    absorbed alone; else the one without which the others can. Raises what the strategy raised where that does not
-    help: then the fault is not in a reply.
+    `replies` are read as often as need be, one site's at a time; a strategy is given views that it cannot write to.
+    Where those of all `sites` together cannot be absorbed, or lead to a model that no site would take, those go which
+    cannot be absorbed alone; else the one without which the others can. `earlier` are arrays of earlier stages: trials
+    share them. Raises what the strategy raised where that does not help: then the fault is not in a reply.
     """
-    start = generator.get_state()
+    start, shared = generator.get_state(), {id(value): value for value in earlier}
 
     def attempt(sites: Collection[str]) -> Strategy:
         generator.set_state(start)
-        trial = copy.deepcopy(strategy)
-        trial.absorb(number, {site: _own(replies[site]) for site in sorted(sites)}, generator)
+        trial = copy.deepcopy(strategy, dict(shared))
+        trial.absorb(number, ReadOnly(sites, replies), generator)
         _check_model(trial.released())
         return trial
 
-    everyone = set(replies)
+    everyone = set(sites)
     try:
         return attempt(everyone), set()
     except Exception as error:
@@ -63,8 +69,28 @@ def _try(attempt: Callable[[Collection[str]], Strategy], sites: Collection[str])
         return None
 
 
-def _own(arrays: Arrays) -> dict[str, AnyArray]:
-    return {name: np.array(value) for name, value in arrays.items()}
+class ReadOnly(Mapping[str, Arrays]):
+    """The replies of some sites, in the order of their names, as views that cannot be written to."""
+
+    def __init__(self, sites: Collection[str], replies: Mapping[str, Arrays]) -> None:
+        self._sites, self._replies = sorted(sites), replies
+
+    def __getitem__(self, site: str) -> dict[str, AnyArray]:
+        if site not in self._sites:
+            raise KeyError(site)
+        return {name: _view(value) for name, value in self._replies[site].items()}
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._sites)
+
+    def __len__(self) -> int:
+        return len(self._sites)
+
+
+def _view(value: AnyArray) -> AnyArray:
+    view = value.view()
+    view.flags.writeable = False
+    return view
 
 
 def _check_model(released: Arrays) -> None:

@@ -9,7 +9,8 @@ from sfumato_common.protocol.messages import PROTOCOL, Reply, Request
 
 # how long sites that are not waited for may take beyond the others, in parts of the others' time
 GRACE = 0.5
-OnReply = Callable[[str, Reply], None]
+# takes a site's reply; False where it is no answer yet, and the site is to be asked again
+OnReply = Callable[[str, Reply], bool]
 
 
 class Channel(Protocol):
@@ -21,10 +22,11 @@ class Channel(Protocol):
 
     def exchange(
         self, requests: Mapping[str, Request], deadline_s: float, on_reply: OnReply, waited_for: Set[str]
-    ) -> dict[str, Reply]:
-        """Send one request a site; the replies that came before the deadline. `on_reply` is told of each at once.
+    ) -> None:
+        """Send one request a site, and hand each reply that comes before the deadline to `on_reply`, at once.
 
-        A site that works is waited for beyond the deadline, where the channel can tell that it does. Once all of
+        A request is made when it is looked up: once for each time that the site is asked. Neither it nor the reply is
+        kept. A site that works is waited for beyond the deadline, where the channel can tell that it does. Once all of
         `waited_for` answered, the others are given half as long again as these took.
         """
         ...

@@ -17,6 +17,7 @@ from sfumato_common.files import write_atomic, write_json
 from sfumato_common.study.plan import Plan
 from sfumato_common.types import AnyArray, Arrays, fingerprint
 from sfumato_server.rounds.card import Card, encode_checkpoint, make_card, read_checkpoint
+from sfumato_server.rounds.spool import Spool
 
 _RELEASED = "released/"
 _BASE = "spectral"
@@ -59,6 +60,10 @@ class Checkpoints:
 
     def _file(self, stage: str, number: int) -> Path:
         return self._folder / f"{stage}-{number:04d}.safetensors"
+
+    def spool(self) -> Spool:
+        """Where a round's replies lie while the others are waited for."""
+        return Spool(self._folder / "replies")
 
     def _write(self, name: str, card: Card, arrays: Arrays) -> None:
         write_atomic(self._folder / f"{name}.safetensors", encode_checkpoint(card, arrays))

@@ -16,8 +16,10 @@ from functools import partial
 
 import torch
 
-from sfumato_common.errors import BusyError, FederationError, VerificationError
+from sfumato_common.errors import BusyError, FederationError
 from sfumato_common.exchanges import EXCHANGES
+from sfumato_common.generators import GENERATORS
+from sfumato_common.generators.components import arrays_for
 from sfumato_common.generators.replies import check_histograms, most_patients
 from sfumato_common.generators.settings import StageSettings
 from sfumato_common.metrics.choice import Choice
@@ -25,9 +27,11 @@ from sfumato_common.protocol.messages import PROTOCOL, Reply, Request, RequestKi
 from sfumato_common.study.plan import Plan
 from sfumato_common.types import AnyArray, Arrays, ArraySpec, Schema
 from sfumato_server.rounds.absorbing import absorb_replies
+from sfumato_server.rounds.answers import Answers, Check, Keep
 from sfumato_server.rounds.channel import Channel, lost
 from sfumato_server.rounds.checkpoint import Checkpoints
 from sfumato_server.rounds.deadlines import Deadlines
+from sfumato_server.rounds.outgoing import Holdings, Outgoing
 from sfumato_server.rounds.patience import Losses, Patience
 from sfumato_server.rounds.progress import Progress
 from sfumato_server.rounds.strategies import Choosing, Strategy, strategy_of
@@ -38,7 +42,6 @@ _ABSENCES, _ASK_AGAIN_S = 2, 1.0
 # what may be gone by the next time: the intake was full, or away
 _AGAIN, _TRIES = {FederationError.wire_code, BusyError.wire_code}, 3
 NOTHING: Schema = {}
-Check = Callable[[str, Arrays], None]
 Released = dict[str, dict[str, AnyArray]]
 
 
@@ -57,6 +60,7 @@ class StudyRun:
     released: Released = field(default_factory=dict)
     choice: Choice | None = None
     patience: Patience = field(default_factory=Patience)
+    holdings: Holdings = field(default_factory=Holdings)
 
     def join(self) -> None:
         """Wait for the sites (all, or the quorum at the deadline) and ask each whether it accepted this plan.
@@ -104,19 +108,27 @@ class StudyRun:
     def _run_round(self, stage: StageSettings, strategy: Strategy, number: int) -> Strategy:
         """One round: the strategy after it. Raises FederationError when fewer replies than the quorum are of use."""
         record = EXCHANGES[stage.kind]
-        replies = self.ask(
-            "stage",
-            partial(strategy.outbound, number),
-            stage=stage.kind,
-            number=number,
-            schema=record.returned(self.plan),
-            check=partial(record.check_reply, self.plan),
-        )
-        updates = {site: reply.arrays for site, reply in replies.items() if reply.status == "ok"}
-        strategy, broken = absorb_replies(strategy, number, updates, self.generator)
+        sent = record.sent(self.plan)
+
+        def arrays(site: str) -> Arrays:
+            return arrays_for(self.plan, site, sent, strategy.outbound(number, site))
+
+        with self.checkpoints.spool() as spool:
+            replies = self.ask(
+                "stage",
+                arrays,
+                stage=stage.kind,
+                number=number,
+                schema=record.returned(self.plan),
+                check=partial(record.check_reply, self.plan),
+                keep=spool.keep,
+            )
+            good = {site for site, reply in replies.items() if reply.status == "ok"}
+            earlier = [value for model in self.released.values() for value in model.values()]
+            strategy, broken = absorb_replies(strategy, number, good, spool, self.generator, earlier)
         for site in sorted(broken):
             self._note(site, lost("bad-reply"))
-        if len(updates) - len(broken) < self.plan.federation.quorum:
+        if len(good) - len(broken) < self.plan.federation.quorum:
             raise FederationError(
                 f"'{stage.kind}' round {number}: the replies of {', '.join(sorted(broken))} cannot be used, and the "
                 "others are fewer than the quorum"
@@ -133,7 +145,16 @@ class StudyRun:
         """
         chosen = self.choice.winner if self.choice and self.plan.has_best else ""
         models = {chosen if item.model == "best" else item.model for item in self.plan.release} | {self.plan.base}
-        arrays = {f"{kind}:{name}": value for kind in sorted(models) for name, value in self.released[kind].items()}
+        final = {
+            kind: partial(
+                arrays_for, self.plan, schema=GENERATORS[kind].released(self.plan), arrays=self.released[kind]
+            )
+            for kind in sorted(models)
+        }
+
+        def arrays(site: str) -> Arrays:
+            return {f"{kind}:{name}": value for kind, own in final.items() for name, value in own(site).items()}
+
         begun, sent, refused, tries = set[str](), set[str](), dict[str, Reply](), Counter[str]()
         end = time.monotonic() + self.deadlines.work_s
         waiting, absences, gone = set(self.accepted), Counter[str](), dict[str, float]()
@@ -187,10 +208,12 @@ class StudyRun:
         quorum: int | None = None,
         schema: Schema = NOTHING,
         check: Check = lambda site, arrays: None,
+        keep: Keep = lambda site, arrays: arrays,
     ) -> dict[str, Reply]:
         """One exchange with every accepted site that is online; `arrays` for all, or a function of the site's name.
 
-        A reply that does not fit `schema`, or fails `check`, is a lost one. Raises FederationError below the quorum.
+        A reply that does not fit `schema`, or fails `check`, is a lost one; the arrays of one that does go to `keep` as
+        they come. Raises FederationError below the quorum.
         """
         what = stage or kind
         quorum = self.plan.federation.quorum if quorum is None else quorum
@@ -199,27 +222,17 @@ class StudyRun:
         self.progress.begin(what, max(number, 1), rounds)
         for site in self.plan.sites:
             self.progress.site(site, *(("working",) if site in targets else ("lost", "not-asked")))
-        requests = {
-            site: Request(
-                PROTOCOL,
-                self.plan.digest,
-                kind,
-                stage or choice,
-                number,
-                dict(arrays(site) if callable(arrays) else arrays),
-            )
-            for site in sorted(targets)
-        }
+        bare = Request(PROTOCOL, self.plan.digest, kind, stage or choice, number, {})
+        outgoing = Outgoing(sorted(targets), bare, arrays if callable(arrays) else lambda site: arrays, self.holdings)
+        answers = Answers(outgoing, schema, check, keep, self._note)
         waited_for = self.patience.waited_for(targets, quorum)
-        replies = self.channel.exchange(requests, self.deadlines.away_s, self._note, waited_for)
+        self.channel.exchange(outgoing, self.deadlines.away_s, answers.take, waited_for)
+        replies = answers.replies
         self.patience.note(targets, set(replies))
-        for site in targets - set(replies):
+        for site in sorted(targets - set(replies)):
             replies[site] = lost("silent")
             self._note(site, replies[site])
-        for site, reply in replies.items():
-            if reply.status == "ok" and not _is_possible(site, reply.arrays, schema, check):
-                replies[site] = lost("bad-reply")
-                self._note(site, replies[site])
+        replies = dict(sorted(replies.items()))
         good = [site for site, reply in replies.items() if reply.status == "ok"]
         told = {"event": "exchange", "stage": what, "round": max(number, 1), "asked": len(targets), "ok": len(good)}
         log.info(
@@ -232,9 +245,9 @@ class StudyRun:
         )
         self.progress.end(
             {
-                "sites": {site: f"{reply.status} {reply.code}".strip() for site, reply in sorted(replies.items())},
-                "bytes_down": sum(v.nbytes for request in requests.values() for v in request.arrays.values()),
-                "bytes_up": sum(v.nbytes for reply in replies.values() for v in reply.arrays.values()),
+                "sites": {site: f"{reply.status} {reply.code}".strip() for site, reply in replies.items()},
+                "bytes_down": outgoing.bytes_down,
+                "bytes_up": answers.bytes_up,
             }
         )
         if len(good) < quorum:
@@ -262,17 +275,3 @@ def _final_replies(replies: Mapping[str, Reply], tries: Counter[str]) -> dict[st
     said = {site: reply for site, reply in replies.items() if reply.code and reply.reference}
     tries.update(said.keys())
     return {site: reply for site, reply in said.items() if reply.code not in _AGAIN or tries[site] >= _TRIES}
-
-
-def _is_possible(site: str, arrays: Arrays, schema: Schema, check: Check) -> bool:
-    """A reply counts only when it is exactly what the plan says, in names, dtypes, shapes, and by `check`."""
-    if set(arrays) != set(schema) or not all(
-        schema[name].matches(value) and schema[name].sound(value) for name, value in arrays.items()
-    ):
-        return False
-    try:
-        check(site, arrays)
-    except VerificationError as error:
-        log.warning("site %s: %s", site, error)
-        return False
-    return True

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Mapping, Set
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 from sfumato_common.protocol.messages import Reply, Request
 from sfumato_server.rounds.channel import OnReply
@@ -25,27 +26,27 @@ class LocalChannel(ABC):
 
     def exchange(
         self, requests: Mapping[str, Request], deadline_s: float, on_reply: OnReply, waited_for: Set[str]
-    ) -> dict[str, Reply]:
-        """See Channel; everybody who is online is waited for.
-
-        Replies are in the order of `requests`, whoever was first, so that sums over them are the same in every run.
-        """
+    ) -> None:
+        """See Channel; everybody who is online is waited for."""
         del deadline_s, waited_for
         online = self.online()
-        requests = {site: request for site, request in requests.items() if site in online}
+        left = deque(site for site in requests if site in online)
         if self.at_once == 1:
-            replies = {}
-            for site, request in requests.items():
-                replies[site] = self.answer(site, request)
-                on_reply(site, replies[site])
-            return replies
+            while left:
+                if not on_reply(left[0], self.answer(left[0], requests[left[0]])):
+                    continue
+                left.popleft()
+            return
         with ThreadPoolExecutor(self.at_once) as threads:
-            asked = {threads.submit(self.answer, site, request): site for site, request in requests.items()}
-            found = {}
+            asked: dict[Future[Reply], str] = {}
             try:
-                for done in as_completed(asked):
-                    found[asked[done]] = done.result()
-                    on_reply(asked[done], found[asked[done]])
+                while left or asked:
+                    while left and len(asked) < self.at_once:
+                        site = left.popleft()
+                        asked[threads.submit(self.answer, site, requests[site])] = site
+                    for done in wait(asked, return_when=FIRST_COMPLETED).done:
+                        site = asked.pop(done)
+                        if not on_reply(site, done.result()):
+                            left.appendleft(site)
             finally:
                 threads.shutdown(wait=False, cancel_futures=True)  # Ctrl-C waits for nobody who has not begun
-        return {site: found[site] for site in requests}

@@ -42,6 +42,7 @@ class Simulation(LocalChannel):
     tell: Tell
     cohorts: dict[str, Cohort]
     packages: dict[str, int] = field(default_factory=dict)
+    _asked: str = ""
     # opens the CA's key; in this process alone
     passphrase: bytes = field(default_factory=lambda: secrets.token_hex(16).encode(), repr=False)
 
@@ -86,22 +87,22 @@ class Simulation(LocalChannel):
         """See Channel: all of them are here."""
         return set(self.plan.sites)
 
-    def exchange(self, requests: Any, deadline_s: float, on_reply: Any, waited_for: Any) -> dict[str, Reply]:
+    def exchange(self, requests: Any, deadline_s: float, on_reply: Any, waited_for: Any) -> None:
         """See LocalChannel; `tell` is told of every answer."""
-        first = next(iter(requests.values()), None)
-        what = "" if first is None else " ".join(filter(None, [first.stage or first.kind, str(first.round or "")]))
         answered = 0
 
-        def note(site: str, reply: Reply) -> None:
+        def note(site: str, reply: Reply) -> bool:
             nonlocal answered
-            answered += 1
-            self.tell(what, answered, len(requests))
-            on_reply(site, reply)
+            taken: bool = on_reply(site, reply)
+            answered += taken
+            self.tell(self._asked, answered, len(requests))
+            return taken
 
-        return super().exchange(requests, deadline_s, note, waited_for)
+        super().exchange(requests, deadline_s, note, waited_for)
 
     def answer(self, site: str, request: Request) -> Reply:
         """See LocalChannel. A site whose worker died has failed."""
+        self._asked = " ".join(filter(None, [request.stage or request.kind, str(request.round or "")]))
         asked = {"do": "handle", "home": str(self.site(site)), "message": request.to_config()}
         try:
             said, arrays = self.workers.ask(asked, request.arrays, lambda data: self._take(site, data))

@@ -29,7 +29,7 @@ class ClassMeanStrategy:
         """Nothing."""
         return {}
 
-    def absorb(self, round_number: int, replies: dict[str, dict[str, AnyArray]], generator: torch.Generator) -> None:
+    def absorb(self, round_number: int, replies: Mapping[str, Arrays], generator: torch.Generator) -> None:
         """Means from the sums of all sites that answered."""
         check_replies(self._plan, self._stage, replies)
         total = np.sum([arrays["sums"] for arrays in replies.values()], axis=0)

@@ -1,5 +1,6 @@
 """What a coordinator sets in Flower's context, run configuration or beside the records changes nothing here."""
 
+import dataclasses
 import shutil
 
 import numpy as np
@@ -103,9 +104,12 @@ def test_missing_records_are_refused(fresh, missing):
 @pytest.mark.parametrize("name", ["noise_multiplier", "../../policy.yaml", "spectral/mean", "update"])
 def test_extra_arrays_are_refused(midway, name):
     request = midway.asked["gan", 2]
-    records = encode(request)
-    extra = Array(np.zeros(3, np.float32))
-    records[ARRAYS_KEY] = ArrayRecord({**records[ARRAYS_KEY], f"{name}x": extra})
+    extra = np.zeros(3, np.float32)
+    records = encode(dataclasses.replace(request, arrays={**request.arrays, f"{name}x": extra}))
     before = midway.charges()
     midway.refused(read(midway.message(records)), "verification-failed", "not those of the accepted plan")
+    assert midway.charges() == before
+    # beside the pack there is room for none
+    records[ARRAYS_KEY] = ArrayRecord({**records[ARRAYS_KEY], f"{name}x": Array(extra)})
+    midway.refused(read(midway.message(records)), "verification-failed", "do not come as one pack")
     assert midway.charges() == before

@@ -14,8 +14,12 @@ from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
 from hpack import Encoder
 from hyperframe.frame import ContinuationFrame, DataFrame, HeadersFrame
 from support.traffic.http2 import PREFACE, streams
-from support.traffic.layers import flower_objects
+from support.traffic.layers import flower_objects, layers
+from support.traffic.relay import Connection
 from support.traffic.toy import COUNT, SECRET, hits_on
+
+from sfumato_common.protocol.flower import encode
+from sfumato_common.protocol.messages import PROTOCOL, Reply
 
 
 def http1(body, target="/v1/fleet/push-object", extra=b""):
@@ -91,6 +95,14 @@ def test_a_canary_across_the_chunks_of_a_flower_array_is_found(scanner, images):
         sent = pushed(RecordDict({"arrays": ArrayRecord({"w": Array(values)})}))
     assert values.tobytes()[16:48] not in sent
     assert hits_on(scanner, sent, "http/1.1") == {"uint8"}
+
+
+def test_a_canary_in_one_array_of_a_pack_is_found_in_it(images):
+    values = images[1].astype(np.float32) / 127.5 - 1
+    reply = encode(Reply(PROTOCOL, "ok", "", "", {"a": np.zeros(3), "update": values}))
+    found = layers(Connection("alder", "superlink", "http/1.1", b"", bytearray(pushed(reply))), "c")
+    (layer,) = [layer for layer in found if layer.name.endswith("/packed update/values")]
+    assert np.array_equal(layer.array, values)
 
 
 def test_a_count_in_a_configuration_is_found_as_a_field(scanner):

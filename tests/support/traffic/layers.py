@@ -26,6 +26,7 @@ from google.protobuf.message import DecodeError
 from PIL import Image
 
 from sfumato_common.protocol import intake_pb2
+from sfumato_common.protocol.pack import unpack
 from support.traffic.http2 import grpc_messages, streams
 from support.traffic.relay import Connection
 
@@ -124,7 +125,18 @@ def flower_objects(objects: dict[str, bytes], name: str) -> Iterator[Layer]:
         if kind == "Array":
             chunks = [objects.get(child, b"").partition(b"\0")[2] for child in children.split(",")]
             numbers = json.loads(body)["arraychunk_ids"]
-            yield Layer(f"{where}/joined", b"".join(chunks[number] for number in numbers))
+            joined = b"".join(chunks[number] for number in numbers)
+            yield Layer(f"{where}/joined", joined)
+            yield from _pack(joined, where)
+
+
+def _pack(data: bytes, name: str) -> Iterator[Layer]:
+    try:
+        arrays = unpack(data)
+    except (ValueError, KeyError, TypeError):
+        return  # another array, or one that was cut short: its bytes are a layer already
+    for key, values in arrays.items():
+        yield Layer(f"{name}/packed {key}/values", values.tobytes(), array=values)
 
 
 def _http2(sent: bytes, name: str) -> Iterator[Layer]:

@@ -7,9 +7,9 @@ records together, and these from the public power law. Nothing is guessed from d
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import reduce
+from functools import partial, reduce
 
 import numpy as np
 import numpy.typing as npt
@@ -21,60 +21,16 @@ from sfumato_common.generators.spectral.denoise import (
     estimate_departure,
     pull_towards,
     shrink_means,
-    symmetric,
 )
-from sfumato_common.generators.spectral.layout import TAIL_GUESS, Layout
+from sfumato_common.generators.spectral.layout import Layout
 from sfumato_common.generators.spectral.limits import TAILS, bound_covariance, bound_means
 from sfumato_common.generators.spectral.moment_layout import Float64, Geometry, MomentLayout
-from sfumato_common.generators.spectral.sums import centre_of, charged_norm, class_counts, main_noise, own_layout
+from sfumato_common.generators.spectral.noised_sums import Sums, read_sums
 from sfumato_common.generators.spectral.unclip import unclip_variance, unclip_way
 from sfumato_common.types import Arrays
 
 # No class is drawn more rarely than this, whatever the noise did to its count.
 SMALLEST_SHARE = 0.025
-
-
-@dataclass(frozen=True)
-class Sums:
-    """Noised sums of one or several sites in patients and feature units: counts [K], sums [K, d], seconds [K, d, d].
-
-    `*_noise` are the known standard deviations of their coordinates (on the diagonal, for `seconds`). First moments
-    were clipped to `radius` about `centre` [d], second ones about the class means. `tail` is the amplitude above the
-    band in units of the power law, where it was measured.
-    """
-
-    counts: Float64
-    sums: Float64
-    seconds: Float64
-    sum_noise: float
-    second_noise: float
-    centre: Float64
-    radius: float
-    tail: float | None = None
-
-    def __add__(self, other: Sums) -> Sums:
-        part = float(self.counts.sum() / (self.counts.sum() + other.counts.sum()))
-        return Sums(
-            self.counts + other.counts,
-            self.sums + other.sums,
-            self.seconds + other.seconds,
-            math.hypot(self.sum_noise, other.sum_noise),
-            math.hypot(self.second_noise, other.second_noise),
-            part * self.centre + (1.0 - part) * other.centre,
-            part * self.radius + (1.0 - part) * other.radius,
-            self._tail_with(other),
-        )
-
-    def _tail_with(self, other: Sums) -> float | None:
-        if self.tail is None or other.tail is None:
-            return None
-        weights = self.counts.sum(), other.counts.sum()
-        return math.sqrt((weights[0] * self.tail**2 + weights[1] * other.tail**2) / sum(weights))
-
-    @property
-    def means(self) -> Float64:
-        """Class means [K, d]; each coordinate has noise of standard deviation `sum_noise / sizes`."""
-        return np.asarray(self.sums / self.counts[:, None])
 
 
 @dataclass(frozen=True)
@@ -98,19 +54,19 @@ class Components:
             covariances.append(replace(item, form=item.form.scaled(np.full(len(mean), math.sqrt(times)))))
         return replace(self, means=np.stack(means), covariances=covariances)
 
-    def arrays(self, layout: MomentLayout) -> dict[str, Float64]:
+    def arrays(self, layout: MomentLayout) -> dict[str, Float64 | npt.NDArray[np.float32]]:
         """What every model of moments releases, within its public bounds.
 
         shares [G], mean [G, d], factor [G, d, d] (symmetric root of the covariance, in feature units) and signal [G, d,
         d] (projector on the directions that the release showed, the others being filled). The symmetric root is unique,
         and it is sent rather than recomputed, so that every machine starts from the same numbers.
         """
-        bound = [bound_covariance(layout, item.form) for item in self.covariances]
+        bound = (bound_covariance(layout, item.form) for item in self.covariances)
         return {
             "shares": self.shares,
             "mean": bound_means(self.means, layout.mean_radius),
-            "factor": np.stack([form.root().matrix for form in bound]),
-            "signal": np.stack([item.shown @ item.shown.T for item in self.covariances]),
+            "factor": _stack(form.root().matrix for form in bound),
+            "signal": _stack(item.shown @ item.shown.T for item in self.covariances),
         }
 
 
@@ -140,13 +96,22 @@ def fit_components(
 
     A site whose released count is below `fewest` gets the classes' components, like one that did not answer.
     """
-    sites = {site: _sums(layout, release, noise_multiplier) for site, release in releases.items()}
-    geometry = Geometry.of(layout)
-    whole = reduce(lambda a, b: a + b, (sites[site] for site in sorted(sites)))
+    geometry, first = Geometry.of(layout), dict[str, Sums]()
+
+    def own(site: str) -> Sums:
+        return read_sums(layout, releases[site], noise_multiplier)
+
+    def note(site: str) -> Sums:
+        found = own(site)
+        first[site] = found.first_moments()
+        return found
+
+    # one site's second moments at a time
+    whole = reduce(lambda a, b: a + b, map(note, sorted(releases)))
     if by_site:
-        apart = {site: own for site, own in sites.items() if own.counts.sum() >= fewest}
+        apart = {site: partial(own, site) for site, sums in first.items() if sums.counts.sum() >= fewest}
         return _site_components(plan, layout, geometry, whole, apart).unclipped()
-    return _class_components(layout, geometry, whole, sites).unclipped()
+    return _class_components(layout, geometry, whole, first).unclipped()
 
 
 def _tail(own: Sums, covariance: Covariance) -> float:
@@ -154,24 +119,6 @@ def _tail(own: Sums, covariance: Covariance) -> float:
     if own.tail is not None:
         return own.tail
     return float(np.clip(math.sqrt(max(covariance.level, 0.0)), *TAILS))
-
-
-def _sums(layout: MomentLayout, release: Arrays, noise_multiplier: float) -> Sums:
-    centre, sums, moments = (release[name].astype(np.float64) for name in ("centre", "sums", "moments"))
-    layout, sigma = own_layout(layout, release, noise_multiplier), main_noise(layout, noise_multiplier)
-    norms = release["norms"].astype(np.float64) if layout.charged_radii else None
-    counts, about = class_counts(layout, sums, sigma), centre_of(layout, centre, sigma)
-    sum_unit, second_unit = layout.spread_radius / layout.weights.sum, layout.spread_radius**2 / layout.weights.moment
-    return Sums(
-        counts,
-        counts[:, None] * about + sums[:, 1:] * sum_unit,
-        symmetric(moments, layout.features) * second_unit,
-        sigma * sum_unit,
-        sigma * second_unit,
-        about,
-        layout.spread_radius,
-        None if norms is None or len(norms) < 3 else charged_norm(norms[2], TAIL_GUESS, noise_multiplier),
-    )
 
 
 def _class_components(layout: MomentLayout, geometry: Geometry, whole: Sums, sites: Mapping[str, Sums]) -> Components:
@@ -189,7 +136,7 @@ def _class_components(layout: MomentLayout, geometry: Geometry, whole: Sums, sit
 
 
 def _site_components(
-    plan: PublicPlan, layout: MomentLayout, geometry: Geometry, whole: Sums, sites: Mapping[str, Sums]
+    plan: PublicPlan, layout: MomentLayout, geometry: Geometry, whole: Sums, sites: Mapping[str, Callable[[], Sums]]
 ) -> Components:
     """One component a site and class, sites in the order of their names; one that did not answer gets the classes'."""
     shares = whole.counts / whole.counts.sum()
@@ -198,9 +145,10 @@ def _site_components(
     class_means = shrink_means(whole.means, shares, whole.sum_noise / whole.counts, geometry.rings)
     inverse = common.form.root(inverse=True)
     white = [part.form.between(inverse) for part in classes]
-    all_shares, means, covariances = [], [], []
+    all_shares, means, covariances, sources = [], [], list[Covariance](), list[Sums]()
     for name in sorted(plan.sites):
-        own = sites.get(name)
+        own = sites[name]() if name in sites else None
+        sources += [(whole if own is None else own).first_moments()] * len(plan.labels)
         if own is None:
             all_shares.append(_floor(shares) * plan.sites[name].nominal_patients)
             means.append(class_means)
@@ -216,7 +164,6 @@ def _site_components(
             second, count = own.seconds[k] / own.counts[k], float(own.counts[k])
             covariances.append(estimate_departure(base, second, own.second_noise / count, count, geometry))
     joined = np.concatenate(all_shares)
-    sources = [sites.get(name, whole) for name in sorted(plan.sites) for _ in plan.labels]
     return Components(joined / joined.sum(), np.concatenate(means), covariances, sources)
 
 
@@ -263,6 +210,11 @@ def _scatter_between_sites(whole: Sums, sites: Iterable[Sums]) -> Float64:
         outer = offset[:, :, None] * offset[:, None, :] - noise[:, None, None] * np.eye(offset.shape[1])
         scatter += (site.counts / whole.counts)[:, None, None] * outer
     return scatter
+
+
+def _stack(matrices: Iterable[Float64]) -> npt.NDArray[np.float32]:
+    """Matrices [G, d, d] in the precision that they are released in: one at a time is twice as wide."""
+    return np.stack([matrix.astype(np.float32) for matrix in matrices])
 
 
 def _floor(shares: Float64) -> Float64:

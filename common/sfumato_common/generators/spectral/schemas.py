@@ -39,4 +39,8 @@ def released(plan: PublicPlan) -> Schema:
 def gaussians(kind: str, k: int, d: int, **more: tuple[int, ...]) -> Schema:
     """K components' shares and Gaussians of d features, and their factors of signal alone, as arrays of that `kind`."""
     shapes = {"shares": (k,), "mean": (k, d), "factor": (k, d, d), **more, "signal": (k, d, d)}
-    return {f"{kind}/{name}": ArraySpec("float32", shape) for name, shape in shapes.items()}
+    return {
+        # all shares go to all sites: they are few numbers, and add up to 1
+        f"{kind}/{name}": ArraySpec("float32", shape, by_component=name != "shares")
+        for name, shape in shapes.items()
+    }

@@ -26,7 +26,7 @@ class Strategy(Protocol):
         """What that site is sent in that round, by its record's `sent`."""
         ...
 
-    def absorb(self, round_number: int, replies: dict[str, dict[str, AnyArray]], generator: torch.Generator) -> None:
+    def absorb(self, round_number: int, replies: Mapping[str, Arrays], generator: torch.Generator) -> None:
         """Take the replies by site. Raises VerificationError when one misfits `returned` or is not finite."""
         ...
 

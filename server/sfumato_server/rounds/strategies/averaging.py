@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import partial
+
 import numpy as np
 
 from sfumato_common.errors import FederationError, VerificationError
@@ -14,7 +17,7 @@ from sfumato_server.rounds.strategies.combining import combine_updates
 from sfumato_server.rounds.strategies.optimisers import ServerStep
 
 
-def check_replies(plan: Plan, stage: StageSettings, replies: dict[str, dict[str, AnyArray]]) -> None:
+def check_replies(plan: Plan, stage: StageSettings, replies: Mapping[str, Arrays]) -> None:
     """Raises when there is no reply, an unknown site, or arrays that are not exactly the schema's and finite."""
     if not replies:
         raise FederationError(f"no site answered in stage '{stage.kind}'; see the sites' own logs")
@@ -30,7 +33,7 @@ def check_replies(plan: Plan, stage: StageSettings, replies: dict[str, dict[str,
 
 
 def move_start(
-    plan: Plan, start: Arrays, replies: dict[str, dict[str, AnyArray]], server: ServerStep | None = None
+    plan: Plan, start: Arrays, replies: Mapping[str, Arrays], server: ServerStep | None = None
 ) -> dict[str, AnyArray]:
     """`start` moved by `server` (None: as it is) along the sites' joint update, float32.
 
@@ -39,5 +42,9 @@ def move_start(
     server = server or ServerStep(ServerOptimiser())
     patients = np.array([plan.sites[site].nominal_patients for site in sorted(replies)], np.float64)
     weights = {name: ArraySpec("float32", value.shape) for name, value in start.items()}
-    updates = [unpack_update(replies[site][UPDATE], weights) for site in sorted(replies)]
+    updates = [partial(_update_of, replies, site, weights) for site in sorted(replies)]
     return server.move(start, combine_updates(server.settings, updates, patients / patients.sum()))
+
+
+def _update_of(replies: Mapping[str, Arrays], site: str, weights: Mapping[str, ArraySpec]) -> Mapping[str, AnyArray]:
+    return unpack_update(replies[site][UPDATE], weights)

@@ -45,10 +45,10 @@ class ChoiceStrategy:
             self._prepare()
         return dict(self._outbound)
 
-    def absorb(self, round_number: int, replies: dict[str, dict[str, AnyArray]], generator: torch.Generator) -> None:
+    def absorb(self, round_number: int, replies: Mapping[str, Arrays], generator: torch.Generator) -> None:
         """Keep the histograms; the choice is read off them."""
         check_replies(self._plan, self._stage, replies)
-        self._histograms = {site: arrays[HISTOGRAMS] for site, arrays in replies.items()}
+        self._histograms = {site: np.array(arrays[HISTOGRAMS]) for site, arrays in replies.items()}
 
     def choice(self) -> Choice:
         """What was chosen. Raises FederationError before the exchange."""

@@ -5,7 +5,7 @@ All sites' updates are private already: whatever is done with them is post-proce
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -13,10 +13,11 @@ from sfumato_common.errors import FederationError
 from sfumato_common.generators.settings import ServerOptimiser
 from sfumato_common.types import AnyArray
 
+# one site's update, read when it is asked for: a mean has one at a time in memory
+Update = Callable[[], Mapping[str, AnyArray]]
 
-def combine_updates(
-    settings: ServerOptimiser, updates: Sequence[Mapping[str, AnyArray]], shares: AnyArray
-) -> dict[str, AnyArray]:
+
+def combine_updates(settings: ServerOptimiser, updates: Sequence[Update], shares: AnyArray) -> dict[str, AnyArray]:
     """The joint update by weight, float64, of the sites' updates with `shares` [N], which add up to 1.
 
     See `ServerOptimiser`. Raises FederationError when a trimmed mean has nothing left.
@@ -27,10 +28,21 @@ def combine_updates(
             f"{len(updates)} answered"
         )
     if settings.combine == "trimmed-mean":
-        return {name: _trimmed_mean(_stack(updates, name), shares, settings.trimmed) for name in updates[0]}
+        read = [update() for update in updates]
+        return {name: _trimmed_mean(_stack(read, name), shares, settings.trimmed) for name in read[0]}
     if settings.combine == "norm-bound":
         shares = shares * _factors(updates)
-    return {name: np.asarray(np.tensordot(shares, _stack(updates, name), axes=1)) for name in updates[0]}
+    return _sum(updates, shares)
+
+
+def _sum(updates: Sequence[Update], shares: AnyArray) -> dict[str, AnyArray]:
+    """Sum of the updates times `shares` [N], in their order."""
+    total: dict[str, AnyArray] = {}
+    for share, update in zip(shares, updates, strict=True):
+        for name, value in update().items():
+            part = share * value.astype(np.float64)
+            total[name] = total[name] + part if name in total else part
+    return total
 
 
 def _stack(updates: Sequence[Mapping[str, AnyArray]], name: str) -> AnyArray:
@@ -48,9 +60,11 @@ def _trimmed_mean(values: AnyArray, shares: AnyArray, trimmed: int) -> AnyArray:
     return np.asarray((kept * np.take_along_axis(values, order, axis=0)).sum(axis=0) / kept.sum(axis=0))
 
 
-def _factors(updates: Sequence[Mapping[str, AnyArray]]) -> AnyArray:
+def _factors(updates: Sequence[Update]) -> AnyArray:
     """By how much [N] each update is shortened: to the median of their norms at most."""
-    norms = np.sqrt([sum(float((value.astype(np.float64) ** 2).sum()) for value in each.values()) for each in updates])
+    norms = np.sqrt(
+        [sum(float((value.astype(np.float64) ** 2).sum()) for value in each().values()) for each in updates]
+    )
     # the lower one of two: half of the sites do not move it
     median = np.sort(norms)[(len(norms) - 1) // 2]
     return np.asarray(np.minimum(1.0, median / np.maximum(norms, np.finfo(np.float64).tiny)))

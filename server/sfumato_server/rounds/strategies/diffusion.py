@@ -39,7 +39,7 @@ class DiffusionStrategy:
         """The plan's first model, the denoiser and the current adapter."""
         return {**self._first, **self._denoiser, **self._adapter}
 
-    def absorb(self, round_number: int, replies: dict[str, dict[str, AnyArray]], generator: torch.Generator) -> None:
+    def absorb(self, round_number: int, replies: Mapping[str, Arrays], generator: torch.Generator) -> None:
         """The adapter follows the public-weighted mean of the updates, as the plan's `server` says."""
         check_replies(self._plan, self._stage, replies)
         self._adapter = move_start(self._plan, self._adapter, replies, self._server)

@@ -7,6 +7,7 @@ carries all of that site's noise: nothing averages it before the generator.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -46,7 +47,7 @@ class Discriminators:
         """The discriminator that `site` trains next."""
         return dict(self._weights.get(_ALL if self._joint else site, self._start))
 
-    def move(self, replies: dict[str, dict[str, AnyArray]]) -> None:
+    def move(self, replies: Mapping[str, Arrays]) -> None:
         """Follow the sites' updates, which have been checked: their mean, or each site's own."""
         parts = {_ALL: replies} if self._joint else {site: {site: reply} for site, reply in replies.items()}
         for name, part in parts.items():

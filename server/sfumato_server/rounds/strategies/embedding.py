@@ -29,7 +29,7 @@ class EmbeddingStrategy:
         """The spectral release, which features are compared with."""
         return dict(self._spectral)
 
-    def absorb(self, round_number: int, replies: dict[str, dict[str, AnyArray]], generator: torch.Generator) -> None:
+    def absorb(self, round_number: int, replies: Mapping[str, Arrays], generator: torch.Generator) -> None:
         """Fit the generator to the sums of all sites that answered."""
         check_replies(self._plan, self._stage, replies)
         sums = {site: arrays["sums"] for site, arrays in replies.items()}

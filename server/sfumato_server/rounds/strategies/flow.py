@@ -28,7 +28,7 @@ class FlowStrategy:
         """The plan's first model and the current flow."""
         return {**self._first, **self._flow}
 
-    def absorb(self, round_number: int, replies: dict[str, dict[str, AnyArray]], generator: torch.Generator) -> None:
+    def absorb(self, round_number: int, replies: Mapping[str, Arrays], generator: torch.Generator) -> None:
         """The flow follows the public-weighted mean of the updates, as the plan's `server` says."""
         check_replies(self._plan, self._stage, replies)
         self._flow = move_start(self._plan, self._flow, replies, self._server)

@@ -54,7 +54,7 @@ class GanStrategy:
         """The spectral release, the discriminator that the site trains, the generator whose images it tells apart."""
         return {**self._spectral, **to_arrays("generator", self._generator), **self._discriminators.sent(site)}
 
-    def absorb(self, round_number: int, replies: dict[str, dict[str, AnyArray]], generator: torch.Generator) -> None:
+    def absorb(self, round_number: int, replies: Mapping[str, Arrays], generator: torch.Generator) -> None:
         """Move the discriminators by the updates, then take the plan's `generator_steps` against them."""
         check_replies(self._plan, self._stage, replies)
         self._discriminators.move(replies)

@@ -31,7 +31,7 @@ class OneShotStrategy(ABC, Generic[S]):
         """Nothing: sites work from the plan alone."""
         return {}
 
-    def absorb(self, round_number: int, replies: dict[str, dict[str, AnyArray]], generator: torch.Generator) -> None:
+    def absorb(self, round_number: int, replies: Mapping[str, Arrays], generator: torch.Generator) -> None:
         """Fit the model to the releases of all sites that answered."""
         check_replies(self._plan, self._stage, replies)
         self._model = {f"{self._stage.kind}/{name}": value for name, value in self.fit(replies).items()}

@@ -48,7 +48,7 @@ class StyleGan2Strategy:
         """The spectral release and both networks."""
         return {**self._spectral, **to_arrays(GENERATOR, self._generator), **self._judge}
 
-    def absorb(self, round_number: int, replies: dict[str, dict[str, AnyArray]], generator: torch.Generator) -> None:
+    def absorb(self, round_number: int, replies: Mapping[str, Arrays], generator: torch.Generator) -> None:
         """Follow the updates; then, under privacy, take the plan's `generator_steps` against the discriminator."""
         check_replies(self._plan, self._stage, replies)
         both = self._stage.sites_train == "both"

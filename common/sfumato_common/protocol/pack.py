@@ -1,0 +1,69 @@
+"""The arrays of a message as one run of bytes, in the layout of safetensors, and the digest that names one array.
+
+What is read is a view of the bytes: a header cannot make a reader allocate what it only claims. The writer is the
+safetensors library; its reader copies, and so is not used here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save
+
+from sfumato_common.types import AnyArray, Arrays
+
+# what a schema may name, in this machine's byte order: no structures, no objects, nothing to convert
+_PLAIN = {"F32": np.float32, "F64": np.float64, "U8": np.uint8, "U16": np.uint16, "I64": np.int64}
+# far beyond what the names and shapes of any plan take
+_LONGEST_HEADER_BYTES = 2**20
+_LENGTH_BYTES = 8
+
+
+def pack(arrays: Arrays) -> bytes:
+    """All of `arrays`, with their names, dtypes and shapes."""
+    return save({name: np.asarray(value, order="C") for name, value in arrays.items()})
+
+
+def unpack(data: Any) -> dict[str, AnyArray]:
+    """Inverse of `pack`: read-only views of `data`, any buffer that is not written to meanwhile.
+
+    Raises ValueError, and whatever reading a crafted JSON text ends in, unless every byte belongs to one plain array.
+    """
+    view = memoryview(data)
+    length = int.from_bytes(view[:_LENGTH_BYTES], "little")
+    start = _LENGTH_BYTES + length
+    if length > _LONGEST_HEADER_BYTES or start > len(view):
+        raise ValueError("not a pack")
+    header = json.loads(bytes(view[_LENGTH_BYTES:start]), object_pairs_hook=_without_doubles)
+    arrays, end = {}, 0
+    for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
+        dtype, shape = np.dtype(_PLAIN[entry["dtype"]]), entry["shape"]
+        first, last = entry["data_offsets"]
+        lengths = [first, last, *shape]
+        if set(entry) != {"dtype", "shape", "data_offsets"} or not all(type(n) is int and n >= 0 for n in lengths):
+            raise ValueError("a form that no schema has")
+        if first != end or last - first != math.prod(shape) * dtype.itemsize:
+            raise ValueError("an array that is not where, or not as long as, its header says")
+        end = last
+        arrays[name] = np.frombuffer(view[start + first : start + last].toreadonly(), dtype).reshape(shape)
+    if start + end != len(view):
+        raise ValueError("bytes that belong to no array")
+    return arrays
+
+
+def array_digest(name: str, value: AnyArray) -> str:
+    """sha256 of one array's name, dtype, shape and contents, lower-case hexadecimal."""
+    digest = hashlib.sha256(f"{name}\0{value.dtype.str}\0{tuple(value.shape)}\0".encode())
+    digest.update(np.ascontiguousarray(value).data if value.size else b"")
+    return digest.hexdigest()
+
+
+def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("two entries of one name")
+    return found
