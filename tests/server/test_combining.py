@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -41,7 +43,21 @@ def shares(sites: int = SITES) -> np.ndarray:
 
 
 def combine_updates(settings, values, weights):
-    return combining.combine_updates(settings, [lambda each=each: each for each in values], weights)
+    """A few coordinates at a time, or all: the same but for rounding, as a product may be fused or not."""
+    updates = [partial(Plain, each) for each in values]
+    found = combining.combine_updates(settings, updates, weights)
+    with patch.object(combining, "_VALUES", 5 * len(values)):
+        parts = combining.combine_updates(settings, updates, weights)
+    for name, value in found.items():
+        np.testing.assert_allclose(parts[name], value, rtol=1e-12, atol=1e-12)
+    return found
+
+
+class Plain(dict):
+    """Changes by name that were never packed."""
+
+    def part(self, name, first, last):
+        return self[name].ravel()[first:last]
 
 
 def settings(combine: str, **terms) -> ServerOptimiser:

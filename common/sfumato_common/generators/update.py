@@ -33,24 +33,29 @@ def pack_update(before: Arrays, after: Arrays) -> AnyArray:
     return torch.from_numpy(padded).to(torch.bfloat16).view(torch.uint16).numpy()
 
 
-def unpack_update(packed: AnyArray, weights: Mapping[str, ArraySpec]) -> Mapping[str, AnyArray]:
-    """Inverse of `pack_update`: float32 changes by name for the float32 arrays that `weights` describes.
-
-    Each is made when it is looked up: of many sites' updates, only what is at hand takes memory.
-    """
-    return _Changes(packed, weights)
+def unpack_update(packed: AnyArray, weights: Mapping[str, ArraySpec]) -> Changes:
+    """Inverse of `pack_update`: float32 changes by name for the float32 arrays that `weights` describes."""
+    return Changes(packed, weights)
 
 
-class _Changes(Mapping[str, AnyArray]):
+class Changes(Mapping[str, AnyArray]):
+    """The changes of an update by name, each made when it is looked up, so that only what is at hand takes memory."""
+
     def __init__(self, packed: AnyArray, weights: Mapping[str, ArraySpec]) -> None:
+        """See `unpack_update`."""
         self._packed, self._places, start = packed, dict[str, tuple[int, ArraySpec]](), 0
         for name in sorted(weights):
             self._places[name] = start, weights[name]
             start += weights[name].elements
 
     def __getitem__(self, name: str) -> AnyArray:
-        start, spec = self._places[name]
-        return _floats(self._packed[start : start + spec.elements]).reshape(spec.shape)
+        spec = self._places[name][1]
+        return self.part(name, 0, spec.elements).reshape(spec.shape)
+
+    def part(self, name: str, first: int, last: int) -> AnyArray:
+        """Elements from `first` to before `last` of the change of `name`, [last - first]."""
+        start = self._places[name][0]
+        return _floats(self._packed[start + first : start + last])
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._places)

@@ -10,7 +10,7 @@ import numpy as np
 from sfumato_common.errors import FederationError, VerificationError
 from sfumato_common.exchanges import EXCHANGES
 from sfumato_common.generators.settings import ServerOptimiser, StageSettings
-from sfumato_common.generators.update import UPDATE, unpack_update
+from sfumato_common.generators.update import UPDATE, Changes, unpack_update
 from sfumato_common.study.plan import Plan
 from sfumato_common.types import AnyArray, Arrays, ArraySpec
 from sfumato_server.rounds.strategies.combining import combine_updates
@@ -46,5 +46,5 @@ def move_start(
     return server.move(start, combine_updates(server.settings, updates, patients / patients.sum()))
 
 
-def _update_of(replies: Mapping[str, Arrays], site: str, weights: Mapping[str, ArraySpec]) -> Mapping[str, AnyArray]:
+def _update_of(replies: Mapping[str, Arrays], site: str, weights: Mapping[str, ArraySpec]) -> Changes:
     return unpack_update(replies[site][UPDATE], weights)

@@ -5,16 +5,19 @@ All sites' updates are private already: whatever is done with them is post-proce
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from sfumato_common.errors import FederationError
 from sfumato_common.generators.settings import ServerOptimiser
+from sfumato_common.generators.update import Changes
 from sfumato_common.types import AnyArray
 
-# one site's update, read when it is asked for: a mean has one at a time in memory
-Update = Callable[[], Mapping[str, AnyArray]]
+# one site's update, read when it is asked for
+Update = Callable[[], Changes]
+# how many values, of all sites together, are combined at once
+_VALUES = 2**20
 
 
 def combine_updates(settings: ServerOptimiser, updates: Sequence[Update], shares: AnyArray) -> dict[str, AnyArray]:
@@ -28,25 +31,25 @@ def combine_updates(settings: ServerOptimiser, updates: Sequence[Update], shares
             f"{len(updates)} answered"
         )
     if settings.combine == "trimmed-mean":
-        read = [update() for update in updates]
-        return {name: _trimmed_mean(_stack(read, name), shares, settings.trimmed) for name in read[0]}
+        return _by_blocks(updates, lambda values: _trimmed_mean(values, shares, settings.trimmed))
     if settings.combine == "norm-bound":
         shares = shares * _factors(updates)
-    return _sum(updates, shares)
+    return _by_blocks(updates, lambda values: np.tensordot(shares, values, axes=1))
 
 
-def _sum(updates: Sequence[Update], shares: AnyArray) -> dict[str, AnyArray]:
-    """Sum of the updates times `shares` [N], in their order."""
-    total: dict[str, AnyArray] = {}
-    for share, update in zip(shares, updates, strict=True):
-        for name, value in update().items():
-            part = share * value.astype(np.float64)
-            total[name] = total[name] + part if name in total else part
-    return total
+def _by_blocks(updates: Sequence[Update], combine: Callable[[AnyArray], AnyArray]) -> dict[str, AnyArray]:
+    """`combine` of all sites' values [N, M], float64, so many coordinates M at a time that memory does not grow with N.
 
-
-def _stack(updates: Sequence[Mapping[str, AnyArray]], name: str) -> AnyArray:
-    return np.stack([update[name] for update in updates]).astype(np.float64)
+    It treats every coordinate alike.
+    """
+    joint, most = {}, max(1, _VALUES // len(updates))
+    for name, value in updates[0]().items():
+        ends = [(first, min(first + most, value.size)) for first in range(0, max(1, value.size), most)]
+        blocks = [
+            combine(np.stack([update().part(name, *end) for update in updates]).astype(np.float64)) for end in ends
+        ]
+        joint[name] = np.concatenate(blocks).reshape(value.shape)
+    return joint
 
 
 def _trimmed_mean(values: AnyArray, shares: AnyArray, trimmed: int) -> AnyArray:
