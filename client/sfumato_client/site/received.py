@@ -15,7 +15,7 @@ from pathlib import Path
 from sfumato_common.files import write_atomic, write_json
 from sfumato_common.locks import LOCK, in_turn
 from sfumato_common.protocol.messages import Request
-from sfumato_common.protocol.pack import array_digest, pack, unpack
+from sfumato_common.protocol.pack import array_digest, own_name, pack, unpack
 from sfumato_common.study.plan import Plan
 from sfumato_common.types import AnyArray
 
@@ -47,7 +47,7 @@ class Received:
         with in_turn(self._folder):
             for digest, name in digests.items():
                 if not (path := self._folder / digest).exists():
-                    write_atomic(path, pack({name: request.arrays[name]}), mode=0o600, durable=False)
+                    write_atomic(path, pack({own_name(name): request.arrays[name]}), mode=0o600, durable=False)
             index = {**self._index(), f"{request.kind} {request.stage}": sorted(digests)}
             write_json(self._folder / _INDEX, index)
             wanted = {_INDEX, LOCK}.union(*index.values())
@@ -57,7 +57,7 @@ class Received:
 
     def _read(self, name: str, digest: str) -> AnyArray | None:
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
-            value = unpack((self._folder / digest).read_bytes())[name]
+            value = unpack((self._folder / digest).read_bytes())[own_name(name)]
             if array_digest(name, value) == digest:
                 return value
         (self._folder / digest).unlink(missing_ok=True)  # damaged: made anew when the array comes again

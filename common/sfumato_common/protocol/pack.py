@@ -55,9 +55,14 @@ def unpack(data: Any) -> dict[str, AnyArray]:
     return arrays
 
 
+def own_name(name: str) -> str:
+    """The name of an array by itself: in a release it is sent as part of a model, as 'MODEL:NAME'."""
+    return name.rpartition(":")[2]
+
+
 def array_digest(name: str, value: AnyArray) -> str:
-    """sha256 of one array's name, dtype, shape and contents, lower-case hexadecimal."""
-    digest = hashlib.sha256(f"{name}\0{value.dtype.str}\0{tuple(value.shape)}\0".encode())
+    """sha256 of one array's own name, dtype, shape and contents, lower-case hexadecimal."""
+    digest = hashlib.sha256(f"{own_name(name)}\0{value.dtype.str}\0{tuple(value.shape)}\0".encode())
     digest.update(np.ascontiguousarray(value).data if value.size else b"")
     return digest.hexdigest()
 

@@ -17,17 +17,17 @@ from sfumato_common.types import AnyArray, Arrays
 
 
 class Holdings:
-    """The arrays that each site has, as digests by name: of the last request of each stage that it answered."""
+    """Digests of the arrays that each site has: those of the last request of each stage that it answered."""
 
     def __init__(self) -> None:
-        self._by_site: dict[str, dict[tuple[str, str], Mapping[str, str]]] = {}
+        self._by_site: dict[str, dict[tuple[str, str], frozenset[str]]] = {}
 
     def of(self, site: str, digests: Mapping[str, str]) -> dict[str, str]:
         """Those of `digests` whose arrays the site has."""
         kept = self._by_site.get(site, {}).values()
-        return {name: digest for name, digest in digests.items() if any(each.get(name) == digest for each in kept)}
+        return {name: digest for name, digest in digests.items() if any(digest in each for each in kept)}
 
-    def note(self, site: str, request: Request, digests: Mapping[str, str]) -> None:
+    def note(self, site: str, request: Request, digests: frozenset[str]) -> None:
         """The site answered `request`, whose arrays have these digests."""
         if request.kind in ("stage", "make"):
             self._by_site.setdefault(site, {})[request.kind, request.stage] = digests
@@ -47,9 +47,9 @@ class Outgoing(Mapping[str, Request]):
         self, sites: Iterable[str], bare: Request, arrays: Callable[[str], Arrays], holdings: Holdings
     ) -> None:
         self._sites, self._bare, self._arrays, self._holdings = list(sites), bare, arrays, holdings
-        self._by_site: dict[str, Mapping[str, str]] = {}
+        self._by_site: dict[str, frozenset[str]] = {}
         # the last request, and its arrays with their digests
-        self._request, self._digests = bare, dict[str, str]()
+        self._request, self._digests, self._all = bare, dict[str, str](), frozenset[str]()
         self._last: dict[str, tuple[AnyArray, str]] = {}
         self.bytes_down = 0
 
@@ -71,8 +71,10 @@ class Outgoing(Mapping[str, Request]):
         held = self._holdings.of(site, digests)
         if digests != self._digests or held != self._request.held:
             brought = {name: value for name, value in arrays.items() if name not in held}
-            self._request, self._digests = replace(self._bare, arrays=brought, held=held), digests
-        self._by_site[site] = self._digests
+            self._request = replace(self._bare, arrays=brought, held=held)
+        if digests != self._digests:
+            self._digests, self._all = digests, frozenset(digests.values())
+        self._by_site[site] = self._all
         self.bytes_down += sum(value.nbytes for value in self._request.arrays.values())
         return self._request
 
