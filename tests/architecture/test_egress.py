@@ -55,6 +55,7 @@ def test_a_sites_replies_are_made_in_the_guard_alone():
     assert constructions(["client"], {"Reply"}) == {
         ("sfumato_client/egress/guard.py", "plain_reply", "Reply"),
         ("sfumato_client/egress/guard.py", "pending_reply", "Reply"),
+        ("sfumato_client/egress/guard.py", "missing_reply", "Reply"),
         ("sfumato_client/egress/guard.py", "refusal", "Reply"),
     }
 

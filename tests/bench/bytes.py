@@ -172,9 +172,7 @@ def main() -> None:
 def tell(row: dict, head: bool) -> None:
     """A row of the table, as soon as it is known."""
     if head:
-        print(
-            "sites | by_site | kB down a site | spectral, gan, flow, make | kB up a site | MB before, peak | processor s"
-        )
+        print("sites | by_site | kB down a site | gan, flow, make | kB up a site | MB before, peak | processor s")
     parts = ", ".join(f"{row['down'].get(what, 0) / 1e3:.0f}" for what in ("gan", "flow", "make"))
     down, up = (sum(row[way].values()) / 1e3 for way in ("down", "up"))
     memory = f"{row['before_mb']}, {row['peak_mb']}"

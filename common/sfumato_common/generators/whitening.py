@@ -96,7 +96,8 @@ class WhiteCodes:
     pixels = False
 
     def __init__(self, coder: Coder, form: WhiteForm, mean: AnyArray, factor: AnyArray) -> None:
-        inverse = np.linalg.inv(factor.astype(np.float64))
+        # in double precision one at a time: of many sites fitted apart, together they would fill the memory
+        inverse = np.stack([np.linalg.inv(each.astype(np.float64)).astype(np.float32) for each in factor])
         self.form, self._coder = form, coder
         self.mean, self._factor, self._inverse = (
             torch.tensor(value, dtype=torch.float32) for value in (mean, factor, inverse)

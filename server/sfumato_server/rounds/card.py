@@ -96,7 +96,7 @@ def make_card(plan: Plan, stage: str, number: int, arrays: Arrays, released: Arr
 def encode_checkpoint(card: Card, arrays: Arrays) -> bytes:
     """The file: safetensors, with the card in its metadata."""
     metadata = {"card": canonical_json(card.model_dump(mode="json")).decode("ascii")}
-    return save({name: value.copy() for name, value in arrays.items()}, metadata)
+    return save(dict(arrays), metadata)
 
 
 def read_checkpoint(path: Path) -> tuple[Card | None, dict[str, AnyArray]]:

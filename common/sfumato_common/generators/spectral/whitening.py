@@ -53,17 +53,20 @@ class SpectralModel(nn.Module):
         layout = Layout.of(plan)
         self.layout = layout
         size, band = layout.size, layout.bandwidth
-        factor = arrays["factor"].astype(np.float64)
+        # a component's matrix at a time in double precision: together they are most of what a coordinator has in memory
+        inverse, log_scale = np.empty(arrays["factor"].shape, np.float32), np.empty(len(arrays["factor"]))
+        for place, factor in enumerate(arrays["factor"]):
+            double = factor.astype(np.float64)
+            inverse[place], log_scale[place] = np.linalg.inv(double), np.linalg.slogdet(double)[1]
         law = public_scale(size, layout.bits) * arrays["tail"].astype(np.float64)[:, None, None]
         tail = np.sqrt(law**2 + quantisation(layout.bits) ** 2)
         tail[:, :band, :band] = 1.0
-        log_scale = np.linalg.slogdet(factor)[1] + np.log(layout.scale).sum()
+        log_scale = log_scale + np.log(layout.scale).sum()
         log_scale = log_scale + layout.channels * np.log(tail).sum(axis=(1, 2))
         for name, value in {
             "matrix": dct_matrix(size),
             "mean": arrays["mean"],
-            "factor": factor,
-            "inverse": np.linalg.inv(factor),
+            "factor": arrays["factor"],
             "signal": arrays["signal"],
             "scale": layout.scale,
             "tail": tail,
@@ -71,6 +74,7 @@ class SpectralModel(nn.Module):
             "shares": arrays["shares"],
         }.items():
             self.register_buffer(name, torch.tensor(value, dtype=torch.float32))
+        self.register_buffer("inverse", torch.from_numpy(inverse))
 
     def encode(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Images [N, C, S, S] in [-1, 1] and labels [N] -> whitened images of the same shape, log|det| [N]."""
