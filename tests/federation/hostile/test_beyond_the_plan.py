@@ -48,7 +48,7 @@ def test_rounds_and_stages_beyond_the_plan(finished, stage, number, reason):
         ("kind", "train_metrics"),
         ("kind", "stage "),
         ("stage", "Spectral"),
-        ("protocol", 3),
+        ("protocol", 2),
         ("plan_hash", "../" + "0" * 61),
     ],
 )
