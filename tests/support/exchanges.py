@@ -39,7 +39,13 @@ class Exchanges:
 
     def hello(self, seconds: float) -> Reply | None:
         """What the site answers to a greeting; None when it did not within `seconds`."""
-        request = Request(PROTOCOL, self.plan.digest, "hello", "", 0, {})
+        return self._said(Request(PROTOCOL, self.plan.digest, "hello", "", 0, {}), seconds)
+
+    def ask(self, stage: str, seconds: float) -> Reply | None:
+        """What the site answers to round 1 of a stage that brings nothing; None when it did not within `seconds`."""
+        return self._said(Request(PROTOCOL, self.plan.digest, "stage", stage, 1, {}), seconds)
+
+    def _said(self, request: Request, seconds: float) -> Reply | None:
         replies: dict[str, Reply] = {}
 
         def take(site: str, reply: Reply) -> bool:
@@ -48,11 +54,6 @@ class Exchanges:
 
         self.channel.exchange({SITE: request}, seconds, take, {SITE})
         return replies.get(SITE)
-
-    def ask(self, stage: str, seconds: float) -> Reply | None:
-        """What the site answers to round 1 of a stage that brings nothing; None when it did not within `seconds`."""
-        request = Request(PROTOCOL, self.plan.digest, "stage", stage, 1, {})
-        return self.channel.exchange({SITE: request}, seconds, lambda *_: None, {SITE}).get(SITE)
 
     def join(self, seconds: float = 120.0) -> None:
         """Wait until the site is connected."""
