@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from sfumato_common.accounting.accountant import epsilon, json_epsilon
-from sfumato_common.errors import FederationError, SfumatoError
+from sfumato_common.errors import FederationError, NoRoomError, SfumatoError
 from sfumato_common.files import write_json
 from sfumato_common.imaging import decode_png
 from sfumato_common.metrics.utility import auc_from_histogram, auc_interval, train_classifier
@@ -66,7 +66,7 @@ def run_study(
             run.release()
         if release and plan.utility is not None:
             utility = _utility(run, home, classifier_steps)
-    except FederationError as error:
+    except (FederationError, NoRoomError) as error:
         outcome, reason = "stopped", f"{error}; {GO_ON}"
         log.error("study stopped: %s", error)
     except SfumatoError as error:
@@ -98,7 +98,8 @@ def _utility(run: StudyRun, home: CoordinatorHome, steps: int) -> dict[str, Any]
     pool = pool_packages(home.root, plan, Registry(home.root))
     images = np.stack([decode_png(item.png) for item in pool.items])
     labels = np.array([plan.labels.index(item.facts.label) for item in pool.items], dtype=np.int64)
-    classifier = train_classifier(plan, images, labels, seed=int(run.generator.initial_seed() % 2**31), steps=steps)
+    # from the plan, as the choice's: asked again after a restart, sites answer with what they were charged for before
+    classifier = train_classifier(plan, images, labels, seed=int(plan.digest[:15], 16) % 2**31, steps=steps)
     histograms = run.utility(classifier)
     sigma = plan.utility.noise_multiplier
     figures = {site: figure(histogram, sigma) for site, histogram in sorted(histograms.items())}

@@ -16,7 +16,7 @@ from functools import partial
 
 import torch
 
-from sfumato_common.errors import BusyError, FederationError, VerificationError
+from sfumato_common.errors import BusyError, FederationError, NoRoomError, VerificationError
 from sfumato_common.exchanges import EXCHANGES
 from sfumato_common.generators.replies import check_histograms, most_patients
 from sfumato_common.generators.settings import StageSettings
@@ -37,6 +37,8 @@ log = logging.getLogger(__name__)
 _ABSENCES, _ASK_AGAIN_S = 2, 1.0
 # what may be gone by the next time: the intake was full, or away
 _AGAIN, _TRIES = {FederationError.wire_code, BusyError.wire_code}, 3
+# what somebody has to see to first: waited for until the deadline
+_FULL = NoRoomError.wire_code
 NOTHING: Schema = {}
 Check = Callable[[str, Arrays], None]
 Released = dict[str, dict[str, AnyArray]]
@@ -162,11 +164,21 @@ class StudyRun:
         return sent
 
     def utility(self, classifier: Arrays) -> dict[str, AnyArray]:
-        """Ask for each site's noisy score histogram [K, bins]; a site whose policy withholds it refuses."""
+        """Ask for each site's noisy score histogram [K, bins]; a site whose policy withholds it refuses.
+
+        One whose disk is full is asked again until the deadline: it may have paid already.
+        """
         assert self.plan.utility is not None
         schema = {"histogram": ArraySpec("float32", (len(self.plan.labels), self.plan.utility.bins))}
-        replies = self.ask("utility", classifier, quorum=0, schema=schema, check=self._check_utility)
-        return {site: reply.arrays["histogram"] for site, reply in replies.items() if reply.status == "ok"}
+        found: dict[str, AnyArray] = {}
+        sites, end = self.accepted & self.channel.online(), time.monotonic() + self.deadlines.away_s
+        while sites:
+            replies = self.ask("utility", classifier, sites, quorum=0, schema=schema, check=self._check_utility)
+            found |= {site: reply.arrays["histogram"] for site, reply in replies.items() if reply.status == "ok"}
+            sites = {site for site, reply in replies.items() if reply.code == _FULL and time.monotonic() < end}
+            if sites:
+                self.sleep(_ASK_AGAIN_S)
+        return found
 
     def _check_utility(self, site: str, arrays: Arrays) -> None:
         assert self.plan.utility is not None
@@ -244,9 +256,9 @@ class StudyRun:
 def _final_replies(replies: Mapping[str, Reply], tries: Counter[str]) -> dict[str, Reply]:
     """Replies of sites that refused or failed themselves; a silent one may still be at work.
 
-    What failed on the way to the intake is tried again, `_TRIES` times in all.
+    What failed on the way to the intake is tried again, `_TRIES` times in all; a full disk is a loss (`Losses`).
     """
-    said = {site: reply for site, reply in replies.items() if reply.code and reply.reference}
+    said = {site: reply for site, reply in replies.items() if reply.code not in ("", _FULL) and reply.reference}
     tries.update(said.keys())
     return {site: reply for site, reply in said.items() if reply.code not in _AGAIN or tries[site] >= _TRIES}
 

@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Set
 
+from sfumato_common.errors import NoRoomError
 from sfumato_common.protocol.messages import Reply
 
 
@@ -38,9 +39,10 @@ class Patience:
 
 
 class Losses:
-    """Sites whose answers are lost again and again: errors of Flower, or replies that are none; silence is no answer.
+    """Sites whose answers are lost again and again: errors of Flower, replies that are none, or a full disk; silence is
+    no answer.
 
-    After `tries` in a row a site is given up, and one that has begun its release when they last for `away_s`, too.
+    After `tries` in a row a site is given up. One that has begun its release, or whose disk is full, has `away_s` too.
     """
 
     def __init__(self, tries: int, away_s: float) -> None:
@@ -53,9 +55,10 @@ class Losses:
         for site, reply in replies.items():
             if reply.status in ("ok", "pending"):
                 self._lost.pop(site, None)
-            elif not reply.reference and reply.code != "silent":
+            elif reply.code == NoRoomError.wire_code or (not reply.reference and reply.code != "silent"):
                 times, since = self._lost.get(site, (0, now))
                 self._lost[site] = (times + 1, since)
-                if times + 1 >= self._tries and (site not in begun or now - since >= self._away_s):
+                patient = site in begun or reply.code == NoRoomError.wire_code
+                if times + 1 >= self._tries and (not patient or now - since >= self._away_s):
                     given_up[site] = reply
         return given_up

@@ -1,0 +1,34 @@
+"""Studies by random schedules of kills, full disks and lost messages: each publishes, and pays for nothing twice."""
+
+import pytest
+from support.faults import Schedule, make_homes, play
+
+# a clean study's, counted by the first test
+STEPS, MESSAGES = 502, 21
+
+
+@pytest.fixture(scope="module")
+def homes(tmp_path_factory):
+    return make_homes(tmp_path_factory.mktemp("faults") / "homes")
+
+
+def test_without_faults_a_study_publishes_in_one_run(homes, tmp_path):
+    outcome = play(homes, tmp_path / "study", Schedule())
+    assert outcome.whole and outcome.runs == 1
+    assert (outcome.steps, outcome.messages) == (STEPS, MESSAGES)
+
+
+# each was lost once: a figure asked with another classifier after a restart, a round and a figure to a full disk
+@pytest.mark.parametrize("seed", [6, 13, 22, 49])
+def test_a_schedule_that_once_lost_something_loses_nothing(homes, tmp_path, seed):
+    outcome = play(homes, tmp_path / "study", Schedule.drawn(seed, STEPS, MESSAGES))
+    assert outcome.met and outcome.whole, outcome
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("first", range(1000, 1040, 10))
+def test_random_schedules_publish_and_pay_once(homes, tmp_path, first):
+    for seed in range(first, first + 10):
+        outcome = play(homes, tmp_path / str(seed), Schedule.drawn(seed, STEPS, MESSAGES))
+        assert outcome.whole, (seed, outcome)
