@@ -17,6 +17,7 @@ from sfumato_common.study.plan import Plan
 from sfumato_server.rounds.checkpoint import Checkpoints
 from sfumato_server.rounds.deadlines import Deadlines
 from sfumato_server.rounds.loop import StudyRun
+from sfumato_server.rounds.receipts import Receipts
 
 Answer = Callable[[Request], Reply | None]
 
@@ -86,8 +87,8 @@ class Watching:
 
 
 def study_run(folder, plan: Plan, channel: Answers) -> StudyRun:
-    run = StudyRun(
-        plan, channel, Checkpoints(folder, plan), Watching(), torch.Generator().manual_seed(0), Deadlines.of(plan)
-    )
+    receipts = Receipts(folder / "receipts.json", plan, lambda site: ())
+    generator = torch.Generator().manual_seed(0)
+    run = StudyRun(plan, channel, Checkpoints(folder, plan), Watching(), generator, Deadlines.of(plan), receipts)
     run.sleep = lambda seconds: None
     return run

@@ -303,8 +303,9 @@ def count_charges(home: SiteHome, plan: Plan, published: bool) -> tuple[int, int
         entries, settled = ledger.entries(), ledger.settled_results()
         twice = 0
         for cohort in COHORTS:
-            mine = [event for event in ledger.events(cohort, plan.digest) if not isinstance(event, Declared)]
-            twice += max(len(mine) - len(study_events(plan, cohort)), 0)
+            events = ledger.events(cohort, plan.digest), study_events(plan, cohort)
+            mine, planned = (sum(not isinstance(event, Declared) for event in found) for found in events)
+            twice += max(mine - planned, 0)
     names = [(entry.purpose, entry.round) for entry in entries]
     twice = max(twice, len(names) - len(set(names)))
     return twice, sum(not published or entry.number not in settled for entry in entries)

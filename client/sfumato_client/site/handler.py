@@ -26,6 +26,7 @@ from sfumato_client.site.admission import check_policy
 from sfumato_client.site.home import SiteHome
 from sfumato_client.site.inbound import Seen, check_form, models_of, requested_items
 from sfumato_client.site.noise import site_noise
+from sfumato_client.site.recovery import require_known
 from sfumato_client.site.sending import require_approved, send_release
 from sfumato_client.site.turns import at_work
 from sfumato_common.accounting.events import Cohort, Event
@@ -83,6 +84,7 @@ class Site:
             plan, policy = self.home.accepted_plan(request.plan_hash), self.home.policy()
             interval = policy.answer_interval_s
             check_policy(plan, policy)
+            require_known(self.home, plan, request.answered)
             reply = self._answer(request, plan, policy, pace)
         except Exception as error:
             reply = refusal(error, self.home.steward_folder)

@@ -46,6 +46,11 @@ class CoordinatorHome:
         return self.root / "result.json"
 
     @property
+    def receipts_file(self) -> Path:
+        """Which answers of each site came."""
+        return self.root / "receipts.json"
+
+    @property
     def checkpoints(self) -> Path:
         """Strategy states."""
         return self.root / "checkpoints"

@@ -6,6 +6,8 @@ Publishing is not done here but in the coordinator's own process, which outlives
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,15 +19,18 @@ from sfumato_common.files import write_json
 from sfumato_common.imaging import decode_png
 from sfumato_common.metrics.utility import auc_from_histogram, auc_interval, train_classifier
 from sfumato_common.study.costs import WITHOUT_PRIVACY, study_events
+from sfumato_common.study.words import Part
 from sfumato_common.types import AnyArray
 from sfumato_server.coordinator.home import CoordinatorHome
 from sfumato_server.coordinator.members import MembersChannel
 from sfumato_server.enrol import Registry
+from sfumato_server.intake.stored import Stored
 from sfumato_server.pool import pool_packages
 from sfumato_server.rounds.channel import Channel
 from sfumato_server.rounds.checkpoint import Checkpoints
 from sfumato_server.rounds.encoders import load_encoders
 from sfumato_server.rounds.loop import StudyRun
+from sfumato_server.rounds.receipts import Receipts
 from sfumato_server.rounds.starts import load_starts
 from sfumato_server.rounds.strategies.choice import choice_report
 from sfumato_server.status.board import StatusBoard
@@ -55,7 +60,9 @@ def run_study(
     generator = torch.Generator().manual_seed(torch.seed() if seed is None else seed)
     live = LivePage(home.root, plan, board)
     members = MembersChannel(channel, Registry(home.root))
-    run = StudyRun(plan, members, Checkpoints(home.checkpoints, plan), live, generator, home.deadlines())
+    delivered = partial(_delivered, Registry(home.root), Stored(home.root, plan))
+    receipts = Receipts(home.receipts_file, plan, delivered)
+    run = StudyRun(plan, members, Checkpoints(home.checkpoints, plan), live, generator, home.deadlines(), receipts)
     outcome, reason, utility = "completed", "", None
     try:
         run.released.update(load_starts(home.starts, plan))
@@ -89,6 +96,11 @@ def run_study(
     board.finish(outcome, reason)
     live.write()
     return outcome
+
+
+def _delivered(registry: Registry, stored: Stored, site: str) -> Collection[Part]:
+    """The parts of the release that the intake admitted from `site`, which is in good standing."""
+    return stored.digests(registry.record_in_force(site)) if site in registry.in_force() else ()
 
 
 def _utility(run: StudyRun, home: CoordinatorHome, steps: int) -> dict[str, Any]:

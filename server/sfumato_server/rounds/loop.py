@@ -16,7 +16,7 @@ from functools import partial
 
 import torch
 
-from sfumato_common.errors import BusyError, FederationError, NoRoomError, VerificationError
+from sfumato_common.errors import BusyError, FederationError, LedgerError, NoRoomError, VerificationError
 from sfumato_common.exchanges import EXCHANGES
 from sfumato_common.generators.replies import check_histograms, most_patients
 from sfumato_common.generators.settings import StageSettings
@@ -30,6 +30,7 @@ from sfumato_server.rounds.checkpoint import Checkpoints
 from sfumato_server.rounds.deadlines import Deadlines
 from sfumato_server.rounds.patience import Losses, Patience
 from sfumato_server.rounds.progress import Progress
+from sfumato_server.rounds.receipts import Receipts
 from sfumato_server.rounds.strategies import Choosing, Strategy, strategy_of
 
 log = logging.getLogger(__name__)
@@ -39,6 +40,8 @@ _ABSENCES, _ASK_AGAIN_S = 2, 1.0
 _AGAIN, _TRIES = {FederationError.wire_code, BusyError.wire_code}, 3
 # what somebody has to see to first: waited for until the deadline
 _FULL = NoRoomError.wire_code
+# questions whose answers are charged before they leave
+_CHARGED = ("stage", "utility")
 NOTHING: Schema = {}
 Check = Callable[[str, Arrays], None]
 Released = dict[str, dict[str, AnyArray]]
@@ -54,6 +57,7 @@ class StudyRun:
     progress: Progress
     generator: torch.Generator
     deadlines: Deadlines
+    receipts: Receipts
     sleep: Callable[[float], None] = time.sleep
     accepted: set[str] = field(default_factory=set)
     released: Released = field(default_factory=dict)
@@ -80,7 +84,9 @@ class StudyRun:
                 f"{terms.join_deadline_s} s; start the missing sites or lower federation.quorum"
             )
         replies = self.ask("hello", {}, self.channel.online())
-        self.accepted = set(self.plan.sites) - {site for site, reply in replies.items() if reply.reference}
+        # a site whose ledger is behind is asked on: once a person has settled that, it takes part again
+        refused = {site for site, reply in replies.items() if reply.reference and reply.code != LedgerError.wire_code}
+        self.accepted = set(self.plan.sites) - refused
 
     def train(self) -> None:
         """Run every stage of the plan, each from the released models of the earlier ones."""
@@ -134,9 +140,9 @@ class StudyRun:
         chosen = self.choice.winner if self.choice and self.plan.has_best else ""
         models = {chosen if item.model == "best" else item.model for item in self.plan.release} | {self.plan.base}
         arrays = {f"{kind}:{name}": value for kind in sorted(models) for name, value in self.released[kind].items()}
-        begun, sent, refused, tries = set[str](), set[str](), dict[str, Reply](), Counter[str]()
+        begun, sent, refused, tries = set[str](), self.receipts.delivered(), dict[str, Reply](), Counter[str]()
         end = time.monotonic() + self.deadlines.work_s
-        waiting, absences, gone = set(self.accepted), Counter[str](), dict[str, float]()
+        waiting, absences, gone = self.accepted - sent, Counter[str](), dict[str, float]()
         losses = Losses(_TRIES, self.deadlines.away_s)
         while waiting - self.patience.silent and time.monotonic() < end:
             now = time.monotonic()
@@ -217,11 +223,18 @@ class StudyRun:
                 stage or choice,
                 number,
                 dict(arrays(site) if callable(arrays) else arrays),
+                self.receipts.told(site),
             )
             for site in sorted(targets)
         }
         waited_for = self.patience.waited_for(targets, quorum)
-        replies = self.channel.exchange(requests, self.deadlines.away_s, self._note, waited_for)
+
+        def came(site: str, reply: Reply) -> None:
+            if reply.status == "ok" and kind in _CHARGED:
+                self.receipts.note(site, what, max(number, 1))
+            self._note(site, reply)
+
+        replies = self.channel.exchange(requests, self.deadlines.away_s, came, waited_for)
         self.patience.note(targets, set(replies))
         for site in targets - set(replies):
             replies[site] = lost("silent")
