@@ -91,9 +91,8 @@ def recovery_rows(
         made.append(next_row(made, kind, {**fields, "at": at}))
         return made[-1]
 
-    charged = {
-        _name(entry): entry.number for entry in map(reservation, _reserves(rows)) if entry.plan_hash == plan_hash
-    }
+    mine = [entry for entry in map(reservation, _reserves(rows)) if entry.plan_hash == plan_hash]
+    charged = {_name(entry): entry.number for entry in mine}
     settled = settled_results(rows)
     for item in owed:
         number = charged.get((item.purpose, item.round, item.cohort))

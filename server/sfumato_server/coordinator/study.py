@@ -28,6 +28,7 @@ from sfumato_server.intake.stored import Stored
 from sfumato_server.pool import pool_packages
 from sfumato_server.rounds.channel import Channel
 from sfumato_server.rounds.checkpoint import Checkpoints
+from sfumato_server.rounds.deadlines import GO_ON
 from sfumato_server.rounds.encoders import load_encoders
 from sfumato_server.rounds.loop import StudyRun
 from sfumato_server.rounds.receipts import Receipts
@@ -39,7 +40,6 @@ from sfumato_server.status.live import LivePage
 log = logging.getLogger(__name__)
 _INTERVAL_DRAWS = 400
 CLASSIFIER_STEPS = 300
-GO_ON = "run again to go on: finished rounds and answers are kept, and nothing that was paid is charged again"
 
 
 def run_study(

@@ -10,13 +10,13 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 
 import torch
 
-from sfumato_common.errors import BusyError, FederationError, LedgerError, NoRoomError, VerificationError
+from sfumato_common.errors import FederationError, LedgerError, NoRoomError, VerificationError
 from sfumato_common.exchanges import EXCHANGES
 from sfumato_common.generators.replies import check_histograms, most_patients
 from sfumato_common.generators.settings import StageSettings
@@ -28,7 +28,7 @@ from sfumato_server.rounds.absorbing import absorb_replies
 from sfumato_server.rounds.channel import Channel, lost
 from sfumato_server.rounds.checkpoint import Checkpoints
 from sfumato_server.rounds.deadlines import Deadlines
-from sfumato_server.rounds.patience import Losses, Patience
+from sfumato_server.rounds.patience import Losses, Patience, final_replies
 from sfumato_server.rounds.progress import Progress
 from sfumato_server.rounds.receipts import Receipts
 from sfumato_server.rounds.strategies import Choosing, Strategy, strategy_of
@@ -36,8 +36,6 @@ from sfumato_server.rounds.strategies import Choosing, Strategy, strategy_of
 log = logging.getLogger(__name__)
 # how often a site may be away before it began its release; the pause between two asks
 _ABSENCES, _ASK_AGAIN_S = 2, 1.0
-# what may be gone by the next time: the intake was full, or away
-_AGAIN, _TRIES = {FederationError.wire_code, BusyError.wire_code}, 3
 # what somebody has to see to first: waited for until the deadline
 _FULL = NoRoomError.wire_code
 # questions whose answers are charged before they leave
@@ -143,7 +141,7 @@ class StudyRun:
         begun, sent, refused, tries = set[str](), self.receipts.delivered(), dict[str, Reply](), Counter[str]()
         end = time.monotonic() + self.deadlines.work_s
         waiting, absences, gone = self.accepted - sent, Counter[str](), dict[str, float]()
-        losses = Losses(_TRIES, self.deadlines.away_s)
+        losses = Losses(self.deadlines.away_s)
         while waiting - self.patience.silent and time.monotonic() < end:
             now = time.monotonic()
             gone = {site: gone.get(site, now) for site in waiting - self.channel.online()}
@@ -153,11 +151,11 @@ class StudyRun:
             if new := (waiting - begun) & self.channel.online():
                 replies = self.ask("make", arrays, new, choice=chosen, quorum=0)
                 begun |= {site for site, reply in replies.items() if reply.status in ("ok", "pending")}
-                refused |= _final_replies(replies, tries) | losses.beyond(replies, begun)
+                refused |= final_replies(replies, tries) | losses.beyond(replies, begun)
             if ready := (waiting & begun) & self.channel.online():
                 replies = self.ask("send", {}, ready, quorum=0)
                 sent |= {site for site, reply in replies.items() if reply.status == "ok"}
-                refused |= _final_replies(replies, tries) | losses.beyond(replies, begun)
+                refused |= final_replies(replies, tries) | losses.beyond(replies, begun)
             waiting -= sent | set(refused)
             if waiting:
                 self.sleep(_ASK_AGAIN_S)
@@ -264,16 +262,6 @@ class StudyRun:
         if word in ("refused", "lost"):
             log.warning("site %s: %s (%s) reference %s", site, word, reply.code, reply.reference or "-")
         self.progress.site(site, word)
-
-
-def _final_replies(replies: Mapping[str, Reply], tries: Counter[str]) -> dict[str, Reply]:
-    """Replies of sites that refused or failed themselves; a silent one may still be at work.
-
-    What failed on the way to the intake is tried again, `_TRIES` times in all; a full disk is a loss (`Losses`).
-    """
-    said = {site: reply for site, reply in replies.items() if reply.code not in ("", _FULL) and reply.reference}
-    tries.update(said.keys())
-    return {site: reply for site, reply in said.items() if reply.code not in _AGAIN or tries[site] >= _TRIES}
 
 
 def _is_possible(site: str, arrays: Arrays, schema: Schema, check: Check) -> bool:

@@ -13,7 +13,8 @@ from sfumato_client.site.home import SiteHome
 from sfumato_common.errors import NoRoomError
 from sfumato_common.protocol.messages import PROTOCOL, Request
 from sfumato_server.coordinator.home import CoordinatorHome
-from sfumato_server.coordinator.study import GO_ON, run_study
+from sfumato_server.coordinator.study import run_study
+from sfumato_server.rounds.deadlines import GO_ON
 
 SHORT = {**PLAN, "stages": PLAN["stages"][:1], "release": PLAN["release"][:1], "utility": None}
 MEGABYTE = 1024**2
