@@ -74,6 +74,8 @@ class RealStudy:
     intake: int = field(default_factory=free_port)
     host: str = "127.0.0.1"
     commands: dict[str, list[str]] = field(default_factory=dict)
+    environments: dict[str, dict[str, str]] = field(default_factory=dict)
+    lines: dict[str, int] = field(default_factory=dict)  # ports that sites find the front at, instead of its own
     children: dict[str, Child] = field(default_factory=dict)
     runs: dict[str, int] = field(default_factory=dict)
     ended: int | None = None
@@ -87,6 +89,7 @@ class RealStudy:
             command = self.commands.get(party) or [str(PROGRAMS / "sfumato-site"), "run", "--home", str(home)]
             write_json(home / SUPERLINK_FILE, self.addresses(party))
         environment = {name: value for name, value in ENVIRONMENT.items() if name != "SFUMATO_CA_PASSPHRASE"}
+        environment |= self.environments.get(party, {})
         self.children[party] = Child(party, command, environment, self.log(party))
         self.runs[party] = self.runs.get(party, 0) + 1
 
@@ -103,8 +106,8 @@ class RealStudy:
 
     def addresses(self, site: str) -> dict[str, str]:
         """Where `site` finds the coordinator."""
-        del site
-        return {"superlink": f"{self.host}:{self.port}", "intake": f"{self.host}:{self.intake}"}
+        front = self.lines.get(site, self.port)
+        return {"superlink": f"{self.host}:{front}", "intake": f"{self.host}:{self.intake}"}
 
     def log(self, party: str) -> Path:
         return self.root / f"{party}.log"
