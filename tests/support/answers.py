@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 
 from sfumato_client.dataset.cohort import Cohort
 from sfumato_client.training import StageJob, train
@@ -88,7 +87,6 @@ class Watching:
 
 def study_run(folder, plan: Plan, channel: Answers) -> StudyRun:
     receipts = Receipts(folder / "receipts.json", plan, lambda site: ())
-    generator = torch.Generator().manual_seed(0)
-    run = StudyRun(plan, channel, Checkpoints(folder, plan), Watching(), generator, Deadlines.of(plan), receipts)
+    run = StudyRun(plan, channel, Checkpoints(folder, plan), Watching(), 0, Deadlines.of(plan), receipts)
     run.sleep = lambda seconds: None
     return run

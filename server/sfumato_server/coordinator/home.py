@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,13 @@ class CoordinatorHome:
     def logs(self) -> Path:
         """Logs of the coordinator's processes."""
         return self.root / "logs"
+
+    def seed(self) -> int:
+        """Where the rounds' own draws begin: drawn once for this home, so that a backup of it goes on alike."""
+        path = self.root / "seed.json"
+        if not path.exists():
+            write_json(path, {"seed": secrets.randbits(63)})
+        return int(json.loads(path.read_text())["seed"])
 
     def plan(self) -> Plan:
         """The plan of this home. Raises ConfigError when there is none."""

@@ -11,7 +11,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 
 from sfumato_common.accounting.accountant import epsilon, json_epsilon
 from sfumato_common.errors import FederationError, NoRoomError, SfumatoError
@@ -57,12 +56,12 @@ def run_study(
     """
     plan = home.plan()
     board = StatusBoard(home.status_file, plan)
-    generator = torch.Generator().manual_seed(torch.seed() if seed is None else seed)
+    seed = home.seed() if seed is None else seed
     live = LivePage(home.root, plan, board)
     members = MembersChannel(channel, Registry(home.root))
     delivered = partial(_delivered, Registry(home.root), Stored(home.root, plan))
     receipts = Receipts(home.receipts_file, plan, delivered)
-    run = StudyRun(plan, members, Checkpoints(home.checkpoints, plan), live, generator, home.deadlines(), receipts)
+    run = StudyRun(plan, members, Checkpoints(home.checkpoints, plan), live, seed, home.deadlines(), receipts)
     outcome, reason, utility = "completed", "", None
     try:
         run.released.update(load_starts(home.starts, plan))

@@ -14,8 +14,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 
-import torch
-
 from sfumato_common.errors import FederationError, LedgerError, NoRoomError, VerificationError
 from sfumato_common.exchanges import EXCHANGES
 from sfumato_common.generators.replies import check_histograms, most_patients
@@ -24,7 +22,7 @@ from sfumato_common.metrics.choice import Choice
 from sfumato_common.protocol.messages import PROTOCOL, Reply, Request, RequestKind
 from sfumato_common.study.plan import Plan
 from sfumato_common.types import AnyArray, Arrays, ArraySpec, Schema
-from sfumato_server.rounds.absorbing import absorb_replies
+from sfumato_server.rounds.absorbing import absorb_replies, round_draws
 from sfumato_server.rounds.channel import Channel, lost
 from sfumato_server.rounds.checkpoint import Checkpoints
 from sfumato_server.rounds.deadlines import Deadlines
@@ -53,7 +51,7 @@ class StudyRun:
     channel: Channel
     checkpoints: Checkpoints
     progress: Progress
-    generator: torch.Generator
+    seed: int
     deadlines: Deadlines
     receipts: Receipts
     sleep: Callable[[float], None] = time.sleep
@@ -117,7 +115,9 @@ class StudyRun:
             check=partial(record.check_reply, self.plan),
         )
         updates = {site: reply.arrays for site, reply in replies.items() if reply.status == "ok"}
-        strategy, broken = absorb_replies(strategy, number, updates, self.generator)
+        # the same in every run of this home: done again, a round leads to the same next question, which sites answered
+        draws = round_draws(self.seed, stage.kind, number)
+        strategy, broken = absorb_replies(strategy, number, updates, draws)
         for site in sorted(broken):
             self._note(site, lost("bad-reply"))
         if len(updates) - len(broken) < self.plan.federation.quorum:

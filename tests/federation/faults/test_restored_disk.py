@@ -150,6 +150,23 @@ def test_a_release_that_was_sent_is_neither_asked_for_nor_made_again(federation,
     assert {path.name: path.read_bytes() for path in federation.coordinator.root.rglob("*.sfumato")} == packages
 
 
+def test_a_coordinator_restored_from_a_backup_goes_on_with_what_the_sites_kept(federation, tmp_path):
+    """It asks rounds again that were answered: its draws are the same, so are its questions, and nobody pays twice."""
+    run_until(federation, "stage", 2)
+    backup = shutil.copytree(federation.coordinator.root, tmp_path / "backup")
+    for path in backup.glob("checkpoints/*/gan-*"):
+        path.unlink()  # as it was before the first round of the second stage ended
+    run_until(federation, "make")
+    paid = {site: names(federation.home(site)) for site in federation.sites}
+    shutil.rmtree(federation.coordinator.root)
+    shutil.copytree(backup, federation.coordinator.root)
+    federation.sent.clear()
+    run_until(federation, "make")
+    asked = [(request.stage, request.round, reply.status) for _, request, reply in federation.sent if request.stage]
+    assert asked == [("gan", 1, "ok")] * 3 + [("gan", 2, "ok")] * 3
+    assert {site: names(federation.home(site)) for site in federation.sites} == paid
+
+
 @pytest.mark.parametrize("told", ["gan:3", "spectral:2", "teapot:1", "formal:2", "utility:2"])
 def test_answers_that_the_plan_does_not_ask_for_are_refused_and_stop_nothing(federation, told):
     site = federation.sites[SITE]
