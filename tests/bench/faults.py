@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import shutil
 import sys
@@ -104,6 +105,7 @@ def main() -> None:
     given = parser.parse_args()
     os.environ.setdefault("SFUMATO_CA_PASSPHRASE", "of a bench alone")
     warnings.simplefilter("ignore")
+    logging.disable(logging.CRITICAL)
     forms: list[tuple[Callable[[Path, range], Tally], int]] = [
         (in_process, given.schedules),
         (with_processes, given.real),

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 
-from sfumato_common.errors import FederationError, LedgerError, NoRoomError, VerificationError
+from sfumato_common.errors import BusyError, FederationError, LedgerError, NoRoomError, VerificationError
 from sfumato_common.exchanges import EXCHANGES
 from sfumato_common.generators.replies import check_histograms, most_patients
 from sfumato_common.generators.settings import StageSettings
@@ -36,6 +36,8 @@ log = logging.getLogger(__name__)
 _ABSENCES, _ASK_AGAIN_S = 2, 1.0
 # what somebody has to see to first: waited for until the deadline
 _FULL = NoRoomError.wire_code
+# refusals that a person at the site can end while the study runs
+_PASSING = {_FULL, BusyError.wire_code, LedgerError.wire_code}
 # questions whose answers are charged before they leave
 _CHARGED = ("stage", "utility")
 NOTHING: Schema = {}
@@ -80,8 +82,7 @@ class StudyRun:
                 f"{terms.join_deadline_s} s; start the missing sites or lower federation.quorum"
             )
         replies = self.ask("hello", {}, self.channel.online())
-        # a site whose ledger is behind is asked on: once a person has settled that, it takes part again
-        refused = {site for site, reply in replies.items() if reply.reference and reply.code != LedgerError.wire_code}
+        refused = {site for site, reply in replies.items() if reply.reference and reply.code not in _PASSING}
         self.accepted = set(self.plan.sites) - refused
 
     def train(self) -> None:

@@ -8,6 +8,7 @@ import pytest
 from support.federations import make_federation
 from support.studies import PLAN
 
+from sfumato_client.egress.guard import refusal
 from sfumato_client.site.handler import Site
 from sfumato_client.site.home import SiteHome
 from sfumato_common.errors import NoRoomError
@@ -94,3 +95,18 @@ def test_the_reason_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setattr("sfumato_server.rounds.checkpoint.Checkpoints.save", full)
     assert run_study(federation.coordinator, federation, classifier_steps=5) == "stopped"
     assert federation.result()["reason"] == f"the disk is full; {GO_ON}"
+
+
+def test_a_site_whose_disk_is_full_at_the_first_question_takes_part_once_there_is_room(tmp_path):
+    federation = make_federation(tmp_path, SHORT)
+    answer = federation.answer
+
+    def full_at_first(site, request):
+        if site == "cedar" and request.kind == "hello":
+            return refusal(NoRoomError("the disk is full"), federation.home(site).steward_folder)
+        return answer(site, request)
+
+    federation.answer = full_at_first
+    assert run_study(federation.coordinator, federation, classifier_steps=5) == "completed"
+    kinds = [request.kind for site, request, _ in federation.sent if site == "cedar"]
+    assert kinds == ["stage", "make", "send"]
