@@ -8,7 +8,7 @@ import sys
 import time
 
 import pytest
-from support import odd_clock
+from support import clocks
 from support.links import Link
 from support.real_faults import RealStudy, make_real_homes, real_study
 
@@ -94,11 +94,10 @@ def test_a_site_on_a_slow_line_takes_part(study, rate):
     assert_whole(study)
 
 
-@pytest.mark.skipif(not odd_clock.LIBRARIES, reason="sets clocks by libfaketime, which is not installed")
 def test_sites_whose_clocks_are_off_by_an_hour_take_part(study):
     for site, hours in (("alder", 1), ("birch", -1)):
-        study.commands[site] = odd_clock.command(study.home(site))
-        study.environments[site] = odd_clock.environment(hours)
+        study.commands[site] = clocks.command(study.home(site))
+        study.environments[site] = clocks.environment(hours)
     code = study.run([], SECONDS)
     assert code == 0, study.said()
     assert_whole(study)

@@ -1,6 +1,7 @@
-"""A site's node whose every process has another clock than the coordinator: `odd_clock.py HOME`, by libfaketime.
+"""A site's node whose every process has another clock than the coordinator: `clocks.py HOME`.
 
-The variables that preload it are passed on to SuperNode and worker, which otherwise get a clean environment.
+A `sitecustomize` moves the clock of each Python process, SuperNode and worker included, which otherwise get a clean
+environment. TLS reads the machine's own clock: how long certificates hold is tested where they are made.
 """
 
 import os
@@ -8,13 +9,13 @@ import signal
 import sys
 from pathlib import Path
 
-VARIABLES = ("LD_PRELOAD", "FAKETIME", "DONT_FAKE_MONOTONIC")
-LIBRARIES = list(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
+FOLDER = Path(__file__).with_name("odd_clock")
+VARIABLES = ("PYTHONPATH", "ODD_CLOCK_S")
 
 
 def environment(hours: int) -> dict[str, str]:
-    """What shifts a process's clock."""
-    return {"LD_PRELOAD": str(LIBRARIES[0]), "FAKETIME": f"{hours:+d}h", "DONT_FAKE_MONOTONIC": "1"}
+    """What moves a process's clock."""
+    return {"PYTHONPATH": str(FOLDER), "ODD_CLOCK_S": str(3600 * hours)}
 
 
 def command(home: Path) -> list[str]:
