@@ -1,6 +1,8 @@
 """Packages over bad lines: cut at every tenth, slow as a modem, silent for a while; each arrives once, whole."""
 
+import errno
 import hashlib
+import pathlib
 import secrets
 import threading
 import time
@@ -85,3 +87,18 @@ def test_a_line_that_is_cut_in_mid_upload_is_waited_for_and_then_given_up(intake
         link.cut()
         with pytest.raises(FederationError, match="not reached in time"):
             send(f"127.0.0.1:{link.port}", secrets.token_bytes(1000), 3.0)
+
+
+def test_an_intake_whose_disk_is_full_is_asked_again_and_not_taken_for_a_refusal(intake, monkeypatch):
+    port, send, stored = intake
+    data, full, sync = secrets.token_bytes(100_000), [True] * 3, pathlib.Path.open
+
+    def open_full(path, mode="r", *rest, **named):
+        if mode == "ab" and full:
+            full.pop()
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return sync(path, mode, *rest, **named)
+
+    monkeypatch.setattr(pathlib.Path, "open", open_full)
+    send(f"127.0.0.1:{port}", data, 20.0)
+    assert stored == [data] and not full
