@@ -13,14 +13,15 @@ _CHUNK = 1400
 class Link:
     """Passes connections on to `target` (host, port), each way at `rate` bytes a second and `delay_s` late.
 
-    `cut` holds everything back, as a line does that says nothing; `mend` ends that. With `break_after` the first
-    connection that brought so many bytes is reset, once.
+    `cut` holds everything back, as a line does that says nothing, or tells of ends, as a firewall does that `resets`;
+    `mend` ends that. With `break_after` the first connection that brought so many bytes is reset, once.
     """
 
     def __init__(self, target: tuple[str, int], rate: float = 1e9, delay_s: float = 0.0) -> None:
         self._target, self._rate, self._delay_s = target, rate, delay_s
         self._open, self._ended = threading.Event(), False
         self._open.set()
+        self._resets = True
         self.break_after: int | None = None
         self.broken = 0
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -31,7 +32,8 @@ class Link:
     def port(self) -> int:
         return int(self._listener.getsockname()[1])
 
-    def cut(self) -> None:
+    def cut(self, resets: bool = False) -> None:
+        self._resets = resets
         self._open.clear()
 
     def mend(self) -> None:
@@ -80,6 +82,8 @@ class Link:
                 sink.sendall(data)
         except OSError:
             pass
+        if not self._resets:
+            self._open.wait()
         for end in (source, sink):
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)

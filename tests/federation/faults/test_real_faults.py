@@ -66,15 +66,16 @@ def test_a_study_outlives_every_process_of_its_sites(study, kills):
     assert_whole(study)
 
 
-def test_a_site_that_is_cut_off_in_mid_round_takes_part_again(study):
-    """For longer than every heartbeat and timer of Flower's: its node counts as gone, and is asked again."""
+@pytest.mark.parametrize("resets", [False, True], ids=["silent", "reset"])
+def test_a_site_that_is_cut_off_in_mid_round_takes_part_again(study, resets):
+    """For longer than every heartbeat of Flower's: its node counts as gone, and is asked again."""
     with Link(("127.0.0.1", study.port)) as link:
         study.lines["cedar"] = link.port
         cut, mended = [], []
 
         def look():
             if study.stage() == "gan" and not cut:
-                link.cut()
+                link.cut(resets)
                 cut.append(time.monotonic())
             if cut and not mended and time.monotonic() > cut[0] + 100.0:
                 link.mend()
