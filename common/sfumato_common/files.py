@@ -14,6 +14,7 @@ from typing import Any
 
 from sfumato_common.errors import ConfigError, NoRoomError
 
+_PIECE = 1024**2
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 NO_ROOM = "the disk is full, or this user's part of it; make room, and the same goes on where it stood"
 
@@ -60,8 +61,19 @@ def set_aside(folder: Path, size: int) -> Iterator[Callable[[], None]]:
     with room_errors():
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as stream:
-            os.posix_fallocate(stream.fileno(), 0, size)
+            _allocate(stream.fileno(), size)
             yield lambda: os.ftruncate(stream.fileno(), 0)
+
+
+def _allocate(descriptor: int, size: int) -> None:
+    """Take blocks for `size` bytes; by zeros where the system or the file system cannot allocate."""
+    try:
+        os.posix_fallocate(descriptor, 0, size)
+    except (AttributeError, OSError) as error:
+        if isinstance(error, OSError) and error.errno in _FULL:
+            raise
+        for start in range(0, size, _PIECE):
+            os.pwrite(descriptor, bytes(min(_PIECE, size - start)), start)
 
 
 def make_private_folder(folder: Path) -> None:
