@@ -25,7 +25,7 @@ class Runs:
     def federate(self, monkeypatch):
         monkeypatch.setattr(run, "_run_once", self.once)
         monkeypatch.setattr(run, "time", SimpleNamespace(monotonic=lambda: self.now, sleep=lambda seconds: None))
-        run._federate(self.home, None, None, None, lambda: None)
+        run._federate(self.home, None, None, None, None, lambda: None)
 
 
 def test_it_goes_on_until_there_is_a_result(tmp_path, monkeypatch):

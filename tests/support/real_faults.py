@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sfumato_client.site.home import SUPERLINK_FILE, SiteHome
+from sfumato_client.site.home import ADDRESS_FILE, SiteHome
 from sfumato_common.crypto.identity import load_identity
 from sfumato_common.files import write_json
 from sfumato_common.supervise import Child, free_port
@@ -71,11 +71,9 @@ class RealStudy:
 
     root: Path
     port: int = field(default_factory=free_port)
-    intake: int = field(default_factory=free_port)
-    host: str = "127.0.0.1"
     commands: dict[str, list[str]] = field(default_factory=dict)
     environments: dict[str, dict[str, str]] = field(default_factory=dict)
-    lines: dict[str, int] = field(default_factory=dict)  # ports that sites find the front at, instead of its own
+    lines: dict[str, int] = field(default_factory=dict)  # ports that sites find the coordinator at, instead of its own
     children: dict[str, Child] = field(default_factory=dict)
     runs: dict[str, int] = field(default_factory=dict)
     ended: int | None = None
@@ -84,10 +82,10 @@ class RealStudy:
         home = self.home(party)
         if party == "coordinator":
             command = [str(PROGRAMS / "sfumato"), "coordinator", "run", "--home", str(home), "--out", str(self.out)]
-            command += ["--host", self.host, "--port", str(self.port), "--intake-port", str(self.intake)]
+            command += ["--host", "127.0.0.1", "--port", str(self.port)]
         else:
             command = self.commands.get(party) or [str(PROGRAMS / "sfumato-site"), "run", "--home", str(home)]
-            write_json(home / SUPERLINK_FILE, self.addresses(party))
+            write_json(home / ADDRESS_FILE, {"coordinator": f"127.0.0.1:{self.lines.get(party, self.port)}"})
         environment = {name: value for name, value in ENVIRONMENT.items() if name != "SFUMATO_CA_PASSPHRASE"}
         environment |= self.environments.get(party, {})
         self.children[party] = Child(party, command, environment, self.log(party))
@@ -103,11 +101,6 @@ class RealStudy:
 
     def home(self, party: str) -> Path:
         return self.coordinator.root if party == "coordinator" else self.root / "sites" / party
-
-    def addresses(self, site: str) -> dict[str, str]:
-        """Where `site` finds the coordinator."""
-        front = self.lines.get(site, self.port)
-        return {"superlink": f"{self.host}:{front}", "intake": f"{self.host}:{self.intake}"}
 
     def log(self, party: str) -> Path:
         return self.root / f"{party}.log"
