@@ -2,6 +2,7 @@
 
 import datetime
 import os
+import sys
 import time
 
 _seconds, _time = float(os.environ["ODD_CLOCK_S"]), time.time
@@ -19,6 +20,12 @@ class _Datetime(datetime.datetime):
         return cls.fromtimestamp(time.time(), datetime.UTC).replace(tzinfo=None)
 
 
-time.time = lambda: _time() + _seconds
+def _odd_time():
+    # gRPC's Python half hands times to its C half, which has the machine's own clock here
+    caller = sys._getframe(1).f_globals.get("__name__", "")
+    return _time() + (0.0 if caller.startswith("grpc.") else _seconds)
+
+
+time.time = _odd_time
 time.time_ns = lambda: int(time.time() * 1e9)
 datetime.datetime = _Datetime
