@@ -15,9 +15,10 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from sfumato_common.errors import VerificationError
+from sfumato_common.protocol.answers import read_answers
 from sfumato_common.types import Arrays
 
-PROTOCOL = 2
+PROTOCOL = 3
 CONFIG_KEY = "sfumato"
 ARRAYS_KEY = "arrays"
 LARGEST_ROUND = 1000
@@ -40,7 +41,8 @@ class Request:
 
     'make' asks the site to make its release, 'send' to send what of it is ready. `stage` names a stage for kind
     'stage', the chosen model for a release that leaves one to choice, and is '' otherwise. Only a stage has rounds: the
-    other kinds say 0, and 'hello' and 'send' bring no arrays.
+    other kinds say 0, and 'hello' and 'send' bring no arrays. `answered` says which answers of this site the
+    coordinator holds (`answers.py`).
     """
 
     protocol: int
@@ -49,6 +51,7 @@ class Request:
     stage: str
     round: int
     arrays: Arrays
+    answered: str = ""
 
     def __post_init__(self) -> None:
         _check_protocol(self.protocol)
@@ -59,6 +62,7 @@ class Request:
         _require(named, "a request's stage is malformed or does not fit its kind")
         largest = LARGEST_ROUND if self.kind == "stage" else 0
         _require(_is_int(self.round) and 0 <= self.round <= largest, "a request's round is out of range for its kind")
+        read_answers(self.answered)
         _check_arrays(self.arrays)
         _require(
             self.kind not in ("hello", "send") or not self.arrays, f"a request of kind '{self.kind}' brings arrays"

@@ -28,6 +28,9 @@ _POLL_SECONDS = 0.2
 # how often one exchange asks a site; what one that fell out late has to come back: Flower refuses a restarted SuperNode
 # for about 60 s
 _TRIES, _RETURN_SECONDS = 3, 120.0
+# Flower drops what is older than its time to live by the receiver's clock, which may be off by an hour: the limit of
+# work is held here, by this clock alone
+_SPARE_SECONDS = 7200.0
 
 
 @dataclass
@@ -95,8 +98,9 @@ class FlowerChannel:
 
     def _ask(self, requests: Mapping[str, Request], still: _Open) -> None:
         """Send the requests, each as a new message."""
+        ttl = self._work_s + _SPARE_SECONDS
         messages = [
-            Message(encode(request), dst_node_id=self._nodes[site], message_type="train", ttl=self._work_s + 30)
+            Message(encode(request), dst_node_id=self._nodes[site], message_type="train", ttl=ttl)
             for site, request in requests.items()
         ]
         for identifier, site in zip(self._grid.push_messages(messages), requests, strict=True):
