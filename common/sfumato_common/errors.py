@@ -49,6 +49,13 @@ class BusyError(SfumatoError):
     wire_code = "busy"
 
 
+class NoRoomError(SfumatoError):
+    """The disk is full: make room; what was asked then goes on where it stood."""
+
+    exit_code = 11
+    wire_code = "no-room"
+
+
 class VerificationError(SfumatoError):
     """A hash, signature or schema does not hold: do not trust the bytes; ask the sender again."""
 

@@ -3,37 +3,80 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import stat
 import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from sfumato_common.errors import ConfigError
+from sfumato_common.errors import ConfigError, NoRoomError
+
+_PIECE = 1024**2
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+NO_ROOM = "the disk is full, or this user's part of it; make room, and the same goes on where it stood"
 
 
 def write_atomic(path: Path, content: bytes | str, mode: int = 0o644, *, durable: bool = True) -> None:
     """Write `content` to `path` so that a reader sees the old file or the whole new one, also after a power cut.
 
     What is not `durable` may be lost or damaged by one: it is what can be had again, and is checked when it is read.
+    Raises NoRoomError when the disk is full.
     """
     data = content.encode() if isinstance(content, str) else content
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    with room_errors():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as stream:
+                stream.write(data)
+                stream.flush()
+                if durable:
+                    os.fsync(stream.fileno())
+            Path(temporary).chmod(mode)
+            Path(temporary).replace(path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+        if durable:
+            sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def room_errors() -> Iterator[None]:
+    """A full disk as NoRoomError; other errors of the system as they are."""
     try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            if durable:
-                os.fsync(stream.fileno())
-        Path(temporary).chmod(mode)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise NoRoomError(NO_ROOM) from None
         raise
-    if durable:
-        sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def set_aside(folder: Path, size: int) -> Iterator[Callable[[], None]]:
+    """Take `size` bytes of the disk of `folder` until the yielded function gives them back, or the block ends.
+
+    What must be written after work that cannot be done twice then finds room. Raises NoRoomError at once.
+    """
+    with room_errors():
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as stream:
+            _allocate(stream.fileno(), size)
+            yield lambda: os.ftruncate(stream.fileno(), 0)
+
+
+def _allocate(descriptor: int, size: int) -> None:
+    """Take blocks for `size` bytes; by zeros where the system or the file system cannot allocate."""
+    try:
+        os.posix_fallocate(descriptor, 0, size)
+    except (AttributeError, OSError) as error:
+        if isinstance(error, OSError) and error.errno in _FULL:
+            raise
+        for start in range(0, size, _PIECE):
+            os.pwrite(descriptor, bytes(min(_PIECE, size - start)), start)
 
 
 def make_private_folder(folder: Path) -> None:

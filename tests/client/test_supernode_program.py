@@ -3,6 +3,8 @@
 import inspect
 import re
 import ssl
+import subprocess
+import sys
 from importlib import import_module
 from types import SimpleNamespace
 
@@ -98,3 +100,15 @@ def test_the_pinned_nodes_loop_sleeps_by_the_clock_that_it_is_given():
     assert isinstance(fake.time, _NodeClock)
     with pytest.raises(VerificationError, match="lacks 'time'"):
         shorten_polls(SimpleNamespace())
+
+
+@pytest.mark.parametrize(("ending", "code"), [("sys.exit(3)", 3), ("sys.exit()", 0), ("1 / 0", 1), ("None", 0)])
+def test_a_supernode_that_has_ended_waits_for_no_thread_on_a_dead_line(ending, code):
+    """Seen after a cut: it had given up, a thread of it had not, and the site never joined again."""
+    program = (
+        "import sys, threading; from sfumato_client.egress.supernode_program import run_and_end; "
+        f"threading.Thread(target=threading.Event().wait).start(); run_and_end(lambda: {ending})"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == code
+    assert ("ZeroDivisionError" in done.stderr) == (code == 1)

@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 
 from sfumato_common.errors import VerificationError
+from sfumato_common.protocol.answers import read_answers, write_answers
 from sfumato_common.protocol.messages import PROTOCOL, Reply, Request
 
 HASH = "0123456789abcdef" * 4
 ARRAYS = {"gan:generator/fc1.weight": np.zeros((2, 3), np.float32)}
-REQUEST = {"protocol": PROTOCOL, "plan_hash": HASH, "kind": "stage", "stage": "gan", "round": 3, "held": ""}
+REQUEST = {"protocol": PROTOCOL, "plan_hash": HASH, "kind": "stage", "stage": "gan", "round": 3}
+REQUEST |= {"answered": "", "held": ""}
 OK = {"protocol": PROTOCOL, "status": "ok", "code": "", "reference": ""}
 REFUSED = {"protocol": PROTOCOL, "status": "refused", "code": "budget-exceeded", "reference": "00ff00ff00ff00ff"}
 
@@ -25,6 +27,13 @@ def test_request_and_reply_round_trip():
     assert request.arrays is ARRAYS
     for config, arrays in ((OK, ARRAYS), (REFUSED, {})):
         assert Reply.from_config(config, arrays).to_config() == config
+
+
+def test_the_list_of_answers_has_one_spelling():
+    assert write_answers(()) == "" and read_answers("") == frozenset()
+    answers = {("gan", number) for number in (1, 2, 3, 7, 9, 10)} | {("formal", 1)}
+    assert write_answers(answers) == "formal:1 gan:1-3,7,9-10"
+    assert read_answers("formal:1 gan:1-3,7,9-10") == answers
 
 
 def test_a_reply_has_no_room_for_anything_else():
@@ -51,6 +60,13 @@ def test_a_reply_has_no_room_for_anything_else():
         ("round", 1.0),
         ("round", True),
         ("round", "1"),
+        ("answered", 1),
+        ("answered", "gan"),
+        ("answered", "gan:2,1"),
+        ("answered", "gan:1,2"),
+        ("answered", "gan:1 "),
+        ("answered", "spectral:1 gan:1"),
+        ("answered", "gan:1-"),
     ],
 )
 def test_a_bad_request_field_is_refused(field, value):

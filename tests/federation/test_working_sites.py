@@ -16,9 +16,9 @@ from sfumato_common.study.costs import study_events
 from sfumato_server.coordinator import flower_channel
 from sfumato_server.coordinator.flower_channel import FlowerChannel
 from sfumato_server.coordinator.run import Listen, run_coordinator
-from sfumato_server.coordinator.study import GO_ON, run_study
+from sfumato_server.coordinator.study import run_study
 from sfumato_server.rounds.channel import lost
-from sfumato_server.rounds.deadlines import Deadlines
+from sfumato_server.rounds.deadlines import GO_ON, Deadlines
 
 SHORT = {**copy.deepcopy(PLAN), "stages": PLAN["stages"][:1], "release": PLAN["release"][:1], "utility": None}
 

@@ -34,7 +34,9 @@ def moving(value: float) -> dict:
 
 
 def outgoing(arrays, holdings=None, bare=BARE) -> Outgoing:
-    return Outgoing("abc", bare, arrays if callable(arrays) else lambda site: arrays, holdings or Holdings())
+    return Outgoing(
+        "abc", lambda site: bare, arrays if callable(arrays) else lambda site: arrays, holdings or Holdings()
+    )
 
 
 def test_what_a_site_answered_to_is_not_sent_again():
@@ -158,7 +160,9 @@ def test_memory_does_not_grow_with_the_sites(tmp_path, at_once):
     schema = {"w": SimpleNamespace(matches=lambda value: True, sound=lambda value: True)}
     tracemalloc.start()
     with Checkpoints(tmp_path, plan).spool() as spool:
-        requests = Outgoing(channel.names, BARE, lambda site: {"w": np.ones(MEGABYTE // 4, np.float32)}, Holdings())
+        requests = Outgoing(
+            channel.names, lambda site: BARE, lambda site: {"w": np.ones(MEGABYTE // 4, np.float32)}, Holdings()
+        )
         answers = Answers(requests, schema, lambda *_: None, spool.keep, lambda *_: None)
         channel.exchange(requests, 60.0, answers.take, set(channel.names))
         assert list(answers.replies) == channel.names or set(answers.replies) == set(channel.names)

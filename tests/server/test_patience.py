@@ -304,7 +304,7 @@ def test_a_round_goes_on_without_a_revoked_site_if_the_quorum_holds(channel_over
 def test_broken_answers_are_borne_three_times_and_longer_of_a_site_that_has_begun(monkeypatch):
     now = [0.0]
     monkeypatch.setattr(patience.time, "monotonic", lambda: now[0])
-    losses, broken, silent = Losses(3, 60.0), lost("bad-reply"), lost("silent")
+    losses, broken, silent = Losses(60.0), lost("bad-reply"), lost("silent")
     assert not losses.beyond({"a": broken, "b": broken, "c": silent}, {"b"})
     assert not losses.beyond({"a": broken, "b": broken, "c": silent}, {"b"})
     assert set(losses.beyond({"a": broken, "b": broken, "c": silent}, {"b"})) == {"a"}

@@ -3,12 +3,22 @@
 import asyncio
 import subprocess
 import sys
+from base64 import b64encode
+from datetime import timedelta
 from types import SimpleNamespace
 
 import httpx
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from fastapi import HTTPException
 from fastapi.routing import iter_route_contexts
+from flwr.common.constant import TIMESTAMP_HEADER
+from flwr.proto.fleet_pb2 import ActivateNodeRequest
+from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER, FLEET_HTTP_SIGNATURE_HEADER
+from flwr.supercore.date import now
+from flwr.supercore.primitives.asymmetric import public_key_to_bytes, sign_message
 from flwr.supercore.protobuf.constants import PROTOBUF_MEDIA_TYPE
+from flwr.superlink.routers.fleet import node_auth
 from support.enrolment import enrol_site
 from support.studies import PLAN
 
@@ -19,7 +29,13 @@ from sfumato_common.study.plan import Plan
 from sfumato_server.coordinator.serverapp import acquire_token
 from sfumato_server.rounds import superlink_program
 from sfumato_server.rounds.superlink import SuperLinkSettings, write_secret
-from sfumato_server.rounds.superlink_program import control_token, install_login, require_flower, token_login
+from sfumato_server.rounds.superlink_program import (
+    allow_clocks,
+    control_token,
+    install_login,
+    require_flower,
+    token_login,
+)
 from sfumato_server.simulate.home import make_coordinator
 
 SECRET = b"5" * 64
@@ -266,3 +282,33 @@ assert len(found) >= 2 and all(b"FLWR_TELEMETRY_ENABLED=0" in value for value in
         env={"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-1500:]
+
+
+def signed_at(hours):
+    """A node's request, as Flower's server sees it, signed so many hours from now."""
+    key = ec.generate_private_key(ec.SECP384R1())
+    public = public_key_to_bytes(key.public_key())
+    at = (now() + timedelta(hours=hours)).isoformat()
+    signature = sign_message(key, at.encode())
+    headers = {
+        FLEET_HTTP_PUBLIC_KEY_HEADER: b64encode(public).decode(),
+        FLEET_HTTP_SIGNATURE_HEADER: b64encode(signature).decode(),
+        TIMESTAMP_HEADER: at,
+    }
+    state = SimpleNamespace(protobuf_request=ActivateNodeRequest(public_key=public))
+    return SimpleNamespace(headers=headers, state=state)
+
+
+@pytest.mark.parametrize("hours", [-1, 0, 1])
+def test_a_node_whose_clock_is_off_by_an_hour_is_let_in_and_one_of_yesterday_is_not(monkeypatch, hours):
+    monkeypatch.setattr(node_auth, "SYSTEM_TIME_TOLERANCE", node_auth.SYSTEM_TIME_TOLERANCE)  # put back at the end
+    if hours:
+        with pytest.raises(HTTPException):
+            node_auth.authenticate_node(signed_at(hours))
+    allow_clocks(node_auth)
+    node_auth.authenticate_node(signed_at(hours))
+    for days in (-1, 1):
+        with pytest.raises(HTTPException):
+            node_auth.authenticate_node(signed_at(24 * days))
+    with pytest.raises(ConfigError, match="SYSTEM_TIME_TOLERANCE"):
+        allow_clocks(SimpleNamespace())

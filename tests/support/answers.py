@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 
 from sfumato_client.dataset.cohort import Cohort
 from sfumato_client.training import StageJob, train
@@ -19,6 +18,7 @@ from sfumato_common.study.plan import Plan
 from sfumato_server.rounds.checkpoint import Checkpoints
 from sfumato_server.rounds.deadlines import Deadlines
 from sfumato_server.rounds.loop import StudyRun
+from sfumato_server.rounds.receipts import Receipts
 
 Answer = Callable[[Request], Reply | None]
 
@@ -96,8 +96,7 @@ class Watching:
 
 
 def study_run(folder, plan: Plan, channel: Answers) -> StudyRun:
-    run = StudyRun(
-        plan, channel, Checkpoints(folder, plan), Watching(), torch.Generator().manual_seed(0), Deadlines.of(plan)
-    )
+    receipts = Receipts(folder / "receipts.json", plan, lambda site: ())
+    run = StudyRun(plan, channel, Checkpoints(folder, plan), Watching(), 0, Deadlines.of(plan), receipts)
     run.sleep = lambda seconds: None
     return run

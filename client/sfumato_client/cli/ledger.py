@@ -87,6 +87,36 @@ def verify(home: Home) -> None:
     console.print("the ledger's chain holds", markup=False)
 
 
+@ledger_app.command("recover", epilog="Example: sfumato-site ledger recover --home site")
+def recover(home: Home, yes: Annotated[bool, typer.Option("--yes", help="Do not ask; for scripts.")] = False) -> None:
+    """Put back the charges that were lost when the site's disk was restored from a backup."""
+    from sfumato_client.site import recovery
+    from sfumato_client.site.home import SiteHome
+    from sfumato_common.accounting.events import event_to_json
+
+    site = SiteHome(home)
+    lost = recovery.recoveries(site)
+    if not lost:
+        _say("the ledger lacks nothing that a coordinator told this site of")
+        return
+    table = Table(title="Charges that the ledger lost")
+    for heading in ("study", "purpose", "round", "cohort", "mechanism"):
+        table.add_column(heading)
+    for item in lost:
+        for owed in item.owed:
+            event = ", ".join(f"{key} {value}" for key, value in event_to_json(owed.event).items())
+            table.add_row(item.plan.study, owed.purpose, str(owed.round), owed.cohort, event)
+    console.print(table)
+    _say(
+        "What these paid for has left the site. They are put back, and never run again. What the site sent in other "
+        "studies since the backup is told by their coordinators; for a table that was made since, no charge is known."
+    )
+    if not yes:
+        typer.confirm("Put them back, and let the site go on?", abort=True)
+    recovery.recover(site, lost)
+    _say("the ledger holds them again; start the site again if it does not run")
+
+
 @ledger_app.command("forecast", epilog="Example: sfumato-site ledger forecast plan.yaml --home site")
 def forecast(
     home: Home,

@@ -5,6 +5,7 @@ Nothing that is raised here quotes a value, or a name that the plan does not alr
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import traceback
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from typing import Protocol
 import numpy as np
 
 from sfumato_common import errors
-from sfumato_common.errors import EgressRefused, SfumatoError
+from sfumato_common.errors import EgressRefused, NoRoomError, SfumatoError
 from sfumato_common.files import write_atomic
 from sfumato_common.mechanisms.sealed import Paid, Sealed
 from sfumato_common.protocol.messages import PROTOCOL, Reply
@@ -100,10 +101,12 @@ def missing_reply() -> Reply:
 def refusal(error: BaseException, folder: Path) -> Reply:
     """What may leave of an error: its class's code from a fixed list, and a random reference to the site's own log.
 
-    An instance's own attributes and its text are never looked at, except to keep them in `folder`.
+    An instance's own attributes and its text are never looked at, except to keep them in `folder`. A site whose disk
+    has no room for that still answers.
     """
     code, reference = sanitise(error)
-    log_locally(folder, reference, error)
+    with contextlib.suppress(OSError, NoRoomError):
+        log_locally(folder, reference, error)
     # by the code, not by the class: 'refused' beside 'failed' would say that it was about the data (DataError)
     return Reply(PROTOCOL, "failed" if code == FAILED else "refused", code, reference, {})
 

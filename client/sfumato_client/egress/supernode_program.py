@@ -5,8 +5,11 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import traceback
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from typing import NoReturn
 
 from sfumato_client.egress.flower_hooks import install_certificate, require_flower, shorten_polls
 from sfumato_client.egress.supernode import HOME_VARIABLE
@@ -24,7 +27,25 @@ def main() -> None:
     install_certificate(connection, known.site_certificate, known.site_key, home)
     take_over_flower(import_module("flwr.supernode.cli.flower_supernode").uvicorn)
     shorten_polls(import_module("flwr.supernode.start_client_internal"))
-    import_module("flwr.supernode.cli").flower_supernode()
+    run_and_end(import_module("flwr.supernode.cli").flower_supernode)
+
+
+def run_and_end(work: Callable[[], None]) -> NoReturn:
+    """Run `work` and end this process with it, whatever its threads wait for.
+
+    One that has given up a line that was cut would wait for that line's threads for ever, and its site with it.
+    """
+    code: object = 0
+    try:
+        work()
+    except SystemExit as end:
+        code = end.code or 0
+    except BaseException:
+        code = 1
+        traceback.print_exc()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code if isinstance(code, int) else 1)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import grpc
@@ -16,7 +16,10 @@ from sfumato_common.crypto.certificates import common_name, load_certificate
 from sfumato_common.errors import EgressRefused, FederationError, SfumatoError, VerificationError
 from sfumato_common.protocol import intake_pb2, intake_pb2_grpc
 
-CHUNK = 256 * 1024
+# small enough to arrive over 56 kbit/s before the intake takes the line for dead
+CHUNK = 32 * 1024
+# one call of the stream; on a slow line the next one goes on
+LONGEST_CALL_S = 60.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 5.0
 # the last one: the intake has its hands full, with others or with this site's own older call
 RETRIED = {
@@ -39,52 +42,69 @@ def upload_package(
     plan_hash: str,
     timeout: float,
 ) -> None:
-    """Deliver `data` to the intake at `address` (host:port) within `timeout` seconds, resuming as often as needed.
+    """Deliver `data` to the intake at `address` (host:port), resuming as often as needed.
 
-    Returns when the coordinator has verified and stored it (also when it had it already). Raises EgressRefused when
-    nothing may be sent, VerificationError when the coordinator found the package bad, FederationError when it does not
-    admit this site or cannot be reached in time.
+    It is given up when nothing more of it has arrived for `timeout` seconds, however slow the line is. Returns when the
+    coordinator has verified and stored it (also when it had it already). Raises EgressRefused when nothing may be sent,
+    VerificationError when the coordinator found the package bad, FederationError when it does not admit this site or
+    cannot be reached in time.
     """
     if not data:
         raise EgressRefused("the package is empty; nothing was sent")
     if common_name(load_certificate(certificate_pem)) != site:
         raise EgressRefused("the certificate is another site's; nothing was sent")
     credentials = grpc.ssl_channel_credentials(ca_pem, key_pem, certificate_pem)
-    end, pause = time.monotonic() + timeout, FIRST_PAUSE_S
+    arrival, pause = _Arrival(timeout), FIRST_PAUSE_S
     while True:
         with grpc.secure_channel(address, credentials, options=_options(address)) as channel:
             try:
-                return _deliver(_stub(channel), data, site, plan_hash, lambda: _left(end))
+                return _deliver(_stub(channel), data, site, plan_hash, arrival)
             except grpc.RpcError as error:
                 _raise_if_final(error, address)
-        if _left(end) <= pause:
+        if arrival.left() <= pause:
             raise FederationError(f"intake {address}: not reached in time; check the address and the network")
         time.sleep(pause)
         pause = min(2 * pause, LONGEST_PAUSE_S)
+
+
+class _Arrival:
+    """How much has arrived, and how long more of it is waited for."""
+
+    def __init__(self, patience_s: float) -> None:
+        self._patience_s, self._most = patience_s, 0
+        self._end = time.monotonic() + patience_s
+
+    def note(self, offset: int) -> None:
+        """So much lies at the intake."""
+        if offset > self._most:
+            self._most, self._end = offset, time.monotonic() + self._patience_s
+
+    def left(self) -> float:
+        """Seconds; never quite none, as gRPC takes 0 for no limit."""
+        return max(self._end - time.monotonic(), 0.001)
 
 
 def _stub(channel: Any) -> Any:
     return intake_pb2_grpc.IntakeStub(channel)  # type: ignore[no-untyped-call]
 
 
-def _deliver(stub: Any, data: bytes, site: str, plan_hash: str, left: Callable[[], float]) -> None:
+def _deliver(stub: Any, data: bytes, site: str, plan_hash: str, arrival: _Arrival) -> None:
     """One attempt: announce, send what is missing, commit."""
     begin = intake_pb2.BeginRequest(
         site=site, plan_hash=plan_hash, size=len(data), sha256=hashlib.sha256(data).hexdigest()
     )
-    reply = stub.Begin(begin, timeout=left())
+    reply = stub.Begin(begin, timeout=arrival.left())
+    arrival.note(reply.offset)
     if reply.offset < len(data):
-        stub.Upload(_chunks(data, reply.upload_id, reply.offset), timeout=left())
-    stub.Commit(intake_pb2.CommitRequest(upload_id=reply.upload_id), timeout=left())
+        # half of what is left: a call that ends for want of time leaves some to hear what arrived
+        wanted = min(arrival.left() / 2, LONGEST_CALL_S)
+        arrival.note(stub.Upload(_chunks(data, reply.upload_id, reply.offset), timeout=wanted).offset)
+    stub.Commit(intake_pb2.CommitRequest(upload_id=reply.upload_id), timeout=arrival.left())
 
 
 def _chunks(data: bytes, upload_id: str, start: int) -> Iterator[Any]:
     for offset in range(start, len(data), CHUNK):
         yield intake_pb2.Chunk(upload_id=upload_id, offset=offset, data=data[offset : offset + CHUNK])
-
-
-def _left(end: float) -> float:
-    return max(end - time.monotonic(), 0.001)
 
 
 def _options(address: str) -> list[tuple[str, int]]:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from sfumato_client.ledger.admission import admit, admit_unprotected
 from sfumato_client.ledger.approvals import Approval, approvals
+from sfumato_client.ledger.behind import Answer, Owed, recovery_rows, require_current, unknown_answers
 from sfumato_client.ledger.certificate import COHORTS, certificate
 from sfumato_client.ledger.chain import (
     FORMAT,
@@ -100,9 +101,10 @@ class Ledger:
         need no new accounting. `limit` is what the plan itself says that it costs a patient. Raises BudgetExceeded when
         all charges of the cohort together would pass the budget, or those of this plan its limit; PolicyRefusal for a
         charge without privacy by a study that policy does not name, as no budget covers it; LedgerError when this round
-        was charged before, as running it again draws fresh noise and costs again.
+        was charged before, as running it again draws fresh noise and costs again, or when the ledger is behind.
         """
         check_spend(cohort, event, round)
+        require_current(self._path)
         fields: dict[str, Any] = {
             "study": study,
             "plan_hash": plan_hash,
@@ -177,6 +179,17 @@ class Ledger:
             if any((other.plan_hash, other.part) == (leave.plan_hash, leave.part) for other in approvals(rows)):
                 raise LedgerError(f"the {leave.part} part of this plan's release was approved before")
             insert(self._connection, next_row(rows, "approve", leave.fields()))
+        self._advance_head()
+
+    def unknown_answers(self, plan_hash: str, answers: Collection[Answer]) -> set[Answer]:
+        """Those of `answers` that this ledger never closed: it was restored from a backup, see `behind.py`."""
+        return unknown_answers(self._rows(), plan_hash, answers)
+
+    def recover(self, study: str, plan_hash: str, owed: Sequence[Owed], answers: Collection[Answer]) -> None:
+        """Put back the charges of answers that left before the ledger was restored from a backup."""
+        with transaction(self._connection):
+            for row in recovery_rows(self._rows(), study, plan_hash, owed, answers, _now()):
+                insert(self._connection, row)
         self._advance_head()
 
     def approvals(self, plan_hash: str) -> dict[Part, Approval]:

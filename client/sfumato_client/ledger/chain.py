@@ -54,7 +54,7 @@ class Reservation:
 class Settlement:
     """That a charge was carried out: the number of its row, and the sha256 of what was sealed under it.
 
-    `sha256` is None in rows that older versions wrote.
+    `sha256` is None in rows that older versions wrote, and of charges that a person put back.
     """
 
     closes: int
@@ -62,7 +62,7 @@ class Settlement:
 
 
 def next_row(rows: Sequence[Row], kind: str, fields: dict[str, Any]) -> Row:
-    """The row that follows `rows`: `kind` is 'genesis', 'reserve', 'settle', 'approve' or 'bind'."""
+    """The row that follows `rows`: `kind` is 'genesis', 'reserve', 'settle', 'approve', 'bind' or 'recover'."""
     number = len(rows)
     body = canonical_json({"number": number, "kind": kind, **fields}).decode("ascii")
     return Row(number, body, _link(rows[-1].hash if rows else _NO_HASH, body))

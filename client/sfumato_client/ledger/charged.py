@@ -188,6 +188,13 @@ def sealed_digest(ledger: Book, terms: Terms) -> str | None:
     return found[0] if len(found) == 1 else None
 
 
+def settle_kept(ledger: Book, terms: Terms, result: Result) -> None:
+    """Settle a charge of one event that a kill left open after `result`, sealed under it, was kept on disk."""
+    for entry in _left_open(ledger, terms).values():
+        if entry.round == terms.round:
+            ledger.settle(entry, digest_of(result))
+
+
 def recall(ledger: Book, terms: Terms, events: Sequence[Event], result: Result) -> Sealed[Result]:
     """A result that was sealed in an earlier process and kept on disk, bound to its charge again.
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sfumato_client.ledger.chain import Row
-from sfumato_common.errors import BusyError, LedgerError
-from sfumato_common.files import sync_folder
+from sfumato_common.errors import BusyError, LedgerError, NoRoomError
+from sfumato_common.files import NO_ROOM, room_errors, sync_folder
 
 _WAIT_S = 600.0  # another process may be accounting while it holds the lock: seconds, on a slow machine minutes
 _TABLES = (
@@ -23,9 +23,10 @@ _TABLES = (
 def connect(path: Path) -> sqlite3.Connection:
     """The file at `path`, made (for its owner only) when it is not there. Raises LedgerError or BusyError."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
-        sync_folder(path.parent)
+        with room_errors():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+            sync_folder(path.parent)
     except OSError as error:
         raise LedgerError(f"the privacy ledger cannot be opened ({type(error).__name__}); check the folder") from None
     with sqlite_errors():
@@ -78,13 +79,15 @@ def read_rows(connection: sqlite3.Connection) -> list[Row]:
 
 @contextlib.contextmanager
 def sqlite_errors() -> Iterator[None]:
-    """SQLite's errors as ours: busy, or a ledger that cannot be written or trusted."""
+    """SQLite's errors as ours: busy, a full disk, or a ledger that cannot be written or trusted."""
     try:
         yield
     except sqlite3.OperationalError as error:
         # the low byte is the primary code (https://sqlite.org/rescode.html)
         if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             raise BusyError("another process holds the privacy ledger; try again when it has finished") from None
+        if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_FULL:
+            raise NoRoomError(NO_ROOM) from None
         raise LedgerError(f"the privacy ledger cannot be used ({error.sqlite_errorname}); check the disk") from None
     except sqlite3.DatabaseError as error:
         raise LedgerError(f"the privacy ledger is damaged ({error.sqlite_errorname}); restore a backup") from None

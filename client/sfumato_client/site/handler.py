@@ -20,12 +20,14 @@ from sfumato_client.dataset import Cohort as PatientCohort
 from sfumato_client.egress.guard import missing_reply, noised_reply, pending_reply, plain_reply, refusal
 from sfumato_client.egress.pace import Pace
 from sfumato_client.ledger import Ledger, Terms
+from sfumato_client.ledger.charged import settle_kept
 from sfumato_client.release.folder import release_folder
 from sfumato_client.site.admission import check_policy
 from sfumato_client.site.home import SiteHome
 from sfumato_client.site.inbound import Seen, check_form, models_of, requested_items
 from sfumato_client.site.noise import site_noise
 from sfumato_client.site.received import Received
+from sfumato_client.site.recovery import require_known
 from sfumato_client.site.sending import require_approved, send_release
 from sfumato_client.site.turns import at_work
 from sfumato_client.site.watch import Watch
@@ -33,7 +35,7 @@ from sfumato_common.accounting.events import Cohort, Event
 from sfumato_common.crypto.identity import load_identity
 from sfumato_common.errors import BusyError, LedgerError, PolicyRefusal, VerificationError
 from sfumato_common.exchanges import EXCHANGES
-from sfumato_common.files import write_atomic
+from sfumato_common.files import set_aside, write_atomic
 from sfumato_common.generators import GENERATORS
 from sfumato_common.generators.components import for_all_components, schema_at
 from sfumato_common.locks import in_turn
@@ -48,6 +50,8 @@ from sfumato_common.types import Arrays, ArraySpec, Schema, fingerprint
 
 log = logging.getLogger(__name__)
 Upload = Callable[[bytes, Plan], None]
+# what is kept besides an answer: rows of the ledger with its journal, weights that came, members
+_MARGIN_BYTES = 4 * 1024**2
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,10 @@ class Work:
     check: Callable[[], None]
     compute: Callable[[Callable[[], PatientCohort], NoiseRecorder, NoiseSource], Arrays]
 
+    def terms(self, plan: Plan, request: Request) -> Terms:
+        """Where its charge stands in the ledger."""
+        return Terms.of(plan, self.purpose, max(request.round, 1), self.cohort)
+
 
 class Site:
     """One hospital's side of a study; `upload` delivers a signed package and is passed in."""
@@ -81,6 +89,7 @@ class Site:
             interval = policy.answer_interval_s
             watch.accept(plan, policy)
             check_policy(plan, policy)
+            require_known(self.home, plan, request.answered)
             whole = self._received(plan).complete(request)
             reply = missing_reply() if whole is None else self._answer(whole, plan, policy, pace, watch)
         except Exception as error:
@@ -152,29 +161,43 @@ class Site:
         """Check, charge, compute, seal, guard, keep, settle; or send again what the same request got before.
 
         A study's questions are worked on one at a time: a second process that has the same one waits for the first, and
-        sends the same bytes. Work that was killed is done again under its charge.
+        sends the same bytes. Work that was killed is done again under its charge. Room for what must be kept is set
+        aside before anything is charged.
         """
         turns, question = self.home.turns(plan), fingerprint(request.arrays)
         name = f"{plan.digest[:16]}-{work.purpose}-{request.round}-{question[:16]}.safetensors"
         kept, mark = self.home.outbox / name, turns / f"{work.purpose}-{request.round}.json"
         with in_turn(turns):
             if kept.exists():
+                arrays = load(kept.read_bytes())
+                with self.home.open_ledger() as ledger:
+                    settle_kept(ledger, work.terms(plan, request), arrays)
                 mark.unlink(missing_ok=True)  # it leaves now: should the kept bytes be lost, they are not made again
-                return plain_reply(load(kept.read_bytes()), work.schema)
-            with at_work(mark, question) as killed:
-                return self._once(request, plan, policy, work, kept, killed, watch)
+                return plain_reply(arrays, work.schema)
+            size = sum(spec.bytes for spec in work.schema.values()) + _MARGIN_BYTES
+            with set_aside(turns, size) as give_back, at_work(mark, question) as killed:
+                return self._once(request, plan, policy, work, kept, killed, watch, give_back)
 
     def _once(
-        self, request: Request, plan: Plan, policy: Policy, work: Work, kept: Path, killed: bool, watch: Watch
+        self,
+        request: Request,
+        plan: Plan,
+        policy: Policy,
+        work: Work,
+        kept: Path,
+        killed: bool,
+        watch: Watch,
+        give_back: Callable[[], None],
     ) -> Reply:
         self.home.require_fitting_store(plan)
         work.check()
-        noise = _noise(policy, plan, request)
-        terms = Terms.of(plan, work.purpose, max(request.round, 1), work.cohort)
+        noise, terms = _noise(policy, plan, request), work.terms(plan, request)
         with self.home.open_ledger() as ledger, ledger.charged(terms, [work.event], noise, killed) as charge:
             opened = partial(self._open_cohort, plan, ledger, work.cohort)
             with watch.work(charge.recorder):
-                sealed = charge.seal(work.compute(opened, charge.recorder, noise))
+                arrays = work.compute(opened, charge.recorder, noise)
+                give_back()
+                sealed = charge.seal(arrays)
             reply = noised_reply(sealed, work.schema, charge.paid)
             write_atomic(kept, save(dict(reply.arrays)), mode=0o600)
         return reply

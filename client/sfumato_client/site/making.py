@@ -24,6 +24,7 @@ from sfumato_client.release import seal
 from sfumato_client.release.folder import ReleaseFolder, release_folder
 from sfumato_client.site.home import SiteHome
 from sfumato_client.site.noise import site_noise
+from sfumato_client.site.recovery import GATE_BOOKS
 from sfumato_common.accounting.events import Cohort
 from sfumato_common.crypto.identity import load_identity
 from sfumato_common.encoders.encoder import Encoder
@@ -40,8 +41,6 @@ from sfumato_common.study.words import Part
 from sfumato_common.types import Arrays
 
 log = logging.getLogger(__name__)
-# the declared verdict compares training images with holdout ones: both cohorts' books say so
-_GATE_BOOKS: dict[Cohort, str] = {"train": "gate", "holdout": "gate-control"}
 
 
 class Maker:
@@ -132,7 +131,7 @@ class Maker:
         return private_gate(sets, lambda: self._cohorts("train")[0], rules, asked.noise_multiplier, charge, folder)
 
     def _judge_declared(self, sets: list[Sealed[CandidateSet]]) -> Approved:
-        books = [Terms.of(self._plan, f"{purpose}-declared", 1, cohort) for cohort, purpose in _GATE_BOOKS.items()]
+        books = [Terms.of(self._plan, f"{purpose}-declared", 1, cohort) for cohort, purpose in GATE_BOOKS.items()]
         settled = [sealed_digest(self._ledger, terms) for terms in books]
         if None not in settled:
             return recall_verdict(sets, str(settled[0]))

@@ -16,6 +16,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from sfumato_common.errors import VerificationError
+from sfumato_common.protocol.answers import read_answers
 from sfumato_common.types import Arrays
 
 PROTOCOL = 3
@@ -42,7 +43,8 @@ class Request:
 
     'make' asks the site to make its release, 'send' to send what of it is ready. `stage` names a stage for kind
     'stage', the chosen model for a release that leaves one to choice, and is '' otherwise. Only a stage has rounds: the
-    other kinds say 0, and 'hello' and 'send' bring no arrays.
+    other kinds say 0, and 'hello' and 'send' bring no arrays. `answered` says which answers of this site the
+    coordinator holds (`answers.py`).
 
     `held` names arrays that do not come because the site has them, with the digest of each (`pack.array_digest`). In
     the configuration it is text: 'NAME DIGEST' of each, in the order of names, joined by spaces.
@@ -54,6 +56,7 @@ class Request:
     stage: str
     round: int
     arrays: Arrays
+    answered: str = ""
     held: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -65,6 +68,7 @@ class Request:
         _require(named, "a request's stage is malformed or does not fit its kind")
         largest = LARGEST_ROUND if self.kind == "stage" else 0
         _require(_is_int(self.round) and 0 <= self.round <= largest, "a request's round is out of range for its kind")
+        read_answers(self.answered)
         _check_arrays(self.arrays)
         for name, digest in self.held.items():
             _require(_matches(_ARRAY_NAME, name), "a request holds back an array with a malformed name")

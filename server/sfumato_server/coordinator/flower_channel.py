@@ -30,6 +30,9 @@ _FETCHED = 16
 # how often one exchange asks a site; what one that fell out late has to come back: Flower refuses a restarted SuperNode
 # for about 60 s
 _TRIES, _RETURN_SECONDS = 3, 120.0
+# Flower drops what is older than its time to live by the receiver's clock, which may be off by an hour: the limit of
+# work is held here, by this clock alone
+_SPARE_SECONDS = 7200.0
 
 
 @dataclass
@@ -98,11 +101,12 @@ class FlowerChannel:
     def _ask(self, sites: Sequence[str], requests: Mapping[str, Request], still: _Open) -> None:
         """Send requests, each as a new message, one after the other; equal ones are encoded once."""
         last: tuple[Request, RecordDict] | None = None
+        ttl = self._work_s + _SPARE_SECONDS
         for site in sites:
             request = requests[site]
             if last is None or last[0] is not request:
                 last = request, encode(request)
-            message = Message(last[1], dst_node_id=self._nodes[site], message_type="train", ttl=self._work_s + 30)
+            message = Message(last[1], dst_node_id=self._nodes[site], message_type="train", ttl=ttl)
             still.asked[site] += 1
             still.away.pop(site, None)
             still.again.discard(site)

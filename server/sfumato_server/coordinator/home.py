@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,11 @@ class CoordinatorHome:
         return self.root / "result.json"
 
     @property
+    def receipts_file(self) -> Path:
+        """Which answers of each site came."""
+        return self.root / "receipts.json"
+
+    @property
     def checkpoints(self) -> Path:
         """Strategy states."""
         return self.root / "checkpoints"
@@ -70,6 +76,13 @@ class CoordinatorHome:
     def logs(self) -> Path:
         """Logs of the coordinator's processes."""
         return self.root / "logs"
+
+    def seed(self) -> int:
+        """Where the rounds' own draws begin: drawn once for this home, so that a backup of it goes on alike."""
+        path = self.root / "seed.json"
+        if not path.exists():
+            write_json(path, {"seed": secrets.randbits(63)})
+        return int(json.loads(path.read_text())["seed"])
 
     def plan(self) -> Plan:
         """The plan of this home. Raises ConfigError when there is none."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import platform
 import secrets
 import sys
@@ -33,7 +34,7 @@ from sfumato_server.pool import Pool, pool_packages
 from sfumato_server.publish import publish
 from sfumato_server.publish.features import draw_features, has_features
 from sfumato_server.rounds.checkpoint import released_model
-from sfumato_server.rounds.deadlines import WORK_HOURS, Deadlines
+from sfumato_server.rounds.deadlines import GO_ON, WORK_HOURS, Deadlines
 from sfumato_server.rounds.superlink import (
     Control,
     SuperLinkSettings,
@@ -48,7 +49,10 @@ from sfumato_server.status.live import write_page
 from sfumato_server.status.phase import keep_phase
 from sfumato_server.status.sheets import training_pictures
 
+log = logging.getLogger(__name__)
 _START_SECONDS, _PAGE_SECONDS = 60.0, 5.0
+# how often SuperLink or rounds may end without having lived so long between, and the pause before a new start
+_MOST_ENDS, _LIVED_SECONDS, _PAUSE_SECONDS = 5, 600.0, 2.0
 _PACKAGES = ("flwr", "torch", "opacus", "dp-accounting", "numpy", "cryptography", "grpcio", "pydicom")
 
 
@@ -104,7 +108,7 @@ def run_coordinator(
         behind = Behind(int(intake.start().rpartition(":")[2]), free_port())
         try:
             with PageServer(home, listen.page_port) if listen.page_port else nullcontext():
-                _federate(home, registry, Door((listen.host, listen.port), behind), authority, watch)
+                _federate(home, registry, listen, behind, authority, watch)
         finally:
             intake.stop()
         phase("publishing")
@@ -116,9 +120,39 @@ def run_coordinator(
 
 
 def _federate(
-    home: CoordinatorHome, registry: Registry, door: Door, authority: Authority, watch: Callable[[], None]
+    home: CoordinatorHome,
+    registry: Registry,
+    listen: Listen,
+    behind: Behind,
+    authority: Authority,
+    watch: Callable[[], None],
 ) -> None:
-    """Start SuperLink and front, register the enrolled sites' keys, run the study and wait for its outcome."""
+    """Run the study to its outcome: a SuperLink or a process of the rounds that dies is started again, and goes on.
+
+    Raises FederationError when they die again and again.
+    """
+    ends = 0
+    while True:
+        began = time.monotonic()
+        _run_once(home, registry, listen, behind, authority, watch)
+        if home.result_file.exists():
+            return
+        ends = 1 if time.monotonic() - began > _LIVED_SECONDS else ends + 1
+        if ends >= _MOST_ENDS:
+            raise FederationError(f"the study's run ended without a result; 'study.log' in 'logs' says why; {GO_ON}")
+        log.warning("the SuperLink or the process of the rounds ended; both are started again")
+        time.sleep(_PAUSE_SECONDS)
+
+
+def _run_once(
+    home: CoordinatorHome,
+    registry: Registry,
+    listen: Listen,
+    behind: Behind,
+    authority: Authority,
+    watch: Callable[[], None],
+) -> None:
+    """Start SuperLink and front, register the enrolled sites' keys, run the study until an outcome or a death."""
     settings = SuperLinkSettings(
         free_port(),
         authority.ca_path,
@@ -130,7 +164,8 @@ def _federate(
     )
     upstream = Upstream(settings.address, authority.ca_pem)
     contacts, written = Contacts(home.contacts_file), 0.0
-    address = LOOPBACK, door.behind.front
+    # new ones each time: a site that comes while the SuperLink is away finds nobody, and tries again
+    door, address = Door((listen.host, listen.port), behind), (LOOPBACK, behind.front)
     front = FleetFront(address, front_context(authority), upstream, registry, heard=contacts.heard)
     children: list[Child] = []
     door.require_free()
@@ -164,8 +199,6 @@ def _federate(
         door.stop()
         front.stop()
         home.superlink_secret.unlink(missing_ok=True)
-    if not home.result_file.exists():
-        raise FederationError("the study's run ended without a result; 'study.log' in 'logs' says why")
 
 
 def _start_study(settings: SuperLinkSettings, run_id: int) -> Child:

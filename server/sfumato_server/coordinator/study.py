@@ -6,26 +6,31 @@ Publishing is not done here but in the coordinator's own process, which outlives
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
+from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 
 from sfumato_common.accounting.accountant import epsilon, json_epsilon
-from sfumato_common.errors import FederationError, SfumatoError
+from sfumato_common.errors import FederationError, NoRoomError, SfumatoError
 from sfumato_common.files import write_json
 from sfumato_common.imaging import decode_png
 from sfumato_common.metrics.utility import auc_from_histogram, auc_interval, train_classifier
 from sfumato_common.study.costs import WITHOUT_PRIVACY, study_events
+from sfumato_common.study.words import Part
 from sfumato_common.types import AnyArray
 from sfumato_server.coordinator.home import CoordinatorHome
 from sfumato_server.coordinator.members import MembersChannel
 from sfumato_server.enrol import Registry
+from sfumato_server.intake.stored import Stored
 from sfumato_server.pool import pool_packages
 from sfumato_server.rounds.channel import Channel
 from sfumato_server.rounds.checkpoint import Checkpoints
+from sfumato_server.rounds.deadlines import GO_ON
 from sfumato_server.rounds.encoders import load_encoders
 from sfumato_server.rounds.loop import StudyRun
+from sfumato_server.rounds.receipts import Receipts
 from sfumato_server.rounds.starts import load_starts
 from sfumato_server.rounds.strategies.choice import choice_report
 from sfumato_server.status.board import StatusBoard
@@ -34,7 +39,6 @@ from sfumato_server.status.live import LivePage
 log = logging.getLogger(__name__)
 _INTERVAL_DRAWS = 400
 CLASSIFIER_STEPS = 300
-GO_ON = "run again to go on: finished rounds and answers are kept, and nothing that was paid is charged again"
 
 
 def run_study(
@@ -52,10 +56,12 @@ def run_study(
     """
     plan = home.plan()
     board = StatusBoard(home.status_file, plan)
-    generator = torch.Generator().manual_seed(torch.seed() if seed is None else seed)
+    seed = home.seed() if seed is None else seed
     live = LivePage(home.root, plan, board)
     members = MembersChannel(channel, Registry(home.root))
-    run = StudyRun(plan, members, Checkpoints(home.checkpoints, plan), live, generator, home.deadlines())
+    delivered = partial(_delivered, Registry(home.root), Stored(home.root, plan))
+    receipts = Receipts(home.receipts_file, plan, delivered)
+    run = StudyRun(plan, members, Checkpoints(home.checkpoints, plan), live, seed, home.deadlines(), receipts)
     outcome, reason, utility = "completed", "", None
     try:
         run.released.update(load_starts(home.starts, plan))
@@ -66,7 +72,7 @@ def run_study(
             run.release()
         if release and plan.utility is not None:
             utility = _utility(run, home, classifier_steps)
-    except FederationError as error:
+    except (FederationError, NoRoomError) as error:
         outcome, reason = "stopped", f"{error}; {GO_ON}"
         log.error("study stopped: %s", error)
     except SfumatoError as error:
@@ -91,6 +97,11 @@ def run_study(
     return outcome
 
 
+def _delivered(registry: Registry, stored: Stored, site: str) -> Collection[Part]:
+    """The parts of the release that the intake admitted from `site`, which is in good standing."""
+    return stored.digests(registry.record_in_force(site)) if site in registry.in_force() else ()
+
+
 def _utility(run: StudyRun, home: CoordinatorHome, steps: int) -> dict[str, Any]:
     """TSTR: train on the pooled synthetic set, ask each site for the noisy score histogram of its holdout patients."""
     plan = run.plan
@@ -98,7 +109,8 @@ def _utility(run: StudyRun, home: CoordinatorHome, steps: int) -> dict[str, Any]
     pool = pool_packages(home.root, plan, Registry(home.root))
     images = np.stack([decode_png(item.png) for item in pool.items])
     labels = np.array([plan.labels.index(item.facts.label) for item in pool.items], dtype=np.int64)
-    classifier = train_classifier(plan, images, labels, seed=int(run.generator.initial_seed() % 2**31), steps=steps)
+    # from the plan, as the choice's: asked again after a restart, sites answer with what they were charged for before
+    classifier = train_classifier(plan, images, labels, seed=int(plan.digest[:15], 16) % 2**31, steps=steps)
     histograms = run.utility(classifier)
     sigma = plan.utility.noise_multiplier
     figures = {site: figure(histogram, sigma) for site, histogram in sorted(histograms.items())}

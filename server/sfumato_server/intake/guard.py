@@ -9,7 +9,7 @@ from typing import Any
 
 import grpc
 
-from sfumato_common.errors import SfumatoError
+from sfumato_common.errors import NoRoomError, SfumatoError
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +32,10 @@ def guard_method(call: Callable[[Any, Any, Any], Any]) -> Callable[[Any, Any, An
         except RefusedError as refused:
             status, code = refused.status, refused.code
             log.warning("%s refused: %s", call.__name__, code)
+        except NoRoomError as error:
+            # ours, not the package's: the site tries again
+            status, code = grpc.StatusCode.RESOURCE_EXHAUSTED, error.wire_code
+            log.error("%s failed: %s", call.__name__, error)
         except SfumatoError as error:
             status, code = grpc.StatusCode.INVALID_ARGUMENT, error.wire_code
             log.warning("%s refused: %s", call.__name__, error)

@@ -8,6 +8,8 @@ import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sfumato_common.files import room_errors
+
 
 @dataclass(frozen=True)
 class Partial:
@@ -29,8 +31,8 @@ class Partial:
             return 0
 
     def append(self, data: bytes) -> None:
-        """Add bytes at the end."""
-        with self.path.open("ab") as stream:
+        """Add bytes at the end. Raises NoRoomError for a full disk: what had room stays, and counts as arrived."""
+        with room_errors(), self.path.open("ab") as stream:
             stream.write(data)
 
     def read(self) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
@@ -51,6 +52,12 @@ def absorb_replies(
             if after is not None:
                 return after, guilty
         raise
+
+
+def round_draws(seed: int, stage: str, number: int) -> torch.Generator:
+    """What a round draws from, by the home's seed: rounds share no draws, and one that is done again has the same."""
+    drawn = hashlib.sha256(f"{seed} {stage} {number}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(drawn[:7], "big"))
 
 
 def _suspects(everyone: set[str], attempt: Callable[[Collection[str]], Strategy]) -> list[set[str]]:

@@ -12,6 +12,7 @@ from sfumato_common.errors import ConfigError
 from sfumato_common.study.plan import Plan
 
 WORK_HOURS = 6.0
+GO_ON = "run again to go on: finished rounds and answers are kept, and nothing that was paid is charged again"
 
 
 @dataclass(frozen=True)

@@ -10,37 +10,38 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 from functools import partial
 
-import torch
-
-from sfumato_common.errors import BusyError, FederationError
+from sfumato_common.errors import BusyError, FederationError, LedgerError, NoRoomError
 from sfumato_common.exchanges import EXCHANGES
-from sfumato_common.generators import GENERATORS
-from sfumato_common.generators.components import arrays_for
 from sfumato_common.generators.replies import check_histograms, most_patients
 from sfumato_common.generators.settings import StageSettings
 from sfumato_common.metrics.choice import Choice
 from sfumato_common.protocol.messages import PROTOCOL, Reply, Request, RequestKind
 from sfumato_common.study.plan import Plan
 from sfumato_common.types import AnyArray, Arrays, ArraySpec, Schema
-from sfumato_server.rounds.absorbing import absorb_replies
+from sfumato_server.rounds.absorbing import absorb_replies, round_draws
 from sfumato_server.rounds.answers import Answers, Check, Keep
 from sfumato_server.rounds.channel import Channel, lost
 from sfumato_server.rounds.checkpoint import Checkpoints
 from sfumato_server.rounds.deadlines import Deadlines
-from sfumato_server.rounds.outgoing import Holdings, Outgoing
-from sfumato_server.rounds.patience import Losses, Patience
+from sfumato_server.rounds.outgoing import Holdings, Outgoing, release_arrays, stage_arrays
+from sfumato_server.rounds.patience import Losses, Patience, final_replies
 from sfumato_server.rounds.progress import Progress
+from sfumato_server.rounds.receipts import Receipts
 from sfumato_server.rounds.strategies import Choosing, Strategy, strategy_of
 
 log = logging.getLogger(__name__)
 # how often a site may be away before it began its release; the pause between two asks
 _ABSENCES, _ASK_AGAIN_S = 2, 1.0
-# what may be gone by the next time: the intake was full, or away
-_AGAIN, _TRIES = {FederationError.wire_code, BusyError.wire_code}, 3
+# what somebody has to see to first: waited for until the deadline
+_FULL = NoRoomError.wire_code
+# refusals that a person at the site can end while the study runs
+_PASSING = {_FULL, BusyError.wire_code, LedgerError.wire_code}
+# questions whose answers are charged before they leave
+_CHARGED = ("stage", "utility")
 NOTHING: Schema = {}
 Released = dict[str, dict[str, AnyArray]]
 
@@ -53,8 +54,9 @@ class StudyRun:
     channel: Channel
     checkpoints: Checkpoints
     progress: Progress
-    generator: torch.Generator
+    seed: int
     deadlines: Deadlines
+    receipts: Receipts
     sleep: Callable[[float], None] = time.sleep
     accepted: set[str] = field(default_factory=set)
     released: Released = field(default_factory=dict)
@@ -85,7 +87,8 @@ class StudyRun:
                 f"{terms.join_deadline_s} s; start the missing sites or lower federation.quorum"
             )
         replies = self.ask("hello", {}, self.channel.online())
-        self.accepted = set(self.plan.sites) - {site for site, reply in replies.items() if reply.reference}
+        refused = {site for site, reply in replies.items() if reply.reference and reply.code not in _PASSING}
+        self.accepted = set(self.plan.sites) - refused
 
     def train(self) -> None:
         """Run every stage of the plan, each from the released models of the earlier ones."""
@@ -108,15 +111,10 @@ class StudyRun:
     def _run_round(self, stage: StageSettings, strategy: Strategy, number: int) -> Strategy:
         """One round: the strategy after it. Raises FederationError when fewer replies than the quorum are of use."""
         record = EXCHANGES[stage.kind]
-        sent = record.sent(self.plan)
-
-        def arrays(site: str) -> Arrays:
-            return arrays_for(self.plan, site, sent, strategy.outbound(number, site))
-
         with self.checkpoints.spool() as spool:
             replies = self.ask(
                 "stage",
-                arrays,
+                stage_arrays(self.plan, record.sent(self.plan), partial(strategy.outbound, number)),
                 stage=stage.kind,
                 number=number,
                 schema=record.returned(self.plan),
@@ -125,7 +123,9 @@ class StudyRun:
             )
             good = {site for site, reply in replies.items() if reply.status == "ok"}
             earlier = [value for model in self.released.values() for value in model.values()]
-            strategy, broken = absorb_replies(strategy, number, good, spool, self.generator, earlier)
+            # the same in every run of this home: done again, a round leads to the next question that sites answered
+            draws = round_draws(self.seed, stage.kind, number)
+            strategy, broken = absorb_replies(strategy, number, good, spool, draws, earlier)
         for site in sorted(broken):
             self._note(site, lost("bad-reply"))
         if len(good) - len(broken) < self.plan.federation.quorum:
@@ -145,20 +145,11 @@ class StudyRun:
         """
         chosen = self.choice.winner if self.choice and self.plan.has_best else ""
         models = {chosen if item.model == "best" else item.model for item in self.plan.release} | {self.plan.base}
-        final = {
-            kind: partial(
-                arrays_for, self.plan, schema=GENERATORS[kind].released(self.plan), arrays=self.released[kind]
-            )
-            for kind in sorted(models)
-        }
-
-        def arrays(site: str) -> Arrays:
-            return {f"{kind}:{name}": value for kind, own in final.items() for name, value in own(site).items()}
-
-        begun, sent, refused, tries = set[str](), set[str](), dict[str, Reply](), Counter[str]()
+        arrays = release_arrays(self.plan, {kind: self.released[kind] for kind in sorted(models)})
+        begun, sent, refused, tries = set[str](), self.receipts.delivered(), dict[str, Reply](), Counter[str]()
         end = time.monotonic() + self.deadlines.work_s
-        waiting, absences, gone = set(self.accepted), Counter[str](), dict[str, float]()
-        losses = Losses(_TRIES, self.deadlines.away_s)
+        waiting, absences, gone = self.accepted - sent, Counter[str](), dict[str, float]()
+        losses = Losses(self.deadlines.away_s)
         while waiting - self.patience.silent and time.monotonic() < end:
             now = time.monotonic()
             gone = {site: gone.get(site, now) for site in waiting - self.channel.online()}
@@ -168,11 +159,11 @@ class StudyRun:
             if new := (waiting - begun) & self.channel.online():
                 replies = self.ask("make", arrays, new, choice=chosen, quorum=0)
                 begun |= {site for site, reply in replies.items() if reply.status in ("ok", "pending")}
-                refused |= _final_replies(replies, tries) | losses.beyond(replies, begun)
+                refused |= final_replies(replies, tries) | losses.beyond(replies, begun)
             if ready := (waiting & begun) & self.channel.online():
                 replies = self.ask("send", {}, ready, quorum=0)
                 sent |= {site for site, reply in replies.items() if reply.status == "ok"}
-                refused |= _final_replies(replies, tries) | losses.beyond(replies, begun)
+                refused |= final_replies(replies, tries) | losses.beyond(replies, begun)
             waiting -= sent | set(refused)
             if waiting:
                 self.sleep(_ASK_AGAIN_S)
@@ -185,11 +176,21 @@ class StudyRun:
         return sent
 
     def utility(self, classifier: Arrays) -> dict[str, AnyArray]:
-        """Ask for each site's noisy score histogram [K, bins]; a site whose policy withholds it refuses."""
+        """Ask for each site's noisy score histogram [K, bins]; a site whose policy withholds it refuses.
+
+        One whose disk is full is asked again until the deadline: it may have paid already.
+        """
         assert self.plan.utility is not None
         schema = {"histogram": ArraySpec("float32", (len(self.plan.labels), self.plan.utility.bins))}
-        replies = self.ask("utility", classifier, quorum=0, schema=schema, check=self._check_utility)
-        return {site: reply.arrays["histogram"] for site, reply in replies.items() if reply.status == "ok"}
+        found: dict[str, AnyArray] = {}
+        sites, end = self.accepted & self.channel.online(), time.monotonic() + self.deadlines.away_s
+        while sites:
+            replies = self.ask("utility", classifier, sites, quorum=0, schema=schema, check=self._check_utility)
+            found |= {site: reply.arrays["histogram"] for site, reply in replies.items() if reply.status == "ok"}
+            sites = {site for site, reply in replies.items() if reply.code == _FULL and time.monotonic() < end}
+            if sites:
+                self.sleep(_ASK_AGAIN_S)
+        return found
 
     def _check_utility(self, site: str, arrays: Arrays) -> None:
         assert self.plan.utility is not None
@@ -223,10 +224,21 @@ class StudyRun:
         for site in self.plan.sites:
             self.progress.site(site, *(("working",) if site in targets else ("lost", "not-asked")))
         bare = Request(PROTOCOL, self.plan.digest, kind, stage or choice, number, {})
-        outgoing = Outgoing(sorted(targets), bare, arrays if callable(arrays) else lambda site: arrays, self.holdings)
+        outgoing = Outgoing(
+            sorted(targets),
+            lambda site: replace(bare, answered=self.receipts.told(site)),
+            arrays if callable(arrays) else lambda site: arrays,
+            self.holdings,
+        )
         answers = Answers(outgoing, schema, check, keep, self._note)
         waited_for = self.patience.waited_for(targets, quorum)
-        self.channel.exchange(outgoing, self.deadlines.away_s, answers.take, waited_for)
+
+        def came(site: str, reply: Reply) -> bool:
+            if reply.status == "ok" and kind in _CHARGED:
+                self.receipts.note(site, what, max(number, 1))
+            return answers.take(site, reply)
+
+        self.channel.exchange(outgoing, self.deadlines.away_s, came, waited_for)
         replies = answers.replies
         self.patience.note(targets, set(replies))
         for site in sorted(targets - set(replies)):
@@ -265,13 +277,3 @@ class StudyRun:
             said = "site %s: %s (%s) reference %s"
             log.warning(said, site, word, reply.code, reply.reference or "-", extra={"fields": told})
         self.progress.site(site, word, reply.code)
-
-
-def _final_replies(replies: Mapping[str, Reply], tries: Counter[str]) -> dict[str, Reply]:
-    """Replies of sites that refused or failed themselves; a silent one may still be at work.
-
-    What failed on the way to the intake is tried again, `_TRIES` times in all.
-    """
-    said = {site: reply for site, reply in replies.items() if reply.code and reply.reference}
-    tries.update(said.keys())
-    return {site: reply for site, reply in said.items() if reply.code not in _AGAIN or tries[site] >= _TRIES}

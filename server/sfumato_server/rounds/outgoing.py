@@ -11,9 +11,12 @@ from dataclasses import replace
 
 import numpy as np
 
+from sfumato_common.generators import GENERATORS
+from sfumato_common.generators.components import arrays_for
 from sfumato_common.protocol.messages import Reply, Request
 from sfumato_common.protocol.pack import array_digest
-from sfumato_common.types import AnyArray, Arrays
+from sfumato_common.study.plan import Plan
+from sfumato_common.types import AnyArray, Arrays, Schema
 
 
 class Holdings:
@@ -38,18 +41,24 @@ class Holdings:
 
 
 class Outgoing(Mapping[str, Request]):
-    """Requests by site: `bare` with what `arrays` says for the site. Each look-up makes one, and counts its bytes.
+    """Requests by site: what `bare` and `arrays` say for the site. Each look-up makes one, and counts its bytes.
 
     Sites whose requests are equal are given the very same one. Nothing but the last is kept.
     """
 
     def __init__(
-        self, sites: Iterable[str], bare: Request, arrays: Callable[[str], Arrays], holdings: Holdings
+        self,
+        sites: Iterable[str],
+        bare: Callable[[str], Request],
+        arrays: Callable[[str], Arrays],
+        holdings: Holdings,
     ) -> None:
         self._sites, self._bare, self._arrays, self._holdings = list(sites), bare, arrays, holdings
         self._by_site: dict[str, frozenset[str]] = {}
         # the last request, and its arrays with their digests
-        self._request, self._digests, self._all = bare, dict[str, str](), frozenset[str]()
+        self._request: Request | None = None
+        self._bare_last: Request | None = None
+        self._digests, self._all = dict[str, str](), frozenset[str]()
         self._last: dict[str, tuple[AnyArray, str]] = {}
         self.bytes_down = 0
 
@@ -69,21 +78,23 @@ class Outgoing(Mapping[str, Request]):
         self._last = {name: (value, self._digest(name, value)) for name, value in arrays.items()}
         digests = {name: digest for name, (_, digest) in self._last.items()}
         held = self._holdings.of(site, digests)
-        if digests != self._digests or held != self._request.held:
+        bare, request = self._bare(site), self._request
+        if request is None or bare != self._bare_last or digests != self._digests or held != request.held:
             brought = {name: value for name, value in arrays.items() if name not in held}
-            self._request = replace(self._bare, arrays=brought, held=held)
+            request = self._request = replace(bare, arrays=brought, held=held)
+            self._bare_last = bare
         if digests != self._digests:
             self._digests, self._all = digests, frozenset(digests.values())
         self._by_site[site] = self._all
-        self.bytes_down += sum(value.nbytes for value in self._request.arrays.values())
-        return self._request
+        self.bytes_down += sum(value.nbytes for value in request.arrays.values())
+        return request
 
     def answered(self, site: str, reply: Reply) -> bool:
         """Take note of an answer; False where the site lacks arrays and is to be asked again, which happens once."""
         if reply.status == "missing":
             return not self._holdings.forget(site)
         if reply.status in ("ok", "pending") and site in self._by_site:
-            self._holdings.note(site, self._bare, self._by_site[site])
+            self._holdings.note(site, self._bare(site), self._by_site[site])
         return True
 
     def _digest(self, name: str, value: AnyArray) -> str:
@@ -91,6 +102,21 @@ class Outgoing(Mapping[str, Request]):
         if before is not None and _is_same(before[0], value):
             return before[1]
         return array_digest(name, value)
+
+
+def stage_arrays(plan: Plan, sent: Schema, outbound: Callable[[str], Arrays]) -> Callable[[str], Arrays]:
+    """What of a strategy's `outbound`, which has schema `sent`, goes to a site."""
+    return lambda site: arrays_for(plan, site, sent, outbound(site))
+
+
+def release_arrays(plan: Plan, models: Mapping[str, Arrays]) -> Callable[[str], Arrays]:
+    """What of the final models by kind goes to a site, as 'KIND:NAME'."""
+    schemas = {kind: GENERATORS[kind].released(plan) for kind in models}
+    return lambda site: {
+        f"{kind}:{name}": value
+        for kind, arrays in models.items()
+        for name, value in arrays_for(plan, site, schemas[kind], arrays).items()
+    }
 
 
 def _is_same(one: AnyArray, two: AnyArray) -> bool:

@@ -11,7 +11,12 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Set
 
+from sfumato_common.errors import BusyError, FederationError, NoRoomError
 from sfumato_common.protocol.messages import Reply
+
+# what may be gone by the next time: the intake was full, or away
+_AGAIN, _TRIES = {FederationError.wire_code, BusyError.wire_code}, 3
+_FULL = NoRoomError.wire_code
 
 
 class Patience:
@@ -38,13 +43,14 @@ class Patience:
 
 
 class Losses:
-    """Sites whose answers are lost again and again: errors of Flower, or replies that are none; silence is no answer.
+    """Sites whose answers are lost again and again: errors of Flower, replies that are none, or a full disk; silence is
+    no answer.
 
-    After `tries` in a row a site is given up, and one that has begun its release when they last for `away_s`, too.
+    After three in a row a site is given up. One that has begun its release, or whose disk is full, has `away_s` too.
     """
 
-    def __init__(self, tries: int, away_s: float) -> None:
-        self._tries, self._away_s = tries, away_s
+    def __init__(self, away_s: float) -> None:
+        self._away_s = away_s
         self._lost: dict[str, tuple[int, float]] = {}
 
     def beyond(self, replies: Mapping[str, Reply], begun: Set[str]) -> dict[str, Reply]:
@@ -53,9 +59,20 @@ class Losses:
         for site, reply in replies.items():
             if reply.status in ("ok", "pending"):
                 self._lost.pop(site, None)
-            elif not reply.reference and reply.code != "silent":
+            elif reply.code == _FULL or (not reply.reference and reply.code != "silent"):
                 times, since = self._lost.get(site, (0, now))
                 self._lost[site] = (times + 1, since)
-                if times + 1 >= self._tries and (site not in begun or now - since >= self._away_s):
+                patient = site in begun or reply.code == _FULL
+                if times + 1 >= _TRIES and (not patient or now - since >= self._away_s):
                     given_up[site] = reply
         return given_up
+
+
+def final_replies(replies: Mapping[str, Reply], tries: Counter[str]) -> dict[str, Reply]:
+    """Replies of sites that refused or failed themselves; a silent one may still be at work.
+
+    What failed on the way to the intake is tried again, `_TRIES` times in all; a full disk is a loss (`Losses`).
+    """
+    said = {site: reply for site, reply in replies.items() if reply.code not in ("", _FULL) and reply.reference}
+    tries.update(said.keys())
+    return {site: reply for site, reply in said.items() if reply.code not in _AGAIN or tries[site] >= _TRIES}

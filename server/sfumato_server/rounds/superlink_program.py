@@ -1,7 +1,8 @@
 """The SuperLink's program: Flower's own, with a login for its Control API, which the open-source one lacks.
 
-Flower asks a `ControlAuthnPlugin` about every Control call; the one that it ships lets everybody in. This module is the
-only one that replaces a part of Flower on this side; it is tied to the one pinned version and refuses others.
+Flower asks a `ControlAuthnPlugin` about every Control call; the one that it ships lets everybody in. And a site's clock
+may be off. This module is the only one that replaces a part of Flower on this side; it is tied to the one pinned
+version and refuses others.
 """
 
 from __future__ import annotations
@@ -21,6 +22,10 @@ from sfumato_common.logs import take_over_flower
 LOOPBACK = "127.0.0.1"
 SUPPORTED_FLOWER = "1.41.0"
 _HOOK = "load_control_authn_plugin"
+# a site's clock may be off by an hour, as its certificate allows for (`crypto.certificates.CLOCK_SKEW`), and some
+# minutes; Flower's own 5 s keep out a site whose clock runs ahead
+CLOCK_SECONDS = 3900
+_CLOCK_HOOK = "SYSTEM_TIME_TOLERANCE"
 
 
 def require_flower() -> None:
@@ -74,6 +79,17 @@ def install_login(superlink: Any, token: str) -> None:
     setattr(superlink, _HOOK, lambda: token_login(token))
 
 
+def allow_clocks(node_auth: Any) -> None:
+    """Let Flower take a node's signed time within `CLOCK_SECONDS` of its own; refuses when the hook is not there.
+
+    The time guards against a signature that is shown again. Nobody but the front reaches this program, and it lets
+    each site speak for its own node alone, over mutual TLS.
+    """
+    if not hasattr(node_auth, _CLOCK_HOOK):
+        raise ConfigError(f"this Flower lacks '{_CLOCK_HOOK}'; install flwr=={SUPPORTED_FLOWER}")
+    setattr(node_auth, _CLOCK_HOOK, CLOCK_SECONDS)
+
+
 def main() -> None:
     """Run the SuperLink; its options are Flower's. Refuses a host beyond this machine, and a start without a secret."""
     require_flower()
@@ -86,6 +102,7 @@ def main() -> None:
     superlink = import_module("flwr.superlink.cli.flower_superlink")
     take_over_flower(superlink.uvicorn)
     install_login(superlink, control_token(known.superexec_auth_secret_file.read_bytes()))
+    allow_clocks(import_module("flwr.superlink.routers.fleet.node_auth"))
     superlink.flower_superlink()
 
 

@@ -1,0 +1,95 @@
+"""A site whose disk was restored from a backup: how it finds out, and what a person puts back into its ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from sfumato_client.ledger.behind import BEHIND, Owed, behind_path, read_behind, require_current, stop_ledger
+from sfumato_client.site.home import SiteHome
+from sfumato_common.accounting.events import Cohort, Event
+from sfumato_common.errors import LedgerError, VerificationError
+from sfumato_common.protocol.answers import Answer, read_answers
+from sfumato_common.study.costs import GATE_VERDICT, charged_event, formal_gate_events, release_events, utility_event
+from sfumato_common.study.plan import Plan
+from sfumato_common.study.words import PARTS
+
+# the declared verdict compares training images with holdout ones: both cohorts' books say so
+GATE_BOOKS: dict[Cohort, str] = {"train": "gate", "holdout": "gate-control"}
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """What one coordinator holds of this site that the ledger does not know, and the charges that it was made under."""
+
+    plan: Plan
+    answers: frozenset[Answer]
+    owed: tuple[Owed, ...]
+
+
+def require_known(home: SiteHome, plan: Plan, told: str) -> None:
+    """Raise LedgerError when the ledger lacks an answer that the coordinator holds (`told`), and stop the ledger then.
+
+    Raises VerificationError for answers that the plan does not ask for.
+    """
+    require_current(home.ledger_file)
+    answers = read_answers(told)
+    if not answers:
+        return
+    owed_charges(plan, home.policy().site, answers)
+    with home.open_ledger() as ledger:
+        if ledger.unknown_answers(plan.digest, answers):
+            stop_ledger(home.ledger_file, plan.digest, told)
+            raise LedgerError(BEHIND)
+
+
+def owed_charges(plan: Plan, site: str, answers: Collection[Answer]) -> list[Owed]:
+    """The charges under which `answers` were made, by the plan. Raises VerificationError for what it does not ask."""
+    found: list[Owed] = []
+    stages = {stage.kind: stage for stage in plan.stages}
+    for purpose, number in sorted(answers):
+        if purpose in stages and 1 <= number <= stages[purpose].rounds:
+            found.append(Owed(purpose, number, "train", charged_event(plan, stages[purpose])))
+        elif purpose == "utility" and plan.utility is not None and number == 1:
+            found.append(Owed(purpose, 1, "holdout", utility_event(plan)))
+        elif purpose in plan.parts_at(site) and number == 1:
+            found += _release_charges(plan, site, purpose)
+        else:
+            raise VerificationError("the coordinator names answers that the accepted plan does not ask for")
+    return found
+
+
+def _release_charges(plan: Plan, site: str, part: str) -> list[Owed]:
+    """What a part of the release is charged; where a choice named the model, under the name of the first candidate."""
+    found: list[Owed] = []
+    name = next(known for known in PARTS if known == part)
+    for item in plan.part_at(site, plan.choices[0], name):
+        found += _numbered(f"release-{item.method}-{item.model}", "train", release_events(plan, item))
+    if part == "formal":
+        return found + _numbered("gate-formal", "train", formal_gate_events(plan))
+    for cohort, purpose in GATE_BOOKS.items():
+        found += _numbered(f"{purpose}-declared", cohort, [GATE_VERDICT])
+    return found
+
+
+def _numbered(purpose: str, cohort: Cohort, events: list[Event]) -> list[Owed]:
+    return [Owed(purpose, number, cohort, event) for number, event in enumerate(events, start=1)]
+
+
+def recoveries(home: SiteHome) -> list[Recovery]:
+    """What a stopped ledger lacks, by plan; nothing when it is not stopped. Raises PolicyRefusal, VerificationError."""
+    found = []
+    for digest, told in sorted(read_behind(home.ledger_file).items()):
+        plan = home.accepted_plan(digest)
+        with home.open_ledger() as ledger:
+            answers = frozenset(ledger.unknown_answers(digest, read_answers(told)))
+        found.append(Recovery(plan, answers, tuple(owed_charges(plan, home.policy().site, answers))))
+    return found
+
+
+def recover(home: SiteHome, lost: Collection[Recovery]) -> None:
+    """Put the lost charges into the ledger, closed, and let it charge again."""
+    with home.open_ledger() as ledger:
+        for item in lost:
+            ledger.recover(item.plan.study, item.plan.digest, item.owed, item.answers)
+    behind_path(home.ledger_file).unlink(missing_ok=True)

@@ -1,0 +1,45 @@
+"""What each site has answered, on the coordinator's disk as soon as it came: told to the site with every question.
+
+A site that was restored from a backup learns by it that its ledger is behind, before it charges or sends anything.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+from sfumato_common.files import write_json
+from sfumato_common.protocol.answers import Answer, read_answers, write_answers
+from sfumato_common.study.plan import Plan
+
+
+class Receipts:
+    """Answers of `plan`'s sites in a file; `packages` names the parts of its release that a site has delivered."""
+
+    def __init__(self, path: Path, plan: Plan, packages: Callable[[str], Collection[str]]) -> None:
+        self._path, self._plan, self._packages = path, plan, packages
+        self._found = self._read()
+
+    def note(self, site: str, purpose: str, number: int) -> None:
+        """An answer of `site` came; durable when this returns."""
+        answers = self._found.setdefault(site, set())
+        if (purpose, number) not in answers:
+            answers.add((purpose, number))
+            told = {name: write_answers(found) for name, found in self._found.items()}
+            write_json(self._path, {**self._studies(), self._plan.digest: told})
+
+    def told(self, site: str) -> str:
+        """What `site` is told of its own answers."""
+        parts = {(part, 1) for part in self._packages(site)}
+        return write_answers(self._found.get(site, set()) | parts)
+
+    def delivered(self) -> set[str]:
+        """The sites that delivered every part of their release."""
+        return {site for site in self._plan.sites if set(self._packages(site)) >= set(self._plan.parts_at(site))}
+
+    def _studies(self) -> dict[str, dict[str, str]]:
+        return dict(json.loads(self._path.read_text())) if self._path.exists() else {}
+
+    def _read(self) -> dict[str, set[Answer]]:
+        return {site: set(read_answers(text)) for site, text in self._studies().get(self._plan.digest, {}).items()}
