@@ -55,6 +55,11 @@ def room_errors() -> Iterator[None]:
         raise
 
 
+def if_room() -> contextlib.AbstractContextManager[None]:
+    """For files that tell people how things stand: that one cannot be written must cost nothing else."""
+    return contextlib.suppress(OSError, NoRoomError)
+
+
 @contextlib.contextmanager
 def set_aside(folder: Path, size: int) -> Iterator[Callable[[], None]]:
     """Take `size` bytes of the disk of `folder` until the yielded function gives them back, or the block ends.

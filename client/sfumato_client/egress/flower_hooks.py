@@ -9,7 +9,7 @@ import os
 import ssl
 import time
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import version
@@ -19,7 +19,7 @@ from typing import Any
 from sfumato_client.egress.bundle import inspect_bundle
 from sfumato_client.egress.progress import CONTACT_FILE, shown_step
 from sfumato_common.errors import VerificationError
-from sfumato_common.files import write_json
+from sfumato_common.files import if_room, write_json
 from sfumato_common.protocol.messages import PROGRESS_HEADER
 
 SUPPORTED_FLOWER = "1.41.0"
@@ -56,7 +56,7 @@ class Contact:
             context.request.headers[PROGRESS_HEADER.decode()] = told.decode()
         response, now = call_next(context), self._now()
         if abs(now - self._written) >= _CONTACT_SECONDS:
-            with suppress(OSError):  # a full disk must not cost the connection
+            with if_room():  # a full disk must not cost the connection
                 write_json(self._home / CONTACT_FILE, {"heard": round(now, 1)})
             self._written = now
         return response

@@ -5,7 +5,6 @@ Nothing that is raised here quotes a value, or a name that the plan does not alr
 
 from __future__ import annotations
 
-import contextlib
 import secrets
 import traceback
 from collections.abc import Callable
@@ -16,8 +15,8 @@ from typing import Protocol
 import numpy as np
 
 from sfumato_common import errors
-from sfumato_common.errors import EgressRefused, NoRoomError, SfumatoError
-from sfumato_common.files import write_atomic
+from sfumato_common.errors import EgressRefused, SfumatoError
+from sfumato_common.files import if_room, write_atomic
 from sfumato_common.mechanisms.sealed import Paid, Sealed
 from sfumato_common.protocol.messages import PROTOCOL, Reply
 from sfumato_common.types import Arrays, Schema
@@ -105,7 +104,7 @@ def refusal(error: BaseException, folder: Path) -> Reply:
     has no room for that still answers.
     """
     code, reference = sanitise(error)
-    with contextlib.suppress(OSError, NoRoomError):
+    with if_room():
         log_locally(folder, reference, error)
     # by the code, not by the class: 'refused' beside 'failed' would say that it was about the data (DataError)
     return Reply(PROTOCOL, "failed" if code == FAILED else "refused", code, reference, {})

@@ -20,7 +20,7 @@ from typing import Any
 
 from sfumato_client.egress.progress import hide_step, show_step
 from sfumato_client.site.home import SiteHome
-from sfumato_common.files import write_json
+from sfumato_common.files import if_room, write_json
 from sfumato_common.mechanisms.recorder import NoiseRecorder
 from sfumato_common.protocol.messages import Reply, Request
 from sfumato_common.study.plan import Plan
@@ -114,7 +114,7 @@ class Watch:
                 self._note(step)
             point = math.floor((now - self._start) / self._interval) if self._interval else grid + 1
             if self._shown and self._round_steps and point > grid:
-                with contextlib.suppress(OSError):  # a full disk is told of by the work itself
+                with if_room():  # a full disk is told of by the work itself
                     show_step(self._home.root, step, self._round_steps)
                 grid = point
             if hangs:
@@ -147,5 +147,5 @@ class Watch:
         log.info("%s: %s %s", word, what, self._said["code"], extra={"fields": fields})
 
     def _write(self) -> None:
-        with contextlib.suppress(OSError):
+        with if_room():
             write_json(self._home.work_file, self._said)

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from sfumato_common.files import write_json
+from sfumato_common.files import if_room, write_json
 
 SILENT_S = 90.0
 _STEP = re.compile(rb"([0-9]{1,6})/([0-9]{1,6})")
@@ -45,7 +45,8 @@ class Contacts:
         with self._lock:
             sites, changed, self._changed = dict(self._sites), self._changed, False
         if changed:
-            write_json(self._path, sites)
+            with if_room():
+                write_json(self._path, sites)
 
 
 def read_contacts(path: Path) -> dict[str, Contact]:

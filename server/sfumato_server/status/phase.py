@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sfumato_common.errors import SfumatoError
-from sfumato_common.files import write_json
+from sfumato_common.files import if_room, write_json
 from sfumato_common.locks import is_held
 
 FILE = "phase.json"
@@ -25,7 +25,8 @@ def keep_phase(root: Path) -> Iterator[Callable[[Phase], None]]:
 
     def write(phase: Phase, reason: str = "") -> None:
         value = {"phase": phase, "reason": reason, "begun": round(begun, 1), "since": round(time.time(), 1)}
-        write_json(root / FILE, value)
+        with if_room():
+            write_json(root / FILE, value)
 
     write("running")
     try:
