@@ -62,10 +62,6 @@ ALLOWED = {
     ): "where an eigensolver starts",
     (
         "server/sfumato_server/coordinator/study.py",
-        "torch.seed",
-    ): "the coordinator's own; post-processing",
-    (
-        "server/sfumato_server/coordinator/study.py",
         "constant seed",
     ): "an interval about a public histogram",
 }

@@ -92,10 +92,10 @@ def recovery_rows(
         return made[-1]
 
     mine = [entry for entry in map(reservation, _reserves(rows)) if entry.plan_hash == plan_hash]
-    charged = {_name(entry): entry.number for entry in mine}
+    numbers = {_name(entry): entry.number for entry in mine}
     settled = settled_results(rows)
     for item in owed:
-        number = charged.get((item.purpose, item.round, item.cohort))
+        number = numbers.get((item.purpose, item.round, item.cohort))
         if number is None:
             fields = {"purpose": item.purpose, "round": item.round, "cohort": item.cohort}
             stated = {"study": study, "plan_hash": plan_hash, **fields, "event": event_to_json(item.event)}

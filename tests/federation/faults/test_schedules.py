@@ -4,7 +4,7 @@ import pytest
 from support.faults import Schedule, make_homes, play
 
 # about how many writes and messages a study without faults has: schedules draw their places from them
-STEPS, MESSAGES = 502, 21
+STEPS, MESSAGES = 709, 21
 
 
 @pytest.fixture(scope="module")
