@@ -62,7 +62,10 @@ def test_the_best_model_and_no_other_is_released_at_the_price_of_one_look(federa
         assert train.count(GaussianRelease(SIGMA)) == 1
         assert "chosen by a charged look" in pool.certificates[site].covers
     asked = [request for _, request, _ in federation.sent if request.kind == "make"]
-    assert {name.partition(":")[0] for request in asked for name in request.arrays} == {"spectral", winner}
+    assert {name.partition(":")[0] for request in asked for name in {*request.arrays, *request.held}} == {
+        "spectral",
+        winner,
+    }
     out = tmp_path / "out"
     run_info = {"exchanges": [], "choice": result["choice"]}
     publish(pool, plan, out, load_authority(federation.coordinator.root), run_info, None)

@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, BinaryIO
 
+import numpy as np
 from safetensors.numpy import load, save
 
 from sfumato_common.types import AnyArray, Arrays
@@ -21,7 +22,9 @@ Frame = tuple[dict[str, Any], dict[str, AnyArray]]
 
 def write_frame(stream: BinaryIO, header: Mapping[str, Any], arrays: Arrays) -> None:
     """Send one frame. Raises OSError when the other end is gone."""
-    data = save(dict(arrays), metadata={_HEADER: json.dumps(header)})
+    data = save(
+        {name: np.asarray(value, order="C") for name, value in arrays.items()}, metadata={_HEADER: json.dumps(header)}
+    )
     stream.write(len(data).to_bytes(_LENGTH_BYTES, "little"))
     stream.write(data)
     stream.flush()

@@ -15,6 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 from pydantic import Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
@@ -96,7 +97,8 @@ def make_card(plan: Plan, stage: str, number: int, arrays: Arrays, released: Arr
 def encode_checkpoint(card: Card, arrays: Arrays) -> bytes:
     """The file: safetensors, with the card in its metadata."""
     metadata = {"card": canonical_json(card.model_dump(mode="json")).decode("ascii")}
-    return save(dict(arrays), metadata)
+    # the library writes the memory of an array as it lies, whatever its strides; only what needs it is copied
+    return save({name: np.asarray(value, order="C") for name, value in arrays.items()}, metadata)
 
 
 def read_checkpoint(path: Path) -> tuple[Card | None, dict[str, AnyArray]]:
