@@ -128,6 +128,8 @@ def flower_objects(objects: dict[str, bytes], name: str) -> Iterator[Layer]:
             joined = b"".join(chunks[number] for number in numbers)
             yield Layer(f"{where}/joined", joined)
             yield from _pack(joined, where)
+        else:
+            yield from _pack(body, where)  # whole in one chunk, which may come on another connection than its array
 
 
 def _pack(data: bytes, name: str) -> Iterator[Layer]:
