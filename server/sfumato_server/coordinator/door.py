@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import resource
-import threading
 from dataclasses import dataclass
+from typing import Any
 
-from sfumato_common.supervise import require_free
+from sfumato_server.coordinator.listener import Listener
 
 LARGEST_HELLO = 16 * 1024
 HELLO_SECONDS, READ_SECONDS = 10.0, 300.0
@@ -31,46 +31,16 @@ class Behind:
     front: int
 
 
-class Door:
-    """Opens and closes the port, in a thread of its own; at most `most` connections are open at a time."""
+class Door(Listener):
+    """Opens and closes the port; at most `most` connections are open at a time."""
 
     def __init__(self, address: tuple[str, int], behind: Behind, most: int = CONNECTIONS) -> None:
-        self.address, self.behind, self._most = address, behind, most
-        self._open = 0
-        self._server: asyncio.Server | None = None
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="door", daemon=True)
+        super().__init__(address, "door")
+        self.behind, self._most, self._open = behind, most, 0
 
-    def require_free(self) -> None:
-        """Raise BusyError when the port is taken."""
-        require_free(*self.address)
-
-    def start(self) -> None:
-        """Open the port. Raises BusyError when it is taken."""
-        self.require_free()
+    async def _listen(self, **terms: Any) -> None:
         _allow_files(_FILES * self._most)
-        self._thread.start()
-        asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result(10.0)
-
-    def stop(self) -> None:
-        """Close the port and every connection. Harmless when not started."""
-        if self._thread.is_alive():
-            asyncio.run_coroutine_threadsafe(self._close(), self._loop).result(10.0)
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join(10.0)
-        self._loop.close()
-
-    async def _listen(self) -> None:
-        self._server = await asyncio.start_server(self._serve, *self.address, backlog=256)
-
-    async def _close(self) -> None:
-        if self._server is None:
-            return
-        self._server.close()
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
+        await super()._listen(**terms)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection, from its first byte to its end; nothing that happens in it ends the door."""

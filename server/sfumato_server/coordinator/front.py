@@ -12,17 +12,17 @@ from __future__ import annotations
 import asyncio
 import base64
 import ssl
-import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import h11
 import httpx
 
 from sfumato_common.errors import SfumatoError
 from sfumato_common.protocol.messages import PROGRESS_HEADER
-from sfumato_common.supervise import require_free
+from sfumato_server.coordinator.listener import Listener
 from sfumato_server.enrol import Authority, Registry
 from sfumato_server.rounds.superlink import node_key_bytes
 
@@ -74,8 +74,8 @@ class Refusal(Exception):
         self.status = status
 
 
-class FleetFront:
-    """Opens and closes the front's port, in a thread of its own."""
+class FleetFront(Listener):
+    """Opens and closes the front's port."""
 
     def __init__(
         self,
@@ -86,28 +86,12 @@ class FleetFront:
         patience: Patience | None = None,
         heard: Callable[[str, bytes | None], None] = lambda site, told: None,
     ) -> None:
-        self._address, self._context, self._upstream, self._registry = address, context, upstream, registry
+        super().__init__(address, "front")
+        self._context, self._upstream, self._registry = context, upstream, registry
         self._patience, self._heard = patience or Patience(), heard
         self._open: Counter[str] = Counter()
-        self._server: asyncio.Server | None = None
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="front", daemon=True)
 
-    def start(self) -> None:
-        """Open the port. Raises BusyError when it is taken."""
-        require_free(*self._address)
-        self._thread.start()
-        asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result(10.0)
-
-    def stop(self) -> None:
-        """Close the port and every connection. Harmless when not started."""
-        if self._thread.is_alive():
-            asyncio.run_coroutine_threadsafe(self._close(), self._loop).result(10.0)
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join(10.0)
-        self._loop.close()
-
-    async def _listen(self) -> None:
+    async def _listen(self, **terms: Any) -> None:
         trust = ssl.create_default_context(cadata=self._upstream.ca_pem.decode("ascii"))
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=32)
         self._client = httpx.AsyncClient(
@@ -117,23 +101,12 @@ class FleetFront:
             limits=limits,
             trust_env=False,
         )
-        self._server = await asyncio.start_server(
-            self._serve,
-            *self._address,
-            ssl=self._context,
-            ssl_handshake_timeout=self._patience.handshake,
-            backlog=256,
-        )
+        await super()._listen(ssl=self._context, ssl_handshake_timeout=self._patience.handshake, **terms)
 
     async def _close(self) -> None:
-        if self._server is None:
-            return
-        self._server.close()
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
-        await self._client.aclose()
+        await super()._close()
+        if self._server is not None:
+            await self._client.aclose()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection, from its handshake to its end; nothing that happens in it ends the front."""
