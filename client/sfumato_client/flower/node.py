@@ -16,7 +16,7 @@ from sfumato_client.site.home import SiteHome
 from sfumato_common.crypto.enrolment import GRANT_FILES, require_current
 from sfumato_common.crypto.identity import TLS_KEY, load_identity
 from sfumato_common.errors import FederationError, SfumatoError
-from sfumato_common.files import write_atomic, write_json
+from sfumato_common.files import if_room, write_atomic, write_json
 from sfumato_common.locks import exclusive
 from sfumato_common.supervise import Child, free_port
 
@@ -59,7 +59,8 @@ def _keep_state(home: SiteHome) -> Iterator[Callable[[str], None]]:
     """Keep what the node does in `node.json`, for 'status'; how the body ends is kept, and raised on."""
 
     def write(state: str, reason: str = "") -> None:
-        write_json(home.node_file, {"state": state, "reason": reason, "since": round(time.time(), 1)})
+        with if_room():
+            write_json(home.node_file, {"state": state, "reason": reason, "since": round(time.time(), 1)})
 
     try:
         yield write

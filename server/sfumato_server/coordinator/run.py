@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -108,7 +109,7 @@ def run_coordinator(
         behind = Behind(int(intake.start().rpartition(":")[2]), free_port())
         try:
             with PageServer(home, listen.page_port) if listen.page_port else nullcontext():
-                _federate(home, registry, listen, behind, authority, watch)
+                _federate(home, partial(_run_once, home, registry, listen, behind, authority, watch))
         finally:
             intake.stop()
         phase("publishing")
@@ -119,14 +120,7 @@ def run_coordinator(
         return published
 
 
-def _federate(
-    home: CoordinatorHome,
-    registry: Registry,
-    listen: Listen,
-    behind: Behind,
-    authority: Authority,
-    watch: Callable[[], None],
-) -> None:
+def _federate(home: CoordinatorHome, run_once: Callable[[], None]) -> None:
     """Run the study to its outcome: a SuperLink or a process of the rounds that dies is started again, and goes on.
 
     Raises FederationError when they die again and again.
@@ -134,7 +128,7 @@ def _federate(
     ends = 0
     while True:
         began = time.monotonic()
-        _run_once(home, registry, listen, behind, authority, watch)
+        run_once()
         if home.result_file.exists():
             return
         ends = 1 if time.monotonic() - began > _LIVED_SECONDS else ends + 1
