@@ -60,6 +60,15 @@ def if_room() -> contextlib.AbstractContextManager[None]:
     return contextlib.suppress(OSError, NoRoomError)
 
 
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file that tells people how things stand; empty where there is none, or it cannot be read."""
+    try:
+        value = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
 @contextlib.contextmanager
 def set_aside(folder: Path, size: int) -> Iterator[Callable[[], None]]:
     """Take `size` bytes of the disk of `folder` until the yielded function gives them back, or the block ends.

@@ -5,7 +5,6 @@ Read from the files of the home by any process. It stays at the site: epsilon of
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from pathlib import Path
@@ -20,6 +19,7 @@ from sfumato_client.site.home import SiteHome
 from sfumato_common.accounting.accountant import json_epsilon
 from sfumato_common.crypto.enrolment import require_current
 from sfumato_common.errors import ConfigError, FederationError
+from sfumato_common.files import read_object
 from sfumato_common.locks import is_held
 from sfumato_common.study.plan import Plan
 
@@ -31,7 +31,7 @@ def overview(root: Path) -> dict[str, Any]:
     """The site as it stands now; times are seconds since 1970. Raises ConfigError where the home has no policy."""
     home = SiteHome(root)
     policy = home.policy()
-    heard = _json(root / CONTACT_FILE).get("heard")
+    heard = read_object(root / CONTACT_FILE).get("heard")
     plans = [home.accepted_plan(path.stem) for path in sorted((root / "plans").glob("*.json"))]
     view: dict[str, Any] = {
         "site": policy.site,
@@ -76,7 +76,7 @@ def _certificate_note(home: SiteHome) -> str:
 
 def _node(home: SiteHome, heard: float | None) -> dict[str, Any]:
     """What the node does: not running, connecting, joined, no answer, failed or stopped; since when; and why."""
-    said = _json(home.node_file) or {"state": "not running", "reason": "", "since": None}
+    said = read_object(home.node_file) or {"state": "not running", "reason": "", "since": None}
     state = said["state"]
     if state in ("connecting", "joined") and not is_held(home.root):
         return {"state": "killed", "reason": "", "since": heard}
@@ -87,7 +87,7 @@ def _node(home: SiteHome, heard: float | None) -> dict[str, Any]:
 
 def _work(home: SiteHome) -> dict[str, Any] | None:
     """The last question; 'killed' where its process ended without an answer."""
-    work = _json(home.work_file)
+    work = read_object(home.work_file)
     if work.get("state") == "working" and not _lives(int(work["process"])):
         work["state"] = "killed"
     return work or None
@@ -116,11 +116,3 @@ def _study(home: SiteHome, plan: Plan, site: str, ledger: Ledger | None) -> dict
         for stage in plan.stages
     ]
     return {"study": plan.study, "plan_hash": plan.digest, "stages": stages, "release": parts}
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}

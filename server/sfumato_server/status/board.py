@@ -6,14 +6,13 @@ own clock.
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import Any
 
 from sfumato_common.accounting.accountant import epsilon, json_epsilon
 from sfumato_common.accounting.events import Event
-from sfumato_common.files import write_json
+from sfumato_common.files import read_object, write_json
 from sfumato_common.study.costs import charged_event, formal_gate_events, release_events
 from sfumato_common.study.plan import Plan
 
@@ -166,8 +165,4 @@ def _paid_before(path: Path, plan: Plan) -> dict[str, dict[str, list[int]]]:
 
 def read_board(path: Path) -> dict[str, Any] | None:
     """The latest status, or None before the first one."""
-    try:
-        value = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return None
-    return value if isinstance(value, dict) else None
+    return read_object(path) or None

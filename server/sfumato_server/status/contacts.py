@@ -6,14 +6,13 @@ silent, whatever it was asked.
 
 from __future__ import annotations
 
-import json
 import re
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
-from sfumato_common.files import if_room, write_json
+from sfumato_common.files import if_room, read_object, write_json
 
 SILENT_S = 90.0
 _STEP = re.compile(rb"([0-9]{1,6})/([0-9]{1,6})")
@@ -51,8 +50,4 @@ class Contacts:
 
 def read_contacts(path: Path) -> dict[str, Contact]:
     """What the file says, by site; nothing where there is none, as in a study without Flower."""
-    try:
-        value = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}
+    return read_object(path)

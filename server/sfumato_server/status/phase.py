@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sfumato_common.errors import SfumatoError
-from sfumato_common.files import if_room, write_json
+from sfumato_common.files import if_room, read_object, write_json
 from sfumato_common.locks import is_held
 
 FILE = "phase.json"
@@ -44,9 +43,8 @@ def keep_phase(root: Path) -> Iterator[Callable[[Phase], None]]:
 
 def read_phase(root: Path) -> dict[str, Any]:
     """Phase, reason, and since when; 'killed' where a process ended without a word."""
-    try:
-        value: dict[str, Any] = json.loads((root / FILE).read_text())
-    except (OSError, ValueError):
+    value = read_object(root / FILE)
+    if not value:
         return {"phase": "not started", "reason": "", "begun": None, "since": None}
     if value["phase"] in ("running", "publishing") and not is_held(root):
         value["phase"] = "killed"
