@@ -16,16 +16,15 @@ class Runs:
         self.home = SimpleNamespace(result_file=tmp_path / "result.json")
         self.lives, self.done, self.now = lives, 0, 0.0
 
-    def once(self, *_):
+    def once(self):
         self.now += self.lives[self.done]
         self.done += 1
         if self.done == len(self.lives):
             self.home.result_file.touch()
 
     def federate(self, monkeypatch):
-        monkeypatch.setattr(run, "_run_once", self.once)
         monkeypatch.setattr(run, "time", SimpleNamespace(monotonic=lambda: self.now, sleep=lambda seconds: None))
-        run._federate(self.home, None, None, None, None, lambda: None)
+        run._federate(self.home, self.once)
 
 
 def test_it_goes_on_until_there_is_a_result(tmp_path, monkeypatch):

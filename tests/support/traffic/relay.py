@@ -148,11 +148,14 @@ class Relay:
 
     @staticmethod
     async def _rest(reader: asyncio.StreamReader) -> bytes:
-        """What arrives within a moment from a client whose connection cannot be carried on."""
-        try:
-            return await asyncio.wait_for(reader.read(_CHUNK), 0.3)
+        """What a client whose connection cannot be carried on says until it is silent for a moment."""
+        heard = b""
+        try:  # a head and its body may come apart
+            while data := await asyncio.wait_for(reader.read(_CHUNK), 0.3):
+                heard += data
         except (TimeoutError, OSError):
-            return b""
+            pass
+        return heard
 
     async def _close(self) -> None:
         for task in (tasks := list(self._tasks)):
