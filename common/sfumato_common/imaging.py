@@ -131,12 +131,13 @@ def area_resize(image: AnyArray, height: int, width: int) -> FloatImage:
     return np.ascontiguousarray(np.stack(planes, axis=-1))
 
 
-def fit_square(image: AnyArray, size: int) -> FloatImage:
+def fit_square(image: AnyArray, size: int, pixel: tuple[float, float] = (1.0, 1.0)) -> FloatImage:
     """Image [H, W(, C)] -> float32 [size, size(, C)]: longer side scaled to `size`, centred, the rest black (0).
 
-    Padding rather than cropping keeps the whole anatomy; 0 is the value of unexposed film after ingest.
+    Padding rather than cropping keeps the whole anatomy; 0 is the value of unexposed film after ingest. `pixel` is the
+    height and width of a source pixel in any unit; those of the result are square.
     """
-    height, width = image.shape[:2]
+    height, width = image.shape[0] * pixel[0], image.shape[1] * pixel[1]
     longer = max(height, width)
     inner_height, inner_width = max(1, round(height * size / longer)), max(1, round(width * size / longer))
     inner = area_resize(image, inner_height, inner_width)

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 from pydantic import TypeAdapter
+from support.reading import read_pngs
 
 from sfumato_client.ingest import READERS, SiteImage, Skipped, SourceConfig, load_source, read_source
 from sfumato_client.ingest.npz import read_npz
-from sfumato_client.ingest.pngs import read_pngs
 from sfumato_client.ingest.sources import DicomSource, NpzSource, PngSource
 from sfumato_common.errors import ConfigError, DataError
 from sfumato_common.study.terms import ImageForm
@@ -75,7 +75,7 @@ def test_png_splits_and_skips(pngs: Path) -> None:
     assert set(reasons) == {"palette.png", "alpha.png", "broken.png", "photo.png", "film.png", "missing.png"}
     assert "patient" in reasons["palette.png"]
     assert "split" in reasons["alpha.png"]
-    assert "animated" in reasons["film.png"]
+    assert "several pictures" in reasons["film.png"]
 
 
 def npz_index(folder: Path, *rows: str) -> Path:
@@ -136,7 +136,7 @@ def test_source_descriptions(tmp_path: Path) -> None:
     assert load_source(path) == NpzSource(kind="npz", index=Path("i.csv"), site="east")
     adapter: TypeAdapter[PngSource] = TypeAdapter(SourceConfig)
     assert isinstance(adapter.validate_python({"kind": "png", "folder": "a", "labels": "b"}), PngSource)
-    assert set(READERS) == {"dicom", "png", "npz"}
+    assert set(READERS) == {"dicom", "png", "images", "npz"}
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from support.averages import SIZE, honest, plan_of, site_cohort
+from support.reading import read_dicom, read_pngs
 
 from sfumato_client.anonymise import anonymise
 from sfumato_client.anonymise.contract import Job, Release
@@ -20,8 +21,6 @@ from sfumato_client.anonymise.linear_walk import layout, walks_of
 from sfumato_client.anonymise.patients import patients_of
 from sfumato_client.dataset.cohort import Cohort
 from sfumato_client.dataset.store import SiteStore
-from sfumato_client.ingest.dicom import read_dicom
-from sfumato_client.ingest.pngs import read_pngs
 from sfumato_client.ingest.records import SiteImage, Skipped, view_name
 from sfumato_common.errors import PolicyRefusal
 from sfumato_common.generators.starts import initial_model

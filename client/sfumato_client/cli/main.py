@@ -134,20 +134,28 @@ def ingest(
     source: Annotated[Path, typer.Argument(help="Description of the data source, YAML.")],
     plan: Annotated[Path, typer.Option(help="The study plan: image size, channels and labels come from it.")],
 ) -> None:
-    """Read DICOM, PNG or npz into the site's store; broken files are listed in a local report and skipped."""
+    """Read DICOM, PNG, JPEG, TIFF or npz into the site's store; what is skipped is listed in a local report."""
     from sfumato_client.ingest import load_source, read_source
     from sfumato_client.site.home import SiteHome
 
     site = SiteHome(home)
     study = load_resolved_plan(plan)
-    images = read_source(load_source(source), study.image, study.labels)
-    report = site.ingest(images, study)
+    described = load_source(source)
+    images = read_source(described, study.image, study.labels)
+    report = site.ingest(images, study, described.answers)
     console.print(
         f"kept {report.kept} images of {report.patients} patients, skipped {len(report.skipped)} "
         "(reasons in 'ingest-report.json' of the home folder, which stays here)",
         markup=False,
         soft_wrap=True,
     )
+    for reason, count in report.reasons.items():
+        console.print(f"  {count} x {reason}", markup=False, soft_wrap=True)
+    for note in report.notes:
+        console.print(f"note: {note}", markup=False, soft_wrap=True)
+    if report.read_otherwise:
+        many = f"{len(report.read_otherwise)} images were read otherwise than their headers say; the report names them"
+        console.print(f"note: {many}", markup=False, soft_wrap=True)
 
 
 @app.command(epilog="Example: sfumato-site accept --home site plan.yaml")

@@ -7,22 +7,22 @@ for. File names and patient ids are in none of them: only the local ingest repor
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
-import os
 import shutil
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
 
 import numpy as np
-import numpy.typing as npt
 
 from sfumato_client.dataset.cohort import Cohort
+from sfumato_client.dataset.pixel_file import keep_rows, write_pixels
+from sfumato_client.dataset.report import REPORT, IngestReport, report_of
 from sfumato_client.dataset.splits import SPLITS, assign_splits, key_name, pseudonym
-from sfumato_client.ingest import SiteImage, Skipped, Split
+from sfumato_client.ingest import Answers, Entry, SiteImage, Skipped, Split, settle
 from sfumato_common.accounting.members import Members
 from sfumato_common.errors import ConfigError, DataError
 from sfumato_common.files import sync_folder, write_atomic, write_json
@@ -30,29 +30,6 @@ from sfumato_common.study.terms import ImageForm
 from sfumato_common.types import AnyArray, pixel_dtype
 
 _FORMAT = 2
-_REPORT = "ingest-report.json"
-
-
-@dataclass(frozen=True)
-class IngestReport:
-    """What was taken and what was not. Exact counts and file names: stays in the site."""
-
-    kept: int
-    patients: int
-    patients_by_split: dict[str, int]
-    skipped: tuple[Skipped, ...]
-    images_by_view: dict[str, int]
-
-    def write(self, path: Path) -> None:
-        """Write as JSON, readable by the owner only."""
-        value = {
-            "kept": self.kept,
-            "patients": self.patients,
-            "patients_by_split": self.patients_by_split,
-            "images_by_view": self.images_by_view,
-            "skipped": [{"reference": entry.reference, "reason": entry.reason} for entry in self.skipped],
-        }
-        write_atomic(path, json.dumps(value, indent=2) + "\n", mode=0o600)
 
 
 @dataclass(frozen=True)
@@ -115,11 +92,12 @@ class SiteStore:
         labels: Sequence[str],
         split_key: bytes,
         check: Callable[[Members], None] = lambda members: None,
+        answers: Answers | None = None,
     ) -> IngestReport:
         """Write a store to `folder` from readers' output, image by image, and the report beside it.
 
         `labels` are the plan's, which the images' numbers count in. `check` is shown who would be in which cohort, and
-        refuses by raising.
+        refuses by raising. `answers` are the hospital's to questions about the whole set; one that is open refuses.
         The folder appears by one rename after everything in it was flushed to disk; remains of an interrupted attempt
         are removed first (the caller holds the site's lock). Raises DataError when a store already stands there
         (changing a cohort under the ledger is not this function's to decide) or no image could be read.
@@ -132,10 +110,9 @@ class SiteStore:
         shutil.rmtree(partial, ignore_errors=True)
         try:
             partial.mkdir(parents=True, mode=0o700)
-            report = _fill(partial, images, form, labels, split_key)
-            report.write(folder.parent / _REPORT)
-            if not report.kept:
-                raise DataError(f"no image could be read; {_REPORT} in the site's home says why, file by file")
+            report = _fill(partial, images, form, labels, split_key, answers or Answers())
+            report.write(folder.parent / REPORT)
+            report.require_settled()
             check(SiteStore.open(partial).members(*SPLITS))
             sync_folder(partial)
             partial.rename(folder)
@@ -187,33 +164,38 @@ class SiteStore:
 
 
 def _fill(
-    folder: Path, images: Iterable[SiteImage | Skipped], form: ImageForm, names_of: Sequence[str], split_key: bytes
+    folder: Path,
+    images: Iterable[SiteImage | Skipped],
+    form: ImageForm,
+    names_of: Sequence[str],
+    split_key: bytes,
+    answers: Answers,
 ) -> IngestReport:
-    skipped: list[Skipped] = []
-    labels: list[int] = []
-    names: list[str] = []
-    given: list[Split | None] = []
-    views: list[str] = []
+    skipped, entries = list[Skipped](), list[Entry]()
 
     def taken() -> Iterable[AnyArray]:
-        for entry in images:
-            if isinstance(entry, Skipped):
-                skipped.append(entry)
+        for item in images:
+            if isinstance(item, Skipped):
+                skipped.append(item)
                 continue
-            labels.append(entry.label)
-            names.append(entry.patient_id)
-            given.append(entry.split)
-            views.append(entry.view)
-            yield entry.pixels
+            digest = hashlib.sha256(np.ascontiguousarray(item.pixels)).digest()[:16]
+            said = (item.patient_id, item.label, item.split, item.view)
+            entries.append(Entry(*said, digest, item.facts, item.notes))
+            yield item.pixels
 
-    facts = _write_pixels(folder / "pixels.npy", taken(), form)
-    splits = assign_splits(zip(names, given, strict=True), split_key)
+    facts = write_pixels(folder / "pixels.npy", taken(), form.shape)
+    settled = settle(entries, skipped, answers)
+    kept = [at for at in range(len(entries)) if at not in settled.dropped]
+    if len(kept) < len(entries):
+        facts = keep_rows(folder / "pixels.npy", kept)
+    names = [settled.patients[at] for at in kept]
+    splits = assign_splits(zip(names, (entries[at].split for at in kept), strict=True), split_key)
     patients = {name: number for number, name in enumerate(splits)}
     index: dict[str, AnyArray] = {
-        "labels": np.array(labels, dtype=np.int64),
+        "labels": np.array([entries[at].label for at in kept], dtype=np.int64),
         "owner": np.array([patients[name] for name in names], dtype=np.int64),
         "split": np.array([SPLITS.index(splits[name]) for name in names], dtype=np.uint8),
-        "view": np.array(views, dtype="U16"),
+        "view": np.array([entries[at].view for at in kept], dtype="U16"),
         "patients": np.array([pseudonym(split_key, name) for name in patients], dtype="U32"),
     }
     buffer = io.BytesIO()
@@ -221,35 +203,4 @@ def _fill(
     write_atomic(folder / "index.npz", buffer.getvalue(), mode=0o600)
     whose = {"labels": list(names_of), "key": key_name(split_key)}
     write_json(folder / "store.json", {"format": _FORMAT, **whose, **facts})
-    found = list(splits.values())
-    seen = {view or "not known": views.count(view) for view in sorted(set(views))}
-    by_split: dict[str, int] = {name: found.count(name) for name in SPLITS}
-    return IngestReport(len(labels), len(patients), by_split, tuple(skipped), seen)
-
-
-def _write_pixels(path: Path, images: Iterable[AnyArray], form: ImageForm) -> dict[str, Any]:
-    """Stream images to a .npy file whose number of images is known only at the end; returns dtype and shape."""
-    shape = form.shape
-    dtype: npt.DTypeLike | None = None
-    count = 0
-    with path.open("wb") as stream:
-        os.fchmod(stream.fileno(), 0o600)
-        for pixels in images:
-            if dtype is None:
-                dtype = pixels.dtype
-                _npy_header(stream, np.dtype(dtype), (0, *shape))
-            assert (pixels.shape, pixels.dtype) == (shape, dtype), "a reader gave an image in another form"
-            stream.write(np.ascontiguousarray(pixels).tobytes())
-            count += 1
-        stream.seek(0)
-        _npy_header(stream, np.dtype(dtype or np.uint8), (count, *shape))
-        stream.flush()
-        os.fsync(stream.fileno())
-    return {"dtype": str(np.dtype(dtype or np.uint8)), "shape": [count, *shape]}
-
-
-def _npy_header(stream: BinaryIO, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
-    """NPY 1.0 header; numpy pads it so that the first axis may grow to 21 digits without moving the data."""
-    np.lib.format.write_array_header_1_0(
-        stream, {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
-    )
+    return report_of(entries, skipped, settled, splits)

@@ -1,6 +1,22 @@
-"""Readers: DICOM, PNG folders and npz sets into site images."""
+"""Readers: DICOM, folders of pictures and npz sets into site images, and one look at a whole set."""
 
-from sfumato_client.ingest.records import SiteImage, Skipped, Split
+from sfumato_client.ingest.answers import Answers
+from sfumato_client.ingest.records import Facts, SiteImage, Skipped, Split
 from sfumato_client.ingest.sources import READERS, SourceConfig, load_source, read_source
+from sfumato_client.ingest.whole_set import Entry, Settled, counted, settle
 
-__all__ = ["READERS", "SiteImage", "Skipped", "SourceConfig", "Split", "load_source", "read_source"]
+__all__ = [
+    "READERS",
+    "Answers",
+    "Entry",
+    "Facts",
+    "Settled",
+    "SiteImage",
+    "Skipped",
+    "SourceConfig",
+    "Split",
+    "counted",
+    "load_source",
+    "read_source",
+    "settle",
+]

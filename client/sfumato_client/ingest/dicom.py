@@ -1,61 +1,155 @@
-"""A folder of DICOM files with a labels table (`file,label`) -> site images.
+"""A folder of DICOM files with a table (`file,label[,patient_id][,split][,laterality][,view]`) -> site images.
 
-The patient is the file's own PatientID (PS3.3 C.7.1.1), without its issuer: two issuers' patients of one number become
-one patient, which is safe (both are protected as one unit); the reverse would split a patient in two.
+The patient is the table's, where it has a column `patient_id`, or the file's own PatientID (PS3.3 C.7.1.1), without its
+issuer: two issuers' patients of one number become one patient, which is safe (both are protected as one unit); the
+reverse would split a patient in two.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
-from pydicom import Dataset, dcmread
-from pydicom.errors import InvalidDicomError
+from pydicom import Dataset
 
+from sfumato_client.ingest.alike import says_no_id
+from sfumato_client.ingest.elements import Note, functional, integer, named, numbers
+from sfumato_client.ingest.objects import check_object
+from sfumato_client.ingest.opening import open_dicom
 from sfumato_client.ingest.pixels import display_values
-from sfumato_client.ingest.records import SiteImage, Skipped, UnreadableError, to_form, view_name
-from sfumato_client.ingest.table import check_folder, inside, label_index, unlisted_files
+from sfumato_client.ingest.records import (
+    Facts,
+    SiteImage,
+    Skipped,
+    Split,
+    UnreadableError,
+    to_form,
+    view_name,
+    view_of_row,
+)
+from sfumato_client.ingest.table import Labels, Listed, check_folder, has_splits, inside, split_name, unlisted_files
 from sfumato_common.study.terms import ImageForm
-from sfumato_common.tables import read_table
+from sfumato_common.tables import Row
+from sfumato_common.types import ByteImages
+
+# which frames of a multi-frame image are taken: none, the first, all, or every n-th
+Frames = Literal["none", "first", "all"] | int
+_SPACINGS = ("ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio")
 
 
-def read_dicom(folder: Path, table: Path, form: ImageForm, labels: list[str]) -> Iterator[SiteImage | Skipped]:
-    """Yield every listed file as an image or as skipped with its reason, then the files that nothing lists.
+@dataclass(frozen=True)
+class Taking:
+    """What of a folder is taken and how: the study's form and labels, and what the source allows by name."""
 
-    Raises DataError when the folder or the table cannot be read; a broken file never raises.
+    form: ImageForm
+    labels: Labels
+    allowed: Collection[str] = field(default_factory=set)
+    frames: Frames = "none"
+
+
+def read_dicom(folder: Path, table: Path, rows: Sequence[Row], taking: Taking) -> Iterator[SiteImage | Skipped]:
+    """Yield every listed file as images or as skipped with its reason, then the files that nothing lists.
+
+    Raises DataError when the folder cannot be read; a broken file never raises.
     """
     check_folder(folder)
-    seen: set[str] = set()
-    for row in read_table(table, ("file", "label")):
-        name = row["file"]
+    listed, splits = Listed(), has_splits(rows)
+    for row in rows:
         try:
-            if name in seen:
-                raise UnreadableError("listed twice; the first row counts")
-            seen.add(name)
-            yield _read(inside(folder, name), label_index(row["label"], labels), form)
+            path = inside(folder, row["file"])
+            listed.take(path, row)
+            yield from _read(path, row, taking, splits)
         except UnreadableError as reason:
-            yield Skipped(name, str(reason))
-    for name in unlisted_files(folder, seen, table):
+            yield Skipped(row["file"], str(reason))
+    for name in unlisted_files(folder, listed.names(folder), table):
         yield Skipped(name, "no row in the labels table")
 
 
-def _read(path: Path, label: int, form: ImageForm) -> SiteImage:
+def _read(path: Path, row: Row, taking: Taking, splits: bool = False) -> Iterator[SiteImage | Skipped]:
+    label = taking.labels.index(row["label"])
+    split: Split | None = split_name(row["split"]) if splits else None
+    notes = list[str]()
+    dataset = open_dicom(path, notes.append)
+    patient = _patient(dataset, row)
+    check_object(dataset, taking.allowed, notes.append)
+    view = view_of_row(row) if row.get("laterality") or row.get("view") else _view(dataset)
+    frames = _frames(dataset, taking.frames)
+    for frame in frames:
+        name = row["file"] if len(frames) == 1 else f"{row['file']}[{frame}]"
+        own = list(notes)
+        try:
+            pixels = _pixels(dataset, frame, taking.form, own.append)
+        except UnreadableError as reason:
+            yield Skipped(name, str(reason))
+            continue
+        yield SiteImage(pixels, label, patient, split, view, tuple(dict.fromkeys(own)), _facts(dataset, name))
+
+
+def _patient(dataset: Dataset, row: Row) -> str:
+    """The table's patient, or else the header's."""
+    own = row.get("patient_id", "")
+    patient = own or str(dataset.get("PatientID") or "").strip(" \0\t\r\n")
+    if not patient or says_no_id(patient):
+        raise UnreadableError(
+            f"no patient id: its {named('PatientID')} is empty, and the table has no 'patient_id' for it"
+        )
+    return patient
+
+
+def _facts(dataset: Dataset, name: str) -> Facts:
+    def said(keyword: str) -> str:
+        return str(dataset.get(keyword) or "").strip()
+
+    birth, who = said("PatientBirthDate"), said("PatientName").upper()
+    device = f"{said('Manufacturer')} {said('ManufacturerModelName')}".strip()
+    person = f"{who} {birth}" if birth and who else ""
+    return Facts(name, said("SOPInstanceUID"), said("StudyInstanceUID"), person, device, said("Modality"))
+
+
+def _pixels(dataset: Dataset, frame: int, form: ImageForm, note: Note) -> ByteImages:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # pydicom warns of every odd header; what matters is in the reason
-            dataset = dcmread(path)
-            patient = str(dataset.get("PatientID") or "").strip(" \0\t\r\n")
-            if not patient:
-                raise UnreadableError("no patient id: the patient is the unit of protection")
-            display, view = display_values(dataset), _view(dataset)
-        return SiteImage(to_form(display, form), label, patient, None, view)
+            warnings.simplefilter("ignore")
+            display = display_values(dataset, note, frame)
+        return to_form(display, form, _pixel_shape(dataset, frame))
     except UnreadableError:
         raise
-    except InvalidDicomError:
-        raise UnreadableError("not a DICOM file (no preamble)") from None
-    except Exception as error:  # decoders raise anything at all on broken data, and one file must not stop the site
-        raise UnreadableError(f"cannot be decoded ({type(error).__name__})") from None
+    except Exception:  # decoders raise anything at all on broken data, and one file must not stop the site
+        raise UnreadableError(_undecodable(dataset)) from None
+
+
+def _undecodable(dataset: Dataset) -> str:
+    syntax = dataset.file_meta.get("TransferSyntaxUID")
+    how = f"{named('TransferSyntaxUID')}: {syntax.name}" if syntax is not None else "no transfer syntax"
+    return f"its {named('PixelData')} cannot be decoded: damaged, cut off, or in a form that is not read here ({how})"
+
+
+def _frames(dataset: Dataset, wanted: Frames) -> range:
+    """Numbers of the frames that are taken."""
+    count = integer(dataset, "NumberOfFrames") or 1
+    if count == 1 or wanted == "first":
+        return range(1)
+    if wanted == "none":
+        what = named("NumberOfFrames")
+        raise UnreadableError(
+            f"multi-frame image: its {what} is {count}; write 'frames: first', 'all' or a step in the source to take it"
+        )
+    return range(0, count, 1 if wanted == "all" else wanted)
+
+
+def _pixel_shape(dataset: Dataset, frame: int) -> tuple[float, float]:
+    """Height and width of a pixel: Pixel Spacing, the detector's, or Pixel Aspect Ratio (PS3.3 10.7, C.7.6.3.1.7)."""
+    measures = functional(dataset, "PixelMeasuresSequence", frame)
+    for holder, keyword in [(measures, "PixelSpacing"), *((dataset, name) for name in _SPACINGS)]:
+        given = [value for value in numbers(holder, keyword) if value is not None and value > 0]
+        if len(given) == 2:
+            if not 1 / 8 <= given[0] / given[1] <= 8:
+                raise UnreadableError(f"its {named(keyword)} makes pixels eight times as long as wide, or more")
+            return given[0], given[1]
+    return 1.0, 1.0
 
 
 def _view(dataset: Dataset) -> str:

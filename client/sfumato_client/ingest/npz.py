@@ -13,30 +13,41 @@ from pathlib import Path
 
 import numpy as np
 
-from sfumato_client.ingest.records import SiteImage, Skipped, UnreadableError, to_form, view_of_row
-from sfumato_client.ingest.table import split_name
+from sfumato_client.ingest.depth import shown
+from sfumato_client.ingest.records import Facts, SiteImage, Skipped, UnreadableError, to_form, view_of_row
+from sfumato_client.ingest.table import patient_of, split_name
 from sfumato_common.errors import DataError
 from sfumato_common.study.terms import ImageForm
 from sfumato_common.tables import INDEX_COLUMNS, Row, read_table
 from sfumato_common.types import AnyArray
 
+_ARRAY = "images"
+_INDEX_OPTIONAL = ("laterality", "view")
+_FLAGS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1}
+_ENCRYPTED = 0x1
 
-def read_npz(index: Path, site: str, form: ImageForm, labels: list[str]) -> Iterator[SiteImage | Skipped]:
+
+def read_npz(
+    index: Path, site: str, form: ImageForm, labels: list[str], bits: int | None = None, ignored: Iterable[str] = ()
+) -> Iterator[SiteImage | Skipped]:
     """Yield the rows of `site`. Raises DataError for an unreadable index or archive, or a site without rows."""
-    rows = [row for row in read_table(index, INDEX_COLUMNS) if row["site"] == site]
+    table = read_table(index, INDEX_COLUMNS, _INDEX_OPTIONAL, ignored=list(ignored))
+    rows = [row for row in table if row["site"] == site]
     if not rows:
         raise DataError(f"index '{index.name}' has no rows for site '{site}'; check the site's name")
-    yield from read_rows(index.parent, rows, form, labels)
+    yield from read_rows(index.parent, rows, form, labels, bits)
 
 
-def read_rows(folder: Path, rows: Iterable[Row], form: ImageForm, labels: list[str]) -> Iterator[SiteImage | Skipped]:
+def read_rows(
+    folder: Path, rows: Iterable[Row], form: ImageForm, labels: list[str], bits: int | None = None
+) -> Iterator[SiteImage | Skipped]:
     """Yield what `rows` of an index in `folder` describe. Raises DataError for an unreadable archive."""
     archives: dict[str, AnyArray] = {}
     for row in rows:
         if row["set"] not in archives:
             archives[row["set"]] = _load(folder, row["set"])
         try:
-            yield _read(archives[row["set"]], row, form, labels)
+            yield _read(archives[row["set"]], row, form, labels, bits)
         except UnreadableError as reason:
             yield Skipped(f"{row['set']}[{row['row']}]", str(reason))
 
@@ -44,25 +55,61 @@ def read_rows(folder: Path, rows: Iterable[Row], form: ImageForm, labels: list[s
 def _load(folder: Path, name: str) -> AnyArray:
     if not name or Path(name).name != name:
         raise DataError("the index names a set that is not a plain file name; correct the column 'set'")
+    path = folder / f"{name}.npz"
     try:
-        with np.load(folder / f"{name}.npz", allow_pickle=False) as archive:
-            images: AnyArray = archive["images"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"'{name}.npz' cannot be read ({type(error).__name__}); it belongs beside the index") from None
+        with zipfile.ZipFile(path) as archive:
+            images = _array(archive, path)
+    except DataError:
+        raise
+    except FileNotFoundError:
+        raise DataError(f"'{path.name}' is not there; it belongs beside the index") from None
+    except zipfile.BadZipFile:
+        raise DataError(f"'{path.name}' {_not_a_zip(path)}; write it by numpy.savez(images=...)") from None
+    except NotImplementedError:
+        raise DataError(
+            f"'{path.name}' is compressed in a way that numpy cannot read; pack it by numpy.savez"
+        ) from None
+    except Exception:  # zlib, struct, tokens of a header: whatever damage makes of them
+        raise DataError(f"'{path.name}' is damaged: its array '{_ARRAY}' cannot be read; copy it again") from None
     colour = images.ndim == 4 and images.shape[3] == 3
-    if images.dtype not in (np.uint8, np.uint16) or not (images.ndim == 3 or colour):
-        raise DataError(f"'{name}.npz': 'images' must be uint8 or uint16, [N, H, W] or [N, H, W, 3]")
-    return images
+    unsigned = images.dtype.kind == "u" and images.dtype.itemsize in (1, 2)
+    if not unsigned or not (images.ndim == 3 or colour):
+        raise DataError(f"'{path.name}': 'images' must be uint8 or uint16, [N, H, W] or [N, H, W, 3]")
+    return images.astype(images.dtype.newbyteorder("="), copy=False)
 
 
-def _read(images: AnyArray, row: Row, form: ImageForm, labels: list[str]) -> SiteImage:
-    if not row["patient_id"]:
-        raise UnreadableError("no patient id: the patient is the unit of protection")
-    if row["abnormal"] not in {"0", "1"} or int(row["abnormal"]) >= len(labels):
+def _array(archive: zipfile.ZipFile, path: Path) -> AnyArray:
+    members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+    if _ARRAY not in members:
+        names = ", ".join(sorted(members)[:8]) or "nothing"
+        raise DataError(f"'{path.name}' has no array '{_ARRAY}' (it has: {names}); name it so")
+    info = members[_ARRAY]
+    if info.flag_bits & _ENCRYPTED:
+        raise DataError(f"'{path.name}' is protected by a password; unpack it and write it by numpy.savez")
+    with archive.open(info) as stream:
+        version = np.lib.format.read_magic(stream)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(stream)
+        if dtype.hasobject or int(np.prod(shape, dtype=object)) * dtype.itemsize > info.file_size:
+            raise DataError(f"'{path.name}' is damaged: its header claims more than the file holds; copy it again")
+    with archive.open(info) as stream:
+        return np.asarray(np.lib.format.read_array(stream, allow_pickle=False))
+
+
+def _not_a_zip(path: Path) -> str:
+    with path.open("rb") as file:
+        is_npy = file.read(6) == b"\x93NUMPY"
+    return "is a single array (.npy), not an archive" if is_npy else "is not an npz archive, or is cut off"
+
+
+def _read(images: AnyArray, row: Row, form: ImageForm, labels: list[str], bits: int | None) -> SiteImage:
+    patient, label = patient_of(row["patient_id"]), _FLAGS.get(row["abnormal"].casefold())
+    if label is None or label >= len(labels):
         raise UnreadableError("its value of 'abnormal' is not 0 or 1")
     if not row["row"].isdecimal() or int(row["row"]) >= len(images):
         raise UnreadableError("its row is not in the set")
-    pixels = images[int(row["row"])]
-    display = pixels.astype(np.float32) / np.float32(np.iinfo(pixels.dtype).max)
+    notes = list[str]()
+    display = shown(images[int(row["row"])], bits, notes.append)
     split, view = split_name(row["split"]), view_of_row(row)
-    return SiteImage(to_form(display, form), int(row["abnormal"]), row["patient_id"], split, view)
+    where = Facts(f"{row['set']}[{row['row']}]")
+    return SiteImage(to_form(display, form), label, patient, split, view, tuple(notes), where)

@@ -2,75 +2,75 @@
 
 The order is PS3.4 N.2: stored values -> Modality LUT (PS3.3 C.11.1) -> VOI LUT (C.11.2) -> presentation. Polarity is
 the Photometric Interpretation's alone (C.7.6.3.1.2): MONOCHROME1 shows its smallest value white. Presentation LUT Shape
-INVERSE (C.11.6) says the same thing again in DX files and is not applied a second time.
+INVERSE (C.11.6) says the same thing again in DX files and is not applied a second time. A window that shows nothing is
+none, as in a viewer that falls back to the image's own range.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
-from pydicom.pixels.processing import apply_color_lut, apply_modality_lut, apply_voi
+from pydicom.pixels.processing import apply_color_lut
 from pydicom.pixels.utils import pixel_array
 
+from sfumato_client.ingest.decoders import plain_frame
+from sfumato_client.ingest.elements import Note, first_item, functional, integer, named, number, numbers, word
+from sfumato_client.ingest.lookup import read_lookup, top_of
+from sfumato_client.ingest.mending import COLOUR, GREY, PALETTE, mend, shift_of
 from sfumato_client.ingest.records import UnreadableError
 from sfumato_common.types import AnyArray
 
 Display = npt.NDArray[np.float32]
+Mask = npt.NDArray[np.bool_]
 
-_GREY = {"MONOCHROME1", "MONOCHROME2"}
-_COLOUR = {"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_420", "YBR_ICT", "YBR_RCT"}
-_LARGEST = 2**28  # samples: a header may claim any size, a chest radiograph has some 2**24
+# of an image without a window: what lies beyond these quantiles is a marker where it makes the range so much wider
+_TAIL, _WIDER = 1e-3, 2.0
+_SAMPLES = 2**16
 
 
-def display_values(dataset: Dataset) -> Display:
-    """Display values 0..1 (1 = white) of a single-frame image: [H, W] grey or [H, W, 3] RGB.
+def display_values(dataset: Dataset, note: Note = lambda text: None, frame: int = 0) -> Display:
+    """Display values 0..1 (1 = white) of one frame of an image: [H, W] grey or [H, W, 3] RGB.
 
+    `dataset` is changed where its header is wrong, and `note` is told of everything that was not as it should be.
     Raises UnreadableError with a fixed reason; whatever else pydicom or a decoder raises is the caller's to catch.
     """
-    photometric = _check_header(dataset)
-    stored = pixel_array(dataset)  # signed, unused high bits cleared, YBR converted to RGB
-    grey = photometric in _GREY or photometric == "PALETTE COLOR"
+    photometric = mend(dataset, note)
+    shift = shift_of(dataset, note) if "PixelData" in dataset else 0
+    plain = plain_frame(dataset, frame, note)
+    # signed, unused high bits cleared, YBR converted to RGB
+    stored = pixel_array(plain, index=frame if plain is dataset else 0)
+    stored = stored >> shift if shift else stored
+    grey = photometric in GREY or photometric == PALETTE
     if stored.ndim == 3 and stored.shape[0] == 1 and grey:
         stored = stored[0]
     if stored.ndim != (2 if grey else 3) or 0 in stored.shape:
         raise UnreadableError("the pixel data do not have the shape that the header declares")
-    if photometric == "PALETTE COLOR":
-        return _full_range(apply_color_lut(stored, dataset)[..., :3])
-    if photometric in _COLOUR:
-        return _full_range(stored, int(dataset.BitsStored))
-    return _grey(stored, dataset, photometric)
+    if photometric == PALETTE:
+        return _palette(stored, dataset, note)
+    if photometric in COLOUR:
+        return stored.astype(np.float32) / np.float32(2 ** int(plain.BitsStored) - 1)
+    return _grey(stored, dataset, photometric, frame, note)
 
 
-def _check_header(dataset: Dataset) -> str:
-    if not any(name in dataset for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
-        raise UnreadableError("no pixel data in the file")
-    if int(dataset.get("NumberOfFrames") or 1) > 1:
-        raise UnreadableError("multi-frame image; only single radiographs are taken")
-    rows, columns = int(dataset.get("Rows") or 0), int(dataset.get("Columns") or 0)
-    if not 0 < rows * columns * int(dataset.get("SamplesPerPixel") or 1) <= _LARGEST:
-        raise UnreadableError("rows and columns are missing or too large")
-    photometric = str(dataset.get("PhotometricInterpretation") or "")
-    if photometric not in _GREY | _COLOUR | {"PALETTE COLOR"}:
-        raise UnreadableError("its photometric interpretation is missing or not supported")
-    return photometric
+def _palette(stored: AnyArray, dataset: Dataset, note: Note) -> Display:
+    shown = apply_color_lut(stored, dataset)[..., :3]
+    bits = int(dataset.RedPaletteColorLookupTableDescriptor[2])
+    words = [np.frombuffer(dataset[f"{name}PaletteColorLookupTableData"].value, np.uint8) for name in _PALETTES]
+    entries = np.concatenate(words).view("<u2") if shown.dtype == np.uint16 else np.concatenate(words)
+    top = top_of(entries.astype(np.int64), bits, note, named("RedPaletteColorLookupTableDescriptor"))
+    return np.clip(shown.astype(np.float32) / np.float32(top), 0.0, 1.0)
 
 
-def _full_range(samples: AnyArray, bits: int | None = None) -> Display:
-    """Unsigned colour samples -> 0..1 by their nominal range (`bits`, else the array type's)."""
-    top = 2**bits - 1 if bits else np.iinfo(samples.dtype).max
-    return samples.astype(np.float32) / np.float32(top)
+_PALETTES = ("Red", "Green", "Blue")
 
 
-def _grey(stored: AnyArray, dataset: Dataset, photometric: str) -> Display:
-    padding = _padding(stored, dataset)
-    values = apply_modality_lut(stored, dataset)
+def _grey(stored: AnyArray, dataset: Dataset, photometric: str, frame: int, note: Note) -> Display:
+    padding = _padding(stored, dataset, note)
+    values = _modality(stored, dataset, frame, note)
     if not np.isfinite(values).all():
         raise UnreadableError("the pixel data hold values that are not finite")
-    shown = _voi(values, dataset, padding)
+    shown = _voi(values, dataset, padding, frame, note)
     if photometric == "MONOCHROME1":
         shown = 1.0 - shown
     if padding is not None:
@@ -78,59 +78,98 @@ def _grey(stored: AnyArray, dataset: Dataset, photometric: str) -> Display:
     return shown
 
 
-def _padding(stored: AnyArray, dataset: Dataset) -> npt.NDArray[np.bool_] | None:
+def _padding(stored: AnyArray, dataset: Dataset, note: Note) -> Mask | None:
     """Pixels outside the image, by Pixel Padding Value and Range Limit (PS3.3 C.7.5.1.1.2); in stored values."""
-    first = dataset.get("PixelPaddingValue")
-    if first is None or not isinstance(first, int):
+    bounds = [integer(dataset, name) for name in ("PixelPaddingValue", "PixelPaddingRangeLimit")]
+    if bounds[0] is None:
         return None
-    last = dataset.get("PixelPaddingRangeLimit", first)
-    low, high = min(first, last), max(first, last)
-    mask: npt.NDArray[np.bool_] = (stored >= low) & (stored <= high)
+    given = [value for value in bounds if value is not None]
+    # written in the other representation: unsigned for signed pixels, or the reverse
+    width = 2 ** int(dataset.get("BitsAllocated") or 16)
+    signed = stored.dtype.kind == "i"
+    meant = [value - width if signed and value >= width // 2 else value for value in given]
+    meant = [value + width if stored.dtype.kind == "u" and value < 0 else value for value in meant]
+    if meant != given:
+        note(f"its {named('PixelPaddingValue')} is written as if pixels were {'un' if signed else ''}signed: converted")
+    mask: Mask = (stored >= min(meant)) & (stored <= max(meant))
     return mask if mask.any() and not mask.all() else None
 
 
-def _voi(values: AnyArray, dataset: Dataset, padding: npt.NDArray[np.bool_] | None) -> Display:
-    """VOI LUT, else the first window, else the image's own smallest to largest value outside the padding."""
-    if dataset.get("VOILUTSequence"):
-        depth = int(dataset.VOILUTSequence[0].LUTDescriptor[2])
-        # apply_voi indexes its table with integers: after a rescale the values are floats
-        return apply_voi(np.rint(values).astype(np.int32), dataset).astype(np.float32) / np.float32(2**depth - 1)
-    centre, width = (_first(dataset.get(name)) for name in ("WindowCenter", "WindowWidth"))
-    if centre is not None and width is not None:
-        return window(values, centre, width, str(dataset.get("VOILUTFunction") or "LINEAR"))
+def _modality(stored: AnyArray, dataset: Dataset, frame: int, note: Note) -> AnyArray:
+    """Modality LUT, else Rescale Slope and Intercept (PS3.3 C.11.1.1), where either is there and says something."""
+    if item := first_item(dataset, "ModalityLUTSequence"):
+        table = read_lookup(item, stored.dtype.kind == "i", note)
+        if table is not None:
+            return table.of(stored)
+    holder = functional(dataset, "PixelValueTransformationSequence", frame)
+    slope, intercept = number(holder, "RescaleSlope"), number(holder, "RescaleIntercept")
+    if slope == 0:
+        raise UnreadableError(f"its {named('RescaleSlope')} is 0: all values become one")
+    if (slope is None) != (intercept is None):
+        note(f"one of its {named('RescaleSlope')} and {named('RescaleIntercept')} is empty: taken as 1 and 0")
+    if slope in (None, 1.0) and not intercept:
+        return stored
+    return stored.astype(np.float64) * (1.0 if slope is None else slope) + (intercept or 0.0)
+
+
+def _voi(values: AnyArray, dataset: Dataset, padding: Mask | None, frame: int, note: Note) -> Display:
+    """VOI LUT, else the first window that shows anything, else the image's own range outside the padding."""
+    holder = functional(dataset, "FrameVOILUTSequence", frame)
     inside = values if padding is None else values[~padding]
+    if item := first_item(holder, "VOILUTSequence"):
+        table = read_lookup(item, bool(values.min() < 0), note)
+        if table is not None:
+            return table.of(values).astype(np.float32) / np.float32(table.top)
+        note(f"its {named('VOILUTSequence')} is empty: passed over")
+    function = word(holder, "VOILUTFunction") or "LINEAR"
+    pairs = list(zip(numbers(holder, "WindowCenter"), numbers(holder, "WindowWidth"), strict=False))
+    for centre, width in pairs:
+        if centre is None or width is None:
+            continue
+        if not np.isfinite([centre, width]).all() or width <= 0:
+            note(f"a {named('WindowWidth')} is not above 0: passed over")
+            continue
+        shown = window(values, centre, width, function)
+        within = shown if padding is None else shown[~padding]
+        if float(within.min()) < float(within.max()) or float(inside.min()) == float(inside.max()):
+            return shown
+        note(f"its {named('WindowCenter')} and {named('WindowWidth')} lie outside all values: passed over")
+    return _own_range(values, inside, note)
+
+
+def _own_range(values: AnyArray, inside: AnyArray, note: Note) -> Display:
+    """Smallest to largest value; without the outermost few, where these alone make the range."""
     low, high = float(inside.min()), float(inside.max())
     if low == high:
         raise UnreadableError("the image is blank: all pixels are equal")
+    flat = inside.reshape(-1)
+    some = flat[:: max(1, len(flat) // _SAMPLES)]
+    first, last = (float(value) for value in np.quantile(some, [_TAIL, 1.0 - _TAIL]))
+    if last > first and high - low > _WIDER * (last - first):
+        note("it has no window, and a few pixels lie far beyond all others: shown without them")
+        low, high = first, last
     return np.clip((values - low) / (high - low), 0.0, 1.0).astype(np.float32)
-
-
-def _first(value: Any) -> float | None:
-    """First of one or several values (PS3.3 C.11.2.1.2: alternatives for the same image), None where empty."""
-    if value is None or value == "":
-        return None
-    values = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
-    return float(values[0]) if values else None
 
 
 def window(values: AnyArray, centre: float, width: float, function: str) -> Display:
     """Window -> 0..1 (PS3.3 C.11.2.1.2.1 LINEAR, C.11.2.1.3.1 SIGMOID, C.11.2.1.3.2 LINEAR_EXACT).
 
-    LINEAR: black at or below c - 0.5 - (w - 1)/2, white above c - 0.5 + (w - 1)/2; w >= 1. LINEAR_EXACT: c -+ w/2;
-    SIGMOID: 1 / (1 + exp(-4 (x - c) / w)); w > 0. Raises UnreadableError for a width or function the standard forbids.
+    LINEAR: black at or below c - 0.5 - (w - 1)/2, white above c - 0.5 + (w - 1)/2; w >= 1, and read as LINEAR_EXACT
+    below, which only values of less than one grey level can mean. LINEAR_EXACT: c -+ w/2; SIGMOID: 1 / (1 + exp(-4 (x -
+    c) / w)); w > 0. Raises UnreadableError for a width or function the standard forbids.
     """
-    if not np.isfinite([centre, width]).all() or width <= 0 or (function == "LINEAR" and width < 1):
-        raise UnreadableError("the window width is not one that DICOM allows")
+    if not np.isfinite([centre, width]).all() or width <= 0:
+        raise UnreadableError(f"its {named('WindowWidth')} is not one that DICOM allows")
     x = values.astype(np.float32)
-    if function == "LINEAR":
+    if function == "LINEAR" and width >= 1:
         if width == 1:
             return (x > centre - 0.5).astype(np.float32)
         y = (x - np.float32(centre - 0.5)) / np.float32(width - 1) + np.float32(0.5)
-    elif function == "LINEAR_EXACT":
+    elif function in ("LINEAR", "LINEAR_EXACT"):
         y = (x - np.float32(centre)) / np.float32(width) + np.float32(0.5)
     elif function == "SIGMOID":
         y = 1.0 / (1.0 + np.exp(np.clip(np.float32(-4.0 / width) * (x - np.float32(centre)), -80.0, 80.0)))
     else:
-        raise UnreadableError("its VOI LUT function is not one that DICOM defines")
+        raise UnreadableError(f"its {named('VOILUTFunction')} is not one that DICOM defines")
     shown: Display = np.clip(y, 0.0, 1.0).astype(np.float32)
     return shown

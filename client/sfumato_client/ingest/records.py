@@ -17,9 +17,14 @@ Split = Literal["train", "holdout"]
 # other data sets' words; nothing here is tuned on a site's patients, so those meant for validation train
 SPLIT_NAMES: dict[str, Split] = {
     "train": "train",
+    "training": "train",
     "val": "train",
+    "valid": "train",
+    "validate": "train",
     "validation": "train",
+    "dev": "train",
     "test": "holdout",
+    "testing": "holdout",
     "holdout": "holdout",
 }
 _SIDES = {"L": "L", "LEFT": "L", "R": "R", "RIGHT": "R"}
@@ -34,11 +39,31 @@ class UnreadableError(Exception):
     """One reference cannot be used; the text is the reason in the local report. Readers turn it into `Skipped`."""
 
 
+@dataclass(frozen=True)
+class Facts:
+    """What else is known of an image, to check a set by; none of it enters the store.
+
+    `reference` is how the report calls it. `instance` and `study` are SOP and Study Instance UID, `person` the name and
+    birth date of the header, `device` its maker and model, `modality` the header's.
+    """
+
+    reference: str = ""
+    instance: str = ""
+    study: str = ""
+    person: str = ""
+    device: str = ""
+    modality: str = ""
+
+
+NO_FACTS = Facts()
+
+
 @dataclass(frozen=True, eq=False)
 class SiteImage:
     """One image of one patient: pixels uint8 or uint16, [S, S] or [S, S, 3], bright = dense; label = plan's index.
 
     `view` says which of a patient's pictures may stand for each other (`view_name`); empty where nothing is known.
+    `notes` are what the file says otherwise than it should, for the local report.
     """
 
     pixels: AnyArray
@@ -46,6 +71,8 @@ class SiteImage:
     patient_id: str
     split: Split | None
     view: str = ""
+    notes: tuple[str, ...] = ()
+    facts: Facts = NO_FACTS
 
 
 @dataclass(frozen=True)
@@ -75,17 +102,17 @@ def view_of_row(row: dict[str, str]) -> str:
     return view_name(laterality, view)
 
 
-def to_form(display: AnyArray, form: ImageForm) -> ByteImages:
+def to_form(display: AnyArray, form: ImageForm, pixel: tuple[float, float] = (1.0, 1.0)) -> ByteImages:
     """Display values 0..1, [H, W] or [H, W, 3] -> uint8 or uint16 [S, S] or [S, S, 3] in the study's form.
 
-    Padded to a square on black, area-averaged, colour to grey by luma and grey to colour by repetition. Raises
-    UnreadableError for an image without any contrast.
+    Padded to a square on black, area-averaged, colour to grey by luma and grey to colour by repetition. `pixel` is the
+    height and width of a pixel in any unit. Raises UnreadableError for an image without any contrast.
     """
     if display.ndim == 3 and form.channels == 1:
         display = display @ _LUMA
     if float(display.max()) == float(display.min()):
         raise UnreadableError("the image is blank: all pixels are equal")
-    square = fit_square(display, form.size)
+    square = fit_square(display, form.size, pixel)
     if square.ndim == 2 and form.channels == 3:
         square = np.repeat(square[..., None], 3, axis=2)
     # float32 has 24 bits: 16-bit values are exact to a 256th of a grey level

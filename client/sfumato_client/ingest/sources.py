@@ -8,31 +8,72 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
+from sfumato_client.ingest.answers import Answers
 from sfumato_client.ingest.records import SiteImage, Skipped
+from sfumato_client.ingest.table import OPTIONAL_COLUMNS, Labels
 from sfumato_common.strict import Strict, load_yaml
 from sfumato_common.study.terms import ImageForm
+from sfumato_common.tables import Row, read_table
 
 FilePath = Annotated[Path, Field(strict=False)]  # YAML has strings, not paths
 Images = Iterator[SiteImage | Skipped]
+Word = Annotated[str, Field(min_length=1, max_length=256)]
+Column = Literal["file", "label", "patient_id", "split", "laterality", "view"]
 
 
-class DicomSource(Strict):
-    """Folder of DICOM files and a table `file,label`."""
+class _Source(Strict):
+    """What every source may say beside where its images are."""
 
-    kind: Literal["dicom"]
+    # how many bits all 16-bit files hold; else each is shown by its own
+    bits: Literal[10, 12, 14, 16] | None = None
+    # columns of the table that nothing reads
+    ignored_columns: list[Word] = Field(default_factory=list)
+    answers: Answers = Field(default_factory=Answers)
+
+
+class _FolderSource(_Source):
+    """A folder of files and the table that labels them."""
+
     folder: FilePath
     labels: FilePath
+    # our name of a column: the table's
+    columns: dict[Column, Word] = Field(default_factory=dict)
+    # a word of the table: the plan's label, or null to drop it
+    map: dict[Word, Word | None] = Field(default_factory=dict)
+
+    def rows(self, *required: str) -> list[Row]:
+        """The rows of the table. Raises DataError."""
+        optional = [name for name in OPTIONAL_COLUMNS if name not in required]
+        return read_table(self.labels, required, optional, dict(self.columns), self.ignored_columns)
+
+    def meaning(self, labels: list[str]) -> Labels:
+        """What the table's labels mean in a plan of these `labels`. Raises ConfigError for one that it has not."""
+        return Labels.of(labels, self.map)
 
 
-class PngSource(Strict):
+class DicomSource(_FolderSource):
+    """Folder of DICOM files and a table `file,label[,patient_id]`."""
+
+    kind: Literal["dicom"]
+    # modalities and marks that are not taken otherwise: CT, US, ...; burned-in, scanned, for-processing
+    allow: list[Word] = Field(default_factory=list)
+    # of multi-frame images: the first frame, all, or every n-th
+    frames: Literal["none", "first", "all"] | Annotated[int, Field(ge=1, le=10_000)] = "none"
+
+
+class PngSource(_FolderSource):
     """Folder of PNG files and a table `file,patient_id,label[,split]`."""
 
     kind: Literal["png"]
-    folder: FilePath
-    labels: FilePath
 
 
-class NpzSource(Strict):
+class ImagesSource(_FolderSource):
+    """Folder of PNG, JPEG and TIFF files and a table `file,patient_id,label[,split]`."""
+
+    kind: Literal["images"]
+
+
+class NpzSource(_Source):
     """One site's rows of an index table beside its npz archives."""
 
     kind: Literal["npz"]
@@ -40,26 +81,31 @@ class NpzSource(Strict):
     site: Annotated[str, Field(min_length=1)]
 
 
-SourceConfig = Annotated[DicomSource | PngSource | NpzSource, Field(discriminator="kind")]
+AnySource = DicomSource | PngSource | ImagesSource | NpzSource
+SourceConfig = Annotated[AnySource, Field(discriminator="kind")]
 
 
 # each reader is imported when it is used: a site that reads npz never loads pydicom
 def _dicom(source: DicomSource, form: ImageForm, labels: list[str]) -> Images:
-    from sfumato_client.ingest.dicom import read_dicom
+    from sfumato_client.ingest.dicom import Taking, read_dicom
 
-    return read_dicom(source.folder, source.labels, form, labels)
+    allowed = {name.upper() for name in source.allow}
+    taking = Taking(form, source.meaning(labels), allowed, source.frames)
+    return read_dicom(source.folder, source.labels, source.rows("file", "label"), taking)
 
 
-def _png(source: PngSource, form: ImageForm, labels: list[str]) -> Images:
-    from sfumato_client.ingest.pngs import read_pngs
+def _pictures(source: PngSource | ImagesSource, form: ImageForm, labels: list[str]) -> Images:
+    from sfumato_client.ingest.pictures import ALL_FORMATS, PNG, read_pictures
 
-    return read_pngs(source.folder, source.labels, form, labels)
+    formats = PNG if source.kind == "png" else ALL_FORMATS
+    rows, meaning = source.rows("file", "patient_id", "label"), source.meaning(labels)
+    return read_pictures(source.folder, source.labels, rows, form, meaning, formats, source.bits)
 
 
 def _npz(source: NpzSource, form: ImageForm, labels: list[str]) -> Images:
     from sfumato_client.ingest.npz import read_npz
 
-    return read_npz(source.index, source.site, form, labels)
+    return read_npz(source.index, source.site, form, labels, source.bits, source.ignored_columns)
 
 
 class _Kind(Strict):
@@ -67,24 +113,30 @@ class _Kind(Strict):
 
     model_config = ConfigDict(extra="ignore")
 
-    kind: Literal["dicom", "png", "npz"]
+    kind: Literal["dicom", "png", "images", "npz"]
 
 
-_SOURCES: dict[str, type[DicomSource | PngSource | NpzSource]] = {
+_SOURCES: dict[str, type[AnySource]] = {
     "dicom": DicomSource,
     "png": PngSource,
+    "images": ImagesSource,
     "npz": NpzSource,
 }
 
 
-def load_source(path: Path) -> DicomSource | PngSource | NpzSource:
+def load_source(path: Path) -> AnySource:
     """Read a source's YAML description; its paths count from the working directory. Raises ConfigError."""
     return load_yaml(path, _SOURCES[load_yaml(path, _Kind).kind])
 
 
-READERS: dict[str, Callable[[Any, ImageForm, list[str]], Images]] = {"dicom": _dicom, "png": _png, "npz": _npz}
+READERS: dict[str, Callable[[Any, ImageForm, list[str]], Images]] = {
+    "dicom": _dicom,
+    "png": _pictures,
+    "images": _pictures,
+    "npz": _npz,
+}
 
 
-def read_source(source: DicomSource | PngSource | NpzSource, form: ImageForm, labels: list[str]) -> Images:
+def read_source(source: AnySource, form: ImageForm, labels: list[str]) -> Images:
     """Read a source lazily, image by image; the first step raises DataError when folder or table cannot be read."""
-    return READERS[source.kind](source, form, labels)
+    yield from READERS[source.kind](source, form, labels)

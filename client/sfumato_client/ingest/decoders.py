@@ -1,0 +1,113 @@
+"""Compressed frames to plain ones, by imagecodecs: JPEG of 8 to 16 bits, JPEG-LS, JPEG 2000, HTJ2K, JPEG XL.
+
+One family of decoders for all of them, and none that ends the process on a broken stream. RLE and deflate are
+pydicom's. Colour of JPEG comes as it was stored, so that stream and header can be held against each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import imagecodecs
+import numpy as np
+from pydicom.datadict import dictionary_VR
+from pydicom.dataelem import DataElement
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.encaps import get_frame
+from pydicom.uid import ExplicitVRLittleEndian
+
+from sfumato_client.ingest.elements import Note, integer, named, tag_of
+from sfumato_client.ingest.jpeg import jpeg_frame, looks_like_ybr, require_whole
+from sfumato_client.ingest.records import UnreadableError
+from sfumato_common.types import AnyArray
+
+_JPEG = "1.2.840.10008.1.2.4."
+# transfer syntaxes of DICOM (PS3.6 A) by the decoder that reads them
+_JPEG_8_TO_16 = {_JPEG + end for end in ("50", "51", "57", "70")}
+_JPEG_LS = {_JPEG + end for end in ("80", "81")}
+_JPEG_2000 = {_JPEG + end for end in ("90", "91", "201", "202", "203")}
+_JPEG_XL = {_JPEG + end for end in ("110", "111", "112")}
+_ALLOCATED = {1: 8, 2: 16, 4: 32}
+
+
+def is_read_here(syntax: str) -> bool:
+    """Whether frames of this transfer syntax are decoded by this module."""
+    return syntax in _JPEG_8_TO_16 | _JPEG_LS | _JPEG_2000 | _JPEG_XL
+
+
+def plain_frame(dataset: Dataset, frame: int, note: Note) -> Dataset:
+    """A data set like `dataset` whose pixel data are frame `frame` alone, uncompressed; `dataset` itself if it is so.
+
+    Raises UnreadableError for a stream of another size than the header's; decoders raise what they like.
+    """
+    syntax = str(dataset.file_meta.TransferSyntaxUID)
+    if not is_read_here(syntax):
+        return dataset
+    count = integer(dataset, "NumberOfFrames") or 1
+    stream = get_frame(dataset.PixelData, frame, number_of_frames=count)
+    single = Dataset()
+    single.update(dataset)
+    samples = _decode(single, stream, syntax, note)
+    expected = (integer(dataset, "Rows"), integer(dataset, "Columns"))
+    if samples.shape[:2] != expected or samples.ndim != (3 if single.SamplesPerPixel == 3 else 2):
+        raise UnreadableError("the pixel data do not have the shape that the header declares")
+    _make_plain(single, samples, note)
+    return single
+
+
+def _decode(single: Dataset, stream: bytes, syntax: str, note: Note) -> AnyArray:
+    if syntax in _JPEG_8_TO_16:
+        return _jpeg(single, stream, note)
+    readers: list[tuple[set[str], Callable[..., Any]]] = [
+        (_JPEG_LS, imagecodecs.jpegls_decode),
+        (_JPEG_2000, imagecodecs.jpeg2k_decode),
+        (_JPEG_XL, imagecodecs.jpegxl_decode),
+    ]
+    reader = next(reader for syntaxes, reader in readers if syntax in syntaxes)
+    samples = np.asarray(reader(stream))
+    if str(single.PhotometricInterpretation) in ("YBR_RCT", "YBR_ICT", "RGB") or syntax in _JPEG_XL:
+        # the codestream's own colour transform was undone
+        _replace(single, PhotometricInterpretation="RGB" if samples.ndim == 3 else single.PhotometricInterpretation)
+    return samples
+
+
+def _jpeg(single: Dataset, stream: bytes, note: Note) -> AnyArray:
+    """Samples as stored; `single` says their colour by the word of the stream, of the header, or of the data."""
+    frame, said = jpeg_frame(stream), str(single.PhotometricInterpretation)
+    require_whole(stream, frame)
+    if single.SamplesPerPixel != 3:
+        return np.asarray(imagecodecs.jpeg8_decode(stream))
+    samples = np.asarray(imagecodecs.jpeg8_decode(stream, colorspace="YCBCR", outcolorspace="YCBCR"))
+    rgb = frame.rgb if frame is not None else None
+    if rgb is None:
+        rgb = said == "RGB" and not (samples.dtype == np.uint8 and looks_like_ybr(samples))
+    if rgb != (said == "RGB"):
+        found = "RGB" if rgb else "YBR_FULL"
+        note(f"its {named('PhotometricInterpretation')} is {said}, its samples are {found}: read as such")
+    _replace(single, PhotometricInterpretation="RGB" if rgb else "YBR_FULL")
+    return samples
+
+
+def _make_plain(single: Dataset, samples: AnyArray, note: Note) -> None:
+    meta = FileMetaDataset()
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    single.file_meta = meta
+    allocated = _ALLOCATED[samples.dtype.itemsize]
+    if samples.dtype.kind == "i" and not single.PixelRepresentation:
+        note(f"its {named('PixelRepresentation')} is unsigned, its stream is signed: the stream's")
+        _replace(single, PixelRepresentation=1)
+    stored = min(int(single.BitsStored), allocated)
+    if samples.dtype.kind == "u" and int(samples.max()) >= 2**stored:
+        stored = allocated
+    _replace(single, BitsAllocated=allocated, BitsStored=stored, HighBit=stored - 1, NumberOfFrames=1)
+    if samples.ndim == 3:
+        _replace(single, PlanarConfiguration=0)
+    data = samples.astype(samples.dtype.newbyteorder("<")).tobytes()
+    single[tag_of("PixelData")] = DataElement(tag_of("PixelData"), "OW" if allocated > 8 else "OB", data)
+
+
+def _replace(single: Dataset, **elements: Any) -> None:
+    """New elements, since `single` shares those that it has with the data set that it was made from."""
+    for keyword, value in elements.items():
+        single[tag_of(keyword)] = DataElement(tag_of(keyword), dictionary_VR(keyword), value)

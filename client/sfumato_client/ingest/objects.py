@@ -1,0 +1,57 @@
+"""Which DICOM objects are pictures of a patient for a study, and which a site has to allow by name in its source.
+
+Modalities are those of PS3.3 C.7.3.1.1.1; what is never a picture goes by its SOP class (PS3.4 B.5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Literal
+
+from pydicom.dataset import Dataset
+from pydicom.uid import UID
+
+from sfumato_client.ingest.elements import Note, named, word
+from sfumato_client.ingest.records import UnreadableError
+
+# radiographs, photographs of eye, skin and specimen, and what was captured again from such
+TAKEN = ("CR", "DX", "MG", "RG", "PX", "IO", "OP", "XC", "GM", "OT")
+Marked = Literal["burned-in", "scanned", "for-processing"]
+MARKED: tuple[Marked, ...] = ("burned-in", "scanned", "for-processing")
+# words in the names of SOP classes that hold something about an image
+_NO_PICTURES = ("Segmentation", "SR Storage", "Structured", "Encapsulated", "Presentation State", "Key Object", "RT ")
+
+
+def check_object(dataset: Dataset, allowed: Collection[str], note: Note) -> None:
+    """Raise UnreadableError for an object that is no picture, or that `allowed` (in capitals) would have to name."""
+    said = UID(str(dataset.get("SOPClassUID") or ""))
+    if any(part in said.name for part in _NO_PICTURES):
+        raise UnreadableError(f"its {named('SOPClassUID')} is {said.name}: no picture of a patient")
+    modality = word(dataset, "Modality")
+    if not modality:
+        note(f"its {named('Modality')} is empty")
+    elif modality not in TAKEN and modality not in allowed:
+        shown = modality if modality.isalnum() and len(modality) <= 8 else "another"
+        taken = "radiograph or photograph"
+        raise UnreadableError(f"its {named('Modality')} is {shown}, no {taken}; {_allow(shown)}")
+    _check_marks(dataset, allowed)
+
+
+def _check_marks(dataset: Dataset, allowed: Collection[str]) -> None:
+    marks: dict[Marked, tuple[str, str]] = {
+        "burned-in": ("BurnedInAnnotation", "YES"),
+        "scanned": ("ConversionType", "SD"),
+        "for-processing": ("PresentationIntentType", "FOR PROCESSING"),
+    }
+    meaning: dict[Marked, str] = {
+        "burned-in": "text of the patient may stand in the picture",
+        "scanned": "a scanned document",
+        "for-processing": "raw values that are not meant to be looked at",
+    }
+    for mark, (keyword, value) in marks.items():
+        if word(dataset, keyword) == value and mark.upper() not in allowed:
+            raise UnreadableError(f"its {named(keyword)} is {value}: {meaning[mark]}; {_allow(mark)}")
+
+
+def _allow(what: str) -> str:
+    return f"write 'allow: [{what}]' in the source to take such images"

@@ -1,0 +1,59 @@
+"""DICOM files as they come: without preamble, without an end, cut off."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from pathlib import Path
+
+from pydicom import Dataset, dcmread
+from pydicom.errors import InvalidDicomError
+
+from sfumato_client.ingest.elements import Note, named
+from sfumato_client.ingest.records import UnreadableError
+
+# tags that a data set without preamble can begin with: group 0002 or 0008, least byte first
+_FIRST = (b"\x02\x00", b"\x08\x00")
+_PIXELS = (b"\xe0\x7f\x10\x00OB\x00\x00\xff\xff\xff\xff", b"\xe0\x7f\x10\x00OW\x00\x00\xff\xff\xff\xff")
+_ITEM, _END = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0\x00\x00\x00\x00"
+
+
+def open_dicom(path: Path, note: Note) -> Dataset:
+    """The data set of a file. Raises UnreadableError for what is none, and for one that is cut off."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydicom warns of every odd header; what matters is in the notes
+        try:
+            dataset = dcmread(path)
+        except InvalidDicomError:
+            dataset = _without_preamble(path, note)
+        except Exception:
+            raise UnreadableError("the file is damaged: its header cannot be read") from None
+        return dataset if len(dataset) else _without_end(path, note)
+
+
+def _without_preamble(path: Path, note: Note) -> Dataset:
+    with path.open("rb") as file:
+        begin = file.read(2)
+    try:
+        dataset = dcmread(path, force=True) if begin in _FIRST else Dataset()
+    except Exception:
+        raise UnreadableError("not a DICOM file, or one without preamble that is damaged") from None
+    if "SOPClassUID" not in dataset and "PixelData" not in dataset:
+        raise UnreadableError("not a DICOM file (no preamble, and no data set without one)")
+    note("it has no preamble")
+    return dataset
+
+
+def _without_end(path: Path, note: Note) -> Dataset:
+    """A file whose compressed pixel data stop with their last fragment: what is missing is their end alone."""
+    data = path.read_bytes()
+    start = max(data.find(mark) for mark in _PIXELS)
+    if start < 0:
+        raise UnreadableError("the file is damaged or cut off: its header cannot be read")
+    place = start + len(_PIXELS[0])
+    while data[place : place + 4] == _ITEM and place + 8 <= len(data):
+        place += 8 + int.from_bytes(data[place + 4 : place + 8], "little")
+    if place != len(data):
+        raise UnreadableError(f"the file is cut off in its {named('PixelData')}")
+    note(f"its {named('PixelData')} has no end: read as whole")
+    return dcmread(io.BytesIO(data + _END))

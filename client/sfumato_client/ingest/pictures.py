@@ -1,0 +1,131 @@
+"""A folder of PNG, JPEG or TIFF files with a table (`file,patient_id,label[,split][,laterality][,view]`)."""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps
+
+from sfumato_client.ingest.depth import shown
+from sfumato_client.ingest.elements import Note
+from sfumato_client.ingest.jpeg import jpeg_frame, require_whole
+from sfumato_client.ingest.records import Facts, SiteImage, Skipped, UnreadableError, to_form, view_of_row
+from sfumato_client.ingest.table import (
+    Labels,
+    Listed,
+    check_folder,
+    has_splits,
+    inside,
+    patient_of,
+    split_name,
+    unlisted_files,
+)
+from sfumato_common.imaging import SIGNATURE
+from sfumato_common.study.terms import ImageForm
+from sfumato_common.tables import Row
+
+PNG, ALL_FORMATS = ("PNG",), ("PNG", "JPEG", "TIFF")
+_MARKS = {SIGNATURE[:4]: "PNG", b"\xff\xd8\xff": "JPEG", b"II*\0": "TIFF", b"MM\0*": "TIFF"}
+# what makes the picture, and what would make it an animation; text, colour and time chunks may be of any size
+_CHUNKS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"acTL", b"fcTL", b"fdAT"}
+_DEEP_GREY = {"I", "I;16", "I;16B", "I;16L"}
+_LARGEST_SIDE = 2**15
+
+
+def read_pictures(
+    folder: Path,
+    table: Path,
+    rows: Sequence[Row],
+    form: ImageForm,
+    labels: Labels,
+    formats: Collection[str] = PNG,
+    bits: int | None = None,
+) -> Iterator[SiteImage | Skipped]:
+    """Yield every listed file as an image or as skipped with its reason, then the files that nothing lists.
+
+    `bits` is the depth that all 16-bit files hold, where the source says it. Raises DataError when the folder cannot be
+    read; a broken file never raises.
+    """
+    check_folder(folder)
+    listed, splits = Listed(), has_splits(rows)
+    for row in rows:
+        try:
+            path = inside(folder, row["file"])
+            listed.take(path, row)
+            yield _read(path, row, form, labels, splits, formats, bits)
+        except UnreadableError as reason:
+            yield Skipped(row["file"], str(reason))
+    for name in unlisted_files(folder, listed.names(folder), table):
+        yield Skipped(name, "no row in the labels table")
+
+
+def _read(
+    path: Path,
+    row: Row,
+    form: ImageForm,
+    labels: Labels,
+    splits: bool,
+    formats: Collection[str],
+    bits: int | None,
+) -> SiteImage:
+    patient, label = patient_of(row["patient_id"]), labels.index(row["label"])
+    # with a split column every row must say its split: a silent mixture would make one patient's row decide for all
+    split = split_name(row["split"]) if splits else None
+    view, notes = view_of_row(row), list[str]()
+    try:
+        display = _display(path, formats, bits, notes.append)
+    except UnreadableError:
+        raise
+    except Exception:  # a broken file must not stop the site, whatever the decoder raises
+        raise UnreadableError("the file is damaged or cut off: it cannot be decoded") from None
+    return SiteImage(to_form(display, form), label, patient, split, view, tuple(notes), Facts(row["file"]))
+
+
+def _display(path: Path, formats: Collection[str], bits: int | None, note: Note) -> npt.NDArray[np.float32]:
+    """Display values 0..1: [H, W] for grey (1 to 16 bits), [H, W, 3] for colour and palettes; transparency ignored."""
+    data = path.read_bytes()
+    found = next((name for mark, name in _MARKS.items() if data.startswith(mark)), None)
+    if found is None:
+        raise UnreadableError("neither PNG, nor JPEG, nor TIFF")
+    if found not in formats:
+        raise UnreadableError(f"a {found} file, whatever its name; write 'kind: images' in the source to read it")
+    if found == "JPEG":
+        require_whole(data, jpeg_frame(data))
+    with Image.open(io.BytesIO(_bare(data) if found == "PNG" else data), formats=[found]) as image:
+        if getattr(image, "n_frames", 1) > 1:
+            raise UnreadableError("it has several pictures; only single ones are taken")
+        if max(image.size) > _LARGEST_SIDE:
+            raise UnreadableError("it is larger than any radiograph")
+        upright = ImageOps.exif_transpose(image)  # cameras store a turn instead of turning
+        return _values(upright, bits, note)
+
+
+def _values(image: Image.Image, bits: int | None, note: Note) -> npt.NDArray[np.float32]:
+    if image.mode in _DEEP_GREY:
+        samples = np.asarray(image)
+        if samples.min() < 0 or samples.max() > 0xFFFF:
+            raise UnreadableError("it holds values of more than 16 bits")
+        return shown(samples.astype(np.uint16), bits, note)
+    mode = "L" if image.mode in {"1", "L", "LA"} else "RGB"
+    if image.mode in {"F", "CMYK"}:
+        raise UnreadableError("it holds floating numbers or inks, which have no agreed black and white")
+    return np.asarray(image.convert(mode), dtype=np.float32) / np.float32(255)
+
+
+def _bare(png: bytes) -> bytes:
+    """The PNG without what is no part of its picture; as it is where its chunks do not fit."""
+    kept, place = [SIGNATURE], len(SIGNATURE)
+    while place + 12 <= len(png):
+        length, kind = struct.unpack_from(">I4s", png, place)
+        end = place + 12 + length
+        if end > len(png):
+            return png
+        if kind in _CHUNKS:
+            kept.append(png[place:end])
+        place = end
+    return b"".join(kept)

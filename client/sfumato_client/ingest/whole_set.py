@@ -1,0 +1,185 @@
+"""One look at a whole set before anything of it is stored: who is one patient, what stands twice, what was lost.
+
+A question that the source does not answer stops the ingest; all of them are asked at once. What is not a question is
+noted. Everything here stays in the site.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from sfumato_client.ingest.alike import Unions, groups_by, lost_digits, placeholders, plain_id
+from sfumato_client.ingest.answers import Answers
+from sfumato_client.ingest.records import NO_FACTS, Facts, Skipped, Split
+
+_SHOWN = 20  # groups of a question that the report lists
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What is known of one image of the set, in the order of the store; `digest` is that of its pixels."""
+
+    patient_id: str
+    label: int
+    split: Split | None
+    view: str
+    digest: bytes
+    facts: Facts = NO_FACTS
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Question:
+    """One thing that a person has to say: how the source is to answer it, and what it is about."""
+
+    key: str
+    text: str
+    choices: tuple[str, ...]
+    about: tuple[str, ...]
+
+    def __str__(self) -> str:
+        choices = " or ".join(f"'{self.key}: {choice}'" for choice in self.choices)
+        return f"{self.text}; write {choices} under 'answers' of the source"
+
+
+@dataclass
+class Settled:
+    """The set as it may be stored: each entry's patient, and those that go with their reason; or what to ask first."""
+
+    patients: list[str]
+    dropped: dict[int, str] = field(default_factory=dict)
+    questions: list[Question] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def settle(entries: Sequence[Entry], skipped: Sequence[Skipped], answers: Answers) -> Settled:
+    """Hold a whole set against itself, with a hospital's answers."""
+    unions, settled = Unions(), Settled([])
+    _one_patient(entries, answers, unions, settled)
+    settled.patients = [unions.of(entry.patient_id) for entry in entries]
+    _placeholders(entries, answers, settled)
+    _same_images(entries, answers, settled)
+    _note(entries, settled)
+    _lost(len(entries) - len(settled.dropped), [*(entry.reason for entry in skipped)], answers, settled)
+    return settled
+
+
+def _one_patient(entries: Sequence[Entry], answers: Answers, unions: Unions, settled: Settled) -> None:
+    """Identifiers that may be of one patient: joined, kept apart, or asked about."""
+    nobody = placeholders({entry.patient_id for entry in entries})
+    known = [entry for entry in entries if entry.patient_id not in nobody]
+
+    def say(key: str, text: str, answer: str | None, groups: list[list[str]]) -> None:
+        # what is one patient already is no question
+        groups = [group for group in groups if len({unions.of(name) for name in group}) > 1]
+        if groups and answer is None:
+            settled.questions.append(Question(key, f"{len(groups)} {text}", ("merge", "separate"), _listed(groups)))
+        elif answer == "merge":
+            for group in groups:
+                unions.join(group)
+
+    say(
+        "alike_ids",
+        "groups of patient ids differ in case, blanks, zeros or unseen signs alone",
+        answers.alike_ids,
+        groups_by((plain_id(entry.patient_id), entry.patient_id) for entry in known),
+    )
+    persons = [(("person", entry.facts.person), entry.patient_id) for entry in known if entry.facts.person]
+    studies = [(("study", entry.facts.study), entry.patient_id) for entry in known if entry.facts.study]
+    say(
+        "same_person",
+        "groups of different patient ids have one name and birth date, or one Study Instance UID",
+        answers.same_person,
+        groups_by([*persons, *studies]),
+    )
+    say(
+        "image_of_two_patients",
+        "groups of patient ids share an image (the same file, SOP Instance UID or pixels)",
+        answers.image_of_two_patients,
+        groups_by((key, entry.patient_id) for entry in entries for key in _keys(entry)),
+    )
+
+
+def _keys(entry: Entry) -> Iterable[tuple[str, object]]:
+    yield "pixels", entry.digest
+    if entry.facts.instance and "[" not in entry.facts.reference:  # frames of one object share its UID
+        yield "instance", entry.facts.instance
+
+
+def _placeholders(entries: Sequence[Entry], answers: Answers, settled: Settled) -> None:
+    found = sorted(placeholders({entry.patient_id for entry in entries}))
+    if not found or answers.placeholder_ids == "allow":
+        return
+    if answers.placeholder_ids == "drop":
+        for at, entry in enumerate(entries):
+            if entry.patient_id in found:
+                settled.dropped[at] = "its patient id is a placeholder: nobody knows whose it is"
+        return
+    excel = ", and Excel lost digits of some" if any(lost_digits(name) for name in found) else ""
+    text = f"{len(found)} patient ids may stand for many people{excel}"
+    settled.questions.append(Question("placeholder_ids", text, ("drop", "allow"), tuple(found[:_SHOWN])))
+
+
+def _same_images(entries: Sequence[Entry], answers: Answers, settled: Settled) -> None:
+    """One image of one patient is kept once; under two labels it is a question."""
+    alike: dict[tuple[str, str, object], list[int]] = defaultdict(list)
+    for at, entry in enumerate(entries):
+        if at not in settled.dropped:
+            for kind, value in _keys(entry):
+                alike[settled.patients[at], kind, value].append(at)
+    unclear = list[list[str]]()
+    for places in alike.values():
+        left = [at for at in places if at not in settled.dropped]
+        if len(left) < 2:
+            continue
+        first = entries[left[0]].facts.reference
+        if len({entries[at].label for at in left}) > 1 and answers.image_of_two_labels is None:
+            unclear.append([entries[at].facts.reference for at in left])
+            continue
+        two = len({entries[at].label for at in left}) > 1
+        for at in left if two and answers.image_of_two_labels == "drop" else left[1:]:
+            what = "the same image under another label" if two else "the same image again"
+            settled.dropped[at] = f"{what} (as {first})"
+    if unclear:
+        text = f"{len(unclear)} images stand under more than one label"
+        settled.questions.append(Question("image_of_two_labels", text, ("drop", "first"), _listed(unclear)))
+
+
+def _note(entries: Sequence[Entry], settled: Settled) -> None:
+    """What a person should know and need not answer."""
+    splits: dict[str, set[Split | None]] = defaultdict(set)
+    for at, entry in enumerate(entries):
+        if at not in settled.dropped:
+            splits[settled.patients[at]].add(entry.split)
+    if both := sum(len(found) > 1 for found in splits.values()):
+        settled.notes.append(f"{both} patients are in two splits of the table: all of theirs trains")
+    said = {split for found in splits.values() for split in found}
+    if said == {"train"}:
+        settled.notes.append("the table holds nobody out: no figure can be measured on patients who did not train")
+    depths = Counter(note for entry in entries for note in entry.notes if note.startswith("a 16-bit file"))
+    if depths and (len(depths) > 1 or sum(depths.values()) < len(entries)):
+        settled.notes.append(
+            "16-bit files hold different depths, so that their brightness may differ: write 'bits' in the source"
+        )
+
+
+def _lost(kept: int, reasons: list[str], answers: Answers, settled: Settled) -> None:
+    """Rows that were dropped, by reason; a question where they are more than the stated share."""
+    everything = Counter([*reasons, *settled.dropped.values()])
+    lost = sum(count for reason, count in everything.items() if reason != "no row in the labels table")
+    if kept and lost > answers.most_dropped * (kept + lost):
+        share = f"{lost} of {kept + lost} rows were dropped"
+        text = f"{share}, more than 'most_dropped' {answers.most_dropped:g} allows"
+        most = tuple(f"{count} x {reason}" for reason, count in everything.most_common(_SHOWN))
+        settled.questions.append(Question("most_dropped", text, ("1.0",), most))
+
+
+def _listed(groups: list[list[str]]) -> tuple[str, ...]:
+    return tuple(" = ".join(group) for group in groups[:_SHOWN])
+
+
+def counted(values: Iterable[str], unknown: str = "not known", name: Callable[[str], str] = str) -> dict[str, int]:
+    """How often each value stands, most first."""
+    return {name(value) or unknown: count for value, count in Counter(values).most_common()}
