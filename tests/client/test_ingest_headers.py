@@ -1,4 +1,4 @@
-"""Headers that are wrong in the ways of the field: the right picture with a note, or a reason that names the element."""
+"""Headers that are wrong as they are in the field: the right picture with a note, or a reason that names the element."""
 
 from __future__ import annotations
 
@@ -229,7 +229,7 @@ def test_a_damaged_jpeg_is_no_picture() -> None:
         shown(dataset)
 
 
-# -- files --------------------------------------------------------------------------------------------------------------
+# -- files ---------------------------------------------------------------------------------------------------------
 
 FORM = ImageForm(size=16)
 
