@@ -69,14 +69,14 @@ def test_images_of_one_patient_stay_together(tmp_path: Path) -> None:
     assert all(found[name] == {keyed_split(KEY, name)} for name in found)
 
 
-def test_colour_and_deep_images(tmp_path: Path) -> None:
-    form = ImageForm(size=16, channels=3)
-    pixels = np.random.default_rng(0).integers(0, 65536, (4, 16, 16, 3)).astype(np.uint16)
-    SiteStore.create(
-        tmp_path / "s", [SiteImage(p, 0, str(n), "train") for n, p in enumerate(pixels)], form, LABELS, KEY
-    )
+@pytest.mark.parametrize("form", [ImageForm(size=16, channels=3), ImageForm(size=16, bits=16)])
+def test_colour_and_deep_images(tmp_path: Path, form: ImageForm) -> None:
+    dtype = np.dtype(f"uint{form.bits}")
+    pixels = np.random.default_rng(0).integers(0, 2**form.bits, (4, *form.shape)).astype(dtype)
+    entries = [SiteImage(p, 0, str(n), "train") for n, p in enumerate(pixels)]
+    SiteStore.create(tmp_path / "s", entries, form, LABELS, KEY)
     images, _, _ = SiteStore.open(tmp_path / "s").cohort("train").everything()
-    assert images.dtype == np.uint16
+    assert images.dtype == dtype
     assert np.array_equal(images, pixels)
 
 

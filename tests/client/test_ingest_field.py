@@ -1,4 +1,4 @@
-"""Inputs after public bug reports that once failed (shared/data/field): each gives its picture, a reason, a question."""
+"""Inputs after public bug reports that once failed (shared/data/field): each gives a picture, reason or question."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Headers that are wrong as they are in the field: the right picture with a note, or a reason that names the element."""
+"""Headers that are wrong as in the field: the right picture with a note, or a reason that names the element."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from sfumato_client.cli.ingest import check, ingest
 from sfumato_client.cli.ledger import Home, ledger_app
 from sfumato_client.cli.status import status
 from sfumato_client.cli.style_net import style_net_app
@@ -35,6 +36,8 @@ from sfumato_common.study.simulated import require_real
 app = typer.Typer(no_args_is_help=True, help="Sfumato at the hospital.")
 app.add_typer(ledger_app, name="ledger")
 app.add_typer(style_net_app, name="style-net")
+app.command("check", epilog="Example: sfumato-site check --home site source.yaml --plan plan.yaml")(check)
+app.command("ingest", epilog="Example: sfumato-site ingest --home site source.yaml --plan plan.yaml")(ingest)
 app.command("status", epilog="Example: sfumato-site status --home site --once")(status)
 app.command(epilog="Example: sfumato-site tabular table.csv --home site --schema schema.yaml --output out")(tabular)
 
@@ -126,36 +129,6 @@ def renew(
     kept = renew_grant(load_identity(home / "identity"), file_bytes(grant), replace=replace)
     end = load_certificate(kept.certificate).not_valid_after_utc
     console.print(f"renewed until {end:%Y-%m-%d}", markup=False)
-
-
-@app.command(epilog="Example: sfumato-site ingest --home site source.yaml --plan plan.yaml")
-def ingest(
-    home: Home,
-    source: Annotated[Path, typer.Argument(help="Description of the data source, YAML.")],
-    plan: Annotated[Path, typer.Option(help="The study plan: image size, channels and labels come from it.")],
-) -> None:
-    """Read DICOM, PNG, JPEG, TIFF or npz into the site's store; what is skipped is listed in a local report."""
-    from sfumato_client.ingest import load_source, read_source
-    from sfumato_client.site.home import SiteHome
-
-    site = SiteHome(home)
-    study = load_resolved_plan(plan)
-    described = load_source(source)
-    images = read_source(described, study.image, study.labels)
-    report = site.ingest(images, study, described.answers)
-    console.print(
-        f"kept {report.kept} images of {report.patients} patients, skipped {len(report.skipped)} "
-        "(reasons in 'ingest-report.json' of the home folder, which stays here)",
-        markup=False,
-        soft_wrap=True,
-    )
-    for reason, count in report.reasons.items():
-        console.print(f"  {count} x {reason}", markup=False, soft_wrap=True)
-    for note in report.notes:
-        console.print(f"note: {note}", markup=False, soft_wrap=True)
-    if report.read_otherwise:
-        many = f"{len(report.read_otherwise)} images were read otherwise than their headers say; the report names them"
-        console.print(f"note: {many}", markup=False, soft_wrap=True)
 
 
 @app.command(epilog="Example: sfumato-site accept --home site plan.yaml")

@@ -1,45 +1,72 @@
-"""The store's pixels: one .npy file [N, S, S(, 3)], streamed, whose number of images is known only at the end."""
+"""The store's pixels: one .npy file [N, S, S(, 3)] that grows, and whose header is written when N is known."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-import numpy.typing as npt
 
-from sfumato_common.types import AnyArray
-
-
-def write_pixels(path: Path, images: Iterable[AnyArray], shape: tuple[int, ...]) -> dict[str, Any]:
-    """Stream images of `shape` to a new file; its dtype and shape, for `store.json`."""
-    dtype: npt.DTypeLike | None = None
-    count = 0
-    with path.open("wb") as stream:
-        os.fchmod(stream.fileno(), 0o600)
-        for pixels in images:
-            if dtype is None:
-                dtype = pixels.dtype
-                _npy_header(stream, np.dtype(dtype), (0, *shape))
-            assert (pixels.shape, pixels.dtype) == (shape, dtype), "a reader gave an image in another form"
-            stream.write(np.ascontiguousarray(pixels).tobytes())
-            count += 1
-        stream.seek(0)
-        _npy_header(stream, np.dtype(dtype or np.uint8), (count, *shape))
-        stream.flush()
-        os.fsync(stream.fileno())
-    return {"dtype": str(np.dtype(dtype or np.uint8)), "shape": [count, *shape]}
+from sfumato_common.study.terms import ImageForm
+from sfumato_common.types import AnyArray, pixel_dtype
 
 
-def keep_rows(path: Path, rows: Sequence[int]) -> dict[str, Any]:
-    """Leave only `rows` of the file at `path`; its dtype and shape."""
+class PixelFile:
+    """A new file at `path` for images of `form`, or one that goes on after its first `count` images."""
+
+    def __init__(self, path: Path, form: ImageForm, count: int = 0) -> None:
+        self._shape, self._dtype, self._count = form.shape, np.dtype(pixel_dtype(form.bits)), count
+        self._stream = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b")
+        _npy_header(self._stream, self._dtype, (0, *self._shape))
+        place = self._stream.tell() + count * _bytes(form)
+        self._stream.truncate(place)
+        self._stream.seek(place)
+
+    @staticmethod
+    def holds(path: Path, form: ImageForm, count: int) -> bool:
+        """Whether the file at `path` is long enough for so many images."""
+        return path.is_file() and path.stat().st_size > count * _bytes(form)
+
+    def append(self, pixels: AnyArray) -> None:
+        """Write one more image."""
+        assert (pixels.shape, pixels.dtype) == (self._shape, self._dtype), "a reader gave an image in another form"
+        self._stream.write(np.ascontiguousarray(pixels).tobytes())
+        self._count += 1
+
+    def flush(self) -> None:
+        """Hand what was written to the system, which keeps it when this process dies."""
+        self._stream.flush()
+
+    def sync(self) -> None:
+        """Have it on the disk."""
+        self._stream.flush()
+        os.fsync(self._stream.fileno())
+
+    def close(self) -> dict[str, Any]:
+        """Write the header and close; dtype and shape."""
+        self._stream.seek(0)
+        _npy_header(self._stream, self._dtype, (self._count, *self._shape))
+        self.sync()
+        self._stream.close()
+        return {"dtype": str(self._dtype), "shape": [self._count, *self._shape]}
+
+
+def keep_rows(path: Path, form: ImageForm, rows: Sequence[int]) -> dict[str, Any]:
+    """Leave only `rows` of the file at `path`; dtype and shape."""
     whole = np.load(path, mmap_mode="r", allow_pickle=False)
     less = path.with_suffix(".less")
-    facts = write_pixels(less, (whole[row] for row in rows), whole.shape[1:])
+    kept = PixelFile(less, form)
+    for row in rows:
+        kept.append(whole[row])
+    facts = kept.close()
     less.replace(path)
-    return {**facts, "dtype": str(whole.dtype)}
+    return facts
+
+
+def _bytes(form: ImageForm) -> int:
+    return int(np.prod(form.shape)) * np.dtype(pixel_dtype(form.bits)).itemsize
 
 
 def _npy_header(stream: BinaryIO, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:

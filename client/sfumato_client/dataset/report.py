@@ -30,6 +30,9 @@ class IngestReport:
     notes: tuple[str, ...] = ()
     questions: tuple[Question, ...] = ()
     read_otherwise: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    # of a look before the ingest: what the sheet shows, and which images are unlike others of their device
+    sheet: str = ""
+    unusual: tuple[str, ...] = ()
 
     @property
     def reasons(self) -> dict[str, int]:
@@ -47,6 +50,7 @@ class IngestReport:
             "images_by_modality": self.images_by_modality,
             "questions": [{"question": str(one), "about": list(one.about)} for one in self.questions],
             "notes": list(self.notes),
+            "unlike_others_of_their_device": list(self.unusual),
             "skipped": [{"reference": entry.reference, "reason": entry.reason} for entry in self.skipped],
             "read_otherwise": [{"reference": name, "notes": list(notes)} for name, notes in self.read_otherwise],
         }

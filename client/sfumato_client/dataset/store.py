@@ -7,22 +7,23 @@ for. File names and patient ids are in none of them: only the local ingest repor
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import shutil
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from sfumato_client.dataset.cohort import Cohort
-from sfumato_client.dataset.pixel_file import keep_rows, write_pixels
+from sfumato_client.dataset.growing import JOURNAL, Growing, Rows
+from sfumato_client.dataset.looking import sheet_of, unusual
+from sfumato_client.dataset.pixel_file import keep_rows
 from sfumato_client.dataset.report import REPORT, IngestReport, report_of
 from sfumato_client.dataset.splits import SPLITS, assign_splits, key_name, pseudonym
-from sfumato_client.ingest import Answers, Entry, SiteImage, Skipped, Split, settle
+from sfumato_client.ingest import Answers, SiteImage, Skipped, Split, settle
 from sfumato_common.accounting.members import Members
 from sfumato_common.errors import ConfigError, DataError
 from sfumato_common.files import sync_folder, write_atomic, write_json
@@ -76,6 +77,21 @@ class StoreFacts:
             )
 
 
+@dataclass(frozen=True)
+class StoreTerms:
+    """What a store is made for: form and labels of the plan, whose numbers images count in, and the split key.
+
+    `answers` are the hospital's to questions about the whole set. `check` is shown who would be in which cohort, and
+    refuses by raising.
+    """
+
+    form: ImageForm
+    labels: Sequence[str]
+    split_key: bytes
+    answers: Answers = Answers()  # noqa: RUF009 - frozen
+    check: Callable[[Members], None] = lambda members: None
+
+
 class SiteStore:
     """An opened store; read-only."""
 
@@ -94,36 +110,59 @@ class SiteStore:
         check: Callable[[Members], None] = lambda members: None,
         answers: Answers | None = None,
     ) -> IngestReport:
-        """Write a store to `folder` from readers' output, image by image, and the report beside it.
+        """`grow` of readers' output that begins anew whenever it is interrupted."""
+        terms = StoreTerms(form, labels, split_key, answers or Answers(), check)
+        return SiteStore.grow(folder, lambda start: ([one] for one in images), terms)
 
-        `labels` are the plan's, which the images' numbers count in. `check` is shown who would be in which cohort, and
-        refuses by raising. `answers` are the hospital's to questions about the whole set; one that is open refuses.
-        The folder appears by one rename after everything in it was flushed to disk; remains of an interrupted attempt
-        are removed first (the caller holds the site's lock). Raises DataError when a store already stands there
-        (changing a cohort under the ledger is not this function's to decide) or no image could be read.
+    @staticmethod
+    def grow(folder: Path, rows: Rows, terms: StoreTerms, about: str = "") -> IngestReport:
+        """Write a store from the results of a source's rows, and the report beside it.
+
+        The folder appears by one rename after everything in it was flushed to disk. What was read stays beside it until
+        then: with the same `about` an ingest goes on where it was killed, or where it had to ask (the caller holds the
+        site's lock). Raises DataError when a store already stands there (changing a cohort under the ledger is not this
+        function's to decide), no image could be read, or a person has to answer first.
         """
-        if len(split_key) < 16:
+        if len(terms.split_key) < 16:
             raise ConfigError("the split key is a secret of at least 128 bits; run 'sfumato-site init' anew")
         if folder.exists():
             raise DataError(f"a store already stands at '{folder.name}'; use it, or remove it to ingest anew")
-        partial = folder.parent / f".{folder.name}.partial"
-        shutil.rmtree(partial, ignore_errors=True)
+        partial = _partial(folder)
         try:
-            partial.mkdir(parents=True, mode=0o700)
-            report = _fill(partial, images, form, labels, split_key, answers or Answers())
+            report = _fill(partial, rows, terms, about)
             report.write(folder.parent / REPORT)
             report.require_settled()
-            check(SiteStore.open(partial).members(*SPLITS))
+            terms.check(SiteStore.open(partial).members(*SPLITS))
+            (partial / JOURNAL).unlink()
             sync_folder(partial)
             partial.rename(folder)
         except OSError as error:
             shutil.rmtree(partial, ignore_errors=True)
             raise DataError(f"store '{folder.name}' cannot be written ({error.strerror}); nothing was kept") from None
         except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
+            if not about:
+                shutil.rmtree(partial, ignore_errors=True)
             raise
         sync_folder(folder.parent)
         return report
+
+    @staticmethod
+    def look(folder: Path, rows: Rows, terms: StoreTerms, about: str) -> tuple[IngestReport, bytes]:
+        """The report of what `grow` would store, and a sheet of images to look at; what was read stays for `grow`."""
+        growing = Growing(_partial(folder), terms.form, about)
+        for results in rows(growing.rows):
+            growing.take(results)
+        growing.finish()
+        entries, settled = growing.entries, settle(growing.entries, growing.skipped, terms.answers)
+        kept = [at for at in range(len(entries)) if at not in settled.dropped]
+        names = ((settled.patients[at], entries[at].split) for at in kept)
+        report = report_of(entries, growing.skipped, settled, assign_splits(names, terms.split_key))
+        pixels = np.load(_partial(folder) / "pixels.npy", mmap_mode="r", allow_pickle=False)
+        sheet, count = sheet_of(pixels, found := unusual(pixels, entries))
+        said = f"its first {count} images are unlike others of their device" if found else "no image is unlike others"
+        report = replace(report, sheet=said, unusual=tuple(entries[at].facts.reference for at in found))
+        report.write(folder.parent / REPORT)
+        return report, sheet
 
     @staticmethod
     def open(folder: Path) -> SiteStore:
@@ -163,44 +202,36 @@ class SiteStore:
         return Cohort(self._pixels, self._index["labels"][rows], patients, rows, views)
 
 
-def _fill(
-    folder: Path,
-    images: Iterable[SiteImage | Skipped],
-    form: ImageForm,
-    names_of: Sequence[str],
-    split_key: bytes,
-    answers: Answers,
-) -> IngestReport:
-    skipped, entries = list[Skipped](), list[Entry]()
+def _partial(folder: Path) -> Path:
+    """Where the store at `folder` grows."""
+    return folder.parent / f".{folder.name}.partial"
 
-    def taken() -> Iterable[AnyArray]:
-        for item in images:
-            if isinstance(item, Skipped):
-                skipped.append(item)
-                continue
-            digest = hashlib.sha256(np.ascontiguousarray(item.pixels)).digest()[:16]
-            said = (item.patient_id, item.label, item.split, item.view)
-            entries.append(Entry(*said, digest, item.facts, item.notes))
-            yield item.pixels
 
-    facts = write_pixels(folder / "pixels.npy", taken(), form.shape)
-    settled = settle(entries, skipped, answers)
+def _fill(folder: Path, rows: Rows, terms: StoreTerms, about: str) -> IngestReport:
+    growing = Growing(folder, terms.form, about)
+    for results in rows(growing.rows):
+        growing.take(results)
+    facts, entries = growing.finish(), growing.entries
+    settled = settle(entries, growing.skipped, terms.answers)
     kept = [at for at in range(len(entries)) if at not in settled.dropped]
-    if len(kept) < len(entries):
-        facts = keep_rows(folder / "pixels.npy", kept)
     names = [settled.patients[at] for at in kept]
-    splits = assign_splits(zip(names, (entries[at].split for at in kept), strict=True), split_key)
+    splits = assign_splits(zip(names, (entries[at].split for at in kept), strict=True), terms.split_key)
+    report = report_of(entries, growing.skipped, settled, splits)
+    if report.questions:  # what was read is needed whole when they are answered
+        return report
+    if len(kept) < len(entries):
+        facts = keep_rows(folder / "pixels.npy", terms.form, kept)
     patients = {name: number for number, name in enumerate(splits)}
     index: dict[str, AnyArray] = {
         "labels": np.array([entries[at].label for at in kept], dtype=np.int64),
         "owner": np.array([patients[name] for name in names], dtype=np.int64),
         "split": np.array([SPLITS.index(splits[name]) for name in names], dtype=np.uint8),
         "view": np.array([entries[at].view for at in kept], dtype="U16"),
-        "patients": np.array([pseudonym(split_key, name) for name in patients], dtype="U32"),
+        "patients": np.array([pseudonym(terms.split_key, name) for name in patients], dtype="U32"),
     }
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **index)
     write_atomic(folder / "index.npz", buffer.getvalue(), mode=0o600)
-    whose = {"labels": list(names_of), "key": key_name(split_key)}
+    whose = {"labels": list(terms.labels), "key": key_name(terms.split_key)}
     write_json(folder / "store.json", {"format": _FORMAT, **whose, **facts})
-    return report_of(entries, skipped, settled, splits)
+    return report

@@ -8,15 +8,15 @@ reverse would split a patient in two.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal
 
 from pydicom import Dataset
 
 from sfumato_client.ingest.alike import says_no_id
 from sfumato_client.ingest.elements import Note, functional, integer, named, numbers
+from sfumato_client.ingest.jobs import Job, Results
 from sfumato_client.ingest.objects import check_object
 from sfumato_client.ingest.opening import open_dicom
 from sfumato_client.ingest.pixels import display_values
@@ -30,7 +30,7 @@ from sfumato_client.ingest.records import (
     view_name,
     view_of_row,
 )
-from sfumato_client.ingest.table import Labels, Listed, check_folder, has_splits, inside, split_name, unlisted_files
+from sfumato_client.ingest.table import Labels, split_name
 from sfumato_common.study.terms import ImageForm
 from sfumato_common.tables import Row
 from sfumato_common.types import ByteImages
@@ -50,42 +50,28 @@ class Taking:
     frames: Frames = "none"
 
 
-def read_dicom(folder: Path, table: Path, rows: Sequence[Row], taking: Taking) -> Iterator[SiteImage | Skipped]:
-    """Yield every listed file as images or as skipped with its reason, then the files that nothing lists.
-
-    Raises DataError when the folder cannot be read; a broken file never raises.
-    """
-    check_folder(folder)
-    listed, splits = Listed(), has_splits(rows)
-    for row in rows:
-        try:
-            path = inside(folder, row["file"])
-            listed.take(path, row)
-            yield from _read(path, row, taking, splits)
-        except UnreadableError as reason:
-            yield Skipped(row["file"], str(reason))
-    for name in unlisted_files(folder, listed.names(folder), table):
-        yield Skipped(name, "no row in the labels table")
-
-
-def _read(path: Path, row: Row, taking: Taking, splits: bool = False) -> Iterator[SiteImage | Skipped]:
+def read_dicom_file(job: Job, taking: Taking) -> Results:
+    """The images of one file. Raises UnreadableError with the reason why there are none."""
+    row = job.row
     label = taking.labels.index(row["label"])
-    split: Split | None = split_name(row["split"]) if splits else None
+    split: Split | None = split_name(row["split"]) if job.splits else None
     notes = list[str]()
-    dataset = open_dicom(path, notes.append)
+    dataset = open_dicom(job.path, notes.append)
     patient = _patient(dataset, row)
     check_object(dataset, taking.allowed, notes.append)
     view = view_of_row(row) if row.get("laterality") or row.get("view") else _view(dataset)
-    frames = _frames(dataset, taking.frames)
+    frames, results = _frames(dataset, taking.frames), Results()
     for frame in frames:
         name = row["file"] if len(frames) == 1 else f"{row['file']}[{frame}]"
         own = list(notes)
         try:
             pixels = _pixels(dataset, frame, taking.form, own.append)
         except UnreadableError as reason:
-            yield Skipped(name, str(reason))
+            results.append(Skipped(name, str(reason)))
             continue
-        yield SiteImage(pixels, label, patient, split, view, tuple(dict.fromkeys(own)), _facts(dataset, name))
+        said = (pixels, label, patient, split, view)
+        results.append(SiteImage(*said, tuple(dict.fromkeys(own)), _facts(dataset, name)))
+    return results
 
 
 def _patient(dataset: Dataset, row: Row) -> str:
@@ -115,7 +101,7 @@ def _pixels(dataset: Dataset, frame: int, form: ImageForm, note: Note) -> ByteIm
             warnings.simplefilter("ignore")
             display = display_values(dataset, note, frame)
         return to_form(display, form, _pixel_shape(dataset, frame))
-    except UnreadableError:
+    except (UnreadableError, MemoryError):
         raise
     except Exception:  # decoders raise anything at all on broken data, and one file must not stop the site
         raise UnreadableError(_undecodable(dataset)) from None

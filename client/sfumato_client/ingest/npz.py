@@ -31,11 +31,15 @@ def read_npz(
     index: Path, site: str, form: ImageForm, labels: list[str], bits: int | None = None, ignored: Iterable[str] = ()
 ) -> Iterator[SiteImage | Skipped]:
     """Yield the rows of `site`. Raises DataError for an unreadable index or archive, or a site without rows."""
-    table = read_table(index, INDEX_COLUMNS, _INDEX_OPTIONAL, ignored=list(ignored))
-    rows = [row for row in table if row["site"] == site]
+    rows = [row for row in read_index(index, ignored) if row["site"] == site]
     if not rows:
         raise DataError(f"index '{index.name}' has no rows for site '{site}'; check the site's name")
     yield from read_rows(index.parent, rows, form, labels, bits)
+
+
+def read_index(index: Path, ignored: Iterable[str] = ()) -> list[Row]:
+    """The rows of an index table, of all sites. Raises DataError."""
+    return read_table(index, INDEX_COLUMNS, _INDEX_OPTIONAL, ignored=list(ignored))
 
 
 def read_rows(

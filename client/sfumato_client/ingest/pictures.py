@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,21 +14,12 @@ from PIL import Image, ImageOps
 
 from sfumato_client.ingest.depth import shown
 from sfumato_client.ingest.elements import Note
+from sfumato_client.ingest.jobs import Job, Results
 from sfumato_client.ingest.jpeg import jpeg_frame, require_whole
-from sfumato_client.ingest.records import Facts, SiteImage, Skipped, UnreadableError, to_form, view_of_row
-from sfumato_client.ingest.table import (
-    Labels,
-    Listed,
-    check_folder,
-    has_splits,
-    inside,
-    patient_of,
-    split_name,
-    unlisted_files,
-)
+from sfumato_client.ingest.records import Facts, SiteImage, UnreadableError, to_form, view_of_row
+from sfumato_client.ingest.table import Labels, patient_of, split_name
 from sfumato_common.imaging import SIGNATURE
 from sfumato_common.study.terms import ImageForm
-from sfumato_common.tables import Row
 
 PNG, ALL_FORMATS = ("PNG",), ("PNG", "JPEG", "TIFF")
 _MARKS = {SIGNATURE[:4]: "PNG", b"\xff\xd8\xff": "JPEG", b"II*\0": "TIFF", b"MM\0*": "TIFF"}
@@ -37,53 +29,31 @@ _DEEP_GREY = {"I", "I;16", "I;16B", "I;16L"}
 _LARGEST_SIDE = 2**15
 
 
-def read_pictures(
-    folder: Path,
-    table: Path,
-    rows: Sequence[Row],
-    form: ImageForm,
-    labels: Labels,
-    formats: Collection[str] = PNG,
-    bits: int | None = None,
-) -> Iterator[SiteImage | Skipped]:
-    """Yield every listed file as an image or as skipped with its reason, then the files that nothing lists.
+@dataclass(frozen=True)
+class Taking:
+    """What of a folder is taken and how; `bits` is the depth that all 16-bit files hold, where the source says it."""
 
-    `bits` is the depth that all 16-bit files hold, where the source says it. Raises DataError when the folder cannot be
-    read; a broken file never raises.
-    """
-    check_folder(folder)
-    listed, splits = Listed(), has_splits(rows)
-    for row in rows:
-        try:
-            path = inside(folder, row["file"])
-            listed.take(path, row)
-            yield _read(path, row, form, labels, splits, formats, bits)
-        except UnreadableError as reason:
-            yield Skipped(row["file"], str(reason))
-    for name in unlisted_files(folder, listed.names(folder), table):
-        yield Skipped(name, "no row in the labels table")
+    form: ImageForm
+    labels: Labels
+    formats: Collection[str] = PNG
+    bits: int | None = None
 
 
-def _read(
-    path: Path,
-    row: Row,
-    form: ImageForm,
-    labels: Labels,
-    splits: bool,
-    formats: Collection[str],
-    bits: int | None,
-) -> SiteImage:
-    patient, label = patient_of(row["patient_id"]), labels.index(row["label"])
+def read_picture(job: Job, taking: Taking) -> Results:
+    """The image of one file. Raises UnreadableError with the reason why there is none."""
+    row = job.row
+    patient, label = patient_of(row["patient_id"]), taking.labels.index(row["label"])
     # with a split column every row must say its split: a silent mixture would make one patient's row decide for all
-    split = split_name(row["split"]) if splits else None
+    split = split_name(row["split"]) if job.splits else None
     view, notes = view_of_row(row), list[str]()
     try:
-        display = _display(path, formats, bits, notes.append)
-    except UnreadableError:
+        display = _display(job.path, taking.formats, taking.bits, notes.append)
+    except (UnreadableError, MemoryError):
         raise
     except Exception:  # a broken file must not stop the site, whatever the decoder raises
         raise UnreadableError("the file is damaged or cut off: it cannot be decoded") from None
-    return SiteImage(to_form(display, form), label, patient, split, view, tuple(notes), Facts(row["file"]))
+    pixels = to_form(display, taking.form)
+    return [SiteImage(pixels, label, patient, split, view, tuple(notes), Facts(row["file"]))]
 
 
 def _display(path: Path, formats: Collection[str], bits: int | None, note: Note) -> npt.NDArray[np.float32]:

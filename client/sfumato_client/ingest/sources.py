@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 
 from sfumato_client.ingest.answers import Answers
+from sfumato_client.ingest.jobs import ReadFile, Results, Run, here, read_folder
 from sfumato_client.ingest.records import SiteImage, Skipped
 from sfumato_client.ingest.table import OPTIONAL_COLUMNS, Labels
 from sfumato_common.strict import Strict, load_yaml
@@ -41,6 +43,9 @@ class _FolderSource(_Source):
     # a word of the table: the plan's label, or null to drop it
     map: dict[Word, Word | None] = Field(default_factory=dict)
 
+    # columns without which a table says too little
+    needs: ClassVar[tuple[str, ...]] = ("file", "patient_id", "label")
+
     def rows(self, *required: str) -> list[Row]:
         """The rows of the table. Raises DataError."""
         optional = [name for name in OPTIONAL_COLUMNS if name not in required]
@@ -54,6 +59,7 @@ class _FolderSource(_Source):
 class DicomSource(_FolderSource):
     """Folder of DICOM files and a table `file,label[,patient_id]`."""
 
+    needs: ClassVar[tuple[str, ...]] = ("file", "label")
     kind: Literal["dicom"]
     # modalities and marks that are not taken otherwise: CT, US, ...; burned-in, scanned, for-processing
     allow: list[Word] = Field(default_factory=list)
@@ -80,32 +86,38 @@ class NpzSource(_Source):
     index: FilePath
     site: Annotated[str, Field(min_length=1)]
 
+    def rows(self) -> list[Row]:
+        """The rows of the index, of all sites. Raises DataError."""
+        from sfumato_client.ingest.npz import read_index
+
+        return read_index(self.index, self.ignored_columns)
+
 
 AnySource = DicomSource | PngSource | ImagesSource | NpzSource
 SourceConfig = Annotated[AnySource, Field(discriminator="kind")]
 
 
 # each reader is imported when it is used: a site that reads npz never loads pydicom
-def _dicom(source: DicomSource, form: ImageForm, labels: list[str]) -> Images:
-    from sfumato_client.ingest.dicom import Taking, read_dicom
+def _dicom(source: DicomSource, form: ImageForm, labels: list[str]) -> ReadFile:
+    from sfumato_client.ingest.dicom import Taking, read_dicom_file
 
     allowed = {name.upper() for name in source.allow}
     taking = Taking(form, source.meaning(labels), allowed, source.frames)
-    return read_dicom(source.folder, source.labels, source.rows("file", "label"), taking)
+    return lambda job: read_dicom_file(job, taking)
 
 
-def _pictures(source: PngSource | ImagesSource, form: ImageForm, labels: list[str]) -> Images:
-    from sfumato_client.ingest.pictures import ALL_FORMATS, PNG, read_pictures
+def _pictures(source: PngSource | ImagesSource, form: ImageForm, labels: list[str]) -> ReadFile:
+    from sfumato_client.ingest.pictures import ALL_FORMATS, PNG, Taking, read_picture
 
-    formats = PNG if source.kind == "png" else ALL_FORMATS
-    rows, meaning = source.rows("file", "patient_id", "label"), source.meaning(labels)
-    return read_pictures(source.folder, source.labels, rows, form, meaning, formats, source.bits)
+    taking = Taking(form, source.meaning(labels), PNG if source.kind == "png" else ALL_FORMATS, source.bits)
+    return lambda job: read_picture(job, taking)
 
 
-def _npz(source: NpzSource, form: ImageForm, labels: list[str]) -> Images:
+def _npz(source: NpzSource, form: ImageForm, labels: list[str]) -> Iterator[Results]:
     from sfumato_client.ingest.npz import read_npz
 
-    return read_npz(source.index, source.site, form, labels, source.bits, source.ignored_columns)
+    found = read_npz(source.index, source.site, form, labels, source.bits, source.ignored_columns)
+    return ([one] for one in found)
 
 
 class _Kind(Strict):
@@ -129,14 +141,38 @@ def load_source(path: Path) -> AnySource:
     return load_yaml(path, _SOURCES[load_yaml(path, _Kind).kind])
 
 
-READERS: dict[str, Callable[[Any, ImageForm, list[str]], Images]] = {
+# readers of single files; an archive has none
+READERS: dict[str, Callable[[Any, ImageForm, list[str]], ReadFile] | None] = {
     "dicom": _dicom,
     "png": _pictures,
     "images": _pictures,
-    "npz": _npz,
+    "npz": None,
 }
+
+
+def file_reader(source: AnySource, form: ImageForm, labels: list[str]) -> ReadFile | None:
+    """What reads one file of a source, or None for a source without files. Raises ConfigError."""
+    make = READERS[source.kind]
+    return make(source, form, labels) if make is not None else None
+
+
+def read_rows(
+    source: AnySource, form: ImageForm, labels: list[str], run: Run | None = None, start: int = 0
+) -> Iterator[Results]:
+    """The results of every row of a source from number `start` on, then of the files that no row lists.
+
+    `run` runs the jobs (`pool.Pool.run`); without it they are run here. Raises DataError when folder or table cannot be
+    read.
+    """
+    if isinstance(source, NpzSource):
+        yield from itertools.islice(_npz(source, form, labels), start, None)
+        return
+    read = file_reader(source, form, labels)
+    assert read is not None
+    yield from read_folder(source.folder, source.labels, source.rows(*source.needs), run or here(read), start)
 
 
 def read_source(source: AnySource, form: ImageForm, labels: list[str]) -> Images:
     """Read a source lazily, image by image; the first step raises DataError when folder or table cannot be read."""
-    yield from READERS[source.kind](source, form, labels)
+    for results in read_rows(source, form, labels):
+        yield from results

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sfumato_client.dataset import Cohort, IngestReport, SiteStore, StoreFacts
-from sfumato_client.ingest import Answers, SiteImage, Skipped
+from sfumato_client.ingest import SiteImage, Skipped
 from sfumato_client.ledger import Ledger
 from sfumato_common.accounting.events import Cohort as CohortName
 from sfumato_common.encoders.encoder import Encoder, Encoders
@@ -37,6 +37,11 @@ class SiteHome:
     def store(self) -> Path:
         """The site's images by patient."""
         return self.root / "store"
+
+    @property
+    def ingesting(self) -> Path:
+        """The folder whose lock an ingest holds."""
+        return self.root / "ingesting"
 
     @property
     def ledger_file(self) -> Path:
@@ -124,14 +129,10 @@ class SiteHome:
         """The site's images. Raises DataError when nothing was ingested."""
         return SiteStore.open(self.store)
 
-    def ingest(self, images: Iterable[SiteImage | Skipped], plan: Plan, answers: Answers | None = None) -> IngestReport:
-        """Fill the site's store from readers' output. Raises DataError, and so when it would move a charged patient.
-
-        `answers` are the hospital's to what has to be asked about the whole set.
-        """
+    def ingest(self, images: Iterable[SiteImage | Skipped], plan: Plan) -> IngestReport:
+        """Fill the site's store from readers' output. Raises DataError, and so when it would move a charged patient."""
         with self.open_ledger() as ledger:
-            key, check = self.split_key(), ledger.check_members
-            return SiteStore.create(self.store, images, plan.image, plan.labels, key, check, answers)
+            return SiteStore.create(self.store, images, plan.image, plan.labels, self.split_key(), ledger.check_members)
 
     def charged_cohorts(self, plan: Plan, ledger: Ledger, *names: CohortName) -> list[Cohort]:
         """Cohorts for an open charge, their patients bound to them in the ledger first; the only way to real images.

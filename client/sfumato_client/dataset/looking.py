@@ -1,0 +1,66 @@
+"""Which images of a set a person should look at: those whose brightness is not that of their device's others.
+
+A sheet of them, and of some that are as the others, stays in the site. Nothing is decided here.
+"""
+
+from __future__ import annotations
+
+import io
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from sfumato_client.ingest import Entry
+from sfumato_common.types import AnyArray
+
+_FAR = 5.0  # robust standard deviations
+_MOST, _COLUMNS, _GAP = 48, 8, 4
+_FEWEST = 8  # images of a device that say what is usual
+
+
+def unusual(pixels: AnyArray, entries: Sequence[Entry]) -> list[int]:
+    """Numbers of the images, farthest first, whose mean or used range is far from their device's median."""
+    if not len(entries):
+        return []
+    top = float(np.iinfo(pixels.dtype).max)
+    seen = np.array([_brightness(pixels[at], top) for at in range(len(entries))])
+    devices: dict[str, list[int]] = defaultdict(list)
+    for at, entry in enumerate(entries):
+        devices[entry.facts.device].append(at)
+    far = np.zeros(len(entries))
+    for places in devices.values():
+        if len(places) >= _FEWEST:
+            far[places] = _distance(seen[places])
+    order = np.argsort(-far, kind="stable")
+    return [int(at) for at in order[: int((far > _FAR).sum())]]
+
+
+def _brightness(image: AnyArray, top: float) -> tuple[float, float]:
+    flat = image.reshape(-1).astype(np.float32) / top
+    low, high = np.quantile(flat, [0.02, 0.98])
+    return float(flat.mean()), float(high - low)
+
+
+def _distance(seen: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    centre = np.median(seen, axis=0)
+    spread = 1.4826 * np.median(np.abs(seen - centre), axis=0) + 0.01
+    return np.asarray((np.abs(seen - centre) / spread).max(axis=1))
+
+
+def sheet_of(pixels: AnyArray, first: Sequence[int]) -> tuple[bytes, int]:
+    """A PNG of images at their own size, `first` and then others over the set; how many of `first` are on it."""
+    some = np.linspace(0, len(pixels) - 1, min(len(pixels), _MOST)).astype(int) if len(pixels) else []
+    shown = list(dict.fromkeys([*first[:_MOST], *map(int, some)]))[:_MOST]
+    side = pixels.shape[1] + _GAP
+    rows = -(-max(len(shown), 1) // _COLUMNS)
+    sheet = np.full((rows * side, _COLUMNS * side, *pixels.shape[3:]), 0, dtype=np.uint8)
+    for place, at in enumerate(shown):
+        image = pixels[at] if pixels.dtype == np.uint8 else (pixels[at] >> 8).astype(np.uint8)
+        top, left = place // _COLUMNS * side, place % _COLUMNS * side
+        sheet[top : top + image.shape[0], left : left + image.shape[1]] = image
+    stream = io.BytesIO()
+    Image.fromarray(sheet).save(stream, format="PNG")
+    return stream.getvalue(), min(len(first), _MOST)
