@@ -12,6 +12,8 @@ import numpy as np
 from sfumato_common.study.terms import ImageForm
 from sfumato_common.types import AnyArray, pixel_dtype
 
+_HEADER = 128  # bytes of the header of an array of so few axes
+
 
 class PixelFile:
     """A new file at `path` for images of `form`, or one that goes on after its first `count` images."""
@@ -20,14 +22,15 @@ class PixelFile:
         self._shape, self._dtype, self._count = form.shape, np.dtype(pixel_dtype(form.bits)), count
         self._stream = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b")
         _npy_header(self._stream, self._dtype, (0, *self._shape))
-        place = self._stream.tell() + count * _bytes(form)
+        assert self._stream.tell() == _HEADER
+        place = _HEADER + count * _bytes(form)
         self._stream.truncate(place)
         self._stream.seek(place)
 
     @staticmethod
     def holds(path: Path, form: ImageForm, count: int) -> bool:
         """Whether the file at `path` is long enough for so many images."""
-        return path.is_file() and path.stat().st_size > count * _bytes(form)
+        return path.is_file() and path.stat().st_size >= _HEADER + count * _bytes(form)
 
     def append(self, pixels: AnyArray) -> None:
         """Write one more image."""
