@@ -58,7 +58,7 @@ def check(home: Home, source: Source, plan: StudyPlan, workers: Workers = 0) -> 
         _say(f"{what}: " + ", ".join(f"{name} {count}" for name, count in counts.items()))
     _say_notes(report)
     _say(f"look at '{SHEET}' in the home folder: {report.sheet}")
-    report.require_settled()
+    report.require_answers()
     _say("nothing has to be asked: 'sfumato-site ingest' stores this set")
 
 

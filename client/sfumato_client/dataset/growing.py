@@ -101,7 +101,7 @@ class Growing:
 
 
 def _entry_of(image: SiteImage) -> Entry:
-    digest = hashlib.sha256(np.ascontiguousarray(image.pixels)).digest()[:16]
+    digest = hashlib.sha256(np.ascontiguousarray(image.pixels).tobytes()).digest()[:16]
     said = (image.patient_id, image.label, image.split, image.view)
     return Entry(*said, digest, image.facts, image.notes)
 

@@ -52,8 +52,8 @@ def _distance(seen: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 def sheet_of(pixels: AnyArray, first: Sequence[int]) -> tuple[bytes, int]:
     """A PNG of images at their own size, `first` and then others over the set; how many of `first` are on it."""
-    some = np.linspace(0, len(pixels) - 1, min(len(pixels), _MOST)).astype(int) if len(pixels) else []
-    shown = list(dict.fromkeys([*first[:_MOST], *map(int, some)]))[:_MOST]
+    some: list[int] = np.linspace(0, max(0, len(pixels) - 1), min(len(pixels), _MOST)).astype(int).tolist()
+    shown = list(dict.fromkeys([*first[:_MOST], *some]))[:_MOST]
     side = pixels.shape[1] + _GAP
     rows = -(-max(len(shown), 1) // _COLUMNS)
     sheet = np.full((rows * side, _COLUMNS * side, *pixels.shape[3:]), 0, dtype=np.uint8)

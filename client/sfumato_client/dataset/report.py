@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sfumato_client.ingest import Entry, Settled, Skipped, Split, counted
+from sfumato_client.ingest import Entry, Examined, Skipped, Split, counted
 from sfumato_client.ingest.whole_set import Question
 from sfumato_common.errors import DataError
 from sfumato_common.files import write_atomic
@@ -56,7 +56,7 @@ class IngestReport:
         }
         write_atomic(path, json.dumps(value, indent=2) + "\n", mode=0o600)
 
-    def require_settled(self) -> None:
+    def require_answers(self) -> None:
         """Raise DataError where nothing could be read, or where a person has to answer first."""
         if not self.kept and not self.questions:
             most = "".join(f"\n- {count} x {reason}" for reason, count in [*self.reasons.items()][:_SHOWN])
@@ -67,21 +67,21 @@ class IngestReport:
 
 
 def report_of(
-    entries: Sequence[Entry], skipped: Sequence[Skipped], settled: Settled, splits: Mapping[str, Split]
+    entries: Sequence[Entry], skipped: Sequence[Skipped], examined: Examined, splits: Mapping[str, Split]
 ) -> IngestReport:
-    """The report of a set that was settled."""
-    kept = [entry for at, entry in enumerate(entries) if at not in settled.dropped]
-    lost = [Skipped(entries[at].facts.reference, reason) for at, reason in settled.dropped.items()]
+    """The report of a set that was examined."""
+    kept = [entry for at, entry in enumerate(entries) if at not in examined.dropped]
+    lost = [Skipped(entries[at].facts.reference, reason) for at, reason in examined.dropped.items()]
     found = list(splits.values())
     return IngestReport(
         len(kept),
         len(splits),
-        {name: found.count(name) for name in ("train", "holdout")},
+        {"train": found.count("train"), "holdout": found.count("holdout")},
         (*skipped, *lost),
         dict(sorted(counted(entry.view for entry in kept).items())),
         counted(entry.facts.device for entry in kept),
         counted(entry.facts.modality for entry in kept),
-        tuple(settled.notes),
-        tuple(settled.questions),
+        tuple(examined.notes),
+        tuple(examined.questions),
         tuple((entry.facts.reference, entry.notes) for entry in entries if entry.notes),
     )

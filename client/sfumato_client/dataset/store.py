@@ -23,7 +23,7 @@ from sfumato_client.dataset.looking import sheet_of, unusual
 from sfumato_client.dataset.pixel_file import keep_rows
 from sfumato_client.dataset.report import REPORT, IngestReport, report_of
 from sfumato_client.dataset.splits import SPLITS, assign_splits, key_name, pseudonym
-from sfumato_client.ingest import Answers, SiteImage, Skipped, Split, settle
+from sfumato_client.ingest import Answers, SiteImage, Skipped, Split, examine
 from sfumato_common.accounting.members import Members
 from sfumato_common.errors import ConfigError, DataError
 from sfumato_common.files import sync_folder, write_atomic, write_json
@@ -131,7 +131,7 @@ class SiteStore:
         try:
             report = _fill(partial, rows, terms, about)
             report.write(folder.parent / REPORT)
-            report.require_settled()
+            report.require_answers()
             terms.check(SiteStore.open(partial).members(*SPLITS))
             (partial / JOURNAL).unlink()
             sync_folder(partial)
@@ -153,10 +153,10 @@ class SiteStore:
         for results in rows(growing.rows):
             growing.take(results)
         growing.finish()
-        entries, settled = growing.entries, settle(growing.entries, growing.skipped, terms.answers)
-        kept = [at for at in range(len(entries)) if at not in settled.dropped]
-        names = ((settled.patients[at], entries[at].split) for at in kept)
-        report = report_of(entries, growing.skipped, settled, assign_splits(names, terms.split_key))
+        entries, examined = growing.entries, examine(growing.entries, growing.skipped, terms.answers)
+        kept = [at for at in range(len(entries)) if at not in examined.dropped]
+        names = ((examined.patients[at], entries[at].split) for at in kept)
+        report = report_of(entries, growing.skipped, examined, assign_splits(names, terms.split_key))
         pixels = np.load(_partial(folder) / "pixels.npy", mmap_mode="r", allow_pickle=False)
         sheet, count = sheet_of(pixels, found := unusual(pixels, entries))
         said = f"its first {count} images are unlike others of their device" if found else "no image is unlike others"
@@ -212,11 +212,11 @@ def _fill(folder: Path, rows: Rows, terms: StoreTerms, about: str) -> IngestRepo
     for results in rows(growing.rows):
         growing.take(results)
     facts, entries = growing.finish(), growing.entries
-    settled = settle(entries, growing.skipped, terms.answers)
-    kept = [at for at in range(len(entries)) if at not in settled.dropped]
-    names = [settled.patients[at] for at in kept]
+    examined = examine(entries, growing.skipped, terms.answers)
+    kept = [at for at in range(len(entries)) if at not in examined.dropped]
+    names = [examined.patients[at] for at in kept]
     splits = assign_splits(zip(names, (entries[at].split for at in kept), strict=True), terms.split_key)
-    report = report_of(entries, growing.skipped, settled, splits)
+    report = report_of(entries, growing.skipped, examined, splits)
     if report.questions:  # what was read is needed whole when they are answered
         return report
     if len(kept) < len(entries):

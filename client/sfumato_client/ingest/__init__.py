@@ -3,20 +3,20 @@
 from sfumato_client.ingest.answers import Answers
 from sfumato_client.ingest.records import Facts, SiteImage, Skipped, Split
 from sfumato_client.ingest.sources import READERS, SourceConfig, load_source, read_source
-from sfumato_client.ingest.whole_set import Entry, Settled, counted, settle
+from sfumato_client.ingest.whole_set import Entry, Examined, counted, examine
 
 __all__ = [
     "READERS",
     "Answers",
     "Entry",
+    "Examined",
     "Facts",
-    "Settled",
     "SiteImage",
     "Skipped",
     "SourceConfig",
     "Split",
     "counted",
+    "examine",
     "load_source",
     "read_source",
-    "settle",
 ]

@@ -22,6 +22,7 @@ def open_dicom(path: Path, note: Note) -> Dataset:
     """The data set of a file. Raises UnreadableError for what is none, and for one that is cut off."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom warns of every odd header; what matters is in the notes
+        dataset: Dataset
         try:
             dataset = dcmread(path)
         except InvalidDicomError:

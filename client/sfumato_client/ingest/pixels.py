@@ -49,7 +49,8 @@ def display_values(dataset: Dataset, note: Note = lambda text: None, frame: int 
     if photometric == PALETTE:
         return _palette(stored, dataset, note)
     if photometric in COLOUR:
-        return stored.astype(np.float32) / np.float32(2 ** int(plain.BitsStored) - 1)
+        colours: Display = np.asarray(stored, np.float32) / np.float32(2 ** int(plain.BitsStored) - 1)
+        return colours
     return _grey(stored, dataset, photometric, frame, note)
 
 

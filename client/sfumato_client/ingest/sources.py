@@ -49,7 +49,13 @@ class _FolderSource(_Source):
     def rows(self, *required: str) -> list[Row]:
         """The rows of the table. Raises DataError."""
         optional = [name for name in OPTIONAL_COLUMNS if name not in required]
-        return read_table(self.labels, required, optional, dict(self.columns), self.ignored_columns)
+        return read_table(
+            self.labels,
+            required,
+            optional,
+            {str(ours): theirs for ours, theirs in self.columns.items()},
+            self.ignored_columns,
+        )
 
     def meaning(self, labels: list[str]) -> Labels:
         """What the table's labels mean in a plan of these `labels`. Raises ConfigError for one that it has not."""

@@ -45,7 +45,7 @@ class Question:
 
 
 @dataclass
-class Settled:
+class Examined:
     """The set as it may be stored: each entry's patient, and those that go with their reason; or what to ask first."""
 
     patients: list[str]
@@ -54,19 +54,19 @@ class Settled:
     notes: list[str] = field(default_factory=list)
 
 
-def settle(entries: Sequence[Entry], skipped: Sequence[Skipped], answers: Answers) -> Settled:
+def examine(entries: Sequence[Entry], skipped: Sequence[Skipped], answers: Answers) -> Examined:
     """Hold a whole set against itself, with a hospital's answers."""
-    unions, settled = Unions(), Settled([])
-    _one_patient(entries, answers, unions, settled)
-    settled.patients = [unions.of(entry.patient_id) for entry in entries]
-    _placeholders(entries, answers, settled)
-    _same_images(entries, answers, settled)
-    _note(entries, settled)
-    _lost(len(entries) - len(settled.dropped), [*(entry.reason for entry in skipped)], answers, settled)
-    return settled
+    unions, examined = Unions(), Examined([])
+    _one_patient(entries, answers, unions, examined)
+    examined.patients = [unions.of(entry.patient_id) for entry in entries]
+    _placeholders(entries, answers, examined)
+    _same_images(entries, answers, examined)
+    _note(entries, examined)
+    _lost(len(entries) - len(examined.dropped), [*(entry.reason for entry in skipped)], answers, examined)
+    return examined
 
 
-def _one_patient(entries: Sequence[Entry], answers: Answers, unions: Unions, settled: Settled) -> None:
+def _one_patient(entries: Sequence[Entry], answers: Answers, unions: Unions, examined: Examined) -> None:
     """Identifiers that may be of one patient: joined, kept apart, or asked about."""
     nobody = placeholders({entry.patient_id for entry in entries})
     known = [entry for entry in entries if entry.patient_id not in nobody]
@@ -75,7 +75,7 @@ def _one_patient(entries: Sequence[Entry], answers: Answers, unions: Unions, set
         # what is one patient already is no question
         groups = [group for group in groups if len({unions.of(name) for name in group}) > 1]
         if groups and answer is None:
-            settled.questions.append(Question(key, f"{len(groups)} {text}", ("merge", "separate"), _listed(groups)))
+            examined.questions.append(Question(key, f"{len(groups)} {text}", ("merge", "separate"), _listed(groups)))
         elif answer == "merge":
             for group in groups:
                 unions.join(group)
@@ -108,30 +108,30 @@ def _keys(entry: Entry) -> Iterable[tuple[str, object]]:
         yield "instance", entry.facts.instance
 
 
-def _placeholders(entries: Sequence[Entry], answers: Answers, settled: Settled) -> None:
+def _placeholders(entries: Sequence[Entry], answers: Answers, examined: Examined) -> None:
     found = sorted(placeholders({entry.patient_id for entry in entries}))
     if not found or answers.placeholder_ids == "allow":
         return
     if answers.placeholder_ids == "drop":
         for at, entry in enumerate(entries):
             if entry.patient_id in found:
-                settled.dropped[at] = "its patient id is a placeholder: nobody knows whose it is"
+                examined.dropped[at] = "its patient id is a placeholder: nobody knows whose it is"
         return
     excel = ", and Excel lost digits of some" if any(lost_digits(name) for name in found) else ""
     text = f"{len(found)} patient ids may stand for many people{excel}"
-    settled.questions.append(Question("placeholder_ids", text, ("drop", "allow"), tuple(found[:_SHOWN])))
+    examined.questions.append(Question("placeholder_ids", text, ("drop", "allow"), tuple(found[:_SHOWN])))
 
 
-def _same_images(entries: Sequence[Entry], answers: Answers, settled: Settled) -> None:
+def _same_images(entries: Sequence[Entry], answers: Answers, examined: Examined) -> None:
     """One image of one patient is kept once; under two labels it is a question."""
     alike: dict[tuple[str, str, object], list[int]] = defaultdict(list)
     for at, entry in enumerate(entries):
-        if at not in settled.dropped:
+        if at not in examined.dropped:
             for kind, value in _keys(entry):
-                alike[settled.patients[at], kind, value].append(at)
+                alike[examined.patients[at], kind, value].append(at)
     unclear = list[list[str]]()
     for places in alike.values():
-        left = [at for at in places if at not in settled.dropped]
+        left = [at for at in places if at not in examined.dropped]
         if len(left) < 2:
             continue
         first = entries[left[0]].facts.reference
@@ -141,39 +141,39 @@ def _same_images(entries: Sequence[Entry], answers: Answers, settled: Settled) -
         two = len({entries[at].label for at in left}) > 1
         for at in left if two and answers.image_of_two_labels == "drop" else left[1:]:
             what = "the same image under another label" if two else "the same image again"
-            settled.dropped[at] = f"{what} (as {first})"
+            examined.dropped[at] = f"{what} (as {first})"
     if unclear:
         text = f"{len(unclear)} images stand under more than one label"
-        settled.questions.append(Question("image_of_two_labels", text, ("drop", "first"), _listed(unclear)))
+        examined.questions.append(Question("image_of_two_labels", text, ("drop", "first"), _listed(unclear)))
 
 
-def _note(entries: Sequence[Entry], settled: Settled) -> None:
+def _note(entries: Sequence[Entry], examined: Examined) -> None:
     """What a person should know and need not answer."""
     splits: dict[str, set[Split | None]] = defaultdict(set)
     for at, entry in enumerate(entries):
-        if at not in settled.dropped:
-            splits[settled.patients[at]].add(entry.split)
+        if at not in examined.dropped:
+            splits[examined.patients[at]].add(entry.split)
     if both := sum(len(found) > 1 for found in splits.values()):
-        settled.notes.append(f"{both} patients are in two splits of the table: all of theirs trains")
+        examined.notes.append(f"{both} patients are in two splits of the table: all of theirs trains")
     said = {split for found in splits.values() for split in found}
     if said == {"train"}:
-        settled.notes.append("the table holds nobody out: no figure can be measured on patients who did not train")
+        examined.notes.append("the table holds nobody out: no figure can be measured on patients who did not train")
     depths = Counter(note for entry in entries for note in entry.notes if note.startswith("a 16-bit file"))
     if depths and (len(depths) > 1 or sum(depths.values()) < len(entries)):
-        settled.notes.append(
+        examined.notes.append(
             "16-bit files hold different depths, so that their brightness may differ: write 'bits' in the source"
         )
 
 
-def _lost(kept: int, reasons: list[str], answers: Answers, settled: Settled) -> None:
+def _lost(kept: int, reasons: list[str], answers: Answers, examined: Examined) -> None:
     """Rows that were dropped, by reason; a question where they are more than the stated share."""
-    everything = Counter([*reasons, *settled.dropped.values()])
+    everything = Counter([*reasons, *examined.dropped.values()])
     lost = sum(count for reason, count in everything.items() if reason != "no row in the labels table")
     if kept and lost > answers.most_dropped * (kept + lost):
         share = f"{lost} of {kept + lost} rows were dropped"
         text = f"{share}, more than 'most_dropped' {answers.most_dropped:g} allows"
         most = tuple(f"{count} x {reason}" for reason, count in everything.most_common(_SHOWN))
-        settled.questions.append(Question("most_dropped", text, ("1.0",), most))
+        examined.questions.append(Question("most_dropped", text, ("1.0",), most))
 
 
 def _listed(groups: list[list[str]]) -> tuple[str, ...]:
