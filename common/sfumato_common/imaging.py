@@ -27,6 +27,7 @@ from sfumato_common.types import AnyArray, ByteImages, pixel_dtype
 FloatImage = npt.NDArray[np.float32]
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 LARGEST_SIDE = 1024
+_LARGE = 4  # times the target, from which on most of an area matrix is zero
 CHANNELS_OF = {(0, 8): 1, (0, 16): 1, (2, 8): 3}  # PNG (colour type, bit depth) -> channels
 
 
@@ -120,14 +121,24 @@ def area_matrix(source: int, target: int) -> FloatImage:
     return matrix
 
 
+def _fewer_rows(matrix: FloatImage, image: FloatImage) -> FloatImage:
+    """`matrix` [h, H] @ `image` [H, W] for an `area_matrix`: of a large image each row takes only those it covers."""
+    target, source = matrix.shape
+    if source < _LARGE * target:
+        return matrix @ image
+    edges = np.arange(target + 1) * (source / target)
+    first, last = np.floor(edges[:-1]).astype(int), np.minimum(np.ceil(edges[1:]).astype(int), source)
+    return np.stack([matrix[i, first[i] : last[i]] @ image[first[i] : last[i]] for i in range(target)])
+
+
 def area_resize(image: AnyArray, height: int, width: int) -> FloatImage:
     """Image [H, W] or [H, W, C] -> float32 [height, width(, C)] by exact area averaging, in the image's own units."""
     rows, columns = area_matrix(image.shape[0], height), area_matrix(image.shape[1], width)
     floats = np.asarray(image, dtype=np.float32)
     if floats.ndim == 2:
         # the cheaper product first: (h x H)(H x W) then (h x W)(W x w)
-        return np.ascontiguousarray((rows @ floats) @ columns.T)
-    planes = [(rows @ np.ascontiguousarray(floats[..., c])) @ columns.T for c in range(floats.shape[2])]
+        return np.ascontiguousarray(_fewer_rows(rows, floats) @ columns.T)
+    planes = [_fewer_rows(rows, np.ascontiguousarray(floats[..., c])) @ columns.T for c in range(floats.shape[2])]
     return np.ascontiguousarray(np.stack(planes, axis=-1))
 
 

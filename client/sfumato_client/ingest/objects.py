@@ -20,6 +20,7 @@ Marked = Literal["burned-in", "scanned", "for-processing"]
 MARKED: tuple[Marked, ...] = ("burned-in", "scanned", "for-processing")
 # words in the names of SOP classes that hold something about an image
 _NO_PICTURES = ("Segmentation", "SR Storage", "Structured", "Encapsulated", "Presentation State", "Key Object", "RT ")
+_DIRECTORY = "1.2.840.10008.1.3.10"  # a DICOMDIR, PS3.10
 
 
 def check_object(dataset: Dataset, allowed: Collection[str], note: Note) -> None:
@@ -27,6 +28,8 @@ def check_object(dataset: Dataset, allowed: Collection[str], note: Note) -> None
     said = UID(str(dataset.get("SOPClassUID") or ""))
     if any(part in said.name for part in _NO_PICTURES):
         raise UnreadableError(f"its {named('SOPClassUID')} is {said.name}: no picture of a patient")
+    if said == _DIRECTORY or "DirectoryRecordSequence" in dataset:
+        raise UnreadableError("a DICOMDIR: it lists files and is no picture")
     modality = word(dataset, "Modality")
     if not modality:
         note(f"its {named('Modality')} is empty")

@@ -13,12 +13,13 @@ import numpy.typing as npt
 from pydicom.dataset import Dataset
 from pydicom.pixels.processing import apply_color_lut
 from pydicom.pixels.utils import pixel_array
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from sfumato_client.ingest.decoders import plain_frame
 from sfumato_client.ingest.elements import Note, first_item, functional, integer, named, number, numbers, word
 from sfumato_client.ingest.lookup import read_lookup, top_of
 from sfumato_client.ingest.mending import COLOUR, GREY, PALETTE, mend, shift_of
-from sfumato_client.ingest.records import UnreadableError
+from sfumato_client.ingest.records import UnreadableError, varies
 from sfumato_common.types import AnyArray
 
 Display = npt.NDArray[np.float32]
@@ -38,8 +39,7 @@ def display_values(dataset: Dataset, note: Note = lambda text: None, frame: int 
     photometric = mend(dataset, note)
     shift = shift_of(dataset, note) if "PixelData" in dataset else 0
     plain = plain_frame(dataset, frame, note)
-    # signed, unused high bits cleared, YBR converted to RGB
-    stored = pixel_array(plain, index=frame if plain is dataset else 0)
+    stored = _stored(plain, frame if plain is dataset else 0)
     stored = stored >> shift if shift else stored
     grey = photometric in GREY or photometric == PALETTE
     if stored.ndim == 3 and stored.shape[0] == 1 and grey:
@@ -52,6 +52,29 @@ def display_values(dataset: Dataset, note: Note = lambda text: None, frame: int 
         colours: Display = np.asarray(stored, np.float32) / np.float32(2 ** int(plain.BitsStored) - 1)
         return colours
     return _grey(stored, dataset, photometric, frame, note)
+
+
+def _stored(plain: Dataset, frame: int) -> AnyArray:
+    """Stored values, signed where they are, unused high bits cleared, YBR converted to RGB."""
+    words = int(plain.get("BitsAllocated") or 0)
+    bits = int(plain.get("BitsStored") or words)
+    signed = plain.get("PixelRepresentation") != 0
+    if (signed and bits < words) or not _is_plain(plain, words):
+        return pixel_array(plain, index=frame)
+    # as pydicom does it, without its copies of a large image: high bits are hardly ever set
+    dtype, shape = np.dtype(f"<{'i' if signed else 'u'}{words // 8}"), (int(plain.Rows), int(plain.Columns))
+    stored = np.frombuffer(plain.PixelData, dtype, shape[0] * shape[1]).reshape(shape)
+    top = 2**bits - 1
+    return stored & stored.dtype.type(top) if not signed and int(stored.max()) > top else stored
+
+
+def _is_plain(dataset: Dataset, words: int) -> bool:
+    """Whether its pixel data are one whole grey frame of 8 or 16 bits, uncompressed, least byte first."""
+    native = dataset.file_meta.TransferSyntaxUID in (ImplicitVRLittleEndian, ExplicitVRLittleEndian)
+    single = dataset.get("SamplesPerPixel") == 1 and (integer(dataset, "NumberOfFrames") or 1) == 1
+    if not native or not single or words not in (8, 16) or not isinstance(dataset.get("PixelData"), bytes):
+        return False
+    return len(dataset.PixelData) >= int(dataset.Rows) * int(dataset.Columns) * words // 8
 
 
 def _palette(stored: AnyArray, dataset: Dataset, note: Note) -> Display:
@@ -69,7 +92,7 @@ _PALETTES = ("Red", "Green", "Blue")
 def _grey(stored: AnyArray, dataset: Dataset, photometric: str, frame: int, note: Note) -> Display:
     padding = _padding(stored, dataset, note)
     values = _modality(stored, dataset, frame, note)
-    if not np.isfinite(values).all():
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise UnreadableError("the pixel data hold values that are not finite")
     shown = _voi(values, dataset, padding, frame, note)
     if photometric == "MONOCHROME1":
@@ -132,7 +155,7 @@ def _voi(values: AnyArray, dataset: Dataset, padding: Mask | None, frame: int, n
             continue
         shown = window(values, centre, width, function)
         within = shown if padding is None else shown[~padding]
-        if float(within.min()) < float(within.max()) or float(inside.min()) == float(inside.max()):
+        if varies(within) or not varies(inside):
             return shown
         note(f"its {named('WindowCenter')} and {named('WindowWidth')} lie outside all values: passed over")
     return _own_range(values, inside, note)
@@ -161,16 +184,22 @@ def window(values: AnyArray, centre: float, width: float, function: str) -> Disp
     """
     if not np.isfinite([centre, width]).all() or width <= 0:
         raise UnreadableError(f"its {named('WindowWidth')} is not one that DICOM allows")
-    x = values.astype(np.float32)
+    shown: Display = values.astype(np.float32)
     if function == "LINEAR" and width >= 1:
         if width == 1:
-            return (x > centre - 0.5).astype(np.float32)
-        y = (x - np.float32(centre - 0.5)) / np.float32(width - 1) + np.float32(0.5)
+            return (shown > centre - 0.5).astype(np.float32)
+        _line(shown, centre - 0.5, width - 1.0)
     elif function in ("LINEAR", "LINEAR_EXACT"):
-        y = (x - np.float32(centre)) / np.float32(width) + np.float32(0.5)
+        _line(shown, centre, width)
     elif function == "SIGMOID":
-        y = 1.0 / (1.0 + np.exp(np.clip(np.float32(-4.0 / width) * (x - np.float32(centre)), -80.0, 80.0)))
+        shown = 1.0 / (1.0 + np.exp(np.clip(np.float32(-4.0 / width) * (shown - np.float32(centre)), -80.0, 80.0)))
     else:
         raise UnreadableError(f"its {named('VOILUTFunction')} is not one that DICOM defines")
-    shown: Display = np.clip(y, 0.0, 1.0).astype(np.float32)
-    return shown
+    return np.clip(shown, 0.0, 1.0, out=shown)
+
+
+def _line(values: Display, centre: float, width: float) -> None:
+    """(values - centre) / width + 1/2, in place: a film has millions of them."""
+    values -= np.float32(centre)
+    values /= np.float32(width)
+    values += np.float32(0.5)

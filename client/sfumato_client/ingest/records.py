@@ -31,6 +31,7 @@ _SIDES = {"L": "L", "LEFT": "L", "R": "R", "RIGHT": "R"}
 # DICOM's values of ViewPosition are short words (PS3.3 C.8.7.5, C.8.11.7); free text has no place in a store, and one
 # letter would be taken for a side
 _VIEW = re.compile("[A-Z]{2,8}")
+_SOME = 2**12
 # luma of ITU-R BT.601, which is also the Y of YBR_FULL (DICOM PS3.3 C.7.6.3.1.2)
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
@@ -102,6 +103,13 @@ def view_of_row(row: dict[str, str]) -> str:
     return view_name(laterality, view)
 
 
+def varies(values: AnyArray) -> bool:
+    """Whether not all of `values` are equal; some of them say so of almost every image."""
+    flat = values.reshape(-1)
+    some = flat[:: max(1, len(flat) // _SOME)]
+    return bool((some != some[:1]).any()) or bool((flat != flat[:1]).any())
+
+
 def to_form(display: AnyArray, form: ImageForm, pixel: tuple[float, float] = (1.0, 1.0)) -> ByteImages:
     """Display values 0..1, [H, W] or [H, W, 3] -> uint8 or uint16 [S, S] or [S, S, 3] in the study's form.
 
@@ -110,7 +118,7 @@ def to_form(display: AnyArray, form: ImageForm, pixel: tuple[float, float] = (1.
     """
     if display.ndim == 3 and form.channels == 1:
         display = display @ _LUMA
-    if float(display.max()) == float(display.min()):
+    if not varies(display):
         raise UnreadableError("the image is blank: all pixels are equal")
     square = fit_square(display, form.size, pixel)
     if square.ndim == 2 and form.channels == 3:

@@ -20,6 +20,8 @@ def check_folder(folder: Path) -> None:
     """Raises DataError unless `folder` is a folder that can be listed."""
     try:
         next(folder.iterdir(), None)
+    except NotADirectoryError:
+        raise DataError(f"'{folder.name}' is a file, not a folder; unpack it where it is an archive") from None
     except OSError as error:
         raise DataError(
             f"data folder '{folder.name}' cannot be read ({error.strerror}); check the path and its rights"
