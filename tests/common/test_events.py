@@ -7,9 +7,9 @@ from typing import get_args
 
 import pytest
 
-from sfumato_client.ledger.admission import expand_tally
 from sfumato_client.ledger.prv import epsilon_prv
 from sfumato_common.accounting import accountant, events
+from sfumato_common.accounting.accountant import expand_tally
 from sfumato_common.accounting.events import (
     Declared,
     Event,

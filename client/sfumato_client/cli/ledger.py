@@ -127,8 +127,9 @@ def forecast(
     from sfumato_client.site.admission import check_budget, forecast_here
     from sfumato_client.site.home import SiteHome
 
-    site, study = SiteHome(home), load_resolved_plan(plan)
+    site = SiteHome(home)
     policy = site.policy()
+    study = load_resolved_plan(plan).at_site(policy.site)
     with site.open_ledger() as ledger:
         before = max(ledger.spent_epsilon("train"), ledger.spent_epsilon("holdout"))
         cost = forecast_here(study, policy, ledger)

@@ -162,8 +162,8 @@ def accept(
     from sfumato_common.study.costs import WITHOUT_PRIVACY
 
     site = SiteHome(home)
-    study = load_resolved_plan(plan)
     policy = site.policy()
+    study = load_resolved_plan(plan).at_site(policy.site)
     require_real(study.study, policy.site)
     with site.open_ledger() as ledger:
         cost = admit(study, policy, ledger)
@@ -182,6 +182,11 @@ def accept(
     for name, terms in study.encoders.items():
         declared = f"encoder '{name}' is declared trained on public images ({terms.trained_on}, sha256 {terms.sha256})"
         console.print(declared, markup=False, soft_wrap=True)
+    if study.joining:
+        joining = (
+            "other sites may join this study while it runs; what it takes from patients here does not depend on them"
+        )
+        console.print(joining, markup=False, soft_wrap=True)
     if not study.private:
         warning = f"NO PRIVACY: {WITHOUT_PRIVACY}. This site's policy names the study, so it may take part"
         console.print(warning, style="bold red", markup=False, soft_wrap=True)

@@ -17,7 +17,7 @@ from typing import Any
 from sfumato_client.ledger.admission import admit, admit_unprotected
 from sfumato_client.ledger.approvals import Approval, approvals
 from sfumato_client.ledger.behind import Answer, Owed, recovery_rows, require_current, unknown_answers
-from sfumato_client.ledger.certificate import COHORTS, certificate
+from sfumato_client.ledger.certificate import COHORTS, certificate, planned_events
 from sfumato_client.ledger.chain import (
     FORMAT,
     Reservation,
@@ -39,7 +39,6 @@ from sfumato_common.accounting.members import Members
 from sfumato_common.errors import BusyError, LedgerError
 from sfumato_common.mechanisms.noise import NoiseSource
 from sfumato_common.study.certificate import Certificate, Noise, stated_costs
-from sfumato_common.study.costs import study_events
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.policy import Budget
 from sfumato_common.study.words import Part
@@ -239,13 +238,15 @@ class Ledger:
 
         With `publish_total` also what all studies cost, at the plan's delta: policy decides.
         """
+        planned = {cohort: planned_events(plan, cohort, self.entries()) for cohort in COHORTS}
         total = None
         if publish_total:
             others = (self.events(cohort, except_plan=plan.digest) for cohort in COHORTS)
-            own = (study_events(plan, cohort) for cohort in COHORTS)
+            own = (planned[cohort] for cohort in COHORTS)
             train, holdout = ([*spent, *whole] for spent, whole in zip(others, own, strict=True))
             total = stated_costs(cohort_costs(train, holdout, plan.privacy.delta))
-        return certificate(plan, self.events("train", plan.digest), self.events("holdout", plan.digest), noise, total)
+        train, holdout = (self.events(cohort, plan.digest) for cohort in COHORTS)
+        return certificate(plan, train, holdout, noise, total, planned=planned)
 
     def _rows(self) -> list[Row]:
         """Every row, chain and end verified."""

@@ -28,7 +28,7 @@ from sfumato_client.site.inbound import Seen, check_form, models_of, requested_i
 from sfumato_client.site.noise import site_noise
 from sfumato_client.site.received import Received
 from sfumato_client.site.recovery import require_known
-from sfumato_client.site.sending import require_approved, send_release
+from sfumato_client.site.sending import require_approved, require_training, send_release
 from sfumato_client.site.turns import at_work
 from sfumato_client.site.watch import Watch
 from sfumato_common.accounting.events import Cohort, Event
@@ -174,6 +174,7 @@ class Site:
                     settle_kept(ledger, work.terms(plan, request), arrays)
                 mark.unlink(missing_ok=True)  # it leaves now: should the kept bytes be lost, they are not made again
                 return plain_reply(arrays, work.schema)
+            require_training(self.home, plan, policy, work.cohort)
             size = sum(spec.bytes for spec in work.schema.values()) + _MARGIN_BYTES
             with set_aside(turns, size) as give_back, at_work(mark, question) as killed:
                 return self._once(request, plan, policy, work, kept, killed, watch, give_back)
@@ -213,7 +214,8 @@ class Site:
             if ledger.events("train", plan_hash=plan.digest) == []:
                 raise LedgerError("nothing was trained here under this plan; a release makes no sense")
             folder = release_folder(self.home.releases, plan)
-            folder.keep_request(request.stage, request.arrays)
+            with in_turn(self.home.turns(plan)):  # after a round under way: see `require_training`
+                folder.keep_request(request.stage, request.arrays)
             if not self._work(request.stage, models, plan, policy, ledger, watch):
                 return pending_reply()
             require_approved(folder, plan, ledger)

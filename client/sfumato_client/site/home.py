@@ -153,8 +153,10 @@ class SiteHome:
     def pin(self, plan: Plan) -> None:
         """Accept `plan`: from now on requests under its hash are carried out, all others refused.
 
+        Of a plan that others may join nothing is kept of their entries: no code of the site can then depend on one.
         Raises PolicyRefusal when another plan of the same name was accepted before: a changed plan is another study.
         """
+        plan = plan.at_site(self.policy().site)
         for path in sorted((self.root / "plans").glob("*.json")):
             if path.stem != plan.digest and self.accepted_plan(path.stem).study == plan.study:
                 raise PolicyRefusal(

@@ -78,7 +78,7 @@ def plan_resolve(
     study = load_plan(plan)
     _affordable(study)
     write_atomic(out, plan_text(study))
-    said = f"'{out.name}' is what init takes and sites accept, plan hash {study.digest}"
+    said = f"'{out.name}' is what init takes and sites accept, plan hash {study.study_digest}"
     console.print(said, markup=False, soft_wrap=True)
 
 
@@ -114,7 +114,7 @@ def coordinator_init(
     authority = create_authority(home, name or [], ask_passphrase(passphrase_file, new=True))
     write_json(CoordinatorHome(home).plan_file, study.model_dump(mode="json"))
     write_atomic(home / "plan.yaml", plan_text(study))
-    said = f"coordinator of study '{study.study}' is ready, plan hash {study.digest}"
+    said = f"coordinator of study '{study.study}' is ready, plan hash {study.study_digest}"
     console.print(
         f"{said}\nsites accept the 'plan.yaml' in its home\n"
         f"fingerprint, to be told to every site by telephone or on paper:\n{fingerprint_of(authority.public_key)}",
@@ -237,7 +237,7 @@ def _affordable(plan: Plan, as_json: bool = False) -> None:
     cost = forecast(plan, plan.privacy.delta)
     if as_json:
         allowed = {"epsilon": plan.privacy.epsilon, "delta": plan.privacy.delta}
-        print_json({**forecast_json(cost), "study": plan.study, "plan_hash": plan.digest, "budget": allowed})
+        print_json({**forecast_json(cost), "study": plan.study, "plan_hash": plan.study_digest, "budget": allowed})
     else:
         console.print(forecast_table(cost, f"Plan '{plan.study}'"))
     if not plan.private:

@@ -21,13 +21,17 @@ class Receipts:
         self._path, self._plan, self._packages = path, plan, packages
         self._found = self._read()
 
+    def follow(self, plan: Plan) -> None:
+        """Sites were admitted: `plan` has them."""
+        self._plan = plan
+
     def note(self, site: str, purpose: str, number: int) -> None:
         """An answer of `site` came; durable when this returns."""
         answers = self._found.setdefault(site, set())
         if (purpose, number) not in answers:
             answers.add((purpose, number))
             told = {name: write_answers(found) for name, found in self._found.items()}
-            write_json(self._path, {**self._studies(), self._plan.digest: told})
+            write_json(self._path, {**self._studies(), self._plan.study_digest: told})
 
     def told(self, site: str) -> str:
         """What `site` is told of its own answers."""
@@ -42,4 +46,6 @@ class Receipts:
         return dict(json.loads(self._path.read_text())) if self._path.exists() else {}
 
     def _read(self) -> dict[str, set[Answer]]:
-        return {site: set(read_answers(text)) for site, text in self._studies().get(self._plan.digest, {}).items()}
+        return {
+            site: set(read_answers(text)) for site, text in self._studies().get(self._plan.study_digest, {}).items()
+        }
