@@ -14,6 +14,8 @@ from sfumato_common.supervise import Child, flower_environment
 RECONNECT_SECONDS = 900
 LOOPBACK = "127.0.0.1"
 HOME_VARIABLE = "SFUMATO_SITE_HOME"
+# which of the site's coordinators, by the site's own word, and the folder of the home that belongs to it
+STUDY_VARIABLE, LINK_VARIABLE = "SFUMATO_SITE_STUDY", "SFUMATO_SITE_LINK"
 # glibc gives large blocks back to the system and maps them anew in every step: a third of a training step's time
 ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "8589934592"}
 # OpenBLAS starts its threads when NumPy is imported, and a process forks safely only while it has one
@@ -22,7 +24,10 @@ SINGLE = {"OPENBLAS_NUM_THREADS": "1"}
 
 @dataclass(frozen=True)
 class SuperNodeSettings:
-    """What the two need: addresses as host:port, files as paths inside the site's home, the port of their talk."""
+    """What the two need: addresses as host:port, files as paths inside the site's home, the port of their talk.
+
+    `study` and `link` say which of the site's coordinators it is, and which folder belongs to it.
+    """
 
     coordinator: str
     ca_file: Path
@@ -33,6 +38,8 @@ class SuperNodeSettings:
     home: Path
     logs: Path
     port: int
+    study: str = ""
+    link: Path | None = None  # None: the home itself
 
     @property
     def node_log(self) -> Path:
@@ -79,5 +86,6 @@ def start_worker(settings: SuperNodeSettings) -> Child:
 
 
 def _environment(settings: SuperNodeSettings) -> dict[str, str]:
-    own = flower_environment(settings.home, [Path(sys.executable).parent], HOME_VARIABLE)
-    return {**own, **proxies_of(os.environ)}
+    link = settings.link or settings.home
+    own = flower_environment(link, [Path(sys.executable).parent], LINK_VARIABLE)
+    return {**own, HOME_VARIABLE: str(settings.home), STUDY_VARIABLE: settings.study, **proxies_of(os.environ)}

@@ -13,7 +13,7 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from sfumato_client.egress.guard import refusal
-from sfumato_client.egress.supernode import HOME_VARIABLE
+from sfumato_client.egress.supernode import HOME_VARIABLE, STUDY_VARIABLE
 from sfumato_client.flower.upload import uploader
 from sfumato_client.site.handler import Site
 from sfumato_client.site.home import SiteHome
@@ -23,11 +23,15 @@ from sfumato_common.protocol.flower import decode_request, encode
 ACTION = "train"
 
 
+def _home() -> SiteHome:
+    return SiteHome(Path(os.environ[HOME_VARIABLE]), os.environ.get(STUDY_VARIABLE, ""))
+
+
 class _OneAction(ClientApp):
     """Flower's ClientApp, refusing all other actions in our way: Flower would send an exception's text back."""
 
     def __call__(self, message: Message, context: Context) -> Message:
-        home = SiteHome(Path(os.environ[HOME_VARIABLE]))
+        home = _home()
         try:
             if message.metadata.message_type != ACTION:
                 raise PolicyRefusal("the message asks for an action that this site does not have: it evaluates nothing")
@@ -44,6 +48,6 @@ app = _OneAction()
 def answer(message: Message, context: Context) -> Message:
     """Answer one coordinator message; `context` (run configuration, node state) is the coordinator's, so not read."""
     del context
-    home = SiteHome(Path(os.environ[HOME_VARIABLE]))
+    home = _home()
     reply = Site(home, uploader(home)).handle(decode_request(message.content))
     return Message(encode(reply), reply_to=message)

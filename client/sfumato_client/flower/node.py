@@ -26,20 +26,23 @@ _PAUSE_SECONDS = 5.0
 _MOST_ENDS, _LIVED_SECONDS = 5, 600.0
 
 
-def run_node(root: Path, say: Callable[[str], None] = lambda _: None) -> None:
+def run_node(root: Path, say: Callable[[str], None] = lambda _: None, study: str = "") -> None:
     """Run the site until stopped; once it has joined, it joins again when the coordinator was restarted.
+
+    `study` is the site's word for one of its coordinators; each has a process of its own.
 
     `say` is told when a certificate ends soon. Raises BusyError for a second one, FederationError when a certificate
     has ended, when the site is not let in, or when the coordinator stays away.
     """
     require_flower()
-    home = SiteHome(root)
+    home = SiteHome(root, study)
     policy = home.policy()
     home.open_store()  # a site without images is told so here, before it joins
     _settings(home)  # so is one that was never enrolled
-    if note := require_current(home.identity):
+    if note := require_current(home.grant):
         say(note)
-    with exclusive(home.root, f"site '{policy.site}'"):
+    what = f"site '{policy.site}'" + (f" in '{home.study}'" if home.study else "")
+    with exclusive(home.link, what):
         write_atomic(home.worker_secret, secrets.token_hex(32), 0o600)
         signal.signal(signal.SIGTERM, _interrupt)
         with _keep_state(home) as tell:
@@ -75,12 +78,14 @@ def _keep_state(home: SiteHome) -> Iterator[Callable[[str], None]]:
 def _settings(home: SiteHome) -> SuperNodeSettings:
     return SuperNodeSettings(
         coordinator=home.coordinator_address(),
-        ca_file=home.identity / GRANT_FILES["authority"],
-        certificate_file=home.identity / GRANT_FILES["certificate"],
+        ca_file=home.grant / GRANT_FILES["authority"],
+        certificate_file=home.grant / GRANT_FILES["certificate"],
         tls_key_file=home.identity / TLS_KEY,
         node_key_file=load_identity(home.identity).node_key_path,
         secret_file=home.worker_secret,
         home=home.root.resolve(),
+        study=home.study,
+        link=home.link.resolve(),
         logs=home.logs,
         port=free_port(),
     )

@@ -103,6 +103,20 @@ def certificate(
     )
 
 
+def certificate_of(plan: Plan, entries: Sequence[Reservation], noise: Noise, publish_total: bool) -> Certificate:
+    """The certificate from a ledger's charges; with `publish_total` also what all studies cost, at the plan's delta."""
+    planned = {cohort: planned_events(plan, cohort, entries) for cohort in COHORTS}
+
+    def paid(cohort: Cohort, own: bool) -> list[Event]:
+        return [item.event for item in entries if item.cohort == cohort and (item.plan_hash == plan.digest) == own]
+
+    total = None
+    if publish_total:
+        train, holdout = ([*paid(cohort, own=False), *planned[cohort]] for cohort in COHORTS)
+        total = stated_costs(cohort_costs(train, holdout, plan.privacy.delta))
+    return certificate(plan, paid("train", own=True), paid("holdout", own=True), noise, total, planned)
+
+
 def planned_events(plan: Plan, cohort: Cohort, entries: Iterable[Reservation]) -> list[Event]:
     """All that `cohort` will have paid under `plan`; where sites join later, of its stages what was charged alone.
 

@@ -69,7 +69,7 @@ class Watch:
             **{"state": "working", "code": "", "reference": "", "process": os.getpid()},
             **{"began": now, "sign": now, "ended": None},
         }
-        hide_step(home.root)
+        hide_step(home.link)
         self._write()
 
     def accept(self, plan: Plan, policy: Policy) -> None:
@@ -84,7 +84,7 @@ class Watch:
 
     def end(self, reply: Reply) -> None:
         """The answer is leaving. The step was told on until now: that the work ended is not seen before."""
-        hide_step(self._home.root)
+        hide_step(self._home.link)
         word = {"ok": "answered", "pending": "goes on"}.get(reply.status, "refused")
         self._said |= {"state": word, "code": reply.code, "reference": reply.reference, "ended": round(time.time(), 1)}
         self._write()
@@ -115,7 +115,7 @@ class Watch:
             point = math.floor((now - self._start) / self._interval) if self._interval else grid + 1
             if self._shown and self._round_steps and point > grid:
                 with if_room():  # a full disk is told of by the work itself
-                    show_step(self._home.root, step, self._round_steps)
+                    show_step(self._home.link, step, self._round_steps)
                 grid = point
             if hangs:
                 self._end_hung()
@@ -137,7 +137,7 @@ class Watch:
         log.error("no step and no processor time for %.0f s: the work hangs, and its process ends", HUNG_SECONDS)
         self._said |= {"state": "hung", "ended": round(time.time(), 1)}
         self._write()
-        hide_step(self._home.root)
+        hide_step(self._home.link)
         self._give_up(HUNG_CODE)
 
     def _log(self, word: str) -> None:
