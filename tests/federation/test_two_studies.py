@@ -1,6 +1,7 @@
 """Two studies at once in one site's home: one ledger, whose charges add up, and neither loses a round to the other."""
 
 import copy
+import itertools
 import multiprocessing
 import os
 import signal
@@ -17,6 +18,7 @@ from sfumato_client.ledger.storage import connect, transaction
 from sfumato_client.site.admission import admit
 from sfumato_client.site.handler import Site
 from sfumato_client.site.home import SiteHome
+from sfumato_common.accounting.accountant import epsilon
 from sfumato_common.crypto.identity import load_identity
 from sfumato_common.errors import BudgetExceeded, ConfigError, PolicyRefusal
 from sfumato_common.locks import exclusive, is_held
@@ -102,7 +104,7 @@ def test_both_run_at_the_same_moment_and_their_charges_add_up(tmp_path):
         both = study_events(first.plan, "train") + study_events(second.plan, "train")
         assert sorted(map(repr, ledger.events("train"))) == sorted(map(repr, both))
         hashes = [entry.plan_hash for entry in ledger.entries()]
-    turns = sum(one != two for one, two in zip(hashes, hashes[1:], strict=False))
+    turns = sum(one != two for one, two in itertools.pairwise(hashes))
     assert turns > 1, "the two were at work side by side"
 
 
@@ -124,9 +126,16 @@ def ask(federation, stage="spectral", number=1, plan=None):
     return federation.sites["alder"].handle(request)
 
 
+def tight():
+    """A policy whose budget has room for either study, for one beside the first round of the other, not for both."""
+    whole = study_events(parse(ONE, Plan, "plan"), "train")
+    beside, both = epsilon([*whole[:1], *whole], 1e-5), epsilon([*whole, *whole], 1e-5)
+    assert beside < both
+    return {**POLICY, "budget": {"epsilon": (beside + both) / 2, "delta": 1.0e-5}}
+
+
 def test_what_the_first_still_has_to_charge_is_not_given_to_the_second(tmp_path):
-    tight = {**POLICY, "budget": {"epsilon": 40.0, "delta": 1.0e-5}}
-    first, second = make_both(tmp_path, tight)
+    first, second = make_both(tmp_path, tight())
     home, policy = first.home("alder"), first.home("alder").policy()
     with home.open_ledger() as ledger:
         admit(second.plan, policy, ledger)  # nothing has begun: either would fit alone
@@ -142,8 +151,7 @@ def test_what_the_first_still_has_to_charge_is_not_given_to_the_second(tmp_path)
 
 
 def test_the_refusal_is_not_one_of_what_was_charged_alone(tmp_path):
-    tight = {**POLICY, "budget": {"epsilon": 40.0, "delta": 1.0e-5}}
-    first, second = make_both(tmp_path, tight)
+    first, second = make_both(tmp_path, tight())
     assert ask(first).status == "ok"
     assert ask(second).code == "budget-exceeded"
     first.home("alder").leave("tiny")  # what it would have charged is free again

@@ -226,11 +226,17 @@ def leave(home: Home, study: Annotated[str, typer.Argument(help="The study's nam
 
 
 @app.command(epilog="Example: sfumato-site run --home site")
-def run(home: Home, study: Study = "") -> None:
+def run(
+    home: Home,
+    study: Study = "",
+    devices: Annotated[
+        int, typer.Option(min=0, max=64, help="Devices that share a training step; 0: all CUDA devices, or the CPU.")
+    ] = 0,
+) -> None:
     """Join the federation and answer the coordinator until stopped (Ctrl-C)."""
     from sfumato_client.flower.node import run_node
 
-    run_node(home, lambda note: console.print(note, markup=False, soft_wrap=True), study)
+    run_node(home, lambda note: console.print(note, markup=False, soft_wrap=True), study, devices)
 
 
 def main() -> None:

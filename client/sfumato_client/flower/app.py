@@ -13,7 +13,8 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from sfumato_client.egress.guard import refusal
-from sfumato_client.egress.supernode import HOME_VARIABLE, STUDY_VARIABLE
+from sfumato_client.egress.supernode import DEVICES_VARIABLE, HOME_VARIABLE, STUDY_VARIABLE
+from sfumato_client.flower.ranks import ranks_of
 from sfumato_client.flower.upload import uploader
 from sfumato_client.site.handler import Site
 from sfumato_client.site.home import SiteHome
@@ -48,6 +49,6 @@ app = _OneAction()
 def answer(message: Message, context: Context) -> Message:
     """Answer one coordinator message; `context` (run configuration, node state) is the coordinator's, so not read."""
     del context
-    home = _home()
-    reply = Site(home, uploader(home)).handle(decode_request(message.content))
+    home, devices = _home(), int(os.environ.get(DEVICES_VARIABLE, "0"))
+    reply = Site(home, uploader(home), lambda: ranks_of(home, devices)).handle(decode_request(message.content))
     return Message(encode(reply), reply_to=message)

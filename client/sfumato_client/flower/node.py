@@ -26,10 +26,11 @@ _PAUSE_SECONDS = 5.0
 _MOST_ENDS, _LIVED_SECONDS = 5, 600.0
 
 
-def run_node(root: Path, say: Callable[[str], None] = lambda _: None, study: str = "") -> None:
+def run_node(root: Path, say: Callable[[str], None] = lambda _: None, study: str = "", devices: int = 0) -> None:
     """Run the site until stopped; once it has joined, it joins again when the coordinator was restarted.
 
-    `study` is the site's word for one of its coordinators; each has a process of its own.
+    `study` is the site's word for one of its coordinators; each has a process of its own. `devices` share a training
+    step, 0 for all CUDA devices.
 
     `say` is told when a certificate ends soon. Raises BusyError for a second one, FederationError when a certificate
     has ended, when the site is not let in, or when the coordinator stays away.
@@ -49,7 +50,7 @@ def run_node(root: Path, say: Callable[[str], None] = lambda _: None, study: str
             joined = 0.0
             while True:
                 tell("connecting")
-                said = _one_connection(_settings(home), lambda: tell("joined"))
+                said = _one_connection(_settings(home, devices), lambda: tell("joined"))
                 if _JOINED in said:
                     joined = time.monotonic()
                 elif not joined or time.monotonic() - joined > RECONNECT_SECONDS:
@@ -75,7 +76,7 @@ def _keep_state(home: SiteHome) -> Iterator[Callable[[str], None]]:
         raise
 
 
-def _settings(home: SiteHome) -> SuperNodeSettings:
+def _settings(home: SiteHome, devices: int = 0) -> SuperNodeSettings:
     return SuperNodeSettings(
         coordinator=home.coordinator_address(),
         ca_file=home.grant / GRANT_FILES["authority"],
@@ -86,6 +87,7 @@ def _settings(home: SiteHome) -> SuperNodeSettings:
         home=home.root.resolve(),
         study=home.study,
         link=home.link.resolve(),
+        devices=devices,
         logs=home.logs,
         port=free_port(),
     )

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
 
 from safetensors.numpy import load, save
 
@@ -48,8 +49,12 @@ from sfumato_common.study.plan import Plan
 from sfumato_common.study.policy import DEFAULT_ANSWER_INTERVAL_S, Policy
 from sfumato_common.types import Arrays, ArraySpec, Schema, fingerprint
 
+if TYPE_CHECKING:
+    from sfumato_client.training.dp.shared import Ranks
+
 log = logging.getLogger(__name__)
 Upload = Callable[[bytes, Plan], None]
+StartRanks: TypeAlias = "Callable[[], contextlib.AbstractContextManager[Ranks | None]]"
 # what is kept besides an answer: rows of the ledger with its journal, weights that came, members
 _MARGIN_BYTES = 4 * 1024**2
 
@@ -75,11 +80,11 @@ class Work:
 
 
 class Site:
-    """One hospital's side of a study; `upload` delivers a signed package and is passed in."""
+    """One hospital's side of a study; `upload` delivers a signed package, `ranks` shares training over devices."""
 
-    def __init__(self, home: SiteHome, upload: Upload) -> None:
+    def __init__(self, home: SiteHome, upload: Upload, ranks: StartRanks = contextlib.nullcontext) -> None:
         self.home = home
-        self._upload = upload
+        self._upload, self._ranks = upload, ranks
 
     def handle(self, request: Request) -> Reply:
         """Answer one request; whatever goes wrong leaves as a code and a local reference, never as text."""
@@ -136,8 +141,9 @@ class Site:
         def compute(opened: Callable[[], PatientCohort], recorder: NoiseRecorder, noise: NoiseSource) -> Arrays:
             seen.keep_round(stage, request.round, request.arrays)
             cohort, inbound = opened(), for_all_components(plan, sent, request.arrays)
-            job = StageJob(plan, policy.site, stage, request.round, inbound, cohort, noise, recorder, encoders)
-            return train(job)
+            with self._ranks() as ranks:
+                given = (inbound, cohort, noise, recorder, encoders, ranks)
+                return train(StageJob(plan, policy.site, stage, request.round, *given))
 
         work = Work(stage.kind, charged_event(plan, stage), "train", exchange.returned(plan), check, compute)
         return self._in_turn(request, plan, policy, work, watch)
