@@ -232,11 +232,14 @@ def run(
     devices: Annotated[
         int, typer.Option(min=0, max=64, help="Devices that share a training step; 0: all CUDA devices, or the CPU.")
     ] = 0,
+    launcher: Annotated[
+        str, typer.Option(help="Command line that starts a job for each question: 'srun --gres=gpu:1 {command}'.")
+    ] = "",
 ) -> None:
     """Join the federation and answer the coordinator until stopped (Ctrl-C)."""
     from sfumato_client.flower.node import run_node
 
-    run_node(home, lambda note: console.print(note, markup=False, soft_wrap=True), study, devices)
+    run_node(home, lambda note: console.print(note, markup=False, soft_wrap=True), study, devices, launcher)
 
 
 def main() -> None:

@@ -47,7 +47,7 @@ def work_line(view: Mapping[str, Any]) -> str:
         return "nothing was asked yet"
     rounds = f", round {work['round']} of {work['rounds']}" if work["rounds"] > 1 else ""
     what = f"{work['stage'] or work['kind']}{rounds}"
-    if work["state"] in ("working", "hung", "killed"):
+    if work["state"] in ("working", "launched", "hung", "killed"):
         steps = f", step {work['step']} of {work['steps']}" if work["step"] is not None else ""
         took = duration_text((work["ended"] or view["now"]) - work["began"])
         sign = f", last sign of work {duration_text(view['now'] - work['sign'])} ago"

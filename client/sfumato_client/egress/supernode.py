@@ -16,6 +16,7 @@ LOOPBACK = "127.0.0.1"
 HOME_VARIABLE = "SFUMATO_SITE_HOME"
 # which of the site's coordinators, by the site's own word, and the folder of the home that belongs to it
 STUDY_VARIABLE, LINK_VARIABLE = "SFUMATO_SITE_STUDY", "SFUMATO_SITE_LINK"
+LAUNCHER_VARIABLE = "SFUMATO_SITE_LAUNCHER"  # a command line that starts a job for each question
 DEVICES_VARIABLE = "SFUMATO_SITE_DEVICES"  # how many devices share a training step; 0: all CUDA devices
 # glibc gives large blocks back to the system and maps them anew in every step: a third of a training step's time
 ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "8589934592"}
@@ -43,6 +44,7 @@ class SuperNodeSettings:
     study: str = ""
     link: Path | None = None  # None: the home itself
     devices: int = 0
+    launcher: str = ""
 
     @property
     def node_log(self) -> Path:
@@ -92,4 +94,5 @@ def _environment(settings: SuperNodeSettings) -> dict[str, str]:
     link = settings.link or settings.home
     own = flower_environment(link, [Path(sys.executable).parent], LINK_VARIABLE)
     which = {STUDY_VARIABLE: settings.study, DEVICES_VARIABLE: str(settings.devices)}
+    which |= {LAUNCHER_VARIABLE: settings.launcher} if settings.launcher else {}
     return {**own, HOME_VARIABLE: str(settings.home), **which, **proxies_of(os.environ)}

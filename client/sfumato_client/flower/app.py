@@ -7,17 +7,21 @@ never from the message or the run configuration.
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from sfumato_client.egress.guard import refusal
-from sfumato_client.egress.supernode import DEVICES_VARIABLE, HOME_VARIABLE, STUDY_VARIABLE
+from sfumato_client.egress.supernode import DEVICES_VARIABLE, HOME_VARIABLE, LAUNCHER_VARIABLE, STUDY_VARIABLE
+from sfumato_client.flower.launcher import Launcher
 from sfumato_client.flower.ranks import ranks_of
 from sfumato_client.flower.upload import uploader
 from sfumato_client.site.handler import Site
 from sfumato_client.site.home import SiteHome
+from sfumato_client.site.watch import HUNG_CODE
 from sfumato_common.errors import PolicyRefusal
 from sfumato_common.protocol.flower import decode_request, encode
 
@@ -26,6 +30,11 @@ ACTION = "train"
 
 def _home() -> SiteHome:
     return SiteHome(Path(os.environ[HOME_VARIABLE]), os.environ.get(STUDY_VARIABLE, ""))
+
+
+def _end() -> NoReturn:
+    """As after a kill: Flower misses this task, and the coordinator asks again."""
+    os._exit(HUNG_CODE)
 
 
 class _OneAction(ClientApp):
@@ -50,5 +59,8 @@ def answer(message: Message, context: Context) -> Message:
     """Answer one coordinator message; `context` (run configuration, node state) is the coordinator's, so not read."""
     del context
     home, devices = _home(), int(os.environ.get(DEVICES_VARIABLE, "0"))
-    reply = Site(home, uploader(home), lambda: ranks_of(home, devices)).handle(decode_request(message.content))
+    template = os.environ.get(LAUNCHER_VARIABLE, "")
+    launcher = Launcher(home, template, devices) if template else None
+    site = Site(home, uploader(home), partial(ranks_of, home, devices), elsewhere=launcher, lost=_end)
+    reply = site.handle(decode_request(message.content))
     return Message(encode(reply), reply_to=message)

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, distributed, nn
+from torch._C._distributed_c10d import FileStore
 
 from sfumato_client.site.home import SiteHome
 from sfumato_client.training.dp.contract import RecordLoss
@@ -57,10 +58,11 @@ def device_of(rank: int) -> torch.device:
 
 def join_group(store: Path, rank: int, world: int, seconds: float) -> Any:
     """The gloo group of `world` ranks that meet at the file `store`, on loopback; no wait in it is longer."""
-    options = distributed.ProcessGroupGloo._Options()
-    options._devices = [distributed.ProcessGroupGloo.create_device(hostname="127.0.0.1")]
+    gloo: Any = distributed.ProcessGroupGloo
+    options = gloo._Options()
+    options._devices = [gloo.create_device(hostname="127.0.0.1")]
     options._timeout = timedelta(seconds=seconds)
-    return distributed.ProcessGroupGloo(distributed.FileStore(str(store), world), rank, world, options)
+    return gloo(FileStore(str(store), world), rank, world, options)
 
 
 def add_up(group: Any, own: Tensor) -> Tensor:

@@ -10,7 +10,6 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -20,7 +19,7 @@ from safetensors.numpy import load, save
 from sfumato_client.dataset import Cohort as PatientCohort
 from sfumato_client.egress.guard import missing_reply, noised_reply, pending_reply, plain_reply, refusal
 from sfumato_client.egress.pace import Pace
-from sfumato_client.ledger import Ledger, Terms
+from sfumato_client.ledger import Ledger
 from sfumato_client.ledger.charged import settle_kept
 from sfumato_client.release.folder import release_folder
 from sfumato_client.site.admission import check_policy
@@ -32,9 +31,10 @@ from sfumato_client.site.recovery import require_known
 from sfumato_client.site.sending import require_approved, require_training, send_release
 from sfumato_client.site.turns import at_work
 from sfumato_client.site.watch import Watch
-from sfumato_common.accounting.events import Cohort, Event
+from sfumato_client.site.work import Elsewhere, Work, error_of
+from sfumato_common.accounting.events import Cohort
 from sfumato_common.crypto.identity import load_identity
-from sfumato_common.errors import BusyError, LedgerError, PolicyRefusal, VerificationError
+from sfumato_common.errors import BusyError, LedgerError, PolicyRefusal, VerificationError, WorkerLost
 from sfumato_common.exchanges import EXCHANGES
 from sfumato_common.files import set_aside, write_atomic
 from sfumato_common.generators import GENERATORS
@@ -43,11 +43,11 @@ from sfumato_common.locks import in_turn
 from sfumato_common.mechanisms.noise import NoiseSource
 from sfumato_common.mechanisms.recorder import NoiseRecorder
 from sfumato_common.metrics.utility import classifier_schema
-from sfumato_common.protocol.messages import Reply, Request
+from sfumato_common.protocol.messages import PROTOCOL, Reply, Request
 from sfumato_common.study.costs import charged_event, utility_event
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.policy import DEFAULT_ANSWER_INTERVAL_S, Policy
-from sfumato_common.types import Arrays, ArraySpec, Schema, fingerprint
+from sfumato_common.types import Arrays, ArraySpec, fingerprint
 
 if TYPE_CHECKING:
     from sfumato_client.training.dp.shared import Ranks
@@ -59,36 +59,30 @@ StartRanks: TypeAlias = "Callable[[], contextlib.AbstractContextManager[Ranks | 
 _MARGIN_BYTES = 4 * 1024**2
 
 
-@dataclass(frozen=True)
-class Work:
-    """One thing that a request asks for: what it is charged as, what may leave, and how it is checked and done.
+class Site:
+    """One hospital's side of a study; `upload` delivers a signed package, `ranks` shares training over devices.
 
-    `check` runs before the charge; `compute` is given what opens the cohort, the charge's recorder, and noise for what
-    stays.
+    With `elsewhere` it charges and computes nothing itself, and sends what the job there left. `lost` is called when a
+    process that shared the work died: it ends this one, so that the question is asked again like after a kill.
     """
 
-    purpose: str
-    event: Event
-    cohort: Cohort
-    schema: Schema
-    check: Callable[[], None]
-    compute: Callable[[Callable[[], PatientCohort], NoiseRecorder, NoiseSource], Arrays]
-
-    def terms(self, plan: Plan, request: Request) -> Terms:
-        """Where its charge stands in the ledger."""
-        return Terms.of(plan, self.purpose, max(request.round, 1), self.cohort)
-
-
-class Site:
-    """One hospital's side of a study; `upload` delivers a signed package, `ranks` shares training over devices."""
-
-    def __init__(self, home: SiteHome, upload: Upload, ranks: StartRanks = contextlib.nullcontext) -> None:
+    def __init__(
+        self,
+        home: SiteHome,
+        upload: Upload,
+        ranks: StartRanks = contextlib.nullcontext,
+        *,
+        elsewhere: Elsewhere | None = None,
+        pace: Callable[[], Pace] = Pace,
+        lost: Callable[[], None] = lambda: None,
+    ) -> None:
         self.home = home
         self._upload, self._ranks = upload, ranks
+        self._elsewhere, self._pace, self._lost = elsewhere, pace, lost
 
     def handle(self, request: Request) -> Reply:
         """Answer one request; whatever goes wrong leaves as a code and a local reference, never as text."""
-        pace, interval, watch = Pace(), DEFAULT_ANSWER_INTERVAL_S, Watch(self.home, request)
+        pace, interval, watch = self._pace(), DEFAULT_ANSWER_INTERVAL_S, Watch(self.home, request)
         try:
             plan, policy = self.home.accepted_plan(request.plan_hash), self.home.policy()
             interval = policy.answer_interval_s
@@ -98,6 +92,9 @@ class Site:
             whole = self._received(plan).complete(request)
             reply = missing_reply() if whole is None else self._answer(whole, plan, policy, pace, watch)
         except Exception as error:
+            if isinstance(error, WorkerLost):
+                log.error("%s", error)
+                self._lost()
             reply = refusal(error, self.home.steward_folder)
             log.warning("request '%s' not answered: %s, local reference %s", request.kind, reply.code, reply.reference)
         pace.hold(interval)
@@ -173,6 +170,8 @@ class Site:
         turns, question = self.home.turns(plan), fingerprint(request.arrays)
         name = f"{plan.digest[:16]}-{work.purpose}-{request.round}-{question[:16]}.safetensors"
         kept, mark = self.home.outbox / name, turns / f"{work.purpose}-{request.round}.json"
+        if self._elsewhere is not None and not kept.exists():
+            self._do_elsewhere(request, watch)
         with in_turn(turns):
             if kept.exists():
                 arrays = load(kept.read_bytes())
@@ -180,6 +179,8 @@ class Site:
                     settle_kept(ledger, work.terms(plan, request), arrays)
                 mark.unlink(missing_ok=True)  # it leaves now: should the kept bytes be lost, they are not made again
                 return plain_reply(arrays, work.schema)
+            if self._elsewhere is not None:
+                raise WorkerLost("the launched job left no answer; it is asked again")
             require_training(self.home, plan, policy, work.cohort)
             size = sum(spec.bytes for spec in work.schema.values()) + _MARGIN_BYTES
             with set_aside(turns, size) as give_back, at_work(mark, question) as killed:
@@ -198,7 +199,8 @@ class Site:
     ) -> Reply:
         self.home.require_fitting_store(plan)
         work.check()
-        noise, terms = _noise(policy, plan, request), work.terms(plan, request)
+        noise = site_noise(policy, plan.digest, request.kind, request.stage, request.round)
+        terms = work.terms(plan, request)
         with self.home.open_ledger() as ledger, ledger.charged(terms, [work.event], noise, killed) as charge:
             opened = partial(self._open_cohort, plan, ledger, work.cohort)
             with watch.work(charge.recorder):
@@ -208,6 +210,12 @@ class Site:
             reply = noised_reply(sealed, work.schema, charge.paid)
             write_atomic(kept, save(dict(reply.arrays)), mode=0o600)
         return reply
+
+    def _do_elsewhere(self, request: Request, watch: Watch) -> None:
+        assert self._elsewhere is not None
+        watch.launch()
+        if code := self._elsewhere(request):
+            raise error_of(code)
 
     def _open_cohort(self, plan: Plan, ledger: Ledger, name: Cohort) -> PatientCohort:
         return self.home.charged_cohorts(plan, ledger, name)[0]
@@ -248,6 +256,11 @@ class Site:
         self.home.require_fitting_store(plan)
         until = time.monotonic() + plan.federation.round_deadline_s / 2
         maker = Maker(self.home, plan, policy, choice, models, ledger)
+        if self._elsewhere is not None:
+            if not maker.decided:
+                choice, arrays = maker.folder.request()
+                self._do_elsewhere(Request(PROTOCOL, plan.digest, "make", choice, 0, arrays), watch)
+            return maker.decided
         with contextlib.ExitStack() as stack:
             try:
                 stack.enter_context(maker.folder.held())
@@ -265,7 +278,3 @@ class Site:
 
     def _received(self, plan: Plan) -> Received:
         return Received(self.home.received, plan)
-
-
-def _noise(policy: Policy, plan: Plan, request: Request) -> NoiseSource:
-    return site_noise(policy, plan.digest, request.kind, request.stage, request.round)

@@ -91,7 +91,8 @@ def _node(home: SiteHome, heard: float | None) -> dict[str, Any]:
 def _work(home: SiteHome) -> dict[str, Any] | None:
     """The last question; 'killed' where its process ended without an answer."""
     work = read_object(home.work_file)
-    if work.get("state") == "working" and not _lives(int(work["process"])):
+    here = work.get("machine", "") in ("", os.uname().nodename)  # a launched job may be on another
+    if work.get("state") == "working" and here and not _lives(int(work["process"])):
         work["state"] = "killed"
     return work or None
 

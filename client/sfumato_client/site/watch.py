@@ -66,7 +66,7 @@ class Watch:
         self._said: dict[str, Any] = {
             **{"kind": request.kind, "stage": self._stage, "round": request.round, "rounds": 1},
             **{"step": None, "steps": None, "plan_hash": request.plan_hash, "study": ""},
-            **{"state": "working", "code": "", "reference": "", "process": os.getpid()},
+            **{"state": "working", "code": "", "reference": "", "process": os.getpid(), "machine": os.uname().nodename},
             **{"began": now, "sign": now, "ended": None},
         }
         hide_step(home.link)
@@ -81,6 +81,11 @@ class Watch:
         self._interval, self._shown = policy.answer_interval_s, policy.progress == "shown"
         self._write()
         self._log("asked")
+
+    def launch(self) -> None:
+        """The work is a job's, which waits for its turn or is at work: its own watch looks after it."""
+        self._said["state"] = "launched"
+        self._write()
 
     def end(self, reply: Reply) -> None:
         """The answer is leaving. The step was told on until now: that the work ended is not seen before."""
