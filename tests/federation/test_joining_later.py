@@ -2,10 +2,13 @@
 
 import copy
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
+from safetensors import safe_open
 from support.commands import speaker
 from support.federations import make_federation, make_site
 from support.studies import PLAN
@@ -236,6 +239,31 @@ def test_a_certificate_that_says_less_than_the_release_is_not_admitted(studies):
     with pytest.raises(VerificationError, match="other mechanisms"):
         check_claims(pool.certificates[NEW], plan)
     check_claims(pool.certificates[NEW], federation.plan)
+
+
+def test_a_site_that_states_less_than_it_answered_is_left_out(studies, tmp_path):
+    (_, _), (federation, _) = studies
+    root = Path(shutil.copytree(federation.coordinator.root, tmp_path / "coordinator"))
+    receipts = json.loads((root / "receipts.json").read_text())
+    own = receipts[federation.plan.study_digest]
+    assert "gan:2" in own[NEW]
+    own[NEW] = own[NEW].replace("gan:2", "gan:1-2")
+    (root / "receipts.json").write_text(json.dumps(receipts))
+    pool = pool_packages(root, federation.plan, Registry(root))
+    assert set(pool.sites) == STARTED
+    assert pool.left_out == {NEW: "what it sent does not hold"}
+
+
+def test_a_discriminator_a_site_is_there_for_the_one_that_joins(tmp_path):
+    gan = {**LATER["stages"][1], "discriminators": "per-site"}
+    federation = make_federation(
+        tmp_path, {**LATER, "stages": [LATER["stages"][0], gan], "release": LATER["release"][:2]}
+    )
+    assert run(federation, ("gan", 1)) == "completed"
+    [file] = federation.coordinator.root.glob("checkpoints/*/gan-0002.safetensors")
+    with safe_open(file, framework="numpy") as state:
+        kept = {name.partition("/")[0] for name in state.keys() if name.startswith("discriminator-")}  # noqa: SIM118
+    assert kept == {f"discriminator-{site}" for site in STARTED | {NEW}}
 
 
 # the command
