@@ -8,6 +8,7 @@ kill does: nothing of it has left, and the question is worked on again under its
 
 from __future__ import annotations
 
+import copy
 import hmac
 import pickle
 import secrets
@@ -113,7 +114,7 @@ class LocalRanks:
         make_private_folder(self._folder)
         store, secret = self._folder / "store", secrets.token_bytes(_SECRET_BYTES)
         # read by `rank_program` alone, from the pipe that this process holds
-        content = np.frombuffer(pickle.dumps((module, loss)), np.uint8)
+        content = np.frombuffer(pickle.dumps((copy.deepcopy(module).cpu(), loss)), np.uint8)
         environment = self._environment()
         for rank in range(1, self._world):
             self._children.append(Child(f"rank-{rank}", self._command(rank, store), environment, self._log, piped=True))

@@ -116,7 +116,7 @@ def coordinator_init(
     write_atomic(home / "plan.yaml", plan_text(study))
     said = f"coordinator of study '{study.study}' is ready, plan hash {study.study_digest}"
     console.print(
-        f"{said}\nsites accept the 'plan.yaml' in its home\n"
+        f"{said}\nsites accept the 'plan.yaml' in its home\n{_own_hashes(study)}"
         f"fingerprint, to be told to every site by telephone or on paper:\n{fingerprint_of(authority.public_key)}",
         markup=False,
         soft_wrap=True,
@@ -228,6 +228,13 @@ def _site_keys(given: list[str]) -> dict[str, bytes]:
             raise ConfigError("--site-key takes NAME=FILE, once for each hospital")
         keys[name] = file_bytes(Path(file))
     return keys
+
+
+def _own_hashes(plan: Plan) -> str:
+    """The plan's hash at each site, which 'accept' prints there; nothing where it is the same for all."""
+    if not plan.joining:
+        return ""
+    return "".join(f"plan hash at '{site}': {plan.digest_at(site)}\n" for site in sorted(plan.sites))
 
 
 def _affordable(plan: Plan, as_json: bool = False) -> None:

@@ -6,8 +6,6 @@ import logging
 from collections.abc import Callable
 from contextlib import closing
 
-import httpx
-
 from sfumato_server.coordinator.home import CoordinatorHome
 from sfumato_server.enrol import Registry
 from sfumato_server.rounds.superlink import Control
@@ -36,7 +34,8 @@ class Nodes:
         try:
             with closing(self._connect()) as control:
                 self.register(control)
-        except httpx.HTTPError as error:
+        except Exception as error:
+            # whatever it is, also Flower's own: a newcomer must not end the study of the others
             log.warning("site %s is not registered yet (%s)", ", ".join(sorted(new)), type(error).__name__)
 
     def _new(self) -> dict[str, bytes]:

@@ -168,7 +168,7 @@ def _sites(
             "step": contact.get("step") if told else None,
             "steps": contact.get("steps") if told else None,
             "step_since": contact.get("step_since") if told else None,
-            "epsilon": board["epsilon_by_site"].get(name) if board else 0.0,
+            "epsilon": board["epsilon_by_site"].get(name, 0.0) if board else 0.0,
         }
     return sites
 
