@@ -25,7 +25,7 @@ from sfumato_client.release.folder import release_folder
 from sfumato_client.site.admission import check_policy
 from sfumato_client.site.home import SiteHome
 from sfumato_client.site.inbound import Seen, check_form, models_of, requested_items
-from sfumato_client.site.noise import site_noise
+from sfumato_client.site.noise import noise_of
 from sfumato_client.site.received import Received
 from sfumato_client.site.recovery import require_known
 from sfumato_client.site.sending import require_approved, require_training, send_release
@@ -199,7 +199,7 @@ class Site:
     ) -> Reply:
         self.home.require_fitting_store(plan)
         work.check()
-        noise = site_noise(policy, plan.digest, request.kind, request.stage, request.round)
+        noise = noise_of(policy, plan, request)
         terms = work.terms(plan, request)
         with self.home.open_ledger() as ledger, ledger.charged(terms, [work.event], noise, killed) as charge:
             opened = partial(self._open_cohort, plan, ledger, work.cohort)

@@ -12,7 +12,7 @@ from sfumato_common.errors import ConfigError
 from sfumato_common.files import write_json
 from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan
-from sfumato_server.intake.answered import FILE as RECEIPTS
+from sfumato_server.enrol.answered import FILE as RECEIPTS
 from sfumato_server.rounds.deadlines import Deadlines
 from sfumato_server.status.overview import CONTACTS, PAGE, STATUS
 

@@ -13,9 +13,9 @@ from sfumato_common.package.manifest import ImageFacts
 from sfumato_common.study.certificate import Certificate
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.words import Part
+from sfumato_server.enrol.answered import check_answered
 from sfumato_server.enrol.registry import Registry, SiteRecord
 from sfumato_server.intake.admission import admit, package_path
-from sfumato_server.intake.answered import check_answered
 
 log = logging.getLogger(__name__)
 FAULTY = "what it sent does not hold"

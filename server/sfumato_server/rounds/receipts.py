@@ -11,7 +11,7 @@ from pathlib import Path
 from sfumato_common.files import write_json
 from sfumato_common.protocol.answers import write_answers
 from sfumato_common.study.plan import Plan
-from sfumato_server.intake.answered import read_receipts, read_studies
+from sfumato_server.enrol.answered import read_receipts, read_studies
 
 
 class Receipts:
