@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import yaml
 from safetensors import safe_open
+from safetensors.numpy import save
 from support.commands import speaker
 from support.federations import make_federation, make_site
 from support.studies import PLAN
@@ -21,7 +22,10 @@ from sfumato_common.protocol.messages import PROTOCOL, Request
 from sfumato_common.strict import parse
 from sfumato_common.study.costs import study_events
 from sfumato_common.study.plan import Plan
+from sfumato_common.study.starts import keep_start
+from sfumato_common.types import fingerprint
 from sfumato_server.coordinator.admitting import admit_site
+from sfumato_server.coordinator.pretraining import pretrain
 from sfumato_server.coordinator.study import run_study
 from sfumato_server.enrol import Registry, load_authority
 from sfumato_server.intake.admission import package_path
@@ -206,15 +210,6 @@ def test_a_site_keeps_nothing_of_the_others_entries(tmp_path):
     [
         ({"stages": [{**LATER["stages"][0], "by_site": True}, *LATER["stages"][1:]]}, "'by_site'"),
         ({"release": [{"model": "spectral", "images": 12, "images_at": {"alder": 3}}]}, "'images_at'"),
-        (
-            {
-                "stages": [
-                    *LATER["stages"][:2],
-                    {**LATER["stages"][2], "start": {"source": "phantom", "sha256": "a" * 64}},
-                ]
-            },
-            "pinned start",
-        ),
         ({"joining": "sooner"}, "joining"),
     ],
 )
@@ -264,6 +259,36 @@ def test_a_discriminator_a_site_is_there_for_the_one_that_joins(tmp_path):
     with safe_open(file, framework="numpy") as state:
         kept = {name.partition("/")[0] for name in state.keys() if name.startswith("discriminator-")}  # noqa: SIM118
     assert kept == {f"discriminator-{site}" for site in STARTED | {NEW}}
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_a_stage_that_began_at_a_pinned_start_is_joined_by_who_was_given_it(tmp_path, given):
+    flow = {**LATER["stages"][2], "rounds": 3}
+    values = {**LATER, "stages": [LATER["stages"][0], flow], "release": [LATER["release"][2]], "utility": None}
+    weights = pretrain(parse(values, Plan, "plan"), "flow", "textures", steps=2, patients=10)[0]
+    flow["start"] = {"source": "textures", "sha256": fingerprint(weights)}
+    federation = make_federation(tmp_path, values)
+    keep_start(federation.coordinator.starts, federation.plan, save(weights))
+    exchange = federation.exchange
+
+    def joining(requests, *rest):
+        exchange(requests, *rest)
+        if federation.sent[-1][1].round == 1 and federation.sent[-1][1].stage == "flow" and NEW not in federation.sites:
+            join(federation)
+            if given:
+                keep_start(federation.home(NEW).starts, federation.coordinator.plan(), save(weights))
+
+    federation.exchange = joining
+    assert run(federation) == "completed"
+    paid = [(purpose, number) for _, purpose, number, _, _ in rows(federation, NEW)]
+    root = federation.coordinator.root
+    packages = set(pool_packages(root, federation.plan, Registry(root)).sites)
+    if given:
+        assert paid == [("flow", 2), ("flow", 3)]
+        assert packages == STARTED | {NEW}
+    else:
+        assert paid == [], "it says so, and pays nothing"
+        assert packages == STARTED
 
 
 # the command

@@ -164,11 +164,13 @@ def accept(
     plan: Annotated[Path, typer.Argument(help="The study plan that the coordinator proposes, YAML.")],
     yes: Annotated[bool, typer.Option("--yes", help="Accept without asking.")] = False,
     study: Study = "",
+    start: Annotated[list[Path] | None, typer.Option(help="Public weights that the plan pins (repeat).")] = None,
 ) -> None:
     """Hold a plan against policy and ledger, show what it would cost a patient, and pin it."""
     from sfumato_client.site.admission import admit, check_cohorts, release_notes
     from sfumato_client.site.home import SiteHome
     from sfumato_common.study.costs import WITHOUT_PRIVACY
+    from sfumato_common.study.starts import keep_start
 
     site = SiteHome(home, study)
     policy = site.policy()
@@ -212,6 +214,8 @@ def accept(
         )
     if not yes and not typer.confirm("Take part in this study?"):
         raise PolicyRefusal("not accepted; nothing was pinned")
+    for path in start or []:
+        keep_start(site.starts, offered, file_bytes(path))
     site.pin(offered)
     console.print("accepted and pinned", markup=False)
 

@@ -125,7 +125,7 @@ class Site:
             raise PolicyRefusal("the request names a stage that the accepted plan does not have") from None
         if not 1 <= request.round <= stage.rounds:
             raise PolicyRefusal("the request names a round beyond the accepted plan")
-        exchange, seen = EXCHANGES[stage.kind], Seen(self.home.last_received, plan)
+        exchange, seen = EXCHANGES[stage.kind], Seen(self.home.last_received, plan, self.home.starts)
         sent = exchange.sent(plan)
         check_form(request.arrays, schema_at(plan, sent))
         self._received(plan).keep(request)
@@ -272,7 +272,7 @@ class Site:
     def _final_models(self, choice: str, arrays: Arrays, plan: Plan, policy: Policy) -> Mapping[str, Arrays]:
         """The models that a release is made from, checked: of the plan's form, and within its training's reach."""
         models = models_of(arrays, plan, requested_items(plan, policy.site, choice))
-        Seen(self.home.last_received, plan).check_release(models)
+        Seen(self.home.last_received, plan, self.home.starts).check_release(models)
         schemas = {kind: GENERATORS[kind].released(plan) for kind in models}
         return {kind: for_all_components(plan, schemas[kind], arrays) for kind, arrays in models.items()}
 

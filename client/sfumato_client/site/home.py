@@ -97,6 +97,11 @@ class SiteHome:
         return self.root / "seen"
 
     @property
+    def starts(self) -> Path:
+        """Pinned public starts that the site was given, by their sha256: for stages that it joins late."""
+        return self.root / "starts"
+
+    @property
     def received(self) -> Path:
         """Arrays that came from the coordinator, which then sends their digests."""
         return self.root / "received"

@@ -71,11 +71,6 @@ def check_joining(plan: Plan) -> None:
                 f"{what} 'images_at' or 'filled_at' of '{item.method}': they name sites, and what one accepted would "
                 "change with the next; state the same numbers for all"
             )
-    if plan.public_starts:
-        raise ValueError(
-            f"{what} the pinned start of stage '{next(iter(plan.public_starts))}': a site that comes after its first "
-            "round cannot tell where training began; begin at weights drawn from the plan"
-        )
 
 
 def _digest_of(values: Any) -> PlanHash:

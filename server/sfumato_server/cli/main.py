@@ -95,10 +95,11 @@ def coordinator_init(
 ) -> None:
     """Make the coordinator's keys and certificates and keep the resolved plan."""
     from sfumato_common.crypto.signatures import fingerprint as fingerprint_of
+    from sfumato_common.study.starts import keep_start
     from sfumato_server.coordinator.home import CoordinatorHome
     from sfumato_server.enrol import create_authority
     from sfumato_server.rounds.encoders import keep_encoder, load_encoders
-    from sfumato_server.rounds.starts import keep_start, load_starts
+    from sfumato_server.rounds.starts import load_starts
 
     study = load_plan(plan)
     require_real(study.study, *study.sites)
