@@ -164,7 +164,9 @@ def accept(
     plan: Annotated[Path, typer.Argument(help="The study plan that the coordinator proposes, YAML.")],
     yes: Annotated[bool, typer.Option("--yes", help="Accept without asking.")] = False,
     study: Study = "",
-    start: Annotated[list[Path] | None, typer.Option(help="Public weights that the plan pins (repeat).")] = None,
+    starts: Annotated[
+        list[Path] | None, typer.Option("--start", help="Public weights that the plan pins (repeat).")
+    ] = None,
 ) -> None:
     """Hold a plan against policy and ledger, show what it would cost a patient, and pin it."""
     from sfumato_client.site.admission import admit, check_cohorts, release_notes
@@ -214,7 +216,7 @@ def accept(
         )
     if not yes and not typer.confirm("Take part in this study?"):
         raise PolicyRefusal("not accepted; nothing was pinned")
-    for path in start or []:
+    for path in starts or []:
         keep_start(site.starts, offered, file_bytes(path))
     site.pin(offered)
     console.print("accepted and pinned", markup=False)
