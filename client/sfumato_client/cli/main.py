@@ -179,6 +179,9 @@ def accept(
     offered = load_resolved_plan(plan).at_site(policy.site)
     require_real(offered.study, policy.site)
     with site.open_ledger() as ledger:
+        if kept := sorted({plan.study for plan in ledger.under_way() if plan.digest != offered.digest}):
+            said = f"counted as taken: what studies under way will still charge, {', '.join(kept)}; 'leave' frees it"
+            console.print(said, markup=False, soft_wrap=True)
         cost = admit(offered, policy, ledger)
         store = site.open_store()
         store.facts.require(offered.image, offered.labels)

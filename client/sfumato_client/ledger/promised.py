@@ -11,29 +11,33 @@ from collections.abc import Collection, Sequence
 from sfumato_client.ledger.approvals import approvals
 from sfumato_client.ledger.chain import Reservation, Row
 from sfumato_common.accounting.accountant import count_mechanisms, expand_tally
-from sfumato_common.accounting.events import Cohort, Event, Unprotected
+from sfumato_common.accounting.events import Cohort, Event
 from sfumato_common.study.costs import study_events
 from sfumato_common.study.plan import Plan
+
+
+def under_way(rows: Sequence[Row], entries: Sequence[Reservation], accepted: Collection[Plan], site: str) -> list[Plan]:
+    """The plans of `accepted` that have charged something, and whose release at `site` was not approved whole yet."""
+    begun = {entry.plan_hash for entry in entries}
+    approved = {(leave.plan_hash, leave.part) for leave in approvals(rows)}
+    return [
+        plan
+        for plan in accepted
+        if plan.private and site in plan.sites and plan.digest in begun
+        if not all((plan.digest, part) in approved for part in plan.parts_at(site))
+    ]
 
 
 def promised(
     rows: Sequence[Row], entries: Sequence[Reservation], accepted: Collection[Plan], site: str, cohort: Cohort, own: str
 ) -> list[Event]:
-    """What plans of `accepted` but `own`, a plan hash, will still charge `cohort` of `site`.
+    """What plans of `accepted` that are under way will still charge `cohort` of `site`; but `own`, a plan hash.
 
-    Of a plan that has charged nothing yet nothing, and nothing of one whose release was approved whole: what such a
-    study still charges to holdout patients, for its figure, must fit by then.
+    What a study whose release is out still charges to holdout patients, for its figure, must fit by then.
     """
     found: list[Event] = []
-    for plan in accepted:
-        if plan.digest == own or not plan.private or site not in plan.sites:
-            continue
-        mine = [entry.event for entry in entries if entry.plan_hash == plan.digest]
-        parts = {leave.part for leave in approvals(rows) if leave.plan_hash == plan.digest}
-        if not mine or parts >= set(plan.parts_at(site)):
-            continue
-        charged = count_mechanisms(
-            entry.event for entry in entries if entry.plan_hash == plan.digest and entry.cohort == cohort
-        )
-        found += expand_tally(count_mechanisms(study_events(plan, cohort)) - charged)
-    return [event for event in found if not isinstance(event, Unprotected)]
+    for plan in under_way(rows, entries, accepted, site):
+        if plan.digest != own:
+            mine = [entry.event for entry in entries if (entry.plan_hash, entry.cohort) == (plan.digest, cohort)]
+            found += expand_tally(count_mechanisms(study_events(plan, cohort)) - count_mechanisms(mine))
+    return found
