@@ -73,7 +73,7 @@ class Site:
         ranks: StartRanks = contextlib.nullcontext,
         *,
         elsewhere: Elsewhere | None = None,
-        pace: Callable[[], Pace] = Pace,
+        pace: Callable[[], Pace] | None = None,
         lost: Callable[[], None] = lambda: None,
     ) -> None:
         self.home = home
@@ -82,7 +82,7 @@ class Site:
 
     def handle(self, request: Request) -> Reply:
         """Answer one request; whatever goes wrong leaves as a code and a local reference, never as text."""
-        pace, interval, watch = self._pace(), DEFAULT_ANSWER_INTERVAL_S, Watch(self.home, request)
+        pace, interval, watch = (self._pace or Pace)(), DEFAULT_ANSWER_INTERVAL_S, Watch(self.home, request)
         try:
             plan, policy = self.home.accepted_plan(request.plan_hash), self.home.policy()
             interval = policy.answer_interval_s
