@@ -49,6 +49,10 @@ class BusyError(SfumatoError):
     wire_code = "busy"
 
 
+class WorkerLost(BusyError):
+    """A process that shared the work died or hangs: nothing is wrong with the question, and it is asked again."""
+
+
 class NoRoomError(SfumatoError):
     """The disk is full: make room; what was asked then goes on where it stood."""
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from sfumato_client.site.handler import _noise
+from sfumato_client.site.noise import noise_of
 from sfumato_common.mechanisms.noise import SecureNoise
 from sfumato_common.mechanisms.streams import Streams
 from sfumato_common.protocol.messages import PROTOCOL, Request
@@ -313,7 +313,7 @@ def _drawn(policy):
     drawn = []
     for site in sites:
         for request in requests:
-            source = _noise(policy.model_copy(update={"site": site}), plan, request)
+            source = noise_of(policy.model_copy(update={"site": site}), plan, request)
             streams = Streams.of(source)
             drawn += [source.normal((4,), 1.0).tobytes(), source.uniform((2,)).tobytes()]
             drawn += [stream._stream.words(4).tobytes() for stream in (streams.secret, streams.published)]

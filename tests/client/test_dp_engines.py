@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import typing
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional
 
+from sfumato_client.flower.ranks import ranks_of
+from sfumato_client.site.home import SiteHome
 from sfumato_client.training.dp import products
 from sfumato_client.training.dp.engines import ENGINES, automatic_engine, private_engine
+from sfumato_client.training.dp.shared import SharedSums, part_of_step
 from sfumato_common.errors import ConfigError
 from sfumato_common.generators import NETWORKS
 from sfumato_common.generators.diffusion.denoiser import AdaptedDenoiser, Adapter, Denoiser
@@ -404,3 +409,85 @@ def test_the_compiled_engine_equals_the_loop(views):
     expected = engine_of("loop", "flow", module).clipped_sum(rows, 0.05, weights)
     found = engine_of("vmap-compiled", "flow", module).clipped_sum(rows, 0.05, weights)
     assert distance(found, expected) <= 1e-5 * max(1.0, norm_of(expected))
+
+
+class Here:
+    """Ranks in this process, each with a copy of the module: what they compute is what processes of their own would."""
+
+    def __init__(self, world: int) -> None:
+        self.world, self.replicas, self.sums, self.handed = world, [], [], []
+
+    def begin(self, module, loss, engine):
+        made = [copy.deepcopy(module) for _ in range(1, self.world)]
+        for replica in made:
+            with torch.no_grad():
+                for parameter in replica.parameters():
+                    parameter.zero_()  # what a step does not bring is not there
+        self.replicas = [(replica, ENGINES[engine](replica, loss)) for replica in made]
+
+    def hand_out(self, rank, arrays, clipping_norm):
+        self.handed.append({name: value.shape for name, value in arrays.items()})
+        self.sums.append(part_of_step(*self.replicas[rank - 1], arrays, clipping_norm))
+
+    def add_up(self, own):
+        total, self.sums = sum(self.sums, own), []
+        return total
+
+
+@pytest.mark.parametrize("world", [2, 3])
+@pytest.mark.parametrize(("engine", "case"), PAIRS)
+def test_shared_sums_equal_the_patient_loop(engine, case, world):
+    module, here = scrambled(CASES[case].make()), Here(world)
+    here.begin(module, CASES[case].loss, engine)
+    shared = SharedSums(engine_of(engine, case, module), module, here)
+    for patients, views, clipping_norm in ((0, 1, 1.0), (1, 1, 0.05), (37, 3, 0.05), (64, 1, 1e6)):
+        rows, weights = records(patients, views)
+        expected = engine_of("loop", case, module).clipped_sum(rows, clipping_norm, weights)
+        found = shared.clipped_sum(rows, clipping_norm, weights)
+        assert [part.shape for part in found] == [parameter.shape for parameter in module.parameters()]
+        assert all(part.dtype == torch.float64 for part in found)
+        assert distance(found, expected) <= 1e-5 * max(1.0, norm_of(expected))
+
+
+def test_what_a_rank_is_handed_has_one_form_whoever_came():
+    module, here = scrambled(CASES["discriminator"].make()), Here(3)
+    here.begin(module, real_loss, "vmap")
+    shared = SharedSums(engine_of("vmap", "discriminator", module), module, here)
+    rows, weights = records(32, 2)
+    for came in (0, 1, 17, 32):
+        given = weights.clone()
+        given[came:] = 0.0
+        shared.clipped_sum(rows, 1.0, given)
+    assert len(here.handed) == 2 * 4
+    assert all(form == here.handed[0] for form in here.handed)
+
+
+def noised_records(patients: int, views: int) -> tuple[list[torch.Tensor], torch.Tensor]:
+    """Records of the adapter's own loss, which brings its noise and levels."""
+    rows, weights = records(patients, views)
+    count = patients * views
+    return [*rows, torch.randn(count, 3, 1, SIZE, SIZE), torch.full((count, 3), 0.7)], weights
+
+
+IMPORTED = {case: (CASES[case].loss, records) for case in ("discriminator", "stylegan2-discriminator", "flow")}
+IMPORTED["adapter"] = (denoising_loss, noised_records)  # a process of its own imports the loss
+
+
+@pytest.mark.parametrize("case", IMPORTED)
+def test_two_processes_by_gloo_equal_the_patient_loop(case, tmp_path):
+    module, (loss, made) = scrambled(CASES[case].make()), IMPORTED[case]
+    with ranks_of(SiteHome(tmp_path), 2, 60.0) as ranks:
+        name = automatic_engine(module, torch.device("cpu"))
+        ranks.begin(module, loss, name)
+        shared = SharedSums(ENGINES[name](module, loss), module, ranks)
+        for patients, views, clipping_norm in ((0, 1, 1.0), (37, 3, 0.05), (64, 1, 1e6)):
+            with torch.no_grad():
+                for parameter in module.parameters():
+                    parameter *= 1.01  # the other rank follows the weights
+            rows, weights = made(patients, views)
+            expected = ENGINES["loop"](module, loss).clipped_sum(rows, clipping_norm, weights)
+            found = shared.clipped_sum(rows, clipping_norm, weights)
+            assert distance(found, expected) <= 1e-5 * max(1.0, norm_of(expected))
+        [other] = ranks.processes
+    assert not Path(f"/proc/{other}").exists(), "it ends with the work"
+    assert not list((tmp_path / "ranks").iterdir())

@@ -65,6 +65,21 @@ def test_one_patient_moves_the_sum_by_the_clipping_norm_and_the_slack_at_most(pl
     assert max(moves(in_blocks, places, 8 if places < 100_000 else 3)) <= 1.0 + FLOAT32_SLACK
 
 
+@pytest.mark.parametrize("ranks", [2, 3, 8])
+@pytest.mark.parametrize("places", PLACES[:3])
+def test_so_does_the_sum_that_ranks_add_up(places, ranks):
+    def shared(x: torch.Tensor) -> float:
+        part = -(-len(x) // ranks)
+        return float(sum(torch.tensor(in_blocks(own), dtype=torch.float64) for own in torch.split(x, part)))
+
+    assert max(moves(shared, places, 8)) <= 1.0 + FLOAT32_SLACK
+
+
+def test_adding_up_the_ranks_is_far_inside_what_the_slack_leaves():
+    # float64 sums of at most a million places of norm 1 by 64 ranks, in any order, with and without the patient
+    assert 4 * BLOCK_ERROR + 2.0**-20 + 2 * 63 * 2.0**-53 * 1e6 <= FLOAT32_SLACK
+
+
 def test_sums_in_float32_alone_would_leave_the_slack():
     assert max(moves(in_float32, 128, 8)) <= 1.0 + FLOAT32_SLACK < max(moves(in_float32, 20_000, 8))
 

@@ -20,8 +20,9 @@ from sfumato_common.generators.spectral.layout import Layout
 from sfumato_common.generators.starts import max_displacement, read_start, start_key, start_schema, starting_model
 from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan
+from sfumato_common.study.starts import keep_start
 from sfumato_common.types import fingerprint
-from sfumato_server.rounds.starts import keep_start, load_starts
+from sfumato_server.rounds.starts import load_starts
 from sfumato_server.rounds.strategies import strategy_of
 
 DP = dp_sgd(rounds=3, learning_rate=0.01)

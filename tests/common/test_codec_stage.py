@@ -23,8 +23,9 @@ from sfumato_common.mechanisms.recorder import NoiseRecorder
 from sfumato_common.phantom import arrays as phantom
 from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan
+from sfumato_common.study.starts import keep_start
 from sfumato_common.types import fingerprint
-from sfumato_server.rounds.starts import keep_start, load_starts
+from sfumato_server.rounds.starts import load_starts
 from sfumato_server.rounds.strategies import strategy_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:TestNoise")

@@ -7,9 +7,9 @@ from typing import get_args
 
 import pytest
 
-from sfumato_client.ledger.admission import expand_tally
 from sfumato_client.ledger.prv import epsilon_prv
 from sfumato_common.accounting import accountant, events
+from sfumato_common.accounting.accountant import expand_tally
 from sfumato_common.accounting.events import (
     Declared,
     Event,
@@ -125,5 +125,5 @@ def test_every_match_over_mechanisms_ends_in_assert_never_so_that_mypy_proves_it
                     ast.unparse(part.cls) for part in ast.walk(node) if isinstance(part, ast.MatchClass)
                 }:
                     found.append((path.name, exhaustive(node)))
-    assert {name for name, _ in found} == {"pld.py", "rdp.py", "prv.py", "admission.py"}
+    assert {name for name, _ in found} == {"pld.py", "rdp.py", "prv.py", "accountant.py"}
     assert all(whole for _, whole in found)

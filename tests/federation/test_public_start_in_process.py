@@ -15,6 +15,7 @@ from sfumato_common.generators.weights import to_arrays
 from sfumato_common.protocol.pack import array_digest
 from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan
+from sfumato_common.study.starts import keep_start
 from sfumato_common.types import fingerprint
 from sfumato_server.coordinator.pretraining import pretrain
 from sfumato_server.coordinator.study import run_study
@@ -22,7 +23,6 @@ from sfumato_server.enrol import Registry, load_authority
 from sfumato_server.pool import pool_packages
 from sfumato_server.publish import publish
 from sfumato_server.publish.report import foreign_details
-from sfumato_server.rounds.starts import keep_start
 
 
 def brings(request, name, value):

@@ -75,7 +75,7 @@ def run(monkeypatch, federation, took, cut=()):
     )
     monkeypatch.setattr(flower_channel, "Message", lambda content, dst_node_id, **_: (dst_node_id, content))
     nodes = {site: node for node, site in enumerate(grid.names)}
-    channel = FlowerChannel(grid, nodes, lambda: set(nodes), federation.coordinator.deadlines().work_s)
+    channel = FlowerChannel(grid, lambda: nodes, lambda: set(nodes), federation.coordinator.deadlines().work_s)
     return run_study(federation.coordinator, channel, seed=1, classifier_steps=5), grid
 
 

@@ -125,7 +125,7 @@ def test_flower_is_given_one_message_at_a_time_and_a_lacking_site_the_whole_at_o
     made = lambda content, dst_node_id, **_: SimpleNamespace(content=content, node=dst_node_id)  # noqa: E731
     monkeypatch.setattr(flower_channel, "Message", made)
     monkeypatch.setattr(flower_channel, "encode", lambda request: encoded.append(request) or real(request))
-    channel = FlowerChannel(grid, {"a": 0, "b": 1, "c": 2}, lambda: set("abc"), 60.0)
+    channel = FlowerChannel(grid, lambda: {"a": 0, "b": 1, "c": 2}, lambda: set("abc"), 60.0)
     for value in (1.0, 2.0):
         some = outgoing(moving(value), holdings)
 

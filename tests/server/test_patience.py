@@ -179,7 +179,7 @@ def channel_over(monkeypatch):
         monkeypatch.setattr(flower_channel.time, "sleep", lambda seconds: setattr(grid, "now", grid.now + seconds))
         monkeypatch.setattr(flower_channel, "Message", lambda content, dst_node_id, **_: dst_node_id)
         monkeypatch.setattr(flower_channel, "decode_reply", lambda content: reply())
-        return FlowerChannel(grid, {site: node for node, site in enumerate(sorted(sites))}, members, WORK_S)
+        return FlowerChannel(grid, lambda: {site: node for node, site in enumerate(sorted(sites))}, members, WORK_S)
 
     return make
 

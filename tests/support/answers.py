@@ -92,7 +92,7 @@ class Watching:
     def begin(self, *_):
         pass
 
-    resume = model = choose = begin
+    resume = follow = model = choose = begin
 
 
 def study_run(folder, plan: Plan, channel: Answers) -> StudyRun:

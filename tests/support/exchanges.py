@@ -94,7 +94,7 @@ def site_at_work(
         node = Child("site", [*start, str(home.root)], {**os.environ, **environment(work.port)}, home.logs / "run.log")
         work.children.append(node)
         with _grid(work) as grid:
-            yield Exchanges(home, plan, node, FlowerChannel(grid, {SITE: number}, lambda: {SITE}, 300.0))
+            yield Exchanges(home, plan, node, FlowerChannel(grid, lambda: {SITE: number}, lambda: {SITE}, 300.0))
 
 
 @contextmanager

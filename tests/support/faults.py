@@ -270,7 +270,7 @@ def play(homes: Path, root: Path, schedule: Schedule, most_runs: int = 20) -> Ou
             grid = FaultyGrid(federation, world)
             nodes = {site: node for node, site in enumerate(grid.names)}
             work_s = federation.coordinator.deadlines().work_s
-            channel = FlowerChannel(grid, nodes, lambda: set(federation.sites), work_s)
+            channel = FlowerChannel(grid, nodes.copy, lambda: set(federation.sites), work_s)
             try:
                 outcome = study.run_study(federation.coordinator, channel, classifier_steps=5)
             except (Killed, NoRoomError):

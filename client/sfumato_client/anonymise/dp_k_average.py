@@ -93,7 +93,7 @@ def rescaling(job: Job[DpKAverage], inverter: Inverter, components: Tensor, cent
     noise = item.noise_multiplier * 2.0 * item.radius / item.k
     found = np.empty(centres.shape)
     for component in set(components.tolist()):
-        draws = TorchDraws(torch.Generator().manual_seed(int(job.plan.digest[:12], 16) + component))
+        draws = TorchDraws(torch.Generator().manual_seed(int(job.plan.study_digest[:12], 16) + component))
         same = torch.full((_PRIOR_DRAWS,), component, device=inverter.device)
         with torch.no_grad():
             drawn = space.draw(same, draws)[0].cpu()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from sfumato_client.dataset.cohort import Views
 from sfumato_common.errors import DataError, PolicyRefusal, ReleaseRefused
 from sfumato_common.files import write_atomic
 from sfumato_common.generators.components import component_shares
+from sfumato_common.locks import in_turn
 from sfumato_common.study.release import Counted, Grouped, LinearWalk
 
 Float64 = npt.NDArray[np.float64]
@@ -74,12 +76,13 @@ def _grouping(job: Job[Grouped]) -> Grouping:
     path = job.release.grouping_file
     # chance is drawn also where groups are kept: what is drawn after it stays the same
     points = points_of(job) if item.distance == "random" else None
-    members = _read_frozen(path, terms, len(labels), item, job.release.regroup) if path is not None else None
-    if members is None:
-        members = form_groups(points_of(job) if points is None else points, labels, item, views)
-        if path is not None:
-            kept = {**terms, "groups": [group.tolist() for group in members]}
-            write_atomic(path, json.dumps(kept, sort_keys=True) + "\n", mode=0o600)
+    with in_turn(path.parent) if path is not None else nullcontext():  # two studies at once would each form their own
+        members = _read_frozen(path, terms, len(labels), item, job.release.regroup) if path is not None else None
+        if members is None:
+            members = form_groups(points_of(job) if points is None else points, labels, item, views)
+            if path is not None:
+                kept = {**terms, "groups": [group.tolist() for group in members]}
+                write_atomic(path, json.dumps(kept, sort_keys=True) + "\n", mode=0o600)
     named = np.full(len(labels), "") if views is None else views
     return Grouping([Group(group, int(np.bincount(labels[group]).argmax()), str(named[group[0]])) for group in members])
 

@@ -113,7 +113,7 @@ def inverter_of(job: Job[Inverting]) -> Inverter:
     item = job.item
 
     def make() -> Inverter:
-        space, seed = space_of(job), int(job.plan.digest[:12], 16)
+        space, seed = space_of(job), int(job.plan.study_digest[:12], 16)
         shares = torch.as_tensor(component_shares(job.plan, job.models[job.plan.base], job.site))
         return Inverter(space, space.encoding(shares, seed, item.encoder_steps, item.refinement_steps))
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from sfumato_client.cli.ledger import Home
+from sfumato_client.cli.home import Home
 from sfumato_common.command_line import console
 from sfumato_common.study.load import load_resolved_plan
 

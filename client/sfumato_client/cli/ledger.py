@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
+from sfumato_client.cli.home import Home
 from sfumato_common.accounting.accountant import epsilon_text, json_epsilon
 from sfumato_common.command_line import (
     AsJson,
@@ -29,9 +30,6 @@ if TYPE_CHECKING:
     from sfumato_client.ledger.check import Figure
 
 ledger_app = typer.Typer(no_args_is_help=True, help="The site's privacy ledger.")
-Home = Annotated[
-    Path, typer.Option("--home", help="The site's home folder.", envvar="SFUMATO_SITE_HOME", callback=close_home)
-]
 KeyHome = Annotated[
     Path | None,
     typer.Option("--home", help="Or the home folder that has it.", envvar="SFUMATO_SITE_HOME", callback=close_home),
@@ -127,8 +125,9 @@ def forecast(
     from sfumato_client.site.admission import check_budget, forecast_here
     from sfumato_client.site.home import SiteHome
 
-    site, study = SiteHome(home), load_resolved_plan(plan)
+    site = SiteHome(home)
     policy = site.policy()
+    study = load_resolved_plan(plan).at_site(policy.site)
     with site.open_ledger() as ledger:
         before = max(ledger.spent_epsilon("train"), ledger.spent_epsilon("holdout"))
         cost = forecast_here(study, policy, ledger)

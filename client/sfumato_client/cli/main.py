@@ -9,8 +9,9 @@ from typing import Annotated
 
 import typer
 
+from sfumato_client.cli.home import Home, Study
 from sfumato_client.cli.ingest import check, ingest
-from sfumato_client.cli.ledger import Home, ledger_app
+from sfumato_client.cli.ledger import ledger_app
 from sfumato_client.cli.status import status
 from sfumato_client.cli.style_net import style_net_app
 from sfumato_client.cli.tabular import tabular
@@ -102,16 +103,20 @@ def join(
     replace: Annotated[
         bool, typer.Option("--replace", help="Let it take the place of another coordinator's or another CA's.")
     ] = False,
+    study: Study = "",
 ) -> None:
     """Compare the coordinator's key and keep its grant: certificates and address."""
-    from sfumato_client.site.home import ADDRESS_FILE
+    from sfumato_client.site.home import ADDRESS_FILE, SiteHome
     from sfumato_common.crypto.enrolment import store_grant
     from sfumato_common.crypto.identity import load_identity
 
     require_address(coordinator)
     said = ask_fingerprint(fingerprint, "the coordinator")
-    store_grant(load_identity(home / "identity"), file_bytes(grant), said, replace=replace)
-    write_json(home / ADDRESS_FILE, {"coordinator": coordinator})
+    site = SiteHome(home, study)
+    identity = load_identity(site.identity)
+    make_private_folder(site.link)
+    store_grant(identity, file_bytes(grant), said, replace=replace, folder=site.grant)
+    write_json(site.link / ADDRESS_FILE, {"coordinator": coordinator})
     console.print("enrolled", markup=False)
 
 
@@ -120,13 +125,16 @@ def renew(
     home: Home,
     grant: Annotated[Path, typer.Argument(help="The coordinator's grant of a new certificate.")],
     replace: Annotated[bool, typer.Option("--replace", help="Take another CA of the same coordinator.")] = False,
+    study: Study = "",
 ) -> None:
     """Keep a new certificate of the coordinator that this site knows; keys, plans and ledger stay as they are."""
+    from sfumato_client.site.home import SiteHome
     from sfumato_common.crypto.certificates import load_certificate
     from sfumato_common.crypto.enrolment import renew_grant
     from sfumato_common.crypto.identity import load_identity
 
-    kept = renew_grant(load_identity(home / "identity"), file_bytes(grant), replace=replace)
+    site = SiteHome(home, study)
+    kept = renew_grant(load_identity(site.identity), file_bytes(grant), replace=replace, folder=site.grant)
     end = load_certificate(kept.certificate).not_valid_after_utc
     console.print(f"renewed until {end:%Y-%m-%d}", markup=False)
 
@@ -136,40 +144,53 @@ def accept(
     home: Home,
     plan: Annotated[Path, typer.Argument(help="The study plan that the coordinator proposes, YAML.")],
     yes: Annotated[bool, typer.Option("--yes", help="Accept without asking.")] = False,
+    study: Study = "",
+    starts: Annotated[
+        list[Path] | None, typer.Option("--start", help="Public weights that the plan pins (repeat).")
+    ] = None,
 ) -> None:
     """Hold a plan against policy and ledger, show what it would cost a patient, and pin it."""
     from sfumato_client.site.admission import admit, check_cohorts, release_notes
     from sfumato_client.site.home import SiteHome
     from sfumato_common.study.costs import WITHOUT_PRIVACY
+    from sfumato_common.study.starts import keep_start
 
-    site = SiteHome(home)
-    study = load_resolved_plan(plan)
+    site = SiteHome(home, study)
     policy = site.policy()
-    require_real(study.study, policy.site)
+    offered = load_resolved_plan(plan).at_site(policy.site)
+    require_real(offered.study, policy.site)
     with site.open_ledger() as ledger:
-        cost = admit(study, policy, ledger)
+        if kept := sorted({plan.study for plan in ledger.under_way() if plan.digest != offered.digest}):
+            said = f"counted as taken: what studies under way will still charge, {', '.join(kept)}; 'leave' frees it"
+            console.print(said, markup=False, soft_wrap=True)
+        cost = admit(offered, policy, ledger)
         store = site.open_store()
-        store.facts.require(study.image, study.labels)
+        store.facts.require(offered.image, offered.labels)
         ledger.check_members(store.members("train", "holdout"))
-    check_cohorts(study, policy, store)
-    site.encoders(study, policy).load_all(study.encoders)
+    check_cohorts(offered, policy, store)
+    site.encoders(offered, policy).load_all(offered.encoders)
     if policy.release.gate.encoder is not None:
         site.gate_encoder(policy.release.gate.encoder, policy)
-    console.print(forecast_table(cost, f"Plan '{study.study}' at site '{policy.site}'"))
-    console.print(f"plan hash {study.digest}", markup=False, soft_wrap=True)
-    for kind, start in study.public_starts.items():
+    console.print(forecast_table(cost, f"Plan '{offered.study}' at site '{policy.site}'"))
+    console.print(f"plan hash {offered.digest}", markup=False, soft_wrap=True)
+    for kind, start in offered.public_starts.items():
         declared = f"stage '{kind}' starts from weights declared public ({start.source}, sha256 {start.sha256})"
         console.print(declared, markup=False, soft_wrap=True)
-    for name, terms in study.encoders.items():
+    for name, terms in offered.encoders.items():
         declared = f"encoder '{name}' is declared trained on public images ({terms.trained_on}, sha256 {terms.sha256})"
         console.print(declared, markup=False, soft_wrap=True)
-    if not study.private:
+    if offered.joining:
+        joining = (
+            "other sites may join this study while it runs; what it takes from patients here does not depend on them"
+        )
+        console.print(joining, markup=False, soft_wrap=True)
+    if not offered.private:
         warning = f"NO PRIVACY: {WITHOUT_PRIVACY}. This site's policy names the study, so it may take part"
         console.print(warning, style="bold red", markup=False, soft_wrap=True)
     patients = store.cohort("train").patients
-    for line in release_notes(study):
+    for line in release_notes(offered):
         console.print(line, markup=False, soft_wrap=True)
-    if patients > study.sites[policy.site].nominal_patients:
+    if patients > offered.sites[policy.site].nominal_patients:
         console.print(
             "note: this site has more training patients than the plan's nominal number: epsilon holds, but batches may "
             "exceed their public size and take longer, which is seen outside, and the coordinator takes no reply of "
@@ -179,16 +200,36 @@ def accept(
         )
     if not yes and not typer.confirm("Take part in this study?"):
         raise PolicyRefusal("not accepted; nothing was pinned")
-    site.pin(study)
+    for path in starts or []:
+        keep_start(site.starts, offered, file_bytes(path))
+    site.pin(offered)
     console.print("accepted and pinned", markup=False)
 
 
+@app.command(epilog="Example: sfumato-site leave --home site thorax")
+def leave(home: Home, study: Annotated[str, typer.Argument(help="The study's name, as its plan has it.")]) -> None:
+    """Take no further part in a study: what it has not charged yet is free for others, what it charged stays."""
+    from sfumato_client.site.home import SiteHome
+
+    SiteHome(home).leave(study)
+    console.print(f"left '{study}': its questions are refused from now on", markup=False, soft_wrap=True)
+
+
 @app.command(epilog="Example: sfumato-site run --home site")
-def run(home: Home) -> None:
+def run(
+    home: Home,
+    study: Study = "",
+    devices: Annotated[
+        int, typer.Option(min=0, max=64, help="Devices that share a training step; 0: all CUDA devices, or the CPU.")
+    ] = 0,
+    launcher: Annotated[
+        str, typer.Option(help="Command line that starts a job for each question: 'srun --gres=gpu:1 {command}'.")
+    ] = "",
+) -> None:
     """Join the federation and answer the coordinator until stopped (Ctrl-C)."""
     from sfumato_client.flower.node import run_node
 
-    run_node(home, lambda note: console.print(note, markup=False, soft_wrap=True))
+    run_node(home, lambda note: console.print(note, markup=False, soft_wrap=True), study, devices, launcher)
 
 
 def main() -> None:

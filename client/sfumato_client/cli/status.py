@@ -9,18 +9,18 @@ from typing import Any
 from rich.console import Group
 from rich.text import Text
 
-from sfumato_client.cli.ledger import Home
+from sfumato_client.cli.home import Home, Study
 from sfumato_common.accounting.accountant import epsilon_text
 from sfumato_common.command_line import AsJson, Once, duration_text, show_status
 
 _COLOURS = {"joined": "green", "connecting": "yellow", "failed": "red", "killed": "red", "no answer": "red"}
 
 
-def status(home: Home, once: Once = False, as_json: AsJson = False) -> None:
+def status(home: Home, study: Study = "", once: Once = False, as_json: AsJson = False) -> None:
     """Show what this site does, for its own people; live, or once, also when it does not run."""
     from sfumato_client.site.overview import overview
 
-    show_status(partial(overview, home), render, once, as_json)
+    show_status(partial(overview, home, study), render, once, as_json)
 
 
 def render(view: Mapping[str, Any]) -> Group:
@@ -47,7 +47,7 @@ def work_line(view: Mapping[str, Any]) -> str:
         return "nothing was asked yet"
     rounds = f", round {work['round']} of {work['rounds']}" if work["rounds"] > 1 else ""
     what = f"{work['stage'] or work['kind']}{rounds}"
-    if work["state"] in ("working", "hung", "killed"):
+    if work["state"] in ("working", "launched", "hung", "killed"):
         steps = f", step {work['step']} of {work['steps']}" if work["step"] is not None else ""
         took = duration_text((work["ended"] or view["now"]) - work["began"])
         sign = f", last sign of work {duration_text(view['now'] - work['sign'])} ago"

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sfumato_client.cli.ledger import Home
+from sfumato_client.cli.home import Home
 from sfumato_common.command_line import console, file_bytes
 from sfumato_common.errors import DataError
 from sfumato_common.files import write_atomic

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sfumato_client.cli.ledger import Home
+from sfumato_client.cli.home import Home
 from sfumato_common.accounting.accountant import epsilon_text
 from sfumato_common.command_line import console
 from sfumato_common.errors import ConfigError

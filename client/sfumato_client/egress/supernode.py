@@ -14,6 +14,10 @@ from sfumato_common.supervise import Child, flower_environment
 RECONNECT_SECONDS = 900
 LOOPBACK = "127.0.0.1"
 HOME_VARIABLE = "SFUMATO_SITE_HOME"
+# which of the site's coordinators, by the site's own word, and the folder of the home that belongs to it
+STUDY_VARIABLE, LINK_VARIABLE = "SFUMATO_SITE_STUDY", "SFUMATO_SITE_LINK"
+LAUNCHER_VARIABLE = "SFUMATO_SITE_LAUNCHER"  # a command line that starts a job for each question
+DEVICES_VARIABLE = "SFUMATO_SITE_DEVICES"  # how many devices share a training step; 0: all CUDA devices
 # glibc gives large blocks back to the system and maps them anew in every step: a third of a training step's time
 ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "8589934592"}
 # OpenBLAS starts its threads when NumPy is imported, and a process forks safely only while it has one
@@ -22,7 +26,11 @@ SINGLE = {"OPENBLAS_NUM_THREADS": "1"}
 
 @dataclass(frozen=True)
 class SuperNodeSettings:
-    """What the two need: addresses as host:port, files as paths inside the site's home, the port of their talk."""
+    """What the two need: addresses as host:port, files as paths inside the site's home, the port of their talk.
+
+    `study` and `link` say which of the site's coordinators it is, and which folder belongs to it; `devices` share a
+    training step, 0 for all CUDA devices.
+    """
 
     coordinator: str
     ca_file: Path
@@ -33,6 +41,10 @@ class SuperNodeSettings:
     home: Path
     logs: Path
     port: int
+    study: str = ""
+    link: Path | None = None  # None: the home itself
+    devices: int = 0
+    launcher: str = ""
 
     @property
     def node_log(self) -> Path:
@@ -79,5 +91,8 @@ def start_worker(settings: SuperNodeSettings) -> Child:
 
 
 def _environment(settings: SuperNodeSettings) -> dict[str, str]:
-    own = flower_environment(settings.home, [Path(sys.executable).parent], HOME_VARIABLE)
-    return {**own, **proxies_of(os.environ)}
+    link = settings.link or settings.home
+    own = flower_environment(link, [Path(sys.executable).parent], LINK_VARIABLE)
+    which = {STUDY_VARIABLE: settings.study, DEVICES_VARIABLE: str(settings.devices)}
+    which |= {LAUNCHER_VARIABLE: settings.launcher} if settings.launcher else {}
+    return {**own, HOME_VARIABLE: str(settings.home), **which, **proxies_of(os.environ)}

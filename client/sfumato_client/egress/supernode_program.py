@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from sfumato_client.egress.flower_hooks import install_certificate, require_flower, shorten_polls
-from sfumato_client.egress.supernode import HOME_VARIABLE
+from sfumato_client.egress.supernode import LINK_VARIABLE
 from sfumato_common.logs import take_over_flower
 
 
@@ -23,7 +23,7 @@ def main() -> None:
     parser.add_argument("--site-certificate", type=Path, required=True)
     parser.add_argument("--site-key", type=Path, required=True)
     known, sys.argv[1:] = parser.parse_known_args()
-    connection, home = import_module("flwr.supernode.fleet_http_connection"), Path(os.environ[HOME_VARIABLE])
+    connection, home = import_module("flwr.supernode.fleet_http_connection"), Path(os.environ[LINK_VARIABLE])
     install_certificate(connection, known.site_certificate, known.site_key, home)
     take_over_flower(import_module("flwr.supernode.cli.flower_supernode").uvicorn)
     shorten_polls(import_module("flwr.supernode.start_client_internal"))

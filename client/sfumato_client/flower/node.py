@@ -12,6 +12,7 @@ from types import FrameType
 
 from sfumato_client.egress.flower_hooks import require_flower
 from sfumato_client.egress.supernode import RECONNECT_SECONDS, SuperNodeSettings, start_supernode, start_worker
+from sfumato_client.flower.launcher import Launcher
 from sfumato_client.site.home import SiteHome
 from sfumato_common.crypto.enrolment import GRANT_FILES, require_current
 from sfumato_common.crypto.identity import TLS_KEY, load_identity
@@ -26,27 +27,36 @@ _PAUSE_SECONDS = 5.0
 _MOST_ENDS, _LIVED_SECONDS = 5, 600.0
 
 
-def run_node(root: Path, say: Callable[[str], None] = lambda _: None) -> None:
+def run_node(
+    root: Path, say: Callable[[str], None] = lambda _: None, study: str = "", devices: int = 0, launcher: str = ""
+) -> None:
     """Run the site until stopped; once it has joined, it joins again when the coordinator was restarted.
+
+    `study` is the site's word for one of its coordinators; each has a process of its own. `devices` share a training
+    step, 0 for all CUDA devices. `launcher` is the command line that starts a job for each question, '' for none.
 
     `say` is told when a certificate ends soon. Raises BusyError for a second one, FederationError when a certificate
     has ended, when the site is not let in, or when the coordinator stays away.
     """
     require_flower()
-    home = SiteHome(root)
+    home = SiteHome(root, study)
     policy = home.policy()
     home.open_store()  # a site without images is told so here, before it joins
     _settings(home)  # so is one that was never enrolled
-    if note := require_current(home.identity):
+    if note := require_current(home.grant):
         say(note)
-    with exclusive(home.root, f"site '{policy.site}'"):
+    what = f"site '{policy.site}'" + (f" in '{home.study}'" if home.study else "")
+    with exclusive(home.link, what):
+        if launcher:
+            say("the launcher's first job checks that the locks of the home hold where it runs")
+            Launcher(home, launcher).check_locks()
         write_atomic(home.worker_secret, secrets.token_hex(32), 0o600)
         signal.signal(signal.SIGTERM, _interrupt)
         with _keep_state(home) as tell:
             joined = 0.0
             while True:
                 tell("connecting")
-                said = _one_connection(_settings(home), lambda: tell("joined"))
+                said = _one_connection(_settings(home, devices, launcher), lambda: tell("joined"))
                 if _JOINED in said:
                     joined = time.monotonic()
                 elif not joined or time.monotonic() - joined > RECONNECT_SECONDS:
@@ -72,15 +82,19 @@ def _keep_state(home: SiteHome) -> Iterator[Callable[[str], None]]:
         raise
 
 
-def _settings(home: SiteHome) -> SuperNodeSettings:
+def _settings(home: SiteHome, devices: int = 0, launcher: str = "") -> SuperNodeSettings:
     return SuperNodeSettings(
         coordinator=home.coordinator_address(),
-        ca_file=home.identity / GRANT_FILES["authority"],
-        certificate_file=home.identity / GRANT_FILES["certificate"],
+        ca_file=home.grant / GRANT_FILES["authority"],
+        certificate_file=home.grant / GRANT_FILES["certificate"],
         tls_key_file=home.identity / TLS_KEY,
         node_key_file=load_identity(home.identity).node_key_path,
         secret_file=home.worker_secret,
         home=home.root.resolve(),
+        study=home.study,
+        link=home.link.resolve(),
+        devices=devices,
+        launcher=launcher,
         logs=home.logs,
         port=free_port(),
     )

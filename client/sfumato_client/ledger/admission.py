@@ -8,22 +8,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any, assert_never
+from typing import Any
 
 from sfumato_client.ledger.chain import Row
-from sfumato_common.accounting.accountant import count_mechanisms, epsilon
+from sfumato_common.accounting.accountant import count_mechanisms, epsilon, expand_tally
 from sfumato_common.accounting.events import (
-    AboveThreshold,
     Event,
-    ExponentialMechanism,
-    GaussianRelease,
-    KAverageGaussian,
-    LaplaceRelease,
-    LocalGaussian,
-    LocalLaplace,
     Mechanism,
-    RandomisedResponse,
-    SampledGaussian,
     Unprotected,
     event_from_json,
     event_to_json,
@@ -84,30 +75,6 @@ def admit_unprotected(study: str, named: Collection[str]) -> None:
             f"study '{study}' would let weights leave without differential privacy, and this site's policy does not "
             "name it in nonprivate_studies: nothing was touched"
         )
-
-
-def expand_tally(tally: Tally) -> list[Event]:
-    """A tally as events again: sampled mechanisms with their steps added up, one-shot ones repeated."""
-    events: list[Event] = []
-    for event, times in tally.items():
-        match event:
-            case SampledGaussian(noise_multiplier=sigma, sampling_rate=rate):
-                events.append(SampledGaussian(sigma, rate, times))
-            case (
-                GaussianRelease()
-                | LaplaceRelease()
-                | RandomisedResponse()
-                | KAverageGaussian()
-                | LocalLaplace()
-                | LocalGaussian()
-                | ExponentialMechanism()
-                | AboveThreshold()
-                | Unprotected()
-            ):
-                events += [event] * times
-            case _:
-                assert_never(event)
-    return events
 
 
 def _fitting_tallies(rows: Sequence[Row], budget: Budget) -> Iterable[Tally]:

@@ -17,7 +17,7 @@ from typing import Any
 from sfumato_client.ledger.admission import admit, admit_unprotected
 from sfumato_client.ledger.approvals import Approval, approvals
 from sfumato_client.ledger.behind import Answer, Owed, recovery_rows, require_current, unknown_answers
-from sfumato_client.ledger.certificate import COHORTS, certificate
+from sfumato_client.ledger.certificate import certificate_of
 from sfumato_client.ledger.chain import (
     FORMAT,
     Reservation,
@@ -32,6 +32,7 @@ from sfumato_client.ledger.charged import Charge, Terms, charged
 from sfumato_client.ledger.export import write_export
 from sfumato_client.ledger.head import check_head, head_of, head_path, read_head, write_head
 from sfumato_client.ledger.members import check_members, members_folder, read_members, write_new_members
+from sfumato_client.ledger.promised import promised, under_way
 from sfumato_client.ledger.storage import begin, connect, insert, read_rows, transaction
 from sfumato_common.accounting.accountant import CohortCosts, cohort_costs, epsilon
 from sfumato_common.accounting.events import Cohort, Declared, Event, Unprotected, event_to_json
@@ -39,7 +40,6 @@ from sfumato_common.accounting.members import Members
 from sfumato_common.errors import BusyError, LedgerError
 from sfumato_common.mechanisms.noise import NoiseSource
 from sfumato_common.study.certificate import Certificate, Noise, stated_costs
-from sfumato_common.study.costs import study_events
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.policy import Budget
 from sfumato_common.study.words import Part
@@ -47,6 +47,9 @@ from sfumato_common.study.words import Part
 
 class Ledger:
     """A site's spends over all studies; made by `Ledger.open`, closed by `close` or a `with` block."""
+
+    # what those of them that are under way will still charge is kept for them: see `promised.py`
+    accepted: Collection[Plan] = ()
 
     def __init__(
         self, connection: sqlite3.Connection, path: Path, budget: Budget, site: str, nonprivate_studies: frozenset[str]
@@ -124,6 +127,7 @@ class Ledger:
             elif not isinstance(event, Declared):
                 mine = [entry for entry in entries if entry.cohort == cohort]
                 others = [entry.event for entry in mine if entry.plan_hash != plan_hash]
+                others += promised(rows, entries, self.accepted, self.site, cohort, plan_hash)
                 own = [entry.event for entry in mine if entry.plan_hash == plan_hash]
                 fields |= admit(rows, others, [*own, event], ahead, self.budget, limit)
             row = next_row(rows, "reserve", fields)
@@ -208,6 +212,17 @@ class Ledger:
             if entry.cohort == cohort and plan_hash in (None, entry.plan_hash) and except_plan != entry.plan_hash
         ]
 
+    def committed(self, cohort: Cohort, except_plan: str) -> list[Event]:
+        """What all other plans charged `cohort`, and what those under way will still charge."""
+        rows = self._rows()
+        to_come = promised(rows, _reservations(rows), self.accepted, self.site, cohort, except_plan)
+        return [*self.events(cohort, except_plan=except_plan), *to_come]
+
+    def under_way(self) -> list[Plan]:
+        """The accepted plans for which budget is kept; see `promised.py`."""
+        rows = self._rows()
+        return under_way(rows, _reservations(rows), self.accepted, self.site)
+
     def spent_epsilon(self, cohort: Cohort) -> float:
         """Epsilon of everything `cohort` was ever charged, at the budget's delta."""
         return epsilon(self.events(cohort), self.budget.delta)
@@ -239,13 +254,7 @@ class Ledger:
 
         With `publish_total` also what all studies cost, at the plan's delta: policy decides.
         """
-        total = None
-        if publish_total:
-            others = (self.events(cohort, except_plan=plan.digest) for cohort in COHORTS)
-            own = (study_events(plan, cohort) for cohort in COHORTS)
-            train, holdout = ([*spent, *whole] for spent, whole in zip(others, own, strict=True))
-            total = stated_costs(cohort_costs(train, holdout, plan.privacy.delta))
-        return certificate(plan, self.events("train", plan.digest), self.events("holdout", plan.digest), noise, total)
+        return certificate_of(plan, self.entries(), noise, publish_total)
 
     def _rows(self) -> list[Row]:
         """Every row, chain and end verified."""

@@ -10,8 +10,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, get_args
 
-from sfumato_client.ledger.admission import expand_tally
-from sfumato_common.accounting.accountant import cohort_costs, count_mechanisms
+from sfumato_client.ledger.chain import Reservation
+from sfumato_common.accounting.accountant import cohort_costs, count_mechanisms, expand_tally
 from sfumato_common.accounting.events import (
     Cohort,
     Declared,
@@ -29,7 +29,7 @@ from sfumato_common.study.certificate import (
     stated_costs,
     stated_reach,
 )
-from sfumato_common.study.costs import WITHOUT_PRIVACY, declared_disclosures, study_events
+from sfumato_common.study.costs import WITHOUT_PRIVACY, declared_disclosures, release_total, study_events
 from sfumato_common.study.plan import Plan
 
 COHORTS: tuple[Cohort, ...] = ("train", "holdout")
@@ -62,18 +62,21 @@ def certificate(
     holdout: Sequence[Event],
     noise: Noise,
     site_total: StatedCosts | None = None,
+    planned: Mapping[Cohort, Sequence[Event]] | None = None,
 ) -> Certificate:
     """What the manifest carries, from the events charged to each cohort under `plan`; at the plan's delta.
 
-    `noise` is 'secure' or 'test'; `site_total` is what policy publishes of all studies. Raises LedgerError for any
-    other word, and when the accountants contradict.
+    `noise` is 'secure' or 'test'; `site_total` is what policy publishes of all studies; `planned` is all that the site
+    will have been charged, with what is still to come (None: the whole plan; see `planned_events`). Raises LedgerError
+    for any other word, and when the accountants contradict.
     """
     if noise not in get_args(Noise):
         raise LedgerError("a certificate says 'secure' or 'test' about its noise, nothing else")
+    planned = planned or {cohort: study_events(plan, cohort) for cohort in COHORTS}
     # what was charged, and what the plan has not charged yet: a figure computed after the release is covered too
     whole = {
-        "train": count_mechanisms(train) | count_mechanisms(study_events(plan, "train")),
-        "holdout": count_mechanisms(holdout) | count_mechanisms(study_events(plan, "holdout")),
+        "train": count_mechanisms(train) | count_mechanisms(planned["train"]),
+        "holdout": count_mechanisms(holdout) | count_mechanisms(planned["holdout"]),
     }
     events = expand_tally(whole["train"]), expand_tally(whole["holdout"])
     costs = cohort_costs(*events, plan.privacy.delta)
@@ -98,6 +101,32 @@ def certificate(
         reach=stated_reach(*events, plan.privacy.delta) if plan.private else None,
         site_total=site_total,
     )
+
+
+def certificate_of(plan: Plan, entries: Sequence[Reservation], noise: Noise, publish_total: bool) -> Certificate:
+    """The certificate from a ledger's charges; with `publish_total` also what all studies cost, at the plan's delta."""
+    planned = {cohort: planned_events(plan, cohort, entries) for cohort in COHORTS}
+
+    def paid(cohort: Cohort, own: bool) -> list[Event]:
+        return [item.event for item in entries if item.cohort == cohort and (item.plan_hash == plan.digest) == own]
+
+    total = None
+    if publish_total:
+        train, holdout = ([*paid(cohort, own=False), *planned[cohort]] for cohort in COHORTS)
+        total = stated_costs(cohort_costs(train, holdout, plan.privacy.delta))
+    return certificate(plan, paid("train", own=True), paid("holdout", own=True), noise, total, planned)
+
+
+def planned_events(plan: Plan, cohort: Cohort, entries: Iterable[Reservation]) -> list[Event]:
+    """All that `cohort` will have paid under `plan`; where sites join later, of its stages what was charged alone.
+
+    One that came late has paid for fewer rounds, and its stages are asked nothing more once its release has begun.
+    """
+    if not plan.joining or cohort == "holdout":
+        return study_events(plan, cohort)
+    kinds = {stage.kind for stage in plan.stages}
+    mine = [entry for entry in entries if entry.plan_hash == plan.digest and entry.cohort == cohort]
+    return [*(entry.event for entry in mine if entry.purpose in kinds), *release_total(plan)]
 
 
 def mechanism_lines(tally: Mapping[Mechanism, int]) -> list[dict[str, Any]]:

@@ -38,6 +38,11 @@ class ReleaseFolder:
         """Work on the release alone. Raises BusyError at once when another process does."""
         return exclusive(self._root, "this plan's release")
 
+    @property
+    def begun(self) -> bool:
+        """Whether a release was asked for here."""
+        return (self._root / _REQUEST).exists()
+
     def keep_request(self, choice: str, arrays: Arrays) -> None:
         """Keep what the release is made from. Raises LedgerError when it was begun from something else."""
         path = self._root / _REQUEST

@@ -104,10 +104,12 @@ def release_notes(plan: Plan) -> list[str]:
 def forecast_here(plan: Plan, policy: Policy, ledger: Ledger) -> Forecast:
     """Forecast of `plan` on top of all else that this site's ledger holds, at the budget's delta; fitting or not.
 
+    What other accepted plans under way will still charge counts as held.
+
     What the plan itself was charged already is part of its forecast, and left out of what was spent.
     """
-    train = ledger.events("train", except_plan=plan.digest)
-    holdout = ledger.events("holdout", except_plan=plan.digest)
+    train = ledger.committed("train", plan.digest)
+    holdout = ledger.committed("holdout", plan.digest)
     return forecast(plan, policy.budget.delta, train, holdout)
 
 

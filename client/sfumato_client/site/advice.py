@@ -62,6 +62,8 @@ def _work(view: Mapping[str, Any]) -> list[str]:
             if quiet > _QUIET_S:
                 return [f"no sign of work for {duration_text(quiet)}; after 15 min it is ended, and asked again"]
             return ["nothing: the site is at work"] if view["state"] == "joined" else []
+        case "launched":
+            return ["nothing: the launched job waits for its turn, or is at work; your scheduler says which"]
         case "hung":
             return ["the work hung and was ended; the coordinator asks again. Again and again? See 'logs/worker.log'"]
         case "killed":

@@ -10,30 +10,31 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
 
 from safetensors.numpy import load, save
 
 from sfumato_client.dataset import Cohort as PatientCohort
 from sfumato_client.egress.guard import missing_reply, noised_reply, pending_reply, plain_reply, refusal
 from sfumato_client.egress.pace import Pace
-from sfumato_client.ledger import Ledger, Terms
+from sfumato_client.ledger import Ledger
 from sfumato_client.ledger.charged import settle_kept
 from sfumato_client.release.folder import release_folder
 from sfumato_client.site.admission import check_policy
 from sfumato_client.site.home import SiteHome
 from sfumato_client.site.inbound import Seen, check_form, models_of, requested_items
-from sfumato_client.site.noise import site_noise
+from sfumato_client.site.noise import noise_of
 from sfumato_client.site.received import Received
 from sfumato_client.site.recovery import require_known
-from sfumato_client.site.sending import require_approved, send_release
+from sfumato_client.site.sending import require_approved, require_training, send_release
 from sfumato_client.site.turns import at_work
 from sfumato_client.site.watch import Watch
-from sfumato_common.accounting.events import Cohort, Event
+from sfumato_client.site.work import Elsewhere, Work, error_of
+from sfumato_common.accounting.events import Cohort
 from sfumato_common.crypto.identity import load_identity
-from sfumato_common.errors import BusyError, LedgerError, PolicyRefusal, VerificationError
+from sfumato_common.errors import BusyError, LedgerError, PolicyRefusal, VerificationError, WorkerLost
 from sfumato_common.exchanges import EXCHANGES
 from sfumato_common.files import set_aside, write_atomic
 from sfumato_common.generators import GENERATORS
@@ -42,48 +43,46 @@ from sfumato_common.locks import in_turn
 from sfumato_common.mechanisms.noise import NoiseSource
 from sfumato_common.mechanisms.recorder import NoiseRecorder
 from sfumato_common.metrics.utility import classifier_schema
-from sfumato_common.protocol.messages import Reply, Request
+from sfumato_common.protocol.messages import PROTOCOL, Reply, Request
 from sfumato_common.study.costs import charged_event, utility_event
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.policy import DEFAULT_ANSWER_INTERVAL_S, Policy
-from sfumato_common.types import Arrays, ArraySpec, Schema, fingerprint
+from sfumato_common.types import Arrays, ArraySpec, fingerprint
+
+if TYPE_CHECKING:
+    from sfumato_client.training.dp.shared import Ranks
 
 log = logging.getLogger(__name__)
 Upload = Callable[[bytes, Plan], None]
+StartRanks: TypeAlias = "Callable[[], contextlib.AbstractContextManager[Ranks | None]]"
 # what is kept besides an answer: rows of the ledger with its journal, weights that came, members
 _MARGIN_BYTES = 4 * 1024**2
 
 
-@dataclass(frozen=True)
-class Work:
-    """One thing that a request asks for: what it is charged as, what may leave, and how it is checked and done.
+class Site:
+    """One hospital's side of a study; `upload` delivers a signed package, `ranks` shares training over devices.
 
-    `check` runs before the charge; `compute` is given what opens the cohort, the charge's recorder, and noise for what
-    stays.
+    With `elsewhere` it charges and computes nothing itself, and sends what the job there left. `lost` is called when a
+    process that shared the work died: it ends this one, so that the question is asked again like after a kill.
     """
 
-    purpose: str
-    event: Event
-    cohort: Cohort
-    schema: Schema
-    check: Callable[[], None]
-    compute: Callable[[Callable[[], PatientCohort], NoiseRecorder, NoiseSource], Arrays]
-
-    def terms(self, plan: Plan, request: Request) -> Terms:
-        """Where its charge stands in the ledger."""
-        return Terms.of(plan, self.purpose, max(request.round, 1), self.cohort)
-
-
-class Site:
-    """One hospital's side of a study; `upload` delivers a signed package and is passed in."""
-
-    def __init__(self, home: SiteHome, upload: Upload) -> None:
+    def __init__(
+        self,
+        home: SiteHome,
+        upload: Upload,
+        ranks: StartRanks = contextlib.nullcontext,
+        *,
+        elsewhere: Elsewhere | None = None,
+        pace: Callable[[], Pace] | None = None,
+        lost: Callable[[], None] = lambda: None,
+    ) -> None:
         self.home = home
-        self._upload = upload
+        self._upload, self._ranks = upload, ranks
+        self._elsewhere, self._pace, self._lost = elsewhere, pace, lost
 
     def handle(self, request: Request) -> Reply:
         """Answer one request; whatever goes wrong leaves as a code and a local reference, never as text."""
-        pace, interval, watch = Pace(), DEFAULT_ANSWER_INTERVAL_S, Watch(self.home, request)
+        pace, interval, watch = (self._pace or Pace)(), DEFAULT_ANSWER_INTERVAL_S, Watch(self.home, request)
         try:
             plan, policy = self.home.accepted_plan(request.plan_hash), self.home.policy()
             interval = policy.answer_interval_s
@@ -93,6 +92,9 @@ class Site:
             whole = self._received(plan).complete(request)
             reply = missing_reply() if whole is None else self._answer(whole, plan, policy, pace, watch)
         except Exception as error:
+            if isinstance(error, WorkerLost):
+                log.error("%s", error)
+                self._lost()
             reply = refusal(error, self.home.steward_folder)
             log.warning("request '%s' not answered: %s, local reference %s", request.kind, reply.code, reply.reference)
         pace.hold(interval)
@@ -123,7 +125,7 @@ class Site:
             raise PolicyRefusal("the request names a stage that the accepted plan does not have") from None
         if not 1 <= request.round <= stage.rounds:
             raise PolicyRefusal("the request names a round beyond the accepted plan")
-        exchange, seen = EXCHANGES[stage.kind], Seen(self.home.last_received, plan)
+        exchange, seen = EXCHANGES[stage.kind], Seen(self.home.last_received, plan, self.home.starts)
         sent = exchange.sent(plan)
         check_form(request.arrays, schema_at(plan, sent))
         self._received(plan).keep(request)
@@ -136,8 +138,9 @@ class Site:
         def compute(opened: Callable[[], PatientCohort], recorder: NoiseRecorder, noise: NoiseSource) -> Arrays:
             seen.keep_round(stage, request.round, request.arrays)
             cohort, inbound = opened(), for_all_components(plan, sent, request.arrays)
-            job = StageJob(plan, policy.site, stage, request.round, inbound, cohort, noise, recorder, encoders)
-            return train(job)
+            with self._ranks() as ranks:
+                given = (inbound, cohort, noise, recorder, encoders, ranks)
+                return train(StageJob(plan, policy.site, stage, request.round, *given))
 
         work = Work(stage.kind, charged_event(plan, stage), "train", exchange.returned(plan), check, compute)
         return self._in_turn(request, plan, policy, work, watch)
@@ -167,6 +170,8 @@ class Site:
         turns, question = self.home.turns(plan), fingerprint(request.arrays)
         name = f"{plan.digest[:16]}-{work.purpose}-{request.round}-{question[:16]}.safetensors"
         kept, mark = self.home.outbox / name, turns / f"{work.purpose}-{request.round}.json"
+        if self._elsewhere is not None and not kept.exists():
+            self._do_elsewhere(request, watch)
         with in_turn(turns):
             if kept.exists():
                 arrays = load(kept.read_bytes())
@@ -174,6 +179,9 @@ class Site:
                     settle_kept(ledger, work.terms(plan, request), arrays)
                 mark.unlink(missing_ok=True)  # it leaves now: should the kept bytes be lost, they are not made again
                 return plain_reply(arrays, work.schema)
+            if self._elsewhere is not None:
+                raise WorkerLost("the launched job left no answer; it is asked again")
+            require_training(self.home, plan, policy, work.cohort)
             size = sum(spec.bytes for spec in work.schema.values()) + _MARGIN_BYTES
             with set_aside(turns, size) as give_back, at_work(mark, question) as killed:
                 return self._once(request, plan, policy, work, kept, killed, watch, give_back)
@@ -191,7 +199,8 @@ class Site:
     ) -> Reply:
         self.home.require_fitting_store(plan)
         work.check()
-        noise, terms = _noise(policy, plan, request), work.terms(plan, request)
+        noise = noise_of(policy, plan, request)
+        terms = work.terms(plan, request)
         with self.home.open_ledger() as ledger, ledger.charged(terms, [work.event], noise, killed) as charge:
             opened = partial(self._open_cohort, plan, ledger, work.cohort)
             with watch.work(charge.recorder):
@@ -201,6 +210,12 @@ class Site:
             reply = noised_reply(sealed, work.schema, charge.paid)
             write_atomic(kept, save(dict(reply.arrays)), mode=0o600)
         return reply
+
+    def _do_elsewhere(self, request: Request, watch: Watch) -> None:
+        assert self._elsewhere is not None
+        watch.launch()
+        if code := self._elsewhere(request):
+            raise error_of(code)
 
     def _open_cohort(self, plan: Plan, ledger: Ledger, name: Cohort) -> PatientCohort:
         return self.home.charged_cohorts(plan, ledger, name)[0]
@@ -213,7 +228,8 @@ class Site:
             if ledger.events("train", plan_hash=plan.digest) == []:
                 raise LedgerError("nothing was trained here under this plan; a release makes no sense")
             folder = release_folder(self.home.releases, plan)
-            folder.keep_request(request.stage, request.arrays)
+            with in_turn(self.home.turns(plan)):  # after a round under way: see `require_training`
+                folder.keep_request(request.stage, request.arrays)
             if not self._work(request.stage, models, plan, policy, ledger, watch):
                 return pending_reply()
             require_approved(folder, plan, ledger)
@@ -240,6 +256,11 @@ class Site:
         self.home.require_fitting_store(plan)
         until = time.monotonic() + plan.federation.round_deadline_s / 2
         maker = Maker(self.home, plan, policy, choice, models, ledger)
+        if self._elsewhere is not None:
+            if not maker.decided:
+                choice, arrays = maker.folder.request()
+                self._do_elsewhere(Request(PROTOCOL, plan.digest, "make", choice, 0, arrays), watch)
+            return maker.decided
         with contextlib.ExitStack() as stack:
             try:
                 stack.enter_context(maker.folder.held())
@@ -251,13 +272,9 @@ class Site:
     def _final_models(self, choice: str, arrays: Arrays, plan: Plan, policy: Policy) -> Mapping[str, Arrays]:
         """The models that a release is made from, checked: of the plan's form, and within its training's reach."""
         models = models_of(arrays, plan, requested_items(plan, policy.site, choice))
-        Seen(self.home.last_received, plan).check_release(models)
+        Seen(self.home.last_received, plan, self.home.starts).check_release(models)
         schemas = {kind: GENERATORS[kind].released(plan) for kind in models}
         return {kind: for_all_components(plan, schemas[kind], arrays) for kind, arrays in models.items()}
 
     def _received(self, plan: Plan) -> Received:
         return Received(self.home.received, plan)
-
-
-def _noise(policy: Policy, plan: Plan, request: Request) -> NoiseSource:
-    return site_noise(policy, plan.digest, request.kind, request.stage, request.round)

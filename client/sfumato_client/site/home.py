@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -19,18 +20,45 @@ from sfumato_common.strict import load_yaml, parse
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.policy import Policy
 
-ADDRESS_FILE = "address.json"
+ADDRESS_FILE, LINKS = "address.json", "studies"
+ENDED = ".ended"  # of the file of a plan that the site has left
 
 
 @dataclass(frozen=True)
 class SiteHome:
-    """Paths below one folder, and the few files that are read from it everywhere."""
+    """Paths below one folder, and the few files that are read from it everywhere.
+
+    A site may take part in studies of several coordinators at once: patients, keys, policy and ledger are one, and what
+    belongs to a coordinator stands apart. `study` is the site's own word for one of them, '' for the first.
+    """
 
     root: Path
+    study: str = ""
+
+    @property
+    def link(self) -> Path:
+        """What belongs to one coordinator: its address and grant, accepted plans, the processes' files and logs."""
+        return self.root / LINKS / self.study if self.study else self.root
+
+    @property
+    def links(self) -> list[SiteHome]:
+        """This home with every coordinator that it is enrolled with or accepted a plan of."""
+        others = sorted(path.name for path in (self.root / LINKS).glob("*") if path.is_dir())
+        return [SiteHome(self.root), *(SiteHome(self.root, name) for name in others)]
+
+    @property
+    def grant(self) -> Path:
+        """The folder of the certificates that the coordinator's grant brought."""
+        return self.link if self.study else self.identity
+
+    @property
+    def plans(self) -> Path:
+        """Plans that were accepted from this coordinator."""
+        return self.link / "plans"
 
     @property
     def identity(self) -> Path:
-        """Keys and, after enrolment, certificates."""
+        """Keys and, after the first enrolment, certificates."""
         return self.root / "identity"
 
     @property
@@ -51,17 +79,17 @@ class SiteHome:
     @property
     def worker_secret(self) -> Path:
         """What the SuperNode and the worker share, new at every start, so that no other process takes messages."""
-        return self.root / "worker.secret"
+        return self.link / "worker.secret"
 
     @property
     def work_file(self) -> Path:
         """The last question: what it asks, how far the work on it is, what became of it; for the site's own people."""
-        return self.root / "work.json"
+        return self.link / "work.json"
 
     @property
     def node_file(self) -> Path:
         """What the node is doing, in a word, and since when."""
-        return self.root / "node.json"
+        return self.link / "node.json"
 
     @property
     def outbox(self) -> Path:
@@ -72,6 +100,11 @@ class SiteHome:
     def last_received(self) -> Path:
         """What came last from the coordinator, to hold what comes next against."""
         return self.root / "seen"
+
+    @property
+    def starts(self) -> Path:
+        """Pinned public starts that the site was given, by their sha256: for stages that it joins late."""
+        return self.root / "starts"
 
     @property
     def received(self) -> Path:
@@ -108,12 +141,12 @@ class SiteHome:
     @property
     def steward_folder(self) -> Path:
         """Reports and error details for the steward's eyes only."""
-        return self.root / "local"
+        return self.link / "local"
 
     @property
     def logs(self) -> Path:
         """Logs of the site's processes."""
-        return self.root / "logs"
+        return self.link / "logs"
 
     def policy(self) -> Policy:
         """The site's own policy. Raises ConfigError when it is absent or wrong."""
@@ -123,7 +156,9 @@ class SiteHome:
         """The privacy ledger under the policy's budget, open to charges without privacy for the studies it names."""
         policy = self.policy()
         named = frozenset(policy.nonprivate_studies)
-        return Ledger.open(self.ledger_file, policy.budget, site=policy.site, nonprivate_studies=named)
+        ledger = Ledger.open(self.ledger_file, policy.budget, site=policy.site, nonprivate_studies=named)
+        ledger.accepted = [plan for home in self.links for plan in home.readable_plans()]
+        return ledger
 
     def open_store(self) -> SiteStore:
         """The site's images. Raises DataError when nothing was ingested."""
@@ -158,33 +193,69 @@ class SiteHome:
     def pin(self, plan: Plan) -> None:
         """Accept `plan`: from now on requests under its hash are carried out, all others refused.
 
+        Of a plan that others may join nothing is kept of their entries: no code of the site can then depend on one.
         Raises PolicyRefusal when another plan of the same name was accepted before: a changed plan is another study.
         """
-        for path in sorted((self.root / "plans").glob("*.json")):
-            if path.stem != plan.digest and self.accepted_plan(path.stem).study == plan.study:
-                raise PolicyRefusal(
-                    f"another plan named '{plan.study}' was accepted here before; ask for this one under a new name"
-                )
-        write_json(self.root / "plans" / f"{plan.digest}.json", plan.model_dump(mode="json"))
+        plan = plan.at_site(self.policy().site)
+        for home in self.links:
+            for path in [*sorted(home.plans.glob("*.json")), *sorted(home.plans.glob(f"*{ENDED}"))]:
+                other = path.stem != plan.digest or home != self
+                if other and _read_plan(path).study == plan.study:
+                    raise PolicyRefusal(
+                        f"another plan named '{plan.study}' was accepted here before; ask for this one under a new name"
+                    )
+        write_json(self.plans / f"{plan.digest}.json", plan.model_dump(mode="json"))
+        (self.plans / f"{plan.digest}{ENDED}").unlink(missing_ok=True)
+
+    def leave(self, study: str) -> None:
+        """Take no further part in the study of that name: its questions are refused, its budget is free for others.
+
+        What was charged stays charged. Raises ConfigError when no such study is accepted.
+        """
+        for home in self.links:
+            for plan in home.readable_plans():
+                if plan.study == study:
+                    path = home.plans / f"{plan.digest}.json"
+                    path.replace(path.with_suffix(ENDED))
+                    return
+        raise ConfigError(f"no study '{study}' is accepted here; 'sfumato-site status' names those that are")
 
     def accepted_plan(self, plan_hash: str) -> Plan:
-        """The accepted plan of that hash. Raises PolicyRefusal when this site accepted no such plan."""
-        path = self.root / "plans" / f"{plan_hash}.json"
+        """The plan of that hash, accepted from this coordinator. Raises PolicyRefusal when there is none."""
+        path = self.plans / f"{plan_hash}.json"
         if not path.exists():
             raise PolicyRefusal(
                 "the plan of this request was not accepted here; run 'sfumato-site accept' to review it"
             )
-        try:
-            plan = parse(json.loads(path.read_text()), Plan, path.name)
-        except (ConfigError, ValueError):
-            raise PolicyRefusal("the stored plan cannot be read any more; accept it again") from None
-        if plan.digest != plan_hash:
-            raise PolicyRefusal("the stored plan does not have the hash it is filed under; accept it again")
-        return plan
+        return _read_plan(path)
+
+    def accepted_anywhere(self, plan_hash: str) -> Plan:
+        """As `accepted_plan`, from whichever coordinator: the ledger is one."""
+        holder = [home for home in self.links if (home.plans / f"{plan_hash}.json").exists()]
+        return (holder[0] if holder else self).accepted_plan(plan_hash)
+
+    def readable_plans(self) -> list[Plan]:
+        """The accepted plans of this coordinator, without files that were damaged: their questions are refused."""
+        found = []
+        for path in sorted(self.plans.glob("*.json")):
+            with contextlib.suppress(PolicyRefusal):
+                found.append(self.accepted_plan(path.stem))
+        return found
 
     def coordinator_address(self) -> str:
         """host:port of the coordinator. Raises ConfigError before `join`."""
         try:
-            return str(json.loads((self.root / ADDRESS_FILE).read_text())["coordinator"])
+            return str(json.loads((self.link / ADDRESS_FILE).read_text())["coordinator"])
         except (OSError, ValueError, KeyError):
             raise ConfigError("this site is not enrolled yet; run 'sfumato-site join GRANT ...' first") from None
+
+
+def _read_plan(path: Path) -> Plan:
+    """The plan of a file that `pin` wrote. Raises PolicyRefusal where it is not the one that it was."""
+    try:
+        plan = parse(json.loads(path.read_text()), Plan, path.name)
+    except (ConfigError, ValueError):
+        raise PolicyRefusal("the stored plan cannot be read any more; accept it again") from None
+    if plan.digest != path.stem:
+        raise PolicyRefusal("the stored plan does not have the hash it is filed under; accept it again")
+    return plan

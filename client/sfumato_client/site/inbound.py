@@ -14,14 +14,14 @@ from pathlib import Path
 
 import numpy as np
 from safetensors import safe_open
-from safetensors.numpy import save
+from safetensors.numpy import load, save
 
 from sfumato_common.errors import VerificationError
 from sfumato_common.files import write_atomic, write_json
 from sfumato_common.generators import GENERATORS
 from sfumato_common.generators.components import schema_at
 from sfumato_common.generators.displacement import within_displacement
-from sfumato_common.generators.settings import StageSettings
+from sfumato_common.generators.settings import PublicStart, StageSettings
 from sfumato_common.generators.starts import (
     LARGEST_VALUE,
     check_start,
@@ -33,11 +33,13 @@ from sfumato_common.generators.starts import (
 from sfumato_common.generators.weights import to_arrays
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.release import AnyItem
+from sfumato_common.study.starts import start_path
 from sfumato_common.types import AnyArray, Arrays, Schema, fingerprint
 
 _MISSED = (
     "this site missed the first round of a stage that starts from pinned public weights, so it cannot tell where "
-    "training began; it takes no part in that stage"
+    "training began; it takes no part in that stage, unless it is given their file, which the coordinator has, with "
+    "'sfumato-site accept --start FILE'"
 )
 
 
@@ -76,10 +78,13 @@ def models_of(arrays: Arrays, plan: Plan, release: Sequence[AnyItem]) -> dict[st
 
 
 class Seen:
-    """The last weights that came for each stage of each plan, and its fixed arrays, in a folder of the site's home."""
+    """The last weights that came for each stage of each plan, and its fixed arrays, in a folder of the site's home.
 
-    def __init__(self, folder: Path, plan: Plan) -> None:
-        self._folder, self._plan = folder / plan.digest[:16], plan
+    `starts` are the pinned starts that the site was given: where one came late, they say where training began.
+    """
+
+    def __init__(self, folder: Path, plan: Plan, starts: Path | None = None) -> None:
+        self._folder, self._plan, self._starts = folder / plan.digest[:16], plan, starts
 
     def check_round(self, stage: StageSettings, number: int, arrays: Arrays) -> None:
         """Raise VerificationError when `arrays` of round `number` (from 1) are out of reach of what came before.
@@ -94,10 +99,10 @@ class Seen:
         arrays = self._without_first(stage, arrays)
         since, before = self._last(stage.kind)
         if stage.public_start is not None and not before:
-            if number != 1:
-                raise VerificationError(_MISSED)
-            check_start(stage.public_start, arrays)
-            return
+            if number == 1:
+                check_start(stage.public_start, arrays)
+                return
+            before = _by_network(self._given_start(stage.public_start))
         if number < since:
             # going back and forth between rounds would add up to many times the plan's reach
             raise VerificationError("the request's round is older than one that came before; it is not begun now")
@@ -115,7 +120,7 @@ class Seen:
             return
         self._pin_fixed(arrays)
         data = save(_of_stage(stage, arrays), metadata={"round": str(number)})
-        if stage.public_start is not None and not self._path(stage.kind).exists():
+        if stage.public_start is not None and number == 1 and not self._path(stage.kind).exists():
             write_atomic(self._path(f"{stage.kind}-start"), data, mode=0o600)
         write_atomic(self._path(stage.kind), data, mode=0o600)
 
@@ -153,9 +158,18 @@ class Seen:
             return to_arrays(network, initial_model(network, self._plan))
         _, weights = self._last(f"{stage.kind}-start")
         if not weights:
-            raise VerificationError(_MISSED)
+            weights = _by_network(self._given_start(stage.public_start))
         check_start(stage.public_start, {name: value for part in weights.values() for name, value in part.items()})
         return weights[network]
+
+    def _given_start(self, start: PublicStart) -> dict[str, AnyArray]:
+        """The pinned weights that the site was given. Raises VerificationError where it was not, or given others."""
+        path = None if self._starts is None else start_path(self._starts, start)
+        if path is None or not path.exists():
+            raise VerificationError(_MISSED)
+        arrays: dict[str, AnyArray] = load(path.read_bytes())
+        check_start(start, arrays)
+        return arrays
 
     def _last(self, name: str) -> tuple[int, dict[str, dict[str, AnyArray]]]:
         """Round and weights by network of the last request of a stage; round 1's start when there was none."""

@@ -70,6 +70,13 @@ class Maker:
                 self.folder.keep_refusal(part, type(error).wire_code)
         return True
 
+    @property
+    def decided(self) -> bool:
+        """Whether nothing is left to do: every part is approved, or refused for good."""
+        approved = self._ledger.approvals(self._plan.digest)
+        parts = self._plan.parts_at(self._policy.site)
+        return all(part in approved or self.folder.refusal(part) is not None for part in parts)
+
     def _decide(self, part: Part, until: float) -> bool:
         if self.folder.refusal(part) is not None or part in self._ledger.approvals(self._plan.digest):
             return True

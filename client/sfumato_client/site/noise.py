@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 
 from sfumato_common.mechanisms.noise import NoiseSource, SecureNoise, TestNoise
+from sfumato_common.protocol.messages import Request
+from sfumato_common.study.plan import Plan
 from sfumato_common.study.policy import Policy
 
 
@@ -14,3 +16,8 @@ def site_noise(policy: Policy, *occasion: str | int) -> NoiseSource:
         return SecureNoise()
     text = "|".join(map(str, (policy.site, *occasion)))
     return TestNoise(int.from_bytes(hashlib.sha256(text.encode()).digest(), "big"))
+
+
+def noise_of(policy: Policy, plan: Plan, request: Request) -> NoiseSource:
+    """Where the noise of the answer to `request` begins."""
+    return site_noise(policy, plan.digest, request.kind, request.stage, request.round)

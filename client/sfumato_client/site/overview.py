@@ -27,12 +27,15 @@ from sfumato_common.study.plan import Plan
 SILENT_S = 90.0
 
 
-def overview(root: Path) -> dict[str, Any]:
-    """The site as it stands now; times are seconds since 1970. Raises ConfigError where the home has no policy."""
-    home = SiteHome(root)
+def overview(root: Path, study: str = "") -> dict[str, Any]:
+    """The site as it stands now, with the coordinator that it calls `study`; times are seconds since 1970.
+
+    Raises ConfigError where the home has no policy.
+    """
+    home = SiteHome(root, study)
     policy = home.policy()
-    heard = read_object(root / CONTACT_FILE).get("heard")
-    plans = [home.accepted_plan(path.stem) for path in sorted((root / "plans").glob("*.json"))]
+    heard = read_object(home.link / CONTACT_FILE).get("heard")
+    plans = [home.accepted_plan(path.stem) for path in sorted(home.plans.glob("*.json"))]
     view: dict[str, Any] = {
         "site": policy.site,
         "enrolled": _is_enrolled(home),
@@ -67,7 +70,7 @@ def _is_enrolled(home: SiteHome) -> bool:
 def _certificate_note(home: SiteHome) -> str:
     """What is to be said of certificates that ended or end soon; '' for others, and before there are any."""
     try:
-        return require_current(home.identity) or ""
+        return require_current(home.grant) or ""
     except ConfigError:
         return ""
     except FederationError as error:
@@ -78,7 +81,7 @@ def _node(home: SiteHome, heard: float | None) -> dict[str, Any]:
     """What the node does: not running, connecting, joined, no answer, failed or stopped; since when; and why."""
     said = read_object(home.node_file) or {"state": "not running", "reason": "", "since": None}
     state = said["state"]
-    if state in ("connecting", "joined") and not is_held(home.root):
+    if state in ("connecting", "joined") and not is_held(home.link):
         return {"state": "killed", "reason": "", "since": heard}
     if state == "joined" and heard is not None and time.time() - heard > SILENT_S:
         return {"state": "no answer", "reason": "", "since": heard}
@@ -88,7 +91,8 @@ def _node(home: SiteHome, heard: float | None) -> dict[str, Any]:
 def _work(home: SiteHome) -> dict[str, Any] | None:
     """The last question; 'killed' where its process ended without an answer."""
     work = read_object(home.work_file)
-    if work.get("state") == "working" and not _lives(int(work["process"])):
+    here = work.get("machine", "") in ("", os.uname().nodename)  # a launched job may be on another
+    if work.get("state") == "working" and here and not _lives(int(work["process"])):
         work["state"] = "killed"
     return work or None
 

@@ -80,7 +80,7 @@ def recoveries(home: SiteHome) -> list[Recovery]:
     """What a stopped ledger lacks, by plan; nothing when it is not stopped. Raises PolicyRefusal, VerificationError."""
     found = []
     for digest, told in sorted(read_behind(home.ledger_file).items()):
-        plan = home.accepted_plan(digest)
+        plan = home.accepted_anywhere(digest)
         with home.open_ledger() as ledger:
             answers = frozenset(ledger.unknown_answers(digest, read_answers(told)))
         found.append(Recovery(plan, answers, tuple(owed_charges(plan, home.policy().site, answers))))

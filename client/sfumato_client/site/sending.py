@@ -1,4 +1,4 @@
-"""Sending a release: every package that an approval in the ledger names, and nothing else."""
+"""Sending a release: every package that an approval in the ledger names, and nothing else. It ends training."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ from collections.abc import Callable
 
 from sfumato_client.egress.guard import deliver
 from sfumato_client.ledger import Ledger
-from sfumato_client.release.folder import ReleaseFolder
-from sfumato_common.errors import DataError, LedgerError, ReleaseRefused
+from sfumato_client.release.folder import ReleaseFolder, release_folder
+from sfumato_client.site.home import SiteHome
+from sfumato_common.accounting.events import Cohort
+from sfumato_common.errors import DataError, LedgerError, PolicyRefusal, ReleaseRefused
 from sfumato_common.protocol.messages import Reply
 from sfumato_common.study.plan import Plan
+from sfumato_common.study.policy import Policy
 
 
 def send_release(
@@ -37,3 +40,20 @@ def require_approved(folder: ReleaseFolder, plan: Plan, ledger: Ledger) -> None:
     if ReleaseRefused.wire_code in {folder.refusal(part) for part in plan.parts}:
         raise ReleaseRefused("the gate did not approve the candidates: nothing is released; see the local gate report")
     raise DataError("no part of the release could be made from this site's images; the local log says why")
+
+
+def require_training(home: SiteHome, plan: Plan, policy: Policy, cohort: Cohort) -> None:
+    """Raise PolicyRefusal for a charge to training patients after the release began, in a plan that sites join later.
+
+    There the certificate states what this site paid for training, and not the whole plan: from then on nothing is added
+    to it. Called while the plan's turn is held, in which the release is begun too.
+    """
+    if not plan.joining or cohort == "holdout":
+        return
+    parts = {(part, 1) for part in plan.parts_at(policy.site)}
+    with home.open_ledger() as ledger:
+        released = ledger.unknown_answers(plan.digest, parts) != parts
+    if released or release_folder(home.releases, plan).begun:
+        raise PolicyRefusal(
+            "the release has begun, and its certificate says what training took: none is begun any more"
+        )

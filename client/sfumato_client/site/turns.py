@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from sfumato_common.errors import NoRoomError
+from sfumato_common.errors import NoRoomError, WorkerLost
 from sfumato_common.files import write_json
 
 # a kill by the kernel, for want of memory, can depend on patients too: how often the same work may be begun
@@ -23,8 +23,8 @@ MOST_TIMES = 3
 def at_work(mark: Path, question: str) -> Iterator[bool]:
     """Hold `mark` while the body works on `question`; yields whether earlier work on the same was killed.
 
-    The body's end, or its failure, takes the mark away; a kill leaves it, and so does a full disk, as what is written
-    has the sizes that the plan says. A mark of another question stays as it is.
+    The body's end, or its failure, takes the mark away; a kill leaves it, also that of a process that shared the work,
+    and so does a full disk, as what is written has the sizes that the plan says. A mark of another question stays.
     """
     known, times = _read(mark)
     if known not in ("", question):
@@ -33,7 +33,7 @@ def at_work(mark: Path, question: str) -> Iterator[bool]:
     write_json(mark, {"question": question, "times": times + 1})
     try:
         yield 0 < times < MOST_TIMES
-    except NoRoomError:
+    except (NoRoomError, WorkerLost):
         raise
     except Exception:
         mark.unlink()

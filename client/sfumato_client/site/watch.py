@@ -66,10 +66,10 @@ class Watch:
         self._said: dict[str, Any] = {
             **{"kind": request.kind, "stage": self._stage, "round": request.round, "rounds": 1},
             **{"step": None, "steps": None, "plan_hash": request.plan_hash, "study": ""},
-            **{"state": "working", "code": "", "reference": "", "process": os.getpid()},
+            **{"state": "working", "code": "", "reference": "", "process": os.getpid(), "machine": os.uname().nodename},
             **{"began": now, "sign": now, "ended": None},
         }
-        hide_step(home.root)
+        hide_step(home.link)
         self._write()
 
     def accept(self, plan: Plan, policy: Policy) -> None:
@@ -82,9 +82,14 @@ class Watch:
         self._write()
         self._log("asked")
 
+    def launch(self) -> None:
+        """The work is a job's, which waits for its turn or is at work: its own watch looks after it."""
+        self._said["state"] = "launched"
+        self._write()
+
     def end(self, reply: Reply) -> None:
         """The answer is leaving. The step was told on until now: that the work ended is not seen before."""
-        hide_step(self._home.root)
+        hide_step(self._home.link)
         word = {"ok": "answered", "pending": "goes on"}.get(reply.status, "refused")
         self._said |= {"state": word, "code": reply.code, "reference": reply.reference, "ended": round(time.time(), 1)}
         self._write()
@@ -115,7 +120,7 @@ class Watch:
             point = math.floor((now - self._start) / self._interval) if self._interval else grid + 1
             if self._shown and self._round_steps and point > grid:
                 with if_room():  # a full disk is told of by the work itself
-                    show_step(self._home.root, step, self._round_steps)
+                    show_step(self._home.link, step, self._round_steps)
                 grid = point
             if hangs:
                 self._end_hung()
@@ -137,7 +142,7 @@ class Watch:
         log.error("no step and no processor time for %.0f s: the work hangs, and its process ends", HUNG_SECONDS)
         self._said |= {"state": "hung", "ended": round(time.time(), 1)}
         self._write()
-        hide_step(self._home.root)
+        hide_step(self._home.link)
         self._give_up(HUNG_CODE)
 
     def _log(self, word: str) -> None:

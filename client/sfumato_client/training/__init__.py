@@ -18,6 +18,7 @@ from sfumato_common.study.plan import Plan
 from sfumato_common.types import AnyArray, Arrays
 
 if TYPE_CHECKING:
+    from sfumato_client.training.dp.shared import Ranks
     from sfumato_common.encoders.encoder import Encoder
 
 
@@ -46,7 +47,8 @@ class StageJob(Generic[S_co]):
     """One round of one stage at one site; the spend is reserved in the ledger before a job is made.
 
     Everything that leaves goes through `recorder`; `noise` is for what stays, such as the patients of a batch. What a
-    trainer returns is sealed under the charge by its caller. `encoders` are the given ones that the stage names.
+    trainer returns is sealed under the charge by its caller. `encoders` are the given ones that the stage names, and
+    `ranks` what shares the steps of DP-SGD (None: this process alone).
     """
 
     plan: Plan
@@ -58,6 +60,7 @@ class StageJob(Generic[S_co]):
     noise: NoiseSource
     recorder: NoiseRecorder
     encoders: Mapping[str, Encoder] = field(default_factory=dict)
+    ranks: Ranks | None = None
 
 
 def train(job: StageJob[StageSettings]) -> Arrays:

@@ -35,7 +35,7 @@ def train_adapter(job: StageJob[DiffusionStage]) -> Arrays:
     optimiser = torch.optim.Adam(parameters, lr=stage.learning_rate, betas=BETAS)
     form = whitening.form.shape
     record = form, (condition_width(job.plan),), (stage.noise_levels, *form), (stage.noise_levels,)
-    engine = private_engine(model, denoising_loss, stage.engine, record)
+    engine = private_engine(model, denoising_loss, stage.engine, record, job.ranks)
     private, proximal = PrivateGradient(job, engine), Proximal(parameters, stage.proximal)
     for batches in record_batches(job, whitening, secret):
         gradients = private(

@@ -31,7 +31,7 @@ def train_flow(job: StageJob[FlowStage]) -> Arrays:
     parameters = list(flow.parameters())
     optimiser = torch.optim.Adam(parameters, lr=stage.learning_rate, betas=BETAS)
     record = whitening.form.shape, (condition_width(job.plan),)
-    engine = private_engine(flow, flow_loss, stage.engine, record)
+    engine = private_engine(flow, flow_loss, stage.engine, record, job.ranks)
     private, proximal = PrivateGradient(job, engine), Proximal(parameters, stage.proximal)
     for batches in record_batches(job, whitening, secret):
         white = [white_records(job, whitening, batch, secret) for batch in batches]

@@ -37,7 +37,7 @@ def train_discriminator(job: StageJob[GanStage]) -> Arrays:
     parameters = list(discriminator.parameters())
     optimiser = torch.optim.Adam(parameters, lr=stage.learning_rate, betas=SITE_BETAS)
     form = (job.plan.image.channels, job.plan.image.size, job.plan.image.size)
-    engine = private_engine(discriminator, real_loss, stage.engine, (form, (condition_width(job.plan),)))
+    engine = private_engine(discriminator, real_loss, stage.engine, (form, (condition_width(job.plan),)), job.ranks)
     private, proximal = PrivateGradient(job, engine), Proximal(parameters, stage.proximal)
     nominal = job.plan.sites[job.site].nominal_patients
     for batches in patient_batches(job.cohort, stage, nominal, secret, form):

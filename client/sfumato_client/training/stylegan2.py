@@ -66,7 +66,7 @@ def _train_discriminator(job: StageJob[StyleGan2Stage]) -> Arrays:
     parameters = list(judge.parameters())
     optimiser = torch.optim.Adam(parameters, lr=stage.learning_rate, betas=BETAS)
     form = (plan.image.channels, plan.image.size, plan.image.size)
-    engine = private_engine(judge, real_loss, stage.engine, (form, (condition_width(plan),)))
+    engine = private_engine(judge, real_loss, stage.engine, (form, (condition_width(plan),)), job.ranks)
     private, proximal = PrivateGradient(job, engine), Proximal(parameters, stage.proximal)
     for step, batches in enumerate(_batches(job)):
         real = private(

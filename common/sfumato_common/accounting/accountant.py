@@ -11,8 +11,24 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import assert_never
 
-from sfumato_common.accounting.events import Declared, Event, Mechanism, SampledGaussian, check_event
+from sfumato_common.accounting.events import (
+    AboveThreshold,
+    Declared,
+    Event,
+    ExponentialMechanism,
+    GaussianRelease,
+    KAverageGaussian,
+    LaplaceRelease,
+    LocalGaussian,
+    LocalLaplace,
+    Mechanism,
+    RandomisedResponse,
+    SampledGaussian,
+    Unprotected,
+    check_event,
+)
 from sfumato_common.accounting.pld import GRID, Adjacency, Pure, composition, hopeless
 from sfumato_common.accounting.rdp import epsilon_rdp
 from sfumato_common.errors import LedgerError
@@ -117,3 +133,27 @@ def count_mechanisms(events: Iterable[Event]) -> Counter[Mechanism]:
         else:
             tally[event] += 1
     return tally
+
+
+def expand_tally(tally: Counter[Mechanism]) -> list[Event]:
+    """A tally as events again: sampled mechanisms with their steps added up, one-shot ones repeated."""
+    events: list[Event] = []
+    for event, times in tally.items():
+        match event:
+            case SampledGaussian(noise_multiplier=sigma, sampling_rate=rate):
+                events.append(SampledGaussian(sigma, rate, times))
+            case (
+                GaussianRelease()
+                | LaplaceRelease()
+                | RandomisedResponse()
+                | KAverageGaussian()
+                | LocalLaplace()
+                | LocalGaussian()
+                | ExponentialMechanism()
+                | AboveThreshold()
+                | Unprotected()
+            ):
+                events += [event] * times
+            case _:
+                assert_never(event)
+    return events

@@ -92,9 +92,12 @@ def encode_grant(grant: EnrolmentGrant, signing_key: Ed25519PrivateKey) -> bytes
     return canonical_json({"body": body, "signature": signature.hex()})
 
 
-def store_grant(identity: SiteIdentity, data: bytes, fingerprint: str, *, replace: bool = False) -> EnrolmentGrant:
-    """Keep a grant whose coordinator's key has the fingerprint that the coordinator's people told.
+def store_grant(
+    identity: SiteIdentity, data: bytes, fingerprint: str, *, replace: bool = False, folder: Path | None = None
+) -> EnrolmentGrant:
+    """Keep a grant whose coordinator's key has the fingerprint that the coordinator's people told, in `folder`.
 
+    Without `folder` beside the site's own keys: that is for the first coordinator, and each more has one of its own.
     Raises VerificationError when it is another coordinator's or does not fit the site's own keys, and, but for
     `replace`, when the site is enrolled already under another coordinator's key or another CA.
     """
@@ -104,19 +107,22 @@ def store_grant(identity: SiteIdentity, data: bytes, fingerprint: str, *, replac
             "the coordinator's key in this grant has another fingerprint than was told; somebody may have made the "
             "grant in the coordinator's place: ask the coordinator for it again"
         )
-    return _keep_grant(identity, grant, replace=replace)
+    return _keep_grant(identity, grant, folder or identity.folder, replace=replace)
 
 
-def renew_grant(identity: SiteIdentity, data: bytes, *, replace: bool = False) -> EnrolmentGrant:
+def renew_grant(
+    identity: SiteIdentity, data: bytes, *, replace: bool = False, folder: Path | None = None
+) -> EnrolmentGrant:
     """Keep a new certificate of the coordinator whose key this site compared when it was enrolled.
 
     Nobody has to compare again: the key is kept, and signs the grant. Raises VerificationError as `store_grant`, and
     ConfigError when the site is not enrolled.
     """
     grant = _read_grant(data)
-    if not signatures.is_same_key(load_grant(identity.folder).coordinator_key, grant.coordinator_key):
+    folder = folder or identity.folder
+    if not signatures.is_same_key(load_grant(folder).coordinator_key, grant.coordinator_key):
         raise VerificationError("this grant is not of the coordinator that this site is enrolled with; do not use it")
-    return _keep_grant(identity, grant, replace=replace)
+    return _keep_grant(identity, grant, folder, replace=replace)
 
 
 def require_current(folder: Path) -> str | None:
@@ -135,14 +141,14 @@ def require_current(folder: Path) -> str | None:
     return said
 
 
-def _keep_grant(identity: SiteIdentity, grant: EnrolmentGrant, *, replace: bool) -> EnrolmentGrant:
+def _keep_grant(identity: SiteIdentity, grant: EnrolmentGrant, folder: Path, *, replace: bool) -> EnrolmentGrant:
     certificates.check_site_certificate(
         grant.certificate, grant.authority, identity.site, identity.tls_key.public_key()
     )
-    if (identity.folder / GRANT_FILES["coordinator_key"]).exists():
-        _check_successor(load_grant(identity.folder), grant, replace=replace)
+    if (folder / GRANT_FILES["coordinator_key"]).exists():
+        _check_successor(load_grant(folder), grant, replace=replace)
     for key, name in GRANT_FILES.items():
-        write_atomic(identity.folder / name, getattr(grant, key))
+        write_atomic(folder / name, getattr(grant, key))
     return grant
 
 

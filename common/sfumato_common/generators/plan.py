@@ -138,6 +138,6 @@ class PublicPlan(Protocol):
         ...
 
     @property
-    def digest(self) -> str:
-        """The plan's identity, lower-case hexadecimal sha256: public seeds are drawn from it."""
+    def study_digest(self) -> str:
+        """What all parties share, lower-case hexadecimal sha256: public seeds are drawn from it."""
         ...

@@ -87,6 +87,11 @@ def check_budget(plan: Plan) -> None:
     """Raise ConfigError when a resolved plan's noise is not what its budget says; nothing to check without one."""
     if plan.budget is None:
         return
+    if plan.joining and plan.budget == "auto":
+        raise ConfigError(
+            f"plan '{plan.study}': shares by 'auto' follow from all sites, and sites join this study later; let "
+            "'sfumato plan resolve' write them out, from the file without noise multipliers"
+        )
     shares = _shares(plan)
     spent, allowed = _epsilon(plan), plan.privacy.epsilon
     if not (1.0 - 2 * BELOW) * allowed <= spent <= allowed:

@@ -108,5 +108,10 @@ def study_events(plan: Plan, cohort: Cohort) -> list[Event]:
     if cohort == "holdout":
         return [utility_event(plan)] if plan.utility else []
     trained = [charged_event(plan, stage) for stage in plan.stages for _ in range(stage.rounds)]
+    return [*trained, *release_total(plan)]
+
+
+def release_total(plan: Plan) -> list[Event]:
+    """What the whole release charges training patients: its items and the private gate."""
     released = [event for item in plan.release for event in release_events(plan, item)]
-    return [*trained, *released, *formal_gate_events(plan)]
+    return [*released, *formal_gate_events(plan)]

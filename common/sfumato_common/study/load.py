@@ -44,7 +44,8 @@ def load_resolved_plan(path: Path) -> Plan:
 def _checked(plan: Plan) -> Plan:
     """`plan`, unless its noise is not its budget's, or it would spend on a choice that can tell nothing."""
     check_budget(plan)
-    if plan.chooses and (why := without_figure(plan)):
+    # who joins later may show what those of the start cannot
+    if plan.chooses and not plan.joining and (why := without_figure(plan)):
         raise ConfigError(
             f"plan '{plan.study}': stage 'choice' can only say 'no figure': {why}; nothing should be spent on it: "
             f"leave the stage out, with its share of the budget, and release '{plan.candidates[0]}' instead of 'best'"

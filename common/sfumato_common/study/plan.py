@@ -6,7 +6,6 @@ paper), sampling rates and denominators come from here and never from a data set
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
@@ -14,19 +13,17 @@ from pydantic import Field, field_validator, model_validator
 
 from sfumato_common.encoders.settings import EncoderName, EncoderTerms, check_encoders, pin_built_in
 from sfumato_common.exchanges.choice import ChoiceStage
-from sfumato_common.files import canonical_json
 from sfumato_common.generators import GENERATORS
 from sfumato_common.generators.appearance import APPEARANCE
 from sfumato_common.generators.codec import CODEC
 from sfumato_common.generators.settings import MomentsStage, Positive, PublicStart, stage_of, white_form
 from sfumato_common.generators.spectral import SPECTRAL
 from sfumato_common.generators.spectral.settings import SpectralStage
-from sfumato_common.strict import Strict
+from sfumato_common.study.joining import Identified, check_joining
 from sfumato_common.study.release import AnyItem, DpKAverage, Filling, Grouped, Latent, ReleaseItem, Sampling
 from sfumato_common.study.stages import Stage, StageKind
 from sfumato_common.study.terms import FederationTerms, FormalGate, ImageForm, PrivacyTerms, SiteTerms, UtilityTerms
 from sfumato_common.study.words import PARTS, GuaranteeLevel, Part, fill_of, part_of
-from sfumato_common.types import PlanHash
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
 # models of moments, one of which every plan begins with
@@ -35,13 +32,15 @@ NOISELESS = 0.001  # the largest noise multiplier that a plan without privacy ma
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
 
 
-class Plan(Strict):
+class Plan(Identified):
     """A whole study. `digest` is its identity: sha256 over the canonical JSON of the resolved values."""
 
     study: Name
     image: ImageForm
     labels: Annotated[list[Name], Field(min_length=2, max_length=64)]
     sites: Annotated[dict[Name, SiteTerms], Field(min_length=1, max_length=256)]
+    # sites may join while the study runs, and each accepts the plan without the others' entries; see study/joining.py
+    joining: Literal["later"] | None = Field(default=None, exclude_if=lambda when: when is None)
     # False: for research only. No noise is added and no gradient is clipped, every epsilon is infinite, whatever
     # `privacy` says; a site takes part only where its policy names the study
     private: bool = True
@@ -87,7 +86,8 @@ class Plan(Strict):
             raise ValueError("release of 'best' needs a 'choice' stage")
         self._check_private()
         self._check_delta()
-        if self.federation.quorum > len(self.sites):
+        check_joining(self)
+        if self.federation.quorum > len(self.sites) and not self.joining:
             raise ValueError("federation.quorum is larger than the number of sites")
         if few := [stage for stage in self.stages if stage.fewest_replies > self.federation.quorum]:
             raise ValueError(
@@ -165,11 +165,6 @@ class Plan(Strict):
                 f"under 'private: false' no noise is added: state noise multipliers of at most {NOISELESS:g}, which "
                 "only tell the coordinator's fits how exact the sums are"
             )
-
-    @property
-    def digest(self) -> PlanHash:
-        """The plan's identity: lower-case hexadecimal sha256."""
-        return PlanHash(hashlib.sha256(canonical_json(self.model_dump(mode="json"))).hexdigest())
 
     def stage(self, kind: str) -> Stage:
         """The stage of that kind. Raises KeyError when the plan has none."""

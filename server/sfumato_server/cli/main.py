@@ -78,7 +78,7 @@ def plan_resolve(
     study = load_plan(plan)
     _affordable(study)
     write_atomic(out, plan_text(study))
-    said = f"'{out.name}' is what init takes and sites accept, plan hash {study.digest}"
+    said = f"'{out.name}' is what init takes and sites accept, plan hash {study.study_digest}"
     console.print(said, markup=False, soft_wrap=True)
 
 
@@ -95,10 +95,11 @@ def coordinator_init(
 ) -> None:
     """Make the coordinator's keys and certificates and keep the resolved plan."""
     from sfumato_common.crypto.signatures import fingerprint as fingerprint_of
+    from sfumato_common.study.starts import keep_start
     from sfumato_server.coordinator.home import CoordinatorHome
     from sfumato_server.enrol import create_authority
     from sfumato_server.rounds.encoders import keep_encoder, load_encoders
-    from sfumato_server.rounds.starts import keep_start, load_starts
+    from sfumato_server.rounds.starts import load_starts
 
     study = load_plan(plan)
     require_real(study.study, *study.sites)
@@ -114,9 +115,9 @@ def coordinator_init(
     authority = create_authority(home, name or [], ask_passphrase(passphrase_file, new=True))
     write_json(CoordinatorHome(home).plan_file, study.model_dump(mode="json"))
     write_atomic(home / "plan.yaml", plan_text(study))
-    said = f"coordinator of study '{study.study}' is ready, plan hash {study.digest}"
+    said = f"coordinator of study '{study.study}' is ready, plan hash {study.study_digest}"
     console.print(
-        f"{said}\nsites accept the 'plan.yaml' in its home\n"
+        f"{said}\nsites accept the 'plan.yaml' in its home\n{_own_hashes(study)}"
         f"fingerprint, to be told to every site by telephone or on paper:\n{fingerprint_of(authority.public_key)}",
         markup=False,
         soft_wrap=True,
@@ -230,6 +231,13 @@ def _site_keys(given: list[str]) -> dict[str, bytes]:
     return keys
 
 
+def _own_hashes(plan: Plan) -> str:
+    """The plan's hash at each site, which 'accept' prints there; nothing where it is the same for all."""
+    if not plan.joining:
+        return ""
+    return "".join(f"plan hash at '{site}': {plan.digest_at(site)}\n" for site in sorted(plan.sites))
+
+
 def _affordable(plan: Plan, as_json: bool = False) -> None:
     """Print the forecast; a plan that costs more than it says is a ConfigError."""
     from sfumato_common.study.forecast import forecast
@@ -237,7 +245,7 @@ def _affordable(plan: Plan, as_json: bool = False) -> None:
     cost = forecast(plan, plan.privacy.delta)
     if as_json:
         allowed = {"epsilon": plan.privacy.epsilon, "delta": plan.privacy.delta}
-        print_json({**forecast_json(cost), "study": plan.study, "plan_hash": plan.digest, "budget": allowed})
+        print_json({**forecast_json(cost), "study": plan.study, "plan_hash": plan.study_digest, "budget": allowed})
     else:
         console.print(forecast_table(cost, f"Plan '{plan.study}'"))
     if not plan.private:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -34,10 +33,11 @@ def run_study(
     from sfumato_server.status.overview import overview
     from sfumato_server.status.view import live_status
 
-    plan = CoordinatorHome(home).plan()
+    current = CoordinatorHome(home).plan
+    plan = current()
     for note in expiry_notes(home, plan.sites):
         console.print(f"{note}; see 'sfumato coordinator renew' and 'rotate'", markup=False, soft_wrap=True)
-    with live_status(partial(overview, home, plan)) as refresh:
+    with live_status(lambda: overview(home, current())) as refresh:
         published = run_coordinator(
             home, out, Listen(host, port, page_port), refresh, deadline_s=deadline, work_hours=work_hours
         )

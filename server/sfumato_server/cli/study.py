@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from functools import partial
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
-from sfumato_common.command_line import AsJson, Once, show_status
+from sfumato_common.command_line import AsJson, Once, console, show_status
 from sfumato_server.cli.home import Home
 
-study_app = typer.Typer(no_args_is_help=True, help="Watch a study.")
-
-
-@study_app.callback()
-def study() -> None:
-    """A group also while it has one command."""
+study_app = typer.Typer(no_args_is_help=True, help="Watch a study, and admit sites to it.")
 
 
 @study_app.command("status", epilog="Example: sfumato study status --home coord --once")
@@ -24,4 +20,30 @@ def status(home: Home, once: Once = False, as_json: AsJson = False) -> None:
     from sfumato_server.status.overview import overview
     from sfumato_server.status.view import render
 
-    show_status(partial(overview, home, CoordinatorHome(home).plan()), render, once, as_json)
+    current = CoordinatorHome(home).plan
+    show_status(lambda: overview(home, current()), render, once, as_json)
+
+
+@study_app.command(
+    "admit", epilog="Example: sfumato study admit dahlia --home coord --nominal-patients 300 --plan dahlia.yaml"
+)
+def admit(
+    home: Home,
+    site: Annotated[str, typer.Argument(help="The name of the site that joins.")],
+    nominal_patients: Annotated[int, typer.Option(help="Its nominal training patients: agreed, never counted.")],
+    plan: Annotated[Path, typer.Option(help="Where the plan goes that this site accepts, YAML.")],
+) -> None:
+    """Add a site to a study whose plan says 'joining: later', also while it runs; then enrol it as any other."""
+    from sfumato_common.files import write_atomic
+    from sfumato_common.study.load import plan_text
+    from sfumato_server.coordinator.admitting import admit_site
+    from sfumato_server.coordinator.home import CoordinatorHome
+
+    own = admit_site(CoordinatorHome(home), site, nominal_patients)
+    write_atomic(plan, plan_text(own))
+    console.print(
+        f"'{site}' is in the plan; give it '{plan.name}', plan hash {own.digest}, and take its enrolment request: "
+        "it is asked from the next exchange on, and pays for nothing before",
+        markup=False,
+        soft_wrap=True,
+    )

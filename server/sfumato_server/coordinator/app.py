@@ -21,5 +21,5 @@ def main(grid: Grid, context: Context) -> None:
     """Run the study; `context.run_config` is not read: everything comes from the coordinator's own home."""
     del context
     home = CoordinatorHome(Path(os.environ["SFUMATO_COORDINATOR_HOME"]))
-    channel = FlowerChannel(grid, home.nodes(), Registry(home.root).in_force, home.deadlines().work_s)
+    channel = FlowerChannel(grid, home.nodes, Registry(home.root).in_force, home.deadlines().work_s)
     run_study(home, channel)

@@ -56,20 +56,21 @@ class _Open:
 
 
 class FlowerChannel:
-    """Channel over Flower's Grid; `nodes` maps site names to registered node ids.
+    """Channel over Flower's Grid; `nodes` maps site names to registered node ids: sites may come while it runs.
 
     `members` names the sites in good standing, and is asked at every poll. A site at work is waited for `work_s`
     seconds at most.
     """
 
-    def __init__(self, grid: Grid, nodes: Mapping[str, int], members: Callable[[], Set[str]], work_s: float) -> None:
-        self._grid, self._members, self._work_s = grid, members, work_s
-        self._nodes = dict(nodes)
-        self._names = {node: name for name, node in nodes.items()}
+    def __init__(
+        self, grid: Grid, nodes: Callable[[], Mapping[str, int]], members: Callable[[], Set[str]], work_s: float
+    ) -> None:
+        self._grid, self._nodes, self._members, self._work_s = grid, nodes, members, work_s
 
     def online(self) -> set[str]:
         """Names of the enrolled sites that are connected now."""
-        return {self._names[node] for node in self._grid.get_node_ids() if node in self._names}
+        names = {node: name for name, node in self._nodes().items()}
+        return {names[node] for node in self._grid.get_node_ids() if node in names}
 
     def exchange(
         self, requests: Mapping[str, Request], deadline_s: float, on_reply: OnReply, waited_for: Set[str]
@@ -101,12 +102,12 @@ class FlowerChannel:
     def _ask(self, sites: Sequence[str], requests: Mapping[str, Request], still: _Open) -> None:
         """Send requests, each as a new message, one after the other; equal ones are encoded once."""
         last: tuple[Request, RecordDict] | None = None
-        ttl = self._work_s + _SPARE_SECONDS
+        nodes, ttl = self._nodes(), self._work_s + _SPARE_SECONDS
         for site in sites:
             request = requests[site]
             if last is None or last[0] is not request:
                 last = request, encode(request)
-            message = Message(last[1], dst_node_id=self._nodes[site], message_type="train", ttl=ttl)
+            message = Message(last[1], dst_node_id=nodes[site], message_type="train", ttl=ttl)
             still.asked[site] += 1
             still.away.pop(site, None)
             still.again.discard(site)

@@ -12,6 +12,7 @@ from sfumato_common.errors import ConfigError
 from sfumato_common.files import write_json
 from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan
+from sfumato_server.enrol.answered import FILE as RECEIPTS
 from sfumato_server.rounds.deadlines import Deadlines
 from sfumato_server.status.overview import CONTACTS, PAGE, STATUS
 
@@ -55,7 +56,7 @@ class CoordinatorHome:
     @property
     def receipts_file(self) -> Path:
         """Which answers of each site came."""
-        return self.root / "receipts.json"
+        return self.root / RECEIPTS
 
     @property
     def checkpoints(self) -> Path:

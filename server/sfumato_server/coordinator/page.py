@@ -29,7 +29,7 @@ class PageServer:
 
     def __init__(self, home: CoordinatorHome, port: int) -> None:
         require_free(LOOPBACK, port)
-        root, plan = home.root, home.plan()
+        root, plan = home.root, home.plan
 
         class Handler(BaseHTTPRequestHandler):
             """One request; what is asked for beyond the few names is not there."""
@@ -42,9 +42,9 @@ class PageServer:
                 if host not in _HOSTS:
                     self._answer(403, "text/plain", b"ask by a loopback name\n")
                 elif self.path in ("/", "/live.html"):
-                    self._answer(200, "text/html; charset=utf-8", page_text(root, plan).encode())
+                    self._answer(200, "text/html; charset=utf-8", page_text(root, plan()).encode())
                 elif self.path == "/metrics":
-                    self._answer(200, CONTENT_TYPE, metrics_text(overview(root, plan)))
+                    self._answer(200, CONTENT_TYPE, metrics_text(overview(root, plan())))
                 elif (sheet := _SHEET.fullmatch(self.path)) and (root / FOLDER / sheet[1]).is_file():
                     self._answer(200, "image/png", (root / FOLDER / sheet[1]).read_bytes())
                 else:

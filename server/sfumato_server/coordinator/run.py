@@ -9,7 +9,7 @@ import secrets
 import sys
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -27,6 +27,7 @@ from sfumato_common.supervise import Child, flower_environment, free_port
 from sfumato_server.coordinator.door import Behind, Door
 from sfumato_server.coordinator.front import FleetFront, Upstream, front_context
 from sfumato_server.coordinator.home import CoordinatorHome
+from sfumato_server.coordinator.nodes import Nodes
 from sfumato_server.coordinator.page import PageServer
 from sfumato_server.enrol import Authority, Registry, load_authority, require_no_passphrase
 from sfumato_server.intake import IntakeCredentials, IntakeServer
@@ -105,7 +106,7 @@ def run_coordinator(
         home.result_file.unlink(missing_ok=True)
         home.write_deadlines(deadlines)
         started = time.time()
-        intake = IntakeServer(home.root, plan, registry, f"{LOOPBACK}:0", credentials)
+        intake = IntakeServer(home.root, plan, registry, f"{LOOPBACK}:0", credentials, home.plan)
         behind = Behind(int(intake.start().rpartition(":")[2]), free_port())
         try:
             with PageServer(home, listen.page_port) if listen.page_port else nullcontext():
@@ -166,22 +167,17 @@ def _run_once(
     write_secret(home.superlink_secret)
     try:
         children.append(start_superlink(settings))
-        control = Control(settings.address, authority.ca_pem, home.superlink_secret.read_bytes())
-        try:
+        nodes = Nodes(home, registry, partial(_control, home, settings, authority))
+        with closing(_control(home, settings, authority)) as control:
             control.wait_until_up(children[0], _START_SECONDS)
-            records = {name: registry.sites()[name] for name in home.plan().sites if name in registry.sites()}
-            enrolled = {name: record for name, record in records.items() if record.status == "enrolled"}
-            home.write_nodes(
-                {name: control.register(record.node_key.encode(), name) for name, record in sorted(enrolled.items())}
-            )
+            nodes.register(control)
             front.start()
             door.start()  # not before the nodes are known: one that comes too early gives up
             children.append(_start_study(settings, control.start_run(code_free_bundle())))
-        finally:
-            control.close()
         write_json(home.root / "ports.json", {"port": door.address[1]})
         while not home.result_file.exists() and all(child.poll() is None for child in children):
             contacts.write()
+            nodes.follow()
             if time.monotonic() - written > _PAGE_SECONDS:
                 write_page(home.root, home.plan())
                 written = time.monotonic()
@@ -193,6 +189,10 @@ def _run_once(
         door.stop()
         front.stop()
         home.superlink_secret.unlink(missing_ok=True)
+
+
+def _control(home: CoordinatorHome, settings: SuperLinkSettings, authority: Authority) -> Control:
+    return Control(settings.address, authority.ca_pem, home.superlink_secret.read_bytes())
 
 
 def _start_study(settings: SuperLinkSettings, run_id: int) -> Child:
@@ -215,10 +215,10 @@ def _publish(home: CoordinatorHome, out: Path, started: float) -> Path:
     plan = home.plan()
     before = time.time()
     pool = pool_packages(home.root, plan, Registry(home.root))
-    pictures = training_pictures(home.root, plan.digest)
+    pictures = training_pictures(home.root, plan.study_digest)
     run_info = {
         "study": plan.study,
-        "plan_hash": plan.digest,
+        "plan_hash": plan.study_digest,
         "exchanges": result["exchanges"],
         "choice": result["choice"],
         "training": pictures,
@@ -241,7 +241,7 @@ def _publish(home: CoordinatorHome, out: Path, started: float) -> Path:
 def _vectors(home: CoordinatorHome, plan: Plan) -> Features:
     """Vectors of the study's final features model."""
     kind = FEATURES.kind
-    _, model = released_model(home.checkpoints / plan.digest / f"{kind}-model.safetensors")
+    _, model = released_model(home.checkpoints / plan.study_digest / f"{kind}-model.safetensors")
     return draw_features(plan, model, secrets.randbits(63))
 
 

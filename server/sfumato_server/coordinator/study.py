@@ -59,9 +59,10 @@ def run_study(
     seed = home.seed() if seed is None else seed
     live = LivePage(home.root, plan, board)
     members = MembersChannel(channel, Registry(home.root))
-    delivered = partial(_delivered, Registry(home.root), Stored(home.root, plan))
+    delivered = partial(_delivered, home, Registry(home.root), Stored(home.root, plan))
     receipts = Receipts(home.receipts_file, plan, delivered)
-    run = StudyRun(plan, members, Checkpoints(home.checkpoints, plan), live, seed, home.deadlines(), receipts)
+    kept, limits = Checkpoints(home.checkpoints, plan), home.deadlines()
+    run = StudyRun(plan, members, kept, live, seed, limits, receipts, current=home.plan)
     outcome, reason, utility = "completed", "", None
     try:
         run.released.update(load_starts(home.starts, plan))
@@ -86,7 +87,7 @@ def run_study(
         {
             "outcome": outcome,
             "reason": reason,
-            "plan_hash": plan.digest,
+            "plan_hash": plan.study_digest,
             "utility": utility,
             "choice": choice_report(plan, run.choice) if run.choice else None,
             "exchanges": board.stages,
@@ -97,8 +98,9 @@ def run_study(
     return outcome
 
 
-def _delivered(registry: Registry, stored: Stored, site: str) -> Collection[Part]:
+def _delivered(home: CoordinatorHome, registry: Registry, stored: Stored, site: str) -> Collection[Part]:
     """The parts of the release that the intake admitted from `site`, which is in good standing."""
+    stored.follow(home.plan())
     return stored.digests(registry.record_in_force(site)) if site in registry.in_force() else ()
 
 
@@ -110,7 +112,7 @@ def _utility(run: StudyRun, home: CoordinatorHome, steps: int) -> dict[str, Any]
     images = np.stack([decode_png(item.png) for item in pool.items])
     labels = np.array([plan.labels.index(item.facts.label) for item in pool.items], dtype=np.int64)
     # from the plan, as the choice's: asked again after a restart, sites answer with what they were charged for before
-    classifier = train_classifier(plan, images, labels, seed=int(plan.digest[:15], 16) % 2**31, steps=steps)
+    classifier = train_classifier(plan, images, labels, seed=int(plan.study_digest[:15], 16) % 2**31, steps=steps)
     histograms = run.utility(classifier)
     sigma = plan.utility.noise_multiplier
     figures = {site: figure(histogram, sigma) for site, histogram in sorted(histograms.items())}

@@ -41,7 +41,7 @@ def admit(data: bytes, plan: Plan, record: SiteRecord) -> Package:
         data,
         record.signing_key.encode(),
         expected_site=record.site,
-        expected_plan_hash=plan.digest,
+        expected_plan_hash=plan.digest_at(record.site),
         largest_bytes=largest_package(plan),
         most_images=sum(item.most for item in plan.release),
     )

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from sfumato_common.accounting.accountant import cohort_costs, count_mechanisms
-from sfumato_common.accounting.events import Cohort
+from sfumato_common.accounting.accountant import cohort_costs, count_mechanisms, expand_tally
+from sfumato_common.accounting.events import Cohort, Event
 from sfumato_common.errors import VerificationError
 from sfumato_common.study.certificate import (
     Certificate,
@@ -19,7 +19,7 @@ from sfumato_common.study.certificate import (
     stated_reach,
     stated_tally,
 )
-from sfumato_common.study.costs import declared_disclosures, study_events
+from sfumato_common.study.costs import declared_disclosures, release_total, study_events
 from sfumato_common.study.plan import Plan
 
 COHORTS: tuple[Cohort, ...] = ("train", "holdout")
@@ -32,14 +32,10 @@ def check_claims(stated: Certificate, plan: Plan) -> None:
     _require(stated.private == plan.private, "says something else about privacy than the plan")
     _require(stated.starts == plan.public_starts, "names other public starts than the plan")
     _require(stated.encoders == plan.encoders, "names other given encoders than the plan")
-    for cohort in COHORTS:
-        paid = count_mechanisms(study_events(plan, cohort))
-        found = stated_tally(stated.mechanisms.get(cohort, []))
-        _require(found == paid, f"lists other mechanisms for the {cohort} cohort than the plan's")
+    train, holdout = (_claimed_events(stated, plan, cohort) for cohort in COHORTS)
     declared = {(item.what, item.bits) for item in stated.declared}
     missing = [event for event in declared_disclosures(plan) if (event.what, event.bits) not in declared]
     _require(not missing, "leaves out a declared disclosure of the plan")
-    train, holdout = study_events(plan, "train"), study_events(plan, "holdout")
     costs = _epsilons(stated_costs(cohort_costs(train, holdout, plan.privacy.delta)))
     claimed = _epsilons(stated.epsilon)
     _check_least(costs, claimed, "claims less than the plan costs")
@@ -54,6 +50,18 @@ def check_claims(stated: Certificate, plan: Plan) -> None:
     if stated.site_total is not None:
         own, total = stated.epsilon.patient.add_remove, stated.site_total.patient.add_remove
         _require(total is None or (own is not None and total >= own), "states a total below its own epsilon")
+
+
+def _claimed_events(stated: Certificate, plan: Plan, cohort: Cohort) -> list[Event]:
+    """What the certificate lists for `cohort`: the plan's mechanisms; a site that came later ran fewer in training."""
+    whole = study_events(plan, cohort)
+    found, paid = stated_tally(stated.mechanisms.get(cohort, [])), count_mechanisms(whole)
+    other = f"lists other mechanisms for the {cohort} cohort than the plan's"
+    if not plan.joining or cohort == "holdout":
+        _require(found == paid, other)
+        return whole
+    _require(count_mechanisms(release_total(plan)) <= found <= paid, other)
+    return expand_tally(found)
 
 
 def _check_least(proved: Figures, claimed: Figures, less: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,8 @@ from sfumato_server.intake.service import LARGEST_CHUNK, IntakeService
 
 # beyond one call of each kind for every site
 SPARE_WORKERS = 8
+# what a study that sites may join has room for beyond those of its start
+LATER_SITES = 32
 # a connection that has not finished its handshake, or on which nothing is asked, is closed after so many seconds
 HANDSHAKE_S, IDLE_CONNECTION_S = 10, 60
 
@@ -33,12 +36,21 @@ class IntakeCredentials:
 
 
 class IntakeServer:
-    """Starts and stops the service. `address` is host:port; port 0 takes a free one, see `start`."""
+    """Starts and stops the service. `address` is host:port; port 0 takes a free one, see `start`.
+
+    `current` is the plan as it stands, with sites that were admitted since.
+    """
 
     def __init__(
-        self, home: Path, plan: Plan, registry: Registry, address: str, credentials: IntakeCredentials
+        self,
+        home: Path,
+        plan: Plan,
+        registry: Registry,
+        address: str,
+        credentials: IntakeCredentials,
+        current: Callable[[], Plan] | None = None,
     ) -> None:
-        self._home, self._plan, self._registry = home, plan, registry
+        self._home, self._plan, self._registry, self._current = home, plan, registry, current
         self._address, self._credentials = address, credentials
         self._server: Any = None
         self._calls: Calls | None = None
@@ -48,8 +60,8 @@ class IntakeServer:
         host, _, wanted = self._address.rpartition(":")
         if not _bindable(host.strip("[]"), wanted):
             raise self._busy()
-        service = IntakeService(self._home, self._plan, self._registry)
-        workers = KINDS * len(self._plan.sites) + SPARE_WORKERS
+        service = IntakeService(self._home, self._plan, self._registry, self._current)
+        workers = KINDS * (len(self._plan.sites) + (LATER_SITES if self._plan.joining else 0)) + SPARE_WORKERS
         server = grpc.server(
             ThreadPoolExecutor(workers, thread_name_prefix="intake"),
             options=[

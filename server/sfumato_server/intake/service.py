@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +34,11 @@ log = logging.getLogger(__name__)
 
 
 class IntakeService:
-    """The three calls of intake.proto."""
+    """The three calls of intake.proto; `current` is the plan as it stands, with sites that were admitted since."""
 
-    def __init__(self, home: Path, plan: Plan, registry: Registry) -> None:
+    def __init__(self, home: Path, plan: Plan, registry: Registry, current: Callable[[], Plan] | None = None) -> None:
         self._home, self._plan, self._registry = home, plan, registry
+        self._current = current or (lambda: plan)
         self._largest = largest_package(plan)
         self._uploads = Partials(home / FOLDER / ".partial")
         self._stored = Stored(home, plan)
@@ -71,7 +72,7 @@ class IntakeService:
     def _begin(self, record: SiteRecord, request: Any) -> Any:
         if request.site != record.site:
             raise RefusedError(grpc.StatusCode.PERMISSION_DENIED, "wrong-site")
-        if request.plan_hash != self._plan.digest:
+        if request.plan_hash != self._plan.digest_at(record.site):
             raise RefusedError(grpc.StatusCode.INVALID_ARGUMENT, "wrong-plan")
         if not 0 < request.size <= self._largest:
             raise RefusedError(grpc.StatusCode.INVALID_ARGUMENT, "too-large")
@@ -129,6 +130,9 @@ class IntakeService:
             record = self._registry.by_certificate(certificates[0])
         except FederationError:
             raise RefusedError(grpc.StatusCode.PERMISSION_DENIED, "not-enrolled") from None
+        if record.site not in self._plan.sites:  # admitted since, perhaps
+            self._plan = self._current()
+            self._stored.follow(self._plan)
         if record.site not in self._plan.sites:
             raise RefusedError(grpc.StatusCode.PERMISSION_DENIED, "not-in-study")
         return record

@@ -31,6 +31,10 @@ class Stored:
         self._home, self._plan = home, plan
         self._known: dict[tuple[str, Part], _Known] = {}
 
+    def follow(self, plan: Plan) -> None:
+        """Sites may have been admitted: `plan` has them."""
+        self._plan = plan
+
     def digests(self, record: SiteRecord) -> dict[Part, str]:
         """Packages admitted earlier from this site under this plan; those of another do not count."""
         found: dict[Part, str] = {}

@@ -13,6 +13,7 @@ from sfumato_common.package.manifest import ImageFacts
 from sfumato_common.study.certificate import Certificate
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.words import Part
+from sfumato_server.enrol.answered import check_answered
 from sfumato_server.enrol.registry import Registry, SiteRecord
 from sfumato_server.intake.admission import admit, package_path
 
@@ -112,6 +113,8 @@ def _sound_packages(home: Path, plan: Plan, record: SiteRecord) -> dict[Part, Pa
     stated = [package.certificate for package in own.values()]
     if any(other != stated[0] for other in stated):
         raise VerificationError("its packages state different costs")
+    for certificate in stated[:1]:
+        check_answered(certificate, plan, record.site, home)
     return own
 
 

@@ -29,7 +29,7 @@ def features_card(plan: Plan) -> FeaturesCard:
         worst = round_up_epsilon(costs.patient.add_remove)
     encoder = plan.encoders[stage_of(plan, FeaturesStage).encoder]
     sites = sorted(plan.sites) if plan.by_site else []
-    return FeaturesCard.of(plan.study, plan.digest, worst, plan.privacy.delta, list(plan.labels), sites, encoder)
+    return FeaturesCard.of(plan.study, plan.study_digest, worst, plan.privacy.delta, list(plan.labels), sites, encoder)
 
 
 def draw_features(plan: Plan, model: Arrays, seed: int) -> Features:

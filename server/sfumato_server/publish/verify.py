@@ -100,9 +100,7 @@ def verify_dataset(
         if path.stat().st_size != entry.bytes or hashlib.sha256(path.read_bytes()).hexdigest() != entry.sha256:
             raise VerificationError(f"{name} was altered")
     keys = _site_keys(folder, manifest, trusted_site_keys)
-    packages = [
-        _site_manifest(folder, site, part, manifest) for site, parts in manifest.packages.items() for part in parts
-    ]
+    packages = [_site_manifest(folder, site, part, plan) for site, parts in manifest.packages.items() for part in parts]
     for package in packages:
         _check_filled(plan, package)
     _check_images(folder, manifest, packages)
@@ -135,7 +133,7 @@ def _checked_plan(manifest: PublishedManifest) -> Plan:
         plan = parse(manifest.plan, Plan, MANIFEST)
     except ConfigError:
         raise VerificationError(f"{MANIFEST} holds no valid plan") from None
-    if plan.digest != manifest.plan_hash or plan.study != manifest.study:
+    if plan.study_digest != manifest.plan_hash or plan.study != manifest.study:
         raise VerificationError(f"{MANIFEST} states another plan than its hash")
     if not plan.private and any(has_epsilon(image.guarantee) for image in manifest.images):
         raise VerificationError(f"{MANIFEST} claims a formal guarantee where {WITHOUT_PRIVACY}")
@@ -179,7 +177,7 @@ def _site_keys(folder: Path, manifest: PublishedManifest, trusted: Mapping[str, 
     return keys
 
 
-def _site_manifest(folder: Path, site: str, part: Part, published: PublishedManifest) -> Manifest:
+def _site_manifest(folder: Path, site: str, part: Part, plan: Plan) -> Manifest:
     """A site's own statement about one part, its signature checked with the key beside it."""
     signed, signature, key = (_read(folder, name) for name in provenance_files(site, part))
     try:
@@ -190,8 +188,8 @@ def _site_manifest(folder: Path, site: str, part: Part, published: PublishedMani
     if (manifest.site, manifest.part, manifest.study, manifest.plan_hash) != (
         site,
         part,
-        published.study,
-        published.plan_hash,
+        plan.study,
+        plan.digest_at(site),
     ):
         raise VerificationError(f"provenance/{site}: signed for another site, part, study or plan")
     return manifest

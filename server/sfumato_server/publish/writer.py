@@ -107,7 +107,7 @@ def _manifest(pool: Pool, plan: Plan, files: Mapping[str, bytes]) -> PublishedMa
             "format": FORMAT,
             "study": plan.study,
             "created": datetime.now(UTC).date().isoformat(),
-            "plan_hash": plan.digest,
+            "plan_hash": plan.study_digest,
             "plan": plan.model_dump(mode="json"),
             "packages": {site: [part for own, part in pool.provenance if own == site] for site in pool.sites},
             "left_out": dict(pool.left_out),

@@ -76,7 +76,7 @@ def make_card(plan: Plan, stage: str, number: int, arrays: Arrays, released: Arr
         sizes[_part(name)] += int(value.size)
     spectral = {name: value for name, value in released.items() if name.startswith("spectral/")}
     return Card(
-        plan_hash=plan.digest,
+        plan_hash=plan.study_digest,
         study=plan.study,
         stage=stage,
         round=number,

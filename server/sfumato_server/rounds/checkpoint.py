@@ -27,7 +27,7 @@ class Checkpoints:
     """Strategy states and models by (stage, round) under `folder/<plan hash>/`."""
 
     def __init__(self, folder: Path, plan: Plan) -> None:
-        self._folder = folder / plan.digest
+        self._folder = folder / plan.study_digest
         self._plan = plan
 
     def save(self, stage: str, number: int, state: Arrays, released: Arrays | None = None) -> None:

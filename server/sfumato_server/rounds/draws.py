@@ -50,10 +50,10 @@ def draw_model(file: Path, plan: Plan, model: str, label: str, site: str, count:
 
 def _check(plan: Plan, card: Card, kind: str, arrays: Arrays, name: str) -> None:
     """Refuse a plan that is not the model's, and a model that is not in the file or does not fit."""
-    if plan.digest != card.plan_hash:
+    if plan.study_digest != card.plan_hash:
         raise VerificationError(
-            f"'{name}' was trained under plan {card.plan_hash[:16]}, the plan given is {plan.digest[:16]}; give the "
-            "plan of its study, unchanged"
+            f"'{name}' was trained under plan {card.plan_hash[:16]}, the plan given is {plan.study_digest[:16]}; give "
+            "the plan of its study, unchanged"
         )
     if kind not in GENERATORS:
         raise ConfigError(f"no images can be drawn from '{kind}'; choose one of: {', '.join(sorted(GENERATORS))}")

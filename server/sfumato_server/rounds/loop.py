@@ -30,14 +30,14 @@ from sfumato_server.rounds.deadlines import Deadlines
 from sfumato_server.rounds.outgoing import Holdings, Outgoing, release_arrays, stage_arrays
 from sfumato_server.rounds.patience import Losses, Patience, final_replies
 from sfumato_server.rounds.progress import Progress
+from sfumato_server.rounds.quorum import log_exchange, require_quorum
 from sfumato_server.rounds.receipts import Receipts
-from sfumato_server.rounds.strategies import Choosing, Strategy, strategy_of
+from sfumato_server.rounds.strategies import Choosing, Strategy, made_again, strategy_of
 
 log = logging.getLogger(__name__)
 # how often a site may be away before it began its release; the pause between two asks
 _ABSENCES, _ASK_AGAIN_S = 2, 1.0
-# what somebody has to see to first: waited for until the deadline
-_FULL = NoRoomError.wire_code
+_FULL = NoRoomError.wire_code  # somebody has to see to that first: waited for until the deadline
 # refusals that a person at the site can end while the study runs
 _PASSING = {_FULL, BusyError.wire_code, LedgerError.wire_code}
 # questions whose answers are charged before they leave
@@ -58,6 +58,7 @@ class StudyRun:
     deadlines: Deadlines
     receipts: Receipts
     sleep: Callable[[float], None] = time.sleep
+    current: Callable[[], Plan] | None = None  # the plan as it stands: sites may be admitted while the study runs
     accepted: set[str] = field(default_factory=set)
     released: Released = field(default_factory=dict)
     choice: Choice | None = None
@@ -93,11 +94,14 @@ class StudyRun:
     def train(self) -> None:
         """Run every stage of the plan, each from the released models of the earlier ones."""
         for stage in self.plan.stages:
+            self._follow()
             strategy = strategy_of(self.plan, stage, self.released)
             done, state = self.checkpoints.latest(stage.kind, stage.rounds)
             if done:
                 strategy.restore(state)
             for number in range(done + 1, stage.rounds + 1):
+                if self._follow():
+                    strategy = made_again(self.plan, stage, self.released, strategy.state() if number > 1 else None)
                 strategy = self._run_round(stage, strategy, number)
                 released = strategy.released()
                 self.checkpoints.save(stage.kind, number, strategy.state(), released)
@@ -107,6 +111,17 @@ class StudyRun:
                 self.choice = strategy.choice()
                 self.progress.choose(self.choice.winner)
             self.checkpoints.finish(stage.kind, self.released[stage.kind])
+
+    def _follow(self) -> bool:
+        """Take over the plan as it stands now; whether sites were admitted, which are asked from here on."""
+        plan = self.current() if self.current else self.plan
+        if not (new := plan.sites.keys() - self.plan.sites.keys()):
+            return False
+        log.info("%s joined the study", ", ".join(sorted(new)))
+        self.plan, self.accepted = plan, self.accepted | new
+        self.progress.follow(plan)
+        self.receipts.follow(plan)
+        return True
 
     def _run_round(self, stage: StageSettings, strategy: Strategy, number: int) -> Strategy:
         """One round: the strategy after it. Raises FederationError when fewer replies than the quorum are of use."""
@@ -181,21 +196,21 @@ class StudyRun:
         One whose disk is full is asked again until the deadline: it may have paid already.
         """
         assert self.plan.utility is not None
-        schema = {"histogram": ArraySpec("float32", (len(self.plan.labels), self.plan.utility.bins))}
+        bins, sigma = self.plan.utility.bins, self.plan.utility.noise_multiplier
+        schema = {"histogram": ArraySpec("float32", (len(self.plan.labels), bins))}
         found: dict[str, AnyArray] = {}
+
+        def check(site: str, arrays: Arrays) -> None:
+            check_histograms(arrays["histogram"][None], sigma, most_patients(self.plan, site))
+
         sites, end = self.accepted & self.channel.online(), time.monotonic() + self.deadlines.away_s
         while sites:
-            replies = self.ask("utility", classifier, sites, quorum=0, schema=schema, check=self._check_utility)
+            replies = self.ask("utility", classifier, sites, quorum=0, schema=schema, check=check)
             found |= {site: reply.arrays["histogram"] for site, reply in replies.items() if reply.status == "ok"}
             sites = {site for site, reply in replies.items() if reply.code == _FULL and time.monotonic() < end}
             if sites:
                 self.sleep(_ASK_AGAIN_S)
         return found
-
-    def _check_utility(self, site: str, arrays: Arrays) -> None:
-        assert self.plan.utility is not None
-        sigma = self.plan.utility.noise_multiplier
-        check_histograms(arrays["histogram"][None], sigma, most_patients(self.plan, site))
 
     def ask(
         self,
@@ -223,10 +238,10 @@ class StudyRun:
         self.progress.begin(what, max(number, 1), rounds)
         for site in self.plan.sites:
             self.progress.site(site, *(("working",) if site in targets else ("lost", "not-asked")))
-        bare = Request(PROTOCOL, self.plan.digest, kind, stage or choice, number, {})
+        bare = Request(PROTOCOL, self.plan.study_digest, kind, stage or choice, number, {})
         outgoing = Outgoing(
             sorted(targets),
-            lambda site: replace(bare, answered=self.receipts.told(site)),
+            lambda site: replace(bare, plan_hash=self.plan.digest_at(site), answered=self.receipts.told(site)),
             arrays if callable(arrays) else lambda site: arrays,
             self.holdings,
         )
@@ -245,16 +260,7 @@ class StudyRun:
             replies[site] = lost("silent")
             self._note(site, replies[site])
         replies = dict(sorted(replies.items()))
-        good = [site for site, reply in replies.items() if reply.status == "ok"]
-        told = {"event": "exchange", "stage": what, "round": max(number, 1), "asked": len(targets), "ok": len(good)}
-        log.info(
-            "'%s' round %d: %d of %d sites answered",
-            what,
-            told["round"],
-            len(good),
-            len(targets),
-            extra={"fields": told},
-        )
+        log_exchange(what, max(number, 1), replies)
         self.progress.end(
             {
                 "sites": {site: f"{reply.status} {reply.code}".strip() for site, reply in replies.items()},
@@ -262,12 +268,7 @@ class StudyRun:
                 "bytes_up": answers.bytes_up,
             }
         )
-        if len(good) < quorum:
-            reasons = ", ".join(f"{site}: {reply.code or reply.status}" for site, reply in sorted(replies.items()))
-            raise FederationError(
-                f"'{what}' round {max(number, 1)}: {len(good)} of the {quorum} sites of the quorum answered "
-                f"({reasons or 'no site online'}); the sites' own logs say why"
-            )
+        require_quorum(what, max(number, 1), replies, quorum)
         return replies
 
     def _note(self, site: str, reply: Reply) -> None:

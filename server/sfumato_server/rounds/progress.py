@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from sfumato_common.study.plan import Plan
 from sfumato_common.types import Arrays
 
 
@@ -16,6 +17,10 @@ class Progress(Protocol):
 
     def resume(self, stage: str, rounds: int) -> None:
         """`rounds` of `stage` were finished before a restart."""
+        ...
+
+    def follow(self, plan: Plan) -> None:
+        """Sites were admitted: `plan` has them."""
         ...
 
     def begin(self, stage: str, number: int, rounds: int) -> None:

@@ -5,13 +5,13 @@ A site that was restored from a backup learns by it that its ledger is behind, b
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Collection
 from pathlib import Path
 
 from sfumato_common.files import write_json
-from sfumato_common.protocol.answers import Answer, read_answers, write_answers
+from sfumato_common.protocol.answers import write_answers
 from sfumato_common.study.plan import Plan
+from sfumato_server.enrol.answered import read_receipts, read_studies
 
 
 class Receipts:
@@ -19,7 +19,11 @@ class Receipts:
 
     def __init__(self, path: Path, plan: Plan, packages: Callable[[str], Collection[str]]) -> None:
         self._path, self._plan, self._packages = path, plan, packages
-        self._found = self._read()
+        self._found = read_receipts(path, plan)
+
+    def follow(self, plan: Plan) -> None:
+        """Sites were admitted: `plan` has them."""
+        self._plan = plan
 
     def note(self, site: str, purpose: str, number: int) -> None:
         """An answer of `site` came; durable when this returns."""
@@ -27,7 +31,7 @@ class Receipts:
         if (purpose, number) not in answers:
             answers.add((purpose, number))
             told = {name: write_answers(found) for name, found in self._found.items()}
-            write_json(self._path, {**self._studies(), self._plan.digest: told})
+            write_json(self._path, {**read_studies(self._path), self._plan.study_digest: told})
 
     def told(self, site: str) -> str:
         """What `site` is told of its own answers."""
@@ -37,9 +41,3 @@ class Receipts:
     def delivered(self) -> set[str]:
         """The sites that delivered every part of their release."""
         return {site for site in self._plan.sites if set(self._packages(site)) >= set(self._plan.parts_at(site))}
-
-    def _studies(self) -> dict[str, dict[str, str]]:
-        return dict(json.loads(self._path.read_text())) if self._path.exists() else {}
-
-    def _read(self) -> dict[str, set[Answer]]:
-        return {site: set(read_answers(text)) for site, text in self._studies().get(self._plan.digest, {}).items()}

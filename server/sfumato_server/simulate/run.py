@@ -96,7 +96,7 @@ def _run(simulation: Simulation, judges: SiteToMake, question: Question, seed: i
         shutil.rmtree(simulation.folder / "sites")
     exchanges = result["exchanges"]
     return {
-        "plan_hash": plan.digest,
+        "plan_hash": plan.study_digest,
         "epsilon": json_epsilon(epsilon(study_events(plan, "train"), plan.privacy.delta)),
         "utility": utility,
         "chosen": (result["choice"] or {}).get("winner"),

@@ -126,7 +126,7 @@ def measure(simulation: Simulation, images: AnyArray, labels: AnyArray, seed: in
     """
     plan, found = simulation.plan, {}
     for kind in [stage.kind for stage in plan.stages if stage.kind in GENERATORS]:
-        file = simulation.coordinator.checkpoints / plan.digest / f"{kind}-model.safetensors"
+        file = simulation.coordinator.checkpoints / plan.study_digest / f"{kind}-model.safetensors"
         drawn = draw_model(file, plan, "", "", "", _DRAWN, seed)
         simulation.tell(f"judge {kind}", 0, 1)
         classifier = train_classifier(plan, drawn.images, drawn.labels, seed)

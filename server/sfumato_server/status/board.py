@@ -74,6 +74,14 @@ class StatusBoard:
             self._charge(site, stage, list(range(1, rounds + 1)))
         self.write()
 
+    def follow(self, plan: Plan) -> None:
+        """Sites were admitted: `plan` has them. Nothing was asked of them yet."""
+        for site in plan.sites.keys() - self._plan.sites.keys():
+            self._charged[site], self._paid[site], self._epsilons[site] = [], {}, 0.0
+            self._sites[site], self._codes[site], self._sites_since[site] = "absent", "", time.time()
+        self._plan = plan
+        self.write()
+
     def begin(self, stage: str, number: int, rounds: int) -> None:
         """An exchange starts."""
         self._now = {"stage": stage, "round": number, "rounds": rounds}
@@ -128,7 +136,7 @@ class StatusBoard:
         return {
             **self._now,
             "study": self._plan.study,
-            "plan_hash": self._plan.digest,
+            "plan_hash": self._plan.study_digest,
             "sites": self._sites,
             "codes": self._codes,
             "since": {site: round(since, 1) for site, since in self._sites_since.items()},
@@ -158,7 +166,7 @@ def _paid_before(path: Path, plan: Plan) -> dict[str, dict[str, list[int]]]:
     """What sites were asked for in earlier runs of this plan: it was paid, though its round may have failed."""
     for file in (path, previous_board(path)):
         board = read_board(file)
-        if board is not None and board.get("plan_hash") == plan.digest:
+        if board is not None and board.get("plan_hash") == plan.study_digest:
             return {site: paid for site, paid in board.get("paid", {}).items() if site in plan.sites}
     return {}
 

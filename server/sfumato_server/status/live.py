@@ -42,6 +42,11 @@ class LivePage:
         """See `StatusBoard`."""
         self._board.resume(stage, rounds)
 
+    def follow(self, plan: Plan) -> None:
+        """See `StatusBoard`."""
+        self._plan = plan
+        self._board.follow(plan)
+
     def begin(self, stage: str, number: int, rounds: int) -> None:
         """See `StatusBoard`."""
         self._board.begin(stage, number, rounds)
@@ -106,6 +111,8 @@ def _goes_on(view: dict[str, Any]) -> bool:
 
 def _by_stage(root: Path, plan: Plan) -> list[tuple[str, list[dict[str, Any]]]]:
     """(stage, its sheets with their figures), in the order of the plan."""
-    rows = [{**asdict(sheet), "figures": sheet_figures(asdict(sheet))} for sheet in read_sheets(root, plan.digest)]
+    rows = [
+        {**asdict(sheet), "figures": sheet_figures(asdict(sheet))} for sheet in read_sheets(root, plan.study_digest)
+    ]
     groups = [(stage.kind, [row for row in rows if row["stage"] == stage.kind]) for stage in plan.stages]
     return [(kind, sheets) for kind, sheets in groups if sheets]

@@ -28,12 +28,12 @@ _SILENT = ("silent", "unreachable", NOT_ASKED)
 def overview(root: Path, plan: Plan) -> dict[str, Any]:
     """The study of the home `root` as it stands now; times are seconds since 1970, durations seconds."""
     board, contacts, phase = read_board(root / STATUS), read_contacts(root / CONTACTS), read_phase(root)
-    board = board if board is not None and board.get("plan_hash") == plan.digest else None
+    board = board if board is not None and board.get("plan_hash") == plan.study_digest else None
     going = phase["phase"] in ("running", "publishing", "not started")  # not started: a study without Flower
     sites = _sites(root, plan, board, contacts, phase["phase"])
     view = {
         "study": plan.study,
-        "plan_hash": plan.digest,
+        "plan_hash": plan.study_digest,
         "private": plan.private,
         "phase": phase["phase"],
         "reason": phase["reason"] or (board or {}).get("reason", ""),
@@ -168,7 +168,7 @@ def _sites(
             "step": contact.get("step") if told else None,
             "steps": contact.get("steps") if told else None,
             "step_since": contact.get("step_since") if told else None,
-            "epsilon": board["epsilon_by_site"].get(name) if board else 0.0,
+            "epsilon": board["epsilon_by_site"].get(name, 0.0) if board else 0.0,
         }
     return sites
 

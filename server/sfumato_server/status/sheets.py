@@ -61,7 +61,7 @@ class RoundSheets:
 
     def __init__(self, home: Path, plan: Plan) -> None:
         self._folder, self._plan = home / FOLDER, plan
-        self.sheets = read_sheets(home, plan.digest)
+        self.sheets = read_sheets(home, plan.study_digest)
         self._usual: tuple[AnyArray, float, float] | None = None
 
     def draw(self, stage: str, number: int, released: Arrays) -> RoundSheet | None:
@@ -105,7 +105,8 @@ class RoundSheets:
         write_atomic(self._folder / file, png(grid(drawn, columns)))
         self.sheets = [other for other in self.sheets if other.file != file] + [sheet]
         write_json(
-            self._folder / INDEX, {"plan_hash": self._plan.digest, "sheets": [asdict(item) for item in self.sheets]}
+            self._folder / INDEX,
+            {"plan_hash": self._plan.study_digest, "sheets": [asdict(item) for item in self.sheets]},
         )
         return sheet
 
@@ -146,7 +147,7 @@ def components_shown(plan: Plan) -> list[int]:
 
 def draw_components(plan: Plan, stage: str, arrays: Arrays, shown: Sequence[int], columns: int) -> AnyArray:
     """`columns` images of each component [R * columns, S, S(, 3)]; the latents come from the plan's hash."""
-    draws = TorchDraws(torch.Generator().manual_seed(int(plan.digest[:15], 16)))
+    draws = TorchDraws(torch.Generator().manual_seed(int(plan.study_digest[:15], 16)))
     components: npt.NDArray[np.int64] = np.repeat(np.asarray(shown, dtype=np.int64), columns)
     return sample_images(plan, stage, arrays, components, draws)
 

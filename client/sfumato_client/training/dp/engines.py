@@ -11,6 +11,7 @@ from sfumato_client.training.dp.bookkeeping import BookKeeping
 from sfumato_client.training.dp.contract import Engine, RecordLoss
 from sfumato_client.training.dp.hooks import OpacusExpandedWeights, OpacusHooks
 from sfumato_client.training.dp.loop import PatientLoop
+from sfumato_client.training.dp.shared import Ranks, SharedSums
 from sfumato_client.training.dp.suitability import check_private, public_records
 from sfumato_client.training.dp.vmap import CompiledVmap, WholeLossVmap
 from sfumato_common.errors import ConfigError
@@ -28,11 +29,13 @@ _SEE_LAYERS = ("opacus", "opacus-ew", "bookkeeping")
 _PROBE_PATIENTS = 3
 
 
-def private_engine(module: nn.Module, loss: RecordLoss, name: str, form: Sequence[Sequence[int]]) -> Engine:
+def private_engine(
+    module: nn.Module, loss: RecordLoss, name: str, form: Sequence[Sequence[int]], ranks: Ranks | None = None
+) -> Engine:
     """The engine `name` for this model, after all checks; "auto" is `automatic_engine`.
 
     `form` is the shape of one record, part by part. Raises ConfigError, with the reason, for a model or loss that
-    cannot be trained privately, and for an engine that is not exact for it.
+    cannot be trained privately, and for an engine that is not exact for it. With `ranks` its sums are made by all.
     """
     check_private(module, loss, form)
     if name == "auto":
@@ -40,7 +43,10 @@ def private_engine(module: nn.Module, loss: RecordLoss, name: str, form: Sequenc
     engine = ENGINES[name](module, loss)
     if name in _SEE_LAYERS:
         _compare(name, engine, PatientLoop(module, loss), module, form)
-    return engine
+    if ranks is None:
+        return engine
+    ranks.begin(module, loss, name)
+    return SharedSums(engine, module, ranks)
 
 
 def automatic_engine(module: nn.Module, device: torch.device) -> str:

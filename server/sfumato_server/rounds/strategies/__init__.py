@@ -52,6 +52,15 @@ class Choosing(Protocol):
         ...
 
 
+def made_again(plan: Plan, stage: StageSettings, released: Mapping[str, Arrays], state: Arrays | None) -> Strategy:
+    """The strategy of `stage` in `state` (None: before its first round) under `plan`, which has more sites: as after a
+    restart."""
+    strategy = strategy_of(plan, stage, released)
+    if state is not None:
+        strategy.restore(state)
+    return strategy
+
+
 def strategy_of(plan: Plan, stage: StageSettings, released: Mapping[str, Arrays]) -> Strategy:
     """The strategy of `stage`, which its record names.
 

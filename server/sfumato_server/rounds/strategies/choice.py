@@ -73,7 +73,7 @@ class ChoiceStrategy:
     def _prepare(self) -> None:
         """Sample, measure and train: the same components and the same classifier's start for every candidate."""
         plan, spectral = self._plan, self._models["spectral"]
-        seed = int(plan.digest[:15], 16) % 2**31
+        seed = int(plan.study_digest[:15], 16) % 2**31
         draws = TorchDraws(torch.Generator().manual_seed(seed))
         shares = torch.as_tensor(component_shares(plan, spectral))
         components = draws.categorical(shares, self._stage.images).numpy()

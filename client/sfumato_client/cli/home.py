@@ -1,0 +1,29 @@
+"""The options that name the site's home, and which of its coordinators is meant."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sfumato_common.command_line import close_home
+from sfumato_common.errors import ConfigError
+
+_NAME = re.compile(r"[a-z][a-z0-9-]{0,31}")
+
+
+def _check_name(name: str) -> str:
+    if name and not _NAME.fullmatch(name):
+        raise ConfigError(f"--study '{name}': write a short word of small letters, digits and '-', as a study's name")
+    return name
+
+
+Home = Annotated[
+    Path, typer.Option("--home", help="The site's home folder.", envvar="SFUMATO_SITE_HOME", callback=close_home)
+]
+Study = Annotated[
+    str,
+    typer.Option("--study", help="Your own word for one more coordinator, beside the first.", callback=_check_name),
+]
