@@ -60,7 +60,7 @@ def _stored(plain: Dataset, frame: int) -> AnyArray:
     bits = int(plain.get("BitsStored") or words)
     signed = plain.get("PixelRepresentation") != 0
     if (signed and bits < words) or not _is_plain(plain, words):
-        return pixel_array(plain, index=frame)
+        return np.asarray(pixel_array(plain, index=frame))
     # as pydicom does it, without its copies of a large image: high bits are hardly ever set
     dtype, shape = np.dtype(f"<{'i' if signed else 'u'}{words // 8}"), (int(plain.Rows), int(plain.Columns))
     stored = np.frombuffer(plain.PixelData, dtype, shape[0] * shape[1]).reshape(shape)
