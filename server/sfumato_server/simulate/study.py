@@ -20,7 +20,7 @@ from sfumato_common.study.plan import Plan
 from sfumato_common.study.simulated import Cohort, SiteToMake
 from sfumato_common.types import AnyArray
 from sfumato_server.coordinator.home import CoordinatorHome
-from sfumato_server.coordinator.study import run_study
+from sfumato_server.coordinator.study import pooled_images, run_study
 from sfumato_server.rounds.channel import lost
 from sfumato_server.rounds.draws import draw_model
 from sfumato_server.simulate.channel import LocalChannel
@@ -29,6 +29,7 @@ from sfumato_server.simulate.workers import Workers
 
 # images that are drawn of each model for the figures
 _DRAWN = 2000
+PUBLISHED = "published"
 Tell = Callable[[str, int, int], None]
 
 
@@ -119,16 +120,31 @@ class Simulation(LocalChannel):
         return True
 
 
+def judges_of(workers: Workers, plan: Plan, cohort: Cohort) -> tuple[AnyArray, AnyArray]:
+    """Images [N, S, S(, 3)] and labels [N] of a cohort that no site has."""
+    told = SiteToMake(home="", site="judges", cohort=cohort)
+    asked = {"do": "read", "plan": plan.model_dump(mode="json"), "site": told.model_dump(mode="json")}
+    _, arrays = workers.ask(asked, {})
+    return arrays["images"], arrays["labels"]
+
+
 def measure(simulation: Simulation, images: AnyArray, labels: AnyArray, seed: int) -> dict[str, float]:
     """AUC by model of a classifier that saw drawn images alone, on `images` [N, S, S(, 3)] and `labels` [N] of nobody.
 
-    Neither noised nor charged: the judges are public, or do not exist.
+    Where sites sent packages, also of one that saw what they hold (`PUBLISHED`). Neither noised nor charged: the judges
+    are public, or do not exist.
     """
     plan, found = simulation.plan, {}
+
+    def judge(name: str, seen: AnyArray, shown: AnyArray) -> None:
+        simulation.tell(f"judge {name}", 0, 1)
+        classifier = train_classifier(plan, seen, shown, seed)
+        found[name] = round(auc(score(plan, classifier, images), np.asarray(labels) > 0), 4)
+
     for kind in [stage.kind for stage in plan.stages if stage.kind in GENERATORS]:
         file = simulation.coordinator.checkpoints / plan.digest / f"{kind}-model.safetensors"
         drawn = draw_model(file, plan, "", "", "", _DRAWN, seed)
-        simulation.tell(f"judge {kind}", 0, 1)
-        classifier = train_classifier(plan, drawn.images, drawn.labels, seed)
-        found[kind] = round(auc(score(plan, classifier, images), np.asarray(labels) > 0), 4)
+        judge(kind, drawn.images, drawn.labels)
+    if simulation.packages:
+        judge(PUBLISHED, *pooled_images(simulation.coordinator.root, plan))
     return found
