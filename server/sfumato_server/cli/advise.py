@@ -39,9 +39,9 @@ def advise(
     release: Annotated[
         bool, typer.Option("--release", help="Sites make their releases: the figure is of all that they publish.")
     ] = False,
-    anchors: Annotated[
-        bool, typer.Option("--anchors/--no-anchors", help="Also real images of as many, and one run without noise.")
-    ] = True,
+    no_anchors: Annotated[
+        bool, typer.Option("--no-anchors", help="Leave out real images of as many, and the run without noise.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Say by simulated studies what quality to expect at which size, and which is enough. Run it again to go on."""
@@ -53,7 +53,7 @@ def advise(
     asked = Question(plan, data, *sizes, repeats, Spread(label_alpha, by_device), seed, release)
     make_private_folder(out)
     os.environ["TMPDIR"] = str(out.resolve())  # torch keeps a folder where temporary files go
-    with advising(asked, out, workers or len(os.sched_getaffinity(0)), anchors=anchors) as grid:
+    with advising(asked, out, workers or len(os.sched_getaffinity(0)), anchors=not no_anchors) as grid:
         if not as_json:
             console.print(before(grid), markup=False, soft_wrap=True)
         with _shown(grid, not as_json) as (tell, ended):

@@ -102,7 +102,8 @@ class Grid:
             most = max(1, MOST_REAL // len(cohorts))
             own = [fewer(each, min(cell.plan.sites[name].nominal_patients, most)) for name, each in cohorts.items()]
             tell("images", 0, len(own))
-            return _real_figure(cell.plan, [judges_of(pool, cell.plan, cohort) for cohort in own], judges, seed)
+            parts = [judges_of(pool, cell.plan, cohort) for cohort in own]
+            return {"auc": _real_auc(cell.plan, parts, judges, seed), "patients_seen": sum(map(patients_of, own))}
         folder = run_folder(self.out, cell.sites, cell.patients, cell.repeat)
         try:
             whole = self.question.release and cell.what == "plan"
@@ -174,15 +175,17 @@ def advising(question: Question, out: Path, workers: int, *, anchors: bool) -> I
     with exclusive(out, "an advice"):
         shutil.rmtree(out / RUNS, ignore_errors=True)
         asked = asked_cells(question, real, source, out, workers, anchors=anchors)
-        shutil.rmtree(out / RUNS, ignore_errors=True)
         write_json(out / ADVICE, {"format": FORMAT, "simulated": True, "complete": False})
-        yield Grid(question, out, workers, real, source, asked)
+        try:
+            yield Grid(question, out, workers, real, source, asked)
+        finally:
+            shutil.rmtree(out / RUNS, ignore_errors=True)
 
 
-def _real_figure(plan: Plan, parts: list[Judges], judges: Judges, seed: int) -> dict[str, Any]:
+def _real_auc(plan: Plan, parts: list[Judges], judges: Judges, seed: int) -> float:
     images, labels = (np.concatenate([part[at] for part in parts]) for at in (0, 1))
     classifier = train_classifier(plan, images, labels, seed)
-    return {"auc": round(auc(score(plan, classifier, judges[0]), judges[1] > 0), 4), "images": len(images)}
+    return round(auc(score(plan, classifier, judges[0]), judges[1] > 0), 4)
 
 
 def _limit(labels: AnyArray, patients: int) -> float:
