@@ -93,8 +93,8 @@ def _one(turn: Callable[[Path, int, int], Turn], exchanges: int, floats: int) ->
 def table(turns: dict[str, list[dict]], absent: dict[str, str]) -> str:
     """A row a framework, as documents have it, and what differs between them below."""
     lines = [
-        "| | exchange, median (s) | fastest to slowest | processor s a site | kB down a site | kB up | processes a site "
-        "| start-up (s) | load |",
+        "| | exchange, median (s) | fastest to slowest | processor s a site | kB down a site | kB up | "
+        "processes a site | start-up (s) | load |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for name, framework in FRAMEWORKS.items():

@@ -1,4 +1,4 @@
-"""NVFLARE's server half of an exchange without work; runs in NVFLARE's own environment, as `echo.py` and `submit.py`."""
+"""NVFLARE's server half of an exchange without work. It runs where NVFLARE is, and so do `echo.py` and `submit.py`."""
 
 import time
 from pathlib import Path
