@@ -16,7 +16,19 @@ from rich.table import Table
 from sfumato_common.accounting.accountant import epsilon_text
 from sfumato_common.command_line import AsJson, console, duration_text, print_json
 from sfumato_common.files import make_private_folder
-from sfumato_server.cli.simulate import MOST_PATIENTS, MOST_SITES, ByDevice, Data, LabelAlpha, Seed, Workers, numbers
+from sfumato_server.cli.simulate import (
+    MOST_PATIENTS,
+    MOST_SITES,
+    ByDevice,
+    Data,
+    LabelAlpha,
+    On,
+    RayAddress,
+    Seed,
+    WorkerGpus,
+    Workers,
+    numbers,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,6 +48,9 @@ def advise(
     by_device: ByDevice = False,
     seed: Seed = 0,
     workers: Workers = None,
+    on: On = "processes",
+    ray_address: RayAddress = None,
+    worker_gpus: WorkerGpus = 0.0,
     release: Annotated[
         bool, typer.Option("--release", help="Sites make their releases: the figure is of all that they publish.")
     ] = False,
@@ -47,13 +62,15 @@ def advise(
     """Say by simulated studies what quality to expect at which size, and which is enough. Run it again to go on."""
     from sfumato_server.simulate.advise import advising
     from sfumato_server.simulate.cohorts import Spread
+    from sfumato_server.simulate.engines import Where
     from sfumato_server.simulate.run import Question
 
     sizes = numbers(sites, "--sites", MOST_SITES), numbers(patients, "--patients", MOST_PATIENTS)
     asked = Question(plan, data, *sizes, repeats, Spread(label_alpha, by_device), seed, release)
     make_private_folder(out)
     os.environ["TMPDIR"] = str(out.resolve())  # torch keeps a folder where temporary files go
-    with advising(asked, out, workers or len(os.sched_getaffinity(0)), anchors=not no_anchors) as grid:
+    where = Where(on, workers, ray_address, worker_gpus)
+    with advising(asked, out, where, anchors=not no_anchors) as grid:
         if not as_json:
             console.print(before(grid), markup=False, soft_wrap=True)
         with _shown(grid, not as_json) as (tell, ended):

@@ -31,6 +31,13 @@ LabelAlpha = Annotated[
 ByDevice = Annotated[bool, typer.Option("--by-device", help="Each site has one device's images only.")]
 Seed = Annotated[int, typer.Option(min=0, help="The same seed draws the same patients and the same noise.")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Processes; by default one a core.")]
+On = Annotated[str, typer.Option("--on", help="What keeps the processes: processes (of this machine), or ray.")]
+RayAddress = Annotated[
+    str | None, typer.Option(help="A Ray cluster, HOST:PORT or auto; without it Ray runs on this machine alone.")
+]
+WorkerGpus = Annotated[
+    float, typer.Option(min=0.0, help="A process's share of accelerators on Ray, such as 1 or 0.25.")
+]
 
 
 def simulate(
@@ -44,6 +51,9 @@ def simulate(
     repeats: Annotated[int, typer.Option(min=1, max=99, help="Runs of each size, for their spread.")] = 1,
     seed: Seed = 0,
     workers: Workers = None,
+    on: On = "processes",
+    ray_address: RayAddress = None,
+    worker_gpus: WorkerGpus = 0.0,
     release: Annotated[
         bool, typer.Option("--release", help="Sites make and send their releases, too: gate, packages and figure.")
     ] = False,
@@ -54,6 +64,7 @@ def simulate(
 ) -> None:
     """Run studies of many simulated sites here; show utility by number of sites and of patients."""
     from sfumato_server.simulate.cohorts import Spread
+    from sfumato_server.simulate.engines import Where
     from sfumato_server.simulate.run import Question, run_simulation
 
     asked = Question(
@@ -70,7 +81,7 @@ def simulate(
     make_private_folder(out)
     os.environ["TMPDIR"] = str(out.resolve())  # torch keeps a folder where temporary files go
     with _shown(not as_json) as tell:
-        report = run_simulation(asked, out, workers or len(os.sched_getaffinity(0)), tell)
+        report = run_simulation(asked, out, Where(on, workers, ray_address, worker_gpus), tell)
     if as_json:
         print_json(report)
         return

@@ -7,6 +7,7 @@ plan's best model without noise and clipping.
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -29,10 +30,11 @@ from sfumato_common.types import AnyArray
 from sfumato_server.simulate.advice import RULE, Size, guess_limit, sentences
 from sfumato_server.simulate.cells import Asked, Cell, asked_cells, sizes_of
 from sfumato_server.simulate.cohorts import PHANTOM, Source, fewer, patients_of, source_of
+from sfumato_server.simulate.engines import Where, started
 from sfumato_server.simulate.plans import real_plan
 from sfumato_server.simulate.run import RUNS, Question, require_both_sides, require_own, run_folder, run_one
 from sfumato_server.simulate.study import PUBLISHED, Simulation, Tell, judges_of
-from sfumato_server.simulate.workers import Workers, started
+from sfumato_server.simulate.workers import Workers
 
 ADVICE, FORMAT = "advice.json", "sfumato-advice/1"
 _CELLS = "cells"
@@ -43,10 +45,14 @@ Judges = tuple[AnyArray, AnyArray]
 
 @dataclass
 class Grid:
-    """Everything that is asked, and what of it is computed: each figure is kept below `out` when it is there."""
+    """Everything that is asked, and what of it is computed: each figure is kept below `out` when it is there.
+
+    `workers` is how many there are, as far as is known before they are started: of a Ray cluster this machine's cores.
+    """
 
     question: Question
     out: Path
+    where: Where
     workers: int
     real: Plan
     source: Source
@@ -73,7 +79,7 @@ class Grid:
     def run(self, tell: Tell, ended: Callable[[], None]) -> dict[str, Any]:
         """Compute what is missing; what stands in `advice.json` afterwards. `ended` is told of every cell."""
         judges = self.source.judges(self.real)
-        with started(self.out, self.workers) as pool:
+        with started(self.out, self.where) as pool:
             images, labels = judges_of(pool, self.real, judges)
             limit = _limit(labels, patients_of(judges))
             for cell in self.missing:
@@ -105,10 +111,12 @@ class Grid:
             parts = [judges_of(pool, cell.plan, cohort) for cohort in own]
             return {"auc": _real_auc(cell.plan, parts, judges, seed), "patients_seen": sum(map(patients_of, own))}
         folder = run_folder(self.out, cell.sites, cell.patients, cell.repeat)
+        simulation = Simulation(folder, cell.plan, pool, tell, cohorts)
+        whole = self.question.release and cell.what == "plan"
         try:
-            whole = self.question.release and cell.what == "plan"
-            row = run_one(Simulation(folder, cell.plan, pool, tell, cohorts), *judges, seed, release=whole)
+            row = run_one(simulation, *judges, seed, release=whole)
         finally:
+            pool.remove(simulation.homes)
             shutil.rmtree(folder, ignore_errors=True)
         if cell.what == "noiseless":
             return {**row, "auc": max(row["utility"].values())}
@@ -163,7 +171,7 @@ class Grid:
 
 
 @contextmanager
-def advising(question: Question, out: Path, workers: int, *, anchors: bool) -> Iterator[Grid]:
+def advising(question: Question, out: Path, where: Where, *, anchors: bool) -> Iterator[Grid]:
     """The grid of a question, kept below `out`, which is nobody else's meanwhile. Raises as `run_simulation` does.
 
     What an earlier question there found is kept, too: a figure is used again where all that decides it is the same.
@@ -174,10 +182,11 @@ def advising(question: Question, out: Path, workers: int, *, anchors: bool) -> I
     source, real = source_of(question.data), real_plan(question.plan)
     with exclusive(out, "an advice"):
         shutil.rmtree(out / RUNS, ignore_errors=True)
+        workers = where.workers or len(os.sched_getaffinity(0))
         asked = asked_cells(question, real, source, out, workers, anchors=anchors)
         write_json(out / ADVICE, {"format": FORMAT, "simulated": True, "complete": False})
         try:
-            yield Grid(question, out, workers, real, source, asked)
+            yield Grid(question, out, where, workers, real, source, asked)
         finally:
             shutil.rmtree(out / RUNS, ignore_errors=True)
 

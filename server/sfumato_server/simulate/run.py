@@ -19,9 +19,10 @@ from sfumato_common.locks import exclusive
 from sfumato_common.study.costs import study_events
 from sfumato_common.types import AnyArray
 from sfumato_server.simulate.cohorts import Spread, source_of
+from sfumato_server.simulate.engines import Where, started
 from sfumato_server.simulate.plans import real_plan, simulated_plan
 from sfumato_server.simulate.study import Simulation, Tell, judges_of, measure
-from sfumato_server.simulate.workers import Workers, started
+from sfumato_server.simulate.workers import Workers
 
 RESULT, RUNS, _LOCK = "simulation.json", "runs", ".lock"
 FORMAT = "sfumato-simulation/1"
@@ -42,12 +43,14 @@ class Question:
     keep: bool = False
 
 
-def run_simulation(question: Question, out: Path, workers: int, tell: Tell) -> dict[str, Any]:
+def run_simulation(question: Question, out: Path, where: Where, tell: Tell) -> dict[str, Any]:
     """Run all of it below `out`, and nowhere else; what stands in `simulation.json` there afterwards.
 
     Raises ConfigError where `out` holds anything but an earlier simulation, which is replaced; and as a study does.
     """
     require_both_sides()
+    if question.keep and where.address:
+        raise ConfigError("homes on a Ray cluster are removed with its workers: leave --keep away, or --ray-address")
     out = out.resolve()
     require_own(out, RESULT)
     source, real = source_of(question.data), real_plan(question.plan)
@@ -63,7 +66,7 @@ def run_simulation(question: Question, out: Path, workers: int, tell: Tell) -> d
             simulated_plan(question.plan, real, run_folder(out, *point) / "plan.yaml", *point, release=question.release)
             for point in grid
         ]
-        with started(out, workers) as pool:
+        with started(out, where) as pool:
             for (sites, patients, repeat), plan in zip(grid, plans, strict=True):
                 folder, seed = run_folder(out, sites, patients, repeat), question.seed + repeat
                 cohorts = source.cohorts(plan, patients, question.spread, seed)
@@ -72,7 +75,7 @@ def run_simulation(question: Question, out: Path, workers: int, tell: Tell) -> d
                 found = run_one(simulation, *judges, seed, release=question.release)
                 rows.append({"sites": sites, "patients": patients, "repeat": repeat, **found})
                 if not question.keep:
-                    shutil.rmtree(folder / "sites")
+                    pool.remove(simulation.homes)
                 write_json(out / RESULT, {**report, "rows": rows})
     return {**report, "rows": rows}
 

@@ -50,16 +50,21 @@ class Simulation(LocalChannel):
     @property
     def at_once(self) -> int:  # type: ignore[override]
         """See LocalChannel."""
-        return self.workers.number
+        return self.workers.at_once
 
     @property
     def coordinator(self) -> CoordinatorHome:
         """The coordinator's home."""
         return CoordinatorHome(self.folder / "coordinator")
 
-    def site(self, name: str) -> Path:
-        """A site's home."""
-        return self.folder / "sites" / name
+    @property
+    def homes(self) -> str:
+        """The folder of all homes, as workers are told it."""
+        return str(self.folder.relative_to(self.workers.folder) / "sites")
+
+    def home(self, site: str) -> str:
+        """A site's home, as workers are told it."""
+        return f"{self.homes}/{site}"
 
     def set_up(self) -> None:
         """Make all homes, and enrol every site. Raises DataError where one cannot be made."""
@@ -67,7 +72,7 @@ class Simulation(LocalChannel):
         values = self.plan.model_dump(mode="json")
 
         def make(name: str) -> bytes:
-            told = SiteToMake(home=str(self.site(name)), site=name, cohort=self.cohorts[name])
+            told = SiteToMake(home=self.home(name), site=name, cohort=self.cohorts[name])
             said, _ = self.workers.ask({"do": "make", "plan": values, "site": told.model_dump(mode="json")}, {})
             return str(said["request"]).encode("ascii")
 
@@ -104,7 +109,7 @@ class Simulation(LocalChannel):
     def answer(self, site: str, request: Request) -> Reply:
         """See LocalChannel. A site whose worker died has failed."""
         self._asked = " ".join(filter(None, [request.stage or request.kind, str(request.round or "")]))
-        asked = {"do": "handle", "home": str(self.site(site)), "message": request.to_config()}
+        asked = {"do": "handle", "home": self.home(site), "message": request.to_config()}
         try:
             said, arrays = self.workers.ask(asked, request.arrays, lambda data: self._take(site, data))
         except FederationError:
