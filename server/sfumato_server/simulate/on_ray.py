@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import socket
 import tempfile
 import threading
 from collections import Counter
@@ -31,7 +32,7 @@ from sfumato_server.simulate.engines import Where
 from sfumato_server.simulate.hosts import Host
 from sfumato_server.simulate.workers import Worker, Workers
 
-_START_SECONDS = 180.0
+_START_SECONDS, _REACH_SECONDS = 180.0, 10.0
 # read when Ray is imported: no usage report, and listening on loopback alone (Ray's own switch, named for the systems
 # where it is the default)
 _ALWAYS = {"RAY_USAGE_STATS_ENABLED": "0"}
@@ -44,24 +45,52 @@ def on_ray(folder: Path, where: Where) -> Workers:
     if find_spec("ray") is None:
         raise ConfigError("Ray is not installed: pip install 'sfumato[ray]', here and on every machine of the cluster")
     os.environ.update(_ALWAYS)
-    if where.address is None:
-        os.environ.update({**_ALONE, "RAY_AUTH_TOKEN": secrets.token_hex(32)})
-    import ray
-
     if where.address is not None:
-        with _as_config_error(f"no Ray cluster answers at '{where.address}'"):
-            ray.init(address=where.address, log_to_driver=False, configure_logging=False)
-        number = where.workers or _workers_of(_resources(), where.gpus)
-        return _RayWorkers(folder, number, where.gpus, session=None)
+        return _of_cluster(folder, where, where.address)
+    # Ray reads it once a process
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    os.environ.update(_ALONE)
     number = where.workers or len(os.sched_getaffinity(0))
     # a socket's path has 107 bytes at most, and Ray adds half of them
     session = Path(tempfile.mkdtemp(prefix="sfumato-ray-", dir="/tmp"))
-    with _as_config_error("Ray did not start"):
-        ray.init(
-            address="local", num_cpus=number, include_dashboard=False, log_to_driver=False, configure_logging=False,
-            object_store_memory=_OBJECTS, _temp_dir=str(session),
-        )  # fmt: skip
-    return _RayWorkers(folder, number, where.gpus, session)
+    alone = {"address": "local", "num_cpus": number, "include_dashboard": False, "_temp_dir": str(session)}
+    try:
+        _join("Ray did not start", object_store_memory=_OBJECTS, **alone)
+        return _RayWorkers(folder, number, where.gpus, session)
+    except BaseException:
+        _leave(session)
+        raise
+
+
+def _of_cluster(folder: Path, where: Where, address: str) -> Workers:
+    silent = f"no Ray cluster answers at '{address}'"
+    host, _, port = address.rpartition(":")
+    if port.isdecimal():
+        try:  # Ray itself asks for minutes
+            socket.create_connection((host.strip("[]"), int(port)), _REACH_SECONDS).close()
+        except OSError:
+            raise ConfigError(f"{silent}; check the address, or leave --ray-address away") from None
+    try:
+        _join(silent, address=address)
+        return _RayWorkers(folder, where.workers or _workers_of(_resources(), where.gpus), where.gpus, session=None)
+    except BaseException:
+        _leave(None)
+        raise
+
+
+def _join(what: str, **given: Any) -> None:
+    import ray
+
+    with _as_config_error(what):
+        ray.init(log_to_driver=False, configure_logging=False, **given)
+
+
+def _leave(session: Path | None) -> None:
+    import ray
+
+    ray.shutdown()
+    if session is not None:
+        shutil.rmtree(session, ignore_errors=True)
 
 
 def _resources() -> Mapping[str, float]:
@@ -85,15 +114,10 @@ class _RayWorkers(Workers):
     def __init__(self, folder: Path, number: int, gpus: float, session: Path | None) -> None:
         super().__init__(folder, number)
         self._session, self._pin, self._homes = session, threading.Lock(), dict[str, _Actor]()
-        self._all: list[_Actor] = []
-        try:
-            self._all = [_Actor(index, gpus, folder if session else None) for index in range(number)]
-            beside = Counter(actor.node for actor in self._all)
-            for actor in self._all:
-                actor.begin(beside[actor.node])
-        except BaseException:
-            self.stop()
-            raise
+        self._all = [_Actor(index, gpus, folder if session else None) for index in range(number)]
+        beside = Counter(actor.node for actor in self._all)
+        for actor in self._all:
+            actor.begin(beside[actor.node])
 
     @property
     def at_once(self) -> int:
@@ -129,13 +153,9 @@ class _RayWorkers(Workers):
 
     def stop(self) -> None:
         """See Workers."""
-        import ray
-
         for actor in self._all:
             actor.stop()
-        ray.shutdown()
-        if self._session is not None:
-            shutil.rmtree(self._session, ignore_errors=True)
+        _leave(self._session)
 
 
 class _Actor:
@@ -214,10 +234,11 @@ class _Actor:
 
 @contextmanager
 def _as_config_error(what: str) -> Iterator[None]:
-    """What Ray raises, as ConfigError: its own text is long, and of its own insides."""
+    """What Ray raises, as ConfigError with the first line of its text, which is long."""
     import ray
 
     try:
         yield
     except (ray.exceptions.RayError, ConnectionError, RuntimeError, ValueError, OSError) as error:
-        raise ConfigError(f"{what}: {type(error).__name__}; Ray's own logs say more") from None
+        said = next(iter(str(error).strip().splitlines()), "")[:200]
+        raise ConfigError(f"{what}: {type(error).__name__} {said}".rstrip()) from None

@@ -151,5 +151,8 @@ def measure(simulation: Simulation, images: AnyArray, labels: AnyArray, seed: in
         drawn = draw_model(file, plan, "", "", "", _DRAWN, seed)
         judge(kind, drawn.images, drawn.labels)
     if simulation.packages:
-        judge(PUBLISHED, *pooled_images(simulation.coordinator.root, plan))
+        published, shown = pooled_images(simulation.coordinator.root, plan)
+        # by what they show: their names, which sort the pool, are the operating system's, and no seed repeats them
+        order = sorted(range(len(shown)), key=lambda at: (shown[at], published[at].tobytes()))
+        judge(PUBLISHED, published[order], shown[order])
     return found
