@@ -55,7 +55,8 @@ def on_ray(folder: Path, where: Where) -> Workers:
     session = Path(tempfile.mkdtemp(prefix="sfumato-ray-", dir="/tmp"))
     alone = {"address": "local", "num_cpus": number, "include_dashboard": False, "_temp_dir": str(session)}
     try:
-        _join("Ray did not start", object_store_memory=_OBJECTS, **alone)
+        with _home(session):
+            _join("Ray did not start", object_store_memory=_OBJECTS, **alone)
         return _RayWorkers(folder, number, where.gpus, session)
     except BaseException:
         _leave(session)
@@ -83,6 +84,20 @@ def _join(what: str, **given: Any) -> None:
 
     with _as_config_error(what):
         ray.init(log_to_driver=False, configure_logging=False, **given)
+
+
+@contextmanager
+def _home(session: Path) -> Iterator[None]:
+    """Ray's processes get a home of their own, with the file by whose absence Ray asks clouds' metadata services."""
+    (session / "ray_bootstrap_config.yaml").write_text("{}\n")
+    before = os.environ.get("HOME")
+    os.environ["HOME"] = str(session)
+    try:
+        yield
+    finally:
+        os.environ.pop("HOME")
+        if before is not None:
+            os.environ["HOME"] = before
 
 
 def _leave(session: Path | None) -> None:
