@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from importlib.util import find_spec
 from ipaddress import ip_address
 from pathlib import Path
@@ -133,15 +134,16 @@ def test_nothing_is_told_to_anybody_and_nothing_is_written_elsewhere(plan_file, 
 def test_on_a_cluster_homes_stay_with_their_machine_and_go_with_it(tmp_path):
     # Ray reads once a process whether it is alone on its machine, so a cluster has a process of its own
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    (tmp_path / "t").mkdir()
-    environment["TMPDIR"] = str(tmp_path / "t")  # what a machine leaves that went
-    done = subprocess.run(
-        [sys.executable, "-m", "support.ray_cluster", str(tmp_path)], cwd=Path(__file__).parents[1],
-        env=environment, capture_output=True, text=True, timeout=280, check=False,
-    )  # fmt: skip
+    with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp") as short:  # for sockets, and what a lost machine leaves
+        environment["TMPDIR"] = short
+        done = subprocess.run(
+            [sys.executable, "-m", "support.ray_cluster", str(tmp_path)], cwd=Path(__file__).parents[1],
+            env=environment, capture_output=True, text=True, timeout=280, check=False,
+        )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     said = json.loads(done.stdout.splitlines()[-1])
-    assert said["workers"] == 2, "one a core of the cluster"
+    assert said["workers"] == 2, "one a core, though the accelerators have room for four"
+    assert said["devices"] == ["0", "0"] and "room for 2 workers" in said["too many"]
     assert said["machines"] == 2 and said["homes"] == [["one"], ["two"]]
     # of the machine that went nothing answers any more, and nothing is made anew in its place; the other one goes on
     assert "died" in said["first"] and "is gone" in said["then"]

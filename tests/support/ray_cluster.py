@@ -10,10 +10,11 @@ import sys
 import time
 from pathlib import Path
 
-from sfumato_common.errors import DataError, FederationError
+from sfumato_common.errors import ConfigError, DataError, FederationError
 from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.simulated import PhantomCohort, SiteToMake, simulated_site
+from sfumato_common.supervise import descendants
 from sfumato_server.simulate.engines import RAY, Where, started
 from support.plans import small_plan
 
@@ -42,6 +43,18 @@ def refusal(workers, home, seconds):
     return "it still answers"
 
 
+def devices():
+    """The accelerators that each worker process sees; there are none here, and Ray was told of one a machine."""
+    found = []
+    for pid in descendants(os.getpid()):
+        if b"sfumato_client.site.simulation" in Path(f"/proc/{pid}/cmdline").read_bytes():
+            environment = dict(
+                line.split(b"=", 1) for line in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")[:-1]
+            )
+            found.append(environment[b"CUDA_VISIBLE_DEVICES"].decode())
+    return found
+
+
 def homes(actor):
     """Names of the homes that an actor has."""
     return sorted(path.name for path in (actor._folder / "run").iterdir())
@@ -56,13 +69,19 @@ def main(folder):
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     said = {}
     try:
-        nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
-        with started(folder, Where(RAY, address=cluster.address)) as workers:
+        nodes = [cluster.add_node(num_cpus=1, num_gpus=1) for _ in range(2)]
+        try:
+            with started(folder, Where(RAY, 3, cluster.address, 0.5)):
+                pass
+        except ConfigError as error:
+            said["too many"] = str(error)
+        with started(folder, Where(RAY, address=cluster.address, gpus=0.5)) as workers:
             make(workers, "run/one")
             make(workers, "run/two")
             one, two = (workers._homes[f"run/{name}"] for name in ("one", "two"))
             said |= {"workers": workers.number, "machines": len({one.node, two.node})}
             said["homes"] = [homes(one), homes(two)]
+            said["devices"] = devices()
             cluster.remove_node(next(node for node in nodes if node.node_id == one.node), allow_graceful=False)
             said["first"] = refusal(workers, "run/one", 60)
             said["then"] = refusal(workers, "run/one", 60)

@@ -50,14 +50,14 @@ def on_ray(folder: Path, where: Where) -> Workers:
     # Ray reads it once a process
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     os.environ.update(_ALONE)
-    number = where.workers or len(os.sched_getaffinity(0))
+    number = where.workers or len(os.sched_getaffinity(0))  # Ray counts a core for each
     # a socket's path has 107 bytes at most, and Ray adds half of them
     session = Path(tempfile.mkdtemp(prefix="sfumato-ray-", dir="/tmp"))
     alone = {"address": "local", "num_cpus": number, "include_dashboard": False, "_temp_dir": str(session)}
     try:
         with _home(session):
             _join("Ray did not start", object_store_memory=_OBJECTS, **alone)
-        return _RayWorkers(folder, number, where.gpus, session)
+        return _RayWorkers(folder, _number(where, number), where.gpus, session)
     except BaseException:
         _leave(session)
         raise
@@ -73,7 +73,7 @@ def _of_cluster(folder: Path, where: Where, address: str) -> Workers:
             raise ConfigError(f"{silent}; check the address, or leave --ray-address away") from None
     try:
         _join(silent, address=address)
-        return _RayWorkers(folder, where.workers or _workers_of(_resources(), where.gpus), where.gpus, session=None)
+        return _RayWorkers(folder, _number(where), where.gpus, session=None)
     except BaseException:
         _leave(None)
         raise
@@ -108,19 +108,20 @@ def _leave(session: Path | None) -> None:
         shutil.rmtree(session, ignore_errors=True)
 
 
-def _resources() -> Mapping[str, float]:
+def _number(where: Where, most: int | None = None) -> int:
+    """How many workers: as asked, else as many as have room, `most` at most. Raises ConfigError."""
     import ray
 
-    found: Mapping[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    return found
-
-
-def _workers_of(resources: Mapping[str, float], gpus: float) -> int:
-    """One a core of the cluster, or as many as its accelerators have room for."""
-    room = resources.get("GPU", 0.0) / gpus if gpus else resources.get("CPU", 0.0)
-    if room < 1.0:
-        raise ConfigError("the Ray cluster has no room for a worker: ask for a smaller share with --worker-gpus")
-    return int(room)
+    resources: Mapping[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    room, gpus = int(resources.get("CPU", 0.0)), where.gpus
+    if gpus:
+        shared = int(resources.get("GPU", 0.0)) * int(1.0 / gpus) if gpus <= 1.0 else resources.get("GPU", 0.0) // gpus
+        room = min(room, int(shared))
+    number = where.workers or min(room, most or room)
+    if not 0 < number <= room:
+        share = f" with {gpus:g} of an accelerator each" if gpus else ""
+        raise ConfigError(f"Ray has room for {room} workers{share}, and {max(number, 1)} are asked for")
+    return number
 
 
 class _RayWorkers(Workers):
