@@ -59,6 +59,8 @@ def test_what_cannot_be_run_is_told_with_its_reason_and_is_not_the_largest():
     assert said[0] == "2 sites of 400 patients: cannot be run: too few patients"
     assert "largest cohort that ran" in said[-1]
     assert sentences([refused], LIMIT) == said[:1]
+    both = sentences([refused, Size(3, 400, refused="too few patients")], LIMIT)
+    assert both == ["2 sites of 400 patients, 3 sites of 400 patients: cannot be run: too few patients"]
 
 
 def test_a_guess_stays_below_its_limit_19_times_of_20():

@@ -68,7 +68,12 @@ def advised(sizes: Sequence[Size], limit: float) -> tuple[Size, Size] | None:
 
 def sentences(sizes: Sequence[Size], limit: float) -> list[str]:
     """The advice, in the order of its reading."""
-    said = [_why_none(size, limit) for size in sizes if size.refused or drowned(size, limit)]
+    reasons: dict[str, list[str]] = {}
+    for size in sizes:
+        if size.refused:
+            reasons.setdefault(size.refused, []).append(str(size))
+    said = [f"{', '.join(refused)}: cannot be run: {why}" for why, refused in reasons.items()]
+    said += [_why_none(size, limit) for size in sizes if drowned(size, limit)]
     found = advised(sizes, limit)
     if found is None:
         ran = any(size.figures for size in sizes)
@@ -86,8 +91,6 @@ def sentences(sizes: Sequence[Size], limit: float) -> list[str]:
 
 
 def _why_none(size: Size, limit: float) -> str:
-    if size.refused:
-        return f"{size}: cannot be run: {size.refused}"
     reached = f"AUC {size.median:.3f}, and a guess reaches {limit:.3f} on these judges"
     if size.noiseless is None:
         return f"{size}: no figure: {reached}."
