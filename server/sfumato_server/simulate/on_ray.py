@@ -112,7 +112,7 @@ def _number(where: Where, most: int | None = None) -> int:
     """How many workers: as asked, else as many as have room, `most` at most. Raises ConfigError."""
     import ray
 
-    resources: Mapping[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    resources: Mapping[str, float] = ray.cluster_resources()
     room, gpus = int(resources.get("CPU", 0.0)), where.gpus
     if gpus:
         shared = int(resources.get("GPU", 0.0)) * int(1.0 / gpus) if gpus <= 1.0 else resources.get("GPU", 0.0) // gpus
