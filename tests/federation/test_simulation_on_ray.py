@@ -76,6 +76,8 @@ def test_ray_gives_the_same_bytes_as_the_pool(plan_file, tmp_path):
 def test_our_own_ray_listens_on_loopback_alone_and_leaves_nothing(plan_file, tmp_path):
     before = set(Path("/tmp").glob("sfumato-ray-*"))
     with started(tmp_path, Where(RAY, 1)):
+        [session] = set(Path("/tmp").glob("sfumato-ray-*")) - before
+        assert session.stat().st_mode & 0o777 == 0o700 and (session / "r").is_dir()
         tree = descendants(os.getpid())
         assert any(b"gcs_server" in Path(f"/proc/{pid}/cmdline").read_bytes() for pid in tree), "Ray runs"
         found = listening([os.getpid(), *tree])

@@ -51,9 +51,9 @@ def on_ray(folder: Path, where: Where) -> Workers:
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     os.environ.update(_ALONE)
     number = where.workers or len(os.sched_getaffinity(0))  # Ray counts a core for each
-    # a socket's path has 107 bytes at most, and Ray adds half of them
+    # a socket has a path of 107 bytes at most, and Ray adds half of them; its own folder it opens to everybody
     session = Path(tempfile.mkdtemp(prefix="sfumato-ray-", dir="/tmp"))
-    alone = {"address": "local", "num_cpus": number, "include_dashboard": False, "_temp_dir": str(session)}
+    alone = {"address": "local", "num_cpus": number, "include_dashboard": False, "_temp_dir": str(session / "r")}
     try:
         with _home(session):
             _join("Ray did not start", object_store_memory=_OBJECTS, **alone)
