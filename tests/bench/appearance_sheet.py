@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from cohorts import BenchCohort, load, pooled, sites
-from federation import build_plan, federate, synthetic_set
+from in_process import build_plan, federate, synthetic_set
 from PIL import Image
 
 DETAILS = ("mixed", "phantom", "noise")

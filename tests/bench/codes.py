@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from cohorts import ROOT, BenchCohort, few_of, few_phantoms, pooled, sites
-from federation import RATES, Row, build_plan, federate, keep_weights, synthetic_set
+from in_process import RATES, Row, build_plan, federate, keep_weights, synthetic_set
 from utility_scores import NEIGHBOURS
 
 from sfumato_common.codec.folder import read_codec, weights_of

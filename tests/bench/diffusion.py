@@ -13,7 +13,7 @@ import argparse
 from typing import Any
 
 from cohorts import ROOT, BenchCohort, few_of, few_phantoms, pneumonia
-from federation import RATES, START_PATIENTS, build_plan, federate, pin_start, synthetic_set
+from in_process import RATES, START_PATIENTS, build_plan, federate, pin_start, synthetic_set
 from utility_scores import Scores, scores_of
 
 from sfumato_common.files import write_json

@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from cohorts import ROOT, BenchCohort, Parts, pooled, sites
-from federation import Row, build_plan, federate, spent, synthetic_set
+from in_process import Row, build_plan, federate, spent, synthetic_set
 from rich.console import Console
 from rich.table import Table
 from utility_scores import GIVEN_SIDE, default_encoder, fidelity_of, reference_of

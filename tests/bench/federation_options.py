@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from cohorts import ROOT, BenchCohort, load
-from federation import Released, build_plan, spent, synthetic_set
+from in_process import Released, build_plan, spent, synthetic_set
 from utility_scores import fidelity_of, held_out_bits, reference_of, utility_of
 
 from sfumato_client.dataset.cohort import Cohort

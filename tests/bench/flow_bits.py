@@ -3,7 +3,7 @@
     python tests/bench/flow_bits.py [--cohort NAME ...] [--epsilon E ...] [--seeds N] [--quick] [--flow KEY=VALUE ...]
 
 Both plans cost a training patient the same epsilon (delta 1e-5, add/remove, unit patient), by the program's own
-accountant; `federation.py` holds the flow's share. --flow changes its stage. Lower bits are better. Prints a
+accountant; `in_process.py` holds the flow's share. --flow changes its stage. Lower bits are better. Prints a
 table and, after each row, writes bench-out/flow_bits-COHORT.json. --quick: one seed, the phantom, epsilon 10.
 """
 
@@ -16,7 +16,7 @@ from typing import Any
 import torch
 import yaml
 from cohorts import ROOT, BenchCohort, load
-from federation import Released, build_plan, federate, spent
+from in_process import Released, build_plan, federate, spent
 from utility_scores import held_out_bits
 
 from sfumato_common.files import write_json
@@ -24,7 +24,7 @@ from sfumato_common.generators.starts import initial_model
 from sfumato_common.study.plan import Plan
 
 # Chosen on the phantom at epsilon 10, one run a setting: clipping norm of 0.1, 0.3 and 1.0; learning rate of 0.002,
-# 0.005 and 0.02, of which the largest gives the fewest bits but samples that stray; federation.py takes the middle one.
+# 0.005 and 0.02, of which the largest gives the fewest bits but samples that stray; in_process.py takes the middle one.
 FLOW = {
     "rounds": 3,
     "local_steps": 10,

@@ -19,7 +19,7 @@ from dataclasses import replace
 import numpy as np
 from bend import one_site
 from cohorts import ROOT, BenchCohort
-from federation import Row, build_plan, federate
+from in_process import Row, build_plan, federate
 from PIL import Image
 from placed import anonymise_and_tell
 from spaces import auc

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from cohorts import COHORTS, ROOT
-from federation import DELTA
+from in_process import DELTA
 from methods_report import markdown, merged, print_tables
 from methods_rows import ROWS
 from methods_work import Schedule, run

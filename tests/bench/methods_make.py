@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from cohorts import ROOT, BenchCohort, load
-from federation import Released, build_plan, spent
+from in_process import Released, build_plan, spent
 from methods_models import FEDERATED, models_of
 from methods_rows import SPACES, K, row_of
 from methods_scores import Made

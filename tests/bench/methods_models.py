@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from cohorts import BenchCohort
-from federation import Released, Row, build_plan, federate, keep_weights
+from in_process import Released, Row, build_plan, federate, keep_weights
 from safetensors.numpy import load_file
 
 from sfumato_common.codec.folder import CONFIG, read_codec, weights_of

@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from cohorts import ROOT, load
-from federation import STAGES, Released, Row, build_plan, synthetic_set
+from in_process import STAGES, Released, Row, build_plan, synthetic_set
 from public_start import study, with_start
 from space_models import Models, cohort_of, released
 from torch import Tensor

@@ -15,7 +15,7 @@ import time
 
 import torch
 from cohorts import COHORTS, ROOT, BenchCohort
-from federation import Released, build_plan, spent, synthetic_set
+from in_process import Released, build_plan, spent, synthetic_set
 from utility_scores import held_out_bits, utility_of
 
 from sfumato_client.training import StageJob, train

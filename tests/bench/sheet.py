@@ -28,7 +28,7 @@ from unittest.mock import patch
 import numpy as np
 import torch
 from cohorts import BenchCohort, pooled
-from federation import synthetic_set
+from in_process import synthetic_set
 from methods_models import GIVEN, given
 from PIL import Image, ImageDraw
 from space_models import SEED, Models, cohort_of, job_of, released

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 from cohorts import DATA, BenchCohort, sites
-from federation import Released, Row, build_plan, federate
+from in_process import Released, Row, build_plan, federate
 from methods_models import as_released, terms_of
 from safetensors.numpy import load_file
 

@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 import torch
 from cohorts import COHORTS, ROOT, USUAL, load, pooled
-from federation import DELTA, ROWS, available, build_plan, federate, homes_of, released_model, spent, synthetic_set
+from in_process import DELTA, ROWS, available, build_plan, federate, homes_of, released_model, spent, synthetic_set
 from judge_scores import BENCH, judged
 from utility_report import FAILED, markdown, print_tables, summary, tables_of
 from utility_scores import held_out_bits, scores_of

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from cohorts import BenchCohort, pooled
-from federation import ENCODERS
+from in_process import ENCODERS
 from judge_scores import nearness
 
 from sfumato_common.encoders.encoder import Encoder, Encoders

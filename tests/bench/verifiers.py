@@ -27,7 +27,7 @@ import numpy.typing as npt
 import spaces
 import torch
 from cohorts import ROOT, BenchCohort, sites
-from federation import ENCODERS
+from in_process import ENCODERS
 from rich.console import Console
 from rich.table import Table
 from space_models import Models

@@ -22,7 +22,7 @@ from sfumato_common.study.simulated import PhantomCohort, SiteToMake
 from sfumato_server.enrol import Registry
 from sfumato_server.intake.admission import admit
 from sfumato_server.simulate.cohorts import Spread, source_of
-from sfumato_server.simulate.workers import started
+from sfumato_server.simulate.engines import Where, started
 
 PROGRAM = Path(sys.executable).parent / "sfumato"
 VALUES = {
@@ -116,7 +116,7 @@ def test_sites_and_judges_of_an_index_get_its_rows(tmp_path):
         name: SiteToMake(home=str(tmp_path / name), site=name, cohort=cohort).model_dump(mode="json")
         for name, cohort in cohorts.items()
     }
-    with started(tmp_path, 1) as workers:
+    with started(tmp_path, Where(workers=1)) as workers:
         workers.ask({"do": "make", "plan": plan.model_dump(mode="json"), "site": told["simulated-001"]}, {})
         _, judges = workers.ask({"do": "read", "plan": plan.model_dump(mode="json"), "site": told["judges"]}, {})
     assert sorted(map(bytes, judges["images"])) == sorted(map(bytes, images[30:]))
@@ -125,10 +125,10 @@ def test_sites_and_judges_of_an_index_get_its_rows(tmp_path):
 
 
 def test_a_worker_that_dies_costs_one_answer(tmp_path):
-    with started(tmp_path, 1) as workers:
+    with started(tmp_path, Where(workers=1)) as workers:
         with pytest.raises(DataError, match="does not know"):
             workers.ask({"do": "nothing"}, {})
-        workers._all[0].kill()
+        workers._all[0].child.kill()
         with pytest.raises(FederationError, match="died"):
             workers.ask({"do": "nothing"}, {})
         with pytest.raises(DataError, match="does not know"):

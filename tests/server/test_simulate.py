@@ -15,6 +15,7 @@ from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.simulated import MARK, require_real, require_simulated, simulated_site, simulated_study
 from sfumato_server.simulate.cohorts import IndexSource, PhantomSource, Spread
+from sfumato_server.simulate.engines import Where
 from sfumato_server.simulate.run import Question, run_simulation
 
 SITES = {simulated_site(number): 20 for number in range(1, 5)}
@@ -117,8 +118,8 @@ def test_a_folder_of_other_things_is_left_alone(tmp_path):
     (out / "runs").mkdir(parents=True)
     (out / "runs" / "thesis.txt").write_text("mine")
     with pytest.raises(ConfigError, match="other things"):
-        run_simulation(Question(file, "phantom", [2], [20]), out, 1, lambda *told: None)
+        run_simulation(Question(file, "phantom", [2], [20]), out, Where(workers=1), lambda *told: None)
     assert (out / "runs" / "thesis.txt").read_text() == "mine"
     with pytest.raises(ConfigError, match="at least 12 patients"):
-        run_simulation(Question(file, "phantom", [2], [11]), tmp_path / "new", 1, lambda *told: None)
+        run_simulation(Question(file, "phantom", [2], [11]), tmp_path / "new", Where(workers=1), lambda *told: None)
     assert json.loads((tmp_path / "new" / "simulation.json").read_text())["rows"] == []

@@ -93,12 +93,12 @@ def site_at_work(
         start = command or [sys.executable, "-P", "-c", NODE]
         node = Child("site", [*start, str(home.root)], {**os.environ, **environment(work.port)}, home.logs / "run.log")
         work.children.append(node)
-        with _grid(work) as grid:
+        with grid_of(work) as grid:
             yield Exchanges(home, plan, node, FlowerChannel(grid, lambda: {SITE: number}, lambda: {SITE}, 300.0))
 
 
 @contextmanager
-def _grid(work: AtWork):
+def grid_of(work: AtWork):
     """Flower's Grid for a run of this coordinator, as `coordinator.serverapp` opens it."""
     from flwr.common.constant import SUPERLINK_NODE_ID
     from flwr.common.serde import run_from_proto

@@ -100,6 +100,13 @@ class AtWork:
         return context
 
 
+def enrolled(home: CoordinatorHome, root: Path, site: str) -> SiteIdentity:
+    """A new site's identity below `root`, with the coordinator's grant."""
+    identity = create_identity(root / site / "identity", site)
+    keep_grant(home.root, identity, enrol_site(home.root, identity))
+    return identity
+
+
 @contextmanager
 def coordinator_at_work(root: Path, site: str = "alder", names: Sequence[str] = ()) -> Iterator[AtWork]:
     """Start it below `root` as `sfumato coordinator run` does, without a study; on leaving, end what was started.
@@ -108,8 +115,7 @@ def coordinator_at_work(root: Path, site: str = "alder", names: Sequence[str] = 
     """
     home = CoordinatorHome(root / "coordinator")
     authority = create_authority(home.root, names)
-    identity = create_identity(root / site / "identity", site)
-    keep_grant(home.root, identity, enrol_site(home.root, identity))
+    identity = enrolled(home, root, site)
     write_secret(home.superlink_secret)
     settings = SuperLinkSettings(
         free_port(), authority.ca_path, authority.server_certificate_path, authority.server_key_path,

@@ -1,7 +1,7 @@
 """`python -m sfumato_client.site.simulation`: the sites' half of `sfumato simulate`, over standard input and output.
 
-A worker holds no site: each question names the home that it is for, so that the arrays of one site at a time are in
-memory. It reaches no network; packages go to the coordinator's half by the same pipe.
+A worker holds no site: each question names the home that it is for, below the worker's own (HOME), so that the arrays
+of one site at a time are in memory. It reaches no network; packages go to the coordinator's half by the same pipe.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def _answer(frame: Frame, source: BinaryIO, sink: BinaryIO) -> Frame:
         case "read":
             return {}, _read(parse(asked["plan"], Plan, "plan"), parse(asked["site"], SiteToMake, "site"))
         case "handle":
-            site = Site(SiteHome(Path(asked["home"])), _deliver_by(source, sink))
+            site = Site(SiteHome(Path.home() / asked["home"]), _deliver_by(source, sink))
             reply = site.handle(Request.from_config(asked["message"], arrays))
             return {"message": reply.to_config()}, dict(reply.arrays)
     raise VerificationError("a worker was asked what it does not know")
@@ -63,7 +63,7 @@ def _answer(frame: Frame, source: BinaryIO, sink: BinaryIO) -> Frame:
 
 def _make(plan: Plan, told: SiteToMake) -> dict[str, Any]:
     """A new home; what the coordinator needs to enrol it."""
-    identity = make_simulated_home(Path(told.home), told.site, plan, told.cohort)
+    identity = make_simulated_home(Path.home() / told.home, told.site, plan, told.cohort)
     return {"request": enrolment_request(identity).decode("ascii")}
 
 

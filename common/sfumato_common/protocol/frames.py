@@ -20,26 +20,42 @@ _HEADER = "header"
 Frame = tuple[dict[str, Any], dict[str, AnyArray]]
 
 
-def write_frame(stream: BinaryIO, header: Mapping[str, Any], arrays: Arrays) -> None:
-    """Send one frame. Raises OSError when the other end is gone."""
-    data = save(
-        {name: np.asarray(value, order="C") for name, value in arrays.items()}, metadata={_HEADER: json.dumps(header)}
-    )
-    stream.write(len(data).to_bytes(_LENGTH_BYTES, "little"))
-    stream.write(data)
-    stream.flush()
+def pack_frame(header: Mapping[str, Any], arrays: Arrays) -> bytes:
+    """One frame without its length."""
+    whole = {name: np.asarray(value, order="C") for name, value in arrays.items()}
+    return save(whole, metadata={_HEADER: json.dumps(header)})
 
 
-def read_frame(stream: BinaryIO) -> Frame | None:
-    """The next frame; None when the other end is gone."""
-    data = _exactly(stream, _LENGTH_BYTES)
-    data = data and _exactly(stream, int.from_bytes(data, "little"))
-    if not data:
-        return None
+def unpack_frame(data: bytes) -> Frame:
+    """Inverse of `pack_frame`."""
     # safetensors: eight bytes of length, then a JSON object of which `__metadata__` is ours
     end = 8 + int.from_bytes(data[:8], "little")
     header: dict[str, Any] = json.loads(json.loads(data[8:end])["__metadata__"][_HEADER])
     return header, load(data)
+
+
+def write_frame(stream: BinaryIO, header: Mapping[str, Any], arrays: Arrays) -> None:
+    """Send one frame. Raises OSError when the other end is gone."""
+    write_bytes(stream, pack_frame(header, arrays))
+
+
+def read_frame(stream: BinaryIO) -> Frame | None:
+    """The next frame; None when the other end is gone."""
+    data = read_bytes(stream)
+    return unpack_frame(data) if data else None
+
+
+def write_bytes(stream: BinaryIO, frame: bytes) -> None:
+    """Send a frame that is packed. Raises OSError when the other end is gone."""
+    stream.write(len(frame).to_bytes(_LENGTH_BYTES, "little"))
+    stream.write(frame)
+    stream.flush()
+
+
+def read_bytes(stream: BinaryIO) -> bytes:
+    """The next frame, packed; nothing when the other end is gone."""
+    length = _exactly(stream, _LENGTH_BYTES)
+    return length and _exactly(stream, int.from_bytes(length, "little"))
 
 
 def _exactly(stream: BinaryIO, count: int) -> bytes:

@@ -41,7 +41,7 @@ Cohort = Annotated[PhantomCohort | IndexCohort, Field(discriminator="kind")]
 
 
 class SiteToMake(Strict):
-    """What a worker is told of a site: where its home goes, under which name, plan and policy, and its patients."""
+    """What a worker is told of a site: where its home goes, below the worker's own, its name, and its patients."""
 
     home: str
     site: str

@@ -27,6 +27,7 @@ from sfumato_common.files import make_private_folder, write_atomic, write_json
 from sfumato_common.study.load import load_plan, plan_text
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.simulated import require_real
+from sfumato_server.cli.advise import advise
 from sfumato_server.cli.home import Home
 from sfumato_server.cli.members import add_commands
 from sfumato_server.cli.model import model_app
@@ -38,7 +39,7 @@ from sfumato_server.cli.study import study_app
 app = typer.Typer(no_args_is_help=True, help="Sfumato: the coordinator's side.")
 coordinator_app = typer.Typer(no_args_is_help=True, help="Set up and run a study.")
 dataset_app = typer.Typer(no_args_is_help=True, help="Work with a published data set.")
-plan_app = typer.Typer(no_args_is_help=True, help="Check a study plan.")
+plan_app = typer.Typer(no_args_is_help=True, help="Check a study plan, and choose one.")
 app.add_typer(coordinator_app, name="coordinator")
 app.add_typer(dataset_app, name="dataset")
 app.add_typer(plan_app, name="plan")
@@ -48,6 +49,9 @@ add_commands(coordinator_app)
 coordinator_app.command("run", epilog="Example: sfumato coordinator run --home coord --out results --host 10.0.0.5")(
     run_study
 )
+plan_app.command(
+    "advise", epilog="Example: sfumato plan advise configs/demo.yaml --patients 240,960 --sites 3,10 --out advice"
+)(advise)
 app.command(epilog="Example: sfumato simulate configs/demo.yaml --sites 3,10,30 --patients 100,300 --out simulated")(
     simulate
 )

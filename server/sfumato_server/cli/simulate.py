@@ -21,7 +21,23 @@ from sfumato_common.files import make_private_folder
 if TYPE_CHECKING:
     from sfumato_server.simulate.study import Tell
 
-_MOST = 256  # sites of a plan
+MOST_SITES, MOST_PATIENTS = 256, 1_000_000  # of a plan; of a site
+
+Data = Annotated[str, typer.Option(help="phantom, or the index CSV of public images.")]
+LabelAlpha = Annotated[
+    float | None,
+    typer.Option(min=0.001, help="Sites differ in their share of ill patients: alpha of a Dirichlet distribution."),
+]
+ByDevice = Annotated[bool, typer.Option("--by-device", help="Each site has one device's images only.")]
+Seed = Annotated[int, typer.Option(min=0, help="The same seed draws the same patients and the same noise.")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Processes; by default one a core.")]
+On = Annotated[str, typer.Option("--on", help="What keeps the processes: processes (of this machine), or ray.")]
+RayAddress = Annotated[
+    str | None, typer.Option(help="A Ray cluster, HOST:PORT or auto; without it Ray runs on this machine alone.")
+]
+WorkerGpus = Annotated[
+    float, typer.Option(min=0.0, help="A process's share of accelerators on Ray, such as 1 or 0.25.")
+]
 
 
 def simulate(
@@ -29,15 +45,15 @@ def simulate(
     out: Annotated[Path, typer.Option("--out", "-o", help="A folder of its own; nothing is written elsewhere.")],
     sites: Annotated[str, typer.Option(help="Numbers of sites, such as 3,10,100.")] = "10",
     patients: Annotated[str, typer.Option(help="Numbers of patients a site, such as 100,300.")] = "200",
-    data: Annotated[str, typer.Option(help="phantom, or the index CSV of public images.")] = "phantom",
-    label_alpha: Annotated[
-        float | None,
-        typer.Option(min=0.001, help="Sites differ in their share of ill patients: alpha of a Dirichlet distribution."),
-    ] = None,
-    by_device: Annotated[bool, typer.Option("--by-device", help="Each site has one device's images only.")] = False,
+    data: Data = "phantom",
+    label_alpha: LabelAlpha = None,
+    by_device: ByDevice = False,
     repeats: Annotated[int, typer.Option(min=1, max=99, help="Runs of each size, for their spread.")] = 1,
-    seed: Annotated[int, typer.Option(min=0, help="The same seed draws the same patients and the same noise.")] = 0,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes; by default one a core.")] = None,
+    seed: Seed = 0,
+    workers: Workers = None,
+    on: On = "processes",
+    ray_address: RayAddress = None,
+    worker_gpus: WorkerGpus = 0.0,
     release: Annotated[
         bool, typer.Option("--release", help="Sites make and send their releases, too: gate, packages and figure.")
     ] = False,
@@ -48,13 +64,14 @@ def simulate(
 ) -> None:
     """Run studies of many simulated sites here; show utility by number of sites and of patients."""
     from sfumato_server.simulate.cohorts import Spread
+    from sfumato_server.simulate.engines import Where
     from sfumato_server.simulate.run import Question, run_simulation
 
     asked = Question(
         plan,
         data,
-        _numbers(sites, "--sites", _MOST),
-        _numbers(patients, "--patients", 1_000_000),
+        numbers(sites, "--sites", MOST_SITES),
+        numbers(patients, "--patients", MOST_PATIENTS),
         repeats,
         Spread(label_alpha, by_device),
         seed,
@@ -64,7 +81,7 @@ def simulate(
     make_private_folder(out)
     os.environ["TMPDIR"] = str(out.resolve())  # torch keeps a folder where temporary files go
     with _shown(not as_json) as tell:
-        report = run_simulation(asked, out, workers or len(os.sched_getaffinity(0)), tell)
+        report = run_simulation(asked, out, Where(on, workers, ray_address, worker_gpus), tell)
     if as_json:
         print_json(report)
         return
@@ -105,7 +122,7 @@ def _spread(values: list[float]) -> str:
     return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.3f}"
 
 
-def _numbers(text: str, option: str, most: int) -> list[int]:
+def numbers(text: str, option: str, most: int) -> list[int]:
     """`3,10`. Raises ConfigError."""
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isdecimal() and 1 <= int(part) <= most for part in parts):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from sfumato_common.files import write_json
 from sfumato_common.imaging import decode_png
 from sfumato_common.metrics.utility import auc_from_histogram, auc_interval, train_classifier
 from sfumato_common.study.costs import WITHOUT_PRIVACY, study_events
+from sfumato_common.study.plan import Plan
 from sfumato_common.study.words import Part
 from sfumato_common.types import AnyArray
 from sfumato_server.coordinator.home import CoordinatorHome
@@ -104,13 +106,18 @@ def _delivered(home: CoordinatorHome, registry: Registry, stored: Stored, site: 
     return stored.digests(registry.record_in_force(site)) if site in registry.in_force() else ()
 
 
+def pooled_images(home: Path, plan: Plan) -> tuple[AnyArray, AnyArray]:
+    """Images [N, S, S(, 3)] and labels [N] of all that sites sent."""
+    pool = pool_packages(home, plan, Registry(home))
+    images = np.stack([decode_png(item.png) for item in pool.items])
+    return images, np.array([plan.labels.index(item.facts.label) for item in pool.items], dtype=np.int64)
+
+
 def _utility(run: StudyRun, home: CoordinatorHome, steps: int) -> dict[str, Any]:
     """TSTR: train on the pooled synthetic set, ask each site for the noisy score histogram of its holdout patients."""
     plan = run.plan
     assert plan.utility is not None
-    pool = pool_packages(home.root, plan, Registry(home.root))
-    images = np.stack([decode_png(item.png) for item in pool.items])
-    labels = np.array([plan.labels.index(item.facts.label) for item in pool.items], dtype=np.int64)
+    images, labels = pooled_images(home.root, plan)
     # from the plan, as the choice's: asked again after a restart, sites answer with what they were charged for before
     classifier = train_classifier(plan, images, labels, seed=int(plan.study_digest[:15], 16) % 2**31, steps=steps)
     histograms = run.utility(classifier)

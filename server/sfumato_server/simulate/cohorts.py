@@ -161,3 +161,16 @@ def _read(index: Path) -> dict[str, list[_Patient]]:
             ill = any(row["abnormal"] != "0" for row in own)
             found[own[0]["split"]].append(_Patient(own[0]["site"], ill, described))
     return found
+
+
+def patients_of(cohort: Cohort) -> int:
+    """How many there are."""
+    return cohort.patients if isinstance(cohort, PhantomCohort) else len({row[2] for row in cohort.rows})
+
+
+def fewer(cohort: Cohort, count: int) -> Cohort:
+    """The first `count` patients of `cohort`, all where it has no more."""
+    if isinstance(cohort, PhantomCohort):
+        return cohort.model_copy(update={"patients": min(count, cohort.patients)})
+    kept = set(list(dict.fromkeys(row[2] for row in cohort.rows))[:count])
+    return cohort.model_copy(update={"rows": [row for row in cohort.rows if row[2] in kept]})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import resource
 import shutil
 import time
@@ -13,23 +12,19 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from sfumato_common.accounting.accountant import epsilon, json_epsilon
 from sfumato_common.errors import ConfigError
-from sfumato_common.files import write_atomic, write_json
+from sfumato_common.files import write_json
 from sfumato_common.locks import exclusive
-from sfumato_common.strict import read_yaml
-from sfumato_common.study.budget import check_own_epsilon
 from sfumato_common.study.costs import study_events
-from sfumato_common.study.load import load_plan
-from sfumato_common.study.plan import Plan
-from sfumato_common.study.simulated import SiteToMake, require_simulated, simulated_study
-from sfumato_server.simulate.cohorts import Spread, simulated_sites, source_of
-from sfumato_server.simulate.study import Simulation, Tell, measure
-from sfumato_server.simulate.workers import Workers, started
+from sfumato_common.types import AnyArray
+from sfumato_server.simulate.cohorts import Spread, source_of
+from sfumato_server.simulate.engines import Where, started
+from sfumato_server.simulate.plans import real_plan, simulated_plan
+from sfumato_server.simulate.study import Simulation, Tell, judges_of, measure
+from sfumato_server.simulate.workers import Workers
 
-RESULT, _RUNS, _LOCK = "simulation.json", "runs", ".lock"
+RESULT, RUNS, _LOCK = "simulation.json", "runs", ".lock"
 FORMAT = "sfumato-simulation/1"
 
 
@@ -48,52 +43,53 @@ class Question:
     keep: bool = False
 
 
-def run_simulation(question: Question, out: Path, workers: int, tell: Tell) -> dict[str, Any]:
+def run_simulation(question: Question, out: Path, where: Where, tell: Tell) -> dict[str, Any]:
     """Run all of it below `out`, and nowhere else; what stands in `simulation.json` there afterwards.
 
     Raises ConfigError where `out` holds anything but an earlier simulation, which is replaced; and as a study does.
     """
-    if find_spec("sfumato_client") is None:
-        raise ConfigError(
-            "a simulation runs hospitals too: install 'sfumato', which is both sides, or 'sfumato-site' beside"
-        )
+    require_both_sides()
+    if question.keep and where.address:
+        raise ConfigError("homes on a Ray cluster are removed with its workers: leave --keep away, or --ray-address")
     out = out.resolve()
-    _require_own(out)
-    source, real = source_of(question.data), _real_plan(question)
+    require_own(out, RESULT)
+    source, real = source_of(question.data), real_plan(question.plan)
     with exclusive(out, "a simulation"):
-        shutil.rmtree(out / _RUNS, ignore_errors=True)
+        shutil.rmtree(out / RUNS, ignore_errors=True)
         (out / RESULT).unlink(missing_ok=True)
         rows: list[dict[str, Any]] = []
         report = {"format": FORMAT, "simulated": True, "data": Path(question.data).name, "spread": str(question.spread)}
         write_json(out / RESULT, {**report, "rows": rows})
         # every plan is resolved before the first study: what cannot be run is told at once
         grid = [(s, p, r) for s in question.sites for p in question.patients for r in range(1, question.repeats + 1)]
-        plans = [_plan(question, real, out, *point) for point in grid]
-        with started(out, workers) as pool:
+        plans = [
+            simulated_plan(question.plan, real, run_folder(out, *point) / "plan.yaml", *point, release=question.release)
+            for point in grid
+        ]
+        with started(out, where) as pool:
             for (sites, patients, repeat), plan in zip(grid, plans, strict=True):
-                folder = out / _RUNS / f"{sites}-sites-{patients}-patients-{repeat}"
-                cohorts = source.cohorts(plan, patients, question.spread, question.seed + repeat)
+                folder, seed = run_folder(out, sites, patients, repeat), question.seed + repeat
+                cohorts = source.cohorts(plan, patients, question.spread, seed)
                 simulation = Simulation(folder, plan, pool, _titled(tell, sites, patients, repeat), cohorts)
-                judges = SiteToMake(home="", site="judges", cohort=source.judges(plan))
-                row = {"sites": sites, "patients": patients, "repeat": repeat}
-                rows.append(row | _run(simulation, judges, question, question.seed + repeat))
+                judges = judges_of(pool, plan, source.judges(plan))
+                found = run_one(simulation, *judges, seed, release=question.release)
+                rows.append({"sites": sites, "patients": patients, "repeat": repeat, **found})
+                if not question.keep:
+                    pool.remove(simulation.homes)
                 write_json(out / RESULT, {**report, "rows": rows})
     return {**report, "rows": rows}
 
 
-def _run(simulation: Simulation, judges: SiteToMake, question: Question, seed: int) -> dict[str, Any]:
+def run_one(simulation: Simulation, images: AnyArray, labels: AnyArray, seed: int, *, release: bool) -> dict[str, Any]:
+    """Run one study; its row of the report. `images` and `labels` are those of the judges."""
     plan, pool = simulation.plan, simulation.workers
     with _measured(pool) as used:
         simulation.set_up()
         made = used()
-        result = simulation.run(seed, release=question.release)
+        result = simulation.run(seed, release=release)
         ran = used()
-        asked = {"do": "read", "plan": plan.model_dump(mode="json"), "site": judges.model_dump(mode="json")}
-        _, arrays = pool.ask(asked, {})
-        utility = measure(simulation, arrays["images"], arrays["labels"], seed)
+        utility = measure(simulation, images, labels, seed)
         judged = used()
-    if not question.keep:
-        shutil.rmtree(simulation.folder / "sites")
     exchanges = result["exchanges"]
     return {
         "plan_hash": plan.study_digest,
@@ -125,43 +121,24 @@ def _apart(made: float, ran: float, judged: float) -> dict[str, float]:
     return {"set-up": round(made, 1), "study": round(ran - made, 1), "judging": round(judged - ran, 1)}
 
 
-def _real_plan(question: Question) -> Plan:
-    """The plan that is asked about. Raises ConfigError where it needs files that only the coordinator's home has."""
-    plan = load_plan(question.plan)
-    if plan.public_starts or plan.encoders:
-        raise ConfigError(f"plan '{plan.study}' needs files, of public starts or given encoders: it is not simulated")
-    return plan
-
-
-def _plan(question: Question, real: Plan, out: Path, sites: int, patients: int, repeat: int) -> Plan:
-    """`real` as it is simulated: marked, with as many sites, and without what names sites of the real one."""
-    values, share = read_yaml(question.plan), real.federation.quorum / len(real.sites)
-    values |= {
-        "study": simulated_study(real.study, repeat),
-        "sites": simulated_sites(sites, patients),
-        "release": _release(real, values["release"], question.release),
-        "federation": {**values["federation"], "quorum": max(1, math.ceil(share * sites))},
-    }
-    file = out / _RUNS / f"{sites}-sites-{patients}-patients-{repeat}" / "plan.yaml"
-    write_atomic(file, yaml.safe_dump(values, sort_keys=False))
-    plan = load_plan(file)
-    require_simulated(plan)
-    check_own_epsilon(plan)
-    return plan
-
-
-def _release(real: Plan, items: list[dict[str, Any]], whole: bool) -> list[dict[str, Any]]:
-    """Its items without the numbers of single sites; what no site makes here is left out, as it needs patients."""
-    plain = [{k: v for k, v in item.items() if k not in ("images_at", "filled_at")} for item in items]
-    sampled = [item for item in plain if whole or item.get("method", "dp-sampling") == "dp-sampling"]
-    return sampled or [{"model": real.candidates[-1], "images": 100}]
-
-
 def _titled(tell: Tell, sites: int, patients: int, repeat: int) -> Tell:
     return lambda what, done, of: tell(f"{sites} sites of {patients}, {repeat}: {what}", done, of)
 
 
-def _require_own(out: Path) -> None:
-    """Raise ConfigError where `out` has anything in it and is not a simulation's folder."""
-    if out.exists() and not (out / RESULT).exists() and {path.name for path in out.iterdir()} - {_LOCK}:
+def run_folder(out: Path, sites: int, patients: int, repeat: int) -> Path:
+    """Where everything of one study goes."""
+    return out / RUNS / f"{sites}-sites-{patients}-patients-{repeat}"
+
+
+def require_both_sides() -> None:
+    """Raise ConfigError where the sites' half is not installed."""
+    if find_spec("sfumato_client") is None:
+        raise ConfigError(
+            "a simulation runs hospitals too: install 'sfumato', which is both sides, or 'sfumato-site' beside"
+        )
+
+
+def require_own(out: Path, result: str) -> None:
+    """Raise ConfigError where `out` has anything in it and not the file `result` of an earlier one of its kind."""
+    if out.exists() and not (out / result).exists() and {path.name for path in out.iterdir()} - {_LOCK}:
         raise ConfigError(f"'{out.name}' holds other things than a simulation; choose an empty folder")

@@ -20,7 +20,7 @@ from sfumato_common.study.plan import Plan
 from sfumato_common.study.simulated import Cohort, SiteToMake
 from sfumato_common.types import AnyArray
 from sfumato_server.coordinator.home import CoordinatorHome
-from sfumato_server.coordinator.study import run_study
+from sfumato_server.coordinator.study import pooled_images, run_study
 from sfumato_server.rounds.channel import lost
 from sfumato_server.rounds.draws import draw_model
 from sfumato_server.simulate.channel import LocalChannel
@@ -29,6 +29,7 @@ from sfumato_server.simulate.workers import Workers
 
 # images that are drawn of each model for the figures
 _DRAWN = 2000
+PUBLISHED = "published"
 Tell = Callable[[str, int, int], None]
 
 
@@ -49,16 +50,21 @@ class Simulation(LocalChannel):
     @property
     def at_once(self) -> int:  # type: ignore[override]
         """See LocalChannel."""
-        return self.workers.number
+        return self.workers.at_once
 
     @property
     def coordinator(self) -> CoordinatorHome:
         """The coordinator's home."""
         return CoordinatorHome(self.folder / "coordinator")
 
-    def site(self, name: str) -> Path:
-        """A site's home."""
-        return self.folder / "sites" / name
+    @property
+    def homes(self) -> str:
+        """The folder of all homes, as workers are told it."""
+        return str(self.folder.relative_to(self.workers.folder) / "sites")
+
+    def home(self, site: str) -> str:
+        """A site's home, as workers are told it."""
+        return f"{self.homes}/{site}"
 
     def set_up(self) -> None:
         """Make all homes, and enrol every site. Raises DataError where one cannot be made."""
@@ -66,7 +72,7 @@ class Simulation(LocalChannel):
         values = self.plan.model_dump(mode="json")
 
         def make(name: str) -> bytes:
-            told = SiteToMake(home=str(self.site(name)), site=name, cohort=self.cohorts[name])
+            told = SiteToMake(home=self.home(name), site=name, cohort=self.cohorts[name])
             said, _ = self.workers.ask({"do": "make", "plan": values, "site": told.model_dump(mode="json")}, {})
             return str(said["request"]).encode("ascii")
 
@@ -103,7 +109,7 @@ class Simulation(LocalChannel):
     def answer(self, site: str, request: Request) -> Reply:
         """See LocalChannel. A site whose worker died has failed."""
         self._asked = " ".join(filter(None, [request.stage or request.kind, str(request.round or "")]))
-        asked = {"do": "handle", "home": str(self.site(site)), "message": request.to_config()}
+        asked = {"do": "handle", "home": self.home(site), "message": request.to_config()}
         try:
             said, arrays = self.workers.ask(asked, request.arrays, lambda data: self._take(site, data))
         except FederationError:
@@ -119,16 +125,34 @@ class Simulation(LocalChannel):
         return True
 
 
+def judges_of(workers: Workers, plan: Plan, cohort: Cohort) -> tuple[AnyArray, AnyArray]:
+    """Images [N, S, S(, 3)] and labels [N] of a cohort that no site has."""
+    told = SiteToMake(home="", site="judges", cohort=cohort)
+    asked = {"do": "read", "plan": plan.model_dump(mode="json"), "site": told.model_dump(mode="json")}
+    _, arrays = workers.ask(asked, {})
+    return arrays["images"], arrays["labels"]
+
+
 def measure(simulation: Simulation, images: AnyArray, labels: AnyArray, seed: int) -> dict[str, float]:
     """AUC by model of a classifier that saw drawn images alone, on `images` [N, S, S(, 3)] and `labels` [N] of nobody.
 
-    Neither noised nor charged: the judges are public, or do not exist.
+    Where sites sent packages, also of one that saw what they hold (`PUBLISHED`). Neither noised nor charged: the judges
+    are public, or do not exist.
     """
     plan, found = simulation.plan, {}
+
+    def judge(name: str, seen: AnyArray, shown: AnyArray) -> None:
+        simulation.tell(f"judge {name}", 0, 1)
+        classifier = train_classifier(plan, seen, shown, seed)
+        found[name] = round(auc(score(plan, classifier, images), np.asarray(labels) > 0), 4)
+
     for kind in [stage.kind for stage in plan.stages if stage.kind in GENERATORS]:
         file = simulation.coordinator.checkpoints / plan.study_digest / f"{kind}-model.safetensors"
         drawn = draw_model(file, plan, "", "", "", _DRAWN, seed)
-        simulation.tell(f"judge {kind}", 0, 1)
-        classifier = train_classifier(plan, drawn.images, drawn.labels, seed)
-        found[kind] = round(auc(score(plan, classifier, images), np.asarray(labels) > 0), 4)
+        judge(kind, drawn.images, drawn.labels)
+    if simulation.packages:
+        published, shown = pooled_images(simulation.coordinator.root, plan)
+        # by what they show: their names, which sort the pool, are the operating system's, and no seed repeats them
+        order = sorted(range(len(shown)), key=lambda at: (shown[at], published[at].tobytes()))
+        judge(PUBLISHED, published[order], shown[order])
     return found

@@ -65,8 +65,8 @@ class Components:
         return {
             "shares": self.shares,
             "mean": bound_means(self.means, layout.mean_radius),
-            "factor": _stack(form.root().matrix for form in bound),
-            "signal": _stack(item.shown @ item.shown.T for item in self.covariances),
+            "factor": _stack(len(self.covariances), (form.root().matrix for form in bound)),
+            "signal": _stack(len(self.covariances), (item.shown @ item.shown.T for item in self.covariances)),
         }
 
 
@@ -212,9 +212,15 @@ def _scatter_between_sites(whole: Sums, sites: Iterable[Sums]) -> Float64:
     return scatter
 
 
-def _stack(matrices: Iterable[Float64]) -> npt.NDArray[np.float32]:
-    """Matrices [G, d, d] in the precision that they are released in: one at a time is twice as wide."""
-    return np.stack([matrix.astype(np.float32) for matrix in matrices])
+def _stack(count: int, matrices: Iterable[Float64]) -> npt.NDArray[np.float32]:
+    """`count` matrices [G, d, d] in the precision that they are released in: one at a time is twice as wide."""
+    stacked = None
+    for place, matrix in enumerate(matrices):
+        if stacked is None:
+            stacked = np.empty((count, *matrix.shape), np.float32)
+        stacked[place] = matrix
+    assert stacked is not None, "a model has a component"
+    return stacked
 
 
 def _floor(shares: Float64) -> Float64:

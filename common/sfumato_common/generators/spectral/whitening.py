@@ -40,7 +40,6 @@ class SpectralModel(nn.Module):
     mean: Tensor
     factor: Tensor
     inverse: Tensor
-    signal: Tensor
     scale: Tensor
     tail: Tensor
     log_scale: Tensor
@@ -67,7 +66,6 @@ class SpectralModel(nn.Module):
             "matrix": dct_matrix(size),
             "mean": arrays["mean"],
             "factor": arrays["factor"],
-            "signal": arrays["signal"],
             "scale": layout.scale,
             "tail": tail,
             "log_scale": log_scale,
@@ -154,7 +152,9 @@ class SpectralModel(nn.Module):
 
     def moved(self, offset: Tensor, scale: Tensor) -> SpectralModel:
         """The same, after what is decoded was shifted and stretched by [G, d] in whitened features."""
-        moved = copy.deepcopy(self)
+        moved = copy.copy(self)
+        # all else is shared, and never written to: of many components each matrix again would be a coordinator's memory
+        moved._buffers = dict(self._buffers)
         moved.factor = self.factor / scale[:, None, :]
         moved.inverse = self.inverse * scale[:, :, None]
         moved.mean = self.mean - torch.einsum("gij,gj->gi", moved.factor, offset)
