@@ -47,7 +47,7 @@ def turn(root: Path, exchanges: int, floats: int) -> Turn:
             command = [sys.executable, "-P", str(_SITE), str(home.root)]
             children.append(Child(site, command, dict(os.environ), home.logs / "run.log"))
         work.children += children
-        channel = FlowerChannel(stack.enter_context(grid_of(work)), nodes, lambda: set(SITES), 300.0)
+        channel = FlowerChannel(stack.enter_context(grid_of(work)), lambda: nodes, lambda: set(SITES), 300.0)
         assert wait_for(lambda: channel.online() == set(SITES), 240), "a site did not join"
 
         def exchange(number: int) -> float:

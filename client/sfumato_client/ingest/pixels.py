@@ -83,7 +83,8 @@ def _palette(stored: AnyArray, dataset: Dataset, note: Note) -> Display:
     words = [np.frombuffer(dataset[f"{name}PaletteColorLookupTableData"].value, np.uint8) for name in _PALETTES]
     entries = np.concatenate(words).view("<u2") if shown.dtype == np.uint16 else np.concatenate(words)
     top = top_of(entries.astype(np.int64), bits, note, named("RedPaletteColorLookupTableDescriptor"))
-    return np.clip(shown.astype(np.float32) / np.float32(top), 0.0, 1.0)
+    values: Display = np.clip(shown.astype(np.float32) / np.float32(top), 0.0, 1.0)
+    return values
 
 
 _PALETTES = ("Red", "Green", "Blue")
