@@ -24,6 +24,7 @@ from sfumato_common.accounting.events import (
     Mechanism,
     RandomisedResponse,
     SampledGaussian,
+    SummedGaussian,
     Unprotected,
     event_from_json,
     event_to_json,
@@ -95,6 +96,7 @@ def expand_tally(tally: Tally) -> list[Event]:
                 events.append(SampledGaussian(sigma, rate, times))
             case (
                 GaussianRelease()
+                | SummedGaussian()
                 | LaplaceRelease()
                 | RandomisedResponse()
                 | KAverageGaussian()

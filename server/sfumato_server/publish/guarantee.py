@@ -13,6 +13,7 @@ from sfumato_server.pool import Pool
 
 MECHANISMS = {
     "GaussianRelease": "Gaussian mechanism on all patients at once",
+    "SummedGaussian": "Gaussian mechanism on the sum over sites, of which this site added a part of the noise",
     "SampledGaussian": "DP-SGD: Gaussian mechanism on a Poisson sample of the patients",
     "LaplaceRelease": "Laplace mechanism on all patients at once",
     "RandomisedResponse": "randomised response on a category",
