@@ -10,7 +10,8 @@ from sfumato_common.secure_sum.coordinator import check_consent, uncover_sum
 from sfumato_common.secure_sum.masks import derived_key, mask_words, public_of, seal, shared_key, unseal
 from sfumato_common.secure_sum.shamir import PRIME, SHARE_BYTES, join_shares, split_secret
 from sfumato_common.secure_sum.site import SiteState, SiteSum
-from sfumato_common.secure_sum.terms import Offer, SumTerms, least_sites, offer_text
+from sfumato_common.secure_sum.terms import Offer, SumTerms, offer_text
+from sfumato_common.study.summed import least_sites
 
 LENGTH = 50
 
@@ -22,7 +23,7 @@ class Party:
         self.names = [f"site-{place:03d}" for place in range(count)]
         self.keys = {name: Ed25519PrivateKey.generate() for name in self.names}
         pins = {name: signatures.fingerprint(self.pem(name)) for name in self.names}
-        self.terms = SumTerms("ab" * 32, "spectral", phases, pins, quorum, colluding)
+        self.terms = SumTerms("ab" * 32, "spectral", phases, pins, quorum, least_sites(count, colluding))
         self.sites = {name: SiteSum(self.terms, name, None) for name in self.names}
         draws = np.random.default_rng(0)
         self.values = {name: draws.integers(-(2**50), 2**50, LENGTH) for name in self.names}

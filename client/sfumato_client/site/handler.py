@@ -10,7 +10,6 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from safetensors.numpy import load, save
 from sfumato_client.dataset import Cohort as PatientCohort
 from sfumato_client.egress.guard import missing_reply, noised_reply, pending_reply, plain_reply, refusal
 from sfumato_client.egress.pace import Pace
-from sfumato_client.ledger import Ledger, Terms
+from sfumato_client.ledger import Ledger
 from sfumato_client.ledger.charged import settle_kept
 from sfumato_client.release.folder import release_folder
 from sfumato_client.site.admission import check_policy
@@ -29,9 +28,11 @@ from sfumato_client.site.noise import site_noise
 from sfumato_client.site.received import Received
 from sfumato_client.site.recovery import require_known
 from sfumato_client.site.sending import require_approved, send_release
+from sfumato_client.site.summing import SummedStage, require_single
 from sfumato_client.site.turns import at_work
 from sfumato_client.site.watch import Watch
-from sfumato_common.accounting.events import Cohort, Event
+from sfumato_client.site.work import Opened, Work
+from sfumato_common.accounting.events import Cohort
 from sfumato_common.crypto.identity import load_identity
 from sfumato_common.errors import BusyError, LedgerError, PolicyRefusal, VerificationError
 from sfumato_common.exchanges import EXCHANGES
@@ -43,35 +44,15 @@ from sfumato_common.mechanisms.noise import NoiseSource
 from sfumato_common.mechanisms.recorder import NoiseRecorder
 from sfumato_common.metrics.utility import classifier_schema
 from sfumato_common.protocol.messages import Reply, Request
-from sfumato_common.study.costs import charged_event, utility_event
+from sfumato_common.study.costs import stage_events, utility_event
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.policy import DEFAULT_ANSWER_INTERVAL_S, Policy
-from sfumato_common.types import Arrays, ArraySpec, Schema, fingerprint
+from sfumato_common.types import Arrays, ArraySpec, fingerprint
 
 log = logging.getLogger(__name__)
 Upload = Callable[[bytes, Plan], None]
 # what is kept besides an answer: rows of the ledger with its journal, weights that came, members
 _MARGIN_BYTES = 4 * 1024**2
-
-
-@dataclass(frozen=True)
-class Work:
-    """One thing that a request asks for: what it is charged as, what may leave, and how it is checked and done.
-
-    `check` runs before the charge; `compute` is given what opens the cohort, the charge's recorder, and noise for what
-    stays.
-    """
-
-    purpose: str
-    event: Event
-    cohort: Cohort
-    schema: Schema
-    check: Callable[[], None]
-    compute: Callable[[Callable[[], PatientCohort], NoiseRecorder, NoiseSource], Arrays]
-
-    def terms(self, plan: Plan, request: Request) -> Terms:
-        """Where its charge stands in the ledger."""
-        return Terms.of(plan, self.purpose, max(request.round, 1), self.cohort)
 
 
 class Site:
@@ -112,6 +93,8 @@ class Site:
                 return self._send(plan, policy, pace, watch)
             case "utility":
                 return self._utility(request, plan, policy, watch)
+            case "sum-keys" | "sum-shares" | "sum-values" | "sum-consent" | "sum-unmask":
+                return self._sum(request, plan, policy, watch)
         raise VerificationError("a request of a kind that this version does not know")
 
     def _stage(self, request: Request, plan: Plan, policy: Policy, watch: Watch) -> Reply:
@@ -121,6 +104,7 @@ class Site:
             stage = plan.stage(request.stage)
         except KeyError:
             raise PolicyRefusal("the request names a stage that the accepted plan does not have") from None
+        require_single(plan, stage.kind)
         if not 1 <= request.round <= stage.rounds:
             raise PolicyRefusal("the request names a round beyond the accepted plan")
         exchange, seen = EXCHANGES[stage.kind], Seen(self.home.last_received, plan)
@@ -133,29 +117,42 @@ class Site:
         def check() -> None:
             seen.check_round(stage, request.round, request.arrays)
 
-        def compute(opened: Callable[[], PatientCohort], recorder: NoiseRecorder, noise: NoiseSource) -> Arrays:
+        def compute(opened: Opened, recorder: NoiseRecorder, noise: NoiseSource) -> Arrays:
             seen.keep_round(stage, request.round, request.arrays)
             cohort, inbound = opened(), for_all_components(plan, sent, request.arrays)
             job = StageJob(plan, policy.site, stage, request.round, inbound, cohort, noise, recorder, encoders)
             return train(job)
 
-        work = Work(stage.kind, charged_event(plan, stage), "train", exchange.returned(plan), check, compute)
+        work = Work(
+            stage.kind, stage_events(plan, stage)[request.round - 1], "train", exchange.returned(plan), check, compute
+        )
         return self._in_turn(request, plan, policy, work, watch)
 
     def _utility(self, request: Request, plan: Plan, policy: Policy, watch: Watch) -> Reply:
         if plan.utility is None or policy.utility_figure == "withheld":
             raise PolicyRefusal("this site's policy withholds the utility figure")
+        require_single(plan, "utility")
         from sfumato_client.training.utility import score_histogram
 
         terms = plan.utility
         check_form(request.arrays, classifier_schema(plan))
         schema = {"histogram": ArraySpec("float32", (len(plan.labels), terms.bins))}
 
-        def compute(opened: Callable[[], PatientCohort], recorder: NoiseRecorder, noise: NoiseSource) -> Arrays:
+        def compute(opened: Opened, recorder: NoiseRecorder, noise: NoiseSource) -> Arrays:
             return score_histogram(plan, request.arrays, opened(), recorder)
 
         work = Work("utility", utility_event(plan), "holdout", schema, lambda: None, compute)
         return self._in_turn(request, plan, policy, work, watch)
+
+    def _sum(self, request: Request, plan: Plan, policy: Policy, watch: Watch) -> Reply:
+        """A step of a secure sum; the one that gives a masked value touches patients, and is charged before."""
+        summed = SummedStage(self.home, plan, policy, request.stage)
+        if request.kind == "sum-values":
+            work = summed.work(request)
+            self._received(plan).keep(request)
+            return self._in_turn(request, plan, policy, work, watch)
+        with in_turn(self.home.turns(plan)):
+            return plain_reply(*summed.answer(request))
 
     def _in_turn(self, request: Request, plan: Plan, policy: Policy, work: Work, watch: Watch) -> Reply:
         """Check, charge, compute, seal, guard, keep, settle; or send again what the same request got before.

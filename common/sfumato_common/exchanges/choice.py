@@ -14,6 +14,7 @@ from sfumato_common.generators.base import Exchange
 from sfumato_common.generators.plan import PublicPlan
 from sfumato_common.generators.replies import check_histograms, most_patients
 from sfumato_common.generators.settings import OneShotStage, Positive, stage_of
+from sfumato_common.generators.summed import Phase, Summed, as_they_are
 from sfumato_common.metrics.clear import least_patients
 from sfumato_common.types import Arrays, ArraySpec, Schema
 
@@ -90,6 +91,19 @@ def released(plan: PublicPlan) -> Schema:
     return {WINNER: ArraySpec("int64", (1,))}
 
 
+def _multipliers(plan: PublicPlan) -> tuple[float, ...]:
+    return (stage_of(plan, ChoiceStage).noise_multiplier,)
+
+
+def _phases(plan: PublicPlan) -> tuple[Phase, ...]:
+    shapes = {name: spec.shape for name, spec in returned(plan).items()}
+    return (Phase(shapes, math.sqrt(len(plan.candidates)), *_multipliers(plan)),)
+
+
+def _check_sum(plan: PublicPlan, noise_multiplier: float, patients: float, arrays: Arrays) -> None:
+    check_histograms(arrays[HISTOGRAMS], noise_multiplier * math.sqrt(len(plan.candidates)), patients)
+
+
 CHOICE = Exchange(
     kind="choice",
     settings=ChoiceStage,
@@ -100,4 +114,11 @@ CHOICE = Exchange(
     released=released,
     trainer="sfumato_client.training.choice:score_candidates",
     strategy="sfumato_server.rounds.strategies.choice:ChoiceStrategy",
+    summed=Summed(
+        multipliers=_multipliers,
+        phases=_phases,
+        read=as_they_are,
+        check=_check_sum,
+        summand="sfumato_client.training.choice:counts_of_sum",
+    ),
 )

@@ -15,21 +15,13 @@ KEY_BYTES = 32
 SIGNATURE_BYTES = 64
 
 
-def least_sites(sites: int, colluding: int) -> int:
-    """The least number of sites that must agree on who is in a sum: more than (sites + colluding) / 2.
-
-    Of two lists that so many signed each, one honest site signed both, and an honest site signs one (Bonawitz et al.
-    2017, section 6.2). As many shares give a secret back.
-    """
-    return (sites + colluding) // 2 + 1
-
-
 @dataclass(frozen=True)
 class SumTerms:
-    """One stage of one plan: its sites' pinned keys by name, how many phases it has, who may lie and who must answer.
+    """One stage of one plan: its sites' pinned keys by name, how many phases it has, and who must answer.
 
     `fingerprints` are those of the sites' signing keys, as the plan pins them. `quorum` is the least number of sites in
-    a sum; `colluding` of all may be on the coordinator's side.
+    a sum; `threshold` sites must have signed who they are, and hold shares that give a secret back. It is large enough
+    that no two lists are signed so (`study.summed.least_sites`).
     """
 
     plan_hash: str
@@ -37,17 +29,12 @@ class SumTerms:
     phases: int
     fingerprints: Mapping[str, str]
     quorum: int
-    colluding: int
+    threshold: int
 
     @property
     def sites(self) -> list[str]:
         """In the order of their names, in which messages name them."""
         return sorted(self.fingerprints)
-
-    @property
-    def threshold(self) -> int:
-        """How many shares give a secret back, and how many signatures make a list the one."""
-        return least_sites(len(self.fingerprints), self.colluding)
 
     def point(self, site: str) -> int:
         """The site's place in the secret sharing, from 1."""

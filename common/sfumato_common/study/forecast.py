@@ -9,10 +9,10 @@ from sfumato_common.accounting.accountant import CohortCosts, cohort_costs, epsi
 from sfumato_common.accounting.events import Declared, Event, SampledGaussian
 from sfumato_common.study.costs import (
     NOISE_ALONE,
-    charged_event,
     formal_gate_events,
     latent_total,
     release_events,
+    stage_events,
     study_events,
 )
 from sfumato_common.study.plan import Plan
@@ -64,7 +64,7 @@ def forecast(plan: Plan, delta: float, spent: Iterable[Event] = (), spent_holdou
     events = list(spent)
     lines: list[StageForecast] = []
     for stage in plan.stages:
-        per_round = [charged_event(plan, stage)] * stage.rounds
+        per_round = stage_events(plan, stage)
         events += per_round
         steps = sum(event.steps if isinstance(event, SampledGaussian) else 1 for event in per_round)
         rate = stage.event.sampling_rate if isinstance(stage.event, SampledGaussian) else 1.0
