@@ -159,12 +159,14 @@ def accept(
     """Hold a plan against policy and ledger, show what it would cost a patient, and pin it."""
     from sfumato_client.site.admission import admit, check_cohorts, release_notes
     from sfumato_client.site.home import SiteHome
+    from sfumato_client.site.summing import require_own_key
     from sfumato_common.study.costs import WITHOUT_PRIVACY
 
     site = SiteHome(home)
     study = load_resolved_plan(plan)
     policy = site.policy()
     require_real(study.study, policy.site)
+    require_own_key(site, study, policy.site)
     with site.open_ledger() as ledger:
         cost = admit(study, policy, ledger)
         store = site.open_store()
@@ -182,6 +184,9 @@ def accept(
     for name, terms in study.encoders.items():
         declared = f"encoder '{name}' is declared trained on public images ({terms.trained_on}, sha256 {terms.sha256})"
         console.print(declared, markup=False, soft_wrap=True)
+    for name in sorted(study.sites) if study.secure_sum else ():
+        told = f"sums are over sites with these keys: {name} {study.sites[name].key}; ask the hospital for its own word"
+        console.print(told, markup=False, soft_wrap=True)
     if not study.private:
         warning = f"NO PRIVACY: {WITHOUT_PRIVACY}. This site's policy names the study, so it may take part"
         console.print(warning, style="bold red", markup=False, soft_wrap=True)

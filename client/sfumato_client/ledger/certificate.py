@@ -26,8 +26,10 @@ from sfumato_common.study.certificate import (
     Noise,
     StatedCosts,
     StatedDisclosure,
+    StatedSums,
     stated_costs,
     stated_reach,
+    stated_sums,
 )
 from sfumato_common.study.costs import WITHOUT_PRIVACY, declared_disclosures, study_events
 from sfumato_common.study.plan import Plan
@@ -52,6 +54,13 @@ NO_PRIVACY = (
 CHOSEN = (
     "The released model was chosen by a charged look at the training patients: their scores under one classifier a "
     "model, noised histograms of which are the last mechanism listed for that cohort. "
+)
+SUMMED = (
+    "One-shot releases left this site under masks, and were seen as a sum over sites alone. epsilon is against the "
+    "coordinator together with as many colluding sites as summed says, and rests on the noise of the other honest "
+    "sites in the sum; summed has the figures against the coordinator alone, and against the coordinator and all other "
+    "sites together, all at the same delta, unit and adjacency. They count on the cryptography of the masks, which no "
+    "epsilon covers. "
 )
 TEST_NOISE = "TEST NOISE: no guarantee. The noise can be predicted, and every epsilon here is void. "
 
@@ -91,13 +100,22 @@ def certificate(
         covers=("" if plan.private else NO_PRIVACY)
         + (TEST_NOISE if noise == "test" else "")
         + (CHOSEN if plan.chooses else "")
+        + (SUMMED if plan.secure_sum else "")
         + COVERS,
         protection="differential privacy" if plan.private else WITHOUT_PRIVACY,
         starts=plan.public_starts,
         encoders=plan.encoders,
         reach=stated_reach(*events, plan.privacy.delta) if plan.private else None,
         site_total=site_total,
+        summed=_sums(plan, *events),
     )
+
+
+def _sums(plan: Plan, train: Sequence[Event], holdout: Sequence[Event]) -> StatedSums | None:
+    """The figures by who looks, where the plan's one-shot releases leave as sums."""
+    if plan.secure_sum is None:
+        return None
+    return stated_sums(train, holdout, plan.privacy.delta, plan.federation.quorum, plan.secure_sum.colluding)
 
 
 def mechanism_lines(tally: Mapping[Mechanism, int]) -> list[dict[str, Any]]:

@@ -253,13 +253,10 @@ def _alike(one: Mechanism, other: Mechanism) -> bool:
 
 
 def seen_with(event: Mechanism, noises: int) -> Mechanism:
-    """`event` against somebody who sees a sum in which so many sites' noises are unknown to him; 1: the part itself.
-
-    Other mechanisms are worth the same against everybody.
-    """
-    if not isinstance(event, SummedGaussian):
-        return event
-    return GaussianRelease(event.noise_multiplier * math.sqrt(noises / event.among))
+    """`event` against somebody who knows all of a sum's noises but so many; others are worth the same to everybody."""
+    if isinstance(event, SummedGaussian):
+        return GaussianRelease(event.noise_multiplier * math.sqrt(noises / event.among))
+    return event
 
 
 def event_to_json(event: Event) -> dict[str, Any]:
