@@ -113,7 +113,8 @@ class Certificate(Strict):
     `mechanisms` are events as JSON with how often they ran: `times`, or `steps` of DP-SGD. `starts` are the public
     weights that stages of the plan began with, as the plan declares them, `encoders` the public networks in whose
     features stages and methods worked. `reach` is about the patient who pays most,
-    and absent where something left without privacy. `summed` is there where releases left as sums. `site_total` stands only where the site's policy publishes it: what
+    and absent where something left without privacy. `summed` is there where releases left as sums. `site_total` stands
+    only where the site's policy publishes it: what
     its patients pay for all its studies and tables up to now, this one whole.
     """
 
