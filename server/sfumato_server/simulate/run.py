@@ -16,6 +16,8 @@ from typing import Any
 import yaml
 
 from sfumato_common.accounting.accountant import epsilon, json_epsilon
+from sfumato_common.crypto.identity import create_identity
+from sfumato_common.crypto.signatures import fingerprint
 from sfumato_common.errors import ConfigError
 from sfumato_common.files import write_atomic, write_json
 from sfumato_common.locks import exclusive
@@ -25,6 +27,7 @@ from sfumato_common.study.costs import study_events
 from sfumato_common.study.load import load_plan
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.simulated import SiteToMake, require_simulated, simulated_study
+from sfumato_common.study.summed import least_sites
 from sfumato_server.simulate.cohorts import Spread, simulated_sites, source_of
 from sfumato_server.simulate.study import Simulation, Tell, measure
 from sfumato_server.simulate.workers import Workers, started
@@ -136,18 +139,28 @@ def _real_plan(question: Question) -> Plan:
 def _plan(question: Question, real: Plan, out: Path, sites: int, patients: int, repeat: int) -> Plan:
     """`real` as it is simulated: marked, with as many sites, and without what names sites of the real one."""
     values, share = read_yaml(question.plan), real.federation.quorum / len(real.sites)
+    file = out / _RUNS / f"{sites}-sites-{patients}-patients-{repeat}" / "plan.yaml"
+    least = least_sites(sites, real.secure_sum.colluding) if real.secure_sum else 1
     values |= {
         "study": simulated_study(real.study, repeat),
-        "sites": simulated_sites(sites, patients),
+        "sites": _sites(real, file.parent / "sites", sites, patients),
         "release": _release(real, values["release"], question.release),
-        "federation": {**values["federation"], "quorum": max(1, math.ceil(share * sites))},
+        "federation": {**values["federation"], "quorum": max(least, math.ceil(share * sites))},
     }
-    file = out / _RUNS / f"{sites}-sites-{patients}-patients-{repeat}" / "plan.yaml"
     write_atomic(file, yaml.safe_dump(values, sort_keys=False))
     plan = load_plan(file)
     require_simulated(plan)
     check_own_epsilon(plan)
     return plan
+
+
+def _sites(real: Plan, homes: Path, sites: int, patients: int) -> dict[str, dict[str, Any]]:
+    """The plan's sites; where it sums securely, their keys are made now, in the homes to be, and pinned."""
+    found = simulated_sites(sites, patients)
+    if real.secure_sum is None:
+        return found
+    made = {name: create_identity(homes / name / "identity", name) for name in found}
+    return {name: {**found[name], "key": fingerprint(own.signing_public)} for name, own in made.items()}
 
 
 def _release(real: Plan, items: list[dict[str, Any]], whole: bool) -> list[dict[str, Any]]:
