@@ -43,7 +43,7 @@ from sfumato_common.secure_sum.site import SiteSum
 from sfumato_common.secure_sum.terms import SumTerms, check_offers
 from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.summed import least_sites
+from sfumato_common.study.summed import exchanges_of, least_sites
 from sfumato_common.types import AnyArray
 from sfumato_server.rounds.strategies import strategy_of
 from sfumato_server.rounds.summing import Pooled
@@ -121,7 +121,7 @@ def cost(sites: int) -> dict[str, Any]:
     assert byte_rows(terms, {}, sealed_bytes(terms)).shape[0] == sites
     return {
         "sites": sites,
-        "exchanges": 2 + 3 * len(phases),
+        "exchanges": exchanges_of(len(phases)),
         "up": up,
         "down": down,
         "up alone": alone,

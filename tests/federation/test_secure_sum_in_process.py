@@ -12,9 +12,11 @@ from support.plans import dp_sgd
 from support.studies import PLAN, POLICY
 
 from sfumato_client.ledger.check import check_package
+from sfumato_client.site.admission import check_policy
 from sfumato_common.accounting.accountant import epsilon
 from sfumato_common.accounting.events import Declared, GaussianRelease, SummedGaussian, normal_form
 from sfumato_common.crypto.identity import load_identity
+from sfumato_common.errors import PolicyRefusal
 from sfumato_common.generators.spectral.layout import Layout, features_of
 from sfumato_common.generators.spectral.sums import centre_part, patient_weights
 from sfumato_common.mechanisms.grid import grid_of
@@ -42,7 +44,7 @@ def values(*later, radii="fixed", released="spectral", sites=None, quorum=3):
 
 
 def federation(root, made):
-    policy = {**POLICY, "allowed_stages": [stage["kind"] for stage in made["stages"]]}
+    policy = {**POLICY, "allowed_stages": [stage["kind"] for stage in made["stages"]], "secure_sum": "allowed"}
     return make_federation(root, with_keys(root, made), policy)
 
 
@@ -187,6 +189,18 @@ def test_choice_and_embedding_leave_as_sums_too(tmp_path, monkeypatch):
     stages = {request.stage for _, request, _ in study.sent if request.kind == "stage"}
     assert stages == {"flow"}
     assert json.loads(study.coordinator.status_file.read_text())["chosen"] in ("spectral", "embedding", "flow")
+
+
+def test_a_site_whose_policy_counts_on_no_other_takes_no_part(tmp_path):
+    study = federation(tmp_path, values())
+    home = study.home("alder")
+    policy = (home.root / "policy.yaml").read_text()
+    (home.root / "policy.yaml").write_text(policy.replace("secure_sum: allowed", "secure_sum: refused"))
+    with pytest.raises(PolicyRefusal, match="counts on other sites' noise"):
+        check_policy(study.plan, home.policy())
+    run_study(study.coordinator, study, seed=1, release=False)
+    assert "of the 3 sites of the quorum" in study.result()["reason"]
+    assert train(study)["alder"] == []
 
 
 def test_a_site_gives_no_single_answer_to_a_stage_that_is_summed(tmp_path):

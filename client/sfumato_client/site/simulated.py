@@ -62,6 +62,7 @@ def simulated_policy(plan: Plan) -> dict[str, Any]:
         "nonprivate_studies": [] if plan.private else [plan.study],
         "labels": "public",
         "utility_figure": "noised",
+        "secure_sum": "allowed" if plan.secure_sum else "refused",
         "noise": "test",
         "answer_interval_s": 0.0,
     }

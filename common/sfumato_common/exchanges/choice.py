@@ -50,13 +50,16 @@ class ChoiceStage(OneShotStage):
             raise ValueError("'choice' scores training patients: that says nothing of weights without privacy")
 
 
-def without_figure(plan: PublicPlan) -> str:
+def without_figure(plan: PublicPlan, summed: tuple[int, int] | None = None) -> str:
     """Why the plan's choice can only say "no figure", whatever the sites hold; empty where it may say more.
 
-    From public numbers alone: its noise, and the sites' nominal patients.
+    From public numbers alone: its noise, and the sites' nominal patients. `summed` says, where histograms leave as one
+    sum, of how many sites at least, and among how many the noise is shared.
     """
     stage = stage_of(plan, ChoiceStage)
     deviation = stage.noise_multiplier * math.sqrt(len(plan.candidates))
+    if summed is not None:
+        return _without_sum(plan, stage, deviation, *summed)
     needed = least_patients(deviation, len(plan.labels), stage.bins)
     able = sum(terms.nominal_patients >= needed for terms in plan.sites.values())
     if able >= stage.fewest_replies:
@@ -64,6 +67,17 @@ def without_figure(plan: PublicPlan) -> str:
     return (
         f"at its noise multiplier {stage.noise_multiplier:g} a site needs {needed} nominal patients to show a figure, "
         f"and {able} of the {stage.fewest_replies} sites that it takes have them"
+    )
+
+
+def _without_sum(plan: PublicPlan, stage: ChoiceStage, deviation: float, sites: int, among: int) -> str:
+    needed = least_patients(deviation * math.sqrt(sites / among), len(plan.labels), stage.bins)
+    patients = sum(sorted(terms.nominal_patients for terms in plan.sites.values())[-sites:])
+    if patients >= needed:
+        return ""
+    return (
+        f"at its noise multiplier {stage.noise_multiplier:g} a sum of {sites} sites needs {needed} nominal patients to "
+        f"show a figure, and they have {patients}"
     )
 
 

@@ -36,7 +36,7 @@ TRAINING_DEVIATION = 0.005
 # Log-odds beyond which scores are not told apart, and the standard deviation that classifiers are brought to.
 _LONGEST_ODDS, _USUAL_ODDS = 6.0, 2.0
 # in place of a site's name, where sites' histograms came as one sum
-SUMMED = "all-sites"
+SUMMED = "all sites together"
 
 
 def classifiers_schema(plan: PublicPlan) -> dict[str, ArraySpec]:

@@ -78,6 +78,11 @@ def is_summed(plan: Plan, name: str) -> bool:
     return EXCHANGES[name].summed is not None
 
 
+def exchanges_of(phases: int) -> int:
+    """How many exchanges a sum of so many phases takes: keys, shares, and for each phase values, consent, unmasking."""
+    return 2 + 3 * phases
+
+
 def phases_of(plan: Plan, name: str) -> tuple[Phase, ...]:
     """The phases of a summed stage, or of the figure on holdout patients."""
     if name == UTILITY:

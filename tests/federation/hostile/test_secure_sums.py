@@ -44,7 +44,8 @@ def federation(tmp_path):
     values["release"] = [{"model": "spectral", "images": 12}]
     values["federation"]["quorum"] = QUORUM
     values["utility"] = None
-    return make_federation(tmp_path, with_keys(tmp_path, values), {**POLICY, "allowed_stages": ["spectral"]})
+    policy = {**POLICY, "allowed_stages": ["spectral"], "secure_sum": "allowed"}
+    return make_federation(tmp_path, with_keys(tmp_path, values), policy)
 
 
 class Coordinator:
