@@ -58,7 +58,7 @@ class Exchange(Generic[S]):
     released: Callable[[PublicPlan], Schema]
     trainer: str
     strategy: str
-    summed: Summed | None = None
+    summed: Summed | None
 
     def __post_init__(self) -> None:
         fields = self.settings.model_fields
