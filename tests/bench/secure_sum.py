@@ -3,11 +3,11 @@
     python tests/bench/secure_sum.py [--sites 3,10,100] [--cohort phantom,small,ten,pneumonia,sites] [--seeds N]
 
 Cost: the protocol of one spectral stage (16 frequencies a side, charged radii) with values of zeros; bytes a site sends
-and is sent, processor seconds a site and the coordinator. Worth: one spectral release that charges epsilon 1 (delta 1e-5,
-add/remove, the whole study), noised by each site alone, as a sum that all sites are in and of which one may collude,
-and as if one party held all patients (`central`); components are by class. Three sites, or ten of 60 patients (`ten`). Figures are those of `utility`: AUC of a
-network trained on the synthetic set, on test patients. Real cohorts stand in the test collection, and are left out
-without it. Prints tables and writes bench-out/secure_sum.json; some minutes.
+and is sent, processor seconds a site and the coordinator. Worth: one spectral release that charges epsilon 1 (delta
+1e-5, add/remove, the whole study), noised by each site alone, as a sum that all sites are in and of which one may
+collude, and as if one party held all patients (`central`); components are by class. Three sites, or ten of 60 patients
+(`ten`). Figures are those of `utility`: AUC of a network trained on the synthetic set, on test patients. Real cohorts
+stand in the test collection, and are left out without it. Prints tables and writes bench-out/secure_sum.json.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from typing import Protocol
 
 import numpy as np
 
-from sfumato_common.errors import FederationError, VerificationError
+from sfumato_common.errors import FederationError, PolicyRefusal, VerificationError
 from sfumato_common.exchanges import EXCHANGES
 from sfumato_common.files import write_atomic
 from sfumato_common.generators.replies import PATIENT_SLACK
@@ -71,6 +71,10 @@ class Asking(Protocol):
     ) -> dict[str, Reply]:
         """One exchange."""
         ...
+
+
+class Unwilling(FederationError):
+    """So many sites' policies withhold their part that no sum comes about, however often it is asked for."""
 
 
 @dataclass(frozen=True)
@@ -169,7 +173,16 @@ class _Summing:
         def check(site: str, arrays: Arrays) -> None:
             check_offer(self._terms, self._attempt, site, arrays[OFFER].tobytes())
 
-        said = self._kept.once("keys", lambda: self._ask("sum-keys", self._attempt, lambda site: {}, willing, check))
+        def ask() -> dict[str, Arrays]:
+            replies = self._exchange("sum-keys", self._attempt, lambda site: {}, willing, check, quorum=0)
+            unwilling = {site for site, reply in replies.items() if reply.code == PolicyRefusal.wire_code}
+            if len(self._terms.sites) - len(unwilling) < self._terms.quorum:
+                raise Unwilling(
+                    f"'{self._name}': the policies of {', '.join(sorted(unwilling))} let no part of it leave"
+                )
+            return self._enough(replies, self._terms.quorum)
+
+        said = self._kept.once("keys", ask)
         return {site: arrays[OFFER].tobytes() for site, arrays in said.items()}
 
     def shares(self, offers: Mapping[str, bytes]) -> dict[str, dict[str, bytes]]:
@@ -235,18 +248,40 @@ class _Summing:
         phase: Phase | None = None,
         quorum: int | None = None,
     ) -> dict[str, Arrays]:
-        replies = self._run.ask(
+        least = self._terms.quorum if quorum is None else quorum
+        return self._enough(self._exchange(kind, number, arrays, sites, check, phase=phase, quorum=least), least)
+
+    def _exchange(
+        self,
+        kind: RequestKind,
+        number: int,
+        arrays: Callable[[str], Arrays],
+        sites: Collection[str],
+        check: Check,
+        *,
+        quorum: int,
+        phase: Phase | None = None,
+    ) -> dict[str, Reply]:
+        return self._run.ask(
             kind,
             arrays,
             sites,
             stage=self._name,
             number=number,
-            quorum=self._terms.quorum if quorum is None else quorum,
+            quorum=quorum,
             schema=replied(self._terms, kind, phase),
             check=check,
             rounds=self._terms.phases,
         )
-        return {site: reply.arrays for site, reply in replies.items() if reply.status == "ok"}
+
+    def _enough(self, replies: Mapping[str, Reply], least: int) -> dict[str, Arrays]:
+        good = {site: reply.arrays for site, reply in replies.items() if reply.status == "ok"}
+        if len(good) < least:
+            reasons = ", ".join(f"{site}: {reply.code}" for site, reply in sorted(replies.items()) if site not in good)
+            raise FederationError(
+                f"'{self._name}': {len(good)} of the {least} sites of the quorum answered ({reasons})"
+            )
+        return good
 
 
 def _patients(plan: Plan, sites: Collection[str]) -> int:

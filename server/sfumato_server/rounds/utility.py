@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from sfumato_common.errors import FederationError, NoRoomError
+from sfumato_common.errors import NoRoomError
 from sfumato_common.generators.replies import PATIENT_SLACK, check_histograms, most_patients
 from sfumato_common.study.summed import UTILITY, is_summed
 from sfumato_common.types import AnyArray, Arrays, ArraySpec
 from sfumato_server.rounds.loop import StudyRun
-from sfumato_server.rounds.summing import sum_over_sites
+from sfumato_server.rounds.summing import Unwilling, sum_over_sites
 
 # in place of a site's name, where nobody sees a single site's counts
 ALL_SITES = "all sites together"
@@ -34,7 +34,7 @@ def ask_utility(run: StudyRun, classifier: Arrays) -> Histograms:
     """Ask for the noised score histograms; a site whose policy withholds its own refuses.
 
     One whose disk is full is asked again until the deadline: it may have paid already. Under `secure_sum` there is a
-    sum, or nothing where fewer sites than the quorum take part.
+    sum, or nothing where policies leave fewer sites than the quorum.
     """
     assert run.plan.utility is not None
     if is_summed(run.plan, UTILITY):
@@ -59,7 +59,7 @@ def ask_utility(run: StudyRun, classifier: Arrays) -> Histograms:
 def _summed(run: StudyRun, classifier: Arrays) -> Histograms:
     try:
         pooled = sum_over_sites(run, UTILITY, run.checkpoints.sums, classifier, run.accepted & run.channel.online())
-    except FederationError:
+    except Unwilling:
         return Histograms({}, 0.0, ())
     patients = PATIENT_SLACK * sum(run.plan.sites[site].nominal_patients for site in pooled.sites)
     counts = pooled.sums["histogram"]
