@@ -10,7 +10,7 @@ from support.faults import Schedule, play
 from support.federations import make_federation, with_keys
 from support.studies import PLAN, POLICY
 
-STEPS, MESSAGES = 560, 60
+STEPS, MESSAGES = 1156, 57
 
 
 @pytest.fixture(scope="module")
