@@ -27,6 +27,7 @@ from sfumato_server.coordinator.study import run_study
 from sfumato_server.enrol import Registry, load_authority
 from sfumato_server.pool import pool_packages
 from sfumato_server.publish import publish, verify_dataset
+from sfumato_server.publish.guarantee import Guarantee, pooled_costs
 from sfumato_server.rounds import loop
 from sfumato_server.rounds.strategies import choice as choice_module
 
@@ -209,3 +210,20 @@ def test_a_site_gives_no_single_answer_to_a_stage_that_is_summed(tmp_path):
         reply = study.sites["alder"].handle(Request(PROTOCOL, study.plan.digest, kind, stage, number, {}))
         assert (reply.status, reply.code) == ("refused", "policy-refused")
     assert train(study)["alder"] == []
+
+
+def test_a_patient_of_two_hospitals_is_told_the_price_of_two_patients(tmp_path):
+    """One sum, one noise, both contributions: adding the sites' epsilons at twice delta would promise too much."""
+    study = federation(tmp_path, values())
+    home = study.home("alder")
+    with home.open_ledger() as ledger:
+        stated = ledger.certificate(study.plan, noise="secure")
+    assert "moves the same sum twice" in stated.covers
+    assert "pays the SUM" not in stated.covers
+    one, delta = NOISE, study.plan.privacy.delta
+    twice = epsilon([GaussianRelease(one / 2.0)], delta)  # a shift of two sensitivities
+    assert stated.reach.pair == pytest.approx(twice, rel=1e-2)
+    assert stated.reach.pair >= twice - 1e-3
+    lines = pooled_costs([Guarantee(("alder", "birch", "cedar"), stated, ())])
+    assert lines[1].add_remove == stated.reach.pair
+    assert lines[1].delta == delta

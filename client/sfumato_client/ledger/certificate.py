@@ -38,14 +38,20 @@ COHORTS: tuple[Cohort, ...] = ("train", "holdout")
 COVERS = (
     "Unit: the patient, with all of the patient's images. Covered: everything that left this site under this plan, "
     "charges still to come included. add_remove: with or without one patient, its distribution changes by at most "
-    "(epsilon, delta). replace_one: the same with another patient of this site in the patient's place. add_remove_rdp "
-    "is a looser bound by another accountant that cross-checks add_remove. Train and holdout patients are different "
+    "(epsilon, delta). replace_one: the same with another patient of this site in the patient's place. add_remove_rdp"
+    " is a looser bound by another accountant that cross-checks add_remove. Train and holdout patients are different "
     "people, so a patient pays the larger. Sites compose in parallel where their patients are disjoint: a patient of "
-    "one site pays that site's epsilon, at most the largest of all sites. A patient present at two sites pays the SUM "
-    "of both (basic composition: epsilons add and deltas add). Not covered: the declared disclosures, each named with "
-    "its bits, which depend on the data and have no epsilon; this site's other studies, which its ledger adds up; who "
-    "took part; and what is true of most patients, which these images are meant to show. reach: ceilings for any "
-    "attack on one patient, under add/remove; its mu says nothing of deltas below the stated one."
+    "one site pays that site's epsilon, at most the largest of all sites. {two_sites} Not covered: the declared "
+    "disclosures, each named with its bits, which depend on the data and have no epsilon; this site's other studies, "
+    "which its ledger adds up; who took part; and what is true of most patients, which these images are meant to "
+    "show. reach: ceilings for any attack on one patient, under add/remove; its mu says nothing of deltas below the "
+    "stated one."
+)
+TWO_SITES = "A patient present at two sites pays the SUM of both (basic composition: epsilons add and deltas add)."
+# one sum hides both of its contributions with one noise, so that they compose as two patients in one cohort do
+TWO_SITES_IN_A_SUM = (
+    "A patient present at two sites moves the same sum twice, which is not composition: at the stated delta such a "
+    "patient pays reach.pair, as two patients do who come or go together, and not the sum of both sites' epsilons."
 )
 NO_PRIVACY = (
     f"NO PRIVACY: {WITHOUT_PRIVACY}. No noise was added and no gradient clipped, every epsilon is infinite (null), "
@@ -101,7 +107,7 @@ def certificate(
         + (TEST_NOISE if noise == "test" else "")
         + (CHOSEN if plan.chooses else "")
         + (SUMMED if plan.secure_sum else "")
-        + COVERS,
+        + COVERS.format(two_sites=TWO_SITES_IN_A_SUM if plan.secure_sum else TWO_SITES),
         protection="differential privacy" if plan.private else WITHOUT_PRIVACY,
         starts=plan.public_starts,
         encoders=plan.encoders,

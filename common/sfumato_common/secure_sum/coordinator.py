@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from sfumato_common.crypto import signatures
 from sfumato_common.errors import FederationError, VerificationError
-from sfumato_common.secure_sum.masks import Words, commitment, public_of
+from sfumato_common.mechanisms.summed import Words
+from sfumato_common.secure_sum.masks import commitment, public_of
 from sfumato_common.secure_sum.shamir import SHARE_BYTES, join_shares
 from sfumato_common.secure_sum.site import pair_mask, self_mask
 from sfumato_common.secure_sum.terms import Offer, SumTerms, consent_text, offers_digest

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 
-import numpy as np
-import numpy.typing as npt
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
@@ -14,8 +12,8 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from sfumato_common.errors import VerificationError
 from sfumato_common.mechanisms.noise import KeyStream
+from sfumato_common.mechanisms.summed import Words
 
-Words = npt.NDArray[np.uint64]
 TAG_BYTES = 16
 # a key seals one text, so that its nonce may be zero
 _NONCE = bytes(12)

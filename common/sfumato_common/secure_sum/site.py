@@ -18,8 +18,8 @@ from pydantic import Field
 
 from sfumato_common.crypto import signatures
 from sfumato_common.errors import VerificationError
+from sfumato_common.mechanisms.summed import Words
 from sfumato_common.secure_sum.masks import (
-    Words,
     commitment,
     derived_key,
     mask_words,

@@ -20,7 +20,7 @@ from sfumato_common.exchanges import EXCHANGES
 from sfumato_common.files import write_atomic
 from sfumato_common.generators.replies import PATIENT_SLACK
 from sfumato_common.generators.summed import Phase
-from sfumato_common.mechanisms.summed import sum_of_cells
+from sfumato_common.mechanisms.summed import Words, sum_of_cells
 from sfumato_common.protocol.messages import Reply, RequestKind
 from sfumato_common.protocol.pack import pack, unpack
 from sfumato_common.protocol.summed import (
@@ -40,7 +40,6 @@ from sfumato_common.protocol.summed import (
     who_rows,
 )
 from sfumato_common.secure_sum.coordinator import check_consent, uncover_sum
-from sfumato_common.secure_sum.masks import Words
 from sfumato_common.secure_sum.terms import SIGNATURE_BYTES, Offer, check_offer
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.summed import UTILITY, among, phases_of
