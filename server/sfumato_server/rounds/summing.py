@@ -7,7 +7,6 @@ in its place none. What is kept here is masked, sealed to sites, or the sum itse
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +16,10 @@ import numpy as np
 
 from sfumato_common.errors import FederationError, PolicyRefusal, VerificationError
 from sfumato_common.exchanges import EXCHANGES
-from sfumato_common.files import write_atomic
 from sfumato_common.generators.replies import PATIENT_SLACK
 from sfumato_common.generators.summed import Phase
 from sfumato_common.mechanisms.summed import Words, sum_of_cells
 from sfumato_common.protocol.messages import Reply, RequestKind
-from sfumato_common.protocol.pack import pack, unpack
 from sfumato_common.protocol.summed import (
     CONSENT,
     CONSENTS,
@@ -45,6 +42,7 @@ from sfumato_common.study.plan import Plan
 from sfumato_common.study.summed import UTILITY, among, phases_of
 from sfumato_common.types import AnyArray, Arrays, Schema
 from sfumato_server.rounds.answers import Check
+from sfumato_server.rounds.kept_sums import Kept
 
 
 class Asking(Protocol):
@@ -86,37 +84,6 @@ class Pooled:
     sums: dict[str, AnyArray]
     sites: tuple[str, ...]
     noise_multiplier: float
-
-
-class Kept:
-    """What sites said in each step of one sum, in a folder of the checkpoints."""
-
-    def __init__(self, folder: Path, name: str) -> None:
-        self._folder = folder / name
-
-    @property
-    def attempt(self) -> int:
-        """The attempt under way, from 1."""
-        path = self._folder / "attempt"
-        return int(path.read_text()) if path.exists() else 1
-
-    def begin_anew(self) -> None:
-        """The next attempt, of other keys."""
-        number = self.attempt + 1
-        shutil.rmtree(self._folder, ignore_errors=True)
-        write_atomic(self._folder / "attempt", f"{number}\n")
-
-    def once(self, step: str, ask: Callable[[], Mapping[str, Arrays]]) -> dict[str, dict[str, AnyArray]]:
-        """What sites said in `step`, by site: as it was kept, or as `ask` finds it now."""
-        path = self._folder / f"{step}.pack"
-        if not path.exists():
-            said = {f"{site}:{name}": value for site, own in ask().items() for name, value in own.items()}
-            write_atomic(path, pack(said), mode=0o600)
-        found: dict[str, dict[str, AnyArray]] = {}
-        for name, value in unpack(path.read_bytes()).items():
-            site, _, inner = name.partition(":")
-            found.setdefault(site, {})[inner] = value
-        return found
 
 
 def sum_over_sites(run: Asking, name: str, folder: Path, own: Arrays, willing: Collection[str]) -> Pooled:
