@@ -116,6 +116,11 @@ def test_patients_are_bound_to_their_cohort_wherever_a_charge_reads_them():
 
 
 def test_mechanisms_are_run_by_the_recorder_alone():
+    # a part of a sum's noise is seen by the recorder alone, which gives it under its mask
+    assert constructions(ALL, {"gaussian_part"}) == {
+        ("sfumato_common/mechanisms/recorder.py", "summed_gaussian", "gaussian_part")
+    }
+    assert {file for file, _, _ in constructions(ALL, {"summed_gaussian"})} == {"sfumato_client/site/summing.py"}
     assert constructions(ALL, {"gaussian_release", "laplace_release"}) == {
         ("sfumato_common/mechanisms/recorder.py", function, mechanism)
         for function, mechanism in (

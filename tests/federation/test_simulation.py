@@ -133,3 +133,22 @@ def test_a_worker_that_dies_costs_one_answer(tmp_path):
             workers.ask({"do": "nothing"}, {})
         with pytest.raises(DataError, match="does not know"):
             workers.ask({"do": "nothing"}, {})
+
+
+def test_a_plan_that_sums_securely_is_simulated_with_keys_of_its_own(tmp_path):
+    keys = ["aaaa", "bbbb", "cccc"]
+    sites = {f"site-{key}": {"nominal_patients": 40, "key": f"{key}-aaaa-bbbb-cccc-dddd"} for key in keys}
+    values = {**VALUES, "sites": sites, "secure_sum": {"colluding": 1}, "federation": {"quorum": 3}, "utility": None}
+    (tmp_path / "plan.yaml").write_text(yaml.safe_dump(values))
+    command = [str(PROGRAM), "simulate", str(tmp_path / "plan.yaml"), "--sites", "4", "--patients", "30"]
+    command += ["--out", str(tmp_path / "out"), "--keep", "--workers", "2", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
+    assert done.returncode == 0, done.stderr
+    [row] = json.loads(done.stdout)["rows"]
+    # hello, keys, shares, and three steps of each of three phases
+    assert row["answers"] == {"ok": 4 * 12, "refused": 0, "failed": 0}
+    homes = sorted((tmp_path / "out" / "runs" / "4-sites-30-patients-1" / "sites").iterdir())
+    assert len(homes) == 4
+    for home in homes:
+        with SiteHome(home).open_ledger() as ledger:
+            assert {type(event).__name__ for event in ledger.events("train")} == {"SummedGaussian"}

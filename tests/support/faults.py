@@ -37,7 +37,7 @@ from sfumato_server.coordinator.flower_channel import FlowerChannel
 from sfumato_server.coordinator.home import CoordinatorHome
 from sfumato_server.enrol import Registry
 from sfumato_server.pool import pool_packages
-from sfumato_server.rounds import loop, patience
+from sfumato_server.rounds import loop, patience, utility
 from sfumato_server.simulate.home import take_package
 from support.federations import Federation, make_federation
 from support.studies import PLAN, POLICY
@@ -249,6 +249,7 @@ def _patched(world: World) -> Iterator[None]:
         mock.patch.object(flower_channel, "time", clock),
         mock.patch.object(loop, "time", clock),
         mock.patch.object(patience, "time", clock),
+        mock.patch.object(utility, "time", clock),
         mock.patch.object(flower_channel, "Message", lambda content, dst_node_id, **_: (dst_node_id, content)),
         mock.patch.object(study, "StudyRun", partial(study.StudyRun, sleep=world.sleep)),
         mock.patch.object(os, "fsync", world.fsync),

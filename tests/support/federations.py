@@ -6,7 +6,8 @@ from pathlib import Path
 
 from sfumato_client.site.handler import Site
 from sfumato_client.site.home import SiteHome
-from sfumato_common.crypto.identity import load_identity
+from sfumato_common.crypto.identity import create_identity, load_identity
+from sfumato_common.crypto.signatures import fingerprint
 from sfumato_common.protocol.flower import decode_reply, decode_request, encode
 from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan
@@ -54,6 +55,15 @@ def make_site(root: Path, name: str, coordinator: CoordinatorHome, plan: Plan, p
     home = make_home(root / "sites" / name, name, plan, policy or POLICY, patients)
     enrol_site(coordinator.root, load_identity(home.identity))
     return Site(home, lambda data, plan: take_package(coordinator, plan, name, data))
+
+
+def with_keys(root: Path, values: dict, colluding: int = 1) -> dict:
+    """Values of a plan that sums securely: its sites' keys are made, and pinned."""
+    pinned = {}
+    for name, terms in values["sites"].items():
+        identity = create_identity(root / "sites" / name / "identity", name)
+        pinned[name] = {**terms, "key": fingerprint(identity.signing_public)}
+    return {**values, "sites": pinned, "secure_sum": {"colluding": colluding}}
 
 
 def make_federation(root: Path, plan_values=None, policy=None) -> Federation:

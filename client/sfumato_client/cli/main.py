@@ -152,6 +152,7 @@ def accept(
     """Hold a plan against policy and ledger, show what it would cost a patient, and pin it."""
     from sfumato_client.site.admission import admit, check_cohorts, release_notes
     from sfumato_client.site.home import SiteHome
+    from sfumato_client.site.summing import require_own_key
     from sfumato_common.study.costs import WITHOUT_PRIVACY
     from sfumato_common.study.starts import keep_start
 
@@ -159,6 +160,7 @@ def accept(
     policy = site.policy()
     offered = load_resolved_plan(plan).at_site(policy.site)
     require_real(offered.study, policy.site)
+    require_own_key(site, offered, policy.site)
     with site.open_ledger() as ledger:
         if kept := sorted({plan.study for plan in ledger.under_way() if plan.digest != offered.digest}):
             said = f"counted as taken: what studies under way will still charge, {', '.join(kept)}; 'leave' frees it"
@@ -184,6 +186,11 @@ def accept(
             "other sites may join this study while it runs; what it takes from patients here does not depend on them"
         )
         console.print(joining, markup=False, soft_wrap=True)
+    for name in sorted(offered.sites) if offered.secure_sum else ():
+        told = (
+            f"sums are over sites with these keys: {name} {offered.sites[name].key}; ask the hospital for its own word"
+        )
+        console.print(told, markup=False, soft_wrap=True)
     if not offered.private:
         warning = f"NO PRIVACY: {WITHOUT_PRIVACY}. This site's policy names the study, so it may take part"
         console.print(warning, style="bold red", markup=False, soft_wrap=True)

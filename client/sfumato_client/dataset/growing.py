@@ -20,8 +20,7 @@ from typing import Any
 import numpy as np
 
 from sfumato_client.dataset.pixel_file import PixelFile
-from sfumato_client.ingest import Entry, Facts, SiteImage, Skipped
-from sfumato_client.ingest.jobs import Results
+from sfumato_client.ingest import Entry, Facts, Results, SiteImage, Skipped
 from sfumato_common.files import make_private_folder
 from sfumato_common.study.terms import ImageForm
 

@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sfumato_client.ingest import Entry, Examined, Skipped, Split, counted
-from sfumato_client.ingest.whole_set import Question
+from sfumato_client.ingest import Entry, Examined, Question, Skipped, Split, counted
 from sfumato_common.errors import DataError
 from sfumato_common.files import write_atomic
 

@@ -1,9 +1,10 @@
 """Readers: DICOM, folders of pictures and npz sets into site images, and one look at a whole set."""
 
 from sfumato_client.ingest.answers import Answers
+from sfumato_client.ingest.jobs import Results
 from sfumato_client.ingest.records import Facts, SiteImage, Skipped, Split
 from sfumato_client.ingest.sources import READERS, SourceConfig, load_source, read_source
-from sfumato_client.ingest.whole_set import Entry, Examined, counted, examine
+from sfumato_client.ingest.whole_set import Entry, Examined, Question, counted, examine
 
 __all__ = [
     "READERS",
@@ -11,6 +12,8 @@ __all__ = [
     "Entry",
     "Examined",
     "Facts",
+    "Question",
+    "Results",
     "SiteImage",
     "Skipped",
     "SourceConfig",

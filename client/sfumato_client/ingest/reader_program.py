@@ -10,7 +10,7 @@ import os
 import resource
 import sys
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, cast
 
 from pydantic import TypeAdapter
 
@@ -33,7 +33,8 @@ def main() -> None:
 def serve(questions: BinaryIO, answers: BinaryIO) -> None:
     """The first line says source, form and labels; every other one is a job."""
     terms = json.loads(questions.readline())
-    source: AnySource = TypeAdapter(SourceConfig).validate_json(json.dumps(terms["source"]))
+    described: Any = TypeAdapter(cast(Any, SourceConfig))
+    source: AnySource = described.validate_json(json.dumps(terms["source"]))
     read = file_reader(source, ImageForm(**terms["form"]), terms["labels"])
     assert read is not None, "the source has no files"
     _limit()

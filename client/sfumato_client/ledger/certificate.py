@@ -26,8 +26,10 @@ from sfumato_common.study.certificate import (
     Noise,
     StatedCosts,
     StatedDisclosure,
+    StatedSums,
     stated_costs,
     stated_reach,
+    stated_sums,
 )
 from sfumato_common.study.costs import WITHOUT_PRIVACY, declared_disclosures, release_total, study_events
 from sfumato_common.study.plan import Plan
@@ -36,14 +38,20 @@ COHORTS: tuple[Cohort, ...] = ("train", "holdout")
 COVERS = (
     "Unit: the patient, with all of the patient's images. Covered: everything that left this site under this plan, "
     "charges still to come included. add_remove: with or without one patient, its distribution changes by at most "
-    "(epsilon, delta). replace_one: the same with another patient of this site in the patient's place. add_remove_rdp "
-    "is a looser bound by another accountant that cross-checks add_remove. Train and holdout patients are different "
+    "(epsilon, delta). replace_one: the same with another patient of this site in the patient's place. add_remove_rdp"
+    " is a looser bound by another accountant that cross-checks add_remove. Train and holdout patients are different "
     "people, so a patient pays the larger. Sites compose in parallel where their patients are disjoint: a patient of "
-    "one site pays that site's epsilon, at most the largest of all sites. A patient present at two sites pays the SUM "
-    "of both (basic composition: epsilons add and deltas add). Not covered: the declared disclosures, each named with "
-    "its bits, which depend on the data and have no epsilon; this site's other studies, which its ledger adds up; who "
-    "took part; and what is true of most patients, which these images are meant to show. reach: ceilings for any "
-    "attack on one patient, under add/remove; its mu says nothing of deltas below the stated one."
+    "one site pays that site's epsilon, at most the largest of all sites. {two_sites} Not covered: the declared "
+    "disclosures, each named with its bits, which depend on the data and have no epsilon; this site's other studies, "
+    "which its ledger adds up; who took part; and what is true of most patients, which these images are meant to "
+    "show. reach: ceilings for any attack on one patient, under add/remove; its mu says nothing of deltas below the "
+    "stated one."
+)
+TWO_SITES = "A patient present at two sites pays the SUM of both (basic composition: epsilons add and deltas add)."
+# one sum hides both of its contributions with one noise, so that they compose as two patients in one cohort do
+TWO_SITES_IN_A_SUM = (
+    "A patient present at two sites moves the same sum twice, which is not composition: at the stated delta such a "
+    "patient pays reach.pair, as two patients do who come or go together, and not the sum of both sites' epsilons."
 )
 NO_PRIVACY = (
     f"NO PRIVACY: {WITHOUT_PRIVACY}. No noise was added and no gradient clipped, every epsilon is infinite (null), "
@@ -52,6 +60,13 @@ NO_PRIVACY = (
 CHOSEN = (
     "The released model was chosen by a charged look at the training patients: their scores under one classifier a "
     "model, noised histograms of which are the last mechanism listed for that cohort. "
+)
+SUMMED = (
+    "One-shot releases left this site under masks, and were seen as a sum over sites alone. epsilon is against the "
+    "coordinator together with as many colluding sites as summed says, and rests on the noise of the other honest "
+    "sites in the sum; summed has the figures against the coordinator alone, and against the coordinator and all other "
+    "sites together, all at the same delta, unit and adjacency. They count on the cryptography of the masks, which no "
+    "epsilon covers. "
 )
 TEST_NOISE = "TEST NOISE: no guarantee. The noise can be predicted, and every epsilon here is void. "
 
@@ -94,12 +109,14 @@ def certificate(
         covers=("" if plan.private else NO_PRIVACY)
         + (TEST_NOISE if noise == "test" else "")
         + (CHOSEN if plan.chooses else "")
-        + COVERS,
+        + (SUMMED if plan.secure_sum else "")
+        + COVERS.format(two_sites=TWO_SITES_IN_A_SUM if plan.secure_sum else TWO_SITES),
         protection="differential privacy" if plan.private else WITHOUT_PRIVACY,
         starts=plan.public_starts,
         encoders=plan.encoders,
         reach=stated_reach(*events, plan.privacy.delta) if plan.private else None,
         site_total=site_total,
+        summed=_sums(plan, *events),
     )
 
 
@@ -127,6 +144,13 @@ def planned_events(plan: Plan, cohort: Cohort, entries: Iterable[Reservation]) -
     kinds = {stage.kind for stage in plan.stages}
     mine = [entry for entry in entries if entry.plan_hash == plan.digest and entry.cohort == cohort]
     return [*(entry.event for entry in mine if entry.purpose in kinds), *release_total(plan)]
+
+
+def _sums(plan: Plan, train: Sequence[Event], holdout: Sequence[Event]) -> StatedSums | None:
+    """The figures by who looks, where the plan's one-shot releases leave as sums."""
+    if plan.secure_sum is None:
+        return None
+    return stated_sums(train, holdout, plan.privacy.delta, plan.federation.quorum, plan.secure_sum.colluding)
 
 
 def mechanism_lines(tally: Mapping[Mechanism, int]) -> list[dict[str, Any]]:

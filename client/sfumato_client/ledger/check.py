@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -17,14 +18,14 @@ from sfumato_client.ledger.chain import Reservation
 from sfumato_client.ledger.export import ReadExport, read_export
 from sfumato_client.ledger.prv import LossDistribution, loss_distributions
 from sfumato_common.accounting.accountant import count_mechanisms, epsilon_text
-from sfumato_common.accounting.events import Cohort, Declared, Unprotected
+from sfumato_common.accounting.events import Cohort, Declared, SummedGaussian, Unprotected, seen_with
 from sfumato_common.accounting.pld import GRID, Adjacency, Pure, hopeless
 from sfumato_common.accounting.tradeoff import DELTAS, reach_of
 from sfumato_common.errors import LedgerError, VerificationError
 from sfumato_common.package.archive import read_archive
 from sfumato_common.package.manifest import Manifest, parse_manifest
 from sfumato_common.package.package import MANIFEST, open_package
-from sfumato_common.study.certificate import Certificate, StatedCost, StatedReach, stated_tally
+from sfumato_common.study.certificate import Certificate, StatedCost, StatedReach, StatedSums, stated_tally
 from sfumato_common.tabular.certificate import TableCertificate, open_certificate
 
 TOLERANCE = 1e-3
@@ -216,8 +217,29 @@ def _figures(stated: Certificate, tallies: Mapping[Cohort, Tally]) -> list[Figur
             Figure(who, "add/remove, RDP bound", _number(cost.add_remove_rdp), added[at], bound=True),
             Figure(who, "replace-one", _number(cost.replace_one), replaced[at], slack=slack),
         ]
+    summed = stated.summed if isinstance(stated, Certificate) else None
+    if summed is not None:
+        figures += _sum_figures(summed, tallies, delta, slack)
     if stated.reach is not None:
         figures += _reach_figures(stated.reach, [found for found in composed if found is not None], delta, slack)
+    return figures
+
+
+def _sum_figures(stated: StatedSums, tallies: Mapping[Cohort, Tally], delta: float, slack: float) -> list[Figure]:
+    """What sums cost by who looks, of the same mechanisms. Raises LedgerError where those rest on other sites."""
+    shared = {event.among for tally in tallies.values() for event in tally if isinstance(event, SummedGaussian)}
+    if not shared <= {stated.sites - stated.colluding}:
+        raise LedgerError(
+            "the certificate's sums rest on other numbers of sites than its mechanisms; do not rely on it"
+        )
+    figures: list[Figure] = []
+    for who, noises, costs in (("coordinator", stated.sites, stated.coordinator), ("alone", 1, stated.alone)):
+        for cohort in _COHORTS:
+            seen = Counter({seen_with(event, noises): times for event, times in tallies[cohort].items()})
+            hidden = not any(hopeless(event) for event in seen)
+            found = _epsilon(_recompute(seen, "add-remove"), delta) if hidden else math.inf
+            name = f"add/remove, sums against the {who}" if who == "coordinator" else "add/remove, own noise alone"
+            figures.append(Figure(cohort, name, _number(getattr(costs, cohort).add_remove), found, slack=slack))
     return figures
 
 

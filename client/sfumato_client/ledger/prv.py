@@ -27,6 +27,7 @@ from sfumato_common.accounting.events import (
     Mechanism,
     RandomisedResponse,
     SampledGaussian,
+    SummedGaussian,
     Unprotected,
 )
 from sfumato_common.accounting.pld import Adjacency
@@ -178,7 +179,11 @@ def _part(event: Mechanism, times: int, direction: Direction) -> LossVariable | 
 
     reach = 2 if direction == "replaced" else 1
     match event:
-        case GaussianRelease(noise_multiplier=sigma) | SampledGaussian(noise_multiplier=sigma, sampling_rate=1):
+        case (
+            GaussianRelease(noise_multiplier=sigma)
+            | SummedGaussian(noise_multiplier=sigma)
+            | SampledGaussian(noise_multiplier=sigma, sampling_rate=1)
+        ):
             return GaussianLoss(reach / sigma)
         case KAverageGaussian(noise_multiplier=sigma):
             return GaussianLoss(math.sqrt(reach) / sigma)

@@ -43,6 +43,8 @@ def check_policy(plan: Plan, policy: Policy) -> None:
         wrong.append(f"the release is larger than release.largest_set = {policy.release.largest_set}")
     if policy.labels != "public" and any(isinstance(item, Latent) and item.tells_labels for item in plan.release):
         wrong.append("images would carry the labels of their records, which no epsilon covers; 'labels' must allow it")
+    if plan.secure_sum is not None and policy.secure_sum == "refused":
+        wrong.append("its releases are sums whose epsilon counts on other sites' noise; 'secure_sum' must allow it")
     parts = plan.parts_at(policy.site) if own is not None else plan.parts
     if policy.release.gate.formal == "private" and "formal" in parts and plan.formal_gate is None:
         wrong.append("it has no 'formal_gate', and release.gate.formal asks for a private one")

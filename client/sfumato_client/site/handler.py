@@ -23,15 +23,17 @@ from sfumato_client.ledger import Ledger
 from sfumato_client.ledger.charged import settle_kept
 from sfumato_client.release.folder import release_folder
 from sfumato_client.site.admission import check_policy
+from sfumato_client.site.figure import figure_work
 from sfumato_client.site.home import SiteHome
 from sfumato_client.site.inbound import Seen, check_form, models_of, requested_items
 from sfumato_client.site.noise import noise_of
 from sfumato_client.site.received import Received
 from sfumato_client.site.recovery import require_known
 from sfumato_client.site.sending import require_approved, require_training, send_release
+from sfumato_client.site.summing import SummedStage, require_single
 from sfumato_client.site.turns import at_work
 from sfumato_client.site.watch import Watch
-from sfumato_client.site.work import Elsewhere, Work, error_of
+from sfumato_client.site.work import Elsewhere, Opened, Work, error_of
 from sfumato_common.accounting.events import Cohort
 from sfumato_common.crypto.identity import load_identity
 from sfumato_common.errors import BusyError, LedgerError, PolicyRefusal, VerificationError, WorkerLost
@@ -42,12 +44,11 @@ from sfumato_common.generators.components import for_all_components, schema_at
 from sfumato_common.locks import in_turn
 from sfumato_common.mechanisms.noise import NoiseSource
 from sfumato_common.mechanisms.recorder import NoiseRecorder
-from sfumato_common.metrics.utility import classifier_schema
 from sfumato_common.protocol.messages import PROTOCOL, Reply, Request
-from sfumato_common.study.costs import charged_event, utility_event
+from sfumato_common.study.costs import stage_events
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.policy import DEFAULT_ANSWER_INTERVAL_S, Policy
-from sfumato_common.types import Arrays, ArraySpec, fingerprint
+from sfumato_common.types import Arrays, fingerprint
 
 if TYPE_CHECKING:
     from sfumato_client.training.dp.shared import Ranks
@@ -113,7 +114,9 @@ class Site:
             case "send":
                 return self._send(plan, policy, pace, watch)
             case "utility":
-                return self._utility(request, plan, policy, watch)
+                return self._in_turn(request, plan, policy, figure_work(request, plan, policy), watch)
+            case "sum-keys" | "sum-shares" | "sum-values" | "sum-consent" | "sum-unmask":
+                return self._sum(request, plan, policy, watch)
         raise VerificationError("a request of a kind that this version does not know")
 
     def _stage(self, request: Request, plan: Plan, policy: Policy, watch: Watch) -> Reply:
@@ -123,6 +126,7 @@ class Site:
             stage = plan.stage(request.stage)
         except KeyError:
             raise PolicyRefusal("the request names a stage that the accepted plan does not have") from None
+        require_single(plan, stage.kind)
         if not 1 <= request.round <= stage.rounds:
             raise PolicyRefusal("the request names a round beyond the accepted plan")
         exchange, seen = EXCHANGES[stage.kind], Seen(self.home.last_received, plan, self.home.starts)
@@ -135,30 +139,26 @@ class Site:
         def check() -> None:
             seen.check_round(stage, request.round, request.arrays)
 
-        def compute(opened: Callable[[], PatientCohort], recorder: NoiseRecorder, noise: NoiseSource) -> Arrays:
+        def compute(opened: Opened, recorder: NoiseRecorder, noise: NoiseSource) -> Arrays:
             seen.keep_round(stage, request.round, request.arrays)
             cohort, inbound = opened(), for_all_components(plan, sent, request.arrays)
             with self._ranks() as ranks:
                 given = (inbound, cohort, noise, recorder, encoders, ranks)
                 return train(StageJob(plan, policy.site, stage, request.round, *given))
 
-        work = Work(stage.kind, charged_event(plan, stage), "train", exchange.returned(plan), check, compute)
+        event = stage_events(plan, stage)[request.round - 1]
+        work = Work(stage.kind, event, "train", exchange.returned(plan), check, compute)
         return self._in_turn(request, plan, policy, work, watch)
 
-    def _utility(self, request: Request, plan: Plan, policy: Policy, watch: Watch) -> Reply:
-        if plan.utility is None or policy.utility_figure == "withheld":
-            raise PolicyRefusal("this site's policy withholds the utility figure")
-        from sfumato_client.training.utility import score_histogram
-
-        terms = plan.utility
-        check_form(request.arrays, classifier_schema(plan))
-        schema = {"histogram": ArraySpec("float32", (len(plan.labels), terms.bins))}
-
-        def compute(opened: Callable[[], PatientCohort], recorder: NoiseRecorder, noise: NoiseSource) -> Arrays:
-            return score_histogram(plan, request.arrays, opened(), recorder)
-
-        work = Work("utility", utility_event(plan), "holdout", schema, lambda: None, compute)
-        return self._in_turn(request, plan, policy, work, watch)
+    def _sum(self, request: Request, plan: Plan, policy: Policy, watch: Watch) -> Reply:
+        """A step of a secure sum; the one that gives a masked value touches patients, and is charged before."""
+        summed = SummedStage(self.home, plan, policy, request.stage)
+        if request.kind == "sum-values":
+            work = summed.work(request)
+            self._received(plan).keep(request)
+            return self._in_turn(request, plan, policy, work, watch)
+        with in_turn(self.home.turns(plan)):
+            return plain_reply(*summed.answer(request))
 
     def _in_turn(self, request: Request, plan: Plan, policy: Policy, work: Work, watch: Watch) -> Reply:
         """Check, charge, compute, seal, guard, keep, settle; or send again what the same request got before.

@@ -134,6 +134,10 @@ class SiteHome:
         """Releases as they grow, a folder a plan."""
         return self.root / "releases"
 
+    def sums(self, plan: Plan) -> Path:
+        """The folder of the keys and shares of `plan`'s secure sums: secrets of this site."""
+        return self.root / "sums" / plan.digest[:16]
+
     def turns(self, plan: Plan) -> Path:
         """The folder whose lock a process holds while it works on a question of `plan`."""
         return self.root / "turns" / plan.digest[:16]

@@ -21,6 +21,7 @@ from sfumato_common.crypto.enrolment import require_current
 from sfumato_common.errors import ConfigError, FederationError
 from sfumato_common.files import read_object
 from sfumato_common.locks import is_held
+from sfumato_common.study.costs import stage_events
 from sfumato_common.study.plan import Plan
 
 # a node that is not answered for so long has lost its coordinator; an idle one asks every 3 s, one that works every 25
@@ -116,7 +117,11 @@ def _study(home: SiteHome, plan: Plan, site: str, ledger: Ledger | None) -> dict
         refused = folder.refusal(part)
         parts[part] = "approved" if part in approved else f"refused ({refused})" if refused else "to come"
     stages = [
-        {"stage": stage.kind, "rounds": stage.rounds, "done": sum(entry.purpose == stage.kind for entry in paid)}
+        {
+            "stage": stage.kind,
+            "rounds": len(stage_events(plan, stage)),
+            "done": sum(entry.purpose == stage.kind for entry in paid),
+        }
         for stage in plan.stages
     ]
     return {"study": plan.study, "plan_hash": plan.digest, "stages": stages, "release": parts}

@@ -10,7 +10,7 @@ from sfumato_client.site.home import SiteHome
 from sfumato_common.accounting.events import Cohort, Event
 from sfumato_common.errors import LedgerError, VerificationError
 from sfumato_common.protocol.answers import Answer, read_answers
-from sfumato_common.study.costs import GATE_VERDICT, charged_event, formal_gate_events, release_events, utility_event
+from sfumato_common.study.costs import GATE_VERDICT, formal_gate_events, release_events, stage_events, utility_event
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.words import PARTS
 
@@ -46,10 +46,10 @@ def require_known(home: SiteHome, plan: Plan, told: str) -> None:
 def owed_charges(plan: Plan, site: str, answers: Collection[Answer]) -> list[Owed]:
     """The charges under which `answers` were made, by the plan. Raises VerificationError for what it does not ask."""
     found: list[Owed] = []
-    stages = {stage.kind: stage for stage in plan.stages}
+    stages = {stage.kind: stage_events(plan, stage) for stage in plan.stages}
     for purpose, number in sorted(answers):
-        if purpose in stages and 1 <= number <= stages[purpose].rounds:
-            found.append(Owed(purpose, number, "train", charged_event(plan, stages[purpose])))
+        if purpose in stages and 1 <= number <= len(stages[purpose]):
+            found.append(Owed(purpose, number, "train", stages[purpose][number - 1]))
         elif purpose == "utility" and plan.utility is not None and number == 1:
             found.append(Owed(purpose, 1, "holdout", utility_event(plan)))
         elif purpose in plan.parts_at(site) and number == 1:

@@ -29,10 +29,14 @@ _ROOM = 2.0
 def make_home(
     root: Path, name: str, plan: Plan, policy: dict[str, Any], images: Iterable[SiteImage | Skipped]
 ) -> SiteHome:
-    """A home that accepted `plan` and holds `images`. The split key follows from the name and protects nobody."""
+    """A home that accepted `plan` and holds `images`, with the keys that it has, or new ones.
+
+    The split key follows from the name and protects nobody.
+    """
     home = SiteHome(root)
     make_private_folder(root)
-    create_identity(home.identity, name)
+    if not home.identity.exists():
+        create_identity(home.identity, name)
     write_atomic(home.identity / "split.key", hashlib.sha256(name.encode()).hexdigest(), mode=0o600)
     write_atomic(home.root / "policy.yaml", yaml.safe_dump({"site": name, **policy}))
     home.ingest(images, plan)
@@ -58,6 +62,7 @@ def simulated_policy(plan: Plan) -> dict[str, Any]:
         "nonprivate_studies": [] if plan.private else [plan.study],
         "labels": "public",
         "utility_figure": "noised",
+        "secure_sum": "allowed" if plan.secure_sum else "refused",
         "noise": "test",
         "answer_interval_s": 0.0,
     }

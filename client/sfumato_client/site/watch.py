@@ -23,6 +23,7 @@ from sfumato_client.site.home import SiteHome
 from sfumato_common.files import if_room, write_json
 from sfumato_common.mechanisms.recorder import NoiseRecorder
 from sfumato_common.protocol.messages import Reply, Request
+from sfumato_common.study.costs import stage_events
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.policy import Policy
 
@@ -61,7 +62,7 @@ class Watch:
     def __init__(self, home: SiteHome, request: Request, give_up: Callable[[int], None] = os._exit) -> None:
         self._home, self._start, self._give_up = home, time.monotonic(), give_up
         self._round_steps, self._interval, self._shown = 0, 0.0, False
-        self._stage = request.stage if request.kind == "stage" else ""
+        self._stage = request.stage if request.kind in ("stage", "sum-values") else ""
         now = round(time.time(), 1)
         self._said: dict[str, Any] = {
             **{"kind": request.kind, "stage": self._stage, "round": request.round, "rounds": 1},
@@ -77,7 +78,7 @@ class Watch:
         self._said["study"] = plan.study
         stages = [stage for stage in plan.stages if stage.kind == self._stage]
         if stages:
-            self._said["rounds"], self._round_steps = stages[0].rounds, stages[0].steps
+            self._said["rounds"], self._round_steps = len(stage_events(plan, stages[0])), stages[0].steps
         self._interval, self._shown = policy.answer_interval_s, policy.progress == "shown"
         self._write()
         self._log("asked")

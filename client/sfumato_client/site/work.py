@@ -19,6 +19,8 @@ from sfumato_common.types import Arrays, Schema
 # does the work of a question in another process, which leaves in the home what is to be sent: the code of its refusal,
 # "" for none. Raises WorkerLost where that process ended without a word.
 Elsewhere = Callable[[Request], str]
+# opens the cohort, within the charge
+Opened = Callable[[], PatientCohort]
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Work:
     cohort: Cohort
     schema: Schema
     check: Callable[[], None]
-    compute: Callable[[Callable[[], PatientCohort], NoiseRecorder, NoiseSource], Arrays]
+    compute: Callable[[Opened, NoiseRecorder, NoiseSource], Arrays]
 
     def terms(self, plan: Plan, request: Request) -> Terms:
         """Where its charge stands in the ledger."""

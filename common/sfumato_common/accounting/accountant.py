@@ -26,6 +26,7 @@ from sfumato_common.accounting.events import (
     Mechanism,
     RandomisedResponse,
     SampledGaussian,
+    SummedGaussian,
     Unprotected,
     check_event,
 )
@@ -144,6 +145,7 @@ def expand_tally(tally: Counter[Mechanism]) -> list[Event]:
                 events.append(SampledGaussian(sigma, rate, times))
             case (
                 GaussianRelease()
+                | SummedGaussian()
                 | LaplaceRelease()
                 | RandomisedResponse()
                 | KAverageGaussian()

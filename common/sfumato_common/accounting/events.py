@@ -25,6 +25,19 @@ class GaussianRelease:
 
 
 @dataclass(frozen=True)
+class SummedGaussian:
+    """A site's part of one Gaussian release of a sum over sites of which only the sum is seen (`mechanisms/summed.py`).
+
+    The site adds noise of sd = noise_multiplier / sqrt(among) x L2 sensitivity (add/remove) alone; together with
+    the parts of `among` - 1 other honest sites in the sum it is a `GaussianRelease` of noise_multiplier, and costs that
+    much. Against somebody who sees the part itself it is worth less: see `seen_with`.
+    """
+
+    noise_multiplier: float
+    among: int
+
+
+@dataclass(frozen=True)
 class SampledGaussian:
     """`steps` Poisson-subsampled Gaussian mechanisms (DP-SGD; Abadi et al. 2016, Mironov et al. 2019)."""
 
@@ -130,6 +143,7 @@ def local_event(epsilon: float | None, noise_multiplier: float | None) -> LocalL
 
 Mechanism = (
     GaussianRelease
+    | SummedGaussian
     | SampledGaussian
     | LaplaceRelease
     | RandomisedResponse
@@ -159,6 +173,7 @@ def _whole(least: int) -> Callable[[Any], bool]:
 # every kind of event with what its fields may hold: a negative step count must not pay anything back
 _FIELDS: dict[type[Event], Mapping[str, Callable[[Any], bool]]] = {
     GaussianRelease: {"noise_multiplier": _positive},
+    SummedGaussian: {"noise_multiplier": _positive, "among": _whole(1)},
     SampledGaussian: {
         "noise_multiplier": _positive,
         "sampling_rate": lambda value: _positive(value) and value <= 1,
@@ -190,8 +205,9 @@ def normal_form(events: Iterable[Event]) -> tuple[Mechanism, ...]:
     """What a list of events about one cohort amounts to, so that what was charged and what ran can be compared.
 
     One-shot Gaussians are one Gaussian mechanism, whose 1 / noise_multiplier^2 is the sum of theirs (Dong, Roth and Su
-    2022, Corollary 3.3); steps of DP-SGD at one rate and noise add up; each stands where its first one did. All other
-    mechanisms stay as they are, in order. Declared disclosures run no mechanism, and fall away.
+    2022, Corollary 3.3), and so are parts of sums among as many sites; steps of DP-SGD at one rate and noise add up;
+    each stands where its first one did. All other mechanisms stay as they are, in order. Declared disclosures run no
+    mechanism, and fall away.
     """
     found: list[Mechanism] = []
     for event in events:
@@ -208,11 +224,17 @@ def normal_form(events: Iterable[Event]) -> tuple[Mechanism, ...]:
 
 def _join(one: Mechanism, other: Mechanism) -> Mechanism | None:
     if isinstance(one, GaussianRelease) and isinstance(other, GaussianRelease):
-        return GaussianRelease(1.0 / math.hypot(1.0 / one.noise_multiplier, 1.0 / other.noise_multiplier))
+        return GaussianRelease(_together(one.noise_multiplier, other.noise_multiplier))
+    if isinstance(one, SummedGaussian) and isinstance(other, SummedGaussian) and one.among == other.among:
+        return replace(one, noise_multiplier=_together(one.noise_multiplier, other.noise_multiplier))
     if isinstance(one, SampledGaussian) and isinstance(other, SampledGaussian):
         steps = one.steps + other.steps
         return replace(one, steps=steps) if replace(other, steps=one.steps) == one else None
     return None
+
+
+def _together(one: float, other: float) -> float:
+    return 1.0 / math.hypot(1.0 / one, 1.0 / other)
 
 
 def same_mechanisms(charged: Iterable[Event], ran: Iterable[Event]) -> bool:
@@ -224,7 +246,17 @@ def same_mechanisms(charged: Iterable[Event], ran: Iterable[Event]) -> bool:
 def _alike(one: Mechanism, other: Mechanism) -> bool:
     if isinstance(one, GaussianRelease) and isinstance(other, GaussianRelease):
         return math.isclose(one.noise_multiplier, other.noise_multiplier, rel_tol=1e-9)
+    if isinstance(one, SummedGaussian) and isinstance(other, SummedGaussian):
+        alike = math.isclose(one.noise_multiplier, other.noise_multiplier, rel_tol=1e-9)
+        return alike and one.among == other.among
     return one == other
+
+
+def seen_with(event: Mechanism, noises: int) -> Mechanism:
+    """`event` against somebody who knows all of a sum's noises but so many; others are worth the same to everybody."""
+    if isinstance(event, SummedGaussian):
+        return GaussianRelease(event.noise_multiplier * math.sqrt(noises / event.among))
+    return event
 
 
 def event_to_json(event: Event) -> dict[str, Any]:

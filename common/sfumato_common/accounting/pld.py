@@ -33,6 +33,7 @@ from sfumato_common.accounting.events import (
     Mechanism,
     RandomisedResponse,
     SampledGaussian,
+    SummedGaussian,
     Unprotected,
 )
 
@@ -49,7 +50,7 @@ LARGEST_PURE_EPSILON = 50.0  # of one release without a delta
 def hopeless(event: Mechanism) -> bool:
     """Whether `event` alone costs more than any sensible budget, and its distribution more memory than a site has."""
     match event:
-        case GaussianRelease() | SampledGaussian() | KAverageGaussian() | LocalGaussian():
+        case GaussianRelease() | SummedGaussian() | SampledGaussian() | KAverageGaussian() | LocalGaussian():
             return event.noise_multiplier < SMALLEST_NOISE
         case LaplaceRelease():
             return event.noise_multiplier < 1 / LARGEST_PURE_EPSILON
@@ -68,7 +69,7 @@ def loss(event: Mechanism, times: int, adjacency: Adjacency) -> PrivacyLossDistr
     """
     match event:
         # many Gaussian releases are one with less noise, exactly
-        case GaussianRelease(noise_multiplier=sigma):
+        case GaussianRelease(noise_multiplier=sigma) | SummedGaussian(noise_multiplier=sigma):
             return _single(GaussianRelease(sigma / math.sqrt(times)), adjacency)
         case KAverageGaussian(noise_multiplier=sigma, k=k):
             return _single(KAverageGaussian(sigma / math.sqrt(times), k), adjacency)
@@ -107,7 +108,7 @@ def _single(event: Mechanism, adjacency: Adjacency) -> PrivacyLossDistribution:
     replaced = adjacency == "replace-one"
     reach = 2 if replaced else 1
     match event:
-        case GaussianRelease(noise_multiplier=sigma):
+        case GaussianRelease(noise_multiplier=sigma) | SummedGaussian(noise_multiplier=sigma):
             return pld.from_gaussian_mechanism(sigma, sensitivity=reach)
         case KAverageGaussian(noise_multiplier=sigma):
             return pld.from_gaussian_mechanism(sigma, sensitivity=math.sqrt(reach))

@@ -22,6 +22,7 @@ from sfumato_common.accounting.events import (
     Mechanism,
     RandomisedResponse,
     SampledGaussian,
+    SummedGaussian,
     Unprotected,
 )
 from sfumato_common.accounting.pld import uniform_share
@@ -45,6 +46,7 @@ def epsilon_rdp(tally: Mapping[Mechanism, int], delta: float) -> float:
             match event:
                 case (
                     GaussianRelease(noise_multiplier=sigma)
+                    | SummedGaussian(noise_multiplier=sigma)
                     | KAverageGaussian(noise_multiplier=sigma)
                     | LocalGaussian(noise_multiplier=sigma)
                 ):

@@ -67,6 +67,10 @@ class SiteIdentity:
         """Signature of leave for a package to go."""
         return signatures.sign(self.signing_key, "approval", statement)
 
+    def sign_sum(self, text: bytes) -> bytes:
+        """Signature of what a site states in a secure sum."""
+        return signatures.sign(self.signing_key, "secure-sum", text)
+
     def sign_table(self, certificate: bytes) -> bytes:
         """Signature of a released table's certificate."""
         return signatures.sign(self.signing_key, "table", certificate)

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from sfumato_common.errors import ConfigError, VerificationError
 
-Domain = Literal["enrolment", "grant", "package", "published", "table", "approval"]
+Domain = Literal["enrolment", "grant", "package", "published", "table", "approval", "secure-sum"]
 
 
 def frame(domain: Domain, message: bytes) -> bytes:
@@ -84,6 +84,19 @@ def private_pem(key: Ed25519PrivateKey) -> bytes:
 def public_pem(key: Ed25519PublicKey) -> bytes:
     """SubjectPublicKeyInfo PEM."""
     return key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+
+
+def raw_of(public_key: bytes) -> bytes:
+    """The 32 bytes of a public key in PEM form. Raises VerificationError for anything else."""
+    return _raw(public_key)
+
+
+def pem_of(raw: bytes) -> bytes:
+    """PEM of a public key's 32 bytes. Raises VerificationError for another number of them."""
+    try:
+        return public_pem(Ed25519PublicKey.from_public_bytes(raw))
+    except ValueError:
+        raise VerificationError("not the bytes of an Ed25519 key; ask the sender again") from None
 
 
 def fingerprint(public_key: bytes) -> str:

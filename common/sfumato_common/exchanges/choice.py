@@ -14,6 +14,7 @@ from sfumato_common.generators.base import Exchange
 from sfumato_common.generators.plan import PublicPlan
 from sfumato_common.generators.replies import check_histograms, most_patients
 from sfumato_common.generators.settings import OneShotStage, Positive, stage_of
+from sfumato_common.generators.summed import Phase, Summed, as_they_are
 from sfumato_common.metrics.clear import least_patients
 from sfumato_common.types import Arrays, ArraySpec, Schema
 
@@ -49,13 +50,16 @@ class ChoiceStage(OneShotStage):
             raise ValueError("'choice' scores training patients: that says nothing of weights without privacy")
 
 
-def without_figure(plan: PublicPlan) -> str:
+def without_figure(plan: PublicPlan, summed: tuple[int, int] | None = None) -> str:
     """Why the plan's choice can only say "no figure", whatever the sites hold; empty where it may say more.
 
-    From public numbers alone: its noise, and the sites' nominal patients.
+    From public numbers alone: its noise, and the sites' nominal patients. `summed` says, where histograms leave as one
+    sum, of how many sites at least, and among how many the noise is shared.
     """
     stage = stage_of(plan, ChoiceStage)
     deviation = stage.noise_multiplier * math.sqrt(len(plan.candidates))
+    if summed is not None:
+        return _without_sum(plan, stage, deviation, *summed)
     needed = least_patients(deviation, len(plan.labels), stage.bins)
     able = sum(terms.nominal_patients >= needed for terms in plan.sites.values())
     if able >= stage.fewest_replies:
@@ -63,6 +67,17 @@ def without_figure(plan: PublicPlan) -> str:
     return (
         f"at its noise multiplier {stage.noise_multiplier:g} a site needs {needed} nominal patients to show a figure, "
         f"and {able} of the {stage.fewest_replies} sites that it takes have them"
+    )
+
+
+def _without_sum(plan: PublicPlan, stage: ChoiceStage, deviation: float, sites: int, among: int) -> str:
+    needed = least_patients(deviation * math.sqrt(sites / among), len(plan.labels), stage.bins)
+    patients = sum(sorted(terms.nominal_patients for terms in plan.sites.values())[-sites:])
+    if patients >= needed:
+        return ""
+    return (
+        f"at its noise multiplier {stage.noise_multiplier:g} a sum of {sites} sites needs {needed} nominal patients to "
+        f"show a figure, and they have {patients}"
     )
 
 
@@ -90,6 +105,19 @@ def released(plan: PublicPlan) -> Schema:
     return {WINNER: ArraySpec("int64", (1,))}
 
 
+def _multipliers(plan: PublicPlan) -> tuple[float, ...]:
+    return (stage_of(plan, ChoiceStage).noise_multiplier,)
+
+
+def _phases(plan: PublicPlan) -> tuple[Phase, ...]:
+    shapes = {name: spec.shape for name, spec in returned(plan).items()}
+    return (Phase(shapes, math.sqrt(len(plan.candidates)), *_multipliers(plan)),)
+
+
+def _check_sum(plan: PublicPlan, noise_multiplier: float, patients: float, arrays: Arrays) -> None:
+    check_histograms(arrays[HISTOGRAMS], noise_multiplier * math.sqrt(len(plan.candidates)), patients)
+
+
 CHOICE = Exchange(
     kind="choice",
     settings=ChoiceStage,
@@ -100,4 +128,11 @@ CHOICE = Exchange(
     released=released,
     trainer="sfumato_client.training.choice:score_candidates",
     strategy="sfumato_server.rounds.strategies.choice:ChoiceStrategy",
+    summed=Summed(
+        multipliers=_multipliers,
+        phases=_phases,
+        read=as_they_are,
+        check=_check_sum,
+        summand="sfumato_client.training.choice:counts_of_sum",
+    ),
 )

@@ -17,6 +17,8 @@ from sfumato_common.generators.base import Exchange
 from sfumato_common.generators.plan import PublicPlan
 from sfumato_common.generators.replies import most_patients
 from sfumato_common.generators.settings import OneShotStage, Positive, stage_of
+from sfumato_common.generators.spectral.moment_layout import DRAWN_NORMS, DRAWN_WEIGHTS, MomentLayout
+from sfumato_common.generators.spectral.summed import summed_moments
 from sfumato_common.types import Arrays, ArraySpec, Schema
 
 MATRIX, OFFSET = "features/matrix", "features/offset"
@@ -84,6 +86,16 @@ def released(plan: PublicPlan) -> Schema:
     }
 
 
+def _layout(plan: PublicPlan) -> MomentLayout:
+    from sfumato_common.exchanges.feature_space import FeatureLayout
+
+    return FeatureLayout.of(plan)
+
+
+def _terms(plan: PublicPlan) -> tuple[float, bool]:
+    return stage_of(plan, FeaturesStage).noise_multiplier, True
+
+
 FEATURES = Exchange(
     kind="features",
     settings=FeaturesStage,
@@ -94,4 +106,7 @@ FEATURES = Exchange(
     released=released,
     trainer="sfumato_client.training.features:release_features",
     strategy="sfumato_server.rounds.strategies.features:FeaturesStrategy",
+    summed=summed_moments(
+        _layout, _terms, DRAWN_WEIGHTS, DRAWN_NORMS, "sfumato_client.training.features:moments_of_sum"
+    ),
 )

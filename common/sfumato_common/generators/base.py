@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeAlias, get_args
 
 from sfumato_common.generators.plan import PublicPlan
 from sfumato_common.generators.settings import S
+from sfumato_common.generators.summed import Summed
 from sfumato_common.types import Arrays, Schema
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class Exchange(Generic[S]):
     the form of `returned`, and which the named site's nominal patients and the plan's noise cannot have led to. What is
     sent and released of a generator are weights of its networks, named `<network>/<parameter>`, and fixed arrays, named
     `<kind>/<name>` after the stage that made them, which a site takes with the same values all through a study.
+    `summed` is how its release becomes sums over sites; None where it is none of one exchange.
     """
 
     kind: str
@@ -56,6 +58,7 @@ class Exchange(Generic[S]):
     released: Callable[[PublicPlan], Schema]
     trainer: str
     strategy: str
+    summed: Summed | None
 
     def __post_init__(self) -> None:
         fields = self.settings.model_fields
@@ -65,7 +68,7 @@ class Exchange(Generic[S]):
         assert stated == (self.kind,), f"the settings of '{self.kind}' are those of another kind"
         assert not isabstract(self.settings), f"the settings of '{self.kind}' do not say what a round costs"
         assert self.help.endswith(".") and "\n" not in self.help, f"help of '{self.kind}' is one sentence"
-        for name in (self.trainer, self.strategy):
+        for name in (self.trainer, self.strategy, *([self.summed.summand] if self.summed else [])):
             assert _NAME.fullmatch(name), f"'{name}' is not of the form package.module:name"
 
 

@@ -12,7 +12,7 @@ from sfumato_common.types import FloatArray
 
 Float64 = npt.NDArray[np.float64]
 _GRID_BITS = 20
-_LARGEST_DRAW = 10.0  # in standard deviations; `noise.py` draws none beyond 9.42
+LARGEST_DRAW = 10.0  # in standard deviations; `noise.py` draws none beyond 9.42
 _LARGEST_LAPLACE = 45.0  # in scales; `noise.py` draws none beyond 44.4
 
 
@@ -44,10 +44,10 @@ def gaussian_release(value: FloatArray, sensitivity: float, noise_multiplier: fl
     sensitivity, noise_multiplier = float(sensitivity), float(noise_multiplier)
     if not (sensitivity > 0 and noise_multiplier > 0 and math.isfinite(sensitivity * noise_multiplier)):
         raise ValueError("sensitivity and noise multiplier must be finite and positive")
-    peak = _peak(value)
+    peak = peak_of(value)
     grid = grid_of(sensitivity)
     scale = noise_multiplier * (sensitivity + grid * math.sqrt(value.size))
-    _require_exact(grid, peak, _LARGEST_DRAW * scale)
+    require_exact(grid, peak, LARGEST_DRAW * scale)
     return _on_grid(value, noise.normal(value.shape, scale), grid)
 
 
@@ -66,14 +66,14 @@ def laplace_release(value: FloatArray, sensitivity: float, epsilon: float, noise
     sensitivity, epsilon = float(sensitivity), float(epsilon)
     if not (sensitivity > 0 and epsilon > 0 and math.isfinite(sensitivity / epsilon)):
         raise ValueError("sensitivity and epsilon must be finite and positive")
-    peak = _peak(value)
+    peak = peak_of(value)
     grid = grid_of(sensitivity)
     scale = (sensitivity + grid * (value.shape[-1] if value.ndim else 1)) / epsilon
-    _require_exact(grid, peak, _LARGEST_LAPLACE * scale)
+    require_exact(grid, peak, _LARGEST_LAPLACE * scale)
     return _on_grid(value, noise.laplace(value.shape, scale), grid)
 
 
-def _require_exact(grid: float, peak: float, farthest: float) -> None:
+def require_exact(grid: float, peak: float, farthest: float) -> None:
     """Raise ValueError unless values up to `peak` and noise up to `farthest` add up exactly on the grid."""
     limit = 2.0**52 * grid  # two summands below it: a sum below 2^53 cells, where every integer is a float64
     if grid < np.finfo(np.float64).tiny or not math.isfinite(2.0 * limit):
@@ -87,21 +87,21 @@ def _on_grid(value: FloatArray, drawn: Float64, grid: float) -> Float64:
     if drawn.shape != value.shape:
         raise ValueError("the noise source must draw one value for each coordinate")
     per_cell = 1.0 / grid  # exact, as g is a power of two
-    cells = _cells(value, per_cell)
-    cells += _cells(drawn, per_cell)
+    cells = to_cells(value, per_cell)
+    cells += to_cells(drawn, per_cell)
     cells += 0.0  # -0.0 becomes 0.0: a sum's sign below half a cell would show through noise that rounds to zero
     cells *= grid
     return cells
 
 
-def _cells(value: FloatArray, per_cell: float) -> npt.NDArray[np.float64]:
+def to_cells(value: FloatArray, per_cell: float) -> npt.NDArray[np.float64]:
     """The nearest grid point of each element, counted in cells: whole numbers."""
     cells = np.empty(value.shape)
     np.multiply(value, per_cell, out=cells)
     return np.rint(cells, out=cells)
 
 
-def _peak(value: FloatArray) -> float:
+def peak_of(value: FloatArray) -> float:
     """Largest magnitude in a plain float array, 0 for an empty one. Raises ValueError as `gaussian_release` says."""
     if type(value) is not np.ndarray or value.dtype not in (np.float32, np.float64):
         raise ValueError("a value to be released must be a plain float32 or float64 array, no subclass")

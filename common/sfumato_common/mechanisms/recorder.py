@@ -16,6 +16,7 @@ from sfumato_common.accounting.events import (
     Mechanism,
     RandomisedResponse,
     SampledGaussian,
+    SummedGaussian,
     Unprotected,
     normal_form,
 )
@@ -24,6 +25,7 @@ from sfumato_common.mechanisms.clipping import Clip, clip_rows
 from sfumato_common.mechanisms.grid import gaussian_release, laplace_release
 from sfumato_common.mechanisms.noise import NoiseSource
 from sfumato_common.mechanisms.sealed import Result, Sealed
+from sfumato_common.mechanisms.summed import Words, gaussian_part
 from sfumato_common.types import FloatArray
 
 Float64 = npt.NDArray[np.float64]
@@ -70,6 +72,19 @@ class NoiseRecorder:
         """One-shot Gaussian release of a sum over all patients; see `gaussian_release`."""
         self._count(GaussianRelease(noise_multiplier))
         return gaussian_release(value, sensitivity, noise_multiplier, self._noise)
+
+    def summed_gaussian(
+        self, value: FloatArray, sensitivity: float, noise_multiplier: float, among: int, mask: Words
+    ) -> Words:
+        """This site's part [d] of a Gaussian release of the sum over sites, under `mask` [d]; see `gaussian_part`.
+
+        The part is never seen without its mask: alone it has a share of the noise that is charged for.
+        """
+        self._count(SummedGaussian(noise_multiplier, among))
+        part = gaussian_part(value, sensitivity, noise_multiplier, among, self._noise)
+        if mask.dtype != np.uint64 or mask.shape != part.shape:
+            raise ValueError("a mask is one 64-bit word for each number of the value")
+        return part.view(np.uint64) + mask
 
     def sampled_gaussian(
         self, value: FloatArray, clipping_norm: float, noise_multiplier: float, sampling_rate: float

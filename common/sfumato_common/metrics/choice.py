@@ -35,6 +35,8 @@ FARTHER = 0.25
 TRAINING_DEVIATION = 0.005
 # Log-odds beyond which scores are not told apart, and the standard deviation that classifiers are brought to.
 _LONGEST_ODDS, _USUAL_ODDS = 6.0, 2.0
+# in place of a site's name, where sites' histograms came as one sum
+SUMMED = "all sites together"
 
 
 def classifiers_schema(plan: PublicPlan) -> dict[str, ArraySpec]:
@@ -113,6 +115,8 @@ def decide(
     wide for scores of the same patients) and the classifier's training, split over the candidates (Bonferroni). Ties,
     and no figure at all, go to the spectral model.
 
+    Histograms that came as one sum stand under `SUMMED`, and are judged as one site's.
+
     With `trimmed` sites cut off either end, means are trimmed ones (Yin et al. 2018), and the margin is that of the
     sites that are left, as if they had been there alone: wider than it need be.
     """
@@ -123,7 +127,8 @@ def decide(
     if len(clear) <= 2 * trimmed:
         blind = [Judged(kind, None, None, float(far), "no figure") for kind, far in zip(kinds, distances, strict=True)]
         return Choice(kinds[0], tuple(blind), ())
-    shares = np.array([plan.sites[site].nominal_patients for site in clear], np.float64)
+    patients = {SUMMED: 1, **{site: terms.nominal_patients for site, terms in plan.sites.items()}}
+    shares = np.array([patients[site] for site in clear], np.float64)
     shares /= shares.sum()
     stacked = np.stack(list(clear.values()))  # [sites, C, (auc, variance)]
     aucs, variances = _mean(stacked[:, :, 0], stacked[:, :, 1], shares, trimmed)

@@ -27,7 +27,9 @@ LARGEST_ROUND = 1000
 # on a node's requests, where its site's policy shows progress: `STEP/STEPS` of the round that it works on
 PROGRESS_HEADER = b"sfumato-progress"
 
-RequestKind = Literal["hello", "stage", "make", "send", "utility"]
+RequestKind = Literal[
+    "hello", "stage", "make", "send", "utility", "sum-keys", "sum-shares", "sum-values", "sum-consent", "sum-unmask"
+]
 Status = Literal["ok", "pending", "missing", "refused", "failed"]
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -43,8 +45,9 @@ class Request:
 
     'make' asks the site to make its release, 'send' to send what of it is ready. `stage` names a stage for kind
     'stage', the chosen model for a release that leaves one to choice, and is '' otherwise. Only a stage has rounds: the
-    other kinds say 0, and 'hello' and 'send' bring no arrays. `answered` says which answers of this site the
-    coordinator holds (`answers.py`).
+    other kinds say 0, and 'hello' and 'send' bring no arrays. The steps of a secure sum name a stage or the utility
+    figure, and as round the attempt at it ('sum-keys', 'sum-shares') or the phase (`summed.py`). `answered` says which
+    answers of this site the coordinator holds (`answers.py`).
 
     `held` names arrays that do not come because the site has them, with the digest of each (`pack.array_digest`). In
     the configuration it is text: 'NAME DIGEST' of each, in the order of names, joined by spaces.
@@ -64,9 +67,10 @@ class Request:
         _require(_matches(_DIGEST, self.plan_hash), "a request's plan hash is malformed")
         _require(_one_of(self.kind, RequestKind), "a request is of a kind that this version does not know")
         named = _matches(_STAGE, self.stage)
-        named = named if self.kind == "stage" else self.stage == "" or (named and self.kind == "make")
+        counted = self.kind == "stage" or self.kind.startswith("sum-")
+        named = named if counted else self.stage == "" or (named and self.kind == "make")
         _require(named, "a request's stage is malformed or does not fit its kind")
-        largest = LARGEST_ROUND if self.kind == "stage" else 0
+        largest = LARGEST_ROUND if counted else 0
         _require(_is_int(self.round) and 0 <= self.round <= largest, "a request's round is out of range for its kind")
         read_answers(self.answered)
         _check_arrays(self.arrays)

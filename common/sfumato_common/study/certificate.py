@@ -13,8 +13,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from sfumato_common.accounting.accountant import CohortCosts, Cost, count_mechanisms
-from sfumato_common.accounting.events import Cohort, Declared, Event, Mechanism, event_from_json
+from sfumato_common.accounting.accountant import CohortCosts, Cost, cohort_costs, count_mechanisms
+from sfumato_common.accounting.events import Cohort, Declared, Event, Mechanism, event_from_json, seen_with
 from sfumato_common.accounting.tradeoff import reach
 from sfumato_common.encoders.settings import EncoderTerms
 from sfumato_common.errors import LedgerError
@@ -93,13 +93,28 @@ class StatedReach(Strict):
     pair: Epsilon
 
 
+class StatedSums(Strict):
+    """What the releases that left as secure sums cost a patient, by who looks.
+
+    A certificate's `epsilon` is against the coordinator together with any `colluding` of the other sites, and counts
+    on the other honest ones of at least `sites` in every sum. `coordinator` is against the coordinator alone, `alone`
+    against the coordinator and all other sites together: there only the site's own noise protects.
+    """
+
+    sites: Annotated[int, Field(ge=2, le=256)]
+    colluding: Annotated[int, Field(ge=1, le=127)]
+    coordinator: StatedCosts
+    alone: StatedCosts
+
+
 class Certificate(Strict):
     """A site's certificate, whole: epsilons at `delta` for one patient more, less or replaced, and what they cover.
 
     `mechanisms` are events as JSON with how often they ran: `times`, or `steps` of DP-SGD. `starts` are the public
     weights that stages of the plan began with, as the plan declares them, `encoders` the public networks in whose
     features stages and methods worked. `reach` is about the patient who pays most,
-    and absent where something left without privacy. `site_total` stands only where the site's policy publishes it: what
+    and absent where something left without privacy. `summed` is there where releases left as sums. `site_total` stands
+    only where the site's policy publishes it: what
     its patients pay for all its studies and tables up to now, this one whole.
     """
 
@@ -116,6 +131,7 @@ class Certificate(Strict):
     encoders: dict[Text, EncoderTerms] = Field(default_factory=dict, max_length=100, exclude_if=lambda given: not given)
     reach: StatedReach | None = None
     site_total: StatedCosts | None = None
+    summed: StatedSums | None = Field(default=None, exclude_if=lambda given: given is None)
 
     @field_validator("mechanisms")
     @classmethod
@@ -170,6 +186,22 @@ def stated_costs(costs: CohortCosts) -> StatedCosts:
     """Epsilons to four decimals, upwards: a printed guarantee never promises more than was proved. None: infinite."""
     train, holdout, patient = (_stated_cost(cost) for cost in (costs.train, costs.holdout, costs.patient))
     return StatedCosts(train=train, holdout=holdout, patient=patient)
+
+
+def stated_sums(
+    train: Sequence[Event], holdout: Sequence[Event], delta: float, sites: int, colluding: int
+) -> StatedSums:
+    """What parts of sums cost by who looks, of sums of at least `sites`."""
+
+    def against(noises: int) -> StatedCosts:
+        seen, other = ([seen_with(event, noises) for event in _mechanisms(events)] for events in (train, holdout))
+        return stated_costs(cohort_costs(seen, other, delta))
+
+    return StatedSums(sites=sites, colluding=colluding, coordinator=against(sites), alone=against(1))
+
+
+def _mechanisms(events: Iterable[Event]) -> list[Mechanism]:
+    return [event for event in events if not isinstance(event, Declared)]
 
 
 def _stated_cost(cost: Cost) -> StatedCost:

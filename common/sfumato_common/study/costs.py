@@ -21,6 +21,7 @@ from sfumato_common.accounting.events import (
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.release import AnyItem, Cadp, DpGlow, DpKAverage, Grouped, Latent, Sampling
 from sfumato_common.study.stages import Stage
+from sfumato_common.study.summed import UTILITY, is_summed, summed_events
 
 # the sentence that every page about such a study carries
 WITHOUT_PRIVACY: Literal["weights left without differential privacy"] = "weights left without differential privacy"
@@ -32,14 +33,21 @@ NOISE_ALONE = "heuristic, no guarantee: the model that decodes has none"
 GATE_VERDICT = Declared("gate verdict: the whole declared set was approved or refused", bits=1)
 
 
-def charged_event(plan: Plan, stage: Stage) -> Event:
-    """What ONE round of `stage` is charged as under `plan`: without privacy, as `Unprotected`."""
-    return stage.event if plan.private else Unprotected(stage.kind)
+def stage_events(plan: Plan, stage: Stage) -> list[Event]:
+    """What `stage` is charged as under `plan`, one event a round: without privacy, as `Unprotected`.
+
+    A stage that leaves as a sum is charged once a phase.
+    """
+    if is_summed(plan, stage.kind):
+        return [*summed_events(plan, stage.kind)]
+    return [stage.event if plan.private else Unprotected(stage.kind)] * stage.rounds
 
 
 def utility_event(plan: Plan) -> Event:
     """What the utility figure is charged as; the plan has one."""
     assert plan.utility is not None
+    if is_summed(plan, UTILITY):
+        return summed_events(plan, UTILITY)[0]
     return GaussianRelease(plan.utility.noise_multiplier) if plan.private else Unprotected("utility")
 
 
@@ -107,7 +115,7 @@ def study_events(plan: Plan, cohort: Cohort) -> list[Event]:
     """Every event the whole plan will charge to `cohort`, in order: one entry a round, then those of the release."""
     if cohort == "holdout":
         return [utility_event(plan)] if plan.utility else []
-    trained = [charged_event(plan, stage) for stage in plan.stages for _ in range(stage.rounds)]
+    trained = [event for stage in plan.stages for event in stage_events(plan, stage)]
     return [*trained, *release_total(plan)]
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from sfumato_common.accounting.accountant import CohortCosts, cohort_costs, epsilon
-from sfumato_common.accounting.events import Declared, Event, SampledGaussian
+from sfumato_common.accounting.accountant import CohortCosts, cohort_costs, epsilon, epsilon_text
+from sfumato_common.accounting.events import Declared, Event, SampledGaussian, seen_with
 from sfumato_common.study.costs import (
     NOISE_ALONE,
-    charged_event,
     formal_gate_events,
     latent_total,
     release_events,
+    stage_events,
     study_events,
 )
 from sfumato_common.study.plan import Plan
@@ -40,6 +40,7 @@ class Forecast:
 
     Where it is not `private`, its stages have noise multiplier 0 and every epsilon is infinite. `noised` then says what
     epsilon the noise of methods on latents would have by itself, as their papers state it: a figure, and no guarantee.
+    Of a plan that sums securely it says what a patient pays against others than those that `totals` are about.
     """
 
     delta: float
@@ -64,7 +65,7 @@ def forecast(plan: Plan, delta: float, spent: Iterable[Event] = (), spent_holdou
     events = list(spent)
     lines: list[StageForecast] = []
     for stage in plan.stages:
-        per_round = [charged_event(plan, stage)] * stage.rounds
+        per_round = stage_events(plan, stage)
         events += per_round
         steps = sum(event.steps if isinstance(event, SampledGaussian) else 1 for event in per_round)
         rate = stage.event.sampling_rate if isinstance(stage.event, SampledGaussian) else 1.0
@@ -79,6 +80,8 @@ def forecast(plan: Plan, delta: float, spent: Iterable[Event] = (), spent_holdou
 
 
 def _noised(plan: Plan, delta: float) -> tuple[str, ...]:
+    if plan.secure_sum is not None:
+        return _summed(plan, delta)
     if plan.private:
         return ()
     found = []
@@ -87,3 +90,22 @@ def _noised(plan: Plan, delta: float) -> tuple[str, ...]:
             total, at = latent_total(item, len(plan.labels), delta)
             found.append(f"eps_total {total:.6g} at delta {at:g}: the noise of '{item.method}' alone; {NOISE_ALONE}")
     return tuple(found)
+
+
+def _summed(plan: Plan, delta: float) -> tuple[str, ...]:
+    """This plan's epsilons by who looks at its sums; what was spent before is not in them."""
+    assert plan.secure_sum is not None
+    events = [event for event in study_events(plan, "train") if not isinstance(event, Declared)]
+    quorum, colluding = plan.federation.quorum, plan.secure_sum.colluding
+    figures = {
+        "the coordinator alone": [seen_with(event, quorum) for event in events],
+        f"the coordinator with {colluding} of the other sites, which is what is charged": events,
+        "the coordinator with all other sites, by this site's own noise alone": [
+            seen_with(event, 1) for event in events
+        ],
+    }
+    covers = f"delta {delta:g}, unit patient, add/remove, training patients, all of this plan"
+    return tuple(
+        f"secure sums: epsilon {epsilon_text(epsilon(seen, delta))} against {who} ({covers})"
+        for who, seen in figures.items()
+    )

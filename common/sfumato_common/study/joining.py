@@ -63,6 +63,8 @@ def check_joining(plan: Plan) -> None:
     if not plan.joining:
         return
     what = "'joining: later' does not go with"
+    if plan.secure_sum is not None:
+        raise ValueError(f"{what} 'secure_sum': a sum's noise, and who may be in it, refer to the sites of the plan")
     if plan.by_site:
         raise ValueError(f"{what} 'by_site': models would have parts of every site, and change with each that joins")
     for item in plan.release:

@@ -13,6 +13,7 @@ from sfumato_common.exchanges.choice import without_figure
 from sfumato_common.strict import parse, read_yaml
 from sfumato_common.study.budget import check_budget, resolve_budget
 from sfumato_common.study.plan import Plan
+from sfumato_common.study.summed import among
 
 _PROVISIONAL = 1.0
 _KEY = "noise_multiplier"
@@ -44,8 +45,9 @@ def load_resolved_plan(path: Path) -> Plan:
 def _checked(plan: Plan) -> Plan:
     """`plan`, unless its noise is not its budget's, or it would spend on a choice that can tell nothing."""
     check_budget(plan)
+    summed = (plan.federation.quorum, among(plan)) if plan.secure_sum else None
     # who joins later may show what those of the start cannot
-    if plan.chooses and not plan.joining and (why := without_figure(plan)):
+    if plan.chooses and not plan.joining and (why := without_figure(plan, summed)):
         raise ConfigError(
             f"plan '{plan.study}': stage 'choice' can only say 'no figure': {why}; nothing should be spent on it: "
             f"leave the stage out, with its share of the budget, and release '{plan.candidates[0]}' instead of 'best'"

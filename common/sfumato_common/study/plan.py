@@ -20,15 +20,24 @@ from sfumato_common.generators.settings import MomentsStage, Positive, PublicSta
 from sfumato_common.generators.spectral import SPECTRAL
 from sfumato_common.generators.spectral.settings import SpectralStage
 from sfumato_common.study.joining import Identified, check_joining
+from sfumato_common.study.private import check_delta, check_private
 from sfumato_common.study.release import AnyItem, DpKAverage, Filling, Grouped, Latent, ReleaseItem, Sampling
 from sfumato_common.study.stages import Stage, StageKind
-from sfumato_common.study.terms import FederationTerms, FormalGate, ImageForm, PrivacyTerms, SiteTerms, UtilityTerms
+from sfumato_common.study.summed import check_secure_sum
+from sfumato_common.study.terms import (
+    FederationTerms,
+    FormalGate,
+    ImageForm,
+    PrivacyTerms,
+    SecureSumTerms,
+    SiteTerms,
+    UtilityTerms,
+)
 from sfumato_common.study.words import PARTS, GuaranteeLevel, Part, fill_of, part_of
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
 # models of moments, one of which every plan begins with
 BASES = (SPECTRAL.kind, APPEARANCE.kind, CODEC.kind)
-NOISELESS = 0.001  # the largest noise multiplier that a plan without privacy may state
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
 
 
@@ -54,6 +63,7 @@ class Plan(Identified):
     utility: UtilityTerms | None = None
     # left out of the digest where there is none: plans from before it keep theirs
     formal_gate: FormalGate | None = Field(default=None, exclude_if=lambda gate: gate is None)
+    secure_sum: SecureSumTerms | None = Field(default=None, exclude_if=lambda terms: terms is None)
     federation: FederationTerms
 
     @model_validator(mode="before")
@@ -84,9 +94,10 @@ class Plan(Identified):
             stage.check(self)
         if self.has_best and not self.chooses:
             raise ValueError("release of 'best' needs a 'choice' stage")
-        self._check_private()
-        self._check_delta()
+        check_private(self)
+        check_delta(self)
         check_joining(self)
+        check_secure_sum(self)
         if self.federation.quorum > len(self.sites) and not self.joining:
             raise ValueError("federation.quorum is larger than the number of sites")
         if few := [stage for stage in self.stages if stage.fewest_replies > self.federation.quorum]:
@@ -140,30 +151,6 @@ class Plan(Identified):
         if bare := [site for site in self.sites if self.filled(item, site) >= item.at(site)]:
             raise ValueError(
                 f"'filled_at' of '{item.method}' leaves no image from a group at '{bare[0]}'; fill fewer places there"
-            )
-
-    def _check_delta(self) -> None:
-        """At a delta of 1 / N or more a mechanism that publishes one of N records whole would be private."""
-        site, terms = max(self.sites.items(), key=lambda item: item[1].nominal_patients)
-        if self.private and self.privacy.delta * terms.nominal_patients >= 1.0:
-            raise ValueError(
-                f"privacy.delta is not below 1 / {terms.nominal_patients}, the nominal patients of '{site}'; state less"
-            )
-
-    def _check_private(self) -> None:
-        """A plan without privacy must not read as if it had some: no budget, no noise to speak of."""
-        if self.private:
-            return
-        if self.budget is not None:
-            raise ValueError("a plan that says 'private: false' has no privacy budget to share out")
-        stated = [
-            *(stage.noise_multiplier for stage in self.stages),
-            self.utility.noise_multiplier if self.utility else None,
-        ]
-        if any(sigma is not None and sigma > NOISELESS for sigma in stated):
-            raise ValueError(
-                f"under 'private: false' no noise is added: state noise multipliers of at most {NOISELESS:g}, which "
-                "only tell the coordinator's fits how exact the sums are"
             )
 
     def stage(self, kind: str) -> Stage:

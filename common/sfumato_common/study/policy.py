@@ -77,6 +77,8 @@ class Policy(Strict):
     utility_figure: Literal["withheld", "noised"] = "withheld"
     # what a patient has paid here in all, over every study and table: may it stand in a release's certificate
     site_total: Literal["withheld", "published"] = "withheld"
+    # under a plan's `secure_sum` what is charged counts on the noise of other sites: may it here
+    secure_sum: Literal["refused", "allowed"] = "refused"
     noise: Literal["secure", "test"] = "secure"
     # the step of a round under way, of the plan's steps, on the grid of answers: may the node tell it
     progress: Literal["withheld", "shown"] = "withheld"

@@ -30,10 +30,24 @@ class ImageForm(Strict):
         return self
 
 
+# as `sfumato-site fingerprint` prints it: 100 bits of the sha256 of the site's signing key
+Fingerprint = Annotated[str, Field(pattern=r"^[a-z2-7]{4}(-[a-z2-7]{4}){4}$")]
+
+
 class SiteTerms(Strict):
-    """What the consortium agreed about one site: its nominal (public, not counted) number of training patients."""
+    """What the consortium agreed about one site: its nominal (public, not counted) number of training patients.
+
+    `key` is the fingerprint of the site's signing key, for plans with `secure_sum`.
+    """
 
     nominal_patients: Annotated[int, Field(ge=10, le=10_000_000)]
+    key: Fingerprint | None = Field(default=None, exclude_if=lambda key: key is None)
+
+
+class SecureSumTerms(Strict):
+    """One-shot releases leave as sums over sites alone; `colluding` sites may side with the coordinator."""
+
+    colluding: Annotated[int, Field(ge=1, le=127)]
 
 
 class PrivacyTerms(Strict):

@@ -35,6 +35,7 @@ from sfumato_server.rounds.loop import StudyRun
 from sfumato_server.rounds.receipts import Receipts
 from sfumato_server.rounds.starts import load_starts
 from sfumato_server.rounds.strategies.choice import choice_report
+from sfumato_server.rounds.utility import ask_utility
 from sfumato_server.status.board import StatusBoard
 from sfumato_server.status.live import LivePage
 
@@ -120,19 +121,19 @@ def _utility(run: StudyRun, home: CoordinatorHome, steps: int) -> dict[str, Any]
     images, labels = pooled_images(home.root, plan)
     # from the plan, as the choice's: asked again after a restart, sites answer with what they were charged for before
     classifier = train_classifier(plan, images, labels, seed=int(plan.study_digest[:15], 16) % 2**31, steps=steps)
-    histograms = run.utility(classifier)
-    sigma = plan.utility.noise_multiplier
-    figures = {site: figure(histogram, sigma) for site, histogram in sorted(histograms.items())}
+    histograms = ask_utility(run, classifier)
+    counts, sigma = histograms.counts, plan.utility.noise_multiplier
+    figures = {site: figure(own, sigma) for site, own in sorted(counts.items()) if site in plan.sites}
     pooled = None
-    if histograms:
-        total = np.sum([np.asarray(item, dtype=np.float64) for item in histograms.values()], axis=0)
-        pooled = figure(total, sigma * len(histograms) ** 0.5)
+    if counts:
+        total = np.sum([np.asarray(item, dtype=np.float64) for item in counts.values()], axis=0)
+        pooled = figure(total, histograms.noise_multiplier * len(counts) ** 0.5)
     return {
         "figure": "AUC",
         "what": "classifier trained on the published synthetic images only, tested on holdout real patients (TSTR)",
         "pooled": pooled,
         "sites": figures,
-        "withheld": sorted(set(plan.sites) - set(histograms)),
+        "withheld": sorted(set(plan.sites) - set(histograms.sites)),
         "noise": (f"Gaussian, noise multiplier {sigma:g}" if plan.private else f"none: {WITHOUT_PRIVACY}")
         + f", on {plan.utility.bins} score bins per class",
         "epsilon_holdout": json_epsilon(epsilon(study_events(plan, "holdout"), plan.privacy.delta)),

@@ -13,7 +13,7 @@ from sfumato_common.accounting.accountant import count_mechanisms
 from sfumato_common.errors import VerificationError
 from sfumato_common.protocol.answers import Answer, read_answers
 from sfumato_common.study.certificate import Certificate, stated_tally
-from sfumato_common.study.costs import charged_event, release_total
+from sfumato_common.study.costs import release_total, stage_events
 from sfumato_common.study.plan import Plan
 
 FILE = "receipts.json"
@@ -33,6 +33,6 @@ def check_answered(stated: Certificate, plan: Plan, site: str, home: Path) -> No
     """Raise VerificationError where the certificate counts less than the answers of `site` that came to `home` cost."""
     stages = {stage.kind: stage for stage in plan.stages}
     answers = read_receipts(home / FILE, plan).get(site, set())
-    trained = [charged_event(plan, stages[purpose]) for purpose, _ in answers if purpose in stages]
+    trained = [stage_events(plan, stages[purpose])[number - 1] for purpose, number in answers if purpose in stages]
     if not count_mechanisms([*trained, *release_total(plan)]) <= stated_tally(stated.mechanisms.get("train", [])):
         raise VerificationError("the certificate counts fewer rounds of training than the site answered")

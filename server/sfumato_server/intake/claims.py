@@ -17,6 +17,7 @@ from sfumato_common.study.certificate import (
     StatedReach,
     stated_costs,
     stated_reach,
+    stated_sums,
     stated_tally,
 )
 from sfumato_common.study.costs import declared_disclosures, release_total, study_events
@@ -47,9 +48,16 @@ def check_claims(stated: Certificate, plan: Plan) -> None:
     if stated.reach is not None:
         ceilings = _ceilings(stated_reach(train, holdout, plan.privacy.delta))
         _check_least(ceilings, _ceilings(stated.reach), "claims a lower ceiling than was proved")
+    _require((stated.summed is not None) == (plan.secure_sum is not None), "says something else of sums than the plan")
+    if stated.summed is not None and plan.secure_sum is not None:
+        sites, colluding = plan.federation.quorum, plan.secure_sum.colluding
+        proved = stated_sums(train, holdout, plan.privacy.delta, sites, colluding)
+        _require((stated.summed.sites, stated.summed.colluding) == (sites, colluding), "counts on other sites in sums")
+        for own, least in ((stated.summed.coordinator, proved.coordinator), (stated.summed.alone, proved.alone)):
+            _check_least(_epsilons(least), _epsilons(own), "claims less of sums than the plan costs")
     if stated.site_total is not None:
-        own, total = stated.epsilon.patient.add_remove, stated.site_total.patient.add_remove
-        _require(total is None or (own is not None and total >= own), "states a total below its own epsilon")
+        spent, total = stated.epsilon.patient.add_remove, stated.site_total.patient.add_remove
+        _require(total is None or (spent is not None and total >= spent), "states a total below its own epsilon")
 
 
 def _claimed_events(stated: Certificate, plan: Plan, cohort: Cohort) -> list[Event]:

@@ -13,6 +13,7 @@ from sfumato_server.pool import Pool
 
 MECHANISMS = {
     "GaussianRelease": "Gaussian mechanism on all patients at once",
+    "SummedGaussian": "Gaussian mechanism on the sum over sites, of which this site added a part of the noise",
     "SampledGaussian": "DP-SGD: Gaussian mechanism on a Poisson sample of the patients",
     "LaplaceRelease": "Laplace mechanism on all patients at once",
     "RandomisedResponse": "randomised response on a category",
@@ -65,14 +66,20 @@ class PooledCost:
 def pooled_costs(stated: Sequence[Guarantee]) -> list[PooledCost]:
     """Sites compose in parallel for disjoint patients (the largest); a patient known to two of them pays the sum.
 
-    Basic composition (Dwork and Roth 2014, theorem 3.16): epsilons add and deltas add.
+    Basic composition (Dwork and Roth 2014, theorem 3.16): epsilons add and deltas add. Where releases left as one sum,
+    both contributions are under one noise, and such a patient pays what two do who come or go together (`pair`), which
+    is a figure of adding and removing alone.
     """
     sites = [item.certificate for item in stated for _ in item.sites]
     dearest = sorted((_number(site.epsilon.patient.add_remove) for site in sites), reverse=True)[:2]
     replaced = sorted((_number(site.epsilon.patient.replace_one) for site in sites), reverse=True)[:2]
     deltas = sorted((site.delta for site in sites), reverse=True)[:2]
     lines = [PooledCost("a patient of one site (the worst site's)", dearest[0], replaced[0], deltas[0])]
-    if len(sites) > 1:
+    if len(sites) > 1 and any(site.summed for site in sites):
+        pairs = [_number(site.reach.pair) if site.reach else math.inf for site in sites]
+        who = "a patient known to two sites, who moves the same sums twice (no figure for replace-one)"
+        lines.append(PooledCost(who, max(pairs), math.inf, max(deltas)))
+    elif len(sites) > 1:
         lines.append(
             PooledCost(
                 "a patient known to two sites (the largest two, added)", sum(dearest), sum(replaced), sum(deltas)

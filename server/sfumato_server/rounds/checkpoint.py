@@ -61,6 +61,11 @@ class Checkpoints:
     def _file(self, stage: str, number: int) -> Path:
         return self._folder / f"{stage}-{number:04d}.safetensors"
 
+    @property
+    def sums(self) -> Path:
+        """Where the steps of secure sums are kept."""
+        return self._folder / "sums"
+
     def spool(self) -> Spool:
         """Where a round's replies lie while the others are waited for."""
         return Spool(self._folder / "replies")

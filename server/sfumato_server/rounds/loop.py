@@ -16,12 +16,12 @@ from functools import partial
 
 from sfumato_common.errors import BusyError, FederationError, LedgerError, NoRoomError
 from sfumato_common.exchanges import EXCHANGES
-from sfumato_common.generators.replies import check_histograms, most_patients
 from sfumato_common.generators.settings import StageSettings
 from sfumato_common.metrics.choice import Choice
 from sfumato_common.protocol.messages import PROTOCOL, Reply, Request, RequestKind
 from sfumato_common.study.plan import Plan
-from sfumato_common.types import AnyArray, Arrays, ArraySpec, Schema
+from sfumato_common.study.summed import is_summed
+from sfumato_common.types import AnyArray, Arrays, Schema
 from sfumato_server.rounds.absorbing import absorb_replies, round_draws
 from sfumato_server.rounds.answers import Answers, Check, Keep
 from sfumato_server.rounds.channel import Channel, lost
@@ -32,7 +32,8 @@ from sfumato_server.rounds.patience import Losses, Patience, final_replies
 from sfumato_server.rounds.progress import Progress
 from sfumato_server.rounds.quorum import log_exchange, require_quorum
 from sfumato_server.rounds.receipts import Receipts
-from sfumato_server.rounds.strategies import Choosing, Strategy, made_again, strategy_of
+from sfumato_server.rounds.strategies import Choosing, Strategy, Summing, made_again, strategy_of
+from sfumato_server.rounds.summing import checked_release, sum_over_sites
 
 log = logging.getLogger(__name__)
 # how often a site may be away before it began its release; the pause between two asks
@@ -41,7 +42,7 @@ _FULL = NoRoomError.wire_code  # somebody has to see to that first: waited for u
 # refusals that a person at the site can end while the study runs
 _PASSING = {_FULL, BusyError.wire_code, LedgerError.wire_code}
 # questions whose answers are charged before they leave
-_CHARGED = ("stage", "utility")
+_CHARGED = ("stage", "utility", "sum-values")
 NOTHING: Schema = {}
 Released = dict[str, dict[str, AnyArray]]
 
@@ -125,6 +126,8 @@ class StudyRun:
 
     def _run_round(self, stage: StageSettings, strategy: Strategy, number: int) -> Strategy:
         """One round: the strategy after it. Raises FederationError when fewer replies than the quorum are of use."""
+        if is_summed(self.plan, stage.kind):
+            return self._run_sum(stage, strategy)
         record = EXCHANGES[stage.kind]
         with self.checkpoints.spool() as spool:
             replies = self.ask(
@@ -148,6 +151,15 @@ class StudyRun:
                 f"'{stage.kind}' round {number}: the replies of {', '.join(sorted(broken))} cannot be used, and the "
                 "others are fewer than the quorum"
             )
+        return strategy
+
+    def _run_sum(self, stage: StageSettings, strategy: Strategy) -> Strategy:
+        """A stage that leaves sites as a sum alone: the strategy after it. Raises FederationError as a round does."""
+        assert isinstance(strategy, Summing), "a stage that is summed has a strategy that takes a sum"
+        own, willing = strategy.outbound(1, ""), self.accepted & self.channel.online()
+        pooled = sum_over_sites(self, stage.kind, self.checkpoints.sums, own, willing)
+        release = checked_release(self.plan, stage.kind, pooled)
+        strategy.absorb_sum(release, pooled, round_draws(self.seed, stage.kind, 1))
         return strategy
 
     def release(self) -> set[str]:
@@ -190,28 +202,6 @@ class StudyRun:
             )
         return sent
 
-    def utility(self, classifier: Arrays) -> dict[str, AnyArray]:
-        """Ask for each site's noisy score histogram [K, bins]; a site whose policy withholds it refuses.
-
-        One whose disk is full is asked again until the deadline: it may have paid already.
-        """
-        assert self.plan.utility is not None
-        bins, sigma = self.plan.utility.bins, self.plan.utility.noise_multiplier
-        schema = {"histogram": ArraySpec("float32", (len(self.plan.labels), bins))}
-        found: dict[str, AnyArray] = {}
-
-        def check(site: str, arrays: Arrays) -> None:
-            check_histograms(arrays["histogram"][None], sigma, most_patients(self.plan, site))
-
-        sites, end = self.accepted & self.channel.online(), time.monotonic() + self.deadlines.away_s
-        while sites:
-            replies = self.ask("utility", classifier, sites, quorum=0, schema=schema, check=check)
-            found |= {site: reply.arrays["histogram"] for site, reply in replies.items() if reply.status == "ok"}
-            sites = {site for site, reply in replies.items() if reply.code == _FULL and time.monotonic() < end}
-            if sites:
-                self.sleep(_ASK_AGAIN_S)
-        return found
-
     def ask(
         self,
         kind: RequestKind,
@@ -222,11 +212,14 @@ class StudyRun:
         choice: str = "",
         number: int = 0,
         quorum: int | None = None,
+        rounds: int = 0,
         schema: Schema = NOTHING,
         check: Check = lambda site, arrays: None,
         keep: Keep = lambda site, arrays: arrays,
     ) -> dict[str, Reply]:
         """One exchange with every accepted site that is online; `arrays` for all, or a function of the site's name.
+
+        It is exchange `number` of `rounds` (0: of the rounds of its stage).
 
         A reply that does not fit `schema`, or fails `check`, is a lost one; the arrays of one that does go to `keep` as
         they come. Raises FederationError below the quorum.
@@ -234,7 +227,7 @@ class StudyRun:
         what = stage or kind
         quorum = self.plan.federation.quorum if quorum is None else quorum
         targets = set(sites) if sites is not None else self.accepted & self.channel.online()
-        rounds = self.plan.stage(stage).rounds if stage else 1
+        rounds = rounds or (self.plan.stage(stage).rounds if stage else 1)
         self.progress.begin(what, max(number, 1), rounds)
         for site in self.plan.sites:
             self.progress.site(site, *(("working",) if site in targets else ("lost", "not-asked")))

@@ -32,7 +32,7 @@ class Holdings:
 
     def note(self, site: str, request: Request, digests: frozenset[str]) -> None:
         """The site answered `request`, whose arrays have these digests."""
-        if request.kind in ("stage", "make"):
+        if request.kind in ("stage", "make", "sum-values"):
             self._by_site.setdefault(site, {})[request.kind, request.stage] = digests
 
     def forget(self, site: str) -> bool:

@@ -8,13 +8,17 @@ from typing import Any
 
 import yaml
 
+from sfumato_common.crypto.identity import create_identity
+from sfumato_common.crypto.signatures import fingerprint
 from sfumato_common.errors import ConfigError
 from sfumato_common.files import write_atomic
 from sfumato_common.strict import parse, read_yaml
 from sfumato_common.study.budget import check_own_epsilon
 from sfumato_common.study.load import load_plan
-from sfumato_common.study.plan import NOISELESS, Plan
+from sfumato_common.study.plan import Plan
+from sfumato_common.study.private import NOISELESS
 from sfumato_common.study.simulated import require_simulated, simulated_study
+from sfumato_common.study.summed import least_sites
 from sfumato_server.simulate.cohorts import simulated_sites
 
 _NOISE = "noise_multiplier"
@@ -37,11 +41,12 @@ def simulated_plan(
     BudgetExceeded where no such study could be run.
     """
     values, share = read_yaml(asked), real.federation.quorum / len(real.sites)
+    least = least_sites(sites, real.secure_sum.colluding) if real.secure_sum else 1
     values |= {
         "study": simulated_study(real.study, repeat),
-        "sites": simulated_sites(sites, patients),
+        "sites": _sites(real, file.parent / "sites", sites, patients),
         "release": _release(real, values["release"], release),
-        "federation": {**values["federation"], "quorum": max(1, math.ceil(share * sites))},
+        "federation": {**values["federation"], "quorum": max(least, math.ceil(share * sites))},
     }
     write_atomic(file, yaml.safe_dump(values, sort_keys=False))
     plan = load_plan(file)
@@ -71,6 +76,15 @@ def without_noise(plan: Plan) -> Plan:
         "formal_gate": None,
     }
     return parse(values, Plan, f"plan '{plan.study}' without noise")
+
+
+def _sites(real: Plan, homes: Path, sites: int, patients: int) -> dict[str, dict[str, Any]]:
+    """The plan's sites; where it sums securely, their keys are made now, in the homes to be, and pinned."""
+    found = simulated_sites(sites, patients)
+    if real.secure_sum is None:
+        return found
+    made = {name: create_identity(homes / name / "identity", name) for name in found}
+    return {name: {**found[name], "key": fingerprint(own.signing_public)} for name, own in made.items()}
 
 
 def _release(real: Plan, items: list[dict[str, Any]], whole: bool) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from typing import Any
 from sfumato_common.accounting.accountant import epsilon, json_epsilon
 from sfumato_common.accounting.events import Event
 from sfumato_common.files import read_object, write_json
-from sfumato_common.study.costs import charged_event, formal_gate_events, release_events
+from sfumato_common.study.costs import formal_gate_events, release_events, stage_events
 from sfumato_common.study.plan import Plan
 
 # what the round loop says of a site that an exchange leaves out
@@ -70,8 +70,10 @@ class StatusBoard:
         Where the earlier board is gone, all sites count as charged for them.
         """
         self._done[stage] = rounds
+        whole = self._plan.stage(stage)
+        charges = rounds if rounds < whole.rounds else len(stage_events(self._plan, whole))
         for site in () if self._recalls else self._plan.sites:
-            self._charge(site, stage, list(range(1, rounds + 1)))
+            self._charge(site, stage, list(range(1, charges + 1)))
         self.write()
 
     def follow(self, plan: Plan) -> None:
@@ -108,7 +110,8 @@ class StatusBoard:
             made = [event for item in self._plan.release for event in release_events(self._plan, item)]
             self._charged[site] += [*made, *formal_gate_events(self._plan)] if new else []
         else:
-            self._charged[site] += [charged_event(self._plan, self._plan.stage(stage))] * len(new)
+            events = stage_events(self._plan, self._plan.stage(stage))
+            self._charged[site] += [events[number - 1] for number in new]
         self._epsilons[site] = epsilon(self._charged[site], self._plan.privacy.delta)
         self._epsilon = max(self._epsilons.values())
 

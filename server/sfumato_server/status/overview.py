@@ -12,7 +12,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from sfumato_common.study.costs import stage_events
 from sfumato_common.study.plan import Plan
+from sfumato_common.study.stages import Stage
+from sfumato_common.study.summed import exchanges_of, is_summed
 from sfumato_server.enrol import Registry
 from sfumato_server.status.advice import advise
 from sfumato_server.status.board import NOT_ASKED, read_board
@@ -99,13 +102,22 @@ def _left(plan: Plan, board: Mapping[str, Any], sites: Mapping[str, Any]) -> flo
     if not seen:
         return None
     usual = statistics.median(value for values in seen.values() for value in values)
-    coming = [stage.kind for stage in plan.stages for _ in range(stage.rounds - board["done"].get(stage.kind, 0))]
+    coming = [stage.kind for stage in plan.stages for _ in range(_exchanges(plan, stage, board))]
     coming += ["make", "send", *(["utility"] if plan.utility else [])]
     coming = coming[coming.index(here) :] if here in coming else coming
     left = [statistics.median(seen[kind]) if kind in seen else usual for kind in coming]
     if here in coming and left:
         left[0] = max((max(steps) if steps else left[0]) - gone, 0.0)
     return float(round(sum(left)))
+
+
+def _exchanges(plan: Plan, stage: Stage, board: Mapping[str, Any]) -> int:
+    """How many exchanges of a stage are to come: a round each, or the steps of a secure sum."""
+    done = board["done"].get(stage.kind, 0)
+    if done >= stage.rounds or not is_summed(plan, stage.kind):
+        return int(stage.rounds - done)
+    had: int = sum(item["stage"] == stage.kind for item in board["exchanges"])
+    return max(1, exchanges_of(len(stage_events(plan, stage))) - int(had))
 
 
 def _stages(plan: Plan, board: Mapping[str, Any] | None, phase: str) -> list[dict[str, Any]]:

@@ -9,6 +9,8 @@ from sfumato_common.generators.appearance.settings import AppearanceStage
 from sfumato_common.generators.base import Draw, Generator
 from sfumato_common.generators.plan import PublicPlan
 from sfumato_common.generators.settings import stage_of
+from sfumato_common.generators.spectral.moment_layout import DRAWN_NORMS, DRAWN_WEIGHTS, MomentLayout
+from sfumato_common.generators.spectral.summed import summed_moments
 from sfumato_common.types import Arrays
 
 if TYPE_CHECKING:
@@ -43,6 +45,17 @@ def _check_reply(plan: PublicPlan, site: str, arrays: Arrays) -> None:
     check_moments_reply(AppearanceLayout.of(plan), sigma, most_patients(plan, site), arrays)
 
 
+def _layout(plan: PublicPlan) -> MomentLayout:
+    from sfumato_common.generators.appearance.feature_map import AppearanceLayout
+
+    return AppearanceLayout.of(plan)
+
+
+def _terms(plan: PublicPlan) -> tuple[float, bool]:
+    stage = stage_of(plan, AppearanceStage)
+    return stage.noise_multiplier, stage.radii == "charged"
+
+
 def check_appearance_arrays(plan: PublicPlan, arrays: Arrays) -> None:
     """See `spectral.limits.check_moments`."""
     from sfumato_common.generators.appearance.feature_map import AppearanceLayout
@@ -62,6 +75,9 @@ APPEARANCE = Generator(
     released=released,
     trainer="sfumato_client.training.appearance:release_appearance",
     strategy="sfumato_server.rounds.strategies.appearance:AppearanceStrategy",
+    summed=summed_moments(
+        _layout, _terms, DRAWN_WEIGHTS, DRAWN_NORMS, "sfumato_client.training.appearance:moments_of_sum"
+    ),
     networks={},
     max_displacement=None,
     check_fixed=check_appearance_arrays,

@@ -15,7 +15,13 @@ from sfumato_common.generators.spectral.drawn import fit_drawn
 from sfumato_common.types import Arrays
 
 
-def fit_appearance(plan: PublicPlan, releases: Mapping[str, Arrays]) -> dict[str, npt.NDArray[np.float32]]:
-    """The arrays of `fit_drawn` from the noised release of each site that answered."""
+def fit_appearance(
+    plan: PublicPlan, releases: Mapping[str, Arrays], noise_multiplier: float | None = None
+) -> dict[str, npt.NDArray[np.float32]]:
+    """The arrays of `fit_drawn` from the noised release of each site that answered.
+
+    Releases have the plan's noise, or that of `noise_multiplier`.
+    """
     stage = stage_of(plan, AppearanceStage)
-    return fit_drawn(plan, AppearanceLayout.of(plan), stage.noise_multiplier, releases, by_site=stage.by_site)
+    sigma = stage.noise_multiplier if noise_multiplier is None else noise_multiplier
+    return fit_drawn(plan, AppearanceLayout.of(plan), sigma, releases, by_site=stage.by_site)

@@ -9,6 +9,8 @@ from sfumato_common.generators.codec.schemas import NETWORKS, released, returned
 from sfumato_common.generators.codec.settings import CodecStage
 from sfumato_common.generators.plan import PublicPlan
 from sfumato_common.generators.settings import stage_of
+from sfumato_common.generators.spectral.moment_layout import DRAWN_NORMS, DRAWN_WEIGHTS, MomentLayout
+from sfumato_common.generators.spectral.summed import summed_moments
 from sfumato_common.types import Arrays
 
 if TYPE_CHECKING:
@@ -43,6 +45,17 @@ def _check_reply(plan: PublicPlan, site: str, arrays: Arrays) -> None:
     check_moments_reply(CodecLayout.of(plan), sigma, most_patients(plan, site), arrays)
 
 
+def _layout(plan: PublicPlan) -> MomentLayout:
+    from sfumato_common.generators.codec.layout import CodecLayout
+
+    return CodecLayout.of(plan)
+
+
+def _terms(plan: PublicPlan) -> tuple[float, bool]:
+    stage = stage_of(plan, CodecStage)
+    return stage.noise_multiplier, stage.radii == "charged"
+
+
 def check_codec_arrays(plan: PublicPlan, arrays: Arrays) -> None:
     """See `spectral.limits.check_moments`; the network is held to the plan's hash, as every start is."""
     from sfumato_common.generators.codec.layout import CodecLayout
@@ -68,6 +81,7 @@ CODEC = Generator(
     released=released,
     trainer="sfumato_client.training.codec:release_codes",
     strategy="sfumato_server.rounds.strategies.codec:CodecStrategy",
+    summed=summed_moments(_layout, _terms, DRAWN_WEIGHTS, DRAWN_NORMS, "sfumato_client.training.codec:moments_of_sum"),
     networks=NETWORKS,
     max_displacement=_unmoved,
     check_fixed=check_codec_arrays,

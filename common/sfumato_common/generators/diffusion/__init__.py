@@ -28,6 +28,7 @@ DIFFUSION = Generator(
     released=released,
     trainer="sfumato_client.training.diffusion:train_adapter",
     strategy="sfumato_server.rounds.strategies.diffusion:DiffusionStrategy",
+    summed=None,
     networks=NETWORKS,
     max_displacement=max_displacement,
     check_fixed=None,

@@ -89,15 +89,18 @@ def fit_generator(
     sums: Mapping[str, AnyArray],
     rng: torch.Generator,
     encoder: Encoder | None = None,
+    noise_multiplier: float | None = None,
 ) -> Generator:
     """The plan's generator after `generator_steps` of Adam towards the released embedding; moving average of weights.
 
-    `spectral` are the released arrays. Deterministic in `rng`, on one machine and number of threads.
+    `spectral` are the released arrays; `sums` have the plan's noise, or that of `noise_multiplier`. Deterministic in
+    `rng`, on one machine and number of threads.
     """
     stage = stage_of(plan, EmbeddingStage)
     embedding, model = Embedding(plan, encoder), spectral_model(plan, spectral)
+    sigma = stage.noise_multiplier if noise_multiplier is None else noise_multiplier
     reference = embedding.reference(plan, spectral, torch.arange(component_count(plan)))
-    wanted = torch.from_numpy(targets(plan, embedding, sums, stage.noise_multiplier))
+    wanted = torch.from_numpy(targets(plan, embedding, sums, sigma))
     start, generator, average = (draw_network(networks.generator, plan) for _ in range(3))
     optimiser = torch.optim.Adam(generator.parameters(), lr=LEARNING_RATE, betas=GENERATOR_BETAS)
 

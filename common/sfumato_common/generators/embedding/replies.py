@@ -14,6 +14,11 @@ from sfumato_common.types import Arrays
 
 def check_reply(plan: PublicPlan, site: str, arrays: Arrays) -> None:
     """Raise VerificationError for noised sums that patients of `site` cannot have given."""
-    sums, sigma = arrays["sums"].astype(np.float64), SENSITIVITY * stage_of(plan, EmbeddingStage).noise_multiplier
-    counts = check_counts(sums[:, 0], COUNT_WEIGHT, sigma, most_patients(plan, site))
+    check_sums(arrays, stage_of(plan, EmbeddingStage).noise_multiplier, most_patients(plan, site))
+
+
+def check_sums(arrays: Arrays, noise_multiplier: float, patients: float) -> None:
+    """Raise VerificationError for noised sums that so many patients cannot have given."""
+    sums, sigma = arrays["sums"].astype(np.float64), SENSITIVITY * noise_multiplier
+    counts = check_counts(sums[:, 0], COUNT_WEIGHT, sigma, patients)
     check_norms(sums[:, 1:], FEATURE_WEIGHT, counts, sigma)

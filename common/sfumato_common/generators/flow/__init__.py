@@ -39,6 +39,7 @@ FLOW = Generator(
     released=released,
     trainer="sfumato_client.training.flow:train_flow",
     strategy="sfumato_server.rounds.strategies.flow:FlowStrategy",
+    summed=None,
     networks={"flow": flow},
     max_displacement=max_displacement,
     check_fixed=None,

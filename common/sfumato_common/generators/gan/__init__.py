@@ -41,6 +41,7 @@ GAN = Generator(
     released=released,
     trainer="sfumato_client.training.gan:train_discriminator",
     strategy="sfumato_server.rounds.strategies.gan:GanStrategy",
+    summed=None,
     networks={"generator": generator, "discriminator": discriminator},
     max_displacement=max_displacement,
     check_fixed=None,

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING
 
 from sfumato_common.generators.base import Draw, Generator
 from sfumato_common.generators.plan import PublicPlan
+from sfumato_common.generators.spectral.layout import NORMS, WEIGHTS, Layout
 from sfumato_common.generators.spectral.schemas import released, returned, sent
 from sfumato_common.generators.spectral.settings import SpectralStage
+from sfumato_common.generators.spectral.summed import summed_moments
 from sfumato_common.types import Arrays
 
 if TYPE_CHECKING:
@@ -32,6 +34,10 @@ def _check_reply(plan: PublicPlan, site: str, arrays: Arrays) -> None:
     check_reply(plan, site, arrays)
 
 
+def _terms(plan: PublicPlan) -> tuple[float, bool]:
+    return plan.spectral.noise_multiplier, plan.spectral.radii == "charged"
+
+
 def check_spectral_arrays(plan: PublicPlan, arrays: Arrays) -> None:
     """See `spectral.limits`."""
     from sfumato_common.generators.spectral.limits import check_spectral
@@ -49,6 +55,7 @@ SPECTRAL = Generator(
     released=released,
     trainer="sfumato_client.training.spectral:release_moments",
     strategy="sfumato_server.rounds.strategies.spectral:SpectralStrategy",
+    summed=summed_moments(Layout.of, _terms, WEIGHTS, NORMS, "sfumato_client.training.spectral:moments_of_sum"),
     networks={},
     max_displacement=None,
     check_fixed=check_spectral_arrays,

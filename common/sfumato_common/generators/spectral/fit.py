@@ -70,14 +70,19 @@ class Components:
         }
 
 
-def fit_release(plan: PublicPlan, releases: Mapping[str, Arrays]) -> dict[str, npt.NDArray[np.float32]]:
+def fit_release(
+    plan: PublicPlan, releases: Mapping[str, Arrays], noise_multiplier: float | None = None
+) -> dict[str, npt.NDArray[np.float32]]:
     """Parameters of the spectral model from the noised release of each site that answered, by name.
+
+    Releases have the plan's noise, or that of `noise_multiplier`.
 
     Those of its components (see `Components.arrays`), and tail [G] (amplitude of the frequencies above the band, in
     units of the power law).
     """
     layout, stage = Layout.of(plan), plan.spectral
-    found = fit_components(plan, layout, stage.noise_multiplier, releases, by_site=stage.by_site)
+    sigma = stage.noise_multiplier if noise_multiplier is None else noise_multiplier
+    found = fit_components(plan, layout, sigma, releases, by_site=stage.by_site)
     pairs = zip(found.sources, found.covariances, strict=True)
     fitted = found.arrays(layout) | {"tail": np.array([_tail(own, item) for own, item in pairs])}
     return {name: np.asarray(value, dtype=np.float32) for name, value in fitted.items()}

@@ -143,18 +143,24 @@ class MomentLayout(Protocol):
         ...
 
 
+# Sums and second moments get more alike shares than the spectral release gives them: features are fewer.
+DRAWN_WEIGHTS = Weights(total=0.1, centre=0.2, count=0.13, sum=0.60)
+# Of features, and of features about their mean.
+DRAWN_NORMS = 2
+
+
 class DrawnLayout:
     """What layouts share of whose releases images or vectors are drawn, and no likelihood is asked."""
 
     @property
     def norms(self) -> int:
-        """Of features, and of features about their mean."""
-        return 2
+        """See above."""
+        return DRAWN_NORMS
 
     @property
     def weights(self) -> Weights:
-        """Sums and second moments get more alike shares than the spectral release gives them: features are fewer."""
-        return Weights(total=0.1, centre=0.2, count=0.13, sum=0.60)
+        """See above."""
+        return DRAWN_WEIGHTS
 
     @property
     def denoising(self) -> Denoising:

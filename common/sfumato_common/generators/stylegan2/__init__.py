@@ -48,6 +48,7 @@ STYLEGAN2 = Generator(
     released=released,
     trainer="sfumato_client.training.stylegan2:train_networks",
     strategy="sfumato_server.rounds.strategies.stylegan2:StyleGan2Strategy",
+    summed=None,
     networks=NETWORKS,
     max_displacement=max_displacement,
     check_fixed=None,

@@ -52,6 +52,29 @@ class Choosing(Protocol):
         ...
 
 
+class Sum(Protocol):
+    """What is known of a sum over sites beside itself."""
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """Whose patients are in it."""
+        ...
+
+    @property
+    def noise_multiplier(self) -> float:
+        """Of the noise in it, as of one release."""
+        ...
+
+
+@runtime_checkable
+class Summing(Protocol):
+    """A strategy that goes on from one sum over sites instead of their replies."""
+
+    def absorb_sum(self, release: Arrays, about: Sum, generator: torch.Generator) -> None:
+        """Take the sum, which has the form of one site's reply."""
+        ...
+
+
 def made_again(plan: Plan, stage: StageSettings, released: Mapping[str, Arrays], state: Arrays | None) -> Strategy:
     """The strategy of `stage` in `state` (None: before its first round) under `plan`, which has more sites: as after a
     restart."""

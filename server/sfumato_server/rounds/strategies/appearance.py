@@ -13,6 +13,6 @@ from sfumato_server.rounds.strategies.one_shot import OneShotStrategy
 class AppearanceStrategy(OneShotStrategy[AppearanceStage]):
     """The fit is `appearance.fit`'s."""
 
-    def fit(self, replies: Mapping[str, Arrays]) -> Arrays:
+    def fit(self, replies: Mapping[str, Arrays], noise_multiplier: float) -> Arrays:
         """The appearance model of the releases."""
-        return fit_appearance(self._plan, replies)
+        return fit_appearance(self._plan, replies, noise_multiplier)

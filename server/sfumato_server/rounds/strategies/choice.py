@@ -19,14 +19,15 @@ from sfumato_common.generators.sampling import sample_images
 from sfumato_common.generators.settings import stage_of
 from sfumato_common.generators.spectral.moments import moments_distance
 from sfumato_common.mechanisms.draws import TorchDraws
-from sfumato_common.metrics.choice import Choice, decide, scale_log_odds
+from sfumato_common.metrics.choice import SUMMED, Choice, decide, scale_log_odds
 from sfumato_common.metrics.utility import score, train_classifier
 from sfumato_common.study.plan import Plan
 from sfumato_common.types import AnyArray, Arrays
+from sfumato_server.rounds.strategies import Sum
 from sfumato_server.rounds.strategies.averaging import check_replies
 
 _STEPS = 300
-_DISTANCES, _SITE = "distances", "site/"
+_DISTANCES, _SITE, _SIGMA = "distances", "site/", "noise"
 
 
 class ChoiceStrategy:
@@ -38,6 +39,7 @@ class ChoiceStrategy:
         self._outbound: dict[str, AnyArray] = {}
         self._distances = np.zeros(0)
         self._histograms: dict[str, AnyArray] = {}
+        self._sigma = stage.noise_multiplier
 
     def outbound(self, round_number: int, site: str) -> dict[str, AnyArray]:
         """The classifiers of all candidates, the same for every site."""
@@ -50,24 +52,31 @@ class ChoiceStrategy:
         check_replies(self._plan, self._stage, replies)
         self._histograms = {site: np.array(arrays[HISTOGRAMS]) for site, arrays in replies.items()}
 
+    def absorb_sum(self, release: Arrays, about: Sum, generator: torch.Generator) -> None:
+        """Keep the histograms of all sites together, and how much noise is in them."""
+        self._histograms = {SUMMED: np.array(release[HISTOGRAMS])}
+        self._sigma = about.noise_multiplier
+
     def choice(self) -> Choice:
         """What was chosen. Raises FederationError before the exchange."""
         if not self._histograms:
             raise FederationError("the choice stage has not run; run it first")
-        return decide(self._plan, self._stage.noise_multiplier, self._histograms, self._distances, self._stage.trimmed)
+        return decide(self._plan, self._sigma, self._histograms, self._distances, self._stage.trimmed)
 
     def released(self) -> dict[str, AnyArray]:
         """No model: only the place of the chosen one among the candidates, [1]."""
         return {WINNER: np.array([self._plan.candidates.index(self.choice().winner)])}
 
     def state(self) -> dict[str, AnyArray]:
-        """The sites' noisy histograms and the candidates' distances."""
+        """The sites' noisy histograms, the noise in each, and the candidates' distances."""
         own = {f"{_SITE}{site}": value for site, value in self._histograms.items()}
-        return {**own, _DISTANCES: self._distances}
+        return {**own, _DISTANCES: self._distances, _SIGMA: np.array([self._sigma])}
 
     def restore(self, state: Arrays) -> None:
         """Go on from what `state` returned."""
         self._distances = state[_DISTANCES]
+        if _SIGMA in state:
+            self._sigma = float(state[_SIGMA][0])
         self._histograms = {name.removeprefix(_SITE): v for name, v in state.items() if name.startswith(_SITE)}
 
     def _prepare(self) -> None:

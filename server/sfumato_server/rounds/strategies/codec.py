@@ -27,11 +27,10 @@ class CodecStrategy(OneShotStrategy[CodecStage]):
         """The public network."""
         return dict(self._network)
 
-    def fit(self, replies: Mapping[str, Arrays]) -> Arrays:
+    def fit(self, replies: Mapping[str, Arrays], noise_multiplier: float) -> Arrays:
         """The Gaussian of each component of the releases."""
-        stage = self._stage
         layout = CodecLayout.of(self._plan)
-        return fit_drawn(self._plan, layout, stage.noise_multiplier, replies, by_site=stage.by_site)
+        return fit_drawn(self._plan, layout, noise_multiplier, replies, by_site=self._stage.by_site)
 
     def released(self) -> dict[str, AnyArray]:
         """The fitted model with the network, and the model that the plan begins with. Raises FederationError."""

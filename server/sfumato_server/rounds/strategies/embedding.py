@@ -13,6 +13,7 @@ from sfumato_common.generators.weights import to_arrays
 from sfumato_common.study.plan import Plan
 from sfumato_common.types import AnyArray, Arrays
 from sfumato_server.rounds.encoders import encoder_in
+from sfumato_server.rounds.strategies import Sum
 from sfumato_server.rounds.strategies.averaging import check_replies
 
 
@@ -33,7 +34,14 @@ class EmbeddingStrategy:
         """Fit the generator to the sums of all sites that answered."""
         check_replies(self._plan, self._stage, replies)
         sums = {site: arrays["sums"] for site, arrays in replies.items()}
-        fitted = fit_generator(self._plan, self._spectral, sums, generator, self._encoder)
+        self._fit(sums, self._stage.noise_multiplier, generator)
+
+    def absorb_sum(self, release: Arrays, about: Sum, generator: torch.Generator) -> None:
+        """Fit the generator to the sum over sites, as to the sums of one site."""
+        self._fit({"sum": release["sums"]}, about.noise_multiplier, generator)
+
+    def _fit(self, sums: Mapping[str, AnyArray], noise_multiplier: float, generator: torch.Generator) -> None:
+        fitted = fit_generator(self._plan, self._spectral, sums, generator, self._encoder, noise_multiplier)
         self._generator = to_arrays("generator", fitted)
 
     def released(self) -> dict[str, AnyArray]:

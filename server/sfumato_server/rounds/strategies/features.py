@@ -22,9 +22,9 @@ class FeaturesStrategy(OneShotStrategy[FeaturesStage]):
         super().__init__(plan, stage, released)
         self._space = FeatureSpace.of(plan, encoder_in(plan, stage.encoder, released))
 
-    def fit(self, replies: Mapping[str, Arrays]) -> Arrays:
+    def fit(self, replies: Mapping[str, Arrays], noise_multiplier: float) -> Arrays:
         """The Gaussians of the releases, and the map from embeddings to vectors."""
-        plan, sigma = self._plan, self._stage.noise_multiplier
-        fitted = fit_drawn(plan, FeatureLayout.of(plan), sigma, replies, by_site=plan.by_site)
+        plan = self._plan
+        fitted = fit_drawn(plan, FeatureLayout.of(plan), noise_multiplier, replies, by_site=plan.by_site)
         map_ = {"matrix": self._space.matrix, "offset": self._space.offset}
         return {**fitted, **{name: value.astype(np.float32) for name, value in map_.items()}}

@@ -12,6 +12,7 @@ from sfumato_common.errors import FederationError
 from sfumato_common.generators.settings import S
 from sfumato_common.study.plan import Plan
 from sfumato_common.types import AnyArray, Arrays
+from sfumato_server.rounds.strategies import Sum
 from sfumato_server.rounds.strategies.averaging import check_replies
 
 
@@ -24,8 +25,8 @@ class OneShotStrategy(ABC, Generic[S]):
         self._model: dict[str, AnyArray] = {}
 
     @abstractmethod
-    def fit(self, replies: Mapping[str, Arrays]) -> Arrays:
-        """The model of the releases of all sites that answered, without its stage's name."""
+    def fit(self, replies: Mapping[str, Arrays], noise_multiplier: float) -> Arrays:
+        """The model of the releases of all sites that answered, each with that noise, without its stage's name."""
 
     def outbound(self, round_number: int, site: str) -> dict[str, AnyArray]:
         """Nothing: sites work from the plan alone."""
@@ -34,7 +35,14 @@ class OneShotStrategy(ABC, Generic[S]):
     def absorb(self, round_number: int, replies: Mapping[str, Arrays], generator: torch.Generator) -> None:
         """Fit the model to the releases of all sites that answered."""
         check_replies(self._plan, self._stage, replies)
-        self._model = {f"{self._stage.kind}/{name}": value for name, value in self.fit(replies).items()}
+        self._take(self.fit(replies, self._stage.noise_multiplier))
+
+    def absorb_sum(self, release: Arrays, about: Sum, generator: torch.Generator) -> None:
+        """Fit the model to the sum over sites, as to the release of one site."""
+        self._take(self.fit({"sum": release}, about.noise_multiplier))
+
+    def _take(self, fitted: Arrays) -> None:
+        self._model = {f"{self._stage.kind}/{name}": value for name, value in fitted.items()}
 
     def released(self) -> dict[str, AnyArray]:
         """The fitted model, with the one that the plan begins with. Raises FederationError before the exchange."""

@@ -13,6 +13,6 @@ from sfumato_server.rounds.strategies.one_shot import OneShotStrategy
 class SpectralStrategy(OneShotStrategy[SpectralStage]):
     """The fit is `spectral.fit`'s."""
 
-    def fit(self, replies: Mapping[str, Arrays]) -> Arrays:
+    def fit(self, replies: Mapping[str, Arrays], noise_multiplier: float) -> Arrays:
         """The spectral model of the releases."""
-        return fit_release(self._plan, replies)
+        return fit_release(self._plan, replies, noise_multiplier)

@@ -26,6 +26,7 @@ CLASS_MEAN = Generator(
     released=released,
     trainer="sfumato_client.training.class_mean:release_sums",
     strategy="sfumato_server.rounds.strategies.class_mean:ClassMeanStrategy",
+    summed=None,
     networks={},
     max_displacement=None,
     check_fixed=None,
