@@ -64,6 +64,15 @@ def test_what_both_sides_share_reads_all_entries_only_where_sites_cannot_join():
         # where the plan is made: shares are written out, and a choice is judged by who is there
         ("sfumato_common/study/budget.py", "auto_shares"),
         ("sfumato_common/exchanges/choice.py", "without_figure"),
+        ("sfumato_common/exchanges/choice.py", "_without_sum"),
+        # of the entries that are there: at a site its own
+        ("sfumato_common/study/private.py", "check_delta"),
+        # `secure_sum`, which does not go with 'joining: later'
+        ("sfumato_common/study/summed.py", "check_secure_sum"),
+        ("sfumato_common/study/summed.py", "pinned_keys"),
+        ("sfumato_common/protocol/summed.py", "sum_terms"),
+        # the coordinator's, of histograms that came
+        ("sfumato_common/metrics/choice.py", "decide"),
         # names that mark a simulation
         ("sfumato_common/study/simulated.py", "require_simulated"),
     }

@@ -155,6 +155,7 @@ def accept(
     from sfumato_client.site.summing import require_own_key
     from sfumato_common.study.costs import WITHOUT_PRIVACY
     from sfumato_common.study.starts import keep_start
+    from sfumato_common.study.summed import pinned_keys
 
     site = SiteHome(home, study)
     policy = site.policy()
@@ -186,10 +187,8 @@ def accept(
             "other sites may join this study while it runs; what it takes from patients here does not depend on them"
         )
         console.print(joining, markup=False, soft_wrap=True)
-    for name in sorted(offered.sites) if offered.secure_sum else ():
-        told = (
-            f"sums are over sites with these keys: {name} {offered.sites[name].key}; ask the hospital for its own word"
-        )
+    for name, key in pinned_keys(offered).items():
+        told = f"sums are over sites with these keys: {name} {key}; ask the hospital for its own word"
         console.print(told, markup=False, soft_wrap=True)
     if not offered.private:
         warning = f"NO PRIVACY: {WITHOUT_PRIVACY}. This site's policy names the study, so it may take part"

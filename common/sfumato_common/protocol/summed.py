@@ -39,7 +39,7 @@ def sum_terms(plan: Plan, name: str) -> SumTerms:
     assert plan.secure_sum is not None, "the plan sums securely"
     keys = {site: terms.key or "" for site, terms in plan.sites.items()}
     threshold = least_sites(len(keys), plan.secure_sum.colluding)
-    return SumTerms(plan.digest, name, len(phases_of(plan, name)), keys, plan.federation.quorum, threshold)
+    return SumTerms(plan.study_digest, name, len(phases_of(plan, name)), keys, plan.federation.quorum, threshold)
 
 
 def requested(terms: SumTerms, kind: str) -> Schema:

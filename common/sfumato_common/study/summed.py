@@ -26,6 +26,11 @@ def least_sites(sites: int, colluding: int) -> int:
     return (sites + colluding) // 2 + 1
 
 
+def pinned_keys(plan: Plan) -> dict[str, str]:
+    """The fingerprint of each site's key, by name, that a plan with `secure_sum` pins; none without."""
+    return {site: terms.key for site, terms in sorted(plan.sites.items()) if terms.key is not None}
+
+
 def check_secure_sum(plan: Plan) -> None:
     """Raise ValueError with one sentence where the plan's `secure_sum`, or a site's `key`, cannot be carried out.
 

@@ -98,7 +98,7 @@ def _cell(question: Question, what: What, plan: Plan, patients: int, repeat: int
         "figures": _FIGURES,
         "version": __version__,
         "what": what,
-        "plan": plan.digest,
+        "plan": plan.study_digest,
         "patients": patients,
         "repeat": repeat,
         "data": data,
