@@ -23,8 +23,8 @@ def _node(home: str) -> None:
 class _Echo:
     """Stands for `site.handler.Site`."""
 
-    def __init__(self, *given: object) -> None:
-        del given
+    def __init__(self, *given: object, **more: object) -> None:
+        del given, more
 
     def handle(self, request):
         import random
