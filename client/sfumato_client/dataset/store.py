@@ -14,6 +14,7 @@ import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +24,7 @@ from sfumato_client.dataset.looking import sheet_of, unusual
 from sfumato_client.dataset.pixel_file import keep_rows
 from sfumato_client.dataset.report import REPORT, IngestReport, report_of
 from sfumato_client.dataset.splits import SPLITS, assign_splits, key_name, pseudonym
-from sfumato_client.ingest import Answers, SiteImage, Skipped, Split, examine
+from sfumato_client.ingest import Answers, Entry, SiteImage, Skipped, Split, examine
 from sfumato_common.accounting.members import Members
 from sfumato_common.errors import ConfigError, DataError
 from sfumato_common.files import sync_folder, write_atomic, write_json
@@ -149,14 +150,8 @@ class SiteStore:
     @staticmethod
     def look(folder: Path, rows: Rows, terms: StoreTerms, about: str) -> tuple[IngestReport, bytes]:
         """The report of what `grow` would store, and a sheet of images to look at; what was read stays for `grow`."""
-        growing = Growing(_partial(folder), terms.form, about)
-        for results in rows(growing.rows):
-            growing.take(results)
-        growing.finish()
-        entries, examined = growing.entries, examine(growing.entries, growing.skipped, terms.answers)
-        kept = [at for at in range(len(entries)) if at not in examined.dropped]
-        names = ((examined.patients[at], entries[at].split) for at in kept)
-        report = report_of(entries, growing.skipped, examined, assign_splits(names, terms.split_key))
+        whole = _read(_partial(folder), rows, terms, about)
+        report, entries = whole.report, whole.entries
         pixels = np.load(_partial(folder) / "pixels.npy", mmap_mode="r", allow_pickle=False)
         sheet, count = sheet_of(pixels, found := unusual(pixels, entries))
         said = f"its first {count} images are unlike others of their device" if found else "no image is unlike others"
@@ -207,7 +202,19 @@ def _partial(folder: Path) -> Path:
     return folder.parent / f".{folder.name}.partial"
 
 
-def _fill(folder: Path, rows: Rows, terms: StoreTerms, about: str) -> IngestReport:
+@dataclass(frozen=True)
+class _Whole:
+    """A set that was read and looked at: dtype and shape of its pixels, numbers of the entries kept, their patients."""
+
+    facts: dict[str, Any]
+    entries: list[Entry]
+    kept: list[int]
+    names: list[str]
+    splits: dict[str, Split]
+    report: IngestReport
+
+
+def _read(folder: Path, rows: Rows, terms: StoreTerms, about: str) -> _Whole:
     growing = Growing(folder, terms.form, about)
     for results in rows(growing.rows):
         growing.take(results)
@@ -216,9 +223,14 @@ def _fill(folder: Path, rows: Rows, terms: StoreTerms, about: str) -> IngestRepo
     kept = [at for at in range(len(entries)) if at not in examined.dropped]
     names = [examined.patients[at] for at in kept]
     splits = assign_splits(zip(names, (entries[at].split for at in kept), strict=True), terms.split_key)
-    report = report_of(entries, growing.skipped, examined, splits)
-    if report.questions:  # what was read is needed whole when they are answered
-        return report
+    return _Whole(facts, entries, kept, names, splits, report_of(entries, growing.skipped, examined, splits))
+
+
+def _fill(folder: Path, rows: Rows, terms: StoreTerms, about: str) -> IngestReport:
+    whole = _read(folder, rows, terms, about)
+    facts, entries, kept, names, splits = whole.facts, whole.entries, whole.kept, whole.names, whole.splits
+    if whole.report.questions:  # what was read is needed whole when they are answered
+        return whole.report
     if len(kept) < len(entries):
         facts = keep_rows(folder / "pixels.npy", terms.form, kept)
     patients = {name: number for number, name in enumerate(splits)}
@@ -234,4 +246,4 @@ def _fill(folder: Path, rows: Rows, terms: StoreTerms, about: str) -> IngestRepo
     write_atomic(folder / "index.npz", buffer.getvalue(), mode=0o600)
     whose = {"labels": list(terms.labels), "key": key_name(terms.split_key)}
     write_json(folder / "store.json", {"format": _FORMAT, **whose, **facts})
-    return report
+    return whole.report

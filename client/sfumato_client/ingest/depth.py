@@ -14,6 +14,7 @@ from sfumato_client.ingest.records import UnreadableError
 from sfumato_common.types import AnyArray
 
 DEPTHS = (10, 12, 14, 16)
+DEPTH_NOTE = "a 16-bit file that holds"
 
 
 def depth_of(samples: AnyArray) -> int:
@@ -33,5 +34,5 @@ def shown(samples: AnyArray, bits: int | None, note: Note) -> npt.NDArray[np.flo
     if bits and int(samples.max()) >= 2**bits:
         raise UnreadableError(f"it holds values of more than the {bits} bits that the source says")
     if not bits and depth < 16:
-        note(f"a 16-bit file that holds {depth} bits: shown by these")
+        note(f"{DEPTH_NOTE} {depth} bits: shown by these")
     return samples.astype(np.float32) / np.float32(2**depth - 1)

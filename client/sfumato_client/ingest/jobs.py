@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sfumato_client.ingest.records import SiteImage, Skipped, UnreadableError
+from sfumato_client.ingest.records import UNLISTED, SiteImage, Skipped, UnreadableError
 from sfumato_client.ingest.table import Listed, check_folder, has_splits, inside, unlisted_files
 from sfumato_common.tables import Row
 
@@ -54,7 +54,7 @@ def read_folder(folder: Path, table: Path, rows: Sequence[Row], run: Run, start:
     unlisted = unlisted_files(folder, listed.names(folder), table)
     for at, name in enumerate(unlisted, len(rows)):
         if at >= start:
-            yield [Skipped(name, "no row in the labels table")]
+            yield [Skipped(name, UNLISTED)]
 
 
 def here(read: ReadFile) -> Run:

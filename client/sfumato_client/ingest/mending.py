@@ -108,7 +108,7 @@ def _bits(dataset: Dataset, note: Note) -> None:
 
 
 def shift_of(dataset: Dataset, note: Note) -> int:
-    """By how many bits stored values lie too high (High Bit, PS3.5 8.1.1); the header is then that of whole words.
+    """By how many bits stored values lie too high (High Bit, PS3.5 8.1.1).
 
     A compressed stream has its values where they belong, whatever the header says.
     """
@@ -119,7 +119,6 @@ def shift_of(dataset: Dataset, note: Note) -> int:
     if int(dataset.HighBit) >= int(dataset.BitsAllocated):
         raise UnreadableError(f"its {named('HighBit')} lies outside its {named('BitsAllocated')}")
     note(f"its {named('HighBit')} is {int(dataset.HighBit)} of {int(dataset.BitsStored)} bits stored: shifted down")
-    dataset.BitsStored = int(dataset.HighBit) + 1
     return above
 
 

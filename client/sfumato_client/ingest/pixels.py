@@ -39,8 +39,7 @@ def display_values(dataset: Dataset, note: Note = lambda text: None, frame: int 
     photometric = mend(dataset, note)
     shift = shift_of(dataset, note) if "PixelData" in dataset else 0
     plain = plain_frame(dataset, frame, note)
-    stored = _stored(plain, frame if plain is dataset else 0)
-    stored = stored >> shift if shift else stored
+    stored = _stored(plain, frame if plain is dataset else 0, shift)
     grey = photometric in GREY or photometric == PALETTE
     if stored.ndim == 3 and stored.shape[0] == 1 and grey:
         stored = stored[0]
@@ -54,8 +53,15 @@ def display_values(dataset: Dataset, note: Note = lambda text: None, frame: int 
     return _grey(stored, dataset, photometric, frame, note)
 
 
-def _stored(plain: Dataset, frame: int) -> AnyArray:
-    """Stored values, signed where they are, unused high bits cleared, YBR converted to RGB."""
+def _stored(plain: Dataset, frame: int, shift: int) -> AnyArray:
+    """Stored values, signed where they are, unused high bits cleared, YBR converted to RGB; `shift` bits lower."""
+    if shift:  # with all bits up to the highest, and the header as it was for the next frame
+        bits = plain.BitsStored
+        plain.BitsStored = int(bits) + shift
+        try:
+            return np.asarray(_stored(plain, frame, 0) >> shift)
+        finally:
+            plain.BitsStored = bits
     words = int(plain.get("BitsAllocated") or 0)
     bits = int(plain.get("BitsStored") or words)
     signed = plain.get("PixelRepresentation") != 0

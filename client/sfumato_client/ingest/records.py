@@ -57,6 +57,8 @@ class Facts:
 
 
 NO_FACTS = Facts()
+# the reason of a file that no row names
+UNLISTED = "no row in the labels table"
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,12 +7,13 @@ noted. Everything here stays in the site.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from sfumato_client.ingest.alike import Unions, groups_by, lost_digits, placeholders, plain_id
 from sfumato_client.ingest.answers import Answers
-from sfumato_client.ingest.records import NO_FACTS, Facts, Skipped, Split
+from sfumato_client.ingest.depth import DEPTH_NOTE
+from sfumato_client.ingest.records import NO_FACTS, UNLISTED, Facts, Skipped, Split
 
 _SHOWN = 20  # groups of a question that the report lists
 
@@ -134,11 +135,10 @@ def _same_images(entries: Sequence[Entry], answers: Answers, examined: Examined)
         left = [at for at in places if at not in examined.dropped]
         if len(left) < 2:
             continue
-        first = entries[left[0]].facts.reference
-        if len({entries[at].label for at in left}) > 1 and answers.image_of_two_labels is None:
+        first, two = entries[left[0]].facts.reference, len({entries[at].label for at in left}) > 1
+        if two and answers.image_of_two_labels is None:
             unclear.append([entries[at].facts.reference for at in left])
             continue
-        two = len({entries[at].label for at in left}) > 1
         for at in left if two and answers.image_of_two_labels == "drop" else left[1:]:
             what = "the same image under another label" if two else "the same image again"
             examined.dropped[at] = f"{what} (as {first})"
@@ -158,7 +158,7 @@ def _note(entries: Sequence[Entry], examined: Examined) -> None:
     said = {split for found in splits.values() for split in found}
     if said == {"train"}:
         examined.notes.append("the table holds nobody out: no figure can be measured on patients who did not train")
-    depths = Counter(note for entry in entries for note in entry.notes if note.startswith("a 16-bit file"))
+    depths = Counter(note for entry in entries for note in entry.notes if note.startswith(DEPTH_NOTE))
     if depths and (len(depths) > 1 or sum(depths.values()) < len(entries)):
         examined.notes.append(
             "16-bit files hold different depths, so that their brightness may differ: write 'bits' in the source"
@@ -168,7 +168,7 @@ def _note(entries: Sequence[Entry], examined: Examined) -> None:
 def _lost(kept: int, reasons: list[str], answers: Answers, examined: Examined) -> None:
     """Rows that were dropped, by reason; a question where they are more than the stated share."""
     everything = Counter([*reasons, *examined.dropped.values()])
-    lost = sum(count for reason, count in everything.items() if reason != "no row in the labels table")
+    lost = sum(count for reason, count in everything.items() if reason != UNLISTED)
     if kept and lost > answers.most_dropped * (kept + lost):
         share = f"{lost} of {kept + lost} rows were dropped"
         text = f"{share}, more than 'most_dropped' {answers.most_dropped:g} allows"
@@ -180,6 +180,6 @@ def _listed(groups: list[list[str]]) -> tuple[str, ...]:
     return tuple(" = ".join(group) for group in groups[:_SHOWN])
 
 
-def counted(values: Iterable[str], unknown: str = "not known", name: Callable[[str], str] = str) -> dict[str, int]:
+def counted(values: Iterable[str]) -> dict[str, int]:
     """How often each value stands, most first."""
-    return {name(value) or unknown: count for value, count in Counter(values).most_common()}
+    return {value or "not known": count for value, count in Counter(values).most_common()}
