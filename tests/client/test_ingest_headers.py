@@ -328,6 +328,7 @@ def test_frames_of_a_film(tmp_path: Path, frames: str | int, count: int) -> None
     found = list(read_dicom(tmp_path, tmp_path / "labels.csv", FORM, ["normal", "opacity"], frames=frames))
     assert len(found) == count
     assert len({entry.pixels.tobytes() for entry in found}) == count
+    assert len({entry.facts.instance for entry in found}) == count
 
 
 def test_the_table_may_say_whose_and_which_split(tmp_path: Path) -> None:

@@ -98,8 +98,14 @@ def test_no_answer_lets_one_patient_decide_what_another_gives() -> None:
         Answers(image_of_two_patients="drop")  # type: ignore[arg-type]
 
 
+def test_brackets_in_a_files_name_hide_no_copy(tmp_path: Path) -> None:
+    images = [image(name, at, instance="1.2", reference=f"x[{at}].dcm") for at, name in enumerate("ab", 1)]
+    with pytest.raises(DataError, match="image_of_two_patients"):
+        ingest(tmp_path, images)
+
+
 def test_frames_of_one_object_are_no_copies(tmp_path: Path) -> None:
-    images = [image("a", at, instance="1.2", reference=f"film.dcm[{at}]") for at in range(3)]
+    images = [image("a", at, instance=f"1.2[{at}]", reference=f"film.dcm[{at}]") for at in range(3)]
     assert ingest(tmp_path, images)["kept"] == 3
 
 

@@ -62,7 +62,8 @@ def read_dicom_file(job: Job, taking: Taking) -> Results:
     view = view_of_row(row) if row.get("laterality") or row.get("view") else _view(dataset)
     frames, results = _frames(dataset, taking.frames), Results()
     for frame in frames:
-        name = row["file"] if len(frames) == 1 else f"{row['file']}[{frame}]"
+        number = "" if len(frames) == 1 else f"[{frame}]"
+        name = row["file"] + number
         own = list(notes)
         try:
             pixels = _pixels(dataset, frame, taking.form, own.append)
@@ -70,7 +71,7 @@ def read_dicom_file(job: Job, taking: Taking) -> Results:
             results.append(Skipped(name, str(reason)))
             continue
         said = (pixels, label, patient, split, view)
-        results.append(SiteImage(*said, tuple(dict.fromkeys(own)), _facts(dataset, name)))
+        results.append(SiteImage(*said, tuple(dict.fromkeys(own)), _facts(dataset, name, number)))
     return results
 
 
@@ -85,14 +86,17 @@ def _patient(dataset: Dataset, row: Row) -> str:
     return patient
 
 
-def _facts(dataset: Dataset, name: str) -> Facts:
+def _facts(dataset: Dataset, name: str, number: str) -> Facts:
+    """What else the header says; frames of one object have its SOP Instance UID with their `number`."""
+
     def said(keyword: str) -> str:
         return str(dataset.get(keyword) or "").strip()
 
     birth, who = said("PatientBirthDate"), said("PatientName").upper()
     device = f"{said('Manufacturer')} {said('ManufacturerModelName')}".strip()
     person = f"{who} {birth}" if birth and who else ""
-    return Facts(name, said("SOPInstanceUID"), said("StudyInstanceUID"), person, device, said("Modality"))
+    instance = said("SOPInstanceUID") and said("SOPInstanceUID") + number
+    return Facts(name, instance, said("StudyInstanceUID"), person, device, said("Modality"))
 
 
 def _pixels(dataset: Dataset, frame: int, form: ImageForm, note: Note) -> ByteImages:

@@ -105,7 +105,7 @@ def _one_patient(entries: Sequence[Entry], answers: Answers, unions: Unions, exa
 
 def _keys(entry: Entry) -> Iterable[tuple[str, object]]:
     yield "pixels", entry.digest
-    if entry.facts.instance and "[" not in entry.facts.reference:  # frames of one object share its UID
+    if entry.facts.instance:
         yield "instance", entry.facts.instance
 
 
