@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import ssl
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
@@ -23,11 +23,12 @@ from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 from sfumato_client.egress.flower_hooks import certified_client
 from sfumato_client.egress.supernode import SuperNodeSettings
 from sfumato_client.egress.upload import channel_options
+from sfumato_common.crypto.certificates import CLOCK_SKEW
 from sfumato_common.proxies import LOOPBACK_NAMES, proxies_of
 
 PATIENCE_S = 15.0
-# Flower takes no signature whose time is further from the coordinator's than this, in seconds (`TIMESTAMP_TOLERANCE`)
-CLOCK_S = 300.0
+# certificates allow for so much, in seconds, and the coordinator takes no signature whose time is much further away
+CLOCK_S = CLOCK_SKEW.total_seconds()
 _HEARTBEAT_S = 30.0
 
 
@@ -42,12 +43,12 @@ class Reached:
     ahead_s: float | None = None
 
 
-def reach(settings: SuperNodeSettings, patience_s: float = PATIENCE_S) -> Reached:
+def reach(settings: SuperNodeSettings, patience_s: float = PATIENCE_S, now: Callable[[], float] = time.time) -> Reached:
     """Join the coordinator as the site's node would, and leave at once. Must not run beside the site's own node.
 
     Raises ConfigError for a proxy that the environment names and nothing can use.
     """
-    heard = _Heard()
+    heard = _Heard(now)
     with _one_proxy():
         return _reach(settings, heard, patience_s)
 
@@ -84,18 +85,20 @@ def _one_proxy() -> Iterator[None]:
 class _Heard:
     """Keeps the coordinator's time of its last answer (RFC 9110, section 6.6.1), whose seconds are whole."""
 
-    ahead_s: float | None = None
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self.ahead_s: float | None = None
 
     def intercept(self, context: Any, call_next: Any) -> Any:
         """Flower's interceptor of a call."""
-        asked = time.time()
+        asked = self._now()
         response = call_next(context)
         try:
             said = parsedate_to_datetime(response.headers["date"]).timestamp()
         except (KeyError, ValueError, TypeError):
             return response
         # it was written between asking and now, at some moment of its second
-        early, late = asked - (said + 1.0), time.time() - said
+        early, late = asked - (said + 1.0), self._now() - said
         self.ahead_s = early if early > 0.0 else min(late, 0.0)
         return response
 
@@ -171,7 +174,10 @@ def _cut(error: BaseException, address: str) -> str:
     if isinstance(error, httpx.TimeoutException) or "timed out" in said or "unreachable" in said:
         whom = "the proxy" if proxied else "it"
         return f"nothing comes back from {whom}; have the firewall let this machine connect out to that one port"
-    return "the line was cut before it answered; where this lasts, something on the way does not let TLS through"
+    return (
+        "the line was cut before it answered: it takes no certificate of this site (ask its people whether the site is "
+        "enrolled with this coordinator), or something on the way does not let TLS through"
+    )
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -45,7 +45,7 @@ def coordinator(subject: Subject) -> Iterator[Finding]:
         grave = abs(ahead) > CLOCK_S
         yield Finding(
             "wrong" if grave else "note",
-            f"this machine's clock is {abs(ahead):.0f} s {side} the coordinator's, of which it takes {CLOCK_S:.0f} s: "
+            f"this machine's clock is {abs(ahead):.0f} s {side} the coordinator's, which takes {CLOCK_S:.0f} s: "
             "set it, and let it be set by NTP",
         )
     else:

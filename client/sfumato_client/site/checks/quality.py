@@ -54,8 +54,8 @@ def quality(subject: Subject) -> Iterator[Finding]:
     if not ran or plan is None or subject.store is None:
         yield Finding("skipped", "what quality to expect: no images, no plan, or no simulated study that ran")
         return
-    own, sites = subject.store.cohort("train").patients, len(plan.sites)
-    near = min(ran, key=lambda size: (abs(size.sites - sites), abs(size.patients - own)))
+    own = subject.store.cohort("train").patients
+    near = min(ran, key=lambda size: (abs(size.patients - own), size.sites))  # of as many sites as can be, the fewest
     middle, least, most = statistics.median(near.auc), min(near.auc), max(near.auc)
     real = f", by as many real images {statistics.median(near.real):.3f}" if near.real else ""
     said = (

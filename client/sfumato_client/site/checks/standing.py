@@ -51,7 +51,7 @@ def certificate(subject: Subject) -> Iterator[Finding]:
         address = subject.home.coordinator_address()
     except ConfigError:
         yield Finding(
-            "wrong",
+            "note",
             "not enrolled: give 'enrolment-request.json' to the coordinator, then 'sfumato-site join' its grant",
         )
         return
