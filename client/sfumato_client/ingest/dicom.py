@@ -15,6 +15,7 @@ from typing import Literal
 from pydicom import Dataset
 
 from sfumato_client.ingest.alike import says_no_id
+from sfumato_client.ingest.burned_in import cleared
 from sfumato_client.ingest.elements import Note, functional, integer, named, numbers
 from sfumato_client.ingest.jobs import Job, Results
 from sfumato_client.ingest.objects import check_object
@@ -25,6 +26,7 @@ from sfumato_client.ingest.records import (
     SiteImage,
     Skipped,
     Split,
+    TextPolicy,
     UnreadableError,
     to_form,
     view_name,
@@ -48,6 +50,7 @@ class Taking:
     labels: Labels
     allowed: Collection[str] = field(default_factory=set)
     frames: Frames = "none"
+    text: TextPolicy = "reject"
 
 
 def read_dicom_file(job: Job, taking: Taking) -> Results:
@@ -66,7 +69,7 @@ def read_dicom_file(job: Job, taking: Taking) -> Results:
         name = row["file"] + number
         own = list(notes)
         try:
-            pixels = _pixels(dataset, frame, taking.form, own.append)
+            pixels = _pixels(dataset, frame, taking, own.append)
         except UnreadableError as reason:
             results.append(Skipped(name, str(reason)))
             continue
@@ -99,12 +102,12 @@ def _facts(dataset: Dataset, name: str, number: str) -> Facts:
     return Facts(name, instance, said("StudyInstanceUID"), person, device, said("Modality"))
 
 
-def _pixels(dataset: Dataset, frame: int, form: ImageForm, note: Note) -> ByteImages:
+def _pixels(dataset: Dataset, frame: int, taking: Taking, note: Note) -> ByteImages:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             display = display_values(dataset, note, frame)
-        return to_form(display, form, _pixel_shape(dataset, frame))
+        return to_form(cleared(display, taking.text, note), taking.form, _pixel_shape(dataset, frame))
     except (UnreadableError, MemoryError):
         raise
     except Exception:  # decoders raise anything at all on broken data, and one file must not stop the site

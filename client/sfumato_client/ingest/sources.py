@@ -11,7 +11,7 @@ from pydantic import ConfigDict, Field
 
 from sfumato_client.ingest.answers import Answers
 from sfumato_client.ingest.jobs import ReadFile, Results, Run, here, read_folder
-from sfumato_client.ingest.records import SiteImage, Skipped
+from sfumato_client.ingest.records import SiteImage, Skipped, TextPolicy
 from sfumato_client.ingest.table import OPTIONAL_COLUMNS, Labels
 from sfumato_common.strict import Strict, load_yaml
 from sfumato_common.study.terms import ImageForm
@@ -42,6 +42,8 @@ class _FolderSource(_Source):
     columns: dict[Column, Word] = Field(default_factory=dict)
     # a word of the table: the plan's label, or null to drop it
     map: dict[Word, Word | None] = Field(default_factory=dict)
+    # of an image with text in its pixels: left out, painted over, or taken without a look
+    text: TextPolicy = "reject"
 
     # columns without which a table says too little
     needs: ClassVar[tuple[str, ...]] = ("file", "patient_id", "label")
@@ -108,14 +110,15 @@ def _dicom(source: DicomSource, form: ImageForm, labels: list[str]) -> ReadFile:
     from sfumato_client.ingest.dicom import Taking, read_dicom_file
 
     allowed = {name.upper() for name in source.allow}
-    taking = Taking(form, source.meaning(labels), allowed, source.frames)
+    taking = Taking(form, source.meaning(labels), allowed, source.frames, source.text)
     return lambda job: read_dicom_file(job, taking)
 
 
 def _pictures(source: PngSource | ImagesSource, form: ImageForm, labels: list[str]) -> ReadFile:
     from sfumato_client.ingest.pictures import ALL_FORMATS, PNG, Taking, read_picture
 
-    taking = Taking(form, source.meaning(labels), PNG if source.kind == "png" else ALL_FORMATS, source.bits)
+    formats = PNG if source.kind == "png" else ALL_FORMATS
+    taking = Taking(form, source.meaning(labels), formats, source.bits, source.text)
     return lambda job: read_picture(job, taking)
 
 
@@ -157,8 +160,15 @@ READERS: dict[str, Callable[[Any, ImageForm, list[str]], ReadFile] | None] = {
 
 
 def file_reader(source: AnySource, form: ImageForm, labels: list[str]) -> ReadFile | None:
-    """What reads one file of a source, or None for a source without files. Raises ConfigError."""
+    """What reads one file of a source, or None for a source without files.
+
+    Raises ConfigError for a source that does not fit the plan, or whose look for text cannot be had.
+    """
     make = READERS[source.kind]
+    if not isinstance(source, NpzSource) and source.text != "allow":
+        from sfumato_client.ingest.text_networks import require_networks
+
+        require_networks()
     return make(source, form, labels) if make is not None else None
 
 
