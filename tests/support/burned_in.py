@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -82,7 +83,7 @@ def _glyphs(lines: tuple[str, ...], font: str, height: int) -> Image.Image:
         size, grow = 11, max(1, round(height / 7))
     else:
         size, grow = max(6, round(height * 1.4)), 1
-        own = ImageFont.load_default(size)
+        own = ImageFont.truetype(font, size) if font.endswith(".ttf") else ImageFont.load_default(size)
     stroke = max(1, height // 12) if font == "bold" else 0
     step = round(size * 1.25) + 2 * stroke
     widths = [own.getbbox(line)[2] + 2 * stroke + 2 for line in lines]
@@ -138,10 +139,15 @@ def draw_text(
     return out, Drawn(lines, font, tone, place, height, alpha > 0.5)
 
 
-def random_text(picture: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, Drawn]:
-    """`picture` with some text of random words, font, tone, place and a height of 0.8 to 3 % of its longer side."""
-    height = max(9, round(max(picture.shape[:2]) * float(rng.uniform(0.008, 0.03))))
-    how = [str(rng.choice(kinds)) for kinds in (FONTS, TONES, PLACES)]
+def random_text(
+    picture: np.ndarray,
+    rng: np.random.Generator,
+    share: tuple[float, float] = (0.008, 0.03),
+    fonts: Sequence[str] = FONTS,
+) -> tuple[np.ndarray, Drawn]:
+    """`picture` with some text of random words, font, tone and place; `share` of the longer side is a capital high."""
+    height = max(9, round(max(picture.shape[:2]) * float(rng.uniform(*share))))
+    how = [str(rng.choice(kinds)) for kinds in (fonts, TONES, PLACES)]
     return draw_text(picture, some_text(rng), *how, height)
 
 
