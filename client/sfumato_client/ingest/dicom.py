@@ -18,6 +18,7 @@ from sfumato_client.ingest.alike import says_no_id
 from sfumato_client.ingest.burned_in import cleared
 from sfumato_client.ingest.elements import Note, functional, integer, named, numbers
 from sfumato_client.ingest.jobs import Job, Results
+from sfumato_client.ingest.labelled import Labelled
 from sfumato_client.ingest.objects import check_object
 from sfumato_client.ingest.opening import open_dicom
 from sfumato_client.ingest.pixels import display_values
@@ -51,17 +52,22 @@ class Taking:
     allowed: Collection[str] = field(default_factory=set)
     frames: Frames = "none"
     text: TextPolicy = "reject"
+    # what the file says of its label, where the table does not
+    said: Labelled | None = None
 
 
 def read_dicom_file(job: Job, taking: Taking) -> Results:
     """The images of one file. Raises UnreadableError with the reason why there are none."""
     row = job.row
-    label = taking.labels.index(row["label"])
+    label = taking.labels.index(row["label"]) if taking.said is None else None
     split: Split | None = split_name(row["split"]) if job.splits else None
     notes = list[str]()
     dataset = open_dicom(job.path, notes.append)
     patient = _patient(dataset, row)
     check_object(dataset, taking.allowed, notes.append)
+    if label is None:
+        assert taking.said is not None
+        label = taking.labels.index(taking.said(dataset))
     view = view_of_row(row) if row.get("laterality") or row.get("view") else _view(dataset)
     frames, results = _frames(dataset, taking.frames), Results()
     for frame in frames:
@@ -73,6 +79,8 @@ def read_dicom_file(job: Job, taking: Taking) -> Results:
         except UnreadableError as reason:
             results.append(Skipped(name, str(reason)))
             continue
+        if len(frames) > 1:
+            job.step()
         said = (pixels, label, patient, split, view)
         results.append(SiteImage(*said, tuple(dict.fromkeys(own)), _facts(dataset, name, number)))
     return results

@@ -15,6 +15,7 @@ from PIL import Image, ImageOps
 from sfumato_client.ingest.burned_in import cleared
 from sfumato_client.ingest.depth import shown
 from sfumato_client.ingest.elements import Note
+from sfumato_client.ingest.folders import content
 from sfumato_client.ingest.jobs import Job, Results
 from sfumato_client.ingest.jpeg import jpeg_frame, require_whole
 from sfumato_client.ingest.records import Facts, SiteImage, TextPolicy, UnreadableError, to_form, view_of_row
@@ -60,7 +61,7 @@ def read_picture(job: Job, taking: Taking) -> Results:
 
 def _display(path: Path, formats: Collection[str], bits: int | None, note: Note) -> npt.NDArray[np.float32]:
     """Display values 0..1: [H, W] for grey (1 to 16 bits), [H, W, 3] for colour and palettes; transparency ignored."""
-    data = path.read_bytes()
+    data = content(path)
     found = next((name for mark, name in _MARKS.items() if data.startswith(mark)), None)
     if found is None:
         raise UnreadableError("neither PNG, nor JPEG, nor TIFF")
