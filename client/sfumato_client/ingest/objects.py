@@ -30,7 +30,6 @@ _OTHER_IMAGES = {
     "Nuclear Medicine": "NM",
     "Angiographic": "XA",
     "Radiofluoroscopic": "RF",
-    "Tomography Image": "CT",
     "Whole Slide": "SM",
 }
 _RAW = "For Processing"
@@ -46,10 +45,10 @@ def check_object(dataset: Dataset, allowed: Collection[str], note: Note) -> None
         raise UnreadableError("a DICOMDIR: it lists files and is no picture")
     modality = word(dataset, "Modality")
     meant = next((name for part, name in _OTHER_IMAGES.items() if part in said.name), modality)
-    if meant != modality and not {meant, modality} & set(allowed):  # the class knows better than the header
-        raise UnreadableError(
-            f"its {named('SOPClassUID')} is {said.name}, no radiograph or photograph; {_allow(meant)}"
-        )
+    # a class of other images knows better than a header that says they are radiographs
+    if meant != modality and not {meant, modality} & (set(allowed) - set(TAKEN)):
+        what = f"its {named('SOPClassUID')} is {said.name}"
+        raise UnreadableError(f"{what}, no radiograph or photograph; {_allow(meant)}")
     if not modality:
         note(f"its {named('Modality')} is empty")
     elif modality not in TAKEN and modality not in allowed:
@@ -70,10 +69,9 @@ def _check_marks(dataset: Dataset, allowed: Collection[str]) -> None:
         "scanned": "a scanned document",
         "for-processing": "raw values that are not meant to be looked at",
     }
-    if _RAW in UID(str(dataset.get("SOPClassUID") or "")).name and "FOR-PROCESSING" not in allowed:
-        raise UnreadableError(
-            f"its {named('SOPClassUID')} is {_RAW}: {meaning['for-processing']}; {_allow('for-processing')}"
-        )
+    raw: Marked = "for-processing"
+    if _RAW in UID(str(dataset.get("SOPClassUID") or "")).name and raw.upper() not in allowed:
+        raise UnreadableError(f"its {named('SOPClassUID')} is {_RAW}: {meaning[raw]}; {_allow(raw)}")
     for mark, (keyword, value) in marks.items():
         if word(dataset, keyword) == value and mark.upper() not in allowed:
             raise UnreadableError(f"its {named(keyword)} is {value}: {meaning[mark]}; {_allow(mark)}")
