@@ -15,8 +15,10 @@ from typing import Literal
 from pydicom import Dataset
 
 from sfumato_client.ingest.alike import says_no_id
+from sfumato_client.ingest.burned_in import cleared
 from sfumato_client.ingest.elements import Note, functional, integer, named, numbers
 from sfumato_client.ingest.jobs import Job, Results
+from sfumato_client.ingest.labelled import Labelled
 from sfumato_client.ingest.objects import check_object
 from sfumato_client.ingest.opening import open_dicom
 from sfumato_client.ingest.pixels import display_values
@@ -25,6 +27,7 @@ from sfumato_client.ingest.records import (
     SiteImage,
     Skipped,
     Split,
+    TextPolicy,
     UnreadableError,
     to_form,
     view_name,
@@ -48,17 +51,23 @@ class Taking:
     labels: Labels
     allowed: Collection[str] = field(default_factory=set)
     frames: Frames = "none"
+    text: TextPolicy = "reject"
+    # what the file says of its label, where the table does not
+    said: Labelled | None = None
 
 
 def read_dicom_file(job: Job, taking: Taking) -> Results:
     """The images of one file. Raises UnreadableError with the reason why there are none."""
     row = job.row
-    label = taking.labels.index(row["label"])
+    label = taking.labels.index(row["label"]) if taking.said is None else None
     split: Split | None = split_name(row["split"]) if job.splits else None
     notes = list[str]()
     dataset = open_dicom(job.path, notes.append)
     patient = _patient(dataset, row)
     check_object(dataset, taking.allowed, notes.append)
+    if label is None:
+        assert taking.said is not None
+        label = taking.labels.index(taking.said(dataset))
     view = view_of_row(row) if row.get("laterality") or row.get("view") else _view(dataset)
     frames, results = _frames(dataset, taking.frames), Results()
     for frame in frames:
@@ -66,10 +75,12 @@ def read_dicom_file(job: Job, taking: Taking) -> Results:
         name = row["file"] + number
         own = list(notes)
         try:
-            pixels = _pixels(dataset, frame, taking.form, own.append)
+            pixels = _pixels(dataset, frame, taking, own.append)
         except UnreadableError as reason:
             results.append(Skipped(name, str(reason)))
             continue
+        if len(frames) > 1:
+            job.step()
         said = (pixels, label, patient, split, view)
         results.append(SiteImage(*said, tuple(dict.fromkeys(own)), _facts(dataset, name, number)))
     return results
@@ -99,12 +110,12 @@ def _facts(dataset: Dataset, name: str, number: str) -> Facts:
     return Facts(name, instance, said("StudyInstanceUID"), person, device, said("Modality"))
 
 
-def _pixels(dataset: Dataset, frame: int, form: ImageForm, note: Note) -> ByteImages:
+def _pixels(dataset: Dataset, frame: int, taking: Taking, note: Note) -> ByteImages:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             display = display_values(dataset, note, frame)
-        return to_form(display, form, _pixel_shape(dataset, frame))
+        return to_form(cleared(display, taking.text, note), taking.form, _pixel_shape(dataset, frame))
     except (UnreadableError, MemoryError):
         raise
     except Exception:  # decoders raise anything at all on broken data, and one file must not stop the site

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from sfumato_client.ingest.folders import Folder, folder_of
 from sfumato_client.ingest.records import UNLISTED, SiteImage, Skipped, UnreadableError
-from sfumato_client.ingest.table import Listed, check_folder, has_splits, inside, unlisted_files
+from sfumato_client.ingest.table import Listed, has_splits
 from sfumato_common.tables import Row
 
 # what became of one job: its images, or why there are none
@@ -16,23 +17,27 @@ Results = list[SiteImage | Skipped]
 
 @dataclass(frozen=True)
 class Job:
-    """One listed file; `splits` says whether the table tells splits."""
+    """One listed file; `splits` says whether the table tells splits.
+
+    A reader that takes several images of a file calls `step` after each: what one file may take, each of them may.
+    """
 
     path: Path
     row: Row
     splits: bool
+    step: Callable[[], None] = field(default=lambda: None, compare=False)
 
 
 ReadFile = Callable[[Job], Results]
 Run = Callable[[Iterable[Job | Skipped]], Iterator[Results]]
 
 
-def jobs_of(folder: Path, rows: Sequence[Row], listed: Listed) -> Iterator[Job | Skipped]:
+def jobs_of(folder: Folder, rows: Sequence[Row], listed: Listed) -> Iterator[Job | Skipped]:
     """What has to be read of every row, or why nothing has."""
     splits = has_splits(rows)
     for row in rows:
         try:
-            path = inside(folder, row["file"])
+            path = folder.find(row["file"])
             listed.take(path, row)
         except UnreadableError as reason:
             yield Skipped(row["file"], str(reason))
@@ -45,13 +50,13 @@ def read_folder(folder: Path, table: Path, rows: Sequence[Row], run: Run, start:
 
     Raises DataError when the folder cannot be read; a broken file never raises.
     """
-    check_folder(folder)
-    listed = Listed()
-    steps = jobs_of(folder, rows, listed)
+    place, listed = folder_of(folder), Listed()
+    place.check()
+    steps = jobs_of(place, rows, listed)
     for _ in range(min(start, len(rows))):
         next(steps)
     yield from run(steps)
-    unlisted = unlisted_files(folder, listed.names(folder), table)
+    unlisted = place.unlisted(listed.names(folder), table)
     for at, name in enumerate(unlisted, len(rows)):
         if at >= start:
             yield [Skipped(name, UNLISTED)]

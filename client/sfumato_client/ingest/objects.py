@@ -20,6 +20,19 @@ Marked = Literal["burned-in", "scanned", "for-processing"]
 MARKED: tuple[Marked, ...] = ("burned-in", "scanned", "for-processing")
 # words in the names of SOP classes that hold something about an image
 _NO_PICTURES = ("Segmentation", "SR Storage", "Structured", "Encapsulated", "Presentation State", "Key Object", "RT ")
+# words in the names of SOP classes that hold other images than those, and what modality they are of
+_OTHER_IMAGES = {
+    "CT Image": "CT",
+    "MR Image": "MR",
+    "Ultrasound": "US",
+    "Positron": "PT",
+    "PET Image": "PT",
+    "Nuclear Medicine": "NM",
+    "Angiographic": "XA",
+    "Radiofluoroscopic": "RF",
+    "Whole Slide": "SM",
+}
+_RAW = "For Processing"
 _DIRECTORY = "1.2.840.10008.1.3.10"  # a DICOMDIR, PS3.10
 
 
@@ -31,6 +44,11 @@ def check_object(dataset: Dataset, allowed: Collection[str], note: Note) -> None
     if said == _DIRECTORY or "DirectoryRecordSequence" in dataset:
         raise UnreadableError("a DICOMDIR: it lists files and is no picture")
     modality = word(dataset, "Modality")
+    meant = next((name for part, name in _OTHER_IMAGES.items() if part in said.name), modality)
+    # a class of other images knows better than a header that says they are radiographs
+    if meant != modality and not {meant, modality} & (set(allowed) - set(TAKEN)):
+        what = f"its {named('SOPClassUID')} is {said.name}"
+        raise UnreadableError(f"{what}, no radiograph or photograph; {_allow(meant)}")
     if not modality:
         note(f"its {named('Modality')} is empty")
     elif modality not in TAKEN and modality not in allowed:
@@ -51,6 +69,9 @@ def _check_marks(dataset: Dataset, allowed: Collection[str]) -> None:
         "scanned": "a scanned document",
         "for-processing": "raw values that are not meant to be looked at",
     }
+    raw: Marked = "for-processing"
+    if _RAW in UID(str(dataset.get("SOPClassUID") or "")).name and raw.upper() not in allowed:
+        raise UnreadableError(f"its {named('SOPClassUID')} is {_RAW}: {meaning[raw]}; {_allow(raw)}")
     for mark, (keyword, value) in marks.items():
         if word(dataset, keyword) == value and mark.upper() not in allowed:
             raise UnreadableError(f"its {named(keyword)} is {value}: {meaning[mark]}; {_allow(mark)}")

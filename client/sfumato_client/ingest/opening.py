@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 import warnings
 from pathlib import Path
+from typing import BinaryIO
 
 from pydicom import Dataset, dcmread
 from pydicom.errors import InvalidDicomError
 
 from sfumato_client.ingest.elements import Note, named
+from sfumato_client.ingest.folders import content, opened
 from sfumato_client.ingest.records import UnreadableError
 
 # tags that a data set without preamble can begin with: group 0002 or 0008, least byte first
@@ -20,23 +22,24 @@ _ITEM, _END = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0\x00\x00\x00\x00"
 
 def open_dicom(path: Path, note: Note) -> Dataset:
     """The data set of a file. Raises UnreadableError for what is none, and for one that is cut off."""
-    with warnings.catch_warnings():
+    with opened(path) as file, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom warns of every odd header; what matters is in the notes
         dataset: Dataset
         try:
-            dataset = dcmread(path)
+            dataset = dcmread(file)
         except InvalidDicomError:
-            dataset = _without_preamble(path, note)
+            dataset = _without_preamble(file, note)
         except Exception:
             raise UnreadableError("the file is damaged: its header cannot be read") from None
-        return dataset if len(dataset) else _without_end(path, note)
+        return dataset if len(dataset) else _without_end(content(path), note)
 
 
-def _without_preamble(path: Path, note: Note) -> Dataset:
-    with path.open("rb") as file:
-        begin = file.read(2)
+def _without_preamble(file: BinaryIO, note: Note) -> Dataset:
+    file.seek(0)
+    begin = file.read(2)
+    file.seek(0)
     try:
-        dataset = dcmread(path, force=True) if begin in _FIRST else Dataset()
+        dataset = dcmread(file, force=True) if begin in _FIRST else Dataset()
     except Exception:
         raise UnreadableError("not a DICOM file, or one without preamble that is damaged") from None
     if "SOPClassUID" not in dataset and "PixelData" not in dataset:
@@ -45,9 +48,8 @@ def _without_preamble(path: Path, note: Note) -> Dataset:
     return dataset
 
 
-def _without_end(path: Path, note: Note) -> Dataset:
+def _without_end(data: bytes, note: Note) -> Dataset:
     """A file whose compressed pixel data stop with their last fragment: what is missing is their end alone."""
-    data = path.read_bytes()
     start = max(data.find(mark) for mark in _PIXELS)
     if start < 0:
         raise UnreadableError("the file is damaged or cut off: its header cannot be read")

@@ -12,11 +12,13 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
+from sfumato_client.ingest.burned_in import cleared
 from sfumato_client.ingest.depth import shown
 from sfumato_client.ingest.elements import Note
+from sfumato_client.ingest.folders import content
 from sfumato_client.ingest.jobs import Job, Results
 from sfumato_client.ingest.jpeg import jpeg_frame, require_whole
-from sfumato_client.ingest.records import Facts, SiteImage, UnreadableError, to_form, view_of_row
+from sfumato_client.ingest.records import Facts, SiteImage, TextPolicy, UnreadableError, to_form, view_of_row
 from sfumato_client.ingest.table import Labels, patient_of, split_name
 from sfumato_common.imaging import SIGNATURE
 from sfumato_common.study.terms import ImageForm
@@ -37,6 +39,7 @@ class Taking:
     labels: Labels
     formats: Collection[str] = PNG
     bits: int | None = None
+    text: TextPolicy = "reject"
 
 
 def read_picture(job: Job, taking: Taking) -> Results:
@@ -52,13 +55,13 @@ def read_picture(job: Job, taking: Taking) -> Results:
         raise
     except Exception:  # a broken file must not stop the site, whatever the decoder raises
         raise UnreadableError("the file is damaged or cut off: it cannot be decoded") from None
-    pixels = to_form(display, taking.form)
+    pixels = to_form(cleared(display, taking.text, notes.append), taking.form)
     return [SiteImage(pixels, label, patient, split, view, tuple(notes), Facts(row["file"]))]
 
 
 def _display(path: Path, formats: Collection[str], bits: int | None, note: Note) -> npt.NDArray[np.float32]:
     """Display values 0..1: [H, W] for grey (1 to 16 bits), [H, W, 3] for colour and palettes; transparency ignored."""
-    data = path.read_bytes()
+    data = content(path)
     found = next((name for mark, name in _MARKS.items() if data.startswith(mark)), None)
     if found is None:
         raise UnreadableError("neither PNG, nor JPEG, nor TIFF")

@@ -1,7 +1,7 @@
 """Readers' processes, a core each: files are decoded beside each other, and none of them can end the ingest.
 
-A file that ends its reader, takes more than 10 s of a processor or says nothing for two minutes is skipped with that
-reason, and the next one gets a new reader. Results come in the order of the jobs, whoever was first.
+A file that ends its reader, takes more than 10 s of a processor an image or says nothing for two minutes is skipped
+with that reason, and the next one gets a new reader. Results come in the order of the jobs, whoever was first.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 
 from sfumato_client.ingest.jobs import Job, Results
 from sfumato_client.ingest.records import Skipped
-from sfumato_client.ingest.results import HEAD, from_bytes, lengths
+from sfumato_client.ingest.results import HEAD, STEP, from_bytes, lengths
 from sfumato_client.ingest.sources import AnySource
 from sfumato_common.study.terms import ImageForm
 from sfumato_common.supervise import Child
@@ -27,6 +27,7 @@ from sfumato_common.supervise import Child
 _PROGRAM = "sfumato_client.ingest.reader_program"
 _START_SECONDS = 120.0  # a slow machine imports for long
 _PROCESSOR_SECONDS, _SILENT_SECONDS = 10.0, 120.0
+_MOST_SECONDS = 1800.0  # of a file with several images, each of which has the limits of one
 _AHEAD = 4  # jobs a reader that are under way before the first of them is taken
 _LOOK = 0.25
 
@@ -102,8 +103,13 @@ class _Reader:
         """(words, pixels) of a job. Raises FileLostError."""
         said = {"path": str(job.path), "row": job.row, "splits": job.splits}
         self._write(json.dumps(said).encode() + b"\n")
-        begun, spent = time.monotonic(), self._processor()
-        head = self._take(HEAD, begun, spent)
+        first = begun = time.monotonic()
+        spent = self._processor()
+        while (head := self._take(HEAD, begun, spent)) == STEP:
+            self._fresh = False
+            begun, spent = time.monotonic(), self._processor()
+            if begun - first > _MOST_SECONDS:
+                raise FileLostError(f"reading all its images takes more than {_MOST_SECONDS / 60:.0f} minutes")
         self._fresh = False
         words, pixels = lengths(head)
         return self._take(words, begun, spent), self._take(pixels, begun, spent)

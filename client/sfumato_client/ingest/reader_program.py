@@ -16,8 +16,8 @@ from pydantic import TypeAdapter
 
 from sfumato_client.ingest.jobs import Job, do
 from sfumato_client.ingest.records import Skipped
-from sfumato_client.ingest.results import to_bytes
-from sfumato_client.ingest.sources import AnySource, SourceConfig, file_reader
+from sfumato_client.ingest.results import STEP, to_bytes
+from sfumato_client.ingest.sources import AnySource, SourceConfig, file_reader, prepare
 from sfumato_common.study.terms import ImageForm
 
 _MEMORY = 2**30  # that one file may take, beyond what the libraries have
@@ -37,10 +37,16 @@ def serve(questions: BinaryIO, answers: BinaryIO) -> None:
     source: AnySource = described.validate_json(json.dumps(terms["source"]))
     read = file_reader(source, ImageForm(**terms["form"]), terms["labels"])
     assert read is not None, "the source has no files"
+    prepare(source)
     _limit()
+
+    def step() -> None:
+        answers.write(STEP)
+        answers.flush()
+
     for line in questions:
         said = json.loads(line)
-        job = Job(Path(said["path"]), said["row"], said["splits"])
+        job = Job(Path(said["path"]), said["row"], said["splits"], step)
         try:
             results = do(read, job)
         except Exception:  # a reader's own fault: one file's reason

@@ -13,6 +13,8 @@ from sfumato_common.study.terms import ImageForm
 from sfumato_common.types import AnyArray, ByteImages, pixel_dtype
 
 Split = Literal["train", "holdout"]
+# what is done with an image that has text in its pixels: left out, painted over, or taken without a look
+TextPolicy = Literal["reject", "mask", "allow"]
 
 # other data sets' words; nothing here is tuned on a site's patients, so those meant for validation train
 SPLIT_NAMES: dict[str, Split] = {

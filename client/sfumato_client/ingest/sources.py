@@ -5,21 +5,21 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
 from sfumato_client.ingest.answers import Answers
 from sfumato_client.ingest.jobs import ReadFile, Results, Run, here, read_folder
-from sfumato_client.ingest.records import SiteImage, Skipped
+from sfumato_client.ingest.records import SiteImage, Skipped, TextPolicy
 from sfumato_client.ingest.table import OPTIONAL_COLUMNS, Labels
+from sfumato_client.ingest.terms import Axis, FilePath, LabelFrom, Slices, Window, Word
+from sfumato_common.errors import ConfigError
 from sfumato_common.strict import Strict, load_yaml
 from sfumato_common.study.terms import ImageForm
 from sfumato_common.tables import Row, read_table
 
-FilePath = Annotated[Path, Field(strict=False)]  # YAML has strings, not paths
 Images = Iterator[SiteImage | Skipped]
-Word = Annotated[str, Field(min_length=1, max_length=256)]
 Column = Literal["file", "label", "patient_id", "split", "laterality", "view"]
 
 
@@ -42,9 +42,13 @@ class _FolderSource(_Source):
     columns: dict[Column, Word] = Field(default_factory=dict)
     # a word of the table: the plan's label, or null to drop it
     map: dict[Word, Word | None] = Field(default_factory=dict)
+    # of an image with text in its pixels: left out, painted over, or taken without a look
+    text: TextPolicy = "reject"
 
-    # columns without which a table says too little
-    needs: ClassVar[tuple[str, ...]] = ("file", "patient_id", "label")
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Columns without which the table says too little."""
+        return "file", "patient_id", "label"
 
     def rows(self, *required: str) -> list[Row]:
         """The rows of the table. Raises DataError."""
@@ -63,14 +67,20 @@ class _FolderSource(_Source):
 
 
 class DicomSource(_FolderSource):
-    """Folder of DICOM files and a table `file,label[,patient_id]`."""
+    """Folder of DICOM files and a table `file,label[,patient_id]`, without `label` where the files say it."""
 
-    needs: ClassVar[tuple[str, ...]] = ("file", "label")
     kind: Literal["dicom"]
     # modalities and marks that are not taken otherwise: CT, US, ...; burned-in, scanned, for-processing
     allow: list[Word] = Field(default_factory=list)
     # of multi-frame images: the first frame, all, or every n-th
     frames: Literal["none", "first", "all"] | Annotated[int, Field(ge=1, le=10_000)] = "none"
+    # where the files, or reports beside them, say the labels
+    label_from: LabelFrom | None = None
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Columns without which the table says too little."""
+        return ("file",) if self.label_from else ("file", "label")
 
 
 class PngSource(_FolderSource):
@@ -83,6 +93,15 @@ class ImagesSource(_FolderSource):
     """Folder of PNG, JPEG and TIFF files and a table `file,patient_id,label[,split]`."""
 
     kind: Literal["images"]
+
+
+class NiftiSource(_FolderSource):
+    """Folder of NIfTI volumes and a table `file,patient_id,label[,split]`; see `nifti` for how slices are shown."""
+
+    kind: Literal["nifti"]
+    slices: Slices = "middle"
+    axis: Axis = "axial"
+    window: Window | None = None
 
 
 class NpzSource(_Source):
@@ -99,24 +118,36 @@ class NpzSource(_Source):
         return read_index(self.index, self.ignored_columns)
 
 
-AnySource = DicomSource | PngSource | ImagesSource | NpzSource
+AnySource = DicomSource | PngSource | ImagesSource | NiftiSource | NpzSource
 SourceConfig = Annotated[AnySource, Field(discriminator="kind")]
 
 
 # each reader is imported when it is used: a site that reads npz never loads pydicom
 def _dicom(source: DicomSource, form: ImageForm, labels: list[str]) -> ReadFile:
     from sfumato_client.ingest.dicom import Taking, read_dicom_file
+    from sfumato_client.ingest.labelled import labels_of
 
     allowed = {name.upper() for name in source.allow}
-    taking = Taking(form, source.meaning(labels), allowed, source.frames)
+    said = labels_of(source.label_from, source.folder) if source.label_from else None
+    taking = Taking(form, source.meaning(labels), allowed, source.frames, source.text, said)
     return lambda job: read_dicom_file(job, taking)
 
 
 def _pictures(source: PngSource | ImagesSource, form: ImageForm, labels: list[str]) -> ReadFile:
     from sfumato_client.ingest.pictures import ALL_FORMATS, PNG, Taking, read_picture
 
-    taking = Taking(form, source.meaning(labels), PNG if source.kind == "png" else ALL_FORMATS, source.bits)
+    formats = PNG if source.kind == "png" else ALL_FORMATS
+    taking = Taking(form, source.meaning(labels), formats, source.bits, source.text)
     return lambda job: read_picture(job, taking)
+
+
+def _nifti(source: NiftiSource, form: ImageForm, labels: list[str]) -> ReadFile:
+    from sfumato_client.ingest.nifti import Taking, read_nifti
+
+    if source.bits is not None:
+        raise ConfigError("'bits' is for PNG, TIFF and npz; write 'window' to say which values of NIfTI are shown")
+    taking = Taking(form, source.meaning(labels), source.slices, source.axis, source.window, source.text)
+    return lambda job: read_nifti(job, taking)
 
 
 def _npz(source: NpzSource, form: ImageForm, labels: list[str]) -> Iterator[Results]:
@@ -131,13 +162,14 @@ class _Kind(Strict):
 
     model_config = ConfigDict(extra="ignore")
 
-    kind: Literal["dicom", "png", "images", "npz"]
+    kind: Literal["dicom", "png", "images", "nifti", "npz"]
 
 
 _SOURCES: dict[str, type[AnySource]] = {
     "dicom": DicomSource,
     "png": PngSource,
     "images": ImagesSource,
+    "nifti": NiftiSource,
     "npz": NpzSource,
 }
 
@@ -152,14 +184,34 @@ READERS: dict[str, Callable[[Any, ImageForm, list[str]], ReadFile] | None] = {
     "dicom": _dicom,
     "png": _pictures,
     "images": _pictures,
+    "nifti": _nifti,
     "npz": None,
 }
 
 
 def file_reader(source: AnySource, form: ImageForm, labels: list[str]) -> ReadFile | None:
-    """What reads one file of a source, or None for a source without files. Raises ConfigError."""
+    """What reads one file of a source, or None for a source without files.
+
+    Raises ConfigError for a source that does not fit the plan, or whose look for text cannot be had.
+    """
     make = READERS[source.kind]
+    if not isinstance(source, NpzSource) and source.text != "allow":
+        from sfumato_client.ingest.text_networks import require_networks
+
+        require_networks()
     return make(source, form, labels) if make is not None else None
+
+
+def prepare(source: AnySource) -> None:
+    """What readers of a source need once, before the limits of one file hold: networks, and the labels of reports."""
+    if not isinstance(source, NpzSource) and source.text != "allow":
+        from sfumato_client.ingest.text_networks import networks
+
+        networks()
+    if isinstance(source, DicomSource) and source.label_from and source.label_from.sr:
+        from sfumato_client.ingest.labelled import read_reports
+
+        read_reports(source.label_from.sr.folder or source.folder, source.label_from.sr)
 
 
 def read_rows(

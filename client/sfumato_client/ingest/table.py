@@ -3,51 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from sfumato_client.ingest.alike import says_no_id
 from sfumato_client.ingest.records import SPLIT_NAMES, Split, UnreadableError
-from sfumato_common.errors import ConfigError, DataError
+from sfumato_common.errors import ConfigError
 
 # of every table of files, beside those that its kind needs
 OPTIONAL_COLUMNS = ("patient_id", "split", "laterality", "view")
 _LISTS = ("|", ";")
-
-
-def check_folder(folder: Path) -> None:
-    """Raises DataError unless `folder` is a folder that can be listed."""
-    try:
-        next(folder.iterdir(), None)
-    except NotADirectoryError:
-        raise DataError(f"'{folder.name}' is a file, not a folder; unpack it where it is an archive") from None
-    except OSError as error:
-        raise DataError(
-            f"data folder '{folder.name}' cannot be read ({error.strerror}); check the path and its rights"
-        ) from None
-
-
-def unlisted_files(folder: Path, listed: set[str], table: Path) -> Iterator[str]:
-    """Relative names of files in the folder that no row names (the table itself and hidden files aside)."""
-    skip = table.resolve()
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        if path.is_file() and name not in listed and not path.name.startswith(".") and path.resolve() != skip:
-            yield name
-
-
-def inside(folder: Path, name: str) -> Path:
-    """The file that a row names. Raises UnreadableError for no name, a path out of the folder, or a missing file."""
-    relative = PurePosixPath(name)
-    if "\\" in name and not (folder / relative).is_file():  # written on Windows
-        relative = PurePosixPath(name.replace("\\", "/"))
-    if not name or relative.is_absolute() or ".." in relative.parts:
-        raise UnreadableError("the file name is empty or leads out of the folder")
-    path = folder / relative
-    if not path.is_file():
-        raise UnreadableError("file not found")
-    return path
 
 
 @dataclass

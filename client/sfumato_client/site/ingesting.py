@@ -12,6 +12,7 @@ from pathlib import Path
 from sfumato_client.dataset import IngestReport, SiteStore
 from sfumato_client.dataset.growing import Rows
 from sfumato_client.dataset.store import StoreTerms
+from sfumato_client.ingest.folders import folder_of
 from sfumato_client.ingest.jobs import Results
 from sfumato_client.ingest.pool import Pool
 from sfumato_client.ingest.sources import AnySource, NpzSource, read_rows
@@ -104,8 +105,9 @@ def about_of(source: AnySource, plan: Plan) -> str:
         digest.update(hashlib.sha256(table.read_bytes()).digest())
     except OSError as error:
         raise DataError(f"table '{table.name}' cannot be read ({error.strerror}); check the path") from None
+    where = folder_of(folder)
     for name in names:
-        digest.update(_state(folder / name))
+        digest.update(_state(where.state_of(name)))
     return digest.hexdigest()
 
 
