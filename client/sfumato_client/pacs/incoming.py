@@ -110,16 +110,19 @@ class Incoming:
             finally:
                 Path(name).unlink(missing_ok=True)
 
-    def keep(self, part: Path, expected: Expected | None = None) -> bool:
+    def keep(self, part: Path, expected: Expected | None = None, stated: tuple[str, str] | None = None) -> bool:
         """Take a whole file; returns False where the very same was there. One that differs takes the older's place.
 
-        Raises RejectedObjectError for what is no whole DICOM object, or another one than was asked for.
+        `stated` are the SOP Instance and Class UIDs under which it came. Raises RejectedObjectError for what is no
+        whole DICOM object, or another one than was asked for.
         """
         header = read_header(part)
         if isinstance(header, str):
             raise RejectedObjectError(header)
         if expected is not None and (reason := _another(header, expected)):
             raise RejectedObjectError(reason)
+        if stated is not None and stated != (header.instance, header.sop_class):
+            raise RejectedObjectError("what came is another object than its sender says")
         name = self.name_of(header.instance)
         path = self.images / name
         if path.is_file() and _same(path, part):

@@ -1,0 +1,127 @@
+"""Every hook into pynetdicom's insides: objects go to disk as they come, and neither size, silence nor time is endless.
+
+pynetdicom gathers an object in memory, or, when told to (STORE_RECV_CHUNKED_DATASET), in a temporary file of a place
+that it chooses itself; it waits for ever for the rest of a PDU, whose length the peer says and may be 4 GiB. Tied to
+the pinned version; tests in tests/client/test_pacs_dimse.py fail where one of these hooks holds nothing any more.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pynetdicom
+from pynetdicom import dimse_messages, transport
+
+from sfumato_common.errors import NoRoomError
+from sfumato_common.files import room_errors
+
+# what a peer is told to send at most at once, and what is read of it at most
+PDU_BYTES = 128 * 1024
+_LARGEST_PDU = 1024**2
+_PIECE = 64 * 1024
+
+
+class Spool:
+    """One object as it comes: a file as pynetdicom uses one. A full disk is noted, and answered when all has come.
+
+    What is too large, or takes too long, raises: pynetdicom then ends the association.
+    """
+
+    def __init__(self, folder: Path, largest: int, seconds: float) -> None:
+        self.full = False
+        self._left, self._until = largest, time.monotonic() + seconds
+        self._descriptor = -1
+        self.name = str(folder / "none")
+        try:
+            with room_errors():
+                self._descriptor, self.name = tempfile.mkstemp(dir=folder, prefix=".", suffix=".part")
+        except NoRoomError:
+            self.full = True
+
+    @property
+    def file(self) -> Spool:
+        """What pynetdicom flushes."""
+        return self
+
+    def write(self, data: bytes) -> None:
+        """Write a piece. Raises OSError where the object becomes too large or late."""
+        self._left -= len(data)
+        if self._left < 0 or time.monotonic() > self._until:
+            self.discard()
+            raise OSError("the object is too large or takes too long")
+        if self.full:
+            return
+        try:
+            with room_errors():
+                rest = memoryview(data)
+                while rest:
+                    rest = rest[os.write(self._descriptor, rest) :]
+        except NoRoomError:
+            self.full = True
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def discard(self) -> None:
+        """Close and remove it."""
+        self.close()
+        Path(self.name).unlink(missing_ok=True)
+
+
+@contextmanager
+def spooled(folder: Path | None, largest: int, idle_s: float, object_s: float) -> Iterator[None]:
+    """While the block runs all associations of this process write what comes into `folder`, within these bounds.
+
+    Without a folder, as for queries, an object that comes all the same ends the association.
+    """
+
+    def make(**_: Any) -> Spool:
+        if folder is None:
+            raise OSError("nobody asked for an object")
+        return Spool(folder, largest, object_s)
+
+    def receive(self: transport.AssociationSocket, nr_bytes: int) -> bytearray:
+        return _receive(self.socket, nr_bytes, idle_s, object_s)
+
+    hooks: list[tuple[Any, str, Any]] = [
+        (pynetdicom._config, "STORE_RECV_CHUNKED_DATASET", True),
+        (pynetdicom._config, "LOG_HANDLER_LEVEL", "none"),
+        (dimse_messages, "NamedTemporaryFile", make),
+        (transport.AssociationSocket, "recv", receive),
+    ]
+    before = [getattr(place, name) for place, name, _ in hooks]
+    for place, name, hook in hooks:
+        setattr(place, name, hook)
+    try:
+        yield
+    finally:
+        for (place, name, _), old in zip(hooks, before, strict=True):
+            setattr(place, name, old)
+
+
+def _receive(connection: Any, count: int, idle_s: float, seconds: float) -> bytearray:
+    """`count` bytes, fewer where the connection ends. Raises OSError for too many, too long a silence, or too late."""
+    if count > _LARGEST_PDU:
+        raise OSError("the peer announces more than was agreed")
+    got, until = bytearray(), time.monotonic() + seconds
+    connection.settimeout(idle_s)
+    while len(got) < count:
+        piece = connection.recv(min(_PIECE, count - len(got)))
+        if not piece:
+            break
+        got += piece
+        if time.monotonic() > until:
+            raise TimeoutError("the peer is too slow")
+    return got
