@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import time
+from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,14 +23,15 @@ if TYPE_CHECKING:
     from sfumato_client.pacs.fetching import Fetched, Watch
     from sfumato_client.pacs.incoming import Incoming
     from sfumato_client.pacs.query import Query, Study
-    from sfumato_client.pacs.settings import AnyPacs
 
 _SHOWN = 50
+_TURN_S = 1.0
 Where = Annotated[Path, typer.Argument(metavar="PACS", help="Where the PACS is and how to speak to it, YAML.")]
 _DAY = ["%Y-%m-%d", "%Y%m%d"]
 First = Annotated[datetime | None, typer.Option("--from", formats=_DAY, help="First day of the studies.")]
 Last = Annotated[datetime | None, typer.Option("--to", formats=_DAY, help="Last day of the studies.")]
 Modality = Annotated[list[str] | None, typer.Option("--modality", help="A modality, such as DX (repeat for several).")]
+Minutes = Annotated[float | None, typer.Option(min=0.01, help="End after so many minutes.")]
 Description = Annotated[str, typer.Option("--description", help="Words of the study's description; * and ? are any.")]
 
 pacs_app = typer.Typer(no_args_is_help=True, help="Images from the hospital's PACS, which is only read.")
@@ -76,7 +81,7 @@ def fetch(
 
     pacs = load_pacs(where)
     query = _query(first, last, modality, description)
-    with _incoming(home, pacs) as incoming:
+    with _incoming(home, pacs.largest) as incoming:
         archive = open_archive(pacs)
         try:
             with _progress(as_json) as watch:
@@ -87,15 +92,99 @@ def fetch(
     done.require_whole()
 
 
+@pacs_app.command(epilog="Example: sfumato-site pacs listen pacs.yaml --home site --minutes 60")
+def listen(home: Home, where: Where, minutes: Minutes = None, as_json: AsJson = False) -> None:
+    """Take what the PACS sends by C-STORE into 'incoming', until Ctrl-C or for so many minutes."""
+    from sfumato_client.pacs.listener import keep_free, listening
+    from sfumato_client.pacs.receiving import Receiver
+    from sfumato_client.pacs.settings import load_pacs
+    from sfumato_client.pacs.spool import spooled
+    from sfumato_common.errors import ConfigError
+
+    pacs = load_pacs(where)
+    listener = pacs.listener
+    if listener is None:
+        raise ConfigError(f"{where.name}: it has no 'listener'; add its ae_title, port and peers")
+    until = None if minutes is None else time.monotonic() + 60 * minutes
+    with _incoming(home, pacs.largest) as incoming:
+        receiver = Receiver(incoming, keep_free(listener))
+        with (
+            spooled(incoming.parts, pacs.largest, pacs.idle_s, pacs.object_s),
+            listening(listener, receiver, pacs),
+            suppress(KeyboardInterrupt),
+        ):
+            if not as_json:
+                _say(f"'{listener.ae_title}' listens at {listener.address}:{listener.port}; Ctrl-C ends it")
+            while until is None or time.monotonic() < until:
+                time.sleep(min(_TURN_S, max(0.0, (until or math.inf) - time.monotonic())))
+                incoming.sweep(pacs.object_s + pacs.idle_s)
+    _tell_came(receiver.came, as_json)
+
+
+@pacs_app.command(epilog="Example: sfumato-site pacs watch /srv/gateway --home site --minutes 60")
+def watch(
+    home: Home,
+    folder: Annotated[Path, typer.Argument(help="The folder that a gateway writes to; it is only read.")],
+    minutes: Minutes = None,
+    settle: Annotated[float, typer.Option(min=0.1, help="Seconds for which a file has to stay as it is.")] = 10.0,
+    once: Annotated[bool, typer.Option("--once", help="Take what is there and settles, and leave.")] = False,
+    largest_mib: Annotated[int, typer.Option(min=1, help="The most MiB of one file.")] = 2048,
+    as_json: AsJson = False,
+) -> None:
+    """Copy DICOM files that have come whole into a folder to 'incoming', until Ctrl-C or for so many minutes."""
+    from sfumato_client.pacs.watched import watch_folder
+
+    until = None if once else time.monotonic() + (math.inf if minutes is None else 60 * minutes)
+    came: Counter[str] = Counter()
+    with _incoming(home, largest_mib * 1024**2) as incoming, suppress(KeyboardInterrupt):
+        watch_folder(folder, incoming, settle, until, came)
+    _tell_came(came, as_json)
+
+
+@pacs_app.command(epilog="Example: sfumato-site pacs label labels.csv --home site")
+def label(
+    home: Home,
+    table: Annotated[Path, typer.Argument(metavar="TABLE", help="CSV with 'accession' (or a UID) and 'label'.")],
+    column: Annotated[str, typer.Option("--label", help="What the table calls its column of labels.")] = "label",
+    as_json: AsJson = False,
+) -> None:
+    """Join labels to what was fetched, by accession number, UID or patient id; makes 'incoming/source.yaml'."""
+    from sfumato_client.pacs.labelling import LABELS, SOURCE, label_incoming
+    from sfumato_client.site.home import SiteHome
+
+    root = SiteHome(home).incoming
+    done = label_incoming(root, table, column.strip().lower())
+    if as_json:
+        print_json(asdict(done))
+        return
+    _say(f"{done.images} images have a label now, by {done.by}: '{root.name}/{LABELS}'")
+    for count, what in ((done.unlabelled, "images have none"), (done.unmet, "rows of the table meet no image")):
+        if count:
+            _say(f"  {count} {what}")
+    _say(
+        f"{'made' if done.made_source else 'kept'} '{root.name}/{SOURCE}', which 'sfumato-site check' and 'ingest' read"
+    )
+
+
+def _tell_came(came: Counter[str], as_json: bool) -> None:
+    counts = {"kept": came.pop("kept", 0), "there": came.pop("there", 0), "refused": dict(sorted(came.items()))}
+    if as_json:
+        print_json(counts)
+        return
+    _say(f"{counts['kept']} objects came, {counts['there']} were there already")
+    for reason, count in sorted(came.items()):
+        _say(f"  {count} x not kept: {reason}")
+
+
 @contextmanager
-def _incoming(home: Path, pacs: AnyPacs) -> Iterator[Incoming]:
+def _incoming(home: Path, largest: int) -> Iterator[Incoming]:
     """The home's folder for what comes from a PACS, while libraries keep silent."""
     from sfumato_client.pacs.incoming import Incoming
     from sfumato_client.pacs.quiet import quiet
     from sfumato_client.site.home import SiteHome
 
     site = SiteHome(home)
-    with quiet(), Incoming.open(site.incoming, site.split_key(), pacs.largest) as incoming:
+    with quiet(), Incoming.open(site.incoming, site.split_key(), largest) as incoming:
         yield incoming
 
 

@@ -146,18 +146,26 @@ class Incoming:
 
     def write_index(self) -> None:
         """Write `index.csv` of all files that are there; headers are read of those alone that it does not know."""
-        with in_turn(self.root), self._lock:
-            known, since = read_index(self.root)
-            for path in sorted(self.images.glob("*/*.dcm")):
-                name = path.relative_to(self.images).as_posix()
-                if name in self._came or (name in known and path.stat().st_ctime_ns < since):
-                    continue
-                header = read_header(path)
-                if not isinstance(header, str):
-                    known[name] = header
-            known |= self._came
-            write_index(self.root, {name: header for name, header in known.items() if (self.images / name).is_file()})
-            self._came.clear()
+        with in_turn(self.root):
+            with self._lock:
+                came, self._came = self._came, {}
+            try:
+                known, since = read_index(self.root)
+                there = set[str]()
+                for path in self.images.glob("*/*.dcm"):
+                    name = path.relative_to(self.images).as_posix()
+                    there.add(name)
+                    if name in came or (name in known and path.stat().st_ctime_ns < since):
+                        continue
+                    header = read_header(path)
+                    if not isinstance(header, str):
+                        known[name] = header
+                known |= came
+                write_index(self.root, {name: header for name, header in known.items() if name in there})
+            except BaseException:
+                with self._lock:
+                    self._came = came | self._came
+                raise
 
 
 def _another(header: Header, expected: Expected) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -29,7 +29,6 @@ class Receiver:
         self.came = Counter[str]()  # kept, there, and reasons
         self.refused = Refused()
         self.full = False
-        self.told: Callable[[], None] = lambda: None
 
     def store(self, event: Any) -> int:
         """The status of a C-STORE that came whole: a handler of pynetdicom's EVT_C_STORE."""
@@ -39,7 +38,6 @@ class Receiver:
             return self._store(instance, str(event.request.AffectedSOPClassUID), spool)
         finally:
             spool.discard()
-            self.told()
 
     def _store(self, instance: str, sop_class: str, spool: Spool) -> int:
         expected = self._wanted.get(instance) if self._wanted is not None else None
