@@ -162,6 +162,8 @@ class DicomWebArchive:
         except requests.exceptions.JSONDecodeError:
             raise PacsError(_NO_JSON.format(place)) from None
         except requests.exceptions.RequestException as error:
+            if "timed out" in str(error):  # in the midst of a body
+                raise InterruptedTransferError(f"{place} did not answer in time") from None
             # what never answered will not in a second: its description is wrong
             raise (InterruptedTransferError if self._answered else PacsError)(_broken(error, place)) from None
 

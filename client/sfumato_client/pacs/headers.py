@@ -12,6 +12,7 @@ from pydicom.uid import UID
 
 # values beyond this are passed over and not read
 _LONG = 64 * 1024
+_UNDEFINED = 0xFFFFFFFF
 
 
 @dataclass(frozen=True)
@@ -71,8 +72,11 @@ def _value(dataset: Dataset, keyword: str) -> str:
 
 
 def _is_whole(dataset: Dataset, size: int) -> bool:
-    """Whether the values that were passed over end within the file."""
+    """Whether every value has the length that it says, also those that were passed over."""
     for element in dataset.values():
-        if isinstance(element, RawDataElement) and element.value is None and element.value_tell + element.length > size:
+        if not isinstance(element, RawDataElement) or element.length == _UNDEFINED:
+            continue
+        held = size - element.value_tell if element.value is None else len(element.value)
+        if held < element.length:
             return False
     return True

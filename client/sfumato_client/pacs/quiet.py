@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_LOGGERS = ("pynetdicom", "pydicom", "dicomweb_client", "urllib3", "requests")
+_LOGGERS = ("pynetdicom", "pydicom", "dicomweb_client", "urllib3", "requests", "retrying")
 
 
 @contextmanager
