@@ -14,49 +14,14 @@ import time
 import pytest
 import yaml
 from pydicom import dcmread
-from support.commands import speaker
-from support.orthanc import PASSWORD, USER, Authority, Orthanc, Throttle, require_orthanc
+from support.orthanc import PASSWORD, USER, Authority, Orthanc, Throttle
+from support.pacs import FILMS, PATIENTS, films, home, objects, orthanc, parts, say
 from support.processes import ENVIRONMENT, PROGRAMS
-from support.studies import PLAN, POLICY
+from support.studies import PLAN
 
-from sfumato_client.pacs import fetching
-from sfumato_common.phantom.dicom import write_cohort
 from sfumato_common.supervise import free_port
 
-PATIENTS, FILMS = 6, 11
-
-
-@pytest.fixture(scope="module")
-def films(tmp_path_factory):
-    """Phantoms, two films each."""
-    require_orthanc()
-    folder = tmp_path_factory.mktemp("films")
-    write_cohort(folder, "alder", PATIENTS, 7, "aurora", size=96)
-    assert len(list(folder.glob("*.dcm"))) == FILMS
-    return folder
-
-
-@pytest.fixture(scope="module")
-def orthanc(tmp_path_factory, films):
-    server = Orthanc(tmp_path_factory.mktemp("orthanc")).start()
-    server.fill(films)
-    yield server
-    server.kill()
-
-
-@pytest.fixture
-def say(monkeypatch, capsys):
-    monkeypatch.setenv("PACS_PASSWORD", PASSWORD)
-    monkeypatch.setattr(fetching, "_pause", lambda failed: time.sleep(0.05))
-    return speaker(monkeypatch, capsys)
-
-
-@pytest.fixture
-def home(say, tmp_path):
-    policy = tmp_path / "policy.yaml"
-    policy.write_text(yaml.safe_dump({"site": "alder", **POLICY}))
-    assert say("sfumato-site", "init", "--home", tmp_path / "home", "--policy", policy)[0] == 0
-    return tmp_path / "home"
+__all__ = ["films", "home", "orthanc", "say"]  # fixtures
 
 
 @pytest.fixture
@@ -68,14 +33,6 @@ def described(tmp_path):
         return path
 
     return write
-
-
-def objects(folder):
-    return {str(dcmread(path, stop_before_pixels=True).SOPInstanceUID) for path in folder.rglob("*.dcm")}
-
-
-def parts(home):
-    return [path for path in (home / "incoming" / ".parts").rglob("*") if path.is_file() and path.name != ".lock"]
 
 
 def test_the_worklist_is_by_date_modality_and_words_of_the_description(say, orthanc, described, films):
