@@ -10,6 +10,7 @@ import ssl
 import subprocess
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import yaml
@@ -174,8 +175,7 @@ def test_a_site_that_is_killed_in_mid_transfer_goes_on_with_what_is_missing(say,
 
 
 def _command_line(pid):
-    with open(f"/proc/{pid}/cmdline") as stream:
-        return stream.read()
+    return Path(f"/proc/{pid}/cmdline").read_text()
 
 
 def test_wrong_words_in_the_description_get_one_sentence(say, orthanc, described, tmp_path, monkeypatch, capsys):
@@ -211,8 +211,8 @@ def test_wrong_words_in_the_description_get_one_sentence(say, orthanc, described
 
 def test_a_slow_pacs_is_waited_for_and_a_silent_one_is_not(say, orthanc, described, home, caplog):
     slow = Throttle(orthanc.http, rate=400_000)
-    code, _, said = say("sfumato-site", "pacs", "fetch", described(f"http://127.0.0.1:{slow.port}/dicom-web", idle_s=1.0),
-                        "--home", home, "--json")  # fmt: skip
+    pacs = described(f"http://127.0.0.1:{slow.port}/dicom-web", idle_s=1.0)
+    code, _, said = say("sfumato-site", "pacs", "fetch", pacs, "--home", home, "--json")
     slow.close()
     assert (code, json.loads(said)["kept"]) == (0, FILMS)
     silent = Throttle(orthanc.http, stall_at=1000)

@@ -109,7 +109,7 @@ def listen(home: Home, where: Where, minutes: Minutes = None, as_json: AsJson = 
     with _incoming(home, pacs.largest) as incoming:
         receiver = Receiver(incoming, keep_free(listener))
         with (
-            spooled(incoming.parts, pacs.largest, pacs.idle_s, pacs.object_s),
+            spooled(incoming.parts, pacs.largest, pacs.idle_s, pacs.object_s, receiver.spent),
             listening(listener, receiver, pacs),
             suppress(KeyboardInterrupt),
         ):

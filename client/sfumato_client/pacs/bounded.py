@@ -70,13 +70,6 @@ class BoundedAdapter(HTTPAdapter):
     ) -> requests.Response:
         """As `HTTPAdapter.send`; the body is read piece by piece in any case. Only GET is ever sent."""
         assert request.method == "GET", "nothing is written to a PACS"
-        request.url = _plain(request.url or "")
         response = super().send(request, True, timeout, verify, cert, dict(proxies or {}))
         response.raw = _Body(response.raw, self._largest, time.monotonic() + self._seconds)
         return response
-
-
-def _plain(url: str) -> str:
-    """A URL whose query has wildcards as they are (RFC 3986 3.4 allows them): Orthanc does not decode `%2A`."""
-    path, mark, query = url.partition("?")
-    return path + mark + query.replace("%2A", "*").replace("%3F", "?")

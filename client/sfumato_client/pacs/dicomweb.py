@@ -63,8 +63,7 @@ class DicomWebArchive:
         return limited(self._found(query), query, self._pacs.most_studies)
 
     def _found(self, query: Query) -> Iterator[Study]:
-        filters = {"StudyDate": query.dates, "StudyDescription": query.plain_pattern}
-        filters = {keyword: value for keyword, value in filters.items() if value}
+        filters = {"StudyDate": query.dates} if query.dates else {}
         for modality in query.modalities or ("",):
             own = filters | ({"ModalitiesInStudy": modality} if modality else {})
             for item in self._pages(self._client.search_for_studies, own, list(_STUDY_TAGS.values()), "study"):
@@ -112,15 +111,13 @@ class DicomWebArchive:
                 return
             at += len(page)
 
-    def retrieve(self, wanted: Sequence[Expected], incoming: Incoming) -> Refused:
+    def retrieve(self, wanted: Sequence[Expected], incoming: Incoming, refused: Refused) -> None:
         """Have objects sent one by one, so that each is whole in a file before the next is asked for."""
-        refused = Refused()
         for each in wanted:
             try:
                 self._retrieve_one(each, incoming)
             except RejectedObjectError as reason:
                 refused[each.instance] = str(reason)
-        return refused
 
     def _retrieve_one(self, wanted: Expected, incoming: Incoming) -> None:
         url = f"{self._pacs.url}/studies/{wanted.study}/series/{wanted.series}/instances/{wanted.instance}"

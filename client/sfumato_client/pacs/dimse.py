@@ -59,11 +59,7 @@ class DimseArchive:
             for keyword in _QUERIED:
                 setattr(asked, keyword, "")
             asked.NumberOfStudyRelatedInstances = None
-            asked.StudyDate, asked.StudyDescription, asked.ModalitiesInStudy = (
-                query.dates,
-                query.plain_pattern,
-                modality,
-            )
+            asked.StudyDate, asked.ModalitiesInStudy = query.dates, modality
             for answer in self._find("STUDY", asked):
                 if UID(_text(answer, "StudyInstanceUID")).is_valid:
                     yield _study(answer)
@@ -107,24 +103,28 @@ class DimseArchive:
                     yield answer
                 elif code is None:
                     self._found = None
-                    raise InterruptedTransferError(f"{self._pacs.place} did not answer a query in time, or broke off")
+                    raise InterruptedTransferError(
+                        f"{self._pacs.place} broke off a query, or did not answer it in time; where it always does, "
+                        "its people have to enter this site's 'ae_title' there"
+                    )
                 elif code not in (*_PENDING, 0x0000):
                     raise PacsError(f"{self._pacs.place} refuses the query (C-FIND status {code:04X}); ask its people")
 
-    def retrieve(self, wanted: Sequence[Expected], incoming: Incoming) -> Refused:
+    def retrieve(self, wanted: Sequence[Expected], incoming: Incoming, refused: Refused) -> None:
         """Have objects sent by C-GET over one association, or by C-MOVE to the site's listener."""
         receiver = Receiver(incoming, wanted={each.instance: each for each in wanted})
-        model = _MODELS[self._pacs.retrieve]
-        with self._bounded(incoming), self._receiving(receiver):
-            association = self._associate(*self._retrieving(wanted, receiver))
-            try:
-                self._send(association, wanted, model)
-            finally:
-                if association.is_established:
-                    association.release()
+        try:
+            with self._bounded(incoming, receiver), self._receiving(receiver):
+                association = self._associate(*self._retrieving(wanted, receiver))
+                try:
+                    self._send(association, wanted, _MODELS[self._pacs.retrieve])
+                finally:
+                    if association.is_established:
+                        association.release()
+        finally:
+            refused |= receiver.refused
         if receiver.full:
             raise NoRoomError("the disk is full; make room, and the same command goes on")
-        return receiver.refused
 
     def _receiving(self, receiver: Receiver) -> AbstractContextManager[None]:
         listener = self._pacs.listener
@@ -169,10 +169,14 @@ class DimseArchive:
             if code in (0xA900, 0x0122, 0x0124):
                 raise PacsError(f"{place} refuses the transfer (status {code:04X}); ask its people")
 
-    def _bounded(self, incoming: Incoming | None = None) -> AbstractContextManager[None]:
+    def _bounded(
+        self, incoming: Incoming | None = None, receiver: Receiver | None = None
+    ) -> AbstractContextManager[None]:
         """Bounds of what comes, and where objects go."""
-        folder = None if incoming is None else incoming.parts
-        return spooled(folder, self._pacs.largest, self._pacs.idle_s, self._pacs.object_s)
+        bounds = (self._pacs.largest, self._pacs.idle_s, self._pacs.object_s)
+        if incoming is None or receiver is None:
+            return spooled(None, *bounds)
+        return spooled(incoming.parts, *bounds, receiver.spent)
 
     def _associate(
         self, contexts: list[PresentationContext], roles: Sequence[Any] = (), handlers: Sequence[Any] = ()
@@ -196,9 +200,6 @@ class DimseArchive:
         )
         if not association.is_established:
             raise _not_established(association, pacs, address, self._tls, name)
-        if not association.accepted_contexts:
-            association.abort()
-            raise PacsError(f"{pacs.place} offers none of the services that are asked for; ask its people")
         return association
 
 
@@ -214,6 +215,8 @@ def _not_established(
 ) -> Exception:
     """Why there is no association; what pynetdicom does not tell is found out by one connection more."""
     place = pacs.place
+    if association.rejected_contexts:
+        return PacsError(f"{place} offers none of the services that are asked for; ask its people")
     if association.is_rejected:
         reason = association.acceptor.primitive
         source, diagnostic = getattr(reason, "result_source", 0), getattr(reason, "diagnostic", 0)

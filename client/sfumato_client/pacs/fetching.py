@@ -102,8 +102,8 @@ def _retrieve(archive: Archive, tries: int, batch: Sequence[Expected], incoming:
     left, failed = list(batch), 0
     while left:
         try:
-            refused |= archive.retrieve(left, incoming)
             said = ""
+            archive.retrieve(left, incoming, refused)
         except InterruptedTransferError as why:
             said = str(why)
         missing = [each for each in left if each.instance not in refused and not incoming.has(each.instance)]

@@ -63,7 +63,6 @@ def listening(listener: Listener, receiver: Receiver, pacs: AnyPacs) -> Iterator
     entity.acse_timeout = pacs.connect_s
     entity.dimse_timeout = entity.network_timeout = pacs.idle_s
     entity.require_called_aet = True
-    entity.require_calling_aet = list(listener.peers)
     entity.supported_contexts = storage_contexts(pacs.wanted_classes)
     entity.add_supported_context(_VERIFICATION)
 
@@ -71,6 +70,7 @@ def listening(listener: Listener, receiver: Receiver, pacs: AnyPacs) -> Iterator
         title = event.assoc.requestor.primitive.calling_ae_title.strip()
         if _plain(event.assoc.requestor.address) not in listener.peers.get(title, ()):
             event.assoc.acse.send_reject(*_UNKNOWN_TITLE)
+            event.assoc.kill()  # once that is sent
 
     tls = None if listener.tls is None else server_context(listener.tls)
     handlers: list[Any] = [(evt.EVT_REQUESTED, admit), (evt.EVT_C_STORE, receiver.store)]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Protocol
@@ -12,10 +11,17 @@ from typing import Protocol
 from sfumato_client.pacs.incoming import Expected, Incoming
 from sfumato_common.errors import ConfigError
 
+# answers that are looked at for one that is taken
+_TRIED = 20
+
 
 @dataclass(frozen=True)
 class Query:
-    """Which studies: first and last day, modalities (any of them), and words of the description with `*` and `?`."""
+    """Which studies: first and last day, modalities (any of them), and words of the description with `*` and `?`.
+
+    Descriptions are compared here and not by the PACS: whether capitals, blanks and letters beyond ASCII count differs
+    from one to the next, and what a PACS leaves out nobody misses.
+    """
 
     first: date | None = None
     last: date | None = None
@@ -31,17 +37,9 @@ class Query:
 
     @property
     def pattern(self) -> str:
-        """What a description has to match (PS3.4 C.2.2.2.4); words without a `*` may stand anywhere in it."""
+        """What a description has to match, capitals aside; words without a `*` may stand anywhere in it."""
         text = self.description
         return text if not text or set(text) & set("*?") else f"*{text}*"
-
-    @property
-    def plain_pattern(self) -> str:
-        """The pattern with a `*` for all but letters, digits and wildcards; it finds more, and `takes` looks again.
-
-        Blanks and letters beyond ASCII meet servers that decode them in their own ways.
-        """
-        return re.sub(r"[^A-Za-z0-9*?._-]+", "*", self.pattern)
 
     def takes(self, study: Study) -> bool:
         """Whether a study is what was asked for: not every PACS heeds every key."""
@@ -86,8 +84,8 @@ class Archive(Protocol):
     def objects(self, study: str, modalities: Sequence[str]) -> list[Expected]:
         """The objects of a study, of series of these modalities where some are named."""
 
-    def retrieve(self, wanted: Sequence[Expected], incoming: Incoming) -> Refused:
-        """Have objects of one series sent and kept; returns why some were not."""
+    def retrieve(self, wanted: Sequence[Expected], incoming: Incoming, refused: Refused) -> None:
+        """Have objects of one series sent and kept; notes in `refused` why some were not."""
 
     def close(self) -> None:
         """End connections."""
@@ -109,15 +107,9 @@ def modality_words(given: Sequence[str]) -> tuple[str, ...]:
 def limited(found: Iterator[Study], query: Query, most: int) -> Iterator[Study]:
     """Studies that the query takes, each once. Raises ConfigError where more than `most` are found."""
     seen = set[str]()
-    for study in found:
-        if study.study in seen or not query.takes(study):
-            continue
-        if len(seen) >= most:
+    for number, study in enumerate(found):
+        if len(seen) >= most or number >= _TRIED * most:
             raise ConfigError(f"the query finds more than {most} studies; narrow its dates, or raise 'most_studies'")
-        seen.add(study.study)
-        yield study
-
-
-def text_of(values: Mapping[str, str], keyword: str) -> str:
-    """A value of an answer, without blanks and zeros around it."""
-    return values.get(keyword, "").strip(" \0\t\r\n")
+        if study.study not in seen and query.takes(study):
+            seen.add(study.study)
+            yield study

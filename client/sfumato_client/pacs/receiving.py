@@ -18,6 +18,7 @@ from sfumato_client.pacs.spool import Spool
 from sfumato_common.errors import NoRoomError
 
 SUCCESS, NO_ROOM, MISMATCH, UNREADABLE = 0x0000, 0xA700, 0xA900, 0xC000
+TOO_MUCH = "what came is larger than 'largest_mib' allows, or took longer than 'object_s'"
 
 
 class Receiver:
@@ -47,6 +48,8 @@ class Receiver:
             self._incoming.require_room(self._keep_free)
             if spool.full:
                 raise NoRoomError
+            if spool.spent:
+                raise RejectedObjectError(TOO_MUCH)
             spool.close()
             kept = self._incoming.keep(Path(spool.name), expected, stated=(instance, sop_class))
         except NoRoomError:
@@ -55,6 +58,10 @@ class Receiver:
         except RejectedObjectError as reason:
             return self._say(instance, str(reason), MISMATCH if "another" in str(reason) else UNREADABLE)
         return self._say("", "kept" if kept else "there", SUCCESS)
+
+    def spent(self, instance: str) -> None:
+        """An object went beyond its bounds, and its association was ended."""
+        self._say(instance, TOO_MUCH, NO_ROOM)
 
     def _say(self, instance: str, what: str, status: int) -> int:
         with self._lock:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,21 +28,21 @@ _PIECE = 64 * 1024
 
 
 class Spool:
-    """One object as it comes: a file as pynetdicom uses one. A full disk is noted, and answered when all has come.
+    """One object as it comes: a file as pynetdicom uses one. It never raises: that would end pynetdicom's thread.
 
-    What is too large, or takes too long, raises: pynetdicom then ends the association.
+    A full disk (`full`) is answered when all has come; of what is too large or too slow (`spent`) nothing more is read.
     """
 
-    def __init__(self, folder: Path, largest: int, seconds: float) -> None:
-        self.full = False
+    def __init__(self, folder: Path | None, largest: int, seconds: float) -> None:
+        self.full, self.spent = False, folder is None
         self._left, self._until = largest, time.monotonic() + seconds
-        self._descriptor = -1
-        self.name = str(folder / "none")
-        try:
-            with room_errors():
-                self._descriptor, self.name = tempfile.mkstemp(dir=folder, prefix=".", suffix=".part")
-        except NoRoomError:
-            self.full = True
+        self._descriptor, self.name = -1, ""
+        if folder is not None:
+            try:
+                with room_errors():
+                    self._descriptor, self.name = tempfile.mkstemp(dir=folder, prefix=".", suffix=".part")
+            except NoRoomError:
+                self.full = True
 
     @property
     def file(self) -> Spool:
@@ -50,12 +50,12 @@ class Spool:
         return self
 
     def write(self, data: bytes) -> None:
-        """Write a piece. Raises OSError where the object becomes too large or late."""
+        """Write a piece, as long as there is room and the object keeps to its bounds."""
         self._left -= len(data)
         if self._left < 0 or time.monotonic() > self._until:
+            self.spent = True
             self.discard()
-            raise OSError("the object is too large or takes too long")
-        if self.full:
+        if self.full or self.spent:
             return
         try:
             with room_errors():
@@ -77,22 +77,33 @@ class Spool:
     def discard(self) -> None:
         """Close and remove it."""
         self.close()
-        Path(self.name).unlink(missing_ok=True)
+        if self.name:
+            Path(self.name).unlink(missing_ok=True)
 
 
 @contextmanager
-def spooled(folder: Path | None, largest: int, idle_s: float, object_s: float) -> Iterator[None]:
+def spooled(
+    folder: Path | None,
+    largest: int,
+    idle_s: float,
+    object_s: float,
+    spent: Callable[[str], None] = lambda instance: None,
+) -> Iterator[None]:
     """While the block runs all associations of this process write what comes into `folder`, within these bounds.
 
-    Without a folder, as for queries, an object that comes all the same ends the association.
+    An object that goes beyond them ends its association; `spent` is told its SOP Instance UID. Without a folder, as for
+    queries, every object does.
     """
 
     def make(**_: Any) -> Spool:
-        if folder is None:
-            raise OSError("nobody asked for an object")
         return Spool(folder, largest, object_s)
 
     def receive(self: transport.AssociationSocket, nr_bytes: int) -> bytearray:
+        message = self.assoc.dimse.message
+        spool = getattr(message, "_data_set_file", None)
+        if isinstance(spool, Spool) and spool.spent:
+            spent(str(getattr(message, "command_set", {}).get("AffectedSOPInstanceUID", "")))
+            raise OSError("the object goes beyond its bounds")
         return _receive(self.socket, nr_bytes, idle_s, object_s)
 
     hooks: list[tuple[Any, str, Any]] = [
