@@ -20,7 +20,7 @@ from sfumato_client.pacs.listener import listening
 from sfumato_client.pacs.query import InterruptedTransferError, Query, Refused, Study, limited
 from sfumato_client.pacs.receiving import Receiver
 from sfumato_client.pacs.settings import Dimse
-from sfumato_client.pacs.spool import PDU_BYTES, spooled
+from sfumato_client.pacs.spool import PDU_BYTES, settle, spooled
 from sfumato_client.pacs.tls import client_context
 from sfumato_common.errors import ConfigError, NoRoomError, PacsError
 
@@ -30,6 +30,7 @@ _MODELS = {"get": UID("1.2.840.10008.5.1.4.1.2.2.3"), "move": UID("1.2.840.10008
 _PENDING = (0xFF00, 0xFF01)
 _CLASSES_AT_ONCE = 11  # times ten contexts each, of 128 that an association may have
 _QUERIED = ("StudyInstanceUID", "StudyDate", "ModalitiesInStudy", "StudyDescription", "AccessionNumber", "PatientID")
+_RELEASE_S = 2.0  # that the end of an association is waited for
 _MOST_OBJECTS = 1_000_000  # that one study is believed to have
 
 
@@ -42,12 +43,28 @@ class DimseArchive:
         self._pacs = pacs
         self._tls = None if pacs.tls is None else client_context(pacs.tls)
         self._found: Association | None = None
+        self._transfer: Association | None = None
+        self._offered: frozenset[str] = frozenset()
+        self._receiver: Receiver | None = None
 
     def close(self) -> None:
-        """End the association of queries."""
-        if self._found is not None and self._found.is_established:
-            self._found.release()
-        self._found = None
+        """End the associations."""
+        for association in (self._found, self._transfer):
+            if association is not None:
+                self._end(association)
+        self._found = self._transfer = None
+
+    def _end(self, association: Association) -> None:
+        """Release an association, or leave one that is gone."""
+        if association.is_established:
+            settle(association)
+            association.acse_timeout = min(_RELEASE_S, self._pacs.connect_s)
+            association.release()
+
+    def _store(self, event: Any) -> int:
+        """What is sent goes to the receiver of the batch that was asked for."""
+        assert self._receiver is not None
+        return self._receiver.store(event)
 
     def studies(self, query: Query) -> Iterator[Study]:
         """The studies that fit, each once."""
@@ -97,9 +114,12 @@ class DimseArchive:
         with self._bounded():
             if self._found is None or not self._found.is_established:
                 self._found = self._associate([build_context(_FIND)])
+            settle(self._found)
             for status, answer in self._found.send_c_find(asked, _FIND):
                 code = status.get("Status")
-                if code in _PENDING and answer is not None:
+                if code in _PENDING:
+                    if answer is None:
+                        raise PacsError(f"{self._pacs.place} gives an answer to a query that cannot be read")
                     yield answer
                 elif code is None:
                     self._found = None
@@ -112,19 +132,25 @@ class DimseArchive:
 
     def retrieve(self, wanted: Sequence[Expected], incoming: Incoming, refused: Refused) -> None:
         """Have objects sent by C-GET over one association, or by C-MOVE to the site's listener."""
-        receiver = Receiver(incoming, wanted={each.instance: each for each in wanted})
+        receiver = self._receiver = Receiver(incoming, wanted={each.instance: each for each in wanted})
         try:
             with self._bounded(incoming, receiver), self._receiving(receiver):
-                association = self._associate(*self._retrieving(wanted, receiver))
-                try:
-                    self._send(association, wanted, _MODELS[self._pacs.retrieve])
-                finally:
-                    if association.is_established:
-                        association.release()
+                self._send(self._transferring(wanted), wanted, _MODELS[self._pacs.retrieve])
         finally:
             refused |= receiver.refused
         if receiver.full:
             raise NoRoomError("the disk is full; make room, and the same command goes on")
+
+    def _transferring(self, wanted: Sequence[Expected]) -> Association:
+        """The association of the last transfer, where it stands and has contexts for these classes; else a new one."""
+        classes = frozenset(each.sop_class for each in wanted)
+        if self._transfer is not None:
+            if self._transfer.is_established and classes <= self._offered:
+                return self._transfer
+            self._end(self._transfer)
+        self._transfer, self._offered = None, classes
+        self._transfer = self._associate(*self._retrieving(wanted))
+        return self._transfer
 
     def _receiving(self, receiver: Receiver) -> AbstractContextManager[None]:
         listener = self._pacs.listener
@@ -132,9 +158,7 @@ class DimseArchive:
             return nullcontext()
         return listening(listener, receiver, self._pacs)
 
-    def _retrieving(
-        self, wanted: Sequence[Expected], receiver: Receiver
-    ) -> tuple[list[PresentationContext], list[Any], list[Any]]:
+    def _retrieving(self, wanted: Sequence[Expected]) -> tuple[list[PresentationContext], list[Any], list[Any]]:
         """Contexts, role selections and handlers of a retrieval."""
         contexts = [build_context(_MODELS[self._pacs.retrieve])]
         if self._pacs.retrieve == "move":
@@ -145,7 +169,7 @@ class DimseArchive:
             contexts.append(build_context(uid, list(UNCOMPRESSED)))
             # a context a syntax: the PACS sends as it has stored, and the other side picks one of each context
             contexts += [build_context(uid, [syntax]) for syntax in COMPRESSED] if said else []
-        return contexts, [build_role(uid, scp_role=True) for uid in classes], [(evt.EVT_C_STORE, receiver.store)]
+        return contexts, [build_role(uid, scp_role=True) for uid in classes], [(evt.EVT_C_STORE, self._store)]
 
     def _send(self, association: Association, wanted: Sequence[Expected], model: Any) -> None:
         asked = Dataset()
@@ -153,6 +177,7 @@ class DimseArchive:
         asked.StudyInstanceUID, asked.SeriesInstanceUID = wanted[0].study, wanted[0].series
         asked.SOPInstanceUID = [each.instance for each in wanted]
         place = self._pacs.place
+        settle(association)
         if self._pacs.retrieve == "move":
             assert self._pacs.listener is not None
             answers = association.send_c_move(asked, self._pacs.listener.ae_title, model)

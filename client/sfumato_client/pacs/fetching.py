@@ -81,7 +81,7 @@ def fetch(
 def _fetch_study(
     archive: Archive, pacs: AnyPacs, study: Study, query: Query, incoming: Incoming, done: Fetched
 ) -> None:
-    found = _again(lambda: archive.objects(study.study, query.modalities), pacs.tries)
+    found = _objects(archive, pacs, study, query.modalities, done)
     wanted = []
     for each in found:
         if each.sop_class and each.sop_class not in pacs.wanted_classes:
@@ -94,6 +94,19 @@ def _fetch_study(
         refused = _retrieve(archive, pacs.tries, batch, incoming)
         done.kept += len(batch) - len(refused)
         done.refused.update(refused.values())
+
+
+def _objects(archive: Archive, pacs: AnyPacs, study: Study, modalities: Sequence[str], done: Fetched) -> list[Expected]:
+    """The objects of a study; asked again where they are fewer than the PACS says that the study has."""
+    said = 0 if modalities else study.objects or 0
+    for failed in range(1, pacs.tries + 1):
+        found = _again(lambda: archive.objects(study.study, modalities), pacs.tries)
+        if len(found) >= said:
+            return found
+        if failed < pacs.tries:
+            _pause(failed)
+    done.refused["the PACS lists fewer objects of a study than it says that there are"] += 1
+    return found
 
 
 def _retrieve(archive: Archive, tries: int, batch: Sequence[Expected], incoming: Incoming) -> Refused:

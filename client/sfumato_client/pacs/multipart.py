@@ -32,9 +32,11 @@ def boundary_of(content_type: str) -> bytes:
 def write_part(pieces: Iterable[bytes], boundary: bytes, out: BinaryIO) -> None:
     """Write the content of the one part. Raises BrokenAnswerError where there is none, several, or half of one."""
     delimiter = b"\r\n--" + boundary
-    held, inside, ended = bytearray(b"\r\n"), False, False  # the first delimiter may lack its line break
+    held, inside = bytearray(b"\r\n"), False  # the first delimiter may lack its line break
+    after: bytearray | None = None  # the two bytes behind the part's end, which say whether another follows
     for piece in pieces:
-        if ended:
+        if after is not None:
+            after += piece[: 2 - len(after)]
             continue  # an epilogue, which the session bounds
         held += piece
         if not inside:
@@ -49,12 +51,11 @@ def write_part(pieces: Iterable[bytes], boundary: bytes, out: BinaryIO) -> None:
         end = held.find(delimiter)
         if end >= 0:
             out.write(held[:end])
-            rest = bytes(held[end + len(delimiter) :][:2])
-            if rest not in (b"--", b"-", b""):
-                raise BrokenAnswerError("the PACS sent several objects where one was asked for")
-            ended = True
+            after = held[end + len(delimiter) :][:2]
         elif len(held) > len(delimiter):
             out.write(held[: -len(delimiter)])
             del held[: -len(delimiter)]
-    if not ended:
+    if after is None:
         raise BrokenAnswerError("the PACS's answer ended in the midst of an object")
+    if bytes(after) != b"--":
+        raise BrokenAnswerError("the PACS sent several objects where one was asked for, or its answer has no end")
