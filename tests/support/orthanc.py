@@ -132,15 +132,17 @@ class Throttle:
 
     def _accept(self) -> None:
         while not self._ended.is_set():
-            try:
+            with contextlib.suppress(OSError):
                 near, _ = self._listening.accept()
-                if self.tls is not None:
-                    near = self.tls.wrap_socket(near, server_side=True)
-                far = socket.create_connection(("127.0.0.1", self.to), 5)
-            except OSError:
-                continue
-            threading.Thread(target=self._pump, args=(near, far, False), daemon=True).start()
-            threading.Thread(target=self._pump, args=(far, near, True), daemon=True).start()
+                try:
+                    if self.tls is not None:
+                        near = self.tls.wrap_socket(near, server_side=True)
+                    far = socket.create_connection(("127.0.0.1", self.to), 5)
+                except OSError:
+                    near.close()
+                    continue
+                threading.Thread(target=self._pump, args=(near, far, False), daemon=True).start()
+                threading.Thread(target=self._pump, args=(far, near, True), daemon=True).start()
 
     def _pump(self, source: socket.socket, sink: socket.socket, slowed: bool) -> None:
         piece = max(1, min(65536, int(self.rate / 20))) if slowed else 65536

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import socket
-import ssl
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
-from pynetdicom import AE, build_context, build_role, evt
+from pynetdicom import build_context, build_role, evt
 from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext
 
+from sfumato_client.pacs.association import associate
 from sfumato_client.pacs.classes import COMPRESSED, UNCOMPRESSED
 from sfumato_client.pacs.incoming import Expected, Incoming
 from sfumato_client.pacs.listener import listening
 from sfumato_client.pacs.query import InterruptedTransferError, Query, Refused, Study, limited
 from sfumato_client.pacs.receiving import Receiver
 from sfumato_client.pacs.settings import Dimse
-from sfumato_client.pacs.spool import PDU_BYTES, settle, spooled
+from sfumato_client.pacs.spool import settle, spooled
 from sfumato_client.pacs.tls import client_context
 from sfumato_common.errors import ConfigError, NoRoomError, PacsError
 
@@ -113,7 +112,7 @@ class DimseArchive:
         asked.QueryRetrieveLevel = level
         with self._bounded():
             if self._found is None or not self._found.is_established:
-                self._found = self._associate([build_context(_FIND)])
+                self._found = associate(self._pacs, self._tls, [build_context(_FIND)])
             settle(self._found)
             for status, answer in self._found.send_c_find(asked, _FIND):
                 code = status.get("Status")
@@ -149,7 +148,7 @@ class DimseArchive:
                 return self._transfer
             self._end(self._transfer)
         self._transfer, self._offered = None, classes
-        self._transfer = self._associate(*self._retrieving(wanted))
+        self._transfer = associate(self._pacs, self._tls, *self._retrieving(wanted))
         return self._transfer
 
     def _receiving(self, receiver: Receiver) -> AbstractContextManager[None]:
@@ -202,78 +201,6 @@ class DimseArchive:
         if incoming is None or receiver is None:
             return spooled(None, *bounds)
         return spooled(incoming.parts, *bounds, receiver.spent)
-
-    def _associate(
-        self, contexts: list[PresentationContext], roles: Sequence[Any] = (), handlers: Sequence[Any] = ()
-    ) -> Association:
-        """An established association. Raises ConfigError where titles, port or certificates are wrong."""
-        pacs = self._pacs
-        entity = AE(pacs.ae_title)
-        entity.connection_timeout, entity.acse_timeout = pacs.connect_s, pacs.connect_s
-        entity.dimse_timeout, entity.network_timeout = pacs.idle_s, pacs.idle_s
-        address = _resolve(pacs)
-        name = (pacs.tls.name if pacs.tls else None) or pacs.host
-        association = entity.associate(
-            address,
-            pacs.port,
-            contexts,
-            pacs.called,
-            PDU_BYTES,
-            list(roles),
-            tls_args=None if self._tls is None else (self._tls, name),
-            evt_handlers=list(handlers),
-        )
-        if not association.is_established:
-            raise _not_established(association, pacs, address, self._tls, name)
-        return association
-
-
-def _resolve(pacs: Dimse) -> str:
-    try:
-        return str(socket.getaddrinfo(pacs.host, pacs.port, type=socket.SOCK_STREAM)[0][4][0])
-    except OSError:
-        raise ConfigError(f"no address is known for the host of {pacs.place}; check 'host'") from None
-
-
-def _not_established(
-    association: Association, pacs: Dimse, address: str, tls: ssl.SSLContext | None, name: str
-) -> Exception:
-    """Why there is no association; what pynetdicom does not tell is found out by one connection more."""
-    place = pacs.place
-    if association.rejected_contexts:
-        return PacsError(f"{place} offers none of the services that are asked for; ask its people")
-    if association.is_rejected:
-        reason = association.acceptor.primitive
-        source, diagnostic = getattr(reason, "result_source", 0), getattr(reason, "diagnostic", 0)
-        if (source, diagnostic) == (1, 7):
-            return ConfigError(f"{place} says that it is not called so; check 'called'")
-        if (source, diagnostic) == (1, 3):
-            return ConfigError(f"{place} does not know this site's AE title; its people have to enter 'ae_title' there")
-        if source == 3:
-            return InterruptedTransferError(f"{place} takes no further association now")
-        return ConfigError(f"{place} rejects the association; check 'ae_title' and 'called', and ask its people")
-    try:
-        with socket.create_connection((address, pacs.port), pacs.connect_s) as plain:
-            if tls is not None:
-                with tls.wrap_socket(plain, server_hostname=name) as spoken:
-                    spoken.settimeout(0.5)
-                    spoken.recv(1)  # under TLS 1.3 the other side refuses our certificate only now
-    except ssl.SSLCertVerificationError:
-        return ConfigError(
-            f"the certificate that {place} shows is not to be trusted: it is not signed by the CA of 'tls.ca', "
-            "names another host (see 'tls.name'), or has ended"
-        )
-    except TimeoutError:
-        pass
-    except ssl.SSLError:
-        return ConfigError(f"{place} speaks no TLS, or does not take our certificate; check 'tls' and 'port'")
-    except ConnectionRefusedError:
-        return PacsError(f"nothing listens at {place}; check 'host' and 'port'")
-    except OSError:
-        return InterruptedTransferError(f"{place} is not reached")
-    return InterruptedTransferError(
-        f"{place} takes the connection, but did not answer as a DICOM service in time; check 'port' and 'tls'"
-    )
 
 
 def _study(answer: Dataset) -> Study:
