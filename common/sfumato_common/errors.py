@@ -42,6 +42,13 @@ class DataError(SfumatoError):
     wire_code = "failed"
 
 
+class PacsError(SfumatoError):
+    """The PACS does not answer, or not as it should: ask its people; what was fetched stays, and the same goes on."""
+
+    exit_code = 12
+    wire_code = "failed"
+
+
 class BusyError(SfumatoError):
     """Something else holds the port, the folder or the run: stop it or choose another."""
 

@@ -44,6 +44,23 @@ def write_atomic(path: Path, content: bytes | str, mode: int = 0o644, *, durable
             sync_folder(path.parent)
 
 
+def move_into_place(temporary: Path, path: Path, mode: int = 0o644) -> None:
+    """Give a file that was written piece by piece its name: fsync, rename, fsync of the folder.
+
+    `temporary` lies on the same file system. Raises NoRoomError when the disk is full.
+    """
+    with room_errors():
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = os.open(temporary, os.O_RDONLY)
+        try:
+            os.fchmod(descriptor, mode)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        temporary.replace(path)
+        sync_folder(path.parent)
+
+
 @contextlib.contextmanager
 def room_errors() -> Iterator[None]:
     """A full disk as NoRoomError; other errors of the system as they are."""

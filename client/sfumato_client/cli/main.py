@@ -13,6 +13,7 @@ from sfumato_client.cli.checking import check
 from sfumato_client.cli.home import Home, Study
 from sfumato_client.cli.ingest import ingest
 from sfumato_client.cli.ledger import ledger_app
+from sfumato_client.cli.pacs import pacs_app
 from sfumato_client.cli.status import status
 from sfumato_client.cli.style_net import style_net_app
 from sfumato_client.cli.tabular import tabular
@@ -37,6 +38,7 @@ from sfumato_common.study.simulated import require_real
 
 app = typer.Typer(no_args_is_help=True, help="Sfumato at the hospital.")
 app.add_typer(ledger_app, name="ledger")
+app.add_typer(pacs_app, name="pacs")
 app.add_typer(style_net_app, name="style-net")
 app.command("check", epilog="Example: sfumato-site check --home site source.yaml --plan plan.yaml")(check)
 app.command("ingest", epilog="Example: sfumato-site ingest --home site source.yaml --plan plan.yaml")(ingest)

@@ -73,6 +73,11 @@ class SiteHome:
         return self.root / "ingesting"
 
     @property
+    def incoming(self) -> Path:
+        """What came from a PACS, to be read by an ingest."""
+        return self.root / "incoming"
+
+    @property
     def ledger_file(self) -> Path:
         """The privacy ledger."""
         return self.root / "ledger.sqlite"
