@@ -12,9 +12,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 SIDES = ("common", "client", "server")
 CLIENT = ROOT / "client" / "sfumato_client"
-MAY_REACH = {"egress", "flower"}
+MAY_REACH = {"egress", "flower", "pacs"}
 ROOMS = sorted(path.parent.name for path in CLIENT.glob("*/__init__.py"))
-NETWORK = "Only the egress and Flower's rooms reach the network, processes or Flower"
+NETWORK = "Only egress, flower and pacs reach the network, processes or Flower"
 
 
 def lint(folder):
@@ -37,17 +37,20 @@ def planted(tmp_path_factory):
     for room in ROOMS:
         (folder / "client" / "sfumato_client" / room / "planted.py").write_text("import socket\n")
     (folder / "client" / "sfumato_client" / "planted.py").write_text("import socket\n")
+    inside = "import subprocess\nimport sfumato_client.ledger\n"
+    (folder / "client" / "sfumato_client" / "pacs" / "more.py").write_text(inside)
+    (folder / "client" / "sfumato_client" / "egress" / "more.py").write_text("import sfumato_client.pacs.settings\n")
     code, said = lint(folder)
     assert code != 0
     return said
 
 
 def test_there_are_about_a_dozen_rooms_a_side_and_no_loose_modules():
-    assert len(ROOMS) <= 12
+    assert len(ROOMS) <= 13, "the PACS room is the thirteenth: none other speaks to the hospital's network"
     for side in ("client/sfumato_client", "server/sfumato_server"):
         loose = {path.name for path in (ROOT / side).glob("*.py")}
         assert loose <= {"__init__.py", "pictures.py"}
-        assert len(list((ROOT / side).glob("*/__init__.py"))) <= 12
+        assert len(list((ROOT / side).glob("*/__init__.py"))) <= 13
 
 
 @pytest.mark.parametrize("room", ROOMS)
@@ -60,6 +63,14 @@ def test_a_new_loose_module_breaks_both_the_network_rule_and_the_floors(planted)
     assert "sfumato_client.planted -> socket" in planted
     assert f"{NETWORK} BROKEN" in planted
     assert "Floors of the site BROKEN" in planted
+
+
+def test_the_pacs_room_reaches_the_hospitals_network_and_nothing_of_the_site(planted):
+    assert "The PACS room reaches neither ledger, store nor egress BROKEN" in planted
+    assert "None but the command line reaches the PACS room BROKEN" in planted
+    assert "sfumato_client.pacs.more -> sfumato_client.ledger" in planted
+    assert "sfumato_client.pacs.more -> subprocess" in planted
+    assert "sfumato_client.egress.more -> sfumato_client.pacs.settings" in planted
 
 
 def test_importing_the_round_loop_loads_no_page_and_no_network():

@@ -19,6 +19,7 @@ from sfumato_client.pacs.classes import image_classes
 from sfumato_client.pacs.incoming import Expected, Incoming, RejectedObjectError
 from sfumato_client.pacs.multipart import BrokenAnswerError, boundary_of, write_part
 from sfumato_client.pacs.query import Query, Study
+from sfumato_client.pacs.settings import DicomWeb, load_pacs
 from sfumato_client.pacs.watched import watch_folder
 from sfumato_common.errors import DataError
 from sfumato_common.phantom.dicom import write_cohort
@@ -207,3 +208,17 @@ def test_the_description_of_a_pacs_holds_no_password(say, tmp_path):
     path.write_text(yaml.safe_dump({**said, "kind": "ftp"}))
     code, line, _ = say("sfumato-site", "pacs", "list", path)
     assert (code, "hunter2" in line) == (2, False)
+
+
+def test_the_hospitals_page_shows_descriptions_that_are_right(tmp_path):
+    page = (ROOM.parents[2] / "docs" / "hospital.md").read_text()
+    section = page.split("## From a PACS")[1].split("\n## ")[0]
+    shown = re.findall(r"```yaml\n(.*?)```", section, flags=re.DOTALL)
+    kinds = []
+    for text in shown:
+        (tmp_path / "pacs.yaml").write_text(text)
+        kinds.append(load_pacs(tmp_path / "pacs.yaml").kind)
+    assert kinds == ["dicomweb", "dimse"]
+    assert load_pacs(tmp_path / "pacs.yaml").listener.peers == {"ORTHANC": ["10.1.2.3"]}
+    said = (DicomWeb.model_fields[name].default for name in ("connect_s", "idle_s", "object_s", "tries"))
+    assert "| 10, 60, 900 |" in section and "| 4 |" in section and list(said) == [10, 60, 900, 4]

@@ -19,7 +19,7 @@ from sfumato_client.pacs.listener import listening
 from sfumato_client.pacs.query import InterruptedTransferError, Query, Refused, Study, limited
 from sfumato_client.pacs.receiving import Receiver
 from sfumato_client.pacs.settings import Dimse
-from sfumato_client.pacs.spool import settle, spooled
+from sfumato_client.pacs.spool import await_reactor, spooled
 from sfumato_client.pacs.tls import client_context
 from sfumato_common.errors import ConfigError, NoRoomError, PacsError
 
@@ -56,7 +56,7 @@ class DimseArchive:
     def _end(self, association: Association) -> None:
         """Release an association, or leave one that is gone."""
         if association.is_established:
-            settle(association)
+            await_reactor(association)
             association.acse_timeout = min(_RELEASE_S, self._pacs.connect_s)
             association.release()
 
@@ -113,7 +113,7 @@ class DimseArchive:
         with self._bounded():
             if self._found is None or not self._found.is_established:
                 self._found = associate(self._pacs, self._tls, [build_context(_FIND)])
-            settle(self._found)
+            await_reactor(self._found)
             for status, answer in self._found.send_c_find(asked, _FIND):
                 code = status.get("Status")
                 if code in _PENDING:
@@ -176,7 +176,7 @@ class DimseArchive:
         asked.StudyInstanceUID, asked.SeriesInstanceUID = wanted[0].study, wanted[0].series
         asked.SOPInstanceUID = [each.instance for each in wanted]
         place = self._pacs.place
-        settle(association)
+        await_reactor(association)
         if self._pacs.retrieve == "move":
             assert self._pacs.listener is not None
             answers = association.send_c_move(asked, self._pacs.listener.ae_title, model)

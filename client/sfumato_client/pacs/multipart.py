@@ -5,8 +5,8 @@ Unlike in dicomweb-client a part that the answer's end cuts off is no part.
 
 from __future__ import annotations
 
-import email.message
 from collections.abc import Iterable
+from email.parser import HeaderParser
 from typing import BinaryIO
 
 _HEADERS = 16 * 1024
@@ -18,8 +18,7 @@ class BrokenAnswerError(Exception):
 
 def boundary_of(content_type: str) -> bytes:
     """The boundary that a Content-Type names. Raises BrokenAnswerError for another type."""
-    message = email.message.Message()
-    message["Content-Type"] = content_type or "none/none"
+    message = HeaderParser().parsestr(f"Content-Type: {content_type or 'none/none'}\n\n")
     if message.get_content_type() != "multipart/related":
         kind = "a web page" if message.get_content_type() == "text/html" else "something else"
         raise BrokenAnswerError(f"the PACS answered with {kind} in place of DICOM")

@@ -125,7 +125,7 @@ def spooled(
             setattr(place, name, old)
 
 
-def settle(association: Association) -> None:
+def await_reactor(association: Association) -> None:
     """Wait until an association's own thread has taken up its work again after the last request.
 
     pynetdicom pauses that thread for a request and reads `_is_paused` to see that it sleeps. Right after another
