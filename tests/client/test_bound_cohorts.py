@@ -121,7 +121,7 @@ def test_a_store_that_was_put_there_by_hand_is_refused_at_the_charge_and_at_acce
     assert train_once(home).status == "ok"
     charge_held_out(home)
     shutil.rmtree(home.store)
-    SiteStore.create(home.store, images(), STUDY.image, STUDY.labels, KEY)  # asks no ledger
+    SiteStore.create(home.store, images(), STUDY.image, STUDY.labels, KEY, home.store_key())  # asks no ledger
     other = STUDY.model_copy(update={"study": "other"})
     home.pin(other)
     reply = Site(home, lambda data, plan: None).handle(Request(PROTOCOL, other.digest, "stage", "spectral", 1, {}))

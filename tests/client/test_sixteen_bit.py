@@ -60,8 +60,8 @@ def test_dicom_of_twelve_or_more_bits_fills_the_sixteen_bit_range(tmp_path: Path
 
 def test_a_store_keeps_the_depth_and_refuses_a_plan_of_another_form(tmp_path: Path) -> None:
     entries = [SiteImage(noise(n), n % 2, f"patient-{n}", "train") for n in range(6)]
-    SiteStore.create(tmp_path / "store", entries, DEEP, LABELS, KEY)
-    store = SiteStore.open(tmp_path / "store")
+    SiteStore.create(tmp_path / "store", entries, DEEP, LABELS, KEY, KEY)
+    store = SiteStore.open(tmp_path / "store", KEY)
     store.facts.require(DEEP, LABELS)
     images, _, _ = store.cohort("train").everything()
     assert images.dtype == np.uint16

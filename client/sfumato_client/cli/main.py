@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from sfumato_client.cli.home import Home, Study
+from sfumato_client.cli.home import Home, StoreKey, Study
 from sfumato_client.cli.ingest import check, ingest
 from sfumato_client.cli.ledger import ledger_app
 from sfumato_client.cli.status import status
@@ -44,18 +44,21 @@ app.command(epilog="Example: sfumato-site tabular table.csv --home site --schema
 
 
 @app.callback()
-def site(version: Version = False, memory: Memory = None, log: Log = None) -> None:
+def site(version: Version = False, memory: Memory = None, log: Log = None, store_key: StoreKey = None) -> None:
     """Options that stand before any command."""
+    from sfumato_client.site.store_key import choose_store_key
     from sfumato_common.logs import choose_log
     from sfumato_common.memory import limit_memory
 
     limit_memory(memory)
     choose_log(log)
+    choose_store_key(store_key)
 
 
 @app.command(epilog="Example: sfumato-site init --home site --policy policy.yaml")
 def init(home: Home, policy: Annotated[Path, typer.Option(help="The site's policy, YAML.")]) -> None:
     """Make the site's keys, keep its policy and write the enrolment request for the coordinator."""
+    from sfumato_client.site.store_key import make_store_key
     from sfumato_common.crypto.enrolment import enrolment_request
     from sfumato_common.crypto.identity import create_identity
     from sfumato_common.crypto.signatures import fingerprint as fingerprint_of
@@ -65,6 +68,7 @@ def init(home: Home, policy: Annotated[Path, typer.Option(help="The site's polic
     make_private_folder(home)
     identity = create_identity(home / "identity", site)
     write_atomic(home / "identity" / "split.key", secrets.token_hex(32) + "\n", mode=0o600)
+    make_store_key(home / "identity")
     shutil.copyfile(policy, home / "policy.yaml")
     request = home / "enrolment-request.json"
     write_atomic(request, enrolment_request(identity))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from sfumato_client.ingest import Entry, Examined, Question, Skipped, Split, counted
@@ -13,6 +13,7 @@ from sfumato_common.files import write_atomic
 
 REPORT = "ingest-report.json"
 _SHOWN = 5
+JOINED = " = "  # between what belongs together in a question
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,18 @@ class IngestReport:
         if self.questions:
             asked = "".join(f"\n- {question}" for question in self.questions)
             raise DataError(f"nothing was stored; {REPORT} in the site's home names what this is about:{asked}")
+
+
+def with_names(questions: Sequence[Question], names: Callable[[], Mapping[str, str]]) -> list[Question]:
+    """Questions whose tokens of patients are the identifiers again; `names` is asked only where there is a question."""
+    if not questions:
+        return []
+    known = names()
+
+    def named(text: str) -> str:
+        return JOINED.join(sorted(known.get(part, part) for part in text.split(JOINED)))
+
+    return [replace(one, about=tuple(sorted(map(named, one.about)))) for one in questions]
 
 
 def report_of(

@@ -2,7 +2,7 @@
 
 from sfumato_client.ingest.answers import Answers
 from sfumato_client.ingest.jobs import Results
-from sfumato_client.ingest.records import Facts, SiteImage, Skipped, Split
+from sfumato_client.ingest.records import Facts, Kept, SiteImage, Skipped, Split, Stamp, Stamped
 from sfumato_client.ingest.sources import READERS, SourceConfig, load_source, read_source
 from sfumato_client.ingest.whole_set import Entry, Examined, Question, counted, examine
 
@@ -12,12 +12,15 @@ __all__ = [
     "Entry",
     "Examined",
     "Facts",
+    "Kept",
     "Question",
     "Results",
     "SiteImage",
     "Skipped",
     "SourceConfig",
     "Split",
+    "Stamp",
+    "Stamped",
     "counted",
     "examine",
     "load_source",

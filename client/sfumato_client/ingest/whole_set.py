@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from sfumato_client.ingest.alike import Unions, groups_by, lost_digits, placeholders, plain_id
+from sfumato_client.ingest.alike import IdKind, Unions, groups_by, placeholders
 from sfumato_client.ingest.answers import Answers
 from sfumato_client.ingest.depth import DEPTH_NOTE
 from sfumato_client.ingest.records import NO_FACTS, UNLISTED, Facts, Skipped, Split
@@ -18,9 +18,14 @@ from sfumato_client.ingest.records import NO_FACTS, UNLISTED, Facts, Skipped, Sp
 _SHOWN = 20  # groups of a question that the report lists
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
-    """What is known of one image of the set, in the order of the store; `digest` is that of its pixels."""
+    """What is known of one image of the set, in the order of the store; `digest` is that of its pixels.
+
+    `patient_id`, and what in `facts` names a patient, are tokens: equal where the values are. `alike` is the token of
+    the identifier without what does not count, `kind` what could be seen of it, `drawn` the split that the site's key
+    draws for it.
+    """
 
     patient_id: str
     label: int
@@ -29,6 +34,9 @@ class Entry:
     digest: bytes
     facts: Facts = NO_FACTS
     notes: tuple[str, ...] = ()
+    alike: str = ""
+    kind: IdKind = ""
+    drawn: Split = "train"
 
 
 @dataclass(frozen=True)
@@ -69,7 +77,7 @@ def examine(entries: Sequence[Entry], skipped: Sequence[Skipped], answers: Answe
 
 def _one_patient(entries: Sequence[Entry], answers: Answers, unions: Unions, examined: Examined) -> None:
     """Identifiers that may be of one patient: joined, kept apart, or asked about."""
-    nobody = placeholders({entry.patient_id for entry in entries})
+    nobody = placeholders({entry.patient_id: entry.kind for entry in entries})
     known = [entry for entry in entries if entry.patient_id not in nobody]
 
     def say(key: str, text: str, answer: str | None, groups: list[list[str]]) -> None:
@@ -85,7 +93,7 @@ def _one_patient(entries: Sequence[Entry], answers: Answers, unions: Unions, exa
         "alike_ids",
         "groups of patient ids differ in case, blanks, zeros or unseen signs alone",
         answers.alike_ids,
-        groups_by((plain_id(entry.patient_id), entry.patient_id) for entry in known),
+        groups_by((entry.alike, entry.patient_id) for entry in known),
     )
     persons = [(("person", entry.facts.person), entry.patient_id) for entry in known if entry.facts.person]
     studies = [(("study", entry.facts.study), entry.patient_id) for entry in known if entry.facts.study]
@@ -110,7 +118,8 @@ def _keys(entry: Entry) -> Iterable[tuple[str, object]]:
 
 
 def _placeholders(entries: Sequence[Entry], answers: Answers, examined: Examined) -> None:
-    found = sorted(placeholders({entry.patient_id for entry in entries}))
+    kinds = {entry.patient_id: entry.kind for entry in entries}
+    found = sorted(placeholders(kinds))
     if not found or answers.placeholder_ids == "allow":
         return
     if answers.placeholder_ids == "drop":
@@ -118,7 +127,7 @@ def _placeholders(entries: Sequence[Entry], answers: Answers, examined: Examined
             if entry.patient_id in found:
                 examined.dropped[at] = "its patient id is a placeholder: nobody knows whose it is"
         return
-    excel = ", and Excel lost digits of some" if any(lost_digits(name) for name in found) else ""
+    excel = ", and Excel lost digits of some" if any(kinds[name] == "excel" for name in found) else ""
     text = f"{len(found)} patient ids may stand for many people{excel}"
     examined.questions.append(Question("placeholder_ids", text, ("drop", "allow"), tuple(found[:_SHOWN])))
 

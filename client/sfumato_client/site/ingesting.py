@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sfumato_client.dataset import IngestReport, SiteStore
+from sfumato_client.dataset import IngestReport, SiteStore, StoreTerms
 from sfumato_client.dataset.growing import Rows
-from sfumato_client.dataset.store import StoreTerms
 from sfumato_client.ingest.jobs import Results
 from sfumato_client.ingest.pool import Pool
 from sfumato_client.ingest.sources import AnySource, NpzSource, read_rows
 from sfumato_client.site.home import SiteHome
+from sfumato_client.site.store_key import make_store_key
+from sfumato_common.accounting.members import Members
 from sfumato_common.errors import DataError
 from sfumato_common.files import make_private_folder, write_atomic
 from sfumato_common.locks import exclusive
@@ -36,7 +37,7 @@ def ingest_source(
     move a charged patient.
     """
     with _reading(home, source, plan, workers, watch) as rows, home.open_ledger() as ledger:
-        terms = StoreTerms(plan.image, plan.labels, home.split_key(), source.answers, ledger.check_members)
+        terms = _terms(home, source, plan, ledger.check_members)
         return SiteStore.grow(home.store, rows, terms, about_of(source, plan))
 
 
@@ -48,10 +49,19 @@ def check_source(
     What was read is kept for the ingest. Raises BusyError and DataError as `ingest_source` does.
     """
     with _reading(home, source, plan, workers, watch) as rows:
-        terms = StoreTerms(plan.image, plan.labels, home.split_key(), source.answers)
+        terms = _terms(home, source, plan)
         report, sheet = SiteStore.look(home.store, rows, terms, about_of(source, plan))
     write_atomic(home.root / SHEET, sheet, mode=0o600)
     return report
+
+
+def _terms(
+    home: SiteHome, source: AnySource, plan: Plan, check: Callable[[Members], None] = lambda members: None
+) -> StoreTerms:
+    if home.store.exists():
+        home.store_key()  # a store whose key is lost is told of, and not left beside a new key
+    keys = home.split_key(), make_store_key(home.identity)
+    return StoreTerms(plan.image, plan.labels, *keys, source.answers, check)
 
 
 @contextmanager

@@ -1,0 +1,109 @@
+"""From a source's rows to the files of a store: what is read, examined whole, and then written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sfumato_client.dataset.facts import StoreFacts
+from sfumato_client.dataset.growing import Growing, Rows, Unchanged
+from sfumato_client.dataset.pixel_file import PixelFacts, kept_rows
+from sfumato_client.dataset.register import RowRead, write_arrays, write_register
+from sfumato_client.dataset.report import IngestReport, report_of, with_names
+from sfumato_client.dataset.splits import SPLITS, assign_splits, key_name
+from sfumato_client.ingest import Answers, Entry, Split, examine
+from sfumato_common.accounting.members import Members
+from sfumato_common.errors import ConfigError
+from sfumato_common.study.terms import ImageForm
+from sfumato_common.types import AnyArray
+
+INDEX = "index"
+_SHORTEST = 16
+
+
+@dataclass(frozen=True)
+class StoreTerms:
+    """What a store is made for: form and labels of the plan, whose numbers images count in, and the site's two keys.
+
+    `answers` are the hospital's to questions about the whole set. `check` is shown who would be in which cohort, and
+    refuses by raising. `unchanged` says of a row that was read before a kill whether its file is as it was.
+    """
+
+    form: ImageForm
+    labels: Sequence[str]
+    split_key: bytes
+    store_key: bytes
+    answers: Answers = Answers()  # noqa: RUF009 - frozen
+    check: Callable[[Members], None] = lambda members: None
+    unchanged: Unchanged = lambda stamp: True
+
+    def __post_init__(self) -> None:
+        if len(self.split_key) < _SHORTEST:
+            raise ConfigError("the split key is a secret of at least 128 bits; run 'sfumato-site init' anew")
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A set that was read and looked at: its pixels' file, the patient of every entry, the numbers of those kept."""
+
+    pixels: PixelFacts
+    entries: list[Entry]
+    rows: list[RowRead]
+    patients: list[str]
+    kept: list[int]
+    splits: dict[str, Split]
+    report: IngestReport
+
+
+def read_whole(folder: Path, rows: Rows, terms: StoreTerms, about: str) -> Whole:
+    """Read a source into `folder`, or go on with it, and look at the whole set."""
+    keys = terms.split_key, terms.store_key
+    growing = Growing(folder, terms.form, about, keys, terms.unchanged)
+    for results in rows(growing.rows):
+        growing.take(results)
+    pixels, entries = growing.finish(), growing.entries
+    examined = examine(entries, growing.skipped, terms.answers)
+    kept = [at for at in range(len(entries)) if at not in examined.dropped]
+    drawn = {entry.patient_id: entry.drawn for entry in entries}
+    splits = assign_splits(((examined.patients[at], entries[at].split) for at in kept), drawn.__getitem__)
+    examined.questions = with_names(examined.questions, growing.names)
+    report = report_of(entries, growing.skipped, examined, splits)
+    return Whole(pixels, entries, growing.read, examined.patients, kept, splits, report)
+
+
+def write_whole(folder: Path, whole: Whole, terms: StoreTerms) -> StoreFacts:
+    """Write the files of a store into `folder`, beside what was read; what `store.json` has to say of them."""
+    kept, entries, pixels = whole.kept, whole.entries, whole.pixels
+    if len(kept) < len(entries):
+        pixels = kept_rows(folder, terms.form, kept, pixels, terms.store_key)
+    patients = {name: number for number, name in enumerate(whole.splits)}
+    index: dict[str, AnyArray] = {
+        "labels": np.array([entries[at].label for at in kept], dtype=np.int64),
+        "owner": np.array([patients[whole.patients[at]] for at in kept], dtype=np.int64),
+        "split": np.array([SPLITS.index(whole.splits[whole.patients[at]]) for at in kept], dtype=np.uint8),
+        "view": np.array([entries[at].view for at in kept], dtype="U16"),
+        "patients": np.array(list(patients), dtype="U32"),
+        **_aliases(whole, patients),
+    }
+    return StoreFacts(
+        tuple(terms.labels),
+        pixels.shape,
+        pixels.dtype,
+        key_name(terms.split_key),
+        pixels.file_id.hex(),
+        write_arrays(folder, INDEX, index, terms.store_key),
+        write_register(folder, entries, kept, whole.rows, terms.store_key),
+    )
+
+
+def _aliases(whole: Whole, patients: dict[str, int]) -> dict[str, AnyArray]:
+    """Every identifier of every patient: by each of them a charged patient is known again."""
+    pairs = zip(whole.entries, whole.patients, strict=True)
+    found = {entry.patient_id: patients[name] for entry, name in pairs if name in patients}
+    return {
+        "aliases": np.array(list(found), dtype="U32"),
+        "alias_owner": np.array(list(found.values()), dtype=np.int64),
+    }
