@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
+from support.commands import speaker
 from support.homes import make_home
 from support.studies import PLAN, POLICY
 
@@ -23,6 +23,7 @@ from sfumato_common.errors import ConfigError, DataError
 from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.terms import ImageForm
+from sfumato_common.supervise import flower_environment
 
 FORM, LABELS, SPLIT_KEY, KEY = ImageForm(size=16), ["normal", "opacity"], b"s" * 32, bytes(range(32))
 CHUNK, HEAD = 16 * 16 + OVERHEAD, 24
@@ -107,9 +108,9 @@ def test_an_array_of_sealed_pixels_is_read_as_any_other(tmp_path: Path) -> None:
     assert isinstance(sealed, SealedPixels)
     assert np.array_equal(np.asarray(sealed), whole)
     assert (len(sealed), sealed.shape, sealed.dtype) == (9, (9, 16, 16), np.uint8)
-    for rows in (3, -1, np.int64(2), [4, 4, 0], np.array([8, -2]), slice(1, 7, 2), whole[:, 0, 0] > 90, [], slice(3, 3)):
-        index = np.array(rows, dtype=np.int64) if rows == [] else rows  # type: ignore[comparison-overlap]
-        assert np.array_equal(sealed[rows], whole[index])
+    for rows in (3, -1, np.int64(2), [4, 4, 0], np.array([8, -2]), slice(1, 7, 2), whole[:, 0, 0] > 90, slice(3, 3)):
+        assert np.array_equal(sealed[rows], whole[rows])
+    assert sealed[[]].shape == (0, 16, 16)
     for row in (9, -10, [0, 9]):
         with pytest.raises(IndexError):
             sealed[row]
@@ -135,7 +136,7 @@ def test_no_nonce_comes_again_where_a_file_is_cut_back_and_written_on(tmp_path: 
     partial, seen = tmp_path / ".store.partial", set[bytes]()
     for attempt in range(6):
         with pytest.raises(KeyboardInterrupt):
-            SiteStore.grow(tmp_path / "store", stopped([*images(3), *images(9, seed=attempt)[3:]], 9), TERMS, "these")
+            SiteStore.grow(tmp_path / "store", stopped([*images(3), *images(10, seed=attempt)[3:]], 9), TERMS, "these")
         (path,) = partial.glob("pixels-*")
         pieces = sealed_pieces(path)
         assert len(pieces) == 9
@@ -247,5 +248,12 @@ def test_a_mounted_secret_takes_the_place_of_the_homes_own(tmp_path: Path, monke
         read_store_key(tmp_path / "identity")
 
 
-def test_an_option_names_the_key_for_the_command_and_what_it_starts(tmp_path: Path) -> None:
-    from support.commands import run_in_process  # noqa: F401
+def test_an_option_names_the_key_for_the_command_and_what_it_starts(
+    home: SiteHome, tmp_path, monkeypatch, capsys
+) -> None:
+    say = speaker(monkeypatch, capsys)
+    monkeypatch.setenv(VARIABLE, "")
+    (tmp_path / "secret").write_text((home.identity / "store.key").read_text())
+    code, said, _ = say("sfumato-site", "--store-key", tmp_path / "secret", "fingerprint", "--home", home.root)
+    assert not code, said
+    assert flower_environment(home.root, [], "HOME")[VARIABLE] == str(tmp_path / "secret")

@@ -18,8 +18,7 @@ import numpy as np
 from sfumato_client.dataset.pixel_file import SealedPixels
 from sfumato_client.dataset.sealing import ALTERED, read_sealed, write_sealed
 from sfumato_client.dataset.splits import SPLITS
-from sfumato_client.ingest import Entry, Facts, Split
-from sfumato_client.ingest.alike import ID_KINDS
+from sfumato_client.ingest import ID_KINDS, Entry, Facts, Split
 from sfumato_common.errors import DataError
 from sfumato_common.types import AnyArray
 

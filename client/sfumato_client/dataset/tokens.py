@@ -14,8 +14,7 @@ from dataclasses import replace
 import numpy as np
 
 from sfumato_client.dataset.splits import keyed_split, pseudonym
-from sfumato_client.ingest import Entry, SiteImage, Stamp
-from sfumato_client.ingest.alike import id_kind, plain_id
+from sfumato_client.ingest import Entry, SiteImage, Stamp, id_kind, plain_id
 
 TOKEN_BYTES = 16
 

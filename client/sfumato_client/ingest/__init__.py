@@ -1,5 +1,6 @@
 """Readers: DICOM, folders of pictures and npz sets into site images, and one look at a whole set."""
 
+from sfumato_client.ingest.alike import ID_KINDS, id_kind, plain_id
 from sfumato_client.ingest.answers import Answers
 from sfumato_client.ingest.jobs import Results
 from sfumato_client.ingest.records import Facts, Kept, SiteImage, Skipped, Split, Stamp, Stamped
@@ -7,6 +8,7 @@ from sfumato_client.ingest.sources import READERS, SourceConfig, load_source, re
 from sfumato_client.ingest.whole_set import Entry, Examined, Question, counted, examine
 
 __all__ = [
+    "ID_KINDS",
     "READERS",
     "Answers",
     "Entry",
@@ -23,6 +25,8 @@ __all__ = [
     "Stamped",
     "counted",
     "examine",
+    "id_kind",
     "load_source",
+    "plain_id",
     "read_source",
 ]
