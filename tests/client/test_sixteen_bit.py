@@ -7,13 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from support.reading import read_dicom, read_pngs
+from support.reading import read_dicom, read_npz, read_pngs
 
 from sfumato_client.anonymise import CandidateSet
 from sfumato_client.audit.attacks.nearest import nearest_distances
 from sfumato_client.dataset import SiteStore
 from sfumato_client.ingest import SiteImage
-from sfumato_client.ingest.npz import read_npz
 from sfumato_common.errors import DataError
 from sfumato_common.imaging import fit_square
 from sfumato_common.phantom import DEVICES, arrays, draw_patient

@@ -167,7 +167,7 @@ def accept(
     require_real(offered.study, policy.site)
     require_own_key(site, offered, policy.site)
     with site.open_ledger() as ledger:
-        if kept := sorted({plan.study for plan in ledger.under_way() if plan.digest != offered.digest}):
+        if kept := sorted({plan.study for plan in ledger.begun() if plan.private and plan.digest != offered.digest}):
             said = f"counted as taken: what studies under way will still charge, {', '.join(kept)}; 'leave' frees it"
             console.print(said, markup=False, soft_wrap=True)
         cost = admit(offered, policy, ledger)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,10 +12,11 @@ import numpy as np
 from sfumato_client.dataset.facts import StoreFacts
 from sfumato_client.dataset.growing import Growing, Rows, Unchanged
 from sfumato_client.dataset.pixel_file import PixelFacts, kept_rows
-from sfumato_client.dataset.register import RowRead, write_arrays, write_register
+from sfumato_client.dataset.register import Register, RowRead, write_arrays, write_register
 from sfumato_client.dataset.report import IngestReport, report_of, with_names
-from sfumato_client.dataset.splits import SPLITS, assign_splits, key_name
-from sfumato_client.ingest import Answers, Entry, Split, examine
+from sfumato_client.dataset.splits import SPLITS, assign_splits, key_name, pseudonym
+from sfumato_client.dataset.tokens import alike_token
+from sfumato_client.ingest import Answers, Entry, Past, Split, examine
 from sfumato_common.accounting.members import Members
 from sfumato_common.errors import ConfigError
 from sfumato_common.study.terms import ImageForm
@@ -25,11 +27,22 @@ _SHORTEST = 16
 
 
 @dataclass(frozen=True)
+class Before:
+    """A store that is updated: its register, its patients' tokens, and the split of every identifier's token."""
+
+    register: Register
+    patients: frozenset[str]
+    splits: Mapping[str, Split]
+
+
+@dataclass(frozen=True)
 class StoreTerms:
     """What a store is made for: form and labels of the plan, whose numbers images count in, and the site's two keys.
 
     `answers` are the hospital's to questions about the whole set. `check` is shown who would be in which cohort, and
-    refuses by raising. `unchanged` says of a row that was read before a kill whether its file is as it was.
+    refuses by raising. `unchanged` says of a row that was read before a kill whether its file is as it was. `withdrawn`
+    are identifiers of patients whose images are not taken; `before` is the store that is updated,
+    `settings` all that the source says of how its rows are read.
     """
 
     form: ImageForm
@@ -39,6 +52,9 @@ class StoreTerms:
     answers: Answers = Answers()  # noqa: RUF009 - frozen
     check: Callable[[Members], None] = lambda members: None
     unchanged: Unchanged = lambda stamp: True
+    withdrawn: Sequence[str] = ()
+    before: Before | None = None
+    settings: str = ""
 
     def __post_init__(self) -> None:
         if len(self.split_key) < _SHORTEST:
@@ -60,18 +76,39 @@ class Whole:
 
 def read_whole(folder: Path, rows: Rows, terms: StoreTerms, about: str) -> Whole:
     """Read a source into `folder`, or go on with it, and look at the whole set."""
-    keys = terms.split_key, terms.store_key
-    growing = Growing(folder, terms.form, about, keys, terms.unchanged)
+    keys, before = (terms.split_key, terms.store_key), terms.before
+    register = before.register if before else None
+    growing = Growing(folder, terms.form, about, keys, terms.unchanged, register, terms.settings)
     for results in rows(growing.rows):
         growing.take(results)
+    withdrawn = {pseudonym(terms.split_key, name): alike_token(terms.split_key, name) for name in terms.withdrawn}
+    gone = _gone(growing, register, withdrawn) if register else {}
+    if terms.answers.gone == "keep":
+        growing.keep(list(gone))
     pixels, entries = growing.finish(), growing.entries
-    examined = examine(entries, growing.skipped, terms.answers)
+    past = Past(before.patients if before else (), withdrawn, list(gone.values()))
+    examined = examine(entries, growing.skipped, terms.answers, past)
     kept = [at for at in range(len(entries)) if at not in examined.dropped]
-    drawn = {entry.patient_id: entry.drawn for entry in entries}
+    # who was in the store keeps the split, whichever identifier is left
+    drawn = {entry.patient_id: entry.drawn for entry in entries} | dict(before.splits if before else {})
     splits = assign_splits(((examined.patients[at], entries[at].split) for at in kept), drawn.__getitem__)
-    examined.questions = with_names(examined.questions, growing.names)
+    known = dict(zip(withdrawn, terms.withdrawn, strict=True))
+    examined.questions = with_names(examined.questions, lambda: known | growing.names())
+    if growing.taken:
+        examined.notes.append(f"{len(growing.taken)} images were kept as they were in the store, and not read")
     report = report_of(entries, growing.skipped, examined, splits)
     return Whole(pixels, entries, growing.read, examined.patients, kept, splits, report)
+
+
+def _gone(growing: Growing, before: Register, withdrawn: Collection[str]) -> dict[int, str]:
+    """The images of the store before that no row gave again, with their patient's token; but of who has withdrawn."""
+    rows, again = Counter(row.about for row in growing.read), set(growing.taken)
+    rows_before = Counter(before.abouts)
+    for about, numbers in zip(before.abouts, before.images, strict=True):
+        if rows[about] >= rows_before[about]:  # read anew
+            again.update(numbers)
+    owners = {number: before.entry(number, "").patient_id for number in range(len(before)) if number not in again}
+    return {number: owner for number, owner in owners.items() if owner not in withdrawn}
 
 
 def write_whole(folder: Path, whole: Whole, terms: StoreTerms) -> StoreFacts:

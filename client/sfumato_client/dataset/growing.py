@@ -31,7 +31,8 @@ _SYNC_SECONDS = 5.0
 class Growing:
     """What was read so far into `folder`; `about` says of what, and another or none begins anew.
 
-    `unchanged` says of a row that was read whether its file is as it was then. `before` is the store that is updated.
+    `unchanged` says of a row that was read whether its file is as it was then. `before` is the store that is updated,
+    `settings` all that the source says of how rows are read.
     """
 
     def __init__(
@@ -42,9 +43,10 @@ class Growing:
         keys: tuple[bytes, bytes],
         unchanged: Unchanged = lambda stamp: True,
         before: Register | None = None,
+        settings: str = "",
     ) -> None:
         self._split_key, self._store_key = keys
-        self._folder, self._before, self._unchanged = folder, before, unchanged
+        self._folder, self._before, self._unchanged, self._settings = folder, before, unchanged, settings
         kept = self._read(form, about) if about else None
         if kept is None:
             shutil.rmtree(folder, ignore_errors=True)
@@ -60,7 +62,7 @@ class Growing:
 
     def _forget(self) -> None:
         self.entries, self.skipped, self.rows = list[Entry](), list[Skipped](), 0
-        # rows of which something was read, by their file's token; which images each has, and of the store before
+        # rows that gave images, and which images of the store before they gave
         self.read, self.taken = list[RowRead](), set[int]()
 
     def take(self, results: Results) -> None:
@@ -84,9 +86,8 @@ class Growing:
         self._write({"row": line, "stamp": asdict(stamp) if stamp else None})
 
     def keep(self, numbers: Sequence[int]) -> None:
-        """Keep these images of the store before, whose rows are gone."""
+        """Keep these images of the store before, whose rows are gone; after all rows, and not for a kill to go on."""
         self._copy(numbers, "")
-        self._write({"late": list(numbers)})
 
     def finish(self) -> PixelFacts:
         """Close both files."""
@@ -112,10 +113,12 @@ class Growing:
         images = sum(len(one.get("kept", ())) or "image" in one for one in line)
         if stamp is None or not images:
             return
-        file, row = row_tokens(stamp, self._split_key)
+        about, row = row_tokens(stamp, self._split_key, self._settings)
         last = len(self.entries)
         whole = all("skipped" not in one for one in line)
-        self.read.append(RowRead(file, row if whole else "", stamp.size, stamp.time, tuple(range(last - images, last))))
+        self.read.append(
+            RowRead(about, row if whole else "", stamp.size, stamp.time, tuple(range(last - images, last)))
+        )
 
     def _write(self, record: dict[str, Any]) -> None:
         self._pixels.flush()
@@ -148,9 +151,6 @@ class Growing:
 
     def _again(self, record: dict[str, Any]) -> bool:
         """Take one record of the journal; False, and nothing, where the row's file is another since."""
-        if "late" in record:
-            self._copy_words(record["late"], "")
-            return True
         stamp = Stamp(**record["stamp"]) if record["stamp"] else None
         if stamp is not None and not self._unchanged(stamp):
             return False

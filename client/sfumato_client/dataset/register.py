@@ -29,12 +29,12 @@ _HEX = 32
 
 @dataclass(frozen=True, slots=True)
 class RowRead:
-    """A row of which images were taken: tokens of its file and of the row, size and time of the file, their numbers.
+    """A row of which images were taken: tokens of what it is about and of all it says, its file's state, their numbers.
 
     `row` is empty where the row has to be read again.
     """
 
-    file: str
+    about: str
     row: str
     size: int
     time: int
@@ -49,8 +49,8 @@ class Register:
         images: dict[int, list[int]] = defaultdict(list)
         for number, row in enumerate(arrays["row_of"].tolist()):
             images[row].append(number)
-        self.files, self._rows = _hexes(arrays["files"]), dict[str, tuple[int, int, tuple[int, ...]]]()
-        self.images = [tuple(images[row]) for row in range(len(self.files))]
+        self.abouts, self._rows = _hexes(arrays["abouts"]), dict[str, tuple[int, int, tuple[int, ...]]]()
+        self.images = [tuple(images[row]) for row in range(len(self.abouts))]
         stamps = arrays["stamps"].tolist()
         for at, row in enumerate(_hexes(arrays["rows"])):
             if row:
@@ -106,7 +106,7 @@ def write_register(
         "view": np.array([one.view for one in chosen], dtype="U16"),
         "modality": np.array([one.facts.modality for one in chosen], dtype="U16"),
         "row_of": row_of,
-        "files": _bytes((row.file for row in used), (len(used),)),
+        "abouts": _bytes((row.about for row in used), (len(used),)),
         "rows": _bytes((row.row for row in used), (len(used),)),
         "stamps": np.array([[row.size, row.time] for row in used], dtype=np.int64).reshape(len(used), 2),
     }

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,11 +18,11 @@ import numpy as np
 
 from sfumato_client.dataset.cohort import Cohort
 from sfumato_client.dataset.facts import FACTS, StoreFacts
-from sfumato_client.dataset.filling import INDEX, StoreTerms, read_whole, write_whole
+from sfumato_client.dataset.filling import INDEX, Before, StoreTerms, read_whole, write_whole
 from sfumato_client.dataset.growing import Rows
 from sfumato_client.dataset.looking import sheet_of, unusual
 from sfumato_client.dataset.pixel_file import PIXELS, SealedPixels
-from sfumato_client.dataset.register import REGISTER, read_arrays
+from sfumato_client.dataset.register import REGISTER, read_arrays, read_register
 from sfumato_client.dataset.report import REPORT, IngestReport
 from sfumato_client.dataset.sealing import ALTERED, file_name
 from sfumato_client.dataset.splits import SPLITS
@@ -31,6 +32,9 @@ from sfumato_common.errors import DataError
 from sfumato_common.files import sync_folder
 from sfumato_common.study.terms import ImageForm
 from sfumato_common.types import AnyArray
+
+# in which nothing is charged; refuses who would be in which cohort
+Hold = Callable[[Members], AbstractContextManager[None]]
 
 
 class SiteStore:
@@ -66,7 +70,10 @@ class SiteStore:
         function's to decide), no image could be read, or a person has to answer first.
         """
         if folder.exists():
-            raise DataError(f"a store already stands at '{folder.name}'; use it, or remove it to ingest anew")
+            raise DataError(
+                f"a store already stands at '{folder.name}'; use it, change it by '--update', or remove it "
+                "to ingest anew"
+            )
         partial = _partial(folder)
         try:
             whole = read_whole(partial, rows, terms, about)
@@ -86,6 +93,34 @@ class SiteStore:
                 shutil.rmtree(partial, ignore_errors=True)
             raise
         sync_folder(folder.parent)
+        return whole.report
+
+    @staticmethod
+    def update(folder: Path, rows: Rows, terms: StoreTerms, about: str, hold: Hold) -> IngestReport:
+        """Put another version in the place of the store that `terms.before` is of; all of it, or nothing.
+
+        The new files lie beside the old ones before one rename of `store.json` says that they are the store. `hold` is
+        given who is in which cohort, refuses by raising, and lets nothing be charged meanwhile. Raises DataError as
+        `grow` does.
+        """
+        partial, key = _partial(folder), terms.store_key
+        _remove_others(folder, StoreFacts.read(folder, key))
+        try:
+            whole = read_whole(partial, rows, terms, about)
+            whole.report.write(folder.parent / REPORT)
+            whole.report.require_answers()
+            facts = write_whole(partial, whole, terms)
+            facts.write(partial, key)
+            with hold(SiteStore.open(partial, key).members(*SPLITS)):
+                for name in _files(facts):
+                    (partial / name).rename(folder / name)
+                sync_folder(folder)
+                facts.write(folder, key)
+        except OSError as error:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise DataError(f"store '{folder.name}' cannot be written ({error.strerror}); it is as it was") from None
+        _remove_others(folder, facts)
+        shutil.rmtree(partial, ignore_errors=True)
         return whole.report
 
     @staticmethod
@@ -109,6 +144,15 @@ class SiteStore:
         if {len(index[name]) for name in ("labels", "split", "owner", "view")} != {len(pixels)}:
             raise DataError(ALTERED)
         return SiteStore(pixels, index, facts)
+
+    def before(self, folder: Path, store_key: bytes) -> Before:
+        """What an update of this store, which was opened at `folder`, has to know of it."""
+        register = read_register(folder, self.facts.register, self._pixels, store_key)
+        owners, splits = self._index["owner"], self._index["split"]
+        of_owner = dict(zip(owners.tolist(), (SPLITS[number] for number in splits.tolist()), strict=True))
+        aliases = zip(self._index["aliases"].tolist(), self._index["alias_owner"].tolist(), strict=True)
+        splits_by_alias = {name: of_owner[owner] for name, owner in aliases}
+        return Before(register, frozenset(self._index["patients"].tolist()), splits_by_alias)
 
     @property
     def patients(self) -> int:
@@ -139,8 +183,12 @@ def _partial(folder: Path) -> Path:
 
 def _remove_others(folder: Path, facts: StoreFacts) -> None:
     """Leave only the files of one store."""
-    ids = ((PIXELS, facts.pixels), (INDEX, facts.index), (REGISTER, facts.register))
-    names = {FACTS, *(file_name(kind, bytes.fromhex(file_id)) for kind, file_id in ids)}
+    names = {FACTS, *_files(facts)}
     for path in folder.iterdir():
         if path.name not in names:
             path.unlink()
+
+
+def _files(facts: StoreFacts) -> list[str]:
+    ids = ((PIXELS, facts.pixels), (INDEX, facts.index), (REGISTER, facts.register))
+    return [file_name(kind, bytes.fromhex(file_id)) for kind, file_id in ids]

@@ -50,7 +50,7 @@ def alike_token(split_key: bytes, patient_id: str) -> str:
     return token(split_key, "alike", plain_id(patient_id))
 
 
-def row_tokens(stamp: Stamp, split_key: bytes) -> tuple[str, str]:
-    """The tokens of a row's file, and of the file with all words of the row."""
-    words = json.dumps([stamp.file, stamp.words])
-    return token(split_key, "file", stamp.file), token(split_key, "row", words)
+def row_tokens(stamp: Stamp, split_key: bytes, settings: str) -> tuple[str, str]:
+    """The tokens of what a row is about, and of all its words with what the source says of reading them."""
+    words = json.dumps([stamp.about, stamp.words, settings])
+    return token(split_key, "about", stamp.about), token(split_key, "row", words)

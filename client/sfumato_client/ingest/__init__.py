@@ -5,7 +5,7 @@ from sfumato_client.ingest.answers import Answers
 from sfumato_client.ingest.jobs import Results
 from sfumato_client.ingest.records import Facts, Kept, SiteImage, Skipped, Split, Stamp, Stamped
 from sfumato_client.ingest.sources import READERS, SourceConfig, load_source, read_source
-from sfumato_client.ingest.whole_set import Entry, Examined, Question, counted, examine
+from sfumato_client.ingest.whole_set import Entry, Examined, Past, Question, counted, examine
 
 __all__ = [
     "ID_KINDS",
@@ -15,6 +15,7 @@ __all__ = [
     "Examined",
     "Facts",
     "Kept",
+    "Past",
     "Question",
     "Results",
     "SiteImage",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Collection, Hashable, Iterable, Mapping
 from typing import Literal, TypeVar
 
 K = TypeVar("K", bound=Hashable)
@@ -78,14 +78,18 @@ def groups_by(pairs: Iterable[tuple[K, str]]) -> list[list[str]]:
 
 
 class Unions:
-    """Sets of identifiers that are one patient (union-find); each is called by its first in order."""
+    """Sets of identifiers that are one patient (union-find); each is called by its first in order.
 
-    def __init__(self) -> None:
+    Those of `before` come first: a patient is called as in the store before.
+    """
+
+    def __init__(self, before: Collection[str] = ()) -> None:
         self._above: dict[str, str] = {}
+        self._before = frozenset(before)
 
     def join(self, group: Iterable[str]) -> None:
         """All of `group` are one."""
-        first, *others = sorted({self.of(each) for each in group})
+        first, *others = sorted({self.of(each) for each in group}, key=lambda name: (name not in self._before, name))
         for other in others:
             self._above[other] = first
 

@@ -60,6 +60,8 @@ class Facts:
 NO_FACTS = Facts()
 # the reason of a file that no row names
 UNLISTED = "no row in the labels table"
+# the reason of an image whose patient takes part no more
+WITHDRAWN = "its patient has withdrawn"
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,13 +98,14 @@ class Kept(Skipped):
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """A row before its file was read: the file as the table names it, the row's words, size and time (ns) of the file.
+    """A row before its file was read: what it is about, its words, its file as it names it, size and time (ns) of that.
 
     A file that is changed while it is read has another stamp afterwards, so that it is read again.
     """
 
-    file: str
+    about: str
     words: str
+    file: str
     size: int
     time: int
 

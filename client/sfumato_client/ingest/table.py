@@ -2,24 +2,49 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from sfumato_client.ingest.alike import says_no_id
-from sfumato_client.ingest.records import SPLIT_NAMES, Split, UnreadableError
+from sfumato_client.ingest.records import SPLIT_NAMES, Split, Stamp, UnreadableError
 from sfumato_common.errors import ConfigError, DataError
+from sfumato_common.tables import Row
 
 # of every table of files, beside those that its kind needs
 OPTIONAL_COLUMNS = ("patient_id", "split", "laterality", "view")
 _LISTS = ("|", ";")
 
 
+class Listing:
+    """The rows of a table, read anew at every pass, and what one pass over all of them says.
+
+    A table of a million rows is then never in memory, and what is wrong in its last row is known before the first file
+    is read. Raises DataError.
+    """
+
+    def __init__(self, rows: Callable[[], Iterable[Row]]) -> None:
+        self._rows, self._count, self.splits = rows, 0, False
+        for row in rows():
+            self._count += 1
+            self.splits = self.splits or bool(row.get("split"))
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[Row]:
+        return iter(self._rows())
+
+
 def check_folder(folder: Path) -> None:
     """Raises DataError unless `folder` is a folder that can be listed."""
     try:
-        next(folder.iterdir(), None)
+        with os.scandir(folder) as entries:
+            next(entries, None)
     except NotADirectoryError:
         raise DataError(f"'{folder.name}' is a file, not a folder; unpack it where it is an archive") from None
     except OSError as error:
@@ -28,13 +53,25 @@ def check_folder(folder: Path) -> None:
         ) from None
 
 
-def unlisted_files(folder: Path, listed: set[str], table: Path) -> Iterator[str]:
-    """Relative names of files in the folder that no row names (the table itself and hidden files aside)."""
-    skip = table.resolve()
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        if path.is_file() and name not in listed and not path.name.startswith(".") and path.resolve() != skip:
-            yield name
+def unlisted_files(folder: Path, listed: Listed, table: Path) -> Iterator[str]:
+    """Relative names of files in the folder that no row names (the table itself and hidden files aside), in order.
+
+    Folder by folder: of a million files the names of one folder's unlisted ones are in memory.
+    """
+    skip, waiting = table.resolve(), [(folder, folder.resolve())]
+    while waiting:
+        here, real = waiting.pop()
+        files, folders = list[str](), list[str]()
+        with contextlib.suppress(PermissionError), os.scandir(here) as entries:
+            for entry in entries:
+                if entry.is_dir():
+                    # as rglob: a link to a folder is not followed, it may lead around
+                    folders += [] if entry.is_symlink() else [entry.name]
+                elif entry.is_file() and not entry.name.startswith("."):
+                    path = Path(entry.path).resolve() if entry.is_symlink() else real / entry.name
+                    files += [] if path in listed or path == skip else [entry.name]
+        waiting += [(here / name, real / name) for name in sorted(folders, reverse=True)]
+        yield from ((here / name).relative_to(folder).as_posix() for name in sorted(files))
 
 
 def inside(folder: Path, name: str) -> Path:
@@ -50,23 +87,45 @@ def inside(folder: Path, name: str) -> Path:
     return path
 
 
-@dataclass
-class Listed:
-    """The rows of a table that were read so far, by file: the same row again is passed over, another one is not."""
+def stamp_of(folder: Path, name: str, words: str, about: str = "") -> Stamp:
+    """A row's stamp, of the file that it names as it is now; -1 for the size of none."""
+    return Stamp(about or name, words, name, *state_of(folder, name))
 
-    rows: dict[Path, Mapping[str, str]] = field(default_factory=dict)
+
+def state_of(folder: Path, name: str) -> tuple[int, int]:
+    """Size and time (ns) of the file that a row names; (-1, 0) of none."""
+    try:
+        found = inside(folder, name).stat()
+    except (UnreadableError, OSError, ValueError):
+        return -1, 0
+    return found.st_size, found.st_mtime_ns
+
+
+class Listed:
+    """The rows of a table that were read so far, by file: the same row again is passed over, another one is not.
+
+    Files and words are kept as hashes: of a million rows only these are in memory.
+    """
+
+    def __init__(self) -> None:
+        self._rows: dict[bytes, bytes] = {}
 
     def take(self, path: Path, row: Mapping[str, str]) -> None:
         """Note a row. Raises UnreadableError where the same file was listed before with the same words."""
-        said = {name: value for name, value in row.items() if name != "file"}
-        before = self.rows.setdefault(path.resolve(), said)
-        if before is not said and before == said:
+        words = repr(sorted((name, value) for name, value in row.items() if name != "file")).encode()
+        said, file = _short(words), _short(os.fsencode(path.resolve()))
+        if file not in self._rows:
+            self._rows[file] = said
+        elif self._rows[file] == said:
             raise UnreadableError("listed twice; the first row counts")
 
-    def names(self, folder: Path) -> set[str]:
-        """Relative names of the files that were listed."""
-        root = folder.resolve()
-        return {path.relative_to(root).as_posix() for path in self.rows if path.is_relative_to(root)}
+    def __contains__(self, path: Path) -> bool:
+        """Whether a file, without links in its path, was listed."""
+        return _short(os.fsencode(path)) in self._rows
+
+
+def _short(value: bytes) -> bytes:
+    return hashlib.blake2b(value, digest_size=16).digest()
 
 
 @dataclass(frozen=True)
@@ -139,8 +198,3 @@ def split_name(value: str) -> Split:
     if name is None:
         raise UnreadableError("its split is none of train, validation, holdout")
     return name
-
-
-def has_splits(rows: Sequence[Mapping[str, str]]) -> bool:
-    """Whether a table says splits: it has the column, and something in it."""
-    return any(row.get("split") for row in rows)

@@ -7,13 +7,13 @@ noted. Everything here stays in the site.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sfumato_client.ingest.alike import IdKind, Unions, groups_by, placeholders
 from sfumato_client.ingest.answers import Answers
 from sfumato_client.ingest.depth import DEPTH_NOTE
-from sfumato_client.ingest.records import NO_FACTS, UNLISTED, Facts, Skipped, Split
+from sfumato_client.ingest.records import NO_FACTS, UNLISTED, WITHDRAWN, Facts, Skipped, Split
 
 _SHOWN = 20  # groups of a question that the report lists
 
@@ -53,6 +53,17 @@ class Question:
         return f"{self.text}; write {choices} under 'answers' of the source"
 
 
+@dataclass(frozen=True)
+class Past:
+    """What a set is held against: `patients` of the store before, by token; who has withdrawn, each with the token of
+    all identifiers that are alike; and the patients of images of that store that nobody lists any more, one an image.
+    """
+
+    patients: Collection[str] = ()
+    withdrawn: Mapping[str, str] = field(default_factory=dict)
+    gone: Sequence[str] = ()
+
+
 @dataclass
 class Examined:
     """The set as it may be stored: each entry's patient, and those that go with their reason; or what to ask first."""
@@ -63,11 +74,16 @@ class Examined:
     notes: list[str] = field(default_factory=list)
 
 
-def examine(entries: Sequence[Entry], skipped: Sequence[Skipped], answers: Answers) -> Examined:
-    """Hold a whole set against itself, with a hospital's answers."""
-    unions, examined = Unions(), Examined([])
-    _one_patient(entries, answers, unions, examined)
+def examine(
+    entries: Sequence[Entry], skipped: Sequence[Skipped], answers: Answers, past: Past | None = None
+) -> Examined:
+    """Hold a whole set against itself, with a hospital's answers, and against what was."""
+    past = past or Past()
+    unions, examined = Unions(past.patients), Examined([])
+    _one_patient(entries, answers, past, unions, examined)
     examined.patients = [unions.of(entry.patient_id) for entry in entries]
+    _withdrawn({unions.of(name) for name in past.withdrawn}, examined)
+    _gone(past, answers, examined)
     _placeholders(entries, answers, examined)
     _same_images(entries, answers, examined)
     _note(entries, examined)
@@ -75,7 +91,7 @@ def examine(entries: Sequence[Entry], skipped: Sequence[Skipped], answers: Answe
     return examined
 
 
-def _one_patient(entries: Sequence[Entry], answers: Answers, unions: Unions, examined: Examined) -> None:
+def _one_patient(entries: Sequence[Entry], answers: Answers, past: Past, unions: Unions, examined: Examined) -> None:
     """Identifiers that may be of one patient: joined, kept apart, or asked about."""
     nobody = placeholders({entry.patient_id: entry.kind for entry in entries})
     known = [entry for entry in entries if entry.patient_id not in nobody]
@@ -89,11 +105,14 @@ def _one_patient(entries: Sequence[Entry], answers: Answers, unions: Unions, exa
             for group in groups:
                 unions.join(group)
 
+    # a patient who withdrew is told by the identifier in another writing, too
+    there = {entry.alike for entry in known}
+    withdrawn = [(alike, name) for name, alike in past.withdrawn.items() if alike in there]
     say(
         "alike_ids",
         "groups of patient ids differ in case, blanks, zeros or unseen signs alone",
         answers.alike_ids,
-        groups_by((entry.alike, entry.patient_id) for entry in known),
+        groups_by([*((entry.alike, entry.patient_id) for entry in known), *withdrawn]),
     )
     persons = [(("person", entry.facts.person), entry.patient_id) for entry in known if entry.facts.person]
     studies = [(("study", entry.facts.study), entry.patient_id) for entry in known if entry.facts.study]
@@ -109,6 +128,22 @@ def _one_patient(entries: Sequence[Entry], answers: Answers, unions: Unions, exa
         answers.image_of_two_patients,
         groups_by((key, entry.patient_id) for entry in entries for key in _keys(entry)),
     )
+
+
+def _withdrawn(patients: set[str], examined: Examined) -> None:
+    for at, patient in enumerate(examined.patients):
+        if patient in patients:
+            examined.dropped[at] = WITHDRAWN
+    if strangers := len(patients - set(examined.patients)):
+        examined.notes.append(f"{strangers} of the patients under 'withdrawn' have no image here")
+
+
+def _gone(past: Past, answers: Answers, examined: Examined) -> None:
+    """Images of the store before whose rows are gone: nobody takes them out, or leaves them in, without a word."""
+    if past.gone and answers.gone is None:
+        count, patients = len(past.gone), tuple(dict.fromkeys(past.gone))
+        text = f"{count} images of {len(patients)} patients of the store have no row or no readable file any more"
+        examined.questions.append(Question("gone", text, ("remove", "keep"), patients[:_SHOWN]))
 
 
 def _keys(entry: Entry) -> Iterable[tuple[str, object]]:
@@ -177,7 +212,7 @@ def _note(entries: Sequence[Entry], examined: Examined) -> None:
 def _lost(kept: int, reasons: list[str], answers: Answers, examined: Examined) -> None:
     """Rows that were dropped, by reason; a question where they are more than the stated share."""
     everything = Counter([*reasons, *examined.dropped.values()])
-    lost = sum(count for reason, count in everything.items() if reason != UNLISTED)
+    lost = sum(count for reason, count in everything.items() if reason not in (UNLISTED, WITHDRAWN))
     if kept and lost > answers.most_dropped * (kept + lost):
         share = f"{lost} of {kept + lost} rows were dropped"
         text = f"{share}, more than 'most_dropped' {answers.most_dropped:g} allows"
