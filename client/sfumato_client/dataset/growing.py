@@ -96,10 +96,16 @@ class Growing:
         return self._pixels.close()
 
     def names(self) -> dict[str, str]:
-        """Which identifier each patient's token stands for, of those that were read; from the journal alone."""
-        records = (record for record, _ in read_journal(self._folder / JOURNAL, self._store_key))
-        images = (one for record in records for one in record.get("row", ()) if "image" in one)
-        return {one["image"]["patient_id"]: one["who"] for one in images}
+        """Which identifier each patient's token stands for, of those that were read; whose file it is, of those kept."""
+        found = dict[str, str]()
+        for record, _ in read_journal(self._folder / JOURNAL, self._store_key):
+            for one in record.get("row", ()):
+                if "image" in one:
+                    found[one["image"]["patient_id"]] = one["who"]
+                elif "kept" in one and self._before is not None:
+                    patient = self._before.entry(one["kept"][0], "").patient_id
+                    found.setdefault(patient, f"the patient of {one['as']}")
+        return found
 
     def _copy(self, numbers: Iterable[int], reference: str) -> None:
         assert self._before is not None, "what is kept is of a store before"

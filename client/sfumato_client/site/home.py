@@ -15,7 +15,7 @@ from sfumato_client.site.store_key import make_store_key, read_store_key
 from sfumato_common.accounting.events import Cohort as CohortName
 from sfumato_common.encoders.encoder import Encoder, Encoders
 from sfumato_common.encoders.settings import EncoderTerms
-from sfumato_common.errors import ConfigError, PolicyRefusal
+from sfumato_common.errors import ConfigError, DataError, PolicyRefusal
 from sfumato_common.files import write_json
 from sfumato_common.strict import load_yaml, parse
 from sfumato_common.study.plan import Plan
@@ -197,7 +197,9 @@ class SiteHome:
             raise ConfigError("this site has no split key; run 'sfumato-site init' first") from None
 
     def store_key(self) -> bytes:
-        """The key under which the store lies on the disk. Raises ConfigError."""
+        """The key under which the store lies on the disk. Raises DataError where there is no store, or ConfigError."""
+        if not self.store.exists():
+            raise DataError("store 'store' is missing: no images were ingested here; run 'sfumato-site ingest' first")
         return read_store_key(self.identity)
 
     def pin(self, plan: Plan) -> None:
