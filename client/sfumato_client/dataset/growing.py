@@ -96,7 +96,7 @@ class Growing:
         return self._pixels.close()
 
     def names(self) -> dict[str, str]:
-        """Which identifier each patient's token stands for, of those that were read; whose file it is, of those kept."""
+        """Which identifier each patient's token stands for, where it was read; of those kept, whose file it is."""
         found = dict[str, str]()
         for record, _ in read_journal(self._folder / JOURNAL, self._store_key):
             for one in record.get("row", ()):
