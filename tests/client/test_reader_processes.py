@@ -275,5 +275,6 @@ def test_check_then_kill_then_ingest(home: Path) -> None:
     assert (home / "site" / "check-sheet.png").stat().st_mode & 0o077 == 0
     assert not (home / "site" / "store").exists()
     assert "kept 150 images" in run(home, "ingest", *ARGUMENTS)
+    assert not (home / "site" / "check-sheet.png").exists()
     source = load_source(home / "source.yaml")
     assert len(list(read_rows(source, FORM, LABELS))) == 150

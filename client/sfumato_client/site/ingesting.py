@@ -43,7 +43,9 @@ def ingest_source(
     """
     with _reading(home, source, plan, workers, watch) as reading, home.open_ledger() as ledger:
         terms = replace(_terms(home, source, plan), check=ledger.check_members)
-        return SiteStore.grow(home.store, reading(), terms, about_of(source, plan))
+        report = SiteStore.grow(home.store, reading(), terms, about_of(source, plan))
+    (home.root / SHEET).unlink(missing_ok=True)  # images in the clear, which somebody has looked at
+    return report
 
 
 def update_source(
