@@ -57,7 +57,12 @@ def iterate_table(
             if not any(value.strip() for value in values):
                 continue
             if not names:
-                names = _header(path, values, required, optional, columns or {}, ignored)
+                try:
+                    names = _header(path, values, required, optional, columns or {}, ignored)
+                except DataError:
+                    for _ in reader:  # a quote that does not end is told first: the header may be its victim
+                        pass
+                    raise
                 continue
             found = True
             yield _row(path, names, reader.line_num, values, separator)

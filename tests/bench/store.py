@@ -1,9 +1,9 @@
-"""What it costs that a store is sealed: opening, images at random places, passes of training, an ingest.
+"""What it costs that a store is encrypted: opening, images at random places, passes of training, an ingest.
 
     python tests/bench/store.py [--images 100000] [--files 300] [--rounds 7]
 
-*Sealed* is the site's store. *Plain* is a memory-mapped array of the same pixels, as stores were before; for the ingest
-it is the same code, with pixels written as they are. Both in turn, in one process and one thread of arithmetic, the
+*Encrypted* is the site's store. *Plain* is a memory-mapped array of the same pixels, as stores were before; for the
+ingest it is the same code, with pixels written as they are. Both in turn, in one process and one thread of arithmetic, the
 files in the system's cache; medians of all rounds. Random images are drawn over the whole store, a patient at a time
 (two images) as batches of DP-SGD take them, and by the thousand.
 """
@@ -26,7 +26,7 @@ from PIL import Image
 from support.plans import dp_sgd, small_plan
 
 from sfumato_client.dataset import Cohort, SiteStore, StoreTerms
-from sfumato_client.dataset.sealing import OVERHEAD, Sealer
+from sfumato_client.dataset.encryption import OVERHEAD, FileCipher
 from sfumato_client.ingest import SiteImage
 from sfumato_client.ingest.pool import Pool
 from sfumato_client.ingest.sources import PngSource, read_rows
@@ -80,10 +80,10 @@ def in_turn(rounds: int, *works: Callable[[], object]) -> list[float]:
 def access(images: int, rounds: int) -> dict:
     """Opening a large store of 28 px, and images a second from random places."""
     with tempfile.TemporaryDirectory() as folder:
-        _, sealed, plain = filled(Path(folder), images, 28)
+        _, encrypted, plain = filled(Path(folder), images, 28)
         opened = in_turn(rounds, lambda: SiteStore.open(Path(folder) / "store", STORE_KEY).cohort("train"))[0]
         rng = np.random.default_rng(1)
-        patients = rng.integers(0, sealed.patients, 5_000).tolist()
+        patients = rng.integers(0, encrypted.patients, 5_000).tolist()
         rows = rng.integers(0, images, (10, 1_000))
 
         def by_patient(cohort: Cohort) -> Callable[[], object]:
@@ -92,9 +92,9 @@ def access(images: int, rounds: int) -> dict:
         def by_thousand(cohort: Cohort) -> Callable[[], object]:
             return lambda: [np.asarray(cohort.images[some]) for some in rows]
 
-        taken = sum(len(sealed.images_of(patient)[0]) for patient in patients)
-        one, two = in_turn(rounds, by_patient(sealed), by_patient(plain))
-        many, plenty = in_turn(rounds, by_thousand(sealed), by_thousand(plain))
+        taken = sum(len(encrypted.images_of(patient)[0]) for patient in patients)
+        one, two = in_turn(rounds, by_patient(encrypted), by_patient(plain))
+        many, plenty = in_turn(rounds, by_thousand(encrypted), by_thousand(plain))
     found = {"by patient": (taken / one, taken / two), "by the thousand": (rows.size / many, rows.size / plenty)}
     return {"images": images, "open_s": opened, "images_a_second": found}
 
@@ -107,10 +107,10 @@ def plan_of(size: int) -> Plan:
 
 
 def passes(size: int, images: int, rounds: int) -> list[dict]:
-    """Batches alone, a spectral release, a round of a GAN's DP-SGD: seconds of each, sealed and plain."""
+    """Batches alone, a spectral release, a round of a GAN's DP-SGD: seconds of each, encrypted and plain."""
     plan, found = plan_of(size), []
     with tempfile.TemporaryDirectory() as folder:
-        _, sealed, plain = filled(Path(folder), images, size)
+        _, encrypted, plain = filled(Path(folder), images, size)
 
         def stage(kind: str, cohort: Cohort) -> Callable[[], object]:
             given = {"spectral": {}, "gan": {}}[kind]
@@ -127,25 +127,25 @@ def passes(size: int, images: int, rounds: int) -> list[dict]:
             return lambda: [None for _ in patient_batches(cohort, gan, 800, SecretStream(), (1, size, size))]
 
         works = {
-            "batches of 10 steps, no network": (batches(sealed), batches(plain)),
-            "spectral release": (stage("spectral", sealed), stage("spectral", plain)),
-            "round of 10 steps of a GAN": (stage("gan", sealed), stage("gan", plain)),
+            "batches of 10 steps, no network": (batches(encrypted), batches(plain)),
+            "spectral release": (stage("spectral", encrypted), stage("spectral", plain)),
+            "round of 10 steps of a GAN": (stage("gan", encrypted), stage("gan", plain)),
         }
         for name, (one, other) in works.items():
             seconds = in_turn(rounds, one, other)
-            found.append({"pass": name, "size": size, "sealed_s": seconds[0], "plain_s": seconds[1]})
+            found.append({"pass": name, "size": size, "encrypted_s": seconds[0], "plain_s": seconds[1]})
     return found
 
 
-class Plain(Sealer):
-    """Writes pixels as they are: what an ingest would cost without sealing."""
+class Plain(FileCipher):
+    """Writes pixels as they are: what an ingest would cost without encryption."""
 
-    def seal(self, place: int, data: bytes) -> bytes:
-        return data + bytes(OVERHEAD)
+    def encrypt(self, place: int, data: bytes | memoryview) -> bytes:
+        return bytes(data) + bytes(OVERHEAD)
 
 
 def ingests(files: int, side: int, size: int, rounds: int) -> dict:
-    """An ingest of PNG files with and without sealing of pixels and journal."""
+    """An ingest of PNG files with and without encryption of pixels and journal."""
     with tempfile.TemporaryDirectory() as folder:
         source = pngs(Path(folder) / "images", files, side)
         numbers = iter(range(1000))
@@ -156,12 +156,12 @@ def ingests(files: int, side: int, size: int, rounds: int) -> dict:
                 SiteStore.grow(Path(folder) / f"store-{next(numbers)}", rows, terms(size))
 
         def without() -> None:
-            names = ("sfumato_client.dataset.pixel_file.Sealer", "sfumato_client.dataset.journal.Sealer")
+            names = ("sfumato_client.dataset.pixel_file.FileCipher", "sfumato_client.dataset.journal.FileCipher")
             with mock.patch(names[0], Plain), mock.patch(names[1], Plain):
                 ingest()
 
-        sealed, plain = in_turn(rounds, ingest, without)
-    return {"pass": f"ingest of {files} PNG of {side} px", "size": size, "sealed_s": sealed, "plain_s": plain}
+        encrypted, plain = in_turn(rounds, ingest, without)
+    return {"pass": f"ingest of {files} PNG of {side} px", "size": size, "encrypted_s": encrypted, "plain_s": plain}
 
 
 def pngs(folder: Path, files: int, side: int) -> PngSource:
@@ -176,7 +176,7 @@ def pngs(folder: Path, files: int, side: int) -> PngSource:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="What it costs that a store is sealed")
+    parser = argparse.ArgumentParser(description="What it costs that a store is encrypted")
     parser.add_argument("--images", type=int, default=100_000)
     parser.add_argument("--files", type=int, default=300)
     parser.add_argument("--rounds", type=int, default=7)
@@ -185,17 +185,17 @@ def main() -> None:
     found: dict = {"load": os.getloadavg()[0], "access": access(given.images, given.rounds)}
     opened = f"a store of {given.images} images of 28 px opens in {found['access']['open_s']:.3f} s"
     print(f"load {found['load']:.1f}; {opened}")
-    print("images a second | sealed | plain")
-    for name, (sealed, plain) in found["access"]["images_a_second"].items():
-        print(f"{name} | {sealed:,.0f} | {plain:,.0f}", flush=True)
-    print("what | px | sealed | plain | sealed / plain")
+    print("images a second | encrypted | plain")
+    for name, (encrypted, plain) in found["access"]["images_a_second"].items():
+        print(f"{name} | {encrypted:,.0f} | {plain:,.0f}", flush=True)
+    print("what | px | encrypted | plain | encrypted / plain")
     found["costs"] = []
     for size, images in ((28, 2000), (128, 1600)):
         found["costs"] += passes(size, images, given.rounds)
     found["costs"].append(ingests(given.files, 512, 128, given.rounds))
     for row in found["costs"]:
-        ratio = row["sealed_s"] / row["plain_s"]
-        print(f"{row['pass']} | {row['size']} | {row['sealed_s']:.3f} s | {row['plain_s']:.3f} s | {ratio:.2f}")
+        ratio = row["encrypted_s"] / row["plain_s"]
+        print(f"{row['pass']} | {row['size']} | {row['encrypted_s']:.3f} s | {row['plain_s']:.3f} s | {ratio:.2f}")
     out = Path("bench-out") / "store.json"
     out.parent.mkdir(exist_ok=True)
     out.write_text(json.dumps(found, indent=1) + "\n")

@@ -1,7 +1,7 @@
 """Nothing that a header, a name of a file or a cell of a table says stays in the home, but a short list of values.
 
 A value of its own is planted in every element that a data set can have, in private ones and in sequences, in the names
-of files and folders and in every cell; then every byte that an ingest left in the home is searched, what is sealed too.
+of files and folders and in every cell; then every byte that an ingest left in the home is searched, decrypted.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from pydicom.tag import Tag
 from support.dicoms import make, save
 from support.studies import PLAN, POLICY
 
+from sfumato_client.dataset.encryption import read_encrypted
 from sfumato_client.dataset.facts import StoreFacts
 from sfumato_client.dataset.filling import INDEX
 from sfumato_client.dataset.journal import JOURNAL, read_journal
-from sfumato_client.dataset.pixel_file import SealedPixels
+from sfumato_client.dataset.pixel_file import EncryptedPixels
 from sfumato_client.dataset.register import REGISTER
 from sfumato_client.dataset.report import REPORT
-from sfumato_client.dataset.sealing import read_sealed
 from sfumato_client.ingest import Answers
 from sfumato_client.ingest.sources import DicomSource
 from sfumato_client.site.home import SiteHome
@@ -145,15 +145,15 @@ def ward(tmp_path: Path) -> tuple[SiteHome, DicomSource, Planted]:
 
 
 def opened(home: SiteHome) -> dict[str, bytes]:
-    """Every file of a home by its name, and what is sealed in it as it is when it is opened."""
+    """Every file of a home by its name, and what is encrypted in it as it is when it is opened."""
     found = {str(path.relative_to(home.root)): path.read_bytes() for path in home.root.rglob("*") if path.is_file()}
     found["the names of all files"] = "\n".join(found).encode()
     if home.store.exists():
         key, facts = home.store_key(), StoreFacts.read(home.store, home.store_key())
         for kind, file_id in ((INDEX, facts.index), (REGISTER, facts.register)):
-            data = read_sealed(home.store, kind, bytes.fromhex(file_id), key)
-            found[f"sealed {kind}"] = data
-        found["sealed pixels"] = np.asarray(SealedPixels(home.store, facts.of_pixels, key)).tobytes()
+            data = read_encrypted(home.store, kind, bytes.fromhex(file_id), key)
+            found[f"encrypted {kind}"] = data
+        found["encrypted pixels"] = np.asarray(EncryptedPixels(home.store, facts.of_pixels, key)).tobytes()
     return found
 
 
@@ -191,13 +191,13 @@ def test_nor_after_an_update_or_a_question(ward) -> None:
     source.labels.write_text("\n".join(lines[:-2]) + "\n")
     with pytest.raises(DataError, match="gone"):
         update_source(home, source, STUDY, workers=1)
-    assert set(left(home, planted)) <= {REPORT}, "what waits for the answer is sealed"
+    assert set(left(home, planted)) <= {REPORT}, "what waits for the answer is encrypted"
     answered = source.model_copy(update={"answers": Answers(gone="remove", most_dropped=1.0)})
     update_source(home, answered, STUDY, workers=1)
     assert set(left(home, planted)) <= {REPORT}
 
 
-def test_what_a_check_keeps_for_the_ingest_is_sealed(ward) -> None:
+def test_what_a_check_keeps_for_the_ingest_is_encrypted(ward) -> None:
     home, source, planted = ward
     check_source(home, source, STUDY, workers=1)
     assert set(left(home, planted)) <= {REPORT}

@@ -170,7 +170,7 @@ TERMS = StoreTerms(FORM, LABELS, KEY, KEY)
 
 
 def contents(folder: Path) -> list[object]:
-    """All that a store says; its files are sealed anew each time."""
+    """All that a store says; its files are encrypted anew each time."""
     store = SiteStore.open(folder, KEY)
     cohorts = [store.cohort(split) for split in SPLITS]
     everything = [value.tolist() for cohort in cohorts for value in (*cohort.everything(), cohort.views)]

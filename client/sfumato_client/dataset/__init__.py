@@ -1,4 +1,4 @@
-"""The site store: sealed pixels, indexed by patient, with patient-disjoint splits."""
+"""The site store: encrypted pixels, indexed by patient, with patient-disjoint splits."""
 
 from sfumato_client.dataset.cohort import Cohort, require_patients
 from sfumato_client.dataset.facts import StoreFacts

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from sfumato_client.dataset.encryption import ALTERED, authenticate, store_key_name
 from sfumato_client.dataset.pixel_file import PixelFacts
-from sfumato_client.dataset.sealing import ALTERED, authenticate, store_key_name
 from sfumato_common.errors import DataError
 from sfumato_common.files import canonical_json, write_json
 from sfumato_common.study.terms import ImageForm

@@ -12,8 +12,9 @@ import numpy as np
 from sfumato_client.dataset.facts import StoreFacts
 from sfumato_client.dataset.growing import Growing, Rows, Unchanged
 from sfumato_client.dataset.pixel_file import PixelFacts, kept_rows
-from sfumato_client.dataset.register import Register, RowRead, write_arrays, write_register
+from sfumato_client.dataset.register import Register, write_arrays, write_register
 from sfumato_client.dataset.report import IngestReport, report_of, with_names
+from sfumato_client.dataset.rows import RowsRead
 from sfumato_client.dataset.splits import SPLITS, assign_splits, key_name, pseudonym
 from sfumato_client.dataset.tokens import alike_token
 from sfumato_client.ingest import Answers, Entry, Past, Split, examine
@@ -66,8 +67,8 @@ class Whole:
     """A set that was read and looked at: its pixels' file, the patient of every entry, the numbers of those kept."""
 
     pixels: PixelFacts
-    entries: list[Entry]
-    rows: list[RowRead]
+    entries: Sequence[Entry]
+    rows: RowsRead
     patients: list[str]
     kept: list[int]
     splits: dict[str, Split]
@@ -90,7 +91,10 @@ def read_whole(folder: Path, rows: Rows, terms: StoreTerms, about: str) -> Whole
     examined = examine(entries, growing.skipped, terms.answers, past)
     kept = [at for at in range(len(entries)) if at not in examined.dropped]
     # who was in the store keeps the split, whichever identifier is left
-    drawn = {entry.patient_id: entry.drawn for entry in entries} | dict(before.splits if before else {})
+    drawn = dict(before.splits) if before else {}
+    for entry, patient in zip(entries, examined.patients, strict=True):
+        if entry.patient_id == patient:
+            drawn.setdefault(patient, entry.drawn)
     splits = assign_splits(((examined.patients[at], entries[at].split) for at in kept), drawn.__getitem__)
     known = dict(zip(withdrawn, terms.withdrawn, strict=True))
     examined.questions = with_names(examined.questions, lambda: known | growing.names())
@@ -117,12 +121,13 @@ def write_whole(folder: Path, whole: Whole, terms: StoreTerms) -> StoreFacts:
     if len(kept) < len(entries):
         pixels = kept_rows(folder, terms.form, kept, pixels, terms.store_key)
     patients = {name: number for number, name in enumerate(whole.splits)}
+    splits = {name: SPLITS.index(split) for name, split in whole.splits.items()}
     index: dict[str, AnyArray] = {
-        "labels": np.array([entries[at].label for at in kept], dtype=np.int64),
-        "owner": np.array([patients[whole.patients[at]] for at in kept], dtype=np.int64),
-        "split": np.array([SPLITS.index(whole.splits[whole.patients[at]]) for at in kept], dtype=np.uint8),
-        "view": np.array([entries[at].view for at in kept], dtype="U16"),
-        "patients": np.array(list(patients), dtype="U32"),
+        "labels": np.fromiter((entries[at].label for at in kept), np.int64, len(kept)),
+        "owner": np.fromiter((patients[whole.patients[at]] for at in kept), np.int64, len(kept)),
+        "split": np.fromiter((splits[whole.patients[at]] for at in kept), np.uint8, len(kept)),
+        "view": np.fromiter((entries[at].view.encode() for at in kept), "S16", len(kept)),
+        "patients": np.array(list(patients), dtype="S32"),
         **_aliases(whole, patients),
     }
     return StoreFacts(
@@ -141,6 +146,6 @@ def _aliases(whole: Whole, patients: dict[str, int]) -> dict[str, AnyArray]:
     pairs = zip(whole.entries, whole.patients, strict=True)
     found = {entry.patient_id: patients[name] for entry, name in pairs if name in patients}
     return {
-        "aliases": np.array(list(found), dtype="U32"),
+        "aliases": np.array(list(found), dtype="S32"),
         "alias_owner": np.array(list(found.values()), dtype=np.int64),
     }

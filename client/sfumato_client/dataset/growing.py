@@ -2,7 +2,7 @@
 
 The pixels grow image by image; the journal has a record a row, written after its pixels, with what is known of them. A
 record that was cut off is not counted, nor are pixels without one, nor a row whose file is another since. Both lie
-beside the store until it is whole, and sealed as it is: the journal names files and patients, and a store does not.
+beside the store until it is whole, and encrypted as it is: the journal names files and patients, and a store does not.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from sfumato_client.dataset.entries import Entries
 from sfumato_client.dataset.journal import JOURNAL, Journal, read_journal
 from sfumato_client.dataset.pixel_file import PixelFacts, PixelFile
-from sfumato_client.dataset.register import Register, RowRead
+from sfumato_client.dataset.register import Register
+from sfumato_client.dataset.rows import RowRead, RowsRead
 from sfumato_client.dataset.tokens import entry_of, row_tokens
 from sfumato_client.ingest import Entry, Facts, Kept, Results, Skipped, Stamp, Stamped
 from sfumato_common.files import make_private_folder
@@ -61,9 +63,9 @@ class Growing:
         self._synced = time.monotonic()
 
     def _forget(self) -> None:
-        self.entries, self.skipped, self.rows = list[Entry](), list[Skipped](), 0
+        self.entries, self.skipped, self.rows = Entries(), list[Skipped](), 0
         # rows that gave images, and which images of the store before they gave
-        self.read, self.taken = list[RowRead](), set[int]()
+        self.read, self.taken = RowsRead(), set[int]()
 
     def take(self, results: Results) -> None:
         """Keep a row's results."""
@@ -81,7 +83,7 @@ class Growing:
                 self._pixels.append(one.pixels)
                 self.entries.append(entry)
                 line.append({"image": _words(entry), "who": one.patient_id})
-        self._note(stamp, line, len(results))
+        self._note(stamp, line)
         self.rows += 1
         self._write({"row": line, "stamp": asdict(stamp) if stamp else None})
 
@@ -114,17 +116,15 @@ class Growing:
             self.entries.append(self._before.entry(number, reference))
             self.taken.add(number)
 
-    def _note(self, stamp: Stamp | None, line: Sequence[dict[str, Any]], count: int) -> None:
+    def _note(self, stamp: Stamp | None, line: Sequence[dict[str, Any]]) -> None:
         """Which images a row gave; a row of which something was skipped is read again by the next update."""
         images = sum(len(one.get("kept", ())) or "image" in one for one in line)
         if stamp is None or not images:
             return
         about, row = row_tokens(stamp, self._split_key, self._settings)
-        last = len(self.entries)
         whole = all("skipped" not in one for one in line)
-        self.read.append(
-            RowRead(about, row if whole else "", stamp.size, stamp.time, tuple(range(last - images, last)))
-        )
+        first = len(self.entries) - images
+        self.read.append(RowRead(about, row if whole else "", stamp.size, stamp.time, first, images))
 
     def _write(self, record: dict[str, Any]) -> None:
         self._pixels.flush()
@@ -167,13 +167,14 @@ class Growing:
                 self._copy_words(one["kept"], one["as"])
             else:
                 self.entries.append(_entry_again(one["image"]))
-        self._note(stamp, record["row"], len(record["row"]))
+        self._note(stamp, record["row"])
         self.rows += 1
         return True
 
     def _copy_words(self, numbers: Sequence[int], reference: str) -> None:
         assert self._before is not None, "a journal of an update is of its store alone"
-        self.entries += [self._before.entry(number, reference) for number in numbers]
+        for number in numbers:
+            self.entries.append(self._before.entry(number, reference))
         self.taken |= set(numbers)
 
 

@@ -1,7 +1,7 @@
-"""A journal of sealed records, of which a kill costs the last one at most: what an ingest has read so far.
+"""A journal of encrypted records, of which a kill costs the last one at most: what an ingest has read so far.
 
-A head as that of the pixels, then records: four bytes that say how long it is, nonce, ciphertext, tag. Each is sealed
-for its number, so that a record that is missing, repeated or of another journal ends what counts.
+A head as that of the pixels, then records: four bytes that say how long it is, nonce, ciphertext, tag. Each is bound to
+its number, so that a record that is missing, repeated or of another journal ends what counts.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sfumato_client.dataset.sealing import ID_BYTES, Sealer, new_id
+from sfumato_client.dataset.encryption import ID_BYTES, FileCipher, new_id
 from sfumato_common.errors import DataError
 
 JOURNAL = "journal"
@@ -35,12 +35,12 @@ class Journal:
         self._stream.seek(end)
         if not end:
             self._stream.write(head)
-        self._sealer = Sealer(store_key, JOURNAL, head[len(_MARK) :])
+        self._cipher = FileCipher(store_key, JOURNAL, head[len(_MARK) :])
 
     def append(self, value: Any) -> None:
         """Write one more record and hand it to the system."""
-        sealed = self._sealer.seal(self._count, json.dumps(value, separators=(",", ":")).encode())
-        self._stream.write(len(sealed).to_bytes(_LENGTH, "big") + sealed)
+        encrypted = self._cipher.encrypt(self._count, json.dumps(value, separators=(",", ":")).encode())
+        self._stream.write(len(encrypted).to_bytes(_LENGTH, "big") + encrypted)
         self._stream.flush()
         self._count += 1
 
@@ -63,11 +63,11 @@ def read_journal(path: Path, store_key: bytes) -> Iterator[tuple[Any, int]]:
         head = stream.read(_HEAD)
         if len(head) < _HEAD or not head.startswith(_MARK):
             return
-        sealer, number, end = Sealer(store_key, JOURNAL, head[len(_MARK) :]), 0, _HEAD
+        cipher, number, end = FileCipher(store_key, JOURNAL, head[len(_MARK) :]), 0, _HEAD
         while length := int.from_bytes(stream.read(_LENGTH), "big"):
-            sealed = stream.read(length)
+            encrypted = stream.read(length)
             try:
-                value = json.loads(sealer.open(number, sealed))
+                value = json.loads(cipher.decrypt(number, encrypted))
             except (DataError, ValueError):
                 return
             number, end = number + 1, end + _LENGTH + length

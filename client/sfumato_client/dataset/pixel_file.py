@@ -1,4 +1,4 @@
-"""The store's pixels: one file that grows image by image, each sealed on its own, and the array that opens them.
+"""The store's pixels: one file that grows image by image, each encrypted on its own, and the array that opens them.
 
 A head (a mark and the file's id), then images of one length: nonce, ciphertext, tag. An image is opened
 when it is asked for, into memory alone; nothing of it is ever written in the clear.
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sfumato_client.dataset.sealing import ALTERED, ID_BYTES, OVERHEAD, Sealer, file_name, new_id
+from sfumato_client.dataset.encryption import ALTERED, ID_BYTES, OVERHEAD, FileCipher, file_name, new_id
 from sfumato_common.errors import DataError
 from sfumato_common.study.terms import ImageForm
 from sfumato_common.types import AnyArray, pixel_dtype
@@ -45,7 +45,7 @@ class PixelFile:
     def __init__(self, folder: Path, form: ImageForm, store_key: bytes, going_on: tuple[bytes, int] | None = None):
         self._shape, self._dtype = form.shape, np.dtype(pixel_dtype(form.bits))
         self.file_id, self._count = going_on or (new_id(), 0)
-        self._sealer = Sealer(store_key, PIXELS, self.file_id)
+        self._cipher = FileCipher(store_key, PIXELS, self.file_id)
         path = folder / file_name(PIXELS, self.file_id)
         self._stream = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b")
         if not going_on:
@@ -67,7 +67,7 @@ class PixelFile:
     def append(self, pixels: AnyArray) -> None:
         """Write one more image."""
         assert (pixels.shape, pixels.dtype) == (self._shape, self._dtype), "a reader gave an image in another form"
-        self._stream.write(self._sealer.seal(self._count, np.ascontiguousarray(pixels).tobytes()))
+        self._stream.write(self._cipher.encrypt(self._count, np.ascontiguousarray(pixels).tobytes()))
         self._count += 1
 
     def flush(self) -> None:
@@ -86,7 +86,7 @@ class PixelFile:
         return PixelFacts((self._count, *self._shape), str(self._dtype), self.file_id)
 
 
-class SealedPixels:
+class EncryptedPixels:
     """The images of a file as an array [N, S, S(, 3)] that is read, never written; each is opened when it is taken.
 
     Raises DataError where the file in `folder` is not the one that `facts` say, and when an image is taken that was
@@ -95,7 +95,7 @@ class SealedPixels:
 
     def __init__(self, folder: Path, facts: PixelFacts, store_key: bytes) -> None:
         self.shape, self.dtype = facts.shape, np.dtype(facts.dtype)
-        self._sealer = Sealer(store_key, PIXELS, facts.file_id)
+        self._cipher = FileCipher(store_key, PIXELS, facts.file_id)
         self._size = int(np.prod(self.shape[1:])) * self.dtype.itemsize
         path = folder / file_name(PIXELS, facts.file_id)
         try:
@@ -134,13 +134,13 @@ class SealedPixels:
                 raise IndexError("no such image in this store")
             place = number % count
             start = _HEAD + place * step
-            self._sealer.open_into(place, self._whole[start : start + step], out[at * size : (at + 1) * size])
+            self._cipher.decrypt_into(place, self._whole[start : start + step], out[at * size : (at + 1) * size])
         return images
 
 
 def kept_rows(folder: Path, form: ImageForm, rows: Sequence[int], facts: PixelFacts, store_key: bytes) -> PixelFacts:
     """A new file in `folder`, under an id and a key of its own, with only `rows` of the one that `facts` say."""
-    whole, kept = SealedPixels(folder, facts, store_key), PixelFile(folder, form, store_key)
+    whole, kept = EncryptedPixels(folder, facts, store_key), PixelFile(folder, form, store_key)
     for row in rows:
         kept.append(whole[row])
     return kept.close()

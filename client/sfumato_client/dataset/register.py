@@ -10,41 +10,29 @@ import io
 import zipfile
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from sfumato_client.dataset.pixel_file import SealedPixels
-from sfumato_client.dataset.sealing import ALTERED, read_sealed, write_sealed
+from sfumato_client.dataset.encryption import ALTERED, read_encrypted, write_encrypted
+from sfumato_client.dataset.pixel_file import EncryptedPixels
+from sfumato_client.dataset.rows import RowsRead
 from sfumato_client.dataset.splits import SPLITS
+from sfumato_client.dataset.tokens import TOKEN_BYTES
 from sfumato_client.ingest import ID_KINDS, Entry, Facts, Split
 from sfumato_common.errors import DataError
 from sfumato_common.types import AnyArray
 
 REGISTER = "register"
 _GIVEN: tuple[Split | None, ...] = (None, *SPLITS)
-_HEX = 32
-
-
-@dataclass(frozen=True, slots=True)
-class RowRead:
-    """A row of which images were taken: tokens of what it is about and of all it says, its file's state, their numbers.
-
-    `row` is empty where the row has to be read again.
-    """
-
-    about: str
-    row: str
-    size: int
-    time: int
-    images: tuple[int, ...]
+_HEX = 2 * TOKEN_BYTES
 
 
 class Register:
     """The register of a store, opened; `pixels` are the store's."""
 
-    def __init__(self, arrays: dict[str, AnyArray], pixels: SealedPixels) -> None:
+    def __init__(self, arrays: dict[str, AnyArray], pixels: EncryptedPixels) -> None:
         self._arrays, self.pixels = arrays, pixels
         images: dict[int, list[int]] = defaultdict(list)
         for number, row in enumerate(arrays["row_of"].tolist()):
@@ -68,13 +56,13 @@ class Register:
         """What is known of an image. Raises IndexError for a number that is none."""
         arrays = self._arrays
         patient, alike, person, study, instance = _hexes(arrays["tokens"][number])
-        facts = Facts(reference, instance, study, person, "", str(arrays["modality"][number]))
+        facts = Facts(reference, instance, study, person, "", arrays["modality"][number].decode())
         given, drawn, kind = (int(value) for value in arrays["said"][number])
         return Entry(
             patient,
             int(arrays["labels"][number]),
             _GIVEN[given],
-            str(arrays["view"][number]),
+            arrays["view"][number].decode(),
             arrays["digests"][number].tobytes(),
             facts,
             alike=alike,
@@ -83,51 +71,57 @@ class Register:
         )
 
 
-def write_register(
-    folder: Path, entries: Sequence[Entry], kept: Sequence[int], rows: Sequence[RowRead], key: bytes
-) -> str:
+def write_register(folder: Path, entries: Sequence[Entry], kept: Sequence[int], rows: RowsRead, key: bytes) -> str:
     """Write the register of a store of these of `entries`; its id. A row that lost an image is to be read again."""
-    chosen, place = [entries[at] for at in kept], {at: number for number, at in enumerate(kept)}
-    row_of = np.full(len(kept), -1, dtype=np.int64)
-    used = list[RowRead]()
+    place = np.full(len(entries), -1, dtype=np.int64)
+    place[np.asarray(kept, dtype=np.int64)] = np.arange(len(kept))
+    row_of, used = np.full(len(kept), -1, dtype=np.int64), RowsRead()
     for row in rows:
-        there = [place[at] for at in row.images if at in place]
-        if there:
+        there = place[row.first : row.first + row.count]
+        there = there[there >= 0]
+        if len(there):
             row_of[there] = len(used)
-            used.append(row if len(there) == len(row.images) else replace(row, row=""))
-    named = ([one.patient_id, one.alike, one.facts.person, one.facts.study, one.facts.instance] for one in chosen)
+            used.append(row if len(there) == row.count else replace(row, row=""))
+    tokens, said = np.zeros((len(kept), 6, TOKEN_BYTES), np.uint8), np.zeros((len(kept), 3), np.uint8)
+    view, modality = np.zeros(len(kept), "S16"), np.zeros(len(kept), "S16")
+    labels = np.zeros(len(kept), np.int64)
+    for number, at in enumerate(kept):
+        one = entries[at]
+        named = (one.patient_id, one.alike, one.facts.person, one.facts.study, one.facts.instance)
+        joined = b"".join(bytes.fromhex(value) or bytes(TOKEN_BYTES) for value in named) + one.digest
+        tokens[number] = np.frombuffer(joined, np.uint8).reshape(6, TOKEN_BYTES)
+        said[number] = _GIVEN.index(one.split), SPLITS.index(one.drawn), ID_KINDS.index(one.kind)
+        view[number], modality[number], labels[number] = one.view, one.facts.modality, one.label
     arrays: dict[str, AnyArray] = {
-        "tokens": _bytes((value for five in named for value in five), (len(chosen), 5)),
-        "digests": np.frombuffer(b"".join(one.digest for one in chosen), np.uint8).reshape(len(chosen), -1),
-        "labels": np.array([one.label for one in chosen], dtype=np.int64),
-        "said": np.array(
-            [[_GIVEN.index(one.split), SPLITS.index(one.drawn), ID_KINDS.index(one.kind)] for one in chosen], np.uint8
-        ).reshape(len(chosen), 3),
-        "view": np.array([one.view for one in chosen], dtype="U16"),
-        "modality": np.array([one.facts.modality for one in chosen], dtype="U16"),
+        "tokens": tokens[:, :5],
+        "digests": tokens[:, 5],
+        "labels": labels,
+        "said": said,
+        "view": view,
+        "modality": modality,
         "row_of": row_of,
-        "abouts": _bytes((row.about for row in used), (len(used),)),
-        "rows": _bytes((row.row for row in used), (len(used),)),
-        "stamps": np.array([[row.size, row.time] for row in used], dtype=np.int64).reshape(len(used), 2),
+        "abouts": _bytes((row.about for row in used), len(used)),
+        "rows": _bytes((row.row for row in used), len(used)),
+        "stamps": _stamps(used),
     }
     return write_arrays(folder, REGISTER, arrays, key)
 
 
-def read_register(folder: Path, register: str, pixels: SealedPixels, key: bytes) -> Register:
+def read_register(folder: Path, register: str, pixels: EncryptedPixels, key: bytes) -> Register:
     """The register of an open store. Raises DataError."""
     return Register(read_arrays(folder, REGISTER, register, key), pixels)
 
 
 def write_arrays(folder: Path, kind: str, arrays: dict[str, AnyArray], key: bytes) -> str:
-    """Write plain arrays as one sealed file; its id."""
+    """Write plain arrays as one encrypted file; its id."""
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **arrays)
-    return write_sealed(folder, kind, buffer.getvalue(), key).hex()
+    return write_encrypted(folder, kind, buffer.getbuffer(), key).hex()
 
 
 def read_arrays(folder: Path, kind: str, file_id: str, key: bytes) -> dict[str, AnyArray]:
     """The arrays of such a file. Raises DataError."""
-    data = read_sealed(folder, kind, bytes.fromhex(file_id), key)
+    data = read_encrypted(folder, kind, bytes.fromhex(file_id), key)
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
@@ -135,9 +129,16 @@ def read_arrays(folder: Path, kind: str, file_id: str, key: bytes) -> dict[str, 
         raise DataError(ALTERED) from None
 
 
-def _bytes(values: Iterable[str], shape: tuple[int, ...]) -> AnyArray:
-    joined = b"".join(bytes.fromhex(value or "0" * _HEX) for value in values)
-    return np.frombuffer(joined, dtype=np.uint8).reshape(*shape, _HEX // 2)
+def _stamps(rows: RowsRead) -> AnyArray:
+    numbers = (number for row in rows for number in (row.size, row.time))
+    return np.fromiter(numbers, np.int64, 2 * len(rows)).reshape(len(rows), 2)
+
+
+def _bytes(tokens: Iterable[str], count: int) -> AnyArray:
+    joined = bytearray()
+    for token in tokens:
+        joined += bytes.fromhex(token) or bytes(TOKEN_BYTES)
+    return np.frombuffer(joined, dtype=np.uint8).reshape(count, TOKEN_BYTES)
 
 
 def _hexes(tokens: AnyArray) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -82,17 +82,20 @@ def report_of(
     entries: Sequence[Entry], skipped: Sequence[Skipped], examined: Examined, splits: Mapping[str, Split]
 ) -> IngestReport:
     """The report of a set that was examined."""
-    kept = [entry for at, entry in enumerate(entries) if at not in examined.dropped]
+
+    def kept() -> Iterator[Entry]:
+        return (entry for at, entry in enumerate(entries) if at not in examined.dropped)
+
     lost = [Skipped(entries[at].facts.reference, reason) for at, reason in examined.dropped.items()]
     found = list(splits.values())
     return IngestReport(
-        len(kept),
+        len(entries) - len(examined.dropped),
         len(splits),
         {"train": found.count("train"), "holdout": found.count("holdout")},
         (*skipped, *lost),
-        dict(sorted(counted(entry.view for entry in kept).items())),
-        counted(entry.facts.device for entry in kept),
-        counted(entry.facts.modality for entry in kept),
+        dict(sorted(counted(entry.view for entry in kept()).items())),
+        counted(entry.facts.device for entry in kept()),
+        counted(entry.facts.modality for entry in kept()),
         tuple(examined.notes),
         tuple(examined.questions),
         tuple((entry.facts.reference, entry.notes) for entry in entries if entry.notes),

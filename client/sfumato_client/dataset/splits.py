@@ -44,9 +44,11 @@ def assign_splits(images: Iterable[tuple[str, Split | None]], draw: Callable[[st
     Raises DataError when some images have a split and some have none: filling in silently would let one
     patient's row decide how all others are split.
     """
-    given: dict[str, set[Split | None]] = {}
+    given: dict[str, frozenset[Split | None]] = {}
+    same: dict[frozenset[Split | None], frozenset[Split | None]] = {}  # few sets for many patients
     for patient_id, split in images:
-        given.setdefault(patient_id, set()).add(split)
+        both = given.get(patient_id, frozenset()) | {split}
+        given[patient_id] = same.setdefault(both, both)
     kinds = {split is None for splits in given.values() for split in splits}
     if len(kinds) == 2:
         raise DataError("some images have a split and some have none; fill the column 'split' or leave it out")

@@ -1,8 +1,8 @@
-"""The site's store: one folder, made whole or not at all, that holds sealed pixels and an index without names.
+"""The site's store: one folder, made whole or not at all, that holds encrypted pixels and an index without names.
 
 `pixels-ID` [N, S, S(, 3)] is opened image by image; `index-ID` has labels, split, owner and view of every image and the
 patients' pseudonyms; `register-ID` what the next update compares with; `store.json`, written last, says which files
-these are, and which label every number stands for. All are sealed or authenticated under a key that lies elsewhere.
+these are, and which label every number stands for. All are encrypted or authenticated under a key that lies elsewhere.
 File names and patient ids are in none of them: only the local ingest report beside the store names files.
 """
 
@@ -17,14 +17,14 @@ from pathlib import Path
 import numpy as np
 
 from sfumato_client.dataset.cohort import Cohort
+from sfumato_client.dataset.encryption import ALTERED, file_name
 from sfumato_client.dataset.facts import FACTS, StoreFacts
 from sfumato_client.dataset.filling import INDEX, Before, StoreTerms, read_whole, write_whole
 from sfumato_client.dataset.growing import Rows
 from sfumato_client.dataset.looking import sheet_of, unusual
-from sfumato_client.dataset.pixel_file import PIXELS, SealedPixels
+from sfumato_client.dataset.pixel_file import PIXELS, EncryptedPixels
 from sfumato_client.dataset.register import REGISTER, read_arrays, read_register
 from sfumato_client.dataset.report import REPORT, IngestReport
-from sfumato_client.dataset.sealing import ALTERED, file_name
 from sfumato_client.dataset.splits import SPLITS
 from sfumato_client.ingest import Answers, SiteImage, Skipped, Split
 from sfumato_common.accounting.members import Members
@@ -40,7 +40,7 @@ Hold = Callable[[Members], AbstractContextManager[None]]
 class SiteStore:
     """An opened store; read-only."""
 
-    def __init__(self, pixels: SealedPixels, index: dict[str, AnyArray], facts: StoreFacts) -> None:
+    def __init__(self, pixels: EncryptedPixels, index: dict[str, AnyArray], facts: StoreFacts) -> None:
         self._pixels = pixels
         self._index = index
         self.facts = facts
@@ -128,7 +128,7 @@ class SiteStore:
         """The report of what `grow` would store, and a sheet of images to look at; what was read stays for `grow`."""
         whole = read_whole(_partial(folder), rows, terms, about)
         report, entries = whole.report, whole.entries
-        pixels = SealedPixels(_partial(folder), whole.pixels, terms.store_key)
+        pixels = EncryptedPixels(_partial(folder), whole.pixels, terms.store_key)
         sheet, count = sheet_of(pixels, found := unusual(pixels, entries))
         said = f"its first {count} images are unlike others of their device" if found else "no image is unlike others"
         report = replace(report, sheet=said, unusual=tuple(entries[at].facts.reference for at in found))
@@ -139,7 +139,7 @@ class SiteStore:
     def open(folder: Path, store_key: bytes) -> SiteStore:
         """Open a store. Raises DataError when it is missing, altered, of another key, or does not fit together."""
         facts = StoreFacts.read(folder, store_key)
-        pixels = SealedPixels(folder, facts.of_pixels, store_key)
+        pixels = EncryptedPixels(folder, facts.of_pixels, store_key)
         index = read_arrays(folder, INDEX, facts.index, store_key)
         if {len(index[name]) for name in ("labels", "split", "owner", "view")} != {len(pixels)}:
             raise DataError(ALTERED)
@@ -150,9 +150,9 @@ class SiteStore:
         register = read_register(folder, self.facts.register, self._pixels, store_key)
         owners, splits = self._index["owner"], self._index["split"]
         of_owner = dict(zip(owners.tolist(), (SPLITS[number] for number in splits.tolist()), strict=True))
-        aliases = zip(self._index["aliases"].tolist(), self._index["alias_owner"].tolist(), strict=True)
+        aliases = zip(self._index["aliases"].astype("U32").tolist(), self._index["alias_owner"].tolist(), strict=True)
         splits_by_alias = {name: of_owner[owner] for name, owner in aliases}
-        return Before(register, frozenset(self._index["patients"].tolist()), splits_by_alias)
+        return Before(register, frozenset(self._index["patients"].astype("U32").tolist()), splits_by_alias)
 
     @property
     def patients(self) -> int:
@@ -165,14 +165,14 @@ class SiteStore:
         for split in splits:
             owners = np.unique(self._index["owner"][self._index["split"] == SPLITS.index(split)])
             mine = np.isin(self._index["alias_owner"], owners)
-            found[split] = frozenset(self._index["aliases"][mine].tolist())
+            found[split] = frozenset(name.decode() for name in self._index["aliases"][mine].tolist())
         return Members(self.facts.key, **found)
 
     def cohort(self, split: Split) -> Cohort:
         """The patients of one split, renumbered from 0; pixels stay on disk until they are asked for."""
         rows = np.flatnonzero(self._index["split"] == SPLITS.index(split)).astype(np.int64)
         _, patient_index = np.unique(self._index["owner"][rows], return_inverse=True)
-        patients, views = patient_index.astype(np.int64), self._index["view"][rows]
+        patients, views = patient_index.astype(np.int64), self._index["view"][rows].astype("U16")
         return Cohort(self._pixels, self._index["labels"][rows], patients, rows, views)
 
 

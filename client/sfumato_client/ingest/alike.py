@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections import defaultdict
 from collections.abc import Collection, Hashable, Iterable, Mapping
 from typing import Literal, TypeVar
 
@@ -71,10 +70,11 @@ def lost_digits(identifier: str) -> bool:
 
 def groups_by(pairs: Iterable[tuple[K, str]]) -> list[list[str]]:
     """Identifiers that share a key, where more than one does: each group sorted, groups in the order of their first."""
-    found: dict[K, set[str]] = defaultdict(set)
+    first, more = dict[K, str](), dict[K, set[str]]()
     for key, identifier in pairs:
-        found[key].add(identifier)
-    return sorted(sorted(group) for group in found.values() if len(group) > 1)
+        if first.setdefault(key, identifier) != identifier:
+            more.setdefault(key, {first[key]}).add(identifier)
+    return sorted(map(sorted, more.values()))
 
 
 class Unions:

@@ -6,8 +6,9 @@ noted. Everything here stays in the site.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import itertools
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sfumato_client.ingest.alike import IdKind, Unions, groups_by, placeholders
@@ -81,7 +82,11 @@ def examine(
     past = past or Past()
     unions, examined = Unions(past.patients), Examined([])
     _one_patient(entries, answers, past, unions, examined)
-    examined.patients = [unions.of(entry.patient_id) for entry in entries]
+    names = dict[str, str]()  # one text for all images of a patient
+    for entry in entries:
+        patient = unions.of(entry.patient_id)
+        examined.patients.append(names.setdefault(patient, patient))
+    del names
     _withdrawn({unions.of(name) for name in past.withdrawn}, examined)
     _gone(past, answers, examined)
     _placeholders(entries, answers, examined)
@@ -93,8 +98,10 @@ def examine(
 
 def _one_patient(entries: Sequence[Entry], answers: Answers, past: Past, unions: Unions, examined: Examined) -> None:
     """Identifiers that may be of one patient: joined, kept apart, or asked about."""
-    nobody = placeholders({entry.patient_id: entry.kind for entry in entries})
-    known = [entry for entry in entries if entry.patient_id not in nobody]
+    nobody = _nobody(entries)
+
+    def known() -> Iterator[Entry]:
+        return (entry for entry in entries if entry.patient_id not in nobody)
 
     def say(key: str, text: str, answer: str | None, groups: list[list[str]]) -> None:
         # what is one patient already is no question
@@ -106,21 +113,22 @@ def _one_patient(entries: Sequence[Entry], answers: Answers, past: Past, unions:
                 unions.join(group)
 
     # a patient who withdrew is told by the identifier in another writing, too
-    there = {entry.alike for entry in known}
+    told = set(past.withdrawn.values())
+    there = {entry.alike for entry in known() if entry.alike in told}
     withdrawn = [(alike, name) for name, alike in past.withdrawn.items() if alike in there]
     say(
         "alike_ids",
         "groups of patient ids differ in case, blanks, zeros or unseen signs alone",
         answers.alike_ids,
-        groups_by([*((entry.alike, entry.patient_id) for entry in known), *withdrawn]),
+        groups_by(itertools.chain(((entry.alike, entry.patient_id) for entry in known()), withdrawn)),
     )
-    persons = [(("person", entry.facts.person), entry.patient_id) for entry in known if entry.facts.person]
-    studies = [(("study", entry.facts.study), entry.patient_id) for entry in known if entry.facts.study]
+    persons = ((("person", entry.facts.person), entry.patient_id) for entry in known() if entry.facts.person)
+    studies = ((("study", entry.facts.study), entry.patient_id) for entry in known() if entry.facts.study)
     say(
         "same_person",
         "groups of different patient ids have one name and birth date, or one Study Instance UID",
         answers.same_person,
-        groups_by([*persons, *studies]),
+        groups_by(itertools.chain(persons, studies)),
     )
     say(
         "image_of_two_patients",
@@ -146,6 +154,12 @@ def _gone(past: Past, answers: Answers, examined: Examined) -> None:
         examined.questions.append(Question("gone", text, ("remove", "keep"), patients[:_SHOWN]))
 
 
+def _nobody(entries: Sequence[Entry]) -> dict[str, IdKind]:
+    """The identifiers that may stand for many people, with what could be seen of them."""
+    kinds = {entry.patient_id: entry.kind for entry in entries if entry.kind}
+    return {name: kinds[name] for name in placeholders(kinds)}
+
+
 def _keys(entry: Entry) -> Iterable[tuple[str, object]]:
     yield "pixels", entry.digest
     if entry.facts.instance:
@@ -153,8 +167,8 @@ def _keys(entry: Entry) -> Iterable[tuple[str, object]]:
 
 
 def _placeholders(entries: Sequence[Entry], answers: Answers, examined: Examined) -> None:
-    kinds = {entry.patient_id: entry.kind for entry in entries}
-    found = sorted(placeholders(kinds))
+    kinds = _nobody(entries)
+    found = sorted(kinds)
     if not found or answers.placeholder_ids == "allow":
         return
     if answers.placeholder_ids == "drop":
@@ -169,13 +183,8 @@ def _placeholders(entries: Sequence[Entry], answers: Answers, examined: Examined
 
 def _same_images(entries: Sequence[Entry], answers: Answers, examined: Examined) -> None:
     """One image of one patient is kept once; under two labels it is a question."""
-    alike: dict[tuple[str, str, object], list[int]] = defaultdict(list)
-    for at, entry in enumerate(entries):
-        if at not in examined.dropped:
-            for kind, value in _keys(entry):
-                alike[examined.patients[at], kind, value].append(at)
     unclear = list[list[str]]()
-    for places in alike.values():
+    for places in _alike(entries, examined):
         left = [at for at in places if at not in examined.dropped]
         if len(left) < 2:
             continue
@@ -191,15 +200,32 @@ def _same_images(entries: Sequence[Entry], answers: Answers, examined: Examined)
         examined.questions.append(Question("image_of_two_labels", text, ("drop", "first"), _listed(unclear)))
 
 
+def _alike(entries: Sequence[Entry], examined: Examined) -> list[list[int]]:
+    """Numbers of the images of one patient that share a key, where more than one does; of most images none is kept."""
+    first, more = dict[int, int](), dict[int, list[int]]()
+    for at, entry in enumerate(entries):
+        for key in _keys(entry) if at not in examined.dropped else ():
+            said = (examined.patients[at], key)
+            place = hash(said)  # a number and not the key itself: a set of a million images stays small
+            while (before := first.setdefault(place, at)) != at and said not in (
+                (examined.patients[before], other) for other in _keys(entries[before])
+            ):
+                place += 1
+            if before != at:
+                more.setdefault(place, [before]).append(at)
+    return sorted(more.values(), key=lambda places: places[0])
+
+
 def _note(entries: Sequence[Entry], examined: Examined) -> None:
     """What a person should know and need not answer."""
-    splits: dict[str, set[Split | None]] = defaultdict(set)
+    first, torn, said = dict[str, Split | None](), set[str](), set[Split | None]()
     for at, entry in enumerate(entries):
         if at not in examined.dropped:
-            splits[examined.patients[at]].add(entry.split)
-    if both := sum(len(found) > 1 for found in splits.values()):
-        examined.notes.append(f"{both} patients are in two splits of the table: all of theirs trains")
-    said = {split for found in splits.values() for split in found}
+            said.add(entry.split)
+            if first.setdefault(patient := examined.patients[at], entry.split) != entry.split:
+                torn.add(patient)
+    if torn:
+        examined.notes.append(f"{len(torn)} patients are in two splits of the table: all of theirs trains")
     if said == {"train"}:
         examined.notes.append("the table holds nobody out: no figure can be measured on patients who did not train")
     depths = Counter(note for entry in entries for note in entry.notes if note.startswith(DEPTH_NOTE))

@@ -13,9 +13,9 @@ from support.homes import make_home
 from support.studies import PLAN, POLICY
 
 from sfumato_client.dataset import SiteStore, StoreTerms
+from sfumato_client.dataset.encryption import NONCE_BYTES, OVERHEAD, FileCipher, new_id
 from sfumato_client.dataset.journal import JOURNAL
-from sfumato_client.dataset.pixel_file import SealedPixels
-from sfumato_client.dataset.sealing import NONCE_BYTES, OVERHEAD, Sealer, new_id
+from sfumato_client.dataset.pixel_file import EncryptedPixels
 from sfumato_client.ingest import Facts, SiteImage
 from sfumato_client.site.home import SiteHome
 from sfumato_client.site.store_key import VARIABLE, make_store_key, read_store_key
@@ -100,20 +100,20 @@ def test_another_key_and_an_unencrypted_store_are_told_apart(tmp_path: Path) -> 
         SiteStore.open(tmp_path / "store", KEY)
 
 
-def test_an_array_of_sealed_pixels_is_read_as_any_other(tmp_path: Path) -> None:
+def test_an_array_of_encrypted_pixels_is_read_as_any_other(tmp_path: Path) -> None:
     found = images(9)
     create(tmp_path / "store", found)
-    sealed = SiteStore.open(tmp_path / "store", KEY).cohort("train").images
+    encrypted = SiteStore.open(tmp_path / "store", KEY).cohort("train").images
     whole = np.stack([one.pixels for one in found])
-    assert isinstance(sealed, SealedPixels)
-    assert np.array_equal(np.asarray(sealed), whole)
-    assert (len(sealed), sealed.shape, sealed.dtype) == (9, (9, 16, 16), np.uint8)
+    assert isinstance(encrypted, EncryptedPixels)
+    assert np.array_equal(np.asarray(encrypted), whole)
+    assert (len(encrypted), encrypted.shape, encrypted.dtype) == (9, (9, 16, 16), np.uint8)
     for rows in (3, -1, np.int64(2), [4, 4, 0], np.array([8, -2]), slice(1, 7, 2), whole[:, 0, 0] > 90, slice(3, 3)):
-        assert np.array_equal(sealed[rows], whole[rows])
-    assert sealed[[]].shape == (0, 16, 16)
+        assert np.array_equal(encrypted[rows], whole[rows])
+    assert encrypted[[]].shape == (0, 16, 16)
     for row in (9, -10, [0, 9]):
         with pytest.raises(IndexError):
-            sealed[row]
+            encrypted[row]
 
 
 def stopped(found: list[SiteImage], until: int):
@@ -126,7 +126,7 @@ def stopped(found: list[SiteImage], until: int):
     return rows
 
 
-def sealed_pieces(path: Path) -> list[bytes]:
+def pieces_of(path: Path) -> list[bytes]:
     data = path.read_bytes()[HEAD:]
     return [data[at : at + CHUNK] for at in range(0, len(data), CHUNK)]
 
@@ -138,7 +138,7 @@ def test_no_nonce_comes_again_where_a_file_is_cut_back_and_written_on(tmp_path: 
         with pytest.raises(KeyboardInterrupt):
             SiteStore.grow(tmp_path / "store", stopped([*images(3), *images(10, seed=attempt)[3:]], 9), TERMS, "these")
         (path,) = partial.glob("pixels-*")
-        pieces = sealed_pieces(path)
+        pieces = pieces_of(path)
         assert len(pieces) == 9
         new = {piece[:NONCE_BYTES] for piece in pieces[3 if attempt else 0 :]}
         assert len(new) == (6 if attempt else 9)
@@ -150,7 +150,7 @@ def test_no_nonce_comes_again_where_a_file_is_cut_back_and_written_on(tmp_path: 
             keep += 4 + int.from_bytes(first[keep : keep + 4], "big")
         os.truncate(partial / JOURNAL, keep)
         assert path.name == next(partial.glob("pixels-*")).name
-    nonces = {Sealer(KEY, "pixels", new_id()).seal(0, b"same")[:NONCE_BYTES] for _ in range(1000)}
+    nonces = {FileCipher(KEY, "pixels", new_id()).encrypt(0, b"same")[:NONCE_BYTES] for _ in range(1000)}
     assert len(nonces) == 1000
 
 

@@ -1,11 +1,11 @@
 """AES-256-GCM (NIST SP 800-38D) under a key of one file, which HKDF-SHA-256 (RFC 5869) makes of the store's key.
 
 A file has an id of 128 random bits, and a key that follows from the store's key, the file's kind and that id. What is
-sealed has a place in its file; id and place are bound to it as associated data, so that pieces that were swapped,
+encrypted has a place in its file; id and place are bound to it as associated data, so that pieces that were swapped,
 repeated, left out or taken from another file do not open.
 
-**No nonce comes twice.** Each sealing draws 96 bits from the operating system, and none follows from a place. A file
-that a kill cut short and that is written on seals other bytes for the same place under the same key, but under another
+**No nonce comes twice.** Each encryption draws 96 bits from the operating system, and none follows from a place. A file
+that a kill cut short and that is written on has other bytes for the same place under the same key, but under another
 nonce. Two of n nonces under one key agree with probability below n^2 / 2^97, kills counted: 2^-33 at the 2^32 places
 that a file may have, the most that SP 800-38D (8.3) allows for random nonces.
 """
@@ -22,11 +22,12 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from sfumato_common.errors import DataError
-from sfumato_common.files import write_atomic
+from sfumato_common.files import room_errors
 
 KEY_BYTES, ID_BYTES, NONCE_BYTES = 32, 16, 12
-OVERHEAD = NONCE_BYTES + 16  # bytes that sealing adds
+OVERHEAD = NONCE_BYTES + 16  # bytes that encryption adds
 MOST_PLACES = 2**32
+PIECE, LAST = 2**20, 2**40  # of a file that is written at once; what is added to the place of its last piece
 ALTERED = (
     "the site's store was altered or damaged, or its files are of different stores: they do not open under its key; "
     "ingest again"
@@ -54,29 +55,31 @@ def file_name(kind: str, file_id: bytes) -> str:
     return f"{kind}-{file_id.hex()[:16]}"
 
 
-class Sealer:
-    """Seals and opens the pieces of one file."""
+class FileCipher:
+    """Encrypts and decrypts the pieces of one file."""
 
     def __init__(self, store_key: bytes, kind: str, file_id: bytes) -> None:
         self._aead, self.file_id = AESGCM(derived_key(store_key, kind, file_id)), file_id
 
-    def seal(self, place: int, data: bytes) -> bytes:
+    def encrypt(self, place: int, data: bytes | memoryview) -> bytes:
         """Nonce, ciphertext and tag of `data`; `OVERHEAD` bytes longer."""
-        assert place < MOST_PLACES, "a file has fewer places"
+        assert place % LAST < MOST_PLACES, "a file has fewer places"
         nonce = os.urandom(NONCE_BYTES)
         return nonce + self._aead.encrypt(nonce, data, self._bound(place))
 
-    def open(self, place: int, sealed: bytes | memoryview) -> bytes:
-        """What was sealed for `place`. Raises DataError for anything else."""
+    def decrypt(self, place: int, encrypted: bytes | memoryview) -> bytes:
+        """What was encrypted for `place`. Raises DataError for anything else."""
         try:
-            return self._aead.decrypt(bytes(sealed[:NONCE_BYTES]), bytes(sealed[NONCE_BYTES:]), self._bound(place))
+            return self._aead.decrypt(
+                bytes(encrypted[:NONCE_BYTES]), bytes(encrypted[NONCE_BYTES:]), self._bound(place)
+            )
         except (InvalidTag, ValueError):
             raise DataError(ALTERED) from None
 
-    def open_into(self, place: int, sealed: memoryview, out: memoryview) -> None:
+    def decrypt_into(self, place: int, encrypted: memoryview, out: memoryview) -> None:
         """As `open`, into `out`, which has just the room. Raises DataError."""
         try:
-            self._aead.decrypt_into(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], self._bound(place), out)
+            self._aead.decrypt_into(encrypted[:NONCE_BYTES], encrypted[NONCE_BYTES:], self._bound(place), out)
         except (InvalidTag, ValueError):
             raise DataError(ALTERED) from None
 
@@ -84,20 +87,30 @@ class Sealer:
         return self.file_id + place.to_bytes(8, "big")
 
 
-def write_sealed(folder: Path, kind: str, data: bytes, store_key: bytes) -> bytes:
-    """Write a file in one piece; its id."""
+def write_encrypted(folder: Path, kind: str, data: memoryview, store_key: bytes) -> bytes:
+    """Write a file in pieces of a megabyte, of which the last one says that it is; its id."""
     file_id = new_id()
-    write_atomic(folder / file_name(kind, file_id), Sealer(store_key, kind, file_id).seal(0, data), mode=0o600)
+    cipher, path = FileCipher(store_key, kind, file_id), folder / file_name(kind, file_id)
+    with room_errors(), os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
+        for place, at in enumerate(range(0, len(data), PIECE)):
+            last = LAST if at + PIECE >= len(data) else 0
+            stream.write(cipher.encrypt(place + last, data[at : at + PIECE]))
+        stream.flush()
+        os.fsync(stream.fileno())
     return file_id
 
 
-def read_sealed(folder: Path, kind: str, file_id: bytes, store_key: bytes) -> bytes:
-    """What `write_sealed` wrote. Raises DataError where it is gone or altered."""
+def read_encrypted(folder: Path, kind: str, file_id: bytes, store_key: bytes) -> bytes:
+    """What `write_encrypted` wrote. Raises DataError where it is gone, cut or altered."""
     try:
-        sealed = (folder / file_name(kind, file_id)).read_bytes()
+        encrypted = memoryview((folder / file_name(kind, file_id)).read_bytes())
     except OSError:
         raise DataError(ALTERED) from None
-    return Sealer(store_key, kind, file_id).open(0, sealed)
+    cipher, step, data = FileCipher(store_key, kind, file_id), PIECE + OVERHEAD, bytearray()
+    for place, at in enumerate(range(0, max(1, len(encrypted)), step)):
+        last = LAST if at + step >= len(encrypted) else 0
+        data += cipher.decrypt(place + last, encrypted[at : at + step])
+    return bytes(data)
 
 
 def authenticate(store_key: bytes, kind: str, data: bytes) -> str:
