@@ -3,9 +3,9 @@
     python tests/bench/store.py [--images 100000] [--files 300] [--rounds 7]
 
 *Encrypted* is the site's store. *Plain* is a memory-mapped array of the same pixels, as stores were before; for the
-ingest it is the same code, with pixels written as they are. Both in turn, in one process and one thread of arithmetic, the
-files in the system's cache; medians of all rounds. Random images are drawn over the whole store, a patient at a time
-(two images) as batches of DP-SGD take them, and by the thousand.
+ingest it is the same code, with pixels written as they are. Both in turn, in one process and one thread of arithmetic,
+the files in the system's cache; medians of all rounds. Random images are drawn over the whole store, a patient at a
+time (two images) as batches of DP-SGD take them, and by the thousand.
 """
 
 from __future__ import annotations
