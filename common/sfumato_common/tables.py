@@ -43,7 +43,7 @@ def iterate_table(
     ignored: Collection[str] = (),
 ) -> Iterator[Row]:
     """`read_table` row by row, for tables of millions; what is wrong is raised at its row."""
-    stream = io.StringIO(_text(path), newline="")
+    stream = io.TextIOWrapper(io.BytesIO(_bytes(path)), encoding="utf-8-sig", newline="")
     first = stream.readline()
     if first.strip().lower().startswith("sep="):  # Excel's own first line
         first = stream.readline()
@@ -75,7 +75,8 @@ def iterate_table(
         raise DataError(f"table '{path.name}' has no rows; list the images in it")
 
 
-def _text(path: Path) -> str:
+def _bytes(path: Path) -> bytes:
+    """The bytes of a file that is UTF-8."""
     try:
         raw = path.read_bytes()
     except OSError as error:
@@ -85,12 +86,13 @@ def _text(path: Path) -> str:
     if raw[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in raw[:64]:
         raise DataError(f"table '{path.name}' is UTF-16, not UTF-8; {_SAVE}")
     try:
-        return raw.decode("utf-8-sig")
+        raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
         raise DataError(
             f"table '{path.name}' is not UTF-8 at line {line} (Windows-1252 or Latin-1, as Excel writes it); {_SAVE}"
         ) from None
+    return raw
 
 
 def _separator(header: str, required: Sequence[str], columns: Mapping[str, str]) -> str:

@@ -103,6 +103,8 @@ def test_patients_are_bound_to_their_cohort_wherever_a_charge_reads_them():
         ("sfumato_client/site/home.py", "charged_cohorts"),
         # before a charge: what the steward is told, or is put in its place, and nothing is computed
         ("sfumato_client/site/ingesting.py", "update_source"),
+        ("sfumato_client/cli/checking.py", "_with_images"),
+        ("sfumato_client/site/checks/images.py", "store"),
         ("sfumato_client/cli/main.py", "accept"),
         ("sfumato_client/flower/node.py", "run_node"),
     }

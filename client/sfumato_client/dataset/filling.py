@@ -117,12 +117,25 @@ def _gone(growing: Growing, before: Register, withdrawn: Collection[str]) -> dic
 
 def write_whole(folder: Path, whole: Whole, terms: StoreTerms) -> StoreFacts:
     """Write the files of a store into `folder`, beside what was read; what `store.json` has to say of them."""
-    kept, entries, pixels = whole.kept, whole.entries, whole.pixels
-    if len(kept) < len(entries):
-        pixels = kept_rows(folder, terms.form, kept, pixels, terms.store_key)
+    pixels, key = whole.pixels, terms.store_key
+    if len(whole.kept) < len(whole.entries):
+        pixels = kept_rows(folder, terms.form, whole.kept, pixels, key)
+    index = write_arrays(folder, INDEX, _index(whole), key)
+    return facts_of(pixels, terms, index, write_register(folder, whole.entries, whole.kept, whole.rows, key))
+
+
+def facts_of(pixels: PixelFacts, terms: StoreTerms, index: str = "", register: str = "") -> StoreFacts:
+    """What `store.json` says of a store of these files."""
+    said = (tuple(terms.labels), pixels.shape, pixels.dtype, key_name(terms.split_key))
+    return StoreFacts(*said, pixels.file_id.hex(), index, register)
+
+
+def _index(whole: Whole) -> dict[str, AnyArray]:
+    """Labels, owner, split and view of every image that is kept, and the pseudonyms of its patients."""
+    kept, entries = whole.kept, whole.entries
     patients = {name: number for number, name in enumerate(whole.splits)}
     splits = {name: SPLITS.index(split) for name, split in whole.splits.items()}
-    index: dict[str, AnyArray] = {
+    return {
         "labels": np.fromiter((entries[at].label for at in kept), np.int64, len(kept)),
         "owner": np.fromiter((patients[whole.patients[at]] for at in kept), np.int64, len(kept)),
         "split": np.fromiter((splits[whole.patients[at]] for at in kept), np.uint8, len(kept)),
@@ -130,15 +143,16 @@ def write_whole(folder: Path, whole: Whole, terms: StoreTerms) -> StoreFacts:
         "patients": np.array(list(patients), dtype="S32"),
         **_aliases(whole, patients),
     }
-    return StoreFacts(
-        tuple(terms.labels),
-        pixels.shape,
-        pixels.dtype,
-        key_name(terms.split_key),
-        pixels.file_id.hex(),
-        write_arrays(folder, INDEX, index, terms.store_key),
-        write_register(folder, entries, kept, whole.rows, terms.store_key),
-    )
+
+
+def spread_index(whole: Whole) -> dict[str, AnyArray]:
+    """The index over all images that were read: what is not kept is in no split."""
+    kept, rows = _index(whole), len(whole.entries)
+    spread = {name: np.zeros(rows, dtype=kept[name].dtype) for name in ("labels", "owner", "view")}
+    spread["split"] = np.full(rows, len(SPLITS), dtype=np.uint8)
+    for name, values in spread.items():
+        values[whole.kept] = kept[name]
+    return {**kept, **spread}
 
 
 def _aliases(whole: Whole, patients: dict[str, int]) -> dict[str, AnyArray]:

@@ -19,7 +19,7 @@ import numpy as np
 from sfumato_client.dataset.cohort import Cohort
 from sfumato_client.dataset.encryption import ALTERED, file_name
 from sfumato_client.dataset.facts import FACTS, StoreFacts
-from sfumato_client.dataset.filling import INDEX, Before, StoreTerms, read_whole, write_whole
+from sfumato_client.dataset.filling import INDEX, Before, StoreTerms, facts_of, read_whole, spread_index, write_whole
 from sfumato_client.dataset.growing import Rows
 from sfumato_client.dataset.looking import sheet_of, unusual
 from sfumato_client.dataset.pixel_file import PIXELS, EncryptedPixels
@@ -124,8 +124,11 @@ class SiteStore:
         return whole.report
 
     @staticmethod
-    def look(folder: Path, rows: Rows, terms: StoreTerms, about: str) -> tuple[IngestReport, bytes]:
-        """The report of what `grow` would store, and a sheet of images to look at; what was read stays for `grow`."""
+    def look(folder: Path, rows: Rows, terms: StoreTerms, about: str) -> tuple[IngestReport, bytes, SiteStore]:
+        """The report of what `grow` would store, a sheet of images to look at, and the store as it would be.
+
+        What was read stays for `grow`.
+        """
         whole = read_whole(_partial(folder), rows, terms, about)
         report, entries = whole.report, whole.entries
         pixels = EncryptedPixels(_partial(folder), whole.pixels, terms.store_key)
@@ -133,7 +136,7 @@ class SiteStore:
         said = f"its first {count} images are unlike others of their device" if found else "no image is unlike others"
         report = replace(report, sheet=said, unusual=tuple(entries[at].facts.reference for at in found))
         report.write(folder.parent / REPORT)
-        return report, sheet
+        return report, sheet, SiteStore(pixels, spread_index(whole), facts_of(whole.pixels, terms))
 
     @staticmethod
     def open(folder: Path, store_key: bytes) -> SiteStore:

@@ -74,16 +74,17 @@ def update_source(
 
 def check_source(
     home: SiteHome, source: AnySource, plan: Plan, workers: int = 0, watch: Watch = lambda done, total: None
-) -> IngestReport:
-    """What an ingest would keep and ask; writes the report and a contact sheet into the home, and stores nothing.
+) -> tuple[IngestReport, SiteStore]:
+    """What an ingest would keep and ask, and the store as it would be.
 
-    What was read is kept for the ingest. Raises BusyError and DataError as `ingest_source` does.
+    Writes the report and a contact sheet into the home, and stores nothing; what was read is kept for the ingest.
+    Raises BusyError and DataError as `ingest_source` does.
     """
     with _reading(home, source, plan, workers, watch) as reading:
         terms = _terms(home, source, plan)
-        report, sheet = SiteStore.look(home.store, reading(), terms, about_of(source, plan))
+        report, sheet, store = SiteStore.look(home.store, reading(), terms, about_of(source, plan))
     write_atomic(home.root / SHEET, sheet, mode=0o600)
-    return report
+    return report, store
 
 
 def _terms(home: SiteHome, source: AnySource, plan: Plan) -> StoreTerms:
@@ -127,6 +128,11 @@ def watched(rows: Iterable[Results], start: int, total: int, watch: Watch) -> It
     for done, results in enumerate(rows, start + 1):
         yield results
         watch(min(done, total), total)
+
+
+def count_rows(source: AnySource) -> int:
+    """How many rows the source's table has. Raises DataError."""
+    return len(Listing(source.rows))
 
 
 def about_of(source: AnySource, plan: Plan) -> str:
