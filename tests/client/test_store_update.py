@@ -410,7 +410,7 @@ def test_another_way_of_reading_reads_everything(home: SiteHome, ward: Ward) -> 
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from sfumato_client.dataset import facts, filling, journal, pixel_file, sealing, store
+from sfumato_client.dataset import journal, pixel_file
 from sfumato_client.site.home import SiteHome
 from sfumato_client.site.ingesting import update_source
 from sfumato_client.ingest import load_source
