@@ -110,7 +110,7 @@ def flower_environment(home: Path, first_on_path: Sequence[Path], variable: str)
     """
     kept = {
         name: os.environ[name]
-        for name in ("LANG", "TZ", "OMP_NUM_THREADS", "TMPDIR", "SFUMATO_MEMORY", "SFUMATO_LOG")
+        for name in ("LANG", "TZ", "OMP_NUM_THREADS", "TMPDIR", "SFUMATO_MEMORY", "SFUMATO_LOG", "SFUMATO_STORE_KEY")
         if name in os.environ
     }
     return {

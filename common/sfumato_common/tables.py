@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv
 import difflib
 import io
+import itertools
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from sfumato_common.errors import DataError
@@ -31,28 +32,51 @@ def read_table(
     ours. Where `optional` is given, a column that is in none of the lists is an error: a misspelt one would be passed
     over. Raises DataError that names the line or column.
     """
-    text = _text(path)
-    lines = text.splitlines(keepends=True)
-    if lines and lines[0].strip().lower().startswith("sep="):  # Excel's own first line
-        lines = lines[1:]
-    if not lines:
+    return list(iterate_table(path, required, optional, columns, ignored))
+
+
+def iterate_table(
+    path: Path,
+    required: tuple[str, ...],
+    optional: Collection[str] | None = None,
+    columns: Mapping[str, str] | None = None,
+    ignored: Collection[str] = (),
+) -> Iterator[Row]:
+    """`read_table` row by row, for tables of millions; what is wrong is raised at its row."""
+    stream = io.TextIOWrapper(io.BytesIO(_bytes(path)), encoding="utf-8-sig", newline="")
+    first = stream.readline()
+    if first.strip().lower().startswith("sep="):  # Excel's own first line
+        first = stream.readline()
+    if not first:
         raise DataError(f"table '{path.name}' has no rows; list the images in it")
-    separator = _separator(lines[0], required, columns or {})
-    reader = csv.reader(io.StringIO("".join(lines), newline=""), delimiter=separator, strict=True)
+    separator = _separator(first.splitlines()[0], required, columns or {})
+    reader = csv.reader(itertools.chain([first], stream), delimiter=separator, strict=True)
+    names, found = list[str | None](), False
     try:
-        parsed = [(reader.line_num, values) for values in reader if any(value.strip() for value in values)]
+        for values in reader:
+            if not any(value.strip() for value in values):
+                continue
+            if not names:
+                try:
+                    names = _header(path, values, required, optional, columns or {}, ignored)
+                except DataError:
+                    for _ in reader:  # a quote that does not end is told first: the header may be its victim
+                        pass
+                    raise
+                continue
+            found = True
+            yield _row(path, names, reader.line_num, values, separator)
     except csv.Error:
         raise DataError(
             f"table '{path.name}' cannot be read at line {reader.line_num}: a quote that does not end, or stands "
             "in the middle of a value; correct it"
         ) from None
-    names = _header(path, parsed[0][1], required, optional, columns or {}, ignored)
-    if len(parsed) < 2:
+    if not found:
         raise DataError(f"table '{path.name}' has no rows; list the images in it")
-    return [_row(path, names, number, values, separator) for number, values in parsed[1:]]
 
 
-def _text(path: Path) -> str:
+def _bytes(path: Path) -> bytes:
+    """The bytes of a file that is UTF-8."""
     try:
         raw = path.read_bytes()
     except OSError as error:
@@ -62,12 +86,13 @@ def _text(path: Path) -> str:
     if raw[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in raw[:64]:
         raise DataError(f"table '{path.name}' is UTF-16, not UTF-8; {_SAVE}")
     try:
-        return raw.decode("utf-8-sig")
+        raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
         raise DataError(
             f"table '{path.name}' is not UTF-8 at line {line} (Windows-1252 or Latin-1, as Excel writes it); {_SAVE}"
         ) from None
+    return raw
 
 
 def _separator(header: str, required: Sequence[str], columns: Mapping[str, str]) -> str:

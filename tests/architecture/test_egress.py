@@ -101,7 +101,8 @@ def test_patients_are_bound_to_their_cohort_wherever_a_charge_reads_them():
     opened = {(file, function) for file, function, _ in constructions(["client"], {"open_store"})}
     assert opened == {
         ("sfumato_client/site/home.py", "charged_cohorts"),
-        # before a charge: what the steward is told, and nothing is computed
+        # before a charge: what the steward is told, or is put in its place, and nothing is computed
+        ("sfumato_client/site/ingesting.py", "update_source"),
         ("sfumato_client/cli/checking.py", "_with_images"),
         ("sfumato_client/site/checks/images.py", "store"),
         ("sfumato_client/cli/main.py", "accept"),

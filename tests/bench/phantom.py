@@ -50,7 +50,7 @@ def _measure(root: Path, device: str) -> dict[str, float]:
     source = DicomSource(kind="dicom", folder=root / "dicom", labels=root / "dicom" / "labels.csv")
     cpu, wall = time.process_time(), time.perf_counter()
     images = read_source(source, form, labels)
-    count = SiteStore.create(root / "site" / "store", images, form, labels, bytes(32)).kept
+    count = SiteStore.create(root / "site" / "store", images, form, labels, bytes(32), bytes(32)).kept
     ingest_cpu, ingest_wall = time.process_time() - cpu, time.perf_counter() - wall
     return {
         "images": float(count),

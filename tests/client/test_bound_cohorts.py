@@ -22,6 +22,7 @@ from sfumato_client.ingest import SiteImage
 from sfumato_client.ledger import Ledger
 from sfumato_client.site.handler import Site
 from sfumato_client.site.home import SiteHome
+from sfumato_client.site.store_key import read_store_key
 from sfumato_client.tabular.run import check_rows, run_tabular
 from sfumato_client.tabular.schema import TableSchema
 from sfumato_common.accounting.accountant import epsilon
@@ -121,7 +122,9 @@ def test_a_store_that_was_put_there_by_hand_is_refused_at_the_charge_and_at_acce
     assert train_once(home).status == "ok"
     charge_held_out(home)
     shutil.rmtree(home.store)
-    SiteStore.create(home.store, images(), STUDY.image, STUDY.labels, KEY)  # asks no ledger
+    SiteStore.create(
+        home.store, images(), STUDY.image, STUDY.labels, KEY, read_store_key(home.identity)
+    )  # asks no ledger
     other = STUDY.model_copy(update={"study": "other"})
     home.pin(other)
     reply = Site(home, lambda data, plan: None).handle(Request(PROTOCOL, other.digest, "stage", "spectral", 1, {}))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,8 @@ from sfumato_common.study.terms import ImageForm
 FORM = ImageForm(size=16)
 LABELS = ["normal", "opacity"]
 KEY = b"0123456789abcdef0123456789abcdef"
+STORE_KEY = bytes(range(32))
+DRAW = partial(keyed_split, KEY)
 
 
 def image(patient: str, label: int = 0, split: Split | None = None, seed: int = 0) -> SiteImage:
@@ -34,8 +37,8 @@ def many(count: int) -> list[SiteImage]:
 
 def test_store_survives_reopening(tmp_path: Path) -> None:
     entries = many(120)
-    report = SiteStore.create(tmp_path / "store", [*entries, Skipped("x.dcm", "torn")], FORM, LABELS, KEY)
-    store = SiteStore.open(tmp_path / "store")
+    report = SiteStore.create(tmp_path / "store", [*entries, Skipped("x.dcm", "torn")], FORM, LABELS, KEY, STORE_KEY)
+    store = SiteStore.open(tmp_path / "store", STORE_KEY)
     assert (report.kept, report.patients, store.patients) == (120, 60, 60)
     assert report.skipped == (Skipped("x.dcm", "torn"),)
     seen = []
@@ -55,8 +58,8 @@ def test_store_survives_reopening(tmp_path: Path) -> None:
 
 def test_images_of_one_patient_stay_together(tmp_path: Path) -> None:
     entries = many(80)
-    SiteStore.create(tmp_path / "store", entries, FORM, LABELS, KEY)
-    store = SiteStore.open(tmp_path / "store")
+    SiteStore.create(tmp_path / "store", entries, FORM, LABELS, KEY, STORE_KEY)
+    store = SiteStore.open(tmp_path / "store", STORE_KEY)
     owner_of = {entry.pixels.tobytes(): entry.patient_id for entry in entries}
     found: dict[str, set[str]] = {}
     for split in SPLITS:
@@ -74,14 +77,16 @@ def test_colour_and_deep_images(tmp_path: Path, form: ImageForm) -> None:
     dtype = np.dtype(f"uint{form.bits}")
     pixels = np.random.default_rng(0).integers(0, 2**form.bits, (4, *form.shape)).astype(dtype)
     entries = [SiteImage(p, 0, str(n), "train") for n, p in enumerate(pixels)]
-    SiteStore.create(tmp_path / "s", entries, form, LABELS, KEY)
-    images, _, _ = SiteStore.open(tmp_path / "s").cohort("train").everything()
+    SiteStore.create(tmp_path / "s", entries, form, LABELS, KEY, STORE_KEY)
+    images, _, _ = SiteStore.open(tmp_path / "s", STORE_KEY).cohort("train").everything()
     assert images.dtype == dtype
     assert np.array_equal(images, pixels)
 
 
 def test_no_name_is_in_the_store_and_files_are_private(tmp_path: Path) -> None:
-    SiteStore.create(tmp_path / "store", [image("DOE-4711", seed=1), image("ROE-0815", seed=2)], FORM, LABELS, KEY)
+    SiteStore.create(
+        tmp_path / "store", [image("DOE-4711", seed=1), image("ROE-0815", seed=2)], FORM, LABELS, KEY, STORE_KEY
+    )
     for path in (tmp_path / "store").iterdir():
         data = path.read_bytes()
         for name in ("DOE", "4711", "ROE", "0815"):
@@ -92,7 +97,7 @@ def test_no_name_is_in_the_store_and_files_are_private(tmp_path: Path) -> None:
 
 
 def test_report_lists_the_skipped_beside_the_store(tmp_path: Path) -> None:
-    SiteStore.create(tmp_path / "store", [image("a"), Skipped("b.dcm", "no pixel data")], FORM, LABELS, KEY)
+    SiteStore.create(tmp_path / "store", [image("a"), Skipped("b.dcm", "no pixel data")], FORM, LABELS, KEY, STORE_KEY)
     report = json.loads((tmp_path / "ingest-report.json").read_text())
     assert report["skipped"] == [{"reference": "b.dcm", "reason": "no pixel data"}]
     assert report["kept"] == 1
@@ -100,7 +105,7 @@ def test_report_lists_the_skipped_beside_the_store(tmp_path: Path) -> None:
 
 def test_nothing_readable_leaves_the_report_and_no_store(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"ingest-report\.json"):
-        SiteStore.create(tmp_path / "store", [Skipped("b.dcm", "torn")], FORM, LABELS, KEY)
+        SiteStore.create(tmp_path / "store", [Skipped("b.dcm", "torn")], FORM, LABELS, KEY, STORE_KEY)
     assert [path.name for path in tmp_path.iterdir()] == ["ingest-report.json"]
 
 
@@ -110,17 +115,17 @@ def test_an_interrupted_ingest_leaves_nothing(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        SiteStore.create(tmp_path / "store", interrupted(), FORM, LABELS, KEY)
+        SiteStore.create(tmp_path / "store", interrupted(), FORM, LABELS, KEY, STORE_KEY)
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(DataError):
-        SiteStore.open(tmp_path / "store")
+        SiteStore.open(tmp_path / "store", STORE_KEY)
 
 
 def test_remains_of_a_killed_ingest_do_not_matter(tmp_path: Path) -> None:
     (tmp_path / ".store.partial").mkdir()
-    (tmp_path / ".store.partial" / "pixels.npy").write_bytes(b"half")
-    SiteStore.create(tmp_path / "store", many(4), FORM, LABELS, KEY)
-    assert SiteStore.open(tmp_path / "store").patients == 2
+    (tmp_path / ".store.partial" / "pixels").write_bytes(b"half")
+    SiteStore.create(tmp_path / "store", many(4), FORM, LABELS, KEY, STORE_KEY)
+    assert SiteStore.open(tmp_path / "store", STORE_KEY).patients == 2
     assert not (tmp_path / ".store.partial").exists()
 
 
@@ -130,33 +135,32 @@ def test_a_full_disk_is_one_clear_line(tmp_path: Path) -> None:
         raise OSError(28, "No space left on device", str(tmp_path))
 
     with pytest.raises(DataError, match="No space left") as caught:
-        SiteStore.create(tmp_path / "store", full(), FORM, LABELS, KEY)
+        SiteStore.create(tmp_path / "store", full(), FORM, LABELS, KEY, STORE_KEY)
     assert str(tmp_path) not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["pixels.npy", "index.npz", "store.json"])
+@pytest.mark.parametrize("name", ["pixels-*", "index-*", "store.json"])
 @pytest.mark.parametrize("how", ["missing", "cut", "garbage", "other"])
 def test_half_written_store_never_opens(tmp_path: Path, name: str, how: str) -> None:
-    SiteStore.create(tmp_path / "store", many(8), FORM, LABELS, KEY)
-    SiteStore.create(tmp_path / "second", many(12), FORM, LABELS, KEY)
-    path = tmp_path / "store" / name
+    SiteStore.create(tmp_path / "store", many(8), FORM, LABELS, KEY, STORE_KEY)
+    SiteStore.create(tmp_path / "second", many(12), FORM, LABELS, KEY, STORE_KEY)
+    (path,) = (tmp_path / "store").glob(name)
+    (other,) = (tmp_path / "second").glob(name)
     data = path.read_bytes()
     if how == "missing":
         path.unlink()
     else:
-        path.write_bytes(
-            {"cut": data[:-40], "garbage": b"\0" * 90, "other": (tmp_path / "second" / name).read_bytes()}[how]
-        )
+        path.write_bytes({"cut": data[:-40], "garbage": b"\0" * 90, "other": other.read_bytes()}[how])
     with pytest.raises(DataError, match="ingest again"):
-        SiteStore.open(tmp_path / "store")
+        SiteStore.open(tmp_path / "store", STORE_KEY)
 
 
 def test_a_store_is_never_overwritten(tmp_path: Path) -> None:
-    SiteStore.create(tmp_path / "store", many(8), FORM, LABELS, KEY)
+    SiteStore.create(tmp_path / "store", many(8), FORM, LABELS, KEY, STORE_KEY)
     with pytest.raises(DataError, match="already"):
-        SiteStore.create(tmp_path / "store", many(12), FORM, LABELS, KEY)
-    assert SiteStore.open(tmp_path / "store").patients == 4
+        SiteStore.create(tmp_path / "store", many(12), FORM, LABELS, KEY, STORE_KEY)
+    assert SiteStore.open(tmp_path / "store", STORE_KEY).patients == 4
 
 
 def test_given_splits_are_kept_and_a_torn_patient_goes_to_train() -> None:
@@ -165,13 +169,13 @@ def test_given_splits_are_kept_and_a_torn_patient_goes_to_train() -> None:
         ("d", "train"), ("d", "holdout"), ("e", "train"), ("e", "holdout"),
     ]  # fmt: skip
     expected = {"a": "train", "b": "holdout", "c": "train", "d": "train", "e": "train"}
-    assert assign_splits(images, KEY) == expected
-    assert assign_splits(reversed(images), KEY) == expected
+    assert assign_splits(images, DRAW) == expected
+    assert assign_splits(reversed(images), DRAW) == expected
 
 
 def test_a_mixture_of_given_and_missing_splits_is_refused() -> None:
     with pytest.raises(DataError, match="split"):
-        assign_splits([("a", "train"), ("b", None)], KEY)
+        assign_splits([("a", "train"), ("b", None)], DRAW)
 
 
 names = st.text(min_size=1, max_size=20)
@@ -180,8 +184,9 @@ names = st.text(min_size=1, max_size=20)
 @settings(deadline=None, max_examples=200)
 @given(st.lists(names, unique=True, max_size=30), names, st.binary(min_size=16, max_size=32))
 def test_adding_a_patient_never_moves_another(patients: list[str], newcomer: str, key: bytes) -> None:
-    before = assign_splits([(name, None) for name in patients], key)
-    after = assign_splits([(newcomer, None), *((name, None) for name in reversed(patients))], key)
+    draw = partial(keyed_split, key)
+    before = assign_splits([(name, None) for name in patients], draw)
+    after = assign_splits([(newcomer, None), *((name, None) for name in reversed(patients))], draw)
     assert all(after[name] == split for name, split in before.items())
 
 
@@ -193,8 +198,8 @@ def test_adding_a_patient_with_a_given_split_never_moves_another(
     given_splits: dict[str, list[Split]], newcomer: str, split: Split
 ) -> None:
     images = [(name, each) for name, splits in given_splits.items() for each in splits]
-    before = assign_splits(images, KEY)
-    after = assign_splits([*images, (newcomer, split)], KEY)
+    before = assign_splits(images, DRAW)
+    after = assign_splits([*images, (newcomer, split)], DRAW)
     assert all(after[name] == before[name] for name in before if name != newcomer)
 
 
@@ -227,8 +232,8 @@ def test_cohort_refuses_gaps_and_wrong_lengths(patient_index: list[int]) -> None
 
 
 def test_an_empty_split_is_an_empty_cohort(tmp_path: Path) -> None:
-    SiteStore.create(tmp_path / "store", [image("a", split="train")], FORM, LABELS, KEY)
-    assert SiteStore.open(tmp_path / "store").cohort("holdout").patients == 0
+    SiteStore.create(tmp_path / "store", [image("a", split="train")], FORM, LABELS, KEY, STORE_KEY)
+    assert SiteStore.open(tmp_path / "store", STORE_KEY).cohort("holdout").patients == 0
 
 
 def test_too_few_patients_without_saying_how_many() -> None:

@@ -91,7 +91,7 @@ def ingest(source: AnySource, folder: Path) -> tuple[dict[str, Any], str]:
     refused = ""
     try:
         images = read_source(source, FORM, LABELS)
-        SiteStore.create(folder / "store", images, FORM, LABELS, b"k" * 32, answers=source.answers)
+        SiteStore.create(folder / "store", images, FORM, LABELS, b"k" * 32, b"k" * 32, answers=source.answers)
     except DataError as error:
         refused = str(error)
     report = folder / "ingest-report.json"

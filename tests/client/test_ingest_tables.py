@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 from pydantic import TypeAdapter
-from support.reading import read_pngs
+from support.reading import read_npz, read_pngs
 
 from sfumato_client.ingest import READERS, SiteImage, Skipped, SourceConfig, load_source, read_source
-from sfumato_client.ingest.npz import read_npz
 from sfumato_client.ingest.sources import DicomSource, NpzSource, PngSource
 from sfumato_common.errors import ConfigError, DataError
 from sfumato_common.study.terms import ImageForm

@@ -19,13 +19,15 @@ from support.plans import small_plan
 from support.reading import read_pngs
 
 from sfumato_client.dataset import SiteStore
-from sfumato_client.dataset.growing import JOURNAL
-from sfumato_client.dataset.store import StoreTerms
+from sfumato_client.dataset.filling import StoreTerms
+from sfumato_client.dataset.journal import JOURNAL, read_journal
+from sfumato_client.dataset.splits import SPLITS
 from sfumato_client.ingest import Answers, Facts, SiteImage, Skipped, load_source
 from sfumato_client.ingest import pool as pools
 from sfumato_client.ingest.jobs import Results
 from sfumato_client.ingest.results import HEAD, from_bytes, lengths, to_bytes
 from sfumato_client.ingest.sources import PngSource, read_rows
+from sfumato_client.site.store_key import read_store_key
 from sfumato_common.errors import DataError
 from sfumato_common.study.terms import ImageForm
 
@@ -164,11 +166,15 @@ def pictures(count: int) -> list[SiteImage | Skipped]:
     return [SiteImage(draws[n], n % 2, f"p{n + 1}", None, "", (), Facts(f"{n}.png")) for n in range(count)]
 
 
-TERMS = StoreTerms(FORM, LABELS, KEY)
+TERMS = StoreTerms(FORM, LABELS, KEY, KEY)
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+def contents(folder: Path) -> list[object]:
+    """All that a store says; its files are encrypted anew each time."""
+    store = SiteStore.open(folder, KEY)
+    cohorts = [store.cohort(split) for split in SPLITS]
+    everything = [value.tolist() for cohort in cohorts for value in (*cohort.everything(), cohort.views)]
+    return [sorted(path.name.split("-")[0] for path in folder.iterdir()), store.members(*SPLITS), everything]
 
 
 def test_an_ingest_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
@@ -191,7 +197,7 @@ def test_another_set_begins_anew(tmp_path: Path) -> None:
     assert read == list(range(6))
 
 
-@pytest.mark.parametrize("cut", ["journal", "pixels.npy", "line"])
+@pytest.mark.parametrize("cut", ["journal", "pixels-*", "line"])
 def test_what_a_crash_left_half_is_not_counted(tmp_path: Path, cut: str) -> None:
     images, read = pictures(6), list[int]()
     with pytest.raises(KeyboardInterrupt):
@@ -199,14 +205,14 @@ def test_what_a_crash_left_half_is_not_counted(tmp_path: Path, cut: str) -> None
     partial = tmp_path / ".store.partial"
     if cut == "line":
         with (partial / JOURNAL).open("ab") as stream:
-            stream.write(b'[{"image": {"pat')
+            stream.write(b"\0\0\1\0 the beginning of a record")
     else:
-        data = (partial / cut).read_bytes()
-        (partial / cut).write_bytes(data[: len(data) - 40])
+        (path,) = partial.glob(cut)
+        path.write_bytes(path.read_bytes()[:-40])
     SiteStore.grow(tmp_path / "store", rows_of(images, read=read), TERMS, "these")
     SiteStore.grow(tmp_path / "whole", rows_of(images), TERMS)
     assert contents(tmp_path / "store") == contents(tmp_path / "whole")
-    assert read[0] == {"journal": 3, "pixels.npy": 0, "line": 4}[cut]
+    assert read[0] == {"journal": 3, "pixels-*": 0, "line": 4}[cut]
 
 
 def test_an_answer_does_not_have_everything_read_again(tmp_path: Path) -> None:
@@ -214,7 +220,7 @@ def test_an_answer_does_not_have_everything_read_again(tmp_path: Path) -> None:
     images[1] = SiteImage(images[0].pixels, 1, "P1", None, "", (), Facts("again.png"))  # type: ignore[union-attr]
     with pytest.raises(DataError, match="alike_ids"):
         SiteStore.grow(tmp_path / "store", rows_of(images), TERMS, "these")
-    answered = StoreTerms(FORM, LABELS, KEY, Answers(alike_ids="merge", image_of_two_labels="first"))
+    answered = StoreTerms(FORM, LABELS, KEY, KEY, Answers(alike_ids="merge", image_of_two_labels="first"))
     report = SiteStore.grow(tmp_path / "store", rows_of(images, read=read), answered, "these")
     assert not read
     assert (report.kept, report.patients) == (5, 5)
@@ -243,6 +249,11 @@ def run(folder: Path, *arguments: str, code: int = 0) -> str:
     return done.stdout + done.stderr
 
 
+def records(journal: Path) -> int:
+    """How many records the journal of a home holds, its first one too."""
+    return len(list(read_journal(journal, read_store_key(journal.parents[1] / "identity"))))
+
+
 ARGUMENTS = ("--home", "site", "source.yaml", "--plan", "plan.yaml")
 
 
@@ -250,19 +261,20 @@ def test_check_then_kill_then_ingest(home: Path) -> None:
     running = subprocess.Popen([*COMMAND, "ingest", *ARGUMENTS], cwd=home)
     journal = home / "site" / ".store.partial" / JOURNAL
     deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and not (journal.exists() and len(journal.read_bytes().splitlines()) > 20):
+    while time.monotonic() < deadline and records(journal) <= 20:
         time.sleep(0.05)
     running.send_signal(signal.SIGSTOP)
     busy = run(home, "ingest", *ARGUMENTS, code=5)
     running.send_signal(signal.SIGKILL)
     running.wait(30)
     assert "already running" in busy
-    kept = len(journal.read_bytes().splitlines())
+    kept = records(journal)
     assert 20 < kept <= 151
     said = run(home, "check", *ARGUMENTS, code=2)  # the plan has next to no noise
     assert "150 images of 150 patients would be kept" in said
     assert (home / "site" / "check-sheet.png").stat().st_mode & 0o077 == 0
     assert not (home / "site" / "store").exists()
     assert "kept 150 images" in run(home, "ingest", *ARGUMENTS)
+    assert not (home / "site" / "check-sheet.png").exists()
     source = load_source(home / "source.yaml")
     assert len(list(read_rows(source, FORM, LABELS))) == 150

@@ -7,13 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from support.reading import read_dicom, read_pngs
+from support.reading import read_dicom, read_npz, read_pngs
 
 from sfumato_client.anonymise import CandidateSet
 from sfumato_client.audit.attacks.nearest import nearest_distances
 from sfumato_client.dataset import SiteStore
 from sfumato_client.ingest import SiteImage
-from sfumato_client.ingest.npz import read_npz
 from sfumato_common.errors import DataError
 from sfumato_common.imaging import fit_square
 from sfumato_common.phantom import DEVICES, arrays, draw_patient
@@ -60,8 +59,8 @@ def test_dicom_of_twelve_or_more_bits_fills_the_sixteen_bit_range(tmp_path: Path
 
 def test_a_store_keeps_the_depth_and_refuses_a_plan_of_another_form(tmp_path: Path) -> None:
     entries = [SiteImage(noise(n), n % 2, f"patient-{n}", "train") for n in range(6)]
-    SiteStore.create(tmp_path / "store", entries, DEEP, LABELS, KEY)
-    store = SiteStore.open(tmp_path / "store")
+    SiteStore.create(tmp_path / "store", entries, DEEP, LABELS, KEY, KEY)
+    store = SiteStore.open(tmp_path / "store", KEY)
     store.facts.require(DEEP, LABELS)
     images, _, _ = store.cohort("train").everything()
     assert images.dtype == np.uint16

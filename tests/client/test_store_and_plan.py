@@ -76,12 +76,12 @@ def test_nothing_is_charged_under_a_plan_that_was_pinned_all_the_same(home, name
 
 def test_facts_are_read_without_the_images_and_an_older_store_is_refused(home, tmp_path):
     (tmp_path / "store.json").write_bytes((home.store / "store.json").read_bytes())
-    facts = StoreFacts.read(tmp_path)
-    assert facts == SiteStore.open(home.store).facts
+    facts = StoreFacts.read(tmp_path, home.store_key())
+    assert facts == SiteStore.open(home.store, home.store_key()).facts
     assert facts.labels == ("normal", "opacity")
     value = json.loads((tmp_path / "store.json").read_text())
     del value["labels"]
     for wrong in ({**value, "format": 1}, value, [], {**value, "labels": 3}):
         (tmp_path / "store.json").write_text(yaml.safe_dump(wrong))
         with pytest.raises(DataError, match="ingest again"):
-            StoreFacts.read(tmp_path)
+            StoreFacts.read(tmp_path, home.store_key())

@@ -141,7 +141,7 @@ def test_what_the_first_still_has_to_charge_is_not_given_to_the_second(tmp_path)
         admit(second.plan, policy, ledger)  # nothing has begun: either would fit alone
     assert ask(first).status == "ok"
     with home.open_ledger() as ledger:
-        assert [plan.study for plan in ledger.under_way()] == ["tiny"]
+        assert [plan.study for plan in ledger.begun()] == ["tiny"]
         with pytest.raises(BudgetExceeded):
             admit(second.plan, policy, ledger)
     # beside what was charged so far it would fit; beside what the first will charge it does not
@@ -151,7 +151,7 @@ def test_what_the_first_still_has_to_charge_is_not_given_to_the_second(tmp_path)
     assert run_study(first.coordinator, first, seed=1, classifier_steps=5) == "completed"
     assert charged(home, first.plan, "train") == study_events(first.plan, "train")
     with home.open_ledger() as ledger:
-        assert ledger.under_way() == [], "its release is out"
+        assert ledger.begun() == [], "its release is out"
 
 
 def test_the_refusal_is_not_one_of_what_was_charged_alone(tmp_path):

@@ -27,3 +27,7 @@ Study = Annotated[
     str,
     typer.Option("--study", help="Your own word for one more coordinator, beside the first.", callback=_check_name),
 ]
+StoreKey = Annotated[
+    Path | None,
+    typer.Option("--store-key", help="File with the key of the store, such as a mounted secret; else the home's own."),
+]

@@ -21,17 +21,24 @@ if TYPE_CHECKING:
 Source = Annotated[Path, typer.Argument(help="Description of the data source, YAML.")]
 StudyPlan = Annotated[Path, typer.Option("--plan", help="The plan: image size, channels and labels come from it.")]
 Workers = Annotated[int, typer.Option(min=0, help="Processes that read; 0 for one a core.")]
+Update = Annotated[bool, typer.Option("--update", help="Put what the source says now in the place of the store.")]
 
 
-def ingest(home: Home, source: Source, plan: StudyPlan, workers: Workers = 0) -> None:
+def ingest(
+    home: Home,
+    source: Source,
+    plan: StudyPlan,
+    workers: Workers = 0,
+    update: Update = False,
+) -> None:
     """Read DICOM, PNG, JPEG, TIFF or npz into the site's store; what is skipped is listed in a local report."""
     from sfumato_client.ingest import load_source
     from sfumato_client.site.home import SiteHome
-    from sfumato_client.site.ingesting import ingest_source
+    from sfumato_client.site.ingesting import ingest_source, update_source
 
-    study = load_resolved_plan(plan)
+    study, fill = load_resolved_plan(plan), update_source if update else ingest_source
     with progress("reading") as watch:
-        report = ingest_source(SiteHome(home), load_source(source), study, workers, watch)
+        report = fill(SiteHome(home), load_source(source), study, workers, watch)
     _say(
         f"kept {report.kept} images of {report.patients} patients, skipped {len(report.skipped)} "
         "(reasons in 'ingest-report.json' of the home folder, which stays here)"

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from sfumato_client.cli.checking import check
-from sfumato_client.cli.home import Home, Study
+from sfumato_client.cli.home import Home, StoreKey, Study
 from sfumato_client.cli.ingest import ingest
 from sfumato_client.cli.ledger import ledger_app
 from sfumato_client.cli.pacs import pacs_app
@@ -47,18 +47,21 @@ app.command(epilog="Example: sfumato-site tabular table.csv --home site --schema
 
 
 @app.callback()
-def site(version: Version = False, memory: Memory = None, log: Log = None) -> None:
+def site(version: Version = False, memory: Memory = None, log: Log = None, store_key: StoreKey = None) -> None:
     """Options that stand before any command."""
+    from sfumato_client.site.store_key import choose_store_key
     from sfumato_common.logs import choose_log
     from sfumato_common.memory import limit_memory
 
     limit_memory(memory)
     choose_log(log)
+    choose_store_key(store_key)
 
 
 @app.command(epilog="Example: sfumato-site init --home site --policy policy.yaml")
 def init(home: Home, policy: Annotated[Path, typer.Option(help="The site's policy, YAML.")]) -> None:
     """Make the site's keys, keep its policy and write the enrolment request for the coordinator."""
+    from sfumato_client.site.store_key import make_store_key
     from sfumato_common.crypto.enrolment import enrolment_request
     from sfumato_common.crypto.identity import create_identity
     from sfumato_common.crypto.signatures import fingerprint as fingerprint_of
@@ -68,6 +71,7 @@ def init(home: Home, policy: Annotated[Path, typer.Option(help="The site's polic
     make_private_folder(home)
     identity = create_identity(home / "identity", site)
     write_atomic(home / "identity" / "split.key", secrets.token_hex(32) + "\n", mode=0o600)
+    make_store_key(home / "identity")
     shutil.copyfile(policy, home / "policy.yaml")
     request = home / "enrolment-request.json"
     write_atomic(request, enrolment_request(identity))
@@ -166,7 +170,7 @@ def accept(
     require_real(offered.study, policy.site)
     require_own_key(site, offered, policy.site)
     with site.open_ledger() as ledger:
-        if kept := sorted({plan.study for plan in ledger.under_way() if plan.digest != offered.digest}):
+        if kept := sorted({plan.study for plan in ledger.begun() if plan.private and plan.digest != offered.digest}):
             said = f"counted as taken: what studies under way will still charge, {', '.join(kept)}; 'leave' frees it"
             console.print(said, markup=False, soft_wrap=True)
         cost = admit(offered, policy, ledger)

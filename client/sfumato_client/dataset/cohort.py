@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -15,15 +16,33 @@ Indices = npt.NDArray[np.int64]
 Views = npt.NDArray[np.str_]
 
 
+class Pixels(Protocol):
+    """Images as an array [N, S, S(, 3)] that is only read; numbers give images, a copy where encrypted."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """[N, S, S(, 3)]."""
+        ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """uint8 or uint16."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: Any, /) -> Any: ...
+
+
 @dataclass(frozen=True, eq=False)
 class Cohort:
     """Images [N, S, S] or [N, S, S, 3] with labels [N] and `patient_index` [N], which is 0 .. patients - 1.
 
-    `rows` [N] picks the cohort's images out of a larger (memory-mapped) array; without it `images` is the cohort.
+    `rows` [N] picks the cohort's images out of a larger (encrypted) array; without it `images` is the cohort.
     `views` [N] are laterality and view position in a word each, empty where nothing is known; None says so of all.
     """
 
-    images: AnyArray
+    images: Pixels
     labels: Indices
     patient_index: Indices
     rows: Indices | None = None
@@ -56,7 +75,7 @@ class Cohort:
         return np.asarray(self.images[mine if self.rows is None else self.rows[mine]]), self.labels[mine]
 
     def everything(self) -> tuple[AnyArray, Indices, Indices]:
-        """Images [N, S, S(, 3)], labels [N], patient_index [N], in stored order; a copy where memory-mapped."""
+        """Images [N, S, S(, 3)], labels [N], patient_index [N], in stored order; a copy where encrypted."""
         images = np.asarray(self.images if self.rows is None else self.images[self.rows])
         return images, self.labels, self.patient_index
 

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from sfumato_client.dataset.cohort import Pixels
 from sfumato_client.ingest import Entry
 from sfumato_common.types import AnyArray
 
@@ -21,7 +22,7 @@ _MOST, _COLUMNS, _GAP = 48, 8, 4
 _FEWEST = 8  # images of a device that say what is usual
 
 
-def unusual(pixels: AnyArray, entries: Sequence[Entry]) -> list[int]:
+def unusual(pixels: Pixels, entries: Sequence[Entry]) -> list[int]:
     """Numbers of the images, farthest first, whose mean or used range is far from their device's median."""
     if not len(entries):
         return []
@@ -50,7 +51,7 @@ def _distance(seen: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return np.asarray((np.abs(seen - centre) / spread).max(axis=1))
 
 
-def sheet_of(pixels: AnyArray, first: Sequence[int]) -> tuple[bytes, int]:
+def sheet_of(pixels: Pixels, first: Sequence[int]) -> tuple[bytes, int]:
     """A PNG of images at their own size, `first` and then others over the set; how many of `first` are on it."""
     some: list[int] = np.linspace(0, max(0, len(pixels) - 1), min(len(pixels), _MOST)).astype(int).tolist()
     shown = list(dict.fromkeys([*first[:_MOST], *some]))[:_MOST]

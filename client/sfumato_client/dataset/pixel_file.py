@@ -1,41 +1,73 @@
-"""The store's pixels: one .npy file [N, S, S(, 3)] that grows, and whose header is written when N is known."""
+"""The store's pixels: one file that grows image by image, each encrypted on its own, and the array that opens them.
+
+A head (a mark and the file's id), then images of one length: nonce, ciphertext, tag. An image is opened
+when it is asked for, into memory alone; nothing of it is ever written in the clear.
+"""
 
 from __future__ import annotations
 
+import mmap
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
+from sfumato_client.dataset.encryption import ALTERED, ID_BYTES, OVERHEAD, FileCipher, file_name, new_id
+from sfumato_common.errors import DataError
 from sfumato_common.study.terms import ImageForm
 from sfumato_common.types import AnyArray, pixel_dtype
 
-_HEADER = 128  # bytes of the header of an array of so few axes
+PIXELS = "pixels"
+_MARK = b"SFUPIX3\n"
+_HEAD = len(_MARK) + ID_BYTES
+Rows = int | slice | npt.NDArray[Any] | Sequence[int]
+
+
+@dataclass(frozen=True)
+class PixelFacts:
+    """A whole file: `shape` [N, S, S(, 3)] and `dtype` of its images, and its id."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    file_id: bytes
 
 
 class PixelFile:
-    """A new file at `path` for images of `form`, or one that goes on after its first `count` images."""
+    """A new file in `folder` for images of `form`, or one that goes on after its first `count` images.
 
-    def __init__(self, path: Path, form: ImageForm, count: int = 0) -> None:
-        self._shape, self._dtype, self._count = form.shape, np.dtype(pixel_dtype(form.bits)), count
+    It is named by its id, so that an old one and the one that takes its place can lie in one folder.
+    """
+
+    def __init__(self, folder: Path, form: ImageForm, store_key: bytes, going_on: tuple[bytes, int] | None = None):
+        self._shape, self._dtype = form.shape, np.dtype(pixel_dtype(form.bits))
+        self.file_id, self._count = going_on or (new_id(), 0)
+        self._cipher = FileCipher(store_key, PIXELS, self.file_id)
+        path = folder / file_name(PIXELS, self.file_id)
         self._stream = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b")
-        _npy_header(self._stream, self._dtype, (0, *self._shape))
-        assert self._stream.tell() == _HEADER
-        place = _HEADER + count * _bytes(form)
-        self._stream.truncate(place)
-        self._stream.seek(place)
+        if not going_on:
+            self._stream.truncate(0)
+            self._stream.write(_MARK + self.file_id)
+        else:
+            self._stream.truncate(_HEAD + self._count * _bytes(form))
+            self._stream.seek(0, os.SEEK_END)
 
     @staticmethod
-    def holds(path: Path, form: ImageForm, count: int) -> bool:
-        """Whether the file at `path` is long enough for so many images."""
-        return path.is_file() and path.stat().st_size >= _HEADER + count * _bytes(form)
+    def holds(folder: Path, form: ImageForm, file_id: bytes, count: int) -> bool:
+        """Whether the file of that id in `folder` is long enough for so many images."""
+        path = folder / file_name(PIXELS, file_id)
+        try:
+            return _read_id(path) == file_id and path.stat().st_size >= _HEAD + count * _bytes(form)
+        except (OSError, DataError):
+            return False
 
     def append(self, pixels: AnyArray) -> None:
         """Write one more image."""
         assert (pixels.shape, pixels.dtype) == (self._shape, self._dtype), "a reader gave an image in another form"
-        self._stream.write(np.ascontiguousarray(pixels).tobytes())
+        self._stream.write(self._cipher.encrypt(self._count, np.ascontiguousarray(pixels).tobytes()))
         self._count += 1
 
     def flush(self) -> None:
@@ -47,33 +79,80 @@ class PixelFile:
         self._stream.flush()
         os.fsync(self._stream.fileno())
 
-    def close(self) -> dict[str, Any]:
-        """Write the header and close; dtype and shape."""
-        self._stream.seek(0)
-        _npy_header(self._stream, self._dtype, (self._count, *self._shape))
+    def close(self) -> PixelFacts:
+        """Close the file."""
         self.sync()
         self._stream.close()
-        return {"dtype": str(self._dtype), "shape": [self._count, *self._shape]}
+        return PixelFacts((self._count, *self._shape), str(self._dtype), self.file_id)
 
 
-def keep_rows(path: Path, form: ImageForm, rows: Sequence[int]) -> dict[str, Any]:
-    """Leave only `rows` of the file at `path`; dtype and shape."""
-    whole = np.load(path, mmap_mode="r", allow_pickle=False)
-    less = path.with_suffix(".less")
-    kept = PixelFile(less, form)
+class EncryptedPixels:
+    """The images of a file as an array [N, S, S(, 3)] that is read, never written; each is opened when it is taken.
+
+    Raises DataError where the file in `folder` is not the one that `facts` say, and when an image is taken that was
+    altered, or stands in another's place.
+    """
+
+    def __init__(self, folder: Path, facts: PixelFacts, store_key: bytes) -> None:
+        self.shape, self.dtype = facts.shape, np.dtype(facts.dtype)
+        self._cipher = FileCipher(store_key, PIXELS, facts.file_id)
+        self._size = int(np.prod(self.shape[1:])) * self.dtype.itemsize
+        path = folder / file_name(PIXELS, facts.file_id)
+        try:
+            whole = _HEAD + len(self) * (self._size + OVERHEAD)
+            fits = _read_id(path) == facts.file_id and path.stat().st_size == whole
+            with path.open("rb") as stream:
+                self._whole = memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)) if fits else None
+        except OSError:
+            self._whole = None
+        if self._whole is None:
+            raise DataError(ALTERED)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: Rows) -> AnyArray:
+        """One image [S, S(, 3)] by its number, or [m, S, S(, 3)] by numbers, a mask or a slice; in memory, a copy."""
+        if isinstance(rows, int | np.integer):
+            return np.asarray(self._take([int(rows)])[0])
+        if isinstance(rows, slice):
+            return self._take(range(*rows.indices(len(self))))
+        numbers = np.asarray(rows)
+        return self._take((np.flatnonzero(numbers) if numbers.dtype == np.bool_ else numbers).tolist())
+
+    def __array__(self, dtype: np.dtype[Any] | None = None, copy: bool | None = None) -> AnyArray:
+        return self[:].astype(dtype or self.dtype, copy=False)
+
+    def _take(self, numbers: Sequence[int]) -> AnyArray:
+        assert self._whole is not None
+        images = np.empty((len(numbers), *self.shape[1:]), dtype=self.dtype)
+        if not len(numbers):
+            return images
+        out, size, step, count = images.reshape(-1).view(np.uint8).data, self._size, self._size + OVERHEAD, len(self)
+        for at, number in enumerate(numbers):
+            if not -count <= number < count:
+                raise IndexError("no such image in this store")
+            place = number % count
+            start = _HEAD + place * step
+            self._cipher.decrypt_into(place, self._whole[start : start + step], out[at * size : (at + 1) * size])
+        return images
+
+
+def kept_rows(folder: Path, form: ImageForm, rows: Sequence[int], facts: PixelFacts, store_key: bytes) -> PixelFacts:
+    """A new file in `folder`, under an id and a key of its own, with only `rows` of the one that `facts` say."""
+    whole, kept = EncryptedPixels(folder, facts, store_key), PixelFile(folder, form, store_key)
     for row in rows:
         kept.append(whole[row])
-    facts = kept.close()
-    less.replace(path)
-    return facts
+    return kept.close()
+
+
+def _read_id(path: Path) -> bytes:
+    with path.open("rb") as stream:
+        head = stream.read(_HEAD)
+    if len(head) < _HEAD or not head.startswith(_MARK):
+        raise DataError(ALTERED)
+    return head[len(_MARK) :]
 
 
 def _bytes(form: ImageForm) -> int:
-    return int(np.prod(form.shape)) * np.dtype(pixel_dtype(form.bits)).itemsize
-
-
-def _npy_header(stream: BinaryIO, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
-    """NPY 1.0 header; numpy pads it so that the first axis may grow to 21 digits without moving the data."""
-    np.lib.format.write_array_header_1_0(
-        stream, {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
-    )
+    return int(np.prod(form.shape)) * np.dtype(pixel_dtype(form.bits)).itemsize + OVERHEAD

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from sfumato_client.ingest import Entry, Examined, Question, Skipped, Split, counted
@@ -13,6 +13,7 @@ from sfumato_common.files import write_atomic
 
 REPORT = "ingest-report.json"
 _SHOWN = 5
+JOINED = " = "  # between what belongs together in a question
 
 
 @dataclass(frozen=True)
@@ -65,21 +66,36 @@ class IngestReport:
             raise DataError(f"nothing was stored; {REPORT} in the site's home names what this is about:{asked}")
 
 
+def with_names(questions: Sequence[Question], names: Callable[[], Mapping[str, str]]) -> list[Question]:
+    """Questions whose tokens of patients are the identifiers again; `names` is asked only where there is a question."""
+    if not questions:
+        return []
+    known = names()
+
+    def named(text: str) -> str:
+        return JOINED.join(sorted(known.get(part, part) for part in text.split(JOINED)))
+
+    return [replace(one, about=tuple(sorted(map(named, one.about)))) for one in questions]
+
+
 def report_of(
     entries: Sequence[Entry], skipped: Sequence[Skipped], examined: Examined, splits: Mapping[str, Split]
 ) -> IngestReport:
     """The report of a set that was examined."""
-    kept = [entry for at, entry in enumerate(entries) if at not in examined.dropped]
+
+    def kept() -> Iterator[Entry]:
+        return (entry for at, entry in enumerate(entries) if at not in examined.dropped)
+
     lost = [Skipped(entries[at].facts.reference, reason) for at, reason in examined.dropped.items()]
     found = list(splits.values())
     return IngestReport(
-        len(kept),
+        len(entries) - len(examined.dropped),
         len(splits),
         {"train": found.count("train"), "holdout": found.count("holdout")},
         (*skipped, *lost),
-        dict(sorted(counted(entry.view for entry in kept).items())),
-        counted(entry.facts.device for entry in kept),
-        counted(entry.facts.modality for entry in kept),
+        dict(sorted(counted(entry.view for entry in kept()).items())),
+        counted(entry.facts.device for entry in kept()),
+        counted(entry.facts.modality for entry in kept()),
         tuple(examined.notes),
         tuple(examined.questions),
         tuple((entry.facts.reference, entry.notes) for entry in entries if entry.notes),

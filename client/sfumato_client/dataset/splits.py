@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from sfumato_client.ingest import Split
 from sfumato_common.errors import DataError
@@ -37,21 +37,23 @@ def key_name(split_key: bytes) -> str:
     return hmac.digest(split_key, b"name\0", hashlib.sha256).hex()[:32]
 
 
-def assign_splits(images: Iterable[tuple[str, Split | None]], split_key: bytes) -> dict[str, Split]:
-    """Split of every patient from (patient_id, given split) of every image.
+def assign_splits(images: Iterable[tuple[str, Split | None]], draw: Callable[[str], Split]) -> dict[str, Split]:
+    """Split of every patient from (patient, given split) of every image; `draw` is a patient's where none is given.
 
     Given splits are kept; a patient given two goes wholly to train, so that no holdout patient was ever trained on.
     Raises DataError when some images have a split and some have none: filling in silently would let one
     patient's row decide how all others are split.
     """
-    given: dict[str, set[Split | None]] = {}
+    given: dict[str, frozenset[Split | None]] = {}
+    same: dict[frozenset[Split | None], frozenset[Split | None]] = {}  # few sets for many patients
     for patient_id, split in images:
-        given.setdefault(patient_id, set()).add(split)
+        both = given.get(patient_id, frozenset()) | {split}
+        given[patient_id] = same.setdefault(both, both)
     kinds = {split is None for splits in given.values() for split in splits}
     if len(kinds) == 2:
         raise DataError("some images have a split and some have none; fill the column 'split' or leave it out")
     if kinds == {True}:
-        return {patient_id: keyed_split(split_key, patient_id) for patient_id in given}
+        return {patient_id: draw(patient_id) for patient_id in given}
     return {
         patient_id: next(split for split in splits if split) if len(splits) == 1 else "train"
         for patient_id, splits in given.items()

@@ -1,102 +1,46 @@
-"""The site's store: one folder, made whole or not at all, that holds pixels and an index without names.
+"""The site's store: one folder, made whole or not at all, that holds encrypted pixels and an index without names.
 
-`pixels.npy` [N, S, S(, 3)] is memory-mapped; `index.npz` has labels, split, owner and view of every image and the
-patients' pseudonyms; `store.json`, written last, says what the other two must be, and which label every number stands
-for. File names and patient ids are in none of them: only the local ingest report beside the store names files.
+`pixels-ID` [N, S, S(, 3)] is opened image by image; `index-ID` has labels, split, owner and view of every image and the
+patients' pseudonyms; `register-ID` what the next update compares with; `store.json`, written last, says which files
+these are, and which label every number stands for. All are encrypted or authenticated under a key that lies elsewhere.
+File names and patient ids are in none of them: only the local ingest report beside the store names files.
 """
 
 from __future__ import annotations
 
-import io
-import json
 import shutil
-import zipfile
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from sfumato_client.dataset.cohort import Cohort
-from sfumato_client.dataset.growing import JOURNAL, Growing, Rows
+from sfumato_client.dataset.encryption import ALTERED, file_name
+from sfumato_client.dataset.facts import FACTS, StoreFacts
+from sfumato_client.dataset.filling import INDEX, Before, StoreTerms, facts_of, read_whole, spread_index, write_whole
+from sfumato_client.dataset.growing import Rows
 from sfumato_client.dataset.looking import sheet_of, unusual
-from sfumato_client.dataset.pixel_file import keep_rows
-from sfumato_client.dataset.report import REPORT, IngestReport, report_of
-from sfumato_client.dataset.splits import SPLITS, assign_splits, key_name, pseudonym
-from sfumato_client.ingest import Answers, Entry, SiteImage, Skipped, Split, examine
+from sfumato_client.dataset.pixel_file import PIXELS, EncryptedPixels
+from sfumato_client.dataset.register import REGISTER, read_arrays, read_register
+from sfumato_client.dataset.report import REPORT, IngestReport
+from sfumato_client.dataset.splits import SPLITS
+from sfumato_client.ingest import Answers, SiteImage, Skipped, Split
 from sfumato_common.accounting.members import Members
-from sfumato_common.errors import ConfigError, DataError
-from sfumato_common.files import sync_folder, write_atomic, write_json
+from sfumato_common.errors import DataError
+from sfumato_common.files import sync_folder
 from sfumato_common.study.terms import ImageForm
-from sfumato_common.types import AnyArray, pixel_dtype
+from sfumato_common.types import AnyArray
 
-_FORMAT = 2
-
-
-@dataclass(frozen=True)
-class StoreFacts:
-    """What was ingested, from `store.json` alone and hence from the plan that it was ingested for, never from pixels.
-
-    `labels` are names in the order of the stored numbers; `shape` [N, S, S(, 3)] and `dtype` are those of the pixels;
-    `key` names the split key (`splits.key_name`).
-    """
-
-    labels: tuple[str, ...]
-    shape: tuple[int, ...]
-    dtype: str
-    key: str
-
-    @staticmethod
-    def read(folder: Path) -> StoreFacts:
-        """The facts of the store at `folder`; no image and no patient is looked at. Raises DataError."""
-        try:
-            value = json.loads((folder / "store.json").read_text())
-            labels, shape = tuple(map(str, value["labels"])), tuple(map(int, value["shape"]))
-            facts = StoreFacts(labels, shape, str(value["dtype"]), str(value["key"]))
-            known = value["format"] == _FORMAT
-        except (OSError, ValueError, KeyError, TypeError):
-            known = False
-        if not known:
-            raise DataError(f"store '{folder.name}' is missing, incomplete or of another version; ingest again")
-        return facts
-
-    def require(self, form: ImageForm, labels: Sequence[str]) -> None:
-        """Raises DataError unless the store was ingested for this very form and these labels, in their order.
-
-        A number in the store means a label of the plan that it was ingested for, and nothing under another plan.
-        """
-        if self.shape[1:] != form.shape or self.dtype != str(np.dtype(pixel_dtype(form.bits))):
-            raise DataError(
-                f"the store holds images of another form than the plan's {form.size} x {form.size}, {form.channels} "
-                f"channel(s), {form.bits} bits; ingest again for this plan"
-            )
-        if self.labels != tuple(labels):
-            raise DataError(
-                "the store was ingested under labels of other names, order or number than the plan's; ingest again for "
-                "this plan"
-            )
-
-
-@dataclass(frozen=True)
-class StoreTerms:
-    """What a store is made for: form and labels of the plan, whose numbers images count in, and the split key.
-
-    `answers` are the hospital's to questions about the whole set. `check` is shown who would be in which cohort, and
-    refuses by raising.
-    """
-
-    form: ImageForm
-    labels: Sequence[str]
-    split_key: bytes
-    answers: Answers = Answers()  # noqa: RUF009 - frozen
-    check: Callable[[Members], None] = lambda members: None
+# in which nothing is charged; refuses who would be in which cohort
+Hold = Callable[[Members], AbstractContextManager[None]]
 
 
 class SiteStore:
     """An opened store; read-only."""
 
-    def __init__(self, pixels: AnyArray, index: dict[str, AnyArray], facts: StoreFacts) -> None:
+    def __init__(self, pixels: EncryptedPixels, index: dict[str, AnyArray], facts: StoreFacts) -> None:
         self._pixels = pixels
         self._index = index
         self.facts = facts
@@ -108,11 +52,12 @@ class SiteStore:
         form: ImageForm,
         labels: Sequence[str],
         split_key: bytes,
+        store_key: bytes,
         check: Callable[[Members], None] = lambda members: None,
         answers: Answers | None = None,
     ) -> IngestReport:
         """`grow` of readers' output that begins anew whenever it is interrupted."""
-        terms = StoreTerms(form, labels, split_key, answers or Answers(), check)
+        terms = StoreTerms(form, labels, split_key, store_key, answers or Answers(), check)
         return SiteStore.grow(folder, lambda start: ([one] for one in images), terms)
 
     @staticmethod
@@ -124,17 +69,20 @@ class SiteStore:
         site's lock). Raises DataError when a store already stands there (changing a cohort under the ledger is not this
         function's to decide), no image could be read, or a person has to answer first.
         """
-        if len(terms.split_key) < 16:
-            raise ConfigError("the split key is a secret of at least 128 bits; run 'sfumato-site init' anew")
         if folder.exists():
-            raise DataError(f"a store already stands at '{folder.name}'; use it, or remove it to ingest anew")
+            raise DataError(
+                f"a store already stands at '{folder.name}'; use it, change it by '--update', or remove it "
+                "to ingest anew"
+            )
         partial = _partial(folder)
         try:
-            report = _fill(partial, rows, terms, about)
-            report.write(folder.parent / REPORT)
-            report.require_answers()
-            terms.check(SiteStore.open(partial).members(*SPLITS))
-            (partial / JOURNAL).unlink()
+            whole = read_whole(partial, rows, terms, about)
+            whole.report.write(folder.parent / REPORT)
+            whole.report.require_answers()
+            facts = write_whole(partial, whole, terms)
+            facts.write(partial, terms.store_key)
+            terms.check(SiteStore.open(partial, terms.store_key).members(*SPLITS))
+            _remove_others(partial, facts)
             sync_folder(partial)
             partial.rename(folder)
         except OSError as error:
@@ -145,7 +93,35 @@ class SiteStore:
                 shutil.rmtree(partial, ignore_errors=True)
             raise
         sync_folder(folder.parent)
-        return report
+        return whole.report
+
+    @staticmethod
+    def update(folder: Path, rows: Rows, terms: StoreTerms, about: str, hold: Hold) -> IngestReport:
+        """Put another version in the place of the store that `terms.before` is of; all of it, or nothing.
+
+        The new files lie beside the old ones before one rename of `store.json` says that they are the store. `hold` is
+        given who is in which cohort, refuses by raising, and lets nothing be charged meanwhile. Raises DataError as
+        `grow` does.
+        """
+        partial, key = _partial(folder), terms.store_key
+        _remove_others(folder, StoreFacts.read(folder, key))
+        try:
+            whole = read_whole(partial, rows, terms, about)
+            whole.report.write(folder.parent / REPORT)
+            whole.report.require_answers()
+            facts = write_whole(partial, whole, terms)
+            facts.write(partial, key)
+            with hold(SiteStore.open(partial, key).members(*SPLITS)):
+                for name in _files(facts):
+                    (partial / name).rename(folder / name)
+                sync_folder(folder)
+                facts.write(folder, key)
+        except OSError as error:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise DataError(f"store '{folder.name}' cannot be written ({error.strerror}); it is as it was") from None
+        _remove_others(folder, facts)
+        shutil.rmtree(partial, ignore_errors=True)
+        return whole.report
 
     @staticmethod
     def look(folder: Path, rows: Rows, terms: StoreTerms, about: str) -> tuple[IngestReport, bytes, SiteStore]:
@@ -153,31 +129,33 @@ class SiteStore:
 
         What was read stays for `grow`.
         """
-        whole = _read(_partial(folder), rows, terms, about)
+        whole = read_whole(_partial(folder), rows, terms, about)
         report, entries = whole.report, whole.entries
-        pixels = np.load(_partial(folder) / "pixels.npy", mmap_mode="r", allow_pickle=False)
+        pixels = EncryptedPixels(_partial(folder), whole.pixels, terms.store_key)
         sheet, count = sheet_of(pixels, found := unusual(pixels, entries))
         said = f"its first {count} images are unlike others of their device" if found else "no image is unlike others"
         report = replace(report, sheet=said, unusual=tuple(entries[at].facts.reference for at in found))
         report.write(folder.parent / REPORT)
-        return report, sheet, SiteStore(pixels, _spread_index(whole, terms, len(entries)), _facts(whole.facts, terms))
+        return report, sheet, SiteStore(pixels, spread_index(whole), facts_of(whole.pixels, terms))
 
     @staticmethod
-    def open(folder: Path) -> SiteStore:
-        """Open a store. Raises DataError when it is missing, incomplete or does not fit together."""
-        facts = StoreFacts.read(folder)
-        try:
-            pixels = np.load(folder / "pixels.npy", mmap_mode="r", allow_pickle=False)
-            with np.load(folder / "index.npz", allow_pickle=False) as archive:
-                index = {name: archive[name] for name in ("labels", "split", "owner", "patients")}
-                # stores from before views were kept know nothing of them
-                index["view"] = archive["view"] if "view" in archive.files else np.full(len(index["labels"]), "")
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-            raise DataError(f"store '{folder.name}' is missing or incomplete; ingest again") from None
-        whole = (facts.shape, facts.dtype) == (pixels.shape, str(pixels.dtype))
-        if not whole or {len(index[name]) for name in ("labels", "split", "owner", "view")} != {len(pixels)}:
-            raise DataError(f"store '{folder.name}' does not fit together; ingest again")
+    def open(folder: Path, store_key: bytes) -> SiteStore:
+        """Open a store. Raises DataError when it is missing, altered, of another key, or does not fit together."""
+        facts = StoreFacts.read(folder, store_key)
+        pixels = EncryptedPixels(folder, facts.of_pixels, store_key)
+        index = read_arrays(folder, INDEX, facts.index, store_key)
+        if {len(index[name]) for name in ("labels", "split", "owner", "view")} != {len(pixels)}:
+            raise DataError(ALTERED)
         return SiteStore(pixels, index, facts)
+
+    def before(self, folder: Path, store_key: bytes) -> Before:
+        """What an update of this store, which was opened at `folder`, has to know of it."""
+        register = read_register(folder, self.facts.register, self._pixels, store_key)
+        owners, splits = self._index["owner"], self._index["split"]
+        of_owner = dict(zip(owners.tolist(), (SPLITS[number] for number in splits.tolist()), strict=True))
+        aliases = zip(self._index["aliases"].astype("U32").tolist(), self._index["alias_owner"].tolist(), strict=True)
+        splits_by_alias = {name: of_owner[owner] for name, owner in aliases}
+        return Before(register, frozenset(self._index["patients"].astype("U32").tolist()), splits_by_alias)
 
     @property
     def patients(self) -> int:
@@ -185,18 +163,19 @@ class SiteStore:
         return len(self._index["patients"])
 
     def members(self, *splits: Split) -> Members:
-        """The patients of these splits, by pseudonym."""
+        """The patients of these splits, by the pseudonyms of all identifiers that they have."""
         found = {}
         for split in splits:
             owners = np.unique(self._index["owner"][self._index["split"] == SPLITS.index(split)])
-            found[split] = frozenset(self._index["patients"][owners].tolist())
+            mine = np.isin(self._index["alias_owner"], owners)
+            found[split] = frozenset(name.decode() for name in self._index["aliases"][mine].tolist())
         return Members(self.facts.key, **found)
 
     def cohort(self, split: Split) -> Cohort:
         """The patients of one split, renumbered from 0; pixels stay on disk until they are asked for."""
         rows = np.flatnonzero(self._index["split"] == SPLITS.index(split)).astype(np.int64)
         _, patient_index = np.unique(self._index["owner"][rows], return_inverse=True)
-        patients, views = patient_index.astype(np.int64), self._index["view"][rows]
+        patients, views = patient_index.astype(np.int64), self._index["view"][rows].astype("U16")
         return Cohort(self._pixels, self._index["labels"][rows], patients, rows, views)
 
 
@@ -205,68 +184,14 @@ def _partial(folder: Path) -> Path:
     return folder.parent / f".{folder.name}.partial"
 
 
-@dataclass(frozen=True)
-class _Whole:
-    """A set that was read and looked at: dtype and shape of its pixels, numbers of the entries kept, their patients."""
-
-    facts: dict[str, Any]
-    entries: list[Entry]
-    kept: list[int]
-    names: list[str]
-    splits: dict[str, Split]
-    report: IngestReport
+def _remove_others(folder: Path, facts: StoreFacts) -> None:
+    """Leave only the files of one store."""
+    names = {FACTS, *_files(facts)}
+    for path in folder.iterdir():
+        if path.name not in names:
+            path.unlink()
 
 
-def _read(folder: Path, rows: Rows, terms: StoreTerms, about: str) -> _Whole:
-    growing = Growing(folder, terms.form, about)
-    for results in rows(growing.rows):
-        growing.take(results)
-    facts, entries = growing.finish(), growing.entries
-    examined = examine(entries, growing.skipped, terms.answers)
-    kept = [at for at in range(len(entries)) if at not in examined.dropped]
-    names = [examined.patients[at] for at in kept]
-    splits = assign_splits(zip(names, (entries[at].split for at in kept), strict=True), terms.split_key)
-    return _Whole(facts, entries, kept, names, splits, report_of(entries, growing.skipped, examined, splits))
-
-
-def _fill(folder: Path, rows: Rows, terms: StoreTerms, about: str) -> IngestReport:
-    whole = _read(folder, rows, terms, about)
-    facts, entries, kept = whole.facts, whole.entries, whole.kept
-    if whole.report.questions:  # what was read is needed whole when they are answered
-        return whole.report
-    if len(kept) < len(entries):
-        facts = keep_rows(folder / "pixels.npy", terms.form, kept)
-    index = _index(whole, terms)
-    buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **index)
-    write_atomic(folder / "index.npz", buffer.getvalue(), mode=0o600)
-    whose = {"labels": list(terms.labels), "key": key_name(terms.split_key)}
-    write_json(folder / "store.json", {"format": _FORMAT, **whose, **facts})
-    return whole.report
-
-
-def _index(whole: _Whole, terms: StoreTerms) -> dict[str, AnyArray]:
-    """Labels, owner, split and view of every image that is kept, and the patients' pseudonyms."""
-    patients = {name: number for number, name in enumerate(whole.splits)}
-    entries = [whole.entries[at] for at in whole.kept]
-    return {
-        "labels": np.array([entry.label for entry in entries], dtype=np.int64),
-        "owner": np.array([patients[name] for name in whole.names], dtype=np.int64),
-        "split": np.array([SPLITS.index(whole.splits[name]) for name in whole.names], dtype=np.uint8),
-        "view": np.array([entry.view for entry in entries], dtype="U16"),
-        "patients": np.array([pseudonym(terms.split_key, name) for name in patients], dtype="U32"),
-    }
-
-
-def _spread_index(whole: _Whole, terms: StoreTerms, rows: int) -> dict[str, AnyArray]:
-    """`_index` over all images that were read: what is not kept is in no split."""
-    kept = _index(whole, terms)
-    spread = {name: np.zeros(rows, dtype=kept[name].dtype) for name in ("labels", "owner", "view")}
-    spread["split"] = np.full(rows, len(SPLITS), dtype=np.uint8)
-    for name, values in spread.items():
-        values[whole.kept] = kept[name]
-    return {**spread, "patients": kept["patients"]}
-
-
-def _facts(found: dict[str, Any], terms: StoreTerms) -> StoreFacts:
-    return StoreFacts(tuple(terms.labels), tuple(found["shape"]), found["dtype"], key_name(terms.split_key))
+def _files(facts: StoreFacts) -> list[str]:
+    ids = ((PIXELS, facts.pixels), (INDEX, facts.index), (REGISTER, facts.register))
+    return [file_name(kind, bytes.fromhex(file_id)) for kind, file_id in ids]

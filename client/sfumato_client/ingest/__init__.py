@@ -1,25 +1,33 @@
 """Readers: DICOM, folders of pictures and npz sets into site images, and one look at a whole set."""
 
+from sfumato_client.ingest.alike import ID_KINDS, id_kind, plain_id
 from sfumato_client.ingest.answers import Answers
 from sfumato_client.ingest.jobs import Results
-from sfumato_client.ingest.records import Facts, SiteImage, Skipped, Split
+from sfumato_client.ingest.records import Facts, Kept, SiteImage, Skipped, Split, Stamp, Stamped
 from sfumato_client.ingest.sources import READERS, SourceConfig, load_source, read_source
-from sfumato_client.ingest.whole_set import Entry, Examined, Question, counted, examine
+from sfumato_client.ingest.whole_set import Entry, Examined, Past, Question, counted, examine
 
 __all__ = [
+    "ID_KINDS",
     "READERS",
     "Answers",
     "Entry",
     "Examined",
     "Facts",
+    "Kept",
+    "Past",
     "Question",
     "Results",
     "SiteImage",
     "Skipped",
     "SourceConfig",
     "Split",
+    "Stamp",
+    "Stamped",
     "counted",
     "examine",
+    "id_kind",
     "load_source",
+    "plain_id",
     "read_source",
 ]

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections import defaultdict
-from collections.abc import Collection, Hashable, Iterable
-from typing import TypeVar
+from collections.abc import Collection, Hashable, Iterable, Mapping
+from typing import Literal, TypeVar
 
 K = TypeVar("K", bound=Hashable)
+IdKind = Literal["", "0", "1", "anybody", "excel"]
+ID_KINDS: tuple[IdKind, ...] = ("", "0", "1", "anybody", "excel")
 
 # what programs write where there is nothing
 _NOTHING = {"nan", "null", "none", "na", "n/a", "#n/a", "nil", "nat", "<na>", "-", "--", "?"}
@@ -44,10 +45,22 @@ def is_placeholder(identifier: str) -> bool:
     return plain in _ANYBODY or plain in ("", "0") or lost_digits(identifier)
 
 
-def placeholders(identifiers: Collection[str]) -> set[str]:
-    """Those of a set's identifiers that may stand for many people; 0 is none where patients are counted from 0."""
-    found = {name for name in identifiers if is_placeholder(name)}
-    return found - {"0"} if "1" in identifiers else found
+def id_kind(identifier: str) -> IdKind:
+    """What can be seen of an identifier alone, for `placeholders` of a set of which nobody keeps the identifiers."""
+    if identifier in ("0", "1"):
+        return "0" if identifier == "0" else "1"
+    if lost_digits(identifier):
+        return "excel"
+    return "anybody" if is_placeholder(identifier) else ""
+
+
+def placeholders(kinds: Mapping[str, IdKind]) -> set[str]:
+    """Those of a set's identifiers, given with their kind, that may stand for many people.
+
+    0 is none where patients are counted from 0.
+    """
+    nobody = {"anybody", "excel", *(() if "1" in kinds.values() else ("0",))}
+    return {name for name, kind in kinds.items() if kind in nobody}
 
 
 def lost_digits(identifier: str) -> bool:
@@ -57,21 +70,26 @@ def lost_digits(identifier: str) -> bool:
 
 def groups_by(pairs: Iterable[tuple[K, str]]) -> list[list[str]]:
     """Identifiers that share a key, where more than one does: each group sorted, groups in the order of their first."""
-    found: dict[K, set[str]] = defaultdict(set)
+    first, more = dict[K, str](), dict[K, set[str]]()
     for key, identifier in pairs:
-        found[key].add(identifier)
-    return sorted(sorted(group) for group in found.values() if len(group) > 1)
+        if first.setdefault(key, identifier) != identifier:
+            more.setdefault(key, {first[key]}).add(identifier)
+    return sorted(map(sorted, more.values()))
 
 
 class Unions:
-    """Sets of identifiers that are one patient (union-find); each is called by its first in order."""
+    """Sets of identifiers that are one patient (union-find); each is called by its first in order.
 
-    def __init__(self) -> None:
+    Those of `before` come first: a patient is called as in the store before.
+    """
+
+    def __init__(self, before: Collection[str] = ()) -> None:
         self._above: dict[str, str] = {}
+        self._before = frozenset(before)
 
     def join(self, group: Iterable[str]) -> None:
         """All of `group` are one."""
-        first, *others = sorted({self.of(each) for each in group})
+        first, *others = sorted({self.of(each) for each in group}, key=lambda name: (name not in self._before, name))
         for other in others:
             self._above[other] = first
 

@@ -26,5 +26,7 @@ class Answers(Strict):
     image_of_two_patients: Literal["merge", "separate"] | None = None
     # one image of one patient under several labels
     image_of_two_labels: Literal["drop", "first"] | None = None
+    # at an update: images of the store whose row is gone, or whose file cannot be read any more
+    gone: Literal["remove", "keep"] | None = None
     # the largest share of rows that may be dropped without a word from a person
     most_dropped: Annotated[float, Field(ge=0.0, le=1.0)] = 0.5

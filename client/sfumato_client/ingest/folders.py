@@ -6,7 +6,9 @@ name decides nothing but which entry is read, so that one that leads elsewhere l
 
 from __future__ import annotations
 
+import contextlib
 import io
+import os
 import re
 import zipfile
 from collections import Counter
@@ -16,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from sfumato_client.ingest.records import UnreadableError
+from sfumato_client.ingest.table import Listed
 from sfumato_common.errors import DataError
 
 _ENCRYPTED = 0x1
@@ -35,7 +38,8 @@ class Folder:
     def check(self) -> None:
         """Raises DataError unless it can be listed."""
         try:
-            next(self.path.iterdir(), None)
+            with os.scandir(self.path) as entries:
+                next(entries, None)
         except NotADirectoryError:
             raise DataError(
                 f"'{self.path.name}' is a file, neither a folder nor a .zip; unpack it where it is another archive"
@@ -61,12 +65,13 @@ class Folder:
             raise UnreadableError("file not found")
         return self.path / relative
 
-    def state_of(self, name: str) -> Path:
-        """The file on disk that changes when what a row names does."""
+    def state_of(self, name: str) -> tuple[int, int]:
+        """Size and time (ns) of the file that a row names; (-1, 0) of none."""
         try:
-            return self.find(name)
-        except UnreadableError:
-            return self.path / "-"
+            found = self.find(name).stat()
+        except (UnreadableError, OSError, ValueError):
+            return -1, 0
+        return found.st_size, found.st_mtime_ns
 
     def names(self) -> Iterator[str]:
         """Relative names of all its files, in order; hidden ones aside."""
@@ -74,12 +79,25 @@ class Folder:
             if path.is_file() and not path.name.startswith("."):
                 yield path.relative_to(self.path).as_posix()
 
-    def unlisted(self, listed: set[str], table: Path) -> Iterator[str]:
-        """Names of files that no row names, the table itself and a DICOMDIR aside."""
-        own = table.resolve()
-        for name in self.names():
-            if name not in listed and name.upper() != _DIRECTORY and (self.path / name).resolve() != own:
-                yield name
+    def unlisted(self, listed: Listed, table: Path) -> Iterator[str]:
+        """Names of files that no row names, in order; the table itself, hidden files and a DICOMDIR aside.
+
+        Folder by folder: of a million files the names of one folder's unlisted ones are in memory.
+        """
+        own, waiting = table.resolve(), [(self.path, self.path.resolve())]
+        while waiting:
+            here, real = waiting.pop()
+            files, folders = list[str](), list[str]()
+            with contextlib.suppress(PermissionError), os.scandir(here) as entries:
+                for entry in entries:
+                    if entry.is_dir():
+                        # as rglob: a link to a folder is not followed, it may lead around
+                        folders += [] if entry.is_symlink() else [entry.name]
+                    elif entry.is_file() and not entry.name.startswith(".") and entry.name.upper() != _DIRECTORY:
+                        path = Path(entry.path).resolve() if entry.is_symlink() else real / entry.name
+                        files += [] if path in listed or path == own else [entry.name]
+            waiting += [(here / name, real / name) for name in sorted(folders, reverse=True)]
+            yield from ((here / name).relative_to(self.path).as_posix() for name in sorted(files))
 
     def _is_there(self, name: str) -> bool:
         try:
@@ -107,9 +125,20 @@ class Archive(Folder):
         if any(info.flag_bits & _ENCRYPTED for info in self._entries.values()):
             raise DataError(f"archive '{self.path.name}' is protected by a password; unpack it into a folder")
 
-    def state_of(self, name: str) -> Path:
-        """The archive."""
-        return self.path
+    def state_of(self, name: str) -> tuple[int, int]:
+        """Size and checksum (CRC-32) of the entry that a row names; (-1, 0) of none."""
+        try:
+            info = self._entries[self.find(name).relative_to(self.path).as_posix()]
+        except (UnreadableError, KeyError):
+            return -1, 0
+        return info.file_size, info.CRC
+
+    def unlisted(self, listed: Listed, table: Path) -> Iterator[str]:
+        """Names of entries that no row names, in order; a DICOMDIR aside."""
+        real = self.path.resolve()
+        for name in self.names():
+            if real / name not in listed and name.upper() != _DIRECTORY:
+                yield name
 
     def names(self) -> Iterator[str]:
         """Names of its entries that are files, in order; hidden ones aside."""

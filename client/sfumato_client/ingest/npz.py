@@ -7,14 +7,28 @@ index that holds `images` (uint8 or uint16, [N, H, W] or [N, H, W, 3]); archives
 
 from __future__ import annotations
 
+import itertools
 import zipfile
+from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 
 from sfumato_client.ingest.depth import shown
-from sfumato_client.ingest.records import Facts, SiteImage, Skipped, UnreadableError, to_form, view_of_row
+from sfumato_client.ingest.folders import Folder
+from sfumato_client.ingest.jobs import Known, Results, unknown, words_of
+from sfumato_client.ingest.records import (
+    Facts,
+    Kept,
+    SiteImage,
+    Skipped,
+    Stamp,
+    Stamped,
+    UnreadableError,
+    to_form,
+    view_of_row,
+)
 from sfumato_client.ingest.table import patient_of, split_name
 from sfumato_common.errors import DataError
 from sfumato_common.study.terms import ImageForm
@@ -27,19 +41,36 @@ _FLAGS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1}
 _ENCRYPTED = 0x1
 
 
-def read_npz(
-    index: Path, site: str, form: ImageForm, labels: list[str], bits: int | None = None, ignored: Iterable[str] = ()
-) -> Iterator[SiteImage | Skipped]:
-    """Yield the rows of `site`. Raises DataError for an unreadable index or archive, or a site without rows."""
-    rows = [row for row in read_index(index, ignored) if row["site"] == site]
+def site_rows(index: Path, site: str, ignored: Iterable[str] = ()) -> list[Row]:
+    """The rows of `site` in an index table. Raises DataError for an unreadable index, or a site without rows."""
+    rows = [
+        row for row in read_table(index, INDEX_COLUMNS, _INDEX_OPTIONAL, ignored=list(ignored)) if row["site"] == site
+    ]
     if not rows:
         raise DataError(f"index '{index.name}' has no rows for site '{site}'; check the site's name")
-    yield from read_rows(index.parent, rows, form, labels, bits)
+    return rows
 
 
-def read_index(index: Path, ignored: Iterable[str] = ()) -> list[Row]:
-    """The rows of an index table, of all sites. Raises DataError."""
-    return read_table(index, INDEX_COLUMNS, _INDEX_OPTIONAL, ignored=list(ignored))
+def read_stamped(
+    folder: Path,
+    rows: Iterable[Row],
+    form: ImageForm,
+    labels: list[str],
+    bits: int | None = None,
+    start: int = 0,
+    known: Known = unknown,
+) -> Iterator[Results]:
+    """The results of every row from number `start` on, stamped; those are not read of which `known` has the images."""
+    wanted, place = deque[Row](), Folder(folder)
+    found = read_rows(folder, iter(wanted.popleft, None), form, labels, bits)
+    for row in itertools.islice(rows, start, None):
+        name = f"{row['set']}.npz"
+        stamp = Stamp(_reference(row), words_of(row, True), name, *place.state_of(name))
+        if numbers := known(stamp):
+            yield Stamped([Kept(_reference(row), "", numbers)], stamp)
+            continue
+        wanted.append(row)
+        yield Stamped([next(found)], stamp)
 
 
 def read_rows(
@@ -53,7 +84,11 @@ def read_rows(
         try:
             yield _read(archives[row["set"]], row, form, labels, bits)
         except UnreadableError as reason:
-            yield Skipped(f"{row['set']}[{row['row']}]", str(reason))
+            yield Skipped(_reference(row), str(reason))
+
+
+def _reference(row: Row) -> str:
+    return f"{row['set']}[{row['row']}]"
 
 
 def _load(folder: Path, name: str) -> AnyArray:
@@ -115,5 +150,5 @@ def _read(images: AnyArray, row: Row, form: ImageForm, labels: list[str], bits: 
     notes = list[str]()
     display = shown(images[int(row["row"])], bits, notes.append)
     split, view = split_name(row["split"]), view_of_row(row)
-    where = Facts(f"{row['set']}[{row['row']}]")
+    where = Facts(_reference(row))
     return SiteImage(to_form(display, form), label, patient, split, view, tuple(notes), where)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -42,7 +43,7 @@ class UnreadableError(Exception):
     """One reference cannot be used; the text is the reason in the local report. Readers turn it into `Skipped`."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Facts:
     """What else is known of an image, to check a set by; none of it enters the store.
 
@@ -61,6 +62,8 @@ class Facts:
 NO_FACTS = Facts()
 # the reason of a file that no row names
 UNLISTED = "no row in the labels table"
+# the reason of an image whose patient takes part no more
+WITHDRAWN = "its patient has withdrawn"
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,6 +89,35 @@ class Skipped:
 
     reference: str
     reason: str
+
+
+@dataclass(frozen=True)
+class Kept(Skipped):
+    """A reference that was not read because the store has its images, by number: row and file are as they were."""
+
+    numbers: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """A row before its file was read: what it is about, its words, its file as it names it, size and time (ns) of that.
+
+    A file that is changed while it is read has another stamp afterwards, so that it is read again.
+    """
+
+    about: str
+    words: str
+    file: str
+    size: int
+    time: int
+
+
+class Stamped(list[SiteImage | Skipped]):
+    """A row's results with its stamp."""
+
+    def __init__(self, results: Iterable[SiteImage | Skipped], stamp: Stamp) -> None:
+        super().__init__(results)
+        self.stamp = stamp
 
 
 def view_name(laterality: str, view: str) -> str:

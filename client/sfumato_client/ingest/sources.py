@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,14 +9,14 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field
 
 from sfumato_client.ingest.answers import Answers
-from sfumato_client.ingest.jobs import ReadFile, Results, Run, here, read_folder
+from sfumato_client.ingest.jobs import Known, ReadFile, Results, Run, here, read_folder, unknown
 from sfumato_client.ingest.records import SiteImage, Skipped, TextPolicy
-from sfumato_client.ingest.table import OPTIONAL_COLUMNS, Labels
+from sfumato_client.ingest.table import OPTIONAL_COLUMNS, Labels, Listing
 from sfumato_client.ingest.terms import Axis, FilePath, LabelFrom, Slices, Window, Word
-from sfumato_common.errors import ConfigError
+from sfumato_common.errors import ConfigError, DataError
 from sfumato_common.strict import Strict, load_yaml
 from sfumato_common.study.terms import ImageForm
-from sfumato_common.tables import Row, read_table
+from sfumato_common.tables import Row, iterate_table
 
 Images = Iterator[SiteImage | Skipped]
 Column = Literal["file", "label", "patient_id", "split", "laterality", "view"]
@@ -31,6 +30,21 @@ class _Source(Strict):
     # columns of the table that nothing reads
     ignored_columns: list[Word] = Field(default_factory=list)
     answers: Answers = Field(default_factory=Answers)
+    # identifiers of patients who are taken no more: a list, or a file with one a line
+    withdrawn: list[Word] | FilePath = Field(default_factory=list)
+
+    def withdrawn_ids(self) -> list[str]:
+        """The patients who are taken no more. Raises DataError."""
+        if not isinstance(self.withdrawn, Path):
+            return self.withdrawn
+        try:
+            lines = self.withdrawn.read_text(encoding="utf-8-sig").splitlines()
+        except (OSError, UnicodeDecodeError):
+            raise DataError(
+                f"'{self.withdrawn.name}', which 'withdrawn' of the source names, cannot be read; write one identifier "
+                "a line, as UTF-8"
+            ) from None
+        return [line.strip() for line in lines if line.strip()]
 
 
 class _FolderSource(_Source):
@@ -50,16 +64,11 @@ class _FolderSource(_Source):
         """Columns without which the table says too little."""
         return "file", "patient_id", "label"
 
-    def rows(self, *required: str) -> list[Row]:
-        """The rows of the table. Raises DataError."""
-        optional = [name for name in OPTIONAL_COLUMNS if name not in required]
-        return read_table(
-            self.labels,
-            required,
-            optional,
-            {str(ours): theirs for ours, theirs in self.columns.items()},
-            self.ignored_columns,
-        )
+    def rows(self) -> Iterator[Row]:
+        """The rows of the table, one by one. Raises DataError."""
+        optional = [name for name in OPTIONAL_COLUMNS if name not in self.needs]
+        names = {str(ours): theirs for ours, theirs in self.columns.items()}
+        return iterate_table(self.labels, self.needs, optional, names, self.ignored_columns)
 
     def meaning(self, labels: list[str]) -> Labels:
         """What the table's labels mean in a plan of these `labels`. Raises ConfigError for one that it has not."""
@@ -111,11 +120,11 @@ class NpzSource(_Source):
     index: FilePath
     site: Annotated[str, Field(min_length=1)]
 
-    def rows(self) -> list[Row]:
-        """The rows of the index, of all sites. Raises DataError."""
-        from sfumato_client.ingest.npz import read_index
+    def rows(self) -> Iterator[Row]:
+        """The rows of `site` in the index. Raises DataError."""
+        from sfumato_client.ingest.npz import site_rows
 
-        return read_index(self.index, self.ignored_columns)
+        return iter(site_rows(self.index, self.site, self.ignored_columns))
 
 
 AnySource = DicomSource | PngSource | ImagesSource | NiftiSource | NpzSource
@@ -148,13 +157,6 @@ def _nifti(source: NiftiSource, form: ImageForm, labels: list[str]) -> ReadFile:
         raise ConfigError("'bits' is for PNG, TIFF and npz; write 'window' to say which values of NIfTI are shown")
     taking = Taking(form, source.meaning(labels), source.slices, source.axis, source.window, source.text)
     return lambda job: read_nifti(job, taking)
-
-
-def _npz(source: NpzSource, form: ImageForm, labels: list[str]) -> Iterator[Results]:
-    from sfumato_client.ingest.npz import read_npz
-
-    found = read_npz(source.index, source.site, form, labels, source.bits, source.ignored_columns)
-    return ([one] for one in found)
 
 
 class _Kind(Strict):
@@ -215,19 +217,29 @@ def prepare(source: AnySource) -> None:
 
 
 def read_rows(
-    source: AnySource, form: ImageForm, labels: list[str], run: Run | None = None, start: int = 0
+    source: AnySource,
+    form: ImageForm,
+    labels: list[str],
+    run: Run | None = None,
+    start: int = 0,
+    known: Known = unknown,
+    rows: Listing | None = None,
 ) -> Iterator[Results]:
     """The results of every row of a source from number `start` on, then of the files that no row lists.
 
-    `run` runs the jobs (`pool.Pool.run`); without it they are run here. Raises DataError when folder or table cannot be
+    `run` runs the jobs (`pool.Pool.run`); without it they are run here. Rows of which `known` has the images are not
+    read. `rows` are the source's, where they were looked at before. Raises DataError when folder or table cannot be
     read.
     """
+    rows = rows or Listing(source.rows)
     if isinstance(source, NpzSource):
-        yield from itertools.islice(_npz(source, form, labels), start, None)
+        from sfumato_client.ingest.npz import read_stamped
+
+        yield from read_stamped(source.index.parent, rows, form, labels, source.bits, start, known)
         return
     read = file_reader(source, form, labels)
     assert read is not None
-    yield from read_folder(source.folder, source.labels, source.rows(*source.needs), run or here(read), start)
+    yield from read_folder(source.folder, source.labels, rows, run or here(read), start, known)
 
 
 def read_source(source: AnySource, form: ImageForm, labels: list[str]) -> Images:

@@ -2,37 +2,68 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from sfumato_client.ingest.alike import says_no_id
 from sfumato_client.ingest.records import SPLIT_NAMES, Split, UnreadableError
 from sfumato_common.errors import ConfigError
+from sfumato_common.tables import Row
 
 # of every table of files, beside those that its kind needs
 OPTIONAL_COLUMNS = ("patient_id", "split", "laterality", "view")
 _LISTS = ("|", ";")
 
 
-@dataclass
-class Listed:
-    """The rows of a table that were read so far, by file: the same row again is passed over, another one is not."""
+class Listing:
+    """The rows of a table, read anew at every pass, and what one pass over all of them says.
 
-    rows: dict[Path, Mapping[str, str]] = field(default_factory=dict)
+    A table of a million rows is then never in memory, and what is wrong in its last row is known before the first file
+    is read. Raises DataError.
+    """
+
+    def __init__(self, rows: Callable[[], Iterable[Row]]) -> None:
+        self._rows, self._count, self.splits = rows, 0, False
+        for row in rows():
+            self._count += 1
+            self.splits = self.splits or bool(row.get("split"))
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[Row]:
+        return iter(self._rows())
+
+
+class Listed:
+    """The rows of a table that were read so far, by file: the same row again is passed over, another one is not.
+
+    Files and words are kept as hashes: of a million rows only these are in memory.
+    """
+
+    def __init__(self) -> None:
+        self._rows: dict[bytes, bytes] = {}
 
     def take(self, path: Path, row: Mapping[str, str]) -> None:
         """Note a row. Raises UnreadableError where the same file was listed before with the same words."""
-        said = {name: value for name, value in row.items() if name != "file"}
-        before = self.rows.setdefault(path.resolve(), said)
-        if before is not said and before == said:
+        words = repr(sorted((name, value) for name, value in row.items() if name != "file")).encode()
+        said, file = _short(words), _short(os.fsencode(path.resolve()))
+        if file not in self._rows:
+            self._rows[file] = said
+        elif self._rows[file] == said:
             raise UnreadableError("listed twice; the first row counts")
 
-    def names(self, folder: Path) -> set[str]:
-        """Relative names of the files that were listed."""
-        root = folder.resolve()
-        return {path.relative_to(root).as_posix() for path in self.rows if path.is_relative_to(root)}
+    def __contains__(self, path: Path) -> bool:
+        """Whether a file, without links in its path, was listed."""
+        return _short(os.fsencode(path)) in self._rows
+
+
+def _short(value: bytes) -> bytes:
+    return hashlib.blake2b(value, digest_size=16).digest()
 
 
 @dataclass(frozen=True)
@@ -105,8 +136,3 @@ def split_name(value: str) -> Split:
     if name is None:
         raise UnreadableError("its split is none of train, validation, holdout")
     return name
-
-
-def has_splits(rows: Sequence[Mapping[str, str]]) -> bool:
-    """Whether a table says splits: it has the column, and something in it."""
-    return any(row.get("split") for row in rows)

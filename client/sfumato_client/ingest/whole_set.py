@@ -6,21 +6,27 @@ noted. Everything here stays in the site.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+import itertools
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from sfumato_client.ingest.alike import Unions, groups_by, lost_digits, placeholders, plain_id
+from sfumato_client.ingest.alike import IdKind, Unions, groups_by, placeholders
 from sfumato_client.ingest.answers import Answers
 from sfumato_client.ingest.depth import DEPTH_NOTE
-from sfumato_client.ingest.records import NO_FACTS, UNLISTED, Facts, Skipped, Split
+from sfumato_client.ingest.records import NO_FACTS, UNLISTED, WITHDRAWN, Facts, Skipped, Split
 
 _SHOWN = 20  # groups of a question that the report lists
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
-    """What is known of one image of the set, in the order of the store; `digest` is that of its pixels."""
+    """What is known of one image of the set, in the order of the store; `digest` is that of its pixels.
+
+    `patient_id`, and what in `facts` names a patient, are tokens: equal where the values are. `alike` is the token of
+    the identifier without what does not count, `kind` what could be seen of it, `drawn` the split that the site's key
+    draws for it.
+    """
 
     patient_id: str
     label: int
@@ -29,6 +35,9 @@ class Entry:
     digest: bytes
     facts: Facts = NO_FACTS
     notes: tuple[str, ...] = ()
+    alike: str = ""
+    kind: IdKind = ""
+    drawn: Split = "train"
 
 
 @dataclass(frozen=True)
@@ -45,6 +54,17 @@ class Question:
         return f"{self.text}; write {choices} under 'answers' of the source"
 
 
+@dataclass(frozen=True)
+class Past:
+    """What a set is held against: `patients` of the store before, by token; who has withdrawn, each with the token of
+    all identifiers that are alike; and the patients of images of that store that nobody lists any more, one an image.
+    """
+
+    patients: Collection[str] = ()
+    withdrawn: Mapping[str, str] = field(default_factory=dict)
+    gone: Sequence[str] = ()
+
+
 @dataclass
 class Examined:
     """The set as it may be stored: each entry's patient, and those that go with their reason; or what to ask first."""
@@ -55,11 +75,20 @@ class Examined:
     notes: list[str] = field(default_factory=list)
 
 
-def examine(entries: Sequence[Entry], skipped: Sequence[Skipped], answers: Answers) -> Examined:
-    """Hold a whole set against itself, with a hospital's answers."""
-    unions, examined = Unions(), Examined([])
-    _one_patient(entries, answers, unions, examined)
-    examined.patients = [unions.of(entry.patient_id) for entry in entries]
+def examine(
+    entries: Sequence[Entry], skipped: Sequence[Skipped], answers: Answers, past: Past | None = None
+) -> Examined:
+    """Hold a whole set against itself, with a hospital's answers, and against what was."""
+    past = past or Past()
+    unions, examined = Unions(past.patients), Examined([])
+    _one_patient(entries, answers, past, unions, examined)
+    names = dict[str, str]()  # one text for all images of a patient
+    for entry in entries:
+        patient = unions.of(entry.patient_id)
+        examined.patients.append(names.setdefault(patient, patient))
+    del names
+    _withdrawn({unions.of(name) for name in past.withdrawn}, examined)
+    _gone(past, answers, examined)
     _placeholders(entries, answers, examined)
     _same_images(entries, answers, examined)
     _note(entries, examined)
@@ -67,10 +96,12 @@ def examine(entries: Sequence[Entry], skipped: Sequence[Skipped], answers: Answe
     return examined
 
 
-def _one_patient(entries: Sequence[Entry], answers: Answers, unions: Unions, examined: Examined) -> None:
+def _one_patient(entries: Sequence[Entry], answers: Answers, past: Past, unions: Unions, examined: Examined) -> None:
     """Identifiers that may be of one patient: joined, kept apart, or asked about."""
-    nobody = placeholders({entry.patient_id for entry in entries})
-    known = [entry for entry in entries if entry.patient_id not in nobody]
+    nobody = _nobody(entries)
+
+    def known() -> Iterator[Entry]:
+        return (entry for entry in entries if entry.patient_id not in nobody)
 
     def say(key: str, text: str, answer: str | None, groups: list[list[str]]) -> None:
         # what is one patient already is no question
@@ -81,19 +112,23 @@ def _one_patient(entries: Sequence[Entry], answers: Answers, unions: Unions, exa
             for group in groups:
                 unions.join(group)
 
+    # a patient who withdrew is told by the identifier in another writing, too
+    told = set(past.withdrawn.values())
+    there = {entry.alike for entry in known() if entry.alike in told}
+    withdrawn = [(alike, name) for name, alike in past.withdrawn.items() if alike in there]
     say(
         "alike_ids",
         "groups of patient ids differ in case, blanks, zeros or unseen signs alone",
         answers.alike_ids,
-        groups_by((plain_id(entry.patient_id), entry.patient_id) for entry in known),
+        groups_by(itertools.chain(((entry.alike, entry.patient_id) for entry in known()), withdrawn)),
     )
-    persons = [(("person", entry.facts.person), entry.patient_id) for entry in known if entry.facts.person]
-    studies = [(("study", entry.facts.study), entry.patient_id) for entry in known if entry.facts.study]
+    persons = ((("person", entry.facts.person), entry.patient_id) for entry in known() if entry.facts.person)
+    studies = ((("study", entry.facts.study), entry.patient_id) for entry in known() if entry.facts.study)
     say(
         "same_person",
         "groups of different patient ids have one name and birth date, or one Study Instance UID",
         answers.same_person,
-        groups_by([*persons, *studies]),
+        groups_by(itertools.chain(persons, studies)),
     )
     say(
         "image_of_two_patients",
@@ -103,6 +138,28 @@ def _one_patient(entries: Sequence[Entry], answers: Answers, unions: Unions, exa
     )
 
 
+def _withdrawn(patients: set[str], examined: Examined) -> None:
+    for at, patient in enumerate(examined.patients):
+        if patient in patients:
+            examined.dropped[at] = WITHDRAWN
+    if strangers := len(patients - set(examined.patients)):
+        examined.notes.append(f"{strangers} of the patients under 'withdrawn' have no image here")
+
+
+def _gone(past: Past, answers: Answers, examined: Examined) -> None:
+    """Images of the store before whose rows are gone: nobody takes them out, or leaves them in, without a word."""
+    if past.gone and answers.gone is None:
+        count, patients = len(past.gone), tuple(dict.fromkeys(past.gone))
+        text = f"{count} images of {len(patients)} patients of the store have no row or no readable file any more"
+        examined.questions.append(Question("gone", text, ("remove", "keep"), patients[:_SHOWN]))
+
+
+def _nobody(entries: Sequence[Entry]) -> dict[str, IdKind]:
+    """The identifiers that may stand for many people, with what could be seen of them."""
+    kinds = {entry.patient_id: entry.kind for entry in entries if entry.kind}
+    return {name: kinds[name] for name in placeholders(kinds)}
+
+
 def _keys(entry: Entry) -> Iterable[tuple[str, object]]:
     yield "pixels", entry.digest
     if entry.facts.instance:
@@ -110,7 +167,8 @@ def _keys(entry: Entry) -> Iterable[tuple[str, object]]:
 
 
 def _placeholders(entries: Sequence[Entry], answers: Answers, examined: Examined) -> None:
-    found = sorted(placeholders({entry.patient_id for entry in entries}))
+    kinds = _nobody(entries)
+    found = sorted(kinds)
     if not found or answers.placeholder_ids == "allow":
         return
     if answers.placeholder_ids == "drop":
@@ -118,20 +176,15 @@ def _placeholders(entries: Sequence[Entry], answers: Answers, examined: Examined
             if entry.patient_id in found:
                 examined.dropped[at] = "its patient id is a placeholder: nobody knows whose it is"
         return
-    excel = ", and Excel lost digits of some" if any(lost_digits(name) for name in found) else ""
+    excel = ", and Excel lost digits of some" if any(kinds[name] == "excel" for name in found) else ""
     text = f"{len(found)} patient ids may stand for many people{excel}"
     examined.questions.append(Question("placeholder_ids", text, ("drop", "allow"), tuple(found[:_SHOWN])))
 
 
 def _same_images(entries: Sequence[Entry], answers: Answers, examined: Examined) -> None:
     """One image of one patient is kept once; under two labels it is a question."""
-    alike: dict[tuple[str, str, object], list[int]] = defaultdict(list)
-    for at, entry in enumerate(entries):
-        if at not in examined.dropped:
-            for kind, value in _keys(entry):
-                alike[examined.patients[at], kind, value].append(at)
     unclear = list[list[str]]()
-    for places in alike.values():
+    for places in _alike(entries, examined):
         left = [at for at in places if at not in examined.dropped]
         if len(left) < 2:
             continue
@@ -147,15 +200,32 @@ def _same_images(entries: Sequence[Entry], answers: Answers, examined: Examined)
         examined.questions.append(Question("image_of_two_labels", text, ("drop", "first"), _listed(unclear)))
 
 
+def _alike(entries: Sequence[Entry], examined: Examined) -> list[list[int]]:
+    """Numbers of the images of one patient that share a key, where more than one does; of most images none is kept."""
+    first, more = dict[int, int](), dict[int, list[int]]()
+    for at, entry in enumerate(entries):
+        for key in _keys(entry) if at not in examined.dropped else ():
+            said = (examined.patients[at], key)
+            place = hash(said)  # a number and not the key itself: a set of a million images stays small
+            while (before := first.setdefault(place, at)) != at and said not in (
+                (examined.patients[before], other) for other in _keys(entries[before])
+            ):
+                place += 1
+            if before != at:
+                more.setdefault(place, [before]).append(at)
+    return sorted(more.values(), key=lambda places: places[0])
+
+
 def _note(entries: Sequence[Entry], examined: Examined) -> None:
     """What a person should know and need not answer."""
-    splits: dict[str, set[Split | None]] = defaultdict(set)
+    first, torn, said = dict[str, Split | None](), set[str](), set[Split | None]()
     for at, entry in enumerate(entries):
         if at not in examined.dropped:
-            splits[examined.patients[at]].add(entry.split)
-    if both := sum(len(found) > 1 for found in splits.values()):
-        examined.notes.append(f"{both} patients are in two splits of the table: all of theirs trains")
-    said = {split for found in splits.values() for split in found}
+            said.add(entry.split)
+            if first.setdefault(patient := examined.patients[at], entry.split) != entry.split:
+                torn.add(patient)
+    if torn:
+        examined.notes.append(f"{len(torn)} patients are in two splits of the table: all of theirs trains")
     if said == {"train"}:
         examined.notes.append("the table holds nobody out: no figure can be measured on patients who did not train")
     depths = Counter(note for entry in entries for note in entry.notes if note.startswith(DEPTH_NOTE))
@@ -168,7 +238,7 @@ def _note(entries: Sequence[Entry], examined: Examined) -> None:
 def _lost(kept: int, reasons: list[str], answers: Answers, examined: Examined) -> None:
     """Rows that were dropped, by reason; a question where they are more than the stated share."""
     everything = Counter([*reasons, *examined.dropped.values()])
-    lost = sum(count for reason, count in everything.items() if reason != UNLISTED)
+    lost = sum(count for reason, count in everything.items() if reason not in (UNLISTED, WITHDRAWN))
     if kept and lost > answers.most_dropped * (kept + lost):
         share = f"{lost} of {kept + lost} rows were dropped"
         text = f"{share}, more than 'most_dropped' {answers.most_dropped:g} allows"

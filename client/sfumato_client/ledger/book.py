@@ -32,7 +32,7 @@ from sfumato_client.ledger.charged import Charge, Terms, charged
 from sfumato_client.ledger.export import write_export
 from sfumato_client.ledger.head import check_head, head_of, head_path, read_head, write_head
 from sfumato_client.ledger.members import check_members, members_folder, read_members, write_new_members
-from sfumato_client.ledger.promised import promised, under_way
+from sfumato_client.ledger.promised import begun, promised
 from sfumato_client.ledger.storage import begin, connect, insert, read_rows, transaction
 from sfumato_common.accounting.accountant import CohortCosts, cohort_costs, epsilon
 from sfumato_common.accounting.events import Cohort, Declared, Event, Unprotected, event_to_json
@@ -218,10 +218,10 @@ class Ledger:
         to_come = promised(rows, _reservations(rows), self.accepted, self.site, cohort, except_plan)
         return [*self.events(cohort, except_plan=except_plan), *to_come]
 
-    def under_way(self) -> list[Plan]:
-        """The accepted plans for which budget is kept; see `promised.py`."""
+    def begun(self) -> list[Plan]:
+        """The accepted plans of which something was charged and the release is not whole; see `promised.py`."""
         rows = self._rows()
-        return under_way(rows, _reservations(rows), self.accepted, self.site)
+        return begun(rows, _reservations(rows), self.accepted, self.site)
 
     def spent_epsilon(self, cohort: Cohort) -> float:
         """Epsilon of everything `cohort` was ever charged, at the budget's delta."""

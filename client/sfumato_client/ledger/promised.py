@@ -16,14 +16,14 @@ from sfumato_common.study.costs import study_events
 from sfumato_common.study.plan import Plan
 
 
-def under_way(rows: Sequence[Row], entries: Sequence[Reservation], accepted: Collection[Plan], site: str) -> list[Plan]:
+def begun(rows: Sequence[Row], entries: Sequence[Reservation], accepted: Collection[Plan], site: str) -> list[Plan]:
     """The plans of `accepted` that have charged something, and whose release at `site` was not approved whole yet."""
-    begun = {entry.plan_hash for entry in entries}
+    charged = {entry.plan_hash for entry in entries}
     approved = {(leave.plan_hash, leave.part) for leave in approvals(rows)}
     return [
         plan
         for plan in accepted
-        if plan.private and site in plan.sites and plan.digest in begun
+        if site in plan.sites and plan.digest in charged
         if not all((plan.digest, part) in approved for part in plan.parts_at(site))
     ]
 
@@ -36,8 +36,8 @@ def promised(
     What a study whose release is out still charges to holdout patients, for its figure, must fit by then.
     """
     found: list[Event] = []
-    for plan in under_way(rows, entries, accepted, site):
-        if plan.digest != own:
+    for plan in begun(rows, entries, accepted, site):
+        if plan.private and plan.digest != own:
             mine = [entry.event for entry in entries if (entry.plan_hash, entry.cohort) == (plan.digest, cohort)]
             found += expand_tally(count_mechanisms(study_events(plan, cohort)) - count_mechanisms(mine))
     return found

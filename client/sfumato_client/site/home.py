@@ -12,10 +12,11 @@ from pathlib import Path
 from sfumato_client.dataset import Cohort, IngestReport, SiteStore, StoreFacts
 from sfumato_client.ingest import SiteImage, Skipped
 from sfumato_client.ledger import Ledger
+from sfumato_client.site.store_key import make_store_key, read_store_key
 from sfumato_common.accounting.events import Cohort as CohortName
 from sfumato_common.encoders.encoder import Encoder, Encoders
 from sfumato_common.encoders.settings import EncoderTerms
-from sfumato_common.errors import ConfigError, PolicyRefusal
+from sfumato_common.errors import ConfigError, DataError, PolicyRefusal
 from sfumato_common.files import write_json
 from sfumato_common.strict import load_yaml, parse
 from sfumato_common.study.plan import Plan
@@ -172,12 +173,13 @@ class SiteHome:
 
     def open_store(self) -> SiteStore:
         """The site's images. Raises DataError when nothing was ingested."""
-        return SiteStore.open(self.store)
+        return SiteStore.open(self.store, self.store_key())
 
     def ingest(self, images: Iterable[SiteImage | Skipped], plan: Plan) -> IngestReport:
         """Fill the site's store from readers' output. Raises DataError, and so when it would move a charged patient."""
         with self.open_ledger() as ledger:
-            return SiteStore.create(self.store, images, plan.image, plan.labels, self.split_key(), ledger.check_members)
+            keys = self.split_key(), make_store_key(self.identity)
+            return SiteStore.create(self.store, images, plan.image, plan.labels, *keys, ledger.check_members)
 
     def charged_cohorts(self, plan: Plan, ledger: Ledger, *names: CohortName) -> list[Cohort]:
         """Cohorts for an open charge, their patients bound to them in the ledger first; the only way to real images.
@@ -191,7 +193,7 @@ class SiteHome:
 
     def require_fitting_store(self, plan: Plan) -> None:
         """Raise DataError unless the store was ingested for images and labels as `plan` has them; opens no data."""
-        StoreFacts.read(self.store).require(plan.image, plan.labels)
+        StoreFacts.read(self.store, self.store_key()).require(plan.image, plan.labels)
 
     def split_key(self) -> bytes:
         """The secret that keys the patient split; made at `init`."""
@@ -199,6 +201,12 @@ class SiteHome:
             return bytes.fromhex((self.identity / "split.key").read_text().strip())
         except (OSError, ValueError):
             raise ConfigError("this site has no split key; run 'sfumato-site init' first") from None
+
+    def store_key(self) -> bytes:
+        """The key under which the store lies on the disk. Raises DataError where there is no store, or ConfigError."""
+        if not self.store.exists():
+            raise DataError("store 'store' is missing: no images were ingested here; run 'sfumato-site ingest' first")
+        return read_store_key(self.identity)
 
     def pin(self, plan: Plan) -> None:
         """Accept `plan`: from now on requests under its hash are carried out, all others refused.
@@ -221,8 +229,8 @@ class SiteHome:
         """Take no further part in the study of that name: its questions are refused, its budget is free for others.
 
         What was charged stays charged. The keys of its secure sums are removed: with them and the masked values that
-        the coordinator has, a site's own values would be seen under its own noise alone.
-        Raises ConfigError when no such study is accepted.
+        the coordinator has, a site's own values would be seen under its own noise alone. Raises ConfigError when no
+        such study is accepted.
         """
         for home in self.links:
             for plan in home.readable_plans():

@@ -5,18 +5,24 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from dataclasses import replace
+from functools import partial
 
-from sfumato_client.dataset import IngestReport, SiteStore
+from sfumato_client.dataset import IngestReport, SiteStore, StoreTerms
 from sfumato_client.dataset.growing import Rows
-from sfumato_client.dataset.store import StoreTerms
-from sfumato_client.ingest.folders import folder_of
-from sfumato_client.ingest.jobs import Results
+from sfumato_client.dataset.tokens import row_tokens
+from sfumato_client.ingest import Stamp
+from sfumato_client.ingest.folders import Folder, folder_of
+from sfumato_client.ingest.jobs import Known, Results, unknown
 from sfumato_client.ingest.pool import Pool
-from sfumato_client.ingest.sources import AnySource, NpzSource, read_rows
+from sfumato_client.ingest.sources import AnySource, DicomSource, NpzSource, read_rows
+from sfumato_client.ingest.table import Listing
+from sfumato_client.ledger.changing import cohort_held, require_none_begun
 from sfumato_client.site.home import SiteHome
+from sfumato_client.site.store_key import make_store_key
+from sfumato_common import __version__
 from sfumato_common.errors import DataError
 from sfumato_common.files import make_private_folder, write_atomic
 from sfumato_common.locks import exclusive
@@ -36,9 +42,35 @@ def ingest_source(
     Raises BusyError while another ingest of this home runs, DataError as `SiteStore.grow` does, and so when it would
     move a charged patient.
     """
-    with _reading(home, source, plan, workers, watch) as rows, home.open_ledger() as ledger:
-        terms = StoreTerms(plan.image, plan.labels, home.split_key(), source.answers, ledger.check_members)
-        return SiteStore.grow(home.store, rows, terms, about_of(source, plan))
+    with _reading(home, source, plan, workers, watch) as reading, home.open_ledger() as ledger:
+        terms = replace(_terms(home, source, plan), check=ledger.check_members)
+        report = SiteStore.grow(home.store, reading(), terms, about_of(source, plan))
+    (home.root / SHEET).unlink(missing_ok=True)  # images in the clear, which somebody has looked at
+    return report
+
+
+def update_source(
+    home: SiteHome, source: AnySource, plan: Plan, workers: int = 0, watch: Watch = lambda done, total: None
+) -> IngestReport:
+    """Put what `source` says now in the place of the store; rows and files that are as they were are not read again.
+
+    Raises as `ingest_source` does, DataError where no store stands that was ingested for `plan`, and PolicyRefusal
+    while a study has begun: its parts see one cohort.
+    """
+    with _reading(home, source, plan, workers, watch) as reading, home.open_ledger() as ledger:
+        store = home.open_store()
+        store.facts.require(plan.image, plan.labels)
+        require_none_begun(ledger)  # before all is read; again when the store is put in place
+        terms = _terms(home, source, plan)
+        terms = replace(terms, before=store.before(home.store, terms.store_key))
+        register = terms.before.register if terms.before else None
+        assert register is not None
+
+        def known(stamp: Stamp) -> tuple[int, ...]:
+            return register.known(row_tokens(stamp, terms.split_key, terms.settings)[1], stamp.size, stamp.time)
+
+        about = f"{about_of(source, plan)} {store.facts.register}"
+        return SiteStore.update(home.store, reading(known), terms, about, partial(cohort_held, ledger))
 
 
 def check_source(
@@ -49,25 +81,47 @@ def check_source(
     Writes the report and a contact sheet into the home, and stores nothing; what was read is kept for the ingest.
     Raises BusyError and DataError as `ingest_source` does.
     """
-    with _reading(home, source, plan, workers, watch) as rows:
-        terms = StoreTerms(plan.image, plan.labels, home.split_key(), source.answers)
-        report, sheet, store = SiteStore.look(home.store, rows, terms, about_of(source, plan))
+    with _reading(home, source, plan, workers, watch) as reading:
+        terms = _terms(home, source, plan)
+        report, sheet, store = SiteStore.look(home.store, reading(), terms, about_of(source, plan))
     write_atomic(home.root / SHEET, sheet, mode=0o600)
     return report, store
 
 
+def _terms(home: SiteHome, source: AnySource, plan: Plan) -> StoreTerms:
+    if home.store.exists():
+        home.store_key()  # a store whose key is lost is told of, and not left beside a new key
+    folder = Folder(source.index.parent) if isinstance(source, NpzSource) else folder_of(source.folder)
+    return StoreTerms(
+        plan.image,
+        plan.labels,
+        home.split_key(),
+        make_store_key(home.identity),
+        source.answers,
+        unchanged=lambda stamp: folder.state_of(stamp.file) == (stamp.size, stamp.time),
+        withdrawn=source.withdrawn_ids(),
+        settings=_settings(source, plan, exclude={"folder", "labels", "index"}),
+    )
+
+
 @contextmanager
-def _reading(home: SiteHome, source: AnySource, plan: Plan, workers: int, watch: Watch) -> Iterator[Rows]:
-    """The rows of a source, read by a pool of readers, while no other ingest of this home runs."""
+def _reading(
+    home: SiteHome, source: AnySource, plan: Plan, workers: int, watch: Watch
+) -> Iterator[Callable[..., Rows]]:
+    """What makes a source's rows, read by a pool of readers, while no other ingest of this home runs."""
     make_private_folder(home.ingesting)
     processes = workers or len(os.sched_getaffinity(0))
     with exclusive(home.ingesting, "an ingest"), Pool(source, plan.image, plan.labels, processes) as pool:
-        total = count_rows(source)
+        listing = Listing(source.rows)
 
-        def rows(start: int) -> Iterator[Results]:
-            return watched(read_rows(source, plan.image, plan.labels, pool.run, start), start, total, watch)
+        def reading(known: Known = unknown) -> Rows:
+            def rows(start: int) -> Iterator[Results]:
+                found = read_rows(source, plan.image, plan.labels, pool.run, start, known, listing)
+                return watched(found, start, len(listing), watch)
 
-        yield rows
+            return rows
+
+        yield reading
 
 
 def watched(rows: Iterable[Results], start: int, total: int, watch: Watch) -> Iterator[Results]:
@@ -78,42 +132,42 @@ def watched(rows: Iterable[Results], start: int, total: int, watch: Watch) -> It
 
 
 def count_rows(source: AnySource) -> int:
-    """How many rows the source's table has."""
-    if isinstance(source, NpzSource):
-        return sum(row["site"] == source.site for row in source.rows())
-    return len(source.rows(*source.needs))
+    """How many rows the source's table has. Raises DataError."""
+    return len(Listing(source.rows))
 
 
 def about_of(source: AnySource, plan: Plan) -> str:
-    """What an ingest reads, in one digest: source, form and labels, the table, and size and time of every listed file.
+    """What an ingest reads, in one digest: source, form and labels, and the table; files have stamps in the journal.
 
     Answers to questions are left out: what was read stays read when they are given.
     """
-    said = {
-        "source": source.model_dump(mode="json", exclude={"answers"}),
-        "form": plan.image.model_dump(mode="json"),
-        "labels": list(plan.labels),
-    }
-    digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode())
-    if isinstance(source, NpzSource):
-        table, folder = source.index, source.index.parent
-        names = sorted({f"{row['set']}.npz" for row in source.rows()})
-    else:
-        table, folder = source.labels, source.folder
-        names = [row["file"].replace("\\", "/") for row in source.rows(*source.needs)]
+    digest = hashlib.sha256(_settings(source, plan).encode())
+    table = source.index if isinstance(source, NpzSource) else source.labels
     try:
         digest.update(hashlib.sha256(table.read_bytes()).digest())
     except OSError as error:
         raise DataError(f"table '{table.name}' cannot be read ({error.strerror}); check the path") from None
-    where = folder_of(folder)
-    for name in names:
-        digest.update(_state(where.state_of(name)))
     return digest.hexdigest()
 
 
-def _state(path: Path) -> bytes:
-    try:
-        found = path.stat()
-    except (OSError, ValueError):
-        return b"-"
-    return f"{found.st_size} {found.st_mtime_ns}\n".encode()
+def _settings(source: AnySource, plan: Plan, exclude: Collection[str] = ()) -> str:
+    """All that decides how rows are read, this version of Sfumato too."""
+    said = {
+        "source": source.model_dump(mode="json", exclude={"answers", "withdrawn", *exclude}),
+        "form": plan.image.model_dump(mode="json"),
+        "labels": list(plan.labels),
+        "version": __version__,
+        "reports": _reports(source),
+    }
+    return json.dumps(said, sort_keys=True)
+
+
+def _reports(source: AnySource) -> str:
+    """What changes when a structured report does that gives images their labels; '' for a source without."""
+    if not isinstance(source, DicomSource) or source.label_from is None or source.label_from.sr is None:
+        return ""
+    folder, digest = folder_of(source.label_from.sr.folder or source.folder), hashlib.sha256()
+    folder.check()
+    for name in folder.names():
+        digest.update(f"{name} {folder.state_of(name)}\n".encode())
+    return digest.hexdigest()

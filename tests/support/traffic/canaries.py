@@ -143,6 +143,8 @@ def _secrets(found: Canaries, name: str, home: SiteHome) -> None:
         found.raw(f"{name}: a private key", _scalar(key))
     found.text(f"{name}: the split key", home.split_key().hex())
     found.raw(f"{name}: the split key", home.split_key())
+    found.text(f"{name}: the store's key", home.store_key().hex())
+    found.raw(f"{name}: the store's key", home.store_key())
 
 
 def _scalar(key: ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey) -> bytes:
@@ -153,10 +155,10 @@ def _scalar(key: ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey) -> byte
 
 def _store(found: Canaries, name: str, home: SiteHome) -> None:
     """Pixels in the number formats in which they may be sent, pseudonyms and counts."""
-    pixels = np.load(home.store / "pixels.npy")
-    with np.load(home.store / "index.npz") as index:
-        split, owner, labels, pseudonyms = (index[key] for key in ("split", "owner", "labels", "patients"))
-    for pseudonym in map(str, pseudonyms):
+    store = home.open_store()
+    pixels, index = np.asarray(store._pixels), store._index
+    split, owner, labels, pseudonyms = (index[key] for key in ("split", "owner", "labels", "patients"))
+    for pseudonym in pseudonyms.astype(str).tolist():
         found.text(f"{name}: a pseudonym", pseudonym)
         found.raw(f"{name}: a pseudonym", bytes.fromhex(pseudonym))
     for what, block in pixel_blocks(pixels):

@@ -21,9 +21,15 @@ def _home() -> Path:
     return Path(os.environ["SFUMATO_SITE_HOME"])
 
 
+def _store() -> Any:
+    from sfumato_client.site.home import SiteHome
+
+    return SiteHome(_home()).open_store()
+
+
 def _record(number: int) -> Any:
     """A real image of the site, uint8 [S, S]."""
-    return np.load(_home() / "store" / "pixels.npy")[number]
+    return _store()._pixels[number]
 
 
 def pixels() -> None:
@@ -54,7 +60,7 @@ def exception() -> None:
 
     def failing(*given: Any, **named: Any) -> Any:
         del given, named
-        raise FileNotFoundError(2, "No such file or directory", str(_home() / "store" / "pixels.npy"))
+        raise FileNotFoundError(2, "No such file or directory", str(_home() / "store" / "pixels-0123456789abcdef"))
 
     flower_hooks._silent_error = lambda error_class: error_class
     door.app = failing  # type: ignore[assignment]
@@ -68,8 +74,7 @@ def count() -> None:
     encode = wire.encode
 
     def leaky(message: Any) -> Any:
-        with np.load(_home() / "store" / "index.npz") as index:
-            patients = len(index["patients"])
+        patients = _store().patients
         records = encode(message)
         records[CONFIG_KEY]["patients"] = patients
         records[CONFIG_KEY]["log"] = f"done, trained on {patients} patients"

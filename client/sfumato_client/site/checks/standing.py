@@ -35,6 +35,8 @@ def keys(subject: Subject) -> Iterator[Finding]:
     """That the site's keys are whole, closed to others, and the policy's own."""
     identity, named = load_identity(subject.home.identity), subject.home.policy().site
     subject.home.split_key()
+    if subject.home.store.exists():
+        subject.home.store_key()
     if identity.site != named:
         yield Finding(
             "wrong", f"the keys are of site '{identity.site}', the policy of '{named}': take the right policy"

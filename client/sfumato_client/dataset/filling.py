@@ -1,0 +1,165 @@
+"""From a source's rows to the files of a store: what is read, examined whole, and then written."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sfumato_client.dataset.facts import StoreFacts
+from sfumato_client.dataset.growing import Growing, Rows, Unchanged
+from sfumato_client.dataset.pixel_file import PixelFacts, kept_rows
+from sfumato_client.dataset.register import Register, write_arrays, write_register
+from sfumato_client.dataset.report import IngestReport, report_of, with_names
+from sfumato_client.dataset.rows import RowsRead
+from sfumato_client.dataset.splits import SPLITS, assign_splits, key_name, pseudonym
+from sfumato_client.dataset.tokens import alike_token
+from sfumato_client.ingest import Answers, Entry, Past, Split, examine
+from sfumato_common.accounting.members import Members
+from sfumato_common.errors import ConfigError
+from sfumato_common.study.terms import ImageForm
+from sfumato_common.types import AnyArray
+
+INDEX = "index"
+_SHORTEST = 16
+
+
+@dataclass(frozen=True)
+class Before:
+    """A store that is updated: its register, its patients' tokens, and the split of every identifier's token."""
+
+    register: Register
+    patients: frozenset[str]
+    splits: Mapping[str, Split]
+
+
+@dataclass(frozen=True)
+class StoreTerms:
+    """What a store is made for: form and labels of the plan, whose numbers images count in, and the site's two keys.
+
+    `answers` are the hospital's to questions about the whole set. `check` is shown who would be in which cohort, and
+    refuses by raising. `unchanged` says of a row that was read before a kill whether its file is as it was. `withdrawn`
+    are identifiers of patients whose images are not taken; `before` is the store that is updated,
+    `settings` all that the source says of how its rows are read.
+    """
+
+    form: ImageForm
+    labels: Sequence[str]
+    split_key: bytes
+    store_key: bytes
+    answers: Answers = Answers()  # noqa: RUF009 - frozen
+    check: Callable[[Members], None] = lambda members: None
+    unchanged: Unchanged = lambda stamp: True
+    withdrawn: Sequence[str] = ()
+    before: Before | None = None
+    settings: str = ""
+
+    def __post_init__(self) -> None:
+        if len(self.split_key) < _SHORTEST:
+            raise ConfigError("the split key is a secret of at least 128 bits; run 'sfumato-site init' anew")
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A set that was read and looked at: its pixels' file, the patient of every entry, the numbers of those kept."""
+
+    pixels: PixelFacts
+    entries: Sequence[Entry]
+    rows: RowsRead
+    patients: list[str]
+    kept: list[int]
+    splits: dict[str, Split]
+    report: IngestReport
+
+
+def read_whole(folder: Path, rows: Rows, terms: StoreTerms, about: str) -> Whole:
+    """Read a source into `folder`, or go on with it, and look at the whole set."""
+    keys, before = (terms.split_key, terms.store_key), terms.before
+    register = before.register if before else None
+    growing = Growing(folder, terms.form, about, keys, terms.unchanged, register, terms.settings)
+    for results in rows(growing.rows):
+        growing.take(results)
+    withdrawn = {pseudonym(terms.split_key, name): alike_token(terms.split_key, name) for name in terms.withdrawn}
+    gone = _gone(growing, register, withdrawn) if register else {}
+    if terms.answers.gone == "keep":
+        growing.keep(list(gone))
+    pixels, entries = growing.finish(), growing.entries
+    past = Past(before.patients if before else (), withdrawn, list(gone.values()))
+    examined = examine(entries, growing.skipped, terms.answers, past)
+    kept = [at for at in range(len(entries)) if at not in examined.dropped]
+    # who was in the store keeps the split, whichever identifier is left
+    drawn = dict(before.splits) if before else {}
+    for entry, patient in zip(entries, examined.patients, strict=True):
+        if entry.patient_id == patient:
+            drawn.setdefault(patient, entry.drawn)
+    splits = assign_splits(((examined.patients[at], entries[at].split) for at in kept), drawn.__getitem__)
+    known = dict(zip(withdrawn, terms.withdrawn, strict=True))
+    examined.questions = with_names(examined.questions, lambda: known | growing.names())
+    if growing.taken:
+        examined.notes.append(f"{len(growing.taken)} images were kept as they were in the store, and not read")
+    report = report_of(entries, growing.skipped, examined, splits)
+    return Whole(pixels, entries, growing.read, examined.patients, kept, splits, report)
+
+
+def _gone(growing: Growing, before: Register, withdrawn: Collection[str]) -> dict[int, str]:
+    """The images of the store before that no row gave again, with their patient's token; but of who has withdrawn."""
+    rows, again = Counter(row.about for row in growing.read), set(growing.taken)
+    rows_before = Counter(before.abouts)
+    for about, numbers in zip(before.abouts, before.images, strict=True):
+        if rows[about] >= rows_before[about]:  # read anew
+            again.update(numbers)
+    owners = {number: before.entry(number, "").patient_id for number in range(len(before)) if number not in again}
+    return {number: owner for number, owner in owners.items() if owner not in withdrawn}
+
+
+def write_whole(folder: Path, whole: Whole, terms: StoreTerms) -> StoreFacts:
+    """Write the files of a store into `folder`, beside what was read; what `store.json` has to say of them."""
+    pixels, key = whole.pixels, terms.store_key
+    if len(whole.kept) < len(whole.entries):
+        pixels = kept_rows(folder, terms.form, whole.kept, pixels, key)
+    index = write_arrays(folder, INDEX, _index(whole), key)
+    return facts_of(pixels, terms, index, write_register(folder, whole.entries, whole.kept, whole.rows, key))
+
+
+def facts_of(pixels: PixelFacts, terms: StoreTerms, index: str = "", register: str = "") -> StoreFacts:
+    """What `store.json` says of a store of these files."""
+    said = (tuple(terms.labels), pixels.shape, pixels.dtype, key_name(terms.split_key))
+    return StoreFacts(*said, pixels.file_id.hex(), index, register)
+
+
+def _index(whole: Whole) -> dict[str, AnyArray]:
+    """Labels, owner, split and view of every image that is kept, and the pseudonyms of its patients."""
+    kept, entries = whole.kept, whole.entries
+    patients = {name: number for number, name in enumerate(whole.splits)}
+    splits = {name: SPLITS.index(split) for name, split in whole.splits.items()}
+    return {
+        "labels": np.fromiter((entries[at].label for at in kept), np.int64, len(kept)),
+        "owner": np.fromiter((patients[whole.patients[at]] for at in kept), np.int64, len(kept)),
+        "split": np.fromiter((splits[whole.patients[at]] for at in kept), np.uint8, len(kept)),
+        "view": np.fromiter((entries[at].view.encode() for at in kept), "S16", len(kept)),
+        "patients": np.array(list(patients), dtype="S32"),
+        **_aliases(whole, patients),
+    }
+
+
+def spread_index(whole: Whole) -> dict[str, AnyArray]:
+    """The index over all images that were read: what is not kept is in no split."""
+    kept, rows = _index(whole), len(whole.entries)
+    spread = {name: np.zeros(rows, dtype=kept[name].dtype) for name in ("labels", "owner", "view")}
+    spread["split"] = np.full(rows, len(SPLITS), dtype=np.uint8)
+    for name, values in spread.items():
+        values[whole.kept] = kept[name]
+    return {**kept, **spread}
+
+
+def _aliases(whole: Whole, patients: dict[str, int]) -> dict[str, AnyArray]:
+    """Every identifier of every patient: by each of them a charged patient is known again."""
+    pairs = zip(whole.entries, whole.patients, strict=True)
+    found = {entry.patient_id: patients[name] for entry, name in pairs if name in patients}
+    return {
+        "aliases": np.array(list(found), dtype="S32"),
+        "alias_owner": np.array(list(found.values()), dtype=np.int64),
+    }

@@ -1,0 +1,32 @@
+"""A cohort in the place of another one: between charges, never within a study, and nobody charged changes cohort."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from sfumato_client.ledger.book import Ledger
+from sfumato_client.ledger.storage import transaction
+from sfumato_common.accounting.members import Members
+from sfumato_common.errors import PolicyRefusal
+
+
+def require_none_begun(ledger: Ledger) -> None:
+    """Raise PolicyRefusal while a study has begun at the ledger's site: its parts see one cohort."""
+    if plans := ledger.begun():
+        raise PolicyRefusal(
+            f"study '{plans[0].study}' has begun here, and all of its rounds and its release see one cohort: update "
+            "when its release is approved, or take no further part by 'sfumato-site leave'; the store is as it was"
+        )
+
+
+@contextlib.contextmanager
+def cohort_held(ledger: Ledger, members: Members) -> Iterator[None]:
+    """Nothing is charged within: a cohort, of which `members` are who, may take the place of another one.
+
+    Raises what `Ledger.check_members` does, and PolicyRefusal while a study has begun.
+    """
+    with transaction(ledger._connection):  # the one writer's lock: a charge waits, and then sees the new cohort
+        require_none_begun(ledger)
+        ledger.check_members(members)
+        yield
