@@ -17,6 +17,7 @@ from support.dicoms import make, save
 from support.reading import read_dicom, read_images
 
 from sfumato_client.ingest import SiteImage, Skipped
+from sfumato_client.ingest.folders import folder_of
 from sfumato_client.ingest.pool import Pool
 from sfumato_client.ingest.sources import DicomSource, ImagesSource, read_rows
 from sfumato_common.errors import DataError
@@ -154,7 +155,17 @@ def test_another_archive_is_told_to_be_unpacked(tmp_path: Path) -> None:
         list(read_images(tmp_path / "scans.tar.gz", table(tmp_path, "a.png"), FORM, LABELS))
 
 
-def test_an_ingest_begins_anew_where_the_archive_changed(tmp_path: Path) -> None:
+def test_of_an_archive_that_changed_only_other_entries_are_read_anew(tmp_path: Path) -> None:
+    archive = zipped(tmp_path, {"a.png": png(), "b.png": png(1)})
+    before = [folder_of(archive).state_of(name) for name in ("a.png", "b.png", "c.png")]
+    zipped(tmp_path, {"a.png": png(), "b.png": png(2), "d.png": png(3)})
+    after = [folder_of(archive).state_of(name) for name in ("a.png", "b.png", "c.png")]
+    assert before[0] == after[0]
+    assert before[1] != after[1]
+    assert before[2] == after[2] == (-1, 0)
+
+
+def test_a_report_that_changed_has_everything_read_anew(tmp_path: Path) -> None:
     from support.plans import small_plan
 
     from sfumato_client.site.ingesting import about_of
@@ -162,10 +173,15 @@ def test_an_ingest_begins_anew_where_the_archive_changed(tmp_path: Path) -> None
     from sfumato_common.study.plan import Plan
 
     plan = parse(small_plan(released="spectral", sites={"alder": 100}), Plan, "plan")
-    source = ImagesSource(kind="images", folder=zipped(tmp_path, {"a.png": png()}), labels=table(tmp_path, "a.png"))
+    reports = tmp_path / "reports"
+    reports.mkdir()
+    (reports / "one.dcm").write_bytes(b"one")
+    said = {"kind": "dicom", "folder": str(tmp_path), "labels": str(table(tmp_path, "a.dcm"))}
+    value = {**said, "label_from": {"sr": {"code": "1", "scheme": "2", "folder": str(reports)}}}
+    source = parse(value, DicomSource, "source")
     before = about_of(source, plan)
     assert about_of(source, plan) == before
-    zipped(tmp_path, {"a.png": png(1)})
+    (reports / "one.dcm").write_bytes(b"another")
     assert about_of(source, plan) != before
 
 
