@@ -3,28 +3,34 @@
     python tests/bench/fuzz.py [--files 10000] [--seed 1] [--workers 0] [--keep FOLDER]
 
 Whole files of every kind that is read are changed in one to sixteen places, cut off, or have a part repeated, and are
-read as an ingest reads them: pictures by readers' processes, archives and tables in this one. The table counts by kind
+read as an ingest reads them: pictures and volumes by readers' processes, archives, directories, reports and tables in
+this one. The table counts by kind
 what was read, what was refused, and what was neither: a reader that ended, or any error that is none of ours.
 """
 
 from __future__ import annotations
 
 import argparse
+import gzip
 import io
 import json
 import os
 import random
 import tempfile
 import time
+import zipfile
 from collections import Counter, defaultdict
 from pathlib import Path
 
 import imagecodecs
 import numpy as np
+from nibabel import Nifti1Image
 from PIL import Image
-from pydicom import dcmread
+from pydicom import Dataset, dcmread
+from pydicom.dataset import FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import (
+    ExplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
     JPEGExtended12Bit,
@@ -36,13 +42,14 @@ from support.dicoms import lut_item, make, save
 
 from sfumato_client.ingest import SiteImage, Skipped
 from sfumato_client.ingest.pool import Pool
-from sfumato_client.ingest.sources import AnySource, DicomSource, ImagesSource, NpzSource, read_rows
+from sfumato_client.ingest.sources import AnySource, DicomSource, ImagesSource, NiftiSource, NpzSource, read_rows
 from sfumato_common.errors import SfumatoError
 from sfumato_common.study.terms import ImageForm
 
 FORM, LABELS = ImageForm(size=32), ["normal", "opacity"]
 ENDED = ("ended the reader", "says nothing", "of a processor", "no results")
-SIDE = 48
+SIDE, ROOT = 48, "1.2.826.0.1.3680043"
+SOURCES = {"dicom": DicomSource, "images": ImagesSource, "nifti": NiftiSource}
 
 
 def picture(bits: int) -> np.ndarray:
@@ -97,7 +104,16 @@ def bases() -> dict[str, bytes]:
         "colour.jpg": image_file(colour, "JPEG", progressive=True),
         "grey.tif": image_file(grey, "TIFF"),
         "deep.tif": image_file(deep, "TIFF", compression="tiff_lzw"),
+        "plain.nii": volume(np.int16),
+        "floats.nii": volume(np.float32),
+        "packed.nii": gzip.compress(volume(np.uint8), mtime=0),
     }
+
+
+def volume(dtype: type) -> bytes:
+    """A NIfTI-1 file of three slices of the picture, shown as it is."""
+    stored = np.stack([picture(7)[::-1, ::-1].T] * 3, axis=2).astype(dtype)
+    return bytes(Nifti1Image(stored, np.eye(4)).to_bytes())
 
 
 def mutated(data: bytes, rng: random.Random) -> bytes:
@@ -122,18 +138,18 @@ def fuzz(files: int, seed: int, workers: int, folder: Path) -> dict[str, Counter
     """Outcomes by kind of file."""
     rng, whole = random.Random(seed), bases()
     found: dict[str, Counter] = defaultdict(Counter)
-    others = files // 10
-    for kind, mutate in (("index.npz", _archive), ("labels.csv", _table)):
+    others = files // 20
+    alone = {"index.npz": _archive, "labels.csv": _table, "scans.zip": _zip, "DICOMDIR": _medium, "report.sr": _report}
+    for kind, mutate in alone.items():
         for number in range(others):
             place = folder / f"{kind}-{number}"
             place.mkdir()
             found[kind][_read_alone(mutate(place, rng), found)] += 1
-    dicom = sum(name.endswith(".dcm") for name in whole)
-    shares = [(files - 2 * others) * dicom // len(whole)]
-    shares.append(files - 2 * others - shares[0])
-    for ending, kind, share in ((".dcm", DicomSource, shares[0]), ("", ImagesSource, shares[1])):
-        names = [name for name in whole if name.endswith(".dcm") == bool(ending)]
-        place = folder / (ending.strip(".") or "pictures")
+    left = files - len(alone) * others
+    for kind in SOURCES:
+        names = of_kind(kind, whole)
+        share = left * len(names) // len(whole) if kind != list(SOURCES)[-1] else files - _done(found)
+        place = folder / kind
         place.mkdir()
         rows = ["file,patient_id,label"]
         for number in range(share):
@@ -144,12 +160,23 @@ def fuzz(files: int, seed: int, workers: int, folder: Path) -> dict[str, Counter
             rows.append(f"{name},p{number},normal")
         table = folder / f"{place.name}.csv"
         table.write_text("\n".join(rows) + "\n")
-        source: AnySource = kind(kind="dicom" if ending else "images", folder=place, labels=table)
+        source = SOURCES[kind](kind=kind, folder=place, labels=table)
         with Pool(source, FORM, LABELS, workers or len(os.sched_getaffinity(0))) as pool:
             for results in read_rows(source, FORM, LABELS, pool.run):
                 for one in results:
                     _count(found, one)
     return found
+
+
+def of_kind(kind: str, whole: dict[str, bytes]) -> list[str]:
+    """Names of the whole files that a kind of source reads."""
+    own = {"dicom": (".dcm",), "nifti": (".nii",)}.get(kind)
+    others = (".dcm", ".nii")
+    return [name for name in whole if (name.endswith(own) if own else not name.endswith(others))]
+
+
+def _done(found: dict[str, Counter]) -> int:
+    return sum(sum(counts.values()) for kind, counts in found.items() if kind != "reasons")
 
 
 def _archive(place: Path, rng: random.Random) -> AnySource:
@@ -169,6 +196,59 @@ def _table(place: Path, rng: random.Random) -> AnySource:
     rows = ["file,patient_id,label,split", *(f"{row}.png,p{row},{LABELS[row % 2]},train" for row in range(4))]
     (place / "labels.csv").write_bytes(mutated(("\n".join(rows) + "\n").encode(), rng))
     return ImagesSource(kind="images", folder=place, labels=place / "labels.csv")
+
+
+def _zip(place: Path, rng: random.Random) -> AnySource:
+    """A mutated zip of whole pictures."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", rng.choice([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])) as archive:
+        for number in range(4):
+            archive.writestr(f"{number}.png", image_file(picture(8), "PNG"))
+    (place / "scans.zip").write_bytes(mutated(stream.getvalue(), rng))
+    rows = ["file,patient_id,label", *(f"{row}.png,p{row},{LABELS[row % 2]}" for row in range(4))]
+    (place / "labels.csv").write_text("\n".join(rows) + "\n")
+    return ImagesSource(kind="images", folder=place / "scans.zip", labels=place / "labels.csv")
+
+
+def _medium(place: Path, rng: random.Random) -> AnySource:
+    """A mutated DICOMDIR beside a whole file."""
+    (place / "cd").mkdir()
+    path = save(make(picture(12), bits=12), place / "cd" / "IM0", StudyInstanceUID=f"{ROOT}.1")
+    record, directory = Dataset(), Dataset()
+    record.DirectoryRecordType, record.ReferencedFileID = "IMAGE", "IM0"
+    instance = record.ReferencedSOPInstanceUIDInFile = str(dcmread(path).SOPInstanceUID)
+    directory.DirectoryRecordSequence = [record] * 3
+    (place / "cd" / "DICOMDIR").write_bytes(mutated(file_of(directory, "1.2.840.10008.1.3.10"), rng))
+    (place / "labels.csv").write_text(f"file,label\n{instance},normal\n")
+    return DicomSource(kind="dicom", folder=place / "cd", labels=place / "labels.csv")
+
+
+def _report(place: Path, rng: random.Random) -> AnySource:
+    """A mutated structured report of a whole file's study."""
+    for name in ("images", "reports"):
+        (place / name).mkdir()
+    save(make(picture(12), bits=12), place / "images" / "a.dcm", StudyInstanceUID=f"{ROOT}.1")
+    concept, item, report = Dataset(), Dataset(), Dataset()
+    concept.CodeValue, concept.CodingSchemeDesignator, concept.CodeMeaning = "121071", "DCM", "Finding"
+    item.ConceptNameCodeSequence, item.TextValue = [concept], "opacity"
+    report.StudyInstanceUID, report.ContentSequence = f"{ROOT}.1", [item]
+    data = file_of(report, "1.2.840.10008.5.1.4.1.1.88.11")
+    (place / "reports" / "a.sr").write_bytes(mutated(data, rng))
+    (place / "labels.csv").write_text("file\na.dcm\n")
+    said = {"sr": {"code": "121071", "scheme": "DCM", "folder": place / "reports"}}
+    return DicomSource(kind="dicom", folder=place / "images", labels=place / "labels.csv", label_from=said)
+
+
+def file_of(dataset: Dataset, sop_class: str) -> bytes:
+    """A data set without pixels as a file."""
+    dataset.SOPClassUID, dataset.SOPInstanceUID = sop_class, f"{ROOT}.9"
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.file_meta.MediaStorageSOPClassUID = sop_class
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    stream = io.BytesIO()
+    dataset.save_as(stream, enforce_file_format=True)
+    return stream.getvalue()
 
 
 def _read_alone(source: AnySource, found: dict[str, Counter]) -> str:

@@ -5,21 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from fuzz import FORM, LABELS, bases, fuzz
+from fuzz import FORM, LABELS, SOURCES, bases, fuzz, of_kind
 
 from sfumato_client.ingest import SiteImage
-from sfumato_client.ingest.sources import DicomSource, ImagesSource, read_rows
+from sfumato_client.ingest.sources import read_rows
 
 
-@pytest.mark.parametrize("ending", [".dcm", ""])
-def test_whole_files_of_every_kind_are_read(tmp_path: Path, ending: str) -> None:
-    whole = {name: data for name, data in bases().items() if name.endswith(".dcm") == bool(ending)}
+@pytest.mark.parametrize("kind", SOURCES)
+def test_whole_files_of_every_kind_are_read(tmp_path: Path, kind: str) -> None:
+    every = bases()
+    whole = {name: every[name] for name in of_kind(kind, every)}
     for name, data in whole.items():
         (tmp_path / name).write_bytes(data)
     rows = [f"{name},p{number},normal" for number, name in enumerate(whole)]
     (tmp_path / "labels.csv").write_text("\n".join(["file,patient_id,label", *rows]) + "\n")
     terms = {"folder": tmp_path, "labels": tmp_path / "labels.csv"}
-    source = DicomSource(kind="dicom", **terms) if ending else ImagesSource(kind="images", **terms)
+    source = SOURCES[kind](kind=kind, **terms)
     found = [one for results in read_rows(source, FORM, LABELS) for one in results]
     read = [one for one in found if isinstance(one, SiteImage)]
     assert len(read) == len(whole)

@@ -8,16 +8,20 @@ almost every film and say nothing of who it is. What was read is dropped: no rep
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 import numpy as np
 
 from sfumato_client.ingest.elements import Note
 from sfumato_client.ingest.records import TextPolicy, UnreadableError
-from sfumato_client.ingest.text_networks import Bytes, networks
+from sfumato_client.ingest.text_networks import LONGEST, Box, Bytes, networks
 from sfumato_common.types import AnyArray
 
 REASON = "text is burned into the pixels"
-SMALLEST_SIDE = 64  # of a picture that is looked at: below, no line of text can be read
+SMALLEST_SIDE = 32  # of a picture that is looked at: smaller ones hold four letters at most
+# longer sides at which the detector looks for what is painted over: it misses other lines at each
+_SCALES = (LONGEST, 512, 1024)
+_ROWS = 256
 _FEWEST = 3  # letters and digits of a picture, in places of two and more, beside its markers
 _MOST_PLACES = 200  # that are read, at some 15 ms each
 # how sure of them the reader has to be; more of a place as tall as a tenth of the picture, which mostly is anatomy
@@ -42,18 +46,48 @@ def cleared(display: AnyArray, policy: TextPolicy, note: Note) -> AnyArray:
     if policy == "reject":
         raise UnreadableError(f"{REASON}; write 'text: mask' in the source to have it painted over")
     painted = painted_over(display)
-    if has_text(painted):
+    if has_text(painted, _SCALES):
         raise UnreadableError(f"{REASON}, and some of it is left after painting over")
     note(f"{REASON}: painted over")
     return painted
 
 
-def has_text(display: AnyArray) -> bool:
-    """Whether text that is no marker stands in display values 0..1, [H, W] or [H, W, 3]."""
+def has_text(display: AnyArray, scales: Sequence[int] = (LONGEST,)) -> bool:
+    """Whether text that is no marker stands in display values 0..1, [H, W] or [H, W, 3].
+
+    `scales` are the longer sides at which the detector looks.
+    """
     picture = _bytes(display)
-    places, letters = networks().find(picture), 0
+    return any(_is_text(picture, networks().find(picture, scale)) for scale in scales)
+
+
+def painted_over(display: AnyArray) -> AnyArray:
+    """`display` where all that may be text, markers too, has the value that is around it."""
+    picture = _bytes(display)
+    out = np.array(display)
+    for place in [place for scale in _SCALES for place in networks().find(picture, scale)]:
+        if place.shortest <= _tallest(picture):
+            inside = _with_its_ends(place, picture.shape)
+            ring = inside.grown(_RING, _RING, picture.shape)
+            around = np.ones(picture.shape[:2], bool)[ring.rows, ring.columns]
+            top, left = inside.top - ring.top, inside.left - ring.left
+            around[top : top + inside.bottom - inside.top, left : left + inside.right - inside.left] = False
+            values = out[ring.rows, ring.columns][around]
+            out[inside.rows, inside.columns] = np.median(values, axis=0) if len(values) else 0.0
+    return out
+
+
+def _with_its_ends(place: Box, shape: tuple[int, ...]) -> Box:
+    """Grown along the line, too: its first and last letters may be lost in what is as bright."""
+    across, along = place.shortest // _MARGIN + 1, 3 * place.shortest // 2
+    upright = place.bottom - place.top > place.right - place.left
+    return place.grown(along, across, shape) if upright else place.grown(across, along, shape)
+
+
+def _is_text(picture: Bytes, places: Sequence[Box]) -> bool:
     if len(places) > _MOST_PLACES:  # no look could be had at all of them
         return True
+    letters = 0
     for place in sorted(places, key=lambda box: box.left - box.right):
         letters += _letters_of_text(picture[place.rows, place.columns], _tallest(picture))
         if letters >= _FEWEST:
@@ -61,24 +95,13 @@ def has_text(display: AnyArray) -> bool:
     return False
 
 
-def painted_over(display: AnyArray) -> AnyArray:
-    """`display` where all that may be text, markers too, has the value that is around it."""
-    picture = _bytes(display)
-    out = np.array(display)
-    for place in networks().find(picture):
-        if place.shortest <= _tallest(picture):
-            inside = place.grown(place.shortest // _MARGIN + 1, picture.shape)
-            ring = inside.grown(_RING, picture.shape)
-            around = np.ones(picture.shape[:2], bool)[ring.rows, ring.columns]
-            top, left = inside.top - ring.top, inside.left - ring.left
-            around[top : top + inside.bottom - inside.top, left : left + inside.right - inside.left] = False
-            values = display[ring.rows, ring.columns][around]
-            out[inside.rows, inside.columns] = np.median(values, axis=0) if len(values) else 0.0
-    return out
-
-
 def _bytes(display: AnyArray) -> Bytes:
-    return np.rint(np.clip(display, 0.0, 1.0) * np.float32(255)).astype(np.uint8)
+    """Some rows at a time: a large film's copies would take more than one file may."""
+    picture = np.empty(display.shape, np.uint8)
+    for first in range(0, len(display), _ROWS):
+        part = np.clip(display[first : first + _ROWS], 0.0, 1.0)
+        picture[first : first + _ROWS] = np.rint(part * np.float32(255))
+    return picture
 
 
 def _tallest(picture: Bytes) -> float:

@@ -37,10 +37,11 @@ _READ = ("SOPClassUID", "StudyInstanceUID", "ContentSequence")
 def labels_of(source: LabelFrom, images: Path) -> Labelled:
     """What says the labels of data sets whose reports, if no folder is named, lie beside the `images`.
 
-    Raises ConfigError for a tag that is none.
+    Raises ConfigError for a tag that is none, DataError for a folder of reports that cannot be read.
     """
     if source.sr is not None:
         code = source.sr
+        folder_of(code.folder or images).check()
         return lambda dataset: _of_reports(dataset, code, code.folder or images)
     assert source.tag is not None
     tag = _tag(source.tag)
@@ -96,8 +97,9 @@ def _reports(folder: Path, code: str, scheme: str) -> Reports:
             with opened(place.find(name)) as file, warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 report = dcmread(file, stop_before_pixels=True, specific_tags=list(_READ))
-            study = str(report.get("StudyInstanceUID") or "").strip()
-            found[study] += [value for item in _items(report) if _is(item, code, scheme) for value in _values(item)]
+                study = str(report.get("StudyInstanceUID") or "").strip()
+                said = [value for item in _items(report) if _is(item, code, scheme) for value in _values(item)]
+            found[study] += said
         except Exception:  # no DICOM file, or a damaged one: its study has no report then  # noqa: S112
             continue
     return {study: list(dict.fromkeys(values)) for study, values in found.items() if study and values}

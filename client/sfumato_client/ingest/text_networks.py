@@ -30,7 +30,7 @@ _WEIGHTS = {
 }
 # the longer side that the detector sees, its authors' own, and how much small pictures grow; it is trained on lines of
 # some ten pixels, and finds fewer in pictures of 1280 than of 736
-_LONGEST, _ENLARGED = 736, 2.0
+LONGEST, _ENLARGED = 736, 2.0
 _STEP = 32  # sides that the detector takes are multiples of it
 _LIKELY, _MEAN, _THINNEST = 0.3, 0.5, 3  # of a pixel, of a part on average; pixels across
 _UNCLIP = 1.6  # a part is a shrunken line: its area over its circumference, so often, is what it lost
@@ -62,12 +62,10 @@ class Box:
         """Its shorter side."""
         return min(self.bottom - self.top, self.right - self.left)
 
-    def grown(self, by: int, shape: tuple[int, ...]) -> Box:
-        """The box with `by` pixels more on each side, within a picture of `shape`."""
-        return Box(
-            max(0, self.top - by), min(shape[0], self.bottom + by),
-            max(0, self.left - by), min(shape[1], self.right + by),
-        )  # fmt: skip
+    def grown(self, rows: int, columns: int, shape: tuple[int, ...]) -> Box:
+        """The box with so many rows and columns more on each side, within a picture of `shape`."""
+        top, left = max(0, self.top - rows), max(0, self.left - columns)
+        return Box(top, min(shape[0], self.bottom + rows), left, min(shape[1], self.right + columns))
 
 
 def require_networks() -> None:
@@ -119,10 +117,10 @@ class Networks:
         characters = self._read.get_modelmeta().custom_metadata_map["character"].split("\n")
         self._characters = ["", *characters, " "]
 
-    def find(self, picture: Bytes) -> list[Box]:
-        """Where lines of text may be in `picture`, uint8 [H, W] or [H, W, 3]."""
+    def find(self, picture: Bytes, longest: int = LONGEST) -> list[Box]:
+        """Where lines of text may be in `picture`, uint8 [H, W] or [H, W, 3], looked at with such a longer side."""
         height, width = picture.shape[:2]
-        scale = min(_LONGEST / max(height, width), _ENLARGED)
+        scale = min(longest / max(height, width), _ENLARGED)
         inner = max(1, round(width * scale)), max(1, round(height * scale))
         small = Image.fromarray(picture).resize(inner, Image.Resampling.BILINEAR, reducing_gap=3.0)
         likely = self._likely(np.asarray(small.convert("RGB")))
@@ -137,7 +135,7 @@ class Networks:
             rows, columns = place
             edges = [rows.start - lost, rows.stop + lost, columns.start - lost, columns.stop + lost]
             top, bottom, left, right = (int(np.rint(edge / scale)) for edge in edges)
-            found.append(Box(top, bottom, left, right).grown(0, picture.shape))
+            found.append(Box(top, bottom, left, right).grown(0, 0, picture.shape))
         return found
 
     def read(self, part: Bytes) -> tuple[str, float]:
