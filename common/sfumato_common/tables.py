@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import difflib
 import io
+import unicodedata
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,8 @@ Row = dict[str, str]
 # of an index of npz archives: a row an image
 INDEX_COLUMNS = ("set", "row", "site", "patient_id", "split", "abnormal")
 _SEPARATORS = (",", ";", "\t", "|")
+_TITLES = 6  # rows that a header is looked for in
+_OLD_WORKBOOK = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _SAVE = "save it as 'CSV UTF-8'"
 
 
@@ -31,22 +34,28 @@ def read_table(
     ours. Where `optional` is given, a column that is in none of the lists is an error: a misspelt one would be passed
     over. Raises DataError that names the line or column.
     """
-    text = _text(path)
-    lines = text.splitlines(keepends=True)
-    if lines and lines[0].strip().lower().startswith("sep="):  # Excel's own first line
-        lines = lines[1:]
+    lines = _text(path).splitlines(keepends=True)
+    skipped = 0
+    # blank lines, and Excel's own first one
+    while lines and (not lines[0].strip(" \t\r\n,;|") or lines[0].strip(' "\t\r\n').lower().startswith("sep=")):
+        lines, skipped = lines[1:], skipped + 1
     if not lines:
         raise DataError(f"table '{path.name}' has no rows; list the images in it")
     separator = _separator(lines[0], required, columns or {})
     reader = csv.reader(io.StringIO("".join(lines), newline=""), delimiter=separator, strict=True)
     try:
-        parsed = [(reader.line_num, values) for values in reader if any(value.strip() for value in values)]
+        parsed = [(reader.line_num + skipped, values) for values in reader if any(map(_seen, values))]
     except csv.Error:
         raise DataError(
-            f"table '{path.name}' cannot be read at line {reader.line_num}: a quote that does not end, or stands "
+            f"table '{path.name}' cannot be read at line {reader.line_num + skipped}: a quote that does not end, or stands "
             "in the middle of a value; correct it"
         ) from None
-    names = _header(path, parsed[0][1], required, optional, columns or {}, ignored)
+    titles = [[_seen(value) for value in values] for _, values in parsed[:_TITLES]]
+    wanted = {(columns or {}).get(name, name).lower() for name in required}
+    for (number, _), row in zip(parsed[1:_TITLES], titles[1:], strict=False):
+        if wanted <= {title.lower() for title in row} and not wanted <= {title.lower() for title in titles[0]}:
+            raise DataError(f"table '{path.name}' has its header in line {number}; delete the lines above it")
+    names = _header(path, titles[0], required, optional, columns or {}, ignored)
     if len(parsed) < 2:
         raise DataError(f"table '{path.name}' has no rows; list the images in it")
     return [_row(path, names, number, values, separator) for number, values in parsed[1:]]
@@ -57,16 +66,20 @@ def _text(path: Path) -> str:
         raw = path.read_bytes()
     except OSError as error:
         raise DataError(f"table '{path.name}' cannot be read ({error.strerror}); check the path") from None
-    if raw[:2] == b"PK":
+    if raw[:2] == b"PK" or raw[:8] == _OLD_WORKBOOK:
         raise DataError(f"table '{path.name}' is an Excel workbook, not a CSV; {_SAVE}")
-    if raw[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in raw[:64]:
-        raise DataError(f"table '{path.name}' is UTF-16, not UTF-8; {_SAVE}")
+    # what has a mark says so itself: 'Unicode text' of Excel
+    marked = raw[:2] in (b"\xff\xfe", b"\xfe\xff") and raw[:4] != b"\xff\xfe\0\0"
+    if not marked and b"\0" in raw[:64]:
+        raise DataError(f"table '{path.name}' is UTF-16 without a mark, or UTF-32, not UTF-8; {_SAVE}")
     try:
-        return raw.decode("utf-8-sig")
+        return raw.decode("utf-16" if marked else "utf-8-sig").lstrip("\ufeff")
     except UnicodeDecodeError as error:
+        if marked:
+            raise DataError(f"table '{path.name}' is UTF-16, and is cut off or damaged; {_SAVE}") from None
         line = raw[: error.start].count(b"\n") + 1
         raise DataError(
-            f"table '{path.name}' is not UTF-8 at line {line} (Windows-1252 or Latin-1, as Excel writes it); {_SAVE}"
+            f"table '{path.name}' is not UTF-8 at line {line} (Windows-1252 or another code page, as Excel writes it); {_SAVE}"
         ) from None
 
 
@@ -75,7 +88,7 @@ def _separator(header: str, required: Sequence[str], columns: Mapping[str, str])
     wanted = {_plain(columns.get(name, name)) for name in required}
 
     def found(separator: str) -> int:
-        names = [_plain(name.strip().strip('"')) for name in header.split(separator)]
+        names = [_plain(_seen(name).strip('"')) for name in header.split(separator)]
         return 100 * len(wanted & set(names)) + min(len(names), 99)
 
     return max(_SEPARATORS, key=found)
@@ -127,12 +140,28 @@ def _row(path: Path, names: Sequence[str | None], number: int, values: Sequence[
             f"holds '{separator}' in quotes"
         )
     padded = [*values, *[""] * (len(names) - len(values))]
-    return {name: value.strip() for name, value in zip(names, padded, strict=True) if name is not None}
+    return {name: _seen(value) for name, value in zip(names, padded, strict=True) if name is not None}
+
+
+def _seen(value: str) -> str:
+    """A value as a person sees it: without blanks and invisible signs around it, and Excel's `="..."` that keeps zeros."""
+    start, end = 0, len(value)
+    while start < end and _is_unseen(value[start]):
+        start += 1
+    while end > start and _is_unseen(value[end - 1]):
+        end -= 1
+    text = value[start:end]
+    return text[2:-1].strip() if len(text) > 2 and text.startswith('="') and text.endswith('"') else text
+
+
+def _is_unseen(sign: str) -> bool:
+    return sign.isspace() or unicodedata.category(sign) in ("Cf", "Cc")
 
 
 def _nearest(name: str, known: Sequence[str]) -> str | None:
     plain = {_plain(each): each for each in known}
     near = difflib.get_close_matches(_plain(name), plain, n=1, cutoff=0.7)
+    near = near or [title for title in plain if _plain(name) in title]  # `Image file name`
     return plain[near[0]] if near else None
 
 

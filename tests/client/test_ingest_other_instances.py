@@ -8,11 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.others import dicom_objects, dicom_streams, dicom_values, pictures
+from PIL import Image
+from support.others import dicom_objects, dicom_streams, dicom_values, pictures, tables
 from support.others.picture import SIDE, Case
 from support.reading import Read, read_dicom, read_images
 
-from sfumato_client.ingest import SiteImage, Skipped
+from sfumato_client.dataset import SiteStore
+from sfumato_client.ingest import SiteImage, Skipped, read_source
+from sfumato_client.ingest.sources import PngSource
+from sfumato_common.errors import ConfigError, DataError
 from sfumato_common.imaging import fit_square
 from sfumato_common.study.terms import ImageForm
 
@@ -53,3 +57,39 @@ def test_a_dicom_file_gives_its_picture_or_names_an_element(case: Case, tmp_path
 @pytest.mark.parametrize("case", PICTURES, ids=lambda case: case.name)
 def test_a_picture_is_as_it_was_made_or_its_fault_is_named(case: Case, tmp_path: Path) -> None:
     check(case, tmp_path / "a.img", read_images)
+
+
+def draw(folder: Path, names: tuple[str, ...]) -> None:
+    """Small pictures; `d.png=a.png` is a copy."""
+    for name in names:
+        here, _, like = name.partition("=")
+        path = folder / here
+        path.parent.mkdir(parents=True, exist_ok=True)
+        rng = np.random.default_rng(names.index(like or name))
+        Image.fromarray(rng.integers(0, 256, (16, 16), np.uint8)).save(path, "PNG")
+
+
+@pytest.mark.parametrize("table", tables.all_tables(), ids=lambda table: table.name)
+def test_a_table_is_read_or_its_fault_is_named_in_a_hospitals_words(table: tables.Table, tmp_path: Path) -> None:
+    draw(tmp_path / "images", table.files)
+    (tmp_path / "labels.csv").write_bytes(table.data)
+    place = {"folder": str(tmp_path / "images"), "labels": str(tmp_path / "labels.csv")}
+    source = PngSource.model_validate({"kind": "png", "text": "allow", **place, **table.source})
+    form, kept, words = ImageForm(size=16), [], []
+    try:
+        for one in read_source(source, form, LABELS):
+            if isinstance(one, SiteImage):
+                kept.append((one.patient_id, LABELS[one.label], one.split))
+            else:
+                words.append(one.reason)
+        images = read_source(source, form, LABELS)
+        SiteStore.create(tmp_path / "store", images, form, LABELS, b"k" * 32, answers=source.answers)
+        refused = ""
+    except (DataError, ConfigError) as error:
+        refused = str(error)
+    assert not PROGRAM.search(" ".join([refused, *words]))
+    if isinstance(table.expected, str):
+        assert re.search(table.expected, " ".join([refused, *words]))
+        return
+    assert sorted(kept, key=str) == sorted(table.expected.values(), key=str)
+    assert not refused

@@ -55,7 +55,7 @@ def _without_preamble(file: BinaryIO, note: Note) -> Dataset:
     file.seek(0)
     begin = file.read(_META)
     # the preamble's zeros may be there without the mark that ends them
-    start = len(begin) - 4 if not begin[:-4].strip(b"\0") else 0
+    start = _META - 4 if len(begin) == _META and not begin[:-4].strip(b"\0") else 0
     file.seek(start)
     try:
         whole = begin[start : start + 2] in _FIRST
