@@ -102,6 +102,8 @@ def test_patients_are_bound_to_their_cohort_wherever_a_charge_reads_them():
     assert opened == {
         ("sfumato_client/site/home.py", "charged_cohorts"),
         # before a charge: what the steward is told, and nothing is computed
+        ("sfumato_client/cli/checking.py", "_with_images"),
+        ("sfumato_client/site/checks/images.py", "store"),
         ("sfumato_client/cli/main.py", "accept"),
         ("sfumato_client/flower/node.py", "run_node"),
     }

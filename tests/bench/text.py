@@ -162,7 +162,8 @@ def main() -> None:
         results["other_fonts"] = drawn(few, given.seed + 2, (0.008, 0.03), others)
         shown("other fonts (DejaVu)", results["other_fonts"]["rows"]["all"])
     masked = results["drawn"]
-    print(f"painted over: {masked['refused']} of {masked['painted']} refused after it; left {masked['left_mean']:.4f} on average, "
+    print(f"painted over: {masked['refused']} of {masked['painted']} refused after it; "
+          f"left {masked['left_mean']:.4f} on average, "
           f"{masked['left_most']:.3f} at most, more than a tenth in {masked['a_tenth_left']}")  # fmt: skip
     print("| clean, taken for text | count | share |\n|---|---|---|")
     results["clean"] = clean(given.films, given.seed + 3, lambda picture, rng: picture)

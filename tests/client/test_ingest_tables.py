@@ -136,7 +136,7 @@ def test_source_descriptions(tmp_path: Path) -> None:
     assert load_source(path) == NpzSource(kind="npz", index=Path("i.csv"), site="east")
     adapter: TypeAdapter[PngSource] = TypeAdapter(SourceConfig)
     assert isinstance(adapter.validate_python({"kind": "png", "folder": "a", "labels": "b"}), PngSource)
-    assert set(READERS) == {"dicom", "png", "images", "npz"}
+    assert set(READERS) == {"dicom", "png", "images", "nifti", "npz"}
 
 
 @pytest.mark.parametrize(

@@ -84,6 +84,11 @@ def test_a_study_by_sums_is_published_and_its_ledgers_say_what_it_rests_on(tmp_p
     costs = [stated.coordinator, pool.certificates["alder"].epsilon, stated.alone]
     assert costs[0].train.add_remove < costs[1].train.add_remove < costs[2].train.add_remove
     assert costs[2].train.add_remove == pytest.approx(epsilon([GaussianRelease(NOISE / 2**0.5)], 1e-5), rel=2e-3)
+    home = study.home("alder")
+    held = home.sums(home.accepted_plan(next(home.plans.glob("*.json")).stem))
+    assert any(held.iterdir())
+    home.leave(plan.study)
+    assert not held.exists(), "keys of sums go with the study"
 
 
 def test_the_certificate_of_sums_is_recomputed_from_the_exported_ledger(tmp_path):

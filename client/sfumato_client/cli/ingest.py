@@ -1,4 +1,4 @@
-"""`sfumato-site check` and `sfumato-site ingest`: a hospital's images, looked at and then stored."""
+"""`sfumato-site ingest`: a hospital's images, read into the site's store."""
 
 from __future__ import annotations
 
@@ -30,36 +30,13 @@ def ingest(home: Home, source: Source, plan: StudyPlan, workers: Workers = 0) ->
     from sfumato_client.site.ingesting import ingest_source
 
     study = load_resolved_plan(plan)
-    with _progress("reading") as watch:
+    with progress("reading") as watch:
         report = ingest_source(SiteHome(home), load_source(source), study, workers, watch)
     _say(
         f"kept {report.kept} images of {report.patients} patients, skipped {len(report.skipped)} "
         "(reasons in 'ingest-report.json' of the home folder, which stays here)"
     )
     _say_notes(report)
-
-
-def check(home: Home, source: Source, plan: StudyPlan, workers: Workers = 0) -> None:
-    """Look at a whole source before it is stored: what would be kept, what has to be asked, what to look at."""
-    from sfumato_client.ingest import load_source
-    from sfumato_client.site.home import SiteHome
-    from sfumato_client.site.ingesting import SHEET, check_source
-
-    study = load_resolved_plan(plan)
-    with _progress("reading") as watch:
-        report = check_source(SiteHome(home), load_source(source), study, workers, watch)
-    _say(f"would keep {report.kept} images of {report.patients} patients, and skip {len(report.skipped)}")
-    for what, counts in (
-        ("patients by split", report.patients_by_split),
-        ("images by view", report.images_by_view),
-        ("images by device", report.images_by_device),
-        ("images by modality", report.images_by_modality),
-    ):
-        _say(f"{what}: " + ", ".join(f"{name} {count}" for name, count in counts.items()))
-    _say_notes(report)
-    _say(f"look at '{SHEET}' in the home folder: {report.sheet}")
-    report.require_answers()
-    _say("nothing has to be asked: 'sfumato-site ingest' stores this set")
 
 
 def _say_notes(report: IngestReport) -> None:
@@ -76,9 +53,9 @@ def _say(text: str) -> None:
 
 
 @contextmanager
-def _progress(what: str) -> Iterator[Watch]:
+def progress(what: str, quiet: bool = False) -> Iterator[Watch]:
     """A bar with the time that is left, where somebody looks."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    with Progress(*columns, console=console, transient=True, disable=quiet or not console.is_terminal) as progress:
         task = progress.add_task(what, total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)

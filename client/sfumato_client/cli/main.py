@@ -9,8 +9,9 @@ from typing import Annotated
 
 import typer
 
+from sfumato_client.cli.checking import check
 from sfumato_client.cli.home import Home, Study
-from sfumato_client.cli.ingest import check, ingest
+from sfumato_client.cli.ingest import ingest
 from sfumato_client.cli.ledger import ledger_app
 from sfumato_client.cli.status import status
 from sfumato_client.cli.style_net import style_net_app

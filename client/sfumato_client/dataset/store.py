@@ -148,8 +148,11 @@ class SiteStore:
         return report
 
     @staticmethod
-    def look(folder: Path, rows: Rows, terms: StoreTerms, about: str) -> tuple[IngestReport, bytes]:
-        """The report of what `grow` would store, and a sheet of images to look at; what was read stays for `grow`."""
+    def look(folder: Path, rows: Rows, terms: StoreTerms, about: str) -> tuple[IngestReport, bytes, SiteStore]:
+        """The report of what `grow` would store, a sheet of images to look at, and the store as it would be.
+
+        What was read stays for `grow`.
+        """
         whole = _read(_partial(folder), rows, terms, about)
         report, entries = whole.report, whole.entries
         pixels = np.load(_partial(folder) / "pixels.npy", mmap_mode="r", allow_pickle=False)
@@ -157,7 +160,7 @@ class SiteStore:
         said = f"its first {count} images are unlike others of their device" if found else "no image is unlike others"
         report = replace(report, sheet=said, unusual=tuple(entries[at].facts.reference for at in found))
         report.write(folder.parent / REPORT)
-        return report, sheet
+        return report, sheet, SiteStore(pixels, _spread_index(whole, terms, len(entries)), _facts(whole.facts, terms))
 
     @staticmethod
     def open(folder: Path) -> SiteStore:
@@ -228,22 +231,42 @@ def _read(folder: Path, rows: Rows, terms: StoreTerms, about: str) -> _Whole:
 
 def _fill(folder: Path, rows: Rows, terms: StoreTerms, about: str) -> IngestReport:
     whole = _read(folder, rows, terms, about)
-    facts, entries, kept, names, splits = whole.facts, whole.entries, whole.kept, whole.names, whole.splits
+    facts, entries, kept = whole.facts, whole.entries, whole.kept
     if whole.report.questions:  # what was read is needed whole when they are answered
         return whole.report
     if len(kept) < len(entries):
         facts = keep_rows(folder / "pixels.npy", terms.form, kept)
-    patients = {name: number for number, name in enumerate(splits)}
-    index: dict[str, AnyArray] = {
-        "labels": np.array([entries[at].label for at in kept], dtype=np.int64),
-        "owner": np.array([patients[name] for name in names], dtype=np.int64),
-        "split": np.array([SPLITS.index(splits[name]) for name in names], dtype=np.uint8),
-        "view": np.array([entries[at].view for at in kept], dtype="U16"),
-        "patients": np.array([pseudonym(terms.split_key, name) for name in patients], dtype="U32"),
-    }
+    index = _index(whole, terms)
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **index)
     write_atomic(folder / "index.npz", buffer.getvalue(), mode=0o600)
     whose = {"labels": list(terms.labels), "key": key_name(terms.split_key)}
     write_json(folder / "store.json", {"format": _FORMAT, **whose, **facts})
     return whole.report
+
+
+def _index(whole: _Whole, terms: StoreTerms) -> dict[str, AnyArray]:
+    """Labels, owner, split and view of every image that is kept, and the patients' pseudonyms."""
+    patients = {name: number for number, name in enumerate(whole.splits)}
+    entries = [whole.entries[at] for at in whole.kept]
+    return {
+        "labels": np.array([entry.label for entry in entries], dtype=np.int64),
+        "owner": np.array([patients[name] for name in whole.names], dtype=np.int64),
+        "split": np.array([SPLITS.index(whole.splits[name]) for name in whole.names], dtype=np.uint8),
+        "view": np.array([entry.view for entry in entries], dtype="U16"),
+        "patients": np.array([pseudonym(terms.split_key, name) for name in patients], dtype="U32"),
+    }
+
+
+def _spread_index(whole: _Whole, terms: StoreTerms, rows: int) -> dict[str, AnyArray]:
+    """`_index` over all images that were read: what is not kept is in no split."""
+    kept = _index(whole, terms)
+    spread = {name: np.zeros(rows, dtype=kept[name].dtype) for name in ("labels", "owner", "view")}
+    spread["split"] = np.full(rows, len(SPLITS), dtype=np.uint8)
+    for name, values in spread.items():
+        values[whole.kept] = kept[name]
+    return {**spread, "patients": kept["patients"]}
+
+
+def _facts(found: dict[str, Any], terms: StoreTerms) -> StoreFacts:
+    return StoreFacts(tuple(terms.labels), tuple(found["shape"]), found["dtype"], key_name(terms.split_key))

@@ -68,8 +68,11 @@ def install_certificate(connection: Any, certificate: Path, key: Path, home: Pat
     It also keeps contact: see `Contact`.
     """
     _require_hooks(connection, "FleetHttpClient")
-    plain: Any = connection.FleetHttpClient
-    contact = Contact(home)
+    connection.FleetHttpClient = certified_client(connection.FleetHttpClient, certificate, key, Contact(home))
+
+
+def certified_client(plain: Any, certificate: Path, key: Path, interceptor: Any) -> Any:
+    """A subclass of Flower's client `plain` over mutual TLS, whose every call `interceptor` sees last."""
 
     class CertifiedClient(plain):  # type: ignore[misc]
         """Flower's client of the Fleet API over mutual TLS, and over nothing less."""
@@ -83,9 +86,9 @@ def install_certificate(connection: Any, certificate: Path, key: Path, home: Pat
                 raise VerificationError("a site speaks to its coordinator over TLS alone; run it with 'sfumato-site'")
             context = ssl.create_default_context(cadata=root_certificates.decode("ascii"))
             context.load_cert_chain(certificate, key)
-            return cls(f"https://{server_address}", interceptors=[*interceptors, contact], verify=context, **rest)
+            return cls(f"https://{server_address}", interceptors=[*interceptors, interceptor], verify=context, **rest)
 
-    connection.FleetHttpClient = CertifiedClient
+    return CertifiedClient
 
 
 class _NodeClock:

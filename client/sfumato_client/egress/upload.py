@@ -56,7 +56,7 @@ def upload_package(
     credentials = grpc.ssl_channel_credentials(ca_pem, key_pem, certificate_pem)
     arrival, pause = _Arrival(timeout), FIRST_PAUSE_S
     while True:
-        with grpc.secure_channel(address, credentials, options=_options(address)) as channel:
+        with grpc.secure_channel(address, credentials, options=channel_options(address)) as channel:
             try:
                 return _deliver(_stub(channel), data, site, plan_hash, arrival)
             except grpc.RpcError as error:
@@ -107,7 +107,7 @@ def _chunks(data: bytes, upload_id: str, start: int) -> Iterator[Any]:
         yield intake_pb2.Chunk(upload_id=upload_id, offset=offset, data=data[offset : offset + CHUNK])
 
 
-def _options(address: str) -> list[tuple[str, int]]:
+def channel_options(address: str) -> list[tuple[str, int]]:
     """A proxy in the environment is for the outside world, not for this machine's own ports."""
     local = address.rpartition(":")[0].strip("[]") in {"localhost", "127.0.0.1", "::1"}
     return [("grpc.enable_http_proxy", 0)] if local else []

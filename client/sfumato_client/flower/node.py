@@ -14,8 +14,8 @@ from sfumato_client.egress.flower_hooks import require_flower
 from sfumato_client.egress.supernode import RECONNECT_SECONDS, SuperNodeSettings, start_supernode, start_worker
 from sfumato_client.flower.launcher import Launcher
 from sfumato_client.site.home import SiteHome
-from sfumato_common.crypto.enrolment import GRANT_FILES, require_current
-from sfumato_common.crypto.identity import TLS_KEY, load_identity
+from sfumato_client.site.node_settings import node_settings
+from sfumato_common.crypto.enrolment import require_current
 from sfumato_common.errors import FederationError, SfumatoError
 from sfumato_common.files import if_room, write_atomic, write_json
 from sfumato_common.locks import exclusive
@@ -83,21 +83,7 @@ def _keep_state(home: SiteHome) -> Iterator[Callable[[str], None]]:
 
 
 def _settings(home: SiteHome, devices: int = 0, launcher: str = "") -> SuperNodeSettings:
-    return SuperNodeSettings(
-        coordinator=home.coordinator_address(),
-        ca_file=home.grant / GRANT_FILES["authority"],
-        certificate_file=home.grant / GRANT_FILES["certificate"],
-        tls_key_file=home.identity / TLS_KEY,
-        node_key_file=load_identity(home.identity).node_key_path,
-        secret_file=home.worker_secret,
-        home=home.root.resolve(),
-        study=home.study,
-        link=home.link.resolve(),
-        devices=devices,
-        launcher=launcher,
-        logs=home.logs,
-        port=free_port(),
-    )
+    return node_settings(home, free_port(), devices, launcher)
 
 
 def _one_connection(settings: SuperNodeSettings, joined: Callable[[], None]) -> str:

@@ -16,8 +16,8 @@ from sfumato_client.ingest.records import Facts, SiteImage, Skipped
 
 _LENGTH = 8  # bytes that say how long what follows is, of the words and of the pixels
 HEAD = 2 * _LENGTH
-# instead of lengths: one image of several is done, and the next is begun
-STEP = b"\xff" * HEAD
+# instead of lengths, and longer than any: one image of several is done, and the next is begun
+STEP = b"an image is done"
 LARGEST = 2**31
 _DTYPES = {"uint8": np.uint8, "uint16": np.uint16}
 

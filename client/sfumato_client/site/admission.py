@@ -78,23 +78,35 @@ def check_cohorts(plan: Plan, policy: Policy, store: SiteStore) -> None:
     Once, when the steward accepts: later messages are answered whatever the number of patients is then, because a
     refusal that one patient decides would tell of that patient. Messages have no exact count.
     """
-    require_patients(store.patients, policy)
+    if missing := wanting(plan, policy, store):
+        raise DataError("; ".join(missing))
+
+
+def wanting(plan: Plan, policy: Policy, store: SiteStore) -> list[str]:
+    """All that the store lacks for `plan`, a sentence each, for the steward alone."""
+    missing: list[str] = []
+    try:
+        require_patients(store.patients, policy)
+    except DataError as error:
+        missing.append(str(error))
     train, holdout = store.cohort("train"), store.cohort("holdout")
     if "declared" in plan.parts_at(policy.site):
         if train.patients < 2:
-            raise DataError("the gate's identity verifier needs at least two training patients; ingest more")
+            missing.append("the gate's identity verifier needs at least two training patients; ingest more")
         if (~is_flat(holdout.everything()[0])).sum() < FEWEST_CONTROLS:
-            raise DataError(f"the gate's control needs at least {FEWEST_CONTROLS} holdout images; ingest more patients")
+            few = f"the gate's control needs at least {FEWEST_CONTROLS} holdout images; ingest more patients"
+            missing.append(few)
     figure = plan.utility is not None and policy.utility_figure == "noised"
     if figure and holdout.patients == 0:
-        raise DataError("the utility figure needs holdout patients, and there is none; ingest more patients")
+        missing.append("the utility figure needs holdout patients, and there is none; ingest more patients")
     for item in plan.release_at(policy.site, plan.choices[0]):
         if isinstance(item, Grouped) and most_images(train, item, len(plan.labels)) < item.images:
-            raise DataError(
+            missing.append(
                 f"this site has too few training patients for {item.images} groups of {item.k} by "
                 f"'{item.method}': ask for fewer images here, by 'images_at', or let the model alone draw some, by "
                 "'filled_at'"
             )
+    return missing
 
 
 def release_notes(plan: Plan) -> list[str]:

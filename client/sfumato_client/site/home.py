@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -214,13 +215,15 @@ class SiteHome:
     def leave(self, study: str) -> None:
         """Take no further part in the study of that name: its questions are refused, its budget is free for others.
 
-        What was charged stays charged. Raises ConfigError when no such study is accepted.
+        What was charged stays charged. The keys of its secure sums are removed: with them and the masked values that
+        the coordinator has, a site's own values would be seen under its own noise alone. Raises ConfigError when no such study is accepted.
         """
         for home in self.links:
             for plan in home.readable_plans():
                 if plan.study == study:
                     path = home.plans / f"{plan.digest}.json"
                     path.replace(path.with_suffix(ENDED))
+                    shutil.rmtree(self.sums(plan), ignore_errors=True)
                     return
         raise ConfigError(f"no study '{study}' is accepted here; 'sfumato-site status' names those that are")
 

@@ -43,16 +43,17 @@ def ingest_source(
 
 def check_source(
     home: SiteHome, source: AnySource, plan: Plan, workers: int = 0, watch: Watch = lambda done, total: None
-) -> IngestReport:
-    """What an ingest would keep and ask; writes the report and a contact sheet into the home, and stores nothing.
+) -> tuple[IngestReport, SiteStore]:
+    """What an ingest would keep and ask, and the store as it would be.
 
-    What was read is kept for the ingest. Raises BusyError and DataError as `ingest_source` does.
+    Writes the report and a contact sheet into the home, and stores nothing; what was read is kept for the ingest.
+    Raises BusyError and DataError as `ingest_source` does.
     """
     with _reading(home, source, plan, workers, watch) as rows:
         terms = StoreTerms(plan.image, plan.labels, home.split_key(), source.answers)
-        report, sheet = SiteStore.look(home.store, rows, terms, about_of(source, plan))
+        report, sheet, store = SiteStore.look(home.store, rows, terms, about_of(source, plan))
     write_atomic(home.root / SHEET, sheet, mode=0o600)
-    return report
+    return report, store
 
 
 @contextmanager

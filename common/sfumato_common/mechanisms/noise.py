@@ -7,7 +7,7 @@ keys `apart` from itself (`streams.py`).
 
 How far a draw is from a true normal, in standard deviations: nothing lies beyond sqrt(128 ln 2) = 9.42, where a normal
 has 4.6e-21 of its mass; inside, with Box-Muller radius r, rounding moves a draw by at most 1.5e-15 (r + 1/r), 4e-15 in
-the mean (measured: 1.6e-16). `mechanisms.py` says what that costs.
+the mean (measured: 1.6e-16). `grid.py` says what that costs.
 """
 
 from __future__ import annotations

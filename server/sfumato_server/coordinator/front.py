@@ -15,6 +15,8 @@ import ssl
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import format_datetime
 from typing import Any
 
 import h11
@@ -163,7 +165,8 @@ class Conversation:
 
     async def answer(self, status: int, content: bytes = b"", kind: str | None = None, last: bool = False) -> None:
         """Send a whole answer; with `last` the connection ends with it."""
-        headers = [("content-length", str(len(content)))]
+        # by the date a site finds that its clock is wrong (RFC 9110, section 6.6.1)
+        headers = [("content-length", str(len(content))), ("date", format_datetime(datetime.now(UTC), usegmt=True))]
         headers += [("content-type", kind)] if kind else []
         headers += [("connection", "close")] if last else []
         for event in (h11.Response(status_code=status, headers=headers), h11.Data(data=content), h11.EndOfMessage()):

@@ -1,0 +1,52 @@
+"""The coordinator: reached by this machine's network, the right one, one that knows the site, and of the same clock."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from sfumato_client.egress.reaching import CLOCK_S, reach
+from sfumato_client.site.checks.finding import Finding, Subject
+from sfumato_client.site.node_settings import node_settings
+from sfumato_common.errors import ConfigError
+from sfumato_common.locks import is_held
+
+# what is said of a clock that is further away than this, and not yet refused
+_NOTED_S = 60.0
+
+
+def coordinator(subject: Subject) -> Iterator[Finding]:
+    """Join as the site's node does, and leave at once; not beside a node that runs."""
+    home = subject.home
+    try:
+        settings = node_settings(home, port=0)
+    except ConfigError:
+        yield Finding("skipped", "the coordinator: the site is not enrolled with one yet")
+        return
+    if not subject.reach:
+        yield Finding("skipped", "the coordinator: left alone, as '--offline' says")
+        return
+    if is_held(home.link):
+        yield Finding(
+            "skipped", "the coordinator: 'sfumato-site run' holds the line; 'sfumato-site status' tells of it"
+        )
+        return
+    reached = reach(settings)
+    if reached.problem:
+        yield Finding("wrong", f"coordinator {settings.coordinator}: {reached.problem}")
+    else:
+        yield Finding(
+            "good", f"coordinator {settings.coordinator} is reached, is the one of the grant, and knows this site"
+        )
+    ahead = reached.ahead_s
+    if ahead is None:
+        yield Finding("skipped", "the clock beside the coordinator's: it told no time")
+    elif abs(ahead) > _NOTED_S:
+        side = "ahead of" if ahead > 0 else "behind"
+        grave = abs(ahead) > CLOCK_S
+        yield Finding(
+            "wrong" if grave else "note",
+            f"this machine's clock is {abs(ahead):.0f} s {side} the coordinator's, which takes {CLOCK_S:.0f} s: "
+            "set it, and let it be set by NTP",
+        )
+    else:
+        yield Finding("good", "this machine's clock is the coordinator's")
