@@ -26,6 +26,7 @@ _PATHS = "use single quotes, or / instead"
 _FAULTS = (
     ("escape", f"a backslash in double quotes; {_PATHS}"),
     ("'\\t'", "a tab; indent with blanks"),
+    ("merge", "'<<' is not taken: write the keys out"),
 )
 Model = TypeVar("Model", bound=Strict)
 
@@ -50,8 +51,8 @@ def _whole_number(loader: _NoDuplicates, node: yaml.ScalarNode) -> int:
     """A number as a person reads it: YAML 1.1 takes 0100 as 64, and 12:30 as 750."""
     if ":" in node.value or re.fullmatch(r"[-+]?0[0-9_]+", node.value):
         raise ConfigError(
-            f"line {node.start_mark.line + 1}: '{node.value}' would be read as {loader.construct_yaml_int(node)}; write it "
-            "without leading zeros and colons, or in quotes where it is a word"
+            f"line {node.start_mark.line + 1}: '{node.value}' would be read as {loader.construct_yaml_int(node)}; "
+            "write it without leading zeros and colons, or in quotes where it is a word"
         )
     return loader.construct_yaml_int(node)
 

@@ -47,8 +47,8 @@ def read_table(
         parsed = [(reader.line_num + skipped, values) for values in reader if any(map(_seen, values))]
     except csv.Error:
         raise DataError(
-            f"table '{path.name}' cannot be read at line {reader.line_num + skipped}: a quote that does not end, or stands "
-            "in the middle of a value; correct it"
+            f"table '{path.name}' cannot be read at line {reader.line_num + skipped}: a quote that does not end, or "
+            "stands in the middle of a value; correct it"
         ) from None
     titles = [[_seen(value) for value in values] for _, values in parsed[:_TITLES]]
     wanted = {(columns or {}).get(name, name).lower() for name in required}
@@ -79,7 +79,8 @@ def _text(path: Path) -> str:
             raise DataError(f"table '{path.name}' is UTF-16, and is cut off or damaged; {_SAVE}") from None
         line = raw[: error.start].count(b"\n") + 1
         raise DataError(
-            f"table '{path.name}' is not UTF-8 at line {line} (Windows-1252 or another code page, as Excel writes it); {_SAVE}"
+            f"table '{path.name}' is not UTF-8 at line {line} (Windows-1252 or another code page, as Excel "
+            f"writes it); {_SAVE}"
         ) from None
 
 
@@ -144,7 +145,7 @@ def _row(path: Path, names: Sequence[str | None], number: int, values: Sequence[
 
 
 def _seen(value: str) -> str:
-    """A value as a person sees it: without blanks and invisible signs around it, and Excel's `="..."` that keeps zeros."""
+    """A value as a person sees it: without blanks and unseen signs around it, and Excel's `="..."` that keeps zeros."""
     start, end = 0, len(value)
     while start < end and _is_unseen(value[start]):
         start += 1

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from pydantic import Field
 
 from sfumato_common.errors import ConfigError
 from sfumato_common.strict import Strict, load_yaml
@@ -21,7 +22,7 @@ class Part(Strict):
 class Whole(Strict):
     """What a study or a source says."""
 
-    labels: list[str] = []
+    labels: list[str] = Field(default_factory=list)
     folder: str = ""
     part: Part = Part()
 
@@ -56,7 +57,7 @@ BAD = {
     "comma in braces": (b"part: {share: 0,5}\n", "line 1"),
     "escape": (rb'folder: "C:\data\x"', "line 1.*backslash"),
     "escape that is one": (rb'folder: "C:\new\table"', "line 1.*backslash"),
-    "merge": (b"part: &p {patients: 2}\nother:\n  <<: *p\n", "other|<<"),
+    "merge": (b"part: &p {patients: 2}\nother:\n  <<: *p\n", "line 3.*'<<' is not taken"),
     "yes key": (b"yes: x\n", "line 1.*quotes"),
     "number key": (b"1: x\n", "line 1.*quotes"),
     "list": (b"- folder\n", "mapping of keys"),

@@ -20,10 +20,11 @@ _NOTHING = {"nan", "null", "none", "na", "n/a", "n.a.", "nil", "nat", "<na>"}
 _FAULT = re.compile(r"#n/?[a-z]|#\S*[!?]")
 # what people and de-identifiers write where they do not know, or do not say
 _ANYBODY = {
-    "anonymous", "anonymized", "anonymised", "anonym", "anon", "unknown", "unbekannt", "inconnu", "patient", "test",
-    "noid", "noname", "missing", "default", "dummy", "removed", "redacted", "deidentified", "tbd", "nn", "notavailable",
-    "notknown", "notgiven", "anonyme", "anonymisiert", "anonimo", "anonimizado", "desconocido", "sconosciuto", "onbekend",
-    "inconnue", "okänd", "ukjent", "ukendt", "nieznany", "неизвестно", "неизвестный", "аноним", "匿名", "不明", "未知", "익명",
+    "anonymous", "anonymized", "anonymised", "anonym", "anon", "unknown", "unbekannt", "inconnu", "patient",
+    "test", "noid", "noname", "missing", "default", "dummy", "removed", "redacted", "deidentified", "tbd", "nn",
+    "notavailable", "notknown", "notgiven", "anonyme", "anonymisiert", "anonimo", "anonimizado", "desconocido",
+    "sconosciuto", "onbekend", "inconnue", "okänd", "ukjent", "ukendt", "nieznany", "неизвестно", "неизвестный",
+    "аноним", "匿名", "不明", "未知", "익명",
 }  # fmt: skip
 # what may stand beside such a word
 _BESIDE = {"patient", "id", "name", "subject", "person", "male", "female", "m", "f"}
@@ -35,8 +36,8 @@ _DATE = re.compile(rf"\d{{1,2}}[-. ]+({_MONTHS})[a-z]*|({_MONTHS})[a-z]*[-. ]+\d
 _EXCEL = re.compile(r"^\d([.,]\d+)?e\+?\d+$", re.IGNORECASE)
 _INVISIBLE = {"Cf", "Cc", "Zs", "Zl", "Zp"}
 _POINT_ZERO = re.compile(r"(?<=\d)[.,]0+$")
-_THOUSANDS = re.compile(r"\d{1,3}([.,'’]\d{3})+")
-_DASHES, _QUOTES = re.compile("[-_/‐‑‒–—―−]+"), "'\"`’+#="
+_THOUSANDS = re.compile(r"\d{1,3}([.,'\u2019]\d{3})+")
+_DASHES, _QUOTES = re.compile("[-_/\u2010-\u2015\u2212]+"), "'\"`\u2019+#="
 # a sign between letters and digits, and zeros that begin a number
 _JOINT = re.compile(r"(?<=[^\W\d])-(?=\d)|(?<=\d)-(?=[^\W\d])")
 _ZEROS = re.compile(r"(?<!\d)0+(?=\d)")
@@ -51,7 +52,7 @@ def plain_id(identifier: str) -> str:
     text = unicodedata.normalize("NFKC", identifier).casefold()
     text = "".join(sign for sign in text if unicodedata.category(sign) not in _INVISIBLE and sign != "^")
     # the two letters i of Turkish; what NFKC leaves of the dotted one is a combining dot
-    text = text.replace("ı", "i").replace("\u0307", "").lstrip(_QUOTES)
+    text = text.replace("\u0131", "i").replace("\u0307", "").lstrip(_QUOTES)
     text = _POINT_ZERO.sub("", text)
     if _THOUSANDS.fullmatch(text):
         return "".join(sign for sign in text if sign.isdigit())

@@ -32,7 +32,8 @@ _OTHER_IMAGES = {
     "Radiofluoroscopic": "RF",
     "Whole Slide": "SM",
 }
-# words in the names of SOP classes of radiographs, photographs and what was computed from one; a private class goes by its modality
+# words in the names of SOP classes of radiographs, photographs and what was computed from one; a private class goes by
+# its modality
 _PICTURES = ("Radiography", "Digital", "Secondary Capture", "VL ", "Photography", "Breast ", "Parametric Map")
 _RAW = "For Processing"
 # what says that text is burned in, by any word but these

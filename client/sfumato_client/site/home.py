@@ -216,7 +216,8 @@ class SiteHome:
         """Take no further part in the study of that name: its questions are refused, its budget is free for others.
 
         What was charged stays charged. The keys of its secure sums are removed: with them and the masked values that
-        the coordinator has, a site's own values would be seen under its own noise alone. Raises ConfigError when no such study is accepted.
+        the coordinator has, a site's own values would be seen under its own noise alone. Raises ConfigError when no
+        such study is accepted.
         """
         for home in self.links:
             for plan in home.readable_plans():

@@ -1,4 +1,5 @@
 """DICOM objects that are no radiographs, marks on them, pixels that are not square, and palettes."""
+# ruff: noqa: E501 - a row a case
 
 from __future__ import annotations
 

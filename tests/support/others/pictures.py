@@ -1,4 +1,5 @@
 """PNG, JPEG and TIFF files of every depth, order, colour and turn, some by other programs' habits."""
+# ruff: noqa: E501 - a row a case
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
 """Tables as people, spreadsheets and other data sets write them; each over three small pictures a.png, b.png, c.png."""
+# ruff: noqa: E501, RUF001 - a row a case, some of them in letters that look alike
+# fmt: off
 
 from __future__ import annotations
 
@@ -183,7 +185,7 @@ def labels() -> list[Table]:
              ("zero width", "normal\u200b", "\u200eopacity", None), ("nbsp", "no\xa0finding", "opacity", {"no finding": "normal"}),
              ("two blanks", "No  Finding", "opacity", {"No Finding": "normal"}), ("underscore", "no_finding", "opacity", {"no_finding": "normal"}),
              ("sharp s", "GROSS", "gro\xdf", {"gro\xdf": "normal", "GROSSE": "opacity"}), ("excel text", '"=""0"""', '="1"', {"0": "normal", "1": "opacity"}),
-             ("chinese", "正常", "肺炎", {"正常": "normal", "肺炎": "opacity"}), ("full width", "０", "１", {"0": "normal", "1": "opacity"})]  # fmt: skip
+             ("chinese", "正常", "肺炎", {"正常": "normal", "肺炎": "opacity"}), ("full width", "０", "１", {"0": "normal", "1": "opacity"})]
     found = []
     for name, one, two, mapped in pairs:
         expected: Kept | str = ""
@@ -239,7 +241,7 @@ def splits() -> list[Table]:
             ("tune", ("train", "tune", "test")),
             ("quotes", ('"train"', '"train"', '"test"')),
             ("files", ("train.txt", "val.txt", "test.txt")),
-        )  # fmt: skip
+        )
     ] + [
         split("none", ("", "", ""), (None, None, None)),
         split("some", ("train", "", "test"), "its split is none of"),
@@ -331,7 +333,7 @@ def patients() -> list[Table]:
             ("prefix zeros", "P001", "P1"),
             ("plus", "+123", "123"),
             ("hash", "#123", "123"),
-        )  # fmt: skip
+        )
     ]
     found += [
         ids(f"nothing {word!r}", word, "x1", "no patient id")
@@ -360,7 +362,7 @@ def patients() -> list[Table]:
             "#N/D",
             "''",
             ".",
-        )  # fmt: skip
+        )
     ]
     found += [
         ids(f"anybody {word!r}", word, "x1", "placeholder_ids")
@@ -393,7 +395,7 @@ def patients() -> list[Table]:
             "1900-01-00",
             "111111",
             "-1",
-        )  # fmt: skip
+        )
     ]
     found += [
         ids(
