@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import difflib
 import re
 import typing
@@ -20,6 +21,13 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
+_PATHS = "use single quotes, or / instead"
+# what YAML's own words for a fault mean to who wrote the file
+_FAULTS = (
+    ("escape", f"a backslash in double quotes; {_PATHS}"),
+    ("'\\t'", "a tab; indent with blanks"),
+    ("merge", "'<<' is not taken: write the keys out"),
+)
 Model = TypeVar("Model", bound=Strict)
 
 
@@ -39,6 +47,25 @@ def _mapping(loader: _NoDuplicates, node: yaml.MappingNode) -> dict[Any, Any]:
     return seen
 
 
+def _whole_number(loader: _NoDuplicates, node: yaml.ScalarNode) -> int:
+    """A number as a person reads it: YAML 1.1 takes 0100 as 64, and 12:30 as 750."""
+    if ":" in node.value or re.fullmatch(r"[-+]?0[0-9_]+", node.value):
+        raise ConfigError(
+            f"line {node.start_mark.line + 1}: '{node.value}' would be read as {loader.construct_yaml_int(node)}; "
+            "write it without leading zeros and colons, or in quotes where it is a word"
+        )
+    return loader.construct_yaml_int(node)
+
+
+def _text(loader: _NoDuplicates, node: yaml.ScalarNode) -> str:
+    """A word; a Windows path in double quotes, whose backslashes have become other signs, is none."""
+    if node.style == '"' and node.value[1:2] == ":" and any(ord(sign) < 32 for sign in node.value):
+        raise ConfigError(f"line {node.start_mark.line + 1}: a path with backslashes stands in double quotes; {_PATHS}")
+    return loader.construct_yaml_str(node)
+
+
+_NoDuplicates.add_constructor("tag:yaml.org,2002:int", _whole_number)
+_NoDuplicates.add_constructor("tag:yaml.org,2002:str", _text)
 _NoDuplicates.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
 
 
@@ -50,15 +77,23 @@ def load_yaml(path: Path, model: type[Model]) -> Model:
 def read_yaml(path: Path) -> Any:
     """Plain data of a YAML file, to be parsed. Raises ConfigError with file, place and remedy."""
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path.name}: cannot be read ({type(error).__name__}); check the path") from None
+        raw = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{path.name}: cannot be read ({error.strerror}); check the path") from None
+    marked = raw[:2] in (b"\xff\xfe", b"\xfe\xff")
+    try:
+        text = raw.decode("utf-16" if marked else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw[: error.start].count(b"\n") + 1
+        raise ConfigError(f"{path.name}: is not UTF-8 at line {line}; save it as UTF-8") from None
     try:
         return yaml.load(text, Loader=_NoDuplicates)  # noqa: S506 - a SafeLoader subclass
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1}" if mark else ""
-        raise ConfigError(f"{path.name}:{where} is not valid YAML; check indentation and quotes") from None
+        said = str(getattr(error, "problem", None) or "")
+        why = next((words for sign, words in _FAULTS if sign in said), "check indentation and quotes")
+        raise ConfigError(f"{path.name}:{where} is not valid YAML; {why}") from None
     except ConfigError as error:
         raise ConfigError(f"{path.name}: {error}") from None
     except (ValueError, RecursionError):
@@ -89,6 +124,9 @@ def _explain(item: Any, model: type[BaseModel]) -> str:
         return f"missing key '{where}'; add it"
     if item["type"] == "union_tag_invalid":
         return f"'{where}': " + _not_one_of(item["ctx"]["tag"], re.findall("'([^']+)'", item["ctx"]["expected_tags"]))
+    if item["type"] == "string_type" and isinstance(item["input"], bool | int | float | datetime.date):
+        kind = "true or false" if isinstance(item["input"], bool) else "a number or a date"
+        return f"'{where}': without quotes this is {kind}, not a word; put it in quotes"
     # a rule of our own is a sentence already, and one about the whole file stands under no key
     said = str(item["ctx"]["error"]) if item["type"] == "value_error" else item["msg"]
     return f"'{where}': {said}" if where else said

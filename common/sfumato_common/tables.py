@@ -6,6 +6,7 @@ import csv
 import difflib
 import io
 import itertools
+import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,8 @@ Row = dict[str, str]
 # of an index of npz archives: a row an image
 INDEX_COLUMNS = ("set", "row", "site", "patient_id", "split", "abnormal")
 _SEPARATORS = (",", ";", "\t", "|")
+_TITLES = 6  # rows that a header is looked for in
+_OLD_WORKBOOK = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _SAVE = "save it as 'CSV UTF-8'"
 
 
@@ -44,54 +47,77 @@ def iterate_table(
 ) -> Iterator[Row]:
     """`read_table` row by row, for tables of millions; what is wrong is raised at its row."""
     stream = io.TextIOWrapper(io.BytesIO(_bytes(path)), encoding="utf-8-sig", newline="")
-    first = stream.readline()
-    if first.strip().lower().startswith("sep="):  # Excel's own first line
-        first = stream.readline()
+    first, skipped = stream.readline(), 0
+    # blank lines, and Excel's own first one
+    while first and (not first.strip(" \t\r\n,;|") or first.strip(' "\t\r\n').lower().startswith("sep=")):
+        first, skipped = stream.readline(), skipped + 1
     if not first:
         raise DataError(f"table '{path.name}' has no rows; list the images in it")
     separator = _separator(first.splitlines()[0], required, columns or {})
     reader = csv.reader(itertools.chain([first], stream), delimiter=separator, strict=True)
-    names, found = list[str | None](), False
+    rows = ((reader.line_num + skipped, values) for values in reader if any(map(_seen, values)))
     try:
-        for values in reader:
-            if not any(value.strip() for value in values):
-                continue
-            if not names:
-                try:
-                    names = _header(path, values, required, optional, columns or {}, ignored)
-                except DataError:
-                    for _ in reader:  # a quote that does not end is told first: the header may be its victim
-                        pass
-                    raise
-                continue
-            found = True
-            yield _row(path, names, reader.line_num, values, separator)
+        top = list(itertools.islice(rows, _TITLES))
+        try:
+            names = _names(path, top, required, optional, columns or {}, ignored)
+        except DataError:
+            for _ in reader:  # a quote that does not end is told first: the header may be its victim
+                pass
+            raise
+        if len(top) < 2:
+            raise DataError(f"table '{path.name}' has no rows; list the images in it")
+        for number, values in itertools.chain(top[1:], rows):
+            yield _row(path, names, number, values, separator)
     except csv.Error:
         raise DataError(
-            f"table '{path.name}' cannot be read at line {reader.line_num}: a quote that does not end, or stands "
-            "in the middle of a value; correct it"
+            f"table '{path.name}' cannot be read at line {reader.line_num + skipped}: a quote that does not end, or "
+            "stands in the middle of a value; correct it"
         ) from None
-    if not found:
-        raise DataError(f"table '{path.name}' has no rows; list the images in it")
+
+
+def _names(
+    path: Path,
+    top: Sequence[tuple[int, list[str]]],
+    required: tuple[str, ...],
+    optional: Collection[str] | None,
+    columns: Mapping[str, str],
+    ignored: Collection[str],
+) -> list[str | None]:
+    """`_header` of the first of some (line, values). Raises DataError, too, where a later line is the header."""
+    titles = [[_seen(value) for value in values] for _, values in top]
+    wanted = {columns.get(name, name).lower() for name in required}
+    for (number, _), row in zip(top[1:], titles[1:], strict=True):
+        if wanted <= {title.lower() for title in row} and not wanted <= {title.lower() for title in titles[0]}:
+            raise DataError(f"table '{path.name}' has its header in line {number}; delete the lines above it")
+    return _header(path, titles[0], required, optional, columns, ignored)
 
 
 def _bytes(path: Path) -> bytes:
-    """The bytes of a file that is UTF-8."""
+    """The text of a file as UTF-8. Raises DataError for what is neither UTF-8 nor marked as UTF-16."""
     try:
         raw = path.read_bytes()
     except OSError as error:
         raise DataError(f"table '{path.name}' cannot be read ({error.strerror}); check the path") from None
-    if raw[:2] == b"PK":
+    if raw[:2] == b"PK" or raw[:8] == _OLD_WORKBOOK:
         raise DataError(f"table '{path.name}' is an Excel workbook, not a CSV; {_SAVE}")
-    if raw[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in raw[:64]:
-        raise DataError(f"table '{path.name}' is UTF-16, not UTF-8; {_SAVE}")
+    # what has a mark says so itself: 'Unicode text' of Excel
+    marked = raw[:2] in (b"\xff\xfe", b"\xfe\xff") and raw[:4] != b"\xff\xfe\0\0"
+    if not marked and b"\0" in raw[:64]:
+        raise DataError(f"table '{path.name}' is UTF-16 without a mark, or UTF-32, not UTF-8; {_SAVE}")
     try:
-        raw.decode("utf-8-sig")
+        return raw.decode("utf-16").lstrip("\ufeff").encode() if marked else _checked(raw)
     except UnicodeDecodeError as error:
+        if marked:
+            raise DataError(f"table '{path.name}' is UTF-16, and is cut off or damaged; {_SAVE}") from None
         line = raw[: error.start].count(b"\n") + 1
         raise DataError(
-            f"table '{path.name}' is not UTF-8 at line {line} (Windows-1252 or Latin-1, as Excel writes it); {_SAVE}"
+            f"table '{path.name}' is not UTF-8 at line {line} (Windows-1252 or another code page, as Excel "
+            f"writes it); {_SAVE}"
         ) from None
+
+
+def _checked(raw: bytes) -> bytes:
+    raw.decode("utf-8-sig")
     return raw
 
 
@@ -100,7 +126,7 @@ def _separator(header: str, required: Sequence[str], columns: Mapping[str, str])
     wanted = {_plain(columns.get(name, name)) for name in required}
 
     def found(separator: str) -> int:
-        names = [_plain(name.strip().strip('"')) for name in header.split(separator)]
+        names = [_plain(_seen(name).strip('"')) for name in header.split(separator)]
         return 100 * len(wanted & set(names)) + min(len(names), 99)
 
     return max(_SEPARATORS, key=found)
@@ -152,12 +178,28 @@ def _row(path: Path, names: Sequence[str | None], number: int, values: Sequence[
             f"holds '{separator}' in quotes"
         )
     padded = [*values, *[""] * (len(names) - len(values))]
-    return {name: value.strip() for name, value in zip(names, padded, strict=True) if name is not None}
+    return {name: _seen(value) for name, value in zip(names, padded, strict=True) if name is not None}
+
+
+def _seen(value: str) -> str:
+    """A value as a person sees it: without blanks and unseen signs around it, and Excel's `="..."` that keeps zeros."""
+    start, end = 0, len(value)
+    while start < end and _is_unseen(value[start]):
+        start += 1
+    while end > start and _is_unseen(value[end - 1]):
+        end -= 1
+    text = value[start:end]
+    return text[2:-1].strip() if len(text) > 2 and text.startswith('="') and text.endswith('"') else text
+
+
+def _is_unseen(sign: str) -> bool:
+    return sign.isspace() or unicodedata.category(sign) in ("Cf", "Cc")
 
 
 def _nearest(name: str, known: Sequence[str]) -> str | None:
     plain = {_plain(each): each for each in known}
     near = difflib.get_close_matches(_plain(name), plain, n=1, cutoff=0.7)
+    near = near or [title for title in plain if _plain(name) in title]  # `Image file name`
     return plain[near[0]] if near else None
 
 

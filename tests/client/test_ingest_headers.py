@@ -260,10 +260,15 @@ def test_files_without_preamble_and_transfer_syntax(tmp_path: Path, implicit: bo
     assert np.array_equal(found.pixels, read_one(tmp_path, "whole.dcm,normal").pixels)
 
 
-def test_compressed_pixels_without_transfer_syntax_are_refused_by_its_name(tmp_path: Path) -> None:
+def test_compressed_pixels_say_their_transfer_syntax_or_are_refused_by_its_name(tmp_path: Path) -> None:
     save(jpeg(GREY), tmp_path / "a.dcm")
     dataset = dcmread(tmp_path / "a.dcm")
+    expected = shown(dataset)
     del dataset.file_meta.TransferSyntaxUID
+    np.testing.assert_array_equal(shown(dataset), expected)
+    dataset = dcmread(tmp_path / "a.dcm")
+    del dataset.file_meta.TransferSyntaxUID
+    dataset.PixelData = dataset.PixelData.replace(b"\xff\xd8\xff", b"\xff\xd8\xfe")
     with pytest.raises(UnreadableError, match=r"Transfer Syntax UID \(0002,0010\)"):
         shown(dataset)
 

@@ -16,33 +16,64 @@ IdKind = Literal["", "0", "1", "anybody", "excel"]
 ID_KINDS: tuple[IdKind, ...] = ("", "0", "1", "anybody", "excel")
 
 # what programs write where there is nothing
-_NOTHING = {"nan", "null", "none", "na", "n/a", "#n/a", "nil", "nat", "<na>", "-", "--", "?"}
+_NOTHING = {"nan", "null", "none", "na", "n/a", "n.a.", "nil", "nat", "<na>"}
+# what spreadsheets write for a value that they could not make, in any language: #N/A, #NV, #REF!, #NAME?
+_FAULT = re.compile(r"#n/?[a-z]|#\S*[!?]")
 # what people and de-identifiers write where they do not know, or do not say
 _ANYBODY = {
-    "anonymous", "anonymized", "anonymised", "anonym", "anon", "unknown", "unbekannt", "inconnu", "patient", "test",
-    "noid", "noname", "missing", "default", "dummy", "removed", "redacted", "deidentified", "xxx", "xxxx", "tbd",
+    "anonymous", "anonymized", "anonymised", "anonym", "anon", "unknown", "unbekannt", "inconnu", "patient",
+    "test", "noid", "noname", "missing", "default", "dummy", "removed", "redacted", "deidentified", "tbd", "nn",
+    "notavailable", "notknown", "notgiven", "anonyme", "anonymisiert", "anonimo", "anonimizado", "desconocido",
+    "sconosciuto", "onbekend", "inconnue", "okänd", "ukjent", "ukendt", "nieznany", "неизвестно", "неизвестный",
+    "аноним", "匿名", "不明", "未知", "익명",
 }  # fmt: skip
+# what may stand beside such a word
+_BESIDE = {"patient", "id", "name", "subject", "person", "male", "female", "m", "f"}
+_REPEATED = re.compile(r"([^\W\d])\1{2,}|(\d)\2{5,}")  # XXX, 999999
+_MISSING = re.compile(r"-\d+")  # a code of statistics programs
+# what spreadsheets make of 1-2, 2/1 and 0
+_MONTHS = "jan|feb|mar|mär|mrz|apr|mai|may|jun|jul|aug|sep|okt|oct|nov|dez|dec|déc|fév"
+_DATE = re.compile(rf"\d{{1,2}}[-. ]+({_MONTHS})[a-z]*|({_MONTHS})[a-z]*[-. ]+\d{{2}}|00:00:00|1900-01-00( .*)?")
 _EXCEL = re.compile(r"^\d([.,]\d+)?e\+?\d+$", re.IGNORECASE)
 _INVISIBLE = {"Cf", "Cc", "Zs", "Zl", "Zp"}
-_POINT_ZERO = re.compile(r"\.0+$")
+_POINT_ZERO = re.compile(r"(?<=\d)[.,]0+$")
+_THOUSANDS = re.compile(r"\d{1,3}([.,'\u2019]\d{3})+")
+_DASHES, _QUOTES = re.compile("[-_/\u2010-\u2015\u2212]+"), "'\"`\u2019+#="
+# a sign between letters and digits, and zeros that begin a number
+_JOINT = re.compile(r"(?<=[^\W\d])-(?=\d)|(?<=\d)-(?=[^\W\d])")
+_ZEROS = re.compile(r"(?<!\d)0+(?=\d)")
 
 
 def plain_id(identifier: str) -> str:
-    """An identifier without what is not seen or does not count: form (NFKC), case, blanks, '^', '.0', leading zeros."""
+    """An identifier without what is not seen or does not count.
+
+    That is its form (NFKC), case, blanks, '^', quotes before it, '.0', signs of thousands, the kind of its dashes, one
+    between letters and digits, and zeros that begin a number.
+    """
     text = unicodedata.normalize("NFKC", identifier).casefold()
     text = "".join(sign for sign in text if unicodedata.category(sign) not in _INVISIBLE and sign != "^")
-    return _POINT_ZERO.sub("", text).lstrip("0") or "0"
+    # the two letters i of Turkish; what NFKC leaves of the dotted one is a combining dot
+    text = text.replace("\u0131", "i").replace("\u0307", "").lstrip(_QUOTES)
+    text = _POINT_ZERO.sub("", text)
+    if _THOUSANDS.fullmatch(text):
+        return "".join(sign for sign in text if sign.isdigit())
+    return _ZEROS.sub("", _JOINT.sub("", _DASHES.sub("-", text))) or "0"
 
 
 def says_no_id(identifier: str) -> bool:
     """Whether it is a program's word for nothing."""
-    return identifier.strip().casefold() in _NOTHING
+    text = identifier.strip().casefold()
+    return text in _NOTHING or bool(_FAULT.fullmatch(text)) or not any(sign.isalnum() for sign in text)
 
 
 def is_placeholder(identifier: str) -> bool:
     """Whether it may stand for many people: ANONYMOUS, 0, or a number that Excel has rounded."""
-    plain = "".join(sign for sign in plain_id(identifier) if sign.isalnum())
-    return plain in _ANYBODY or plain in ("", "0") or lost_digits(identifier)
+    text = unicodedata.normalize("NFKC", identifier).strip().casefold()
+    plain = "".join(sign for sign in text if sign.isalnum())
+    words = {word for word in re.split(r"[\W_]+", text) if word}
+    spoilt = lost_digits(identifier) or any(form.fullmatch(text) for form in (_REPEATED, _MISSING, _DATE))
+    named = plain in _ANYBODY or (bool(words & _ANYBODY) and words <= _ANYBODY | _BESIDE)
+    return named or spoilt or not plain.strip("0")
 
 
 def id_kind(identifier: str) -> IdKind:

@@ -20,20 +20,15 @@ from pydicom.uid import ExplicitVRLittleEndian
 from sfumato_client.ingest.elements import Note, integer, named, tag_of
 from sfumato_client.ingest.jpeg import jpeg_frame, looks_like_ybr, require_whole
 from sfumato_client.ingest.records import UnreadableError
+from sfumato_client.ingest.streams import FAMILIES, JPEG_8_TO_16, JPEG_2000, JPEG_LS, JPEG_XL, is_transformed
 from sfumato_common.types import AnyArray
 
-_JPEG = "1.2.840.10008.1.2.4."
-# transfer syntaxes of DICOM (PS3.6 A) by the decoder that reads them
-_JPEG_8_TO_16 = {_JPEG + end for end in ("50", "51", "57", "70")}
-_JPEG_LS = {_JPEG + end for end in ("80", "81")}
-_JPEG_2000 = {_JPEG + end for end in ("90", "91", "201", "202", "203")}
-_JPEG_XL = {_JPEG + end for end in ("110", "111", "112")}
 _ALLOCATED = {1: 8, 2: 16, 4: 32}
 
 
 def is_read_here(syntax: str) -> bool:
     """Whether frames of this transfer syntax are decoded by this module."""
-    return syntax in _JPEG_8_TO_16 | _JPEG_LS | _JPEG_2000 | _JPEG_XL
+    return any(syntax in family for family in FAMILIES)
 
 
 def plain_frame(dataset: Dataset, frame: int, note: Note) -> Dataset:
@@ -51,31 +46,51 @@ def plain_frame(dataset: Dataset, frame: int, note: Note) -> Dataset:
     samples = _decode(single, stream, syntax, note)
     expected = (integer(dataset, "Rows"), integer(dataset, "Columns"))
     if samples.shape[:2] != expected or samples.ndim != (3 if single.SamplesPerPixel == 3 else 2):
-        raise UnreadableError("the pixel data do not have the shape that the header declares")
+        raise UnreadableError(other_shape())
     _make_plain(single, samples, note)
     return single
 
 
+def other_shape() -> str:
+    """The reason of pixel data that are not as large as the header says."""
+    what = f"{named('SamplesPerPixel')}, {named('Rows')} and {named('Columns')}"
+    return f"its {named('PixelData')} do not have the shape that its {what} say"
+
+
 def _decode(single: Dataset, stream: bytes, syntax: str, note: Note) -> AnyArray:
-    if syntax in _JPEG_8_TO_16:
+    if syntax in JPEG_8_TO_16:
         return _jpeg(single, stream, note)
-    readers: list[tuple[set[str], Callable[..., Any]]] = [
-        (_JPEG_LS, imagecodecs.jpegls_decode),
-        (_JPEG_2000, imagecodecs.jpeg2k_decode),
-        (_JPEG_XL, imagecodecs.jpegxl_decode),
+    readers: list[tuple[tuple[str, ...], Callable[..., Any]]] = [
+        (JPEG_LS, imagecodecs.jpegls_decode),
+        (JPEG_2000, imagecodecs.jpeg2k_decode),
+        (JPEG_XL, imagecodecs.jpegxl_decode),
     ]
     reader = next(reader for syntaxes, reader in readers if syntax in syntaxes)
     samples = np.asarray(reader(stream))
-    if str(single.PhotometricInterpretation) in ("YBR_RCT", "YBR_ICT", "RGB") or syntax in _JPEG_XL:
-        # the codestream's own colour transform was undone
-        _replace(single, PhotometricInterpretation="RGB" if samples.ndim == 3 else single.PhotometricInterpretation)
+    _count_samples(single, samples, note)
+    # the codestream's own colour transform was undone
+    undone = syntax in JPEG_XL or str(single.PhotometricInterpretation) in ("YBR_RCT", "YBR_ICT", "RGB")
+    if samples.ndim == 3 and (undone or (syntax in JPEG_2000 and is_transformed(stream))):
+        _replace(single, PhotometricInterpretation="RGB")
     return samples
+
+
+def _count_samples(single: Dataset, samples: AnyArray, note: Note) -> None:
+    """Grey or colour, as a decoded stream is. Raises UnreadableError where the header would turn its polarity."""
+    found, said = 3 if samples.ndim == 3 else 1, int(single.SamplesPerPixel)
+    if found == said or samples.shape[2:] not in ((), (3,)):
+        return
+    what, photometric = named("PhotometricInterpretation"), str(single.PhotometricInterpretation)
+    if photometric == "MONOCHROME1":
+        raise UnreadableError(f"its {what} is MONOCHROME1, its pixels are of colour")
+    note(f"its {named('SamplesPerPixel')} is {said}, its stream has {found}: the stream's")
+    _replace(single, SamplesPerPixel=found, PhotometricInterpretation="RGB" if found == 3 else "MONOCHROME2")
 
 
 def _jpeg(single: Dataset, stream: bytes, note: Note) -> AnyArray:
     """Samples as stored; `single` says their colour by the word of the stream, of the header, or of the data."""
     frame, said = jpeg_frame(stream), str(single.PhotometricInterpretation)
-    require_whole(stream, frame)
+    stream = require_whole(stream, frame)
     if single.SamplesPerPixel != 3:
         return np.asarray(imagecodecs.jpeg8_decode(stream))
     samples = np.asarray(imagecodecs.jpeg8_decode(stream, colorspace="YCBCR", outcolorspace="YCBCR"))

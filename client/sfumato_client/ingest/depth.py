@@ -1,4 +1,5 @@
-"""How many bits a 16-bit file really holds: detectors give 10 to 14, and what writes PNG or npz often keeps them so.
+"""How many bits a 16-bit file really holds: detectors give 10 to 14, what writes PNG or npz
+often keeps them so, and some of it writes 8.
 
 Told from one image alone, never from the others: what one patient's image looks like must not depend on who else is
 there. The whole set is only looked at to say where images differ (`whole_set`).
@@ -13,7 +14,7 @@ from sfumato_client.ingest.elements import Note
 from sfumato_client.ingest.records import UnreadableError
 from sfumato_common.types import AnyArray
 
-DEPTHS = (10, 12, 14, 16)
+DEPTHS = (8, 10, 12, 14, 16)
 DEPTH_NOTE = "a 16-bit file that holds"
 
 

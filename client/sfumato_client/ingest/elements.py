@@ -6,6 +6,7 @@ A value that cannot be read is refused by the element's own name and tag, in the
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,6 +20,10 @@ Note = Callable[[str], None]
 
 _TEXT_NUMBERS = {"DS", "IS"}
 _BLANKS = " \0\t\r\n"
+# what some systems write around and within numbers
+_NOISE = {*_BLANKS, "\xa0", '"', "'"}
+_GROUPED = re.compile(r"[+-]?\d{1,3}(,\d{3})+\.\d*|[+-]?\d{1,3}(\.\d{3})+,\d*")
+_THOUSANDS_OR_NOT = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")
 
 
 def tag_of(keyword: str) -> int:
@@ -72,6 +77,11 @@ def word(dataset: Dataset, keyword: str) -> str:
     return "" if first is None else str(first).strip(_BLANKS).upper()
 
 
+def plain(text: str) -> str:
+    """The letters and digits of a word, in capitals: LINEAR_EXACT and `linear exact` are one."""
+    return "".join(sign for sign in text.upper() if sign.isalnum())
+
+
 def functional(dataset: Dataset, sequence: str, frame: int) -> Dataset:
     """Where a macro's elements stand: the frame's functional group, the shared one (PS3.3 C.7.6.16), or `dataset`."""
     own = _items(dataset, "PerFrameFunctionalGroupsSequence")
@@ -104,9 +114,15 @@ def _as_list(dataset: Dataset, keyword: str) -> list[float | None]:
 
 
 def _number(part: Any, keyword: str) -> float | None:
-    text = str(part).strip(_BLANKS).replace(",", ".") if part is not None else ""
+    text = "".join(sign for sign in str(part) if sign not in _NOISE) if part is not None else ""
     if not text:
         return None
+    if _THOUSANDS_OR_NOT.fullmatch(text):
+        raise UnreadableError(f"its {named(keyword)} has a comma that may mean thousands or decimals")
+    if _GROUPED.fullmatch(text):  # the last sign is the decimal one
+        last = max(text.rfind("."), text.rfind(","))
+        text = text[:last].replace(",", "").replace(".", "") + "." + text[last + 1 :]
+    text = text.replace(",", ".")
     try:
         return float(text)
     except ValueError:

@@ -10,6 +10,7 @@ import contextlib
 import io
 import os
 import re
+import unicodedata
 import zipfile
 from collections import Counter
 from collections.abc import Iterator
@@ -58,6 +59,8 @@ class Folder:
             name = self._directory[name]
         if "\\" in name and not self._is_there(name):  # written on Windows
             name = name.replace("\\", "/")
+        if not self._is_there(name):
+            name = self._nearly.get(_key(name)) or name
         relative = PurePosixPath(name)
         if not name or relative.is_absolute() or ".." in relative.parts:
             raise UnreadableError("the file name is empty or leads out of the folder")
@@ -104,6 +107,15 @@ class Folder:
             return (self.path / PurePosixPath(name)).is_file()
         except (OSError, ValueError):
             return False
+
+    @cached_property
+    def _nearly(self) -> dict[str, str | None]:
+        """Names of files by what programs change of them, with and without ending; None for what several have."""
+        found: dict[str, str | None] = {}
+        for name in self.names():
+            for key in {_key(name), _key(str(PurePosixPath(name).with_suffix("")))}:
+                found[key] = None if key in found else name
+        return found
 
     @cached_property
     def _directory(self) -> dict[str, str]:
@@ -223,6 +235,12 @@ def _archive_of(path: Path) -> Path | None:
 def _kept(path: Path) -> Archive:
     """Of a reader's process: an archive's directory is read once."""
     return Archive(path)
+
+
+def _key(name: str) -> str:
+    """A name without what systems change of it: the form and case of letters, signs that are not seen, quotes."""
+    text = unicodedata.normalize("NFC", name.strip("'\"` ")).casefold()
+    return _plain("".join(sign for sign in text if unicodedata.category(sign) != "Cf"))
 
 
 def _plain(name: str) -> str:

@@ -13,6 +13,7 @@ from sfumato_common.types import AnyArray
 # start of frame: baseline, extended, progressive, lossless
 _LOSSLESS = 0xC3
 _FRAMES = {0xC0, 0xC1, 0xC2, _LOSSLESS}
+_END, _LAST = b"\xff\xd9", 2**10  # what follows the end of a picture is no part of it
 _BARE = {0x01, *range(0xD0, 0xD9)}  # markers without a length
 # of Y Cb Cr that was made from RGB so few pixels lead back out of RGB, by more than what compression does
 _OUTSIDE, _BEYOND = 1e-3, 24.0
@@ -54,16 +55,19 @@ def jpeg_frame(stream: bytes) -> JpegFrame | None:
     return None
 
 
-def require_whole(stream: bytes, frame: JpegFrame | None) -> None:
-    """Raise UnreadableError for an 8-bit stream with anything wrong in it, which decoders otherwise paint over."""
+def require_whole(stream: bytes, frame: JpegFrame | None) -> bytes:
+    """The stream, with its end mark. Raise UnreadableError where 8 bits have a fault, which decoders paint over."""
     if frame is None:
         raise UnreadableError("its JPEG stream is damaged: it has no frame header")
+    if _END not in stream[-_LAST:]:  # whether it stops before its end, the decoder says
+        stream += _END
     if frame.precision != 8 or frame.lossless:
-        return
+        return stream
     try:
         simplejpeg.decode_jpeg(stream, "GRAY" if frame.components != 4 else "CMYK", strict=True)
     except ValueError:
         raise UnreadableError("its JPEG stream is damaged or cut off") from None
+    return stream
 
 
 def looks_like_ybr(samples: AnyArray) -> bool:

@@ -49,7 +49,7 @@ def read_lookup(
         raise UnreadableError(f"its {named(descriptor)} does not have three values")
     count, first, bits = terms[0] or 2**16, terms[1], terms[2]
     if isinstance(entries, bytes):
-        entries = _from_bytes(entries, count)
+        entries = _from_bytes(entries, count, "<u2" if holder.original_encoding[1] is not False else ">u2")
     if len(entries) < 2:
         raise UnreadableError(f"its {named(data)} has fewer than two entries")
     # an unsigned representation may hold a negative first value
@@ -75,8 +75,8 @@ def _entries(holder: Dataset, data: str) -> Any:
     return np.atleast_1d(np.asarray(value, dtype=np.int64))
 
 
-def _from_bytes(value: bytes, count: int) -> npt.NDArray[np.int64]:
+def _from_bytes(value: bytes, count: int, words: str) -> npt.NDArray[np.int64]:
     """Words, or bytes where there are no more bytes than entries (PS3.3 C.11.1.1.1, C.7.6.3.1.6)."""
     if len(value) <= count + 1 and count > 1:
         return np.frombuffer(value, np.uint8).astype(np.int64)
-    return np.frombuffer(value[: len(value) // 2 * 2], "<u2").astype(np.int64)
+    return np.frombuffer(value[: len(value) // 2 * 2], words).astype(np.int64)

@@ -8,24 +8,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.dataset import Dataset
 from pydicom.encaps import get_frame
-from pydicom.uid import (
-    UID,
-    ExplicitVRBigEndian,
-    ExplicitVRLittleEndian,
-    ImplicitVRLittleEndian,
-    JPEGTransferSyntaxes,
-    RLELossless,
-)
+from pydicom.uid import JPEGTransferSyntaxes, RLELossless
 
-from sfumato_client.ingest.elements import Note, integer, named, word
+from sfumato_client.ingest.elements import Note, integer, named, plain, word
 from sfumato_client.ingest.jpeg import JpegFrame, jpeg_frame
 from sfumato_client.ingest.records import UnreadableError
+from sfumato_client.ingest.streams import mend_transfer_syntax
 
 GREY = {"MONOCHROME1", "MONOCHROME2"}
 PALETTE = "PALETTE COLOR"
 COLOUR = {"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_420", "YBR_ICT", "YBR_RCT"}
+# by their letters alone: some write MONOCHROME 2
+_CALLED = {plain(name): name for name in (*GREY, *COLOUR, PALETTE)}
 _LARGEST = 2**28  # samples: a header may claim any size, a chest radiograph has some 2**24
 _WIDTHS = (1, 8, 16, 32, 64)
 _JPEG = {str(syntax) for syntax in JPEGTransferSyntaxes}
@@ -35,7 +31,7 @@ def mend(dataset: Dataset, note: Note) -> str:
     """Make `dataset` decodable as it is meant; its photometric interpretation. Raises UnreadableError."""
     if not any(name in dataset for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
         raise UnreadableError("no pixel data in the file")
-    _transfer_syntax(dataset, note)
+    mend_transfer_syntax(dataset, note)
     photometric = _photometric(dataset)
     _size(dataset)
     if "PixelData" not in dataset:
@@ -48,29 +44,14 @@ def mend(dataset: Dataset, note: Note) -> str:
     return _colour_of_grey(dataset, photometric, note)
 
 
-def _transfer_syntax(dataset: Dataset, note: Note) -> None:
-    """The encoding that the header was read in, where the file does not say it."""
-    meta = getattr(dataset, "file_meta", None)
-    if meta is not None and meta.get("TransferSyntaxUID"):
-        return
-    data = dataset.get("PixelData")
-    what = named("TransferSyntaxUID")
-    if isinstance(data, bytes) and data[:4] == b"\xfe\xff\x00\xe0":
-        raise UnreadableError(f"its {what} is missing, and its pixel data are compressed")
-    implicit, little = dataset.original_encoding
-    dataset.file_meta = meta if meta is not None else FileMetaDataset()
-    plain = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian if little else ExplicitVRBigEndian
-    dataset.file_meta.TransferSyntaxUID = plain
-    note(f"its {what} is missing: read as {UID(plain).name}")
-
-
 def _photometric(dataset: Dataset) -> str:
-    photometric = word(dataset, "PhotometricInterpretation")
+    written = word(dataset, "PhotometricInterpretation")
+    photometric = _CALLED.get(plain(written), written)
     what = named("PhotometricInterpretation")
     if not photometric:
         raise UnreadableError(f"its {what} is missing: nobody can tell which values are black")
     if photometric not in GREY | COLOUR | {PALETTE}:
-        raise UnreadableError(f"its {what} is missing or not supported")
+        raise UnreadableError(f"its {what} is none that is read here")
     dataset.PhotometricInterpretation = photometric
     return photometric
 
@@ -92,6 +73,9 @@ def _samples(dataset: Dataset, photometric: str, note: Note) -> None:
 def _bits(dataset: Dataset, note: Note) -> None:
     """Bits Allocated, Bits Stored, High Bit and Pixel Representation: each from the others where it is missing."""
     allocated = integer(dataset, "BitsAllocated")
+    if allocated is None and (allocated := _allocated_by_size(dataset)):
+        dataset.BitsAllocated = allocated
+        note(f"its {named('BitsAllocated')} is missing: {allocated} by the size of the pixel data")
     if allocated not in _WIDTHS:
         raise UnreadableError(f"its {named('BitsAllocated')} is missing or no width that pixels have")
     stored, high = integer(dataset, "BitsStored"), integer(dataset, "HighBit")
@@ -105,6 +89,12 @@ def _bits(dataset: Dataset, note: Note) -> None:
     if integer(dataset, "PixelRepresentation") is None:
         dataset.PixelRepresentation = 0
         note(f"its {named('PixelRepresentation')} is missing: taken as unsigned")
+
+
+def _allocated_by_size(dataset: Dataset) -> int | None:
+    samples = dataset.Rows * dataset.Columns * dataset.SamplesPerPixel * (integer(dataset, "NumberOfFrames") or 1)
+    of_length = {samples + samples % 2: 8, 2 * samples: 16}
+    return None if dataset.file_meta.TransferSyntaxUID.is_encapsulated else of_length.get(len(dataset.PixelData))
 
 
 def shift_of(dataset: Dataset, note: Note) -> int:

@@ -8,6 +8,7 @@ index that holds `images` (uint8 or uint16, [N, H, W] or [N, H, W, 3]); archives
 from __future__ import annotations
 
 import itertools
+import re
 import zipfile
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -39,13 +40,13 @@ _ARRAY = "images"
 _INDEX_OPTIONAL = ("laterality", "view")
 _FLAGS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1}
 _ENCRYPTED = 0x1
+_NUMBER, _LARGEST = re.compile(r"\+?([0-9]{1,12})([.,]0+)?"), 2**16 - 1  # `3.0`, as pandas writes it
 
 
 def site_rows(index: Path, site: str, ignored: Iterable[str] = ()) -> list[Row]:
     """The rows of `site` in an index table. Raises DataError for an unreadable index, or a site without rows."""
-    rows = [
-        row for row in read_table(index, INDEX_COLUMNS, _INDEX_OPTIONAL, ignored=list(ignored)) if row["site"] == site
-    ]
+    whole = read_table(index, INDEX_COLUMNS, _INDEX_OPTIONAL, ignored=list(ignored))
+    rows = [row for row in whole if row["site"].casefold() == site.casefold()]
     if not rows:
         raise DataError(f"index '{index.name}' has no rows for site '{site}'; check the site's name")
     return rows
@@ -94,7 +95,7 @@ def _reference(row: Row) -> str:
 def _load(folder: Path, name: str) -> AnyArray:
     if not name or Path(name).name != name:
         raise DataError("the index names a set that is not a plain file name; correct the column 'set'")
-    path = folder / f"{name}.npz"
+    path = folder / f"{name.removesuffix('.npz')}.npz"
     try:
         with zipfile.ZipFile(path) as archive:
             images = _array(archive, path)
@@ -110,9 +111,10 @@ def _load(folder: Path, name: str) -> AnyArray:
         ) from None
     except Exception:  # zlib, struct, tokens of a header: whatever damage makes of them
         raise DataError(f"'{path.name}' is damaged: its array '{_ARRAY}' cannot be read; copy it again") from None
+    if images.ndim == 4 and images.shape[3] == 1:
+        images = images[..., 0]
     colour = images.ndim == 4 and images.shape[3] == 3
-    unsigned = images.dtype.kind == "u" and images.dtype.itemsize in (1, 2)
-    if not unsigned or not (images.ndim == 3 or colour):
+    if images.dtype.kind not in "ui" or not (images.ndim == 3 or colour):
         raise DataError(f"'{path.name}': 'images' must be uint8 or uint16, [N, H, W] or [N, H, W, 3]")
     return images.astype(images.dtype.newbyteorder("="), copy=False)
 
@@ -129,26 +131,42 @@ def _array(archive: zipfile.ZipFile, path: Path) -> AnyArray:
         version = np.lib.format.read_magic(stream)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, _, dtype = read(stream)
-        if dtype.hasobject or int(np.prod(shape, dtype=object)) * dtype.itemsize > info.file_size:
+        if dtype.hasobject:
+            raise DataError(
+                f"'{path.name}': 'images' holds Python objects; write one array of numbers, uint8 or uint16"
+            )
+        if int(np.prod(shape, dtype=object)) * dtype.itemsize > info.file_size:
             raise DataError(f"'{path.name}' is damaged: its header claims more than the file holds; copy it again")
     with archive.open(info) as stream:
         return np.asarray(np.lib.format.read_array(stream, allow_pickle=False))
 
 
+def _label(flag: str, labels: list[str]) -> int:
+    """0 or 1, or the plan's own word."""
+    found = _FLAGS.get(flag.casefold().replace(",", "."))
+    found = labels.index(flag.casefold()) if found is None and flag.casefold() in labels else found
+    if found is None or found >= len(labels):
+        raise UnreadableError("its value of 'abnormal' is not 0 or 1")
+    return found
+
+
 def _not_a_zip(path: Path) -> str:
     with path.open("rb") as file:
         is_npy = file.read(6) == b"\x93NUMPY"
-    return "is a single array (.npy), not an archive" if is_npy else "is not an npz archive, or is cut off"
+    return "is a single array (.npy), not an archive" if is_npy else "is not an npz archive, or is damaged or cut off"
 
 
 def _read(images: AnyArray, row: Row, form: ImageForm, labels: list[str], bits: int | None) -> SiteImage:
-    patient, label = patient_of(row["patient_id"]), _FLAGS.get(row["abnormal"].casefold())
-    if label is None or label >= len(labels):
-        raise UnreadableError("its value of 'abnormal' is not 0 or 1")
-    if not row["row"].isdecimal() or int(row["row"]) >= len(images):
+    patient, label = patient_of(row["patient_id"]), _label(row["abnormal"], labels)
+    number = _NUMBER.fullmatch(row["row"])
+    if number is None or int(number[1]) >= len(images):
         raise UnreadableError("its row is not in the set")
-    notes = list[str]()
-    display = shown(images[int(row["row"])], bits, notes.append)
+    notes, image = list[str](), images[int(number[1])]
+    if image.dtype.kind == "i" or image.dtype.itemsize > 2:
+        if image.min() < 0 or image.max() > _LARGEST:
+            raise UnreadableError("it holds values that are not 0 to 65535: write uint8 or uint16")
+        image = image.astype(np.uint16)
+    display = shown(image, bits, notes.append)
     split, view = split_name(row["split"]), view_of_row(row)
     where = Facts(_reference(row))
     return SiteImage(to_form(display, form), label, patient, split, view, tuple(notes), where)

@@ -11,7 +11,7 @@ from typing import Literal
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
-from sfumato_client.ingest.elements import Note, named, word
+from sfumato_client.ingest.elements import Note, named, plain, word
 from sfumato_client.ingest.records import UnreadableError
 
 # radiographs, photographs of eye, skin and specimen, and what was captured again from such
@@ -32,7 +32,12 @@ _OTHER_IMAGES = {
     "Radiofluoroscopic": "RF",
     "Whole Slide": "SM",
 }
+# words in the names of SOP classes of radiographs, photographs and what was computed from one; a private class goes by
+# its modality
+_PICTURES = ("Radiography", "Digital", "Secondary Capture", "VL ", "Photography", "Breast ", "Parametric Map")
 _RAW = "For Processing"
+# what says that text is burned in, by any word but these
+_NOT_BURNED_IN = {"", "NO", "N", "FALSE", "0"}
 _DIRECTORY = "1.2.840.10008.1.3.10"  # a DICOMDIR, PS3.10
 
 
@@ -45,6 +50,8 @@ def check_object(dataset: Dataset, allowed: Collection[str], note: Note) -> None
         raise UnreadableError("a DICOMDIR: it lists files and is no picture")
     modality = word(dataset, "Modality")
     meant = next((name for part, name in _OTHER_IMAGES.items() if part in said.name), modality)
+    if modality in TAKEN and meant == modality and said.name.endswith("Storage") and not _is_picture(said):
+        raise UnreadableError(f"its {named('SOPClassUID')} is {said.name}: no radiograph or photograph")
     # a class of other images knows better than a header that says they are radiographs
     if meant != modality and not {meant, modality} & (set(allowed) - set(TAKEN)):
         what = f"its {named('SOPClassUID')} is {said.name}"
@@ -56,6 +63,10 @@ def check_object(dataset: Dataset, allowed: Collection[str], note: Note) -> None
         taken = "radiograph or photograph"
         raise UnreadableError(f"its {named('Modality')} is {shown}, no {taken}; {_allow(shown)}")
     _check_marks(dataset, allowed)
+
+
+def _is_picture(said: UID) -> bool:
+    return any(part in said.name for part in _PICTURES)
 
 
 def _check_marks(dataset: Dataset, allowed: Collection[str]) -> None:
@@ -73,7 +84,9 @@ def _check_marks(dataset: Dataset, allowed: Collection[str]) -> None:
     if _RAW in UID(str(dataset.get("SOPClassUID") or "")).name and raw.upper() not in allowed:
         raise UnreadableError(f"its {named('SOPClassUID')} is {_RAW}: {meaning[raw]}; {_allow(raw)}")
     for mark, (keyword, value) in marks.items():
-        if word(dataset, keyword) == value and mark.upper() not in allowed:
+        found = word(dataset, keyword)
+        says_so = found not in _NOT_BURNED_IN if mark == "burned-in" else plain(found) == plain(value)
+        if says_so and mark.upper() not in allowed:
             raise UnreadableError(f"its {named(keyword)} is {value}: {meaning[mark]}; {_allow(mark)}")
 
 

@@ -14,8 +14,9 @@ from sfumato_client.ingest.elements import Note, named
 from sfumato_client.ingest.folders import content, opened
 from sfumato_client.ingest.records import UnreadableError
 
-# tags that a data set without preamble can begin with: group 0002 or 0008, least byte first
-_FIRST = (b"\x02\x00", b"\x08\x00")
+# tags that a data set without preamble can begin with: group 0002 or 0008
+_FIRST = (b"\x02\x00", b"\x08\x00", b"\x00\x02", b"\x00\x08")
+_META = 132  # where the meta header begins, after the preamble and its mark
 _PIXELS = (b"\xe0\x7f\x10\x00OB\x00\x00\xff\xff\xff\xff", b"\xe0\x7f\x10\x00OW\x00\x00\xff\xff\xff\xff")
 _ITEM, _END = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0\x00\x00\x00\x00"
 
@@ -31,15 +32,34 @@ def open_dicom(path: Path, note: Note) -> Dataset:
             dataset = _without_preamble(file, note)
         except Exception:
             raise UnreadableError("the file is damaged: its header cannot be read") from None
-        return dataset if len(dataset) else _without_end(content(path), note)
+        if not len(dataset):
+            return _without_end(content(path), note)
+        return dataset if "PixelData" in dataset or "SOPClassUID" in dataset else _otherwise(file, dataset)
+
+
+def _otherwise(file: BinaryIO, dataset: Dataset) -> Dataset:
+    """A data set that is not written as its meta header says, read by its own first bytes."""
+    file.seek(_META)
+    head = file.read(12)
+    if head[:8] != b"\x02\x00\x00\x00UL\x04\x00":
+        return dataset
+    file.seek(_META + 12 + int.from_bytes(head[8:], "little"))
+    try:
+        found = dcmread(io.BytesIO(file.read()), force=True)
+    except Exception:  # neither this way nor the other: what is known of it stands
+        return dataset
+    return found if "PixelData" in found else dataset
 
 
 def _without_preamble(file: BinaryIO, note: Note) -> Dataset:
     file.seek(0)
-    begin = file.read(2)
-    file.seek(0)
+    begin = file.read(_META)
+    # the preamble's zeros may be there without the mark that ends them
+    start = _META - 4 if len(begin) == _META and not begin[:-4].strip(b"\0") else 0
+    file.seek(start)
     try:
-        dataset = dcmread(file, force=True) if begin in _FIRST else Dataset()
+        whole = begin[start : start + 2] in _FIRST
+        dataset = dcmread(io.BytesIO(file.read()), force=True) if whole else Dataset()
     except Exception:
         raise UnreadableError("not a DICOM file, or one without preamble that is damaged") from None
     if "SOPClassUID" not in dataset and "PixelData" not in dataset:

@@ -13,21 +13,26 @@ import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from sfumato_client.ingest.burned_in import cleared
+from sfumato_client.ingest.deep import deep_jpeg, deep_png, turned
 from sfumato_client.ingest.depth import shown
 from sfumato_client.ingest.elements import Note
 from sfumato_client.ingest.folders import content
 from sfumato_client.ingest.jobs import Job, Results
 from sfumato_client.ingest.jpeg import jpeg_frame, require_whole
+from sfumato_client.ingest.marks import kind_of_file
 from sfumato_client.ingest.records import Facts, SiteImage, TextPolicy, UnreadableError, to_form, view_of_row
 from sfumato_client.ingest.table import Labels, patient_of, split_name
+from sfumato_client.ingest.tiff import tiff_picture
 from sfumato_common.imaging import SIGNATURE
 from sfumato_common.study.terms import ImageForm
 
 PNG, ALL_FORMATS = ("PNG",), ("PNG", "JPEG", "TIFF")
 _MARKS = {SIGNATURE[:4]: "PNG", b"\xff\xd8\xff": "JPEG", b"II*\0": "TIFF", b"MM\0*": "TIFF"}
-# what makes the picture, and what would make it an animation; text, colour and time chunks may be of any size
-_CHUNKS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"acTL", b"fcTL", b"fdAT"}
+_MARKS |= {b"II+\0": "TIFF", b"MM\0+": "TIFF"}  # BigTIFF
+# what makes and turns the picture, and what would make it an animation; text, colour and time chunks may be of any size
+_CHUNKS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"acTL", b"fcTL", b"fdAT", b"eXIf"}
 _DEEP_GREY = {"I", "I;16", "I;16B", "I;16L"}
+_ORIENTATION = 274
 _LARGEST_SIDE = 2**15
 
 
@@ -64,16 +69,26 @@ def _display(path: Path, formats: Collection[str], bits: int | None, note: Note)
     data = content(path)
     found = next((name for mark, name in _MARKS.items() if data.startswith(mark)), None)
     if found is None:
-        raise UnreadableError("neither PNG, nor JPEG, nor TIFF")
+        kinds = "no PNG" if set(formats) == set(PNG) else "neither PNG, nor JPEG, nor TIFF"
+        raise UnreadableError(f"{kinds}: it is {kind_of_file(data)}")
     if found not in formats:
         raise UnreadableError(f"a {found} file, whatever its name; write 'kind: images' in the source to read it")
     if found == "JPEG":
-        require_whole(data, jpeg_frame(data))
-    with Image.open(io.BytesIO(_bare(data) if found == "PNG" else data), formats=[found]) as image:
+        frame = jpeg_frame(data)
+        data = require_whole(data, frame)
+        if (deep := deep_jpeg(data, frame)) is not None:
+            return deep
+    if found == "TIFF" and (whole := tiff_picture(data, _LARGEST_SIDE, bits, note)) is not None:
+        return whole
+    if found == "PNG":
+        data = _bare(data)
+    with Image.open(io.BytesIO(data), formats=[found]) as image:
         if getattr(image, "n_frames", 1) > 1:
             raise UnreadableError("it has several pictures; only single ones are taken")
         if max(image.size) > _LARGEST_SIDE:
             raise UnreadableError("it is larger than any radiograph")
+        if found == "PNG" and (deep := deep_png(data, bits, note)) is not None:
+            return turned(deep, image.getexif().get(_ORIENTATION))
         upright = ImageOps.exif_transpose(image)  # cameras store a turn instead of turning
         return _values(upright, bits, note)
 

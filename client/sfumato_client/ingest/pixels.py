@@ -15,9 +15,10 @@ from pydicom.pixels.processing import apply_color_lut
 from pydicom.pixels.utils import pixel_array
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from sfumato_client.ingest.decoders import plain_frame
-from sfumato_client.ingest.elements import Note, first_item, functional, integer, named, number, numbers, word
-from sfumato_client.ingest.lookup import read_lookup, top_of
+from sfumato_client.ingest.decoders import other_shape, plain_frame
+from sfumato_client.ingest.depth import depth_of
+from sfumato_client.ingest.elements import Note, first_item, functional, integer, named, number, numbers, plain, word
+from sfumato_client.ingest.lookup import Lookup, read_lookup
 from sfumato_client.ingest.mending import COLOUR, GREY, PALETTE, mend, shift_of
 from sfumato_client.ingest.records import UnreadableError, varies
 from sfumato_common.types import AnyArray
@@ -28,6 +29,7 @@ Mask = npt.NDArray[np.bool_]
 # of an image without a window: what lies beyond these quantiles is a marker where it makes the range so much wider
 _TAIL, _WIDER = 1e-3, 2.0
 _SAMPLES = 2**16
+_CURVES = {plain(name): name for name in ("LINEAR", "LINEAR_EXACT", "SIGMOID")}
 
 
 def display_values(dataset: Dataset, note: Note = lambda text: None, frame: int = 0) -> Display:
@@ -36,19 +38,24 @@ def display_values(dataset: Dataset, note: Note = lambda text: None, frame: int 
     `dataset` is changed where its header is wrong, and `note` is told of everything that was not as it should be.
     Raises UnreadableError with a fixed reason; whatever else pydicom or a decoder raises is the caller's to catch.
     """
-    photometric = mend(dataset, note)
+    mend(dataset, note)
     shift = shift_of(dataset, note) if "PixelData" in dataset else 0
-    plain = plain_frame(dataset, frame, note)
-    stored = _stored(plain, frame if plain is dataset else 0, shift)
+    single = plain_frame(dataset, frame, note)
+    photometric = str(single.PhotometricInterpretation)
+    stored = _stored(single, frame if single is dataset else 0, shift)
     grey = photometric in GREY or photometric == PALETTE
     if stored.ndim == 3 and stored.shape[0] == 1 and grey:
         stored = stored[0]
     if stored.ndim != (2 if grey else 3) or 0 in stored.shape:
-        raise UnreadableError("the pixel data do not have the shape that the header declares")
+        raise UnreadableError(other_shape())
     if photometric == PALETTE:
         return _palette(stored, dataset, note)
     if photometric in COLOUR:
-        colours: Display = np.asarray(stored, np.float32) / np.float32(2 ** int(plain.BitsStored) - 1)
+        bits = int(single.BitsStored)
+        if bits > 8 and stored.dtype.kind == "u" and (held := depth_of(stored)) < bits:
+            note(f"its {named('BitsStored')} is {bits}, and its colours have {held}: shown by the data")
+            bits = held
+        colours: Display = np.asarray(stored, np.float32) / np.float32(2**bits - 1)
         return colours
     return _grey(stored, dataset, photometric, frame, note)
 
@@ -84,12 +91,19 @@ def _is_plain(dataset: Dataset, words: int) -> bool:
 
 
 def _palette(stored: AnyArray, dataset: Dataset, note: Note) -> Display:
-    shown = apply_color_lut(stored, dataset)[..., :3]
-    bits = int(dataset.RedPaletteColorLookupTableDescriptor[2])
-    words = [np.frombuffer(dataset[f"{name}PaletteColorLookupTableData"].value, np.uint8) for name in _PALETTES]
-    entries = np.concatenate(words).view("<u2") if shown.dtype == np.uint16 else np.concatenate(words)
-    top = top_of(entries.astype(np.int64), bits, note, named("RedPaletteColorLookupTableDescriptor"))
-    values: Display = np.clip(shown.astype(np.float32) / np.float32(top), 0.0, 1.0)
+    if "SegmentedRedPaletteColorLookupTableData" in dataset:
+        colours = apply_color_lut(stored, dataset)[..., :3]
+        segmented: Display = colours.astype(np.float32) / np.float32(np.iinfo(colours.dtype).max)
+        return segmented
+    tables = list[Lookup]()
+    for name in _PALETTES:
+        data, descriptor = f"{name}PaletteColorLookupTableData", f"{name}PaletteColorLookupTableDescriptor"
+        table = read_lookup(dataset, stored.dtype.kind == "i", note, data, descriptor)
+        if table is None:
+            raise UnreadableError(f"its {named(data)} or {named(descriptor)} is missing")
+        tables.append(table)
+    top = np.float32(max(table.top for table in tables))
+    values: Display = np.stack([table.of(stored) for table in tables], axis=-1).astype(np.float32) / top
     return values
 
 
@@ -134,6 +148,9 @@ def _modality(stored: AnyArray, dataset: Dataset, frame: int, note: Note) -> Any
             return table.of(stored)
     holder = functional(dataset, "PixelValueTransformationSequence", frame)
     slope, intercept = number(holder, "RescaleSlope"), number(holder, "RescaleIntercept")
+    for keyword, value in (("RescaleSlope", slope), ("RescaleIntercept", intercept)):
+        if value is not None and not np.isfinite(value):
+            raise UnreadableError(f"its {named(keyword)} is no finite number")
     if slope == 0:
         raise UnreadableError(f"its {named('RescaleSlope')} is 0: all values become one")
     if (slope is None) != (intercept is None):
@@ -152,7 +169,8 @@ def _voi(values: AnyArray, dataset: Dataset, padding: Mask | None, frame: int, n
         if table is not None:
             return table.of(values).astype(np.float32) / np.float32(table.top)
         note(f"its {named('VOILUTSequence')} is empty: passed over")
-    function = word(holder, "VOILUTFunction") or "LINEAR"
+    said = word(holder, "VOILUTFunction") or "LINEAR"
+    function = _CURVES.get(plain(said), said)
     pairs = list(zip(numbers(holder, "WindowCenter"), numbers(holder, "WindowWidth"), strict=False))
     for centre, width in pairs:
         if centre is None or width is None:

@@ -21,14 +21,21 @@ TextPolicy = Literal["reject", "mask", "allow"]
 SPLIT_NAMES: dict[str, Split] = {
     "train": "train",
     "training": "train",
+    "trainval": "train",
+    "trainvalidation": "train",
     "val": "train",
     "valid": "train",
     "validate": "train",
     "validation": "train",
+    "validierung": "train",
     "dev": "train",
+    "development": "train",
+    "tune": "train",
+    "tuning": "train",
     "test": "holdout",
     "testing": "holdout",
     "holdout": "holdout",
+    "heldout": "holdout",
 }
 _SIDES = {"L": "L", "LEFT": "L", "R": "R", "RIGHT": "R"}
 # DICOM's values of ViewPosition are short words (PS3.3 C.8.7.5, C.8.11.7); free text has no place in a store, and one

@@ -26,7 +26,7 @@ class _Source(Strict):
     """What every source may say beside where its images are."""
 
     # how many bits all 16-bit files hold; else each is shown by its own
-    bits: Literal[10, 12, 14, 16] | None = None
+    bits: Literal[8, 10, 12, 14, 16] | None = None
     # columns of the table that nothing reads
     ignored_columns: list[Word] = Field(default_factory=list)
     answers: Answers = Field(default_factory=Answers)

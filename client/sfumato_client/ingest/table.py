@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+import re
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +18,13 @@ from sfumato_common.tables import Row
 
 # of every table of files, beside those that its kind needs
 OPTIONAL_COLUMNS = ("patient_id", "split", "laterality", "view")
-_LISTS = ("|", ";")
+_LISTS = re.compile(r"[|;]")
+_CODE = re.compile(r"\d")
+_OF_A_SET = re.compile("(set|txt)$")  # `test set`, `test.txt`
+# a list as Python and JSON write it
+_BRACKETS, _QUOTED = re.compile(r"\[(.*)\]", re.DOTALL), re.compile(r"""'([^']*)'|"([^"]*)"|([^,]+)""")
+# words for an image with nothing in it, which no finding can stand beside
+_NO_FINDING = {"no finding", "no findings", "normal", "healthy", "negative", "unremarkable"}
 
 
 class Listing:
@@ -82,6 +90,10 @@ class Labels:
         """Labels of a plan and a source. Raises ConfigError where the source maps to a label that the plan has not."""
         if wrong := sorted({name for name in mapped.values() if name is not None} - set(names)):
             raise ConfigError(f"'map' of the source names '{wrong[0]}'; the plan's labels are {', '.join(names)}")
+        meant: dict[str, str | None] = {}
+        for word, name in mapped.items():
+            if meant.setdefault(_word(word), name) != name:
+                raise ConfigError(f"'map' of the source gives '{word}' two meanings; keep one")
         return Labels(names, mapped)
 
     def index(self, cell: str) -> int:
@@ -89,7 +101,7 @@ class Labels:
         if not cell:
             raise UnreadableError("it has no label")
         words = self._words()
-        whole = _number_word(cell)
+        whole = _word(cell)
         parts = [whole] if whole in words else [part for part in _parts(cell) if part]
         found = {words[part] for part in parts if part in words}
         if not found:
@@ -97,30 +109,35 @@ class Labels:
             raise UnreadableError(f"its label is not one of the plan's ({shown}), and 'map' of the source has none")
         if len(found) > 1:
             raise UnreadableError("its labels mean more than one of the plan's")
+        # a code beside its meaning is no second finding
+        if {part in _NO_FINDING for part in parts if not _CODE.search(part)} == {True, False}:
+            raise UnreadableError("its labels say that there is no finding, beside others")
         name = found.pop()
         if name is None:
             raise UnreadableError("its label is one that 'map' of the source drops")
         return list(self.names).index(name)
 
     def _words(self) -> dict[str, str | None]:
-        return {name.casefold(): name for name in self.names} | {
-            _number_word(word): name for word, name in self.mapped.items()
-        }
+        return {_word(name): name for name in self.names} | {_word(word): name for word, name in self.mapped.items()}
 
 
 def _parts(cell: str) -> list[str]:
-    for sign in _LISTS[1:]:
-        cell = cell.replace(sign, _LISTS[0])
-    return [_number_word(part.strip()) for part in cell.split(_LISTS[0])]
+    if bracketed := _BRACKETS.fullmatch(cell.strip()):
+        return [_word(next(filter(None, found), "")) for found in _QUOTED.findall(bracketed[1])]
+    return [_word(part) for part in _LISTS.split(cell)]
 
 
-def _number_word(word: str) -> str:
-    """`1.0` is `1`, as pandas writes whole numbers; words without their capitals."""
+def _word(written: str) -> str:
+    """A word by what is read of it: its letters in one form, without capitals, quotes and double blanks; `1.0` is `1`.
+
+    pandas writes whole numbers so, and spreadsheets of some countries `1,0`.
+    """
+    text = " ".join(unicodedata.normalize("NFKC", written).casefold().split()).strip("'\"`")
     try:
-        value = float(word)
+        value = float(text.replace(",", "."))
     except ValueError:
-        return word.strip().casefold()
-    return str(int(value)) if math.isfinite(value) and value == int(value) else word.strip()
+        return text
+    return str(int(value)) if math.isfinite(value) and value == int(value) else text
 
 
 def patient_of(cell: str) -> str:
@@ -132,7 +149,8 @@ def patient_of(cell: str) -> str:
 
 def split_name(value: str) -> Split:
     """`train`/`val`/`validation`, `test`/`holdout` -> the house's names. Raises UnreadableError for anything else."""
-    name = SPLIT_NAMES.get(value.strip().casefold())
+    letters = "".join(sign for sign in value.casefold() if sign.isalnum())
+    name = SPLIT_NAMES.get(_OF_A_SET.sub("", letters))
     if name is None:
         raise UnreadableError("its split is none of train, validation, holdout")
     return name
