@@ -85,7 +85,7 @@ def read_yaml(path: Path) -> Any:
         text = raw.decode("utf-16" if marked else "utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
-        raise ConfigError(f"{path.name}: is not UTF-8 at line {line}; save it as UTF-8") from None
+        raise ConfigError(f"{path.name}: cannot be read: it is not UTF-8 at line {line}; save it as UTF-8") from None
     try:
         return yaml.load(text, Loader=_NoDuplicates)  # noqa: S506 - a SafeLoader subclass
     except yaml.YAMLError as error:

@@ -174,7 +174,7 @@ def test_every_file_of_the_collection_is_read_or_listed(tmp_path: Path) -> None:
         facts = {row["file"]: row for row in csv.DictReader(stream)}
     table = tmp_path / "labels.csv"
     table.write_text("file,label\n" + "".join(f"{name},normal\n" for name in facts))
-    others = ["CT", "MR", "NM", "PT", "US", "SM"]
+    others = ["CT", "MR", "NM", "PT", "US", "SM", "burned-in"]
     read = read_dicom(collection, table, FORM, LABELS, allow=others, text="allow")
     entries = dict(zip(facts, read, strict=False))
     assert set(entries) == set(facts)
