@@ -83,7 +83,7 @@ def test_a_table_is_read_or_its_fault_is_named_in_a_hospitals_words(table: table
             else:
                 words.append(one.reason)
         images = read_source(source, form, LABELS)
-        SiteStore.create(tmp_path / "store", images, form, LABELS, b"k" * 32, answers=source.answers)
+        SiteStore.create(tmp_path / "store", images, form, LABELS, b"k" * 32, b"s" * 32, answers=source.answers)
         refused = ""
     except (DataError, ConfigError) as error:
         refused = str(error)

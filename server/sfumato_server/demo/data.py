@@ -38,7 +38,9 @@ class Cohort:
     def dicom_source(self, site: str) -> Path:
         """A source description for a folder of phantom DICOM files."""
         folder = self.folder / site
-        return self._describe(site, {"kind": "dicom", "folder": str(folder), "labels": str(folder / "labels.csv")})
+        # what the phantom draws is known: it writes no names, and a look for them takes longer than all other reading
+        said = {"kind": "dicom", "folder": str(folder), "labels": str(folder / "labels.csv"), "text": "allow"}
+        return self._describe(site, said)
 
     def _describe(self, site: str, source: dict[str, str]) -> Path:
         path = self.folder / f"{site}.source.yaml"
