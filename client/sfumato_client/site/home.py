@@ -178,8 +178,8 @@ class SiteHome:
     def ingest(self, images: Iterable[SiteImage | Skipped], plan: Plan) -> IngestReport:
         """Fill the site's store from readers' output. Raises DataError, and so when it would move a charged patient."""
         with self.open_ledger() as ledger:
-            keys = self.split_key(), make_store_key(self.identity)
-            return SiteStore.create(self.store, images, plan.image, plan.labels, *keys, ledger.check_members)
+            terms = plan.image, plan.labels, self.split_key(), make_store_key(self.identity), ledger.check_members
+            return SiteStore.create(self.store, images, *terms)
 
     def charged_cohorts(self, plan: Plan, ledger: Ledger, *names: CohortName) -> list[Cohort]:
         """Cohorts for an open charge, their patients bound to them in the ledger first; the only way to real images.
@@ -226,11 +226,9 @@ class SiteHome:
         (self.plans / f"{plan.digest}{ENDED}").unlink(missing_ok=True)
 
     def leave(self, study: str) -> None:
-        """Take no further part in the study of that name: its questions are refused, its budget is free for others.
+        """Take no further part in a study, by name: questions are refused, budget is free, keys of its sums are gone.
 
-        What was charged stays charged. The keys of its secure sums are removed: with them and the masked values that
-        the coordinator has, a site's own values would be seen under its own noise alone. Raises ConfigError when no
-        such study is accepted.
+        What was charged stays charged. Raises ConfigError when no such study is accepted.
         """
         for home in self.links:
             for plan in home.readable_plans():
