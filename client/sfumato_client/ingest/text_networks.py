@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import os
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -103,6 +104,8 @@ class Networks:
     """Both networks, loaded once a process."""
 
     def __init__(self) -> None:
+        # its library tells its makers of every session, over the network, unless this is said before it is loaded
+        os.environ["ORT_DISABLE_TELEMETRY"] = "1"
         import onnxruntime
 
         onnxruntime.disable_telemetry_events()
