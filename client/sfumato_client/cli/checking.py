@@ -71,7 +71,7 @@ def _with_plan(subject: Subject, plan: Path | None) -> Subject:
 def _with_images(subject: Subject, source: Path | None, workers: int, quiet: bool) -> Subject:
     """With what the source would give, or, without one, with the store that stands."""
     from sfumato_client.ingest import load_source
-    from sfumato_client.site.ingesting import check_source, count_rows
+    from sfumato_client.site.ingesting import check_source
 
     if source is None:
         return replace(subject, store=subject.home.open_store()) if subject.home.store.exists() else subject
@@ -80,7 +80,7 @@ def _with_images(subject: Subject, source: Path | None, workers: int, quiet: boo
     described = load_source(source)
     with progress("reading", quiet) as watch:
         report, store = check_source(subject.home, described, subject.plan, workers, watch)
-    return replace(subject, report=report, store=store, rows=count_rows(described))
+    return replace(subject, report=report, store=store)
 
 
 def _cost(subject: Subject) -> Forecast | None:

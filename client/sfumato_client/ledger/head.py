@@ -28,6 +28,11 @@ def head_path(ledger: Path) -> Path:
     return ledger.with_name(ledger.name + ".head")
 
 
+def has_begun(ledger: Path) -> bool:
+    """Whether the ledger at a path holds anything, or held it: opening one that has not would begin it."""
+    return ledger.exists() or head_path(ledger).exists()
+
+
 def head_of(rows: Sequence[Row]) -> Head:
     """The head that `rows` should have."""
     return Head(rows[-1].number, rows[-1].hash)

@@ -131,11 +131,6 @@ def watched(rows: Iterable[Results], start: int, total: int, watch: Watch) -> It
         watch(min(done, total), total)
 
 
-def count_rows(source: AnySource) -> int:
-    """How many rows the source's table has. Raises DataError."""
-    return len(Listing(source.rows))
-
-
 def about_of(source: AnySource, plan: Plan) -> str:
     """What an ingest reads, in one digest: source, form and labels, and the table; files have stamps in the journal.
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from sfumato_client.egress.progress import CONTACT_FILE
 from sfumato_client.ledger import Ledger
-from sfumato_client.ledger.head import head_path
+from sfumato_client.ledger.head import has_begun
 from sfumato_client.release.folder import release_folder
 from sfumato_client.site.advice import advise
 from sfumato_client.site.home import SiteHome
@@ -52,7 +52,7 @@ def overview(root: Path, study: str = "") -> dict[str, Any]:
         "studies": [_study(home, plan, policy.site, None) for plan in plans],
         "now": round(time.time(), 1),
     }
-    if home.ledger_file.exists() or head_path(home.ledger_file).exists():  # a look begins no ledger
+    if has_begun(home.ledger_file):  # a look begins no ledger
         with home.open_ledger() as ledger:
             spent = max(ledger.spent_epsilon("train"), ledger.spent_epsilon("holdout"))
             view |= {"epsilon": json_epsilon(spent), "unsettled": len(ledger.entries()) - len(ledger.settled_results())}

@@ -27,7 +27,7 @@ class Finding:
 class Subject:
     """What is looked at: a home, and, where they were given, a plan, what a source would give, and a table of advice.
 
-    `rows` is how many images at most would be stored. `reach` is false where the network is to be left alone.
+    `reach` is false where the network is to be left alone.
     """
 
     home: SiteHome
@@ -35,7 +35,6 @@ class Subject:
     report: IngestReport | None = None
     store: SiteStore | None = None
     advice: Path | None = None
-    rows: int = 0
     reach: bool = True
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sfumato_client.ledger.head import head_path
+from sfumato_client.ledger.head import has_begun
 from sfumato_client.site.admission import wanting
 from sfumato_client.site.checks.finding import Finding, Subject
 
@@ -59,6 +59,6 @@ def cohorts(subject: Subject) -> Iterator[Finding]:
     if not missing:
         yield Finding("good", "training and gate have the patients that they need")
     home = subject.home
-    if home.ledger_file.exists() or head_path(home.ledger_file).exists():
+    if has_begun(home.ledger_file):
         with home.open_ledger() as book:
             book.check_members(subject.store.members("train", "holdout"))

@@ -43,10 +43,10 @@ def disk(subject: Subject) -> Iterator[Finding]:
     """Room for the images and what a study leaves, and that the home can be written."""
     root = subject.home.root
     needed = _BESIDE_IMAGES
-    if subject.plan is not None:
+    if subject.plan is not None and subject.report is not None:
         form = subject.plan.image
         image = int(np.prod(form.shape)) * np.dtype(pixel_dtype(form.bits)).itemsize
-        needed += _COPIES * subject.rows * image
+        needed += _COPIES * (subject.report.kept + len(subject.report.skipped)) * image
     free = shutil.disk_usage(root).free
     said = f"{free / _GIB:.1f} GiB of disk are free, {needed / _GIB:.1f} GiB are enough"
     if free < needed:

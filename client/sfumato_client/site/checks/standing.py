@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sfumato_client.ledger.head import head_path
+from sfumato_client.ledger.head import has_begun
 from sfumato_client.site.checks.finding import Finding, Subject
 from sfumato_common.accounting.accountant import epsilon_text
 from sfumato_common.crypto.certificates import check_site_certificate
@@ -65,7 +65,7 @@ def certificate(subject: Subject) -> Iterator[Finding]:
 def ledger(subject: Subject) -> Iterator[Finding]:
     """That the ledger's chain holds, and what it holds; a look begins none."""
     home = subject.home
-    if not home.ledger_file.exists() and not head_path(home.ledger_file).exists():
+    if not has_begun(home.ledger_file):
         yield Finding("good", "the ledger is empty: no patient has paid anything")
         return
     with home.open_ledger() as book:

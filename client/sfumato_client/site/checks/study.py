@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sfumato_client.ledger.head import head_path
+from sfumato_client.ledger.head import has_begun
 from sfumato_client.site.admission import check_budget, check_policy, forecast_here
 from sfumato_client.site.checks.finding import Finding, Subject
 from sfumato_client.site.home import SiteHome
@@ -73,7 +73,7 @@ def nominal(subject: Subject) -> Iterator[Finding]:
 
 def forecast_of(home: SiteHome, asked: Plan, policy: Policy) -> Forecast:
     """What the plan would cost a patient on top of the ledger; a look begins no ledger."""
-    if not home.ledger_file.exists() and not head_path(home.ledger_file).exists():
+    if not has_begun(home.ledger_file):
         return forecast(asked, policy.budget.delta)
     with home.open_ledger() as book:
         return forecast_here(asked, policy, book)
