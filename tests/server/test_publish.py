@@ -17,7 +17,7 @@ from sfumato_common.errors import ConfigError, UnverifiedOrigin, VerificationErr
 from sfumato_common.files import canonical_json
 from sfumato_common.imaging import decode_png
 from sfumato_server import pictures
-from sfumato_server.cli.main import dataset_verify
+from sfumato_server.cli.dataset import dataset_verify
 from sfumato_server.enrol import create_authority
 from sfumato_server.pool import Pool, pool_packages
 from sfumato_server.publish import publish, sheets, verify_dataset, write_overview

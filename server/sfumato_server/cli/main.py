@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -22,12 +21,13 @@ from sfumato_common.command_line import (
     print_json,
     run_command,
 )
-from sfumato_common.errors import ConfigError, UnverifiedOrigin
+from sfumato_common.errors import ConfigError
 from sfumato_common.files import make_private_folder, write_atomic, write_json
 from sfumato_common.study.load import load_plan, plan_text
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.simulated import require_real
 from sfumato_server.cli.advise import advise
+from sfumato_server.cli.dataset import dataset_app
 from sfumato_server.cli.home import Home
 from sfumato_server.cli.members import add_commands
 from sfumato_server.cli.model import model_app
@@ -38,7 +38,6 @@ from sfumato_server.cli.study import study_app
 
 app = typer.Typer(no_args_is_help=True, help="Sfumato: the coordinator's side.")
 coordinator_app = typer.Typer(no_args_is_help=True, help="Set up and run a study.")
-dataset_app = typer.Typer(no_args_is_help=True, help="Work with a published data set.")
 plan_app = typer.Typer(no_args_is_help=True, help="Check a study plan, and choose one.")
 app.add_typer(coordinator_app, name="coordinator")
 app.add_typer(dataset_app, name="dataset")
@@ -166,47 +165,6 @@ def coordinator_fingerprint(home: Home) -> None:
     typer.echo(fingerprint_of(load_authority(home).public_key))
 
 
-@dataset_app.command(
-    "verify",
-    epilog="Example: sfumato dataset verify results/published --key coordinator.pem --site-key alder=alder.pem",
-)
-def dataset_verify(
-    folder: Annotated[Path, typer.Argument(help="A published data set.")],
-    key: Annotated[
-        Path | None, typer.Option(help="The coordinator's public key, from a source that you trust.")
-    ] = None,
-    site_key: Annotated[
-        list[str] | None, typer.Option(help="NAME=FILE: a hospital's public key, from the hospital (repeat).")
-    ] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Check signatures and hashes offline. Without --key nobody vouches for the set: exit code 3."""
-    from sfumato_server.publish import UNVERIFIED, verify_dataset
-
-    report = verify_dataset(folder, file_bytes(key) if key else None, _site_keys(site_key or []))
-    if as_json:
-        print_json(asdict(report))
-    else:
-        console.print("\n".join([report.summary(), *report.key_lines()]), markup=False, soft_wrap=True)
-    if not report.trusted:
-        raise UnverifiedOrigin(
-            f"{UNVERIFIED}: anybody can make a set that agrees with itself; pass the coordinator's public key, from a "
-            "source that you trust, with --key"
-        )
-
-
-@dataset_app.command("overview", epilog="Example: sfumato dataset overview results/published --out overview.png")
-def dataset_overview(
-    folder: Annotated[Path, typer.Argument(help="A published data set.")],
-    out: Annotated[Path, typer.Option(help="Where the picture goes, PNG.")],
-) -> None:
-    """Draw one picture of the set: a row per site and model."""
-    from sfumato_server.publish import UNVERIFIED, write_overview
-
-    shown = f"{write_overview(folder, out)} images shown in '{out.name}'"
-    console.print(f"{shown}; {UNVERIFIED}: run 'sfumato dataset verify' with --key", markup=False, soft_wrap=True)
-
-
 @app.command(epilog="Example: sfumato demo --data index.csv --out demo-out")
 def demo(
     data: Annotated[Path | None, typer.Option(help="Index CSV of real images; without it the phantom cohort.")] = None,
@@ -222,17 +180,6 @@ def demo(
     from sfumato_server.demo.run import run_demo
 
     run_demo(data, out, configs, patients, modality, size)
-
-
-def _site_keys(given: list[str]) -> dict[str, bytes]:
-    """Keys by site from NAME=FILE words. Raises ConfigError."""
-    keys: dict[str, bytes] = {}
-    for word in given:
-        name, equals, file = word.partition("=")
-        if not equals or name in keys:
-            raise ConfigError("--site-key takes NAME=FILE, once for each hospital")
-        keys[name] = file_bytes(Path(file))
-    return keys
 
 
 def _own_hashes(plan: Plan) -> str:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 import io
 from pathlib import Path
 
 from PIL import Image, ImageDraw
 
 from sfumato_common.files import write_atomic
-from sfumato_common.imaging import decode_png
 from sfumato_common.study.costs import WITHOUT_PRIVACY
 from sfumato_server.pictures import COLUMNS, mosaic
+from sfumato_server.publish.manifest import ImageEntry
+from sfumato_server.publish.reading import open_folder
 from sfumato_server.publish.verify import verify_dataset
 
 _BAND, _BAND_COLOUR = 28, "#8c1c13"
@@ -24,14 +24,17 @@ def write_overview(folder: Path, target: Path) -> int:
     not hold.
     """
     private = verify_dataset(folder, None).private
-    with (folder / "labels.csv").open(newline="") as stream:
-        rows = list(csv.DictReader(stream))
-    order = sorted({row["label"] for row in rows})[:2]
-    tiles = []
-    for source in sorted({_source(row) for row in rows}):
-        mine = [row for row in rows if _source(row) == source]
-        halves = [[row["file"] for row in mine if row["label"] == label][: COLUMNS // len(order)] for label in order]
-        tiles.append([decode_png((folder / name).read_bytes()) for half in halves for name in half])
+    published = open_folder(folder)
+    order = sorted(published.plan.labels)[:2]
+    shown: dict[tuple[str, str, str], dict[str, list[ImageEntry]]] = {}
+    for entry in published.entries():
+        halves = shown.setdefault(_source(entry), {label: [] for label in order})
+        if entry.label in halves and len(halves[entry.label]) < COLUMNS // len(order):
+            halves[entry.label].append(entry)
+    tiles = [
+        [published.image(entry).pixels for half in halves.values() for entry in half]
+        for _, halves in sorted(shown.items())
+    ]
     picture = io.BytesIO()
     sheet = Image.fromarray(mosaic(tiles))
     (sheet if private else _mark(sheet)).save(picture, format="PNG", optimize=True)
@@ -39,8 +42,8 @@ def write_overview(folder: Path, target: Path) -> int:
     return sum(map(len, tiles))
 
 
-def _source(row: dict[str, str]) -> tuple[str, str, str]:
-    return row["site"], row["method"], row["model"]
+def _source(entry: ImageEntry) -> tuple[str, str, str]:
+    return entry.site, entry.method, entry.model
 
 
 def _mark(sheet: Image.Image) -> Image.Image:
