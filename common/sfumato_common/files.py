@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import stat
@@ -59,6 +60,12 @@ def move_into_place(temporary: Path, path: Path, mode: int = 0o644) -> None:
             os.close(descriptor)
         temporary.replace(path)
         sync_folder(path.parent)
+
+
+def file_sha256(path: Path) -> str:
+    """Lower-case hexadecimal sha256 of a file, read piece by piece."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 @contextlib.contextmanager

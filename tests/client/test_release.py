@@ -73,7 +73,8 @@ def identity(tmp_path_factory):
 
 
 def sealed(identity, approved, plan=PLAN, policy=POLICY, certificate=CERTIFICATE):
-    return seal(approved, plan, policy, certificate, identity.sign_package)
+    (data,) = seal(approved, plan, policy, certificate, identity.sign_package)
+    return data
 
 
 def opened(data, identity):
@@ -93,22 +94,22 @@ def test_a_sealed_package_opens_and_holds_exactly_the_approved_pixels(identity):
     for item in (spectral, gan):
         held = {
             (decode_png(image.png).tobytes(), image.facts.label)
-            for image in package.images
+            for image in package.images()
             if image.facts.model == item.model
         }
         wanted = {(image.tobytes(), PLAN.labels[label]) for image, label in zip(item.images, item.labels, strict=True)}
         assert held == wanted
-    assert {(image.facts.method, image.facts.guarantee) for image in package.images} == {("dp-sampling", "formal")}
+    assert {(image.facts.method, image.facts.guarantee) for image in package.images()} == {("dp-sampling", "formal")}
 
 
 def test_names_and_order_are_random(identity):
     approved = approve(candidates("spectral", 12, 1), candidates("gan", 30, 2))
     first, second = (opened(sealed(identity, approved), identity) for _ in range(2))
-    assert not {image.facts.name for image in first.images} & {image.facts.name for image in second.images}
-    pixels = [[image.png for image in package.images] for package in (first, second)]
+    assert not {image.facts.name for image in first.images()} & {image.facts.name for image in second.images()}
+    pixels = [[image.png for image in package.images()] for package in (first, second)]
     assert pixels[0] != pixels[1]
     assert sorted(pixels[0]) == sorted(pixels[1])
-    models = [image.facts.model for image in first.images]
+    models = [image.facts.model for image in first.images()]
     assert models not in (sorted(models), sorted(models, reverse=True))
 
 
@@ -263,7 +264,7 @@ def test_best_may_be_any_one_of_the_plans_models_and_only_one(identity):
             expected_plan_hash=best.digest,
             largest_bytes=10_000_000,
         )
-        assert {image.facts.model for image in package.images} == {model}
+        assert {image.facts.model for image in package.images()} == {model}
     for sets in ([candidates("flow", 12)], [candidates("spectral", 6), candidates("gan", 6)], [candidates("gan", 11)]):
         with pytest.raises(ReleaseRefused):
             sealed(identity, approve(*sets), plan=best)

@@ -1,5 +1,6 @@
 import hashlib
 import io
+import json
 import struct
 import time
 import zipfile
@@ -17,10 +18,12 @@ from PIL import Image, PngImagePlugin
 from tests.support.certificates import CERTIFICATE
 
 from sfumato_common.crypto.identity import SiteIdentity, create_identity
+from sfumato_common.crypto.merkle import leaf_hash, merkle_root
 from sfumato_common.errors import VerificationError
+from sfumato_common.files import canonical_json
 from sfumato_common.imaging import decode_png, encode_png
-from sfumato_common.package import Package, PackageImage, build_package, open_package
-from sfumato_common.package.archive import EPOCH, read_archive, write_archive
+from sfumato_common.package import Package, PackageImage, archive, build_package, open_package
+from sfumato_common.package.archive import read_archive, write_archive
 from sfumato_common.package.manifest import ImageFacts
 
 PLAN = hashlib.sha256(b"plan").hexdigest()
@@ -88,11 +91,12 @@ def resigned(site: SiteIdentity, manifest: bytes, pictures: Mapping[str, bytes])
 
 def test_round_trip(data: bytes, site: SiteIdentity) -> None:
     package = opened(data, site)
-    assert list(package.images) == sorted(images(), key=lambda image: image.facts.name)
-    assert (package.site, package.study, package.plan_hash, package.created) == ("north", "chest", PLAN, "2026-01-02")
-    assert (package.size, package.channels, package.certificate) == (16, 1, CERTIFICATE)
-    pixels = decode_png(package.images[0].png)
-    assert package.pixel_hashes[package.images[0].facts.name] == hashlib.sha256(pixels.tobytes()).hexdigest()
+    found, head = list(package.images()), package.head
+    assert found == sorted(images(), key=lambda image: image.facts.name)
+    assert (head.site, head.study, head.plan_hash, head.created) == ("north", "chest", PLAN, "2026-01-02")
+    assert (head.size, head.channels, head.part, head.images) == (16, 1, "formal", 3)
+    assert package.certificate == CERTIFICATE
+    assert package.entries[0].pixel_sha256 == hashlib.sha256(decode_png(found[0].png).tobytes()).hexdigest()
 
 
 def test_the_same_release_gives_the_same_bytes(data: bytes, site: SiteIdentity) -> None:
@@ -209,11 +213,71 @@ def test_a_signed_manifest_that_lies_about_an_image_is_refused(data: bytes, site
     swapped = {**parts, name: images(4)[3].png}
     with pytest.raises(VerificationError, match="not the one that was signed"):
         opened(resigned(site, manifest, swapped), site)
-    pixel = opened(data, site).pixel_hashes[name[7:-4]]
+    pixel = next(e for e in opened(data, site).entries if e.name == name[7:-4]).pixel_sha256
     with pytest.raises(VerificationError, match="other pixels"):
-        opened(resigned(site, manifest.replace(pixel.encode(), b"0" * 64), parts), site)
+        opened(relined(site, data, pixel.encode(), b"0" * 64), site)
     with pytest.raises(VerificationError, match="other pixels"):
         opened(resigned(site, manifest.replace(b'"size":16', b'"size":17'), parts), site)
+
+
+def relined(site: SiteIdentity, data: bytes, old: bytes, new: bytes) -> bytes:
+    """A site that lies: one that alters its entries and signs the root over them."""
+    parts = members(data)
+    assert old in parts["manifest.entries"]
+    lines = parts["manifest.entries"] = parts["manifest.entries"].replace(old, new, 1)
+    parts.pop("manifest.sig")
+    value = json.loads(parts.pop("manifest.json"))
+    value["root"] = merkle_root(map(leaf_hash, lines.split(b"\n")[:-1])).hex()
+    return resigned(site, canonical_json(value), parts)
+
+
+def test_entries_are_those_of_the_signed_root(data: bytes, site: SiteIdentity) -> None:
+    parts = members(data)
+    lines = parts["manifest.entries"]
+    for other in (
+        lines.replace(b'"label":"normal"', b'"label":"healthy"'),
+        b"".join(lines.splitlines(keepends=True)[::-1]),
+        lines[:-1],
+        lines + b"\n",
+        lines + lines.splitlines(keepends=True)[0],
+        b"",
+    ):
+        with pytest.raises(VerificationError, match="are not those that its manifest states"):
+            opened(write_archive({**parts, "manifest.entries": other}), site)
+
+
+def test_signed_entries_are_in_order_and_of_one_part(data: bytes, site: SiteIdentity) -> None:
+    lines = members(data)["manifest.entries"].splitlines()
+    with pytest.raises(VerificationError, match="twice or out of order"):
+        opened(relined(site, data, lines[0] + b"\n" + lines[1], lines[1] + b"\n" + lines[0]), site)
+    with pytest.raises(VerificationError, match="mixes"):
+        opened(relined(site, data, b'"guarantee":"formal"', b'"guarantee":"syntactic"'), site)
+
+
+@pytest.mark.parametrize(("shard", "shards"), [(0, 1), (2, 1), (1, 10_000), (-1, 3)])
+def test_a_shard_is_one_of_as_many_as_there_are(site: SiteIdentity, shard: int, shards: int) -> None:
+    with pytest.raises(VerificationError):
+        build(site, shard=shard, shards=shards)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b'"guarantee":"formal"', b'"guarantee":"perfect"'),
+        (b'"guarantee":"formal"', b'"guarantee":"formal" '),
+        (b'"guarantee":"formal"', b'"guarantee":"formal","guarantee":"formal"'),
+        (b'"label":"normal"', b'"label":"../x"'),
+        (b'"label":"normal"', b'"label":"normal\\n"'),
+        (b'"label":"normal"', b'"label":"=cmd|\'/c calc\'!A1"'),
+        (b'"label":"normal"', b'"label":"@SUM(1)"'),
+        (b'"label":"normal"', b'"label":"' + b"a" * 300 + b'"'),
+        (b'"label":"normal"', b'"label":' + b"[" * 100_000 + b"]" * 100_000),
+        (b'"model":"gan"', b'"model":"gan","more":1'),
+    ],
+)
+def test_entries_off_the_form_are_refused(data: bytes, site: SiteIdentity, old: bytes, new: bytes) -> None:
+    with pytest.raises(VerificationError, match=r"malformed|canonical"):
+        opened(relined(site, data, old, new), site)
 
 
 @pytest.mark.parametrize(
@@ -222,8 +286,8 @@ def test_a_signed_manifest_that_lies_about_an_image_is_refused(data: bytes, site
         (b'"channels":1', b'"channels":2'),
         (b'"channels":1', b'"channels":1 '),
         (b'"channels":1', b'"channels":1,"channels":1'),
-        (b'"guarantee":"formal"', b'"guarantee":"perfect"'),
-        (b'"format":"sfumato-package/1"', b'"format":"sfumato-package/2"'),
+        (b'"part":"formal"', b'"part":"perfect"'),
+        (b'"format":"sfumato-package/2"', b'"format":"sfumato-package/1"'),
         (b'"add_remove":2.5', b'"add_remove":NaN'),
         (b'"add_remove":2.5', b'"add_remove":1e400'),
         (b'"add_remove":2.5', b'"add_remove":1' + b"0" * 400),
@@ -233,11 +297,6 @@ def test_a_signed_manifest_that_lies_about_an_image_is_refused(data: bytes, site
         (b'"noise":"secure"', b'"noise":"secure","more":1'),
         (b'"unit":"patient"', b'"unit":"image"'),
         (b'"created":"2026-01-02"', b'"created":"2026-01-02T10:11"'),
-        (b'"label":"normal"', b'"label":"../x"'),
-        (b'"label":"normal"', b'"label":"normal\\n"'),
-        (b'"label":"normal"', b'"label":"=cmd|\'/c calc\'!A1"'),
-        (b'"label":"normal"', b'"label":"@SUM(1)"'),
-        (b'"label":"normal"', b'"label":"' + b"a" * 300 + b'"'),
         (b'"site":"north"', b'"site":"<b>"'),
         (b'"site":"north"', b'"site":"north\\n"'),
         (b'"site":"north"', b'"site":"south","site":"north"'),
@@ -334,16 +393,16 @@ def test_any_number_of_empty_chunks_costs_little_and_hides_nothing() -> None:
 def empty_members(count: int) -> bytes:
     """An archive of empty images in the one allowed form, made without `write_archive`, which takes its time."""
     stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as made:
         for number in range(count):
-            archive.writestr(zipfile.ZipInfo(f"images/{number:016x}.png", EPOCH), b"")
+            made.writestr(zipfile.ZipInfo(f"images/{number:016x}.png"), b"")
     return stream.getvalue()
 
 
 @pytest.mark.parametrize("count", [2_000, 70_000])  # the second one needs ZIP64
 def test_thousands_of_empty_members_are_refused_before_they_are_parsed(count: int, monkeypatch) -> None:
     data = empty_members(count)
-    monkeypatch.setattr(zipfile.ZipFile, "infolist", lambda self: pytest.fail("parsed"))
+    monkeypatch.setattr(archive, "_members", lambda *_: pytest.fail("parsed"))
     started = time.perf_counter()
     with pytest.raises(VerificationError, match="more files than the plan asks for"):
         read_archive(data, 1_000)
@@ -355,9 +414,9 @@ def test_a_small_count_does_not_hide_a_long_directory() -> None:
     data[-14:-10] = (2).to_bytes(2, "little") * 2  # both counts of the record at the end
     with pytest.raises(VerificationError, match="more files"):
         read_archive(bytes(data), 1_000)
-    wide = bytearray(empty_members(70_000))
-    wide[-10:-6] = (92).to_bytes(4, "little")  # the short record says a short directory, the wide one is what counts
-    with pytest.raises(VerificationError, match="more files"):
+    wide = bytearray(empty_members(70_000))  # ZIP64
+    wide[-10:-6] = (92).to_bytes(4, "little")  # the short record says a short directory: there is no wide one for us
+    with pytest.raises(VerificationError, match="not a readable"):
         read_archive(bytes(wide), 1_000)
 
 

@@ -76,7 +76,7 @@ def test_ledgers_and_certificates_are_real_and_everything_says_that_it_is_simula
             assert ledger.events("train", plan.digest) == study_events(plan, "train")
         data = (run / "coordinator" / "intake" / f"{path.name}.formal.sfumato").read_bytes()
         package = admit(data, plan, record := Registry(run / "coordinator").record_in_force(path.name))
-        assert package.study.startswith("simulated-") and package.site.startswith("simulated-")
+        assert package.head.study.startswith("simulated-") and package.head.site.startswith("simulated-")
         assert package.certificate.noise == "test" and "TEST NOISE" in package.certificate.covers
         # the real study of the same numbers, under the same site's key
         real = plan.model_copy(update={"study": "small"})

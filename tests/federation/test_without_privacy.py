@@ -133,7 +133,7 @@ def test_packages_carry_a_certificate_that_promises_nothing(study):
         home = study.coordinator.root
         data = package_path(home, name, "declared").read_bytes()
         package = admit_package(data, study.plan, Registry(home).record_in_force(name))
-        assert {image.facts.guarantee for image in package.images} == {"heuristic"}
+        assert {image.facts.guarantee for image in package.images()} == {"heuristic"}
         stated = package.certificate
         assert stated.protection == WITHOUT_PRIVACY
         assert WITHOUT_PRIVACY in stated.covers
@@ -150,8 +150,8 @@ def test_the_coordinator_admits_no_package_that_calls_such_images_formal(study):
     record = Registry(home).record_in_force(name)
     package = admit_package(package_path(home, name, "declared").read_bytes(), study.plan, record)
     claimed = build_package(
-        site=name, study=package.study, plan_hash=study.plan.digest, certificate=package.certificate,
-        images=[PackageImage(i.facts.model_copy(update={"guarantee": "formal"}), i.png) for i in package.images],
+        site=name, study=package.head.study, plan_hash=study.plan.digest, certificate=package.certificate,
+        images=[PackageImage(i.facts.model_copy(update={"guarantee": "formal"}), i.png) for i in package.images()],
         sign=load_identity(study.home(name).identity).sign_package,
     )  # fmt: skip
     with pytest.raises(VerificationError, match="claims a guarantee"):

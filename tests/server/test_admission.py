@@ -58,7 +58,7 @@ def test_best_enters_as_any_one_model_of_the_plan(consortium: Any) -> None:
         return consortium.package(site, images=images, plan_hash=plan.digest, certificate=stated)
 
     for model in ("spectral", "gan"):
-        assert {image.facts.model for image in admit(package(model), plan, record).images} == {model}
+        assert {image.facts.model for image in admit(package(model), plan, record).images()} == {model}
     for models in (("flow",), ("best",), ("spectral", "gan")):
         with pytest.raises(VerificationError, match="release"):
             admit(package(*models), plan, record)

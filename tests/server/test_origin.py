@@ -19,8 +19,8 @@ from sfumato_common.files import canonical_json
 from sfumato_server.enrol import create_authority
 from sfumato_server.intake.admission import package_path
 from sfumato_server.pool import pool_packages
-from sfumato_server.publish import publish, verify_dataset
-from sfumato_server.publish.manifest import expected_files, parse_published
+from sfumato_server.publish import open_folder, publish, verify_dataset
+from sfumato_server.publish.manifest import parse_published, stated_files
 
 RUN = {"exchanges": [], "seconds": 1.0}
 
@@ -144,8 +144,9 @@ def test_every_file_of_the_folder_is_under_the_signature(edited: Any) -> None:
     consortium, folder = edited
     manifest = parse_published((folder / "manifest.json").read_bytes())
     found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    assert found == {*manifest.files, "manifest.json", "manifest.sig"}
-    assert expected_files(manifest.packages, manifest.images) == set(manifest.files)
+    published = open_folder(folder)
+    assert found == {*published.statements(), *(entry.file for entry in published.entries())}
+    assert stated_files(manifest.sites) == set(manifest.files)
     for name in ("README.md", "index.html", "report.html.orig", "images/report.html", "provenance/north/report.html"):
         (folder / name).write_text("read me instead")
         with pytest.raises(VerificationError, match="does not belong"):
@@ -185,14 +186,12 @@ def test_one_site_has_one_key_in_both_parts_of_its_release(consortium: Any, make
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(both.package("east", certificate=certificate(plan, [], [], "secure"), **changes))
     pool = pool_packages(both.home, plan, both.registry)
-    true = pool.provenance["east", "declared"]
     folder = publish(pool, plan, tmp_path / "true", both.authority, RUN, None).folder
     assert verify_dataset(folder, both.authority.public_key).sites == ("east",)
     own = create_identity(tmp_path / "own", "east")
-    invented = replace(true, signature=own.sign_package(true.manifest), public_key=own.signing_public)
-    pool = replace(pool, provenance={**pool.provenance, ("east", "declared"): invented})
-    folder = publish(pool, plan, tmp_path / "invented", both.authority, RUN, None).folder
-    with pytest.raises(VerificationError, match="another part"):
+    signature = folder / "provenance/east/declared/0001.sig"
+    signature.write_bytes(own.sign_package((folder / "provenance/east/declared/0001.json").read_bytes()))
+    with pytest.raises(VerificationError, match=r"declared/0001\.sig: the signature of site 'east'"):
         verify_dataset(folder, both.authority.public_key)
 
 

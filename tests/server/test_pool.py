@@ -24,8 +24,8 @@ def test_packages_are_pooled_by_site_and_name(consortium: Any) -> None:
     assert len(pool.items) == 18
     assert set(pool.certificates) == set(pool.sites) == {"east", "north", "south"}
     assert pool.certificates["north"] == consortium.certificate()
-    assert pool.provenance["north", "formal"].public_key == consortium.identities["north"].signing_public
-    assert (pool.duplicates, pool.left_out) == ((), {})
+    assert pool.site_keys["north"] == consortium.identities["north"].signing_public
+    assert (list(pool.duplicates), pool.left_out) == ([], {})
 
 
 def test_nothing_to_pool_is_refused(consortium: Any) -> None:
@@ -51,7 +51,7 @@ def test_equal_pixels_are_kept_once_and_listed(consortium: Any) -> None:
     store(consortium, "south", consortium.package("south", images=theirs))
     pool = pool_packages(consortium.home, consortium.plan, consortium.registry)
     assert len(pool.items) == 11
-    assert pool.duplicates == (Duplicate("south", theirs[0].facts.name, "north", mine[3].facts.name),)
+    assert list(pool.duplicates) == [Duplicate("south", theirs[0].facts.name, "north", mine[3].facts.name)]
 
 
 def altered(data: bytes) -> bytes:

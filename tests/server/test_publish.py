@@ -5,6 +5,7 @@ import io
 import json
 import re
 import shutil
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sfumato_common.crypto.merkle import leaf_hash, merkle_root
 from sfumato_common.crypto.signatures import fingerprint, sign
 from sfumato_common.errors import ConfigError, UnverifiedOrigin, VerificationError
 from sfumato_common.files import canonical_json
@@ -19,9 +21,10 @@ from sfumato_common.imaging import decode_png
 from sfumato_server import pictures
 from sfumato_server.cli.dataset import dataset_verify
 from sfumato_server.enrol import create_authority
-from sfumato_server.pool import Pool, pool_packages
-from sfumato_server.publish import publish, sheets, verify_dataset, write_overview
+from sfumato_server.pool import Pool, Source, pool_packages
+from sfumato_server.publish import open_folder, publish, sheets, verify_dataset, write_overview
 from sfumato_server.publish.guarantee import guarantees
+from sfumato_server.publish.manifest import parse_published
 from sfumato_server.publish.report import NO_GUARANTEE, foreign_details, release_rows, size, stage_rows, utility_rows
 
 RUN = {
@@ -102,7 +105,7 @@ def test_layout_and_labels(published: Any) -> None:
     consortium, folder = published
     names = {path.relative_to(folder).as_posix() for path in files(folder)}
     assert {"labels.csv", "report.html", "manifest.json", "manifest.sig", "coordinator.pem"} <= names
-    assert {f"provenance/{site}/formal/key.pem" for site in consortium.plan.sites} <= names
+    assert {f"provenance/{site}/key.pem" for site in consortium.plan.sites} <= names
     rows = list(csv.DictReader(io.StringIO((folder / "labels.csv").read_text())))
     assert {row["file"] for row in rows} == {name for name in names if name.startswith("images/")}
     assert {row["label"] for row in rows} == {"abnormal", "normal"}
@@ -143,7 +146,16 @@ def test_shortened_lengthened_and_missing_files_are_refused(published: Any) -> N
 
 
 @pytest.mark.parametrize(
-    "name", ["notes.txt", "images/north/extra.png", "provenance/west/formal/key.pem", ".hidden", "empty/"]
+    "name",
+    [
+        "notes.txt",
+        "images/north/extra.png",
+        "images/north/formal/0001/extra.png",
+        "images/north/formal/0002/",
+        "provenance/west/key.pem",
+        ".hidden",
+        "empty/",
+    ],
 )
 def test_extra_files_and_folders_are_refused(published: Any, name: str) -> None:
     _, folder = published
@@ -174,83 +186,164 @@ def test_another_coordinators_key_is_not_trusted(published: Any, tmp_path: Path)
 
 
 def resign(consortium: Any, folder: Path, change: Any) -> None:
-    """A coordinator that lies: alters its manifest and signs it again."""
+    """A coordinator that lies: alters its manifest and signs it again, the root over its lines too."""
     value = json.loads((folder / "manifest.json").read_bytes())
     change(value)
-    signed = canonical_json(value)
+    signed, key = canonical_json(value), consortium.authority.signing_key
     (folder / "manifest.json").write_bytes(signed)
-    (folder / "manifest.sig").write_bytes(sign(consortium.authority.signing_key, "published", signed))
+    (folder / "manifest.sig").write_bytes(sign(key, "published", signed))
+    try:
+        root = parse_published(signed).root.encode()
+    except VerificationError:
+        return
+    (folder / "root.json").write_bytes(root)
+    (folder / "root.sig").write_bytes(sign(key, "root", root))
 
 
-def relabel(value: dict[str, Any]) -> None:
-    value["images"][0]["label"] = "normal" if value["images"][0]["label"] == "abnormal" else "abnormal"
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
-def upgrade(value: dict[str, Any]) -> None:
-    value["images"][0]["guarantee"] = "syntactic"
-
-
-def rehash(value: dict[str, Any]) -> None:
-    value["images"][0]["pixel_sha256"] = "0" * 64
-
-
-def replan(value: dict[str, Any]) -> None:
+def replan(value: dict[str, Any], folder: Path) -> None:
     value["plan"]["privacy"]["epsilon"] = 1.0
 
 
-def drop(value: dict[str, Any]) -> None:
-    gone = value["images"].pop(0)
-    value["files"].pop(f"images/{gone['site']}/{gone['name']}.png")
+def drop_site(value: dict[str, Any], folder: Path) -> None:
+    value["shards"].pop(0)
 
 
-def forget(value: dict[str, Any]) -> None:
-    value["files"].pop("provenance/north/formal/key.pem")
+def drop_part(value: dict[str, Any], folder: Path) -> None:
+    value["packages"].pop("north")
 
 
-@pytest.mark.parametrize("change", [relabel, upgrade, rehash, replan, drop, forget])
+def forget(value: dict[str, Any], folder: Path) -> None:
+    value["files"].pop("provenance/north/key.pem")
+
+
+def recount(value: dict[str, Any], folder: Path) -> None:
+    value["shards"][0]["images"] -= 1
+
+
+def reroot(value: dict[str, Any], folder: Path) -> None:
+    value["shards"][0]["root"] = "0" * 64
+
+
+def renumber(value: dict[str, Any], folder: Path) -> None:
+    value["shards"][0]["shards"] = 2
+
+
+def twice(value: dict[str, Any], folder: Path) -> None:
+    value["shards"].insert(0, value["shards"][0])
+
+
+def swap(value: dict[str, Any], folder: Path) -> None:
+    """North's images under the name of south."""
+    first, second = value["shards"][1], value["shards"][2]
+    for name in ("head", "root", "index"):
+        first[name], second[name] = second[name], first[name]
+    for room in ("provenance", "shards", "images"):
+        one, other, aside = folder / room / "north/formal", folder / room / "south/formal", folder / "aside"
+        one.rename(aside), other.rename(one), aside.rename(other)
+
+
+def relabel(value: dict[str, Any], folder: Path) -> None:
+    """Entries altered, with a root over them in the line and in the head, which the site never signed."""
+    path = folder / "provenance/east/formal/0001.entries"
+    lines = path.read_bytes().replace(b'"label":"normal"', b'"label":"abnormal"', 1)
+    path.write_bytes(lines)
+    root = merkle_root(map(leaf_hash, lines.splitlines())).hex()
+    head = folder / "provenance/east/formal/0001.json"
+    head.write_bytes(canonical_json({**json.loads(head.read_bytes()), "root": root}))
+    value["shards"][0] |= {"root": root, "head": sha256(head.read_bytes())}
+
+
+@pytest.mark.parametrize(
+    "change", [replan, drop_site, drop_part, forget, recount, reroot, renumber, twice, swap, relabel]
+)
 def test_even_the_coordinator_cannot_change_what_a_site_signed(published: Any, change: Any) -> None:
     consortium, folder = published
-    resign(consortium, folder, change)
-    if change is drop:
-        listed = json.loads((folder / "manifest.json").read_bytes())["files"]
-        for path in (folder / "images").rglob("*.png"):
-            if path.relative_to(folder).as_posix() not in listed:
-                path.unlink()
+    resign(consortium, folder, lambda value: change(value, folder))
     with pytest.raises(VerificationError):
         verify_dataset(folder, consortium.authority.public_key)
 
 
 def test_the_coordinator_cannot_slip_in_its_own_image(published: Any) -> None:
-    consortium, folder = published
-    image = next((folder / "images" / "north").glob("*.png"))
-    other = next((folder / "images" / "south").glob("*.png")).read_bytes()
+    _, folder = published
+    image = next((folder / "images" / "north").rglob("*.png"))
+    other = next((folder / "images" / "south").rglob("*.png")).read_bytes()
     image.write_bytes(other)
+    with pytest.raises(VerificationError, match="not the picture that site 'north' signed"):
+        verify_dataset(folder)
+
+
+def leave_out(consortium: Any, folder: Path, **said: Any) -> None:
+    """The first image of east goes from images and labels; the index says of it what `said` says."""
+    line = (folder / "provenance/east/formal/0001.entries").read_bytes().splitlines()[0]
+    name = json.loads(line)["name"]
+    (folder / "images/east/formal/0001" / f"{name}.png").unlink()
+    labels = b"".join(
+        row for row in (folder / "labels.csv").read_bytes().splitlines(keepends=True) if name.encode() not in row
+    )
+    (folder / "labels.csv").write_bytes(labels)
+    path = folder / "shards/east/formal/0001.json"
+    duplicates = [{"name": name, "kept_site": "north", "kept_name": "0" * 32, **said}] if said else []
+    index = canonical_json({**json.loads(path.read_bytes()), "duplicates": duplicates})
+    path.write_bytes(index)
 
     def change(value: dict[str, Any]) -> None:
-        name = image.relative_to(folder).as_posix()
-        value["files"][name] = {"bytes": len(other), "sha256": hashlib.sha256(other).hexdigest()}
+        value["files"]["labels.csv"] = {"bytes": len(labels), "sha256": sha256(labels)}
+        value["shards"][0] |= {"images": 5, "duplicates": len(duplicates), "index": sha256(index)}
 
     resign(consortium, folder, change)
-    with pytest.raises(VerificationError, match="north"):
-        verify_dataset(folder)
 
 
 def test_the_coordinator_cannot_leave_an_image_out_unseen(published: Any) -> None:
     consortium, folder = published
-    value = json.loads((folder / "manifest.json").read_bytes())
-    name = "images/{site}/{name}.png".format(**value["images"][0])
-    (folder / name).unlink()
-    lines = [line for line in (folder / "labels.csv").read_text().splitlines(keepends=True) if name not in line]
-    labels = "".join(lines).encode()
-    (folder / "labels.csv").write_bytes(labels)
-
-    def change(value: dict[str, Any]) -> None:
-        drop(value)
-        value["files"]["labels.csv"] = {"bytes": len(labels), "sha256": hashlib.sha256(labels).hexdigest()}
-
-    resign(consortium, folder, change)
+    leave_out(consortium, folder)
     with pytest.raises(VerificationError, match="leaves out"):
         verify_dataset(folder)
+
+
+@pytest.mark.parametrize("said", [{"name": "f" * 32}, {"name": "../x"}, {"more": 1}, {"kept_name": "x"}])
+def test_an_index_that_does_not_fit_its_entries_is_refused(published: Any, said: dict[str, Any]) -> None:
+    consortium, folder = published
+    leave_out(consortium, folder, **said)
+    with pytest.raises(VerificationError, match=r"shards/east/formal/0001\.json"):
+        verify_dataset(folder)
+
+
+def test_an_index_of_another_shard_is_refused(published: Any) -> None:
+    consortium, folder = published
+    index = (folder / "shards/north/formal/0001.json").read_bytes()
+    (folder / "shards/east/formal/0001.json").write_bytes(index)
+    with pytest.raises(VerificationError, match=r"shards/east/formal/0001\.json was altered"):
+        verify_dataset(folder)
+    resign(consortium, folder, lambda value: value["shards"][0].update(index=sha256(index)))
+    with pytest.raises(VerificationError, match=r"shards/east/formal/0001\.json does not fit"):
+        verify_dataset(folder)
+
+
+def test_labels_say_what_the_sites_signed(published: Any) -> None:
+    consortium, folder = published
+    labels = (folder / "labels.csv").read_bytes()
+    for other in (labels.replace(b",normal,", b",abnormal,", 1), labels + b"\n", labels[:-1], b""):
+        (folder / "labels.csv").write_bytes(other)
+        entry = {"bytes": len(other), "sha256": sha256(other)}
+        resign(consortium, folder, lambda value, entry=entry: value["files"].update({"labels.csv": entry}))
+        with pytest.raises(VerificationError, match=r"labels\.csv does not say"):
+            verify_dataset(folder)
+
+
+def test_workers_find_the_same(published: Any) -> None:
+    consortium, folder = published
+    told: list[int] = []
+    key = consortium.authority.public_key
+    assert verify_dataset(folder, key, workers=2, progress=told.append) == verify_dataset(folder, key)
+    assert told == [6, 6, 6]
+    image = next((folder / "images" / "south").rglob("*.png"))
+    image.write_bytes(image.read_bytes()[:-1])
+    with pytest.raises(VerificationError, match=image.name):
+        verify_dataset(folder, workers=3)
 
 
 def test_duplicates_are_left_out_listed_and_still_verify(consortium: Any, tmp_path: Path) -> None:
@@ -261,7 +354,9 @@ def test_duplicates_are_left_out_listed_and_still_verify(consortium: Any, tmp_pa
     assert result.images == 17
     assert verify_dataset(result.folder).images == 17
     assert theirs[0].facts.name in result.report.read_text()
-    assert not (result.folder / "images" / "south" / f"{theirs[0].facts.name}.png").exists()
+    assert not list(result.folder.rglob(f"{theirs[0].facts.name}.png"))
+    ((site, item),) = open_folder(result.folder).duplicates()
+    assert (site, item.name, item.kept_name) == ("south", theirs[0].facts.name, mine[3].facts.name)
 
 
 def test_publishing_again_replaces_the_whole_set(published: Any) -> None:
@@ -434,21 +529,19 @@ def test_the_overview_shows_every_site_and_model_and_verifies_first(published: A
 @pytest.mark.parametrize("level", ["formal", "formal, labels public"])
 def test_test_noise_takes_every_word_that_an_epsilon_stands_behind(consortium: Any, level: Any) -> None:
     pool = pooled(consortium, north={"certificate": consortium.certificate(noise="test")})
-    said = [replace(item, facts=item.facts.model_copy(update={"guarantee": level})) for item in pool.items]
-    pool = replace(pool, items=said)
+    said = Counter({source._replace(guarantee=level): images for source, images in pool.counts.items()})
+    pool = replace(pool, counts=said)
     assert {row.guarantee for row in release_rows(pool, consortium.plan, guarantees(pool))} == {NO_GUARANTEE}
-    sound = replace(pooled(consortium), items=said)
+    sound = replace(pooled(consortium), counts=said)
     assert {row.guarantee for row in release_rows(sound, consortium.plan, guarantees(sound))} == {level}
 
 
 def test_averages_in_a_models_space_are_not_said_to_be_under_its_guarantee() -> None:
-    class Facts:
-        def __init__(self, method: str, guarantee: str) -> None:
-            self.facts, self.model, self.method, self.guarantee = self, "appearance", method, guarantee
-
     class Study:
-        items, candidates = [Facts("dp-sampling", "formal")], ["appearance"]
-        foreign_detail = "Lines are nobody's."
+        candidates, foreign_detail = ("appearance",), "Lines are nobody's."
+
+        def __init__(self) -> None:
+            self.counts = Counter({Source("east", "normal", "appearance", "dp-sampling", "formal"): 1})
 
         def stage(self, kind: str) -> Any:
             return self
@@ -456,6 +549,7 @@ def test_averages_in_a_models_space_are_not_said_to_be_under_its_guarantee() -> 
     alone: Any = Study()
     assert foreign_details(alone, alone) == [("appearance", "Lines are nobody's.")]
     both: Any = Study()
-    both.items = [*alone.items, Facts("k-same", "syntactic"), Facts("dp-k-average", "formal")]
+    both.counts[Source("east", "normal", "appearance", "k-same", "syntactic")] = 1
+    both.counts[Source("east", "normal", "appearance", "dp-k-average", "formal")] = 1
     ((_, said),) = foreign_details(both, both)
     assert "by k-same what" in said and "no epsilon covers it" in said and "dp-k-average" not in said

@@ -283,7 +283,10 @@ def _outcome(federation: Federation, world: World, outcome: str, runs: int) -> O
     plan, coordinator = federation.plan, federation.coordinator
     published, reason = outcome == "completed", ""
     if published:
-        parts = set(pool_packages(coordinator.root, plan, Registry(coordinator.root)).provenance)
+        parts = {
+            (shard.head.site, shard.head.part)
+            for shard in pool_packages(coordinator.root, plan, Registry(coordinator.root)).shards
+        }
         withheld = (federation.result()["utility"] or {})["withheld"]
         published = parts == {(site, part) for site in plan.sites for part in plan.parts_at(site)} and not withheld
         reason = f"no figure of {', '.join(withheld)}" if withheld else ""

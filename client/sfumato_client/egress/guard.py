@@ -22,7 +22,7 @@ from sfumato_common.protocol.messages import PROTOCOL, Reply
 from sfumato_common.types import Arrays, Schema
 
 LARGEST_REPLY_BYTES = 256 * 1024 * 1024
-LARGEST_PACKAGE_BYTES = 4 * 1024**3
+LARGEST_PACKAGE_BYTES = 256 * 1024**2  # a shard: `study/shards.py` keeps far below
 FAILED = SfumatoError.wire_code
 CODES = frozenset(
     kind.wire_code for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, SfumatoError)

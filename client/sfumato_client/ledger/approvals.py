@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 from sfumato_client.ledger.chain import Row
@@ -22,9 +22,10 @@ Approver = Literal["gate", "no-gate"]
 
 @dataclass(frozen=True)
 class Approval:
-    """Who let which part of a plan's release go: the package's sha256, and those of the sealed sets that it holds.
+    """Who let which shard of a part of a plan's release go: the package's sha256, and those of the part's sealed sets.
 
-    `signature` is the site's (Ed25519, domain "approval") over `statement`.
+    `signature` is the site's (Ed25519, domain "approval") over `statement`. Where a part is one shard, neither row nor
+    statement counts them: so they were before there were shards.
     """
 
     plan_hash: str
@@ -33,11 +34,13 @@ class Approval:
     package_sha256: str
     sets: tuple[str, ...]
     signature: bytes
+    shard: int = 1
+    shards: int = 1
 
     @property
     def statement(self) -> bytes:
         """What is signed."""
-        return _statement(self.plan_hash, self.part, self.by, self.package_sha256, self.sets)
+        return canonical_json(self._stated())
 
     def check(self, package: bytes, public_key: bytes) -> None:
         """Raise ReleaseRefused unless this is the site's own leave for exactly these bytes."""
@@ -54,23 +57,35 @@ class Approval:
 
     def fields(self) -> dict[str, Any]:
         """The row's fields."""
+        return {**self._stated(), "signature": self.signature.hex()}
+
+    def _stated(self) -> dict[str, Any]:
+        counted = {} if self.shards == 1 else {"shard": self.shard, "shards": self.shards}
         return {
             "plan_hash": self.plan_hash,
             "part": self.part,
             "by": self.by,
             "package_sha256": self.package_sha256,
             "sets": list(self.sets),
-            "signature": self.signature.hex(),
+            **counted,
         }
 
 
 def approval(
-    plan_hash: str, part: Part, by: Approver, package: bytes, sets: Sequence[str], sign: Callable[[bytes], bytes]
+    plan_hash: str,
+    part: Part,
+    by: Approver,
+    package: bytes,
+    sets: Sequence[str],
+    sign: Callable[[bytes], bytes],
+    *,
+    shard: int = 1,
+    shards: int = 1,
 ) -> Approval:
-    """A new approval of `package`, signed by `sign` (`SiteIdentity.sign_approval`)."""
+    """A new approval of `package`, shard `shard` of `shards`, signed by `sign` (`SiteIdentity.sign_approval`)."""
     digest = hashlib.sha256(package).hexdigest()
-    signature = sign(_statement(plan_hash, part, by, digest, sets))
-    return Approval(plan_hash, part, by, digest, tuple(sets), signature)
+    found = Approval(plan_hash, part, by, digest, tuple(sets), b"", shard, shards)
+    return replace(found, signature=sign(found.statement))
 
 
 def approvals(rows: Sequence[Row]) -> list[Approval]:
@@ -90,15 +105,11 @@ def _approval(row: Row) -> Approval:
             str(value["package_sha256"]),
             sets,
             bytes.fromhex(value["signature"]),
+            *((value["shard"], value["shards"]) if "shards" in value else ()),
         )
+        known = known and type(found.shard) is type(found.shards) is int and 1 <= found.shard <= found.shards
     except (KeyError, TypeError, ValueError):
         known = False
     if not known:
         raise LedgerError(f"entry {row.number} of the privacy ledger approves nothing; use the version that wrote it")
     return found
-
-
-def _statement(plan_hash: str, part: Part, by: Approver, package_sha256: str, sets: Sequence[str]) -> bytes:
-    return canonical_json(
-        {"plan_hash": plan_hash, "part": part, "by": by, "package_sha256": package_sha256, "sets": list(sets)}
-    )

@@ -176,13 +176,18 @@ class Ledger:
         """The block in which data may be touched: charged on entry, settled on exit; see `charged.py`."""
         return charged(self, terms, events, noise, resume)
 
-    def approve(self, leave: Approval) -> None:
-        """Keep an approval. Raises LedgerError when that part of the plan's release has one."""
+    def approve(self, *leaves: Approval) -> None:
+        """Keep the approvals of a part's shards, all or none. Raises LedgerError when the part was approved before."""
+        part = {(leave.plan_hash, leave.part) for leave in leaves}
+        assert len(part) == 1, "a part is approved by itself"
+        assert [(leave.shard, leave.shards) for leave in leaves] == [(at + 1, len(leaves)) for at in range(len(leaves))]
         with transaction(self._connection):
             rows = self._rows()
-            if any((other.plan_hash, other.part) == (leave.plan_hash, leave.part) for other in approvals(rows)):
-                raise LedgerError(f"the {leave.part} part of this plan's release was approved before")
-            insert(self._connection, next_row(rows, "approve", leave.fields()))
+            if any((other.plan_hash, other.part) in part for other in approvals(rows)):
+                raise LedgerError(f"the {leaves[0].part} part of this plan's release was approved before")
+            for leave in leaves:
+                rows = [*rows, next_row(rows, "approve", leave.fields())]
+                insert(self._connection, rows[-1])
         self._advance_head()
 
     def unknown_answers(self, plan_hash: str, answers: Collection[Answer]) -> set[Answer]:
@@ -196,9 +201,13 @@ class Ledger:
                 insert(self._connection, row)
         self._advance_head()
 
-    def approvals(self, plan_hash: str) -> dict[Part, Approval]:
-        """The approvals of a plan's release, by part."""
-        return {leave.part: leave for leave in approvals(self._rows()) if leave.plan_hash == plan_hash}
+    def approvals(self, plan_hash: str) -> dict[Part, list[Approval]]:
+        """The approvals of a plan's release by part, shard after shard: a part that has some is approved whole."""
+        found: dict[Part, list[Approval]] = {}
+        for leave in approvals(self._rows()):
+            if leave.plan_hash == plan_hash:
+                found.setdefault(leave.part, []).append(leave)
+        return found
 
     def entries(self) -> list[Reservation]:
         """Every charge in order, settled or not."""

@@ -96,9 +96,9 @@ class ReleaseFolder:
         path = self._root / f"refused-{part}.json"
         return str(json.loads(path.read_text())["code"]) if path.exists() else None
 
-    def package(self, part: Part) -> Path:
-        """Where the package of a part lies when it is sealed."""
-        return self._root / f"{part}.sfumato"
+    def package(self, part: Part, shard: int = 1) -> Path:
+        """Where a shard of a part lies when it is sealed; the first has the part's plain name."""
+        return self._root / (f"{part}.sfumato" if shard == 1 else f"{part}.{shard:04d}.sfumato")
 
     def _item(self, item: AnyItem) -> Path:
         return self._root / f"{item.method}-{item.model}.safetensors"

@@ -1,9 +1,10 @@
-"""Approved candidates to a signed package: exactly what the plan asks for and the policy allows, under random names."""
+"""Approved candidates to signed packages: exactly what the plan asks for and the policy allows, under random names."""
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate
 
 from sfumato_client.anonymise.candidates import CandidateSet
 from sfumato_client.audit.verdict import Approved
@@ -17,14 +18,17 @@ from sfumato_common.study.costs import release_events
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.policy import Policy
 from sfumato_common.study.release import AnyItem, DpKAverage, Grouped
+from sfumato_common.study.shards import shard_sizes
 from sfumato_common.study.words import part_of, way_of
-from sfumato_common.types import pixel_dtype
+from sfumato_common.types import AnyArray, pixel_dtype
 
 
 def seal(
     approved: Approved, plan: Plan, policy: Policy, certificate: Certificate, sign: Callable[[bytes], bytes]
-) -> bytes:
-    """The bytes of the package of one part of the release, signed by `sign` (`SiteIdentity.sign_package`).
+) -> Iterator[bytes]:
+    """The packages of one part of the release, shard by shard, signed by `sign` (`SiteIdentity.sign_package`).
+
+    Images are dealt to the shards by their random names, and only one shard is in memory as bytes.
 
     Raises ReleaseRefused for anything but an intact `Approved` of exactly what the plan asks for in that part,
     PolicyRefusal when the policy forbids a method, the size of the set, or a certificate made under other noise.
@@ -34,31 +38,30 @@ def seal(
     approved.check()
     _check_request(approved, plan, policy.site)
     _check_policy(approved, policy, certificate)
-    return build_package(
-        site=policy.site,
-        study=plan.study,
-        plan_hash=plan.digest,
-        certificate=certificate,
-        images=[image for item in approved.candidates for image in _package_images(item, plan)],
-        sign=sign,
+    named = [pair for item in approved.candidates for pair in _named(item, plan)]
+    images = sorted(named, key=lambda pair: pair[0].name)
+    sizes = shard_sizes(plan, policy.site, part_of(approved.candidates[0].guarantee))
+    return (
+        build_package(
+            site=policy.site,
+            study=plan.study,
+            plan_hash=plan.digest,
+            certificate=certificate,
+            images=[PackageImage(facts, encode_png(image)) for facts, image in images[end - size : end]],
+            sign=sign,
+            shard=number,
+            shards=len(sizes),
+        )
+        for number, (size, end) in enumerate(zip(sizes, accumulate(sizes), strict=True), start=1)
     )
 
 
-def _package_images(item: CandidateSet, plan: Plan) -> list[PackageImage]:
-    # 128 random bits a name, and a package is ordered by name: neither name nor place says how an image was drawn
-    return [
-        PackageImage(
-            ImageFacts(
-                name=secrets.token_hex(16),
-                label=plan.labels[int(label)],
-                model=item.model,
-                method=item.method,
-                guarantee=item.guarantee,
-            ),
-            encode_png(image),
-        )
-        for image, label in zip(item.images, item.labels, strict=True)
-    ]
+def _named(item: CandidateSet, plan: Plan) -> Iterator[tuple[ImageFacts, AnyArray]]:
+    # 128 random bits a name, and shards and packages are ordered by name: neither says how an image was drawn
+    for image, label in zip(item.images, item.labels, strict=True):
+        name, word = secrets.token_hex(16), plan.labels[int(label)]
+        facts = ImageFacts(name=name, label=word, model=item.model, method=item.method, guarantee=item.guarantee)
+        yield facts, image
 
 
 def _check_request(approved: Approved, plan: Plan, site: str) -> None:

@@ -37,6 +37,7 @@ from sfumato_common.study.costs import GATE_VERDICT, formal_gate_events, release
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.policy import Policy
 from sfumato_common.study.release import AnyItem
+from sfumato_common.study.shards import shard_sizes
 from sfumato_common.study.words import Part
 from sfumato_common.types import Arrays
 
@@ -112,17 +113,24 @@ class Maker:
         return sealed
 
     def _approve(self, part: Part, sets: list[Sealed[CandidateSet]]) -> None:
-        """Judge the part, seal its package, and let exactly that go."""
+        """Judge the part, seal its shards, and let exactly those go."""
         approved = self._judge_formal(sets) if part == "formal" else self._judge_declared(sets)
         by: Approver = "gate" if part == "declared" or self._plan.formal_gate else "no-gate"
         identity = load_identity(self._home.identity)
         total = self._policy.site_total == "published"
         certificate = self._ledger.certificate(self._plan, noise=self._policy.noise, publish_total=total)
-        package = seal(approved, self._plan, self._policy, certificate, identity.sign_package)
-        write_atomic(self.folder.package(part), package, mode=0o600)
-        digests = [item.digest for item in sets]
-        leave = approval(self._plan.digest, part, by, package, digests, identity.sign_approval)
-        self._ledger.approve(leave)
+        digests, shards = [item.digest for item in sets], len(shard_sizes(self._plan, self._policy.site, part))
+        leaves = []
+        for shard, package in enumerate(
+            seal(approved, self._plan, self._policy, certificate, identity.sign_package), start=1
+        ):
+            write_atomic(self.folder.package(part, shard), package, mode=0o600)
+            leave = approval(
+                self._plan.digest, part, by, package, digests, identity.sign_approval, shard=shard, shards=shards
+            )
+            leaves.append(leave)
+        # all of a part or none: names are drawn anew by whoever seals again, and shards of two seals do not fit
+        self._ledger.approve(*leaves)
 
     def _judge_formal(self, sets: list[Sealed[CandidateSet]]) -> Approved:
         """By the plan's private gate, where it has one: what an epsilon covers whole needs no other leave."""

@@ -24,10 +24,11 @@ def send_release(
     """
     require_approved(folder, plan, ledger)
     approvals, reply = ledger.approvals(plan.digest), None
-    for part, leave in approvals.items():
-        path = folder.package(part)
+    for leave in [leave for part in approvals.values() for leave in part]:
+        path = folder.package(leave.part, leave.shard)
         if not path.exists():
-            raise LedgerError(f"the approved {part} package was lost, and is not drawn again; restore it from a backup")
+            which = f"{leave.part} package" if leave.shards == 1 else f"{leave.part} package {leave.shard}"
+            raise LedgerError(f"the approved {which} was lost, and is not drawn again; restore it from a backup")
         reply = deliver(path.read_bytes(), leave, public_key, upload)
     assert reply is not None, "something is approved"
     return reply

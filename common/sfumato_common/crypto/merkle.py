@@ -45,7 +45,7 @@ def merkle_root(leaves: Iterable[bytes]) -> bytes:
 
 
 def inclusion_path(leaves: Sequence[bytes], index: int) -> list[bytes]:
-    """The proof that leaf `index` is among these leaf hashes: what it is hashed with, level by level, up to the root."""
+    """The proof that leaf `index` is among these leaf hashes: what it is hashed with, level by level, to the root."""
     assert 0 <= index < len(leaves)
     path: list[bytes] = []
     start, end = 0, len(leaves)

@@ -1,5 +1,12 @@
 """The release package: bytes in, bytes out; no pickle, nothing executable."""
 
-from sfumato_common.package.package import Package, PackageImage, build_package, check_image, open_package
+from sfumato_common.package.package import (
+    Package,
+    PackageImage,
+    build_package,
+    check_image,
+    check_pixels,
+    open_package,
+)
 
-__all__ = ["Package", "PackageImage", "build_package", "check_image", "open_package"]
+__all__ = ["Package", "PackageImage", "build_package", "check_image", "check_pixels", "open_package"]

@@ -1,7 +1,9 @@
 """A ZIP (PKWARE APPNOTE 6.3) of which there is one byte form only: stored, sorted, fixed times and attributes.
 
-Reading ends by writing the archive anew and comparing: whatever is not exactly what `write_archive` makes (comments,
-extra fields, overlapping or repeated members, bytes before or after, compression) is refused.
+It is read from a file, the directory first and each member as it is asked for; nothing but one member is in memory.
+Every record is held against the bytes that the writer makes of it, and members fill the file without a gap: comments,
+extra fields, overlapping or repeated members, bytes before or after and compression are refused. Shards are far smaller
+than what would need ZIP64, which there is not.
 """
 
 from __future__ import annotations
@@ -9,71 +11,153 @@ from __future__ import annotations
 import io
 import re
 import struct
-import zipfile
-from collections.abc import Mapping
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import BinaryIO
 
 from sfumato_common.errors import VerificationError
 
-MEMBER = re.compile(r"manifest\.json|manifest\.sig|images/[0-9a-f]{16,64}\.png")
-LARGEST_ARCHIVE = 800_002  # members
-# bytes of the records that end an archive, and of a directory's entry without its name
-_END, _LOCATOR, _WIDE_END, _ENTRY = 22, 20, 56, 46
+MEMBER = re.compile(r"manifest\.entries|manifest\.json|manifest\.sig|images/[0-9a-f]{16,64}\.png")
+MOST_MEMBERS = 60_000  # what fits the directory's 16-bit counts, with room
+_END, _ENTRY, _LOCAL = struct.Struct("<4s4H2LH"), struct.Struct("<4s6H3L5H2L"), struct.Struct("<4s5H3L2H")
 _LONGEST_NAME = len("images/.png") + 64
-EPOCH = (1980, 1, 1, 0, 0, 0)
+_VERSION, _SYSTEM, _DATE, _MODE = 20, 3 << 8, 33, 0o100644 << 16  # ZIP 2.0, Unix, 1980-01-01, a plain file
+_UNREADABLE = "the package is not a readable archive; ask the sender again"
+_OTHER_FORM = "the package's archive is not in its one allowed form; ask the sender again"
+
+
+@dataclass(frozen=True)
+class Member:
+    """One file of an archive: name, CRC-32, bytes, and where its local record begins."""
+
+    name: str
+    checksum: int
+    size: int
+    offset: int
+
+    @property
+    def local(self) -> bytes:
+        """The record before its bytes (APPNOTE 4.3.7)."""
+        name = self.name.encode("ascii")
+        fields = (_VERSION, 0, 0, 0, _DATE, self.checksum, self.size, self.size, len(name), 0)
+        return _LOCAL.pack(b"PK\x03\x04", *fields) + name
+
+    @property
+    def entry(self) -> bytes:
+        """Its record in the directory (APPNOTE 4.3.12)."""
+        name = self.name.encode("ascii")
+        sizes = (self.checksum, self.size, self.size, len(name), 0, 0, 0, 0, _MODE, self.offset)
+        return _ENTRY.pack(b"PK\x01\x02", _VERSION | _SYSTEM, _VERSION, 0, 0, 0, _DATE, *sizes) + name
+
+
+class ArchiveWriter:
+    """Writes members one after another, in the order of their names, to `stream`."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream, self._members, self._at = stream, list[Member](), 0
+
+    def add(self, name: str, data: bytes) -> None:
+        """One more member."""
+        assert not self._members or self._members[-1].name < name, "members come in the order of their names"
+        member = Member(name, zlib.crc32(data), len(data), self._at)
+        self._stream.write(member.local)
+        self._stream.write(data)
+        self._members.append(member)
+        self._at += len(member.local) + len(data)
+
+    def close(self) -> None:
+        """The directory and the record that ends it."""
+        directory = b"".join(member.entry for member in self._members)
+        self._stream.write(directory + _end(len(self._members), len(directory), self._at))
 
 
 def write_archive(members: Mapping[str, bytes]) -> bytes:
     """The one ZIP that holds `members`."""
     stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
-        for name in sorted(members):
-            information = zipfile.ZipInfo(name, EPOCH)
-            information.create_system = 3
-            information.external_attr = 0o100644 << 16
-            archive.writestr(information, members[name])
+    writer = ArchiveWriter(stream)
+    for name in sorted(members):
+        writer.add(name, members[name])
+    writer.close()
     return stream.getvalue()
 
 
-def read_archive(data: bytes, most_members: int = LARGEST_ARCHIVE) -> dict[str, bytes]:
-    """Members by name. Raises VerificationError unless `data` is exactly what `write_archive` would write.
+def read_directory(stream: BinaryIO, most_members: int = MOST_MEMBERS) -> dict[str, Member]:
+    """The members of the archive in `stream` by name, in order. Raises VerificationError for another form than ours.
 
-    More than `most_members` are refused before the first one is looked at.
+    More than `most_members` are refused before the first one is looked at. Bytes of members are not read yet.
     """
-    _check_directory(data, most_members)
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            entries = archive.infolist()
-            _check_entries(entries, len(data))
-            members = {entry.filename: archive.read(entry) for entry in entries}
-    except VerificationError:
-        raise
-    except Exception:
-        # zipfile meets hostile bytes with BadZipFile, struct.error, ValueError, NotImplementedError, EOFError, ...
-        raise VerificationError("the package is not a readable archive; ask the sender again") from None
-    if write_archive(members) != data:
-        raise VerificationError("the package's archive is not in its one allowed form; ask the sender again")
+    length = stream.seek(0, io.SEEK_END)
+    if length < _END.size:
+        raise VerificationError(_UNREADABLE)
+    stream.seek(length - _END.size)
+    end = stream.read(_END.size)
+    count, size, start = _END.unpack(end)[4:7]
+    if not end.startswith(b"PK\x05\x06"):
+        raise VerificationError(_UNREADABLE)
+    if size > most_members * (_ENTRY.size + _LONGEST_NAME):
+        raise VerificationError("the package holds more files than the plan asks for")
+    if start + size + _END.size != length or end != _end(count, size, start):
+        raise VerificationError(_UNREADABLE)
+    stream.seek(start)
+    directory = stream.read(size)
+    members = _members(directory, start)
+    at = 0
+    for member in members:
+        if member.offset != at:
+            raise VerificationError(_OTHER_FORM)
+        at += len(member.local) + member.size
+    if at != start or b"".join(member.entry for member in members) != directory or len(members) != count:
+        raise VerificationError(_OTHER_FORM)
+    return {member.name: member for member in members}
+
+
+def read_member(stream: BinaryIO, member: Member) -> bytes:
+    """The bytes of one member. Raises VerificationError unless they and the record before them are as the directory."""
+    local = member.local
+    stream.seek(member.offset)
+    found = stream.read(len(local) + member.size)
+    data = found[len(local) :]
+    if len(data) != member.size or found[: len(local)] != local or zlib.crc32(data) != member.checksum:
+        raise VerificationError(_OTHER_FORM)
+    return data
+
+
+def read_archive(data: bytes, most_members: int = MOST_MEMBERS) -> dict[str, bytes]:
+    """All members of a small archive by name. Raises VerificationError for anything but what `write_archive` makes."""
+    stream = io.BytesIO(data)
+    return {name: read_member(stream, member) for name, member in read_directory(stream, most_members).items()}
+
+
+def _end(count: int, size: int, start: int) -> bytes:
+    return _END.pack(b"PK\x05\x06", 0, 0, count, count, size, start, 0)
+
+
+def _members(directory: bytes, start: int) -> list[Member]:
+    """The records of a directory; what is no package at all is told before what is off the form."""
+    members: list[Member] = []
+    at = 0
+    while at < len(directory):
+        if len(directory) - at < _ENTRY.size or directory[at : at + 4] != b"PK\x01\x02":
+            raise VerificationError(_UNREADABLE)
+        _, _, _, flags, way, _, _, checksum, packed, size, length, *_, offset = _ENTRY.unpack_from(directory, at)
+        name = directory[at + _ENTRY.size : at + _ENTRY.size + length]
+        if flags or way:
+            raise VerificationError("the package holds a compressed or encrypted file")
+        if packed != size or size > start:
+            raise VerificationError("the package states sizes that cannot be")
+        members.append(Member(name.decode("ascii", "replace"), checksum, size, offset))
+        at += _ENTRY.size + length
+    _check_names([member.name for member in members])
     return members
 
 
-def _check_directory(data: bytes, most_members: int) -> None:
-    """Before anything is parsed: a directory that is no longer than so many members make it (APPNOTE 4.3.12 to 16)."""
-    end, locator = data[-_END:], data[-_END - _LOCATOR : -_END]
-    if len(end) != _END or not end.startswith(b"PK\x05\x06"):
-        raise VerificationError("the package is not a readable archive; ask the sender again")
-    (size,) = struct.unpack_from("<I", end, 12)
-    if locator.startswith(b"PK\x06\x07"):
-        record = data[-_END - _LOCATOR - _WIDE_END : -_END - _LOCATOR]
-        (size,) = struct.unpack_from("<Q", record, 40) if len(record) == _WIDE_END else (len(data),)
-    if size > most_members * (_ENTRY + _LONGEST_NAME):
-        raise VerificationError("the package holds more files than the plan asks for")
-
-
-def _check_entries(entries: list[zipfile.ZipInfo], size: int) -> None:
-    """Before anything is read: known names, each once, uncompressed, together no larger than the archive itself."""
-    names = [entry.filename for entry in entries]
-    if len(set(names)) != len(names) or not all(MEMBER.fullmatch(name) for name in names):
-        raise VerificationError("the package holds a file that does not belong in it")
-    if any(entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits for entry in entries):
-        raise VerificationError("the package holds a compressed or encrypted file")
-    if any(entry.file_size != entry.compress_size for entry in entries) or sum(e.file_size for e in entries) > size:
-        raise VerificationError("the package states sizes that cannot be")
+def _check_names(names: Sequence[str]) -> None:
+    """Known names, each once, in order."""
+    before = ""
+    for name in sorted(names):
+        if name == before or not MEMBER.fullmatch(name):
+            raise VerificationError("the package holds a file that does not belong in it")
+        before = name
+    if list(names) != sorted(names):
+        raise VerificationError(_OTHER_FORM)

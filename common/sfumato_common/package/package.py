@@ -1,27 +1,42 @@
-"""Building and opening a site's signed release package.
+"""Building and opening a site's signed release package, which is one shard of a part of its release.
 
-Members: `manifest.json` (canonical), `manifest.sig` (Ed25519 over it, domain "package"), `images/NAME.png`.
+Members: `images/NAME.png`, `manifest.entries` (a line an image), `manifest.json` (the canonical head), `manifest.sig`
+(Ed25519 over the head, domain "package"). A package is opened from bytes or a file, and its images are read one by one.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import io
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import BinaryIO
 
 from pydantic import ValidationError
 
+from sfumato_common.crypto.merkle import leaf_hash, merkle_root
 from sfumato_common.crypto.signatures import verify
 from sfumato_common.errors import VerificationError
 from sfumato_common.imaging import decode_png, pixel_hash
-from sfumato_common.package.archive import read_archive, write_archive
-from sfumato_common.package.manifest import FORMAT, LARGEST_SET, ImageFacts, Manifest, ManifestImage, parse_manifest
+from sfumato_common.package.archive import ArchiveWriter, Member, read_directory, read_member
+from sfumato_common.package.manifest import (
+    FORMAT,
+    ImageFacts,
+    Manifest,
+    ManifestImage,
+    parse_entries,
+    parse_manifest,
+    write_entries,
+)
 from sfumato_common.study.certificate import Certificate
-from sfumato_common.study.words import Part
-from sfumato_common.types import PlanHash, SiteName, pixel_dtype
+from sfumato_common.study.shards import MOST_IMAGES
+from sfumato_common.study.words import part_of
+from sfumato_common.types import AnyArray, pixel_dtype
 
-MANIFEST, SIGNATURE = "manifest.json", "manifest.sig"
+MANIFEST, SIGNATURE, ENTRIES = "manifest.json", "manifest.sig", "manifest.entries"
+Source = bytes | Path
 
 
 @dataclass(frozen=True)
@@ -34,21 +49,35 @@ class PackageImage:
 
 @dataclass(frozen=True)
 class Package:
-    """An opened package: everything in it has been verified. `manifest` and `signature` are the signed bytes."""
+    """An opened package, whose head and entries have been verified; `manifest` and `signature` are the signed bytes."""
 
-    site: SiteName
-    study: str
-    plan_hash: PlanHash
-    part: Part
-    created: str
-    size: int
-    channels: int
-    bits: int
-    certificate: Certificate
-    images: tuple[PackageImage, ...]
-    pixel_hashes: Mapping[str, str]
+    head: Manifest
+    entries: tuple[ManifestImage, ...]
     manifest: bytes
     signature: bytes
+    _source: Source = field(repr=False)
+    _members: Mapping[str, Member] = field(repr=False)
+
+    @property
+    def certificate(self) -> Certificate:
+        """What the site states that its release cost."""
+        return self.head.certificate
+
+    def pngs(self) -> Iterator[tuple[ManifestImage, bytes]]:
+        """Every entry with its PNG, read as it is asked for. Raises VerificationError where one is not as signed."""
+        with _opened(self._source) as stream:
+            for entry in self.entries:
+                member = self._members.get(image_member(entry.name))
+                if member is None:
+                    raise VerificationError(f"image {entry.name} is missing from its package")
+                png = read_member(stream, member)
+                if hashlib.sha256(png).hexdigest() != entry.sha256:
+                    raise VerificationError(f"image {entry.name} is not the one that was signed")
+                yield entry, png
+
+    def images(self) -> Iterator[PackageImage]:
+        """Every image in the order of names."""
+        return (PackageImage(entry.facts, png) for entry, png in self.pngs())
 
 
 def build_package(
@@ -60,96 +89,133 @@ def build_package(
     images: Sequence[PackageImage],
     sign: Callable[[bytes], bytes],
     created: date | None = None,
+    shard: int = 1,
+    shards: int = 1,
 ) -> bytes:
-    """The package's bytes; the same for the same input. `sign` is `SiteIdentity.sign_package`.
+    """The bytes of shard `shard` of `shards`; the same for the same input. `sign` is `SiteIdentity.sign_package`.
 
     Images are ordered by their (random) names, so that the order says nothing. Raises VerificationError when an image
     is not a plain PNG, sizes differ, or a name, label or the certificate is not as the format wants it.
     """
-    ordered = sorted(images, key=lambda image: image.facts.name)
-    pixels = [decode_png(image.png) for image in ordered]
-    if not pixels or len({(item.shape, item.dtype) for item in pixels}) != 1:
-        raise VerificationError("a package needs at least one image, all of one size and depth")
+    stream, entries, form = io.BytesIO(), list[ManifestImage](), None
+    writer = ArchiveWriter(stream)
+    for image in sorted(images, key=lambda image: image.facts.name):
+        pixels = decode_png(image.png)
+        if form not in (None, (pixels.shape, pixels.dtype)) or (entries and entries[-1].name == image.facts.name):
+            raise VerificationError("a package's images are all of one size and depth, each under a name of its own")
+        form = pixels.shape, pixels.dtype
+        entries.append(_entry(image, pixels))
+        writer.add(image_member(image.facts.name), image.png)
+    if form is None:
+        raise VerificationError("a package needs at least one image")
+    (shape, dtype), lines = form, write_entries(entries)
     try:
-        manifest = Manifest.model_validate(
+        head = Manifest.model_validate(
             {
                 "format": FORMAT,
                 "site": site,
                 "study": study,
                 "plan_hash": plan_hash,
+                "part": part_of(entries[0].guarantee),
+                "shard": shard,
+                "shards": shards,
                 "created": (created or datetime.now(UTC).date()).isoformat(),
-                "size": pixels[0].shape[0],
-                "channels": 1 if pixels[0].ndim == 2 else 3,
-                "bits": 8 * pixels[0].itemsize,
+                "size": shape[0],
+                "channels": 1 if len(shape) == 2 else 3,
+                "bits": 8 * dtype.itemsize,
                 "certificate": certificate,
-                "images": [_entry(image, pixel_hash(item)) for image, item in zip(ordered, pixels, strict=True)],
+                "images": len(entries),
+                "root": merkle_root(leaf_hash(entry.line) for entry in entries).hex(),
             }
-        ).encode()
+        )
+        signed = head.encode()
     except (ValidationError, ValueError, TypeError):
         raise VerificationError("a name, label or certificate does not fit the package's format") from None
-    parse_manifest(manifest)
-    members = {f"images/{image.facts.name}.png": image.png for image in ordered}
-    return write_archive({**members, MANIFEST: manifest, SIGNATURE: sign(manifest)})
+    parse_entries(lines, parse_manifest(signed))
+    for name, data in ((ENTRIES, lines), (MANIFEST, signed), (SIGNATURE, sign(signed))):
+        writer.add(name, data)
+    writer.close()
+    return stream.getvalue()
 
 
 def open_package(
-    data: bytes,
+    source: Source,
     public_key: bytes,
     *,
     expected_site: str,
     expected_plan_hash: str,
     largest_bytes: int,
-    most_images: int = LARGEST_SET,
+    most_images: int = MOST_IMAGES,
 ) -> Package:
     """Verify everything about a package: sizes, archive, signature (PEM key), site, plan, every hash and picture.
 
-    Raises VerificationError at the first thing that does not hold.
+    `source` is its bytes, or its file, of which one image at a time is read. Raises VerificationError at the first
+    thing that does not hold.
     """
-    if len(data) > largest_bytes:
+    if (len(source) if isinstance(source, bytes) else source.stat().st_size) > largest_bytes:
         raise VerificationError("the package is larger than the plan allows")
-    members = read_archive(data, most_images + 2)
-    if MANIFEST not in members or SIGNATURE not in members:
-        raise VerificationError("the package has no signed manifest; ask the sender again")
-    signed, signature = members.pop(MANIFEST), members.pop(SIGNATURE)
-    verify(public_key, "package", signed, signature)
-    manifest = parse_manifest(signed)
-    if manifest.site != expected_site:
-        raise VerificationError("the package was made by another site")
-    if manifest.plan_hash != expected_plan_hash:
-        raise VerificationError("the package was made under another plan")
-    if set(members) != {f"images/{image.name}.png" for image in manifest.images}:
-        raise VerificationError("the package's images are not the ones that its manifest lists")
-    for image in manifest.images:
-        check_image(image, members[f"images/{image.name}.png"], manifest.shape, manifest.bits)
-    return Package(
-        site=SiteName(manifest.site),
-        study=manifest.study,
-        plan_hash=PlanHash(manifest.plan_hash),
-        part=manifest.part,
-        created=manifest.created,
-        size=manifest.size,
-        channels=manifest.channels,
-        bits=manifest.bits,
-        certificate=manifest.certificate,
-        images=tuple(_image(entry, members[f"images/{entry.name}.png"]) for entry in manifest.images),
-        pixel_hashes={entry.name: entry.pixel_sha256 for entry in manifest.images},
-        manifest=signed,
-        signature=signature,
-    )
+    with _opened(source) as stream:
+        members, signed, signature, lines = _read_statement(stream, most_images)
+        verify(public_key, "package", signed, signature)
+        head = parse_manifest(signed)
+        if head.site != expected_site:
+            raise VerificationError("the package was made by another site")
+        if head.plan_hash != expected_plan_hash:
+            raise VerificationError("the package was made under another plan")
+        entries = parse_entries(lines, head)
+        if members.keys() - {MANIFEST, SIGNATURE, ENTRIES} != {image_member(entry.name) for entry in entries}:
+            raise VerificationError("the package's images are not the ones that its manifest lists")
+        for entry in entries:
+            check_image(entry, read_member(stream, members[image_member(entry.name)]), head.shape, head.bits)
+    return Package(head, tuple(entries), signed, signature, source, members)
+
+
+def reopen_package(path: Path, head: Manifest) -> Package:
+    """A package whose head was verified before: its entries are those of the head; images are checked as they are read.
+
+    Raises VerificationError where the file is another one by now.
+    """
+    with path.open("rb") as stream:
+        members, signed, signature, lines = _read_statement(stream, MOST_IMAGES)
+    if signed != head.encode():
+        raise VerificationError("a package was replaced while it was read; publish again")
+    return Package(head, tuple(parse_entries(lines, head)), signed, signature, path, members)
 
 
 def check_image(entry: ManifestImage, png: bytes, shape: tuple[int, ...], bits: int) -> None:
-    """Check one PNG against its manifest entry, bytes and pixels. Raises VerificationError."""
+    """Check one PNG against its entry, bytes and pixels. Raises VerificationError."""
     if hashlib.sha256(png).hexdigest() != entry.sha256:
         raise VerificationError(f"image {entry.name} is not the one that was signed")
-    pixels = decode_png(png)
+    check_pixels(entry, decode_png(png), shape, bits)
+
+
+def check_pixels(entry: ManifestImage, pixels: AnyArray, shape: tuple[int, ...], bits: int) -> None:
+    """Raise VerificationError unless `pixels` are those of the entry, in whatever file format they came.
+
+    `shape` is (S, S) or (S, S, 3) and `bits` 8 or 16, as the site signed them for all images of the shard.
+    """
     if (pixels.shape, pixels.dtype) != (shape, pixel_dtype(bits)) or pixel_hash(pixels) != entry.pixel_sha256:
         raise VerificationError(f"image {entry.name} decodes to other pixels than were signed")
 
 
-def _entry(image: PackageImage, pixels: str) -> dict[str, str]:
-    return {**image.facts.model_dump(), "sha256": hashlib.sha256(image.png).hexdigest(), "pixel_sha256": pixels}
+def image_member(name: str) -> str:
+    """What an image is called in the archive."""
+    return f"images/{name}.png"
 
 
-def _image(entry: ManifestImage, png: bytes) -> PackageImage:
-    return PackageImage(ImageFacts(**entry.model_dump(exclude={"sha256", "pixel_sha256"})), png)
+def _read_statement(stream: BinaryIO, most_images: int) -> tuple[dict[str, Member], bytes, bytes, bytes]:
+    """The members of a package, its head, signature and entries: bytes that nobody has verified."""
+    members = read_directory(stream, most_images + 3)
+    if not {MANIFEST, SIGNATURE, ENTRIES} <= members.keys():
+        raise VerificationError("the package has no signed manifest; ask the sender again")
+    signed, signature, lines = (read_member(stream, members[name]) for name in (MANIFEST, SIGNATURE, ENTRIES))
+    return members, signed, signature, lines
+
+
+def _opened(source: Source) -> BinaryIO:
+    return io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
+
+
+def _entry(image: PackageImage, pixels: AnyArray) -> ManifestImage:
+    digest = hashlib.sha256(image.png).hexdigest()
+    return ManifestImage.model_construct(**image.facts.model_dump(), sha256=digest, pixel_sha256=pixel_hash(pixels))

@@ -31,7 +31,6 @@ from sfumato_server.coordinator.nodes import Nodes
 from sfumato_server.coordinator.page import PageServer
 from sfumato_server.enrol import Authority, Registry, load_authority, require_no_passphrase
 from sfumato_server.intake import IntakeCredentials, IntakeServer
-from sfumato_server.intake.admission import package_path
 from sfumato_server.pool import Pool, pool_packages
 from sfumato_server.publish import publish
 from sfumato_server.publish.features import draw_features, has_features
@@ -222,7 +221,7 @@ def _publish(home: CoordinatorHome, out: Path, started: float) -> Path:
         "exchanges": result["exchanges"],
         "choice": result["choice"],
         "training": pictures,
-        "package_bytes": _package_bytes(home, pool),
+        "package_bytes": _package_bytes(pool),
         "seconds": round(time.time() - started, 1),
         "versions": {name: version(name) for name in _PACKAGES if _is_installed(name)}
         | {"python": platform.python_version()},
@@ -245,11 +244,11 @@ def _vectors(home: CoordinatorHome, plan: Plan) -> Features:
     return draw_features(plan, model, secrets.randbits(63))
 
 
-def _package_bytes(home: CoordinatorHome, pool: Pool) -> dict[str, int]:
+def _package_bytes(pool: Pool) -> dict[str, int]:
     """Bytes of all packages by site."""
     sizes = dict.fromkeys(pool.sites, 0)
-    for site, part in pool.provenance:
-        sizes[site] += package_path(home.root, site, part).stat().st_size
+    for shard in pool.shards:
+        sizes[shard.head.site] += shard.path.stat().st_size
     return sizes
 
 

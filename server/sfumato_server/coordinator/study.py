@@ -21,7 +21,7 @@ from sfumato_common.metrics.utility import auc_from_histogram, auc_interval, tra
 from sfumato_common.study.costs import WITHOUT_PRIVACY, study_events
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.words import Part
-from sfumato_common.types import AnyArray
+from sfumato_common.types import AnyArray, pixel_dtype
 from sfumato_server.coordinator.home import CoordinatorHome
 from sfumato_server.coordinator.members import MembersChannel
 from sfumato_server.enrol import Registry
@@ -101,8 +101,8 @@ def run_study(
     return outcome
 
 
-def _delivered(home: CoordinatorHome, registry: Registry, stored: Stored, site: str) -> Collection[Part]:
-    """The parts of the release that the intake admitted from `site`, which is in good standing."""
+def _delivered(home: CoordinatorHome, registry: Registry, stored: Stored, site: str) -> Collection[tuple[Part, int]]:
+    """The shards of the release that the intake admitted from `site`, which is in good standing."""
     stored.follow(home.plan())
     return stored.digests(registry.record_in_force(site)) if site in registry.in_force() else ()
 
@@ -110,8 +110,11 @@ def _delivered(home: CoordinatorHome, registry: Registry, stored: Stored, site: 
 def pooled_images(home: Path, plan: Plan) -> tuple[AnyArray, AnyArray]:
     """Images [N, S, S(, 3)] and labels [N] of all that sites sent."""
     pool = pool_packages(home, plan, Registry(home))
-    images = np.stack([decode_png(item.png) for item in pool.items])
-    return images, np.array([plan.labels.index(item.facts.label) for item in pool.items], dtype=np.int64)
+    images = np.empty((len(pool.items), *plan.image.shape), pixel_dtype(plan.image.bits))
+    labels = np.empty(len(pool.items), np.int64)
+    for at, item in enumerate(pool.items):
+        images[at], labels[at] = decode_png(item.png), plan.labels.index(item.facts.label)
+    return images, labels
 
 
 def _utility(run: StudyRun, home: CoordinatorHome, steps: int) -> dict[str, Any]:

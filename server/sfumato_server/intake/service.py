@@ -8,7 +8,6 @@ those of one message: who calls is known before anything is waited for, and a si
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,9 +16,10 @@ from typing import Any
 import grpc
 
 from sfumato_common.errors import FederationError
-from sfumato_common.files import write_atomic
+from sfumato_common.files import file_sha256, move_into_place
 from sfumato_common.protocol import intake_pb2
 from sfumato_common.study.plan import Plan
+from sfumato_common.study.shards import shards_at
 from sfumato_server.enrol.registry import Registry, SiteRecord
 from sfumato_server.intake.admission import FOLDER, admit, largest_package, package_path
 from sfumato_server.intake.calls import Call, Calls
@@ -82,7 +82,7 @@ class IntakeService:
         stored = self._stored.digests(record)
         if request.sha256 in stored.values():
             return intake_pb2.BeginReply(upload_id=upload.identifier, offset=request.size)
-        if stored.keys() >= set(self._plan.parts_at(record.site)):
+        if stored.keys() >= set(shards_at(self._plan, record.site)):
             self._uploads.end(upload)
             raise RefusedError(grpc.StatusCode.ALREADY_EXISTS, "another-package")
         return intake_pb2.BeginReply(upload_id=upload.identifier, offset=upload.offset)
@@ -158,18 +158,18 @@ class IntakeService:
         return offset
 
     def _store(self, record: SiteRecord, upload: Partial) -> None:
-        data = upload.read()
         try:
-            if hashlib.sha256(data).hexdigest() != upload.sha256:
+            if file_sha256(upload.path) != upload.sha256:
                 raise RefusedError(grpc.StatusCode.DATA_LOSS, "wrong-hash")
-            part = admit(data, self._plan, record).part
-            if part in self._stored.digests(record):
+            head = admit(upload.path, self._plan, record).head
+            if (head.part, head.shard) in self._stored.digests(record):
                 raise RefusedError(grpc.StatusCode.ALREADY_EXISTS, "another-package")
-            write_atomic(package_path(self._home, record.site, part), data)
-            self._stored.keep(record, part, upload.sha256)
+            move_into_place(upload.path, package_path(self._home, record.site, head.part, head.shard))
+            self._stored.keep(record, head.part, head.shard, upload.sha256)
         finally:
             self._uploads.end(upload)
-        log.info("%s package of site %s stored, %d bytes", part, record.site, len(data))
+        which = f"{head.part} package {head.shard} of {head.shards}"
+        log.info("%s of site %s stored, %d bytes", which, record.site, upload.size)
 
 
 @contextlib.contextmanager

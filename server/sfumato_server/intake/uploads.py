@@ -35,10 +35,6 @@ class Partial:
         with room_errors(), self.path.open("ab") as stream:
             stream.write(data)
 
-    def read(self) -> bytes:
-        """What has arrived so far."""
-        return self.path.read_bytes() if self.path.exists() else b""
-
     def discard(self) -> None:
         """Forget the bytes."""
         self.path.unlink(missing_ok=True)

@@ -1,5 +1,7 @@
 """Admitted packages only, put together."""
 
-from sfumato_server.pool.pooling import Duplicate, Pool, PoolItem, Provenance, pool_packages
+from sfumato_server.pool.duplicates import Duplicate, Duplicates
+from sfumato_server.pool.pool import Pool, PoolItem, PoolShard, Source
+from sfumato_server.pool.pooling import pool_packages
 
-__all__ = ["Duplicate", "Pool", "PoolItem", "Provenance", "pool_packages"]
+__all__ = ["Duplicate", "Duplicates", "Pool", "PoolItem", "PoolShard", "Source", "pool_packages"]

@@ -1,78 +1,38 @@
-"""Puts the admitted packages of a study together; every one is verified again from its bytes on disk."""
+"""Puts the admitted packages of a study together, shard by shard; every one is verified again from its file on disk."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 from sfumato_common.errors import FederationError, VerificationError
 from sfumato_common.package import Package
-from sfumato_common.package.manifest import ImageFacts
 from sfumato_common.study.certificate import Certificate
 from sfumato_common.study.plan import Plan
+from sfumato_common.study.shards import shard_sizes
 from sfumato_common.study.words import Part
 from sfumato_server.enrol.answered import check_answered
 from sfumato_server.enrol.registry import Registry, SiteRecord
-from sfumato_server.intake.admission import admit, package_path
+from sfumato_server.intake.admission import Contents, admit, contents, package_path, possible_contents
+from sfumato_server.pool.duplicates import Duplicates
+from sfumato_server.pool.pool import Pool, PoolShard, Source
 
 log = logging.getLogger(__name__)
 FAULTY = "what it sent does not hold"
 
 
-@dataclass(frozen=True)
-class PoolItem:
-    """One image of the pool, with what its site says it is; `pixel_sha256` is over its decoded pixels."""
+def pool_packages(
+    home: Path, plan: Plan, registry: Registry, progress: Callable[[int], None] = lambda images: None
+) -> Pool:
+    """Pool what the plan's enrolled sites have sent under this plan; one shard's statement is in memory at a time.
 
-    site: str
-    facts: ImageFacts
-    png: bytes
-    pixel_sha256: str
-
-
-@dataclass(frozen=True)
-class Duplicate:
-    """An image that was left out because the same pixels are in the pool already, under `kept_site`."""
-
-    site: str
-    name: str
-    kept_site: str
-    kept_name: str
-
-
-@dataclass(frozen=True)
-class Provenance:
-    """What ties a site's images to its own key: the signed manifest, its signature, the public key (PEM)."""
-
-    manifest: bytes
-    signature: bytes
-    public_key: bytes
-
-
-@dataclass(frozen=True)
-class Pool:
-    """All admitted images by site and name; certificates by site, provenance by package; what was left out and why."""
-
-    items: tuple[PoolItem, ...]
-    certificates: Mapping[str, Certificate]
-    provenance: Mapping[tuple[str, Part], Provenance]
-    duplicates: tuple[Duplicate, ...]
-    left_out: Mapping[str, str]
-
-    @property
-    def sites(self) -> list[str]:
-        """Names of the sites that images came from, sorted."""
-        return sorted({site for site, _ in self.provenance})
-
-
-def pool_packages(home: Path, plan: Plan, registry: Registry) -> Pool:
-    """Pool what the plan's enrolled sites have sent under this plan.
-
-    A site of which a package does not hold, or packages disagree, is left out whole, and `left_out` says so. Raises
-    FederationError when no package is left.
+    A site of which a package does not hold, or packages disagree, is left out whole, and `left_out` says so; so is a
+    part of which a shard is missing. `progress` is told how many images have been verified since it was told last.
+    Raises FederationError when no package is left.
     """
-    packages: dict[tuple[str, Part], tuple[Package, bytes]] = {}
+    shards: list[PoolShard] = []
     left_out: dict[str, str] = {}
     for site in sorted(plan.sites):
         try:
@@ -81,67 +41,87 @@ def pool_packages(home: Path, plan: Plan, registry: Registry) -> Pool:
             left_out[site] = "not enrolled, or revoked"
             continue
         try:
-            own = _sound_packages(home, plan, record)
+            own, lacking = _sound_shards(home, plan, record, progress)
         except VerificationError as error:
             log.warning("site %s is left out: %s; delete its package and let it send again", site, error)
             left_out[site] = FAULTY
             continue
-        if missing := [part for part in plan.parts_at(site) if part not in own]:
-            left_out[site] = f"sent no {' and no '.join(missing)} package" if own else "sent no package"
-        packages |= {(site, part): (package, record.signing_key.encode()) for part, package in own.items()}
-    if not packages:
+        if lacking:
+            sent_none = not own and all(which.startswith("no ") for which in lacking)
+            left_out[site] = "sent no package" if sent_none else f"sent {' and '.join(lacking)}"
+        shards += own
+    if not shards:
         raise FederationError("no site has sent a package for this plan; nothing can be pooled")
-    items, duplicates = _without_duplicates([item for package, _ in packages.values() for item in _items(package)])
-    return Pool(
-        items=items,
-        certificates={site: package.certificate for (site, _), (package, _) in packages.items()},
-        provenance={
-            which: Provenance(package.manifest, package.signature, key) for which, (package, key) in packages.items()
-        },
-        duplicates=duplicates,
-        left_out=left_out,
-    )
+    counts, duplicates = _without_duplicates(shards)
+    certificates = {shard.head.site: shard.head.certificate for shard in shards}
+    return Pool(tuple(shards), certificates, counts, duplicates, left_out)
 
 
-def _sound_packages(home: Path, plan: Plan, record: SiteRecord) -> dict[Part, Package]:
-    """All that a site sent, by part. Raises VerificationError when one of them does not hold, or they disagree."""
-    own = {
-        part: package
-        for part in plan.parts_at(record.site)
-        if (package := _read_stored(home, plan, record, part)) is not None
-    }
-    stated = [package.certificate for package in own.values()]
-    if any(other != stated[0] for other in stated):
-        raise VerificationError("its packages state different costs")
-    for certificate in stated[:1]:
-        check_answered(certificate, plan, record.site, home)
-    return own
+def _sound_shards(
+    home: Path, plan: Plan, record: SiteRecord, progress: Callable[[int], None]
+) -> tuple[list[PoolShard], list[str]]:
+    """All shards of the parts that a site sent whole, and what it did not.
+
+    Raises VerificationError when one of them does not hold, or they disagree.
+    """
+    own: list[PoolShard] = []
+    lacking: list[str] = []
+    stated: Certificate | None = None
+    for part in plan.parts_at(record.site):
+        found, missing = _part(home, plan, record, part, progress)
+        lacking += [missing] if missing else []
+        for shard in found:
+            if stated is not None and shard.head.certificate != stated:
+                raise VerificationError("its packages state different costs")
+            stated = shard.head.certificate
+        own += [] if missing else found
+    if stated is not None:
+        check_answered(stated, plan, record.site, home)
+    return own, lacking
 
 
-def _read_stored(home: Path, plan: Plan, record: SiteRecord, part: Part) -> Package | None:
-    """The package of one part that a site sent; None when it sent none. Raises VerificationError as `admit`."""
-    path = package_path(home, record.site, part)
-    if not path.exists():
-        return None
-    package = admit(path.read_bytes(), plan, record)
-    if package.part != part:
+def _part(
+    home: Path, plan: Plan, record: SiteRecord, part: Part, progress: Callable[[int], None]
+) -> tuple[list[PoolShard], str]:
+    """The shards of one part that a site sent, and what is missing in words. Raises VerificationError as `admit`."""
+    found: list[PoolShard] = []
+    held: Contents = Counter()
+    last = ""
+    of = len(shard_sizes(plan, record.site, part))
+    for number in range(1, of + 1):
+        path = package_path(home, record.site, part, number)
+        if not path.exists():
+            continue
+        package = admit(path, plan, record)
+        _check_place(package, part, number, last)
+        last = package.entries[-1].name
+        held += contents(package)
+        found.append(PoolShard(package.head, package.signature, record.signing_key.encode(), path))
+        progress(package.head.images)
+    if len(found) < of:
+        return found, f"only {len(found)} of {of} {part} packages" if found else f"no {part} package"
+    if held not in possible_contents(plan, record.site, part):
+        raise VerificationError("its shards together do not hold what the plan's release asks for")
+    return found, ""
+
+
+def _check_place(package: Package, part: Part, number: int, last: str) -> None:
+    """The shard is the one that it is filed as, and its names come after those of the one before: none comes twice."""
+    if package.head.part != part:
         raise VerificationError("a stored package holds another part of the release than it is filed under")
-    return package
+    if package.head.shard != number:
+        raise VerificationError("a stored package is another shard than it is filed under")
+    if package.entries[0].name <= last:
+        raise VerificationError("the names of its shards overlap, so that an image may be there twice")
 
 
-def _items(package: Package) -> list[PoolItem]:
-    return [
-        PoolItem(package.site, image.facts, image.png, package.pixel_hashes[image.facts.name])
-        for image in package.images
-    ]
-
-
-def _without_duplicates(items: list[PoolItem]) -> tuple[tuple[PoolItem, ...], tuple[Duplicate, ...]]:
-    """The first of each set of equal pixels, in the order of sites and names; the others are listed."""
-    kept: dict[str, PoolItem] = {}
-    duplicates: list[Duplicate] = []
-    for item in items:
-        first = kept.setdefault(item.pixel_sha256, item)
-        if first is not item:
-            duplicates.append(Duplicate(item.site, item.facts.name, first.site, first.facts.name))
-    return tuple(kept.values()), tuple(duplicates)
+def _without_duplicates(shards: list[PoolShard]) -> tuple[Counter[Source], Duplicates]:
+    """The first of each set of equal pixels, in the order of sites, parts and names, counted; the others are listed."""
+    counts: Counter[Source] = Counter()
+    duplicates = Duplicates()
+    for place, shard in enumerate(shards):
+        site = shard.head.site
+        for entry in shard.package().entries:
+            if duplicates.is_first(place, site, entry.name, entry.pixel_sha256):
+                counts[Source(site, entry.label, entry.model, entry.method, entry.guarantee)] += 1
+    return counts, duplicates

@@ -1,69 +1,154 @@
-"""What a published data set consists of: the coordinator's manifest as strict records, file names, labels.csv."""
+"""What a published data set consists of: the coordinator's manifest and root, and a shard's index, as strict records.
+
+Every package shard has a line in the manifest. `root.json` is the small head that proofs of single images begin with:
+the root of the Merkle tree over those lines.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Any, Literal
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError
 
+from sfumato_common.crypto.merkle import leaf_hash, merkle_root
 from sfumato_common.errors import VerificationError
 from sfumato_common.files import canonical_json
-from sfumato_common.package.features import FILE
-from sfumato_common.package.manifest import Hash, ImageFacts, ImageName
+from sfumato_common.package.manifest import Hash, ImageFacts, ImageName, Shard
 from sfumato_common.strict import Strict
 from sfumato_common.study.plan import Name
 from sfumato_common.study.words import Part
+from sfumato_server.publish.layout import key_file
 
-FORMAT = "sfumato-published/3"
+FORMAT = "sfumato-published/4"
 MANIFEST, SIGNATURE, LABELS, COORDINATOR_KEY = "manifest.json", "manifest.sig", "labels.csv", "coordinator.pem"
+ROOT, ROOT_SIGNATURE = "root.json", "root.sig"
 REPORT = "report.html"
-COLUMNS = "file,label,site,model,method,guarantee"
+Day = Annotated[str, Field(pattern=r"\A\d{4}-\d{2}-\d{2}\z")]
+Count = Annotated[int, Field(ge=0)]
+_Record = TypeVar("_Record", bound=Strict)
 
 
 class FileEntry(Strict):
     """One file's size in bytes and sha256."""
 
-    bytes: Annotated[int, Field(ge=0)]
+    bytes: Count
     sha256: Hash
 
 
 class ImageEntry(ImageFacts):
-    """One published image; its file is `image_file(site, name)`."""
+    """One published image: what its site signed, of which site, and where it lies in the folder."""
 
     site: Name
+    sha256: Hash
     pixel_sha256: Hash
+    file: str
 
 
 class DuplicateEntry(Strict):
-    """An image of a site's package that was not published, because the same pixels are there under another name."""
+    """An image of a shard that was not published, because the same pixels are there under another name."""
 
-    site: Name
     name: ImageName
     kept_site: Name
     kept_name: ImageName
 
 
-class PublishedManifest(Strict):
-    """The coordinator's statement; its canonical JSON is what `manifest.sig` signs (domain "published")."""
+class ShardIndex(Strict):
+    """What the coordinator says of one shard beside the site's own entries: which of its images are not published.
 
-    format: Literal["sfumato-published/3"]
+    All that is said of an image stands once, in the entries that its site signed; so does the hash of its file.
+    """
+
+    format: Literal["sfumato-index/1"]
+    site: Name
+    part: Part
+    shard: Shard
+    duplicates: list[DuplicateEntry]
+
+    def encode(self) -> bytes:
+        """The bytes of the index file."""
+        return canonical_json(self.model_dump())
+
+
+class ShardLine(Strict):
+    """One shard in the manifest: how many of its images are published and how many left out, and what proves them.
+
+    `head` and `index` are sha256 of the site's signed head and of the index file; `root` is that of the site's entries.
+    """
+
+    site: Name
+    part: Part
+    shard: Shard
+    shards: Shard
+    images: Count
+    duplicates: Count
+    head: Hash
+    root: Hash
+    index: Hash
+
+    @property
+    def leaf(self) -> bytes:
+        """Its hash in the tree over all shards."""
+        return leaf_hash(canonical_json(self.model_dump()))
+
+
+class PublishedManifest(Strict):
+    """The coordinator's statement; its canonical JSON is what `manifest.sig` signs (domain "published").
+
+    `files` has every file but images, what `shards` covers, and the signed statements themselves.
+    """
+
+    format: Literal["sfumato-published/4"]
     study: Name
-    created: Annotated[str, Field(pattern=r"\A\d{4}-\d{2}-\d{2}\z")]
+    created: Day
     plan_hash: Hash
     plan: dict[str, Any]
-    # which parts of its release each site sent: one signed package a part
+    # which parts of its release each site sent, whole
     packages: Annotated[dict[Name, Annotated[list[Part], Field(min_length=1)]], Field(min_length=1)]
     left_out: dict[Name, str]
-    images: Annotated[list[ImageEntry], Field(min_length=1)]
-    duplicates: list[DuplicateEntry]
+    shards: Annotated[list[ShardLine], Field(min_length=1)]
     files: dict[str, FileEntry]
 
     @property
     def sites(self) -> list[str]:
         """Names of the sites that images came from, sorted."""
         return sorted(self.packages)
+
+    @property
+    def images(self) -> int:
+        """How many images are published."""
+        return sum(shard.images for shard in self.shards)
+
+    @property
+    def root(self) -> PublishedRoot:
+        """The head that proofs of single images begin with."""
+        return PublishedRoot(
+            format="sfumato-root/1",
+            study=self.study,
+            created=self.created,
+            plan_hash=self.plan_hash,
+            images=self.images,
+            shards=len(self.shards),
+            root=merkle_root(shard.leaf for shard in self.shards).hex(),
+        )
+
+    def encode(self) -> bytes:
+        """The bytes that are signed."""
+        return canonical_json(self.model_dump())
+
+
+class PublishedRoot(Strict):
+    """The coordinator's small head, signed by `root.sig` (domain "root"): the root over the lines of all shards."""
+
+    format: Literal["sfumato-root/1"]
+    study: Name
+    created: Day
+    plan_hash: Hash
+    images: Count
+    shards: Annotated[int, Field(ge=1)]
+    root: Hash
 
     def encode(self) -> bytes:
         """The bytes that are signed."""
@@ -72,44 +157,26 @@ class PublishedManifest(Strict):
 
 def parse_published(data: bytes) -> PublishedManifest:
     """Strict reading. Raises VerificationError unless `data` is the canonical form of a manifest."""
+    return parse_canonical(data, PublishedManifest, MANIFEST)
+
+
+def parse_canonical(data: bytes, kind: type[_Record], name: str) -> _Record:
+    """The record in `data`. Raises VerificationError, naming the file `name`, unless it is in its one byte form."""
     try:
-        manifest = PublishedManifest.model_validate(json.loads(data))
-        canonical = manifest.encode()
+        found = kind.model_validate(json.loads(data))
+        canonical = canonical_json(found.model_dump())
     except (ValidationError, ValueError, RecursionError):
-        raise VerificationError(f"{MANIFEST} is malformed; do not trust this data set") from None
+        raise VerificationError(f"{name} is malformed; do not trust this data set") from None
     if canonical != data:
-        raise VerificationError(f"{MANIFEST} is not in canonical form; do not trust this data set")
-    return manifest
+        raise VerificationError(f"{name} is not in canonical form; do not trust this data set")
+    return found
 
 
-def image_file(site: str, name: str) -> str:
-    """Where an image lies in the published folder."""
-    return f"images/{site}/{name}.png"
+def file_entry(content: bytes) -> FileEntry:
+    """Size and sha256 of a file's bytes."""
+    return FileEntry(bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
 
 
-def provenance_files(site: str, part: Part) -> tuple[str, str, str]:
-    """Where the signed manifest of one of a site's packages, its signature and the site's public key lie."""
-    return tuple(f"provenance/{site}/{part}/{name}" for name in (MANIFEST, SIGNATURE, "key.pem"))  # type: ignore[return-value]
-
-
-def expected_files(
-    packages: Mapping[str, Sequence[Part]], images: Iterable[ImageEntry], features: bool = False
-) -> set[str]:
-    """Every file that the manifest must list: all of the folder but the manifest itself and its signature."""
-    files = {
-        *([FILE] if features else []),
-        LABELS,
-        REPORT,
-        COORDINATOR_KEY,
-        *(image_file(image.site, image.name) for image in images),
-    }
-    return files.union(*(provenance_files(site, part) for site, parts in packages.items() for part in parts))
-
-
-def labels_csv(images: Iterable[ImageEntry]) -> bytes:
-    """labels.csv; no field needs quoting, since all are names, hexadecimal or fixed words."""
-    rows = [
-        ",".join((image_file(item.site, item.name), item.label, item.site, item.model, item.method, item.guarantee))
-        for item in images
-    ]
-    return ("\n".join([COLUMNS, *rows]) + "\n").encode("ascii")
+def stated_files(sites: Sequence[str], features: Sequence[str] = ()) -> set[str]:
+    """Every file that `files` must list; `features` names that of vectors where the plan has some."""
+    return {LABELS, REPORT, COORDINATOR_KEY, *features, *map(key_file, sites)}

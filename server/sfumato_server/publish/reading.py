@@ -12,10 +12,23 @@ from pathlib import Path
 
 from sfumato_common.errors import ConfigError, VerificationError
 from sfumato_common.imaging import decode_png
+from sfumato_common.package.manifest import parse_manifest
 from sfumato_common.strict import parse
+from sfumato_common.study.certificate import Certificate
 from sfumato_common.study.plan import Plan
 from sfumato_common.types import AnyArray
-from sfumato_server.publish.manifest import MANIFEST, ImageEntry, PublishedManifest, image_file, parse_published
+from sfumato_server.publish.layout import ShardFiles
+from sfumato_server.publish.manifest import (
+    MANIFEST,
+    ROOT,
+    ROOT_SIGNATURE,
+    SIGNATURE,
+    DuplicateEntry,
+    ImageEntry,
+    PublishedManifest,
+    parse_published,
+)
+from sfumato_server.publish.shard import published_entries, read_file, read_shard
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,8 +47,17 @@ class PublishedFolder:
         self.folder, self.manifest, self.plan = folder, manifest, plan
 
     def entries(self) -> Iterator[ImageEntry]:
-        """What every image is said to be, in the order of the manifest."""
-        yield from self.manifest.images
+        """What every image is said to be, by site, part and name; one shard's entries are in memory at a time."""
+        for line in self.manifest.shards:
+            _, entries, index = read_shard(self.folder, line)
+            left = dict.fromkeys(item.name for item in index.duplicates)
+            yield from published_entries(ShardFiles(line.site, line.part, line.shard), entries, left)
+
+    def duplicates(self) -> Iterator[tuple[str, DuplicateEntry]]:
+        """What sites sent and is not published, because the same pixels are there already: the site, and which."""
+        for line in self.manifest.shards:
+            for item in read_shard(self.folder, line)[2].duplicates if line.duplicates else ():
+                yield line.site, item
 
     def images(self) -> Iterator[PublishedImage]:
         """Every image in the same order, read as it is asked for. Raises VerificationError where a file is no PNG."""
@@ -43,12 +65,22 @@ class PublishedFolder:
 
     def image(self, entry: ImageEntry) -> PublishedImage:
         """The picture of one entry. Raises VerificationError when its file is missing or no PNG."""
-        file = image_file(entry.site, entry.name)
-        try:
-            data = (self.folder / file).read_bytes()
-        except OSError:
-            raise VerificationError(f"{file} is missing or cannot be read") from None
-        return PublishedImage(entry, file, decode_png(data))
+        return PublishedImage(entry, entry.file, decode_png(self.read(entry.file)))
+
+    def read(self, file: str) -> bytes:
+        """The bytes of a file of the set, named with `/`. Raises VerificationError when it cannot be read."""
+        return read_file(self.folder, file)
+
+    def statements(self) -> Iterator[str]:
+        """Names of all files but the images: what coordinator and sites signed, and what they say of the set."""
+        yield from (MANIFEST, SIGNATURE, ROOT, ROOT_SIGNATURE, *sorted(self.manifest.files))
+        for line in self.manifest.shards:
+            yield from ShardFiles(line.site, line.part, line.shard).all
+
+    def certificates(self) -> dict[str, Certificate]:
+        """What each site states about its costs, in the heads that it signed. Raises VerificationError."""
+        first = {line.site: ShardFiles(line.site, line.part, line.shard).head for line in self.manifest.shards[::-1]}
+        return {site: parse_manifest(self.read(head)).certificate for site, head in sorted(first.items())}
 
 
 def open_folder(folder: Path) -> PublishedFolder:

@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -13,7 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from sfumato_common.crypto.signatures import fingerprint
 from sfumato_common.generators.settings import WhiteningStage
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.words import has_epsilon, is_fill
+from sfumato_common.study.words import GuaranteeLevel, has_epsilon, is_fill
 from sfumato_server.pool import Pool
 from sfumato_server.publish.features import features_card, has_features
 from sfumato_server.publish.guarantee import Guarantee, guarantees, pooled_costs
@@ -84,7 +85,7 @@ def render_report(
         plan=plan,
         manifest=manifest,
         coordinator=fingerprint(coordinator_key),
-        site_keys={site: fingerprint(pool.provenance[site, part].public_key) for site, part in sorted(pool.provenance)},
+        site_keys={site: fingerprint(key) for site, key in sorted(pool.site_keys.items())},
         sheets=contact_sheets(pool, plan),
         guarantees=stated,
         without_guarantee=sorted(site for item in stated if not item.formal for site in item.sites),
@@ -97,7 +98,7 @@ def render_report(
         worst=pooled[0].add_remove,
         release=release_rows(pool, plan, stated),
         uncovered=uncovered_images(pool),
-        filled=sorted({item.facts.method for item in pool.items if is_fill(item.facts.method)}),
+        filled=sorted({source.method for source in pool.counts if is_fill(source.method)}),
         foreign_detail=foreign_details(pool, plan),
         stages=stages,
         seconds=run_info.get("seconds"),
@@ -108,16 +109,17 @@ def render_report(
         utility_rows=utility_rows(utility),
         axis=AXIS,
         ticks=[(value, _percent(value)) for value in (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)],
-        # beyond a few hundred the list is in the manifest
-        duplicates=pool.duplicates[:200],
+        # beyond a few hundred the list is in the index files of shards/
+        duplicates=list(islice(pool.duplicates, 200)),
     )
 
 
 def uncovered_images(pool: Pool) -> list[tuple[str, str, int]]:
     """(method, level, images) of what no epsilon covers, in the order of the levels."""
-    counts = Counter(
-        (item.facts.guarantee, item.facts.method) for item in pool.items if item.facts.guarantee != "formal"
-    )
+    counts: Counter[tuple[str, str]] = Counter()
+    for source, images in pool.counts.items():
+        counts[source.guarantee, source.method] += images if source.guarantee != "formal" else 0
+    counts = +counts
     return [(method, level, count) for (level, method), count in sorted(counts.items(), reverse=True)]
 
 
@@ -127,9 +129,9 @@ def foreign_details(pool: Pool, plan: Plan) -> list[tuple[str, str]]:
     Where methods on groups made images in the model's space, what is the patients' in those is no class statistic.
     """
     found = []
-    for model in sorted({item.facts.model for item in pool.items} & set(plan.candidates)):
-        text, facts = _detail_of(plan, model), [item.facts for item in pool.items if item.facts.model == model]
-        averaged = sorted({own.method for own in facts if not has_epsilon(own.guarantee)})
+    for model in sorted({source.model for source in pool.counts} & set(plan.candidates)):
+        text, own = _detail_of(plan, model), [source for source in pool.counts if source.model == model]
+        averaged = sorted({source.method for source in own if not has_epsilon(source.guarantee)})
         if text is not None and averaged:
             text += f" In images by {', '.join(averaged)} what is the patients' is the average of a group of them, and"
             text += " no epsilon covers it; lines are nobody's there too."
@@ -153,7 +155,9 @@ def release_rows(pool: Pool, plan: Plan, stated: Sequence[Guarantee]) -> list[Re
     takes the formal guarantee from every row.
     """
     formal = all(item.formal for item in stated)
-    counts = Counter((item.site, item.facts.model, item.facts.method, item.facts.guarantee) for item in pool.items)
+    counts: Counter[tuple[str, str, str, GuaranteeLevel]] = Counter()
+    for source, images in pool.counts.items():
+        counts[source.site, source.model, source.method, source.guarantee] += images
     lines = sorted(counts.items(), key=lambda line: (line[0][0], plan.sources.index((line[0][2], line[0][1]))))
     return [
         ReleaseRow(site, model, method, level if formal or not has_epsilon(level) else NO_GUARANTEE, count)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,6 +11,8 @@ from sfumato_common.study.plan import Plan
 from sfumato_common.types import ByteImages
 from sfumato_server.pictures import COLUMNS, data_uri, mosaic
 from sfumato_server.pool import Pool, PoolItem
+
+MOST_ROWS = 3  # of one sheet, shared by its bands
 
 
 @dataclass(frozen=True)
@@ -30,16 +31,17 @@ class Sheet:
 
 def contact_sheets(pool: Pool, plan: Plan) -> list[Sheet]:
     """Sheets by site, then by the plan's order of labels and releases; deterministic, nothing is picked by eye."""
-    groups: dict[tuple[str, str], dict[tuple[str, str], list[PoolItem]]] = defaultdict(lambda: defaultdict(list))
-    for item in pool.items:
-        groups[item.site, item.facts.label][item.facts.method, item.facts.model].append(item)
     sheets = []
     for site in pool.sites:
+        first = pool.first(site, MOST_ROWS * COLUMNS)
         for label in plan.labels:
-            own = groups[site, label]
-            bands = [(source_name(*source), own[source]) for source in plan.sources if own.get(source)]
+            own = {(source.method, source.model): items for source, items in first.items() if source.label == label}
+            bands = [(source_name(*source), own[source]) for source in plan.sources if source in own]
             if bands:
-                sheets.append(_sheet(site, label, bands))
+                of = sum(
+                    images for source, images in pool.counts.items() if (source.site, source.label) == (site, label)
+                )
+                sheets.append(_sheet(site, label, bands, of))
     return sheets
 
 
@@ -48,9 +50,9 @@ def source_name(method: str, model: str) -> str:
     return model if method == "dp-sampling" else f"{method} ({model})"
 
 
-def _sheet(site: str, label: str, bands: Sequence[tuple[str, list[PoolItem]]]) -> Sheet:
+def _sheet(site: str, label: str, bands: Sequence[tuple[str, list[PoolItem]]], of: int) -> Sheet:
     longest = max(len(items) for _, items in bands)
-    depth = min(max(1, round(3 / len(bands))), math.ceil(longest / COLUMNS))
+    depth = min(max(1, round(MOST_ROWS / len(bands))), math.ceil(longest / COLUMNS))
     rows: list[list[ByteImages]] = []
     for _, items in bands:
         tiles = [decode_png(item.png) for item in items[: depth * COLUMNS]]
@@ -65,5 +67,5 @@ def _sheet(site: str, label: str, bands: Sequence[tuple[str, list[PoolItem]]]) -
         height=canvas.shape[0],
         sources=tuple(source for source, _ in bands),
         shown=sum(len(row) for row in rows),
-        of=sum(len(items) for _, items in bands),
+        of=of,
     )

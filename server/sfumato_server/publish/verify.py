@@ -4,34 +4,34 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from sfumato_common.crypto.signatures import fingerprint, is_same_key, verify
+from sfumato_common.crypto.signatures import Domain, fingerprint, is_same_key, verify
 from sfumato_common.errors import ConfigError, VerificationError
-from sfumato_common.package import check_image
+from sfumato_common.files import file_sha256
 from sfumato_common.package.features import FILE
-from sfumato_common.package.manifest import Manifest, ManifestImage, parse_manifest
 from sfumato_common.strict import parse
 from sfumato_common.study.costs import WITHOUT_PRIVACY
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.words import Part, has_epsilon, is_fill
+from sfumato_common.study.words import PARTS, Part, is_fill
 from sfumato_server.publish.features import check_features, has_features
+from sfumato_server.publish.layout import ShardFiles, key_file
 from sfumato_server.publish.manifest import (
     COORDINATOR_KEY,
     LABELS,
     MANIFEST,
+    ROOT,
+    ROOT_SIGNATURE,
     SIGNATURE,
-    ImageEntry,
     PublishedManifest,
-    expected_files,
-    image_file,
-    labels_csv,
     parse_published,
-    provenance_files,
+    stated_files,
 )
+from sfumato_server.publish.shard import HEADING, CheckedShard, read_file
+from sfumato_server.publish.workers import check_shards
 
 UNVERIFIED = "UNVERIFIED ORIGIN"
 
@@ -73,45 +73,41 @@ def verify_dataset(
     folder: Path,
     trusted_coordinator_key: bytes | None = None,
     trusted_site_keys: Mapping[str, bytes] = MappingProxyType({}),
+    *,
+    workers: int = 1,
+    progress: Callable[[int], None] = lambda images: None,
 ) -> VerificationReport:
     """Verify the data set in `folder` against public keys (PEM) that the caller trusts: coordinator's, sites'.
 
     Without the coordinator's, the key inside is used, and all that is shown is that the set agrees with itself: anybody
-    can make such a set. Without a site's, the coordinator may have invented the site.
+    can make such a set. Without a site's, the coordinator may have invented the site. Shards are checked one by one, or
+    by so many `workers`, processes of their own; `progress` is told how many images have been since it was told last.
 
     Raises VerificationError naming the file at the first thing that does not hold: an altered byte, a missing, extra or
     linked file, an image that its site did not sign. Raises ConfigError when `folder` holds no published set, or
     nothing of a site whose key the caller brought.
     """
-    if not (folder / MANIFEST).is_file():
-        raise ConfigError(f"'{folder.name}' is not a published data set: no {MANIFEST}; check the path")
-    signed, key = _read(folder, MANIFEST), _read(folder, COORDINATOR_KEY)
-    if trusted_coordinator_key is not None and not is_same_key(key, trusted_coordinator_key):
-        raise VerificationError(f"{COORDINATOR_KEY} is not the trusted coordinator's key")
-    try:
-        verify(key, "published", signed, _read(folder, SIGNATURE))
-    except VerificationError:
-        raise VerificationError(f"{SIGNATURE} does not hold for {MANIFEST} and {COORDINATOR_KEY}") from None
-    manifest = parse_published(signed)
-    plan = _checked_plan(manifest)
-    _check_tree(folder, manifest, has_features(plan))
+    manifest, key = read_signed(folder, trusted_coordinator_key)
+    plan = checked_plan(manifest)
+    _check_shards_listed(manifest)
+    _check_tree(folder, manifest, plan)
     for name, entry in sorted(manifest.files.items()):
         path = folder / name
-        if path.stat().st_size != entry.bytes or hashlib.sha256(path.read_bytes()).hexdigest() != entry.sha256:
+        if path.stat().st_size != entry.bytes or file_sha256(path) != entry.sha256:
             raise VerificationError(f"{name} was altered")
     keys = _site_keys(folder, manifest, trusted_site_keys)
-    packages = [_site_manifest(folder, site, part, plan) for site, parts in manifest.packages.items() for part in parts]
-    for package in packages:
-        _check_filled(plan, package)
-    _check_images(folder, manifest, packages)
+    checked: list[CheckedShard] = []
+    for shard in check_shards(folder, manifest, keys, plan, workers):
+        progress(manifest.shards[len(checked)].images)
+        checked.append(shard)
+    _check_together(manifest, plan, checked)
+    _check_labels(folder, [shard.rows for shard in checked])
     if has_features(plan):
-        check_features(plan, _read(folder, FILE))
-    if _read(folder, LABELS) != labels_csv(manifest.images):
-        raise VerificationError(f"{LABELS} does not say what {MANIFEST} says")
+        check_features(plan, read_file(folder, FILE))
     return VerificationReport(
         study=manifest.study,
         plan_hash=manifest.plan_hash,
-        images=len(manifest.images),
+        images=manifest.images,
         sites=tuple(manifest.sites),
         coordinator_fingerprint=fingerprint(key),
         trusted=trusted_coordinator_key is not None,
@@ -121,110 +117,117 @@ def verify_dataset(
     )
 
 
-def _read(folder: Path, name: str) -> bytes:
+def read_signed(folder: Path, trusted_coordinator_key: bytes | None) -> tuple[PublishedManifest, bytes]:
+    """The manifest, both of the coordinator's signatures checked, and the key (PEM) that made them.
+
+    Raises as `verify_dataset`.
+    """
+    if not (folder / MANIFEST).is_file():
+        raise ConfigError(f"'{folder.name}' is not a published data set: no {MANIFEST}; check the path")
+    signed, key = read_file(folder, MANIFEST), read_file(folder, COORDINATOR_KEY)
+    if trusted_coordinator_key is not None and not is_same_key(key, trusted_coordinator_key):
+        raise VerificationError(f"{COORDINATOR_KEY} is not the trusted coordinator's key")
+    _check_signature(folder, key, "published", signed, MANIFEST, SIGNATURE)
+    manifest = parse_published(signed)
+    root = read_file(folder, ROOT)
+    if root != manifest.root.encode():
+        raise VerificationError(f"{ROOT} does not say what {MANIFEST} says")
+    _check_signature(folder, key, "root", root, ROOT, ROOT_SIGNATURE)
+    return manifest, key
+
+
+def _check_signature(folder: Path, key: bytes, domain: Domain, signed: bytes, name: str, signature: str) -> None:
     try:
-        return (folder / name).read_bytes()
-    except OSError:
-        raise VerificationError(f"{name} is missing or cannot be read") from None
+        verify(key, domain, signed, read_file(folder, signature))
+    except VerificationError:
+        raise VerificationError(f"{signature} does not hold for {name} and {COORDINATOR_KEY}") from None
 
 
-def _checked_plan(manifest: PublishedManifest) -> Plan:
+def checked_plan(manifest: PublishedManifest) -> Plan:
+    """The plan in the manifest. Raises VerificationError unless it is the one that the manifest names."""
     try:
         plan = parse(manifest.plan, Plan, MANIFEST)
     except ConfigError:
         raise VerificationError(f"{MANIFEST} holds no valid plan") from None
     if plan.study_digest != manifest.plan_hash or plan.study != manifest.study:
         raise VerificationError(f"{MANIFEST} states another plan than its hash")
-    if not plan.private and any(has_epsilon(image.guarantee) for image in manifest.images):
-        raise VerificationError(f"{MANIFEST} claims a formal guarantee where {WITHOUT_PRIVACY}")
-    levels = plan.guarantee_levels
-    if any(image.guarantee != levels.get((image.method, image.model)) for image in manifest.images):
-        raise VerificationError(f"{MANIFEST} claims another guarantee of an image than its method has")
     return plan
 
 
-def _check_tree(folder: Path, manifest: PublishedManifest, features: bool) -> None:
-    """The folder holds the listed files as plain files, and nothing else."""
-    if set(manifest.files) != expected_files(manifest.packages, manifest.images, features):
-        raise VerificationError(f"{MANIFEST} does not list the files that its images and sites need")
-    wanted = {*manifest.files, MANIFEST, SIGNATURE}
-    folders = {str(parent) for name in wanted for parent in Path(name).parents}
+def _check_shards_listed(manifest: PublishedManifest) -> None:
+    """Every part that a site sent is there whole: each of its shards once, in order."""
+    found: dict[tuple[str, Part], list[int]] = {}
+    for line in manifest.shards:
+        found.setdefault((line.site, line.part), []).append(line.shard)
+    wanted = {(line.site, line.part): list(range(1, line.shards + 1)) for line in manifest.shards}
+    parts = {(site, part) for site, own in manifest.packages.items() for part in own}
+    in_order = sorted(found, key=lambda key: (key[0], PARTS.index(key[1])))
+    if found != wanted or set(found) != parts or list(found) != in_order:
+        raise VerificationError(f"{MANIFEST} does not list each shard of what sites sent once, in order")
+
+
+def _check_tree(folder: Path, manifest: PublishedManifest, plan: Plan) -> None:
+    """The folder holds the listed files as plain files, and nothing else; image folders are their shards' matter."""
+    if set(manifest.files) != stated_files(manifest.sites, [FILE] if has_features(plan) else []):
+        raise VerificationError(f"{MANIFEST} does not list the files that its shards and sites need")
+    shards = [(ShardFiles(line.site, line.part, line.shard), line) for line in manifest.shards]
+    signed = {MANIFEST, SIGNATURE, ROOT, ROOT_SIGNATURE}
+    wanted = signed.union(manifest.files, *(files.all for files, _ in shards))
+    leaves = {name for files, line in shards for name in files.folders(line.images + line.duplicates)}
+    folders = {parent.as_posix() for name in (*wanted, *leaves) for parent in Path(name).parents}
     found = set()
-    for path in folder.rglob("*"):
-        name = path.relative_to(folder).as_posix()
-        if path.is_symlink() or not (path.is_file() or path.is_dir()):
-            raise VerificationError(f"{name} is not a plain file")
-        if name not in (folders if path.is_dir() else wanted):
+    for name, is_folder in _walk(folder, "", leaves):
+        if name not in ((folders | leaves) if is_folder else wanted):
             raise VerificationError(f"{name} does not belong to the data set")
         found.add(name)
     if missing := sorted(wanted - found):
         raise VerificationError(f"{missing[0]} is missing")
 
 
+def _walk(folder: Path, below: str, leaves: set[str]) -> Iterator[tuple[str, bool]]:
+    """Every file and folder by name, and whether it is a folder; `leaves` are not entered."""
+    for item in sorted((folder / below).iterdir()):
+        name = item.relative_to(folder).as_posix()
+        if item.is_symlink() or not (item.is_file() or item.is_dir()):
+            raise VerificationError(f"{name} is not a plain file")
+        yield name, item.is_dir()
+        if item.is_dir() and name not in leaves:
+            yield from _walk(folder, name, leaves)
+
+
 def _site_keys(folder: Path, manifest: PublishedManifest, trusted: Mapping[str, bytes]) -> dict[str, bytes]:
-    """The one key of each site, PEM: the same under both parts of its release, and the caller's where one was given."""
+    """The one key of each site, PEM: the one in the folder, which is the caller's where one was given."""
     if absent := sorted(set(trusted) - set(manifest.packages)):
         raise ConfigError(f"a key of site '{absent[0]}' was given, but the set holds nothing of it; leave that out")
-    keys = {}
-    for site, parts in manifest.packages.items():
-        files = [provenance_files(site, part)[2] for part in parts]
-        own = [_read(folder, name) for name in files]
-        keys[site] = trusted.get(site, own[0])
-        for name, key in zip(files, own, strict=True):
-            if not is_same_key(key, keys[site]):
-                what = "the trusted key" if site in trusted else "the key of another part of its release"
-                raise VerificationError(f"{name}: the key that site '{site}' signed with is not {what}")
+    keys = {site: read_file(folder, key_file(site)) for site in manifest.packages}
+    for site, key in trusted.items():
+        if not is_same_key(keys[site], key):
+            name = key_file(site)
+            raise VerificationError(f"{name}: the key that site '{site}' signed with is not the trusted key")
     return keys
 
 
-def _site_manifest(folder: Path, site: str, part: Part, plan: Plan) -> Manifest:
-    """A site's own statement about one part, its signature checked with the key beside it."""
-    signed, signature, key = (_read(folder, name) for name in provenance_files(site, part))
-    try:
-        verify(key, "package", signed, signature)
-        manifest = parse_manifest(signed)
-    except VerificationError:
-        raise VerificationError(f"provenance/{site}: the site's signature does not hold") from None
-    if (manifest.site, manifest.part, manifest.study, manifest.plan_hash) != (
-        site,
-        part,
-        plan.study,
-        plan.digest_at(site),
-    ):
-        raise VerificationError(f"provenance/{site}: signed for another site, part, study or plan")
-    return manifest
+def _check_together(manifest: PublishedManifest, plan: Plan, checked: Sequence[CheckedShard]) -> None:
+    """What no shard shows alone: a site's parts are whole, no name comes twice, and places are filled as planned."""
+    held: dict[tuple[str, Part], Counter[tuple[str, str]]] = {}
+    last = ""
+    for line, shard in zip(manifest.shards, checked, strict=True):
+        if line.shard > 1 and shard.first <= last:
+            raise VerificationError(f"site '{line.site}' signed two images under one name, or shards out of order")
+        last = shard.last
+        held.setdefault((line.site, line.part), Counter()).update(shard.held)
+    for (site, part), found in held.items():
+        items = plan.part_at(site, plan.choices[0], part)
+        wanted = Counter({(item.method, item.model): item.images for item in items if is_fill(item.method)})
+        if Counter({source: images for source, images in found.items() if is_fill(source[0])}) != wanted:
+            raise VerificationError(f"provenance/{site}: not as many places are filled from the model as the plan says")
 
 
-def _check_images(folder: Path, published: PublishedManifest, packages: Sequence[Manifest]) -> None:
-    """Each image is one that its site signed, as what it is said to be; no package image is unaccounted for."""
-    signed = {(manifest.site, entry.name): (entry, manifest) for manifest in packages for entry in manifest.images}
-    if len(signed) != sum(len(manifest.images) for manifest in packages):
-        raise VerificationError("a site signed two images under one name")
-    for image in published.images:
-        name = image_file(image.site, image.name)
-        found = signed.pop((image.site, image.name), None)
-        if found is None or not _same(image, found[0]):
-            raise VerificationError(f"{name} is not what site '{image.site}' signed")
-        entry, manifest = found
-        try:
-            check_image(entry, _read(folder, name), manifest.shape, manifest.bits)
-        except VerificationError:
-            raise VerificationError(f"{name} is not the picture that site '{image.site}' signed") from None
-    if set(signed) != {(duplicate.site, duplicate.name) for duplicate in published.duplicates}:
-        raise VerificationError(f"{MANIFEST} leaves out images that a site signed and does not list them as duplicates")
-
-
-def _check_filled(plan: Plan, package: Manifest) -> None:
-    """As many images fill places that lack a group as the plan says: the number is public, and follows from no data."""
-    if package.site not in plan.sites:
-        raise VerificationError(f"provenance/{package.site}: the plan knows no such site")
-    found = Counter((image.method, image.model) for image in package.images if is_fill(image.method))
-    items = plan.part_at(package.site, plan.choices[0], package.part)
-    if found != Counter({(item.method, item.model): item.images for item in items if is_fill(item.method)}):
-        raise VerificationError(
-            f"provenance/{package.site}: not as many places are filled from the model as the plan says"
-        )
-
-
-def _same(image: ImageEntry, entry: ManifestImage) -> bool:
-    return image.model_dump(exclude={"site"}) == entry.model_dump(exclude={"sha256"})
+def _check_labels(folder: Path, rows: Sequence[tuple[int, str]]) -> None:
+    """labels.csv is the rows of every shard, one shard after another."""
+    with (folder / LABELS).open("rb") as stream:
+        same = stream.read(len(HEADING)) == HEADING
+        for size, sha256 in rows:
+            same = same and hashlib.sha256(stream.read(size)).hexdigest() == sha256
+        if not same or stream.read(1):
+            raise VerificationError(f"{LABELS} does not say what {MANIFEST} and the sites say")

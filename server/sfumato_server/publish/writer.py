@@ -1,40 +1,43 @@
-"""Writes a pool as a published data set: images, labels.csv, each site's signed manifest, the coordinator's own."""
+"""Writes a pool as a published data set, one shard at a time: images, labels.csv, what sites and coordinator signed."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from sfumato_common.crypto.signatures import sign
 from sfumato_common.errors import ConfigError
-from sfumato_common.files import sync_folder
+from sfumato_common.files import file_sha256, room_errors, sync_folder
 from sfumato_common.package.features import FILE, Features
 from sfumato_common.study.plan import Plan
 from sfumato_server.enrol.authority import Authority
 from sfumato_server.pool import Pool
 from sfumato_server.publish.features import has_features
+from sfumato_server.publish.layout import key_file
 from sfumato_server.publish.manifest import (
     COORDINATOR_KEY,
     FORMAT,
     LABELS,
     MANIFEST,
     REPORT,
+    ROOT,
+    ROOT_SIGNATURE,
     SIGNATURE,
     FileEntry,
-    ImageEntry,
     PublishedManifest,
-    image_file,
-    labels_csv,
-    provenance_files,
+    ShardLine,
+    file_entry,
 )
 from sfumato_server.publish.report import render_report
+from sfumato_server.publish.shard import HEADING, write_file, write_shard
 
 FOLDER = "published"
 
@@ -61,47 +64,51 @@ def publish(
     run_info: Mapping[str, Any],
     utility: Mapping[str, Any] | None,
     features: Features | None = None,
+    progress: Callable[[int], None] = lambda images: None,
 ) -> PublishedSet:
     """Write `out/published/`, its report among the signed files; an earlier published set there is replaced as a whole.
 
     `run_info` may hold `exchanges` (a list of stage, seconds, bytes_down, bytes_up), `seconds` and `versions`;
-    `utility` is the TSTR figure or None; `features` are the vectors of a plan that publishes some. Raises ConfigError
-    when `out/published` is something else than such a set.
+    `utility` is the TSTR figure or None; `features` are the vectors of a plan that publishes some. `progress` is told
+    how many images have been written since it was told last. Raises ConfigError when `out/published` is something else
+    than such a set, VerificationError when a package was replaced since it was pooled.
     """
     assert has_features(plan) == (features is not None), "vectors are published where, and only where, the plan says so"
     out.mkdir(parents=True, exist_ok=True)
     target = out / FOLDER
     if target.exists() and not (target / MANIFEST).is_file() and (not target.is_dir() or any(target.iterdir())):
         raise ConfigError(f"'{FOLDER}' in the output folder is not a published data set; choose another folder")
-    files = _contents(pool, authority) | ({FILE: features.encode()} if features is not None else {})
-    # the report is drawn from what the manifest says of everything else; then it is signed like everything else
-    manifest = _manifest(pool, plan, files)
-    files[REPORT] = render_report(pool, plan, manifest, authority.public_key, run_info, utility).encode("utf-8")
-    signed = manifest.model_copy(update={"files": _entries(files)}).encode()
-    files[MANIFEST] = signed
-    files[SIGNATURE] = sign(authority.signing_key, "published", signed)
-    digest = hashlib.sha256(signed).hexdigest()
-    _replace(out, target, files)
-    return PublishedSet(target, target / REPORT, len(pool.items), digest, dict(pool.left_out))
+    with _replaced(out, target) as fresh:
+        lines = _write_shards(fresh, pool, progress)
+        small = {COORDINATOR_KEY: authority.public_key} | ({FILE: features.encode()} if features is not None else {})
+        small |= {key_file(site): key for site, key in pool.site_keys.items()}
+        files = {LABELS: FileEntry(bytes=(fresh / LABELS).stat().st_size, sha256=file_sha256(fresh / LABELS))}
+        # the report is drawn from what the manifest says of everything else; then it is signed like everything else
+        manifest = _manifest(pool, plan, lines, files | {name: file_entry(data) for name, data in small.items()})
+        small[REPORT] = render_report(pool, plan, manifest, authority.public_key, run_info, utility).encode("utf-8")
+        files |= {name: file_entry(data) for name, data in small.items()}
+        manifest = manifest.model_copy(update={"files": files})
+        digest = _sign(small, manifest, authority)
+        for name, data in small.items():
+            write_file(fresh, name, data)
+    return PublishedSet(target, target / REPORT, manifest.images, digest, dict(pool.left_out))
 
 
-def _contents(pool: Pool, authority: Authority) -> dict[str, bytes]:
-    files = {image_file(item.site, item.facts.name): item.png for item in pool.items}
-    files[LABELS] = labels_csv(_images(pool))
-    files[COORDINATOR_KEY] = authority.public_key
-    for (site, part), provenance in pool.provenance.items():
-        names = provenance_files(site, part)
-        files.update(zip(names, (provenance.manifest, provenance.signature, provenance.public_key), strict=True))
-    return files
+def _write_shards(fresh: Path, pool: Pool, progress: Callable[[int], None]) -> list[ShardLine]:
+    """All shards and labels.csv."""
+    lines = []
+    with (fresh / LABELS).open("wb") as labels:
+        labels.write(HEADING)
+        for place, shard in enumerate(pool.shards):
+            line, rows = write_shard(fresh, shard, pool.duplicates.of(place))
+            labels.write(rows)
+            lines.append(line)
+            progress(shard.head.images)
+    return lines
 
 
-def _images(pool: Pool) -> list[ImageEntry]:
-    return [
-        ImageEntry(site=item.site, pixel_sha256=item.pixel_sha256, **item.facts.model_dump()) for item in pool.items
-    ]
-
-
-def _manifest(pool: Pool, plan: Plan, files: Mapping[str, bytes]) -> PublishedManifest:
+def _manifest(pool: Pool, plan: Plan, lines: list[ShardLine], files: Mapping[str, FileEntry]) -> PublishedManifest:
+    parts = {site: list(dict.fromkeys(line.part for line in lines if line.site == site)) for site in pool.sites}
     return PublishedManifest.model_validate(
         {
             "format": FORMAT,
@@ -109,31 +116,30 @@ def _manifest(pool: Pool, plan: Plan, files: Mapping[str, bytes]) -> PublishedMa
             "created": datetime.now(UTC).date().isoformat(),
             "plan_hash": plan.study_digest,
             "plan": plan.model_dump(mode="json"),
-            "packages": {site: [part for own, part in pool.provenance if own == site] for site in pool.sites},
+            "packages": parts,
             "left_out": dict(pool.left_out),
-            "images": _images(pool),
-            "duplicates": [asdict(duplicate) for duplicate in pool.duplicates],
-            "files": _entries(files),
+            "shards": lines,
+            "files": dict(files),
         }
     )
 
 
-def _entries(files: Mapping[str, bytes]) -> dict[str, FileEntry]:
-    return {
-        name: FileEntry(bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
-        for name, content in files.items()
-    }
+def _sign(files: dict[str, bytes], manifest: PublishedManifest, authority: Authority) -> str:
+    """Add the coordinator's two statements and its signatures to `files`; the sha256 of the manifest."""
+    signed, root = manifest.encode(), manifest.root.encode()
+    files[MANIFEST], files[SIGNATURE] = signed, sign(authority.signing_key, "published", signed)
+    files[ROOT], files[ROOT_SIGNATURE] = root, sign(authority.signing_key, "root", root)
+    return hashlib.sha256(signed).hexdigest()
 
 
-def _replace(out: Path, target: Path, files: Mapping[str, bytes]) -> None:
-    """Write everything beside `target`, then rename: a reader sees the old set or the whole new one."""
+@contextlib.contextmanager
+def _replaced(out: Path, target: Path) -> Iterator[Path]:
+    """A new folder beside `target` that takes its name when the block is done: readers see the old set or the new."""
     fresh = Path(tempfile.mkdtemp(dir=out, prefix=f".{FOLDER}-new-"))
     old = fresh.with_name(fresh.name.replace("-new-", "-old-"))
     try:
-        for name, content in files.items():
-            path = fresh / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
+        with room_errors():
+            yield fresh
         fresh.chmod(0o755)
         # the bytes are on the disk before the name points at them; one call is cheaper than thousands of fsyncs
         os.sync()

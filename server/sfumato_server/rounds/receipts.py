@@ -11,13 +11,15 @@ from pathlib import Path
 from sfumato_common.files import write_json
 from sfumato_common.protocol.answers import write_answers
 from sfumato_common.study.plan import Plan
+from sfumato_common.study.shards import shards_at
+from sfumato_common.study.words import Part
 from sfumato_server.enrol.answered import read_receipts, read_studies
 
 
 class Receipts:
-    """Answers of `plan`'s sites in a file; `packages` names the parts of its release that a site has delivered."""
+    """Answers of `plan`'s sites in a file; `packages` names the shards of its release that a site has delivered."""
 
-    def __init__(self, path: Path, plan: Plan, packages: Callable[[str], Collection[str]]) -> None:
+    def __init__(self, path: Path, plan: Plan, packages: Callable[[str], Collection[tuple[Part, int]]]) -> None:
         self._path, self._plan, self._packages = path, plan, packages
         self._found = read_receipts(path, plan)
 
@@ -35,9 +37,10 @@ class Receipts:
 
     def told(self, site: str) -> str:
         """What `site` is told of its own answers."""
-        parts = {(part, 1) for part in self._packages(site)}
+        # a part of which anything is here has left the site
+        parts = {(part, 1) for part, _ in self._packages(site)}
         return write_answers(self._found.get(site, set()) | parts)
 
     def delivered(self) -> set[str]:
         """The sites that delivered every part of their release."""
-        return {site for site in self._plan.sites if set(self._packages(site)) >= set(self._plan.parts_at(site))}
+        return {site for site in self._plan.sites if set(self._packages(site)) >= set(shards_at(self._plan, site))}

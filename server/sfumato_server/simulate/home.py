@@ -29,5 +29,5 @@ def enrol_local(home: Path, request: bytes, passphrase: bytes | None = None) -> 
 
 def take_package(home: CoordinatorHome, plan: Plan, site: str, data: bytes) -> None:
     """Admit a package as the intake does, and keep it. Raises VerificationError."""
-    package = admit(data, plan, Registry(home.root).record_in_force(site))
-    write_atomic(package_path(home.root, site, package.part), data)
+    head = admit(data, plan, Registry(home.root).record_in_force(site)).head
+    write_atomic(package_path(home.root, site, head.part, head.shard), data)
