@@ -10,6 +10,8 @@ import typer
 
 from sfumato_common.command_line import AsJson, console, file_bytes, print_json
 from sfumato_common.errors import ConfigError, UnverifiedOrigin
+from sfumato_common.files import write_atomic
+from sfumato_server.cli.progress import images_shown
 
 dataset_app = typer.Typer(no_args_is_help=True, help="Work with a published data set.")
 
@@ -19,19 +21,26 @@ dataset_app = typer.Typer(no_args_is_help=True, help="Work with a published data
     epilog="Example: sfumato dataset verify results/published --key coordinator.pem --site-key alder=alder.pem",
 )
 def dataset_verify(
-    folder: Annotated[Path, typer.Argument(help="A published data set.")],
+    folder: Annotated[Path, typer.Argument(help="A published data set; one PNG of it with --proof.")],
     key: Annotated[
         Path | None, typer.Option(help="The coordinator's public key, from a source that you trust.")
     ] = None,
     site_key: Annotated[
         list[str] | None, typer.Option(help="NAME=FILE: a hospital's public key, from the hospital (repeat).")
     ] = None,
+    proof: Annotated[Path | None, typer.Option(help="Check one image against this file of 'dataset prove'.")] = None,
+    workers: Annotated[int, typer.Option(help="Processes that check shards.")] = 1,
     as_json: AsJson = False,
 ) -> None:
     """Check signatures and hashes offline. Without --key nobody vouches for the set: exit code 3."""
-    from sfumato_server.publish import UNVERIFIED, verify_dataset
+    from sfumato_server.publish import UNVERIFIED, open_folder, verify_dataset
 
-    report = verify_dataset(folder, file_bytes(key) if key else None, _site_keys(site_key or []))
+    if proof is not None:
+        _verify_one(folder, proof, key, _site_keys(site_key or []), as_json)
+        return
+    keys = file_bytes(key) if key else None, _site_keys(site_key or [])
+    with images_shown("verify", open_folder(folder).manifest.images, not as_json) as progress:
+        report = verify_dataset(folder, *keys, workers=workers, progress=progress)
     if as_json:
         print_json(asdict(report))
     else:
@@ -41,6 +50,41 @@ def dataset_verify(
             f"{UNVERIFIED}: anybody can make a set that agrees with itself; pass the coordinator's public key, from a "
             "source that you trust, with --key"
         )
+
+
+@dataset_app.command("prove", epilog="Example: sfumato dataset prove results/published NAME --out proof.json")
+def dataset_prove(
+    folder: Annotated[Path, typer.Argument(help="A published data set.")],
+    image: Annotated[str, typer.Argument(help="An image of it: its file there, or its name alone.")],
+    out: Annotated[Path, typer.Option(help="Where the proof goes, JSON of a few KB.")],
+    as_json: AsJson = False,
+) -> None:
+    """Write what proves one image without the others; 'dataset verify IMAGE --proof' checks it."""
+    from sfumato_server.publish.proof import prove
+
+    found = prove(folder, image)
+    data = found.encode()
+    write_atomic(out, data)
+    if as_json:
+        print_json({"image": found.entry.name, "site": found.line.site, "bytes": len(data)})
+    else:
+        console.print(f"'{out.name}' proves image {found.entry.name}, {len(data)} bytes", markup=False, soft_wrap=True)
+
+
+def _verify_one(image: Path, proof: Path, key: Path | None, site_keys: dict[str, bytes], as_json: bool) -> None:
+    from sfumato_common.imaging import decode_png
+    from sfumato_server.publish.proof import read_proof, verify_image
+
+    if key is None:
+        raise ConfigError("--proof needs --key: a proof without the coordinator's public key shows nothing")
+    read = read_proof(file_bytes(proof))
+    if absent := sorted(set(site_keys) - {read.line.site}):
+        raise ConfigError(f"a key of site '{absent[0]}' was given, but the image is of '{read.line.site}'")
+    found = verify_image(decode_png(file_bytes(image)), read, file_bytes(key), site_keys.get(read.line.site))
+    if as_json:
+        print_json(asdict(found))
+    else:
+        console.print(found.summary(), markup=False, soft_wrap=True)
 
 
 @dataset_app.command("overview", epilog="Example: sfumato dataset overview results/published --out overview.png")

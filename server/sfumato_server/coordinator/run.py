@@ -23,6 +23,7 @@ from sfumato_common.locks import exclusive
 from sfumato_common.package.features import Features
 from sfumato_common.proxies import keep_loopback_direct
 from sfumato_common.study.plan import Plan
+from sfumato_common.study.shards import shard_sizes
 from sfumato_common.supervise import Child, flower_environment, free_port
 from sfumato_server.coordinator.door import Behind, Door
 from sfumato_server.coordinator.front import FleetFront, Upstream, front_context
@@ -34,6 +35,7 @@ from sfumato_server.intake import IntakeCredentials, IntakeServer
 from sfumato_server.pool import Pool, pool_packages
 from sfumato_server.publish import publish
 from sfumato_server.publish.features import draw_features, has_features
+from sfumato_server.publish.progress import LoggedProgress
 from sfumato_server.rounds.checkpoint import released_model
 from sfumato_server.rounds.deadlines import GO_ON, WORK_HOURS, Deadlines
 from sfumato_server.rounds.superlink import (
@@ -213,7 +215,8 @@ def _publish(home: CoordinatorHome, out: Path, started: float) -> Path:
         raise FederationError(result["reason"])
     plan = home.plan()
     before = time.time()
-    pool = pool_packages(home.root, plan, Registry(home.root))
+    images = sum(sum(shard_sizes(plan, site, part)) for site in plan.sites for part in plan.parts_at(site))
+    pool = pool_packages(home.root, plan, Registry(home.root), LoggedProgress("checking packages", images))
     pictures = training_pictures(home.root, plan.study_digest)
     run_info = {
         "study": plan.study,
@@ -227,7 +230,8 @@ def _publish(home: CoordinatorHome, out: Path, started: float) -> Path:
         | {"python": platform.python_version()},
     }
     vectors = _vectors(home, plan) if has_features(plan) else None
-    published = publish(pool, plan, out, load_authority(home.root), run_info, result["utility"], vectors)
+    written = LoggedProgress("publishing", sum(shard.head.images for shard in pool.shards))
+    published = publish(pool, plan, out, load_authority(home.root), run_info, result["utility"], vectors, written)
     # the report shows the pictures; this file is for figures
     run_info["training"] = [{key: value for key, value in item.items() if key != "uri"} for item in pictures]
     run_info["left_out"] = dict(published.left_out)
