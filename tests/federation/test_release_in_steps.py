@@ -105,7 +105,7 @@ def test_making_sends_nothing_and_sending_makes_nothing(site, trained, monkeypat
         assert ask(site, trained, "send").status == "ok"
     assert charges(site) == made
     formal, declared = packages(site, trained[0])[:2]
-    assert (formal.part, declared.part) == ("formal", "declared")
+    assert (formal.head.part, declared.head.part) == ("formal", "declared")
     assert site.uploads[:2] == site.uploads[2:]
 
 
@@ -208,7 +208,7 @@ def test_a_refused_k_anonymous_set_does_not_hold_back_the_formal_one(site, train
     assert ask(site, trained, "make").status == "ok"
     assert ask(site, trained, "send").status == "ok"
     (formal,) = packages(site, trained[0])
-    assert formal.part == "formal"
+    assert formal.head.part == "formal"
     monkeypatch.undo()
     # a verdict stands: nothing of the refused part is made or asked again
     assert ask(site, trained, "make").status == "ok"

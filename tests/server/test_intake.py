@@ -392,7 +392,7 @@ def test_an_exceptions_text_never_reaches_the_caller(
     def fails(*_: Any) -> None:
         raise OSError("/home/coordinator/secret-path")
 
-    monkeypatch.setattr(service, "write_atomic", fails)
+    monkeypatch.setattr(service, "move_into_place", fails)
     data = consortium.package("north")
     stub = stub_for(consortium, address)
     upload_id = stub.Begin(announcement(consortium, data)).upload_id
@@ -579,7 +579,7 @@ def test_a_stored_package_is_verified_once_and_again_when_the_file_or_the_key_is
     path.write_bytes(data)
     record, known = consortium.registry.record_in_force("north"), stored.Stored(consortium.home, consortium.plan)
     for _ in range(50):
-        assert known.digests(record) == {"formal": hashlib.sha256(data).hexdigest()}
+        assert known.digests(record) == {("formal", 1): hashlib.sha256(data).hexdigest()}
     assert len(verified) == 1
     path.write_bytes(data[:-1] + b"x")
     assert known.digests(record) == known.digests(record) == {}

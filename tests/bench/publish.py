@@ -1,0 +1,189 @@
+"""What a set of a million images costs: pooling, publishing, verifying, beside `tar` and `sha256sum` of its bytes.
+
+    python tests/bench/publish.py [--sizes 28:1000000 256:100000] [--sites 20] [--workers 1]
+
+Sites send packages of synthetic noise, as many shards as their plan says; every image has pixels of its own. Each step
+runs in a process of its own, of which the peak of memory is read (VmHWM). *tar + sha256sum* archives the published
+folder into a file beside it and hashes every one of its files, one process after the other. All times are of the wall
+and of processors; a ratio is of processor seconds to those of tar and sha256sum, as the machine may be shared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from support.enrolment import enrol_site, keep_grant
+
+from sfumato_client.ledger.certificate import certificate
+from sfumato_common.crypto.identity import create_identity
+from sfumato_common.imaging import encode_png
+from sfumato_common.package import PackageImage, build_package
+from sfumato_common.package.manifest import ImageFacts
+from sfumato_common.strict import parse
+from sfumato_common.study.plan import Plan
+from sfumato_common.study.shards import shard_sizes
+from sfumato_server.enrol import Registry, create_authority, load_authority
+from sfumato_server.intake.admission import package_path
+from sfumato_server.pool import pool_packages
+from sfumato_server.publish import publish, verify_dataset
+
+LABELS, PASSPHRASE = ("abnormal", "normal"), b"of nobody, for a bench"
+
+
+def plan_of(size: int, images: int, sites: int) -> Plan:
+    values: dict[str, Any] = {
+        "study": "large",
+        "image": {"size": size, "channels": 1},
+        "labels": list(LABELS),
+        "sites": {f"site-{number:02d}": {"nominal_patients": 100} for number in range(sites)},
+        "privacy": {"epsilon": 8.0, "delta": 1e-4},
+        "stages": [{"kind": "spectral", "bandwidth": 8, "clip_radius": 1.0, "noise_multiplier": 2.0}],
+        "release": [{"model": "spectral", "images": images // sites}],
+        "federation": {"quorum": 1},
+    }
+    return parse(values, Plan, "plan")
+
+
+def make(work: Path, plan: Plan) -> None:
+    """A coordinator's home into which every site has sent its shards."""
+    home = work / "coordinator"
+    create_authority(home, passphrase=PASSPHRASE)
+    stated = certificate(plan, [], [], "secure")
+    rng = np.random.default_rng(0)
+    for site in plan.sites:
+        identity = create_identity(work / site, site)
+        keep_grant(home, identity, enrol_site(home, identity, PASSPHRASE))
+        sizes = shard_sizes(plan, site, "formal")
+        names = sorted(rng.bytes(16).hex() for _ in range(sum(sizes)))
+        for shard, size in enumerate(sizes, start=1):
+            own, names = names[:size], names[size:]
+            path = package_path(home, site, "formal", shard)
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(
+                build_package(
+                    site=site,
+                    study=plan.study,
+                    plan_hash=plan.digest,
+                    certificate=stated,
+                    images=[image(name, plan.image.size, rng) for name in own],
+                    sign=identity.sign_package,
+                    shard=shard,
+                    shards=len(sizes),
+                )
+            )
+
+
+def image(name: str, size: int, rng: np.random.Generator) -> PackageImage:
+    """Noise of 16 grey values: what leaves a network is no easier to compress, and made more slowly."""
+    facts = ImageFacts(
+        name=name, label=LABELS[int(name[0], 16) % 2], model="spectral", method="dp-sampling", guarantee="formal"
+    )
+    return PackageImage(facts, encode_png(rng.integers(0, 16, (size, size), dtype=np.uint8)))
+
+
+def measured(work: Callable[[], Any]) -> dict[str, float]:
+    """Seconds of wall and processors, and MB at the peak of this process so far."""
+    wall, before = time.perf_counter(), os.times()
+    work()
+    spent, status = os.times(), Path("/proc/self/status").read_text()
+    seconds = sum(spent[:4]) - sum(before[:4])
+    peak = int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1e3  # type: ignore[index]
+    return {"seconds": time.perf_counter() - wall, "cpu": seconds, "peak_mb": peak}
+
+
+def step_publish(work: Path, plan: Plan) -> dict[str, dict[str, float]]:
+    home, found = work / "coordinator", []
+    pooled = measured(lambda: found.append(pool_packages(home, plan, Registry(home))))
+    published = measured(lambda: publish(found[0], plan, work, load_authority(home), {}, None))
+    return {"pool": pooled, "publish": published}
+
+
+def step_verify(work: Path, workers: int) -> dict[str, dict[str, float]]:
+    key = load_authority(work / "coordinator").public_key
+    return {"verify": measured(lambda: verify_dataset(work / "published", key, workers=workers))}
+
+
+def step_baseline(work: Path) -> dict[str, dict[str, float]]:
+    def both() -> None:
+        subprocess.run(["tar", "-cf", str(work / "set.tar"), "published"], cwd=work, check=True)
+        find = f"find published -type f -print0 | xargs -0 sha256sum > '{work}/sums'"
+        subprocess.run(["sh", "-c", find], cwd=work, check=True)
+
+    found = measured(both)
+    found["peak_mb"] = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e3
+    (work / "set.tar").unlink()
+    return {"tar + sha256sum": found}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", nargs="+", default=["28:1000000", "256:100000"], help="SIDE:IMAGES")
+    parser.add_argument("--sites", type=int, default=20)
+    parser.add_argument("--workers", type=int, default=1, help="processes that verify")
+    parser.add_argument("--work", type=Path, help="where the sets are made; a temporary folder otherwise")
+    parser.add_argument("--step", nargs=4, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.step:
+        one_step(*given.step, given)
+        return
+    rows = []
+    for word in given.sizes:
+        size, images = map(int, word.split(":"))
+        with tempfile.TemporaryDirectory(dir=given.work) as folder:
+            make(Path(folder), plan_of(size, images, given.sites))
+            found: dict[str, dict[str, float]] = {}
+            for name in ("publish", "baseline", "verify"):
+                found |= run_step(name, folder, size, images, given)
+        for name, row in found.items():
+            ratio = row["cpu"] / found["tar + sha256sum"]["cpu"]
+            rows.append({"side": size, "images": images, "step": name, **row, "ratio": ratio})
+    show(rows, given)
+
+
+def run_step(name: str, folder: str, size: int, images: int, given: argparse.Namespace) -> dict[str, Any]:
+    command = [sys.executable, __file__, "--step", name, folder, str(size), str(images)]
+    command += ["--sites", str(given.sites), "--workers", str(given.workers)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
+    return dict(json.loads(done.stdout))
+
+
+def one_step(name: str, folder: str, size: str, images: str, given: argparse.Namespace) -> None:
+    work = Path(folder)
+    steps: dict[str, Callable[[], Any]] = {
+        "publish": lambda: step_publish(work, plan_of(int(size), int(images), given.sites)),
+        "verify": lambda: step_verify(work, given.workers),
+        "baseline": lambda: step_baseline(work),
+    }
+    print(json.dumps(steps[name]()))
+
+
+def show(rows: list[dict[str, Any]], given: argparse.Namespace) -> None:
+    print(
+        f"{given.sites} sites, {given.workers} processes verify, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
+    )
+    print(f"{'side':>5} {'images':>9} {'step':<16} {'s':>8} {'cpu s':>8} {'images/s':>9} {'peak MB':>8} {'ratio':>6}")
+    for row in rows:
+        speed = row["images"] / row["seconds"]
+        print(
+            f"{row['side']:>5} {row['images']:>9} {row['step']:<16} {row['seconds']:>8.1f} {row['cpu']:>8.1f} "
+            f"{speed:>9.0f} {row['peak_mb']:>8.0f} {row['ratio']:>6.2f}"
+        )
+    out = Path("bench-out")
+    out.mkdir(exist_ok=True)
+    (out / "publish.json").write_text(json.dumps({"workers": given.workers, "rows": rows}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
