@@ -1,6 +1,7 @@
 """A release is made and sent in two steps: killed anywhere it goes on where it stood; its parts stand apart."""
 
 import copy
+import dataclasses
 import multiprocessing
 import os
 import shutil
@@ -16,13 +17,14 @@ from sfumato_client.site import making
 from sfumato_client.site.handler import Site
 from sfumato_client.site.home import SiteHome
 from sfumato_common import files
-from sfumato_common.errors import DataError
+from sfumato_common.errors import DataError, ReleaseRefused
 from sfumato_common.locks import exclusive
 from sfumato_common.package import open_package
 from sfumato_common.protocol.messages import PROTOCOL, Request
+from sfumato_common.study import shards
 from sfumato_server.coordinator.study import run_study
 from sfumato_server.enrol import Registry
-from sfumato_server.intake.admission import largest_package
+from sfumato_server.intake.admission import admit, largest_package
 from sfumato_server.pool import pool_packages
 
 pytestmark = pytest.mark.filterwarnings("ignore:TestNoise")
@@ -261,3 +263,54 @@ def test_the_coordinator_asks_again_until_nothing_is_pending(trained, tmp_path):
     assert set(pool.sites) == {"alder", "birch"}
     assert dict(pool.left_out) == {"cedar": "sent no package"}
     assert np.unique([item.facts.guarantee for item in pool.items]).tolist() == ["formal", "syntactic"]
+
+
+def test_a_release_that_was_killed_between_shards_goes_on(site, trained, monkeypatch):
+    """Eleven formal images in shards of four: none of the first seal leaves, each shard has an approval of its own."""
+    monkeypatch.setattr(shards, "MOST_IMAGES", 4)
+    real, written = making.write_atomic, []
+
+    def killed(path, data, **terms):
+        if written:
+            raise KeyboardInterrupt
+        written.append(data)
+        real(path, data, **terms)
+
+    monkeypatch.setattr(making, "write_atomic", killed)
+    with pytest.raises(KeyboardInterrupt):
+        ask(site, trained, "make")
+    with site.home.open_ledger() as ledger:
+        assert ledger.approvals(trained[0].plan.digest) == {}
+    monkeypatch.setattr(making, "write_atomic", real)
+    assert ask(site, trained, "make").status == "ok"
+    assert ask(site, trained, "send").status == "ok"
+    heads = [package.head for package in packages(site, trained[0])]
+    assert [(head.part, head.shard, head.shards, head.images) for head in heads] == [
+        ("formal", 1, 3, 4),
+        ("formal", 2, 3, 4),
+        ("formal", 3, 3, 3),
+        ("declared", 1, 1, 4),
+    ]
+    assert written[0] not in site.uploads
+    names = [entry.name for package in packages(site, trained[0])[:3] for entry in package.entries]
+    assert names == sorted(set(names))
+    registry = Registry(trained[0].coordinator.root)
+    record, plan = registry.record_in_force("alder"), trained[0].plan
+    with site.home.open_ledger() as ledger:
+        formal = ledger.approvals(plan.digest)["formal"]
+    for leave, data in zip(formal, site.uploads, strict=False):
+        assert admit(data, plan, record).head.shard == leave.shard
+        leave.check(data, record.signing_key.encode())
+        for lie in ({"shard": leave.shard % 3 + 1}, {"shards": 4}, {"shard": 1, "shards": 1}):
+            with pytest.raises(ReleaseRefused, match="not signed by this site"):
+                dataclasses.replace(leave, **lie).check(data, record.signing_key.encode())
+
+
+def test_a_lost_shard_is_not_drawn_again(site, trained, monkeypatch):
+    monkeypatch.setattr(shards, "MOST_IMAGES", 4)
+    assert ask(site, trained, "make").status == "ok"
+    next(site.home.releases.rglob("formal.0002.sfumato")).unlink()
+    assert ask(site, trained, "send").status == "refused"
+    assert ask(site, trained, "make").status == "ok"
+    assert ask(site, trained, "send").status == "refused"
+    assert len(set(site.uploads)) == 1  # what came before it, again
