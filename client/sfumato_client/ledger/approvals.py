@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
-from sfumato_client.ledger.chain import Row
+from sfumato_client.ledger.chain import Row, next_row
 from sfumato_common.crypto.signatures import verify
 from sfumato_common.errors import LedgerError, ReleaseRefused, VerificationError
 from sfumato_common.files import canonical_json
@@ -91,6 +91,28 @@ def approval(
 def approvals(rows: Sequence[Row]) -> list[Approval]:
     """Every approval in order. Raises LedgerError for a row that is none."""
     return [_approval(row) for row in rows if row.value["kind"] == "approve"]
+
+
+def approvals_by_part(rows: Sequence[Row], plan_hash: str) -> dict[Part, list[Approval]]:
+    """The approvals of a plan's release by part, shard after shard."""
+    found: dict[Part, list[Approval]] = {}
+    for leave in approvals(rows):
+        if leave.plan_hash == plan_hash:
+            found.setdefault(leave.part, []).append(leave)
+    return found
+
+
+def approval_rows(rows: Sequence[Row], leaves: Sequence[Approval]) -> list[Row]:
+    """The rows after `rows` that approve all shards of a part. Raises LedgerError when it was approved before."""
+    part = {(leave.plan_hash, leave.part) for leave in leaves}
+    assert len(part) == 1, "a part is approved by itself"
+    assert [(leave.shard, leave.shards) for leave in leaves] == [(at + 1, len(leaves)) for at in range(len(leaves))]
+    if any((other.plan_hash, other.part) in part for other in approvals(rows)):
+        raise LedgerError(f"the {leaves[0].part} part of this plan's release was approved before")
+    known = list(rows)
+    for leave in leaves:
+        known.append(next_row(known, "approve", leave.fields()))
+    return known[len(rows) :]
 
 
 def _approval(row: Row) -> Approval:

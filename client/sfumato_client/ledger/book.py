@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from sfumato_client.ledger.admission import admit, admit_unprotected
-from sfumato_client.ledger.approvals import Approval, approvals
+from sfumato_client.ledger.approvals import Approval, approval_rows, approvals_by_part
 from sfumato_client.ledger.behind import Answer, Owed, recovery_rows, require_current, unknown_answers
 from sfumato_client.ledger.certificate import certificate_of
 from sfumato_client.ledger.chain import (
@@ -178,16 +178,9 @@ class Ledger:
 
     def approve(self, *leaves: Approval) -> None:
         """Keep the approvals of a part's shards, all or none. Raises LedgerError when the part was approved before."""
-        part = {(leave.plan_hash, leave.part) for leave in leaves}
-        assert len(part) == 1, "a part is approved by itself"
-        assert [(leave.shard, leave.shards) for leave in leaves] == [(at + 1, len(leaves)) for at in range(len(leaves))]
         with transaction(self._connection):
-            rows = self._rows()
-            if any((other.plan_hash, other.part) in part for other in approvals(rows)):
-                raise LedgerError(f"the {leaves[0].part} part of this plan's release was approved before")
-            for leave in leaves:
-                rows = [*rows, next_row(rows, "approve", leave.fields())]
-                insert(self._connection, rows[-1])
+            for row in approval_rows(self._rows(), leaves):
+                insert(self._connection, row)
         self._advance_head()
 
     def unknown_answers(self, plan_hash: str, answers: Collection[Answer]) -> set[Answer]:
@@ -203,11 +196,7 @@ class Ledger:
 
     def approvals(self, plan_hash: str) -> dict[Part, list[Approval]]:
         """The approvals of a plan's release by part, shard after shard: a part that has some is approved whole."""
-        found: dict[Part, list[Approval]] = {}
-        for leave in approvals(self._rows()):
-            if leave.plan_hash == plan_hash:
-                found.setdefault(leave.part, []).append(leave)
-        return found
+        return approvals_by_part(self._rows(), plan_hash)
 
     def entries(self) -> list[Reservation]:
         """Every charge in order, settled or not."""
