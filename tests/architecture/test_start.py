@@ -1,4 +1,4 @@
-"""A command loads what it needs: torch alone takes seconds, and who lists studies or reads a ledger computes nothing."""
+"""A command loads what it needs: torch alone takes seconds, and who lists studies or reads a ledger needs none."""
 
 import json
 import subprocess
