@@ -16,7 +16,9 @@ PACS = "kind: dicomweb\nurl: http://127.0.0.1:1/\ntries: 1\n"
     [
         ("client", ("--version",)),
         ("client", ("pacs", "list", "pacs.yaml")),
-        ("client", ("fingerprint", "--home", "nowhere")),
+        ("client", ("pacs", "fetch", "pacs.yaml", "--home", "home")),
+        ("client", ("fingerprint", "--home", "home")),
+        ("client", ("ledger", "show", "--home", "home")),
         ("server", ("--version",)),
         ("server", ("study", "status", "--home", "nowhere", "--once")),
         ("server", ("coordinator", "fingerprint", "--home", "nowhere")),
