@@ -19,6 +19,8 @@ from sfumato_common.study.words import Part
 FORMAT = "sfumato-published/3"
 MANIFEST, SIGNATURE, LABELS, COORDINATOR_KEY = "manifest.json", "manifest.sig", "labels.csv", "coordinator.pem"
 REPORT = "report.html"
+# stands in a set that was converted: which form it has
+FORM = "form.json"
 COLUMNS = "file,label,site,model,method,guarantee"
 
 
@@ -85,6 +87,11 @@ def parse_published(data: bytes) -> PublishedManifest:
 def image_file(site: str, name: str) -> str:
     """Where an image lies in the published folder."""
     return f"images/{site}/{name}.png"
+
+
+def is_picture(name: str) -> bool:
+    """Whether a file of the published folder is one of its images."""
+    return name.startswith("images/")
 
 
 def provenance_files(site: str, part: Part) -> tuple[str, str, str]:

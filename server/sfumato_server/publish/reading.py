@@ -15,7 +15,15 @@ from sfumato_common.imaging import decode_png
 from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan
 from sfumato_common.types import AnyArray
-from sfumato_server.publish.manifest import MANIFEST, ImageEntry, PublishedManifest, image_file, parse_published
+from sfumato_server.publish.manifest import (
+    MANIFEST,
+    SIGNATURE,
+    ImageEntry,
+    PublishedManifest,
+    image_file,
+    is_picture,
+    parse_published,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +48,10 @@ class PublishedFolder:
     def images(self) -> Iterator[PublishedImage]:
         """Every image in the same order, read as it is asked for. Raises VerificationError where a file is no PNG."""
         return map(self.image, self.entries())
+
+    def statements(self) -> Iterator[str]:
+        """Names of all files but the images: what coordinator and sites signed, and what they say of the set."""
+        yield from (MANIFEST, SIGNATURE, *(name for name in sorted(self.manifest.files) if not is_picture(name)))
 
     def image(self, entry: ImageEntry) -> PublishedImage:
         """The picture of one entry. Raises VerificationError when its file is missing or no PNG."""

@@ -21,6 +21,7 @@ from sfumato_common.study.words import Part, has_epsilon, is_fill
 from sfumato_server.publish.features import check_features, has_features
 from sfumato_server.publish.manifest import (
     COORDINATOR_KEY,
+    FORM,
     LABELS,
     MANIFEST,
     SIGNATURE,
@@ -28,6 +29,7 @@ from sfumato_server.publish.manifest import (
     PublishedManifest,
     expected_files,
     image_file,
+    is_picture,
     labels_csv,
     parse_published,
     provenance_files,
@@ -79,10 +81,35 @@ def verify_dataset(
     Without the coordinator's, the key inside is used, and all that is shown is that the set agrees with itself: anybody
     can make such a set. Without a site's, the coordinator may have invented the site.
 
+    A set that `sfumato dataset convert` wrote is verified too, back to the same signatures.
+
     Raises VerificationError naming the file at the first thing that does not hold: an altered byte, a missing, extra or
     linked file, an image that its site did not sign. Raises ConfigError when `folder` holds no published set, or
     nothing of a site whose key the caller brought.
     """
+    if (folder / FORM).is_file():
+        from sfumato_server.publish.converted import verify_converted
+
+        return verify_converted(folder, trusted_coordinator_key, trusted_site_keys)
+    return _verified(folder, trusted_coordinator_key, trusted_site_keys, pictures=True)
+
+
+def verify_statements(
+    folder: Path,
+    trusted_coordinator_key: bytes | None = None,
+    trusted_site_keys: Mapping[str, bytes] = MappingProxyType({}),
+) -> VerificationReport:
+    """Verify all of a set but its pictures, which need not be there: what is signed, by whom, and of which images.
+
+    Whoever goes on to use a picture compares its pixels with the entry's `pixel_sha256`. Raises as `verify_dataset`,
+    but for files that are there in excess.
+    """
+    return _verified(folder, trusted_coordinator_key, trusted_site_keys, pictures=False)
+
+
+def _verified(
+    folder: Path, trusted_coordinator_key: bytes | None, trusted_site_keys: Mapping[str, bytes], *, pictures: bool
+) -> VerificationReport:
     if not (folder / MANIFEST).is_file():
         raise ConfigError(f"'{folder.name}' is not a published data set: no {MANIFEST}; check the path")
     signed, key = _read(folder, MANIFEST), _read(folder, COORDINATOR_KEY)
@@ -94,16 +121,21 @@ def verify_dataset(
         raise VerificationError(f"{SIGNATURE} does not hold for {MANIFEST} and {COORDINATOR_KEY}") from None
     manifest = parse_published(signed)
     plan = _checked_plan(manifest)
-    _check_tree(folder, manifest, has_features(plan))
+    if pictures:
+        _check_tree(folder, manifest, has_features(plan))
     for name, entry in sorted(manifest.files.items()):
         path = folder / name
+        if not pictures and is_picture(name):
+            continue
+        if not path.is_file():
+            raise VerificationError(f"{name} is missing or cannot be read")
         if path.stat().st_size != entry.bytes or hashlib.sha256(path.read_bytes()).hexdigest() != entry.sha256:
             raise VerificationError(f"{name} was altered")
     keys = _site_keys(folder, manifest, trusted_site_keys)
     packages = [_site_manifest(folder, site, part, plan) for site, parts in manifest.packages.items() for part in parts]
     for package in packages:
         _check_filled(plan, package)
-    _check_images(folder, manifest, packages)
+    _check_images(folder if pictures else None, manifest, packages)
     if has_features(plan):
         check_features(plan, _read(folder, FILE))
     if _read(folder, LABELS) != labels_csv(manifest.images):
@@ -195,8 +227,11 @@ def _site_manifest(folder: Path, site: str, part: Part, plan: Plan) -> Manifest:
     return manifest
 
 
-def _check_images(folder: Path, published: PublishedManifest, packages: Sequence[Manifest]) -> None:
-    """Each image is one that its site signed, as what it is said to be; no package image is unaccounted for."""
+def _check_images(folder: Path | None, published: PublishedManifest, packages: Sequence[Manifest]) -> None:
+    """Each image is one that its site signed, as what it is said to be; no package image is unaccounted for.
+
+    Without a folder no picture is looked at.
+    """
     signed = {(manifest.site, entry.name): (entry, manifest) for manifest in packages for entry in manifest.images}
     if len(signed) != sum(len(manifest.images) for manifest in packages):
         raise VerificationError("a site signed two images under one name")
@@ -206,6 +241,8 @@ def _check_images(folder: Path, published: PublishedManifest, packages: Sequence
         if found is None or not _same(image, found[0]):
             raise VerificationError(f"{name} is not what site '{image.site}' signed")
         entry, manifest = found
+        if folder is None:
+            continue
         try:
             check_image(entry, _read(folder, name), manifest.shape, manifest.bits)
         except VerificationError:
