@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,51 +12,81 @@ import numpy as np
 from sfumato_common.errors import VerificationError
 from sfumato_common.study.plan import Plan
 from sfumato_common.types import AnyArray, pixel_dtype
-from sfumato_server.publish.formats.base import LARGEST_FOLDER, About, Format, Place, Shard
-from sfumato_server.publish.formats.headers import Header, header
+from sfumato_server.publish.formats.base import LARGEST_FOLDER, About, Format, Place, Shard, pixel_bytes
+from sfumato_server.publish.formats.headers import own, shared
 from sfumato_server.publish.manifest import ImageEntry
 from sfumato_server.publish.reading import PublishedImage
 
 NEEDS = ("highdicom", "pydicom")
 # who wrote the file, in the file's own group: the same whichever version of a library did
-_IMPLEMENTATION_UID, _IMPLEMENTATION = "2.25.302871862126387029387250347563929614389", "SFUMATO_1"
+_IMPLEMENTATION_UID, _IMPLEMENTATION = "2.25.73671049358818116212064998792709684839", "SFUMATO_1"
 _CLOCK = ("ContentTime", "TimeOfSecondaryCapture", "InstanceCreationDate", "InstanceCreationTime")
 _MOVED = (*_CLOCK, "DateOfSecondaryCapture", "SeriesDate", "SeriesTime")
+_UNSAID = "2.25.0"  # until the object's own elements are set
+Facts = tuple[str, ...]
 
 
-def common(said: Header, number: int, entry: ImageEntry) -> dict[str, Any]:
+class Objects:
+    """Makes the objects of a set, each from a template for all images of which the same is said.
+
+    `template(entry)` makes one with highdicom, whatever UIDs and names it has; `kind` stands in the UIDs.
+    """
+
+    def __init__(self, about: About, kind: str, template: Callable[[ImageEntry], Any]) -> None:
+        self._about, self._kind, self._template = about, kind, template
+        self._made: dict[Facts, Any] = {}
+
+    def make(self, entry: ImageEntry, number: int, pixels: bytes, **more: Any) -> bytes:
+        """The object, a whole file, whose first image is `entry`; `more` are elements by keyword."""
+        import pydicom
+
+        facts = facts_of(entry)
+        if facts not in self._made:
+            self._made[facts] = _finished(self._template(entry), entry, self._about)
+        dataset = self._made[facts]
+        for keyword, value in {**own(entry, number, self._about, self._kind), **more}.items():
+            setattr(dataset, keyword, value)
+        dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+        dataset.PixelData = pixels
+        dataset["PixelData"].VR = "OW" if self._about.plan.image.bits == 16 else "OB"
+        stream = io.BytesIO()
+        pydicom.dcmwrite(stream, dataset, enforce_file_format=True)
+        return stream.getvalue()
+
+
+def facts_of(entry: ImageEntry) -> Facts:
+    """All that is said of an image but its name and pixels."""
+    return (entry.site, entry.label, entry.model, entry.method, entry.guarantee)
+
+
+def unnamed(entry: ImageEntry) -> dict[str, Any]:
     """What highdicom wants to know of any object, in its own words."""
     return {
-        "study_instance_uid": said.study_uid,
-        "series_instance_uid": said.series_uid,
+        "study_instance_uid": _UNSAID,
+        "series_instance_uid": _UNSAID,
         "series_number": 1,
-        "sop_instance_uid": said.instance_uid,
+        "sop_instance_uid": _UNSAID,
         "instance_number": 1,
         "manufacturer": "Sfumato",
         "manufacturer_model_name": entry.model,
-        "patient_id": entry.name,
-        "patient_name": said.name,
-        "study_id": str(number),
         "transfer_syntax_uid": "1.2.840.10008.1.2.1",
     }
 
 
-def finish(dataset: Any, said: Header, entry: ImageEntry) -> bytes:
-    """The object as the bytes of a file (PS3.10), with the header's elements and no clock's.
+def _finished(dataset: Any, entry: ImageEntry, about: About) -> Any:
+    """The template with what is said of the set and its images, and nothing of this machine, its clock included.
 
     Contributing equipment: (109100, DCM, "Synthesizing Equipment") of CID 7005 (PS3.16).
     """
-    import pydicom
     from highdicom.base_content import ContributingEquipment
     from pydicom.sr.codedict import codes
 
     for keyword in _MOVED:
         if keyword in dataset:
             delattr(dataset, keyword)
-    for keyword, value in said.elements.items():
+    for keyword, value in shared(entry, about).items():
         setattr(dataset, keyword, value)
-    # type 2 or 2C, and nobody knows
-    dataset.PatientOrientation = None
+    # highdicom names itself and this machine here
     dataset.ContributingEquipmentSequence = [
         ContributingEquipment(
             "Sfumato",
@@ -65,11 +95,15 @@ def finish(dataset: Any, said: Header, entry: ImageEntry) -> bytes:
             contribution_description=f"Made by {entry.method} from model {entry.model}",
         )
     ]
+    window(dataset, about.plan)
     dataset.file_meta.ImplementationClassUID = _IMPLEMENTATION_UID
     dataset.file_meta.ImplementationVersionName = _IMPLEMENTATION
-    stream = io.BytesIO()
-    pydicom.dcmwrite(stream, dataset, enforce_file_format=True)
-    return stream.getvalue()
+    return dataset
+
+
+def plain(pixels: AnyArray) -> bytes:
+    """Pixels as an object holds them: row by row, little-endian; sides are multiples of 4, so never an odd number."""
+    return np.ascontiguousarray(pixels).astype(pixels.dtype.newbyteorder("<"), copy=False).tobytes()
 
 
 def window(dataset: Any, plan: Plan) -> None:
@@ -94,35 +128,31 @@ def compared(path: Path, name: str, made: bytes, plan: Plan, frames: int) -> Any
 
     Nothing of the file is parsed: pixels are its last element, and every byte before them was made from the entry.
     """
-    dtype = pixel_dtype(plan.image.bits).newbyteorder("<")
-    shape = (frames, *plan.image.shape)
-    length = int(np.prod(shape)) * dtype.itemsize
+    dtype, shape = pixel_dtype(plan.image.bits).newbyteorder("<"), (frames, *plan.image.shape)
     data = read_exactly(path, name, len(made))
-    start = len(made) - length - length % 2
-    if data[:start] != made[:start] or data[start + length :] != made[start + length :]:
+    start = len(made) - frames * pixel_bytes(plan)
+    if data[:start] != made[:start]:
         raise VerificationError(f"{name}: its header is not the one that is made from the signed entry and the plan")
-    return (
-        np.frombuffer(data, dtype, count=int(np.prod(shape)), offset=start)
-        .reshape(shape)
-        .astype(dtype.newbyteorder("="))
-    )
+    return np.frombuffer(data, dtype, offset=start).reshape(shape).astype(dtype.newbyteorder("="))
 
 
-def _object(entry: ImageEntry, number: int, pixels: AnyArray, about: About) -> bytes:
+def _objects(about: About) -> Objects:
     from highdicom.sc import SCImage
 
-    said = header(entry, number, about, "image")
-    grey = pixels.ndim == 2
-    dataset = SCImage(
-        pixel_array=pixels,
-        photometric_interpretation="MONOCHROME2" if grey else "RGB",
-        bits_allocated=about.plan.image.bits,
-        coordinate_system="PATIENT",
-        patient_orientation=("L", "F"),
-        **common(said, number, entry),
-    )
-    window(dataset, about.plan)
-    return finish(dataset, said, entry)
+    form = about.plan.image
+    black = np.zeros(form.shape, pixel_dtype(form.bits))
+
+    def template(entry: ImageEntry) -> Any:
+        return SCImage(
+            pixel_array=black,
+            photometric_interpretation="MONOCHROME2" if form.channels == 1 else "RGB",
+            bits_allocated=form.bits,
+            coordinate_system="PATIENT",
+            patient_orientation=("L", "F"),
+            **unnamed(entry),
+        )
+
+    return Objects(about, "image", template)
 
 
 def _places(shard: Shard, about: About) -> Sequence[Place]:
@@ -131,16 +161,16 @@ def _places(shard: Shard, about: About) -> Sequence[Place]:
 
 def _write(folder: Path, shard: Shard, images: Iterable[PublishedImage], about: About) -> None:
     (folder / f"dicom/{shard.number:05d}").mkdir(parents=True)
-    numbered = enumerate(zip(_places(shard, about), images, strict=True), shard.start + 1)
-    for number, (place, image) in numbered:
-        (folder / place.file).write_bytes(_object(image.entry, number, image.pixels, about))
+    objects = _objects(about)
+    for number, (place, image) in enumerate(zip(_places(shard, about), images, strict=True), shard.start + 1):
+        (folder / place.file).write_bytes(objects.make(image.entry, number, plain(image.pixels)))
 
 
 def _read(folder: Path, shard: Shard, about: About) -> Iterator[tuple[str, AnyArray]]:
-    black = np.zeros(about.plan.image.shape, pixel_dtype(about.plan.image.bits))
+    objects, black = _objects(about), bytes(pixel_bytes(about.plan))
     numbered = enumerate(zip(_places(shard, about), shard.entries, strict=True), shard.start + 1)
     for number, (place, entry) in numbered:
-        made = _object(entry, number, black, about)
+        made = objects.make(entry, number, black)
         yield entry.name, compared(folder / place.file, place.file, made, about.plan, 1)[0]
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from datetime import date
-from typing import Any, NamedTuple
+from typing import Any
 
 from sfumato_common.study.words import GuaranteeLevel
 from sfumato_server.publish.formats.base import About
@@ -20,16 +20,6 @@ _WORDS: dict[GuaranteeLevel, str] = {
     "syntactic": "syntactic: k-anonymity of one step, no epsilon",
     "heuristic": "heuristic: measured by attacks, no epsilon",
 }
-
-
-class Header(NamedTuple):
-    """What stands the same in every kind of object: keyword and value, in the order of their setting."""
-
-    study_uid: str
-    series_uid: str
-    instance_uid: str
-    name: str
-    elements: dict[str, Any]
 
 
 def uid(about: About, kind: str, entry: ImageEntry) -> str:
@@ -44,40 +34,49 @@ def uid(about: About, kind: str, entry: ImageEntry) -> str:
     return f"2.25.{number}"
 
 
-def header(entry: ImageEntry, number: int, about: About, kind: str) -> Header:
-    """The header of an object whose first image is `entry`, at place `number` (from 1) of the set."""
+def own(entry: ImageEntry, number: int, about: About, kind: str) -> dict[str, Any]:
+    """What is an object's own: keyword -> value, of one whose first image is `entry`, at place `number` of the set."""
+    return {
+        "StudyInstanceUID": uid(about, f"{kind}-study", entry),
+        "SeriesInstanceUID": uid(about, f"{kind}-series", entry),
+        "SOPInstanceUID": uid(about, f"{kind}-instance", entry),
+        "StudyID": str(number),
+        "PatientName": f"Synthetic^{number:06d}",
+        "PatientID": entry.name,
+        "ImageComments": (
+            f"SYNTHETIC, shows no patient. Label: {entry.label}. Site: {entry.site}. Method: {entry.method}. "
+            f"Model: {entry.model}. Guarantee: {_WORDS[entry.guarantee]}. Image: {entry.name}"
+        ),
+    }
+
+
+def shared(entry: ImageEntry, about: About) -> dict[str, Any]:
+    """What all objects have whose images are said to be the same but for their names: keyword -> value."""
     shown = about.plan.image.shows
     created = date.fromisoformat(about.manifest.created).strftime("%Y%m%d")
     elements: dict[str, Any] = {
         # PS3.3 C.12.1: SOP Common
         "SyntheticData": "YES",
+        # PS3.3 C.7.6.1: General Image; how the image lies is of type 2C, and nobody knows
         "ImageType": ["DERIVED", "SECONDARY"],
+        "ContentDate": created,
+        "PatientOrientation": None,
+        "BurnedInAnnotation": "NO",
+        "DerivationDescription": f"Synthetic image made by {entry.method} from model {entry.model}; shows no patient",
         # PS3.3 C.8.6.1: SC Equipment; SYN is "Synthetic Image"
         "ConversionType": "SYN",
         "StudyDate": created,
-        "ContentDate": created,
         "StudyDescription": f"Sfumato {about.manifest.study}: synthetic images",
         "SeriesDescription": f"Synthetic: {entry.label}",
         "Modality": shown.modality if shown else "OT",
-        "DerivationDescription": f"Synthetic image made by {entry.method} from model {entry.model}; shows no patient",
-        "ImageComments": (
-            f"SYNTHETIC, shows no patient. Label: {entry.label}. Site: {entry.site}. Method: {entry.method}. "
-            f"Model: {entry.model}. Guarantee: {_WORDS[entry.guarantee]}. Image: {entry.name}"
-        ),
-        # PS3.3 C.7.1.1; no profile of CID 7050 was applied to a header, so there is no code
+        # PS3.3 C.7.1.1; no profile of CID 7050 was applied to anybody's header, so there is no code
         "PatientIdentityRemoved": "YES",
-        "DeidentificationMethod": [
-            f"Synthetic image by {entry.method}",
-            f"guarantee: {entry.guarantee}",
-        ],
-        "BurnedInAnnotation": "NO",
+        "DeidentificationMethod": [f"Synthetic image by {entry.method}", f"guarantee: {entry.guarantee}"],
     }
-    if shown:
-        optional = {
-            "BodyPartExamined": shown.body_part,
-            "ViewPosition": shown.view,
-            "ImageLaterality": shown.laterality,
-        }
-        elements.update({keyword: value for keyword, value in optional.items() if value is not None})
-    uids = (uid(about, f"{kind}-{level}", entry) for level in ("study", "series", "instance"))
-    return Header(*uids, name=f"Synthetic^{number:06d}", elements=elements)
+    if shown and shown.body_part:
+        elements["BodyPartExamined"] = shown.body_part
+    if shown and shown.view:
+        elements["ViewPosition"] = shown.view
+    # PS3.3 C.7.3.1: Laterality is of type 2C where Image Laterality is not there
+    elements.update({"ImageLaterality": shown.laterality} if shown and shown.laterality else {"Laterality": None})
+    return elements

@@ -30,7 +30,7 @@ def _per_shard(plan: Plan) -> int:
 
 
 def _file(shard: Shard) -> str:
-    return f"shards/{shard.number:05d}.tar"
+    return f"data/train-{shard.number:05d}-of-{shard.of:05d}.tar"
 
 
 def _places(shard: Shard, about: About) -> Sequence[Place]:
@@ -97,7 +97,7 @@ WEBDATASET = Format(
     name="webdataset",
     purpose="tar files of at most 256 MB, read from the first byte to the last, for training",
     needs=(),
-    opened_by='webdataset.WebDataset("DIR/shards/{00000..00007}.tar").decode("pil").to_tuple("png", "json")',
+    opened_by='webdataset.WebDataset("DIR/data/train-{00000..00007}-of-00008.tar").decode("pil")',
     per_shard=_per_shard,
     places=_places,
     write=_write,
