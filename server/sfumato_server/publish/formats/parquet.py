@@ -18,6 +18,14 @@ from sfumato_server.publish.reading import PublishedImage
 
 _SHARD, _GROUP = 256_000_000, 32_000_000  # bytes
 _BESIDE = 4096
+# PNG is packed already; dictionaries serve the few words that repeat; what a reader skips rows by is not there to lie
+_FORM = {
+    "compression": "none",
+    "use_dictionary": ["site", "model", "method"],
+    "write_statistics": False,
+    "write_page_checksum": True,
+}
+_MAGIC = b"PAR1"
 _TEXTS = ("name", "site", "model", "method", "guarantee", "pixel_sha256")
 
 
@@ -64,8 +72,7 @@ def _write(folder: Path, shard: Shard, images: Iterable[PublishedImage], about: 
     path, schema = folder / _file(shard), _schema(about.plan)
     path.parent.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
-    # PNG is packed already; dictionaries serve the few words that repeat
-    with pq.ParquetWriter(path, schema, compression="none", use_dictionary=["site", "model", "method"]) as writer:
+    with pq.ParquetWriter(path, schema, **_FORM) as writer:
         for number, image in enumerate(images, 1):
             picture = {"bytes": encode_png(image.pixels), "path": f"{image.entry.name}.png"}
             rows.append({"image": picture, **_facts(image.entry, about.plan)})
@@ -80,8 +87,10 @@ def _read(folder: Path, shard: Shard, about: About) -> Iterator[tuple[str, AnyAr
 
     file, group = _file(shard), _group(about.plan)
     try:
-        with pq.ParquetFile(folder / file) as parquet:
+        with pq.ParquetFile(folder / file, page_checksum_verification=True) as parquet:
             _check_form(parquet, file, shard, about.plan)
+            if not _is_whole(folder / file, parquet.metadata):
+                raise VerificationError(f"{file} holds something between or beside its columns")
             for number in range(parquet.num_row_groups):
                 own = shard.entries[number * group : (number + 1) * group]
                 for entry, row in zip(own, parquet.read_row_group(number).to_pylist(), strict=True):
@@ -101,6 +110,23 @@ def _check_form(parquet: Any, file: str, shard: Shard, plan: Plan) -> None:
         raise VerificationError(f"{file} holds another number of images than the signed manifest")
     if any(one.total_byte_size > one.num_rows * (2 * pixel_bytes(plan) + 8 * _BESIDE) for one in groups):
         raise VerificationError(f"{file} is larger than images of the study can be")
+
+
+def _is_whole(path: Path, metadata: Any) -> bool:
+    """Whether the columns fill the file, one behind another, from its first mark to the footer (Parquet's own form)."""
+    at = len(_MAGIC)
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        for column in map(group.column, range(group.num_columns)):
+            begins = column.dictionary_page_offset if column.has_dictionary_page else column.data_page_offset
+            if begins != at:
+                return False
+            at += column.total_compressed_size
+    with path.open("rb") as stream:
+        first = stream.read(len(_MAGIC))
+        stream.seek(-8, 2)
+        footer, last = int.from_bytes(stream.read(4), "little"), stream.read(4)
+        return (first, last, stream.tell()) == (_MAGIC, _MAGIC, at + footer + 8)
 
 
 def _picture(row: dict[str, Any], entry: ImageEntry, plan: Plan, file: str) -> AnyArray:
