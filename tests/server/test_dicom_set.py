@@ -101,6 +101,14 @@ def test_objects_say_that_they_are_synthetic_and_nothing_of_a_source(converted, 
     assert len(set(uids)) == len(uids)
 
 
+def test_a_file_is_what_pydicom_writes(converted, case, kind):
+    """Objects are put together from encoded pieces: byte by byte as if pydicom had written them whole."""
+    for path in objects(converted[(*case, kind)][0]):
+        stream = io.BytesIO()
+        pydicom.dcmwrite(stream, pydicom.dcmread(path), enforce_file_format=True)
+        assert stream.getvalue() == path.read_bytes()
+
+
 def test_pixels_are_whole_and_a_viewer_shows_the_whole_range(converted, case, kind):
     out, folder = converted[(*case, kind)]
     wanted, seen = pixels_by_name(folder), 0

@@ -1,5 +1,6 @@
 """Small published sets of any image form, signed by real keys, for tests of whoever reads, converts or shows one."""
 
+from collections.abc import Sequence
 from datetime import date
 from functools import cache
 from pathlib import Path
@@ -16,13 +17,14 @@ from sfumato_common.strict import parse
 from sfumato_common.study.certificate import Certificate, stated_reach
 from sfumato_common.study.costs import GATE_VERDICT
 from sfumato_common.study.plan import Plan
-from sfumato_common.types import pixel_dtype
+from sfumato_common.types import AnyArray, pixel_dtype
 from sfumato_server.enrol import Registry, create_authority
 from sfumato_server.pool import pool_packages
 from sfumato_server.publish import publish
 from support.enrolment import enrol_site, keep_grant
 
 SITES, LABELS = ("east", "north"), ("abnormal", "normal")
+_PASSPHRASE = b"pass-phrase-of-the-test"
 FORMS = {
     "grey-8": {"size": 16},
     "grey-16": {"size": 16, "bits": 16},
@@ -64,36 +66,43 @@ def _certificate() -> Certificate:
     return Certificate.model_validate(value)
 
 
-def _images(plan: Plan, seed: int, count: int) -> list[PackageImage]:
-    rng, form = np.random.default_rng(seed), plan.image
+def _drawn(plan: Plan, rng: np.random.Generator) -> AnyArray:
+    """A slope with noise, both ends of the range in it."""
+    form = plan.image
     dtype = pixel_dtype(form.bits)
     slope = np.linspace(0.2, 0.8, form.size)[:, None] * np.linspace(0.5, 1.0, form.size)
-    made = []
+    values = slope if form.channels == 1 else np.stack([slope, slope.T, 1 - slope], axis=-1)
+    noisy = np.clip(values + rng.normal(0, 0.05, values.shape), 0, 1)
+    noisy.flat[:2] = 0, 1
+    return np.rint(noisy * np.iinfo(dtype).max).astype(dtype)
+
+
+def _images(plan: Plan, seed: int, count: int, given: Sequence[AnyArray]) -> list[PackageImage]:
+    rng, made = np.random.default_rng(seed), []
     for at in range(count):
-        values = slope if form.channels == 1 else np.stack([slope, slope.T, 1 - slope], axis=-1)
-        noisy = np.clip(values + rng.normal(0, 0.05, values.shape), 0, 1)
-        # the ends of the range are there
-        noisy.flat[:2] = 0, 1
-        pixels = np.rint(noisy * np.iinfo(dtype).max).astype(dtype)
+        pixels = given[at] if len(given) else _drawn(plan, rng)
         said = {"label": LABELS[at % 2], "model": "spectral", "method": "dp-sampling", "guarantee": "formal"}
         made.append(PackageImage(ImageFacts(name=rng.bytes(16).hex(), **said), encode_png(pixels)))
     return made
 
 
-def published_set(folder: Path, images: int = 6, **form: Any) -> Path:
-    """`folder/published`, of so many images a site in that image form; the coordinator's key is in `key.pem` beside."""
+def published_set(folder: Path, images: int = 6, given: Sequence[AnyArray] = (), **form: Any) -> Path:
+    """`folder/published`, of so many images a site in that image form; the coordinator's key is in `key.pem` beside.
+
+    `given` are the pixels of all sites' images, one site's behind another's; otherwise they are drawn.
+    """
     plan, home = plan_of(images, {"size": 16, **form}), folder / "coordinator"
-    authority = create_authority(home)
+    authority = create_authority(home, passphrase=_PASSPHRASE)
     (home / "intake").mkdir(exist_ok=True)
     for seed, site in enumerate(SITES):
         identity = create_identity(folder / site, site)
-        keep_grant(home, identity, enrol_site(home, identity))
+        keep_grant(home, identity, enrol_site(home, identity, _PASSPHRASE))
         package = build_package(
             site=site,
             study=plan.study,
             plan_hash=plan.digest,
             certificate=_certificate(),
-            images=_images(plan, seed, images),
+            images=_images(plan, seed, images, given[seed * images : (seed + 1) * images]),
             sign=identity.sign_package,
             created=date(2026, 1, 2),
         )

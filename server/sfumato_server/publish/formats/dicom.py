@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from sfumato_common.errors import VerificationError
 from sfumato_common.study.plan import Plan
 from sfumato_common.types import AnyArray, pixel_dtype
 from sfumato_server.publish.formats.base import LARGEST_FOLDER, About, Format, Place, Shard, pixel_bytes
+from sfumato_server.publish.formats.encoding import Pieces
 from sfumato_server.publish.formats.headers import own, shared
 from sfumato_server.publish.manifest import ImageEntry
 from sfumato_server.publish.reading import PublishedImage
@@ -34,24 +35,29 @@ class Objects:
 
     def __init__(self, about: About, kind: str, template: Callable[[ImageEntry], Any]) -> None:
         self._about, self._kind, self._template = about, kind, template
-        self._made: dict[Facts, Any] = {}
+        self._made: dict[Facts, Pieces] = {}
 
-    def make(self, entry: ImageEntry, number: int, pixels: bytes, **more: Any) -> bytes:
+    def make(self, entry: ImageEntry, number: int, pixels: bytes, **more: str) -> bytes:
         """The object, a whole file, whose first image is `entry`; `more` are elements by keyword."""
-        import pydicom
-
-        facts = facts_of(entry)
+        facts, said = facts_of(entry), {**own(entry, number, self._about, self._kind), **more}
         if facts not in self._made:
-            self._made[facts] = _finished(self._template(entry), entry, self._about)
-        dataset = self._made[facts]
-        for keyword, value in {**own(entry, number, self._about, self._kind), **more}.items():
-            setattr(dataset, keyword, value)
-        dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
-        dataset.PixelData = pixels
-        dataset["PixelData"].VR = "OW" if self._about.plan.image.bits == 16 else "OB"
-        stream = io.BytesIO()
-        pydicom.dcmwrite(stream, dataset, enforce_file_format=True)
-        return stream.getvalue()
+            self._made[facts] = self._pieces(entry, said)
+        values = {_tag(keyword): value.encode("ascii") for keyword, value in said.items()}
+        return self._made[facts].file({**values, _tag("PixelData"): pixels})
+
+    def _pieces(self, entry: ImageEntry, said: Iterable[str]) -> Pieces:
+        from pydicom.datadict import dictionary_VR
+
+        changing = {_tag(keyword): dictionary_VR(keyword) for keyword in said}
+        changing[_tag("PixelData")] = "OW" if self._about.plan.image.bits == 16 else "OB"
+        return Pieces(_finished(self._template(entry), entry, self._about), changing)
+
+
+@cache
+def _tag(keyword: str) -> int:
+    from pydicom.datadict import tag_for_keyword
+
+    return int(tag_for_keyword(keyword))
 
 
 def facts_of(entry: ImageEntry) -> Facts:

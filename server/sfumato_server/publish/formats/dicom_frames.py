@@ -76,9 +76,9 @@ def _objects(about: About) -> Objects:
 def _made(objects: Objects, shard: Shard, group: _Group, pixels: bytes) -> bytes:
     """The object of a group of a shard's images."""
     entries = [shard.entries[at] for at in group.at]
-    labels = [entry.name[:_DIGITS] for entry in entries]
+    labels = "\\".join(entry.name[:_DIGITS] for entry in entries)
     number = shard.start + group.at[0] + 1
-    return objects.make(entries[0], number, pixels, NumberOfFrames=len(entries), FrameLabelVector=labels)
+    return objects.make(entries[0], number, pixels, NumberOfFrames=str(len(entries)), FrameLabelVector=labels)
 
 
 def _places(shard: Shard, about: About) -> Sequence[Place]:

@@ -34,7 +34,7 @@ def uid(about: About, kind: str, entry: ImageEntry) -> str:
     return f"2.25.{number}"
 
 
-def own(entry: ImageEntry, number: int, about: About, kind: str) -> dict[str, Any]:
+def own(entry: ImageEntry, number: int, about: About, kind: str) -> dict[str, str]:
     """What is an object's own: keyword -> value, of one whose first image is `entry`, at place `number` of the set."""
     return {
         "StudyInstanceUID": uid(about, f"{kind}-study", entry),
