@@ -36,8 +36,7 @@ def converted(tmp_path_factory):
     """Folders by (image form, what is shown, kind), and the published set of each."""
     made = {}
     for form, shown in CASES:
-        words = {} if SHOWN[shown] is None else {"shows": SHOWN[shown]}
-        folder = published_set(tmp_path_factory.mktemp("set"), **FORMS[form], **words)
+        folder = published_set(tmp_path_factory.mktemp("set"), shows=SHOWN[shown], **FORMS[form])
         for kind in KINDS:
             convert(folder, kind, folder.parent / kind)
             made[form, shown, kind] = (folder.parent / kind, folder)
@@ -176,8 +175,8 @@ def test_the_same_image_of_another_set_is_another_object(converted):
 def test_a_plan_without_shows_keeps_its_digest(converted):
     _, folder = converted["grey-8", "nothing", "dicom"]
     values = open_folder(folder).plan.model_dump(mode="json")
-    assert "shows" not in values["image"]
-    shown = parse({**values, "image": {**values["image"], "shows": SHOWN["chest"]}}, Plan, "plan")
+    assert "shows" not in values
+    shown = parse({**values, "shows": SHOWN["chest"]}, Plan, "plan")
     assert shown.digest != open_folder(folder).plan.digest
 
 

@@ -32,7 +32,7 @@ FORMS = {
 }
 
 
-def plan_of(images: int, form: dict[str, Any]) -> Plan:
+def plan_of(images: int, form: dict[str, Any], **more: Any) -> Plan:
     values = {
         "study": "chest",
         "image": form,
@@ -42,6 +42,7 @@ def plan_of(images: int, form: dict[str, Any]) -> Plan:
         "stages": [{"kind": "spectral", "bandwidth": 8, "clip_radius": 1.0, "noise_multiplier": 2.0}],
         "release": [{"model": "spectral", "images": images}],
         "federation": {"quorum": 2},
+        **more,
     }
     return parse(values, Plan, "plan")
 
@@ -86,12 +87,15 @@ def _images(plan: Plan, seed: int, count: int, given: Sequence[AnyArray]) -> lis
     return made
 
 
-def published_set(folder: Path, images: int = 6, given: Sequence[AnyArray] = (), **form: Any) -> Path:
+def published_set(
+    folder: Path, images: int = 6, given: Sequence[AnyArray] = (), shows: Any = None, **form: Any
+) -> Path:
     """`folder/published`, of so many images a site in that image form; the coordinator's key is in `key.pem` beside.
 
-    `given` are the pixels of all sites' images, one site's behind another's; otherwise they are drawn.
+    `given` are the pixels of all sites' images, one site's behind another's; otherwise they are drawn. `shows` is the
+    plan's.
     """
-    plan, home = plan_of(images, {"size": 16, **form}), folder / "coordinator"
+    plan, home = plan_of(images, {"size": 16, **form}, shows=shows), folder / "coordinator"
     authority = create_authority(home, passphrase=_PASSPHRASE)
     (home / "intake").mkdir(exist_ok=True)
     for seed, site in enumerate(SITES):

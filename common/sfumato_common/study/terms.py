@@ -29,8 +29,6 @@ class ImageForm(Strict):
     size: Annotated[int, Field(ge=16, le=512, multiple_of=4)]
     channels: Literal[1, 3] = 1
     bits: Literal[8, 16] = 8
-    # left out of the digest where it is not said: plans from before it keep theirs
-    shows: Shown | None = Field(default=None, exclude_if=lambda shown: shown is None)
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -63,6 +63,7 @@ class Source:
 
     def images(self, wanted: Shard) -> Iterator[PublishedImage]:
         """The images of a shard of any format, in its order, each compared with its entry. Raises VerificationError."""
+        found: Iterator[PublishedImage]
         if self.converted is None:
             found = (self.published.image(entry) for entry in wanted.entries)
         else:

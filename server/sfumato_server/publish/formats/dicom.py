@@ -57,7 +57,9 @@ class Objects:
 def _tag(keyword: str) -> int:
     from pydicom.datadict import tag_for_keyword
 
-    return int(tag_for_keyword(keyword))
+    tag = tag_for_keyword(keyword)
+    assert tag is not None, "keywords are ours"
+    return tag
 
 
 def facts_of(entry: ImageEntry) -> Facts:

@@ -99,7 +99,8 @@ def _write(folder: Path, shard: Shard, images: Iterable[PublishedImage], about: 
 
 
 def _read(folder: Path, shard: Shard, about: About) -> Iterator[tuple[str, AnyArray]]:
-    objects, found = _objects(about), {}
+    objects = _objects(about)
+    found: dict[int, AnyArray] = {}
     for group in _groups(shard):
         made = _made(objects, shard, group, bytes(len(group.at) * pixel_bytes(about.plan)))
         frames = compared(folder / group.file, group.file, made, about.plan, len(group.at))

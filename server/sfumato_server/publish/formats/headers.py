@@ -52,7 +52,7 @@ def own(entry: ImageEntry, number: int, about: About, kind: str) -> dict[str, st
 
 def shared(entry: ImageEntry, about: About) -> dict[str, Any]:
     """What all objects have whose images are said to be the same but for their names: keyword -> value."""
-    shown = about.plan.image.shows
+    shown = about.plan.shows
     created = date.fromisoformat(about.manifest.created).strftime("%Y%m%d")
     elements: dict[str, Any] = {
         # PS3.3 C.12.1: SOP Common
