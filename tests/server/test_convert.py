@@ -24,7 +24,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from support.published import LABELS, published_set
 
-from sfumato_common.errors import ConfigError, UnverifiedOrigin, VerificationError
+from sfumato_common.errors import ConfigError, NoRoomError, SfumatoError, UnverifiedOrigin, VerificationError
 from sfumato_common.imaging import pixel_hash
 from sfumato_server.cli.dataset import dataset_app, dataset_convert, dataset_verify
 from sfumato_server.publish import convert, open_folder, verify_dataset
@@ -132,6 +132,25 @@ def test_the_command_says_what_it_wrote(folder, tmp_path):
 def test_help_names_every_format():
     said = typer.testing.CliRunner().invoke(dataset_app, ["convert", "--help"], env={"COLUMNS": "200"}).output
     assert all(name in said for name in FORMATS)
+
+
+def test_the_page_for_researchers_has_every_format():
+    page = (Path(__file__).parents[2] / "docs" / "researcher.md").read_text()
+    rows = [f"| `{form.name}` | {form.purpose} | `{form.opened_by}` |" for form in FORMATS.values()]
+    assert "\n".join(rows) in page
+
+
+def test_what_a_worker_says_is_said(tmp_path, monkeypatch):
+    """A full disk in a worker is a full disk; a worker that was killed is said to be."""
+    folder = published_set(tmp_path, images=600)
+    for code, said, kind, what in (
+        (11, "the disk is full\n", NoRoomError, "^the disk is full$"),
+        (-9, "", SfumatoError, "killed"),
+    ):
+        monkeypatch.setattr("sfumato_server.publish.convert.run_to_end", lambda *_, code=code, said=said: (code, said))
+        with pytest.raises(kind, match=what):
+            convert(folder, "png", tmp_path / "out", workers=2)
+        assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".out-*"))
 
 
 def test_a_missing_package_is_named(monkeypatch):

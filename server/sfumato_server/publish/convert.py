@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from sfumato_common.errors import ConfigError, SfumatoError, VerificationError
+from sfumato_common.errors import ConfigError, NoRoomError, SfumatoError, VerificationError
 from sfumato_common.files import room_errors, sync_folder
 from sfumato_common.supervise import run_to_end
 from sfumato_server.publish.converted import INDEX, STATEMENT, Source, form_of, index_lines, open_source
@@ -20,6 +20,7 @@ from sfumato_server.publish.manifest import FORM
 from sfumato_server.publish.verify import verify_statements
 
 _SECONDS = 7 * 86_400.0
+_SAID = (ConfigError, NoRoomError, VerificationError)
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,6 @@ def _share(folder: Path, form: Format, fresh: Path, workers: int) -> None:
     with ThreadPoolExecutor(workers) as threads:
         ended = list(threads.map(lambda command: run_to_end(command, environment, _SECONDS), commands))
     for code, said in ended:
-        if code == VerificationError.exit_code:
-            raise VerificationError(said.strip())
         if code != 0:
-            raise SfumatoError(f"a worker ended with code {code}: {said.strip()[-200:] or 'it was killed'}")
+            kind = next((known for known in _SAID if known.exit_code == code), SfumatoError)
+            raise kind(said.strip()[-500:] or f"a worker ended with code {code}; it was killed")
