@@ -147,7 +147,9 @@ def test_what_a_worker_says_is_said(tmp_path, monkeypatch):
         (11, "the disk is full\n", NoRoomError, "^the disk is full$"),
         (-9, "", SfumatoError, "killed"),
     ):
-        monkeypatch.setattr("sfumato_server.publish.convert.run_to_end", lambda *_, code=code, said=said: (code, said))
+        monkeypatch.setattr(
+            "sfumato_server.publish.conversion.run_to_end", lambda *_, code=code, said=said: (code, said)
+        )
         with pytest.raises(kind, match=what):
             convert(folder, "png", tmp_path / "out", workers=2)
         assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".out-*"))

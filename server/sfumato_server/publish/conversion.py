@@ -92,7 +92,7 @@ def write_shards(source: Source, form: Format, fresh: Path, mine: int = 0, of: i
 def _share(folder: Path, form: Format, fresh: Path, workers: int) -> None:
     """The shards by so many processes. Raises what one of them said was wrong."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONSAFEPATH": "1"}
-    program = [sys.executable, "-m", "sfumato_server.publish.convert_program", str(folder), form.name, str(fresh)]
+    program = [sys.executable, "-m", "sfumato_server.publish.conversion_program", str(folder), form.name, str(fresh)]
     commands = [[*program, str(mine), str(workers)] for mine in range(workers)]
     with ThreadPoolExecutor(workers) as threads:
         ended = list(threads.map(lambda command: run_to_end(command, environment, _SECONDS), commands))

@@ -1,4 +1,4 @@
-"""One worker of a conversion: `python -m sfumato_server.publish.convert_program SET FORMAT OUT MINE OF`."""
+"""One worker of a conversion: `python -m sfumato_server.publish.conversion_program SET FORMAT OUT MINE OF`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sfumato_common.errors import SfumatoError
 from sfumato_common.files import room_errors
-from sfumato_server.publish.convert import write_shards
+from sfumato_server.publish.conversion import write_shards
 from sfumato_server.publish.converted import open_source
 from sfumato_server.publish.formats import format_of
 
