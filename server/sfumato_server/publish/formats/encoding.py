@@ -1,7 +1,7 @@
 """DICOM files of one kind by the hundred thousand (PS3.10 7.1; PS3.5 7.1.2, Explicit VR Little Endian).
 
 A dataset that pydicom encoded once is kept as pieces; what differs from object to object is encoded between them. The
-result is what pydicom writes for the whole dataset, byte by byte, which a test holds, in a tenth of its time.
+result is what pydicom writes for the whole dataset, byte by byte, which a test holds.
 """
 
 from __future__ import annotations
