@@ -103,6 +103,9 @@ def test_each_needs_its_own_side_and_the_whole_needs_all(wheels):
     assert needs["sfumato-coordinator"].pop("sfumato-common") == f"sfumato-common{exact}"
     assert "extra == 'dicom'" in needs["sfumato-common"].pop("pydicom")
     assert not {"jinja2", "h11"} & (set(needs["sfumato-site"]) | set(needs["sfumato-common"]))
+    for extra in ("highdicom", "pyarrow"):
+        assert "extra == 'formats'" in needs["sfumato-coordinator"].pop(extra)
+        assert "extra" not in needs[WHOLE].pop(extra)
     for heavy in ("opacus", "pydicom", "scikit-learn"):
         assert heavy not in {**needs["sfumato-coordinator"], **needs["sfumato-common"]}
     parts = {name: line for part in PARTS for name, line in needs[part].items()}
@@ -129,6 +132,8 @@ def test_what_is_imported_is_declared(part):
     known = packages_distributions()
     own = {name_of(line) for name in {"sfumato-common", part} for line in PROJECTS[name]["dependencies"]}
     own |= {"pydicom"} if part == "sfumato-site" else set()  # by sfumato-common[dicom]
+    # by sfumato-coordinator[formats]
+    own |= {"highdicom", "pyarrow", "pydicom"} if part == "sfumato-coordinator" else set()
     folder, _ = PARTS[part]
     foreign = set()
     for path in (ROOT / folder).glob("sfumato*/**/*.py"):
@@ -173,7 +178,7 @@ print("all of them")
     ("part", "absent"),
     [
         ("sfumato-site", ("sfumato_server", "jinja2")),
-        ("sfumato-coordinator", ("sfumato_client", "opacus", "pydicom", "sklearn")),
+        ("sfumato-coordinator", ("sfumato_client", "opacus", "pydicom", "sklearn", "highdicom", "pyarrow")),
     ],
 )
 def test_a_side_runs_without_the_other(wheels, tmp_path, part, absent):

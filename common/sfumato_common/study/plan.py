@@ -30,6 +30,7 @@ from sfumato_common.study.terms import (
     ImageForm,
     PrivacyTerms,
     SecureSumTerms,
+    Shown,
     SiteTerms,
     UtilityTerms,
 )
@@ -46,6 +47,8 @@ class Plan(Identified):
 
     study: Name
     image: ImageForm
+    # for the headers of DICOM objects alone; left out of the digest where it is not said
+    shows: Shown | None = Field(default=None, exclude_if=lambda shown: shown is None)
     labels: Annotated[list[Name], Field(min_length=2, max_length=64)]
     sites: Annotated[dict[Name, SiteTerms], Field(min_length=1, max_length=256)]
     # sites may join while the study runs, and each accepts the plan without the others' entries; see study/joining.py

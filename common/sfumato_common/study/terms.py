@@ -11,6 +11,18 @@ from sfumato_common.strict import Strict
 from sfumato_common.types import image_shape
 
 
+class Shown(Strict):
+    """What all images of the study show, in DICOM's own words (PS3.3 C.7.3.1, C.7.6.1), agreed on paper.
+
+    A published set says it in the headers of DICOM objects, and nothing else depends on it.
+    """
+
+    modality: Annotated[str, Field(pattern=r"^[A-Z]{2,16}$")]
+    body_part: Annotated[str, Field(pattern=r"^[A-Z]{1,16}$")] | None = None
+    view: Annotated[str, Field(pattern=r"^[A-Z]{1,16}$")] | None = None
+    laterality: Literal["R", "L", "U", "B"] | None = None
+
+
 class ImageForm(Strict):
     """Size of the study's images: `size` pixels square, 1 or 3 channels, 8 or 16 bits a value (16 for grey only)."""
 

@@ -33,13 +33,14 @@ def dataset_verify(
     as_json: AsJson = False,
 ) -> None:
     """Check signatures and hashes offline. Without --key nobody vouches for the set: exit code 3."""
-    from sfumato_server.publish import UNVERIFIED, open_folder, verify_dataset
+    from sfumato_server.publish import UNVERIFIED, verify_dataset
+    from sfumato_server.publish.converted import images_in
 
     if proof is not None:
         _verify_one(folder, proof, key, _site_keys(site_key or []), as_json)
         return
     keys = file_bytes(key) if key else None, _site_keys(site_key or [])
-    with images_shown("verify", open_folder(folder).manifest.images, not as_json) as progress:
+    with images_shown("verify", images_in(folder), not as_json) as progress:
         report = verify_dataset(folder, *keys, workers=workers, progress=progress)
     if as_json:
         print_json(asdict(report))
@@ -97,6 +98,30 @@ def dataset_overview(
 
     shown = f"{write_overview(folder, out)} images shown in '{out.name}'"
     console.print(f"{shown}; {UNVERIFIED}: run 'sfumato dataset verify' with --key", markup=False, soft_wrap=True)
+
+
+@dataset_app.command(
+    "convert", epilog="Example: sfumato dataset convert results/published --to dicom --out results/dicom"
+)
+def dataset_convert(
+    folder: Annotated[Path, typer.Argument(help="A published data set, or one that was converted.")],
+    to: Annotated[str, typer.Option(help="The format: png, dicom, dicom-multi-frame, webdataset or parquet.")],
+    out: Annotated[Path, typer.Option(help="Where the set in its new form goes; not there yet, or empty.")],
+    multi_frame: Annotated[bool, typer.Option("--multi-frame", help="With dicom: many images an object.")] = False,
+    workers: Annotated[int, typer.Option(help="How many processes write at once.")] = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Write a set in the form that you need; the signatures stay, and 'verify' checks the new form against them."""
+    from sfumato_server.publish import UNVERIFIED, convert
+
+    if multi_frame and not to.startswith("dicom"):
+        raise ConfigError("--multi-frame is for --to dicom; leave it out")
+    done = convert(folder, "dicom-multi-frame" if multi_frame else to, out, workers)
+    if as_json:
+        print_json(asdict(done))
+    else:
+        said = f"{done.images} images in {done.files} files, {done.bytes / 1e6:.1f} MB, in '{out.name}' as {done.form}"
+        console.print(f"{said}; {UNVERIFIED}: run 'sfumato dataset verify' with --key", markup=False, soft_wrap=True)
 
 
 def _site_keys(given: list[str]) -> dict[str, bytes]:

@@ -26,6 +26,8 @@ FORMAT = "sfumato-published/4"
 MANIFEST, SIGNATURE, LABELS, COORDINATOR_KEY = "manifest.json", "manifest.sig", "labels.csv", "coordinator.pem"
 ROOT, ROOT_SIGNATURE = "root.json", "root.sig"
 REPORT = "report.html"
+# stands in a set that was converted: which form it has
+FORM = "form.json"
 Day = Annotated[str, Field(pattern=r"\A\d{4}-\d{2}-\d{2}\z")]
 Count = Annotated[int, Field(ge=0)]
 _Record = TypeVar("_Record", bound=Strict)

@@ -158,8 +158,8 @@ def _checked_index(said: ShardIndex, line: ShardLine, entries: list[ManifestImag
     return said
 
 
-def check_shard(folder: Path, line: ShardLine, key: bytes, plan: Plan) -> CheckedShard:
-    """Check everything of one shard: signature by the site's `key` (PEM), entries, index, and every image.
+def check_shard(folder: Path, line: ShardLine, key: bytes, plan: Plan, pictures: bool = True) -> CheckedShard:
+    """Check everything of one shard: signature by the site's `key` (PEM), entries, index, and, of `pictures`, each.
 
     Raises VerificationError naming the file at the first thing that does not hold.
     """
@@ -171,6 +171,17 @@ def check_shard(folder: Path, line: ShardLine, key: bytes, plan: Plan) -> Checke
         raise VerificationError(f"{files.signature}: the signature of site '{line.site}' does not hold") from None
     _check_asked(head, entries, plan, files.head)
     left = {item.name for item in index.duplicates}
+    if pictures:
+        _check_pictures(folder, files, head, entries, left)
+    rows = labels_rows(published_entries(files, entries, dict.fromkeys(left)))
+    held = Counter((entry.method, entry.model) for entry in entries)
+    return CheckedShard(held, entries[0].name, entries[-1].name, (len(rows), hashlib.sha256(rows).hexdigest()))
+
+
+def _check_pictures(
+    folder: Path, files: ShardFiles, head: Manifest, entries: list[ManifestImage], left: set[str]
+) -> None:
+    """The shard's folders hold its images but those in `left`, each as its site signed it, and nothing else."""
     for start in range(0, len(entries), FOLDER_SIZE):
         block = entries[start : start + FOLDER_SIZE]
         _check_folder(folder, files.folder(start), {f"{entry.name}.png" for entry in block if entry.name not in left})
@@ -181,10 +192,7 @@ def check_shard(folder: Path, line: ShardLine, key: bytes, plan: Plan) -> Checke
         try:
             check_image(entry, read_file(folder, name), head.shape, head.bits)
         except VerificationError:
-            raise VerificationError(f"{name} is not the picture that site '{line.site}' signed") from None
-    rows = labels_rows(published_entries(files, entries, dict.fromkeys(left)))
-    held = Counter((entry.method, entry.model) for entry in entries)
-    return CheckedShard(held, entries[0].name, entries[-1].name, (len(rows), hashlib.sha256(rows).hexdigest()))
+            raise VerificationError(f"{name} is not the picture that site '{head.site}' signed") from None
 
 
 def _check_asked(head: Manifest, entries: list[ManifestImage], plan: Plan, name: str) -> None:

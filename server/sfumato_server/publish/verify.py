@@ -21,6 +21,7 @@ from sfumato_server.publish.features import check_features, has_features
 from sfumato_server.publish.layout import ShardFiles, key_file
 from sfumato_server.publish.manifest import (
     COORDINATOR_KEY,
+    FORM,
     LABELS,
     MANIFEST,
     ROOT,
@@ -83,21 +84,55 @@ def verify_dataset(
     can make such a set. Without a site's, the coordinator may have invented the site. Shards are checked one by one, or
     by so many `workers`, processes of their own; `progress` is told how many images have been since it was told last.
 
+    A set that `sfumato dataset convert` wrote is verified too, back to the same signatures.
+
     Raises VerificationError naming the file at the first thing that does not hold: an altered byte, a missing, extra or
     linked file, an image that its site did not sign. Raises ConfigError when `folder` holds no published set, or
     nothing of a site whose key the caller brought.
     """
+    if (folder / FORM).is_file():
+        from sfumato_server.publish.converted import verify_converted
+
+        return verify_converted(folder, trusted_coordinator_key, trusted_site_keys, progress)
+    return _verified(folder, trusted_coordinator_key, trusted_site_keys, workers, progress, pictures=True)
+
+
+def verify_statements(
+    folder: Path,
+    trusted_coordinator_key: bytes | None = None,
+    trusted_site_keys: Mapping[str, bytes] = MappingProxyType({}),
+) -> VerificationReport:
+    """Verify all of a set but its pictures, which need not be there: what is signed, by whom, and of which images.
+
+    Whoever goes on to use a picture compares its pixels with the entry's `pixel_sha256`. Raises as `verify_dataset`,
+    but for files that are there in excess.
+    """
+    return _verified(folder, trusted_coordinator_key, trusted_site_keys, 1, lambda images: None, pictures=False)
+
+
+def _verified(
+    folder: Path,
+    trusted_coordinator_key: bytes | None,
+    trusted_site_keys: Mapping[str, bytes],
+    workers: int,
+    progress: Callable[[int], None],
+    *,
+    pictures: bool,
+) -> VerificationReport:
     manifest, key = read_signed(folder, trusted_coordinator_key)
     plan = checked_plan(manifest)
     _check_shards_listed(manifest)
-    _check_tree(folder, manifest, plan)
+    if pictures:
+        _check_tree(folder, manifest, plan)
     for name, entry in sorted(manifest.files.items()):
         path = folder / name
+        if not path.is_file():
+            raise VerificationError(f"{name} is missing or cannot be read")
         if path.stat().st_size != entry.bytes or file_sha256(path) != entry.sha256:
             raise VerificationError(f"{name} was altered")
     keys = _site_keys(folder, manifest, trusted_site_keys)
     checked: list[CheckedShard] = []
-    for shard in check_shards(folder, manifest, keys, plan, workers):
+    for shard in check_shards(folder, manifest, keys, plan, workers, pictures):
         progress(manifest.shards[len(checked)].images)
         checked.append(shard)
     _check_together(manifest, plan, checked)

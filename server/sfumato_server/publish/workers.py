@@ -18,15 +18,23 @@ from sfumato_server.publish.shard import CheckedShard, check_shard
 
 
 def check_shards(
-    folder: Path, manifest: PublishedManifest, keys: Mapping[str, bytes], plan: Plan, workers: int
+    folder: Path,
+    manifest: PublishedManifest,
+    keys: Mapping[str, bytes],
+    plan: Plan,
+    workers: int,
+    pictures: bool = True,
 ) -> Iterator[CheckedShard]:
-    """What `check_shard` finds of each shard, in order; `keys` are the sites' (PEM). Raises VerificationError."""
+    """What `check_shard` finds of each shard, in order; `keys` are the sites' (PEM). Raises VerificationError.
+
+    Without `pictures` there is little to do, and one process does it.
+    """
     if workers < 1:
         raise ConfigError("--workers takes a number from 1")
     workers = min(workers, len(manifest.shards))
-    if workers == 1:
+    if workers == 1 or not pictures:
         for line in manifest.shards:
-            yield check_shard(folder, line, keys[line.site], plan)
+            yield check_shard(folder, line, keys[line.site], plan, pictures)
         return
     with ExitStack() as stack:
         logs = Path(stack.enter_context(tempfile.TemporaryDirectory()))
