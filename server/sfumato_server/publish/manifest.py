@@ -19,7 +19,7 @@ from sfumato_common.study.words import Part
 FORMAT = "sfumato-published/3"
 MANIFEST, SIGNATURE, LABELS, COORDINATOR_KEY = "manifest.json", "manifest.sig", "labels.csv", "coordinator.pem"
 REPORT = "report.html"
-COLUMNS = "file,label,site,model,method,guarantee"
+SPLIT_TABLES = {"train": "train.csv", "test": "test.csv"}
 
 
 class FileEntry(Strict):
@@ -99,17 +99,9 @@ def expected_files(
     files = {
         *([FILE] if features else []),
         LABELS,
+        *SPLIT_TABLES.values(),
         REPORT,
         COORDINATOR_KEY,
         *(image_file(image.site, image.name) for image in images),
     }
     return files.union(*(provenance_files(site, part) for site, parts in packages.items() for part in parts))
-
-
-def labels_csv(images: Iterable[ImageEntry]) -> bytes:
-    """labels.csv; no field needs quoting, since all are names, hexadecimal or fixed words."""
-    rows = [
-        ",".join((image_file(item.site, item.name), item.label, item.site, item.model, item.method, item.guarantee))
-        for item in images
-    ]
-    return ("\n".join([COLUMNS, *rows]) + "\n").encode("ascii")

@@ -77,7 +77,7 @@ def render_report(
     )
     environment.filters["size"] = size
     environment.filters["figures"] = figures
-    stated = guarantees(pool)
+    stated = guarantees(pool.certificates)
     pooled = pooled_costs(stated)
     stages = stage_rows(run_info.get("exchanges", []))
     return environment.get_template("report.html.j2").render(

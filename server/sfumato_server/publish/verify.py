@@ -18,20 +18,20 @@ from sfumato_common.strict import parse
 from sfumato_common.study.costs import WITHOUT_PRIVACY
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.words import Part, has_epsilon, is_fill
+from sfumato_server.publish.cards import CARDS
 from sfumato_server.publish.features import check_features, has_features
 from sfumato_server.publish.manifest import (
     COORDINATOR_KEY,
-    LABELS,
     MANIFEST,
     SIGNATURE,
     ImageEntry,
     PublishedManifest,
     expected_files,
     image_file,
-    labels_csv,
     parse_published,
     provenance_files,
 )
+from sfumato_server.publish.tables import cover_of, tables
 
 UNVERIFIED = "UNVERIFIED ORIGIN"
 
@@ -106,8 +106,9 @@ def verify_dataset(
     _check_images(folder, manifest, packages)
     if has_features(plan):
         check_features(plan, _read(folder, FILE))
-    if _read(folder, LABELS) != labels_csv(manifest.images):
-        raise VerificationError(f"{LABELS} does not say what {MANIFEST} says")
+    for name, table in tables(manifest.images, cover_of(package.certificate for package in packages)).items():
+        if _read(folder, name) != table:
+            raise VerificationError(f"{name} does not say what {MANIFEST} and the sites' certificates say")
     return VerificationReport(
         study=manifest.study,
         plan_hash=manifest.plan_hash,
@@ -145,7 +146,7 @@ def _checked_plan(manifest: PublishedManifest) -> Plan:
 
 def _check_tree(folder: Path, manifest: PublishedManifest, features: bool) -> None:
     """The folder holds the listed files as plain files, and nothing else."""
-    if set(manifest.files) != expected_files(manifest.packages, manifest.images, features):
+    if set(manifest.files) != expected_files(manifest.packages, manifest.images, features) | set(CARDS):
         raise VerificationError(f"{MANIFEST} does not list the files that its images and sites need")
     wanted = {*manifest.files, MANIFEST, SIGNATURE}
     folders = {str(parent) for name in wanted for parent in Path(name).parents}

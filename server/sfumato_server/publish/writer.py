@@ -19,11 +19,11 @@ from sfumato_common.package.features import FILE, Features
 from sfumato_common.study.plan import Plan
 from sfumato_server.enrol.authority import Authority
 from sfumato_server.pool import Pool
+from sfumato_server.publish.cards import cards, gather
 from sfumato_server.publish.features import has_features
 from sfumato_server.publish.manifest import (
     COORDINATOR_KEY,
     FORMAT,
-    LABELS,
     MANIFEST,
     REPORT,
     SIGNATURE,
@@ -31,10 +31,10 @@ from sfumato_server.publish.manifest import (
     ImageEntry,
     PublishedManifest,
     image_file,
-    labels_csv,
     provenance_files,
 )
 from sfumato_server.publish.report import render_report
+from sfumato_server.publish.tables import cover_of, tables
 
 FOLDER = "published"
 
@@ -74,8 +74,11 @@ def publish(
     if target.exists() and not (target / MANIFEST).is_file() and (not target.is_dir() or any(target.iterdir())):
         raise ConfigError(f"'{FOLDER}' in the output folder is not a published data set; choose another folder")
     files = _contents(pool, authority) | ({FILE: features.encode()} if features is not None else {})
-    # the report is drawn from what the manifest says of everything else; then it is signed like everything else
+    # cards and report are made from what the manifest says of all else; then they are signed like all else
     manifest = _manifest(pool, plan, files)
+    run = {**run_info, "utility": utility}
+    facts = gather(manifest, plan, manifest.images, pool.certificates, authority.public_key, run)
+    files |= cards(facts, authority.signing_key)
     files[REPORT] = render_report(pool, plan, manifest, authority.public_key, run_info, utility).encode("utf-8")
     signed = manifest.model_copy(update={"files": _entries(files)}).encode()
     files[MANIFEST] = signed
@@ -87,7 +90,7 @@ def publish(
 
 def _contents(pool: Pool, authority: Authority) -> dict[str, bytes]:
     files = {image_file(item.site, item.facts.name): item.png for item in pool.items}
-    files[LABELS] = labels_csv(_images(pool))
+    files |= tables(_images(pool), cover_of(pool.certificates.values()))
     files[COORDINATOR_KEY] = authority.public_key
     for (site, part), provenance in pool.provenance.items():
         names = provenance_files(site, part)

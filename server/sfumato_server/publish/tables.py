@@ -1,0 +1,86 @@
+"""Tables of a published set: a row an image, its provenance, the epsilon that covers it, and which split it is of."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from sfumato_common.package.manifest import ImageFacts
+from sfumato_common.study.certificate import Certificate
+from sfumato_common.study.words import has_epsilon, way_of
+from sfumato_server.publish.manifest import LABELS, SPLIT_TABLES, ImageEntry, image_file
+
+Split = Literal["train", "test"]
+SPLITS: tuple[Split, ...] = get_args(Split)
+COLUMNS = ("file", "label", "site", "model", "method", "guarantee", "split", "epsilon", "delta", "unit")
+_TEST_SHARE = 10  # one of so many drawn images is of the test split
+
+
+@dataclass(frozen=True)
+class Cover:
+    """What one patient pays at most for all that left under the plan: the worst site's figure, under add/remove."""
+
+    epsilon: float
+    delta: float
+    unit: str
+
+
+def cover_of(certificates: Iterable[Certificate]) -> Cover | None:
+    """What covers an image of the set. Sites trained its model together, so it is the worst of all sites' figures.
+
+    None where one site's certificate has no guarantee: then no image has one.
+    """
+    stated = list(certificates)
+    paid = [own.epsilon.patient.add_remove for own in stated if own.formal]
+    finite = [epsilon for epsilon in paid if epsilon is not None]
+    if not stated or len(finite) < len(stated):
+        return None
+    return Cover(max(finite), max(own.delta for own in stated), stated[0].unit)
+
+
+def split_of(image: ImageFacts) -> Split:
+    """Which split an image is of, by its method and its random name alone: nothing of a patient decides it.
+
+    `test` is one in ten of what was drawn from a released model. Images that are made from patients' codes, of one
+    patient or of a group, may share patients with others of their site: all of them are `train`, so that no source
+    group is in both. The hash has no key, and whoever has the set computes it again.
+    """
+    if way_of(image.method) != "dp-sampling":
+        return "train"
+    number = int.from_bytes(hashlib.sha256(b"sfumato split\0" + image.name.encode("ascii")).digest()[:8], "big")
+    return "test" if number % _TEST_SHARE == 0 else "train"
+
+
+def provenance(image: ImageEntry, cover: Cover | None) -> tuple[str, ...]:
+    """An image's row without its file, in the order of COLUMNS; empty figures where no epsilon covers its pixels."""
+    covered = cover if cover is not None and has_epsilon(image.guarantee) else None
+    figures = (f"{covered.epsilon:.4f}", f"{covered.delta:g}", covered.unit) if covered else ("", "", "")
+    return image.label, image.site, image.model, image.method, image.guarantee, split_of(image), *figures
+
+
+def tables(images: Iterable[ImageEntry], cover: Cover | None) -> dict[str, bytes]:
+    """labels.csv with every image, and one table a split with `file_name`, by which imagefolder readers find files."""
+    lines: dict[str, list[str]] = {name: [header] for name, header in table_headers().items()}
+    for name, line in table_lines(images, cover):
+        lines[name].append(line)
+    return {name: ("\n".join(found) + "\n").encode("ascii") for name, found in lines.items()}
+
+
+def table_headers() -> dict[str, str]:
+    """The first line of each table."""
+    found = ",".join(("file_name", *COLUMNS[1:]))
+    return {LABELS: ",".join(COLUMNS), **{SPLIT_TABLES[split]: found for split in SPLITS}}
+
+
+def table_lines(images: Iterable[ImageEntry], cover: Cover | None) -> Iterator[tuple[str, str]]:
+    """(table, line) for every image, twice: as one of all, and as one of its split.
+
+    The level with a comma in it is the only field that is quoted (RFC 4180).
+    """
+    for image in images:
+        values = (image_file(image.site, image.name), *provenance(image, cover))
+        line = ",".join(f'"{value}"' if "," in value else value for value in values)
+        yield LABELS, line
+        yield SPLIT_TABLES[split_of(image)], line
