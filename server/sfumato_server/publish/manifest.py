@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal
@@ -80,6 +81,14 @@ def parse_published(data: bytes) -> PublishedManifest:
     if canonical != data:
         raise VerificationError(f"{MANIFEST} is not in canonical form; do not trust this data set")
     return manifest
+
+
+def file_entries(files: Mapping[str, bytes]) -> dict[str, FileEntry]:
+    """The entry of every file by its name."""
+    return {
+        name: FileEntry(bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
+        for name, content in files.items()
+    }
 
 
 def image_file(site: str, name: str) -> str:

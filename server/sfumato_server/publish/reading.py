@@ -12,10 +12,19 @@ from pathlib import Path
 
 from sfumato_common.errors import ConfigError, VerificationError
 from sfumato_common.imaging import decode_png
+from sfumato_common.package.manifest import parse_manifest
 from sfumato_common.strict import parse
+from sfumato_common.study.certificate import Certificate
 from sfumato_common.study.plan import Plan
 from sfumato_common.types import AnyArray
-from sfumato_server.publish.manifest import MANIFEST, ImageEntry, PublishedManifest, image_file, parse_published
+from sfumato_server.publish.manifest import (
+    MANIFEST,
+    ImageEntry,
+    PublishedManifest,
+    image_file,
+    parse_published,
+    provenance_files,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,12 +52,30 @@ class PublishedFolder:
 
     def image(self, entry: ImageEntry) -> PublishedImage:
         """The picture of one entry. Raises VerificationError when its file is missing or no PNG."""
-        file = image_file(entry.site, entry.name)
+        file = self.file(entry)
+        return PublishedImage(entry, file, self.pixels(file))
+
+    def file(self, entry: ImageEntry) -> str:
+        """Where the picture of an entry lies in the folder, with `/` between names."""
+        return image_file(entry.site, entry.name)
+
+    def pixels(self, file: str) -> AnyArray:
+        """The pixels of one file of `file`. Raises VerificationError when it is missing or no PNG."""
+        return decode_png(self.read(file))
+
+    def read(self, file: str) -> bytes:
+        """The bytes of a file of the set. Raises VerificationError when it is missing."""
         try:
-            data = (self.folder / file).read_bytes()
+            return (self.folder / file).read_bytes()
         except OSError:
             raise VerificationError(f"{file} is missing or cannot be read") from None
-        return PublishedImage(entry, file, decode_png(data))
+
+    def certificates(self) -> dict[str, Certificate]:
+        """What each site states about its costs, from the manifest that it signed. Raises VerificationError."""
+        return {
+            site: parse_manifest(self.read(provenance_files(site, parts[0])[0])).certificate
+            for site, parts in self.manifest.packages.items()
+        }
 
 
 def open_folder(folder: Path) -> PublishedFolder:

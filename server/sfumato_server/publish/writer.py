@@ -27,9 +27,9 @@ from sfumato_server.publish.manifest import (
     MANIFEST,
     REPORT,
     SIGNATURE,
-    FileEntry,
     ImageEntry,
     PublishedManifest,
+    file_entries,
     image_file,
     provenance_files,
 )
@@ -80,7 +80,7 @@ def publish(
     facts = gather(manifest, plan, manifest.images, pool.certificates, authority.public_key, run)
     files |= cards(facts, authority.signing_key)
     files[REPORT] = render_report(pool, plan, manifest, authority.public_key, run_info, utility).encode("utf-8")
-    signed = manifest.model_copy(update={"files": _entries(files)}).encode()
+    signed = manifest.model_copy(update={"files": file_entries(files)}).encode()
     files[MANIFEST] = signed
     files[SIGNATURE] = sign(authority.signing_key, "published", signed)
     digest = hashlib.sha256(signed).hexdigest()
@@ -116,16 +116,9 @@ def _manifest(pool: Pool, plan: Plan, files: Mapping[str, bytes]) -> PublishedMa
             "left_out": dict(pool.left_out),
             "images": _images(pool),
             "duplicates": [asdict(duplicate) for duplicate in pool.duplicates],
-            "files": _entries(files),
+            "files": file_entries(files),
         }
     )
-
-
-def _entries(files: Mapping[str, bytes]) -> dict[str, FileEntry]:
-    return {
-        name: FileEntry(bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
-        for name, content in files.items()
-    }
 
 
 def _replace(out: Path, target: Path, files: Mapping[str, bytes]) -> None:

@@ -23,6 +23,7 @@ CONTEXT: dict[str, Any] = {
     "dct": "http://purl.org/dc/terms/",
     "examples": {"@id": "cr:examples", "@type": "@json"},
     "extract": "cr:extract",
+    "equivalentProperty": "cr:equivalentProperty",
     "field": "cr:field",
     "fileObject": "cr:fileObject",
     "fileProperty": "cr:fileProperty",
@@ -30,6 +31,7 @@ CONTEXT: dict[str, Any] = {
     "format": "cr:format",
     "includes": "cr:includes",
     "isLiveDataset": "cr:isLiveDataset",
+    "jsonPath": "cr:jsonPath",
     "key": "cr:key",
     "md5": "cr:md5",
     "parentField": "cr:parentField",
@@ -40,6 +42,7 @@ CONTEXT: dict[str, Any] = {
     "regex": "cr:regex",
     "repeated": "cr:repeated",
     "replace": "cr:replace",
+    "samplingRate": "cr:samplingRate",
     "sc": "https://schema.org/",
     "separator": "cr:separator",
     "source": "cr:source",
@@ -60,6 +63,7 @@ def croissant(facts: SetFacts) -> bytes:
         "description": f"{facts.images} synthetic images of the study {facts.plan.study}. {words.covering(facts)}",
         "conformsTo": ["http://mlcommons.org/croissant/1.1", "http://mlcommons.org/croissant/RAI/1.0"],
         "datePublished": facts.created,
+        "version": "1.0.0",
         "license": f"https://spdx.org/licenses/{terms.licence}.html" if terms.listed_licence else "LICENSE.md",
         "creator": [{"@type": "sc:Organization", "name": name} for name in (facts.plan.study, *facts.sites)],
         "citeAs": "See CITATION.cff.",
@@ -109,7 +113,7 @@ def _responsible(facts: SetFacts) -> dict[str, str]:
 
 def _records() -> dict[str, Any]:
     """A record an image: its row in labels.csv and its picture."""
-    columns = [
+    columns: list[dict[str, Any]] = [
         {
             "@type": "cr:Field",
             "@id": f"images/{name}",
@@ -119,8 +123,13 @@ def _records() -> dict[str, Any]:
         }
         for name in COLUMNS
     ]
-    # joined with the picture by its path in the folder
-    columns[0]["references"] = {"fileSet": {"@id": "image-files"}, "extract": {"fileProperty": "fullpath"}}
+    # rows are joined with pictures by the path in the folder; the pattern makes text of a path, which mlcroissant needs
+    columns[0]["references"] = columns[0].pop("source")
+    columns[0]["source"] = {
+        "fileSet": {"@id": "image-files"},
+        "extract": {"fileProperty": "fullpath"},
+        "transform": {"regex": "^(.+)$"},
+    }
     picture = {
         "@type": "cr:Field",
         "@id": "images/image",

@@ -34,6 +34,7 @@ def _front(facts: SetFacts) -> dict[str, Any]:
             {
                 "config_name": "default",
                 "drop_labels": True,
+                "features": _features(facts),
                 "metadata_filenames": [SPLIT_TABLES[split] for split in SPLITS],
                 "data_files": [
                     # two pictures by name say that these are pictures; a pattern would list a million files
@@ -43,7 +44,6 @@ def _front(facts: SetFacts) -> dict[str, Any]:
                 ],
             }
         ],
-        "dataset_info": {"features": _features(facts)},
     }
 
 

@@ -9,7 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from sfumato_server.publish.cards import words
 from sfumato_server.publish.cards.facts import SetFacts
 
-_MARKUP = re.compile(r"([\\`*_{}\[\]()<>#+|!~&])")
+_MARKUP = re.compile(r"([\\`*_{}\[\]<>#+|!~&])")
 
 
 def plain(text: str) -> str:

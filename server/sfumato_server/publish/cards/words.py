@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from sfumato_common.study.words import has_epsilon, way_of
+from sfumato_common.study.words import way_of
 from sfumato_server.publish.cards.facts import SetFacts
 
 NOT_STATED = "Not stated."
@@ -57,10 +57,12 @@ def covering(facts: SetFacts) -> str:
 
 def _beyond(facts: SetFacts) -> str:
     """What the figure does not bound: patients known to two sites, and images that no epsilon covers."""
-    bare = ", ".join(f"{number} by {method}" for (method, level), number in facts.by("method", "guarantee") if
-                     not has_epsilon(level))  # fmt: skip
-    two = [cost.add_remove for cost in facts.pooled[1:]]
-    pays = f"a patient who is known to two sites pays {two[0]:.4f}" if two and math.isfinite(two[0]) else ""
+    levels = facts.by("method", "guarantee")
+    bare = ", ".join(f"{number} by {method}" for (method, level), number in levels if not level.startswith("formal"))
+    two = [cost for cost in facts.pooled[1:] if math.isfinite(cost.add_remove)]
+    pays = "".join(
+        f"a patient who is known to two sites pays {own.add_remove:.4f} at delta {own.delta:g}" for own in two
+    )
     not_covered = f"the images that were made from patients' codes without one ({bare}) are not covered" if bare else ""
     said = ", and ".join(filter(None, (pays, not_covered))) or "it covers every image of the set"
     return f"{said[0].upper()}{said[1:]}."
