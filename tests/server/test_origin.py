@@ -20,6 +20,7 @@ from sfumato_server.enrol import create_authority
 from sfumato_server.intake.admission import package_path
 from sfumato_server.pool import pool_packages
 from sfumato_server.publish import publish, verify_dataset
+from sfumato_server.publish.cards import CARDS
 from sfumato_server.publish.manifest import expected_files, parse_published
 
 RUN = {"exchanges": [], "seconds": 1.0}
@@ -145,7 +146,7 @@ def test_every_file_of_the_folder_is_under_the_signature(edited: Any) -> None:
     manifest = parse_published((folder / "manifest.json").read_bytes())
     found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     assert found == {*manifest.files, "manifest.json", "manifest.sig"}
-    assert expected_files(manifest.packages, manifest.images) == set(manifest.files)
+    assert expected_files(manifest.packages, manifest.images) | set(CARDS) == set(manifest.files)
     for name in ("README.md", "index.html", "report.html.orig", "images/report.html", "provenance/north/report.html"):
         (folder / name).write_text("read me instead")
         with pytest.raises(VerificationError, match="does not belong"):
