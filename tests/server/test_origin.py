@@ -147,7 +147,7 @@ def test_every_file_of_the_folder_is_under_the_signature(edited: Any) -> None:
     found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     assert found == {*manifest.files, "manifest.json", "manifest.sig"}
     assert expected_files(manifest.packages, manifest.images) | set(CARDS) == set(manifest.files)
-    for name in ("README.md", "index.html", "report.html.orig", "images/report.html", "provenance/north/report.html"):
+    for name in ("README.txt", "index.html", "report.html.orig", "images/report.html", "provenance/north/report.html"):
         (folder / name).write_text("read me instead")
         with pytest.raises(VerificationError, match="does not belong"):
             verify_dataset(folder, consortium.authority.public_key)

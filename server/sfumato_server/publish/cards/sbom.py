@@ -87,7 +87,7 @@ def _needed(need: Requirement) -> bool:
 
 def _licence(own: Distribution) -> str:
     """The declared SPDX expression (PEP 639); older metadata say it in words, which are taken where SPDX knows them."""
-    said = own.metadata.get("License-Expression") or own.metadata.get("License") or ""
+    said = next((own.metadata[name] for name in ("License-Expression", "License") if name in own.metadata), "")
     try:
         return str(canonicalize_license_expression(said))
     except InvalidLicenseExpression:
