@@ -79,7 +79,7 @@ def publish(
     run = {**run_info, "utility": utility}
     facts = gather(manifest, plan, manifest.images, pool.certificates, authority.public_key, run)
     files |= cards(facts, authority.signing_key)
-    files[REPORT] = render_report(pool, plan, manifest, authority.public_key, run_info, utility).encode("utf-8")
+    files[REPORT] = render_report(pool, plan, manifest, facts, run_info, utility).encode("utf-8")
     signed = manifest.model_copy(update={"files": file_entries(files)}).encode()
     files[MANIFEST] = signed
     files[SIGNATURE] = sign(authority.signing_key, "published", signed)
