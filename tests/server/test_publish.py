@@ -1,3 +1,4 @@
+import base64
 import csv
 import hashlib
 import html.parser
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from sfumato_common.crypto.signatures import fingerprint, sign
 from sfumato_common.errors import ConfigError, UnverifiedOrigin, VerificationError
@@ -332,7 +334,9 @@ def test_the_report_needs_nothing_from_outside(published: Any) -> None:
     parser = Resources()
     parser.feed(text)
     assert parser.fetched
-    assert all(item.startswith("data:image/png;base64,") for item in parser.fetched)
+    # but for links to places on the page itself, every one of which is there
+    assert all(item.startswith(("data:image/png;base64,", "#")) for item in parser.fetched)
+    assert all(f'id="{item[1:]}"' in text for item in parser.fetched if item.startswith("#"))
     assert not re.search(r"https?://|@import|url\(|<script|<link|<iframe", text)
     assert parser.without_alt == 0
     assert parser.tags.count("h1") == 1
@@ -397,6 +401,8 @@ def test_contact_sheets_show_the_published_pixels(consortium: Any) -> None:
     assert all(sheet.shown == sheet.of == 3 for sheet in made)
     first = next(item for item in pool.items if (item.site, item.facts.label) == ("east", "abnormal"))
     tile = decode_png(first.png)
+    with Image.open(io.BytesIO(base64.b64decode(made[0].uri.partition(",")[2]))) as sheet:
+        assert np.array_equal(np.asarray(sheet)[:16, :16], tile)  # one pixel of the image is one of the sheet
     enlarged = pictures.mosaic([[tile]])
     factor = enlarged.shape[1] // (pictures.COLUMNS * (16 + pictures.GAP) - pictures.GAP)
     assert enlarged.shape[1] >= pictures.LEAST_WIDTH

@@ -88,9 +88,10 @@ class Page:
         target.write_bytes(base64.b64decode(shot["data"]))
 
     def requests(self) -> list[str]:
-        """Every URL that was asked for since the last call."""
+        """Every URL that a page from the disk asked for since the last call; the browser's own pages do not count."""
         lines = (json.loads(line["message"])["message"] for line in self._post("se/log", {"type": "performance"}))
-        return [line["params"]["request"]["url"] for line in lines if line["method"] == "Network.requestWillBeSent"]
+        asked = [line["params"] for line in lines if line["method"] == "Network.requestWillBeSent"]
+        return [one["request"]["url"] for one in asked if one["documentURL"].startswith("file:")]
 
     def _devtools(self, command: str, values: dict[str, Any]) -> Any:
         return self._post("goog/cdp/execute", {"cmd": command, "params": values})

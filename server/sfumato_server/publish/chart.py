@@ -17,7 +17,8 @@ LEVELS: tuple[str, ...] = (*get_args(GuaranteeLevel), "none")
 WIDTH, LEFT, RIGHT = 360.0, 6.0, 354.0  # of the drawing, in its own units; the axis
 AXIS = (0.4, 1.0)
 TICKS = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
-_TOP, _HEADING, _ROW, _FOOT = 20.0, 22.0, 32.0, 16.0
+_TOP, _HEADING, _ROW, _LINE, _FOOT = 20.0, 22.0, 32.0, 14.0, 18.0
+_LONG = 24  # letters of a name beside which a figure has no room
 SET = "the whole set"
 
 
@@ -35,6 +36,21 @@ class Row:
     low: float | None = None
     high: float | None = None
     y: float = 0.0
+
+    @property
+    def label_y(self) -> float:
+        """Where the figure stands: beside the name, or below a long one."""
+        return self.y + 11 + (_LINE if len(self.name) > _LONG else 0)
+
+    @property
+    def bar_y(self) -> float:
+        """Where the interval and the mark stand."""
+        return self.label_y + 9
+
+    @property
+    def height(self) -> float:
+        """How high the row is."""
+        return self.label_y - self.y - 11 + _ROW
 
     @property
     def label(self) -> str:
@@ -83,9 +99,12 @@ def draw(facts: SetFacts) -> Chart | None:
     bands, y = [], _TOP if real.auc is not None else 0.0
     for level, rows in found.items():
         if rows:
-            placed = tuple(replace(row, y=y + _HEADING + at * _ROW) for at, row in enumerate(rows))
-            bands.append(Band(_title(facts, level), y, _HEADING + _ROW * len(rows), placed))
-            y += bands[-1].height
+            placed, at = [], y + _HEADING
+            for row in rows:
+                placed.append(replace(row, y=at))
+                at += row.height
+            bands.append(Band(_title(facts, level), y, at - y, tuple(placed)))
+            y = at
     return Chart(tuple(bands), y + _FOOT, real if real.auc is not None else None)
 
 
