@@ -79,7 +79,9 @@ def test_an_epsilon_stands_where_one_covers_the_pixels(founded: Any, facts: SetF
         "heuristic": ("", "", ""),
     }.items():
         assert provenance(entry.model_copy(update={"guarantee": level}), cover)[-3:] == figures
-    assert provenance(entry, None)[-3:] == ("", "", "")
+    # test noise at one site: nothing formal is left, and what was syntactic still is
+    assert provenance(entry, None)[4:] == ("none", split_of(entry), "", "", "")
+    assert provenance(entry.model_copy(update={"guarantee": "syntactic"}), None)[4] == "syntactic"
 
 
 def open_entries(facts: SetFacts) -> Any:
@@ -119,9 +121,11 @@ def test_a_level_with_a_comma_stays_one_field(facts: SetFacts) -> None:
     from sfumato_server.publish.tables import tables
 
     entry = next(open_entries(facts)).model_copy(update={"guarantee": "formal, labels public"})
-    text = tables([entry], None)["labels.csv"].decode()
+    text = tables([entry], Cover(1.0, 1e-5, "patient"))["labels.csv"].decode()
     (row,) = csv.DictReader(io.StringIO(text))
-    assert row["guarantee"] == "formal, labels public" and row["split"] in ("train", "test") and row["unit"] == ""
+    assert (
+        row["guarantee"] == "formal, labels public" and row["split"] in ("train", "test") and row["unit"] == "patient"
+    )
 
 
 def test_every_card_is_a_signed_file_and_says_no_machine(published: Path) -> None:

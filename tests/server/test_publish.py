@@ -24,8 +24,8 @@ from sfumato_server.enrol import create_authority
 from sfumato_server.pool import Pool, pool_packages
 from sfumato_server.publish import publish, sheets, verify_dataset, write_overview
 from sfumato_server.publish.guarantee import guarantees
-from sfumato_server.publish.report import NO_GUARANTEE, foreign_details, release_rows, size, stage_rows, utility_rows
-from sfumato_server.publish.tables import COLUMNS
+from sfumato_server.publish.report import foreign_details, release_rows, size, stage_rows, utility_rows
+from sfumato_server.publish.tables import COLUMNS, NO_GUARANTEE
 
 RUN = {
     "exchanges": [
@@ -382,6 +382,11 @@ def test_test_noise_is_loud_and_takes_the_guarantee_from_all(consortium: Any, tm
     assert text.count("TEST NOISE: no guarantee") == 2
     assert 'role="alert"' in text
     assert '<td class="word">formal' not in text
+    rows = list(csv.DictReader((tmp_path / "published" / "labels.csv").open()))
+    assert {(row["guarantee"], row["epsilon"]) for row in rows} == {(NO_GUARANTEE, "")}
+    for card in ("README.md", "DATASHEET.md", "croissant.json", "facts.json"):
+        said = (tmp_path / "published" / card).read_text()
+        assert "guarantee: formal" not in said and "| formal |" not in said and '"guarantee":"formal"' not in said
 
 
 def test_what_a_site_writes_is_escaped(consortium: Any, tmp_path: Path) -> None:

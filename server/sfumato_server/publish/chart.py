@@ -12,8 +12,9 @@ from typing import Any, get_args
 
 from sfumato_common.study.words import GuaranteeLevel
 from sfumato_server.publish.cards.facts import SetFacts
+from sfumato_server.publish.tables import NO_GUARANTEE
 
-LEVELS: tuple[str, ...] = (*get_args(GuaranteeLevel), "none")
+LEVELS: tuple[str, ...] = (*get_args(GuaranteeLevel), NO_GUARANTEE)
 WIDTH, LEFT, RIGHT = 360.0, 6.0, 354.0  # of the drawing, in its own units; the axis
 AXIS = (0.4, 1.0)
 TICKS = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
@@ -94,7 +95,7 @@ def draw(facts: SetFacts) -> Chart | None:
         return None
     found: dict[str, list[Row]] = {level: [] for level in LEVELS}
     for level, row in _rows(facts):
-        found[level if facts.cover or not level.startswith("formal") else "none"].append(row)
+        found[level].append(row)
     real = _figure("real images", "holdout", (facts.run.get("utility") or {}).get("real"))
     bands, y = [], _TOP if real.auc is not None else 0.0
     for level, rows in found.items():
@@ -129,7 +130,7 @@ def _rows(facts: SetFacts) -> Iterator[tuple[str, Row]]:
             continue  # its model has a row of its own
         yield level, _figure(f"{method} ({model})", "holdout", measured.get(method))
     for own in candidates:
-        yield "formal" if facts.plan.private else "none", _figure(f"model {own['model']}", "training", own)
+        yield "formal" if facts.cover else NO_GUARANTEE, _figure(f"model {own['model']}", "training", own)
 
 
 def _figure(name: str, tested: str, figure: Mapping[str, Any] | None) -> Row:

@@ -22,8 +22,8 @@ from sfumato_server.publish.features import features_card, has_features
 from sfumato_server.publish.guarantee import Guarantee, guarantees, pooled_costs
 from sfumato_server.publish.manifest import PublishedManifest
 from sfumato_server.publish.sheets import contact_sheets
+from sfumato_server.publish.tables import NO_GUARANTEE
 
-NO_GUARANTEE = "none"
 AXIS = (0.4, 1.0)  # of the AUC bars
 
 

@@ -15,6 +15,7 @@ from sfumato_server.publish.manifest import LABELS, SPLIT_TABLES, ImageEntry, im
 Split = Literal["train", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 COLUMNS = ("file", "label", "site", "model", "method", "guarantee", "split", "epsilon", "delta", "unit")
+NO_GUARANTEE = "none"
 _TEST_SHARE = 10  # one of so many drawn images is of the test split
 
 
@@ -53,11 +54,16 @@ def split_of(image: ImageFacts) -> Split:
     return "test" if number % _TEST_SHARE == 0 else "train"
 
 
+def level_of(image: ImageFacts, cover: Cover | None) -> str:
+    """The guarantee level that is left of an image's own: a formal one is none where no epsilon holds for the set."""
+    return NO_GUARANTEE if cover is None and has_epsilon(image.guarantee) else image.guarantee
+
+
 def provenance(image: ImageEntry, cover: Cover | None) -> tuple[str, ...]:
     """An image's row without its file, in the order of COLUMNS; empty figures where no epsilon covers its pixels."""
     covered = cover if cover is not None and has_epsilon(image.guarantee) else None
     figures = (f"{covered.epsilon:.4f}", f"{covered.delta:g}", covered.unit) if covered else ("", "", "")
-    return image.label, image.site, image.model, image.method, image.guarantee, split_of(image), *figures
+    return image.label, image.site, image.model, image.method, level_of(image, cover), split_of(image), *figures
 
 
 def tables(images: Iterable[ImageEntry], cover: Cover | None) -> dict[str, bytes]:

@@ -16,7 +16,7 @@ from sfumato_common.study.plan import Plan
 from sfumato_common.study.publication import PublicationTerms
 from sfumato_server.publish.guarantee import Guarantee, PooledCost, guarantees, pooled_costs
 from sfumato_server.publish.manifest import LABELS, FileEntry, ImageEntry, PublishedManifest, image_file
-from sfumato_server.publish.tables import SPLITS, Cover, Split, cover_of, split_of
+from sfumato_server.publish.tables import SPLITS, Cover, Split, cover_of, level_of, split_of
 
 
 class Group(NamedTuple):
@@ -113,11 +113,12 @@ def gather(
     `manifest` lists at least labels.csv and the sites' signed manifests among its files.
     """
     tally: Counter[Group] = Counter()
+    cover = cover_of(certificates.values())
     examples: dict[Split, list[str]] = {split: [] for split in SPLITS}
     pixels = hashlib.sha256()
     for entry in entries:
         split = split_of(entry)
-        tally[Group(entry.site, entry.label, entry.model, entry.method, entry.guarantee, split)] += 1
+        tally[Group(entry.site, entry.label, entry.model, entry.method, level_of(entry, cover), split)] += 1
         pixels.update(f"{entry.site}/{entry.name} {entry.pixel_sha256}\n".encode("ascii"))
         if len(examples[split]) < 2:
             examples[split].append(file_of(entry))

@@ -13,6 +13,7 @@ LEVELS = {
     "formal, labels public": "a proved (epsilon, delta) for the pixels; none covers the label, a patient's own",
     "syntactic": "made from at least k patients of one site (k-anonymity of one step); no epsilon covers it",
     "heuristic": "only measured by attacks; no epsilon covers it",
+    "none": "a site's noise was a test's, so that no guarantee holds",
 }
 SPLIT = (
     "`test` is one in ten of the images that were drawn from a released model, by a hash of their random names. "
