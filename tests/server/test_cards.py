@@ -25,7 +25,7 @@ from sfumato_server.publish.cards import CARDS, ENVELOPED, SetFacts, cards, word
 from sfumato_server.publish.cards.again import facts_of, write_cards
 from sfumato_server.publish.cards.markdown import plain
 from sfumato_server.publish.cards.sbom import ROOTS, installed
-from sfumato_server.publish.tables import Cover, cover_of, provenance, split_of
+from sfumato_server.publish.tables import Cover, cover_of, level_of, provenance, split_of
 
 PUBLICATION = {
     "title": "Chest *films* <of> nobody",
@@ -79,9 +79,9 @@ def test_an_epsilon_stands_where_one_covers_the_pixels(founded: Any, facts: SetF
         "heuristic": ("", "", ""),
     }.items():
         assert provenance(entry.model_copy(update={"guarantee": level}), cover)[-3:] == figures
-    # test noise at one site: nothing formal is left, and what was syntactic still is
-    assert provenance(entry, None)[4:] == ("none", split_of(entry), "", "", "")
-    assert provenance(entry.model_copy(update={"guarantee": "syntactic"}), None)[4] == "syntactic"
+    # test noise at one site: no figure is left, nor a formal level, and what was syntactic still is
+    assert provenance(entry, None)[-3:] == ("", "", "") and level_of(entry, None) == "none"
+    assert level_of(entry.model_copy(update={"guarantee": "syntactic"}), None) == "syntactic"
 
 
 def open_entries(facts: SetFacts) -> Any:

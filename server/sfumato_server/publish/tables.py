@@ -60,10 +60,13 @@ def level_of(image: ImageFacts, cover: Cover | None) -> str:
 
 
 def provenance(image: ImageEntry, cover: Cover | None) -> tuple[str, ...]:
-    """An image's row without its file, in the order of COLUMNS; empty figures where no epsilon covers its pixels."""
+    """An image's row without its file, in the order of COLUMNS; the level is the one that its site signed.
+
+    Figures are empty where no epsilon covers its pixels, also beside a formal level: then a site's noise was a test's.
+    """
     covered = cover if cover is not None and has_epsilon(image.guarantee) else None
     figures = (f"{covered.epsilon:.4f}", f"{covered.delta:g}", covered.unit) if covered else ("", "", "")
-    return image.label, image.site, image.model, image.method, level_of(image, cover), split_of(image), *figures
+    return image.label, image.site, image.model, image.method, image.guarantee, split_of(image), *figures
 
 
 def tables(images: Iterable[ImageEntry], cover: Cover | None) -> dict[str, bytes]:
