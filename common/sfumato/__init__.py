@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from sfumato_common.study.load import load_plan
     from sfumato_common.study.policy import Budget
     from sfumato_server.publish import verify_dataset
+    from sfumato_server.publish.torch_dataset import PublishedDataset
 
 __all__ = [
     "Budget",
@@ -51,6 +52,7 @@ __all__ = [
     "LaplaceRelease",
     "Ledger",
     "NoiseRecorder",
+    "PublishedDataset",
     "SampledGaussian",
     "SecureNoise",
     "SpectralModel",
@@ -104,6 +106,7 @@ _HOMES = {
     "phantom_cohort": "sfumato_common.phantom:arrays",
     "plan_walk": "sfumato_client.anonymise.in_latent_space:plan_walk",
     "private_engine": "sfumato_client.training.dp.engines:private_engine",
+    "PublishedDataset": "sfumato_server.publish.torch_dataset:PublishedDataset",
     "random_features": "sfumato_common.metrics.features:random_features",
     "read_features": "sfumato_common.package.features:read_features",
     "SampledGaussian": "sfumato_common.accounting.events:SampledGaussian",

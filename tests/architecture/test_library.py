@@ -23,6 +23,7 @@ NAMES = {
     *("load_plan", "phantom_cohort", "group_patients", "k_salsa", "linear_walk", "plan_walk", "fit_recogniser"),
     *("random_features", "frechet_distance", "kernel_distance", "neighbourhood", "tstr", "verify_dataset"),
     "read_features",
+    "PublishedDataset",
 }
 
 

@@ -20,6 +20,7 @@ from sfumato_server.enrol import create_authority
 from sfumato_server.intake.admission import package_path
 from sfumato_server.pool import pool_packages
 from sfumato_server.publish import open_folder, publish, verify_dataset
+from sfumato_server.publish.cards import CARDS
 from sfumato_server.publish.manifest import parse_published, stated_files
 
 RUN = {"exchanges": [], "seconds": 1.0}
@@ -146,8 +147,8 @@ def test_every_file_of_the_folder_is_under_the_signature(edited: Any) -> None:
     found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     published = open_folder(folder)
     assert found == {*published.statements(), *(entry.file for entry in published.entries())}
-    assert stated_files(manifest.sites) == set(manifest.files)
-    for name in ("README.md", "index.html", "report.html.orig", "images/report.html", "provenance/north/report.html"):
+    assert stated_files(manifest.sites) | set(CARDS) == set(manifest.files)
+    for name in ("README.txt", "index.html", "report.html.orig", "images/report.html", "provenance/north/report.html"):
         (folder / name).write_text("read me instead")
         with pytest.raises(VerificationError, match="does not belong"):
             verify_dataset(folder, consortium.authority.public_key)

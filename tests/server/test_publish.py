@@ -1,3 +1,4 @@
+import base64
 import csv
 import hashlib
 import html.parser
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from sfumato_common.crypto.merkle import leaf_hash, merkle_root
 from sfumato_common.crypto.signatures import fingerprint, sign
@@ -25,7 +27,8 @@ from sfumato_server.pool import Pool, Source, pool_packages
 from sfumato_server.publish import open_folder, publish, sheets, verify_dataset, write_overview
 from sfumato_server.publish.guarantee import guarantees
 from sfumato_server.publish.manifest import parse_published
-from sfumato_server.publish.report import NO_GUARANTEE, foreign_details, release_rows, size, stage_rows, utility_rows
+from sfumato_server.publish.report import foreign_details, release_rows, size, stage_rows, utility_rows
+from sfumato_server.publish.tables import COLUMNS, NO_GUARANTEE
 
 RUN = {
     "exchanges": [
@@ -109,7 +112,7 @@ def test_layout_and_labels(published: Any) -> None:
     rows = list(csv.DictReader(io.StringIO((folder / "labels.csv").read_text())))
     assert {row["file"] for row in rows} == {name for name in names if name.startswith("images/")}
     assert {row["label"] for row in rows} == {"abnormal", "normal"}
-    assert set(rows[0]) == {"file", "label", "site", "model", "method", "guarantee"}
+    assert tuple(rows[0]) == COLUMNS
     assert json.loads((folder / "manifest.json").read_text())["plan"]["study"] == "chest"
 
 
@@ -426,7 +429,9 @@ def test_the_report_needs_nothing_from_outside(published: Any) -> None:
     parser = Resources()
     parser.feed(text)
     assert parser.fetched
-    assert all(item.startswith("data:image/png;base64,") for item in parser.fetched)
+    # but for links to places on the page itself, every one of which is there
+    assert all(item.startswith(("data:image/png;base64,", "#")) for item in parser.fetched)
+    assert all(f'id="{item[1:]}"' in text for item in parser.fetched if item.startswith("#"))
     assert not re.search(r"https?://|@import|url\(|<script|<link|<iframe", text)
     assert parser.without_alt == 0
     assert parser.tags.count("h1") == 1
@@ -472,6 +477,11 @@ def test_test_noise_is_loud_and_takes_the_guarantee_from_all(consortium: Any, tm
     assert text.count("TEST NOISE: no guarantee") == 2
     assert 'role="alert"' in text
     assert '<td class="word">formal' not in text
+    rows = list(csv.DictReader((tmp_path / "published" / "labels.csv").open()))
+    assert {(row["epsilon"], row["delta"], row["unit"]) for row in rows} == {("", "", "")}
+    for card in ("README.md", "DATASHEET.md", "croissant.json", "facts.json"):
+        said = (tmp_path / "published" / card).read_text()
+        assert "guarantee: formal" not in said and "| formal |" not in said and '"guarantee":"formal"' not in said
 
 
 def test_what_a_site_writes_is_escaped(consortium: Any, tmp_path: Path) -> None:
@@ -491,6 +501,8 @@ def test_contact_sheets_show_the_published_pixels(consortium: Any) -> None:
     assert all(sheet.shown == sheet.of == 3 for sheet in made)
     first = next(item for item in pool.items if (item.site, item.facts.label) == ("east", "abnormal"))
     tile = decode_png(first.png)
+    with Image.open(io.BytesIO(base64.b64decode(made[0].uri.partition(",")[2]))) as sheet:
+        assert np.array_equal(np.asarray(sheet)[:16, :16], tile)  # one pixel of the image is one of the sheet
     enlarged = pictures.mosaic([[tile]])
     factor = enlarged.shape[1] // (pictures.COLUMNS * (16 + pictures.GAP) - pictures.GAP)
     assert enlarged.shape[1] >= pictures.LEAST_WIDTH
@@ -531,9 +543,11 @@ def test_test_noise_takes_every_word_that_an_epsilon_stands_behind(consortium: A
     pool = pooled(consortium, north={"certificate": consortium.certificate(noise="test")})
     said = Counter({source._replace(guarantee=level): images for source, images in pool.counts.items()})
     pool = replace(pool, counts=said)
-    assert {row.guarantee for row in release_rows(pool, consortium.plan, guarantees(pool))} == {NO_GUARANTEE}
+    assert {row.guarantee for row in release_rows(pool, consortium.plan, guarantees(pool.certificates))} == {
+        NO_GUARANTEE
+    }
     sound = replace(pooled(consortium), counts=said)
-    assert {row.guarantee for row in release_rows(sound, consortium.plan, guarantees(sound))} == {level}
+    assert {row.guarantee for row in release_rows(sound, consortium.plan, guarantees(sound.certificates))} == {level}
 
 
 def test_averages_in_a_models_space_are_not_said_to_be_under_its_guarantee() -> None:

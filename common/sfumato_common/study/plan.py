@@ -21,6 +21,7 @@ from sfumato_common.generators.spectral import SPECTRAL
 from sfumato_common.generators.spectral.settings import SpectralStage
 from sfumato_common.study.joining import Identified, check_joining
 from sfumato_common.study.private import check_delta, check_private
+from sfumato_common.study.publication import PublicationTerms
 from sfumato_common.study.release import AnyItem, DpKAverage, Filling, Grouped, Latent, ReleaseItem, Sampling
 from sfumato_common.study.stages import Stage, StageKind
 from sfumato_common.study.summed import check_secure_sum
@@ -68,6 +69,8 @@ class Plan(Identified):
     formal_gate: FormalGate | None = Field(default=None, exclude_if=lambda gate: gate is None)
     secure_sum: SecureSumTerms | None = Field(default=None, exclude_if=lambda terms: terms is None)
     federation: FederationTerms
+    # what the published set's cards say in the consortium's name
+    publication: PublicationTerms | None = Field(default=None, exclude_if=lambda terms: terms is None)
 
     @model_validator(mode="before")
     @classmethod

@@ -124,6 +124,61 @@ def dataset_convert(
         console.print(f"{said}; {UNVERIFIED}: run 'sfumato dataset verify' with --key", markup=False, soft_wrap=True)
 
 
+@dataset_app.command("info", epilog="Example: sfumato dataset info results/published")
+def dataset_info(
+    folder: Annotated[Path, typer.Argument(help="A published data set.")],
+    as_json: AsJson = False,
+) -> None:
+    """Say what a set is: images by site, label and method, what covers them, licence, what is missing."""
+    from sfumato_server.publish import UNVERIFIED, open_folder
+    from sfumato_server.publish.cards.again import facts_of
+    from sfumato_server.publish.cards.record import values
+    from sfumato_server.publish.cards.summary import summary
+
+    facts = facts_of(open_folder(folder))
+    if as_json:
+        print_json({**values(facts), "verified": False})
+        return
+    warning = f"{UNVERIFIED}: nothing was checked; run 'sfumato dataset verify' with --key"
+    console.print("\n".join([*summary(facts), warning]), markup=False, soft_wrap=True, highlight=False)
+
+
+@dataset_app.command("diff", epilog="Example: sfumato dataset diff old/published new/published")
+def dataset_diff(
+    old: Annotated[Path, typer.Argument(help="A published data set.")],
+    new: Annotated[Path, typer.Argument(help="Another one, of a later version say.")],
+    as_json: AsJson = False,
+) -> None:
+    """Say what differs between two sets: images by site and method, the plan, the epsilon."""
+    from sfumato_server.publish import UNVERIFIED
+    from sfumato_server.publish.difference import difference, lines, values
+
+    found = difference(old, new)
+    if as_json:
+        print_json(values(found))
+        return
+    warning = f"{UNVERIFIED}: nothing was checked; run 'sfumato dataset verify' with --key on both"
+    console.print("\n".join([*lines(found), warning]), markup=False, soft_wrap=True, highlight=False)
+
+
+@dataset_app.command("card", epilog="Example: sfumato dataset card results/published --out cards")
+def dataset_card(
+    folder: Annotated[Path, typer.Argument(help="A published data set.")],
+    out: Annotated[Path, typer.Option(help="The folder that the cards go into, outside the set.")],
+    as_json: AsJson = False,
+) -> None:
+    """Render a set's cards anew, to be hosted apart from it; what needs a signature is left out."""
+    from sfumato_server.publish import UNVERIFIED
+    from sfumato_server.publish.cards.again import write_cards
+
+    written = write_cards(folder, out)
+    if as_json:
+        print_json({"written": written, "verified": False})
+        return
+    said = f"written into '{out.name}': {', '.join(written)}"
+    console.print(f"{said}; {UNVERIFIED}: these copies are not signed", markup=False, soft_wrap=True)
+
+
 def _site_keys(given: list[str]) -> dict[str, bytes]:
     """Keys by site from NAME=FILE words. Raises ConfigError."""
     keys: dict[str, bytes] = {}

@@ -9,7 +9,6 @@ from typing import Any
 
 from sfumato_common.accounting.events import Cohort
 from sfumato_common.study.certificate import Certificate
-from sfumato_server.pool import Pool
 
 MECHANISMS = {
     "GaussianRelease": "Gaussian mechanism on all patients at once",
@@ -92,11 +91,11 @@ def _number(stated: float | None) -> float:
     return math.inf if stated is None else stated
 
 
-def guarantees(pool: Pool) -> list[Guarantee]:
+def guarantees(certificates: Mapping[str, Certificate]) -> list[Guarantee]:
     """Sites grouped by what their certificates state, in the order of their names."""
     groups: list[tuple[Certificate, list[str]]] = []
-    for site in sorted(pool.certificates):
-        stated = pool.certificates[site]
+    for site in sorted(certificates):
+        stated = certificates[site]
         for known, sites in groups:
             if known == stated:
                 sites.append(site)

@@ -26,6 +26,7 @@ FORMAT = "sfumato-published/4"
 MANIFEST, SIGNATURE, LABELS, COORDINATOR_KEY = "manifest.json", "manifest.sig", "labels.csv", "coordinator.pem"
 ROOT, ROOT_SIGNATURE = "root.json", "root.sig"
 REPORT = "report.html"
+SPLIT_TABLES = {"train": "train.csv", "test": "test.csv"}
 # stands in a set that was converted: which form it has
 FORM = "form.json"
 Day = Annotated[str, Field(pattern=r"\A\d{4}-\d{2}-\d{2}\z")]
@@ -181,4 +182,4 @@ def file_entry(content: bytes) -> FileEntry:
 
 def stated_files(sites: Sequence[str], features: Sequence[str] = ()) -> set[str]:
     """Every file that `files` must list; `features` names that of vectors where the plan has some."""
-    return {LABELS, REPORT, COORDINATOR_KEY, *features, *map(key_file, sites)}
+    return {LABELS, *SPLIT_TABLES.values(), REPORT, COORDINATOR_KEY, *features, *map(key_file, sites)}

@@ -65,7 +65,11 @@ class PublishedFolder:
 
     def image(self, entry: ImageEntry) -> PublishedImage:
         """The picture of one entry. Raises VerificationError when its file is missing or no PNG."""
-        return PublishedImage(entry, entry.file, decode_png(self.read(entry.file)))
+        return PublishedImage(entry, entry.file, self.pixels(entry.file))
+
+    def pixels(self, file: str) -> AnyArray:
+        """The pixels of one image's file. Raises VerificationError when it is missing or no PNG."""
+        return decode_png(self.read(file))
 
     def read(self, file: str) -> bytes:
         """The bytes of a file of the set, named with `/`. Raises VerificationError when it cannot be read."""

@@ -16,12 +16,15 @@ from sfumato_common.generators.settings import WhiteningStage
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.words import GuaranteeLevel, has_epsilon, is_fill
 from sfumato_server.pool import Pool
+from sfumato_server.publish.cards.facts import SetFacts
+from sfumato_server.publish.cards.words import covering
+from sfumato_server.publish.chart import RIGHT, TICKS, WIDTH, draw, place
 from sfumato_server.publish.features import features_card, has_features
 from sfumato_server.publish.guarantee import Guarantee, guarantees, pooled_costs
 from sfumato_server.publish.manifest import PublishedManifest
 from sfumato_server.publish.sheets import contact_sheets
+from sfumato_server.publish.tables import NO_GUARANTEE
 
-NO_GUARANTEE = "none"
 AXIS = (0.4, 1.0)  # of the AUC bars
 
 
@@ -64,7 +67,7 @@ def render_report(
     pool: Pool,
     plan: Plan,
     manifest: PublishedManifest,
-    coordinator_key: bytes,
+    facts: SetFacts,
     run_info: Mapping[str, Any],
     utility: Mapping[str, Any] | None,
 ) -> str:
@@ -78,14 +81,22 @@ def render_report(
     )
     environment.filters["size"] = size
     environment.filters["figures"] = figures
-    stated = guarantees(pool)
+    environment.filters["place"] = place
+    environment.filters["unbroken"] = lambda text: text.replace("e-", "e-\u2060")  # no line ends inside 1e-05
+    stated = guarantees(pool.certificates)
     pooled = pooled_costs(stated)
     stages = stage_rows(run_info.get("exchanges", []))
     return environment.get_template("report.html.j2").render(
         plan=plan,
         manifest=manifest,
-        coordinator=fingerprint(coordinator_key),
+        coordinator=fingerprint(facts.coordinator_key),
         site_keys={site: fingerprint(key) for site, key in sorted(pool.site_keys.items())},
+        covering=covering(facts),
+        chart=draw(facts),
+        chart_width=WIDTH,
+        chart_right=RIGHT,
+        chart_ticks=TICKS,
+        sections=sections(bool(stages), bool(run_info.get("training")), has_features(plan)),
         sheets=contact_sheets(pool, plan),
         guarantees=stated,
         without_guarantee=sorted(site for item in stated if not item.formal for site in item.sites),
@@ -112,6 +123,23 @@ def render_report(
         # beyond a few hundred the list is in the index files of shards/
         duplicates=list(islice(pool.duplicates, 200)),
     )
+
+
+def sections(made: bool, trained: bool, vectors: bool) -> list[tuple[str, str]]:
+    """(anchor, name) of the page's sections in their order; some stand only where there is something to say."""
+    every = [
+        ("limits", "Limits", True),
+        ("chart", "Privacy against use", True),
+        ("pictures", "Images", True),
+        ("cost", "Epsilons", True),
+        ("release", "Release", True),
+        ("use", "Use", True),
+        ("run", "How it was made", made),
+        ("training", "Training", trained),
+        ("vectors", "Vectors", vectors),
+        ("check", "Check it", True),
+    ]
+    return [(place, name) for place, name, there in every if there]
 
 
 def uncovered_images(pool: Pool) -> list[tuple[str, str, int]]:

@@ -22,25 +22,25 @@ from sfumato_server.publish.layout import FOLDER_SIZE, ShardFiles
 from sfumato_server.publish.manifest import (
     DuplicateEntry,
     ImageEntry,
+    PublishedManifest,
     ShardIndex,
     ShardLine,
     parse_canonical,
 )
-
-HEADING = b"file,label,site,model,method,guarantee\n"
+from sfumato_server.publish.tables import Cover, cover_of, table_rows
 
 
 @dataclass(frozen=True)
 class CheckedShard:
-    """What a sound shard adds to the whole: its images by method and model, its first and last name, its labels' rows.
+    """What a sound shard adds to the whole: its images by method and model, its first and last name, its rows.
 
-    `rows` are the bytes and sha256 of its rows in labels.csv.
+    `rows` are the bytes and sha256 of its rows in each table.
     """
 
     held: Counter[tuple[str, str]]
     first: str
     last: str
-    rows: tuple[int, str]
+    rows: Mapping[str, tuple[int, str]]
 
     def to_json(self) -> dict[str, Any]:
         """As a worker tells it."""
@@ -51,7 +51,7 @@ class CheckedShard:
     def from_json(cls, value: Mapping[str, Any]) -> CheckedShard:
         """Inverse of `to_json`."""
         held = Counter({(method, model): images for method, model, images in value["held"]})
-        return cls(held, value["first"], value["last"], tuple(value["rows"]))
+        return cls(held, value["first"], value["last"], {name: tuple(row) for name, row in value["rows"].items()})
 
 
 def write_file(folder: Path, name: str, data: bytes) -> None:
@@ -61,8 +61,10 @@ def write_file(folder: Path, name: str, data: bytes) -> None:
     path.write_bytes(data)
 
 
-def write_shard(folder: Path, shard: PoolShard, left: Mapping[str, Duplicate]) -> tuple[ShardLine, bytes]:
-    """Write a shard's images but those in `left`, and what is signed and said of it: its line, and its labels' rows."""
+def write_shard(
+    folder: Path, shard: PoolShard, left: Mapping[str, Duplicate], cover: Cover | None
+) -> tuple[ShardLine, dict[str, bytes]]:
+    """Write a shard's images but those in `left`, and what is signed and said of it: its line, its rows by table."""
     package, head = shard.package(), shard.head
     files = ShardFiles(head.site, head.part, head.shard)
     for place, (entry, png) in enumerate(package.pngs()):
@@ -96,7 +98,7 @@ def write_shard(folder: Path, shard: PoolShard, left: Mapping[str, Duplicate]) -
         root=head.root,
         index=hashlib.sha256(index).hexdigest(),
     )
-    return line, labels_rows(published_entries(files, package.entries, left))
+    return line, table_rows(published_entries(files, package.entries, left), cover)
 
 
 def _write_new(path: str, data: bytes) -> None:
@@ -119,10 +121,10 @@ def published_entries(
             yield ImageEntry.model_construct(**entry.__dict__, site=files.site, file=files.image(place, entry.name))
 
 
-def labels_rows(entries: Iterator[ImageEntry]) -> bytes:
-    """Rows of labels.csv; no field needs quoting, since all are names, hexadecimal or fixed words."""
-    rows = [",".join((item.file, item.label, item.site, item.model, item.method, item.guarantee)) for item in entries]
-    return "".join(f"{row}\n" for row in rows).encode("ascii")
+def cover_in(folder: Path, manifest: PublishedManifest) -> Cover | None:
+    """What covers formal images of the set by the heads in it, which are held against their signatures elsewhere."""
+    heads = (_stated(folder, ShardFiles(line.site, line.part, line.shard).head, line.head) for line in manifest.shards)
+    return cover_of(parse_manifest(head).certificate for head in heads)
 
 
 def read_shard(folder: Path, line: ShardLine) -> tuple[Manifest, list[ManifestImage], ShardIndex]:
@@ -158,10 +160,13 @@ def _checked_index(said: ShardIndex, line: ShardLine, entries: list[ManifestImag
     return said
 
 
-def check_shard(folder: Path, line: ShardLine, key: bytes, plan: Plan, pictures: bool = True) -> CheckedShard:
+def check_shard(
+    folder: Path, line: ShardLine, key: bytes, plan: Plan, cover: Cover | None, pictures: bool = True
+) -> CheckedShard:
     """Check everything of one shard: signature by the site's `key` (PEM), entries, index, and, of `pictures`, each.
 
-    Raises VerificationError naming the file at the first thing that does not hold.
+    `cover` is what tables say of formal images. Raises VerificationError naming the file at the first thing that does
+    not hold.
     """
     files = ShardFiles(line.site, line.part, line.shard)
     head, entries, index = read_shard(folder, line)
@@ -173,9 +178,10 @@ def check_shard(folder: Path, line: ShardLine, key: bytes, plan: Plan, pictures:
     left = {item.name for item in index.duplicates}
     if pictures:
         _check_pictures(folder, files, head, entries, left)
-    rows = labels_rows(published_entries(files, entries, dict.fromkeys(left)))
+    tables = table_rows(published_entries(files, entries, dict.fromkeys(left)), cover)
+    rows = {name: (len(data), hashlib.sha256(data).hexdigest()) for name, data in tables.items()}
     held = Counter((entry.method, entry.model) for entry in entries)
-    return CheckedShard(held, entries[0].name, entries[-1].name, (len(rows), hashlib.sha256(rows).hexdigest()))
+    return CheckedShard(held, entries[0].name, entries[-1].name, rows)
 
 
 def _check_pictures(

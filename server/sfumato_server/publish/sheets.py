@@ -17,7 +17,7 @@ MOST_ROWS = 3  # of one sheet, shared by its bands
 
 @dataclass(frozen=True)
 class Sheet:
-    """One mosaic as a data URI, its size in pixels, and the sources of its bands from top to bottom."""
+    """One mosaic as a data URI, its size in pixels, the sources of its bands from top to bottom, `depth` rows each."""
 
     site: str
     label: str
@@ -25,6 +25,7 @@ class Sheet:
     width: int
     height: int
     sources: tuple[str, ...]
+    depth: int
     shown: int
     of: int
 
@@ -58,7 +59,7 @@ def _sheet(site: str, label: str, bands: Sequence[tuple[str, list[PoolItem]]], o
         tiles = [decode_png(item.png) for item in items[: depth * COLUMNS]]
         # a band keeps its height when its source has few images, so that the row captions stay aligned
         rows += [tiles[at * COLUMNS : (at + 1) * COLUMNS] for at in range(depth)]
-    canvas = mosaic(rows)
+    canvas = mosaic(rows, least_width=1)  # at the images' own size: a browser zooms
     return Sheet(
         site=site,
         label=label,
@@ -66,6 +67,7 @@ def _sheet(site: str, label: str, bands: Sequence[tuple[str, list[PoolItem]]], o
         width=canvas.shape[1],
         height=canvas.shape[0],
         sources=tuple(source for source, _ in bands),
+        depth=depth,
         shown=sum(len(row) for row in rows),
         of=of,
     )

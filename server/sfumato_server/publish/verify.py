@@ -17,12 +17,12 @@ from sfumato_common.strict import parse
 from sfumato_common.study.costs import WITHOUT_PRIVACY
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.words import PARTS, Part, is_fill
+from sfumato_server.publish.cards import CARDS
 from sfumato_server.publish.features import check_features, has_features
 from sfumato_server.publish.layout import ShardFiles, key_file
 from sfumato_server.publish.manifest import (
     COORDINATOR_KEY,
     FORM,
-    LABELS,
     MANIFEST,
     ROOT,
     ROOT_SIGNATURE,
@@ -31,7 +31,8 @@ from sfumato_server.publish.manifest import (
     parse_published,
     stated_files,
 )
-from sfumato_server.publish.shard import HEADING, CheckedShard, read_file
+from sfumato_server.publish.shard import CheckedShard, cover_in, read_file
+from sfumato_server.publish.tables import table_headers
 from sfumato_server.publish.workers import check_shards
 
 UNVERIFIED = "UNVERIFIED ORIGIN"
@@ -132,11 +133,11 @@ def _verified(
             raise VerificationError(f"{name} was altered")
     keys = _site_keys(folder, manifest, trusted_site_keys)
     checked: list[CheckedShard] = []
-    for shard in check_shards(folder, manifest, keys, plan, workers, pictures):
+    for shard in check_shards(folder, manifest, keys, plan, cover_in(folder, manifest), workers, pictures):
         progress(manifest.shards[len(checked)].images)
         checked.append(shard)
     _check_together(manifest, plan, checked)
-    _check_labels(folder, [shard.rows for shard in checked])
+    _check_tables(folder, checked)
     if has_features(plan):
         check_features(plan, read_file(folder, FILE))
     return VerificationReport(
@@ -203,7 +204,7 @@ def _check_shards_listed(manifest: PublishedManifest) -> None:
 
 def _check_tree(folder: Path, manifest: PublishedManifest, plan: Plan) -> None:
     """The folder holds the listed files as plain files, and nothing else; image folders are their shards' matter."""
-    if set(manifest.files) != stated_files(manifest.sites, [FILE] if has_features(plan) else []):
+    if set(manifest.files) != stated_files(manifest.sites, [FILE] if has_features(plan) else []) | set(CARDS):
         raise VerificationError(f"{MANIFEST} does not list the files that its shards and sites need")
     shards = [(ShardFiles(line.site, line.part, line.shard), line) for line in manifest.shards]
     signed = {MANIFEST, SIGNATURE, ROOT, ROOT_SIGNATURE}
@@ -258,11 +259,12 @@ def _check_together(manifest: PublishedManifest, plan: Plan, checked: Sequence[C
             raise VerificationError(f"provenance/{site}: not as many places are filled from the model as the plan says")
 
 
-def _check_labels(folder: Path, rows: Sequence[tuple[int, str]]) -> None:
-    """labels.csv is the rows of every shard, one shard after another."""
-    with (folder / LABELS).open("rb") as stream:
-        same = stream.read(len(HEADING)) == HEADING
-        for size, sha256 in rows:
-            same = same and hashlib.sha256(stream.read(size)).hexdigest() == sha256
-        if not same or stream.read(1):
-            raise VerificationError(f"{LABELS} does not say what {MANIFEST} and the sites say")
+def _check_tables(folder: Path, checked: Sequence[CheckedShard]) -> None:
+    """Each table is its header and the rows of every shard, one shard after another."""
+    for name, header in table_headers().items():
+        with (folder / name).open("rb") as stream:
+            same = stream.read(len(header)) == header
+            for size, sha256 in (shard.rows[name] for shard in checked):
+                same = same and hashlib.sha256(stream.read(size)).hexdigest() == sha256
+            if not same or stream.read(1):
+                raise VerificationError(f"{name} does not say what {MANIFEST} and the sites say")

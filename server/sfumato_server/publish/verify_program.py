@@ -14,7 +14,7 @@ from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan
 from sfumato_server.publish.layout import key_file
 from sfumato_server.publish.manifest import MANIFEST, parse_published
-from sfumato_server.publish.shard import check_shard, read_file
+from sfumato_server.publish.shard import check_shard, cover_in, read_file
 
 
 def main() -> int:
@@ -23,8 +23,9 @@ def main() -> int:
     try:
         manifest = parse_published(read_file(folder, MANIFEST))
         plan = parse(manifest.plan, Plan, MANIFEST)
+        cover = cover_in(folder, manifest)
         for line in manifest.shards[mine::of]:
-            checked = check_shard(folder, line, read_file(folder, key_file(line.site)), plan)
+            checked = check_shard(folder, line, read_file(folder, key_file(line.site)), plan, cover)
             print(json.dumps(checked.to_json()), flush=True)
     except VerificationError as error:
         print(json.dumps({"error": str(error)}), flush=True)

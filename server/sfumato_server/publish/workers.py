@@ -15,6 +15,7 @@ from sfumato_common.study.plan import Plan
 from sfumato_common.supervise import Child
 from sfumato_server.publish.manifest import PublishedManifest
 from sfumato_server.publish.shard import CheckedShard, check_shard
+from sfumato_server.publish.tables import Cover
 
 
 def check_shards(
@@ -22,6 +23,7 @@ def check_shards(
     manifest: PublishedManifest,
     keys: Mapping[str, bytes],
     plan: Plan,
+    cover: Cover | None,
     workers: int,
     pictures: bool = True,
 ) -> Iterator[CheckedShard]:
@@ -34,7 +36,7 @@ def check_shards(
     workers = min(workers, len(manifest.shards))
     if workers == 1 or not pictures:
         for line in manifest.shards:
-            yield check_shard(folder, line, keys[line.site], plan, pictures)
+            yield check_shard(folder, line, keys[line.site], plan, cover, pictures)
         return
     with ExitStack() as stack:
         logs = Path(stack.enter_context(tempfile.TemporaryDirectory()))

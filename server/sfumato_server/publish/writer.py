@@ -20,12 +20,12 @@ from sfumato_common.package.features import FILE, Features
 from sfumato_common.study.plan import Plan
 from sfumato_server.enrol.authority import Authority
 from sfumato_server.pool import Pool
+from sfumato_server.publish.cards import cards, gather
 from sfumato_server.publish.features import has_features
 from sfumato_server.publish.layout import key_file
 from sfumato_server.publish.manifest import (
     COORDINATOR_KEY,
     FORMAT,
-    LABELS,
     MANIFEST,
     REPORT,
     ROOT,
@@ -36,8 +36,10 @@ from sfumato_server.publish.manifest import (
     ShardLine,
     file_entry,
 )
+from sfumato_server.publish.reading import PublishedFolder
 from sfumato_server.publish.report import render_report
-from sfumato_server.publish.shard import HEADING, write_file, write_shard
+from sfumato_server.publish.shard import write_file, write_shard
+from sfumato_server.publish.tables import cover_of, table_headers
 
 FOLDER = "published"
 
@@ -82,10 +84,14 @@ def publish(
         lines = _write_shards(fresh, pool, progress)
         small = {COORDINATOR_KEY: authority.public_key} | ({FILE: features.encode()} if features is not None else {})
         small |= {key_file(site): key for site, key in pool.site_keys.items()}
-        files = {LABELS: FileEntry(bytes=(fresh / LABELS).stat().st_size, sha256=file_sha256(fresh / LABELS))}
-        # the report is drawn from what the manifest says of everything else; then it is signed like everything else
+        files = {name: _entry_of(fresh / name) for name in table_headers()}
+        # cards and report are made from what the manifest says of all else; then they are signed like all else
         manifest = _manifest(pool, plan, lines, files | {name: file_entry(data) for name, data in small.items()})
-        small[REPORT] = render_report(pool, plan, manifest, authority.public_key, run_info, utility).encode("utf-8")
+        entries = PublishedFolder(fresh, manifest, plan).entries()
+        run = {**run_info, "utility": utility}
+        facts = gather(manifest, plan, entries, pool.certificates, authority.public_key, run)
+        small |= cards(facts, authority.signing_key)
+        small[REPORT] = render_report(pool, plan, manifest, facts, run_info, utility).encode("utf-8")
         files |= {name: file_entry(data) for name, data in small.items()}
         manifest = manifest.model_copy(update={"files": files})
         digest = _sign(small, manifest, authority)
@@ -95,16 +101,23 @@ def publish(
 
 
 def _write_shards(fresh: Path, pool: Pool, progress: Callable[[int], None]) -> list[ShardLine]:
-    """All shards and labels.csv."""
-    lines = []
-    with (fresh / LABELS).open("wb") as labels:
-        labels.write(HEADING)
+    """All shards and the tables of their images."""
+    lines, cover = [], cover_of(pool.certificates.values())
+    with contextlib.ExitStack() as stack:
+        tables = {name: stack.enter_context((fresh / name).open("wb")) for name in table_headers()}
+        for name, header in table_headers().items():
+            tables[name].write(header)
         for place, shard in enumerate(pool.shards):
-            line, rows = write_shard(fresh, shard, pool.duplicates.of(place))
-            labels.write(rows)
+            line, rows = write_shard(fresh, shard, pool.duplicates.of(place), cover)
+            for name, data in rows.items():
+                tables[name].write(data)
             lines.append(line)
             progress(shard.head.images)
     return lines
+
+
+def _entry_of(path: Path) -> FileEntry:
+    return FileEntry(bytes=path.stat().st_size, sha256=file_sha256(path))
 
 
 def _manifest(pool: Pool, plan: Plan, lines: list[ShardLine], files: Mapping[str, FileEntry]) -> PublishedManifest:

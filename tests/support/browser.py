@@ -1,0 +1,129 @@
+"""A real Chromium by W3C WebDriver: pages from the disk are opened, measured, photographed and typed into."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import shutil
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+# what a container with a scroll bar of its own hides is not the page's overflow
+OVERFLOWING = """
+const wide = [];
+for (const one of document.querySelectorAll('body *')) {
+  if (one.closest('.skip') || one.parentElement.closest('.wide, .sheet, svg')) continue;
+  const box = one.getBoundingClientRect();
+  if (box.width && box.right > document.documentElement.clientWidth + 0.5) wide.push(one.tagName + '.' + one.className);
+}
+return [document.documentElement.scrollWidth - document.documentElement.clientWidth, wide];
+"""
+# contrast of every piece of text with what is behind it (WCAG 2.2, success criterion 1.4.3)
+CONTRASTS = """
+const parse = text => { const n = text.match(/[\\d.]+/g).map(Number); return n.length < 4 ? [...n, 1] : n; };
+const linear = v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
+const light = ([r, g, b]) => [r, g, b].map(v => linear(v / 255))
+  .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+const found = {};
+const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+while (walk.nextNode()) {
+  const one = walk.currentNode.parentElement;
+  if (!walk.currentNode.data.trim() || !one.getClientRects().length || one.closest('title, desc, .skip')) continue;
+  const style = getComputedStyle(one), drawn = one.closest('svg');
+  let behind = one, ground = [0, 0, 0, 0];
+  if (drawn && !one.classList.contains('out')) ground = parse(style.stroke);
+  for (; ground[3] === 0 && behind; behind = behind.parentElement) {
+    ground = parse(getComputedStyle(behind).backgroundColor);
+  }
+  const ink = parse(drawn ? style.fill : style.color);
+  const pair = [light(ink), light(ground)].sort((a, b) => b - a);
+  const ratio = (pair[0] + 0.05) / (pair[1] + 0.05);
+  const key = one.tagName + '.' + (one.getAttribute('class') || '');
+  found[key] = Math.min(found[key] || 99, ratio);
+}
+return found;
+"""
+
+
+def is_there() -> bool:
+    """Whether Chromium and its driver are installed."""
+    return bool(shutil.which("chromedriver") and (shutil.which("chromium") or shutil.which("chromium-browser")))
+
+
+@dataclass
+class Page:
+    """One window."""
+
+    client: httpx.Client
+    session: str
+
+    def open(self, path: Path, width: int, height: int, dark: bool) -> None:
+        """Show a file in a window of `width` x `height` CSS pixels, in the dark scheme or the light one."""
+        screen = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
+        self._devtools("Emulation.setDeviceMetricsOverride", screen)
+        scheme = {"features": [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]}
+        self._devtools("Emulation.setEmulatedMedia", scheme)
+        self._post("url", {"url": path.resolve().as_uri()})
+
+    def run(self, script: str) -> Any:
+        """What a script returns."""
+        return self._post("execute/sync", {"script": script, "args": []})
+
+    def press(self, key: str) -> None:
+        """One key of the keyboard: a letter of WebDriver's own (U+E000 and on), or text."""
+        strokes = [{"type": "keyDown", "value": key}, {"type": "keyUp", "value": key}]
+        self._post("actions", {"actions": [{"type": "key", "id": "keyboard", "actions": strokes}]})
+
+    def photograph(self, target: Path) -> None:
+        """The whole page as PNG."""
+        shot = self._devtools("Page.captureScreenshot", {"format": "png", "captureBeyondViewport": True})
+        target.write_bytes(base64.b64decode(shot["data"]))
+
+    def requests(self) -> list[str]:
+        """Every URL that a page from the disk asked for since the last call; the browser's own pages do not count."""
+        lines = (json.loads(line["message"])["message"] for line in self._post("se/log", {"type": "performance"}))
+        asked = [line["params"] for line in lines if line["method"] == "Network.requestWillBeSent"]
+        return [one["request"]["url"] for one in asked if one["documentURL"].startswith("file:")]
+
+    def _devtools(self, command: str, values: dict[str, Any]) -> Any:
+        return self._post("goog/cdp/execute", {"cmd": command, "params": values})
+
+    def _post(self, what: str, values: dict[str, Any]) -> Any:
+        answer = self.client.post(f"/session/{self.session}/{what}", json=values).json()["value"]
+        assert not (isinstance(answer, dict) and "error" in answer), answer
+        return answer
+
+
+@contextmanager
+def chromium(folder: Path) -> Iterator[Page]:
+    """A window of its own profile in `folder`, which ends with the block."""
+    driver = subprocess.Popen(["chromedriver", "--port=0"], stdout=subprocess.PIPE, text=True)
+    watch = threading.Timer(240, driver.kill)
+    watch.start()
+    try:
+        assert driver.stdout is not None
+        port = next(
+            int(found[1]) for line in driver.stdout if (found := re.search(r"successfully on port (\d+)", line))
+        )
+        threading.Thread(target=driver.stdout.read, daemon=True).start()
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60, trust_env=False) as client:
+            options = {"args": ["--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder}"]}
+            wanted = {"goog:chromeOptions": options, "goog:loggingPrefs": {"performance": "ALL"}}
+            answer = client.post("/session", json={"capabilities": {"alwaysMatch": wanted}}).json()["value"]
+            page = Page(client, answer["sessionId"])
+            try:
+                yield page
+            finally:
+                client.delete(f"/session/{page.session}")
+    finally:
+        watch.cancel()
+        driver.terminate()
+        driver.wait(10)
