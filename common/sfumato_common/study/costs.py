@@ -18,6 +18,7 @@ from sfumato_common.accounting.events import (
     Unprotected,
     local_event,
 )
+from sfumato_common.study.lineage import given_models
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.release import AnyItem, Cadp, DpGlow, DpKAverage, Grouped, Latent, Sampling
 from sfumato_common.study.stages import Stage
@@ -36,8 +37,10 @@ GATE_VERDICT = Declared("gate verdict: the whole declared set was approved or re
 def stage_events(plan: Plan, stage: Stage) -> list[Event]:
     """What `stage` is charged as under `plan`, one event a round: without privacy, as `Unprotected`.
 
-    A stage that leaves as a sum is charged once a phase.
+    A stage that leaves as a sum is charged once a phase, and one whose model is given not at all: an earlier plan was.
     """
+    if stage.kind in given_models(plan):
+        return []
     if is_summed(plan, stage.kind):
         return [*summed_events(plan, stage.kind)]
     return [stage.event if plan.private else Unprotected(stage.kind)] * stage.rounds

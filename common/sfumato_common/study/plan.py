@@ -20,6 +20,7 @@ from sfumato_common.generators.settings import MomentsStage, Positive, PublicSta
 from sfumato_common.generators.spectral import SPECTRAL
 from sfumato_common.generators.spectral.settings import SpectralStage
 from sfumato_common.study.joining import Identified, check_joining
+from sfumato_common.study.lineage import Lineage, check_lineage
 from sfumato_common.study.private import check_delta, check_private
 from sfumato_common.study.release import AnyItem, DpKAverage, Filling, Grouped, Latent, ReleaseItem, Sampling
 from sfumato_common.study.stages import Stage, StageKind
@@ -47,7 +48,7 @@ class Plan(Identified):
     study: Name
     image: ImageForm
     labels: Annotated[list[Name], Field(min_length=2, max_length=64)]
-    sites: Annotated[dict[Name, SiteTerms], Field(min_length=1, max_length=256)]
+    sites: Annotated[dict[Name, SiteTerms], Field(max_length=256)]
     # sites may join while the study runs, and each accepts the plan without the others' entries; see study/joining.py
     joining: Literal["later"] | None = Field(default=None, exclude_if=lambda when: when is None)
     # False: for research only. No noise is added and no gradient is clipped, every epsilon is infinite, whatever
@@ -64,6 +65,8 @@ class Plan(Identified):
     # left out of the digest where there is none: plans from before it keep theirs
     formal_gate: FormalGate | None = Field(default=None, exclude_if=lambda gate: gate is None)
     secure_sum: SecureSumTerms | None = Field(default=None, exclude_if=lambda terms: terms is None)
+    # a later version of a published set: what it takes over from earlier ones; see study/lineage.py
+    lineage: Lineage | None = Field(default=None, exclude_if=lambda lineage: lineage is None)
     federation: FederationTerms
 
     @model_validator(mode="before")
@@ -98,7 +101,8 @@ class Plan(Identified):
         check_delta(self)
         check_joining(self)
         check_secure_sum(self)
-        if self.federation.quorum > len(self.sites) and not self.joining:
+        check_lineage(self)
+        if self.federation.quorum > len(self.sites) > 0 and not self.joining:
             raise ValueError("federation.quorum is larger than the number of sites")
         if few := [stage for stage in self.stages if stage.fewest_replies > self.federation.quorum]:
             raise ValueError(
@@ -201,6 +205,11 @@ class Plan(Identified):
         """DP sampling for the places of `item` that lack a group: an item where `sites`, or any at all, have some."""
         filled = sum(self.filled(item, site) for site in sites or self.sites)
         return [Filling(method=fill_of(item.method), model=item.model, images=filled)] if filled else []
+
+    @property
+    def drawn_from(self) -> str:
+        """Where public draws begin, of networks, directions and features: the digest of the study that trained."""
+        return (self.lineage.trained if self.lineage else None) or self.study_digest
 
     @property
     def has_best(self) -> bool:
