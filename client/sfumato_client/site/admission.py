@@ -43,6 +43,9 @@ def check_policy(plan: Plan, policy: Policy) -> None:
         wrong.append(f"the release is larger than release.largest_set = {policy.release.largest_set}")
     if policy.labels != "public" and any(isinstance(item, Latent) and item.tells_labels for item in plan.release):
         wrong.append("images would carry the labels of their records, which no epsilon covers; 'labels' must allow it")
+    told = [stone for stone in plan.lineage.tombstones if stone.what == "patient-withdrew"] if plan.lineage else []
+    if policy.withdrawals == "withheld" and any(stone.site == policy.site for stone in told):
+        wrong.append("it says in public that a patient of this site withdrew; 'withdrawals' must allow it")
     if plan.secure_sum is not None and policy.secure_sum == "refused":
         wrong.append("its releases are sums whose epsilon counts on other sites' noise; 'secure_sum' must allow it")
     parts = plan.parts_at(policy.site) if own is not None else plan.parts

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from sfumato_common.accounting.accountant import CohortCosts, cohort_costs
 from sfumato_common.errors import ConfigError
 from sfumato_common.generators import GENERATORS
 from sfumato_common.strict import Strict, parse
@@ -26,7 +25,7 @@ What = Literal["site-left", "site-withdrew", "patient-withdrew"]
 Images = Literal["removed", "regenerated", "stay"]
 Why = Literal["consent withdrawn", "agreement ended", "data corrected", "legal duty", "not told"]
 _IMAGES: dict[What, tuple[Images, ...]] = {
-    "site-left": ("stay", "removed"),
+    "site-left": ("stay",),
     "site-withdrew": ("removed",),
     "patient-withdrew": ("regenerated",),
 }
@@ -96,14 +95,6 @@ def training_plan(plan: Plan) -> Plan:
     assert plan.lineage is not None, "models are given by a lineage alone"
     assert plan.lineage.trained is not None, "the schema asks for it where models are given"
     return _earlier(plan, plan.lineage, plan.lineage.trained)
-
-
-def training_costs(plan: Plan) -> CohortCosts:
-    """What the whole earlier plan cost a patient, whose models `plan` is given; at the earlier plan's delta."""
-    from sfumato_common.study.costs import study_events
-
-    earlier = training_plan(plan)
-    return cohort_costs(study_events(earlier, "train"), study_events(earlier, "holdout"), earlier.privacy.delta)
 
 
 def require_whole(plan: Plan) -> None:
@@ -194,3 +185,5 @@ def _earlier(plan: Plan, lineage: Lineage, digest: str) -> Plan:
 def _require_same_set(plan: Plan, earlier: Plan) -> None:
     if (earlier.study, earlier.image, earlier.labels) != (plan.study, plan.image, plan.labels):
         raise ConfigError(f"plan '{plan.study}': an earlier version has another name, form of images, or labels")
+    if earlier.private != plan.private:
+        raise ConfigError(f"plan '{plan.study}': one version says 'private: false' and another does not")

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from sfumato_common.command_line import AsJson, console, file_bytes, print_json
-from sfumato_common.errors import ConfigError, UnverifiedOrigin
+from sfumato_common.errors import ConfigError, UnverifiedOrigin, VerificationError
 
 dataset_app = typer.Typer(no_args_is_help=True, help="Work with a published data set.")
 
@@ -26,21 +26,28 @@ def dataset_verify(
     site_key: Annotated[
         list[str] | None, typer.Option(help="NAME=FILE: a hospital's public key, from the hospital (repeat).")
     ] = None,
+    status: Annotated[Path | None, typer.Option(help="The study's signed status file, as new as can be had.")] = None,
+    seen: Annotated[Path | None, typer.Option(help="Remembers which status files were shown; else one a user.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Check signatures and hashes offline. Without --key nobody vouches for the set: exit code 3."""
     from sfumato_server.publish import UNVERIFIED, verify_dataset
+    from sfumato_server.publish.versions import standing_lines, standing_of
 
     report = verify_dataset(folder, file_bytes(key) if key else None, _site_keys(site_key or []))
+    standing = standing_of(folder, status, key, seen) if status else None
     if as_json:
-        print_json(asdict(report))
+        print_json({**asdict(report), **({"version": standing.model_dump(mode="json")} if standing else {})})
     else:
-        console.print("\n".join([report.summary(), *report.key_lines()]), markup=False, soft_wrap=True)
+        lines = [report.summary(), *report.key_lines(), *(standing_lines(standing) if standing else [])]
+        console.print("\n".join(lines), markup=False, soft_wrap=True)
     if not report.trusted:
         raise UnverifiedOrigin(
             f"{UNVERIFIED}: anybody can make a set that agrees with itself; pass the coordinator's public key, from a "
             "source that you trust, with --key"
         )
+    if standing is not None and standing.state == "withdrawn":
+        raise VerificationError("this set was withdrawn by its consortium: do not use it")
 
 
 @dataset_app.command("overview", epilog="Example: sfumato dataset overview results/published --out overview.png")

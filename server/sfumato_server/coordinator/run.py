@@ -18,7 +18,7 @@ from typing import Any
 
 from sfumato_common.errors import FederationError
 from sfumato_common.exchanges.features import FEATURES
-from sfumato_common.files import write_json
+from sfumato_common.files import write_atomic, write_json
 from sfumato_common.locks import exclusive
 from sfumato_common.package.features import Features
 from sfumato_common.proxies import keep_loopback_direct
@@ -35,6 +35,8 @@ from sfumato_server.intake.admission import package_path
 from sfumato_server.pool import Pool, pool_packages
 from sfumato_server.publish import publish
 from sfumato_server.publish.features import draw_features, has_features
+from sfumato_server.publish.versions import FILE as VERSIONS
+from sfumato_server.publish.versions import note_version
 from sfumato_server.rounds.checkpoint import released_model
 from sfumato_server.rounds.deadlines import GO_ON, WORK_HOURS, Deadlines
 from sfumato_server.rounds.superlink import (
@@ -109,7 +111,7 @@ def run_coordinator(
         intake = IntakeServer(home.root, plan, registry, f"{LOOPBACK}:0", credentials, home.plan)
         behind = Behind(int(intake.start().rpartition(":")[2]), free_port())
         try:
-            with PageServer(home, listen.page_port) if listen.page_port else nullcontext():
+            with PageServer(home, listen.page_port) if listen.page_port and plan.sites else nullcontext():
                 _federate(home, partial(_run_once, home, registry, listen, behind, authority, watch))
         finally:
             intake.stop()
@@ -228,7 +230,10 @@ def _publish(home: CoordinatorHome, out: Path, started: float) -> Path:
         | {"python": platform.python_version()},
     }
     vectors = _vectors(home, plan) if has_features(plan) else None
-    published = publish(pool, plan, out, load_authority(home.root), run_info, result["utility"], vectors)
+    authority = load_authority(home.root)
+    published = publish(pool, plan, out, authority, run_info, result["utility"], vectors)
+    note_version(home.versions_file, authority, plan, published.manifest_sha256)
+    write_atomic(out / VERSIONS, home.versions_file.read_bytes())
     # the report shows the pictures; this file is for figures
     run_info["training"] = [{key: value for key, value in item.items() if key != "uri"} for item in pictures]
     run_info["left_out"] = dict(published.left_out)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from sfumato_common.errors import VerificationError
 from sfumato_common.package import Package, open_package
+from sfumato_common.study.lineage import plan_of_site
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.words import Part
 from sfumato_server.enrol.registry import SiteRecord
@@ -35,8 +36,10 @@ def largest_package(plan: Plan) -> int:
 def admit(data: bytes, plan: Plan, record: SiteRecord) -> Package:
     """Open `data` as a package of `record`'s site under `plan`: one whole part of its release.
 
-    Raises VerificationError when anything differs.
+    A package that is kept from an earlier version is held to the plan that it was made under. Raises VerificationError
+    when anything differs.
     """
+    plan = plan_of_site(plan, record.site)
     package = open_package(
         data,
         record.signing_key.encode(),

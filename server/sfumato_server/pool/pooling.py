@@ -11,6 +11,7 @@ from sfumato_common.errors import FederationError, VerificationError
 from sfumato_common.package import Package
 from sfumato_common.package.manifest import ImageFacts
 from sfumato_common.study.certificate import Certificate
+from sfumato_common.study.lineage import package_sites, plan_of_site
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.words import Part
 from sfumato_server.enrol.answered import check_answered
@@ -74,19 +75,19 @@ def pool_packages(home: Path, plan: Plan, registry: Registry) -> Pool:
     """
     packages: dict[tuple[str, Part], tuple[Package, bytes]] = {}
     left_out: dict[str, str] = {}
-    for site in sorted(plan.sites):
+    for site in package_sites(plan):
         try:
             record = registry.record_in_force(site)
         except FederationError:
             left_out[site] = "not enrolled, or revoked"
             continue
         try:
-            own = _sound_packages(home, plan, record)
+            own = _sound_packages(home, plan_of_site(plan, site), record)
         except VerificationError as error:
             log.warning("site %s is left out: %s; delete its package and let it send again", site, error)
             left_out[site] = FAULTY
             continue
-        if missing := [part for part in plan.parts_at(site) if part not in own]:
+        if missing := [part for part in plan_of_site(plan, site).parts_at(site) if part not in own]:
             left_out[site] = f"sent no {' and no '.join(missing)} package" if own else "sent no package"
         packages |= {(site, part): (package, record.signing_key.encode()) for part, package in own.items()}
     if not packages:

@@ -16,6 +16,7 @@ from sfumato_common.package.features import FILE
 from sfumato_common.package.manifest import Manifest, ManifestImage, parse_manifest
 from sfumato_common.strict import parse
 from sfumato_common.study.costs import WITHOUT_PRIVACY
+from sfumato_common.study.lineage import plan_of_site, require_whole
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.words import Part, has_epsilon, is_fill
 from sfumato_server.publish.features import check_features, has_features
@@ -100,9 +101,13 @@ def verify_dataset(
         if path.stat().st_size != entry.bytes or hashlib.sha256(path.read_bytes()).hexdigest() != entry.sha256:
             raise VerificationError(f"{name} was altered")
     keys = _site_keys(folder, manifest, trusted_site_keys)
-    packages = [_site_manifest(folder, site, part, plan) for site, parts in manifest.packages.items() for part in parts]
+    packages = [
+        _site_manifest(folder, site, part, plan_of_site(plan, site))
+        for site, parts in manifest.packages.items()
+        for part in parts
+    ]
     for package in packages:
-        _check_filled(plan, package)
+        _check_filled(plan_of_site(plan, package.site), package)
     _check_images(folder, manifest, packages)
     if has_features(plan):
         check_features(plan, _read(folder, FILE))
@@ -137,8 +142,12 @@ def _checked_plan(manifest: PublishedManifest) -> Plan:
         raise VerificationError(f"{MANIFEST} states another plan than its hash")
     if not plan.private and any(has_epsilon(image.guarantee) for image in manifest.images):
         raise VerificationError(f"{MANIFEST} claims a formal guarantee where {WITHOUT_PRIVACY}")
-    levels = plan.guarantee_levels
-    if any(image.guarantee != levels.get((image.method, image.model)) for image in manifest.images):
+    try:
+        require_whole(plan)
+        levels = {site: plan_of_site(plan, site).guarantee_levels for site in manifest.packages}
+    except ConfigError as error:
+        raise VerificationError(f"{MANIFEST}: {error}") from None
+    if any(image.guarantee != levels.get(image.site, {}).get((image.method, image.model)) for image in manifest.images):
         raise VerificationError(f"{MANIFEST} claims another guarantee of an image than its method has")
     return plan
 
