@@ -1,19 +1,24 @@
-"""A published set gets a second version: a patient withdrew, a site left, one joins; models are given, packages kept."""
+"""A published set gets a second version: a patient withdrew, a site left, one joins; models given, packages kept."""
 
 import copy
 import json
 import shutil
 
+import numpy as np
 import pytest
-from support.commands import speaker
+from PIL import Image
 from support.federations import Federation, make_federation, make_site
 from support.studies import PLAN, POLICY
 
 from sfumato_client.dataset import SiteStore
+from sfumato_client.dataset.splits import keyed_split, pseudonym
+from sfumato_client.ingest import Answers
+from sfumato_client.ingest.sources import PngSource
 from sfumato_client.site.handler import Site
+from sfumato_client.site.ingesting import ingest_source, update_source
 from sfumato_common.accounting.accountant import epsilon
-from sfumato_common.crypto.identity import load_identity
-from sfumato_common.errors import ConfigError, PolicyRefusal, VerificationError
+from sfumato_common.errors import ConfigError, PolicyRefusal
+from sfumato_common.phantom import arrays
 from sfumato_common.protocol.messages import PROTOCOL, Request
 from sfumato_common.strict import parse
 from sfumato_common.study.costs import study_events
@@ -27,9 +32,11 @@ from sfumato_server.pool import pool_packages
 from sfumato_server.publish import publish, verify_dataset
 from sfumato_server.publish.versions import note_version, read_status
 from sfumato_server.rounds.given import load_given
+from sfumato_server.simulate.home import take_package
 
 VALUES = {**copy.deepcopy(PLAN), "release": [{"model": "spectral", "images": 12}, {"model": "flow", "images": 8}]}
 SECURE = {**POLICY, "noise": "secure"}
+GROUPED = {"method": "k-same", "images": 4, "k": 2, "encoder_steps": 2, "refinement_steps": 1}
 CHANGES = Changes(left=("birch",), again=("alder",), join={"dahlia": 40})
 
 
@@ -66,8 +73,6 @@ def versions(tmp_path_factory):
     second = Federation(root / "one", made.plan, coordinator, {})
     alder = first.home("alder")
     alder.pin(load_plan(coordinator.root / "plan.yaml"))
-    from sfumato_server.simulate.home import take_package
-
     second.sites["alder"] = Site(alder, lambda data, plan: take_package(coordinator, made.plan, "alder", data))
     second.sites["dahlia"] = make_site(root / "one", "dahlia", coordinator, made.plan, SECURE)
     before = {site: charges(first.home(site)) for site in first.sites}
@@ -77,7 +82,7 @@ def versions(tmp_path_factory):
 
 
 def test_the_second_version_trains_nothing_and_holds_what_the_changes_say(versions):
-    first, one, second, two, _ = versions
+    _, one, second, two, _ = versions
     asked = {request.kind for _, request, _ in second.sent}
     assert "stage" not in asked, "the models are given"
     assert {site for site, _, _ in second.sent} == {"alder", "dahlia"}, "kept sites are asked nothing"
@@ -106,7 +111,7 @@ def test_nothing_that_was_charged_is_refunded_and_the_new_version_charges_its_ow
 
 
 def test_certificates_say_what_the_given_models_cost_and_where_it_was_paid(versions):
-    first, one, second, two, _ = versions
+    first, _, second, two, _ = versions
     root = second.coordinator.root
     pool = pool_packages(root, second.plan, Registry(root))
     own, kept = pool.certificates["dahlia"], pool.certificates["cedar"]
@@ -206,3 +211,73 @@ def test_a_site_tells_of_a_patient_who_withdrew_only_by_its_own_policy(versions,
     with pytest.raises(PolicyRefusal, match="'withdrawals' must allow it"):
         check_policy(made.plan, home.policy())
     check_policy(made.plan, home.policy().model_copy(update={"withdrawals": "told"}))
+
+
+# a patient withdraws when the study is over
+
+
+def folder_of(root, name, patients=40, size=24):
+    """A site's source: pictures of phantom patients, and their table."""
+    images, labels, owners = arrays(sum(name.encode()), patients, size)
+    root.mkdir()
+    rows = ["file,patient_id,label"]
+    for number, (pixels, label, owner) in enumerate(zip(images, labels, owners, strict=True)):
+        grey = np.clip((pixels + 1.0) * 127.5, 0, 255).astype(np.uint8).reshape(size, size)
+        Image.fromarray(grey).save(root / f"{number}.png")
+        rows.append(f"{number}.png,{name}-{owner},{PLAN['labels'][int(label)]}")
+    (root / "labels.csv").write_text("\n".join(rows) + "\n")
+    return PngSource(kind="png", folder=root, labels=root / "labels.csv", answers=Answers(gone="remove"))
+
+
+def test_who_withdrew_after_the_study_is_in_no_later_question_and_stays_in_the_ledger(tmp_path, monkeypatch):
+    gate = {**SECURE["release"]["gate"], "identity_share_limit": 1.0, "copy_share_limit": 1.0}
+    rules = {"allowed_methods": ["dp-sampling", "k-same"], "smallest_group": 2, "gate": gate}
+    policy = {**SECURE, "release": {**SECURE["release"], **rules}}
+    values = {**VALUES, "stages": PLAN["stages"][:2], "release": PLAN["release"][:1], "utility": None}
+    first = make_federation(tmp_path, values, policy)
+    alder = first.home("alder")
+    source = folder_of(tmp_path / "pictures", "alder")
+    shutil.rmtree(alder.store)
+    ingest_source(alder, source, first.plan, 1)
+    key = alder.split_key()
+    gone = next(f"alder-{n}" for n in range(40) if keyed_split(key, f"alder-{n}") == "train")
+    withdrawn = source.model_copy(update={"withdrawn": [gone]})
+    exchange, refused = first.exchange, []
+
+    def watched(requests, *rest):
+        exchange(requests, *rest)
+        if first.sent[-1][1].kind == "stage":  # its rounds and its release see one cohort
+            with pytest.raises(PolicyRefusal, match="has begun here"):
+                update_source(alder, withdrawn, first.plan, 1)
+            refused.append(True)
+
+    first.exchange = watched
+    assert run(first) == "completed"
+    assert refused == [True]
+    one = published(first, tmp_path / "out-1")
+    before = charges(alder)
+
+    update_source(alder, withdrawn, first.plan, 1)
+    assert charges(alder) == before, "what was charged stays charged"
+    members = json.dumps([json.loads(path.read_text()) for path in (alder.root / "members").iterdir()])
+    assert pseudonym(key, gone) in members, "and the patient stays bound to the cohort of the first charge"
+
+    asked = parse({**values, "release": [*values["release"], GROUPED]}, Plan, "plan")
+    made = plan_rerelease(first.coordinator, one.manifest_sha256, Changes(again=("alder",)), asked)
+    coordinator = make_home(first.coordinator, tmp_path / "coordinator-2", made)
+    alder.pin(made.plan)
+    second = Federation(tmp_path, made.plan, coordinator, {})
+    second.sites["alder"] = Site(alder, lambda data, plan: take_package(coordinator, made.plan, "alder", data))
+    read = []
+    original = SiteStore.cohort
+    monkeypatch.setattr(
+        SiteStore, "cohort", lambda store, name: read.append(store.members(name)) or original(store, name)
+    )
+    assert run(second) == "completed", second.result()
+    assert read, "the groups were made of patients"
+    assert all(pseudonym(key, gone) not in who.train | who.holdout for who in read)
+    two = published(second, tmp_path / "out-2")
+    assert set(verify_dataset(two.folder, None).sites) == {"alder", "birch", "cedar"}
+    with alder.open_ledger() as ledger:
+        assert ledger.spent_epsilon("train") == pytest.approx(epsilon(study_events(first.plan, "train"), 1e-5))
+        assert {entry.plan_hash for entry in ledger.entries()} == {first.plan.digest, made.plan.digest}

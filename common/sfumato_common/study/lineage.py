@@ -75,6 +75,12 @@ def package_sites(plan: Plan) -> list[str]:
     return sorted({*plan.sites, *kept_sites(plan)})
 
 
+def sources_of(plan: Plan) -> list[tuple[str, str]]:
+    """(method, model) of all that the set may hold: the plan's own, then what kept packages have besides."""
+    kept = [source for site in kept_sites(plan) for source in plan_of_site(plan, site).sources]
+    return list(dict.fromkeys([*plan.sources, *kept]))
+
+
 def version_of(plan: Plan) -> int:
     """The number of the set's version: 1 without lineage."""
     return plan.lineage.version if plan.lineage else 1

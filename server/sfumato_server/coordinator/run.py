@@ -97,30 +97,45 @@ def run_coordinator(
     absent = sorted(
         set(plan.sites) - {name for name, record in registry.sites().items() if record.status == "enrolled"}
     )
-    if len(plan.sites) - len(absent) < plan.federation.quorum:
+    if plan.sites and len(plan.sites) - len(absent) < plan.federation.quorum:
         raise FederationError(f"site '{absent[0]}' of the plan is not enrolled and the quorum cannot be met; enrol it")
-    credentials = IntakeCredentials(
-        authority.server_key_path.read_bytes(), authority.server_certificate_path.read_bytes(), authority.ca_pem
-    )
     with exclusive(home.root, f"the coordinator of study '{plan.study}'"), keep_phase(home.root) as phase:
         if home.status_file.exists():
             home.status_file.replace(previous_board(home.status_file))
         home.result_file.unlink(missing_ok=True)
         home.write_deadlines(deadlines)
         started = time.time()
-        intake = IntakeServer(home.root, plan, registry, f"{LOOPBACK}:0", credentials, home.plan)
-        behind = Behind(int(intake.start().rpartition(":")[2]), free_port())
-        try:
-            with PageServer(home, listen.page_port) if listen.page_port and plan.sites else nullcontext():
-                _federate(home, partial(_run_once, home, registry, listen, behind, authority, watch))
-        finally:
-            intake.stop()
+        if plan.sites:
+            _ask_sites(home, plan, registry, listen, authority, watch)
+        else:  # a later version that keeps packages alone: nobody is asked
+            write_json(home.result_file, {"outcome": "completed", "exchanges": [], "choice": None, "utility": None})
         phase("publishing")
         watch()
         published = _publish(home, out, started)
         phase("published")
         write_page(home.root, plan)
         return published
+
+
+def _ask_sites(
+    home: CoordinatorHome,
+    plan: Plan,
+    registry: Registry,
+    listen: Listen,
+    authority: Authority,
+    watch: Callable[[], None],
+) -> None:
+    """Run the study to its outcome, with its intake and its page."""
+    credentials = IntakeCredentials(
+        authority.server_key_path.read_bytes(), authority.server_certificate_path.read_bytes(), authority.ca_pem
+    )
+    intake = IntakeServer(home.root, plan, registry, f"{LOOPBACK}:0", credentials, home.plan)
+    behind = Behind(int(intake.start().rpartition(":")[2]), free_port())
+    try:
+        with PageServer(home, listen.page_port) if listen.page_port else nullcontext():
+            _federate(home, partial(_run_once, home, registry, listen, behind, authority, watch))
+    finally:
+        intake.stop()
 
 
 def _federate(home: CoordinatorHome, run_once: Callable[[], None]) -> None:

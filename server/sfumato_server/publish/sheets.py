@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sfumato_common.imaging import decode_png
+from sfumato_common.study.lineage import sources_of
 from sfumato_common.study.plan import Plan
 from sfumato_common.types import ByteImages
 from sfumato_server.pictures import COLUMNS, data_uri, mosaic
@@ -33,11 +34,11 @@ def contact_sheets(pool: Pool, plan: Plan) -> list[Sheet]:
     groups: dict[tuple[str, str], dict[tuple[str, str], list[PoolItem]]] = defaultdict(lambda: defaultdict(list))
     for item in pool.items:
         groups[item.site, item.facts.label][item.facts.method, item.facts.model].append(item)
-    sheets = []
+    sheets, sources = [], sources_of(plan)
     for site in pool.sites:
         for label in plan.labels:
             own = groups[site, label]
-            bands = [(source_name(*source), own[source]) for source in plan.sources if own.get(source)]
+            bands = [(source_name(*source), own[source]) for source in sources if own.get(source)]
             if bands:
                 sheets.append(_sheet(site, label, bands))
     return sheets
