@@ -18,7 +18,7 @@ from support.processes import PROGRAMS, SMALL_PLAN, SMALL_POLICY
 from sfumato_client.dataset.splits import keyed_split, pseudonym
 from sfumato_common.crypto.identity import load_identity
 from sfumato_common.phantom import arrays
-from sfumato_common.study.load import load_plan
+from sfumato_common.study.load import load_plan, plan_text
 from sfumato_common.supervise import free_port
 from sfumato_server.enrol import load_authority
 
@@ -92,8 +92,6 @@ def test_a_version_with_a_withdrawn_patient_and_a_joined_site_is_published_and_v
         path.unlink()
     alder.store.rmdir()
     plan_file = tmp_path / "plan.yaml"
-    from sfumato_common.study.load import plan_text
-
     plan_file.write_text(plan_text(first.plan))
     command("sfumato-site", "ingest", "--home", alder.root, source(tmp_path / "pictures"), "--plan", plan_file)
     one = run_version(tmp_path, "one", root, list(homes.values()))

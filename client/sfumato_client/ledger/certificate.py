@@ -78,8 +78,8 @@ SUMMED = (
 GIVEN = (
     "The models behind this release were trained by an earlier study, of which trained has the plan hash, and were "
     "given to this one: what their training took stands in that study's certificates, and trained has it again, at its "
-    "own delta. No epsilon of this certificate covers it. A patient of both studies pays both, and the ledger of the site "
-    "composes them. "
+    "own delta. No epsilon of this certificate covers it. A patient of both studies pays both, and the ledger of the "
+    "site composes them. "
 )
 TEST_NOISE = "TEST NOISE: no guarantee. The noise can be predicted, and every epsilon here is void. "
 
