@@ -14,9 +14,11 @@ from sfumato_client.dataset import SiteStore
 from sfumato_client.dataset.splits import keyed_split, pseudonym
 from sfumato_client.ingest import Answers
 from sfumato_client.ingest.sources import PngSource
+from sfumato_client.ledger.check import check_package
 from sfumato_client.site.handler import Site
 from sfumato_client.site.ingesting import ingest_source, update_source
 from sfumato_common.accounting.accountant import epsilon
+from sfumato_common.crypto.identity import load_identity
 from sfumato_common.errors import ConfigError, PolicyRefusal
 from sfumato_common.phantom import arrays
 from sfumato_common.protocol.messages import PROTOCOL, Request
@@ -28,6 +30,7 @@ from sfumato_common.study.plan import Plan
 from sfumato_server.coordinator.rerelease import Changes, make_home, plan_rerelease
 from sfumato_server.coordinator.study import run_study
 from sfumato_server.enrol import Registry, load_authority
+from sfumato_server.intake.admission import package_path
 from sfumato_server.pool import pool_packages
 from sfumato_server.publish import publish, verify_dataset
 from sfumato_server.publish.versions import note_version, read_status
@@ -120,6 +123,14 @@ def test_certificates_say_what_the_given_models_cost_and_where_it_was_paid(versi
     assert own.trained.epsilon == kept.epsilon
     assert own.epsilon.train.add_remove == 0.0
     assert "given to this one" in own.covers
+    for site in ("alder", "dahlia"):
+        home = second.home(site)
+        with home.open_ledger() as ledger:
+            export = ledger.export()
+        package = package_path(root, site, "formal").read_bytes()
+        found = check_package(export, package, load_identity(home.identity).signing_public)
+        found.require()
+        assert (found.pending, found.approved) == (0, True)
     html = (two.folder / "report.html").read_text()
     assert first.plan.study_digest[:16] in html, "the report names the study that paid for the models"
 

@@ -18,7 +18,7 @@ Out = Annotated[Path | None, typer.Option(help="Where a copy of the file goes, t
 
 
 def rerelease(
-    home: Annotated[Path, typer.Option(help="The coordinator's home that published the earlier version.")],
+    home: Home,
     out: Annotated[Path | None, typer.Option(help="The home of the next version, which is made.")] = None,
     left: Annotated[Sites, typer.Option(help="A site that takes no further part; its images stay (repeat).")] = None,
     withdrew: Annotated[Sites, typer.Option(help="A site whose images are to go (repeat).")] = None,
