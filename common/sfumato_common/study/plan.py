@@ -19,6 +19,7 @@ from sfumato_common.generators.codec import CODEC
 from sfumato_common.generators.settings import MomentsStage, Positive, PublicStart, stage_of, white_form
 from sfumato_common.generators.spectral import SPECTRAL
 from sfumato_common.generators.spectral.settings import SpectralStage
+from sfumato_common.study.balance import check_balance
 from sfumato_common.study.joining import Identified, check_joining
 from sfumato_common.study.lineage import Lineage, check_lineage
 from sfumato_common.study.private import check_delta, check_private
@@ -65,6 +66,8 @@ class Plan(Identified):
     # left out of the digest where there is none: plans from before it keep theirs
     formal_gate: FormalGate | None = Field(default=None, exclude_if=lambda gate: gate is None)
     secure_sum: SecureSumTerms | None = Field(default=None, exclude_if=lambda terms: terms is None)
+    # the share of each label in the published set: a draw among signed images, see study/balance.py
+    balance: dict[Name, Positive] | None = Field(default=None, exclude_if=lambda shares: shares is None)
     # a later version of a published set: what it takes over from earlier ones; see study/lineage.py
     lineage: Lineage | None = Field(default=None, exclude_if=lambda lineage: lineage is None)
     federation: FederationTerms
@@ -102,6 +105,7 @@ class Plan(Identified):
         check_joining(self)
         check_secure_sum(self)
         check_lineage(self)
+        check_balance(self)
         if self.federation.quorum > len(self.sites) > 0 and not self.joining:
             raise ValueError("federation.quorum is larger than the number of sites")
         if few := [stage for stage in self.stages if stage.fewest_replies > self.federation.quorum]:

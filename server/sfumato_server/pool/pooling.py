@@ -10,6 +10,7 @@ from pathlib import Path
 from sfumato_common.errors import FederationError, VerificationError
 from sfumato_common.package import Package
 from sfumato_common.package.manifest import ImageFacts
+from sfumato_common.study.balance import Balance
 from sfumato_common.study.certificate import Certificate
 from sfumato_common.study.lineage import package_sites, plan_of_site
 from sfumato_common.study.plan import Plan
@@ -71,7 +72,7 @@ def pool_packages(home: Path, plan: Plan, registry: Registry) -> Pool:
     """Pool what the plan's enrolled sites have sent under this plan.
 
     A site of which a package does not hold, or packages disagree, is left out whole, and `left_out` says so. Raises
-    FederationError when no package is left.
+    FederationError when no package is left, ConfigError where the plan's 'balance' leaves nothing.
     """
     packages: dict[tuple[str, Part], tuple[Package, bytes]] = {}
     left_out: dict[str, str] = {}
@@ -93,8 +94,9 @@ def pool_packages(home: Path, plan: Plan, registry: Registry) -> Pool:
     if not packages:
         raise FederationError("no site has sent a package for this plan; nothing can be pooled")
     items, duplicates = _without_duplicates([item for package, _ in packages.values() for item in _items(package)])
+    balance = Balance.of(plan, ((item.site, item.facts.name, item.facts.label) for item in items))
     return Pool(
-        items=items,
+        items=tuple(item for item in items if balance.stays(item.site, item.facts.name, item.facts.label)),
         certificates={site: package.certificate for (site, _), (package, _) in packages.items()},
         provenance={
             which: Provenance(package.manifest, package.signature, key) for which, (package, key) in packages.items()

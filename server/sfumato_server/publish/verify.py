@@ -15,6 +15,7 @@ from sfumato_common.package import check_image
 from sfumato_common.package.features import FILE
 from sfumato_common.package.manifest import Manifest, ManifestImage, parse_manifest
 from sfumato_common.strict import parse
+from sfumato_common.study.balance import Balance
 from sfumato_common.study.costs import WITHOUT_PRIVACY
 from sfumato_common.study.lineage import plan_of_site, require_whole
 from sfumato_common.study.plan import Plan
@@ -108,7 +109,7 @@ def verify_dataset(
     ]
     for package in packages:
         _check_filled(plan_of_site(plan, package.site), package)
-    _check_images(folder, manifest, packages)
+    _check_images(folder, manifest, packages, plan)
     if has_features(plan):
         check_features(plan, _read(folder, FILE))
     if _read(folder, LABELS) != labels_csv(manifest.images):
@@ -204,11 +205,18 @@ def _site_manifest(folder: Path, site: str, part: Part, plan: Plan) -> Manifest:
     return manifest
 
 
-def _check_images(folder: Path, published: PublishedManifest, packages: Sequence[Manifest]) -> None:
+def _check_images(folder: Path, published: PublishedManifest, packages: Sequence[Manifest], plan: Plan) -> None:
     """Each image is one that its site signed, as what it is said to be; no package image is unaccounted for."""
     signed = {(manifest.site, entry.name): (entry, manifest) for manifest in packages for entry in manifest.images}
     if len(signed) != sum(len(manifest.images) for manifest in packages):
         raise VerificationError("a site signed two images under one name")
+    twice = {(duplicate.site, duplicate.name) for duplicate in published.duplicates}
+    alone = [(*which, entry.label) for which, (entry, _) in signed.items() if which not in twice]
+    try:
+        balance = Balance.of(plan, alone)
+    except ConfigError as error:
+        raise VerificationError(f"{MANIFEST}: {error}") from None
+    drawn = {(site, name) for site, name, label in alone if balance.stays(site, name, label)}
     for image in published.images:
         name = image_file(image.site, image.name)
         found = signed.pop((image.site, image.name), None)
@@ -219,8 +227,8 @@ def _check_images(folder: Path, published: PublishedManifest, packages: Sequence
             check_image(entry, _read(folder, name), manifest.shape, manifest.bits)
         except VerificationError:
             raise VerificationError(f"{name} is not the picture that site '{image.site}' signed") from None
-    if set(signed) != {(duplicate.site, duplicate.name) for duplicate in published.duplicates}:
-        raise VerificationError(f"{MANIFEST} leaves out images that a site signed and does not list them as duplicates")
+    if {(image.site, image.name) for image in published.images} != drawn or not twice <= set(signed):
+        raise VerificationError(f"{MANIFEST} leaves out images that a site signed, or holds others than the plan draws")
 
 
 def _check_filled(plan: Plan, package: Manifest) -> None:
