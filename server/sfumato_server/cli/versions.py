@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 
 from sfumato_common.command_line import AsJson, console, print_json
 from sfumato_common.errors import ConfigError
+from sfumato_common.study.lineage import Why
 from sfumato_common.study.load import load_plan
 from sfumato_server.cli.home import Home
 
 Sites = list[str] | None
+WHY: tuple[str, ...] = get_args(Why)
 Out = Annotated[Path | None, typer.Option(help="Where a copy of the file goes, to be hosted.")]
 
 
@@ -28,6 +30,7 @@ def rerelease(
     ] = None,
     join: Annotated[Sites, typer.Option(help="SITE=PATIENTS: a site that joins, nominal patients (repeat).")] = None,
     retrain: Annotated[bool, typer.Option("--retrain", help="Train the models again.")] = False,
+    why: Annotated[str, typer.Option(help=f"Said in public of whoever left or withdrew: {', '.join(WHY)}.")] = WHY[-1],
     plan: Annotated[Path | None, typer.Option(help="What to release now: a plan of the same set, YAML.")] = None,
     published: Annotated[Path | None, typer.Option(help="The earlier set, where the home does not know it.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would take, and make nothing.")] = False,
@@ -47,6 +50,7 @@ def rerelease(
         tuple(patient_withdrew or ()),
         _joins(join),
         retrain,
+        why,
     )
     made = plan_rerelease(old, _previous(old, published), changes, load_plan(plan) if plan else None)
     if out is not None and not dry_run:

@@ -57,6 +57,8 @@ class Changes:
     withdrawn_patients: tuple[str, ...] = ()
     join: Mapping[str, int] | None = None
     retrain: bool = False
+    # of every tombstone that this version adds: a word of the fixed list
+    why: str = "not told"
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ def plan_rerelease(old: CoordinatorHome, previous: str, changes: Changes, asked:
     if models and any(not stated.formal for stated in found.certificates.values()):
         raise ConfigError("the earlier version was made with test noise, and its models cover nobody; use --retrain")
     terms = {site: _terms(earlier, asked, site) for site in sorted(staying - keep)}
-    sites = {**terms, **{site: {"nominal_patients": patients} for site, patients in sorted(join.items())}}
+    sites = {**terms, **{site: _joining(asked, site, patients) for site, patients in sorted(join.items())}}
     lineage = _lineage(earlier, previous, changes, keep, models)
     plan = _new_plan(asked or earlier, sites, lineage, bool(models), _winner(old))
     require_whole(plan)
@@ -165,6 +167,11 @@ def _terms(earlier: Plan, asked: Plan | None, site: str) -> dict[str, Any]:
     return found.model_dump(mode="json")
 
 
+def _joining(asked: Plan | None, site: str, patients: int) -> dict[str, Any]:
+    known = asked.sites.get(site) if asked else None
+    return {**(known.model_dump(mode="json") if known else {}), "nominal_patients": patients}
+
+
 def _winner(old: CoordinatorHome) -> str:
     """The model that the earlier version's choice stage chose; '' where it had none."""
     try:
@@ -199,7 +206,7 @@ def _lineage(
         "trained": trained,
         "models": {kind: fingerprint(arrays) for kind, arrays in models.items()},
         "keep": {site: own.digest for site, own in kept.items()},
-        "tombstones": stones,
+        "tombstones": [{**stone, "why": changes.why} for stone in stones],
         "plans": {digest: without_plans(own).model_dump(mode="json") for digest, own in plans.items()},
     }
 

@@ -117,8 +117,12 @@ def require_newest(found: SetStatus, coordinator_key: bytes, seen: Path) -> None
     if before is not None and found.sequence == before["sequence"] and digest != before["sha256"]:
         raise VerificationError("two status files have one number and say different things; ask the consortium")
     if before is None or found.sequence > before["sequence"]:
-        seen.parent.mkdir(parents=True, exist_ok=True)
-        write_json(seen, {**known, name: {"sequence": found.sequence, "sha256": digest}})
+        try:
+            seen.parent.mkdir(parents=True, exist_ok=True)
+            write_json(seen, {**known, name: {"sequence": found.sequence, "sha256": digest}})
+        except OSError as error:
+            said = f"'{seen.name}', which remembers the files that were shown, cannot be written ({error.strerror})"
+            raise ConfigError(f"{said}; name another with --seen") from None
 
 
 def seen_file() -> Path:
