@@ -169,6 +169,10 @@ def test_a_third_version_builds_on_the_second(versions, tmp_path):
     assert set(made.plan.lineage.keep) == {"alder", "birch"}
     assert plan_of_site(made.plan, "birch").digest == first.plan.digest
     assert plan_of_site(made.plan, "alder").digest == second.plan.digest
+    coordinator = make_home(second.coordinator, tmp_path / "coordinator-3", made)
+    pool = pool_packages(coordinator.root, coordinator.plan(), Registry(coordinator.root))
+    assert set(pool.sites) == {"alder", "birch"}
+    assert pool.left_out == {"dahlia": "sent no package"}
     assert made.plan.lineage.plans[second.plan.digest]["lineage"]["plans"] == {}, "not one within the other"
 
 

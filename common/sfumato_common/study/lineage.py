@@ -110,6 +110,8 @@ def require_whole(plan: Plan) -> None:
         if site not in earlier.sites:
             raise ConfigError(f"plan '{plan.study}': the earlier plan of kept site '{site}' does not have that site")
         _require_same_set(plan, earlier)
+        if given_models(earlier):
+            training_plan(earlier)  # its certificate states what that cost
     if given_models(plan):
         earlier = training_plan(plan)
         _require_same_set(plan, earlier)
@@ -185,7 +187,10 @@ def _earlier(plan: Plan, lineage: Lineage, digest: str) -> Plan:
     found = parse(lineage.plans[digest], type(plan), "lineage.plans")
     if digest not in (found.digest, found.study_digest):
         raise ConfigError(f"plan '{plan.study}': lineage.plans has another plan under {digest[:16]}...")
-    return found
+    if found.lineage is None:
+        return found
+    # it is kept without those that it builds on itself: they are in the same list, once
+    return found.model_copy(update={"lineage": found.lineage.model_copy(update={"plans": lineage.plans})})
 
 
 def _require_same_set(plan: Plan, earlier: Plan) -> None:

@@ -186,6 +186,8 @@ def _lineage(
 ) -> dict[str, Any]:
     kept = {site: plan_of_site(earlier, site).at_site(site) for site in sorted(keep)}
     plans = {own.digest: own for own in kept.values()}
+    before = [training_plan(own) for own in kept.values() if given_models(own)]  # what their certificates state
+    plans |= {own.study_digest: own for own in before}
     trained = None
     if models:
         trained_by = training_plan(earlier) if given_models(earlier) else earlier
