@@ -35,7 +35,6 @@ from sfumato_server.intake.admission import package_path
 from sfumato_server.pool import Pool, pool_packages
 from sfumato_server.publish import publish
 from sfumato_server.publish.features import draw_features, has_features
-from sfumato_server.publish.versions import FILE as VERSIONS
 from sfumato_server.publish.versions import note_version
 from sfumato_server.rounds.checkpoint import released_model
 from sfumato_server.rounds.deadlines import GO_ON, WORK_HOURS, Deadlines
@@ -248,7 +247,7 @@ def _publish(home: CoordinatorHome, out: Path, started: float) -> Path:
     authority = load_authority(home.root)
     published = publish(pool, plan, out, authority, run_info, result["utility"], vectors)
     note_version(home.versions_file, authority, plan, published.manifest_sha256)
-    write_atomic(out / VERSIONS, home.versions_file.read_bytes())
+    write_atomic(out / home.versions_file.name, home.versions_file.read_bytes())
     # the report shows the pictures; this file is for figures
     run_info["training"] = [{key: value for key, value in item.items() if key != "uri"} for item in pictures]
     run_info["left_out"] = dict(published.left_out)
