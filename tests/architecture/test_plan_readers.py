@@ -73,6 +73,9 @@ def test_what_both_sides_share_reads_all_entries_only_where_sites_cannot_join():
         ("sfumato_common/protocol/summed.py", "sum_terms"),
         # the coordinator's, of histograms that came
         ("sfumato_common/metrics/choice.py", "decide"),
+        # of the entries that are there, which of them a later version keeps; the coordinator's list of packages
+        ("sfumato_common/study/lineage.py", "check_lineage"),
+        ("sfumato_common/study/lineage.py", "package_sites"),
         # names that mark a simulation
         ("sfumato_common/study/simulated.py", "require_simulated"),
     }

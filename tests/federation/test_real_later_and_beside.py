@@ -4,24 +4,22 @@ import copy
 import os
 import signal
 import sys
-import time
-from contextlib import contextmanager
 
 import pytest
 from support.enrolment import enrol_site, keep_grant
 from support.federations import make_federation
 from support.homes import make_home
+from support.parties import address, parties
 from support.plans import dp_sgd
-from support.processes import ENVIRONMENT, PROGRAMS, running, tree, wait_for
+from support.processes import tree, wait_for
 from support.studies import PLAN, POLICY
 
-from sfumato_client.site.home import ADDRESS_FILE, SiteHome
+from sfumato_client.site.home import SiteHome
 from sfumato_common.crypto.identity import load_identity
-from sfumato_common.files import write_json
 from sfumato_common.strict import parse
 from sfumato_common.study.costs import study_events
 from sfumato_common.study.plan import Plan
-from sfumato_common.supervise import Child, free_port
+from sfumato_common.supervise import free_port
 from sfumato_server.coordinator.admitting import admit_site
 from sfumato_server.publish import verify_dataset
 from sfumato_server.simulate.home import make_coordinator
@@ -33,7 +31,6 @@ pytestmark = [
     pytest.mark.timeout(600),
 ]
 ROUNDS = 12  # with two ranks a round takes several seconds longer, and with jobs as long again
-WITHOUT = {name: value for name, value in ENVIRONMENT.items() if name != "SFUMATO_CA_PASSPHRASE"}
 ROOMY = {**POLICY, "budget": {"epsilon": 200.0, "delta": 1.0e-5}}
 
 
@@ -48,53 +45,6 @@ def values(study, **more):
         "federation": {"quorum": 1, "round_deadline_s": 60, "join_deadline_s": 120},
         **more,
     }
-
-
-class Parties:
-    """Processes by name, all of which are ended."""
-
-    def __init__(self, root):
-        self.root, self.children = root, {}
-
-    def start(self, name, program, *words):
-        self.children[name] = Child(
-            name, [str(PROGRAMS / program), *map(str, words)], WITHOUT, self.root / f"{name}.log"
-        )
-
-    def coordinator(self, name, home, port):
-        out = self.root / f"{name}-out"
-        self.start(name, "sfumato", "coordinator", "run", "--home", home, "--out", out, "--port", port)
-        assert wait_for(lambda: (home / "ports.json").exists(), 120), self.said()
-        return out
-
-    def keep_running(self, name, *command):
-        """As a supervisor does: Flower's SuperLink refuses a node that was killed for about a minute."""
-        if self.children[name].poll() is not None:
-            self.start(name, *command)
-
-    def end(self, name, beside=lambda: None, seconds=420):
-        until = time.monotonic() + seconds
-        while (code := self.children[name].wait(1)) is None and time.monotonic() < until:
-            beside()
-        assert code == 0, self.said()
-
-    def said(self):
-        return "\n".join(f"--- {path.name}\n{path.read_text()[-1500:]}" for path in self.root.rglob("*.log"))
-
-
-@contextmanager
-def parties(root):
-    made = Parties(root)
-    try:
-        yield made
-    finally:
-        for child in reversed(list(made.children.values())):
-            child.stop()
-        assert not running([child.pid for child in made.children.values()])
-
-
-def address(home, port):
-    write_json(home.link / ADDRESS_FILE, {"coordinator": f"127.0.0.1:{port}"})
 
 
 def rounds_paid(home, plan_hash):

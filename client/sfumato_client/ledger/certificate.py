@@ -31,7 +31,14 @@ from sfumato_common.study.certificate import (
     stated_reach,
     stated_sums,
 )
-from sfumato_common.study.costs import WITHOUT_PRIVACY, declared_disclosures, release_total, study_events
+from sfumato_common.study.costs import (
+    WITHOUT_PRIVACY,
+    declared_disclosures,
+    release_total,
+    stated_training,
+    study_events,
+)
+from sfumato_common.study.lineage import given_models
 from sfumato_common.study.plan import Plan
 
 COHORTS: tuple[Cohort, ...] = ("train", "holdout")
@@ -67,6 +74,12 @@ SUMMED = (
     "sites in the sum; summed has the figures against the coordinator alone, and against the coordinator and all other "
     "sites together, all at the same delta, unit and adjacency. They count on the cryptography of the masks, which no "
     "epsilon covers. "
+)
+GIVEN = (
+    "The models behind this release were trained by an earlier study, of which trained has the plan hash, and were "
+    "given to this one: what their training took stands in that study's certificates, and trained has it again, at its "
+    "own delta. No epsilon of this certificate covers it. A patient of both studies pays both, and the ledger of the "
+    "site composes them. "
 )
 TEST_NOISE = "TEST NOISE: no guarantee. The noise can be predicted, and every epsilon here is void. "
 
@@ -110,6 +123,7 @@ def certificate(
         + (TEST_NOISE if noise == "test" else "")
         + (CHOSEN if plan.chooses else "")
         + (SUMMED if plan.secure_sum else "")
+        + (GIVEN if given_models(plan) else "")
         + COVERS.format(two_sites=TWO_SITES_IN_A_SUM if plan.secure_sum else TWO_SITES),
         protection="differential privacy" if plan.private else WITHOUT_PRIVACY,
         starts=plan.public_starts,
@@ -117,6 +131,7 @@ def certificate(
         reach=stated_reach(*events, plan.privacy.delta) if plan.private else None,
         site_total=site_total,
         summed=_sums(plan, *events),
+        trained=stated_training(plan) if given_models(plan) else None,
     )
 
 

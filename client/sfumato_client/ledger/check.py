@@ -181,7 +181,7 @@ def _check_approvals(ledger: ReadExport, plan_hash: str, package: bytes, public_
 def _beyond(charges: Sequence[Reservation], cohort: Cohort, stated: Tally) -> int:
     """How many runs the certificate counts beyond the ledger's. Raises LedgerError when it is the other way round."""
     charged = count_mechanisms(entry.event for entry in charges if entry.cohort == cohort)
-    if cohort == "train" and not charged:
+    if cohort == "train" and stated and not charged:
         raise LedgerError("the exported ledger has no charge under the certificate's plan; bring a later export")
     if not charged <= stated:
         raise LedgerError(f"the ledger charged {cohort} patients more than the certificate states; do not rely on it")

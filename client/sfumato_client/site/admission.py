@@ -15,8 +15,9 @@ from sfumato_client.ledger import Ledger
 from sfumato_common.accounting.events import Declared
 from sfumato_common.errors import BudgetExceeded, DataError, PolicyRefusal
 from sfumato_common.study.budget import check_own_epsilon
-from sfumato_common.study.costs import WITHOUT_PRIVACY, release_events
+from sfumato_common.study.costs import WITHOUT_PRIVACY, release_events, stated_training
 from sfumato_common.study.forecast import Forecast, forecast
+from sfumato_common.study.lineage import given_models
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.policy import Policy
 from sfumato_common.study.release import DpKAverage, Grouped, Latent
@@ -43,6 +44,9 @@ def check_policy(plan: Plan, policy: Policy) -> None:
         wrong.append(f"the release is larger than release.largest_set = {policy.release.largest_set}")
     if policy.labels != "public" and any(isinstance(item, Latent) and item.tells_labels for item in plan.release):
         wrong.append("images would carry the labels of their records, which no epsilon covers; 'labels' must allow it")
+    told = [stone for stone in plan.lineage.tombstones if stone.what == "patient-withdrew"] if plan.lineage else []
+    if policy.withdrawals == "withheld" and any(stone.site == policy.site for stone in told):
+        wrong.append("it says in public that a patient of this site withdrew; 'withdrawals' must allow it")
     if plan.secure_sum is not None and policy.secure_sum == "refused":
         wrong.append("its releases are sums whose epsilon counts on other sites' noise; 'secure_sum' must allow it")
     parts = plan.parts_at(policy.site) if own is not None else plan.parts
@@ -112,7 +116,25 @@ def wanting(plan: Plan, policy: Policy, store: SiteStore) -> list[str]:
 def release_notes(plan: Plan) -> list[str]:
     """What the steward should know of the release: whatever no epsilon covers."""
     events = [event for item in plan.release for event in release_events(plan, item) if isinstance(event, Declared)]
-    return [f"declared, covered by no epsilon: {event.what} ({event.bits:,} bits at most)" for event in events]
+    return [
+        *_lineage_notes(plan),
+        *(f"declared, covered by no epsilon: {event.what} ({event.bits:,} bits at most)" for event in events),
+    ]
+
+
+def _lineage_notes(plan: Plan) -> list[str]:
+    """What a later version takes over, and says in public."""
+    if plan.lineage is None:
+        return []
+    said = [f"this is version {plan.lineage.version} of the set '{plan.study}'"]
+    if given_models(plan):
+        before = stated_training(plan)
+        cost = f"epsilon {before.epsilon.patient.add_remove} at delta {before.delta:g}"
+        said.append(
+            f"its models are given: the study {before.plan_hash[:16]}... trained them, at {cost}, add/remove, a "
+            "patient; who was in it has paid that, and nothing is charged for them now"
+        )
+    return said + [f"it says in public: {one.site}: {one.what} since {one.since}" for one in plan.lineage.tombstones]
 
 
 def forecast_here(plan: Plan, policy: Policy, ledger: Ledger) -> Forecast:

@@ -22,6 +22,7 @@ from sfumato_client.egress.pace import Pace
 from sfumato_client.ledger import Ledger
 from sfumato_client.ledger.charged import settle_kept
 from sfumato_client.release.folder import release_folder
+from sfumato_client.site.accepted import trained_stage
 from sfumato_client.site.admission import check_policy
 from sfumato_client.site.figure import figure_work
 from sfumato_client.site.given import given_encoders
@@ -37,7 +38,7 @@ from sfumato_client.site.watch import Watch
 from sfumato_client.site.work import Elsewhere, Opened, Work, error_of
 from sfumato_common.accounting.events import Cohort
 from sfumato_common.crypto.identity import load_identity
-from sfumato_common.errors import BusyError, LedgerError, PolicyRefusal, VerificationError, WorkerLost
+from sfumato_common.errors import BusyError, LedgerError, VerificationError, WorkerLost
 from sfumato_common.exchanges import EXCHANGES
 from sfumato_common.files import set_aside, write_atomic
 from sfumato_common.generators import GENERATORS
@@ -47,6 +48,7 @@ from sfumato_common.mechanisms.noise import NoiseSource
 from sfumato_common.mechanisms.recorder import NoiseRecorder
 from sfumato_common.protocol.messages import PROTOCOL, Reply, Request
 from sfumato_common.study.costs import stage_events
+from sfumato_common.study.lineage import given_models
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.policy import DEFAULT_ANSWER_INTERVAL_S, Policy
 from sfumato_common.types import Arrays, fingerprint
@@ -122,13 +124,8 @@ class Site:
     def _stage(self, request: Request, plan: Plan, policy: Policy, watch: Watch) -> Reply:
         from sfumato_client.training import StageJob, train
 
-        try:
-            stage = plan.stage(request.stage)
-        except KeyError:
-            raise PolicyRefusal("the request names a stage that the accepted plan does not have") from None
+        stage = trained_stage(plan, request.stage, request.round)
         require_single(plan, stage.kind)
-        if not 1 <= request.round <= stage.rounds:
-            raise PolicyRefusal("the request names a round beyond the accepted plan")
         exchange, seen = EXCHANGES[stage.kind], Seen(self.home.last_received, plan, self.home.starts)
         sent = exchange.sent(plan)
         check_form(request.arrays, schema_at(plan, sent))
@@ -225,7 +222,7 @@ class Site:
         models = self._final_models(request.stage, request.arrays, plan, policy)
         self._received(plan).keep(request)
         with self.home.open_ledger() as ledger:
-            if ledger.events("train", plan_hash=plan.digest) == []:
+            if not given_models(plan) and ledger.events("train", plan_hash=plan.digest) == []:
                 raise LedgerError("nothing was trained here under this plan; a release makes no sense")
             folder = release_folder(self.home.releases, plan)
             with in_turn(self.home.turns(plan)):  # after a round under way: see `require_training`

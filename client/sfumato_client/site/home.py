@@ -12,11 +12,13 @@ from pathlib import Path
 from sfumato_client.dataset import Cohort, IngestReport, SiteStore, StoreFacts
 from sfumato_client.ingest import SiteImage, Skipped
 from sfumato_client.ledger import Ledger
+from sfumato_client.site.accepted import read_plan
 from sfumato_client.site.store_key import make_store_key, read_store_key
 from sfumato_common.accounting.events import Cohort as CohortName
 from sfumato_common.errors import ConfigError, DataError, PolicyRefusal
 from sfumato_common.files import write_json
-from sfumato_common.strict import load_yaml, parse
+from sfumato_common.strict import load_yaml
+from sfumato_common.study.lineage import version_of
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.policy import Policy
 
@@ -202,13 +204,13 @@ class SiteHome:
         """Accept `plan`: from now on requests under its hash are carried out, all others refused.
 
         Of a plan that others may join nothing is kept of their entries: no code of the site can then depend on one.
-        Raises PolicyRefusal when another plan of the same name was accepted before: a changed plan is another study.
+        Raises PolicyRefusal when another plan of the same name and version was accepted before: it is another study.
         """
         plan = plan.at_site(self.policy().site)
         for home in self.links:
             for path in [*sorted(home.plans.glob("*.json")), *sorted(home.plans.glob(f"*{ENDED}"))]:
                 other = path.stem != plan.digest or home != self
-                if other and _read_plan(path).study == plan.study:
+                if other and (known := read_plan(path)).study == plan.study and version_of(known) == version_of(plan):
                     raise PolicyRefusal(
                         f"another plan named '{plan.study}' was accepted here before; ask for this one under a new name"
                     )
@@ -216,18 +218,17 @@ class SiteHome:
         (self.plans / f"{plan.digest}{ENDED}").unlink(missing_ok=True)
 
     def leave(self, study: str) -> None:
-        """Take no further part in a study, by name: questions are refused, budget is free, keys of its sums are gone.
+        """Take no further part in a study, by name, in all its versions: questions are refused, budget is free.
 
-        What was charged stays charged. Raises ConfigError when no such study is accepted.
+        Keys of its sums are gone; what was charged stays charged. Raises ConfigError when no such study is accepted.
         """
-        for home in self.links:
-            for plan in home.readable_plans():
-                if plan.study == study:
-                    path = home.plans / f"{plan.digest}.json"
-                    path.replace(path.with_suffix(ENDED))
-                    shutil.rmtree(self.sums(plan), ignore_errors=True)
-                    return
-        raise ConfigError(f"no study '{study}' is accepted here; 'sfumato-site status' names those that are")
+        left = [(home, plan) for home in self.links for plan in home.readable_plans() if plan.study == study]
+        if not left:
+            raise ConfigError(f"no study '{study}' is accepted here; 'sfumato-site status' names those that are")
+        for home, plan in left:
+            path = home.plans / f"{plan.digest}.json"
+            path.replace(path.with_suffix(ENDED))
+            shutil.rmtree(self.sums(plan), ignore_errors=True)
 
     def accepted_plan(self, plan_hash: str) -> Plan:
         """The plan of that hash, accepted from this coordinator. Raises PolicyRefusal when there is none."""
@@ -236,7 +237,7 @@ class SiteHome:
             raise PolicyRefusal(
                 "the plan of this request was not accepted here; run 'sfumato-site accept' to review it"
             )
-        return _read_plan(path)
+        return read_plan(path)
 
     def accepted_anywhere(self, plan_hash: str) -> Plan:
         """As `accepted_plan`, from whichever coordinator: the ledger is one."""
@@ -257,14 +258,3 @@ class SiteHome:
             return str(json.loads((self.link / ADDRESS_FILE).read_text())["coordinator"])
         except (OSError, ValueError, KeyError):
             raise ConfigError("this site is not enrolled yet; run 'sfumato-site join GRANT ...' first") from None
-
-
-def _read_plan(path: Path) -> Plan:
-    """The plan of a file that `pin` wrote. Raises PolicyRefusal where it is not the one that it was."""
-    try:
-        plan = parse(json.loads(path.read_text()), Plan, path.name)
-    except (ConfigError, ValueError):
-        raise PolicyRefusal("the stored plan cannot be read any more; accept it again") from None
-    if plan.digest != path.stem:
-        raise PolicyRefusal("the stored plan does not have the hash it is filed under; accept it again")
-    return plan

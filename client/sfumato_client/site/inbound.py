@@ -31,6 +31,7 @@ from sfumato_common.generators.starts import (
     start_displacement,
 )
 from sfumato_common.generators.weights import to_arrays
+from sfumato_common.study.lineage import given_models
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.release import AnyItem
 from sfumato_common.study.starts import start_path
@@ -126,6 +127,7 @@ class Seen:
 
     def check_release(self, models: dict[str, dict[str, AnyArray]]) -> None:
         """Raise VerificationError when a final model is out of the whole plan's reach, or a fixed array changed."""
+        self._check_given(models)
         fixed = [item for arrays in models.values() for item in _fixed_digests(arrays).items()]
         if twice := [part for part, digest in fixed if digest != dict(fixed)[part]]:
             raise VerificationError(f"the final models rest on different {twice[0]} models")
@@ -137,6 +139,12 @@ class Seen:
                 furthest += start_displacement(self._plan, stage, network)
                 if not within_displacement(self._start(stage, network), weights, furthest):
                     raise VerificationError("a final model is not where the plan's training could have led")
+
+    def _check_given(self, models: dict[str, dict[str, AnyArray]]) -> None:
+        """Raise VerificationError when a model that the plan is given is not the one that it pins."""
+        pinned = given_models(self._plan)
+        if other := [kind for kind in models if pinned and fingerprint(models[kind]) != pinned.get(kind)]:
+            raise VerificationError(f"the given {other[0]} model is not the one that the accepted plan pins")
 
     def _without_first(self, stage: StageSettings, arrays: Arrays) -> dict[str, AnyArray]:
         """The weights of `stage`; networks of the plan's first stage that come with them are the public ones."""

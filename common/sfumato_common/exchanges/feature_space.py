@@ -85,7 +85,7 @@ class FeatureSpace:
         known = embeddings(encoder, images)
         centre = known.mean(axis=0)
         length = math.sqrt(float(((known - centre) ** 2).sum(axis=1).mean()))
-        draw = np.random.default_rng(int(plan.study_digest[:15], 16)).normal(size=(encoder.length, stage.dimensions))
+        draw = np.random.default_rng(int(plan.drawn_from[:15], 16)).normal(size=(encoder.length, stage.dimensions))
         directions, signs = np.linalg.qr(draw)
         # of a unit length in all directions together, so much falls into these; signs of a QR are conventions
         unit = length * math.sqrt(stage.dimensions / encoder.length)

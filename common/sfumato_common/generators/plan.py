@@ -139,5 +139,10 @@ class PublicPlan(Protocol):
 
     @property
     def study_digest(self) -> str:
-        """What all parties share, lower-case hexadecimal sha256: public seeds are drawn from it."""
+        """What all parties share, lower-case hexadecimal sha256."""
+        ...
+
+    @property
+    def drawn_from(self) -> str:
+        """Where public draws begin, lower-case hexadecimal sha256: the `study_digest` of the study that trained."""
         ...

@@ -18,7 +18,7 @@ Network = TypeVar("Network", bound=nn.Module)
 def draw_network(build: Callable[[PublicPlan], Network], plan: PublicPlan) -> Network:
     """A network with its public start: weights drawn from the plan's digest, the same on every machine."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(plan.study_digest[:15], 16))
+        torch.manual_seed(int(plan.drawn_from[:15], 16))
         return build(plan)
 
 

@@ -107,6 +107,17 @@ class StatedSums(Strict):
     alone: StatedCosts
 
 
+class StatedTraining(Strict):
+    """What the earlier study cost a patient whose models a release is made from: the whole study, at its delta.
+
+    A patient of that study and of this one pays both; the site's ledger composes them, and no figure here does.
+    """
+
+    plan_hash: Annotated[str, Field(pattern=r"\A[0-9a-f]{64}\z")]
+    epsilon: StatedCosts
+    delta: Annotated[float, Field(gt=0, lt=1)]
+
+
 class Certificate(Strict):
     """A site's certificate, whole: epsilons at `delta` for one patient more, less or replaced, and what they cover.
 
@@ -132,6 +143,8 @@ class Certificate(Strict):
     reach: StatedReach | None = None
     site_total: StatedCosts | None = None
     summed: StatedSums | None = Field(default=None, exclude_if=lambda given: given is None)
+    # where models were given: what their training cost, which is in no epsilon above
+    trained: StatedTraining | None = Field(default=None, exclude_if=lambda given: given is None)
 
     @field_validator("mechanisms")
     @classmethod

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Literal, assert_never
 
-from sfumato_common.accounting.accountant import epsilon
+from sfumato_common.accounting.accountant import cohort_costs, epsilon
 from sfumato_common.accounting.events import (
     Cohort,
     Declared,
@@ -18,6 +18,8 @@ from sfumato_common.accounting.events import (
     Unprotected,
     local_event,
 )
+from sfumato_common.study.certificate import StatedTraining, stated_costs
+from sfumato_common.study.lineage import given_models, training_plan
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.release import AnyItem, Cadp, DpGlow, DpKAverage, Grouped, Latent, Sampling
 from sfumato_common.study.stages import Stage
@@ -36,11 +38,20 @@ GATE_VERDICT = Declared("gate verdict: the whole declared set was approved or re
 def stage_events(plan: Plan, stage: Stage) -> list[Event]:
     """What `stage` is charged as under `plan`, one event a round: without privacy, as `Unprotected`.
 
-    A stage that leaves as a sum is charged once a phase.
+    A stage that leaves as a sum is charged once a phase, and one whose model is given not at all: an earlier plan was.
     """
+    if stage.kind in given_models(plan):
+        return []
     if is_summed(plan, stage.kind):
         return [*summed_events(plan, stage.kind)]
     return [stage.event if plan.private else Unprotected(stage.kind)] * stage.rounds
+
+
+def stated_training(plan: Plan) -> StatedTraining:
+    """What the earlier study cost a patient, whose models `plan` is given. Raises ConfigError where it is not there."""
+    earlier = training_plan(plan)
+    costs = cohort_costs(study_events(earlier, "train"), study_events(earlier, "holdout"), earlier.privacy.delta)
+    return StatedTraining(plan_hash=earlier.study_digest, epsilon=stated_costs(costs), delta=earlier.privacy.delta)
 
 
 def utility_event(plan: Plan) -> Event:

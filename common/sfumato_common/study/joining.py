@@ -36,7 +36,7 @@ class Identified(Strict):
     @property
     def digest(self) -> PlanHash:
         """The identity of the plan as it stands here: lower-case hexadecimal sha256 over all of it."""
-        return _digest_of(self.model_dump(mode="json"))
+        return _digest_of(_values(self))
 
     @property
     def study_digest(self) -> PlanHash:
@@ -44,7 +44,7 @@ class Identified(Strict):
 
         It is `digest`, but that `sites` are left out of it where they may join later.
         """
-        values = self.model_dump(mode="json")
+        values = _values(self)
         return _digest_of({**values, "sites": {}} if self.joining else values)
 
     def at_site(self, site: str) -> Self:
@@ -73,6 +73,14 @@ def check_joining(plan: Plan) -> None:
                 f"{what} 'images_at' or 'filled_at' of '{item.method}': they name sites, and what one accepted would "
                 "change with the next; state the same numbers for all"
             )
+
+
+def _values(plan: Identified) -> dict[str, Any]:
+    """All of a plan but the earlier plans in its lineage, which that pins by their digests."""
+    values = plan.model_dump(mode="json")
+    if "lineage" in values:
+        values["lineage"].pop("plans")
+    return values
 
 
 def _digest_of(values: Any) -> PlanHash:

@@ -12,6 +12,7 @@ from sfumato_common.errors import ConfigError
 from sfumato_common.exchanges.choice import without_figure
 from sfumato_common.strict import parse, read_yaml
 from sfumato_common.study.budget import check_budget, resolve_budget
+from sfumato_common.study.lineage import require_whole
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.summed import among
 
@@ -45,6 +46,7 @@ def load_resolved_plan(path: Path) -> Plan:
 def _checked(plan: Plan) -> Plan:
     """`plan`, unless its noise is not its budget's, or it would spend on a choice that can tell nothing."""
     check_budget(plan)
+    require_whole(plan)
     summed = (plan.federation.quorum, among(plan)) if plan.secure_sum else None
     # who joins later may show what those of the start cannot
     if plan.chooses and not plan.joining and (why := without_figure(plan, summed)):

@@ -19,7 +19,9 @@ from sfumato_common.generators.codec import CODEC
 from sfumato_common.generators.settings import MomentsStage, Positive, PublicStart, stage_of, white_form
 from sfumato_common.generators.spectral import SPECTRAL
 from sfumato_common.generators.spectral.settings import SpectralStage
+from sfumato_common.study.balance import check_balance
 from sfumato_common.study.joining import Identified, check_joining
+from sfumato_common.study.lineage import Lineage, check_lineage
 from sfumato_common.study.private import check_delta, check_private
 from sfumato_common.study.publication import PublicationTerms
 from sfumato_common.study.release import AnyItem, DpKAverage, Filling, Grouped, Latent, ReleaseItem, Sampling
@@ -51,7 +53,7 @@ class Plan(Identified):
     # for the headers of DICOM objects alone; left out of the digest where it is not said
     shows: Shown | None = Field(default=None, exclude_if=lambda shown: shown is None)
     labels: Annotated[list[Name], Field(min_length=2, max_length=64)]
-    sites: Annotated[dict[Name, SiteTerms], Field(min_length=1, max_length=256)]
+    sites: Annotated[dict[Name, SiteTerms], Field(max_length=256)]
     # sites may join while the study runs, and each accepts the plan without the others' entries; see study/joining.py
     joining: Literal["later"] | None = Field(default=None, exclude_if=lambda when: when is None)
     # False: for research only. No noise is added and no gradient is clipped, every epsilon is infinite, whatever
@@ -68,6 +70,10 @@ class Plan(Identified):
     # left out of the digest where there is none: plans from before it keep theirs
     formal_gate: FormalGate | None = Field(default=None, exclude_if=lambda gate: gate is None)
     secure_sum: SecureSumTerms | None = Field(default=None, exclude_if=lambda terms: terms is None)
+    # the share of each label in the published set: a draw among signed images, see study/balance.py
+    balance: dict[Name, Positive] | None = Field(default=None, exclude_if=lambda shares: shares is None)
+    # a later version of a published set: what it takes over from earlier ones; see study/lineage.py
+    lineage: Lineage | None = Field(default=None, exclude_if=lambda lineage: lineage is None)
     federation: FederationTerms
     # what the published set's cards say in the consortium's name
     publication: PublicationTerms | None = Field(default=None, exclude_if=lambda terms: terms is None)
@@ -104,7 +110,9 @@ class Plan(Identified):
         check_delta(self)
         check_joining(self)
         check_secure_sum(self)
-        if self.federation.quorum > len(self.sites) and not self.joining:
+        check_lineage(self)
+        check_balance(self)
+        if self.federation.quorum > len(self.sites) > 0 and not self.joining:
             raise ValueError("federation.quorum is larger than the number of sites")
         if few := [stage for stage in self.stages if stage.fewest_replies > self.federation.quorum]:
             raise ValueError(
@@ -207,6 +215,11 @@ class Plan(Identified):
         """DP sampling for the places of `item` that lack a group: an item where `sites`, or any at all, have some."""
         filled = sum(self.filled(item, site) for site in sites or self.sites)
         return [Filling(method=fill_of(item.method), model=item.model, images=filled)] if filled else []
+
+    @property
+    def drawn_from(self) -> str:
+        """Where public draws begin, of networks, directions and features: the digest of the study that trained."""
+        return (self.lineage.trained if self.lineage else None) or self.study_digest
 
     @property
     def has_best(self) -> bool:

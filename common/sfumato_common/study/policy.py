@@ -79,6 +79,8 @@ class Policy(Strict):
     site_total: Literal["withheld", "published"] = "withheld"
     # under a plan's `secure_sum` what is charged counts on the noise of other sites: may it here
     secure_sum: Literal["refused", "allowed"] = "refused"
+    # may a later version of a set say, beside this site's name, that a patient of it withdrew
+    withdrawals: Literal["withheld", "told"] = "withheld"
     noise: Literal["secure", "test"] = "secure"
     # the step of a round under way, of the plan's steps, on the grid of answers: may the node tell it
     progress: Literal["withheld", "shown"] = "withheld"

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from sfumato_common.command_line import AsJson, console, file_bytes, print_json
-from sfumato_common.errors import ConfigError, UnverifiedOrigin
+from sfumato_common.errors import ConfigError, UnverifiedOrigin, VerificationError
 from sfumato_common.files import write_atomic
 from sfumato_server.cli.progress import images_shown
 
@@ -30,11 +30,14 @@ def dataset_verify(
     ] = None,
     proof: Annotated[Path | None, typer.Option(help="Check one image against this file of 'dataset prove'.")] = None,
     workers: Annotated[int, typer.Option(help="Processes that check shards.")] = 1,
+    status: Annotated[Path | None, typer.Option(help="The study's signed status file, as new as can be had.")] = None,
+    seen: Annotated[Path | None, typer.Option(help="Remembers which status files were shown; else one a user.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Check signatures and hashes offline. Without --key nobody vouches for the set: exit code 3."""
     from sfumato_server.publish import UNVERIFIED, verify_dataset
     from sfumato_server.publish.converted import images_in
+    from sfumato_server.publish.versions import standing_lines, standing_of
 
     if proof is not None:
         _verify_one(folder, proof, key, _site_keys(site_key or []), as_json)
@@ -42,15 +45,19 @@ def dataset_verify(
     keys = file_bytes(key) if key else None, _site_keys(site_key or [])
     with images_shown("verify", images_in(folder), not as_json) as progress:
         report = verify_dataset(folder, *keys, workers=workers, progress=progress)
+    standing = standing_of(folder, status, key, seen) if status else None
     if as_json:
-        print_json(asdict(report))
+        print_json({**asdict(report), **({"version": standing.model_dump(mode="json")} if standing else {})})
     else:
-        console.print("\n".join([report.summary(), *report.key_lines()]), markup=False, soft_wrap=True)
+        lines = [report.summary(), *report.key_lines(), *(standing_lines(standing) if standing else [])]
+        console.print("\n".join(lines), markup=False, soft_wrap=True)
     if not report.trusted:
         raise UnverifiedOrigin(
             f"{UNVERIFIED}: anybody can make a set that agrees with itself; pass the coordinator's public key, from a "
             "source that you trust, with --key"
         )
+    if standing is not None and standing.state == "withdrawn":
+        raise VerificationError("this set was withdrawn by its consortium: do not use it")
 
 
 @dataset_app.command("prove", epilog="Example: sfumato dataset prove results/published NAME --out proof.json")

@@ -9,8 +9,10 @@ import typer
 
 from sfumato_common.command_line import AsJson, Once, console, show_status
 from sfumato_server.cli.home import Home
+from sfumato_server.cli.versions import add_commands
 
-study_app = typer.Typer(no_args_is_help=True, help="Watch a study, and admit sites to it.")
+study_app = typer.Typer(no_args_is_help=True, help="Watch a study, admit sites to it, and prepare its next version.")
+add_commands(study_app)
 
 
 @study_app.command("status", epilog="Example: sfumato study status --home coord --once")

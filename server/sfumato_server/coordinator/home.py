@@ -13,6 +13,7 @@ from sfumato_common.files import write_json
 from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan
 from sfumato_server.enrol.answered import FILE as RECEIPTS
+from sfumato_server.publish.versions import FILE as VERSIONS
 from sfumato_server.rounds.deadlines import Deadlines
 from sfumato_server.status.overview import CONTACTS, PAGE, STATUS
 
@@ -72,6 +73,16 @@ class CoordinatorHome:
     def encoders(self) -> Path:
         """Files of given encoders, by the names that the plan says."""
         return self.root / "encoders"
+
+    @property
+    def given(self) -> Path:
+        """Models of an earlier version that this home's plan is given, by the sha256 that it pins."""
+        return self.root / "given"
+
+    @property
+    def versions_file(self) -> Path:
+        """The signed list of the study's published versions, which of them is current, and what was withdrawn."""
+        return self.root / VERSIONS
 
     @property
     def logs(self) -> Path:

@@ -18,7 +18,7 @@ from typing import Any
 
 from sfumato_common.errors import FederationError
 from sfumato_common.exchanges.features import FEATURES
-from sfumato_common.files import write_json
+from sfumato_common.files import write_atomic, write_json
 from sfumato_common.locks import exclusive
 from sfumato_common.package.features import Features
 from sfumato_common.proxies import keep_loopback_direct
@@ -36,6 +36,7 @@ from sfumato_server.pool import Pool, pool_packages
 from sfumato_server.publish import publish
 from sfumato_server.publish.features import draw_features, has_features
 from sfumato_server.publish.progress import LoggedProgress
+from sfumato_server.publish.versions import note_version
 from sfumato_server.rounds.checkpoint import released_model
 from sfumato_server.rounds.deadlines import GO_ON, WORK_HOURS, Deadlines
 from sfumato_server.rounds.superlink import (
@@ -96,30 +97,45 @@ def run_coordinator(
     absent = sorted(
         set(plan.sites) - {name for name, record in registry.sites().items() if record.status == "enrolled"}
     )
-    if len(plan.sites) - len(absent) < plan.federation.quorum:
+    if plan.sites and len(plan.sites) - len(absent) < plan.federation.quorum:
         raise FederationError(f"site '{absent[0]}' of the plan is not enrolled and the quorum cannot be met; enrol it")
-    credentials = IntakeCredentials(
-        authority.server_key_path.read_bytes(), authority.server_certificate_path.read_bytes(), authority.ca_pem
-    )
     with exclusive(home.root, f"the coordinator of study '{plan.study}'"), keep_phase(home.root) as phase:
         if home.status_file.exists():
             home.status_file.replace(previous_board(home.status_file))
         home.result_file.unlink(missing_ok=True)
         home.write_deadlines(deadlines)
         started = time.time()
-        intake = IntakeServer(home.root, plan, registry, f"{LOOPBACK}:0", credentials, home.plan)
-        behind = Behind(int(intake.start().rpartition(":")[2]), free_port())
-        try:
-            with PageServer(home, listen.page_port) if listen.page_port else nullcontext():
-                _federate(home, partial(_run_once, home, registry, listen, behind, authority, watch))
-        finally:
-            intake.stop()
+        if plan.sites:
+            _ask_sites(home, plan, registry, listen, authority, watch)
+        else:  # a later version that keeps packages alone: nobody is asked
+            write_json(home.result_file, {"outcome": "completed", "exchanges": [], "choice": None, "utility": None})
         phase("publishing")
         watch()
         published = _publish(home, out, started)
         phase("published")
         write_page(home.root, plan)
         return published
+
+
+def _ask_sites(
+    home: CoordinatorHome,
+    plan: Plan,
+    registry: Registry,
+    listen: Listen,
+    authority: Authority,
+    watch: Callable[[], None],
+) -> None:
+    """Run the study to its outcome, with its intake and its page."""
+    credentials = IntakeCredentials(
+        authority.server_key_path.read_bytes(), authority.server_certificate_path.read_bytes(), authority.ca_pem
+    )
+    intake = IntakeServer(home.root, plan, registry, f"{LOOPBACK}:0", credentials, home.plan)
+    behind = Behind(int(intake.start().rpartition(":")[2]), free_port())
+    try:
+        with PageServer(home, listen.page_port) if listen.page_port else nullcontext():
+            _federate(home, partial(_run_once, home, registry, listen, behind, authority, watch))
+    finally:
+        intake.stop()
 
 
 def _federate(home: CoordinatorHome, run_once: Callable[[], None]) -> None:
@@ -230,8 +246,11 @@ def _publish(home: CoordinatorHome, out: Path, started: float) -> Path:
         | {"python": platform.python_version()},
     }
     vectors = _vectors(home, plan) if has_features(plan) else None
+    authority = load_authority(home.root)
     written = LoggedProgress("publishing", sum(shard.head.images for shard in pool.shards))
-    published = publish(pool, plan, out, load_authority(home.root), run_info, result["utility"], vectors, written)
+    published = publish(pool, plan, out, authority, run_info, result["utility"], vectors, written)
+    note_version(home.versions_file, authority, plan, published.manifest_sha256)
+    write_atomic(out / home.versions_file.name, home.versions_file.read_bytes())
     # the report shows the pictures; this file is for figures
     run_info["training"] = [{key: value for key, value in item.items() if key != "uri"} for item in pictures]
     run_info["left_out"] = dict(published.left_out)

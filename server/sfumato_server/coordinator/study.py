@@ -31,6 +31,7 @@ from sfumato_server.rounds.channel import Channel
 from sfumato_server.rounds.checkpoint import Checkpoints
 from sfumato_server.rounds.deadlines import GO_ON
 from sfumato_server.rounds.encoders import load_encoders
+from sfumato_server.rounds.given import load_given
 from sfumato_server.rounds.loop import StudyRun
 from sfumato_server.rounds.receipts import Receipts
 from sfumato_server.rounds.starts import load_starts
@@ -70,6 +71,7 @@ def run_study(
     try:
         run.released.update(load_starts(home.starts, plan))
         run.released.update(load_encoders(home.encoders, plan))
+        run.released.update(load_given(home.given, plan))
         run.join()
         run.train()
         if release:

@@ -8,6 +8,7 @@ from pathlib import Path
 from sfumato_common.errors import VerificationError
 from sfumato_common.package import Package, open_package
 from sfumato_common.package.package import Source
+from sfumato_common.study.lineage import plan_of_site
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.shards import most_in_shard, shard_sizes
 from sfumato_common.study.words import Part
@@ -42,8 +43,10 @@ def _most_images(plan: Plan) -> int:
 def admit(source: Source, plan: Plan, record: SiteRecord) -> Package:
     """Open `source`, bytes or a file, as a package of `record`'s site under `plan`: one shard of a part of its release.
 
-    Raises VerificationError when anything differs. Whether a part's shards make the whole is for the pool to say.
+    One that is kept from an earlier version is held to the plan that it was made under. Raises VerificationError when
+    anything differs. Whether a part's shards make the whole is for the pool to say.
     """
+    plan = plan_of_site(plan, record.site)
     package = open_package(
         source,
         record.signing_key.encode(),

@@ -20,7 +20,8 @@ from sfumato_common.study.certificate import (
     stated_sums,
     stated_tally,
 )
-from sfumato_common.study.costs import declared_disclosures, release_total, study_events
+from sfumato_common.study.costs import declared_disclosures, release_total, stated_training, study_events
+from sfumato_common.study.lineage import given_models
 from sfumato_common.study.plan import Plan
 
 COHORTS: tuple[Cohort, ...] = ("train", "holdout")
@@ -55,6 +56,13 @@ def check_claims(stated: Certificate, plan: Plan) -> None:
         _require((stated.summed.sites, stated.summed.colluding) == (sites, colluding), "counts on other sites in sums")
         for own, least in ((stated.summed.coordinator, proved.coordinator), (stated.summed.alone, proved.alone)):
             _check_least(_epsilons(least), _epsilons(own), "claims less of sums than the plan costs")
+    given = bool(given_models(plan))
+    _require((stated.trained is not None) == given, "says something else of given models than the plan")
+    if stated.trained is not None:
+        proof = stated_training(plan)
+        same = (stated.trained.plan_hash, stated.trained.delta) == (proof.plan_hash, proof.delta)
+        _require(same, "names another study that trained the given models than the plan")
+        _check_least(_epsilons(proof.epsilon), _epsilons(stated.trained.epsilon), "claims less than training cost")
     if stated.site_total is not None:
         spent, total = stated.epsilon.patient.add_remove, stated.site_total.patient.add_remove
         _require(total is None or (spent is not None and total >= spent), "states a total below its own epsilon")

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
 from sfumato_common.package import Package
-from sfumato_common.package.manifest import ImageFacts, Manifest
+from sfumato_common.package.manifest import ImageFacts, Manifest, ManifestImage
 from sfumato_common.package.package import reopen_package
+from sfumato_common.study.balance import Balance
 from sfumato_common.study.certificate import Certificate
 from sfumato_common.study.words import GuaranteeLevel
 from sfumato_server.pool.duplicates import Duplicates
@@ -67,12 +68,16 @@ class Items:
 
 @dataclass(frozen=True)
 class Pool:
-    """All admitted shards by site, part and number; certificates by site; images by source; what is left out, why."""
+    """All admitted shards by site, part and number; certificates by site; images by source; what is left out, why.
+
+    `balance` is the plan's public draw, where it has one: what it does not draw is not published.
+    """
 
     shards: tuple[PoolShard, ...]
     certificates: Mapping[str, Certificate]
     counts: Counter[Source]
     duplicates: Duplicates
+    balance: Balance | None
     left_out: Mapping[str, str]
 
     @property
@@ -90,10 +95,23 @@ class Pool:
         """Every image that is kept, as a stream that can be begun again."""
         return Items(self)
 
+    def undrawn_of(self, place: int, entries: Sequence[ManifestImage]) -> list[str]:
+        """Names of the images of the shard at `place` that the plan's balance does not draw, duplicates aside."""
+        if self.balance is None:
+            return []
+        twice, site = self.duplicates.of(place), self.shards[place].head.site
+        alone = (own for own in entries if own.name not in twice)
+        return [own.name for own in alone if not self.balance.stays(site, own.name, own.label)]
+
+    def left_of(self, place: int, entries: Sequence[ManifestImage]) -> set[str]:
+        """Names of all images of the shard at `place` that are not published."""
+        return {*self.duplicates.of(place), *self.undrawn_of(place, entries)}
+
     def items_of(self, place: int, shard: PoolShard) -> Iterator[PoolItem]:
         """The images of the shard at `place` that are kept."""
-        left = self.duplicates.of(place)
-        for entry, png in shard.package().pngs():
+        package = shard.package()
+        left = self.left_of(place, package.entries)
+        for entry, png in package.pngs():
             if entry.name not in left:
                 yield PoolItem(shard.head.site, entry.facts, png, entry.pixel_sha256)
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from sfumato_common.errors import FederationError, VerificationError
 from sfumato_common.package import Package
+from sfumato_common.study.balance import Balance, Signed
 from sfumato_common.study.certificate import Certificate
+from sfumato_common.study.lineage import package_sites, plan_of_site
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.shards import shard_sizes
 from sfumato_common.study.words import Part
@@ -30,18 +33,18 @@ def pool_packages(
 
     A site of which a package does not hold, or packages disagree, is left out whole, and `left_out` says so; so is a
     part of which a shard is missing. `progress` is told how many images have been verified since it was told last.
-    Raises FederationError when no package is left.
+    Raises FederationError when no package is left, ConfigError where the plan's 'balance' leaves nothing.
     """
     shards: list[PoolShard] = []
     left_out: dict[str, str] = {}
-    for site in sorted(plan.sites):
+    for site in package_sites(plan):
         try:
             record = registry.record_in_force(site)
         except FederationError:
             left_out[site] = "not enrolled, or revoked"
             continue
         try:
-            own, lacking = _sound_shards(home, plan, record, progress)
+            own, lacking = _sound_shards(home, plan_of_site(plan, site), record, progress)
         except VerificationError as error:
             log.warning("site %s is left out: %s; delete its package and let it send again", site, error)
             left_out[site] = FAULTY
@@ -52,9 +55,11 @@ def pool_packages(
         shards += own
     if not shards:
         raise FederationError("no site has sent a package for this plan; nothing can be pooled")
-    counts, duplicates = _without_duplicates(shards)
+    duplicates = _duplicates_of(shards)
+    balance = Balance.of(plan, _alone(shards, duplicates)) if plan.balance else None
     certificates = {shard.head.site: shard.head.certificate for shard in shards}
-    return Pool(tuple(shards), certificates, counts, duplicates, left_out)
+    pool = Pool(tuple(shards), certificates, Counter(), duplicates, balance, left_out)
+    return replace(pool, counts=_counted(pool))
 
 
 def _sound_shards(
@@ -115,13 +120,29 @@ def _check_place(package: Package, part: Part, number: int, last: str) -> None:
         raise VerificationError("the names of its shards overlap, so that an image may be there twice")
 
 
-def _without_duplicates(shards: list[PoolShard]) -> tuple[Counter[Source], Duplicates]:
-    """The first of each set of equal pixels, in the order of sites, parts and names, counted; the others are listed."""
-    counts: Counter[Source] = Counter()
+def _duplicates_of(shards: Sequence[PoolShard]) -> Duplicates:
+    """All but the first of each set of equal pixels, in the order of sites, parts and names."""
     duplicates = Duplicates()
     for place, shard in enumerate(shards):
-        site = shard.head.site
         for entry in shard.package().entries:
-            if duplicates.is_first(place, site, entry.name, entry.pixel_sha256):
-                counts[Source(site, entry.label, entry.model, entry.method, entry.guarantee)] += 1
-    return counts, duplicates
+            duplicates.is_first(place, shard.head.site, entry.name, entry.pixel_sha256)
+    return duplicates
+
+
+def _alone(shards: Sequence[PoolShard], duplicates: Duplicates) -> Iterator[Signed]:
+    """What could be published: all but duplicates."""
+    for place, shard in enumerate(shards):
+        twice = duplicates.of(place)
+        yield from ((shard.head.site, own.name, own.label) for own in shard.package().entries if own.name not in twice)
+
+
+def _counted(pool: Pool) -> Counter[Source]:
+    """The images that are kept, by source."""
+    counts: Counter[Source] = Counter()
+    for place, shard in enumerate(pool.shards):
+        entries = shard.package().entries
+        left = pool.left_of(place, entries)
+        for entry in entries:
+            if entry.name not in left:
+                counts[Source(shard.head.site, entry.label, entry.model, entry.method, entry.guarantee)] += 1
+    return counts

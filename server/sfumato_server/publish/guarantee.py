@@ -67,13 +67,15 @@ def pooled_costs(stated: Sequence[Guarantee]) -> list[PooledCost]:
 
     Basic composition (Dwork and Roth 2014, theorem 3.16): epsilons add and deltas add. Where releases left as one sum,
     both contributions are under one noise, and such a patient pays what two do who come or go together (`pair`), which
-    is a figure of adding and removing alone.
+    is a figure of adding and removing alone. Where models were given, what the study cost that trained them is added.
     """
     sites = [item.certificate for item in stated for _ in item.sites]
-    dearest = sorted((_number(site.epsilon.patient.add_remove) for site in sites), reverse=True)[:2]
-    replaced = sorted((_number(site.epsilon.patient.replace_one) for site in sites), reverse=True)[:2]
-    deltas = sorted((site.delta for site in sites), reverse=True)[:2]
-    lines = [PooledCost("a patient of one site (the worst site's)", dearest[0], replaced[0], deltas[0])]
+    paid = [_with_training(site) for site in sites]
+    dearest, replaced, deltas = (sorted(figures, reverse=True)[:2] for figures in zip(*paid, strict=True))
+    who = "a patient of one site (the worst site's)"
+    if trained := sorted({site.trained.plan_hash for site in sites if site.trained}):
+        who += f", added to what the study cost that trained the given models (plan hash {trained[0]})"
+    lines = [PooledCost(who, dearest[0], replaced[0], deltas[0])]
     if len(sites) > 1 and any(site.summed for site in sites):
         pairs = [_number(site.reach.pair) if site.reach else math.inf for site in sites]
         who = "a patient known to two sites, who moves the same sums twice (no figure for replace-one)"
@@ -85,6 +87,16 @@ def pooled_costs(stated: Sequence[Guarantee]) -> list[PooledCost]:
             )
         )
     return lines
+
+
+def _with_training(site: Certificate) -> tuple[float, float, float]:
+    """Epsilon under both adjacencies, and delta, of a patient who was in the earlier study too, where there is one."""
+    own, earlier = site.epsilon.patient, site.trained
+    if earlier is None:
+        return _number(own.add_remove), _number(own.replace_one), site.delta
+    before = earlier.epsilon.patient
+    added, replaced = _number(before.add_remove), _number(before.replace_one)
+    return _number(own.add_remove) + added, _number(own.replace_one) + replaced, site.delta + earlier.delta
 
 
 def _number(stated: float | None) -> float:

@@ -69,6 +69,13 @@ class ShardIndex(Strict):
     part: Part
     shard: Shard
     duplicates: list[DuplicateEntry]
+    # what the plan's 'balance' does not draw
+    undrawn: list[ImageName]
+
+    @property
+    def left(self) -> set[str]:
+        """Names of all images of the shard that are not published."""
+        return {*(item.name for item in self.duplicates), *self.undrawn}
 
     def encode(self) -> bytes:
         """The bytes of the index file."""
@@ -87,9 +94,15 @@ class ShardLine(Strict):
     shards: Shard
     images: Count
     duplicates: Count
+    undrawn: Count
     head: Hash
     root: Hash
     index: Hash
+
+    @property
+    def signed(self) -> int:
+        """How many images its site signed."""
+        return self.images + self.duplicates + self.undrawn
 
     @property
     def leaf(self) -> bytes:

@@ -50,8 +50,7 @@ class PublishedFolder:
         """What every image is said to be, by site, part and name; one shard's entries are in memory at a time."""
         for line in self.manifest.shards:
             _, entries, index = read_shard(self.folder, line)
-            left = dict.fromkeys(item.name for item in index.duplicates)
-            yield from published_entries(ShardFiles(line.site, line.part, line.shard), entries, left)
+            yield from published_entries(ShardFiles(line.site, line.part, line.shard), entries, index.left)
 
     def duplicates(self) -> Iterator[tuple[str, DuplicateEntry]]:
         """What sites sent and is not published, because the same pixels are there already: the site, and which."""

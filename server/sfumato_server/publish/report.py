@@ -13,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from sfumato_common.crypto.signatures import fingerprint
 from sfumato_common.generators.settings import WhiteningStage
+from sfumato_common.study.lineage import sources_of
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.words import GuaranteeLevel, has_epsilon, is_fill
 from sfumato_server.pool import Pool
@@ -186,7 +187,8 @@ def release_rows(pool: Pool, plan: Plan, stated: Sequence[Guarantee]) -> list[Re
     counts: Counter[tuple[str, str, str, GuaranteeLevel]] = Counter()
     for source, images in pool.counts.items():
         counts[source.site, source.model, source.method, source.guarantee] += images
-    lines = sorted(counts.items(), key=lambda line: (line[0][0], plan.sources.index((line[0][2], line[0][1]))))
+    sources = sources_of(plan)
+    lines = sorted(counts.items(), key=lambda line: (line[0][0], sources.index((line[0][2], line[0][1]))))
     return [
         ReleaseRow(site, model, method, level if formal or not has_epsilon(level) else NO_GUARANTEE, count)
         for (site, model, method, level), count in lines

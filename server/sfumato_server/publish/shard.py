@@ -6,7 +6,7 @@ import hashlib
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from sfumato_common.crypto.signatures import verify
 from sfumato_common.errors import VerificationError
 from sfumato_common.package import check_image
 from sfumato_common.package.manifest import Manifest, ManifestImage, parse_entries, parse_manifest, write_entries
+from sfumato_common.study.lineage import plan_of_site
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.shards import shard_sizes
 from sfumato_server.pool import Duplicate, PoolShard
@@ -62,10 +63,10 @@ def write_file(folder: Path, name: str, data: bytes) -> None:
 
 
 def write_shard(
-    folder: Path, shard: PoolShard, left: Mapping[str, Duplicate], cover: Cover | None
+    folder: Path, shard: PoolShard, twice: Mapping[str, Duplicate], undrawn: Sequence[str], cover: Cover | None
 ) -> tuple[ShardLine, dict[str, bytes]]:
-    """Write a shard's images but those in `left`, and what is signed and said of it: its line, its rows by table."""
-    package, head = shard.package(), shard.head
+    """Write a shard's images but those `twice` there or `undrawn`, and what is said of it: its line, rows by table."""
+    package, head, left = shard.package(), shard.head, {*twice, *undrawn}
     files = ShardFiles(head.site, head.part, head.shard)
     for place, (entry, png) in enumerate(package.pngs()):
         if place % FOLDER_SIZE == 0:
@@ -81,8 +82,10 @@ def write_shard(
         part=head.part,
         shard=head.shard,
         duplicates=[
-            DuplicateEntry(name=item.name, kept_site=item.kept_site, kept_name=item.kept_name) for item in left.values()
+            DuplicateEntry(name=item.name, kept_site=item.kept_site, kept_name=item.kept_name)
+            for item in twice.values()
         ],
+        undrawn=list(undrawn),
     ).encode()
     contents = (package.manifest, package.signature, write_entries(package.entries), index)
     for name, data in zip(files.all, contents, strict=True):
@@ -93,7 +96,8 @@ def write_shard(
         shard=head.shard,
         shards=head.shards,
         images=head.images - len(left),
-        duplicates=len(left),
+        duplicates=len(twice),
+        undrawn=len(undrawn),
         head=hashlib.sha256(package.manifest).hexdigest(),
         root=head.root,
         index=hashlib.sha256(index).hexdigest(),
@@ -112,7 +116,7 @@ def _write_new(path: str, data: bytes) -> None:
 
 
 def published_entries(
-    files: ShardFiles, entries: list[ManifestImage] | tuple[ManifestImage, ...], left: Mapping[str, object]
+    files: ShardFiles, entries: Sequence[ManifestImage], left: Container[str]
 ) -> Iterator[ImageEntry]:
     """The entries of a shard's published images, with where they lie."""
     for place, entry in enumerate(entries):
@@ -151,11 +155,13 @@ def read_shard(folder: Path, line: ShardLine) -> tuple[Manifest, list[ManifestIm
 
 
 def _checked_index(said: ShardIndex, line: ShardLine, entries: list[ManifestImage], name: str) -> ShardIndex:
-    names = [item.name for item in said.duplicates]
+    names, undrawn = [item.name for item in said.duplicates], said.undrawn
     of_this = (said.site, said.part, said.shard) == (line.site, line.part, line.shard)
-    if not of_this or names != sorted(set(names)) or not {entry.name for entry in entries} >= set(names):
+    in_order = names == sorted(set(names)) and undrawn == sorted(set(undrawn)) and not set(names) & set(undrawn)
+    if not of_this or not in_order or not {entry.name for entry in entries} >= said.left:
         raise VerificationError(f"{name} does not fit the entries of its shard")
-    if (line.duplicates, line.images) != (len(names), len(entries) - len(names)):
+    counted = (len(names), len(undrawn), len(entries) - len(said.left))
+    if (line.duplicates, line.undrawn, line.images) != counted:
         raise VerificationError(f"{name} leaves out other images than the manifest counts")
     return said
 
@@ -174,11 +180,10 @@ def check_shard(
         verify(key, "package", head.encode(), read_file(folder, files.signature))
     except VerificationError:
         raise VerificationError(f"{files.signature}: the signature of site '{line.site}' does not hold") from None
-    _check_asked(head, entries, plan, files.head)
-    left = {item.name for item in index.duplicates}
+    _check_asked(head, entries, plan_of_site(plan, line.site), files.head)
     if pictures:
-        _check_pictures(folder, files, head, entries, left)
-    tables = table_rows(published_entries(files, entries, dict.fromkeys(left)), cover)
+        _check_pictures(folder, files, head, entries, index.left)
+    tables = table_rows(published_entries(files, entries, index.left), cover)
     rows = {name: (len(data), hashlib.sha256(data).hexdigest()) for name, data in tables.items()}
     held = Counter((entry.method, entry.model) for entry in entries)
     return CheckedShard(held, entries[0].name, entries[-1].name, rows)
@@ -205,6 +210,8 @@ def _check_asked(head: Manifest, entries: list[ManifestImage], plan: Plan, name:
     """The shard is one of those into which the plan cuts that part, and claims no more than the plan's methods have."""
     if (head.study, head.plan_hash) != (plan.study, plan.digest_at(head.site)):
         raise VerificationError(f"{name} was signed for another study or plan")
+    if head.site not in plan.sites:
+        raise VerificationError(f"{name}: the plan knows no such site")
     sizes = shard_sizes(plan, head.site, head.part)
     if head.shards != len(sizes) or head.images != sizes[head.shard - 1]:
         raise VerificationError(f"{name} is no shard into which the plan cuts the release of site '{head.site}'")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sfumato_common.imaging import decode_png
+from sfumato_common.study.lineage import sources_of
 from sfumato_common.study.plan import Plan
 from sfumato_common.types import ByteImages
 from sfumato_server.pictures import COLUMNS, data_uri, mosaic
@@ -32,12 +33,12 @@ class Sheet:
 
 def contact_sheets(pool: Pool, plan: Plan) -> list[Sheet]:
     """Sheets by site, then by the plan's order of labels and releases; deterministic, nothing is picked by eye."""
-    sheets = []
+    sheets, sources = [], sources_of(plan)
     for site in pool.sites:
         first = pool.first(site, MOST_ROWS * COLUMNS)
         for label in plan.labels:
             own = {(source.method, source.model): items for source, items in first.items() if source.label == label}
-            bands = [(source_name(*source), own[source]) for source in plan.sources if source in own]
+            bands = [(source_name(*source), own[source]) for source in sources if source in own]
             if bands:
                 of = sum(
                     images for source, images in pool.counts.items() if (source.site, source.label) == (site, label)

@@ -108,7 +108,8 @@ def _write_shards(fresh: Path, pool: Pool, progress: Callable[[int], None]) -> l
         for name, header in table_headers().items():
             tables[name].write(header)
         for place, shard in enumerate(pool.shards):
-            line, rows = write_shard(fresh, shard, pool.duplicates.of(place), cover)
+            undrawn = pool.undrawn_of(place, shard.package().entries)
+            line, rows = write_shard(fresh, shard, pool.duplicates.of(place), undrawn, cover)
             for name, data in rows.items():
                 tables[name].write(data)
             lines.append(line)

@@ -19,6 +19,7 @@ from sfumato_common.exchanges import EXCHANGES
 from sfumato_common.generators.settings import StageSettings
 from sfumato_common.metrics.choice import Choice
 from sfumato_common.protocol.messages import PROTOCOL, Reply, Request, RequestKind
+from sfumato_common.study.lineage import given_models
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.summed import is_summed
 from sfumato_common.types import AnyArray, Arrays, Schema
@@ -96,6 +97,10 @@ class StudyRun:
         """Run every stage of the plan, each from the released models of the earlier ones."""
         for stage in self.plan.stages:
             self._follow()
+            if stage.kind in given_models(self.plan):
+                # sites are asked nothing for it, and pay nothing: an earlier plan did
+                self.progress.model(stage.kind, stage.rounds, self.released[stage.kind])
+                continue
             strategy = strategy_of(self.plan, stage, self.released)
             done, state = self.checkpoints.latest(stage.kind, stage.rounds)
             if done:

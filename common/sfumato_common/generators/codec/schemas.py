@@ -25,7 +25,7 @@ def build_autoencoder(plan: PublicPlan) -> Codec:
     from sfumato_common.generators.codec.settings import CodecStage
     from sfumato_common.generators.settings import stage_of
 
-    return Codec(stage_of(plan, CodecStage).form, torch.Generator().manual_seed(int(plan.study_digest[:15], 16)))
+    return Codec(stage_of(plan, CodecStage).form, torch.Generator().manual_seed(int(plan.drawn_from[:15], 16)))
 
 
 NETWORKS: dict[str, Build] = {AUTOENCODER: build_autoencoder}

@@ -76,7 +76,7 @@ class Embedding:
         self._low = torch.from_numpy(dct_matrix(layout.size)[: self._band]).float()
         self._scale = torch.from_numpy(layout.scale[kept]).float()
         # public, the same on every machine: numpy's PCG64 is specified, torch's normals are not across versions
-        draw = np.random.default_rng(int(plan.study_digest[:15], 16))
+        draw = np.random.default_rng(int(plan.drawn_from[:15], 16))
         shape = (len(_FOURIER_SCALES), _FOURIER_COUNT, len(kept))
         waves = draw.normal(size=shape) * np.array(_FOURIER_SCALES)[:, None, None]
         self._waves = torch.from_numpy(waves.reshape(-1, len(kept))).float()
@@ -124,7 +124,7 @@ class Embedding:
         count = len(arrays["spectral/shares"])
         centre, scale = torch.zeros(count, self.length), torch.ones(count, self.length)
         for component in components.tolist():
-            draws = TorchDraws(torch.Generator().manual_seed(int(plan.study_digest[:12], 16) + component))
+            draws = TorchDraws(torch.Generator().manual_seed(int(plan.drawn_from[:12], 16) + component))
             with torch.no_grad():
                 images = spectral.sample(torch.full((_REFERENCE_IMAGES,), component), draws)
                 features = self.features(images)

@@ -1,0 +1,39 @@
+"""Files of accepted plans, and what a request may name of the plan that it is under."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from sfumato_common.errors import ConfigError, PolicyRefusal
+from sfumato_common.strict import parse
+from sfumato_common.study.lineage import given_models
+from sfumato_common.study.plan import Plan
+from sfumato_common.study.stages import Stage
+
+
+def read_plan(path: Path) -> Plan:
+    """The plan of a file that `SiteHome.pin` wrote. Raises PolicyRefusal where it is not the one that it was."""
+    try:
+        plan = parse(json.loads(path.read_text()), Plan, path.name)
+    except (ConfigError, ValueError):
+        raise PolicyRefusal("the stored plan cannot be read any more; accept it again") from None
+    if plan.digest != path.stem:
+        raise PolicyRefusal("the stored plan does not have the hash it is filed under; accept it again")
+    return plan
+
+
+def trained_stage(plan: Plan, kind: str, number: int) -> Stage:
+    """The stage of which round `number` is asked. Raises PolicyRefusal for one that `plan` does not train, or not so.
+
+    A stage whose model is given was paid for under another plan: nothing is trained, and nothing charged.
+    """
+    try:
+        stage = plan.stage(kind)
+    except KeyError:
+        raise PolicyRefusal("the request names a stage that the accepted plan does not have") from None
+    if kind in given_models(plan):
+        raise PolicyRefusal("the request trains a model that the accepted plan is given")
+    if not 1 <= number <= stage.rounds:
+        raise PolicyRefusal("the request names a round beyond the accepted plan")
+    return stage
