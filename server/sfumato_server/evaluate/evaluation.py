@@ -1,0 +1,101 @@
+"""What all figures are made from: the two sets, the classifiers, and samples of patients that every figure shares."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from sfumato_common.metrics.tstr import patient_draws
+from sfumato_server.evaluate.images import Images, Labels, Rows
+from sfumato_server.evaluate.index import Real
+from sfumato_server.evaluate.made import Made
+from sfumato_server.evaluate.rows import Estimate
+from sfumato_server.evaluate.settings import Settings
+from sfumato_server.evaluate.training import Training, Trainings
+
+Float64 = npt.NDArray[np.float64]
+# a figure of probabilities [N, K] and labels [N]
+Score = Callable[[Float64, Labels], float]
+GROUPS = 20  # of the jackknife
+_SEED = 20_261_128  # public; which images are compared, and which patients an interval draws
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """A published set beside real images, under some settings."""
+
+    made: Made
+    real: Real
+    settings: Settings
+    trainings: Trainings = field(init=False)
+
+    def __post_init__(self) -> None:
+        trainings = Trainings(
+            self.settings, self.made.images, self.real.train, self.real.test.pixels, self.classes, self.trained_space
+        )
+        object.__setattr__(self, "trainings", trainings)
+
+    @property
+    def classes(self) -> int:
+        """How many labels the set has."""
+        return len(self.made.plan.labels)
+
+    @property
+    def trained_space(self) -> Training:
+        """The network, trained on real images, in which sets are compared too."""
+        return Training(self.settings.families[0], 0, real=1.0)
+
+    def rng(self, *words: int) -> np.random.Generator:
+        """Numbers that are the same at every run."""
+        return np.random.default_rng([_SEED, *words])
+
+    def score(self, training: Training, score: Score, rows: Rows | None = None) -> Estimate:
+        """Mean of `score` over the seeds of a training, on all tested images or on `rows`, with samples of patients.
+
+        The samples depend on the rows alone, so that two trainings' figures are paired.
+        """
+        test = self.real.test if rows is None else self.real.test.part(rows)
+        found = [one if rows is None else one[rows] for one in self.trainings.over_seeds(training, self.settings.seeds)]
+        return self._over(found, test, score)
+
+    def left_out(self, training: Training, score: Score) -> tuple[float, list[float]]:
+        """Mean of `score` over the seeds of a training, and the same without each of the groups of `dealt`."""
+        found, labels = self.trainings.over_seeds(training, self.settings.seeds), self.real.test.labels
+        groups = self.dealt(self.real.test.patients)
+        kept = [np.ones(len(labels), bool), *(groups != at for at in range(GROUPS))]
+        values = [float(np.mean([score(one[rows], labels[rows]) for one in found])) for rows in kept]
+        return values[0], values[1:]
+
+    def paired(self, first: Training, second: Training, score: Score) -> list[float]:
+        """Difference of `score` between two trainings, seed by seed."""
+        one, other = (self.trainings.over_seeds(each, self.settings.seeds) for each in (first, second))
+        labels = self.real.test.labels
+        return [score(a, labels) - score(b, labels) for a, b in zip(one, other, strict=True)]
+
+    def _over(self, found: Sequence[Float64], test: Images, score: Score) -> Estimate:
+        def mean(rows: Rows | slice) -> float:
+            return float(np.mean([score(one[rows], test.labels[rows]) for one in found]))
+
+        return Estimate(mean(slice(None)), np.array([mean(rows) for rows in self.draws(test.patients)]))
+
+    def draws(self, patients: Labels) -> Iterator[Rows]:
+        """Rows of every sample of whole patients, with replacement."""
+        return patient_draws(patients, self.rng(1), self.settings.draws)
+
+    @cached_property
+    def compared(self) -> tuple[Images, Images, Images]:
+        """As many synthetic, tested and training images, to be compared with each other as sets."""
+        sets = (self.made.images, self.real.test, self.real.train)
+        most = min(self.settings.compared, *(len(images) for images in sets))
+        first, second, third = (images.some(most, self.rng(2, at)) for at, images in enumerate(sets))
+        return first, second, third
+
+    def dealt(self, patients: Labels) -> Labels:
+        """A group of the jackknife, 0 to GROUPS - 1, for each row: whole patients, dealt at random."""
+        people = np.unique(patients)
+        dealt = self.rng(3).permutation(len(people)) % GROUPS
+        return np.asarray(dealt[np.searchsorted(people, patients)])
