@@ -14,13 +14,12 @@ from sfumato_server.evaluate.images import Images, Labels, Rows
 from sfumato_server.evaluate.index import Real
 from sfumato_server.evaluate.made import Made
 from sfumato_server.evaluate.rows import Estimate
-from sfumato_server.evaluate.settings import Settings
+from sfumato_server.evaluate.settings import GROUPS, Settings
 from sfumato_server.evaluate.training import Training, Trainings
 
 Float64 = npt.NDArray[np.float64]
 # a figure of probabilities [N, K] and labels [N]
 Score = Callable[[Float64, Labels], float]
-GROUPS = 20  # of the jackknife
 _SEED = 20_261_128  # public; which images are compared, and which patients an interval draws
 
 
@@ -93,6 +92,12 @@ class Evaluation:
         most = min(self.settings.compared, *(len(images) for images in sets))
         first, second, third = (images.some(most, self.rng(2, at)) for at, images in enumerate(sets))
         return first, second, third
+
+    @property
+    def too_few(self) -> str:
+        """Why the sets are not compared; empty where they are."""
+        count, least = len(self.compared[0]), 2 * GROUPS
+        return f"too few images: {count} of each set, and {least} are needed" if count < least else ""
 
     def dealt(self, patients: Labels) -> Labels:
         """A group of the jackknife, 0 to GROUPS - 1, for each row: whole patients, dealt at random."""

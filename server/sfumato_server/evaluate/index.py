@@ -18,7 +18,7 @@ from sfumato_common.study.terms import ImageForm
 from sfumato_common.tables import Row, read_table
 from sfumato_server.evaluate.images import Images
 from sfumato_server.evaluate.pictures import Pictures
-from sfumato_server.evaluate.settings import Split
+from sfumato_server.evaluate.settings import GROUPS, Split
 
 ALIASES = {
     "file": ("file", "path"),
@@ -62,7 +62,7 @@ def read_real(path: Path, labels: Sequence[str], form: ImageForm, split: Split, 
     names = [_patient(row, at) for row, at in zip(rows, where, strict=True)]
     patients = np.unique(names, return_inverse=True)[1].astype(np.int64)
     _check_patients(path, patients, splits, split)
-    _check_labels(path, targets, splits, split, labels)
+    _check_labels(path, targets, patients, splits, split, labels)
     groups = {"site": np.array([row.get("site", "") for row in rows])}
     groups["sex"] = np.array([_sex(row, at) for row, at in zip(rows, where, strict=True)])
     groups["age"] = np.array([_age(row, at) for row, at in zip(rows, where, strict=True)])
@@ -166,11 +166,16 @@ def _check_patients(path: Path, patients: np.ndarray, splits: np.ndarray, split:
         )
 
 
-def _check_labels(path: Path, targets: np.ndarray, splits: np.ndarray, split: Split, labels: Sequence[str]) -> None:
+def _check_labels(
+    path: Path, targets: np.ndarray, patients: np.ndarray, splits: np.ndarray, split: Split, labels: Sequence[str]
+) -> None:
+    """Raise DataError where a split has too few patients, or a label no image in it."""
     for part in ("train", split):
         own = targets[splits == part]
         if not len(own):
             raise DataError(f"index '{path.name}' has no images of the split '{part}'")
+        if (people := len(np.unique(patients[splits == part]))) < GROUPS:
+            raise DataError(f"index '{path.name}': {people} patients in the split '{part}', and {GROUPS} are needed")
         if missing := set(range(len(labels))) - set(own.tolist()):
             raise DataError(
                 f"index '{path.name}': no image of the split '{part}' has the label '{labels[min(missing)]}'"

@@ -20,6 +20,8 @@ Device = Literal["auto", "cpu", "cuda"]
 STEPS: Mapping[str, int] = MappingProxyType({"cnn": 600, "resnet18": 600})
 # the fewest patients with a class, and without it, of whom a group's figure is given
 FEWEST = 10
+# the fewest patients who train, and who test: intervals deal them into so many groups. Of images, twice as many
+GROUPS = 20
 LEVEL = 0.95
 # fewer steps than this train no network, whatever the time
 _LEAST_STEPS = 40

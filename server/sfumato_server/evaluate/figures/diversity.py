@@ -6,16 +6,18 @@ import numpy as np
 
 from sfumato_common.metrics.diversity import apart_distances, usual_distance, vendi_score
 from sfumato_common.metrics.features import random_features
-from sfumato_server.evaluate.evaluation import GROUPS, Evaluation, Float64
+from sfumato_server.evaluate.evaluation import Evaluation, Float64
 from sfumato_server.evaluate.figures.figure import Figure
 from sfumato_server.evaluate.rows import Estimate, Row, jackknifed_row, row
+from sfumato_server.evaluate.settings import GROUPS
 
 _NEAREST = 0.01
 
 
 def _measure(evaluation: Evaluation) -> list[Row]:
-    made, _, train = evaluation.compared
-    synthetic, real = (random_features(images.pixels, evaluation.settings.device) for images in (made, train))
+    synthetic, real = (
+        random_features(images.pixels, evaluation.settings.device) for images in evaluation.compared[::2]
+    )
     repeated = evaluation.made.repeated
     exact = row(
         "diversity",
@@ -23,6 +25,8 @@ def _measure(evaluation: Evaluation) -> list[Row]:
         Estimate(repeated / evaluation.made.count, np.zeros(0)),
         note=f"{repeated:,} of all {evaluation.made.count:,} images",
     )
+    if evaluation.too_few:
+        return [exact, Row("diversity", "distances", note=evaluation.too_few)]
     return [exact, _near(evaluation, synthetic, real), _effective(evaluation, synthetic, real)]
 
 

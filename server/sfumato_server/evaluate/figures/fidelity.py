@@ -16,9 +16,10 @@ from sfumato_common.metrics.fidelity import drawn_kernel_distances, frechet_dist
 from sfumato_common.metrics.prdc import balls, neighbourhood_of
 from sfumato_common.metrics.structure import structure_distance
 from sfumato_common.types import ByteImages
-from sfumato_server.evaluate.evaluation import GROUPS, Evaluation, Float64
+from sfumato_server.evaluate.evaluation import Evaluation, Float64
 from sfumato_server.evaluate.figures.figure import Figure
 from sfumato_server.evaluate.rows import Estimate, Row, jackknifed_row, row
+from sfumato_server.evaluate.settings import GROUPS
 from sfumato_server.evaluate.training import Training
 
 Space = Callable[[ByteImages], Float64]
@@ -38,6 +39,8 @@ def spaces(evaluation: Evaluation) -> dict[str, Space]:
 
 
 def _measure(evaluation: Evaluation) -> list[Row]:
+    if evaluation.too_few:
+        return [Row("fidelity", "distances", note=evaluation.too_few)]
     made, test, train = evaluation.compared
     found = [row for name, space in spaces(evaluation).items() for row in _in_space(evaluation, name, space)]
     nearness = [Estimate(structure_distance(images.pixels, test.pixels), np.zeros(0)) for images in (made, train)]
