@@ -84,7 +84,7 @@ def _facts(evaluation: Evaluation, index: Path) -> dict[str, Any]:
     made, real, settings = evaluation.made, evaluation.real, evaluation.settings
     return {
         "study": made.plan.study,
-        "plan_hash": made.plan.digest,
+        "plan_hash": made.plan.study_digest,
         "index": index.name,
         "data": "declared public" if settings.public else "private",
         "split": settings.split,

@@ -13,7 +13,7 @@ from sfumato_common.metrics.nearest import Floats, nearest_distances, patient_di
 from sfumato_server.evaluate.evaluation import Evaluation
 from sfumato_server.evaluate.figures.figure import Figure
 from sfumato_server.evaluate.images import Images
-from sfumato_server.evaluate.rows import Estimate, Row, row
+from sfumato_server.evaluate.rows import Comparison, Estimate, Row, row
 
 _NEAREST = 0.01
 # a copy is nearer than this part of the distance that half of the strangers have
@@ -21,53 +21,44 @@ _COPY = 0.1
 # nearest neighbours vary more than samples drawn with replacement show: at .025 a chance split is accused in .045
 _SURE = 0.005
 _SAID = "memorisation found"
-_NEARER = "nearer than strangers are: copies, or images plainer than real ones"
+_NEARER = "below 1 is nearer than strangers"
+_LINES: tuple[tuple[str, Comparison, str], ...] = (
+    ("distance to the nearest training image, median", "ratio", _NEARER),
+    ("distance to the nearest training image, 1st percentile", "ratio", _NEARER),
+    (
+        "share nearer than all but 1 % of strangers",
+        "difference",
+        "nearer than strangers are: copies, or images plainer than real ones",
+    ),
+    ("share of near copies of training images", "difference", _SAID),
+)
 
 
 def _measure(evaluation: Evaluation) -> list[Row]:
     made = evaluation.made.images.some(evaluation.settings.compared, evaluation.rng(2, 0))
     seen, test = evaluation.real.seen, evaluation.real.test
     own, control = nearest_distances(made.pixels, seen.pixels), nearest_distances(test.pixels, seen.pixels)
-    rows = list(evaluation.draws(test.patients))
-    rng = evaluation.rng(5)
-    pairs = [(own[rng.integers(0, len(own), len(own))], control[drawn]) for drawn in rows]
-    found = [
-        _quantile("distance to the nearest training image, median", 0.5, own, control, pairs),
-        _quantile("distance to the nearest training image, 1st percentile", _NEAREST, own, control, pairs),
+    copy, rng = _COPY * float(np.median(control)), evaluation.rng(5)
+    drawn = [
+        _numbers(own[rng.integers(0, len(own), len(own))], control[rows], copy)
+        for rows in evaluation.draws(test.patients)
     ]
-    usual = float(np.median(control))
-    for of, bound, quantile in (
-        ("share nearer than all but 1 % of strangers", float(np.quantile(control, _NEAREST)), _NEAREST),
-        ("share of near copies of training images", _COPY * usual, None),
-    ):
-        found.append(_share(of, bound, quantile, own, control, pairs))
+    samples, values = np.array(drawn), _numbers(own, control, copy)
+    found = []
+    for at, (of, comparison, said) in enumerate(_LINES):
+        mine, strangers = (Estimate(values[column], samples[:, column]) for column in (2 * at, 2 * at + 1))
+        nearer = comparison == "difference" and (mine - strangers).interval[0] > 0.0
+        note = said if nearer or comparison == "ratio" else ""
+        found.append(row("memorisation", of, mine, strangers, comparison, note=note))
     return [*found, _apart(evaluation, made)]
 
 
-def _quantile(of: str, level: float, own: Floats, control: Floats, pairs: list[tuple[Floats, Floats]]) -> Row:
-    drawn = np.array([[np.quantile(first, level), np.quantile(second, level)] for first, second in pairs])
-    values = np.quantile(own, level), np.quantile(control, level)
-    estimates = [Estimate(float(value), drawn[:, at]) for at, value in enumerate(values)]
-    return row("memorisation", of, estimates[0], estimates[1], "ratio", note="below 1 is nearer than strangers")
-
-
-def _share(
-    of: str, bound: float, quantile: float | None, own: Floats, control: Floats, pairs: list[tuple[Floats, Floats]]
-) -> Row:
-    """Share of images nearer than a bound, which is drawn anew with the strangers where it is a quantile of theirs."""
-    bounds = [bound if quantile is None else float(np.quantile(second, quantile)) for _, second in pairs]
-    mine = Estimate(
-        _nearer(own, bound), np.array([_nearer(first, at) for (first, _), at in zip(pairs, bounds, strict=True)])
-    )
-    strangers = np.array([_nearer(second, at) for (_, second), at in zip(pairs, bounds, strict=True)])
-    theirs = Estimate(_nearer(control, bound), strangers)
-    excess = mine - theirs
-    said = _SAID if quantile is None else _NEARER
-    return row("memorisation", of, mine, theirs, "difference", excess, said if excess.interval[0] > 0.0 else "")
-
-
-def _nearer(distances: Floats, bound: float) -> float:
-    return float((distances < bound).mean())
+def _numbers(own: Floats, control: Floats, copy: float) -> list[float]:
+    """Of each of `_LINES`, the set's number and that of strangers, from their distances to the nearest in training."""
+    bound = float(np.quantile(control, _NEAREST))
+    found = [np.quantile(distances, level) for level in (0.5, _NEAREST) for distances in (own, control)]
+    found += [(distances < least).mean() for least in (bound, copy) for distances in (own, control)]
+    return [float(number) for number in found]
 
 
 def _apart(evaluation: Evaluation, made: Images) -> Row:
