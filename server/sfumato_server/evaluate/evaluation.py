@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -57,29 +58,27 @@ class Evaluation:
 
         The samples depend on the rows alone, so that two trainings' figures are paired.
         """
-        test = self.real.test if rows is None else self.real.test.part(rows)
-        found = [one if rows is None else one[rows] for one in self.trainings.over_seeds(training, self.settings.seeds)]
-        return self._over(found, test, score)
+        mean, patients = self._mean(training, score, rows)
+        return Estimate(mean(slice(None)), np.array([mean(drawn) for drawn in self.draws(patients)]))
 
-    def left_out(self, training: Training, score: Score) -> tuple[float, list[float]]:
-        """Mean of `score` over the seeds of a training, and the same without each of the groups of `dealt`."""
-        found, labels = self.trainings.over_seeds(training, self.settings.seeds), self.real.test.labels
-        groups = self.dealt(self.real.test.patients)
-        kept = [np.ones(len(labels), bool), *(groups != at for at in range(GROUPS))]
-        values = [float(np.mean([score(one[rows], labels[rows]) for one in found])) for rows in kept]
-        return values[0], values[1:]
+    def left_out(self, training: Training, score: Score, rows: Rows | None = None) -> tuple[float, list[float]]:
+        """The same mean, and what it is without each of the groups of `dealt`."""
+        mean, patients = self._mean(training, score, rows)
+        groups = self.dealt(patients)
+        return mean(slice(None)), [mean(groups != at) for at in range(GROUPS)]
+
+    def _mean(self, training: Training, score: Score, rows: Rows | None) -> tuple[Callable[[Any], float], Labels]:
+        """A function of rows of `rows`, and the patients who own them."""
+        test, found = self.real.test, list(self.trainings.over_seeds(training, self.settings.seeds))
+        if rows is not None:
+            test, found = test.part(rows), [one[rows] for one in found]
+        return lambda some: float(np.mean([score(one[some], test.labels[some]) for one in found])), test.patients
 
     def paired(self, first: Training, second: Training, score: Score) -> list[float]:
         """Difference of `score` between two trainings, seed by seed."""
         one, other = (self.trainings.over_seeds(each, self.settings.seeds) for each in (first, second))
         labels = self.real.test.labels
         return [score(a, labels) - score(b, labels) for a, b in zip(one, other, strict=True)]
-
-    def _over(self, found: Sequence[Float64], test: Images, score: Score) -> Estimate:
-        def mean(rows: Rows | slice) -> float:
-            return float(np.mean([score(one[rows], test.labels[rows]) for one in found]))
-
-        return Estimate(mean(slice(None)), np.array([mean(rows) for rows in self.draws(test.patients)]))
 
     def draws(self, patients: Labels) -> Iterator[Rows]:
         """Rows of every sample of whole patients, with replacement."""

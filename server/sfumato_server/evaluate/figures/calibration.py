@@ -3,27 +3,19 @@
 from __future__ import annotations
 
 from sfumato_common.metrics.calibration import brier_score, calibration_error
-from sfumato_server.evaluate.evaluation import Evaluation, Score
-from sfumato_server.evaluate.figures.figure import Figure, both, on_real, on_synthetic
-from sfumato_server.evaluate.rows import Row, jackknifed_row
+from sfumato_server.evaluate.evaluation import Evaluation
+from sfumato_server.evaluate.figures.figure import Figure, both, jackknifed_score
+from sfumato_server.evaluate.rows import Row
 
 _SCORES = {"expected calibration error": calibration_error, "Brier score": brier_score}
 
 
 def _measure(evaluation: Evaluation) -> list[Row]:
     return [
-        jackknifed_row("calibration", f"{family}: {name}", *_figures(evaluation, family, score), "difference")
+        jackknifed_score(evaluation, "calibration", f"{family}: {name}", family, score)
         for family in evaluation.settings.families
         for name, score in _SCORES.items()
     ]
-
-
-def _figures(
-    evaluation: Evaluation, family: str, score: Score
-) -> tuple[tuple[float, float], list[tuple[float, float]]]:
-    """A score of both, and without each group of patients: a patient drawn twice would look like a gap."""
-    (made, others), (real, rest) = (evaluation.left_out(kind(family), score) for kind in (on_synthetic, on_real))
-    return (made, real), list(zip(others, rest, strict=True))
 
 
 CALIBRATION = Figure(

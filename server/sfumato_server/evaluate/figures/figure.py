@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from sfumato_server.evaluate.evaluation import Evaluation
-from sfumato_server.evaluate.rows import Row
+from sfumato_server.evaluate.evaluation import Evaluation, Score
+from sfumato_server.evaluate.images import Rows
+from sfumato_server.evaluate.rows import Row, jackknifed_row
 from sfumato_server.evaluate.training import Training
 
 
@@ -50,3 +51,12 @@ def of_first(evaluation: Evaluation) -> list[Training]:
     """The first family on the set and on real images, under every seed."""
     first = evaluation.settings.families[0]
     return all_seeds(evaluation, on_synthetic(first), on_real(first))
+
+
+def jackknifed_score(
+    evaluation: Evaluation, name: str, of: str, family: str, score: Score, rows: Rows | None = None
+) -> Row:
+    """A line of a score of a family on the set and on real images, where a patient drawn twice would look a gap."""
+    trainings = on_synthetic(family), on_real(family)
+    (made, others), (real, rest) = (evaluation.left_out(training, score, rows) for training in trainings)
+    return jackknifed_row(name, of, (made, real), list(zip(others, rest, strict=True)), "difference")

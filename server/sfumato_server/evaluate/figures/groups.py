@@ -6,10 +6,11 @@ from functools import partial
 
 import numpy as np
 
+from sfumato_common.metrics.calibration import calibration_error
 from sfumato_common.metrics.tstr import macro_auc
 from sfumato_common.metrics.utility import auc
 from sfumato_server.evaluate.evaluation import Evaluation, Float64
-from sfumato_server.evaluate.figures.figure import Figure, of_first, on_real, on_synthetic
+from sfumato_server.evaluate.figures.figure import Figure, jackknifed_score, of_first, on_real, on_synthetic
 from sfumato_server.evaluate.images import Images, Labels
 from sfumato_server.evaluate.rows import Row, row
 from sfumato_server.evaluate.settings import FEWEST
@@ -54,6 +55,8 @@ def _measure(evaluation: Evaluation) -> list[Row]:
                 continue
             estimates = evaluation.score(made, macro_auc, rows), evaluation.score(real, macro_auc, rows)
             found.append(row("groups", of, *estimates, "difference", note=f"{test.part(rows).people()} patients"))
+            gap = of.replace("AUC", "expected calibration error", 1)
+            found.append(jackknifed_score(evaluation, "groups", gap, family, calibration_error, rows))
     return found
 
 
@@ -64,7 +67,7 @@ def _too_few(patients: int) -> str:
 GROUPED = Figure(
     "groups",
     "By label and group",
-    "Where the classifier of the set serves less well: by label, and by site, sex and age where the index names them.",
+    "Where the set's classifier serves less well: by label, and by site, sex and age where the index names them.",
     _measure,
     of_first,
 )
