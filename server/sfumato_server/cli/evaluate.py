@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from sfumato_common.command_line import AsJson, complaints, console, print_json
 from sfumato_common.files import write_atomic, write_json
-from sfumato_server.evaluate.settings import Device, Split
 
+# a command line loads no network before one is needed: the room of `evaluate` is imported in the function
 _AT_COORDINATOR = (
     "this machine is a coordinator's: real images of patients have no place here; where these are a hospital's, stop, "
     "and evaluate there"
@@ -23,7 +23,7 @@ def dataset_evaluate(
     real: Annotated[
         Path, typer.Option(help="CSV of your real images: file (or set,row), label, patient, split[, site, sex, age].")
     ],
-    split: Annotated[Split, typer.Option(help="Whose patients test.")] = "test",
+    split: Annotated[Literal["test", "val"], typer.Option(help="Whose patients test.")] = "test",
     figures: Annotated[str, typer.Option(help="Some figures alone, by name, separated by commas; else all.")] = "",
     seeds: Annotated[int, typer.Option(min=1, max=20, help="Trainings of each classifier.")] = 3,
     minutes: Annotated[
@@ -39,7 +39,9 @@ def dataset_evaluate(
         list[str] | None, typer.Option(help="A column of the CSV that nothing is to read (repeat).")
     ] = None,
     public: Annotated[bool, typer.Option("--public", help="The real images are public: figures may be shown.")] = False,
-    device: Annotated[Device, typer.Option(help="Where classifiers train: auto, cpu or cuda.")] = "auto",
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"], typer.Option(help="Where classifiers train: auto, cpu or cuda.")
+    ] = "auto",
     out: Annotated[Path | None, typer.Option(help="Where all figures go, JSON.")] = None,
     html: Annotated[bool, typer.Option("--html", help="Also write them as a page, beside --out.")] = False,
     as_json: AsJson = False,
