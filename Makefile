@@ -21,9 +21,9 @@ $(STAMP): pyproject.toml common/pyproject.toml client/pyproject.toml server/pypr
 
 demo: $(STAMP)
 	$(BIN)/sfumato demo $(if $(DATA),--data $(DATA)) $(if $(SIZE),--size $(SIZE)) $(if $(MODALITY),--modality $(MODALITY))
-# the study's own figure is noised and charged; these judges' are neither, which only open images allow
+# the study's own figure is noised and charged; these are neither, which only open images allow
 ifdef DATA
-	PYTHONPATH=tests $(BIN)/python tests/bench/judge.py demo-out/published $(DATA) test --judges cnn,resnet18 --seeds 1 --own 0
+	$(BIN)/sfumato dataset evaluate demo-out/published --real $(DATA) --public --seeds 1 --minutes 6 --figures tstr,fidelity,memorisation --out demo-out/evaluation.json --html
 endif
 
 # a worker a core, each with one thread: twice as fast as one process with two

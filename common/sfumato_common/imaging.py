@@ -28,6 +28,10 @@ FloatImage = npt.NDArray[np.float32]
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 LARGEST_SIDE = 1024
 _LARGE = 4  # times the target, from which on most of an area matrix is zero
+# luma of ITU-R BT.601, which is also the Y of YBR_FULL (DICOM PS3.3 C.7.6.3.1.2)
+_LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
+# how many bits detectors give; what writes PNG or npz often keeps them so in 16
+DEPTHS = (8, 10, 12, 14, 16)
 CHANNELS_OF = {(0, 8): 1, (0, 16): 1, (2, 8): 3}  # PNG (colour type, bit depth) -> channels
 
 
@@ -158,3 +162,30 @@ def fit_square(image: AnyArray, size: int, pixel: tuple[float, float] = (1.0, 1.
     top, left = (size - inner_height) // 2, (size - inner_width) // 2
     square[top : top + inner_height, left : left + inner_width] = inner
     return square
+
+
+def to_grey(image: AnyArray) -> AnyArray:
+    """Luma [H, W] of colours [H, W, 3]."""
+    return np.asarray(image @ _LUMA)
+
+
+def depth_of(samples: AnyArray) -> int:
+    """The fewest bits of a detector that hold the largest of 16-bit `samples`."""
+    largest = int(samples.max()) if samples.size else 0
+    return next(bits for bits in DEPTHS if largest < 2**bits)
+
+
+def in_form(
+    display: AnyArray, size: int, channels: int, bits: int, pixel: tuple[float, float] = (1.0, 1.0)
+) -> ByteImages:
+    """Display values 0..1, [H, W] or [H, W, 3] -> uint8 or uint16 [size, size] or [size, size, 3].
+
+    Padded to a square on black (`fit_square`), area-averaged, colour to grey by luma and grey to colour by repetition.
+    """
+    square = fit_square(to_grey(display) if display.ndim == 3 and channels == 1 else display, size, pixel)
+    if square.ndim == 2 and channels == 3:
+        square = np.repeat(square[..., None], 3, axis=2)
+    # float32 has 24 bits: 16-bit values are exact to a 256th of a grey level
+    top = np.float32(2**bits - 1)
+    pixels: ByteImages = np.rint(np.clip(square, 0.0, 1.0) * top).astype(pixel_dtype(bits))
+    return pixels

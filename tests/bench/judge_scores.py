@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 from cohorts import BenchCohort, pooled
 
-from sfumato_client.audit.attacks.nearest import nearest_distances
 from sfumato_client.dataset.cohort import Cohort
 from sfumato_common.generators.device import training_device
 from sfumato_common.metrics.judges import JUDGES, fit_judge
+from sfumato_common.metrics.nearest import nearest_distances
 from sfumato_common.metrics.network import fit_network
 from sfumato_common.metrics.tstr import macro_auc, patient_interval
 from sfumato_common.types import ByteImages

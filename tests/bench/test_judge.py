@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import csv
-import json
-import sys
 from dataclasses import replace
 
 import judge
 import judge_scores
 import numpy as np
 import pytest
+from cohorts import BenchCohort
 from judge_report import interval_text, judge_columns, judge_rows, release_interval
 from judge_scores import judged, nearness
-from PIL import Image
 from utility_targets import REAL, targets_of
 
 from sfumato_client.dataset.cohort import Cohort
 from sfumato_common.metrics import judges as judges_module
-from sfumato_common.study.terms import ImageForm
+from sfumato_server.evaluate.report import Report
+from sfumato_server.evaluate.rows import Row
 
 NAMES = ("normal", "abnormal")
 SITES = ("alder", "birch")
@@ -41,59 +39,38 @@ def bars(count: int, seed: int, upside_down: bool = False) -> tuple[np.ndarray, 
 
 
 @pytest.fixture
-def places(tmp_path):
-    """An index of two sites and a published folder whose images for birch are labelled the wrong way round."""
-    index, published = tmp_path / "index.csv", tmp_path / "published"
+def cohort():
+    """Two sites whose images are bars, of train and val patients."""
     images, labels = bars(240, 0)
-    np.savez(tmp_path / "films.npz", images=images)
-    with index.open("w", newline="") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["set", "row", "site", "patient_id", "split", "abnormal"])
-        for row, label in enumerate(labels):
-            split = "train" if row < 120 else "val"
-            writer.writerow(["films", row, SITES[row % 2], f"patient-{row}", split, label])
-    (published / "images").mkdir(parents=True)
-    with (published / "labels.csv").open("w", newline="") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["file", "label", "site", "model", "method", "guarantee"])
-        for number, site in enumerate(SITES):
-            for row, (image, label) in enumerate(zip(*bars(60, 7 + number, upside_down=site == "birch"), strict=True)):
-                name = f"images/{site}-{row}.png"
-                Image.fromarray(image).save(published / name)
-                writer.writerow([name, NAMES[label], site, "spectral", "dp-sampling", "formal"])
-    return published, index
+    parts = {}
+    for part, rows in (("train", np.arange(120)), ("val", np.arange(120, 240))):
+        own = {site: rows[number::2] for number, site in enumerate(SITES)}
+        parts[part] = {site: Cohort(images[at], labels[at], np.arange(len(at))) for site, at in own.items()}
+    return BenchCohort("bars", 32, 1, NAMES, dict.fromkeys(SITES, 0), parts, ("val",))
 
 
-def test_a_published_folder_is_scored_pooled_by_site_and_for_each_site_alone(places, tmp_path, monkeypatch, capsys):
-    published, index = places
-    given = ["judge.py", str(published), str(index), "val", "--judges", "cnn", "--seeds", "2", "--out", str(tmp_path)]
-    monkeypatch.setattr(sys, "argv", given)
-    assert judge.main() == 0
-    found = json.loads((tmp_path / "judge.json").read_text())
-    first, second = found["judged"]["published"]
-    # birch's images teach the opposite of what its patients show, which only the figure of its own tells
-    assert first["cnn val own alder"] > 0.9 and first["cnn val own birch"] < 0.1
-    assert {"cnn val", "cnn val alder", "cnn val birch", "cnn val low"} <= set(first)
-    # each site's own images are judged for the first seed alone, unless asked
-    assert set(first) - set(second) == {"cnn val own alder", "cnn val own birch"} and set(second) < set(first)
-    assert abs(found["like"]["structure, real"]) < 0.02
-    assert "cnn val own birch" in capsys.readouterr().out
+def test_folders_stand_side_by_side_with_real_images_and_a_figure_that_one_lacks_is_empty():
+    line = Row("tstr", "cnn: AUC", 0.8, 0.7, 0.9, 0.95, 0.9, 0.99, "ratio", 0.84, 0.8, 0.9)
+    reports = {
+        "first": Report({}, (line,), ()),
+        "second": Report({}, (line, Row("own", "sites", note="no figure")), ()),
+    }
+    shown = [list(column.cells) for column in judge.show(reports).columns]
+    assert shown == [
+        ["tstr: cnn: AUC", "own: sites"],
+        ["0.800 [0.700, 0.900]", ""],
+        ["0.800 [0.700, 0.900]", "no figure"],
+        ["0.950 [0.900, 0.990]", ""],
+    ]
 
 
-def test_a_label_that_the_index_does_not_have_is_refused(places):
-    with pytest.raises(ValueError, match="labels of the set are not among"):
-        judge.read_published(places[0], ("normal", "opacity"))
-
-
-def test_a_site_whose_part_has_one_class_has_no_figure_of_its_own(places):
-    cohort = judge.read_index(places[1], NAMES, "val", ImageForm(size=32))
+def test_a_site_whose_part_has_one_class_has_no_figure_of_its_own(cohort):
     images, labels = bars(60, 3)
     homes = np.where(labels == 1, "alder", "birch")
     assert not any(" own " in name for name in judged(cohort, images, labels, homes, 0, ("cnn",)))
 
 
-def test_no_network_is_trained_for_a_site_whose_patients_have_one_class(places, monkeypatch):
-    cohort = judge.read_index(places[1], NAMES, "val", ImageForm(size=32))
+def test_no_network_is_trained_for_a_site_whose_patients_have_one_class(cohort, monkeypatch):
     alder = cohort.parts["val"]["alder"]
     rows = np.flatnonzero(alder.labels == 1)
     one_class = Cohort(alder.images[rows], alder.labels[rows], np.arange(len(rows)))
@@ -108,26 +85,6 @@ def test_no_network_is_trained_for_a_site_whose_patients_have_one_class(places, 
     images, labels = bars(60, 3)
     found = judged(replace(cohort, parts=parts), images, labels, np.repeat(SITES, [25, 35]), 0, ("cnn",))
     assert asked == [60, 35] and "cnn val own alder" not in found and found["cnn val own birch"] == 0.5
-
-
-def test_real_images_are_judged_in_the_form_of_the_published_ones(places):
-    fine, coarse = (
-        judge.read_index(places[1], NAMES, "val", ImageForm(size=size)).parts["val"]["birch"].images
-        for size in (32, 16)
-    )
-    assert coarse.shape == (len(fine), 16, 16) and coarse.dtype == np.uint8
-    # the mean of the pixels that each one covers
-    assert np.abs(coarse[:, 0, 0] - fine[:, :2, :2].mean(axis=(1, 2))).max() <= 0.51
-    colour = np.repeat(fine[..., None], 3, axis=3)
-    assert judge.form_of(colour) == ImageForm(size=32, channels=3)
-    assert judge.form_of(coarse.astype(np.uint16)) == ImageForm(size=16, bits=16)
-    found = judge.read_index(places[1], NAMES, "val", judge.form_of(colour)).parts["val"]["birch"].images
-    assert np.array_equal(found, colour)
-
-
-def test_a_split_without_patients_is_refused(places):
-    with pytest.raises(ValueError, match="no patients of the split 'test'"):
-        judge.read_index(places[1], NAMES, "test", ImageForm(size=32))
 
 
 def test_copies_of_training_patients_are_nearer_than_strangers():

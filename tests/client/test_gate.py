@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 
 from sfumato_client.anonymise import CandidateSet
-from sfumato_client.audit.attacks.nearest import is_flat, nearest_distances
 from sfumato_client.audit.rules import IDENTICAL, RULES, Distances, apply
 from sfumato_client.audit.verdict import Approved, gate, judge
 from sfumato_client.dataset import Cohort
@@ -23,6 +22,7 @@ from sfumato_common.errors import EgressRefused, LedgerError, PolicyRefusal, Rel
 from sfumato_common.files import canonical_json
 from sfumato_common.mechanisms.noise import SecureNoise
 from sfumato_common.mechanisms.recorder import NoiseRecorder
+from sfumato_common.metrics.nearest import is_flat, nearest_distances
 from sfumato_common.study.costs import GATE_VERDICT
 from sfumato_common.study.policy import Budget, GateRules
 

@@ -19,7 +19,6 @@ from sfumato_client.audit.attacks.identity import (
     re_identification,
     train_verifier,
 )
-from sfumato_client.audit.attacks.nearest import fingerprints, nearest_distances
 from sfumato_client.audit.rules import IDENTITY_CONFIDENCE, IDENTITY_LEVEL, RECORD_RULES, apply_to_records
 from sfumato_client.audit.verdict import judge
 from sfumato_client.dataset import Cohort
@@ -30,6 +29,7 @@ from sfumato_common.generators.spectral.release import noised_release
 from sfumato_common.generators.spectral.whitening import spectral_model
 from sfumato_common.mechanisms.draws import TorchDraws
 from sfumato_common.memory import VARIABLE
+from sfumato_common.metrics.nearest import fingerprints, nearest_distances
 from sfumato_common.phantom import arrays
 from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan

@@ -10,11 +10,11 @@ from PIL import Image
 from support.reading import read_dicom, read_npz, read_pngs
 
 from sfumato_client.anonymise import CandidateSet
-from sfumato_client.audit.attacks.nearest import nearest_distances
 from sfumato_client.dataset import SiteStore
 from sfumato_client.ingest import SiteImage
 from sfumato_common.errors import DataError
 from sfumato_common.imaging import fit_square
+from sfumato_common.metrics.nearest import nearest_distances
 from sfumato_common.phantom import DEVICES, arrays, draw_patient
 from sfumato_common.phantom.dicom import write_cohort
 from sfumato_common.study.terms import ImageForm

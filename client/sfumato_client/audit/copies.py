@@ -15,9 +15,9 @@ from statistics import NormalDist
 
 import numpy as np
 
-from sfumato_client.audit.attacks.nearest import is_flat, nearest_distances
 from sfumato_client.audit.rules import IDENTICAL, LOW_QUANTILE
 from sfumato_client.dataset import Cohort
+from sfumato_common.metrics.nearest import is_flat, nearest_distances
 from sfumato_common.study.policy import GateRules
 from sfumato_common.types import ByteImages
 

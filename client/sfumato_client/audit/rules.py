@@ -13,7 +13,7 @@ from typing import Any, Generic, Literal, TypeVar
 import numpy as np
 
 from sfumato_client.audit.attacks.identity import Matches
-from sfumato_client.audit.attacks.nearest import Floats
+from sfumato_common.metrics.nearest import Floats
 from sfumato_common.study.policy import GateRules
 
 # Public constants, chosen once on public radiographs, never on a site's data: a copy with noise of sd 0.02 stays under

@@ -23,7 +23,6 @@ import numpy as np
 
 from sfumato_client.anonymise.candidates import CandidateSet
 from sfumato_client.audit.attacks.identity import Matches, given_verifier, re_identification, train_verifier
-from sfumato_client.audit.attacks.nearest import Floats, is_flat, nearest_distances
 from sfumato_client.audit.copies import copied_patients, most_by_noise
 from sfumato_client.audit.rules import FEWEST_CONTROLS, IDENTICAL, Distances, Finding, apply, apply_to_records
 from sfumato_client.dataset import Cohort
@@ -32,6 +31,7 @@ from sfumato_common.encoders.encoder import Encoder
 from sfumato_common.errors import DataError, PolicyRefusal, ReleaseRefused
 from sfumato_common.files import canonical_json, write_atomic
 from sfumato_common.mechanisms.sealed import ProcessKey, Sealed, digest_of
+from sfumato_common.metrics.nearest import Floats, is_flat, nearest_distances
 from sfumato_common.study.policy import GateRules
 from sfumato_common.types import ByteImages
 

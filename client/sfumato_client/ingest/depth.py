@@ -12,16 +12,10 @@ import numpy.typing as npt
 
 from sfumato_client.ingest.elements import Note
 from sfumato_client.ingest.records import UnreadableError
+from sfumato_common.imaging import depth_of
 from sfumato_common.types import AnyArray
 
-DEPTHS = (8, 10, 12, 14, 16)
 DEPTH_NOTE = "a 16-bit file that holds"
-
-
-def depth_of(samples: AnyArray) -> int:
-    """The fewest bits of a detector that hold the largest of 16-bit `samples`."""
-    largest = int(samples.max()) if samples.size else 0
-    return next(bits for bits in DEPTHS if largest < 2**bits)
 
 
 def shown(samples: AnyArray, bits: int | None, note: Note) -> npt.NDArray[np.float32]:

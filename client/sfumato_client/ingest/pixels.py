@@ -16,11 +16,11 @@ from pydicom.pixels.utils import pixel_array
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from sfumato_client.ingest.decoders import other_shape, plain_frame
-from sfumato_client.ingest.depth import depth_of
 from sfumato_client.ingest.elements import Note, first_item, functional, integer, named, number, numbers, plain, word
 from sfumato_client.ingest.lookup import Lookup, read_lookup
 from sfumato_client.ingest.mending import COLOUR, GREY, PALETTE, mend, shift_of
 from sfumato_client.ingest.records import UnreadableError, varies
+from sfumato_common.imaging import depth_of
 from sfumato_common.types import AnyArray
 
 Display = npt.NDArray[np.float32]

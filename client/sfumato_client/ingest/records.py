@@ -7,11 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-
-from sfumato_common.imaging import fit_square
+from sfumato_common.imaging import in_form, to_grey
 from sfumato_common.study.terms import ImageForm
-from sfumato_common.types import AnyArray, ByteImages, pixel_dtype
+from sfumato_common.types import AnyArray, ByteImages
 
 Split = Literal["train", "holdout"]
 # what is done with an image that has text in its pixels: left out, painted over, or taken without a look
@@ -42,8 +40,6 @@ _SIDES = {"L": "L", "LEFT": "L", "R": "R", "RIGHT": "R"}
 # letter would be taken for a side
 _VIEW = re.compile("[A-Z]{2,8}")
 _SOME = 2**12
-# luma of ITU-R BT.601, which is also the Y of YBR_FULL (DICOM PS3.3 C.7.6.3.1.2)
-_LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
 
 class UnreadableError(Exception):
@@ -160,13 +156,7 @@ def to_form(display: AnyArray, form: ImageForm, pixel: tuple[float, float] = (1.
     height and width of a pixel in any unit. Raises UnreadableError for an image without any contrast.
     """
     if display.ndim == 3 and form.channels == 1:
-        display = display @ _LUMA
+        display = to_grey(display)
     if not varies(display):
         raise UnreadableError("the image is blank: all pixels are equal")
-    square = fit_square(display, form.size, pixel)
-    if square.ndim == 2 and form.channels == 3:
-        square = np.repeat(square[..., None], 3, axis=2)
-    # float32 has 24 bits: 16-bit values are exact to a 256th of a grey level
-    top = np.float32(2**form.bits - 1)
-    pixels: ByteImages = np.rint(np.clip(square, 0.0, 1.0) * top).astype(pixel_dtype(form.bits))
-    return pixels
+    return in_form(display, form.size, form.channels, form.bits, pixel)

@@ -8,12 +8,12 @@ from __future__ import annotations
 import math
 
 from sfumato_client.anonymise.groups import most_images
-from sfumato_client.audit.attacks.nearest import is_flat
 from sfumato_client.audit.rules import FEWEST_CONTROLS
 from sfumato_client.dataset import SiteStore, require_patients
 from sfumato_client.ledger import Ledger
 from sfumato_common.accounting.events import Declared
 from sfumato_common.errors import BudgetExceeded, DataError, PolicyRefusal
+from sfumato_common.metrics.nearest import is_flat
 from sfumato_common.study.budget import check_own_epsilon
 from sfumato_common.study.costs import WITHOUT_PRIVACY, release_events, stated_training
 from sfumato_common.study.forecast import Forecast, forecast

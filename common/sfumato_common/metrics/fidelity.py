@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 import numpy as np
 import numpy.typing as npt
 
 Float64 = npt.NDArray[np.float64]
+Labels = npt.NDArray[np.int64]
 
 
 def frechet_distance(first: Float64, second: Float64) -> float:
@@ -43,6 +46,22 @@ def kernel_distance(first: Float64, second: Float64) -> float:
     own = (within.sum() - np.trace(within)) / (n * (n - 1))
     other = (inside.sum() - np.trace(inside)) / (m * (m - 1))
     return float(own + other - 2.0 * across.mean())
+
+
+def drawn_kernel_distances(first: Float64, second: Float64, draws: Iterable[tuple[Labels, Labels]]) -> Iterator[float]:
+    """`kernel_distance` of samples drawn with replacement, by the rows of both sets [N], [M] that each draw holds.
+
+    Pairs of a record with itself are left out however often it was drawn: they would bias the distance upwards.
+    """
+    within, inside, across = _cubic(first, first), _cubic(second, second), _cubic(first, second)
+    np.fill_diagonal(within, 0.0)
+    np.fill_diagonal(inside, 0.0)
+    for rows, others in draws:
+        w = np.bincount(rows, minlength=len(first)).astype(np.float64)
+        v = np.bincount(others, minlength=len(second)).astype(np.float64)
+        own = w @ within @ w / (w.sum() ** 2 - (w**2).sum())
+        other = v @ inside @ v / (v.sum() ** 2 - (v**2).sum())
+        yield float(own + other - 2.0 * (w @ across @ v) / (w.sum() * v.sum()))
 
 
 def _cubic(first: Float64, second: Float64) -> Float64:

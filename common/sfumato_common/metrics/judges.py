@@ -93,10 +93,19 @@ class Judge:
 
     def probabilities(self, images: AnyArray) -> Float64:
         """Probabilities [N, K] of integer images [N, S, S] or [N, S, S, 3]."""
+        return functional.softmax(self._run(self.network, images), 1).numpy()
+
+    def features(self, images: AnyArray) -> Float64:
+        """What the linear layer reads, [N, F], of integer images [N, S, S] or [N, S, S, 3]."""
+        assert isinstance(self.network, nn.Sequential)
+        before = next(at for at, layer in enumerate(self.network) if isinstance(layer, nn.Flatten))
+        return self._run(self.network[: before + 1], images).numpy()
+
+    def _run(self, network: nn.Module, images: AnyArray) -> Tensor:
         parts = [images[first : first + _SCORED] for first in range(0, len(images), _SCORED)]
         with torch.no_grad():
-            found = [self.network(torch.from_numpy(to_unit_range(x)).to(self.device)).cpu() for x in parts]
-        return functional.softmax(torch.cat(found).double(), 1).numpy()
+            found = [network(torch.from_numpy(to_unit_range(x)).to(self.device)).cpu() for x in parts]
+        return torch.cat(found).double()
 
 
 def fit_judge(

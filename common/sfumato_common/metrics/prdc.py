@@ -9,6 +9,7 @@ import numpy.typing as npt
 from scipy.spatial.distance import cdist
 
 Float64 = npt.NDArray[np.float64]
+Table = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -31,17 +32,28 @@ def neighbourhood(real: Float64, synthetic: Float64, k: int = 5) -> Neighbourhoo
 
     Scale matters: give features whose units are comparable. Raises ValueError when a set has not more than k records.
     """
+    return neighbourhood_of(*balls(real, synthetic, k), k)
+
+
+def balls(real: Float64, synthetic: Float64, k: int = 5) -> tuple[Table, Table]:
+    """Which synthetic record is in which real one's ball, and which real one in which synthetic one's, both [N, M].
+
+    Raises ValueError as `neighbourhood`.
+    """
     if min(len(real), len(synthetic)) <= k:
         raise ValueError(f"neighbourhoods to the {k}-th neighbour need more than {k} records in each set")
     real_radius, synthetic_radius = _radii(real, k), _radii(synthetic, k)
     between = cdist(real, synthetic)
-    in_real = between < real_radius[:, None]
-    in_synthetic = between < synthetic_radius
+    return between < real_radius[:, None], between < synthetic_radius
+
+
+def neighbourhood_of(in_real: Table, in_synthetic: Table, k: int = 5) -> Neighbourhood:
+    """The figures of `balls`, or of some of their real rows."""
     return Neighbourhood(
         precision=float(in_real.any(axis=0).mean()),
         recall=float(in_synthetic.any(axis=1).mean()),
         density=float(in_real.sum(axis=0).mean() / k),
-        coverage=float((between.min(axis=1) < real_radius).mean()),
+        coverage=float(in_real.any(axis=1).mean()),
     )
 
 

@@ -5,7 +5,7 @@ Train on synthetic, test on real: Esteban et al. 2017. `utility.py` has the smal
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,6 +36,27 @@ def balanced_accuracy(probabilities: Float64, labels: Labels) -> float:
     return float(np.mean([right[labels == k].mean() for k in np.unique(labels)]))
 
 
+def patient_draws(patients: Labels, rng: np.random.Generator, draws: int) -> Iterator[Labels]:
+    """Rows of `draws` samples of whole patients with replacement, as many as there are (Field and Welsh 2007).
+
+    Images of one patient are alike, so drawing images would make intervals too narrow. `patients` [N] owns the rows.
+    """
+    order = np.argsort(patients, kind="stable")
+    rows_of = np.split(order, np.flatnonzero(np.diff(patients[order])) + 1)
+    for _ in range(draws):
+        drawn = rng.integers(0, len(rows_of), len(rows_of))
+        yield np.concatenate([rows_of[patient] for patient in drawn])
+
+
+def percentile_interval(values: Iterable[float], level: float = 0.95) -> tuple[float, float]:
+    """The middle `level` of `values` (Efron 1979), those that are not finite left out; nan when all are."""
+    finite = np.array([value for value in values if np.isfinite(value)])
+    if not len(finite):
+        return float("nan"), float("nan")
+    low, high = np.quantile(finite, [(1.0 - level) / 2.0, (1.0 + level) / 2.0])
+    return float(low), float(high)
+
+
 def patient_interval(
     figure: Callable[[npt.NDArray[np.int64]], float],
     patients: npt.NDArray[np.int64],
@@ -43,22 +64,8 @@ def patient_interval(
     draws: int = 1000,
     level: float = 0.95,
 ) -> tuple[float, float]:
-    """Percentile interval of `figure(rows)` by drawing whole patients with replacement (Efron 1979; Field, Welsh 2007).
-
-    Images of one patient are alike, so drawing images would make the interval too narrow. `patients` [N] owns the
-    rows. Draws in which the figure is not defined are left out; nan when all are.
-    """
-    order = np.argsort(patients, kind="stable")
-    rows_of = np.split(order, np.flatnonzero(np.diff(patients[order])) + 1)
-    found = []
-    for _ in range(draws):
-        drawn = rng.integers(0, len(rows_of), len(rows_of))
-        found.append(figure(np.concatenate([rows_of[patient] for patient in drawn])))
-    finite = np.array([value for value in found if not np.isnan(value)])
-    if not len(finite):
-        return float("nan"), float("nan")
-    low, high = np.quantile(finite, [(1.0 - level) / 2.0, (1.0 + level) / 2.0])
-    return float(low), float(high)
+    """Percentile interval of `figure(rows)` over `patient_draws`; nan where no draw has the figure."""
+    return percentile_interval(map(figure, patient_draws(patients, rng, draws)), level)
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,9 +11,13 @@ import typer
 from sfumato_common.command_line import AsJson, console, file_bytes, print_json
 from sfumato_common.errors import ConfigError, UnverifiedOrigin, VerificationError
 from sfumato_common.files import write_atomic
+from sfumato_server.cli.evaluate import dataset_evaluate
 from sfumato_server.cli.progress import images_shown
 
 dataset_app = typer.Typer(no_args_is_help=True, help="Work with a published data set.")
+dataset_app.command(
+    "evaluate", epilog="Example: sfumato dataset evaluate published --real index.csv --out evaluation.json"
+)(dataset_evaluate)
 
 
 @dataset_app.command(

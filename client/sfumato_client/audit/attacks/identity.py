@@ -26,11 +26,11 @@ from scipy import stats
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sfumato_client.audit.attacks.nearest import Floats, images_at_once, is_flat
 from sfumato_client.dataset import Cohort
 from sfumato_common.encoders.encoder import Encoder
 from sfumato_common.errors import DataError
 from sfumato_common.metrics.features import encoded_features
+from sfumato_common.metrics.nearest import Floats, images_at_once, is_flat
 from sfumato_common.rows import by_chunks
 from sfumato_common.types import ByteImages, to_unit_range
 

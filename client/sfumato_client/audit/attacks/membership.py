@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from sfumato_client.audit.attacks.nearest import Floats, fingerprints, nearest_distances
+from sfumato_common.metrics.nearest import Floats, fingerprints, nearest_distances
 from sfumato_common.types import ByteImages
 
 Interval = tuple[float, float]

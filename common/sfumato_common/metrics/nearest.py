@@ -42,6 +42,21 @@ def nearest_distances(queries: ByteImages, real: ByteImages) -> Floats:
     return np.sqrt(np.maximum(2 - 2 * closest, 0)).astype(np.float32)
 
 
+def patient_distances(queries: ByteImages, real: ByteImages, patients: npt.NDArray[np.int64]) -> Floats:
+    """`nearest_distances` [N, P] to each of P patients apart; `patients` [M] in 0 .. P - 1 owns the real images."""
+    order = np.argsort(patients, kind="stable")
+    starts = np.flatnonzero(np.r_[True, np.diff(patients[order]) > 0])
+    step = _step(real)
+    targets = fingerprints(_window(np.asarray(real[order]), step, step, step))
+    closest = np.zeros((len(queries), len(starts)), np.float32)
+    for at in range(0, len(queries), _CHUNK):
+        rows = slice(at, at + _CHUNK)
+        for view in _views(np.asarray(queries[rows]), step):
+            products = np.abs(fingerprints(view) @ targets.T)
+            closest[rows] = np.maximum(closest[rows], np.maximum.reduceat(products, starts, axis=1))
+    return np.sqrt(np.maximum(2 - 2 * closest, 0)).astype(np.float32)
+
+
 def is_flat(images: ByteImages) -> npt.NDArray[np.bool_]:
     """True [N] where an image shows nothing: its fingerprint is the zero vector."""
     return np.asarray(~fingerprints(images).any(1)) if len(images) else np.zeros(0, np.bool_)
