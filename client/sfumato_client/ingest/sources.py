@@ -209,7 +209,7 @@ def prepare(source: AnySource) -> None:
     if not isinstance(source, NpzSource) and source.text != "allow":
         from sfumato_client.ingest.text_networks import networks
 
-        networks()
+        networks().warm()
     if isinstance(source, DicomSource) and source.label_from and source.label_from.sr:
         from sfumato_client.ingest.labelled import read_reports
 
