@@ -19,7 +19,7 @@ from sfumato_common.study.terms import ImageForm
 from sfumato_common.types import pixel_dtype
 
 FACTS = "store.json"
-_FORMAT = 3
+_FORMAT, _READ = 4, (3, 4)
 _UNENCRYPTED = (1, 2)
 
 
@@ -48,7 +48,7 @@ class StoreFacts:
                 raise DataError(
                     f"store '{folder.name}' is of a version that did not encrypt it; remove the folder and ingest again"
                 )
-            mac, of, known = str(value.pop("mac")), str(value["store_key"]), value["format"] == _FORMAT
+            mac, of, known = str(value.pop("mac")), str(value["store_key"]), value["format"] in _READ
             labels, shape = tuple(map(str, value["labels"])), tuple(map(int, value["shape"]))
             said = (str(value[name]) for name in ("dtype", "key", "pixels", "index", "register"))
             facts = StoreFacts(labels, shape, *said)

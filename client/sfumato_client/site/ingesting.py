@@ -17,7 +17,7 @@ from sfumato_client.ingest.jobs import Known, Results, unknown
 from sfumato_client.ingest.pool import Pool
 from sfumato_client.ingest.sources import AnySource, NpzSource, read_rows
 from sfumato_client.ingest.table import Listing
-from sfumato_client.ledger.changing import cohort_held, require_none_begun
+from sfumato_client.ledger.changing import check_cohort, cohort_held, require_none_begun
 from sfumato_client.site.described import Described
 from sfumato_client.site.home import SiteHome
 from sfumato_client.site.store_key import make_store_key
@@ -41,7 +41,7 @@ def ingest_source(
     """
     with _reading(home, source, plan, workers, watch) as reading, home.open_ledger() as ledger:
         described = Described(source, plan)
-        terms = replace(_terms(home, source, plan, described), check=ledger.check_members)
+        terms = replace(_terms(home, source, plan, described), check=partial(check_cohort, ledger))
         report = SiteStore.grow(home.store, reading(), terms, described.about)
     (home.root / SHEET).unlink(missing_ok=True)  # images in the clear, which somebody has looked at
     return report
