@@ -18,7 +18,7 @@ from sfumato_client.dataset.encryption import ALTERED, EncryptedReader, Encrypte
 from sfumato_common.errors import DataError
 from sfumato_common.types import AnyArray
 
-_ROWS = 4096
+_ROWS = 512
 
 
 @dataclass(frozen=True)
@@ -64,13 +64,15 @@ def words_of(words: Iterable[str], count: int, longest: int = 16) -> AnyArray:
 
 
 def _write(stream: BinaryIO, array: AnyArray | Column) -> None:
-    if not isinstance(array, Column):
-        np.lib.format.write_array(stream, array, allow_pickle=False)
+    shape = (array.count, *array.shape) if isinstance(array, Column) else array.shape
+    header = {"descr": np.lib.format.dtype_to_descr(array.dtype), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(stream, header)
+    if isinstance(array, Column):
+        for piece in _pieces(array.rows()):
+            stream.write(piece)
         return
-    header = {"descr": np.lib.format.dtype_to_descr(array.dtype), "fortran_order": False}
-    np.lib.format.write_array_header_1_0(stream, {**header, "shape": (array.count, *array.shape)})
-    for piece in _pieces(array.rows()):
-        stream.write(piece)
+    for first in range(0, len(array), _ROWS):
+        stream.write(array[first : first + _ROWS].tobytes())
 
 
 def _pieces(rows: Iterable[bytes]) -> Iterator[bytes]:

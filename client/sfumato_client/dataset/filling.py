@@ -134,7 +134,7 @@ def _index(whole: Whole) -> dict[str, AnyArray]:
     """Labels, owner, split and view of every image that is kept, and the pseudonyms of its patients."""
     entries, people, count = whole.entries, whole.people, len(whole.kept)
     return {
-        "labels": smallest(np.fromiter((entries[int(at)].label for at in whole.kept), np.int64, count)),
+        "labels": smallest(np.fromiter((entries[int(at)].label for at in whole.kept), np.uint32, count)),
         "owner": people.owner,
         "split": people.splits[people.owner].astype(np.uint8),
         "view": words_of((entries[int(at)].view for at in whole.kept), count),

@@ -17,13 +17,13 @@ from typing import Any, Generic, TypeVar, overload
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 T = TypeVar("T")
-_BLOCK, _OPEN = 256, 8  # values that are encrypted together; blocks that are kept open
+_BLOCK, _OPEN = 64, 8  # values that are encrypted together; blocks that are kept open
 
 
 class Blocks(Sequence[T], Generic[T]):
     """`words` makes JSON of a value, and `value` a value of that again; the file lies in `folder`, else where all do.
 
-    Of 256 values eight bytes are in memory. It is read mostly in order: a value far off opens its block.
+    Of 64 values eight bytes are in memory. It is read mostly in order: a value far off opens its block.
     """
 
     def __init__(self, words: Callable[[T], Any], value: Callable[[Any], T], folder: Path | None = None) -> None:
