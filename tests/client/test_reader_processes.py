@@ -80,9 +80,7 @@ def test_a_hostile_file_costs_itself_alone(tmp_path: Path, monkeypatch: pytest.M
     reasons = {one.reference: one.reason for one in found if isinstance(one, Skipped)}
     calls = {"call.png", "call-unix.png"}
     assert set(reasons) == {"die.png", "spin.png", "sleep.png", "eat.png", "babble.png", *calls}
-    assert not any("ended the reader" in reasons[name] for name in calls), (
-        "the reader goes on"
-    )
+    assert not any("ended the reader" in reasons[name] for name in calls), "the reader goes on"
     assert "ended the reader" in reasons["die.png"]
     assert "of a processor" in reasons["spin.png"]
     assert "says nothing" in reasons["sleep.png"]

@@ -23,6 +23,7 @@ from sfumato_client.dataset.facts import FACTS, StoreFacts
 from sfumato_client.dataset.filling import INDEX, Before, StoreTerms, facts_of, read_whole, spread_index, write_whole
 from sfumato_client.dataset.growing import Rows
 from sfumato_client.dataset.looking import sheet_of, unusual
+from sfumato_client.dataset.newest import placing
 from sfumato_client.dataset.pixel_file import PIXELS, EncryptedPixels
 from sfumato_client.dataset.register import REGISTER, read_register
 from sfumato_client.dataset.report import REPORT, IngestReport
@@ -81,12 +82,13 @@ class SiteStore:
             whole.report.write(folder.parent / REPORT)
             whole.report.require_answers()
             facts = write_whole(partial, whole, terms)
-            facts.write(partial, terms.store_key)
+            mark = facts.write(partial, terms.store_key)
             opened = SiteStore.open(partial, terms.store_key)
             terms.check(lambda: opened.members(*SPLITS))
             _remove_others(partial, facts)
             sync_folder(partial)
-            partial.rename(folder)
+            with placing(folder, mark, "", terms.store_key):
+                partial.rename(folder)
         except OSError as error:
             shutil.rmtree(partial, ignore_errors=True)
             raise DataError(f"store '{folder.name}' cannot be written ({error.strerror}); nothing was kept") from None
@@ -106,18 +108,19 @@ class SiteStore:
         `grow` does.
         """
         partial, key = _partial(folder), terms.store_key
-        _remove_others(folder, StoreFacts.read(folder, key))
+        _remove_others(folder, before := StoreFacts.read(folder, key))
         try:
             whole = read_whole(partial, rows, terms, about)
             whole.report.write(folder.parent / REPORT)
             whole.report.require_answers()
             facts = write_whole(partial, whole, terms)
-            facts.write(partial, key)
+            mark = facts.write(partial, key)
             with hold(SiteStore.open(partial, key).members(*SPLITS)):
                 for name in _files(facts):
                     (partial / name).rename(folder / name)
                 sync_folder(folder)
-                facts.write(folder, key)
+                with placing(folder, mark, before.mark, key):
+                    facts.write(folder, key)
         except OSError as error:
             shutil.rmtree(partial, ignore_errors=True)
             raise DataError(f"store '{folder.name}' cannot be written ({error.strerror}); it is as it was") from None
