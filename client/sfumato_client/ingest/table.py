@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from sfumato_client.ingest.alike import says_no_id
-from sfumato_client.ingest.records import SPLIT_NAMES, Split, UnreadableError
+from sfumato_client.ingest.records import LISTED_TWICE, SPLIT_NAMES, Split, UnreadableError
 from sfumato_common.errors import ConfigError
 from sfumato_common.tables import Row
 
@@ -71,7 +71,7 @@ class Listed:
             if self._count >= _FULL * len(self._places):
                 self._grow()
         elif int(self._places[place, 1]) == said:
-            raise UnreadableError("listed twice; the first row counts")
+            raise UnreadableError(LISTED_TWICE)
 
     def __contains__(self, path: Path) -> bool:
         """Whether a file, without links in its path, was listed."""

@@ -16,7 +16,7 @@ import numpy as np
 from sfumato_client.ingest.alike import IdKind, Unions, groups_by, placeholders, shared
 from sfumato_client.ingest.answers import Answers
 from sfumato_client.ingest.depth import DEPTH_NOTE
-from sfumato_client.ingest.records import NO_FACTS, UNLISTED, WITHDRAWN, Facts, Skipped, Split
+from sfumato_client.ingest.records import LISTED_TWICE, NO_FACTS, SAME_AGAIN, UNLISTED, WITHDRAWN, Facts, Skipped, Split
 
 _SHOWN = 20  # groups of a question that the report lists
 
@@ -200,7 +200,7 @@ def _same_images(entries: Sequence[Entry], answers: Answers, examined: Examined)
             unclear.append([entries[at].facts.reference for at in left])
             continue
         for at in left if two and answers.image_of_two_labels == "drop" else left[1:]:
-            what = "the same image under another label" if two else "the same image again"
+            what = "the same image under another label" if two else SAME_AGAIN
             examined.dropped[at] = f"{what} (as {first})"
     if unclear:
         text = f"{len(unclear)} images stand under more than one label"
@@ -247,7 +247,8 @@ def _note(entries: Sequence[Entry], examined: Examined) -> None:
 def _lost(kept: int, reasons: Iterable[str], answers: Answers, examined: Examined) -> None:
     """Rows that were dropped, by reason; a question where they are more than the stated share."""
     everything = Counter(itertools.chain(reasons, examined.dropped.values()))
-    lost = sum(count for reason, count in everything.items() if reason not in (UNLISTED, WITHDRAWN))
+    no_loss = (UNLISTED, WITHDRAWN, LISTED_TWICE, SAME_AGAIN)
+    lost = sum(count for reason, count in everything.items() if not reason.startswith(no_loss))
     if kept and lost > answers.most_dropped * (kept + lost):
         share = f"{lost} of {kept + lost} rows were dropped"
         text = f"{share}, more than 'most_dropped' {answers.most_dropped:g} allows"
