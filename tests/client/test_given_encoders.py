@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from sfumato_client.cli.main import app
 from sfumato_client.site.admission import check_policy
+from sfumato_client.site.given import gate_encoder
 from sfumato_client.site.handler import Site
 from sfumato_client.site.making import Maker
 from sfumato_common.encoders.vgg import Vgg19Conv1
@@ -90,4 +91,4 @@ def test_the_gates_encoder_judges_from_the_sites_own_folder_and_is_no_methods(tm
     plain = parse(small_plan(released="spectral", sites={"alder": 100}, epsilon=50.0, noise=1.0), Plan, "test")
     check_policy(plain, home.policy())
     with pytest.raises(VerificationError, match="not in the folder of encoders"):
-        home.gate_encoder(home.policy().release.gate.encoder, home.policy())
+        gate_encoder(home, home.policy().release.gate.encoder, home.policy())

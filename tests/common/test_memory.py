@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from sfumato_common import memory
+from sfumato_common import memory, rows
 from sfumato_common.errors import ConfigError
 from sfumato_common.generators.appearance.feature_map import AppearanceLayout
 from sfumato_common.generators.appearance.features import features_of
@@ -62,7 +62,7 @@ def test_rows_follow_the_budget_in_whole_tiles(monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_row_counts_what_its_operations_make() -> None:
     layer = torch.nn.Conv2d(1, 4, 3, padding=1)
-    found = memory.row_bytes(lambda x: layer(x).relu(), torch.zeros(3, 1, 16, 16))
+    found = rows.row_bytes(lambda x: layer(x).relu(), torch.zeros(3, 1, 16, 16))
     assert 2 * 4 * 256 * 4 <= found <= 3 * 4 * 256 * 4
 
 

@@ -43,7 +43,7 @@ from sfumato_client.anonymise.linear_walk import Walks, candidates_of, restraine
 from sfumato_client.anonymise.tiles import MOST_ROWS, Tile, write_sheet
 from sfumato_common.generators.device import training_device
 from sfumato_common.latent.space import LatentSpace, Noise
-from sfumato_common.memory import row_bytes
+from sfumato_common.rows import row_bytes
 from sfumato_common.study.release import PlanWalk
 from sfumato_common.types import ByteImages, to_bytes
 

@@ -24,6 +24,7 @@ from sfumato_client.ledger.charged import settle_kept
 from sfumato_client.release.folder import release_folder
 from sfumato_client.site.admission import check_policy
 from sfumato_client.site.figure import figure_work
+from sfumato_client.site.given import given_encoders
 from sfumato_client.site.home import SiteHome
 from sfumato_client.site.inbound import Seen, check_form, models_of, requested_items
 from sfumato_client.site.noise import noise_of
@@ -56,8 +57,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 Upload = Callable[[bytes, Plan], None]
 StartRanks: TypeAlias = "Callable[[], contextlib.AbstractContextManager[Ranks | None]]"
-# what is kept besides an answer: rows of the ledger with its journal, weights that came, members
-_MARGIN_BYTES = 4 * 1024**2
+_MARGIN_BYTES = 4 * 1024**2  # beside an answer: rows of the ledger with its journal, weights that came, members
 
 
 class Site:
@@ -134,7 +134,7 @@ class Site:
         check_form(request.arrays, schema_at(plan, sent))
         self._received(plan).keep(request)
         # one that is missing or another is told before anything is charged
-        encoders = self.home.encoders(plan, policy).load_all(stage.encoder_names)
+        encoders = given_encoders(self.home, plan, policy).load_all(stage.encoder_names)
 
         def check() -> None:
             seen.check_round(stage, request.round, request.arrays)

@@ -16,8 +16,6 @@ from sfumato_client.ledger import Ledger
 from sfumato_client.ledger.changing import check_cohort
 from sfumato_client.site.store_key import make_store_key, read_store_key
 from sfumato_common.accounting.events import Cohort as CohortName
-from sfumato_common.encoders.encoder import Encoder, Encoders
-from sfumato_common.encoders.settings import EncoderTerms
 from sfumato_common.errors import ConfigError, DataError, PolicyRefusal
 from sfumato_common.files import write_json
 from sfumato_common.strict import load_yaml, parse
@@ -129,14 +127,6 @@ class SiteHome:
     def style_net(self) -> Path:
         """Weights of k-SALSA's style net, where the site was given some."""
         return self.root / "style-net.safetensors"
-
-    def encoders(self, plan: Plan, policy: Policy) -> Encoders:
-        """The given encoders that `plan` may name, in the folder that `policy` says."""
-        return Encoders(self.root / policy.encoders, plan.encoders)
-
-    def gate_encoder(self, terms: EncoderTerms, policy: Policy) -> Encoder:
-        """The encoder by which the gate's second verifier compares, from the same folder."""
-        return Encoders(self.root / policy.encoders, {"gate": terms}).load("gate")
 
     @property
     def releases(self) -> Path:

@@ -22,6 +22,7 @@ from sfumato_client.ledger.approvals import Approver, approval
 from sfumato_client.ledger.charged import Terms, has_open_charge, recall, sealed_digest
 from sfumato_client.release import seal
 from sfumato_client.release.folder import ReleaseFolder, release_folder
+from sfumato_client.site.given import gate_encoder, given_encoders
 from sfumato_client.site.home import SiteHome
 from sfumato_client.site.noise import site_noise
 from sfumato_client.site.recovery import GATE_BOOKS
@@ -149,7 +150,7 @@ class Maker:
             if found is None
         ]
         rules, folder = self._policy.release.gate, self._home.steward_folder
-        encoder = None if rules.encoder is None else self._home.gate_encoder(rules.encoder, self._policy)
+        encoder = None if rules.encoder is None else gate_encoder(self._home, rules.encoder, self._policy)
         train, holdout = self._cohorts("train", "holdout")
         return gate(sets, train, holdout, rules, charges, folder, encoder)
 
@@ -164,7 +165,7 @@ class Maker:
 
     @cached_property
     def _encoders(self) -> dict[str, Encoder]:
-        return self._home.encoders(self._plan, self._policy).load_all(names_of(self._plan.release))
+        return given_encoders(self._home, self._plan, self._policy).load_all(names_of(self._plan.release))
 
     @cached_property
     def _release(self) -> Release:

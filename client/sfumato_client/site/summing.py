@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sfumato_client.site.given import given_encoders
 from sfumato_client.site.home import SiteHome
 from sfumato_client.site.inbound import Seen, check_form
 from sfumato_client.site.work import Opened, Work
@@ -152,7 +153,7 @@ class SummedStage:
         stage, summed = self.plan.stage(self.name), EXCHANGES[self.name].summed
         assert summed is not None, "the stage is a sum"
         # one that is missing or another is told before anything is charged
-        encoders = self.home.encoders(self.plan, self.policy).load_all(stage.encoder_names)
+        encoders = given_encoders(self.home, self.plan, self.policy).load_all(stage.encoder_names)
         part = import_named(summed.summand)
         # what the sums before this phase are off by: the noise of all sites in them
         sigma = stage.noise_multiplier * math.sqrt(max(asked.answered, default=1) / among(self.plan))

@@ -22,7 +22,7 @@ from sfumato_common.generators.spectral.moment_layout import Float64
 from sfumato_common.generators.white_form import WhiteForm
 from sfumato_common.mechanisms.draws import Draws, TorchDraws
 from sfumato_common.mechanisms.streams import SecretStream
-from sfumato_common.memory import by_chunks
+from sfumato_common.rows import by_chunks
 from sfumato_common.types import AnyArray, Arrays, ByteImages
 
 _FARTHEST = 20.0  # deviations: beyond, numbers are not taken at their word

@@ -30,8 +30,8 @@ from sfumato_client.audit.attacks.nearest import Floats, images_at_once, is_flat
 from sfumato_client.dataset import Cohort
 from sfumato_common.encoders.encoder import Encoder
 from sfumato_common.errors import DataError
-from sfumato_common.memory import by_chunks
 from sfumato_common.metrics.features import encoded_features
+from sfumato_common.rows import by_chunks
 from sfumato_common.types import ByteImages, to_unit_range
 
 Indices = npt.NDArray[np.int64]

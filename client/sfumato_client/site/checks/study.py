@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from sfumato_client.ledger.head import has_begun
 from sfumato_client.site.admission import check_budget, check_policy, forecast_here
 from sfumato_client.site.checks.finding import Finding, Subject
+from sfumato_client.site.given import given_encoders
 from sfumato_client.site.home import SiteHome
 from sfumato_client.site.summing import require_own_key
 from sfumato_common.errors import PolicyRefusal
@@ -43,7 +44,7 @@ def plan(subject: Subject) -> Iterator[Finding]:
 def models(subject: Subject) -> Iterator[Finding]:
     """That the encoders and the public starts that the plan pins are here."""
     policy, asked = subject.home.policy(), _plan_of(subject)
-    subject.home.encoders(asked, policy).load_all(asked.encoders)
+    given_encoders(subject.home, asked, policy).load_all(asked.encoders)
     missing = [
         kind for kind, start in asked.public_starts.items() if not start_path(subject.home.starts, start).exists()
     ]

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from sfumato_common.errors import ConfigError, EgressRefused
-from sfumato_common.memory import budget, row_bytes
+from sfumato_common.memory import budget
+from sfumato_common.rows import row_bytes
 
 RecordLoss = Callable[..., Tensor]
 # Rows that an engine holds at a time, at most: enough to fill the cores, few enough to stay near the caches. Memory may

@@ -27,7 +27,7 @@ from sfumato_common.generators.appearance.synthesis import AppearanceModel, appe
 from sfumato_common.generators.plan import PublicPlan
 from sfumato_common.latent.space import LatentSpace
 from sfumato_common.mechanisms.draws import Draws
-from sfumato_common.memory import row_bytes
+from sfumato_common.rows import row_bytes
 from sfumato_common.types import Arrays
 
 _FARTHEST = 20.0  # deviations: beyond, numbers are not taken at their word

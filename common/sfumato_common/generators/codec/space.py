@@ -25,7 +25,8 @@ from sfumato_common.generators.spectral.moment_layout import Float64
 from sfumato_common.generators.weights import load_network
 from sfumato_common.latent.space import LatentSpace
 from sfumato_common.mechanisms.draws import Draws
-from sfumato_common.memory import TILE, by_chunks, row_bytes
+from sfumato_common.memory import TILE
+from sfumato_common.rows import by_chunks, row_bytes
 from sfumato_common.types import AnyArray, Arrays, ByteImages, to_unit_range
 
 _FARTHEST = 20.0  # deviations: beyond, numbers are not taken at their word

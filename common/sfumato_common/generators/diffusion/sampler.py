@@ -13,7 +13,7 @@ from sfumato_common.generators.plan import PublicPlan
 from sfumato_common.generators.settings import stage_of
 from sfumato_common.generators.whitening import whitening_of
 from sfumato_common.mechanisms.draws import Draws
-from sfumato_common.memory import by_chunks
+from sfumato_common.rows import by_chunks
 from sfumato_common.types import Arrays
 
 

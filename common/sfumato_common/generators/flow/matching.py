@@ -18,7 +18,7 @@ from sfumato_common.generators.flow.flows import Flow
 from sfumato_common.generators.plan import PublicPlan
 from sfumato_common.generators.whitening import Whitening
 from sfumato_common.mechanisms.draws import TorchDraws
-from sfumato_common.memory import by_chunks
+from sfumato_common.rows import by_chunks
 
 W = TypeVar("W", bound=Whitening)
 # Samples a component. The latents behind them are known, so that only what the flow does to them is estimated, and a

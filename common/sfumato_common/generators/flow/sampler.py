@@ -15,7 +15,7 @@ from sfumato_common.generators.plan import PublicPlan
 from sfumato_common.generators.weights import load_network
 from sfumato_common.generators.whitening import Whitening, whitening_of
 from sfumato_common.mechanisms.draws import Draws
-from sfumato_common.memory import by_chunks
+from sfumato_common.rows import by_chunks
 from sfumato_common.types import Arrays
 
 

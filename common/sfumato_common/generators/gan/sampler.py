@@ -11,7 +11,7 @@ from sfumato_common.generators.plan import PublicPlan
 from sfumato_common.generators.spectral.whitening import spectral_model
 from sfumato_common.generators.weights import load_network
 from sfumato_common.mechanisms.draws import Draws
-from sfumato_common.memory import by_chunks
+from sfumato_common.rows import by_chunks
 from sfumato_common.types import Arrays
 
 

@@ -21,7 +21,7 @@ from sfumato_common.generators.plan import PublicPlan
 from sfumato_common.generators.spectral.whitening import SpectralModel
 from sfumato_common.latent.space import Encoding, LatentSpace
 from sfumato_common.mechanisms.draws import Draws, TorchDraws
-from sfumato_common.memory import row_bytes
+from sfumato_common.rows import row_bytes
 
 _MEAN_DRAWS = 2048
 _EMA_HORIZON = 0.3  # of all steps

@@ -12,7 +12,7 @@ from sfumato_common.generators.stylegan2.networks import GENERATOR, generator
 from sfumato_common.generators.stylegan2.noise import draw_noise
 from sfumato_common.generators.weights import load_network
 from sfumato_common.mechanisms.draws import Draws
-from sfumato_common.memory import by_chunks
+from sfumato_common.rows import by_chunks
 from sfumato_common.types import Arrays
 
 

@@ -26,7 +26,7 @@ from sfumato_common.generators.stylegan2.settings import StyleGan2Stage
 from sfumato_common.generators.weights import load_network
 from sfumato_common.latent.space import Encoding, LatentSpace
 from sfumato_common.mechanisms.draws import Draws, TorchDraws
-from sfumato_common.memory import by_chunks, row_bytes
+from sfumato_common.rows import by_chunks, row_bytes
 from sfumato_common.types import Arrays
 
 _THUMB, _PLAIN = 16, 8  # pixels a side

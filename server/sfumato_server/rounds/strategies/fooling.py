@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from torch import Tensor
 from torch.nn import functional
 
-from sfumato_common.memory import row_bytes, rows_at_once
+from sfumato_common.memory import rows_at_once
+from sfumato_common.rows import row_bytes
 
 BATCH = 64
 # the share of generated images that discriminators may take as real, over about so many steps, before the round ends

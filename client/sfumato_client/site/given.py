@@ -1,0 +1,22 @@
+"""The frozen public networks that a plan, or the site's own gate, names: read from the folder that the policy says.
+
+Apart from the home, since they load torch, which takes seconds and most commands never need.
+"""
+
+from __future__ import annotations
+
+from sfumato_client.site.home import SiteHome
+from sfumato_common.encoders.encoder import Encoder, Encoders
+from sfumato_common.encoders.settings import EncoderTerms
+from sfumato_common.study.plan import Plan
+from sfumato_common.study.policy import Policy
+
+
+def given_encoders(home: SiteHome, plan: Plan, policy: Policy) -> Encoders:
+    """The given encoders that `plan` may name."""
+    return Encoders(home.root / policy.encoders, plan.encoders)
+
+
+def gate_encoder(home: SiteHome, terms: EncoderTerms, policy: Policy) -> Encoder:
+    """The encoder by which the gate's second verifier compares, from the same folder."""
+    return Encoders(home.root / policy.encoders, {"gate": terms}).load("gate")
