@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sfumato_client.dataset.rows import RowRead
-from sfumato_client.ingest import Entry, Facts, Skipped
-from sfumato_client.ingest.blocks import Blocks
+from sfumato_client.ingest import Blocks, Entry, Facts, Skipped
 
 
 def new_entries(folder: Path) -> Blocks[Entry]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,7 @@ class StoreFacts:
             mac, of, known = str(value.pop("mac")), str(value["store_key"]), value["format"] in _READ
             labels, shape = tuple(map(str, value["labels"])), tuple(map(int, value["shape"]))
             said = (str(value[name]) for name in ("dtype", "key", "pixels", "index", "register"))
-            facts = StoreFacts(labels, shape, *said, mac)
+            facts = replace(StoreFacts(labels, shape, *said), mark=mac)
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             known = False
         if not known:
