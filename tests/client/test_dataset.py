@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sfumato_client.dataset import Cohort, SiteStore, require_patients
-from sfumato_client.dataset.splits import SPLITS, assign_splits, keyed_split
+from sfumato_client.dataset.splits import NOT_GIVEN, SPLITS, assign_splits, keyed_split
 from sfumato_client.ingest import SiteImage, Skipped, Split
 from sfumato_common.errors import DataError
 from sfumato_common.study.policy import Budget, Policy, ReleaseRules
@@ -40,7 +40,7 @@ def test_store_survives_reopening(tmp_path: Path) -> None:
     report = SiteStore.create(tmp_path / "store", [*entries, Skipped("x.dcm", "torn")], FORM, LABELS, KEY, STORE_KEY)
     store = SiteStore.open(tmp_path / "store", STORE_KEY)
     assert (report.kept, report.patients, store.patients) == (120, 60, 60)
-    assert report.skipped == (Skipped("x.dcm", "torn"),)
+    assert list(report.skipped) == [Skipped("x.dcm", "torn")]
     seen = []
     for split in SPLITS:
         cohort = store.cohort(split)
@@ -163,19 +163,29 @@ def test_a_store_is_never_overwritten(tmp_path: Path) -> None:
     assert SiteStore.open(tmp_path / "store", STORE_KEY).patients == 4
 
 
+def split_of_each(images: Iterable[tuple[str, Split | None]], draw: Callable[[str], Split]) -> dict[str, Split]:
+    """Every patient's split, by name."""
+    listed = list(images)
+    names = {name: number for number, name in enumerate(dict.fromkeys(name for name, _ in listed))}
+    owner = np.array([names[name] for name, _ in listed], np.uint32)
+    given = np.array([NOT_GIVEN if split is None else SPLITS.index(split) for _, split in listed], np.uint8)
+    drawn = np.array([SPLITS.index(draw(name)) for name in names], np.uint8)
+    return {name: SPLITS[assign_splits(owner, given, drawn)[number]] for name, number in names.items()}
+
+
 def test_given_splits_are_kept_and_a_torn_patient_goes_to_train() -> None:
     images: list[tuple[str, Split | None]] = [
         ("a", "train"), ("b", "holdout"), ("b", "holdout"), ("c", "train"),
         ("d", "train"), ("d", "holdout"), ("e", "train"), ("e", "holdout"),
     ]  # fmt: skip
     expected = {"a": "train", "b": "holdout", "c": "train", "d": "train", "e": "train"}
-    assert assign_splits(images, DRAW) == expected
-    assert assign_splits(reversed(images), DRAW) == expected
+    assert split_of_each(images, DRAW) == expected
+    assert split_of_each(reversed(images), DRAW) == expected
 
 
 def test_a_mixture_of_given_and_missing_splits_is_refused() -> None:
     with pytest.raises(DataError, match="split"):
-        assign_splits([("a", "train"), ("b", None)], DRAW)
+        split_of_each([("a", "train"), ("b", None)], DRAW)
 
 
 names = st.text(min_size=1, max_size=20)
@@ -185,8 +195,8 @@ names = st.text(min_size=1, max_size=20)
 @given(st.lists(names, unique=True, max_size=30), names, st.binary(min_size=16, max_size=32))
 def test_adding_a_patient_never_moves_another(patients: list[str], newcomer: str, key: bytes) -> None:
     draw = partial(keyed_split, key)
-    before = assign_splits([(name, None) for name in patients], draw)
-    after = assign_splits([(newcomer, None), *((name, None) for name in reversed(patients))], draw)
+    before = split_of_each([(name, None) for name in patients], draw)
+    after = split_of_each([(newcomer, None), *((name, None) for name in reversed(patients))], draw)
     assert all(after[name] == split for name, split in before.items())
 
 
@@ -198,8 +208,8 @@ def test_adding_a_patient_with_a_given_split_never_moves_another(
     given_splits: dict[str, list[Split]], newcomer: str, split: Split
 ) -> None:
     images = [(name, each) for name, splits in given_splits.items() for each in splits]
-    before = assign_splits(images, DRAW)
-    after = assign_splits([*images, (newcomer, split)], DRAW)
+    before = split_of_each(images, DRAW)
+    after = split_of_each([*images, (newcomer, split)], DRAW)
     assert all(after[name] == before[name] for name in before if name != newcomer)
 
 

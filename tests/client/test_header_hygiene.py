@@ -20,7 +20,7 @@ from pydicom.tag import Tag
 from support.dicoms import make, save
 from support.studies import PLAN, POLICY
 
-from sfumato_client.dataset.encryption import read_encrypted
+from sfumato_client.dataset.encryption import EncryptedReader
 from sfumato_client.dataset.facts import StoreFacts
 from sfumato_client.dataset.filling import INDEX
 from sfumato_client.dataset.journal import JOURNAL, read_journal
@@ -151,8 +151,8 @@ def opened(home: SiteHome) -> dict[str, bytes]:
     if home.store.exists():
         key, facts = home.store_key(), StoreFacts.read(home.store, home.store_key())
         for kind, file_id in ((INDEX, facts.index), (REGISTER, facts.register)):
-            data = read_encrypted(home.store, kind, bytes.fromhex(file_id), key)
-            found[f"encrypted {kind}"] = data
+            with EncryptedReader(home.store, kind, bytes.fromhex(file_id), key) as stream:
+                found[f"encrypted {kind}"] = stream.readall()
         found["encrypted pixels"] = np.asarray(EncryptedPixels(home.store, facts.of_pixels, key)).tobytes()
     return found
 

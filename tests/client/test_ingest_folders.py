@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -168,7 +169,7 @@ def test_of_an_archive_that_changed_only_other_entries_are_read_anew(tmp_path: P
 def test_a_report_that_changed_has_everything_read_anew(tmp_path: Path) -> None:
     from support.plans import small_plan
 
-    from sfumato_client.site.ingesting import about_of
+    from sfumato_client.site.described import Described
     from sfumato_common.strict import parse
     from sfumato_common.study.plan import Plan
 
@@ -179,10 +180,13 @@ def test_a_report_that_changed_has_everything_read_anew(tmp_path: Path) -> None:
     said = {"kind": "dicom", "folder": str(tmp_path), "labels": str(table(tmp_path, "a.dcm"))}
     value = {**said, "label_from": {"sr": {"code": "1", "scheme": "2", "folder": str(reports)}}}
     source = parse(value, DicomSource, "source")
-    before = about_of(source, plan)
-    assert about_of(source, plan) == before
+    described = Described(source, plan)
+    before = described.about
+    assert Described(source, plan).about == before
     (reports / "one.dcm").write_bytes(b"another")
-    assert about_of(source, plan) != before
+    assert Described(source, plan).about != before
+    shutil.rmtree(reports)
+    assert "reports" in described.settings, "one walk serves both"
 
 
 def medium(tmp_path: Path) -> tuple[Path, list[Dataset]]:

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -209,11 +210,11 @@ def listener(tmp_path, largest=None, **more):
             yield receiver, root, lambda path, **how: send(port, path, **how)
 
 
-def send(port, path, calling=TITLE, called=SITE, sop_class=None):
+def send(port, path, calling=TITLE, called=SITE, sop_class=None, tls=None):
     """The status of a C-STORE as a PACS sends one; a word where there is no association."""
     entity = AE(calling)
     entity.add_requested_context(sop_class or DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian)
-    association = entity.associate("127.0.0.1", port, ae_title=called)
+    association = entity.associate("127.0.0.1", port, ae_title=called, tls_args=tls)
     if not association.is_established:
         return "rejected" if association.is_rejected else "aborted"
     film = dcmread(path)
@@ -297,6 +298,46 @@ def test_a_listener_behind_tls(tmp_path, films):
     with listener(tmp_path, tls=tls) as (receiver, _, store):
         assert store(path) == "aborted", "plain"
         assert not receiver.came
+
+
+def test_a_sender_over_tls_shows_a_certificate_of_the_hospital(tmp_path, films):
+    ours, others = Authority(tmp_path / "ca", "ours"), Authority(tmp_path / "other", "others")
+    certificate, key = ours.issue("site")
+    tls = {"ca": str(ours.certificate), "certificate": str(certificate), "key": str(key)}
+    path = next(films.glob("*.dcm"))
+
+    def shown(*pair):
+        context = ssl.create_default_context(cafile=str(ours.certificate))
+        context.check_hostname = False
+        if pair:
+            context.load_cert_chain(*map(str, pair))
+        return context, None
+
+    with listener(tmp_path, tls=tls) as (receiver, root, store):
+        assert store(path, tls=shown(*others.issue("pacs"))) == "aborted", "another hospital's certificate"
+        assert store(path, tls=shown()) == "aborted", "none"
+        assert not receiver.came
+        assert store(path, tls=shown(*ours.issue("pacs"))) == 0x0000
+        assert dict(receiver.came) == {"kept": 1}
+        assert len(objects(root / "images")) == 1
+
+
+def test_accession_numbers_of_a_table_are_fetched_alone(say, orthanc, described, home, tmp_path):
+    pacs = described(orthanc.dicom)
+    listed = json.loads(say("sfumato-site", "pacs", "list", pacs, "--json")[2])["studies"]
+    numbers = [study["accession"] for study in listed[:2]]
+    table = tmp_path / "wanted.csv"
+    table.write_text("Accession Number;label\n" + "".join(f"{one};x\n" for one in [*numbers, numbers[0], "NOSUCH"]))
+    words = ("--home", home, "--accessions", table, "--json")
+    code, _, said = say("sfumato-site", "pacs", "fetch", pacs, *words)
+    done = json.loads(said)
+    assert (code, done["studies"], done["kept"], done["unmet"]) == (0, 2, 2, 1)
+    for bad in ("A*", "1" * 17, ""):
+        table.write_text(f"accession,label\n{bad},x\n")
+        code, line, _ = say("sfumato-site", "pacs", "fetch", pacs, *words)
+        assert code != 0
+        assert "row 1" in line
+        assert not bad or bad not in line
 
 
 def test_orthanc_sends_to_the_listener_of_the_command(say, orthanc, described, films, home):

@@ -73,18 +73,44 @@ def test_a_hostile_file_costs_itself_alone(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(pools, "_SILENT_SECONDS", 10.0)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path for path in sys.path if path))
     names = ["a.png", "die.png", "b.png", "spin.png", "sleep.png", "c.png", "eat.png", "babble.png"]
-    names += ["print.png", "d.png"]
+    names += ["print.png", "call.png", "call-unix.png", "d.png"]
     source = folder_of(tmp_path / "images", names)
     with pools.Pool(source, FORM, LABELS, workers=2) as pool:
         found = flat(read_rows(source, FORM, LABELS, pool.run))
     reasons = {one.reference: one.reason for one in found if isinstance(one, Skipped)}
-    assert set(reasons) == {"die.png", "spin.png", "sleep.png", "eat.png", "babble.png"}
+    calls = {"call.png", "call-unix.png"}
+    assert set(reasons) == {"die.png", "spin.png", "sleep.png", "eat.png", "babble.png", *calls}
+    assert not any("ended the reader" in reasons[name] for name in calls), "the reader goes on"
     assert "ended the reader" in reasons["die.png"]
     assert "of a processor" in reasons["spin.png"]
     assert "says nothing" in reasons["sleep.png"]
     assert "memory" in reasons["eat.png"]
     kept = [one.facts.reference for one in found if isinstance(one, SiteImage)]
     assert kept == ["a.png", "b.png", "c.png", "print.png", "d.png"]
+
+
+def test_the_filter_holds_in_every_thread_and_lets_a_process_work() -> None:
+    said = """
+import socket, threading, time
+from sfumato_client.ingest.offline import has_network, leave_network
+def late():
+    time.sleep(0.3)
+    found.append(has_network())
+found = [has_network()]
+thread = threading.Thread(target=late)
+thread.start()
+found.append(leave_network())
+thread.join()
+for family in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX):
+    try:
+        socket.socket(family)
+        found.append("open")
+    except PermissionError:
+        found.append("refused")
+print(found)
+"""
+    done = subprocess.run([sys.executable, "-c", said], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "[True, True, False, 'refused', 'refused', 'refused']"
 
 
 def test_readers_end_with_their_pool(tmp_path: Path) -> None:

@@ -129,6 +129,14 @@ def test_a_machine_that_does_not_suffice(home, plan, monkeypatch, fault):
     assert told in said["disk" if fault in ("files", "write") else fault]
 
 
+def test_readers_that_can_reach_a_network_are_named(home, plan, monkeypatch):
+    assert found(home, plan)["readers"][0][0] == "good"
+    monkeypatch.setattr(machine, "can_leave_network", lambda: False)
+    ((state, said),) = found(home, plan)["readers"]
+    assert state == "note"
+    assert said.startswith("readers can reach the network on this machine: ")
+
+
 def test_all_that_gate_and_training_lack_is_told(tmp_path):
     groups = {"method": "k-same", "model": "gan", "images": 12, "k": 5}
     plan = parse({**PLAN, "release": [*PLAN["release"], groups]}, Plan, "plan")

@@ -1,9 +1,10 @@
-"""A reader's process whose files do what their names say: die, spin, sleep, eat memory, babble. For tests."""
+"""A reader's process whose files do what their names say: die, spin, sleep, eat memory, babble, call. For tests."""
 
 from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 import time
 
@@ -27,6 +28,8 @@ def _hostile(read: ReadFile) -> ReadFile:
             np.ones(2**29)
         if "babble" in name:
             os.write(_ANSWERS, b"\xff" * 4096)
+        if "call" in name:
+            socket.socket(socket.AF_UNIX if "unix" in name else socket.AF_INET)
         if "print" in name:
             print("a decoder's own words")
         return read(job)

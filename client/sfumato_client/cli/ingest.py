@@ -52,7 +52,7 @@ def _say_notes(report: IngestReport) -> None:
     for note in report.notes:
         _say(f"note: {note}")
     if report.read_otherwise:
-        _say(f"note: {len(report.read_otherwise)} images were read otherwise than they say; the report names them")
+        _say(f"note: {report.read_otherwise} images were read otherwise than they say; the report names them")
 
 
 def _say(text: str) -> None:

@@ -32,6 +32,9 @@ First = Annotated[datetime | None, typer.Option("--from", formats=_DAY, help="Fi
 Last = Annotated[datetime | None, typer.Option("--to", formats=_DAY, help="Last day of the studies.")]
 Modality = Annotated[list[str] | None, typer.Option("--modality", help="A modality, such as DX (repeat for several).")]
 Minutes = Annotated[float | None, typer.Option(min=0.01, help="End after so many minutes.")]
+Accessions = Annotated[
+    Path | None, typer.Option("--accessions", help="CSV with a column 'accession': these studies alone.")
+]
 Description = Annotated[str, typer.Option("--description", help="Words of the study's description; * and ? are any.")]
 
 pacs_app = typer.Typer(no_args_is_help=True, help="Images from the hospital's PACS, which is only read.")
@@ -44,6 +47,7 @@ def list_command(
     last: Last = None,
     modality: Modality = None,
     description: Description = "",
+    accessions: Accessions = None,
     as_json: AsJson = False,
 ) -> None:
     """List the studies that a query finds; nothing is fetched."""
@@ -55,7 +59,7 @@ def list_command(
     with quiet():
         archive = open_archive(pacs)
         try:
-            found = list_studies(archive, _query(first, last, modality, description), pacs.tries)
+            found = list_studies(archive, _query(first, last, modality, description, accessions), pacs.tries)
         finally:
             archive.close()
     if as_json:
@@ -72,6 +76,7 @@ def fetch(
     last: Last = None,
     modality: Modality = None,
     description: Description = "",
+    accessions: Accessions = None,
     as_json: AsJson = False,
 ) -> None:
     """Fetch the images of the studies that a query finds into the home's folder 'incoming'; what is there stays."""
@@ -80,7 +85,7 @@ def fetch(
     from sfumato_client.pacs.settings import load_pacs
 
     pacs = load_pacs(where)
-    query = _query(first, last, modality, description)
+    query = _query(first, last, modality, description, accessions)
     with _incoming(home, pacs.largest) as incoming:
         archive = open_archive(pacs)
         try:
@@ -188,14 +193,22 @@ def _incoming(home: Path, largest: int) -> Iterator[Incoming]:
         yield incoming
 
 
-def _query(first: datetime | None, last: datetime | None, modality: list[str] | None, description: str) -> Query:
+def _query(
+    first: datetime | None,
+    last: datetime | None,
+    modality: list[str] | None,
+    description: str,
+    accessions: Path | None,
+) -> Query:
+    from sfumato_client.pacs.accessions import read_accessions
     from sfumato_client.pacs.query import Query, modality_words
     from sfumato_common.errors import ConfigError
 
     if first and last and first > last:
         raise ConfigError("--from is later than --to; no day lies between them")
+    numbers = read_accessions(accessions) if accessions is not None else ()
     days = (first.date() if first else None, last.date() if last else None)
-    return Query(*days, modality_words(modality or []), description.strip())
+    return Query(*days, modality_words(modality or []), description.strip(), numbers)
 
 
 def _worklist(found: list[Study]) -> dict[str, object]:
@@ -238,10 +251,13 @@ def _tell(done: Fetched, as_json: bool) -> None:
                 "there": done.there,
                 "left": dict(done.left),
                 "refused": dict(done.refused),
+                "unmet": done.unmet,
             }
         )
         return
     _say(f"{done.studies} studies: {done.kept} objects came, {done.there} were there already")
+    if done.unmet:
+        _say(f"  {done.unmet} accession numbers of the table meet no study")
     for name, count in sorted(done.left.items()):
         _say(f"  {count} x {name}: not asked for; 'classes' in the description of the PACS asks for it")
 

@@ -13,8 +13,10 @@ that a file may have, the most that SP 800-38D (8.3) allows for random nonces.
 from __future__ import annotations
 
 import hmac
+import io
 import os
 from pathlib import Path
+from typing import Any
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -87,30 +89,87 @@ class FileCipher:
         return self.file_id + place.to_bytes(8, "big")
 
 
-def write_encrypted(folder: Path, kind: str, data: memoryview, store_key: bytes) -> bytes:
-    """Write a file in pieces of a megabyte, of which the last one says that it is; its id."""
-    file_id = new_id()
-    cipher, path = FileCipher(store_key, kind, file_id), folder / file_name(kind, file_id)
-    with room_errors(), os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
-        for place, at in enumerate(range(0, len(data), PIECE)):
-            last = LAST if at + PIECE >= len(data) else 0
-            stream.write(cipher.encrypt(place + last, data[at : at + PIECE]))
-        stream.flush()
-        os.fsync(stream.fileno())
-    return file_id
+class EncryptedWriter:
+    """A new file in `folder`, written in pieces of a megabyte, of which the last one says that it is; a context."""
+
+    def __init__(self, folder: Path, kind: str, store_key: bytes) -> None:
+        self.file_id = new_id()
+        self._cipher, self._path = FileCipher(store_key, kind, self.file_id), folder / file_name(kind, self.file_id)
+        self._waiting, self._place = bytearray(), 0
+
+    def __enter__(self) -> EncryptedWriter:
+        with room_errors():
+            self._stream = os.fdopen(os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
+        return self
+
+    def __exit__(self, failed: object, *_: object) -> None:
+        with self._stream, room_errors():
+            if failed is None:
+                self._piece(len(self._waiting), LAST)
+                self._stream.flush()
+                os.fsync(self._stream.fileno())
+
+    def write(self, data: bytes | memoryview) -> int:
+        """Take bytes; the file has them after the end of the context."""
+        self._waiting += data
+        with room_errors():
+            while len(self._waiting) > PIECE:  # and not at just so many: the last piece is to be told from others
+                self._piece(PIECE, 0)
+        return len(data)
+
+    def flush(self) -> None:
+        """Nothing: a piece is written when it is full."""
+
+    def _piece(self, size: int, last: int) -> None:
+        self._stream.write(self._cipher.encrypt(self._place + last, bytes(self._waiting[:size])))
+        del self._waiting[:size]
+        self._place += 1
 
 
-def read_encrypted(folder: Path, kind: str, file_id: bytes, store_key: bytes) -> bytes:
-    """What `write_encrypted` wrote. Raises DataError where it is gone, cut or altered."""
-    try:
-        encrypted = memoryview((folder / file_name(kind, file_id)).read_bytes())
-    except OSError:
-        raise DataError(ALTERED) from None
-    cipher, step, data = FileCipher(store_key, kind, file_id), PIECE + OVERHEAD, bytearray()
-    for place, at in enumerate(range(0, max(1, len(encrypted)), step)):
-        last = LAST if at + step >= len(encrypted) else 0
-        data += cipher.decrypt(place + last, encrypted[at : at + step])
-    return bytes(data)
+class EncryptedReader(io.RawIOBase):
+    """What `EncryptedWriter` wrote; a piece is in memory. Raises DataError where it is gone, cut or altered."""
+
+    def __init__(self, folder: Path, kind: str, file_id: bytes, store_key: bytes) -> None:
+        self._cipher, self._at, self._open = FileCipher(store_key, kind, file_id), 0, (-1, b"")
+        try:
+            self._stream = (folder / file_name(kind, file_id)).open("rb")
+        except OSError:
+            raise DataError(ALTERED) from None
+        size = os.fstat(self._stream.fileno()).st_size
+        self._pieces = max(1, -(-size // (PIECE + OVERHEAD)))
+        self._size = size - self._pieces * OVERHEAD
+
+    def close(self) -> None:
+        """Close the file."""
+        self._stream.close()
+        super().close()
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def seekable(self) -> bool:
+        """It is."""
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Go to a place."""
+        self._at = max(0, offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence])
+        return self._at
+
+    def readinto(self, out: Any) -> int:
+        """Read on, to the end of a piece at most."""
+        number, start = divmod(self._at, PIECE)
+        if self._at >= self._size:
+            return 0
+        if self._open[0] != number:
+            self._stream.seek(number * (PIECE + OVERHEAD))
+            place = number + (LAST if number == self._pieces - 1 else 0)
+            self._open = number, self._cipher.decrypt(place, self._stream.read(PIECE + OVERHEAD))
+        part = self._open[1][start : start + len(out)]
+        out[: len(part)] = part
+        self._at += len(part)
+        return len(part)
 
 
 def authenticate(store_key: bytes, kind: str, data: bytes) -> str:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hmac
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sfumato_client.dataset.encryption import ALTERED, authenticate, store_key_name
+from sfumato_client.dataset.newest import require_newest
 from sfumato_client.dataset.pixel_file import PixelFacts
 from sfumato_common.errors import DataError
 from sfumato_common.files import canonical_json, write_json
@@ -19,7 +20,7 @@ from sfumato_common.study.terms import ImageForm
 from sfumato_common.types import pixel_dtype
 
 FACTS = "store.json"
-_FORMAT = 3
+_FORMAT, _READ = 4, (3, 4)
 _UNENCRYPTED = (1, 2)
 
 
@@ -38,20 +39,22 @@ class StoreFacts:
     pixels: str
     index: str
     register: str
+    # what tells a store that was read from every other one: the code by which `store.json` is authenticated
+    mark: str = field(default="", compare=False)
 
     @staticmethod
     def read(folder: Path, store_key: bytes) -> StoreFacts:
-        """The facts of the store at `folder`; no image and no patient is looked at. Raises DataError."""
+        """The facts of the newest store at `folder`; no image and no patient is looked at. Raises DataError."""
         try:
             value = json.loads((folder / FACTS).read_text())
             if value["format"] in _UNENCRYPTED:
                 raise DataError(
                     f"store '{folder.name}' is of a version that did not encrypt it; remove the folder and ingest again"
                 )
-            mac, of, known = str(value.pop("mac")), str(value["store_key"]), value["format"] == _FORMAT
+            mac, of, known = str(value.pop("mac")), str(value["store_key"]), value["format"] in _READ
             labels, shape = tuple(map(str, value["labels"])), tuple(map(int, value["shape"]))
             said = (str(value[name]) for name in ("dtype", "key", "pixels", "index", "register"))
-            facts = StoreFacts(labels, shape, *said)
+            facts = replace(StoreFacts(labels, shape, *said), mark=mac)
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             known = False
         if not known:
@@ -63,14 +66,17 @@ class StoreFacts:
             )
         if not hmac.compare_digest(mac, _mac(value, store_key)):
             raise DataError(ALTERED)
+        require_newest(folder, mac, store_key)
         return facts
 
-    def write(self, folder: Path, store_key: bytes) -> None:
-        """Write them, last of all: from then on `folder` holds this store, and before it the one of before, or none."""
+    def write(self, folder: Path, store_key: bytes) -> str:
+        """Write them, last of all; their mark. From then on `folder` holds this store, before it another, or none."""
         value = {name: getattr(self, name) for name in ("dtype", "key", "pixels", "index", "register")}
         value |= {"labels": list(self.labels), "shape": list(self.shape)}
         value |= {"format": _FORMAT, "store_key": store_key_name(store_key)}
-        write_json(folder / FACTS, {**value, "mac": _mac(value, store_key)})
+        mark = _mac(value, store_key)
+        write_json(folder / FACTS, {**value, "mac": mark})
+        return mark
 
     @property
     def of_pixels(self) -> PixelFacts:

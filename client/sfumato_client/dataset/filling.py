@@ -9,15 +9,17 @@ from pathlib import Path
 
 import numpy as np
 
+from sfumato_client.dataset.arrays import smallest, words_of, write_arrays
 from sfumato_client.dataset.facts import StoreFacts
 from sfumato_client.dataset.growing import Growing, Rows, Unchanged
+from sfumato_client.dataset.people import People, people_of
 from sfumato_client.dataset.pixel_file import PixelFacts, kept_rows
-from sfumato_client.dataset.register import Register, write_arrays, write_register
+from sfumato_client.dataset.register import Register, write_register
 from sfumato_client.dataset.report import IngestReport, report_of, with_names
-from sfumato_client.dataset.rows import RowsRead
-from sfumato_client.dataset.splits import SPLITS, assign_splits, key_name, pseudonym
+from sfumato_client.dataset.rows import RowRead
+from sfumato_client.dataset.splits import SPLITS, Numbers, key_name, pseudonym
 from sfumato_client.dataset.tokens import alike_token
-from sfumato_client.ingest import Answers, Entry, Past, Split, examine
+from sfumato_client.ingest import Answers, Entry, Past, Skipped, Split, examine
 from sfumato_common.accounting.members import Members
 from sfumato_common.errors import ConfigError
 from sfumato_common.study.terms import ImageForm
@@ -40,9 +42,9 @@ class Before:
 class StoreTerms:
     """What a store is made for: form and labels of the plan, whose numbers images count in, and the site's two keys.
 
-    `answers` are the hospital's to questions about the whole set. `check` is shown who would be in which cohort, and
-    refuses by raising. `unchanged` says of a row that was read before a kill whether its file is as it was. `withdrawn`
-    are identifiers of patients whose images are not taken; `before` is the store that is updated,
+    `answers` are the hospital's to questions about the whole set. `check` may ask who would be in which cohort, and
+    refuses by raising. `unchanged` says of a row that was read before a kill whether its file is as it was.
+    `withdrawn` are identifiers of patients whose images are not taken; `before` is the store that is updated,
     `settings` all that the source says of how its rows are read.
     """
 
@@ -51,7 +53,7 @@ class StoreTerms:
     split_key: bytes
     store_key: bytes
     answers: Answers = Answers()  # noqa: RUF009 - frozen
-    check: Callable[[Members], None] = lambda members: None
+    check: Callable[[Callable[[], Members]], None] = lambda members: None
     unchanged: Unchanged = lambda stamp: True
     withdrawn: Sequence[str] = ()
     before: Before | None = None
@@ -64,14 +66,13 @@ class StoreTerms:
 
 @dataclass(frozen=True)
 class Whole:
-    """A set that was read and looked at: its pixels' file, the patient of every entry, the numbers of those kept."""
+    """A set that was read and looked at: its pixels' file, the numbers of the entries that are kept, and of whom."""
 
     pixels: PixelFacts
     entries: Sequence[Entry]
-    rows: RowsRead
-    patients: list[str]
-    kept: list[int]
-    splits: dict[str, Split]
+    rows: Sequence[RowRead]
+    kept: Numbers
+    people: People
     report: IngestReport
 
 
@@ -89,19 +90,18 @@ def read_whole(folder: Path, rows: Rows, terms: StoreTerms, about: str) -> Whole
     pixels, entries = growing.finish(), growing.entries
     past = Past(before.patients if before else (), withdrawn, list(gone.values()))
     examined = examine(entries, growing.skipped, terms.answers, past)
-    kept = [at for at in range(len(entries)) if at not in examined.dropped]
-    # who was in the store keeps the split, whichever identifier is left
-    drawn = dict(before.splits) if before else {}
-    for entry, patient in zip(entries, examined.patients, strict=True):
-        if entry.patient_id == patient:
-            drawn.setdefault(patient, entry.drawn)
-    splits = assign_splits(((examined.patients[at], entries[at].split) for at in kept), drawn.__getitem__)
+    left = np.ones(len(entries), bool)
+    left[np.fromiter(examined.dropped, np.int64, len(examined.dropped))] = False
+    kept = np.flatnonzero(left).astype(np.uint32)
+    people = people_of(entries, kept, examined, before.splits if before else None)
     known = dict(zip(withdrawn, terms.withdrawn, strict=True))
-    examined.questions = with_names(examined.questions, lambda: known | growing.names())
+    examined.questions = with_names(examined.questions, lambda wanted: known | growing.names(wanted))
     if growing.taken:
         examined.notes.append(f"{len(growing.taken)} images were kept as they were in the store, and not read")
-    report = report_of(entries, growing.skipped, examined, splits)
-    return Whole(pixels, entries, growing.read, examined.patients, kept, splits, report)
+    for at, reason in examined.dropped.items():
+        growing.skipped.append(Skipped(entries[at].facts.reference, reason))
+    report = report_of(entries, growing.skipped, examined, people)
+    return Whole(pixels, entries, growing.read, kept, people, report)
 
 
 def _gone(growing: Growing, before: Register, withdrawn: Collection[str]) -> dict[int, str]:
@@ -132,16 +132,16 @@ def facts_of(pixels: PixelFacts, terms: StoreTerms, index: str = "", register: s
 
 def _index(whole: Whole) -> dict[str, AnyArray]:
     """Labels, owner, split and view of every image that is kept, and the pseudonyms of its patients."""
-    kept, entries = whole.kept, whole.entries
-    patients = {name: number for number, name in enumerate(whole.splits)}
-    splits = {name: SPLITS.index(split) for name, split in whole.splits.items()}
+    entries, people, count = whole.entries, whole.people, len(whole.kept)
     return {
-        "labels": np.fromiter((entries[at].label for at in kept), np.int64, len(kept)),
-        "owner": np.fromiter((patients[whole.patients[at]] for at in kept), np.int64, len(kept)),
-        "split": np.fromiter((splits[whole.patients[at]] for at in kept), np.uint8, len(kept)),
-        "view": np.fromiter((entries[at].view.encode() for at in kept), "S16", len(kept)),
-        "patients": np.array(list(patients), dtype="S32"),
-        **_aliases(whole, patients),
+        "labels": smallest(np.fromiter((entries[int(at)].label for at in whole.kept), np.uint32, count)),
+        "owner": people.owner,
+        "split": people.splits[people.owner].astype(np.uint8),
+        "view": words_of((entries[int(at)].view for at in whole.kept), count),
+        "patients": people.tokens,
+        # every other identifier of a patient: by each of them a charged patient is known again
+        "aliases": people.others,
+        "alias_owner": people.of_others,
     }
 
 
@@ -153,13 +153,3 @@ def spread_index(whole: Whole) -> dict[str, AnyArray]:
     for name, values in spread.items():
         values[whole.kept] = kept[name]
     return {**kept, **spread}
-
-
-def _aliases(whole: Whole, patients: dict[str, int]) -> dict[str, AnyArray]:
-    """Every identifier of every patient: by each of them a charged patient is known again."""
-    pairs = zip(whole.entries, whole.patients, strict=True)
-    found = {entry.patient_id: patients[name] for entry, name in pairs if name in patients}
-    return {
-        "aliases": np.array(list(found), dtype="S32"),
-        "alias_owner": np.array(list(found.values()), dtype=np.int64),
-    }

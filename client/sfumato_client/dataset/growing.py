@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from sfumato_client.dataset.entries import Entries
+from sfumato_client.dataset.entries import new_entries, new_rows, new_skipped
 from sfumato_client.dataset.journal import JOURNAL, Journal, read_journal
 from sfumato_client.dataset.pixel_file import PixelFacts, PixelFile
 from sfumato_client.dataset.register import Register
-from sfumato_client.dataset.rows import RowRead, RowsRead
+from sfumato_client.dataset.rows import RowRead
 from sfumato_client.dataset.tokens import entry_of, row_tokens
 from sfumato_client.ingest import Entry, Facts, Kept, Results, Skipped, Stamp, Stamped
 from sfumato_common.files import make_private_folder
@@ -49,6 +49,8 @@ class Growing:
     ) -> None:
         self._split_key, self._store_key = keys
         self._folder, self._before, self._unchanged, self._settings = folder, before, unchanged, settings
+        make_private_folder(folder)
+        self._forget()
         kept = self._read(form, about) if about else None
         if kept is None:
             shutil.rmtree(folder, ignore_errors=True)
@@ -63,9 +65,9 @@ class Growing:
         self._synced = time.monotonic()
 
     def _forget(self) -> None:
-        self.entries, self.skipped, self.rows = Entries(), list[Skipped](), 0
+        self.entries, self.skipped, self.rows = new_entries(self._folder), new_skipped(self._folder), 0
         # rows that gave images, and which images of the store before they gave
-        self.read, self.taken = RowsRead(), set[int]()
+        self.read, self.taken = new_rows(self._folder), set[int]()
 
     def take(self, results: Results) -> None:
         """Keep a row's results."""
@@ -97,16 +99,19 @@ class Growing:
         self._journal.close()
         return self._pixels.close()
 
-    def names(self) -> dict[str, str]:
-        """Which identifier each patient's token stands for, where it was read; of those kept, whose file it is."""
+    def names(self, wanted: Collection[str]) -> dict[str, str]:
+        """Which identifier each of these tokens stands for, where it was read; of those kept, whose file it is."""
         found = dict[str, str]()
         for record, _ in read_journal(self._folder / JOURNAL, self._store_key):
             for one in record.get("row", ()):
                 if "image" in one:
-                    found[one["image"]["patient_id"]] = one["who"]
+                    patient, name = one["image"]["patient_id"], one["who"]
                 elif "kept" in one and self._before is not None:
-                    patient = self._before.entry(one["kept"][0], "").patient_id
-                    found.setdefault(patient, f"the patient of {one['as']}")
+                    patient, name = self._before.entry(one["kept"][0], "").patient_id, f"the patient of {one['as']}"
+                else:
+                    continue
+                if patient in wanted and ("image" in one or patient not in found):
+                    found[patient] = name
         return found
 
     def _copy(self, numbers: Iterable[int], reference: str) -> None:
@@ -139,7 +144,6 @@ class Growing:
 
     def _read(self, form: ImageForm, about: str) -> tuple[bytes, tuple[int, int]] | None:
         """Take what stands in the journal: (id of the pixels, records and bytes that count), or None for another."""
-        self._forget()
         records = read_journal(self._folder / JOURNAL, self._store_key)
         try:
             first, end = next(records)

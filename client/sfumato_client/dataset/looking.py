@@ -6,7 +6,6 @@ A sheet of them, and of some that are as the others, stays in the site. Nothing 
 from __future__ import annotations
 
 import io
-from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,11 +13,13 @@ import numpy.typing as npt
 from PIL import Image
 
 from sfumato_client.dataset.cohort import Pixels
+from sfumato_client.dataset.pixel_file import EncryptedPixels
 from sfumato_client.ingest import Entry
 from sfumato_common.types import AnyArray
 
 _FAR = 5.0  # robust standard deviations
 _MOST, _COLUMNS, _GAP = 48, 8, 4
+_SOME = 1024
 _FEWEST = 8  # images of a device that say what is usual
 
 
@@ -27,12 +28,16 @@ def unusual(pixels: Pixels, entries: Sequence[Entry]) -> list[int]:
     if not len(entries):
         return []
     top = float(np.iinfo(pixels.dtype).max)
-    seen = np.array([_brightness(pixels[at], top) for at in range(len(entries))])
-    devices: dict[str, list[int]] = defaultdict(list)
+    seen, device = np.empty((len(entries), 2), np.float32), np.empty(len(entries), np.uint32)
+    devices = dict[str, int]()
     for at, entry in enumerate(entries):
-        devices[entry.facts.device].append(at)
-    far = np.zeros(len(entries))
-    for places in devices.values():
+        seen[at] = _brightness(pixels[at], top)
+        device[at] = devices.setdefault(entry.facts.device, len(devices))
+        if not at % _SOME and isinstance(pixels, EncryptedPixels):
+            pixels.forget()
+    far = np.zeros(len(entries), np.float32)
+    for number in range(len(devices)):
+        places = np.flatnonzero(device == number)
         if len(places) >= _FEWEST:
             far[places] = _distance(seen[places])
     order = np.argsort(-far, kind="stable")
@@ -45,7 +50,7 @@ def _brightness(image: AnyArray, top: float) -> tuple[float, float]:
     return float(flat.mean()), float(high - low)
 
 
-def _distance(seen: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _distance(seen: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     centre = np.median(seen, axis=0)
     spread = 1.4826 * np.median(np.abs(seen - centre), axis=0) + 0.01
     return np.asarray((np.abs(seen - centre) / spread).max(axis=1))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from sfumato_common.types import AnyArray, pixel_dtype
 PIXELS = "pixels"
 _MARK = b"SFUPIX3\n"
 _HEAD = len(_MARK) + ID_BYTES
+_SOME = 1024
 Rows = int | slice | npt.NDArray[Any] | Sequence[int]
 
 
@@ -102,14 +103,20 @@ class EncryptedPixels:
             whole = _HEAD + len(self) * (self._size + OVERHEAD)
             fits = _read_id(path) == facts.file_id and path.stat().st_size == whole
             with path.open("rb") as stream:
-                self._whole = memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)) if fits else None
+                self._map = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) if fits else None
         except OSError:
-            self._whole = None
-        if self._whole is None:
+            self._map = None
+        if self._map is None:
             raise DataError(ALTERED)
+        self._whole = memoryview(self._map)
 
     def __len__(self) -> int:
         return self.shape[0]
+
+    def forget(self) -> None:
+        """Let go of the pages that were read: who reads all images in turn would hold the whole file in the end."""
+        if self._map is not None and hasattr(mmap, "MADV_DONTNEED"):
+            self._map.madvise(mmap.MADV_DONTNEED)
 
     def __getitem__(self, rows: Rows) -> AnyArray:
         """One image [S, S(, 3)] by its number, or [m, S, S(, 3)] by numbers, a mask or a slice; in memory, a copy."""
@@ -124,7 +131,6 @@ class EncryptedPixels:
         return self[:].astype(dtype or self.dtype, copy=False)
 
     def _take(self, numbers: Sequence[int]) -> AnyArray:
-        assert self._whole is not None
         images = np.empty((len(numbers), *self.shape[1:]), dtype=self.dtype)
         if not len(numbers):
             return images
@@ -138,11 +144,13 @@ class EncryptedPixels:
         return images
 
 
-def kept_rows(folder: Path, form: ImageForm, rows: Sequence[int], facts: PixelFacts, store_key: bytes) -> PixelFacts:
+def kept_rows(folder: Path, form: ImageForm, rows: Iterable[int], facts: PixelFacts, store_key: bytes) -> PixelFacts:
     """A new file in `folder`, under an id and a key of its own, with only `rows` of the one that `facts` say."""
     whole, kept = EncryptedPixels(folder, facts, store_key), PixelFile(folder, form, store_key)
     for row in rows:
-        kept.append(whole[row])
+        kept.append(whole[int(row)])
+        if not row % _SOME:
+            whole.forget()
     return kept.close()
 
 

@@ -6,27 +6,24 @@ No name, no identifier, no date and no other value of a header: what is compared
 
 from __future__ import annotations
 
-import io
-import zipfile
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from struct import pack
 
 import numpy as np
 
-from sfumato_client.dataset.encryption import ALTERED, read_encrypted, write_encrypted
+from sfumato_client.dataset.arrays import Column, hexes, read_arrays, smallest, words_of, write_arrays
 from sfumato_client.dataset.pixel_file import EncryptedPixels
-from sfumato_client.dataset.rows import RowsRead
-from sfumato_client.dataset.splits import SPLITS
+from sfumato_client.dataset.rows import RowRead
+from sfumato_client.dataset.splits import SPLITS, Numbers
 from sfumato_client.dataset.tokens import TOKEN_BYTES
 from sfumato_client.ingest import ID_KINDS, Entry, Facts, Split
-from sfumato_common.errors import DataError
 from sfumato_common.types import AnyArray
 
 REGISTER = "register"
 _GIVEN: tuple[Split | None, ...] = (None, *SPLITS)
-_HEX = 2 * TOKEN_BYTES
 
 
 class Register:
@@ -71,38 +68,44 @@ class Register:
         )
 
 
-def write_register(folder: Path, entries: Sequence[Entry], kept: Sequence[int], rows: RowsRead, key: bytes) -> str:
-    """Write the register of a store of these of `entries`; its id. A row that lost an image is to be read again."""
-    place = np.full(len(entries), -1, dtype=np.int64)
-    place[np.asarray(kept, dtype=np.int64)] = np.arange(len(kept))
-    row_of, used = np.full(len(kept), -1, dtype=np.int64), RowsRead()
-    for row in rows:
+def write_register(folder: Path, entries: Sequence[Entry], kept: Numbers, rows: Sequence[RowRead], key: bytes) -> str:
+    """Write the register of a store of the entries of numbers `kept`; its id.
+
+    A row that lost an image is to be read again.
+    """
+    place = np.full(len(entries), -1, dtype=np.int32)
+    place[kept] = np.arange(len(kept), dtype=np.int32)
+
+    def each() -> Iterator[Entry]:
+        return (entries[int(at)] for at in kept)
+
+    def used() -> Iterator[RowRead]:
+        for row in rows:
+            there = int((place[row.first : row.first + row.count] >= 0).sum())
+            if there:
+                yield row if there == row.count else replace(row, row="")
+
+    row_of, count = np.full(len(kept), -1, dtype=np.int32), 0
+    for row in used():
         there = place[row.first : row.first + row.count]
-        there = there[there >= 0]
-        if len(there):
-            row_of[there] = len(used)
-            used.append(row if len(there) == row.count else replace(row, row=""))
-    tokens, said = np.zeros((len(kept), 6, TOKEN_BYTES), np.uint8), np.zeros((len(kept), 3), np.uint8)
-    view, modality = np.zeros(len(kept), "S16"), np.zeros(len(kept), "S16")
-    labels = np.zeros(len(kept), np.int64)
-    for number, at in enumerate(kept):
-        one = entries[at]
-        named = (one.patient_id, one.alike, one.facts.person, one.facts.study, one.facts.instance)
-        joined = b"".join(bytes.fromhex(value) or bytes(TOKEN_BYTES) for value in named) + one.digest
-        tokens[number] = np.frombuffer(joined, np.uint8).reshape(6, TOKEN_BYTES)
+        row_of[there[there >= 0]] = count
+        count += 1
+    labels, said = np.zeros(len(kept), np.uint32), np.zeros((len(kept), 3), np.uint8)
+    for number, one in enumerate(each()):
         said[number] = _GIVEN.index(one.split), SPLITS.index(one.drawn), ID_KINDS.index(one.kind)
-        view[number], modality[number], labels[number] = one.view, one.facts.modality, one.label
-    arrays: dict[str, AnyArray] = {
-        "tokens": tokens[:, :5],
-        "digests": tokens[:, 5],
-        "labels": labels,
+        labels[number] = one.label
+    token = np.dtype(np.uint8)
+    arrays: dict[str, AnyArray | Column] = {
+        "tokens": Column(len(kept), (5, TOKEN_BYTES), token, lambda: map(_named, each())),
+        "digests": Column(len(kept), (TOKEN_BYTES,), token, lambda: (one.digest for one in each())),
+        "labels": smallest(labels),
         "said": said,
-        "view": view,
-        "modality": modality,
+        "view": words_of((one.view for one in each()), len(kept)),
+        "modality": words_of((one.facts.modality for one in each()), len(kept)),
         "row_of": row_of,
-        "abouts": _bytes((row.about for row in used), len(used)),
-        "rows": _bytes((row.row for row in used), len(used)),
-        "stamps": _stamps(used),
+        "abouts": Column(count, (TOKEN_BYTES,), token, lambda: (_token(row.about) for row in used())),
+        "rows": Column(count, (TOKEN_BYTES,), token, lambda: (_token(row.row) for row in used())),
+        "stamps": Column(count, (2,), np.dtype("<i8"), lambda: (pack("<qq", row.size, row.time) for row in used())),
     }
     return write_arrays(folder, REGISTER, arrays, key)
 
@@ -112,37 +115,16 @@ def read_register(folder: Path, register: str, pixels: EncryptedPixels, key: byt
     return Register(read_arrays(folder, REGISTER, register, key), pixels)
 
 
-def write_arrays(folder: Path, kind: str, arrays: dict[str, AnyArray], key: bytes) -> str:
-    """Write plain arrays as one encrypted file; its id."""
-    buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **arrays)
-    return write_encrypted(folder, kind, buffer.getbuffer(), key).hex()
+def _named(entry: Entry) -> bytes:
+    """What names an image's patient, as tokens."""
+    facts = entry.facts
+    return b"".join(map(_token, (entry.patient_id, entry.alike, facts.person, facts.study, facts.instance)))
 
 
-def read_arrays(folder: Path, kind: str, file_id: str, key: bytes) -> dict[str, AnyArray]:
-    """The arrays of such a file. Raises DataError."""
-    data = read_encrypted(folder, kind, bytes.fromhex(file_id), key)
-    try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile):
-        raise DataError(ALTERED) from None
-
-
-def _stamps(rows: RowsRead) -> AnyArray:
-    numbers = (number for row in rows for number in (row.size, row.time))
-    return np.fromiter(numbers, np.int64, 2 * len(rows)).reshape(len(rows), 2)
-
-
-def _bytes(tokens: Iterable[str], count: int) -> AnyArray:
-    joined = bytearray()
-    for token in tokens:
-        joined += bytes.fromhex(token) or bytes(TOKEN_BYTES)
-    return np.frombuffer(joined, dtype=np.uint8).reshape(count, TOKEN_BYTES)
+def _token(value: str) -> bytes:
+    return bytes.fromhex(value) or bytes(TOKEN_BYTES)
 
 
 def _hexes(tokens: AnyArray) -> list[str]:
-    """Tokens again; all zeros stand for none."""
-    text = tokens.tobytes().hex()
-    found = [text[at : at + _HEX] for at in range(0, len(text), _HEX)]
-    return ["" if value == "0" * _HEX else value for value in found]
+    """Tokens [..., 16] again; all zeros stand for none."""
+    return [value if value.strip("0") else "" for value in hexes(tokens.reshape(-1, TOKEN_BYTES))]

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import os
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from sfumato_client.ingest import Entry, Examined, Question, Skipped, Split, counted
+from sfumato_client.dataset.people import People
+from sfumato_client.ingest import Entry, Examined, Question, Skipped, counted
 from sfumato_common.errors import DataError
-from sfumato_common.files import write_atomic
+from sfumato_common.files import move_into_place, room_errors
 
 REPORT = "ingest-report.json"
 _SHOWN = 5
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
 JOINED = " = "  # between what belongs together in a question
 
 
@@ -23,13 +26,15 @@ class IngestReport:
     kept: int
     patients: int
     patients_by_split: dict[str, int]
-    skipped: tuple[Skipped, ...]
+    skipped: Sequence[Skipped]
     images_by_view: dict[str, int]
     images_by_device: dict[str, int] = field(default_factory=dict)
     images_by_modality: dict[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     questions: tuple[Question, ...] = ()
-    read_otherwise: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    # how many images were read otherwise than their files say, and which, with notes
+    read_otherwise: int = 0
+    otherwise: Callable[[], Iterable[Entry]] = tuple
     # of a look before the ingest: what the sheet shows, and which images are unlike others of their device
     sheet: str = ""
     unusual: tuple[str, ...] = ()
@@ -40,7 +45,7 @@ class IngestReport:
         return counted(entry.reason for entry in self.skipped)
 
     def write(self, path: Path) -> None:
-        """Write as JSON, readable by the owner only."""
+        """Write as JSON, readable by the owner only; the longest parts as they come."""
         value = {
             "kept": self.kept,
             "patients": self.patients,
@@ -51,10 +56,19 @@ class IngestReport:
             "questions": [{"question": str(one), "about": list(one.about)} for one in self.questions],
             "notes": list(self.notes),
             "unlike_others_of_their_device": list(self.unusual),
-            "skipped": [{"reference": entry.reference, "reason": entry.reason} for entry in self.skipped],
-            "read_otherwise": [{"reference": name, "notes": list(notes)} for name, notes in self.read_otherwise],
         }
-        write_atomic(path, json.dumps(value, indent=2) + "\n", mode=0o600)
+        skipped = ({"reference": one.reference, "reason": one.reason} for one in self.skipped)
+        noted = ({"reference": entry.facts.reference, "notes": list(entry.notes)} for entry in self.otherwise())
+        temporary = path.with_name(f".{path.name}.new")
+        with room_errors(), os.fdopen(os.open(temporary, _NEW, 0o600), "w", encoding="utf-8") as stream:
+            stream.write(json.dumps(value, indent=2).removesuffix("\n}"))
+            for name, parts in (("skipped", skipped), ("read_otherwise", noted)):
+                stream.write(f',\n  "{name}": [')
+                for number, part in enumerate(parts):
+                    stream.write(f"{',' if number else ''}\n    {json.dumps(part)}")
+                stream.write("\n  ]")
+            stream.write("\n}\n")
+        move_into_place(temporary, path, 0o600)
 
     def require_answers(self) -> None:
         """Raise DataError where nothing could be read, or where a person has to answer first."""
@@ -66,11 +80,10 @@ class IngestReport:
             raise DataError(f"nothing was stored; {REPORT} in the site's home names what this is about:{asked}")
 
 
-def with_names(questions: Sequence[Question], names: Callable[[], Mapping[str, str]]) -> list[Question]:
-    """Questions whose tokens of patients are the identifiers again; `names` is asked only where there is a question."""
-    if not questions:
-        return []
-    known = names()
+def with_names(questions: Sequence[Question], names: Callable[[Collection[str]], Mapping[str, str]]) -> list[Question]:
+    """Questions whose tokens of patients are the identifiers again; `names` is asked for those that stand in one."""
+    wanted = {part for one in questions for text in one.about for part in text.split(JOINED)}
+    known = names(wanted) if wanted else {}
 
     def named(text: str) -> str:
         return JOINED.join(sorted(known.get(part, part) for part in text.split(JOINED)))
@@ -78,25 +91,25 @@ def with_names(questions: Sequence[Question], names: Callable[[], Mapping[str, s
     return [replace(one, about=tuple(sorted(map(named, one.about)))) for one in questions]
 
 
-def report_of(
-    entries: Sequence[Entry], skipped: Sequence[Skipped], examined: Examined, splits: Mapping[str, Split]
-) -> IngestReport:
-    """The report of a set that was examined."""
+def report_of(entries: Sequence[Entry], skipped: Sequence[Skipped], examined: Examined, people: People) -> IngestReport:
+    """The report of a set that was examined; `skipped` is all that is not kept."""
 
     def kept() -> Iterator[Entry]:
         return (entry for at, entry in enumerate(entries) if at not in examined.dropped)
 
-    lost = [Skipped(entries[at].facts.reference, reason) for at, reason in examined.dropped.items()]
-    found = list(splits.values())
+    def otherwise() -> Iterator[Entry]:
+        return (entry for entry in entries if entry.notes)
+
     return IngestReport(
         len(entries) - len(examined.dropped),
-        len(splits),
-        {"train": found.count("train"), "holdout": found.count("holdout")},
-        (*skipped, *lost),
+        len(people.tokens),
+        {"train": people.count("train"), "holdout": people.count("holdout")},
+        skipped,
         dict(sorted(counted(entry.view for entry in kept()).items())),
         counted(entry.facts.device for entry in kept()),
         counted(entry.facts.modality for entry in kept()),
         tuple(examined.notes),
         tuple(examined.questions),
-        tuple((entry.facts.reference, entry.notes) for entry in entries if entry.notes),
+        sum(1 for _ in otherwise()),
+        otherwise,
     )

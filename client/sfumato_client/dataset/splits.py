@@ -11,13 +11,18 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from sfumato_client.ingest import Split
 from sfumato_common.errors import DataError
 
 SPLITS: tuple[Split, ...] = ("train", "holdout")
 TRAIN_SHARE = 0.80
+NOT_GIVEN = 255  # where a split's number would stand
+Numbers = npt.NDArray[np.integer[Any]]
 
 
 def keyed_split(split_key: bytes, patient_id: str) -> Split:
@@ -37,24 +42,18 @@ def key_name(split_key: bytes) -> str:
     return hmac.digest(split_key, b"name\0", hashlib.sha256).hex()[:32]
 
 
-def assign_splits(images: Iterable[tuple[str, Split | None]], draw: Callable[[str], Split]) -> dict[str, Split]:
-    """Split of every patient from (patient, given split) of every image; `draw` is a patient's where none is given.
+def assign_splits(owner: Numbers, given: Numbers, drawn: Numbers) -> Numbers:
+    """Split of every patient, numbers of `SPLITS` [P], from owner and given split of every image [n], and `drawn` [P].
 
-    Given splits are kept; a patient given two goes wholly to train, so that no holdout patient was ever trained on.
-    Raises DataError when some images have a split and some have none: filling in silently would let one
-    patient's row decide how all others are split.
+    A given split is a number of `SPLITS`, or NOT_GIVEN. Given splits are kept; a patient given two goes wholly to
+    train, so that no holdout patient was ever trained on. Raises DataError when some images have a split and some have
+    none: filling in silently would let one patient's row decide how all others are split.
     """
-    given: dict[str, frozenset[Split | None]] = {}
-    same: dict[frozenset[Split | None], frozenset[Split | None]] = {}  # few sets for many patients
-    for patient_id, split in images:
-        both = given.get(patient_id, frozenset()) | {split}
-        given[patient_id] = same.setdefault(both, both)
-    kinds = {split is None for splits in given.values() for split in splits}
-    if len(kinds) == 2:
+    missing = given == NOT_GIVEN
+    if missing.all():
+        return drawn
+    if missing.any():
         raise DataError("some images have a split and some have none; fill the column 'split' or leave it out")
-    if kinds == {True}:
-        return {patient_id: draw(patient_id) for patient_id in given}
-    return {
-        patient_id: next(split for split in splits if split) if len(splits) == 1 else "train"
-        for patient_id, splits in given.items()
-    }
+    splits = np.full(len(drawn), SPLITS.index("holdout"), drawn.dtype)
+    splits[owner[given == SPLITS.index("train")]] = SPLITS.index("train")
+    return splits

@@ -16,14 +16,16 @@ from pathlib import Path
 
 import numpy as np
 
+from sfumato_client.dataset.arrays import hexes, read_arrays
 from sfumato_client.dataset.cohort import Cohort
 from sfumato_client.dataset.encryption import ALTERED, file_name
 from sfumato_client.dataset.facts import FACTS, StoreFacts
 from sfumato_client.dataset.filling import INDEX, Before, StoreTerms, facts_of, read_whole, spread_index, write_whole
 from sfumato_client.dataset.growing import Rows
 from sfumato_client.dataset.looking import sheet_of, unusual
+from sfumato_client.dataset.newest import placing
 from sfumato_client.dataset.pixel_file import PIXELS, EncryptedPixels
-from sfumato_client.dataset.register import REGISTER, read_arrays, read_register
+from sfumato_client.dataset.register import REGISTER, read_register
 from sfumato_client.dataset.report import REPORT, IngestReport
 from sfumato_client.dataset.splits import SPLITS
 from sfumato_client.ingest import Answers, SiteImage, Skipped, Split
@@ -53,7 +55,7 @@ class SiteStore:
         labels: Sequence[str],
         split_key: bytes,
         store_key: bytes,
-        check: Callable[[Members], None] = lambda members: None,
+        check: Callable[[Callable[[], Members]], None] = lambda members: None,
         answers: Answers | None = None,
     ) -> IngestReport:
         """`grow` of readers' output that begins anew whenever it is interrupted."""
@@ -80,11 +82,13 @@ class SiteStore:
             whole.report.write(folder.parent / REPORT)
             whole.report.require_answers()
             facts = write_whole(partial, whole, terms)
-            facts.write(partial, terms.store_key)
-            terms.check(SiteStore.open(partial, terms.store_key).members(*SPLITS))
+            mark = facts.write(partial, terms.store_key)
+            opened = SiteStore.open(partial, terms.store_key)
+            terms.check(lambda: opened.members(*SPLITS))
             _remove_others(partial, facts)
             sync_folder(partial)
-            partial.rename(folder)
+            with placing(folder, mark, "", terms.store_key):
+                partial.rename(folder)
         except OSError as error:
             shutil.rmtree(partial, ignore_errors=True)
             raise DataError(f"store '{folder.name}' cannot be written ({error.strerror}); nothing was kept") from None
@@ -104,18 +108,19 @@ class SiteStore:
         `grow` does.
         """
         partial, key = _partial(folder), terms.store_key
-        _remove_others(folder, StoreFacts.read(folder, key))
+        _remove_others(folder, before := StoreFacts.read(folder, key))
         try:
             whole = read_whole(partial, rows, terms, about)
             whole.report.write(folder.parent / REPORT)
             whole.report.require_answers()
             facts = write_whole(partial, whole, terms)
-            facts.write(partial, key)
+            mark = facts.write(partial, key)
             with hold(SiteStore.open(partial, key).members(*SPLITS)):
                 for name in _files(facts):
                     (partial / name).rename(folder / name)
                 sync_folder(folder)
-                facts.write(folder, key)
+                with placing(folder, mark, before.mark, key):
+                    facts.write(folder, key)
         except OSError as error:
             shutil.rmtree(partial, ignore_errors=True)
             raise DataError(f"store '{folder.name}' cannot be written ({error.strerror}); it is as it was") from None
@@ -153,9 +158,11 @@ class SiteStore:
         register = read_register(folder, self.facts.register, self._pixels, store_key)
         owners, splits = self._index["owner"], self._index["split"]
         of_owner = dict(zip(owners.tolist(), (SPLITS[number] for number in splits.tolist()), strict=True))
-        aliases = zip(self._index["aliases"].astype("U32").tolist(), self._index["alias_owner"].tolist(), strict=True)
-        splits_by_alias = {name: of_owner[owner] for name, owner in aliases}
-        return Before(register, frozenset(self._index["patients"].astype("U32").tolist()), splits_by_alias)
+        patients = hexes(self._index["patients"])
+        found = {name: of_owner[number] for number, name in enumerate(patients) if number in of_owner}
+        aliases = zip(hexes(self._index["aliases"]), self._index["alias_owner"].tolist(), strict=True)
+        found |= {name: of_owner[owner] for name, owner in aliases}
+        return Before(register, frozenset(patients), found)
 
     @property
     def patients(self) -> int:
@@ -168,7 +175,8 @@ class SiteStore:
         for split in splits:
             owners = np.unique(self._index["owner"][self._index["split"] == SPLITS.index(split)])
             mine = np.isin(self._index["alias_owner"], owners)
-            found[split] = frozenset(name.decode() for name in self._index["aliases"][mine].tolist())
+            names = [*hexes(self._index["patients"][owners]), *hexes(self._index["aliases"][mine])]
+            found[split] = frozenset(names)
         return Members(self.facts.key, **found)
 
     def cohort(self, split: Split) -> Cohort:
@@ -176,7 +184,7 @@ class SiteStore:
         rows = np.flatnonzero(self._index["split"] == SPLITS.index(split)).astype(np.int64)
         _, patient_index = np.unique(self._index["owner"][rows], return_inverse=True)
         patients, views = patient_index.astype(np.int64), self._index["view"][rows].astype("U16")
-        return Cohort(self._pixels, self._index["labels"][rows], patients, rows, views)
+        return Cohort(self._pixels, self._index["labels"][rows].astype(np.int64), patients, rows, views)
 
 
 def _partial(folder: Path) -> Path:

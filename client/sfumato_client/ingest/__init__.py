@@ -2,6 +2,7 @@
 
 from sfumato_client.ingest.alike import ID_KINDS, id_kind, plain_id
 from sfumato_client.ingest.answers import Answers
+from sfumato_client.ingest.blocks import Blocks
 from sfumato_client.ingest.jobs import Results
 from sfumato_client.ingest.records import Facts, Kept, SiteImage, Skipped, Split, Stamp, Stamped
 from sfumato_client.ingest.sources import READERS, SourceConfig, load_source, read_source
@@ -11,6 +12,7 @@ __all__ = [
     "ID_KINDS",
     "READERS",
     "Answers",
+    "Blocks",
     "Entry",
     "Examined",
     "Facts",

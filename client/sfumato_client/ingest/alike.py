@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Collection, Hashable, Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
 from typing import Literal, TypeVar
 
-K = TypeVar("K", bound=Hashable)
+import numpy as np
+
+V = TypeVar("V", bound=Hashable)
 IdKind = Literal["", "0", "1", "anybody", "excel"]
 ID_KINDS: tuple[IdKind, ...] = ("", "0", "1", "anybody", "excel")
 
@@ -99,13 +102,32 @@ def lost_digits(identifier: str) -> bool:
     return bool(_EXCEL.match(identifier.strip()))
 
 
-def groups_by(pairs: Iterable[tuple[K, str]]) -> list[list[str]]:
-    """Identifiers that share a key, where more than one does: each group sorted, groups in the order of their first."""
-    first, more = dict[K, str](), dict[K, set[str]]()
-    for key, identifier in pairs:
-        if first.setdefault(key, identifier) != identifier:
-            more.setdefault(key, {first[key]}).add(identifier)
-    return sorted(map(sorted, more.values()))
+def groups_by(*passes: Callable[[], Iterable[tuple[Hashable, str]]]) -> list[list[str]]:
+    """Identifiers that share a key, where more than one does: each group sorted, and the groups.
+
+    Every pass gives pairs of key and identifier, the same whenever it is begun. Only keys that are shared, and hashes
+    of all others, are in memory: 16 bytes a pair.
+    """
+    groups = dict[Hashable, set[str]]()
+    for pairs in passes:
+        for key, identifiers in shared(pairs).items():
+            groups.setdefault(key, set()).update(identifiers)
+    return sorted(map(sorted, groups.values()))
+
+
+def shared(pairs: Callable[[], Iterable[tuple[Hashable, V]]]) -> dict[Hashable, set[V]]:
+    """The keys that stand beside more than one value, and those values; see `groups_by`."""
+    hashes = (number for key, value in pairs() for number in (hash(key), hash((key, value))))
+    flat = np.fromiter(hashes, np.int64).view([("key", np.int64), ("both", np.int64)])
+    flat.sort()  # in its place
+    same_key = flat["key"][1:] == flat["key"][:-1]
+    likely = set(flat["key"][1:][same_key & (flat["both"][1:] != flat["both"][:-1])].tolist())
+    del flat, same_key
+    found: dict[Hashable, set[V]] = defaultdict(set)
+    for key, value in pairs() if likely else ():
+        if hash(key) in likely:
+            found[key].add(value)
+    return {key: values for key, values in found.items() if len(values) > 1}
 
 
 class Unions:
@@ -117,6 +139,10 @@ class Unions:
     def __init__(self, before: Collection[str] = ()) -> None:
         self._above: dict[str, str] = {}
         self._before = frozenset(before)
+
+    def __bool__(self) -> bool:
+        """Whether any are one."""
+        return bool(self._above)
 
     def join(self, group: Iterable[str]) -> None:
         """All of `group` are one."""

@@ -71,7 +71,7 @@ def read_folder(
     Rows of which `known` has the images are not read. Raises DataError when the folder cannot be read; a broken file
     never raises.
     """
-    place, listed, stamps = folder_of(folder), Listed(), deque[Stamp]()
+    place, listed, stamps = folder_of(folder), Listed(len(rows)), deque[Stamp]()
     place.check()
     steps = jobs_of(place, rows, rows.splits, listed, known, stamps)
     for _ in range(min(start, len(rows))):

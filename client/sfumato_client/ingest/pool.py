@@ -94,7 +94,7 @@ class _Reader:
     """One process; asked one job at a time."""
 
     def __init__(self, terms: bytes) -> None:
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "ORT_DISABLE_TELEMETRY": "1"}
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         self._child = Child("reader", [sys.executable, "-m", _PROGRAM], environment, Path(os.devnull), piped=True)
         self._write(terms)
         self._fresh = True

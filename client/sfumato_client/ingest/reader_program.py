@@ -1,4 +1,4 @@
-"""A reader's process: takes jobs, one a line, and answers each with its results. Started by `pool`, and by nobody else.
+"""A reader's process, without a network: takes jobs, one a line, and answers each with its results. `pool` starts it.
 
 It may crash, hang or run out of memory: that is one file's reason then, and not the end of an ingest.
 """
@@ -15,6 +15,7 @@ from typing import Any, BinaryIO, cast
 from pydantic import TypeAdapter
 
 from sfumato_client.ingest.jobs import Job, do
+from sfumato_client.ingest.offline import leave_network
 from sfumato_client.ingest.records import Skipped
 from sfumato_client.ingest.results import STEP, to_bytes
 from sfumato_client.ingest.sources import AnySource, SourceConfig, file_reader, prepare
@@ -25,6 +26,7 @@ _MEMORY = 2**30  # that one file may take, beyond what the libraries have
 
 def main() -> None:
     """Serve jobs from standard input until it ends."""
+    leave_network()  # where the system cannot refuse it one, `sfumato-site check` says so
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # decoders print; the pipe is for results alone
     serve(sys.stdin.buffer, answers)

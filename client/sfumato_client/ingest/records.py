@@ -65,6 +65,8 @@ class Facts:
 NO_FACTS = Facts()
 # the reason of a file that no row names
 UNLISTED = "no row in the labels table"
+# reasons of rows that say again what one before them says: nothing is lost with them
+LISTED_TWICE, SAME_AGAIN = "listed twice; the first row counts", "the same image again"
 # the reason of an image whose patient takes part no more
 WITHDRAWN = "its patient has withdrawn"
 

@@ -66,9 +66,16 @@ class _FolderSource(_Source):
 
     def rows(self) -> Iterator[Row]:
         """The rows of the table, one by one. Raises DataError."""
-        optional = [name for name in OPTIONAL_COLUMNS if name not in self.needs]
-        names = {str(ours): theirs for ours, theirs in self.columns.items()}
-        return iterate_table(self.labels, self.needs, optional, names, self.ignored_columns)
+        # a table may have one column for two of ours, as where an image's name is all that is known of its patient
+        first, again = dict[str, str](), dict[str, str]()
+        for ours, theirs in self.columns.items():
+            if (one := first.setdefault(theirs.strip().lower(), ours)) != ours:
+                again[ours] = one
+        names = {str(ours): theirs for ours, theirs in self.columns.items() if ours not in again}
+        needed = tuple(name for name in self.needs if name not in again)
+        optional = [name for name in OPTIONAL_COLUMNS if name not in self.needs and name not in again]
+        rows = iterate_table(self.labels, needed, optional, names, self.ignored_columns)
+        return (row | {ours: row[one] for ours, one in again.items()} for row in rows) if again else rows
 
     def meaning(self, labels: list[str]) -> Labels:
         """What the table's labels mean in a plan of these `labels`. Raises ConfigError for one that it has not."""
@@ -209,7 +216,7 @@ def prepare(source: AnySource) -> None:
     if not isinstance(source, NpzSource) and source.text != "allow":
         from sfumato_client.ingest.text_networks import networks
 
-        networks()
+        networks().warm()
     if isinstance(source, DicomSource) and source.label_from and source.label_from.sr:
         from sfumato_client.ingest.labelled import read_reports
 

@@ -111,7 +111,6 @@ class Networks:
         onnxruntime.disable_telemetry_events()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.enable_cpu_mem_arena = False  # which keeps the largest picture's memory for good
         options.log_severity_level = 3
         self._find, self._read = (
             onnxruntime.InferenceSession(_weights(name), options, providers=["CPUExecutionProvider"])
@@ -119,6 +118,10 @@ class Networks:
         )
         characters = self._read.get_modelmeta().custom_metadata_map["character"].split("\n")
         self._characters = ["", *characters, " "]
+
+    def warm(self) -> None:
+        """Take the memory of a look, which is kept from then on: asking the system for it anew is a fifth of a look."""
+        self._likely(np.zeros((LONGEST, LONGEST, 3), np.uint8))
 
     def find(self, picture: Bytes, longest: int = LONGEST) -> list[Box]:
         """Where lines of text may be in `picture`, uint8 [H, W] or [H, W, 3], looked at with such a longer side."""

@@ -7,14 +7,16 @@ noted. Everything here stays in the site.
 from __future__ import annotations
 
 import itertools
-from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from sfumato_client.ingest.alike import IdKind, Unions, groups_by, placeholders
+import numpy as np
+
+from sfumato_client.ingest.alike import IdKind, Unions, groups_by, placeholders, shared
 from sfumato_client.ingest.answers import Answers
 from sfumato_client.ingest.depth import DEPTH_NOTE
-from sfumato_client.ingest.records import NO_FACTS, UNLISTED, WITHDRAWN, Facts, Skipped, Split
+from sfumato_client.ingest.records import LISTED_TWICE, NO_FACTS, SAME_AGAIN, UNLISTED, WITHDRAWN, Facts, Skipped, Split
 
 _SHOWN = 20  # groups of a question that the report lists
 
@@ -67,12 +69,16 @@ class Past:
 
 @dataclass
 class Examined:
-    """The set as it may be stored: each entry's patient, and those that go with their reason; or what to ask first."""
+    """The set as it may be stored: who is one patient, which entries go and why; or what to ask first."""
 
-    patients: list[str]
+    unions: Unions
     dropped: dict[int, str] = field(default_factory=dict)
     questions: list[Question] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+
+    def patient(self, entry: Entry) -> str:
+        """What the patient of an entry is called."""
+        return self.unions.of(entry.patient_id)
 
 
 def examine(
@@ -80,25 +86,20 @@ def examine(
 ) -> Examined:
     """Hold a whole set against itself, with a hospital's answers, and against what was."""
     past = past or Past()
-    unions, examined = Unions(past.patients), Examined([])
-    _one_patient(entries, answers, past, unions, examined)
-    names = dict[str, str]()  # one text for all images of a patient
-    for entry in entries:
-        patient = unions.of(entry.patient_id)
-        examined.patients.append(names.setdefault(patient, patient))
-    del names
-    _withdrawn({unions.of(name) for name in past.withdrawn}, examined)
+    examined = Examined(Unions(past.patients))
+    _one_patient(entries, answers, past, examined)
+    _withdrawn(entries, {examined.unions.of(name) for name in past.withdrawn}, examined)
     _gone(past, answers, examined)
     _placeholders(entries, answers, examined)
     _same_images(entries, answers, examined)
     _note(entries, examined)
-    _lost(len(entries) - len(examined.dropped), [*(entry.reason for entry in skipped)], answers, examined)
+    _lost(len(entries) - len(examined.dropped), (entry.reason for entry in skipped), answers, examined)
     return examined
 
 
-def _one_patient(entries: Sequence[Entry], answers: Answers, past: Past, unions: Unions, examined: Examined) -> None:
+def _one_patient(entries: Sequence[Entry], answers: Answers, past: Past, examined: Examined) -> None:
     """Identifiers that may be of one patient: joined, kept apart, or asked about."""
-    nobody = _nobody(entries)
+    nobody, unions = _nobody(entries), examined.unions
 
     def known() -> Iterator[Entry]:
         return (entry for entry in entries if entry.patient_id not in nobody)
@@ -120,29 +121,35 @@ def _one_patient(entries: Sequence[Entry], answers: Answers, past: Past, unions:
         "alike_ids",
         "groups of patient ids differ in case, blanks, zeros or unseen signs alone",
         answers.alike_ids,
-        groups_by(itertools.chain(((entry.alike, entry.patient_id) for entry in known()), withdrawn)),
+        groups_by(lambda: itertools.chain(((entry.alike, entry.patient_id) for entry in known()), withdrawn)),
     )
-    persons = ((("person", entry.facts.person), entry.patient_id) for entry in known() if entry.facts.person)
-    studies = ((("study", entry.facts.study), entry.patient_id) for entry in known() if entry.facts.study)
     say(
         "same_person",
         "groups of different patient ids have one name and birth date, or one Study Instance UID",
         answers.same_person,
-        groups_by(itertools.chain(persons, studies)),
+        groups_by(
+            lambda: ((("person", entry.facts.person), entry.patient_id) for entry in known() if entry.facts.person),
+            lambda: ((("study", entry.facts.study), entry.patient_id) for entry in known() if entry.facts.study),
+        ),
     )
     say(
         "image_of_two_patients",
         "groups of patient ids share an image (the same file, SOP Instance UID or pixels)",
         answers.image_of_two_patients,
-        groups_by((key, entry.patient_id) for entry in entries for key in _keys(entry)),
+        groups_by(
+            lambda: ((("pixels", entry.digest), entry.patient_id) for entry in entries),
+            lambda: ((("instance", it.facts.instance), it.patient_id) for it in entries if it.facts.instance),
+        ),
     )
 
 
-def _withdrawn(patients: set[str], examined: Examined) -> None:
-    for at, patient in enumerate(examined.patients):
-        if patient in patients:
+def _withdrawn(entries: Sequence[Entry], patients: set[str], examined: Examined) -> None:
+    there = set[str]()
+    for at, entry in enumerate(entries if patients else ()):
+        if (patient := examined.patient(entry)) in patients:
             examined.dropped[at] = WITHDRAWN
-    if strangers := len(patients - set(examined.patients)):
+            there.add(patient)
+    if strangers := len(patients - there):
         examined.notes.append(f"{strangers} of the patients under 'withdrawn' have no image here")
 
 
@@ -173,7 +180,7 @@ def _placeholders(entries: Sequence[Entry], answers: Answers, examined: Examined
         return
     if answers.placeholder_ids == "drop":
         for at, entry in enumerate(entries):
-            if entry.patient_id in found:
+            if entry.patient_id in kinds:
                 examined.dropped[at] = "its patient id is a placeholder: nobody knows whose it is"
         return
     excel = ", and Excel lost digits of some" if any(kinds[name] == "excel" for name in found) else ""
@@ -193,7 +200,7 @@ def _same_images(entries: Sequence[Entry], answers: Answers, examined: Examined)
             unclear.append([entries[at].facts.reference for at in left])
             continue
         for at in left if two and answers.image_of_two_labels == "drop" else left[1:]:
-            what = "the same image under another label" if two else "the same image again"
+            what = "the same image under another label" if two else SAME_AGAIN
             examined.dropped[at] = f"{what} (as {first})"
     if unclear:
         text = f"{len(unclear)} images stand under more than one label"
@@ -201,32 +208,34 @@ def _same_images(entries: Sequence[Entry], answers: Answers, examined: Examined)
 
 
 def _alike(entries: Sequence[Entry], examined: Examined) -> list[list[int]]:
-    """Numbers of the images of one patient that share a key, where more than one does; of most images none is kept."""
-    first, more = dict[int, int](), dict[int, list[int]]()
-    for at, entry in enumerate(entries):
-        for key in _keys(entry) if at not in examined.dropped else ():
-            said = (examined.patients[at], key)
-            place = hash(said)  # a number and not the key itself: a set of a million images stays small
-            while (before := first.setdefault(place, at)) != at and said not in (
-                (examined.patients[before], other) for other in _keys(entries[before])
-            ):
-                place += 1
-            if before != at:
-                more.setdefault(place, [before]).append(at)
-    return sorted(more.values(), key=lambda places: places[0])
+    """Numbers of the images of one patient that share a key, where more than one does; of all others hashes alone."""
+
+    def said() -> Iterator[tuple[int, Hashable]]:
+        for at, entry in enumerate(entries):
+            if at not in examined.dropped:
+                patient = examined.patient(entry)
+                yield from ((at, (patient, key)) for key in _keys(entry))
+
+    hashes = np.fromiter((hash(key) for _, key in said()), np.int64)
+    hashes.sort()
+    likely = set(hashes[1:][hashes[1:] == hashes[:-1]].tolist())
+    del hashes
+    more: dict[Hashable, list[int]] = defaultdict(list)
+    for at, key in said() if likely else ():
+        if hash(key) in likely:
+            more[key].append(at)
+    return sorted((places for places in more.values() if len(places) > 1), key=lambda places: places[0])
 
 
 def _note(entries: Sequence[Entry], examined: Examined) -> None:
     """What a person should know and need not answer."""
-    first, torn, said = dict[str, Split | None](), set[str](), set[Split | None]()
-    for at, entry in enumerate(entries):
-        if at not in examined.dropped:
-            said.add(entry.split)
-            if first.setdefault(patient := examined.patients[at], entry.split) != entry.split:
-                torn.add(patient)
-    if torn:
-        examined.notes.append(f"{len(torn)} patients are in two splits of the table: all of theirs trains")
-    if said == {"train"}:
+
+    def kept() -> Iterator[Entry]:
+        return (entry for at, entry in enumerate(entries) if at not in examined.dropped)
+
+    if torn := len(shared(lambda: ((examined.patient(entry), entry.split) for entry in kept()))):
+        examined.notes.append(f"{torn} patients are in two splits of the table: all of theirs trains")
+    if {entry.split for entry in kept()} == {"train"}:
         examined.notes.append("the table holds nobody out: no figure can be measured on patients who did not train")
     depths = Counter(note for entry in entries for note in entry.notes if note.startswith(DEPTH_NOTE))
     if depths and (len(depths) > 1 or sum(depths.values()) < len(entries)):
@@ -235,10 +244,11 @@ def _note(entries: Sequence[Entry], examined: Examined) -> None:
         )
 
 
-def _lost(kept: int, reasons: list[str], answers: Answers, examined: Examined) -> None:
+def _lost(kept: int, reasons: Iterable[str], answers: Answers, examined: Examined) -> None:
     """Rows that were dropped, by reason; a question where they are more than the stated share."""
-    everything = Counter([*reasons, *examined.dropped.values()])
-    lost = sum(count for reason, count in everything.items() if reason not in (UNLISTED, WITHDRAWN))
+    everything = Counter(itertools.chain(reasons, examined.dropped.values()))
+    no_loss = (UNLISTED, WITHDRAWN, LISTED_TWICE, SAME_AGAIN)
+    lost = sum(count for reason, count in everything.items() if not reason.startswith(no_loss))
     if kept and lost > answers.most_dropped * (kept + lost):
         share = f"{lost} of {kept + lost} rows were dropped"
         text = f"{share}, more than 'most_dropped' {answers.most_dropped:g} allows"

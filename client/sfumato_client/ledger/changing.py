@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from sfumato_client.ledger.book import Ledger
 from sfumato_client.ledger.storage import transaction
@@ -18,6 +18,12 @@ def require_none_begun(ledger: Ledger) -> None:
             f"study '{plans[0].study}' has begun here, and all of its rounds and its release see one cohort: update "
             "when its release is approved, or take no further part by 'sfumato-site leave'; the store is as it was"
         )
+
+
+def check_cohort(ledger: Ledger, members: Callable[[], Members]) -> None:
+    """Raise what `Ledger.check_members` does; who they are is asked only where somebody was charged before."""
+    if any(row.value["kind"] == "bind" for row in ledger._rows()):
+        ledger.check_members(members())
 
 
 @contextlib.contextmanager

@@ -64,8 +64,9 @@ class DicomWebArchive:
 
     def _found(self, query: Query) -> Iterator[Study]:
         filters = {"StudyDate": query.dates} if query.dates else {}
-        for modality in query.modalities or ("",):
-            own = filters | ({"ModalitiesInStudy": modality} if modality else {})
+        for modality, accession in query.asked:
+            keys = {"ModalitiesInStudy": modality, "AccessionNumber": accession}
+            own = filters | {key: value for key, value in keys.items() if value}
             for item in self._pages(self._client.search_for_studies, own, list(_STUDY_TAGS.values()), "study"):
                 if UID(_first(item, _STUDY_TAGS["study"])).is_valid:
                     yield _study(item)

@@ -70,12 +70,12 @@ class DimseArchive:
         return limited(self._studies(query), query, self._pacs.most_studies)
 
     def _studies(self, query: Query) -> Iterator[Study]:
-        for modality in query.modalities or ("",):
+        for modality, accession in query.asked:
             asked = Dataset()
             for keyword in _QUERIED:
                 setattr(asked, keyword, "")
             asked.NumberOfStudyRelatedInstances = None
-            asked.StudyDate, asked.ModalitiesInStudy = query.dates, modality
+            asked.StudyDate, asked.ModalitiesInStudy, asked.AccessionNumber = query.dates, modality, accession
             for answer in self._find("STUDY", asked):
                 if UID(_text(answer, "StudyInstanceUID")).is_valid:
                     yield _study(answer)

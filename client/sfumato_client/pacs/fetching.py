@@ -30,6 +30,8 @@ class Fetched:
     # objects of classes that were not asked for, and reasons why others were not kept
     left: Counter[str] = field(default_factory=Counter)
     refused: Counter[str] = field(default_factory=Counter)
+    # accession numbers of the query that no study has
+    unmet: int = 0
 
     def require_whole(self) -> None:
         """Raise PacsError where something that was asked for was not kept."""
@@ -70,6 +72,7 @@ def fetch(
     """
     done = Fetched()
     studies = [study for study in list_studies(archive, query, pacs.tries) if only(study)]
+    done.unmet = len(set(query.accessions) - {study.accession for study in studies})
     for number, study in enumerate(studies):
         watch(number, len(studies), done.kept)
         _fetch_study(archive, pacs, study, query, incoming, done)

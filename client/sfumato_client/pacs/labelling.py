@@ -11,6 +11,7 @@ from pathlib import Path
 
 import yaml
 
+from sfumato_client.pacs.accessions import ACCESSION_NAMES
 from sfumato_client.pacs.headers import Header
 from sfumato_client.pacs.index import INDEX, read_index
 from sfumato_common.errors import ConfigError, DataError
@@ -23,7 +24,7 @@ _KEYS = {
     "instance": ("instance", "instanceuid", "sopinstanceuid"),
     "series": ("series", "seriesuid", "seriesinstanceuid"),
     "study": ("study", "studyuid", "studyinstanceuid"),
-    "accession": ("accession", "accessionnumber", "accno", "accessionno"),
+    "accession": ACCESSION_NAMES,
     "patient": ("patient", "patientid"),
 }
 # what an ingest reads beside file and label

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -19,6 +20,8 @@ _TRIED = 20
 class Query:
     """Which studies: first and last day, modalities (any of them), and words of the description with `*` and `?`.
 
+    Where accession numbers are given, it is those studies alone; the PACS is asked for one after the other.
+
     Descriptions are compared here and not by the PACS: whether capitals, blanks and letters beyond ASCII count differs
     from one to the next, and what a PACS leaves out nobody misses.
     """
@@ -27,6 +30,12 @@ class Query:
     last: date | None = None
     modalities: tuple[str, ...] = ()
     description: str = ""
+    accessions: tuple[str, ...] = ()
+
+    @property
+    def asked(self) -> list[tuple[str, str]]:
+        """(modality, accession number) of every question, '' for any."""
+        return list(itertools.product(self.modalities or ("",), self.accessions or ("",)))
 
     @property
     def dates(self) -> str:
@@ -47,6 +56,8 @@ class Query:
         if (self.first or self.last) and not (len(day) == 8 and day.isdecimal()):
             return False
         if (self.first and day < self.first.strftime("%Y%m%d")) or (self.last and day > self.last.strftime("%Y%m%d")):
+            return False
+        if self.accessions and study.accession not in self.accessions:
             return False
         if self.modalities and study.modalities and not set(self.modalities) & set(study.modalities):
             return False

@@ -7,11 +7,13 @@ import json
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from sfumato_client.dataset import Cohort, IngestReport, SiteStore, StoreFacts
 from sfumato_client.ingest import SiteImage, Skipped
 from sfumato_client.ledger import Ledger
+from sfumato_client.ledger.changing import check_cohort
 from sfumato_client.site.accepted import read_plan
 from sfumato_client.site.store_key import make_store_key, read_store_key
 from sfumato_common.accounting.events import Cohort as CohortName
@@ -170,8 +172,8 @@ class SiteHome:
     def ingest(self, images: Iterable[SiteImage | Skipped], plan: Plan) -> IngestReport:
         """Fill the site's store from readers' output. Raises DataError, and so when it would move a charged patient."""
         with self.open_ledger() as ledger:
-            terms = plan.image, plan.labels, self.split_key(), make_store_key(self.identity), ledger.check_members
-            return SiteStore.create(self.store, images, *terms)
+            keys, check = (self.split_key(), make_store_key(self.identity)), partial(check_cohort, ledger)
+            return SiteStore.create(self.store, images, plan.image, plan.labels, *keys, check)
 
     def charged_cohorts(self, plan: Plan, ledger: Ledger, *names: CohortName) -> list[Cohort]:
         """Cohorts for an open charge, their patients bound to them in the ledger first; the only way to real images.

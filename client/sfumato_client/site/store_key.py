@@ -53,6 +53,12 @@ def make_store_key(identity: Path) -> bytes:
     return read_store_key(identity)
 
 
+def own_store_key(identity: Path) -> Path | None:
+    """Where the home's own key is or would be; None while another file is said to be the key."""
+    path, named = _where(identity)
+    return None if named else path
+
+
 def _where(identity: Path) -> tuple[Path, bool]:
     named = os.environ.get(VARIABLE, "")
     return (Path(named), True) if named else (identity / FILE, False)

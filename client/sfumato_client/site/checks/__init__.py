@@ -17,6 +17,7 @@ CHECKS: Mapping[str, Check] = {
     "disk": machine.disk,
     "locks": machine.locks,
     "ports": machine.ports,
+    "readers": machine.readers,
     "clock": machine.clock,
     "coordinator": network.coordinator,
     "plan": study.plan,

@@ -30,7 +30,7 @@ def source(subject: Subject) -> Iterator[Finding]:
         yield Finding("note", text)
     if report.read_otherwise:
         yield Finding(
-            "note", f"{len(report.read_otherwise)} images were read otherwise than they say; the report names them"
+            "note", f"{report.read_otherwise} images were read otherwise than they say; the report names them"
         )
     for question in report.questions:
         yield Finding("wrong", f"to be answered in the source's 'answers': {question}")

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from sfumato_client.ingest.offline import can_leave_network
 from sfumato_client.site.checks.finding import Finding, Subject
 from sfumato_common.errors import BusyError, NoRoomError
 from sfumato_common.files import set_aside
@@ -87,6 +88,19 @@ def ports(subject: Subject) -> Iterator[Finding]:
         yield Finding("wrong", "no port of 127.0.0.1 can be opened; node and worker talk by one: allow it")
         return
     yield Finding("good", "ports of 127.0.0.1 can be opened; nothing of the site listens elsewhere")
+
+
+def readers(subject: Subject) -> Iterator[Finding]:
+    """That what decodes files can reach no network, whatever is in a file or in a library."""
+    del subject
+    if can_leave_network():
+        yield Finding("good", "readers are without a network: the system refuses them every socket")
+    else:
+        yield Finding(
+            "note",
+            "readers can reach the network on this machine: its system has no seccomp filter for them. A decoder that "
+            "a file has taken over could send images away: ingest on Linux, or on a machine without a way out",
+        )
 
 
 def clock(subject: Subject) -> Iterator[Finding]:
