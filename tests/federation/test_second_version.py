@@ -1,6 +1,7 @@
 """A published set gets a second version: a patient withdrew, a site left, one joins; models given, packages kept."""
 
 import copy
+import csv
 import json
 import shutil
 
@@ -32,7 +33,7 @@ from sfumato_server.coordinator.study import run_study
 from sfumato_server.enrol import Registry, load_authority
 from sfumato_server.intake.admission import package_path
 from sfumato_server.pool import pool_packages
-from sfumato_server.publish import publish, verify_dataset
+from sfumato_server.publish import open_folder, publish, verify_dataset
 from sfumato_server.publish.versions import note_version, read_status
 from sfumato_server.rounds.given import load_given
 from sfumato_server.simulate.home import take_package
@@ -84,6 +85,11 @@ def versions(tmp_path_factory):
     return first, one, second, two, before
 
 
+def _names(folder, sites):
+    entries = list(open_folder(folder).entries())
+    return {site: {entry.name for entry in entries if entry.site == site} for site in sites}
+
+
 def test_the_second_version_trains_nothing_and_holds_what_the_changes_say(versions):
     _, one, second, two, _ = versions
     asked = {request.kind for _, request, _ in second.sent}
@@ -91,8 +97,7 @@ def test_the_second_version_trains_nothing_and_holds_what_the_changes_say(versio
     assert {site for site, _, _ in second.sent} == {"alder", "dahlia"}, "kept sites are asked nothing"
     report = verify_dataset(two.folder, None)
     assert set(report.sites) == {"alder", "birch", "cedar", "dahlia"}
-    manifests = [json.loads((made.folder / "manifest.json").read_text()) for made in (one, two)]
-    names = [{site: {i["name"] for i in m["images"] if i["site"] == site} for site in report.sites} for m in manifests]
+    names = [_names(made.folder, report.sites) for made in (one, two)]
     for site in ("birch", "cedar"):
         assert names[0][site] == names[1][site], "kept as they were"
     assert not names[0]["alder"] & names[1]["alder"], "made again"
@@ -111,6 +116,15 @@ def test_nothing_that_was_charged_is_refunded_and_the_new_version_charges_its_ow
         total = ledger.spent_epsilon("train")
         assert total == pytest.approx(epsilon(study_events(first.plan, "train"), ledger.budget.delta))
     assert [entry.purpose for entry in charges(second.home("dahlia"))] == ["utility"]
+
+
+def test_what_covers_an_image_of_given_models_holds_what_training_them_cost(versions):
+    _, _, _, two, _ = versions
+    paid = open_folder(two.folder).certificates()["dahlia"]
+    rows = list(csv.DictReader((two.folder / "labels.csv").open()))
+    covered = {float(row["epsilon"]) for row in rows if row["guarantee"] == "formal"}
+    most = paid.trained.epsilon.patient.add_remove + paid.epsilon.patient.add_remove
+    assert len(covered) == 1 and min(covered) >= round(most, 4) > paid.epsilon.patient.add_remove
 
 
 def test_certificates_say_what_the_given_models_cost_and_where_it_was_paid(versions):

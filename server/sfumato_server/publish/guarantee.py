@@ -70,7 +70,7 @@ def pooled_costs(stated: Sequence[Guarantee]) -> list[PooledCost]:
     is a figure of adding and removing alone. Where models were given, what the study cost that trained them is added.
     """
     sites = [item.certificate for item in stated for _ in item.sites]
-    paid = [_with_training(site) for site in sites]
+    paid = [with_training(site) for site in sites]
     dearest, replaced, deltas = (sorted(figures, reverse=True)[:2] for figures in zip(*paid, strict=True))
     who = "a patient of one site (the worst site's)"
     if trained := sorted({site.trained.plan_hash for site in sites if site.trained}):
@@ -89,7 +89,7 @@ def pooled_costs(stated: Sequence[Guarantee]) -> list[PooledCost]:
     return lines
 
 
-def _with_training(site: Certificate) -> tuple[float, float, float]:
+def with_training(site: Certificate) -> tuple[float, float, float]:
     """Epsilon under both adjacencies, and delta, of a patient who was in the earlier study too, where there is one."""
     own, earlier = site.epsilon.patient, site.trained
     if earlier is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -10,6 +11,7 @@ from typing import Literal, get_args
 from sfumato_common.package.manifest import ImageFacts
 from sfumato_common.study.certificate import Certificate
 from sfumato_common.study.words import has_epsilon, way_of
+from sfumato_server.publish.guarantee import with_training
 from sfumato_server.publish.manifest import LABELS, SPLIT_TABLES, ImageEntry
 
 Split = Literal["train", "test"]
@@ -21,7 +23,10 @@ _TEST_SHARE = 10  # one of so many drawn images is of the test split
 
 @dataclass(frozen=True)
 class Cover:
-    """What one patient pays at most for all that left under the plan: the worst site's figure, under add/remove."""
+    """What one patient pays at most for all that left under the plan: the worst site's figure, under add/remove.
+
+    Where models were given, what the study cost that trained them is added: formal images are drawn from those models.
+    """
 
     epsilon: float
     delta: float
@@ -34,11 +39,10 @@ def cover_of(certificates: Iterable[Certificate]) -> Cover | None:
     None where one site's certificate has no guarantee: then no image has one.
     """
     stated = list(certificates)
-    paid = [own.epsilon.patient.add_remove for own in stated if own.formal]
-    finite = [epsilon for epsilon in paid if epsilon is not None]
-    if not stated or len(finite) < len(stated):
+    paid = [with_training(own) for own in stated if own.formal]
+    if not stated or len(paid) < len(stated) or any(math.isinf(epsilon) for epsilon, _, _ in paid):
         return None
-    return Cover(max(finite), max(own.delta for own in stated), stated[0].unit)
+    return Cover(max(epsilon for epsilon, _, _ in paid), max(delta for _, _, delta in paid), stated[0].unit)
 
 
 def split_of(image: ImageFacts) -> Split:
