@@ -307,6 +307,16 @@ def test_the_coordinator_cannot_leave_an_image_out_unseen(published: Any) -> Non
         verify_dataset(folder)
 
 
+def test_the_coordinator_cannot_call_an_image_a_duplicate_of_another(published: Any) -> None:
+    consortium, folder = published
+    line = (folder / "provenance/north/formal/0001.entries").read_bytes().splitlines()[0]
+    for kept in (json.loads(line)["name"], "0" * 32):
+        fresh = shutil.copytree(folder, folder.parent / f"other-{kept}")
+        leave_out(consortium, fresh, kept_name=kept)
+        with pytest.raises(VerificationError, match="leaves out images as those of site 'north'"):
+            verify_dataset(fresh)
+
+
 @pytest.mark.parametrize("said", [{"name": "f" * 32}, {"name": "../x"}, {"more": 1}, {"kept_name": "x"}])
 def test_an_index_that_does_not_fit_its_entries_is_refused(published: Any, said: dict[str, Any]) -> None:
     consortium, folder = published

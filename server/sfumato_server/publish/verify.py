@@ -14,7 +14,6 @@ from sfumato_common.errors import ConfigError, VerificationError
 from sfumato_common.files import file_sha256
 from sfumato_common.package.features import FILE
 from sfumato_common.strict import parse
-from sfumato_common.study.balance import Balance
 from sfumato_common.study.costs import WITHOUT_PRIVACY
 from sfumato_common.study.lineage import plan_of_site, require_whole
 from sfumato_common.study.plan import Plan
@@ -22,6 +21,7 @@ from sfumato_common.study.words import PARTS, Part, is_fill
 from sfumato_server.publish.cards import CARDS
 from sfumato_server.publish.features import check_features, has_features
 from sfumato_server.publish.layout import ShardFiles, key_file
+from sfumato_server.publish.left_out import check_left_out
 from sfumato_server.publish.manifest import (
     COORDINATOR_KEY,
     FORM,
@@ -33,7 +33,7 @@ from sfumato_server.publish.manifest import (
     parse_published,
     stated_files,
 )
-from sfumato_server.publish.shard import CheckedShard, cover_in, read_file, read_shard
+from sfumato_server.publish.shard import CheckedShard, cover_in, read_file
 from sfumato_server.publish.tables import table_headers
 from sfumato_server.publish.workers import check_shards
 
@@ -139,7 +139,7 @@ def _verified(
         progress(manifest.shards[len(checked)].images)
         checked.append(shard)
     _check_together(manifest, plan, checked)
-    _check_drawn(folder, manifest, plan)
+    check_left_out(folder, manifest, plan)
     _check_tables(folder, checked)
     if has_features(plan):
         check_features(plan, read_file(folder, FILE))
@@ -265,29 +265,6 @@ def _check_together(manifest: PublishedManifest, plan: Plan, checked: Sequence[C
         wanted = Counter({(item.method, item.model): item.images for item in items if is_fill(item.method)})
         if Counter({source: images for source, images in found.items() if is_fill(source[0])}) != wanted:
             raise VerificationError(f"provenance/{site}: not as many places are filled from the model as the plan says")
-
-
-def _check_drawn(folder: Path, manifest: PublishedManifest, plan: Plan) -> None:
-    """What is left out beside duplicates is what the plan's public draw leaves out, and no more."""
-    if plan.balance is None:
-        if any(line.undrawn for line in manifest.shards):
-            raise VerificationError(f"{MANIFEST} leaves out images that a site signed, and its plan draws none")
-        return
-
-    def alone() -> Iterator[tuple[str, str, str, bool]]:
-        for line in manifest.shards:
-            _, entries, index = read_shard(folder, line)
-            twice, undrawn = {item.name for item in index.duplicates}, set(index.undrawn)
-            yield from (
-                (line.site, own.name, own.label, own.name in undrawn) for own in entries if own.name not in twice
-            )
-
-    try:
-        balance = Balance.of(plan, ((site, name, label) for site, name, label, _ in alone()))
-    except ConfigError as error:
-        raise VerificationError(f"{MANIFEST}: {error}") from None
-    if any(balance.stays(site, name, label) == undrawn for site, name, label, undrawn in alone()):
-        raise VerificationError(f"{MANIFEST} holds other images than its plan draws")
 
 
 def _check_tables(folder: Path, checked: Sequence[CheckedShard]) -> None:
