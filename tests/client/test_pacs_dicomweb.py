@@ -63,7 +63,14 @@ def test_images_come_byte_for_byte_once_and_an_ingest_reads_them(say, orthanc, d
     pacs, before = described(orthanc.url), orthanc.state()
     code, line, said = say("sfumato-site", "pacs", "fetch", pacs, "--home", home, "--json")
     assert (code, line) == (0, "")
-    assert json.loads(said) == {"kept": FILMS, "left": {}, "refused": {}, "studies": FILMS, "there": 0}
+    assert json.loads(said) == {
+        "kept": FILMS,
+        "left": {},
+        "refused": {},
+        "studies": FILMS,
+        "there": 0,
+        "unmet": 0,
+    }
     images = home / "incoming" / "images"
     assert objects(images) == objects(films)
     pixels = {str(film.SOPInstanceUID): film.PixelData for film in map(dcmread, films.glob("*.dcm"))}

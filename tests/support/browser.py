@@ -84,7 +84,11 @@ class Page:
 
     def photograph(self, target: Path) -> None:
         """The whole page as PNG."""
-        shot = self._devtools("Page.captureScreenshot", {"format": "png", "captureBeyondViewport": True})
+        # a window that was just told its size says 0 for a moment, and a picture of nothing is an error
+        wide, high = self.run("return [document.documentElement.scrollWidth, document.documentElement.scrollHeight]")
+        clip = {"x": 0, "y": 0, "width": wide, "height": high, "scale": 1}
+        values = {"format": "png", "captureBeyondViewport": True, "clip": clip}
+        shot = self._devtools("Page.captureScreenshot", values)
         target.write_bytes(base64.b64decode(shot["data"]))
 
     def requests(self) -> list[str]:
@@ -114,11 +118,8 @@ def chromium(folder: Path) -> Iterator[Page]:
             int(found[1]) for line in driver.stdout if (found := re.search(r"successfully on port (\d+)", line))
         )
         threading.Thread(target=driver.stdout.read, daemon=True).start()
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60, trust_env=False) as client:
-            options = {"args": ["--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder}"]}
-            wanted = {"goog:chromeOptions": options, "goog:loggingPrefs": {"performance": "ALL"}}
-            answer = client.post("/session", json={"capabilities": {"alwaysMatch": wanted}}).json()["value"]
-            page = Page(client, answer["sessionId"])
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120, trust_env=False) as client:
+            page = Page(client, _session(client, folder))
             try:
                 yield page
             finally:
@@ -127,3 +128,16 @@ def chromium(folder: Path) -> Iterator[Page]:
         watch.cancel()
         driver.terminate()
         driver.wait(10)
+
+
+def _session(client: httpx.Client, folder: Path) -> str:
+    """A new window's session: on a busy machine Chromium may miss the time that its driver gives it to start."""
+    answer: dict[str, Any] = {}
+    for tried in range(3):
+        arguments = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+        options = {"args": [*arguments, f"--user-data-dir={folder / str(tried)}"]}
+        wanted = {"goog:chromeOptions": options, "goog:loggingPrefs": {"performance": "ALL"}}
+        answer = client.post("/session", json={"capabilities": {"alwaysMatch": wanted}}).json()["value"]
+        if "sessionId" in answer:
+            return str(answer["sessionId"])
+    raise AssertionError(answer)
