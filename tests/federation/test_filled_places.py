@@ -12,7 +12,7 @@ from sfumato_common.errors import VerificationError
 from sfumato_server.coordinator.study import run_study
 from sfumato_server.enrol import Registry, load_authority
 from sfumato_server.pool import pool_packages
-from sfumato_server.publish import publish, verify, verify_dataset
+from sfumato_server.publish import publish, shard, verify, verify_dataset
 
 pytestmark = pytest.mark.filterwarnings("ignore:TestNoise")
 FILL = "dp-sampling-for-k-same"
@@ -51,6 +51,10 @@ def test_another_number_of_filled_places_than_the_plans_does_not_verify(publishe
     monkeypatch.setattr(verify, "is_fill", lambda method: method == FILL)
     real = verify.Plan.part_at
     fewer = lambda plan, *which: [item.model_copy(update={"images": 1}) for item in real(plan, *which)]  # noqa: E731
+    # as many images in all as before: that they are is another check
+    monkeypatch.setattr(
+        shard, "shard_sizes", lambda plan, site, part: [sum(i.images for i in real(plan, site, "", part))]
+    )
     monkeypatch.setattr(verify.Plan, "part_at", fewer)
     with pytest.raises(VerificationError, match="places are filled"):
         verify_dataset(published)
