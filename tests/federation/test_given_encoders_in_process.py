@@ -19,7 +19,7 @@ from sfumato_common.strict import load_yaml, parse
 from sfumato_common.study.costs import study_events
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.policy import Policy
-from sfumato_server.coordinator.run import _vectors
+from sfumato_server.coordinator.publishing import _vectors
 from sfumato_server.coordinator.study import run_study
 from sfumato_server.enrol import Registry, load_authority
 from sfumato_server.intake.claims import check_claims

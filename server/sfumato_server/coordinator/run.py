@@ -2,42 +2,29 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import platform
-import secrets
 import sys
 import time
 from collections.abc import Callable
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from sfumato_common.errors import FederationError
-from sfumato_common.exchanges.features import FEATURES
-from sfumato_common.files import write_atomic, write_json
+from sfumato_common.files import write_json
 from sfumato_common.locks import exclusive
-from sfumato_common.package.features import Features
 from sfumato_common.proxies import keep_loopback_direct
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.shards import shard_sizes
 from sfumato_common.supervise import Child, flower_environment, free_port
 from sfumato_server.coordinator.door import Behind, Door
 from sfumato_server.coordinator.front import FleetFront, Upstream, front_context
 from sfumato_server.coordinator.home import CoordinatorHome
 from sfumato_server.coordinator.nodes import Nodes
 from sfumato_server.coordinator.page import PageServer
+from sfumato_server.coordinator.publishing import publish_study
 from sfumato_server.enrol import Authority, Registry, load_authority, require_no_passphrase
 from sfumato_server.intake import IntakeCredentials, IntakeServer
-from sfumato_server.pool import Pool, pool_packages
-from sfumato_server.publish import publish
-from sfumato_server.publish.features import draw_features, has_features
-from sfumato_server.publish.progress import LoggedProgress
-from sfumato_server.publish.versions import note_version
-from sfumato_server.rounds.checkpoint import released_model
 from sfumato_server.rounds.deadlines import GO_ON, WORK_HOURS, Deadlines
 from sfumato_server.rounds.superlink import (
     Control,
@@ -47,17 +34,15 @@ from sfumato_server.rounds.superlink import (
     write_secret,
 )
 from sfumato_server.rounds.superlink_program import LOOPBACK
-from sfumato_server.status.board import previous_board, read_board
+from sfumato_server.status.board import previous_board
 from sfumato_server.status.contacts import Contacts
 from sfumato_server.status.live import write_page
 from sfumato_server.status.phase import keep_phase
-from sfumato_server.status.sheets import training_pictures
 
 log = logging.getLogger(__name__)
 _START_SECONDS, _PAGE_SECONDS = 60.0, 5.0
 # how often SuperLink or rounds may end without having lived so long between, and the pause before a new start
 _MOST_ENDS, _LIVED_SECONDS, _PAUSE_SECONDS = 5, 600.0, 2.0
-_PACKAGES = ("flwr", "torch", "opacus", "dp-accounting", "numpy", "cryptography", "grpcio", "pydicom")
 
 
 @dataclass(frozen=True)
@@ -111,7 +96,7 @@ def run_coordinator(
             write_json(home.result_file, {"outcome": "completed", "exchanges": [], "choice": None, "utility": None})
         phase("publishing")
         watch()
-        published = _publish(home, out, started)
+        published = publish_study(home, out, started)
         phase("published")
         write_page(home.root, plan)
         return published
@@ -223,61 +208,3 @@ def _start_study(settings: SuperLinkSettings, run_id: int) -> Child:
     ]  # fmt: skip
     environment = flower_environment(settings.home, [Path(sys.executable).parent], "SFUMATO_COORDINATOR_HOME")
     return Child("study", command, environment, settings.home / "logs" / "study.log")
-
-
-def _publish(home: CoordinatorHome, out: Path, started: float) -> Path:
-    result: dict[str, Any] = json.loads(home.result_file.read_text())
-    if result["outcome"] != "completed":
-        raise FederationError(result["reason"])
-    plan = home.plan()
-    before = time.time()
-    images = sum(sum(shard_sizes(plan, site, part)) for site in plan.sites for part in plan.parts_at(site))
-    pool = pool_packages(home.root, plan, Registry(home.root), LoggedProgress("checking packages", images))
-    pictures = training_pictures(home.root, plan.study_digest)
-    run_info = {
-        "study": plan.study,
-        "plan_hash": plan.study_digest,
-        "exchanges": result["exchanges"],
-        "choice": result["choice"],
-        "training": pictures,
-        "package_bytes": _package_bytes(pool),
-        "seconds": round(time.time() - started, 1),
-        "versions": {name: version(name) for name in _PACKAGES if _is_installed(name)}
-        | {"python": platform.python_version()},
-    }
-    vectors = _vectors(home, plan) if has_features(plan) else None
-    authority = load_authority(home.root)
-    written = LoggedProgress("publishing", sum(shard.head.images for shard in pool.shards))
-    published = publish(pool, plan, out, authority, run_info, result["utility"], vectors, written)
-    note_version(home.versions_file, authority, plan, published.manifest_sha256)
-    write_atomic(out / home.versions_file.name, home.versions_file.read_bytes())
-    # the report shows the pictures; this file is for figures
-    run_info["training"] = [{key: value for key, value in item.items() if key != "uri"} for item in pictures]
-    run_info["left_out"] = dict(published.left_out)
-    run_info["publish_seconds"] = round(time.time() - before, 2)
-    run_info["plan"] = plan.model_dump(mode="json")
-    write_json(out / "run.json", {**run_info, "utility": result["utility"], "status": read_board(home.status_file)})
-    return published.folder
-
-
-def _vectors(home: CoordinatorHome, plan: Plan) -> Features:
-    """Vectors of the study's final features model."""
-    kind = FEATURES.kind
-    _, model = released_model(home.checkpoints / plan.study_digest / f"{kind}-model.safetensors")
-    return draw_features(plan, model, secrets.randbits(63))
-
-
-def _package_bytes(pool: Pool) -> dict[str, int]:
-    """Bytes of all packages by site."""
-    sizes = dict.fromkeys(pool.sites, 0)
-    for shard in pool.shards:
-        sizes[shard.head.site] += shard.path.stat().st_size
-    return sizes
-
-
-def _is_installed(name: str) -> bool:
-    try:
-        version(name)
-    except ModuleNotFoundError:
-        return False
-    return True

@@ -36,7 +36,9 @@ def intake(tmp_path, monkeypatch):
         authority.server_key_path.read_bytes(), authority.server_certificate_path.read_bytes(), authority.ca_pem
     )
     stored = []
-    monkeypatch.setattr(service.IntakeService, "_store", lambda self, record, partial: stored.append(partial.path.read_bytes()))
+    monkeypatch.setattr(
+        service.IntakeService, "_store", lambda self, record, partial: stored.append(partial.path.read_bytes())
+    )
     server = IntakeServer(
         tmp_path / "coordinator", plan, Registry(tmp_path / "coordinator"), "127.0.0.1:0", credentials
     )
