@@ -372,3 +372,11 @@ def place_of(out, name):
     """The file of an image, as the index says it."""
     with (out / "index.csv").open() as stream:
         return next(row["file"] for row in csv.DictReader(stream) if row["name"] == name)
+
+
+def test_a_converted_set_is_told_from_a_folder_of_something_else(folder, tmp_path):
+    convert(folder, "parquet", tmp_path / "out")
+    with pytest.raises(ConfigError, match="in another form"):
+        open_folder(tmp_path / "out")
+    said = [list(open_folder(place).entries()) for place in (folder, tmp_path / "out" / "statement")]
+    assert said[0] == said[1]

@@ -19,6 +19,7 @@ from sfumato_common.study.plan import Plan
 from sfumato_common.types import AnyArray
 from sfumato_server.publish.layout import ShardFiles
 from sfumato_server.publish.manifest import (
+    FORM,
     MANIFEST,
     ROOT,
     ROOT_SIGNATURE,
@@ -92,6 +93,11 @@ def open_folder(folder: Path) -> PublishedFolder:
     Raises ConfigError when the folder holds no published set, VerificationError when its manifest is malformed.
     """
     path = folder / MANIFEST
+    if (folder / FORM).is_file():
+        raise ConfigError(
+            f"'{folder.name}' is a set in another form; take the set as it was published, or the folder 'statement' in "
+            "it for what needs no picture"
+        )
     if not path.is_file():
         raise ConfigError(f"'{folder.name}' is not a published data set: no {MANIFEST}; check the path")
     manifest = parse_published(path.read_bytes())
