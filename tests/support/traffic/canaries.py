@@ -158,9 +158,10 @@ def _store(found: Canaries, name: str, home: SiteHome) -> None:
     store = home.open_store()
     pixels, index = np.asarray(store._pixels), store._index
     split, owner, labels, pseudonyms = (index[key] for key in ("split", "owner", "labels", "patients"))
-    for pseudonym in pseudonyms.astype(str).tolist():
-        found.text(f"{name}: a pseudonym", pseudonym)
-        found.raw(f"{name}: a pseudonym", bytes.fromhex(pseudonym))
+    assert pseudonyms.dtype == np.uint8 and pseudonyms.ndim == 2, "a keyed hash a patient, as bytes"
+    for pseudonym in map(bytes, pseudonyms):
+        found.text(f"{name}: a pseudonym", pseudonym.hex())
+        found.raw(f"{name}: a pseudonym", pseudonym)
     for what, block in pixel_blocks(pixels):
         found.blocks.append((f"{name}: pixels as {what}", block))
     found.count(f"{name}: patients", len(pseudonyms))
