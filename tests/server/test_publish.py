@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from support.carded import UTILITY
 
 from sfumato_common.crypto.merkle import leaf_hash, merkle_root
 from sfumato_common.crypto.signatures import fingerprint, sign
@@ -37,15 +38,6 @@ RUN = {
     ],
     "seconds": 12.0,
     "versions": {"python": "3.11.2"},
-}
-UTILITY = {
-    "what": "tested on holdout real patients",
-    "pooled": {"auc": 0.91, "low": 0.87, "high": 0.94},
-    "sites": {"east": {"auc": 0.89, "low": 0.8, "high": 0.95}, "north": {"auc": None, "low": None, "high": None}},
-    "withheld": ["south"],
-    "noise": "Gaussian, noise multiplier 5, on 10 bins",
-    "epsilon_holdout": 0.71,
-    "delta": 1e-4,
 }
 
 

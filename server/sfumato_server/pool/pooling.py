@@ -55,10 +55,12 @@ def pool_packages(
         shards += own
     if not shards:
         raise FederationError("no site has sent a package for this plan; nothing can be pooled")
-    duplicates = _duplicates_of(shards)
-    balance = Balance.of(plan, _alone(shards, duplicates)) if plan.balance else None
+    counts, duplicates = _without_duplicates(shards)
     certificates = {shard.head.site: shard.head.certificate for shard in shards}
-    pool = Pool(tuple(shards), certificates, Counter(), duplicates, balance, left_out)
+    pool = Pool(tuple(shards), certificates, counts, duplicates, None, left_out)
+    if plan.balance is None:
+        return pool
+    pool = replace(pool, balance=Balance.of(plan, _alone(shards, duplicates)))
     return replace(pool, counts=_counted(pool))
 
 
@@ -120,13 +122,16 @@ def _check_place(package: Package, part: Part, number: int, last: str) -> None:
         raise VerificationError("the names of its shards overlap, so that an image may be there twice")
 
 
-def _duplicates_of(shards: Sequence[PoolShard]) -> Duplicates:
-    """All but the first of each set of equal pixels, in the order of sites, parts and names."""
+def _without_duplicates(shards: Sequence[PoolShard]) -> tuple[Counter[Source], Duplicates]:
+    """The first of each set of equal pixels, in the order of sites, parts and names, counted; the others are listed."""
+    counts: Counter[Source] = Counter()
     duplicates = Duplicates()
     for place, shard in enumerate(shards):
+        site = shard.head.site
         for entry in shard.package().entries:
-            duplicates.is_first(place, shard.head.site, entry.name, entry.pixel_sha256)
-    return duplicates
+            if duplicates.is_first(place, site, entry.name, entry.pixel_sha256):
+                counts[Source(site, entry.label, entry.model, entry.method, entry.guarantee)] += 1
+    return counts, duplicates
 
 
 def _alone(shards: Sequence[PoolShard], duplicates: Duplicates) -> Iterator[Signed]:
@@ -137,7 +142,7 @@ def _alone(shards: Sequence[PoolShard], duplicates: Duplicates) -> Iterator[Sign
 
 
 def _counted(pool: Pool) -> Counter[Source]:
-    """The images that are kept, by source."""
+    """The images that the balance draws, by source."""
     counts: Counter[Source] = Counter()
     for place, shard in enumerate(pool.shards):
         entries = shard.package().entries

@@ -13,12 +13,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
 
+from sfumato_common import package
 from sfumato_common.errors import VerificationError
 from sfumato_common.files import canonical_json
-from sfumato_common.imaging import pixel_hash
 from sfumato_common.package.manifest import Hash
 from sfumato_common.strict import Strict
-from sfumato_common.types import AnyArray, pixel_dtype
+from sfumato_common.types import AnyArray
 from sfumato_server.publish.formats import About, Format, Shard, format_of
 from sfumato_server.publish.manifest import FORM, MANIFEST, ImageEntry
 from sfumato_server.publish.reading import PublishedFolder, PublishedImage, open_folder
@@ -121,10 +121,10 @@ def _form(folder: Path) -> Form:
 
 def check_pixels(entry: ImageEntry, pixels: AnyArray, about: About) -> None:
     """Raise VerificationError unless the pixels are those that the site signed, in the study's form."""
-    form = about.plan.image
-    known = pixels.shape == form.shape and pixels.dtype == pixel_dtype(form.bits)
-    if not known or pixel_hash(pixels) != entry.pixel_sha256:
-        raise VerificationError(f"image {entry.name} is not the picture that site '{entry.site}' signed")
+    try:
+        package.check_pixels(entry, pixels, about.plan.image.shape, about.plan.image.bits)
+    except VerificationError:
+        raise VerificationError(f"image {entry.name} is not the picture that site '{entry.site}' signed") from None
     if entry.label not in about.plan.labels:
         raise VerificationError(f"image {entry.name} has a label that the plan does not know")
 

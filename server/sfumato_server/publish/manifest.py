@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError
 from sfumato_common.crypto.merkle import leaf_hash, merkle_root
 from sfumato_common.errors import VerificationError
 from sfumato_common.files import canonical_json
-from sfumato_common.package.manifest import Hash, ImageFacts, ImageName, Shard
+from sfumato_common.package.manifest import Hash, ImageName, ManifestImage, Shard
 from sfumato_common.strict import Strict
 from sfumato_common.study.plan import Name
 from sfumato_common.study.words import Part
@@ -41,12 +41,10 @@ class FileEntry(Strict):
     sha256: Hash
 
 
-class ImageEntry(ImageFacts):
+class ImageEntry(ManifestImage):
     """One published image: what its site signed, of which site, and where it lies in the folder."""
 
     site: Name
-    sha256: Hash
-    pixel_sha256: Hash
     file: str
 
 

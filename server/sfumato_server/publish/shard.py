@@ -13,12 +13,12 @@ from typing import Any
 
 from sfumato_common.crypto.signatures import verify
 from sfumato_common.errors import VerificationError
-from sfumato_common.package import check_image
+from sfumato_common.package import Package, check_image
 from sfumato_common.package.manifest import Manifest, ManifestImage, parse_entries, parse_manifest, write_entries
 from sfumato_common.study.lineage import plan_of_site
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.shards import shard_sizes
-from sfumato_server.pool import Duplicate, PoolShard
+from sfumato_server.pool import Duplicate
 from sfumato_server.publish.layout import FOLDER_SIZE, ShardFiles
 from sfumato_server.publish.manifest import (
     DuplicateEntry,
@@ -63,10 +63,10 @@ def write_file(folder: Path, name: str, data: bytes) -> None:
 
 
 def write_shard(
-    folder: Path, shard: PoolShard, twice: Mapping[str, Duplicate], undrawn: Sequence[str], cover: Cover | None
+    folder: Path, package: Package, twice: Mapping[str, Duplicate], undrawn: Sequence[str], cover: Cover | None
 ) -> tuple[ShardLine, dict[str, bytes]]:
     """Write a shard's images but those `twice` there or `undrawn`, and what is said of it: its line, rows by table."""
-    package, head, left = shard.package(), shard.head, {*twice, *undrawn}
+    head, left = package.head, {*twice, *undrawn}
     files = ShardFiles(head.site, head.part, head.shard)
     for place, (entry, png) in enumerate(package.pngs()):
         if place % FOLDER_SIZE == 0:

@@ -108,8 +108,9 @@ def _write_shards(fresh: Path, pool: Pool, progress: Callable[[int], None]) -> l
         for name, header in table_headers().items():
             tables[name].write(header)
         for place, shard in enumerate(pool.shards):
-            undrawn = pool.undrawn_of(place, shard.package().entries)
-            line, rows = write_shard(fresh, shard, pool.duplicates.of(place), undrawn, cover)
+            package = shard.package()
+            undrawn = pool.undrawn_of(place, package.entries)
+            line, rows = write_shard(fresh, package, pool.duplicates.of(place), undrawn, cover)
             for name, data in rows.items():
                 tables[name].write(data)
             lines.append(line)
