@@ -11,7 +11,7 @@ figure is what chance gives (`tests/client/test_attacks.py`).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +23,7 @@ from sfumato_client.audit.attacks.intervals import (
     area,
     area_interval,
     beyond,
+    beyond_tail,
     least_area,
     least_share,
     share_interval,
@@ -64,12 +65,13 @@ class People:
 class Known:
     """What an outsider knows of a release: its images [N, S, S(, 3)] and their classes [N], and how they were made.
 
-    `group` is the k of a method on groups, 0 elsewhere. `encoder` is a public network that the site's policy names.
+    `behind` are the numbers of the training patients behind each image, where that is known: an outsider knows none.
+    `encoder` is a public network that the site's policy names.
     """
 
     candidates: ByteImages = field(repr=False)
     labels: Indices = field(repr=False)
-    group: int = 0
+    behind: Sequence[Indices] = field(default=(), repr=False)
     encoder: Encoder | None = field(default=None, repr=False)
 
 
@@ -94,7 +96,9 @@ class AttackResult:
     `auc` with its 95 % interval; `found_at`: true positive rates at false positive rates (Carlini et al. 2022) with
     Clopper-Pearson intervals. Where the holdout patients are too few for a rate the share is that above all of them,
     and its interval begins at 0. `members` and `holdout` count patients who were scored. `underpowered` is '' or says
-    what could at best be told from chance. The scores [members], [holdout] are in no file.
+    what could at best be told from chance. `stand_out` counts training patients who score higher than all holdout
+    patients and than the tail of all scores explains: a handful of copies shows there alone. The scores [members],
+    [holdout] are in no file.
     """
 
     name: str
@@ -106,6 +110,7 @@ class AttackResult:
     members: int
     holdout: int
     underpowered: str
+    stand_out: int = 0
     member_scores: Floats = field(repr=False, compare=False, default_factory=lambda: np.zeros(0, np.float32))
     holdout_scores: Floats = field(repr=False, compare=False, default_factory=lambda: np.zeros(0, np.float32))
 
@@ -124,7 +129,30 @@ class AttackResult:
             "members": self.members,
             "holdout": self.holdout,
             "underpowered": self.underpowered,
+            "stand_out": self.stand_out,
         }
+
+
+def on_both(score: Callable[[ByteImages, Indices], Floats]) -> Callable[[People, People], Scores]:
+    """Scores by patient of a function of all people's images [N, S, S(, 3)] and patients [N], which knows no side.
+
+    Patients of the two sides are told apart by their numbers: holdout patients are numbered after the members.
+    """
+
+    def scores(members: People, holdout: People) -> Scores:
+        first = int(members.patient_index.max()) + 1
+        patients = np.concatenate([members.patient_index, first + holdout.patient_index])
+        found = score(np.concatenate([members.images, holdout.images]), patients)
+        count = len(members.images)
+        return members.per_patient(found[:count]), holdout.per_patient(found[count:])
+
+    return scores
+
+
+def no_obstacle(members: People, holdout: People, known: Known) -> str:
+    """For attacks that need nothing but images."""
+    del members, holdout, known
+    return ""
 
 
 def measure(attack: Attack, of: str, members: People, holdout: People, known: Known) -> AttackResult:
@@ -148,6 +176,7 @@ def measure(attack: Attack, of: str, members: People, holdout: People, known: Kn
         len(inside),
         len(outside),
         underpowered(len(inside), len(outside)),
+        beyond_tail(inside, outside),
         inside,
         outside,
     )
