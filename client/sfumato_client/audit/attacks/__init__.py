@@ -12,6 +12,7 @@ from sfumato_client.audit.attacks.nearest_copy import NEAREST_COPY
 from sfumato_client.audit.attacks.pairs import LEARNED_PAIRS
 from sfumato_client.audit.attacks.reidentification import RE_IDENTIFICATION
 from sfumato_client.audit.attacks.thumbnail import THUMBNAIL
+from sfumato_client.audit.attacks.trace import TRACE
 
 ATTACKS: dict[str, Attack] = {
     attack.name: attack
@@ -20,6 +21,7 @@ ATTACKS: dict[str, Attack] = {
         THUMBNAIL,
         EMBEDDING_COPY,
         DOMIAS,
+        TRACE,
         ATTRIBUTE,
         RE_IDENTIFICATION,
         LEARNED_PAIRS,

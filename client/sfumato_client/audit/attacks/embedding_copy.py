@@ -14,6 +14,8 @@ from sfumato_common.metrics.features import encoded_features
 from sfumato_common.metrics.nearest import Floats
 from sfumato_common.types import ByteImages
 
+_SAME = 1e-5  # a distance under this is none
+
 
 def largest_cosine(own: Floats, others: Floats) -> Floats:
     """The largest inner product [N] of each row of `own` [N, D] with a row of `others` [M, D], a chunk at a time."""
@@ -22,6 +24,11 @@ def largest_cosine(own: Floats, others: Floats) -> Floats:
     for at in range(0, len(others), size):
         best = np.maximum(best, (own @ others[at : at + size].T).max(axis=1))
     return best
+
+
+def separation(cosines: Floats) -> Floats:
+    """-log(1 - cosine) [N]: copies stand out by how many times nearer they are than anything usual."""
+    return np.asarray(-np.log(np.maximum(1.0 - cosines, _SAME)), np.float32)
 
 
 def unit(rows: Floats) -> Floats:
@@ -42,7 +49,8 @@ def _score(members: People, holdout: People, known: Known) -> Scores:
         del patients
         own = encoded_features(images, encoder)
         middle = own.mean(axis=0)
-        return largest_cosine(unit(own - middle), unit(encoded_features(known.candidates, encoder) - middle))
+        released = unit(encoded_features(known.candidates, encoder) - middle)
+        return separation(largest_cosine(unit(own - middle), released))
 
     return on_both(score)(members, holdout)
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from sfumato_client.audit.attacks.base import Attack, Indices, Known, People, Scores, on_both
-from sfumato_client.audit.attacks.embedding_copy import largest_cosine
+from sfumato_client.audit.attacks.embedding_copy import largest_cosine, separation
 from sfumato_client.audit.attacks.fine import LARGEST
 from sfumato_client.audit.attacks.siamese import Network, fit_identities, standardised
 from sfumato_common.memory import rows_at_once
@@ -55,7 +55,7 @@ def _score(members: People, holdout: People, known: Known) -> Scores:
             _LEARNING_RATE,
             _PATIENTS,
         )
-        return largest_cosine(embedded(network, images), embedded(network, known.candidates))
+        return separation(largest_cosine(embedded(network, images), embedded(network, known.candidates)))
 
     return on_both(score)(members, holdout)
 

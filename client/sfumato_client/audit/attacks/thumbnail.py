@@ -6,12 +6,22 @@ mirror images, inverted polarity, brightness and small shifts. It does not see f
 
 from __future__ import annotations
 
-from sfumato_client.audit.attacks.base import Attack, Known, People, Scores, no_obstacle, on_both
-from sfumato_common.metrics.nearest import nearest_distances
+import numpy as np
+
+from sfumato_client.audit.attacks.base import Attack, Indices, Known, People, Scores, no_obstacle, on_both
+from sfumato_common.metrics.nearest import Floats, nearest_distances
+from sfumato_common.types import ByteImages
+
+_LEAST = 1e-3  # a distance under this is none
 
 
 def _score(members: People, holdout: People, known: Known) -> Scores:
-    return on_both(lambda images, patients: -nearest_distances(images, known.candidates))(members, holdout)
+    def score(images: ByteImages, patients: Indices) -> Floats:
+        del patients
+        # the logarithm: copies stand out by how many times nearer they are than anything usual
+        return -np.log(np.maximum(nearest_distances(images, known.candidates), _LEAST))
+
+    return on_both(score)(members, holdout)
 
 
 THUMBNAIL = Attack(
