@@ -174,7 +174,7 @@ def softened(images, radius):
     return np.stack([np.asarray(Image.fromarray(image).filter(blur)) for image in images]).astype(np.float64)
 
 
-@pytest.mark.parametrize(("size", "people"), [(128, 60), pytest.param(256, 30, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("size", "people"), [(128, 39), pytest.param(256, 39, marks=pytest.mark.slow)])
 def test_a_vessel_tree_of_a_training_patient_is_seen_that_thumbnails_are_blind_to(size, people):
     """Fundi of strangers with the fine structure of members: by thumbnails they are as far from members as others'."""
     images, _, patients = arrays(0, people, size, modality="fundus")
@@ -189,6 +189,7 @@ def test_a_vessel_tree_of_a_training_patient_is_seen_that_thumbnails_are_blind_t
     fine, thumbnail = (measure(ATTACKS[name], "", *sides, known) for name in ("nearest-copy", "thumbnail"))
     assert fine.auc == 1.0
     assert fine.auc_interval[0] > 0.75
+    assert fine.stand_out == third, "though nearly half of all people stand out"
     assert not told(thumbnail)
     # and the gate's distance, whose rules refuse what is half as far as holdout images are
     usual = np.quantile(nearest_distances(holdout, members), 0.05)
@@ -224,16 +225,16 @@ def test_intervals_cover_what_they_say():
     for above, below in ((8, 5), (40, 20)):
         for apart, true in ((0.0, 0.5), (1.0, 0.7602)):
             missed = 0
-            for _ in range(100):
+            for _ in range(60):
                 low, high = intervals.area_interval(rng.normal(apart, 1, above), rng.normal(0, 1, below), rng)
                 missed += not low <= true <= high
-            assert missed <= binom.ppf(0.999, 100, 0.05)
+            assert missed <= binom.ppf(0.999, 60, 0.05)
 
 
 def test_nobody_stands_out_of_a_tail_that_goes_on():
     rng = np.random.default_rng(1)
     for draw in (rng.standard_exponential, rng.standard_normal):
-        for above, below in ((6, 4), (60, 30)):
+        for above, below in ((6, 4), (60, 12), (200, 60)):
             false = sum(intervals.beyond_tail(draw(above), draw(below)) > 0 for _ in range(1000))
             assert false <= binom.ppf(0.999, 1000, 0.01)
     scores = np.append(rng.standard_normal(99), 20.0)

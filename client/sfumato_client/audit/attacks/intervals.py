@@ -22,6 +22,7 @@ _DRAWS = 400
 _POWER = 0.8
 # sets of strangers of which somebody stands out; the distance of a Gumbel distribution's quartiles in its scale
 _FALSE_SETS, _GUMBEL_QUARTILES = 0.01, 1.5725
+_ENOUGH = 12  # scores whose quartiles say something of a tail
 
 
 def share_interval(hits: int, of: int) -> Interval:
@@ -102,18 +103,26 @@ def hits_by_chance(rate: float, above: int, below: int, confidence: float) -> in
 
 
 def beyond_tail(above: Floats, below: Floats) -> int:
-    """How many of `above` no tail explains that goes on as both sides' upper quarter does; none of `below` is higher.
+    """How many of `above` no tail explains that goes on as an upper quarter does; none of `below` is higher.
 
-    The tail is exponential, through median and quartiles of both sides together, which a few copies do not move. Where
-    both sides are alike and no tail is heavier, one is found in a set in a hundred at most (`tests/client`).
+    The tail is exponential, through median and quartiles: of both sides together, which a few copies do not move, and,
+    where they are enough, of `below` alone, which no copy moves; what either finds counts. Where both sides are alike
+    and no tail is heavier, somebody stands out in a set in a hundred at most (`tests/client/test_attacks.py`).
     """
-    every = np.concatenate([above, below]).astype(np.float64)
-    low, middle, high = np.quantile(every, [0.25, 0.5, 0.75])
+    every = np.concatenate([above, below])
+    limits = [_tail(every, len(every), 3.0)]
+    if len(below) >= _ENOUGH:
+        limits.append(_tail(below, len(every), 8.0))
+    return int((above > max(min(limits), float(below.max()))).sum())
+
+
+def _tail(scores: Floats, people: int, unsure: float) -> float:
+    """What one of `people` scores exceeds in half of _FALSE_SETS sets; the fewer the scores, the surer the limit."""
+    low, middle, high = np.quantile(scores.astype(np.float64), [0.25, 0.5, 0.75])
     # the spread of the upper quarter; that of the middle half where it is larger, as that of a Gumbel distribution
     scale = max((high - middle) / math.log(2.0), (high - low) / _GUMBEL_QUARTILES, 1e-6)
-    # few scores have unsure quartiles
-    reach = math.log(0.25 * len(every) / _FALSE_SETS) * (1.0 + 3.0 / math.sqrt(len(every)))
-    return int((above > max(high + scale * reach, float(below.max()))).sum())
+    reach = math.log(0.25 * people / (_FALSE_SETS / 2.0)) * (1.0 + unsure / math.sqrt(len(scores)))
+    return float(high + scale * reach)
 
 
 def _deviation(true: float, above: int, below: int) -> float:
