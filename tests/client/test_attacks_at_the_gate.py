@@ -1,4 +1,4 @@
-"""The gate decides by the attacks that the policy names, tells what others found, and refuses where a rule cannot run."""
+"""The gate decides by attacks that the policy names, tells what others found, and refuses where a rule cannot run."""
 
 from __future__ import annotations
 
@@ -6,17 +6,23 @@ import json
 
 import numpy as np
 import pytest
+from support.commands import speaker
+from support.homes import make_home
+from support.studies import PLAN, POLICY
 
 from sfumato_client.anonymise import CandidateSet
+from sfumato_client.audit.attacks import identity
 from sfumato_client.audit.rehearsal import SETS, rehearse
 from sfumato_client.audit.verdict import gate, judge
 from sfumato_client.dataset import Cohort
+from sfumato_client.dataset.pixel_file import EncryptedPixels
 from sfumato_common.errors import ConfigError, DataError, ReleaseRefused
 from sfumato_common.mechanisms.noise import SecureNoise
 from sfumato_common.mechanisms.recorder import NoiseRecorder
 from sfumato_common.phantom import arrays
 from sfumato_common.strict import parse
 from sfumato_common.study.gate_rules import AttackRule, GateRules
+from sfumato_common.study.plan import Plan
 
 
 @pytest.fixture(scope="module")
@@ -181,7 +187,8 @@ def test_a_policy_that_is_wrong_says_where(values, said):
         parse(values, GateRules, "policy.yaml")
 
 
-def test_a_rehearsal_says_which_rules_would_see_a_leak():
+def test_a_rehearsal_says_which_rules_would_see_a_leak(monkeypatch):
+    monkeypatch.setattr(identity, "_STEPS", 15)
     rules = GateRules(declare_verdict=True, report=[], text="not-read")
     found = rehearse(40, 14, 32, 1, 40, rules)
     assert found.obstacle == ""
@@ -193,3 +200,28 @@ def test_a_rehearsal_says_which_rules_would_see_a_leak():
     assert "40 training and 14 holdout patients" in found.power
     with pytest.raises(DataError, match="holdout"):
         rehearse(40, 2, 32, 1, 40, rules)
+
+
+def test_the_command_rehearses_at_the_stores_size_reads_no_image_and_charges_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(identity, "_STEPS", 15)
+    home = make_home(tmp_path / "alder", "alder", parse(PLAN, Plan, "plan"), POLICY, 40)
+    say = speaker(monkeypatch, capsys)
+    code, error, _ = say("sfumato-site", "gate", "--home", home.root)
+    assert code
+    assert "--dry-run" in error
+
+    def touched(self, *rows):
+        raise AssertionError("an image was read")
+
+    monkeypatch.setattr(EncryptedPixels, "__getitem__", touched)
+    before = {path: path.read_bytes() for path in sorted(home.root.rglob("*")) if path.is_file()}
+    code, error, out = say("sfumato-site", "gate", "--home", home.root, "--dry-run", "--candidates", 20, "--json")
+    assert (code, error) == (0, "")
+    told = json.loads(out)
+    store = home.open_store()
+    assert told["training_patients"] == store.cohort("train").patients
+    assert told["refused"]["identical"]["copies"] is True
+    assert told["power"]
+    code, error, out = say("sfumato-site", "gate", "--home", home.root, "--dry-run", "--candidates", 20)
+    assert "identical" in out
+    assert {path: path.read_bytes() for path in sorted(home.root.rglob("*")) if path.is_file()} == before

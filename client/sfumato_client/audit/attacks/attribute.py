@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sfumato_client.audit.attacks.base import Attack, Known, People, Scores
-from sfumato_common.memory import rows_at_once
+from sfumato_client.audit.attacks.base import Attack, Known, People, Scores, candidate_chunks
 from sfumato_common.metrics.nearest import Floats, fingerprints
 
 _SHARPNESS = 50.0  # of weights exp(sharpness x cosine): a candidate .02 less alike has a third of the weight
@@ -24,23 +23,25 @@ def _obstacle(members: People, holdout: People, known: Known) -> str:
 
 
 def _score(members: People, holdout: People, known: Known) -> Scores:
-    released = fingerprints(known.candidates)
-    sides = (members, holdout)
-    inside, outside = (side.per_patient(_lean(side, released, known)) for side in sides)
+    inside, outside = (side.per_patient(_lean(side, known)) for side in (members, holdout))
     return inside, outside
 
 
-def _lean(side: People, released: Floats, known: Known) -> Floats:
-    """How far [N] the weighted vote leans to each image's true class: -1 against it, 1 for it."""
-    own = fingerprints(side.images)
-    lean = np.zeros(len(own), np.float32)
-    size = rows_at_once(16 * len(released), len(own))
-    for at in range(0, len(own), size):
-        cosines = np.abs(own[at : at + size] @ released.T)
-        weights = np.exp(_SHARPNESS * (cosines - cosines.max(axis=1, keepdims=True)))
-        right = known.labels[None] == side.labels[at : at + size, None]
-        lean[at : at + size] = 2.0 * (weights * right).sum(axis=1) / weights.sum(axis=1) - 1.0
-    return lean
+def _lean(side: People, known: Known) -> Floats:
+    """How far [N] the weighted vote leans to each image's true class: -1 against it, 1 for it; chunk by chunk."""
+    own, count = fingerprints(side.images), len(side.images)
+    top, right, every = np.zeros(count, np.float32), np.zeros(count), np.zeros(count)
+    at = 0
+    for part in candidate_chunks(known.candidates):
+        cosines = np.abs(own @ fingerprints(part).T)
+        # weights are relative to the most alike so far: what was added before shrinks with it
+        new = np.maximum(top, cosines.max(axis=1))
+        fade, weights = np.exp(_SHARPNESS * (top - new)), np.exp(_SHARPNESS * (cosines - new[:, None]))
+        same = known.labels[None, at : at + len(part)] == side.labels[:, None]
+        right = right * fade + (weights * same).sum(axis=1)
+        every = every * fade + weights.sum(axis=1)
+        top, at = new, at + len(part)
+    return np.asarray(2.0 * right / every - 1.0, np.float32)
 
 
 ATTRIBUTE = Attack(

@@ -11,7 +11,7 @@ figure is what chance gives (`tests/client/test_attacks.py`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,7 +30,7 @@ from sfumato_client.audit.attacks.intervals import (
 )
 from sfumato_common.encoders.encoder import Encoder
 from sfumato_common.errors import DataError
-from sfumato_common.metrics.nearest import Floats
+from sfumato_common.metrics.nearest import Floats, images_at_once
 from sfumato_common.types import ByteImages
 
 Indices = npt.NDArray[np.int64]
@@ -147,6 +147,13 @@ def on_both(score: Callable[[ByteImages, Indices], Floats]) -> Callable[[People,
         return members.per_patient(found[:count]), holdout.per_patient(found[count:])
 
     return scores
+
+
+def candidate_chunks(images: ByteImages) -> Iterator[ByteImages]:
+    """Candidates [N, S, S(, 3)] a chunk at a time: memory does not grow with their number."""
+    size = max(1, images_at_once(images) // 4)
+    for at in range(0, len(images), size):
+        yield images[at : at + size]
 
 
 def no_obstacle(members: People, holdout: People, known: Known) -> str:

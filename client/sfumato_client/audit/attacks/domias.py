@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sfumato_client.audit.attacks.base import Attack, Indices, Known, People, Scores, on_both
+from sfumato_client.audit.attacks.base import Attack, Indices, Known, People, Scores, candidate_chunks, on_both
 from sfumato_client.audit.attacks.embedding_copy import largest_cosine
 from sfumato_common.memory import rows_at_once
 from sfumato_common.metrics.nearest import Floats, fingerprints
@@ -29,8 +29,10 @@ def _obstacle(members: People, holdout: People, known: Known) -> str:
 def _score(members: People, holdout: People, known: Known) -> Scores:
     def score(images: ByteImages, patients: Indices) -> Floats:
         own = fingerprints(images)
-        released = _distance(largest_cosine(own, fingerprints(known.candidates)))
-        return np.log(_distance(_other_patients(own, patients))) - np.log(released)
+        near = np.full(len(own), -1.0, np.float32)
+        for part in candidate_chunks(known.candidates):
+            near = np.maximum(near, largest_cosine(own, fingerprints(part)))
+        return np.log(_distance(_other_patients(own, patients))) - np.log(_distance(near))
 
     return on_both(score)(members, holdout)
 
