@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 from scipy.stats import betabinom, binom
+from support.encoders import default_terms, needs_default, tiny_encoder
 
 from sfumato_client.audit.attacks import ATTACKS, Known, People, base, intervals, measure
 from sfumato_client.audit.attacks.pairs import discriminant
+from sfumato_common.encoders.encoder import Encoders
+from sfumato_common.encoders.settings import EncoderTerms
 from sfumato_common.errors import DataError
 from sfumato_common.metrics.nearest import nearest_distances
 from sfumato_common.phantom import arrays
@@ -167,6 +170,26 @@ def test_a_score_knows_no_side(pool):
         other = world.found(name)
         world.members, world.holdout = world.holdout, world.members
         assert np.allclose(one.member_scores, other.holdout_scores, atol=1e-4), name
+
+
+def by_encoder(world, encoder):
+    return world.found("embedding-copy", Known(world.images, world.labels, encoder=encoder))
+
+
+def test_a_given_encoder_finds_copies_and_leaves_strangers_alone(pool):
+    """By a network of random weights, which finds a set of copies."""
+    encoder = tiny_encoder(32)
+    assert all(by_encoder(World(pool, seed).copies(1.0), encoder).auc > 0.75 for seed in range(3))
+    assert sum(told(by_encoder(World(pool, 20 + seed), encoder)) for seed in range(8)) <= binom.ppf(0.999, 8, 0.035)
+
+
+@pytest.mark.slow
+@needs_default
+def test_the_default_encoder_finds_a_single_copy(pool):
+    terms = EncoderTerms(**default_terms(64))
+    encoder = Encoders(None, {"own": terms}).load("own")
+    assert [by_encoder(World(pool, seed).copies(0.01), encoder).stand_out for seed in range(3)] == [1] * 3
+    assert not told(by_encoder(World(pool, 0), encoder))
 
 
 def softened(images, radius):
