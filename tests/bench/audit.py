@@ -9,7 +9,7 @@ strangers with members' fine structure.
 Bounds: a shadow attack on the spectral release of the product, with its noise and without; and of sums of clipped rows,
 what is claimed, what one run with 1,000 canaries proves, and what a white-box attack on many runs proves.
 Runtime: what the policy's default report takes on 300 training and 100 holdout patients, by number of candidates, in a
-process of its own with two threads under SFUMATO_MEMORY=1G: wall and processor seconds (of a busy machine the second);
+process of its own with one thread under SFUMATO_MEMORY=1G: wall and processor seconds (of a busy machine the second);
 memory is what the attacks add to their images at the peak.
 
 Prints tables and writes bench-out/audit.json.
@@ -212,7 +212,7 @@ def runtime(quick: bool, console: Console) -> list[dict[str, Any]]:
 
 def worker(size: int, count: int) -> None:
     """One row of `runtime`, printed as JSON."""
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
     images, grades, patients = arrays(0, 400, size)
     labels, first = (grades > 0).astype(np.int64), int(np.searchsorted(patients, 300))
     members = People(images[:first], patients[:first], labels[:first])
