@@ -44,6 +44,6 @@ def require_text_reader(rules: GateRules) -> None:
             require_networks()
         except ConfigError:
             raise ConfigError(
-                "release.gate.text is 'refused', and the networks that read text are not installed as they were measured: "
+                "release.gate.text is 'refused', and the networks that read text are not installed: "
                 "pip install onnxruntime rapidocr==3.10.0; or write 'text: not-read'"
             ) from None
