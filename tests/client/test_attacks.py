@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import typing
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -187,7 +188,7 @@ def test_a_given_encoder_finds_copies_and_leaves_strangers_alone(pool):
 @needs_default
 def test_the_default_encoder_finds_a_single_copy(pool):
     terms = EncoderTerms(**default_terms(64))
-    encoder = Encoders(None, {"own": terms}).load("own")
+    encoder = Encoders(Path(), {"own": terms}).load("own")
     assert [by_encoder(World(pool, seed).copies(0.01), encoder).stand_out for seed in range(3)] == [1] * 3
     assert not told(by_encoder(World(pool, 0), encoder))
 
@@ -229,7 +230,9 @@ def test_the_siamese_verifier_finds_copies_and_leaves_strangers_alone(pool):
     results = [World(pool, seed).found("re-identification") for seed in range(4)]
     assert sum(map(told, results)) <= 1
     assert World(pool, 0).copies(0.01).found("re-identification").stand_out == 1
-    assert World(pool, 0).copies(1.0).found("re-identification").auc > 0.9
+    everybody = World(pool, 0).copies(1.0).found("re-identification")
+    assert everybody.auc > 0.75, "members are told who have a copy, which are not all"
+    assert everybody.stand_out > MEMBERS // 2
     assert World(pool, 0).memorised().found("re-identification").auc_interval[0] > 0.5
 
 
