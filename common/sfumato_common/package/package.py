@@ -20,7 +20,7 @@ from sfumato_common.crypto.merkle import leaf_hash, merkle_root
 from sfumato_common.crypto.signatures import verify
 from sfumato_common.errors import VerificationError
 from sfumato_common.imaging import decode_png, pixel_hash
-from sfumato_common.package.archive import ArchiveWriter, Member, read_directory, read_member
+from sfumato_common.package.archive import ArchiveWriter, Member, read_directory, read_last, read_member
 from sfumato_common.package.manifest import (
     FORMAT,
     ImageFacts,
@@ -108,8 +108,9 @@ def build_package(
         writer.add(image_member(image.facts.name), image.png)
     if form is None:
         raise VerificationError("a package needs at least one image")
-    (shape, dtype), lines = form, write_entries(entries)
+    shape, dtype = form
     try:
+        lines = write_entries(entries)
         head = Manifest.model_validate(
             {
                 "format": FORMAT,
@@ -180,6 +181,12 @@ def reopen_package(path: Path, head: Manifest) -> Package:
     if signed != head.encode():
         raise VerificationError("a package was replaced while it was read; publish again")
     return Package(head, tuple(parse_entries(lines, head)), signed, signature, path, members)
+
+
+def entries_of(path: Path, head: Manifest) -> list[ManifestImage]:
+    """The entries of a package whose head was verified before, alone. Raises VerificationError as `reopen_package`."""
+    with path.open("rb") as stream:
+        return parse_entries(read_member(stream, read_last(stream, (ENTRIES, MANIFEST, SIGNATURE))[ENTRIES]), head)
 
 
 def check_image(entry: ManifestImage, png: bytes, shape: tuple[int, ...], bits: int) -> None:

@@ -29,7 +29,9 @@ from sfumato_server.publish.manifest import (
     PublishedManifest,
     parse_published,
 )
-from sfumato_server.publish.shard import published_entries, read_file, read_shard
+from sfumato_server.publish.shard import placed, published_entries, read_file, read_shard
+from sfumato_server.publish.tables import cover_of
+from sfumato_server.publish.tally import Tallies, tally_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +54,15 @@ class PublishedFolder:
         for line in self.manifest.shards:
             _, entries, index = read_shard(self.folder, line)
             yield from published_entries(ShardFiles(line.site, line.part, line.shard), entries, index.left)
+
+    def tallies(self) -> Tallies:
+        """What cards count of all images."""
+        found, cover = Tallies(), cover_of(self.certificates().values())
+        for line in self.manifest.shards:
+            _, entries, index = read_shard(self.folder, line)
+            files = ShardFiles(line.site, line.part, line.shard)
+            found.add(tally_of(line.site, placed(files, entries, index.left), cover))
+        return found
 
     def duplicates(self) -> Iterator[tuple[str, DuplicateEntry]]:
         """What sites sent and is not published, because the same pixels are there already: the site, and which."""

@@ -34,8 +34,9 @@ from sfumato_server.publish.manifest import (
     stated_files,
 )
 from sfumato_server.publish.shard import CheckedShard, cover_in, read_file
+from sfumato_server.publish.shard_checks import check_shards
 from sfumato_server.publish.tables import table_headers
-from sfumato_server.publish.workers import check_shards
+from sfumato_server.workers import ALONE, Where
 
 UNVERIFIED = "UNVERIFIED ORIGIN"
 
@@ -80,6 +81,7 @@ def verify_dataset(
     *,
     workers: int = 1,
     progress: Callable[[int], None] = lambda images: None,
+    where: Where | None = None,
 ) -> VerificationReport:
     """Verify the data set in `folder` against public keys (PEM) that the caller trusts: coordinator's, sites'.
 
@@ -97,7 +99,8 @@ def verify_dataset(
         from sfumato_server.publish.converted import verify_converted
 
         return verify_converted(folder, trusted_coordinator_key, trusted_site_keys, progress)
-    return _verified(folder, trusted_coordinator_key, trusted_site_keys, workers, progress, pictures=True)
+    where = where or Where(workers)
+    return _verified(folder, trusted_coordinator_key, trusted_site_keys, where, progress, pictures=True)
 
 
 def verify_statements(
@@ -110,14 +113,14 @@ def verify_statements(
     Whoever goes on to use a picture compares its pixels with the entry's `pixel_sha256`. Raises as `verify_dataset`,
     but for files that are there in excess.
     """
-    return _verified(folder, trusted_coordinator_key, trusted_site_keys, 1, lambda images: None, pictures=False)
+    return _verified(folder, trusted_coordinator_key, trusted_site_keys, ALONE, lambda images: None, pictures=False)
 
 
 def _verified(
     folder: Path,
     trusted_coordinator_key: bytes | None,
     trusted_site_keys: Mapping[str, bytes],
-    workers: int,
+    where: Where,
     progress: Callable[[int], None],
     *,
     pictures: bool,
@@ -135,7 +138,7 @@ def _verified(
             raise VerificationError(f"{name} was altered")
     keys = _site_keys(folder, manifest, trusted_site_keys)
     checked: list[CheckedShard] = []
-    for shard in check_shards(folder, manifest, keys, plan, cover_in(folder, manifest), workers, pictures):
+    for shard in check_shards(folder, manifest, keys, plan, cover_in(folder, manifest), where, pictures):
         progress(manifest.shards[len(checked)].images)
         checked.append(shard)
     _check_together(manifest, plan, checked)

@@ -25,7 +25,7 @@ def facts_of(published: PublishedFolder) -> SetFacts:
     return gather(
         published.manifest,
         published.plan,
-        published.entries(),
+        published.tallies(),
         published.certificates(),
         published.read(COORDINATOR_KEY),
         _run(published),
