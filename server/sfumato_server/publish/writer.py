@@ -75,7 +75,7 @@ def publish(
     `run_info` may hold `exchanges` (a list of stage, seconds, bytes_down, bytes_up), `seconds` and `versions`;
     `utility` is the TSTR figure or None; `features` are the vectors of a plan that publishes some. `progress` is told
     how many images have been written since it was told last; `where` says by how many workers. Raises ConfigError when
-    `out/published` is something else than such a set, VerificationError when a package was replaced since it was pooled.
+    `out/published` is something else than such a set, VerificationError when a package was replaced meanwhile.
     """
     assert has_features(plan) == (features is not None), "vectors are published where, and only where, the plan says so"
     out.mkdir(parents=True, exist_ok=True)
