@@ -38,6 +38,7 @@ from sfumato_server.enrol import Registry, create_authority, load_authority
 from sfumato_server.intake.admission import package_path
 from sfumato_server.pool import pool_packages
 from sfumato_server.publish import publish, verify_dataset
+from sfumato_server.workers import Where
 
 LABELS, PASSPHRASE = ("abnormal", "normal"), b"of nobody, for a bench"
 
@@ -103,10 +104,10 @@ def measured(work: Callable[[], Any]) -> dict[str, float]:
     return {"seconds": time.perf_counter() - wall, "cpu": seconds, "peak_mb": peak}
 
 
-def step_publish(work: Path, plan: Plan) -> dict[str, dict[str, float]]:
-    home, found = work / "coordinator", []
-    pooled = measured(lambda: found.append(pool_packages(home, plan, Registry(home))))
-    published = measured(lambda: publish(found[0], plan, work, load_authority(home), {}, None))
+def step_publish(work: Path, plan: Plan, workers: int) -> dict[str, dict[str, float]]:
+    home, found, where = work / "coordinator", [], Where(workers)
+    pooled = measured(lambda: found.append(pool_packages(home, plan, Registry(home), where=where)))
+    published = measured(lambda: publish(found[0], plan, work, load_authority(home), {}, None, where=where))
     return {"pool": pooled, "publish": published}
 
 
@@ -131,7 +132,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", nargs="+", default=["28:1000000", "256:100000"], help="SIDE:IMAGES")
     parser.add_argument("--sites", type=int, default=20)
-    parser.add_argument("--workers", type=int, default=1, help="processes that verify")
+    parser.add_argument("--workers", type=int, default=1, help="processes of each step")
     parser.add_argument("--work", type=Path, help="where the sets are made; a temporary folder otherwise")
     parser.add_argument("--step", nargs=4, help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -162,7 +163,7 @@ def run_step(name: str, folder: str, size: int, images: int, given: argparse.Nam
 def one_step(name: str, folder: str, size: str, images: str, given: argparse.Namespace) -> None:
     work = Path(folder)
     steps: dict[str, Callable[[], Any]] = {
-        "publish": lambda: step_publish(work, plan_of(int(size), int(images), given.sites)),
+        "publish": lambda: step_publish(work, plan_of(int(size), int(images), given.sites), given.workers),
         "verify": lambda: step_verify(work, given.workers),
         "baseline": lambda: step_baseline(work),
     }
@@ -171,7 +172,7 @@ def one_step(name: str, folder: str, size: str, images: str, given: argparse.Nam
 
 def show(rows: list[dict[str, Any]], given: argparse.Namespace) -> None:
     print(
-        f"{given.sites} sites, {given.workers} processes verify, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
+        f"{given.sites} sites, {given.workers} processes a step, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
     )
     print(f"{'side':>5} {'images':>9} {'step':<16} {'s':>8} {'cpu s':>8} {'images/s':>9} {'peak MB':>8} {'ratio':>6}")
     for row in rows:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sfumato_common.crypto.signatures import verify
 from sfumato_common.errors import VerificationError
-from sfumato_common.package import check_image
+from sfumato_common.package import at_once, check_image, check_images
 from sfumato_common.package.manifest import Manifest, ManifestImage, parse_entries, parse_manifest
 from sfumato_common.study.lineage import plan_of_site
 from sfumato_common.study.plan import Plan
@@ -128,12 +128,22 @@ def _check_pictures(folder: Path, files: ShardFiles, head: Manifest, images: lis
         wanted[name].add(file)
     for name, own in wanted.items():
         _check_folder(folder, name, own)
-    shape, bits = head.shape, head.bits
-    for name, entry, _ in images:
+    for some in at_once(images, head.shape, head.bits):
+        pngs = [read_picture(folder, image.file) for image in some]
         try:
-            check_image(entry, read_picture(folder, name), shape, bits)
+            check_images([image.entry for image in some], pngs, head.shape, head.bits)
         except VerificationError:
-            raise VerificationError(f"{name} is not the picture that site '{head.site}' signed") from None
+            _name_the_first(head, some, pngs)
+            raise
+
+
+def _name_the_first(head: Manifest, images: Sequence[Placed], pngs: Sequence[bytes]) -> None:
+    """Raise VerificationError naming the first picture that does not hold."""
+    for image, png in zip(images, pngs, strict=True):
+        try:
+            check_image(image.entry, png, head.shape, head.bits)
+        except VerificationError:
+            raise VerificationError(f"{image.file} is not the picture that site '{head.site}' signed") from None
 
 
 def _check_asked(head: Manifest, entries: list[ManifestImage], plan: Plan, name: str) -> None:
