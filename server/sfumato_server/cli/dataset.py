@@ -13,6 +13,8 @@ from sfumato_common.errors import ConfigError, UnverifiedOrigin, VerificationErr
 from sfumato_common.files import write_atomic
 from sfumato_server.cli.evaluate import dataset_evaluate
 from sfumato_server.cli.progress import images_shown
+from sfumato_server.cli.shard_workers import On, RayAddress, ShardWorkers, shard_workers
+from sfumato_server.workers.tasks import PROCESSES
 
 dataset_app = typer.Typer(no_args_is_help=True, help="Work with a published data set.")
 dataset_app.command(
@@ -33,7 +35,9 @@ def dataset_verify(
         list[str] | None, typer.Option(help="NAME=FILE: a hospital's public key, from the hospital (repeat).")
     ] = None,
     proof: Annotated[Path | None, typer.Option(help="Check one image against this file of 'dataset prove'.")] = None,
-    workers: Annotated[int, typer.Option(help="Processes that check shards.")] = 1,
+    workers: ShardWorkers = 1,
+    on: On = PROCESSES,
+    ray_address: RayAddress = None,
     status: Annotated[Path | None, typer.Option(help="The study's signed status file, as new as can be had.")] = None,
     seen: Annotated[Path | None, typer.Option(help="Remembers which status files were shown; else one a user.")] = None,
     as_json: AsJson = False,
@@ -48,7 +52,7 @@ def dataset_verify(
         return
     keys = file_bytes(key) if key else None, _site_keys(site_key or [])
     with images_shown("verify", images_in(folder), not as_json) as progress:
-        report = verify_dataset(folder, *keys, workers=workers, progress=progress)
+        report = verify_dataset(folder, *keys, where=shard_workers(workers, on, ray_address), progress=progress)
     standing = standing_of(folder, status, key, seen) if status else None
     if as_json:
         print_json({**asdict(report), **({"version": standing.model_dump(mode="json")} if standing else {})})

@@ -11,10 +11,13 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 from sfumato_common.errors import SfumatoError
 from sfumato_common.supervise import Child
-from sfumato_server.workers.tasks import Answer, Submit, Task, Wait, Where
+from sfumato_server.workers.tasks import Submit, Task, Wait, Where
+
+_LAST_WORDS_SECONDS = 5.0
 
 
 @contextmanager
@@ -22,7 +25,7 @@ def processes(function: str, where: Where) -> Iterator[Submit]:
     """As many as are asked for; none of them is left afterwards."""
     free: queue.Queue[Child] = queue.Queue()
 
-    def ask(task: Task) -> Answer:
+    def ask(task: Task) -> dict[str, Any]:
         child = free.get()
         try:
             return _asked(child, task)
@@ -49,7 +52,7 @@ def _start(function: str, number: int, logs: Path) -> Child:
     return Child(f"worker {number}", command, environment, logs / f"{number}.log", piped=True)
 
 
-def _asked(child: Child, task: Task) -> Answer:
+def _asked(child: Child, task: Task) -> dict[str, Any]:
     try:
         child.to_child.write(json.dumps(task).encode("ascii") + b"\n")
         child.to_child.flush()
@@ -57,7 +60,8 @@ def _asked(child: Child, task: Task) -> Answer:
     except (OSError, ValueError):  # it is gone, and its pipes with it
         line = b""
     if not line:
-        said = child.log.read_text(errors="replace").strip() if child.log.exists() else ""
-        raise SfumatoError(f"a worker ended: {said[-200:] or 'it was killed'}; start again, with fewer workers")
-    answer: Answer = json.loads(line)
-    return answer
+        child.wait(_LAST_WORDS_SECONDS)
+        said = child.log.read_text(errors="replace").strip().splitlines() or ["it was killed"]
+        raise SfumatoError(f"a worker ended: {said[-1][:200]}; start again, with fewer workers if memory is short")
+    told: dict[str, Any] = json.loads(line)
+    return told

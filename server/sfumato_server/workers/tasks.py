@@ -17,12 +17,13 @@ from sfumato_common.generators.base import import_named
 
 Task = Mapping[str, Any]
 Answer = dict[str, Any]
-Wait = Callable[[], Answer]
+# gives what a worker tells, once it does
+Wait = Callable[[], dict[str, Any]]
 # takes a task, and gives what waits for its answer
 Submit = Callable[[Task], Wait]
 
 PROCESSES, RAY = "processes", "ray"
-_ENGINES = {
+ENGINES = {
     PROCESSES: "sfumato_server.workers.processes:processes",
     RAY: "sfumato_server.workers.on_ray:on_ray",
 }
@@ -38,6 +39,15 @@ class Where:
     engine: str = PROCESSES
     address: str | None = None
 
+    def check(self) -> None:
+        """Raise ConfigError where there can be no such workers."""
+        if self.workers < 1:
+            raise ConfigError("--workers takes a number from 1")
+        if self.engine not in ENGINES:
+            raise ConfigError(f"'{self.engine}' is no engine; choose one of: {', '.join(ENGINES)}")
+        if self.address is not None and self.engine != RAY:
+            raise ConfigError("a Ray address is for the engine 'ray': add --on ray")
+
 
 ALONE = Where()
 
@@ -48,18 +58,13 @@ def run_tasks(function: str, tasks: Iterable[Task], where: Where = ALONE) -> Ite
     Raises what the function raised, where that is an error of ours; SfumatoError where a worker died; ConfigError where
     there can be no such workers.
     """
-    if where.workers < 1:
-        raise ConfigError("--workers takes a number from 1")
-    if where.engine not in _ENGINES:
-        raise ConfigError(f"'{where.engine}' is no engine; choose one of: {', '.join(_ENGINES)}")
-    if where.address is not None and where.engine != RAY:
-        raise ConfigError("a Ray address is for the engine 'ray': add --on ray")
+    where.check()
     if where.engine == PROCESSES and where.workers == 1:
         do: Callable[[Task], Answer] = import_named(function)
         for task in tasks:
             yield task, do(task)
         return
-    make: Callable[[str, Where], AbstractContextManager[Submit]] = import_named(_ENGINES[where.engine])
+    make: Callable[[str, Where], AbstractContextManager[Submit]] = import_named(ENGINES[where.engine])
     with make(function, where) as submit:
         waiting: deque[tuple[Task, Wait]] = deque()
         for task in tasks:
@@ -75,16 +80,17 @@ def _next(waiting: deque[tuple[Task, Wait]]) -> tuple[Task, Answer]:
     return task, checked(wait())
 
 
-def done(do: Callable[[Task], Answer], task: Task) -> Answer:
+def done(do: Callable[[Task], Answer], task: Task) -> dict[str, Any]:
     """The answer to a task, or what was wrong with it, as a worker tells it."""
     try:
-        return do(task)
+        return {"answer": do(task)}
     except SfumatoError as error:
         return {"error": str(error), "code": error.exit_code}
 
 
-def checked(answer: Answer) -> Answer:
-    """A worker's answer. Raises what it says was wrong."""
-    if "error" in answer:
-        raise _SAID.get(answer["code"], SfumatoError)(answer["error"])
+def checked(told: Mapping[str, Any]) -> Answer:
+    """The answer in what a worker tells. Raises what it says was wrong."""
+    if "error" in told:
+        raise _SAID.get(told["code"], SfumatoError)(told["error"])
+    answer: Answer = told["answer"]
     return answer
