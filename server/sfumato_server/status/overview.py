@@ -21,6 +21,7 @@ from sfumato_server.status.advice import advise
 from sfumato_server.status.board import NOT_ASKED, read_board
 from sfumato_server.status.contacts import SILENT_S, read_contacts
 from sfumato_server.status.phase import read_phase
+from sfumato_server.status.published import published_versions
 
 STATUS, CONTACTS, PAGE = "status.json", "contacts.json", "live.html"
 _STATES = {"online": "connected", "lost": "failed"}
@@ -58,6 +59,7 @@ def overview(root: Path, plan: Plan) -> dict[str, Any]:
         "elapsed_s": _elapsed(board, phase),
         "left_s": _left(plan, board, sites) if board and going else None,
         "sheet": _sheet(board),
+        **published_versions(root),
         "now": round(time.time(), 1),
     }
     return {**view, "next": advise(view)}

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from sfumato_common.accounting.accountant import epsilon_text
 from sfumato_common.command_line import console, duration_text
+from sfumato_server.status.published import version_lines
 
 _COLOURS = {
     "done": "green", "connected": "cyan", "working": "yellow", "refused": "red", "failed": "red", "silent": "red",
@@ -30,7 +31,8 @@ def render(view: Mapping[str, Any]) -> Group:
     foot = Text(f"{spent_line(view)}   {traffic_line(view)}   {time_line(view)}")
     chosen = [Text(f"the choice: {view['chosen']}", style="bold")] if view["chosen"] else []
     todo = [Text.assemble(("next: ", "bold"), line) for line in view["next"]]
-    return Group(head, _stages(view), _sites(view), foot, *chosen, *_sheet_lines(view["sheet"]), *todo)
+    versions = [Text(line, style="dim") for line in version_lines(view)]
+    return Group(head, _stages(view), _sites(view), foot, *chosen, *_sheet_lines(view["sheet"]), *versions, *todo)
 
 
 def headline(view: Mapping[str, Any]) -> str:
