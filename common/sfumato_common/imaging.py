@@ -88,13 +88,14 @@ def pixel_hash(pixels: ByteImages) -> str:
     return hashlib.sha256(np.ascontiguousarray(pixels, f"<u{pixels.itemsize}").data).hexdigest()
 
 
-def _open(png: bytes) -> tuple[int, int, int, bytes]:
+def _open(png: bytes) -> tuple[int, int, int, bytes | memoryview]:
     """(side, channels, bit depth, compressed picture) of a PNG of the three needed chunk types, checksums right."""
     chunks = list(_chunks(png))
     kinds = [kind for kind, _ in chunks]
     if len(kinds) < 3 or kinds != [b"IHDR", *[b"IDAT"] * (len(kinds) - 2), b"IEND"] or chunks[-1][1]:
         raise VerificationError("an image holds something besides its picture; write it without metadata")
-    return *_form(chunks[0][1]), b"".join(body for _, body in chunks[1:-1])
+    pieces = [body for _, body in chunks[1:-1]]
+    return *_form(bytes(chunks[0][1])), pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 @lru_cache(maxsize=16)
@@ -108,23 +109,24 @@ def _form(header: bytes) -> tuple[int, int, int]:
     return width, CHANNELS_OF[colour, depth], depth
 
 
-def _chunks(png: bytes) -> Iterator[tuple[bytes, bytes]]:
+def _chunks(png: bytes) -> Iterator[tuple[bytes, memoryview]]:
+    """Kind and body of each chunk; bodies are views of `png`, which is not copied."""
     if not png.startswith(SIGNATURE):
         raise VerificationError("an image is not a PNG; ask the sender again")
-    at = len(SIGNATURE)
+    at, view = len(SIGNATURE), memoryview(png)
     while at < len(png):
         if at + 12 > len(png):
             raise VerificationError("an image is cut short; ask the sender again")
         end = at + 8 + int.from_bytes(png[at : at + 4], "big")
         checksum = png[end : end + 4]
         # over kind and body
-        if len(checksum) != 4 or zlib.crc32(png[at + 4 : end]) != int.from_bytes(checksum, "big"):
+        if len(checksum) != 4 or zlib.crc32(view[at + 4 : end]) != int.from_bytes(checksum, "big"):
             raise VerificationError("an image is damaged; ask the sender again")
-        yield png[at + 4 : at + 8], png[at + 8 : end]
+        yield png[at + 4 : at + 8], view[at + 8 : end]
         at = end + 4
 
 
-def _unpack(compressed: bytes, expected: int) -> bytes:
+def _unpack(compressed: bytes | memoryview, expected: int) -> bytes:
     """The rows of a picture: exactly `expected` bytes, and nothing follows them (no bomb, no hidden tail)."""
     unpacker = zlib.decompressobj()
     try:

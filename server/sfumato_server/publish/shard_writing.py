@@ -106,7 +106,7 @@ def _write_files(
         (folder / name).mkdir(parents=True)
     for place, (_, png) in enumerate(package.pngs()):
         if place in found:
-            _write_new(f"{folder}/{found[place]}", png)
+            write_new(f"{folder}/{found[place]}", png)
     index = ShardIndex(
         format="sfumato-index/1",
         site=head.site,
@@ -133,7 +133,8 @@ def _write_files(
     return line, left
 
 
-def _write_new(path: str, data: bytes) -> None:
+def write_new(path: str, data: bytes) -> None:
+    """A file that is not there yet, of which there are up to a million."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
     try:
         written = os.write(descriptor, data)
