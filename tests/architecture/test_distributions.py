@@ -36,6 +36,8 @@ UNDECLARED = {
     # simulations run both sides, so that their extra is the whole's
     ("sfumato_server/simulate/hosts.py", "ray"),
     ("sfumato_server/simulate/on_ray.py", "ray"),
+    ("sfumato_server/workers/on_ray.py", "ray"),
+    ("sfumato_server/workers/ray_start.py", "ray"),
 }
 
 

@@ -87,9 +87,8 @@ def verify_dataset(
 
     Without the coordinator's, the key inside is used, and all that is shown is that the set agrees with itself: anybody
     can make such a set. Without a site's, the coordinator may have invented the site. Shards are checked one by one, or
-    by so many `workers`, processes of their own; `progress` is told how many images have been since it was told last.
-
-    A set that `sfumato dataset convert` wrote is verified too, back to the same signatures.
+    by so many `workers`, or as `where` says; `progress` is told how many images have been since it was told last. A set
+    that `sfumato dataset convert` wrote is verified too, back to the same signatures.
 
     Raises VerificationError naming the file at the first thing that does not hold: an altered byte, a missing, extra or
     linked file, an image that its site did not sign. Raises ConfigError when `folder` holds no published set, or
@@ -99,8 +98,8 @@ def verify_dataset(
         from sfumato_server.publish.converted import verify_converted
 
         return verify_converted(folder, trusted_coordinator_key, trusted_site_keys, progress)
-    where = where or Where(workers)
-    return _verified(folder, trusted_coordinator_key, trusted_site_keys, where, progress, pictures=True)
+    by = where or Where(workers)
+    return _verified(folder, trusted_coordinator_key, trusted_site_keys, by, progress, pictures=True)
 
 
 def verify_statements(
