@@ -12,13 +12,14 @@ _CACHE_KIB = 128 * 1024
 _TABLES = """
     PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;
     CREATE TABLE kept (pixels BLOB PRIMARY KEY, shard INT, name TEXT) WITHOUT ROWID;
-    CREATE TABLE left (shard INT, name TEXT, kept_shard INT, kept_name TEXT, PRIMARY KEY (shard, name)) WITHOUT ROWID;
+    CREATE TABLE left (shard INT, site TEXT, name TEXT, kept_site TEXT, kept_name TEXT, PRIMARY KEY (shard, name))
+        WITHOUT ROWID;
 """
 
 
 @dataclass(frozen=True)
 class Duplicate:
-    """An image that was left out because the same pixels are in the pool already, under `kept_site`."""
+    """An image that was left out because the same, or nearly the same, is in the pool already, under `kept_site`."""
 
     site: str
     name: str
@@ -42,18 +43,23 @@ class Duplicates:
         # by their pixels: neighbours in the table, of equal ones the first by name first
         self._database.execute("BEGIN")
         added = self._database.executemany("INSERT OR IGNORE INTO kept VALUES (?, ?, ?)", sorted(shown)).rowcount
-        twice = set() if added == len(shown) else self._note(shown)
+        twice = set() if added == len(shown) else self._note_all(shown)
         self._database.execute("COMMIT")
         return twice
 
-    def _note(self, shown: Sequence[tuple[bytes, int, str]]) -> set[str]:
+    def _note_all(self, shown: Sequence[tuple[bytes, int, str]]) -> set[str]:
         twice = set()
         for pixels, shard, name in shown:
             kept = self._database.execute("SELECT shard, name FROM kept WHERE pixels = ?", (pixels,)).fetchone()
             if kept != (shard, name):
-                self._database.execute("INSERT INTO left VALUES (?, ?, ?, ?)", (shard, name, *kept))
+                self.note(shard, Duplicate(self._sites[shard], name, self._sites[kept[0]], kept[1]))
                 twice.add(name)
         return twice
+
+    def note(self, shard: int, found: Duplicate) -> None:
+        """An image of the shard at that place is left out."""
+        values = (shard, found.site, found.name, found.kept_site, found.kept_name)
+        self._database.execute("INSERT INTO left VALUES (?, ?, ?, ?, ?)", values)
 
     def of(self, shard: int) -> dict[str, Duplicate]:
         """What is left out of the shard at that place, by name and in the order of names."""
@@ -66,7 +72,6 @@ class Duplicates:
         return self._select("ORDER BY shard, name", ())
 
     def _select(self, where: str, values: tuple[int, ...]) -> Iterator[Duplicate]:
-        columns = "shard, name, kept_shard, kept_name"
+        columns = "site, name, kept_site, kept_name"
         for row in self._database.execute(f"SELECT {columns} FROM left {where}", values):  # noqa: S608 - ours alone
-            shard, name, kept_shard, kept_name = row
-            yield Duplicate(self._sites[shard], name, self._sites[kept_shard], kept_name)
+            yield Duplicate(*row)

@@ -22,7 +22,9 @@ from sfumato_server.enrol.registry import Registry, SiteRecord
 from sfumato_server.intake.admission import Contents, package_path, possible_contents
 from sfumato_server.pool.admitting import ADMIT, Admitted, admitted, task_of
 from sfumato_server.pool.duplicates import Duplicates
+from sfumato_server.pool.near import find_near
 from sfumato_server.pool.pool import Pool, PoolShard, Source
+from sfumato_server.pool.withdrawn import read_withdrawn
 from sfumato_server.workers import ALONE, Task, Where, run_tasks
 
 log = logging.getLogger(__name__)
@@ -36,14 +38,15 @@ def pool_packages(
     plan: Plan,
     registry: Registry,
     progress: Callable[[int], None] = lambda images: None,
+    compared: Callable[[int], None] = lambda images: None,
     where: Where = ALONE,
 ) -> Pool:
     """Pool what the plan's enrolled sites have sent under this plan; one shard's statement is in memory at a time.
 
     A site of which a package does not hold, or packages disagree, is left out whole, and `left_out` says so; so is a
-    part of which a shard is missing. `progress` is told how many images have been verified since it was told last;
-    `where` says by how many workers. Raises FederationError when no package is left, ConfigError where the plan's
-    'balance' leaves nothing.
+    part of which a shard is missing. `progress` is told how many images have been verified since it was told last, and
+    `compared` how many were looked through for near-duplicates; `where` says by how many workers packages are verified.
+    Raises FederationError when no package is left, ConfigError where the plan's 'balance' leaves nothing.
     """
     shards: list[PoolShard] = []
     left_out: dict[str, str] = {}
@@ -73,10 +76,11 @@ def pool_packages(
     counts, duplicates = _without_duplicates(shards)
     certificates = {shard.head.site: shard.head.certificate for shard in shards}
     pool = Pool(tuple(shards), certificates, counts, duplicates, None, left_out)
-    if plan.balance is None:
-        return pool
-    pool = replace(pool, balance=Balance.of(plan, _alone(shards, duplicates)))
-    return replace(pool, counts=_counted(pool))
+    if plan.balance is not None:
+        pool = replace(pool, balance=Balance.of(plan, _alone(shards, duplicates)))
+    if plan.near_duplicates is None:
+        pool = replace(pool, near=find_near(pool, list(plan.sites), read_withdrawn(home), compared))
+    return replace(pool, counts=_counted(pool)) if plan.balance or (pool.near and len(pool.near)) else pool
 
 
 def _admitted(
@@ -162,10 +166,10 @@ def _alone(shards: Sequence[PoolShard], duplicates: Duplicates) -> Iterator[Sign
 
 
 def _counted(pool: Pool) -> Counter[Source]:
-    """The images that the balance draws, by source."""
+    """The images that are published, by source."""
     counts: Counter[Source] = Counter()
     for place, shard in enumerate(pool.shards):
         entries = shard.entries()
-        left = pool.left_of(place, entries)
+        left = pool.left_of(place, entries).names
         counts.update(Source(shard.head.site, *_said(entry)) for entry in entries if entry.name not in left)
     return counts

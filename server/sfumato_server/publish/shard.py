@@ -16,7 +16,7 @@ from sfumato_common.package.manifest import Manifest, ManifestImage, parse_entri
 from sfumato_common.study.lineage import plan_of_site
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.shards import shard_sizes
-from sfumato_server.publish.layout import ShardFiles
+from sfumato_server.publish.layout import IMAGES, NEAR, ShardFiles
 from sfumato_server.publish.manifest import (
     ImageEntry,
     PublishedManifest,
@@ -85,13 +85,13 @@ def read_shard(folder: Path, line: ShardLine) -> tuple[Manifest, list[ManifestIm
 
 
 def _checked_index(said: ShardIndex, line: ShardLine, entries: list[ManifestImage], name: str) -> ShardIndex:
-    names, undrawn = [item.name for item in said.duplicates], said.undrawn
+    lists = [[item.name for item in said.duplicates], said.undrawn, [item.name for item in said.near], said.withdrawn]
     of_this = (said.site, said.part, said.shard) == (line.site, line.part, line.shard)
-    in_order = names == sorted(set(names)) and undrawn == sorted(set(undrawn)) and not set(names) & set(undrawn)
+    in_order = all(own == sorted(set(own)) for own in lists) and sum(map(len, lists)) == len(said.left)
     if not of_this or not in_order or not {entry.name for entry in entries} >= said.left:
         raise VerificationError(f"{name} does not fit the entries of its shard")
-    counted = (len(names), len(undrawn), len(entries) - len(said.left))
-    if (line.duplicates, line.undrawn, line.images) != counted:
+    counted = (*map(len, lists), len(entries) - len(said.left))
+    if (line.duplicates, line.undrawn, line.near, line.withdrawn, line.images) != counted:
         raise VerificationError(f"{name} leaves out other images than the manifest counts")
     return said
 
@@ -113,7 +113,11 @@ def check_shard(
     _check_asked(head, entries, plan_of_site(plan, line.site), files.head)
     images = placed(files, entries, index.left)
     if pictures:
-        _check_pictures(folder, files, head, images)
+        near = {item.name for item in index.near}
+        apart = [
+            Placed(files.near(at, own.name), own, split_of(own)) for at, own in enumerate(entries) if own.name in near
+        ]
+        _check_pictures(folder, files, head, [*images, *apart])
     tables = table_rows(files.site, images, cover)
     rows = {name: (len(data), hashlib.sha256(data).hexdigest()) for name, data in tables.items()}
     held = Counter([(entry.method, entry.model) for entry in entries])
@@ -121,8 +125,8 @@ def check_shard(
 
 
 def _check_pictures(folder: Path, files: ShardFiles, head: Manifest, images: list[Placed]) -> None:
-    """The shard's folders hold its published images, each as its site signed it, and nothing else."""
-    wanted: dict[str, set[str]] = {name: set() for name in files.folders(head.images)}
+    """The shard's folders hold `images`, published and, apart, nearly equal ones, each as signed, and nothing else."""
+    wanted: dict[str, set[str]] = {name: set() for room in (IMAGES, NEAR) for name in files.folders(head.images, room)}
     for image in images:
         name, _, file = image.file.rpartition("/")
         wanted[name].add(file)

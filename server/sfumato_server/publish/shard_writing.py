@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from sfumato_common.files import room_errors
 from sfumato_common.package import Package
 from sfumato_common.package.manifest import parse_manifest, write_entries
 from sfumato_common.package.package import reopen_package
-from sfumato_server.pool import Duplicate, PoolShard
+from sfumato_server.pool import Duplicate, Left, PoolShard
 from sfumato_server.publish.layout import ShardFiles
 from sfumato_server.publish.manifest import DuplicateEntry, ShardIndex, ShardLine
 from sfumato_server.publish.shard import placed
@@ -37,12 +37,11 @@ class WrittenShard:
 def task_of(
     folder: Path,
     shard: PoolShard,
-    twice: Mapping[str, Duplicate],
-    undrawn: Sequence[str],
+    left: Left,
     cover: Cover | None,
     said: Path,
 ) -> dict[str, Any]:
-    """Write a shard's images but those `twice` there or `undrawn` below `folder`; what is said of them goes to `said`.
+    """Write a shard's images but those that are `left` out below `folder`; what is said of them goes to `said`.
 
     That is a file, since it is as large as the tables: whoever reads the answer removes it.
     """
@@ -50,8 +49,7 @@ def task_of(
         "folder": str(folder),
         "package": str(shard.path),
         "head": shard.head.encode().decode("ascii"),
-        "twice": [[item.name, item.kept_site, item.kept_name] for item in twice.values()],
-        "undrawn": list(undrawn),
+        "left": [*map(_rows, (left.twice, left.near)), list(left.undrawn), list(left.withdrawn)],
         "cover": None if cover is None else asdict(cover),
         "said": str(said),
     }
@@ -59,12 +57,15 @@ def task_of(
 
 def write_stored(task: Task) -> Answer:
     """Write one shard; `written` reads the answer. Raises VerificationError where its package is another by now."""
-    package = reopen_package(Path(task["package"]), parse_manifest(task["head"].encode("ascii")))
-    twice = [DuplicateEntry(name=name, kept_site=site, kept_name=kept) for name, site, kept in task["twice"]]
+    head = parse_manifest(task["head"].encode("ascii"))
+    package = reopen_package(Path(task["package"]), head)
+    *equal, undrawn, withdrawn = task["left"]
+    twice, near = ([Duplicate(head.site, *row) for row in rows] for rows in equal)
+    out = Left({item.name: item for item in twice}, undrawn, {item.name: item for item in near}, withdrawn)
     cover = None if task["cover"] is None else Cover(**task["cover"])
     with room_errors():
-        line, left = _write_files(Path(task["folder"]), package, twice, task["undrawn"])
-        images = placed(ShardFiles(line.site, line.part, line.shard), package.entries, left)
+        line = _write_files(Path(task["folder"]), package, out)
+        images = placed(ShardFiles(line.site, line.part, line.shard), package.entries, out.names)
         tally = tally_of(line.site, images, cover)
         rows = table_rows(line.site, images, cover)
         pieces = [tally.pixels, *(rows[name] for name in table_headers())]
@@ -95,42 +96,55 @@ def write_file(folder: Path, name: str, data: bytes) -> None:
     path.write_bytes(data)
 
 
-def _write_files(
-    folder: Path, package: Package, twice: Sequence[DuplicateEntry], undrawn: Sequence[str]
-) -> tuple[ShardLine, set[str]]:
-    """A shard's images and statements; its line, and the names of the images that are left out."""
-    head, left = package.head, {*(item.name for item in twice), *undrawn}
+def _rows(found: Mapping[str, Duplicate]) -> list[list[str]]:
+    return [[item.name, item.kept_site, item.kept_name] for item in found.values()]
+
+
+def _write_files(folder: Path, package: Package, out: Left) -> ShardLine:
+    """A shard's images but those that are left `out`, and its statements; its line."""
+    head, left = package.head, out.names
     files = ShardFiles(head.site, head.part, head.shard)
     found = dict(files.published([entry.name for entry in package.entries], left))
     for name in {file.rpartition("/")[0] for file in found.values()}:
         (folder / name).mkdir(parents=True)
-    for place, (_, png) in enumerate(package.pngs()):
+    for place, (entry, png) in enumerate(package.pngs()):
         if place in found:
             write_new(f"{folder}/{found[place]}", png)
+        elif entry.name in out.near:
+            write_file(folder, files.near(place, entry.name), png)
     index = ShardIndex(
         format="sfumato-index/1",
         site=head.site,
         part=head.part,
         shard=head.shard,
-        duplicates=list(twice),
-        undrawn=list(undrawn),
+        duplicates=_entries(out.twice),
+        undrawn=list(out.undrawn),
+        near=_entries(out.near),
+        withdrawn=list(out.withdrawn),
     ).encode()
     contents = (package.manifest, package.signature, write_entries(package.entries), index)
     for name, data in zip(files.all, contents, strict=True):
         write_file(folder, name, data)
-    line = ShardLine(
+    return ShardLine(
         site=head.site,
         part=head.part,
         shard=head.shard,
         shards=head.shards,
         images=head.images - len(left),
-        duplicates=len(twice),
-        undrawn=len(undrawn),
+        duplicates=len(out.twice),
+        undrawn=len(out.undrawn),
+        near=len(out.near),
+        withdrawn=len(out.withdrawn),
         head=hashlib.sha256(package.manifest).hexdigest(),
         root=head.root,
         index=hashlib.sha256(index).hexdigest(),
     )
-    return line, left
+
+
+def _entries(found: Mapping[str, Duplicate]) -> list[DuplicateEntry]:
+    return [
+        DuplicateEntry(name=item.name, kept_site=item.kept_site, kept_name=item.kept_name) for item in found.values()
+    ]
 
 
 def write_new(path: str, data: bytes) -> None:

@@ -114,8 +114,8 @@ def _write_shards(
 
         def tasks() -> Iterator[Task]:
             for place, shard in enumerate(pool.shards):
-                undrawn = pool.undrawn_of(place, shard.entries()) if pool.balance else []
-                yield task_of(fresh, shard, pool.duplicates.of(place), undrawn, cover, beside / str(place))
+                left = pool.left_of(place, shard.entries() if pool.balance else ())
+                yield task_of(fresh, shard, left, cover, beside / str(place))
 
         for task, answer in run_tasks(WRITE, tasks(), where):
             one = written(task, answer)

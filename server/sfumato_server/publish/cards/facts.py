@@ -22,8 +22,10 @@ from sfumato_server.publish.tally import Group, Tallies
 
 @dataclass(frozen=True)
 class SetFacts:
-    """All that cards say. `tally` has the number of images of each group, `examples` two files of each split.
+    """All that cards say.
 
+    `tally` has the number of images of each group, `examples` two files of each split. `duplicates`, `near` and
+    `withdrawn` images are left out: for equal pixels, for nearly equal ones, for what an earlier version withdrew.
     `pixels` is sha256 over a line `SITE/NAME PIXEL_SHA256` for every image in the manifest's order. `statements` are
     hashes of the sites' signed manifests by file. `run` may hold `utility`, `choice` and `versions`.
     """
@@ -33,6 +35,8 @@ class SetFacts:
     plan_hash: str
     left_out: Mapping[str, str]
     duplicates: int
+    near: int
+    withdrawn: int
     tally: Mapping[Group, int]
     examples: Mapping[Split, tuple[str, ...]]
     pixels: str
@@ -107,6 +111,8 @@ def gather(
         plan_hash=manifest.plan_hash,
         left_out=dict(manifest.left_out),
         duplicates=sum(line.duplicates for line in manifest.shards),
+        near=sum(line.near for line in manifest.shards),
+        withdrawn=sum(line.withdrawn for line in manifest.shards),
         tally=dict(tallies.groups),
         examples={split: tuple(found) for split, found in tallies.examples.items()},
         pixels=tallies.pixels.hexdigest(),
