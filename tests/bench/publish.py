@@ -212,6 +212,7 @@ def run_step(name: str, folder: str, size: int, images: int, given: argparse.Nam
     command = [sys.executable, __file__, "--step", name, folder, str(size), str(images)]
     command += ["--sites", str(given.sites), "--workers", str(given.workers)]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
+    print(f"{size}:{images} {name} {done.stdout.decode().strip()}", file=sys.stderr, flush=True)  # hours may lie ahead
     return dict(json.loads(done.stdout))
 
 
