@@ -141,12 +141,13 @@ def dataset_info(
     as_json: AsJson = False,
 ) -> None:
     """Say what a set is: images by site, label and method, what covers them, licence, what is missing."""
-    from sfumato_server.publish import UNVERIFIED, open_folder
+    from sfumato_server.publish import UNVERIFIED
     from sfumato_server.publish.cards.again import facts_of
     from sfumato_server.publish.cards.record import values
     from sfumato_server.publish.cards.summary import summary
+    from sfumato_server.publish.converted import open_statement
 
-    facts = facts_of(open_folder(folder))
+    facts = facts_of(open_statement(folder))
     if as_json:
         print_json({**values(facts), "verified": False})
         return
@@ -176,13 +177,20 @@ def dataset_diff(
 def dataset_card(
     folder: Annotated[Path, typer.Argument(help="A published data set.")],
     out: Annotated[Path, typer.Option(help="The folder that the cards go into, outside the set.")],
+    figures: Annotated[
+        Path | None, typer.Option(help="Of 'dataset evaluate --public': a copy of the report draws them.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Render a set's cards anew, to be hosted apart from it; what needs a signature is left out."""
     from sfumato_server.publish import UNVERIFIED
     from sfumato_server.publish.cards.again import write_cards
+    from sfumato_server.publish.outside import write_report
 
     written = write_cards(folder, out)
+    if figures is not None:
+        write_report(folder, figures, out / "report.html")
+        written.append("report.html")
     if as_json:
         print_json({"written": written, "verified": False})
         return
