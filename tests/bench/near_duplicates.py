@@ -141,7 +141,10 @@ def one_pool(word: str) -> None:
     from sfumato_server.pool import pool_packages
     from sfumato_server.pool.near import find_near
 
-    size, count = map(int, word.split(":"))
+    side, number, *kind = word.split(":")
+    size, count = int(side), int(number)
+    if not kind:
+        bench.image = smooth
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         plan = bench.plan_of(size, count, 2).model_copy(update={"near_duplicates": "stay"})
@@ -152,8 +155,30 @@ def one_pool(word: str) -> None:
         find_near(pool, [], None)
         ended = time.process_time()
     peak = int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) / 1e3  # type: ignore[index]
-    row = {"side": size, "images": count, "pool_s": pooled - began, "near_s": ended - pooled, "peak_mb": peak}
+    row = {
+        "side": size,
+        "images": count,
+        "kind": [*kind, "smooth"][0],
+        "pool_s": pooled - began,
+        "near_s": ended - pooled,
+        "peak_mb": peak,
+    }
     print(json.dumps(row))
+
+
+def smooth(name: str, size: int, rng: np.random.Generator) -> Any:
+    """A random field with most of its power at low frequencies, as images of models have; noise is the worst case."""
+    from sfumato_common.imaging import area_matrix, encode_png
+    from sfumato_common.package import PackageImage
+    from sfumato_common.package.manifest import ImageFacts
+
+    field = np.zeros((size, size), np.float32)
+    for cells in (4, 7, size):
+        wide = area_matrix(size, cells).T * (size / cells)
+        field += wide @ rng.normal(0, 1 / cells, (cells, cells)).astype(np.float32) @ wide.T
+    label = ("abnormal", "normal")[int(name[0], 16) % 2]
+    facts = ImageFacts(name=name, label=label, model="spectral", method="dp-sampling", guarantee="formal")
+    return PackageImage(facts, encode_png(_bytes(128 + 150 * field)))
 
 
 def main() -> None:
@@ -161,7 +186,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="*", default=[28, 64, 128])
     parser.add_argument("--patients", type=int, default=1500, help="phantom radiographs")
     parser.add_argument("--fundi", type=int, default=200, help="phantom fundi")
-    parser.add_argument("--pool", nargs="*", default=["28:20000"], help="SIDE:IMAGES")
+    parser.add_argument("--pool", nargs="*", default=["28:20000", "28:20000:noise"], help="SIDE:IMAGES[:noise]")
     parser.add_argument("--sets", type=Path, nargs="*", default=[], help="published sets")
     parser.add_argument("--archives", type=Path, nargs="*", default=[], help="npz of public images")
     parser.add_argument("--one", help=argparse.SUPPRESS)
@@ -194,7 +219,7 @@ def show(rows: list[dict[str, Any]], sets: list[dict[str, Any]], pools: list[dic
     for own in pools:
         rate = 1e6 * own["near_s"] / own["images"]
         said = f"pooled {own['pool_s']:.1f} s, looked through {own['near_s']:.1f} s ({rate:.0f} us an image)"
-        print(f"{own['side']} px, {own['images']} images: {said}, peak {own['peak_mb']:.0f} MB")
+        print(f"{own['side']} px, {own['images']} images of {own['kind']}: {said}, peak {own['peak_mb']:.0f} MB")
 
 
 if __name__ == "__main__":

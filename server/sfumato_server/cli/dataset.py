@@ -124,10 +124,12 @@ def dataset_convert(
 ) -> None:
     """Write a set in the form that you need; the signatures stay, and 'verify' checks the new form against them."""
     from sfumato_server.publish import UNVERIFIED, convert
+    from sfumato_server.publish.converted import images_in
 
     if multi_frame and not to.startswith("dicom"):
         raise ConfigError("--multi-frame is for --to dicom; leave it out")
-    done = convert(folder, "dicom-multi-frame" if multi_frame else to, out, workers)
+    with images_shown("convert", images_in(folder), not as_json) as progress:
+        done = convert(folder, "dicom-multi-frame" if multi_frame else to, out, workers, progress)
     if as_json:
         print_json(asdict(done))
     else:

@@ -70,7 +70,10 @@ class Source:
             found = islice(self._from(wanted.start), len(wanted.entries))
         for entry, image in zip(wanted.entries, found, strict=True):
             check_pixels(entry, image.pixels, self.about)
-            yield PublishedImage(entry, image.file, image.pixels)
+            # the very bytes whose pixels were checked, and no others, go into forms that hold a PNG
+            if image.png is not None and hashlib.sha256(image.png).hexdigest() != entry.sha256:
+                raise VerificationError(f"{image.file} is not the file that site '{entry.site}' signed")
+            yield PublishedImage(entry, image.file, image.pixels, image.png)
 
     def chosen(self, places: Sequence[int]) -> Iterator[PublishedImage]:
         """The images at some places of the set, in rising order; nothing is compared with what sites signed."""
