@@ -23,7 +23,7 @@ def folder(founded, tmp_path_factory):
 @pytest.fixture
 def figures(folder, tmp_path):
     """An evaluation's file, and a function that writes it with other values."""
-    line = {"figure": "methods", "of": "small: AUC of dp-sampling (spectral)", "subject": "dp-sampling (spectral)"}
+    line = {"figure": "methods", "of": "quick: AUC of dp-sampling (spectral)", "subject": "dp-sampling (spectral)"}
     line |= {"value": 0.81, "low": 0.7, "high": 0.9, "real": 0.95, "real_low": 0.9, "real_high": 0.99, "note": ""}
     values = {
         "manifest_sha256": manifest_sha256(folder),
@@ -32,7 +32,7 @@ def figures(folder, tmp_path):
         "data": "declared public",
         "split": "test",
         "patients": {"train": 40, "tested": 30},
-        "figures": [line, {"figure": "tstr", "of": "small: AUC", "value": 0.5}],
+        "figures": [line, {"figure": "tstr", "of": "quick: AUC", "value": 0.5}],
         "seeds": 1,
     }
 

@@ -27,7 +27,7 @@ def dataset_evaluate(
     figures: Annotated[str, typer.Option(help="Some figures alone, by name, separated by commas; else all.")] = "",
     seeds: Annotated[int, typer.Option(min=1, max=20, help="Trainings of each classifier.")] = 3,
     minutes: Annotated[
-        float | None, typer.Option(min=0.02, help="About how long to train; else as long as the classifiers need.")
+        float | None, typer.Option(min=0.1, help="About how long to train; else as long as the classifiers need.")
     ] = None,
     encoder: Annotated[
         list[str] | None,
@@ -40,7 +40,7 @@ def dataset_evaluate(
     ] = None,
     public: Annotated[bool, typer.Option("--public", help="The real images are public: figures may be shown.")] = False,
     by: Annotated[str, typer.Option(help="Who measures, to be said beside the figures.")] = "",
-    quick: Annotated[bool, typer.Option("--quick", help="One small classifier, of seconds; it reads less.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="One classifier of seconds, which only ranks.")] = False,
     device: Annotated[
         Literal["auto", "cpu", "cuda"], typer.Option(help="Where classifiers train: auto, cpu or cuda.")
     ] = "auto",

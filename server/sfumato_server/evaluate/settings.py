@@ -18,8 +18,8 @@ Device = Literal["auto", "cpu", "cuda"]
 # Steps of each family of classifiers (metrics/judges.py), chosen on the real sites' validation patients: with a third
 # as many a ResNet-18 reads less of one site, and with twice as many a CNN reads no more (docs/performance.md).
 STEPS: Mapping[str, int] = MappingProxyType({"cnn": 600, "resnet18": 600})
-# of `--quick`: the small classifier of studies alone, seconds instead of an hour; it reads less
-QUICK: Mapping[str, int] = MappingProxyType({"small": 600})
+# of `--quick`: one classifier that is fitted without steps, in seconds instead of an hour (metrics/quick.py)
+QUICK: Mapping[str, int] = MappingProxyType({"quick": 1})
 # the fewest patients with a class, and without it, of whom a group's figure is given
 FEWEST = 10
 # the fewest patients who train, and who test: intervals deal them into so many groups. Of images, twice as many
