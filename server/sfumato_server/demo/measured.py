@@ -25,7 +25,7 @@ _SEED = 4771  # of no site's patients
 _PATIENTS = {"train": 240, "test": 160}
 LARGEST = 64  # pixels: larger phantoms take minutes to draw
 _SECONDS = 300.0
-BY = "the demo, on its own machine"
+BY = "the demo itself"
 
 
 def show_figures(plan: Plan, modality: str, work: Path, out: Path) -> None:
