@@ -128,10 +128,12 @@ def dataset_convert(
 ) -> None:
     """Write a set in the form that you need; the signatures stay, and 'verify' checks the new form against them."""
     from sfumato_server.publish import UNVERIFIED, convert
+    from sfumato_server.publish.converted import images_in
 
     if multi_frame and not to.startswith("dicom"):
         raise ConfigError("--multi-frame is for --to dicom; leave it out")
-    done = convert(folder, "dicom-multi-frame" if multi_frame else to, out, workers)
+    with images_shown("convert", images_in(folder), not as_json) as progress:
+        done = convert(folder, "dicom-multi-frame" if multi_frame else to, out, workers, progress)
     if as_json:
         print_json(asdict(done))
     else:
@@ -145,12 +147,13 @@ def dataset_info(
     as_json: AsJson = False,
 ) -> None:
     """Say what a set is: images by site, label and method, what covers them, licence, what is missing."""
-    from sfumato_server.publish import UNVERIFIED, open_folder
+    from sfumato_server.publish import UNVERIFIED
     from sfumato_server.publish.cards.again import facts_of
     from sfumato_server.publish.cards.record import values
     from sfumato_server.publish.cards.summary import summary
+    from sfumato_server.publish.converted import open_statement
 
-    facts = facts_of(open_folder(folder))
+    facts = facts_of(open_statement(folder))
     if as_json:
         print_json({**values(facts), "verified": False})
         return
@@ -180,13 +183,20 @@ def dataset_diff(
 def dataset_card(
     folder: Annotated[Path, typer.Argument(help="A published data set.")],
     out: Annotated[Path, typer.Option(help="The folder that the cards go into, outside the set.")],
+    figures: Annotated[
+        Path | None, typer.Option(help="Of 'dataset evaluate --public': a copy of the report draws them.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Render a set's cards anew, to be hosted apart from it; what needs a signature is left out."""
     from sfumato_server.publish import UNVERIFIED
     from sfumato_server.publish.cards.again import write_cards
+    from sfumato_server.publish.outside import write_report
 
     written = write_cards(folder, out)
+    if figures is not None:
+        write_report(folder, figures, out / "report.html")
+        written.append("report.html")
     if as_json:
         print_json({"written": written, "verified": False})
         return

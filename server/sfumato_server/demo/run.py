@@ -40,6 +40,7 @@ from sfumato_common.study.policy import Policy
 from sfumato_common.supervise import Child, end_descendants, free_port, run_to_end
 from sfumato_server.coordinator.home import CoordinatorHome
 from sfumato_server.demo.data import Cohort, index_sites, phantom_cohort
+from sfumato_server.demo.measured import show_figures
 from sfumato_server.demo.summary import print_summary
 from sfumato_server.enrol import create_authority, enrol, load_authority
 from sfumato_server.publish import verify_dataset
@@ -106,6 +107,8 @@ def run_demo(
             for child in reversed(demo.children):
                 child.stop()
         _summarise(demo)
+        if demo.data is None:
+            show_figures(demo.plan, modality, demo.work / "public", demo.out)
 
 
 def _cohort(demo: Demo, patients: int | None, modality: str, size: int | None) -> Cohort:

@@ -36,11 +36,15 @@ from sfumato_server.publish.tally import Tallies, tally_of
 
 @dataclass(frozen=True, eq=False)
 class PublishedImage:
-    """What one image is said to be, its file in the set, and its pixels, uint8 or uint16 [S, S] or [S, S, 3]."""
+    """What one image is said to be, its file in the set, and its pixels, uint8 or uint16 [S, S] or [S, S, 3].
+
+    `png` are the bytes that the pixels were decoded from, where the set has them as a PNG.
+    """
 
     entry: ImageEntry
     file: str
     pixels: AnyArray
+    png: bytes | None = None
 
 
 class PublishedFolder:
@@ -76,7 +80,8 @@ class PublishedFolder:
 
     def image(self, entry: ImageEntry) -> PublishedImage:
         """The picture of one entry. Raises VerificationError when its file is missing or no PNG."""
-        return PublishedImage(entry, entry.file, self.pixels(entry.file))
+        png = self.read(entry.file)
+        return PublishedImage(entry, entry.file, decode_png(png), png)
 
     def pixels(self, file: str) -> AnyArray:
         """The pixels of one image's file. Raises VerificationError when it is missing or no PNG."""
