@@ -8,6 +8,8 @@ none, as in a viewer that falls back to the image's own range.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
@@ -29,6 +31,7 @@ Mask = npt.NDArray[np.bool_]
 # of an image without a window: what lies beyond these quantiles is a marker where it makes the range so much wider
 _TAIL, _WIDER = 1e-3, 2.0
 _SAMPLES = 2**16
+_CACHED = 2**17  # values of a film that are windowed at once
 _CURVES = {plain(name): name for name in ("LINEAR", "LINEAR_EXACT", "SIGMOID")}
 
 
@@ -209,22 +212,40 @@ def window(values: AnyArray, centre: float, width: float, function: str) -> Disp
     """
     if not np.isfinite([centre, width]).all() or width <= 0:
         raise UnreadableError(f"its {named('WindowWidth')} is not one that DICOM allows")
-    shown: Display = values.astype(np.float32)
-    if function == "LINEAR" and width >= 1:
-        if width == 1:
-            return (shown > centre - 0.5).astype(np.float32)
-        _line(shown, centre - 0.5, width - 1.0)
-    elif function in ("LINEAR", "LINEAR_EXACT"):
-        _line(shown, centre, width)
-    elif function == "SIGMOID":
-        shown = 1.0 / (1.0 + np.exp(np.clip(np.float32(-4.0 / width) * (shown - np.float32(centre)), -80.0, 80.0)))
-    else:
-        raise UnreadableError(f"its {named('VOILUTFunction')} is not one that DICOM defines")
-    return np.clip(shown, 0.0, 1.0, out=shown)
+    curve = _curve(centre, width, function)
+    shown: Display = np.empty(values.shape, np.float32)
+    # some rows at a time, which stay in the processor's cache: a film has millions of values
+    for first in range(0, len(values), rows := max(1, _CACHED // max(1, values[:1].size))):
+        part = shown[first : first + rows]
+        part[...] = values[first : first + rows]
+        curve(part)
+        np.clip(part, 0.0, 1.0, out=part)
+    return shown
+
+
+def _curve(centre: float, width: float, function: str) -> Callable[[Display], None]:
+    """What makes display values of values, in their place. Raises UnreadableError."""
+    if function == "LINEAR" and width == 1:
+        return lambda part: _step(part, centre - 0.5)
+    if function == "LINEAR" and width > 1:
+        return lambda part: _line(part, centre - 0.5, width - 1.0)
+    if function in ("LINEAR", "LINEAR_EXACT"):
+        return lambda part: _line(part, centre, width)
+    if function == "SIGMOID":
+        return lambda part: _sigmoid(part, centre, width)
+    raise UnreadableError(f"its {named('VOILUTFunction')} is not one that DICOM defines")
+
+
+def _step(values: Display, centre: float) -> None:
+    values[...] = values > centre
 
 
 def _line(values: Display, centre: float, width: float) -> None:
-    """(values - centre) / width + 1/2, in place: a film has millions of them."""
+    """(values - centre) / width + 1/2."""
     values -= np.float32(centre)
     values /= np.float32(width)
     values += np.float32(0.5)
+
+
+def _sigmoid(values: Display, centre: float, width: float) -> None:
+    values[...] = 1.0 / (1.0 + np.exp(np.clip(np.float32(-4.0 / width) * (values - np.float32(centre)), -80.0, 80.0)))
