@@ -6,6 +6,7 @@ import csv
 import difflib
 import io
 import itertools
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -19,6 +20,7 @@ INDEX_COLUMNS = ("set", "row", "site", "patient_id", "split", "abnormal")
 _SEPARATORS = (",", ";", "\t", "|")
 _TITLES = 6  # rows that a header is looked for in
 _OLD_WORKBOOK = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
+_SEVEN_BITS = (b"\x1b$", b"\x1b(")  # what begins and ends other letters in ISO-2022 (ECMA-35)
 _SAVE = "save it as 'CSV UTF-8'"
 
 
@@ -84,7 +86,7 @@ def _names(
     ignored: Collection[str],
 ) -> list[str | None]:
     """`_header` of the first of some (line, values). Raises DataError, too, where a later line is the header."""
-    titles = [[_seen(value) for value in values] for _, values in top]
+    titles = [[_title(value) for value in values] for _, values in top]
     wanted = {columns.get(name, name).lower() for name in required}
     for (number, _), row in zip(top[1:], titles[1:], strict=True):
         if wanted <= {title.lower() for title in row} and not wanted <= {title.lower() for title in titles[0]}:
@@ -101,6 +103,8 @@ def _bytes(path: Path) -> bytes:
     if raw[:2] == b"PK" or raw[:8] == _OLD_WORKBOOK:
         raise DataError(f"table '{path.name}' is an Excel workbook, not a CSV; {_SAVE}")
     # what has a mark says so itself: 'Unicode text' of Excel
+    if any(mark in raw for mark in _SEVEN_BITS):
+        raise DataError(f"table '{path.name}' is in ISO-2022, not UTF-8; {_SAVE}")
     marked = raw[:2] in (b"\xff\xfe", b"\xfe\xff") and raw[:4] != b"\xff\xfe\0\0"
     if not marked and b"\0" in raw[:64]:
         raise DataError(f"table '{path.name}' is UTF-16 without a mark, or UTF-32, not UTF-8; {_SAVE}")
@@ -160,6 +164,8 @@ def _header(
             wanted = columns.get(name, name)
             near = _nearest(wanted, [title.strip() for title in written])
             hint = f"; is '{near}' meant? Rename it, or write it under 'columns' of the source" if near else ""
+            if len(written) == 1 and (sign := _unknown_separator(written[0], required, columns)):
+                hint = f". Its values seem to be separated by {sign}: save it with commas"
             raise DataError(f"table '{path.name}' has no column '{wanted}'; it needs {','.join(required)}{hint}")
     if unknown:
         near = _nearest(unknown[0], known)
@@ -171,14 +177,40 @@ def _header(
     return names
 
 
+def _unknown_separator(header: str, required: Sequence[str], columns: Mapping[str, str]) -> str | None:
+    """What stands between the needed columns of a header that no separator divides."""
+    wanted = [re.escape(columns.get(name, name).strip().lower()) for name in required]
+    between = re.split("|".join(wanted), header.lower())
+    signs = {part.strip() or " " for part in between if part}
+    if len(between) <= len(required) or len(signs) != 1:
+        return None
+    sign = signs.pop()
+    return "blanks" if sign == " " else f"'{sign}'" if sign.isprintable() else "a sign that is not seen"
+
+
 def _row(path: Path, names: Sequence[str | None], number: int, values: Sequence[str], separator: str) -> Row:
     if len(values) > len(names):
         raise DataError(
             f"table '{path.name}' line {number} has {len(values)} values for {len(names)} columns; put a value that "
             f"holds '{separator}' in quotes"
         )
+    if len(values) == 1 < len(names) and (other := _other_separator(values[0], len(names))):
+        raise DataError(
+            f"table '{path.name}' line {number} is separated by '{other}', its header by '{separator}'; save it with one "
+            "separator"
+        )
     padded = [*values, *[""] * (len(names) - len(values))]
     return {name: _seen(value) for name, value in zip(names, padded, strict=True) if name is not None}
+
+
+def _other_separator(value: str, columns: int) -> str | None:
+    return next((sign for sign in _SEPARATORS if value.count(sign) == columns - 1), None)
+
+
+def _title(value: str) -> str:
+    """A column's name as a person reads it: the letters in one form, without signs that are not seen."""
+    text = unicodedata.normalize("NFKC", _seen(value))
+    return "".join(sign for sign in text if unicodedata.category(sign) != "Cf")
 
 
 def _seen(value: str) -> str:

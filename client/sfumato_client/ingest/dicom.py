@@ -14,7 +14,7 @@ from typing import Literal
 
 from pydicom import Dataset
 
-from sfumato_client.ingest.alike import says_no_id
+from sfumato_client.ingest.alike import says_nothing
 from sfumato_client.ingest.burned_in import cleared
 from sfumato_client.ingest.elements import Note, functional, integer, named, numbers
 from sfumato_client.ingest.jobs import Job, Results
@@ -90,7 +90,7 @@ def _patient(dataset: Dataset, row: Row) -> str:
     """The table's patient, or else the header's."""
     own = row.get("patient_id", "")
     patient = own or str(dataset.get("PatientID") or "").strip(" \0\t\r\n")
-    if not patient or says_no_id(patient):
+    if not patient or says_nothing(patient):
         raise UnreadableError(
             f"no patient id: its {named('PatientID')} is empty, and the table has no 'patient_id' for it"
         )
