@@ -164,6 +164,9 @@ def _header(
             wanted = columns.get(name, name)
             near = _nearest(wanted, [title.strip() for title in written])
             hint = f"; is '{near}' meant? Rename it, or write it under 'columns' of the source" if near else ""
+            if not near:
+                shown = ", ".join(f"'{title.strip()}'" for title in written[:8])
+                hint = f"; it has {shown}: say which is meant under 'columns' of the source"
             if len(written) == 1 and (sign := _unknown_separator(written[0], required, columns)):
                 hint = f". Its values seem to be separated by {sign}: save it with commas"
             raise DataError(f"table '{path.name}' has no column '{wanted}'; it needs {','.join(required)}{hint}")
@@ -196,8 +199,8 @@ def _row(path: Path, names: Sequence[str | None], number: int, values: Sequence[
         )
     if len(values) == 1 < len(names) and (other := _other_separator(values[0], len(names))):
         raise DataError(
-            f"table '{path.name}' line {number} is separated by '{other}', its header by '{separator}'; save it with one "
-            "separator"
+            f"table '{path.name}' line {number} is separated by '{other}', its header by '{separator}'; save it with "
+            "one separator"
         )
     padded = [*values, *[""] * (len(names) - len(values))]
     return {name: _seen(value) for name, value in zip(names, padded, strict=True) if name is not None}

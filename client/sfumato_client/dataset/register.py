@@ -31,6 +31,10 @@ class Register:
 
     def __init__(self, arrays: dict[str, AnyArray], pixels: EncryptedPixels) -> None:
         self._arrays, self.pixels = arrays, pixels
+        self._others: dict[int, list[str]] = defaultdict(list)
+        if "others" in arrays:  # a store of before has none
+            for number, other in zip(arrays["others_of"].tolist(), _hexes(arrays["others"]), strict=True):
+                self._others[number].append(other)
         images: dict[int, list[int]] = defaultdict(list)
         for number, row in enumerate(arrays["row_of"].tolist()):
             images[row].append(number)
@@ -53,7 +57,8 @@ class Register:
         """What is known of an image. Raises IndexError for a number that is none."""
         arrays = self._arrays
         patient, alike, person, study, instance = _hexes(arrays["tokens"][number])
-        facts = Facts(reference, instance, study, person, "", arrays["modality"][number].decode())
+        modality, others = arrays["modality"][number].decode(), " ".join(self._others.get(number, ()))
+        facts = Facts(reference, instance, study, person, "", modality, others)
         given, drawn, kind = (int(value) for value in arrays["said"][number])
         return Entry(
             patient,
@@ -94,6 +99,7 @@ def write_register(folder: Path, entries: Sequence[Entry], kept: Numbers, rows: 
     for number, one in enumerate(each()):
         said[number] = _GIVEN.index(one.split), SPLITS.index(one.drawn), ID_KINDS.index(one.kind)
         labels[number] = one.label
+    others = [(at, other) for at, one in enumerate(each()) for other in one.facts.others.split()]
     token = np.dtype(np.uint8)
     arrays: dict[str, AnyArray | Column] = {
         "tokens": Column(len(kept), (5, TOKEN_BYTES), token, lambda: map(_named, each())),
@@ -102,6 +108,8 @@ def write_register(folder: Path, entries: Sequence[Entry], kept: Numbers, rows: 
         "said": said,
         "view": words_of((one.view for one in each()), len(kept)),
         "modality": words_of((one.facts.modality for one in each()), len(kept)),
+        "others": Column(len(others), (TOKEN_BYTES,), token, lambda: (_token(other) for _, other in others)),
+        "others_of": np.array([number for number, _ in others], np.uint32),
         "row_of": row_of,
         "abouts": Column(count, (TOKEN_BYTES,), token, lambda: (_token(row.about) for row in used())),
         "rows": Column(count, (TOKEN_BYTES,), token, lambda: (_token(row.row) for row in used())),

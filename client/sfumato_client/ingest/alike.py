@@ -42,6 +42,7 @@ _MISSING = re.compile(r"-\d+([.,]0+)?")  # a code of statistics programs
 _MONTHS = "jan|feb|mar|mär|mrz|apr|mai|may|jun|jul|aug|sep|okt|oct|nov|dez|dec|déc|fév"
 _DATE = re.compile(rf"\d{{1,2}}[-. ]+({_MONTHS})[a-z]*|({_MONTHS})[a-z]*[-. ]+\d{{1,4}}|00:00:00|1900-01-00( .*)?")
 _NO_DAY = re.compile(r"(\d{1,2}[-./]){2}(1899|1900)|1899-12-3[01]( .*)?")  # its first days
+_NO_BIRTHDAY = {"", "0", "00000000", "18000101", "19000101", "18991230", "99991231"}
 _EXCEL = re.compile(r"^\d([.,]\d+)?(e[+ ]?|\s*[x\u00d7*]\s*10\s*\^?)\d+$", re.IGNORECASE)
 _INVISIBLE = {"Cf", "Cc", "Zs", "Zl", "Zp"}
 _VARIANTS = {"\u034f", *map(chr, range(0xFE00, 0xFE10))}  # selectors of another shape of the letter before
@@ -59,8 +60,8 @@ _ZEROS = re.compile(r"^0+(?=\w)|(?<!\d)0+(?=\d)")
 def plain_id(identifier: str) -> str:
     """An identifier without what is not seen or does not count.
 
-    That is its form (NFKC), case, blanks, '^', quotes and brackets around it, '.0', signs of thousands, the script of its
-    digits, the kind of its dashes, one between letters and digits, and zeros that begin it or a number.
+    That is its form (NFKC), case, blanks, '^', quotes and brackets around it, '.0', signs of thousands, the script of
+    its digits, the kind of its dashes, one between letters and digits, and zeros that begin it or a number.
     """
     text = unicodedata.normalize("NFKC", _unspoilt(identifier)).casefold()
     text = "".join(map(_digit, (sign for sign in text if _is_seen(sign))))
@@ -93,8 +94,9 @@ def _digit(sign: str) -> str:
 def says_nothing(identifier: str) -> bool:
     """Whether it is a program's word for nothing."""
     text = identifier.strip().casefold()
-    bare = _AFTER.sub("", text.replace("\\", "/")).strip(_AROUND)
-    return not _NOTHING.isdisjoint({bare, text.replace("\\", "/")}) or bool(_FAULT.fullmatch(text)) or not any(sign.isalnum() for sign in text)
+    slashed = text.replace("\\", "/")
+    nothing = bool({slashed, _AFTER.sub("", slashed).strip(_AROUND)} & _NOTHING)
+    return nothing or bool(_FAULT.fullmatch(text)) or not any(sign.isalnum() for sign in text)
 
 
 def is_placeholder(identifier: str) -> bool:
@@ -124,6 +126,18 @@ def placeholders(kinds: Mapping[str, IdKind]) -> set[str]:
     """
     nobody = {"anybody", "excel", *(() if "1" in kinds.values() else ("0",))}
     return {name for name, kind in kinds.items() if kind in nobody}
+
+
+def plain_person(name: str, birth: str) -> str:
+    """A person's name and birth date without what systems write otherwise: case, carets, commas, the date's signs.
+
+    Empty where either is missing, or is no one's own.
+    """
+    first = name.split("=")[0]  # the same name in other letters follows (PS3.5 6.2.1.1)
+    letters = "".join(sign for sign in unicodedata.normalize("NFKC", first).casefold() if sign.isalpha())
+    day = "".join(sign for sign in birth if sign.isdigit())
+    nobody = not letters or is_placeholder(first) or day in _NO_BIRTHDAY
+    return "" if nobody else f"{letters} {day}"
 
 
 def lost_digits(identifier: str) -> bool:
