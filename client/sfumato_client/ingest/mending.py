@@ -60,6 +60,7 @@ def _size(dataset: Dataset) -> None:
     rows, columns = integer(dataset, "Rows") or 0, integer(dataset, "Columns") or 0
     if not 0 < rows * columns * (integer(dataset, "SamplesPerPixel") or 1) <= _LARGEST:
         raise UnreadableError(f"its {named('Rows')} and {named('Columns')} are missing or too large")
+    dataset.Rows, dataset.Columns = rows, columns  # one value each, whatever was written
 
 
 def _samples(dataset: Dataset, photometric: str, note: Note) -> None:
@@ -89,8 +90,7 @@ def _bits(dataset: Dataset, note: Note) -> None:
         dataset.BitsStored = stored  # one value, whatever was written
     if not 0 < dataset.BitsStored <= allocated:
         raise UnreadableError(f"its {named('BitsStored')} is more than its {named('BitsAllocated')}")
-    if high is None:
-        dataset.HighBit = dataset.BitsStored - 1
+    dataset.HighBit = dataset.BitsStored - 1 if high is None else high
     signed = integer(dataset, "PixelRepresentation")
     if signed not in (None, 0, 1):
         raise UnreadableError(f"its {named('PixelRepresentation')} is neither 0 nor 1")
