@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import csv
 import difflib
-import io
 import itertools
 import re
 import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TextIO
 
 from sfumato_common.errors import DataError
+from sfumato_common.table_text import opened_table
 
 Row = dict[str, str]
 # of an index of npz archives: a row an image
 INDEX_COLUMNS = ("set", "row", "site", "patient_id", "split", "abnormal")
 _SEPARATORS = (",", ";", "\t", "|")
 _TITLES = 6  # rows that a header is looked for in
-_OLD_WORKBOOK = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
-_SEVEN_BITS = (b"\x1b$", b"\x1b(")  # what begins and ends other letters in ISO-2022 (ECMA-35)
-_SAVE = "save it as 'CSV UTF-8'"
 
 
 def read_table(
@@ -48,20 +46,34 @@ def iterate_table(
     ignored: Collection[str] = (),
 ) -> Iterator[Row]:
     """`read_table` row by row, for tables of millions; what is wrong is raised at its row."""
-    stream = io.TextIOWrapper(io.BytesIO(_bytes(path)), encoding="utf-8-sig", newline="")
+    with opened_table(path) as stream:
+        try:
+            yield from _rows(path, stream, required, optional, columns or {}, ignored)
+        except UnicodeDecodeError:  # it was whole a moment ago
+            raise DataError(f"table '{path.name}' was changed while it was read; run it again") from None
+
+
+def _rows(
+    path: Path,
+    stream: TextIO,
+    required: tuple[str, ...],
+    optional: Collection[str] | None,
+    columns: Mapping[str, str],
+    ignored: Collection[str],
+) -> Iterator[Row]:
     first, skipped = stream.readline(), 0
     # blank lines, and Excel's own first one
     while first and (not first.strip(" \t\r\n,;|") or first.strip(' "\t\r\n').lower().startswith("sep=")):
         first, skipped = stream.readline(), skipped + 1
     if not first:
         raise DataError(f"table '{path.name}' has no rows; list the images in it")
-    separator = _separator(first.splitlines()[0], required, columns or {})
+    separator = _separator(first.splitlines()[0], required, columns)
     reader = csv.reader(itertools.chain([first], stream), delimiter=separator, strict=True)
     rows = ((reader.line_num + skipped, values) for values in reader if any(map(_seen, values)))
     try:
         top = list(itertools.islice(rows, _TITLES))
         try:
-            names = _names(path, top, required, optional, columns or {}, ignored)
+            names = _names(path, top, required, optional, columns, ignored)
         except DataError:
             for _ in reader:  # a quote that does not end is told first: the header may be its victim
                 pass
@@ -92,37 +104,6 @@ def _names(
         if wanted <= {title.lower() for title in row} and not wanted <= {title.lower() for title in titles[0]}:
             raise DataError(f"table '{path.name}' has its header in line {number}; delete the lines above it")
     return _header(path, titles[0], required, optional, columns, ignored)
-
-
-def _bytes(path: Path) -> bytes:
-    """The text of a file as UTF-8. Raises DataError for what is neither UTF-8 nor marked as UTF-16."""
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"table '{path.name}' cannot be read ({error.strerror}); check the path") from None
-    if raw[:2] == b"PK" or raw[:8] == _OLD_WORKBOOK:
-        raise DataError(f"table '{path.name}' is an Excel workbook, not a CSV; {_SAVE}")
-    # what has a mark says so itself: 'Unicode text' of Excel
-    if any(mark in raw for mark in _SEVEN_BITS):
-        raise DataError(f"table '{path.name}' is in ISO-2022, not UTF-8; {_SAVE}")
-    marked = raw[:2] in (b"\xff\xfe", b"\xfe\xff") and raw[:4] != b"\xff\xfe\0\0"
-    if not marked and b"\0" in raw[:64]:
-        raise DataError(f"table '{path.name}' is UTF-16 without a mark, or UTF-32, not UTF-8; {_SAVE}")
-    try:
-        return raw.decode("utf-16").lstrip("\ufeff").encode() if marked else _checked(raw)
-    except UnicodeDecodeError as error:
-        if marked:
-            raise DataError(f"table '{path.name}' is UTF-16, and is cut off or damaged; {_SAVE}") from None
-        line = raw[: error.start].count(b"\n") + 1
-        raise DataError(
-            f"table '{path.name}' is not UTF-8 at line {line} (Windows-1252 or another code page, as Excel "
-            f"writes it); {_SAVE}"
-        ) from None
-
-
-def _checked(raw: bytes) -> bytes:
-    raw.decode("utf-8-sig")
-    return raw
 
 
 def _separator(header: str, required: Sequence[str], columns: Mapping[str, str]) -> str:
@@ -218,6 +199,8 @@ def _title(value: str) -> str:
 
 def _seen(value: str) -> str:
     """A value as a person sees it: without blanks and unseen signs around it, and Excel's `="..."` that keeps zeros."""
+    if value[:1].isalnum() and value[-1:].isalnum():  # nearly all
+        return value
     start, end = 0, len(value)
     while start < end and _is_unseen(value[start]):
         start += 1
