@@ -181,7 +181,7 @@ class Unions:
 
     def __init__(self, before: Collection[str] = ()) -> None:
         self._above: dict[str, str] = {}
-        self._before = frozenset(before)
+        self._before = before
 
     def __bool__(self) -> bool:
         """Whether any are one."""
