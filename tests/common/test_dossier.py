@@ -1,4 +1,4 @@
-"""The dossier says no more than its evidence: its statuses, what is not shown first, and no claim nobody could carry."""
+"""The dossier says no more than its evidence: statuses, what is not shown first, and no claim nobody could carry."""
 
 from __future__ import annotations
 
