@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 from pathlib import Path
 
-from sfumato_common.evidence.dossier import Dossier, StatedFramework, StatedRow
+from sfumato_common.evidence.dossier import Dossier, StatedCheck, StatedFramework, StatedRow
 from sfumato_common.evidence.finding import ORDER, Status
 from sfumato_common.files import write_atomic
 
@@ -47,6 +47,11 @@ td p { margin: 0 0 .5rem; }
 .partly { color: var(--part); background: var(--part-ground); }
 .shown { color: var(--mark); background: var(--yes-ground); }
 .missing { color: var(--no); }
+.checks { list-style: none; margin: 0; padding: 0; }
+.checks li { margin: 0 0 .35rem; }
+@media (max-width: 45rem) { main { padding: 1.5rem 1rem 3rem; } thead { position: absolute; left: -100rem; }
+  table, tbody, tr, td { display: block; } td { padding: .15rem 0; border: 0; } tr { padding: .8rem 0;
+  border-bottom: 1px solid var(--line); } }
 code { font: .85em/1.4 ui-monospace, "DejaVu Sans Mono", Consolas, monospace; overflow-wrap: anywhere; }
 @media print { nav, .skip { display: none; } h2 { break-after: avoid; } tr { break-inside: avoid; } }
 """
@@ -65,6 +70,7 @@ def render(dossier: Dossier) -> str:
     body = [
         _header(dossier),
         _not_shown(dossier),
+        _found(dossier),
         *(_table(one, dossier) for one in dossier.frameworks),
         _evidence(dossier),
     ]
@@ -85,6 +91,7 @@ def _header(dossier: Dossier) -> str:
     listed = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in facts)
     places = [
         ("not-shown", "Not shown"),
+        ("found", "What the evidence says"),
         *((one.key, one.title) for one in dossier.frameworks),
         ("evidence", "Evidence"),
     ]
@@ -96,25 +103,53 @@ def _header(dossier: Dossier) -> str:
     )
 
 
+def _clauses(name: str, dossier: Dossier) -> str:
+    """The rows that a check speaks to."""
+    found = [f"{one.key} {row.clause}" for one in dossier.frameworks for row in one.rows if name in row.checks]
+    return f'<span class="soft">Asked by: {escape("; ".join(found))}</span>'
+
+
 def _not_shown(dossier: Dossier) -> str:
     """Each gap once, with the clauses that it stands in."""
-    items = []
-    for name, check in dossier.checks.items():
-        clauses = [f"{one.key} {row.clause}" for one in dossier.frameworks for row in one.rows if name in row.checks]
-        if check.status == "not shown" and clauses:
-            where = f'<br><span class="soft">{escape("; ".join(clauses))}</span>'
-            items.append(f"<li>{escape(check.missing)}{where}</li>")
-    return (
-        f'<section aria-labelledby="not-shown">\n<h2 id="not-shown">Not shown</h2>\n<p>{len(items)} things that one or '
-        f"more clauses ask for and no evidence here carries.</p>\n<ul>{''.join(items)}</ul>\n</section>\n"
+    gaps = [(name, check) for name, check in dossier.checks.items() if check.status == "not shown"]
+    rows = "".join(
+        f'<li id="{_place(name)}"><b>{escape(name.capitalize())}.</b> {escape(check.missing)}<br>'
+        f"{_clauses(name, dossier)}</li>\n"
+        for name, check in gaps
     )
+    return (
+        f'<section aria-labelledby="not-shown">\n<h2 id="not-shown">Not shown</h2>\n<p>{len(gaps)} things that clauses '
+        f"ask for and no evidence here carries.</p>\n<ul>{rows}</ul>\n</section>\n"
+    )
+
+
+def _found(dossier: Dossier) -> str:
+    """What the evidence carries, in part or whole, each once."""
+    order = sorted(dossier.checks.items(), key=lambda item: ORDER.index(item[1].status))
+    rows = "".join(_said(name, check, dossier) for name, check in order if check.status != "not shown")
+    return (
+        '<section aria-labelledby="found">\n<h2 id="found">What the evidence says</h2>\n'
+        f"<p>Numbers in brackets are pieces of evidence, listed at the end.</p>\n<ul>{rows}</ul>\n</section>\n"
+    )
+
+
+def _said(name: str, check: StatedCheck, dossier: Dossier) -> str:
+    links = ", ".join(f'<a href="#e{place + 1}">{place + 1}</a>' for place in check.evidence)
+    missing = f'<br><span class="missing">Not shown: {escape(check.missing)}</span>' if check.missing else ""
+    return (
+        f'<li id="{_place(name)}">{_badge(check.status)} <b>{escape(name.capitalize())}.</b> {escape(check.says)} '
+        f"[{links}]{missing}<br>{_clauses(name, dossier)}</li>\n"
+    )
+
+
+def _place(name: str) -> str:
+    return "c-" + "".join(sign if sign.isalnum() else "-" for sign in name)
 
 
 def _table(framework: StatedFramework, dossier: Dossier) -> str:
     rows = "".join(_row(row, dossier) for row in framework.rows)
-    columns = "".join(
-        f'<th scope="col">{name}</th>' for name in ("Clause", "Asks, in our words", "Status", "What the evidence says")
-    )
+    names = ("Clause", "Asks, in our words", "Status", "Rests on")
+    columns = "".join(f'<th scope="col">{name}</th>' for name in names)
     return (
         f'<section aria-labelledby="{framework.key}">\n<h2 id="{framework.key}">{escape(framework.title)}</h2>\n'
         f'<p>{escape(framework.note)}</p>\n<div class="wide"><table>\n<thead><tr>{columns}</tr></thead>\n'
@@ -123,19 +158,14 @@ def _table(framework: StatedFramework, dossier: Dossier) -> str:
 
 
 def _row(row: StatedRow, dossier: Dossier) -> str:
-    said = "".join(_said(name, dossier) for name in row.checks)
+    rests = "".join(
+        f'<li>{_badge(dossier.checks[name].status)} <a href="#{_place(name)}">{escape(name)}</a></li>'
+        for name in row.checks
+    )
     return (
         f'<tr><td>{escape(row.clause)}<br><span class="soft">{escape(row.read)}</span></td><td>{escape(row.asks)}</td>'
-        f"<td>{_badge(row.status)}</td><td>{said}</td></tr>\n"
+        f'<td>{_badge(row.status)}</td><td><ul class="checks">{rests}</ul></td></tr>\n'
     )
-
-
-def _said(name: str, dossier: Dossier) -> str:
-    check = dossier.checks[name]
-    links = ", ".join(f'<a href="#e{place + 1}">{place + 1}</a>' for place in check.evidence)
-    says = f"{escape(check.says)} [{links}]" if check.says else ""
-    missing = f'<span class="missing">Not shown: {escape(check.missing)}</span>' if check.missing else ""
-    return f"<p>{says}{' ' if says and missing else ''}{missing}</p>"
 
 
 def _badge(status: Status) -> str:

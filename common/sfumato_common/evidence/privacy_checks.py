@@ -18,6 +18,9 @@ RAN = (
     "Each site's own ledger shows its rows, to whoever the site lets see it."
 )
 
+RAN_HERE = "That the program drew the noise it charged is a property of what is installed: no file here shows it."
+OUTSIDE = "The declared disclosures are outside this ceiling: an attack on them can do better."
+
 
 def void(facts: Facts) -> str:
     """Why no epsilon means anything; empty where they do."""
@@ -52,6 +55,9 @@ def recomputed(facts: Facts) -> Finding:
     if wrong:
         return not_shown(f"The epsilons of {', '.join(wrong)} are not those of the mechanisms that they list.")
     says = "The epsilons were computed anew from the mechanisms listed in the certificates, and are no lower."
+    if facts.ledger is not None:
+        says += " A second accountant, which shares no code with the first, found them too, and the ledger's rows fit."
+        return partly(says, RAN_HERE, facts.ledger.source, *facts.signed)
     return partly(says, RAN, *facts.signed)
 
 
@@ -118,14 +124,16 @@ def ceilings(facts: Facts) -> Finding:
     auc = max(one.auc for one in reached)
     low = max((at.tpr for one in reached for at in one.attack if at.fpr == 0.001), default=None)
     says = (
-        "If the certificates are true, no attack that asks whether one patient was in the data has an area under its "
-        f"curve above {auc:.3f}"
+        "If the certificates are true, no attack on what the epsilons cover that asks whether one patient was in the "
+        f"data has an area under its curve above {auc:.3f}"
         + (f", or finds more than {low:.3f} of them at one false alarm in a thousand" if low is not None else "")
         + "."
     )
-    missing = RAN
+    missing = RAN if facts.ledger is None else RAN_HERE
+    if any(item.bits > 1 for one in facts.stated.values() for item in one.certificate.declared):
+        missing = f"{OUTSIDE} {missing}"
     if auc > _WEAK:
-        missing = f"A ceiling of {auc:.3f} excludes little: it is a bound, not a measurement, and a weak one. {RAN}"
+        missing = f"A ceiling of {auc:.3f} excludes little: it is a bound, not a measurement, and a weak one. {missing}"
     return partly(says, missing, *facts.signed)
 
 
@@ -140,7 +148,12 @@ def uncovered(facts: Facts) -> Finding:
         parts = ", ".join(f"{count} by {method} ({level})" for (method, level), count in sorted(bare.items()))
         total = sum(facts.published.images.values())
         return not_shown(f"No epsilon covers {sum(bare.values())} of the {total} published images: {parts}.")
-    return shown("An epsilon covers every published image.", facts.published.source, *facts.signed)
+    says = "An epsilon covers the pixels of every published image."
+    public = sum(count for (_, level), count in facts.published.images.items() if level != "formal")
+    if public:
+        missing = f"The labels of {public} images are their patients' own, and no epsilon covers those."
+        return partly(says, missing, facts.published.source, *facts.signed)
+    return shown(says, facts.published.source, *facts.signed)
 
 
 def declared(facts: Facts) -> Finding:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from sfumato_common.evidence.facts import Facts
 from sfumato_common.evidence.finding import Finding, not_shown, partly, shown
+from sfumato_common.study.lineage import given_models
 
 _AUTOMATIC = {"gate", "no-gate"}
+_PICTURES = "The pictures were not compared with their entries here, as 'sfumato dataset verify' does."
 
 
 def provenance(facts: Facts) -> Finding:
@@ -17,8 +19,11 @@ def provenance(facts: Facts) -> Finding:
         "entry to its site's."
     )
     if not facts.published.trusted:
-        return partly(says, "The coordinator's key was compared with none from elsewhere.", facts.published.source)
-    missing = "That a site's key is that hospital's is what people compared at enrolment; no file here shows it."
+        missing = f"{_PICTURES} The coordinator's key was compared with none from elsewhere."
+        return partly(says, missing, facts.published.source)
+    missing = (
+        f"{_PICTURES} That a site's key is that hospital's is what people compared at enrolment; no file here shows it."
+    )
     return partly(says, missing, facts.published.source, *facts.signed)
 
 
@@ -27,10 +32,13 @@ def audit_trail(facts: Facts) -> Finding:
     if facts.ledger is None:
         return not_shown("The ledgers stay at the sites: their own dossiers have them.")
     says = (
-        f"The site's ledger is a chain of hashes that holds: {facts.ledger.charges} charges, each before "
-        "the data was read."
+        f"The site's ledger is a chain of hashes that holds: {facts.ledger.charges} charges, of which "
+        f"{facts.ledger.open} were never noted as carried out."
     )
-    missing = "A chain shows alteration, and not that somebody rewrote all of the site's files, its head with them."
+    missing = (
+        "That every charge stood before its data was read is a property of the installed program. A chain shows "
+        "alteration, and not that somebody rewrote all of the site's files, its head with them."
+    )
     return partly(says, missing, facts.ledger.source)
 
 
@@ -49,27 +57,25 @@ def approval(facts: Facts) -> Finding:
 def automatic_check(facts: Facts) -> Finding:
     """The program's own check of what would leave."""
     if facts.gate:
-        passed = sum(report.approved for report in facts.gate)
-        says = (
-            f"The gate judged {len(facts.gate)} parts against {sum(report.rules for report in facts.gate)} "
-            f"rules; {passed} passed."
+        passed, rules = sum(one.approved for one in facts.gate), sum(one.rules for one in facts.gate)
+        says = f"The gate put {len(facts.gate)} of the release's parts to {rules} rules; {passed} passed."
+        missing = (
+            "Parts without a report were let go by their proof alone. The reports are files that nobody signed; what "
+            "the gate's rules miss, this record misses."
         )
-        missing = "The gate's reports are files that nobody signed; what its rules miss, this record misses."
         return partly(says, missing, *(report.source for report in facts.gate))
     if facts.ledger is not None and facts.ledger.approvers:
-        gated = sum(by == "gate" for by in facts.ledger.approvers)
-        says = (
-            f"The ledger holds {len(facts.ledger.approvers)} signed approvals by the program, {gated} of "
-            "them after its gate."
-        )
-        return partly(says, "The gate's report is not among the site's files.", facts.ledger.source)
+        count, gated = len(facts.ledger.approvers), sum(by == "gate" for by in facts.ledger.approvers)
+        says = f"The ledger holds {count} signed approvals, {gated} of them by the gate."
+        return partly(says, "No report of the gate is among the site's files.", facts.ledger.source)
     if facts.side == "coordinator" and facts.published is not None:
-        gated = sorted(
+        judged = sorted(
             site for site, one in facts.stated.items() if any("gate" in item.what for item in one.certificate.declared)
         )
-        if gated:
-            says = f"The certificates of {', '.join(gated)} declare the gate's verdict on what left."
-            return partly(says, "Its rules, figures and sample sizes stay with the sites.", *facts.signed)
+        if judged:
+            says = f"The certificates of {', '.join(judged)} declare a verdict of the gate on their declared images."
+            missing = "Formal images were let go by their proof alone, unless the plan has a private gate; "
+            return partly(says, missing + "rules, figures and sample sizes stay with the sites.", *facts.signed)
     return not_shown("No check of the outputs is recorded here.")
 
 
@@ -78,9 +84,9 @@ def attacks(facts: Facts) -> Finding:
     if facts.gate:
         says = "The gate compared the candidates with training and holdout images; its reports have the figures."
         missing = (
-            "The reports are local files that nobody signed. They hold nearest copies and re-identification; "
-            "membership "
-            "inference against the trained models, and attacks by somebody who knows more, were not measured here."
+            "The reports are local files that nobody signed, about the parts that the gate was put to alone. "
+            "Attacks on "
+            "the trained models, and by somebody who knows more, are in no report here."
         )
         return partly(says, missing, *(report.source for report in facts.gate))
     return not_shown(
@@ -111,6 +117,8 @@ def operations(facts: Facts) -> Finding:
         f"The plan, whose hash every site signs under, has the stages {stages} and releases images by "
         f"{', '.join(parts)}."
     )
+    if facts.published is not None and facts.published.left_out:
+        says += f" Left out of the set: {', '.join(sorted(facts.published.left_out))}."
     missing = "That nothing else left is a property of the installed program: no file of this study measured it."
     return partly(says, missing, facts.plan_source)
 
@@ -165,8 +173,8 @@ def cohort_size(facts: Facts) -> Finding:
 
 def minimal(facts: Facts) -> Finding:
     """How much may leave."""
-    asked = sum(item.images for item in facts.plan.release)
-    says = f"The plan fixes what leaves before it is made: {asked} images a site in all, and arrays of fixed shapes."
+    asked = sum(item.most for item in facts.plan.release)
+    says = f"The plan fixes what leaves before it is made: {asked} images a site at most, and arrays of fixed shapes."
     missing = "That so much is needed for the purpose is argued nowhere here."
     return partly(says, missing, facts.plan_source)
 
@@ -185,6 +193,9 @@ def utility(facts: Facts) -> Finding:
 def public_starts(facts: Facts) -> Finding:
     """Weights and networks that came from elsewhere."""
     names = sorted({*facts.plan.public_starts, *facts.plan.encoders})
+    if given := sorted(given_models(facts.plan)):
+        missing = "What their training cost is in that study's certificates, and in no epsilon of these."
+        return partly(f"An earlier study's models were given: {', '.join(given)}.", missing, facts.plan_source)
     if not names:
         return shown("The plan begins with no weights from elsewhere.", facts.plan_source)
     missing = "That no patient of these sites is in what those weights were trained on is shown nowhere."

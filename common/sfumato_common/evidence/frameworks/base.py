@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 # how much of the clause was read by whoever wrote the row
-Read = Literal["read", "summary read", "heading read", "clause text not checked"]
+Read = Literal["read", "read in version 1.0", "summary read", "heading read", "clause text not checked"]
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ DPIA = Framework(
         Requirement(
             "Art. 35(7)(b)",
             "Assess whether the operations are needed for the purposes, and in proportion to them.",
-            ("necessity", "minimal"),
+            ("necessity",),
             "read",
         ),
         Requirement(

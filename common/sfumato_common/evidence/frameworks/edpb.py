@@ -27,7 +27,7 @@ EDPB = Framework(
         Requirement(
             "Question 1, means",
             "Reckon with all means that somebody is reasonably likely to use.",
-            ("motives", "two sites", "attacks"),
+            ("motives", "attacks"),
             "summary read",
         ),
         Requirement(

@@ -17,7 +17,7 @@ ISO27559 = Framework(
         ),
         Requirement("6.2.3", "Motives and capacity to re-identify.", ("motives",), "heading read"),
         Requirement(
-            "6.3.2", "Openness about what is done, and engagement.", ("provenance", "patients' views"), "heading read"
+            "6.3.2", "Openness about what is done, and engagement.", ("patients' views", "contact"), "heading read"
         ),
         Requirement("6.3.3", "Harm to privacy.", ("harms",), "heading read"),
         Requirement(

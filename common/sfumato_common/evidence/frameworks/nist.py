@@ -43,9 +43,7 @@ NIST = Framework(
             "clause text not checked",
         ),
         Requirement("Trust model", "Say who sees data before the noise.", ("operations", "provenance"), "summary read"),
-        Requirement(
-            "Security", "Protect the data and who may reach them.", ("environment", "audit trail"), "summary read"
-        ),
+        Requirement("Security", "Protect the data and who may reach them.", ("environment",), "summary read"),
         Requirement("Data collection", "Say what collecting the data exposes.", ("collection",), "summary read"),
     ),
 )
