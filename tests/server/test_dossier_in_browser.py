@@ -23,7 +23,7 @@ def page(tmp_path_factory):
     home = CoordinatorHome(root / "coordinator")
     write_json(home.plan_file, plan_of(6, {"size": 16}).model_dump(mode="json"))
     write_dossier(make_dossier(coordinator_facts(home, folder)), root / "out")
-    with browser.chromium(root / "profile") as opened:
+    with browser.chromium(tmp_path_factory.mktemp("profile")) as opened:
         yield opened, root / "out" / "dossier.html"
 
 
