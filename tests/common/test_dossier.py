@@ -154,7 +154,10 @@ def test_images_without_an_epsilon_are_counted():
 
 def test_an_approval_by_the_program_is_not_one_by_a_person():
     assert check("approval", site_facts("gate", "no-gate")).missing.startswith("No person approved")
-    assert check("approval", site_facts("steward of east")).status == "shown"
+    mixed = check("approval", site_facts("steward", "no-gate"))
+    assert mixed.status == "partly"
+    assert mixed.says.startswith("1 of the ledger's 2")
+    assert mixed.missing.startswith("The others were made by the program.")
     assert check("approval", facts()).status == "not shown"
 
 

@@ -96,4 +96,6 @@ def _gate(home: SiteHome, plan: Plan, ledger: Ledger) -> Iterator[GateFacts]:
         if path.exists():
             data = path.read_bytes()
             report = json.loads(data)
-            yield GateFacts(Source.of(name, data, _UNSIGNED), bool(report["approved"]), len(report.get("findings", [])))
+            yield GateFacts(
+                Source.of(name, data, _UNSIGNED), bool(report["approved"]), len(report.get("findings", [])) or 1
+            )

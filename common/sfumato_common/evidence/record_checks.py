@@ -46,9 +46,16 @@ def approval(facts: Facts) -> Finding:
     """A person who let the release go."""
     if facts.ledger is None:
         return not_shown("Whether a person let the release go is in the site's ledger, and in its own dossier.")
-    people = sorted(set(facts.ledger.approvers) - _AUTOMATIC)
+    people = [by for by in facts.ledger.approvers if by not in _AUTOMATIC]
     if people:
-        return shown(f"The ledger holds signed approvals by: {', '.join(people)}.", facts.ledger.source)
+        count = len(facts.ledger.approvers)
+        says = (
+            f"{len(people)} of the ledger's {count} signed approvals are by people ({', '.join(sorted(set(people)))})."
+        )
+        missing = "That a person, and which, held the key is shown by nothing here."
+        if len(people) < count:
+            missing = f"The others were made by the program. {missing}"
+        return partly(says, missing, facts.ledger.source)
     if not facts.ledger.approvers:
         return not_shown("The ledger holds no approval of this plan's release.")
     return not_shown("No person approved this release: every approval in the ledger was made by the program.")
