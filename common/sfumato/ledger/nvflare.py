@@ -66,8 +66,8 @@ class ChargeTask(Filter):  # type: ignore[misc]
         before = {str(name): np.array(value) for name, value in dxo.data.items()}
         names = Path(self.patients).read_text(encoding="utf-8").split()
         mechanism, ends = WholeUpdate(self.clipping_norm, self.noise_multiplier), contextlib.ExitStack()
-        words = {"study": self.study, "purpose": self.purpose}
-        run = ends.enter_context(open_run(Path(self.ledger), **words, patients=names, tool=TOOL))
+        opened = open_run(Path(self.ledger), study=self.study, purpose=self.purpose, patients=names, tool=TOOL)
+        run = ends.enter_context(opened)
         task = _Task(ends.enter_context(run.charged([mechanism.event])), before, mechanism)
         fl_ctx.set_prop(_OPEN, (task, ends), private=True, sticky=False)
         return shareable

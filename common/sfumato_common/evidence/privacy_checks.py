@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from typing import get_args
 
 from sfumato_common.accounting.accountant import Cost, cohort_costs, expand_tally
+from sfumato_common.accounting.events import Cohort
 from sfumato_common.evidence.facts import Facts
 from sfumato_common.evidence.finding import Finding, not_shown, partly, shown
 from sfumato_common.study.certificate import Certificate, StatedCost, round_up_epsilon, stated_tally
@@ -168,8 +170,8 @@ def declared(facts: Facts) -> Finding:
 
 
 def _agrees(stated: Certificate) -> bool:
-    events = {cohort: expand_tally(stated_tally(stated.mechanisms.get(cohort, []))) for cohort in ("train", "holdout")}
-    again = cohort_costs(events["train"], events["holdout"], stated.delta)
+    train, holdout = (expand_tally(stated_tally(stated.mechanisms.get(cohort, []))) for cohort in get_args(Cohort))
+    again = cohort_costs(train, holdout, stated.delta)
     pairs = (
         (stated.epsilon.train, again.train),
         (stated.epsilon.holdout, again.holdout),

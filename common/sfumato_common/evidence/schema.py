@@ -22,9 +22,10 @@ PUBLISHED: dict[int, str] = {1: "8bfb40b483e22705a622e45f834d1b8cae0fc2caa9e5297
 
 def certificate_schema() -> dict[str, Any]:
     """A certificate of a release, a table or a run; of which kind it is, its `format` says (a release's has none)."""
-    schema = TypeAdapter(RunCertificate | TableCertificate | Certificate).json_schema(mode="validation")
+    models: Any = RunCertificate | TableCertificate | Certificate
+    schema = TypeAdapter(models).json_schema(mode="validation")
     title = f"sfumato certificate, version {VERSION}"
-    return _portable({"$schema": "https://json-schema.org/draft/2020-12/schema", "title": title, **schema})
+    return dict(_portable({"$schema": "https://json-schema.org/draft/2020-12/schema", "title": title, **schema}))
 
 
 def _portable(value: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 from sfumato_common.errors import ConfigError
@@ -45,7 +46,7 @@ def coordinator_facts(home: CoordinatorHome, folder: Path) -> Facts:
     )
 
 
-def _stated(folder: Path, manifest: PublishedManifest, fingerprints: dict[str, str]) -> dict[str, Stated]:
+def _stated(folder: Path, manifest: PublishedManifest, fingerprints: Mapping[str, str]) -> dict[str, Stated]:
     """Each site's certificate; where its shards state several, each apart."""
     found: dict[str, dict[str, Stated]] = {}
     for line in manifest.shards:
