@@ -18,7 +18,7 @@ from support.dicoms import make, save
 from support.studies import PLAN, POLICY
 
 from sfumato_client.dataset import IngestReport
-from sfumato_client.dataset.splits import keyed_split, pseudonym
+from sfumato_client.dataset.splits import keyed_split
 from sfumato_client.ingest import Answers
 from sfumato_client.ingest import pool as pools
 from sfumato_client.ingest.sources import AnySource, DicomSource, NpzSource, PngSource
@@ -26,6 +26,7 @@ from sfumato_client.ledger.changing import cohort_held
 from sfumato_client.site.home import SiteHome
 from sfumato_client.site.ingesting import ingest_source, update_source
 from sfumato_common.accounting.events import GaussianRelease
+from sfumato_common.accounting.members import pseudonym
 from sfumato_common.crypto.identity import create_identity
 from sfumato_common.errors import DataError, PolicyRefusal
 from sfumato_common.strict import parse

@@ -12,13 +12,14 @@ from support.federations import Federation, make_federation, make_site
 from support.studies import PLAN, POLICY
 
 from sfumato_client.dataset import SiteStore
-from sfumato_client.dataset.splits import keyed_split, pseudonym
+from sfumato_client.dataset.splits import keyed_split
 from sfumato_client.ingest import Answers
 from sfumato_client.ingest.sources import PngSource
 from sfumato_client.ledger.check import check_package
 from sfumato_client.site.handler import Site
 from sfumato_client.site.ingesting import ingest_source, update_source
 from sfumato_common.accounting.accountant import epsilon
+from sfumato_common.accounting.members import pseudonym
 from sfumato_common.crypto.identity import load_identity
 from sfumato_common.errors import ConfigError, PolicyRefusal
 from sfumato_common.phantom import arrays

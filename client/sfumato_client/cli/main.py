@@ -231,6 +231,25 @@ def leave(home: Home, study: Annotated[str, typer.Argument(help="The study's nam
     console.print(f"left '{study}': its questions are refused from now on", markup=False, soft_wrap=True)
 
 
+@app.command(epilog="Example: sfumato-site dossier --home site thorax --out dossier")
+def dossier(
+    home: Home,
+    study: Annotated[str, typer.Argument(help="The study's name, as its plan has it.")],
+    out: Annotated[Path, typer.Option(help="Folder for dossier.html and dossier.json; it stays here.")] = Path(
+        "dossier"
+    ),
+) -> None:
+    """Fill an impact assessment and five frameworks from this site's ledger, policy and gate; not shown comes first."""
+    from sfumato_client.site.dossier import site_facts
+    from sfumato_client.site.home import SiteHome
+    from sfumato_common.evidence.dossier import make_dossier
+    from sfumato_common.evidence.page import write_dossier
+
+    made = make_dossier(site_facts(SiteHome(home), study))
+    write_dossier(made, out)
+    console.print(made.summary(out), markup=False, soft_wrap=True)
+
+
 @app.command(epilog="Example: sfumato-site run --home site")
 def run(
     home: Home,

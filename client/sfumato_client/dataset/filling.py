@@ -16,10 +16,10 @@ from sfumato_client.dataset.pixel_file import PixelFacts, kept_rows
 from sfumato_client.dataset.register import Register, write_register
 from sfumato_client.dataset.report import IngestReport, report_of, with_names
 from sfumato_client.dataset.rows import RowRead
-from sfumato_client.dataset.splits import SPLITS, Numbers, key_name, pseudonym
+from sfumato_client.dataset.splits import SPLITS, Numbers
 from sfumato_client.dataset.tokens import TOKEN_BYTES, alike_token
 from sfumato_client.ingest import Answers, Entry, Past, Skipped, Split, examine
-from sfumato_common.accounting.members import Members
+from sfumato_common.accounting.members import Members, key_name, pseudonym
 from sfumato_common.errors import ConfigError
 from sfumato_common.study.terms import ImageForm
 from sfumato_common.types import AnyArray

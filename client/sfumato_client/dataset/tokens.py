@@ -13,8 +13,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from sfumato_client.dataset.splits import keyed_split, pseudonym
+from sfumato_client.dataset.splits import keyed_split
 from sfumato_client.ingest import Entry, SiteImage, Stamp, id_kind, plain_id
+from sfumato_common.accounting.members import pseudonym
 
 TOKEN_BYTES = 16
 

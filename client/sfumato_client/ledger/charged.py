@@ -235,3 +235,30 @@ def _recorder(reserved: Sequence[Reservation], noise: NoiseSource, binding: str)
 def _binding(terms: Terms, reserved: Sequence[Reservation]) -> str:
     stated = [terms.plan_hash, terms.purpose, terms.round, terms.cohort, [entry.hash for entry in reserved]]
     return hashlib.sha256(canonical_json(stated)).hexdigest()
+
+
+class StatedCharge:
+    """An open charge for mechanisms that another program draws; made by `stated` alone. `keep` takes what they made."""
+
+    def __init__(self, reserved: Sequence[Reservation]) -> None:
+        self.reserved, self.sha256 = tuple(reserved), ""
+
+    def keep(self, result: Result) -> None:
+        """Note what was made, of which the ledger keeps the sha256. Raises EgressRefused at the second call."""
+        if self.sha256:
+            raise EgressRefused("something was kept under this charge before; it pays for one result")
+        self.sha256 = digest_of(result)
+
+
+@contextlib.contextmanager
+def stated(ledger: Book, terms: Terms, events: Sequence[Event]) -> Iterator[StatedCharge]:
+    """As `charged`, for a program that draws its own noise: what it says is charged first, and not seen to be true.
+
+    Raises what `Ledger.reserve` raises, before the body, and EgressRefused where the body kept nothing.
+    """
+    charge = StatedCharge(_reserve(ledger, terms, events, {}))
+    yield charge
+    if not charge.sha256:
+        raise EgressRefused("nothing was kept under this charge: it stays charged, and nothing may leave")
+    for reservation in charge.reserved:
+        ledger.settle(reservation, charge.sha256)

@@ -97,7 +97,7 @@ def check_package(export: bytes, package: bytes, public_key: bytes | None) -> Ch
     """
     ledger = read_export(export)
     manifest = _manifest(package, public_key, ledger.site)
-    found = _report(ledger, manifest.study, manifest.plan_hash, manifest.certificate, public_key is not None)
+    found = report_on(ledger, manifest.study, manifest.plan_hash, manifest.certificate, public_key is not None)
     signed, own = _check_approvals(ledger, manifest.plan_hash, package, public_key)
     return replace(found, approvals=signed, approved=own)
 
@@ -116,12 +116,13 @@ def check_table(
     sealed = {ledger.settled.get(entry.number) for entry in ledger.charges if entry.plan_hash == stated.plan_hash}
     if not sealed <= {stated.table_sha256, None}:
         raise LedgerError("the ledger settled another table under this certificate's charges; do not rely on it")
-    return _report(ledger, stated.study, stated.plan_hash, stated, public_key is not None)
+    return report_on(ledger, stated.study, stated.plan_hash, stated, public_key is not None)
 
 
-def _report(
+def report_on(
     ledger: ReadExport, study: str, plan_hash: str, stated: Certificate, signature_checked: bool
 ) -> CheckReport:
+    """What an export holds for a certificate, with every stated epsilon beside the one recomputed."""
     charges = [entry for entry in ledger.charges if entry.plan_hash == plan_hash]
     tallies = {cohort: stated_tally(stated.mechanisms.get(cohort, [])) for cohort in _COHORTS}
     pending = sum(_beyond(charges, cohort, tallies[cohort]) for cohort in _COHORTS)

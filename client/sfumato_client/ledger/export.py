@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
@@ -75,6 +75,7 @@ class ReadExport:
     settled: Mapping[int, str | None]
     approvals: tuple[Approval, ...]
     head: Head
+    row_hashes: Mapping[int, str] = field(default_factory=dict)
 
 
 def write_export(rows: Sequence[Row], site: str, budget: Budget, spent: StatedCosts) -> bytes:
@@ -108,7 +109,8 @@ def read_export(data: bytes) -> ReadExport:
     check_head(rows, Head(export.head.number, export.head.hash))
     if export.head.number != len(rows) - 1:
         raise LedgerError("the export goes on behind its head; export the ledger again")
-    return ReadExport(export.site, charges, closed, left, Head(export.head.number, export.head.hash))
+    hashes = {row.number: row.hash for row in rows}
+    return ReadExport(export.site, charges, closed, left, Head(export.head.number, export.head.hash), hashes)
 
 
 def _charges(rows: Sequence[Row]) -> tuple[Reservation, ...]:

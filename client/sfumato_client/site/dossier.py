@@ -1,0 +1,101 @@
+"""What a site can show of a study: policy, ledger, its signed packages recomputed from it, and the gate's reports."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+
+from sfumato_client.ledger import Ledger
+from sfumato_client.ledger.check import check_package
+from sfumato_client.ledger.head import head_of
+from sfumato_client.release.folder import release_folder
+from sfumato_client.site.home import SiteHome
+from sfumato_common.crypto.identity import load_identity
+from sfumato_common.crypto.signatures import fingerprint
+from sfumato_common.errors import ConfigError
+from sfumato_common.evidence.facts import Facts, GateFacts, LedgerFacts, Source, Stated
+from sfumato_common.files import canonical_json
+from sfumato_common.package.archive import read_archive
+from sfumato_common.package.manifest import parse_manifest
+from sfumato_common.package.package import MANIFEST
+from sfumato_common.study.certificate import stated_costs
+from sfumato_common.study.plan import Plan
+from sfumato_common.study.words import PARTS
+
+_UNSIGNED = "the site's own file, which nobody signed"
+
+
+def site_facts(home: SiteHome, study: str) -> Facts:
+    """The facts of `study`, whose packages are recomputed from the ledger by the second accountant first.
+
+    Raises ConfigError for a study that is not accepted here, LedgerError or VerificationError where something does not
+    hold, so that no dossier is made from it.
+    """
+    link, plan = _accepted(home, study)
+    policy, data = home.policy(), (home.root / "policy.yaml").read_bytes()
+    with home.open_ledger() as ledger:
+        stated = _stated(link, plan, ledger)
+        facts = _ledger_facts(ledger, plan)
+        gate = list(_gate(link, plan, ledger))
+    return Facts(
+        side="site",
+        plan=plan,
+        plan_source=Source(f"plans/{plan.digest}.json", plan.digest, "the site, which accepted the plan of this hash"),
+        stated=stated,
+        policy=(policy, Source.of("policy.yaml", data, _UNSIGNED)),
+        ledger=facts,
+        gate=gate,
+    )
+
+
+def _accepted(home: SiteHome, study: str) -> tuple[SiteHome, Plan]:
+    found = [(link, plan) for link in home.links for plan in link.readable_plans() if plan.study == study]
+    if not found:
+        raise ConfigError(f"no study '{study}' is accepted here; 'sfumato-site status' names those that are")
+    return found[-1]
+
+
+def _stated(home: SiteHome, plan: Plan, ledger: Ledger) -> dict[str, Stated]:
+    """The certificate of each part's first package, signature and epsilons checked."""
+    identity, export = load_identity(home.identity), ledger.export()
+    folder, found = release_folder(home.releases, plan), dict[str, Stated]()
+    for part in PARTS:
+        path = folder.package(part)
+        if not path.exists():
+            continue
+        package = path.read_bytes()
+        check_package(export, package, identity.signing_public).require()
+        manifest = read_archive(package)[MANIFEST]
+        certificate = parse_manifest(manifest).certificate
+        if all(one.certificate != certificate for one in found.values()):
+            behind = f"site {ledger.site}, key {fingerprint(identity.signing_public)}"
+            name = ledger.site if not found else f"{ledger.site} ({part})"
+            found[name] = Stated(certificate, Source.of(f"{path.name}: {MANIFEST}", manifest, behind))
+    return found
+
+
+def _ledger_facts(ledger: Ledger, plan: Plan) -> LedgerFacts:
+    head, leaves = head_of(ledger._rows()), ledger.approvals(plan.digest)
+    return LedgerFacts(
+        source=Source(f"ledger, row {head.number}", head.hash, f"the chain of hashes of site {ledger.site}"),
+        budget=ledger.budget,
+        spent=stated_costs(ledger.costs()),
+        charges=len(ledger.entries()),
+        open=len(ledger.unsettled_charges()),
+        approvers=[leave.by for part in leaves.values() for leave in part],
+    )
+
+
+def _gate(home: SiteHome, plan: Plan, ledger: Ledger) -> Iterator[GateFacts]:
+    """The reports on the very sets that the ledger's approvals name."""
+    for leaves in ledger.approvals(plan.digest).values():
+        digests = list(leaves[0].sets)
+        name = f"gate-{hashlib.sha256(canonical_json(digests)).hexdigest()[:12]}.json"
+        path = home.steward_folder / name
+        if path.exists():
+            data = path.read_bytes()
+            report = json.loads(data)
+            yield GateFacts(
+                Source.of(name, data, _UNSIGNED), bool(report["approved"]), len(report.get("findings", [])) or 1
+            )
