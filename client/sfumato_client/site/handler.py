@@ -31,7 +31,7 @@ from sfumato_client.site.inbound import Seen, check_form, models_of, requested_i
 from sfumato_client.site.noise import noise_of
 from sfumato_client.site.received import Received
 from sfumato_client.site.recovery import require_known
-from sfumato_client.site.sending import require_approved, require_training, send_release
+from sfumato_client.site.sending import require_approved, require_training, send_release, unfinished
 from sfumato_client.site.summing import SummedStage, require_single
 from sfumato_client.site.turns import at_work
 from sfumato_client.site.watch import Watch
@@ -227,8 +227,8 @@ class Site:
             folder = release_folder(self.home.releases, plan)
             with in_turn(self.home.turns(plan)):  # after a round under way: see `require_training`
                 folder.keep_request(request.stage, request.arrays)
-            if not self._work(request.stage, models, plan, policy, ledger, watch):
-                return pending_reply()
+            if left := self._work(request.stage, models, plan, policy, ledger, watch):
+                return left
             require_approved(folder, plan, ledger)
         return plain_reply({}, {})
 
@@ -238,16 +238,16 @@ class Site:
         choice, arrays = folder.request()
         models = self._final_models(choice, arrays, plan, policy)
         with self.home.open_ledger() as ledger:
-            if not self._work(choice, models, plan, policy, ledger, watch):
-                return pending_reply()
+            if left := self._work(choice, models, plan, policy, ledger, watch):
+                return left
             pace.hold(policy.answer_interval_s)
             public_key = load_identity(self.home.identity).signing_public
             return send_release(folder, plan, ledger, public_key, lambda package: self._upload(package, plan))
 
     def _work(
         self, choice: str, models: Mapping[str, Arrays], plan: Plan, policy: Policy, ledger: Ledger, watch: Watch
-    ) -> bool:
-        """Work on the release for half a round's deadline; False while another process does, or work is left."""
+    ) -> Reply | None:
+        """Work on the release for half a round's deadline; what to say while another process does, or work is left."""
         from sfumato_client.site.making import Maker
 
         self.home.require_fitting_store(plan)
@@ -257,14 +257,15 @@ class Site:
             if not maker.decided:
                 choice, arrays = maker.folder.request()
                 self._do_elsewhere(Request(PROTOCOL, plan.digest, "make", choice, 0, arrays), watch)
-            return maker.decided
+            return unfinished(maker, policy)
         with contextlib.ExitStack() as stack:
             try:
                 stack.enter_context(maker.folder.held())
             except BusyError:
-                return False
+                return pending_reply()
             with watch.work():
-                return maker.work(until)
+                maker.work(until)
+        return unfinished(maker, policy)
 
     def _final_models(self, choice: str, arrays: Arrays, plan: Plan, policy: Policy) -> Mapping[str, Arrays]:
         """The models that a release is made from, checked: of the plan's form, and within its training's reach."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from sfumato_client.egress.guard import deliver
+from sfumato_client.egress.guard import deliver, pending_reply, review_reply
 from sfumato_client.ledger import Ledger
 from sfumato_client.release.folder import ReleaseFolder, release_folder
 from sfumato_client.site.home import SiteHome
@@ -13,6 +14,9 @@ from sfumato_common.errors import DataError, LedgerError, PolicyRefusal, Release
 from sfumato_common.protocol.messages import Reply
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.policy import Policy
+
+if TYPE_CHECKING:
+    from sfumato_client.site.making import Maker
 
 
 def send_release(
@@ -32,6 +36,17 @@ def send_release(
         reply = deliver(path.read_bytes(), leave, public_key, upload)
     assert reply is not None, "something is approved"
     return reply
+
+
+def unfinished(maker: Maker, policy: Policy) -> Reply | None:
+    """What is said of a release that is not whole: that it is not; None when every part is decided.
+
+    Where policy tells it, that people are all that it waits for.
+    """
+    if maker.decided:
+        return None
+    told = policy.release.review.queue == "told" and maker.waits_for_people
+    return review_reply() if told else pending_reply()
 
 
 def require_approved(folder: ReleaseFolder, plan: Plan, ledger: Ledger) -> None:

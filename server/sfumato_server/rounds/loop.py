@@ -190,7 +190,7 @@ class StudyRun:
             waiting -= late | {site for site in gone if absences[site] >= _ABSENCES and site not in begun}
             if new := (waiting - begun) & self.channel.online():
                 replies = self.ask("make", arrays, new, choice=chosen, quorum=0)
-                begun |= {site for site, reply in replies.items() if reply.status in ("ok", "pending")}
+                begun |= {site for site, reply in replies.items() if reply.status in ("ok", "pending", "review")}
                 refused |= final_replies(replies, tries) | losses.beyond(replies, begun)
             if ready := (waiting & begun) & self.channel.online():
                 replies = self.ask("send", {}, ready, quorum=0)
@@ -270,7 +270,7 @@ class StudyRun:
         return replies
 
     def _note(self, site: str, reply: Reply) -> None:
-        word = {"ok": "done", "pending": "working", "refused": "refused"}.get(reply.status, "lost")
+        word = {"ok": "done", "pending": "working", "review": "review", "refused": "refused"}.get(reply.status, "lost")
         if word in ("refused", "lost"):
             told = {"event": word, "site": site, "code": reply.code, "reference": reply.reference}
             said = "site %s: %s (%s) reference %s"
