@@ -48,8 +48,8 @@ class ReviewRules(Strict):
     """Who lets a release go once the gate has passed it: policy alone, or stewards, people of this site with keys.
 
     `auto`: policy alone. `formal-auto`: a steward decides on declared parts; formal ones pass by their proof.
-    `steward`: on every part. With `two_persons` a part needs the yes of two stewards; one no refuses it. `queue`: whether the
-    coordinator is told that a release waits for a person; withheld, it looks like work.
+    `steward`: on every part. With `two_persons` a part needs the yes of two stewards; one no refuses it.
+    `queue`: whether the coordinator is told that a release waits for a person; withheld, it looks like work.
     """
 
     by: Literal["auto", "formal-auto", "steward"] = "auto"
