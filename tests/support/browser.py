@@ -103,7 +103,7 @@ class Page:
         target.write_bytes(base64.b64decode(shot["data"]))
 
     def requests(self) -> list[str]:
-        """Every URL that a page of the disk or of loopback asked for since the last call; the browser's own do not count."""
+        """URLs that pages of the disk or of loopback asked for since the last call; the browser's own do not count."""
         lines = (json.loads(line["message"])["message"] for line in self._post("se/log", {"type": "performance"}))
         asked = [line["params"] for line in lines if line["method"] == "Network.requestWillBeSent"]
         return [one["request"]["url"] for one in asked if one["documentURL"].startswith(("file:", "http://127.0.0.1:"))]

@@ -66,12 +66,14 @@ def stopped_before_release(folder: Path, by: str = "steward") -> Asked:
 class ReviewedSite:
     """A copy of a site whose study is before its release; what it uploads is in `uploads`."""
 
-    def __init__(self, asked: Asked, root: Path, rules: dict | None = None) -> None:
-        self.asked, self.uploads = asked, []
-        self.home = SiteHome(Path(shutil.copytree(asked.federation.home("alder").root, root)))
-        if rules is not None:
-            self.rule(rules)
+    def __init__(self, asked: Asked, root: Path, of: Path | None = None) -> None:
+        self.asked, self.plan, self.uploads = asked, asked.federation.plan, []
+        self.home = SiteHome(Path(shutil.copytree(of or asked.federation.home("alder").root, root)))
         self.site = Site(self.home, lambda data, plan: self.uploads.append(data))
+
+    def copy(self, root: Path) -> ReviewedSite:
+        """Another one that stands as this one does."""
+        return ReviewedSite(self.asked, root, self.home.root)
 
     def rule(self, rules: dict) -> None:
         """Put another policy in place."""

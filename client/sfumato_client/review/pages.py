@@ -25,6 +25,8 @@ from sfumato_common.imaging import encode_png
 from sfumato_common.types import AnyArray, to_eight_bits
 
 PER_PAGE = 48
+# how often small images are enlarged at first, by their largest side
+_ZOOMS = ((4, 32), (2, 64))
 
 
 class Pages:
@@ -68,6 +70,7 @@ class Pages:
             "disclosures": disclosures(entry, asked), "rules": rules, "attacks": attacks,
             "consequences": consequences(entry), "persons": review.persons, "since": _since(entry),
             "tiles": [_tile(entry, sets, *tile) for tile in tiles[(number - 1) * PER_PAGE : number * PER_PAGE]],
+            "zoom": next((times for times, most in _ZOOMS if entry.plan.image.size <= most), 1),
             "images": len(tiles), "page": number, "pages": pages, "size": entry.plan.image.size,
             "people": self._people(), "grounds": {word: GROUNDS[word] for word in GROUNDS_OF[entry.part]},
         }  # fmt: skip
