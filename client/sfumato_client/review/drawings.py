@@ -15,13 +15,14 @@ _AXIS = (0.4, 1.0)  # of an AUC: .5 is chance
 
 @dataclass(frozen=True)
 class Drawing:
-    """One row: its words, whether all is well, and where figure, interval and bound lie."""
+    """One row: its words, the result in a word or two, whether it asks for a second look, and where its marks lie."""
 
     name: str
     question: str
     of: str
     words: str
-    passed: bool
+    result: str
+    alarming: bool
     at: float
     low: float
     high: float
@@ -36,7 +37,8 @@ def finding_drawing(finding: Mapping[str, Any]) -> Drawing:
     place = WIDTH * max(0.0, min(1.0, value / most))
     words = f"{value:.4g}, {finding['bound']} {limit:.4g}"
     return Drawing(
-        str(finding["rule"]), str(finding["compares"]), str(finding["of"]), words, bool(finding["passed"]),
+        str(finding["rule"]), str(finding["compares"]), str(finding["of"]), words,
+        "passed" if finding["passed"] else "not passed", not finding["passed"],
         at=place, low=0.0, high=place, bound=WIDTH * min(1.0, limit / most),
     )  # fmt: skip
 
@@ -50,9 +52,16 @@ def attack_drawing(result: Mapping[str, Any]) -> Drawing:
     if result["underpowered"]:
         note += f"; underpowered: {result['underpowered']}"
     return Drawing(
-        str(result["name"]), str(result["question"]), str(result["of"]), words, low <= 0.5,
+        str(result["name"]), str(result["question"]), str(result["of"]), words, *_told(low, bool(result["underpowered"])),
         at=_place(auc), low=_place(low), high=_place(high), bound=_place(0.5), note=note,
     )  # fmt: skip
+
+
+def _told(low: float, underpowered: bool) -> tuple[str, bool]:
+    """What an attack's interval says: that it tells patients apart, that it does not, or that so few cannot say."""
+    if low > 0.5:
+        return "above chance", True
+    return ("too few to tell", True) if underpowered else ("at chance", False)
 
 
 def _place(auc: float) -> float:

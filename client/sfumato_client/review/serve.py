@@ -37,6 +37,7 @@ def serve(root: Path, port: int, tell: Callable[[str], None]) -> None:
     except SystemExit:  # how uvicorn says that the port is taken
         raise BusyError(f"port {port} of this machine is taken; choose another by --port") from None
     with socket:
+        socket.listen(_MOST_AT_ONCE)  # before the address is told: a browser may be quick
         found = int(socket.getsockname()[1])
         config.app = make_app(root, token, found)
         tell(f"http://{LOOPBACK}:{found}/{token}/")
