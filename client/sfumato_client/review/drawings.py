@@ -52,7 +52,8 @@ def attack_drawing(result: Mapping[str, Any]) -> Drawing:
     if result["underpowered"]:
         note += f"; underpowered: {result['underpowered']}"
     return Drawing(
-        str(result["name"]), str(result["question"]), str(result["of"]), words, *_told(low, bool(result["underpowered"])),
+        str(result["name"]), str(result["question"]), str(result["of"]), words,
+        *_told(low, bool(result["underpowered"])),
         at=_place(auc), low=_place(low), high=_place(high), bound=_place(0.5), note=note,
     )  # fmt: skip
 
