@@ -135,6 +135,14 @@ class ReleaseFolder:
         path = self._root / f"refused-{part}.json"
         return str(json.loads(path.read_text())["code"]) if path.exists() else None
 
+    def keep_sent(self, part: Part) -> None:
+        """Keep that an approved part was sent while another one waits."""
+        write_json(self._root / f"sent-{part}.json", {"sent": True})
+
+    def was_sent(self, part: Part) -> bool:
+        """Whether it was."""
+        return (self._root / f"sent-{part}.json").exists()
+
     def package(self, part: Part, shard: int = 1) -> Path:
         """Where a shard of a part lies when it is sealed; the first has the part's plain name."""
         return self._root / (f"{part}.sfumato" if shard == 1 else f"{part}.{shard:04d}.sfumato")
