@@ -1,6 +1,5 @@
 import base64
 import csv
-import hashlib
 import html.parser
 import io
 import json
@@ -15,9 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 from support.carded import UTILITY
+from support.lying import resign, sha256
 
 from sfumato_common.crypto.merkle import leaf_hash, merkle_root
-from sfumato_common.crypto.signatures import fingerprint, sign
+from sfumato_common.crypto.signatures import fingerprint
 from sfumato_common.errors import ConfigError, UnverifiedOrigin, VerificationError
 from sfumato_common.files import canonical_json
 from sfumato_common.imaging import decode_png
@@ -27,7 +27,6 @@ from sfumato_server.enrol import create_authority
 from sfumato_server.pool import Pool, Source, pool_packages
 from sfumato_server.publish import open_folder, publish, sheets, verify_dataset, write_overview
 from sfumato_server.publish.guarantee import guarantees
-from sfumato_server.publish.manifest import parse_published
 from sfumato_server.publish.report import foreign_details, release_rows, size, stage_rows, utility_rows
 from sfumato_server.publish.tables import COLUMNS, NO_GUARANTEE
 
@@ -178,25 +177,6 @@ def test_another_coordinators_key_is_not_trusted(published: Any, tmp_path: Path)
     stranger = create_authority(tmp_path / "stranger")
     with pytest.raises(VerificationError, match="trusted"):
         verify_dataset(folder, stranger.public_key)
-
-
-def resign(consortium: Any, folder: Path, change: Any) -> None:
-    """A coordinator that lies: alters its manifest and signs it again, the root over its lines too."""
-    value = json.loads((folder / "manifest.json").read_bytes())
-    change(value)
-    signed, key = canonical_json(value), consortium.authority.signing_key
-    (folder / "manifest.json").write_bytes(signed)
-    (folder / "manifest.sig").write_bytes(sign(key, "published", signed))
-    try:
-        root = parse_published(signed).root.encode()
-    except VerificationError:
-        return
-    (folder / "root.json").write_bytes(root)
-    (folder / "root.sig").write_bytes(sign(key, "root", root))
-
-
-def sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
 
 
 def replan(value: dict[str, Any], folder: Path) -> None:

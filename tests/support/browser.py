@@ -120,7 +120,10 @@ class Page:
 @contextmanager
 def chromium(folder: Path) -> Iterator[Page]:
     """A window of its own profile in `folder`, which ends with the block."""
-    driver = subprocess.Popen(["chromedriver", "--port=0"], stdout=subprocess.PIPE, text=True)
+    log = folder / "driver.log"
+    driver = subprocess.Popen(
+        ["chromedriver", "--port=0", "--verbose", f"--log-path={log}"], stdout=subprocess.PIPE, text=True
+    )
     watch = threading.Timer(240, driver.kill)
     watch.start()
     try:
@@ -130,7 +133,7 @@ def chromium(folder: Path) -> Iterator[Page]:
         )
         threading.Thread(target=driver.stdout.read, daemon=True).start()
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120, trust_env=False) as client:
-            page = Page(client, _session(client, folder))
+            page = Page(client, _session(client, folder, log))
             try:
                 yield page
             finally:
@@ -141,7 +144,7 @@ def chromium(folder: Path) -> Iterator[Page]:
         driver.wait(10)
 
 
-def _session(client: httpx.Client, folder: Path) -> str:
+def _session(client: httpx.Client, folder: Path, log: Path) -> str:
     """A new window's session: on a busy machine Chromium may miss the time that its driver gives it to start."""
     answer: dict[str, Any] = {}
     for tried in range(3):
@@ -151,4 +154,5 @@ def _session(client: httpx.Client, folder: Path) -> str:
         answer = client.post("/session", json={"capabilities": {"alwaysMatch": wanted}}).json()["value"]
         if "sessionId" in answer:
             return str(answer["sessionId"])
-    raise AssertionError(answer)
+    said = [line for line in log.read_text(errors="replace").splitlines() if "ERROR" in line or "FATAL" in line]
+    raise AssertionError([answer["message"], *said[-20:]])

@@ -72,6 +72,8 @@ class Plan(Identified):
     secure_sum: SecureSumTerms | None = Field(default=None, exclude_if=lambda terms: terms is None)
     # the share of each label in the published set: a draw among signed images, see study/balance.py
     balance: dict[Name, Positive] | None = Field(default=None, exclude_if=lambda shares: shares is None)
+    # whether images that nearly equal another are published too; without a word they are left out (pool/near.py)
+    near_duplicates: Literal["stay"] | None = Field(default=None, exclude_if=lambda said: said is None)
     # a later version of a published set: what it takes over from earlier ones; see study/lineage.py
     lineage: Lineage | None = Field(default=None, exclude_if=lambda lineage: lineage is None)
     federation: FederationTerms

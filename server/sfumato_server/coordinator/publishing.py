@@ -43,7 +43,8 @@ def publish_study(home: CoordinatorHome, out: Path, started: float) -> Path:
     before = time.time()
     plans = {site: plan_of_site(plan, site) for site in package_sites(plan)}
     images = sum(sum(shard_sizes(own, site, part)) for site, own in plans.items() for part in own.parts_at(site))
-    pool = pool_packages(home.root, plan, Registry(home.root), LoggedProgress("checking packages", images))
+    told = (LoggedProgress(what, images) for what in ("checking packages", "looking for near-duplicates"))
+    pool = pool_packages(home.root, plan, Registry(home.root), *told)
     pictures = training_pictures(home.root, plan.study_digest)
     run_info = {
         "study": plan.study,

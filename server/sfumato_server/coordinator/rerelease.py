@@ -38,7 +38,8 @@ from sfumato_server.enrol import Registry
 from sfumato_server.enrol.authority import FOLDER as AUTHORITY
 from sfumato_server.enrol.registry import FILE as SITES
 from sfumato_server.intake.admission import package_path
-from sfumato_server.pool import pool_packages
+from sfumato_server.pool import Pool, pool_packages
+from sfumato_server.pool.withdrawn import note_withdrawn
 from sfumato_server.rounds.checkpoint import released_model
 from sfumato_server.rounds.given import keep_given, load_given
 
@@ -78,11 +79,12 @@ class Line:
 
 @dataclass(frozen=True)
 class Rerelease:
-    """The new plan, with the models that it is given by kind, and its lines for people."""
+    """The new plan, with the models that it is given by kind, its lines for people, and the earlier version's pool."""
 
     plan: Plan
     models: Mapping[str, Arrays]
     lines: tuple[Line, ...]
+    earlier: Pool
 
 
 def plan_rerelease(old: CoordinatorHome, previous: str, changes: Changes, asked: Plan | None = None) -> Rerelease:
@@ -112,7 +114,7 @@ def plan_rerelease(old: CoordinatorHome, previous: str, changes: Changes, asked:
     lineage = _lineage(earlier, previous, changes, keep, models)
     plan = _new_plan(asked or earlier, sites, lineage, bool(models), _winner(old))
     require_whole(plan)
-    return Rerelease(plan, models, tuple(_lines(plan, changes, join)))
+    return Rerelease(plan, models, tuple(_lines(plan, changes, join)), found)
 
 
 def make_home(old: CoordinatorHome, root: Path, made: Rerelease) -> CoordinatorHome:
@@ -138,6 +140,8 @@ def make_home(old: CoordinatorHome, root: Path, made: Rerelease) -> CoordinatorH
         for part in own.parts_at(site):
             for shard in range(1, len(shard_sizes(own, site, part)) + 1):
                 _carry(package_path(old.root, site, part, shard), package_path(root, site, part, shard))
+    gone = {stone.site for stone in made.plan.lineage.tombstones if stone.images != "stay"}
+    note_withdrawn(old.root, root, made.earlier, gone)
     write_atomic(root / "plan.yaml", plan_text(made.plan))
     write_json(new.plan_file, made.plan.model_dump(mode="json"))
     return new

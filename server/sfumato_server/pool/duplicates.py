@@ -17,7 +17,7 @@ _TABLES = """
 
 @dataclass(frozen=True)
 class Duplicate:
-    """An image that was left out because the same pixels are in the pool already, under `kept_site`."""
+    """An image that was left out because the same, or nearly the same, is in the pool already, under `kept_site`."""
 
     site: str
     name: str
@@ -40,8 +40,13 @@ class Duplicates:
         if found.rowcount:
             return True
         kept = self._database.execute("SELECT site, name FROM kept WHERE pixels = ?", (pixels,)).fetchone()
-        self._database.execute("INSERT INTO left VALUES (?, ?, ?, ?, ?)", (shard, site, name, *kept))
+        self.note(shard, Duplicate(site, name, *kept))
         return False
+
+    def note(self, shard: int, found: Duplicate) -> None:
+        """An image of the shard at that place is left out."""
+        values = (shard, found.site, found.name, found.kept_site, found.kept_name)
+        self._database.execute("INSERT INTO left VALUES (?, ?, ?, ?, ?)", values)
 
     def of(self, shard: int) -> dict[str, Duplicate]:
         """What is left out of the shard at that place, by name and in the order of names."""

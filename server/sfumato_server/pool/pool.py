@@ -15,7 +15,8 @@ from sfumato_common.package.package import reopen_package
 from sfumato_common.study.balance import Balance
 from sfumato_common.study.certificate import Certificate
 from sfumato_common.study.words import GuaranteeLevel
-from sfumato_server.pool.duplicates import Duplicates
+from sfumato_server.pool.duplicates import Duplicate, Duplicates
+from sfumato_server.pool.near import Near
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,20 @@ class PoolShard:
         return reopen_package(self.path, self.head)
 
 
+class Left(NamedTuple):
+    """What of a shard is not published: of equal pixels, not drawn, nearly another, nearly one that was withdrawn."""
+
+    twice: Mapping[str, Duplicate]
+    undrawn: Sequence[str]
+    near: Mapping[str, Duplicate]
+    withdrawn: Sequence[str]
+
+    @property
+    def names(self) -> set[str]:
+        """All of them."""
+        return {*self.twice, *self.undrawn, *self.near, *self.withdrawn}
+
+
 class Items:
     """The images of a pool but its duplicates, in the order of sites, parts and names, read from disk each time."""
 
@@ -70,7 +85,8 @@ class Items:
 class Pool:
     """All admitted shards by site, part and number; certificates by site; images by source; what is left out, why.
 
-    `balance` is the plan's public draw, where it has one: what it does not draw is not published.
+    `balance` is the plan's public draw, where it has one: what it does not draw is not published. `near` are images, of
+    those drawn, that nearly equal another; None where the plan lets them stay.
     """
 
     shards: tuple[PoolShard, ...]
@@ -79,6 +95,7 @@ class Pool:
     duplicates: Duplicates
     balance: Balance | None
     left_out: Mapping[str, str]
+    near: Near | None = None
 
     @property
     def sites(self) -> list[str]:
@@ -103,14 +120,15 @@ class Pool:
         alone = (own for own in entries if own.name not in twice)
         return [own.name for own in alone if not self.balance.stays(site, own.name, own.label)]
 
-    def left_of(self, place: int, entries: Sequence[ManifestImage]) -> set[str]:
-        """Names of all images of the shard at `place` that are not published."""
-        return {*self.duplicates.of(place), *self.undrawn_of(place, entries)}
+    def left_of(self, place: int, entries: Sequence[ManifestImage]) -> Left:
+        """All images of the shard at `place` that are not published."""
+        near, withdrawn = (self.near.kept.of(place), self.near.withdrawn.of(place)) if self.near else ({}, {})
+        return Left(self.duplicates.of(place), self.undrawn_of(place, entries), near, list(withdrawn))
 
     def items_of(self, place: int, shard: PoolShard) -> Iterator[PoolItem]:
         """The images of the shard at `place` that are kept."""
         package = shard.package()
-        left = self.left_of(place, package.entries)
+        left = self.left_of(place, package.entries).names
         for entry, png in package.pngs():
             if entry.name not in left:
                 yield PoolItem(shard.head.site, entry.facts, png, entry.pixel_sha256)

@@ -20,19 +20,26 @@ from sfumato_server.enrol.answered import check_answered
 from sfumato_server.enrol.registry import Registry, SiteRecord
 from sfumato_server.intake.admission import Contents, admit, contents, package_path, possible_contents
 from sfumato_server.pool.duplicates import Duplicates
+from sfumato_server.pool.near import find_near
 from sfumato_server.pool.pool import Pool, PoolShard, Source
+from sfumato_server.pool.withdrawn import read_withdrawn
 
 log = logging.getLogger(__name__)
 FAULTY = "what it sent does not hold"
 
 
 def pool_packages(
-    home: Path, plan: Plan, registry: Registry, progress: Callable[[int], None] = lambda images: None
+    home: Path,
+    plan: Plan,
+    registry: Registry,
+    progress: Callable[[int], None] = lambda images: None,
+    compared: Callable[[int], None] = lambda images: None,
 ) -> Pool:
     """Pool what the plan's enrolled sites have sent under this plan; one shard's statement is in memory at a time.
 
     A site of which a package does not hold, or packages disagree, is left out whole, and `left_out` says so; so is a
-    part of which a shard is missing. `progress` is told how many images have been verified since it was told last.
+    part of which a shard is missing. `progress` is told how many images have been verified since it was told last, and
+    `compared` how many were looked through for near-duplicates.
     Raises FederationError when no package is left, ConfigError where the plan's 'balance' leaves nothing.
     """
     shards: list[PoolShard] = []
@@ -58,10 +65,11 @@ def pool_packages(
     counts, duplicates = _without_duplicates(shards)
     certificates = {shard.head.site: shard.head.certificate for shard in shards}
     pool = Pool(tuple(shards), certificates, counts, duplicates, None, left_out)
-    if plan.balance is None:
-        return pool
-    pool = replace(pool, balance=Balance.of(plan, _alone(shards, duplicates)))
-    return replace(pool, counts=_counted(pool))
+    if plan.balance is not None:
+        pool = replace(pool, balance=Balance.of(plan, _alone(shards, duplicates)))
+    if plan.near_duplicates is None:
+        pool = replace(pool, near=find_near(pool, list(plan.sites), read_withdrawn(home), compared))
+    return replace(pool, counts=_counted(pool)) if plan.balance or (pool.near and len(pool.near)) else pool
 
 
 def _sound_shards(
@@ -142,11 +150,11 @@ def _alone(shards: Sequence[PoolShard], duplicates: Duplicates) -> Iterator[Sign
 
 
 def _counted(pool: Pool) -> Counter[Source]:
-    """The images that the balance draws, by source."""
+    """The images that are published, by source."""
     counts: Counter[Source] = Counter()
     for place, shard in enumerate(pool.shards):
         entries = shard.package().entries
-        left = pool.left_of(place, entries)
+        left = pool.left_of(place, entries).names
         for entry in entries:
             if entry.name not in left:
                 counts[Source(shard.head.site, entry.label, entry.model, entry.method, entry.guarantee)] += 1

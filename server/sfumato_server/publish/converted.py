@@ -21,6 +21,7 @@ from sfumato_common.strict import Strict
 from sfumato_common.types import AnyArray
 from sfumato_server.publish.formats import About, Format, Shard, format_of
 from sfumato_server.publish.manifest import FORM, MANIFEST, ImageEntry
+from sfumato_server.publish.near import Claims
 from sfumato_server.publish.reading import PublishedFolder, PublishedImage, open_folder
 from sfumato_server.publish.verify import VerificationReport, verify_statements
 
@@ -162,14 +163,16 @@ def verify_converted(
     source = open_source(folder)
     assert source.converted is not None, "form.json stands in the folder"
     files = {FORM, INDEX, *(f"{STATEMENT}/{name}" for name in source.published.statements())}
-    count = len(files)
+    count, claims = len(files), Claims(source.statement, source.published.manifest, source.about.plan)
     for shard in source.shards(source.converted):
         # to the end of each file: what stands behind the last image is read, too
         found = source.converted.read(folder, shard, source.about)
         for entry, (_, pixels) in zip(shard.entries, found, strict=True):
             check_pixels(entry, pixels, source.about)
+            claims.check(entry.site, entry.name, pixels)
         progress(len(shard.entries))
         count += len({place.file for place in source.converted.places(shard, source.about)})
+    claims.require_none()
     _check_index(folder, source)
     if sum(1 for path in folder.rglob("*") if not path.is_dir()) != count:
         _name_the_extra(folder, source, files)

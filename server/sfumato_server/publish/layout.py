@@ -1,6 +1,7 @@
 """Where things lie in a published folder (format 4): no folder has more than 1,000 files, up to a million images.
 
 images/SITE/PART/NNNN/NAME.png        1,000 images a folder, numbered through a part
+near-duplicates/SITE/PART/NNNN/NAME.png       what is left out as nearly another image, so that anybody can compare
 provenance/SITE/key.pem               the site's public key
 provenance/SITE/PART/NNNN.json .sig .entries      head, signature and entries of each shard, as the site signed them
 shards/SITE/PART/NNNN.json            the coordinator's index of the shard
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from sfumato_common.study.shards import MOST_IMAGES
 from sfumato_common.study.words import Part
 
+IMAGES, NEAR = "images", "near-duplicates"
 FOLDER_SIZE = 1000
 FOLDERS_A_SHARD = MOST_IMAGES // FOLDER_SIZE
 
@@ -54,14 +56,18 @@ class ShardFiles:
         """The image at `place` among the shard's entries, counting from 0."""
         return f"{self.folder(place)}/{name}.png"
 
-    def folder(self, place: int) -> str:
+    def near(self, place: int, name: str) -> str:
+        """The image at that place where it is left out as nearly another."""
+        return f"{self.folder(place, NEAR)}/{name}.png"
+
+    def folder(self, place: int, room: str = IMAGES) -> str:
         """The folder of the image at that place."""
         number = (self.shard - 1) * FOLDERS_A_SHARD + place // FOLDER_SIZE + 1
-        return f"images/{self.site}/{self.part}/{number:04d}"
+        return f"{room}/{self.site}/{self.part}/{number:04d}"
 
-    def folders(self, images: int) -> list[str]:
+    def folders(self, images: int, room: str = IMAGES) -> list[str]:
         """All folders of a shard of so many images."""
-        return [self.folder(place) for place in range(0, images, FOLDER_SIZE)]
+        return [self.folder(place, room) for place in range(0, images, FOLDER_SIZE)]
 
     def _own(self, room: str) -> str:
         return f"{room}/{self.site}/{self.part}/{self.shard:04d}"

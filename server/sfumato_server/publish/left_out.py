@@ -1,4 +1,4 @@
-"""Images that a site signed and the set leaves out: those of pixels that are there already, and those not drawn."""
+"""Images that a site signed and the set leaves out: those that are there already, or nearly, and those not drawn."""
 
 from __future__ import annotations
 
@@ -10,13 +10,20 @@ from sfumato_common.errors import ConfigError, VerificationError
 from sfumato_common.study.balance import Balance
 from sfumato_common.study.plan import Plan
 from sfumato_server.publish.manifest import MANIFEST, PublishedManifest
+from sfumato_server.publish.near import Claims
 from sfumato_server.publish.shard import read_shard
 
 
-def check_left_out(folder: Path, manifest: PublishedManifest, plan: Plan) -> None:
-    """Raise VerificationError where the set leaves out more than duplicates and what its plan's draw leaves out."""
+def check_left_out(folder: Path, manifest: PublishedManifest, plan: Plan, pictures: bool) -> None:
+    """Raise VerificationError where the set leaves out more than duplicates and what its plan's draw leaves out.
+
+    Without `pictures`, which need not be there, what is left out as nearly another image is not compared with it.
+    """
     _check_twice(folder, manifest)
     _check_drawn(folder, manifest, plan)
+    claims = Claims(folder, manifest, plan)
+    if pictures:
+        claims.check_folder(folder)
 
 
 def _check_twice(folder: Path, manifest: PublishedManifest) -> None:

@@ -49,7 +49,7 @@ class ImageEntry(ManifestImage):
 
 
 class DuplicateEntry(Strict):
-    """An image of a shard that was not published, because the same pixels are there under another name."""
+    """An image of a shard that was not published: the same pixels, or nearly, are there under another name."""
 
     name: ImageName
     kept_site: Name
@@ -69,11 +69,15 @@ class ShardIndex(Strict):
     duplicates: list[DuplicateEntry]
     # what the plan's 'balance' does not draw
     undrawn: list[ImageName]
+    # what nearly equals a published image; its picture is there, so that anybody can compare them
+    near: list[DuplicateEntry] = Field(default_factory=list, exclude_if=lambda entries: not entries)
+    # what nearly equals an image that an earlier version withdrew
+    withdrawn: list[ImageName] = Field(default_factory=list, exclude_if=lambda names: not names)
 
     @property
     def left(self) -> set[str]:
         """Names of all images of the shard that are not published."""
-        return {*(item.name for item in self.duplicates), *self.undrawn}
+        return {*(item.name for item in (*self.duplicates, *self.near)), *self.undrawn, *self.withdrawn}
 
     def encode(self) -> bytes:
         """The bytes of the index file."""
@@ -93,6 +97,8 @@ class ShardLine(Strict):
     images: Count
     duplicates: Count
     undrawn: Count
+    near: Count = Field(default=0, exclude_if=lambda count: not count)
+    withdrawn: Count = Field(default=0, exclude_if=lambda count: not count)
     head: Hash
     root: Hash
     index: Hash
@@ -100,7 +106,7 @@ class ShardLine(Strict):
     @property
     def signed(self) -> int:
         """How many images its site signed."""
-        return self.images + self.duplicates + self.undrawn
+        return self.images + self.duplicates + self.undrawn + self.near + self.withdrawn
 
     @property
     def leaf(self) -> bytes:

@@ -101,7 +101,7 @@ def prove(folder: Path, image: str) -> Proof:
             continue
         head, entries, index = read_shard(folder, line)
         place = next((at for at, entry in enumerate(entries) if entry.name == name), None)
-        if place is None or name in {item.name for item in index.duplicates}:
+        if place is None or name in index.left:
             continue
         return Proof(
             format="sfumato-proof/1",

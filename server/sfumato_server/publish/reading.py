@@ -76,10 +76,19 @@ class PublishedFolder:
         return read_file(self.folder, file)
 
     def statements(self) -> Iterator[str]:
-        """Names of all files but the images: what coordinator and sites signed, and what they say of the set."""
+        """Names of all files but the images: what is signed and said of the set, and what it leaves out as near."""
         yield from (MANIFEST, SIGNATURE, ROOT, ROOT_SIGNATURE, *sorted(self.manifest.files))
         for line in self.manifest.shards:
             yield from ShardFiles(line.site, line.part, line.shard).all
+        yield from self.near_pictures()
+
+    def near_pictures(self) -> Iterator[str]:
+        """Files of images that are left out as nearly another, and are there so that anybody can compare them."""
+        for line in self.manifest.shards:
+            if line.near:
+                _, entries, index = read_shard(self.folder, line)
+                files, near = ShardFiles(line.site, line.part, line.shard), {item.name for item in index.near}
+                yield from (files.near(at, own.name) for at, own in enumerate(entries) if own.name in near)
 
     def certificates(self) -> dict[str, Certificate]:
         """What each site states about its costs, in the heads that it signed. Raises VerificationError."""

@@ -18,7 +18,7 @@ from sfumato_common.study.plan import Plan
 from sfumato_common.study.words import GuaranteeLevel, has_epsilon, is_fill
 from sfumato_server.pool import Pool
 from sfumato_server.publish.cards.facts import SetFacts
-from sfumato_server.publish.cards.words import covering
+from sfumato_server.publish.cards.words import covering, left_out_images
 from sfumato_server.publish.chart import RIGHT, TICKS, WIDTH, draw, place
 from sfumato_server.publish.features import features_card, has_features
 from sfumato_server.publish.guarantee import Guarantee, guarantees, pooled_costs
@@ -123,6 +123,7 @@ def render_report(
         ticks=[(value, _percent(value)) for value in (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)],
         # beyond a few hundred the list is in the index files of shards/
         duplicates=list(islice(pool.duplicates, 200)),
+        left_lines=left_out_images(facts),
     )
 
 

@@ -18,8 +18,8 @@ from sfumato_common.package.manifest import Manifest, ManifestImage, parse_entri
 from sfumato_common.study.lineage import plan_of_site
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.shards import shard_sizes
-from sfumato_server.pool import Duplicate
-from sfumato_server.publish.layout import FOLDER_SIZE, ShardFiles
+from sfumato_server.pool import Duplicate, Left
+from sfumato_server.publish.layout import FOLDER_SIZE, NEAR, ShardFiles
 from sfumato_server.publish.manifest import (
     DuplicateEntry,
     ImageEntry,
@@ -62,17 +62,17 @@ def write_file(folder: Path, name: str, data: bytes) -> None:
     path.write_bytes(data)
 
 
-def write_shard(
-    folder: Path, package: Package, twice: Mapping[str, Duplicate], undrawn: Sequence[str], cover: Cover | None
-) -> tuple[ShardLine, dict[str, bytes]]:
-    """Write a shard's images but those `twice` there or `undrawn`, and what is said of it: its line, rows by table."""
-    head, left = package.head, {*twice, *undrawn}
+def write_shard(folder: Path, package: Package, out: Left, cover: Cover | None) -> tuple[ShardLine, dict[str, bytes]]:
+    """Write a shard's images but those that are left `out`, and what is said of it: its line, rows by table."""
+    head, left = package.head, out.names
     files = ShardFiles(head.site, head.part, head.shard)
     for place, (entry, png) in enumerate(package.pngs()):
         if place % FOLDER_SIZE == 0:
             (folder / files.folder(place)).mkdir(parents=True)
         if entry.name not in left:
             _write_new(f"{folder}/{files.image(place, entry.name)}", png)
+        elif entry.name in out.near:
+            write_file(folder, files.near(place, entry.name), png)
     for name in files.folders(head.images):
         if not any((folder / name).iterdir()):
             (folder / name).rmdir()
@@ -81,11 +81,10 @@ def write_shard(
         site=head.site,
         part=head.part,
         shard=head.shard,
-        duplicates=[
-            DuplicateEntry(name=item.name, kept_site=item.kept_site, kept_name=item.kept_name)
-            for item in twice.values()
-        ],
-        undrawn=list(undrawn),
+        duplicates=_entries(out.twice),
+        undrawn=list(out.undrawn),
+        near=_entries(out.near),
+        withdrawn=list(out.withdrawn),
     ).encode()
     contents = (package.manifest, package.signature, write_entries(package.entries), index)
     for name, data in zip(files.all, contents, strict=True):
@@ -96,13 +95,21 @@ def write_shard(
         shard=head.shard,
         shards=head.shards,
         images=head.images - len(left),
-        duplicates=len(twice),
-        undrawn=len(undrawn),
+        duplicates=len(out.twice),
+        undrawn=len(out.undrawn),
+        near=len(out.near),
+        withdrawn=len(out.withdrawn),
         head=hashlib.sha256(package.manifest).hexdigest(),
         root=head.root,
         index=hashlib.sha256(index).hexdigest(),
     )
     return line, table_rows(published_entries(files, package.entries, left), cover)
+
+
+def _entries(found: Mapping[str, Duplicate]) -> list[DuplicateEntry]:
+    return [
+        DuplicateEntry(name=item.name, kept_site=item.kept_site, kept_name=item.kept_name) for item in found.values()
+    ]
 
 
 def _write_new(path: str, data: bytes) -> None:
@@ -155,13 +162,13 @@ def read_shard(folder: Path, line: ShardLine) -> tuple[Manifest, list[ManifestIm
 
 
 def _checked_index(said: ShardIndex, line: ShardLine, entries: list[ManifestImage], name: str) -> ShardIndex:
-    names, undrawn = [item.name for item in said.duplicates], said.undrawn
+    lists = [[item.name for item in said.duplicates], said.undrawn, [item.name for item in said.near], said.withdrawn]
     of_this = (said.site, said.part, said.shard) == (line.site, line.part, line.shard)
-    in_order = names == sorted(set(names)) and undrawn == sorted(set(undrawn)) and not set(names) & set(undrawn)
+    in_order = all(own == sorted(set(own)) for own in lists) and sum(map(len, lists)) == len(said.left)
     if not of_this or not in_order or not {entry.name for entry in entries} >= said.left:
         raise VerificationError(f"{name} does not fit the entries of its shard")
-    counted = (len(names), len(undrawn), len(entries) - len(said.left))
-    if (line.duplicates, line.undrawn, line.images) != counted:
+    counted = (*map(len, lists), len(entries) - len(said.left))
+    if (line.duplicates, line.undrawn, line.near, line.withdrawn, line.images) != counted:
         raise VerificationError(f"{name} leaves out other images than the manifest counts")
     return said
 
@@ -182,7 +189,8 @@ def check_shard(
         raise VerificationError(f"{files.signature}: the signature of site '{line.site}' does not hold") from None
     _check_asked(head, entries, plan_of_site(plan, line.site), files.head)
     if pictures:
-        _check_pictures(folder, files, head, entries, index.left)
+        near = {item.name for item in index.near}
+        _check_pictures(folder, files, head, entries, index.left, near)
     tables = table_rows(published_entries(files, entries, index.left), cover)
     rows = {name: (len(data), hashlib.sha256(data).hexdigest()) for name, data in tables.items()}
     held = Counter((entry.method, entry.model) for entry in entries)
@@ -190,16 +198,18 @@ def check_shard(
 
 
 def _check_pictures(
-    folder: Path, files: ShardFiles, head: Manifest, entries: list[ManifestImage], left: set[str]
+    folder: Path, files: ShardFiles, head: Manifest, entries: list[ManifestImage], left: set[str], near: set[str]
 ) -> None:
-    """The shard's folders hold its images but those in `left`, each as its site signed it, and nothing else."""
+    """The shard's folders hold its images but those in `left`, and, apart, those `near`, each as its site signed it."""
     for start in range(0, len(entries), FOLDER_SIZE):
         block = entries[start : start + FOLDER_SIZE]
         _check_folder(folder, files.folder(start), {f"{entry.name}.png" for entry in block if entry.name not in left})
+        apart = {f"{entry.name}.png" for entry in block if entry.name in near}
+        _check_folder(folder, files.folder(start, NEAR), apart)
     for place, entry in enumerate(entries):
-        if entry.name in left:
+        if entry.name in left and entry.name not in near:
             continue
-        name = files.image(place, entry.name)
+        name = (files.near if entry.name in near else files.image)(place, entry.name)
         try:
             check_image(entry, read_file(folder, name), head.shape, head.bits)
         except VerificationError:

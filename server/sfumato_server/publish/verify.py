@@ -20,7 +20,7 @@ from sfumato_common.study.plan import Plan
 from sfumato_common.study.words import PARTS, Part, is_fill
 from sfumato_server.publish.cards import CARDS
 from sfumato_server.publish.features import check_features, has_features
-from sfumato_server.publish.layout import ShardFiles, key_file
+from sfumato_server.publish.layout import NEAR, ShardFiles, key_file
 from sfumato_server.publish.left_out import check_left_out
 from sfumato_server.publish.manifest import (
     COORDINATOR_KEY,
@@ -139,7 +139,7 @@ def _verified(
         progress(manifest.shards[len(checked)].images)
         checked.append(shard)
     _check_together(manifest, plan, checked)
-    check_left_out(folder, manifest, plan)
+    check_left_out(folder, manifest, plan, pictures)
     _check_tables(folder, checked)
     if has_features(plan):
         check_features(plan, read_file(folder, FILE))
@@ -217,6 +217,7 @@ def _check_tree(folder: Path, manifest: PublishedManifest, plan: Plan) -> None:
     signed = {MANIFEST, SIGNATURE, ROOT, ROOT_SIGNATURE}
     wanted = signed.union(manifest.files, *(files.all for files, _ in shards))
     leaves = {name for files, line in shards for name in files.folders(line.signed)}
+    leaves |= {name for files, line in shards if line.near for name in files.folders(line.signed, NEAR)}
     folders = {parent.as_posix() for name in (*wanted, *leaves) for parent in Path(name).parents}
     found = set()
     for name, is_folder in _walk(folder, "", leaves):

@@ -109,8 +109,7 @@ def _write_shards(fresh: Path, pool: Pool, progress: Callable[[int], None]) -> l
             tables[name].write(header)
         for place, shard in enumerate(pool.shards):
             package = shard.package()
-            undrawn = pool.undrawn_of(place, package.entries)
-            line, rows = write_shard(fresh, package, pool.duplicates.of(place), undrawn, cover)
+            line, rows = write_shard(fresh, package, pool.left_of(place, package.entries), cover)
             for name, data in rows.items():
                 tables[name].write(data)
             lines.append(line)

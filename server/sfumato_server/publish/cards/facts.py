@@ -33,8 +33,10 @@ class Group(NamedTuple):
 
 @dataclass(frozen=True)
 class SetFacts:
-    """All that cards say. `tally` has the number of images of each group, `examples` two files of each split.
+    """All that cards say.
 
+    `tally` has the number of images of each group, `examples` two files of each split. `duplicates`, `near` and
+    `withdrawn` images are left out: for equal pixels, for nearly equal ones, for what an earlier version withdrew.
     `pixels` is sha256 over a line `SITE/NAME PIXEL_SHA256` for every image in the manifest's order. `statements` are
     hashes of the sites' signed manifests by file. `run` may hold `utility`, `choice` and `versions`.
     """
@@ -44,6 +46,8 @@ class SetFacts:
     plan_hash: str
     left_out: Mapping[str, str]
     duplicates: int
+    near: int
+    withdrawn: int
     tally: Mapping[Group, int]
     examples: Mapping[Split, tuple[str, ...]]
     pixels: str
@@ -128,6 +132,8 @@ def gather(
         plan_hash=manifest.plan_hash,
         left_out=dict(manifest.left_out),
         duplicates=sum(line.duplicates for line in manifest.shards),
+        near=sum(line.near for line in manifest.shards),
+        withdrawn=sum(line.withdrawn for line in manifest.shards),
         tally=dict(tally),
         examples={split: tuple(found) for split, found in examples.items()},
         pixels=pixels.hexdigest(),

@@ -33,6 +33,8 @@ def values(facts: SetFacts) -> dict[str, Any]:
         "sites": facts.sites,
         "left_out": dict(facts.left_out),
         "duplicates": facts.duplicates,
+        "near_duplicates": facts.near,
+        "like_withdrawn": facts.withdrawn,
         "publication": facts.terms.model_dump(mode="json"),
         "pixels": facts.pixels,
         "utility": facts.run.get("utility"),

@@ -29,7 +29,7 @@ def summary(facts: SetFacts) -> list[str]:
         f"use: {words.use(facts)}",
         *_counts(facts),
         *(f"left out: {line}" for line in words.left_out(facts)),
-        *([f"left out: {facts.duplicates} images whose pixels are in the set already"] if facts.duplicates else []),
+        *(f"left out: {line}" for line in words.left_out_images(facts)),
     ]
 
 

@@ -74,6 +74,23 @@ def left_out(facts: SetFacts) -> list[str]:
     return [f"{site}: {reason}. {_LEFT_OUT}" for site, reason in sorted(facts.left_out.items())]
 
 
+def left_out_images(facts: SetFacts) -> list[str]:
+    """A line for each reason for which single images of sites are not in the set."""
+    every = (
+        (facts.duplicates, "images whose pixels are in the set already"),
+        (facts.near, "near-duplicates: images that nearly equal one of the set, by a public measure of images alone"),
+        (facts.withdrawn, "images that nearly equal one that an earlier version withdrew"),
+    )
+    return [f"{count} {what}" for count, what in every if count]
+
+
+def redundancies(facts: SetFacts) -> str:
+    """Whether images of the set may nearly equal each other."""
+    if facts.plan.near_duplicates == "stay":
+        return "Equal pixels were removed; near-duplicates may be there, as the plan lets them stay."
+    return "Equal pixels were removed, and near-duplicates by a public measure of images alone."
+
+
 def how_made(facts: SetFacts) -> list[str]:
     """A sentence for every method of the set."""
     found = []
