@@ -6,6 +6,7 @@ import multiprocessing
 import os
 
 import pytest
+import yaml
 from support.reviewed import PASSPHRASES, policy
 
 from sfumato_client.audit.consent import Consent, consent_of
@@ -21,8 +22,16 @@ from sfumato_client.site.stewards import add_steward, remove_steward
 from sfumato_common import files
 from sfumato_common.crypto.identity import load_identity
 from sfumato_common.errors import ConfigError, EgressRefused, LedgerError, PolicyRefusal, ReleaseRefused
+from sfumato_common.protocol.messages import PROTOCOL, Reply
 from sfumato_common.study.costs import REVIEW_WORDS
+from sfumato_server.coordinator.study import run_study
 from sfumato_server.intake.claims import check_claims
+from sfumato_server.rounds.deadlines import Deadlines
+from sfumato_server.rounds.waiting import ReleaseClock
+from sfumato_server.status.live import page_text
+from sfumato_server.status.overview import overview
+from sfumato_server.status.releases import admitted_sheets
+from sfumato_server.status.view import release_lines
 
 pytestmark = pytest.mark.filterwarnings("ignore:TestNoise")
 FORK = multiprocessing.get_context("fork")
@@ -324,3 +333,67 @@ def test_reasons_are_one_line_and_refusals_have_a_ground(site):
     with pytest.raises(ConfigError, match="did you mean 'tiny/formal'"):
         find(site.home.root, "tiny/forma")
     assert json.loads((site.home.releases / site.plan.digest[:16] / "waiting-formal.json").read_text())["sets"]
+
+
+@pytest.mark.slow
+def test_the_coordinator_waits_for_people_and_shows_what_it_may_know(waiting):
+    """The whole way at two sites: one tells that its stewards have the release, the other's policy withholds it."""
+    federation = waiting.asked.federation
+    homes, exchange, seen = {name: federation.home(name) for name in ("alder", "birch")}, federation.exchange, []
+    for name, queue_rule in (("alder", "told"), ("birch", "withheld")):
+        (homes[name].root / "policy.yaml").write_text(yaml.safe_dump({"site": name, **policy(queue=queue_rule)}))
+        add_steward(homes[name], "ada", PASSPHRASES["ada"])
+
+    def meanwhile(requests, *rest):
+        if {request.kind for request in requests.values()} == {"send"}:
+            view = overview(federation.coordinator.root, federation.plan)
+            seen.append((view["releases"], {name: site["state"] for name, site in view["sites"].items()}))
+            for home in homes.values() if len(seen) in (2, 3) else ():
+                entry = next(entry for entry in queue(home.root) if entry.state == "waits")
+                verdict = "refuse" if (home, entry.part) == (homes["birch"], "declared") else "approve"
+                ground = "quality" if verdict == "refuse" else ""
+                take_decision(home.root, entry.name, verdict, "ada", PASSPHRASES["ada"], "I looked", ground)
+        return exchange(requests, *rest)
+
+    federation.exchange = meanwhile
+    assert run_study(federation.coordinator, federation, seed=1, classifier_steps=5) == "completed"
+    said = [(name, reply.status) for name, request, reply in federation.sent if request.kind == "send"]
+    assert said[:2] == [("alder", "review"), ("birch", "pending")]
+    assert set(said[-2:]) == {("alder", "ok"), ("birch", "ok")}
+    releases, states = seen[1]
+    assert releases["alder"] == dict.fromkeys(("formal", "declared"), "with its stewards")
+    assert releases["birch"] == dict.fromkeys(("formal", "declared"), "being made")  # no more than it tells
+    assert states["alder"] == "review"
+    releases, _ = seen[2]
+    assert releases["alder"] == {"formal": "admitted", "declared": "with its stewards"}
+    assert releases["birch"]["formal"] == "admitted"
+    view = overview(federation.coordinator.root, federation.plan)
+    assert view["releases"]["alder"] == {"formal": "admitted", "declared": "admitted"}
+    assert view["releases"]["birch"] == {"formal": "admitted", "declared": "not released"}
+    sheets = admitted_sheets(federation.coordinator.root, federation.plan)
+    assert [(sheet["site"], sheet["part"]) for sheet in sheets] == [
+        ("alder", "formal"), ("alder", "declared"), ("birch", "formal"),
+    ]  # fmt: skip
+    page = page_text(federation.coordinator.root, federation.plan)
+    assert all((federation.coordinator.root / "sheets" / sheet["file"]).is_file() for sheet in sheets)
+    assert "admitted-alder-declared.png" in page and "not released" in page
+    assert any("release of birch: formal admitted, declared not released" in line for line in release_lines(view))
+
+
+def test_people_are_waited_for_longer_than_machines_and_asked_less_often():
+    now = [0.0]
+    clock = ReleaseClock(Deadlines(60.0, 3600.0, 7200.0), lambda: now[0])
+    pending, review = Reply(PROTOCOL, "pending", "", "", {}), Reply(PROTOCOL, "review", "", "", {})
+    clock.note({"alder": review, "birch": pending})
+    pauses = []
+    for now[0] in (0.0, 5.0, 60.0, 1000.0):
+        clock.note({"alder": review, "birch": pending})
+        pauses.append(clock.pause())
+    assert pauses == [1.0, 1.0, 6.0, 15.0]
+    assert clock.over({"alder", "birch", "cedar"}) == set()
+    now[0] = 3601.0
+    assert clock.over({"alder", "birch", "cedar"}) == {"birch", "cedar"}
+    clock.note({"birch": review})
+    assert clock.pause() == 1.0
+    now[0] = 7201.0
+    assert clock.over({"alder", "birch"}) == {"alder", "birch"}
