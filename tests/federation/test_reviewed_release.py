@@ -28,9 +28,9 @@ from sfumato_server.coordinator.study import run_study
 from sfumato_server.intake.claims import check_claims
 from sfumato_server.rounds.deadlines import Deadlines
 from sfumato_server.rounds.waiting import ReleaseClock
+from sfumato_server.status.admitted import admitted_sheets
 from sfumato_server.status.live import page_text
 from sfumato_server.status.overview import overview
-from sfumato_server.status.releases import admitted_sheets
 from sfumato_server.status.view import release_lines
 
 pytestmark = pytest.mark.filterwarnings("ignore:TestNoise")

@@ -17,9 +17,9 @@ from sfumato_common.accounting.accountant import epsilon_text
 from sfumato_common.files import write_atomic
 from sfumato_common.study.plan import Plan
 from sfumato_common.types import Arrays
+from sfumato_server.status.admitted import admitted_sheets
 from sfumato_server.status.board import StatusBoard
 from sfumato_server.status.overview import PAGE, overview, sheet_figures
-from sfumato_server.status.releases import admitted_sheets
 from sfumato_server.status.sheets import FOLDER, RoundSheets, read_sheets
 from sfumato_server.status.view import headline, site_words, time_line, traffic_line
 

@@ -1,4 +1,4 @@
-"""The releases of a study by site and part, as far as each site's policy lets it be told; and sheets of what came.
+"""The releases of a study by site and part, as far as each site's policy lets it be told.
 
 Nothing is asked for it: a part is here or not, and a site says that it works, that its stewards have the release (where
 its policy tells that), or that it refuses.
@@ -6,28 +6,16 @@ its policy tells that), or that it refuses.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
-from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
-from sfumato_common.errors import SfumatoError
-from sfumato_common.files import write_atomic
-from sfumato_common.imaging import decode_png
-from sfumato_common.package.package import peek_images
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.shards import shards_at
 from sfumato_common.study.words import Part
 from sfumato_server.intake.admission import package_path
-from sfumato_server.pictures import grid, png
-from sfumato_server.status.sheets import FOLDER
 
-log = logging.getLogger(__name__)
 State = Literal["to come", "being made", "with its stewards", "admitted", "refused", "not released"]
-_ROWS, _COLUMNS = 2, 8
 # a part that is not here when its site was asked for its last
 _AFTER = ("utility", "completed", "stopped")
 
@@ -51,30 +39,3 @@ def _state(root: Path, plan: Plan, site: str, part: Part, board: Mapping[str, An
     if stage in _AFTER or (stage == "send" and said == "done"):
         return "not released"
     return "being made" if said == "working" else "to come"
-
-
-def admitted_sheets(root: Path, plan: Plan) -> list[dict[str, Any]]:
-    """A small sheet of every part that was admitted: its file, which is drawn once, its site and part."""
-    found = []
-    for site in plan.sites:
-        for part in plan.parts_at(site):
-            package = package_path(root, site, part)
-            if package.exists() and (file := _sheet(root, site, part, package)):
-                found.append({"site": site, "part": part, "file": file})
-    return found
-
-
-def _sheet(root: Path, site: str, part: Part, package: Path) -> str:
-    """The sheet's file; '' where it cannot be drawn, which is logged: it is for the eye."""
-    file = f"admitted-{site}-{part}.png"
-    target = root / FOLDER / file
-    try:
-        if not target.exists() or target.stat().st_mtime < package.stat().st_mtime:
-            images = [decode_png(image) for image in islice(peek_images(package), _ROWS * _COLUMNS)]
-            blank = np.zeros_like(images[0])
-            images += [blank] * (-len(images) % _COLUMNS)
-            write_atomic(target, png(grid(np.stack(images), _COLUMNS)))
-    except (SfumatoError, OSError, ValueError, IndexError):
-        log.exception("no sheet of the %s part of %s; the study goes on", part, site)
-        return ""
-    return file
