@@ -240,6 +240,7 @@ def test_the_same_by_command(waiting, tmp_path):
     assert [each["by"] for each in json.loads(run("steward", "list", "--json"))["stewards"]] == ["", "ada"]
     shown = json.loads(run("queue", "--json"))["releases"]
     assert [(each["name"], each["state"]) for each in shown] == [("tiny/formal", "waits"), ("tiny/declared", "later")]
+    assert "formal waits for a steward, declared is looked at after the formal part" in run("status", "--once")
     assert "does not open" in run("approve", "tiny", "--steward", "ada", "--reason", "fine", *own("grace"), code=2)
     assert "approved by ada" in run("approve", "tiny", "--steward", "ada", "--reason", "fine", *own("ada"))
     refused = ["refuse", "tiny/declared", "--steward", "grace", "--ground", "quality", "--reason", "blurred"]
