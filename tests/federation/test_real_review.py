@@ -1,4 +1,4 @@
-"""`make demo REVIEW=1`, real processes: the study waits for the click of a person on the page whose address is printed."""
+"""`make demo REVIEW=1`, real processes: the study waits for a person's click on the page whose address is printed."""
 
 import re
 import subprocess
@@ -18,7 +18,7 @@ GROUPS = {"method": "k-same", "images": 4, "k": 3, "encoder_steps": 2, "refineme
 
 
 def decide(address, told, folder):
-    """By a real browser where there is one, by the same form otherwise: that test is `test_review_page.py`."""
+    """What a person does."""
     with browser.chromium(folder) as page:
         page.open(address, 1280, 800, dark=False)
         page.click(".queue a")

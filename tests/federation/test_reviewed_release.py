@@ -13,7 +13,8 @@ from sfumato_client.audit.consent import Consent, consent_of
 from sfumato_client.dataset.encryption import decrypt_whole, encrypt_whole
 from sfumato_client.ledger.chain import next_row
 from sfumato_client.ledger.check import check_package
-from sfumato_client.ledger.decisions import Decision, decisions, now
+from sfumato_client.ledger.decisions import Decision, decisions, now, require_decided
+from sfumato_client.ledger.export import read_export
 from sfumato_client.ledger.people import decided, stewards
 from sfumato_client.ledger.storage import insert, transaction
 from sfumato_client.site import making
@@ -120,6 +121,11 @@ def test_a_release_that_stewards_approve_leaves_and_its_papers_say_so(site, monk
     report = check_package(export, site.uploads[0], key_of(site))
     report.require()
     assert report.approved
+    ledger_rows = read_export(export).rows
+    for wrong in ({"decided": ("a" * 64,)}, {"sets": ("b" * 64,)}, {"part": "declared"}):
+        other = dataclasses.replace(leaves["formal"][0], **wrong)
+        with pytest.raises(LedgerError, match="no steward's yes"):
+            require_decided(ledger_rows, [other], key_of(site))
     with site.home.open_ledger() as ledger:
         stated = ledger.certificate(site.plan, noise="test")
     assert {event.what for event in REVIEW_WORDS.values()} <= {item.what for item in stated.declared}

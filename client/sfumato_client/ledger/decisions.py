@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Literal, get_args
 
+from sfumato_client.ledger.approvals import Approval
 from sfumato_client.ledger.chain import Row, next_row
 from sfumato_client.ledger.stewards import Sign, Stewardship, stewards_of
 from sfumato_common.crypto.signatures import verify
@@ -108,6 +109,17 @@ def decisions(rows: Sequence[Row], plan_hash: str, site_key: bytes) -> list[Deci
             decision = _decision(row)
             found.append(Decided(decision, row.hash, _check(rows[: row.number], decision, site_key, row.number)))
     return found
+
+
+def require_decided(rows: Sequence[Row], leaves: Sequence[Approval], site_key: bytes) -> None:
+    """Raise LedgerError where an approval rests on decisions that are not there, or are about something else."""
+    for leave in leaves:
+        if leave.decided:
+            said = {each.row_hash: each.decision for each in decisions(rows, leave.plan_hash, site_key)}
+            mine = [said.get(found) for found in leave.decided]
+            about = {each and (each.part, each.sets, each.verdict) for each in mine}
+            if about != {(leave.part, leave.sets, "approve")}:
+                raise LedgerError("an approval in the ledger rests on no steward's yes to these candidates")
 
 
 def decision_row(rows: Sequence[Row], decision: Decision, site_key: bytes, persons: int) -> Row:
