@@ -55,6 +55,7 @@ def test_a_sites_replies_are_made_in_the_guard_alone():
     assert constructions(["client"], {"Reply"}) == {
         ("sfumato_client/egress/guard.py", "plain_reply", "Reply"),
         ("sfumato_client/egress/guard.py", "pending_reply", "Reply"),
+        ("sfumato_client/egress/guard.py", "review_reply", "Reply"),
         ("sfumato_client/egress/guard.py", "missing_reply", "Reply"),
         ("sfumato_client/egress/guard.py", "refusal", "Reply"),
     }
@@ -83,6 +84,7 @@ def test_a_charge_is_sealed_where_its_work_is_done():
             "sfumato_client/ledger/book.py",
             "sfumato_client/site/handler.py",
             "sfumato_client/site/making.py",
+            "sfumato_client/site/reviewing.py",  # what people said: no data is touched under it
             "sfumato_client/tabular/run.py",
             # programs under no plan, whose statement says what they rest on
             "sfumato_client/ledger/runs.py",
@@ -100,6 +102,7 @@ def test_a_charge_is_sealed_where_its_work_is_done():
         ("sfumato_client/audit/verdict.py", "private_gate"),
         ("sfumato_client/tabular/run.py", "run_tabular"),
         ("sfumato_client/site/making.py", "_approve"),  # the package, from what the gate approved: `release.seal`
+        ("sfumato_client/site/reviewing.py", "_close"),
     }
 
 
@@ -118,6 +121,8 @@ def test_patients_are_bound_to_their_cohort_wherever_a_charge_reads_them():
     assert {file for file, _, _ in constructions(["client"], {"charged_cohorts"})} == {
         "sfumato_client/site/handler.py",
         "sfumato_client/site/making.py",
+        # beside candidates, for a steward on this machine, once what the person will say is charged
+        "sfumato_client/review/pages.py",
     }
     assert {(file, function) for file, function, _ in constructions(["client"], {"bind"})} == {
         ("sfumato_client/site/home.py", "charged_cohorts"),

@@ -62,7 +62,10 @@ class Settlement:
 
 
 def next_row(rows: Sequence[Row], kind: str, fields: dict[str, Any]) -> Row:
-    """The row that follows `rows`: `kind` is 'genesis', 'reserve', 'settle', 'approve', 'bind', 'recover' or 'run'."""
+    """The row that follows `rows`.
+
+    `kind` is 'genesis', 'reserve', 'settle', 'approve', 'bind', 'recover', 'run', 'steward' or 'decide'.
+    """
     number = len(rows)
     body = canonical_json({"number": number, "kind": kind, **fields}).decode("ascii")
     return Row(number, body, _link(rows[-1].hash if rows else _NO_HASH, body))

@@ -181,6 +181,20 @@ def _reserve(
     ]
 
 
+def open_charge(ledger: Book, terms: Terms, event: Event) -> None:
+    """Charge `event` for what is done later, by people perhaps: once, however often it is called; it stays open.
+
+    `charged` with `resume` takes it up when it is done. Raises what `Ledger.reserve` raises.
+    """
+    if not is_charged(ledger, terms):
+        _reserve(ledger, terms, [event], {})
+
+
+def is_charged(ledger: Book, terms: Terms) -> bool:
+    """Whether something was charged under these terms, settled or not."""
+    return any(_under(entry, terms) for entry in ledger.entries())
+
+
 def sealed_digest(ledger: Book, terms: Terms) -> str | None:
     """The sha256 of what was sealed and settled under a charge of one event; None while nothing was."""
     digests = ledger.settled_results()

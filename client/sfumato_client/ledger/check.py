@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 
 from sfumato_client.ledger.admission import Tally
 from sfumato_client.ledger.chain import Reservation
+from sfumato_client.ledger.decisions import require_decided
 from sfumato_client.ledger.export import ReadExport, read_export
 from sfumato_client.ledger.prv import LossDistribution, loss_distributions
 from sfumato_common.accounting.accountant import count_mechanisms, epsilon_text
@@ -169,6 +170,7 @@ def _check_approvals(ledger: ReadExport, plan_hash: str, package: bytes, public_
                 raise VerificationError(
                     "an approval in the exported ledger was not signed with the site's key: do not rely on the export"
                 ) from None
+        require_decided(ledger.rows, ledger.approvals, public_key)
     of_plan = {leave.package_sha256 for leave in ledger.approvals if leave.plan_hash == plan_hash}
     approved = hashlib.sha256(package).hexdigest() in of_plan
     if of_plan and not approved:

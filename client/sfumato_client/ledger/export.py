@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
@@ -75,7 +75,12 @@ class ReadExport:
     settled: Mapping[int, str | None]
     approvals: tuple[Approval, ...]
     head: Head
-    row_hashes: Mapping[int, str] = field(default_factory=dict)
+    rows: tuple[Row, ...] = ()
+
+    @property
+    def row_hashes(self) -> dict[int, str]:
+        """The chain's hash at each row."""
+        return {row.number: row.hash for row in self.rows}
 
 
 def write_export(rows: Sequence[Row], site: str, budget: Budget, spent: StatedCosts) -> bytes:
@@ -109,8 +114,7 @@ def read_export(data: bytes) -> ReadExport:
     check_head(rows, Head(export.head.number, export.head.hash))
     if export.head.number != len(rows) - 1:
         raise LedgerError("the export goes on behind its head; export the ledger again")
-    hashes = {row.number: row.hash for row in rows}
-    return ReadExport(export.site, charges, closed, left, Head(export.head.number, export.head.hash), hashes)
+    return ReadExport(export.site, charges, closed, left, Head(export.head.number, export.head.hash), tuple(rows))
 
 
 def _charges(rows: Sequence[Row]) -> tuple[Reservation, ...]:

@@ -11,7 +11,7 @@ import typer
 from sfumato_common.command_line import console
 from sfumato_server.cli.home import Home
 from sfumato_server.cli.shard_workers import On, RayAddress, ShardWorkers, shard_workers
-from sfumato_server.rounds.deadlines import WORK_HOURS
+from sfumato_server.rounds.deadlines import REVIEW_HOURS, WORK_HOURS
 from sfumato_server.workers.tasks import PROCESSES
 
 
@@ -27,6 +27,9 @@ def run_study(
         int | None, typer.Option(help="Port on 127.0.0.1 of the live page and of /metrics for Prometheus; else none.")
     ] = None,
     work_hours: Annotated[float, typer.Option(min=0.0, help="Hours to wait for a site that works.")] = WORK_HOURS,
+    review_hours: Annotated[
+        float, typer.Option(min=0.0, help="Hours to wait for a site that says that its stewards have the release.")
+    ] = REVIEW_HOURS,
     workers: ShardWorkers = 1,
     on: On = PROCESSES,
     ray_address: RayAddress = None,
@@ -51,6 +54,7 @@ def run_study(
             deadline_s=deadline,
             work_hours=work_hours,
             where=shard_workers(workers, on, ray_address),
+            review_hours=review_hours,
         )
     console.print(f"published: {published}\nreport: {published / 'report.html'}", markup=False, soft_wrap=True)
     for site, reason in sorted(json.loads((out / "run.json").read_text())["left_out"].items()):
