@@ -61,9 +61,9 @@ def make_app(root: Path, token: str, port: int) -> ASGIApp:
         return await run_in_threadpool(_decide, request, form)
 
     def _decide(request: Request, form: QueryParams) -> Response:
-        name = pages.name(request.path_params["plan"], request.path_params["part"])
         verdict, said = form.get("verdict", ""), {key: form.get(key, "") for key in ("steward", "reason", "ground")}
         try:
+            name = pages.name(request.path_params["plan"], request.path_params["part"])
             if verdict not in ("approve", "refuse"):
                 raise ConfigError("choose approve or refuse")
             ground, sets = (said["ground"] if verdict == "refuse" else ""), form.get("sets", "").split()
@@ -72,6 +72,7 @@ def make_app(root: Path, token: str, port: int) -> ASGIApp:
         except SfumatoError as error:
             time.sleep(_WRONG_S)
             return page("error.html.j2", {"said": str(error)}, 409)
+        pages.forget()
         return RedirectResponse(f"{base}/release/{request.path_params['plan']}/{request.path_params['part']}", 303)
 
     style = environment.get_template("style.css.j2").render()

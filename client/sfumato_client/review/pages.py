@@ -27,22 +27,23 @@ from sfumato_common.types import AnyArray, to_eight_bits
 PER_PAGE = 48
 # how often small images are enlarged at first, by their largest side
 _ZOOMS = ((4, 32), (2, 64))
+_FRESH_S = 1.0
 
 
 class Pages:
     """The pages of one home. What of candidates and patients was looked at stays in memory until the page ends."""
 
     def __init__(self, root: Path) -> None:
-        self._root, self._lock = root, threading.Lock()
+        self._root, self._lock = root, threading.RLock()
+        self._read_at, self._entries = -_FRESH_S, list[Entry]()
         self._sets: dict[tuple[str, ...], list[CandidateSet]] = {}
         self._cohorts: dict[str, Cohort] = {}
 
     def queue(self) -> dict[str, Any]:
         """Every part of every release, those that wait first."""
-        entries = queue(self._root)
         rows = [
             {"entry": entry, "plan": entry.plan.digest[:16], "since": _since(entry), "open": entry.state == "waits"}
-            for entry in entries
+            for entry in self._queue()
         ]
         return {"site": SiteHome(self._root).policy().site, "rows": rows, "people": self._people()}
 
@@ -99,8 +100,20 @@ class Pages:
         entry = self._entry(plan, part)
         return encode_png(to_eight_bits(self._image(self._candidates(entry), which, number)))
 
+    def forget(self) -> None:
+        """Read the queue anew at the next look: somebody decided."""
+        with self._lock:
+            self._read_at = -_FRESH_S
+
+    def _queue(self) -> list[Entry]:
+        """The queue, a second old at most: a page asks for it once for each of its images."""
+        with self._lock:
+            if time.monotonic() - self._read_at >= _FRESH_S:
+                self._entries, self._read_at = queue(self._root), time.monotonic()
+            return self._entries
+
     def _entry(self, plan: str, part: str) -> Entry:
-        found = [each for each in queue(self._root) if (each.plan.digest[:16], each.part) == (plan, part)]
+        found = [each for each in self._queue() if (each.plan.digest[:16], each.part) == (plan, part)]
         if not found:
             raise ConfigError("there is no such release here; go back to the queue")
         return found[0]
