@@ -33,6 +33,9 @@ UNDECLARED = {
     ("sfumato_common/protocol/generate.py", "grpcio-tools"),
     ("sfumato_common/phantom/dicom.py", "pydicom"),
     ("sfumato_common/phantom/headers.py", "pydicom"),
+    # an adapter is for whoever has its library: without it there is no training to charge
+    ("sfumato/ledger/opacus.py", "opacus"),
+    ("sfumato/ledger/nvflare.py", "nvflare"),
     # simulations run both sides, so that their extra is the whole's
     ("sfumato_server/simulate/hosts.py", "ray"),
     ("sfumato_server/simulate/on_ray.py", "ray"),
