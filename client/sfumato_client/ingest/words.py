@@ -15,10 +15,10 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from sfumato_client.ingest.elements import Note, integer, named
 from sfumato_client.ingest.jpeg import looks_like_ybr
-from sfumato_client.ingest.records import UnreadableError
 from sfumato_common.types import AnyArray
 
 _FEW = 0.05  # of all pixels: an overlay or a marker, and no picture
+_SAMPLES = 2**12
 _SMOOTHER = 0.7  # the edges of a whole picture, of those of one that folds
 # Y of so few is dark, and beside it stands no colour; red of such values stands beside any green and blue
 _DARK, _SOME_DARK = 64, 0.01
@@ -69,8 +69,7 @@ def whole_picture(
 ) -> AnyArray:
     """`stored`, or the words [H, W] where they are the picture, and Bits Stored cuts it off.
 
-    Told by their edges: a picture that is cut off above folds, and jumps from white to black. Raises UnreadableError
-    where neither is one.
+    Told by their edges: a picture that is cut off above folds, and jumps from white to black.
     """
     if any(_value(dataset, group) for group in _OVERLAYS):
         return stored
@@ -83,8 +82,12 @@ def whole_picture(
     if float(more.mean()) <= _FEW or int(next_bit.min()) == int(next_bit.max()):
         return stored
     said = f"its {named('BitsStored')} is {bits}, and its pixels hold more"
-    if _edges(words) > _SMOOTHER * _edges(stored):
-        raise UnreadableError(f"{said}, so that nobody can tell what they show")
+    beyond = inside[more]
+    _, counts = np.unique(beyond[:: max(1, len(beyond) // _SAMPLES)], return_counts=True)
+    # one value alone is a mark or what lies outside the beam; what makes the picture rougher is none of it
+    if 2 * counts.max() > counts.sum() or _edges(words) > _SMOOTHER * _edges(stored):
+        note(f"{said}, which is no picture: cut off")
+        return stored
     note(f"{said}: shown by the data")
     return words
 

@@ -80,8 +80,13 @@ def words() -> Iterator[Case]:
     yield case(
         "bits stored window", texts(v12, bits=10, WindowCenter="1000", WindowWidth="800"), windowed(v12, 1000, 800)
     )
-    noise = np.random.default_rng(0).integers(0, 2**16, (SIDE, SIDE)).astype(np.uint16)
-    yield case("bits stored of noise", make(noise, bits=10), r"\(0028,0101\)")
+    noise = np.random.default_rng(0).integers(0, 16, (SIDE, SIDE)).astype(np.uint16) << 12
+    yield case("bits stored noise above", make(v12 | noise, bits=12), t)
+    border = v12.copy()
+    border[:, -6:] = 2**16 - 1  # outside the beam, and nobody says so
+    yield case("bits stored border above", make(border, bits=12), np.where(border > 4095, 1, t))
+    speckled = np.where(np.random.default_rng(0).random((SIDE, SIDE)) < 0.1, 2**16 - 1, v12).astype(np.uint16)
+    yield case("bits stored speckles above", make(speckled, bits=12), np.where(speckled > 4095, 1, t))
     for keyword, value in (
         ("BitsStored", b"\x0c\0\x0c\0"),
         ("HighBit", b"\x0b\0\x0b\0"),
