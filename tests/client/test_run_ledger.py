@@ -202,6 +202,9 @@ def test_a_ledger_that_is_gone_behind_its_head_is_not_begun_anew(path):
         open_ledger(path)
     with pytest.raises(LedgerError, match="begun before"):
         ledger.create_ledger(path, site="alder", epsilon=4.0, delta=1e-5)
+    path.with_name(path.name + ".head").unlink()
+    with pytest.raises(LedgerError, match="keys of a ledger"):
+        ledger.create_ledger(path, site="alder", epsilon=4.0, delta=1e-5)
 
 
 @pytest.mark.parametrize("terms", [{"epsilon": -1.0}, {"delta": 0.5}, {"site": "Not A Name"}])

@@ -78,8 +78,13 @@ def create_ledger(path: Path, *, site: str, epsilon: float, delta: float) -> Non
     """
     terms = parse({"site": site, "budget": {"epsilon": epsilon, "delta": delta}}, LedgerTerms, "a ledger's terms")
     signing, patients = _key_paths(path)
-    if has_begun(path) or signing.exists() or patients.exists():
+    if has_begun(path):
         raise LedgerError(f"'{path.name}' was begun before; open it, or choose another name")
+    if signing.exists() or patients.exists():
+        raise LedgerError(
+            f"keys of a ledger '{path.name}' lie here without it: restore it from a backup, or move them away if it never "
+            "began, and begin again"
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(signing, private_pem(Ed25519PrivateKey.generate()), mode=0o600)
     write_atomic(patients, secrets.token_hex(_KEY_BYTES).encode(), mode=0o600)

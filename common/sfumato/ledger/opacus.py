@@ -182,12 +182,13 @@ class ChargedOptimizer(DPOptimizer):  # type: ignore[misc]
         """Add up the records' gradients, each clipped over all parameters; one that is no number counts as zero."""
         if self.accumulated_iterations != 1:
             raise EgressRefused("gradients of two batches were accumulated; step after every batch")
-        rows = [sample.detach().to(torch.float64).flatten(1) for sample in self.grad_samples]
+        rows = [sample.detach().flatten(1).to(torch.float64) for sample in self.grad_samples]
         norms = torch.stack([row.norm(dim=1) for row in rows]).norm(dim=0)
         scale = torch.where(norms.isfinite(), (self._spend.clipping_norm / norms.clamp(min=1e-12)).clamp(max=1.0), 0.0)
         for parameter, row in zip(self.params, rows, strict=True):
             _check_processed_flag(parameter.grad_sample)
-            total = torch.where(scale[:, None] > 0, row * scale[:, None], 0.0).sum(dim=0)
+            # what is no number is scaled by zero, and would be none still
+            total = scale @ torch.nan_to_num_(row, nan=0.0, posinf=0.0, neginf=0.0)
             before = parameter.summed_grad
             parameter.summed_grad = total if before is None else before + total
             _mark_as_processed(parameter.grad_sample)
