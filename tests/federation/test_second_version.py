@@ -34,6 +34,7 @@ from sfumato_server.coordinator.study import run_study
 from sfumato_server.enrol import Registry, load_authority
 from sfumato_server.intake.admission import package_path
 from sfumato_server.pool import pool_packages
+from sfumato_server.pool.withdrawn import read_withdrawn
 from sfumato_server.publish import open_folder, publish, verify_dataset
 from sfumato_server.publish.versions import note_version, read_status
 from sfumato_server.rounds.given import load_given
@@ -189,6 +190,9 @@ def test_a_third_version_builds_on_the_second(versions, tmp_path):
     assert set(pool.sites) == {"alder", "birch"}
     assert pool.left_out == {"dahlia": "sent no package"}
     assert made.plan.lineage.plans[second.plan.digest]["lineage"]["plans"] == {}, "not one within the other"
+    gone = _names(two.folder, ["cedar"])["cedar"]
+    assert len(read_withdrawn(coordinator.root)) == len(gone), "what cedar had made does not come again, nor nearly"
+    assert read_withdrawn(second.coordinator.root) is None, "birch left, and withdrew nothing"
 
 
 def test_a_version_that_asks_nobody_is_a_plan_too(versions):
