@@ -109,6 +109,7 @@ def test_patients_are_bound_to_their_cohort_wherever_a_charge_reads_them():
         ("sfumato_client/cli/checking.py", "_with_images"),
         ("sfumato_client/site/checks/images.py", "store"),
         ("sfumato_client/cli/main.py", "accept"),
+        ("sfumato_client/site/rehearsing.py", "rehearse_here"),
         ("sfumato_client/flower/node.py", "run_node"),
     }
     assert {file for file, _, _ in constructions(["client"], {"charged_cohorts"})} == {

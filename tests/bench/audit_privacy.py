@@ -31,8 +31,8 @@ from audit_tables import table_targets
 from audit_targets import CONFIDENCE, Target, local_targets, one_shot_targets, sampled_targets
 from rich.console import Console
 from rich.table import Table
-from scipy.stats import beta, norm
 
+from sfumato_client.audit.attacks.white_box import LowerBound, gaussian_mu, pure_epsilon
 from sfumato_common.files import write_json
 from sfumato_common.mechanisms import recorder as recorder_module
 from sfumato_common.mechanisms.noise import SecureNoise
@@ -131,43 +131,21 @@ def log_ratio(target: Target, draws: Sequence[Draw]) -> float:
     return total
 
 
-def measured_mu(target: Target, runs: int) -> tuple[float, float]:
+def measured_mu(target: Target, runs: int) -> LowerBound:
     """mu by the distance of the two distributions of the log ratio, and its lower bound."""
     samples = [np.array([log_ratio(target, transcript(target, there)) for _ in range(runs)]) for there in (False, True)]
-    spread = float(np.sqrt((samples[0].var(ddof=1) + samples[1].var(ddof=1)) / 2.0))
-    mu = float(samples[1].mean() - samples[0].mean()) / spread
-    error = float(np.sqrt(2.0 / runs + mu**2 / (4.0 * runs)))
-    return mu, mu - float(norm.ppf(CONFIDENCE)) * error
+    return gaussian_mu(samples[0], samples[1], CONFIDENCE)
 
 
-def proved_epsilon(gone: Floats, there: Floats) -> tuple[float, float]:
-    """(point estimate, lower bound) of a pure epsilon from scores of runs without and with the canary.
-
-    The threshold is chosen on one half of the runs, and judged on the other.
-    """
-    half = len(gone) // 2
-    best, at = -np.inf, 0.0
-    for threshold in np.unique(np.quantile(np.concatenate([gone[:half], there[:half]]), np.linspace(0.02, 0.98, 49))):
-        false, seen = (gone[:half] >= threshold).mean(), (there[:half] >= threshold).mean()
-        if false > 0 and seen > 0 and np.log(seen / false) > best:
-            best, at = float(np.log(seen / false)), float(threshold)
-    count = len(gone) - half
-    false, seen = int((gone[half:] >= at).sum()), int((there[half:] >= at).sum())
-    most = float(beta.ppf(CONFIDENCE, false + 1, count - false))
-    least = float(beta.ppf(1.0 - CONFIDENCE, seen, count - seen + 1))
-    estimate = float(np.log(seen / false)) if seen and false else float("nan")
-    return estimate, float(np.log(least / most))
-
-
-def measure(target: Target, runs: int) -> tuple[float, float]:
+def measure(target: Target, runs: int) -> LowerBound:
     """Estimate and lower bound of what is claimed, in the target's own way."""
     if target.run is not None:
         return measured_mu(target, runs)
     if target.score is not None:
         scores = [np.array([target.score(there) for _ in range(50 * runs)]) for there in (False, True)]
-        return proved_epsilon(*scores)
+        return pure_epsilon(scores[0], scores[1], CONFIDENCE)
     assert target.measure is not None, "a target has a way to be measured"
-    return target.measure(runs)
+    return LowerBound(*target.measure(runs))
 
 
 def audit(quick: bool, say: Callable[[Row], None] = lambda row: None) -> list[Row]:
@@ -175,13 +153,13 @@ def audit(quick: bool, say: Callable[[Row], None] = lambda row: None) -> list[Ro
     rows, runs = [], 160 if quick else 600
     network = network_targets()
     for target in (*one_shot_targets(), *network, *table_targets(), *sampled_targets(), *local_targets()):
-        measured, bound = measure(target, runs)
+        found = measure(target, runs)
         if target.weaker is None:
             with noise_scaled(0.5):
-                control = measure(target, runs)[1]
+                control = measure(target, runs).at_least
         else:
-            control = measure(target.weaker, runs)[1]
-        rows.append(Row(target.name, target.figure, target.claimed, measured, bound, control))
+            control = measure(target.weaker, runs).at_least
+        rows.append(Row(target.name, target.figure, target.claimed, found.estimate, found.at_least, control))
         say(rows[-1])
     return rows
 

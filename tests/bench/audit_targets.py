@@ -34,8 +34,8 @@ from sfumato_common.mechanisms.streams import SecretStream
 from sfumato_common.metrics.choice import classifiers_schema
 from sfumato_common.metrics.utility import classifier_schema
 from sfumato_common.strict import parse
+from sfumato_common.study.gate_rules import GateRules
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.policy import GateRules
 from sfumato_common.types import Arrays, to_unit_range
 
 Floats = npt.NDArray[np.float64]

@@ -20,7 +20,7 @@ from sfumato_client.audit.copies import copied_patients, most_by_noise
 from sfumato_client.dataset import Cohort
 from sfumato_common.files import write_json
 from sfumato_common.phantom import arrays
-from sfumato_common.study.policy import GateRules
+from sfumato_common.study.gate_rules import GateRules
 from sfumato_common.types import ByteImages
 
 COPIED, NOISES, IMAGES, DRAWS = (0, 1, 5, 10, 20, 40), (2.0, 4.0, 10.0), 400, 20_000

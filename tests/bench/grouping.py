@@ -31,8 +31,8 @@ from sfumato_common.mechanisms.recorder import NoiseRecorder
 from sfumato_common.mechanisms.streams import Streams
 from sfumato_common.phantom import arrays as phantom_arrays
 from sfumato_common.strict import parse
+from sfumato_common.study.gate_rules import GateRules
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.policy import GateRules
 from sfumato_common.types import Arrays, to_unit_range
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -12,8 +12,9 @@ from spaces import gradient_energy
 from utility_scores import Reference, fidelity_of, reference_of, utility_of
 
 from sfumato_client.audit.attacks.identity import Verifier, re_identification, train_verifier
+from sfumato_client.audit.attacks.intervals import share_interval
 from sfumato_client.audit.attacks.linkage import correlation_linkage
-from sfumato_client.audit.attacks.membership import group_membership, record_membership, share_interval
+from sfumato_client.audit.attacks.membership import group_membership, record_membership
 from sfumato_client.dataset.cohort import Cohort
 from sfumato_common.generators.device import training_device
 from sfumato_common.metrics.network import fit_network

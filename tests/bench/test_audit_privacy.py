@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from audit_networks import MULTIPLIER, longest_step, one_shot_works, trained_work
-from audit_privacy import Row, audit, log_ratio, noise_scaled, proved_epsilon, transcript, transcript_mu
+from audit_privacy import Row, audit, log_ratio, noise_scaled, transcript, transcript_mu
 from audit_targets import NOISE, PATIENTS, Target, canaries, cohort, matched_target, one_shot_targets
 
 from sfumato_client.dataset.cohort import Cohort
@@ -27,14 +27,6 @@ def test_a_row_fails_where_it_must():
     assert not Row("", "mu", 1.0, 2.0, 1.7, 1.7).holds
     assert not Row("", "mu", 1.0, 1.0, 0.8, 0.9).caught
     assert not Row("", "mu", 1.0, float("nan"), float("nan"), 2.0).holds
-
-
-def test_an_epsilon_is_proved_from_counts_and_never_from_luck():
-    rng = np.random.default_rng(0)
-    same = proved_epsilon(rng.normal(0, 1, 4000), rng.normal(0, 1, 4000))
-    apart = proved_epsilon(rng.laplace(0, 1, 40_000), rng.laplace(1, 1, 40_000))
-    assert same[1] < 0.1
-    assert 0.7 < apart[1] <= 1.0
 
 
 def test_a_transcript_is_replayed_exactly_and_scaled_noise_is_seen():

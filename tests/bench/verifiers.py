@@ -51,7 +51,7 @@ from sfumato_common.generators.components import components_of
 from sfumato_common.generators.sampling import sample_images
 from sfumato_common.mechanisms.draws import TorchDraws
 from sfumato_common.metrics.utility import auc
-from sfumato_common.study.policy import GateRules
+from sfumato_common.study.gate_rules import GateRules
 from sfumato_common.types import ByteImages, to_bytes
 
 MOST, GRAIN = 150, 2.5  # images of a set that is judged; grey levels

@@ -10,7 +10,7 @@ import torch
 from support.encoders import tiny_encoder
 
 from sfumato_client.anonymise import CandidateSet
-from sfumato_client.audit import verdict
+from sfumato_client.audit import measured
 from sfumato_client.audit.attacks import identity
 from sfumato_client.audit.attacks.identity import (
     Matches,
@@ -32,12 +32,12 @@ from sfumato_common.memory import VARIABLE
 from sfumato_common.metrics.nearest import fingerprints, nearest_distances
 from sfumato_common.phantom import arrays
 from sfumato_common.strict import parse
+from sfumato_common.study.gate_rules import GateRules
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.policy import GateRules
 from sfumato_common.types import to_bytes
 
 SIZE = 32
-RULES = GateRules(declare_verdict=True)
+RULES = GateRules(declare_verdict=True, report=[])
 
 
 def drawn(patients, first):
@@ -66,7 +66,7 @@ def verifier():
 @pytest.fixture
 def trained(monkeypatch, verifier):
     """Lets `judge` find the verifier of TRAIN at once."""
-    monkeypatch.setattr(verdict, "train_verifier", lambda train: verifier)
+    monkeypatch.setattr(measured, "train_verifier", lambda train: verifier)
 
 
 def noised(images, sd=25.0):
@@ -186,7 +186,7 @@ def test_sets_that_no_record_was_read_for_are_not_put_to_it(monkeypatch):
     def never(train):
         raise AssertionError("trained for nothing")
 
-    monkeypatch.setattr(verdict, "train_verifier", never)
+    monkeypatch.setattr(measured, "train_verifier", never)
     result = judge([made(FRESH, patients=0)], TRAIN, HOLDOUT, RULES)
     assert result.approved is not None
     assert "identity" not in passed(result)
@@ -215,7 +215,7 @@ def test_a_verifier_that_cannot_be_trained_refuses(monkeypatch):
 @pytest.mark.usefixtures("trained")
 def test_a_score_that_is_no_number_refuses(monkeypatch, verifier):
     broken = replace(verifier, gallery=torch.full_like(verifier.gallery, torch.nan))
-    monkeypatch.setattr(verdict, "train_verifier", lambda train: broken)
+    monkeypatch.setattr(measured, "train_verifier", lambda train: broken)
     result = judge([made(FRESH)], TRAIN, HOLDOUT, RULES)
     assert result.approved is None
     assert "finite" in result.obstacle

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sfumato_client.audit.attacks.membership import group_membership, record_membership, share_interval
+from sfumato_client.audit.attacks.intervals import share_interval
+from sfumato_client.audit.attacks.membership import group_membership, record_membership
 
 SIZE = 24
 

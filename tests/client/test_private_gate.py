@@ -22,7 +22,8 @@ from sfumato_common.errors import EgressRefused, ReleaseRefused
 from sfumato_common.mechanisms.noise import SecureNoise, TestNoise
 from sfumato_common.mechanisms.recorder import NoiseRecorder
 from sfumato_common.phantom import arrays
-from sfumato_common.study.policy import Budget, GateRules
+from sfumato_common.study.gate_rules import GateRules
+from sfumato_common.study.policy import Budget
 
 NOISE = 4.0
 RULES = GateRules()

@@ -18,7 +18,7 @@ import numpy as np
 from sfumato_client.audit.rules import IDENTICAL, LOW_QUANTILE
 from sfumato_client.dataset import Cohort
 from sfumato_common.metrics.nearest import is_flat, nearest_distances
-from sfumato_common.study.policy import GateRules
+from sfumato_common.study.gate_rules import GateRules
 from sfumato_common.types import ByteImages
 
 # an honest set is let go in all but one case of a hundred

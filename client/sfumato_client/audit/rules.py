@@ -14,7 +14,7 @@ import numpy as np
 
 from sfumato_client.audit.attacks.identity import Matches
 from sfumato_common.metrics.nearest import Floats
-from sfumato_common.study.policy import GateRules
+from sfumato_common.study.gate_rules import GateRules
 
 # Public constants, chosen once on public radiographs, never on a site's data: a copy with noise of sd 0.02 stays under
 # 0.045 (correlation 0.999); the nearest holdout pair in three chest X-ray sets was at 0.166.
@@ -54,11 +54,12 @@ class Rule(Generic[Measured]):
     measure: Callable[[Measured, GateRules], float]
     bound: Literal["at most", "at least"]
     limit: Callable[[Measured, GateRules], float]
+    advice: str
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What a rule found in the candidate set `of`, which is named by method and model."""
+    """What a rule found in the candidate set `of` (method and model), and what to change where it is not passed."""
 
     of: str
     rule: str
@@ -66,6 +67,7 @@ class Finding:
     value: float
     bound: str
     limit: float
+    advice: str = ""
 
     @property
     def passed(self) -> bool:
@@ -107,6 +109,7 @@ RULES: tuple[Rule[Distances], ...] = (
         _copies,
         "at most",
         lambda distances, rules: rules.copy_share_limit,
+        "images are too near to training images: fewer training steps, more noise, or larger groups",
     ),
     Rule(
         "identical",
@@ -114,6 +117,7 @@ RULES: tuple[Rule[Distances], ...] = (
         _identical,
         "at most",
         lambda distances, rules: 0.0,
+        "a training image came back: the model has learnt it by heart; more noise, or fewer training steps",
     ),
     Rule(
         "median",
@@ -121,6 +125,7 @@ RULES: tuple[Rule[Distances], ...] = (
         _median,
         "at least",
         lambda distances, rules: rules.relative_distance_floor,
+        "the whole set hugs training images: fewer training steps, more noise, or larger groups",
     ),
 )
 
@@ -132,6 +137,7 @@ RECORD_RULES: tuple[Rule[Matches], ...] = (
         _recognition,
         "at most",
         _highest_recognition,
+        "training patients are recognised: larger groups, more noise, or a method that is formal",
     ),
 )
 
@@ -148,6 +154,14 @@ def apply_to_records(of: str, matches: Matches, rules: GateRules) -> list[Findin
 
 def _find(table: Sequence[Rule[Measured]], of: str, measured: Measured, rules: GateRules) -> list[Finding]:
     return [
-        Finding(of, rule.name, rule.compares, rule.measure(measured, rules), rule.bound, rule.limit(measured, rules))
+        Finding(
+            of,
+            rule.name,
+            rule.compares,
+            rule.measure(measured, rules),
+            rule.bound,
+            rule.limit(measured, rules),
+            rule.advice,
+        )
         for rule in table
     ]

@@ -22,20 +22,20 @@ from typing import Any
 import numpy as np
 
 from sfumato_client.anonymise.candidates import CandidateSet
-from sfumato_client.audit.attacks.identity import Matches, given_verifier, re_identification, train_verifier
 from sfumato_client.audit.copies import copied_patients, most_by_noise
+from sfumato_client.audit.measured import Quantiles, matches_of, quantile_rows, quantiles_of
 from sfumato_client.audit.rules import FEWEST_CONTROLS, IDENTICAL, Distances, Finding, apply, apply_to_records
+from sfumato_client.audit.soundness import TextReader, apply_to_candidates
+from sfumato_client.audit.suite import Tried, apply_to_attacks, try_attacks
 from sfumato_client.dataset import Cohort
 from sfumato_client.ledger import Charge
 from sfumato_common.encoders.encoder import Encoder
-from sfumato_common.errors import DataError, PolicyRefusal, ReleaseRefused
+from sfumato_common.errors import ConfigError, DataError, PolicyRefusal, ReleaseRefused
 from sfumato_common.files import canonical_json, write_atomic
 from sfumato_common.mechanisms.sealed import ProcessKey, Sealed, digest_of
-from sfumato_common.metrics.nearest import Floats, is_flat, nearest_distances
-from sfumato_common.study.policy import GateRules
-from sfumato_common.types import ByteImages
+from sfumato_common.metrics.nearest import is_flat, nearest_distances
+from sfumato_common.study.gate_rules import GateRules
 
-Quantiles = tuple[str, list[float]]
 # an approval cannot be stored, sent, or made by anything that does not hold it
 _KEY = ProcessKey()
 
@@ -70,6 +70,7 @@ class Verdict:
     obstacle: str
     quantiles: tuple[Quantiles, ...]
     match_quantiles: tuple[Quantiles, ...] = ()
+    tried: Tried = field(default_factory=Tried)
 
     def statement(self, digests: Sequence[str]) -> bytes:
         """What the ledger keeps the hash of: the one bit, and which sets it is about."""
@@ -81,8 +82,9 @@ class Verdict:
             "approved": self.approved is not None,
             "obstacle": self.obstacle,
             "findings": [finding.to_json() for finding in self.findings],
-            "distance_quantiles_0_1_5_25_50_75_100": _quantile_rows(self.quantiles),
-            "match_quantiles_0_1_5_25_50_75_100": _quantile_rows(self.match_quantiles),
+            "distance_quantiles_0_1_5_25_50_75_100": quantile_rows(self.quantiles),
+            "match_quantiles_0_1_5_25_50_75_100": quantile_rows(self.match_quantiles),
+            **self.tried.to_json(),
         }
 
 
@@ -92,10 +94,12 @@ def judge(
     holdout: Cohort,
     rules: GateRules,
     encoder: Encoder | None = None,
+    has_text: TextReader | None = None,
 ) -> Verdict:
-    """Hold every candidate set against the table of rules; all must pass all. A check that cannot run refuses.
+    """Hold every candidate set against the tables of rules; all must pass all. A check that cannot run refuses.
 
     `encoder` is the one that `rules` name: where they do, a set made from records is held against a second verifier.
+    `has_text` reads text in a picture; needed where `rules` have text refused.
     """
     # constant images are nobody's, and left in they would dilute the share of copies among the others
     shown = [item.images[~is_flat(item.images)] for item in candidates]
@@ -109,15 +113,21 @@ def judge(
         return _refuse(f"the control needs training images and at least {FEWEST_CONTROLS} holdout images")
     control = nearest_distances(control_images, real)
     measured = [Distances(nearest_distances(images, real), control) for images in shown]
-    quantiles = [("holdout", _quantiles(control))]
-    quantiles += [(item.name, _quantiles(d.candidates)) for item, d in zip(candidates, measured, strict=True)]
+    quantiles = [("holdout", quantiles_of(control))]
+    quantiles += [(item.name, quantiles_of(d.candidates)) for item, d in zip(candidates, measured, strict=True)]
     if not all(np.isfinite(d.candidates).all() and np.isfinite(d.control).all() for d in measured):
         return _refuse("a distance is not finite", quantiles)
     if measured[0].usual_least < IDENTICAL:
         return _refuse("holdout images repeat training images: they cannot serve as a control", quantiles)
     try:
-        matches = _matches(candidates, shown, train, control_images, encoder)
-    except DataError as error:
+        matches = matches_of(candidates, shown, train, control_images, encoder)
+        sound = [
+            finding
+            for item in candidates
+            for finding in apply_to_candidates(item.name, item.images, real, rules, has_text)
+        ]
+        tried = try_attacks(candidates, train, holdout, rules, encoder)
+    except (ConfigError, DataError) as error:
         return _refuse(str(error), quantiles)
     findings = [
         finding
@@ -126,11 +136,12 @@ def judge(
     ]
     for name, which, found in matches:
         findings += apply_to_records(f"{name}{which}", found, rules)
+    findings += [*apply_to_attacks(tried.results, rules), *sound]
     passed = all(finding.passed for finding in findings)
     approved = Approved(tuple(candidates), _seal_of(candidates)) if passed else None
-    scored = {f"holdout{which}": _quantiles(found.strangers) for _, which, found in matches}
-    scored |= {f"{name}{which}": _quantiles(found.candidates) for name, which, found in matches}
-    return Verdict(approved, tuple(findings), "", tuple(quantiles), tuple(scored.items()))
+    scored = {f"holdout{which}": quantiles_of(found.strangers) for _, which, found in matches}
+    scored |= {f"{name}{which}": quantiles_of(found.candidates) for name, which, found in matches}
+    return Verdict(approved, tuple(findings), "", tuple(quantiles), tuple(scored.items()), tried)
 
 
 def gate(
@@ -141,6 +152,7 @@ def gate(
     charges: Sequence[AbstractContextManager[Charge]],
     steward_folder: Path,
     encoder: Encoder | None = None,
+    has_text: TextReader | None = None,
 ) -> Approved:
     """Policy, then `charges` (`study.costs.gate_verdict` in the ledger), then the data, then the steward's report.
 
@@ -155,7 +167,7 @@ def gate(
     candidates, digests = [item.result for item in sealed], [item.digest for item in sealed]
     with ExitStack() as stack:
         books = [stack.enter_context(charge) for charge in charges]
-        verdict = judge(candidates, train, holdout, rules, encoder)
+        verdict = judge(candidates, train, holdout, rules, encoder, has_text)
         write_atomic(report_path(steward_folder, digests), json.dumps(verdict.to_json(), indent=2) + "\n", mode=0o600)
         for book in books:
             book.seal(verdict.statement(digests))
@@ -234,40 +246,5 @@ def _statement(approved: bool, digests: Sequence[str]) -> bytes:
     return canonical_json({"approved": approved, "sets": list(digests)})
 
 
-def _matches(
-    candidates: Sequence[CandidateSet],
-    shown: Sequence[ByteImages],
-    train: Cohort,
-    control: ByteImages,
-    encoder: Encoder | None,
-) -> Sequence[tuple[str, str, Matches]]:
-    """What the identity verifiers find in every set that was made from records: the set, which verifier, what it found.
-
-    Raises DataError when a verifier cannot be made, or does not give a number for every image.
-    """
-    made = [(item.name, images) for item, images in zip(candidates, shown, strict=True) if item.patients > 0]
-    if not made:
-        return []
-    verifiers = {"": train_verifier(train)}
-    if encoder is not None:
-        verifiers[", by the given encoder"] = given_verifier(encoder, train)
-    found = [
-        (name, which, re_identification(verifier, images, control))
-        for which, verifier in verifiers.items()
-        for name, images in made
-    ]
-    if not all(np.isfinite(m.candidates).all() and np.isfinite(m.strangers).all() for _, _, m in found):
-        raise DataError("a score of the identity verifier is not finite")
-    return found
-
-
 def _refuse(obstacle: str, quantiles: Sequence[Quantiles] = ()) -> Verdict:
     return Verdict(None, (), obstacle, tuple(quantiles))
-
-
-def _quantiles(distances: Floats) -> list[float]:
-    return [round(float(value), 4) for value in np.quantile(distances, [0, 0.01, 0.05, 0.25, 0.5, 0.75, 1])]
-
-
-def _quantile_rows(quantiles: Sequence[Quantiles]) -> list[dict[str, Any]]:
-    return [{"of": name, "values": values} for name, values in quantiles]

@@ -11,6 +11,7 @@ import typer
 
 from sfumato_client.cli.checking import check
 from sfumato_client.cli.erasing import erase_store
+from sfumato_client.cli.gate import gate
 from sfumato_client.cli.home import Home, StoreKey, Study
 from sfumato_client.cli.ingest import ingest
 from sfumato_client.cli.ledger import ledger_app
@@ -44,6 +45,7 @@ app.add_typer(pacs_app, name="pacs")
 app.add_typer(style_net_app, name="style-net")
 app.command("check", epilog="Example: sfumato-site check --home site source.yaml --plan plan.yaml")(check)
 app.command("erase-store", epilog="Example: sfumato-site erase-store --home site")(erase_store)
+app.command("gate", epilog="Example: sfumato-site gate --home site --dry-run")(gate)
 app.command("ingest", epilog="Example: sfumato-site ingest --home site source.yaml --plan plan.yaml")(ingest)
 app.add_typer(steward_app, name="steward")
 app.command("queue", epilog="Example: sfumato-site queue --home site")(queue)

@@ -23,7 +23,7 @@ from sfumato_client.ledger.charged import Terms, sealed_digest
 from sfumato_client.release import seal
 from sfumato_client.release.folder import ReleaseFolder, release_folder
 from sfumato_client.site.candidates import item_terms, read_finished
-from sfumato_client.site.given import gate_encoder, given_encoders
+from sfumato_client.site.given import gate_encoder, given_encoders, text_reader
 from sfumato_client.site.home import SiteHome
 from sfumato_client.site.noise import site_noise
 from sfumato_client.site.recovery import GATE_BOOKS
@@ -171,7 +171,7 @@ class Maker:
         rules, folder = self._policy.release.gate, self._home.steward_folder
         encoder = None if rules.encoder is None else gate_encoder(self._home, rules.encoder, self._policy)
         train, holdout = self._cohorts("train", "holdout")
-        return gate(sets, train, holdout, rules, charges, folder, encoder)
+        return gate(sets, train, holdout, rules, charges, folder, encoder, text_reader(rules))
 
     def _charge_terms(self, purpose: str) -> Terms:
         return Terms.of(self._plan, purpose, 1, "train")

@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from sfumato_common.encoders.settings import EncoderTerms
 from sfumato_common.generators.settings import Positive
 from sfumato_common.strict import Strict
+from sfumato_common.study.gate_rules import GateRules
 from sfumato_common.study.plan import Count, Name
 from sfumato_common.study.stages import StageKind
 from sfumato_common.study.words import Method, Part, TableMethod
@@ -22,26 +22,6 @@ class Budget(Strict):
 
     epsilon: Positive
     delta: Annotated[float, Field(gt=0, lt=0.01)]
-
-
-class GateRules(Strict):
-    """When the first gate refuses a set of candidates (see audit/rules.py for what is compared).
-
-    `identity_share_limit` is for sets made from records: the largest share that an identity verifier may recognise. Of
-    strangers it recognises 5 % by definition; the default is twice that, and where a small set of strangers passes
-    a stricter limit by chance more than once in a hundred, what 99 % of such sets stay within. A given `encoder`, which
-    is described as a plan describes its own, is a second verifier under the same limit; a plan whose methods compare
-    images by its file is refused. `declare_verdict` allows the bit that this verdict is. Formal sets are let go
-    whatever it says of others: with `formal: no-gate` by their proof alone, with `formal: private` only under plans
-    that have a private gate (`formal_gate`).
-    """
-
-    relative_distance_floor: Annotated[float, Field(gt=0, le=1)] = 0.5
-    copy_share_limit: Annotated[float, Field(ge=0, le=1)] = 0.02
-    identity_share_limit: Annotated[float, Field(ge=0, le=1)] = 0.10
-    declare_verdict: bool = False
-    encoder: EncoderTerms | None = None
-    formal: Literal["no-gate", "private"] = "no-gate"
 
 
 class ReviewRules(Strict):

@@ -26,48 +26,20 @@ from scipy import stats
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sfumato_client.audit.attacks.siamese import SIDE, Network, fit_identities, standardised
 from sfumato_client.dataset import Cohort
 from sfumato_common.encoders.encoder import Encoder
 from sfumato_common.errors import DataError
 from sfumato_common.metrics.features import encoded_features
-from sfumato_common.metrics.nearest import Floats, images_at_once, is_flat
+from sfumato_common.metrics.nearest import Floats, is_flat
 from sfumato_common.rows import by_chunks
-from sfumato_common.types import ByteImages, to_unit_range
+from sfumato_common.types import ByteImages
 
 Indices = npt.NDArray[np.int64]
 
 # public and fixed: a judge must give the same answer to the same question, and nothing here is noise
 _SEED = 20230704
-_SIDE = 64
-_WIDTHS = (16, 32, 64, 64)
-_LENGTH = 128
-_PATIENTS, _STEPS = 64, 250  # a batch; of each patient it holds two views
-_LEARNING_RATE, _TEMPERATURE = 5e-3, 0.1
-# radians, and shares of the image's own scale; chosen on training patients of public chest X-ray sites: wider ones know
-# further images of a patient no better, and copies under noise worse
-_TURN, _ZOOM, _SHIFT, _CONTRAST, _GRAIN = 0.05, 0.08, 0.08, 0.3, 0.1
-_LEAST_SPREAD = 1e-3  # of an image's grey levels in [-1, 1]
-
-
-class _Network(nn.Module):
-    """Standardised images [N, C, S, S] -> unit vectors [N, E], each image on its own."""
-
-    def __init__(self, size: int, channels: int, generator: torch.Generator) -> None:
-        super().__init__()
-        levels: list[nn.Module] = []
-        for width in _WIDTHS:
-            levels += [nn.Conv2d(channels, width, 3, 2, 1), nn.GroupNorm(8, width), nn.ReLU()]
-            channels, size = width, (size + 1) // 2
-        self.levels = nn.Sequential(*levels)
-        self.head = nn.Linear(channels * size**2, _LENGTH)
-        for layer in self.modules():
-            if isinstance(layer, nn.Conv2d | nn.Linear):
-                nn.init.kaiming_uniform_(layer.weight, a=5**0.5, generator=generator)
-                assert layer.bias is not None
-                nn.init.zeros_(layer.bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return functional.normalize(self.head(self.levels(x).flatten(1)), dim=1)
+_STEPS, _LEARNING_RATE = 250, 5e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,8 +107,9 @@ def train_verifier(train: Cohort) -> Verifier:
     images, patient_index = _gallery(train)
     compact_index = np.unique(patient_index, return_inverse=True)[1]
     rng = torch.Generator().manual_seed(_SEED)
-    network = _Network(min(_SIDE, images.shape[1]), images.shape[3] if images.ndim == 4 else 1, rng)
-    _fit(network, _standardise(images), torch.from_numpy(compact_index), rng)
+    network = Network(min(SIDE, images.shape[1]), images.shape[3] if images.ndim == 4 else 1, rng)
+    views = standardised(images)
+    fit_identities(network, lambda rows: views[rows], torch.from_numpy(compact_index), rng, _STEPS, _LEARNING_RATE)
     return _verifier(partial(_embed, network), images, patient_index)
 
 
@@ -184,54 +157,5 @@ def measure_recognition(verifier: Verifier, images: ByteImages, patient_index: I
     )
 
 
-def _fit(network: nn.Module, images: Tensor, compact_index: Tensor, rng: torch.Generator) -> None:
-    """Contrastive training: two views of each of a batch's patients, of two of a patient's images where there are."""
-    counts = torch.bincount(compact_index)
-    order, starts = torch.argsort(compact_index, stable=True), counts.cumsum(0) - counts
-    batch = min(_PATIENTS, len(counts))
-    target = torch.arange(2 * batch).roll(batch)
-    itself = torch.eye(2 * batch, dtype=torch.bool)
-    optimiser = torch.optim.Adam(network.parameters(), lr=_LEARNING_RATE)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=_LEARNING_RATE, total_steps=_STEPS)
-    for _ in range(_STEPS):
-        who = torch.randperm(len(counts), generator=rng)[:batch].repeat(2)
-        rows = order[starts[who] + (torch.rand(2 * batch, generator=rng) * counts[who]).long()]
-        vectors = network(_augment(images[rows], rng))
-        scores = (vectors @ vectors.T / _TEMPERATURE).masked_fill(itself, -torch.inf)
-        optimiser.zero_grad()
-        functional.cross_entropy(scores, target).backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
-        schedule.step()
-
-
 def _embed(network: nn.Module, images: ByteImages) -> Tensor:
-    return by_chunks(network, _standardise(images))
-
-
-def _standardise(images: ByteImages) -> Tensor:
-    """Integer images -> [N, C, S, S] of at most 64 pixels a side, each of mean 0 and deviation 1."""
-    parts, size = [], images_at_once(images)
-    for at in range(0, len(images), size):
-        x = torch.from_numpy(to_unit_range(np.asarray(images[at : at + size])))
-        x = functional.adaptive_avg_pool2d(x, min(_SIDE, x.shape[3]))
-        x = x - x.mean(dim=(1, 2, 3), keepdim=True)
-        parts.append(x / x.std(dim=(1, 2, 3), keepdim=True).clamp(min=_LEAST_SPREAD))
-    return torch.cat(parts)
-
-
-def _augment(x: Tensor, rng: torch.Generator) -> Tensor:
-    """Images [N, C, S, S] turned, zoomed, moved, blurred, brighter or darker, with grain: each by itself."""
-    count = len(x)
-    turn, zoom, blur, contrast, level, grain = torch.rand(6, count, generator=rng)
-    angle, scale = _TURN * (2 * turn - 1), 1 + _ZOOM * (2 * zoom - 1)
-    move = _SHIFT * (2 * torch.rand(count, 2, generator=rng) - 1)
-    rows = [torch.stack([scale * angle.cos(), -scale * angle.sin(), move[:, 0]], dim=1)]
-    rows.append(torch.stack([scale * angle.sin(), scale * angle.cos(), move[:, 1]], dim=1))
-    places = functional.affine_grid(torch.stack(rows, dim=1), list(x.shape), align_corners=False)
-    x = functional.grid_sample(x, places, padding_mode="border", align_corners=False)
-    soft = functional.avg_pool2d(functional.pad(x, (1,) * 4, mode="replicate"), 3, 1)
-    blur, contrast, level, grain = (value.view(-1, 1, 1, 1) for value in (blur, contrast, level, grain))
-    x = x + (2 * blur - 1).clamp(min=0) * (soft - x)
-    x = x * (1 + _CONTRAST * (2 * contrast - 1)) + _CONTRAST * (2 * level - 1)
-    varied: Tensor = x + _GRAIN * grain * torch.randn(x.shape, generator=rng)
-    return varied
+    return by_chunks(network, standardised(images))

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from sfumato_client.audit.attacks.membership import Interval, share_interval
+from sfumato_client.audit.attacks.intervals import Interval, share_interval
 from sfumato_common.metrics.nearest import Floats, images_at_once
 from sfumato_common.types import ByteImages, to_unit_range
 

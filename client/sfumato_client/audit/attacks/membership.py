@@ -11,12 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from sfumato_common.metrics.nearest import Floats, fingerprints, nearest_distances
+from sfumato_client.audit.attacks.intervals import Interval, area, bootstrap, share_interval
+from sfumato_common.metrics.nearest import fingerprints, nearest_distances
 from sfumato_common.types import ByteImages
-
-Interval = tuple[float, float]
-_DRAWS = 400
-_CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
@@ -62,11 +59,11 @@ def record_membership(
         hits = int((inside > limit).sum())
         found[rate] = hits / len(inside), share_interval(hits, len(inside))
     return RecordMembership(
-        _auc(inside, outside),
-        _bootstrap(inside, outside, rng),
+        area(inside, outside),
+        bootstrap(inside, outside, rng),
         found,
-        _auc(halves[0], halves[1]),
-        _bootstrap(halves[0], halves[1], rng),
+        area(halves[0], halves[1]),
+        bootstrap(halves[0], halves[1], rng),
     )
 
 
@@ -83,29 +80,3 @@ def group_membership(
     return GroupMembership(
         top, hits / len(members), share_interval(hits, len(members)), min(1.0, top / max(1, len(released)))
     )
-
-
-def share_interval(hits: int, of: int) -> Interval:
-    """Clopper and Pearson's (1934) exact 95 % interval of a share of `hits` in `of`."""
-    from scipy.stats import beta
-
-    tail = (1.0 - _CONFIDENCE) / 2.0
-    low = float(beta.ppf(tail, hits, of - hits + 1)) if hits else 0.0
-    high = float(beta.ppf(1.0 - tail, hits + 1, of - hits)) if hits < of else 1.0
-    return low, high
-
-
-def _auc(above: Floats, below: Floats) -> float:
-    """Probability that one of `above` is larger than one of `below`, ties half (Mann and Whitney 1947)."""
-    order = np.sort(below)
-    smaller, ties = np.searchsorted(order, above, "left"), np.searchsorted(order, above, "right")
-    return float((smaller + ties).mean() / (2.0 * len(below)))
-
-
-def _bootstrap(above: Floats, below: Floats, rng: np.random.Generator) -> Interval:
-    drawn = [
-        _auc(above[rng.integers(0, len(above), len(above))], below[rng.integers(0, len(below), len(below))])
-        for _ in range(_DRAWS)
-    ]
-    low, high = np.quantile(drawn, [(1.0 - _CONFIDENCE) / 2.0, (1.0 + _CONFIDENCE) / 2.0])
-    return float(low), float(high)
