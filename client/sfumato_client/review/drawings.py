@@ -60,7 +60,7 @@ def attack_drawing(result: Mapping[str, Any]) -> Drawing:
 
 
 def _told(low: float, apart: int, underpowered: bool) -> tuple[str, bool]:
-    """What an attack says: that it tells patients apart, or some of them, that it does not, or that so few cannot say."""
+    """What an attack says: it tells patients apart, or some of them, it does not, or so few cannot say."""
     if low > 0.5 or apart:
         return "above chance" if low > 0.5 else "some stand out", True
     return ("too few to tell", True) if underpowered else ("at chance", False)
