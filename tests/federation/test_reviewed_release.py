@@ -392,10 +392,14 @@ def test_people_are_waited_for_longer_than_machines_and_asked_less_often():
     pending, review = Reply(PROTOCOL, "pending", "", "", {}), Reply(PROTOCOL, "review", "", "", {})
     clock.note({"alder": review, "birch": pending})
     pauses = []
-    for now[0] in (0.0, 5.0, 60.0, 1000.0):
+    for _ in range(40):
+        now[0] += 4.0  # the question, and its answers
         clock.note({"alder": review, "birch": pending})
         pauses.append(clock.pause())
-    assert pauses == [1.0, 1.0, 6.0, 15.0]
+        now[0] += pauses[-1]
+    assert pauses == sorted(pauses) and pauses[0] == 1.0 and pauses[-1] == 15.0
+    now[0] += 60.0  # who works within a question is not kept waiting for the next one
+    assert clock.pause() == 1.0
     assert clock.over({"alder", "birch", "cedar"}) == set()
     now[0] = 3601.0
     assert clock.over({"alder", "birch", "cedar"}) == {"birch", "cedar"}

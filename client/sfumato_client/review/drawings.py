@@ -47,21 +47,22 @@ def attack_drawing(result: Mapping[str, Any]) -> Drawing:
     """An attack: the AUC of telling training patients from holdout ones, with its 95 % interval; .5 is chance."""
     auc, (low, high) = float(result["auc"]), (float(end) for end in result["auc_interval"])
     rates = [f"{float(found['share']):.3f} at {float(rate):g} false ones" for rate, found in result["found_at"].items()]
-    words = f"AUC {auc:.3f} ({low:.3f} to {high:.3f}); found: {', '.join(rates)}"
+    apart = int(result.get("stand_out", 0))
+    words = f"AUC {auc:.3f} ({low:.3f} to {high:.3f}); found: {', '.join(rates)}; {apart} stand out"
     note = f"{result['members']} training and {result['holdout']} holdout patients"
     if result["underpowered"]:
         note += f"; underpowered: {result['underpowered']}"
     return Drawing(
         str(result["name"]), str(result["question"]), str(result["of"]), words,
-        *_told(low, bool(result["underpowered"])),
+        *_told(low, apart, bool(result["underpowered"])),
         at=_place(auc), low=_place(low), high=_place(high), bound=_place(0.5), note=note,
     )  # fmt: skip
 
 
-def _told(low: float, underpowered: bool) -> tuple[str, bool]:
-    """What an attack's interval says: that it tells patients apart, that it does not, or that so few cannot say."""
-    if low > 0.5:
-        return "above chance", True
+def _told(low: float, apart: int, underpowered: bool) -> tuple[str, bool]:
+    """What an attack says: it tells patients apart, or some of them, it does not, or so few cannot say."""
+    if low > 0.5 or apart:
+        return "above chance" if low > 0.5 else "some stand out", True
     return ("too few to tell", True) if underpowered else ("at chance", False)
 
 

@@ -79,16 +79,20 @@ def disclosures(entry: Entry, parts: Sequence[str]) -> list[str]:
     return [f"{event.what} ({event.bits:,} bit{'s' if event.bits > 1 else ''})" for event in found]
 
 
-def judged(entry: Entry, digests: Sequence[str]) -> tuple[list[Drawing], list[Drawing]]:
-    """What the gate found, and what attacks did; nothing of a formal part, whose page rests on no patient's image."""
+def judged(entry: Entry, digests: Sequence[str]) -> tuple[list[Drawing], list[Drawing], list[str]]:
+    """What the gate found, what attacks did, and which could not be tried.
+
+    Nothing of a formal part, whose page rests on no patient's image.
+    """
     if entry.part == "formal":
-        return [], []
+        return [], [], []
     try:
         report: dict[str, Any] = json.loads(report_path(entry.home.steward_folder, digests).read_text())
     except (OSError, ValueError):
-        return [], []
+        return [], [], []
     rules = [finding_drawing(finding) for finding in report.get("findings", [])]
-    return rules, [attack_drawing(result) for result in report.get("attacks", [])]
+    untried = [f"{one['attack']} on {one['of']}: {one['reason']}" for one in report.get("attacks_not_tried", [])]
+    return rules, [attack_drawing(result) for result in report.get("attacks", [])], untried
 
 
 def consequences(entry: Entry) -> list[str]:

@@ -61,14 +61,14 @@ class Pages:
         with entry.home.open_ledger() as ledger:
             paid, delta = costs(entry, ledger), ledger.budget.delta
             budget = ledger.budget.epsilon
-        rules, attacks = judged(entry, entry.sets)
+        rules, attacks, untried = judged(entry, entry.sets)
         review = entry.home.policy().release.review
         asked = [known for known in entry.plan.parts_at(entry.home.policy().site) if review.asks(known)]
         return {
             "entry": entry, "plan": plan, "site": entry.home.policy().site,
             "paragraph": paragraph(entry, sets), "levels": _levels(sets), "costs": paid, "delta": delta,
             "budget": budget, "test_noise": entry.home.policy().noise == "test", "private": entry.plan.private,
-            "disclosures": disclosures(entry, asked), "rules": rules, "attacks": attacks,
+            "disclosures": disclosures(entry, asked), "rules": rules, "attacks": attacks, "untried": untried,
             "consequences": consequences(entry), "persons": review.persons, "since": _since(entry),
             "tiles": [_tile(entry, sets, *tile) for tile in tiles[(number - 1) * PER_PAGE : number * PER_PAGE]],
             "zoom": next((times for times, most in _ZOOMS if entry.plan.image.size <= most), 1),
