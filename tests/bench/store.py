@@ -4,9 +4,9 @@
 
 *Encrypted* is the site's store. *Plain* is a memory-mapped array of the same pixels, as stores were before; for the
 ingest (`text: allow`) it is the same code, with pixels written as they are. Both in turn, in one process and one
-thread of arithmetic, the files in the system's cache; medians of all rounds, of processor time (the ingest has readers' processes: of time).
-Random images are drawn over the whole store, a patient at a time (two images) as batches of DP-SGD take them, and by
-the thousand.
+thread of arithmetic, the files in the system's cache; medians of all rounds, of processor time (the ingest has readers'
+processes: of time). Random images are drawn over the whole store, a patient at a time (two images) as batches of DP-SGD
+take them, and by the thousand.
 """
 
 from __future__ import annotations
