@@ -33,6 +33,9 @@ UNDECLARED = {
     ("sfumato_common/protocol/generate.py", "grpcio-tools"),
     ("sfumato_common/phantom/dicom.py", "pydicom"),
     ("sfumato_common/phantom/headers.py", "pydicom"),
+    # adapters of the ledger: opacus comes with sfumato-site, and nvflare is its user's own
+    ("sfumato/ledger/opacus.py", "opacus"),
+    ("sfumato/ledger/nvflare.py", "nvflare"),
     # simulations run both sides, so that their extra is the whole's
     ("sfumato_server/simulate/hosts.py", "ray"),
     ("sfumato_server/simulate/on_ray.py", "ray"),
