@@ -33,7 +33,7 @@ UNDECLARED = {
     ("sfumato_common/protocol/generate.py", "grpcio-tools"),
     ("sfumato_common/phantom/dicom.py", "pydicom"),
     ("sfumato_common/phantom/headers.py", "pydicom"),
-    # an adapter is for whoever has its library: without it there is no training to charge
+    # adapters of the ledger: opacus comes with sfumato-site, and nvflare is its user's own
     ("sfumato/ledger/opacus.py", "opacus"),
     ("sfumato/ledger/nvflare.py", "nvflare"),
     # simulations run both sides, so that their extra is the whole's

@@ -82,7 +82,8 @@ def create_ledger(path: Path, *, site: str, epsilon: float, delta: float) -> Non
         raise LedgerError(f"'{path.name}' was begun before; open it, or choose another name")
     if signing.exists() or patients.exists():
         raise LedgerError(
-            f"keys of a ledger '{path.name}' lie here without it: restore it from a backup, or move them away if it never "
+            f"keys of a ledger '{path.name}' lie here without it: restore it from a backup, or move them away "
+            "if it never "
             "began, and begin again"
         )
     path.parent.mkdir(parents=True, exist_ok=True)
