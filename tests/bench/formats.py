@@ -18,6 +18,7 @@ import shutil
 import statistics
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import publish as bench
@@ -57,13 +58,9 @@ def once(word: str) -> list[dict]:
         bench.make(work, plan)
         pool = pool_packages(work / "coordinator", plan, Registry(work / "coordinator"))
         folder = publish(pool, plan, work, load_authority(work / "coordinator"), {}, None).folder
-        spawn = multiprocessing.get_context("spawn")
         for name in ("webdataset", "parquet"):
-            answers = spawn.Queue()
-            process = spawn.Process(target=_once, args=(folder, name, Path(scratch) / name, answers))
-            process.start()
-            wall, processor, peak = answers.get(timeout=3600)
-            process.join(60)
+            with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
+                wall, processor, peak = process.submit(_once, folder, name, Path(scratch) / name).result()
             rows.append({"size": size, "form": name, "images": images, "seconds": wall, "cpu": processor, "mb": peak})
             said = f"{wall:.0f} s, {processor:.0f} s of a processor, {images / processor:,.0f} images/s"
             print(f"{size} px, {images:,} images to {name} once: {said}, peak {peak:.0f} MB", flush=True)
@@ -71,10 +68,10 @@ def once(word: str) -> list[dict]:
     return rows
 
 
-def _once(folder: Path, name: str, out: Path, answers) -> None:
+def _once(folder: Path, name: str, out: Path) -> tuple[float, float, float]:
     wall = time.perf_counter()
     took = seconds(lambda: convert(folder, name, out))
-    answers.put((time.perf_counter() - wall, took, _peak() / 1024))
+    return time.perf_counter() - wall, took, _peak() / 1024
 
 
 def _held(folder: Path, name: str, out: Path, answers) -> None:
