@@ -26,7 +26,7 @@ def decide(address, told, folder):
         page.type("input[name=reason]", "nobody is seen")
         page.type("input[name=passphrase]", told)
         page.click("button")
-        assert "approved by steward" in page.run("return document.querySelector('.state').textContent")
+        page.wait_for_text("approved by steward")
 
 
 @pytest.mark.timeout(600)

@@ -162,7 +162,7 @@ def test_a_steward_decides_in_a_browser(site, client, address, where, tmp_path_f
         page.requests()
         screens(page, address, {"queue": "", "formal": f"{where}/formal"}, shots)
         by_keyboard(page, address, where)
-        assert page.run("return document.querySelector('.state').textContent").startswith("approved by ada")
+        page.wait_for_text("approved by ada")
         declared = next(entry for entry in queue(site.home.root) if entry.part == "declared")
         report = report_path(site.home.steward_folder, declared.sets)
         report.write_text(json.dumps({**json.loads(report.read_text()), "attacks": [ATTACK]}))
@@ -180,7 +180,7 @@ def test_a_steward_decides_in_a_browser(site, client, address, where, tmp_path_f
         page.run("document.querySelector('select[name=steward]').value = 'grace'")
         page.type("input[name=passphrase]", PASSPHRASES["grace"].decode())
         page.click("button")
-        assert "refused by a steward" in page.run("return document.body.textContent")
+        page.wait_for_text("refused by a steward")
     words = {entry.part: (entry.state, entry.words.split(";")[0]) for entry in queue(site.home.root)}
     assert words == {"formal": ("decided", "approved by ada"), "declared": ("decided", "refused by a steward")}
     assert site.ask("make").status == "ok" and site.ask("send").status == "ok"

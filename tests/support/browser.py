@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -87,6 +88,13 @@ class Page:
 
     def _find(self, selector: str) -> str:
         return str(next(iter(self._post("element", {"using": "css selector", "value": selector}).values())))
+
+    def wait_for_text(self, words: str, seconds: float = 60.0) -> None:
+        """Wait until the page says `words`: a key that sends a form does not wait for the page that answers."""
+        end = time.monotonic() + seconds
+        while words not in self.run("return document.body ? document.body.textContent : ''"):
+            assert time.monotonic() < end, f"the page never said '{words}'"
+            time.sleep(0.1)
 
     def press(self, key: str) -> None:
         """One key of the keyboard: a letter of WebDriver's own (U+E000 and on), or text."""
