@@ -2,10 +2,10 @@
 
     make bench NAME=audit [ARGS="--quick"] [ARGS="--part power|bounds|runtime"]
 
-Power: 20 splits of phantom patients, 64 px, 100 members, 50 holdout patients, 120 candidates (20 averages of five); 10
-of `thumbnail`, 3 of `re-identification`. A split is told when the AUC's 95 % interval lies above 0.5, or somebody stands
-out. `none` and `averages of others` are releases that depend on nobody: what is told of them is a false alarm. `fine`
-are strangers with members' fine structure.
+Power: 10 splits of phantom patients, 64 px, 100 members, 50 holdout patients, 120 candidates (20 averages of five); of
+`re-identification` 2, since each takes minutes. A split is told when the AUC's 95 % interval lies above 0.5, or somebody
+stands out. `none` and `averages of others` are releases that depend on nobody: what is told of them is a false alarm.
+`fine` are strangers with members' fine structure.
 Bounds: a shadow attack on the spectral release of the product, with its noise and without; and of sums of clipped rows,
 what is claimed, what one run with 1,000 canaries proves, and what a white-box attack on many runs proves.
 Runtime: what the policy's default report takes on 300 training and 100 holdout patients, by number of candidates, in a
@@ -62,7 +62,7 @@ LEAKS = (
     "fine",
     "averages",
 )
-REPEATS = {"re-identification": 3, "thumbnail": 10}
+REPEATS = {"re-identification": 2}
 DELTA, CLAIMED = 1e-5, 1.5  # of the sums; their noise multiplier
 
 
@@ -118,7 +118,7 @@ def power(quick: bool, console: Console) -> list[dict[str, Any]]:
     for name, attack in ATTACKS.items():
         for leak in LEAKS:
             results, began = [], time.monotonic()
-            for seed in range(2 if quick else REPEATS.get(name, 20)):
+            for seed in range(2 if quick else REPEATS.get(name, 10)):
                 members, holdout, known = split(pool, seed, leak)
                 if attack.obstacle(members, holdout, known):
                     break
