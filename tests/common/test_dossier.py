@@ -42,7 +42,7 @@ def stated(**changes):
 
 def facts(**more):
     given = {"stated": stated(), "published": SET, **more}
-    return Facts("coordinator", PLAN, Source.of("plan", b"p", "the coordinator"), **given)
+    return Facts("coordinator", PLAN, PLAN.digest, Source.of("plan", b"p", "the coordinator"), **given)
 
 
 def book(*approvers):

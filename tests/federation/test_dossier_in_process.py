@@ -53,7 +53,7 @@ def test_a_sites_dossier_adds_its_ledger_and_policy(done):
         assert made.checks[name].status == "partly", name
     assert made.checks["approval"].missing.startswith("No person approved")
     assert made.checks["uncovered"].status == "not shown"
-    assert "0 of them after its gate" in made.checks["automatic check"].says
+    assert "0 of them by the gate" in made.checks["automatic check"].says
     assert made.checks["attacks"].status == "not shown"
     assert any(one.name.startswith("ledger, row") for one in made.evidence)
 

@@ -41,6 +41,7 @@ def site_facts(home: SiteHome, study: str) -> Facts:
     return Facts(
         side="site",
         plan=plan,
+        plan_hash=plan.digest,
         plan_source=Source(f"plans/{plan.digest}.json", plan.digest, "the site, which accepted the plan of this hash"),
         stated=stated,
         policy=(policy, Source.of("policy.yaml", data, _UNSIGNED)),

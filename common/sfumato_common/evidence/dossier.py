@@ -96,7 +96,7 @@ def make_dossier(facts: Facts) -> Dossier:
         notice=NOTICE,
         side="site" if facts.side == "site" else "coordinator",
         study=facts.plan.study,
-        plan_hash=facts.plan.digest,
+        plan_hash=facts.plan_hash,
         made=datetime.now(UTC).date().isoformat(),
         counts={status: sum(row.status == status for row in rows) for status in ORDER},
         evidence=[Evidence(name=one.name, sha256=one.sha256, behind=one.behind) for one in sources],

@@ -74,10 +74,14 @@ class GateFacts:
 
 @dataclass(frozen=True)
 class Facts:
-    """What one side can show of one study; what is None it does not have."""
+    """What one side can show of one study; what is None it does not have.
+
+    `plan_hash` is what all parties share, at the coordinator, and at a site its own.
+    """
 
     side: str
     plan: Plan
+    plan_hash: str
     plan_source: Source
     stated: Mapping[str, Stated]
     published: SetFacts | None = None

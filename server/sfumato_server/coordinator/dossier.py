@@ -34,6 +34,7 @@ def coordinator_facts(home: CoordinatorHome, folder: Path) -> Facts:
     return Facts(
         side="coordinator",
         plan=plan,
+        plan_hash=plan.study_digest,
         plan_source=Source.of(f"{MANIFEST}: plan", data, behind),
         stated=_stated(folder, manifest, found.site_fingerprints),
         published=SetFacts(
