@@ -182,7 +182,7 @@ print("all of them")
 @pytest.mark.parametrize(
     ("part", "absent"),
     [
-        ("sfumato-site", ("sfumato_server", "jinja2")),
+        ("sfumato-site", ("sfumato_server",)),
         ("sfumato-coordinator", ("sfumato_client", "opacus", "pydicom", "sklearn", "highdicom", "pyarrow")),
     ],
 )

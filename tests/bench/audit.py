@@ -3,7 +3,7 @@
     make bench NAME=audit [ARGS="--quick"] [ARGS="--part power|bounds|runtime"]
 
 Power: 10 splits of phantom patients, 64 px, 100 members, 50 holdout patients, 120 candidates (20 averages of five); of
-`re-identification` 2, since each takes minutes. A split is told when the AUC's 95 % interval lies above 0.5, or somebody
+`re-identification` 2, since each takes minutes. A split is told when the AUC's 95 % interval lies above .5, or somebody
 stands out. `none` and `averages of others` are releases that depend on nobody: what is told of them is a false alarm.
 `fine` are strangers with members' fine structure.
 Bounds: a shadow attack on the spectral release of the product, with its noise and without; and of sums of clipped rows,

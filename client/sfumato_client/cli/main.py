@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from sfumato_client.cli.checking import check
+from sfumato_client.cli.dossier import dossier
 from sfumato_client.cli.erasing import erase_store
 from sfumato_client.cli.gate import gate
 from sfumato_client.cli.home import Home, StoreKey, Study
@@ -44,6 +45,7 @@ app.add_typer(ledger_app, name="ledger")
 app.add_typer(pacs_app, name="pacs")
 app.add_typer(style_net_app, name="style-net")
 app.command("check", epilog="Example: sfumato-site check --home site source.yaml --plan plan.yaml")(check)
+app.command("dossier", epilog="Example: sfumato-site dossier --home site thorax --out dossier")(dossier)
 app.command("erase-store", epilog="Example: sfumato-site erase-store --home site")(erase_store)
 app.command("gate", epilog="Example: sfumato-site gate --home site --dry-run")(gate)
 app.command("ingest", epilog="Example: sfumato-site ingest --home site source.yaml --plan plan.yaml")(ingest)
@@ -243,25 +245,6 @@ def leave(home: Home, study: Annotated[str, typer.Argument(help="The study's nam
 
     SiteHome(home).leave(study)
     console.print(f"left '{study}': its questions are refused from now on", markup=False, soft_wrap=True)
-
-
-@app.command(epilog="Example: sfumato-site dossier --home site thorax --out dossier")
-def dossier(
-    home: Home,
-    study: Annotated[str, typer.Argument(help="The study's name, as its plan has it.")],
-    out: Annotated[Path, typer.Option(help="Folder for dossier.html and dossier.json; it stays here.")] = Path(
-        "dossier"
-    ),
-) -> None:
-    """Fill an impact assessment and five frameworks from this site's ledger, policy and gate; not shown comes first."""
-    from sfumato_client.site.dossier import site_facts
-    from sfumato_client.site.home import SiteHome
-    from sfumato_common.evidence.dossier import make_dossier
-    from sfumato_common.evidence.page import write_dossier
-
-    made = make_dossier(site_facts(SiteHome(home), study))
-    write_dossier(made, out)
-    console.print(made.summary(out), markup=False, soft_wrap=True)
 
 
 @app.command(epilog="Example: sfumato-site run --home site")

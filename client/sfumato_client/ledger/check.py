@@ -1,6 +1,4 @@
-"""Independent check of a certificate against an exported ledger: chain, charges, and every epsilon anew.
-
-Of a release package, or of a table.
+"""Independent check of a package's or table's certificate against an exported ledger: chain, charges, epsilons anew.
 
 The epsilons are recomputed by `prv.py`, which shares no code with the accountant that wrote them.
 """
