@@ -2,14 +2,14 @@
 
     make bench NAME=audit [ARGS="--quick"] [ARGS="--part power|bounds|runtime"]
 
-Power: 20 splits of phantom patients, 64 px, 100 members, 50 holdout patients, 120 candidates (20 averages of five); of
-`re-identification` 4 splits. A split is told when the AUC's 95 % interval lies above 0.5, or somebody stands out.
-`none` and `averages of others` are releases that depend on nobody: what is told of them is a false alarm. `fine` are
-strangers with members' fine structure.
+Power: 10 splits of phantom patients, 64 px, 100 members, 50 holdout patients, 120 candidates (20 averages of five); of
+`re-identification` 2, since each takes minutes. A split is told when the AUC's 95 % interval lies above 0.5, or somebody
+stands out. `none` and `averages of others` are releases that depend on nobody: what is told of them is a false alarm.
+`fine` are strangers with members' fine structure.
 Bounds: a shadow attack on the spectral release of the product, with its noise and without; and of sums of clipped rows,
 what is claimed, what one run with 1,000 canaries proves, and what a white-box attack on many runs proves.
 Runtime: what the policy's default report takes on 300 training and 100 holdout patients, by number of candidates, in a
-process of its own with two threads under SFUMATO_MEMORY=1G: wall and processor seconds (of a busy machine the second);
+process of its own with one thread under SFUMATO_MEMORY=1G: wall and processor seconds (of a busy machine the second);
 memory is what the attacks add to their images at the peak.
 
 Prints tables and writes bench-out/audit.json.
@@ -62,7 +62,7 @@ LEAKS = (
     "fine",
     "averages",
 )
-REPEATS = {"re-identification": 4}
+REPEATS = {"re-identification": 2}
 DELTA, CLAIMED = 1e-5, 1.5  # of the sums; their noise multiplier
 
 
@@ -118,7 +118,7 @@ def power(quick: bool, console: Console) -> list[dict[str, Any]]:
     for name, attack in ATTACKS.items():
         for leak in LEAKS:
             results, began = [], time.monotonic()
-            for seed in range(2 if quick else REPEATS.get(name, 20)):
+            for seed in range(2 if quick else REPEATS.get(name, 10)):
                 members, holdout, known = split(pool, seed, leak)
                 if attack.obstacle(members, holdout, known):
                     break
@@ -212,7 +212,7 @@ def runtime(quick: bool, console: Console) -> list[dict[str, Any]]:
 
 def worker(size: int, count: int) -> None:
     """One row of `runtime`, printed as JSON."""
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
     images, grades, patients = arrays(0, 400, size)
     labels, first = (grades > 0).astype(np.int64), int(np.searchsorted(patients, 300))
     members = People(images[:first], patients[:first], labels[:first])

@@ -16,6 +16,8 @@ from sfumato_client.audit.rehearsal import SETS, rehearse
 from sfumato_client.audit.verdict import gate, judge
 from sfumato_client.dataset import Cohort
 from sfumato_client.dataset.pixel_file import EncryptedPixels
+from sfumato_client.ingest import text_networks
+from sfumato_client.site.given import require_text_reader, text_reader
 from sfumato_common.errors import ConfigError, DataError, ReleaseRefused
 from sfumato_common.mechanisms.noise import SecureNoise
 from sfumato_common.mechanisms.recorder import NoiseRecorder
@@ -144,12 +146,17 @@ def test_text_is_read_where_the_policy_says_so_and_a_gate_without_a_reader_refus
     assert judged(people, rules, has_text=missing).obstacle == "what finds it is not installed"
 
 
+def test_a_site_is_told_beforehand_that_nothing_reads_text(monkeypatch):
+    monkeypatch.setattr(text_networks, "PACKAGE", "none_such")
+    require_text_reader(GateRules())
+    with pytest.raises(ConfigError, match="not installed"):
+        require_text_reader(GateRules(text="refused"))
+
+
 def test_letters_in_a_candidate_are_read_by_the_ingests_own_networks(people):
     pytest.importorskip("onnxruntime")
     pytest.importorskip("rapidocr")
     from PIL import Image, ImageDraw
-
-    from sfumato_client.site.given import text_reader
 
     reader = text_reader(GateRules(text="refused"))
     assert text_reader(GateRules()) is None

@@ -173,7 +173,7 @@ def accept(
 ) -> None:
     """Hold a plan against policy and ledger, show what it would cost a patient, and pin it."""
     from sfumato_client.site.admission import admit, check_cohorts, release_notes
-    from sfumato_client.site.given import gate_encoder, given_encoders
+    from sfumato_client.site.given import gate_encoder, given_encoders, require_text_reader
     from sfumato_client.site.home import SiteHome
     from sfumato_client.site.summing import require_own_key
     from sfumato_common.study.costs import WITHOUT_PRIVACY
@@ -197,6 +197,7 @@ def accept(
     given_encoders(site, offered, policy).load_all(offered.encoders)
     if policy.release.gate.encoder is not None:
         gate_encoder(site, policy.release.gate.encoder, policy)
+    require_text_reader(policy.release.gate)
     console.print(forecast_table(cost, f"Plan '{offered.study}' at site '{policy.site}'"))
     console.print(f"plan hash {offered.digest}", markup=False, soft_wrap=True)
     for kind, start in offered.public_starts.items():

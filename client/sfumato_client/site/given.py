@@ -10,6 +10,7 @@ from sfumato_client.audit.soundness import TextReader
 from sfumato_client.site.home import SiteHome
 from sfumato_common.encoders.encoder import Encoder, Encoders
 from sfumato_common.encoders.settings import EncoderTerms
+from sfumato_common.errors import ConfigError
 from sfumato_common.study.gate_rules import GateRules
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.policy import Policy
@@ -32,3 +33,17 @@ def text_reader(rules: GateRules) -> TextReader | None:
     from sfumato_client.ingest.burned_in import has_text
 
     return has_text
+
+
+def require_text_reader(rules: GateRules) -> None:
+    """Raise ConfigError where the gate is to read text and what reads it is not installed: the gate would refuse."""
+    if rules.text == "refused":
+        from sfumato_client.ingest.text_networks import require_networks
+
+        try:
+            require_networks()
+        except ConfigError:
+            raise ConfigError(
+                "release.gate.text is 'refused', and the networks that read text are not installed: "
+                "pip install onnxruntime rapidocr==3.10.0; or write 'text: not-read'"
+            ) from None

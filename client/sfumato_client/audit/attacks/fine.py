@@ -32,6 +32,7 @@ _FAINT = 0.02  # RMS in [-1, 1] under which local strength is not raised further
 _PATCHES = 4  # a side
 _REACH = 16  # pairs are moved by a part so large of the side at most
 _ALIKE = 1e-4  # details nearer than this are the same
+_AT_ONCE = 12  # times what images_at_once counts with: gradients, squares and means beside the details
 _PLANES = 24  # float32 planes of an image that are held at once
 
 
@@ -157,5 +158,5 @@ def _soft(x: Tensor, parts: int) -> Tensor:
 
 
 def _chunks(images: ByteImages) -> list[ByteImages]:
-    size = max(1, images_at_once(images) // 4)
+    size = max(1, images_at_once(images) // _AT_ONCE)
     return [images[at : at + size] for at in range(0, max(1, len(images)), size)]

@@ -39,7 +39,7 @@ def _shortlist(own: Floats, candidates: ByteImages, middle: Floats, mirrored: bo
     count = min(_SHORTLIST, len(candidates))
     scores = np.full((len(own), count), -np.inf, np.float32)
     rows = np.zeros((len(own), count), np.int64)
-    size = rows_at_once(8 * own.shape[1] + 16 * len(own), len(candidates))
+    size = rows_at_once(24 * own.shape[1] + 64 * len(own), len(candidates))
     for at in range(0, len(candidates), size):
         part = fine.centred(fine.prints(candidates[at : at + size], mirrored), middle)
         every = np.concatenate([scores, own @ part.T], axis=1)

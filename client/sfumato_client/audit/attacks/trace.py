@@ -32,7 +32,7 @@ def _score(members: People, holdout: People, known: Known) -> Scores:
 
 def _largest(common: Common, people: ByteImages, candidates: ByteImages) -> Floats:
     """The largest correlation [N, B] of people with a candidate in each octave, a chunk of candidates at a time."""
-    size = rows_at_once(64 * int(np.prod(candidates.shape[1:3])) // 8 + 256 * len(people), len(candidates))
+    size = rows_at_once(32 * int(np.prod(candidates.shape[1:3])) + 256 * len(people), len(candidates))
     found = [
         correlations(common, people, candidates[at : at + size])[:, :, ::2].max(axis=1)
         for at in range(0, len(candidates), size)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from sfumato_client.ledger.head import has_begun
 from sfumato_client.site.checks.finding import Finding, Subject
-from sfumato_client.site.given import gate_encoder
+from sfumato_client.site.given import gate_encoder, require_text_reader
 from sfumato_common.accounting.accountant import epsilon_text
 from sfumato_common.crypto.certificates import check_site_certificate
 from sfumato_common.crypto.enrolment import load_grant, require_current
@@ -30,6 +30,7 @@ def policy(subject: Subject) -> Iterator[Finding]:
     if kept.release.gate.encoder is not None:
         gate_encoder(subject.home, kept.release.gate.encoder, kept)
         yield Finding("good", "the gate's encoder is there, and is the one that the policy pins")
+    require_text_reader(kept.release.gate)
 
 
 def keys(subject: Subject) -> Iterator[Finding]:
