@@ -29,11 +29,11 @@ def decide(address, told, folder):
         page.wait_for_text("approved by steward")
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1500)
 @pytest.mark.skipif(not browser.is_there(), reason="chromium and chromedriver are not installed")
 def test_the_demo_waits_for_a_persons_click(tmp_path):
     plan = {**SMALL_PLAN, "release": [*SMALL_PLAN["release"], GROUPS]}
-    gate = {**SMALL_POLICY["release"]["gate"], "identity_share_limit": 1.0}
+    gate = {**SMALL_POLICY["release"]["gate"], "identity_share_limit": 1.0, "attacks": []}
     rules = {"allowed_methods": ["dp-sampling", "k-same"], "smallest_group": 2, "gate": gate}
     policy = {**SMALL_POLICY, "release": {**SMALL_POLICY["release"], **rules}}
     configs, out, log = write_configs(tmp_path / "configs", plan, policy), tmp_path / "out", tmp_path / "log"
@@ -43,17 +43,17 @@ def test_the_demo_waits_for_a_persons_click(tmp_path):
         )
     try:
         told = re.compile(r"(http://\S+)\nand decide as 'steward', passphrase (\w+)")
-        assert wait_for(lambda: told.search(log.read_text()) or demo.poll() is not None, 240)
+        assert wait_for(lambda: told.search(log.read_text()) or demo.poll() is not None, 500), log.read_text()
         address, passphrase = told.search(log.read_text()).groups()
         home = SiteHome(out / "work" / "sites" / "alder")
         states = lambda: {entry.part: entry.state for entry in queue(home.root)}  # noqa: E731
-        assert wait_for(lambda: states().get("declared") == "waits" or demo.poll() is not None, 240), log.read_text()
+        assert wait_for(lambda: states().get("declared") == "waits" or demo.poll() is not None, 400), log.read_text()
         coordinator = CoordinatorHome(out / "work" / "coordinator")
         seen = lambda: overview(coordinator.root, coordinator.plan())["releases"]["alder"]  # noqa: E731
         assert wait_for(lambda: seen() == {"formal": "admitted", "declared": "with its stewards"}, 60), seen()
         assert demo.poll() is None
         decide(address, passphrase, tmp_path / "profile")
-        assert demo.wait(200) == 0, log.read_text()
+        assert demo.wait(400) == 0, log.read_text()
     finally:
         if demo.poll() is None:
             demo.terminate()
