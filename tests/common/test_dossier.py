@@ -101,7 +101,7 @@ def test_no_statement_stands_without_evidence(status, says, missing, evidence):
 
 
 def all_facts():
-    gate = [GateFacts(Source.of("gate-1.json", b"g", "nobody"), True, 6)]
+    gate = [GateFacts(Source.of("gate-1.json", b"g", "nobody"), True, ["k-same (gan): copies 0, at most 0.02"])]
     bare = {("dp-sampling", "formal"): 6, ("k-same", "syntactic"): 6}
     yield facts()
     yield facts(published=replace(SET, images=bare, utility=(0.71, 0.62, 0.80, SET.source), trusted=False))

@@ -76,6 +76,8 @@ def test_the_sites_command_and_a_study_that_nobody_accepted(done, tmp_path):
     said = CliRunner().invoke(site_app, ["dossier", "--home", str(home.root), "tiny", "--out", str(tmp_path / "d")])
     assert said.exit_code == 0, said.output
     assert "not shown" in said.output
-    assert (tmp_path / "d" / "dossier.html").exists()
+    for name in ("dossier.html", "dossier.json"):
+        assert (tmp_path / "d" / name).stat().st_mode & 0o077 == 0, "it stays at the site"
+    assert "stays at the site" in (tmp_path / "d" / "dossier.html").read_text()
     with pytest.raises(ConfigError, match="no study 'other'"):
         site_facts(home, "other")

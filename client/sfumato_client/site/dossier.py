@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from sfumato_client.ledger import Ledger
 from sfumato_client.ledger.check import check_package
@@ -97,6 +98,10 @@ def _gate(home: SiteHome, plan: Plan, ledger: Ledger) -> Iterator[GateFacts]:
         if path.exists():
             data = path.read_bytes()
             report = json.loads(data)
-            yield GateFacts(
-                Source.of(name, data, _UNSIGNED), bool(report["approved"]), len(report.get("findings", [])) or 1
-            )
+            figures = [_figure(found) for found in report.get("findings", [])] or ["the private test"]
+            yield GateFacts(Source.of(name, data, _UNSIGNED), bool(report["approved"]), figures)
+
+
+def _figure(found: Mapping[str, Any]) -> str:
+    """A rule of the gate with what it measured and its limit."""
+    return f"{found['of']}: {found['rule']} {found['value']:.3g}, {found['bound']} {found['limit']:.3g}"

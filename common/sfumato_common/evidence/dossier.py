@@ -25,6 +25,13 @@ NOTICE = (
 )
 
 
+STAYS = (
+    " It holds figures of real patients' images, and what the site keeps to itself: it stays at the site "
+    "unless the site "
+    "decides otherwise."
+)
+
+
 class Evidence(Strict):
     """A piece of evidence, by its place in the dossier's list."""
 
@@ -93,7 +100,7 @@ def make_dossier(facts: Facts) -> Dossier:
     rows = [row for framework in frameworks for row in framework.rows]
     return Dossier(
         format="sfumato-dossier/1",
-        notice=NOTICE,
+        notice=NOTICE + (STAYS if facts.side == "site" else ""),
         side="site" if facts.side == "site" else "coordinator",
         study=facts.plan.study,
         plan_hash=facts.plan_hash,

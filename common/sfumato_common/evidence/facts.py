@@ -65,11 +65,14 @@ class LedgerFacts:
 
 @dataclass(frozen=True)
 class GateFacts:
-    """A report that the gate left for the steward: a local file that nobody signed."""
+    """A report that the gate left for the steward: a local file that nobody signed.
+
+    `figures` has a line for each rule, of real patients' images: it stays at the site.
+    """
 
     source: Source
     approved: bool
-    rules: int
+    figures: Sequence[str]
 
 
 @dataclass(frozen=True)

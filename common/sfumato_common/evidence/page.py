@@ -79,10 +79,11 @@ def render(dossier: Dossier) -> str:
 
 
 def write_dossier(dossier: Dossier, folder: Path) -> None:
-    """The page and the JSON in `folder`: dossier.html and dossier.json."""
+    """The page and the JSON in `folder`: dossier.html and dossier.json; a site's for its owner alone."""
+    mode = 0o600 if dossier.side == "site" else 0o644
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(folder / "dossier.json", dossier.encode())
-    write_atomic(folder / "dossier.html", render(dossier))
+    write_atomic(folder / "dossier.json", dossier.encode(), mode)
+    write_atomic(folder / "dossier.html", render(dossier), mode)
 
 
 def _header(dossier: Dossier) -> str:

@@ -64,7 +64,7 @@ def approval(facts: Facts) -> Finding:
 def automatic_check(facts: Facts) -> Finding:
     """The program's own check of what would leave."""
     if facts.gate:
-        passed, rules = sum(one.approved for one in facts.gate), sum(one.rules for one in facts.gate)
+        passed, rules = sum(one.approved for one in facts.gate), sum(len(one.figures) for one in facts.gate)
         says = f"The gate put {len(facts.gate)} of the release's parts to {rules} rules; {passed} passed."
         missing = (
             "Parts without a report were let go by their proof alone. The reports are files that nobody signed; what "
@@ -89,7 +89,8 @@ def automatic_check(facts: Facts) -> Finding:
 def attacks(facts: Facts) -> Finding:
     """Attacks that were measured on this release."""
     if facts.gate:
-        says = "The gate compared the candidates with training and holdout images; its reports have the figures."
+        measured = "; ".join(line for report in facts.gate for line in report.figures)
+        says = f"The gate compared the candidates with training and holdout images: {measured}."
         missing = (
             "The reports are local files that nobody signed, about the parts that the gate was put to alone. "
             "Attacks on "
