@@ -52,6 +52,7 @@ def test_the_demo_waits_for_a_persons_click(tmp_path):
         seen = lambda: overview(coordinator.root, coordinator.plan())["releases"]["alder"]  # noqa: E731
         assert wait_for(lambda: seen() == {"formal": "admitted", "declared": "with its stewards"}, 60), seen()
         assert demo.poll() is None
+        (tmp_path / "profile").mkdir()
         decide(address, passphrase, tmp_path / "profile")
         assert demo.wait(400) == 0, log.read_text()
     finally:

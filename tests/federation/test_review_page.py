@@ -18,7 +18,9 @@ from typer.testing import CliRunner
 
 from sfumato_client.audit.verdict import report_path
 from sfumato_client.cli.main import app
+from sfumato_client.review.serve import serve
 from sfumato_client.site.desk import queue
+from sfumato_common.errors import BusyError
 
 pytestmark = pytest.mark.filterwarnings("ignore:TestNoise")
 in_chromium = pytest.mark.skipif(not browser.is_there(), reason="chromium and chromedriver are not installed")
@@ -248,8 +250,6 @@ def test_the_same_by_command(waiting, tmp_path):
     assert "approve: fine" in run("queue") and "refuse (quality): blurred" in run("queue")
 
 
-def test_a_wrong_port_is_one_sentence(site, address, tmp_path):
-    program, port = str(Path(sys.executable).parent / "sfumato-site"), address.split(":")[2].partition("/")[0]
-    command = [program, "review", "--home", str(site.home.root), "--port", port]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 5 and "Traceback" not in done.stderr and done.stderr.count("\n") == 1
+def test_a_port_that_is_taken_is_said_to_be(site, address):
+    with pytest.raises(BusyError, match="port"):
+        serve(site.home.root, int(address.split(":")[2].partition("/")[0]), print)
