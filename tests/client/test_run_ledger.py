@@ -65,6 +65,13 @@ def test_over_budget_nothing_is_read_and_nothing_is_charged(path):
         assert len(run.charges()) == 1
 
 
+def test_a_ledger_that_was_closed_is_told_in_a_line(path):
+    with opened(path) as run:
+        spend(run)
+    with pytest.raises(LedgerError, match="was closed before"), run.charged([ONE]):
+        pytest.fail("the body ran")
+
+
 def test_runs_share_one_budget(path):
     with opened(path) as run:
         spend(run, 1.5)
