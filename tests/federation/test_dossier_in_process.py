@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import copy
+import json
 import time
 
 import pytest
 from support.federations import make_federation
 from support.studies import PLAN, POLICY
 
+from sfumato_client.audit.attacks.base import AttackResult
+from sfumato_client.audit.suite import Tried, Untried
+from sfumato_client.audit.verdict import report_path
 from sfumato_client.cli.main import app as site_app
 from sfumato_client.site.dossier import site_facts
 from sfumato_common.errors import ConfigError, LedgerError
@@ -56,6 +60,26 @@ def test_a_sites_dossier_adds_its_ledger_and_policy(done):
     assert "0 of them by the gate" in made.checks["automatic check"].says
     assert made.checks["attacks"].status == "not shown"
     assert any(one.name.startswith("ledger, row") for one in made.evidence)
+
+
+def test_attacks_that_the_gate_tried_are_told_with_their_sizes_and_those_it_could_not_try_too(done):
+    home = done[0].home("alder")
+    found = {0.01: (0.02, (0.0, 0.05)), 0.001: (0.0, (0.0, 0.04))}
+    tried = AttackResult(
+        "trace", "Is it there?", "k-same (gan)", 0.53, (0.41, 0.66), found, 40, 20, "too few to tell", 0
+    )
+    both = Tried((tried,), (Untried("k-same (gan)", "domias", "its images are all alike"),))
+    with home.open_ledger() as ledger:
+        (leaves,) = ledger.approvals(site_facts(home, "tiny").plan_hash).values()
+    report = report_path(home.steward_folder, leaves[0].sets)
+    report.parent.mkdir(exist_ok=True)
+    report.write_text(json.dumps({"approved": True, "findings": [], **both.to_json()}))
+    try:
+        said = make_dossier(site_facts(home, "tiny")).checks["attacks"]
+    finally:
+        report.unlink()
+    assert "attack trace AUC 0.53 [0.41, 0.66] of 40 training and 20 holdout patients" in said.says
+    assert "underpowered: too few to tell" in said.says and "domias could not be tried, its images" in said.says
 
 
 def test_a_package_that_the_ledger_does_not_carry_makes_no_dossier(done, monkeypatch):

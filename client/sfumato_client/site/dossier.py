@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from sfumato_client.audit.verdict import report_path
 from sfumato_client.ledger import Ledger
 from sfumato_client.ledger.check import check_package
 from sfumato_client.ledger.head import head_of
@@ -16,7 +16,6 @@ from sfumato_common.crypto.identity import load_identity
 from sfumato_common.crypto.signatures import fingerprint
 from sfumato_common.errors import ConfigError
 from sfumato_common.evidence.facts import Facts, GateFacts, LedgerFacts, Source, Stated
-from sfumato_common.files import canonical_json
 from sfumato_common.package.archive import read_archive
 from sfumato_common.package.manifest import parse_manifest
 from sfumato_common.package.package import MANIFEST
@@ -92,16 +91,28 @@ def _ledger_facts(ledger: Ledger, plan: Plan) -> LedgerFacts:
 def _gate(home: SiteHome, plan: Plan, ledger: Ledger) -> Iterator[GateFacts]:
     """The reports on the very sets that the ledger's approvals name."""
     for leaves in ledger.approvals(plan.digest).values():
-        digests = list(leaves[0].sets)
-        name = f"gate-{hashlib.sha256(canonical_json(digests)).hexdigest()[:12]}.json"
-        path = home.steward_folder / name
+        path = report_path(home.steward_folder, leaves[0].sets)
         if path.exists():
             data = path.read_bytes()
             report = json.loads(data)
             figures = [_figure(found) for found in report.get("findings", [])] or ["the private test"]
-            yield GateFacts(Source.of(name, data, _UNSIGNED), bool(report["approved"]), figures)
+            figures += [_attack(tried) for tried in report.get("attacks", [])]
+            figures += [_not_tried(untried) for untried in report.get("attacks_not_tried", [])]
+            yield GateFacts(Source.of(path.name, data, _UNSIGNED), bool(report["approved"]), figures)
 
 
 def _figure(found: Mapping[str, Any]) -> str:
     """A rule of the gate with what it measured and its limit."""
     return f"{found['of']}: {found['rule']} {found['value']:.3g}, {found['bound']} {found['limit']:.3g}"
+
+
+def _attack(tried: Mapping[str, Any]) -> str:
+    """An attack's area under the curve with its interval and sample sizes, and what so few patients cannot show."""
+    low, high = tried["auc_interval"]
+    said = f"{tried['of']}: attack {tried['name']} AUC {tried['auc']:.3g} [{low:.3g}, {high:.3g}]"
+    counts = f"{tried['members']} training and {tried['holdout']} holdout patients"
+    return f"{said} of {counts}" + (f"; underpowered: {tried['underpowered']}" if tried["underpowered"] else "")
+
+
+def _not_tried(untried: Mapping[str, Any]) -> str:
+    return f"{untried['of']}: attack {untried['attack']} could not be tried, {untried['reason']}"

@@ -4,7 +4,7 @@
     hook.before(arrays)                 # charged; raises before any record is read
     arrays = hook.after(trained)        # clipped, noised, sealed: what may leave
 
-No framework is imported. Fed-BioMed itself was not tried: its package was not to be had where this was written.
+No framework is imported. Fed-BioMed itself was not tried.
 """
 
 from __future__ import annotations
