@@ -8,6 +8,7 @@ WORKERS ?= 2
 DATA ?=
 SIZE ?=
 MODALITY ?=
+REVIEW ?=
 
 .PHONY: setup demo test test-slow lint format bench clean
 
@@ -20,10 +21,11 @@ $(STAMP): pyproject.toml common/pyproject.toml client/pyproject.toml server/pypr
 	touch $(STAMP)
 
 demo: $(STAMP)
-	$(BIN)/sfumato demo $(if $(DATA),--data $(DATA)) $(if $(SIZE),--size $(SIZE)) $(if $(MODALITY),--modality $(MODALITY))
+	$(BIN)/sfumato demo $(if $(DATA),--data $(DATA)) $(if $(SIZE),--size $(SIZE)) $(if $(MODALITY),--modality $(MODALITY)) $(if $(REVIEW),--review)
 # the study's own figure is noised and charged; these are neither, which only open images allow
 ifdef DATA
-	$(BIN)/sfumato dataset evaluate demo-out/published --real $(DATA) --public --seeds 1 --minutes 6 --figures tstr,fidelity,memorisation --out demo-out/evaluation.json --html
+	$(BIN)/sfumato dataset evaluate demo-out/published --real $(DATA) --public --seeds 1 --minutes 6 --figures tstr,methods,fidelity,memorisation --out demo-out/evaluation.json --html
+	$(BIN)/sfumato dataset card demo-out/published --figures demo-out/evaluation.json --out demo-out/cards
 endif
 
 # a worker a core, each with one thread: twice as fast as one process with two

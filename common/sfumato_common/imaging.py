@@ -14,7 +14,7 @@ import hashlib
 import io
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -33,6 +33,7 @@ _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 # how many bits detectors give; what writes PNG or npz often keeps them so in 16
 DEPTHS = (8, 10, 12, 14, 16)
 CHANNELS_OF = {(0, 8): 1, (0, 16): 1, (2, 8): 3}  # PNG (colour type, bit depth) -> channels
+_MODES = {(1, 8): ("L", "L"), (1, 16): ("I;16", "I;16B"), (3, 8): ("RGB", "RGB")}  # Pillow's, in memory and in a PNG
 
 
 def encode_png(image: ByteImages) -> bytes:
@@ -53,63 +54,88 @@ def decode_png(png: bytes) -> ByteImages:
 
     Raises VerificationError for anything that is not one plain picture.
     """
-    side, channels, depth, compressed = _open(png)
-    _check_stream(compressed, side * (side * channels * depth // 8 + 1))
-    try:
-        with Image.open(io.BytesIO(png), formats=["PNG"]) as picture:
-            pixels = np.asarray(picture)
-    except Exception:
-        # Pillow reports damage as OSError, SyntaxError, ValueError, struct.error or zlib.error
-        raise VerificationError("an image does not decode; ask the sender again") from None
-    if pixels.shape != ((side, side) if channels == 1 else (side, side, 3)) or pixels.dtype != pixel_dtype(depth):
-        raise VerificationError("an image decodes to another size than it states; ask the sender again")
+    (pixels,) = decode_pngs([png])
     return pixels
+
+
+def decode_pngs(pngs: Sequence[bytes]) -> list[ByteImages]:
+    """Each PNG as `decode_png` has it, and in half the time for small ones: Pillow is asked once.
+
+    Raises VerificationError where one is not a plain picture, or they are not of one size, channels and depth.
+    """
+    opened = [_open(png) for png in pngs]
+    side, channels, depth, _ = opened[0]
+    if any(one[:3] != opened[0][:3] for one in opened):
+        raise VerificationError("images are not of one size and depth; ask the sender again")
+    width = side * channels * depth // 8 + 1
+    # a row of zeros between pictures: the first row of each has nothing above it (clause 9.2)
+    rows = bytes(width).join([_unpack(one[3], side * width) for one in opened])
+    mode, packed = _MODES[channels, depth]
+    height = len(opened) * (side + 1) - 1
+    try:
+        # unpacked once: Pillow gets the rows in a stream that packs nothing, and undoes their filters
+        picture = Image.frombytes(mode, (side, height), zlib.compress(rows, 0), "zip", packed)
+    except Exception:
+        # an unknown filter; Pillow reports damage as ValueError, OSError or SystemError
+        raise VerificationError("an image does not decode; ask the sender again") from None
+    pixels = np.frombuffer(picture.tobytes(), f"<u{depth // 8}").astype(pixel_dtype(depth), copy=False)
+    stacked = pixels.reshape((height, side) if channels == 1 else (height, side, 3))
+    return [stacked[top : top + side] for top in range(0, height, side + 1)]
 
 
 def pixel_hash(pixels: ByteImages) -> str:
     """Lower-case hexadecimal sha256 over the decoded pixels, row by row, channels last, little-endian."""
-    return hashlib.sha256(np.ascontiguousarray(pixels).astype(f"<u{pixels.itemsize}").tobytes()).hexdigest()
+    return hashlib.sha256(np.ascontiguousarray(pixels, f"<u{pixels.itemsize}").data).hexdigest()
 
 
-def _open(png: bytes) -> tuple[int, int, int, bytes]:
+def _open(png: bytes) -> tuple[int, int, int, bytes | memoryview]:
     """(side, channels, bit depth, compressed picture) of a PNG of the three needed chunk types, checksums right."""
     chunks = list(_chunks(png))
     kinds = [kind for kind, _ in chunks]
     if len(kinds) < 3 or kinds != [b"IHDR", *[b"IDAT"] * (len(kinds) - 2), b"IEND"] or chunks[-1][1]:
         raise VerificationError("an image holds something besides its picture; write it without metadata")
-    header = chunks[0][1]
+    pieces = [body for _, body in chunks[1:-1]]
+    return *_form(bytes(chunks[0][1])), pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+@lru_cache(maxsize=16)
+def _form(header: bytes) -> tuple[int, int, int]:
+    """(side, channels, bit depth) that an IHDR chunk states (clause 11.2.1)."""
     if len(header) != 13:
         raise VerificationError("an image's header is damaged; ask the sender again")
     width, height, depth, colour, *rest = struct.unpack(">IIBBBBB", header)
     if width != height or not 1 <= width <= LARGEST_SIDE or (colour, depth) not in CHANNELS_OF or any(rest):
         raise VerificationError("an image is not a square grey picture of 8 or 16 bits or an RGB picture of 8")
-    return width, CHANNELS_OF[colour, depth], depth, b"".join(body for _, body in chunks[1:-1])
+    return width, CHANNELS_OF[colour, depth], depth
 
 
-def _chunks(png: bytes) -> Iterator[tuple[bytes, bytes]]:
+def _chunks(png: bytes) -> Iterator[tuple[bytes, memoryview]]:
+    """Kind and body of each chunk; bodies are views of `png`, which is not copied."""
     if not png.startswith(SIGNATURE):
         raise VerificationError("an image is not a PNG; ask the sender again")
-    at = len(SIGNATURE)
+    at, view = len(SIGNATURE), memoryview(png)
     while at < len(png):
         if at + 12 > len(png):
             raise VerificationError("an image is cut short; ask the sender again")
-        length, kind = struct.unpack_from(">I4s", png, at)
-        body, checksum = png[at + 8 : at + 8 + length], png[at + 8 + length : at + 12 + length]
-        if len(checksum) != 4 or zlib.crc32(kind + body) != int.from_bytes(checksum, "big"):
+        end = at + 8 + int.from_bytes(png[at : at + 4], "big")
+        checksum = png[end : end + 4]
+        # over kind and body
+        if len(checksum) != 4 or zlib.crc32(view[at + 4 : end]) != int.from_bytes(checksum, "big"):
             raise VerificationError("an image is damaged; ask the sender again")
-        yield kind, body
-        at += 12 + length
+        yield png[at + 4 : at + 8], view[at + 8 : end]
+        at = end + 4
 
 
-def _check_stream(compressed: bytes, expected: int) -> None:
-    """The picture unpacks to exactly `expected` bytes and nothing follows it (no bomb, no hidden tail)."""
+def _unpack(compressed: bytes | memoryview, expected: int) -> bytes:
+    """The rows of a picture: exactly `expected` bytes, and nothing follows them (no bomb, no hidden tail)."""
     unpacker = zlib.decompressobj()
     try:
-        raw = unpacker.decompress(compressed, expected + 1)
+        rows = unpacker.decompress(compressed, expected + 1)
     except zlib.error:
         raise VerificationError("an image does not unpack; ask the sender again") from None
-    if len(raw) != expected or not unpacker.eof or unpacker.unused_data:
+    if len(rows) != expected or not unpacker.eof or unpacker.unused_data:
         raise VerificationError("an image unpacks to another size than it states; ask the sender again")
+    return rows
 
 
 @lru_cache(maxsize=256)

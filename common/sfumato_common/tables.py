@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import csv
 import difflib
-import io
 import itertools
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TextIO
 
 from sfumato_common.errors import DataError
+from sfumato_common.table_text import opened_table
 
 Row = dict[str, str]
 # of an index of npz archives: a row an image
 INDEX_COLUMNS = ("set", "row", "site", "patient_id", "split", "abnormal")
 _SEPARATORS = (",", ";", "\t", "|")
 _TITLES = 6  # rows that a header is looked for in
-_OLD_WORKBOOK = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
-_SAVE = "save it as 'CSV UTF-8'"
 
 
 def read_table(
@@ -46,20 +46,34 @@ def iterate_table(
     ignored: Collection[str] = (),
 ) -> Iterator[Row]:
     """`read_table` row by row, for tables of millions; what is wrong is raised at its row."""
-    stream = io.TextIOWrapper(io.BytesIO(_bytes(path)), encoding="utf-8-sig", newline="")
+    with opened_table(path) as stream:
+        try:
+            yield from _rows(path, stream, required, optional, columns or {}, ignored)
+        except UnicodeDecodeError:  # it was whole a moment ago
+            raise DataError(f"table '{path.name}' was changed while it was read; run it again") from None
+
+
+def _rows(
+    path: Path,
+    stream: TextIO,
+    required: tuple[str, ...],
+    optional: Collection[str] | None,
+    columns: Mapping[str, str],
+    ignored: Collection[str],
+) -> Iterator[Row]:
     first, skipped = stream.readline(), 0
     # blank lines, and Excel's own first one
     while first and (not first.strip(" \t\r\n,;|") or first.strip(' "\t\r\n').lower().startswith("sep=")):
         first, skipped = stream.readline(), skipped + 1
     if not first:
         raise DataError(f"table '{path.name}' has no rows; list the images in it")
-    separator = _separator(first.splitlines()[0], required, columns or {})
+    separator = _separator(first.splitlines()[0], required, columns)
     reader = csv.reader(itertools.chain([first], stream), delimiter=separator, strict=True)
     rows = ((reader.line_num + skipped, values) for values in reader if any(map(_seen, values)))
     try:
         top = list(itertools.islice(rows, _TITLES))
         try:
-            names = _names(path, top, required, optional, columns or {}, ignored)
+            names = _names(path, top, required, optional, columns, ignored)
         except DataError:
             for _ in reader:  # a quote that does not end is told first: the header may be its victim
                 pass
@@ -84,41 +98,12 @@ def _names(
     ignored: Collection[str],
 ) -> list[str | None]:
     """`_header` of the first of some (line, values). Raises DataError, too, where a later line is the header."""
-    titles = [[_seen(value) for value in values] for _, values in top]
+    titles = [[_title(value) for value in values] for _, values in top]
     wanted = {columns.get(name, name).lower() for name in required}
     for (number, _), row in zip(top[1:], titles[1:], strict=True):
         if wanted <= {title.lower() for title in row} and not wanted <= {title.lower() for title in titles[0]}:
             raise DataError(f"table '{path.name}' has its header in line {number}; delete the lines above it")
     return _header(path, titles[0], required, optional, columns, ignored)
-
-
-def _bytes(path: Path) -> bytes:
-    """The text of a file as UTF-8. Raises DataError for what is neither UTF-8 nor marked as UTF-16."""
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"table '{path.name}' cannot be read ({error.strerror}); check the path") from None
-    if raw[:2] == b"PK" or raw[:8] == _OLD_WORKBOOK:
-        raise DataError(f"table '{path.name}' is an Excel workbook, not a CSV; {_SAVE}")
-    # what has a mark says so itself: 'Unicode text' of Excel
-    marked = raw[:2] in (b"\xff\xfe", b"\xfe\xff") and raw[:4] != b"\xff\xfe\0\0"
-    if not marked and b"\0" in raw[:64]:
-        raise DataError(f"table '{path.name}' is UTF-16 without a mark, or UTF-32, not UTF-8; {_SAVE}")
-    try:
-        return raw.decode("utf-16").lstrip("\ufeff").encode() if marked else _checked(raw)
-    except UnicodeDecodeError as error:
-        if marked:
-            raise DataError(f"table '{path.name}' is UTF-16, and is cut off or damaged; {_SAVE}") from None
-        line = raw[: error.start].count(b"\n") + 1
-        raise DataError(
-            f"table '{path.name}' is not UTF-8 at line {line} (Windows-1252 or another code page, as Excel "
-            f"writes it); {_SAVE}"
-        ) from None
-
-
-def _checked(raw: bytes) -> bytes:
-    raw.decode("utf-8-sig")
-    return raw
 
 
 def _separator(header: str, required: Sequence[str], columns: Mapping[str, str]) -> str:
@@ -160,6 +145,11 @@ def _header(
             wanted = columns.get(name, name)
             near = _nearest(wanted, [title.strip() for title in written])
             hint = f"; is '{near}' meant? Rename it, or write it under 'columns' of the source" if near else ""
+            if not near:
+                shown = ", ".join(f"'{title.strip()}'" for title in written[:8])
+                hint = f"; it has {shown}: say which is meant under 'columns' of the source"
+            if len(written) == 1 and (sign := _unknown_separator(written[0], required, columns)):
+                hint = f". Its values seem to be separated by {sign}: save it with commas"
             raise DataError(f"table '{path.name}' has no column '{wanted}'; it needs {','.join(required)}{hint}")
     if unknown:
         near = _nearest(unknown[0], known)
@@ -171,18 +161,46 @@ def _header(
     return names
 
 
+def _unknown_separator(header: str, required: Sequence[str], columns: Mapping[str, str]) -> str | None:
+    """What stands between the needed columns of a header that no separator divides."""
+    wanted = [re.escape(columns.get(name, name).strip().lower()) for name in required]
+    between = re.split("|".join(wanted), header.lower())
+    signs = {part.strip() or " " for part in between if part}
+    if len(between) <= len(required) or len(signs) != 1:
+        return None
+    sign = signs.pop()
+    return "blanks" if sign == " " else f"'{sign}'" if sign.isprintable() else "a sign that is not seen"
+
+
 def _row(path: Path, names: Sequence[str | None], number: int, values: Sequence[str], separator: str) -> Row:
     if len(values) > len(names):
         raise DataError(
             f"table '{path.name}' line {number} has {len(values)} values for {len(names)} columns; put a value that "
             f"holds '{separator}' in quotes"
         )
+    if len(values) == 1 < len(names) and (other := _other_separator(values[0], len(names))):
+        raise DataError(
+            f"table '{path.name}' line {number} is separated by '{other}', its header by '{separator}'; save it with "
+            "one separator"
+        )
     padded = [*values, *[""] * (len(names) - len(values))]
     return {name: _seen(value) for name, value in zip(names, padded, strict=True) if name is not None}
 
 
+def _other_separator(value: str, columns: int) -> str | None:
+    return next((sign for sign in _SEPARATORS if value.count(sign) == columns - 1), None)
+
+
+def _title(value: str) -> str:
+    """A column's name as a person reads it: the letters in one form, without signs that are not seen."""
+    text = unicodedata.normalize("NFKC", _seen(value))
+    return "".join(sign for sign in text if unicodedata.category(sign) != "Cf")
+
+
 def _seen(value: str) -> str:
     """A value as a person sees it: without blanks and unseen signs around it, and Excel's `="..."` that keeps zeros."""
+    if value[:1].isalnum() and value[-1:].isalnum():  # nearly all
+        return value
     start, end = 0, len(value)
     while start < end and _is_unseen(value[start]):
         start += 1

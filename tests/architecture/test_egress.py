@@ -55,6 +55,7 @@ def test_a_sites_replies_are_made_in_the_guard_alone():
     assert constructions(["client"], {"Reply"}) == {
         ("sfumato_client/egress/guard.py", "plain_reply", "Reply"),
         ("sfumato_client/egress/guard.py", "pending_reply", "Reply"),
+        ("sfumato_client/egress/guard.py", "review_reply", "Reply"),
         ("sfumato_client/egress/guard.py", "missing_reply", "Reply"),
         ("sfumato_client/egress/guard.py", "refusal", "Reply"),
     }
@@ -83,7 +84,14 @@ def test_a_charge_is_sealed_where_its_work_is_done():
             "sfumato_client/ledger/book.py",
             "sfumato_client/site/handler.py",
             "sfumato_client/site/making.py",
+            "sfumato_client/site/reviewing.py",  # what people said: no data is touched under it
             "sfumato_client/tabular/run.py",
+            # programs under no plan, whose statement says what they rest on
+            "sfumato_client/ledger/runs.py",
+            "sfumato/ledger/opacus.py",
+            "sfumato/ledger/flower.py",
+            "sfumato/ledger/hooks.py",
+            "sfumato/ledger/nvflare.py",
         )
     }
     sealing = {(file, function) for file, function, _ in constructions(["client"], {"seal"})}
@@ -94,6 +102,7 @@ def test_a_charge_is_sealed_where_its_work_is_done():
         ("sfumato_client/audit/verdict.py", "private_gate"),
         ("sfumato_client/tabular/run.py", "run_tabular"),
         ("sfumato_client/site/making.py", "_approve"),  # the package, from what the gate approved: `release.seal`
+        ("sfumato_client/site/reviewing.py", "_close"),
     }
 
 
@@ -112,10 +121,14 @@ def test_patients_are_bound_to_their_cohort_wherever_a_charge_reads_them():
     assert {file for file, _, _ in constructions(["client"], {"charged_cohorts"})} == {
         "sfumato_client/site/handler.py",
         "sfumato_client/site/making.py",
+        # beside candidates, for a steward on this machine, once what the person will say is charged
+        "sfumato_client/review/pages.py",
     }
     assert {(file, function) for file, function, _ in constructions(["client"], {"bind"})} == {
         ("sfumato_client/site/home.py", "charged_cohorts"),
         ("sfumato_client/tabular/run.py", "run_tabular"),
+        ("sfumato_client/ledger/runs.py", "charged"),
+        ("sfumato_client/ledger/runs.py", "stated"),
     }
 
 
@@ -142,6 +155,8 @@ def test_noise_sources_are_made_by_the_policy_and_recorders_by_a_charge():
         ("sfumato_client/site/noise.py", "site_noise", "SecureNoise"),
         ("sfumato_client/site/noise.py", "site_noise", "TestNoise"),
         ("sfumato_common/mechanisms/noise.py", "apart", "SecureNoise"),
+        # a program under no plan: secure unless its caller gives another source, which its certificate then says
+        ("sfumato/ledger/__init__.py", "open_run", "SecureNoise"),
     }
     assert constructions(ALL, {"NoiseRecorder", "BareRecorder"}) == {
         ("sfumato_client/ledger/charged.py", "_recorder", "NoiseRecorder"),
@@ -161,6 +176,7 @@ def test_streams_are_made_where_a_record_or_an_output_is_drawn():
         ("sfumato_client/training/stylegan2.py", "_batches", "SecretStream"),
         ("sfumato_client/training/stylegan2.py", "_train_discriminator", "working_generator"),
         ("sfumato_client/training/stylegan2.py", "_train_both", "working_generator"),
+        ("sfumato/ledger/opacus.py", "__init__", "SecretStream"),
     }
 
 

@@ -17,7 +17,7 @@ import yaml
 from support.studies import PLAN, POLICY
 
 from sfumato_client.dataset import SiteStore
-from sfumato_client.dataset.splits import key_name, keyed_split, pseudonym
+from sfumato_client.dataset.splits import keyed_split
 from sfumato_client.ingest import SiteImage
 from sfumato_client.ledger import Ledger
 from sfumato_client.site.handler import Site
@@ -27,7 +27,7 @@ from sfumato_client.tabular.run import check_rows, run_tabular
 from sfumato_client.tabular.schema import TableSchema
 from sfumato_common.accounting.accountant import epsilon
 from sfumato_common.accounting.events import GaussianRelease
-from sfumato_common.accounting.members import Members
+from sfumato_common.accounting.members import Members, key_name, pseudonym
 from sfumato_common.crypto.identity import create_identity
 from sfumato_common.errors import ConfigError, DataError, LedgerError
 from sfumato_common.protocol.messages import PROTOCOL, Request

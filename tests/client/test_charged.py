@@ -223,7 +223,7 @@ def test_ledgers_of_older_versions_open_verify_and_are_read_without_digests(ledg
     # the same rows as the version before wrote them: a settlement without the digest
     rows: list[Row] = []
     for row in ledger._rows():
-        value = row.value
+        value = dict(row.value)
         value.pop("sha256", None)
         rows.append(next_row(rows, value.pop("kind"), {key: v for key, v in value.items() if key != "number"}))
     old = tmp_path / "old.sqlite"

@@ -9,8 +9,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from support.others import dicom_objects, dicom_streams, dicom_values, pictures, tables
+from support.others import (
+    dicom_bits,
+    dicom_frames,
+    dicom_lies,
+    dicom_lookups,
+    dicom_objects,
+    dicom_streams,
+    dicom_windows,
+    pictures,
+    table_forms,
+    table_patients,
+    table_words,
+    tiffs,
+)
 from support.others.picture import SIDE, Case
+from support.others.table import Table
 from support.reading import Read, read_dicom, read_images
 
 from sfumato_client.dataset import SiteStore
@@ -21,8 +35,10 @@ from sfumato_common.imaging import fit_square
 from sfumato_common.study.terms import ImageForm
 
 FORM, LABELS = ImageForm(size=SIDE), ["normal", "opacity"]
-DICOM = [*dicom_values.all_cases(), *dicom_streams.all_cases(), *dicom_objects.all_cases()]
-PICTURES = pictures.all_cases()
+OF_DICOM = (dicom_windows, dicom_lookups, dicom_bits, dicom_streams, dicom_frames, dicom_objects, dicom_lies)
+DICOM = [case for module in OF_DICOM for case in module.all_cases()]
+PICTURES = [*pictures.all_cases(), *tiffs.all_cases()]
+TABLES = [table for module in (table_forms, table_words, table_patients) for table in module.all_tables()]
 # what a reason never holds: words of programs instead of a hospital's
 PROGRAM = re.compile(r"Error\b|Exception|Traceback|0x[0-9a-f]{6}|None\b|NoneType|object at|site-packages")
 
@@ -69,8 +85,8 @@ def draw(folder: Path, names: tuple[str, ...]) -> None:
         Image.fromarray(rng.integers(0, 256, (16, 16), np.uint8)).save(path, "PNG")
 
 
-@pytest.mark.parametrize("table", tables.all_tables(), ids=lambda table: table.name)
-def test_a_table_is_read_or_its_fault_is_named_in_a_hospitals_words(table: tables.Table, tmp_path: Path) -> None:
+@pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
+def test_a_table_is_read_or_its_fault_is_named_in_a_hospitals_words(table: Table, tmp_path: Path) -> None:
     draw(tmp_path / "images", table.files)
     (tmp_path / "labels.csv").write_bytes(table.data)
     place = {"folder": str(tmp_path / "images"), "labels": str(tmp_path / "labels.csv")}

@@ -22,6 +22,14 @@ def test_linear_window_of_the_standards_note() -> None:
     )
 
 
+@pytest.mark.parametrize("function", ["LINEAR", "LINEAR_EXACT", "SIGMOID"])
+@pytest.mark.parametrize("dtype", [np.uint16, np.float64])
+def test_a_large_film_is_windowed_as_its_rows_are(function: str, dtype: type) -> None:
+    film = np.random.default_rng(0).integers(0, 4096, (301, 1000)).astype(dtype)  # more than is windowed at once
+    rows = [window(row[None], 1800.5, 700, function) for row in film]
+    assert np.array_equal(window(film, 1800.5, 700, function), np.concatenate(rows))
+
+
 def test_linear_window_of_width_one_is_a_threshold() -> None:
     assert window(np.array([9.4, 9.5, 9.6]), 10, 1, "LINEAR").tolist() == [0.0, 0.0, 1.0]
 

@@ -224,6 +224,18 @@ def test_export_and_check_go_together(say, home, tmp_path):
     }
     assert [figure["holds"] for figure in report["figures"]] == [True] * 18
 
+    # a shard of several is checked as the whole is: its certificate is that of the release
+    for number in (1, 2, 3):
+        package.write_bytes(
+            build_package(
+                **names, certificate=certificate, images=images, sign=identity.sign_package, shard=number, shards=3
+            )
+        )
+        code, _, said = say("ledger", "check", out, package, "--home", home)
+        assert (code, said.count("holds"), "the package's signature hold" in said) == (0, 18, True)
+    package.write_bytes(package.read_bytes()[:-1])
+    assert say("ledger", "check", out, package, "--home", home)[0] == 6
+
     less = certificate.model_dump()
     less["epsilon"]["patient"]["add_remove"] = 0.5
     forged = Certificate.model_validate(less)

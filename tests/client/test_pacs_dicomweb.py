@@ -403,3 +403,26 @@ def test_an_honest_answer_of_the_same_server_is_kept(say, films, described, home
         server.server_close()
     (kept,) = (home / "incoming" / "images").rglob("*.dcm")
     assert kept.read_bytes() == path.read_bytes()
+
+
+def test_accession_numbers_of_a_table_are_fetched_alone(say, orthanc, described, films, home, tmp_path):
+    pacs, table = described(orthanc.url), tmp_path / "some.csv"
+    wanted = sorted(map(dcmread, films.glob("*.dcm")), key=lambda film: film.SOPInstanceUID)[:3]
+    numbers = [str(film.AccessionNumber) for film in wanted]
+    # one of them twice, one in quotes, and one that no study has
+    table.write_text("AccessionNumber,note\n" + "".join(f'"{one}",x\n' for one in [*numbers, numbers[0], "NOSUCH"]))
+    words = ("--accessions", table, "--json")
+    code, line, said = say("sfumato-site", "pacs", "list", pacs, *words)
+    assert (code, line) == (0, "")
+    assert sorted(study["accession"] for study in json.loads(said)["studies"]) == sorted(numbers)
+    code, line, said = say("sfumato-site", "pacs", "fetch", pacs, "--home", home, *words)
+    done = json.loads(said)
+    assert (code, line, done["studies"], done["kept"], done["unmet"]) == (0, "", 3, 3, 1)
+    assert objects(home / "incoming" / "images") == {str(film.SOPInstanceUID) for film in wanted}
+    # beside another question, both have to hold
+    assert not json.loads(say("sfumato-site", "pacs", "list", pacs, "--modality", "CT", *words)[2])["studies"]
+    for bad in ("*", "1\\2", "", "1" * 17):
+        table.write_text(f"accession,label\n{bad},x\n")
+        code, line, _ = say("sfumato-site", "pacs", "fetch", pacs, "--home", home, *words)
+        assert code
+        assert "row 1" in line or "no rows" in line

@@ -18,7 +18,7 @@ from support.dicoms import make, save
 from support.studies import PLAN, POLICY
 
 from sfumato_client.dataset import IngestReport
-from sfumato_client.dataset.splits import keyed_split, pseudonym
+from sfumato_client.dataset.splits import keyed_split
 from sfumato_client.ingest import Answers
 from sfumato_client.ingest import pool as pools
 from sfumato_client.ingest.sources import AnySource, DicomSource, NpzSource, PngSource
@@ -26,6 +26,7 @@ from sfumato_client.ledger.changing import cohort_held
 from sfumato_client.site.home import SiteHome
 from sfumato_client.site.ingesting import ingest_source, update_source
 from sfumato_common.accounting.events import GaussianRelease
+from sfumato_common.accounting.members import pseudonym
 from sfumato_common.crypto.identity import create_identity
 from sfumato_common.errors import DataError, PolicyRefusal
 from sfumato_common.strict import parse
@@ -386,6 +387,30 @@ def test_patients_of_dicom_headers_are_known_again_without_the_header(home: Site
     again = DicomSource(kind="dicom", folder=folder, labels=folder / "labels.csv")
     with pytest.raises(DataError, match="image_of_two_patients"):  # pixels that an old patient has
         update(home, again)
+
+
+def test_other_identifiers_of_a_header_are_remembered_as_tokens(home: SiteHome, tmp_path: Path) -> None:
+    folder = tmp_path / "dicom"
+    folder.mkdir()
+
+    def source(*patients: tuple[str, str], **answers: object) -> DicomSource:
+        for number, (patient, other) in enumerate(patients):
+            pixels = np.random.default_rng(number).integers(0, 4096, (24, 24)).astype(np.uint16)
+            if not (path := folder / f"{number}.dcm").exists():
+                more = {"OtherPatientIDs": other} if other else {}
+                save(make(pixels, bits=12), path, patient=patient, StudyInstanceUID=f"1.2.{number}", **more)
+        rows = [f"{number}.dcm,normal" for number in range(len(patients))]
+        (folder / "labels.csv").write_text("\n".join(["file,label", *rows]) + "\n")
+        said = Answers(**answers)  # type: ignore[arg-type]
+        return DicomSource(kind="dicom", folder=folder, labels=folder / "labels.csv", answers=said)
+
+    ingest(home, source(("DOE-1", "OLD-7"), ("ROE-2", "")))
+    assert not any(b"OLD-7" in path.read_bytes() for path in home.store.iterdir())
+    rows = [("DOE-1", "OLD-7"), ("ROE-2", ""), ("old7", "")]
+    with pytest.raises(DataError, match="same_person"):  # by what the store knows of a file that is not read again
+        update(home, source(*rows))
+    assert update(home, source(*rows, same_person="merge")).patients == 2
+    assert update(home, source(*rows, ("POE-4", ""), same_person="merge")).patients == 3
 
 
 def test_a_store_of_another_plan_or_none_is_not_updated(home: SiteHome, ward: Ward) -> None:

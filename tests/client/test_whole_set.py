@@ -12,7 +12,7 @@ import pytest
 
 from sfumato_client.dataset import SiteStore
 from sfumato_client.ingest import Answers, Facts, SiteImage, Skipped
-from sfumato_client.ingest.alike import id_kind, is_placeholder, placeholders, plain_id
+from sfumato_client.ingest.alike import id_kind, is_placeholder, placeholders, plain_id, plain_person
 from sfumato_common.errors import DataError
 from sfumato_common.study.terms import ImageForm
 
@@ -194,3 +194,30 @@ def test_a_patient_stays_the_same_whoever_else_is_there(tmp_path: Path) -> None:
     assert len(names[0]) == 2, "known again by either identifier"
     assert names[0] < names[1]
     assert names[0] < names[2]
+
+
+def test_another_identifier_in_a_header_is_asked_about(tmp_path: Path) -> None:
+    images = [image("0123", 1), image("b", 2, others="123\nc"), image("d", 3, others="C"), image("e", 4)]
+    with pytest.raises(DataError, match="same_person"):
+        ingest(tmp_path, images)
+    # by the identifier itself, however it is written, and by one that two of them have
+    assert ingest(tmp_path, images, same_person="merge")["patients"] == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "birth", "expected"),
+    [
+        ("DOE^JOHN", "19600102", "doejohn 19600102"),
+        ("Doe^John^^^", "1960.01.02", "doejohn 19600102"),
+        ("DOE, JOHN", "1960-01-02", "doejohn 19600102"),
+        ("Doe^John=\u5c71\u7530", "19600102", "doejohn 19600102"),
+        ("M\u00fcller^A", "19600102", plain_person("Mu\u0308ller^A", "19600102")),
+        ("ANONYMOUS", "19600102", ""),
+        ("Anonymous^Patient", "19600102", ""),
+        ("DOE^JOHN", "", ""),
+        ("DOE^JOHN", "19000101", ""),
+        ("", "19600102", ""),
+    ],
+)
+def test_a_person_is_a_name_and_a_birth_date_however_they_are_written(name: str, birth: str, expected: str) -> None:
+    assert plain_person(name, birth) == expected

@@ -21,6 +21,27 @@ def bars(count: int, seed: int, classes: int = 2, colour: bool = False) -> tuple
     return (np.stack([images] * 3, axis=-1) if colour else images), labels
 
 
+@pytest.mark.parametrize(("classes", "colour"), [(2, False), (3, True)])
+def test_the_quick_one_learns_without_steps_and_nothing_from_labels_at_random(classes, colour):
+    images, labels = bars(400, 1, classes, colour)
+    tested, truth = bars(200, 2, classes, colour)
+    judge = fit_judge("quick", images, labels, classes, 0)
+    assert macro_auc(judge.probabilities(tested), truth) > 0.9
+    assert judge.features(tested).shape == (200, 1024)
+    again = fit_judge("quick", images, labels, classes, 0)
+    assert np.array_equal(judge.probabilities(tested), again.probabilities(tested))
+    shuffled = fit_judge("quick", images, np.random.default_rng(3).permutation(labels), classes, 0)
+    assert abs(macro_auc(shuffled.probabilities(tested), truth) - 0.5) < 0.15
+
+
+def test_the_quick_one_gives_a_rare_class_the_same_weight():
+    images, labels = bars(400, 1)
+    kept = (labels == 0) | (np.cumsum(labels == 1) <= 20)
+    tested, truth = bars(200, 2)
+    found = fit_judge("quick", images[kept], labels[kept], 2, 0).probabilities(tested)
+    assert macro_auc(found, truth) > 0.85 and abs((found.argmax(1) == 1).mean() - 0.5) < 0.2
+
+
 def test_the_residual_network_has_the_size_that_its_paper_and_torchvision_give():
     network = JUDGES["resnet18"].network(3, 1000)
     assert sum(value.numel() for value in network.parameters()) == 11_689_512

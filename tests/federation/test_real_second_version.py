@@ -15,7 +15,8 @@ from support.homes import make_home
 from support.parties import WITHOUT, address, parties
 from support.processes import PROGRAMS, SMALL_PLAN, SMALL_POLICY
 
-from sfumato_client.dataset.splits import keyed_split, pseudonym
+from sfumato_client.dataset.splits import keyed_split
+from sfumato_common.accounting.members import pseudonym
 from sfumato_common.crypto.identity import load_identity
 from sfumato_common.phantom import arrays
 from sfumato_common.study.load import load_plan, plan_text

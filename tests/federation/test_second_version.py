@@ -12,13 +12,14 @@ from support.federations import Federation, make_federation, make_site
 from support.studies import PLAN, POLICY
 
 from sfumato_client.dataset import SiteStore
-from sfumato_client.dataset.splits import keyed_split, pseudonym
+from sfumato_client.dataset.splits import keyed_split
 from sfumato_client.ingest import Answers
 from sfumato_client.ingest.sources import PngSource
 from sfumato_client.ledger.check import check_package
 from sfumato_client.site.handler import Site
 from sfumato_client.site.ingesting import ingest_source, update_source
 from sfumato_common.accounting.accountant import epsilon
+from sfumato_common.accounting.members import pseudonym
 from sfumato_common.crypto.identity import load_identity
 from sfumato_common.errors import ConfigError, PolicyRefusal
 from sfumato_common.phantom import arrays
@@ -33,6 +34,7 @@ from sfumato_server.coordinator.study import run_study
 from sfumato_server.enrol import Registry, load_authority
 from sfumato_server.intake.admission import package_path
 from sfumato_server.pool import pool_packages
+from sfumato_server.pool.withdrawn import read_withdrawn
 from sfumato_server.publish import open_folder, publish, verify_dataset
 from sfumato_server.publish.versions import note_version, read_status
 from sfumato_server.rounds.given import load_given
@@ -188,6 +190,9 @@ def test_a_third_version_builds_on_the_second(versions, tmp_path):
     assert set(pool.sites) == {"alder", "birch"}
     assert pool.left_out == {"dahlia": "sent no package"}
     assert made.plan.lineage.plans[second.plan.digest]["lineage"]["plans"] == {}, "not one within the other"
+    gone = _names(two.folder, ["cedar"])["cedar"]
+    assert len(read_withdrawn(coordinator.root)) == len(gone), "what cedar had made does not come again, nor nearly"
+    assert read_withdrawn(second.coordinator.root) is None, "birch left, and withdrew nothing"
 
 
 def test_a_version_that_asks_nobody_is_a_plan_too(versions):

@@ -78,10 +78,10 @@ def test_an_epsilon_stands_where_one_covers_the_pixels(founded: Any, facts: SetF
         "syntactic": ("", "", ""),
         "heuristic": ("", "", ""),
     }.items():
-        assert provenance(entry.model_copy(update={"guarantee": level}), cover)[-3:] == figures
+        assert provenance("east", entry.model_copy(update={"guarantee": level}), "train", cover)[-3:] == figures
     # test noise at one site: no figure is left, nor a formal level, and what was syntactic still is
-    assert provenance(entry, None)[-3:] == ("", "", "") and level_of(entry, None) == "none"
-    assert level_of(entry.model_copy(update={"guarantee": "syntactic"}), None) == "syntactic"
+    assert provenance("east", entry, "train", None)[-3:] == ("", "", "") and level_of("formal", None) == "none"
+    assert level_of("syntactic", None) == "syntactic"
 
 
 def open_entries(facts: SetFacts) -> Any:
@@ -120,10 +120,11 @@ def test_tables_are_read_by_any_reader_and_agree(published: Path) -> None:
 
 
 def test_a_level_with_a_comma_stays_one_field(facts: SetFacts) -> None:
-    from sfumato_server.publish.tables import table_headers, table_rows
+    from sfumato_server.publish.tables import Placed, table_headers, table_rows
 
     entry = next(open_entries(facts)).model_copy(update={"guarantee": "formal, labels public"})
-    text = (table_headers()["labels.csv"] + table_rows([entry], Cover(1.0, 1e-5, "patient"))["labels.csv"]).decode()
+    rows = table_rows("east", [Placed(entry.file, entry, split_of(entry))], Cover(1.0, 1e-5, "patient"))
+    text = (table_headers()["labels.csv"] + rows["labels.csv"]).decode()
     (row,) = csv.DictReader(io.StringIO(text))
     assert (
         row["guarantee"] == "formal, labels public" and row["split"] in ("train", "test") and row["unit"] == "patient"

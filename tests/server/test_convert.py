@@ -1,15 +1,18 @@
 """`sfumato dataset convert`: what people do with a converted set, and what hostile files are refused for."""
 
 import csv
+import hashlib
 import io
 import json
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
 import tarfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,10 +28,12 @@ from PIL.PngImagePlugin import PngInfo
 from support.published import LABELS, published_set
 
 from sfumato_common.errors import ConfigError, NoRoomError, SfumatoError, UnverifiedOrigin, VerificationError
-from sfumato_common.imaging import pixel_hash
+from sfumato_common.imaging import encode_png, pixel_hash
 from sfumato_server.cli.dataset import dataset_app, dataset_convert, dataset_verify
+from sfumato_server.evaluate.made import read_made
 from sfumato_server.publish import convert, open_folder, verify_dataset
 from sfumato_server.publish.formats import FORMATS, format_of
+from sfumato_server.publish.formats.png import packed
 
 SFUMATO = Path(sys.executable).with_name("sfumato")
 
@@ -372,6 +377,63 @@ def place_of(out, name):
     """The file of an image, as the index says it."""
     with (out / "index.csv").open() as stream:
         return next(row["file"] for row in csv.DictReader(stream) if row["name"] == name)
+
+
+@pytest.mark.parametrize("name", ["png", "webdataset", "parquet"])
+def test_a_picture_is_copied_as_its_site_signed_it_and_never_unchecked(folder, tmp_path, name, monkeypatch):
+    """Nothing is packed anew; a file of the same pixels that its site did not sign is refused, and leaves nothing."""
+    monkeypatch.setattr("sfumato_server.publish.formats.png.encode_png", lambda pixels: pytest.fail("packed anew"))
+    convert(folder, name, tmp_path / "out")
+    signed = {entry.name: entry.sha256 for entry in open_folder(folder).entries()}
+    if name == "png":
+        found = {path.stem: path.read_bytes() for path in (tmp_path / "out/images").rglob("*.png")}
+    elif name == "parquet":
+        table = pandas.read_parquet(tmp_path / "out/data")
+        found = {row.name: row.image["bytes"] for row in table.itertuples(index=False)}
+    else:
+        (tar,) = (tmp_path / "out/data").iterdir()
+        with tarfile.open(tar) as opened:
+            found = {
+                own.name.removesuffix(".png"): opened.extractfile(own).read()
+                for own in opened
+                if own.name[-3:] == "png"
+            }
+    assert {own: hashlib.sha256(png).hexdigest() for own, png in found.items()} == signed
+    other = shutil.copytree(folder, tmp_path / "other")
+    path = next((other / "images").rglob("*.png"))
+    Image.open(path).save(path, compress_level=1)
+    with pytest.raises(VerificationError, match="is not the file that site"):
+        convert(other, name, tmp_path / "refused")
+    assert not (tmp_path / "refused").exists()
+
+
+def test_bytes_beyond_what_pixels_need_are_packed_anew(folder):
+    image = next(open_folder(folder).images())
+    assert packed(image) == image.png
+    long = replace(image, png=image.png + bytes(4096))
+    assert packed(long) == encode_png(image.pixels) != long.png
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_progress_adds_up_however_many_write(tmp_path, workers):
+    folder, told = published_set(tmp_path, images=600), []
+    convert(folder, "png", tmp_path / "out", workers, told.append)
+    assert (sum(told), min(told) >= 0) == (1200, True) if workers == 1 else 0 <= sum(told) <= 1200
+
+
+def test_info_diff_card_and_evaluate_take_a_converted_set(folder, tmp_path):
+    convert(folder, "webdataset", tmp_path / "tars")
+    run = typer.testing.CliRunner().invoke
+    plain, tars = (run(dataset_app, ["info", str(place), "--json"]).stdout for place in (folder, tmp_path / "tars"))
+    assert json.loads(plain) == json.loads(tars) and json.loads(plain)["images"] == 16
+    found = run(dataset_app, ["diff", str(folder), str(tmp_path / "tars"), "--json"])
+    assert json.loads(found.stdout)["same"], found.output
+    cards = run(dataset_app, ["card", str(tmp_path / "tars"), "--out", str(tmp_path / "cards"), "--json"])
+    assert "README.md" in json.loads(cards.stdout)["written"], cards.output
+    made = [read_made(place, 10) for place in (folder, tmp_path / "tars")]
+    assert np.array_equal(made[0].images.pixels, made[1].images.pixels) and len(made[0].images) == 10
+    assert np.array_equal(made[0].images.labels, made[1].images.labels)
+    assert made[0].manifest_sha256 == made[1].manifest_sha256
 
 
 def test_a_converted_set_is_told_from_a_folder_of_something_else(folder, tmp_path):

@@ -89,7 +89,7 @@ def test_all_figures_of_a_set_of_noise_and_every_word_on_the_page_is_escaped(pub
     told: list[str] = []
     report = evaluate(published, index, QUICK, note=told.append)
     assert {line.figure for line in report.rows} == {
-        "tstr", "own", "augmentation", "calibration", "groups", "fidelity", "memorisation", "diversity"
+        "tstr", "methods", "own", "augmentation", "calibration", "groups", "fidelity", "memorisation", "diversity"
     }  # fmt: skip
     # 18 images are not compared as sets, and a site of the index that the set has not is not trained for
     assert [line.note for line in report.rows if line.figure == "fidelity"] == [
@@ -114,7 +114,7 @@ def test_a_large_sets_images_are_drawn_from_all_of_it_and_the_report_says_so(pub
 
 
 def test_what_cannot_be_is_said_before_anything_is_read(published: Path, index: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="there is no figure 'fid'; choose of tstr, own"):
+    with pytest.raises(ConfigError, match="there is no figure 'fid'; choose of tstr, methods"):
         evaluate(published, index, QUICK, ["fid"])
     with pytest.raises(ConfigError, match="not a published data set"):
         evaluate(tmp_path, index, QUICK)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from support.evaluation import evaluation_of, phantoms
 
+from sfumato_common.metrics.tstr import macro_auc
 from sfumato_server.evaluate.evaluation import Evaluation
 from sfumato_server.evaluate.figures import FIGURES, figure
 from sfumato_server.evaluate.images import Images
@@ -75,6 +76,21 @@ def test_shuffled_labels_teach_nothing_and_honest_ones_most_of_what_real_ones_do
     only_cnn = Evaluation(evaluation.made, evaluation.real, replace(whole.settings, steps={"cnn": 45}))
     only_cnn.trainings._found |= evaluation.trainings._found
     assert abs(lines("tstr", only_cnn)["cnn: AUC"].value - 0.5) < 0.2
+
+
+def test_a_method_is_known_by_its_own_images_and_one_without_all_labels_has_no_figure(whole: Evaluation) -> None:
+    """Half of the set is of a method that has the labels at random, three images of one that has a single label."""
+    made, rng = whole.made.images, np.random.default_rng(0)
+    source = np.where(np.arange(len(made)) % 2, "honest (spectral)", "random (gan)")
+    source[np.flatnonzero(made.labels == 0)[:3]] = "single (gan)"
+    labels = np.where(source == "random (gan)", rng.permutation(made.labels), made.labels)
+    evaluation = with_made(whole, replace(made, labels=labels, groups={**made.groups, "source": source}))
+    evaluation.trainings.run(FIGURES["methods"].needs(evaluation), lambda line: None)
+    found = {line.subject: line for line in FIGURES["methods"].measure(evaluation)}
+    assert set(found) == {"honest (spectral)", "random (gan)", "single (gan)"}
+    assert found["honest (spectral)"].value > 0.75 and abs(found["random (gan)"].value - 0.5) < 0.25
+    assert found["single (gan)"].note == "no figure: its images do not have all labels"
+    assert found["honest (spectral)"].real == whole.score(figure.on_real("cnn"), macro_auc).value
 
 
 def test_copies_of_training_images_are_memorisation_and_strangers_are_not(whole: Evaluation) -> None:

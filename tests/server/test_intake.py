@@ -19,6 +19,7 @@ from sfumato_client.egress import upload
 from sfumato_common.crypto.identity import create_identity
 from sfumato_common.errors import BusyError, EgressRefused, FederationError, VerificationError
 from sfumato_common.protocol import intake_pb2, intake_pb2_grpc
+from sfumato_common.study import shards
 from sfumato_server.enrol import create_authority, revoke
 from sfumato_server.intake import IntakeCredentials, IntakeServer, calls, service, stored
 from sfumato_server.intake import server as server_module
@@ -401,6 +402,40 @@ def test_an_exceptions_text_never_reaches_the_caller(
         stub.Commit(intake_pb2.CommitRequest(upload_id=upload_id))
     assert (caught.value.code(), caught.value.details()) == (grpc.StatusCode.INTERNAL, "failed")
     assert "secret-path" in caplog.text
+
+
+def test_an_upload_that_is_cut_between_two_shards_goes_on_where_it_stood(
+    consortium: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The coordinator dies after the first shard, and again in the midst of the second: nothing is sent twice."""
+    monkeypatch.setattr(shards, "MOST_IMAGES", 4)
+    monkeypatch.setattr(upload, "CHUNK", 100)
+    images = sorted(consortium.images(3), key=lambda image: image.facts.name)
+    both = [
+        consortium.package("north", images=images[at : at + 3], shard=number, shards=2)
+        for number, at in ((1, 0), (2, 3))
+    ]
+    sent: list[int] = []
+    chunks = upload._chunks
+    monkeypatch.setattr(upload, "_chunks", lambda *given: (sent.append(len(one.data)) or one for one in chunks(*given)))
+    for number in range(3):
+        server = server_for(consortium)
+        address = server.start()
+        try:
+            if number == 1:
+                begin = announcement(consortium, both[1])
+                stub = stub_for(consortium, address)
+                half = intake_pb2.Chunk(upload_id=stub.Begin(begin).upload_id, offset=0, data=both[1][:1000])
+                assert stub.Upload(iter([half])).offset == 1000
+            else:
+                # a site that begins again offers all of its shards, as it does not know what arrived
+                for data in both if number else both[:1]:
+                    send(consortium, address, data)
+        finally:
+            server.stop(0.2)
+    assert sum(sent) == len(both[0]) + len(both[1]) - 1000
+    stored = [consortium.home / "intake" / name for name in ("north.formal.sfumato", "north.formal.0002.sfumato")]
+    assert [path.read_bytes() for path in stored] == both and partials(consortium) == []
 
 
 def test_a_stalled_sender_is_cut_off(running: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -135,3 +135,12 @@ def test_monai_s_transforms_fit(beside: Path) -> None:
     needs("monai")
     said = alone(beside, shown("monai") + "print(len(images), images[0][0].shape, images[0][1])\n")
     assert "torch.Size([1, 64, 64])" in said
+
+
+def test_monai_s_table_of_files_reads_the_set(beside: Path) -> None:
+    needs("monai")
+    code = "import os\nos.chdir('published')\n" + shown("monai.data")
+    code += "print(len(images), [int(images[at]['file'].sum()) for at in range(5)], images[0]['label'])\n"
+    first = [image for image, _ in zip(open_folder(beside / "published").images(), range(5), strict=False)]
+    sums = [int(image.pixels.sum()) for image in first]
+    assert f"{3 * IMAGES} {sums} {first[0].entry.label}" in alone(beside, code)

@@ -16,11 +16,13 @@ from sfumato_common.errors import BusyError, FederationError
 from sfumato_common.files import write_json
 from sfumato_common.locks import exclusive, is_held
 from sfumato_common.study.costs import study_events
+from sfumato_common.study.lineage import Lineage
 from sfumato_common.supervise import free_port
 from sfumato_server.cli.main import app
 from sfumato_server.coordinator.home import CoordinatorHome
 from sfumato_server.coordinator.page import PageServer
-from sfumato_server.enrol import revoke
+from sfumato_server.enrol import load_authority, revoke
+from sfumato_server.publish.versions import note_version
 from sfumato_server.status.board import NOT_ASKED, StatusBoard, previous_board
 from sfumato_server.status.contacts import Contacts, read_contacts
 from sfumato_server.status.live import page_text
@@ -264,6 +266,29 @@ def test_the_command_prints_once_and_as_json(home):
     assert "study chest" in shown.output and "next:" in shown.output
     value = json.loads(CliRunner().invoke(app, [*arguments, "--json"]).output)
     assert value.keys() == seen(home).keys()
+
+
+def test_versions_and_who_withdrew_are_listed_by_the_command_and_on_the_page(home):
+    assert (seen(home)["versions"], seen(home)["versions_fault"]) == ([], "")
+    assert "published versions" not in page_text(home.root, home.plan())
+    authority, file = load_authority(home.root), home.versions_file
+    stone = {"site": "west", "what": "site-withdrew", "since": "2026-01-02", "images": "removed"}
+    values = {"version": 2, "previous": "1" * 64, "keep": {"east": "3" * 64}, "tombstones": [stone]}
+    second = home.plan().model_copy(update={"lineage": Lineage.model_validate(values)})
+    note_version(file, authority, home.plan(), "1" * 64)
+    note_version(file, authority, second, "2" * 64)
+    said = "since 2026-01-02: west: site-withdrew, images: removed"
+    page = page_text(home.root, home.plan())
+    arguments = ["study", "status-file", "--home", str(home.root)]
+    for text in (in_words(home), page, CliRunner().invoke(app, arguments).output):
+        assert "version 1 of" in text and "superseded by version 2" in text and "version 2 of" in text
+        assert text.count(said) == 1, "who withdrew is listed under the version that is without"
+    value = json.loads(CliRunner().invoke(app, ["study", "status", "--home", str(home.root), "--json"]).output)
+    assert [one["tombstones"] for one in value["versions"]] == [[], [{**stone, "why": "not told"}]]
+    # somebody else's list is not shown as the coordinator's
+    file.write_bytes(file.read_bytes().replace(b"site-withdrew", b"site-left", 1))
+    assert seen(home)["versions"] == [] and "versions.json" in seen(home)["versions_fault"]
+    assert said not in in_words(home) and "versions.json: the status file" in in_words(home)
 
 
 @pytest.mark.parametrize("spent", [1.5, None])

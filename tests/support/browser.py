@@ -1,4 +1,4 @@
-"""A real Chromium by W3C WebDriver: pages from the disk are opened, measured, photographed and typed into."""
+"""A real Chromium by W3C WebDriver: pages of the disk or of loopback are opened, measured, photographed, typed into."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -65,17 +66,35 @@ class Page:
     client: httpx.Client
     session: str
 
-    def open(self, path: Path, width: int, height: int, dark: bool) -> None:
-        """Show a file in a window of `width` x `height` CSS pixels, in the dark scheme or the light one."""
+    def open(self, target: Path | str, width: int, height: int, dark: bool) -> None:
+        """Show a file, or a URL, in a window of `width` x `height` CSS pixels, in the dark scheme or the light one."""
         screen = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
         self._devtools("Emulation.setDeviceMetricsOverride", screen)
         scheme = {"features": [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]}
         self._devtools("Emulation.setEmulatedMedia", scheme)
-        self._post("url", {"url": path.resolve().as_uri()})
+        self._post("url", {"url": target if isinstance(target, str) else target.resolve().as_uri()})
 
     def run(self, script: str) -> Any:
         """What a script returns."""
         return self._post("execute/sync", {"script": script, "args": []})
+
+    def click(self, selector: str) -> None:
+        """Click what a CSS selector finds first, where a person could."""
+        self._post(f"element/{self._find(selector)}/click", {})
+
+    def type(self, selector: str, text: str) -> None:
+        """Type into it."""
+        self._post(f"element/{self._find(selector)}/value", {"text": text})
+
+    def _find(self, selector: str) -> str:
+        return str(next(iter(self._post("element", {"using": "css selector", "value": selector}).values())))
+
+    def wait_for_text(self, words: str, seconds: float = 60.0) -> None:
+        """Wait until the page says `words`: a key that sends a form does not wait for the page that answers."""
+        end = time.monotonic() + seconds
+        while words not in self.run("return document.body ? document.body.textContent : ''"):
+            assert time.monotonic() < end, f"the page never said '{words}'"
+            time.sleep(0.1)
 
     def press(self, key: str) -> None:
         """One key of the keyboard: a letter of WebDriver's own (U+E000 and on), or text."""
@@ -92,10 +111,10 @@ class Page:
         target.write_bytes(base64.b64decode(shot["data"]))
 
     def requests(self) -> list[str]:
-        """Every URL that a page from the disk asked for since the last call; the browser's own pages do not count."""
+        """URLs that pages of the disk or of loopback asked for since the last call; the browser's own do not count."""
         lines = (json.loads(line["message"])["message"] for line in self._post("se/log", {"type": "performance"}))
         asked = [line["params"] for line in lines if line["method"] == "Network.requestWillBeSent"]
-        return [one["request"]["url"] for one in asked if one["documentURL"].startswith("file:")]
+        return [one["request"]["url"] for one in asked if one["documentURL"].startswith(("file:", "http://127.0.0.1:"))]
 
     def _devtools(self, command: str, values: dict[str, Any]) -> Any:
         return self._post("goog/cdp/execute", {"cmd": command, "params": values})

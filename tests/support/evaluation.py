@@ -45,6 +45,11 @@ def evaluation_of(
         Plan,
         "plan",
     )
-    images = Images(made.pixels, made.labels, np.arange(len(made)), {"site": made.groups["site"]})
+    images = Images(
+        made.pixels,
+        made.labels,
+        np.arange(len(made)),
+        {k: made.groups[k] for k in ("site", "source") if k in made.groups},
+    )
     settings = Settings(seeds=seeds, draws=60, steps=steps or {"cnn": 45, "resnet18": 2})
     return Evaluation(Made(plan, len(images), 0, images), Real(train, test, train), settings)

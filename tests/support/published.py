@@ -48,7 +48,7 @@ def plan_of(images: int, form: dict[str, Any], **more: Any) -> Plan:
 
 
 @cache
-def _certificate() -> Certificate:
+def certificate_of() -> Certificate:
     paid = {"add_remove": 1.6981, "add_remove_rdp": 1.8801, "replace_one": 3.8045}
     value = {
         "unit": "patient",
@@ -105,7 +105,7 @@ def published_set(
             site=site,
             study=plan.study,
             plan_hash=plan.digest,
-            certificate=_certificate(),
+            certificate=certificate_of(),
             images=_images(plan, seed, images, given[seed * images : (seed + 1) * images]),
             sign=identity.sign_package,
             created=date(2026, 1, 2),

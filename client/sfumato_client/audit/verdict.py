@@ -168,7 +168,7 @@ def gate(
     with ExitStack() as stack:
         books = [stack.enter_context(charge) for charge in charges]
         verdict = judge(candidates, train, holdout, rules, encoder, has_text)
-        write_atomic(_report(steward_folder, digests), json.dumps(verdict.to_json(), indent=2) + "\n", mode=0o600)
+        write_atomic(report_path(steward_folder, digests), json.dumps(verdict.to_json(), indent=2) + "\n", mode=0o600)
         for book in books:
             book.seal(verdict.statement(digests))
     if verdict.approved is None:
@@ -206,7 +206,7 @@ def private_gate(
         limit = most_by_noise(noise_multiplier)
         passed = noised <= limit
         found = {"approved": passed, "copied_patients_noised": noised, "limit": limit, "noise": noise_multiplier}
-        write_atomic(_report(steward_folder, digests), json.dumps(found, indent=2) + "\n", mode=0o600)
+        write_atomic(report_path(steward_folder, digests), json.dumps(found, indent=2) + "\n", mode=0o600)
         book.seal(_statement(passed, digests))
     if not passed:
         raise ReleaseRefused("the gate did not approve the candidates, by its private test; see the local gate report")
@@ -237,7 +237,8 @@ def _check_formal(sealed: Sequence[Sealed[CandidateSet]]) -> tuple[CandidateSet,
     return candidates
 
 
-def _report(steward_folder: Path, digests: Sequence[str]) -> Path:
+def report_path(steward_folder: Path, digests: Sequence[str]) -> Path:
+    """Where the gate keeps what it found of sets with these digests; it stays in the site."""
     return steward_folder / f"gate-{hashlib.sha256(canonical_json(digests)).hexdigest()[:12]}.json"
 
 

@@ -10,12 +10,14 @@ from typing import Annotated
 import typer
 
 from sfumato_client.cli.checking import check
+from sfumato_client.cli.dossier import dossier
 from sfumato_client.cli.erasing import erase_store
 from sfumato_client.cli.gate import gate
 from sfumato_client.cli.home import Home, StoreKey, Study
 from sfumato_client.cli.ingest import ingest
 from sfumato_client.cli.ledger import ledger_app
 from sfumato_client.cli.pacs import pacs_app
+from sfumato_client.cli.review import approve, queue, refuse, review, steward_app
 from sfumato_client.cli.status import status
 from sfumato_client.cli.style_net import style_net_app
 from sfumato_client.cli.tabular import tabular
@@ -43,9 +45,20 @@ app.add_typer(ledger_app, name="ledger")
 app.add_typer(pacs_app, name="pacs")
 app.add_typer(style_net_app, name="style-net")
 app.command("check", epilog="Example: sfumato-site check --home site source.yaml --plan plan.yaml")(check)
+app.command("dossier", epilog="Example: sfumato-site dossier --home site thorax --out dossier")(dossier)
 app.command("erase-store", epilog="Example: sfumato-site erase-store --home site")(erase_store)
 app.command("gate", epilog="Example: sfumato-site gate --home site --dry-run")(gate)
 app.command("ingest", epilog="Example: sfumato-site ingest --home site source.yaml --plan plan.yaml")(ingest)
+app.add_typer(steward_app, name="steward")
+app.command("queue", epilog="Example: sfumato-site queue --home site")(queue)
+app.command("review", epilog="Example: sfumato-site review --home site")(review)
+app.command("approve", epilog="Example: sfumato-site approve thorax/declared --home site --steward ada --reason fine")(
+    approve
+)
+app.command(
+    "refuse",
+    epilog="Example: sfumato-site refuse thorax/declared --home site --steward ada --ground quality --reason blurred",
+)(refuse)
 app.command("status", epilog="Example: sfumato-site status --home site --once")(status)
 app.command(epilog="Example: sfumato-site tabular table.csv --home site --schema schema.yaml --output out")(tabular)
 

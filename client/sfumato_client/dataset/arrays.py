@@ -85,6 +85,13 @@ def _pieces(rows: Iterable[bytes]) -> Iterator[bytes]:
     yield b"".join(waiting)
 
 
+def tokens_of(tokens: AnyArray) -> AnyArray:
+    """Tokens [n, 16], also of a store of before version 4."""
+    if tokens.dtype.kind != "S":
+        return tokens
+    return np.frombuffer(b"".join(bytes.fromhex(name.decode()) for name in tokens.tolist()), np.uint8).reshape(-1, 16)
+
+
 def hexes(tokens: AnyArray) -> list[str]:
     """Tokens [n, 16] as hexadecimal digits; stores of before version 4 have those digits themselves."""
     if tokens.dtype.kind == "S":

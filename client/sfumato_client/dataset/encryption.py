@@ -172,6 +172,26 @@ class EncryptedReader(io.RawIOBase):
         return len(part)
 
 
+def encrypt_whole(store_key: bytes, kind: str, data: bytes) -> bytes:
+    """A file of its own id, in pieces like those of `EncryptedWriter`, for what is written at once and renamed."""
+    cipher, pieces = FileCipher(store_key, kind, new_id()), max(1, -(-len(data) // PIECE))
+    view, found = memoryview(data), [cipher.file_id]
+    for number in range(pieces):
+        place = number + (LAST if number == pieces - 1 else 0)
+        found.append(cipher.encrypt(place, view[number * PIECE : (number + 1) * PIECE]))
+    return b"".join(found)
+
+
+def decrypt_whole(store_key: bytes, kind: str, encrypted: bytes) -> bytes:
+    """What `encrypt_whole` was given. Raises DataError where it was cut, altered, or is of another store or kind."""
+    cipher, view = FileCipher(store_key, kind, encrypted[:ID_BYTES]), memoryview(encrypted)[ID_BYTES:]
+    pieces, found = max(1, -(-len(view) // (PIECE + OVERHEAD))), []
+    for number in range(pieces):
+        place = number + (LAST if number == pieces - 1 else 0)
+        found.append(cipher.decrypt(place, view[number * (PIECE + OVERHEAD) : (number + 1) * (PIECE + OVERHEAD)]))
+    return b"".join(found)
+
+
 def authenticate(store_key: bytes, kind: str, data: bytes) -> str:
     """HMAC-SHA-256 of `data` for one purpose, as hexadecimal digits."""
     return hmac.digest(derived_key(store_key, kind), data, "sha256").hex()

@@ -28,7 +28,7 @@ def new_skipped(folder: Path) -> Blocks[Skipped]:
 def _words(entry: Entry) -> list[Any]:
     facts = entry.facts
     said = (entry.patient_id, entry.label, entry.split, entry.view, entry.digest.hex())
-    known = (facts.reference, facts.instance, facts.study, facts.person, facts.device, facts.modality)
+    known = (facts.reference, facts.instance, facts.study, facts.person, facts.device, facts.modality, facts.others)
     return [*said, known, entry.notes, entry.alike, entry.kind, entry.drawn]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +16,10 @@ from sfumato_client.dataset.pixel_file import PixelFacts, kept_rows
 from sfumato_client.dataset.register import Register, write_register
 from sfumato_client.dataset.report import IngestReport, report_of, with_names
 from sfumato_client.dataset.rows import RowRead
-from sfumato_client.dataset.splits import SPLITS, Numbers, key_name, pseudonym
-from sfumato_client.dataset.tokens import alike_token
+from sfumato_client.dataset.splits import SPLITS, Numbers
+from sfumato_client.dataset.tokens import TOKEN_BYTES, alike_token
 from sfumato_client.ingest import Answers, Entry, Past, Skipped, Split, examine
-from sfumato_common.accounting.members import Members
+from sfumato_common.accounting.members import Members, key_name, pseudonym
 from sfumato_common.errors import ConfigError
 from sfumato_common.study.terms import ImageForm
 from sfumato_common.types import AnyArray
@@ -34,7 +33,7 @@ class Before:
     """A store that is updated: its register, its patients' tokens, and the split of every identifier's token."""
 
     register: Register
-    patients: frozenset[str]
+    patients: Collection[str]
     splits: Mapping[str, Split]
 
 
@@ -106,13 +105,10 @@ def read_whole(folder: Path, rows: Rows, terms: StoreTerms, about: str) -> Whole
 
 def _gone(growing: Growing, before: Register, withdrawn: Collection[str]) -> dict[int, str]:
     """The images of the store before that no row gave again, with their patient's token; but of who has withdrawn."""
-    rows, again = Counter(row.about for row in growing.read), set(growing.taken)
-    rows_before = Counter(before.abouts)
-    for about, numbers in zip(before.abouts, before.images, strict=True):
-        if rows[about] >= rows_before[about]:  # read anew
-            again.update(numbers)
-    owners = {number: before.entry(number, "").patient_id for number in range(len(before)) if number not in again}
-    return {number: owner for number, owner in owners.items() if owner not in withdrawn}
+    said = b"".join(bytes.fromhex(row.about) for row in growing.read)
+    abouts = np.frombuffer(said, np.uint8).reshape(-1, TOKEN_BYTES)
+    gone = ((number, before.entry(number, "").patient_id) for number in before.not_again(abouts, growing.taken))
+    return {number: owner for number, owner in gone if owner not in withdrawn}
 
 
 def write_whole(folder: Path, whole: Whole, terms: StoreTerms) -> StoreFacts:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from array import array
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -67,7 +68,7 @@ class Growing:
     def _forget(self) -> None:
         self.entries, self.skipped, self.rows = new_entries(self._folder), new_skipped(self._folder), 0
         # rows that gave images, and which images of the store before they gave
-        self.read, self.taken = new_rows(self._folder), set[int]()
+        self.read, self.taken = new_rows(self._folder), array("I")
 
     def take(self, results: Results) -> None:
         """Keep a row's results."""
@@ -119,7 +120,7 @@ class Growing:
         for number in numbers:
             self._pixels.append(self._before.pixels[number])
             self.entries.append(self._before.entry(number, reference))
-            self.taken.add(number)
+            self.taken.append(number)
 
     def _note(self, stamp: Stamp | None, line: Sequence[dict[str, Any]]) -> None:
         """Which images a row gave; a row of which something was skipped is read again by the next update."""
@@ -179,7 +180,7 @@ class Growing:
         assert self._before is not None, "a journal of an update is of its store alone"
         for number in numbers:
             self.entries.append(self._before.entry(number, reference))
-        self.taken |= set(numbers)
+        self.taken.extend(numbers)
 
 
 def _words(entry: Entry) -> dict[str, Any]:

@@ -6,13 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from sfumato_client.dataset.found import Found, Tokens
 from sfumato_client.dataset.splits import NOT_GIVEN, SPLITS, Numbers, assign_splits
 from sfumato_client.dataset.tokens import TOKEN_BYTES
 from sfumato_client.ingest import Entry, Examined, Split
-
-Tokens = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -50,35 +48,13 @@ def people_of(
     drawn = np.full(len(tokens), NOT_GIVEN, np.uint8)
     told = drawn_of != NOT_GIVEN
     drawn[owner[told]] = drawn_of[told]
-    others = _others(entries, examined, _Numbers(tokens), drawn)
+    others = _others(entries, examined, Found(tokens), drawn)
     for number in range(len(tokens) if before else 0):
         if (split := before.get(tokens[number].tobytes().hex()) if before else None) is not None:
             drawn[number] = SPLITS.index(split)
     extra = np.frombuffer(b"".join(map(bytes.fromhex, others)), np.uint8).reshape(-1, TOKEN_BYTES)
     of_others = np.fromiter(others.values(), np.uint32, len(others))
     return People(tokens, assign_splits(owner, given, drawn), owner, extra, of_others)
-
-
-class _Numbers:
-    """The number of each token of a list, found by halving."""
-
-    def __init__(self, tokens: Tokens) -> None:
-        self._words = tokens.view(np.uint64)
-        self._order = np.lexsort((self._words[:, 1], self._words[:, 0])).astype(np.uint32)
-
-    def of(self, token: str) -> int | None:
-        """The number of a token; None of one that is not in the list."""
-        first, second = np.frombuffer(bytes.fromhex(token), np.uint64)
-        low, high = 0, len(self._order)
-        while low < high:
-            middle = (low + high) // 2
-            there = self._words[self._order[middle]]
-            if (there[0], there[1]) < (first, second):
-                low = middle + 1
-            else:
-                high = middle
-        found = low < len(self._order) and (self._words[self._order[low]] == (first, second)).all()
-        return int(self._order[low]) if found else None
 
 
 def _numbered(named: Tokens) -> tuple[Numbers, Tokens]:
@@ -95,7 +71,7 @@ def _numbered(named: Tokens) -> tuple[Numbers, Tokens]:
     return owner, named[np.sort(firsts)]
 
 
-def _others(entries: Sequence[Entry], examined: Examined, numbers: _Numbers, drawn: Numbers) -> dict[str, int]:
+def _others(entries: Sequence[Entry], examined: Examined, numbers: Found, drawn: Numbers) -> dict[str, int]:
     """Identifiers by which patients are not called, with their numbers; and into `drawn` what no kept image told."""
     found, missing = dict[str, int](), set(np.flatnonzero(drawn == NOT_GIVEN).tolist())
     for entry in entries if examined.unions or missing else ():

@@ -7,7 +7,7 @@ No name, no identifier, no date and no other value of a header: what is compared
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from struct import pack
@@ -15,6 +15,7 @@ from struct import pack
 import numpy as np
 
 from sfumato_client.dataset.arrays import Column, hexes, read_arrays, smallest, words_of, write_arrays
+from sfumato_client.dataset.found import Found, Tokens
 from sfumato_client.dataset.pixel_file import EncryptedPixels
 from sfumato_client.dataset.rows import RowRead
 from sfumato_client.dataset.splits import SPLITS, Numbers
@@ -31,29 +32,48 @@ class Register:
 
     def __init__(self, arrays: dict[str, AnyArray], pixels: EncryptedPixels) -> None:
         self._arrays, self.pixels = arrays, pixels
-        images: dict[int, list[int]] = defaultdict(list)
-        for number, row in enumerate(arrays["row_of"].tolist()):
-            images[row].append(number)
-        self.abouts, self._rows = _hexes(arrays["abouts"]), dict[str, tuple[int, int, tuple[int, ...]]]()
-        self.images = [tuple(images[row]) for row in range(len(self.abouts))]
-        stamps = arrays["stamps"].tolist()
-        for at, row in enumerate(_hexes(arrays["rows"])):
-            if row:
-                self._rows[row] = (*stamps[at], self.images[at])
+        self._others: dict[int, list[str]] = defaultdict(list)
+        if "others" in arrays:  # a store of before has none
+            for number, other in zip(arrays["others_of"].tolist(), _hexes(arrays["others"]), strict=True):
+                self._others[number].append(other)
+        self._rows = Found(arrays["rows"])
+        # images by row, in order; those of no row come first
+        self._by_row = np.argsort(arrays["row_of"], kind="stable").astype(np.uint32)
+        self._begins = np.searchsorted(arrays["row_of"][self._by_row], np.arange(len(arrays["rows"]) + 1))
 
     def __len__(self) -> int:
         return len(self.pixels)
 
     def known(self, row: str, size: int, time: int) -> tuple[int, ...]:
         """The numbers of a row's images, where row and file are as they were; else none."""
-        found = self._rows.get(row)
-        return found[2] if found is not None and found[:2] == (size, time) else ()
+        at = self._rows.of(row)
+        if at is None or tuple(self._arrays["stamps"][at].tolist()) != (size, time):
+            return ()
+        return tuple(self._by_row[self._begins[at] : self._begins[at + 1]].tolist())
+
+    def not_again(self, abouts: Tokens, taken: Collection[int]) -> list[int]:
+        """The numbers of images that were not `taken` and whose rows were not read anew.
+
+        `abouts` [m, 16] are what rows are about of which images were taken: a row counts as read where as many are
+        about the same as were then.
+        """
+        mine = self._arrays["abouts"]
+        both, place = np.unique(np.concatenate([mine, abouts]), axis=0, return_inverse=True)
+        place = place.reshape(-1)
+        then, now = (np.bincount(part, minlength=len(both)) for part in (place[: len(mine)], place[len(mine) :]))
+        anew = (now >= then)[place[: len(mine)]]
+        again = np.zeros(len(self), bool)
+        of_row = self._arrays["row_of"]
+        again[of_row >= 0] = anew[of_row[of_row >= 0]]
+        again[np.fromiter(taken, np.int64, len(taken))] = True
+        return [int(number) for number in np.flatnonzero(~again)]
 
     def entry(self, number: int, reference: str) -> Entry:
         """What is known of an image. Raises IndexError for a number that is none."""
         arrays = self._arrays
         patient, alike, person, study, instance = _hexes(arrays["tokens"][number])
-        facts = Facts(reference, instance, study, person, "", arrays["modality"][number].decode())
+        modality, others = arrays["modality"][number].decode(), " ".join(self._others.get(number, ()))
+        facts = Facts(reference, instance, study, person, "", modality, others)
         given, drawn, kind = (int(value) for value in arrays["said"][number])
         return Entry(
             patient,
@@ -94,6 +114,7 @@ def write_register(folder: Path, entries: Sequence[Entry], kept: Numbers, rows: 
     for number, one in enumerate(each()):
         said[number] = _GIVEN.index(one.split), SPLITS.index(one.drawn), ID_KINDS.index(one.kind)
         labels[number] = one.label
+    others = [(at, other) for at, one in enumerate(each()) for other in one.facts.others.split()]
     token = np.dtype(np.uint8)
     arrays: dict[str, AnyArray | Column] = {
         "tokens": Column(len(kept), (5, TOKEN_BYTES), token, lambda: map(_named, each())),
@@ -102,6 +123,8 @@ def write_register(folder: Path, entries: Sequence[Entry], kept: Numbers, rows: 
         "said": said,
         "view": words_of((one.view for one in each()), len(kept)),
         "modality": words_of((one.facts.modality for one in each()), len(kept)),
+        "others": Column(len(others), (TOKEN_BYTES,), token, lambda: (_token(other) for _, other in others)),
+        "others_of": np.array([number for number, _ in others], np.uint32),
         "row_of": row_of,
         "abouts": Column(count, (TOKEN_BYTES,), token, lambda: (_token(row.about) for row in used())),
         "rows": Column(count, (TOKEN_BYTES,), token, lambda: (_token(row.row) for row in used())),

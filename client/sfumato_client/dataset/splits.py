@@ -32,16 +32,6 @@ def keyed_split(split_key: bytes, patient_id: str) -> Split:
     return "train" if position < TRAIN_SHARE else "holdout"
 
 
-def pseudonym(split_key: bytes, patient_id: str) -> str:
-    """What the store keeps instead of a patient id: 32 hexadecimal digits, the same at every ingest of this site."""
-    return hmac.digest(split_key, b"pseudonym\0" + patient_id.encode(), hashlib.sha256).hex()[:32]
-
-
-def key_name(split_key: bytes) -> str:
-    """What tells a split key from another one, and says nothing of it: 32 hexadecimal digits."""
-    return hmac.digest(split_key, b"name\0", hashlib.sha256).hex()[:32]
-
-
 def assign_splits(owner: Numbers, given: Numbers, drawn: Numbers) -> Numbers:
     """Split of every patient, numbers of `SPLITS` [P], from owner and given split of every image [n], and `drawn` [P].
 

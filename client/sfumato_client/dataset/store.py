@@ -16,18 +16,19 @@ from pathlib import Path
 
 import numpy as np
 
-from sfumato_client.dataset.arrays import hexes, read_arrays
+from sfumato_client.dataset.arrays import hexes, read_arrays, tokens_of
 from sfumato_client.dataset.cohort import Cohort
 from sfumato_client.dataset.encryption import ALTERED, file_name
 from sfumato_client.dataset.facts import FACTS, StoreFacts
 from sfumato_client.dataset.filling import INDEX, Before, StoreTerms, facts_of, read_whole, spread_index, write_whole
+from sfumato_client.dataset.found import Found, SplitOf
 from sfumato_client.dataset.growing import Rows
 from sfumato_client.dataset.looking import sheet_of, unusual
 from sfumato_client.dataset.newest import placing
 from sfumato_client.dataset.pixel_file import PIXELS, EncryptedPixels
 from sfumato_client.dataset.register import REGISTER, read_register
 from sfumato_client.dataset.report import REPORT, IngestReport
-from sfumato_client.dataset.splits import SPLITS
+from sfumato_client.dataset.splits import NOT_GIVEN, SPLITS
 from sfumato_client.ingest import Answers, SiteImage, Skipped, Split
 from sfumato_common.accounting.members import Members
 from sfumato_common.errors import DataError
@@ -157,12 +158,12 @@ class SiteStore:
         """What an update of this store, which was opened at `folder`, has to know of it."""
         register = read_register(folder, self.facts.register, self._pixels, store_key)
         owners, splits = self._index["owner"], self._index["split"]
-        of_owner = dict(zip(owners.tolist(), (SPLITS[number] for number in splits.tolist()), strict=True))
-        patients = hexes(self._index["patients"])
-        found = {name: of_owner[number] for number, name in enumerate(patients) if number in of_owner}
-        aliases = zip(hexes(self._index["aliases"]), self._index["alias_owner"].tolist(), strict=True)
-        found |= {name: of_owner[owner] for name, owner in aliases}
-        return Before(register, frozenset(patients), found)
+        patients, aliases = (tokens_of(self._index[name]) for name in ("patients", "aliases"))
+        of_owner = np.full(len(patients), NOT_GIVEN, np.uint8)
+        of_owner[owners] = splits
+        everyone = np.concatenate([patients, aliases])
+        found = SplitOf(everyone, np.concatenate([of_owner, of_owner[self._index["alias_owner"]]]))
+        return Before(register, Found(patients), found)
 
     @property
     def patients(self) -> int:

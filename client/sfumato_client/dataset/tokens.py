@@ -13,8 +13,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from sfumato_client.dataset.splits import keyed_split, pseudonym
+from sfumato_client.dataset.splits import keyed_split
 from sfumato_client.ingest import Entry, SiteImage, Stamp, id_kind, plain_id
+from sfumato_common.accounting.members import pseudonym
 
 TOKEN_BYTES = 16
 
@@ -30,6 +31,7 @@ def entry_of(image: SiteImage, split_key: bytes) -> Entry:
     """What is known of an image, with tokens for what names its patient. The reference stays: it is the report's."""
     said = image.facts
     hidden = {name: token(split_key, name, getattr(said, name)) for name in ("instance", "study", "person")}
+    hidden["others"] = " ".join(alike_token(split_key, other) for other in said.others.split("\n") if other)
     digest = hashlib.sha256(np.ascontiguousarray(image.pixels).tobytes()).digest()[:TOKEN_BYTES]
     return Entry(
         patient_id=pseudonym(split_key, image.patient_id),

@@ -92,6 +92,11 @@ def pending_reply() -> Reply:
     return Reply(PROTOCOL, "pending", "", "", {})
 
 
+def review_reply() -> Reply:
+    """That people of the site have the release before them, and nothing else: ask again."""
+    return Reply(PROTOCOL, "review", "", "", {})
+
+
 def missing_reply() -> Reply:
     """That the site lacks an array which the request held back, and nothing else: not which."""
     return Reply(PROTOCOL, "missing", "", "", {})

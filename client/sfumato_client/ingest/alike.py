@@ -19,54 +19,84 @@ IdKind = Literal["", "0", "1", "anybody", "excel"]
 ID_KINDS: tuple[IdKind, ...] = ("", "0", "1", "anybody", "excel")
 
 # what programs write where there is nothing
-_NOTHING = {"nan", "null", "none", "na", "n/a", "n.a.", "nil", "nat", "<na>"}
+_NOTHING = {"nan", "null", "none", "na", "n/a", "n.a", "nil", "nat", "undefined", "inf", "infinity", "n/k", "s/n"}
+_NOTHING |= {"k.a", "n.b", "/n"}
+# what programs write around it: <NA>, (null), \\N of databases, NaN.0
+_AROUND, _AFTER = "'\"`()[]{}<>.,;:*/ ", re.compile(r"[.,]0+$")
 # what spreadsheets write for a value that they could not make, in any language: #N/A, #NV, #REF!, #NAME?
-_FAULT = re.compile(r"#n/?[a-z]|#\S*[!?]")
+_FAULT = re.compile(r"#n/?[a-z]|#\S*[!?]|#(div|ref|wert|value|bezug).*")
 # what people and de-identifiers write where they do not know, or do not say
 _ANYBODY = {
     "anonymous", "anonymized", "anonymised", "anonym", "anon", "unknown", "unbekannt", "inconnu", "patient",
     "test", "noid", "noname", "missing", "default", "dummy", "removed", "redacted", "deidentified", "tbd", "nn",
+    "tba", "unk", "unkn", "unbek", "pat", "demo", "phantom", "ohne", "notapplicable", "keineangabe", "leer",
     "notavailable", "notknown", "notgiven", "anonyme", "anonymisiert", "anonimo", "anonimizado", "desconocido",
     "sconosciuto", "onbekend", "inconnue", "okänd", "ukjent", "ukendt", "nieznany", "неизвестно", "неизвестный",
     "аноним", "匿名", "不明", "未知", "익명",
 }  # fmt: skip
 # what may stand beside such a word
 _BESIDE = {"patient", "id", "name", "subject", "person", "male", "female", "m", "f"}
-_REPEATED = re.compile(r"([^\W\d])\1{2,}|(\d)\2{5,}")  # XXX, 999999
-_MISSING = re.compile(r"-\d+")  # a code of statistics programs
+_REPEATED = re.compile(r"([^\W\d])\1{2,}|(\d)\2{5,}|9{4,}")  # XXX, 999999
+_MISSING = re.compile(r"-\d+([.,]0+)?")  # a code of statistics programs
 # what spreadsheets make of 1-2, 2/1 and 0
 _MONTHS = "jan|feb|mar|mär|mrz|apr|mai|may|jun|jul|aug|sep|okt|oct|nov|dez|dec|déc|fév"
-_DATE = re.compile(rf"\d{{1,2}}[-. ]+({_MONTHS})[a-z]*|({_MONTHS})[a-z]*[-. ]+\d{{2}}|00:00:00|1900-01-00( .*)?")
-_EXCEL = re.compile(r"^\d([.,]\d+)?e\+?\d+$", re.IGNORECASE)
+_DATE = re.compile(rf"\d{{1,2}}[-. ]+({_MONTHS})[a-z]*|({_MONTHS})[a-z]*[-. ]+\d{{1,4}}|00:00:00|1900-01-00( .*)?")
+_NO_DAY = re.compile(r"(\d{1,2}[-./]){2}(1899|1900)|1899-12-3[01]( .*)?")  # its first days
+_NO_BIRTHDAY = {"", "0", "00000000", "18000101", "19000101", "18991230", "99991231"}
+_EXCEL = re.compile(r"^\d([.,]\d+)?(e[+ ]?|\s*[x\u00d7*]\s*10\s*\^?)\d+$", re.IGNORECASE)
 _INVISIBLE = {"Cf", "Cc", "Zs", "Zl", "Zp"}
+_VARIANTS = {"\u034f", *map(chr, range(0xFE00, 0xFE10))}  # selectors of another shape of the letter before
 _POINT_ZERO = re.compile(r"(?<=\d)[.,]0+$")
 _THOUSANDS = re.compile(r"\d{1,3}([.,'\u2019]\d{3})+")
-_DASHES, _QUOTES = re.compile("[-_/\u2010-\u2015\u2212]+"), "'\"`\u2019+#="
+_DASHES = re.compile("[-_/\u2010-\u2015\u2212]+")
+# signs that begin or end an identifier and are none of it, and commas that divide no number
+_BEFORE, _BEHIND = "'\"`\u2018\u2019\u201c\u201d+#=()[]{}<>,;:*|\\", "'\"`\u2018\u2019\u201c\u201d()[]{}<>.,;:*|\\-_/"
+_COMMA = re.compile(r"(?<!\d),|,(?!\d)")
 # a sign between letters and digits, and zeros that begin a number
 _JOINT = re.compile(r"(?<=[^\W\d])-(?=\d)|(?<=\d)-(?=[^\W\d])")
-_ZEROS = re.compile(r"(?<!\d)0+(?=\d)")
+_ZEROS = re.compile(r"^0+(?=\w)|(?<!\d)0+(?=\d)")
 
 
 def plain_id(identifier: str) -> str:
     """An identifier without what is not seen or does not count.
 
-    That is its form (NFKC), case, blanks, '^', quotes before it, '.0', signs of thousands, the kind of its dashes, one
-    between letters and digits, and zeros that begin a number.
+    That is its form (NFKC), case, blanks, '^', quotes and brackets around it, '.0', signs of thousands, the script of
+    its digits, the kind of its dashes, one between letters and digits, and zeros that begin it or a number.
     """
-    text = unicodedata.normalize("NFKC", identifier).casefold()
-    text = "".join(sign for sign in text if unicodedata.category(sign) not in _INVISIBLE and sign != "^")
+    text = unicodedata.normalize("NFKC", _unspoilt(identifier)).casefold()
+    text = "".join(map(_digit, (sign for sign in text if _is_seen(sign))))
     # the two letters i of Turkish; what NFKC leaves of the dotted one is a combining dot
-    text = text.replace("\u0131", "i").replace("\u0307", "").lstrip(_QUOTES)
-    text = _POINT_ZERO.sub("", text)
+    text = text.replace("\u0131", "i").replace("\u0307", "").lstrip(_BEFORE).rstrip(_BEHIND)
+    text = _COMMA.sub("", _POINT_ZERO.sub("", text))
     if _THOUSANDS.fullmatch(text):
         return "".join(sign for sign in text if sign.isdigit())
     return _ZEROS.sub("", _JOINT.sub("", _DASHES.sub("-", text))) or "0"
 
 
-def says_no_id(identifier: str) -> bool:
+def _unspoilt(text: str) -> str:
+    """UTF-8 that a program has read as Windows-1252, read again: the two letters for each one beyond ASCII are one."""
+    try:
+        return text if text.isascii() else text.encode("cp1252").decode("utf-8")
+    except UnicodeError:
+        return text
+
+
+def _is_seen(sign: str) -> bool:
+    return unicodedata.category(sign) not in _INVISIBLE and sign != "^" and sign not in _VARIANTS
+
+
+def _digit(sign: str) -> str:
+    """A digit of any script as one of ours."""
+    value = unicodedata.decimal(sign, None)
+    return sign if value is None else str(value)
+
+
+def says_nothing(identifier: str) -> bool:
     """Whether it is a program's word for nothing."""
     text = identifier.strip().casefold()
-    return text in _NOTHING or bool(_FAULT.fullmatch(text)) or not any(sign.isalnum() for sign in text)
+    slashed = text.replace("\\", "/")
+    nothing = bool({slashed, _AFTER.sub("", slashed).strip(_AROUND)} & _NOTHING)
+    return nothing or bool(_FAULT.fullmatch(text)) or not any(sign.isalnum() for sign in text)
 
 
 def is_placeholder(identifier: str) -> bool:
@@ -74,7 +104,8 @@ def is_placeholder(identifier: str) -> bool:
     text = unicodedata.normalize("NFKC", identifier).strip().casefold()
     plain = "".join(sign for sign in text if sign.isalnum())
     words = {word for word in re.split(r"[\W_]+", text) if word}
-    spoilt = lost_digits(identifier) or any(form.fullmatch(text) for form in (_REPEATED, _MISSING, _DATE))
+    spoilt = lost_digits(identifier) or any(form.fullmatch(text) for form in (_REPEATED, _MISSING, _DATE, _NO_DAY))
+    spoilt = spoilt or bool(_REPEATED.fullmatch(plain))  # XXX-XX-XXXX
     named = plain in _ANYBODY or (bool(words & _ANYBODY) and words <= _ANYBODY | _BESIDE)
     return named or spoilt or not plain.strip("0")
 
@@ -95,6 +126,18 @@ def placeholders(kinds: Mapping[str, IdKind]) -> set[str]:
     """
     nobody = {"anybody", "excel", *(() if "1" in kinds.values() else ("0",))}
     return {name for name, kind in kinds.items() if kind in nobody}
+
+
+def plain_person(name: str, birth: str) -> str:
+    """A person's name and birth date without what systems write otherwise: case, carets, commas, the date's signs.
+
+    Empty where either is missing, or is no one's own.
+    """
+    first = name.split("=")[0]  # the same name in other letters follows (PS3.5 6.2.1.1)
+    letters = "".join(sign for sign in unicodedata.normalize("NFKC", first).casefold() if sign.isalpha())
+    day = "".join(sign for sign in birth if sign.isdigit())
+    nobody = not letters or is_placeholder(first) or day in _NO_BIRTHDAY
+    return "" if nobody else f"{letters} {day}"
 
 
 def lost_digits(identifier: str) -> bool:
@@ -138,7 +181,7 @@ class Unions:
 
     def __init__(self, before: Collection[str] = ()) -> None:
         self._above: dict[str, str] = {}
-        self._before = frozenset(before)
+        self._before = before
 
     def __bool__(self) -> bool:
         """Whether any are one."""

@@ -8,13 +8,13 @@ reverse would split a patient in two.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
 from pydicom import Dataset
 
-from sfumato_client.ingest.alike import says_no_id
+from sfumato_client.ingest.alike import is_placeholder, plain_person, says_nothing
 from sfumato_client.ingest.burned_in import cleared
 from sfumato_client.ingest.elements import Note, functional, integer, named, numbers
 from sfumato_client.ingest.jobs import Job, Results
@@ -90,7 +90,7 @@ def _patient(dataset: Dataset, row: Row) -> str:
     """The table's patient, or else the header's."""
     own = row.get("patient_id", "")
     patient = own or str(dataset.get("PatientID") or "").strip(" \0\t\r\n")
-    if not patient or says_no_id(patient):
+    if not patient or says_nothing(patient):
         raise UnreadableError(
             f"no patient id: its {named('PatientID')} is empty, and the table has no 'patient_id' for it"
         )
@@ -103,11 +103,21 @@ def _facts(dataset: Dataset, name: str, number: str) -> Facts:
     def said(keyword: str) -> str:
         return str(dataset.get(keyword) or "").strip()
 
-    birth, who = said("PatientBirthDate"), said("PatientName").upper()
     device = f"{said('Manufacturer')} {said('ManufacturerModelName')}".strip()
-    person = f"{who} {birth}" if birth and who else ""
+    person = plain_person(said("PatientName"), said("PatientBirthDate"))
     instance = said("SOPInstanceUID") and said("SOPInstanceUID") + number
-    return Facts(name, instance, said("StudyInstanceUID"), person, device, said("Modality"))
+    others = "\n".join(dict.fromkeys(_other_ids(dataset)))
+    return Facts(name, instance, said("StudyInstanceUID"), person, device, said("Modality"), others)
+
+
+def _other_ids(dataset: Dataset) -> Iterator[str]:
+    """Other Patient IDs and those of its sequence (PS3.3 C.7.1.1), which a system that merges patients writes."""
+    value = dataset.get("OtherPatientIDs") or []
+    named_so = [value] if isinstance(value, str) else list(value)
+    for one in [*named_so, *(item.get("PatientID") for item in dataset.get("OtherPatientIDsSequence") or [])]:
+        text = str(one or "").strip(" \0\t\r\n")
+        if text and not says_nothing(text) and not is_placeholder(text):
+            yield text
 
 
 def _pixels(dataset: Dataset, frame: int, taking: Taking, note: Note) -> ByteImages:
@@ -143,7 +153,7 @@ def _frames(dataset: Dataset, wanted: Frames) -> range:
 
 def _pixel_shape(dataset: Dataset, frame: int) -> tuple[float, float]:
     """Height and width of a pixel: Pixel Spacing, the detector's, or Pixel Aspect Ratio (PS3.3 10.7, C.7.6.3.1.7)."""
-    measures = functional(dataset, "PixelMeasuresSequence", frame)
+    measures = functional(dataset, "PixelMeasuresSequence", frame, "PixelSpacing")
     for holder, keyword in [(measures, "PixelSpacing"), *((dataset, name) for name in _SPACINGS)]:
         given = [value for value in numbers(holder, keyword) if value is not None and value > 0]
         if len(given) == 2:

@@ -82,14 +82,15 @@ def plain(text: str) -> str:
     return "".join(sign for sign in text.upper() if sign.isalnum())
 
 
-def functional(dataset: Dataset, sequence: str, frame: int) -> Dataset:
-    """Where a macro's elements stand: the frame's functional group, the shared one (PS3.3 C.7.6.16), or `dataset`."""
+def functional(dataset: Dataset, sequence: str, frame: int, keyword: str) -> Dataset:
+    """Where a macro's elements stand: the frame's functional group, the shared one (PS3.3 C.7.6.16), or `dataset`.
+
+    A group whose `keyword` is missing or empty says nothing, and the next place counts.
+    """
     own = _items(dataset, "PerFrameFunctionalGroupsSequence")
     groups = [*(own[frame : frame + 1]), *_items(dataset, "SharedFunctionalGroupsSequence")[:1]]
-    for group in groups:
-        if found := _items(group, sequence):
-            return found[0]
-    return dataset
+    found = (item for group in groups for item in _items(group, sequence)[:1])
+    return next((item for item in found if number(item, keyword) is not None), dataset)
 
 
 def first_item(dataset: Dataset, sequence: str) -> Dataset | None:

@@ -28,6 +28,7 @@ _ZIP, _ZIP_MARK = ".zip", b"PK\x03\x04"
 _LARGEST, _RATIO, _RATIO_FROM = 2**29, 200, 2**24
 _UID = re.compile(r"\d+(\.\d+){3,}")
 _DIRECTORY = "DICOMDIR"
+_ENDING = re.compile(r"\.[A-Za-z][A-Za-z0-9]{0,5}")
 
 
 class Folder:
@@ -110,10 +111,15 @@ class Folder:
 
     @cached_property
     def _nearly(self) -> dict[str, str | None]:
-        """Names of files by what programs change of them, with and without ending; None for what several have."""
+        """Names of files by what programs change of them, with and without ending; None for what several have.
+
+        The last number of a UID is no ending: 1.2.3 is not the file 1.2.3.4, which is of another image.
+        """
         found: dict[str, str | None] = {}
         for name in self.names():
-            for key in {_key(name), _key(str(PurePosixPath(name).with_suffix("")))}:
+            path = PurePosixPath(name)
+            bare = path.with_suffix("") if _ENDING.fullmatch(path.suffix) else path
+            for key in {_key(name), _key(str(bare))}:
                 found[key] = None if key in found else name
         return found
 

@@ -70,8 +70,8 @@ def require_whole(stream: bytes, frame: JpegFrame | None) -> bytes:
     return stream
 
 
-def looks_like_ybr(samples: AnyArray) -> bool:
-    """Whether colour samples [H, W, 3] of 8 bits that should be RGB are Y, Cb and Cr.
+def looks_like_ybr(samples: AnyArray, outside: float = _OUTSIDE) -> bool:
+    """Whether colour samples [H, W, 3] of 8 bits may be Y, Cb and Cr: fewer than a share leads `outside` of RGB.
 
     Y Cb Cr of a picture always leads back into RGB. RGB read as Y Cb Cr does not: its black would have to be green
     below nothing.
@@ -79,5 +79,5 @@ def looks_like_ybr(samples: AnyArray) -> bool:
     values = samples.reshape(-1, 3)[:: max(1, samples.shape[0] * samples.shape[1] // 2**16)].astype(np.float32)
     luma, blue, red = values[:, 0], values[:, 1] - 128.0, values[:, 2] - 128.0
     back = np.stack([luma + 1.402 * red, luma - 0.344136 * blue - 0.714136 * red, luma + 1.772 * blue])
-    outside = (back < -_BEYOND) | (back > 255.0 + _BEYOND)
-    return float(outside.any(axis=0).mean()) < _OUTSIDE
+    beyond = (back < -_BEYOND) | (back > 255.0 + _BEYOND)
+    return float(beyond.any(axis=0).mean()) < outside

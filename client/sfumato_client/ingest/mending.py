@@ -60,10 +60,14 @@ def _size(dataset: Dataset) -> None:
     rows, columns = integer(dataset, "Rows") or 0, integer(dataset, "Columns") or 0
     if not 0 < rows * columns * (integer(dataset, "SamplesPerPixel") or 1) <= _LARGEST:
         raise UnreadableError(f"its {named('Rows')} and {named('Columns')} are missing or too large")
+    dataset.Rows, dataset.Columns = rows, columns  # one value each, whatever was written
 
 
 def _samples(dataset: Dataset, photometric: str, note: Note) -> None:
-    if integer(dataset, "SamplesPerPixel") is None:
+    samples = integer(dataset, "SamplesPerPixel")
+    if samples not in (None, 0, 1, 3):
+        raise UnreadableError(f"its {named('SamplesPerPixel')} is {samples}; only 1 and 3 are read")
+    if not samples:
         dataset.SamplesPerPixel = 3 if photometric in COLOUR else 1
         note(f"its {named('SamplesPerPixel')} is missing: taken as {dataset.SamplesPerPixel}")
     if dataset.SamplesPerPixel == 3 and integer(dataset, "PlanarConfiguration") is None:
@@ -82,12 +86,16 @@ def _bits(dataset: Dataset, note: Note) -> None:
     if stored is None:
         dataset.BitsStored = allocated if high is None else high + 1
         note(f"its {named('BitsStored')} is missing: taken as {dataset.BitsStored}")
+    else:
+        dataset.BitsStored = stored  # one value, whatever was written
     if not 0 < dataset.BitsStored <= allocated:
         raise UnreadableError(f"its {named('BitsStored')} is more than its {named('BitsAllocated')}")
-    if high is None:
-        dataset.HighBit = dataset.BitsStored - 1
-    if integer(dataset, "PixelRepresentation") is None:
-        dataset.PixelRepresentation = 0
+    dataset.HighBit = dataset.BitsStored - 1 if high is None else high
+    signed = integer(dataset, "PixelRepresentation")
+    if signed not in (None, 0, 1):
+        raise UnreadableError(f"its {named('PixelRepresentation')} is neither 0 nor 1")
+    dataset.PixelRepresentation = signed or 0
+    if signed is None:
         note(f"its {named('PixelRepresentation')} is missing: taken as unsigned")
 
 

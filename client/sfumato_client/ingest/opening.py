@@ -12,12 +12,16 @@ from pydicom.errors import InvalidDicomError
 
 from sfumato_client.ingest.elements import Note, named
 from sfumato_client.ingest.folders import content, opened
+from sfumato_client.ingest.marks import kind_of_file
 from sfumato_client.ingest.records import UnreadableError
 
 # tags that a data set without preamble can begin with: group 0002 or 0008
 _FIRST = (b"\x02\x00", b"\x08\x00", b"\x00\x02", b"\x00\x08")
+_MARK, _SOUGHT = b"DICM", 4096  # the mark, and how far into a file it is looked for
 _META = 132  # where the meta header begins, after the preamble and its mark
 _PIXELS = (b"\xe0\x7f\x10\x00OB\x00\x00\xff\xff\xff\xff", b"\xe0\x7f\x10\x00OW\x00\x00\xff\xff\xff\xff")
+_PICTURES = {b"\x89PNG": "a PNG picture", b"\xff\xd8\xff": "a JPEG picture", b"II*\0": "a TIFF picture"}
+_PICTURES |= {b"MM\0*": "a TIFF picture"}
 _ITEM, _END = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0\x00\x00\x00\x00"
 
 
@@ -53,7 +57,13 @@ def _otherwise(file: BinaryIO, dataset: Dataset) -> Dataset:
 
 def _without_preamble(file: BinaryIO, note: Note) -> Dataset:
     file.seek(0)
-    begin = file.read(_META)
+    begin = file.read(_SOUGHT)
+    place = -1 if begin.startswith(b"PK") else begin.find(_MARK)  # not into an archive
+    if place >= 0 and begin[place + 4 : place + 6] in _FIRST:
+        # the preamble is missing, or something stands before it: a transfer's head, a mark of UTF-8
+        file.seek(place)
+        return _behind(bytes(_META - 4) + file.read(), note)
+    begin = begin[:_META]
     # the preamble's zeros may be there without the mark that ends them
     start = _META - 4 if len(begin) == _META and not begin[:-4].strip(b"\0") else 0
     file.seek(start)
@@ -63,8 +73,22 @@ def _without_preamble(file: BinaryIO, note: Note) -> Dataset:
     except Exception:
         raise UnreadableError("not a DICOM file, or one without preamble that is damaged") from None
     if "SOPClassUID" not in dataset and "PixelData" not in dataset:
-        raise UnreadableError("not a DICOM file (no preamble, and no data set without one)")
+        raise UnreadableError(f"not a DICOM file (no preamble, and no data set without one): it is {_kind(begin)}")
     note("it has no preamble")
+    return dataset
+
+
+def _kind(begin: bytes) -> str:
+    """What a file is by its beginning."""
+    return next((words for mark, words in _PICTURES.items() if begin.startswith(mark)), kind_of_file(begin))
+
+
+def _behind(data: bytes, note: Note) -> Dataset:
+    try:
+        dataset: Dataset = dcmread(io.BytesIO(data))
+    except Exception:
+        raise UnreadableError("the file is damaged: its header cannot be read") from None
+    note("its preamble is missing, or something stands before it")
     return dataset
 
 

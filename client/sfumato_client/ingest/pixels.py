@@ -8,18 +8,19 @@ none, as in a viewer that falls back to the image's own range.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
 from pydicom.pixels.processing import apply_color_lut
-from pydicom.pixels.utils import pixel_array
-from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from sfumato_client.ingest.decoders import other_shape, plain_frame
 from sfumato_client.ingest.elements import Note, first_item, functional, integer, named, number, numbers, plain, word
 from sfumato_client.ingest.lookup import Lookup, read_lookup
 from sfumato_client.ingest.mending import COLOUR, GREY, PALETTE, mend, shift_of
 from sfumato_client.ingest.records import UnreadableError, varies
+from sfumato_client.ingest.words import colours_as_they_are, stored_values, whole_picture
 from sfumato_common.imaging import depth_of
 from sfumato_common.types import AnyArray
 
@@ -27,8 +28,11 @@ Display = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 
 # of an image without a window: what lies beyond these quantiles is a marker where it makes the range so much wider
-_TAIL, _WIDER = 1e-3, 2.0
+_TAIL, _WIDER, _MARKER = 1e-3, 2.0, 0.02
 _SAMPLES = 2**16
+_GLANCE = 2**12
+_HARDLY = 0.1  # of the picture beside which no more than so much of the greys is seen
+_CACHED = 2**17  # values of a film that are windowed at once
 _CURVES = {plain(name): name for name in ("LINEAR", "LINEAR_EXACT", "SIGMOID")}
 
 
@@ -41,8 +45,10 @@ def display_values(dataset: Dataset, note: Note = lambda text: None, frame: int 
     mend(dataset, note)
     shift = shift_of(dataset, note) if "PixelData" in dataset else 0
     single = plain_frame(dataset, frame, note)
+    if single is dataset:
+        colours_as_they_are(dataset, note)
     photometric = str(single.PhotometricInterpretation)
-    stored = _stored(single, frame if single is dataset else 0, shift)
+    stored, words = stored_values(single, frame if single is dataset else 0, shift)
     grey = photometric in GREY or photometric == PALETTE
     if stored.ndim == 3 and stored.shape[0] == 1 and grey:
         stored = stored[0]
@@ -57,37 +63,10 @@ def display_values(dataset: Dataset, note: Note = lambda text: None, frame: int 
             bits = held
         colours: Display = np.asarray(stored, np.float32) / np.float32(2**bits - 1)
         return colours
-    return _grey(stored, dataset, photometric, frame, note)
-
-
-def _stored(plain: Dataset, frame: int, shift: int) -> AnyArray:
-    """Stored values, signed where they are, unused high bits cleared, YBR converted to RGB; `shift` bits lower."""
-    if shift:  # with all bits up to the highest, and the header as it was for the next frame
-        bits = plain.BitsStored
-        plain.BitsStored = int(bits) + shift
-        try:
-            return np.asarray(_stored(plain, frame, 0) >> shift)
-        finally:
-            plain.BitsStored = bits
-    words = int(plain.get("BitsAllocated") or 0)
-    bits = int(plain.get("BitsStored") or words)
-    signed = plain.get("PixelRepresentation") != 0
-    if (signed and bits < words) or not _is_plain(plain, words):
-        return np.asarray(pixel_array(plain, index=frame))
-    # as pydicom does it, without its copies of a large image: high bits are hardly ever set
-    dtype, shape = np.dtype(f"<{'i' if signed else 'u'}{words // 8}"), (int(plain.Rows), int(plain.Columns))
-    stored = np.frombuffer(plain.PixelData, dtype, shape[0] * shape[1]).reshape(shape)
-    top = 2**bits - 1
-    return stored & stored.dtype.type(top) if not signed and int(stored.max()) > top else stored
-
-
-def _is_plain(dataset: Dataset, words: int) -> bool:
-    """Whether its pixel data are one whole grey frame of 8 or 16 bits, uncompressed, least byte first."""
-    native = dataset.file_meta.TransferSyntaxUID in (ImplicitVRLittleEndian, ExplicitVRLittleEndian)
-    single = dataset.get("SamplesPerPixel") == 1 and (integer(dataset, "NumberOfFrames") or 1) == 1
-    if not native or not single or words not in (8, 16) or not isinstance(dataset.get("PixelData"), bytes):
-        return False
-    return len(dataset.PixelData) >= int(dataset.Rows) * int(dataset.Columns) * words // 8
+    padding = _padding(stored, words, dataset, note)
+    if words is not None:
+        stored = whole_picture(dataset, words, stored, padding, note)
+    return _grey(stored, padding, dataset, photometric, frame, note)
 
 
 def _palette(stored: AnyArray, dataset: Dataset, note: Note) -> Display:
@@ -110,8 +89,9 @@ def _palette(stored: AnyArray, dataset: Dataset, note: Note) -> Display:
 _PALETTES = ("Red", "Green", "Blue")
 
 
-def _grey(stored: AnyArray, dataset: Dataset, photometric: str, frame: int, note: Note) -> Display:
-    padding = _padding(stored, dataset, note)
+def _grey(
+    stored: AnyArray, padding: Mask | None, dataset: Dataset, photometric: str, frame: int, note: Note
+) -> Display:
     values = _modality(stored, dataset, frame, note)
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise UnreadableError("the pixel data hold values that are not finite")
@@ -123,8 +103,11 @@ def _grey(stored: AnyArray, dataset: Dataset, photometric: str, frame: int, note
     return shown
 
 
-def _padding(stored: AnyArray, dataset: Dataset, note: Note) -> Mask | None:
-    """Pixels outside the image, by Pixel Padding Value and Range Limit (PS3.3 C.7.5.1.1.2); in stored values."""
+def _padding(stored: AnyArray, words: AnyArray | None, dataset: Dataset, note: Note) -> Mask | None:
+    """Pixels outside the image, by Pixel Padding Value and Range Limit (PS3.3 C.7.5.1.1.2); in stored values.
+
+    A value for which stored bits have no room is looked for in the whole `words`.
+    """
     bounds = [integer(dataset, name) for name in ("PixelPaddingValue", "PixelPaddingRangeLimit")]
     if bounds[0] is None:
         return None
@@ -136,7 +119,9 @@ def _padding(stored: AnyArray, dataset: Dataset, note: Note) -> Mask | None:
     meant = [value + width if stored.dtype.kind == "u" and value < 0 else value for value in meant]
     if meant != given:
         note(f"its {named('PixelPaddingValue')} is written as if pixels were {'un' if signed else ''}signed: converted")
-    mask: Mask = (stored >= min(meant)) & (stored <= max(meant))
+    bits = int(dataset.BitsStored) - signed
+    whole = stored if words is None or all(-signed * 2**bits <= value < 2**bits for value in meant) else words
+    mask: Mask = (whole >= min(meant)) & (whole <= max(meant))
     return mask if mask.any() and not mask.all() else None
 
 
@@ -146,7 +131,7 @@ def _modality(stored: AnyArray, dataset: Dataset, frame: int, note: Note) -> Any
         table = read_lookup(item, stored.dtype.kind == "i", note)
         if table is not None:
             return table.of(stored)
-    holder = functional(dataset, "PixelValueTransformationSequence", frame)
+    holder = functional(dataset, "PixelValueTransformationSequence", frame, "RescaleSlope")
     slope, intercept = number(holder, "RescaleSlope"), number(holder, "RescaleIntercept")
     for keyword, value in (("RescaleSlope", slope), ("RescaleIntercept", intercept)):
         if value is not None and not np.isfinite(value):
@@ -162,13 +147,14 @@ def _modality(stored: AnyArray, dataset: Dataset, frame: int, note: Note) -> Any
 
 def _voi(values: AnyArray, dataset: Dataset, padding: Mask | None, frame: int, note: Note) -> Display:
     """VOI LUT, else the first window that shows anything, else the image's own range outside the padding."""
-    holder = functional(dataset, "FrameVOILUTSequence", frame)
+    holder = functional(dataset, "FrameVOILUTSequence", frame, "WindowWidth")
     inside = values if padding is None else values[~padding]
     if item := first_item(holder, "VOILUTSequence"):
         table = read_lookup(item, bool(values.min() < 0), note)
-        if table is not None:
-            return table.of(values).astype(np.float32) / np.float32(table.top)
-        note(f"its {named('VOILUTSequence')} is empty: passed over")
+        looked_up = table.of(values) if table is not None else None
+        if table is not None and looked_up is not None and (varies(looked_up) or not varies(inside)):
+            return looked_up.astype(np.float32) / np.float32(table.top)
+        note(f"its {named('VOILUTSequence')} is empty, or shows nothing: passed over")
     said = word(holder, "VOILUTFunction") or "LINEAR"
     function = _CURVES.get(plain(said), said)
     pairs = list(zip(numbers(holder, "WindowCenter"), numbers(holder, "WindowWidth"), strict=False))
@@ -181,9 +167,19 @@ def _voi(values: AnyArray, dataset: Dataset, padding: Mask | None, frame: int, n
         shown = window(values, centre, width, function)
         within = shown if padding is None else shown[~padding]
         if varies(within) or not varies(inside):
+            _say_if_hardly_shown(within, note)
             return shown
         note(f"its {named('WindowCenter')} and {named('WindowWidth')} lie outside all values: passed over")
     return _own_range(values, inside, note)
+
+
+def _say_if_hardly_shown(within: Display, note: Note) -> None:
+    """A window that was made for other values may leave a picture of next to nothing, and a viewer shows it so."""
+    flat = within.reshape(-1)
+    low, high = np.quantile(flat[:: max(1, len(flat) // _GLANCE)], [_HARDLY, 1.0 - _HARDLY])
+    if high - low < _HARDLY:
+        what = f"{named('WindowCenter')} and {named('WindowWidth')}"
+        note(f"its {what} leave next to no contrast: were they made for other values?")
 
 
 def _own_range(values: AnyArray, inside: AnyArray, note: Note) -> Display:
@@ -192,12 +188,25 @@ def _own_range(values: AnyArray, inside: AnyArray, note: Note) -> Display:
     if low == high:
         raise UnreadableError("the image is blank: all pixels are equal")
     flat = inside.reshape(-1)
-    some = flat[:: max(1, len(flat) // _SAMPLES)]
-    first, last = (float(value) for value in np.quantile(some, [_TAIL, 1.0 - _TAIL]))
+    some = np.sort(flat[:: max(1, len(flat) // _SAMPLES)]).astype(np.float64)
+    first, last = _without_markers(some)
     if last > first and high - low > _WIDER * (last - first):
         note("it has no window, and a few pixels lie far beyond all others: shown without them")
         low, high = first, last
     return np.clip((values - low) / (high - low), 0.0, 1.0).astype(np.float32)
+
+
+def _without_markers(some: npt.NDArray[np.float64]) -> tuple[float, float]:
+    """The range of sorted values without the outermost few, and without up to a fiftieth that a wide gap sets apart."""
+    first, last = (float(value) for value in np.quantile(some, [_TAIL, 1.0 - _TAIL]))
+    count = max(1, int(_MARKER * len(some)))
+    gaps = np.diff(some)
+    up, down = len(gaps) - count + int(gaps[-count:].argmax()), int(gaps[:count].argmax())
+    if gaps[up] > some[up] - some[0]:
+        last = min(last, float(some[up]))
+    if gaps[down] > some[-1] - some[down + 1]:
+        first = max(first, float(some[down + 1]))
+    return first, last
 
 
 def window(values: AnyArray, centre: float, width: float, function: str) -> Display:
@@ -209,22 +218,40 @@ def window(values: AnyArray, centre: float, width: float, function: str) -> Disp
     """
     if not np.isfinite([centre, width]).all() or width <= 0:
         raise UnreadableError(f"its {named('WindowWidth')} is not one that DICOM allows")
-    shown: Display = values.astype(np.float32)
-    if function == "LINEAR" and width >= 1:
-        if width == 1:
-            return (shown > centre - 0.5).astype(np.float32)
-        _line(shown, centre - 0.5, width - 1.0)
-    elif function in ("LINEAR", "LINEAR_EXACT"):
-        _line(shown, centre, width)
-    elif function == "SIGMOID":
-        shown = 1.0 / (1.0 + np.exp(np.clip(np.float32(-4.0 / width) * (shown - np.float32(centre)), -80.0, 80.0)))
-    else:
-        raise UnreadableError(f"its {named('VOILUTFunction')} is not one that DICOM defines")
-    return np.clip(shown, 0.0, 1.0, out=shown)
+    curve = _curve(centre, width, function)
+    shown: Display = np.empty(values.shape, np.float32)
+    # some rows at a time, which stay in the processor's cache: a film has millions of values
+    for first in range(0, len(values), rows := max(1, _CACHED // max(1, values[:1].size))):
+        part = shown[first : first + rows]
+        part[...] = values[first : first + rows]
+        curve(part)
+        np.clip(part, 0.0, 1.0, out=part)
+    return shown
+
+
+def _curve(centre: float, width: float, function: str) -> Callable[[Display], None]:
+    """What makes display values of values, in their place. Raises UnreadableError."""
+    if function == "LINEAR" and width == 1:
+        return lambda part: _step(part, centre - 0.5)
+    if function == "LINEAR" and width > 1:
+        return lambda part: _line(part, centre - 0.5, width - 1.0)
+    if function in ("LINEAR", "LINEAR_EXACT"):
+        return lambda part: _line(part, centre, width)
+    if function == "SIGMOID":
+        return lambda part: _sigmoid(part, centre, width)
+    raise UnreadableError(f"its {named('VOILUTFunction')} is not one that DICOM defines")
+
+
+def _step(values: Display, centre: float) -> None:
+    values[...] = values > centre
 
 
 def _line(values: Display, centre: float, width: float) -> None:
-    """(values - centre) / width + 1/2, in place: a film has millions of them."""
+    """(values - centre) / width + 1/2."""
     values -= np.float32(centre)
     values /= np.float32(width)
     values += np.float32(0.5)
+
+
+def _sigmoid(values: Display, centre: float, width: float) -> None:
+    values[...] = 1.0 / (1.0 + np.exp(np.clip(np.float32(-4.0 / width) * (values - np.float32(centre)), -80.0, 80.0)))

@@ -51,7 +51,8 @@ class Facts:
     """What else is known of an image, to check a set by; none of it enters the store.
 
     `reference` is how the report calls it. `instance` and `study` are SOP and Study Instance UID, `person` the name and
-    birth date of the header, `device` its maker and model, `modality` the header's.
+    birth date of the header, `others` the patient's other identifiers in it, one a line, `device` its maker and model,
+    `modality` the header's.
     """
 
     reference: str = ""
@@ -60,6 +61,7 @@ class Facts:
     person: str = ""
     device: str = ""
     modality: str = ""
+    others: str = ""
 
 
 NO_FACTS = Facts()

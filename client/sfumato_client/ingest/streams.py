@@ -6,7 +6,7 @@ A header may name another transfer syntax than its pixel data have: archives tra
 from __future__ import annotations
 
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.encaps import get_frame
+from pydicom.encaps import encapsulate, get_frame
 from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from sfumato_client.ingest.elements import Note, integer, named
@@ -68,6 +68,10 @@ def mend_transfer_syntax(dataset: Dataset, note: Note) -> None:
     known = said.is_transfer_syntax or any(said in family for family in FAMILIES)
     what = f"{named('TransferSyntaxUID')} is " + (f"{said.name}" if known else "missing or unknown")
     if not _is_encapsulated(dataset):
+        if (family := _bare_stream(dataset)) is not None:
+            note(f"its {named('PixelData')} are a stream that is not cut into items: read as {UID(family[0]).name}")
+            meta.TransferSyntaxUID = said if said in family else UID(family[0])
+            return
         if not known or said.is_encapsulated:
             found = _written_as(dataset)
             note(f"its {what}: read as {found.name}")
@@ -79,6 +83,18 @@ def mend_transfer_syntax(dataset: Dataset, note: Note) -> None:
     if family is not None and said not in family:
         note(f"its {what}: read as {UID(family[0]).name}, as the pixel data say")
         meta.TransferSyntaxUID = UID(family[0])
+
+
+def _bare_stream(dataset: Dataset) -> tuple[str, ...] | None:
+    """The family of a compressed stream that lies in Pixel Data as it is, which is put into items then; else None."""
+    data = dataset.get("PixelData")
+    samples = (integer(dataset, "Rows") or 0) * (integer(dataset, "Columns") or 0)
+    if not isinstance(data, bytes) or len(data) >= samples or (integer(dataset, "NumberOfFrames") or 1) != 1:
+        return None  # as long as a picture is: its first pixels look so by chance
+    if (family := family_of(data)) is not None:
+        dataset.PixelData = encapsulate([data], has_bot=False)
+        dataset["PixelData"].is_undefined_length = True
+    return family
 
 
 def _is_encapsulated(dataset: Dataset) -> bool:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sfumato_client.ingest.alike import says_no_id
+from sfumato_client.ingest.alike import says_nothing
 from sfumato_client.ingest.records import LISTED_TWICE, SPLIT_NAMES, Split, UnreadableError
 from sfumato_common.errors import ConfigError
 from sfumato_common.tables import Row
@@ -41,7 +41,7 @@ class Listing:
         self._rows, self._count, self.splits = rows, 0, False
         for row in rows():
             self._count += 1
-            self.splits = self.splits or bool(row.get("split"))
+            self.splits = self.splits or not says_nothing(row.get("split", ""))
 
     def __len__(self) -> int:
         return self._count
@@ -167,7 +167,7 @@ def _word(written: str) -> str:
 
 def patient_of(cell: str) -> str:
     """A table's patient id. Raises UnreadableError for an empty one, and for a program's word for nothing."""
-    if not cell or says_no_id(cell):
+    if not cell or says_nothing(cell):
         raise UnreadableError("no patient id: the patient is the unit of protection")
     return cell
 

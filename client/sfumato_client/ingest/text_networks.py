@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from scipy import ndimage
 
 from sfumato_common.errors import ConfigError
 
@@ -121,10 +120,12 @@ class Networks:
 
     def warm(self) -> None:
         """Take the memory of a look, which is kept from then on: asking the system for it anew is a fifth of a look."""
-        self._likely(np.zeros((LONGEST, LONGEST, 3), np.uint8))
+        self.find(np.zeros((LONGEST, LONGEST, 3), np.uint8))
 
     def find(self, picture: Bytes, longest: int = LONGEST) -> list[Box]:
         """Where lines of text may be in `picture`, uint8 [H, W] or [H, W, 3], looked at with such a longer side."""
+        from scipy import ndimage  # a third of what a reader that does not look would load
+
         height, width = picture.shape[:2]
         scale = min(longest / max(height, width), _ENLARGED)
         inner = max(1, round(width * scale)), max(1, round(height * scale))

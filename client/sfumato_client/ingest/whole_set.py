@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter, defaultdict
-from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -26,8 +26,8 @@ class Entry:
     """What is known of one image of the set, in the order of the store; `digest` is that of its pixels.
 
     `patient_id`, and what in `facts` names a patient, are tokens: equal where the values are. `alike` is the token of
-    the identifier without what does not count, `kind` what could be seen of it, `drawn` the split that the site's key
-    draws for it.
+    the identifier without what does not count, as those of `facts.others` are, `kind` what could be seen of it, `drawn`
+    the split that the site's key draws for it.
     """
 
     patient_id: str
@@ -125,11 +125,13 @@ def _one_patient(entries: Sequence[Entry], answers: Answers, past: Past, examine
     )
     say(
         "same_person",
-        "groups of different patient ids have one name and birth date, or one Study Instance UID",
+        "groups of different patient ids have one name and birth date, one Study Instance UID, or are in one "
+        "another's Other Patient IDs",
         answers.same_person,
         groups_by(
             lambda: ((("person", entry.facts.person), entry.patient_id) for entry in known() if entry.facts.person),
             lambda: ((("study", entry.facts.study), entry.patient_id) for entry in known() if entry.facts.study),
+            lambda: _by_other_ids(known),
         ),
     )
     say(
@@ -141,6 +143,14 @@ def _one_patient(entries: Sequence[Entry], answers: Answers, past: Past, examine
             lambda: ((("instance", it.facts.instance), it.patient_id) for it in entries if it.facts.instance),
         ),
     )
+
+
+def _by_other_ids(known: Callable[[], Iterator[Entry]]) -> Iterator[tuple[Hashable, str]]:
+    """Patients by identifiers that stand in someone's header as another one of theirs; such headers are few."""
+    told = {other for entry in known() for other in entry.facts.others.split()}
+    for entry in known() if told else ():
+        for one in {entry.alike, *entry.facts.others.split()} & told:
+            yield ("other", one), entry.patient_id
 
 
 def _withdrawn(entries: Sequence[Entry], patients: set[str], examined: Examined) -> None:

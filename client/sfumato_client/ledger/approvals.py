@@ -16,8 +16,8 @@ from sfumato_common.errors import LedgerError, ReleaseRefused, VerificationError
 from sfumato_common.files import canonical_json
 from sfumato_common.study.words import PARTS, Part
 
-# 'no-gate': a formal part under a policy and a plan that ask for no gate on it
-Approver = Literal["gate", "no-gate"]
+# 'no-gate': a formal part under a policy and a plan that ask for no gate on it; 'steward': people, after the gate
+Approver = Literal["gate", "no-gate", "steward"]
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,8 @@ class Approval:
     """Who let which shard of a part of a plan's release go: the package's sha256, and those of the part's sealed sets.
 
     `signature` is the site's (Ed25519, domain "approval") over `statement`. Where a part is one shard, neither row nor
-    statement counts them: so they were before there were shards.
+    statement counts them: so they were before there were shards. `decided` are the hashes of the stewards' decisions
+    that it rests on.
     """
 
     plan_hash: str
@@ -36,6 +37,7 @@ class Approval:
     signature: bytes
     shard: int = 1
     shards: int = 1
+    decided: tuple[str, ...] = ()
 
     @property
     def statement(self) -> bytes:
@@ -61,6 +63,7 @@ class Approval:
 
     def _stated(self) -> dict[str, Any]:
         counted = {} if self.shards == 1 else {"shard": self.shard, "shards": self.shards}
+        decided = {"decided": list(self.decided)} if self.decided else {}
         return {
             "plan_hash": self.plan_hash,
             "part": self.part,
@@ -68,6 +71,7 @@ class Approval:
             "package_sha256": self.package_sha256,
             "sets": list(self.sets),
             **counted,
+            **decided,
         }
 
 
@@ -81,10 +85,11 @@ def approval(
     *,
     shard: int = 1,
     shards: int = 1,
+    decided: Sequence[str] = (),
 ) -> Approval:
     """A new approval of `package`, shard `shard` of `shards`, signed by `sign` (`SiteIdentity.sign_approval`)."""
     digest = hashlib.sha256(package).hexdigest()
-    found = Approval(plan_hash, part, by, digest, tuple(sets), b"", shard, shards)
+    found = Approval(plan_hash, part, by, digest, tuple(sets), b"", shard, shards, tuple(decided))
     return replace(found, signature=sign(found.statement))
 
 
@@ -119,7 +124,8 @@ def _approval(row: Row) -> Approval:
     value = row.value
     try:
         known = value["part"] in PARTS and value["by"] in get_args(Approver)
-        sets = tuple(map(str, value["sets"]))
+        sets, decided = tuple(map(str, value["sets"])), tuple(map(str, value.get("decided", ())))
+        counted = {"shard": value["shard"], "shards": value["shards"]} if "shards" in value else {}
         found = Approval(
             str(value["plan_hash"]),
             value["part"],
@@ -127,8 +133,10 @@ def _approval(row: Row) -> Approval:
             str(value["package_sha256"]),
             sets,
             bytes.fromhex(value["signature"]),
-            *((value["shard"], value["shards"]) if "shards" in value else ()),
+            **counted,
+            decided=decided,
         )
+        known = known and (found.by == "steward") == bool(found.decided)
         known = known and type(found.shard) is type(found.shards) is int and 1 <= found.shard <= found.shards
     except (KeyError, TypeError, ValueError):
         known = False

@@ -9,8 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from types import MappingProxyType
 from typing import Any, get_args
 
 from sfumato_common.accounting.events import Cohort, Event, check_event, event_from_json
@@ -30,10 +32,10 @@ class Row:
     body: str
     hash: str
 
-    @property
-    def value(self) -> dict[str, Any]:
-        """The body as plain data."""
-        return dict(json.loads(self.body))
+    @cached_property
+    def value(self) -> Mapping[str, Any]:
+        """The body as plain data, read once: every charge goes through all rows several times."""
+        return MappingProxyType(dict(json.loads(self.body)))
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,10 @@ class Settlement:
 
 
 def next_row(rows: Sequence[Row], kind: str, fields: dict[str, Any]) -> Row:
-    """The row that follows `rows`: `kind` is 'genesis', 'reserve', 'settle', 'approve', 'bind' or 'recover'."""
+    """The row that follows `rows`.
+
+    `kind` is 'genesis', 'reserve', 'settle', 'approve', 'bind', 'recover', 'run', 'steward' or 'decide'.
+    """
     number = len(rows)
     body = canonical_json({"number": number, "kind": kind, **fields}).decode("ascii")
     return Row(number, body, _link(rows[-1].hash if rows else _NO_HASH, body))

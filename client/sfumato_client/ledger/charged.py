@@ -181,6 +181,20 @@ def _reserve(
     ]
 
 
+def open_charge(ledger: Book, terms: Terms, event: Event) -> None:
+    """Charge `event` for what is done later, by people perhaps: once, however often it is called; it stays open.
+
+    `charged` with `resume` takes it up when it is done. Raises what `Ledger.reserve` raises.
+    """
+    if not is_charged(ledger, terms):
+        _reserve(ledger, terms, [event], {})
+
+
+def is_charged(ledger: Book, terms: Terms) -> bool:
+    """Whether something was charged under these terms, settled or not."""
+    return any(_under(entry, terms) for entry in ledger.entries())
+
+
 def sealed_digest(ledger: Book, terms: Terms) -> str | None:
     """The sha256 of what was sealed and settled under a charge of one event; None while nothing was."""
     digests = ledger.settled_results()
@@ -235,3 +249,30 @@ def _recorder(reserved: Sequence[Reservation], noise: NoiseSource, binding: str)
 def _binding(terms: Terms, reserved: Sequence[Reservation]) -> str:
     stated = [terms.plan_hash, terms.purpose, terms.round, terms.cohort, [entry.hash for entry in reserved]]
     return hashlib.sha256(canonical_json(stated)).hexdigest()
+
+
+class StatedCharge:
+    """An open charge for mechanisms that another program draws; made by `stated` alone. `keep` takes what they made."""
+
+    def __init__(self, reserved: Sequence[Reservation]) -> None:
+        self.reserved, self.sha256 = tuple(reserved), ""
+
+    def keep(self, result: Result) -> None:
+        """Note what was made, of which the ledger keeps the sha256. Raises EgressRefused at the second call."""
+        if self.sha256:
+            raise EgressRefused("something was kept under this charge before; it pays for one result")
+        self.sha256 = digest_of(result)
+
+
+@contextlib.contextmanager
+def stated(ledger: Book, terms: Terms, events: Sequence[Event]) -> Iterator[StatedCharge]:
+    """As `charged`, for a program that draws its own noise: what it says is charged first, and not seen to be true.
+
+    Raises what `Ledger.reserve` raises, before the body, and EgressRefused where the body kept nothing.
+    """
+    charge = StatedCharge(_reserve(ledger, terms, events, {}))
+    yield charge
+    if not charge.sha256:
+        raise EgressRefused("nothing was kept under this charge: it stays charged, and nothing may leave")
+    for reservation in charge.reserved:
+        ledger.settle(reservation, charge.sha256)

@@ -1,6 +1,4 @@
-"""Independent check of a certificate against an exported ledger: chain, charges, and every epsilon anew.
-
-Of a release package, or of a table.
+"""Independent check of a package's or table's certificate against an exported ledger: chain, charges, epsilons anew.
 
 The epsilons are recomputed by `prv.py`, which shares no code with the accountant that wrote them.
 """
@@ -15,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from sfumato_client.ledger.admission import Tally
 from sfumato_client.ledger.chain import Reservation
+from sfumato_client.ledger.decisions import require_decided
 from sfumato_client.ledger.export import ReadExport, read_export
 from sfumato_client.ledger.prv import LossDistribution, loss_distributions
 from sfumato_common.accounting.accountant import count_mechanisms, epsilon_text
@@ -97,7 +96,7 @@ def check_package(export: bytes, package: bytes, public_key: bytes | None) -> Ch
     """
     ledger = read_export(export)
     manifest = _manifest(package, public_key, ledger.site)
-    found = _report(ledger, manifest.study, manifest.plan_hash, manifest.certificate, public_key is not None)
+    found = report_on(ledger, manifest.study, manifest.plan_hash, manifest.certificate, public_key is not None)
     signed, own = _check_approvals(ledger, manifest.plan_hash, package, public_key)
     return replace(found, approvals=signed, approved=own)
 
@@ -116,12 +115,13 @@ def check_table(
     sealed = {ledger.settled.get(entry.number) for entry in ledger.charges if entry.plan_hash == stated.plan_hash}
     if not sealed <= {stated.table_sha256, None}:
         raise LedgerError("the ledger settled another table under this certificate's charges; do not rely on it")
-    return _report(ledger, stated.study, stated.plan_hash, stated, public_key is not None)
+    return report_on(ledger, stated.study, stated.plan_hash, stated, public_key is not None)
 
 
-def _report(
+def report_on(
     ledger: ReadExport, study: str, plan_hash: str, stated: Certificate, signature_checked: bool
 ) -> CheckReport:
+    """What an export holds for a certificate, with every stated epsilon beside the one recomputed."""
     charges = [entry for entry in ledger.charges if entry.plan_hash == plan_hash]
     tallies = {cohort: stated_tally(stated.mechanisms.get(cohort, [])) for cohort in _COHORTS}
     pending = sum(_beyond(charges, cohort, tallies[cohort]) for cohort in _COHORTS)
@@ -168,6 +168,7 @@ def _check_approvals(ledger: ReadExport, plan_hash: str, package: bytes, public_
                 raise VerificationError(
                     "an approval in the exported ledger was not signed with the site's key: do not rely on the export"
                 ) from None
+        require_decided(ledger.rows, ledger.approvals, public_key)
     of_plan = {leave.package_sha256 for leave in ledger.approvals if leave.plan_hash == plan_hash}
     approved = hashlib.sha256(package).hexdigest() in of_plan
     if of_plan and not approved:

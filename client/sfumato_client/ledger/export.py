@@ -75,6 +75,12 @@ class ReadExport:
     settled: Mapping[int, str | None]
     approvals: tuple[Approval, ...]
     head: Head
+    rows: tuple[Row, ...] = ()
+
+    @property
+    def row_hashes(self) -> dict[int, str]:
+        """The chain's hash at each row."""
+        return {row.number: row.hash for row in self.rows}
 
 
 def write_export(rows: Sequence[Row], site: str, budget: Budget, spent: StatedCosts) -> bytes:
@@ -108,7 +114,7 @@ def read_export(data: bytes) -> ReadExport:
     check_head(rows, Head(export.head.number, export.head.hash))
     if export.head.number != len(rows) - 1:
         raise LedgerError("the export goes on behind its head; export the ledger again")
-    return ReadExport(export.site, charges, closed, left, Head(export.head.number, export.head.hash))
+    return ReadExport(export.site, charges, closed, left, Head(export.head.number, export.head.hash), tuple(rows))
 
 
 def _charges(rows: Sequence[Row]) -> tuple[Reservation, ...]:

@@ -89,6 +89,8 @@ def sqlite_errors() -> Iterator[None]:
         if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_FULL:
             raise NoRoomError(NO_ROOM) from None
         raise LedgerError(f"the privacy ledger cannot be used ({error.sqlite_errorname}); check the disk") from None
+    except sqlite3.ProgrammingError:
+        raise LedgerError("the privacy ledger was closed before it was used; keep its 'with' block open") from None
     except sqlite3.DatabaseError as error:
         raise LedgerError(f"the privacy ledger is damaged ({error.sqlite_errorname}); restore a backup") from None
 

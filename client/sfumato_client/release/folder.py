@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load, save
 
 from sfumato_client.anonymise.candidates import CandidateSet
+from sfumato_client.dataset.encryption import decrypt_whole, encrypt_whole
 from sfumato_common.accounting.events import Declared, event_from_json, event_to_json
-from sfumato_common.errors import LedgerError, VerificationError
-from sfumato_common.files import write_atomic, write_json
+from sfumato_common.errors import ConfigError, DataError, LedgerError, VerificationError
+from sfumato_common.files import read_object, write_atomic, write_json
 from sfumato_common.locks import exclusive
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.release import AnyItem
@@ -26,13 +28,17 @@ from sfumato_common.study.words import Part
 from sfumato_common.types import AnyArray, Arrays, fingerprint
 
 _REQUEST, _PRIVATE = "request.safetensors", 0o600
+_KIND = "candidates"  # of the key under which they are encrypted
 
 
 class ReleaseFolder:
-    """One plan's release in `root`, a folder of the site's home."""
+    """One plan's release in `root`, a folder of the site's home.
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
+    With `encrypts` candidates are written under `store_key`; without, as they are. Both are read where there is a key.
+    """
+
+    def __init__(self, root: Path, store_key: bytes | None = None, encrypts: bool = False) -> None:
+        self._root, self._key, self._encrypts = root, store_key, encrypts
 
     def held(self) -> contextlib.AbstractContextManager[None]:
         """Work on the release alone. Raises BusyError at once when another process does."""
@@ -61,6 +67,14 @@ class ReleaseFolder:
         with _readable(), safe_open(path, framework="numpy") as file:
             return dict(file.metadata())["choice"], {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
 
+    def choice(self) -> str:
+        """The choice that the release is made from. Raises as `request`."""
+        path = self._root / _REQUEST
+        if not path.exists():
+            raise LedgerError("this plan's release was never begun here")
+        with _readable(), safe_open(path, framework="numpy") as file:
+            return str(dict(file.metadata())["choice"])
+
     def keep_item(self, item: AnyItem, found: CandidateSet) -> None:
         """Keep the finished set of one item."""
         claims = {
@@ -71,21 +85,46 @@ class ReleaseFolder:
             "spends": [event_to_json(event) for event in found.spends],
         }
         arrays = {"images": found.images, "labels": found.labels}
-        write_atomic(self._item(item), save(arrays, metadata={"claims": json.dumps(claims)}), mode=_PRIVATE)
+        data = save(arrays, metadata={"claims": json.dumps(claims)})
+        if self._encrypts and self._key is not None:
+            write_atomic(self._encrypted(item), encrypt_whole(self._key, _KIND, data), mode=_PRIVATE)
+        else:
+            write_atomic(self._item(item), data, mode=_PRIVATE)
 
     def item(self, item: AnyItem) -> CandidateSet | None:
         """The set of one item, when it is finished. Raises VerificationError when its file is damaged."""
-        path = self._item(item)
-        if not path.exists():
-            return None
         with _readable():
-            with safe_open(path, framework="numpy") as file:
-                claims = json.loads(dict(file.metadata())["claims"])
-            arrays = load(path.read_bytes())
+            data = self._data(item)
+            if data is None:
+                return None
+            arrays, claims = load(data), json.loads(_metadata(data)["claims"])
             events = map(event_from_json, claims.pop("spends"))
             spends = tuple(event for event in events if not isinstance(event, Declared))
             labels = arrays["labels"].astype(np.int64)
             return CandidateSet(images=arrays["images"], labels=labels, spends=spends, **claims)
+
+    def _data(self, item: AnyItem) -> bytes | None:
+        path, encrypted = self._item(item), self._encrypted(item)
+        if encrypted.exists():
+            if self._key is None:
+                raise ConfigError("candidates are encrypted here, and are read with the store's key alone")
+            return decrypt_whole(self._key, _KIND, encrypted.read_bytes())
+        return path.read_bytes() if path.exists() else None
+
+    def keep_waiting(self, part: Part, sets: Sequence[str]) -> None:
+        """Keep that a part, whose candidate sets have these digests, waits for people; since when, once."""
+        if self.waiting(part) is None or self.waiting(part) != list(sets):
+            told = {"sets": list(sets), "since": round(time.time(), 1)}
+            write_atomic(self._waiting(part), json.dumps(told), mode=_PRIVATE)
+
+    def waiting(self, part: Part) -> list[str] | None:
+        """The digests of a part's candidate sets that wait, or waited, for people; None where they never did."""
+        told = read_object(self._waiting(part))
+        return list(told["sets"]) if told else None
+
+    def waiting_since(self, part: Part) -> float | None:
+        """Since when, in seconds since 1970."""
+        return read_object(self._waiting(part)).get("since")
 
     def keep_refusal(self, part: Part, code: str) -> None:
         """Keep that a part will never be sent: the code of the reason, which the local log holds."""
@@ -96,6 +135,14 @@ class ReleaseFolder:
         path = self._root / f"refused-{part}.json"
         return str(json.loads(path.read_text())["code"]) if path.exists() else None
 
+    def keep_sent(self, part: Part) -> None:
+        """Keep that an approved part was sent while another one waits."""
+        write_json(self._root / f"sent-{part}.json", {"sent": True})
+
+    def was_sent(self, part: Part) -> bool:
+        """Whether it was."""
+        return (self._root / f"sent-{part}.json").exists()
+
     def package(self, part: Part, shard: int = 1) -> Path:
         """Where a shard of a part lies when it is sealed; the first has the part's plain name."""
         return self._root / (f"{part}.sfumato" if shard == 1 else f"{part}.{shard:04d}.sfumato")
@@ -103,15 +150,27 @@ class ReleaseFolder:
     def _item(self, item: AnyItem) -> Path:
         return self._root / f"{item.method}-{item.model}.safetensors"
 
+    def _encrypted(self, item: AnyItem) -> Path:
+        return self._root / f"{item.method}-{item.model}.encrypted"
 
-def release_folder(releases: Path, plan: Plan) -> ReleaseFolder:
-    """The folder of `plan`'s release below `releases`."""
-    return ReleaseFolder(releases / plan.digest[:16])
+    def _waiting(self, part: Part) -> Path:
+        return self._root / f"waiting-{part}.json"
+
+
+def release_folder(releases: Path, plan: Plan, store_key: bytes | None = None, encrypts: bool = False) -> ReleaseFolder:
+    """The folder of `plan`'s release below `releases`; see `ReleaseFolder`."""
+    return ReleaseFolder(releases / plan.digest[:16], store_key, encrypts)
+
+
+def _metadata(data: bytes) -> dict[str, str]:
+    """The metadata of a safetensors file's bytes: its header is JSON behind eight bytes of its length."""
+    length = int.from_bytes(data[:8], "little")
+    return dict(json.loads(data[8 : 8 + length])["__metadata__"])
 
 
 @contextlib.contextmanager
 def _readable() -> Iterator[None]:
     try:
         yield
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AssertionError):
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AssertionError, DataError):
         raise VerificationError("a file of this plan's release is damaged; restore the home from a backup") from None

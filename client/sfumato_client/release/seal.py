@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
 
 from sfumato_client.anonymise.candidates import CandidateSet
+from sfumato_client.audit.consent import Consent
 from sfumato_client.audit.verdict import Approved
 from sfumato_common.accounting.events import same_mechanisms
 from sfumato_common.errors import PolicyRefusal, ReleaseRefused
@@ -24,13 +25,21 @@ from sfumato_common.types import AnyArray, pixel_dtype
 
 
 def seal(
-    approved: Approved, plan: Plan, policy: Policy, certificate: Certificate, sign: Callable[[bytes], bytes]
+    approved: Approved,
+    plan: Plan,
+    policy: Policy,
+    certificate: Certificate,
+    sign: Callable[[bytes], bytes],
+    consent: Consent | None = None,
 ) -> Iterator[bytes]:
     """The packages of one part of the release, shard by shard, signed by `sign` (`SiteIdentity.sign_package`).
 
     Images are dealt to the shards by their random names, and only one shard is in memory as bytes.
 
-    Raises ReleaseRefused for anything but an intact `Approved` of exactly what the plan asks for in that part,
+    `consent` is the stewards', where the policy asks them.
+
+    Raises ReleaseRefused for anything but an intact `Approved` of exactly what the plan asks for in that part, with the
+    consent that it needs,
     PolicyRefusal when the policy forbids a method, the size of the set, or a certificate made under other noise.
     """
     if type(approved) is not Approved:
@@ -38,6 +47,7 @@ def seal(
     approved.check()
     _check_request(approved, plan, policy.site)
     _check_policy(approved, policy, certificate)
+    _check_consent(approved, plan, policy, consent)
     named = [pair for item in approved.candidates for pair in _named(item, plan)]
     images = sorted(named, key=lambda pair: pair[0].name)
     sizes = shard_sizes(plan, policy.site, part_of(approved.candidates[0].guarantee))
@@ -91,6 +101,15 @@ def _check_promise(item: CandidateSet, plan: Plan, release: Sequence[AnyItem]) -
         raise ReleaseRefused(f"'{item.method}' claims another guarantee than it has")
     if not same_mechanisms(release_events(plan, asked), item.spends):
         raise ReleaseRefused(f"the mechanisms behind '{item.method}' are not those that the plan is charged for")
+
+
+def _check_consent(approved: Approved, plan: Plan, policy: Policy, consent: Consent | None) -> None:
+    part, review = part_of(approved.candidates[0].guarantee), policy.release.review
+    if not review.asks(part):
+        return
+    if type(consent) is not Consent:
+        raise ReleaseRefused("this site's policy asks stewards for these candidates, and none said yes")
+    consent.check(approved, plan.digest, part, review.persons)
 
 
 def _check_policy(approved: Approved, policy: Policy, certificate: Certificate) -> None:

@@ -25,6 +25,10 @@ def advise(view: Mapping[str, Any]) -> list[str]:
     said = [view["certificate"]] if view["certificate"] else []
     if (step := _next_step(view)) is not None:
         return [*said, step]
+    if view["waits"]:
+        said.append(
+            f"{', '.join(view['waits'])} waits for a steward: 'sfumato-site review' shows it, and takes the decision"
+        )
     match view["state"]:
         case "failed":
             return [*said, f"it ended: {view['reason']}", *_work(view)]

@@ -13,6 +13,8 @@ from sfumato_common import __version__
 from sfumato_common.errors import DataError
 from sfumato_common.study.plan import Plan
 
+_READING = 2  # of how rows are read, within a version: a row that was read under another number is read again
+
 
 class Described:
     """A source under a plan; the folder of its structured reports is walked once, when one of its digests is asked."""
@@ -47,6 +49,7 @@ class Described:
             "form": self._plan.image.model_dump(mode="json"),
             "labels": list(self._plan.labels),
             "version": __version__,
+            "reading": _READING,
             "reports": self._reports,
         }
         return json.dumps(said, sort_keys=True)

@@ -27,11 +27,11 @@ from sfumato_client.site.admission import check_policy
 from sfumato_client.site.figure import figure_work
 from sfumato_client.site.given import given_encoders
 from sfumato_client.site.home import SiteHome
-from sfumato_client.site.inbound import Seen, check_form, models_of, requested_items
+from sfumato_client.site.inbound import Seen, check_form, final_models
 from sfumato_client.site.noise import noise_of
 from sfumato_client.site.received import Received
 from sfumato_client.site.recovery import require_known
-from sfumato_client.site.sending import require_approved, require_training, send_release
+from sfumato_client.site.sending import require_approved, require_training, send_ahead, send_release, unfinished
 from sfumato_client.site.summing import SummedStage, require_single
 from sfumato_client.site.turns import at_work
 from sfumato_client.site.watch import Watch
@@ -41,7 +41,6 @@ from sfumato_common.crypto.identity import load_identity
 from sfumato_common.errors import BusyError, LedgerError, VerificationError, WorkerLost
 from sfumato_common.exchanges import EXCHANGES
 from sfumato_common.files import set_aside, write_atomic
-from sfumato_common.generators import GENERATORS
 from sfumato_common.generators.components import for_all_components, schema_at
 from sfumato_common.locks import in_turn
 from sfumato_common.mechanisms.noise import NoiseSource
@@ -54,6 +53,7 @@ from sfumato_common.study.policy import DEFAULT_ANSWER_INTERVAL_S, Policy
 from sfumato_common.types import Arrays, fingerprint
 
 if TYPE_CHECKING:
+    from sfumato_client.site.making import Maker
     from sfumato_client.training.dp.shared import Ranks
 
 log = logging.getLogger(__name__)
@@ -126,7 +126,7 @@ class Site:
 
         stage = trained_stage(plan, request.stage, request.round)
         require_single(plan, stage.kind)
-        exchange, seen = EXCHANGES[stage.kind], Seen(self.home.last_received, plan, self.home.starts)
+        exchange, seen = EXCHANGES[stage.kind], self._seen(plan)
         sent = exchange.sent(plan)
         check_form(request.arrays, schema_at(plan, sent))
         self._received(plan).keep(request)
@@ -219,7 +219,7 @@ class Site:
 
     def _make(self, request: Request, plan: Plan, policy: Policy, watch: Watch) -> Reply:
         """Make the release from the request's models, or go on with it; 'pending' while it is not whole."""
-        models = self._final_models(request.stage, request.arrays, plan, policy)
+        models = final_models(self._seen(plan), plan, policy.site, request.stage, request.arrays)
         self._received(plan).keep(request)
         with self.home.open_ledger() as ledger:
             if not given_models(plan) and ledger.events("train", plan_hash=plan.digest) == []:
@@ -227,8 +227,9 @@ class Site:
             folder = release_folder(self.home.releases, plan)
             with in_turn(self.home.turns(plan)):  # after a round under way: see `require_training`
                 folder.keep_request(request.stage, request.arrays)
-            if not self._work(request.stage, models, plan, policy, ledger, watch):
-                return pending_reply()
+            _, left = self._work(request.stage, models, plan, policy, ledger, watch)
+            if left:
+                return left
             require_approved(folder, plan, ledger)
         return plain_reply({}, {})
 
@@ -236,42 +237,42 @@ class Site:
         """Send what was approved; a release that is not whole is gone on with first, also after a power cut."""
         folder = release_folder(self.home.releases, plan)
         choice, arrays = folder.request()
-        models = self._final_models(choice, arrays, plan, policy)
+        models = final_models(self._seen(plan), plan, policy.site, choice, arrays)
         with self.home.open_ledger() as ledger:
-            if not self._work(choice, models, plan, policy, ledger, watch):
-                return pending_reply()
+            maker, left = self._work(choice, models, plan, policy, ledger, watch)
+            key = load_identity(self.home.identity).signing_public
+            upload: Callable[[bytes], None] = lambda package: self._upload(package, plan)  # noqa: E731
+            if left:
+                send_ahead(maker, plan, ledger, key, upload, partial(pace.hold, policy.answer_interval_s))
+                return left
             pace.hold(policy.answer_interval_s)
-            public_key = load_identity(self.home.identity).signing_public
-            return send_release(folder, plan, ledger, public_key, lambda package: self._upload(package, plan))
+            return send_release(folder, plan, ledger, key, upload)
 
     def _work(
         self, choice: str, models: Mapping[str, Arrays], plan: Plan, policy: Policy, ledger: Ledger, watch: Watch
-    ) -> bool:
-        """Work on the release for half a round's deadline; False while another process does, or work is left."""
+    ) -> tuple[Maker, Reply | None]:
+        """Work on the release for half a round's deadline; what to say while another process does, or work is left."""
         from sfumato_client.site.making import Maker
 
         self.home.require_fitting_store(plan)
         until = time.monotonic() + plan.federation.round_deadline_s / 2
         maker = Maker(self.home, plan, policy, choice, models, ledger)
         if self._elsewhere is not None:
-            if not maker.decided:
+            if not (maker.decided or maker.waits_for_people):
                 choice, arrays = maker.folder.request()
                 self._do_elsewhere(Request(PROTOCOL, plan.digest, "make", choice, 0, arrays), watch)
-            return maker.decided
+            return maker, unfinished(maker, policy)
         with contextlib.ExitStack() as stack:
             try:
                 stack.enter_context(maker.folder.held())
             except BusyError:
-                return False
+                return maker, pending_reply()
             with watch.work():
-                return maker.work(until)
+                maker.work(until)
+        return maker, unfinished(maker, policy)
 
-    def _final_models(self, choice: str, arrays: Arrays, plan: Plan, policy: Policy) -> Mapping[str, Arrays]:
-        """The models that a release is made from, checked: of the plan's form, and within its training's reach."""
-        models = models_of(arrays, plan, requested_items(plan, policy.site, choice))
-        Seen(self.home.last_received, plan, self.home.starts).check_release(models)
-        schemas = {kind: GENERATORS[kind].released(plan) for kind in models}
-        return {kind: for_all_components(plan, schemas[kind], arrays) for kind, arrays in models.items()}
+    def _seen(self, plan: Plan) -> Seen:
+        return Seen(self.home.last_received, plan, self.home.starts)
 
     def _received(self, plan: Plan) -> Received:
         return Received(self.home.received, plan)

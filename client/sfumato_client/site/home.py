@@ -135,6 +135,11 @@ class SiteHome:
         """Releases as they grow, a folder a plan."""
         return self.root / "releases"
 
+    @property
+    def stewards(self) -> Path:
+        """Keys of the people who decide about releases, each under a passphrase."""
+        return self.root / "stewards"
+
     def sums(self, plan: Plan) -> Path:
         """The folder of the keys and shares of `plan`'s secure sums: secrets of this site."""
         return self.root / "sums" / plan.digest[:16]

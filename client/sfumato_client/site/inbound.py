@@ -19,7 +19,7 @@ from safetensors.numpy import load, save
 from sfumato_common.errors import VerificationError
 from sfumato_common.files import write_atomic, write_json
 from sfumato_common.generators import GENERATORS
-from sfumato_common.generators.components import schema_at
+from sfumato_common.generators.components import for_all_components, schema_at
 from sfumato_common.generators.displacement import within_displacement
 from sfumato_common.generators.settings import PublicStart, StageSettings
 from sfumato_common.generators.starts import (
@@ -232,3 +232,11 @@ def _by_part(arrays: Arrays) -> dict[str, dict[str, AnyArray]]:
     for name, value in arrays.items():
         parts.setdefault(name.partition("/")[0], {})[name] = value
     return parts
+
+
+def final_models(seen: Seen, plan: Plan, site: str, choice: str, arrays: Arrays) -> dict[str, Arrays]:
+    """The models that a release is made from, checked: of the plan's form, and within its training's reach."""
+    models = models_of(arrays, plan, requested_items(plan, site, choice))
+    seen.check_release(models)
+    schemas = {kind: GENERATORS[kind].released(plan) for kind in models}
+    return {kind: for_all_components(plan, schemas[kind], found) for kind, found in models.items()}

@@ -19,13 +19,15 @@ from sfumato_client.dataset import Cohort as PatientCohort
 from sfumato_client.egress.guard import log_locally
 from sfumato_client.ledger import Ledger
 from sfumato_client.ledger.approvals import Approver, approval
-from sfumato_client.ledger.charged import Terms, has_open_charge, recall, sealed_digest
+from sfumato_client.ledger.charged import Terms, sealed_digest
 from sfumato_client.release import seal
 from sfumato_client.release.folder import ReleaseFolder, release_folder
+from sfumato_client.site.candidates import item_terms, read_finished
 from sfumato_client.site.given import gate_encoder, given_encoders, text_reader
 from sfumato_client.site.home import SiteHome
 from sfumato_client.site.noise import site_noise
 from sfumato_client.site.recovery import GATE_BOOKS
+from sfumato_client.site.reviewing import Review, Waiting
 from sfumato_common.accounting.events import Cohort
 from sfumato_common.crypto.identity import load_identity
 from sfumato_common.encoders.encoder import Encoder
@@ -53,24 +55,31 @@ class Maker:
     ) -> None:
         self._home, self._plan, self._policy, self._choice = home, plan, policy, choice
         self._models, self._ledger = models, ledger
-        self.folder: ReleaseFolder = release_folder(home.releases, plan)
+        encrypts = policy.release.review.by != "auto"
+        self.folder: ReleaseFolder = release_folder(home.releases, plan, home.store_key(), encrypts)
+        self._identity = load_identity(home.identity)
+        self._review = Review(plan, policy, ledger, self.folder, self._identity.signing_public)
 
     def work(self, until: float) -> bool:
         """Do what is left, until nothing is, or `until` by the monotonic clock has passed between two steps.
 
-        True when every part is decided: approved, or refused for good, which is kept with the code of its reason.
+        True when every part is decided: approved, or refused for good, which is kept with the code of its reason. A
+        part that waits for people holds no other one back.
         """
+        self._review.begin()
         for part in self._plan.parts_at(self._policy.site):
             try:
                 if not self._decide(part, until):
                     return False
+            except Waiting:
+                continue
             except (DataError, ReleaseRefused) as error:
                 # this part will not be sent; what is apart from it goes on
                 reference = secrets.token_hex(8)
                 log_locally(self._home.steward_folder, reference, error)
                 log.warning("the %s part of the release is refused, local reference %s", part, reference)
                 self.folder.keep_refusal(part, type(error).wire_code)
-        return True
+        return self.decided
 
     @property
     def decided(self) -> bool:
@@ -79,13 +88,23 @@ class Maker:
         parts = self._plan.parts_at(self._policy.site)
         return all(part in approved or self.folder.refusal(part) is not None for part in parts)
 
+    @property
+    def waits_for_people(self) -> bool:
+        """Whether people are all that is waited for."""
+        approved = self._ledger.approvals(self._plan.digest)
+        parts = self._plan.parts_at(self._policy.site)
+        left = [part for part in parts if part not in approved and self.folder.refusal(part) is None]
+        return bool(left) and all(map(self._review.waits, left))
+
     def _decide(self, part: Part, until: float) -> bool:
         if self.folder.refusal(part) is not None or part in self._ledger.approvals(self._plan.digest):
             return True
+        if self._review.waits(part):
+            raise Waiting
         items = self._plan.part_at(self._policy.site, self._choice, part)
         sets = []
         for item in items:
-            found = self._read_finished(item)
+            found = read_finished(self._ledger, self.folder, self._plan, item)
             if found is None:
                 if time.monotonic() > until:
                     return False
@@ -94,19 +113,12 @@ class Maker:
         self._approve(part, sets)
         return True
 
-    def _read_finished(self, item: AnyItem) -> Sealed[CandidateSet] | None:
-        """The kept set of an item that was made and settled, held against the ledger; None while there is work left."""
-        found, terms = self.folder.item(item), self._terms(item)
-        if found is None or has_open_charge(self._ledger, terms):
-            return None
-        return recall(self._ledger, terms, release_events(self._plan, item), found)
-
     def _make(self, item: AnyItem) -> Sealed[CandidateSet]:
         """The item's candidates, every event of it charged to the training patients before their records are read."""
         encoders = self._encoders  # one that is missing or another is told before anything is charged
         noise = site_noise(self._policy, self._plan.digest, "make", item.method, item.model)
         events = release_events(self._plan, item)
-        with self._ledger.charged(self._terms(item), events, noise, resume=True) as charge:
+        with self._ledger.charged(item_terms(self._plan, item), events, noise, resume=True) as charge:
             job = Job(self._release, item, Streams.of(noise), charge.recorder, encoders)
             # kept before it is settled: what was settled is not made again
             sealed = charge.seal(anonymise(job))
@@ -114,22 +126,21 @@ class Maker:
         return sealed
 
     def _approve(self, part: Part, sets: list[Sealed[CandidateSet]]) -> None:
-        """Judge the part, seal its shards, and let exactly those go."""
+        """Judge the part, ask people where policy does, seal its shards, and let exactly those go."""
         approved = self._judge_formal(sets) if part == "formal" else self._judge_declared(sets)
         by: Approver = "gate" if part == "declared" or self._plan.formal_gate else "no-gate"
-        identity = load_identity(self._home.identity)
-        total = self._policy.site_total == "published"
+        consent = self._review.consent(part, [item.digest for item in sets])
+        by, decided = ("steward", consent.rows) if consent is not None else (by, ())
+        identity, total = self._identity, self._policy.site_total == "published"
         certificate = self._ledger.certificate(self._plan, noise=self._policy.noise, publish_total=total)
         digests, shards = [item.digest for item in sets], len(shard_sizes(self._plan, self._policy.site, part))
         leaves = []
         for shard, package in enumerate(
-            seal(approved, self._plan, self._policy, certificate, identity.sign_package), start=1
+            seal(approved, self._plan, self._policy, certificate, identity.sign_package, consent), start=1
         ):
             write_atomic(self.folder.package(part, shard), package, mode=0o600)
-            leave = approval(
-                self._plan.digest, part, by, package, digests, identity.sign_approval, shard=shard, shards=shards
-            )
-            leaves.append(leave)
+            signed, counted = identity.sign_approval, {"shard": shard, "shards": shards}
+            leaves.append(approval(self._plan.digest, part, by, package, digests, signed, **counted, decided=decided))
         # all of a part or none: names are drawn anew by whoever seals again, and shards of two seals do not fit
         self._ledger.approve(*leaves)
 
@@ -161,9 +172,6 @@ class Maker:
         encoder = None if rules.encoder is None else gate_encoder(self._home, rules.encoder, self._policy)
         train, holdout = self._cohorts("train", "holdout")
         return gate(sets, train, holdout, rules, charges, folder, encoder, text_reader(rules))
-
-    def _terms(self, item: AnyItem) -> Terms:
-        return self._charge_terms(f"release-{item.method}-{item.model}")
 
     def _charge_terms(self, purpose: str) -> Terms:
         return Terms.of(self._plan, purpose, 1, "train")

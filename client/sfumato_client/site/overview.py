@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from sfumato_client.ledger import Ledger
 from sfumato_client.ledger.head import has_begun
 from sfumato_client.release.folder import release_folder
 from sfumato_client.site.advice import advise
+from sfumato_client.site.desk import Entry, queue
 from sfumato_client.site.home import SiteHome
 from sfumato_common.accounting.accountant import json_epsilon
 from sfumato_common.crypto.enrolment import require_current
@@ -23,9 +25,12 @@ from sfumato_common.files import read_object
 from sfumato_common.locks import is_held
 from sfumato_common.study.costs import stage_events
 from sfumato_common.study.plan import Plan
+from sfumato_common.study.words import Part
 
 # a node that is not answered for so long has lost its coordinator; an idle one asks every 3 s, one that works every 25
 SILENT_S = 90.0
+# states of a part that people see to; while a formal one waits nothing is told of the declared one
+_WITH_PEOPLE = ("waits", "later", "decided")
 
 
 def overview(root: Path, study: str = "") -> dict[str, Any]:
@@ -49,14 +54,18 @@ def overview(root: Path, study: str = "") -> dict[str, Any]:
         "epsilon": 0.0,
         "unsettled": 0,
         "progress": policy.progress,
-        "studies": [_study(home, plan, policy.site, None) for plan in plans],
+        "studies": [_study(home, plan, policy.site, None, {}) for plan in plans],
+        "waits": [],
         "now": round(time.time(), 1),
     }
     if has_begun(home.ledger_file):  # a look begins no ledger
         with home.open_ledger() as ledger:
             spent = max(ledger.spent_epsilon("train"), ledger.spent_epsilon("holdout"))
             view |= {"epsilon": json_epsilon(spent), "unsettled": len(ledger.entries()) - len(ledger.settled_results())}
-            view["studies"] = [_study(home, plan, policy.site, ledger) for plan in plans]
+            entries = [entry for entry in queue(root) if entry.state in _WITH_PEOPLE]
+            held: dict[tuple[str, Part], Entry] = {(entry.plan.digest, entry.part): entry for entry in entries}
+            view["studies"] = [_study(home, plan, policy.site, ledger, held) for plan in plans]
+            view["waits"] = [entry.name for entry in held.values() if entry.state == "waits"]
     return {**view, "next": advise(view)}
 
 
@@ -108,13 +117,18 @@ def _lives(process: int) -> bool:
     return True
 
 
-def _study(home: SiteHome, plan: Plan, site: str, ledger: Ledger | None) -> dict[str, Any]:
+def _study(
+    home: SiteHome, plan: Plan, site: str, ledger: Ledger | None, held: Mapping[tuple[str, Part], Entry]
+) -> dict[str, Any]:
     """Rounds that were paid for by stage, and what became of each part of the release."""
     paid = [] if ledger is None else [entry for entry in ledger.entries() if entry.plan_hash == plan.digest]
     approved = {} if ledger is None else ledger.approvals(plan.digest)
     folder, parts = release_folder(home.releases, plan), {}
     for part in plan.parts_at(site):
         refused = folder.refusal(part)
+        if (plan.digest, part) in held:
+            parts[part] = held[plan.digest, part].words
+            continue
         parts[part] = "approved" if part in approved else f"refused ({refused})" if refused else "to come"
     stages = [
         {

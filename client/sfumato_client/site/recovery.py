@@ -10,12 +10,22 @@ from sfumato_client.site.home import SiteHome
 from sfumato_common.accounting.events import Cohort, Event
 from sfumato_common.errors import LedgerError, VerificationError
 from sfumato_common.protocol.answers import Answer, read_answers
-from sfumato_common.study.costs import GATE_VERDICT, formal_gate_events, release_events, stage_events, utility_event
+from sfumato_common.study.costs import (
+    GATE_VERDICT,
+    REVIEW_WORDS,
+    formal_gate_events,
+    release_events,
+    stage_events,
+    utility_event,
+)
 from sfumato_common.study.plan import Plan
+from sfumato_common.study.policy import Policy
 from sfumato_common.study.words import PARTS
 
 # the declared verdict compares training images with holdout ones: both cohorts' books say so
 GATE_BOOKS: dict[Cohort, str] = {"train": "gate", "holdout": "gate-control"}
+# a steward may know patients of either
+REVIEW_BOOKS: dict[Cohort, str] = {"train": "review", "holdout": "review-control"}
 
 
 @dataclass(frozen=True)
@@ -36,14 +46,14 @@ def require_known(home: SiteHome, plan: Plan, told: str) -> None:
     answers = read_answers(told)
     if not answers:
         return
-    owed_charges(plan, home.policy().site, answers)
+    owed_charges(plan, home.policy(), answers)
     with home.open_ledger() as ledger:
         if ledger.unknown_answers(plan.digest, answers):
             stop_ledger(home.ledger_file, plan.digest, told)
             raise LedgerError(BEHIND)
 
 
-def owed_charges(plan: Plan, site: str, answers: Collection[Answer]) -> list[Owed]:
+def owed_charges(plan: Plan, policy: Policy, answers: Collection[Answer]) -> list[Owed]:
     """The charges under which `answers` were made, by the plan. Raises VerificationError for what it does not ask."""
     found: list[Owed] = []
     stages = {stage.kind: stage_events(plan, stage) for stage in plan.stages}
@@ -52,19 +62,22 @@ def owed_charges(plan: Plan, site: str, answers: Collection[Answer]) -> list[Owe
             found.append(Owed(purpose, number, "train", stages[purpose][number - 1]))
         elif purpose == "utility" and plan.utility is not None and number == 1:
             found.append(Owed(purpose, 1, "holdout", utility_event(plan)))
-        elif purpose in plan.parts_at(site) and number == 1:
-            found += _release_charges(plan, site, purpose)
+        elif purpose in plan.parts_at(policy.site) and number == 1:
+            found += _release_charges(plan, policy, purpose)
         else:
             raise VerificationError("the coordinator names answers that the accepted plan does not ask for")
     return found
 
 
-def _release_charges(plan: Plan, site: str, part: str) -> list[Owed]:
+def _release_charges(plan: Plan, policy: Policy, part: str) -> list[Owed]:
     """What a part of the release is charged; where a choice named the model, under the name of the first candidate."""
     found: list[Owed] = []
     name = next(known for known in PARTS if known == part)
-    for item in plan.part_at(site, plan.choices[0], name):
+    for item in plan.part_at(policy.site, plan.choices[0], name):
         found += _numbered(f"release-{item.method}-{item.model}", "train", release_events(plan, item))
+    if policy.release.review.asks(name):
+        for cohort, purpose in REVIEW_BOOKS.items():
+            found += _numbered(f"{purpose}-{name}", cohort, [REVIEW_WORDS[name]])
     if part == "formal":
         return found + _numbered("gate-formal", "train", formal_gate_events(plan))
     for cohort, purpose in GATE_BOOKS.items():
@@ -83,7 +96,7 @@ def recoveries(home: SiteHome) -> list[Recovery]:
         plan = home.accepted_anywhere(digest)
         with home.open_ledger() as ledger:
             answers = frozenset(ledger.unknown_answers(digest, read_answers(told)))
-        found.append(Recovery(plan, answers, tuple(owed_charges(plan, home.policy().site, answers))))
+        found.append(Recovery(plan, answers, tuple(owed_charges(plan, home.policy(), answers))))
     return found
 
 

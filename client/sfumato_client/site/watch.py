@@ -91,7 +91,7 @@ class Watch:
     def end(self, reply: Reply) -> None:
         """The answer is leaving. The step was told on until now: that the work ended is not seen before."""
         hide_step(self._home.link)
-        word = {"ok": "answered", "pending": "goes on"}.get(reply.status, "refused")
+        word = {"ok": "answered", "pending": "goes on", "review": "waits for a steward"}.get(reply.status, "refused")
         self._said |= {"state": word, "code": reply.code, "reference": reply.reference, "ended": round(time.time(), 1)}
         self._write()
         self._log(word)

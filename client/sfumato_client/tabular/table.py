@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from sfumato_client.dataset.splits import key_name, keyed_split, pseudonym
+from sfumato_client.dataset.splits import keyed_split
 from sfumato_client.tabular.coding import MISSING, Cells
 from sfumato_client.tabular.schema import AnyColumn, NumericColumn, TableSchema
-from sfumato_common.accounting.members import Members
+from sfumato_common.accounting.members import Members, key_name, pseudonym
 from sfumato_common.errors import DataError
 from sfumato_common.mechanisms.streams import SecretStream
 

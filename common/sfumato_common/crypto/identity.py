@@ -67,6 +67,10 @@ class SiteIdentity:
         """Signature of leave for a package to go."""
         return signatures.sign(self.signing_key, "approval", statement)
 
+    def sign_stewardship(self, statement: bytes) -> bytes:
+        """Signature of who is a steward here, and of a steward's decision as it was taken."""
+        return signatures.sign(self.signing_key, "stewardship", statement)
+
     def sign_sum(self, text: bytes) -> bytes:
         """Signature of what a site states in a secure sum."""
         return signatures.sign(self.signing_key, "secure-sum", text)

@@ -17,7 +17,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from sfumato_common.errors import ConfigError, VerificationError
 
-Domain = Literal["enrolment", "grant", "package", "published", "root", "table", "approval", "secure-sum", "status"]
+Domain = Literal[
+    "enrolment", "grant", "package", "published", "root", "table", "approval", "secure-sum", "status", "run",
+    "decision", "stewardship",
+]  # fmt: skip
 
 
 def frame(domain: Domain, message: bytes) -> bytes:

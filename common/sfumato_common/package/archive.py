@@ -13,8 +13,7 @@ import re
 import struct
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from sfumato_common.errors import VerificationError
 
@@ -27,8 +26,7 @@ _UNREADABLE = "the package is not a readable archive; ask the sender again"
 _OTHER_FORM = "the package's archive is not in its one allowed form; ask the sender again"
 
 
-@dataclass(frozen=True)
-class Member:
+class Member(NamedTuple):
     """One file of an archive: name, CRC-32, bytes, and where its local record begins."""
 
     name: str
@@ -39,16 +37,21 @@ class Member:
     @property
     def local(self) -> bytes:
         """The record before its bytes (APPNOTE 4.3.7)."""
-        name = self.name.encode("ascii")
-        fields = (_VERSION, 0, 0, 0, _DATE, self.checksum, self.size, self.size, len(name), 0)
-        return _LOCAL.pack(b"PK\x03\x04", *fields) + name
+        name, checksum, size, _ = self
+        fields = (_VERSION, 0, 0, 0, _DATE, checksum, size, size, len(name), 0)
+        return _LOCAL.pack(b"PK\x03\x04", *fields) + name.encode("ascii")
+
+    @property
+    def end(self) -> int:
+        """Where the next member begins."""
+        return self.offset + _LOCAL.size + len(self.name) + self.size
 
     @property
     def entry(self) -> bytes:
         """Its record in the directory (APPNOTE 4.3.12)."""
-        name = self.name.encode("ascii")
-        sizes = (self.checksum, self.size, self.size, len(name), 0, 0, 0, 0, _MODE, self.offset)
-        return _ENTRY.pack(b"PK\x01\x02", _VERSION | _SYSTEM, _VERSION, 0, 0, 0, _DATE, *sizes) + name
+        name, checksum, size, offset = self
+        sizes = (checksum, size, size, len(name), 0, 0, 0, 0, _MODE, offset)
+        return _ENTRY.pack(b"PK\x01\x02", _VERSION | _SYSTEM, _VERSION, 0, 0, 0, _DATE, *sizes) + name.encode("ascii")
 
 
 class ArchiveWriter:
@@ -64,7 +67,7 @@ class ArchiveWriter:
         self._stream.write(member.local)
         self._stream.write(data)
         self._members.append(member)
-        self._at += len(member.local) + len(data)
+        self._at = member.end
 
     def close(self) -> None:
         """The directory and the record that ends it."""
@@ -106,10 +109,24 @@ def read_directory(stream: BinaryIO, most_members: int = MOST_MEMBERS) -> dict[s
     for member in members:
         if member.offset != at:
             raise VerificationError(_OTHER_FORM)
-        at += len(member.local) + member.size
+        at = member.end
     if at != start or b"".join(member.entry for member in members) != directory or len(members) != count:
         raise VerificationError(_OTHER_FORM)
     return {member.name: member for member in members}
+
+
+def read_last(stream: BinaryIO, names: Sequence[str]) -> dict[str, Member]:
+    """The last members of an archive, which are called `names`, without a look at the others.
+
+    For bytes that are held against a signature anyway. Raises VerificationError where there are no such members.
+    """
+    length = sum(_ENTRY.size + len(name) for name in names)
+    stream.seek(max(0, stream.seek(0, io.SEEK_END) - _END.size - length))
+    start = stream.tell()
+    members = {member.name: member for member in _members(stream.read(length), start)}
+    if list(members) != list(names):
+        raise VerificationError(_UNREADABLE)
+    return members
 
 
 def read_member(stream: BinaryIO, member: Member) -> bytes:
@@ -154,10 +171,8 @@ def _members(directory: bytes, start: int) -> list[Member]:
 
 def _check_names(names: Sequence[str]) -> None:
     """Known names, each once, in order."""
-    before = ""
-    for name in sorted(names):
-        if name == before or not MEMBER.fullmatch(name):
-            raise VerificationError("the package holds a file that does not belong in it")
-        before = name
-    if list(names) != sorted(names):
+    in_order = sorted(names)
+    if len(set(names)) != len(names) or not all(map(MEMBER.fullmatch, names)):
+        raise VerificationError("the package holds a file that does not belong in it")
+    if list(names) != in_order:
         raise VerificationError(_OTHER_FORM)

@@ -30,7 +30,7 @@ PROGRESS_HEADER = b"sfumato-progress"
 RequestKind = Literal[
     "hello", "stage", "make", "send", "utility", "sum-keys", "sum-shares", "sum-values", "sum-consent", "sum-unmask"
 ]
-Status = Literal["ok", "pending", "missing", "refused", "failed"]
+Status = Literal["ok", "pending", "review", "missing", "refused", "failed"]
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _STAGE = re.compile(r"[a-z][a-z0-9-]{0,31}")
@@ -97,7 +97,8 @@ class Request:
 class Reply:
     """Site to coordinator: arrays when 'ok'; otherwise a code and the reference of an entry in the site's own log.
 
-    'pending' has none of them, and says to ask again. 'missing' has none either: the site lacks an array that the
+    'pending' has none of them, and says to ask again; so does 'review', which says that people of the site have the
+    release before them, from sites whose policy tells it. 'missing' has none either: the site lacks an array that the
     request held back, did nothing, and wants the request whole.
     """
 
@@ -110,7 +111,7 @@ class Reply:
     def __post_init__(self) -> None:
         _check_protocol(self.protocol)
         _require(_one_of(self.status, Status), "a reply's status is unknown")
-        if self.status in ("ok", "pending", "missing"):
+        if self.status in ("ok", "pending", "review", "missing"):
             _require(self.code == "" and self.reference == "", f"a reply that is '{self.status}' carries a code")
             _require(self.status == "ok" or not self.arrays, f"a reply that is '{self.status}' carries arrays")
         else:

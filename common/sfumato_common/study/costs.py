@@ -24,6 +24,7 @@ from sfumato_common.study.plan import Plan
 from sfumato_common.study.release import AnyItem, Cadp, DpGlow, DpKAverage, Grouped, Latent, Sampling
 from sfumato_common.study.stages import Stage
 from sfumato_common.study.summed import UTILITY, is_summed, summed_events
+from sfumato_common.study.words import Part
 
 # the sentence that every page about such a study carries
 WITHOUT_PRIVACY: Literal["weights left without differential privacy"] = "weights left without differential privacy"
@@ -33,6 +34,13 @@ NOISE_ALONE = "heuristic, no guarantee: the model that decodes has none"
 
 # the one bit that the gate says of the declared part of a release
 GATE_VERDICT = Declared("gate verdict: the whole declared set was approved or refused", bits=1)
+
+# what a steward's yes or no tells, where a site's policy asks one: of the declared part after a look at patients, of
+# the formal one after a look at its images alone
+REVIEW_WORDS: dict[Part, Declared] = {
+    "formal": Declared("steward's word on the formal part, by its images and no patient's", bits=1),
+    "declared": Declared("steward's word: the whole declared part was approved or refused", bits=1),
+}
 
 
 def stage_events(plan: Plan, stage: Stage) -> list[Event]:

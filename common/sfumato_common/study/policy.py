@@ -11,7 +11,7 @@ from sfumato_common.strict import Strict
 from sfumato_common.study.gate_rules import GateRules
 from sfumato_common.study.plan import Count, Name
 from sfumato_common.study.stages import StageKind
-from sfumato_common.study.words import Method, TableMethod
+from sfumato_common.study.words import Method, Part, TableMethod
 
 # Long enough to hide a round of the shipped plans behind a few intervals, short beside Flower's own polling (3 s).
 DEFAULT_ANSWER_INTERVAL_S = 2.0
@@ -24,11 +24,34 @@ class Budget(Strict):
     delta: Annotated[float, Field(gt=0, lt=0.01)]
 
 
+class ReviewRules(Strict):
+    """Who lets a release go once the gate has passed it: policy alone, or stewards, people of this site with keys.
+
+    `auto`: policy alone. `formal-auto`: a steward decides on declared parts; formal ones pass by their proof.
+    `steward`: on every part. With `two_persons` a part needs the yes of two stewards; one no refuses it.
+    `queue`: whether the coordinator is told that a release waits for a person; withheld, it looks like work.
+    """
+
+    by: Literal["auto", "formal-auto", "steward"] = "auto"
+    two_persons: bool = False
+    queue: Literal["withheld", "told"] = "withheld"
+
+    @property
+    def persons(self) -> int:
+        """How many stewards must say yes."""
+        return 2 if self.two_persons else 1
+
+    def asks(self, part: Part) -> bool:
+        """Whether a part of a release waits for stewards."""
+        return self.by == "steward" or (self.by == "formal-auto" and part == "declared")
+
+
 class ReleaseRules(Strict):
     """What may be released: method names, the largest number of images in a study, groups of patients, and the gate.
 
     `smallest_group` is the least k of a method on groups. `regroup`: whether patients who were grouped once may be
     grouped otherwise, or after some came or went: who is in one release and not in the other shows by subtraction.
+    `review`: who approves what the gate let pass.
     """
 
     allowed_methods: list[Method | TableMethod]
@@ -36,6 +59,7 @@ class ReleaseRules(Strict):
     smallest_group: Annotated[int, Field(ge=2, le=1000)] = 5
     regroup: Literal["refused", "allowed"] = "refused"
     gate: GateRules = GateRules()
+    review: ReviewRules = ReviewRules()
 
 
 class Policy(Strict):

@@ -13,6 +13,8 @@ from sfumato_common.errors import ConfigError, UnverifiedOrigin, VerificationErr
 from sfumato_common.files import write_atomic
 from sfumato_server.cli.evaluate import dataset_evaluate
 from sfumato_server.cli.progress import images_shown
+from sfumato_server.cli.shard_workers import On, RayAddress, ShardWorkers, shard_workers
+from sfumato_server.workers.tasks import PROCESSES
 
 dataset_app = typer.Typer(no_args_is_help=True, help="Work with a published data set.")
 dataset_app.command(
@@ -33,7 +35,9 @@ def dataset_verify(
         list[str] | None, typer.Option(help="NAME=FILE: a hospital's public key, from the hospital (repeat).")
     ] = None,
     proof: Annotated[Path | None, typer.Option(help="Check one image against this file of 'dataset prove'.")] = None,
-    workers: Annotated[int, typer.Option(help="Processes that check shards.")] = 1,
+    workers: ShardWorkers = 1,
+    on: On = PROCESSES,
+    ray_address: RayAddress = None,
     status: Annotated[Path | None, typer.Option(help="The study's signed status file, as new as can be had.")] = None,
     seen: Annotated[Path | None, typer.Option(help="Remembers which status files were shown; else one a user.")] = None,
     as_json: AsJson = False,
@@ -48,7 +52,7 @@ def dataset_verify(
         return
     keys = file_bytes(key) if key else None, _site_keys(site_key or [])
     with images_shown("verify", images_in(folder), not as_json) as progress:
-        report = verify_dataset(folder, *keys, workers=workers, progress=progress)
+        report = verify_dataset(folder, *keys, where=shard_workers(workers, on, ray_address), progress=progress)
     standing = standing_of(folder, status, key, seen) if status else None
     if as_json:
         print_json({**asdict(report), **({"version": standing.model_dump(mode="json")} if standing else {})})
@@ -124,10 +128,12 @@ def dataset_convert(
 ) -> None:
     """Write a set in the form that you need; the signatures stay, and 'verify' checks the new form against them."""
     from sfumato_server.publish import UNVERIFIED, convert
+    from sfumato_server.publish.converted import images_in
 
     if multi_frame and not to.startswith("dicom"):
         raise ConfigError("--multi-frame is for --to dicom; leave it out")
-    done = convert(folder, "dicom-multi-frame" if multi_frame else to, out, workers)
+    with images_shown("convert", images_in(folder), not as_json) as progress:
+        done = convert(folder, "dicom-multi-frame" if multi_frame else to, out, workers, progress)
     if as_json:
         print_json(asdict(done))
     else:
@@ -141,12 +147,13 @@ def dataset_info(
     as_json: AsJson = False,
 ) -> None:
     """Say what a set is: images by site, label and method, what covers them, licence, what is missing."""
-    from sfumato_server.publish import UNVERIFIED, open_folder
+    from sfumato_server.publish import UNVERIFIED
     from sfumato_server.publish.cards.again import facts_of
     from sfumato_server.publish.cards.record import values
     from sfumato_server.publish.cards.summary import summary
+    from sfumato_server.publish.converted import open_statement
 
-    facts = facts_of(open_folder(folder))
+    facts = facts_of(open_statement(folder))
     if as_json:
         print_json({**values(facts), "verified": False})
         return
@@ -176,13 +183,20 @@ def dataset_diff(
 def dataset_card(
     folder: Annotated[Path, typer.Argument(help="A published data set.")],
     out: Annotated[Path, typer.Option(help="The folder that the cards go into, outside the set.")],
+    figures: Annotated[
+        Path | None, typer.Option(help="Of 'dataset evaluate --public': a copy of the report draws them.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Render a set's cards anew, to be hosted apart from it; what needs a signature is left out."""
     from sfumato_server.publish import UNVERIFIED
     from sfumato_server.publish.cards.again import write_cards
+    from sfumato_server.publish.outside import write_report
 
     written = write_cards(folder, out)
+    if figures is not None:
+        write_report(folder, figures, out / "report.html")
+        written.append("report.html")
     if as_json:
         print_json({"written": written, "verified": False})
         return

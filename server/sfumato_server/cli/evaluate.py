@@ -39,6 +39,8 @@ def dataset_evaluate(
         list[str] | None, typer.Option(help="A column of the CSV that nothing is to read (repeat).")
     ] = None,
     public: Annotated[bool, typer.Option("--public", help="The real images are public: figures may be shown.")] = False,
+    by: Annotated[str, typer.Option(help="Who measures, to be said beside the figures.")] = "",
+    quick: Annotated[bool, typer.Option("--quick", help="One classifier of seconds, which only ranks.")] = False,
     device: Annotated[
         Literal["auto", "cpu", "cuda"], typer.Option(help="Where classifiers train: auto, cpu or cuda.")
     ] = "auto",
@@ -47,7 +49,7 @@ def dataset_evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Train on the set, test on your real patients: utility, calibration, groups, likeness, memorisation, diversity."""
-    from sfumato_server.evaluate import Settings, device_of, evaluate
+    from sfumato_server.evaluate import QUICK, STEPS, Settings, device_of, evaluate
     from sfumato_server.evaluate.encoders import read_encoders
     from sfumato_server.evaluate.page import page
     from sfumato_server.evaluate.shown import tables
@@ -56,7 +58,10 @@ def dataset_evaluate(
     if os.environ.get("SFUMATO_COORDINATOR_HOME"):
         complaints.print(f"warning: {_AT_COORDINATOR}", style="yellow", markup=False, soft_wrap=True)
     encoders = read_encoders(encoder or [])
-    settings = Settings(split, seeds, minutes, public=public, encoders=encoders, device=device_of(device))
+    steps = QUICK if quick else STEPS
+    settings = Settings(
+        split, seeds, minutes, public=public, by=by, steps=steps, encoders=encoders, device=device_of(device)
+    )
     chosen = [name.strip() for name in figures.split(",") if name.strip()]
     report = evaluate(folder, real, settings, chosen, ignore or [], lambda line: complaints.print(line, markup=False))
     target = out or Path("evaluation.json")

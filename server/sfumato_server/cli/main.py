@@ -175,11 +175,14 @@ def demo(
     ] = None,
     modality: Annotated[str, typer.Option(help="What the phantoms are: chest or fundus.")] = "chest",
     size: Annotated[int | None, typer.Option(help="The plan MODALITY-SIZE.yaml of the folder, not demo.yaml.")] = None,
+    review: Annotated[
+        bool, typer.Option("--review", help="Let the first site's release wait for your decision.")
+    ] = False,
 ) -> None:
     """Run a whole federation on this machine: coordinator, SuperLink and sites, each in processes of its own."""
     from sfumato_server.demo.run import run_demo
 
-    run_demo(data, out, configs, patients, modality, size)
+    run_demo(data, out, configs, patients, modality, size, review)
 
 
 def _own_hashes(plan: Plan) -> str:

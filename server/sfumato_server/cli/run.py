@@ -10,7 +10,9 @@ import typer
 
 from sfumato_common.command_line import console
 from sfumato_server.cli.home import Home
-from sfumato_server.rounds.deadlines import WORK_HOURS
+from sfumato_server.cli.shard_workers import On, RayAddress, ShardWorkers, shard_workers
+from sfumato_server.rounds.deadlines import REVIEW_HOURS, WORK_HOURS
+from sfumato_server.workers.tasks import PROCESSES
 
 
 def run_study(
@@ -25,6 +27,12 @@ def run_study(
         int | None, typer.Option(help="Port on 127.0.0.1 of the live page and of /metrics for Prometheus; else none.")
     ] = None,
     work_hours: Annotated[float, typer.Option(min=0.0, help="Hours to wait for a site that works.")] = WORK_HOURS,
+    review_hours: Annotated[
+        float, typer.Option(min=0.0, help="Hours to wait for a site that says that its stewards have the release.")
+    ] = REVIEW_HOURS,
+    workers: ShardWorkers = 1,
+    on: On = PROCESSES,
+    ray_address: RayAddress = None,
 ) -> None:
     """Run the study: wait for the sites, train, collect the releases, publish."""
     from sfumato_server.coordinator.home import CoordinatorHome
@@ -39,7 +47,14 @@ def run_study(
         console.print(f"{note}; see 'sfumato coordinator renew' and 'rotate'", markup=False, soft_wrap=True)
     with live_status(lambda: overview(home, current())) as refresh:
         published = run_coordinator(
-            home, out, Listen(host, port, page_port), refresh, deadline_s=deadline, work_hours=work_hours
+            home,
+            out,
+            Listen(host, port, page_port),
+            refresh,
+            deadline_s=deadline,
+            work_hours=work_hours,
+            where=shard_workers(workers, on, ray_address),
+            review_hours=review_hours,
         )
     console.print(f"published: {published}\nreport: {published / 'report.html'}", markup=False, soft_wrap=True)
     for site, reason in sorted(json.loads((out / "run.json").read_text())["left_out"].items()):

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sfumato_common.command_line import AsJson, Once, console, show_status
+from sfumato_common.command_line import AsJson, Once, console, print_json, show_status
 from sfumato_server.cli.home import Home
 from sfumato_server.cli.versions import add_commands
 
@@ -49,3 +49,26 @@ def admit(
         markup=False,
         soft_wrap=True,
     )
+
+
+@study_app.command(
+    "dossier", epilog="Example: sfumato study dossier --home coord --set coord-out/published --out dossier"
+)
+def dossier(
+    home: Home,
+    published: Annotated[Path, typer.Option("--set", help="The published set, a folder with a manifest.json.")],
+    out: Annotated[Path, typer.Option(help="Folder for dossier.html and dossier.json.")] = Path("dossier"),
+    as_json: AsJson = False,
+) -> None:
+    """Fill an impact assessment and five frameworks from signed evidence; what is not shown is said first."""
+    from sfumato_common.evidence.dossier import make_dossier
+    from sfumato_common.evidence.page import write_dossier
+    from sfumato_server.coordinator.dossier import coordinator_facts
+    from sfumato_server.coordinator.home import CoordinatorHome
+
+    made = make_dossier(coordinator_facts(CoordinatorHome(home), published))
+    write_dossier(made, out)
+    if as_json:
+        print_json(made.model_dump(mode="json"))
+        return
+    console.print(made.summary(out), markup=False, soft_wrap=True)

@@ -89,7 +89,7 @@ def status_file(home: Home, out: Out = None, as_json: AsJson = False) -> None:
     from sfumato_common.files import write_atomic
     from sfumato_server.coordinator.home import CoordinatorHome
     from sfumato_server.enrol import load_authority
-    from sfumato_server.publish.versions import read_status
+    from sfumato_server.publish.versions import read_status, standing_lines
 
     file = CoordinatorHome(home).versions_file
     if not file.exists():
@@ -102,9 +102,9 @@ def status_file(home: Home, out: Out = None, as_json: AsJson = False) -> None:
         print_json(found.model_dump(mode="json"))
         return
     for one in found.versions:
-        by = f" by version {one.superseded_by}" if one.superseded_by else ""
-        said = f"version {one.number}, {one.created}: {one.state}{by}, manifest {one.manifest_sha256}"
-        console.print(said, markup=False, soft_wrap=True)
+        first, *stones = standing_lines(one)
+        lines = (f"{first}, manifest {one.manifest_sha256}", *stones)
+        console.print("\n".join(lines), markup=False, soft_wrap=True)
 
 
 def add_commands(app: typer.Typer) -> None:

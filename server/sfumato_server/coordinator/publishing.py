@@ -27,14 +27,15 @@ from sfumato_server.publish.versions import note_version
 from sfumato_server.rounds.checkpoint import released_model
 from sfumato_server.status.board import read_board
 from sfumato_server.status.sheets import training_pictures
+from sfumato_server.workers import ALONE, Where
 
 _PACKAGES = ("flwr", "torch", "opacus", "dp-accounting", "numpy", "cryptography", "grpcio", "pydicom")
 
 
-def publish_study(home: CoordinatorHome, out: Path, started: float) -> Path:
+def publish_study(home: CoordinatorHome, out: Path, started: float, where: Where = ALONE) -> Path:
     """Publish what the home's study left, which began at `started` (seconds since the epoch); the published folder.
 
-    Raises FederationError where the study did not complete.
+    `where` says by whom shards are checked and written. Raises FederationError where the study did not complete.
     """
     result: dict[str, Any] = json.loads(home.result_file.read_text())
     if result["outcome"] != "completed":
@@ -43,8 +44,8 @@ def publish_study(home: CoordinatorHome, out: Path, started: float) -> Path:
     before = time.time()
     plans = {site: plan_of_site(plan, site) for site in package_sites(plan)}
     images = sum(sum(shard_sizes(own, site, part)) for site, own in plans.items() for part in own.parts_at(site))
-    told = (LoggedProgress(what, images) for what in ("checking packages", "looking for near-duplicates"))
-    pool = pool_packages(home.root, plan, Registry(home.root), *told)
+    checked, compared = (LoggedProgress(what, images) for what in ("checking packages", "looking for near-duplicates"))
+    pool = pool_packages(home.root, plan, Registry(home.root), checked, compared, where)
     pictures = training_pictures(home.root, plan.study_digest)
     run_info = {
         "study": plan.study,
@@ -60,7 +61,7 @@ def publish_study(home: CoordinatorHome, out: Path, started: float) -> Path:
     vectors = _vectors(home, plan) if has_features(plan) else None
     authority = load_authority(home.root)
     written = LoggedProgress("publishing", sum(shard.head.images for shard in pool.shards))
-    published = publish(pool, plan, out, authority, run_info, result["utility"], vectors, written)
+    published = publish(pool, plan, out, authority, run_info, result["utility"], vectors, written, where)
     note_version(home.versions_file, authority, plan, published.manifest_sha256)
     write_atomic(out / home.versions_file.name, home.versions_file.read_bytes())
     # the report shows the pictures; this file is for figures

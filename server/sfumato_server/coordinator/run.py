@@ -25,7 +25,7 @@ from sfumato_server.coordinator.page import PageServer
 from sfumato_server.coordinator.publishing import publish_study
 from sfumato_server.enrol import Authority, Registry, load_authority, require_no_passphrase
 from sfumato_server.intake import IntakeCredentials, IntakeServer
-from sfumato_server.rounds.deadlines import GO_ON, WORK_HOURS, Deadlines
+from sfumato_server.rounds.deadlines import GO_ON, REVIEW_HOURS, WORK_HOURS, Deadlines
 from sfumato_server.rounds.superlink import (
     Control,
     SuperLinkSettings,
@@ -38,6 +38,7 @@ from sfumato_server.status.board import previous_board
 from sfumato_server.status.contacts import Contacts
 from sfumato_server.status.live import write_page
 from sfumato_server.status.phase import keep_phase
+from sfumato_server.workers import ALONE, Where
 
 log = logging.getLogger(__name__)
 _START_SECONDS, _PAGE_SECONDS = 60.0, 5.0
@@ -65,18 +66,20 @@ def run_coordinator(
     *,
     deadline_s: float | None = None,
     work_hours: float = WORK_HOURS,
+    review_hours: float = REVIEW_HOURS,
+    where: Where = ALONE,
 ) -> Path:
     """Run the home's study from first connection to published set; returns the published folder.
 
-    `watch` is called about twice a second; `deadline_s` and `work_hours` are of this run alone, see `Deadlines`. Raises
-    BusyError (ports, second run), FederationError (study stopped) and ConfigError for a deadline below the plan's, or
-    where it could sign as the CA.
+    `watch` is called about twice a second; `deadline_s` and the hours are of this run alone, see `Deadlines`; `where`
+    says by whom shards are checked and written. Raises BusyError (ports, second run), FederationError (study stopped)
+    and ConfigError for a deadline below the plan's, or where it could sign as the CA.
     """
     require_no_passphrase()
     keep_loopback_direct()
     home = CoordinatorHome(root.resolve())
     plan = home.plan()
-    deadlines = Deadlines.of(plan, deadline_s, work_hours)
+    deadlines = Deadlines.of(plan, deadline_s, work_hours, review_hours)
     authority = load_authority(home.root)
     registry = Registry(home.root)
     absent = sorted(
@@ -96,7 +99,7 @@ def run_coordinator(
             write_json(home.result_file, {"outcome": "completed", "exchanges": [], "choice": None, "utility": None})
         phase("publishing")
         watch()
-        published = publish_study(home, out, started)
+        published = publish_study(home, out, started, where)
         phase("published")
         write_page(home.root, plan)
         return published

@@ -33,13 +33,15 @@ from sfumato_common.locks import exclusive
 from sfumato_common.logs import VARIABLE as LOG
 from sfumato_common.logs import log_form
 from sfumato_common.memory import VARIABLE, budget
-from sfumato_common.strict import load_yaml, parse
-from sfumato_common.study.load import load_plan
+from sfumato_common.strict import load_yaml
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.policy import Policy
 from sfumato_common.supervise import Child, end_descendants, free_port, run_to_end
 from sfumato_server.coordinator.home import CoordinatorHome
-from sfumato_server.demo.data import Cohort, index_sites, phantom_cohort
+from sfumato_server.demo.data import Cohort, phantom_cohort
+from sfumato_server.demo.measured import show_figures
+from sfumato_server.demo.plans import demo_plan
+from sfumato_server.demo.review import Reviewed
 from sfumato_server.demo.summary import print_summary
 from sfumato_server.enrol import create_authority, enrol, load_authority
 from sfumato_server.publish import verify_dataset
@@ -62,6 +64,7 @@ class Demo:
     policy: Policy
     out: Path
     data: Path | None
+    review: Reviewed | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     children: list[Child] = field(default_factory=list)
     port: int = field(default_factory=free_port)
@@ -86,15 +89,25 @@ class Demo:
 
 
 def run_demo(
-    data: Path | None, out: Path, configs: Path, patients: int | None, modality: str = "chest", size: int | None = None
+    data: Path | None,
+    out: Path,
+    configs: Path,
+    patients: int | None,
+    modality: str = "chest",
+    size: int | None = None,
+    review: bool = False,
 ) -> None:
-    """Run it; leaves `published/` and `run.json` in `out`. Raises SfumatoError with one clear line."""
+    """Run it; leaves `published/` and `run.json` in `out`. Raises SfumatoError with one clear line.
+
+    With `review` a person decides about the declared part of the first site.
+    """
     if not _SITE_PROGRAM.exists():
         raise ConfigError(
             "the demo runs hospitals too: install 'sfumato', which is both sides, or 'sfumato-site' beside"
         )
-    plan = _plan(data, configs, modality, size)
-    demo = Demo(plan, load_yaml(configs / "policy.yaml", Policy), out.resolve(), data.resolve() if data else None)
+    plan = demo_plan(data, configs, modality, size)
+    policy, person = load_yaml(configs / "policy.yaml", Policy), Reviewed(min(plan.sites)) if review else None
+    demo = Demo(plan, policy, out.resolve(), data.resolve() if data else None, person)
     signal.signal(signal.SIGTERM, _interrupt)
     with exclusive(demo.out, "a demo"):
         for stale in (demo.work, demo.out / "published"):
@@ -106,6 +119,8 @@ def run_demo(
             for child in reversed(demo.children):
                 child.stop()
         _summarise(demo)
+        if demo.data is None:
+            show_figures(demo.plan, modality, demo.work / "public", demo.out)
 
 
 def _cohort(demo: Demo, patients: int | None, modality: str, size: int | None) -> Cohort:
@@ -113,30 +128,6 @@ def _cohort(demo: Demo, patients: int | None, modality: str, size: int | None) -
     if size is None:
         return Cohort(demo.data, demo.work / "data", patients or _PATIENTS, modality)
     return Cohort(demo.data, demo.work / "data", patients or _PATIENTS_AT_SIZE, modality, min(2 * size, LARGEST_SIDE))
-
-
-def _plan(data: Path | None, configs: Path, modality: str = "chest", size: int | None = None) -> Plan:
-    if size is not None or modality != "chest":
-        named = configs / f"{modality}-{size or 128}.yaml"
-        if data is not None or not named.exists():
-            raise ConfigError(f"the demo has no plan '{named.name}' for phantoms; see the plans in '{configs.name}'")
-        return load_plan(named)
-    if data is None:
-        return load_plan(configs / "demo.yaml")
-    plan = load_plan(configs / "chest-xray.yaml")
-    sites = index_sites(data)
-    if set(sites) == set(plan.sites):
-        return plan
-    # another index: its sites take part with public sizes rounded to one digit; a real study agrees on them on paper
-    values = plan.model_dump(mode="json")
-    values["sites"] = {site: {"nominal_patients": max(10, _one_digit(count))} for site, count in sites.items()}
-    values["federation"]["quorum"] = min(plan.federation.quorum, len(sites))
-    return parse(values, Plan, f"the plan for '{data.name}'")
-
-
-def _one_digit(count: int) -> int:
-    power = int(10 ** (len(str(count)) - 1))
-    return count // power * power
 
 
 def _set_up(demo: Demo, cohort: Cohort) -> None:
@@ -166,6 +157,8 @@ def _set_up_site(demo: Demo, name: str, plan_file: Path, cohort: Cohort) -> None
     drawn = time.time()
     policy_file = demo.work / "policies" / f"{name}.yaml"
     policy = demo.policy.model_copy(update={"site": name})
+    person = demo.review if demo.review and demo.review.site == name else None
+    policy = person.policy(policy) if person else policy
     write_atomic(policy_file, yaml.safe_dump(policy.model_dump(mode="json"), sort_keys=False))
     _site(demo, name, "init", "--policy", str(policy_file))
     # the demo is every party and stands for the telephone: a grant reaches the site together with the fingerprints
@@ -179,6 +172,8 @@ def _set_up_site(demo: Demo, name: str, plan_file: Path, cohort: Cohort) -> None
     said = _site(demo, name, "ingest", str(source), "--plan", str(plan_file))
     ingested = time.time()
     _site(demo, name, "accept", str(plan_file), "--yes")
+    if person:
+        person.hire(home, partial(_site, demo, name))
     if cohort.index is None:
         demo.seconds[f"{name}: draw phantom DICOM"] = round(drawn - began, 2)
     demo.seconds[f"{name}: ingest"] = round(ingested - before, 2)
@@ -190,13 +185,12 @@ def _site(demo: Demo, name: str, *arguments: str) -> str:
     """One `sfumato-site` command in a process of its own; its one-line error becomes ours."""
     if demo.stopping.is_set():
         raise FederationError("the demo was stopped")
-    command, *rest = arguments
     home = demo.site(name)
-    program = [str(_SITE_PROGRAM), command, "--home", str(home), *rest]
+    program = [str(_SITE_PROGRAM), *arguments, "--home", str(home)]
     code, said = run_to_end(program, _environment(demo, home), _STEP_SECONDS)
     if code:
         line = said.strip().splitlines()[-1].removeprefix("error: ") if said.strip() else f"exit code {code}"
-        raise DataError(f"site '{name}', {command}: {line}")
+        raise DataError(f"site '{name}', {arguments[0]}: {line}")
     return said
 
 
@@ -209,14 +203,18 @@ def _run(demo: Demo) -> None:
         "--out", str(demo.out),
         "--port", str(demo.port),
     ]  # fmt: skip
+    if demo.review:
+        home = demo.site(demo.review.site)
+        demo.children.append(demo.review.open_page(home, _environment(demo, home)))
     log = demo.coordinator.logs / "coordinator.log"
     coordinator = Child("coordinator", command, _environment(demo, demo.coordinator.root), log)
     demo.children.append(coordinator)
     ports = demo.coordinator.root / "ports.json"
     with _timed(demo, "study"), live_status(partial(overview, demo.coordinator.root, demo.plan)) as refresh:
-        end = time.monotonic() + _STUDY_SECONDS
+        end, nodes = time.monotonic() + _STUDY_SECONDS, False
         while coordinator.wait(0.4) is None and time.monotonic() < end:
-            if ports.exists() and len(demo.children) == 1:
+            if ports.exists() and not nodes:
+                nodes = True
                 for name in demo.plan.sites:
                     node = [str(programs / "sfumato-site"), "run", "--home", str(demo.site(name))]
                     environment = _environment(demo, demo.site(name))

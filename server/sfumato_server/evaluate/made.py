@@ -12,7 +12,7 @@ from sfumato_common.errors import DataError
 from sfumato_common.memory import rows_at_once
 from sfumato_common.study.plan import Plan
 from sfumato_server.evaluate.images import Images
-from sfumato_server.publish import open_folder
+from sfumato_server.publish.converted import open_source
 
 # bytes a pixel that training takes: the integers, a set beside it, and both as float32
 _BYTES = 16
@@ -30,15 +30,16 @@ class Made:
     count: int
     repeated: int
     images: Images
+    manifest_sha256: str = ""
 
 
 def read_made(folder: Path, most: int) -> Made:
-    """Read the set in `folder`: entries first, then the pixels of at most `most` images, one after another.
+    """Read a set, published or converted: entries first, then the pixels of at most `most` images, one after another.
 
-    Raises ConfigError and VerificationError as `open_folder`, DataError where a label of the plan has no image.
+    Raises ConfigError and VerificationError as `open_source`, DataError where a label of the plan has no image.
     """
-    published = open_folder(folder)
-    plan = published.plan
+    source = open_source(folder)
+    published, plan = source.published, source.about.plan
     hashes = np.array([int(entry.pixel_sha256[:15], 16) for entry in published.entries()], dtype=np.int64)
     count = len(hashes)
     room = rows_at_once(_BYTES * int(np.prod(plan.image.shape)), count)
@@ -46,17 +47,14 @@ def read_made(folder: Path, most: int) -> Made:
     rng = np.random.default_rng(_SEED)
     chosen = np.sort(rng.choice(count, number, replace=False))
     pixels = np.zeros((number, *plan.image.shape), np.uint16 if plan.image.bits == 16 else np.uint8)
-    labels, sites = np.zeros(number, np.int64), []
-    place = 0
-    for at, entry in enumerate(published.entries()):
-        if place == number:
-            break
-        if at == chosen[place]:
-            pixels[place], labels[place] = published.image(entry).pixels, plan.labels.index(entry.label)
-            sites.append(entry.site)
-            place += 1
+    labels, sites, sources = np.zeros(number, np.int64), list[str](), list[str]()
+    for place, image in enumerate(source.chosen(chosen.tolist())):
+        entry = image.entry
+        pixels[place], labels[place] = image.pixels, plan.labels.index(entry.label)
+        sites.append(entry.site)
+        sources.append(f"{entry.method} ({entry.model})")
     have = Counter(labels.tolist())
     if missing := [name for at, name in enumerate(plan.labels) if not have[at]]:
         raise DataError(f"the set has no image of the label '{missing[0]}'; a classifier of it cannot be trained")
-    images = Images(pixels, labels, np.arange(number), {"site": np.array(sites)})
-    return Made(plan, count, count - len(np.unique(hashes)), images)
+    images = Images(pixels, labels, np.arange(number), {"site": np.array(sites), "source": np.array(sources)})
+    return Made(plan, count, count - len(np.unique(hashes)), images, source.about.digest)

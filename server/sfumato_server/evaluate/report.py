@@ -14,7 +14,7 @@ from sfumato_server.evaluate.index import read_real
 from sfumato_server.evaluate.made import read_made
 from sfumato_server.evaluate.rows import Row
 from sfumato_server.evaluate.settings import LEVEL, Settings
-from sfumato_server.publish import open_folder
+from sfumato_server.publish.converted import open_statement
 
 Note = Callable[[str], None]
 PRIVATE = (
@@ -73,7 +73,7 @@ def read_evaluation(
     folder: Path, index: Path, settings: Settings, ignored: Sequence[str] = (), note: Note = lambda line: None
 ) -> Evaluation:
     """Both sets, read and checked. Raises what `evaluate` raises."""
-    plan = open_folder(folder).plan
+    plan = open_statement(folder).plan
     note("reading the real images")
     real = read_real(index, plan.labels, plan.image, settings.split, ignored)
     note("reading the published set")
@@ -85,6 +85,8 @@ def _facts(evaluation: Evaluation, index: Path) -> dict[str, Any]:
     return {
         "study": made.plan.study,
         "plan_hash": made.plan.study_digest,
+        "manifest_sha256": made.manifest_sha256,
+        "by": settings.by,
         "index": index.name,
         "data": "declared public" if settings.public else "private",
         "split": settings.split,

@@ -68,6 +68,8 @@ class Row:
     compared_low: float | None = None
     compared_high: float | None = None
     note: str = ""
+    # what the line is about, by itself, where a program is to find it
+    subject: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """Stable names for scripts."""
@@ -82,11 +84,12 @@ def row(
     comparison: Comparison = "",
     compared: Estimate | None = None,
     note: str = "",
+    subject: str = "",
 ) -> Row:
     """A line of estimates; what is not finite becomes None. `compared` is of samples of both where it is not given."""
     if real is not None and comparison and compared is None:
         compared = made / real if comparison == "ratio" else made - real
-    return Row(figure, of, *_numbers(made), *_numbers(real), comparison, *_numbers(compared), note)
+    return Row(figure, of, *_numbers(made), *_numbers(real), comparison, *_numbers(compared), note, subject)
 
 
 def _numbers(estimate: Estimate | None) -> tuple[float | None, float | None, float | None]:

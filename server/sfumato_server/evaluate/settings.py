@@ -18,6 +18,8 @@ Device = Literal["auto", "cpu", "cuda"]
 # Steps of each family of classifiers (metrics/judges.py), chosen on the real sites' validation patients: with a third
 # as many a ResNet-18 reads less of one site, and with twice as many a CNN reads no more (docs/performance.md).
 STEPS: Mapping[str, int] = MappingProxyType({"cnn": 600, "resnet18": 600})
+# of `--quick`: one classifier that is fitted without steps, in seconds instead of an hour (metrics/quick.py)
+QUICK: Mapping[str, int] = MappingProxyType({"quick": 1})
 # the fewest patients with a class, and without it, of whom a group's figure is given
 FEWEST = 10
 # the fewest patients who train, and who test: intervals deal them into so many groups. Of images, twice as many
@@ -33,7 +35,8 @@ class Settings:
 
     `split` names whose patients test. `seeds` trainings of each classifier; `draws` samples of patients an interval;
     `fractions` of the real training patients that are augmented. Of the set `most` images at most train and `compared`
-    at most are compared with each other. `minutes` bounds the training: steps of all classifiers are cut alike.
+    at most are compared with each other. `minutes` bounds the training: steps of all classifiers are cut alike. `by` is
+    who measures, for whoever reads the figures; empty where nobody is named.
     """
 
     split: Split = "test"
@@ -44,6 +47,7 @@ class Settings:
     most: int = 20_000
     compared: int = 1_500
     public: bool = False
+    by: str = ""
     steps: Mapping[str, int] = field(default_factory=lambda: dict(STEPS))
     encoders: Mapping[str, Encoder] = field(default_factory=dict)
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))

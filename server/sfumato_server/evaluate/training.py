@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +25,7 @@ _TIMED_STEPS = 3
 class Training:
     """One training: a family, a seed, and what on: a share of the real patients, the synthetic images, or both.
 
-    `site` leaves the images of that site alone.
+    `site` leaves the images of that site alone, `source` the synthetic ones of that method and model.
     """
 
     family: str
@@ -33,18 +33,21 @@ class Training:
     real: float = 0.0
     synthetic: bool = False
     site: str = ""
+    source: str = ""
 
     def says(self) -> str:
         """What it trains on, for people."""
         real = "" if not self.real else "real" if self.real == 1.0 else f"{self.real:.0%} of the real"
         parts = " and ".join(part for part in (real, "synthetic" if self.synthetic else "") if part)
-        return f"{self.family} on {parts} images{f' of {self.site}' if self.site else ''}"
+        return f"{self.family} on {parts} images{''.join(f' of {who}' for who in (self.site, self.source) if who)}"
 
 
 def material(training: Training, made: Images, real: Images) -> tuple[ByteImages, Labels]:
     """Images and labels that `training` sees; the share of patients is drawn by its seed."""
     if training.site:
         made, real = (part.part(part.groups["site"] == training.site) for part in (made, real))
+    if training.source:
+        made = made.part(made.groups["source"] == training.source)
     some = real.of_share(training.real, np.random.default_rng([training.seed, 1])) if training.real else None
     if some is None:
         return made.pixels, made.labels
@@ -87,10 +90,7 @@ class Trainings:
 
     def over_seeds(self, training: Training, seeds: int) -> Sequence[Float64]:
         """Probabilities of the same training under every seed."""
-        return [
-            self[Training(training.family, seed, training.real, training.synthetic, training.site)]
-            for seed in range(seeds)
-        ]
+        return [self[replace(training, seed=seed)] for seed in range(seeds)]
 
     def _fit(self, training: Training) -> Float64:
         pixels, labels = material(training, self._made, self._real)

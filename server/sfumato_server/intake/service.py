@@ -78,10 +78,11 @@ class IntakeService:
             raise RefusedError(grpc.StatusCode.INVALID_ARGUMENT, "too-large")
         if len(request.sha256) != 64 or not set(request.sha256) <= set("0123456789abcdef"):
             raise RefusedError(grpc.StatusCode.INVALID_ARGUMENT, "bad-hash")
-        upload = self._uploads.begin(record.site, request.plan_hash, request.size, request.sha256)
+        announced = record.site, request.plan_hash, request.size, request.sha256
         stored = self._stored.digests(record)
         if request.sha256 in stored.values():
-            return intake_pb2.BeginReply(upload_id=upload.identifier, offset=request.size)
+            return intake_pb2.BeginReply(upload_id=self._uploads.again(*announced).identifier, offset=request.size)
+        upload = self._uploads.begin(*announced)
         if stored.keys() >= set(shards_at(self._plan, record.site)):
             self._uploads.end(upload)
             raise RefusedError(grpc.StatusCode.ALREADY_EXISTS, "another-package")

@@ -47,16 +47,16 @@ class Partials:
         self._folder = folder
         self._folder.mkdir(parents=True, exist_ok=True)
         self._by_site: dict[str, Partial] = {}
+        self._again: dict[str, Partial] = {}
         self._lock = threading.Lock()
 
     def begin(self, site: str, plan_hash: str, size: int, sha256: str) -> Partial:
         """The site's upload of exactly these bytes, resumed if it was begun before; any other one is dropped."""
-        identifier = hashlib.sha256(f"{site}\n{plan_hash}\n{size}\n{sha256}".encode()).hexdigest()[:32]
+        upload = self._announced(site, plan_hash, size, sha256)
         with self._lock:
             known = self._by_site.get(site)
-            if known is not None and known.identifier == identifier:
+            if known is not None and known.identifier == upload.identifier:
                 return known
-            upload = Partial(identifier, site, size, sha256, self._folder / f"{site}.{identifier}")
             for stale in self._folder.glob(f"{site}.*"):
                 if stale != upload.path:
                     stale.unlink(missing_ok=True)
@@ -65,14 +65,24 @@ class Partials:
             self._by_site[site] = upload
             return upload
 
+    def again(self, site: str, plan_hash: str, size: int, sha256: str) -> Partial:
+        """The announcement of bytes that are stored already: none are taken, and an upload that was begun stays."""
+        upload = self._again[site] = self._announced(site, plan_hash, size, sha256)
+        return upload
+
+    def _announced(self, site: str, plan_hash: str, size: int, sha256: str) -> Partial:
+        identifier = hashlib.sha256(f"{site}\n{plan_hash}\n{size}\n{sha256}".encode()).hexdigest()[:32]
+        return Partial(identifier, site, size, sha256, self._folder / f"{site}.{identifier}")
+
     def of(self, site: str, identifier: str) -> Partial | None:
         """The site's own upload of that identifier, if it was begun."""
-        upload = self._by_site.get(site)
-        return upload if upload is not None and upload.identifier == identifier else None
+        own = (self._by_site.get(site), self._again.get(site))
+        return next((upload for upload in own if upload is not None and upload.identifier == identifier), None)
 
     def end(self, upload: Partial) -> None:
         """The upload is over, well or not: its bytes go."""
         with self._lock:
-            if self._by_site.get(upload.site) is upload:
-                del self._by_site[upload.site]
+            for kept in (self._by_site, self._again):
+                if kept.get(upload.site) is upload:
+                    del kept[upload.site]
             upload.discard()

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-_CACHE_KIB = 64 * 1024
+from sfumato_common.package.manifest import ManifestImage
+
+_CACHE_KIB = 128 * 1024
 _TABLES = """
     PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;
-    CREATE TABLE kept (pixels BLOB PRIMARY KEY, site TEXT, name TEXT) WITHOUT ROWID;
+    CREATE TABLE kept (pixels BLOB PRIMARY KEY, shard INT, name TEXT) WITHOUT ROWID;
     CREATE TABLE left (shard INT, site TEXT, name TEXT, kept_site TEXT, kept_name TEXT, PRIMARY KEY (shard, name))
         WITHOUT ROWID;
 """
@@ -32,16 +34,27 @@ class Duplicates:
         # an empty name: a file that SQLite makes, and that is gone when the connection is
         self._database = sqlite3.connect("", isolation_level=None, check_same_thread=False)
         self._database.executescript(f"PRAGMA cache_size = -{_CACHE_KIB}; {_TABLES}")
+        self._sites: dict[int, str] = {}
 
-    def is_first(self, shard: int, site: str, name: str, pixel_sha256: str) -> bool:
-        """Whether no image before had these pixels; one that comes later is noted under its shard's place."""
-        pixels = bytes.fromhex(pixel_sha256)
-        found = self._database.execute("INSERT OR IGNORE INTO kept VALUES (?, ?, ?)", (pixels, site, name))
-        if found.rowcount:
-            return True
-        kept = self._database.execute("SELECT site, name FROM kept WHERE pixels = ?", (pixels,)).fetchone()
-        self.note(shard, Duplicate(site, name, *kept))
-        return False
+    def add(self, shard: int, site: str, entries: Sequence[ManifestImage]) -> set[str]:
+        """Show it a shard's images; the names of those whose pixels came before, noted under its shard's place."""
+        self._sites[shard] = site
+        shown = [(bytes.fromhex(entry.pixel_sha256), shard, entry.name) for entry in entries]
+        # by their pixels: neighbours in the table, of equal ones the first by name first
+        self._database.execute("BEGIN")
+        added = self._database.executemany("INSERT OR IGNORE INTO kept VALUES (?, ?, ?)", sorted(shown)).rowcount
+        twice = set() if added == len(shown) else self._note_all(shown)
+        self._database.execute("COMMIT")
+        return twice
+
+    def _note_all(self, shown: Sequence[tuple[bytes, int, str]]) -> set[str]:
+        twice = set()
+        for pixels, shard, name in shown:
+            kept = self._database.execute("SELECT shard, name FROM kept WHERE pixels = ?", (pixels,)).fetchone()
+            if kept != (shard, name):
+                self.note(shard, Duplicate(self._sites[shard], name, self._sites[kept[0]], kept[1]))
+                twice.add(name)
+        return twice
 
     def note(self, shard: int, found: Duplicate) -> None:
         """An image of the shard at that place is left out."""

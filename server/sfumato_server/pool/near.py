@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial import cKDTree
 
-from sfumato_common.imaging import decode_png
+from sfumato_common.imaging import decode_png, decode_pngs
 from sfumato_common.metrics.alike import LIMIT, PART, Floats, distances, prints, usual_distance, views
 from sfumato_server.pool.duplicates import Duplicate, Duplicates
 
@@ -78,7 +78,7 @@ class _Block:
 
     def __init__(self, items: Sequence[PoolItem], limits: npt.NDArray[np.float64], basis: Floats) -> None:
         self.items, self.limits = items, limits
-        self.views = views(np.stack([decode_png(item.png) for item in items]))
+        self.views = views(np.stack(decode_pngs([item.png for item in items])))
         self.points = self.views @ basis
 
     def pairs(self) -> Iterator[tuple[int, int]]:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from sfumato_common.package import Package
 from sfumato_common.package.manifest import ImageFacts, Manifest, ManifestImage
-from sfumato_common.package.package import reopen_package
+from sfumato_common.package.package import entries_of, reopen_package
 from sfumato_common.study.balance import Balance
 from sfumato_common.study.certificate import Certificate
 from sfumato_common.study.words import GuaranteeLevel
@@ -51,6 +51,10 @@ class PoolShard:
     def package(self) -> Package:
         """The package, its entries read anew. Raises VerificationError where the file is another one by now."""
         return reopen_package(self.path, self.head)
+
+    def entries(self) -> list[ManifestImage]:
+        """Its entries alone, read anew. Raises VerificationError as `package`."""
+        return entries_of(self.path, self.head)
 
 
 class Left(NamedTuple):

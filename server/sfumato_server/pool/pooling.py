@@ -4,27 +4,32 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
+from operator import attrgetter
 from pathlib import Path
 
 from sfumato_common.errors import FederationError, VerificationError
-from sfumato_common.package import Package
 from sfumato_common.study.balance import Balance, Signed
 from sfumato_common.study.certificate import Certificate
 from sfumato_common.study.lineage import package_sites, plan_of_site
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.shards import shard_sizes
+from sfumato_common.study.shards import shard_sizes, shards_at
 from sfumato_common.study.words import Part
 from sfumato_server.enrol.answered import check_answered
 from sfumato_server.enrol.registry import Registry, SiteRecord
-from sfumato_server.intake.admission import Contents, admit, contents, package_path, possible_contents
+from sfumato_server.intake.admission import Contents, package_path, possible_contents
+from sfumato_server.pool.admitting import ADMIT, Admitted, admitted, task_of
 from sfumato_server.pool.duplicates import Duplicates
 from sfumato_server.pool.near import find_near
 from sfumato_server.pool.pool import Pool, PoolShard, Source
 from sfumato_server.pool.withdrawn import read_withdrawn
+from sfumato_server.workers import ALONE, Task, Where, run_tasks
 
 log = logging.getLogger(__name__)
+# what is said of an image that images are counted by
+_said = attrgetter("label", "model", "method", "guarantee")
 FAULTY = "what it sent does not hold"
 
 
@@ -34,24 +39,30 @@ def pool_packages(
     registry: Registry,
     progress: Callable[[int], None] = lambda images: None,
     compared: Callable[[int], None] = lambda images: None,
+    where: Where = ALONE,
 ) -> Pool:
     """Pool what the plan's enrolled sites have sent under this plan; one shard's statement is in memory at a time.
 
     A site of which a package does not hold, or packages disagree, is left out whole, and `left_out` says so; so is a
     part of which a shard is missing. `progress` is told how many images have been verified since it was told last, and
-    `compared` how many were looked through for near-duplicates.
+    `compared` how many were looked through for near-duplicates; `where` says by how many workers packages are verified.
     Raises FederationError when no package is left, ConfigError where the plan's 'balance' leaves nothing.
     """
     shards: list[PoolShard] = []
     left_out: dict[str, str] = {}
+    sites: list[SiteRecord] = []
     for site in package_sites(plan):
         try:
-            record = registry.record_in_force(site)
+            sites.append(registry.record_in_force(site))
         except FederationError:
             left_out[site] = "not enrolled, or revoked"
-            continue
+    found, reasons = _admitted(home, plan, sites, progress, where)
+    for record in sites:
+        site = record.site
         try:
-            own, lacking = _sound_shards(home, plan_of_site(plan, site), record, progress)
+            if site in reasons:
+                raise VerificationError(reasons[site])
+            own, lacking = _sound_shards(home, plan_of_site(plan, site), record, found.pop(site, {}))
         except VerificationError as error:
             log.warning("site %s is left out: %s; delete its package and let it send again", site, error)
             left_out[site] = FAULTY
@@ -72,62 +83,68 @@ def pool_packages(
     return replace(pool, counts=_counted(pool)) if plan.balance or (pool.near and len(pool.near)) else pool
 
 
+def _admitted(
+    home: Path, plan: Plan, sites: Sequence[SiteRecord], progress: Callable[[int], None], where: Where
+) -> tuple[dict[str, dict[Part, list[Admitted]]], dict[str, str]]:
+    """All packages that hold by site and part, in order, and what is wrong with the first that does not, by site."""
+    found: dict[str, dict[Part, list[Admitted]]] = {}
+    reasons: dict[str, str] = {}
+    text = plan.model_dump_json()
+
+    def tasks() -> Iterator[Task]:
+        for record in sites:
+            for part, number in shards_at(plan_of_site(plan, record.site), record.site):
+                path = package_path(home, record.site, part, number)
+                if record.site not in reasons and path.exists():
+                    yield task_of(path, text, record, part, number)
+
+    for task, answer in run_tasks(ADMIT, tasks(), where):
+        site, part = task["record"]["site"], task["part"]
+        try:
+            package = admitted(task, answer)
+        except VerificationError as error:
+            reasons.setdefault(site, str(error))
+            continue
+        found.setdefault(site, {}).setdefault(part, []).append(package)
+        progress(package.shard.head.images)
+    return found, reasons
+
+
 def _sound_shards(
-    home: Path, plan: Plan, record: SiteRecord, progress: Callable[[int], None]
+    home: Path, plan: Plan, record: SiteRecord, found: Mapping[Part, Sequence[Admitted]]
 ) -> tuple[list[PoolShard], list[str]]:
     """All shards of the parts that a site sent whole, and what it did not.
 
-    Raises VerificationError when one of them does not hold, or they disagree.
+    Raises VerificationError when they disagree, or together are not what was asked for.
     """
     own: list[PoolShard] = []
     lacking: list[str] = []
     stated: Certificate | None = None
     for part in plan.parts_at(record.site):
-        found, missing = _part(home, plan, record, part, progress)
+        packages = found.get(part, ())
+        missing = _lacking(plan, record.site, part, packages)
         lacking += [missing] if missing else []
-        for shard in found:
-            if stated is not None and shard.head.certificate != stated:
+        for package in packages:
+            if stated is not None and package.shard.head.certificate != stated:
                 raise VerificationError("its packages state different costs")
-            stated = shard.head.certificate
-        own += [] if missing else found
+            stated = package.shard.head.certificate
+        own += [] if missing else [package.shard for package in packages]
     if stated is not None:
         check_answered(stated, plan, record.site, home)
     return own, lacking
 
 
-def _part(
-    home: Path, plan: Plan, record: SiteRecord, part: Part, progress: Callable[[int], None]
-) -> tuple[list[PoolShard], str]:
-    """The shards of one part that a site sent, and what is missing in words. Raises VerificationError as `admit`."""
-    found: list[PoolShard] = []
-    held: Contents = Counter()
-    last = ""
-    of = len(shard_sizes(plan, record.site, part))
-    for number in range(1, of + 1):
-        path = package_path(home, record.site, part, number)
-        if not path.exists():
-            continue
-        package = admit(path, plan, record)
-        _check_place(package, part, number, last)
-        last = package.entries[-1].name
-        held += contents(package)
-        found.append(PoolShard(package.head, package.signature, record.signing_key.encode(), path))
-        progress(package.head.images)
-    if len(found) < of:
-        return found, f"only {len(found)} of {of} {part} packages" if found else f"no {part} package"
-    if held not in possible_contents(plan, record.site, part):
+def _lacking(plan: Plan, site: str, part: Part, packages: Sequence[Admitted]) -> str:
+    """What is missing of a part in words. Raises VerificationError where its shards are not one release together."""
+    for before, package in pairwise(packages):
+        if package.first <= before.last:
+            raise VerificationError("the names of its shards overlap, so that an image may be there twice")
+    of = len(shard_sizes(plan, site, part))
+    if len(packages) < of:
+        return f"only {len(packages)} of {of} {part} packages" if packages else f"no {part} package"
+    if sum((package.held for package in packages), Contents()) not in possible_contents(plan, site, part):
         raise VerificationError("its shards together do not hold what the plan's release asks for")
-    return found, ""
-
-
-def _check_place(package: Package, part: Part, number: int, last: str) -> None:
-    """The shard is the one that it is filed as, and its names come after those of the one before: none comes twice."""
-    if package.head.part != part:
-        raise VerificationError("a stored package holds another part of the release than it is filed under")
-    if package.head.shard != number:
-        raise VerificationError("a stored package is another shard than it is filed under")
-    if package.entries[0].name <= last:
-        raise VerificationError("the names of its shards overlap, so that an image may be there twice")
+    return ""
 
 
 def _without_duplicates(shards: Sequence[PoolShard]) -> tuple[Counter[Source], Duplicates]:
@@ -135,10 +152,9 @@ def _without_duplicates(shards: Sequence[PoolShard]) -> tuple[Counter[Source], D
     counts: Counter[Source] = Counter()
     duplicates = Duplicates()
     for place, shard in enumerate(shards):
-        site = shard.head.site
-        for entry in shard.package().entries:
-            if duplicates.is_first(place, site, entry.name, entry.pixel_sha256):
-                counts[Source(site, entry.label, entry.model, entry.method, entry.guarantee)] += 1
+        site, entries = shard.head.site, shard.entries()
+        twice = duplicates.add(place, site, entries)
+        counts.update(Source(site, *_said(entry)) for entry in entries if entry.name not in twice)
     return counts, duplicates
 
 
@@ -146,16 +162,14 @@ def _alone(shards: Sequence[PoolShard], duplicates: Duplicates) -> Iterator[Sign
     """What could be published: all but duplicates."""
     for place, shard in enumerate(shards):
         twice = duplicates.of(place)
-        yield from ((shard.head.site, own.name, own.label) for own in shard.package().entries if own.name not in twice)
+        yield from ((shard.head.site, own.name, own.label) for own in shard.entries() if own.name not in twice)
 
 
 def _counted(pool: Pool) -> Counter[Source]:
     """The images that are published, by source."""
     counts: Counter[Source] = Counter()
     for place, shard in enumerate(pool.shards):
-        entries = shard.package().entries
+        entries = shard.entries()
         left = pool.left_of(place, entries).names
-        for entry in entries:
-            if entry.name not in left:
-                counts[Source(shard.head.site, entry.label, entry.model, entry.method, entry.guarantee)] += 1
+        counts.update(Source(shard.head.site, *_said(entry)) for entry in entries if entry.name not in left)
     return counts

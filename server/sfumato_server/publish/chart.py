@@ -7,7 +7,7 @@ epsilon: it is composed over all that left under the plan, so that an axis of ep
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, get_args
 
 from sfumato_common.study.words import GuaranteeLevel
@@ -24,11 +24,31 @@ SET = "the whole set"
 
 
 @dataclass(frozen=True)
+class Figure:
+    """An AUC with its interval, None where it is not known."""
+
+    auc: float | None
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class Outside:
+    """What somebody measured afterwards: who, on what, by which classifier; by `METHOD (MODEL)`, and of real images."""
+
+    by: str
+    on: str
+    classifier: str
+    methods: Mapping[str, Figure]
+    real: Figure | None
+
+
+@dataclass(frozen=True)
 class Row:
     """One method, model or the whole set: AUC with its interval, None where nobody measured it by itself.
 
-    `tested` says on whom: holdout patients, or the training patients whose scores chose the model. Places are in the
-    drawing's units.
+    `tested` says on whom: holdout patients, the training patients whose scores chose the model, or somebody's own
+    (`outside`). Places are in the drawing's units.
     """
 
     name: str
@@ -80,6 +100,7 @@ class Chart:
     bands: tuple[Band, ...]
     height: float
     real: Row | None
+    outside: Outside | None = None
 
     @property
     def description(self) -> str:
@@ -89,14 +110,16 @@ class Chart:
         return " ".join((*(f"{line}." for line in said), real))
 
 
-def draw(facts: SetFacts) -> Chart | None:
-    """The chart of a set; None where no figure of use was computed."""
-    if not (facts.run.get("utility") or facts.run.get("choice")):
+def draw(facts: SetFacts, outside: Outside | None = None) -> Chart | None:
+    """The chart of a set, with what was measured `outside` of its study; None where no figure of use was computed."""
+    if not (facts.run.get("utility") or facts.run.get("choice") or outside):
         return None
     found: dict[str, list[Row]] = {level: [] for level in LEVELS}
-    for level, row in _rows(facts):
+    for level, row in _rows(facts, outside):
         found[level].append(row)
     real = _figure("real images", "holdout", (facts.run.get("utility") or {}).get("real"))
+    if outside and outside.real and real.auc is None:
+        real = _figure("real images", "outside", asdict(outside.real))
     bands, y = [], _TOP if real.auc is not None else 0.0
     for level, rows in found.items():
         if rows:
@@ -106,7 +129,7 @@ def draw(facts: SetFacts) -> Chart | None:
                 at += row.height
             bands.append(Band(_title(facts, level), y, at - y, tuple(placed)))
             y = at
-    return Chart(tuple(bands), y + _FOOT, real if real.auc is not None else None)
+    return Chart(tuple(bands), y + _FOOT, real if real.auc is not None else None, outside)
 
 
 def place(auc: float) -> float:
@@ -115,7 +138,7 @@ def place(auc: float) -> float:
     return round(LEFT + (RIGHT - LEFT) * (min(max(auc, low), high) - low) / (high - low), 2)
 
 
-def _rows(facts: SetFacts) -> Iterator[tuple[str, Row]]:
+def _rows(facts: SetFacts, outside: Outside | None) -> Iterator[tuple[str, Row]]:
     """(level, row): the set under its weakest level, every method of it, every model that was looked at."""
     utility, choice = (facts.run.get(name) or {} for name in ("utility", "choice"))
     methods = [names for names, _ in facts.by("method", "model", "guarantee")]
@@ -126,6 +149,10 @@ def _rows(facts: SetFacts) -> Iterator[tuple[str, Row]]:
     candidates: Sequence[Mapping[str, Any]] = choice.get("candidates") or []
     looked_at = {str(own["model"]) for own in candidates}
     for method, model, level in methods:
+        alone = outside.methods.get(f"{method} ({model})") if outside else None
+        if alone is not None:
+            yield level, _figure(f"{method} ({model})", "outside", asdict(alone))
+            continue
         if method == "dp-sampling" and method not in measured and model in looked_at:
             continue  # its model has a row of its own
         yield level, _figure(f"{method} ({model})", "holdout", measured.get(method))
@@ -140,8 +167,8 @@ def _figure(name: str, tested: str, figure: Mapping[str, Any] | None) -> Row:
 
 def _said(row: Row) -> str:
     """A row in words."""
-    on = " on training patients" if row.tested == "training" and row.auc is not None else ""
-    return f"{row.name} {row.label}{on}"
+    on = {"training": " on training patients", "outside": " measured afterwards"}.get(row.tested, "")
+    return f"{row.name} {row.label}{on if row.auc is not None else ''}"
 
 
 def _title(facts: SetFacts, level: str) -> str:

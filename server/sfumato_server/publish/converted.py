@@ -6,7 +6,7 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Literal
@@ -70,7 +70,22 @@ class Source:
             found = islice(self._from(wanted.start), len(wanted.entries))
         for entry, image in zip(wanted.entries, found, strict=True):
             check_pixels(entry, image.pixels, self.about)
-            yield PublishedImage(entry, image.file, image.pixels)
+            # the very bytes whose pixels were checked, and no others, go into forms that hold a PNG
+            if image.png is not None and hashlib.sha256(image.png).hexdigest() != entry.sha256:
+                raise VerificationError(f"{image.file} is not the file that site '{entry.site}' signed")
+            yield PublishedImage(entry, image.file, image.pixels, image.png)
+
+    def chosen(self, places: Sequence[int]) -> Iterator[PublishedImage]:
+        """The images at some places of the set, in rising order; nothing is compared with what sites signed."""
+        wanted = set(places)
+        if self.converted is None:
+            yield from (self.published.image(own) for at, own in enumerate(self.published.entries()) if at in wanted)
+            return
+        for shard in self.shards(self.converted):
+            here = range(shard.start, shard.start + len(shard.entries))
+            if not wanted.isdisjoint(here):
+                found = islice(self._from(shard.start), len(shard.entries))
+                yield from (image for at, image in zip(here, found, strict=True) if at in wanted)
 
     def _from(self, start: int) -> Iterator[PublishedImage]:
         """The images of a converted set from one on; whole shards before it are passed over."""
@@ -97,6 +112,11 @@ def open_source(folder: Path) -> Source:
     if form != form_of(source, format_of(form.form)):
         raise VerificationError(f"{FORM} speaks of another set than {STATEMENT}/{MANIFEST}")
     return source
+
+
+def open_statement(folder: Path) -> PublishedFolder:
+    """What a published or converted set says of its images, to be read; no picture is. Raises as `open_folder`."""
+    return open_folder(folder / STATEMENT if (folder / FORM).is_file() else folder)
 
 
 def images_in(folder: Path) -> int:
@@ -209,4 +229,14 @@ def _name_the_extra(folder: Path, source: Source, files: set[str]) -> None:
     raise VerificationError(f"{extra} does not belong to the data set")
 
 
-__all__ = ["Form", "Source", "check_pixels", "form_of", "images_in", "index_lines", "open_source", "verify_converted"]
+__all__ = [
+    "Form",
+    "Source",
+    "check_pixels",
+    "form_of",
+    "images_in",
+    "index_lines",
+    "open_source",
+    "open_statement",
+    "verify_converted",
+]

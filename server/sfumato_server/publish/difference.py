@@ -12,8 +12,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from sfumato_server.publish.converted import open_statement
 from sfumato_server.publish.manifest import ImageEntry
-from sfumato_server.publish.reading import PublishedFolder, open_folder
+from sfumato_server.publish.reading import PublishedFolder
 from sfumato_server.publish.tables import Cover, cover_of
 
 Counts = Mapping[tuple[str, str], int]  # by site and method
@@ -55,11 +56,11 @@ class SetDifference:
 
 
 def difference(old: Path, new: Path) -> SetDifference:
-    """Compare the published set in `old` with that in `new`; neither is verified.
+    """Compare the set in `old` with that in `new`, published or converted; neither is verified.
 
-    Raises ConfigError when one is no published set, VerificationError when it is malformed.
+    Raises ConfigError when one is no such set, VerificationError when it is malformed.
     """
-    before, after = open_folder(old), open_folder(new)
+    before, after = open_statement(old), open_statement(new)
     counted, kept = _images(before, after)
     sites = set(before.manifest.sites), set(after.manifest.sites)
     return SetDifference(

@@ -9,6 +9,7 @@ shards/SITE/PART/NNNN.json            the coordinator's index of the shard
 
 from __future__ import annotations
 
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 
 from sfumato_common.study.shards import MOST_IMAGES
@@ -64,6 +65,14 @@ class ShardFiles:
         """The folder of the image at that place."""
         number = (self.shard - 1) * FOLDERS_A_SHARD + place // FOLDER_SIZE + 1
         return f"{room}/{self.site}/{self.part}/{number:04d}"
+
+    def published(self, names: Sequence[str], left: Container[str]) -> Iterator[tuple[int, str]]:
+        """Place and file of every image but those in `left`; `names` are all that the shard's entries have."""
+        for start in range(0, len(names), FOLDER_SIZE):
+            folder = self.folder(start)
+            for place, name in enumerate(names[start : start + FOLDER_SIZE], start):
+                if name not in left:
+                    yield place, f"{folder}/{name}.png"
 
     def folders(self, images: int, room: str = IMAGES) -> list[str]:
         """All folders of a shard of so many images."""

@@ -29,16 +29,22 @@ from sfumato_server.publish.manifest import (
     PublishedManifest,
     parse_published,
 )
-from sfumato_server.publish.shard import published_entries, read_file, read_shard
+from sfumato_server.publish.shard import placed, published_entries, read_file, read_shard
+from sfumato_server.publish.tables import cover_of
+from sfumato_server.publish.tally import Tallies, tally_of
 
 
 @dataclass(frozen=True, eq=False)
 class PublishedImage:
-    """What one image is said to be, its file in the set, and its pixels, uint8 or uint16 [S, S] or [S, S, 3]."""
+    """What one image is said to be, its file in the set, and its pixels, uint8 or uint16 [S, S] or [S, S, 3].
+
+    `png` are the bytes that the pixels were decoded from, where the set has them as a PNG.
+    """
 
     entry: ImageEntry
     file: str
     pixels: AnyArray
+    png: bytes | None = None
 
 
 class PublishedFolder:
@@ -53,6 +59,15 @@ class PublishedFolder:
             _, entries, index = read_shard(self.folder, line)
             yield from published_entries(ShardFiles(line.site, line.part, line.shard), entries, index.left)
 
+    def tallies(self) -> Tallies:
+        """What cards count of all images."""
+        found, cover = Tallies(), cover_of(self.certificates().values())
+        for line in self.manifest.shards:
+            _, entries, index = read_shard(self.folder, line)
+            files = ShardFiles(line.site, line.part, line.shard)
+            found.add(tally_of(line.site, placed(files, entries, index.left), cover))
+        return found
+
     def duplicates(self) -> Iterator[tuple[str, DuplicateEntry]]:
         """What sites sent and is not published, because the same pixels are there already: the site, and which."""
         for line in self.manifest.shards:
@@ -65,7 +80,8 @@ class PublishedFolder:
 
     def image(self, entry: ImageEntry) -> PublishedImage:
         """The picture of one entry. Raises VerificationError when its file is missing or no PNG."""
-        return PublishedImage(entry, entry.file, self.pixels(entry.file))
+        png = self.read(entry.file)
+        return PublishedImage(entry, entry.file, decode_png(png), png)
 
     def pixels(self, file: str) -> AnyArray:
         """The pixels of one image's file. Raises VerificationError when it is missing or no PNG."""

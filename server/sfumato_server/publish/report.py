@@ -19,7 +19,7 @@ from sfumato_common.study.words import GuaranteeLevel, has_epsilon, is_fill
 from sfumato_server.pool import Pool
 from sfumato_server.publish.cards.facts import SetFacts
 from sfumato_server.publish.cards.words import covering, left_out_images
-from sfumato_server.publish.chart import RIGHT, TICKS, WIDTH, draw, place
+from sfumato_server.publish.chart import RIGHT, TICKS, WIDTH, Outside, draw, place
 from sfumato_server.publish.features import features_card, has_features
 from sfumato_server.publish.guarantee import Guarantee, guarantees, pooled_costs
 from sfumato_server.publish.manifest import PublishedManifest
@@ -73,17 +73,7 @@ def render_report(
     utility: Mapping[str, Any] | None,
 ) -> str:
     """The report as HTML text; every value from a site or a file is escaped."""
-    environment = Environment(
-        loader=PackageLoader("sfumato_server.publish"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["size"] = size
-    environment.filters["figures"] = figures
-    environment.filters["place"] = place
-    environment.filters["unbroken"] = lambda text: text.replace("e-", "e-\u2060")  # no line ends inside 1e-05
+    environment = _environment()
     stated = guarantees(pool.certificates)
     pooled = pooled_costs(stated)
     stages = stage_rows(run_info.get("exchanges", []))
@@ -93,10 +83,7 @@ def render_report(
         coordinator=fingerprint(facts.coordinator_key),
         site_keys={site: fingerprint(key) for site, key in sorted(pool.site_keys.items())},
         covering=covering(facts),
-        chart=draw(facts),
-        chart_width=WIDTH,
-        chart_right=RIGHT,
-        chart_ticks=TICKS,
+        **_chart_values(facts),
         sections=sections(bool(stages), bool(run_info.get("training")), has_features(plan)),
         sheets=contact_sheets(pool, plan),
         guarantees=stated,
@@ -125,6 +112,30 @@ def render_report(
         duplicates=list(islice(pool.duplicates, 200)),
         left_lines=left_out_images(facts),
     )
+
+
+def chart_section(facts: SetFacts, outside: Outside) -> str:
+    """The section of the first picture alone, with figures that somebody measured afterwards."""
+    return _environment().get_template("chart.html.j2").render(**_chart_values(facts, outside))
+
+
+def _chart_values(facts: SetFacts, outside: Outside | None = None) -> dict[str, Any]:
+    return {"chart": draw(facts, outside), "chart_width": WIDTH, "chart_right": RIGHT, "chart_ticks": TICKS}
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("sfumato_server.publish"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["size"] = size
+    environment.filters["figures"] = figures
+    environment.filters["place"] = place
+    environment.filters["unbroken"] = lambda text: text.replace("e-", "e-\u2060")  # no line ends inside 1e-05
+    return environment
 
 
 def sections(made: bool, trained: bool, vectors: bool) -> list[tuple[str, str]]:

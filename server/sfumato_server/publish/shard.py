@@ -1,34 +1,30 @@
-"""One shard of a published set, written and checked by itself; nothing of another shard is read."""
+"""One shard of a published set, read and checked by itself; nothing of another shard is read."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-import stat
 from collections import Counter
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from sfumato_common.crypto.signatures import verify
 from sfumato_common.errors import VerificationError
-from sfumato_common.package import Package, check_image
-from sfumato_common.package.manifest import Manifest, ManifestImage, parse_entries, parse_manifest, write_entries
+from sfumato_common.package import at_once, check_image, check_images
+from sfumato_common.package.manifest import Manifest, ManifestImage, parse_entries, parse_manifest
 from sfumato_common.study.lineage import plan_of_site
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.shards import shard_sizes
-from sfumato_server.pool import Duplicate, Left
-from sfumato_server.publish.layout import FOLDER_SIZE, NEAR, ShardFiles
+from sfumato_server.publish.layout import IMAGES, NEAR, ShardFiles
 from sfumato_server.publish.manifest import (
-    DuplicateEntry,
     ImageEntry,
     PublishedManifest,
     ShardIndex,
     ShardLine,
     parse_canonical,
 )
-from sfumato_server.publish.tables import Cover, cover_of, table_rows
+from sfumato_server.publish.tables import Cover, Placed, cover_of, split_of, table_rows
 
 
 @dataclass(frozen=True)
@@ -43,93 +39,20 @@ class CheckedShard:
     last: str
     rows: Mapping[str, tuple[int, str]]
 
-    def to_json(self) -> dict[str, Any]:
-        """As a worker tells it."""
-        held = [[*source, images] for source, images in self.held.items()]
-        return {"held": held, "first": self.first, "last": self.last, "rows": self.rows}
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> CheckedShard:
-        """Inverse of `to_json`."""
-        held = Counter({(method, model): images for method, model, images in value["held"]})
-        return cls(held, value["first"], value["last"], {name: tuple(row) for name, row in value["rows"].items()})
-
-
-def write_file(folder: Path, name: str, data: bytes) -> None:
-    """A new file in a folder that is being written; whoever writes it all flushes it to the disk at the end."""
-    path = folder / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)
-
-
-def write_shard(folder: Path, package: Package, out: Left, cover: Cover | None) -> tuple[ShardLine, dict[str, bytes]]:
-    """Write a shard's images but those that are left `out`, and what is said of it: its line, rows by table."""
-    head, left = package.head, out.names
-    files = ShardFiles(head.site, head.part, head.shard)
-    for place, (entry, png) in enumerate(package.pngs()):
-        if place % FOLDER_SIZE == 0:
-            (folder / files.folder(place)).mkdir(parents=True)
-        if entry.name not in left:
-            _write_new(f"{folder}/{files.image(place, entry.name)}", png)
-        elif entry.name in out.near:
-            write_file(folder, files.near(place, entry.name), png)
-    for name in files.folders(head.images):
-        if not any((folder / name).iterdir()):
-            (folder / name).rmdir()
-    index = ShardIndex(
-        format="sfumato-index/1",
-        site=head.site,
-        part=head.part,
-        shard=head.shard,
-        duplicates=_entries(out.twice),
-        undrawn=list(out.undrawn),
-        near=_entries(out.near),
-        withdrawn=list(out.withdrawn),
-    ).encode()
-    contents = (package.manifest, package.signature, write_entries(package.entries), index)
-    for name, data in zip(files.all, contents, strict=True):
-        write_file(folder, name, data)
-    line = ShardLine(
-        site=head.site,
-        part=head.part,
-        shard=head.shard,
-        shards=head.shards,
-        images=head.images - len(left),
-        duplicates=len(out.twice),
-        undrawn=len(out.undrawn),
-        near=len(out.near),
-        withdrawn=len(out.withdrawn),
-        head=hashlib.sha256(package.manifest).hexdigest(),
-        root=head.root,
-        index=hashlib.sha256(index).hexdigest(),
-    )
-    return line, table_rows(published_entries(files, package.entries, left), cover)
-
-
-def _entries(found: Mapping[str, Duplicate]) -> list[DuplicateEntry]:
-    return [
-        DuplicateEntry(name=item.name, kept_site=item.kept_site, kept_name=item.kept_name) for item in found.values()
-    ]
-
-
-def _write_new(path: str, data: bytes) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-    try:
-        written = os.write(descriptor, data)
-        while written < len(data):
-            written += os.write(descriptor, data[written:])
-    finally:
-        os.close(descriptor)
-
 
 def published_entries(
     files: ShardFiles, entries: Sequence[ManifestImage], left: Container[str]
 ) -> Iterator[ImageEntry]:
     """The entries of a shard's published images, with where they lie."""
-    for place, entry in enumerate(entries):
-        if entry.name not in left:
-            # checked already: building 1,000,000 of them anew is most of what a listing costs
-            yield ImageEntry.model_construct(**entry.__dict__, site=files.site, file=files.image(place, entry.name))
+    for place, file in files.published([entry.name for entry in entries], left):
+        # checked already: building 1,000,000 of them anew is most of what a listing costs
+        yield ImageEntry.model_construct(**entries[place].__dict__, site=files.site, file=file)
+
+
+def placed(files: ShardFiles, entries: Sequence[ManifestImage], left: Container[str]) -> list[Placed]:
+    """A shard's published images for its rows and its tally: entries as the package has them."""
+    found = files.published([entry.name for entry in entries], left)
+    return [Placed(file, entries[place], split_of(entries[place])) for place, file in found]
 
 
 def cover_in(folder: Path, manifest: PublishedManifest) -> Cover | None:
@@ -188,32 +111,43 @@ def check_shard(
     except VerificationError:
         raise VerificationError(f"{files.signature}: the signature of site '{line.site}' does not hold") from None
     _check_asked(head, entries, plan_of_site(plan, line.site), files.head)
+    images = placed(files, entries, index.left)
     if pictures:
         near = {item.name for item in index.near}
-        _check_pictures(folder, files, head, entries, index.left, near)
-    tables = table_rows(published_entries(files, entries, index.left), cover)
+        apart = [
+            Placed(files.near(at, own.name), own, split_of(own)) for at, own in enumerate(entries) if own.name in near
+        ]
+        _check_pictures(folder, files, head, [*images, *apart])
+    tables = table_rows(files.site, images, cover)
     rows = {name: (len(data), hashlib.sha256(data).hexdigest()) for name, data in tables.items()}
-    held = Counter((entry.method, entry.model) for entry in entries)
+    held = Counter([(entry.method, entry.model) for entry in entries])
     return CheckedShard(held, entries[0].name, entries[-1].name, rows)
 
 
-def _check_pictures(
-    folder: Path, files: ShardFiles, head: Manifest, entries: list[ManifestImage], left: set[str], near: set[str]
-) -> None:
-    """The shard's folders hold its images but those in `left`, and, apart, those `near`, each as its site signed it."""
-    for start in range(0, len(entries), FOLDER_SIZE):
-        block = entries[start : start + FOLDER_SIZE]
-        _check_folder(folder, files.folder(start), {f"{entry.name}.png" for entry in block if entry.name not in left})
-        apart = {f"{entry.name}.png" for entry in block if entry.name in near}
-        _check_folder(folder, files.folder(start, NEAR), apart)
-    for place, entry in enumerate(entries):
-        if entry.name in left and entry.name not in near:
-            continue
-        name = (files.near if entry.name in near else files.image)(place, entry.name)
+def _check_pictures(folder: Path, files: ShardFiles, head: Manifest, images: list[Placed]) -> None:
+    """The shard's folders hold `images`, published and, apart, nearly equal ones, each as signed, and nothing else."""
+    wanted: dict[str, set[str]] = {name: set() for room in (IMAGES, NEAR) for name in files.folders(head.images, room)}
+    for image in images:
+        name, _, file = image.file.rpartition("/")
+        wanted[name].add(file)
+    for name, own in wanted.items():
+        _check_folder(folder, name, own)
+    for some in at_once(images, head.shape, head.bits):
+        pngs = [read_picture(folder, image.file) for image in some]
         try:
-            check_image(entry, read_file(folder, name), head.shape, head.bits)
+            check_images([image.entry for image in some], pngs, head.shape, head.bits)
         except VerificationError:
-            raise VerificationError(f"{name} is not the picture that site '{head.site}' signed") from None
+            _name_the_first(head, some, pngs)
+            raise
+
+
+def _name_the_first(head: Manifest, images: Sequence[Placed], pngs: Sequence[bytes]) -> None:
+    """Raise VerificationError naming the first picture that does not hold."""
+    for image, png in zip(images, pngs, strict=True):
+        try:
+            check_image(image.entry, png, head.shape, head.bits)
+        except VerificationError:
+            raise VerificationError(f"{image.file} is not the picture that site '{head.site}' signed") from None
 
 
 def _check_asked(head: Manifest, entries: list[ManifestImage], plan: Plan, name: str) -> None:
@@ -236,7 +170,7 @@ def _check_folder(folder: Path, name: str, wanted: set[str]) -> None:
     try:
         with os.scandir(folder / name) as listing:
             for item in listing:
-                if not stat.S_ISREG(item.stat(follow_symlinks=False).st_mode):
+                if not item.is_file(follow_symlinks=False):
                     raise VerificationError(f"{name}/{item.name} is not a plain file")
                 found.add(item.name)
     except FileNotFoundError:
@@ -255,6 +189,19 @@ def read_file(folder: Path, name: str) -> bytes:
     try:
         with open(f"{folder}/{name}", "rb", buffering=0) as stream:  # noqa: PTH123 - a million of them
             return stream.read()
+    except OSError:
+        raise VerificationError(f"{name} is missing or cannot be read") from None
+
+
+def read_picture(folder: Path, name: str) -> bytes:
+    """The bytes of one image, of which there are up to a million. Raises VerificationError when it cannot be read."""
+    try:
+        descriptor = os.open(f"{folder}/{name}", os.O_RDONLY)
+        try:
+            # one byte more than there are: the end is seen, and a short read is no picture that anybody signed
+            return os.read(descriptor, os.fstat(descriptor).st_size + 1)
+        finally:
+            os.close(descriptor)
     except OSError:
         raise VerificationError(f"{name} is missing or cannot be read") from None
 

@@ -6,19 +6,27 @@ import hashlib
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
-from sfumato_common.package.manifest import ImageFacts
+from sfumato_common.package.manifest import ImageFacts, ManifestImage
 from sfumato_common.study.certificate import Certificate
-from sfumato_common.study.words import has_epsilon, way_of
+from sfumato_common.study.words import GuaranteeLevel, has_epsilon, way_of
 from sfumato_server.publish.guarantee import with_training
-from sfumato_server.publish.manifest import LABELS, SPLIT_TABLES, ImageEntry
+from sfumato_server.publish.manifest import LABELS, SPLIT_TABLES
 
 Split = Literal["train", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 COLUMNS = ("file", "label", "site", "model", "method", "guarantee", "split", "epsilon", "delta", "unit")
 NO_GUARANTEE = "none"
 _TEST_SHARE = 10  # one of so many drawn images is of the test split
+
+
+class Placed(NamedTuple):
+    """A published image of a shard: its file in the set, what it is said to be, and its split."""
+
+    file: str
+    entry: ManifestImage
+    split: Split
 
 
 @dataclass(frozen=True)
@@ -58,19 +66,19 @@ def split_of(image: ImageFacts) -> Split:
     return "test" if number % _TEST_SHARE == 0 else "train"
 
 
-def level_of(image: ImageFacts, cover: Cover | None) -> str:
+def level_of(guarantee: GuaranteeLevel, cover: Cover | None) -> str:
     """The guarantee level that is left of an image's own: a formal one is none where no epsilon holds for the set."""
-    return NO_GUARANTEE if cover is None and has_epsilon(image.guarantee) else image.guarantee
+    return NO_GUARANTEE if cover is None and has_epsilon(guarantee) else guarantee
 
 
-def provenance(image: ImageEntry, cover: Cover | None) -> tuple[str, ...]:
+def provenance(site: str, image: ImageFacts, split: Split, cover: Cover | None) -> tuple[str, ...]:
     """An image's row without its file, in the order of COLUMNS; the level is the one that its site signed.
 
     Figures are empty where no epsilon covers its pixels, also beside a formal level: then a site's noise was a test's.
     """
     covered = cover if cover is not None and has_epsilon(image.guarantee) else None
     figures = (f"{covered.epsilon:.4f}", f"{covered.delta:g}", covered.unit) if covered else ("", "", "")
-    return image.label, image.site, image.model, image.method, image.guarantee, split_of(image), *figures
+    return image.label, site, image.model, image.method, image.guarantee, split, *figures
 
 
 def table_headers() -> dict[str, bytes]:
@@ -83,15 +91,21 @@ def table_headers() -> dict[str, bytes]:
     return {name: f"{line}\n".encode("ascii") for name, line in lines.items()}
 
 
-def table_rows(images: Iterable[ImageEntry], cover: Cover | None) -> dict[str, bytes]:
-    """The rows of some images in each table, each image twice: as one of all, and as one of its split.
+def table_rows(site: str, images: Iterable[Placed], cover: Cover | None) -> dict[str, bytes]:
+    """The rows of some images of a site in each table, each image twice: as one of all, and as one of its split.
 
     The level with a comma in it is the only field that is quoted (RFC 4180).
     """
     lines: dict[str, list[str]] = {name: [] for name in table_headers()}
-    for image in images:
-        values = (image.file, *provenance(image, cover))
-        line = ",".join(f'"{value}"' if "," in value else value for value in values)
-        lines[LABELS].append(f"{line}\n")
-        lines[SPLIT_TABLES[split_of(image)]].append(f"{line}\n")
+    every, by_split = lines[LABELS], {split: lines[name] for split, name in SPLIT_TABLES.items()}
+    ends: dict[tuple[str, ...], str] = {}  # a row but for its file is that of many images
+    for file, image, split in images:
+        said = image.label, image.model, image.method, image.guarantee, split
+        end = ends.get(said)
+        if end is None:
+            values = provenance(site, image, split, cover)
+            end = ends[said] = "".join(f',"{value}"' if "," in value else f",{value}" for value in values) + "\n"
+        line = file + end
+        every.append(line)
+        by_split[split].append(line)
     return {name: "".join(found).encode("ascii") for name, found in lines.items()}

@@ -34,8 +34,9 @@ from sfumato_server.publish.manifest import (
     stated_files,
 )
 from sfumato_server.publish.shard import CheckedShard, cover_in, read_file
+from sfumato_server.publish.shard_checks import check_shards
 from sfumato_server.publish.tables import table_headers
-from sfumato_server.publish.workers import check_shards
+from sfumato_server.workers import ALONE, Where
 
 UNVERIFIED = "UNVERIFIED ORIGIN"
 
@@ -80,14 +81,14 @@ def verify_dataset(
     *,
     workers: int = 1,
     progress: Callable[[int], None] = lambda images: None,
+    where: Where | None = None,
 ) -> VerificationReport:
     """Verify the data set in `folder` against public keys (PEM) that the caller trusts: coordinator's, sites'.
 
     Without the coordinator's, the key inside is used, and all that is shown is that the set agrees with itself: anybody
     can make such a set. Without a site's, the coordinator may have invented the site. Shards are checked one by one, or
-    by so many `workers`, processes of their own; `progress` is told how many images have been since it was told last.
-
-    A set that `sfumato dataset convert` wrote is verified too, back to the same signatures.
+    by so many `workers`, or as `where` says; `progress` is told how many images have been since it was told last. A set
+    that `sfumato dataset convert` wrote is verified too, back to the same signatures.
 
     Raises VerificationError naming the file at the first thing that does not hold: an altered byte, a missing, extra or
     linked file, an image that its site did not sign. Raises ConfigError when `folder` holds no published set, or
@@ -97,7 +98,7 @@ def verify_dataset(
         from sfumato_server.publish.converted import verify_converted
 
         return verify_converted(folder, trusted_coordinator_key, trusted_site_keys, progress)
-    return _verified(folder, trusted_coordinator_key, trusted_site_keys, workers, progress, pictures=True)
+    return _verified(folder, trusted_coordinator_key, trusted_site_keys, where or Where(workers), progress)
 
 
 def verify_statements(
@@ -110,17 +111,17 @@ def verify_statements(
     Whoever goes on to use a picture compares its pixels with the entry's `pixel_sha256`. Raises as `verify_dataset`,
     but for files that are there in excess.
     """
-    return _verified(folder, trusted_coordinator_key, trusted_site_keys, 1, lambda images: None, pictures=False)
+    return _verified(folder, trusted_coordinator_key, trusted_site_keys, ALONE, lambda images: None, pictures=False)
 
 
 def _verified(
     folder: Path,
     trusted_coordinator_key: bytes | None,
     trusted_site_keys: Mapping[str, bytes],
-    workers: int,
+    where: Where,
     progress: Callable[[int], None],
     *,
-    pictures: bool,
+    pictures: bool = True,
 ) -> VerificationReport:
     manifest, key = read_signed(folder, trusted_coordinator_key)
     plan = checked_plan(manifest)
@@ -135,7 +136,7 @@ def _verified(
             raise VerificationError(f"{name} was altered")
     keys = _site_keys(folder, manifest, trusted_site_keys)
     checked: list[CheckedShard] = []
-    for shard in check_shards(folder, manifest, keys, plan, cover_in(folder, manifest), workers, pictures):
+    for shard in check_shards(folder, manifest, keys, plan, cover_in(folder, manifest), where, pictures):
         progress(manifest.shards[len(checked)].images)
         checked.append(shard)
     _check_together(manifest, plan, checked)

@@ -36,10 +36,11 @@ from sfumato_server.publish.manifest import (
     ShardLine,
     file_entry,
 )
-from sfumato_server.publish.reading import PublishedFolder
 from sfumato_server.publish.report import render_report
-from sfumato_server.publish.shard import write_file, write_shard
+from sfumato_server.publish.shard_writing import WRITE, task_of, write_file, written
 from sfumato_server.publish.tables import cover_of, table_headers
+from sfumato_server.publish.tally import Tallies
+from sfumato_server.workers import ALONE, Task, Where, run_tasks
 
 FOLDER = "published"
 
@@ -67,13 +68,14 @@ def publish(
     utility: Mapping[str, Any] | None,
     features: Features | None = None,
     progress: Callable[[int], None] = lambda images: None,
+    where: Where = ALONE,
 ) -> PublishedSet:
     """Write `out/published/`, its report among the signed files; an earlier published set there is replaced as a whole.
 
     `run_info` may hold `exchanges` (a list of stage, seconds, bytes_down, bytes_up), `seconds` and `versions`;
     `utility` is the TSTR figure or None; `features` are the vectors of a plan that publishes some. `progress` is told
-    how many images have been written since it was told last. Raises ConfigError when `out/published` is something else
-    than such a set, VerificationError when a package was replaced since it was pooled.
+    how many images have been written since it was told last; `where` says by how many workers. Raises ConfigError when
+    `out/published` is something else than such a set, VerificationError when a package was replaced meanwhile.
     """
     assert has_features(plan) == (features is not None), "vectors are published where, and only where, the plan says so"
     out.mkdir(parents=True, exist_ok=True)
@@ -81,15 +83,14 @@ def publish(
     if target.exists() and not (target / MANIFEST).is_file() and (not target.is_dir() or any(target.iterdir())):
         raise ConfigError(f"'{FOLDER}' in the output folder is not a published data set; choose another folder")
     with _replaced(out, target) as fresh:
-        lines = _write_shards(fresh, pool, progress)
+        lines, tallies = _write_shards(fresh, pool, progress, where)
         small = {COORDINATOR_KEY: authority.public_key} | ({FILE: features.encode()} if features is not None else {})
         small |= {key_file(site): key for site, key in pool.site_keys.items()}
         files = {name: _entry_of(fresh / name) for name in table_headers()}
         # cards and report are made from what the manifest says of all else; then they are signed like all else
         manifest = _manifest(pool, plan, lines, files | {name: file_entry(data) for name, data in small.items()})
-        entries = PublishedFolder(fresh, manifest, plan).entries()
         run = {**run_info, "utility": utility}
-        facts = gather(manifest, plan, entries, pool.certificates, authority.public_key, run)
+        facts = gather(manifest, plan, tallies, pool.certificates, authority.public_key, run)
         small |= cards(facts, authority.signing_key)
         small[REPORT] = render_report(pool, plan, manifest, facts, run_info, utility).encode("utf-8")
         files |= {name: file_entry(data) for name, data in small.items()}
@@ -100,21 +101,30 @@ def publish(
     return PublishedSet(target, target / REPORT, manifest.images, digest, dict(pool.left_out))
 
 
-def _write_shards(fresh: Path, pool: Pool, progress: Callable[[int], None]) -> list[ShardLine]:
+def _write_shards(
+    fresh: Path, pool: Pool, progress: Callable[[int], None], where: Where
+) -> tuple[list[ShardLine], Tallies]:
     """All shards and the tables of their images."""
-    lines, cover = [], cover_of(pool.certificates.values())
+    lines, tallies, cover = list[ShardLine](), Tallies(), cover_of(pool.certificates.values())
     with contextlib.ExitStack() as stack:
         tables = {name: stack.enter_context((fresh / name).open("wb")) for name in table_headers()}
         for name, header in table_headers().items():
             tables[name].write(header)
-        for place, shard in enumerate(pool.shards):
-            package = shard.package()
-            line, rows = write_shard(fresh, package, pool.left_of(place, package.entries), cover)
-            for name, data in rows.items():
+        beside = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=fresh, prefix=".said-")))
+
+        def tasks() -> Iterator[Task]:
+            for place, shard in enumerate(pool.shards):
+                left = pool.left_of(place, shard.entries() if pool.balance else ())
+                yield task_of(fresh, shard, left, cover, beside / str(place))
+
+        for task, answer in run_tasks(WRITE, tasks(), where):
+            one = written(task, answer)
+            for name, data in one.rows.items():
                 tables[name].write(data)
-            lines.append(line)
-            progress(shard.head.images)
-    return lines
+            tallies.add(one.tally)
+            lines.append(one.line)
+            progress(one.line.signed)
+    return lines, tallies
 
 
 def _entry_of(path: Path) -> FileEntry:

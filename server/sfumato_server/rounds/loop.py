@@ -35,10 +35,11 @@ from sfumato_server.rounds.quorum import log_exchange, require_quorum
 from sfumato_server.rounds.receipts import Receipts
 from sfumato_server.rounds.strategies import Choosing, Strategy, Summing, made_again, strategy_of
 from sfumato_server.rounds.summing import checked_release, sum_over_sites
+from sfumato_server.rounds.waiting import ReleaseClock
 
 log = logging.getLogger(__name__)
-# how often a site may be away before it began its release; the pause between two asks
-_ABSENCES, _ASK_AGAIN_S = 2, 1.0
+# how often a site may be away before it began its release
+_ABSENCES = 2
 _FULL = NoRoomError.wire_code  # somebody has to see to that first: waited for until the deadline
 # refusals that a person at the site can end while the study runs
 _PASSING = {_FULL, BusyError.wire_code, LedgerError.wire_code}
@@ -171,34 +172,35 @@ class StudyRun:
         """Let every site make its release from the final models, then collect what is ready; the sites that sent.
 
         A site that is still at work says so and is asked again, and so is one that the question did not reach, or whose
-        package did not arrive. One that says nothing is not waited for, one whose answers are broken not for ever, and
-        one that went away only where it has begun, until the deadline. Raises FederationError when fewer sites than the
+        package did not arrive, after a longer pause the longer nothing changes. One that says nothing is not waited
+        for, one whose answers are broken not for ever, one that went away only where it has begun, until the deadline,
+        and one that says that its stewards have the release for days. Raises FederationError when fewer sites than the
         quorum sent anything.
         """
         chosen = self.choice.winner if self.choice and self.plan.has_best else ""
         models = {chosen if item.model == "best" else item.model for item in self.plan.release} | {self.plan.base}
         arrays = release_arrays(self.plan, {kind: self.released[kind] for kind in sorted(models)})
         begun, sent, refused, tries = set[str](), self.receipts.delivered(), dict[str, Reply](), Counter[str]()
-        end = time.monotonic() + self.deadlines.work_s
+        clock = ReleaseClock(self.deadlines)
         waiting, absences, gone = self.accepted - sent, Counter[str](), dict[str, float]()
         losses = Losses(self.deadlines.away_s)
-        while waiting - self.patience.silent and time.monotonic() < end:
+        while (waiting := waiting - clock.over(waiting)) - self.patience.silent:
             now = time.monotonic()
             gone = {site: gone.get(site, now) for site in waiting - self.channel.online()}
             absences.update(gone.keys())
             late = {site for site, since in gone.items() if now - since >= self.deadlines.away_s}
             waiting -= late | {site for site in gone if absences[site] >= _ABSENCES and site not in begun}
             if new := (waiting - begun) & self.channel.online():
-                replies = self.ask("make", arrays, new, choice=chosen, quorum=0)
-                begun |= {site for site, reply in replies.items() if reply.status in ("ok", "pending")}
+                clock.note(replies := self.ask("make", arrays, new, choice=chosen, quorum=0))
+                begun |= {site for site, reply in replies.items() if reply.status in ("ok", "pending", "review")}
                 refused |= final_replies(replies, tries) | losses.beyond(replies, begun)
             if ready := (waiting & begun) & self.channel.online():
-                replies = self.ask("send", {}, ready, quorum=0)
+                clock.note(replies := self.ask("send", {}, ready, quorum=0))
                 sent |= {site for site, reply in replies.items() if reply.status == "ok"}
                 refused |= final_replies(replies, tries) | losses.beyond(replies, begun)
             waiting -= sent | set(refused)
             if waiting:
-                self.sleep(_ASK_AGAIN_S)
+                self.sleep(clock.pause())
         if len(sent) < self.plan.federation.quorum:
             reasons = ", ".join(f"{site}: {reply.code}" for site, reply in sorted(refused.items()))
             raise FederationError(
@@ -270,7 +272,7 @@ class StudyRun:
         return replies
 
     def _note(self, site: str, reply: Reply) -> None:
-        word = {"ok": "done", "pending": "working", "refused": "refused"}.get(reply.status, "lost")
+        word = {"ok": "done", "pending": "working", "review": "review", "refused": "refused"}.get(reply.status, "lost")
         if word in ("refused", "lost"):
             told = {"event": word, "site": site, "code": reply.code, "reference": reply.reference}
             said = "site %s: %s (%s) reference %s"

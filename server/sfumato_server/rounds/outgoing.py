@@ -93,7 +93,7 @@ class Outgoing(Mapping[str, Request]):
         """Take note of an answer; False where the site lacks arrays and is to be asked again, which happens once."""
         if reply.status == "missing":
             return not self._holdings.forget(site)
-        if reply.status in ("ok", "pending") and site in self._by_site:
+        if reply.status in ("ok", "pending", "review") and site in self._by_site:
             self._holdings.note(site, self._bare(site), self._by_site[site])
         return True
 

@@ -57,7 +57,7 @@ class Losses:
         """Take note of an exchange's replies; the lost ones of sites that are given up."""
         now, given_up = time.monotonic(), {}
         for site, reply in replies.items():
-            if reply.status in ("ok", "pending"):
+            if reply.status in ("ok", "pending", "review"):
                 self._lost.pop(site, None)
             elif reply.code == _FULL or (not reply.reference and reply.code != "silent"):
                 times, since = self._lost.get(site, (0, now))

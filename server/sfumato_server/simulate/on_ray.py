@@ -4,23 +4,15 @@ An actor holds one worker process on its machine and passes frames on to it; Ray
 A site stays with the actor that made its home, so that its ledger is touched by one process. Homes are below the
 simulation's folder where Ray runs on this machine alone; on a cluster each actor has a folder of its own for them on
 its machine's disk, and no folder is shared.
-
-A Ray of our own listens on loopback alone, asks for a token that nobody else has, shows no dashboard and reports
-nothing. A cluster that is named by its address is its owner's: whoever reaches it can run code there.
 """
 
 from __future__ import annotations
 
 import os
-import secrets
-import shutil
-import socket
-import tempfile
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -31,81 +23,20 @@ from sfumato_common.types import Arrays
 from sfumato_server.simulate.engines import Where
 from sfumato_server.simulate.hosts import Host
 from sfumato_server.simulate.workers import Worker, Workers
+from sfumato_server.workers.ray_start import as_config_error, leave_ray, start_ray
 
-_START_SECONDS, _REACH_SECONDS = 180.0, 10.0
-# read when Ray is imported: no usage report, and listening on loopback alone (Ray's own switch, named for the systems
-# where it is the default)
-_ALWAYS = {"RAY_USAGE_STATS_ENABLED": "0"}
-_ALONE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token"}
-_OBJECTS = 256 * 1024**2  # frames pass through Ray's object store, which takes a third of the memory otherwise
+_START_SECONDS = 180.0
 
 
 def on_ray(folder: Path, where: Where) -> Workers:
     """Actors of a Ray that is started here, or of the cluster at `where.address`. Raises ConfigError."""
-    if find_spec("ray") is None:
-        raise ConfigError("Ray is not installed: pip install 'sfumato[ray]', here and on every machine of the cluster")
-    os.environ.update(_ALWAYS)
-    if where.address is not None:
-        return _of_cluster(folder, where, where.address)
-    # Ray reads it once a process
-    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    os.environ.update(_ALONE)
     number = where.workers or len(os.sched_getaffinity(0))  # Ray counts a core for each
-    # a socket has a path of 107 bytes at most, and Ray adds half of them; its own folder it opens to everybody
-    session = Path(tempfile.mkdtemp(prefix="sfumato-ray-", dir="/tmp"))
-    alone = {"address": "local", "num_cpus": number, "include_dashboard": False, "_temp_dir": str(session / "r")}
+    session = start_ray(number, where.address)
     try:
-        with _home(session):
-            _join("Ray did not start", object_store_memory=_OBJECTS, **alone)
-        return _RayWorkers(folder, _number(where, number), where.gpus, session)
+        return _RayWorkers(folder, _number(where, None if where.address else number), where.gpus, session)
     except BaseException:
-        _leave(session)
+        leave_ray(session)
         raise
-
-
-def _of_cluster(folder: Path, where: Where, address: str) -> Workers:
-    silent = f"no Ray cluster answers at '{address}'"
-    host, _, port = address.rpartition(":")
-    if port.isdecimal():
-        try:  # Ray itself asks for minutes
-            socket.create_connection((host.strip("[]"), int(port)), _REACH_SECONDS).close()
-        except OSError:
-            raise ConfigError(f"{silent}; check the address, or leave --ray-address away") from None
-    try:
-        _join(silent, address=address)
-        return _RayWorkers(folder, _number(where), where.gpus, session=None)
-    except BaseException:
-        _leave(None)
-        raise
-
-
-def _join(what: str, **given: Any) -> None:
-    import ray
-
-    with _as_config_error(what):
-        ray.init(log_to_driver=False, configure_logging=False, **given)
-
-
-@contextmanager
-def _home(session: Path) -> Iterator[None]:
-    """Ray's processes get a home of their own, with the file by whose absence Ray asks clouds' metadata services."""
-    (session / "ray_bootstrap_config.yaml").write_text("{}\n")
-    before = os.environ.get("HOME")
-    os.environ["HOME"] = str(session)
-    try:
-        yield
-    finally:
-        os.environ.pop("HOME")
-        if before is not None:
-            os.environ["HOME"] = before
-
-
-def _leave(session: Path | None) -> None:
-    import ray
-
-    ray.shutdown()
-    if session is not None:
-        shutil.rmtree(session, ignore_errors=True)
 
 
 def _number(where: Where, most: int | None = None) -> int:
@@ -171,7 +102,7 @@ class _RayWorkers(Workers):
         """See Workers."""
         for actor in self._all:
             actor.stop()
-        _leave(self._session)
+        leave_ray(self._session)
 
 
 class _Actor:
@@ -181,7 +112,7 @@ class _Actor:
         self.index, self.lock, self.lost = index, threading.Lock(), False
         self._gpus, self._folder, self._beside = gpus, folder, 1
         self._host: Any = self._create(None)
-        with _as_config_error("a worker did not start on the Ray cluster"):
+        with as_config_error("a worker did not start on the Ray cluster"):
             self.node, version = self._get("place", seconds=_START_SECONDS)
         if version != __version__:
             raise ConfigError(
@@ -246,15 +177,3 @@ class _Actor:
         with suppress(ray.exceptions.RayError):
             self._get("stop", seconds=_START_SECONDS)
         ray.kill(self._host)
-
-
-@contextmanager
-def _as_config_error(what: str) -> Iterator[None]:
-    """What Ray raises, as ConfigError with the first line of its text, which is long."""
-    import ray
-
-    try:
-        yield
-    except (ray.exceptions.RayError, ConnectionError, RuntimeError, ValueError, OSError) as error:
-        said = next(iter(str(error).strip().splitlines()), "")[:200]
-        raise ConfigError(f"{what}: {type(error).__name__} {said}".rstrip()) from None

@@ -72,6 +72,9 @@ def _sites(view: Mapping[str, Any]) -> list[str]:
             )
         elif site["state"] in ("refused", "failed"):
             said.append(f"{name}: {_CODES.get(code, f'it failed by itself; {_ELSEWHERE}')}")
+        elif site["state"] == "review":
+            held = f" for {duration_text(view['now'] - site['since'])}" if site["since"] else ""
+            said.append(f"{name}: its stewards have the release{held}; nothing is to be done but wait, or call them")
         elif site["state"] == "revoked":
             said.append(f"{name}: {_CODES['revoked']}")
         elif site["step_since"] and view["now"] - site["step_since"] > _STUCK_S:

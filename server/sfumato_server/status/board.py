@@ -49,13 +49,15 @@ class StatusBoard:
         self.write()
 
     def site(self, name: str, state: str, code: str = "") -> None:
-        """Set one site's state word: absent, online, working, done, refused, lost; `code` says why it is lost.
+        """Set one site's state word: absent, online, working, review, done, refused, lost; `code` says why it is lost.
 
         One that refused, or sent its release, and is therefore asked nothing more stays what it was.
         """
         said = self._sites[name] == "refused" or self._now["stage"] in ("make", "send")
         if code == NOT_ASKED and said and self._sites[name] != "absent":
             return
+        if state == "working" and self._sites[name] == "review":
+            return  # asked again, while its people have the release: that is no change
         if state == "working" and self._now["stage"] in (*self._done, "make"):
             # before it works, and once: a release is made once, however often it is asked for
             self._charge(name, self._now["stage"], [self._now["round"] if self._now["stage"] in self._done else 1])

@@ -17,8 +17,10 @@ from sfumato_common.accounting.accountant import epsilon_text
 from sfumato_common.files import write_atomic
 from sfumato_common.study.plan import Plan
 from sfumato_common.types import Arrays
+from sfumato_server.status.admitted import admitted_sheets
 from sfumato_server.status.board import StatusBoard
 from sfumato_server.status.overview import PAGE, overview, sheet_figures
+from sfumato_server.status.published import version_lines
 from sfumato_server.status.sheets import FOLDER, RoundSheets, read_sheets
 from sfumato_server.status.view import headline, site_words, time_line, traffic_line
 
@@ -101,7 +103,9 @@ def page_text(root: Path, plan: Plan) -> str:
         words=words,
         running=view["phase"] in ("running", "publishing") or (view["phase"] == "not started" and _goes_on(view)),
         folder=FOLDER,
+        admitted=admitted_sheets(root, plan),
         stages=_by_stage(root, plan),
+        versions=version_lines(view),
     )
 
 

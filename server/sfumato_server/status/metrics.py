@@ -12,7 +12,8 @@ from prometheus_client.registry import Collector
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _PHASES = ("not started", "running", "publishing", "published", "failed", "interrupted", "killed")
 _STATES = (
-    "not enrolled", "absent", "connected", "working", "done", "silent", "failed", "refused", "revoked", "not known",
+    "not enrolled", "absent", "connected", "working", "review", "done", "silent", "failed", "refused", "revoked",
+    "not known",
 )  # fmt: skip
 
 

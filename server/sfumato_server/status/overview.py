@@ -21,6 +21,8 @@ from sfumato_server.status.advice import advise
 from sfumato_server.status.board import NOT_ASKED, read_board
 from sfumato_server.status.contacts import SILENT_S, read_contacts
 from sfumato_server.status.phase import read_phase
+from sfumato_server.status.published import published_versions
+from sfumato_server.status.releases import releases
 
 STATUS, CONTACTS, PAGE = "status.json", "contacts.json", "live.html"
 _STATES = {"online": "connected", "lost": "failed"}
@@ -45,6 +47,7 @@ def overview(root: Path, plan: Plan) -> dict[str, Any]:
         "rounds": board["rounds"] if board else 0,
         "began": board["began"] if board else None,
         "stages": _stages(plan, board, phase["phase"]),
+        "releases": releases(root, plan, board),
         "sites": sites,
         "quorum": plan.federation.quorum,
         "join_deadline_s": plan.federation.join_deadline_s,
@@ -58,6 +61,7 @@ def overview(root: Path, plan: Plan) -> dict[str, Any]:
         "elapsed_s": _elapsed(board, phase),
         "left_s": _left(plan, board, sites) if board and going else None,
         "sheet": _sheet(board),
+        **published_versions(root),
         "now": round(time.time(), 1),
     }
     return {**view, "next": advise(view)}
@@ -156,14 +160,14 @@ def _sites(
         since = board["since"].get(name) if board else None
         state = "silent" if state == "lost" and code in _SILENT else _STATES.get(state, state)
         quiet = heard is not None and now - heard > SILENT_S
-        if phase == "running" and quiet and state in ("working", "connected"):
+        if phase == "running" and quiet and state in ("working", "review", "connected"):
             state, since = "silent", heard
         elif state == "silent" and heard is not None:
             # what the front heard is truer than the last answer: it may be back already
             state, since = ("silent", heard) if quiet else ("connected", since)
         elif state == "absent" and heard is not None and not quiet:
             state, since = "connected", heard
-        if phase in ("killed", "failed", "interrupted") and state in ("working", "connected"):
+        if phase in ("killed", "failed", "interrupted") and state in ("working", "review", "connected"):
             state = "not known"
         if name not in registered:
             state, since = "not enrolled", None

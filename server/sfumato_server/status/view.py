@@ -13,12 +13,14 @@ from rich.text import Text
 
 from sfumato_common.accounting.accountant import epsilon_text
 from sfumato_common.command_line import console, duration_text
+from sfumato_server.status.published import version_lines
 
 _COLOURS = {
     "done": "green", "connected": "cyan", "working": "yellow", "refused": "red", "failed": "red", "silent": "red",
-    "revoked": "red", "absent": "dim", "not known": "dim", "not enrolled": "dim",
+    "review": "magenta", "revoked": "red", "absent": "dim", "not known": "dim", "not enrolled": "dim",
     "now": "bold cyan", "begun": "yellow", "to come": "dim",
 }  # fmt: skip
+_WORDS = {"review": "its stewards have the release"}
 _MOST_ROWS = 30
 # phases in which it matters when a site was heard; a study without Flower has started none
 _GOING = ("running", "publishing", "not started")
@@ -30,7 +32,12 @@ def render(view: Mapping[str, Any]) -> Group:
     foot = Text(f"{spent_line(view)}   {traffic_line(view)}   {time_line(view)}")
     chosen = [Text(f"the choice: {view['chosen']}", style="bold")] if view["chosen"] else []
     todo = [Text.assemble(("next: ", "bold"), line) for line in view["next"]]
-    return Group(head, _stages(view), _sites(view), foot, *chosen, *_sheet_lines(view["sheet"]), *todo)
+    released, versions = (
+        [Text(line) for line in release_lines(view)],
+        [Text(x, style="dim") for x in version_lines(view)],
+    )
+    said = [*released, foot, *chosen, *_sheet_lines(view["sheet"]), *versions, *todo]
+    return Group(head, _stages(view), _sites(view), *said)
 
 
 def headline(view: Mapping[str, Any]) -> str:
@@ -66,18 +73,24 @@ def _sites(view: Mapping[str, Any]) -> Table:
 
 def site_words(site: Mapping[str, Any], view: Mapping[str, Any]) -> str:
     """A site in words: its state, for how long, its step where it tells that, and when it was last heard."""
-    words, now = str(site["state"]), view["now"]
+    words, now = _WORDS.get(site["state"], str(site["state"])), view["now"]
     if site["code"]:
         words += f" ({site['code']})"
     if view["phase"] not in _GOING:
         return words
-    if site["since"] and site["state"] in ("working", "silent", "done"):
+    if site["since"] and site["state"] in ("working", "review", "silent", "done"):
         words += f" for {duration_text(now - site['since'])}"
     if site["step"] is not None:
         words += f", step {site['step']} of {site['steps']}"
-    if site["heard"] and site["state"] in ("working", "connected", "done"):
+    if site["heard"] and site["state"] in ("working", "review", "connected", "done"):
         words += f", heard {duration_text(now - site['heard'])} ago"
     return words
+
+
+def release_lines(view: Mapping[str, Any]) -> list[str]:
+    """How the parts of every release stand, a line a site, once one is under way."""
+    rows = {site: parts for site, parts in sorted(view["releases"].items()) if set(parts.values()) != {"to come"}}
+    return [f"release of {site}: {', '.join(f'{part} {state}' for part, state in rows[site].items())}" for site in rows]
 
 
 def spent_line(view: Mapping[str, Any]) -> str:

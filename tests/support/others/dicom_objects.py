@@ -13,8 +13,8 @@ from pydicom.uid import ExplicitVRBigEndian
 
 from sfumato_common.imaging import fit_square
 from support.dicoms import make, save
-from support.others.dicom_streams import group
-from support.others.dicom_values import case, raw
+from support.others.dicom_frames import group
+from support.others.dicom_made import case, raw
 from support.others.picture import SIDE, Case, Display, stored, truth
 
 S = "1.2.840.10008.5.1.4.1.1."

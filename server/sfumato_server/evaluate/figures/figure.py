@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sfumato_server.evaluate.evaluation import Evaluation, Score
 from sfumato_server.evaluate.images import Rows
@@ -24,11 +24,7 @@ class Figure:
 
 def all_seeds(evaluation: Evaluation, *trainings: Training) -> list[Training]:
     """Those trainings under every seed of the settings."""
-    return [
-        Training(one.family, seed, one.real, one.synthetic, one.site)
-        for one in trainings
-        for seed in range(evaluation.settings.seeds)
-    ]
+    return [replace(one, seed=seed) for one in trainings for seed in range(evaluation.settings.seeds)]
 
 
 def on_synthetic(family: str) -> Training:

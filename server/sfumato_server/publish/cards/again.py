@@ -11,8 +11,9 @@ from sfumato_common.errors import ConfigError, VerificationError
 from sfumato_common.files import write_atomic
 from sfumato_server.publish.cards import cards, gather
 from sfumato_server.publish.cards.facts import SetFacts
+from sfumato_server.publish.converted import open_statement
 from sfumato_server.publish.manifest import COORDINATOR_KEY
-from sfumato_server.publish.reading import PublishedFolder, open_folder
+from sfumato_server.publish.reading import PublishedFolder
 
 RECORD = "facts.json"
 
@@ -25,7 +26,7 @@ def facts_of(published: PublishedFolder) -> SetFacts:
     return gather(
         published.manifest,
         published.plan,
-        published.entries(),
+        published.tallies(),
         published.certificates(),
         published.read(COORDINATOR_KEY),
         _run(published),
@@ -40,7 +41,7 @@ def write_cards(folder: Path, out: Path) -> list[str]:
     """
     if out.resolve() == folder.resolve() or folder.resolve() in out.resolve().parents:
         raise ConfigError("the cards cannot go into the set: every file of it is signed; choose a folder outside")
-    written = cards(facts_of(open_folder(folder)))
+    written = cards(facts_of(open_statement(folder)))
     out.mkdir(parents=True, exist_ok=True)
     for name, data in written.items():
         write_atomic(out / name, data)

@@ -5,30 +5,19 @@ No card needs an image. Counts are of synthetic images, and all of them are in t
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from sfumato_common.study.certificate import Certificate
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.publication import PublicationTerms
 from sfumato_server.publish.guarantee import Guarantee, PooledCost, guarantees, pooled_costs
 from sfumato_server.publish.layout import ShardFiles
-from sfumato_server.publish.manifest import LABELS, FileEntry, ImageEntry, PublishedManifest
-from sfumato_server.publish.tables import SPLITS, Cover, Split, cover_of, level_of, split_of
-
-
-class Group(NamedTuple):
-    """Images that are said to be alike in everything but their names."""
-
-    site: str
-    label: str
-    model: str
-    method: str
-    guarantee: str
-    split: Split
+from sfumato_server.publish.manifest import LABELS, FileEntry, PublishedManifest
+from sfumato_server.publish.tables import Cover, Split, cover_of
+from sfumato_server.publish.tally import Group, Tallies
 
 
 @dataclass(frozen=True)
@@ -107,25 +96,15 @@ class SetFacts:
 def gather(
     manifest: PublishedManifest,
     plan: Plan,
-    entries: Iterable[ImageEntry],
+    tallies: Tallies,
     certificates: Mapping[str, Certificate],
     coordinator_key: bytes,
     run: Mapping[str, Any],
 ) -> SetFacts:
-    """The facts of a set, whose `entries` are read once and not kept.
+    """The facts of a set from the tallies of all its shards.
 
     `manifest` lists at least labels.csv among its files, and every shard.
     """
-    tally: Counter[Group] = Counter()
-    cover = cover_of(certificates.values())
-    examples: dict[Split, list[str]] = {split: [] for split in SPLITS}
-    pixels = hashlib.sha256()
-    for entry in entries:
-        split = split_of(entry)
-        tally[Group(entry.site, entry.label, entry.model, entry.method, level_of(entry, cover), split)] += 1
-        pixels.update(f"{entry.site}/{entry.name} {entry.pixel_sha256}\n".encode("ascii"))
-        if len(examples[split]) < 2:
-            examples[split].append(entry.file)
     return SetFacts(
         plan=plan,
         created=manifest.created,
@@ -134,9 +113,9 @@ def gather(
         duplicates=sum(line.duplicates for line in manifest.shards),
         near=sum(line.near for line in manifest.shards),
         withdrawn=sum(line.withdrawn for line in manifest.shards),
-        tally=dict(tally),
-        examples={split: tuple(found) for split, found in examples.items()},
-        pixels=pixels.hexdigest(),
+        tally=dict(tallies.groups),
+        examples={split: tuple(found) for split, found in tallies.examples.items()},
+        pixels=tallies.pixels.hexdigest(),
         labels=manifest.files[LABELS],
         certificates=dict(certificates),
         statements={ShardFiles(line.site, line.part, line.shard).head: line.head for line in manifest.shards},

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from sfumato_common.errors import VerificationError
-from sfumato_common.imaging import encode_png
 from sfumato_common.study.plan import Plan
 from sfumato_common.types import AnyArray
 from sfumato_server.publish.formats.base import About, Format, Place, Shard, fitting, pixel_bytes
-from sfumato_server.publish.formats.png import decoded
+from sfumato_server.publish.formats.png import decoded, packed
 from sfumato_server.publish.manifest import ImageEntry
 from sfumato_server.publish.reading import PublishedImage
 
@@ -74,7 +73,7 @@ def _write(folder: Path, shard: Shard, images: Iterable[PublishedImage], about: 
     rows: list[dict[str, Any]] = []
     with pq.ParquetWriter(path, schema, **_FORM) as writer:
         for number, image in enumerate(images, 1):
-            picture = {"bytes": encode_png(image.pixels), "path": f"{image.entry.name}.png"}
+            picture = {"bytes": packed(image), "path": f"{image.entry.name}.png"}
             rows.append({"image": picture, **_facts(image.entry, about.plan)})
             if len(rows) == _group(about.plan) or number == len(shard.entries):
                 writer.write_table(pa.Table.from_pylist(rows, schema))

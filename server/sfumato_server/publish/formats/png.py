@@ -12,6 +12,7 @@ from sfumato_common.types import AnyArray
 from sfumato_server.publish.formats.base import LARGEST_FOLDER, About, Format, Place, Shard, pixel_bytes
 from sfumato_server.publish.reading import PublishedImage
 
+_PNG = 2048  # chunks, a filter's byte a row, and blocks that deflate stores
 _BESIDE = 64 * 1024  # a PNG of noise is larger than its pixels; nobody's is by so much
 
 
@@ -24,6 +25,15 @@ def read_png(path: Path, name: str, plan: Plan) -> AnyArray:
     except OSError:
         raise VerificationError(f"{name} is missing or cannot be read") from None
     return decoded(data, name)
+
+
+def packed(image: PublishedImage) -> bytes:
+    """The image as a PNG: the bytes that its site signed where they are at hand, else packed anew.
+
+    So are bytes that are more than pixels need, which a deflate stream allows: nothing hidden in them goes along.
+    """
+    needed = image.pixels.nbytes + image.pixels.nbytes // 100 + _PNG
+    return image.png if image.png is not None and len(image.png) <= needed else encode_png(image.pixels)
 
 
 def decoded(data: bytes, name: str) -> AnyArray:
@@ -42,7 +52,7 @@ def _write(folder: Path, shard: Shard, images: Iterable[PublishedImage], about: 
     for place, image in zip(_places(shard, about), images, strict=True):
         path = folder / place.file
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(encode_png(image.pixels))
+        path.write_bytes(packed(image))
 
 
 def _read(folder: Path, shard: Shard, about: About) -> Iterator[tuple[str, AnyArray]]:

@@ -9,11 +9,10 @@ from typing import BinaryIO
 
 from sfumato_common.errors import VerificationError
 from sfumato_common.files import canonical_json
-from sfumato_common.imaging import encode_png
 from sfumato_common.study.plan import Plan
 from sfumato_common.types import AnyArray
 from sfumato_server.publish.formats.base import About, Format, Place, Shard, fitting, pixel_bytes
-from sfumato_server.publish.formats.png import decoded
+from sfumato_server.publish.formats.png import decoded, packed
 from sfumato_server.publish.manifest import ImageEntry
 from sfumato_server.publish.reading import PublishedImage
 
@@ -57,7 +56,7 @@ def _write(folder: Path, shard: Shard, images: Iterable[PublishedImage], about: 
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as tar:
         for image in images:
-            for ending, data in (("png", encode_png(image.pixels)), ("json", _said(image.entry))):
+            for ending, data in (("png", packed(image)), ("json", _said(image.entry))):
                 tar.write(_header(f"{image.entry.name}.{ending}", len(data)) + data + bytes(_padding(len(data))))
         tar.write(_END)
 

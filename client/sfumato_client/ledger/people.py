@@ -1,0 +1,37 @@
+"""What people write into the ledger: who is a steward, and what stewards decide; see `stewards.py`, `decisions.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from sfumato_client.ledger.book import Ledger
+from sfumato_client.ledger.chain import Row
+from sfumato_client.ledger.decisions import Decided, Decision, decision_row, decisions
+from sfumato_client.ledger.stewards import Stewardship, stewards_of, stewardship_row
+from sfumato_client.ledger.storage import insert, transaction
+
+
+def change_steward(ledger: Ledger, change: Stewardship, site_key: bytes) -> None:
+    """Enter who became a steward, or is one no longer. Raises ConfigError or PolicyRefusal where that cannot be."""
+    _append(ledger, lambda rows: stewardship_row(rows, change, site_key))
+
+
+def decide(ledger: Ledger, decision: Decision, site_key: bytes, persons: int) -> None:
+    """Enter a steward's decision; `persons` must say yes in all. Raises PolicyRefusal where it cannot be taken."""
+    _append(ledger, lambda rows: decision_row(rows, decision, site_key, persons))
+
+
+def stewards(ledger: Ledger, site_key: bytes) -> dict[str, Stewardship]:
+    """Who is a steward now, by name. Raises LedgerError where a row was not signed as it must be."""
+    return stewards_of(ledger._rows(), site_key)
+
+
+def decided(ledger: Ledger, plan_hash: str, site_key: bytes) -> list[Decided]:
+    """What stewards decided of a plan's release, their signatures verified. Raises LedgerError."""
+    return decisions(ledger._rows(), plan_hash, site_key)
+
+
+def _append(ledger: Ledger, row: Callable[[Sequence[Row]], Row]) -> None:
+    with transaction(ledger._connection):
+        insert(ledger._connection, row(ledger._rows()))
+    ledger._advance_head()

@@ -1,0 +1,1 @@
+"""The stewards' page: what waits for a yes or no, on this machine alone."""

@@ -1,0 +1,1 @@
+"""What is shown of what was promised: certificates of runs, the one schema of all certificates, and the dossier."""

@@ -1,0 +1,45 @@
+"""The one JSON Schema of every certificate (JSON Schema 2020-12), generated from the models that write and read them.
+
+`docs/schema/certificate-VERSION.json` is what this module says; a test holds it, and the hashes of published versions.
+A changed model is a new version: a schema that was published never changes.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from sfumato_common.evidence.run import RunCertificate
+from sfumato_common.study.certificate import Certificate
+from sfumato_common.tabular.certificate import TableCertificate
+
+VERSION = 1
+# sha256 of docs/schema/certificate-VERSION.json as it was published; a line is added, and never changed
+PUBLISHED: dict[int, str] = {1: "8bfb40b483e22705a622e45f834d1b8cae0fc2caa9e52970a72d6e99b3240399"}
+
+
+def certificate_schema() -> dict[str, Any]:
+    """A certificate of a release, a table or a run; of which kind it is, its `format` says (a release's has none)."""
+    models: Any = RunCertificate | TableCertificate | Certificate
+    schema = TypeAdapter(models).json_schema(mode="validation")
+    title = f"sfumato certificate, version {VERSION}"
+    return dict(_portable({"$schema": "https://json-schema.org/draft/2020-12/schema", "title": title, **schema}))
+
+
+def _portable(value: Any) -> Any:
+    """Patterns as JSON Schema takes them (ECMA-262): its ^ and $ are Python's \\A and \\z, and nothing else is used."""
+    if isinstance(value, dict):
+        patterns = {key: _ecma(one) for key, one in value.items() if key == "pattern" and isinstance(one, str)}
+        return {key: _portable(one) for key, one in value.items()} | patterns
+    return [_portable(one) for one in value] if isinstance(value, list) else value
+
+
+def _ecma(pattern: str) -> str:
+    return pattern.replace(r"\A", "^").replace(r"\z", "$")
+
+
+def schema_bytes() -> bytes:
+    """The bytes of the published file."""
+    return (json.dumps(certificate_schema(), indent=2, sort_keys=True) + "\n").encode("ascii")
