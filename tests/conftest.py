@@ -4,6 +4,7 @@ No test changes the environment of the next one.
 """
 
 import os
+import tempfile
 from collections.abc import Iterator
 
 import pytest
@@ -22,8 +23,9 @@ def _passphrase() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _environment() -> Iterator[None]:
     """Commands set variables for the processes they start (TMPDIR, logs): within a test, also for all that follow."""
-    before = dict(os.environ)
+    before, folder = dict(os.environ), tempfile.tempdir
     yield
+    tempfile.tempdir = folder
     # pytest's own word for the running test comes and goes between
     now = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
     for name in now.keys() - before.keys():

@@ -117,6 +117,14 @@ def _allocate(descriptor: int, size: int) -> None:
             os.pwrite(descriptor, bytes(min(_PIECE, size - start)), start)
 
 
+def temporary_in(folder: Path) -> None:
+    """Temporary files of this process, and of those that it starts, lie in `folder` from now on.
+
+    The variable alone is not enough: a library that was imported before may have asked where they go.
+    """
+    os.environ["TMPDIR"] = tempfile.tempdir = str(folder.resolve())
+
+
 def make_private_folder(folder: Path) -> None:
     """Make a folder, if need be, that nobody else on this machine can enter. Raises ConfigError."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -122,6 +122,7 @@ def test_a_set_of_copies_and_a_memorising_generator_are_found_each_time(pool, na
     assert name == "attribute" or min(result.auc for result in results) > 0.7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", QUICK)
 def test_false_alarms_are_as_rare_as_is_said(pool, name):
     """Members and holdout patients of 16 splits, and images of others: an AUC's interval is above 0.5 in 2.5 % of all.

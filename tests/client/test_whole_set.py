@@ -212,6 +212,8 @@ def test_another_identifier_in_a_header_is_asked_about(tmp_path: Path) -> None:
         ("DOE, JOHN", "1960-01-02", "doejohn 19600102"),
         ("Doe^John=\u5c71\u7530", "19600102", "doejohn 19600102"),
         ("M\u00fcller^A", "19600102", plain_person("Mu\u0308ller^A", "19600102")),
+        # phantoms and pseudonyms differ by digits alone
+        ("PHANTOM^0012", "19600102", "phantom0012 19600102"),
         ("ANONYMOUS", "19600102", ""),
         ("Anonymous^Patient", "19600102", ""),
         ("DOE^JOHN", "", ""),

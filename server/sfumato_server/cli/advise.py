@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import statistics
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from rich.table import Table
 
 from sfumato_common.accounting.accountant import epsilon_text
 from sfumato_common.command_line import AsJson, console, duration_text, print_json
-from sfumato_common.files import make_private_folder
+from sfumato_common.files import make_private_folder, temporary_in
 from sfumato_server.cli.simulate import (
     MOST_PATIENTS,
     MOST_SITES,
@@ -68,7 +67,7 @@ def advise(
     sizes = numbers(sites, "--sites", MOST_SITES), numbers(patients, "--patients", MOST_PATIENTS)
     asked = Question(plan, data, *sizes, repeats, Spread(label_alpha, by_device), seed, release)
     make_private_folder(out)
-    os.environ["TMPDIR"] = str(out.resolve())  # torch keeps a folder where temporary files go
+    temporary_in(out)  # torch keeps a folder where they go
     where = Where(on, workers, ray_address, worker_gpus)
     with advising(asked, out, where, anchors=not no_anchors) as grid:
         if not as_json:

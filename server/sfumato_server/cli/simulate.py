@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import statistics
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from rich.table import Table
 from sfumato_common.accounting.accountant import epsilon_text
 from sfumato_common.command_line import AsJson, console, print_json
 from sfumato_common.errors import ConfigError
-from sfumato_common.files import make_private_folder
+from sfumato_common.files import make_private_folder, temporary_in
 
 if TYPE_CHECKING:
     from sfumato_server.simulate.study import Tell
@@ -79,7 +78,7 @@ def simulate(
         keep,
     )
     make_private_folder(out)
-    os.environ["TMPDIR"] = str(out.resolve())  # torch keeps a folder where temporary files go
+    temporary_in(out)  # torch keeps a folder where they go
     with _shown(not as_json) as tell:
         report = run_simulation(asked, out, Where(on, workers, ray_address, worker_gpus), tell)
     if as_json:
