@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import datetime
 import difflib
+import json
 import re
 import typing
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from sfumato_common.errors import ConfigError
+from sfumato_common.errors import ConfigError, VerificationError
 
 
 class Strict(BaseModel):
@@ -29,6 +31,23 @@ _FAULTS = (
     ("merge", "'<<' is not taken: write the keys out"),
 )
 Model = TypeVar("Model", bound=Strict)
+
+
+def read_signed(
+    data: bytes, kind: type[Model], encode: Callable[[Model], bytes], malformed: str, altered: str
+) -> Model:
+    """The record in bytes that were signed or hashed: JSON in the one form that `encode` gives it.
+
+    Raises VerificationError: `malformed` where it is no such record, `altered` where it is one in other bytes.
+    """
+    try:
+        found = kind.model_validate(json.loads(data))
+        written = encode(found)
+    except (ValidationError, ValueError, RecursionError):
+        raise VerificationError(malformed) from None
+    if written != data:
+        raise VerificationError(altered)
+    return found
 
 
 class _NoDuplicates(yaml.SafeLoader):

@@ -9,13 +9,13 @@ import hashlib
 import json
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from sfumato_common.crypto.signatures import verify
 from sfumato_common.errors import VerificationError
 from sfumato_common.files import canonical_json
 from sfumato_common.package.manifest import Hash
-from sfumato_common.strict import Strict
+from sfumato_common.strict import Strict, read_signed
 from sfumato_common.study.certificate import Certificate, Noise, Text
 from sfumato_common.study.plan import Name
 
@@ -79,13 +79,13 @@ def open_run_certificate(data: bytes, signature: bytes, public_key: bytes | None
     """
     if public_key is not None:
         verify(public_key, "run", data, signature)
-    try:
-        stated = RunCertificate.model_validate(json.loads(data))
-        written = stated.encode()
-    except (ValidationError, ValueError, RecursionError):
-        raise VerificationError("this is no run's certificate of this version's form; ask its maker again") from None
-    if written != data:
-        raise VerificationError("a run's certificate is not in its one allowed form; ask its maker again")
+    stated = read_signed(
+        data,
+        RunCertificate,
+        RunCertificate.encode,
+        "this is no run's certificate of this version's form; ask its maker again",
+        "a run's certificate is not in its one allowed form; ask its maker again",
+    )
     if stated.plan_hash != stated.statement.digest or stated.study != stated.statement.study:
         raise VerificationError("a run's certificate states another run than it was charged for; do not rely on it")
     if stated.noise != stated.statement.noise:

@@ -6,7 +6,6 @@ head holds the root of their Merkle tree, so that one entry is proved without th
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from typing import Annotated, Literal
 
@@ -15,7 +14,7 @@ from pydantic import Field, ValidationError, model_validator
 from sfumato_common.crypto.merkle import leaf_hash, merkle_root
 from sfumato_common.errors import VerificationError
 from sfumato_common.files import canonical_json
-from sfumato_common.strict import Strict
+from sfumato_common.strict import Strict, read_signed
 from sfumato_common.study.certificate import Certificate
 from sfumato_common.study.plan import Name
 from sfumato_common.study.shards import MOST_IMAGES
@@ -102,14 +101,13 @@ class Manifest(Strict):
 
 def parse_manifest(data: bytes) -> Manifest:
     """Strict reading of a head's bytes. Raises VerificationError unless they are the canonical form of one."""
-    try:
-        manifest = Manifest.model_validate(json.loads(data))
-        canonical = manifest.encode()
-    except (ValidationError, ValueError, RecursionError):
-        raise VerificationError("a package's manifest is malformed; ask the sender again") from None
-    if canonical != data:
-        raise VerificationError("a package's manifest is not in canonical form; ask the sender again")
-    return manifest
+    return read_signed(
+        data,
+        Manifest,
+        Manifest.encode,
+        "a package's manifest is malformed; ask the sender again",
+        "a package's manifest is not in canonical form; ask the sender again",
+    )
 
 
 def parse_entry(line: bytes) -> ManifestImage:

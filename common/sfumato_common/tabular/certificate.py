@@ -9,11 +9,12 @@ import hashlib
 import json
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from sfumato_common.crypto.signatures import verify
 from sfumato_common.errors import VerificationError
 from sfumato_common.package.manifest import Hash
+from sfumato_common.strict import read_signed
 from sfumato_common.study.certificate import Certificate
 from sfumato_common.study.plan import Name
 from sfumato_common.study.words import TableMethod
@@ -55,13 +56,13 @@ def open_certificate(data: bytes, signature: bytes, table: bytes, public_key: by
     """
     if public_key is not None:
         verify(public_key, "table", data, signature)
-    try:
-        stated = TableCertificate.model_validate(json.loads(data))
-        written = stated.encode()
-    except (ValidationError, ValueError, RecursionError):
-        raise VerificationError("this is no table's certificate of this version's form; ask the site again") from None
-    if written != data:
-        raise VerificationError("a table's certificate is not in its one allowed form; ask the site again")
+    stated = read_signed(
+        data,
+        TableCertificate,
+        TableCertificate.encode,
+        "this is no table's certificate of this version's form; ask the site again",
+        "a table's certificate is not in its one allowed form; ask the site again",
+    )
     if hashlib.sha256(table).hexdigest() != stated.table_sha256:
         raise VerificationError(f"'{TABLE}' is not the table that its certificate is about; ask the site again")
     return stated

@@ -5,19 +5,18 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from sfumato_common import package
 from sfumato_common.errors import VerificationError
 from sfumato_common.files import canonical_json
 from sfumato_common.package.manifest import Hash
-from sfumato_common.strict import Strict
+from sfumato_common.strict import Strict, read_signed
 from sfumato_common.types import AnyArray
 from sfumato_server.publish.formats import About, Format, Shard, format_of
 from sfumato_server.publish.manifest import FORM, MANIFEST, ImageEntry
@@ -130,14 +129,13 @@ def form_of(source: Source, form: Format) -> Form:
 
 
 def _form(folder: Path) -> Form:
-    data = (folder / FORM).read_bytes()
-    try:
-        form = Form.model_validate(json.loads(data))
-    except (ValidationError, ValueError, RecursionError):
-        raise VerificationError(f"{FORM} is malformed; do not trust this data set") from None
-    if form.encode() != data:
-        raise VerificationError(f"{FORM} is not in canonical form; do not trust this data set")
-    return form
+    return read_signed(
+        (folder / FORM).read_bytes(),
+        Form,
+        Form.encode,
+        f"{FORM} is malformed; do not trust this data set",
+        f"{FORM} is not in canonical form; do not trust this data set",
+    )
 
 
 def check_pixels(entry: ImageEntry, pixels: AnyArray, about: About) -> None:

@@ -7,17 +7,15 @@ the root of the Merkle tree over those lines.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from sfumato_common.crypto.merkle import leaf_hash, merkle_root
-from sfumato_common.errors import VerificationError
 from sfumato_common.files import canonical_json
 from sfumato_common.package.manifest import Hash, ImageName, ManifestImage, Shard
-from sfumato_common.strict import Strict
+from sfumato_common.strict import Strict, read_signed
 from sfumato_common.study.plan import Name
 from sfumato_common.study.words import Part
 from sfumato_server.publish.layout import key_file
@@ -182,14 +180,13 @@ def parse_published(data: bytes) -> PublishedManifest:
 
 def parse_canonical(data: bytes, kind: type[_Record], name: str) -> _Record:
     """The record in `data`. Raises VerificationError, naming the file `name`, unless it is in its one byte form."""
-    try:
-        found = kind.model_validate(json.loads(data))
-        canonical = canonical_json(found.model_dump())
-    except (ValidationError, ValueError, RecursionError):
-        raise VerificationError(f"{name} is malformed; do not trust this data set") from None
-    if canonical != data:
-        raise VerificationError(f"{name} is not in canonical form; do not trust this data set")
-    return found
+    return read_signed(
+        data,
+        kind,
+        lambda found: canonical_json(found.model_dump()),
+        f"{name} is malformed; do not trust this data set",
+        f"{name} is not in canonical form; do not trust this data set",
+    )
 
 
 def file_entry(content: bytes) -> FileEntry:
