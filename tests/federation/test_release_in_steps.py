@@ -10,13 +10,13 @@ import time
 import numpy as np
 import pytest
 from support.federations import make_federation
+from support.stopped import die_at_write, stop_before_release
 from support.studies import PLAN, POLICY
 
 from sfumato_client.audit import verdict
 from sfumato_client.site import making
 from sfumato_client.site.handler import Site
 from sfumato_client.site.home import SiteHome
-from sfumato_common import files
 from sfumato_common.errors import DataError, ReleaseRefused
 from sfumato_common.locks import exclusive
 from sfumato_common.package import open_package
@@ -48,16 +48,7 @@ def trained(tmp_path_factory):
     """A federation whose study stopped before its release, and the request that would begin it."""
     plan = {**copy.deepcopy(PLAN), "release": RELEASE, "federation": {**PLAN["federation"], "round_deadline_s": 600}}
     federation = make_federation(tmp_path_factory.mktemp("steps"), plan, policy())
-    exchange, asked = federation.exchange, {}
-
-    def until_the_release(requests, *rest):
-        asked.update(requests)
-        if next(iter(requests.values())).kind == "make":
-            raise RuntimeError("power cut")
-        return exchange(requests, *rest)
-
-    federation.exchange = until_the_release
-    assert run_study(federation.coordinator, federation, seed=1, classifier_steps=5) == "stopped"
+    asked = stop_before_release(federation)
     return federation, asked["alder"]
 
 
@@ -126,16 +117,7 @@ def test_whatever_is_sent_has_an_approval_that_names_its_bytes(site, trained):
 
 def _make_and_die(site, trained, steps):
     """In a child: SIGKILL's place, before the write number `steps`; the child's exit code says whether it got there."""
-    left = [steps]
-    replace = os.replace
-
-    def dying(*args, **kwargs):
-        left[0] -= 1
-        if left[0] < 0:
-            os._exit(9)
-        return replace(*args, **kwargs)
-
-    files.os.replace = dying
+    die_at_write(steps)
     os._exit(0 if ask(site, trained, "make").status == "ok" else 1)
 
 

@@ -8,6 +8,7 @@ import os
 import pytest
 import yaml
 from support.reviewed import PASSPHRASES, policy
+from support.stopped import die_at_write
 
 from sfumato_client.audit.consent import Consent, consent_of
 from sfumato_client.dataset.encryption import decrypt_whole, encrypt_whole
@@ -20,7 +21,6 @@ from sfumato_client.ledger.storage import insert, transaction
 from sfumato_client.site import making
 from sfumato_client.site.desk import find, queue, take_decision
 from sfumato_client.site.stewards import add_steward, remove_steward
-from sfumato_common import files
 from sfumato_common.crypto.identity import load_identity
 from sfumato_common.errors import ConfigError, EgressRefused, LedgerError, PolicyRefusal, ReleaseRefused
 from sfumato_common.protocol.messages import PROTOCOL, Reply
@@ -298,15 +298,7 @@ def test_nothing_is_sealed_without_the_consent_that_policy_asks_for(site, monkey
 
 
 def _go_on_and_die(site, steps):
-    left, replace = [steps], os.replace
-
-    def dying(*args, **kwargs):
-        left[0] -= 1
-        if left[0] < 0:
-            os._exit(9)
-        return replace(*args, **kwargs)
-
-    files.os.replace = dying
+    die_at_write(steps)
     os._exit(0 if site.ask("make").status == "ok" else 1)
 
 

@@ -13,8 +13,8 @@ from sfumato_client.site.handler import Site
 from sfumato_client.site.home import SiteHome
 from sfumato_client.site.stewards import add_steward
 from sfumato_common.protocol.messages import PROTOCOL, Request
-from sfumato_server.coordinator.study import run_study
 from support.federations import Federation, make_federation
+from support.stopped import stop_before_release
 from support.studies import PLAN, POLICY
 
 PASSPHRASES = {"ada": b"a long one of ada", "grace": b"another of grace's"}
@@ -49,18 +49,7 @@ def stopped_before_release(folder: Path, by: str = "steward") -> Asked:
     plan |= {"stages": plan["stages"][:2], "release": RELEASE, "utility": None}
     plan["sites"] = {name: plan["sites"][name] for name in ("alder", "birch")}
     federation = make_federation(folder, plan, policy(by))
-    exchange, asked = federation.exchange, {}
-
-    def until_the_release(requests, *rest):
-        asked.update(requests)
-        if next(iter(requests.values())).kind == "make":
-            raise RuntimeError("power cut")
-        return exchange(requests, *rest)
-
-    federation.exchange = until_the_release
-    assert run_study(federation.coordinator, federation, seed=1, classifier_steps=5) == "stopped"
-    federation.exchange = exchange
-    return Asked(federation, asked)
+    return Asked(federation, stop_before_release(federation))
 
 
 class ReviewedSite:
