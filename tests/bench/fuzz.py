@@ -16,6 +16,7 @@ import io
 import json
 import os
 import random
+import sys
 import tempfile
 import time
 import zipfile
@@ -297,6 +298,8 @@ def main() -> None:
     out = Path("bench-out") / "fuzz.json"
     out.parent.mkdir(exist_ok=True)
     out.write_text(json.dumps({"kinds": found, "reasons": reasons, "seed": given.seed}, indent=1) + "\n")
+    if total["ended"] or sum(total.values()) != given.files:
+        sys.exit("a file ended what read it, or was lost")
 
 
 if __name__ == "__main__":

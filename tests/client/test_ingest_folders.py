@@ -150,6 +150,14 @@ def test_a_password_and_what_is_no_zip_are_one_sentence(tmp_path: Path) -> None:
             list(read_images(archive, table(tmp_path, "a.png"), FORM, LABELS))
 
 
+def test_a_zip_whose_directory_lost_a_name_is_damaged(tmp_path: Path) -> None:
+    archive = zipped(tmp_path, {"a.png": png()})
+    # found by the fuzz: zipfile reads a name up to its first zero, and stumbles at the empty one
+    archive.write_bytes(archive.read_bytes().replace(b"a.png", b"\0.png"))
+    with pytest.raises(DataError, match="lists a file without a name: it is damaged; copy it again"):
+        list(read_images(archive, table(tmp_path, "a.png"), FORM, LABELS))
+
+
 def test_another_archive_is_told_to_be_unpacked(tmp_path: Path) -> None:
     (tmp_path / "scans.tar.gz").write_bytes(b"\x1f\x8b")
     with pytest.raises(DataError, match="neither a folder nor a"):

@@ -202,12 +202,20 @@ class Archive(Folder):
             raise DataError(f"archive '{self.path.name}' is no zip, or is cut off; copy it again") from None
 
     @cached_property
+    def _listed(self) -> list[zipfile.ZipInfo]:
+        """All that its directory lists. A damaged directory has entries without a name, at which zipfile stumbles."""
+        listed = self._zip.infolist()
+        if not all(info.filename for info in listed):
+            raise DataError(f"archive '{self.path.name}' lists a file without a name: it is damaged; copy it again")
+        return listed
+
+    @cached_property
     def _entries(self) -> dict[str, zipfile.ZipInfo]:
-        return {_plain(info.filename): info for info in self._zip.infolist() if not info.is_dir()}
+        return {_plain(info.filename): info for info in self._listed if not info.is_dir()}
 
     @cached_property
     def _twice(self) -> set[str]:
-        counts = Counter(_plain(info.filename) for info in self._zip.infolist())
+        counts = Counter(_plain(info.filename) for info in self._listed)
         return {name for name, count in counts.items() if count > 1}
 
 
