@@ -72,6 +72,8 @@ class Page:
         self._devtools("Emulation.setDeviceMetricsOverride", screen)
         scheme = {"features": [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]}
         self._devtools("Emulation.setEmulatedMedia", scheme)
+        # on a busy machine a window may come up without the focus, and keys then go nowhere
+        self._devtools("Emulation.setFocusEmulationEnabled", {"enabled": True})
         self._post("url", {"url": target if isinstance(target, str) else target.resolve().as_uri()})
 
     def run(self, script: str) -> Any:
@@ -100,6 +102,13 @@ class Page:
         """One key of the keyboard: a letter of WebDriver's own (U+E000 and on), or text."""
         strokes = [{"type": "keyDown", "value": key}, {"type": "keyUp", "value": key}]
         self._post("actions", {"actions": [{"type": "key", "id": "keyboard", "actions": strokes}]})
+
+    def shows_focus(self) -> bool:
+        """Whether what has the focus has a ring around it; a busy machine draws it a moment after the key."""
+        style, until = "none", time.monotonic() + 5.0
+        while style == "none" and time.monotonic() < until:
+            style = self.run("return getComputedStyle(document.activeElement).outlineStyle")
+        return bool(style != "none")
 
     def photograph(self, target: Path) -> None:
         """The whole page as PNG."""

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import QueryParams
@@ -23,6 +22,7 @@ from sfumato_client.review.guard import LARGEST_FORM, Guard
 from sfumato_client.review.pages import Pages
 from sfumato_client.site.desk import take_decision
 from sfumato_common.errors import ConfigError, SfumatoError
+from sfumato_common.pages import html_templates
 
 _WRONG_S = 1.0  # a wrong passphrase is answered after that long
 
@@ -30,13 +30,7 @@ _WRONG_S = 1.0  # a wrong passphrase is answered after that long
 def make_app(root: Path, token: str, port: int) -> ASGIApp:
     """The stewards' page over the home `root`, guarded; see `Guard`."""
     base, pages = f"/{token}", Pages(root)
-    environment = Environment(
-        loader=PackageLoader("sfumato_client.review"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = html_templates("sfumato_client.review")
 
     def page(template: str, facts: dict[str, Any], status: int = 200) -> Response:
         return HTMLResponse(environment.get_template(template).render(base=base, **facts), status)

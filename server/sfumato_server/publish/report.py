@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 
 from sfumato_common.crypto.signatures import fingerprint
 from sfumato_common.generators.settings import WhiteningStage
+from sfumato_common.pages import html_templates
 from sfumato_common.study.lineage import sources_of
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.words import GuaranteeLevel, has_epsilon, is_fill
@@ -124,13 +125,7 @@ def _chart_values(facts: SetFacts, outside: Outside | None = None) -> dict[str, 
 
 
 def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("sfumato_server.publish"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = html_templates("sfumato_server.publish")
     environment.filters["size"] = size
     environment.filters["figures"] = figures
     environment.filters["place"] = place

@@ -11,10 +11,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from sfumato_common.accounting.accountant import epsilon_text
 from sfumato_common.files import write_atomic
+from sfumato_common.pages import html_templates
 from sfumato_common.study.plan import Plan
 from sfumato_common.types import Arrays
 from sfumato_server.status.admitted import admitted_sheets
@@ -85,13 +84,7 @@ def write_page(root: Path, plan: Plan) -> None:
 
 def page_text(root: Path, plan: Plan) -> str:
     """The page as things stand, from the files of the home."""
-    environment = Environment(
-        loader=PackageLoader("sfumato_server.status"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = html_templates("sfumato_server.status")
     view = overview(root, plan)
     words = {name: site_words(site, view) for name, site in sorted(view["sites"].items())}
     return environment.get_template("live.html.j2").render(
