@@ -197,7 +197,7 @@ def test_nothing_but_two_numbers_leaves(tmp_path, left):
 
 def test_the_node_tells_the_step_and_keeps_when_it_was_answered(tmp_path):
     clock = [100.0]
-    contact = Contact(tmp_path, lambda: clock[0])
+    contact = Contact(tmp_path, "c:1", lambda: clock[0])
 
     def call():
         request = httpx.Request("POST", "https://c:1/v1/fleet/send-node-heartbeat")

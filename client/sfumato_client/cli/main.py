@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -258,10 +259,18 @@ def run(
         str, typer.Option(help="Command line that starts a job for each question: 'srun --gres=gpu:1 {command}'.")
     ] = "",
 ) -> None:
-    """Join the federation and answer the coordinator until stopped (Ctrl-C)."""
+    """Join the federation and answer the coordinator until stopped (Ctrl-C); says all the while how the site stands."""
+    from sfumato_client.cli.live import live_site
     from sfumato_client.flower.node import run_node
 
-    run_node(home, lambda note: console.print(note, markup=False, soft_wrap=True), study, devices, launcher)
+    run_node(
+        home,
+        lambda note: console.print(note, markup=False, soft_wrap=True),
+        study,
+        devices,
+        launcher,
+        partial(live_site, home, study),
+    )
 
 
 def main() -> None:

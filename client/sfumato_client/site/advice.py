@@ -37,11 +37,20 @@ def advise(view: Mapping[str, Any]) -> list[str]:
         case "not running" | "stopped":
             return [*said, *_work(view), "'sfumato-site run' joins the federation"]
         case "connecting":
-            said.append("connecting; where it lasts, is the coordinator running, and may this machine reach its port?")
+            return [*said, *_away(view)]
         case "no answer":
-            away = "the coordinator is silent: ask its people; within 15 min this site joins again by itself"
-            return [*said, *(_ended(view) or [away])]
+            return [*said, *(_ended(view) or _away(view))]
     return [*said, *_work(view)] or ["nothing: the site is joined, and the coordinator asks when it needs something"]
+
+
+def _away(view: Mapping[str, Any]) -> list[str]:
+    """What is to be done while the coordinator is not reached: the cause has it where one is known."""
+    goes_on = "this site tries again by itself, for 15 min"
+    if view["reason"]:
+        return [f"{view['reason']}; {goes_on}"]
+    if view["state"] == "connecting":
+        return [f"wait: {goes_on}; where it lasts, is the coordinator running, and may this machine reach its port?"]
+    return [f"the coordinator is silent: ask its people; {goes_on}"]
 
 
 def _next_step(view: Mapping[str, Any]) -> str | None:
@@ -87,5 +96,7 @@ def _ended(view: Mapping[str, Any]) -> list[str]:
     """Where a release was sent, the site's part in that study is over."""
     work = view["work"]
     if work is not None and work["kind"] in ("send", "utility") and work["state"] == "answered":
-        return [f"nothing: '{work['study']}' has this site's release; run on until its coordinator has published"]
+        return [
+            f"nothing: '{work['study']}' has this site's release; run on until its coordinator has published, then Ctrl-C"
+        ]
     return []
