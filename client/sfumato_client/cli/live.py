@@ -14,6 +14,7 @@ from rich.live import Live
 from rich.text import Text
 
 from sfumato_client.cli.status import render
+from sfumato_client.site.home import SiteHome
 from sfumato_common.command_line import console
 from sfumato_common.errors import SfumatoError
 from sfumato_common.logs import log_form
@@ -28,8 +29,6 @@ class Look:
     """The site's `overview`, made anew where a file of the home has changed, and at times, since it costs some work."""
 
     def __init__(self, root: Path, study: str) -> None:
-        from sfumato_client.site.home import SiteHome
-
         self._root, self._study, home = root, study, SiteHome(root, study)
         self._files = [home.node_file, home.link / "contact.json", home.work_file, home.ledger_file, home.plans]
         self._seen: list[float] = []
@@ -60,6 +59,7 @@ def live_site(root: Path, study: str = "") -> Iterator[None]:
     A look that fails is told, and never ends the site: a thread of its own looks.
     """
     read, over = Look(root, study), threading.Event()
+    _say(f"connecting to coordinator {SiteHome(root, study).coordinator_address()}")
     with _screen() if console.is_terminal and log_form() == "text" else nullcontext(_speaker()) as show:
         thread = threading.Thread(target=_watch, args=(read, show, over), name="console", daemon=True)
         thread.start()

@@ -12,7 +12,16 @@ from rich.table import Table
 from rich.text import Text
 
 from sfumato_client.cli.home import Home, Study
-from sfumato_client.site.telling import connection_line, leaves, paid_line, question, study_line, when, working_line
+from sfumato_client.site.telling import (
+    connection_line,
+    cost_line,
+    leaves,
+    paid_line,
+    question,
+    study_line,
+    when,
+    working_line,
+)
 from sfumato_common.command_line import AsJson, Once, duration_text, show_status
 
 _COLOURS = {"joined": "green", "connecting": "yellow", "failed": "red", "killed": "red", "no answer": "red"}
@@ -33,9 +42,10 @@ def render(view: Mapping[str, Any]) -> Group:
     state = f"{view['state']}{since}{heard if view['state'] == 'joined' else ''}"
     head = Text.assemble((f"site {view['site']}  ", "bold"), (state, _COLOURS.get(view["state"], "dim")))
     told = f"progress is {view['progress']}: 'progress' of the policy"
-    studies = [Text(study_line(study)) for study in view["studies"]]
+    studies = [Text(f"{study_line(study)}\n  {cost_line(study)}") for study in view["studies"]]
     todo = [Text.assemble(("next: ", "bold"), line) for line in view["next"]]
-    last = [Text(paid_line(view)), Text(told, style="dim"), *todo]
+    paid = f"{paid_line(view)}; {view['unsettled']} charges not settled"
+    last = [Text(paid), Text(told, style="dim"), *todo]
     return Group(head, Text(connection_line(view), style="dim"), *_work(view), *studies, *last)
 
 
@@ -46,10 +56,8 @@ def _work(view: Mapping[str, Any]) -> list[RenderableType]:
     if work is None or work["state"] != "working":
         return shown
     if work["step"] is not None and work["steps"]:
-        bar = Table.grid(padding=(0, 2))
-        bar.add_row(
-            ProgressBar(work["steps"], work["step"], width=_BAR_COLUMNS), f"{work['step']}/{work['steps']} steps"
-        )
+        bar, done, steps = Table.grid(padding=(0, 2)), work["step"], work["steps"]
+        bar.add_row(ProgressBar(steps, done, width=_BAR_COLUMNS), f"{done}/{steps} steps")
         shown.append(bar)
     return [*shown, Text(f"leaves {when(view)}: {leaves(view)}")]
 

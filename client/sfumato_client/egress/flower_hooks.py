@@ -90,7 +90,7 @@ class Contact:
 
 
 def _keeps_out(context: Any, response: Any) -> bool:
-    """Whether an answer says that the site is not let in, or that the coordinator does not work; others are of a run."""
+    """Whether an answer says that the site is not let in, or the coordinator does not work; others are of a run."""
     status = int(getattr(response, "status_code", 200))
     joins = str(getattr(context, "rpc_method", "")).endswith("/ActivateNode")
     return status in (401, 502, 503, 504) or (joins and status >= 400)

@@ -41,8 +41,10 @@ def run_node(
     `study` is the site's word for one of its coordinators; each has a process of its own. `devices` share a training
     step, 0 for all CUDA devices. `launcher` is the command line that starts a job for each question, '' for none.
 
-    `say` is told when a certificate ends soon; `shown` shows how the site stands from when it begins to connect. Raises BusyError for a second one, FederationError when a certificate
-    has ended, when the site is not let in, or when the coordinator stays away.
+    `say` is told when a certificate ends soon; `shown` shows how the site stands while it connects and runs.
+
+    Raises BusyError for a second one, FederationError when a certificate has ended, when the site is not let in, or
+    when the coordinator stays away.
     """
     require_flower()
     home = SiteHome(root, study)

@@ -1,4 +1,4 @@
-"""What a site's console says, in lines: the facts of an `overview`, each told once, without a clock that would repeat it.
+"""What a site's console says, in lines: the facts of an `overview`, without a clock that would repeat them.
 
 `sfumato-site run` prints them as they change where there is no terminal, and `status` shows the same words.
 """
@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from sfumato_client.site.advice import AT_REST, AT_WORK
 from sfumato_common.accounting.accountant import epsilon_text
 from sfumato_common.command_line import duration_text
 
@@ -33,8 +34,10 @@ def told(view: View) -> dict[str, str]:
         lines["work"] = question_line(view)
     for study in view["studies"]:
         lines[f"study {study['plan_hash']}"] = study_line(study)
+        lines[f"cost {study['plan_hash']}"] = cost_line(study)
     lines["paid"] = paid_line(view)
-    return lines | {f"next {number}": f"next: {line}" for number, line in enumerate(view["next"])}
+    todo = [line for line in view["next"] if line not in (AT_REST, AT_WORK)]
+    return lines | {f"next {number}": f"next: {line}" for number, line in enumerate(todo)}
 
 
 def connection_line(view: View) -> str:
@@ -85,20 +88,24 @@ def when(view: View) -> str:
 
 
 def study_line(study: View) -> str:
-    """One accepted study: rounds paid for, the parts of its release, and what a patient pays before and after it."""
+    """One accepted study: rounds paid for, and the parts of its release."""
     stages = ", ".join(f"{row['stage']} {row['done']}/{row['rounds']}" for row in study["stages"])
     parts = ", ".join(f"{part} {state}" for part, state in study["release"].items())
+    return f"study {study['study']}: {stages}; release: {parts}"
+
+
+def cost_line(study: View) -> str:
+    """What the study takes a patient to, over all studies: as `accept` forecasts it."""
     before, after = epsilon_text(study["epsilon_before"]), epsilon_text(study["epsilon_after"])
-    return f"study {study['study']}: {stages}; release: {parts}; epsilon {before} before it, {after} at most after it"
+    return f"study {study['study']} takes a patient from epsilon {before} to {after} at most"
 
 
 def paid_line(view: View) -> str:
     """What a patient has paid, of what the policy allows."""
     budget = view["budget"]
-    unsettled = f"; {view['unsettled']} charges not settled" if view["unsettled"] else ""
     return (
         f"a patient has paid epsilon {epsilon_text(view['epsilon'])} of {budget['epsilon']:g} at delta "
-        f"{budget['delta']:g} (unit patient, add/remove), over all studies{unsettled}"
+        f"{budget['delta']:g} (unit patient, add/remove), over all studies"
     )
 
 
