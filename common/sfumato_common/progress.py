@@ -10,6 +10,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.progress import TimeRemainingColumn as TimeLeft
@@ -18,12 +19,18 @@ from sfumato_common.command_line import complaints, console, duration_text
 from sfumato_common.logs import log_form
 
 LINE_SECONDS = 30.0
-# told of what is done, and of how much there is to do
-Told = Callable[[int, int], None]
+
+
+class Tell(Protocol):
+    """Told of what is done, of how much there is to do, and what to call it where that is more than at first."""
+
+    def __call__(self, done: int, total: int, what: str = "") -> None:
+        """So much is done."""
+        ...
 
 
 @contextmanager
-def shown(what: str, quiet: bool = False) -> Iterator[Told]:
+def shown(what: str, quiet: bool = False) -> Iterator[Tell]:
     """Show how far `what` is while the body runs; yields what is told of what is done. `quiet` shows nothing."""
     if quiet or not console.is_terminal:
         yield _lines(what, quiet or log_form() == "json")
@@ -31,7 +38,7 @@ def shown(what: str, quiet: bool = False) -> Iterator[Told]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeLeft(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task(what, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
+        yield lambda done, total, said="": progress.update(task, completed=done, total=total, description=said or what)
 
 
 @contextmanager
@@ -58,17 +65,17 @@ def busy(what: str, quiet: bool = False) -> Iterator[None]:
         yield
 
 
-def _lines(what: str, quiet: bool, clock: Callable[[], float] = time.monotonic) -> Told:
+def _lines(what: str, quiet: bool, clock: Callable[[], float] = time.monotonic) -> Tell:
     begun = last = clock()
 
-    def tell(done: int, total: int) -> None:
+    def tell(done: int, total: int, said: str = "") -> None:
         nonlocal last
         now = clock()
         if quiet or now - last < LINE_SECONDS:
             return
         last = now
         left = f", about {duration_text((now - begun) * (total - done) / done)} left" if done else ""
-        complaints.print(f"{what}: {done} of {total}{left}", markup=False, soft_wrap=True)
+        complaints.print(f"{said or what}: {done} of {total}{left}", markup=False, soft_wrap=True)
 
     return tell
 

@@ -36,6 +36,7 @@ from sfumato_common.command_line import (
 )
 from sfumato_common.errors import PolicyRefusal
 from sfumato_common.files import make_private_folder, write_atomic, write_json
+from sfumato_common.progress import busy
 from sfumato_common.strict import load_yaml
 from sfumato_common.study.load import load_resolved_plan
 from sfumato_common.study.policy import Policy
@@ -192,7 +193,8 @@ def accept(
         if kept := sorted({plan.study for plan in ledger.begun() if plan.private and plan.digest != offered.digest}):
             said = f"counted as taken: what studies under way will still charge, {', '.join(kept)}; 'leave' frees it"
             console.print(said, markup=False, soft_wrap=True)
-        cost = admit(offered, policy, ledger)
+        with busy("accounting"):
+            cost = admit(offered, policy, ledger)
         store = site.open_store()
         store.facts.require(offered.image, offered.labels)
         ledger.check_members(store.members("train", "holdout"))

@@ -36,7 +36,8 @@ _ENDED = ("completed", "stopped")
 STALE_S = 60
 _CLOCK = """
 const at = Number(document.body.dataset.at), going = document.body.dataset.going === "yes";
-const words = s => s < 100 ? Math.round(s) + " s" : s < 6000 ? Math.round(s / 60) + " min" : Math.floor(s / 3600) + " h";
+const words = s => s < 100 ? Math.round(s) + " s"
+  : s < 6000 ? Math.round(s / 60) + " min" : Math.floor(s / 3600) + " h";
 function tick() {
   const age = Math.max(0, Date.now() / 1000 - at);
   document.getElementById("age").textContent = ", " + words(age) + " ago";

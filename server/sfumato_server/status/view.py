@@ -70,7 +70,8 @@ def publishing_line(work: Mapping[str, Any]) -> str:
 
 def share_done(view: Mapping[str, Any]) -> float:
     """How much of the study is done, 0 to 1: by rounds, each step of its way counting as one round of a stage."""
-    return sum(row["done"] for row in view["stages"]) / sum(row["rounds"] for row in view["stages"])
+    done, rounds = (sum(row[key] for row in view["stages"]) for key in ("done", "rounds"))
+    return float(done / rounds)
 
 
 def _stages(view: Mapping[str, Any]) -> Text:
