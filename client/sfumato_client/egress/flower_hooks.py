@@ -64,8 +64,8 @@ class Contact:
         except (httpx.HTTPError, OSError) as error:
             self._fail(cut_words(error, self._address))
             raise
-        if _keeps_out(context, response):
-            self._fail(refusal_words(response, seconds_ahead(response, asked, self._now())))
+        if why := _kept_out(context, response, seconds_ahead(response, asked, self._now())):
+            self._fail(why)
         else:
             self._hear()
         return response
@@ -89,11 +89,14 @@ class Contact:
             write_json(self._file, value)
 
 
-def _keeps_out(context: Any, response: Any) -> bool:
-    """Whether an answer says that the site is not let in, or the coordinator does not work; others are of a run."""
-    status = int(getattr(response, "status_code", 200))
-    joins = str(getattr(context, "rpc_method", "")).endswith("/ActivateNode")
-    return status in (401, 502, 503, 504) or (joins and status >= 400)
+def _kept_out(context: Any, response: httpx.Response, ahead_s: float | None) -> str:
+    """Why an answer does not let the site in, in a sentence; '' where it does, or tells of the end of a run alone."""
+    status = response.status_code
+    if str(context.rpc_method).endswith("/ActivateNode"):
+        return refusal_words(response, ahead_s) if status >= 400 else ""
+    if status == httpx.codes.UNAUTHORIZED:  # as a rule: it forgets its nodes when it is started anew
+        return "it was started anew, or does not let this site in any more; the site joins again, which tells"
+    return refusal_words(response, ahead_s) if status in (502, 503, 504) else ""
 
 
 def install_certificate(connection: Any, certificate: Path, key: Path, contact: Contact) -> None:
