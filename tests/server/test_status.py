@@ -296,28 +296,27 @@ def test_the_page_is_new_while_something_else_is_waited_for_and_says_how_it_ende
     """As it was: 'absent' for as long as the start took, and a running study that had failed."""
     monkeypatch.setattr(watching, "_TICK_SECONDS", 0.02)
     monkeypatch.setattr(watching, "_PAGE_SECONDS", 0.05)
-    calls = []
+    calls, page = [], home.root / PAGE
 
     def watch():
         calls.append(1)
         raise RuntimeError("a terminal that is gone")
 
-    page = home.root / PAGE
-    with (
-        pytest.raises(FederationError),
-        exclusive(home.root, "it"),
-        watched(home, watch),
-        keep_phase(home.root) as phase,
-    ):
+    def publish(phase):
         phase("publishing")
         contacts = Contacts(home.contacts_file)
         contacts.heard("east", None)
         contacts.write()
         assert wait_for(lambda: page.exists() and "connected" in page.read_text(), 10)
         write_json(home.root / PROGRESS, {"what": "checking packages", "done": 3, "total": 8, "left_s": 12.0})
-        assert wait_for(lambda: "publishing: checking packages, 3 of 8 images, about 12 s left" in page.read_text(), 10)
+        told = "publishing: checking packages, 3 of 8 images, about 12 s left"
+        assert wait_for(lambda: told in page.read_text(), 10)
         assert 'http-equiv="refresh"' in page.read_text()
         raise FederationError("nothing is left to publish")
+
+    whole = exclusive(home.root, "it"), watched(home, watch), keep_phase(home.root)
+    with pytest.raises(FederationError), whole[0], whole[1], whole[2] as phase:
+        publish(phase)
     assert len(calls) > 2
     text = page.read_text()
     assert "it stopped: nothing is left to publish" in text and 'http-equiv="refresh"' not in text
@@ -338,6 +337,7 @@ def test_publishing_says_how_far_it_is(tmp_path):
 def test_where_there_is_no_terminal_lines_tell_what_happens(home, capsys):
     board, contacts = StatusBoard(home.status_file, home.plan()), Contacts(home.contacts_file)
     with exclusive(home.root, "it"), keep_phase(home.root), live_status(lambda: seen(home)) as tell:
+        seen_first = seen(home)["next"]
         for _ in range(3):
             tell()
         contacts.heard("east", None)
@@ -348,9 +348,9 @@ def test_where_there_is_no_terminal_lines_tell_what_happens(home, capsys):
         board.end(REPLIES)
         tell()
     said = [line.split("  ", 1)[1] for line in capsys.readouterr().out.splitlines()]
-    assert said[0].startswith("study chest: join: 0 of 3 sites are here")
-    assert "east: connected" in said and "study chest: spectral" in said
-    assert [line for line in said if line.startswith("spectral: ") and "east ok" in line]
+    assert said[:2] == ["study chest: join", f"next: {seen_first[0]}"]
+    assert "east: connected" in said and "study chest: spectral, round 1 of 2" in said
+    assert [line for line in said if line.startswith("spectral 1/2: ") and "east ok" in line]
     assert len(said) == len(set(said)), "each once"
 
 

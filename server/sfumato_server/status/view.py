@@ -160,6 +160,8 @@ def told(view: Mapping[str, Any]) -> dict[str, str]:
     facts = {"phase": f"study {view['study']}: {headline(view)}"}
     if view["phase"] == "publishing" and (work := view["publishing"]):
         facts["phase"] = f"study {view['study']}: publishing: {work['what']}"
+    if view["phase"] == "running" and view["stage"] == "join" and view["here"] < len(view["sites"]):
+        facts["phase"] = f"study {view['study']}: join"  # what is to be done says who is here
     for name, site in sorted(view["sites"].items()):
         if site["state"] in _TOLD:
             code = f" ({site['code']})" if site["code"] else ""
