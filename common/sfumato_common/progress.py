@@ -19,6 +19,7 @@ from sfumato_common.command_line import complaints, console, duration_text
 from sfumato_common.logs import log_form
 
 LINE_SECONDS = 30.0
+_LONGEST_BEAT_S = 900.0
 
 
 class Tell(Protocol):
@@ -81,12 +82,12 @@ def _lines(what: str, quiet: bool, clock: Callable[[], float] = time.monotonic) 
 
 
 class Lines:
-    """Says what changed, line by line, each with the time: of facts by key, and a sign of life at long intervals."""
+    """Says what changed, line by line: of facts by key, and a sign of life, more seldom the longer nothing changes."""
 
     def __init__(self, say: Callable[[str], None], beat_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._say, self._beat_s, self._clock = say, beat_s, clock
         self._known: dict[str, str] = {}
-        self._spoke = clock()
+        self._spoke, self._beats = clock(), 0
 
     def tell(self, facts: dict[str, str], beat: Callable[[], str], beat_s: float | None = None) -> None:
         """Say the facts that are new; where none is, and nothing was said for `beat_s`, what `beat` gives.
@@ -95,8 +96,10 @@ class Lines:
         """
         fresh = [line for key, line in facts.items() if _without_clock(line) not in self._said(key)]
         self._known = {key: _without_clock(line) for key, line in facts.items()}
-        if not fresh and self._clock() - self._spoke >= (self._beat_s if beat_s is None else beat_s):
-            fresh = [beat()]
+        usual = self._beat_s if beat_s is None else beat_s
+        self._beats = 0 if fresh else self._beats
+        if not fresh and self._clock() - self._spoke >= min(usual * 2**self._beats, max(usual, _LONGEST_BEAT_S)):
+            fresh, self._beats = [beat()], self._beats + 1
         for line in fresh:
             self._say(line)
             self._spoke = self._clock()

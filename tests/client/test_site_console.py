@@ -17,7 +17,7 @@ from sfumato_client.egress.flower_hooks import Contact
 from sfumato_client.egress.progress import forget_failures
 from sfumato_client.site.home import ADDRESS_FILE
 from sfumato_client.site.overview import overview
-from sfumato_client.site.telling import beat_line, leaves, told
+from sfumato_client.site.telling import beat_line, leaves, question_line, told
 from sfumato_common.files import write_json
 from sfumato_common.locks import exclusive
 from sfumato_common.progress import Lines
@@ -78,6 +78,17 @@ def test_what_is_asked_says_what_leaves_and_when(home, plan, kind):
     assert ("no patient is looked at" in line) is (kind == "hello" or (kind.startswith("sum-") and not touches))
 
 
+def test_a_release_that_is_asked_for_again_and_again_is_told_once(home, plan):
+    told_once = {
+        seen(home, kind="send", plan_hash=plan.digest, doing=state, ended=ended)["work"]
+        for state, ended in (("working", None), ("goes on", time.time()), ("working", None))
+    }
+    assert len(told_once) == 1
+    view = {"work": {"kind": "send", "stage": "", "rounds": 1, "state": "goes on"}, "waits": ["tiny/declared"]}
+    waiting = {question_line({**view, "work": {**view["work"], "state": state}}) for state in ("goes on", "working")}
+    assert waiting == {"asked: send; nothing more leaves until a steward has decided"}
+
+
 def test_weights_without_privacy_are_not_called_noised():
     view = {"studies": [{"plan_hash": "bare", "private": False}], "work": {"kind": "stage", "plan_hash": "bare"}}
     assert "WITHOUT differential privacy" in leaves(view)
@@ -108,11 +119,13 @@ def test_lines_tell_news_once_and_durations_are_none_and_then_a_sign_of_life():
     clock[0] = 600.0
     tell({"connection": "connected", "next 0": "next: ask"})
     tell({"connection": "connected"})
-    clock[0] = 660.0
+    clock[0] = 719.0
     tell({"connection": "connected"}, beat_s=60.0)
+    clock[0] = 720.0
+    tell({"connection": "connected"}, beat_s=60.0)  # the second in a row comes later
     tell({"connection": "not connected"})
     tell({"connection": "connected"})
-    assert said[3:] == ["alive at 600", "alive at 660", "not connected", "connected"]
+    assert said[3:] == ["alive at 600", "alive at 720", "not connected", "connected"]
 
 
 def test_a_sign_of_life_has_the_clocks(home, plan):

@@ -347,11 +347,16 @@ def test_where_there_is_no_terminal_lines_tell_what_happens(home, capsys):
         tell()
         board.end(REPLIES)
         tell()
+        for _ in range(3):  # a release is asked for again and again
+            asked(board, "east", stage="send")
+            board.end(REPLIES)
+            tell()
     said = [line.split("  ", 1)[1] for line in capsys.readouterr().out.splitlines()]
     assert said[:2] == ["study chest: join", f"next: {seen_first[0]}"]
     assert "east: connected" in said and "study chest: spectral, round 1 of 2" in said
     assert [line for line in said if line.startswith("spectral 1/2: ") and "east ok" in line]
     assert len(said) == len(set(said)), "each once"
+    assert len([line for line in said if line.startswith("send 1/2: ")]) == 1
 
 
 def test_a_round_that_failed_is_not_done_and_without_an_earlier_board_all_have_paid(home):

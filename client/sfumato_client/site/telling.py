@@ -60,7 +60,11 @@ def connection_line(view: View) -> str:
 def question_line(view: View) -> str:
     """The last question: what it asks and what leaves when, or what became of it."""
     work = view["work"]
-    if work["state"] == "working":
+    # a release is asked for again and again while it is made, or people have it: that is no news
+    again = work["kind"] in ("make", "send") and work["state"] in ("goes on", "waits for a steward")
+    if view["waits"] and (again or work["kind"] == "send"):
+        return f"asked: {question(work)}; nothing more leaves until a steward has decided"
+    if work["state"] == "working" or again:
         return f"asked: {question(work)}; leaves {when(view)}: {leaves(view)}"
     if work["ended"] is None:
         return f"{work['state']}: {question(work)}"

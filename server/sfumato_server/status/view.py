@@ -186,13 +186,16 @@ def live_status(read: Callable[[], Mapping[str, Any]]) -> Iterator[Callable[[], 
     """
     if not console.is_terminal:
         seen, lines = 0, Lines(_say, _BEAT_SECONDS)
+        last: dict[str, Any] = {}
 
         def line() -> None:
-            nonlocal seen
+            nonlocal seen, last
             view = read()
-            ended = view["exchanges"][seen:]
-            for item in ended:
-                _say(_exchange_line(item, view))
+            for item in view["exchanges"][seen:]:
+                what = {key: item[key] for key in ("stage", "round", "sites")}
+                if what != last:  # a release is asked for again and again
+                    _say(_exchange_line(item, view))
+                last = what
             seen = len(view["exchanges"])
             lines.tell(told(view), lambda: beat_line(view))
 
