@@ -68,7 +68,8 @@ def live_site(root: Path, study: str = "") -> Iterator[None]:
         finally:
             over.set()
             thread.join(10.0)
-            _show(read, show)
+            if not thread.is_alive():  # else it waits for the ledger, which another process writes
+                _show(read, show)
 
 
 Show = Callable[[Mapping[str, Any] | str], None]
