@@ -13,10 +13,10 @@ from support.plans import dp_sgd
 
 from sfumato_common.files import write_json
 from sfumato_common.locks import exclusive
+from sfumato_common.pictures import GAP_GREY
 from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan
 from sfumato_server.coordinator.home import CoordinatorHome
-from sfumato_server.pictures import GAP_GREY
 from sfumato_server.publish.manifest import REPORT
 from sfumato_server.status import sheets as room
 from sfumato_server.status.board import StatusBoard
