@@ -25,7 +25,7 @@ _LONGEST_BEAT_S = 900.0
 class Tell(Protocol):
     """Told of what is done, of how much there is to do, and what to call it where that is more than at first."""
 
-    def __call__(self, done: int, total: int, what: str = "") -> None:
+    def __call__(self, done: int, total: int, said: str = "") -> None:
         """So much is done."""
         ...
 
