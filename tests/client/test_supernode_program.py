@@ -72,6 +72,11 @@ def test_a_node_that_ends_says_why(log, word):
     assert word in _why(log)
 
 
+def test_what_the_nodes_requests_met_with_says_more_than_flowers_code():
+    met = "coordinator c:1 was not reached: its certificate is not made out to that name"
+    assert _why("Exit Code: 305", met) == met
+
+
 def test_an_unknown_flower_is_refused(monkeypatch):
     require_flower()
     monkeypatch.setattr(flower_hooks, "version", lambda _: "1.42.0")

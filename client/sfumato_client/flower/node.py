@@ -162,15 +162,15 @@ def _met(home: SiteHome) -> str:
 
 
 def _why(log: str, met: str = "") -> str:
-    """One line for the ways in which Flower's SuperNode ends; `met` where nothing says more."""
+    """One line for the ways in which Flower's SuperNode ends: what its own requests `met` with, or what it says."""
+    if met:  # the same code of Flower stands for a key that is unknown and for a certificate of somebody else
+        return met
     lowered = log.lower()
     if "code: 2004" in lowered or "exit code: 305" in lowered:
         return (
             "the coordinator does not know this site's key (have the enrolment request signed), or still holds its "
             "last connection (try again in a minute)"
         )
-    if met:
-        return met
     if "supernode terminated gracefully" in lowered:  # nobody here asked it to: a 401 did
         return "the coordinator refuses this site's certificate or node key: they are not of one enrolment in force"
     if "certificate" in lowered and ("verify" in lowered or "ssl" in lowered):
