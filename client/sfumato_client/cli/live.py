@@ -14,6 +14,7 @@ from rich.live import Live
 from rich.text import Text
 
 from sfumato_client.cli.status import render
+from sfumato_client.egress.progress import CONTACT_FILE
 from sfumato_client.site.home import SiteHome
 from sfumato_common.command_line import console
 from sfumato_common.errors import SfumatoError
@@ -30,7 +31,7 @@ class Look:
 
     def __init__(self, root: Path, study: str) -> None:
         self._root, self._study, home = root, study, SiteHome(root, study)
-        self._files = [home.node_file, home.link / "contact.json", home.work_file, home.ledger_file, home.plans]
+        self._files = [home.node_file, home.link / CONTACT_FILE, home.work_file, home.ledger_file, home.plans]
         self._seen: list[float] = []
         self._view: Mapping[str, Any] = {}
         self._made = 0.0
