@@ -2,9 +2,9 @@
 
     python tests/bench/gallery.py [--sizes 64,128] [--epsilons 1,3,10,none] [--out docs/gallery] [--work FOLDER]
 
-Each set is a whole federation, as `sfumato demo --size` runs it: three made-up hospitals of 300 phantom patients, the
-shipped plan `configs/chest-128.yaml` at another size and epsilon. `none` is the same plan under `private: false`: what
-the model can show with no noise at all. A set that `--work` holds already is not made again.
+Each set is a whole federation, as `sfumato demo --data` runs it: three made-up hospitals of 300 phantom patients each,
+the same at every epsilon, and the shipped plan `configs/chest-128.yaml` at that size and epsilon. `none` is the same
+plan under `private: false`: what the model can show with no noise at all. A set that `--work` holds is not made again.
 
 A sheet's first row has phantoms (people who do not exist), each further row one hospital's published images, normal
 left, opacity right: the first of each label by their random names, nobody picked them. The figure is the AUC, on
@@ -27,17 +27,19 @@ import numpy as np
 import yaml
 from PIL import Image
 
+from sfumato_common.phantom import MODALITIES, arrays
 from sfumato_common.study.load import load_plan
 from sfumato_server.demo.measured import measure, public_index
 from sfumato_server.pictures import COLUMNS, mosaic
 from sfumato_server.publish.reading import open_folder
 
 ROOT = Path(__file__).parents[2]
-PATIENTS, SECONDS = 300, 3000
+SITES, PATIENTS, SEED = ("alder", "birch", "cedar"), 300, 2303
+SECONDS = 3000
 
 
 def configs_of(folder: Path, size: int, epsilon: str) -> Path:
-    """A folder of configurations whose `chest-SIZE.yaml` is the shipped plan of 128 pixels at that size and epsilon."""
+    """A folder of configurations whose plan for an index is the shipped one of 128 pixels at that size and epsilon."""
     folder.mkdir(parents=True, exist_ok=True)
     plan = yaml.safe_load((ROOT / "configs" / "chest-128.yaml").read_text())
     policy = yaml.safe_load((ROOT / "configs" / "policy.yaml").read_text())
@@ -48,18 +50,36 @@ def configs_of(folder: Path, size: int, epsilon: str) -> Path:
         policy["nonprivate_studies"] = [plan["study"]]
     else:
         plan["privacy"]["epsilon"] = float(epsilon)
-    (folder / f"chest-{size}.yaml").write_text(yaml.safe_dump(plan, sort_keys=False))
+    (folder / "chest-xray.yaml").write_text(yaml.safe_dump(plan, sort_keys=False))
     (folder / "policy.yaml").write_text(yaml.safe_dump(policy, sort_keys=False))
     return folder
 
 
-def federation(configs: Path, size: int, out: Path) -> None:
+def hospitals(folder: Path, size: int) -> Path:
+    """Phantom patients of the three hospitals, each on a device of its own: an archive beside its index, a CSV."""
+    index = folder / "hospitals.csv"
+    if index.exists():
+        return index
+    folder.mkdir(parents=True, exist_ok=True)
+    systems = sorted(MODALITIES["chest"].systems)
+    rows, pixels = [["set", "row", "site", "patient_id", "split", "abnormal"]], list[Any]()
+    for site, device in zip(SITES, systems, strict=True):
+        images, labels, people = arrays(SEED, PATIENTS, size, site, device)
+        for label, person in zip(labels.tolist(), people.tolist(), strict=True):
+            split = "test" if person % 5 == 0 else "train"
+            rows.append(["hospitals", str(len(rows) - 1), site, f"{site}-{person}", split, str(label)])
+        pixels.append(images)
+    np.savez(folder / "hospitals.npz", images=np.concatenate(pixels))
+    with index.open("w", newline="") as stream:
+        csv.writer(stream).writerows(rows)
+    return index
+
+
+def federation(configs: Path, index: Path, out: Path) -> None:
     """Run it. Raises SystemExit with the end of what it said."""
     program = str(Path(sys.executable).parent / "sfumato")
-    command = [program, "demo", "--configs", str(configs), "--size", str(size), "--patients", str(PATIENTS)]
-    done = subprocess.run(
-        [*command, "--out", str(out)], capture_output=True, text=True, timeout=SECONDS, check=False, env=os.environ
-    )
+    command = [program, "demo", "--data", str(index), "--configs", str(configs), "--out", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False, env=os.environ)
     if done.returncode:
         raise SystemExit(done.stdout[-2000:] + done.stderr[-2000:])
 
@@ -86,13 +106,14 @@ def sheet(published: Path, index: Path, target: Path) -> None:
 
 def made(work: Path, size: int, epsilon: str) -> dict[str, Any]:
     """One set with its figure: the AUC of who learned from it, with its interval, and of who learned from phantoms."""
-    if not (work / f"{size}-{epsilon}" / "evaluation.json").exists():
-        configs, out = configs_of(work / f"{size}-{epsilon}" / "configs", size, epsilon), work / f"{size}-{epsilon}"
-        federation(configs, size, out / "demo")
-        index = public_index(work / f"public-{size}", load_plan(configs / f"chest-{size}.yaml"), "chest")
+    out = work / f"{size}-{epsilon}"
+    if not (out / "evaluation.json").exists():
+        configs = configs_of(out / "configs", size, epsilon)
+        federation(configs, hospitals(work / f"hospitals-{size}", size), out / "demo")
+        index = public_index(work / f"public-{size}", load_plan(configs / "chest-xray.yaml"), "chest")
         if failed := measure(out / "demo" / "published", index, out):
             raise SystemExit(failed)
-    (figure,) = json.loads((work / f"{size}-{epsilon}" / "evaluation.json").read_text())["figures"]
+    (figure,) = json.loads((out / "evaluation.json").read_text())["figures"]
     return {"size": size, "epsilon": epsilon, **{name: figure[name] for name in ("value", "low", "high", "real")}}
 
 
