@@ -16,7 +16,10 @@ PAGES = [
 ]
 GUIDES = [
     ROOT / "README.md",
-    *(ROOT / "docs" / f"{name}.md" for name in ("architecture", "coordinator", "faq", "gallery", "hospital", "researcher", "threat-model")),
+    *(
+        ROOT / "docs" / f"{name}.md"
+        for name in ("architecture", "coordinator", "faq", "gallery", "hospital", "researcher", "threat-model")
+    ),
 ]
 
 
