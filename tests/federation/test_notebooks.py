@@ -24,6 +24,10 @@ from sfumato_server.simulate.home import take_package
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs" / "notebooks"
 NAMES = ("consortium", "researcher")
+MEASURE = """\
+import resource
+sum(sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+"""
 # of one core: what the notebooks say of themselves
 SECONDS = 180
 STUDY = {
@@ -62,8 +66,7 @@ def practice(tmp_path, monkeypatch):
 def executed(name, folder):
     """The notebook with its outputs; the kernel's own processor seconds are its last output."""
     book = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
-    measure = "import resource\nsum(sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))"
-    book.cells.append(nbformat.v4.new_code_cell(measure))
+    book.cells.append(nbformat.v4.new_code_cell(MEASURE))
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     client = nbclient.NotebookClient(book, timeout=1800, resources={"metadata": {"path": str(folder)}})
     client.execute(env=environment)
