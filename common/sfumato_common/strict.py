@@ -20,7 +20,7 @@ from sfumato_common.errors import ConfigError, VerificationError
 class Strict(BaseModel):
     """Base of all configuration: frozen, unknown keys refused, no silent conversion of strings to numbers."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
 
 
 _PATHS = "use single quotes, or / instead"
