@@ -16,8 +16,10 @@ from sfumato_client.cli.gate import gate
 from sfumato_client.cli.home import Home, StoreKey, Study
 from sfumato_client.cli.ingest import ingest
 from sfumato_client.cli.ledger import ledger_app
+from sfumato_client.cli.new import policy_app, source_app
 from sfumato_client.cli.pacs import pacs_app
 from sfumato_client.cli.review import approve, queue, refuse, review, steward_app
+from sfumato_client.cli.schema import schema
 from sfumato_client.cli.status import status
 from sfumato_client.cli.style_net import style_net_app
 from sfumato_client.cli.tabular import tabular
@@ -43,6 +45,8 @@ from sfumato_common.study.simulated import require_real
 app = typer.Typer(no_args_is_help=True, help="Sfumato at the hospital.")
 app.add_typer(ledger_app, name="ledger")
 app.add_typer(pacs_app, name="pacs")
+app.add_typer(policy_app, name="policy")
+app.add_typer(source_app, name="source")
 app.add_typer(style_net_app, name="style-net")
 app.command("check", epilog="Example: sfumato-site check --home site source.yaml --plan plan.yaml")(check)
 app.command("dossier", epilog="Example: sfumato-site dossier --home site thorax --out dossier")(dossier)
@@ -59,6 +63,7 @@ app.command(
     "refuse",
     epilog="Example: sfumato-site refuse thorax/declared --home site --steward ada --ground quality --reason blurred",
 )(refuse)
+app.command("schema", epilog="Example: sfumato-site schema policy --out policy.schema.json")(schema)
 app.command("status", epilog="Example: sfumato-site status --home site --once")(status)
 app.command(epilog="Example: sfumato-site tabular table.csv --home site --schema schema.yaml --output out")(tabular)
 

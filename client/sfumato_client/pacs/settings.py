@@ -225,6 +225,7 @@ class Dimse(_Pacs):
 
 
 AnyPacs = DicomWeb | Dimse
+PacsConfig = Annotated[AnyPacs, Field(discriminator="kind")]
 
 
 def _is_here(host: str) -> bool:

@@ -94,7 +94,9 @@ def settled(item: Any, value: Any) -> Place:
 @cache
 def hidden_keys(model: type[BaseModel]) -> frozenset[str]:
     """Keys of `model` whose values no message shows: fields with `repr=False`."""
-    return frozenset(name for inner in _models(model) for name, field in inner.model_fields.items() if not field.repr)
+    return frozenset(
+        name for inner in all_models(model) for name, field in inner.model_fields.items() if not field.repr
+    )
 
 
 def _plain(given: Any) -> str | None:
@@ -137,22 +139,23 @@ def _name(given: str, longest: int) -> str:
 
 def _all_keys(model: type[BaseModel]) -> set[str]:
     """All key names that occur anywhere in the model: an unknown key is often a right one in the wrong place."""
-    return {name for inner in _models(model) for name in inner.model_fields}
+    return {name for inner in all_models(model) for name in inner.model_fields}
 
 
 @cache
-def _models(model: type[BaseModel]) -> tuple[type[BaseModel], ...]:
+def all_models(model: type[BaseModel]) -> tuple[type[BaseModel], ...]:
     """`model` and every model below it, each once."""
     found: dict[type[BaseModel], None] = {}
     waiting = [model]
     while waiting:
         if (one := waiting.pop(0)) not in found:
             found[one] = None
-            waiting += [inner for field in one.model_fields.values() for inner in _models_in(field.annotation)]
+            waiting += [inner for field in one.model_fields.values() for inner in models_in(field.annotation)]
     return tuple(found)
 
 
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
+def models_in(annotation: Any) -> list[type[BaseModel]]:
+    """The models that a type names, such as the members of a union."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    return [model for part in typing.get_args(annotation) for model in _models_in(part)]
+    return [model for part in typing.get_args(annotation) for model in models_in(part)]

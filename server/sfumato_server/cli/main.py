@@ -32,7 +32,9 @@ from sfumato_server.cli.home import Home
 from sfumato_server.cli.members import add_commands
 from sfumato_server.cli.model import model_app
 from sfumato_server.cli.passphrase import PassphraseFile, ask_passphrase
+from sfumato_server.cli.plan_new import plan_new
 from sfumato_server.cli.run import run_study
+from sfumato_server.cli.schema import schema
 from sfumato_server.cli.simulate import simulate
 from sfumato_server.cli.study import study_app
 
@@ -51,6 +53,10 @@ coordinator_app.command("run", epilog="Example: sfumato coordinator run --home c
 plan_app.command(
     "advise", epilog="Example: sfumato plan advise configs/demo.yaml --patients 240,960 --sites 3,10 --out advice"
 )(advise)
+plan_app.command("new", epilog="Example: sfumato plan new plan.yaml --name thorax --sites alder,birch --epsilon 8")(
+    plan_new
+)
+app.command("schema", epilog="Example: sfumato schema plan --out plan.schema.json")(schema)
 app.command(epilog="Example: sfumato simulate configs/demo.yaml --sites 3,10,30 --patients 100,300 --out simulated")(
     simulate
 )
