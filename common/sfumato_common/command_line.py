@@ -14,6 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
+import click
 import typer
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -173,6 +174,13 @@ def show_status(
 def print_json(value: Mapping[str, Any]) -> None:
     """One JSON object on stdout. Names in it are stable, and an epsilon without a bound is null."""
     typer.echo(json.dumps(value, indent=2, sort_keys=True, allow_nan=False))
+
+
+def keep_epsilons(folder: Path) -> None:
+    """Take epsilons from `folder`, and keep them there, until this command ends; it charges nothing."""
+    from sfumato_common.accounting.kept import keeping
+
+    click.get_current_context().with_resource(keeping(folder))
 
 
 def print_schema(schema: dict[str, Any], out: Path | None) -> None:

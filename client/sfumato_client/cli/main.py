@@ -32,6 +32,7 @@ from sfumato_common.command_line import (
     console,
     file_bytes,
     forecast_table,
+    keep_epsilons,
     require_address,
     run_command,
 )
@@ -189,6 +190,7 @@ def accept(
 
     site = SiteHome(home, study)
     policy = site.policy()
+    keep_epsilons(site.epsilons)
     offered = load_resolved_plan(plan).at_site(policy.site)
     require_real(offered.study, policy.site)
     require_own_key(site, offered, policy.site)

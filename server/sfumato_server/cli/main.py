@@ -28,7 +28,7 @@ from sfumato_common.study.plan import Plan
 from sfumato_common.study.simulated import require_real
 from sfumato_server.cli.advise import advise
 from sfumato_server.cli.dataset import dataset_app
-from sfumato_server.cli.home import Home
+from sfumato_server.cli.home import Home, keep_costs
 from sfumato_server.cli.members import add_commands
 from sfumato_server.cli.model import model_app
 from sfumato_server.cli.passphrase import PassphraseFile, ask_passphrase
@@ -75,6 +75,7 @@ def sfumato(version: Version = False, memory: Memory = None, log: Log = None) ->
 @plan_app.command("check", epilog="Example: sfumato plan check configs/demo.yaml")
 def plan_check(plan: Annotated[Path, typer.Argument(help="Study plan, YAML.")], as_json: AsJson = False) -> None:
     """Validate a plan and show what it would cost a patient."""
+    keep_costs()
     _affordable(load_plan(plan), as_json)
 
 
@@ -84,6 +85,7 @@ def plan_resolve(
     out: Annotated[Path, typer.Option("--out", "-o", help="Where the plan goes that sites accept, YAML.")],
 ) -> None:
     """Compute every stage's noise from the plan's budget and write the whole plan out."""
+    keep_costs()
     study = load_plan(plan)
     _affordable(study)
     write_atomic(out, plan_text(study))
@@ -110,6 +112,7 @@ def coordinator_init(
     from sfumato_server.rounds.encoders import keep_encoder, load_encoders
     from sfumato_server.rounds.starts import load_starts
 
+    keep_costs()
     study = load_plan(plan)
     require_real(study.study, *study.sites)
     _affordable(study)
