@@ -136,6 +136,7 @@ def join(
     study: Study = "",
 ) -> None:
     """Compare the coordinator's key and keep its grant: certificates and address."""
+    from sfumato_client.site.checks.network import reach_notes
     from sfumato_client.site.home import ADDRESS_FILE, SiteHome
     from sfumato_common.crypto.enrolment import store_grant
     from sfumato_common.crypto.identity import load_identity
@@ -148,6 +149,8 @@ def join(
     store_grant(identity, file_bytes(grant), said, replace=replace, folder=site.grant)
     write_json(site.link / ADDRESS_FILE, {"coordinator": coordinator})
     console.print("enrolled", markup=False)
+    for said in reach_notes(site):
+        console.print(said, markup=False, soft_wrap=True)
 
 
 @app.command(epilog="Example: sfumato-site renew --home site alder.grant.json")

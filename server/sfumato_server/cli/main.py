@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -74,9 +75,17 @@ def sfumato(version: Version = False, memory: Memory = None, log: Log = None) ->
 
 @plan_app.command("check", epilog="Example: sfumato plan check configs/demo.yaml")
 def plan_check(plan: Annotated[Path, typer.Argument(help="Study plan, YAML.")], as_json: AsJson = False) -> None:
-    """Validate a plan and show what it would cost a patient."""
+    """Validate a plan, and show what it would cost a patient and what can be told of it before anybody is asked."""
+    from sfumato_common.study.foresight import foresee
+
     keep_costs()
-    _affordable(load_plan(plan), as_json)
+    study = load_plan(plan)
+    foreseen = foresee(study)
+    _affordable(study, as_json, {"foresight": [asdict(one) for one in foreseen]})
+    if not as_json:
+        for one in foreseen:
+            said, style = f"{one.about}: {one.said}", "yellow" if one.state == "poor" else None
+            console.print(said, style=style, markup=False, soft_wrap=True)
 
 
 @plan_app.command("resolve", epilog="Example: sfumato plan resolve configs/demo.yaml --out plan.yaml")
@@ -201,14 +210,22 @@ def _own_hashes(plan: Plan) -> str:
     return "".join(f"plan hash at '{site}': {plan.digest_at(site)}\n" for site in sorted(plan.sites))
 
 
-def _affordable(plan: Plan, as_json: bool = False) -> None:
+def _affordable(plan: Plan, as_json: bool = False, more: dict[str, Any] | None = None) -> None:
     """Print the forecast; a plan that costs more than it says is a ConfigError."""
     from sfumato_common.study.forecast import forecast
 
     cost = forecast(plan, plan.privacy.delta)
     if as_json:
         allowed = {"epsilon": plan.privacy.epsilon, "delta": plan.privacy.delta}
-        print_json({**forecast_json(cost), "study": plan.study, "plan_hash": plan.study_digest, "budget": allowed})
+        print_json(
+            {
+                **forecast_json(cost),
+                "study": plan.study,
+                "plan_hash": plan.study_digest,
+                "budget": allowed,
+                **(more or {}),
+            }
+        )
     else:
         console.print(forecast_table(cost, f"Plan '{plan.study}'"))
     if not plan.private:
