@@ -56,8 +56,8 @@ def _signal(plan: Plan) -> Iterator[Foresight]:
     ratio = patients / labels / noise
     state: Literal["good", "poor"] = "poor" if ratio < 1.0 else "good"
     said = (
-        f"stage '{stage.kind}': of all {patients:,} nominal patients the sum of a label's {numbers:,} features is at most "
-        f"{ratio:.2g} times as long as its noise (noise multiplier {stage.noise_multiplier:g}, labels alike in number)"
+        f"stage '{stage.kind}': of all {patients:,} nominal patients the sum of a label's {numbers:,} features is at "
+        f"most {ratio:.2g} times as long as its noise (multiplier {stage.noise_multiplier:g}, labels alike in number)"
     )
     if state == "poor":
         said += (
@@ -77,8 +77,8 @@ def _trained(plan: Plan) -> Iterator[Foresight]:
         batch = stage.event.sampling_rate * terms.nominal_patients
         poor = batch < stage.noise_multiplier
         said = (
-            f"stage '{stage.kind}': a step at '{site}' has {batch:.3g} patients on the average, whose gradients count 1 "
-            f"each at most, beside noise of {stage.noise_multiplier:g} in each weight"
+            f"stage '{stage.kind}': a step at '{site}' has {batch:.3g} patients on the average, whose gradients count "
+            f"1 each at most, beside noise of {stage.noise_multiplier:g} in each weight"
         )
         if poor:
             said += ": more than all of them together; sample more patients a step, in fewer steps"
@@ -141,8 +141,8 @@ def _memory(plan: Plan) -> Iterator[Foresight]:
     yield Foresight(
         "memory",
         "good",
-        f"models of stage '{kind}' are the largest: {_text(sizes[kind])}, and {_text(_ADAM * sizes[kind])} with what an "
-        "optimiser keeps of trained ones; 'sfumato-site check' looks at a site's own memory",
+        f"models of stage '{kind}' are the largest: {_text(sizes[kind])}, and {_text(_ADAM * sizes[kind])} with all "
+        "that Adam keeps of trained ones; batches come besides, and 'sfumato-site check' looks at a site's own memory",
     )
 
 
