@@ -26,11 +26,11 @@ from typing import Any
 import numpy as np
 import yaml
 from PIL import Image
+from sfumato_server.pictures import COLUMNS, mosaic
 
 from sfumato_common.phantom import MODALITIES, arrays
 from sfumato_common.study.load import load_plan
 from sfumato_server.demo.measured import measure, public_index
-from sfumato_server.pictures import COLUMNS, mosaic
 from sfumato_server.publish.reading import open_folder
 
 ROOT = Path(__file__).parents[2]

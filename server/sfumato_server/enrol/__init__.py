@@ -8,12 +8,13 @@ from sfumato_server.enrol.authority import (
     unlock_authority,
 )
 from sfumato_server.enrol.registry import Registry, SiteRecord, enrol, renew, revoke
-from sfumato_server.enrol.rotation import expiry_notes, rotate_authority, rotate_server
+from sfumato_server.enrol.rotation import address_notes, expiry_notes, rotate_authority, rotate_server
 
 __all__ = [
     "Authority",
     "Registry",
     "SiteRecord",
+    "address_notes",
     "create_authority",
     "enrol",
     "expiry_notes",
