@@ -166,6 +166,9 @@ def test_a_name_outside_the_plan_is_not_enrolled(federation, say):
     code, line = sign(say, federation, told(say, federation, "nobody"), request="nobody")
     assert code == FederationError.exit_code
     assert "names no site 'nobody-knows'" in line
+    # also where no fingerprint was told yet: nobody is asked for one
+    words = ("--home", federation / "coord", federation / "nobody" / "enrolment-request.json", "--grant", "g.json")
+    assert "names no site 'nobody-knows'" in say("sfumato", "coordinator", "enrol", *words)[1]
     assert Registry(federation / "coord").sites() == {}
 
 
