@@ -12,6 +12,7 @@ import pytest
 from support.commands import Say, speaker
 
 from sfumato_client.cli.schema import Settings, schema_of
+from sfumato_client.ingest.beginning import source_text
 from sfumato_client.ingest.sources import SOURCES, load_source
 from sfumato_common.errors import ConfigError
 from sfumato_common.phantom.dicom import write_cohort
@@ -124,6 +125,22 @@ def test_every_line_that_a_new_source_offers_may_be_taken_in(kind: str, say: Say
         file.write_text(text)
         load_source(file)
         jsonschema.validate(read_document(file).value, SCHEMAS["source"])
+
+
+def test_tables_have_the_columns_that_the_documents_say() -> None:
+    """The row of each kind in docs/hospital.md, the comment of its template, and what its reader asks for are one."""
+    rows = re.findall(r"^\| `(\w+)` \| [^|]*\| (.*) \|$", (ROOT / "docs" / "hospital.md").read_text(), re.MULTILINE)
+    said = dict(rows)
+    said |= {kind: said["images"] for kind in ("png", "nifti") if "the same" in said[kind]}
+    for kind in ("dicom", "images", "png", "nifti"):
+        needs = load_kind_of(kind).needs
+        assert re.match(r"`([a-z_,]+)`", said[kind])[1] in (",".join(needs), ",".join(sorted(needs)))
+        offered = source_text(kind, Path("x"), Path("y"), "z")
+        assert set(re.search(r"with the columns (.*)\.", offered)[1].replace(" and", ",").split(", ")) == set(needs)
+
+
+def load_kind_of(kind: str) -> Any:
+    return parse({"kind": kind, "folder": "x", "labels": "y"}, SOURCES[kind], "source")
 
 
 def test_a_new_source_of_dicom_files_is_checked_as_it_stands(

@@ -69,10 +69,14 @@ def test_groups_that_give_too_little_are_told(images: int, patients: int, words:
 
 
 def test_bytes_and_exchanges_are_those_of_all_rounds() -> None:
-    """Four-byte numbers in every array of this plan: what a site sends in all, in thousands or millions of bytes."""
+    """What a site sends in all: updates as bfloat16, and everything else of this plan in four bytes a number."""
     plan = demo()
-    sent = [math.prod(spec.shape) for stage in plan.stages for spec in _returned(plan, stage.kind) * stage.rounds]
-    assert f"takes {4 * sum(sent) / 1e6:.1f} MB from it" in told(plan, "bytes")[0][1]
+    sent = [
+        math.prod(spec.shape) * (2 if spec.dtype == "bfloat16" else 4)
+        for stage in plan.stages
+        for spec in _returned(plan, stage.kind) * stage.rounds
+    ]
+    assert f"takes {sum(sent) / 1e6:.1f} MB from it" in told(plan, "bytes")[0][1]
     assert "8 exchanges of training take 16 s at least" in told(plan, "time")[0][1]
     less = parse({**_alone(DEMO), "release": [{"model": "spectral", "images": 5}]}, Plan, "less")
     assert "1 exchanges" in told(less, "time")[0][1]
@@ -94,6 +98,7 @@ def test_a_plan_without_privacy_has_no_noise_to_tell_of() -> None:
             private=False,
             stages=[{**stage, "noise_multiplier": 0.001} for stage in stages],
             release=[{"model": "gan", "images": 5}],
+            utility=None,
         ),
         "signal",
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from sfumato_client.ingest.sources import load_source
 from sfumato_common.errors import ConfigError
-from sfumato_common.strict import Document, load_yaml, parse, read_document, yaml_text
+from sfumato_common.strict import Document, load_yaml, parse, parse_document, read_document, yaml_text
 from sfumato_common.strict.document import document
 from sfumato_common.study.load import load_plan, load_resolved_plan, plan_text
 from sfumato_common.study.plan import Plan
@@ -108,6 +109,34 @@ def test_what_may_be_a_patients_is_never_shown(tmp_path: Path) -> None:
     assert not any(name in said for name in ("4711", "0815", "kept"))
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("kind: dicomm\n", "line 1: 'kind': there is no 'dicomm'; did you mean 'dicom'?"),
+        ("folder: x\n", "'kind': missing key; there are dicom, png, images, nifti, npz"),
+        ("folder: x\nkind: [dicom]\n", "line 2: 'kind': there is no"),
+        ("- x\n", "expected a mapping"),
+    ],
+)
+def test_a_file_of_no_known_kind_is_told(text: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "source.yaml").write_text(text)
+    with pytest.raises(ConfigError) as told:
+        load_source(tmp_path / "source.yaml")
+    assert said in str(told.value)
+
+
+SIGNS = [*"{}[]:,-?&*!|>'\"#%@` \n\tab0.~<", "&a ", "*a", "<<: ", "\n  ", ": ", "- "]
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.sampled_from(SIGNS), max_size=40))
+def test_any_text_is_data_or_a_sentence(signs: list[str]) -> None:
+    """Never a fault of ours: whatever people write, or their editor leaves half-written."""
+    for model in (Plan, Policy):
+        with contextlib.suppress(ConfigError):
+            parse_document(document("".join(signs), "a.yaml"), model)
+
+
 @pytest.mark.parametrize("name", PLANS)
 def test_a_plan_has_the_digest_that_another_reader_gives_it(name: str, tmp_path: Path) -> None:
     """PyYAML read plans before; its data, and what is written of the plan, have the same digest."""
@@ -154,7 +183,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.dictionaries(WORDS.filter(lambda word: word not in ("", "<<")), VALUES, max_size=4))
 def test_what_is_written_is_read_back(value: dict) -> None:
     assert document(yaml_text(value), "x").value == value

@@ -60,7 +60,7 @@ def load_kind(path: Path, models: Mapping[str, type[Model]]) -> Model:
     """Read `path` into the model that its `kind` names. Raises ConfigError as `load_yaml`."""
     file = read_document(path)
     kind = file.value.get("kind") if isinstance(file.value, dict) else None
-    if isinstance(file.value, dict) and kind not in models:
+    if isinstance(file.value, dict) and not (isinstance(kind, str) and kind in models):
         spot = file.spots.get(("kind",))
         said = not_one_of(str(kind), list(models)) if spot else f"missing key; there are {', '.join(models)}"
         raise ConfigError(f"{file.name}: " + (f"line {spot.line}: " if spot else "") + f"'kind': {said}")

@@ -159,11 +159,12 @@ def coordinator_enrol(
     from sfumato_common.crypto.enrolment import encode_grant, read_request
     from sfumato_common.crypto.signatures import fingerprint as fingerprint_of
     from sfumato_server.coordinator.home import CoordinatorHome
-    from sfumato_server.enrol import enrol, load_authority
+    from sfumato_server.enrol import enrol, load_authority, require_planned
 
     data = file_bytes(request)
-    said = ask_fingerprint(fingerprint, f"site '{read_request(data).site}'")
-    sites = CoordinatorHome(home).plan().sites
+    site, sites = read_request(data).site, CoordinatorHome(home).plan().sites
+    require_planned(site, sites)  # before anybody takes up the telephone
+    said = ask_fingerprint(fingerprint, f"site '{site}'")
     issued = enrol(home, data, said, sites, passphrase=ask_passphrase(passphrase_file))
     write_atomic(grant, encode_grant(issued, load_authority(home).signing_key))
     console.print(

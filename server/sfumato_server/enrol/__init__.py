@@ -7,7 +7,7 @@ from sfumato_server.enrol.authority import (
     require_no_passphrase,
     unlock_authority,
 )
-from sfumato_server.enrol.registry import Registry, SiteRecord, enrol, renew, revoke
+from sfumato_server.enrol.registry import Registry, SiteRecord, enrol, renew, require_planned, revoke
 from sfumato_server.enrol.rotation import address_notes, expiry_notes, rotate_authority, rotate_server
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "load_authority",
     "renew",
     "require_no_passphrase",
+    "require_planned",
     "revoke",
     "rotate_authority",
     "rotate_server",
