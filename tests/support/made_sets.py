@@ -17,13 +17,15 @@ from sfumato_server.simulate.home import make_coordinator, take_package
 from support.enrolment import enrol_site
 from support.federations import Federation
 
+_PASSPHRASE = b"of a study that is over at once"
+
 
 def published_set(root: Path, plan: Plan, policy: dict[str, Any], held: Mapping[str, Iterable[SiteImage]]) -> Path:
     """The folder of the published set of sites that hold the images of `held`, each under the policy."""
-    coordinator, sites = make_coordinator(root / "coordinator", plan), dict[str, Site]()
+    coordinator, sites = make_coordinator(root / "coordinator", plan, _PASSPHRASE), dict[str, Site]()
     for name, images in held.items():
         home = make_home(root / "sites" / name, name, plan, policy, images)
-        enrol_site(coordinator.root, load_identity(home.identity))
+        enrol_site(coordinator.root, load_identity(home.identity), _PASSPHRASE)
         sites[name] = Site(home, lambda data, plan, name=name: take_package(coordinator, plan, name, data))
     assert run_study(coordinator, Federation(root, plan, coordinator, sites), seed=1) == "completed"
     pool = pool_packages(coordinator.root, plan, Registry(coordinator.root))
