@@ -2,9 +2,10 @@
 
     python tests/bench/gallery.py [--sizes 64,128] [--epsilons 1,3,10,none] [--out docs/gallery] [--work FOLDER]
 
-Each set is a whole federation, as `sfumato demo --data` runs it: three made-up hospitals of 300 phantom patients each,
-the same at every epsilon, and the shipped plan `configs/chest-128.yaml` at that size and epsilon. `none` is the same
-plan under `private: false`: what the model can show with no noise at all. A set that `--work` holds is not made again.
+Each set is a whole study in one process, from homes, keys and ledgers to gate, packages and signatures; only Flower is
+left out: three made-up hospitals of 300 phantom patients each, the same at every epsilon, and the shipped plan
+`configs/chest-128.yaml` at that size and epsilon, with secure noise. `none` is the same plan under `private: false`:
+what the model can show with no noise at all. A set that `--work` holds is not made again.
 
 A sheet's first row has phantoms (people who do not exist), each further row one hospital's published images, normal
 left, opacity right: the first of each label by their random names, nobody picked them. The figure is the AUC, on
@@ -17,20 +18,23 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import os
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
 from PIL import Image
-from sfumato_server.pictures import COLUMNS, mosaic
+from support.made_sets import published_set
 
+from sfumato_client.ingest import SiteImage
 from sfumato_common.phantom import MODALITIES, arrays
 from sfumato_common.study.load import load_plan
-from sfumato_server.demo.measured import measure, public_index
+from sfumato_common.study.plan import Plan
+from sfumato_server.demo.measured import public_index
+from sfumato_server.pictures import COLUMNS, mosaic
 from sfumato_server.publish.reading import open_folder
 
 ROOT = Path(__file__).parents[2]
@@ -38,51 +42,40 @@ SITES, PATIENTS, SEED = ("alder", "birch", "cedar"), 300, 2303
 SECONDS = 3000
 
 
-def configs_of(folder: Path, size: int, epsilon: str) -> Path:
-    """A folder of configurations whose plan for an index is the shipped one of 128 pixels at that size and epsilon."""
-    folder.mkdir(parents=True, exist_ok=True)
-    plan = yaml.safe_load((ROOT / "configs" / "chest-128.yaml").read_text())
-    policy = yaml.safe_load((ROOT / "configs" / "policy.yaml").read_text())
-    plan |= {"study": f"gallery-{size}", "image": {"size": size, "channels": 1}}
-    del plan["utility"]  # at a small epsilon it would take all, and the bench measures the set itself
+def plan_of(size: int, epsilon: str, folder: Path) -> tuple[Plan, dict[str, Any]]:
+    """The shipped plan at that size and epsilon, its noise computed, and a policy that allows it."""
+    value = yaml.safe_load((ROOT / "configs" / "chest-128.yaml").read_text())
+    policy = yaml.safe_load((ROOT / "configs" / "policy.yaml").read_text()) | {"answer_interval_s": 0.0}
+    value |= {"study": f"gallery-{size}", "image": {"size": size, "channels": 1}}
+    del policy["site"], value["utility"]  # the bench measures the set itself
     if epsilon == "none":
-        del plan["budget"]
-        plan |= {"private": False, "stages": [{**plan["stages"][0], "noise_multiplier": 0.001}]}
-        policy["nonprivate_studies"] = [plan["study"]]
+        del value["budget"]
+        value |= {"private": False, "stages": [{**value["stages"][0], "noise_multiplier": 0.001}]}
+        policy["nonprivate_studies"] = [value["study"]]
     else:
-        plan["privacy"]["epsilon"] = float(epsilon)
-    (folder / "chest-xray.yaml").write_text(yaml.safe_dump(plan, sort_keys=False))
-    (folder / "policy.yaml").write_text(yaml.safe_dump(policy, sort_keys=False))
-    return folder
-
-
-def hospitals(folder: Path, size: int) -> Path:
-    """Phantom patients of the three hospitals, each on a device of its own: an archive beside its index, a CSV."""
-    index = folder / "hospitals.csv"
-    if index.exists():
-        return index
+        value["privacy"]["epsilon"] = float(epsilon)
     folder.mkdir(parents=True, exist_ok=True)
-    systems = sorted(MODALITIES["chest"].systems)
-    rows, pixels = [["set", "row", "site", "patient_id", "split", "abnormal"]], list[Any]()
-    for site, device in zip(SITES, systems, strict=True):
+    (folder / "plan.yaml").write_text(yaml.safe_dump(value, sort_keys=False))
+    return load_plan(folder / "plan.yaml"), policy
+
+
+@cache
+def hospitals(size: int) -> dict[str, list[SiteImage]]:
+    """Phantom patients of the three hospitals, each on a device of its own."""
+    held = dict[str, list[SiteImage]]()
+    for site, device in zip(SITES, sorted(MODALITIES["chest"].systems), strict=True):
         images, labels, people = arrays(SEED, PATIENTS, size, site, device)
-        for label, person in zip(labels.tolist(), people.tolist(), strict=True):
-            split = "test" if person % 5 == 0 else "train"
-            rows.append(["hospitals", str(len(rows) - 1), site, f"{site}-{person}", split, str(label)])
-        pixels.append(images)
-    np.savez(folder / "hospitals.npz", images=np.concatenate(pixels))
-    with index.open("w", newline="") as stream:
-        csv.writer(stream).writerows(rows)
-    return index
+        rows = zip(images, labels.tolist(), people.tolist(), strict=True)
+        held[site] = [SiteImage(pixels, label, f"{site}-{person}", None) for pixels, label, person in rows]
+    return held
 
 
-def federation(configs: Path, index: Path, out: Path) -> None:
-    """Run it. Raises SystemExit with the end of what it said."""
+def measured(published: Path, index: Path, out: Path) -> None:
+    """What the set is worth, by the command that a researcher has. Raises CalledProcessError."""
     program = str(Path(sys.executable).parent / "sfumato")
-    command = [program, "demo", "--data", str(index), "--configs", str(configs), "--out", str(out)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False, env=os.environ)
-    if done.returncode:
-        raise SystemExit(done.stdout[-2000:] + done.stderr[-2000:])
+    command = [program, "dataset", "evaluate", str(published), "--real", str(index), "--public", "--quick"]
+    command += ["--seeds", "1", "--figures", "methods", "--out", str(out / "evaluation.json")]
+    subprocess.run(command, check=True, timeout=SECONDS, capture_output=True)
 
 
 def sheet(published: Path, index: Path, target: Path) -> None:
@@ -109,11 +102,10 @@ def made(work: Path, size: int, epsilon: str) -> dict[str, Any]:
     """One set with its figure: the AUC of who learned from it, with its interval, and of who learned from phantoms."""
     out = work / f"{size}-{epsilon}"
     if not (out / "evaluation.json").exists():
-        configs = configs_of(out / "configs", size, epsilon)
-        federation(configs, hospitals(work / f"hospitals-{size}", size), out / "demo")
-        index = public_index(work / f"public-{size}", load_plan(configs / "chest-xray.yaml"), "chest")
-        if failed := measure(out / "demo" / "published", index, out):
-            raise SystemExit(failed)
+        plan, policy = plan_of(size, epsilon, out)
+        published_set(out / "study", plan, policy, hospitals(size))
+        index = public_index(work / f"public-{size}", plan, "chest")
+        measured(out / "study" / "results" / "published", index, out)
     (figure,) = json.loads((out / "evaluation.json").read_text())["figures"]
     return {"size": size, "epsilon": epsilon, **{name: figure[name] for name in ("value", "low", "high", "real")}}
 
@@ -131,7 +123,7 @@ def main() -> None:
     for size in map(int, asked.sizes.split(",")):
         for epsilon in asked.epsilons.split(","):
             sets.append(row := made(asked.work, size, epsilon))
-            published = asked.work / f"{size}-{epsilon}" / "demo" / "published"
+            published = asked.work / f"{size}-{epsilon}" / "study" / "results" / "published"
             index = asked.work / f"public-{size}" / "phantoms.csv"
             sheet(published, index, asked.out / f"gallery-{size}-{epsilon}.png")
             shown = f"{row['value']:.3f} ({row['low']:.3f} to {row['high']:.3f}) | {row['real']:.3f}"

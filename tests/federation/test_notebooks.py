@@ -7,20 +7,13 @@ from pathlib import Path
 import nbclient
 import nbformat
 import pytest
-from support.enrolment import enrol_site
-from support.federations import Federation, make_coordinator
-from support.homes import make_home
+from support.made_sets import published_set
 from support.studies import POLICY
 
-from sfumato_client.site.handler import Site
-from sfumato_common.crypto.identity import load_identity
+from sfumato_client.ingest import SiteImage
+from sfumato_common.phantom import arrays
 from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan
-from sfumato_server.coordinator.study import run_study
-from sfumato_server.enrol import Registry, load_authority
-from sfumato_server.pool import pool_packages
-from sfumato_server.publish import publish
-from sfumato_server.simulate.home import take_package
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs" / "notebooks"
 NAMES = ("consortium", "researcher")
@@ -49,17 +42,14 @@ STUDY = {
 def practice(tmp_path, monkeypatch):
     """A folder as the coordinator's first hour leaves it: a set in `results/published`, and the key."""
     plan = parse(STUDY, Plan, "plan")
-    coordinator = make_coordinator(tmp_path / "coord", plan)
     policy = {**POLICY, "release": {**POLICY["release"], "largest_set": 1000}, "noise": "secure"}
-    sites = {}
-    for name in plan.sites:
-        home = make_home(tmp_path / name, name, plan, policy, 200)
-        enrol_site(coordinator.root, load_identity(home.identity))
-        sites[name] = Site(home, lambda data, plan, name=name: take_package(coordinator, plan, name, data))
-    assert run_study(coordinator, Federation(tmp_path, plan, coordinator, sites), seed=1) == "completed"
-    pool = pool_packages(coordinator.root, plan, Registry(coordinator.root))
-    publish(pool, plan, tmp_path / "results", load_authority(coordinator.root), {"exchanges": []}, None)
-    (tmp_path / "coordinator.pem").write_bytes((tmp_path / "results" / "published" / "coordinator.pem").read_bytes())
+    held = {}
+    for number, name in enumerate(plan.sites):
+        images, labels, people = arrays(number, 200, plan.image.size, name)
+        rows = zip(images, labels.tolist(), people.tolist(), strict=True)
+        held[name] = [SiteImage(pixels, label, f"{name}-{person}", None) for pixels, label, person in rows]
+    published = published_set(tmp_path, plan, policy, held)
+    (tmp_path / "coordinator.pem").write_bytes((published / "coordinator.pem").read_bytes())
     return tmp_path
 
 
