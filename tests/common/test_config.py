@@ -207,7 +207,7 @@ def test_aliases_of_aliases_are_refused_before_they_are_written_out(tmp_path):
     words, file = [*"abcdefghi"], tmp_path / "study.yaml"
     levels = [f"{word}: &{word} [{', '.join(['*' + before] * 9)}]" for before, word in itertools.pairwise(words)]
     file.write_text("\n".join(["a: &a [x, x, x, x, x, x, x, x, x]", *levels]))
-    started = time.perf_counter()
+    started = time.process_time()
     merges = [
         f"{word}: &{word} {{<<: [{', '.join(['*' + before] * 9)}]}}" for before, word in itertools.pairwise(words)
     ]
@@ -223,7 +223,7 @@ def test_aliases_of_aliases_are_refused_before_they_are_written_out(tmp_path):
         with pytest.raises(ConfigError) as caught:
             load_yaml(file, Plan)
         assert "aliases repeat it without end" in str(caught.value)
-    assert time.perf_counter() - started < 2.0
+    assert time.process_time() - started < 2.0
 
 
 def test_unreadable_files_are_one_clear_line(tmp_path):
