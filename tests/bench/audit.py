@@ -6,6 +6,7 @@ Power: 10 splits of phantom patients, 64 px, 100 members, 50 holdout patients, 1
 of `re-identification`, which takes minutes. A split is told when the 95 % interval of the AUC is above 0.5, or somebody
 stands out. `none` and `averages of others` are releases that depend on nobody: what is told of them is a false alarm.
 `fine` are strangers with members' fine structure.
+Hostile: what is told of releases whose factors a coordinator crafted (`audit_hostile.py`).
 Real: the default report on splits of open sets beside the checkout: what is told there is a false alarm.
 Bounds: a shadow attack on the spectral release of the product, with its noise and without; and of sums of clipped rows,
 what is claimed, what one run with 1,000 canaries proves, and what a white-box attack on many runs proves.
@@ -30,6 +31,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from audit_hostile import hostile
 from audit_targets import SITE, Quiet, plan_of
 from cohorts import DATA
 from PIL import Image, ImageFilter
@@ -292,7 +294,7 @@ def main() -> None:
     """Run what was asked for, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="two splits, few candidates")
-    parser.add_argument("--part", choices=["power", "real", "bounds", "runtime"], help="one part alone")
+    parser.add_argument("--part", choices=["power", "hostile", "real", "bounds", "runtime"], help="one part alone")
     parser.add_argument("--worker", nargs=2, type=int, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.worker:
@@ -300,7 +302,8 @@ def main() -> None:
         return
     torch.set_num_threads(2)
     console, found = Console(width=150), json.loads(OUT.read_text()) if given.part and OUT.exists() else {}
-    parts = {"power": lambda: power(given.quick, console), "real": lambda: real(given.quick)}
+    parts = {"power": lambda: power(given.quick, console), "hostile": lambda: hostile(given.quick, console)}
+    parts["real"] = lambda: real(given.quick)
     parts["bounds"] = lambda: bounds(given.quick)
     parts["runtime"] = lambda: runtime(given.quick, console)
     for name in [given.part] if given.part else parts:
