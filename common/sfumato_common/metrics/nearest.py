@@ -15,13 +15,14 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from sfumato_common.memory import rows_at_once
+from sfumato_common.memory import budget, rows_at_once
 from sfumato_common.types import ByteImages, to_unit_range
 
 Floats = npt.NDArray[np.float32]
 
 _GRID = 24  # the fewest cells a side: coarser than this, unrelated radiographs begin to look alike
 _FLAT = 1e-3  # RMS contrast in [-1, 1] (an eighth of one grey level) under which an image counts as constant
+_LARGEST_CHUNK = 2**28  # bytes
 _CHUNK = 512  # queries compared at once, by their fingerprints, which are small: 512 x 10,000 distances are 20 MB
 
 
@@ -70,8 +71,12 @@ def fingerprints(images: ByteImages) -> Floats:
 
 
 def images_at_once(images: ByteImages) -> int:
-    """How many images memory holds at full size in a few planes of float32: the pixels, and their copy by channel."""
-    return rows_at_once(12 * int(np.prod(images.shape[1:])), max(1, len(images)))
+    """How many images are held at full size in a few planes of float32: the pixels, and their copy by channel.
+
+    256 MiB of them, or what memory allows if less: larger chunks are no faster.
+    """
+    size = 12 * int(np.prod(images.shape[1:]))
+    return rows_at_once(size * max(1, budget() // _LARGEST_CHUNK), max(1, len(images)))
 
 
 def _fingerprints(images: ByteImages) -> Floats:

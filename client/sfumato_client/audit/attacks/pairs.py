@@ -17,9 +17,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from sfumato_client.audit.attacks.base import Attack, Indices, Known, People, Scores
+from sfumato_client.audit.attacks.base import Attack, Indices, Known, People, Scores, rows_of_chunk
 from sfumato_client.audit.attacks.octaves import PATCHES, Common, correlations
-from sfumato_common.memory import rows_at_once
 from sfumato_common.metrics.nearest import Floats
 from sfumato_common.types import ByteImages
 
@@ -101,7 +100,7 @@ def discriminant(rows: Floats, own: npt.NDArray[np.bool_]) -> Weights:
 
 def _best(common: Common, people: ByteImages, released: ByteImages, weights: Weights) -> Floats:
     """The highest discriminant [N] of each image with a released one, a chunk of people at a time."""
-    size = rows_at_once(4 * len(released) * (PATCHES**2 * 4 + len(weights)), len(people))
+    size = rows_of_chunk(4 * len(released) * (PATCHES**2 * 4 + len(weights)), len(people))
     parts = [
         (correlations(common, people[at : at + size], released) @ weights).max(axis=1)
         for at in range(0, len(people), size)
