@@ -57,7 +57,7 @@ def _score(members: People, holdout: People, known: Known) -> Scores:
         del patients
         vectors = encoded_features(images, encoder)
         middle = vectors.mean(axis=0)
-        own, near = unit(vectors - middle), np.full(len(own), -1.0, np.float32)
+        own, near = unit(vectors - middle), np.full(len(images), -1.0, np.float32)
         for part in candidate_chunks(known.candidates):
             near = np.maximum(near, largest_cosine(own, unit(encoded_features(part, encoder) - middle)))
         return separation(near)
