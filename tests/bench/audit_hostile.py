@@ -22,7 +22,7 @@ def hostile(quick: bool, console: Console) -> list[dict[str, Any]]:
     """In how many releases each attack tells, and its mean AUC, by factors and by whom it is asked of."""
     found: dict[tuple[str, str, str], list[Any]] = {}
     for kind in KINDS:
-        for seed in range(1 if quick else 5):
+        for seed in range(1 if quick else 3):
             whole = of_others(seed) if kind == "plain, of others" else planted(kind, seed)
             for whom, split in (("everybody", whole), ("crafted label", aimed_at(*whole))):
                 for name, attack in ATTACKS.items():
