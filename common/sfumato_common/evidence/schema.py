@@ -25,7 +25,10 @@ PUBLISHED: dict[int, str] = {
 
 
 def certificate_schema() -> dict[str, Any]:
-    """A certificate of a release, a table or a run, or stewards' decisions; `format` says which (a release's has none)."""
+    """A certificate of a release, a table or a run, or stewards' decisions.
+
+    Its `format` says which of these; a release's has none.
+    """
     models: Any = RunCertificate | TableCertificate | StewardDecisions | Certificate
     schema = TypeAdapter(models).json_schema(mode="validation")
     title = f"sfumato certificate, version {VERSION}"
