@@ -59,7 +59,9 @@ def strays_in(folder: Path) -> tuple[str, ...]:
 
 def stray_line(strays: Iterable[str]) -> str:
     """One line for the screen: what lies in the folder, is no part of the set, and was not looked at."""
-    return f"no part of the set, and not looked at: {_named(list(strays))}; programs that take every file need them gone"
+    return (
+        f"no part of the set, and not looked at: {_named(list(strays))}; programs that take every file need them gone"
+    )
 
 
 def refuse_extra(extra: list[str]) -> None:
