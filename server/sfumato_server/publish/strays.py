@@ -1,6 +1,7 @@
 """What systems and portals lay into a folder that they were given: told apart from what was altered or smuggled in.
 
-Nothing here is read by anything that reads a set. A name that is not in these tables is no stray, whatever it looks like.
+Nothing here is read by anything that reads a set. A name that is not in these tables is no stray, whatever it looks
+like.
 """
 
 from __future__ import annotations

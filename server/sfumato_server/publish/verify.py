@@ -94,8 +94,8 @@ def verify_dataset(
     that `sfumato dataset convert` wrote is verified too, back to the same signatures.
 
     Raises VerificationError naming the file at the first thing that does not hold: an altered byte, a missing or linked
-    file, an image that its site did not sign; after all of those, files in excess, but for strays. Raises ConfigError when `folder` holds no published set, or
-    nothing of a site whose key the caller brought.
+    file, an image that its site did not sign; after all of those, files in excess, but for strays. Raises ConfigError
+    when `folder` holds no published set, or nothing of a site whose key the caller brought.
     """
     if (folder / FORM).is_file():
         from sfumato_server.publish.converted import verify_converted
@@ -215,7 +215,7 @@ def _check_shards_listed(manifest: PublishedManifest) -> None:
 
 
 def _check_tree(folder: Path, manifest: PublishedManifest, plan: Plan) -> list[str]:
-    """The folder holds the listed files as plain files; what else, but strays. Image folders are their shards' matter."""
+    """What else the folder holds than the listed files and strays; what is in image folders is their shards' matter."""
     if set(manifest.files) != stated_files(manifest.sites, [FILE] if has_features(plan) else []) | set(CARDS):
         raise VerificationError(f"{MANIFEST} does not list the files that its shards and sites need")
     shards = [(ShardFiles(line.site, line.part, line.shard), line) for line in manifest.shards]
