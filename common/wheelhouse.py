@@ -1,4 +1,4 @@
-"""Makes a wheelhouse: all that one side installs, as wheels with their hashes, to be carried to a machine without network.
+"""Makes a wheelhouse: all that one side installs, as wheels with their hashes, for a machine without network.
 
 Run by `make wheelhouse SIDE=hospital`; docs/install.md says how it is used. It holds for the Python version and the
 platform that it was made with. What is in it is listed twice: `requirements.txt`, by whose hashes pip installs, and
@@ -34,7 +34,7 @@ def collect(side: str, out: Path, cuda: bool) -> list[Path]:
     folders = [f"./{folder}" for folder in SIDES[side]]
     torch = torch_pin() + ("" if cuda else CPU)
     pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "--wheel-dir", str(out)]
-    done = subprocess.run([*pip, torch, *folders], cwd=ROOT, check=False)  # noqa: S603 - pip, by this Python
+    done = subprocess.run([*pip, torch, *folders], cwd=ROOT, check=False)
     if done.returncode:
         hint = "" if cuda else f"; for '{torch}' pip needs an index or a folder of CPU builds, see docs/install.md"
         sys.exit(f"pip could not collect the wheels{hint}")
@@ -57,9 +57,17 @@ def sha256(path: Path) -> str:
 
 def write_bill(out: Path, side: str) -> None:
     """`sbom.cdx.json` of the pins, by cyclonedx-py, which checks it against CycloneDX's schema."""
-    tool = [sys.executable, "-m", "cyclonedx_py", "requirements", "--output-reproducible", "--output-format", "JSON"]
-    about = ["--pyproject", str(ROOT / SIDES[side][-1] / "pyproject.toml"), "--output-file", str(out / "sbom.cdx.json")]
-    subprocess.run([*tool, *about, str(out / "requirements.txt")], check=True)  # noqa: S603 - of the dev tools
+    # the pins say nothing of who needs whom, of which it would warn each time
+    tool = [sys.executable, "-W", "ignore", "-m", "cyclonedx_py", "requirements", "--output-reproducible"]
+    about = [
+        "--output-format",
+        "JSON",
+        "--pyproject",
+        str(ROOT / SIDES[side][-1] / "pyproject.toml"),
+        "--output-file",
+        str(out / "sbom.cdx.json"),
+    ]
+    subprocess.run([*tool, *about, str(out / "requirements.txt")], check=True)
 
 
 def main() -> None:

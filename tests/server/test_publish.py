@@ -178,7 +178,9 @@ def test_what_systems_and_portals_add_is_listed_apart_and_hides_nothing_altered(
     for workers in (1, 2):
         assert verify_dataset(folder, consortium.authority.public_key, workers=workers).strays == strays
     (folder / "key.pem").write_bytes(consortium.authority.public_key)
-    with pytest.raises(VerificationError, match=r"key\.pem does not belong to the data set, all of whose own files hold"):
+    with pytest.raises(
+        VerificationError, match=r"key\.pem does not belong to the data set, all of whose own files hold"
+    ):
         verify_dataset(folder)
     (folder / "key.pem").rename(folder.parent / "key.pem")
     dataset_verify(folder, folder.parent / "key.pem")
