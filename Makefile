@@ -13,7 +13,7 @@ SIDE ?=
 OUT ?= wheelhouse
 CUDA ?=
 
-.PHONY: setup demo test test-slow lint format bench wheelhouse clean
+.PHONY: setup demo test test-slow lint format bench docs reference wheelhouse clean
 
 setup: $(STAMP)
 
@@ -57,5 +57,13 @@ wheelhouse: $(STAMP)
 	@test -n "$(SIDE)" || { echo "make wheelhouse SIDE=hospital, coordinator or whole [OUT=FOLDER] [CUDA=1]"; exit 2; }
 	$(BIN)/python common/wheelhouse.py --side $(SIDE) --out $(OUT) $(if $(CUDA),--cuda)
 
+# the documents as a site, with nothing from another host
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+# the pages of docs/reference, from the code
+reference: $(STAMP)
+	$(BIN)/python docs/reference.py
+
 clean:
-	rm -rf demo-out bench-out .mypy_cache .ruff_cache .pytest_cache
+	rm -rf demo-out bench-out docs-out .mypy_cache .ruff_cache .pytest_cache
