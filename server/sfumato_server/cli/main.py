@@ -76,7 +76,7 @@ def sfumato(version: Version = False, memory: Memory = None, log: Log = None) ->
 @plan_app.command("check", epilog="Example: sfumato plan check configs/demo.yaml")
 def plan_check(plan: Annotated[Path, typer.Argument(help="Study plan, YAML.")], as_json: AsJson = False) -> None:
     """Validate a plan, and show what it would cost a patient and what can be told of it before anybody is asked."""
-    from sfumato_common.study.foresight import foresee
+    from sfumato_server.coordinator.foresight import foresee
 
     keep_costs()
     study = load_plan(plan)
