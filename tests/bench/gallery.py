@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 import yaml
 from PIL import Image
+from sfumato_server.pictures import COLUMNS, mosaic
 from support.made_sets import published_set
 
 from sfumato_client.ingest import SiteImage
@@ -34,7 +35,6 @@ from sfumato_common.phantom import MODALITIES, arrays
 from sfumato_common.study.load import load_plan
 from sfumato_common.study.plan import Plan
 from sfumato_server.demo.measured import public_index
-from sfumato_server.pictures import COLUMNS, mosaic
 from sfumato_server.publish.reading import open_folder
 
 ROOT = Path(__file__).parents[2]

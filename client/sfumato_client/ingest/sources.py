@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
 from sfumato_client.ingest.answers import Answers
 from sfumato_client.ingest.jobs import Known, ReadFile, Results, Run, here, read_folder, unknown
@@ -14,7 +14,7 @@ from sfumato_client.ingest.records import SiteImage, Skipped, TextPolicy
 from sfumato_client.ingest.table import OPTIONAL_COLUMNS, Labels, Listing
 from sfumato_client.ingest.terms import Axis, FilePath, LabelFrom, Slices, Window, Word
 from sfumato_common.errors import ConfigError, DataError
-from sfumato_common.strict import Strict, load_yaml
+from sfumato_common.strict import Strict, load_kind
 from sfumato_common.study.terms import ImageForm
 from sfumato_common.tables import Row, iterate_table
 
@@ -31,7 +31,7 @@ class _Source(Strict):
     """Columns of the table that nothing reads."""
     answers: Answers = Field(default_factory=Answers)
     """What only the hospital knows of its data."""
-    withdrawn: list[Word] | FilePath = Field(default_factory=list)
+    withdrawn: list[Word] | FilePath = Field(default_factory=list, repr=False)
     """Identifiers of patients who are taken no more: a list, or a file with one a line."""
 
     def withdrawn_ids(self) -> list[str]:
@@ -179,15 +179,7 @@ def _nifti(source: NiftiSource, form: ImageForm, labels: list[str]) -> ReadFile:
     return lambda job: read_nifti(job, taking)
 
 
-class _Kind(Strict):
-    """Only which kind of source a file describes; the kind's own class then checks every key."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    kind: Literal["dicom", "png", "images", "nifti", "npz"]
-
-
-_SOURCES: dict[str, type[AnySource]] = {
+SOURCES: dict[str, type[AnySource]] = {
     "dicom": DicomSource,
     "png": PngSource,
     "images": ImagesSource,
@@ -198,7 +190,7 @@ _SOURCES: dict[str, type[AnySource]] = {
 
 def load_source(path: Path) -> AnySource:
     """Read a source's YAML description; its paths count from the working directory. Raises ConfigError."""
-    return load_yaml(path, _SOURCES[load_yaml(path, _Kind).kind])
+    return load_kind(path, SOURCES)
 
 
 # readers of single files; an archive has none

@@ -10,23 +10,17 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from sfumato_common.encoders.settings import EncoderName, EncoderTerms, check_encoders, pin_built_in
+from sfumato_common.encoders.settings import EncoderName, EncoderTerms, pin_built_in
 from sfumato_common.exchanges.choice import ChoiceStage
 from sfumato_common.generators import GENERATORS
-from sfumato_common.generators.appearance import APPEARANCE
-from sfumato_common.generators.codec import CODEC
 from sfumato_common.generators.settings import MomentsStage, Positive, PublicStart, stage_of
-from sfumato_common.generators.spectral import SPECTRAL
 from sfumato_common.generators.spectral.settings import SpectralStage
-from sfumato_common.study.asked import check_release
-from sfumato_common.study.balance import check_balance
-from sfumato_common.study.joining import Identified, check_joining
-from sfumato_common.study.lineage import Lineage, check_lineage
-from sfumato_common.study.private import check_delta, check_private
+from sfumato_common.study.coherence import check_plan
+from sfumato_common.study.joining import Identified
+from sfumato_common.study.lineage import Lineage
 from sfumato_common.study.publication import PublicationTerms
 from sfumato_common.study.release import AnyItem, Filling, Grouped, ReleaseItem
 from sfumato_common.study.stages import Stage, StageKind
-from sfumato_common.study.summed import check_secure_sum
 from sfumato_common.study.terms import (
     FederationTerms,
     FormalGate,
@@ -40,8 +34,6 @@ from sfumato_common.study.terms import (
 from sfumato_common.study.words import PARTS, GuaranteeLevel, Part, fill_of, part_of
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
-# models of moments, one of which every plan begins with
-BASES = (SPECTRAL.kind, APPEARANCE.kind, CODEC.kind)
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
 
 
@@ -105,33 +97,7 @@ class Plan(Identified):
 
     @model_validator(mode="after")
     def _coherent(self) -> Plan:
-        kinds = [stage.kind for stage in self.stages]
-        if twice := [kind for kind in kinds if kinds.count(kind) > 1]:
-            raise ValueError(f"stage '{twice[0]}' is there more than once; each kind may occur once, remove the others")
-        if kinds[0] not in BASES:
-            raise ValueError("the first stage must be 'spectral', 'appearance' or 'codec': the others start from it")
-        models = [stage for stage in self.stages[1:] if stage.kind in GENERATORS]
-        if needy := [stage.kind for stage in models if kinds[0] not in stage.goes_on_from]:
-            raise ValueError(f"'{needy[0]}' starts from the spectral model: the first stage must be 'spectral'")
-        check_release(self)
-        check_encoders(self.encoders, [*self.stages, *self.release])
-        for stage in self.stages:
-            stage.check(self)
-        if self.has_best and not self.chooses:
-            raise ValueError("release of 'best' needs a 'choice' stage")
-        check_private(self)
-        check_delta(self)
-        check_joining(self)
-        check_secure_sum(self)
-        check_lineage(self)
-        check_balance(self)
-        if self.federation.quorum > len(self.sites) > 0 and not self.joining:
-            raise ValueError("federation.quorum is larger than the number of sites")
-        if few := [stage for stage in self.stages if stage.fewest_replies > self.federation.quorum]:
-            raise ValueError(
-                f"'trimmed' of stage '{few[0].kind}' leaves nothing of a round of {self.federation.quorum} sites: "
-                f"federation.quorum must be at least {few[0].fewest_replies}"
-            )
+        check_plan(self)
         return self
 
     def stage(self, kind: str) -> Stage:
