@@ -101,13 +101,14 @@ def verify(home: Home) -> None:
 @ledger_app.command("recover", epilog="Example: sfumato-site ledger recover --home site")
 def recover(home: Home, yes: Annotated[bool, typer.Option("--yes", help="Do not ask; for scripts.")] = False) -> None:
     """Put back the charges that were lost when the site's disk was restored from a backup."""
+    from sfumato_client.ledger.copies import read_restored
     from sfumato_client.site import recovery
     from sfumato_client.site.home import SiteHome
     from sfumato_common.accounting.events import event_to_json
 
     site = SiteHome(home)
-    lost = recovery.recoveries(site)
-    if not lost:
+    lost, restored = recovery.recoveries(site), read_restored(site.ledger_file)
+    if not lost and restored is None:
         _say("the ledger lacks nothing that a coordinator told this site of")
         return
     table = Table(title="Charges that the ledger lost")
@@ -122,6 +123,13 @@ def recover(home: Home, yes: Annotated[bool, typer.Option("--yes", help="Do not 
         "What these paid for has left the site. They are put back, and never run again. What the site sent in other "
         "studies since the backup is told by their coordinators; for a table that was made since, no charge is known."
     )
+    if unheard := sorted(item.plan.study for item in lost if item.unheard):
+        _say(
+            f"No coordinator of {', '.join(unheard)} was heard since this home was copied or restored: all that it can "
+            "have charged is counted, and the study is at its end here. To go on with it, wait for its questions"
+        )
+    if restored is not None:
+        _say("By going on you say that no other copy of this home is in use, on any machine.")
     if not yes:
         typer.confirm("Put them back, and let the site go on?", abort=True)
     recovery.recover(site, lost)

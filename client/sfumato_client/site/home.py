@@ -26,6 +26,7 @@ from sfumato_common.study.plan import Plan
 from sfumato_common.study.policy import Policy
 
 ADDRESS_FILE, LINKS = "address.json", "studies"
+PUBLIC_KEY = "site-public-key.pem"  # all that a removed home keeps of its identity
 ENDED = ".ended"  # of the file of a plan that the site has left
 
 
@@ -196,7 +197,9 @@ class SiteHome:
         StoreFacts.read(self.store, self.store_key()).require(plan.image, plan.labels)
 
     def public_key(self) -> bytes | None:
-        """The key that this site signs with, as PEM; None before `init`."""
+        """The key that this site signs with, or signed with before it was removed, as PEM; None before `init`."""
+        if (kept := self.root / PUBLIC_KEY).exists():
+            return kept.read_bytes()
         return load_identity(self.identity).signing_public if self.identity.exists() else None
 
     def split_key(self) -> bytes:
