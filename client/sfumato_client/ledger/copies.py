@@ -118,7 +118,7 @@ def keep_place(ledger: Path) -> None:
 def is_elsewhere(ledger: Path) -> bool:
     """Whether the ledger lies elsewhere than it was noted; False where that never was."""
     place = places(ledger)[0]
-    return place.exists() and _read(place).get("inode") != ledger.stat().st_ino
+    return place.exists() and ledger.exists() and _read(place).get("inode") != ledger.stat().st_ino
 
 
 def _read(path: Path) -> dict[str, Any]:
