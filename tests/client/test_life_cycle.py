@@ -179,8 +179,10 @@ def test_an_ingest_under_way_holds_nothing_of_who_withdrew(ingested, say):
     partial = home.root / ".store.partial"
     partial.mkdir()
     (partial / "pixels-of-a-killed-ingest").write_bytes(b"pixels")
+    home.steward_folder.mkdir()
+    (home.steward_folder / "k-salsa-gan.png").write_bytes(b"a sheet with members' own images")
     assert say("sfumato-site", "withdraw", "--home", home.root, TRAIN[0], "--yes")[0] == 0
-    assert not partial.exists()
+    assert not partial.exists() and not list(home.steward_folder.iterdir())
 
 
 def plan_file(tmp_path, **changes):

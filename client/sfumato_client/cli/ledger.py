@@ -118,11 +118,13 @@ def recover(home: Home, yes: Annotated[bool, typer.Option("--yes", help="Do not 
         for owed in item.owed:
             event = ", ".join(f"{key} {value}" for key, value in event_to_json(owed.event).items())
             table.add_row(item.plan.study, owed.purpose, str(owed.round), owed.cohort, event)
-    console.print(table)
-    _say(
-        "What these paid for has left the site. They are put back, and never run again. What the site sent in other "
-        "studies since the backup is told by their coordinators; for a table that was made since, no charge is known."
-    )
+    if lost:
+        console.print(table)
+        _say(
+            "What these paid for has left the site. They are put back, and never run again. What the site sent in other "
+            "studies since the backup is told by their coordinators; for a table that was made since, no charge is "
+            "known."
+        )
     if unheard := sorted(item.plan.study for item in lost if item.unheard):
         _say(
             f"No coordinator of {', '.join(unheard)} was heard since this home was copied or restored: all that it can "
@@ -131,7 +133,7 @@ def recover(home: Home, yes: Annotated[bool, typer.Option("--yes", help="Do not 
     if restored is not None:
         _say("By going on you say that no other copy of this home is in use, on any machine.")
     if not yes:
-        typer.confirm("Put them back, and let the site go on?", abort=True)
+        typer.confirm("Put back what is missing, and let the site go on?", abort=True)
     recovery.recover(site, lost)
     _say("the ledger holds them again; start the site again if it does not run")
 

@@ -70,7 +70,7 @@ def restore(
             "'sfumato-site run', and their questions tell what this ledger lacks"
         )
     else:
-        _say("no study is open here that could tell what was charged since; a table or program that was, is lost")
+        _say("no study is open here whose coordinator could tell what another copy was charged since then")
         if not only_copy and typer.prompt(f"Type '{said.site}' to say that no other copy is in use", default="") != (
             said.site
         ):

@@ -44,7 +44,7 @@ class Removed:
 
 
 def unaccept(home: SiteHome, study: str) -> list[Plan]:
-    """Take back that plans of that study were accepted, which charged nothing: their name is free again.
+    """Take back that plans of that study were accepted, in versions which charged nothing: their name is free again.
 
     Raises ConfigError where no such study is accepted, PolicyRefusal for one that was charged, LedgerError where the
     ledger may not know it, and BusyError while its coordinator's node runs.
@@ -60,16 +60,17 @@ def unaccept(home: SiteHome, study: str) -> list[Plan]:
             held.enter_context(exclusive(folder, "the site's node ('sfumato-site run')"))
         with home.open_ledger() as ledger:
             charged = {entry.plan_hash for entry in ledger.entries()}
-            for link, _, plan in mine:
-                if plan.digest in charged or _has_traces(link, plan):
-                    raise PolicyRefusal(
-                        f"'{study}' was charged to patients here, and stays in the ledger: 'sfumato-site leave' ends "
-                        "it, and another plan needs another name or version"
-                    )
-        for link, path, plan in mine:
+        free = [(link, path, plan) for link, path, plan in mine if plan.digest not in charged]
+        free = [(link, path, plan) for link, path, plan in free if not _has_traces(link, plan)]
+        if not free:
+            raise PolicyRefusal(
+                f"'{study}' was charged to patients here, and stays in the ledger: 'sfumato-site leave' ends it, and "
+                "another plan needs another name or version"
+            )
+        for link, path, plan in free:
             path.unlink()
             shutil.rmtree(link.sums(plan), ignore_errors=True)
-    return [plan for _, _, plan in mine]
+    return [plan for _, _, plan in free]
 
 
 def remove(home: SiteHome, forget_patients: bool = False) -> Removed:

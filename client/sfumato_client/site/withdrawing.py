@@ -56,7 +56,8 @@ def withdraw(home: SiteHome, identifiers: Sequence[str]) -> Withdrawn:
         if not owners:
             tell()
         approved = sorted({plan.study for plan in ledger.accepted if ledger.approvals(plan.digest)})
-    (home.root / SHEET).unlink(missing_ok=True)
+    for sheet in (home.root / SHEET, *(path for link in home.links for path in link.steward_folder.glob("*.png"))):
+        sheet.unlink(missing_ok=True)  # images in the clear, of members of groups too
     return Withdrawn(images, len(unknown), tuple(approved))
 
 
