@@ -121,9 +121,9 @@ def recover(home: Home, yes: Annotated[bool, typer.Option("--yes", help="Do not 
     if lost:
         console.print(table)
         _say(
-            "What these paid for has left the site. They are put back, and never run again. What the site sent in other "
-            "studies since the backup is told by their coordinators; for a table that was made since, no charge is "
-            "known."
+            "What these paid for has left the site. They are put back, and never run again. What the site sent in "
+            "other studies since the backup is told by their coordinators; for a table that was made since, no charge "
+            "is known."
         )
     if unheard := sorted(item.plan.study for item in lost if item.unheard):
         _say(
