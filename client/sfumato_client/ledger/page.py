@@ -98,5 +98,6 @@ def _warnings(ledger: Ledger, lines: Sequence[Line], test_noise: bool) -> list[s
     if test_noise:
         found.append("TEST NOISE: this site's policy says so, and there is no guarantee at all")
     if unsettled := sum(line.open for line in lines):
-        found.append(f"{unsettled} charges were never settled (a crash, or work in progress); they count all the same")
+        what = "1 charge was" if unsettled == 1 else f"{unsettled} charges were"
+        found.append(f"{what} never settled (a crash, or work in progress): charged all the same")
     return found
