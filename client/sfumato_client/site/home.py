@@ -88,6 +88,11 @@ class SiteHome:
         return self.root / "ledger.sqlite"
 
     @property
+    def epsilons(self) -> Path:
+        """What plans would cost, as this site computed it; no charge reads it."""
+        return self.root / "epsilons"
+
+    @property
     def worker_secret(self) -> Path:
         """What the SuperNode and the worker share, new at every start, so that no other process takes messages."""
         return self.link / "worker.secret"
