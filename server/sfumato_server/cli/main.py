@@ -143,6 +143,23 @@ def coordinator_init(
     )
 
 
+@coordinator_app.command("replan", epilog="Example: sfumato coordinator replan plan.yaml --home coord")
+def coordinator_replan(home: Home, plan: Annotated[Path, typer.Argument(help="The plan that comes now.")]) -> None:
+    """Put another plan of the same study in place while no site has answered; CA, enrolments and name stay."""
+    from sfumato_server.coordinator.home import CoordinatorHome
+    from sfumato_server.coordinator.replanning import replace_plan
+
+    study = load_plan(plan)
+    _affordable(study)
+    before = replace_plan(CoordinatorHome(home), study)
+    console.print(
+        f"plan hash {before.study_digest} is replaced by {study.study_digest}. Sites that accepted the former one run "
+        f"'sfumato-site unaccept {study.study}', and then accept the 'plan.yaml' of this home",
+        markup=False,
+        soft_wrap=True,
+    )
+
+
 @coordinator_app.command(
     "enrol", epilog="Example: sfumato coordinator enrol --home coord alder.request.json --grant alder.grant.json"
 )
