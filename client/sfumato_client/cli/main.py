@@ -16,6 +16,7 @@ from sfumato_client.cli.gate import gate
 from sfumato_client.cli.home import Home, StoreKey, Study
 from sfumato_client.cli.ingest import ingest
 from sfumato_client.cli.ledger import ledger_app
+from sfumato_client.cli.lifecycle import add_commands as add_lifecycle
 from sfumato_client.cli.new import policy_app, source_app
 from sfumato_client.cli.pacs import pacs_app
 from sfumato_client.cli.review import approve, queue, refuse, review, steward_app
@@ -189,6 +190,7 @@ def accept(
     from sfumato_client.site.admission import admit, check_cohorts, release_notes
     from sfumato_client.site.given import gate_encoder, given_encoders, require_text_reader
     from sfumato_client.site.home import SiteHome
+    from sfumato_client.site.restored import require_here
     from sfumato_client.site.summing import require_own_key
     from sfumato_common.study.costs import WITHOUT_PRIVACY
     from sfumato_common.study.starts import keep_start
@@ -200,6 +202,7 @@ def accept(
     offered = load_resolved_plan(plan).at_site(policy.site)
     require_real(offered.study, policy.site)
     require_own_key(site, offered, policy.site)
+    require_here(site)
     with site.open_ledger() as ledger:
         if kept := sorted({plan.study for plan in ledger.begun() if plan.private and plan.digest != offered.digest}):
             said = f"counted as taken: what studies under way will still charge, {', '.join(kept)}; 'leave' frees it"
@@ -252,13 +255,7 @@ def accept(
     console.print("accepted and pinned", markup=False)
 
 
-@app.command(epilog="Example: sfumato-site leave --home site thorax")
-def leave(home: Home, study: Annotated[str, typer.Argument(help="The study's name, as its plan has it.")]) -> None:
-    """Take no further part in a study: what it has not charged yet is free for others, what it charged stays."""
-    from sfumato_client.site.home import SiteHome
-
-    SiteHome(home).leave(study)
-    console.print(f"left '{study}': its questions are refused from now on", markup=False, soft_wrap=True)
+add_lifecycle(app)
 
 
 def main() -> None:

@@ -16,6 +16,7 @@ from sfumato_client.egress.supernode import RECONNECT_SECONDS, SuperNodeSettings
 from sfumato_client.flower.launcher import Launcher
 from sfumato_client.site.home import SiteHome
 from sfumato_client.site.node_settings import node_settings
+from sfumato_client.site.restored import require_here
 from sfumato_common.crypto.enrolment import require_current
 from sfumato_common.errors import FederationError, SfumatoError
 from sfumato_common.files import if_room, read_object, write_atomic, write_json
@@ -49,6 +50,7 @@ def run_node(
     require_flower()
     home = SiteHome(root, study)
     policy = home.policy()
+    require_here(home)
     home.open_store()  # a site without images is told so here, before it joins
     _settings(home)  # so is one that was never enrolled
     if note := require_current(home.grant):

@@ -15,7 +15,7 @@ _CODES = {
     "budget-exceeded": "a patient would have paid more than the policy's budget allows: nothing was touched",
     "policy-refused": "the site's policy forbids what was asked",
     "release-refused": "the gate approved nothing: its report is in 'local' of the home",
-    "ledger-refused": "the ledger refuses: run 'sfumato-site ledger verify'",
+    "ledger-refused": "the ledger refuses: 'sfumato-site check' says why",
     "federation-failed": "the intake was not reached: may this machine connect to the coordinator's port?",
     "busy": "something else held the work; it is asked again",
     "verification-failed": "what was sent does not fit the plan: both sides must run one version",

@@ -77,7 +77,7 @@ def sfumato(version: Version = False, memory: Memory = None, log: Log = None) ->
 @plan_app.command("check", epilog="Example: sfumato plan check configs/demo.yaml")
 def plan_check(plan: Annotated[Path, typer.Argument(help="Study plan, YAML.")], as_json: AsJson = False) -> None:
     """Validate a plan, and show what it would cost a patient and what can be told of it before anybody is asked."""
-    from sfumato_common.study.foresight import foresee
+    from sfumato_server.coordinator.foresight import foresee
 
     study = _loaded(plan, as_json)
     foreseen = foresee(study)
@@ -138,6 +138,23 @@ def coordinator_init(
     console.print(
         f"{said}\nsites accept the 'plan.yaml' in its home\n{_own_hashes(study)}"
         f"fingerprint, to be told to every site by telephone or on paper:\n{fingerprint_of(authority.public_key)}",
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+@coordinator_app.command("replan", epilog="Example: sfumato coordinator replan plan.yaml --home coord")
+def coordinator_replan(home: Home, plan: Annotated[Path, typer.Argument(help="The plan that comes now.")]) -> None:
+    """Put another plan of the same study in place while no site has answered; CA, enrolments and name stay."""
+    from sfumato_server.coordinator.home import CoordinatorHome
+    from sfumato_server.coordinator.replanning import replace_plan
+
+    study = load_plan(plan)
+    _affordable(study)
+    before = replace_plan(CoordinatorHome(home), study)
+    console.print(
+        f"plan hash {before.study_digest} is replaced by {study.study_digest}. Sites that accepted the former one run "
+        f"'sfumato-site unaccept {study.study}', and then accept the 'plan.yaml' of this home",
         markup=False,
         soft_wrap=True,
     )
