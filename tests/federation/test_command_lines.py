@@ -58,7 +58,7 @@ def test_a_plan_is_checked_for_scripts(say, files):
     code, line, said = say("sfumato", "plan", "check", root / "plan.yaml", "--json")
     report = json.loads(said)
     assert (code, line) == (0, "")
-    assert set(report) == {"study", "plan_hash", "private", "delta", "budget", "stages", "costs", "noised"}
+    assert set(report) == {"study", "plan_hash", "private", "delta", "budget", "stages", "costs", "noised", "foresight"}
     assert report["budget"] == PLAN["privacy"]
     assert [stage["stage"] for stage in report["stages"]] == ["spectral", "gan", "flow"]
     assert set(report["costs"]) == {"train", "holdout", "patient"}

@@ -13,7 +13,7 @@ Say = Callable[..., tuple[int, str, str]]
 
 
 def speaker(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Say:
-    """Runs `sfumato` or `sfumato-site` with these words; returns (exit code, last line on stderr, stdout)."""
+    """Runs `sfumato` or `sfumato-site` with these words; returns (exit code, what stderr says, stdout)."""
 
     def run(program: str, *words: Any) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", [program, *map(str, words)])
@@ -25,7 +25,8 @@ def speaker(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         captured = capsys.readouterr()
         assert "Traceback" not in captured.out + captured.err
         lines = captured.err.strip().splitlines()
-        assert len(lines) <= 1, "one clear line"
-        return int(stopped.value.code or 0), lines[-1] if lines else "", captured.out
+        listed = len(lines) > 1 and lines[0].endswith(" faults") and all(line.startswith("  ") for line in lines[1:])
+        assert listed or len(lines) <= 1, "one clear line, or a line for each fault of a file"
+        return int(stopped.value.code or 0), "\n".join(lines), captured.out
 
     return run
