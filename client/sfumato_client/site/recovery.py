@@ -16,7 +16,7 @@ from sfumato_client.ledger.behind import (
 )
 from sfumato_client.ledger.copies import read_restored
 from sfumato_client.site.home import SiteHome
-from sfumato_client.site.restored import hear_of, known_plan, notice_copy
+from sfumato_client.site.restored import go_on, hear_of, known_plan, notice_copy
 from sfumato_common.accounting.events import Cohort, Event
 from sfumato_common.errors import LedgerError, VerificationError
 from sfumato_common.protocol.answers import Answer, read_answers
