@@ -24,6 +24,7 @@ from sfumato_common.command_line import (
     print_json,
 )
 from sfumato_common.files import write_atomic
+from sfumato_common.progress import busy
 from sfumato_common.study.costs import WITHOUT_PRIVACY
 from sfumato_common.study.load import load_resolved_plan
 
@@ -153,7 +154,7 @@ def forecast(
     policy = site.policy()
     keep_epsilons(site.epsilons)
     study = load_resolved_plan(plan).at_site(policy.site)
-    with site.open_ledger() as ledger:
+    with site.open_ledger() as ledger, busy("accounting", as_json):
         before = max(ledger.spent_epsilon("train"), ledger.spent_epsilon("holdout"))
         cost = forecast_here(study, policy, ledger)
     after, budget = cost.totals.patient.add_remove, policy.budget

@@ -20,6 +20,7 @@ from sfumato_client.cli.lifecycle import add_commands as add_lifecycle
 from sfumato_client.cli.new import policy_app, source_app
 from sfumato_client.cli.pacs import pacs_app
 from sfumato_client.cli.review import approve, queue, refuse, review, steward_app
+from sfumato_client.cli.run import run
 from sfumato_client.cli.schema import schema
 from sfumato_client.cli.status import status
 from sfumato_client.cli.style_net import style_net_app
@@ -39,6 +40,7 @@ from sfumato_common.command_line import (
 )
 from sfumato_common.errors import PolicyRefusal
 from sfumato_common.files import make_private_folder, write_atomic, write_json
+from sfumato_common.progress import busy
 from sfumato_common.strict import load_yaml
 from sfumato_common.study.load import load_resolved_plan
 from sfumato_common.study.policy import Policy
@@ -66,6 +68,7 @@ app.command(
     epilog="Example: sfumato-site refuse thorax/declared --home site --steward ada --ground quality --reason blurred",
 )(refuse)
 app.command("schema", epilog="Example: sfumato-site schema policy --out policy.schema.json")(schema)
+app.command("run", epilog="Example: sfumato-site run --home site")(run)
 app.command("status", epilog="Example: sfumato-site status --home site --once")(status)
 app.command(epilog="Example: sfumato-site tabular table.csv --home site --schema schema.yaml --output out")(tabular)
 
@@ -204,7 +207,8 @@ def accept(
         if kept := sorted({plan.study for plan in ledger.begun() if plan.private and plan.digest != offered.digest}):
             said = f"counted as taken: what studies under way will still charge, {', '.join(kept)}; 'leave' frees it"
             console.print(said, markup=False, soft_wrap=True)
-        cost = admit(offered, policy, ledger)
+        with busy("accounting"):
+            cost = admit(offered, policy, ledger)
         store = site.open_store()
         store.facts.require(offered.image, offered.labels)
         ledger.check_members(store.members("train", "holdout"))
@@ -252,23 +256,6 @@ def accept(
 
 
 add_lifecycle(app)
-
-
-@app.command(epilog="Example: sfumato-site run --home site")
-def run(
-    home: Home,
-    study: Study = "",
-    devices: Annotated[
-        int, typer.Option(min=0, max=64, help="Devices that share a training step; 0: all CUDA devices, or the CPU.")
-    ] = 0,
-    launcher: Annotated[
-        str, typer.Option(help="Command line that starts a job for each question: 'srun --gres=gpu:1 {command}'.")
-    ] = "",
-) -> None:
-    """Join the federation and answer the coordinator until stopped (Ctrl-C)."""
-    from sfumato_client.flower.node import run_node
-
-    run_node(home, lambda note: console.print(note, markup=False, soft_wrap=True), study, devices, launcher)
 
 
 def main() -> None:
