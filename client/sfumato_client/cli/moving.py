@@ -58,7 +58,7 @@ def restore(
     """Make a home from a backup; nothing is charged in it before coordinators of open studies were heard."""
     from sfumato_client.site.backup import restore_backup
     from sfumato_client.site.home import SiteHome
-    from sfumato_client.site.restored import settle
+    from sfumato_client.site.restored import go_on
 
     passphrase = ask_passphrase(passphrase_file, "passphrase of the backup", "--passphrase-file")
     said, unheard = restore_backup(archive, home, passphrase)
@@ -75,7 +75,7 @@ def restore(
             said.site
         ):
             raise PolicyRefusal("not settled: nothing is charged before 'sfumato-site ledger recover'")
-        settle(SiteHome(home), "a person said that no other copy of this ledger is in use")
+        go_on(SiteHome(home), "a person said that no other copy of this ledger is in use")
     if not said.images:
         _say("it has no images: run 'sfumato-site ingest'")
 

@@ -142,7 +142,7 @@ def _write(home: SiteHome, out: Path, passphrase: bytes, said: Manifest) -> None
                 _add_text(tar, MANIFEST, json.dumps(asdict(said), sort_keys=True, indent=2))
                 for path in _files(home.root, said.images):
                     tar.add(path, str(path.relative_to(home.root)), recursive=False)
-            sealed.seal()
+            sealed.finish()
         move_into_place(Path(temporary), out, mode=0o600)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)

@@ -16,7 +16,7 @@ from sfumato_client.ledger.behind import (
 )
 from sfumato_client.ledger.copies import read_restored
 from sfumato_client.site.home import SiteHome
-from sfumato_client.site.restored import hear_of, known_plan, notice_copy, settle
+from sfumato_client.site.restored import go_on, hear_of, known_plan, notice_copy
 from sfumato_common.accounting.events import Cohort, Event
 from sfumato_common.errors import LedgerError, VerificationError
 from sfumato_common.protocol.answers import Answer, read_answers
@@ -139,4 +139,4 @@ def recover(home: SiteHome, lost: Collection[Recovery]) -> None:
     if read_restored(home.ledger_file) is not None:
         whole = sorted(item.plan.study for item in lost if item.unheard)
         counted = f"; all that {', '.join(whole)} can have charged was counted" if whole else ""
-        settle(home, f"a person said that no other copy of this ledger is in use{counted}")
+        go_on(home, f"a person said that no other copy of this ledger is in use{counted}")

@@ -78,10 +78,10 @@ def notice_copy(home: SiteHome) -> bool:
 def hear_of(home: SiteHome, digest: str) -> None:
     """A coordinator told what it holds under that plan, and all of it is known here."""
     if hear(home.ledger_file, digest) is not None:
-        settle(home, "every coordinator of an open study was heard, and held nothing that is not here")
+        go_on(home, "every coordinator of an open study was heard, and held nothing that is not here")
 
 
-def settle(home: SiteHome, how: str) -> None:
+def go_on(home: SiteHome, how: str) -> None:
     """Let a copied or restored ledger charge again; what it was is an entry of its own."""
     mark = read_restored(home.ledger_file)
     assert mark is not None, "only a marked ledger is settled"

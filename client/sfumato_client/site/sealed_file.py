@@ -25,7 +25,7 @@ DAMAGED = "the backup does not open: the passphrase is another one, or the file 
 
 
 class SealedWriter(io.RawIOBase):
-    """Takes a stream and writes it encrypted to `stream`; whole only after `seal`. Raises ConfigError."""
+    """Takes a stream and writes it encrypted to `stream`; whole only after `finish`. Raises ConfigError."""
 
     def __init__(self, stream: BinaryIO, passphrase: bytes) -> None:
         if len(passphrase) < SHORTEST:
@@ -50,7 +50,7 @@ class SealedWriter(io.RawIOBase):
                 self._piece(PIECE, 0)
         return len(data)
 
-    def seal(self) -> None:
+    def finish(self) -> None:
         """Write the last piece, which says that it is."""
         with room_errors():
             self._piece(len(self._waiting), LAST)
