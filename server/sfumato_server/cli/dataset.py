@@ -11,8 +11,8 @@ import typer
 from sfumato_common.command_line import AsJson, console, file_bytes, print_json
 from sfumato_common.errors import ConfigError, UnverifiedOrigin, VerificationError
 from sfumato_common.files import write_atomic
+from sfumato_common.progress import images_shown
 from sfumato_server.cli.evaluate import dataset_evaluate
-from sfumato_server.cli.progress import images_shown
 from sfumato_server.cli.shard_workers import On, RayAddress, ShardWorkers, shard_workers
 from sfumato_server.workers.tasks import PROCESSES
 
