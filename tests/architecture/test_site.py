@@ -56,7 +56,7 @@ def test_the_site_fetches_nothing_from_another_host(site):
 
 def test_the_site_holds_no_file_that_is_no_document(site):
     kinds = {path.suffix for path in site.rglob("*") if path.is_file() and "assets" not in path.parts}
-    assert kinds <= {".html", ".png", ".xml", ".gz", ".json", ".js", ".yml", ".yaml", ".ipynb"}
+    assert kinds <= {".html", ".png", ".xml", ".gz", ".json", ".js", ".yml", ".yaml", ".ipynb", ".service"}
 
 
 @pytest.mark.parametrize("page", ["commands-coordinator", "commands-site", "plan", "policy", "source"])
