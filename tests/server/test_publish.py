@@ -16,12 +16,12 @@ from PIL import Image
 from support.carded import UTILITY
 from support.lying import resign, sha256
 
+from sfumato_common import pictures
 from sfumato_common.crypto.merkle import leaf_hash, merkle_root
 from sfumato_common.crypto.signatures import fingerprint
 from sfumato_common.errors import ConfigError, UnverifiedOrigin, VerificationError
 from sfumato_common.files import canonical_json
 from sfumato_common.imaging import decode_png
-from sfumato_server import pictures
 from sfumato_server.cli.dataset import dataset_verify
 from sfumato_server.enrol import create_authority
 from sfumato_server.pool import Pool, Source, pool_packages
