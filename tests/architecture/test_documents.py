@@ -6,7 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from sfumato_common import errors
+from sfumato_common.command_line import INTERRUPTED
+from sfumato_common.errors import SfumatoError
+
 ROOT = Path(__file__).resolve().parents[2]
+REFERENCE = sorted((ROOT / "docs" / "reference").glob("*.md"))
 PAGES = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
@@ -15,7 +20,10 @@ PAGES = [
 ]
 GUIDES = [
     ROOT / "README.md",
-    *(ROOT / "docs" / f"{name}.md" for name in ("architecture", "coordinator", "hospital", "researcher")),
+    *(
+        ROOT / "docs" / f"{name}.md"
+        for name in ("architecture", "coordinator", "faq", "gallery", "hospital", "researcher", "threat-model")
+    ),
 ]
 
 
@@ -31,7 +39,7 @@ def test_the_readme_is_one_page_and_leads_to_every_other():
     assert not [page.name for page in PAGES[1:] if f"]({page.relative_to(ROOT)})" not in text]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [*PAGES, *REFERENCE], ids=lambda page: page.name)
 def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
         if not target.startswith("https://"):
@@ -45,6 +53,25 @@ def test_links_lead_somewhere(page):
 def test_lines_of_prose_are_short(page):
     lines = page.read_text().splitlines()
     assert not [line for line in lines if len(line) > 160 and not line.startswith("|")]
+
+
+def test_every_exit_code_stands_in_one_table_with_what_to_do_and_its_words():
+    text = (ROOT / "docs" / "reliability.md").read_text()
+    rows = re.findall(r"^\| (\d+) \| (.+) \| (.+) \|(.*)\|$", text, flags=re.MULTILINE)
+    classes = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, SfumatoError)]
+    words = {0: set(), INTERRUPTED: set()}
+    for kind in classes:
+        words.setdefault(kind.exit_code, set()).add(kind.wire_code)
+    assert {int(code): set(re.findall(r"`([a-z-]+)`", said)) for code, _, _, said in rows} == words
+    assert all(len(meaning) > 3 and len(remedy) > 6 for _, meaning, remedy, _ in rows)
+    for page in ("hospital", "coordinator"):
+        assert "reliability.md#exit-codes" in (ROOT / "docs" / f"{page}.md").read_text()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_tests_that_a_page_names_are_there(page):
+    named = set(re.findall(r"`(tests/[\w/]+(?:\.py|/)?)", page.read_text()))
+    assert not [name for name in named if not (ROOT / name).exists()]
 
 
 def test_the_architecture_page_has_the_floors_that_the_linter_holds():

@@ -187,6 +187,11 @@ def release_folder(releases: Path, plan: Plan, store_key: bytes | None = None, e
     return ReleaseFolder(releases / plan.digest[:16], store_key, encrypts)
 
 
+def is_candidate(name: str) -> bool:
+    """Whether a file of a release's folder holds candidates, as they were made."""
+    return name.endswith((".safetensors", ".encrypted")) and name != _REQUEST
+
+
 def _metadata(data: bytes) -> dict[str, str]:
     """The metadata of a safetensors file's bytes: its header is JSON behind eight bytes of its length."""
     length = int.from_bytes(data[:8], "little")

@@ -17,6 +17,7 @@ from sfumato_client.ledger.changing import check_cohort
 from sfumato_client.site.accepted import read_plan
 from sfumato_client.site.store_key import make_store_key, read_store_key
 from sfumato_common.accounting.events import Cohort as CohortName
+from sfumato_common.crypto.identity import load_identity
 from sfumato_common.errors import ConfigError, DataError, PolicyRefusal
 from sfumato_common.files import write_json
 from sfumato_common.strict import load_yaml
@@ -25,6 +26,7 @@ from sfumato_common.study.plan import Plan
 from sfumato_common.study.policy import Policy
 
 ADDRESS_FILE, LINKS = "address.json", "studies"
+PUBLIC_KEY = "site-public-key.pem"  # all that a removed home keeps of its identity
 ENDED = ".ended"  # of the file of a plan that the site has left
 
 
@@ -84,6 +86,11 @@ class SiteHome:
     def ledger_file(self) -> Path:
         """The privacy ledger."""
         return self.root / "ledger.sqlite"
+
+    @property
+    def epsilons(self) -> Path:
+        """What plans would cost, as this site computed it; no charge reads it."""
+        return self.root / "epsilons"
 
     @property
     def worker_secret(self) -> Path:
@@ -193,6 +200,12 @@ class SiteHome:
     def require_fitting_store(self, plan: Plan) -> None:
         """Raise DataError unless the store was ingested for images and labels as `plan` has them; opens no data."""
         StoreFacts.read(self.store, self.store_key()).require(plan.image, plan.labels)
+
+    def public_key(self) -> bytes | None:
+        """The key that this site signs with, or signed with before it was removed, as PEM; None before `init`."""
+        if (kept := self.root / PUBLIC_KEY).exists():
+            return kept.read_bytes()
+        return load_identity(self.identity).signing_public if self.identity.exists() else None
 
     def split_key(self) -> bytes:
         """The secret that keys the patient split; made at `init`."""

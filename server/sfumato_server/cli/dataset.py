@@ -11,8 +11,8 @@ import typer
 from sfumato_common.command_line import AsJson, console, file_bytes, print_json
 from sfumato_common.errors import ConfigError, UnverifiedOrigin, VerificationError
 from sfumato_common.files import write_atomic
+from sfumato_common.progress import images_shown
 from sfumato_server.cli.evaluate import dataset_evaluate
-from sfumato_server.cli.progress import images_shown
 from sfumato_server.cli.shard_workers import On, RayAddress, ShardWorkers, shard_workers
 from sfumato_server.workers.tasks import PROCESSES
 
@@ -45,8 +45,11 @@ def dataset_verify(
     """Check signatures and hashes offline. Without --key nobody vouches for the set: exit code 3."""
     from sfumato_server.publish import UNVERIFIED, verify_dataset
     from sfumato_server.publish.converted import images_in
+    from sfumato_server.publish.strays import stray_line
     from sfumato_server.publish.versions import standing_lines, standing_of
 
+    for path in [*([key] if key else []), *(Path(one.partition("=")[2]) for one in site_key or [])]:
+        _require_apart(path, folder if proof is None else folder.parent)
     if proof is not None:
         _verify_one(folder, proof, key, _site_keys(site_key or []), as_json)
         return
@@ -58,6 +61,7 @@ def dataset_verify(
         print_json({**asdict(report), **({"version": standing.model_dump(mode="json")} if standing else {})})
     else:
         lines = [report.summary(), *report.key_lines(), *(standing_lines(standing) if standing else [])]
+        lines += [stray_line(report.strays)] if report.strays else []
         console.print("\n".join(lines), markup=False, soft_wrap=True)
     if not report.trusted:
         raise UnverifiedOrigin(
@@ -85,6 +89,19 @@ def dataset_prove(
         print_json({"image": found.entry.name, "site": found.line.site, "bytes": len(data)})
     else:
         console.print(f"'{out.name}' proves image {found.entry.name}, {len(data)} bytes", markup=False, soft_wrap=True)
+
+
+def _require_apart(key: Path, folder: Path) -> None:
+    """Raise UnverifiedOrigin for a key that lies in the set it is to vouch for: whoever made the set put it there."""
+    from sfumato_server.publish.manifest import MANIFEST
+
+    here = folder.resolve()
+    root = next((part for part in (here, *here.parents) if (part / MANIFEST).is_file()), here)
+    if key.resolve().is_relative_to(root):
+        raise UnverifiedOrigin(
+            f"key '{key.name}' lies inside the set that it is to verify, and whoever made the set put it there: bring "
+            "it from its owner, by another way, and keep it elsewhere"
+        )
 
 
 def _verify_one(image: Path, proof: Path, key: Path | None, site_keys: dict[str, bytes], as_json: bool) -> None:
