@@ -443,12 +443,6 @@ def test_a_sites_dossier_lists_every_decision_by_key_with_its_ground_and_its_cha
 
 
 def test_no_dossier_is_made_of_a_decision_that_nobody_signed(site):
-    say(site, "formal", "ada")
-    with site.home.open_ledger() as ledger, transaction(ledger._connection):
-        (row,) = (row for row in ledger._rows() if row.value["kind"] == "decide")
-        forged = {**row.value, "steward": "grace", "verdict": "approve"}
-        fields = {name: value for name, value in forged.items() if name not in ("kind", "number", "previous")}
-        insert(ledger._connection, next_row(ledger._rows(), "decide", fields))
-        ledger._advance_head()
+    append(site, forged(site))
     with pytest.raises(LedgerError, match="not signed by a steward"):
         site_facts(site.home, "tiny")

@@ -33,7 +33,20 @@ def certificate_schema() -> dict[str, Any]:
     models: Any = RunCertificate | TableCertificate | StewardDecisions | Certificate
     schema = TypeAdapter(models).json_schema(mode="validation")
     title = f"sfumato certificate, version {VERSION}"
-    return dict(ecma({"$schema": "https://json-schema.org/draft/2020-12/schema", "title": title, **schema}))
+    portable = ecma({"$schema": "https://json-schema.org/draft/2020-12/schema", "title": title, **schema})
+    return dict(_without_notes(portable))
+
+
+def _without_notes(value: Any) -> Any:
+    """Less what is said of single keys, for editors of settings: it may be worded anew, and is no part of the form."""
+    if isinstance(value, list):
+        return [_without_notes(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    kept = {key: _without_notes(one) for key, one in value.items()}
+    for one in kept.get("properties", {}).values():
+        one.pop("description", None)
+    return kept
 
 
 def schema_bytes() -> bytes:
