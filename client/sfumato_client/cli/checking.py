@@ -43,7 +43,7 @@ def check(
     from sfumato_client.site.home import SiteHome
 
     site = SiteHome(home, study)
-    site.policy()  # without a home there is nothing to look at
+    site.own_policy()  # without a home there is nothing to look at
     subject, failed = Subject(site, advice=advice, reach=not offline), Findings()
     try:
         subject = _with_plan(subject, plan)

@@ -15,6 +15,7 @@ from sfumato_client.ingest import SiteImage, Skipped
 from sfumato_client.ledger import Ledger
 from sfumato_client.ledger.changing import check_cohort
 from sfumato_client.site.accepted import read_plan
+from sfumato_client.site.names import bindings, keys_of, known_as, names_of
 from sfumato_client.site.store_key import make_store_key, read_store_key
 from sfumato_common.accounting.events import Cohort as CohortName
 from sfumato_common.errors import ConfigError, DataError, PolicyRefusal
@@ -53,7 +54,12 @@ class SiteHome:
     @property
     def grant(self) -> Path:
         """The folder of the certificates that the coordinator's grant brought."""
-        return self.link if self.study else self.identity
+        return self.link if self.study else self.keys
+
+    @property
+    def keys(self) -> Path:
+        """The keys that studies of this coordinator know: the site's own, or those of its pseudonym."""
+        return keys_of(self)
 
     @property
     def plans(self) -> Path:
@@ -62,7 +68,7 @@ class SiteHome:
 
     @property
     def identity(self) -> Path:
-        """Keys and, after the first enrolment, certificates."""
+        """The site's own keys: all that stays here is signed by them, and what leaves where its name is shown."""
         return self.root / "identity"
 
     @property
@@ -158,15 +164,21 @@ class SiteHome:
         """Logs of the site's processes."""
         return self.link / "logs"
 
-    def policy(self) -> Policy:
-        """The site's own policy. Raises ConfigError when it is absent or wrong."""
+    def own_policy(self) -> Policy:
+        """The site's own policy, as its file has it. Raises ConfigError when it is absent or wrong."""
         return load_yaml(self.root / "policy.yaml", Policy)
+
+    def policy(self) -> Policy:
+        """The policy with the name by which studies of this coordinator know the site. Raises ConfigError."""
+        own = self.own_policy()
+        return own.model_copy(update={"site": known_as(self, own)})
 
     def open_ledger(self) -> Ledger:
         """The privacy ledger under the policy's budget, open to charges without privacy for the studies it names."""
-        policy = self.policy()
+        policy = self.own_policy()
         named = frozenset(policy.nonprivate_studies)
         ledger = Ledger.open(self.ledger_file, policy.budget, site=policy.site, nonprivate_studies=named)
+        ledger.bindings, ledger.names = bindings(self.root), names_of(self.root, policy.site)
         ledger.accepted = [plan for home in self.links for plan in home.readable_plans()]
         return ledger
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from sfumato_common.generators.settings import Positive
 from sfumato_common.strict import Strict
@@ -66,6 +66,8 @@ class Policy(Strict):
     """Everything a site insists on. A plan that asks for more is refused before any data is touched."""
 
     site: Name
+    # what others read: this name, or random letters with keys of their own, the same in all studies or one a study
+    name: Literal["shown", "pseudonym", "pseudonym-per-study"] = "shown"
     budget: Budget
     allowed_stages: list[StageKind]
     minimum_patients: Annotated[int, Field(ge=2)]
@@ -89,3 +91,12 @@ class Policy(Strict):
     # the step of a round under way, of the plan's steps, on the grid of answers: may the node tell it
     progress: Literal["withheld", "shown"] = "withheld"
     answer_interval_s: Annotated[float, Field(ge=0, le=3600)] = DEFAULT_ANSWER_INTERVAL_S
+
+    @model_validator(mode="after")
+    def _apart(self) -> Policy:
+        if self.name == "pseudonym-per-study" and self.site_total == "published":
+            raise ValueError(
+                "site_total: 'published' tells one study what the site's others cost, and 'name: pseudonym-per-study' "
+                "is to keep them apart; leave one of them out"
+            )
+        return self

@@ -144,7 +144,9 @@ def coordinator_enrol(
     from sfumato_server.enrol import enrol, load_authority
 
     data = file_bytes(request)
-    said = ask_fingerprint(fingerprint, f"site '{read_request(data).site}'")
+    wanted = read_request(data)
+    whose = f", the pseudonym of '{wanted.holder.site}'" if wanted.holder else ""
+    said = ask_fingerprint(fingerprint, f"site '{wanted.site}'{whose}")
     sites = CoordinatorHome(home).plan().sites
     issued = enrol(home, data, said, sites, passphrase=ask_passphrase(passphrase_file))
     write_atomic(grant, encode_grant(issued, load_authority(home).signing_key))

@@ -31,6 +31,7 @@ def list_members(home: Home, as_json: AsJson = False) -> None:
         name: {
             "status": records[name].status,
             "fingerprint": fingerprint(records[name].signing_key.encode()),
+            **({"holder": records[name].holder} if records[name].holder else {}),
             **_validity(records[name].certificate.encode()),
         }
         if name in records
@@ -46,7 +47,8 @@ def list_members(home: Home, as_json: AsJson = False) -> None:
     for heading in ("site", "standing", "fingerprint", "certificate ends", ""):
         table.add_column(heading)
     for name, row in rows.items():
-        table.add_row(name, row["status"], *(row[key] or "" for key in ("fingerprint", "ends", "standing")))
+        shown = f"{name} ({row['holder']})" if "holder" in row else name
+        table.add_row(shown, row["status"], *(row[key] or "" for key in ("fingerprint", "ends", "standing")))
     for name, pem in ends.items():
         validity = _validity(pem)
         table.add_row(f"({name})", "", "", validity["ends"], validity["standing"])
