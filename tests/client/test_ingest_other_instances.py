@@ -14,6 +14,7 @@ from support.others import (
     dicom_frames,
     dicom_lies,
     dicom_lookups,
+    dicom_more,
     dicom_objects,
     dicom_streams,
     dicom_windows,
@@ -35,7 +36,7 @@ from sfumato_common.imaging import fit_square
 from sfumato_common.study.terms import ImageForm
 
 FORM, LABELS = ImageForm(size=SIDE), ["normal", "opacity"]
-OF_DICOM = (dicom_windows, dicom_lookups, dicom_bits, dicom_streams, dicom_frames, dicom_objects, dicom_lies)
+OF_DICOM = (dicom_windows, dicom_lookups, dicom_bits, dicom_streams, dicom_frames, dicom_objects, dicom_lies, dicom_more)
 DICOM = [case for module in OF_DICOM for case in module.all_cases()]
 PICTURES = [*pictures.all_cases(), *tiffs.all_cases()]
 TABLES = [table for module in (table_forms, table_words, table_patients) for table in module.all_tables()]

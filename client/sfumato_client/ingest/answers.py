@@ -18,6 +18,8 @@ class Answers(Strict):
 
     # identifiers that differ in case, blanks, zeros or signs that are not seen
     alike_ids: Literal["merge", "separate"] | None = None
+    # a number beside the same number with letters before it, P001 beside 1
+    prefixed_ids: Literal["merge", "separate"] | None = None
     # different identifiers with one name and birth date or Study Instance UID, or in each other's Other Patient IDs
     same_person: Literal["merge", "separate"] | None = None
     # identifiers such as ANONYMOUS, 0 or 1.23457E+11, which many people may share

@@ -98,6 +98,38 @@ def _edges(values: AnyArray) -> float:
     return float(np.abs(np.diff(floats, axis=1)).mean() / max(1.0, float(np.ptp(floats))))
 
 
+def planes_as_they_are(plain: Dataset, note: Note) -> None:
+    """Planar Configuration (PS3.3 C.7.6.3.1.3) of uncompressed colours, told by their edges where it lies.
+
+    Samples that are read in the other order are three small pictures in one, and jump.
+    """
+    said, what = integer(plain, "PlanarConfiguration"), named("PlanarConfiguration")
+    if plain.SamplesPerPixel != 3 or plain.file_meta.TransferSyntaxUID.is_compressed:
+        return
+    if said not in (0, 1):
+        plain.PlanarConfiguration = said = 0
+        note(f"its {what} is neither 0 nor 1: taken as 0")
+    width, samples = int(plain.get("BitsAllocated") or 0), 3 * int(plain.Rows) * int(plain.Columns)
+    if width not in (8, 16) or plain.PhotometricInterpretation == "YBR_FULL_422":
+        return
+    if len(plain.PixelData) < samples * width // 8:
+        return
+    order = "<" if plain.file_meta.TransferSyntaxUID.is_little_endian else ">"
+    flat = np.frombuffer(plain.PixelData, f"{order}u{width // 8}", samples)
+    shape = (int(plain.Rows), int(plain.Columns))
+    pictures = [flat.reshape(*shape, 3), np.moveaxis(flat.reshape(3, *shape), 0, -1)]
+    found = 1 - said
+    if _jumps(pictures[found]) < _SMOOTHER * _jumps(pictures[said]):
+        note(f"its {what} is {said}, its samples lie as {found} says: read as such")
+        plain.PlanarConfiguration = found
+
+
+def _jumps(colours: AnyArray) -> float:
+    """How far a sample [H, W, 3] is on average from those beside it, below it, and of the next colour."""
+    some = colours.astype(np.float32)
+    return float(sum(np.abs(np.diff(some, axis=axis)).mean() for axis in range(3)))
+
+
 def colours_as_they_are(plain: Dataset, note: Note) -> None:
     """Say of uncompressed colours of 8 bits what they are, RGB or Y Cb Cr, where they cannot be what they say.
 
