@@ -1,4 +1,4 @@
-"""A site whose policy hides its name: nothing that is published, or that other sites read, has it; and all still holds."""
+"""A site whose policy hides its name: nothing that is published or that other sites read has it."""
 
 import copy
 import io
@@ -76,7 +76,7 @@ def study(tmp_path_factory):
 
 
 def own_traces(home):
-    """What would tell whose a pseudonym is: the name, in any case, and the site's own key in the forms that files have."""
+    """What would tell whose a pseudonym is: the name, and the site's own key in the forms that files have."""
     key = load_identity(home.identity).signing_public
     body = b"".join(key.splitlines()[1:-1])
     return [OWN.encode(), raw_of(key), raw_of(key).hex().encode(), body, fingerprint(key).encode(), b"brendan"]

@@ -37,7 +37,8 @@ class Register:
             for number, other in zip(arrays["others_of"].tolist(), _hexes(arrays["others"]), strict=True):
                 self._others[number].append(other)
         # of most stores nobody, or everybody, has letters before a number
-        self._bare = dict(zip(arrays["bare_of"].tolist(), _hexes(arrays["bare"]), strict=True)) if "bare" in arrays else {}
+        lettered = arrays["bare_of"].tolist() if "bare" in arrays else []
+        self._bare = dict(zip(lettered, _hexes(arrays["bare"]) if lettered else [], strict=True))
         self._rows = Found(arrays["rows"])
         # images by row, in order; those of no row come first
         self._by_row = np.argsort(arrays["row_of"], kind="stable").astype(np.uint32)

@@ -54,7 +54,7 @@ _BEFORE, _BEHIND = "'\"`\u2018\u2019\u201c\u201d+#=()[]{}<>,;:*|\\", "'\"`\u2018
 _COMMA = re.compile(r"(?<!\d),|,(?!\d)")
 # a sign between letters and digits, and zeros that begin a number
 _JOINT = re.compile(r"(?<=[^\W\d])-(?=\d)|(?<=\d)-(?=[^\W\d])")
-_PREFIXED = re.compile(r"[^\W\d]{1,10}-?(\d+)")
+_PREFIXED = re.compile(r"[^\W\d]{1,10}[-.:#=]*(\d+)")
 _ZEROS = re.compile(r"^0+(?=\w)|(?<!\d)0+(?=\d)")
 
 

@@ -25,9 +25,9 @@ _SHOWN = 20  # groups of a question that the report lists
 class Entry:
     """What is known of one image of the set, in the order of the store.
 
-    `digest` is of its pixels. `patient_id`, and what in `facts` names a patient, are tokens, equal where the values are.
-    `alike` is that of the identifier without what does not count, as those of `facts.others` are, and `bare` of its
-    number, where letters stand before one. `kind` is what could be seen of it, `drawn` the split that the key draws.
+    `digest` is of its pixels. `patient_id`, and what in `facts` names a patient, are tokens: equal where values are.
+    `alike` is that of the identifier without what does not count, as in `facts.others`, `bare` of its number behind
+    letters, `kind` what could be seen of it, `drawn` the split that the site's key draws for it.
     """
 
     patient_id: str
@@ -132,8 +132,7 @@ def _one_patient(entries: Sequence[Entry], answers: Answers, past: Past, examine
     )
     say(
         "same_person",
-        "groups of different patient ids have one name and birth date, one Study Instance UID, or are in one "
-        "another's Other Patient IDs",
+        "groups of different patient ids share name and birth date, Study Instance UID or Other Patient IDs",
         answers.same_person,
         groups_by(
             lambda: ((("person", entry.facts.person), entry.patient_id) for entry in known() if entry.facts.person),
@@ -191,8 +190,7 @@ def _keys(entry: Entry) -> Iterable[tuple[str, object]]:
 
 
 def _placeholders(entries: Sequence[Entry], answers: Answers, examined: Examined) -> None:
-    kinds = _nobody(entries)
-    found = sorted(kinds)
+    found = sorted(kinds := _nobody(entries))
     if not found or answers.placeholder_ids == "allow":
         return
     if answers.placeholder_ids == "drop":
