@@ -19,8 +19,10 @@ from cohorts import BenchCohort, load, pooled, sites
 from in_process import build_plan, federate, synthetic_set
 from PIL import Image
 
+from sfumato_common.pictures import mosaic
+
 DETAILS = ("mixed", "phantom", "noise")
-WIDTH, GAP, SEED = 896, 2, 0
+WIDTH, SEED = 896, 0
 
 
 def tiles_of(cohort: BenchCohort, epsilon: float) -> list[npt.NDArray[np.uint8]]:
@@ -35,12 +37,6 @@ def tiles_of(cohort: BenchCohort, epsilon: float) -> list[npt.NDArray[np.uint8]]
     return rows + [synthetic_set(plan, "appearance", released, count, SEED)[0] for plan in plans.values()]
 
 
-def mosaic(rows: list[npt.NDArray[np.uint8]]) -> npt.NDArray[np.uint8]:
-    """The rows below each other, with a line between."""
-    lines = [np.concatenate(list(row), axis=1) for row in rows]
-    return np.concatenate([np.pad(line, ((0, GAP), (0, WIDTH - line.shape[1])), constant_values=255) for line in lines])
-
-
 def main() -> None:
     """Draw the sheet."""
     parser = argparse.ArgumentParser(description="Contact sheet of the appearance release")
@@ -51,7 +47,8 @@ def main() -> None:
     torch.set_num_threads(1)
     sheets = []
     for size in options.sizes:
-        sheets.append(mosaic(tiles_of(load("sites") if size == 64 else sites(size), options.epsilon)))
+        rows = tiles_of(load("sites") if size == 64 else sites(size), options.epsilon)
+        sheets.append(mosaic(rows, columns=WIDTH // size, gap=0, least_width=0))
         print(f"{size} px drawn", flush=True)
     Image.fromarray(np.concatenate(sheets)).save(options.out, optimize=True)
 

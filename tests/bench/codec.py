@@ -39,10 +39,10 @@ from sfumato_common.codec.training import Budget, Step, Trained, best_device, tr
 from sfumato_common.files import write_json
 from sfumato_common.metrics.network import fit_network
 from sfumato_common.metrics.reconstruction import Reconstruction, reconstruction_scores
+from sfumato_common.pictures import mosaic, png
 from sfumato_common.types import ByteImages, fingerprint, to_bytes, to_unit_range
 from sfumato_server.coordinator.codec import cosines as least
 from sfumato_server.coordinator.codec import reconstruct, score
-from sfumato_server.pictures import mosaic, png
 
 NUMBERS, SEED = 1024, 0
 LICENCE = "NIH Clinical Center (no restriction, see NOTICE.md); Hannover CC BY 3.0; phantom: nobody's"

@@ -29,8 +29,8 @@ from sfumato_common.metrics.features import random_features, random_grid
 from sfumato_common.metrics.fidelity import frechet_distance
 from sfumato_common.metrics.prdc import neighbourhood
 from sfumato_common.metrics.tstr import fit_linear, macro_auc
+from sfumato_common.pictures import mosaic, png
 from sfumato_common.types import ByteImages
-from sfumato_server.pictures import mosaic, png
 
 SIZE, BATCH, SHOWN = 64, 48, 8
 FIRSTS = ("spectral", "appearance", "codec")

@@ -37,8 +37,8 @@ from sfumato_common.files import write_atomic, write_json
 from sfumato_common.metrics.features import encoded_features
 from sfumato_common.metrics.tstr import fit_linear, macro_auc
 from sfumato_common.metrics.utility import auc
+from sfumato_common.pictures import grid, png
 from sfumato_common.types import ByteImages
-from sfumato_server.pictures import grid, png
 from sfumato_server.publish.features import draw_features
 
 Labels, Floats = npt.NDArray[np.int64], npt.NDArray[np.float64]

@@ -43,6 +43,7 @@ from sfumato_client.dataset import Cohort
 from sfumato_common.files import write_json
 from sfumato_common.metrics.features import random_features
 from sfumato_common.metrics.fidelity import frechet_distance
+from sfumato_common.pictures import mosaic
 from sfumato_common.study.release import KSame
 from sfumato_common.types import ByteImages, to_bytes, to_unit_range
 
@@ -151,16 +152,15 @@ def auc(images: ByteImages, labels: Any, val: Cohort) -> float:
     return float(roc_auc_score(truth, classifier.decision_function(flat[1])))
 
 
-def sheet(sets: dict[str, Made], real: tuple[ByteImages, Any, Any]) -> npt.NDArray[np.uint8]:
+def sheet(sets: dict[str, Made], real: tuple[ByteImages, Any, Any]) -> ByteImages:
     """A row a group: five members, then the average of pixels, and the centroid in each space."""
     count = len(sets["pixels"].images)
     rows = []
     for number in np.linspace(0, count - 1, min(TILES, count)).astype(int).tolist():
         members = list(real[0][real[1] == number][:K])
         tiles = members + [sets[name].images[number] for name in _COLUMNS if name in sets]
-        tiles = [tile if tile.ndim == 3 else np.repeat(tile[..., None], 3, axis=2) for tile in tiles]
-        rows.append(np.pad(np.concatenate(tiles, axis=1), ((0, GAP), (0, 0), (0, 0)), constant_values=255))
-    return np.concatenate(rows)
+        rows.append([tile if tile.ndim == 3 else np.repeat(tile[..., None], 3, axis=2) for tile in tiles])
+    return mosaic(rows, columns=len(rows[0]), gap=GAP, ground=255, least_width=0)
 
 
 def main() -> None:

@@ -177,7 +177,7 @@ def score(out: Path) -> None:
     """The table of what a folder holds, and its picture."""
     from utility_scores import fidelity_of, reference_of  # trains a classifier: not where the accelerator is lent
 
-    from sfumato_server.pictures import grid, png
+    from sfumato_common.pictures import grid, png
 
     log = json.loads((out / LOG).read_text())
     pictures = Pictures(cohort_of(log["cohort"], kept=log["kept"]))

@@ -283,6 +283,15 @@ def records(journal: Path) -> int:
 ARGUMENTS = ("--home", "site", "source.yaml", "--plan", "plan.yaml")
 
 
+def test_a_check_of_files_none_of_which_can_be_read_says_so(home: Path) -> None:
+    for path in (home / "images").glob("*.png"):
+        path.write_bytes(b"no picture")
+    said = run(home, "check", *ARGUMENTS, code=2)
+    assert "150 x " in said and "Traceback" not in said
+    with Image.open(home / "site" / "check-sheet.png") as sheet:
+        assert not np.asarray(sheet).any()
+
+
 def test_check_then_kill_then_ingest(home: Path) -> None:
     running = subprocess.Popen([*COMMAND, "ingest", *ARGUMENTS], cwd=home)
     journal = home / "site" / ".store.partial" / JOURNAL

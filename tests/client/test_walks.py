@@ -10,6 +10,7 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from support.plans import dp_sgd
 from torch.nn import functional
 
@@ -28,11 +29,11 @@ from sfumato_common.generators.spectral.layout import Layout
 from sfumato_common.generators.spectral.release import noised_release
 from sfumato_common.generators.starts import initial_model
 from sfumato_common.generators.weights import to_arrays
-from sfumato_common.imaging import decode_png
 from sfumato_common.mechanisms.draws import TorchDraws
 from sfumato_common.mechanisms.noise import TestNoise
 from sfumato_common.mechanisms.recorder import NoiseRecorder
 from sfumato_common.mechanisms.streams import SecretStream, Streams
+from sfumato_common.pictures import GAP
 from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan
 from sfumato_common.types import to_bytes, to_unit_range
@@ -221,11 +222,11 @@ def test_a_sheet_of_walks_is_left_only_where_it_may_be_and_shows_no_record(tmp_p
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["plan-walk-gan.png"]
     sheet = tmp_path / "local" / "plan-walk-gan.png"
     assert stat.S_IMODE(sheet.stat().st_mode) == 0o600
-    picture, size = decode_png(sheet.read_bytes()), found.images.shape[1]
+    picture, size = np.asarray(Image.open(sheet)), found.images.shape[1]
     tiles = [
         picture[row : row + size, column : column + size].tobytes()
-        for row in range(0, len(picture), size)
-        for column in range(0, len(picture), size)
+        for row in range(0, picture.shape[0], size + GAP)
+        for column in range(0, picture.shape[1], size + GAP)
     ]
     assert all(image.tobytes() in tiles for image in found.images)
     assert not any(record.tobytes() in tiles for record in local.cohort.everything()[0])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy.stats import norm
+from sklearn.metrics import roc_auc_score
 
 from sfumato_common.metrics.calibration import brier_score, calibration_error
 from sfumato_common.metrics.tstr import balanced_accuracy, fit_linear, macro_auc, patient_interval
@@ -25,6 +26,7 @@ def test_macro_auc_of_two_classes_is_the_auc_and_of_three_the_mean_of_those_that
     assert macro_auc(probabilities, labels) == pytest.approx(
         np.mean([auc(probabilities[:, k], labels == k) for k in (0, 1)])
     )
+    assert macro_auc(probabilities, three) == pytest.approx(roc_auc_score(three, probabilities, multi_class="ovr"))
     assert np.isnan(macro_auc(two(scores), np.ones(200, dtype=int)))
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from sfumato_common.imaging import area_resize, fit_square
 
@@ -21,6 +22,17 @@ def test_equals_the_block_mean_of_the_repeated_image(h: int, w: int, th: int, tw
     image = np.random.default_rng(seed).uniform(0, 4095, (h, w))
     expected = _oracle(_oracle(image, th).T, tw).T
     np.testing.assert_allclose(area_resize(image, th, tw), expected, rtol=1e-4, atol=1e-2)
+
+
+@pytest.mark.parametrize("factor", [2, 3, 16])
+def test_where_pixels_fit_whole_it_is_the_box_filter_of_pillow(factor: int) -> None:
+    """Elsewhere Pillow weighs a pixel whole or not at all, by its centre; the difference is seen at small ratios."""
+    image = np.random.default_rng(factor).uniform(0, 4095, (16 * factor, 16 * factor)).astype(np.float32)
+    wanted = np.asarray(Image.fromarray(image).resize((16, 16), Image.Resampling.BOX))
+    np.testing.assert_allclose(area_resize(image, 16, 16), wanted, rtol=1e-5)
+    cut = image[: 16 * factor - 5, : 16 * factor - 5]
+    other = np.asarray(Image.fromarray(cut).resize((16, 16), Image.Resampling.BOX))
+    assert np.abs(area_resize(cut, 16, 16) - other).max() > 1.0
 
 
 def test_same_size_changes_nothing() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from sklearn.metrics import roc_auc_score
 
 from sfumato_common.metrics.utility import (
     auc,
@@ -37,6 +38,14 @@ def test_auc_is_the_share_of_ordered_pairs():
     pairs = [1.0 if a > b else 0.5 if a == b else 0.0 for a in scores[positive == 1] for b in scores[positive == 0]]
     assert auc(scores, positive) == pytest.approx(np.mean(pairs))
     assert np.isnan(auc(scores, np.ones(80, dtype=np.int64)))
+
+
+def test_auc_is_that_of_scikit_learn():
+    """Ours is exact in ranks and needs no scikit-learn where a coordinator has none."""
+    rng = np.random.default_rng(3)
+    for many in (2, 6, 10**6):  # nearly all tied, some, next to none
+        scores, positive = rng.integers(0, many, 400) / many, np.r_[0, 1, rng.random(398) < 0.3]
+        assert auc(scores, positive) == pytest.approx(roc_auc_score(positive, scores), abs=1e-12)
 
 
 def test_histogram_auc_equals_the_auc_of_binned_scores():

@@ -34,9 +34,10 @@ from sfumato_client.anonymise.inversion import space_of
 from sfumato_client.anonymise.patients import Patients, averages_of, patients_of
 from sfumato_client.anonymise.self_supervised import ComparingNet
 from sfumato_client.anonymise.style import patch_grams, style_loss
-from sfumato_client.anonymise.tiles import MOST_ROWS, Tile, write_sheet
+from sfumato_client.anonymise.tiles import MOST_ROWS, write_sheet
 from sfumato_common.latent.space import LatentSpace, Noise
 from sfumato_common.memory import TILE
+from sfumato_common.pictures import Tile
 from sfumato_common.rows import row_bytes
 from sfumato_common.study.release import KSalsa
 from sfumato_common.types import ByteImages, to_bytes, to_unit_range

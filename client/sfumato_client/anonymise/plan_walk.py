@@ -40,9 +40,10 @@ from sfumato_client.anonymise.identities import Identities, anonymity, identitie
 from sfumato_client.anonymise.influence import noise_of
 from sfumato_client.anonymise.inversion import space_of
 from sfumato_client.anonymise.linear_walk import Walks, candidates_of, restrained_points, walks_of
-from sfumato_client.anonymise.tiles import MOST_ROWS, Tile, write_sheet
+from sfumato_client.anonymise.tiles import MOST_ROWS, write_sheet
 from sfumato_common.generators.device import training_device
 from sfumato_common.latent.space import LatentSpace, Noise
+from sfumato_common.pictures import Tile
 from sfumato_common.rows import row_bytes
 from sfumato_common.study.release import PlanWalk
 from sfumato_common.types import ByteImages, to_bytes

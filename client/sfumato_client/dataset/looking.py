@@ -5,20 +5,19 @@ A sheet of them, and of some that are as the others, stays in the site. Nothing 
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from sfumato_client.dataset.cohort import Pixels
 from sfumato_client.dataset.pixel_file import EncryptedPixels
 from sfumato_client.ingest import Entry
+from sfumato_common.pictures import COLUMNS, mosaic, png
 from sfumato_common.types import AnyArray
 
 _FAR = 5.0  # robust standard deviations
-_MOST, _COLUMNS, _GAP = 48, 8, 4
+_MOST, _GAP = 48, 4
 _SOME = 1024
 _FEWEST = 8  # images of a device that say what is usual
 
@@ -60,13 +59,7 @@ def sheet_of(pixels: Pixels, first: Sequence[int]) -> tuple[bytes, int]:
     """A PNG of images at their own size, `first` and then others over the set; how many of `first` are on it."""
     some: list[int] = np.linspace(0, max(0, len(pixels) - 1), min(len(pixels), _MOST)).astype(int).tolist()
     shown = list(dict.fromkeys([*first[:_MOST], *some]))[:_MOST]
-    side = pixels.shape[1] + _GAP
-    rows = -(-max(len(shown), 1) // _COLUMNS)
-    sheet = np.full((rows * side, _COLUMNS * side, *pixels.shape[3:]), 0, dtype=np.uint8)
-    for place, at in enumerate(shown):
-        image = pixels[at] if pixels.dtype == np.uint8 else (pixels[at] >> 8).astype(np.uint8)
-        top, left = place // _COLUMNS * side, place % _COLUMNS * side
-        sheet[top : top + image.shape[0], left : left + image.shape[1]] = image
-    stream = io.BytesIO()
-    Image.fromarray(sheet).save(stream, format="PNG")
-    return stream.getvalue(), min(len(first), _MOST)
+    # black where nothing could be read: the report says why
+    tiles = [pixels[at] for at in shown] or [np.zeros(pixels.shape[1:], pixels.dtype)]
+    rows = [tiles[start : start + COLUMNS] for start in range(0, len(tiles), COLUMNS)]
+    return png(mosaic(rows, gap=_GAP, ground=0, least_width=0)), min(len(first), _MOST)

@@ -57,7 +57,7 @@ def model_sample(
 ) -> None:
     """Draw images from a model: post-processing, so that no epsilon is spent. Writes PNG files and a contact sheet."""
     from sfumato_common.imaging import encode_png
-    from sfumato_server.pictures import COLUMNS, grid, png
+    from sfumato_common.pictures import COLUMNS, grid, png
     from sfumato_server.rounds.draws import draw_model
 
     drawn = draw_model(file, read_plan(plan), model, label, site, count, seed)
@@ -112,8 +112,8 @@ def model_reconstruct(
 ) -> None:
     """Score a codec on public images beside as many plain cosines, and draw a sheet of the first ones."""
     from sfumato_common.codec.public_images import read_public
+    from sfumato_common.pictures import COLUMNS
     from sfumato_server.coordinator.codec import cosines, read_coder, score, sheet
-    from sfumato_server.pictures import COLUMNS
 
     coder = read_coder(codec, sha256 or None, size, channels)
     images = read_public(on, coder.size, coder.channels, patients=patients, seed=seed, sites=site or ()).images

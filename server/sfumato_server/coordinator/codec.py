@@ -20,9 +20,9 @@ from sfumato_common.codec.public_images import PublicImages
 from sfumato_common.codec.training import Budget, Step, best_device, train_codec
 from sfumato_common.errors import ConfigError
 from sfumato_common.metrics.reconstruction import reconstruction_scores
+from sfumato_common.pictures import mosaic, png
 from sfumato_common.rows import by_chunks
 from sfumato_common.types import ByteImages, fingerprint, to_bytes, to_unit_range
-from sfumato_server.pictures import mosaic, png
 
 
 def pretrain_codec(

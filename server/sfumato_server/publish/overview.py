@@ -8,8 +8,8 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 
 from sfumato_common.files import write_atomic
+from sfumato_common.pictures import COLUMNS, mosaic
 from sfumato_common.study.costs import WITHOUT_PRIVACY
-from sfumato_server.pictures import COLUMNS, mosaic
 from sfumato_server.publish.manifest import ImageEntry
 from sfumato_server.publish.reading import open_folder
 from sfumato_server.publish.verify import verify_dataset

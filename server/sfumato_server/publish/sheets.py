@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sfumato_common.imaging import decode_png
+from sfumato_common.pictures import COLUMNS, data_uri, mosaic
 from sfumato_common.study.lineage import sources_of
 from sfumato_common.study.plan import Plan
 from sfumato_common.types import ByteImages
-from sfumato_server.pictures import COLUMNS, data_uri, mosaic
 from sfumato_server.pool import Pool, PoolItem
 
 MOST_ROWS = 3  # of one sheet, shared by its bands

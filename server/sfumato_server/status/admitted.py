@@ -13,10 +13,10 @@ from sfumato_common.errors import SfumatoError
 from sfumato_common.files import write_atomic
 from sfumato_common.imaging import decode_png
 from sfumato_common.package.package import peek_images
+from sfumato_common.pictures import grid, png
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.words import Part
 from sfumato_server.intake.admission import package_path
-from sfumato_server.pictures import grid, png
 from sfumato_server.status.sheets import FOLDER
 
 log = logging.getLogger(__name__)

@@ -24,9 +24,9 @@ from sfumato_common.generators import GENERATORS
 from sfumato_common.generators.components import component_count, component_names
 from sfumato_common.generators.sampling import sample_images
 from sfumato_common.mechanisms.draws import TorchDraws
+from sfumato_common.pictures import COLUMNS, data_uri, grid, png
 from sfumato_common.study.plan import Plan
 from sfumato_common.types import AnyArray, Arrays
-from sfumato_server.pictures import COLUMNS, data_uri, grid, png
 
 log = logging.getLogger(__name__)
 FOLDER, INDEX = "sheets", "index.json"

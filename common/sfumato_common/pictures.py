@@ -1,4 +1,7 @@
-"""Pictures for people: tiles side by side with grey gaps, as PNG bytes or as a data URI."""
+"""Pictures for people: equal tiles side by side, with gaps, at their own size or enlarged, as PNG bytes or a data URI.
+
+What proves or is hashed is written by `imaging.encode_png`; nothing here is.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from PIL import Image
 
 from sfumato_common.types import AnyArray, ByteImages, to_eight_bits
 
+Tile = ByteImages | None
 COLUMNS = 8
 GAP = 2
 GAP_GREY = 128
@@ -28,15 +32,24 @@ def data_uri(pixels: ByteImages) -> str:
 
 
 def mosaic(
-    rows: Sequence[Sequence[ByteImages]], *, columns: int = COLUMNS, least_width: int = LEAST_WIDTH
+    rows: Sequence[Sequence[Tile]],
+    *,
+    columns: int = COLUMNS,
+    gap: int = GAP,
+    ground: int = GAP_GREY,
+    least_width: int = LEAST_WIDTH,
 ) -> ByteImages:
-    """Rows of equal square tiles [S, S(, 3)] of 8 or 16 bits with grey gaps, enlarged -> uint8 [H, W(, 3)]."""
-    side, channels = rows[0][0].shape[0], rows[0][0].shape[2:]
-    step = side + GAP
-    canvas = np.full((len(rows) * step - GAP, columns * step - GAP, *channels), GAP_GREY, dtype=np.uint8)
+    """Rows of equal square tiles [S, S(, 3)] of 8 or 16 bits on a grey `ground`, enlarged -> uint8 [H, W(, 3)].
+
+    A tile that is None, and what a short row lacks, is left as ground.
+    """
+    one = next(tile for row in rows for tile in row if tile is not None)
+    side, step = one.shape[0], one.shape[0] + gap
+    canvas = np.full((len(rows) * step - gap, columns * step - gap, *one.shape[2:]), ground, dtype=np.uint8)
     for down, row in enumerate(rows):
         for across, tile in enumerate(row):
-            canvas[down * step : down * step + side, across * step : across * step + side] = to_eight_bits(tile)
+            if tile is not None:
+                canvas[down * step : down * step + side, across * step : across * step + side] = to_eight_bits(tile)
     factor = max(1, math.ceil(least_width / canvas.shape[1]))
     return canvas.repeat(factor, axis=0).repeat(factor, axis=1)
 
