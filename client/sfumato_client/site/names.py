@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from sfumato_common.crypto.enrolment import enrolment_request
 from sfumato_common.crypto.identity import SiteIdentity, create_identity, load_identity
-from sfumato_common.crypto.pseudonyms import bind, draw_name, tells
+from sfumato_common.crypto.pseudonyms import bind_names, draw_name, tells
 from sfumato_common.errors import ConfigError, PolicyRefusal
 from sfumato_common.files import make_private_folder, write_atomic
 from sfumato_common.study.lineage import package_sites
@@ -67,7 +67,7 @@ def draw_pseudonym(home: SiteHome, rotate: bool = False) -> SiteIdentity:
     name = draw_name()
     make_private_folder(home.root / NAMES)
     second = create_identity(home.root / NAMES / name, name)
-    write_atomic(second.folder / BINDING, bind(load_identity(home.identity), second), mode=0o600)
+    write_atomic(second.folder / BINDING, bind_names(load_identity(home.identity), second), mode=0o600)
     make_private_folder(kept.parent)
     write_atomic(kept, name + "\n", mode=0o600)
     return second

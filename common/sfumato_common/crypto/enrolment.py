@@ -57,7 +57,7 @@ class EnrolmentGrant:
 def enrolment_request(identity: SiteIdentity, holder: bytes | None = None) -> bytes:
     """The request a site sends (or carries) to the coordinator: canonical JSON, signed by each key that it names.
 
-    `holder` is the statement of `pseudonyms.bind` where `identity` is a pseudonym's: the coordinator alone gets it.
+    `holder` is the statement of `pseudonyms.bind_names` where `identity` is a pseudonym's: for the coordinator alone.
     """
     held = {} if holder is None else {"holder": holder.decode("ascii")}
     body = {

@@ -44,7 +44,7 @@ def draw_name() -> str:
     return f"site-{base64.b32encode(secrets.token_bytes(_BYTES)).decode('ascii').lower()}"
 
 
-def bind(own: SiteIdentity, second: SiteIdentity) -> bytes:
+def bind_names(own: SiteIdentity, second: SiteIdentity) -> bytes:
     """The statement that `own` goes by the name of `second`: canonical JSON, signed by both."""
     names = (own.site, own.signing_public.decode(), second.site, second.signing_public.decode())
     body = dict(zip(_TEXTS, (FORMAT, *names), strict=True))
@@ -53,7 +53,7 @@ def bind(own: SiteIdentity, second: SiteIdentity) -> bytes:
 
 
 def read_binding(data: str | bytes) -> Binding:
-    """A statement of `bind` whose signatures hold. Raises VerificationError."""
+    """A statement of `bind_names` whose signatures hold. Raises VerificationError."""
     try:
         value: Any = json.loads(data)
         body, proofs = value["body"], [bytes.fromhex(proof) for proof in value["signatures"]]
