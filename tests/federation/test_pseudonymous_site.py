@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 from pyarrow import parquet
+from support.commands import speaker
 from support.federations import Federation, make_site
 from support.homes import make_home
 from support.studies import PLAN, POLICY
@@ -29,7 +30,7 @@ from sfumato_common.study.plan import Plan
 from sfumato_common.study.policy import Policy
 from sfumato_server.coordinator.publishing import publish_study, require_unnamed
 from sfumato_server.coordinator.study import run_study
-from sfumato_server.enrol import Registry, enrol
+from sfumato_server.enrol import Registry, enrol, load_authority
 from sfumato_server.publish import convert, verify_dataset
 from sfumato_server.simulate.home import make_coordinator, take_package
 from sfumato_server.status.live import page_text
@@ -255,3 +256,30 @@ def test_without_a_pseudonym_nothing_opens_under_the_own_name(tmp_path):
         home.policy()
     with home.open_ledger() as ledger:
         assert ledger.names == [OWN]
+
+
+def test_by_command_from_the_first_key_to_the_coordinators_list(tmp_path, monkeypatch, capsys):
+    say, home = speaker(monkeypatch, capsys), tmp_path / "site"
+    (tmp_path / "policy.yaml").write_text(yaml.safe_dump(HIDDEN))
+    code, _, told = say("sfumato-site", "init", "--home", home, "--policy", tmp_path / "policy.yaml")
+    name = SiteHome(home).policy().site
+    assert code == 0
+    assert f"studies are to know site '{OWN}' by '{name}'" in told
+    key = told.strip().splitlines()[-1]
+    assert say("sfumato-site", "fingerprint", "--home", home)[2].strip() == key
+    plan = parse({**SMALL, "sites": {name: {"nominal_patients": 40}, "birch": {"nominal_patients": 40}}}, Plan, "plan")
+    coordinator = make_coordinator(tmp_path / "coordinator", plan)
+    request, grant = home / "enrolment-request.json", tmp_path / "grant.json"
+    words = ("coordinator", "enrol", "--home", coordinator.root, request, "--grant", grant, "--fingerprint", key)
+    assert say("sfumato", *words)[0] == 0
+    listed = json.loads(say("sfumato", "coordinator", "list", "--home", coordinator.root, "--json")[2])["sites"]
+    assert listed[name]["holder"] == OWN
+    assert listed[name]["fingerprint"] == key
+    own = fingerprint(load_authority(coordinator.root).public_key)
+    words = ("join", "--home", home, grant, "--coordinator", "127.0.0.1:9", "--fingerprint", own)
+    assert say("sfumato-site", *words)[0] == 0
+    code, line, _ = say("sfumato-site", "pseudonym", "--home", home)
+    assert code != 0
+    assert "--rotate" in line
+    assert say("sfumato-site", "pseudonym", "--home", home, "--rotate")[0] == 0
+    assert SiteHome(home).policy().site != name
