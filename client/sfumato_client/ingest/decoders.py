@@ -24,6 +24,7 @@ from sfumato_client.ingest.streams import FAMILIES, JPEG_8_TO_16, JPEG_2000, JPE
 from sfumato_client.ingest.words import edges
 from sfumato_common.types import AnyArray
 
+_SURELY = 0.7  # the edges of a picture, of those of one that folds: else the header counts
 _ALLOCATED = {1: 8, 2: 16, 4: 32}
 
 
@@ -135,7 +136,7 @@ def _is_unsigned(samples: AnyArray, bits: int) -> bool:
     if int(samples.max()) < 2 ** (bits - 1):
         return False
     signed = (samples << above).view(f"i{samples.dtype.itemsize}") >> above
-    return edges(samples) < edges(signed)
+    return edges(samples) < _SURELY * edges(signed)
 
 
 def _replace(single: Dataset, **elements: Any) -> None:
