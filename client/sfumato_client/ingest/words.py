@@ -20,6 +20,7 @@ from sfumato_common.types import AnyArray
 _FEW = 0.05  # of all pixels: an overlay or a marker, and no picture
 _SAMPLES = 2**12
 _GREYER, _SWAPPED, _SOME_ROWS = 0.5, 0.25, 64
+_FEWEST = 8  # rows and columns: smaller pictures show no order
 _SMOOTHER = 0.7  # the edges of a whole picture, of those of one that folds
 # Y of so few is dark, and beside it stands no colour; red of such values stands beside any green and blue
 _DARK, _SOME_DARK = 64, 0.01
@@ -113,7 +114,7 @@ def planes_as_they_are(plain: Dataset, note: Note) -> None:
     width, samples = int(plain.get("BitsAllocated") or 0), 3 * int(plain.Rows) * int(plain.Columns)
     if width not in (8, 16) or plain.PhotometricInterpretation == "YBR_FULL_422":
         return
-    if len(plain.PixelData) < samples * width // 8:
+    if len(plain.PixelData) < samples * width // 8 or min(int(plain.Rows), int(plain.Columns)) < _FEWEST:
         return
     order = "<" if plain.file_meta.TransferSyntaxUID.is_little_endian else ">"
     flat = np.frombuffer(plain.PixelData, f"{order}u{width // 8}", samples)
@@ -162,7 +163,8 @@ def bytes_as_they_are(plain: Dataset, note: Note) -> None:
         return
     data = plain.PixelData
     words = np.frombuffer(data, f"{'<' if syntax.is_little_endian else '>'}u2", len(data) // 2)
-    rows = len(words) // width
+    if width < _FEWEST or (rows := len(words) // width) < _FEWEST:
+        return
     some = words[: rows * width].reshape(rows, width)[:: max(1, rows // _SOME_ROWS)]
     if not (some & 0xFF).any():  # values in the high bytes alone are as smooth in the low ones
         return
