@@ -10,7 +10,7 @@ SIZE ?=
 MODALITY ?=
 REVIEW ?=
 
-.PHONY: setup demo test test-slow lint format bench clean
+.PHONY: setup demo test test-slow lint format bench docs reference clean
 
 setup: $(STAMP)
 
@@ -49,5 +49,13 @@ bench: $(STAMP)
 	@test -n "$(NAME)" || { echo "make bench NAME=...: one of" tests/bench/*.py; exit 2; }
 	PYTHONPATH=tests $(BIN)/python tests/bench/$(NAME).py $(ARGS)
 
+# the documents as a site, with nothing from another host
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+# the pages of docs/reference, from the code
+reference: $(STAMP)
+	$(BIN)/python docs/reference.py
+
 clean:
-	rm -rf demo-out bench-out .mypy_cache .ruff_cache .pytest_cache
+	rm -rf demo-out bench-out docs-out .mypy_cache .ruff_cache .pytest_cache

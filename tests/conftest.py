@@ -1,5 +1,7 @@
 """For all tests: the CA's passphrase comes from the environment and costs nothing to stretch.
 
+What commands keep of computed costs is this run's own.
+
 No test changes the environment of the next one.
 """
 
@@ -13,10 +15,11 @@ from sfumato_server.enrol import authority
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _passphrase() -> Iterator[None]:
+def _passphrase(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(authority.PASSPHRASE_VARIABLE, "correct horse battery staple")
         patch.setattr(authority, "SCRYPT_COST", 2)
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("caches")))
         yield
 
 

@@ -14,6 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
+import click
 import typer
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -23,7 +24,7 @@ from rich.text import Text
 from sfumato_common import __version__
 from sfumato_common.accounting.accountant import CohortCosts, epsilon_text, json_epsilon
 from sfumato_common.errors import ConfigError, SfumatoError
-from sfumato_common.files import close_folder
+from sfumato_common.files import close_folder, write_atomic
 from sfumato_common.logs import Form, log_form
 from sfumato_common.study.costs import WITHOUT_PRIVACY
 from sfumato_common.study.forecast import Forecast
@@ -173,6 +174,25 @@ def show_status(
 def print_json(value: Mapping[str, Any]) -> None:
     """One JSON object on stdout. Names in it are stable, and an epsilon without a bound is null."""
     typer.echo(json.dumps(value, indent=2, sort_keys=True, allow_nan=False))
+
+
+def keep_epsilons(folder: Path) -> None:
+    """Take epsilons from `folder`, and keep them there, until this command ends; it charges nothing."""
+    from sfumato_common.accounting.kept import keeping
+
+    click.get_current_context().with_resource(keeping(folder))
+
+
+def print_schema(schema: dict[str, Any], out: Path | None) -> None:
+    """A JSON Schema on stdout, or in the file `out`."""
+    from sfumato_common.strict.schema import schema_text
+
+    if out is None:
+        typer.echo(schema_text(schema), nl=False)
+        return
+    write_atomic(out, schema_text(schema))
+    said = f"'{out.name}' is for editors: '# yaml-language-server: $schema={out.name}' as a file's first line names it"
+    console.print(said, markup=False, soft_wrap=True)
 
 
 def forecast_json(forecast: Forecast) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+REFERENCE = sorted((ROOT / "docs" / "reference").glob("*.md"))
 PAGES = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
@@ -15,7 +16,10 @@ PAGES = [
 ]
 GUIDES = [
     ROOT / "README.md",
-    *(ROOT / "docs" / f"{name}.md" for name in ("architecture", "coordinator", "hospital", "researcher")),
+    *(
+        ROOT / "docs" / f"{name}.md"
+        for name in ("architecture", "coordinator", "faq", "gallery", "hospital", "researcher", "threat-model")
+    ),
 ]
 
 
@@ -31,7 +35,7 @@ def test_the_readme_is_one_page_and_leads_to_every_other():
     assert not [page.name for page in PAGES[1:] if f"]({page.relative_to(ROOT)})" not in text]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [*PAGES, *REFERENCE], ids=lambda page: page.name)
 def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
         if not target.startswith("https://"):
@@ -45,6 +49,12 @@ def test_links_lead_somewhere(page):
 def test_lines_of_prose_are_short(page):
     lines = page.read_text().splitlines()
     assert not [line for line in lines if len(line) > 160 and not line.startswith("|")]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_tests_that_a_page_names_are_there(page):
+    named = set(re.findall(r"`(tests/[\w/]+(?:\.py|/)?)", page.read_text()))
+    assert not [name for name in named if not (ROOT / name).exists()]
 
 
 def test_the_architecture_page_has_the_floors_that_the_linter_holds():

@@ -15,9 +15,10 @@ from sfumato_common.generators import GENERATORS
 from sfumato_common.generators.base import import_named
 from sfumato_common.strict import load_yaml
 from sfumato_common.study.forecast import forecast
+from sfumato_common.study.latents import Latent
 from sfumato_common.study.load import load_plan, load_resolved_plan, plan_text
 from sfumato_common.study.policy import Policy
-from sfumato_common.study.release import Grouped, Latent, Sampling
+from sfumato_common.study.release import Grouped, Sampling
 from sfumato_common.study.stages import Stage, StageKind
 from sfumato_common.study.words import Method
 

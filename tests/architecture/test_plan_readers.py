@@ -65,8 +65,14 @@ def test_what_both_sides_share_reads_all_entries_only_where_sites_cannot_join():
         ("sfumato_common/study/budget.py", "auto_shares"),
         ("sfumato_common/exchanges/choice.py", "without_figure"),
         ("sfumato_common/exchanges/choice.py", "_without_sum"),
+        ("sfumato_common/study/foresight.py", "_signal"),
+        ("sfumato_common/study/foresight.py", "_trained"),
+        ("sfumato_common/study/foresight.py", "_groups"),
         # of the entries that are there: at a site its own
         ("sfumato_common/study/private.py", "check_delta"),
+        ("sfumato_common/study/coherence.py", "_check_quorum"),
+        ("sfumato_common/study/coherence.py", "_check_item"),
+        ("sfumato_common/study/coherence.py", "_check_filled"),
         # `secure_sum`, which does not go with 'joining: later'
         ("sfumato_common/study/summed.py", "check_secure_sum"),
         ("sfumato_common/study/summed.py", "pinned_keys"),

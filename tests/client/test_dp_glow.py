@@ -41,8 +41,8 @@ from sfumato_common.mechanisms.streams import PublishedStream, SecretStream, Str
 from sfumato_common.memory import VARIABLE
 from sfumato_common.strict import parse
 from sfumato_common.study.costs import release_events
+from sfumato_common.study.latents import Cadp, DpGlow
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.release import Cadp, DpGlow
 from sfumato_common.types import to_bytes, to_unit_range
 
 SIZE, DIMENSIONS, DELTA = 16, 256, 1e-5

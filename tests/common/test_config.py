@@ -184,36 +184,46 @@ def test_plain_values_of_the_wrong_kind_are_refused():
         ("study: [a\n", "not valid YAML"),
         ("- a\n- b\n", "mapping"),
         ("", "mapping"),
-        ("study: !!python/object/apply:os.system ['true']\n", "not valid YAML"),
+        ("study: !!python/object/apply:os.system ['true']\n", "line 1: 'study': a type in the file"),
         ("? [a, b]\n: 1\n", "line 1: a key is not a plain word"),
-        ("study: a\nno: 1\n", "line 2: a key is not a plain word"),
-        ("study: 2001-99-99\n", "cannot be read"),
-        ("study: " + "9" * 5000 + "\n", "cannot be read"),
+        ("study: a\nno: 1\n", "line 2: unknown key 'no'"),
+        ("study: 2001-99-99\n", "line 1: 'study': '2001-99-99' is no name here"),
+        ("study: " + "9" * 5000 + "\n", "longer than any number"),
         ("study: " + "[" * 3000 + "]" * 3000 + "\n", "cannot be read"),
     ],
 )
-def test_bad_yaml_is_one_clear_line(tmp_path, text, words):
+def test_bad_yaml_is_told_with_its_line(tmp_path, text, words):
     file = tmp_path / "study.yaml"
     file.write_text(text)
     with pytest.raises(ConfigError) as caught:
         load_yaml(file, Plan)
     assert words in str(caught.value)
-    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 1000
     assert str(tmp_path) not in str(caught.value)
 
 
 def test_aliases_of_aliases_are_refused_before_they_are_written_out(tmp_path):
-    """Nine levels of nine aliases: 9^9 words once written out."""
+    """Nine levels of nine aliases: 9^9 words once written out, and the same of merged keys, which add none."""
     words, file = [*"abcdefghi"], tmp_path / "study.yaml"
     levels = [f"{word}: &{word} [{', '.join(['*' + before] * 9)}]" for before, word in itertools.pairwise(words)]
     file.write_text("\n".join(["a: &a [x, x, x, x, x, x, x, x, x]", *levels]))
-    started = time.perf_counter()
-    for text in (file.read_text(), file.read_text() + "\nstudy: *i\n", "study: &a {b: 1}\nimage: {<<: *a}\n"):
+    started = time.process_time()
+    merges = [
+        f"{word}: &{word} {{<<: [{', '.join(['*' + before] * 9)}]}}" for before, word in itertools.pairwise(words)
+    ]
+    merged = "\n".join(["a: &a {}", *merges])
+    for text in (
+        file.read_text(),
+        file.read_text() + "\nstudy: *i\n",
+        merged,
+        "study: &a [*a]\n",
+        "s: &a {t: {<<: *a}}",
+    ):
         file.write_text(text)
         with pytest.raises(ConfigError) as caught:
             load_yaml(file, Plan)
-        assert len(str(caught.value)) < 2000
-    assert time.perf_counter() - started < 2.0
+        assert "aliases repeat it without end" in str(caught.value)
+    assert time.process_time() - started < 2.0
 
 
 def test_unreadable_files_are_one_clear_line(tmp_path):

@@ -16,7 +16,7 @@ from sfumato_common.mechanisms.latent_noise import LatentMechanism, clipped_devi
 from sfumato_common.mechanisms.noise import TestNoise
 from sfumato_common.mechanisms.recorder import NoiseRecorder
 from sfumato_common.strict import parse
-from sfumato_common.study.release import DpGlow
+from sfumato_common.study.latents import DpGlow
 
 pytestmark = pytest.mark.filterwarnings("ignore:TestNoise")
 WIDTHS = (1, 2, 3, 6, 30, 200, 3000)

@@ -82,6 +82,17 @@ def test_people_who_compare_are_enrolled(federation, say):
     assert kept(federation) == before
 
 
+def test_an_address_where_nobody_answers_is_told_as_it_is_entered(federation, say):
+    """The grant is kept all the same: a coordinator answers nobody before its study runs."""
+    sign(say, federation, told(say, federation, "alder"))
+    words = ("join", "--home", federation / "alder", federation / "coord.json", "--coordinator", "127.0.0.1:9")
+    code, _, said = say("sfumato-site", *words, "--fingerprint", told(say, federation, "coord", "sfumato"))
+    assert code == 0
+    assert None not in kept(federation)
+    assert "coordinator 127.0.0.1:9: " in said
+    assert "if its study is not running yet, that is why" in said
+
+
 def test_a_request_made_in_the_sites_place_is_refused(federation, say):
     """The man in the middle of the mail puts keys of his own under alder's name."""
     (federation / "mitm").mkdir()
@@ -155,6 +166,9 @@ def test_a_name_outside_the_plan_is_not_enrolled(federation, say):
     code, line = sign(say, federation, told(say, federation, "nobody"), request="nobody")
     assert code == FederationError.exit_code
     assert "names no site 'nobody-knows'" in line
+    # also where no fingerprint was told yet: nobody is asked for one
+    words = ("--home", federation / "coord", federation / "nobody" / "enrolment-request.json", "--grant", "g.json")
+    assert "names no site 'nobody-knows'" in say("sfumato", "coordinator", "enrol", *words)[1]
     assert Registry(federation / "coord").sites() == {}
 
 

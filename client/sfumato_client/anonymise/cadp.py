@@ -11,7 +11,7 @@ from __future__ import annotations
 from sfumato_client.anonymise.candidates import CandidateSet
 from sfumato_client.anonymise.contract import Job
 from sfumato_client.anonymise.latents import codec_of, drawn_labels, drawn_places, noised_latents
-from sfumato_common.study.release import Cadp
+from sfumato_common.study.latents import Cadp
 
 
 def cadp(job: Job[Cadp]) -> CandidateSet:

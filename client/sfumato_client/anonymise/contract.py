@@ -14,8 +14,9 @@ from sfumato_common.encoders.encoder import Encoder
 from sfumato_common.errors import PolicyRefusal
 from sfumato_common.mechanisms.recorder import NoiseRecorder
 from sfumato_common.mechanisms.streams import Streams
+from sfumato_common.study.counted import Counted
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.release import Counted, Grouped
+from sfumato_common.study.release import Grouped
 from sfumato_common.types import AnyArray, Arrays
 
 Shared = TypeVar("Shared")

@@ -12,7 +12,7 @@ from __future__ import annotations
 from sfumato_client.anonymise.candidates import CandidateSet
 from sfumato_client.anonymise.contract import Job
 from sfumato_client.anonymise.latents import codec_of, drawn_labels, drawn_places, noised_latents
-from sfumato_common.study.release import DpGlow
+from sfumato_common.study.latents import DpGlow
 
 
 def dp_glow(job: Job[DpGlow]) -> CandidateSet:

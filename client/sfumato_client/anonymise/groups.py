@@ -28,7 +28,8 @@ from sfumato_common.errors import DataError, PolicyRefusal, ReleaseRefused
 from sfumato_common.files import write_atomic
 from sfumato_common.generators.components import component_shares
 from sfumato_common.locks import in_turn
-from sfumato_common.study.release import Counted, Grouped, LinearWalk
+from sfumato_common.study.counted import Counted
+from sfumato_common.study.release import Grouped, LinearWalk
 
 Float64 = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from sfumato_client.anonymise.contract import Job
 from sfumato_common.generators.device import training_device
-from sfumato_common.study.release import Counted
+from sfumato_common.study.counted import Counted
 from sfumato_common.types import AnyArray, to_unit_range
 
 _WIDTHS = (16, 32, 64)

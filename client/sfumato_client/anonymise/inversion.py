@@ -22,7 +22,8 @@ from sfumato_common.generators import GENERATORS
 from sfumato_common.generators.components import component_shares
 from sfumato_common.generators.device import training_device
 from sfumato_common.latent.space import Encoding, LatentSpace
-from sfumato_common.study.release import Counted, Inverting
+from sfumato_common.study.counted import Counted
+from sfumato_common.study.release import Inverting
 from sfumato_common.types import ByteImages, to_bytes, to_unit_range
 
 

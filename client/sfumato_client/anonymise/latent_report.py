@@ -12,7 +12,7 @@ from sfumato_common.accounting.accountant import epsilon
 from sfumato_common.accounting.events import LocalGaussian
 from sfumato_common.mechanisms.latent_noise import LatentMechanism
 from sfumato_common.study.costs import NOISE_ALONE, latent_total
-from sfumato_common.study.release import Cadp, Latent
+from sfumato_common.study.latents import Cadp, Latent
 
 # Below this signal-to-noise less than a tenth of a decoded coordinate's deviation is the record's, and an image lies
 # within 5 % as far from its own record as from any other. That is what is seen; what can be inferred, eps_total says.

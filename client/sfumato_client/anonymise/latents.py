@@ -36,8 +36,8 @@ from sfumato_common.mechanisms.draws import Draws
 from sfumato_common.mechanisms.streams import PublishedStream, SecretStream
 from sfumato_common.memory import TILE
 from sfumato_common.rows import by_chunks
+from sfumato_common.study.latents import Cadp, DpGlow, Latent
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.release import Cadp, DpGlow, Latent
 from sfumato_common.types import AnyArray, Arrays, ByteImages, pixel_dtype, to_bytes, values_of
 
 Float64 = npt.NDArray[np.float64]

@@ -19,7 +19,7 @@ from sfumato_client.anonymise.contract import Job
 from sfumato_client.dataset import Cohort
 from sfumato_common.errors import DataError
 from sfumato_common.generators.device import training_device
-from sfumato_common.study.release import Counted
+from sfumato_common.study.counted import Counted
 from sfumato_common.types import AnyArray, to_unit_range
 
 STEM = 16  # channels at full resolution, of which style is read

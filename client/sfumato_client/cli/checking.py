@@ -10,7 +10,7 @@ import typer
 
 from sfumato_client.cli.home import Home, Study
 from sfumato_client.cli.ingest import Workers, progress
-from sfumato_common.command_line import AsJson, console, forecast_json, forecast_table, print_json
+from sfumato_common.command_line import AsJson, console, forecast_json, forecast_table, keep_epsilons, print_json
 from sfumato_common.errors import ConfigError, SfumatoError
 from sfumato_common.study.load import load_resolved_plan
 
@@ -44,6 +44,7 @@ def check(
 
     site = SiteHome(home, study)
     site.own_policy()  # without a home there is nothing to look at
+    keep_epsilons(site.epsilons)
     subject, failed = Subject(site, advice=advice, reach=not offline), Findings()
     try:
         subject = _with_plan(subject, plan)

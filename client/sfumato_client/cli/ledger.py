@@ -20,6 +20,7 @@ from sfumato_common.command_line import (
     file_bytes,
     forecast_json,
     forecast_table,
+    keep_epsilons,
     print_json,
 )
 from sfumato_common.files import write_atomic
@@ -127,6 +128,7 @@ def forecast(
 
     site = SiteHome(home)
     policy = site.policy()
+    keep_epsilons(site.epsilons)
     study = load_resolved_plan(plan).at_site(policy.site)
     with site.open_ledger() as ledger:
         before = max(ledger.spent_epsilon("train"), ledger.spent_epsilon("holdout"))

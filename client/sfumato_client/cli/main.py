@@ -16,9 +16,11 @@ from sfumato_client.cli.gate import gate
 from sfumato_client.cli.home import Home, StoreKey, Study
 from sfumato_client.cli.ingest import ingest
 from sfumato_client.cli.ledger import ledger_app
+from sfumato_client.cli.new import policy_app, source_app
 from sfumato_client.cli.pacs import pacs_app
 from sfumato_client.cli.pseudonym import pseudonym, tell_request
 from sfumato_client.cli.review import approve, queue, refuse, review, steward_app
+from sfumato_client.cli.schema import schema
 from sfumato_client.cli.status import status
 from sfumato_client.cli.style_net import style_net_app
 from sfumato_client.cli.tabular import tabular
@@ -31,6 +33,7 @@ from sfumato_common.command_line import (
     console,
     file_bytes,
     forecast_table,
+    keep_epsilons,
     require_address,
     run_command,
 )
@@ -44,6 +47,8 @@ from sfumato_common.study.simulated import require_real
 app = typer.Typer(no_args_is_help=True, help="Sfumato at the hospital.")
 app.add_typer(ledger_app, name="ledger")
 app.add_typer(pacs_app, name="pacs")
+app.add_typer(policy_app, name="policy")
+app.add_typer(source_app, name="source")
 app.add_typer(style_net_app, name="style-net")
 app.command("check", epilog="Example: sfumato-site check --home site source.yaml --plan plan.yaml")(check)
 app.command("dossier", epilog="Example: sfumato-site dossier --home site thorax --out dossier")(dossier)
@@ -61,6 +66,7 @@ app.command(
     "refuse",
     epilog="Example: sfumato-site refuse thorax/declared --home site --steward ada --ground quality --reason blurred",
 )(refuse)
+app.command("schema", epilog="Example: sfumato-site schema policy --out policy.schema.json")(schema)
 app.command("status", epilog="Example: sfumato-site status --home site --once")(status)
 app.command(epilog="Example: sfumato-site tabular table.csv --home site --schema schema.yaml --output out")(tabular)
 
@@ -129,6 +135,7 @@ def join(
     study: Study = "",
 ) -> None:
     """Compare the coordinator's key and keep its grant: certificates and address."""
+    from sfumato_client.site.checks.network import reach_notes
     from sfumato_client.site.home import ADDRESS_FILE, SiteHome
     from sfumato_common.crypto.enrolment import store_grant
     from sfumato_common.crypto.identity import load_identity
@@ -141,6 +148,8 @@ def join(
     store_grant(identity, file_bytes(grant), said, replace=replace, folder=site.grant)
     write_json(site.link / ADDRESS_FILE, {"coordinator": coordinator})
     console.print("enrolled", markup=False)
+    for said in reach_notes(site):
+        console.print(said, markup=False, soft_wrap=True)
 
 
 @app.command(epilog="Example: sfumato-site renew --home site alder.grant.json")
@@ -184,6 +193,7 @@ def accept(
 
     site = SiteHome(home, study)
     policy = site.policy()
+    keep_epsilons(site.epsilons)
     offered = load_resolved_plan(plan).at_site(policy.site)
     require_real(offered.study, policy.site)
     require_own_key(site, offered, policy.site)

@@ -16,19 +16,19 @@ class Answers(Strict):
     depend on whether another is there, and the guarantee of one patient would not hold.
     """
 
-    # identifiers that differ in case, blanks, zeros or signs that are not seen
     alike_ids: Literal["merge", "separate"] | None = None
-    # a number beside the same number with letters before it, P001 beside 1
+    """Identifiers that differ in case, blanks, zeros or signs that are not seen."""
     prefixed_ids: Literal["merge", "separate"] | None = None
-    # different identifiers with one name and birth date or Study Instance UID, or in each other's Other Patient IDs
+    """A number beside the same number with letters before it, P001 beside 1."""
     same_person: Literal["merge", "separate"] | None = None
-    # identifiers such as ANONYMOUS, 0 or 1.23457E+11, which many people may share
+    """Different identifiers with one name and birth date, one Study Instance UID, or in one another's Patient IDs."""
     placeholder_ids: Literal["drop", "allow"] | None = None
-    # one image (file, SOP Instance UID or pixels) under several identifiers
+    """Identifiers such as ANONYMOUS, 0 or 1.23457E+11, which many people may share."""
     image_of_two_patients: Literal["merge", "separate"] | None = None
-    # one image of one patient under several labels
+    """One image (file, SOP Instance UID or pixels) under several identifiers."""
     image_of_two_labels: Literal["drop", "first"] | None = None
-    # at an update: images of the store whose row is gone, or whose file cannot be read any more
+    """One image of one patient under several labels."""
     gone: Literal["remove", "keep"] | None = None
-    # the largest share of rows that may be dropped without a word from a person
+    """At an update: images of the store whose row is gone, or whose file cannot be read any more."""
     most_dropped: Annotated[float, Field(ge=0.0, le=1.0)] = 0.5
+    """The largest share of rows that may be dropped without a word from a person."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
 from sfumato_client.ingest.answers import Answers
 from sfumato_client.ingest.jobs import Known, ReadFile, Results, Run, here, read_folder, unknown
@@ -14,7 +14,7 @@ from sfumato_client.ingest.records import SiteImage, Skipped, TextPolicy
 from sfumato_client.ingest.table import OPTIONAL_COLUMNS, Labels, Listing
 from sfumato_client.ingest.terms import Axis, FilePath, LabelFrom, Slices, Window, Word
 from sfumato_common.errors import ConfigError, DataError
-from sfumato_common.strict import Strict, load_yaml
+from sfumato_common.strict import Strict, load_kind
 from sfumato_common.study.terms import ImageForm
 from sfumato_common.tables import Row, iterate_table
 
@@ -25,13 +25,14 @@ Column = Literal["file", "label", "patient_id", "split", "laterality", "view"]
 class _Source(Strict):
     """What every source may say beside where its images are."""
 
-    # how many bits all 16-bit files hold; else each is shown by its own
     bits: Literal[8, 10, 12, 14, 16] | None = None
-    # columns of the table that nothing reads
+    """How many bits all 16-bit files hold; left out, each is shown by its own."""
     ignored_columns: list[Word] = Field(default_factory=list)
+    """Columns of the table that nothing reads."""
     answers: Answers = Field(default_factory=Answers)
-    # identifiers of patients who are taken no more: a list, or a file with one a line
-    withdrawn: list[Word] | FilePath = Field(default_factory=list)
+    """What only the hospital knows of its data."""
+    withdrawn: list[Word] | FilePath = Field(default_factory=list, repr=False)
+    """Identifiers of patients who are taken no more: a list, or a file with one a line."""
 
     def withdrawn_ids(self) -> list[str]:
         """The patients who are taken no more. Raises DataError."""
@@ -51,13 +52,15 @@ class _FolderSource(_Source):
     """A folder of files and the table that labels them."""
 
     folder: FilePath
+    """The folder of the files, or a zip."""
     labels: FilePath
-    # our name of a column: the table's
+    """The table that labels them."""
     columns: dict[Column, Word] = Field(default_factory=dict)
-    # a word of the table: the plan's label, or null to drop it
+    """What the table calls our columns: our name, then the table's."""
     map: dict[Word, Word | None] = Field(default_factory=dict)
-    # of an image with text in its pixels: left out, painted over, or taken without a look
+    """What the table's words mean: a word, then the plan's label, or null to drop it."""
     text: TextPolicy = "reject"
+    """An image with text in its pixels is left out, painted over, or taken without a look."""
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -86,12 +89,13 @@ class DicomSource(_FolderSource):
     """Folder of DICOM files and a table `file,label[,patient_id]`, without `label` where the files say it."""
 
     kind: Literal["dicom"]
-    # modalities and marks that are not taken otherwise: CT, US, ...; burned-in, scanned, for-processing
+    """DICOM files."""
     allow: list[Word] = Field(default_factory=list)
-    # of multi-frame images: the first frame, all, or every n-th
+    """Objects that are not taken otherwise: modalities (`CT`, `US`), `burned-in`, `scanned`, `for-processing`."""
     frames: Literal["none", "first", "all"] | Annotated[int, Field(ge=1, le=10_000)] = "none"
-    # where the files, or reports beside them, say the labels
+    """Of multi-frame images: none, the first frame, all, or every n-th."""
     label_from: LabelFrom | None = None
+    """Where the files, or reports beside them, say the labels."""
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -103,29 +107,38 @@ class PngSource(_FolderSource):
     """Folder of PNG files and a table `file,patient_id,label[,split]`."""
 
     kind: Literal["png"]
+    """PNG files."""
 
 
 class ImagesSource(_FolderSource):
     """Folder of PNG, JPEG and TIFF files and a table `file,patient_id,label[,split]`."""
 
     kind: Literal["images"]
+    """PNG, JPEG and TIFF files."""
 
 
 class NiftiSource(_FolderSource):
     """Folder of NIfTI volumes and a table `file,patient_id,label[,split]`; see `nifti` for how slices are shown."""
 
     kind: Literal["nifti"]
+    """NIfTI volumes, of which slices are taken."""
     slices: Slices = "middle"
+    """The middle slice, all, or every n-th."""
     axis: Axis = "axial"
+    """Which way slices are cut."""
     window: Window | None = None
+    """Values that are shown; left out, between two percentiles of the volume."""
 
 
 class NpzSource(_Source):
     """One site's rows of an index table beside its npz archives."""
 
     kind: Literal["npz"]
+    """Arrays beside an index."""
     index: FilePath
+    """The index, a CSV."""
     site: Annotated[str, Field(min_length=1)]
+    """Whose rows of it are read."""
 
     def rows(self) -> Iterator[Row]:
         """The rows of `site` in the index. Raises DataError."""
@@ -166,15 +179,7 @@ def _nifti(source: NiftiSource, form: ImageForm, labels: list[str]) -> ReadFile:
     return lambda job: read_nifti(job, taking)
 
 
-class _Kind(Strict):
-    """Only which kind of source a file describes; the kind's own class then checks every key."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    kind: Literal["dicom", "png", "images", "nifti", "npz"]
-
-
-_SOURCES: dict[str, type[AnySource]] = {
+SOURCES: dict[str, type[AnySource]] = {
     "dicom": DicomSource,
     "png": PngSource,
     "images": ImagesSource,
@@ -185,7 +190,7 @@ _SOURCES: dict[str, type[AnySource]] = {
 
 def load_source(path: Path) -> AnySource:
     """Read a source's YAML description; its paths count from the working directory. Raises ConfigError."""
-    return load_yaml(path, _SOURCES[load_yaml(path, _Kind).kind])
+    return load_kind(path, SOURCES)
 
 
 # readers of single files; an archive has none

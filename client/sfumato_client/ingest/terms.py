@@ -20,15 +20,20 @@ class ReportCode(Strict):
     """A concept of structured reports, by code and coding scheme; they lie in `folder`, else beside the images."""
 
     code: Word
+    """The concept's code."""
     scheme: Word
+    """Its coding scheme."""
     folder: FilePath | None = None
+    """Where the reports lie; left out, beside the images."""
 
 
 class LabelFrom(Strict):
     """Where a DICOM file's label stands: an element (`0008,103E` or its keyword), or a code of its study's reports."""
 
     tag: Word | None = None
+    """An element of the header: a tag such as `0008,103E`, or a keyword."""
     sr: ReportCode | None = None
+    """A concept of the study's structured reports."""
 
     @model_validator(mode="after")
     def _one(self) -> LabelFrom:
@@ -41,4 +46,6 @@ class Window(Strict):
     """Values that are shown: `centre` is grey, `centre` -+ `width`/2 are black and white; in a file's own units."""
 
     centre: Annotated[float, Field(allow_inf_nan=False, strict=False)]
+    """The value that is shown as grey."""
     width: Annotated[float, Field(gt=0, allow_inf_nan=False, strict=False)]
+    """The width of the values that are shown."""

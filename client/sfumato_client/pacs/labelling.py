@@ -9,13 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
 from sfumato_client.pacs.accessions import ACCESSION_NAMES
 from sfumato_client.pacs.headers import Header
 from sfumato_client.pacs.index import INDEX, read_index
 from sfumato_common.errors import ConfigError, DataError
 from sfumato_common.files import write_atomic
+from sfumato_common.strict import yaml_text
 from sfumato_common.tables import Row, read_table
 
 LABELS, SOURCE = "labels.csv", "source.yaml"
@@ -72,7 +71,7 @@ def label_incoming(root: Path, table: Path, label: str = "label") -> Labelled:
     if made:
         whole = root.resolve()
         source = {"kind": "dicom", "folder": str(whole / "images"), "labels": str(whole / LABELS)}
-        write_atomic(root / SOURCE, yaml.safe_dump(source, sort_keys=False), mode=0o600)
+        write_atomic(root / SOURCE, yaml_text(source), mode=0o600)
     return Labelled(by, len(lines), len(index) - len(lines), len(wanted) - len(met), made)
 
 

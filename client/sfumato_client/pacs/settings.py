@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from sfumato_client.pacs.classes import image_classes, named_class
-from sfumato_common.strict import Strict, load_yaml
+from sfumato_common.strict import Strict, load_kind
 
 FilePath = Annotated[Path, Field(strict=False)]  # YAML has strings, not paths
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -225,6 +225,7 @@ class Dimse(_Pacs):
 
 
 AnyPacs = DicomWeb | Dimse
+PacsConfig = Annotated[AnyPacs, Field(discriminator="kind")]
 
 
 def _is_here(host: str) -> bool:
@@ -235,15 +236,7 @@ def _is_here(host: str) -> bool:
         return host == "localhost"
 
 
-class _Kind(Strict):
-    """Only which kind of access a file describes; the kind's own class then checks every key."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    kind: Literal["dicomweb", "dimse"]
-
-
 def load_pacs(path: Path) -> AnyPacs:
     """Read `pacs.yaml`; its paths count from the working directory. Raises ConfigError."""
     kinds: dict[str, type[AnyPacs]] = {"dicomweb": DicomWeb, "dimse": Dimse}
-    return load_yaml(path, kinds[load_yaml(path, _Kind).kind])
+    return load_kind(path, kinds)

@@ -17,10 +17,11 @@ from sfumato_common.metrics.nearest import is_flat
 from sfumato_common.study.budget import check_own_epsilon
 from sfumato_common.study.costs import WITHOUT_PRIVACY, release_events, stated_training
 from sfumato_common.study.forecast import Forecast, forecast
+from sfumato_common.study.latents import Latent
 from sfumato_common.study.lineage import given_models
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.policy import Policy
-from sfumato_common.study.release import DpKAverage, Grouped, Latent
+from sfumato_common.study.release import DpKAverage, Grouped
 from sfumato_common.study.words import way_of
 
 

@@ -92,6 +92,11 @@ class SiteHome:
         return self.root / "ledger.sqlite"
 
     @property
+    def epsilons(self) -> Path:
+        """What plans would cost, as this site computed it; no charge reads it."""
+        return self.root / "epsilons"
+
+    @property
     def worker_secret(self) -> Path:
         """What the SuperNode and the worker share, new at every start, so that no other process takes messages."""
         return self.link / "worker.secret"
@@ -170,8 +175,7 @@ class SiteHome:
 
     def policy(self) -> Policy:
         """The policy with the name by which studies of this coordinator know the site. Raises ConfigError."""
-        own = self.own_policy()
-        return own.model_copy(update={"site": known_as(self, own)})
+        return (own := self.own_policy()).model_copy(update={"site": known_as(self, own)})
 
     def open_ledger(self) -> Ledger:
         """The privacy ledger under the policy's budget, open to charges without privacy for the studies it names."""
@@ -237,10 +241,7 @@ class SiteHome:
         (self.plans / f"{plan.digest}{ENDED}").unlink(missing_ok=True)
 
     def leave(self, study: str) -> None:
-        """Take no further part in a study, by name, in all its versions: questions are refused, budget is free.
-
-        Keys of its sums are gone; what was charged stays charged. Raises ConfigError when no such study is accepted.
-        """
+        """Take no further part in a study, by name, in all its versions; charges stay. Raises ConfigError for none."""
         left = [(home, plan) for home in self.links for plan in home.readable_plans() if plan.study == study]
         if not left:
             raise ConfigError(f"no study '{study}' is accepted here; 'sfumato-site status' names those that are")

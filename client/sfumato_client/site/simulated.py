@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from sfumato_client.ingest import SiteImage, Skipped
 from sfumato_client.ingest.npz import read_rows
@@ -18,6 +17,7 @@ from sfumato_client.site.home import SiteHome
 from sfumato_common.crypto.identity import SiteIdentity, create_identity, load_identity
 from sfumato_common.files import make_private_folder, write_atomic
 from sfumato_common.phantom import arrays
+from sfumato_common.strict import yaml_text
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.release import Grouped
 from sfumato_common.study.simulated import Cohort, IndexCohort, PhantomCohort, require_simulated
@@ -38,7 +38,7 @@ def make_home(
     if not home.identity.exists():
         create_identity(home.identity, name)
     write_atomic(home.identity / "split.key", hashlib.sha256(name.encode()).hexdigest(), mode=0o600)
-    write_atomic(home.root / "policy.yaml", yaml.safe_dump({"site": name, **policy}))
+    write_atomic(home.root / "policy.yaml", yaml_text({"site": name, **policy}))
     home.ingest(images, plan)
     home.pin(plan)
     return home

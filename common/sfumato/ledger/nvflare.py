@@ -4,7 +4,7 @@ In a job: `job.to(ChargeTask(...), site, filter_type=FilterType.TASK_DATA, tasks
 FilterType.TASK_RESULT for the same tasks. A job's filters are matched by the task's exact name: `tasks=["*"]` names no
 task, and filters nothing, without a word. In a site's own `local/privacy.json` they stand for every task of every job.
 What goes wrong leaves as NVFLARE's return code for a filter, without words. Where NVFLARE's pins do not agree with
-Sfumato's, its environment needs numpy, scipy, pydantic, cryptography, packaging, pyyaml, pillow and dp-accounting.
+Sfumato's, its environment needs numpy, scipy, pydantic, cryptography, packaging, ruamel.yaml, pillow and dp-accounting.
 """
 
 from __future__ import annotations

@@ -30,6 +30,7 @@ from sfumato_common.accounting.events import (
     Unprotected,
     check_event,
 )
+from sfumato_common.accounting.kept import computed_once
 from sfumato_common.accounting.pld import GRID, Adjacency, Pure, composition, hopeless
 from sfumato_common.accounting.rdp import epsilon_rdp
 from sfumato_common.errors import LedgerError
@@ -56,7 +57,10 @@ def epsilon(events: Iterable[Event], delta: float, adjacency: Adjacency = "add-r
     tally = count_mechanisms(events)
     if any(hopeless(event) for event in tally):
         return math.inf
-    return _epsilon(tuple(sorted(tally.items(), key=repr)), delta, adjacency) if tally else 0.0
+    if not tally:
+        return 0.0
+    question = tuple(sorted(tally.items(), key=repr))
+    return computed_once(question, delta, adjacency, lambda: _epsilon(question, delta, adjacency))
 
 
 # the round loop and a site's restarts ask for the same sums again and again

@@ -19,13 +19,21 @@ class CodecForm(Strict):
     """
 
     size: Annotated[int, Field(ge=16, le=1024)]
+    """Pixels a side."""
     channels: Literal[1, 3] = 1
+    """1 is grey, 3 is colour."""
     cosines: Annotated[int, Field(ge=16)]
+    """Numbers of a code, a channel: cosines of least frequency."""
     kept: Annotated[int, Field(ge=1)]
+    """Of those, how many are kept as they are; the network makes up the rest."""
     step: Literal[2, 4, 8] = 4
+    """Pixels a side of a place of the network's map."""
     width: Annotated[int, Field(ge=8, le=512)] = 128
+    """Channels of the network."""
     encoder_blocks: Annotated[int, Field(ge=1, le=64)] = 6
+    """Blocks of the encoder."""
     decoder_blocks: Annotated[int, Field(ge=1, le=64)] = 12
+    """Blocks of the decoder."""
 
     @model_validator(mode="after")
     def _fits(self) -> CodecForm:

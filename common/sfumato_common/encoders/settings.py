@@ -49,13 +49,20 @@ class EncoderTerms(Strict):
     """
 
     file: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+    """Name of the file with its weights."""
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    """Hash of that file; another one is refused."""
     architecture: Architecture
+    """Layout of the network."""
     trained_on: Annotated[str, Field(pattern=r"^[!-~]([ -~]{0,199})$")]
+    """What it was trained on: a declaration that nobody can prove from the weights."""
     size: Annotated[int, Field(ge=16, le=1024)] = 224
+    """Pixels a side that images are resized to."""
     # of ImageNet (Deng et al. 2009), as nearly every public network has them
     mean: Three = Field(default=[0.485, 0.456, 0.406])
+    """Subtracted from each channel."""
     deviation: Spread = Field(default=[0.229, 0.224, 0.225])
+    """Then divides each channel."""
 
     @property
     def length(self) -> int:
@@ -101,7 +108,9 @@ class ContentAndStyle(MayNameEncoders):
 
     # left out of a plan's digest where there are none: plans from before them keep theirs
     content_encoder: EncoderName | None = Field(default=None, exclude_if=lambda name: name is None)
+    """A given encoder whose embedding says what content is; left out, a network of the site's own."""
     style_encoder: EncoderName | None = Field(default=None, exclude_if=lambda name: name is None)
+    """A given encoder whose feature maps say what style is; left out, a network of the site's own."""
 
     @property
     def encoder_names(self) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from sfumato_common.evidence.run import RunCertificate
+from sfumato_common.strict.schema import ecma
 from sfumato_common.study.certificate import Certificate
 from sfumato_common.tabular.certificate import TableCertificate
 
@@ -25,19 +26,7 @@ def certificate_schema() -> dict[str, Any]:
     models: Any = RunCertificate | TableCertificate | Certificate
     schema = TypeAdapter(models).json_schema(mode="validation")
     title = f"sfumato certificate, version {VERSION}"
-    return dict(_portable({"$schema": "https://json-schema.org/draft/2020-12/schema", "title": title, **schema}))
-
-
-def _portable(value: Any) -> Any:
-    """Patterns as JSON Schema takes them (ECMA-262): its ^ and $ are Python's \\A and \\z, and nothing else is used."""
-    if isinstance(value, dict):
-        patterns = {key: _ecma(one) for key, one in value.items() if key == "pattern" and isinstance(one, str)}
-        return {key: _portable(one) for key, one in value.items()} | patterns
-    return [_portable(one) for one in value] if isinstance(value, list) else value
-
-
-def _ecma(pattern: str) -> str:
-    return pattern.replace(r"\A", "^").replace(r"\z", "$")
+    return dict(ecma({"$schema": "https://json-schema.org/draft/2020-12/schema", "title": title, **schema}))
 
 
 def schema_bytes() -> bytes:

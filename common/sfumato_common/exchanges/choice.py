@@ -30,11 +30,16 @@ class ChoiceStage(OneShotStage):
     """
 
     kind: Literal["choice"]
+    """Scores of training patients, which tell what model serves best; the last stage."""
     noise_multiplier: Positive
+    """Noise over a sensitivity of 1 a model; left out where the plan has a budget."""
     bins: Annotated[int, Field(ge=4, le=64)] = 16
+    """Cells of a histogram."""
     images: Annotated[int, Field(ge=50, le=20_000)] = 1000
+    """Images of every model that train its classifier."""
     # left out of a plan's digest where it is not used: plans from before it keep theirs
     trimmed: Annotated[int, Field(ge=0, le=127)] = Field(default=0, exclude_if=lambda sites: sites == 0)
+    """Highest and lowest sites that count in no figure."""
 
     @property
     def fewest_replies(self) -> int:

@@ -32,10 +32,15 @@ class FeaturesStage(OneShotStage):
     """
 
     kind: Literal["features"]
+    """Moments of embeddings, released once; vectors are published."""
     noise_multiplier: Positive
+    """Noise of the whole release, over a sensitivity of 1; left out where the plan has a budget."""
     encoder: EncoderName
+    """The given encoder."""
     dimensions: Annotated[int, Field(ge=8, le=256)] = 64
+    """Random public directions that embeddings are released in."""
     vectors: Annotated[int, Field(ge=1, le=100_000)] = 1000
+    """Vectors that are published."""
 
     @property
     def encoder_names(self) -> tuple[str, ...]:

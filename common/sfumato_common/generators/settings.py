@@ -26,7 +26,9 @@ class PublicStart(Strict):
     """Weights that a stage starts from, made from public data alone: `sha256` pins them, `source` declares them."""
 
     source: Literal["phantom", "textures", "checkpoint"]
+    """What the weights were made from: a declaration."""
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    """Hash over names and values of all weights."""
 
 
 class StageSettings(MayNameEncoders):
@@ -106,6 +108,7 @@ class MomentsStage(OneShotStage):
     """A stage that a plan may begin with: by its released moments, flows and diffusion whiten what they learn."""
 
     by_site: bool = False
+    """Every site gets classes of its own, drawn towards the pooled ones as far as the noise demands."""
 
     @abstractmethod
     def white_form(self, plan: PublicPlan) -> WhiteForm:
@@ -122,11 +125,16 @@ class ServerOptimiser(Strict):
     """
 
     kind: Literal["average", "momentum", "adam"] = "average"
+    """Updates as they are, with momentum (FedAvgM), or by FedAdam."""
     learning_rate: Positive = 1.0
+    """Multiplies the step; `adam` has to state it."""
     momentum: Annotated[float, Field(ge=0, le=0.99)] = 0.9
+    """Of `momentum` and `adam`."""
     # left out of a plan's digest where they are not used: plans from before them keep theirs
     combine: Literal["mean", "trimmed-mean", "norm-bound"] = Field(default="mean", exclude_if=lambda way: way == "mean")
+    """Their mean; without the largest and smallest values; or after long ones were shortened."""
     trimmed: Annotated[int, Field(ge=1, le=127)] = Field(default=1, exclude_if=lambda sites: sites == 1)
+    """Under `trimmed-mean`: values that are left out at each end."""
 
     @property
     def fewest_replies(self) -> int:
@@ -148,16 +156,27 @@ class DpSgdStage(StageSettings):
     """
 
     rounds: Annotated[int, Field(ge=1, le=1000)]
+    """Exchanges of the stage."""
     local_steps: Annotated[int, Field(ge=1, le=10_000)]
+    """DP-SGD steps of a site in each round."""
     sampling_rate: Annotated[float, Field(gt=0, le=0.5)]
+    """A patient's chance to be in a step's batch."""
     clipping_norm: Positive
+    """L2 norm that a patient's gradient is clipped to."""
     noise_multiplier: Positive
+    """Noise over the clipping norm; left out where the plan has a budget."""
     learning_rate: Positive
+    """Of Adam at the sites."""
     images_per_patient: Annotated[int, Field(ge=1, le=16)] = 1
+    """How many of a sampled patient's images make the one gradient that is clipped."""
     engine: EngineName = "auto"
+    """How gradients are computed: the same sums at another speed. `auto` is the one that the model declares."""
     start: PublicStart | None = None
+    """Public weights to start from."""
     server: ServerOptimiser = ServerOptimiser()
+    """How the coordinator makes the next model of the sites' updates."""
     proximal: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    """How strongly a site's weights are pulled towards the round's start (FedProx)."""
 
     @property
     def event(self) -> Mechanism:

@@ -19,9 +19,10 @@ from sfumato_common.accounting.events import (
     local_event,
 )
 from sfumato_common.study.certificate import StatedTraining, stated_costs
+from sfumato_common.study.latents import Cadp, DpGlow, Latent
 from sfumato_common.study.lineage import given_models, training_plan
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.release import AnyItem, Cadp, DpGlow, DpKAverage, Grouped, Latent, Sampling
+from sfumato_common.study.release import AnyItem, DpKAverage, Grouped, Sampling
 from sfumato_common.study.stages import Stage
 from sfumato_common.study.summed import UTILITY, is_summed, summed_events
 from sfumato_common.study.words import Part

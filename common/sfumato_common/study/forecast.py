@@ -15,8 +15,8 @@ from sfumato_common.study.costs import (
     stage_events,
     study_events,
 )
+from sfumato_common.study.latents import Latent
 from sfumato_common.study.plan import Plan
-from sfumato_common.study.release import Latent
 
 
 @dataclass(frozen=True)

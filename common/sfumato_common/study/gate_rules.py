@@ -32,10 +32,15 @@ class AttackRule(Strict):
     """
 
     attack: AttackName
+    """Which attack."""
     statistic: Statistic
+    """Which of its figures is compared."""
     decides: Literal["lower", "estimate", "upper"] = "lower"
+    """By which bound of the figure's interval."""
     limit: Annotated[float, Field(ge=0)]
+    """The most that passes."""
     underpowered: Literal["told", "refused"] = "told"
+    """What happens where too few patients are there to tell."""
 
     @model_validator(mode="after")
     def _limit_within(self) -> AttackRule:
@@ -70,17 +75,29 @@ class GateRules(Strict):
     """
 
     relative_distance_floor: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """A candidate is suspicious when it is nearer to a training image than this share of what is usual."""
     copy_share_limit: Share = 0.02
+    """The largest share of suspicious candidates."""
     identity_share_limit: Share = 0.10
+    """The largest share of images made from records that an identity verifier may recognise."""
     declare_verdict: bool = False
+    """Whether the verdict, one bit that no epsilon covers, may be declared."""
     encoder: EncoderTerms | None = None
+    """A second verifier under the same limit, described as plans describe encoders."""
     formal: Literal["no-gate", "private"] = "no-gate"
+    """Formal images are let go by their proof alone, or only under plans with a private gate."""
     attacks: list[AttackRule] = Field(default_factory=lambda: [FINE_COPIES, FINE_MEMBERSHIP])
+    """Attacks that decide, and the most that each may find."""
     report: list[AttackName] = Field(default_factory=lambda: list(TOLD))
+    """Attacks whose figures the steward's report has besides."""
     blank_share_limit: Share = 1.0
+    """The largest share of candidates that show nothing."""
     repeat_share_limit: Share = 1.0
+    """The largest share that repeat one another."""
     range_share_limit: Share = 1.0
+    """The largest share that are darker, brighter, flatter or starker than real images."""
     text: Literal["not-read", "refused"] = "not-read"
+    """`refused`: a text that is burned into an image refuses the set."""
 
     @field_validator("attacks")
     @classmethod

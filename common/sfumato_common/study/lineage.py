@@ -35,10 +35,15 @@ class Tombstone(Strict):
     """What is no longer in a set, of which site, since when, and what became of that site's images."""
 
     site: SiteKey
+    """The site's name."""
     what: What
+    """What happened, a word of a fixed list."""
     since: Day
+    """The day, YYYY-MM-DD."""
     images: Images
+    """What became of the site's images."""
     why: Why = "not told"
+    """The reason, where it is told."""
 
 
 class Lineage(Strict):
@@ -52,12 +57,19 @@ class Lineage(Strict):
     """
 
     version: Annotated[int, Field(ge=2, le=10_000)]
+    """Number of this version; the first set is 1."""
     previous: Hash
+    """sha256 of the manifest of the set that it replaces."""
     trained: Hash | None = None
+    """Digest of the study that trained the given models."""
     models: Annotated[dict[str, Hash], Field(max_length=8)] = Field(default_factory=dict)
+    """Fingerprint of each given model, by its stage's kind."""
     keep: Annotated[dict[SiteKey, Hash], Field(max_length=256)] = Field(default_factory=dict)
+    """Sites whose signed packages stay, by the digest under which they accepted the earlier plan."""
     tombstones: Annotated[list[Tombstone], Field(max_length=1000)] = Field(default_factory=list)
+    """What is no longer in the set."""
     plans: Annotated[dict[Hash, dict[str, Any]], Field(max_length=256)] = Field(default_factory=dict)
+    """Those earlier plans by digest; no part of the plan's own digest."""
 
 
 def given_models(plan: Plan) -> dict[str, str]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from sfumato_common.errors import ConfigError
 from sfumato_common.exchanges.choice import without_figure
-from sfumato_common.strict import parse, read_yaml
+from sfumato_common.strict import parse_document, read_document, yaml_text
 from sfumato_common.study.budget import check_budget, resolve_budget
 from sfumato_common.study.lineage import require_whole
 from sfumato_common.study.plan import Plan
@@ -25,22 +24,22 @@ def load_plan(path: Path) -> Plan:
 
     A plan that is resolved already is taken as it is, after `check_budget`. A choice that can tell nothing is refused.
     """
-    value, name = read_yaml(path), path.name
-    if not _needs_budget(value, name):
-        return _checked(parse(value, Plan, name))
-    stages = [{**stage, _KEY: _PROVISIONAL} for stage in value["stages"]]
-    return _checked(resolve_budget(parse({**value, "stages": stages}, Plan, name)))
+    file = read_document(path)
+    if not _needs_budget(file.value, file.name):
+        return _checked(parse_document(file, Plan))
+    stages = [{**stage, _KEY: _PROVISIONAL} for stage in file.value["stages"]]
+    return _checked(resolve_budget(parse_document(replace(file, value={**file.value, "stages": stages}), Plan)))
 
 
 def load_resolved_plan(path: Path) -> Plan:
     """A site's plan file: never one whose noise is still to be computed. Raises ConfigError."""
-    value = read_yaml(path)
-    if _needs_budget(value, path.name):
+    file = read_document(path)
+    if _needs_budget(file.value, file.name):
         raise ConfigError(
-            f"{path.name}: 'budget' is not resolved into noise multipliers yet, and a site accepts only what is "
+            f"{file.name}: 'budget' is not resolved into noise multipliers yet, and a site accepts only what is "
             "written out; ask the coordinator for the file that 'sfumato plan resolve' writes"
         )
-    return _checked(parse(value, Plan, path.name))
+    return _checked(parse_document(file, Plan))
 
 
 def _checked(plan: Plan) -> Plan:
@@ -59,7 +58,7 @@ def _checked(plan: Plan) -> Plan:
 
 def plan_text(plan: Plan) -> str:
     """A plan as the YAML file that `load_resolved_plan` reads."""
-    return yaml.safe_dump(plan.model_dump(mode="json"), sort_keys=False)
+    return yaml_text(plan.model_dump(mode="json"))
 
 
 def _needs_budget(value: Any, name: str) -> bool:

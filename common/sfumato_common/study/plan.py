@@ -6,27 +6,21 @@ paper), sampling rates and denominators come from here and never from a data set
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from sfumato_common.encoders.settings import EncoderName, EncoderTerms, check_encoders, pin_built_in
+from sfumato_common.encoders.settings import EncoderName, EncoderTerms, pin_built_in
 from sfumato_common.exchanges.choice import ChoiceStage
 from sfumato_common.generators import GENERATORS
-from sfumato_common.generators.appearance import APPEARANCE
-from sfumato_common.generators.codec import CODEC
-from sfumato_common.generators.settings import MomentsStage, Positive, PublicStart, stage_of, white_form
-from sfumato_common.generators.spectral import SPECTRAL
+from sfumato_common.generators.settings import MomentsStage, Positive, PublicStart, stage_of
 from sfumato_common.generators.spectral.settings import SpectralStage
-from sfumato_common.study.balance import check_balance
-from sfumato_common.study.joining import Identified, check_joining
-from sfumato_common.study.lineage import Lineage, check_lineage
-from sfumato_common.study.private import check_delta, check_private
+from sfumato_common.study.coherence import check_plan
+from sfumato_common.study.joining import Identified
+from sfumato_common.study.lineage import Lineage
 from sfumato_common.study.publication import PublicationTerms
-from sfumato_common.study.release import AnyItem, DpKAverage, Filling, Grouped, Latent, ReleaseItem, Sampling
+from sfumato_common.study.release import AnyItem, Filling, Grouped, ReleaseItem
 from sfumato_common.study.stages import Stage, StageKind
-from sfumato_common.study.summed import check_secure_sum
 from sfumato_common.study.terms import (
     FederationTerms,
     FormalGate,
@@ -40,8 +34,6 @@ from sfumato_common.study.terms import (
 from sfumato_common.study.words import PARTS, GuaranteeLevel, Part, fill_of, part_of
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
-# models of moments, one of which every plan begins with
-BASES = (SPECTRAL.kind, APPEARANCE.kind, CODEC.kind)
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
 
 
@@ -49,36 +41,47 @@ class Plan(Identified):
     """A whole study. `digest` is its identity: sha256 over the canonical JSON of the resolved values."""
 
     study: Name
+    """Name of the study: small letters, digits and hyphens. A changed plan needs another name."""
     image: ImageForm
+    """Form of the study's images."""
     # for the headers of DICOM objects alone; left out of the digest where it is not said
     shows: Shown | None = Field(default=None, exclude_if=lambda shown: shown is None)
+    """What all images show, in DICOM's own words; written into the headers of DICOM objects alone."""
     labels: Annotated[list[Name], Field(min_length=2, max_length=64)]
+    """Names of the labels, in their order."""
     sites: Annotated[dict[Name, SiteTerms], Field(max_length=256)]
-    # sites may join while the study runs, and each accepts the plan without the others' entries; see study/joining.py
+    """The sites by name, and what was agreed about each."""
     joining: Literal["later"] | None = Field(default=None, exclude_if=lambda when: when is None)
-    # False: for research only. No noise is added and no gradient is clipped, every epsilon is infinite, whatever
-    # `privacy` says; a site takes part only where its policy names the study
+    """`later`: sites may join while the study runs, and each accepts the plan without the others' entries."""
     private: bool = True
+    """`false`: for research only. No noise is added, every epsilon is infinite, and policies have to name the study."""
     privacy: PrivacyTerms
-    # shares of the privacy budget by stage, from which noise multipliers were computed; see study/budget.py
+    """The most that the whole study may cost a patient."""
     budget: dict[StageKind, Positive] | Literal["auto"] | None = None
-    # frozen public networks that stages and methods name; the record of one that is built in is written here by itself
+    """Shares of the budget by stage, of which noise multipliers are computed; or `auto`, a rule over public numbers."""
     encoders: dict[EncoderName, EncoderTerms] = Field(default_factory=dict, exclude_if=lambda given: not given)
+    """Frozen public networks that stages and methods name; the record of a built-in one is written here by itself."""
     stages: Annotated[list[Stage], Field(min_length=1, max_length=8)]
+    """What is trained or released, in its order; each kind may occur once."""
     release: Annotated[list[ReleaseItem], Field(min_length=1, max_length=8)]
+    """What every site is asked to release: one item a method and model."""
     utility: UtilityTerms | None = None
+    """The published figure: noised scores of holdout patients. Left out, nobody asks for it."""
     # left out of the digest where there is none: plans from before it keep theirs
     formal_gate: FormalGate | None = Field(default=None, exclude_if=lambda gate: gate is None)
+    """A private gate before the formal images; it is noised and charged."""
     secure_sum: SecureSumTerms | None = Field(default=None, exclude_if=lambda terms: terms is None)
-    # the share of each label in the published set: a draw among signed images, see study/balance.py
+    """One-shot releases reach the coordinator as sums over sites alone."""
     balance: dict[Name, Positive] | None = Field(default=None, exclude_if=lambda shares: shares is None)
-    # whether images that nearly equal another are published too; without a word they are left out (pool/near.py)
+    """The share of each label in the published set: a draw among signed images."""
     near_duplicates: Literal["stay"] | None = Field(default=None, exclude_if=lambda said: said is None)
-    # a later version of a published set: what it takes over from earlier ones; see study/lineage.py
+    """`stay`: images that nearly equal another are published too; left out, they are not."""
     lineage: Lineage | None = Field(default=None, exclude_if=lambda lineage: lineage is None)
+    """Of a later version of a set: what it takes over from earlier ones. `sfumato study rerelease` writes it."""
     federation: FederationTerms
-    # what the published set's cards say in the consortium's name
+    """When a round counts, and how long it waits."""
     publication: PublicationTerms | None = Field(default=None, exclude_if=lambda terms: terms is None)
+    """What the published set's cards say in the consortium's name."""
 
     @model_validator(mode="before")
     @classmethod
@@ -94,80 +97,8 @@ class Plan(Identified):
 
     @model_validator(mode="after")
     def _coherent(self) -> Plan:
-        kinds = [stage.kind for stage in self.stages]
-        if twice := [kind for kind in kinds if kinds.count(kind) > 1]:
-            raise ValueError(f"stage '{twice[0]}' is there more than once; each kind may occur once, remove the others")
-        if kinds[0] not in BASES:
-            raise ValueError("the first stage must be 'spectral', 'appearance' or 'codec': the others start from it")
-        models = [stage for stage in self.stages[1:] if stage.kind in GENERATORS]
-        if needy := [stage.kind for stage in models if kinds[0] not in stage.goes_on_from]:
-            raise ValueError(f"'{needy[0]}' starts from the spectral model: the first stage must be 'spectral'")
-        self._check_release(kinds)
-        check_encoders(self.encoders, [*self.stages, *self.release])
-        for stage in self.stages:
-            stage.check(self)
-        if self.has_best and not self.chooses:
-            raise ValueError("release of 'best' needs a 'choice' stage")
-        check_private(self)
-        check_delta(self)
-        check_joining(self)
-        check_secure_sum(self)
-        check_lineage(self)
-        check_balance(self)
-        if self.federation.quorum > len(self.sites) > 0 and not self.joining:
-            raise ValueError("federation.quorum is larger than the number of sites")
-        if few := [stage for stage in self.stages if stage.fewest_replies > self.federation.quorum]:
-            raise ValueError(
-                f"'trimmed' of stage '{few[0].kind}' leaves nothing of a round of {self.federation.quorum} sites: "
-                f"federation.quorum must be at least {few[0].fewest_replies}"
-            )
+        check_plan(self)
         return self
-
-    def _check_release(self, kinds: Sequence[str]) -> None:
-        if missing := [item.model for item in self.release if item.model not in kinds and item.model != "best"]:
-            raise ValueError(f"release asks for model '{missing[0]}', which no stage trains")
-        sampled = [item.model for item in self.release if isinstance(item, Sampling)]
-        if "best" in sampled and len(sampled) > 1:
-            raise ValueError("'best' is one of the models that stages make: sample from it alone, or from named ones")
-        if len({(item.method, item.model) for item in self.release}) != len(self.release):
-            raise ValueError("each model may be released once by a method; add the counts")
-        if len({item.grouping for item in self.release if isinstance(item, Grouped)}) > 1:
-            raise ValueError(
-                "patients are grouped once a study: give all methods on groups the same k, groups, least_labels, "
-                "remainder, distance and views, or what two groupings share would tell who is in them"
-            )
-        for item in self.release:
-            self._check_item(item)
-        if self.formal_gate is not None and "formal" not in self.parts:
-            raise ValueError("'formal_gate' judges formal images, and the release has none; remove it")
-
-    def _check_item(self, item: AnyItem) -> None:
-        if unknown := sorted(set(item.images_at) - set(self.sites)):
-            raise ValueError(f"'images_at' of '{item.method}' names '{unknown[0]}', which is none of the plan's sites")
-        self._check_filled(item)
-        if isinstance(item, Grouped) and item.groups == "l-diverse" and item.least_labels > len(self.labels):
-            raise ValueError(f"'least_labels' of '{item.method}' is larger than the number of labels")
-        if isinstance(item, DpKAverage) and not self.private:
-            raise ValueError(f"'{item.method}' is a formal method: under 'private: false' its model has no guarantee")
-        if isinstance(item, Latent):
-            every = white_form(self).numbers
-            if item.coordinates is not None and item.coordinates > every:
-                raise ValueError(f"'coordinates' of '{item.method}' are more than a latent's {every}")
-            if over := [site for site, terms in self.sites.items() if item.at(site) > terms.nominal_patients]:
-                raise ValueError(
-                    f"'{item.method}' releases one image a patient at most: ask '{over[0]}' for no more than its "
-                    f"{self.sites[over[0]].nominal_patients} nominal patients, by 'images_at'"
-                )
-
-    def _check_filled(self, item: AnyItem) -> None:
-        if not isinstance(item, Grouped):
-            return
-        if unknown := sorted(set(item.filled_at) - set(self.sites)):
-            raise ValueError(f"'filled_at' of '{item.method}' names '{unknown[0]}', which is none of the plan's sites")
-        if bare := [site for site in self.sites if self.filled(item, site) >= item.at(site)]:
-            raise ValueError(
-                f"'filled_at' of '{item.method}' leaves no image from a group at '{bare[0]}'; fill fewer places there"
-            )
 
     def stage(self, kind: str) -> Stage:
         """The stage of that kind. Raises KeyError when the plan has none."""

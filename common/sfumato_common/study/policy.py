@@ -21,7 +21,9 @@ class Budget(Strict):
     """The most a patient of this site may ever be charged, over all studies together."""
 
     epsilon: Positive
+    """The largest epsilon of a patient, over all studies and tables together."""
     delta: Annotated[float, Field(gt=0, lt=0.01)]
+    """The delta that goes with it."""
 
 
 class ReviewRules(Strict):
@@ -33,8 +35,11 @@ class ReviewRules(Strict):
     """
 
     by: Literal["auto", "formal-auto", "steward"] = "auto"
+    """Policy alone, a steward on declared parts, or a steward on every part."""
     two_persons: bool = False
+    """Two stewards have to say yes."""
     queue: Literal["withheld", "told"] = "withheld"
+    """Whether the coordinator is told that a release waits for people."""
 
     @property
     def persons(self) -> int:
@@ -55,42 +60,56 @@ class ReleaseRules(Strict):
     """
 
     allowed_methods: list[Method | TableMethod]
+    """Methods that plans and tables may use here."""
     largest_set: Count
+    """The most images of a study."""
     smallest_group: Annotated[int, Field(ge=2, le=1000)] = 5
+    """The least k of a method on groups."""
     regroup: Literal["refused", "allowed"] = "refused"
+    """Whether patients may be grouped again otherwise, which shows by subtraction who is in one grouping alone."""
     gate: GateRules = GateRules()
+    """When a set of candidates is refused."""
     review: ReviewRules = ReviewRules()
+    """Who lets go what the gate let pass."""
 
 
 class Policy(Strict):
     """Everything a site insists on. A plan that asks for more is refused before any data is touched."""
 
     site: Name
-    # what others read: this name, or random letters with keys of their own, the same in all studies or one a study
+    """This site's own name: in its plans, unless `name` hides it."""
     name: Literal["shown", "pseudonym", "pseudonym-per-study"] = "shown"
+    """What others read: this name, or random letters with keys of their own, one in all studies or one a study."""
     budget: Budget
+    """The most that a patient of this site may ever be charged."""
     allowed_stages: list[StageKind]
+    """Kinds of stages that may be computed here."""
     minimum_patients: Annotated[int, Field(ge=2)]
-    # the share of patients more that 'accept' asks for: afterwards nothing hangs on their number, and some may leave
+    """The least number of training patients that `accept` asks for."""
     minimum_slack: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """The share of patients more that `accept` asks for: afterwards nothing hangs on their number; some may leave."""
     release: ReleaseRules
-    # studies, by name, that may train here without differential privacy; for research on data that may be shown
+    """What may be released, and what stands before it."""
     nonprivate_studies: Annotated[list[Name], Field(default_factory=list)]
-    # 'public': images may carry the labels of their records as they are, where a plan asks for it
+    """Studies, by name, that may train here without differential privacy; for research on data that may be shown."""
     labels: Literal["private", "public"] = "private"
-    # where the files of given encoders stand: a folder, absolute or below the home folder
+    """`public`: images may carry the labels of their records as they are, where a plan asks for it."""
     encoders: Annotated[str, Field(min_length=1)] = "encoders"
+    """Where the files of given encoders stand: a folder, absolute or below the home folder."""
     utility_figure: Literal["withheld", "noised"] = "withheld"
-    # what a patient has paid here in all, over every study and table: may it stand in a release's certificate
+    """Whether holdout patients' noised scores may leave; they are charged."""
     site_total: Literal["withheld", "published"] = "withheld"
-    # under a plan's `secure_sum` what is charged counts on the noise of other sites: may it here
+    """Whether what a patient has paid here in all, over every study and table, may stand in a release's certificate."""
     secure_sum: Literal["refused", "allowed"] = "refused"
-    # may a later version of a set say, beside this site's name, that a patient of it withdrew
+    """Under a plan's `secure_sum` what is charged counts on the noise of other sites: whether it may here."""
     withdrawals: Literal["withheld", "told"] = "withheld"
+    """Whether a later version of a set may say, beside this site's name, that a patient of it withdrew."""
     noise: Literal["secure", "test"] = "secure"
-    # the step of a round under way, of the plan's steps, on the grid of answers: may the node tell it
+    """`secure`: from the operating system's randomness. `test`: reproducible, for tests alone, and no guarantee."""
     progress: Literal["withheld", "shown"] = "withheld"
+    """Whether the node may tell the step of a round under way, on the grid of answers."""
     answer_interval_s: Annotated[float, Field(ge=0, le=3600)] = DEFAULT_ANSWER_INTERVAL_S
+    """Answers leave at whole multiples of so many seconds after the question."""
 
     @model_validator(mode="after")
     def _apart(self) -> Policy:

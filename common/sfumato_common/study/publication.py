@@ -43,10 +43,15 @@ class PublicationTerms(Strict):
     """
 
     title: Line | None = None
+    """What the set is called."""
     licence: Licence | None = None
+    """An SPDX identifier, or LicenseRef-NAME for terms of your own."""
     intended_use: Paragraph | None = None
+    """What the set is meant for."""
     contact: Line | None = None
+    """Whom to ask."""
     doi: Annotated[str, Field(pattern=r"^10\.[0-9]{4,9}/[A-Za-z0-9._()/:;-]{1,100}$")] | None = None
+    """A DOI that a repository has reserved."""
 
     @property
     def listed_licence(self) -> bool:

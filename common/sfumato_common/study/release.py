@@ -7,51 +7,31 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Field, Tag
 
-from sfumato_common.encoders.settings import ContentAndStyle, MayNameEncoders
+from sfumato_common.encoders.settings import ContentAndStyle
 from sfumato_common.generators import GENERATORS
 from sfumato_common.generators.settings import Positive
+from sfumato_common.study.counted import Counted, ImageCount
+from sfumato_common.study.latents import Cadp, DpGlow
 from sfumato_common.study.words import Fill, GuaranteeLevel
 
 if TYPE_CHECKING:
     SampledKind: TypeAlias = str
     WalkedKind: TypeAlias = str
-    NoisedKind: TypeAlias = str
 else:
-    # the models that may be sampled, whose latent space methods walk in, and whose latents methods noise
+    # the models that may be sampled, and those whose latent space methods walk in
     SampledKind = Literal[(*GENERATORS, "best")]
     WalkedKind = Literal[tuple(kind for kind, record in GENERATORS.items() if record.latent)]
-    NoisedKind = Literal[tuple(kind for kind, record in GENERATORS.items() if record.flow)]
-ImageCount = Annotated[int, Field(ge=1, le=100_000)]
-
-
-class Counted(MayNameEncoders):
-    """How many images: `images` at every site but those that `images_at` gives a number of their own."""
-
-    images: ImageCount
-    images_at: dict[str, ImageCount] = Field(default_factory=dict)
-
-    @property
-    def guarantee_level(self) -> GuaranteeLevel:
-        """What the method promises of its images, where the models that they come from are private."""
-        return "formal"
-
-    def at(self, site: str) -> int:
-        """The number of images at `site`."""
-        return self.images_at.get(site, self.images)
-
-    @property
-    def most(self) -> int:
-        """The largest number at any site."""
-        return max([self.images, *self.images_at.values()])
 
 
 class Sampling(Counted):
     """DP sampling: images drawn from `model`; `best` is the one that the plan's choice stage finds best."""
 
     method: Literal["dp-sampling"] = "dp-sampling"
+    """Images are drawn from the model; formal."""
     model: SampledKind
+    """Which model: a stage's kind, or `best`, the one that the choice stage finds best."""
 
 
 class Filling(Sampling):
@@ -68,8 +48,11 @@ class Inverting(Counted):
     """
 
     model: WalkedKind = "gan"
+    """The model in whose latent space the method works."""
     encoder_steps: Annotated[int, Field(ge=0, le=100_000)] = 300
+    """Steps that train the encoder by which records become codes."""
     refinement_steps: Annotated[int, Field(ge=0, le=1000)] = 30
+    """Steps that bring each code nearer to its record."""
 
 
 class Grouped(Inverting):
@@ -90,13 +73,20 @@ class Grouped(Inverting):
     """
 
     k: Annotated[int, Field(ge=2, le=1000)] = 5
+    """The least number of patients in a group."""
     groups: Literal["within-label", "l-diverse"] = "within-label"
+    """Groups of one label, or of at least `least_labels` labels."""
     least_labels: Annotated[int, Field(ge=2, le=64)] = 2
+    """Under `l-diverse`: labels in each group."""
     remainder: Literal["merge", "suppress"] = "merge"
+    """Patients who make no whole group: joined to one, or left out."""
     distance: Literal["image", "embedding", "random"] = "random"
+    """Who is near: whose images are alike when blurred, or to an embedding of the site's own; or anybody."""
     # each left out of the digest where it says nothing: plans from before it keep theirs
     views: Literal["mean", "apart", "mirrored"] = Field(default="mean", exclude_if=lambda way: way == "mean")
+    """Which of a patient's images enters a group: their mean, groups a view, or views mirrored onto one side."""
     filled_at: dict[str, ImageCount] = Field(default_factory=dict, exclude_if=lambda sites: not sites)
+    """At a site that lacks groups: how many images are drawn from the model instead; those are formal."""
 
     @property
     def guarantee_level(self) -> GuaranteeLevel:
@@ -121,6 +111,7 @@ class KSame(Grouped):
     """The centroid baseline (Newton et al. 2005): the image of a group's mean code."""
 
     method: Literal["k-same"]
+    """The image of a group's mean code; syntactic."""
 
 
 class KSalsa(Grouped, ContentAndStyle):
@@ -134,18 +125,26 @@ class KSalsa(Grouped, ContentAndStyle):
     """
 
     method: Literal["k-salsa"]
+    """That image, moved to its group's content and local style; syntactic."""
     steps: Annotated[int, Field(ge=1, le=1000)] = 100
+    """Steps of Adam."""
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 0.1
+    """Of Adam."""
     content_weight: Annotated[float, Field(ge=0, le=1000)] = 100.0
+    """Weight of the content's loss."""
     style_weight: Annotated[float, Field(ge=0, le=1e-5)] = 1e-6
+    """Weight of the local style's loss."""
     embedding_steps: Annotated[int, Field(ge=1, le=100_000)] = 200
+    """Steps that train the site's own network, where no encoder is given."""
 
 
 class LinearWalk(Grouped):
     """Straight lines between the mean codes of two groups of one label: `points` images a walk, its ends left out."""
 
     method: Literal["linear-walk"]
+    """Points on a line between two groups' mean codes; syntactic."""
     points: Annotated[int, Field(ge=1, le=256)] = 6
+    """Images a walk, its ends left out."""
 
 
 class PlanWalk(LinearWalk):
@@ -157,12 +156,18 @@ class PlanWalk(LinearWalk):
     """
 
     method: Literal["plan-walk"]  # type: ignore[assignment]
+    """Such walks bent away from identities; heuristic."""
     # plans from before it were accepted with the space's own unit: they keep meaning and digest
     elastic: Literal["absolute", "relative"] = Field(default="absolute", exclude_if=lambda unit: unit == "absolute")
+    """Unit of the pull back to the line: the space's own, or the line's length, at which the published weights bend."""
     steps: Annotated[int, Field(ge=1, le=2000)] = 500
+    """Steps of Adam."""
     identity_weight: Annotated[float, Field(ge=0, le=100)] = 0.1
+    """Weight of the distance from identities."""
     class_weight: Annotated[float, Field(ge=0, le=1000)] = 1.0
+    """Weight of the label's loss."""
     classifier_steps: Annotated[int, Field(ge=1, le=100_000)] = 300
+    """Steps that train the site's classifiers."""
 
     @property
     def guarantee_level(self) -> GuaranteeLevel:
@@ -177,85 +182,13 @@ class DpKAverage(Inverting):
     """
 
     method: Literal["dp-k-average"]
+    """Noised means of k clipped codes; formal."""
     k: Annotated[int, Field(ge=2, le=1000)] = 10
+    """Patients in a mean."""
     radius: Positive
+    """L2 norm that a code is clipped to."""
     noise_multiplier: Positive
-
-
-class Latent(Counted):
-    """What local-DP methods in a flow's latent space share: each record clipped and noised on its own.
-
-    Where `tells_labels`, an image carries its record's own label, which no epsilon covers and the site's policy has to
-    allow.
-
-    Laplace: `clip: l1` to norm `radius`, or `elementwise` to [-radius, radius]; `epsilon` is the total over all
-    released coordinates. Gaussian: `clip: l2`, standard deviation `noise_multiplier` x 2 radius. Only the `coordinates`
-    coarsest latent coordinates are released (all without it); the others are drawn anew from the prior, at no cost.
-    """
-
-    model: NoisedKind = "flow"
-    mechanism: Literal["laplace", "gaussian"] = "laplace"
-    clip: Literal["l1", "elementwise", "l2"] = "l1"
-    radius: Positive
-    epsilon: Positive | None = None
-    noise_multiplier: Positive | None = None
-    coordinates: Annotated[int, Field(ge=1)] | None = None
-
-    @property
-    def tells_labels(self) -> bool:
-        """Whether images go out, or are decoded, under the labels of their records as they are."""
-        raise NotImplementedError
-
-    @property
-    def guarantee_level(self) -> GuaranteeLevel:
-        """Formal, all or but for labels."""
-        return "formal, labels public" if self.tells_labels else "formal"
-
-    @model_validator(mode="after")
-    def _one_mechanism(self) -> Latent:
-        if self.mechanism == "laplace" and (self.epsilon is None or self.noise_multiplier is not None):
-            raise ValueError("the laplace mechanism takes 'epsilon', the total, and no 'noise_multiplier'")
-        if self.mechanism == "gaussian" and (self.noise_multiplier is None or self.epsilon is not None):
-            raise ValueError("the gaussian mechanism takes 'noise_multiplier', and no 'epsilon'")
-        if (self.clip == "l2") != (self.mechanism == "gaussian"):
-            raise ValueError("clip 'l2' goes with the gaussian mechanism, 'l1' and 'elementwise' with laplace")
-        return self
-
-
-class DpGlow(Latent):
-    """DP-GLOW (arXiv 2212.10688): clipped latents with noise, decoded under a label drawn by the released shares."""
-
-    method: Literal["dp-glow"]
-    label: Literal["drawn", "public"] = "drawn"
-
-    @property
-    def tells_labels(self) -> bool:
-        """Under `label: public`."""
-        return self.label == "public"
-
-
-class Cadp(Latent):
-    """CADP (DeCaF 2022): the same in a conditional flow, with the label public or by K-ary randomised response.
-
-    `decode` says under which condition noised latents become images: the released label (`same`), or one drawn from the
-    released shares (`resampled`).
-    """
-
-    method: Literal["cadp"]
-    label: Literal["public", "randomised"] = "randomised"
-    label_epsilon: Positive | None = None
-    decode: Literal["same", "resampled"] = "same"
-
-    @property
-    def tells_labels(self) -> bool:
-        """Under `label: public`, unless images are decoded under labels that were drawn."""
-        return self.label == "public" and self.decode == "same"
-
-    @model_validator(mode="after")
-    def _label_cost(self) -> Cadp:
-        if (self.label == "randomised") != (self.label_epsilon is not None):
-            raise ValueError("'label_epsilon' is the price of 'label: randomised'; give both or neither")
-        return self
+    """Noise on each mean, over its sensitivity of 2 radius / k."""
 
 
 def _method(value: Any) -> str:

@@ -47,6 +47,8 @@ def dataset_verify(
     from sfumato_server.publish.converted import images_in
     from sfumato_server.publish.versions import standing_lines, standing_of
 
+    for path in [*([key] if key else []), *(Path(one.partition("=")[2]) for one in site_key or [])]:
+        _require_apart(path, folder if proof is None else folder.parent)
     if proof is not None:
         _verify_one(folder, proof, key, _site_keys(site_key or []), as_json)
         return
@@ -85,6 +87,19 @@ def dataset_prove(
         print_json({"image": found.entry.name, "site": found.line.site, "bytes": len(data)})
     else:
         console.print(f"'{out.name}' proves image {found.entry.name}, {len(data)} bytes", markup=False, soft_wrap=True)
+
+
+def _require_apart(key: Path, folder: Path) -> None:
+    """Raise UnverifiedOrigin for a key that lies in the set it is to vouch for: whoever made the set put it there."""
+    from sfumato_server.publish.manifest import MANIFEST
+
+    here = folder.resolve()
+    root = next((part for part in (here, *here.parents) if (part / MANIFEST).is_file()), here)
+    if key.resolve().is_relative_to(root):
+        raise UnverifiedOrigin(
+            f"key '{key.name}' lies inside the set that it is to verify, and whoever made the set put it there: bring "
+            "it from its owner, by another way, and keep it elsewhere"
+        )
 
 
 def _verify_one(image: Path, proof: Path, key: Path | None, site_keys: dict[str, bytes], as_json: bool) -> None:

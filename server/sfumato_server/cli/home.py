@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from sfumato_common.command_line import close_home
+from sfumato_common.command_line import close_home, keep_epsilons
+
+
+def keep_costs() -> None:
+    """Until this command ends, keep what plans cost in the user's own cache folder (XDG_CACHE_HOME); see `kept.py`."""
+    with suppress(RuntimeError):  # nobody's home: nothing is kept
+        caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        keep_epsilons(Path(caches) / "sfumato" / "epsilons")
+
 
 Home = Annotated[
     Path,

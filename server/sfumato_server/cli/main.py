@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -28,11 +29,13 @@ from sfumato_common.study.plan import Plan
 from sfumato_common.study.simulated import require_real
 from sfumato_server.cli.advise import advise
 from sfumato_server.cli.dataset import dataset_app
-from sfumato_server.cli.home import Home
+from sfumato_server.cli.home import Home, keep_costs
 from sfumato_server.cli.members import add_commands
 from sfumato_server.cli.model import model_app
 from sfumato_server.cli.passphrase import PassphraseFile, ask_passphrase
+from sfumato_server.cli.plan_new import plan_new
 from sfumato_server.cli.run import run_study
+from sfumato_server.cli.schema import schema
 from sfumato_server.cli.simulate import simulate
 from sfumato_server.cli.study import study_app
 
@@ -51,6 +54,10 @@ coordinator_app.command("run", epilog="Example: sfumato coordinator run --home c
 plan_app.command(
     "advise", epilog="Example: sfumato plan advise configs/demo.yaml --patients 240,960 --sites 3,10 --out advice"
 )(advise)
+plan_app.command("new", epilog="Example: sfumato plan new plan.yaml --name thorax --sites alder,birch --epsilon 8")(
+    plan_new
+)
+app.command("schema", epilog="Example: sfumato schema plan --out plan.schema.json")(schema)
 app.command(epilog="Example: sfumato simulate configs/demo.yaml --sites 3,10,30 --patients 100,300 --out simulated")(
     simulate
 )
@@ -68,8 +75,17 @@ def sfumato(version: Version = False, memory: Memory = None, log: Log = None) ->
 
 @plan_app.command("check", epilog="Example: sfumato plan check configs/demo.yaml")
 def plan_check(plan: Annotated[Path, typer.Argument(help="Study plan, YAML.")], as_json: AsJson = False) -> None:
-    """Validate a plan and show what it would cost a patient."""
-    _affordable(load_plan(plan), as_json)
+    """Validate a plan, and show what it would cost a patient and what can be told of it before anybody is asked."""
+    from sfumato_common.study.foresight import foresee
+
+    keep_costs()
+    study = load_plan(plan)
+    foreseen = foresee(study)
+    _affordable(study, as_json, {"foresight": [asdict(one) for one in foreseen]})
+    if not as_json:
+        for one in foreseen:
+            said, style = f"{one.about}: {one.said}", "yellow" if one.state == "poor" else None
+            console.print(said, style=style, markup=False, soft_wrap=True)
 
 
 @plan_app.command("resolve", epilog="Example: sfumato plan resolve configs/demo.yaml --out plan.yaml")
@@ -78,6 +94,7 @@ def plan_resolve(
     out: Annotated[Path, typer.Option("--out", "-o", help="Where the plan goes that sites accept, YAML.")],
 ) -> None:
     """Compute every stage's noise from the plan's budget and write the whole plan out."""
+    keep_costs()
     study = load_plan(plan)
     _affordable(study)
     write_atomic(out, plan_text(study))
@@ -104,6 +121,7 @@ def coordinator_init(
     from sfumato_server.rounds.encoders import keep_encoder, load_encoders
     from sfumato_server.rounds.starts import load_starts
 
+    keep_costs()
     study = load_plan(plan)
     require_real(study.study, *study.sites)
     _affordable(study)
@@ -141,13 +159,13 @@ def coordinator_enrol(
     from sfumato_common.crypto.enrolment import encode_grant, read_request
     from sfumato_common.crypto.signatures import fingerprint as fingerprint_of
     from sfumato_server.coordinator.home import CoordinatorHome
-    from sfumato_server.enrol import enrol, load_authority
+    from sfumato_server.enrol import enrol, load_authority, require_planned
 
     data = file_bytes(request)
-    wanted = read_request(data)
+    wanted, sites = read_request(data), CoordinatorHome(home).plan().sites
+    require_planned(wanted.site, sites)  # before anybody takes up the telephone
     whose = f", the pseudonym of '{wanted.holder.site}'" if wanted.holder else ""
     said = ask_fingerprint(fingerprint, f"site '{wanted.site}'{whose}")
-    sites = CoordinatorHome(home).plan().sites
     issued = enrol(home, data, said, sites, passphrase=ask_passphrase(passphrase_file))
     write_atomic(grant, encode_grant(issued, load_authority(home).signing_key))
     console.print(
@@ -194,14 +212,22 @@ def _own_hashes(plan: Plan) -> str:
     return "".join(f"plan hash at '{site}': {plan.digest_at(site)}\n" for site in sorted(plan.sites))
 
 
-def _affordable(plan: Plan, as_json: bool = False) -> None:
+def _affordable(plan: Plan, as_json: bool = False, more: dict[str, Any] | None = None) -> None:
     """Print the forecast; a plan that costs more than it says is a ConfigError."""
     from sfumato_common.study.forecast import forecast
 
     cost = forecast(plan, plan.privacy.delta)
     if as_json:
         allowed = {"epsilon": plan.privacy.epsilon, "delta": plan.privacy.delta}
-        print_json({**forecast_json(cost), "study": plan.study, "plan_hash": plan.study_digest, "budget": allowed})
+        print_json(
+            {
+                **forecast_json(cost),
+                "study": plan.study,
+                "plan_hash": plan.study_digest,
+                "budget": allowed,
+                **(more or {}),
+            }
+        )
     else:
         console.print(forecast_table(cost, f"Plan '{plan.study}'"))
     if not plan.private:

@@ -37,12 +37,14 @@ def run_study(
     """Run the study: wait for the sites, train, collect the releases, publish."""
     from sfumato_server.coordinator.home import CoordinatorHome
     from sfumato_server.coordinator.run import Listen, run_coordinator
-    from sfumato_server.enrol import expiry_notes
+    from sfumato_server.enrol import address_notes, expiry_notes
     from sfumato_server.status.overview import overview
     from sfumato_server.status.view import live_status
 
     current = CoordinatorHome(home).plan
     plan = current()
+    for note in address_notes(home, host):
+        console.print(note, markup=False, soft_wrap=True)
     for note in expiry_notes(home, plan.sites):
         console.print(f"{note}; see 'sfumato coordinator renew' and 'rotate'", markup=False, soft_wrap=True)
     with live_status(lambda: overview(home, current())) as refresh:

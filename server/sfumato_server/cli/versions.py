@@ -12,7 +12,7 @@ from sfumato_common.command_line import AsJson, console, print_json
 from sfumato_common.errors import ConfigError
 from sfumato_common.study.lineage import Why
 from sfumato_common.study.load import load_plan
-from sfumato_server.cli.home import Home
+from sfumato_server.cli.home import Home, keep_costs
 
 Sites = list[str] | None
 WHY: tuple[str, ...] = get_args(Why)
@@ -42,6 +42,7 @@ def rerelease(
 
     if out is None and not dry_run:
         raise ConfigError("--out names the home of the next version; --dry-run makes none")
+    keep_costs()
     old = CoordinatorHome(home)
     changes = Changes(
         tuple(left or ()),

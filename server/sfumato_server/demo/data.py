@@ -6,11 +6,10 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
 from sfumato_common.errors import DataError
 from sfumato_common.files import write_atomic
 from sfumato_common.phantom import MODALITIES
+from sfumato_common.strict import yaml_text
 from sfumato_common.supervise import run_to_end
 from sfumato_common.tables import INDEX_COLUMNS, read_table
 
@@ -44,7 +43,7 @@ class Cohort:
 
     def _describe(self, site: str, source: dict[str, str]) -> Path:
         path = self.folder / f"{site}.source.yaml"
-        write_atomic(path, yaml.safe_dump(source))
+        write_atomic(path, yaml_text(source))
         return path
 
 

@@ -20,8 +20,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import yaml
-
 from sfumato_common.command_line import console
 from sfumato_common.crypto.enrolment import encode_grant
 from sfumato_common.crypto.identity import load_identity
@@ -33,7 +31,7 @@ from sfumato_common.locks import exclusive
 from sfumato_common.logs import VARIABLE as LOG
 from sfumato_common.logs import log_form
 from sfumato_common.memory import VARIABLE, budget
-from sfumato_common.strict import load_yaml
+from sfumato_common.strict import load_yaml, yaml_text
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.policy import Policy
 from sfumato_common.supervise import Child, end_descendants, free_port, run_to_end
@@ -133,7 +131,7 @@ def _cohort(demo: Demo, patients: int | None, modality: str, size: int | None) -
 def _set_up(demo: Demo, cohort: Cohort) -> None:
     """Keys, enrolment, data and acceptance of the plan, site by site; two sites at a time on two cores."""
     plan_file = demo.work / "plan.yaml"
-    write_atomic(plan_file, yaml.safe_dump(demo.plan.model_dump(mode="json"), sort_keys=False))
+    write_atomic(plan_file, yaml_text(demo.plan.model_dump(mode="json")))
     with _timed(demo, "coordinator set-up"):
         create_authority(demo.coordinator.root, passphrase=demo.passphrase)
         write_json(demo.coordinator.plan_file, demo.plan.model_dump(mode="json"))
@@ -159,7 +157,7 @@ def _set_up_site(demo: Demo, name: str, plan_file: Path, cohort: Cohort) -> None
     policy = demo.policy.model_copy(update={"site": name})
     person = demo.review if demo.review and demo.review.site == name else None
     policy = person.policy(policy) if person else policy
-    write_atomic(policy_file, yaml.safe_dump(policy.model_dump(mode="json"), sort_keys=False))
+    write_atomic(policy_file, yaml_text(policy.model_dump(mode="json")))
     _site(demo, name, "init", "--policy", str(policy_file))
     # the demo is every party and stands for the telephone: a grant reaches the site together with the fingerprints
     grant, authority = demo.work / "grants" / f"{name}.json", load_authority(demo.coordinator.root)

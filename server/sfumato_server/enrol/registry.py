@@ -10,6 +10,7 @@ import json
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
@@ -130,6 +131,14 @@ class Registry:
             )
 
 
+def require_planned(site: str, sites: Collection[str]) -> None:
+    """Raise FederationError, with the nearest name that there is, for a site that is none of the plan's `sites`."""
+    if site not in sites:
+        near = get_close_matches(site, sites, n=1)
+        meant = f"'{near[0]}' is one" if near else f"there are {', '.join(sorted(sites))}"
+        raise FederationError(f"the study's plan names no site '{site}' ({meant}); nothing was signed")
+
+
 def enrol(
     home: Path, request: bytes, fingerprint: str, sites: Collection[str], *, passphrase: bytes | None = None
 ) -> EnrolmentGrant:
@@ -143,8 +152,7 @@ def enrol(
     """
     authority, registry = load_authority(home), Registry(home)
     wanted = read_request(request)
-    if wanted.site not in sites:
-        raise FederationError(f"the study's plan names no site '{wanted.site}'; nothing was signed")
+    require_planned(wanted.site, sites)
     if not is_fingerprint(fingerprint, wanted.signing_key.encode()):
         raise VerificationError(
             f"the key in this request has another fingerprint than site '{wanted.site}' told; somebody may have made "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -59,6 +60,43 @@ def expiry_notes(home: Path, sites: Collection[str]) -> list[str]:
         raise ConfigError(f"the certificate of {ended[0]} has ended; run 'sfumato coordinator rotate{option}'")
     notes = [expiry_note(pem, whose) for whose, pem in {**own, **theirs}.items()]
     return [note for note in notes if note is not None]
+
+
+def address_notes(home: Path, host: str) -> list[str]:
+    """What people are told where hospitals that come by `host` would not find it in the ports' certificate.
+
+    `host` is the address that the ports listen at; of a wildcard it is not known by which hospitals come. Raises
+    ConfigError where the certificate names this machine alone and others are to come.
+    """
+    authority = load_authority(home)
+    names = _names(authority)
+    ours = [name for name in names if not _is_here(name)]
+    if _is_here(host):
+        return []
+    if not ours:
+        option = "--name HOST, as hospitals will write it" if _is_wildcard(host) else f"--name {host}"
+        raise ConfigError(
+            "the certificate of the coordinator's ports names this machine alone, and no hospital could join: run "
+            f"'sfumato coordinator rotate {option}'"
+        )
+    if _is_wildcard(host) or host in names:
+        return []
+    return [
+        f"the certificate of the coordinator's ports is for {', '.join(ours)}, and not for {host}: hospitals must join "
+        f"by one of these names, or run 'sfumato coordinator rotate --name {host}'"
+    ]
+
+
+def _is_here(host: str) -> bool:
+    """Whether a host is this machine by its address or name."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _is_wildcard(host: str) -> bool:
+    return host in ("", "0.0.0.0", "::")  # noqa: S104 - compared, and not listened at
 
 
 def _names(authority: Authority) -> list[str]:

@@ -6,13 +6,11 @@ import math
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from sfumato_common.crypto.identity import create_identity
 from sfumato_common.crypto.signatures import fingerprint
 from sfumato_common.errors import ConfigError
 from sfumato_common.files import write_atomic
-from sfumato_common.strict import parse, read_yaml
+from sfumato_common.strict import parse, read_document, yaml_text
 from sfumato_common.study.budget import check_own_epsilon
 from sfumato_common.study.load import load_plan
 from sfumato_common.study.plan import Plan
@@ -40,7 +38,7 @@ def simulated_plan(
     It is marked, has so many sites, and nothing that names sites of the real one. Raises ConfigError and
     BudgetExceeded where no such study could be run.
     """
-    values, share = read_yaml(asked), real.federation.quorum / len(real.sites)
+    values, share = read_document(asked).value, real.federation.quorum / len(real.sites)
     least = least_sites(sites, real.secure_sum.colluding) if real.secure_sum else 1
     values |= {
         "study": simulated_study(real.study, repeat),
@@ -48,7 +46,7 @@ def simulated_plan(
         "release": _release(real, values["release"], release),
         "federation": {**values["federation"], "quorum": max(least, math.ceil(share * sites))},
     }
-    write_atomic(file, yaml.safe_dump(values, sort_keys=False))
+    write_atomic(file, yaml_text(values))
     plan = load_plan(file)
     require_simulated(plan)
     check_own_epsilon(plan)

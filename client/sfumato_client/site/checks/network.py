@@ -6,12 +6,25 @@ from collections.abc import Iterator
 
 from sfumato_client.egress.reaching import CLOCK_S, reach
 from sfumato_client.site.checks.finding import Finding, Subject
+from sfumato_client.site.home import SiteHome
 from sfumato_client.site.node_settings import node_settings
 from sfumato_common.errors import ConfigError
 from sfumato_common.locks import is_held
 
 # what is said of a clock that is further away than this, and not yet refused
 _NOTED_S = 60.0
+
+
+def reach_notes(home: SiteHome) -> list[str]:
+    """What there is to say of the coordinator's address when it was just entered: nothing where it answers.
+
+    A coordinator that runs no study yet answers nobody, so that this is no fault.
+    """
+    found = [finding for finding in coordinator(Subject(home)) if finding.state in ("wrong", "note")]
+    if not found:
+        return []
+    said = [finding.said for finding in found]
+    return [*said, "if its study is not running yet, that is why; 'sfumato-site check' looks again"]
 
 
 def coordinator(subject: Subject) -> Iterator[Finding]:

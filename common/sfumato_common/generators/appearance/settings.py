@@ -35,15 +35,25 @@ class AppearanceStage(MomentsStage):
     """
 
     kind: Literal["appearance"]
+    """Moments of aligned images, their texture and pose, released once."""
     noise_multiplier: Positive
+    """Noise of the whole release, over a sensitivity of 1; left out where the plan has a budget."""
     coefficients: Annotated[int, Field(ge=16, le=400)] | None = None
+    """Low frequencies that are released; left out, 144 below 48 pixels a side, and 64 above."""
     clip_radius: Positive = 1.8
+    """L2 norm that an image's features are clipped to."""
     spread_radius: Positive = 0.9
+    """The same about the released centre and class means."""
     radii: Literal["fixed", "charged"] = "charged"
+    """`charged`: both radii are guesses, and every site measures its own within the same release."""
     by_site: bool = False
+    """Every site gets classes of its own, drawn towards the pooled ones as far as the noise demands."""
     alignment: Literal["chest", "fundus", "none"] = "chest"
+    """Onto which public image frontal films or photographs of eyes are laid; `none` leaves images as they lie."""
     detail: Literal["noise", "phantom", "mixed"] = "mixed"
+    """Whose fine lines images show: noise, a public phantom's, or both; never a patient's."""
     phantoms: Annotated[int, Field(ge=4, le=2000)] | None = None
+    """Phantom patients in the public pool; left out, 450, fewer above 128 pixels."""
 
     @property
     def foreign_detail(self) -> str:

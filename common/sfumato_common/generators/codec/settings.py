@@ -20,13 +20,21 @@ class CodecStage(MomentsStage):
     """
 
     kind: Literal["codec"]
+    """Moments of a public autoencoder's codes, released once."""
     noise_multiplier: Positive
+    """Noise of the whole release, over a sensitivity of 1; left out where the plan has a budget."""
     form: CodecForm
+    """The codec's form, as its `config.json` has it."""
     start: PublicStart | None = None
+    """The codec's weights; without them codes are the cosines of least frequency."""
     clip_radius: Positive = 1.8
+    """L2 norm that an image's features are clipped to."""
     spread_radius: Positive = 0.9
+    """The same about the released centre and class means."""
     radii: Literal["fixed", "charged"] = "charged"
+    """`charged`: both radii are guesses, and every site measures its own within the same release."""
     by_site: bool = False
+    """Every site gets classes of its own, drawn towards the pooled ones as far as the noise demands."""
 
     @property
     def public_start(self) -> PublicStart | None:

@@ -22,13 +22,21 @@ class DiffusionStage(WhiteningStage):
     """
 
     kind: Literal["diffusion"]
+    """A frozen public diffusion transformer, of which DP-SGD trains an adapter."""
     patch: Annotated[int, Field(ge=1, le=16)] = 4
+    """Pixels a side of a square that is one token."""
     width: Annotated[int, Field(ge=8, le=1024)] = 64
+    """Width of the transformer."""
     depth: Annotated[int, Field(ge=1, le=24)] = 3
+    """Its blocks."""
     heads: Annotated[int, Field(ge=1, le=16)] = 4
+    """Its attention heads."""
     rank: Annotated[int, Field(ge=1, le=64)] = 4
+    """Rank of the adapter's changes to the attention."""
     noise_levels: Annotated[int, Field(ge=1, le=64)] = 4
+    """Noise levels of each image, whose mean is the patient's loss."""
     sampling_steps: Annotated[int, Field(ge=2, le=1000)] = 32
+    """Evaluations of the network an image."""
 
     @property
     def foreign_detail(self) -> str | None:

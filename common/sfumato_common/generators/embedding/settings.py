@@ -18,11 +18,16 @@ class EmbeddingStage(OneShotStage, GeneratorStage):
     """
 
     kind: Literal["embedding"]
+    """Means of features, released once."""
     noise_multiplier: Positive
+    """Noise of the release, over a sensitivity of 1; left out where the plan has a budget."""
     width: Annotated[int, Field(ge=8, le=256, multiple_of=8)] = 24
+    """Channels of the generator at full resolution."""
     generator_steps: Annotated[int, Field(ge=1, le=100_000)] = 300
+    """Steps by which the coordinator fits the generator."""
     # left out of a plan's digest where there is none: plans from before it keep theirs
     encoder: EncoderName | None = Field(default=None, exclude_if=lambda name: name is None)
+    """A given encoder whose embedding stands in for scattering."""
 
     @property
     def encoder_names(self) -> tuple[str, ...]:

@@ -25,12 +25,19 @@ class FlowStage(WhiteningStage):
     """
 
     kind: Literal["flow"]
+    """GLOW or a conditional INN, by DP-SGD."""
     architecture: Literal["glow", "cinn", "multiscale-cinn"] = "glow"
+    """Which network."""
     coupling: Literal["affine", "soft-clamp", "additive"] = "affine"
+    """Form of the couplings."""
     levels: Annotated[int, Field(ge=1, le=6)] = 2
+    """Squeezes; 2 to their power divides the image's size."""
     steps_per_level: Annotated[int, Field(ge=1, le=16)] = 3
+    """Couplings at each level."""
     hidden: Annotated[int, Field(ge=8, le=256)] = 32
+    """Width of their networks."""
     dense: Annotated[int, Field(ge=0, le=8)] = 2
+    """Couplings of all values that end a conditional INN."""
 
     def check(self, plan: PublicPlan) -> None:
         """Every level halves the whitened image."""

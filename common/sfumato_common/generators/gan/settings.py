@@ -34,11 +34,17 @@ class GanStage(DpSgdStage, GeneratorStage):
     """
 
     kind: Literal["gan"]
+    """A generator, whose discriminators learn by DP-SGD."""
     width: Annotated[int, Field(ge=8, le=256, multiple_of=8)] = 24
+    """Channels of the generator at full resolution."""
     generator_steps: Annotated[int, Field(ge=1, le=100_000)] = 30
+    """Generator steps of the coordinator a round."""
     fakes: Annotated[int, Field(ge=4, le=4096)] = 48
+    """Generated images beside each batch."""
     discriminators: Literal["joint", "per-site"] = "joint"
+    """One for all sites, or one a site."""
     generator_start: Literal["spectral", "embedding"] = "spectral"
+    """Where the generator begins: the spectral model, or the embedding stage's generator."""
 
     def begins_at(self, network: str) -> str | None:
         """The generator may begin where the embedding stage left it; as it is drawn, it returns spectral samples."""

@@ -19,12 +19,19 @@ class SpectralStage(MomentsStage):
     """
 
     kind: Literal["spectral"]
+    """Moments of low frequencies, released once."""
     bandwidth: Annotated[int, Field(ge=4, le=32)]
+    """Frequencies a side (DCT) that are released."""
     clip_radius: Positive
+    """L2 norm that an image's features are clipped to."""
     spread_radius: Positive = 2.0
+    """The same about the released centre and class means."""
     noise_multiplier: Positive
+    """Noise of the whole release, over a sensitivity of 1; left out where the plan has a budget."""
     by_site: bool = False
+    """Every site gets classes of its own, drawn towards the pooled ones as far as the noise demands."""
     radii: Literal["fixed", "charged"] = "fixed"
+    """`charged`: both radii are guesses, and every site measures its own within the same release."""
 
     def white_form(self, plan: PublicPlan) -> WhiteForm:
         """As large as the image: all pixels."""

@@ -26,16 +26,27 @@ class StyleGan2Stage(DpSgdStage):
     """
 
     kind: Literal["stylegan2"]
+    """StyleGAN2, whose discriminator learns by DP-SGD."""
     sites_train: Literal["discriminator", "both"] = "discriminator"
+    """What sites train; `both` networks under `private: false` alone."""
     channel_base: Annotated[int, Field(ge=128, le=65_536)] = 4096
+    """Over a resolution's pixels a side: its channels."""
     channel_max: Annotated[int, Field(ge=4, le=512)] = 128
+    """The most channels."""
     mapping_layers: Annotated[int, Field(ge=1, le=8)] = 2
+    """Layers of the mapping."""
     generator_steps: Annotated[int, Field(ge=1, le=100_000)] = 30
+    """Generator steps of the coordinator a round."""
     fakes: Annotated[int, Field(ge=4, le=4096)] = 48
+    """Generated images beside each batch."""
     penalty: Annotated[float, Field(ge=0, le=1000)] = 0.05
+    """Weight of the squared gradient of the discriminator."""
     path_length: Annotated[float, Field(ge=0, le=1000)] = 0.0
+    """Weight of path lengths; needs `private: false`."""
     augmentation: Literal["none", "adaptive"] = "none"
+    """`adaptive` augmentation; needs `private: false`."""
     codes: Literal["w", "w+"] = Field(default="w", exclude_if=lambda codes: codes == "w")
+    """One code an image, or one a layer."""
 
     def check(self, plan: PublicPlan) -> None:
         """Blocks double the side; what reads real images uncharged is not private."""
