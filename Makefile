@@ -9,8 +9,11 @@ DATA ?=
 SIZE ?=
 MODALITY ?=
 REVIEW ?=
+SIDE ?=
+OUT ?= wheelhouse
+CUDA ?=
 
-.PHONY: setup demo test test-slow lint format bench docs reference clean
+.PHONY: setup demo test test-slow lint format bench docs reference wheelhouse clean
 
 setup: $(STAMP)
 
@@ -48,6 +51,11 @@ format: $(STAMP)
 bench: $(STAMP)
 	@test -n "$(NAME)" || { echo "make bench NAME=...: one of" tests/bench/*.py; exit 2; }
 	PYTHONPATH=tests $(BIN)/python tests/bench/$(NAME).py $(ARGS)
+
+# all that one side installs, with hashes and a bill of materials, for a machine without network: docs/install.md
+wheelhouse: $(STAMP)
+	@test -n "$(SIDE)" || { echo "make wheelhouse SIDE=hospital, coordinator or whole [OUT=FOLDER] [CUDA=1]"; exit 2; }
+	$(BIN)/python common/wheelhouse.py --side $(SIDE) --out $(OUT) $(if $(CUDA),--cuda)
 
 # the documents as a site, with nothing from another host
 docs: $(STAMP)

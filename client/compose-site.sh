@@ -17,7 +17,8 @@ if [ ! -e "$home/address.json" ]; then
     sfumato-site join --home "$home" "$exchange/$SITE.grant.json" \
         --coordinator coordinator:8443 --fingerprint "$(cat "$exchange/coordinator.fingerprint")"
 fi
-# the SuperLink opens its door when every site is enrolled; a SuperNode that comes too early gives up
-until python3 -c "import socket; socket.create_connection(('coordinator', 8443), 2)" 2>/dev/null; do sleep 2; done
+# the SuperLink opens its door when every site is enrolled; a SuperNode that comes too early gives up. The gate takes
+# connections before that, so that only the coordinator's own certificate shows that the door is open.
+until python3 -c "import ssl; ssl.get_server_certificate(('coordinator', 8443), timeout=5)" 2>/dev/null; do sleep 2; done
 sleep 5
 exec sfumato-site run --home "$home"

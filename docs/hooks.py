@@ -21,6 +21,8 @@ OUTSIDE = {
     "configs/README.md": "configs.md",
     "docker-compose.yml": "docker-compose.yml",
     "configs/policy.yaml": "policy.yaml",
+    "client/systemd/sfumato-site@.service": "sfumato-site@.service",
+    "server/systemd/sfumato-coordinator@.service": "sfumato-coordinator@.service",
 }
 _INSIDE = {name: own for own, name in OUTSIDE.items()}
 _LINK = re.compile(r"\]\(([^)\s:#]+)(#[^)\s]*)?\)")

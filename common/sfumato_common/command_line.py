@@ -83,13 +83,14 @@ def run_command(app: typer.Typer) -> None:
         _complain(str(error))
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        complaints.print("stopped")
-        sys.exit(INTERRUPTED)
+        code = INTERRUPTED
     except Exception as error:
         if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # a usage error of the command line itself
             _complain(error.format_message())
             sys.exit(int(error.exit_code))
         sys.exit(_our_mistake(error))
+    if code == INTERRUPTED:  # Typer turns Ctrl-C into this code without a word
+        complaints.print("stopped")
     sys.exit(code if isinstance(code, int) else 0)
 
 

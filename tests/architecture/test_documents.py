@@ -6,6 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from sfumato_common import errors
+from sfumato_common.command_line import INTERRUPTED
+from sfumato_common.errors import SfumatoError
+
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = sorted((ROOT / "docs" / "reference").glob("*.md"))
 PAGES = [
@@ -49,6 +53,19 @@ def test_links_lead_somewhere(page):
 def test_lines_of_prose_are_short(page):
     lines = page.read_text().splitlines()
     assert not [line for line in lines if len(line) > 160 and not line.startswith("|")]
+
+
+def test_every_exit_code_stands_in_one_table_with_what_to_do_and_its_words():
+    text = (ROOT / "docs" / "reliability.md").read_text()
+    rows = re.findall(r"^\| (\d+) \| (.+) \| (.+) \|(.*)\|$", text, flags=re.MULTILINE)
+    classes = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, SfumatoError)]
+    words = {0: set(), INTERRUPTED: set()}
+    for kind in classes:
+        words.setdefault(kind.exit_code, set()).add(kind.wire_code)
+    assert {int(code): set(re.findall(r"`([a-z-]+)`", said)) for code, _, _, said in rows} == words
+    assert all(len(meaning) > 3 and len(remedy) > 6 for _, meaning, remedy, _ in rows)
+    for page in ("hospital", "coordinator"):
+        assert "reliability.md#exit-codes" in (ROOT / "docs" / f"{page}.md").read_text()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -10,9 +10,10 @@ import pytest
 from PIL import Image, ImageFilter
 from scipy.stats import betabinom, binom
 from support.encoders import default_terms, needs_default, tiny_encoder
+from support.planted_factors import aimed_at, of_others, planted
 
 from sfumato_client.audit.attacks import ATTACKS, Known, People, base, intervals, measure
-from sfumato_client.audit.attacks.pairs import discriminant
+from sfumato_client.audit.attacks.pairs import discriminant, halves
 from sfumato_common.encoders.encoder import Encoders
 from sfumato_common.encoders.settings import EncoderTerms
 from sfumato_common.errors import DataError
@@ -151,6 +152,53 @@ def test_pairs_learn_nothing_where_nobody_is_behind_an_image(pool):
         world = World(pool, 50 + seed)
         results.append(world.found("learned-pairs", world.averages_of_others()))
     assert sum(map(told, results)) <= binom.ppf(0.999, 12, 0.035)
+
+
+FACTORS = ("nearest-copy", "thumbnail", "domias", "trace", "learned-pairs")
+
+
+def test_a_patient_whom_hostile_factors_carry_in_plain_sight_is_found_by_every_attack_on_images():
+    """Asked of the patients whose label the coordinator aimed at; of everybody, of whom they are a sixth, by two."""
+    everybody = planted("plain", 0)
+    for name in FACTORS:
+        assert measure(ATTACKS[name], "", *aimed_at(*everybody)).auc_interval[0] > 0.5, name
+    for name in ("trace", "learned-pairs"):
+        assert measure(ATTACKS[name], "", *everybody).auc_interval[0] > 0.5, name
+
+
+def test_a_record_that_hostile_factors_scramble_is_seen_by_no_attack_without_the_key():
+    """What is measured is a blind spot: `influence.py` is what refuses such an image, and a site such factors."""
+    split = aimed_at(*planted("scrambled", 0))
+    assert not any(told(measure(ATTACKS[name], "", *split)) for name in FACTORS)
+
+
+@pytest.mark.slow
+def test_hostile_factors_tell_nothing_of_people_who_are_not_behind_the_images():
+    split = aimed_at(*of_others(0))
+    alarms = sum(told(measure(ATTACKS[name], "", *split)) for name in FACTORS)
+    assert alarms <= binom.ppf(0.999, len(FACTORS), 0.035)
+
+
+WALK = [np.array([2 * number, 2 * number + 1]) for number in range(16)]  # groups of two
+
+
+def test_halves_of_walks_share_no_patient_and_leave_few_images_out():
+    """Images of a walk have two groups, each the end of two walks: half of the images at random would know all."""
+    ring = [np.concatenate([WALK[at], WALK[(at + 1) % 16]]) for at in range(16) for _ in range(3)]
+    learnt, judged = halves(ring)
+    known, asked = (set(np.concatenate([ring[row] for row in rows]).tolist()) for rows in (learnt, judged))
+    assert not known & asked
+    assert len(learnt) + len(judged) >= len(ring) - 2 * 3
+    assert min(len(learnt), len(judged)) >= 18
+    alone, others = halves([*WALK, np.zeros(0, np.int64)])
+    assert sorted([*alone, *others]) == list(range(16)), "an image that nobody is behind is in no half"
+
+
+def test_groups_that_all_share_one_image_are_no_two_halves(pool):
+    known = World(pool, 0).averages()
+    everyone = [np.arange(MEMBERS)] * len(known.behind)
+    with pytest.raises(DataError, match="half of them of others"):
+        World(pool, 0).found("learned-pairs", Known(known.candidates, known.labels, behind=everyone))
 
 
 def test_an_attack_that_cannot_be_tried_says_why(pool):

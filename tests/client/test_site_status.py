@@ -197,11 +197,12 @@ def test_nothing_but_two_numbers_leaves(tmp_path, left):
 
 def test_the_node_tells_the_step_and_keeps_when_it_was_answered(tmp_path):
     clock = [100.0]
-    contact = Contact(tmp_path, lambda: clock[0])
+    contact = Contact(tmp_path, "c:1", lambda: clock[0])
 
     def call():
         request = httpx.Request("POST", "https://c:1/v1/fleet/send-node-heartbeat")
-        assert contact.intercept(SimpleNamespace(request=request), lambda context: "answer") == "answer"
+        context = SimpleNamespace(request=request, rpc_method="/flwr.proto.Fleet/SendNodeHeartbeat")
+        assert contact.intercept(context, lambda context: httpx.Response(200)).status_code == 200
         return request.headers.get("sfumato-progress")
 
     assert call() is None

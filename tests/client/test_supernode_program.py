@@ -33,7 +33,7 @@ def certified(tmp_path):
     request = certificates.signing_request(identity.tls_key, "alder")
     (tmp_path / "site.crt").write_bytes(certificates.issue_site_certificate(ca, request, "alder"))
     module = SimpleNamespace(FleetHttpClient=Plain)
-    install_certificate(module, tmp_path / "site.crt", identity.folder / "tls.key", tmp_path)
+    install_certificate(module, tmp_path / "site.crt", identity.folder / "tls.key", Contact(tmp_path))
     return module, certificates.certificate_pem(ca.certificate)
 
 
@@ -55,7 +55,7 @@ def test_less_than_tls_to_the_federations_ca_is_refused(certified, insecure, tru
 
 def test_a_flower_without_the_hook_is_refused_and_the_pinned_one_has_it(tmp_path):
     with pytest.raises(VerificationError, match="lacks 'FleetHttpClient'"):
-        install_certificate(SimpleNamespace(), tmp_path, tmp_path, tmp_path)
+        install_certificate(SimpleNamespace(), tmp_path, tmp_path, Contact(tmp_path))
     assert hasattr(import_module("flwr.supernode.fleet_http_connection"), "FleetHttpClient")
 
 
@@ -70,6 +70,11 @@ def test_a_flower_without_the_hook_is_refused_and_the_pinned_one_has_it(tmp_path
 )
 def test_a_node_that_ends_says_why(log, word):
     assert word in _why(log)
+
+
+def test_what_the_nodes_requests_met_with_says_more_than_flowers_code():
+    met = "coordinator c:1 was not reached: its certificate is not made out to that name"
+    assert _why("Exit Code: 305", met) == met
 
 
 def test_an_unknown_flower_is_refused(monkeypatch):

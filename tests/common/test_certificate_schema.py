@@ -11,6 +11,7 @@ import pytest
 from support.published import certificate_of
 
 from sfumato_common.evidence import schema
+from sfumato_common.evidence.decided import StewardDecisions
 from sfumato_common.evidence.run import RunCertificate, RunStatement
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs" / "schema"
@@ -58,3 +59,28 @@ def test_certificates_hold_by_the_schema_and_broken_ones_do_not(certificate):
     for broken in ({**said, "unit": "image"}, {**said, "delta": 2.0}, {**said, "surprise": 1}):
         with pytest.raises(jsonschema.ValidationError):
             validator.validate(broken)
+
+
+def decisions():
+    """One refusal, as a site's dossier has it."""
+    charge = {"entry": 3, "cohort": "train", "what": "steward's word"}
+    said = {"at": "2026-11-28T12:00:00+00:00", "release": "ages/declared", "part": "declared", "verdict": "refuse"}
+    said |= {"ground": "quality", "steward": "abcd-efgh-2345-mnop-qrst", "sets": ["1" * 64], "charged": [charge]}
+    head = {"site": "alder", "study": "ages", "plan_hash": "2" * 64, "head": "0" * 64}
+    return StewardDecisions.model_validate({**head, "decisions": [{**said, "row": "3" * 64}]})
+
+
+def test_decisions_hold_by_the_newest_schema_and_certificates_of_the_first_still_do():
+    first, newest = (
+        jsonschema.Draft202012Validator(json.loads((FOLDER / f"certificate-{number}.json").read_bytes()))
+        for number in (1, schema.VERSION)
+    )
+    said = json.loads(decisions().model_dump_json())
+    newest.validate(said)
+    assert not first.is_valid(said)
+    for broken in ({**said, "steward": "ada"}, {**said, "decisions": [{**said["decisions"][0], "steward": "ada"}]}):
+        assert not newest.is_valid(broken)
+    for certificate in (certificate_of(), run_certificate()):
+        known = json.loads(certificate.model_dump_json())
+        first.validate(known)
+        newest.validate(known)

@@ -169,6 +169,20 @@ def test_missing_extra_and_linked_files_are_noticed(sets, name, tmp_path):
         verify_dataset(out, key)
 
 
+def test_what_a_system_leaves_in_a_folder_is_listed_and_read_by_nobody(sets, name, tmp_path):
+    out = tmp_path / "out"
+    convert(sets["grey-8"], name, out)
+    room = Path(files_of_images(out)[0]).parent
+    strays = {(room / ".DS_Store").as_posix(), f"{STATEMENT}/Thumbs.db", ".gitattributes"}
+    for stray in strays:
+        (out / stray).write_bytes(b"\0\0\0\1Bud1")
+    report = verify_dataset(out, key_of(sets["grey-8"]))
+    assert set(report.strays) == strays
+    again = tmp_path / "again"
+    convert(out, "png", again)
+    assert verify_dataset(again, key_of(sets["grey-8"])).strays == ()
+
+
 def test_two_images_that_changed_places_are_noticed(sets, name, tmp_path, few_a_shard):
     """Each is an image of the set, as its site signed it, under the name of another."""
     folder = sets["grey-8"]

@@ -17,8 +17,9 @@ from support.proxies import proxy_at_work
 from support.studies import PLAN, POLICY
 from support.superlinks import AtWork, coordinator_at_work
 
-from sfumato_client.egress.reaching import CLOCK_S, Reached, reach
+from sfumato_client.egress.reaching import Reached, reach
 from sfumato_client.egress.supernode import SuperNodeSettings
+from sfumato_client.egress.unreached import CLOCK_S
 from sfumato_client.site.checks import Subject, look
 from sfumato_client.site.home import ADDRESS_FILE
 from sfumato_common.crypto.identity import create_identity

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import json
 import multiprocessing
 import os
 import shutil
@@ -9,6 +10,7 @@ import time
 
 import numpy as np
 import pytest
+import yaml
 from support.federations import make_federation
 from support.stopped import die_at_write, stop_before_release
 from support.studies import PLAN, POLICY
@@ -296,3 +298,28 @@ def test_a_lost_shard_is_not_drawn_again(site, trained, monkeypatch):
     assert ask(site, trained, "make").status == "ok"
     assert ask(site, trained, "send").status == "refused"
     assert len(set(site.uploads)) == 1  # what came before it, again
+
+
+def test_who_is_behind_images_is_kept_until_the_gate_has_judged_and_no_longer(site, trained, monkeypatch):
+    gate = {**policy()["release"]["gate"], "report": ["learned-pairs"]}
+    values = {**policy(), "release": {**policy()["release"], "gate": gate}, "site": "alder"}
+    (site.home.root / "policy.yaml").write_text(yaml.safe_dump(values))
+
+    def kept():
+        return [path.name for path in site.home.releases.rglob("*.behind")]
+
+    def killed(*args):
+        raise RuntimeError("power cut")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(making, "gate", killed)
+        with pytest.raises(RuntimeError):
+            ask(site, trained, "make")
+    assert kept() == ["k-same-gan.behind"]
+    assert ask(site, trained, "make").status == "ok"
+    assert kept() == []
+    (report,) = site.home.steward_folder.glob("gate-*.json")
+    (untried,) = json.loads(report.read_text())["attacks_not_tried"]
+    assert "it learns on half of the groups" in untried["reason"], "it knew who is behind, and four images are few"
+    ask(site, trained, "send")
+    assert not any(b"behind" in data for data in site.uploads)

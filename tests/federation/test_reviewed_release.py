@@ -4,7 +4,9 @@ import dataclasses
 import json
 import multiprocessing
 import os
+import re
 
+import jsonschema
 import pytest
 import yaml
 from support.reviewed import PASSPHRASES, policy
@@ -20,9 +22,13 @@ from sfumato_client.ledger.people import decided, stewards
 from sfumato_client.ledger.storage import insert, transaction
 from sfumato_client.site import making
 from sfumato_client.site.desk import find, queue, take_decision
+from sfumato_client.site.dossier import site_facts
 from sfumato_client.site.stewards import add_steward, remove_steward
 from sfumato_common.crypto.identity import load_identity
 from sfumato_common.errors import ConfigError, EgressRefused, LedgerError, PolicyRefusal, ReleaseRefused
+from sfumato_common.evidence.dossier import make_dossier
+from sfumato_common.evidence.page import render
+from sfumato_common.evidence.schema import certificate_schema
 from sfumato_common.protocol.messages import PROTOCOL, Reply
 from sfumato_common.study.costs import REVIEW_WORDS
 from sfumato_server.coordinator.study import run_study
@@ -409,3 +415,40 @@ def test_people_are_waited_for_longer_than_machines_and_asked_less_often():
     assert clock.pause() == 1.0
     now[0] = 7201.0
     assert clock.over({"alder", "birch"}) == {"alder", "birch"}
+
+
+def test_a_sites_dossier_lists_every_decision_by_key_with_its_ground_and_its_charge(site):
+    """No name and none of a person's own words: those stay in the ledger."""
+    say(site, "formal", "ada")
+    site.ask("make")
+    say(site, "declared", "grace", "refuse", "quality")
+    made = make_dossier(site_facts(site.home, "tiny"))
+    told = made.decisions.decisions
+    assert [(one.release, one.verdict, one.ground) for one in told] == [
+        ("tiny/formal", "approve", ""), ("tiny/declared", "refuse", "quality"),
+    ]  # fmt: skip
+    with site.home.open_ledger() as ledger:
+        people, known = stewards(ledger, key_of(site)), {entry.number: entry for entry in ledger.entries()}
+    assert [one.steward for one in told] == [people[name].fingerprint for name in ("ada", "grace")]
+    for one in told:
+        assert [charge.cohort for charge in one.charged] == ["train", "holdout"]
+        assert {known[charge.entry].event for charge in one.charged} == {REVIEW_WORDS[one.part]}
+    for text in (made.encode().decode(), page := render(made)):
+        assert "I looked" not in text
+        assert not re.search(r"\b(ada|grace)\b", text)
+    assert told[1].steward in page
+    assert "on the ground" in page
+    validator = jsonschema.Draft202012Validator(certificate_schema())
+    validator.validate(made.decisions.model_dump(mode="json"))
+
+
+def test_no_dossier_is_made_of_a_decision_that_nobody_signed(site):
+    say(site, "formal", "ada")
+    with site.home.open_ledger() as ledger, transaction(ledger._connection):
+        (row,) = (row for row in ledger._rows() if row.value["kind"] == "decide")
+        forged = {**row.value, "steward": "grace", "verdict": "approve"}
+        fields = {name: value for name, value in forged.items() if name not in ("kind", "number", "previous")}
+        insert(ledger._connection, next_row(ledger._rows(), "decide", fields))
+        ledger._advance_head()
+    with pytest.raises(LedgerError, match="not signed by a steward"):
+        site_facts(site.home, "tiny")

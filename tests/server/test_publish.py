@@ -92,6 +92,7 @@ def test_what_is_published_verifies_for_scripts(published: Any, capsys: pytest.C
         "site_fingerprints": keys,
         "compared_sites": [],
         "private": True,
+        "strays": [],
     }
 
 
@@ -160,6 +161,49 @@ def test_extra_files_and_folders_are_refused(published: Any, name: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"x")
     with pytest.raises(VerificationError, match="does not belong"):
+        verify_dataset(folder)
+
+
+def test_what_systems_and_portals_add_is_listed_apart_and_hides_nothing_altered(
+    published: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    consortium, folder = published
+    image = next((folder / "images").rglob("*.png"))
+    room = image.parent.relative_to(folder).as_posix()
+    strays = (".DS_Store", ".gitattributes", "__MACOSX", f"{room}/._{image.name}", f"{room}/Thumbs.db")
+    (folder / "__MACOSX" / "images").mkdir(parents=True)
+    for name in (*strays, "__MACOSX/images/._x.png"):
+        if name != "__MACOSX":
+            (folder / name).write_bytes(b"x")
+    for workers in (1, 2):
+        assert verify_dataset(folder, consortium.authority.public_key, workers=workers).strays == strays
+    (folder / "key.pem").write_bytes(consortium.authority.public_key)
+    with pytest.raises(
+        VerificationError, match=r"key\.pem does not belong to the data set, all of whose own files hold"
+    ):
+        verify_dataset(folder)
+    (folder / "key.pem").rename(folder.parent / "key.pem")
+    dataset_verify(folder, folder.parent / "key.pem")
+    assert f"no part of the set, and not looked at: {', '.join(strays)};" in capsys.readouterr().out
+    (folder / "notes.txt").write_text("of a person")
+    image.write_bytes(image.read_bytes() + b"x")
+    with pytest.raises(VerificationError, match=re.escape(image.name)):  # what is altered comes before what is added
+        verify_dataset(folder)
+
+
+@pytest.mark.parametrize("name", ["images/.gitattributes", "a.DS_Store", "images/north/extra/Thumbs.db", "DS_Store"])
+def test_what_only_looks_like_a_systems_is_refused(published: Any, name: str) -> None:
+    _, folder = published
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_bytes(b"x")
+    with pytest.raises(VerificationError, match="does not belong"):
+        verify_dataset(folder)
+
+
+def test_a_link_under_a_systems_name_is_refused(published: Any, tmp_path: Path) -> None:
+    _, folder = published
+    (folder / ".DS_Store").symlink_to(tmp_path)
+    with pytest.raises(VerificationError, match="plain file"):
         verify_dataset(folder)
 
 

@@ -9,27 +9,35 @@ import time
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from support.plans import dp_sgd
+from support.processes import wait_for
 from typer.testing import CliRunner
 
 from sfumato_common.accounting.accountant import epsilon
+from sfumato_common.command_line import duration_text
 from sfumato_common.errors import BusyError, FederationError
 from sfumato_common.files import write_json
 from sfumato_common.locks import exclusive, is_held
 from sfumato_common.study.costs import study_events
 from sfumato_common.study.lineage import Lineage
+from sfumato_common.study.shards import shards_at
 from sfumato_common.supervise import free_port
 from sfumato_server.cli.main import app
+from sfumato_server.coordinator import watching
 from sfumato_server.coordinator.home import CoordinatorHome
 from sfumato_server.coordinator.page import PageServer
+from sfumato_server.coordinator.watching import watched
 from sfumato_server.enrol import load_authority, revoke
+from sfumato_server.intake.admission import package_path
+from sfumato_server.publish.progress import FILE as PROGRESS
+from sfumato_server.publish.progress import LoggedProgress, read_progress
 from sfumato_server.publish.versions import note_version
 from sfumato_server.status.board import NOT_ASKED, StatusBoard, previous_board
 from sfumato_server.status.contacts import Contacts, read_contacts
 from sfumato_server.status.live import page_text
 from sfumato_server.status.metrics import metrics_text
-from sfumato_server.status.overview import overview
+from sfumato_server.status.overview import PAGE, overview
 from sfumato_server.status.phase import keep_phase, read_phase
-from sfumato_server.status.view import render, site_words
+from sfumato_server.status.view import headline, live_status, render, site_words
 
 REPLIES = {"sites": {"east": "ok"}, "bytes_down": 10, "bytes_up": 5}
 
@@ -233,6 +241,122 @@ def test_what_a_site_paid_is_counted_when_it_is_asked_and_once(home):
         ("release", 0, "to come"),
         ("publish", 0, "to come"),
     ]
+
+
+def package(home, site):
+    for part, shard in shards_at(home.plan(), site):
+        path = package_path(home.root, site, part, shard)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"admitted")
+
+
+def test_a_site_whose_release_is_here_is_not_called_refused_for_a_figure_that_it_withholds(home):
+    """As it was: 'completed' beside 'refused, refused, refused', when every policy withheld the figure."""
+    board = StatusBoard(home.status_file, home.plan())
+    package(home, "east")
+    with exclusive(home.root, "it"), keep_phase(home.root):
+        asked(board, "east", "north", stage="utility")
+        for site in ("east", "north"):
+            board.site(site, "refused", "policy-refused")
+        board.finish("completed")
+        view = seen(home)
+    assert {name: site["state"] for name, site in view["sites"].items()} == {
+        "east": "done",
+        "north": "refused",
+        "south": "silent",
+    }
+    assert site_words(view["sites"]["east"], view).startswith("done (its release is here; utility: policy-refused)")
+    assert not [line for line in view["next"] if line.startswith("east")]
+    assert [line for line in view["next"] if line.startswith("north refuses")]
+
+
+def test_who_is_here_before_it_begins_and_when_it_does(home, monkeypatch):
+    board, contacts = StatusBoard(home.status_file, home.plan()), Contacts(home.contacts_file)
+    deadline = home.plan().federation.join_deadline_s
+    with exclusive(home.root, "it"), keep_phase(home.root):
+        now = time.time() + 10
+        monkeypatch.setattr(time, "time", lambda: now)
+        said = [headline(seen(home))]
+        for site in ("east", "north", "south"):
+            contacts.heard(site, None)
+            contacts.write()
+            said.append(headline(seen(home)))
+    here = "join: {} of 3 sites are here, the quorum is 2: {}"
+    left = duration_text(deadline - 10)
+    assert said == [
+        here.format(0, f"2 more within {left}, or it stops"),
+        here.format(1, f"1 more within {left}, or it stops"),
+        here.format(2, f"starting in {left}, or when all are here"),
+        here.format(3, "starting"),
+    ]
+    assert board.now()["stage"] == "join"
+
+
+def test_the_page_is_new_while_something_else_is_waited_for_and_says_how_it_ended(home, monkeypatch):
+    """As it was: 'absent' for as long as the start took, and a running study that had failed."""
+    monkeypatch.setattr(watching, "_TICK_SECONDS", 0.02)
+    monkeypatch.setattr(watching, "_PAGE_SECONDS", 0.05)
+    calls, page = [], home.root / PAGE
+
+    def watch():
+        calls.append(1)
+        raise RuntimeError("a terminal that is gone")
+
+    def publish(phase):
+        phase("publishing")
+        contacts = Contacts(home.contacts_file)
+        contacts.heard("east", None)
+        contacts.write()
+        assert wait_for(lambda: page.exists() and "connected" in page.read_text(), 10)
+        write_json(home.root / PROGRESS, {"what": "checking packages", "done": 3, "total": 8, "left_s": 12.0})
+        told = "publishing: checking packages, 3 of 8 images, about 12 s left"
+        assert wait_for(lambda: told in page.read_text(), 10)
+        assert 'http-equiv="refresh"' in page.read_text()
+        raise FederationError("nothing is left to publish")
+
+    whole = exclusive(home.root, "it"), watched(home, watch), keep_phase(home.root)
+    with pytest.raises(FederationError), whole[0], whole[1], whole[2] as phase:
+        publish(phase)
+    assert len(calls) > 2
+    text = page.read_text()
+    assert "it stopped: nothing is left to publish" in text and 'http-equiv="refresh"' not in text
+    assert 'data-going="no"' in text
+
+
+def test_publishing_says_how_far_it_is(tmp_path):
+    progress = LoggedProgress("writing the set", 4, tmp_path)
+    assert read_progress(tmp_path) is None
+    progress(3)
+    assert read_progress(tmp_path)["done"] == 3
+    progress(1)
+    assert read_progress(tmp_path) == {"what": "writing the set", "done": 4, "total": 4, "left_s": 0.0}, (
+        "the end is kept"
+    )
+
+
+def test_where_there_is_no_terminal_lines_tell_what_happens(home, capsys):
+    board, contacts = StatusBoard(home.status_file, home.plan()), Contacts(home.contacts_file)
+    with exclusive(home.root, "it"), keep_phase(home.root), live_status(lambda: seen(home)) as tell:
+        seen_first = seen(home)["next"]
+        for _ in range(3):
+            tell()
+        contacts.heard("east", None)
+        contacts.write()
+        tell()
+        asked(board, "east", stage="spectral")
+        tell()
+        board.end(REPLIES)
+        tell()
+        for _ in range(3):  # a release is asked for again and again
+            asked(board, "east", stage="send")
+            board.end(REPLIES)
+            tell()
+    said = [line.split("  ", 1)[1] for line in capsys.readouterr().out.splitlines()]
+    assert said[:2] == ["study chest: join", f"next: {seen_first[0]}"]
+    assert "east: connected" in said and "study chest: spectral, round 1 of 2" in said
+    assert [line for line in said if line.startswith("spectral 1/2: ") and "east ok" in line]
+    assert len(said) == len(set(said)), "each once"
+    assert len([line for line in said if line.startswith("send 1/2: ")]) == 1
 
 
 def test_a_round_that_failed_is_not_done_and_without_an_earlier_board_all_have_paid(home):

@@ -7,14 +7,18 @@ is then written in its finest frequencies, and all others are cover.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from unittest import mock
 
 import numpy as np
+import torch
 
-from sfumato_client.anonymise import CandidateSet, Job, Release, anonymise
+from sfumato_client.anonymise import CandidateSet, Job, Release, anonymise, influence, patients
 from sfumato_client.anonymise.groups import Chosen
-from sfumato_client.anonymise.inversion import patient_labels
+from sfumato_client.anonymise.inversion import inverter_of, patient_labels
 from sfumato_client.dataset import Cohort
 from sfumato_common.generators.spectral.dct import dct_matrix
 from sfumato_common.generators.spectral.fit import fit_release
@@ -69,9 +73,9 @@ def phantom_cohort(seed: int, patients: int) -> Cohort:
 
 
 @cache
-def site_cohort() -> Cohort:
-    """The site's patients; few have label 1, so that many groups hold one of them."""
-    images, labels, patient_index = phantom_cohort(1, 160).everything()
+def site_cohort(seed: int = 1, people: int = 160) -> Cohort:
+    """The site's patients, of `people` drawn; few have label 1, so that many groups hold one of them."""
+    images, labels, patient_index = phantom_cohort(seed, people).everything()
     numbers = np.arange(patient_index.max() + 1)
     first = labels[np.searchsorted(patient_index, numbers)]
     kept = np.isin(patient_index, numbers[(first == 0) | (numbers % 4 == 0)])
@@ -133,6 +137,42 @@ def scrambler() -> Scrambler:
     return Scrambler(arrays, key, means, low, high)
 
 
+@cache
+def carrier() -> Arrays:
+    """Crafted spectral arrays that hide nothing: of a group's image all is its patient of label 1, in plain sight.
+
+    A code of label 1 is k times as long as one of label 0, and so is that patient's part of the mean.
+    """
+    count = Layout.of(plan_of()).features
+    crafted = 1e-3 * np.stack([np.eye(count), np.eye(count) / K])
+    means = scrambler().means.astype(np.float32)
+    return {**honest(), "spectral/factor": crafted.astype(np.float32), "spectral/mean": means}
+
+
+@contextmanager
+def encoded_by_own_label() -> Iterator[None]:
+    """As before the defence: members under their own label's component, their mean under the group's."""
+
+    def mixed(job: Job) -> patients.Patients:
+        labels = patient_labels(job.cohort, 2)
+        own = torch.from_numpy(labels)
+        found = patients.encode_patients(inverter_of(job), job.cohort, labels, own)
+        claimed = own.clone()
+        for group in patients.groups_of(job):
+            claimed[group.members] = group.label
+        return patients.Patients(found.codes, labels, claimed, found.images)
+
+    with mock.patch.object(patients, "_patients", mixed):
+        yield
+
+
+@contextmanager
+def nobody_left_out() -> Iterator[None]:
+    """As before the defence: an image may hang on one patient."""
+    with mock.patch.object(influence, "LARGEST_INFLUENCE", np.inf):
+        yield
+
+
 def _whitener(features: Float64) -> Float64:
     values, vectors = np.linalg.eigh(np.cov(features.T))
     return np.asarray((vectors / np.sqrt(values + 1e-3 * values.max())) @ vectors.T)
@@ -144,12 +184,14 @@ def coefficients(images: ByteImages) -> Float64:
     return np.asarray((matrix @ to_unit_range(images)[:, 0].astype(float) @ matrix.T).reshape(len(images), -1))
 
 
-def job_of(plan: Plan, spectral: Arrays, seed: int = 0, generator: Arrays | None = None) -> Job:
-    """The job of the plan's item with these models."""
+def job_of(
+    plan: Plan, spectral: Arrays, seed: int = 0, generator: Arrays | None = None, cohort: Cohort | None = None
+) -> Job:
+    """The job of the plan's item with these models, on the site's patients or others."""
     weights = generator or to_arrays("generator", initial_model("generator", plan))
     models = {"spectral": spectral, plan.release[0].model: {**spectral, **weights}}
     noise = TestNoise(seed)
-    release = Release(plan, "alder", models, site_cohort())
+    release = Release(plan, "alder", models, cohort or site_cohort())
     return Job(release, plan.release[0], Streams.of(noise), NoiseRecorder(noise, "entry"))
 
 

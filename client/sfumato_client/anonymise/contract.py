@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
+
+import numpy as np
+import numpy.typing as npt
 
 from sfumato_client.anonymise.candidates import CandidateSet
 from sfumato_client.anonymise.entering import entering_cohort
@@ -57,6 +60,13 @@ class Release:
         return found
 
 
+@dataclass(frozen=True, eq=False)
+class Behind:
+    """The training patients behind each image of an item, by number, in the order of its images; they never leave."""
+
+    patients: Sequence[npt.NDArray[np.int64]] = field(repr=False)
+
+
 def require_private(plan: Plan) -> None:
     """Raise PolicyRefusal for a plan without privacy, for a method that is formal or nothing."""
     if not plan.private:
@@ -100,6 +110,16 @@ class Job(Generic[Item]):
         if not isinstance(item, Grouped) or item.views == "mean":
             return whole
         return self.release.once(Cohort, (item.views,), lambda: entering_cohort(whole, item))
+
+    def keep_behind(self, patients: Sequence[npt.NDArray[np.int64]]) -> None:
+        """Note who is behind each image of the item, for the site's own gate alone."""
+        self.release.once(Behind, (self.item.model_dump_json(),), lambda: Behind(patients))
+
+    @property
+    def behind(self) -> Behind | None:
+        """Who is behind each image; None where the item's method has not said, as one that reads no record."""
+        found = self.release.shared.get((Behind, (self.item.model_dump_json(),)))
+        return found if isinstance(found, Behind) else None
 
     @property
     def steward_folder(self) -> Path | None:

@@ -92,7 +92,7 @@ def choose_groups(job: Job[Grouped], groups: list[Group]) -> list[Group]:
     """As many groups as the item has images, drawn at random within labels, in random order.
 
     Labels get their released shares; where one has too few groups, those with most to spare stand in. Who is behind
-    which image stays with the release (`Chosen`), for the attacks of a bench.
+    which image stays with the release (`Chosen`), and is noted for the gate.
 
     Raises DataError when there are not enough in all.
     """
@@ -114,6 +114,7 @@ def choose_groups(job: Job[Grouped], groups: list[Group]) -> list[Group]:
     ]
     order = job.streams.secret.permutation(len(drawn)).tolist()
     kept = job.release.once(Chosen, (type(item), item.model), lambda: Chosen([drawn[index] for index in order]))
+    job.keep_behind([group.members for group in kept.groups])
     return list(kept.groups)
 
 

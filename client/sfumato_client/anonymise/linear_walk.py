@@ -151,7 +151,10 @@ def walks_of(job: Job[LinearWalk]) -> Walks:
 
 def candidates_of(job: Job[LinearWalk], walks: Walks, images: ByteImages) -> CandidateSet:
     """The images of the points that `walks.released_points` names, as candidates of the job's item."""
-    labels = walks.labels.repeat_interleave(walks.positions.shape[1])[walks.released_points()]
+    points, steps = walks.released_points(), walks.positions.shape[1]
+    labels = walks.labels.repeat_interleave(steps)[points]
+    if walks.behind:
+        job.keep_behind([np.concatenate(walks.behind[point // steps]) for point in points.tolist()])
     level = job.plan.guarantee_level(job.item)
     return CandidateSet(job.item.method, job.item.model, level, images, labels.numpy(), walks.patients)
 

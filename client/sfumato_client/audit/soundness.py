@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from sfumato_client.audit.attacks.base import rows_of_chunk
 from sfumato_client.audit.rules import IDENTICAL, Finding
 from sfumato_common.errors import DataError
-from sfumato_common.memory import rows_at_once
 from sfumato_common.metrics.nearest import Floats, fingerprints, images_at_once, is_flat
 from sfumato_common.study.gate_rules import GateRules
 from sfumato_common.types import AnyArray, ByteImages, to_unit_range
@@ -97,7 +97,7 @@ def _outside(own: Floats, real: Floats) -> npt.NDArray[np.bool_]:
 def _nearest_other(rows: Floats) -> Floats:
     """Distance [N] of each fingerprint to the nearest of another row, a chunk at a time; 2 for one alone."""
     best = np.full(len(rows), -1.0, np.float32)
-    size = rows_at_once(8 * len(rows), len(rows))
+    size = rows_of_chunk(8 * len(rows), len(rows))
     for at in range(0, len(rows), size):
         products = rows[at : at + size] @ rows.T
         here = np.arange(len(products))

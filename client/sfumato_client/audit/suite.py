@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from sfumato_client.anonymise.candidates import CandidateSet
 from sfumato_client.audit.attacks import ATTACKS, AttackResult, Known, People, measure
+from sfumato_client.audit.attacks.base import Indices
 from sfumato_client.audit.rules import Finding
 from sfumato_client.dataset import Cohort
 from sfumato_common.encoders.encoder import Encoder
@@ -53,9 +56,17 @@ class Tried:
 
 
 def try_attacks(
-    sets: Sequence[CandidateSet], train: Cohort, holdout: Cohort, rules: GateRules, encoder: Encoder | None
+    sets: Sequence[CandidateSet],
+    train: Cohort,
+    holdout: Cohort,
+    rules: GateRules,
+    encoder: Encoder | None,
+    behind: Mapping[str, Sequence[Indices]],
 ) -> Tried:
-    """Every attack that `rules` name on every set. Raises DataError where one that decides cannot be tried."""
+    """Every attack that `rules` name on every set; `behind` has, by a set's name, who is behind each of its images.
+
+    Raises DataError where one that decides cannot be tried.
+    """
     if not rules.tried:
         return Tried()
     members, strangers = people_of(train), people_of(holdout)
@@ -63,7 +74,9 @@ def try_attacks(
     results, untried = [], []
     for item in sets:
         shows = ~is_flat(item.images)
-        known = Known(item.images[shows], item.labels[shows], encoder=encoder)
+        own = behind.get(item.name, ())
+        kept = [own[row] for row in np.flatnonzero(shows).tolist()] if len(own) == len(item.images) else []
+        known = Known(item.images[shows], item.labels[shows], kept, encoder)
         for name in rules.tried:
             attack = ATTACKS[name]
             obstacle = attack.obstacle(members, strangers, known)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from sfumato_client.anonymise.candidates import CandidateSet
+from sfumato_client.audit.attacks.base import Indices
 from sfumato_client.audit.copies import copied_patients, most_by_noise
 from sfumato_client.audit.measured import Quantiles, matches_of, quantile_rows, quantiles_of
 from sfumato_client.audit.rules import FEWEST_CONTROLS, IDENTICAL, Distances, Finding, apply, apply_to_records
@@ -95,11 +96,13 @@ def judge(
     rules: GateRules,
     encoder: Encoder | None = None,
     has_text: TextReader | None = None,
+    behind: Mapping[str, Sequence[Indices]] | None = None,
 ) -> Verdict:
     """Hold every candidate set against the tables of rules; all must pass all. A check that cannot run refuses.
 
     `encoder` is the one that `rules` name: where they do, a set made from records is held against a second verifier.
-    `has_text` reads text in a picture; needed where `rules` have text refused.
+    `has_text` reads text in a picture; needed where `rules` have text refused. `behind` has, by a set's name, the
+    training patients behind each of its images, where that is known.
     """
     # constant images are nobody's, and left in they would dilute the share of copies among the others
     shown = [item.images[~is_flat(item.images)] for item in candidates]
@@ -126,7 +129,7 @@ def judge(
             for item in candidates
             for finding in apply_to_candidates(item.name, item.images, real, rules, has_text)
         ]
-        tried = try_attacks(candidates, train, holdout, rules, encoder)
+        tried = try_attacks(candidates, train, holdout, rules, encoder, behind or {})
     except (ConfigError, DataError) as error:
         return _refuse(str(error), quantiles)
     findings = [
@@ -153,6 +156,7 @@ def gate(
     steward_folder: Path,
     encoder: Encoder | None = None,
     has_text: TextReader | None = None,
+    behind: Mapping[str, Sequence[Indices]] | None = None,
 ) -> Approved:
     """Policy, then `charges` (`study.costs.gate_verdict` in the ledger), then the data, then the steward's report.
 
@@ -167,7 +171,7 @@ def gate(
     candidates, digests = [item.result for item in sealed], [item.digest for item in sealed]
     with ExitStack() as stack:
         books = [stack.enter_context(charge) for charge in charges]
-        verdict = judge(candidates, train, holdout, rules, encoder, has_text)
+        verdict = judge(candidates, train, holdout, rules, encoder, has_text, behind)
         write_atomic(report_path(steward_folder, digests), json.dumps(verdict.to_json(), indent=2) + "\n", mode=0o600)
         for book in books:
             book.seal(verdict.statement(digests))

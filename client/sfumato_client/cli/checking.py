@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sfumato_client.cli.home import Home, Study
-from sfumato_client.cli.ingest import Workers, progress
+from sfumato_client.cli.ingest import Workers
 from sfumato_common.command_line import AsJson, console, forecast_json, forecast_table, keep_epsilons, print_json
 from sfumato_common.errors import ConfigError, SfumatoError
+from sfumato_common.progress import shown
 from sfumato_common.study.load import load_resolved_plan
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def _with_images(subject: Subject, source: Path | None, workers: int, quiet: boo
     if subject.plan is None:
         raise ConfigError("images are read for a plan: pass --plan plan.yaml, which says their size and labels")
     described = load_source(source)
-    with progress("reading", quiet) as watch:
+    with shown("reading", quiet) as watch:
         report, store = check_source(subject.home, described, subject.plan, workers, watch)
     return replace(subject, report=report, store=store)
 

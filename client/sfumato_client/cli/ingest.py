@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from sfumato_client.cli.home import Home
 from sfumato_common.command_line import console
+from sfumato_common.progress import shown
 from sfumato_common.study.load import load_resolved_plan
 
 if TYPE_CHECKING:
     from sfumato_client.dataset import IngestReport
-    from sfumato_client.site.ingesting import Watch
 
 Source = Annotated[Path, typer.Argument(help="Description of the data source, YAML.")]
 StudyPlan = Annotated[Path, typer.Option("--plan", help="The plan: image size, channels and labels come from it.")]
@@ -37,7 +34,7 @@ def ingest(
     from sfumato_client.site.ingesting import ingest_source, update_source
 
     study, fill = load_resolved_plan(plan), update_source if update else ingest_source
-    with progress("reading") as watch:
+    with shown("reading") as watch:
         report = fill(SiteHome(home), load_source(source), study, workers, watch)
     _say(
         f"kept {report.kept} images of {report.patients} patients, skipped {len(report.skipped)} "
@@ -57,12 +54,3 @@ def _say_notes(report: IngestReport) -> None:
 
 def _say(text: str) -> None:
     console.print(text, markup=False, soft_wrap=True)
-
-
-@contextmanager
-def progress(what: str, quiet: bool = False) -> Iterator[Watch]:
-    """A bar with the time that is left, where somebody looks."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=quiet or not console.is_terminal) as progress:
-        task = progress.add_task(what, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)

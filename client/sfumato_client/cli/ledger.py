@@ -24,6 +24,7 @@ from sfumato_common.command_line import (
     print_json,
 )
 from sfumato_common.files import write_atomic
+from sfumato_common.progress import busy
 from sfumato_common.study.costs import WITHOUT_PRIVACY
 from sfumato_common.study.load import load_resolved_plan
 
@@ -38,33 +39,34 @@ KeyHome = Annotated[
 
 
 @ledger_app.command("show", epilog="Example: sfumato-site ledger show --home site")
-def show(home: Home, as_json: AsJson = False) -> None:
-    """Every charge, and what a patient of this site has paid."""
+def show(
+    home: Home,
+    entries: Annotated[
+        bool, typer.Option("--entries", help="Every single charge, with its mechanism, for who audits.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """What was taken, when, for which study, at what epsilon, and who let it go; what a patient has paid in all."""
+    from sfumato_client.cli.statement import account_json, entries_table, entry_json, lines_table, releases_table
+    from sfumato_client.ledger.statement import statement
     from sfumato_client.site.home import SiteHome
-    from sfumato_common.accounting.events import Unprotected, event_to_json
+    from sfumato_common.accounting.events import Unprotected
 
-    with SiteHome(home).open_ledger() as ledger:
-        entries, settled, costs = ledger.entries(), ledger.settled_results(), ledger.costs()
-        budget = ledger.budget
-    bare = sorted({entry.study for entry in entries if isinstance(entry.event, Unprotected)})
+    site = SiteHome(home)
+    with site.open_ledger() as ledger:
+        charges, settled, costs = ledger.entries(), ledger.settled_results(), ledger.costs()
+        account, budget = statement(ledger, site.public_key()), ledger.budget
+    bare = sorted({entry.study for entry in charges if isinstance(entry.event, Unprotected)})
     if as_json:
-        shown = [
-            {**asdict(entry), "event": event_to_json(entry.event), "settled": entry.number in settled}
-            for entry in entries
-        ]
         terms = {"epsilon": budget.epsilon, "delta": budget.delta}
-        print_json({"budget": terms, "entries": shown, "costs": costs_json(costs), "without_privacy": bare})
+        shown = [entry_json(entry, settled) for entry in charges]
+        totals = {"costs": costs_json(costs), "without_privacy": bare}
+        print_json({"budget": terms, "entries": shown, **totals, **account_json(account)})
         return
-    table = Table(title="Privacy ledger")
-    for heading in ("entry", "study", "purpose", "round", "cohort", "mechanism", "state"):
-        table.add_column(heading)
-    for entry in entries:
-        event = ", ".join(f"{key} {value}" for key, value in event_to_json(entry.event).items())
-        sealed = (settled.get(entry.number) or "")[:12]
-        state = f"settled {sealed}".rstrip() if entry.number in settled else "NOT SETTLED"
-        table.add_row(str(entry.number), entry.study, entry.purpose, str(entry.round), entry.cohort, event, state)
-    console.print(table)
-    if unsettled := len(entries) - len(settled):
+    console.print(entries_table(charges, settled) if entries else lines_table(account, budget.delta))
+    if account.releases and not entries:
+        console.print(releases_table(account))
+    if unsettled := len(charges) - len(settled):
         _say(f"{unsettled} charges were never settled (a crash, or work in progress); they count all the same")
     if bare:
         _say(f"NO PRIVACY: {WITHOUT_PRIVACY} in {', '.join(bare)}")
@@ -74,6 +76,18 @@ def show(home: Home, as_json: AsJson = False) -> None:
             f"{cohort}: epsilon {epsilon_text(cost.add_remove)} of {budget.epsilon:g} at delta {budget.delta:g}, "
             f"adjacency add/remove; replace-one: {epsilon_text(cost.replace_one)}"
         )
+
+
+@ledger_app.command("page", epilog="Example: sfumato-site ledger page --home site --out ledger.html")
+def page(home: Home, out: Annotated[Path, typer.Option(help="Where the page goes, HTML.")]) -> None:
+    """Write the ledger as one page for the data-protection officer: to read, to print; it stays in the site."""
+    from sfumato_client.ledger.page import ledger_page
+    from sfumato_client.site.home import SiteHome
+
+    site = SiteHome(home)
+    with site.open_ledger() as ledger:
+        write_atomic(out, ledger_page(ledger, site.public_key(), site.own_policy().noise == "test"), mode=0o600)
+    _say(f"'{out.name}' is for the data-protection officer: it stays in the site unless the site decides otherwise")
 
 
 @ledger_app.command("verify", epilog="Example: sfumato-site ledger verify --home site")
@@ -89,13 +103,14 @@ def verify(home: Home) -> None:
 @ledger_app.command("recover", epilog="Example: sfumato-site ledger recover --home site")
 def recover(home: Home, yes: Annotated[bool, typer.Option("--yes", help="Do not ask; for scripts.")] = False) -> None:
     """Put back the charges that were lost when the site's disk was restored from a backup."""
+    from sfumato_client.ledger.copies import read_restored
     from sfumato_client.site import recovery
     from sfumato_client.site.home import SiteHome
     from sfumato_common.accounting.events import event_to_json
 
     site = SiteHome(home)
-    lost = recovery.recoveries(site)
-    if not lost:
+    lost, restored = recovery.recoveries(site), read_restored(site.ledger_file)
+    if not lost and restored is None:
         _say("the ledger lacks nothing that a coordinator told this site of")
         return
     table = Table(title="Charges that the ledger lost")
@@ -105,13 +120,22 @@ def recover(home: Home, yes: Annotated[bool, typer.Option("--yes", help="Do not 
         for owed in item.owed:
             event = ", ".join(f"{key} {value}" for key, value in event_to_json(owed.event).items())
             table.add_row(item.plan.study, owed.purpose, str(owed.round), owed.cohort, event)
-    console.print(table)
-    _say(
-        "What these paid for has left the site. They are put back, and never run again. What the site sent in other "
-        "studies since the backup is told by their coordinators; for a table that was made since, no charge is known."
-    )
+    if lost:
+        console.print(table)
+        _say(
+            "What these paid for has left the site. They are put back, and never run again. What the site sent in "
+            "other studies since the backup is told by their coordinators; for a table that was made since, no charge "
+            "is known."
+        )
+    if unheard := sorted(item.plan.study for item in lost if item.unheard):
+        _say(
+            f"No coordinator of {', '.join(unheard)} was heard since this home was copied or restored: all that it can "
+            "have charged is counted, and the study is at its end here. To go on with it, wait for its questions"
+        )
+    if restored is not None:
+        _say("By going on you say that no other copy of this home is in use, on any machine.")
     if not yes:
-        typer.confirm("Put them back, and let the site go on?", abort=True)
+        typer.confirm("Put back what is missing, and let the site go on?", abort=True)
     recovery.recover(site, lost)
     _say("the ledger holds them again; start the site again if it does not run")
 
@@ -130,7 +154,7 @@ def forecast(
     policy = site.policy()
     keep_epsilons(site.epsilons)
     study = load_resolved_plan(plan).at_site(policy.site)
-    with site.open_ledger() as ledger:
+    with site.open_ledger() as ledger, busy("accounting", as_json):
         before = max(ledger.spent_epsilon("train"), ledger.spent_epsilon("holdout"))
         cost = forecast_here(study, policy, ledger)
     after, budget = cost.totals.patient.add_remove, policy.budget

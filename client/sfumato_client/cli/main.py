@@ -16,10 +16,12 @@ from sfumato_client.cli.gate import gate
 from sfumato_client.cli.home import Home, StoreKey, Study
 from sfumato_client.cli.ingest import ingest
 from sfumato_client.cli.ledger import ledger_app
+from sfumato_client.cli.lifecycle import add_commands as add_lifecycle
 from sfumato_client.cli.new import policy_app, source_app
 from sfumato_client.cli.pacs import pacs_app
 from sfumato_client.cli.pseudonym import pseudonym, tell_request
 from sfumato_client.cli.review import approve, queue, refuse, review, steward_app
+from sfumato_client.cli.run import run
 from sfumato_client.cli.schema import schema
 from sfumato_client.cli.status import status
 from sfumato_client.cli.style_net import style_net_app
@@ -39,6 +41,7 @@ from sfumato_common.command_line import (
 )
 from sfumato_common.errors import PolicyRefusal
 from sfumato_common.files import make_private_folder, write_atomic, write_json
+from sfumato_common.progress import busy
 from sfumato_common.strict import load_yaml
 from sfumato_common.study.load import load_resolved_plan
 from sfumato_common.study.policy import Policy
@@ -67,6 +70,7 @@ app.command(
     epilog="Example: sfumato-site refuse thorax/declared --home site --steward ada --ground quality --reason blurred",
 )(refuse)
 app.command("schema", epilog="Example: sfumato-site schema policy --out policy.schema.json")(schema)
+app.command("run", epilog="Example: sfumato-site run --home site")(run)
 app.command("status", epilog="Example: sfumato-site status --home site --once")(status)
 app.command(epilog="Example: sfumato-site tabular table.csv --home site --schema schema.yaml --output out")(tabular)
 
@@ -186,6 +190,7 @@ def accept(
     from sfumato_client.site.given import gate_encoder, given_encoders, require_text_reader
     from sfumato_client.site.home import SiteHome
     from sfumato_client.site.names import require_nameless
+    from sfumato_client.site.restored import require_here
     from sfumato_client.site.summing import require_own_key
     from sfumato_common.study.costs import WITHOUT_PRIVACY
     from sfumato_common.study.starts import keep_start
@@ -198,11 +203,13 @@ def accept(
     require_real(offered.study, policy.site)
     require_own_key(site, offered, policy.site)
     require_nameless(site, offered)
+    require_here(site)
     with site.open_ledger() as ledger:
         if kept := sorted({plan.study for plan in ledger.begun() if plan.private and plan.digest != offered.digest}):
             said = f"counted as taken: what studies under way will still charge, {', '.join(kept)}; 'leave' frees it"
             console.print(said, markup=False, soft_wrap=True)
-        cost = admit(offered, policy, ledger)
+        with busy("accounting"):
+            cost = admit(offered, policy, ledger)
         store = site.open_store()
         store.facts.require(offered.image, offered.labels)
         ledger.check_members(store.members("train", "holdout"))
@@ -220,9 +227,7 @@ def accept(
         declared = f"encoder '{name}' is declared trained on public images ({terms.trained_on}, sha256 {terms.sha256})"
         console.print(declared, markup=False, soft_wrap=True)
     if offered.joining:
-        joining = (
-            "other sites may join this study while it runs; what it takes from patients here does not depend on them"
-        )
+        joining = "other sites may join while this study runs; what it takes from patients here depends on none of them"
         console.print(joining, markup=False, soft_wrap=True)
     for name, key in pinned_keys(offered).items():
         told = f"sums are over sites with these keys: {name} {key}; ask the hospital for its own word"
@@ -249,30 +254,7 @@ def accept(
     console.print("accepted and pinned", markup=False)
 
 
-@app.command(epilog="Example: sfumato-site leave --home site thorax")
-def leave(home: Home, study: Annotated[str, typer.Argument(help="The study's name, as its plan has it.")]) -> None:
-    """Take no further part in a study: what it has not charged yet is free for others, what it charged stays."""
-    from sfumato_client.site.home import SiteHome
-
-    SiteHome(home).leave(study)
-    console.print(f"left '{study}': its questions are refused from now on", markup=False, soft_wrap=True)
-
-
-@app.command(epilog="Example: sfumato-site run --home site")
-def run(
-    home: Home,
-    study: Study = "",
-    devices: Annotated[
-        int, typer.Option(min=0, max=64, help="Devices that share a training step; 0: all CUDA devices, or the CPU.")
-    ] = 0,
-    launcher: Annotated[
-        str, typer.Option(help="Command line that starts a job for each question: 'srun --gres=gpu:1 {command}'.")
-    ] = "",
-) -> None:
-    """Join the federation and answer the coordinator until stopped (Ctrl-C)."""
-    from sfumato_client.flower.node import run_node
-
-    run_node(home, lambda note: console.print(note, markup=False, soft_wrap=True), study, devices, launcher)
+add_lifecycle(app)
 
 
 def main() -> None:

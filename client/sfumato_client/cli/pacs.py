@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from sfumato_client.cli.home import Home
 from sfumato_common.command_line import AsJson, console, print_json
+from sfumato_common.progress import shown
 
 if TYPE_CHECKING:
     from sfumato_client.pacs.fetching import Fetched, Watch
@@ -268,13 +268,6 @@ def _say(text: str) -> None:
 
 @contextmanager
 def _progress(silent: bool) -> Iterator[Watch]:
-    """A bar with the time that is left, where somebody looks."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    shown = console.is_terminal and not silent
-    with Progress(*columns, console=console, transient=True, disable=not shown) as progress:
-        task = progress.add_task("studies", total=None)
-
-        def watch(done: int, of: int, kept: int) -> None:
-            progress.update(task, completed=done, total=of, description=f"studies ({kept} objects)")
-
-        yield watch
+    """How far the fetch is, with the objects that were kept."""
+    with shown("studies", silent) as tell:
+        yield lambda done, of, kept: tell(done, of, f"studies ({kept} objects)")

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sfumato_client.cli.home import Home
-from sfumato_common.command_line import AsJson, console, file_bytes, print_json
-from sfumato_common.errors import ConfigError
+from sfumato_client.cli.passphrase import ask_passphrase
+from sfumato_common.command_line import AsJson, console, print_json
 
 if TYPE_CHECKING:
     from sfumato_client.ledger.decisions import Verdict
@@ -86,8 +85,8 @@ def steward_add(
     from sfumato_client.site.home import SiteHome
     from sfumato_client.site.stewards import add_steward
 
-    introduced = _passphrase(by_passphrase_file, f"passphrase of '{by}'", "--by-passphrase-file") if by else b""
-    own = _passphrase(passphrase_file, f"new passphrase of '{name}'", "--passphrase-file", new=True)
+    introduced = ask_passphrase(by_passphrase_file, f"passphrase of '{by}'", "--by-passphrase-file") if by else b""
+    own = ask_passphrase(passphrase_file, f"new passphrase of '{name}'", "--passphrase-file", new=True)
     found = add_steward(SiteHome(home), name, own, by, introduced)
     _say(f"'{name}' is a steward, with key {found.fingerprint}; the ledger keeps who let the person in")
 
@@ -127,7 +126,7 @@ def _decide(
 ) -> None:
     from sfumato_client.site.desk import take_decision
 
-    passphrase = _passphrase(file, f"passphrase of '{steward}'", "--passphrase-file")
+    passphrase = ask_passphrase(file, f"passphrase of '{steward}'", "--passphrase-file")
     entry = take_decision(home, release, verdict, steward, passphrase, reason, ground)
     _say(f"{entry.name}: {entry.words}")
 
@@ -139,16 +138,6 @@ def _entry_json(entry: Entry) -> dict[str, Any]:
         **{"state": entry.state, "words": entry.words, "code": entry.code, "since": entry.since},
         **{"persons": entry.persons, "sets": list(entry.sets), "decisions": said},
     }
-
-
-def _passphrase(file: Path | None, what: str, option: str, new: bool = False) -> bytes:
-    if file is not None:
-        given = sys.stdin.buffer.readline(4096) if str(file) == "-" else file_bytes(file)
-        return given.rstrip(b"\r\n")
-    if not sys.stdin.isatty():
-        raise ConfigError(f"nobody can be asked for the {what}; give {option}")
-    asked: str = typer.prompt(what, hide_input=True, confirmation_prompt=new)
-    return asked.encode()
 
 
 def _say(text: str) -> None:

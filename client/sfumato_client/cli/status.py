@@ -6,14 +6,26 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from rich.console import Group
+from rich.console import Group, RenderableType
+from rich.progress_bar import ProgressBar
+from rich.table import Table
 from rich.text import Text
 
 from sfumato_client.cli.home import Home, Study
-from sfumato_common.accounting.accountant import epsilon_text
+from sfumato_client.site.telling import (
+    connection_line,
+    cost_line,
+    leaves,
+    paid_line,
+    question,
+    study_line,
+    when,
+    working_line,
+)
 from sfumato_common.command_line import AsJson, Once, duration_text, show_status
 
 _COLOURS = {"joined": "green", "connecting": "yellow", "failed": "red", "killed": "red", "no answer": "red"}
+_BAR_COLUMNS = 40
 
 
 def status(home: Home, study: Study = "", once: Once = False, as_json: AsJson = False) -> None:
@@ -29,15 +41,25 @@ def render(view: Mapping[str, Any]) -> Group:
     heard = f", coordinator heard {duration_text(view['now'] - view['heard'])} ago" if view["heard"] else ""
     state = f"{view['state']}{since}{heard if view['state'] == 'joined' else ''}"
     head = Text.assemble((f"site {view['site']}  ", "bold"), (state, _COLOURS.get(view["state"], "dim")))
-    budget = view["budget"]
-    paid = (
-        f"a patient has paid epsilon {epsilon_text(view['epsilon'])} of {budget['epsilon']:g} at delta "
-        f"{budget['delta']:g}, over all studies; {view['unsettled']} charges not settled"
-    )
     told = f"progress is {view['progress']}: 'progress' of the policy"
-    studies = [Text(study_line(study)) for study in view["studies"]]
+    studies = [Text(f"{study_line(study)}\n  {cost_line(study)}") for study in view["studies"]]
     todo = [Text.assemble(("next: ", "bold"), line) for line in view["next"]]
-    return Group(head, Text(work_line(view)), *studies, Text(paid), Text(told, style="dim"), *todo)
+    paid = f"{paid_line(view)}; {view['unsettled']} charges not settled"
+    last = [Text(paid), Text(told, style="dim"), *todo]
+    return Group(head, Text(connection_line(view), style="dim"), *_work(view), *studies, *last)
+
+
+def _work(view: Mapping[str, Any]) -> list[RenderableType]:
+    """The question under way with its bar, and what leaves when; or what became of the last one."""
+    shown: list[RenderableType] = [Text(work_line(view))]
+    work = view["work"]
+    if work is None or work["state"] != "working":
+        return shown
+    if work["step"] is not None and work["steps"]:
+        bar, done, steps = Table.grid(padding=(0, 2)), work["step"], work["steps"]
+        bar.add_row(ProgressBar(steps, done, width=_BAR_COLUMNS), f"{done}/{steps} steps")
+        shown.append(bar)
+    return [*shown, Text(f"leaves {when(view)}: {leaves(view)}")]
 
 
 def work_line(view: Mapping[str, Any]) -> str:
@@ -45,20 +67,8 @@ def work_line(view: Mapping[str, Any]) -> str:
     work = view["work"]
     if work is None:
         return "nothing was asked yet"
-    rounds = f", round {work['round']} of {work['rounds']}" if work["rounds"] > 1 else ""
-    what = f"{work['stage'] or work['kind']}{rounds}"
-    if work["state"] in ("working", "launched", "hung", "killed"):
-        steps = f", step {work['step']} of {work['steps']}" if work["step"] is not None else ""
-        took = duration_text((work["ended"] or view["now"]) - work["began"])
-        sign = f", last sign of work {duration_text(view['now'] - work['sign'])} ago"
-        return f"{work['state']}: {what}{steps}, since {took}{sign}"
+    if line := working_line(view):
+        return line
     code = f" ({work['code']})" if work["code"] else ""
-    ago = duration_text(view["now"] - work["ended"])
-    return f"last asked: {what}; {work['state']}{code} {ago} ago, after {duration_text(work['ended'] - work['began'])}"
-
-
-def study_line(study: Mapping[str, Any]) -> str:
-    """One accepted study: rounds paid for, and the parts of its release."""
-    stages = ", ".join(f"{row['stage']} {row['done']}/{row['rounds']}" for row in study["stages"])
-    parts = ", ".join(f"{part} {state}" for part, state in study["release"].items())
-    return f"study {study['study']}: {stages}; release: {parts}"
+    ago, took = duration_text(view["now"] - work["ended"]), duration_text(work["ended"] - work["began"])
+    return f"last asked: {question(work)}; {work['state']}{code} {ago} ago, after {took}"

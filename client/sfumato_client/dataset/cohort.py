@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -73,6 +74,17 @@ class Cohort:
             raise IndexError("no such patient in this cohort")
         mine = self._order[self._starts[patient] : self._starts[patient + 1]]
         return np.asarray(self.images[mine if self.rows is None else self.rows[mine]]), self.labels[mine]
+
+    def chunks(self, size: int) -> Iterator[AnyArray]:
+        """All images, `size` at a time [n, S, S(, 3)], in stored order: of an encrypted array no more is in memory."""
+        count = len(self.labels)
+        for at in range(0, count, size):
+            rows = np.arange(at, min(at + size, count))
+            yield np.asarray(self.images[rows if self.rows is None else self.rows[rows]])
+
+    def image(self, number: int) -> AnyArray:
+        """One image [S, S(, 3)], by its place in stored order."""
+        return np.asarray(self.images[number if self.rows is None else int(self.rows[number])])
 
     def everything(self) -> tuple[AnyArray, Indices, Indices]:
         """Images [N, S, S(, 3)], labels [N], patient_index [N], in stored order; a copy where encrypted."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -43,8 +43,9 @@ class StoreTerms:
 
     `answers` are the hospital's to questions about the whole set. `check` may ask who would be in which cohort, and
     refuses by raising. `unchanged` says of a row that was read before a kill whether its file is as it was.
-    `withdrawn` are identifiers of patients whose images are not taken; `before` is the store that is updated,
-    `settings` all that the source says of how its rows are read.
+    `withdrawn` are identifiers of patients whose images are not taken, `gone` who withdrew before, each by the token of
+    an identifier with that of all that are alike; `before` is the store that is updated, `settings` all that the source
+    says of how its rows are read.
     """
 
     form: ImageForm
@@ -55,6 +56,7 @@ class StoreTerms:
     check: Callable[[Callable[[], Members]], None] = lambda members: None
     unchanged: Unchanged = lambda stamp: True
     withdrawn: Sequence[str] = ()
+    gone: Mapping[str, str] = field(default_factory=dict)
     before: Before | None = None
     settings: str = ""
 
@@ -82,7 +84,8 @@ def read_whole(folder: Path, rows: Rows, terms: StoreTerms, about: str) -> Whole
     growing = Growing(folder, terms.form, about, keys, terms.unchanged, register, terms.settings)
     for results in rows(growing.rows):
         growing.take(results)
-    withdrawn = {pseudonym(terms.split_key, name): alike_token(terms.split_key, name) for name in terms.withdrawn}
+    named = {pseudonym(terms.split_key, name): alike_token(terms.split_key, name) for name in terms.withdrawn}
+    withdrawn = {**terms.gone, **named}
     gone = _gone(growing, register, withdrawn) if register else {}
     if terms.answers.gone == "keep":
         growing.keep(list(gone))
@@ -93,7 +96,7 @@ def read_whole(folder: Path, rows: Rows, terms: StoreTerms, about: str) -> Whole
     left[np.fromiter(examined.dropped, np.int64, len(examined.dropped))] = False
     kept = np.flatnonzero(left).astype(np.uint32)
     people = people_of(entries, kept, examined, before.splits if before else None)
-    known = dict(zip(withdrawn, terms.withdrawn, strict=True))
+    known = {pseudonym(terms.split_key, name): name for name in terms.withdrawn}
     examined.questions = with_names(examined.questions, lambda wanted: known | growing.names(wanted))
     if growing.taken:
         examined.notes.append(f"{len(growing.taken)} images were kept as they were in the store, and not read")

@@ -77,7 +77,7 @@ class SiteStore:
                 f"a store already stands at '{folder.name}'; use it, change it by '--update', or remove it "
                 "to ingest anew"
             )
-        partial = _partial(folder)
+        partial = partial_of(folder)
         try:
             whole = read_whole(partial, rows, terms, about)
             whole.report.write(folder.parent / REPORT)
@@ -86,7 +86,7 @@ class SiteStore:
             mark = facts.write(partial, terms.store_key)
             opened = SiteStore.open(partial, terms.store_key)
             terms.check(lambda: opened.members(*SPLITS))
-            _remove_others(partial, facts)
+            remove_others(partial, facts)
             sync_folder(partial)
             with placing(folder, mark, "", terms.store_key):
                 partial.rename(folder)
@@ -108,8 +108,8 @@ class SiteStore:
         given who is in which cohort, refuses by raising, and lets nothing be charged meanwhile. Raises DataError as
         `grow` does.
         """
-        partial, key = _partial(folder), terms.store_key
-        _remove_others(folder, before := StoreFacts.read(folder, key))
+        partial, key = partial_of(folder), terms.store_key
+        remove_others(folder, before := StoreFacts.read(folder, key))
         try:
             whole = read_whole(partial, rows, terms, about)
             whole.report.write(folder.parent / REPORT)
@@ -117,7 +117,7 @@ class SiteStore:
             facts = write_whole(partial, whole, terms)
             mark = facts.write(partial, key)
             with hold(SiteStore.open(partial, key).members(*SPLITS)):
-                for name in _files(facts):
+                for name in files_of(facts):
                     (partial / name).rename(folder / name)
                 sync_folder(folder)
                 with placing(folder, mark, before.mark, key):
@@ -125,7 +125,7 @@ class SiteStore:
         except OSError as error:
             shutil.rmtree(partial, ignore_errors=True)
             raise DataError(f"store '{folder.name}' cannot be written ({error.strerror}); it is as it was") from None
-        _remove_others(folder, facts)
+        remove_others(folder, facts)
         shutil.rmtree(partial, ignore_errors=True)
         return whole.report
 
@@ -135,9 +135,9 @@ class SiteStore:
 
         What was read stays for `grow`.
         """
-        whole = read_whole(_partial(folder), rows, terms, about)
+        whole = read_whole(partial_of(folder), rows, terms, about)
         report, entries = whole.report, whole.entries
-        pixels = EncryptedPixels(_partial(folder), whole.pixels, terms.store_key)
+        pixels = EncryptedPixels(partial_of(folder), whole.pixels, terms.store_key)
         sheet, count = sheet_of(pixels, found := unusual(pixels, entries))
         said = f"its first {count} images are unlike others of their device" if found else "no image is unlike others"
         report = replace(report, sheet=said, unusual=tuple(entries[at].facts.reference for at in found))
@@ -188,19 +188,20 @@ class SiteStore:
         return Cohort(self._pixels, self._index["labels"][rows].astype(np.int64), patients, rows, views)
 
 
-def _partial(folder: Path) -> Path:
+def partial_of(folder: Path) -> Path:
     """Where the store at `folder` grows."""
     return folder.parent / f".{folder.name}.partial"
 
 
-def _remove_others(folder: Path, facts: StoreFacts) -> None:
+def remove_others(folder: Path, facts: StoreFacts) -> None:
     """Leave only the files of one store."""
-    names = {FACTS, *_files(facts)}
+    names = {FACTS, *files_of(facts)}
     for path in folder.iterdir():
         if path.name not in names:
             path.unlink()
 
 
-def _files(facts: StoreFacts) -> list[str]:
+def files_of(facts: StoreFacts) -> list[str]:
+    """The names of the files of a store."""
     ids = ((PIXELS, facts.pixels), (INDEX, facts.index), (REGISTER, facts.register))
     return [file_name(kind, bytes.fromhex(file_id)) for kind, file_id in ids]

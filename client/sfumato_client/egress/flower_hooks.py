@@ -16,10 +16,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import httpx
+
 from sfumato_client.egress.bundle import inspect_bundle
 from sfumato_client.egress.progress import CONTACT_FILE, shown_step
+from sfumato_client.egress.unreached import cut_words, refusal_words, seconds_ahead
 from sfumato_common.errors import VerificationError
-from sfumato_common.files import if_room, write_json
+from sfumato_common.files import if_room, read_object, write_json
 from sfumato_common.protocol.messages import PROGRESS_HEADER
 
 SUPPORTED_FLOWER = "1.41.0"
@@ -45,30 +48,64 @@ def _require_hooks(module: Any, *names: str) -> None:
 
 
 class Contact:
-    """On each request to the coordinator the step that policy shows, and in the home when it was last answered."""
+    """On each request to the coordinator the step that policy shows; in the home when it last answered, or why not."""
 
-    def __init__(self, home: Path, now: Callable[[], float] = time.time) -> None:
-        self._home, self._now, self._written = home, now, 0.0
+    def __init__(self, home: Path, address: str = "", now: Callable[[], float] = time.time) -> None:
+        self._file, self._home, self._address, self._now = home / CONTACT_FILE, home, address, now
+        self._kept, self._written = read_object(self._file), 0.0
 
     def intercept(self, context: Any, call_next: Any) -> Any:
         """Flower's interceptor of a call."""
         if (told := shown_step(self._home)) is not None:
             context.request.headers[PROGRESS_HEADER.decode()] = told.decode()
-        response, now = call_next(context), self._now()
-        if abs(now - self._written) >= _CONTACT_SECONDS:
-            with if_room():  # a full disk must not cost the connection
-                write_json(self._home / CONTACT_FILE, {"heard": round(now, 1)})
-            self._written = now
+        asked = self._now()
+        try:
+            response = call_next(context)
+        except (httpx.HTTPError, OSError) as error:
+            self._fail(cut_words(error, self._address))
+            raise
+        if why := _kept_out(context, response, seconds_ahead(response, asked, self._now())):
+            self._fail(why)
+        else:
+            self._hear()
         return response
 
+    def _hear(self) -> None:
+        now = self._now()
+        if "why" in self._kept or abs(now - self._written) >= _CONTACT_SECONDS:
+            self._keep({"heard": round(now, 1)})
 
-def install_certificate(connection: Any, certificate: Path, key: Path, home: Path) -> None:
+    def _fail(self, why: str) -> None:
+        """Since when, and why, the coordinator is not reached: the first failure of those in a row."""
+        since = self._kept.get("failed", round(self._now(), 1))
+        if self._kept.get("why") != why:
+            self._keep(
+                {**{key: self._kept[key] for key in ("heard",) if key in self._kept}, "failed": since, "why": why}
+            )
+
+    def _keep(self, value: dict[str, Any]) -> None:
+        self._kept, self._written = value, self._now()
+        with if_room():  # a full disk must not cost the connection
+            write_json(self._file, value)
+
+
+def _kept_out(context: Any, response: httpx.Response, ahead_s: float | None) -> str:
+    """Why an answer does not let the site in, in a sentence; '' where it does, or tells of the end of a run alone."""
+    status = response.status_code
+    if str(context.rpc_method).endswith("/ActivateNode"):
+        return refusal_words(response, ahead_s) if status >= 400 else ""
+    if status == httpx.codes.UNAUTHORIZED:  # as a rule: it forgets its nodes when it is started anew
+        return "it was started anew, or does not let this site in any more; the site joins again, which tells"
+    return refusal_words(response, ahead_s) if status in (502, 503, 504) else ""
+
+
+def install_certificate(connection: Any, certificate: Path, key: Path, contact: Contact) -> None:
     """Make Flower's Fleet connection module show `certificate` (PEM): its client has no option for one.
 
-    It also keeps contact: see `Contact`.
+    It also keeps `contact`.
     """
     _require_hooks(connection, "FleetHttpClient")
-    connection.FleetHttpClient = certified_client(connection.FleetHttpClient, certificate, key, Contact(home))
+    connection.FleetHttpClient = certified_client(connection.FleetHttpClient, certificate, key, contact)
 
 
 def certified_client(plain: Any, certificate: Path, key: Path, interceptor: Any) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from sfumato_common.files import write_atomic
+from sfumato_common.files import if_room, read_object, write_atomic, write_json
 
 PROGRESS_FILE, CONTACT_FILE = "progress", "contact.json"
 _FORM = re.compile(rb"[0-9]{1,6}/[0-9]{1,6}")
@@ -32,3 +32,11 @@ def shown_step(home: Path) -> bytes | None:
     except OSError:
         return None
     return told if _FORM.fullmatch(told) else None
+
+
+def forget_failures(home: Path) -> None:
+    """Of the contact with the coordinator keep when it last answered, and not why an earlier run could not reach it."""
+    kept = read_object(home / CONTACT_FILE)
+    if "why" in kept:
+        with if_room():
+            write_json(home / CONTACT_FILE, {key: kept[key] for key in ("heard",) if key in kept})

@@ -11,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import NoReturn
 
-from sfumato_client.egress.flower_hooks import install_certificate, require_flower, shorten_polls
+from sfumato_client.egress.flower_hooks import Contact, install_certificate, require_flower, shorten_polls
 from sfumato_client.egress.supernode import LINK_VARIABLE
 from sfumato_common.logs import take_over_flower
 
@@ -23,8 +23,9 @@ def main() -> None:
     parser.add_argument("--site-certificate", type=Path, required=True)
     parser.add_argument("--site-key", type=Path, required=True)
     known, sys.argv[1:] = parser.parse_known_args()
+    address = sys.argv[sys.argv.index("--superlink") + 1]
     connection, home = import_module("flwr.supernode.fleet_http_connection"), Path(os.environ[LINK_VARIABLE])
-    install_certificate(connection, known.site_certificate, known.site_key, home)
+    install_certificate(connection, known.site_certificate, known.site_key, Contact(home, address))
     take_over_flower(import_module("flwr.supernode.cli.flower_supernode").uvicorn)
     shorten_polls(import_module("flwr.supernode.start_client_internal"))
     run_and_end(import_module("flwr.supernode.cli").flower_supernode)

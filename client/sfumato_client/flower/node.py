@@ -6,18 +6,20 @@ import secrets
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 
 from sfumato_client.egress.flower_hooks import require_flower
+from sfumato_client.egress.progress import CONTACT_FILE, forget_failures
 from sfumato_client.egress.supernode import RECONNECT_SECONDS, SuperNodeSettings, start_supernode, start_worker
 from sfumato_client.flower.launcher import Launcher
 from sfumato_client.site.home import SiteHome
 from sfumato_client.site.node_settings import node_settings
+from sfumato_client.site.restored import require_here
 from sfumato_common.crypto.enrolment import require_current
 from sfumato_common.errors import FederationError, SfumatoError
-from sfumato_common.files import if_room, write_atomic, write_json
+from sfumato_common.files import if_room, read_object, write_atomic, write_json
 from sfumato_common.locks import exclusive
 from sfumato_common.supervise import Child, free_port
 
@@ -28,19 +30,27 @@ _MOST_ENDS, _LIVED_SECONDS = 5, 600.0
 
 
 def run_node(
-    root: Path, say: Callable[[str], None] = lambda _: None, study: str = "", devices: int = 0, launcher: str = ""
+    root: Path,
+    say: Callable[[str], None] = lambda _: None,
+    study: str = "",
+    devices: int = 0,
+    launcher: str = "",
+    shown: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> None:
     """Run the site until stopped; once it has joined, it joins again when the coordinator was restarted.
 
     `study` is the site's word for one of its coordinators; each has a process of its own. `devices` share a training
     step, 0 for all CUDA devices. `launcher` is the command line that starts a job for each question, '' for none.
 
-    `say` is told when a certificate ends soon. Raises BusyError for a second one, FederationError when a certificate
-    has ended, when the site is not let in, or when the coordinator stays away.
+    `say` is told when a certificate ends soon; `shown` shows how the site stands while it connects and runs.
+
+    Raises BusyError for a second one, FederationError when a certificate has ended, when the site is not let in, or
+    when the coordinator stays away.
     """
     require_flower()
     home = SiteHome(root, study)
     policy = home.policy()
+    require_here(home)
     home.open_store()  # a site without images is told so here, before it joins
     _settings(home)  # so is one that was never enrolled
     if note := require_current(home.grant):
@@ -52,7 +62,8 @@ def run_node(
             Launcher(home, launcher).check_locks()
         write_atomic(home.worker_secret, secrets.token_hex(32), 0o600)
         signal.signal(signal.SIGTERM, _interrupt)
-        with _keep_state(home) as tell:
+        forget_failures(home.link)
+        with shown(), _keep_state(home) as tell:
             joined = 0.0
             while True:
                 tell("connecting")
@@ -60,7 +71,7 @@ def run_node(
                 if _JOINED in said:
                     joined = time.monotonic()
                 elif not joined or time.monotonic() - joined > RECONNECT_SECONDS:
-                    raise FederationError(_why(said))
+                    raise FederationError(_why(said, _met(home)))
                 time.sleep(_PAUSE_SECONDS)
 
 
@@ -68,9 +79,14 @@ def run_node(
 def _keep_state(home: SiteHome) -> Iterator[Callable[[str], None]]:
     """Keep what the node does in `node.json`, for 'status'; how the body ends is kept, and raised on."""
 
+    said: dict[str, object] = {}
+
     def write(state: str, reason: str = "") -> None:
+        if state == said.get("state"):  # it tries again: since when counts from the first time
+            return
+        said.update(state=state, reason=reason, since=round(time.time(), 1))
         with if_room():
-            write_json(home.node_file, {"state": state, "reason": reason, "since": round(time.time(), 1)})
+            write_json(home.node_file, said)
 
     try:
         yield write
@@ -141,8 +157,16 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _why(log: str) -> str:
-    """One line for the ways in which Flower's SuperNode ends."""
+def _met(home: SiteHome) -> str:
+    """What the node's own requests met with last, in a sentence; '' where they were answered."""
+    why = read_object(home.link / CONTACT_FILE).get("why")
+    return f"coordinator {home.coordinator_address()} was not reached: {why}" if why else ""
+
+
+def _why(log: str, met: str = "") -> str:
+    """One line for the ways in which Flower's SuperNode ends: what its own requests `met` with, or what it says."""
+    if met:  # the same code of Flower stands for a key that is unknown and for a certificate of somebody else
+        return met
     lowered = log.lower()
     if "code: 2004" in lowered or "exit code: 305" in lowered:
         return (

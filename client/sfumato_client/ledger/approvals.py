@@ -107,8 +107,11 @@ def approvals_by_part(rows: Sequence[Row], plan_hash: str) -> dict[Part, list[Ap
     return found
 
 
-def approval_rows(rows: Sequence[Row], leaves: Sequence[Approval]) -> list[Row]:
-    """The rows after `rows` that approve all shards of a part. Raises LedgerError when it was approved before."""
+def approval_rows(rows: Sequence[Row], leaves: Sequence[Approval], at: str) -> list[Row]:
+    """The rows after `rows` that approve all shards of a part, at a time that nobody signs.
+
+    Raises LedgerError when it was approved before.
+    """
     part = {(leave.plan_hash, leave.part) for leave in leaves}
     assert len(part) == 1, "a part is approved by itself"
     assert [(leave.shard, leave.shards) for leave in leaves] == [(at + 1, len(leaves)) for at in range(len(leaves))]
@@ -116,7 +119,7 @@ def approval_rows(rows: Sequence[Row], leaves: Sequence[Approval]) -> list[Row]:
         raise LedgerError(f"the {leaves[0].part} part of this plan's release was approved before")
     known = list(rows)
     for leave in leaves:
-        known.append(next_row(known, "approve", leave.fields()))
+        known.append(next_row(known, "approve", {**leave.fields(), "at": at}))
     return known[len(rows) :]
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from sfumato_client.ledger.chain import Reservation, Row, next_row, reservation, settled_results
+from sfumato_client.ledger.copies import require_heard, require_not_moved
 from sfumato_common.accounting.events import Cohort, Event, event_to_json
 from sfumato_common.errors import LedgerError
 from sfumato_common.files import write_json
@@ -55,10 +56,17 @@ def stop_ledger(ledger: Path, plan_hash: str, answers: str) -> None:
     write_json(behind_path(ledger), {**read_behind(ledger), plan_hash: answers})
 
 
-def require_current(ledger: Path) -> None:
-    """Raise LedgerError when the ledger is stopped."""
+def require_open(ledger: Path) -> None:
+    """Raise LedgerError when the ledger is stopped, or lives elsewhere."""
+    require_not_moved(ledger)
     if behind_path(ledger).exists():
         raise LedgerError(BEHIND)
+
+
+def require_current(ledger: Path) -> None:
+    """Raise LedgerError as `require_open`, and so while a copied or restored ledger is not settled."""
+    require_open(ledger)
+    require_heard(ledger)
 
 
 def unknown_answers(rows: Sequence[Row], plan_hash: str, answers: Collection[Answer]) -> set[Answer]:

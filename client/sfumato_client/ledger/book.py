@@ -181,7 +181,7 @@ class Ledger:
     def approve(self, *leaves: Approval) -> None:
         """Keep the approvals of a part's shards, all or none. Raises LedgerError when the part was approved before."""
         with transaction(self._connection):
-            for row in approval_rows(self._rows(), leaves):
+            for row in approval_rows(self._rows(), leaves, _now()):
                 insert(self._connection, row)
         self._advance_head()
 

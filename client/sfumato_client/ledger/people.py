@@ -1,12 +1,15 @@
-"""What people write into the ledger: who is a steward, and what stewards decide; see `stewards.py`, `decisions.py`."""
+"""What people write into the ledger: who is a steward, what stewards decide, and that it was restored.
+
+See `stewards.py`, `decisions.py` and `copies.py`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
 from sfumato_client.ledger.book import Ledger
-from sfumato_client.ledger.chain import Row
-from sfumato_client.ledger.decisions import Decided, Decision, decision_row, decisions
+from sfumato_client.ledger.chain import Row, next_row
+from sfumato_client.ledger.decisions import Decided, Decision, decision_row, decisions, now
 from sfumato_client.ledger.stewards import Stewardship, stewards_of, stewardship_row
 from sfumato_client.ledger.storage import insert, transaction
 
@@ -29,6 +32,11 @@ def stewards(ledger: Ledger, site_key: bytes) -> dict[str, Stewardship]:
 def decided(ledger: Ledger, plan_hash: str, site_key: bytes) -> list[Decided]:
     """What stewards decided of a plan's release, their signatures verified. Raises LedgerError."""
     return decisions(ledger._rows(), plan_hash, site_key)
+
+
+def note_restored(ledger: Ledger, words: str) -> None:
+    """Enter that this ledger was copied or restored, and how that was settled."""
+    _append(ledger, lambda rows: next_row(rows, "restore", {"words": words, "at": now()}))
 
 
 def _append(ledger: Ledger, row: Callable[[Sequence[Row]], Row]) -> None:

@@ -20,7 +20,7 @@ from sfumato_client.anonymise.candidates import CandidateSet
 from sfumato_client.dataset.encryption import decrypt_whole, encrypt_whole
 from sfumato_common.accounting.events import Declared, event_from_json, event_to_json
 from sfumato_common.errors import ConfigError, DataError, LedgerError, VerificationError
-from sfumato_common.files import read_object, write_atomic, write_json
+from sfumato_common.files import read_object, sync_folder, write_atomic, write_json
 from sfumato_common.locks import exclusive
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.release import AnyItem
@@ -28,7 +28,7 @@ from sfumato_common.study.words import Part
 from sfumato_common.types import AnyArray, Arrays, fingerprint
 
 _REQUEST, _PRIVATE = "request.safetensors", 0o600
-_KIND = "candidates"  # of the key under which they are encrypted
+_KIND, _BEHIND = "candidates", "behind"  # of the keys under which they are encrypted
 
 
 class ReleaseFolder:
@@ -111,6 +111,28 @@ class ReleaseFolder:
             return decrypt_whole(self._key, _KIND, encrypted.read_bytes())
         return path.read_bytes() if path.exists() else None
 
+    def keep_behind(self, item: AnyItem, data: bytes) -> None:
+        """Keep who is behind the images of one item, encrypted always. Raises ConfigError without the store's key."""
+        if self._key is None:
+            raise ConfigError("who is behind an image is kept under the store's key alone")
+        write_atomic(self._behind(item), encrypt_whole(self._key, _BEHIND, data), mode=_PRIVATE)
+
+    def behind(self, item: AnyItem) -> bytes | None:
+        """What was kept of who is behind an item's images; None where nothing was. Raises VerificationError."""
+        path = self._behind(item)
+        if self._key is None or not path.exists():
+            return None
+        with _readable():
+            return decrypt_whole(self._key, _BEHIND, path.read_bytes())
+
+    def erase_behind(self) -> None:
+        """Erase what is kept of who is behind any item's images."""
+        kept = list(self._root.glob(f"*.{_BEHIND}"))
+        for path in kept:
+            path.unlink(missing_ok=True)
+        if kept:
+            sync_folder(self._root)
+
     def keep_waiting(self, part: Part, sets: Sequence[str]) -> None:
         """Keep that a part, whose candidate sets have these digests, waits for people; since when, once."""
         if self.waiting(part) is None or self.waiting(part) != list(sets):
@@ -153,6 +175,9 @@ class ReleaseFolder:
     def _encrypted(self, item: AnyItem) -> Path:
         return self._root / f"{item.method}-{item.model}.encrypted"
 
+    def _behind(self, item: AnyItem) -> Path:
+        return self._root / f"{item.method}-{item.model}.{_BEHIND}"
+
     def _waiting(self, part: Part) -> Path:
         return self._root / f"waiting-{part}.json"
 
@@ -160,6 +185,11 @@ class ReleaseFolder:
 def release_folder(releases: Path, plan: Plan, store_key: bytes | None = None, encrypts: bool = False) -> ReleaseFolder:
     """The folder of `plan`'s release below `releases`; see `ReleaseFolder`."""
     return ReleaseFolder(releases / plan.digest[:16], store_key, encrypts)
+
+
+def is_candidate(name: str) -> bool:
+    """Whether a file of a release's folder holds candidates, as they were made."""
+    return name.endswith((".safetensors", ".encrypted")) and name != _REQUEST
 
 
 def _metadata(data: bytes) -> dict[str, str]:

@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 
 from sfumato_client.anonymise.candidates import CandidateSet
-from sfumato_client.dataset import Cohort
 from sfumato_client.ledger.decisions import GROUNDS, GROUNDS_OF
 from sfumato_client.ledger.people import stewards
 from sfumato_client.review.facts import LEVELS, consequences, costs, disclosures, judged, paragraph
-from sfumato_client.review.neighbours import nearest_patients
+from sfumato_client.review.neighbours import Neighbours
 from sfumato_client.site.desk import Entry, candidate_sets, queue
 from sfumato_client.site.home import SiteHome
 from sfumato_common.command_line import duration_text
@@ -37,7 +36,7 @@ class Pages:
         self._root, self._lock = root, threading.RLock()
         self._read_at, self._entries = -_FRESH_S, list[Entry]()
         self._sets: dict[tuple[str, ...], list[CandidateSet]] = {}
-        self._cohorts: dict[str, Cohort] = {}
+        self._near: dict[str, Neighbours] = {}
 
     def queue(self) -> dict[str, Any]:
         """Every part of every release, those that wait first."""
@@ -83,7 +82,7 @@ class Pages:
         image = self._image(sets, which, number)
         order = [(at, i) for at, item in enumerate(sets) for i in range(len(item.images))]
         here = order.index((which, number))
-        near = [] if entry.part == "formal" else nearest_patients(image, self._cohort(entry))
+        near = [] if entry.part == "formal" else self._neighbours(entry).nearest(image)
         beside = [
             {"uri": _uri(each.image), "label": entry.plan.labels[each.label], "distance": f"{each.distance:.3f}"}
             for each in near
@@ -132,14 +131,15 @@ class Pages:
                 self._sets[key] = [sealed.result for sealed in found]
             return self._sets[key]
 
-    def _cohort(self, entry: Entry) -> Cohort:
+    def _neighbours(self, entry: Entry) -> Neighbours:
         """The training patients, once what is said of the part is charged (`candidate_sets` held that)."""
         with self._lock:
-            if entry.plan.digest not in self._cohorts:
+            if entry.plan.digest not in self._near:
                 with entry.home.open_ledger() as ledger:
                     candidate_sets(entry, ledger)
-                    (self._cohorts[entry.plan.digest],) = entry.home.charged_cohorts(entry.plan, ledger, "train")
-            return self._cohorts[entry.plan.digest]
+                    (cohort,) = entry.home.charged_cohorts(entry.plan, ledger, "train")
+                self._near[entry.plan.digest] = Neighbours(cohort)
+            return self._near[entry.plan.digest]
 
     def _image(self, sets: list[CandidateSet], which: int, number: int) -> AnyArray:
         if not (0 <= which < len(sets) and 0 <= number < len(sets[which].images)):

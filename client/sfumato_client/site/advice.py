@@ -9,11 +9,13 @@ from sfumato_common.command_line import duration_text
 
 # work without a sign for so long is said to be so; it is ended after a quarter of an hour (`watch`)
 _QUIET_S = 120.0
+AT_REST = "nothing: the site is joined, and the coordinator asks when it needs something"
+AT_WORK = "nothing: the site is at work"
 _CODES = {
     "budget-exceeded": "a patient would have paid more than the policy's budget allows: nothing was touched",
     "policy-refused": "the site's policy forbids what was asked",
     "release-refused": "the gate approved nothing: its report is in 'local' of the home",
-    "ledger-refused": "the ledger refuses: run 'sfumato-site ledger verify'",
+    "ledger-refused": "the ledger refuses: 'sfumato-site check' says why",
     "federation-failed": "the intake was not reached: may this machine connect to the coordinator's port?",
     "busy": "something else held the work; it is asked again",
     "verification-failed": "what was sent does not fit the plan: both sides must run one version",
@@ -37,11 +39,20 @@ def advise(view: Mapping[str, Any]) -> list[str]:
         case "not running" | "stopped":
             return [*said, *_work(view), "'sfumato-site run' joins the federation"]
         case "connecting":
-            said.append("connecting; where it lasts, is the coordinator running, and may this machine reach its port?")
+            return [*said, *_away(view)]
         case "no answer":
-            away = "the coordinator is silent: ask its people; within 15 min this site joins again by itself"
-            return [*said, *(_ended(view) or [away])]
-    return [*said, *_work(view)] or ["nothing: the site is joined, and the coordinator asks when it needs something"]
+            return [*said, *(_ended(view) or _away(view))]
+    return [*said, *_work(view)] or [AT_REST]
+
+
+def _away(view: Mapping[str, Any]) -> list[str]:
+    """What is to be done while the coordinator is not reached: the cause has it where one is known."""
+    goes_on = "this site tries again by itself, for 15 min"
+    if view["reason"]:
+        return [f"{view['reason']}; {goes_on}"]
+    if view["state"] == "connecting":
+        return [f"wait: {goes_on}; where it lasts, is the coordinator running, and may this machine reach its port?"]
+    return [f"the coordinator is silent: ask its people; {goes_on}"]
 
 
 def _next_step(view: Mapping[str, Any]) -> str | None:
@@ -65,7 +76,7 @@ def _work(view: Mapping[str, Any]) -> list[str]:
             quiet = view["now"] - work["sign"]
             if quiet > _QUIET_S:
                 return [f"no sign of work for {duration_text(quiet)}; after 15 min it is ended, and asked again"]
-            return ["nothing: the site is at work"] if view["state"] == "joined" else []
+            return [AT_WORK] if view["state"] == "joined" else []
         case "launched":
             return ["nothing: the launched job waits for its turn, or is at work; your scheduler says which"]
         case "hung":
@@ -87,5 +98,6 @@ def _ended(view: Mapping[str, Any]) -> list[str]:
     """Where a release was sent, the site's part in that study is over."""
     work = view["work"]
     if work is not None and work["kind"] in ("send", "utility") and work["state"] == "answered":
-        return [f"nothing: '{work['study']}' has this site's release; run on until its coordinator has published"]
+        until = "run on until its coordinator has published, then Ctrl-C"
+        return [f"nothing: '{work['study']}' has this site's release; {until}"]
     return []

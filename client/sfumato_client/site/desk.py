@@ -55,8 +55,7 @@ class Entry:
     @property
     def name(self) -> str:
         """What people and commands call it: 'thorax/declared', 'thorax@2/formal'."""
-        version = version_of(self.plan)
-        return f"{self.plan.study}{f'@{version}' if version > 1 else ''}/{self.part}"
+        return release_name(self.plan, self.part)
 
     @property
     def words(self) -> str:
@@ -83,6 +82,12 @@ class Entry:
     def refused(self) -> bool:
         """Whether a steward said no."""
         return any(each.decision.verdict == "refuse" for each in self.said)
+
+
+def release_name(plan: Plan, part: Part) -> str:
+    """What a part of a plan's release is called."""
+    version = version_of(plan)
+    return f"{plan.study}{f'@{version}' if version > 1 else ''}/{part}"
 
 
 def queue(root: Path) -> list[Entry]:

@@ -9,12 +9,18 @@ from typing import Any
 from sfumato_client.audit.verdict import report_path
 from sfumato_client.ledger import Ledger
 from sfumato_client.ledger.check import check_package
+from sfumato_client.ledger.decisions import Decided
 from sfumato_client.ledger.head import head_of
+from sfumato_client.ledger.people import decided
 from sfumato_client.release.folder import release_folder
+from sfumato_client.site.desk import release_name
 from sfumato_client.site.home import SiteHome
+from sfumato_client.site.recovery import REVIEW_BOOKS
+from sfumato_common.accounting.events import Declared
 from sfumato_common.crypto.identity import load_identity
 from sfumato_common.crypto.signatures import fingerprint
 from sfumato_common.errors import ConfigError
+from sfumato_common.evidence.decided import ReviewCharge, StatedDecision, StewardDecisions
 from sfumato_common.evidence.facts import Facts, GateFacts, LedgerFacts, Source, Stated
 from sfumato_common.package.archive import read_archive
 from sfumato_common.package.manifest import parse_manifest
@@ -36,7 +42,7 @@ def site_facts(home: SiteHome, study: str) -> Facts:
     policy, data = home.policy(), (home.root / "policy.yaml").read_bytes()
     with home.open_ledger() as ledger:
         stated = _stated(link, plan, ledger)
-        facts = _ledger_facts(ledger, plan)
+        facts = _ledger_facts(ledger, plan, load_identity(home.identity).signing_public)
         gate = list(_gate(link, plan, ledger))
     return Facts(
         side="site",
@@ -76,7 +82,7 @@ def _stated(home: SiteHome, plan: Plan, ledger: Ledger) -> dict[str, Stated]:
     return found
 
 
-def _ledger_facts(ledger: Ledger, plan: Plan) -> LedgerFacts:
+def _ledger_facts(ledger: Ledger, plan: Plan, site_key: bytes) -> LedgerFacts:
     head, leaves = head_of(ledger._rows()), ledger.approvals(plan.digest)
     return LedgerFacts(
         source=Source(f"ledger, row {head.number}", head.hash, f"the chain of hashes of site {ledger.site}"),
@@ -85,6 +91,34 @@ def _ledger_facts(ledger: Ledger, plan: Plan) -> LedgerFacts:
         charges=len(ledger.entries()),
         open=len(ledger.unsettled_charges()),
         approvers=[leave.by for part in leaves.values() for leave in part],
+        decisions=StewardDecisions(
+            site=ledger.site,
+            study=plan.study,
+            plan_hash=plan.digest,
+            head=head.hash,
+            decisions=[_decision(one, ledger, plan) for one in decided(ledger, plan.digest, site_key)],
+        ),
+    )
+
+
+def _decision(said: Decided, ledger: Ledger, plan: Plan) -> StatedDecision:
+    """A decision whose signatures hold, with what was charged for it."""
+    decision, purposes = said.decision, {f"{name}-{said.decision.part}" for name in REVIEW_BOOKS.values()}
+    paid = [
+        ReviewCharge(entry=entry.number, cohort=entry.cohort, what=entry.event.what)
+        for entry in ledger.entries()
+        if entry.plan_hash == plan.digest and entry.purpose in purposes and isinstance(entry.event, Declared)
+    ]
+    return StatedDecision(
+        at=decision.at,
+        release=release_name(plan, decision.part),
+        part=decision.part,
+        verdict=decision.verdict,
+        ground=decision.ground,
+        steward=said.by.fingerprint,
+        sets=list(decision.sets),
+        charged=paid,
+        row=said.row_hash,
     )
 
 

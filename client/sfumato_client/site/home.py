@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,10 +13,11 @@ from sfumato_client.dataset import Cohort, IngestReport, SiteStore, StoreFacts
 from sfumato_client.ingest import SiteImage, Skipped
 from sfumato_client.ledger import Ledger
 from sfumato_client.ledger.changing import check_cohort
-from sfumato_client.site.accepted import read_plan
+from sfumato_client.site.accepted import read_address, read_plan
 from sfumato_client.site.names import bindings, keys_of, known_as, names_of
-from sfumato_client.site.store_key import make_store_key, read_store_key
+from sfumato_client.site.store_key import make_store_key, read_split_key, read_store_key
 from sfumato_common.accounting.events import Cohort as CohortName
+from sfumato_common.crypto.identity import load_identity
 from sfumato_common.errors import ConfigError, DataError, PolicyRefusal
 from sfumato_common.files import write_json
 from sfumato_common.strict import load_yaml
@@ -26,6 +26,7 @@ from sfumato_common.study.plan import Plan
 from sfumato_common.study.policy import Policy
 
 ADDRESS_FILE, LINKS = "address.json", "studies"
+PUBLIC_KEY = "site-public-key.pem"  # all that a removed home keeps of its identity
 ENDED = ".ended"  # of the file of a plan that the site has left
 
 
@@ -210,12 +211,15 @@ class SiteHome:
         """Raise DataError unless the store was ingested for images and labels as `plan` has them; opens no data."""
         StoreFacts.read(self.store, self.store_key()).require(plan.image, plan.labels)
 
+    def public_key(self) -> bytes | None:
+        """The key that this site signs with, or signed with before it was removed, as PEM; None before `init`."""
+        if (kept := self.root / PUBLIC_KEY).exists():
+            return kept.read_bytes()
+        return load_identity(self.identity).signing_public if self.identity.exists() else None
+
     def split_key(self) -> bytes:
         """The secret that keys the patient split; made at `init`."""
-        try:
-            return bytes.fromhex((self.identity / "split.key").read_text().strip())
-        except (OSError, ValueError):
-            raise ConfigError("this site has no split key; run 'sfumato-site init' first") from None
+        return read_split_key(self.identity)
 
     def store_key(self) -> bytes:
         """The key under which the store lies on the disk. Raises DataError where there is no store, or ConfigError."""
@@ -254,9 +258,7 @@ class SiteHome:
         """The plan of that hash, accepted from this coordinator. Raises PolicyRefusal when there is none."""
         path = self.plans / f"{plan_hash}.json"
         if not path.exists():
-            raise PolicyRefusal(
-                "the plan of this request was not accepted here; run 'sfumato-site accept' to review it"
-            )
+            raise PolicyRefusal("the request's plan was not accepted here; run 'sfumato-site accept' to review it")
         return read_plan(path)
 
     def accepted_anywhere(self, plan_hash: str) -> Plan:
@@ -274,7 +276,4 @@ class SiteHome:
 
     def coordinator_address(self) -> str:
         """host:port of the coordinator. Raises ConfigError before `join`."""
-        try:
-            return str(json.loads((self.link / ADDRESS_FILE).read_text())["coordinator"])
-        except (OSError, ValueError, KeyError):
-            raise ConfigError("this site is not enrolled yet; run 'sfumato-site join GRANT ...' first") from None
+        return read_address(self.link / ADDRESS_FILE)

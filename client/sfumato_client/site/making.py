@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 
 from sfumato_client.anonymise import CandidateSet, Job, Release, anonymise
@@ -22,6 +22,7 @@ from sfumato_client.ledger.approvals import Approver, approval
 from sfumato_client.ledger.charged import Terms, sealed_digest
 from sfumato_client.release import seal
 from sfumato_client.release.folder import ReleaseFolder, release_folder
+from sfumato_client.site.behind import Made, keep_behind, read_behind
 from sfumato_client.site.candidates import item_terms, read_finished
 from sfumato_client.site.given import gate_encoder, given_encoders, text_reader
 from sfumato_client.site.home import SiteHome
@@ -72,13 +73,15 @@ class Maker:
                 if not self._decide(part, until):
                     return False
             except Waiting:
-                continue
+                pass
             except (DataError, ReleaseRefused) as error:
                 # this part will not be sent; what is apart from it goes on
                 reference = secrets.token_hex(8)
                 log_locally(self._home.steward_folder, reference, error)
                 log.warning("the %s part of the release is refused, local reference %s", part, reference)
                 self.folder.keep_refusal(part, type(error).wire_code)
+            if part == "declared":
+                self.folder.erase_behind()  # the gate has judged, or never will
         return self.decided
 
     @property
@@ -102,14 +105,14 @@ class Maker:
         if self._review.waits(part):
             raise Waiting
         items = self._plan.part_at(self._policy.site, self._choice, part)
-        sets = []
+        sets = list[Made]()
         for item in items:
             found = read_finished(self._ledger, self.folder, self._plan, item)
             if found is None:
                 if time.monotonic() > until:
                     return False
                 found = self._make(item)
-            sets.append(found)
+            sets.append((item, found))
         self._approve(part, sets)
         return True
 
@@ -122,12 +125,14 @@ class Maker:
             job = Job(self._release, item, Streams.of(noise), charge.recorder, encoders)
             # kept before it is settled: what was settled is not made again
             sealed = charge.seal(anonymise(job))
+            keep_behind(self.folder, job, sealed, self._policy.release.gate)
             self.folder.keep_item(item, sealed.result)
         return sealed
 
-    def _approve(self, part: Part, sets: list[Sealed[CandidateSet]]) -> None:
+    def _approve(self, part: Part, made: Sequence[Made]) -> None:
         """Judge the part, ask people where policy does, seal its shards, and let exactly those go."""
-        approved = self._judge_formal(sets) if part == "formal" else self._judge_declared(sets)
+        sets = [sealed for _, sealed in made]
+        approved = self._judge_formal(sets) if part == "formal" else self._judge_declared(made)
         by: Approver = "gate" if part == "declared" or self._plan.formal_gate else "no-gate"
         consent = self._review.consent(part, [item.digest for item in sets])
         by, decided = ("steward", consent.rows) if consent is not None else (by, ())
@@ -157,7 +162,8 @@ class Maker:
         rules, folder = self._policy.release.gate, self._home.steward_folder
         return private_gate(sets, lambda: self._cohorts("train")[0], rules, asked.noise_multiplier, charge, folder)
 
-    def _judge_declared(self, sets: list[Sealed[CandidateSet]]) -> Approved:
+    def _judge_declared(self, made: Sequence[Made]) -> Approved:
+        sets = [sealed for _, sealed in made]
         books = [Terms.of(self._plan, f"{purpose}-declared", 1, cohort) for cohort, purpose in GATE_BOOKS.items()]
         settled = [sealed_digest(self._ledger, terms) for terms in books]
         if None not in settled:
@@ -171,7 +177,8 @@ class Maker:
         rules, folder = self._policy.release.gate, self._home.steward_folder
         encoder = None if rules.encoder is None else gate_encoder(self._home, rules.encoder, self._policy)
         train, holdout = self._cohorts("train", "holdout")
-        return gate(sets, train, holdout, rules, charges, folder, encoder, text_reader(rules))
+        behind = read_behind(self.folder, made, train, rules)
+        return gate(sets, train, holdout, rules, charges, folder, encoder, text_reader(rules), behind)
 
     def _charge_terms(self, purpose: str) -> Terms:
         return Terms.of(self._plan, purpose, 1, "train")

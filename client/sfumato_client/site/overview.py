@@ -19,19 +19,23 @@ from sfumato_client.site.advice import advise
 from sfumato_client.site.desk import Entry, queue
 from sfumato_client.site.home import SiteHome
 from sfumato_client.site.names import name_in
-from sfumato_common.accounting.accountant import json_epsilon
+from sfumato_common.accounting.accountant import epsilon, json_epsilon
+from sfumato_common.accounting.events import Cohort
 from sfumato_common.crypto.enrolment import require_current
 from sfumato_common.errors import ConfigError, FederationError
 from sfumato_common.files import read_object
 from sfumato_common.locks import is_held
-from sfumato_common.study.costs import stage_events
+from sfumato_common.study.costs import stage_events, study_events
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.words import Part
 
 # a node that is not answered for so long has lost its coordinator; an idle one asks every 3 s, one that works every 25
 SILENT_S = 90.0
+# requests that fail for less are asked again, and nobody need know
+_FAILING_S = 10.0
 # states of a part that people see to; while a formal one waits nothing is told of the declared one
 _WITH_PEOPLE = ("waits", "later", "decided")
+_COHORTS: tuple[Cohort, ...] = ("train", "holdout")
 
 
 def overview(root: Path, study: str = "") -> dict[str, Any]:
@@ -41,20 +45,22 @@ def overview(root: Path, study: str = "") -> dict[str, Any]:
     """
     home = SiteHome(root, study)
     policy = home.own_policy()
-    heard = read_object(home.link / CONTACT_FILE).get("heard")
+    contact, address = read_object(home.link / CONTACT_FILE), _address(home)
     plans = [home.accepted_plan(path.stem) for path in sorted(home.plans.glob("*.json"))]
     view: dict[str, Any] = {
         "site": policy.site,
-        "enrolled": _is_enrolled(home),
+        "enrolled": bool(address),
+        "address": address,
         "ingested": (home.store / "store.json").exists(),
         "certificate": _certificate_note(home),
-        **_node(home, heard),
-        "heard": heard,
+        **_node(home, contact),
+        "heard": contact.get("heard"),
         "work": _work(home),
         "budget": {"epsilon": policy.budget.epsilon, "delta": policy.budget.delta},
         "epsilon": 0.0,
         "unsettled": 0,
         "progress": policy.progress,
+        "answer_interval_s": policy.answer_interval_s,
         "studies": [_study(home, plan, name_in(home, plan), None, {}) for plan in plans],
         "waits": [],
         "now": round(time.time(), 1),
@@ -70,12 +76,12 @@ def overview(root: Path, study: str = "") -> dict[str, Any]:
     return {**view, "next": advise(view)}
 
 
-def _is_enrolled(home: SiteHome) -> bool:
+def _address(home: SiteHome) -> str:
+    """host:port of the coordinator, '' before `join`."""
     try:
-        home.coordinator_address()
+        return home.coordinator_address()
     except ConfigError:
-        return False
-    return True
+        return ""
 
 
 def _certificate_note(home: SiteHome) -> str:
@@ -88,12 +94,16 @@ def _certificate_note(home: SiteHome) -> str:
         return str(error)
 
 
-def _node(home: SiteHome, heard: float | None) -> dict[str, Any]:
+def _node(home: SiteHome, contact: Mapping[str, Any]) -> dict[str, Any]:
     """What the node does: not running, connecting, joined, no answer, failed or stopped; since when; and why."""
     said = read_object(home.node_file) or {"state": "not running", "reason": "", "since": None}
-    state = said["state"]
+    state, heard, why = said["state"], contact.get("heard"), contact.get("why", "")
     if state in ("connecting", "joined") and not is_held(home.link):
         return {"state": "killed", "reason": "", "since": heard}
+    if state == "connecting" and why:
+        return {"state": state, "reason": why, "since": contact["failed"]}
+    if state == "joined" and why and time.time() - contact["failed"] > _FAILING_S:
+        return {"state": "no answer", "reason": why, "since": contact["failed"]}
     if state == "joined" and heard is not None and time.time() - heard > SILENT_S:
         return {"state": "no answer", "reason": "", "since": heard}
     return {key: said[key] for key in ("state", "reason", "since")}
@@ -139,4 +149,25 @@ def _study(
         }
         for stage in plan.stages
     ]
-    return {"study": plan.study, "plan_hash": plan.digest, "stages": stages, "release": parts}
+    return {
+        "study": plan.study,
+        "plan_hash": plan.digest,
+        "private": plan.private,
+        "stages": stages,
+        "release": parts,
+        **_paid(plan, ledger, home.own_policy().budget.delta),
+    }
+
+
+def _paid(plan: Plan, ledger: Ledger | None, delta: float) -> dict[str, float | None]:
+    """What a patient pays at most, over all studies: before this one, and when all of it is charged, at `delta`.
+
+    In the second is what other studies under way will still charge: as `accept` forecasts it.
+    """
+    before, after = [], []
+    for cohort in _COHORTS:
+        charged = [] if ledger is None else ledger.events(cohort, except_plan=plan.digest)
+        others = [] if ledger is None else ledger.committed(cohort, plan.digest)
+        before.append(epsilon(charged, delta))
+        after.append(epsilon([*others, *study_events(plan, cohort)], delta))
+    return {"epsilon_before": json_epsilon(max(before)), "epsilon_after": json_epsilon(max(after))}

@@ -5,8 +5,18 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from sfumato_client.ledger.behind import BEHIND, Owed, behind_path, read_behind, require_current, stop_ledger
+from sfumato_client.ledger.behind import (
+    BEHIND,
+    Owed,
+    behind_path,
+    read_behind,
+    require_current,
+    require_open,
+    stop_ledger,
+)
+from sfumato_client.ledger.copies import read_restored
 from sfumato_client.site.home import SiteHome
+from sfumato_client.site.restored import hear_of, known_plan, notice_copy, settle
 from sfumato_common.accounting.events import Cohort, Event
 from sfumato_common.errors import LedgerError, VerificationError
 from sfumato_common.protocol.answers import Answer, read_answers
@@ -30,27 +40,33 @@ REVIEW_BOOKS: dict[Cohort, str] = {"train": "review", "holdout": "review-control
 
 @dataclass(frozen=True)
 class Recovery:
-    """What one coordinator holds of this site that the ledger does not know, and the charges that it was made under."""
+    """What one coordinator holds of this site that the ledger does not know, and the charges that it was made under.
+
+    `unheard` where the coordinator told nothing since the home was restored: then it is all that it can hold.
+    """
 
     plan: Plan
     answers: frozenset[Answer]
     owed: tuple[Owed, ...]
+    unheard: bool = False
 
 
 def require_known(home: SiteHome, plan: Plan, told: str) -> None:
     """Raise LedgerError when the ledger lacks an answer that the coordinator holds (`told`), and stop the ledger then.
 
+    A copied or restored home hears of the plan by it; while there are others to hear of it raises LedgerError, too.
     Raises VerificationError for answers that the plan does not ask for.
     """
+    require_open(home.ledger_file)
+    notice_copy(home)
+    if answers := read_answers(told):
+        owed_charges(plan, home.policy(), answers)
+        with home.open_ledger() as ledger:
+            if ledger.unknown_answers(plan.digest, answers):
+                stop_ledger(home.ledger_file, plan.digest, told)
+                raise LedgerError(BEHIND)
+    hear_of(home, plan.digest)
     require_current(home.ledger_file)
-    answers = read_answers(told)
-    if not answers:
-        return
-    owed_charges(plan, home.policy(), answers)
-    with home.open_ledger() as ledger:
-        if ledger.unknown_answers(plan.digest, answers):
-            stop_ledger(home.ledger_file, plan.digest, told)
-            raise LedgerError(BEHIND)
 
 
 def owed_charges(plan: Plan, policy: Policy, answers: Collection[Answer]) -> list[Owed]:
@@ -89,14 +105,28 @@ def _numbered(purpose: str, cohort: Cohort, events: list[Event]) -> list[Owed]:
     return [Owed(purpose, number, cohort, event) for number, event in enumerate(events, start=1)]
 
 
+def all_answers(plan: Plan, site: str) -> frozenset[Answer]:
+    """Everything that a plan can ever have from a site."""
+    rounds = [(stage.kind, number) for stage in plan.stages for number in range(1, len(stage_events(plan, stage)) + 1)]
+    figure = [("utility", 1)] if plan.utility is not None else []
+    return frozenset([*rounds, *figure, *((part, 1) for part in plan.parts_at(site))])
+
+
 def recoveries(home: SiteHome) -> list[Recovery]:
-    """What a stopped ledger lacks, by plan; nothing when it is not stopped. Raises PolicyRefusal, VerificationError."""
-    found = []
-    for digest, told in sorted(read_behind(home.ledger_file).items()):
-        plan = home.accepted_anywhere(digest)
+    """What a stopped ledger lacks, by plan; nothing when it is not stopped. Raises PolicyRefusal, VerificationError.
+
+    Of a plan whose coordinator was not heard since the home was copied or restored: all that it can have had.
+    """
+    notice_copy(home)
+    policy, found = home.policy(), list[Recovery]()
+    told = {digest: frozenset(read_answers(text)) for digest, text in read_behind(home.ledger_file).items()}
+    restored = read_restored(home.ledger_file)
+    for digest in sorted({*told, *(restored.unheard if restored else ())}):
+        plan = known_plan(home, digest)
         with home.open_ledger() as ledger:
-            answers = frozenset(ledger.unknown_answers(digest, read_answers(told)))
-        found.append(Recovery(plan, answers, tuple(owed_charges(plan, home.policy(), answers))))
+            held = told.get(digest) or all_answers(plan, policy.site)
+            answers = frozenset(ledger.unknown_answers(digest, held))
+        found.append(Recovery(plan, answers, tuple(owed_charges(plan, policy, answers)), digest not in told))
     return found
 
 
@@ -106,3 +136,7 @@ def recover(home: SiteHome, lost: Collection[Recovery]) -> None:
         for item in lost:
             ledger.recover(item.plan.study, item.plan.digest, item.owed, item.answers)
     behind_path(home.ledger_file).unlink(missing_ok=True)
+    if read_restored(home.ledger_file) is not None:
+        whole = sorted(item.plan.study for item in lost if item.unheard)
+        counted = f"; all that {', '.join(whole)} can have charged was counted" if whole else ""
+        settle(home, f"a person said that no other copy of this ledger is in use{counted}")

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from sfumato_common.evidence.checks import CHECKS
+from sfumato_common.evidence.decided import StewardDecisions
 from sfumato_common.evidence.facts import Facts, Source
 from sfumato_common.evidence.finding import ORDER, Finding, Status
 from sfumato_common.evidence.frameworks import FRAMEWORKS, Framework, Requirement
@@ -69,7 +70,7 @@ class StatedFramework(Strict):
 
 
 class Dossier(Strict):
-    """The whole. `counts` has the number of rows of each status."""
+    """The whole. `counts` has the number of rows of each status; `decisions` is in a site's alone."""
 
     format: Literal["sfumato-dossier/1"]
     notice: str
@@ -81,6 +82,7 @@ class Dossier(Strict):
     evidence: list[Evidence]
     checks: dict[str, StatedCheck]
     frameworks: list[StatedFramework]
+    decisions: Annotated[StewardDecisions | None, Field(exclude_if=lambda value: value is None)] = None
 
     def summary(self, folder: Path) -> str:
         """One line for the screen."""
@@ -109,6 +111,7 @@ def make_dossier(facts: Facts) -> Dossier:
         evidence=[Evidence(name=one.name, sha256=one.sha256, behind=one.behind) for one in sources],
         checks={name: _stated(finding, sources) for name, finding in found.items()},
         frameworks=frameworks,
+        decisions=None if facts.ledger is None else facts.ledger.decisions,
     )
 
 

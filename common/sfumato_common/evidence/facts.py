@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from sfumato_common.evidence.decided import StewardDecisions
 from sfumato_common.study.certificate import Certificate, StatedCosts
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.policy import Budget, Policy
@@ -52,7 +53,8 @@ class SetFacts:
 class LedgerFacts:
     """A site's ledger, its chain verified: what patients paid over all studies, and who let this plan's release go.
 
-    `open` counts charges that were never noted as carried out. `approvers` has who approved each shard of this plan.
+    `open` counts charges that were never noted as carried out. `approvers` has who approved each shard of this plan,
+    and `decisions` what stewards said of it, their signatures verified.
     """
 
     source: Source
@@ -61,6 +63,7 @@ class LedgerFacts:
     charges: int
     open: int
     approvers: Sequence[str]
+    decisions: StewardDecisions | None = None
 
 
 @dataclass(frozen=True)

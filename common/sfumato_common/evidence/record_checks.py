@@ -52,6 +52,9 @@ def approval(facts: Facts) -> Finding:
         says = (
             f"{len(people)} of the ledger's {count} signed approvals are by people ({', '.join(sorted(set(people)))})."
         )
+        if facts.ledger.decisions is not None:
+            told = len(facts.ledger.decisions.decisions)
+            says += f" Decisions of stewards, whose signatures hold, are listed one by one: {told}."
         missing = "That a person, and which, held the key is shown by nothing here."
         if len(people) < count:
             missing = f"The others were made by the program. {missing}"

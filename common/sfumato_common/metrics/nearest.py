@@ -15,13 +15,14 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from sfumato_common.memory import rows_at_once
+from sfumato_common.memory import budget, rows_at_once
 from sfumato_common.types import ByteImages, to_unit_range
 
 Floats = npt.NDArray[np.float32]
 
 _GRID = 24  # the fewest cells a side: coarser than this, unrelated radiographs begin to look alike
 _FLAT = 1e-3  # RMS contrast in [-1, 1] (an eighth of one grey level) under which an image counts as constant
+_LARGEST_CHUNK = 2**28  # bytes
 _CHUNK = 512  # queries compared at once, by their fingerprints, which are small: 512 x 10,000 distances are 20 MB
 
 
@@ -32,8 +33,7 @@ def nearest_distances(queries: ByteImages, real: ByteImages) -> Floats:
     """
     if len(real) == 0 or queries.shape[1:] != real.shape[1:]:
         raise ValueError("nearest distances need at least one real image, of the queries' size")
-    step = _step(real)
-    targets = fingerprints(_window(real, step, step, step))
+    step, targets = _step(real), targets_of(real)
     closest = np.zeros(len(queries), np.float32)
     for at in range(0, len(queries), _CHUNK):
         rows = slice(at, at + _CHUNK)
@@ -46,8 +46,7 @@ def patient_distances(queries: ByteImages, real: ByteImages, patients: npt.NDArr
     """`nearest_distances` [N, P] to each of P patients apart; `patients` [M] in 0 .. P - 1 owns the real images."""
     order = np.argsort(patients, kind="stable")
     starts = np.flatnonzero(np.r_[True, np.diff(patients[order]) > 0])
-    step = _step(real)
-    targets = fingerprints(_window(np.asarray(real[order]), step, step, step))
+    step, targets = _step(real), targets_of(np.asarray(real[order]))
     closest = np.zeros((len(queries), len(starts)), np.float32)
     for at in range(0, len(queries), _CHUNK):
         rows = slice(at, at + _CHUNK)
@@ -55,6 +54,19 @@ def patient_distances(queries: ByteImages, real: ByteImages, patients: npt.NDArr
             products = np.abs(fingerprints(view) @ targets.T)
             closest[rows] = np.maximum(closest[rows], np.maximum.reduceat(products, starts, axis=1))
     return np.sqrt(np.maximum(2 - 2 * closest, 0)).astype(np.float32)
+
+
+def targets_of(real: ByteImages) -> Floats:
+    """What real images [N, H, W(, 3)] are compared by [N, D]: kept, they need not be read for each query anew."""
+    step = _step(real)
+    return fingerprints(_window(real, step, step, step))
+
+
+def target_distances(query: ByteImages, targets: Floats) -> Floats:
+    """Distance [N] of one query [1, H, W(, 3)] to each of N `targets_of` images of its size, as `nearest_distances`."""
+    views = np.concatenate([fingerprints(view) for view in _views(np.asarray(query), _step(query))])
+    closest = np.abs(targets @ views.T).max(axis=1)
+    return np.asarray(np.sqrt(np.maximum(2 - 2 * closest, 0)), np.float32)
 
 
 def is_flat(images: ByteImages) -> npt.NDArray[np.bool_]:
@@ -70,8 +82,12 @@ def fingerprints(images: ByteImages) -> Floats:
 
 
 def images_at_once(images: ByteImages) -> int:
-    """How many images memory holds at full size in a few planes of float32: the pixels, and their copy by channel."""
-    return rows_at_once(12 * int(np.prod(images.shape[1:])), max(1, len(images)))
+    """How many images are held at full size in a few planes of float32: the pixels, and their copy by channel.
+
+    256 MiB of them, or what memory allows if less: larger chunks are no faster.
+    """
+    size = 12 * int(np.prod(images.shape[1:]))
+    return rows_at_once(size * max(1, budget() // _LARGEST_CHUNK), max(1, len(images)))
 
 
 def _fingerprints(images: ByteImages) -> Floats:

@@ -5,7 +5,7 @@ Train on synthetic, test on real: Esteban et al. 2017. `utility.py` has the smal
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,7 @@ import numpy.typing as npt
 from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
 
+from sfumato_common.metrics.ranks import percentile_interval
 from sfumato_common.metrics.utility import auc
 
 Float64 = npt.NDArray[np.float64]
@@ -46,15 +47,6 @@ def patient_draws(patients: Labels, rng: np.random.Generator, draws: int) -> Ite
     for _ in range(draws):
         drawn = rng.integers(0, len(rows_of), len(rows_of))
         yield np.concatenate([rows_of[patient] for patient in drawn])
-
-
-def percentile_interval(values: Iterable[float], level: float = 0.95) -> tuple[float, float]:
-    """The middle `level` of `values` (Efron 1979), those that are not finite left out; nan when all are."""
-    finite = np.array([value for value in values if np.isfinite(value)])
-    if not len(finite):
-        return float("nan"), float("nan")
-    low, high = np.quantile(finite, [(1.0 - level) / 2.0, (1.0 + level) / 2.0])
-    return float(low), float(high)
 
 
 def patient_interval(

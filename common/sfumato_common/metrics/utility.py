@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sfumato_common.generators.plan import PublicPlan
+from sfumato_common.metrics.ranks import mann_whitney, percentile_interval
 from sfumato_common.types import AnyArray, Arrays, ArraySpec, ByteImages, FloatArray, to_unit_range
 
 Float64 = npt.NDArray[np.float64]
@@ -93,11 +94,7 @@ def score(plan: PublicPlan, arrays: Arrays, images: ByteImages) -> Float64:
 def auc(scores: FloatArray, positive: npt.NDArray[np.bool_] | npt.NDArray[np.int64]) -> float:
     """Area under the ROC curve as the Mann-Whitney statistic, ties counted half; nan when a class is missing."""
     mask = np.asarray(positive).astype(bool)
-    ahead, behind = np.sort(scores[mask]), np.sort(scores[~mask])
-    if not len(ahead) or not len(behind):
-        return float("nan")
-    below = np.searchsorted(behind, ahead, side="left") + np.searchsorted(behind, ahead, side="right")
-    return float(below.sum() / (2.0 * len(ahead) * len(behind)))
+    return mann_whitney(scores[mask], scores[~mask])
 
 
 def auc_from_histogram(histogram: FloatArray) -> float:
@@ -123,8 +120,6 @@ def auc_interval(
     """
     counts = np.maximum(np.asarray(histogram, dtype=np.float64), 0.0)
     samples = [auc_from_histogram(rng.poisson(counts) + rng.normal(0.0, sigma, counts.shape)) for _ in range(draws)]
-    finite = np.array([value for value in samples if not np.isnan(value)])
-    if np.isnan(auc_from_histogram(counts)) or not len(finite):
+    if np.isnan(auc_from_histogram(counts)):
         return float("nan"), float("nan")
-    low, high = np.quantile(finite, [(1.0 - level) / 2.0, (1.0 + level) / 2.0])
-    return float(low), float(high)
+    return percentile_interval(samples, level)

@@ -11,8 +11,8 @@ import typer
 from sfumato_common.command_line import AsJson, console, file_bytes, print_json
 from sfumato_common.errors import ConfigError, UnverifiedOrigin, VerificationError
 from sfumato_common.files import write_atomic
+from sfumato_common.progress import images_shown
 from sfumato_server.cli.evaluate import dataset_evaluate
-from sfumato_server.cli.progress import images_shown
 from sfumato_server.cli.shard_workers import On, RayAddress, ShardWorkers, shard_workers
 from sfumato_server.workers.tasks import PROCESSES
 
@@ -45,6 +45,7 @@ def dataset_verify(
     """Check signatures and hashes offline. Without --key nobody vouches for the set: exit code 3."""
     from sfumato_server.publish import UNVERIFIED, verify_dataset
     from sfumato_server.publish.converted import images_in
+    from sfumato_server.publish.strays import stray_line
     from sfumato_server.publish.versions import standing_lines, standing_of
 
     for path in [*([key] if key else []), *(Path(one.partition("=")[2]) for one in site_key or [])]:
@@ -60,6 +61,7 @@ def dataset_verify(
         print_json({**asdict(report), **({"version": standing.model_dump(mode="json")} if standing else {})})
     else:
         lines = [report.summary(), *report.key_lines(), *(standing_lines(standing) if standing else [])]
+        lines += [stray_line(report.strays)] if report.strays else []
         console.print("\n".join(lines), markup=False, soft_wrap=True)
     if not report.trusted:
         raise UnverifiedOrigin(

@@ -24,6 +24,7 @@ from sfumato_common.command_line import (
 )
 from sfumato_common.errors import ConfigError
 from sfumato_common.files import make_private_folder, write_atomic, write_json
+from sfumato_common.progress import busy
 from sfumato_common.study.load import load_plan, plan_text
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.simulated import require_real
@@ -76,10 +77,9 @@ def sfumato(version: Version = False, memory: Memory = None, log: Log = None) ->
 @plan_app.command("check", epilog="Example: sfumato plan check configs/demo.yaml")
 def plan_check(plan: Annotated[Path, typer.Argument(help="Study plan, YAML.")], as_json: AsJson = False) -> None:
     """Validate a plan, and show what it would cost a patient and what can be told of it before anybody is asked."""
-    from sfumato_common.study.foresight import foresee
+    from sfumato_server.coordinator.foresight import foresee
 
-    keep_costs()
-    study = load_plan(plan)
+    study = _loaded(plan, as_json)
     foreseen = foresee(study)
     _affordable(study, as_json, {"foresight": [asdict(one) for one in foreseen]})
     if not as_json:
@@ -94,8 +94,7 @@ def plan_resolve(
     out: Annotated[Path, typer.Option("--out", "-o", help="Where the plan goes that sites accept, YAML.")],
 ) -> None:
     """Compute every stage's noise from the plan's budget and write the whole plan out."""
-    keep_costs()
-    study = load_plan(plan)
+    study = _loaded(plan)
     _affordable(study)
     write_atomic(out, plan_text(study))
     said = f"'{out.name}' is what init takes and sites accept, plan hash {study.study_digest}"
@@ -121,8 +120,7 @@ def coordinator_init(
     from sfumato_server.rounds.encoders import keep_encoder, load_encoders
     from sfumato_server.rounds.starts import load_starts
 
-    keep_costs()
-    study = load_plan(plan)
+    study = _loaded(plan)
     require_real(study.study, *study.sites)
     _affordable(study)
     make_private_folder(home)
@@ -140,6 +138,23 @@ def coordinator_init(
     console.print(
         f"{said}\nsites accept the 'plan.yaml' in its home\n{_own_hashes(study)}"
         f"fingerprint, to be told to every site by telephone or on paper:\n{fingerprint_of(authority.public_key)}",
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+@coordinator_app.command("replan", epilog="Example: sfumato coordinator replan plan.yaml --home coord")
+def coordinator_replan(home: Home, plan: Annotated[Path, typer.Argument(help="The plan that comes now.")]) -> None:
+    """Put another plan of the same study in place while no site has answered; CA, enrolments and name stay."""
+    from sfumato_server.coordinator.home import CoordinatorHome
+    from sfumato_server.coordinator.replanning import replace_plan
+
+    study = load_plan(plan)
+    _affordable(study)
+    before = replace_plan(CoordinatorHome(home), study)
+    console.print(
+        f"plan hash {before.study_digest} is replaced by {study.study_digest}. Sites that accepted the former one run "
+        f"'sfumato-site unaccept {study.study}', and then accept the 'plan.yaml' of this home",
         markup=False,
         soft_wrap=True,
     )
@@ -212,11 +227,19 @@ def _own_hashes(plan: Plan) -> str:
     return "".join(f"plan hash at '{site}': {plan.digest_at(site)}\n" for site in sorted(plan.sites))
 
 
+def _loaded(path: Path, quiet: bool = False) -> Plan:
+    """The plan of a file, whose noise is searched where it has a budget for it."""
+    keep_costs()
+    with busy("noise for the budget", quiet):
+        return load_plan(path)
+
+
 def _affordable(plan: Plan, as_json: bool = False, more: dict[str, Any] | None = None) -> None:
     """Print the forecast; a plan that costs more than it says is a ConfigError."""
     from sfumato_common.study.forecast import forecast
 
-    cost = forecast(plan, plan.privacy.delta)
+    with busy("accounting", as_json):
+        cost = forecast(plan, plan.privacy.delta)
     if as_json:
         allowed = {"epsilon": plan.privacy.epsilon, "delta": plan.privacy.delta}
         print_json(

@@ -44,14 +44,16 @@ def list_members(home: Home, as_json: AsJson = False) -> None:
         print_json({"fingerprint": own, "sites": rows, **{name: _validity(pem) for name, pem in ends.items()}})
         return
     table = Table(title="Sites", caption=f"this coordinator's fingerprint: {own}")
-    for heading in ("site", "standing", "fingerprint", "certificate ends", ""):
+    for heading in ("site", "standing", "fingerprint", "certificate ends", "", "renewed by"):
         table.add_column(heading)
     for name, row in rows.items():
+        how = f"renew {name}" if row["ends"] else ""
         shown = f"{name} ({row['holder']})" if "holder" in row else name
-        table.add_row(shown, row["status"], *(row[key] or "" for key in ("fingerprint", "ends", "standing")))
+        table.add_row(shown, row["status"], *(row[key] or "" for key in ("fingerprint", "ends", "standing")), how)
     for name, pem in ends.items():
-        validity = _validity(pem)
-        table.add_row(f"({name})", "", "", validity["ends"], validity["standing"])
+        validity, how = _validity(pem), "rotate --authority" if name == "CA" else "rotate"
+        # the one of the ports serves the door, the front and the intake
+        table.add_row(f"({name})", "", "", validity["ends"], validity["standing"], how)
     console.print(table)
 
 

@@ -24,6 +24,7 @@ from sfumato_server.enrol import Registry, SiteRecord, load_authority
 from sfumato_server.pool import Pool, pool_packages
 from sfumato_server.publish import publish
 from sfumato_server.publish.features import draw_features, has_features
+from sfumato_server.publish.progress import FILE as PROGRESS
 from sfumato_server.publish.progress import LoggedProgress
 from sfumato_server.publish.versions import note_version
 from sfumato_server.rounds.checkpoint import released_model
@@ -47,7 +48,9 @@ def publish_study(home: CoordinatorHome, out: Path, started: float, where: Where
     before = time.time()
     plans = {site: plan_of_site(plan, site) for site in package_sites(plan)}
     images = sum(sum(shard_sizes(own, site, part)) for site, own in plans.items() for part in own.parts_at(site))
-    checked, compared = (LoggedProgress(what, images) for what in ("checking packages", "looking for near-duplicates"))
+    (home.root / PROGRESS).unlink(missing_ok=True)
+    words = ("checking packages", "looking for near-duplicates")
+    checked, compared = (LoggedProgress(what, images, home.root) for what in words)
     pool = pool_packages(home.root, plan, Registry(home.root), checked, compared, where)
     pictures = training_pictures(home.root, plan.study_digest)
     run_info = {
@@ -63,7 +66,7 @@ def publish_study(home: CoordinatorHome, out: Path, started: float, where: Where
     }
     vectors = _vectors(home, plan) if has_features(plan) else None
     authority = load_authority(home.root)
-    written = LoggedProgress("publishing", sum(shard.head.images for shard in pool.shards))
+    written = LoggedProgress("writing the set", sum(shard.head.images for shard in pool.shards), home.root)
     published = publish(pool, plan, out, authority, run_info, result["utility"], vectors, written, where)
     note_version(home.versions_file, authority, plan, published.manifest_sha256)
     write_atomic(out / home.versions_file.name, home.versions_file.read_bytes())

@@ -23,8 +23,10 @@ from sfumato_server.coordinator.home import CoordinatorHome
 from sfumato_server.coordinator.nodes import Nodes
 from sfumato_server.coordinator.page import PageServer
 from sfumato_server.coordinator.publishing import publish_study
+from sfumato_server.coordinator.watching import watched
 from sfumato_server.enrol import Authority, Registry, load_authority, require_no_passphrase
 from sfumato_server.intake import IntakeCredentials, IntakeServer
+from sfumato_server.publish.manifest import REPORT
 from sfumato_server.rounds.deadlines import GO_ON, REVIEW_HOURS, WORK_HOURS, Deadlines
 from sfumato_server.rounds.superlink import (
     Control,
@@ -36,12 +38,11 @@ from sfumato_server.rounds.superlink import (
 from sfumato_server.rounds.superlink_program import LOOPBACK
 from sfumato_server.status.board import previous_board
 from sfumato_server.status.contacts import Contacts
-from sfumato_server.status.live import write_page
 from sfumato_server.status.phase import keep_phase
 from sfumato_server.workers import ALONE, Where
 
 log = logging.getLogger(__name__)
-_START_SECONDS, _PAGE_SECONDS = 60.0, 5.0
+_START_SECONDS = 60.0
 # how often SuperLink or rounds may end without having lived so long between, and the pause before a new start
 _MOST_ENDS, _LIVED_SECONDS, _PAUSE_SECONDS = 5, 600.0, 2.0
 
@@ -87,21 +88,24 @@ def run_coordinator(
     )
     if plan.sites and len(plan.sites) - len(absent) < plan.federation.quorum:
         raise FederationError(f"site '{absent[0]}' of the plan is not enrolled and the quorum cannot be met; enrol it")
-    with exclusive(home.root, f"the coordinator of study '{plan.study}'"), keep_phase(home.root) as phase:
+    # what is shown last is how the phase ended
+    with (
+        exclusive(home.root, f"the coordinator of study '{plan.study}'"),
+        watched(home, watch),
+        keep_phase(home.root) as phase,
+    ):
         if home.status_file.exists():
             home.status_file.replace(previous_board(home.status_file))
         home.result_file.unlink(missing_ok=True)
         home.write_deadlines(deadlines)
         started = time.time()
         if plan.sites:
-            _ask_sites(home, plan, registry, listen, authority, watch)
+            _ask_sites(home, plan, registry, listen, authority)
         else:  # a later version that keeps packages alone: nobody is asked
             write_json(home.result_file, {"outcome": "completed", "exchanges": [], "choice": None, "utility": None})
         phase("publishing")
-        watch()
         published = publish_study(home, out, started, where)
-        phase("published")
-        write_page(home.root, plan)
+        phase("published", report=published / REPORT)
         return published
 
 
@@ -111,7 +115,6 @@ def _ask_sites(
     registry: Registry,
     listen: Listen,
     authority: Authority,
-    watch: Callable[[], None],
 ) -> None:
     """Run the study to its outcome, with its intake and its page."""
     credentials = IntakeCredentials(
@@ -121,7 +124,7 @@ def _ask_sites(
     behind = Behind(int(intake.start().rpartition(":")[2]), free_port())
     try:
         with PageServer(home, listen.page_port) if listen.page_port else nullcontext():
-            _federate(home, partial(_run_once, home, registry, listen, behind, authority, watch))
+            _federate(home, partial(_run_once, home, registry, listen, behind, authority))
     finally:
         intake.stop()
 
@@ -150,7 +153,6 @@ def _run_once(
     listen: Listen,
     behind: Behind,
     authority: Authority,
-    watch: Callable[[], None],
 ) -> None:
     """Start SuperLink and front, register the enrolled sites' keys, run the study until an outcome or a death."""
     settings = SuperLinkSettings(
@@ -163,7 +165,7 @@ def _run_once(
         home.logs / "superlink.log",
     )
     upstream = Upstream(settings.address, authority.ca_pem)
-    contacts, written = Contacts(home.contacts_file), 0.0
+    contacts = Contacts(home.contacts_file)
     # new ones each time: a site that comes while the SuperLink is away finds nobody, and tries again
     door, address = Door((listen.host, listen.port), behind), (LOOPBACK, behind.front)
     front = FleetFront(address, front_context(authority), upstream, registry, heard=contacts.heard)
@@ -183,10 +185,6 @@ def _run_once(
         while not home.result_file.exists() and all(child.poll() is None for child in children):
             contacts.write()
             nodes.follow()
-            if time.monotonic() - written > _PAGE_SECONDS:
-                write_page(home.root, home.plan())
-                written = time.monotonic()
-            watch()
             time.sleep(0.5)
     finally:
         for child in reversed(children):

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from sfumato_common.metrics.tstr import percentile_interval
+from sfumato_common.metrics.ranks import percentile_interval
 
 Float64 = npt.NDArray[np.float64]
 Comparison = Literal["", "ratio", "difference"]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Literal
@@ -22,6 +24,7 @@ from sfumato_server.publish.formats import About, Format, Shard, format_of
 from sfumato_server.publish.manifest import FORM, MANIFEST, ImageEntry
 from sfumato_server.publish.near import Claims
 from sfumato_server.publish.reading import PublishedFolder, PublishedImage, open_folder
+from sfumato_server.publish.strays import is_stray, refuse_extra, strays_in
 from sfumato_server.publish.verify import VerificationReport, verify_statements
 
 STATEMENT, INDEX = "statement", "index.csv"
@@ -192,9 +195,17 @@ def verify_converted(
         count += len({place.file for place in source.converted.places(shard, source.about)})
     claims.require_none()
     _check_index(folder, source)
-    if sum(1 for path in folder.rglob("*") if not path.is_dir()) != count:
+    if sum(1 for _ in _files(folder)) != count:
         _name_the_extra(folder, source, files)
-    return report
+    return replace(report, strays=strays_in(folder))
+
+
+def _files(folder: Path, below: str = "") -> Iterator[str]:
+    """Every file by its name in the set, strays left out."""
+    for item in os.scandir(folder / below):
+        name = f"{below}{item.name}"
+        if not is_stray(name):
+            yield from _files(folder, f"{name}/") if item.is_dir() else (name,)
 
 
 def _refuse_links(folder: Path) -> None:
@@ -222,9 +233,7 @@ def _name_the_extra(folder: Path, source: Source, files: set[str]) -> None:
     known = set(files)
     for shard in source.shards(source.converted):
         known.update(place.file for place in source.converted.places(shard, source.about))
-    names = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
-    extra = min((name for name in names if name not in known), default="a file")
-    raise VerificationError(f"{extra} does not belong to the data set")
+    refuse_extra(sorted(name for name in _files(folder) if name not in known) or ["a file"])
 
 
 __all__ = [

@@ -24,6 +24,7 @@ from sfumato_server.publish.manifest import (
     ShardLine,
     parse_canonical,
 )
+from sfumato_server.publish.strays import is_stray
 from sfumato_server.publish.tables import Cover, Placed, cover_of, split_of, table_rows
 
 
@@ -165,14 +166,15 @@ def _check_asked(head: Manifest, entries: list[ManifestImage], plan: Plan, name:
 
 
 def _check_folder(folder: Path, name: str, wanted: set[str]) -> None:
-    """One folder of images holds those files, as plain files, and no other; without any it is not there."""
+    """One folder of images holds those files, as plain files, and no other but strays; without any it is not there."""
     found = set()
     try:
         with os.scandir(folder / name) as listing:
             for item in listing:
                 if not item.is_file(follow_symlinks=False):
                     raise VerificationError(f"{name}/{item.name} is not a plain file")
-                found.add(item.name)
+                if not is_stray(f"{name}/{item.name}"):
+                    found.add(item.name)
     except FileNotFoundError:
         pass
     else:

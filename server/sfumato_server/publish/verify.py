@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -35,6 +35,7 @@ from sfumato_server.publish.manifest import (
 )
 from sfumato_server.publish.shard import CheckedShard, cover_in, read_file
 from sfumato_server.publish.shard_checks import check_shards
+from sfumato_server.publish.strays import refuse_extra, strays_in, walk_tree
 from sfumato_server.publish.tables import table_headers
 from sfumato_server.workers import ALONE, Where
 
@@ -47,6 +48,7 @@ class VerificationReport:
 
     `site_fingerprints` are of the keys that sites signed with, `compared_sites` those whose key the caller brought too.
     `private` is what the plan says: where it is not, the weights behind the images left without differential privacy.
+    `strays` lie in the folder, are no part of the set and were not looked at: what systems and portals write.
     """
 
     study: str
@@ -58,6 +60,7 @@ class VerificationReport:
     site_fingerprints: Mapping[str, str]
     compared_sites: tuple[str, ...]
     private: bool
+    strays: tuple[str, ...] = ()
 
     def summary(self) -> str:
         """One line for the screen."""
@@ -90,9 +93,9 @@ def verify_dataset(
     by so many `workers`, or as `where` says; `progress` is told how many images have been since it was told last. A set
     that `sfumato dataset convert` wrote is verified too, back to the same signatures.
 
-    Raises VerificationError naming the file at the first thing that does not hold: an altered byte, a missing, extra or
-    linked file, an image that its site did not sign. Raises ConfigError when `folder` holds no published set, or
-    nothing of a site whose key the caller brought.
+    Raises VerificationError naming the file at the first thing that does not hold: an altered byte, a missing or linked
+    file, an image that its site did not sign; after all of those, files in excess, but for strays. Raises ConfigError
+    when `folder` holds no published set, or nothing of a site whose key the caller brought.
     """
     if (folder / FORM).is_file():
         from sfumato_server.publish.converted import verify_converted
@@ -126,8 +129,7 @@ def _verified(
     manifest, key = read_signed(folder, trusted_coordinator_key)
     plan = checked_plan(manifest)
     _check_shards_listed(manifest)
-    if pictures:
-        _check_tree(folder, manifest, plan)
+    extra = _check_tree(folder, manifest, plan) if pictures else []
     for name, entry in sorted(manifest.files.items()):
         path = folder / name
         if not path.is_file():
@@ -144,6 +146,7 @@ def _verified(
     _check_tables(folder, checked)
     if has_features(plan):
         check_features(plan, read_file(folder, FILE))
+    refuse_extra(extra)
     return VerificationReport(
         study=manifest.study,
         plan_hash=manifest.plan_hash,
@@ -154,6 +157,7 @@ def _verified(
         site_fingerprints={site: fingerprint(own) for site, own in sorted(keys.items())},
         compared_sites=tuple(sorted(trusted_site_keys)),
         private=plan.private,
+        strays=strays_in(folder) if pictures else (),
     )
 
 
@@ -210,8 +214,8 @@ def _check_shards_listed(manifest: PublishedManifest) -> None:
         raise VerificationError(f"{MANIFEST} does not list each shard of what sites sent once, in order")
 
 
-def _check_tree(folder: Path, manifest: PublishedManifest, plan: Plan) -> None:
-    """The folder holds the listed files as plain files, and nothing else; image folders are their shards' matter."""
+def _check_tree(folder: Path, manifest: PublishedManifest, plan: Plan) -> list[str]:
+    """What else the folder holds than the listed files and strays; what is in image folders is their shards' matter."""
     if set(manifest.files) != stated_files(manifest.sites, [FILE] if has_features(plan) else []) | set(CARDS):
         raise VerificationError(f"{MANIFEST} does not list the files that its shards and sites need")
     shards = [(ShardFiles(line.site, line.part, line.shard), line) for line in manifest.shards]
@@ -220,24 +224,16 @@ def _check_tree(folder: Path, manifest: PublishedManifest, plan: Plan) -> None:
     leaves = {name for files, line in shards for name in files.folders(line.signed)}
     leaves |= {name for files, line in shards if line.near for name in files.folders(line.signed, NEAR)}
     folders = {parent.as_posix() for name in (*wanted, *leaves) for parent in Path(name).parents}
-    found = set()
-    for name, is_folder in _walk(folder, "", leaves):
-        if name not in ((folders | leaves) if is_folder else wanted):
-            raise VerificationError(f"{name} does not belong to the data set")
+    found: set[str] = set()
+    extra: list[str] = []
+    for name, is_folder in walk_tree(folder, "", leaves):
         found.add(name)
+        known = name in ((folders | leaves) if is_folder else wanted)
+        if not known and not (extra and name.startswith(f"{extra[-1]}/")):
+            extra.append(name)
     if missing := sorted(wanted - found):
         raise VerificationError(f"{missing[0]} is missing")
-
-
-def _walk(folder: Path, below: str, leaves: set[str]) -> Iterator[tuple[str, bool]]:
-    """Every file and folder by name, and whether it is a folder; `leaves` are not entered."""
-    for item in sorted((folder / below).iterdir()):
-        name = item.relative_to(folder).as_posix()
-        if item.is_symlink() or not (item.is_file() or item.is_dir()):
-            raise VerificationError(f"{name} is not a plain file")
-        yield name, item.is_dir()
-        if item.is_dir() and name not in leaves:
-            yield from _walk(folder, name, leaves)
+    return extra
 
 
 def _site_keys(folder: Path, manifest: PublishedManifest, trusted: Mapping[str, bytes]) -> dict[str, bytes]:

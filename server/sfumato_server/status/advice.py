@@ -46,15 +46,21 @@ def advise(view: Mapping[str, Any]) -> list[str]:
         return [f"it stopped: {view['reason']}", *_sites(view)]
     said = _sites(view)
     if view["stage"] in ("", "join") and (absent := _named(view, "absent")):
-        count = len(view["sites"]) - len(absent) - len(missing)
-        left = view["join_deadline_s"] - (view["now"] - view["began"] if view["began"] else 0.0)
-        said.insert(
-            0,
-            f"waiting for {_list(absent)} to connect, {duration_text(left)} at most: their people run 'sfumato-site "
-            f"run'; {count} of {len(view['sites'])} sites are here, the quorum is {view['quorum']}",
-        )
+        said.insert(0, f"waiting for {_list(absent)} to connect, whose people run 'sfumato-site run'; {joining(view)}")
     working = _named(view, "working")
     return said or [f"nothing: {_list(working)} at work" if working else "nothing"]
+
+
+def joining(view: Mapping[str, Any]) -> str:
+    """Who is here before a study begins, of the quorum, and when it begins or stops."""
+    left = view["join_deadline_s"] - (view["now"] - view["began"] if view["began"] else 0.0)
+    here, all_of, quorum = view["here"], len(view["sites"]), view["quorum"]
+    who = f"{here} of {all_of} sites are here, the quorum is {quorum}"
+    if here == all_of:
+        return f"{who}: starting"
+    if here >= quorum:
+        return f"{who}: starting in {duration_text(left)}, or when all are here"
+    return f"{who}: {quorum - here} more within {duration_text(left)}, or it stops"
 
 
 def _sites(view: Mapping[str, Any]) -> list[str]:

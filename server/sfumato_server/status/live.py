@@ -1,15 +1,22 @@
 """The live page of a study: one HTML file in the coordinator's home, what goes on and the contact sheets of all rounds.
 
-It is rewritten every few seconds, needs no script and no network, and reloads itself while the study runs. Like the
-sheets it is for the eye: whatever goes wrong with it is logged and never stops a study.
+It is rewritten every few seconds, needs no network, and reloads itself while the study runs. Its one script, which the
+page's own policy names by hash, tells how old it is: a page that nobody writes any more must not look like a study that
+goes on. Without scripts it still says when it was written. Like the sheets it is for the eye: whatever goes wrong with
+it is logged and never stops a study.
 """
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import logging
+import os
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from sfumato_common.accounting.accountant import epsilon_text
 from sfumato_common.files import write_atomic
@@ -20,11 +27,26 @@ from sfumato_server.status.admitted import admitted_sheets
 from sfumato_server.status.board import StatusBoard
 from sfumato_server.status.overview import PAGE, overview, sheet_figures
 from sfumato_server.status.published import version_lines
-from sfumato_server.status.sheets import FOLDER, RoundSheets, read_sheets
-from sfumato_server.status.view import headline, site_words, time_line, traffic_line
+from sfumato_server.status.sheets import CHANGE_GAIN, FOLDER, RoundSheets, read_sheets
+from sfumato_server.status.view import headline, share_done, site_words, time_line, traffic_line
 
 log = logging.getLogger(__name__)
 _ENDED = ("completed", "stopped")
+# the coordinator writes every 5 s: a page that is so old is not written any more
+STALE_S = 60
+_CLOCK = """
+const at = Number(document.body.dataset.at), going = document.body.dataset.going === "yes";
+const words = s => s < 100 ? Math.round(s) + " s"
+  : s < 6000 ? Math.round(s / 60) + " min" : Math.floor(s / 3600) + " h";
+function tick() {
+  const age = Math.max(0, Date.now() / 1000 - at);
+  document.getElementById("age").textContent = ", " + words(age) + " ago";
+  document.getElementById("gone").hidden = !(going && age > STALE);
+}
+tick();
+setInterval(tick, 1000);
+""".replace("STALE", str(STALE_S))
+_CLOCK_HASH = base64.b64encode(hashlib.sha256(_CLOCK.encode()).digest()).decode()
 
 
 class LivePage:
@@ -99,7 +121,19 @@ def page_text(root: Path, plan: Plan) -> str:
         admitted=admitted_sheets(root, plan),
         stages=_by_stage(root, plan),
         versions=version_lines(view),
+        clock=_CLOCK,
+        clock_hash=_CLOCK_HASH,
+        written=time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(view["now"])),
+        share=share_done(view),
+        report=_report(root, view),
+        gain=CHANGE_GAIN,
     )
+
+
+def _report(root: Path, view: dict[str, Any]) -> str:
+    """The way from the page to the published set's report, as a link; '' where there is none."""
+    report = Path(view["report"] or root)
+    return quote(os.path.relpath(report, root.resolve())) if report.is_file() else ""
 
 
 def _goes_on(view: dict[str, Any]) -> bool:

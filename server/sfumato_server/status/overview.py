@@ -15,8 +15,10 @@ from typing import Any
 from sfumato_common.study.costs import stage_events
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.stages import Stage
-from sfumato_common.study.summed import exchanges_of, is_summed
+from sfumato_common.study.summed import UTILITY, exchanges_of, is_summed
+from sfumato_common.study.words import Part
 from sfumato_server.enrol import Registry
+from sfumato_server.publish.progress import read_progress
 from sfumato_server.status.advice import advise
 from sfumato_server.status.board import NOT_ASKED, read_board
 from sfumato_server.status.contacts import SILENT_S, read_contacts
@@ -28,6 +30,8 @@ STATUS, CONTACTS, PAGE = "status.json", "contacts.json", "live.html"
 _STATES = {"online": "connected", "lost": "failed"}
 # words for a site of which nothing came, in the board's codes
 _SILENT = ("silent", "unreachable", NOT_ASKED)
+_HERE = ("connected", "working", "review", "done")
+_AFTER_RELEASE = ("utility", "completed", "stopped")
 
 
 def overview(root: Path, plan: Plan) -> dict[str, Any]:
@@ -35,7 +39,8 @@ def overview(root: Path, plan: Plan) -> dict[str, Any]:
     board, contacts, phase = read_board(root / STATUS), read_contacts(root / CONTACTS), read_phase(root)
     board = board if board is not None and board.get("plan_hash") == plan.study_digest else None
     going = phase["phase"] in ("running", "publishing", "not started")  # not started: a study without Flower
-    sites = _sites(root, plan, board, contacts, phase["phase"])
+    found = releases(root, plan, board)
+    sites = _sites(root, plan, board, contacts, phase["phase"], found)
     view = {
         "study": plan.study,
         "plan_hash": plan.study_digest,
@@ -47,8 +52,9 @@ def overview(root: Path, plan: Plan) -> dict[str, Any]:
         "rounds": board["rounds"] if board else 0,
         "began": board["began"] if board else None,
         "stages": _stages(plan, board, phase["phase"]),
-        "releases": releases(root, plan, board),
+        "releases": found,
         "sites": sites,
+        "here": sum(site["state"] in _HERE for site in sites.values()),
         "quorum": plan.federation.quorum,
         "join_deadline_s": plan.federation.join_deadline_s,
         "chosen": board["chosen"] if board else "",
@@ -61,6 +67,8 @@ def overview(root: Path, plan: Plan) -> dict[str, Any]:
         "elapsed_s": _elapsed(board, phase),
         "left_s": _left(plan, board, sites) if board and going else None,
         "sheet": _sheet(board),
+        "publishing": read_progress(root) if phase["phase"] == "publishing" else None,
+        "report": phase["report"],
         **published_versions(root),
         "now": round(time.time(), 1),
     }
@@ -148,7 +156,12 @@ def _stages(plan: Plan, board: Mapping[str, Any] | None, phase: str) -> list[dic
 
 
 def _sites(
-    root: Path, plan: Plan, board: Mapping[str, Any] | None, contacts: Mapping[str, Any], phase: str
+    root: Path,
+    plan: Plan,
+    board: Mapping[str, Any] | None,
+    contacts: Mapping[str, Any],
+    phase: str,
+    found: Mapping[str, Mapping[Part, str]],
 ) -> dict[str, dict[str, Any]]:
     registered, now = Registry(root).sites(), time.time()
     sites: dict[str, dict[str, Any]] = {}
@@ -173,12 +186,17 @@ def _sites(
             state, since = "not enrolled", None
         elif registered[name].status == "revoked":
             state = "revoked"
+        # the figure that is asked after a release, and may be withheld, is not what became of the site
+        note, released = "", "admitted" in found[name].values()
+        if released and board and board["stage"] in _AFTER_RELEASE and state in ("refused", "failed", "silent"):
+            note, state, code = f"its release is here; {UTILITY}: {code or state}", "done", ""
         # a step that was told before the question came is of another
         asked = board["began"] if board else 0.0
         told = state == "working" and contact.get("steps") == _steps(plan, board) and heard >= asked
         sites[name] = {
             "state": state,
             "code": "" if code == NOT_ASKED else code,
+            "note": note,
             "since": since,
             "heard": heard,
             "step": contact.get("step") if told else None,

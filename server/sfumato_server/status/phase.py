@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from sfumato_common.errors import SfumatoError
 from sfumato_common.files import if_room, read_object, write_json
@@ -17,13 +17,22 @@ FILE = "phase.json"
 Phase = Literal["not started", "running", "publishing", "published", "failed", "interrupted", "killed"]
 
 
+class Tell(Protocol):
+    """Changes the phase; a published one has a report, whose path is kept for the coordinator's own page."""
+
+    def __call__(self, phase: Phase, reason: str = "", report: Path | None = None) -> None:
+        """From now on it is `phase`."""
+        ...
+
+
 @contextmanager
-def keep_phase(root: Path) -> Iterator[Callable[[Phase], None]]:
+def keep_phase(root: Path) -> Iterator[Tell]:
     """Keep the phase of a run while the body runs; yields what changes it. How the body ends is kept, and raised on."""
     begun = time.time()
 
-    def write(phase: Phase, reason: str = "") -> None:
-        value = {"phase": phase, "reason": reason, "begun": round(begun, 1), "since": round(time.time(), 1)}
+    def write(phase: Phase, reason: str = "", report: Path | None = None) -> None:
+        times = {"begun": round(begun, 1), "since": round(time.time(), 1)}
+        value = {"phase": phase, "reason": reason, "report": str(report.resolve()) if report else "", **times}
         with if_room():
             write_json(root / FILE, value)
 
@@ -45,7 +54,7 @@ def read_phase(root: Path) -> dict[str, Any]:
     """Phase, reason, and since when; 'killed' where a process ended without a word."""
     value = read_object(root / FILE)
     if not value:
-        return {"phase": "not started", "reason": "", "begun": None, "since": None}
+        return {"phase": "not started", "reason": "", "report": "", "begun": None, "since": None}
     if value["phase"] in ("running", "publishing") and not is_held(root):
         value["phase"] = "killed"
-    return value
+    return {"report": "", **value}

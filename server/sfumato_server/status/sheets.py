@@ -24,9 +24,9 @@ from sfumato_common.generators import GENERATORS
 from sfumato_common.generators.components import component_count, component_names
 from sfumato_common.generators.sampling import sample_images
 from sfumato_common.mechanisms.draws import TorchDraws
-from sfumato_common.pictures import COLUMNS, data_uri, grid, png
+from sfumato_common.pictures import COLUMNS, GAP_GREY, data_uri, grid, png
 from sfumato_common.study.plan import Plan
-from sfumato_common.types import AnyArray, Arrays
+from sfumato_common.types import AnyArray, Arrays, ByteImages
 
 log = logging.getLogger(__name__)
 FOLDER, INDEX = "sheets", "index.json"
@@ -34,6 +34,8 @@ MOST_ROWS = 12
 # pixels drawn a round: what keeps a sheet under half a second on one core with the shipped models
 _MOST_PIXELS = 2**20
 _REFERENCE_COLUMNS = 32
+# how much a change is enlarged, to be seen
+CHANGE_GAIN = 4
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,8 @@ class RoundSheet:
     """One sheet: its file, what its rows show, and figures in grey levels (0 to 255) or shares.
 
     `spread`, `clamped` and `distance` are explained above; `usual_spread` and `usual_clamped` are the spectral model's.
-    `remark` is empty while all is as usual.
+    `remark` is empty while all is as usual. `change` is the file of what changed since the round before, '' for the
+    first; `moved` is the root mean square of that, in grey levels.
     """
 
     stage: str
@@ -54,6 +57,8 @@ class RoundSheet:
     usual_spread: float
     usual_clamped: float
     remark: str
+    change: str = ""
+    moved: float | None = None
 
 
 class RoundSheets:
@@ -89,7 +94,8 @@ class RoundSheets:
         own_mean = images.reshape(len(shown), columns, *images.shape[1:]).mean(axis=1)
         distance = float(np.sqrt(np.square(own_mean - mean).mean()))
         sound = all(bool(np.isfinite(value).all()) for value in released.values())
-        file = f"{stage}-{number:04d}.png"
+        file, picture = f"{stage}-{number:04d}.png", grid(drawn, columns)
+        change, moved = self._change(stage, number, picture, grid(np.zeros_like(drawn), columns) == 0)
         sheet = RoundSheet(
             stage,
             number,
@@ -101,14 +107,34 @@ class RoundSheets:
             round(usual_spread, 2),
             round(usual_clamped, 4),
             _remark(sound, spread, clamped, distance, usual_spread, usual_clamped),
+            change,
+            moved,
         )
-        write_atomic(self._folder / file, png(grid(drawn, columns)))
+        write_atomic(self._folder / file, png(picture))
         self.sheets = [other for other in self.sheets if other.file != file] + [sheet]
         write_json(
             self._folder / INDEX,
             {"plan_hash": self._plan.study_digest, "sheets": [asdict(item) for item in self.sheets]},
         )
         return sheet
+
+    def _change(self, stage: str, number: int, picture: ByteImages, inside: AnyArray) -> tuple[str, float | None]:
+        """Draw what changed since the sheet of the round before, grey where nothing did; its file, and how much.
+
+        Only the pixels `inside` the tiles are counted. Both are drawn from released models: it costs no epsilon.
+        """
+        before = self._folder / f"{stage}-{number - 1:04d}.png"
+        if number == 1 or not before.exists():
+            return "", None
+        with Image.open(before, formats=["PNG"]) as opened:
+            earlier = np.asarray(opened)
+        if earlier.shape != picture.shape:  # of another plan
+            return "", None
+        moved = picture.astype(np.int16) - earlier
+        file = f"{stage}-{number:04d}-change.png"
+        shown = np.clip(GAP_GREY + CHANGE_GAIN * moved, 0, 255).astype(np.uint8)
+        write_atomic(self._folder / file, png(shown))
+        return file, round(float(np.sqrt(np.square(moved[inside], dtype=np.float64).mean())), 2)
 
     def _spectral_figures(self, released: Arrays, shown: Sequence[int]) -> tuple[AnyArray, float, float]:
         """Mean image of each component shown, spread and clamped share of the spectral model, from many draws."""

@@ -10,10 +10,20 @@ from importlib import import_module
 import numpy as np
 import pytest
 import torch
-from support.averages import K, attack, behind_images, honest, job_of, plan_of, read_records, scrambler
+from support.averages import (
+    K,
+    attack,
+    behind_images,
+    encoded_by_own_label,
+    honest,
+    job_of,
+    nobody_left_out,
+    plan_of,
+    read_records,
+    scrambler,
+)
 
-from sfumato_client.anonymise import anonymise, influence, patients
-from sfumato_client.anonymise.inversion import inverter_of, patient_labels
+from sfumato_client.anonymise import anonymise, influence
 from sfumato_client.site.inbound import Seen
 from sfumato_common.errors import ReleaseRefused, VerificationError
 from sfumato_common.generators.gan import inversion
@@ -32,49 +42,28 @@ METHODS = {
 }
 
 
-def encode_by_own_label(monkeypatch) -> None:
-    """As before the defence: members under their own label's component, their mean under the group's."""
-
-    def mixed(job):
-        labels = patient_labels(job.cohort, 2)
-        own = torch.from_numpy(labels)
-        found = patients.encode_patients(inverter_of(job), job.cohort, labels, own)
-        claimed = own.clone()
-        for group in patients.groups_of(job):
-            claimed[group.members] = group.label
-        return patients.Patients(found.codes, labels, claimed, found.images)
-
-    monkeypatch.setattr(patients, "_patients", mixed)
-
-
-def leave_nobody_out(monkeypatch) -> None:
-    monkeypatch.setattr(influence, "LARGEST_INFLUENCE", np.inf)
-
-
 # --- the attack, and what stops it -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("method", ["k-same", "k-salsa"])
-def test_without_the_defences_the_coordinator_reads_one_patient_of_most_groups(method, monkeypatch):
-    encode_by_own_label(monkeypatch)
-    leave_nobody_out(monkeypatch)
-    found, read = attack(method, distance="random", **METHODS[method])
+def test_without_the_defences_the_coordinator_reads_one_patient_of_most_groups(method):
+    with encoded_by_own_label(), nobody_left_out():
+        found, read = attack(method, distance="random", **METHODS[method])
     assert found.guarantee == "syntactic" and found.patients == K
     assert len(read) > 5
     assert np.median(read) > 0.05 and (read > 0).mean() > 0.6, "the record that is read is one of the group's"
 
 
 @pytest.mark.parametrize("method", ["k-same", "k-salsa"])
-def test_under_one_component_nothing_is_read(method, monkeypatch):
-    leave_nobody_out(monkeypatch)
-    _, read = attack(method, distance="random", **METHODS[method])
+def test_under_one_component_nothing_is_read(method):
+    with nobody_left_out():
+        _, read = attack(method, distance="random", **METHODS[method])
     assert np.median(read) < -0.2 and (read > 0).mean() < 0.2
 
 
 @pytest.mark.parametrize("method", sorted(METHODS))
-def test_an_image_that_hangs_on_one_patient_never_leaves(method, monkeypatch):
-    encode_by_own_label(monkeypatch)
-    with pytest.raises(ReleaseRefused, match="hangs on one of its patients"):
+def test_an_image_that_hangs_on_one_patient_never_leaves(method):
+    with encoded_by_own_label(), pytest.raises(ReleaseRefused, match="hangs on one of its patients"):
         attack(method, distance="random", **METHODS[method])
 
 

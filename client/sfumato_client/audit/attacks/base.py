@@ -30,7 +30,8 @@ from sfumato_client.audit.attacks.intervals import (
 )
 from sfumato_common.encoders.encoder import Encoder
 from sfumato_common.errors import DataError
-from sfumato_common.metrics.nearest import Floats, images_at_once
+from sfumato_common.memory import budget, rows_at_once
+from sfumato_common.metrics.nearest import Floats
 from sfumato_common.types import ByteImages
 
 Indices = npt.NDArray[np.int64]
@@ -39,6 +40,7 @@ FEWEST_PATIENTS = 2
 # an attack that could not tell an AUC of 0.6 from chance in 8 of 10 cases is underpowered
 _WORTH_FINDING = 0.6
 _SEED = 20231127
+_LARGEST_CHUNK = 2**27  # bytes: larger chunks are no faster
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,9 +151,17 @@ def on_both(score: Callable[[ByteImages, Indices], Floats]) -> Callable[[People,
     return scores
 
 
+def rows_of_chunk(row_bytes: int, rows: int) -> int:
+    """How many of `rows` rows of so many bytes are computed at once: 128 MiB, or a quarter of what is allowed if less.
+
+    So memory does not grow with the number of candidates, nor with the machine's.
+    """
+    return rows_at_once(row_bytes * max(4, budget() // _LARGEST_CHUNK), max(1, rows))
+
+
 def candidate_chunks(images: ByteImages) -> Iterator[ByteImages]:
     """Candidates [N, S, S(, 3)] a chunk at a time: memory does not grow with their number."""
-    size = max(1, images_at_once(images) // 4)
+    size = rows_of_chunk(24 * int(np.prod(images.shape[1:])), len(images))
     for at in range(0, len(images), size):
         yield images[at : at + size]
 

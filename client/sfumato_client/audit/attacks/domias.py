@@ -10,9 +10,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from sfumato_client.audit.attacks.base import Attack, Indices, Known, People, Scores, candidate_chunks, on_both
+from sfumato_client.audit.attacks.base import (
+    Attack,
+    Indices,
+    Known,
+    People,
+    Scores,
+    candidate_chunks,
+    on_both,
+    rows_of_chunk,
+)
 from sfumato_client.audit.attacks.embedding_copy import largest_cosine
-from sfumato_common.memory import rows_at_once
 from sfumato_common.metrics.nearest import Floats, fingerprints
 from sfumato_common.types import ByteImages
 
@@ -40,7 +48,7 @@ def _score(members: People, holdout: People, known: Known) -> Scores:
 def _other_patients(own: Floats, patients: Indices) -> Floats:
     """The largest inner product [N] of each row with one of another patient."""
     best = np.full(len(own), -1.0, np.float32)
-    size = rows_at_once(12 * len(own), len(own))
+    size = rows_of_chunk(12 * len(own), len(own))
     for at in range(0, len(own), size):
         part = slice(at, at + size)
         products = own[part] @ own.T

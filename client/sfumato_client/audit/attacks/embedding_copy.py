@@ -8,8 +8,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from sfumato_client.audit.attacks.base import Attack, Indices, Known, People, Scores, on_both
-from sfumato_common.memory import rows_at_once
+from sfumato_client.audit.attacks.base import (
+    Attack,
+    Indices,
+    Known,
+    People,
+    Scores,
+    candidate_chunks,
+    on_both,
+    rows_of_chunk,
+)
 from sfumato_common.metrics.features import encoded_features
 from sfumato_common.metrics.nearest import Floats
 from sfumato_common.types import ByteImages
@@ -20,7 +28,7 @@ _SAME = 1e-5  # a distance under this is none
 def largest_cosine(own: Floats, others: Floats) -> Floats:
     """The largest inner product [N] of each row of `own` [N, D] with a row of `others` [M, D], a chunk at a time."""
     best = np.full(len(own), -np.inf, np.float32)
-    size = rows_at_once(8 * len(own), len(others))
+    size = rows_of_chunk(8 * len(own), len(others))
     for at in range(0, len(others), size):
         best = np.maximum(best, (own @ others[at : at + size].T).max(axis=1))
     return best
@@ -47,10 +55,12 @@ def _score(members: People, holdout: People, known: Known) -> Scores:
 
     def score(images: ByteImages, patients: Indices) -> Floats:
         del patients
-        own = encoded_features(images, encoder)
-        middle = own.mean(axis=0)
-        released = unit(encoded_features(known.candidates, encoder) - middle)
-        return separation(largest_cosine(unit(own - middle), released))
+        vectors = encoded_features(images, encoder)
+        middle = vectors.mean(axis=0)
+        own, near = unit(vectors - middle), np.full(len(images), -1.0, np.float32)
+        for part in candidate_chunks(known.candidates):
+            near = np.maximum(near, largest_cosine(own, unit(encoded_features(part, encoder) - middle)))
+        return separation(near)
 
     return on_both(score)(members, holdout)
 

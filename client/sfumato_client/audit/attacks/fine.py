@@ -20,9 +20,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from sfumato_client.audit.attacks.base import Indices
-from sfumato_common.memory import rows_at_once
-from sfumato_common.metrics.nearest import Floats, images_at_once
+from sfumato_client.audit.attacks.base import Indices, rows_of_chunk
+from sfumato_common.metrics.nearest import Floats
 from sfumato_common.types import ByteImages, to_unit_range
 
 LARGEST = 256
@@ -32,8 +31,8 @@ _FAINT = 0.02  # RMS in [-1, 1] under which local strength is not raised further
 _PATCHES = 4  # a side
 _REACH = 16  # pairs are moved by a part so large of the side at most
 _ALIKE = 1e-4  # details nearer than this are the same
-_AT_ONCE = 12  # times what images_at_once counts with: gradients, squares and means beside the details
-_PLANES = 24  # float32 planes of an image that are held at once
+# float32 planes of an image that are held at once: of a pair of details, and of what details are made from
+_PLANES, _DETAIL_PLANES = 24, 36
 
 
 def prints(images: ByteImages, mirrored: bool = False) -> Floats:
@@ -106,7 +105,7 @@ def compared(
 ) -> Floats:
     """Likeness [N, k] of each of `people` [N, S, S(, 3)] to the candidates `rows` [N, k], mirrored where asked."""
     count = rows.shape[1]
-    size = max(1, rows_at_once(_PLANES * 4 * count * min(LARGEST, people.shape[1]) ** 2, len(people)) // 4)
+    size = rows_of_chunk(_PLANES * 4 * count * min(LARGEST, people.shape[1]) ** 2, len(people))
     found = np.zeros(rows.shape, np.float32)
     for at in range(0, len(people), size):
         part = rows[at : at + size]
@@ -158,5 +157,5 @@ def _soft(x: Tensor, parts: int) -> Tensor:
 
 
 def _chunks(images: ByteImages) -> list[ByteImages]:
-    size = max(1, images_at_once(images) // _AT_ONCE)
+    size = rows_of_chunk(_DETAIL_PLANES * 4 * int(np.prod(images.shape[1:])), len(images))
     return [images[at : at + size] for at in range(0, max(1, len(images)), size)]

@@ -14,6 +14,7 @@ import numpy as np
 from scipy import stats
 
 from sfumato_common.metrics.nearest import Floats
+from sfumato_common.metrics.ranks import mann_whitney, percentile_interval
 
 Interval = tuple[float, float]
 CONFIDENCE = 0.95
@@ -35,9 +36,7 @@ def share_interval(hits: int, of: int) -> Interval:
 
 def area(above: Floats, below: Floats) -> float:
     """Probability that one of `above` is larger than one of `below`, ties half (Mann and Whitney 1947)."""
-    order = np.sort(below)
-    smaller, ties = np.searchsorted(order, above, "left"), np.searchsorted(order, above, "right")
-    return float((smaller + ties).mean() / (2.0 * len(below)))
+    return mann_whitney(above, below)
 
 
 def area_interval(above: Floats, below: Floats, rng: np.random.Generator) -> Interval:
@@ -50,12 +49,11 @@ def area_interval(above: Floats, below: Floats, rng: np.random.Generator) -> Int
 
 def bootstrap(above: Floats, below: Floats, rng: np.random.Generator) -> Interval:
     """Percentile interval of `area` over samples of patients, drawn with replacement on both sides."""
-    drawn = [
+    drawn = (
         area(above[rng.integers(0, len(above), len(above))], below[rng.integers(0, len(below), len(below))])
         for _ in range(_DRAWS)
-    ]
-    low, high = np.quantile(drawn, [(1.0 - CONFIDENCE) / 2.0, (1.0 + CONFIDENCE) / 2.0])
-    return float(low), float(high)
+    )
+    return percentile_interval(drawn, CONFIDENCE)
 
 
 def newcombe(found: float, above: int, below: int, confidence: float = CONFIDENCE) -> Interval:

@@ -10,8 +10,16 @@ from __future__ import annotations
 import numpy as np
 
 from sfumato_client.audit.attacks import fine
-from sfumato_client.audit.attacks.base import Attack, Indices, Known, People, Scores, no_obstacle, on_both
-from sfumato_common.memory import rows_at_once
+from sfumato_client.audit.attacks.base import (
+    Attack,
+    Indices,
+    Known,
+    People,
+    Scores,
+    no_obstacle,
+    on_both,
+    rows_of_chunk,
+)
 from sfumato_common.metrics.nearest import Floats
 from sfumato_common.types import ByteImages
 
@@ -39,7 +47,7 @@ def _shortlist(own: Floats, candidates: ByteImages, middle: Floats, mirrored: bo
     count = min(_SHORTLIST, len(candidates))
     scores = np.full((len(own), count), -np.inf, np.float32)
     rows = np.zeros((len(own), count), np.int64)
-    size = rows_at_once(24 * own.shape[1] + 64 * len(own), len(candidates))
+    size = rows_of_chunk(24 * own.shape[1] + 64 * len(own), len(candidates))
     for at in range(0, len(candidates), size):
         part = fine.centred(fine.prints(candidates[at : at + size], mirrored), middle)
         every = np.concatenate([scores, own @ part.T], axis=1)

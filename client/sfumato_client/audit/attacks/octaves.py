@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from sfumato_client.audit.attacks.base import rows_of_chunk
 from sfumato_client.audit.attacks.fine import LARGEST
-from sfumato_common.metrics.nearest import Floats, images_at_once
+from sfumato_common.metrics.nearest import Floats
 from sfumato_common.types import ByteImages, to_unit_range
 
 _COARSEST, PATCHES = 4, 4  # cells a side of the softest shapes; patches a side
@@ -56,6 +57,22 @@ class Common:
             found.append(functional.unfold(cells, edge, stride=edge).transpose(1, 2))
         return found
 
+    def rows(self, images: ByteImages) -> list[Tensor]:
+        """Octaves [N, D] of images, each cell about its mean over people, each octave of length 1."""
+        parts = [
+            [
+                functional.normalize(((band - mean) / deviation).flatten(1), dim=1, eps=1e-6)
+                for band, mean, deviation in zip(_octaves(part), self.mean, self.deviation, strict=True)
+            ]
+            for part in _chunks(images)
+        ]
+        return [torch.cat(bands) for bands in zip(*parts, strict=True)]
+
+
+def row_length(images: ByteImages) -> int:
+    """How many numbers all octaves of one image have together, at most."""
+    return int(4 * min(LARGEST, images.shape[1]) ** 2 // 3)
+
 
 def correlations(common: Common, people: ByteImages, released: ByteImages) -> Floats:
     """How people [N] and released images [M] correlate, [N, M, 2 B]: in each octave, whole and in the best patches."""
@@ -88,5 +105,5 @@ def _octaves(images: ByteImages) -> list[Tensor]:
 
 
 def _chunks(images: ByteImages) -> list[ByteImages]:
-    size = images_at_once(images)
+    size = rows_of_chunk(48 * int(np.prod(images.shape[1:])), len(images))
     return [images[at : at + size] for at in range(0, max(1, len(images)), size)]

@@ -11,11 +11,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from sfumato_client.audit.attacks.base import Attack, Indices, Known, People, Scores, on_both
+from sfumato_client.audit.attacks.base import Attack, Indices, Known, People, Scores, on_both, rows_of_chunk
 from sfumato_client.audit.attacks.embedding_copy import largest_cosine, separation
 from sfumato_client.audit.attacks.fine import LARGEST
 from sfumato_client.audit.attacks.siamese import Network, fit_identities, standardised
-from sfumato_common.memory import rows_at_once
 from sfumato_common.metrics.nearest import Floats
 from sfumato_common.rows import by_chunks
 from sfumato_common.types import ByteImages
@@ -34,7 +33,7 @@ def _obstacle(members: People, holdout: People, known: Known) -> str:
 
 def embedded(network: Network, images: ByteImages, largest: int = LARGEST) -> Floats:
     """Unit vectors [N, E] of images [N, S, S(, 3)], a chunk at a time."""
-    size = rows_at_once(48 * int(np.prod(images.shape[1:])), max(1, len(images)))
+    size = rows_of_chunk(48 * int(np.prod(images.shape[1:])), max(1, len(images)))
     parts = [
         by_chunks(network, standardised(images[at : at + size], largest)).numpy() for at in range(0, len(images), size)
     ]

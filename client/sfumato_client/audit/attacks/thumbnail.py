@@ -8,18 +8,32 @@ from __future__ import annotations
 
 import numpy as np
 
-from sfumato_client.audit.attacks.base import Attack, Indices, Known, People, Scores, no_obstacle, on_both
+from sfumato_client.audit.attacks.base import (
+    Attack,
+    Indices,
+    Known,
+    People,
+    Scores,
+    no_obstacle,
+    on_both,
+    rows_of_chunk,
+)
 from sfumato_common.metrics.nearest import Floats, nearest_distances
 from sfumato_common.types import ByteImages
 
 _LEAST = 1e-3  # a distance under this is none
+_PRINT_BYTES = 2**13  # of a candidate's fingerprint and its products
 
 
 def _score(members: People, holdout: People, known: Known) -> Scores:
     def score(images: ByteImages, patients: Indices) -> Floats:
         del patients
         # the logarithm: copies stand out by how many times nearer they are than anything usual
-        return -np.log(np.maximum(nearest_distances(images, known.candidates), _LEAST))
+        near = np.full(len(images), np.inf, np.float32)
+        size = rows_of_chunk(_PRINT_BYTES, len(known.candidates))
+        for at in range(0, len(known.candidates), size):
+            near = np.minimum(near, nearest_distances(images, known.candidates[at : at + size]))
+        return -np.log(np.maximum(near, _LEAST))
 
     return on_both(score)(members, holdout)
 

@@ -7,37 +7,50 @@ sees nothing. A person's score is the largest correlation with a candidate, in t
 from __future__ import annotations
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from sfumato_client.audit.attacks.base import Attack, Indices, Known, People, Scores, no_obstacle, on_both
-from sfumato_client.audit.attacks.octaves import Common, correlations
-from sfumato_common.memory import rows_at_once
+from sfumato_client.audit.attacks.base import (
+    Attack,
+    Indices,
+    Known,
+    People,
+    Scores,
+    no_obstacle,
+    on_both,
+    rows_of_chunk,
+)
+from sfumato_client.audit.attacks.octaves import Common, row_length
 from sfumato_common.metrics.nearest import Floats
 from sfumato_common.types import ByteImages
-
-_PEOPLE = 256  # compared at once with a chunk of candidates
 
 
 def _score(members: People, holdout: People, known: Known) -> Scores:
     def score(images: ByteImages, patients: Indices) -> Floats:
         del patients
-        common, best = Common.of(images), []
-        for at in range(0, len(images), _PEOPLE):
-            best.append(_largest(common, images[at : at + _PEOPLE], known.candidates))
-        every = np.concatenate(best)
+        common, length = Common.of(images), 4 * row_length(images)
+        size = rows_of_chunk(length, len(images))
+        every = np.concatenate(
+            [
+                _largest(common, common.rows(images[at : at + size]), known.candidates, length)
+                for at in range(0, len(images), size)
+            ]
+        )
         low, middle, high = np.quantile(every, [0.25, 0.5, 0.75], axis=0)
         return np.asarray(((every - middle) / np.maximum(high - low, 1e-6)).max(axis=1), np.float32)
 
     return on_both(score)(members, holdout)
 
 
-def _largest(common: Common, people: ByteImages, candidates: ByteImages) -> Floats:
+def _largest(common: Common, people: list[Tensor], candidates: ByteImages, length: int) -> Floats:
     """The largest correlation [N, B] of people with a candidate in each octave, a chunk of candidates at a time."""
-    size = rows_at_once(32 * int(np.prod(candidates.shape[1:3])) + 256 * len(people), len(candidates))
-    found = [
-        correlations(common, people, candidates[at : at + size])[:, :, ::2].max(axis=1)
-        for at in range(0, len(candidates), size)
-    ]
-    return np.asarray(np.stack(found).max(axis=0))
+    size = rows_of_chunk(4 * length + 8 * len(people[0]), len(candidates))
+    best = torch.full((len(people[0]), len(people)), -1.0)
+    for at in range(0, len(candidates), size):
+        released = common.rows(candidates[at : at + size])
+        here = [(own @ other.T).amax(dim=1) for own, other in zip(people, released, strict=True)]
+        best = torch.maximum(best, torch.stack(here, dim=1))
+    return best.numpy()
 
 
 TRACE = Attack(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sfumato_client.egress.reaching import CLOCK_S, reach
+from sfumato_client.egress.reaching import reach
+from sfumato_client.egress.unreached import CLOCK_S
 from sfumato_client.site.checks.finding import Finding, Subject
 from sfumato_client.site.home import SiteHome
 from sfumato_client.site.node_settings import node_settings

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from sfumato_client.ledger.behind import require_current
 from sfumato_client.ledger.head import has_begun
 from sfumato_client.site.checks.finding import Finding, Subject
 from sfumato_client.site.given import gate_encoder, require_text_reader
 from sfumato_common.accounting.accountant import epsilon_text
+from sfumato_common.crypto import enrolment
 from sfumato_common.crypto.certificates import check_site_certificate
-from sfumato_common.crypto.enrolment import load_grant, require_current
+from sfumato_common.crypto.enrolment import load_grant
 from sfumato_common.crypto.identity import load_identity
 from sfumato_common.errors import ConfigError
 
@@ -62,13 +64,14 @@ def certificate(subject: Subject) -> Iterator[Finding]:
         )
         return
     check_site_certificate(grant.certificate, grant.authority, identity.site, identity.tls_key.public_key())
-    soon = require_current(subject.home.grant)
+    soon = enrolment.require_current(subject.home.grant)
     yield Finding("note", soon) if soon else Finding("good", f"enrolled with the coordinator at {address}")
 
 
 def ledger(subject: Subject) -> Iterator[Finding]:
     """That the ledger's chain holds, and what it holds; a look begins none."""
     home = subject.home
+    require_current(home.ledger_file)  # nor is one settled by it
     if not has_begun(home.ledger_file):
         yield Finding("good", "the ledger is empty: no patient has paid anything")
         return

@@ -10,9 +10,9 @@ import pytest
 
 from sfumato_common.exchanges import EXCHANGES
 from sfumato_common.strict import parse, read_document
-from sfumato_common.study.foresight import foresee
 from sfumato_common.study.plan import Plan
 from sfumato_common.types import ArraySpec
+from sfumato_server.coordinator.foresight import foresee
 
 DEMO = read_document(Path(__file__).parents[2] / "configs" / "demo.yaml").value
 

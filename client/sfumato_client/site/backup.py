@@ -1,0 +1,201 @@
+"""A site's home as one encrypted file, and a home from it: to be safe from a lost disk, or to go to another machine.
+
+Keys, policy, ledger, accepted plans, answers that were kept and packages that were approved. Images, and candidates
+that nobody has let go, are in it only where somebody says so. A home that is handed over is closed before the file has
+its name: two machines never go on with one ledger. What is restored charges nothing before the coordinators of its open
+studies were heard (`restored.py`): an older ledger gives no budget back.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import secrets
+import shutil
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from sfumato_client.ledger.copies import (
+    close_ledger,
+    closed_for,
+    keep_place,
+    mark_restored,
+    places,
+    reopen_ledger,
+)
+from sfumato_client.ledger.head import read_head
+from sfumato_client.ledger.storage import connect, transaction
+from sfumato_client.release.folder import is_candidate
+from sfumato_client.site.erasing import nothing_runs
+from sfumato_client.site.home import SiteHome
+from sfumato_client.site.ingesting import SHEET
+from sfumato_client.site.restored import notice_copy, now, open_plans
+from sfumato_client.site.sealed_file import DAMAGED, SealedReader, SealedWriter
+from sfumato_common.errors import ConfigError, LedgerError, VerificationError
+from sfumato_common.files import make_private_folder, move_into_place, sync_folder
+from sfumato_common.locks import LOCK
+
+MANIFEST, FORMAT = "backup.json", "sfumato-backup/1"
+# of one machine alone, or had again
+_LEFT_OUT = {"logs", "received", "ingesting", "worker.secret", "node.json", "work.json", LOCK}
+# of patients, or not yet let go
+_IMAGES = {"store", ".store.partial", "store.newest", "incoming", "local", SHEET, "ingest-report.json", "store.key"}
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a backup is: whose, when it was made, of which end of the ledger, and whether the home was handed over."""
+
+    format: str
+    id: str
+    site: str
+    at: str
+    handed_over: bool
+    images: bool
+    entries: int
+    head: str
+
+
+def write_backup(
+    home: SiteHome, out: Path, passphrase: bytes, *, images: bool = False, hand_over: bool = False
+) -> Manifest:
+    """Write the home into the encrypted file `out`; with `hand_over` it is closed for good before the file is there.
+
+    Raises BusyError while the site runs, ConfigError for a short passphrase or a file that is there, and LedgerError
+    for a home that was handed over or removed before, but for handing it over once more where the file was lost.
+    """
+    if out.exists():
+        raise ConfigError(f"'{out.name}' is there already; give another name")
+    with nothing_runs(home):
+        ledger, before = home.ledger_file, closed_for(home.ledger_file)
+        with home.open_ledger() as book:  # whole, and of this site
+            book.verify()
+        if before == "nowhere" or (before and not hand_over):
+            raise LedgerError("this home is closed: only what it was handed over in can be written once more")
+        notice_copy(home)
+        head, archive = read_head(ledger), before or secrets.token_hex(16)
+        assert head is not None, "an open ledger has a head"
+        said = Manifest(FORMAT, archive, home.own_policy().site, now(), hand_over, images, head.number + 1, head.hash)
+        connection = connect(ledger)
+        try:
+            with transaction(connection):  # nobody writes meanwhile, so that the file is whole as it lies there
+                if hand_over:
+                    close_ledger(ledger, said.at, said.id)
+                _write(home, out, passphrase, said)
+        except BaseException:
+            if hand_over and not before and not out.exists():
+                reopen_ledger(ledger)
+            raise
+        finally:
+            connection.close()
+    return said
+
+
+def restore_backup(archive: Path, root: Path, passphrase: bytes) -> tuple[Manifest, list[str]]:
+    """Make the home `root` from a backup; what it is, and the studies whose coordinators are to be heard first.
+
+    Nothing is charged in it before that; where none is open, before a person has said that no other copy is in use.
+    Raises ConfigError where something stands at `root`, VerificationError for a damaged file or another passphrase.
+    """
+    if root.exists() and any(root.iterdir()):
+        raise ConfigError(f"'{root.name}' is not empty; restore into a folder that is not there yet")
+    partial = root.with_name(f".{root.name}.restoring")
+    shutil.rmtree(partial, ignore_errors=True)
+    make_private_folder(partial)
+    try:
+        _unpack(archive, partial, passphrase)
+        said, home = _read_manifest(partial / MANIFEST), SiteHome(partial)
+        with home.open_ledger() as ledger:
+            ledger.verify()
+        head, site = read_head(home.ledger_file), home.own_policy().site
+        if head is None or (head.number + 1, head.hash) != (said.entries, said.head) or said.site != site:
+            raise VerificationError(DAMAGED)
+        unheard = open_plans(home)
+        mark_restored(home.ledger_file, now(), _words(said), [plan.digest for plan in unheard])
+        if root.exists():
+            root.rmdir()
+        partial.rename(root)
+        sync_folder(root.parent)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    keep_place(SiteHome(root).ledger_file)
+    return said, sorted({plan.study for plan in unheard})
+
+
+def _words(said: Manifest) -> str:
+    kind = "handed over" if said.handed_over else "restored from a backup"
+    return f"{kind} (written on {said.at[:10]}, {said.entries} entries)"
+
+
+def _write(home: SiteHome, out: Path, passphrase: bytes, said: Manifest) -> None:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=out.parent, prefix=f".{out.name}.")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            sealed = SealedWriter(stream, passphrase)
+            with tarfile.open(fileobj=sealed, mode="w|", format=tarfile.PAX_FORMAT) as tar:
+                _add_text(tar, MANIFEST, json.dumps(asdict(said), sort_keys=True, indent=2))
+                for path in _files(home.root, said.images):
+                    tar.add(path, str(path.relative_to(home.root)), recursive=False)
+            sealed.seal()
+        move_into_place(Path(temporary), out, mode=0o600)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _add_text(tar: tarfile.TarFile, name: str, text: str) -> None:
+    data = text.encode()
+    member = tarfile.TarInfo(name)
+    member.size, member.mode = len(data), 0o600
+    tar.addfile(member, io.BytesIO(data))
+
+
+def _files(root: Path, images: bool) -> Iterator[Path]:
+    """The home's folders and files that a backup has, no link among them."""
+    place, _, moved = places(SiteHome(root).ledger_file)
+    left_out = _LEFT_OUT | {place.name, moved.name} | (set() if images else _IMAGES)
+    for folder, folders, names in os.walk(root):
+        here = Path(folder)
+        folders[:] = sorted(name for name in folders if name not in left_out and not (here / name).is_symlink())
+        yield from (here / name for name in folders)
+        for name in sorted(names):
+            path = here / name
+            candidate = here.parent.name == "releases" and is_candidate(name) and not images
+            if name not in left_out and not candidate and path.is_file() and not path.is_symlink():
+                yield path
+
+
+def _unpack(archive: Path, into: Path, passphrase: bytes) -> None:
+    with SealedReader(archive, passphrase) as sealed, io.BufferedReader(sealed) as stream:
+        try:
+            with tarfile.open(fileobj=stream, mode="r|") as tar:
+                for member in tar:
+                    if not (member.isdir() or member.isreg()):
+                        raise VerificationError(DAMAGED)
+                    tar.extract(member, into, filter="data")
+            while stream.read(1024**2):  # to the last piece: a file that was cut short does not pass
+                pass
+        except (tarfile.TarError, EOFError):
+            raise VerificationError(DAMAGED) from None
+    for folder, folders, names in os.walk(into):
+        for name in folders:
+            (Path(folder) / name).chmod(0o700)
+        for name in names:
+            (Path(folder) / name).chmod((Path(folder) / name).stat().st_mode & 0o700 | 0o600)
+
+
+def _read_manifest(path: Path) -> Manifest:
+    try:
+        found = Manifest(**json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError):
+        raise VerificationError(DAMAGED) from None
+    if found.format != FORMAT:
+        raise VerificationError("the backup is of another version of Sfumato; restore it with the one that wrote it")
+    path.unlink()
+    return found
