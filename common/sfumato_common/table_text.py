@@ -35,6 +35,9 @@ def _encoding(path: Path, head: bytes) -> str:
     # what has a mark says so itself: 'Unicode text' of Excel
     if head[:2] in (b"\xff\xfe", b"\xfe\xff") and head[:4] != b"\xff\xfe\0\0":
         return "utf-16"
+    if 0 < 8 * head.count(0) < len(head):  # a few among text; every other sign, or more, is an encoding
+        line = head[: head.index(0)].count(b"\n") + 1
+        raise DataError(f"table '{path.name}' has a null sign in line {line}, as of a damaged export; {_SAVE}")
     if b"\0" in head:
         raise DataError(f"table '{path.name}' is UTF-16 without a mark, or UTF-32, not UTF-8; {_SAVE}")
     return "utf-8-sig"

@@ -23,6 +23,7 @@ from unittest import mock
 
 import numpy as np
 import torch
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from PIL import Image
 from support.plans import dp_sgd, small_plan
 
@@ -145,6 +146,25 @@ def passes(size: int, images: int, rounds: int) -> list[dict]:
     return found
 
 
+def floor(size: int, images: int, rounds: int) -> dict:
+    """Microseconds an image: opened from the store, by bare calls of AES-256-GCM on the same bytes, and copied."""
+    with tempfile.TemporaryDirectory() as folder:
+        _, encrypted, plain = filled(Path(folder), images, size)
+        pieces, key, bound = [], AESGCM(STORE_KEY), bytes(24)
+        for row in range(len(encrypted.labels)):
+            nonce = os.urandom(12)
+            pieces.append((nonce, memoryview(key.encrypt(nonce, np.asarray(plain.images[row]).tobytes(), bound))))
+        room = np.empty(size * size, np.uint8).data
+
+        def bare() -> None:
+            for nonce, piece in pieces:
+                key.decrypt_into(nonce, piece, bound, room)
+
+        seconds = in_turn(rounds, encrypted.everything, bare, lambda: np.array(plain.images))
+    opened, called, copied = (1e6 * second / len(pieces) for second in seconds)
+    return {"size": size, "store_us": opened, "aes_gcm_us": called, "copy_us": copied}
+
+
 class Plain(FileCipher):
     """Writes pixels as they are: what an ingest would cost without encryption."""
 
@@ -196,6 +216,12 @@ def main() -> None:
     print("images a second | encrypted | plain")
     for name, (encrypted, plain) in found["access"]["images_a_second"].items():
         print(f"{name} | {encrypted:,.0f} | {plain:,.0f}", flush=True)
+    found["floor"] = [floor(size, images, given.rounds) for size, images in ((28, 20_000), (128, 2000), (512, 200))]
+    print("microseconds an image, all in turn | px | store | AES-256-GCM alone | copied | GB/s of AES")
+    for row in found["floor"]:
+        speed = row["size"] ** 2 / row["aes_gcm_us"] / 1000
+        times = " | ".join(f"{row[name]:.2f}" for name in ("store_us", "aes_gcm_us", "copy_us"))
+        print(f"| {row['size']} | {times} | {speed:.1f}", flush=True)
     print("what | px | encrypted | plain | encrypted / plain")
     found["costs"] = []
     for size, images in ((28, 2000), (128, 1600)):

@@ -14,11 +14,13 @@ from support.others import (
     dicom_frames,
     dicom_lies,
     dicom_lookups,
+    dicom_more,
     dicom_objects,
     dicom_streams,
     dicom_windows,
     pictures,
     table_forms,
+    table_more,
     table_patients,
     table_words,
     tiffs,
@@ -35,10 +37,12 @@ from sfumato_common.imaging import fit_square
 from sfumato_common.study.terms import ImageForm
 
 FORM, LABELS = ImageForm(size=SIDE), ["normal", "opacity"]
-OF_DICOM = (dicom_windows, dicom_lookups, dicom_bits, dicom_streams, dicom_frames, dicom_objects, dicom_lies)
+OF_DICOM = (
+    dicom_windows, dicom_lookups, dicom_bits, dicom_streams, dicom_frames, dicom_objects, dicom_lies, dicom_more,
+)  # fmt: skip
 DICOM = [case for module in OF_DICOM for case in module.all_cases()]
 PICTURES = [*pictures.all_cases(), *tiffs.all_cases()]
-TABLES = [table for module in (table_forms, table_words, table_patients) for table in module.all_tables()]
+TABLES = [table for module in (table_forms, table_words, table_patients, table_more) for table in module.all_tables()]
 # what a reason never holds: words of programs instead of a hospital's
 PROGRAM = re.compile(r"Error\b|Exception|Traceback|0x[0-9a-f]{6}|None\b|NoneType|object at|site-packages")
 

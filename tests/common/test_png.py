@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sfumato_common import imaging
 from sfumato_common.errors import VerificationError
 from sfumato_common.files import canonical_json
 from sfumato_common.imaging import decode_png, decode_pngs, encode_png, pixel_hash
@@ -98,3 +99,43 @@ def test_another_spelling_of_an_entry_is_refused(change: tuple[bytes, bytes]) ->
     assert parse_entry(line)
     with pytest.raises(VerificationError):
         parse_entry(line.replace(*change))
+
+
+def _by_zlib(compressed: bytes, expected: int) -> bytes | None:
+    """What zlib makes of a stream, by the rule of `_unpack`; None where it takes none."""
+    unpacker = zlib.decompressobj()
+    try:
+        rows = unpacker.decompress(compressed, expected + 1)
+    except zlib.error:
+        return None
+    return rows if len(rows) == expected and unpacker.eof and not unpacker.unused_data else None
+
+
+def _by_ours(compressed: bytes, expected: int) -> bytes | None:
+    try:
+        return imaging._unpack(compressed, expected)
+    except VerificationError:
+        return None
+
+
+@pytest.mark.parametrize("size", [1, 28, 90])
+def test_the_quick_unpacker_takes_what_zlib_takes_and_nothing_else(size: int) -> None:
+    """Streams of every level and kind, cut off, lengthened, or with a bit turned: one verdict, and the same rows."""
+    rng = np.random.default_rng(size)
+    for kind in range(12):
+        rows = rng.integers(0, (2, 16, 256)[kind % 3], size * (size + 1), dtype=np.uint8).tobytes()
+        packer = zlib.compressobj(kind % 10, zlib.DEFLATED, 15 - kind % 7, strategy=kind % 5)
+        stream = packer.compress(rows) + packer.flush()
+        assert _by_ours(stream, len(rows)) == rows
+        for _ in range(60):
+            turned = bytearray(stream)
+            turned[rng.integers(len(turned))] ^= 1 << int(rng.integers(8))
+            for changed in (bytes(turned), stream[: rng.integers(len(stream))], stream + rng.bytes(3)):
+                found = _by_ours(changed, len(rows))
+                assert found == _by_zlib(changed, len(rows))
+
+
+def test_rows_that_are_packed_by_nobody_are_a_stream_of_zlib() -> None:
+    for length in (0, 1, 65_535, 65_536, 200_000):
+        rows = np.random.default_rng(length).integers(0, 256, length, dtype=np.uint8).tobytes()
+        assert length == 0 or zlib.decompress(imaging._stored(rows)) == rows

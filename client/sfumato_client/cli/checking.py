@@ -44,7 +44,7 @@ def check(
     from sfumato_client.site.home import SiteHome
 
     site = SiteHome(home, study)
-    site.policy()  # without a home there is nothing to look at
+    site.own_policy()  # without a home there is nothing to look at
     keep_epsilons(site.epsilons)
     subject, failed = Subject(site, advice=advice, reach=not offline), Findings()
     try:

@@ -20,7 +20,7 @@ def erase_store(
     from sfumato_client.site.home import SiteHome
 
     site = SiteHome(home)
-    name = site.policy().site
+    name = site.own_policy().site
     with nothing_runs(site):
         _say(
             "this erases the key of the store, and with it all images, labels and pseudonyms that were ingested, on "

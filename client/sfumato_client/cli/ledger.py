@@ -86,7 +86,7 @@ def page(home: Home, out: Annotated[Path, typer.Option(help="Where the page goes
 
     site = SiteHome(home)
     with site.open_ledger() as ledger:
-        write_atomic(out, ledger_page(ledger, site.public_key(), site.policy().noise == "test"), mode=0o600)
+        write_atomic(out, ledger_page(ledger, site.public_key(), site.own_policy().noise == "test"), mode=0o600)
     _say(f"'{out.name}' is for the data-protection officer: it stays in the site unless the site decides otherwise")
 
 

@@ -104,7 +104,7 @@ def remove(
     from sfumato_client.site.home import SiteHome
 
     site = SiteHome(home)
-    name = site.policy().site
+    name = site.own_policy().site
     _say(
         "this erases images, keys, answers, releases and logs of this home for good. Kept are ledger, policy and "
         "plans. Coordinators keep what they received; ask each to revoke this site"

@@ -19,6 +19,7 @@ from sfumato_client.cli.ledger import ledger_app
 from sfumato_client.cli.lifecycle import add_commands as add_lifecycle
 from sfumato_client.cli.new import policy_app, source_app
 from sfumato_client.cli.pacs import pacs_app
+from sfumato_client.cli.pseudonym import pseudonym, tell_request
 from sfumato_client.cli.review import approve, queue, refuse, review, steward_app
 from sfumato_client.cli.run import run
 from sfumato_client.cli.schema import schema
@@ -57,6 +58,7 @@ app.command("dossier", epilog="Example: sfumato-site dossier --home site thorax 
 app.command("erase-store", epilog="Example: sfumato-site erase-store --home site")(erase_store)
 app.command("gate", epilog="Example: sfumato-site gate --home site --dry-run")(gate)
 app.command("ingest", epilog="Example: sfumato-site ingest --home site source.yaml --plan plan.yaml")(ingest)
+app.command("pseudonym", epilog="Example: sfumato-site pseudonym --home site --study lungs")(pseudonym)
 app.add_typer(steward_app, name="steward")
 app.command("queue", epilog="Example: sfumato-site queue --home site")(queue)
 app.command("review", epilog="Example: sfumato-site review --home site")(review)
@@ -88,26 +90,21 @@ def site(version: Version = False, memory: Memory = None, log: Log = None, store
 @app.command(epilog="Example: sfumato-site init --home site --policy policy.yaml")
 def init(home: Home, policy: Annotated[Path, typer.Option(help="The site's policy, YAML.")]) -> None:
     """Make the site's keys, keep its policy and write the enrolment request for the coordinator."""
+    from sfumato_client.site.home import SiteHome
+    from sfumato_client.site.names import draw_pseudonym
     from sfumato_client.site.store_key import make_store_key
-    from sfumato_common.crypto.enrolment import enrolment_request
     from sfumato_common.crypto.identity import create_identity
-    from sfumato_common.crypto.signatures import fingerprint as fingerprint_of
 
-    site = load_yaml(policy, Policy).site
-    require_real(site)
+    read = load_yaml(policy, Policy)
+    require_real(read.site)
     make_private_folder(home)
-    identity = create_identity(home / "identity", site)
+    create_identity(home / "identity", read.site)
     write_atomic(home / "identity" / "split.key", secrets.token_hex(32) + "\n", mode=0o600)
     make_store_key(home / "identity")
     shutil.copyfile(policy, home / "policy.yaml")
-    request = home / "enrolment-request.json"
-    write_atomic(request, enrolment_request(identity))
-    console.print(
-        f"site '{site}' is ready; give '{request.name}' to the coordinator, and tell its fingerprint by another way, "
-        f"by telephone for example:\n{fingerprint_of(identity.signing_public)}",
-        markup=False,
-        soft_wrap=True,
-    )
+    if read.name != "shown":
+        draw_pseudonym(SiteHome(home))
+    tell_request(SiteHome(home))
 
 
 @app.command(epilog="Example: sfumato-site fingerprint --home site --out alder.pem")
@@ -117,12 +114,14 @@ def fingerprint(
         Path | None,
         typer.Option(help="Write the public key there, too: researchers verify with it."),
     ] = None,
+    study: Study = "",
 ) -> None:
-    """Print the fingerprint of this site's key: what coordinator and researchers compare."""
+    """Print the fingerprint of this site's key, or its pseudonym's: what coordinator and researchers compare."""
+    from sfumato_client.site.home import SiteHome
     from sfumato_common.crypto.identity import load_identity
     from sfumato_common.crypto.signatures import fingerprint as fingerprint_of
 
-    key = load_identity(home / "identity").signing_public
+    key = load_identity(SiteHome(home, study).keys).signing_public
     if out is not None:
         write_atomic(out, key)
     typer.echo(fingerprint_of(key))
@@ -148,7 +147,7 @@ def join(
     require_address(coordinator)
     said = ask_fingerprint(fingerprint, "the coordinator")
     site = SiteHome(home, study)
-    identity = load_identity(site.identity)
+    identity = load_identity(site.keys)
     make_private_folder(site.link)
     store_grant(identity, file_bytes(grant), said, replace=replace, folder=site.grant)
     write_json(site.link / ADDRESS_FILE, {"coordinator": coordinator})
@@ -171,7 +170,7 @@ def renew(
     from sfumato_common.crypto.identity import load_identity
 
     site = SiteHome(home, study)
-    kept = renew_grant(load_identity(site.identity), file_bytes(grant), replace=replace, folder=site.grant)
+    kept = renew_grant(load_identity(site.keys), file_bytes(grant), replace=replace, folder=site.grant)
     end = load_certificate(kept.certificate).not_valid_after_utc
     console.print(f"renewed until {end:%Y-%m-%d}", markup=False)
 
@@ -190,6 +189,7 @@ def accept(
     from sfumato_client.site.admission import admit, check_cohorts, release_notes
     from sfumato_client.site.given import gate_encoder, given_encoders, require_text_reader
     from sfumato_client.site.home import SiteHome
+    from sfumato_client.site.names import require_nameless
     from sfumato_client.site.restored import require_here
     from sfumato_client.site.summing import require_own_key
     from sfumato_common.study.costs import WITHOUT_PRIVACY
@@ -202,6 +202,7 @@ def accept(
     offered = load_resolved_plan(plan).at_site(policy.site)
     require_real(offered.study, policy.site)
     require_own_key(site, offered, policy.site)
+    require_nameless(site, offered)
     require_here(site)
     with site.open_ledger() as ledger:
         if kept := sorted({plan.study for plan in ledger.begun() if plan.private and plan.digest != offered.digest}):
@@ -226,9 +227,7 @@ def accept(
         declared = f"encoder '{name}' is declared trained on public images ({terms.trained_on}, sha256 {terms.sha256})"
         console.print(declared, markup=False, soft_wrap=True)
     if offered.joining:
-        joining = (
-            "other sites may join this study while it runs; what it takes from patients here does not depend on them"
-        )
+        joining = "other sites may join while this study runs; what it takes from patients here depends on none of them"
         console.print(joining, markup=False, soft_wrap=True)
     for name, key in pinned_keys(offered).items():
         told = f"sums are over sites with these keys: {name} {key}; ask the hospital for its own word"

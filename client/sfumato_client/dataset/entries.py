@@ -29,13 +29,13 @@ def _words(entry: Entry) -> list[Any]:
     facts = entry.facts
     said = (entry.patient_id, entry.label, entry.split, entry.view, entry.digest.hex())
     known = (facts.reference, facts.instance, facts.study, facts.person, facts.device, facts.modality, facts.others)
-    return [*said, known, entry.notes, entry.alike, entry.kind, entry.drawn]
+    return [*said, known, entry.notes, entry.alike, entry.kind, entry.drawn, entry.bare]
 
 
 def _entry(said: Sequence[Any]) -> Entry:
-    patient, label, split, view, digest, facts, notes, alike, kind, drawn = said
+    patient, label, split, view, digest, facts, notes, alike, kind, drawn, bare = said
     known = (bytes.fromhex(digest), Facts(*facts), tuple(notes))
-    return Entry(patient, label, split, view, *known, alike, kind, drawn)
+    return Entry(patient, label, split, view, *known, alike, kind, drawn, bare)
 
 
 def _row(said: Sequence[Any]) -> RowRead:

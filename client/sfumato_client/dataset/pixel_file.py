@@ -134,13 +134,12 @@ class EncryptedPixels:
         images = np.empty((len(numbers), *self.shape[1:]), dtype=self.dtype)
         if not len(numbers):
             return images
-        out, size, step, count = images.reshape(-1).view(np.uint8).data, self._size, self._size + OVERHEAD, len(self)
-        for at, number in enumerate(numbers):
+        count = self.shape[0]
+        for number in numbers:
             if not -count <= number < count:
                 raise IndexError("no such image in this store")
-            place = number % count
-            start = _HEAD + place * step
-            self._cipher.decrypt_into(place, self._whole[start : start + step], out[at * size : (at + 1) * size])
+        places = [number % count for number in numbers]
+        self._cipher.decrypt_all(self._whole, places, _HEAD, images.reshape(-1).view(np.uint8).data, self._size)
         return images
 
 

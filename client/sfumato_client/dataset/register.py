@@ -36,6 +36,9 @@ class Register:
         if "others" in arrays:  # a store of before has none
             for number, other in zip(arrays["others_of"].tolist(), _hexes(arrays["others"]), strict=True):
                 self._others[number].append(other)
+        # of most stores nobody, or everybody, has letters before a number
+        lettered = arrays["bare_of"].tolist() if "bare" in arrays else []
+        self._bare = dict(zip(lettered, _hexes(arrays["bare"]) if lettered else [], strict=True))
         self._rows = Found(arrays["rows"])
         # images by row, in order; those of no row come first
         self._by_row = np.argsort(arrays["row_of"], kind="stable").astype(np.uint32)
@@ -85,6 +88,7 @@ class Register:
             alike=alike,
             kind=ID_KINDS[kind],
             drawn=SPLITS[drawn],
+            bare=self._bare.get(number, ""),
         )
 
 
@@ -115,6 +119,7 @@ def write_register(folder: Path, entries: Sequence[Entry], kept: Numbers, rows: 
         said[number] = _GIVEN.index(one.split), SPLITS.index(one.drawn), ID_KINDS.index(one.kind)
         labels[number] = one.label
     others = [(at, other) for at, one in enumerate(each()) for other in one.facts.others.split()]
+    lettered = np.array([at for at, one in enumerate(each()) if one.bare], np.uint32)
     token = np.dtype(np.uint8)
     arrays: dict[str, AnyArray | Column] = {
         "tokens": Column(len(kept), (5, TOKEN_BYTES), token, lambda: map(_named, each())),
@@ -125,6 +130,8 @@ def write_register(folder: Path, entries: Sequence[Entry], kept: Numbers, rows: 
         "modality": words_of((one.facts.modality for one in each()), len(kept)),
         "others": Column(len(others), (TOKEN_BYTES,), token, lambda: (_token(other) for _, other in others)),
         "others_of": np.array([number for number, _ in others], np.uint32),
+        "bare": Column(len(lettered), (TOKEN_BYTES,), token, lambda: (_token(one.bare) for one in each() if one.bare)),
+        "bare_of": lettered,
         "row_of": row_of,
         "abouts": Column(count, (TOKEN_BYTES,), token, lambda: (_token(row.about) for row in used())),
         "rows": Column(count, (TOKEN_BYTES,), token, lambda: (_token(row.row) for row in used())),

@@ -14,7 +14,7 @@ from dataclasses import replace
 import numpy as np
 
 from sfumato_client.dataset.splits import keyed_split
-from sfumato_client.ingest import Entry, SiteImage, Stamp, id_kind, plain_id
+from sfumato_client.ingest import Entry, SiteImage, Stamp, bare_number, id_kind, plain_id
 from sfumato_common.accounting.members import pseudonym
 
 TOKEN_BYTES = 16
@@ -44,6 +44,7 @@ def entry_of(image: SiteImage, split_key: bytes) -> Entry:
         alike=alike_token(split_key, image.patient_id),
         kind=id_kind(image.patient_id),
         drawn=keyed_split(split_key, image.patient_id),
+        bare=token(split_key, "alike", bare_number(image.patient_id)),
     )
 
 

@@ -17,7 +17,7 @@ def uploader(home: SiteHome) -> Callable[[bytes, Plan], None]:
         from sfumato_common.crypto.identity import load_identity
 
         require_current(home.grant)  # TLS would only say that nobody answers
-        identity, grant = load_identity(home.identity), load_grant(home.grant)
+        identity, grant = load_identity(home.keys), load_grant(home.grant)
         upload_package(
             home.coordinator_address(),
             data,

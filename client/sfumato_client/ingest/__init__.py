@@ -1,6 +1,6 @@
 """Readers: DICOM, folders of pictures and npz sets into site images, and one look at a whole set."""
 
-from sfumato_client.ingest.alike import ID_KINDS, id_kind, plain_id
+from sfumato_client.ingest.alike import ID_KINDS, bare_number, id_kind, plain_id
 from sfumato_client.ingest.answers import Answers
 from sfumato_client.ingest.blocks import Blocks
 from sfumato_client.ingest.jobs import Results
@@ -26,6 +26,7 @@ __all__ = [
     "Split",
     "Stamp",
     "Stamped",
+    "bare_number",
     "counted",
     "examine",
     "id_kind",

@@ -54,6 +54,7 @@ _BEFORE, _BEHIND = "'\"`\u2018\u2019\u201c\u201d+#=()[]{}<>,;:*|\\", "'\"`\u2018
 _COMMA = re.compile(r"(?<!\d),|,(?!\d)")
 # a sign between letters and digits, and zeros that begin a number
 _JOINT = re.compile(r"(?<=[^\W\d])-(?=\d)|(?<=\d)-(?=[^\W\d])")
+_PREFIXED = re.compile(r"[^\W\d]{1,10}[-.:#=]*(\d+)")
 _ZEROS = re.compile(r"^0+(?=\w)|(?<!\d)0+(?=\d)")
 
 
@@ -71,6 +72,12 @@ def plain_id(identifier: str) -> str:
     if _THOUSANDS.fullmatch(text):
         return "".join(sign for sign in text if sign.isdigit())
     return _ZEROS.sub("", _JOINT.sub("", _DASHES.sub("-", text))) or "0"
+
+
+def bare_number(identifier: str) -> str:
+    """The number of an identifier that has letters before it, as `plain_id` would give it alone: of P001 1; else ''."""
+    found = _PREFIXED.fullmatch(plain_id(identifier))
+    return found[1] if found else ""
 
 
 def _unspoilt(text: str) -> str:
@@ -157,6 +164,16 @@ def groups_by(*passes: Callable[[], Iterable[tuple[Hashable, str]]]) -> list[lis
         for key, identifiers in shared(pairs).items():
             groups.setdefault(key, set()).update(identifiers)
     return sorted(map(sorted, groups.values()))
+
+
+def prefixed(each: Callable[[], Iterable[tuple[str, str, str]]]) -> list[list[str]]:
+    """Groups of identifiers of which one is a number, and the others are that number with letters before it.
+
+    `each` gives what is plain of an identifier, the number after its letters or '', and the identifier.
+    """
+    found = shared(lambda: ((number or plain, (bool(number), name)) for plain, number, name in each()))
+    groups = [[name for _, name in group] for group in found.values() if len({lettered for lettered, _ in group}) > 1]
+    return sorted(map(sorted, groups))
 
 
 def shared(pairs: Callable[[], Iterable[tuple[Hashable, V]]]) -> dict[Hashable, set[V]]:

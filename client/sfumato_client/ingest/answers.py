@@ -18,6 +18,8 @@ class Answers(Strict):
 
     alike_ids: Literal["merge", "separate"] | None = None
     """Identifiers that differ in case, blanks, zeros or signs that are not seen."""
+    prefixed_ids: Literal["merge", "separate"] | None = None
+    """A number beside the same number with letters before it, P001 beside 1."""
     same_person: Literal["merge", "separate"] | None = None
     """Different identifiers with one name and birth date, one Study Instance UID, or in one another's Patient IDs."""
     placeholder_ids: Literal["drop", "allow"] | None = None

@@ -18,11 +18,13 @@ from pydicom.encaps import get_frame
 from pydicom.uid import ExplicitVRLittleEndian
 
 from sfumato_client.ingest.elements import Note, integer, named, tag_of
-from sfumato_client.ingest.jpeg import jpeg_frame, looks_like_ybr, require_whole
+from sfumato_client.ingest.jpeg import has_end, jpeg_frame, looks_like_ybr, require_whole
 from sfumato_client.ingest.records import UnreadableError
 from sfumato_client.ingest.streams import FAMILIES, JPEG_8_TO_16, JPEG_2000, JPEG_LS, JPEG_XL, is_transformed
+from sfumato_client.ingest.words import edges
 from sfumato_common.types import AnyArray
 
+_SURELY = 0.7  # the edges of a picture, of those of one that folds: else the header counts
 _ALLOCATED = {1: 8, 2: 16, 4: 32}
 
 
@@ -90,9 +92,12 @@ def _count_samples(single: Dataset, samples: AnyArray, note: Note) -> None:
 def _jpeg(single: Dataset, stream: bytes, note: Note) -> AnyArray:
     """Samples as stored; `single` says their colour by the word of the stream, of the header, or of the data."""
     frame, said = jpeg_frame(stream), str(single.PhotometricInterpretation)
-    stream = require_whole(stream, frame)
+    ended, stream = has_end(stream), require_whole(stream, frame)
     if single.SamplesPerPixel != 3:
-        return np.asarray(imagecodecs.jpeg8_decode(stream))
+        grey = np.asarray(imagecodecs.jpeg8_decode(stream))
+        if not ended and len(grey) > 1 and np.array_equal(grey[-1], grey[-2]):  # decoders paint what is missing so
+            raise UnreadableError("its JPEG stream is damaged or cut off")
+        return grey
     samples = np.asarray(imagecodecs.jpeg8_decode(stream, colorspace="YCBCR", outcolorspace="YCBCR"))
     rgb = frame.rgb if frame is not None else None
     if rgb is None:
@@ -113,6 +118,9 @@ def _make_plain(single: Dataset, samples: AnyArray, note: Note) -> None:
         note(f"its {named('PixelRepresentation')} is unsigned, its stream is signed: the stream's")
         _replace(single, PixelRepresentation=1)
     stored = min(int(single.BitsStored), allocated)
+    if samples.dtype.kind == "u" and single.PixelRepresentation and _is_unsigned(samples, stored):
+        note(f"its {named('PixelRepresentation')} is signed, its stream is unsigned: the stream's")
+        _replace(single, PixelRepresentation=0)
     if samples.dtype.kind == "u" and int(samples.max()) >= 2**stored:
         stored = allocated
     _replace(single, BitsAllocated=allocated, BitsStored=stored, HighBit=stored - 1, NumberOfFrames=1)
@@ -120,6 +128,15 @@ def _make_plain(single: Dataset, samples: AnyArray, note: Note) -> None:
         _replace(single, PlanarConfiguration=0)
     data = samples.astype(samples.dtype.newbyteorder("<")).tobytes()
     single[tag_of("PixelData")] = DataElement(tag_of("PixelData"), "OW" if allocated > 8 else "OB", data)
+
+
+def _is_unsigned(samples: AnyArray, bits: int) -> bool:
+    """Whether unsigned samples are meant so: as signed numbers of so many bits they would fold, and jump."""
+    above = samples.dtype.itemsize * 8 - bits
+    if int(samples.max()) < 2 ** (bits - 1):
+        return False
+    signed = (samples << above).view(f"i{samples.dtype.itemsize}") >> above
+    return edges(samples) < _SURELY * edges(signed)
 
 
 def _replace(single: Dataset, **elements: Any) -> None:

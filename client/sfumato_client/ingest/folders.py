@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from sfumato_client.ingest.records import UnreadableError
-from sfumato_client.ingest.table import Listed
+from sfumato_client.ingest.table import QUOTES, Listed
 from sfumato_common.errors import DataError
 
 _ENCRYPTED = 0x1
@@ -253,7 +253,7 @@ def _kept(path: Path) -> Archive:
 
 def _key(name: str) -> str:
     """A name without what systems change of it: the form and case of letters, signs that are not seen, quotes."""
-    text = unicodedata.normalize("NFC", name.strip("'\"` ")).casefold()
+    text = unicodedata.normalize("NFC", name.strip(f"{QUOTES} ")).casefold()
     return _plain("".join(sign for sign in text if unicodedata.category(sign) != "Cf"))
 
 

@@ -55,11 +55,16 @@ def jpeg_frame(stream: bytes) -> JpegFrame | None:
     return None
 
 
+def has_end(stream: bytes) -> bool:
+    """Whether a stream has its end mark."""
+    return _END in stream[-_LAST:]
+
+
 def require_whole(stream: bytes, frame: JpegFrame | None) -> bytes:
     """The stream, with its end mark. Raise UnreadableError where 8 bits have a fault, which decoders paint over."""
     if frame is None:
         raise UnreadableError("its JPEG stream is damaged: it has no frame header")
-    if _END not in stream[-_LAST:]:  # whether it stops before its end, the decoder says
+    if not has_end(stream):  # whether it stops before its end, the decoder says
         stream += _END
     if frame.precision != 8 or frame.lossless:
         return stream

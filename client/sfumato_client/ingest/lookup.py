@@ -18,6 +18,7 @@ from sfumato_client.ingest.records import UnreadableError
 from sfumato_common.types import AnyArray
 
 _FEWEST_BITS = 6
+_SMOOTHER = 0.25  # the steps of a table in order, of those of one whose bytes are swapped
 
 
 @dataclass(frozen=True)
@@ -52,9 +53,21 @@ def read_lookup(
         entries = _from_bytes(entries, count, "<u2" if holder.original_encoding[1] is not False else ">u2")
     if len(entries) < 2:
         raise UnreadableError(f"its {named(data)} has fewer than two entries")
+    entries = _in_order(entries[:count], note, named(data))
     # an unsigned representation may hold a negative first value
     first -= 2**16 if signed and first >= 2**15 else 0
-    return Lookup(first, entries[:count], top_of(entries[:count], bits, note, named(descriptor)))
+    return Lookup(first, entries, top_of(entries, bits, note, named(descriptor)))
+
+
+def _in_order(entries: npt.NDArray[np.int64], note: Note, what: str) -> npt.NDArray[np.int64]:
+    """Entries whose bytes are swapped, put right: a table is smooth, and one in the wrong order jumps at every step."""
+    if entries.min() < 0 or entries.max() >= 2**16 or not (entries & 0xFF).any():
+        return entries
+    swapped = entries.astype(np.uint16).byteswap().astype(np.int64)
+    if np.abs(np.diff(swapped)).sum() > _SMOOTHER * np.abs(np.diff(entries)).sum():
+        return entries
+    note(f"the bytes of its {what} are swapped: put right")
+    return swapped
 
 
 def top_of(entries: npt.NDArray[np.int64], bits: int, note: Note, what: str) -> int:

@@ -20,7 +20,13 @@ from sfumato_client.ingest.elements import Note, first_item, functional, integer
 from sfumato_client.ingest.lookup import Lookup, read_lookup
 from sfumato_client.ingest.mending import COLOUR, GREY, PALETTE, mend, shift_of
 from sfumato_client.ingest.records import UnreadableError, varies
-from sfumato_client.ingest.words import colours_as_they_are, stored_values, whole_picture
+from sfumato_client.ingest.words import (
+    bytes_as_they_are,
+    colours_as_they_are,
+    planes_as_they_are,
+    stored_values,
+    whole_picture,
+)
 from sfumato_common.imaging import depth_of
 from sfumato_common.types import AnyArray
 
@@ -46,6 +52,8 @@ def display_values(dataset: Dataset, note: Note = lambda text: None, frame: int 
     shift = shift_of(dataset, note) if "PixelData" in dataset else 0
     single = plain_frame(dataset, frame, note)
     if single is dataset:
+        bytes_as_they_are(dataset, note)
+        planes_as_they_are(dataset, note)
         colours_as_they_are(dataset, note)
     photometric = str(single.PhotometricInterpretation)
     stored, words = stored_values(single, frame if single is dataset else 0, shift)

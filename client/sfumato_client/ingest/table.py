@@ -20,6 +20,8 @@ from sfumato_common.tables import Row
 
 # of every table of files, beside those that its kind needs
 OPTIONAL_COLUMNS = ("patient_id", "split", "laterality", "view")
+# of keyboards and of word processors
+QUOTES = "'\"`\u2018\u2019\u201a\u201b\u201c\u201d\u201e\u201f\u00ab\u00bb"
 _FEWEST_PLACES, _FULL = 4096, 0.75
 _LISTS = re.compile(r"[|;]")
 _CODE = re.compile(r"\d")
@@ -157,7 +159,7 @@ def _word(written: str) -> str:
 
     pandas writes whole numbers so, and spreadsheets of some countries `1,0`.
     """
-    text = " ".join(unicodedata.normalize("NFKC", written).casefold().split()).strip("'\"`")
+    text = " ".join(unicodedata.normalize("NFKC", written).casefold().split()).strip(QUOTES)
     try:
         value = float(text.replace(",", "."))
     except ValueError:

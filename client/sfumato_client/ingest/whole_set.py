@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from sfumato_client.ingest.alike import IdKind, Unions, groups_by, placeholders, shared
+from sfumato_client.ingest.alike import IdKind, Unions, groups_by, placeholders, prefixed, shared
 from sfumato_client.ingest.answers import Answers
 from sfumato_client.ingest.depth import DEPTH_NOTE
 from sfumato_client.ingest.records import LISTED_TWICE, NO_FACTS, SAME_AGAIN, UNLISTED, WITHDRAWN, Facts, Skipped, Split
@@ -23,11 +23,11 @@ _SHOWN = 20  # groups of a question that the report lists
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What is known of one image of the set, in the order of the store; `digest` is that of its pixels.
+    """What is known of one image of the set, in the order of the store.
 
-    `patient_id`, and what in `facts` names a patient, are tokens: equal where the values are. `alike` is the token of
-    the identifier without what does not count, as those of `facts.others` are, `kind` what could be seen of it, `drawn`
-    the split that the site's key draws for it.
+    `digest` is of its pixels. `patient_id`, and what in `facts` names a patient, are tokens: equal where values are.
+    `alike` is that of the identifier without what does not count, as in `facts.others`, `bare` of its number behind
+    letters, `kind` what could be seen of it, `drawn` the split that the site's key draws for it.
     """
 
     patient_id: str
@@ -40,6 +40,7 @@ class Entry:
     alike: str = ""
     kind: IdKind = ""
     drawn: Split = "train"
+    bare: str = ""
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,8 @@ class Question:
 
 @dataclass(frozen=True)
 class Past:
-    """What a set is held against: `patients` of the store before, by token; who has withdrawn, each with the token of
-    all identifiers that are alike; and the patients of images of that store that nobody lists any more, one an image.
+    """`patients` of the store before, by token; who has withdrawn, each with the token of all identifiers that are
+    alike; and the patients of images of that store that nobody lists any more, one an image.
     """
 
     patients: Collection[str] = ()
@@ -124,9 +125,14 @@ def _one_patient(entries: Sequence[Entry], answers: Answers, past: Past, examine
         groups_by(lambda: itertools.chain(((entry.alike, entry.patient_id) for entry in known()), withdrawn)),
     )
     say(
+        "prefixed_ids",
+        "groups of patient ids are a number, and that number with letters before it",
+        answers.prefixed_ids,
+        prefixed(lambda: ((entry.alike, entry.bare, entry.patient_id) for entry in known())),
+    )
+    say(
         "same_person",
-        "groups of different patient ids have one name and birth date, one Study Instance UID, or are in one "
-        "another's Other Patient IDs",
+        "groups of different patient ids share name and birth date, Study Instance UID or Other Patient IDs",
         answers.same_person,
         groups_by(
             lambda: ((("person", entry.facts.person), entry.patient_id) for entry in known() if entry.facts.person),
@@ -184,8 +190,7 @@ def _keys(entry: Entry) -> Iterable[tuple[str, object]]:
 
 
 def _placeholders(entries: Sequence[Entry], answers: Answers, examined: Examined) -> None:
-    kinds = _nobody(entries)
-    found = sorted(kinds)
+    found = sorted(kinds := _nobody(entries))
     if not found or answers.placeholder_ids == "allow":
         return
     if answers.placeholder_ids == "drop":

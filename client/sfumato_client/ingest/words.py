@@ -19,6 +19,8 @@ from sfumato_common.types import AnyArray
 
 _FEW = 0.05  # of all pixels: an overlay or a marker, and no picture
 _SAMPLES = 2**12
+_GREYER, _SWAPPED, _SOME_ROWS = 0.5, 0.25, 64
+_FEWEST = 8  # rows and columns: smaller pictures show no order
 _SMOOTHER = 0.7  # the edges of a whole picture, of those of one that folds
 # Y of so few is dark, and beside it stands no colour; red of such values stands beside any green and blue
 _DARK, _SOME_DARK = 64, 0.01
@@ -85,17 +87,94 @@ def whole_picture(
     beyond = inside[more]
     _, counts = np.unique(beyond[:: max(1, len(beyond) // _SAMPLES)], return_counts=True)
     # one value alone is a mark or what lies outside the beam; what makes the picture rougher is none of it
-    if 2 * counts.max() > counts.sum() or _edges(words) > _SMOOTHER * _edges(stored):
+    if 2 * counts.max() > counts.sum() or edges(words) > _SMOOTHER * edges(stored):
         note(f"{said}, which is no picture: cut off")
         return stored
     note(f"{said}: shown by the data")
     return words
 
 
-def _edges(values: AnyArray) -> float:
+def edges(values: AnyArray) -> float:
     """How large the step to the next pixel of a row is, on average, as a share of the range."""
     floats = values.astype(np.float32)
     return float(np.abs(np.diff(floats, axis=1)).mean() / max(1.0, float(np.ptp(floats))))
+
+
+def planes_as_they_are(plain: Dataset, note: Note) -> None:
+    """Planar Configuration (PS3.3 C.7.6.3.1.3) of uncompressed colours, told by their edges where it lies.
+
+    Samples that are read in the other order are three small pictures in one, and jump.
+    """
+    said, what = integer(plain, "PlanarConfiguration"), named("PlanarConfiguration")
+    if plain.SamplesPerPixel != 3 or plain.file_meta.TransferSyntaxUID.is_compressed:
+        return
+    if said not in (0, 1):
+        plain.PlanarConfiguration = said = 0
+        note(f"its {what} is neither 0 nor 1: taken as 0")
+    width, samples = int(plain.get("BitsAllocated") or 0), 3 * int(plain.Rows) * int(plain.Columns)
+    if width not in (8, 16) or plain.PhotometricInterpretation == "YBR_FULL_422":
+        return
+    if len(plain.PixelData) < samples * width // 8 or min(int(plain.Rows), int(plain.Columns)) < _FEWEST:
+        return
+    order = "<" if plain.file_meta.TransferSyntaxUID.is_little_endian else ">"
+    flat = np.frombuffer(plain.PixelData, f"{order}u{width // 8}", samples)
+    shape = (int(plain.Rows), int(plain.Columns))
+    pictures = [flat.reshape(*shape, 3), np.moveaxis(flat.reshape(3, *shape), 0, -1)]
+    found = 1 - said
+    if _is_rather(pictures[found], pictures[said], luma=plain.PhotometricInterpretation != "RGB"):
+        note(f"its {what} is {said}, its samples lie as {found} says: read as such")
+        plain.PlanarConfiguration = found
+
+
+def _is_rather(one: AnyArray, other: AnyArray, luma: bool) -> bool:
+    """Whether samples [H, W, 3] are the picture of `one`, and not of `other`, which has them in the other order.
+
+    Of Y, Cb and Cr the first has the picture. Else the picture is smoother in itself, or in its colours alone where it
+    is all noise.
+    """
+    if luma:
+        weak, strong = (_colour_to_luma(picture) for picture in (one, other))
+        return weak < _SMOOTHER * strong
+    (beside, across), (beside_other, across_other) = (_jumps(picture) for picture in (one, other))
+    greyer = beside <= beside_other and across < _GREYER * across_other
+    return beside < _SMOOTHER * beside_other or greyer
+
+
+def _jumps(colours: AnyArray) -> tuple[float, float]:
+    """How far a sample [H, W, 3] is on average from those beside and below it, and from that of the next colour."""
+    some = colours.astype(np.float32)
+    down, right, across = (float(np.abs(np.diff(some, axis=axis)).mean()) for axis in range(3))
+    return down + right, across
+
+
+def _colour_to_luma(samples: AnyArray) -> float:
+    luma, blue, red = (float(samples[..., channel].std()) for channel in range(3))
+    return (blue + red) / max(luma, 1e-6)
+
+
+def bytes_as_they_are(plain: Dataset, note: Note) -> None:
+    """Put the bytes of uncompressed 16-bit words into the order that the transfer syntax says.
+
+    A picture whose bytes lie in the other order jumps at every pixel; some of its rows show it.
+    """
+    syntax = plain.file_meta.TransferSyntaxUID
+    width = int(plain.Columns) * int(plain.SamplesPerPixel)
+    if syntax.is_compressed or plain.get("BitsAllocated") != 16 or not isinstance(plain.get("PixelData"), bytes):
+        return
+    data = plain.PixelData
+    words = np.frombuffer(data, f"{'<' if syntax.is_little_endian else '>'}u2", len(data) // 2)
+    if width < _FEWEST or (rows := len(words) // width) < _FEWEST:
+        return
+    some = words[: rows * width].reshape(rows, width)[:: max(1, rows // _SOME_ROWS)]
+    if not (some & 0xFF).any():  # values in the high bytes alone are as smooth in the low ones
+        return
+    step = int(plain.SamplesPerPixel)
+    said, found = (
+        float(np.abs(np.diff(each.astype(np.float32)[:, ::step], axis=1)).mean()) for each in (some, some.byteswap())
+    )
+    if found < _SWAPPED * said:
+        note(f"the bytes of its {named('PixelData')} are swapped against its {named('TransferSyntaxUID')}: put right")
+        plain.PixelData = words.byteswap().tobytes() + data[2 * len(words) :]
 
 
 def colours_as_they_are(plain: Dataset, note: Note) -> None:

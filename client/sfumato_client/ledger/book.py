@@ -50,12 +50,14 @@ class Ledger:
 
     # what those of them that are under way will still charge is kept for them: see `promised.py`
     accepted: Collection[Plan] = ()
+    # of the names under which plans know this site beside its own: see `sfumato_common/crypto/pseudonyms.py`
+    bindings: Collection[str] = ()
 
     def __init__(
         self, connection: sqlite3.Connection, path: Path, budget: Budget, site: str, nonprivate_studies: frozenset[str]
     ) -> None:
         self._connection, self._path, self.budget, self.site = connection, path, budget, site
-        self._nonprivate = nonprivate_studies
+        self._nonprivate, self.names = nonprivate_studies, [site]
 
     @classmethod
     def open(cls, path: Path, budget: Budget, *, site: str, nonprivate_studies: frozenset[str] = frozenset()) -> Ledger:
@@ -127,7 +129,7 @@ class Ledger:
             elif not isinstance(event, Declared):
                 mine = [entry for entry in entries if entry.cohort == cohort]
                 others = [entry.event for entry in mine if entry.plan_hash != plan_hash]
-                others += promised(rows, entries, self.accepted, self.site, cohort, plan_hash)
+                others += promised(rows, entries, self.accepted, self.names, cohort, plan_hash)
                 own = [entry.event for entry in mine if entry.plan_hash == plan_hash]
                 fields |= admit(rows, others, [*own, event], ahead, self.budget, limit)
             row = next_row(rows, "reserve", fields)
@@ -213,13 +215,13 @@ class Ledger:
     def committed(self, cohort: Cohort, except_plan: str) -> list[Event]:
         """What all other plans charged `cohort`, and what those under way will still charge."""
         rows = self._rows()
-        to_come = promised(rows, _reservations(rows), self.accepted, self.site, cohort, except_plan)
+        to_come = promised(rows, _reservations(rows), self.accepted, self.names, cohort, except_plan)
         return [*self.events(cohort, except_plan=except_plan), *to_come]
 
     def begun(self) -> list[Plan]:
         """The accepted plans of which something was charged and the release is not whole; see `promised.py`."""
         rows = self._rows()
-        return begun(rows, _reservations(rows), self.accepted, self.site)
+        return begun(rows, _reservations(rows), self.accepted, self.names)
 
     def spent_epsilon(self, cohort: Cohort) -> float:
         """Epsilon of everything `cohort` was ever charged, at the budget's delta."""
@@ -241,7 +243,7 @@ class Ledger:
 
     def export(self) -> bytes:
         """The whole ledger as one file for the data-protection officer; see `export.py`."""
-        return write_export(self._rows(), self.site, self.budget, stated_costs(self.costs()))
+        return write_export(self._rows(), self.site, self.budget, stated_costs(self.costs()), self.bindings)
 
     def verify(self) -> None:
         """Raise LedgerError at the first entry that was altered, when the end was cut off, or a member file is gone."""

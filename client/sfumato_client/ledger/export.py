@@ -7,7 +7,7 @@ otherwise; the file says so itself.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -17,7 +17,9 @@ from sfumato_client.ledger.approvals import Approval, approvals
 from sfumato_client.ledger.chain import Reservation, Row, check_chain, reservation, settled_results
 from sfumato_client.ledger.head import Head, check_head, head_of
 from sfumato_common.accounting.events import Unprotected
-from sfumato_common.errors import LedgerError
+from sfumato_common.crypto.pseudonyms import Binding, read_binding
+from sfumato_common.crypto.signatures import is_same_key
+from sfumato_common.errors import LedgerError, VerificationError
 from sfumato_common.files import canonical_json
 from sfumato_common.strict import Strict
 from sfumato_common.study.certificate import StatedCosts
@@ -49,7 +51,8 @@ class ExportedHead(Strict):
 class LedgerExport(Strict):
     """The file. `spent` is what all rows cost together at the budget's delta, rounded up; null stands for infinite.
 
-    `without_privacy` names the studies under which weights left without differential privacy.
+    `without_privacy` names the studies under which weights left without differential privacy. `bindings` are the
+    statements of the site's pseudonyms, where it has some.
     """
 
     format: Literal["sfumato-ledger-export/1"]
@@ -60,6 +63,7 @@ class LedgerExport(Strict):
     without_privacy: list[Name]
     rows: list[ExportedRow]
     head: ExportedHead
+    bindings: list[str] = Field(default_factory=list, exclude_if=lambda held: not held)
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,7 @@ class ReadExport:
 
     `settled` is the sha256 of what was sealed under each charge that was carried out, by its number; None in rows of
     older versions. `approvals` are the site's leaves for packages to go, their signatures not yet checked.
+    `bindings` are statements of its pseudonyms, whose signatures hold.
     """
 
     site: str
@@ -76,6 +81,22 @@ class ReadExport:
     approvals: tuple[Approval, ...]
     head: Head
     rows: tuple[Row, ...] = ()
+    bindings: tuple[Binding, ...] = ()
+
+    def keys(self, name: str, given: bytes | None) -> tuple[bytes | None, bytes | None]:
+        """The keys (PEM) that what left under `name` and what stays here are signed by, where one of them is `given`.
+
+        Raises VerificationError where `name` is none of the site's, or the key neither.
+        """
+        held = [binding for binding in self.bindings if binding.name == name]
+        if name != self.site and not held:
+            raise VerificationError("it was made by another site than the exported ledger")
+        if given is None or not held:
+            return given, given
+        keys = held[0].name_key.encode(), held[0].site_key.encode()
+        if not any(is_same_key(given, key) for key in keys):
+            raise VerificationError(f"the key is neither that of '{name}' nor of the site that goes by it")
+        return keys
 
     @property
     def row_hashes(self) -> dict[int, str]:
@@ -83,7 +104,9 @@ class ReadExport:
         return {row.number: row.hash for row in self.rows}
 
 
-def write_export(rows: Sequence[Row], site: str, budget: Budget, spent: StatedCosts) -> bytes:
+def write_export(
+    rows: Sequence[Row], site: str, budget: Budget, spent: StatedCosts, bindings: Collection[str] = ()
+) -> bytes:
     """The file's bytes, the same for the same ledger."""
     head = head_of(rows)
     return canonical_json(
@@ -98,6 +121,7 @@ def write_export(rows: Sequence[Row], site: str, budget: Budget, spent: StatedCo
             ),
             rows=[ExportedRow(number=row.number, body=row.body, hash=row.hash) for row in rows],
             head=ExportedHead(number=head.number, hash=head.hash),
+            bindings=list(bindings),
         ).model_dump(mode="json")
     )
 
@@ -114,7 +138,11 @@ def read_export(data: bytes) -> ReadExport:
     check_head(rows, Head(export.head.number, export.head.hash))
     if export.head.number != len(rows) - 1:
         raise LedgerError("the export goes on behind its head; export the ledger again")
-    return ReadExport(export.site, charges, closed, left, Head(export.head.number, export.head.hash), tuple(rows))
+    held = tuple(map(read_binding, export.bindings))
+    if any(binding.site != export.site for binding in held):
+        raise LedgerError("the export has another site's pseudonym; export the ledger again")
+    head = Head(export.head.number, export.head.hash)
+    return ReadExport(export.site, charges, closed, left, head, tuple(rows), held)
 
 
 def _charges(rows: Sequence[Row]) -> tuple[Reservation, ...]:

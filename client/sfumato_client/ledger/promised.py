@@ -16,27 +16,38 @@ from sfumato_common.study.costs import study_events
 from sfumato_common.study.plan import Plan
 
 
-def begun(rows: Sequence[Row], entries: Sequence[Reservation], accepted: Collection[Plan], site: str) -> list[Plan]:
-    """The plans of `accepted` that have charged something, and whose release at `site` was not approved whole yet."""
+def begun(
+    rows: Sequence[Row], entries: Sequence[Reservation], accepted: Collection[Plan], names: Collection[str]
+) -> list[Plan]:
+    """The plans of `accepted` that have charged something, and whose release at the site was not approved whole yet.
+
+    `names` are all by which plans know the site.
+    """
     charged = {entry.plan_hash for entry in entries}
     approved = {(leave.plan_hash, leave.part) for leave in approvals(rows)}
     return [
         plan
         for plan in accepted
+        for site in names
         if site in plan.sites and plan.digest in charged
         if not all((plan.digest, part) in approved for part in plan.parts_at(site))
     ]
 
 
 def promised(
-    rows: Sequence[Row], entries: Sequence[Reservation], accepted: Collection[Plan], site: str, cohort: Cohort, own: str
+    rows: Sequence[Row],
+    entries: Sequence[Reservation],
+    accepted: Collection[Plan],
+    names: Collection[str],
+    cohort: Cohort,
+    own: str,
 ) -> list[Event]:
-    """What plans of `accepted` that are under way will still charge `cohort` of `site`; but `own`, a plan hash.
+    """What plans of `accepted` that are under way will still charge `cohort`; but `own`, a plan hash.
 
     What a study whose release is out still charges to holdout patients, for its figure, must fit by then.
     """
     found: list[Event] = []
-    for plan in begun(rows, entries, accepted, site):
+    for plan in begun(rows, entries, accepted, names):
         if plan.private and plan.digest != own:
             mine = [entry.event for entry in entries if (entry.plan_hash, entry.cohort) == (plan.digest, cohort)]
             found += expand_tally(count_mechanisms(study_events(plan, cohort)) - count_mechanisms(mine))

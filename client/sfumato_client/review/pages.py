@@ -44,7 +44,7 @@ class Pages:
             {"entry": entry, "plan": entry.plan.digest[:16], "since": _since(entry), "open": entry.state == "waits"}
             for entry in self._queue()
         ]
-        return {"site": SiteHome(self._root).policy().site, "rows": rows, "people": self._people()}
+        return {"site": SiteHome(self._root).own_policy().site, "rows": rows, "people": self._people()}
 
     def name(self, plan: str, part: str) -> str:
         """What the release at an address is called."""

@@ -23,7 +23,7 @@ def serve(root: Path, port: int, tell: Callable[[str], None]) -> None:
 
     Raises ConfigError where the home has no policy, BusyError where the port is taken.
     """
-    SiteHome(root).policy()
+    SiteHome(root).own_policy()
     if port:
         require_free(LOOPBACK, port)
     token = secrets.token_urlsafe(32)

@@ -37,3 +37,11 @@ def trained_stage(plan: Plan, kind: str, number: int) -> Stage:
     if not 1 <= number <= stage.rounds:
         raise PolicyRefusal("the request names a round beyond the accepted plan")
     return stage
+
+
+def read_address(path: Path) -> str:
+    """host:port of the coordinator. Raises ConfigError before `join`."""
+    try:
+        return str(json.loads(path.read_text())["coordinator"])
+    except (OSError, ValueError, KeyError):
+        raise ConfigError("this site is not enrolled yet; run 'sfumato-site join GRANT ...' first") from None

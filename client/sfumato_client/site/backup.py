@@ -79,7 +79,7 @@ def write_backup(
         notice_copy(home)
         head, archive = read_head(ledger), before or secrets.token_hex(16)
         assert head is not None, "an open ledger has a head"
-        said = Manifest(FORMAT, archive, home.policy().site, now(), hand_over, images, head.number + 1, head.hash)
+        said = Manifest(FORMAT, archive, home.own_policy().site, now(), hand_over, images, head.number + 1, head.hash)
         connection = connect(ledger)
         try:
             with transaction(connection):  # nobody writes meanwhile, so that the file is whole as it lies there
@@ -111,8 +111,8 @@ def restore_backup(archive: Path, root: Path, passphrase: bytes) -> tuple[Manife
         said, home = _read_manifest(partial / MANIFEST), SiteHome(partial)
         with home.open_ledger() as ledger:
             ledger.verify()
-        head = read_head(home.ledger_file)
-        if head is None or (head.number + 1, head.hash) != (said.entries, said.head) or said.site != home.policy().site:
+        head, site = read_head(home.ledger_file), home.own_policy().site
+        if head is None or (head.number + 1, head.hash) != (said.entries, said.head) or said.site != site:
             raise VerificationError(DAMAGED)
         unheard = open_plans(home)
         mark_restored(home.ledger_file, now(), _words(said), [plan.digest for plan in unheard])

@@ -21,6 +21,7 @@ from sfumato_client.ledger.people import decide, decided
 from sfumato_client.release.folder import ReleaseFolder, release_folder
 from sfumato_client.site.candidates import read_finished
 from sfumato_client.site.home import SiteHome
+from sfumato_client.site.names import name_in
 from sfumato_client.site.reviewing import Review
 from sfumato_client.site.stewards import decision_signer
 from sfumato_common.crypto.identity import load_identity
@@ -97,15 +98,15 @@ def queue(root: Path) -> list[Entry]:
             Entry(link, plan, part, "to come")
             for link in home.links
             for plan in link.readable_plans()
-            for part in plan.parts_at(home.policy().site)
+            for part in plan.parts_at(name_in(link, plan))
         ]
-    site, key = home.policy().site, load_identity(home.identity).signing_public
+    key = load_identity(home.identity).signing_public
     with home.open_ledger() as ledger:
         found = [
             _entry(link, plan, part, ledger, key)
             for link in home.links
             for plan in link.readable_plans()
-            for part in plan.parts_at(site)
+            for part in plan.parts_at(name_in(link, plan))
         ]
     return sorted(map(partial(_in_order, found), found), key=lambda entry: entry.state != "waits")
 

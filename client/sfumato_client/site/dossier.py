@@ -65,7 +65,7 @@ def _accepted(home: SiteHome, study: str) -> tuple[SiteHome, Plan]:
 
 def _stated(home: SiteHome, plan: Plan, ledger: Ledger) -> dict[str, Stated]:
     """The certificate of each part's first package, signature and epsilons checked."""
-    identity, export = load_identity(home.identity), ledger.export()
+    identity, export = load_identity(home.keys), ledger.export()
     folder, found = release_folder(home.releases, plan), dict[str, Stated]()
     for part in PARTS:
         path = folder.package(part)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,8 +13,9 @@ from sfumato_client.dataset import Cohort, IngestReport, SiteStore, StoreFacts
 from sfumato_client.ingest import SiteImage, Skipped
 from sfumato_client.ledger import Ledger
 from sfumato_client.ledger.changing import check_cohort
-from sfumato_client.site.accepted import read_plan
-from sfumato_client.site.store_key import make_store_key, read_store_key
+from sfumato_client.site.accepted import read_address, read_plan
+from sfumato_client.site.names import bindings, keys_of, known_as, names_of
+from sfumato_client.site.store_key import make_store_key, read_split_key, read_store_key
 from sfumato_common.accounting.events import Cohort as CohortName
 from sfumato_common.crypto.identity import load_identity
 from sfumato_common.errors import ConfigError, DataError, PolicyRefusal
@@ -55,7 +55,12 @@ class SiteHome:
     @property
     def grant(self) -> Path:
         """The folder of the certificates that the coordinator's grant brought."""
-        return self.link if self.study else self.identity
+        return self.link if self.study else self.keys
+
+    @property
+    def keys(self) -> Path:
+        """The keys that studies of this coordinator know: the site's own, or those of its pseudonym."""
+        return keys_of(self)
 
     @property
     def plans(self) -> Path:
@@ -64,7 +69,7 @@ class SiteHome:
 
     @property
     def identity(self) -> Path:
-        """Keys and, after the first enrolment, certificates."""
+        """The site's own keys: all that stays here is signed by them, and what leaves where its name is shown."""
         return self.root / "identity"
 
     @property
@@ -165,15 +170,20 @@ class SiteHome:
         """Logs of the site's processes."""
         return self.link / "logs"
 
-    def policy(self) -> Policy:
-        """The site's own policy. Raises ConfigError when it is absent or wrong."""
+    def own_policy(self) -> Policy:
+        """The site's own policy, as its file has it. Raises ConfigError when it is absent or wrong."""
         return load_yaml(self.root / "policy.yaml", Policy)
+
+    def policy(self) -> Policy:
+        """The policy with the name by which studies of this coordinator know the site. Raises ConfigError."""
+        return (own := self.own_policy()).model_copy(update={"site": known_as(self, own)})
 
     def open_ledger(self) -> Ledger:
         """The privacy ledger under the policy's budget, open to charges without privacy for the studies it names."""
-        policy = self.policy()
+        policy = self.own_policy()
         named = frozenset(policy.nonprivate_studies)
         ledger = Ledger.open(self.ledger_file, policy.budget, site=policy.site, nonprivate_studies=named)
+        ledger.bindings, ledger.names = bindings(self.root), names_of(self.root, policy.site)
         ledger.accepted = [plan for home in self.links for plan in home.readable_plans()]
         return ledger
 
@@ -209,10 +219,7 @@ class SiteHome:
 
     def split_key(self) -> bytes:
         """The secret that keys the patient split; made at `init`."""
-        try:
-            return bytes.fromhex((self.identity / "split.key").read_text().strip())
-        except (OSError, ValueError):
-            raise ConfigError("this site has no split key; run 'sfumato-site init' first") from None
+        return read_split_key(self.identity)
 
     def store_key(self) -> bytes:
         """The key under which the store lies on the disk. Raises DataError where there is no store, or ConfigError."""
@@ -238,10 +245,7 @@ class SiteHome:
         (self.plans / f"{plan.digest}{ENDED}").unlink(missing_ok=True)
 
     def leave(self, study: str) -> None:
-        """Take no further part in a study, by name, in all its versions: questions are refused, budget is free.
-
-        Keys of its sums are gone; what was charged stays charged. Raises ConfigError when no such study is accepted.
-        """
+        """Take no further part in a study, by name, in all its versions; charges stay. Raises ConfigError for none."""
         left = [(home, plan) for home in self.links for plan in home.readable_plans() if plan.study == study]
         if not left:
             raise ConfigError(f"no study '{study}' is accepted here; 'sfumato-site status' names those that are")
@@ -254,9 +258,7 @@ class SiteHome:
         """The plan of that hash, accepted from this coordinator. Raises PolicyRefusal when there is none."""
         path = self.plans / f"{plan_hash}.json"
         if not path.exists():
-            raise PolicyRefusal(
-                "the plan of this request was not accepted here; run 'sfumato-site accept' to review it"
-            )
+            raise PolicyRefusal("the request's plan was not accepted here; run 'sfumato-site accept' to review it")
         return read_plan(path)
 
     def accepted_anywhere(self, plan_hash: str) -> Plan:
@@ -274,7 +276,4 @@ class SiteHome:
 
     def coordinator_address(self) -> str:
         """host:port of the coordinator. Raises ConfigError before `join`."""
-        try:
-            return str(json.loads((self.link / ADDRESS_FILE).read_text())["coordinator"])
-        except (OSError, ValueError, KeyError):
-            raise ConfigError("this site is not enrolled yet; run 'sfumato-site join GRANT ...' first") from None
+        return read_address(self.link / ADDRESS_FILE)

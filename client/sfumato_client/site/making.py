@@ -58,7 +58,7 @@ class Maker:
         self._models, self._ledger = models, ledger
         encrypts = policy.release.review.by != "auto"
         self.folder: ReleaseFolder = release_folder(home.releases, plan, home.store_key(), encrypts)
-        self._identity = load_identity(home.identity)
+        self._identity, self._keys = load_identity(home.identity), load_identity(home.keys)
         self._review = Review(plan, policy, ledger, self.folder, self._identity.signing_public)
 
     def work(self, until: float) -> bool:
@@ -141,7 +141,7 @@ class Maker:
         digests, shards = [item.digest for item in sets], len(shard_sizes(self._plan, self._policy.site, part))
         leaves = []
         for shard, package in enumerate(
-            seal(approved, self._plan, self._policy, certificate, identity.sign_package, consent), start=1
+            seal(approved, self._plan, self._policy, certificate, self._keys.sign_package, consent), start=1
         ):
             write_atomic(self.folder.package(part, shard), package, mode=0o600)
             signed, counted = identity.sign_approval, {"shard": shard, "shards": shards}

@@ -18,6 +18,7 @@ from sfumato_client.release.folder import release_folder
 from sfumato_client.site.advice import advise
 from sfumato_client.site.desk import Entry, queue
 from sfumato_client.site.home import SiteHome
+from sfumato_client.site.names import name_in
 from sfumato_common.accounting.accountant import epsilon, json_epsilon
 from sfumato_common.accounting.events import Cohort
 from sfumato_common.crypto.enrolment import require_current
@@ -43,7 +44,7 @@ def overview(root: Path, study: str = "") -> dict[str, Any]:
     Raises ConfigError where the home has no policy.
     """
     home = SiteHome(root, study)
-    policy = home.policy()
+    policy = home.own_policy()
     contact, address = read_object(home.link / CONTACT_FILE), _address(home)
     plans = [home.accepted_plan(path.stem) for path in sorted(home.plans.glob("*.json"))]
     view: dict[str, Any] = {
@@ -60,7 +61,7 @@ def overview(root: Path, study: str = "") -> dict[str, Any]:
         "unsettled": 0,
         "progress": policy.progress,
         "answer_interval_s": policy.answer_interval_s,
-        "studies": [_study(home, plan, policy.site, None, {}) for plan in plans],
+        "studies": [_study(home, plan, name_in(home, plan), None, {}) for plan in plans],
         "waits": [],
         "now": round(time.time(), 1),
     }
@@ -70,7 +71,7 @@ def overview(root: Path, study: str = "") -> dict[str, Any]:
             view |= {"epsilon": json_epsilon(spent), "unsettled": len(ledger.entries()) - len(ledger.settled_results())}
             entries = [entry for entry in queue(root) if entry.state in _WITH_PEOPLE]
             held: dict[tuple[str, Part], Entry] = {(entry.plan.digest, entry.part): entry for entry in entries}
-            view["studies"] = [_study(home, plan, policy.site, ledger, held) for plan in plans]
+            view["studies"] = [_study(home, plan, name_in(home, plan), ledger, held) for plan in plans]
             view["waits"] = [entry.name for entry in held.values() if entry.state == "waits"]
     return {**view, "next": advise(view)}
 
@@ -154,7 +155,7 @@ def _study(
         "private": plan.private,
         "stages": stages,
         "release": parts,
-        **_paid(plan, ledger, home.policy().budget.delta),
+        **_paid(plan, ledger, home.own_policy().budget.delta),
     }
 
 

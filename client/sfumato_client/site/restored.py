@@ -22,6 +22,7 @@ from sfumato_client.ledger.people import note_restored
 from sfumato_client.release.folder import release_folder
 from sfumato_client.site.accepted import read_plan
 from sfumato_client.site.home import ENDED, SiteHome
+from sfumato_client.site.names import name_in
 from sfumato_common.errors import PolicyRefusal
 from sfumato_common.study.plan import Plan
 
@@ -33,9 +34,10 @@ def now() -> str:
 
 def open_plans(home: SiteHome) -> list[Plan]:
     """Accepted plans that may charge more, or have: a part of the release or the figure is still to come."""
-    site, plans = home.policy().site, {plan.digest: plan for link in home.links for plan in link.readable_plans()}
+    plans = {plan.digest: plan for link in home.links for plan in link.readable_plans()}
     with home.open_ledger() as ledger:
-        return [plan for _, plan in sorted(plans.items()) if site in plan.sites and _is_open(home, plan, site, ledger)]
+        named = [(plan, name_in(home, plan)) for _, plan in sorted(plans.items())]
+        return [plan for plan, site in named if site in plan.sites and _is_open(home, plan, site, ledger)]
 
 
 def _is_open(home: SiteHome, plan: Plan, site: str, ledger: Ledger) -> bool:

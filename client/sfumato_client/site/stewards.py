@@ -43,7 +43,7 @@ def add_steward(home: SiteHome, name: str, passphrase: bytes, by: str = "", by_p
     by_sign = _signer(home, by, by_passphrase, "stewardship") if by else None
     raw = key.public_key().public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
     sign = identity.sign_stewardship
-    change = stewardship(home.policy().site, name, raw, "add", now(), sign, by, by_sign)
+    change = stewardship(home.own_policy().site, name, raw, "add", now(), sign, by, by_sign)
     with home.open_ledger() as ledger:
         known = stewards(ledger, identity.signing_public)
         if name not in known:  # a key that lies here from a kill before the row was written is nobody's
@@ -61,7 +61,7 @@ def remove_steward(home: SiteHome, name: str) -> None:
             raise ConfigError(f"'{name}' is no steward here")
         key = bytes.fromhex(known[name].key)
         sign = identity.sign_stewardship
-        change = stewardship(home.policy().site, name, key, "remove", now(), sign)
+        change = stewardship(home.own_policy().site, name, key, "remove", now(), sign)
         change_steward(ledger, change, identity.signing_public)
     _file(home, name).unlink(missing_ok=True)
 

@@ -62,3 +62,11 @@ def own_store_key(identity: Path) -> Path | None:
 def _where(identity: Path) -> tuple[Path, bool]:
     named = os.environ.get(VARIABLE, "")
     return (Path(named), True) if named else (identity / FILE, False)
+
+
+def read_split_key(identity: Path) -> bytes:
+    """The secret that keys the patient split. Raises ConfigError before `init`."""
+    try:
+        return bytes.fromhex((identity / "split.key").read_text().strip())
+    except (OSError, ValueError):
+        raise ConfigError("this site has no split key; run 'sfumato-site init' first") from None

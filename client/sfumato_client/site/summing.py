@@ -65,7 +65,7 @@ def require_single(plan: Plan, name: str) -> None:
 def require_own_key(home: SiteHome, plan: Plan, site: str) -> None:
     """Raise PolicyRefusal where the plan pins another key for this site than it has."""
     key = plan.sites[site].key if site in plan.sites else None
-    if key is not None and not is_fingerprint(key, load_identity(home.identity).signing_public):
+    if key is not None and not is_fingerprint(key, load_identity(home.keys).signing_public):
         raise PolicyRefusal(f"the plan pins another key for '{site}' than 'sfumato-site fingerprint' prints here")
 
 
@@ -89,7 +89,7 @@ class SummedStage:
         """Arrays and schema of the answer to a step that touches no patient; the state is on disk before it leaves."""
         terms, number, arrays = sum_terms(self.plan, self.name), request.round, request.arrays
         check_form(arrays, requested(terms, request.kind))
-        identity = load_identity(self.home.identity)
+        identity = load_identity(self.home.keys)
         site = SiteSum(terms, self.policy.site, self._state())
         made: dict[str, AnyArray]
         match request.kind:

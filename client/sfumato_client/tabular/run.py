@@ -73,7 +73,7 @@ def run_tabular(home: SiteHome, source: Path, schema: TableSchema, output: Path,
     charged before, all with nothing touched; DataError for a wrong row, which is charged all the same.
     """
     schema, policy, split_key = resolve_terms(schema), home.policy(), home.split_key()
-    identity = load_identity(home.identity)
+    identity = load_identity(home.keys)
     check_policy(schema, policy)
     check_header(source, schema)
     noise = site_noise(policy, digest_of(schema), "tabular")

@@ -7,6 +7,7 @@ fingerprint by another way than the document came. Everything else in the docume
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sfumato_common.crypto import certificates, signatures
 from sfumato_common.crypto.certificates import load_certificate
 from sfumato_common.crypto.identity import SITE_NAME, SiteIdentity
+from sfumato_common.crypto.pseudonyms import Binding, read_binding
 from sfumato_common.errors import ConfigError, FederationError, VerificationError
 from sfumato_common.files import canonical_json, write_atomic
 
 FORMAT = "sfumato-enrolment/2"
+HELD_FORMAT = "sfumato-enrolment/3"  # of a pseudonym, with the statement of whose it is
 GRANT_FORMAT = "sfumato-grant/2"
 GRANT_FILES = {"certificate": "site.crt", "authority": "ca.crt", "coordinator_key": "coordinator.pem"}
 LARGEST_BYTES = 64 * 1024
@@ -30,12 +33,16 @@ _KEYS = {"certificate_request", "signing_key", "node_key"}
 
 @dataclass(frozen=True)
 class EnrolmentRequest:
-    """A verified request: the site's name and its three public keys (certificate request, PEM, OpenSSH)."""
+    """A verified request: the site's name and its three public keys (certificate request, PEM, OpenSSH).
+
+    `holder` says whose name it is, where it is a pseudonym.
+    """
 
     site: str
     certificate_request: str
     signing_key: str
     node_key: str
+    holder: Binding | None = None
 
 
 @dataclass(frozen=True)
@@ -47,10 +54,15 @@ class EnrolmentGrant:
     coordinator_key: bytes
 
 
-def enrolment_request(identity: SiteIdentity) -> bytes:
-    """The request a site sends (or carries) to the coordinator: canonical JSON, signed by each key that it names."""
+def enrolment_request(identity: SiteIdentity, holder: bytes | None = None) -> bytes:
+    """The request a site sends (or carries) to the coordinator: canonical JSON, signed by each key that it names.
+
+    `holder` is the statement of `pseudonyms.bind_names` where `identity` is a pseudonym's: for the coordinator alone.
+    """
+    held = {} if holder is None else {"holder": holder.decode("ascii")}
     body = {
-        "format": FORMAT,
+        "format": FORMAT if holder is None else HELD_FORMAT,
+        **held,
         "site": identity.site,
         "certificate_request": certificates.signing_request(identity.tls_key, identity.site).decode("ascii"),
         "signing_key": identity.signing_public.decode("ascii"),
@@ -68,8 +80,9 @@ def enrolment_request(identity: SiteIdentity) -> bytes:
 def read_request(data: bytes) -> EnrolmentRequest:
     """Verify a request down to its keys: whoever made it holds every key that it names. Raises VerificationError."""
     outer = _object(data, {"body", "signatures"})
-    body, proofs = _texts(outer["body"], {"format", "site", *_KEYS}), _texts(outer["signatures"], _KEYS)
-    if body["format"] != FORMAT:
+    held = {"holder"} if isinstance(outer["body"], dict) and "holder" in outer["body"] else set[str]()
+    body, proofs = _texts(outer["body"], {"format", "site", *held, *_KEYS}), _texts(outer["signatures"], _KEYS)
+    if body["format"] != (HELD_FORMAT if held else FORMAT):
         raise VerificationError("the enrolment request has another format; use the same version on both sides")
     if not SITE_NAME.fullmatch(body["site"]):
         raise VerificationError("the enrolment request holds no valid site name")
@@ -82,7 +95,16 @@ def read_request(data: bytes) -> EnrolmentRequest:
     signatures.verify(keys["signing_key"], "enrolment", signed, given["signing_key"])
     signatures.verify_elliptic(tls_key, "enrolment", signed, given["certificate_request"])
     signatures.verify_elliptic(_node_key(keys["node_key"]), "enrolment", signed, given["node_key"])
-    return EnrolmentRequest(body["site"], body["certificate_request"], body["signing_key"], body["node_key"])
+    keys_of = (body["certificate_request"], body["signing_key"], body["node_key"])
+    return EnrolmentRequest(body["site"], *keys_of, _holder(body) if held else None)
+
+
+def _holder(body: Mapping[str, str]) -> Binding:
+    """Whose pseudonym a request names. Raises VerificationError where the statement is about another one."""
+    holder = read_binding(body["holder"])
+    if (holder.name, holder.name_key) != (body["site"], body["signing_key"]):
+        raise VerificationError("the enrolment request says whose name another one is; make a new one")
+    return holder
 
 
 def encode_grant(grant: EnrolmentGrant, signing_key: Ed25519PrivateKey) -> bytes:

@@ -19,7 +19,7 @@ from sfumato_common.errors import ConfigError, VerificationError
 
 Domain = Literal[
     "enrolment", "grant", "package", "published", "root", "table", "approval", "secure-sum", "status", "run",
-    "decision", "stewardship",
+    "decision", "stewardship", "name",
 ]  # fmt: skip
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from sfumato_common.generators.settings import Positive
 from sfumato_common.strict import Strict
@@ -77,7 +77,9 @@ class Policy(Strict):
     """Everything a site insists on. A plan that asks for more is refused before any data is touched."""
 
     site: Name
-    """This site's name in its plans."""
+    """This site's own name: in its plans, unless `name` hides it."""
+    name: Literal["shown", "pseudonym", "pseudonym-per-study"] = "shown"
+    """What others read: this name, or random letters with keys of their own, one in all studies or one a study."""
     budget: Budget
     """The most that a patient of this site may ever be charged."""
     allowed_stages: list[StageKind]
@@ -108,3 +110,12 @@ class Policy(Strict):
     """Whether the node may tell the step of a round under way, on the grid of answers."""
     answer_interval_s: Annotated[float, Field(ge=0, le=3600)] = DEFAULT_ANSWER_INTERVAL_S
     """Answers leave at whole multiples of so many seconds after the question."""
+
+    @model_validator(mode="after")
+    def _apart(self) -> Policy:
+        if self.name == "pseudonym-per-study" and self.site_total == "published":
+            raise ValueError(
+                "site_total: 'published' tells one study what the site's others cost, and 'name: pseudonym-per-study' "
+                "is to keep them apart; leave one of them out"
+            )
+        return self

@@ -177,9 +177,10 @@ def coordinator_enrol(
     from sfumato_server.enrol import enrol, load_authority, require_planned
 
     data = file_bytes(request)
-    site, sites = read_request(data).site, CoordinatorHome(home).plan().sites
-    require_planned(site, sites)  # before anybody takes up the telephone
-    said = ask_fingerprint(fingerprint, f"site '{site}'")
+    wanted, sites = read_request(data), CoordinatorHome(home).plan().sites
+    require_planned(wanted.site, sites)  # before anybody takes up the telephone
+    whose = f", the pseudonym of '{wanted.holder.site}'" if wanted.holder else ""
+    said = ask_fingerprint(fingerprint, f"site '{wanted.site}'{whose}")
     issued = enrol(home, data, said, sites, passphrase=ask_passphrase(passphrase_file))
     write_atomic(grant, encode_grant(issued, load_authority(home).signing_key))
     console.print(

@@ -31,6 +31,7 @@ def list_members(home: Home, as_json: AsJson = False) -> None:
         name: {
             "status": records[name].status,
             "fingerprint": fingerprint(records[name].signing_key.encode()),
+            **({"holder": records[name].holder} if records[name].holder else {}),
             **_validity(records[name].certificate.encode()),
         }
         if name in records
@@ -47,7 +48,8 @@ def list_members(home: Home, as_json: AsJson = False) -> None:
         table.add_column(heading)
     for name, row in rows.items():
         how = f"renew {name}" if row["ends"] else ""
-        table.add_row(name, row["status"], *(row[key] or "" for key in ("fingerprint", "ends", "standing")), how)
+        shown = f"{name} ({row['holder']})" if "holder" in row else name
+        table.add_row(shown, row["status"], *(row[key] or "" for key in ("fingerprint", "ends", "standing")), how)
     for name, pem in ends.items():
         validity, how = _validity(pem), "rotate --authority" if name == "CA" else "rotate"
         # the one of the ports serves the door, the front and the intake

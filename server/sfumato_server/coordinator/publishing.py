@@ -6,11 +6,13 @@ import json
 import platform
 import secrets
 import time
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from sfumato_common.errors import FederationError
+from sfumato_common.crypto.pseudonyms import tells
+from sfumato_common.errors import ConfigError, FederationError
 from sfumato_common.exchanges.features import FEATURES
 from sfumato_common.files import write_atomic, write_json
 from sfumato_common.package.features import Features
@@ -18,7 +20,7 @@ from sfumato_common.study.lineage import package_sites, plan_of_site
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.shards import shard_sizes
 from sfumato_server.coordinator.home import CoordinatorHome
-from sfumato_server.enrol import Registry, load_authority
+from sfumato_server.enrol import Registry, SiteRecord, load_authority
 from sfumato_server.pool import Pool, pool_packages
 from sfumato_server.publish import publish
 from sfumato_server.publish.features import draw_features, has_features
@@ -42,6 +44,7 @@ def publish_study(home: CoordinatorHome, out: Path, started: float, where: Where
     if result["outcome"] != "completed":
         raise FederationError(result["reason"])
     plan = home.plan()
+    require_unnamed(plan, Registry(home.root).sites().values())
     before = time.time()
     plans = {site: plan_of_site(plan, site) for site in package_sites(plan)}
     images = sum(sum(shard_sizes(own, site, part)) for site, own in plans.items() for part in own.parts_at(site))
@@ -74,6 +77,16 @@ def publish_study(home: CoordinatorHome, out: Path, started: float, where: Where
     run_info["plan"] = plan.model_dump(mode="json")
     write_json(out / "run.json", {**run_info, "utility": result["utility"], "status": read_board(home.status_file)})
     return published.folder
+
+
+def require_unnamed(plan: Plan, records: Iterable[SiteRecord]) -> None:
+    """Raise ConfigError where the plan, which is published, names a hospital that takes part under a pseudonym."""
+    text = json.dumps(plan.model_dump(mode="json"))
+    if told := [record for record in records if record.holder and tells(text, record.holder)]:
+        raise ConfigError(
+            f"the plan names '{told[0].holder}', which takes part as '{told[0].site}' because its policy hides its "
+            "name: nothing is published; publish under a plan that does not name it"
+        )
 
 
 def _vectors(home: CoordinatorHome, plan: Plan) -> Features:

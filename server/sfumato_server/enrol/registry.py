@@ -33,6 +33,8 @@ class SiteRecord:
     """One site: signing key (PEM), node key (OpenSSH line), client certificate (PEM), and whether it may enter.
 
     `earlier` are certificates that were renewed before they ended: the site may not have got the new one yet.
+    `holder` is the hospital whose pseudonym `site` is, by its own name and key (PEM), '' where the name is its own: for
+    the coordinator's people alone.
     """
 
     site: str
@@ -41,6 +43,8 @@ class SiteRecord:
     certificate: str
     status: Literal["enrolled", "revoked"]
     earlier: tuple[str, ...] = ()
+    holder: str = ""
+    holder_key: str = ""
 
 
 class Registry:
@@ -154,12 +158,14 @@ def enrol(
             f"the key in this request has another fingerprint than site '{wanted.site}' told; somebody may have made "
             "the request in the site's place: ask the site for it again"
         )
+    _check_held_once(registry, wanted, sites)
     known = registry.sites().get(wanted.site)
     if known is None:
         pem = certificates.issue_site_certificate(
             unlock_authority(home, passphrase), wanted.certificate_request.encode(), wanted.site
         )
-        known = SiteRecord(wanted.site, wanted.signing_key, wanted.node_key, pem.decode(), "enrolled")
+        held = (wanted.holder.site, wanted.holder.site_key) if wanted.holder else ("", "")
+        known = SiteRecord(wanted.site, wanted.signing_key, wanted.node_key, pem.decode(), "enrolled", (), *held)
         registry.add(known)
     else:
         _check_same(known, wanted)
@@ -199,8 +205,24 @@ def _check_same(known: SiteRecord, wanted: EnrolmentRequest) -> None:
         raise VerificationError(f"site name '{wanted.site}' is taken by other keys; choose another name")
 
 
+def _check_held_once(registry: Registry, wanted: EnrolmentRequest, sites: Collection[str]) -> None:
+    """A hospital is one site of a plan, under whatever name. Raises VerificationError."""
+    own = wanted.holder.site_key if wanted.holder else wanted.signing_key
+    for other in registry.sites().values():
+        if other.site in sites and other.site != wanted.site and (other.holder_key or other.signing_key) == own:
+            raise VerificationError(
+                f"the hospital behind site '{wanted.site}' is in the plan as '{other.site}' already: its patients "
+                "would pay twice; take one of the two names out of the plan"
+            )
+    if wanted.holder and wanted.holder.site in sites:
+        raise VerificationError(
+            f"the plan names '{wanted.holder.site}', whose pseudonym '{wanted.site}' is: take one of the two out of it"
+        )
+
+
 def _fields(record: SiteRecord) -> dict[str, Any]:
-    return {key: value for key, value in asdict(record).items() if key != "site"}
+    """A record as it is kept; without whose name it is where that is its own, as older versions wrote it."""
+    return {key: value for key, value in asdict(record).items() if key != "site" and (value or "holder" not in key)}
 
 
 def _record(name: str, fields: dict[str, Any]) -> SiteRecord:

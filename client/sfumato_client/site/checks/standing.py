@@ -18,7 +18,7 @@ from sfumato_common.errors import ConfigError
 
 def policy(subject: Subject) -> Iterator[Finding]:
     """That the policy can be read, and what in it is not for patients' images."""
-    kept = subject.home.policy()
+    kept = subject.home.own_policy()
     budget = kept.budget
     yield Finding(
         "good",
@@ -37,7 +37,7 @@ def policy(subject: Subject) -> Iterator[Finding]:
 
 def keys(subject: Subject) -> Iterator[Finding]:
     """That the site's keys are whole, closed to others, and the policy's own."""
-    identity, named = load_identity(subject.home.identity), subject.home.policy().site
+    identity, named = load_identity(subject.home.identity), subject.home.own_policy().site
     subject.home.split_key()
     if subject.home.store.exists():
         subject.home.store_key()
@@ -47,11 +47,13 @@ def keys(subject: Subject) -> Iterator[Finding]:
         )
     else:
         yield Finding("good", "the site's keys are whole, and closed to others")
+    if (known := load_identity(subject.home.keys).site) != named:
+        yield Finding("good", f"studies know this site by '{known}', and see other keys than its own")
 
 
 def certificate(subject: Subject) -> Iterator[Finding]:
     """That a coordinator's grant is there, fits the keys, and goes on for a while."""
-    identity = load_identity(subject.home.identity)
+    identity = load_identity(subject.home.keys)
     try:
         grant = load_grant(subject.home.grant)
         address = subject.home.coordinator_address()

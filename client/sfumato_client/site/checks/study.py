@@ -9,6 +9,7 @@ from sfumato_client.site.admission import check_budget, check_policy, forecast_h
 from sfumato_client.site.checks.finding import Finding, Subject
 from sfumato_client.site.given import given_encoders
 from sfumato_client.site.home import SiteHome
+from sfumato_client.site.names import require_nameless
 from sfumato_client.site.summing import require_own_key
 from sfumato_common.errors import PolicyRefusal
 from sfumato_common.study.forecast import Forecast, forecast
@@ -25,6 +26,7 @@ def plan(subject: Subject) -> Iterator[Finding]:
     try:
         check_policy(asked, policy)
         require_own_key(subject.home, asked, policy.site)
+        require_nameless(subject.home, asked)
     except PolicyRefusal as refusal:
         yield Finding("wrong", str(refusal))
     else:
