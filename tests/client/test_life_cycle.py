@@ -24,6 +24,7 @@ from sfumato_client.site.store_key import make_store_key
 from sfumato_common.accounting.events import GaussianRelease
 from sfumato_common.accounting.members import pseudonym
 from sfumato_common.crypto.identity import create_identity, load_identity
+from sfumato_common.crypto.pseudonyms import bind_names
 from sfumato_common.errors import PolicyRefusal
 from sfumato_common.locks import exclusive
 from sfumato_common.strict import parse
@@ -239,17 +240,22 @@ def test_a_removed_home_keeps_its_account_and_nothing_else(ingested, say):
     public = load_identity(home.identity).signing_public
     (home.outbox).mkdir()
     (home.outbox / "answer.safetensors").write_bytes(b"answer")
-    secret = {path.name: path.read_bytes() for path in home.identity.iterdir() if path.is_file()}
+    second = create_identity(home.root / "names" / "site-abcdefghijklmnop", "site-abcdefghijklmnop")
+    bound = bind_names(load_identity(home.identity), second)
+    (second.folder / "binding.json").write_bytes(bound)
+    keys = [path for folder in (home.identity, second.folder) for path in folder.iterdir() if path.is_file()]
+    secret = [(path.name, path.read_bytes()) for path in keys]
     code, _, said = say("sfumato-site", "remove", "--home", home.root, "--yes")
     assert code == 0 and "Kept, and why" in said
     left = {path.name for path in home.root.iterdir()}
     assert left <= {
-        "ledger.sqlite", "ledger.sqlite.head", "ledger.sqlite.moved", "members", "policy.yaml", "plans", "identity",
-        "site-public-key.pem",
+        "ledger.sqlite", "ledger.sqlite.head", "ledger.sqlite.moved", "members", "names", "policy.yaml", "plans",
+        "identity", "site-public-key.pem",
     }  # fmt: skip
     assert [path.name for path in home.identity.iterdir()] == ["split.key"]
+    assert {path.name: path.read_bytes() for path in second.folder.iterdir()} == {"binding.json": bound}
     everything = b"".join(path.read_bytes() for path in home.root.rglob("*") if path.is_file())
-    assert all(data not in everything for name, data in secret.items() if name != "split.key" and b"PRIVATE" in data)
+    assert all(data not in everything for name, data in secret if name != "split.key" and b"PRIVATE" in data)
     assert (home.root / "site-public-key.pem").read_bytes() == public
     code, _, said = say("sfumato-site", "ledger", "show", "--home", home.root)
     assert code == 0 and "training of 'spectral'" in said and "this site's policy, after the gate" in said

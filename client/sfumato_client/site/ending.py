@@ -14,6 +14,7 @@ from sfumato_client.ledger.copies import close_ledger
 from sfumato_client.site.accepted import read_plan
 from sfumato_client.site.erasing import nothing_runs
 from sfumato_client.site.home import ENDED, PUBLIC_KEY, SiteHome
+from sfumato_client.site.names import BINDING, NAMES
 from sfumato_client.site.restored import notice_copy, now
 from sfumato_client.site.store_key import own_store_key
 from sfumato_common.crypto.identity import load_identity
@@ -31,6 +32,7 @@ KEPT = {
     "plans": "the plans that the charges stand under",
     "studies": "the plans of further coordinators",
     PUBLIC_KEY: "the key that certificates and packages of this site are checked by",
+    NAMES: "whose this site's pseudonyms were: packages and exports of studies under them are checked by that",
     "identity": "the split key alone: by it a patient who comes back is known; '--forget-patients' erases it",
 }
 
@@ -86,7 +88,8 @@ def remove(home: SiteHome, forget_patients: bool = False) -> Removed:
         with home.open_ledger() as ledger:
             ledger.verify()
         close_ledger(home.ledger_file, now(), "nowhere")
-        _overwrite_keys(home, forget_patients)
+        _overwrite(home.identity, spared="" if forget_patients else "split.key")
+        _overwrite(home.root / NAMES, spared=BINDING)
         kept = KEPT if not forget_patients else {name: why for name, why in KEPT.items() if name != "identity"}
         erased = [one for one in sorted(home.root.iterdir()) if not _stays(one, home, kept)]
         for one in erased:
@@ -112,16 +115,16 @@ def _stays(one: Path, home: SiteHome, kept: dict[str, str]) -> bool:
     return one.name in kept or one.name.startswith(home.ledger_file.name)
 
 
-def _overwrite_keys(home: SiteHome, forget_patients: bool) -> None:
-    """Other bytes in the place of every secret, then gone; a backup of the store without its key is lost with it."""
-    for path in sorted(home.identity.rglob("*")):
-        if path.is_file() and (forget_patients or path.name != "split.key"):
+def _overwrite(folder: Path, spared: str) -> None:
+    """Other bytes in the place of every key, then gone; a backup of the store without its key is lost with it."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.name != spared:
             with path.open("r+b") as stream:
                 stream.write(secrets.token_bytes(path.stat().st_size))
                 stream.flush()
                 os.fsync(stream.fileno())
             path.unlink()
-    sync_folder(home.identity)
+            sync_folder(path.parent)
 
 
 def _erase(one: Path) -> None:
