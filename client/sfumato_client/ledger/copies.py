@@ -48,9 +48,18 @@ def places(ledger: Path) -> tuple[Path, Path, Path]:
 
 def require_not_moved(ledger: Path) -> None:
     """Raise LedgerError where the ledger lives elsewhere, or was closed for good."""
-    moved = places(ledger)[2]
-    if moved.exists():
-        raise LedgerError(REMOVED if _read(moved).get("to") == "nowhere" else MOVED)
+    if places(ledger)[2].exists():
+        raise LedgerError(REMOVED if closed_for(ledger) == "nowhere" else MOVED)
+
+
+def why_nothing_is_charged(ledger: Path) -> str:
+    """The sentence of a ledger that was handed over, removed, copied or restored; '' for one that may charge."""
+    try:
+        require_not_moved(ledger)
+        require_heard(ledger)
+    except LedgerError as error:
+        return str(error)
+    return ""
 
 
 def close_ledger(ledger: Path, at: str, to: str) -> None:

@@ -24,7 +24,7 @@ _CODES = {
 
 def advise(view: Mapping[str, Any]) -> list[str]:
     """Sentences, the most pressing first; at least one."""
-    said = [view["certificate"]] if view["certificate"] else []
+    said = [line for line in (view.get("ledger"), view["certificate"]) if line]
     if (step := _next_step(view)) is not None:
         return [*said, step]
     if view["waits"]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from sfumato_client.egress.progress import CONTACT_FILE
 from sfumato_client.ledger import Ledger
+from sfumato_client.ledger.copies import why_nothing_is_charged
 from sfumato_client.ledger.head import has_begun
 from sfumato_client.release.folder import release_folder
 from sfumato_client.site.advice import advise
@@ -54,6 +55,7 @@ def overview(root: Path, study: str = "") -> dict[str, Any]:
         "ingested": (home.store / "store.json").exists(),
         "certificate": _certificate_note(home),
         **_node(home, contact),
+        "ledger": why_nothing_is_charged(home.ledger_file),
         "heard": contact.get("heard"),
         "work": _work(home),
         "budget": {"epsilon": policy.budget.epsilon, "delta": policy.budget.delta},

@@ -18,6 +18,7 @@ from sfumato_client.site.backup import restore_backup, write_backup
 from sfumato_client.site.ending import unaccept
 from sfumato_client.site.handler import Site
 from sfumato_client.site.home import SiteHome
+from sfumato_client.site.overview import overview
 from sfumato_client.site.restored import notice_copy, require_here
 from sfumato_client.site.sealed_file import SealedReader
 from sfumato_common.accounting.events import GaussianRelease
@@ -116,13 +117,16 @@ def test_a_home_that_was_handed_over_goes_on_elsewhere_and_never_here(federation
     with pytest.raises(LedgerError, match="handed over"):
         require_here(old)
     assert federation.sites["alder"].handle(hello(plan)).code == "ledger-refused"
+    assert "handed over" in overview(old.root)["next"][0]
     with pytest.raises(LedgerError, match="handed over"):
         charge_a_table(old)
     said, unheard = restore_backup(tmp_path / "alder.backup", tmp_path / "new", WORD)
     assert (said.handed_over, unheard) == (True, [plan.study])
+    assert "restored from a backup" in overview(tmp_path / "new")["next"][0]
     federation.sites["alder"] = site_of(federation, tmp_path / "new")
     finish(federation)
     new = federation.home("alder")
+    assert overview(new.root)["ledger"] == ""
     after = charged(new)
     assert after[: len(before)] == before and len(set(after)) == len(after) > len(before), "each charge once"
     assert charged(old) == before
