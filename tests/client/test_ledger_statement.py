@@ -20,6 +20,7 @@ from sfumato_client.ledger.stewards import stewardship
 from sfumato_client.site.home import SiteHome
 from sfumato_common.accounting.accountant import epsilon
 from sfumato_common.accounting.events import GaussianRelease, SampledGaussian, Unprotected
+from sfumato_common.command_line import console
 from sfumato_common.crypto.identity import create_identity, load_identity
 from sfumato_common.crypto.signatures import sign
 from sfumato_common.errors import LedgerError
@@ -40,7 +41,7 @@ HASH = {"thorax": "a" * 64, "retina": "b" * 64, "bare": "c" * 64}
 
 @pytest.fixture
 def say(monkeypatch, capsys):
-    monkeypatch.setenv("COLUMNS", "220")
+    monkeypatch.setattr(console, "width", 220)
     return speaker(monkeypatch, capsys)
 
 

@@ -23,6 +23,7 @@ from sfumato_client.site.ingesting import ingest_source, update_source
 from sfumato_client.site.store_key import make_store_key
 from sfumato_common.accounting.events import GaussianRelease
 from sfumato_common.accounting.members import pseudonym
+from sfumato_common.command_line import console
 from sfumato_common.crypto.identity import create_identity, load_identity
 from sfumato_common.crypto.pseudonyms import bind_names
 from sfumato_common.errors import PolicyRefusal
@@ -45,7 +46,7 @@ HELD = [name for name in NAMES if keyed_split(KEY, name) == "holdout"]
 
 @pytest.fixture
 def say(monkeypatch, capsys):
-    monkeypatch.setenv("COLUMNS", "220")
+    monkeypatch.setattr(console, "width", 220)
     return speaker(monkeypatch, capsys)
 
 

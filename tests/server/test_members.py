@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from support.commands import speaker
 from support.enrolment import enrol_site, sealed_grant
+from support.studies import POLICY
 
 from sfumato_client.egress import upload
 from sfumato_client.flower.upload import uploader
@@ -47,6 +49,7 @@ def hospital(consortium: Any, tmp_path: Path) -> Any:
     """The home of site 'north', whose identity a test may write to."""
     make_private_folder(tmp_path / "north")
     shutil.copytree(consortium.identities["north"].folder, tmp_path / "north" / "identity")
+    (tmp_path / "north" / "policy.yaml").write_text(yaml.safe_dump({"site": "north", **POLICY}))
     own = replace(consortium.identities["north"], folder=tmp_path / "north" / "identity")
     consortium.identities["north"] = own
     write_json(consortium.home / "plan.json", consortium.plan.model_dump(mode="json"))
@@ -103,7 +106,7 @@ def test_a_site_whose_certificate_ended_comes_back_with_its_plan_and_ledger(
     consortium: Any, hospital: Any, say: Any
 ) -> None:
     home = hospital.folder.parent
-    for name in ("ledger.sqlite", "plans/p.json", "address.json", "policy.yaml"):
+    for name in ("ledger.sqlite", "plans/p.json", "address.json"):
         (home / name).parent.mkdir(exist_ok=True)
         (home / name).write_text(f"as it was: {name}")
     age(consortium, 800)

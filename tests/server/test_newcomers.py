@@ -109,7 +109,7 @@ def test_board_and_status_show_it_and_what_the_others_paid_stays(home, tmp_path)
     enrolled(home, tmp_path, NEW)
     assert overview(home.root, home.plan())["sites"][NEW] | {"since": None} == {
         **dict.fromkeys(("since", "heard", "step", "steps", "step_since")),
-        **{"state": "absent", "code": "", "epsilon": 0.0},
+        **{"state": "absent", "code": "", "epsilon": 0.0, "note": ""},
     }
     board.follow(home.plan())
     board.site(NEW, "working")

@@ -72,9 +72,16 @@ class Page:
         self._devtools("Emulation.setDeviceMetricsOverride", screen)
         scheme = {"features": [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]}
         self._devtools("Emulation.setEmulatedMedia", scheme)
-        # on a busy machine a window may come up without the focus, and keys then go nowhere
-        self._devtools("Emulation.setFocusEmulationEnabled", {"enabled": True})
         self._post("url", {"url": target if isinstance(target, str) else target.resolve().as_uri()})
+        self._take_focus()
+
+    def _take_focus(self) -> None:
+        """Wait until keys reach the page: on a busy machine a window may have no focus, and they go nowhere."""
+        until = time.monotonic() + 30.0
+        while not self.run("return document.hasFocus()"):
+            assert time.monotonic() < until, "the window never had the focus"
+            self._devtools("Page.bringToFront", {})
+            self._devtools("Emulation.setFocusEmulationEnabled", {"enabled": True})
 
     def run(self, script: str) -> Any:
         """What a script returns."""

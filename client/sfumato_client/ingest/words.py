@@ -121,7 +121,7 @@ def planes_as_they_are(plain: Dataset, note: Note) -> None:
     shape = (int(plain.Rows), int(plain.Columns))
     pictures = [flat.reshape(*shape, 3), np.moveaxis(flat.reshape(3, *shape), 0, -1)]
     found = 1 - said
-    if _is_rather(pictures[found], pictures[said], luma=plain.PhotometricInterpretation != "RGB"):
+    if _is_rather(pictures[found], pictures[said], luma=str(plain.PhotometricInterpretation).startswith("YBR")):
         note(f"its {what} is {said}, its samples lie as {found} says: read as such")
         plain.PlanarConfiguration = found
 
@@ -136,6 +136,8 @@ def _is_rather(one: AnyArray, other: AnyArray, luma: bool) -> bool:
         weak, strong = (_colour_to_luma(picture) for picture in (one, other))
         return weak < _SMOOTHER * strong
     (beside, across), (beside_other, across_other) = (_jumps(picture) for picture in (one, other))
+    if across_other == 0.0:  # grey in every pixel: a wrong order is not, however smooth
+        return False
     greyer = beside <= beside_other and across < _GREYER * across_other
     return beside < _SMOOTHER * beside_other or greyer
 
