@@ -30,7 +30,7 @@ def test_compose_takes_the_file(tmp_path):
 
 
 def test_compose_takes_what_the_document_says_for_hospitals_elsewhere(tmp_path):
-    (text,) = re.findall(r"```yaml\n(services:.*?)```", (ROOT / "docs" / "install.md").read_text(), flags=re.DOTALL)
+    (text,) = re.findall(r"```yml\n(services:.*?)```", (ROOT / "docs" / "install.md").read_text(), flags=re.DOTALL)
     (tmp_path / "open.yaml").write_text(text)
     done = compose("-f", "docker-compose.yml", "-f", str(tmp_path / "open.yaml"), "config")
     assert done.returncode == 0, done.stderr
