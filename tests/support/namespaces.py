@@ -30,10 +30,20 @@ print(json.dumps(met))
 
 
 def possible() -> bool:
-    """Whether this user and kernel let namespaces be made."""
+    """Whether this user and kernel let named namespaces be made, and bridges and pairs of links in them."""
     if os.geteuid() != 0 or not (shutil.which("ip") and shutil.which("unshare")):
         return False
-    return subprocess.run(["unshare", "--net", "--mount", "true"], capture_output=True, check=False).returncode == 0
+    own = f"sfp{os.getpid()}"
+    tries = (
+        ["unshare", "--net", "--mount", "true"],
+        ["ip", "netns", "add", own],
+        ["ip", "-n", own, "link", "add", "b", "type", "bridge"],
+        ["ip", "-n", own, "link", "add", "v", "type", "veth", "peer", "name", "w"],
+    )
+    try:
+        return all(subprocess.run(one, capture_output=True, check=False).returncode == 0 for one in tries)
+    finally:
+        subprocess.run(["ip", "netns", "delete", own], capture_output=True, check=False)
 
 
 def ip(*words: str) -> None:
