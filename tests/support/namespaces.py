@@ -37,8 +37,8 @@ def possible() -> bool:
     tries = (
         ["unshare", "--net", "--mount", "true"],
         ["ip", "netns", "add", own],
-        ["ip", "-n", own, "link", "add", "b", "type", "bridge"],
-        ["ip", "-n", own, "link", "add", "v", "type", "veth", "peer", "name", "w"],
+        ["ip", "-n", own, "link", "add", "name", "one", "type", "bridge"],
+        ["ip", "-n", own, "link", "add", "name", "two", "type", "veth", "peer", "name", "three"],
     )
     try:
         return all(subprocess.run(one, capture_output=True, check=False).returncode == 0 for one in tries)
