@@ -26,7 +26,7 @@ from sfumato_common.accounting.members import pseudonym
 from sfumato_common.command_line import console
 from sfumato_common.crypto.identity import create_identity, load_identity
 from sfumato_common.crypto.pseudonyms import bind_names
-from sfumato_common.errors import PolicyRefusal
+from sfumato_common.errors import DataError, PolicyRefusal
 from sfumato_common.locks import exclusive
 from sfumato_common.strict import parse
 from sfumato_common.study.load import plan_text
@@ -231,6 +231,23 @@ def test_certificates_say_when_they_end_and_what_renews_them(home, say, tmp_path
 
     monkeypatch.setattr(certificates_module, "datetime", Soon)
     assert json.loads(say(*command)[2])["certificates"][0]["days"] in (2, 3)
+
+
+def test_numbers_and_numbers_behind_letters_are_told_apart_after_a_withdrawal(home, tmp_path, monkeypatch, say):
+    """What the store knows of the identifiers that are left still asks who P101 beside 101 is."""
+    ward = Ward(tmp_path / "numbers", monkeypatch)
+    for name in ("101", "P202", "303", "P404", "505", "606"):
+        ward.put(f"{name}.png", name)
+    ingest(home, ward.source())
+    code, _, said = say("sfumato-site", "withdraw", "--home", home.root, "303", "P404", "--yes")
+    assert code == 0 and "erased 2 images" in said and len(images(home)) == 4
+    ward.put("again.png", "707")
+    assert update(home, ward.source(most_dropped=1.0)).kept == 5
+    for name in ("P101", "202"):
+        ward.put(f"{name}-too.png", name)
+        with pytest.raises(DataError, match="prefixed_ids"):
+            update(home, ward.source(most_dropped=1.0))
+        del ward.rows[f"{name}-too.png"]
 
 
 def test_a_removed_home_keeps_its_account_and_nothing_else(ingested, say):

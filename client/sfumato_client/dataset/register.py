@@ -24,6 +24,8 @@ from sfumato_client.ingest import ID_KINDS, Entry, Facts, Split
 from sfumato_common.types import AnyArray
 
 REGISTER = "register"
+# arrays of rows, and arrays of what some images have alone with the array of whose it is; every other one is of images
+BY_ROW, BY_SOME = ("abouts", "rows", "stamps"), {"others": "others_of", "bare": "bare_of"}
 _GIVEN: tuple[Split | None, ...] = (None, *SPLITS)
 
 
@@ -137,6 +139,9 @@ def write_register(folder: Path, entries: Sequence[Entry], kept: Numbers, rows: 
         "rows": Column(count, (TOKEN_BYTES,), token, lambda: (_token(row.row) for row in used())),
         "stamps": Column(count, (2,), np.dtype("<i8"), lambda: (pack("<qq", row.size, row.time) for row in used())),
     }
+    apart = {*BY_ROW, *BY_SOME, *BY_SOME.values()}
+    lengths = {name: one.count if isinstance(one, Column) else len(one) for name, one in arrays.items()}
+    assert all(length == len(kept) for name, length in lengths.items() if name not in apart)
     return write_arrays(folder, REGISTER, arrays, key)
 
 

@@ -18,7 +18,7 @@ from sfumato_client.dataset.facts import StoreFacts
 from sfumato_client.dataset.filling import INDEX
 from sfumato_client.dataset.newest import placing
 from sfumato_client.dataset.pixel_file import EncryptedPixels, PixelFacts, PixelFile
-from sfumato_client.dataset.register import REGISTER
+from sfumato_client.dataset.register import BY_ROW, BY_SOME, REGISTER
 from sfumato_client.dataset.splits import SPLITS
 from sfumato_client.dataset.store import Hold, SiteStore, files_of, partial_of, remove_others
 from sfumato_common.errors import DataError
@@ -27,7 +27,6 @@ from sfumato_common.study.terms import ImageForm
 from sfumato_common.types import AnyArray
 
 Mask = npt.NDArray[np.bool_]
-_BY_ROW, _BY_OTHER = {"abouts", "rows", "stamps"}, {"others", "others_of"}
 
 
 def owners_of(folder: Path, store_key: bytes, patients: Collection[str]) -> dict[str, int]:
@@ -113,11 +112,13 @@ def _register(register: dict[str, AnyArray], left: Mask) -> dict[str, AnyArray]:
     stays = after > 0
     number = np.full(rows + 1, -1, np.int32)  # the last one is of images that no row has
     number[:-1][stays] = np.arange(int(stays.sum()), dtype=np.int32)
-    found = {name: array[left] for name, array in register.items() if name not in _BY_ROW | _BY_OTHER}
+    apart = {*BY_ROW, *BY_SOME, *BY_SOME.values()}
+    found = {name: array[left] for name, array in register.items() if name not in apart}
     found["row_of"] = number[row_of[left]]
-    found |= {name: register[name][stays].copy() for name in _BY_ROW}
+    found |= {name: register[name][stays].copy() for name in BY_ROW}
     found["rows"][(after < before)[stays]] = 0
-    if "others" in register:
-        mine = left[register["others_of"]]
-        found |= {"others": register["others"][mine], "others_of": place[register["others_of"][mine]].astype(np.uint32)}
+    for name, whose in BY_SOME.items():
+        if name in register:  # a store of before may lack it
+            mine = left[register[whose]]
+            found |= {name: register[name][mine], whose: place[register[whose][mine]].astype(np.uint32)}
     return found
