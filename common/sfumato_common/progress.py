@@ -7,6 +7,7 @@ was. Lines go to standard error: standard output is for results.
 from __future__ import annotations
 
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from sfumato_common.logs import log_form
 
 LINE_SECONDS = 30.0
 _LONGEST_BEAT_S = 900.0
+_TICK_SECONDS, _LAST_LOOK_S = 0.5, 10.0
 
 
 class Tell(Protocol):
@@ -79,6 +81,30 @@ def _lines(what: str, quiet: bool, clock: Callable[[], float] = time.monotonic) 
         complaints.print(f"{said or what}: {done} of {total}{left}", markup=False, soft_wrap=True)
 
     return tell
+
+
+@contextmanager
+def ticking(look: Callable[[], None], name: str) -> Iterator[None]:
+    """Call `look` twice a second from a thread while the body runs, and once when it has ended.
+
+    `look` is for the eye, and raises nothing. Where it still waits, 10 s after the end, for what another process holds,
+    it is not called again.
+    """
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(_TICK_SECONDS):
+            look()
+
+    thread = threading.Thread(target=watch, name=name, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join(_LAST_LOOK_S)
+        if not thread.is_alive():
+            look()
 
 
 class Lines:

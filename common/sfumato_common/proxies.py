@@ -6,6 +6,7 @@ reached without it. TLS goes through by CONNECT (RFC 9110, section 9.3.6), so th
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from collections.abc import Mapping, MutableMapping
 from urllib.parse import urlsplit
@@ -14,6 +15,14 @@ from sfumato_common.errors import ConfigError
 
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 _PROXIES, _DIRECT = ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"), ("no_proxy", "NO_PROXY")
+
+
+def is_here(host: str) -> bool:
+    """Whether a host is this machine by its address or name."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def proxies_of(environment: Mapping[str, str]) -> dict[str, str]:

@@ -18,6 +18,7 @@ from sfumato_client.egress.progress import forget_failures
 from sfumato_client.site.home import ADDRESS_FILE
 from sfumato_client.site.overview import overview
 from sfumato_client.site.telling import beat_line, leaves, question_line, told
+from sfumato_common import progress
 from sfumato_common.files import write_json
 from sfumato_common.locks import exclusive
 from sfumato_common.progress import Lines
@@ -185,7 +186,7 @@ def test_a_new_run_does_not_begin_with_the_failures_of_the_last(tmp_path):
 
 
 def test_the_console_speaks_at_once_and_a_home_that_cannot_be_looked_at_ends_no_site(home, capsys, monkeypatch):
-    monkeypatch.setattr(live, "_TICK_SECONDS", 0.05)
+    monkeypatch.setattr(progress, "_TICK_SECONDS", 0.05)
     with exclusive(home.root, "the site"), live.live_site(home.root):
         assert "connecting to coordinator c.example:8443" in capsys.readouterr().out
         write_json(home.node_file, {"state": "connecting", "reason": "", "since": time.time()})

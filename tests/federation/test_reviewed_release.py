@@ -16,10 +16,10 @@ from sfumato_client.audit.consent import Consent, consent_of
 from sfumato_client.dataset.encryption import decrypt_whole, encrypt_whole
 from sfumato_client.ledger.chain import next_row
 from sfumato_client.ledger.check import check_package
-from sfumato_client.ledger.decisions import Decision, decisions, now, require_decided
+from sfumato_client.ledger.decisions import Decision, decisions, require_decided
 from sfumato_client.ledger.export import read_export
 from sfumato_client.ledger.people import decided, stewards
-from sfumato_client.ledger.storage import insert, transaction
+from sfumato_client.ledger.storage import insert, now, transaction
 from sfumato_client.site import making
 from sfumato_client.site.desk import find, queue, take_decision
 from sfumato_client.site.dossier import site_facts

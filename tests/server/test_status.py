@@ -12,6 +12,7 @@ from support.plans import dp_sgd
 from support.processes import wait_for
 from typer.testing import CliRunner
 
+from sfumato_common import progress
 from sfumato_common.accounting.accountant import epsilon
 from sfumato_common.command_line import duration_text
 from sfumato_common.errors import BusyError, FederationError
@@ -294,7 +295,7 @@ def test_who_is_here_before_it_begins_and_when_it_does(home, monkeypatch):
 
 def test_the_page_is_new_while_something_else_is_waited_for_and_says_how_it_ended(home, monkeypatch):
     """As it was: 'absent' for as long as the start took, and a running study that had failed."""
-    monkeypatch.setattr(watching, "_TICK_SECONDS", 0.02)
+    monkeypatch.setattr(progress, "_TICK_SECONDS", 0.02)
     monkeypatch.setattr(watching, "_PAGE_SECONDS", 0.05)
     calls, page = [], home.root / PAGE
 

@@ -2,8 +2,30 @@
 
 import os
 
+import pytest
+
 from sfumato_common import files
 from sfumato_server.coordinator.study import run_study
+
+
+class PowerCut(BaseException):
+    """Nothing after it is done."""
+
+
+def run_until(federation, kind, number=0):
+    """Run the study until it asks a question of that kind and round, which nobody hears."""
+    exchange = federation.exchange
+
+    def until(requests, *rest):
+        asked = next(iter(requests.values()))
+        if asked.kind == kind and asked.round == number:
+            raise PowerCut
+        return exchange(requests, *rest)
+
+    federation.exchange = until
+    with pytest.raises(PowerCut):
+        run_study(federation.coordinator, federation, classifier_steps=5)
+    federation.exchange = exchange
 
 
 def stop_before_release(federation):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,10 @@ from sfumato_client.site.home import SiteHome
 from sfumato_common.command_line import console
 from sfumato_common.errors import SfumatoError
 from sfumato_common.logs import log_form
-from sfumato_common.progress import Lines
+from sfumato_common.progress import Lines, ticking
 
 log = logging.getLogger(__name__)
-_TICK_SECONDS, _LOOK_SECONDS = 0.5, 5.0
+_LOOK_SECONDS = 5.0
 _BEAT_SECONDS, _WORK_BEAT_SECONDS = 600.0, 60.0
 
 
@@ -59,26 +59,14 @@ def live_site(root: Path, study: str = "") -> Iterator[None]:
 
     A look that fails is told, and never ends the site: a thread of its own looks.
     """
-    read, over = Look(root, study), threading.Event()
+    read = Look(root, study)
     _say(f"connecting to coordinator {SiteHome(root, study).coordinator_address()}")
-    with _screen() if console.is_terminal and log_form() == "text" else nullcontext(_speaker()) as show:
-        thread = threading.Thread(target=_watch, args=(read, show, over), name="console", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            over.set()
-            thread.join(10.0)
-            if not thread.is_alive():  # else it waits for the ledger, which another process writes
-                _show(read, show)
+    screen = _screen() if console.is_terminal and log_form() == "text" else nullcontext(_speaker())
+    with screen as show, ticking(partial(_show, read, show), "console"):
+        yield
 
 
 Show = Callable[[Mapping[str, Any] | str], None]
-
-
-def _watch(read: Look, show: Show, over: threading.Event) -> None:
-    while not over.wait(_TICK_SECONDS):
-        _show(read, show)
 
 
 def _show(read: Look, show: Show) -> None:

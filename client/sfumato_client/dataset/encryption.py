@@ -17,7 +17,7 @@ import io
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -99,41 +99,58 @@ class FileCipher:
         return self.file_id + place.to_bytes(8, "big")
 
 
-class EncryptedWriter:
-    """A new file in `folder`, written in pieces of a megabyte, of which the last one says that it is; a context."""
+class Pieces:
+    """Takes bytes and writes them to `stream`, encrypted in pieces of a megabyte; the last one says that it is."""
 
-    def __init__(self, folder: Path, kind: str, store_key: bytes) -> None:
-        self.file_id = new_id()
-        self._cipher, self._path = FileCipher(store_key, kind, self.file_id), folder / file_name(kind, self.file_id)
+    def __init__(self, stream: BinaryIO, cipher: FileCipher) -> None:
+        self._stream, self._cipher = stream, cipher
         self._waiting, self._place = bytearray(), 0
 
-    def __enter__(self) -> EncryptedWriter:
-        with room_errors():
-            self._stream = os.fdopen(os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
-        return self
-
-    def __exit__(self, failed: object, *_: object) -> None:
-        with self._stream, room_errors():
-            if failed is None:
-                self._piece(len(self._waiting), LAST)
-                self._stream.flush()
-                os.fsync(self._stream.fileno())
-
     def write(self, data: bytes | memoryview) -> int:
-        """Take bytes; the file has them after the end of the context."""
+        """Take bytes; the stream has them all after `finish`."""
         self._waiting += data
         with room_errors():
             while len(self._waiting) > PIECE:  # and not at just so many: the last piece is to be told from others
                 self._piece(PIECE, 0)
         return len(data)
 
-    def flush(self) -> None:
-        """Nothing: a piece is written when it is full."""
+    def finish(self) -> None:
+        """Write the last piece."""
+        with room_errors():
+            self._piece(len(self._waiting), LAST)
 
     def _piece(self, size: int, last: int) -> None:
         self._stream.write(self._cipher.encrypt(self._place + last, bytes(self._waiting[:size])))
         del self._waiting[:size]
         self._place += 1
+
+
+class EncryptedWriter:
+    """A new file in `folder`, written in `Pieces`; a context."""
+
+    def __init__(self, folder: Path, kind: str, store_key: bytes) -> None:
+        self.file_id = new_id()
+        self._cipher, self._path = FileCipher(store_key, kind, self.file_id), folder / file_name(kind, self.file_id)
+
+    def __enter__(self) -> EncryptedWriter:
+        with room_errors():
+            self._stream = os.fdopen(os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
+        self._pieces = Pieces(self._stream, self._cipher)
+        return self
+
+    def __exit__(self, failed: object, *_: object) -> None:
+        with self._stream, room_errors():
+            if failed is None:
+                self._pieces.finish()
+                self._stream.flush()
+                os.fsync(self._stream.fileno())
+
+    def write(self, data: bytes | memoryview) -> int:
+        """Take bytes; the file has them after the end of the context."""
+        return self._pieces.write(data)
+
+    def flush(self) -> None:
+        """Nothing: a piece is written when it is full."""
 
 
 class EncryptedReader(io.RawIOBase):

@@ -115,13 +115,7 @@ class SiteStore:
             whole.report.write(folder.parent / REPORT)
             whole.report.require_answers()
             facts = write_whole(partial, whole, terms)
-            mark = facts.write(partial, key)
-            with hold(SiteStore.open(partial, key).members(*SPLITS)):
-                for name in files_of(facts):
-                    (partial / name).rename(folder / name)
-                sync_folder(folder)
-                with placing(folder, mark, before.mark, key):
-                    facts.write(folder, key)
+            put_in_place(folder, facts, before, key, hold)
         except OSError as error:
             shutil.rmtree(partial, ignore_errors=True)
             raise DataError(f"store '{folder.name}' cannot be written ({error.strerror}); it is as it was") from None
@@ -193,15 +187,38 @@ def partial_of(folder: Path) -> Path:
     return folder.parent / f".{folder.name}.partial"
 
 
+def put_in_place(
+    folder: Path,
+    made: StoreFacts,
+    before: StoreFacts,
+    store_key: bytes,
+    hold: Hold,
+    tell: Callable[[], None] = lambda: None,
+) -> None:
+    """Let the store that grew as `made` take the place of that of `before`, all at once; the old files stay.
+
+    `hold` is given who is in which cohort, refuses by raising, and lets nothing be charged meanwhile; within it `tell`
+    is called before the new store counts.
+    """
+    partial = partial_of(folder)
+    mark = made.write(partial, store_key)
+    with hold(SiteStore.open(partial, store_key).members(*SPLITS)):
+        tell()
+        for name in _files(made):
+            (partial / name).rename(folder / name)
+        sync_folder(folder)
+        with placing(folder, mark, before.mark, store_key):
+            made.write(folder, store_key)
+
+
 def remove_others(folder: Path, facts: StoreFacts) -> None:
     """Leave only the files of one store."""
-    names = {FACTS, *files_of(facts)}
+    names = {FACTS, *_files(facts)}
     for path in folder.iterdir():
         if path.name not in names:
             path.unlink()
 
 
-def files_of(facts: StoreFacts) -> list[str]:
-    """The names of the files of a store."""
+def _files(facts: StoreFacts) -> list[str]:
     ids = ((PIXELS, facts.pixels), (INDEX, facts.index), (REGISTER, facts.register))
     return [file_name(kind, bytes.fromhex(file_id)) for kind, file_id in ids]

@@ -16,13 +16,11 @@ import numpy.typing as npt
 from sfumato_client.dataset.arrays import hexes, read_arrays, write_arrays
 from sfumato_client.dataset.facts import StoreFacts
 from sfumato_client.dataset.filling import INDEX
-from sfumato_client.dataset.newest import placing
 from sfumato_client.dataset.pixel_file import EncryptedPixels, PixelFacts, PixelFile
 from sfumato_client.dataset.register import BY_ROW, BY_SOME, REGISTER
-from sfumato_client.dataset.splits import SPLITS
-from sfumato_client.dataset.store import Hold, SiteStore, files_of, partial_of, remove_others
+from sfumato_client.dataset.store import Hold, partial_of, put_in_place, remove_others
 from sfumato_common.errors import DataError
-from sfumato_common.files import make_private_folder, sync_folder
+from sfumato_common.files import make_private_folder
 from sfumato_common.study.terms import ImageForm
 from sfumato_common.types import AnyArray
 
@@ -64,14 +62,7 @@ def without(folder: Path, store_key: bytes, owners: Collection[int], hold: Hold,
         said = (facts.labels, pixels.shape, pixels.dtype, facts.key, pixels.file_id.hex())
         index_id = write_arrays(partial, INDEX, _index(index, left), store_key)
         made = StoreFacts(*said, index_id, write_arrays(partial, REGISTER, _register(register, left), store_key))
-        mark = made.write(partial, store_key)
-        with hold(SiteStore.open(partial, store_key).members(*SPLITS)):
-            tell()
-            for name in files_of(made):
-                (partial / name).rename(folder / name)
-            sync_folder(folder)
-            with placing(folder, mark, facts.mark, store_key):
-                made.write(folder, store_key)
+        put_in_place(folder, made, facts, store_key, hold, tell)
     except OSError as error:
         raise DataError(f"store '{folder.name}' cannot be written ({error.strerror}); it is as it was") from None
     finally:

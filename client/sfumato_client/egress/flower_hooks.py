@@ -19,7 +19,7 @@ from typing import Any
 import httpx
 
 from sfumato_client.egress.bundle import inspect_bundle
-from sfumato_client.egress.progress import CONTACT_FILE, shown_step
+from sfumato_client.egress.progress import CONTACT_FILE, heard_alone, shown_step
 from sfumato_client.egress.unreached import cut_words, refusal_words, seconds_ahead
 from sfumato_common.errors import VerificationError
 from sfumato_common.files import if_room, read_object, write_json
@@ -79,9 +79,7 @@ class Contact:
         """Since when, and why, the coordinator is not reached: the first failure of those in a row."""
         since = self._kept.get("failed", round(self._now(), 1))
         if self._kept.get("why") != why:
-            self._keep(
-                {**{key: self._kept[key] for key in ("heard",) if key in self._kept}, "failed": since, "why": why}
-            )
+            self._keep({**heard_alone(self._kept), "failed": since, "why": why})
 
     def _keep(self, value: dict[str, Any]) -> None:
         self._kept, self._written = value, self._now()

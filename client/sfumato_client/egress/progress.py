@@ -7,7 +7,9 @@ the question came (`egress.pace`), so that the step tells no more of time than a
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from sfumato_common.files import if_room, read_object, write_atomic, write_json
 
@@ -34,9 +36,14 @@ def shown_step(home: Path) -> bytes | None:
     return told if _FORM.fullmatch(told) else None
 
 
+def heard_alone(kept: Mapping[str, Any]) -> dict[str, Any]:
+    """Of what is kept of the contact with the coordinator, when it last answered; nothing where it never did."""
+    return {"heard": kept["heard"]} if "heard" in kept else {}
+
+
 def forget_failures(home: Path) -> None:
-    """Of the contact with the coordinator keep when it last answered, and not why an earlier run could not reach it."""
+    """Forget why an earlier run could not reach the coordinator."""
     kept = read_object(home / CONTACT_FILE)
     if "why" in kept:
         with if_room():
-            write_json(home / CONTACT_FILE, {key: kept[key] for key in ("heard",) if key in kept})
+            write_json(home / CONTACT_FILE, heard_alone(kept))

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 from collections.abc import Collection, Iterable, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +32,7 @@ from sfumato_client.ledger.export import write_export
 from sfumato_client.ledger.head import check_head, head_of, head_path, read_head, write_head
 from sfumato_client.ledger.members import check_members, members_folder, read_members, write_new_members
 from sfumato_client.ledger.promised import begun, promised
-from sfumato_client.ledger.storage import begin, connect, insert, read_rows, transaction
+from sfumato_client.ledger.storage import begin, connect, insert, now, read_rows, transaction
 from sfumato_common.accounting.accountant import CohortCosts, cohort_costs, epsilon
 from sfumato_common.accounting.events import Cohort, Declared, Event, Unprotected, event_to_json
 from sfumato_common.accounting.members import Members
@@ -69,7 +68,7 @@ class Ledger:
             raise LedgerError("the privacy ledger is gone but its head is there; restore it from a backup")
         ledger = cls(connect(path), path, budget, site, nonprivate_studies)
         try:
-            begin(ledger._connection, next_row([], "genesis", {"format": FORMAT, "site": site, "at": _now()}))
+            begin(ledger._connection, next_row([], "genesis", {"format": FORMAT, "site": site, "at": now()}))
             rows = ledger._rows()
             if read_head(path) != head_of(rows):
                 ledger._advance_head()  # a crash came between an entry and its head
@@ -117,7 +116,7 @@ class Ledger:
             "round": round,
             "cohort": cohort,
             "event": event_to_json(event),
-            "at": _now(),
+            "at": now(),
         }
         with transaction(self._connection):
             rows = self._rows()
@@ -148,7 +147,7 @@ class Ledger:
                 raise LedgerError("a reservation that this ledger did not make cannot be settled")
             if reservation.number in settled_results(rows):
                 raise LedgerError(f"entry {reservation.number} is settled already")
-            fields = {"closes": reservation.number, "sha256": sha256, "at": _now()}
+            fields = {"closes": reservation.number, "sha256": sha256, "at": now()}
             insert(self._connection, next_row(rows, "settle", fields))
         self._advance_head()
 
@@ -164,7 +163,7 @@ class Ledger:
             check_members(bound, members)
             fields = write_new_members(folder, bound, members)
             if fields is not None:
-                insert(self._connection, next_row(rows, "bind", {**fields, "at": _now()}))
+                insert(self._connection, next_row(rows, "bind", {**fields, "at": now()}))
         if fields is not None:
             self._advance_head()
 
@@ -181,7 +180,7 @@ class Ledger:
     def approve(self, *leaves: Approval) -> None:
         """Keep the approvals of a part's shards, all or none. Raises LedgerError when the part was approved before."""
         with transaction(self._connection):
-            for row in approval_rows(self._rows(), leaves, _now()):
+            for row in approval_rows(self._rows(), leaves, now()):
                 insert(self._connection, row)
         self._advance_head()
 
@@ -192,7 +191,7 @@ class Ledger:
     def recover(self, study: str, plan_hash: str, owed: Sequence[Owed], answers: Collection[Answer]) -> None:
         """Put back the charges of answers that left before the ledger was restored from a backup."""
         with transaction(self._connection):
-            for row in recovery_rows(self._rows(), study, plan_hash, owed, answers, _now()):
+            for row in recovery_rows(self._rows(), study, plan_hash, owed, answers, now()):
                 insert(self._connection, row)
         self._advance_head()
 
@@ -274,7 +273,3 @@ class Ledger:
 
 def _reservations(rows: Sequence[Row]) -> list[Reservation]:
     return [reservation(row) for row in rows if row.value["kind"] == "reserve"]
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import Any, Literal, get_args
 
 from sfumato_client.ledger.approvals import Approval
@@ -82,11 +81,6 @@ def signed(decision: Decision, by_sign: Sign, sign: Sign) -> Decision:
     """`decision` with the signatures of its steward and of the site (`SiteIdentity.sign_stewardship`)."""
     told = replace(decision, by_signature=by_sign(decision.statement))
     return replace(told, signature=sign(told.taken))
-
-
-def now() -> str:
-    """The time of a row."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 @dataclass(frozen=True)

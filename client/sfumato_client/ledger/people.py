@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 
 from sfumato_client.ledger.book import Ledger
 from sfumato_client.ledger.chain import Row, next_row
-from sfumato_client.ledger.decisions import Decided, Decision, decision_row, decisions, now
+from sfumato_client.ledger.decisions import Decided, Decision, decision_row, decisions
 from sfumato_client.ledger.stewards import Stewardship, stewards_of, stewardship_row
-from sfumato_client.ledger.storage import insert, transaction
+from sfumato_client.ledger.storage import insert, now, transaction
 
 
 def change_steward(ledger: Ledger, change: Stewardship, site_key: bytes) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
@@ -19,7 +18,7 @@ from pydantic import ValidationError
 from sfumato_client.ledger.book import Ledger
 from sfumato_client.ledger.chain import FORMAT, next_row
 from sfumato_client.ledger.head import has_begun
-from sfumato_client.ledger.storage import begin, connect, read_rows
+from sfumato_client.ledger.storage import begin, connect, now, read_rows
 from sfumato_common.accounting.members import Members, key_name, pseudonym
 from sfumato_common.crypto.signatures import load_private_key, private_pem, public_pem, sign
 from sfumato_common.errors import ConfigError, DataError, LedgerError
@@ -89,8 +88,7 @@ def create_ledger(path: Path, *, site: str, epsilon: float, delta: float) -> Non
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(signing, private_pem(Ed25519PrivateKey.generate()), mode=0o600)
     write_atomic(patients, secrets.token_hex(_KEY_BYTES).encode(), mode=0o600)
-    at = datetime.now(UTC).isoformat(timespec="seconds")
-    fields = {"format": FORMAT, "site": terms.site, "at": at, "terms": terms.model_dump(mode="json")}
+    fields = {"format": FORMAT, "site": terms.site, "at": now(), "terms": terms.model_dump(mode="json")}
     connection = connect(path)
     try:
         begin(connection, next_row([], "genesis", fields))

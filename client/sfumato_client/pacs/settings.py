@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator, model_validator
 
 from sfumato_client.pacs.classes import image_classes, named_class
+from sfumato_common.proxies import is_here
 from sfumato_common.strict import Strict, load_kind
 
 FilePath = Annotated[Path, Field(strict=False)]  # YAML has strings, not paths
@@ -163,7 +164,7 @@ class DicomWeb(_Pacs):
         given = (self.password_env is not None) + (self.password_file is not None)
         if given != (self.user is not None):
             raise ValueError("a 'user' needs one of 'password_env' and 'password_file', and these need a user")
-        if urlsplit(self.url).scheme == "http" and not self.clear_text and not _is_here(self.host):
+        if urlsplit(self.url).scheme == "http" and not self.clear_text and not is_here(self.host):
             raise ValueError(
                 "'url' is http: images would cross the network unencrypted; use https, or write 'clear_text: true' "
                 "where the hospital allows that"
@@ -211,7 +212,7 @@ class Dimse(_Pacs):
     def _whole(self) -> Dimse:
         if self.retrieve == "move" and self.listener is None:
             raise ValueError("'retrieve: move' needs a 'listener' that the PACS sends to")
-        if self.tls is None and not self.clear_text and not _is_here(self.host):
+        if self.tls is None and not self.clear_text and not is_here(self.host):
             raise ValueError(
                 "without 'tls' images would cross the network unencrypted; add it, or write 'clear_text: true' "
                 "where the hospital allows that"
@@ -226,14 +227,6 @@ class Dimse(_Pacs):
 
 AnyPacs = DicomWeb | Dimse
 PacsConfig = Annotated[AnyPacs, Field(discriminator="kind")]
-
-
-def _is_here(host: str) -> bool:
-    """Whether a host is this machine by its address."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def load_pacs(path: Path) -> AnyPacs:

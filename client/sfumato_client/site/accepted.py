@@ -1,14 +1,17 @@
-"""Files of accepted plans, and what a request may name of the plan that it is under."""
+"""Files of a home that people accepted or wrote: plans, policy, address; and what a request may name of its plan."""
 
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 from pathlib import Path
 
 from sfumato_common.errors import ConfigError, PolicyRefusal
-from sfumato_common.strict import parse
+from sfumato_common.strict import parse, parse_document
+from sfumato_common.strict.document import document, file_text
 from sfumato_common.study.lineage import given_models
 from sfumato_common.study.plan import Plan
+from sfumato_common.study.policy import Policy
 from sfumato_common.study.stages import Stage
 
 
@@ -45,3 +48,14 @@ def read_address(path: Path) -> str:
         return str(json.loads(path.read_text())["coordinator"])
     except (OSError, ValueError, KeyError):
         raise ConfigError("this site is not enrolled yet; run 'sfumato-site join GRANT ...' first") from None
+
+
+def read_policy(path: Path) -> Policy:
+    """The policy as its file has it now. Raises ConfigError when it is absent or wrong."""
+    return _policy_of(file_text(path), path.name)
+
+
+@lru_cache(maxsize=8)
+def _policy_of(text: str, name: str) -> Policy:
+    """Parsed once for the same text: a look at a home asks for its policy a dozen times."""
+    return parse_document(document(text, name), Policy)

@@ -18,6 +18,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import IO, cast
 
 from sfumato_client.ledger.copies import (
     close_ledger,
@@ -28,12 +29,12 @@ from sfumato_client.ledger.copies import (
     reopen_ledger,
 )
 from sfumato_client.ledger.head import read_head
-from sfumato_client.ledger.storage import connect, transaction
+from sfumato_client.ledger.storage import connect, now, transaction
 from sfumato_client.release.folder import is_candidate
 from sfumato_client.site.erasing import nothing_runs
 from sfumato_client.site.home import SiteHome
 from sfumato_client.site.ingesting import SHEET
-from sfumato_client.site.restored import notice_copy, now, open_plans
+from sfumato_client.site.restored import notice_copy, open_plans
 from sfumato_client.site.sealed_file import DAMAGED, SealedReader, SealedWriter
 from sfumato_common.errors import ConfigError, LedgerError, VerificationError
 from sfumato_common.files import make_private_folder, move_into_place, sync_folder
@@ -138,7 +139,7 @@ def _write(home: SiteHome, out: Path, passphrase: bytes, said: Manifest) -> None
     try:
         with os.fdopen(handle, "wb") as stream:
             sealed = SealedWriter(stream, passphrase)
-            with tarfile.open(fileobj=sealed, mode="w|", format=tarfile.PAX_FORMAT) as tar:
+            with tarfile.open(fileobj=cast(IO[bytes], sealed), mode="w|", format=tarfile.PAX_FORMAT) as tar:
                 _add_text(tar, MANIFEST, json.dumps(asdict(said), sort_keys=True, indent=2))
                 for path in _files(home.root, said.images):
                     tar.add(path, str(path.relative_to(home.root)), recursive=False)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sfumato_client.site.home import SiteHome
-from sfumato_common.crypto.certificates import expiry_note, has_ended, load_certificate
+from sfumato_common.crypto.certificates import load_certificate, validity
 from sfumato_common.crypto.enrolment import load_grant
 from sfumato_common.errors import ConfigError
 
@@ -29,6 +29,4 @@ def certificates_of(home: SiteHome) -> list[dict[str, Any]]:
 
 
 def _validity(pem: bytes) -> dict[str, Any]:
-    end = load_certificate(pem).not_valid_after_utc
-    standing = "ended" if has_ended(pem) else "ends soon" if expiry_note(pem, "") else "good"
-    return {"ends": f"{end:%Y-%m-%d}", "days": (end - datetime.now(UTC)).days, "standing": standing}
+    return {"days": (load_certificate(pem).not_valid_after_utc - datetime.now(UTC)).days, **validity(pem)}

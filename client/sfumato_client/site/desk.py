@@ -15,9 +15,10 @@ from typing import Literal
 
 from sfumato_client.anonymise.candidates import CandidateSet
 from sfumato_client.ledger import Ledger
-from sfumato_client.ledger.decisions import Decided, Decision, Verdict, now, signed
+from sfumato_client.ledger.decisions import Decided, Decision, Verdict, signed
 from sfumato_client.ledger.head import has_begun
 from sfumato_client.ledger.people import decide, decided
+from sfumato_client.ledger.storage import now
 from sfumato_client.release.folder import ReleaseFolder, release_folder
 from sfumato_client.site.candidates import read_finished
 from sfumato_client.site.home import SiteHome

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 import shutil
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -11,15 +9,16 @@ from pathlib import Path
 
 from sfumato_client.ledger.behind import require_current
 from sfumato_client.ledger.copies import close_ledger
+from sfumato_client.ledger.storage import now
 from sfumato_client.site.accepted import read_plan
-from sfumato_client.site.erasing import nothing_runs
+from sfumato_client.site.erasing import nothing_runs, overwrite
 from sfumato_client.site.home import ENDED, PUBLIC_KEY, SiteHome
 from sfumato_client.site.names import BINDING, NAMES
-from sfumato_client.site.restored import notice_copy, now
+from sfumato_client.site.restored import notice_copy
 from sfumato_client.site.store_key import own_store_key
 from sfumato_common.crypto.identity import load_identity
 from sfumato_common.errors import ConfigError, PolicyRefusal
-from sfumato_common.files import sync_folder, write_atomic
+from sfumato_common.files import write_atomic
 from sfumato_common.locks import exclusive
 from sfumato_common.study.plan import Plan
 
@@ -88,8 +87,8 @@ def remove(home: SiteHome, forget_patients: bool = False) -> Removed:
         with home.open_ledger() as ledger:
             ledger.verify()
         close_ledger(home.ledger_file, now(), "nowhere")
-        _overwrite(home.identity, spared="" if forget_patients else "split.key")
-        _overwrite(home.root / NAMES, spared=BINDING)
+        _overwrite_all(home.identity, spared="" if forget_patients else "split.key")
+        _overwrite_all(home.root / NAMES, spared=BINDING)
         kept = KEPT if not forget_patients else {name: why for name, why in KEPT.items() if name != "identity"}
         erased = [one for one in sorted(home.root.iterdir()) if not _stays(one, home, kept)]
         for one in erased:
@@ -115,16 +114,10 @@ def _stays(one: Path, home: SiteHome, kept: dict[str, str]) -> bool:
     return one.name in kept or one.name.startswith(home.ledger_file.name)
 
 
-def _overwrite(folder: Path, spared: str) -> None:
-    """Other bytes in the place of every key, then gone; a backup of the store without its key is lost with it."""
+def _overwrite_all(folder: Path, spared: str) -> None:
     for path in sorted(folder.rglob("*")):
         if path.is_file() and path.name != spared:
-            with path.open("r+b") as stream:
-                stream.write(secrets.token_bytes(path.stat().st_size))
-                stream.flush()
-                os.fsync(stream.fileno())
-            path.unlink()
-            sync_folder(path.parent)
+            overwrite(path)
 
 
 def _erase(one: Path) -> None:

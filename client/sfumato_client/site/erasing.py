@@ -44,7 +44,7 @@ def erase_store(home: SiteHome) -> list[str]:
         )
     if not path.exists():
         raise ConfigError("this home has no key of a store: nothing is left to erase")
-    _overwrite(path)
+    overwrite(path)
     for folder in (home.store, home.store.with_name(f".{home.store.name}.partial")):
         shutil.rmtree(folder, ignore_errors=True)
     newest_file(home.store).unlink(missing_ok=True)
@@ -52,8 +52,8 @@ def erase_store(home: SiteHome) -> list[str]:
     return [one.name for one in left if one.is_file() or (one.is_dir() and any(one.iterdir()))]
 
 
-def _overwrite(path: Path) -> None:
-    """Other bytes in its place, then gone."""
+def overwrite(path: Path) -> None:
+    """Other bytes in the place of a key, then gone: a backup of what it opened is lost with it."""
     with path.open("r+b") as stream:
         stream.write(secrets.token_bytes(path.stat().st_size))
         stream.flush()

@@ -13,14 +13,13 @@ from sfumato_client.dataset import Cohort, IngestReport, SiteStore, StoreFacts
 from sfumato_client.ingest import SiteImage, Skipped
 from sfumato_client.ledger import Ledger
 from sfumato_client.ledger.changing import check_cohort
-from sfumato_client.site.accepted import read_address, read_plan
+from sfumato_client.site.accepted import read_address, read_plan, read_policy
 from sfumato_client.site.names import bindings, keys_of, known_as, names_of
 from sfumato_client.site.store_key import make_store_key, read_split_key, read_store_key
 from sfumato_common.accounting.events import Cohort as CohortName
 from sfumato_common.crypto.identity import load_identity
 from sfumato_common.errors import ConfigError, DataError, PolicyRefusal
 from sfumato_common.files import write_json
-from sfumato_common.strict import load_yaml
 from sfumato_common.study.lineage import version_of
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.policy import Policy
@@ -172,7 +171,7 @@ class SiteHome:
 
     def own_policy(self) -> Policy:
         """The site's own policy, as its file has it. Raises ConfigError when it is absent or wrong."""
-        return load_yaml(self.root / "policy.yaml", Policy)
+        return read_policy(self.root / "policy.yaml")
 
     def policy(self) -> Policy:
         """The policy with the name by which studies of this coordinator know the site. Raises ConfigError."""

@@ -6,8 +6,6 @@ here is heard first: each question of a coordinator tells what it holds of this 
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 from sfumato_client.ledger import Ledger
 from sfumato_client.ledger.copies import (
     hear,
@@ -19,17 +17,13 @@ from sfumato_client.ledger.copies import (
     settle_restored,
 )
 from sfumato_client.ledger.people import note_restored
+from sfumato_client.ledger.storage import now
 from sfumato_client.release.folder import release_folder
 from sfumato_client.site.accepted import read_plan
 from sfumato_client.site.home import ENDED, SiteHome
 from sfumato_client.site.names import name_in
 from sfumato_common.errors import PolicyRefusal
 from sfumato_common.study.plan import Plan
-
-
-def now() -> str:
-    """The time of a mark."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def open_plans(home: SiteHome) -> list[Plan]:

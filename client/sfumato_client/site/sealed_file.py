@@ -14,9 +14,8 @@ from typing import Any, BinaryIO
 
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
-from sfumato_client.dataset.encryption import KEY_BYTES, LAST, OVERHEAD, PIECE, FileCipher, new_id
+from sfumato_client.dataset.encryption import KEY_BYTES, LAST, OVERHEAD, PIECE, FileCipher, Pieces, new_id
 from sfumato_common.errors import ConfigError, DataError, VerificationError
-from sfumato_common.files import room_errors
 
 FORMAT, KIND, SHORTEST = b"sfumato-backup/1\n", "backup", 12
 _N, _R, _P = 2**17, 8, 1  # 128 MiB and some tenths of a second for each guess
@@ -24,8 +23,11 @@ _LONGEST_HEAD = 1024
 DAMAGED = "the backup does not open: the passphrase is another one, or the file was altered or cut short"
 
 
-class SealedWriter(io.RawIOBase):
-    """Takes a stream and writes it encrypted to `stream`; whole only after `finish`. Raises ConfigError."""
+class SealedWriter(Pieces):
+    """Takes bytes and writes them encrypted to `stream`, behind what opens them; whole only after `finish`.
+
+    Raises ConfigError for a short passphrase.
+    """
 
     def __init__(self, stream: BinaryIO, passphrase: bytes) -> None:
         if len(passphrase) < SHORTEST:
@@ -33,32 +35,9 @@ class SealedWriter(io.RawIOBase):
                 f"a backup's passphrase has at least {SHORTEST} letters: who has the file can try at will"
             )
         salt, file_id = secrets.token_bytes(16), new_id()
-        self._stream, self._cipher = stream, FileCipher(_key(passphrase, salt), KIND, file_id)
-        self._waiting, self._place = bytearray(), 0
+        super().__init__(stream, FileCipher(_key(passphrase, salt), KIND, file_id))
         head = {"salt": salt.hex(), "file_id": file_id.hex(), "kdf": "scrypt"}
         stream.write(FORMAT + json.dumps(head, sort_keys=True).encode() + b"\n")
-
-    def writable(self) -> bool:
-        """It is."""
-        return True
-
-    def write(self, data: Any) -> int:
-        """Take bytes."""
-        self._waiting += data
-        with room_errors():
-            while len(self._waiting) > PIECE:  # and not at just so many: the last piece is to be told from others
-                self._piece(PIECE, 0)
-        return len(data)
-
-    def finish(self) -> None:
-        """Write the last piece, which says that it is."""
-        with room_errors():
-            self._piece(len(self._waiting), LAST)
-
-    def _piece(self, size: int, last: int) -> None:
-        self._stream.write(self._cipher.encrypt(self._place + last, bytes(self._waiting[:size])))
-        del self._waiting[:size]
-        self._place += 1
 
 
 class SealedReader(io.RawIOBase):

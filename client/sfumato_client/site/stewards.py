@@ -16,9 +16,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
-from sfumato_client.ledger.decisions import now
 from sfumato_client.ledger.people import change_steward, stewards
 from sfumato_client.ledger.stewards import STEWARD_NAME, Stewardship, stewardship
+from sfumato_client.ledger.storage import now
 from sfumato_client.site.home import SiteHome
 from sfumato_common.crypto import signatures
 from sfumato_common.crypto.identity import load_identity

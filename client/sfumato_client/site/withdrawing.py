@@ -14,9 +14,9 @@ from functools import partial
 from sfumato_client.dataset.tokens import alike_token
 from sfumato_client.dataset.withdrawing import has_alike, owners_of, without
 from sfumato_client.ledger.changing import cohort_held, require_none_begun
+from sfumato_client.ledger.storage import now
 from sfumato_client.site.home import SiteHome
 from sfumato_client.site.ingesting import SHEET
-from sfumato_client.site.restored import now
 from sfumato_client.site.withdrawn import read_withdrawn, withdrawn_file
 from sfumato_common.accounting.members import pseudonym
 from sfumato_common.errors import ConfigError

@@ -122,6 +122,12 @@ def expiry_note(certificate: bytes, whose: str, now: datetime | None = None) -> 
     return f"the certificate of {whose} ends on {end:%Y-%m-%d}, in {left.days} days"
 
 
+def validity(certificate: bytes) -> dict[str, str]:
+    """Last day of a certificate (PEM), and one word of it: good, ends soon (within 30 days), or ended."""
+    standing = "ended" if has_ended(certificate) else "ends soon" if expiry_note(certificate, "") else "good"
+    return {"ends": f"{load_certificate(certificate).not_valid_after_utc:%Y-%m-%d}", "standing": standing}
+
+
 def server_names(certificate: bytes) -> list[str]:
     """DNS names and addresses that a server certificate (PEM) was made out to."""
     extension = load_certificate(certificate).extensions.get_extension_for_class(x509.SubjectAlternativeName)

@@ -2,7 +2,7 @@
 
 from sfumato_common.strict.document import Document, read_document
 from sfumato_common.strict.model import Strict, load_kind, load_yaml, parse, parse_document, read_signed
-from sfumato_common.strict.writing import yaml_text
+from sfumato_common.strict.writing import yaml_text, yaml_word
 
 __all__ = [
     "Document",
@@ -14,4 +14,5 @@ __all__ = [
     "read_document",
     "read_signed",
     "yaml_text",
+    "yaml_word",
 ]

@@ -57,7 +57,7 @@ class Document:
 
 def read_document(path: Path) -> Document:
     """Read a YAML file. Raises ConfigError, with file, line and remedy, for what is no YAML at all."""
-    return document(_text(path), path.name)
+    return document(file_text(path), path.name)
 
 
 def document(text: str, name: str) -> Document:
@@ -80,7 +80,8 @@ def document(text: str, name: str) -> Document:
     return Document(name, value, made.spots, tuple(made.faults))
 
 
-def _text(path: Path) -> str:
+def file_text(path: Path) -> str:
+    """The text of a file. Raises ConfigError, with file and line, where it cannot be read or is no UTF-8."""
     try:
         raw = path.read_bytes()
     except OSError as error:

@@ -11,6 +11,11 @@ _PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_./@+-]*")
 _WORDS = frozenset(("y", "n", "yes", "no", "on", "off", "true", "false", "null"))
 
 
+def yaml_word(value: str | float) -> str:
+    """One value as it stands in YAML text, in quotes where it needs them."""
+    return yaml_text([value]).removeprefix("- ").rstrip("\n")
+
+
 def yaml_text(value: Any) -> str:
     """Plain data as YAML text, keys in their order."""
     from ruamel.yaml import YAML

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sfumato_common.errors import ConfigError
-from sfumato_common.strict import parse, parse_document, yaml_text
+from sfumato_common.strict import parse, parse_document, yaml_word
 from sfumato_common.strict.document import document
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.policy import Policy
@@ -78,19 +78,19 @@ def plan_text(beginning: Beginning, file: str) -> str:
         _PACKAGE,
         "plan.yaml",
         file=file,
-        name=_word(beginning.study),
+        name=yaml_word(beginning.study),
         size=beginning.size,
         channels=form.channels,
         modality=form.modality,
-        labels=", ".join(map(_word, beginning.labels)),
-        sites="\n".join(f"  {_word(site)}: {{nominal_patients: {beginning.patients}}}" for site in sites),
+        labels=", ".join(map(yaml_word, beginning.labels)),
+        sites="\n".join(f"  {yaml_word(site)}: {{nominal_patients: {beginning.patients}}}" for site in sites),
         epsilon=_number(beginning.epsilon),
         delta=_number(beginning.delta),
         about=form.about,
         stage=form.stage,
         model=form.model,
         images=min(200, beginning.patients),
-        balance=", ".join(f"{_word(label)}: {share}" for label, share in _shares(beginning.labels).items()),
+        balance=", ".join(f"{yaml_word(label)}: {share}" for label, share in _shares(beginning.labels).items()),
         quorum=max(1, math.ceil(len(sites) * 2 / 3)),
     )
     made = document(text, file)
@@ -102,7 +102,7 @@ def plan_text(beginning: Beginning, file: str) -> str:
 def policy_text(site: str, epsilon: float, delta: float, patients: int) -> str:
     """The text of a site's policy. Raises ConfigError for values that no policy may have."""
     text = template_text(
-        _PACKAGE, "policy.yaml", site=_word(site), epsilon=_number(epsilon), delta=_number(delta), patients=patients
+        _PACKAGE, "policy.yaml", site=yaml_word(site), epsilon=_number(epsilon), delta=_number(delta), patients=patients
     )
     parse_document(document(text, "these options"), Policy)
     return text
@@ -116,9 +116,4 @@ def _shares(labels: Sequence[str]) -> dict[str, float]:
 
 def _number(value: float) -> str:
     """A number as people write it, and as every reader of YAML takes it: 10.0, 1.0e-5."""
-    return yaml_text([value]).removeprefix("- ").rstrip("\n").replace("e-0", "e-")
-
-
-def _word(text: str) -> str:
-    """A word as YAML takes it, whatever it is: the model refuses it in words of its own."""
-    return yaml_text([text]).removeprefix("- ").rstrip("\n")
+    return yaml_word(value).replace("e-0", "e-")

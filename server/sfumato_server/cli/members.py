@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from sfumato_common.command_line import AsJson, console, print_json
-from sfumato_common.crypto.certificates import expiry_note, has_ended, load_certificate
+from sfumato_common.crypto.certificates import validity
 from sfumato_common.crypto.enrolment import encode_grant
 from sfumato_common.crypto.signatures import fingerprint
 from sfumato_common.errors import ConfigError
@@ -32,7 +32,7 @@ def list_members(home: Home, as_json: AsJson = False) -> None:
             "status": records[name].status,
             "fingerprint": fingerprint(records[name].signing_key.encode()),
             **({"holder": records[name].holder} if records[name].holder else {}),
-            **_validity(records[name].certificate.encode()),
+            **validity(records[name].certificate.encode()),
         }
         if name in records
         else {"status": "not enrolled", "fingerprint": None, "ends": None, "standing": None}
@@ -41,7 +41,7 @@ def list_members(home: Home, as_json: AsJson = False) -> None:
     own = fingerprint(authority.public_key)
     ends = {"CA": authority.ca_pem, "ports": authority.server_certificate_path.read_bytes()}
     if as_json:
-        print_json({"fingerprint": own, "sites": rows, **{name: _validity(pem) for name, pem in ends.items()}})
+        print_json({"fingerprint": own, "sites": rows, **{name: validity(pem) for name, pem in ends.items()}})
         return
     table = Table(title="Sites", caption=f"this coordinator's fingerprint: {own}")
     for heading in ("site", "standing", "fingerprint", "certificate ends", "", "renewed by"):
@@ -51,9 +51,9 @@ def list_members(home: Home, as_json: AsJson = False) -> None:
         shown = f"{name} ({row['holder']})" if "holder" in row else name
         table.add_row(shown, row["status"], *(row[key] or "" for key in ("fingerprint", "ends", "standing")), how)
     for name, pem in ends.items():
-        validity, how = _validity(pem), "rotate --authority" if name == "CA" else "rotate"
+        known, how = validity(pem), "rotate --authority" if name == "CA" else "rotate"
         # the one of the ports serves the door, the front and the intake
-        table.add_row(f"({name})", "", "", validity["ends"], validity["standing"], how)
+        table.add_row(f"({name})", "", "", known["ends"], known["standing"], how)
     console.print(table)
 
 
@@ -112,12 +112,6 @@ def rotate(
         markup=False,
         soft_wrap=True,
     )
-
-
-def _validity(certificate: bytes) -> dict[str, str]:
-    """Last day of a certificate (PEM), and one word of it."""
-    standing = "ended" if has_ended(certificate) else "ends soon" if expiry_note(certificate, "") else "good"
-    return {"ends": f"{load_certificate(certificate).not_valid_after_utc:%Y-%m-%d}", "standing": standing}
 
 
 def add_commands(app: typer.Typer) -> None:

@@ -10,8 +10,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-
 from sfumato_common.accounting.events import SampledGaussian
 from sfumato_common.exchanges import EXCHANGES
 from sfumato_common.generators.settings import white_form
@@ -147,8 +145,7 @@ def _memory(plan: Plan) -> Iterator[Foresight]:
 
 
 def _size(schema: Schema) -> int:
-    each = [2 if spec.dtype == "bfloat16" else np.dtype(spec.dtype).itemsize for spec in schema.values()]
-    return sum(size * spec.elements for size, spec in zip(each, schema.values(), strict=True))
+    return sum(spec.bytes for spec in schema.values())
 
 
 def _text(size: int) -> str:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from sfumato_common.progress import ticking
 from sfumato_server.coordinator.home import CoordinatorHome
 from sfumato_server.status.live import write_page
 
 log = logging.getLogger(__name__)
-_TICK_SECONDS, _PAGE_SECONDS = 0.5, 5.0
+_PAGE_SECONDS = 5.0
 
 
 @contextmanager
@@ -22,25 +22,24 @@ def watched(home: CoordinatorHome, watch: Callable[[], None]) -> Iterator[None]:
     Starting, publishing and stopping take minutes, in which a page that only the rounds write would stand still. What
     goes wrong here is logged, and never stops a study.
     """
-    over = threading.Event()
-    thread = threading.Thread(target=_tell, args=(home, watch, over), name="watching", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join(10.0)
-        _once(watch)
-        _once(lambda: write_page(home.root, home.plan()))
-
-
-def _tell(home: CoordinatorHome, watch: Callable[[], None], over: threading.Event) -> None:
     written = 0.0
-    while not over.wait(_TICK_SECONDS):
+
+    def tell() -> None:
+        nonlocal written
         _once(watch)
         if time.monotonic() - written > _PAGE_SECONDS:
-            _once(lambda: write_page(home.root, home.plan()))
+            _write(home)
             written = time.monotonic()
+
+    try:
+        with ticking(tell, "watching"):
+            yield
+    finally:
+        _write(home)
+
+
+def _write(home: CoordinatorHome) -> None:
+    _once(lambda: write_page(home.root, home.plan()))
 
 
 def _once(tell: Callable[[], None]) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from sfumato_common.crypto.certificates import create_certificate_authority, expiry_note, has_ended, server_names
 from sfumato_common.crypto.enrolment import EnrolmentGrant
 from sfumato_common.errors import ConfigError
+from sfumato_common.proxies import is_here
 from sfumato_server.enrol.authority import (
     Authority,
     load_authority,
@@ -70,8 +70,8 @@ def address_notes(home: Path, host: str) -> list[str]:
     """
     authority = load_authority(home)
     names = _names(authority)
-    ours = [name for name in names if not _is_here(name)]
-    if _is_here(host):
+    ours = [name for name in names if not is_here(name)]
+    if is_here(host):
         return []
     if not ours:
         option = "--name HOST, as hospitals will write it" if _is_wildcard(host) else f"--name {host}"
@@ -85,14 +85,6 @@ def address_notes(home: Path, host: str) -> list[str]:
         f"the certificate of the coordinator's ports is for {', '.join(ours)}, and not for {host}: hospitals must join "
         f"by one of these names, or run 'sfumato coordinator rotate --name {host}'"
     ]
-
-
-def _is_here(host: str) -> bool:
-    """Whether a host is this machine by its address or name."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _is_wildcard(host: str) -> bool:

@@ -51,9 +51,9 @@ def strays_in(folder: Path) -> tuple[str, ...]:
     """Every stray of the set in `folder`, in order; of what lies within one that is a folder, nothing."""
     found = []
     for above, folders, files in os.walk(folder):
-        place = Path(above).relative_to(folder)
-        strays = [name for name in (*folders, *files) if is_stray((place / name).as_posix())]
-        found += [(place / name).as_posix() for name in strays]
+        here = "" if above == str(folder) else f"{Path(above).relative_to(folder).as_posix()}/"
+        strays = [name for name in (*folders, *files) if is_stray(f"{here}{name}")]
+        found += [f"{here}{name}" for name in strays]
         folders[:] = [name for name in folders if name not in strays]
     return tuple(sorted(found))
 

@@ -10,6 +10,7 @@ import pytest
 from support.commands import speaker
 from support.enrolment import enrol_site
 from support.federations import Federation, make_federation
+from support.stopped import run_until
 from support.studies import PLAN, POLICY
 
 from sfumato_client.ledger.copies import places, read_restored
@@ -37,10 +38,6 @@ ROOMY = {**POLICY, "budget": {"epsilon": 200.0, "delta": 1.0e-5}}
 WORD = b"a long passphrase"
 
 
-class PowerCut(BaseException):
-    pass
-
-
 def federation_of(root) -> Federation:
     coordinator = CoordinatorHome(root / "coordinator")
     plan = coordinator.plan()
@@ -53,22 +50,6 @@ def site_of(federation, root, link="") -> Site:
     return Site(
         SiteHome(Path(root), link), lambda data, plan: take_package(federation.coordinator, plan, "alder", data)
     )
-
-
-def run_until(federation, kind, number=0):
-    """Run the study until it asks a question of that kind and round, which nobody hears."""
-    exchange = federation.exchange
-
-    def until(requests, *rest):
-        asked = next(iter(requests.values()))
-        if asked.kind == kind and asked.round == number:
-            raise PowerCut
-        return exchange(requests, *rest)
-
-    federation.exchange = until
-    with pytest.raises(PowerCut):
-        run_study(federation.coordinator, federation, classifier_steps=5)
-    federation.exchange = exchange
 
 
 def finish(federation):

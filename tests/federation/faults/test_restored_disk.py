@@ -8,6 +8,7 @@ import pytest
 from support.commands import speaker
 from support.faults import fault_plan, fault_policy
 from support.federations import make_federation
+from support.stopped import PowerCut, run_until
 
 from sfumato_client.site import recovery
 from sfumato_client.site.handler import Site
@@ -22,10 +23,6 @@ from sfumato_server.coordinator.study import run_study
 SITE = "cedar"
 
 
-class PowerCut(BaseException):
-    pass
-
-
 @pytest.fixture
 def federation(tmp_path, monkeypatch):
     monkeypatch.setattr("sfumato_client.audit.attacks.identity._STEPS", 5)
@@ -35,22 +32,6 @@ def federation(tmp_path, monkeypatch):
 @pytest.fixture
 def say(monkeypatch, capsys):
     return speaker(monkeypatch, capsys)
-
-
-def run_until(federation, kind, number=0):
-    """Run the study until it asks a question of that kind and round, which nobody hears."""
-    exchange = federation.exchange
-
-    def until(requests, *rest):
-        asked = next(iter(requests.values()))
-        if asked.kind == kind and asked.round == number:
-            raise PowerCut
-        return exchange(requests, *rest)
-
-    federation.exchange = until
-    with pytest.raises(PowerCut):
-        run_study(federation.coordinator, federation, classifier_steps=5)
-    federation.exchange = exchange
 
 
 def back_up(federation, tmp_path):
