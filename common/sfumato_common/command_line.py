@@ -172,6 +172,11 @@ def show_status(
             live.update(draw(read()), refresh=True)
 
 
+def say(text: str) -> None:
+    """A sentence on stdout as it stands: no markup, and lines no shorter than it has them."""
+    console.print(text, markup=False, soft_wrap=True)
+
+
 def print_json(value: Mapping[str, Any]) -> None:
     """One JSON object on stdout. Names in it are stable, and an epsilon without a bound is null."""
     typer.echo(json.dumps(value, indent=2, sort_keys=True, allow_nan=False))
@@ -193,7 +198,7 @@ def print_schema(schema: dict[str, Any], out: Path | None) -> None:
         return
     write_atomic(out, schema_text(schema))
     said = f"'{out.name}' is for editors: '# yaml-language-server: $schema={out.name}' as a file's first line names it"
-    console.print(said, markup=False, soft_wrap=True)
+    say(said)
 
 
 def forecast_json(forecast: Forecast) -> dict[str, Any]:

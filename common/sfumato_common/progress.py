@@ -6,6 +6,7 @@ was. Lines go to standard error: standard output is for results.
 
 from __future__ import annotations
 
+import logging
 import re
 import threading
 import time
@@ -16,7 +17,7 @@ from typing import Protocol
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.progress import TimeRemainingColumn as TimeLeft
 
-from sfumato_common.command_line import complaints, console, duration_text
+from sfumato_common.command_line import complaints, console, duration_text, say
 from sfumato_common.logs import log_form
 
 LINE_SECONDS = 30.0
@@ -105,6 +106,14 @@ def ticking(look: Callable[[], None], name: str) -> Iterator[None]:
         thread.join(_LAST_LOOK_S)
         if not thread.is_alive():
             look()
+
+
+def say_dated(line: str, log: logging.Logger) -> None:
+    """One line on stdout, with the time; in a log of JSON one of its lines."""
+    if log_form() == "json":
+        log.info(line, extra={"fields": {"event": "console"}})
+    else:
+        say(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {line}")
 
 
 class Lines:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from sfumato_client.cli.home import Home
-from sfumato_common.command_line import console
+from sfumato_common.command_line import say
 from sfumato_common.errors import PolicyRefusal
 
 
@@ -22,20 +22,16 @@ def erase_store(
     site = SiteHome(home)
     name = site.own_policy().site
     with nothing_runs(site):
-        _say(
+        say(
             "this erases the key of the store, and with it all images, labels and pseudonyms that were ingested, on "
             "this disk and in every backup of the store that has no copy of the key; nothing brings them back"
         )
         if not yes and typer.prompt(f"Type the site's name, '{name}', to erase them", default="") != name:
             raise PolicyRefusal("not erased: the name was not typed; everything is as it was")
         left = erase_store(site)
-    _say(
+    say(
         "erased: the store cannot be read any more. The ledger keeps what patients have paid and, by pseudonym, in "
         "which cohort: whoever is ingested again goes on from there. Copies of the key are yours to erase, too"
     )
     if left:
-        _say(f"not encrypted, and still here: {', '.join(left)}; remove what holds images that are to go")
-
-
-def _say(text: str) -> None:
-    console.print(text, markup=False, soft_wrap=True)
+        say(f"not encrypted, and still here: {', '.join(left)}; remove what holds images that are to go")

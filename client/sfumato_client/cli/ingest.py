@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sfumato_client.cli.home import Home
-from sfumato_common.command_line import console
+from sfumato_common.command_line import say
 from sfumato_common.progress import shown
 from sfumato_common.study.load import load_resolved_plan
 
@@ -36,7 +36,7 @@ def ingest(
     study, fill = load_resolved_plan(plan), update_source if update else ingest_source
     with shown("reading") as watch:
         report = fill(SiteHome(home), load_source(source), study, workers, watch)
-    _say(
+    say(
         f"kept {report.kept} images of {report.patients} patients, skipped {len(report.skipped)} "
         "(reasons in 'ingest-report.json' of the home folder, which stays here)"
     )
@@ -45,12 +45,8 @@ def ingest(
 
 def _say_notes(report: IngestReport) -> None:
     for reason, count in report.reasons.items():
-        _say(f"  {count} x {reason}")
+        say(f"  {count} x {reason}")
     for note in report.notes:
-        _say(f"note: {note}")
+        say(f"note: {note}")
     if report.read_otherwise:
-        _say(f"note: {report.read_otherwise} images were read otherwise than they say; the report names them")
-
-
-def _say(text: str) -> None:
-    console.print(text, markup=False, soft_wrap=True)
+        say(f"note: {report.read_otherwise} images were read otherwise than they say; the report names them")

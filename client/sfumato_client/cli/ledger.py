@@ -22,6 +22,7 @@ from sfumato_common.command_line import (
     forecast_table,
     keep_epsilons,
     print_json,
+    say,
 )
 from sfumato_common.files import write_atomic
 from sfumato_common.progress import busy
@@ -67,12 +68,12 @@ def show(
     if account.releases and not entries:
         console.print(releases_table(account))
     if unsettled := len(charges) - len(settled):
-        _say(f"{unsettled} charges were never settled (a crash, or work in progress); they count all the same")
+        say(f"{unsettled} charges were never settled (a crash, or work in progress); they count all the same")
     if bare:
-        _say(f"NO PRIVACY: {WITHOUT_PRIVACY} in {', '.join(bare)}")
+        say(f"NO PRIVACY: {WITHOUT_PRIVACY} in {', '.join(bare)}")
     console.print(costs_table(costs, budget.delta))
     for cohort, cost in (("train", costs.train), ("holdout", costs.holdout)):
-        _say(
+        say(
             f"{cohort}: epsilon {epsilon_text(cost.add_remove)} of {budget.epsilon:g} at delta {budget.delta:g}, "
             f"adjacency add/remove; replace-one: {epsilon_text(cost.replace_one)}"
         )
@@ -87,7 +88,7 @@ def page(home: Home, out: Annotated[Path, typer.Option(help="Where the page goes
     site = SiteHome(home)
     with site.open_ledger() as ledger:
         write_atomic(out, ledger_page(ledger, site.public_key(), site.own_policy().noise == "test"), mode=0o600)
-    _say(f"'{out.name}' is for the data-protection officer: it stays in the site unless the site decides otherwise")
+    say(f"'{out.name}' is for the data-protection officer: it stays in the site unless the site decides otherwise")
 
 
 @ledger_app.command("verify", epilog="Example: sfumato-site ledger verify --home site")
@@ -111,7 +112,7 @@ def recover(home: Home, yes: Annotated[bool, typer.Option("--yes", help="Do not 
     site = SiteHome(home)
     lost, restored = recovery.recoveries(site), read_restored(site.ledger_file)
     if not lost and restored is None:
-        _say("the ledger lacks nothing that a coordinator told this site of")
+        say("the ledger lacks nothing that a coordinator told this site of")
         return
     table = Table(title="Charges that the ledger lost")
     for heading in ("study", "purpose", "round", "cohort", "mechanism"):
@@ -122,22 +123,22 @@ def recover(home: Home, yes: Annotated[bool, typer.Option("--yes", help="Do not 
             table.add_row(item.plan.study, owed.purpose, str(owed.round), owed.cohort, event)
     if lost:
         console.print(table)
-        _say(
+        say(
             "What these paid for has left the site. They are put back, and never run again. What the site sent in "
             "other studies since the backup is told by their coordinators; for a table that was made since, no charge "
             "is known."
         )
     if unheard := sorted(item.plan.study for item in lost if item.unheard):
-        _say(
+        say(
             f"No coordinator of {', '.join(unheard)} was heard since this home was copied or restored: all that it can "
             "have charged is counted, and the study is at its end here. To go on with it, wait for its questions"
         )
     if restored is not None:
-        _say("By going on you say that no other copy of this home is in use, on any machine.")
+        say("By going on you say that no other copy of this home is in use, on any machine.")
     if not yes:
         typer.confirm("Put back what is missing, and let the site go on?", abort=True)
     recovery.recover(site, lost)
-    _say("the ledger holds them again; start the site again if it does not run")
+    say("the ledger holds them again; start the site again if it does not run")
 
 
 @ledger_app.command("forecast", epilog="Example: sfumato-site ledger forecast plan.yaml --home site")
@@ -166,15 +167,15 @@ def forecast(
             check_budget(study, policy, cost)
         return
     console.print(forecast_table(cost, f"Plan '{study.study}' on top of the ledger of '{policy.site}'"))
-    _say(
+    say(
         f"a patient has paid epsilon {epsilon_text(before)}; with this plan {epsilon_text(after)} of "
         f"{budget.epsilon:g} at delta {budget.delta:g}: {max(budget.epsilon - after, 0.0):.3f} left"
     )
     if not study.private:
-        _say(f"NO PRIVACY: {WITHOUT_PRIVACY}; no study that is private fits the budget after it")
+        say(f"NO PRIVACY: {WITHOUT_PRIVACY}; no study that is private fits the budget after it")
         return
     check_budget(study, policy, cost)
-    _say("the plan fits the budget; whether it fits the rest of the policy is checked by 'accept'")
+    say("the plan fits the budget; whether it fits the rest of the policy is checked by 'accept'")
 
 
 @ledger_app.command("export", epilog="Example: sfumato-site ledger export --home site --out ledger.json")
@@ -184,7 +185,7 @@ def export(home: Home, out: Annotated[Path, typer.Option(help="Where the file go
 
     with SiteHome(home).open_ledger() as ledger:
         write_atomic(out, ledger.export(), mode=0o600)
-    _say(
+    say(
         f"'{out.name}' holds every charge of every study, for the data-protection officer: it stays in the site unless "
         "the site decides otherwise"
     )
@@ -220,21 +221,21 @@ def check(
         table.add_row(figure.who, figure.name, stated, again, "holds" if figure.holds else "WRONG")
     console.print(table)
     if not report.private:
-        _say(f"NO PRIVACY: {WITHOUT_PRIVACY}; epsilon is infinite")
+        say(f"NO PRIVACY: {WITHOUT_PRIVACY}; epsilon is infinite")
     if report.noise == "test":
-        _say("TEST NOISE: no guarantee; the figures are what secure noise would have cost")
+        say("TEST NOISE: no guarantee; the figures are what secure noise would have cost")
     if report.pending:
-        _say(f"the certificate counts {report.pending} runs that the export does not hold: still to come, or cut off")
+        say(f"the certificate counts {report.pending} runs that the export does not hold: still to come, or cut off")
     if report.unsettled:
-        _say(f"{report.unsettled} charges of it were never settled in the export: a crash, or work in progress")
+        say(f"{report.unsettled} charges of it were never settled in the export: a crash, or work in progress")
     if report.approved is False:
-        _say("no approval of this package is in the export, and a site sends none without: ask for a later export")
+        say("no approval of this package is in the export, and a site sends none without: ask for a later export")
     report.require()
     if report.approvals:
         which = ", of which one is for this very package" if report.approved else ""
-        _say(f"the site's signature holds on {report.approvals} approvals in the export{which}")
+        say(f"the site's signature holds on {report.approvals} approvals in the export{which}")
     signed = f"and the {what}'s signature hold" if report.signature_checked else "holds; NO signature was checked"
-    _say(f"the ledger's chain {signed}; plan {report.plan_hash}")
+    say(f"the ledger's chain {signed}; plan {report.plan_hash}")
 
 
 def _figure_json(figure: Figure) -> dict[str, Any]:
@@ -251,7 +252,3 @@ def _public_key(key: Path | None, home: Path | None) -> bytes | None:
     if key is not None:
         return file_bytes(key)
     return load_identity(SiteHome(home).identity).signing_public if home is not None else None
-
-
-def _say(line: str) -> None:
-    console.print(line, markup=False, soft_wrap=True)

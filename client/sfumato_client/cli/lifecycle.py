@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from sfumato_client.cli.home import Home
-from sfumato_common.command_line import AsJson, console, file_bytes, print_json
+from sfumato_common.command_line import AsJson, console, file_bytes, print_json, say
 from sfumato_common.errors import ConfigError, PolicyRefusal
 
 StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="The study's name, as its plan has it.")]
@@ -23,7 +23,7 @@ def leave(home: Home, study: StudyName) -> None:
     site = SiteHome(home)
     notice_copy(site)  # whose coordinators are to be heard is settled before one of them is left
     site.leave(study)
-    _say(f"left '{study}': its questions are refused from now on")
+    say(f"left '{study}': its questions are refused from now on")
 
 
 def unaccept(home: Home, study: StudyName) -> None:
@@ -32,7 +32,7 @@ def unaccept(home: Home, study: StudyName) -> None:
     from sfumato_client.site.home import SiteHome
 
     for plan in unaccept(SiteHome(home), study):
-        _say(f"'{study}' is not accepted any more (plan hash {plan.digest}); no patient had paid for it")
+        say(f"'{study}' is not accepted any more (plan hash {plan.digest}); no patient had paid for it")
 
 
 def withdraw(
@@ -56,21 +56,21 @@ def withdraw(
         raise ConfigError("say who: identifiers as the source's table has them, or a file of them with --file")
     site = SiteHome(home)
     if again:
-        _say(f"{take_back(site, named)} may be ingested again, in the cohort of their first charge")
+        say(f"{take_back(site, named)} may be ingested again, in the cohort of their first charge")
         return
     if not yes and not typer.confirm(f"Erase the images of {len(named)} patients here? Nothing brings them back"):
         raise PolicyRefusal("not erased: everything is as it was")
     done = withdraw(site, named)
-    _say(f"erased {done.images} images; no later ingest takes these patients (GDPR Articles 7(3) and 17)")
+    say(f"erased {done.images} images; no later ingest takes these patients (GDPR Articles 7(3) and 17)")
     if done.strangers:
-        _say(f"{done.strangers} of them have no image here; they are kept out all the same")
-    _say(
+        say(f"{done.strangers} of them have no image here; they are kept out all the same")
+    say(
         "stays: what they were charged, in the ledger (Article 5(2)); models and images that left, which are synthetic "
         "and noised, or made of groups. For a next version without them ask the coordinator: 'rerelease --again'"
     )
     if done.approved:
-        _say(f"approved, and sent where the coordinator asked: {', '.join(done.approved)}; 'leave' keeps the rest here")
-    _say("yours to erase: files in the source and in 'incoming', and backups that were made before")
+        say(f"approved, and sent where the coordinator asked: {', '.join(done.approved)}; 'leave' keeps the rest here")
+    say("yours to erase: files in the source and in 'incoming', and backups that were made before")
 
 
 def certificates(home: Home, as_json: AsJson = False) -> None:
@@ -89,7 +89,7 @@ def certificates(home: Home, as_json: AsJson = False) -> None:
         table.add_row(*(str(row[key]) for key in ("study", "of", "ends", "days", "standing", "renewed_by")))
     console.print(table)
     if not rows:
-        _say("none yet: 'sfumato-site join' keeps the first")
+        say("none yet: 'sfumato-site join' keeps the first")
 
 
 def remove(
@@ -105,25 +105,21 @@ def remove(
 
     site = SiteHome(home)
     name = site.own_policy().site
-    _say(
+    say(
         "this erases images, keys, answers, releases and logs of this home for good. Kept are ledger, policy and "
         "plans. Coordinators keep what they received; ask each to revoke this site"
     )
     if not yes and typer.prompt(f"Type the site's name, '{name}', to remove it", default="") != name:
         raise PolicyRefusal("not removed: the name was not typed; everything is as it was")
     done = remove(site, forget_patients)
-    _say(f"erased: {', '.join(done.erased) or 'nothing'}")
+    say(f"erased: {', '.join(done.erased) or 'nothing'}")
     table = Table(title="Kept, and why")
     for heading in ("what", "why"):
         table.add_column(heading)
     for kept in done.kept:
         table.add_row(kept, KEPT[kept])
     console.print(table)
-    _say("with others: packages and models that left, at each coordinator; published sets, wherever they are")
-
-
-def _say(text: str) -> None:
-    console.print(text, markup=False, soft_wrap=True)
+    say("with others: packages and models that left, at each coordinator; published sets, wherever they are")
 
 
 def add_commands(app: typer.Typer) -> None:

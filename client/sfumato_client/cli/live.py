@@ -19,7 +19,7 @@ from sfumato_client.site.home import SiteHome
 from sfumato_common.command_line import console
 from sfumato_common.errors import SfumatoError
 from sfumato_common.logs import log_form
-from sfumato_common.progress import Lines, ticking
+from sfumato_common.progress import Lines, say_dated, ticking
 
 log = logging.getLogger(__name__)
 _LOOK_SECONDS = 5.0
@@ -100,9 +100,5 @@ def _speaker() -> Show:
 
 
 def _say(line: str) -> None:
-    """One line, with the time; in a log of JSON one of its lines."""
-    if log_form() == "json":
-        log.info(line, extra={"fields": {"event": "console"}})
-        return
     with suppress(OSError):  # whoever read it is gone: the site goes on
-        console.print(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {line}", markup=False, soft_wrap=True)
+        say_dated(line, log)

@@ -9,7 +9,7 @@ import typer
 
 from sfumato_client.cli.home import Home
 from sfumato_client.cli.passphrase import ask_passphrase
-from sfumato_common.command_line import console
+from sfumato_common.command_line import say
 from sfumato_common.errors import PolicyRefusal
 
 PassphraseFile = Annotated[
@@ -35,16 +35,16 @@ def backup(
 
     passphrase = ask_passphrase(passphrase_file, "new passphrase of the backup", "--passphrase-file", new=True)
     said = write_backup(SiteHome(home), out, passphrase, images=images, hand_over=hand_over)
-    _say(f"'{out.name}' holds the home of '{said.site}', with a ledger of {said.entries} entries")
+    say(f"'{out.name}' holds the home of '{said.site}', with a ledger of {said.entries} entries")
     if not images:
-        _say("left out: images, candidates that nobody let go, local reports, logs; ingest again where it is restored")
+        say("left out: images, candidates that nobody let go, local reports, logs; ingest again where it is restored")
     if hand_over:
-        _say(
+        say(
             "this home is closed: nothing is charged or sent from it any more. Restore the file on the new machine, "
             "once, and then erase this home's images by 'sfumato-site erase-store'"
         )
     else:
-        _say("it is as old as this minute: what is charged from now on it does not know")
+        say("it is as old as this minute: what is charged from now on it does not know")
 
 
 def restore(
@@ -63,22 +63,18 @@ def restore(
     passphrase = ask_passphrase(passphrase_file, "passphrase of the backup", "--passphrase-file")
     said, unheard = restore_backup(archive, home, passphrase)
     how = "handed over" if said.handed_over else "backed up"
-    _say(f"the home of '{said.site}' is restored as it was {how} on {said.at}")
+    say(f"the home of '{said.site}' is restored as it was {how} on {said.at}")
     if unheard:
-        _say(
+        say(
             f"nothing is charged before the coordinators of {', '.join(unheard)} were heard: accept nothing new, start "
             "'sfumato-site run', and their questions tell what this ledger lacks"
         )
     else:
-        _say("no study is open here whose coordinator could tell what another copy was charged since then")
+        say("no study is open here whose coordinator could tell what another copy was charged since then")
         if not only_copy and typer.prompt(f"Type '{said.site}' to say that no other copy is in use", default="") != (
             said.site
         ):
             raise PolicyRefusal("not settled: nothing is charged before 'sfumato-site ledger recover'")
         go_on(SiteHome(home), "a person said that no other copy of this ledger is in use")
     if not said.images:
-        _say("it has no images: run 'sfumato-site ingest'")
-
-
-def _say(text: str) -> None:
-    console.print(text, markup=False, soft_wrap=True)
+        say("it has no images: run 'sfumato-site ingest'")

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from sfumato_client.cli.schema import schema_of
-from sfumato_common.command_line import console
+from sfumato_common.command_line import say
 from sfumato_common.errors import ConfigError
 
 policy_app = typer.Typer(no_args_is_help=True, help="What this hospital allows.")
@@ -30,7 +30,7 @@ def policy_new(
 
     _write(out, policy_text(name, epsilon, delta, patients), "policy", schema)
     said = f"'{out.name}' is a policy to begin with; read each line, then 'sfumato-site init --policy {out.name}'"
-    console.print(said, markup=False, soft_wrap=True)
+    say(said)
 
 
 @source_app.command("new", epilog="Example: sfumato-site source new source.yaml --kind dicom --folder /data/chest")
@@ -49,7 +49,7 @@ def source_new(
 
     _write(out, source_text(kind, folder, labels, site), "source", schema)
     said = f"'{out.name}' is a source to begin with; edit it, then 'sfumato-site check {out.name} --plan plan.yaml'"
-    console.print(said, markup=False, soft_wrap=True)
+    say(said)
 
 
 def _write(out: Path, text: str, kind: Literal["policy", "source"], schema: bool) -> None:

@@ -16,7 +16,7 @@ import typer
 from rich.table import Table
 
 from sfumato_client.cli.home import Home
-from sfumato_common.command_line import AsJson, console, print_json
+from sfumato_common.command_line import AsJson, console, print_json, say
 from sfumato_common.progress import shown
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def listen(home: Home, where: Where, minutes: Minutes = None, as_json: AsJson = 
             suppress(KeyboardInterrupt),
         ):
             if not as_json:
-                _say(f"'{listener.ae_title}' listens at {listener.address}:{listener.port}; Ctrl-C ends it")
+                say(f"'{listener.ae_title}' listens at {listener.address}:{listener.port}; Ctrl-C ends it")
             while until is None or time.monotonic() < until:
                 time.sleep(min(_TURN_S, max(0.0, (until or math.inf) - time.monotonic())))
                 incoming.sweep(pacs.object_s + pacs.idle_s)
@@ -162,11 +162,11 @@ def label(
     if as_json:
         print_json(asdict(done))
         return
-    _say(f"{done.images} images have a label now, by {done.by}: '{root.name}/{LABELS}'")
+    say(f"{done.images} images have a label now, by {done.by}: '{root.name}/{LABELS}'")
     for count, what in ((done.unlabelled, "images have none"), (done.unmet, "rows of the table meet no image")):
         if count:
-            _say(f"  {count} {what}")
-    _say(
+            say(f"  {count} {what}")
+    say(
         f"{'made' if done.made_source else 'kept'} '{root.name}/{SOURCE}', which 'sfumato-site check' and 'ingest' read"
     )
 
@@ -176,9 +176,9 @@ def _tell_came(came: Counter[str], as_json: bool) -> None:
     if as_json:
         print_json(counts)
         return
-    _say(f"{counts['kept']} objects came, {counts['there']} were there already")
+    say(f"{counts['kept']} objects came, {counts['there']} were there already")
     for reason, count in sorted(came.items()):
-        _say(f"  {count} x not kept: {reason}")
+        say(f"  {count} x not kept: {reason}")
 
 
 @contextmanager
@@ -239,7 +239,7 @@ def _show(found: list[Study]) -> None:
         table.add_row(study.date, " ".join(study.modalities), study.description, study.accession, objects)
     if found:
         console.print(table)
-    _say(f"{len(found)} studies of {_patients(found)} patients")
+    say(f"{len(found)} studies of {_patients(found)} patients")
 
 
 def _tell(done: Fetched, as_json: bool) -> None:
@@ -255,15 +255,11 @@ def _tell(done: Fetched, as_json: bool) -> None:
             }
         )
         return
-    _say(f"{done.studies} studies: {done.kept} objects came, {done.there} were there already")
+    say(f"{done.studies} studies: {done.kept} objects came, {done.there} were there already")
     if done.unmet:
-        _say(f"  {done.unmet} accession numbers of the table meet no study")
+        say(f"  {done.unmet} accession numbers of the table meet no study")
     for name, count in sorted(done.left.items()):
-        _say(f"  {count} x {name}: not asked for; 'classes' in the description of the PACS asks for it")
-
-
-def _say(text: str) -> None:
-    console.print(text, markup=False, soft_wrap=True)
+        say(f"  {count} x {name}: not asked for; 'classes' in the description of the PACS asks for it")
 
 
 @contextmanager

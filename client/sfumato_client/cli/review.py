@@ -9,7 +9,7 @@ import typer
 
 from sfumato_client.cli.home import Home
 from sfumato_client.cli.passphrase import ask_passphrase
-from sfumato_common.command_line import AsJson, console, print_json
+from sfumato_common.command_line import AsJson, print_json, say
 
 if TYPE_CHECKING:
     from sfumato_client.ledger.decisions import Verdict
@@ -34,13 +34,13 @@ def queue(home: Home, as_json: AsJson = False) -> None:
         print_json({"releases": [_entry_json(entry) for entry in entries]})
         return
     for entry in entries:
-        _say(f"{entry.name}: {entry.words}")
+        say(f"{entry.name}: {entry.words}")
         for each in entry.said:
             told = each.decision
             ground = f" ({told.ground})" if told.ground else ""
-            _say(f"    {told.at} {told.steward} [{each.by.fingerprint}]: {told.verdict}{ground}: {told.reason}")
+            say(f"    {told.at} {told.steward} [{each.by.fingerprint}]: {told.verdict}{ground}: {told.reason}")
     if not entries:
-        _say("no plan is accepted here, so that there is no release")
+        say("no plan is accepted here, so that there is no release")
 
 
 def review(
@@ -50,7 +50,7 @@ def review(
     """Open the stewards' page on this machine until Ctrl-C: what waits, what it shows, and the decision."""
     from sfumato_client.review.serve import serve
 
-    serve(home, port, lambda url: _say(f"the stewards' page; keep the address to yourself:\n{url}"))
+    serve(home, port, lambda url: say(f"the stewards' page; keep the address to yourself:\n{url}"))
 
 
 def approve(home: Home, release: Release, steward: Who, reason: Reason, passphrase_file: PassphraseFile = None) -> None:
@@ -88,7 +88,7 @@ def steward_add(
     introduced = ask_passphrase(by_passphrase_file, f"passphrase of '{by}'", "--by-passphrase-file") if by else b""
     own = ask_passphrase(passphrase_file, f"new passphrase of '{name}'", "--passphrase-file", new=True)
     found = add_steward(SiteHome(home), name, own, by, introduced)
-    _say(f"'{name}' is a steward, with key {found.fingerprint}; the ledger keeps who let the person in")
+    say(f"'{name}' is a steward, with key {found.fingerprint}; the ledger keeps who let the person in")
 
 
 @steward_app.command("remove", epilog="Example: sfumato-site steward remove grace --home site")
@@ -98,7 +98,7 @@ def steward_remove(home: Home, name: Annotated[str, typer.Argument(help="The ste
     from sfumato_client.site.stewards import remove_steward
 
     remove_steward(SiteHome(home), name)
-    _say(f"'{name}' is no steward any more, and the key is gone")
+    say(f"'{name}' is no steward any more, and the key is gone")
 
 
 @steward_app.command("list", epilog="Example: sfumato-site steward list --home site")
@@ -116,9 +116,9 @@ def steward_list(home: Home, as_json: AsJson = False) -> None:
         print_json({"stewards": rows})
         return
     for row in rows:
-        _say(f"{row['name']}: key {row['key']}, since {row['since']}, let in by {row['by'] or 'the site itself'}")
+        say(f"{row['name']}: key {row['key']}, since {row['since']}, let in by {row['by'] or 'the site itself'}")
     if not rows:
-        _say("there are none: 'sfumato-site steward add NAME' makes the first")
+        say("there are none: 'sfumato-site steward add NAME' makes the first")
 
 
 def _decide(
@@ -128,7 +128,7 @@ def _decide(
 
     passphrase = ask_passphrase(file, f"passphrase of '{steward}'", "--passphrase-file")
     entry = take_decision(home, release, verdict, steward, passphrase, reason, ground)
-    _say(f"{entry.name}: {entry.words}")
+    say(f"{entry.name}: {entry.words}")
 
 
 def _entry_json(entry: Entry) -> dict[str, Any]:
@@ -138,7 +138,3 @@ def _entry_json(entry: Entry) -> dict[str, Any]:
         **{"state": entry.state, "words": entry.words, "code": entry.code, "since": entry.since},
         **{"persons": entry.persons, "sets": list(entry.sets), "decisions": said},
     }
-
-
-def _say(text: str) -> None:
-    console.print(text, markup=False, soft_wrap=True)

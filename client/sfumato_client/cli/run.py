@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from sfumato_client.cli.home import Home, Study
-from sfumato_common.command_line import console
+from sfumato_common.command_line import say
 
 
 def run(
@@ -25,5 +25,4 @@ def run(
     from sfumato_client.cli.live import live_site
     from sfumato_client.flower.node import run_node
 
-    say = partial(console.print, markup=False, soft_wrap=True)
     run_node(home, say, study, devices, launcher, partial(live_site, home, study))

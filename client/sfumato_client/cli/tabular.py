@@ -9,7 +9,7 @@ import typer
 
 from sfumato_client.cli.home import Home
 from sfumato_common.accounting.accountant import epsilon_text
-from sfumato_common.command_line import console
+from sfumato_common.command_line import say
 from sfumato_common.errors import ConfigError
 from sfumato_common.strict import load_yaml
 
@@ -30,7 +30,7 @@ def tabular(
     site, terms = SiteHome(home), load_yaml(schema, TableSchema)
     if check:
         check_rows(site, source, terms)
-        _say("every row fits the schema; nothing was charged, computed or written")
+        say("every row fits the schema; nothing was charged, computed or written")
         return
     if output is None:
         raise ConfigError(
@@ -38,19 +38,15 @@ def tabular(
         )
     outcome = run_tabular(site, source, terms, output, report)
     stated = outcome.certificate
-    _say(
+    say(
         f"epsilon {epsilon_text(stated.epsilon.train.add_remove)} at delta {stated.delta:g}, unit patient, "
         f"adjacency add/remove; replace-one: {epsilon_text(stated.epsilon.train.replace_one)}"
     )
     if stated.noise == "test":
-        _say("TEST NOISE: no guarantee")
+        say("TEST NOISE: no guarantee")
     for disclosed in stated.declared:
-        _say(f"declared, without an epsilon: {disclosed.what} ({disclosed.bits} bits)")
-    _say(stated.signal)
-    _say(f"{stated.rows} rows, certificate and schema are in '{output.name}'")
+        say(f"declared, without an epsilon: {disclosed.what} ({disclosed.bits} bits)")
+    say(stated.signal)
+    say(f"{stated.rows} rows, certificate and schema are in '{output.name}'")
     if outcome.report is not None:
-        _say(f"'{outcome.report.name}' in 'local' of the home folder is about real patients: it stays here")
-
-
-def _say(line: str) -> None:
-    console.print(line, markup=False, soft_wrap=True)
+        say(f"'{outcome.report.name}' in 'local' of the home folder is about real patients: it stays here")

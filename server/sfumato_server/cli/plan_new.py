@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from sfumato_common.command_line import console
+from sfumato_common.command_line import say
 
 Comma = "separated by commas"
 
@@ -37,7 +37,7 @@ def plan_new(
     beside = schema_text(plan_schema()) if schema else None
     write_template(out, plan_text(beginning, out.name), "plan.schema.json", beside)
     said = f"'{out.name}' is a plan to begin with; edit it, then 'sfumato plan check {out.name}' shows what it costs"
-    console.print(said, markup=False, soft_wrap=True)
+    say(said)
 
 
 def _words(text: str) -> list[str]:

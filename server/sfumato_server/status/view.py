@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -16,8 +15,7 @@ from rich.text import Text
 
 from sfumato_common.accounting.accountant import epsilon_text
 from sfumato_common.command_line import console, duration_text
-from sfumato_common.logs import log_form
-from sfumato_common.progress import Lines
+from sfumato_common.progress import Lines, say_dated
 from sfumato_server.status.advice import joining
 from sfumato_server.status.published import version_lines
 
@@ -218,7 +216,4 @@ def _exchange_line(item: Mapping[str, Any], view: Mapping[str, Any]) -> str:
 
 
 def _say(line: str) -> None:
-    if log_form() == "json":
-        log.info(line, extra={"fields": {"event": "console"}})
-    else:
-        console.print(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {line}", markup=False, soft_wrap=True)
+    say_dated(line, log)
