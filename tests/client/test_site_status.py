@@ -25,11 +25,13 @@ from sfumato_client.site.handler import Site
 from sfumato_client.site.home import ADDRESS_FILE
 from sfumato_client.site.overview import overview
 from sfumato_client.site.watch import HUNG_CODE, HUNG_SECONDS, Quiet, Watch
+from sfumato_common.accounting import accountant
 from sfumato_common.errors import LedgerError
 from sfumato_common.files import write_json
 from sfumato_common.locks import exclusive
 from sfumato_common.protocol.messages import PROTOCOL, Request
 from sfumato_common.strict import parse
+from sfumato_common.study.costs import stage_events
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.policy import Policy
 
@@ -291,3 +293,21 @@ def test_paid_rounds_and_refused_parts_are_shown(home, plan):
     assert view["studies"][0]["stages"][0] == {"stage": "spectral", "rounds": 1, "done": 1}
     assert view["epsilon"] > 0 and view["unsettled"] == 1
     assert "release: formal refused (failed)" in in_words(view)
+
+
+def test_a_second_look_computes_no_epsilon_again_and_no_charge_rests_on_what_is_kept(home, plan, monkeypatch):
+    event = stage_events(plan, plan.stages[0])[0]
+    said = {"study": plan.study, "plan_hash": plan.digest, "purpose": "spectral", "round": 1, "cohort": "train"}
+    with home.open_ledger() as ledger:
+        ledger.reserve(**said, event=event)
+    view = overview(home.root)
+    assert 0.0 < view["epsilon"] < view["studies"][0]["epsilon_after"]
+
+    def unable(*_):
+        raise AssertionError("computed again")
+
+    monkeypatch.setattr(accountant, "_epsilon", unable)
+    again = overview(home.root)
+    assert (again["epsilon"], again["studies"]) == (view["epsilon"], view["studies"])
+    with home.open_ledger() as ledger, pytest.raises(AssertionError, match="again"):
+        ledger.reserve(**{**said, "round": 2}, event=event)

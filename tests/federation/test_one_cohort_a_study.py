@@ -1,7 +1,7 @@
-"""A study sees one cohort. The attack: copies of patients are made, their store is erased, and another cohort is judged.
+"""A study sees one cohort. The attack: copies of patients are made, and then other people's images are judged.
 
-The gate compares candidates with the patients of the store as it is. Between the making of a set and the gate the site's
-images were erased and those of other people ingested: the gate found nobody whom a copy was near to, and let it pass.
+The gate compares candidates with the patients of the store as it is. Between the making of a set and the gate the
+site's images were erased, and those of others ingested: the gate found nobody whom a copy was near to, and let it pass.
 """
 
 import dataclasses

@@ -30,8 +30,8 @@ def erase_store(
             begun = [plan.study for plan in ledger.begun()]
         if begun:
             say(
-                f"under way here: {', '.join(begun)}. Until its release is approved no other images may be ingested than "
-                "those that it was begun with; 'sfumato-site leave' ends it for this site"
+                f"under way here: {', '.join(begun)}. Until its release is approved no other images may be ingested "
+                "than those that it was begun with; 'sfumato-site leave' ends it for this site"
             )
         if not yes and typer.prompt(f"Type the site's name, '{name}', to erase them", default="") != name:
             raise PolicyRefusal("not erased: the name was not typed; everything is as it was")
