@@ -177,6 +177,17 @@ def say(text: str) -> None:
     console.print(text, markup=False, soft_wrap=True)
 
 
+def ask_passphrase(file: Path | None, what: str, option: str, new: bool = False) -> bytes:
+    """The passphrase, without a line end; asked twice for a `new` one. Raises ConfigError where nobody can be asked."""
+    if file is not None:
+        given = sys.stdin.buffer.readline(4096) if str(file) == "-" else file_bytes(file)
+        return given.rstrip(b"\r\n")
+    if not sys.stdin.isatty():
+        raise ConfigError(f"nobody can be asked for the {what}; give {option}")
+    asked: str = typer.prompt(what, hide_input=True, confirmation_prompt=new)
+    return asked.encode()
+
+
 def print_json(value: Mapping[str, Any]) -> None:
     """One JSON object on stdout. Names in it are stable, and an epsilon without a bound is null."""
     typer.echo(json.dumps(value, indent=2, sort_keys=True, allow_nan=False))
