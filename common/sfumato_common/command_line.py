@@ -172,6 +172,11 @@ def show_status(
             live.update(draw(read()), refresh=True)
 
 
+def step_text(done: int, steps: int, asked: str) -> str:
+    """How far an exchange is: of a release, which is asked for by 'make' and 'send', in images; else in steps."""
+    return f"{done} of {steps} images" if asked in ("make", "send") else f"step {done} of {steps}"
+
+
 def say(text: str) -> None:
     """A sentence on stdout as it stands: no markup, and lines no shorter than it has them."""
     console.print(text, markup=False, soft_wrap=True)

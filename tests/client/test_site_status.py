@@ -34,6 +34,7 @@ from sfumato_common.strict import parse
 from sfumato_common.study.costs import stage_events
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.policy import Policy
+from sfumato_common.study.shards import release_images
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +67,9 @@ def in_words(view):
 
 class Recorder:
     draws = 0
+
+    def __call__(self):
+        return self.draws
 
 
 def policy(**changes):
@@ -171,15 +175,19 @@ def test_the_step_is_told_where_policy_shows_it_on_the_grid_of_answers_alone(hom
     assert {rest for _, *rest in map(tuple, told) for rest in [tuple(rest)]} == {(1, 2)}
 
 
-def test_nothing_is_told_of_a_release_and_nothing_after_the_answer(home, plan, monkeypatch):
+def test_nothing_is_told_where_policy_withholds_it_and_nothing_after_the_answer(home, plan, monkeypatch):
     monkeypatch.setattr(watching, "_TICK_SECONDS", 0.01)
     show_step(home.root, 1, 2)
     watch = Watch(home, question(plan, "make", number=0))
     assert shown_step(home.root) is None, "what a killed process left is taken away"
-    watch.accept(plan, policy(progress="shown"))
-    with watch.work():
-        time.sleep(0.1)
+    watch.accept(plan, policy())
+    with watch.work(lambda: 3, release_images(plan, "alder")):
+        assert wait_until(lambda: json.loads(home.work_file.read_text())["step"] == 3)
         assert shown_step(home.root) is None
+        assert "3 of 28 images" in in_words(overview(home.root)), "its own people see it"
+    watch.accept(plan, policy(progress="shown"))
+    with watch.work(lambda: 3, release_images(plan, "alder")):
+        assert wait_until(lambda: shown_step(home.root) == b"3/28")
     watch = Watch(home, question(plan))
     watch.accept(plan, policy(progress="shown"))
     with watch.work(Recorder()):
