@@ -65,7 +65,9 @@ def test_a_removal_that_no_steward_signed_is_written_no_more(home):
         bare = stewardship("alder", "grace", key, "remove", now(), identity.sign_stewardship)
         with pytest.raises(PolicyRefusal, match="let go by a steward"):
             change_steward(ledger, bare, identity.signing_public)
-        forged = stewardship("alder", "grace", key, "remove", now(), identity.sign_stewardship, "ada", lambda _: bytes(64))
+        forged = stewardship(
+            "alder", "grace", key, "remove", now(), identity.sign_stewardship, "ada", lambda _: bytes(64)
+        )
         with pytest.raises(LedgerError, match="not signed as it must be"):
             change_steward(ledger, forged, identity.signing_public)
         rows = ledger._rows()

@@ -13,6 +13,7 @@ from sfumato_client.dataset import Cohort, IngestReport, SiteStore, StoreFacts
 from sfumato_client.ingest import SiteImage, Skipped
 from sfumato_client.ledger import Ledger
 from sfumato_client.ledger.changing import check_cohort
+from sfumato_client.ledger.copies import mark_restored, read_restored
 from sfumato_client.site.accepted import read_address, read_plan, read_policy
 from sfumato_client.site.names import bindings, keys_of, known_as, names_of
 from sfumato_client.site.store_key import make_store_key, read_split_key, read_store_key
@@ -240,6 +241,8 @@ class SiteHome:
                     raise PolicyRefusal(
                         f"another plan named '{plan.study}' was accepted here before; ask for this one under a new name"
                     )
+        if (mark := read_restored(self.ledger_file)) is not None:  # it may have been charged since the backup
+            mark_restored(self.ledger_file, mark.at, mark.by, [plan.digest])
         write_json(self.plans / f"{plan.digest}.json", plan.model_dump(mode="json"))
         (self.plans / f"{plan.digest}{ENDED}").unlink(missing_ok=True)
 
