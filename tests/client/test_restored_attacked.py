@@ -1,4 +1,4 @@
-"""A ledger that was restored: charges of a study under a pseudonym, people who were charged since, plans accepted since."""
+"""A ledger that was restored: charges under a pseudonym, people who were charged since, plans accepted since."""
 
 from __future__ import annotations
 

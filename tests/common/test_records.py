@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import itertools
 import string
+import subprocess
+import sys
 import time
 from dataclasses import fields
 

@@ -1,8 +1,8 @@
 """Stewards as rows of the ledger: who may say yes or no to a release here, by a key of the person's own.
 
 The first steward is entered by the site's key alone; every further one comes, and everyone goes, with the signature of
-a steward of that moment. A row shows when somebody came or went. It binds people who use the commands: whoever may write all of the
-home's files holds the site's key too.
+a steward of that moment. A row shows when somebody came or went. It binds people who use the commands: whoever may
+write all of the home's files holds the site's key too.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Stewardship:
 def stewardship(
     site: str, name: str, key: bytes, change: Change, at: str, sign: Sign, by: str = "", by_sign: Sign | None = None
 ) -> Stewardship:
-    """A new one, signed by the site (`SiteIdentity.sign_stewardship`) and by steward `by`, who lets somebody in or go."""
+    """A new one, signed by the site (`SiteIdentity.sign_stewardship`) and by steward `by`, who lets in or lets go."""
     found = Stewardship(site, name, key.hex(), change, by, at)
     by_signature = by_sign(found.statement) if by_sign is not None else b""
     return replace(found, by_signature=by_signature, signature=sign(found.statement))

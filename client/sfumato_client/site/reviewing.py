@@ -62,7 +62,8 @@ class Review:
     def consent(self, part: Part, sets: Sequence[str]) -> Consent | None:
         """The stewards' consent to candidate sets with these digests; None where policy asks nobody.
 
-        A no that stands in the ledger holds, also where policy was changed since and asks nobody any more. Raises Waiting while they have not decided, ReleaseRefused where one said no; EgressRefused as `consent_of`.
+        A no that stands in the ledger holds, also where policy was changed since and asks nobody any more. Raises
+        Waiting while they have not decided, ReleaseRefused where one said no; EgressRefused as `consent_of`.
         """
         said, digest = decided(self._ledger, self._plan.digest, self._key), self._plan.digest
         refused = any((each.decision.part, each.decision.verdict) == (part, "refuse") for each in said)
