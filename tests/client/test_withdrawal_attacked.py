@@ -188,3 +188,17 @@ def test_who_withdraws_before_there_is_a_store_never_comes_into_it(home, ward):
     assert withdraw(home, [TRAIN[0]]).strangers == 1
     ingest(home, ward)
     assert members(home) == of(*TRAIN[1:6])
+
+
+def test_no_image_that_was_made_of_who_withdrew_stays_of_a_study_that_was_left(home, ward):
+    ingest(home, ward)
+    home.pin(STUDY)
+    home.leave(STUDY.study)
+    folder = home.releases / STUDY.digest[:16]
+    folder.mkdir(parents=True)
+    names = ("request.safetensors", "k-same-gan.safetensors", "k-same-gan.behind", "k-same-gan.encrypted")
+    for name in (*names, "declared.sfumato", "refused-declared.json"):
+        (folder / name).write_bytes(b"x")
+    withdraw(home, [TRAIN[0]])
+    left = {"request.safetensors", "declared.sfumato", "refused-declared.json"}
+    assert {path.name for path in folder.iterdir()} == left

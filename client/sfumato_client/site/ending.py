@@ -61,12 +61,13 @@ def unaccept(home: SiteHome, study: str) -> list[Plan]:
             held.enter_context(exclusive(folder, "the site's node ('sfumato-site run')"))
         with home.open_ledger() as ledger:
             charged = {entry.plan_hash for entry in ledger.entries()}
+            charged |= {plan.digest for _, _, plan in mine if ledger.approvals(plan.digest)}
         free = [(link, path, plan) for link, path, plan in mine if plan.digest not in charged]
         free = [(link, path, plan) for link, path, plan in free if not _has_traces(link, plan)]
         if not free:
             raise PolicyRefusal(
-                f"'{study}' was charged to patients here, and stays in the ledger: 'sfumato-site leave' ends it, and "
-                "another plan needs another name or version"
+                f"'{study}' was charged to patients here, or something was let go, and stays in the ledger: "
+                "'sfumato-site leave' ends it, and another plan needs another name or version"
             )
         for link, path, plan in free:
             path.unlink()
@@ -83,7 +84,8 @@ def remove(home: SiteHome, forget_patients: bool = False) -> Removed:
     if path is None and home.store.exists():
         raise ConfigError("the store's key is mounted from elsewhere: erase it where it is kept, and say none here")
     with nothing_runs(home):
-        write_atomic(home.root / PUBLIC_KEY, load_identity(home.identity).signing_public)
+        if not (home.root / PUBLIC_KEY).exists():  # else a removal was killed: of the identity not all is there
+            write_atomic(home.root / PUBLIC_KEY, load_identity(home.identity).signing_public)
         with home.open_ledger() as ledger:
             ledger.verify()
         close_ledger(home.ledger_file, now(), "nowhere")

@@ -18,9 +18,11 @@ from sfumato_client.dataset.withdrawing import Identifier, clear, has_alike, ide
 from sfumato_client.ledger import Ledger
 from sfumato_client.ledger.changing import cohort_held, require_none_begun
 from sfumato_client.ledger.storage import now
+from sfumato_client.release.folder import is_candidate
 from sfumato_client.site.erasing import require_idle
 from sfumato_client.site.home import SiteHome
 from sfumato_client.site.ingesting import SHEET
+from sfumato_client.site.names import name_in
 from sfumato_client.site.withdrawn import read_said, withdrawn_file
 from sfumato_common.accounting.members import Members, pseudonym
 from sfumato_common.errors import ConfigError
@@ -54,6 +56,7 @@ def withdraw(home: SiteHome, identifiers: Sequence[str]) -> Withdrawn:
         else:
             clear(home.store, b"")
             _keep(home, named, {})
+        _erase_candidates(home, ledger)
         approved = sorted({plan.study for plan in ledger.accepted if ledger.approvals(plan.digest)})
     for sheet in (home.root / SHEET, *(path for link in home.links for path in link.steward_folder.glob("*.png"))):
         sheet.unlink(missing_ok=True)  # images in the clear, of members of groups too
@@ -76,6 +79,22 @@ def _erase(home: SiteHome, ledger: Ledger, named: dict[str, str]) -> tuple[int, 
         tell()
         return len(unknown), 0
     return len(unknown), without(home.store, store_key, set(owners.values()), partial(_held, home, ledger), tell)
+
+
+def _erase_candidates(home: SiteHome, ledger: Ledger) -> None:
+    """Of releases that are whole, or of studies that were left: images made from groups, and who is behind them.
+
+    What was approved is in packages, which stay. Nothing else of such a release ever leaves.
+    """
+    to_come = set()
+    for plan in ledger.accepted:
+        approved = ledger.approvals(plan.digest)
+        if not all(part in approved for part in plan.parts_at(name_in(home, plan))):
+            to_come.add(plan.digest[:16])
+    for folder in home.releases.glob("*"):
+        for path in folder.glob("*") if folder.name not in to_come else ():
+            if is_candidate(path.name) or path.suffix == ".behind":
+                path.unlink(missing_ok=True)
 
 
 @contextmanager
