@@ -22,6 +22,8 @@ from sfumato_client.site.ingesting import ingest_source, update_source
 from sfumato_client.site.store_key import make_store_key
 from sfumato_client.site.withdrawing import take_back, withdraw
 from sfumato_client.site.withdrawn import read_withdrawn, withdrawn_file
+from sfumato_client.tabular import run
+from sfumato_client.tabular.schema import TableSchema
 from sfumato_common.accounting.events import GaussianRelease
 from sfumato_common.accounting.members import pseudonym
 from sfumato_common.crypto.identity import create_identity
@@ -202,3 +204,22 @@ def test_no_image_that_was_made_of_who_withdrew_stays_of_a_study_that_was_left(h
     withdraw(home, [TRAIN[0]])
     left = {"request.safetensors", "declared.sfumato", "refused-declared.json"}
     assert {path.name for path in folder.iterdir()} == left
+
+
+def test_a_table_of_the_same_identifiers_takes_nobody_who_withdrew(home, ward, tmp_path, monkeypatch):
+    ingest(home, ward)
+    withdraw(home, [TRAIN[0]])
+    columns = {name: {"kind": "numeric", "low": 0.0, "high": 1.0} for name in "ab"}
+    training = {"steps": 2, "hidden": 8, "couplings": 1, "noise_multiplier": 2.0, "nominal_patients": 40}
+    values = {
+        "table": "ward", "rows": 4, "privacy": {"epsilon": 30.0}, "columns": columns, "patient": "id",
+        "patient_ids": "hospital", "training": training,
+        "release": {"mechanism": "gaussian", "clip": "l2", "noise_multiplier": 1.5},
+    }  # fmt: skip
+    rules = {**POLICY, "release": {**POLICY["release"], "allowed_methods": ["cadp"]}, "minimum_patients": 2}
+    (home.root / "policy.yaml").write_text(yaml.safe_dump({"site": "alder", **rules}))
+    source, seen, original = tmp_path / "in.csv", list[str](), run.split
+    source.write_text("id,a,b\n" + "".join(f"{name},0.5,0.1\n" for name in [*TRAIN[:8], TRAIN[0]]))
+    monkeypatch.setattr(run, "split", lambda table, *rest: (seen.extend(table.patients), original(table, *rest))[1])
+    run.run_tabular(home, source, parse(values, TableSchema, "schema"), tmp_path / "out", report=False)
+    assert seen == TRAIN[1:8]
