@@ -7,12 +7,15 @@ import yaml
 from support.studies import PLAN, POLICY
 
 from sfumato_client.ledger.approvals import approval
+from sfumato_client.ledger.copies import close_ledger
 from sfumato_client.site import ending
 from sfumato_client.site.ending import remove, unaccept
 from sfumato_client.site.home import SiteHome
+from sfumato_client.site.stewards import add_steward
 from sfumato_client.site.store_key import make_store_key
 from sfumato_common.crypto.identity import create_identity, load_identity
-from sfumato_common.errors import PolicyRefusal
+from sfumato_common.errors import BusyError, LedgerError, PolicyRefusal
+from sfumato_common.locks import in_turn
 from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan
 
@@ -66,3 +69,19 @@ def test_a_plan_whose_release_was_approved_is_not_taken_back_though_it_charged_n
     with pytest.raises(PolicyRefusal):
         unaccept(home, STUDY.study)
     assert home.readable_plans() == [STUDY]
+
+
+def test_a_plan_is_not_taken_back_while_a_job_works_on_its_question(home):
+    home.pin(STUDY)
+    with in_turn(home.turns(STUDY)), pytest.raises(BusyError, match="still worked on"):
+        unaccept(home, STUDY.study)
+    assert home.readable_plans() == [STUDY]
+    assert unaccept(home, STUDY.study) == [STUDY]
+
+
+def test_nobody_says_anything_in_a_ledger_that_lives_elsewhere(home):
+    """A stewards' page may stay open while the home is handed over."""
+    add_steward(home, "ada", b"a long one of ada")
+    close_ledger(home.ledger_file, "2026-01-01", "a" * 32)
+    with pytest.raises(LedgerError, match="handed over"):
+        add_steward(home, "grace", b"another of grace's", "ada", b"a long one of ada")

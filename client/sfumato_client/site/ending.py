@@ -11,7 +11,7 @@ from sfumato_client.ledger.behind import require_current
 from sfumato_client.ledger.copies import close_ledger
 from sfumato_client.ledger.storage import now
 from sfumato_client.site.accepted import read_plan
-from sfumato_client.site.erasing import nothing_runs, overwrite
+from sfumato_client.site.erasing import nothing_runs, overwrite, require_idle
 from sfumato_client.site.home import ENDED, PUBLIC_KEY, SiteHome
 from sfumato_client.site.names import BINDING, NAMES
 from sfumato_client.site.restored import notice_copy
@@ -48,7 +48,7 @@ def unaccept(home: SiteHome, study: str) -> list[Plan]:
     """Take back that plans of that study were accepted, in versions which charged nothing: their name is free again.
 
     Raises ConfigError where no such study is accepted, PolicyRefusal for one that was charged, LedgerError where the
-    ledger may not know it, and BusyError while its coordinator's node runs.
+    ledger may not know it, and BusyError while its coordinator's node runs or a question is worked on.
     """
     notice_copy(home)
     require_current(home.ledger_file)
@@ -59,6 +59,7 @@ def unaccept(home: SiteHome, study: str) -> list[Plan]:
     with ExitStack() as held:
         for folder in {link.link for link, _, _ in mine}:
             held.enter_context(exclusive(folder, "the site's node ('sfumato-site run')"))
+        require_idle(home)  # a launched job may outlive the node, and charge
         with home.open_ledger() as ledger:
             charged = {entry.plan_hash for entry in ledger.entries()}
             charged |= {plan.digest for _, _, plan in mine if ledger.approvals(plan.digest)}

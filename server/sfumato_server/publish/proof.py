@@ -1,8 +1,8 @@
 """One image of a published set verified alone: pixels, the entry that its site signed, and two roots above it.
 
 A proof has the entry, its path to the root in its site's signed head, that shard's line in the manifest, and the line's
-path to the root that the coordinator signed: a few KB, however large the set is. A site signs images that the set leaves
-out, too: where there are such in the shard, the proof has their list, whose hash is in the line.
+path to the root that the coordinator signed: a few KB, however large the set is. A site signs images that the set
+leaves out, too: where there are such in the shard, the proof has their list, whose hash is in the line.
 """
 
 from __future__ import annotations
