@@ -252,8 +252,7 @@ class SiteHome:
         if not left:
             raise ConfigError(f"no study '{study}' is accepted here; 'sfumato-site status' names those that are")
         for home, plan in left:
-            path = home.plans / f"{plan.digest}.json"
-            path.replace(path.with_suffix(ENDED))
+            (home.plans / f"{plan.digest}.json").replace(home.plans / f"{plan.digest}{ENDED}")
             shutil.rmtree(self.sums(plan), ignore_errors=True)
 
     def accepted_plan(self, plan_hash: str) -> Plan:
