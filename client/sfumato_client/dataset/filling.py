@@ -51,8 +51,8 @@ class StoreTerms:
     what the store would hold, and refuses by raising. `unchanged` says of a row that was read before a kill whether its
     file is as it was.
     `withdrawn` are identifiers of patients whose images are not taken, `gone` who withdrew before, each by the token of
-    an identifier with that of all that are alike; `before` is the store that is updated, `settings` all that the source
-    says of how its rows are read.
+    an identifier with that of all that are alike; `gone_persons` are those by the token of name and birth date.
+    `before` is the store that is updated, `settings` all that the source says of how its rows are read.
     """
 
     form: ImageForm
@@ -64,6 +64,7 @@ class StoreTerms:
     unchanged: Unchanged = lambda stamp: True
     withdrawn: Sequence[str] = ()
     gone: Mapping[str, str] = field(default_factory=dict)
+    gone_persons: Mapping[str, str] = field(default_factory=dict)
     before: Before | None = None
     settings: str = ""
 
@@ -97,7 +98,7 @@ def read_whole(folder: Path, rows: Rows, terms: StoreTerms, about: str) -> Whole
     if terms.answers.gone == "keep":
         growing.keep(list(gone))
     pixels, entries = growing.finish(), growing.entries
-    past = Past(before.patients if before else (), withdrawn, list(gone.values()))
+    past = Past(before.patients if before else (), withdrawn, terms.gone_persons, list(gone.values()))
     examined = examine(entries, growing.skipped, terms.answers, past)
     left = np.ones(len(entries), bool)
     left[np.fromiter(examined.dropped, np.int64, len(examined.dropped))] = False

@@ -14,6 +14,7 @@ from sfumato_client.dataset.content import Content
 from sfumato_client.ingest import SiteImage, Skipped
 from sfumato_client.ledger import Ledger
 from sfumato_client.ledger.changing import check_cohort
+from sfumato_client.ledger.copies import mark_restored, read_restored
 from sfumato_client.ledger.held import hold_cohort, require_cohort
 from sfumato_client.site.accepted import ENDED, read_address, read_plan, read_policy, require_free_name
 from sfumato_client.site.names import bindings, keys_of, known_as, names_of
@@ -240,6 +241,8 @@ class SiteHome:
         """
         plan = plan.at_site(self.policy().site)
         require_free_name([home.plans for home in self.links], self.plans, plan)
+        if (mark := read_restored(self.ledger_file)) is not None:  # it may have been charged since the backup
+            mark_restored(self.ledger_file, mark.at, mark.by, [plan.digest])
         write_json(self.plans / f"{plan.digest}.json", plan.model_dump(mode="json"))
         (self.plans / f"{plan.digest}{ENDED}").unlink(missing_ok=True)
 
@@ -249,8 +252,7 @@ class SiteHome:
         if not left:
             raise ConfigError(f"no study '{study}' is accepted here; 'sfumato-site status' names those that are")
         for home, plan in left:
-            path = home.plans / f"{plan.digest}.json"
-            path.replace(path.with_suffix(ENDED))
+            (home.plans / f"{plan.digest}.json").replace(home.plans / f"{plan.digest}{ENDED}")
             shutil.rmtree(self.sums(plan), ignore_errors=True)
 
     def accepted_plan(self, plan_hash: str) -> Plan:
