@@ -16,6 +16,22 @@ _AT_COORDINATOR = (
     "this machine is a coordinator's: real images of patients have no place here; where these are a hospital's, stop, "
     "and evaluate there"
 )
+# how real images are read
+ImageFolder = Annotated[
+    Path | None, typer.Option("--folder", help="The folder of the CSV's files, DICOM too; else that of the CSV.")
+]
+Words = Annotated[
+    list[str] | None,
+    typer.Option("--map", help="WORD=LABEL: what a word of the CSV means; WORD= leaves such images out (repeat)."),
+]
+Allowed = Annotated[
+    list[str] | None,
+    typer.Option(help="DICOM objects taken only by name: a modality, burned-in, scanned, for-processing (repeat)."),
+]
+Holdout = Annotated[
+    float, typer.Option(min=0.0, max=0.9, help="Share of patients who test, where the CSV has no column split.")
+]
+Readers = Annotated[int, typer.Option(help="How many processes read real images.")]
 
 
 def dataset_evaluate(
@@ -26,21 +42,11 @@ def dataset_evaluate(
             help="CSV of your real images: file[, frame] (or set,row), label, patient, split[, site, sex, age]."
         ),
     ],
-    images: Annotated[
-        Path | None, typer.Option("--folder", help="The folder of the CSV's files, DICOM too; else that of the CSV.")
-    ] = None,
-    word: Annotated[
-        list[str] | None,
-        typer.Option("--map", help="WORD=LABEL: what a word of the CSV means; WORD= leaves such images out (repeat)."),
-    ] = None,
-    allow: Annotated[
-        list[str] | None,
-        typer.Option(help="DICOM objects taken only by name: a modality, burned-in, scanned, for-processing (repeat)."),
-    ] = None,
-    holdout: Annotated[
-        float, typer.Option(min=0.0, max=0.9, help="Share of patients who test, where the CSV has no column split.")
-    ] = 0.0,
-    workers: Annotated[int, typer.Option(help="How many processes read real images.")] = 1,
+    images: ImageFolder = None,
+    word: Words = None,
+    allow: Allowed = None,
+    holdout: Holdout = 0.0,
+    workers: Readers = 1,
     split: Annotated[Literal["test", "val"], typer.Option(help="Whose patients test.")] = "test",
     figures: Annotated[str, typer.Option(help="Some figures alone, by name, separated by commas; else all.")] = "",
     seeds: Annotated[int, typer.Option(min=1, max=20, help="Trainings of each classifier.")] = 3,
