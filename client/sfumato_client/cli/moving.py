@@ -8,8 +8,7 @@ from typing import Annotated
 import typer
 
 from sfumato_client.cli.home import Home
-from sfumato_client.cli.passphrase import ask_passphrase
-from sfumato_common.command_line import say
+from sfumato_common.command_line import ask_passphrase, say
 from sfumato_common.errors import PolicyRefusal
 
 PassphraseFile = Annotated[

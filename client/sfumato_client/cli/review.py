@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sfumato_client.cli.home import Home
-from sfumato_client.cli.passphrase import ask_passphrase
-from sfumato_common.command_line import AsJson, print_json, say
+from sfumato_common.command_line import AsJson, ask_passphrase, print_json, say
 
 if TYPE_CHECKING:
     from sfumato_client.ledger.decisions import Verdict

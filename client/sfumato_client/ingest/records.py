@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from sfumato_common.imaging import in_form, to_grey
+from sfumato_common.dicom.unreadable import UnreadableError
+from sfumato_common.imaging import in_form, to_grey, varies
 from sfumato_common.study.terms import ImageForm
 from sfumato_common.types import AnyArray, ByteImages
 
@@ -40,11 +41,6 @@ _SIDES = {"L": "L", "LEFT": "L", "R": "R", "RIGHT": "R"}
 # DICOM's values of ViewPosition are short words (PS3.3 C.8.7.5, C.8.11.7); free text has no place in a store, and one
 # letter would be taken for a side
 _VIEW = re.compile("[A-Z]{2,8}")
-_SOME = 2**12
-
-
-class UnreadableError(Exception):
-    """One reference cannot be used; the text is the reason in the local report. Readers turn it into `Skipped`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,13 +141,6 @@ def view_of_row(row: dict[str, str]) -> str:
     if view and not _VIEW.fullmatch(view.upper()):
         raise UnreadableError("its view is no word of two to eight letters")
     return view_name(laterality, view)
-
-
-def varies(values: AnyArray) -> bool:
-    """Whether not all of `values` are equal; some of them say so of almost every image."""
-    flat = values.reshape(-1)
-    some = flat[:: max(1, len(flat) // _SOME)]
-    return bool((some != some[:1]).any()) or bool((flat != flat[:1]).any())
 
 
 def to_form(display: AnyArray, form: ImageForm, pixel: tuple[float, float] = (1.0, 1.0)) -> ByteImages:

@@ -10,9 +10,9 @@ from pathlib import Path
 from sfumato_client.ledger.behind import require_current
 from sfumato_client.ledger.copies import close_ledger
 from sfumato_client.ledger.storage import now
-from sfumato_client.site.accepted import read_plan
+from sfumato_client.site.accepted import ENDED, read_plan
 from sfumato_client.site.erasing import nothing_runs, overwrite, require_idle
-from sfumato_client.site.home import ENDED, PUBLIC_KEY, SiteHome
+from sfumato_client.site.home import PUBLIC_KEY, SiteHome
 from sfumato_client.site.names import BINDING, NAMES
 from sfumato_client.site.restored import notice_copy
 from sfumato_client.site.store_key import own_store_key

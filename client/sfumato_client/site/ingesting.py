@@ -38,7 +38,7 @@ def ingest_source(
     """Fill the store from `source` for `plan`, by `workers` readers' processes (one a core by default).
 
     Raises BusyError while another ingest of this home runs, DataError as `SiteStore.grow` does, and so when it would
-    move a charged patient.
+    move a charged patient, and PolicyRefusal where a study has begun here with another cohort.
     """
     with _reading(home, source, plan, workers, watch) as reading, home.open_ledger() as ledger:
         described = Described(source, plan)
