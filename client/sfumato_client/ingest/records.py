@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
@@ -153,3 +154,8 @@ def to_form(display: AnyArray, form: ImageForm, pixel: tuple[float, float] = (1.
     if not varies(display):
         raise UnreadableError("the image is blank: all pixels are equal")
     return in_form(display, form.size, form.channels, form.bits, pixel)
+
+
+def counted(values: Iterable[str]) -> dict[str, int]:
+    """How often each value stands, most first."""
+    return {value or "not known": count for value, count in Counter(values).most_common()}
