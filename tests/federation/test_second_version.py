@@ -35,8 +35,8 @@ from sfumato_server.enrol import Registry, load_authority
 from sfumato_server.intake.admission import package_path
 from sfumato_server.pool import pool_packages
 from sfumato_server.pool.withdrawn import read_withdrawn
-from sfumato_server.publish import open_folder, publish, verify_dataset
-from sfumato_server.publish.versions import note_version, read_status
+from sfumato_server.publish import convert, open_folder, publish, verify_dataset
+from sfumato_server.publish.versions import lines_of_holder, note_version, read_status, standing_of
 from sfumato_server.rounds.given import load_given
 from sfumato_server.simulate.home import take_package
 
@@ -175,6 +175,20 @@ def test_the_status_file_says_which_version_is_current(versions):
     old, new = found.version(one.manifest_sha256), found.version(two.manifest_sha256)
     assert (old.state, old.superseded_by, new.state, new.number) == ("superseded", 2, "current", 2)
     assert [(stone.site, stone.what, stone.images) for stone in new.tombstones] == [("birch", "site-left", "stay")]
+
+
+def test_who_holds_the_old_set_or_one_converted_from_it_is_told_what_the_new_one_says(versions, tmp_path):
+    _, one, second, two, _ = versions
+    status, seen = second.coordinator.versions_file, tmp_path / "seen.json"
+    convert(one.folder, "png", tmp_path / "png")
+    for held in (one.folder, tmp_path / "png"):
+        own, later = standing_of(held, status, None, seen)
+        assert (own.number, [new.number for new in later]) == (1, [2])
+        said = "\n".join(lines_of_holder(own, later))
+        assert "superseded by version 2" in said and "use version 2" in said
+        assert "said of later versions" in said and "birch: site-left, its images stay" in said
+    own, later = standing_of(two.folder, status, None, seen)
+    assert later == () and "use version" not in "\n".join(lines_of_holder(own, later))
 
 
 def test_a_third_version_builds_on_the_second(versions, tmp_path):

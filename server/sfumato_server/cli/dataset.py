@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,6 +17,9 @@ from sfumato_common.progress import images_shown
 from sfumato_server.cli.evaluate import dataset_evaluate
 from sfumato_server.cli.shard_workers import On, RayAddress, ShardWorkers, shard_workers
 from sfumato_server.workers.tasks import PROCESSES
+
+if TYPE_CHECKING:
+    from sfumato_server.publish.versions import Version
 
 dataset_app = typer.Typer(no_args_is_help=True, help="Work with a published data set.")
 dataset_app.command(
@@ -48,7 +51,7 @@ def dataset_verify(
     from sfumato_server.publish import UNVERIFIED, verify_dataset
     from sfumato_server.publish.converted import images_in
     from sfumato_server.publish.strays import stray_line
-    from sfumato_server.publish.versions import standing_lines, standing_of
+    from sfumato_server.publish.versions import lines_of_holder, standing_of
 
     for path in [*([key] if key else []), *(Path(one.partition("=")[2]) for one in site_key or [])]:
         _require_apart(path, folder if proof is None else folder.parent)
@@ -58,11 +61,11 @@ def dataset_verify(
     keys = _public_key(key) if key else None, _site_keys(site_key or [])
     with _whole(), images_shown("verify", images_in(folder), not as_json) as progress:
         report = verify_dataset(folder, *keys, where=shard_workers(workers, on, ray_address), progress=progress)
-    standing = standing_of(folder, status, key, seen) if status else None
+    standing, later = standing_of(folder, status, key, seen) if status else (None, ())
     if as_json:
-        print_json({**asdict(report), **({"version": standing.model_dump(mode="json")} if standing else {})})
+        print_json({**asdict(report), **_versions(standing, later)})
     else:
-        lines = [report.summary(), *report.key_lines(), *(standing_lines(standing) if standing else [])]
+        lines = [report.summary(), *report.key_lines(), *(lines_of_holder(standing, later) if standing else [])]
         lines += [stray_line(report.strays)] if report.strays else []
         console.print("\n".join(lines), markup=False, soft_wrap=True)
     if not report.trusted:
@@ -72,6 +75,12 @@ def dataset_verify(
         )
     if standing is not None and standing.state == "withdrawn":
         raise VerificationError("this set was withdrawn by its consortium: do not use it")
+
+
+def _versions(standing: Version | None, later: Sequence[Version]) -> dict[str, Any]:
+    if standing is None:
+        return {}
+    return {"version": standing.model_dump(mode="json"), "later": [one.model_dump(mode="json") for one in later]}
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -24,12 +25,17 @@ from sfumato_common.strict import Strict
 from sfumato_common.study.lineage import Day, Hash, Tombstone, version_of
 from sfumato_common.study.plan import Name, Plan
 from sfumato_server.enrol import Authority
-from sfumato_server.publish.manifest import COORDINATOR_KEY, MANIFEST
+from sfumato_server.publish.manifest import COORDINATOR_KEY, FORM, MANIFEST
 
 FILE = "versions.json"
 FORMAT: Literal["sfumato-status/1"] = "sfumato-status/1"
 State = Literal["current", "superseded", "withdrawn"]
 _LARGEST_BYTES = 8 << 20
+_BECAME = {
+    "stay": "its images stay",
+    "regenerated": "its images were made again, without whoever withdrew",
+    "removed": "its images were removed",
+}
 
 
 class Version(Strict):
@@ -131,12 +137,18 @@ def seen_file() -> Path:
     return Path(state) / "sfumato" / "status-seen.json"
 
 
-def standing_of(folder: Path, status: Path, key: Path | None, seen: Path | None = None) -> Version:
-    """How the set in `folder` stands by the status file, which must be as new as any that was shown before.
+def standing_of(
+    folder: Path, status: Path, key: Path | None, seen: Path | None = None
+) -> tuple[Version, tuple[Version, ...]]:
+    """How the set in `folder` stands by the status file, and the versions after it.
 
+    The file must be as new as any that was shown before. A converted set stands as the one that it was made from.
     `key` is the coordinator's public key file; without one the set's own is used, which proves nothing. Raises
     ConfigError, and VerificationError as `read_status`, `require_newest` and `SetStatus.version` do.
     """
+    from sfumato_server.publish.converted import STATEMENT
+
+    folder = folder / STATEMENT if (folder / FORM).is_file() else folder
     public = (key or folder / COORDINATOR_KEY).read_bytes()
     try:
         data = status.read_bytes()
@@ -144,14 +156,28 @@ def standing_of(folder: Path, status: Path, key: Path | None, seen: Path | None 
         raise ConfigError(f"status file '{status.name}' cannot be read; check the path") from None
     found = read_status(data, public)
     require_newest(found, public, seen or seen_file())
-    return found.version(manifest_sha256(folder))
+    own = found.version(manifest_sha256(folder))
+    return own, tuple(one for one in found.versions if one.number > own.number)
 
 
 def standing_lines(version: Version) -> list[str]:
     """How a version stands, for people: a line, and one for each tombstone."""
     by = f" by version {version.superseded_by}" if version.superseded_by else ""
-    stones = [f"since {one.since}: {one.site}: {one.what}, images: {one.images}" for one in version.tombstones]
+    stones = [f"since {one.since}: {one.site}: {one.what}, {_BECAME[one.images]}" for one in version.tombstones]
     return [f"version {version.number} of {version.created}: {version.state}{by}", *stones]
+
+
+def lines_of_holder(version: Version, later: Sequence[Version]) -> list[str]:
+    """`standing_lines` for who holds the set, and what later versions say of images that are still in it."""
+    lines = standing_lines(version)
+    told = dict.fromkeys(line for one in later for line in standing_lines(one)[1:])
+    lines += [f"said of later versions, {line}" for line in told if line not in lines]
+    newest = next((one.number for one in reversed(later) if one.state == "current"), None)
+    return (
+        [*lines, f"use version {newest}: fetch it, and leave out of your work what is removed or made again"]
+        if newest
+        else lines
+    )
 
 
 def note_version(path: Path, authority: Authority, plan: Plan, manifest: str) -> SetStatus:
