@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 import tempfile
 import time
@@ -48,11 +49,28 @@ def close_home(home: Path | None) -> Path | None:
     """
     if home is not None and home.is_dir() and close_folder(home):
         complaints.print(
-            f"'{home.name}' could be entered by others on this machine; it is closed now (mode 0700)",
+            f"'{home.resolve().name}' could be entered by others on this machine; it is closed now (mode 0700)",
             style="yellow",
             markup=False,
             soft_wrap=True,
         )
+    return home
+
+
+def known_home(context: click.Context, home: Path, makers: tuple[str, ...], foreign: str, whose: str) -> Path:
+    """What callbacks of `--home` give: the home, closed; commands but `makers` look into one that is there.
+
+    Raises ConfigError for a folder that is not there, and for a home of the other role, which has `foreign` in it.
+    """
+    if context.resilient_parsing:  # a shell completes the line
+        return home
+    if (home / foreign).is_dir():
+        raise ConfigError(f"'{home}' is {whose} home; name another folder by --home")
+    if not home.exists() and context.info_name not in makers:
+        raise ConfigError(
+            f"there is no folder '{home}' (paths count from '{Path.cwd()}'); check --home, or make one by '{makers[0]}'"
+        )
+    close_home(home)
     return home
 
 
@@ -86,12 +104,19 @@ def run_command(app: typer.Typer) -> None:
         code = INTERRUPTED
     except Exception as error:
         if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # a usage error of the command line itself
-            _complain(error.format_message())
+            _complain(_usage(error))
             sys.exit(int(error.exit_code))
         sys.exit(_our_mistake(error))
     if code == INTERRUPTED:  # Typer turns Ctrl-C into this code without a word
         complaints.print("stopped")
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _usage(error: Any) -> str:
+    """What was wrong with the command line, said once, and how the command is written."""
+    said = re.sub(r"( Did you mean [^?]*\?)\1+", r"\1", str(error.format_message()))
+    example = getattr(getattr(getattr(error, "ctx", None), "command", None), "epilog", None)
+    return f"{said} {example}" if example else said
 
 
 def _our_mistake(error: Exception) -> int:
