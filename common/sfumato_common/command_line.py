@@ -66,7 +66,7 @@ def known_home(context: click.Context, home: Path, makers: tuple[str, ...], fore
         return home
     if (home / foreign).is_dir():
         raise ConfigError(f"'{home}' is {whose} home; name another folder by --home")
-    if not home.exists() and context.info_name not in makers:
+    if not home.exists() and context.command.name not in makers:
         raise ConfigError(
             f"there is no folder '{home}' (paths count from '{Path.cwd()}'); check --home, or make one by '{makers[0]}'"
         )

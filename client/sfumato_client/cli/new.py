@@ -29,8 +29,10 @@ def policy_new(
     from sfumato_common.study.beginning import policy_text
 
     _write(out, policy_text(name, epsilon, delta, patients), "policy", schema)
-    said = f"'{out.name}' is a policy to begin with; read each line, then 'sfumato-site init --home site --policy {out.name}'"
-    say(said)
+    say(
+        f"'{out.name}' is a policy to begin with; read each line, then "
+        f"'sfumato-site init --home site --policy {out.name}'"
+    )
 
 
 @source_app.command("new", epilog="Example: sfumato-site source new source.yaml --kind dicom --folder /data/chest")

@@ -100,7 +100,8 @@ def wanting(plan: Plan, policy: Policy, store: SiteStore) -> list[str]:
         missing.append(
             f"this site has {train.patients} training patients, the plan's nominal number of it is "
             f"{plan.sites[policy.site].nominal_patients}, and the coordinator takes no answer of more than "
-            f"{PATIENT_SLACK:g} times that: patients would pay for nothing; ask for a larger nominal number, or ingest fewer"
+            f"{PATIENT_SLACK:g} times that: patients would pay for nothing; ask for a larger nominal "
+            "number, or ingest fewer"
         )
     if "declared" in plan.parts_at(policy.site):
         if train.patients < 2:

@@ -81,8 +81,8 @@ def remove(home: SiteHome, forget_patients: bool = False) -> Removed:
     """
     if (home.root / PUBLIC_KEY).exists() and not (home.identity / NAME_FILE).exists():
         raise ConfigError(
-            "this home was removed before: what is left is its account, which 'sfumato-site ledger show' reads; delete the "
-            "folder when that is kept elsewhere"
+            "this home was removed before: what is left is its account, which 'sfumato-site ledger show' reads; delete "
+            "the folder when that is kept elsewhere"
         )
     path = own_store_key(home.identity)
     if path is None and home.store.exists():
