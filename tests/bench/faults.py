@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,9 @@ class Tally:
         """Count one."""
         self.published, self.twice, self.lost = self.published + published, self.twice + twice, self.lost + lost
         self.faults, self.runs, self.seconds = self.faults + len(met), self.runs + runs, self.seconds + seconds
-        self.studies.append({"seed": seed, "published": published, "twice": twice, "lost": lost, "met": met})
+        self.studies.append(
+            {"seed": seed, "published": published, "twice": twice, "lost": lost, "met": met, "seconds": seconds}
+        )
         if not published or twice or lost:
             print(
                 f"{self.form}, seed {seed}: published {published}, twice {twice}, lost {lost}: {met}", file=sys.stderr
@@ -68,8 +70,8 @@ class Tally:
         return [self.form, *map(str, figures), f"{self.seconds / max(count, 1):.1f}"]
 
 
-def in_process(folder: Path, seeds: range) -> Tally:
-    """Schedules in this process."""
+def in_process(folder: Path, seeds: range) -> Iterator[Tally]:
+    """Schedules in this process; the tally after each."""
     tally, homes = Tally("one process"), make_homes(folder / "homes")
     clean = play(homes, folder / "clean", Schedule())
     for seed in seeds:
@@ -78,11 +80,11 @@ def in_process(folder: Path, seeds: range) -> Tally:
         seconds = time.monotonic() - began
         tally.add(seed, found.published, found.twice, found.lost, list(found.met), found.runs, seconds)
         shutil.rmtree(folder / str(seed))
-    return tally
+        yield tally
 
 
-def with_processes(folder: Path, seeds: range) -> Tally:
-    """Kills of real processes."""
+def with_processes(folder: Path, seeds: range) -> Iterator[Tally]:
+    """Kills of real processes; the tally after each."""
     tally, homes = Tally("real processes"), make_real_homes(folder / "homes")
     for seed in seeds:
         began, kills = time.monotonic(), drawn_kills(seed)
@@ -93,7 +95,7 @@ def with_processes(folder: Path, seeds: range) -> Tally:
             met = [" ".join(kill) for kill in kills[: len(kills) - len(study.left)]]
         tally.add(seed, *counts, met, runs, time.monotonic() - began)
         shutil.rmtree(folder / str(seed))
-    return tally
+        yield tally
 
 
 def main() -> None:
@@ -106,20 +108,26 @@ def main() -> None:
     os.environ.setdefault("SFUMATO_CA_PASSPHRASE", "of a bench alone")
     warnings.simplefilter("ignore")
     logging.disable(logging.CRITICAL)
-    forms: list[tuple[Callable[[Path, range], Tally], int]] = [
+    forms: list[tuple[Callable[[Path, range], Iterator[Tally]], int]] = [
         (in_process, given.schedules),
         (with_processes, given.real),
     ]
-    tallies = []
+    done: dict[str, Tally] = {}
     for form, count in forms:
-        if count:
-            with tempfile.TemporaryDirectory() as folder:
-                tallies.append(form(Path(folder), range(given.seed, given.seed + count)))
+        with tempfile.TemporaryDirectory() as folder:
+            seeds = range(given.seed, given.seed + count)
+            for tally in form(Path(folder), seeds) if count else ():
+                done[tally.form] = tally
+                keep(list(done.values()))
+    for row in [list(HEADINGS), *(tally.row() for tally in done.values())]:
+        print(" | ".join(row))
+
+
+def keep(tallies: list[Tally]) -> None:
+    """Write what is known after every study: a run takes hours, and may be ended before."""
     out = Path("bench-out") / "faults.json"
     out.parent.mkdir(exist_ok=True)
     out.write_text(json.dumps({tally.form: tally.studies for tally in tallies}, indent=1) + "\n")
-    for row in [list(HEADINGS), *(tally.row() for tally in tallies)]:
-        print(" | ".join(row))
 
 
 if __name__ == "__main__":

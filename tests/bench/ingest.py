@@ -17,6 +17,7 @@ import argparse
 import io
 import json
 import os
+import re
 import resource
 import statistics
 import subprocess
@@ -150,10 +151,17 @@ def part_ingest(folder: str, home: str) -> dict:
     import sfumato_client.ingest.dicom
     import sfumato_client.site.ingesting  # noqa: F401
 
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    before = peak_mb()
     seconds = ingest(Path(folder), Path(home))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    peak = peak_mb()
     return {"before_mb": before, "peak_mb": peak, "seconds": seconds}
+
+
+def peak_mb() -> int:
+    """The most that this program held; `getrusage` would count what its parent held when it forked (Linux, proc(5))."""
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert found
+    return int(found[1]) // 1024
 
 
 def first_read(files: int, folder: Path) -> dict:
@@ -184,7 +192,7 @@ def part_first(folder: str, home: str, began: str) -> dict:
         ingest_source(make_home(Path(home)), source, PLAN, 1, watch)
     except FirstError:
         seconds = time.time() - float(began)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    peak = peak_mb()
     used = resource.getrusage(resource.RUSAGE_SELF)
     return {"seconds": seconds, "processor_s": used.ru_utime + used.ru_stime, "peak_mb": peak}
 

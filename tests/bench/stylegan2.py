@@ -1,6 +1,6 @@
 """What a StyleGAN2 without privacy makes of three sites, pooled, and what more time gives.
 
-    python tests/bench/stylegan2.py [--cohort sites] [--kept] [--seconds 18000] [--half] [--out FOLDER]
+    python tests/bench/stylegan2.py [--cohort sites] [--kept] [--seconds 18000] [--half] [--resume] [--out FOLDER]
     python tests/bench/stylegan2.py --score [--out FOLDER]
 
 Trains on the train patients of a cohort of 64 or 128 px (`--kept`: without those that the methods bench sets aside),
@@ -27,6 +27,7 @@ import numpy.typing as npt
 import torch
 from cohorts import COHORTS, ROOT, BenchCohort, load, pooled
 from safetensors.torch import load_file, save
+from stylegan2_state import EVERY, keep_state, resume
 from torch.nn import functional
 
 from sfumato_common.files import write_atomic, write_json
@@ -125,9 +126,9 @@ class Bench:
         write_json(self.out / LOG, self.log)
         print(taken[-1], flush=True)
 
-    def run(self, seconds: float) -> None:
-        """Train for that long, which images and weights that are written do not count into."""
-        spent, waiting, steps = 0.0, [share * seconds for share in SHARES], 0
+    def run(self, seconds: float, spent: float = 0.0) -> None:
+        """Train for that long, of which some is `spent`; images, weights and states that are written do not count."""
+        waiting, steps, kept = [share * seconds for share in SHARES if share * seconds > spent], 0, spent
         while waiting:
             began = self.clock()
             self.training.pace(1.0 - spent / seconds)
@@ -139,6 +140,9 @@ class Bench:
             if spent >= waiting[0]:
                 waiting = [moment for moment in waiting if moment > spent]
                 self.snapshot(spent)
+            if spent >= kept + EVERY or not waiting:
+                kept = spent
+                keep_state(self, spent)
 
 
 def match_power(drawn: ByteImages, real: ByteImages) -> ByteImages:
@@ -226,6 +230,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--draws", type=int, default=COUNT, help="images of a snapshot; 0 for none")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=ROOT / "bench-out" / "stylegan2")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on from the state in the folder, with the same options"
+    )
     parser.add_argument("--score", action="store_true")
     options = parser.parse_args(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
@@ -234,7 +241,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     bench = Bench(options)
     print(f"{len(bench.images)} images on {bench.device}", flush=True)
-    bench.run(options.seconds)
+    bench.run(options.seconds, resume(bench) if options.resume else 0.0)
 
 
 if __name__ == "__main__":

@@ -80,17 +80,23 @@ def test_a_name_beside_a_marker_is_text() -> None:
     assert has_text(draw_text(marked, ("Lopa Virso",), "plain", "grey", "middle", 10)[0])
 
 
-def test_text_is_found_and_clean_films_are_kept_on_a_set_that_no_choice_has_seen() -> None:
+@pytest.mark.parametrize(
+    ("films", "may_miss", "may_be_wrong"), [(16, 0, 0), pytest.param(60, 1, 2, marks=pytest.mark.slow)]
+)
+def test_text_is_found_and_clean_films_are_kept_on_a_set_that_no_choice_has_seen(
+    films: int, may_miss: int, may_be_wrong: int
+) -> None:
+    """Recall of 60 at least .98, and at most 2 % of 120 clean films; the first of them every time."""
     sides = (512, 800, 1200, 2000)
     missed, wrong, left = 0, 0, list[float]()
-    for number in range(60):
+    for number in range(films):
         rng, clean = np.random.default_rng([977, number]), film(977, number, sides[number % 4])
         picture, drawn = random_text(clean, rng)
         missed += not has_text(picture)
         left.append(float((drawn.where & (np.abs(painted_over(picture) - picture) == 0)).sum() / drawn.where.sum()))
         wrong += has_text(clean) + has_text(random_marker(clean, rng))
-    assert missed <= 1, "recall of 60 at least .98"
-    assert wrong <= 2, "at most 2 % of 120 clean films"
+    assert missed <= may_miss
+    assert wrong <= may_be_wrong
     assert np.mean(left) < 0.05, "what is painted over covers what was written"
 
 

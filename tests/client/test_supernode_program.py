@@ -5,10 +5,13 @@ import re
 import ssl
 import subprocess
 import sys
+import threading
 from importlib import import_module
 from types import SimpleNamespace
 
 import pytest
+from flwr.supercore.inflatable import inflatable_utils
+from flwr.supercore.inflatable.inflatable_utils import ObjectUnavailableError
 
 from sfumato_client.egress import flower_hooks
 from sfumato_client.egress.flower_hooks import Contact, _NodeClock, install_certificate, require_flower, shorten_polls
@@ -16,6 +19,7 @@ from sfumato_client.flower.node import _why
 from sfumato_common.crypto import certificates
 from sfumato_common.crypto.identity import create_identity
 from sfumato_common.errors import VerificationError
+from sfumato_common.protocol.flower import fetch_sooner
 
 
 class Plain:
@@ -105,6 +109,46 @@ def test_the_pinned_nodes_loop_sleeps_by_the_clock_that_it_is_given():
     assert isinstance(fake.time, _NodeClock)
     with pytest.raises(VerificationError, match="lacks 'time'"):
         shorten_polls(SimpleNamespace())
+
+
+def test_an_object_that_comes_a_moment_later_is_not_waited_for_a_second(monkeypatch):
+    """Flower hands a message out before its objects: the first pause was most of an exchange without work."""
+    fetch = inflatable_utils.pull_objects
+    monkeypatch.setattr(fetch, "__kwdefaults__", dict(fetch.__kwdefaults__))
+    waited = []
+    own = SimpleNamespace(Event=lambda: _Impatient(waited), Lock=threading.Lock)
+    monkeypatch.setattr(inflatable_utils, "threading", own)
+    asked = iter([ObjectUnavailableError, ObjectUnavailableError, None])
+
+    def pull(_):
+        if (missing := next(asked)) is not None:
+            raise missing("not yet")
+        return b"it"
+
+    fetch_sooner()
+    assert fetch(["one"], pull) == {"one": b"it"}
+    # a fifth more or less, by chance, and twice as long after that
+    assert 0.08 <= waited[0] <= 0.12
+    assert 0.16 <= waited[1] <= 0.24
+    monkeypatch.setattr(fetch, "__kwdefaults__", {"max_time": 1})
+    with pytest.raises(VerificationError, match="fetches objects in another way"):
+        fetch_sooner()
+
+
+class _Impatient:
+    """An event that nobody sets: its waits end at once and are written down."""
+
+    def __init__(self, waited):
+        self.waited = waited
+
+    def is_set(self):
+        return False
+
+    def set(self):
+        pass
+
+    def wait(self, seconds):
+        self.waited.append(seconds)
 
 
 @pytest.mark.parametrize(("ending", "code"), [("sys.exit(3)", 3), ("sys.exit()", 0), ("1 / 0", 1), ("None", 0)])

@@ -14,6 +14,7 @@ from typing import NoReturn
 from sfumato_client.egress.flower_hooks import Contact, install_certificate, require_flower, shorten_polls
 from sfumato_client.egress.supernode import LINK_VARIABLE
 from sfumato_common.logs import take_over_flower
+from sfumato_common.protocol.flower import fetch_sooner
 
 
 def main() -> None:
@@ -28,6 +29,7 @@ def main() -> None:
     install_certificate(connection, known.site_certificate, known.site_key, Contact(home, address))
     take_over_flower(import_module("flwr.supernode.cli.flower_supernode").uvicorn)
     shorten_polls(import_module("flwr.supernode.start_client_internal"))
+    fetch_sooner()
     run_and_end(import_module("flwr.supernode.cli").flower_supernode)
 
 

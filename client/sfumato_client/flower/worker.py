@@ -20,6 +20,7 @@ import sfumato_client
 import sfumato_common
 from sfumato_client.egress.flower_hooks import Task, answer_task, next_task, require_flower
 from sfumato_common.logs import start_log, take_over_flower
+from sfumato_common.protocol.flower import fetch_sooner
 from sfumato_common.supervise import run_in_fork
 
 log = logging.getLogger(__name__)
@@ -90,6 +91,7 @@ def main() -> None:
     preload()
     start_log()
     take_over_flower(messages=False)
+    fetch_sooner()
     from sfumato_client.flower.app import app
 
     serve(given.runtime, given.secret_file.read_bytes(), app)

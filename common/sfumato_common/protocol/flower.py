@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+from flwr.supercore.inflatable.inflatable_utils import pull_objects
 
 from sfumato_common.errors import VerificationError
 from sfumato_common.protocol.messages import ARRAYS_KEY, CONFIG_KEY, PACK_KEY, Reply, Request
@@ -18,6 +19,19 @@ from sfumato_common.types import AnyArray
 LARGEST_MESSAGE_BYTES = 512 * 1024 * 1024
 # how the payload describes itself to Flower, which does not look inside
 _DTYPE, _STYPE = "uint8", "sfumato.pack"
+# a message is there before its objects; Flower asks for one again after 1 s: most of an exchange without work
+_ASK_AGAIN, _ASK_AGAIN_SECONDS = "initial_backoff", 0.1
+
+
+def fetch_sooner() -> None:
+    """Make this process's Flower ask sooner again for an object that is not there yet; its doubling and limits stay.
+
+    Raises VerificationError where this Flower has no such pause.
+    """
+    pauses = pull_objects.__kwdefaults__ or {}
+    if _ASK_AGAIN not in pauses:
+        raise VerificationError("this Flower fetches objects in another way; install the version that is pinned")
+    pauses[_ASK_AGAIN] = _ASK_AGAIN_SECONDS
 
 
 def encode(message: Request | Reply) -> RecordDict:

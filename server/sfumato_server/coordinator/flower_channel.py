@@ -19,12 +19,13 @@ from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
 from sfumato_common.errors import VerificationError
-from sfumato_common.protocol.flower import decode_reply, encode
+from sfumato_common.protocol.flower import decode_reply, encode, fetch_sooner
 from sfumato_common.protocol.messages import Reply, Request
 from sfumato_server.rounds.channel import GRACE, OnReply, lost
 
 log = logging.getLogger(__name__)
-_POLL_SECONDS = 0.2
+# an answer is looked for again after a share of the time since it was asked for: one without work is there in a second
+_POLL_SHARE, _SHORTEST_POLL_SECONDS, _LONGEST_POLL_SECONDS = 0.05, 0.05, 0.2
 # how many sites' replies are fetched by one call: as many are in memory at once
 _FETCHED = 16
 # how often one exchange asks a site; what one that fell out late has to come back: Flower refuses a restarted SuperNode
@@ -65,6 +66,7 @@ class FlowerChannel:
     def __init__(
         self, grid: Grid, nodes: Callable[[], Mapping[str, int]], members: Callable[[], Set[str]], work_s: float
     ) -> None:
+        fetch_sooner()
         self._grid, self._nodes, self._members, self._work_s = grid, nodes, members, work_s
 
     def online(self) -> set[str]:
@@ -95,7 +97,8 @@ class FlowerChannel:
             if back := set(still.away) & self.online():
                 self._ask(sorted(back), requests, still)
             if still.waiting or still.away:
-                time.sleep(_POLL_SECONDS)
+                waited = _POLL_SHARE * (time.monotonic() - start)
+                time.sleep(min(max(waited, _SHORTEST_POLL_SECONDS), _LONGEST_POLL_SECONDS))
         for site in sorted(still.away):
             on_reply(site, lost("unreachable"))
 
