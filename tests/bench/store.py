@@ -28,12 +28,13 @@ from PIL import Image
 from support.plans import dp_sgd, small_plan
 
 from sfumato_client.dataset import Cohort, SiteStore, StoreTerms
-from sfumato_client.dataset.encryption import OVERHEAD, FileCipher
+from sfumato_client.dataset.encryption import FileCipher
 from sfumato_client.ingest import SiteImage
 from sfumato_client.ingest.pool import Pool
 from sfumato_client.ingest.sources import PngSource, read_rows
 from sfumato_client.training import StageJob, train
 from sfumato_client.training.dp.batches import patient_batches
+from sfumato_common.crypto.pieces import OVERHEAD
 from sfumato_common.exchanges import EXCHANGES
 from sfumato_common.generators.starts import initial_model
 from sfumato_common.generators.weights import to_arrays

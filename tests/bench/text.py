@@ -22,9 +22,9 @@ from scipy.stats import binomtest
 from support.burned_in import FONTS, film, random_marker, random_text
 
 from sfumato_client.ingest.burned_in import cleared, has_text
-from sfumato_client.ingest.opening import open_dicom
-from sfumato_client.ingest.pixels import display_values
-from sfumato_client.ingest.records import UnreadableError
+from sfumato_common.dicom.opening import open_dicom
+from sfumato_common.dicom.pixels import display_values
+from sfumato_common.dicom.unreadable import UnreadableError
 from sfumato_common.files import write_json
 from sfumato_common.phantom import CAMERAS, draw_eyes
 
@@ -110,7 +110,7 @@ def collection() -> dict:
     found, wrong = dict[str, bool](), dict[str, bool]()
     for path in sorted([*SHARED.glob("dicom/*.dcm"), *SHARED.glob("field/dicom/*.dcm")]):
         try:
-            picture = display_values(open_dicom(path, lambda text: None))
+            picture = display_values(open_dicom(path.open("rb"), lambda text: None))
         except Exception:  # objects without a picture, broken ones
             continue
         if max(picture.shape[:2]) >= FEWEST_PIXELS:

@@ -209,6 +209,15 @@ def test_a_rehearsal_says_which_rules_would_see_a_leak(monkeypatch):
         rehearse(40, 2, 32, 1, 40, rules)
 
 
+def test_a_rule_on_learned_pairs_is_rehearsed_on_groups_as_a_release_has_them():
+    """Where nothing of groups is known the rule refuses whatever it is shown, which would tell nothing."""
+    rules = GateRules(declare_verdict=True, attacks=[rule(attack="learned-pairs")], report=[], text="not-read")
+    found = rehearse(60, 25, 32, 1, 60, rules)
+    assert found.obstacle == ""
+    (told,) = (sets for name, sets in found.refused.items() if name.startswith("learned-pairs"))
+    assert told["copies"] and not told["strangers"]
+
+
 def test_the_command_rehearses_at_the_stores_size_reads_no_image_and_charges_nothing(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(identity, "_STEPS", 15)
     home = make_home(tmp_path / "alder", "alder", parse(PLAN, Plan, "plan"), POLICY, 40)

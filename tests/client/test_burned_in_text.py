@@ -146,11 +146,11 @@ def test_a_picture_with_more_places_than_can_be_read_is_refused(monkeypatch: pyt
 def test_names_in_the_collections_films_are_found() -> None:
     if not COLLECTION.exists():
         pytest.skip("the medical test collection is not beside this checkout")
-    from sfumato_client.ingest.opening import open_dicom
-    from sfumato_client.ingest.pixels import display_values
+    from sfumato_common.dicom.opening import open_dicom
+    from sfumato_common.dicom.pixels import display_values
 
     def shown(name: str) -> np.ndarray:
-        return display_values(open_dicom(COLLECTION / name, lambda text: None))
+        return display_values(open_dicom((COLLECTION / name).open("rb"), lambda text: None))
 
     # phi_pt_sc_rgb_overlay has its text in the header alone: nothing is written in its pixels
     for name in ("phi_cr_chest_mono1_rle.dcm", "phi_ct_implicit.dcm"):

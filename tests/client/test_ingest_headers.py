@@ -16,10 +16,10 @@ from support.dicoms import lut_item, make, save
 from support.reading import read_dicom
 
 from sfumato_client.ingest import SiteImage, Skipped
-from sfumato_client.ingest.elements import named
-from sfumato_client.ingest.opening import open_dicom
-from sfumato_client.ingest.pixels import display_values
-from sfumato_client.ingest.records import UnreadableError
+from sfumato_common.dicom.elements import named
+from sfumato_common.dicom.opening import open_dicom
+from sfumato_common.dicom.pixels import display_values
+from sfumato_common.dicom.unreadable import UnreadableError
 from sfumato_common.study.terms import ImageForm
 
 RAMP = np.arange(64, dtype=np.uint16).reshape(8, 8) * 65  # 0 .. 4095
@@ -347,4 +347,4 @@ def test_the_table_may_say_whose_and_which_split(tmp_path: Path) -> None:
 def test_what_is_no_dicom_is_said_so(tmp_path: Path) -> None:
     (tmp_path / "a.dcm").write_bytes(b"\x08\x00 nothing that could be read")
     with pytest.raises(UnreadableError, match="not a DICOM file"):
-        open_dicom(tmp_path / "a.dcm", lambda note: None)
+        open_dicom((tmp_path / "a.dcm").open("rb"), lambda note: None)

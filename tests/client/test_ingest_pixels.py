@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from support.dicoms import lut_item, make
 
-from sfumato_client.ingest.pixels import display_values, window
-from sfumato_client.ingest.records import UnreadableError, to_form
+from sfumato_client.ingest.records import to_form
+from sfumato_common.dicom.pixels import display_values, window
+from sfumato_common.dicom.unreadable import UnreadableError
 from sfumato_common.study.terms import ImageForm
 
 

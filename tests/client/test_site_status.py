@@ -25,13 +25,16 @@ from sfumato_client.site.handler import Site
 from sfumato_client.site.home import ADDRESS_FILE
 from sfumato_client.site.overview import overview
 from sfumato_client.site.watch import HUNG_CODE, HUNG_SECONDS, Quiet, Watch
+from sfumato_common.accounting import accountant
 from sfumato_common.errors import LedgerError
 from sfumato_common.files import write_json
 from sfumato_common.locks import exclusive
 from sfumato_common.protocol.messages import PROTOCOL, Request
 from sfumato_common.strict import parse
+from sfumato_common.study.costs import stage_events
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.policy import Policy
+from sfumato_common.study.shards import release_images
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +67,9 @@ def in_words(view):
 
 class Recorder:
     draws = 0
+
+    def __call__(self):
+        return self.draws
 
 
 def policy(**changes):
@@ -169,15 +175,19 @@ def test_the_step_is_told_where_policy_shows_it_on_the_grid_of_answers_alone(hom
     assert {rest for _, *rest in map(tuple, told) for rest in [tuple(rest)]} == {(1, 2)}
 
 
-def test_nothing_is_told_of_a_release_and_nothing_after_the_answer(home, plan, monkeypatch):
+def test_nothing_is_told_where_policy_withholds_it_and_nothing_after_the_answer(home, plan, monkeypatch):
     monkeypatch.setattr(watching, "_TICK_SECONDS", 0.01)
     show_step(home.root, 1, 2)
     watch = Watch(home, question(plan, "make", number=0))
     assert shown_step(home.root) is None, "what a killed process left is taken away"
-    watch.accept(plan, policy(progress="shown"))
-    with watch.work():
-        time.sleep(0.1)
+    watch.accept(plan, policy())
+    with watch.work(lambda: 3, release_images(plan, "alder")):
+        assert wait_until(lambda: json.loads(home.work_file.read_text())["step"] == 3)
         assert shown_step(home.root) is None
+        assert "3 of 28 images" in in_words(overview(home.root)), "its own people see it"
+    watch.accept(plan, policy(progress="shown"))
+    with watch.work(lambda: 3, release_images(plan, "alder")):
+        assert wait_until(lambda: shown_step(home.root) == b"3/28")
     watch = Watch(home, question(plan))
     watch.accept(plan, policy(progress="shown"))
     with watch.work(Recorder()):
@@ -291,3 +301,21 @@ def test_paid_rounds_and_refused_parts_are_shown(home, plan):
     assert view["studies"][0]["stages"][0] == {"stage": "spectral", "rounds": 1, "done": 1}
     assert view["epsilon"] > 0 and view["unsettled"] == 1
     assert "release: formal refused (failed)" in in_words(view)
+
+
+def test_a_second_look_computes_no_epsilon_again_and_no_charge_rests_on_what_is_kept(home, plan, monkeypatch):
+    event = stage_events(plan, plan.stages[0])[0]
+    said = {"study": plan.study, "plan_hash": plan.digest, "purpose": "spectral", "round": 1, "cohort": "train"}
+    with home.open_ledger() as ledger:
+        ledger.reserve(**said, event=event)
+    view = overview(home.root)
+    assert 0.0 < view["epsilon"] < view["studies"][0]["epsilon_after"]
+
+    def unable(*_):
+        raise AssertionError("computed again")
+
+    monkeypatch.setattr(accountant, "_epsilon", unable)
+    again = overview(home.root)
+    assert (again["epsilon"], again["studies"]) == (view["epsilon"], view["studies"])
+    with home.open_ledger() as ledger, pytest.raises(AssertionError, match="again"):
+        ledger.reserve(**{**said, "round": 2}, event=event)

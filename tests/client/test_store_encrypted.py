@@ -13,12 +13,13 @@ from support.homes import make_home
 from support.studies import PLAN, POLICY
 
 from sfumato_client.dataset import SiteStore, StoreTerms
-from sfumato_client.dataset.encryption import NONCE_BYTES, OVERHEAD, FileCipher, new_id
+from sfumato_client.dataset.encryption import FileCipher
 from sfumato_client.dataset.journal import JOURNAL
 from sfumato_client.dataset.pixel_file import EncryptedPixels
 from sfumato_client.ingest import Facts, SiteImage
 from sfumato_client.site.home import SiteHome
 from sfumato_client.site.store_key import VARIABLE, make_store_key, read_store_key
+from sfumato_common.crypto.pieces import NONCE_BYTES, OVERHEAD, new_id
 from sfumato_common.errors import ConfigError, DataError
 from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from support.hospital import make_hospital
 from support.old_store import make_old
 from support.studies import PLAN, POLICY
 
+from sfumato_client.dataset.content import Content
 from sfumato_client.site.home import SiteHome
 from sfumato_common.crypto.identity import create_identity
 from sfumato_common.strict import parse
@@ -100,6 +102,20 @@ def test_an_update_reads_what_is_new_and_makes_it_a_store_of_today(home: SiteHom
     assert "kept 14 images of 7 patients" in said
     assert contents(home) > before
     assert json.loads((home.store / "store.json").read_text())["format"] == 4
+
+
+def test_the_same_images_ingested_today_are_the_same_cohort(home: SiteHome, say: Say) -> None:
+    """A study that began with it goes on after its disk was lost; and not with an image less."""
+
+    def digest() -> str:
+        return Content(home.store, home.store_key(), home.split_key()).digest()
+
+    before = digest()
+    for count, same in ((12, True), (11, False)):
+        shutil.rmtree(home.store)
+        write(home.root.parent, count)
+        assert say("sfumato-site", *ingest(home))[0] == 0
+        assert (digest() == before) is same
 
 
 def test_a_round_is_answered_from_it(tmp_path: Path) -> None:

@@ -161,7 +161,7 @@ def test_a_withdrawn_patient_leaves_though_the_table_has_the_rows(home, ward, tm
     report = update(home, source)
     assert in_store(home)["train"] == pseudonyms(*TRAIN[1:6])
     assert report.reasons == {"its patient has withdrawn": 2}
-    assert any("1 of the patients under 'withdrawn' have no image here" in note for note in report.notes)
+    assert any("1 of the identifiers under 'withdrawn' have no image here" in note for note in report.notes)
     # and an ingest from the beginning takes nobody in who is listed
     for path in home.store.iterdir():
         path.unlink()

@@ -9,7 +9,7 @@ import numpy as np
 import pydicom
 import pytest
 
-from sfumato_client.ingest.pixels import display_values
+from sfumato_common.dicom.pixels import display_values
 from sfumato_common.errors import ConfigError
 from sfumato_common.phantom import CAMERAS, DEVICES, MODALITIES, arrays, draw_eyes, draw_patient
 from sfumato_common.phantom.dicom import write_cohort

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+import string
 import subprocess
 import sys
+import time
 from dataclasses import fields
 
 import numpy as np
@@ -34,6 +37,17 @@ def test_the_list_of_answers_has_one_spelling():
     answers = {("gan", number) for number in (1, 2, 3, 7, 9, 10)} | {("formal", 1)}
     assert write_answers(answers) == "formal:1 gan:1-3,7,9-10"
     assert read_answers("formal:1 gan:1-3,7,9-10") == answers
+
+
+def test_a_list_of_answers_that_is_short_as_a_text_is_not_long_as_a_set():
+    """Seven thousand letters of a coordinator that would be seven million answers, and minutes of a site."""
+    names = sorted("".join(pair) for pair in itertools.product(string.ascii_lowercase, repeat=2))
+    text = " ".join(f"{name}:0-9999" for name in names)
+    assert len(text) < 8000
+    began = time.process_time()
+    with pytest.raises(VerificationError, match="malformed"):
+        read_answers(text)
+    assert time.process_time() - began < 5
 
 
 def test_a_reply_has_no_room_for_anything_else():

@@ -13,9 +13,12 @@ import pytest
 from support.commands import speaker
 from support.enrolment import enrol_site, keep_grant
 from support.federations import make_federation
+from support.reviewed import PASSPHRASES, ReviewedSite
 from support.studies import PLAN
 
 from sfumato_client.flower.launcher import Launcher, fill_in
+from sfumato_client.site import making
+from sfumato_client.site.desk import queue, take_decision
 from sfumato_client.site.handler import Site
 from sfumato_client.site.home import ADDRESS_FILE
 from sfumato_common.crypto.identity import load_identity
@@ -132,6 +135,40 @@ def test_a_job_that_dies_loses_nothing(tmp_path, kind):
     with federation.home("alder").open_ledger() as ledger:
         assert len(ledger.entries()) == 1, "it was charged once"
         assert ledger.unsettled_charges() == []
+
+
+@pytest.mark.slow
+def test_a_release_that_waits_for_stewards_is_made_by_jobs_before_and_after_they_decide(waiting, tmp_path, monkeypatch):
+    """The job leaves candidates that wait, people decide meanwhile, and another job makes what they let pass."""
+    (tmp_path / "f").mkdir()
+    own, by_jobs = (waiting.copy(tmp_path / name) for name in ("own", "jobs"))
+    fresh = ReviewedSite(waiting.asked, tmp_path / "fresh")
+    for site in (by_jobs, fresh):
+        launcher = Launcher(site.home, template(tmp_path, "plain"), seconds=120.0)
+        site.site = Site(site.home, site.site._upload, elsewhere=launcher)
+
+    def never(*_):
+        raise AssertionError("the worker opened patients' data, or made an image")
+
+    monkeypatch.setattr(type(fresh.home), "charged_cohorts", never)
+    monkeypatch.setattr(making, "anonymise", never)
+    assert fresh.ask("make").status == "pending", "the first job ends, and nothing is shown to the coordinator"
+    states = {entry.name: entry.state for entry in queue(fresh.home.root)}
+    assert states == {"tiny/formal": "waits", "tiny/declared": "later"} and fresh.uploads == []
+    for site in (fresh, by_jobs, own):
+        site.hire("ada")
+        assert [site.ask(kind).status for kind in ("make", "send")] == ["pending", "pending"], "nobody has decided"
+        take_decision(site.home.root, "tiny/formal", "approve", "ada", PASSPHRASES["ada"], "I looked", "")
+        assert site.ask("send").status == "pending" and len(site.uploads) == 1, "the part that was approved is ahead"
+        take_decision(site.home.root, "tiny/declared", "refuse", "ada", PASSPHRASES["ada"], "blurred", "quality")
+        assert [site.ask(kind).status for kind in ("make", "send")] == ["ok", "ok"]
+        with site.home.open_ledger() as ledger:
+            ledger.verify()
+            assert ledger.unsettled_charges() == []
+        assert not (site.home.root / "jobs").exists() or not list((site.home.root / "jobs").iterdir())
+    charged = [charges(site.home)[0] for site in (own, by_jobs, fresh)]
+    assert charged[0] == charged[1] == charged[2]
+    assert len({len(site.uploads) for site in (own, by_jobs, fresh)}) == 1
 
 
 def test_what_the_job_refuses_the_worker_refuses(tmp_path):

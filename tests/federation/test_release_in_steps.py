@@ -202,6 +202,35 @@ def test_a_refused_k_anonymous_set_does_not_hold_back_the_formal_one(site, train
     assert len(set(site.uploads)) == 1
 
 
+@pytest.mark.parametrize("fault", ["", "gate", "data", "people"])
+def test_how_far_a_release_is_counts_the_plan_s_images_whatever_becomes_of_a_part(site, trained, monkeypatch, fault):
+    """The attack: read from the steps that are told whether the gate let a part pass, or people have it."""
+    seen, makers, real, begun = [], [], making.anonymise, making.Maker.__init__
+
+    def begin(self, *args):
+        begun(self, *args)
+        makers.append(self)
+
+    def counted(job):
+        seen.append(makers[-1].made)
+        if fault == "data" and job.item.method == "k-same":
+            raise DataError("too few patients")
+        return real(job)
+
+    def blocked(self, part, sets):
+        if part == "declared" and fault in ("gate", "people"):
+            raise ReleaseRefused("no") if fault == "gate" else making.Waiting
+        return approve(self, part, sets)
+
+    approve = making.Maker._approve
+    monkeypatch.setattr(making.Maker, "_approve", blocked)
+    monkeypatch.setattr(making.Maker, "__init__", begin)
+    monkeypatch.setattr(making, "anonymise", counted)
+    ask(site, trained, "make")
+    assert seen == [0, 6, 11]
+    assert makers[-1].made == shards.release_images(trained[0].plan, "alder") == 15
+
+
 def test_an_item_that_was_changed_on_disk_is_not_released(site, trained, monkeypatch):
     real = making.Maker._approve
 

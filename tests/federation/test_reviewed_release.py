@@ -198,7 +198,7 @@ def test_a_steward_is_let_in_by_a_steward_and_by_nobody_else(site):
         add_steward(site.home, "eve", b"short", "ada", PASSPHRASES["ada"])
     with pytest.raises(ConfigError, match="small letters"):
         add_steward(site.home, "../eve", b"a long one of eve's")
-    remove_steward(site.home, "grace")
+    remove_steward(site.home, "grace", "ada", PASSPHRASES["ada"])
     with pytest.raises(ConfigError, match="does not open"):
         say(site, "formal", "grace")
     with site.home.open_ledger() as ledger:

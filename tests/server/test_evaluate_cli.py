@@ -14,6 +14,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from sfumato_common.errors import ConfigError, DataError
+from sfumato_common.phantom.dicom import write_cohort
 from sfumato_server.cli.main import app
 from sfumato_server.evaluate import Settings, evaluate
 from sfumato_server.evaluate.made import read_made
@@ -122,3 +123,13 @@ def test_what_cannot_be_is_said_before_anything_is_read(published: Path, index: 
         evaluate(published, tmp_path / "none.csv", QUICK)
     with pytest.raises(ConfigError, match="trains nothing"):
         evaluate(published, index, replace(QUICK, steps={"cnn": 100_000}, minutes=0.001), ["tstr"])
+
+
+def test_dicom_files_of_a_folder_with_its_table_are_evaluated(published: Path, tmp_path: Path) -> None:
+    write_cohort(tmp_path / "own", "north", 60, 1, "cirrus", size=80)
+    words = (published, "--real", tmp_path / "own" / "labels.csv", "--holdout", 0.5, "--figures", "tstr", "--quick")
+    wrong = run(*words)
+    assert isinstance(wrong.exception, DataError) and "--map 'opacity=LABEL'" in str(wrong.exception)
+    done = run(*words, "--map", "opacity=abnormal", "--json")
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["patients"] == {"train": 30, "tested": 30}

@@ -16,6 +16,7 @@ from sfumato_common.study.terms import ImageForm
 from sfumato_server.evaluate.encoders import read_encoders
 from sfumato_server.evaluate.index import ALIASES, read_real
 from sfumato_server.evaluate.pictures import Pictures
+from sfumato_server.evaluate.reading import Reading
 
 LABELS, FORM = ("normal", "abnormal"), ImageForm(size=16)
 Rows = list[dict[str, str]]
@@ -104,7 +105,7 @@ def test_validation_patients_may_have_trained_a_study_unless_they_are_the_tested
     [
         (rows_of(sexe=lambda at: "F"), "has a column 'sexe' that nothing reads; is 'sex' meant"),
         (rows_of(patient_id=lambda at: "p"), "says one thing in two columns, 'patient' and 'patient_id'"),
-        ([{k: v for k, v in row.items() if k != "patient"} for row in rows_of()], "has no column 'patient'"),
+        ([{k: v for k, v in row.items() if k != "patient"} for row in rows_of()], "it has no patient, in a column"),
         ([{k: v for k, v in row.items() if k != "file"} for row in rows_of()], "has to name images by a column 'file'"),
         (rows_of(set=lambda at: "films", row=str), "has to name images by a column 'file'"),
         (changed(3, {"label": "opacity"}), "'index.csv', image 4: its label 'opacity' is none of the set's: normal"),
@@ -113,7 +114,7 @@ def test_validation_patients_may_have_trained_a_study_unless_they_are_the_tested
         (changed(3, {"patient": ""}), "image 4: it has no patient"),
         (changed(60, {"patient": "p0"}), "1 patients have images in 'test' and in another split"),
         (changed(3, {"file": "gone.png"}), "image 4: 'gone.png' is not there"),
-        (changed(3, {"file": "films.npz"}), "image 4: 'films.npz' is no PNG, JPEG or TIFF"),
+        (changed(3, {"file": "films.npz"}), "image 4: 'films.npz' is no PNG, JPEG, TIFF or DICOM"),
         (rows_of(sex=lambda at: "x"), "image 1: its sex 'x' is none of F, M, other"),
         (rows_of(age=lambda at: "old"), "image 1: its age 'old' is no number of years"),
         (rows_of(split=lambda at: "train"), "has no images of the split 'test'"),
@@ -132,7 +133,7 @@ def test_what_is_wrong_is_one_clear_error(folder: Path, rows: Rows, said: str) -
 
 def test_a_column_may_be_ignored_by_name(folder: Path) -> None:
     path = written(folder, rows_of(Comment=lambda at: "x"))
-    assert len(read_real(path, LABELS, FORM, "test", ["comment"]).test) == 40
+    assert len(read_real(path, LABELS, FORM, "test", Reading(ignored=["comment"])).test) == 40
 
 
 def test_rows_that_an_archive_lacks_and_archives_that_are_not_there_are_said(folder: Path) -> None:

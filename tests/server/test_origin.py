@@ -208,3 +208,35 @@ def test_fingerprints_are_short_and_any_letter_counts(tmp_path: Path) -> None:
     other_key = create_identity(tmp_path / "other", "other").signing_public
     assert not is_fingerprint(said, other_key)
     assert fingerprint(public_pem(create_identity(tmp_path / "third", "third").signing_key.public_key())) != said
+
+
+def test_what_is_missing_or_altered_is_counted_and_said_with_what_to_do(
+    edited: Any, verify: Any, tmp_path: Path
+) -> None:
+    consortium, folder = edited
+    key = tmp_path / "key.pem"
+    key.write_bytes(consortium.authority.public_key)
+
+    def said() -> str:
+        code, words, _ = verify(folder, "--key", key)
+        assert code != 0
+        return words
+
+    again = "fetch it again, and if that says the same, do not use it and ask the coordinator"
+    names = ("train.csv", "test.csv", "coordinator.pem", "manifest.sig")
+    whole = {name: (folder / name).read_bytes() for name in names}
+    for name in names:
+        (folder / name).unlink()
+        assert f"{name} is missing" in (told := said()) and again in told
+        (folder / name).write_bytes(whole[name][:-9])
+        assert name in (told := said()) and again in told
+        (folder / name).write_bytes(whole[name])
+    for name in names[:2]:
+        (folder / name).unlink()
+    assert "test.csv is missing, and 1 more beside it" in said()
+    for name in names[:2]:
+        (folder / name).write_bytes(whole[name])
+    (folder / "more.txt").write_text("x")
+    assert again not in (told := said()) and "all of whose own files hold" in told
+    key.write_text("no key")
+    assert "'key.pem' is no public key in PEM form" in said()

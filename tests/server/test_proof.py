@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,17 @@ import pytest
 from support.commands import speaker
 
 from sfumato_common.crypto.identity import create_identity
-from sfumato_common.crypto.merkle import leaf_hash
+from sfumato_common.crypto.merkle import inclusion_path, leaf_hash
 from sfumato_common.errors import ConfigError, VerificationError
 from sfumato_common.imaging import decode_png
 from sfumato_server.enrol import create_authority
 from sfumato_server.intake.admission import package_path
 from sfumato_server.pool import pool_packages
 from sfumato_server.publish import open_folder, publish
+from sfumato_server.publish.layout import ShardFiles, key_file
 from sfumato_server.publish.proof import Proof, prove, read_proof, verify_image
+from sfumato_server.publish.shard import read_shard
+from sfumato_server.publish.verify import read_signed
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +64,44 @@ def test_other_pixels_and_other_keys_are_refused(honest: Any, tmp_path: Path) ->
         verify_image(first.pixels, proof, stranger)
     with pytest.raises(VerificationError, match="not the trusted key"):
         verify_image(first.pixels, proof, key, create_identity(tmp_path / "own", "east").signing_public)
+
+
+def test_an_image_that_the_set_leaves_out_is_not_proved_to_be_one_of_it(founded: Any, tmp_path: Path) -> None:
+    """Its site signed it, so that every path in a proof of it holds."""
+    consortium = founded.copied(tmp_path / "coordinator")
+    sites = sorted(consortium.plan.sites)
+    images = {site: consortium.images(seed) for seed, site in enumerate(sites)}
+    images[sites[1]][:2] = [
+        replace(one, png=other.png) for one, other in zip(images[sites[1]], images[sites[0]][:2], strict=False)
+    ]
+    for site in sites:
+        path = package_path(consortium.home, site, "formal")
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(consortium.package(site, images=images[site]))
+    pool = pool_packages(consortium.home, consortium.plan, consortium.registry)
+    folder = publish(pool, consortium.plan, tmp_path, consortium.authority, {}, None).folder
+    key, manifest = consortium.authority.public_key, read_signed(folder, None)[0]
+    line = next(line for line in manifest.shards if line.duplicates)
+    _, entries, index = read_shard(folder, line)
+    place = next(at for at, entry in enumerate(entries) if entry.name in index.left)
+    pixels = next(one.pixels for one in open_folder(folder).images() if one.entry.name == index.duplicates[0].kept_name)
+    with pytest.raises(ConfigError, match="no image"):
+        prove(folder, entries[place].name)
+    honest = next(prove(folder, one.entry.name) for one in open_folder(folder).images() if one.entry.site == sites[0])
+    number, files = manifest.shards.index(line), ShardFiles(line.site, line.part, line.shard)
+    forged = honest.model_copy(update={
+        "entry": entries[place], "place": place, "line": line, "line_place": number,
+        "path": [one.hex() for one in inclusion_path([leaf_hash(entry.line) for entry in entries], place)],
+        "head": (folder / files.head).read_text(), "head_signature": (folder / files.signature).read_bytes().hex(),
+        "site_key": (folder / key_file(line.site)).read_text(),
+        "line_path": [one.hex() for one in inclusion_path([other.leaf for other in manifest.shards], number)],
+    })  # fmt: skip
+    for one in open_folder(folder).images():  # those beside it are proved as ever
+        verify_image(one.pixels, read_proof(prove(folder, one.entry.name).encode()), key)
+    fewer = index.model_copy(update={"duplicates": index.duplicates[1:]})
+    for said, words in ((None, "does not say which"), (fewer, "leaves out other"), (index, "and the set leaves out")):
+        with pytest.raises(VerificationError, match=words):
+            verify_image(pixels, forged.model_copy(update={"index": said}), key)
 
 
 def lies(proof: Proof, other: Proof) -> dict[str, dict[str, Any]]:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from sfumato_client.anonymise.candidates import CandidateSet
-from sfumato_client.audit.attacks.base import underpowered
+from sfumato_client.audit.attacks.base import Indices, underpowered
 from sfumato_client.audit.attacks.intervals import least_area
 from sfumato_client.audit.rules import FEWEST_CONTROLS, Finding
 from sfumato_client.audit.soundness import TextReader
@@ -28,7 +28,7 @@ from sfumato_common.types import ByteImages
 
 MOST = 300  # phantom patients on a side, whom drawing takes minutes at most
 LARGEST = 256  # pixels a side; rules see no more of larger images
-_SEED = 20261128
+_SEED, _K = 20261128, 5  # patients of a group
 # the sets that are judged, and how large a share of each comes back from training patients
 SETS: Mapping[str, Callable[[int], int]] = {
     "strangers": lambda count: 0,
@@ -90,8 +90,9 @@ def rehearse(
         for part in (slice(0, first[0]), slice(first[0], first[1]))
     )
     starts = np.unique(patients[first[1] :], return_index=True)[1] + first[1]
-    sets = [_leaking(name, images[starts], labels[starts], train) for name in SETS]
-    verdict = judge(sets, train, strangers, rules, encoder, has_text)
+    made = [_leaking(name, images[starts], labels[starts], train) for name in SETS]
+    behind = {item.name: groups for item, groups in made}
+    verdict = judge([item for item, _ in made], train, strangers, rules, encoder, has_text, behind)
     return Rehearsal(members, holdout, drawn, verdict.obstacle, _by_rule(verdict.findings), _power(members, holdout))
 
 
@@ -100,14 +101,22 @@ def _drawn(people: int, size: int, channels: int) -> tuple[ByteImages, Any, Any]
     return images, (grades > 0).astype(np.int64), patients
 
 
-def _leaking(name: str, images: ByteImages, labels: Any, train: Cohort) -> CandidateSet:
-    """A set that claims to be made from records, so that every rule is put to it, with so many copies."""
+def _leaking(name: str, images: ByteImages, labels: Any, train: Cohort) -> tuple[CandidateSet, list[Indices]]:
+    """A set that claims to be made from groups, so that every rule is put to it, with so many copies; and its groups.
+
+    A patient who was copied is of the group that the image is said to be made from.
+    """
     images, labels = images.copy(), labels.copy()
-    copies = SETS[name](len(images))
-    known, known_labels, _ = train.everything()
-    who = np.random.default_rng(_SEED).choice(len(known), copies, replace=copies > len(known))
+    copies, rng = SETS[name](len(images)), np.random.default_rng(_SEED)
+    known, known_labels, owners = train.everything()
+    who = rng.choice(len(known), copies, replace=copies > len(known))
     images[:copies], labels[:copies] = known[who], known_labels[who]
-    return CandidateSet("k-same", name, "heuristic", images, labels, patients=5)
+    people = rng.permutation(np.unique(owners))
+    groups = np.array_split(people, max(1, len(people) // _K))
+    group_of = {int(patient): at for at, group in enumerate(groups) for patient in group}
+    claimed = [group_of[int(owners[row])] for row in who] + [at % len(groups) for at in range(copies, len(images))]
+    item = CandidateSet("k-same", name, "heuristic", images, labels, patients=_K)
+    return item, [groups[at] for at in claimed]
 
 
 def _by_rule(findings: tuple[Finding, ...]) -> dict[str, dict[str, bool]]:

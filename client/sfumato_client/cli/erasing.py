@@ -26,6 +26,13 @@ def erase_store(
             "this erases the key of the store, and with it all images, labels and pseudonyms that were ingested, on "
             "this disk and in every backup of the store that has no copy of the key; nothing brings them back"
         )
+        with site.open_ledger() as ledger:
+            begun = [plan.study for plan in ledger.begun()]
+        if begun:
+            say(
+                f"under way here: {', '.join(begun)}. Until its release is approved no other images may be ingested "
+                "than those that it was begun with; 'sfumato-site leave' ends it for this site"
+            )
         if not yes and typer.prompt(f"Type the site's name, '{name}', to erase them", default="") != name:
             raise PolicyRefusal("not erased: the name was not typed; everything is as it was")
         left = erase_store(site)

@@ -214,7 +214,7 @@ def accept(
         with busy("accounting"):
             cost = admit(offered, policy, ledger)
         store = site.open_store()
-        store.facts.require(offered.image, offered.labels)
+        site.require_fitting_store(offered)
         ledger.check_members(store.members("train", "holdout"))
     check_cohorts(offered, policy, store)
     given_encoders(site, offered, policy).load_all(offered.encoders)

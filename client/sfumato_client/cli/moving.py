@@ -8,8 +8,7 @@ from typing import Annotated
 import typer
 
 from sfumato_client.cli.home import Home
-from sfumato_client.cli.passphrase import ask_passphrase
-from sfumato_common.command_line import say
+from sfumato_common.command_line import ask_passphrase, say
 from sfumato_common.errors import PolicyRefusal
 
 PassphraseFile = Annotated[
@@ -64,10 +63,15 @@ def restore(
     said, unheard = restore_backup(archive, home, passphrase)
     how = "handed over" if said.handed_over else "backed up"
     say(f"the home of '{said.site}' is restored as it was {how} on {said.at}")
+    if not said.handed_over:
+        say(
+            "it does not know what came after that: accept again, before anything else, plans that were accepted "
+            "since, so that their coordinators are heard too; give again to 'withdraw' who withdrew since"
+        )
     if unheard:
         say(
-            f"nothing is charged before the coordinators of {', '.join(unheard)} were heard: accept nothing new, start "
-            "'sfumato-site run', and their questions tell what this ledger lacks"
+            f"nothing is charged before the coordinators of {', '.join(unheard)} were heard: start 'sfumato-site run', "
+            "and their questions tell what this ledger lacks"
         )
     else:
         say("no study is open here whose coordinator could tell what another copy was charged since then")

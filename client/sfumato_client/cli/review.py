@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sfumato_client.cli.home import Home
-from sfumato_client.cli.passphrase import ask_passphrase
-from sfumato_common.command_line import AsJson, print_json, say
+from sfumato_common.command_line import AsJson, ask_passphrase, print_json, say
 
 if TYPE_CHECKING:
     from sfumato_client.ledger.decisions import Verdict
@@ -91,13 +90,22 @@ def steward_add(
     say(f"'{name}' is a steward, with key {found.fingerprint}; the ledger keeps who let the person in")
 
 
-@steward_app.command("remove", epilog="Example: sfumato-site steward remove grace --home site")
-def steward_remove(home: Home, name: Annotated[str, typer.Argument(help="The steward's name.")]) -> None:
-    """Let a person decide no longer; what the person decided stays."""
+@steward_app.command("remove", epilog="Example: sfumato-site steward remove grace --home site --by ada")
+def steward_remove(
+    home: Home,
+    name: Annotated[str, typer.Argument(help="The steward's name.")],
+    by: Annotated[str, typer.Option(help="The steward who lets the person go; else the person, by the own word.")] = "",
+    by_passphrase_file: Annotated[
+        Path | None,
+        typer.Option("--by-passphrase-file", help="The passphrase of that steward; else it is asked."),
+    ] = None,
+) -> None:
+    """Let a person decide no longer, by the word of a steward; what the person decided stays."""
     from sfumato_client.site.home import SiteHome
     from sfumato_client.site.stewards import remove_steward
 
-    remove_steward(SiteHome(home), name)
+    said = ask_passphrase(by_passphrase_file, f"passphrase of '{by or name}'", "--by-passphrase-file")
+    remove_steward(SiteHome(home), name, by or name, said)
     say(f"'{name}' is no steward any more, and the key is gone")
 
 

@@ -22,7 +22,7 @@ from sfumato_client.site.telling import (
     when,
     working_line,
 )
-from sfumato_common.command_line import AsJson, Once, duration_text, show_status
+from sfumato_common.command_line import AsJson, Once, duration_text, show_status, step_text
 
 _COLOURS = {"joined": "green", "connecting": "yellow", "failed": "red", "killed": "red", "no answer": "red"}
 _BAR_COLUMNS = 40
@@ -57,7 +57,7 @@ def _work(view: Mapping[str, Any]) -> list[RenderableType]:
         return shown
     if work["step"] is not None and work["steps"]:
         bar, done, steps = Table.grid(padding=(0, 2)), work["step"], work["steps"]
-        bar.add_row(ProgressBar(steps, done, width=_BAR_COLUMNS), f"{done}/{steps} steps")
+        bar.add_row(ProgressBar(steps, done, width=_BAR_COLUMNS), step_text(done, steps, work["kind"]))
         shown.append(bar)
     return [*shown, Text(f"leaves {when(view)}: {leaves(view)}")]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -24,7 +25,12 @@ from sfumato_common.errors import ConfigError
 from sfumato_common.study.terms import ImageForm
 from sfumato_common.types import AnyArray
 
+if TYPE_CHECKING:
+    from sfumato_client.dataset.content import Content
+
 INDEX = "index"
+# who would be in which cohort, and what the store would hold; refuses by raising
+Check: TypeAlias = "Callable[[Callable[[], Members], Content], None]"
 _SHORTEST = 16
 
 
@@ -42,10 +48,11 @@ class StoreTerms:
     """What a store is made for: form and labels of the plan, whose numbers images count in, and the site's two keys.
 
     `answers` are the hospital's to questions about the whole set. `check` may ask who would be in which cohort, and
-    refuses by raising. `unchanged` says of a row that was read before a kill whether its file is as it was.
+    what the store would hold, and refuses by raising. `unchanged` says of a row that was read before a kill whether its
+    file is as it was.
     `withdrawn` are identifiers of patients whose images are not taken, `gone` who withdrew before, each by the token of
-    an identifier with that of all that are alike; `before` is the store that is updated, `settings` all that the source
-    says of how its rows are read.
+    an identifier with that of all that are alike; `gone_persons` are those by the token of name and birth date.
+    `before` is the store that is updated, `settings` all that the source says of how its rows are read.
     """
 
     form: ImageForm
@@ -53,10 +60,11 @@ class StoreTerms:
     split_key: bytes
     store_key: bytes
     answers: Answers = Answers()  # noqa: RUF009 - frozen
-    check: Callable[[Callable[[], Members]], None] = lambda members: None
+    check: Check = lambda members, content: None
     unchanged: Unchanged = lambda stamp: True
     withdrawn: Sequence[str] = ()
     gone: Mapping[str, str] = field(default_factory=dict)
+    gone_persons: Mapping[str, str] = field(default_factory=dict)
     before: Before | None = None
     settings: str = ""
 
@@ -90,7 +98,7 @@ def read_whole(folder: Path, rows: Rows, terms: StoreTerms, about: str) -> Whole
     if terms.answers.gone == "keep":
         growing.keep(list(gone))
     pixels, entries = growing.finish(), growing.entries
-    past = Past(before.patients if before else (), withdrawn, list(gone.values()))
+    past = Past(before.patients if before else (), withdrawn, terms.gone_persons, list(gone.values()))
     examined = examine(entries, growing.skipped, terms.answers, past)
     left = np.ones(len(entries), bool)
     left[np.fromiter(examined.dropped, np.int64, len(examined.dropped))] = False

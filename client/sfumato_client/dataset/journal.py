@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sfumato_client.dataset.encryption import ID_BYTES, FileCipher, new_id
+from sfumato_client.dataset.encryption import FileCipher
+from sfumato_common.crypto.pieces import ID_BYTES, new_id
 from sfumato_common.errors import DataError
 
 JOURNAL = "journal"

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sfumato_client.dataset.encryption import ALTERED, ID_BYTES, OVERHEAD, FileCipher, file_name, new_id
+from sfumato_client.dataset.encryption import ALTERED, FileCipher, file_name
+from sfumato_common.crypto.pieces import ID_BYTES, OVERHEAD, new_id
 from sfumato_common.errors import DataError
 from sfumato_common.study.terms import ImageForm
 from sfumato_common.types import AnyArray, pixel_dtype

@@ -18,9 +18,19 @@ import numpy as np
 
 from sfumato_client.dataset.arrays import hexes, read_arrays, tokens_of
 from sfumato_client.dataset.cohort import Cohort
+from sfumato_client.dataset.content import Content
 from sfumato_client.dataset.encryption import ALTERED, file_name
 from sfumato_client.dataset.facts import FACTS, StoreFacts
-from sfumato_client.dataset.filling import INDEX, Before, StoreTerms, facts_of, read_whole, spread_index, write_whole
+from sfumato_client.dataset.filling import (
+    INDEX,
+    Before,
+    Check,
+    StoreTerms,
+    facts_of,
+    read_whole,
+    spread_index,
+    write_whole,
+)
 from sfumato_client.dataset.found import Found, SplitOf
 from sfumato_client.dataset.growing import Rows
 from sfumato_client.dataset.looking import sheet_of, unusual
@@ -56,7 +66,7 @@ class SiteStore:
         labels: Sequence[str],
         split_key: bytes,
         store_key: bytes,
-        check: Callable[[Callable[[], Members]], None] = lambda members: None,
+        check: Check = lambda members, content: None,
         answers: Answers | None = None,
     ) -> IngestReport:
         """`grow` of readers' output that begins anew whenever it is interrupted."""
@@ -85,7 +95,7 @@ class SiteStore:
             facts = write_whole(partial, whole, terms)
             mark = facts.write(partial, terms.store_key)
             opened = SiteStore.open(partial, terms.store_key)
-            terms.check(lambda: opened.members(*SPLITS))
+            terms.check(lambda: opened.members(*SPLITS), Content(partial, terms.store_key, terms.split_key))
             remove_others(partial, facts)
             sync_folder(partial)
             with placing(folder, mark, "", terms.store_key):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,40 @@ def owners_of(folder: Path, store_key: bytes, patients: Collection[str]) -> dict
     return {name: int(owner) for owner, name in named if name in names}
 
 
+@dataclass(frozen=True)
+class Identifier:
+    """One identifier of a patient: the token of all that are alike, and what the patient is called in the store.
+
+    `persons` are tokens of name and birth date, at the identifier that the patient is called by alone.
+    """
+
+    alike: str
+    patient: str
+    persons: tuple[str, ...] = ()
+
+
+def identifiers_of(folder: Path, store_key: bytes, owners: Collection[int]) -> dict[str, Identifier]:
+    """All identifiers of patients of the store, by pseudonym. Of one whose images were not kept nothing is alike."""
+    facts, found = StoreFacts.read(folder, store_key), dict[str, Identifier]()
+    index = read_arrays(folder, INDEX, facts.index, store_key)
+    tokens = read_arrays(folder, REGISTER, facts.register, store_key)["tokens"]
+    for owner in set(owners):
+        (patient,), theirs = hexes(index["patients"][owner : owner + 1]), tokens[index["owner"] == owner]
+        written = dict(zip(hexes(theirs[:, 0]), hexes(theirs[:, 1]), strict=True))
+        persons = tuple(sorted(person for person in set(hexes(theirs[:, 2])) if person.strip("0")))
+        for name in hexes(index["aliases"][index["alias_owner"] == owner]):
+            found[name] = Identifier(written.get(name, name), patient)
+        found[patient] = Identifier(written.get(patient, patient), patient, persons)
+    return found
+
+
+def clear(folder: Path, store_key: bytes) -> None:
+    """Erase what an ingest under way had read, and files of an earlier store that a kill left beside the store's."""
+    shutil.rmtree(partial_of(folder), ignore_errors=True)
+    if folder.exists():
+        remove_others(folder, StoreFacts.read(folder, store_key))
+
+
 def has_alike(folder: Path, store_key: bytes, alike: Collection[str]) -> bool:
     """Whether an image's patient has an identifier of these tokens, of identifiers that are written alike."""
     register = read_arrays(folder, REGISTER, StoreFacts.read(folder, store_key).register, store_key)
@@ -49,8 +84,7 @@ def without(folder: Path, store_key: bytes, owners: Collection[int], hold: Hold,
     counts. Raises DataError where nobody would be left.
     """
     facts, partial = StoreFacts.read(folder, store_key), partial_of(folder)
-    remove_others(folder, facts)
-    shutil.rmtree(partial, ignore_errors=True)  # what an ingest under way had read is of the patient, too
+    clear(folder, store_key)
     index = read_arrays(folder, INDEX, facts.index, store_key)
     left: Mask = ~np.isin(index["owner"], np.fromiter(owners, np.int64, len(owners)))
     if not left.any():

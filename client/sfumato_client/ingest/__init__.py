@@ -4,9 +4,9 @@ from sfumato_client.ingest.alike import ID_KINDS, bare_number, id_kind, plain_id
 from sfumato_client.ingest.answers import Answers
 from sfumato_client.ingest.blocks import Blocks
 from sfumato_client.ingest.jobs import Results
-from sfumato_client.ingest.records import Facts, Kept, SiteImage, Skipped, Split, Stamp, Stamped
+from sfumato_client.ingest.records import Facts, Kept, SiteImage, Skipped, Split, Stamp, Stamped, counted
 from sfumato_client.ingest.sources import READERS, SourceConfig, load_source, read_source
-from sfumato_client.ingest.whole_set import Entry, Examined, Past, Question, counted, examine
+from sfumato_client.ingest.whole_set import Entry, Examined, Past, Question, examine
 
 __all__ = [
     "ID_KINDS",

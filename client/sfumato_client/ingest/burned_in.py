@@ -12,9 +12,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sfumato_client.ingest.elements import Note
-from sfumato_client.ingest.records import TextPolicy, UnreadableError
+from sfumato_client.ingest.records import TextPolicy
 from sfumato_client.ingest.text_networks import LONGEST, Box, Bytes, networks
+from sfumato_common.dicom.elements import Note
+from sfumato_common.dicom.unreadable import UnreadableError
 from sfumato_common.types import AnyArray
 
 REASON = "text is burned into the pixels"

@@ -8,9 +8,9 @@ import numpy.typing as npt
 from PIL import Image
 
 from sfumato_client.ingest.depth import shown
-from sfumato_client.ingest.elements import Note
-from sfumato_client.ingest.jpeg import JpegFrame
-from sfumato_client.ingest.streams import segment
+from sfumato_common.dicom.elements import Note
+from sfumato_common.dicom.jpeg import JpegFrame
+from sfumato_common.dicom.streams import segment
 from sfumato_common.types import AnyArray
 
 Display = npt.NDArray[np.float32]

@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from sfumato_client.ingest.elements import Note
-from sfumato_client.ingest.records import UnreadableError
+from sfumato_common.dicom.elements import Note
+from sfumato_common.dicom.unreadable import UnreadableError
 from sfumato_common.imaging import depth_of
 from sfumato_common.types import AnyArray
 

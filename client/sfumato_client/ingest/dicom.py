@@ -16,31 +16,23 @@ from pydicom import Dataset
 
 from sfumato_client.ingest.alike import is_placeholder, plain_person, says_nothing
 from sfumato_client.ingest.burned_in import cleared
-from sfumato_client.ingest.elements import Note, functional, integer, named, numbers
+from sfumato_client.ingest.folders import opened
 from sfumato_client.ingest.jobs import Job, Results
 from sfumato_client.ingest.labelled import Labelled
-from sfumato_client.ingest.objects import check_object
-from sfumato_client.ingest.opening import open_dicom
-from sfumato_client.ingest.pixels import display_values
-from sfumato_client.ingest.records import (
-    Facts,
-    SiteImage,
-    Skipped,
-    Split,
-    TextPolicy,
-    UnreadableError,
-    to_form,
-    view_name,
-    view_of_row,
-)
+from sfumato_client.ingest.records import Facts, SiteImage, Skipped, Split, TextPolicy, to_form, view_name, view_of_row
 from sfumato_client.ingest.table import Labels, split_name
+from sfumato_common.dicom.elements import Note, integer, named
+from sfumato_common.dicom.frames import pixel_shape, undecodable
+from sfumato_common.dicom.objects import check_object
+from sfumato_common.dicom.opening import open_dicom
+from sfumato_common.dicom.pixels import display_values
+from sfumato_common.dicom.unreadable import UnreadableError
 from sfumato_common.study.terms import ImageForm
 from sfumato_common.tables import Row
 from sfumato_common.types import ByteImages
 
 # which frames of a multi-frame image are taken: none, the first, all, or every n-th
 Frames = Literal["none", "first", "all"] | int
-_SPACINGS = ("ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio")
 
 
 @dataclass(frozen=True)
@@ -62,7 +54,8 @@ def read_dicom_file(job: Job, taking: Taking) -> Results:
     label = taking.labels.index(row["label"]) if taking.said is None else None
     split: Split | None = split_name(row["split"]) if job.splits else None
     notes = list[str]()
-    dataset = open_dicom(job.path, notes.append)
+    with opened(job.path) as file:
+        dataset = open_dicom(file, notes.append)
     patient = _patient(dataset, row)
     check_object(dataset, taking.allowed, notes.append)
     if label is None:
@@ -125,17 +118,11 @@ def _pixels(dataset: Dataset, frame: int, taking: Taking, note: Note) -> ByteIma
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             display = display_values(dataset, note, frame)
-        return to_form(cleared(display, taking.text, note), taking.form, _pixel_shape(dataset, frame))
+        return to_form(cleared(display, taking.text, note), taking.form, pixel_shape(dataset, frame))
     except (UnreadableError, MemoryError):
         raise
     except Exception:  # decoders raise anything at all on broken data, and one file must not stop the site
-        raise UnreadableError(_undecodable(dataset)) from None
-
-
-def _undecodable(dataset: Dataset) -> str:
-    syntax = dataset.file_meta.get("TransferSyntaxUID")
-    how = f"{named('TransferSyntaxUID')}: {syntax.name}" if syntax is not None else "no transfer syntax"
-    return f"its {named('PixelData')} cannot be decoded: damaged, cut off, or in a form that is not read here ({how})"
+        raise UnreadableError(undecodable(dataset)) from None
 
 
 def _frames(dataset: Dataset, wanted: Frames) -> range:
@@ -149,18 +136,6 @@ def _frames(dataset: Dataset, wanted: Frames) -> range:
             f"multi-frame image: its {what} is {count}; write 'frames: first', 'all' or a step in the source to take it"
         )
     return range(0, count, 1 if wanted == "all" else wanted)
-
-
-def _pixel_shape(dataset: Dataset, frame: int) -> tuple[float, float]:
-    """Height and width of a pixel: Pixel Spacing, the detector's, or Pixel Aspect Ratio (PS3.3 10.7, C.7.6.3.1.7)."""
-    measures = functional(dataset, "PixelMeasuresSequence", frame, "PixelSpacing")
-    for holder, keyword in [(measures, "PixelSpacing"), *((dataset, name) for name in _SPACINGS)]:
-        given = [value for value in numbers(holder, keyword) if value is not None and value > 0]
-        if len(given) == 2:
-            if not 1 / 8 <= given[0] / given[1] <= 8:
-                raise UnreadableError(f"its {named(keyword)} makes pixels eight times as long as wide, or more")
-            return given[0], given[1]
-    return 1.0, 1.0
 
 
 def _view(dataset: Dataset) -> str:

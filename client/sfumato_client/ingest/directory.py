@@ -10,7 +10,7 @@ from pathlib import Path
 from pydicom import Dataset, dcmread
 
 from sfumato_client.ingest.folders import content
-from sfumato_client.ingest.records import UnreadableError
+from sfumato_common.dicom.unreadable import UnreadableError
 from sfumato_common.errors import DataError
 
 _MOST_BYTES = 2**28

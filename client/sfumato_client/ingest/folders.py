@@ -18,8 +18,8 @@ from functools import cached_property, lru_cache
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from sfumato_client.ingest.records import UnreadableError
 from sfumato_client.ingest.table import QUOTES, Listed
+from sfumato_common.dicom.unreadable import UnreadableError
 from sfumato_common.errors import DataError
 
 _ENCRYPTED = 0x1

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sfumato_client.ingest.folders import Folder, folder_of
-from sfumato_client.ingest.records import UNLISTED, Kept, SiteImage, Skipped, Stamp, Stamped, UnreadableError
+from sfumato_client.ingest.records import UNLISTED, Kept, SiteImage, Skipped, Stamp, Stamped
 from sfumato_client.ingest.table import Listed, Listing
+from sfumato_common.dicom.unreadable import UnreadableError
 from sfumato_common.tables import Row
 
 # what became of one job: its images, or why there are none

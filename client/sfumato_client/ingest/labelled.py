@@ -18,10 +18,10 @@ from pydicom.datadict import keyword_dict, keyword_for_tag, tag_for_keyword
 from pydicom.multival import MultiValue
 from pydicom.tag import Tag
 
-from sfumato_client.ingest.elements import named
 from sfumato_client.ingest.folders import folder_of, opened
-from sfumato_client.ingest.records import UnreadableError
 from sfumato_client.ingest.terms import LabelFrom, ReportCode
+from sfumato_common.dicom.elements import named
+from sfumato_common.dicom.unreadable import UnreadableError
 from sfumato_common.errors import ConfigError
 
 # what says the label of a data set, in the form of a table's cell; raises UnreadableError

@@ -20,20 +20,13 @@ from nibabel.nifti1 import Nifti1Image
 from nibabel.nifti2 import Nifti2Image
 
 from sfumato_client.ingest.burned_in import cleared
-from sfumato_client.ingest.elements import Note
 from sfumato_client.ingest.folders import content
 from sfumato_client.ingest.jobs import Job, Results
-from sfumato_client.ingest.records import (
-    Facts,
-    SiteImage,
-    Skipped,
-    TextPolicy,
-    UnreadableError,
-    to_form,
-    view_of_row,
-)
+from sfumato_client.ingest.records import Facts, SiteImage, Skipped, TextPolicy, to_form, view_of_row
 from sfumato_client.ingest.table import Labels, patient_of, split_name
 from sfumato_client.ingest.terms import Axis, Slices, Window
+from sfumato_common.dicom.elements import Note
+from sfumato_common.dicom.unreadable import UnreadableError
 from sfumato_common.study.terms import ImageForm
 from sfumato_common.types import AnyArray
 

@@ -18,19 +18,10 @@ import numpy as np
 from sfumato_client.ingest.depth import shown
 from sfumato_client.ingest.folders import Folder
 from sfumato_client.ingest.jobs import Known, Results, unknown, words_of
-from sfumato_client.ingest.records import (
-    Facts,
-    Kept,
-    SiteImage,
-    Skipped,
-    Stamp,
-    Stamped,
-    UnreadableError,
-    to_form,
-    view_of_row,
-)
+from sfumato_client.ingest.records import Facts, Kept, SiteImage, Skipped, Stamp, Stamped, to_form, view_of_row
 from sfumato_client.ingest.table import patient_of, split_name
 from sfumato_common.archives import read_archive
+from sfumato_common.dicom.unreadable import UnreadableError
 from sfumato_common.errors import DataError
 from sfumato_common.study.terms import ImageForm
 from sfumato_common.tables import INDEX_COLUMNS, Row, read_table

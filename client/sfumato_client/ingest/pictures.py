@@ -15,14 +15,15 @@ from PIL import Image, ImageOps
 from sfumato_client.ingest.burned_in import cleared
 from sfumato_client.ingest.deep import deep_jpeg, deep_png, turned
 from sfumato_client.ingest.depth import shown
-from sfumato_client.ingest.elements import Note
 from sfumato_client.ingest.folders import content
 from sfumato_client.ingest.jobs import Job, Results
-from sfumato_client.ingest.jpeg import jpeg_frame, require_whole
-from sfumato_client.ingest.marks import kind_of_file
-from sfumato_client.ingest.records import Facts, SiteImage, TextPolicy, UnreadableError, to_form, view_of_row
+from sfumato_client.ingest.records import Facts, SiteImage, TextPolicy, to_form, view_of_row
 from sfumato_client.ingest.table import Labels, patient_of, split_name
 from sfumato_client.ingest.tiff import tiff_picture
+from sfumato_common.dicom.elements import Note
+from sfumato_common.dicom.jpeg import jpeg_frame, require_whole
+from sfumato_common.dicom.marks import kind_of_file
+from sfumato_common.dicom.unreadable import UnreadableError
 from sfumato_common.imaging import SIGNATURE
 from sfumato_common.study.terms import ImageForm
 

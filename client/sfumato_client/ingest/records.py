@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from sfumato_common.imaging import in_form, to_grey
+from sfumato_common.dicom.unreadable import UnreadableError
+from sfumato_common.imaging import in_form, to_grey, varies
 from sfumato_common.study.terms import ImageForm
 from sfumato_common.types import AnyArray, ByteImages
 
@@ -39,11 +41,6 @@ _SIDES = {"L": "L", "LEFT": "L", "R": "R", "RIGHT": "R"}
 # DICOM's values of ViewPosition are short words (PS3.3 C.8.7.5, C.8.11.7); free text has no place in a store, and one
 # letter would be taken for a side
 _VIEW = re.compile("[A-Z]{2,8}")
-_SOME = 2**12
-
-
-class UnreadableError(Exception):
-    """One reference cannot be used; the text is the reason in the local report. Readers turn it into `Skipped`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,13 +143,6 @@ def view_of_row(row: dict[str, str]) -> str:
     return view_name(laterality, view)
 
 
-def varies(values: AnyArray) -> bool:
-    """Whether not all of `values` are equal; some of them say so of almost every image."""
-    flat = values.reshape(-1)
-    some = flat[:: max(1, len(flat) // _SOME)]
-    return bool((some != some[:1]).any()) or bool((flat != flat[:1]).any())
-
-
 def to_form(display: AnyArray, form: ImageForm, pixel: tuple[float, float] = (1.0, 1.0)) -> ByteImages:
     """Display values 0..1, [H, W] or [H, W, 3] -> uint8 or uint16 [S, S] or [S, S, 3] in the study's form.
 
@@ -164,3 +154,8 @@ def to_form(display: AnyArray, form: ImageForm, pixel: tuple[float, float] = (1.
     if not varies(display):
         raise UnreadableError("the image is blank: all pixels are equal")
     return in_form(display, form.size, form.channels, form.bits, pixel)
+
+
+def counted(values: Iterable[str]) -> dict[str, int]:
+    """How often each value stands, most first."""
+    return {value or "not known": count for value, count in Counter(values).most_common()}

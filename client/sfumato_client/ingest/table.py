@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from sfumato_client.ingest.alike import says_nothing
-from sfumato_client.ingest.records import LISTED_TWICE, SPLIT_NAMES, Split, UnreadableError
+from sfumato_client.ingest.records import LISTED_TWICE, SPLIT_NAMES, Split
+from sfumato_common.dicom.unreadable import UnreadableError
 from sfumato_common.errors import ConfigError
 from sfumato_common.tables import Row
 

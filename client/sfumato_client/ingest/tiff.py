@@ -12,8 +12,8 @@ import numpy as np
 
 from sfumato_client.ingest.deep import Display, turned
 from sfumato_client.ingest.depth import shown
-from sfumato_client.ingest.elements import Note
-from sfumato_client.ingest.records import UnreadableError
+from sfumato_common.dicom.elements import Note
+from sfumato_common.dicom.unreadable import UnreadableError
 
 Tags = dict[int, tuple[int, ...]]
 

@@ -60,11 +60,12 @@ class Question:
 @dataclass(frozen=True)
 class Past:
     """`patients` of the store before, by token; who has withdrawn, each with the token of all identifiers that are
-    alike; and the patients of images of that store that nobody lists any more, one an image.
+    alike, and by that of name and birth date; the patients of images of it that nobody lists any more, one an image.
     """
 
     patients: Collection[str] = ()
     withdrawn: Mapping[str, str] = field(default_factory=dict)
+    persons: Mapping[str, str] = field(default_factory=dict)
     gone: Sequence[str] = ()
 
 
@@ -114,7 +115,10 @@ def _one_patient(entries: Sequence[Entry], answers: Answers, past: Past, examine
             for group in groups:
                 unions.join(group)
 
-    # a patient who withdrew is told by the identifier in another writing, too
+    def persons() -> Iterator[tuple[str, str]]:
+        return ((entry.facts.person, entry.patient_id) for entry in known())
+
+    # a patient who withdrew is told by the identifier in another writing, too, and by name and birth date
     told = set(past.withdrawn.values())
     there = {entry.alike for entry in known() if entry.alike in told}
     withdrawn = [(alike, name) for name, alike in past.withdrawn.items() if alike in there]
@@ -135,7 +139,7 @@ def _one_patient(entries: Sequence[Entry], answers: Answers, past: Past, examine
         "groups of different patient ids share name and birth date, Study Instance UID or Other Patient IDs",
         answers.same_person,
         groups_by(
-            lambda: ((("person", entry.facts.person), entry.patient_id) for entry in known() if entry.facts.person),
+            lambda: ((("person", who), name) for who, name in itertools.chain(persons(), past.persons.items()) if who),
             lambda: ((("study", entry.facts.study), entry.patient_id) for entry in known() if entry.facts.study),
             lambda: _by_other_ids(known),
         ),
@@ -166,7 +170,7 @@ def _withdrawn(entries: Sequence[Entry], patients: set[str], examined: Examined)
             examined.dropped[at] = WITHDRAWN
             there.add(patient)
     if strangers := len(patients - there):
-        examined.notes.append(f"{strangers} of the patients under 'withdrawn' have no image here")
+        examined.notes.append(f"{strangers} of the identifiers under 'withdrawn' have no image here")
 
 
 def _gone(past: Past, answers: Answers, examined: Examined) -> None:
@@ -273,8 +277,3 @@ def _lost(kept: int, reasons: Iterable[str], answers: Answers, examined: Examine
 
 def _listed(groups: list[list[str]]) -> tuple[str, ...]:
     return tuple(" = ".join(group) for group in groups[:_SHOWN])
-
-
-def counted(values: Iterable[str]) -> dict[str, int]:
-    """How often each value stands, most first."""
-    return {value or "not known": count for value, count in Counter(values).most_common()}

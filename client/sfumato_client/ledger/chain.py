@@ -66,7 +66,8 @@ class Settlement:
 def next_row(rows: Sequence[Row], kind: str, fields: dict[str, Any]) -> Row:
     """The row that follows `rows`.
 
-    `kind` is 'genesis', 'reserve', 'settle', 'approve', 'bind', 'recover', 'restore', 'run', 'steward' or 'decide'.
+    `kind` is 'genesis', 'reserve', 'settle', 'approve', 'bind', 'hold', 'recover', 'restore', 'run', 'steward' or
+    'decide'.
     """
     number = len(rows)
     body = canonical_json({"number": number, "kind": kind, **fields}).decode("ascii")

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 
 from sfumato_client.ledger.book import Ledger
+from sfumato_client.ledger.held import Holding, require_begun_with
 from sfumato_client.ledger.storage import transaction
 from sfumato_common.accounting.members import Members
 from sfumato_common.errors import PolicyRefusal
@@ -20,10 +21,14 @@ def require_none_begun(ledger: Ledger) -> None:
         )
 
 
-def check_cohort(ledger: Ledger, members: Callable[[], Members]) -> None:
-    """Raise what `Ledger.check_members` does; who they are is asked only where somebody was charged before."""
+def check_cohort(ledger: Ledger, members: Callable[[], Members], store: Holding) -> None:
+    """Raise what `Ledger.check_members` does; who they are is asked only where somebody was charged before.
+
+    Raises PolicyRefusal where a study has begun here with another cohort than the store's.
+    """
     if any(row.value["kind"] == "bind" for row in ledger._rows()):
         ledger.check_members(members())
+    require_begun_with(ledger, store)
 
 
 @contextlib.contextmanager

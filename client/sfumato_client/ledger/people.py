@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 from sfumato_client.ledger.book import Ledger
 from sfumato_client.ledger.chain import Row, next_row
+from sfumato_client.ledger.copies import require_not_moved
 from sfumato_client.ledger.decisions import Decided, Decision, decision_row, decisions
 from sfumato_client.ledger.stewards import Stewardship, stewards_of, stewardship_row
 from sfumato_client.ledger.storage import insert, now, transaction
@@ -41,5 +42,6 @@ def note_restored(ledger: Ledger, words: str) -> None:
 
 def _append(ledger: Ledger, row: Callable[[Sequence[Row]], Row]) -> None:
     with transaction(ledger._connection):
+        require_not_moved(ledger._path)  # what people say there would be lost: a page may have stayed open
         insert(ledger._connection, row(ledger._rows()))
     ledger._advance_head()

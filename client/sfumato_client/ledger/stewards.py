@@ -1,8 +1,8 @@
 """Stewards as rows of the ledger: who may say yes or no to a release here, by a key of the person's own.
 
-The first steward is entered by the site's key alone, every further one with the signature of a steward who is one
-already. A row shows when somebody came or went. It binds people who use the commands: whoever may write all of the
-home's files holds the site's key too.
+The first steward is entered by the site's key alone; every further one comes, and everyone goes, with the signature of
+a steward of that moment. A row shows when somebody came or went. It binds people who use the commands: whoever may
+write all of the home's files holds the site's key too.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ Sign = Callable[[bytes], bytes]
 class Stewardship:
     """That `name`, whose Ed25519 key has the 32 bytes `key`, became a steward of `site`, or is one no longer.
 
-    `by` is the steward who let the person in, '' for the first one and where somebody left. Both signatures are over
-    `statement`, domain "stewardship": `by`'s own where there is one, and the site's.
+    `by` is the steward who let the person in, or go; '' for the first one, and in rows of before where somebody went.
+    Both signatures are over `statement`, domain "stewardship": `by`'s own where there is one, and the site's.
     """
 
     site: str
@@ -66,7 +66,7 @@ class Stewardship:
 def stewardship(
     site: str, name: str, key: bytes, change: Change, at: str, sign: Sign, by: str = "", by_sign: Sign | None = None
 ) -> Stewardship:
-    """A new one, signed by the site (`SiteIdentity.sign_stewardship`) and by steward `by`, who lets somebody in."""
+    """A new one, signed by the site (`SiteIdentity.sign_stewardship`) and by steward `by`, who lets in or lets go."""
     found = Stewardship(site, name, key.hex(), change, by, at)
     by_signature = by_sign(found.statement) if by_sign is not None else b""
     return replace(found, by_signature=by_signature, signature=sign(found.statement))
@@ -75,7 +75,7 @@ def stewardship(
 def stewards_of(rows: Sequence[Row], site_key: bytes) -> dict[str, Stewardship]:
     """Who is a steward after `rows`, by name; `site_key` is the site's own (PEM).
 
-    Raises LedgerError for a row that the site or who let somebody in did not sign, or that makes no sense.
+    Raises LedgerError for a row that the site, or who let somebody in or go, did not sign, or that makes no sense.
     """
     found: dict[str, Stewardship] = {}
     for row in rows:
@@ -98,6 +98,8 @@ def stewardship_row(rows: Sequence[Row], change: Stewardship, site_key: bytes) -
             f"there are stewards here ({', '.join(sorted(known))}): one of them lets the next one in, by --by and the "
             "own passphrase"
         )
+    if change.change == "remove" and change.by not in known:
+        raise PolicyRefusal("a steward is let go by a steward, the same or another, by --by and the own passphrase")
     _after(known, change, site_key, len(rows))
     return next_row(rows, "steward", change.fields())
 
@@ -106,7 +108,7 @@ def _after(known: dict[str, Stewardship], change: Stewardship, site_key: bytes, 
     wrong = LedgerError(f"entry {number} of the privacy ledger makes nobody a steward: it is not signed as it must be")
     try:
         verify(site_key, "stewardship", change.statement, change.signature)
-        if change.change == "add" and known:
+        if (change.change == "add" and known) or change.by:
             verify(known[change.by].public_key, "stewardship", change.statement, change.by_signature)
     except (VerificationError, KeyError):
         raise wrong from None

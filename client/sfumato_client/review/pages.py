@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from sfumato_client.anonymise.candidates import CandidateSet
+from sfumato_client.dataset import StoreFacts
 from sfumato_client.ledger.decisions import GROUNDS, GROUNDS_OF
 from sfumato_client.ledger.people import stewards
 from sfumato_client.review.facts import LEVELS, consequences, costs, disclosures, judged, paragraph
@@ -36,7 +37,7 @@ class Pages:
         self._root, self._lock = root, threading.RLock()
         self._read_at, self._entries = -_FRESH_S, list[Entry]()
         self._sets: dict[tuple[str, ...], list[CandidateSet]] = {}
-        self._near: dict[str, Neighbours] = {}
+        self._near: tuple[StoreFacts, Neighbours] | None = None
 
     def queue(self) -> dict[str, Any]:
         """Every part of every release, those that wait first."""
@@ -132,14 +133,19 @@ class Pages:
             return self._sets[key]
 
     def _neighbours(self, entry: Entry) -> Neighbours:
-        """The training patients, once what is said of the part is charged (`candidate_sets` held that)."""
+        """The training patients, once what is said of the part is charged (`candidate_sets` held that).
+
+        They are those of the store as it is now: who withdrew is shown to nobody any more.
+        """
         with self._lock:
-            if entry.plan.digest not in self._near:
+            facts = StoreFacts.read(entry.home.store, entry.home.store_key())
+            if self._near is None or self._near[0] != facts:
+                self._near = None
                 with entry.home.open_ledger() as ledger:
                     candidate_sets(entry, ledger)
                     (cohort,) = entry.home.charged_cohorts(entry.plan, ledger, "train")
-                self._near[entry.plan.digest] = Neighbours(cohort)
-            return self._near[entry.plan.digest]
+                self._near = facts, Neighbours(cohort)
+            return self._near[1]
 
     def _image(self, sets: list[CandidateSet], which: int, number: int) -> AnyArray:
         if not (0 <= which < len(sets) and 0 <= number < len(sets[which].images)):

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
 from sfumato_common.errors import ConfigError, PolicyRefusal
 from sfumato_common.strict import parse, parse_document
 from sfumato_common.strict.document import document, file_text
-from sfumato_common.study.lineage import given_models
+from sfumato_common.study.lineage import given_models, version_of
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.policy import Policy
 from sfumato_common.study.stages import Stage
+
+ENDED = ".ended"  # of the file of a plan that the site has left
 
 
 def read_plan(path: Path) -> Plan:
@@ -24,6 +27,17 @@ def read_plan(path: Path) -> Plan:
     if plan.digest != path.stem:
         raise PolicyRefusal("the stored plan does not have the hash it is filed under; accept it again")
     return plan
+
+
+def require_free_name(folders: Iterable[Path], own: Path, plan: Plan) -> None:
+    """Raise PolicyRefusal where a plan of `folders` has the name and version of `plan`, and is not it, in `own`."""
+    for folder in folders:
+        for path in [*sorted(folder.glob("*.json")), *sorted(folder.glob(f"*{ENDED}"))]:
+            other = path.stem != plan.digest or folder != own
+            if other and (known := read_plan(path)).study == plan.study and version_of(known) == version_of(plan):
+                raise PolicyRefusal(
+                    f"another plan named '{plan.study}' was accepted here before; ask for this one under a new name"
+                )
 
 
 def trained_stage(plan: Plan, kind: str, number: int) -> Stage:

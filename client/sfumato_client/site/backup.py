@@ -8,17 +8,12 @@ studies were heard (`restored.py`): an older ledger gives no budget back.
 
 from __future__ import annotations
 
-import io
-import json
-import os
 import secrets
 import shutil
-import tarfile
-import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, cast
+from typing import Any
 
 from sfumato_client.ledger.copies import (
     close_ledger,
@@ -35,12 +30,13 @@ from sfumato_client.site.erasing import nothing_runs
 from sfumato_client.site.home import SiteHome
 from sfumato_client.site.ingesting import SHEET
 from sfumato_client.site.restored import notice_copy, open_plans
-from sfumato_client.site.sealed_file import DAMAGED, SealedReader, SealedWriter
+from sfumato_common.crypto.archive import below, read_archive, write_archive
+from sfumato_common.crypto.sealed_file import DAMAGED
 from sfumato_common.errors import ConfigError, LedgerError, VerificationError
-from sfumato_common.files import make_private_folder, move_into_place, sync_folder
+from sfumato_common.files import make_private_folder, sync_folder
 from sfumato_common.locks import LOCK
 
-MANIFEST, FORMAT = "backup.json", "sfumato-backup/1"
+FORMAT = "sfumato-backup/1"
 # of one machine alone, or had again
 _LEFT_OUT = {"logs", "received", "ingesting", "worker.secret", "node.json", "work.json", LOCK}
 # of patients, or not yet let go
@@ -86,7 +82,7 @@ def write_backup(
             with transaction(connection):  # nobody writes meanwhile, so that the file is whole as it lies there
                 if hand_over:
                     close_ledger(ledger, said.at, said.id)
-                _write(home, out, passphrase, said)
+                write_archive(out, passphrase, asdict(said), home.root, _files(home.root, images))
         except BaseException:
             if hand_over and not before and not out.exists():
                 reopen_ledger(ledger)
@@ -108,8 +104,7 @@ def restore_backup(archive: Path, root: Path, passphrase: bytes) -> tuple[Manife
     shutil.rmtree(partial, ignore_errors=True)
     make_private_folder(partial)
     try:
-        _unpack(archive, partial, passphrase)
-        said, home = _read_manifest(partial / MANIFEST), SiteHome(partial)
+        said, home = _manifest(read_archive(archive, partial, passphrase)), SiteHome(partial)
         with home.open_ledger() as ledger:
             ledger.verify()
         head, site = read_head(home.ledger_file), home.own_policy().site
@@ -133,70 +128,18 @@ def _words(said: Manifest) -> str:
     return f"{kind} (written on {said.at[:10]}, {said.entries} entries)"
 
 
-def _write(home: SiteHome, out: Path, passphrase: bytes, said: Manifest) -> None:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=out.parent, prefix=f".{out.name}.")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            sealed = SealedWriter(stream, passphrase)
-            with tarfile.open(fileobj=cast(IO[bytes], sealed), mode="w|", format=tarfile.PAX_FORMAT) as tar:
-                _add_text(tar, MANIFEST, json.dumps(asdict(said), sort_keys=True, indent=2))
-                for path in _files(home.root, said.images):
-                    tar.add(path, str(path.relative_to(home.root)), recursive=False)
-            sealed.finish()
-        move_into_place(Path(temporary), out, mode=0o600)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-def _add_text(tar: tarfile.TarFile, name: str, text: str) -> None:
-    data = text.encode()
-    member = tarfile.TarInfo(name)
-    member.size, member.mode = len(data), 0o600
-    tar.addfile(member, io.BytesIO(data))
-
-
 def _files(root: Path, images: bool) -> Iterator[Path]:
     """The home's folders and files that a backup has, no link among them."""
     place, _, moved = places(SiteHome(root).ledger_file)
-    left_out = _LEFT_OUT | {place.name, moved.name} | (set() if images else _IMAGES)
-    for folder, folders, names in os.walk(root):
-        here = Path(folder)
-        folders[:] = sorted(name for name in folders if name not in left_out and not (here / name).is_symlink())
-        yield from (here / name for name in folders)
-        for name in sorted(names):
-            path = here / name
-            candidate = here.parent.name == "releases" and is_candidate(name) and not images
-            if name not in left_out and not candidate and path.is_file() and not path.is_symlink():
-                yield path
+    for path in below(root, _LEFT_OUT | {place.name, moved.name} | (set() if images else _IMAGES)):
+        if images or not (path.parent.parent.name == "releases" and is_candidate(path.name)):
+            yield path
 
 
-def _unpack(archive: Path, into: Path, passphrase: bytes) -> None:
-    with SealedReader(archive, passphrase) as sealed, io.BufferedReader(sealed) as stream:
-        try:
-            with tarfile.open(fileobj=stream, mode="r|") as tar:
-                for member in tar:
-                    if not (member.isdir() or member.isreg()):
-                        raise VerificationError(DAMAGED)
-                    tar.extract(member, into, filter="data")
-            while stream.read(1024**2):  # to the last piece: a file that was cut short does not pass
-                pass
-        except (tarfile.TarError, EOFError):
-            raise VerificationError(DAMAGED) from None
-    for folder, folders, names in os.walk(into):
-        for name in folders:
-            (Path(folder) / name).chmod(0o700)
-        for name in names:
-            (Path(folder) / name).chmod((Path(folder) / name).stat().st_mode & 0o700 | 0o600)
-
-
-def _read_manifest(path: Path) -> Manifest:
+def _manifest(note: dict[str, Any]) -> Manifest:
+    if note.get("format") != FORMAT:
+        raise VerificationError("the file is no backup of a site, or of another version of Sfumato, which restores it")
     try:
-        found = Manifest(**json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError):
+        return Manifest(**note)
+    except TypeError:
         raise VerificationError(DAMAGED) from None
-    if found.format != FORMAT:
-        raise VerificationError("the backup is of another version of Sfumato; restore it with the one that wrote it")
-    path.unlink()
-    return found

@@ -169,7 +169,7 @@ def candidate_sets(entry: Entry, ledger: Ledger) -> list[Sealed[CandidateSet]]:
     for item in plan.part_at(home.policy().site, folder.choice(), entry.part):
         sealed = read_finished(ledger, folder, plan, item)
         if sealed is None:
-            raise ConfigError(f"'{entry.name}' is not made yet: it is looked at when it waits")
+            raise ConfigError(f"of '{entry.name}' no candidates are here: to be made yet, or erased at a withdrawal")
         found.append(sealed)
     return found
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from sfumato_client.ledger.behind import require_current
 from sfumato_client.ledger.copies import close_ledger
 from sfumato_client.ledger.storage import now
-from sfumato_client.site.accepted import read_plan
-from sfumato_client.site.erasing import nothing_runs, overwrite
-from sfumato_client.site.home import ENDED, PUBLIC_KEY, SiteHome
+from sfumato_client.site.accepted import ENDED, read_plan
+from sfumato_client.site.erasing import nothing_runs, overwrite, require_idle
+from sfumato_client.site.home import PUBLIC_KEY, SiteHome
 from sfumato_client.site.names import BINDING, NAMES
 from sfumato_client.site.restored import notice_copy
 from sfumato_client.site.store_key import own_store_key
@@ -48,7 +48,7 @@ def unaccept(home: SiteHome, study: str) -> list[Plan]:
     """Take back that plans of that study were accepted, in versions which charged nothing: their name is free again.
 
     Raises ConfigError where no such study is accepted, PolicyRefusal for one that was charged, LedgerError where the
-    ledger may not know it, and BusyError while its coordinator's node runs.
+    ledger may not know it, and BusyError while its coordinator's node runs or a question is worked on.
     """
     notice_copy(home)
     require_current(home.ledger_file)
@@ -59,14 +59,16 @@ def unaccept(home: SiteHome, study: str) -> list[Plan]:
     with ExitStack() as held:
         for folder in {link.link for link, _, _ in mine}:
             held.enter_context(exclusive(folder, "the site's node ('sfumato-site run')"))
+        require_idle(home)  # a launched job may outlive the node, and charge
         with home.open_ledger() as ledger:
             charged = {entry.plan_hash for entry in ledger.entries()}
+            charged |= {plan.digest for _, _, plan in mine if ledger.approvals(plan.digest)}
         free = [(link, path, plan) for link, path, plan in mine if plan.digest not in charged]
         free = [(link, path, plan) for link, path, plan in free if not _has_traces(link, plan)]
         if not free:
             raise PolicyRefusal(
-                f"'{study}' was charged to patients here, and stays in the ledger: 'sfumato-site leave' ends it, and "
-                "another plan needs another name or version"
+                f"'{study}' was charged to patients here, or something was let go, and stays in the ledger: "
+                "'sfumato-site leave' ends it, and another plan needs another name or version"
             )
         for link, path, plan in free:
             path.unlink()
@@ -88,7 +90,8 @@ def remove(home: SiteHome, forget_patients: bool = False) -> Removed:
     if path is None and home.store.exists():
         raise ConfigError("the store's key is mounted from elsewhere: erase it where it is kept, and say none here")
     with nothing_runs(home):
-        write_atomic(home.root / PUBLIC_KEY, load_identity(home.identity).signing_public)
+        if not (home.root / PUBLIC_KEY).exists():  # else a removal was killed: of the identity not all is there
+            write_atomic(home.root / PUBLIC_KEY, load_identity(home.identity).signing_public)
         with home.open_ledger() as ledger:
             ledger.verify()
         close_ledger(home.ledger_file, now(), "nowhere")

@@ -26,9 +26,14 @@ def nothing_runs(home: SiteHome) -> Iterator[None]:
             if link.link.exists():
                 held.enter_context(exclusive(link.link, "the site's node ('sfumato-site run')"))
         held.enter_context(exclusive(home.ingesting, "an ingest"))
-        if any(is_held(folder) for name in ("turns", "releases") for folder in (home.root / name).glob("*")):
-            raise BusyError("a question of a study is still worked on; wait for it, or stop its job")
+        require_idle(home)
         yield
+
+
+def require_idle(home: SiteHome) -> None:
+    """Raise BusyError while a question of a study is worked on here, also of one that was left since."""
+    if any(is_held(folder) for name in ("turns", "releases") for folder in (home.root / name).glob("*")):
+        raise BusyError("a question of a study is still worked on; wait for it, or stop its job")
 
 
 def erase_store(home: SiteHome) -> list[str]:

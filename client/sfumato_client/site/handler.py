@@ -50,6 +50,7 @@ from sfumato_common.study.costs import stage_events
 from sfumato_common.study.lineage import given_models
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.policy import DEFAULT_ANSWER_INTERVAL_S, Policy
+from sfumato_common.study.shards import release_images
 from sfumato_common.types import Arrays, fingerprint
 
 if TYPE_CHECKING:
@@ -200,7 +201,7 @@ class Site:
         terms = work.terms(plan, request)
         with self.home.open_ledger() as ledger, ledger.charged(terms, [work.event], noise, killed) as charge:
             opened = partial(self._open_cohort, plan, ledger, work.cohort)
-            with watch.work(charge.recorder):
+            with watch.work(lambda: charge.recorder.draws):
                 arrays = work.compute(opened, charge.recorder, noise)
                 give_back()
                 sealed = charge.seal(arrays)
@@ -267,7 +268,7 @@ class Site:
                 stack.enter_context(maker.folder.held())
             except BusyError:
                 return maker, pending_reply()
-            with watch.work():
+            with watch.work(lambda: maker.made, release_images(plan, policy.site)):
                 maker.work(until)
         return maker, unfinished(maker, policy)
 

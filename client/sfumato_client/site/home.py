@@ -10,23 +10,24 @@ from functools import partial
 from pathlib import Path
 
 from sfumato_client.dataset import Cohort, IngestReport, SiteStore, StoreFacts
+from sfumato_client.dataset.content import Content
 from sfumato_client.ingest import SiteImage, Skipped
 from sfumato_client.ledger import Ledger
 from sfumato_client.ledger.changing import check_cohort
-from sfumato_client.site.accepted import read_address, read_plan, read_policy
+from sfumato_client.ledger.copies import mark_restored, read_restored
+from sfumato_client.ledger.held import hold_cohort, require_cohort
+from sfumato_client.site.accepted import ENDED, read_address, read_plan, read_policy, require_free_name
 from sfumato_client.site.names import bindings, keys_of, known_as, names_of
 from sfumato_client.site.store_key import make_store_key, read_split_key, read_store_key
 from sfumato_common.accounting.events import Cohort as CohortName
 from sfumato_common.crypto.identity import load_identity
 from sfumato_common.errors import ConfigError, DataError, PolicyRefusal
 from sfumato_common.files import write_json
-from sfumato_common.study.lineage import version_of
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.policy import Policy
 
 ADDRESS_FILE, LINKS = "address.json", "studies"
 PUBLIC_KEY = "site-public-key.pem"  # all that a removed home keeps of its identity
-ENDED = ".ended"  # of the file of a plan that the site has left
 
 
 @dataclass(frozen=True)
@@ -191,7 +192,7 @@ class SiteHome:
         return SiteStore.open(self.store, self.store_key())
 
     def ingest(self, images: Iterable[SiteImage | Skipped], plan: Plan) -> IngestReport:
-        """Fill the site's store from readers' output. Raises DataError, and so when it would move a charged patient."""
+        """Fill the store from readers' output. Raises DataError and PolicyRefusal as `check_cohort` does."""
         with self.open_ledger() as ledger:
             keys, check = (self.split_key(), make_store_key(self.identity)), partial(check_cohort, ledger)
             return SiteStore.create(self.store, images, plan.image, plan.labels, *keys, check)
@@ -204,11 +205,17 @@ class SiteHome:
         store = self.open_store()
         store.facts.require(plan.image, plan.labels)
         ledger.bind(store.members(*names))
+        hold_cohort(ledger, plan, Content(self.store, self.store_key(), self.split_key()))
         return [store.cohort(name) for name in names]
 
     def require_fitting_store(self, plan: Plan) -> None:
-        """Raise DataError unless the store was ingested for images and labels as `plan` has them; opens no data."""
+        """Raise DataError unless the store was ingested for images and labels as `plan` has them.
+
+        Raises PolicyRefusal where the plan has begun with another cohort.
+        """
         StoreFacts.read(self.store, self.store_key()).require(plan.image, plan.labels)
+        with self.open_ledger() as ledger:
+            require_cohort(ledger, plan, Content(self.store, self.store_key(), self.split_key()))
 
     def public_key(self) -> bytes | None:
         """The key that this site signs with, or signed with before it was removed, as PEM; None before `init`."""
@@ -233,13 +240,9 @@ class SiteHome:
         Raises PolicyRefusal when another plan of the same name and version was accepted before: it is another study.
         """
         plan = plan.at_site(self.policy().site)
-        for home in self.links:
-            for path in [*sorted(home.plans.glob("*.json")), *sorted(home.plans.glob(f"*{ENDED}"))]:
-                other = path.stem != plan.digest or home != self
-                if other and (known := read_plan(path)).study == plan.study and version_of(known) == version_of(plan):
-                    raise PolicyRefusal(
-                        f"another plan named '{plan.study}' was accepted here before; ask for this one under a new name"
-                    )
+        require_free_name([home.plans for home in self.links], self.plans, plan)
+        if (mark := read_restored(self.ledger_file)) is not None:  # it may have been charged since the backup
+            mark_restored(self.ledger_file, mark.at, mark.by, [plan.digest])
         write_json(self.plans / f"{plan.digest}.json", plan.model_dump(mode="json"))
         (self.plans / f"{plan.digest}{ENDED}").unlink(missing_ok=True)
 
@@ -249,8 +252,7 @@ class SiteHome:
         if not left:
             raise ConfigError(f"no study '{study}' is accepted here; 'sfumato-site status' names those that are")
         for home, plan in left:
-            path = home.plans / f"{plan.digest}.json"
-            path.replace(path.with_suffix(ENDED))
+            (home.plans / f"{plan.digest}.json").replace(home.plans / f"{plan.digest}{ENDED}")
             shutil.rmtree(self.sums(plan), ignore_errors=True)
 
     def accepted_plan(self, plan_hash: str) -> Plan:

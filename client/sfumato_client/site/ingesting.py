@@ -21,7 +21,7 @@ from sfumato_client.ledger.changing import check_cohort, cohort_held, require_no
 from sfumato_client.site.described import Described
 from sfumato_client.site.home import SiteHome
 from sfumato_client.site.store_key import make_store_key
-from sfumato_client.site.withdrawn import read_withdrawn
+from sfumato_client.site.withdrawn import read_persons, read_withdrawn
 from sfumato_common.files import make_private_folder, write_atomic
 from sfumato_common.locks import exclusive
 from sfumato_common.study.plan import Plan
@@ -38,7 +38,7 @@ def ingest_source(
     """Fill the store from `source` for `plan`, by `workers` readers' processes (one a core by default).
 
     Raises BusyError while another ingest of this home runs, DataError as `SiteStore.grow` does, and so when it would
-    move a charged patient.
+    move a charged patient, and PolicyRefusal where a study has begun here with another cohort.
     """
     with _reading(home, source, plan, workers, watch) as reading, home.open_ledger() as ledger:
         described = Described(source, plan)
@@ -102,6 +102,7 @@ def _terms(home: SiteHome, source: AnySource, plan: Plan, described: Described) 
         unchanged=lambda stamp: folder.state_of(stamp.file) == (stamp.size, stamp.time),
         withdrawn=source.withdrawn_ids(),
         gone=read_withdrawn(home),
+        gone_persons=read_persons(home),
         settings=described.settings,
     )
 

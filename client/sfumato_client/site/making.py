@@ -56,6 +56,8 @@ class Maker:
     ) -> None:
         self._home, self._plan, self._policy, self._choice = home, plan, policy, choice
         self._models, self._ledger = models, ledger
+        # images of the plan's items that are made, or of parts that are done with, however they ended
+        self.made = 0
         encrypts = policy.release.review.by != "auto"
         self.folder: ReleaseFolder = release_folder(home.releases, plan, home.store_key(), encrypts)
         self._identity, self._keys = load_identity(home.identity), load_identity(home.keys)
@@ -68,7 +70,9 @@ class Maker:
         part that waits for people holds no other one back.
         """
         self._review.begin()
+        done = 0
         for part in self._plan.parts_at(self._policy.site):
+            done += sum(item.images for item in self._plan.part_at(self._policy.site, self._choice, part))
             try:
                 if not self._decide(part, until):
                     return False
@@ -82,6 +86,7 @@ class Maker:
                 self.folder.keep_refusal(part, type(error).wire_code)
             if part == "declared":
                 self.folder.erase_behind()  # the gate has judged, or never will
+            self.made = done  # the same for a part that was approved, refused, or waits for people
         return self.decided
 
     @property
@@ -113,6 +118,7 @@ class Maker:
                     return False
                 found = self._make(item)
             sets.append((item, found))
+            self.made += item.images
         self._approve(part, sets)
         return True
 

@@ -1,6 +1,7 @@
 """All that a site's own people may see at a glance: joined or not, work, studies, epsilon, and what to do next.
 
 Read from the files of the home by any process. It stays at the site: epsilon of the ledger and signs of work are in it.
+Epsilons are computed once for the same charges, and kept in the home (`accounting/kept.py`): no charge rests on them.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from sfumato_client.site.home import SiteHome
 from sfumato_client.site.names import name_in
 from sfumato_common.accounting.accountant import epsilon, json_epsilon
 from sfumato_common.accounting.events import Cohort
+from sfumato_common.accounting.kept import keeping
 from sfumato_common.crypto.enrolment import require_current
 from sfumato_common.errors import ConfigError, FederationError
 from sfumato_common.files import read_object
@@ -63,18 +65,21 @@ def overview(root: Path, study: str = "") -> dict[str, Any]:
         "unsettled": 0,
         "progress": policy.progress,
         "answer_interval_s": policy.answer_interval_s,
-        "studies": [_study(home, plan, name_in(home, plan), None, {}) for plan in plans],
+        "studies": [],
         "waits": [],
         "now": round(time.time(), 1),
     }
     if has_begun(home.ledger_file):  # a look begins no ledger
-        with home.open_ledger() as ledger:
+        with keeping(home.epsilons), home.open_ledger() as ledger:
             spent = max(ledger.spent_epsilon("train"), ledger.spent_epsilon("holdout"))
             view |= {"epsilon": json_epsilon(spent), "unsettled": len(ledger.entries()) - len(ledger.settled_results())}
             entries = [entry for entry in queue(root) if entry.state in _WITH_PEOPLE]
             held: dict[tuple[str, Part], Entry] = {(entry.plan.digest, entry.part): entry for entry in entries}
             view["studies"] = [_study(home, plan, name_in(home, plan), ledger, held) for plan in plans]
             view["waits"] = [entry.name for entry in held.values() if entry.state == "waits"]
+    else:
+        with keeping(home.epsilons):
+            view["studies"] = [_study(home, plan, name_in(home, plan), None, {}) for plan in plans]
     return {**view, "next": advise(view)}
 
 

@@ -16,6 +16,7 @@ from sfumato_client.ledger.behind import (
 )
 from sfumato_client.ledger.copies import read_restored
 from sfumato_client.site.home import SiteHome
+from sfumato_client.site.names import name_in
 from sfumato_client.site.restored import go_on, hear_of, known_plan, notice_copy
 from sfumato_common.accounting.events import Cohort, Event
 from sfumato_common.errors import LedgerError, VerificationError
@@ -60,7 +61,7 @@ def require_known(home: SiteHome, plan: Plan, told: str) -> None:
     require_open(home.ledger_file)
     notice_copy(home)
     if answers := read_answers(told):
-        owed_charges(plan, home.policy(), answers)
+        owed_charges(plan, home.policy(), answers)  # raises for what the plan does not ask
         with home.open_ledger() as ledger:
             if ledger.unknown_answers(plan.digest, answers):
                 stop_ledger(home.ledger_file, plan.digest, told)
@@ -118,11 +119,12 @@ def recoveries(home: SiteHome) -> list[Recovery]:
     Of a plan whose coordinator was not heard since the home was copied or restored: all that it can have had.
     """
     notice_copy(home)
-    policy, found = home.policy(), list[Recovery]()
+    own, found = home.own_policy(), list[Recovery]()
     told = {digest: frozenset(read_answers(text)) for digest, text in read_behind(home.ledger_file).items()}
     restored = read_restored(home.ledger_file)
     for digest in sorted({*told, *(restored.unheard if restored else ())}):
         plan = known_plan(home, digest)
+        policy = own.model_copy(update={"site": name_in(home, plan)})
         with home.open_ledger() as ledger:
             held = told.get(digest) or all_answers(plan, policy.site)
             answers = frozenset(ledger.unknown_answers(digest, held))
@@ -131,8 +133,14 @@ def recoveries(home: SiteHome) -> list[Recovery]:
 
 
 def recover(home: SiteHome, lost: Collection[Recovery]) -> None:
-    """Put the lost charges into the ledger, closed, and let it charge again."""
+    """Put the lost charges into the ledger, closed, and let it charge again.
+
+    Whom they were about is lost with them. Who is in the store is bound to the cohort there, so that nobody who may
+    have paid in one comes into the other. Raises DataError where the ledger knows somebody in the other cohort.
+    """
     with home.open_ledger() as ledger:
+        if any(item.owed for item in lost) and home.store.exists():
+            ledger.bind(home.open_store().members("train", "holdout"))
         for item in lost:
             ledger.recover(item.plan.study, item.plan.digest, item.owed, item.answers)
     behind_path(home.ledger_file).unlink(missing_ok=True)

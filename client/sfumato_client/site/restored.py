@@ -19,8 +19,8 @@ from sfumato_client.ledger.copies import (
 from sfumato_client.ledger.people import note_restored
 from sfumato_client.ledger.storage import now
 from sfumato_client.release.folder import release_folder
-from sfumato_client.site.accepted import read_plan
-from sfumato_client.site.home import ENDED, SiteHome
+from sfumato_client.site.accepted import ENDED, read_plan
+from sfumato_client.site.home import SiteHome
 from sfumato_client.site.names import name_in
 from sfumato_common.errors import PolicyRefusal
 from sfumato_common.study.plan import Plan

@@ -62,11 +62,13 @@ class Review:
     def consent(self, part: Part, sets: Sequence[str]) -> Consent | None:
         """The stewards' consent to candidate sets with these digests; None where policy asks nobody.
 
-        Raises Waiting while they have not decided, ReleaseRefused where one said no; EgressRefused as `consent_of`.
+        A no that stands in the ledger holds, also where policy was changed since and asks nobody any more. Raises
+        Waiting while they have not decided, ReleaseRefused where one said no; EgressRefused as `consent_of`.
         """
-        if part not in self.parts:
-            return None
         said, digest = decided(self._ledger, self._plan.digest, self._key), self._plan.digest
+        refused = any((each.decision.part, each.decision.verdict) == (part, "refuse") for each in said)
+        if part not in self.parts and not refused:
+            return None
         try:
             found = consent_of(said, digest, part, tuple(sets), self._rules.persons)
         except ReleaseRefused:

@@ -52,16 +52,20 @@ def add_steward(home: SiteHome, name: str, passphrase: bytes, by: str = "", by_p
     return change
 
 
-def remove_steward(home: SiteHome, name: str) -> None:
-    """Let `name` be a steward no longer; what the person decided stays. Raises ConfigError where nobody is."""
+def remove_steward(home: SiteHome, name: str, by: str, by_passphrase: bytes) -> None:
+    """Let `name` be a steward no longer, by the word of steward `by`, who may be the same; what was decided stays.
+
+    Were the site's word enough, who may use the commands could let all go and begin anew as the first. Raises
+    ConfigError where nobody is called so or the passphrase is another one, PolicyRefusal where `by` is no steward.
+    """
     identity = load_identity(home.identity)
     with home.open_ledger() as ledger:
         known = stewards(ledger, identity.signing_public)
         if name not in known:
             raise ConfigError(f"'{name}' is no steward here")
-        key = bytes.fromhex(known[name].key)
+        key, by_sign = bytes.fromhex(known[name].key), _signer(home, by, by_passphrase, "stewardship")
         sign = identity.sign_stewardship
-        change = stewardship(home.own_policy().site, name, key, "remove", now(), sign)
+        change = stewardship(home.own_policy().site, name, key, "remove", now(), sign, by, by_sign)
         change_steward(ledger, change, identity.signing_public)
     _file(home, name).unlink(missing_ok=True)
 

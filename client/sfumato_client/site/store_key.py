@@ -10,7 +10,7 @@ import secrets
 import stat
 from pathlib import Path
 
-from sfumato_client.dataset.encryption import KEY_BYTES
+from sfumato_common.crypto.pieces import KEY_BYTES
 from sfumato_common.errors import ConfigError
 from sfumato_common.files import write_atomic
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from sfumato_client.site.advice import AT_REST, AT_WORK
 from sfumato_common.accounting.accountant import epsilon_text
-from sfumato_common.command_line import duration_text
+from sfumato_common.command_line import duration_text, step_text
 
 View = Mapping[str, Any]
 # what an answer to each kind of question holds; whatever goes wrong leaves as a code and a reference, never as text
@@ -118,7 +118,7 @@ def working_line(view: View) -> str:
     work = view["work"]
     if work is None or work["state"] not in ("working", "launched", "hung", "killed"):
         return ""
-    steps = f", step {work['step']} of {work['steps']}" if work["step"] is not None else ""
+    steps = f", {step_text(work['step'], work['steps'], work['kind'])}" if work["step"] is not None else ""
     took = duration_text((work["ended"] or view["now"]) - work["began"])
     sign = f", last sign of work {duration_text(view['now'] - work['sign'])} ago"
     return f"{work['state']}: {question(work)}{steps}, since {took}{sign}"

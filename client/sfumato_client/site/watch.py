@@ -21,7 +21,6 @@ from typing import Any
 from sfumato_client.egress.progress import hide_step, show_step
 from sfumato_client.site.home import SiteHome
 from sfumato_common.files import if_room, write_json
-from sfumato_common.mechanisms.recorder import NoiseRecorder
 from sfumato_common.protocol.messages import Reply, Request
 from sfumato_common.study.costs import stage_events
 from sfumato_common.study.plan import Plan
@@ -97,10 +96,11 @@ class Watch:
         self._log(word)
 
     @contextlib.contextmanager
-    def work(self, recorder: NoiseRecorder | None = None) -> Iterator[None]:
-        """Watch the body; the draws of `recorder` are the steps of a stage's round."""
+    def work(self, done: Callable[[], int], steps: int = 0) -> Iterator[None]:
+        """Watch the body; `done` says how many steps are: of a stage's round, or of `steps`, which the plan says."""
+        self._round_steps = steps or self._round_steps
         over = threading.Event()
-        thread = threading.Thread(target=self._look, args=(recorder, over), name="watch", daemon=True)
+        thread = threading.Thread(target=self._look, args=(done, over), name="watch", daemon=True)
         thread.start()
         try:
             yield
@@ -108,11 +108,11 @@ class Watch:
             over.set()
             thread.join()
 
-    def _look(self, recorder: NoiseRecorder | None, over: threading.Event) -> None:
+    def _look(self, done: Callable[[], int], over: threading.Event) -> None:
         """The watch's thread: about once a second, and on the grid of answers."""
         quiet, last, grid = Quiet(HUNG_SECONDS, cpu=time.process_time()), time.monotonic(), 0
         while not over.wait(self._until_next_look()):
-            step = 0 if recorder is None else recorder.draws
+            step = done()
             now = time.monotonic()
             hangs = quiet.look(step, time.process_time(), now - last)
             last = now

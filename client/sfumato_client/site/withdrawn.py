@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from sfumato_client.site.home import SiteHome
 from sfumato_common.errors import ConfigError
@@ -16,10 +17,23 @@ def withdrawn_file(home: SiteHome) -> Path:
 
 def read_withdrawn(home: SiteHome) -> dict[str, str]:
     """Who has withdrawn: pseudonyms, each with the token of identifiers that are alike. Raises ConfigError."""
+    return {name: str(said["alike"]) for name, said in read_said(home).items()}
+
+
+def read_persons(home: SiteHome) -> dict[str, str]:
+    """Tokens of name and birth date of who has withdrawn, each with a pseudonym of that patient. Raises ConfigError."""
+    return {str(person): name for name, said in read_said(home).items() for person in said.get("persons", ())}
+
+
+def read_said(home: SiteHome) -> dict[str, dict[str, Any]]:
+    """What the file says of each pseudonym. Raises ConfigError."""
     path = withdrawn_file(home)
     if not path.exists():
         return {}
     try:
-        return {str(name): str(said["alike"]) for name, said in json.loads(path.read_text()).items()}
+        found = {str(name): dict(said) for name, said in json.loads(path.read_text()).items()}
+        if all(isinstance(said["alike"], str) and isinstance(said.get("persons", []), list) for said in found.values()):
+            return found
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise ConfigError(f"'{path.name}', which says who has withdrawn, cannot be read; restore it") from None
+        pass
+    raise ConfigError(f"'{path.name}', which says who has withdrawn, cannot be read; restore it")

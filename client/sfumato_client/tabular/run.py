@@ -24,6 +24,7 @@ from sfumato_client.dataset import require_patients
 from sfumato_client.ledger import Ledger, Terms
 from sfumato_client.site.home import SiteHome
 from sfumato_client.site.noise import site_noise
+from sfumato_client.site.withdrawn import read_withdrawn
 from sfumato_client.tabular.anonymise import anonymise, prior_cells
 from sfumato_client.tabular.certificate import certificate
 from sfumato_client.tabular.coding import MISSING, Cells, text_of
@@ -31,7 +32,7 @@ from sfumato_client.tabular.copula import copula_cells
 from sfumato_client.tabular.histograms import Bins, refit, release_histograms
 from sfumato_client.tabular.schema import TableSchema
 from sfumato_client.tabular.shares import Float64
-from sfumato_client.tabular.table import Parts, Table, check_header, read_table, split, train_members
+from sfumato_client.tabular.table import Parts, Table, check_header, read_table, split, train_members, without
 from sfumato_client.tabular.terms import digest_of, resolve_terms, study_of, table_events
 from sfumato_client.tabular.train import train_flow
 from sfumato_client.tabular.tree import tree_cells
@@ -59,7 +60,7 @@ def check_rows(home: SiteHome, source: Path, schema: TableSchema) -> None:
     Raises DataError as `read_table` does, and for a patient who was charged in the other cohort.
     """
     check_header(source, schema)
-    table = read_table(source, schema)
+    table = without(read_table(source, schema), home.split_key(), read_withdrawn(home))
     require_patients(len(set(table.patients)), home.policy())
     if schema.identity_is_known:
         with home.open_ledger() as ledger:
@@ -81,7 +82,7 @@ def run_tabular(home: SiteHome, source: Path, schema: TableSchema, output: Path,
         _check_new(schema, ledger)
         with ledger.charged(_terms(schema), table_events(schema), noise) as charge:
             streams = Streams.of(noise)
-            table = _read_charged_table(source, schema)
+            table = without(_read_charged_table(source, schema), split_key, read_withdrawn(home))
             if schema.identity_is_known:
                 ledger.bind(train_members(table, split_key))
             parts = split(table, split_key, streams.secret)

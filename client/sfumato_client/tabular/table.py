@@ -8,9 +8,9 @@ from __future__ import annotations
 import csv
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +85,12 @@ def read_table(path: Path, schema: TableSchema) -> Table:
                 patients.append(patient)
     cells = np.array(rows, dtype=np.int64).reshape(len(rows), len(schema.columns))
     return Table(cells, tuple(patients), clipped)
+
+
+def without(table: Table, split_key: bytes, withdrawn: Collection[str]) -> Table:
+    """The table without rows of patients of these pseudonyms: where the identifiers are those of the images."""
+    left = [row for row, name in enumerate(table.patients) if pseudonym(split_key, name) not in withdrawn]
+    return replace(table, cells=table.cells[left], patients=tuple(table.patients[row] for row in left))
 
 
 def split(table: Table, split_key: bytes, secret: SecretStream) -> Parts:

@@ -1,10 +1,10 @@
-"""Two plain functions around anybody's training, as Fed-BioMed and others call them: before it, and after it.
+"""Two plain functions around anybody's training, as frameworks call them: before it, and after it.
 
     hook = UpdateHook(run, WholeUpdate(clipping_norm=1.0, noise_multiplier=4.0))
     hook.before(arrays)                 # charged; raises before any record is read
     arrays = hook.after(trained)        # clipped, noised, sealed: what may leave
 
-No framework is imported. Fed-BioMed itself was not tried.
+No framework is imported. Fed-BioMed's plans have a mixin that calls them (`sfumato.ledger.fedbiomed`).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from sfumato.ledger import Tool
 from sfumato.ledger.update import WholeUpdate, tool
 from sfumato_client.ledger.charged import Charge
 from sfumato_client.ledger.runs import Run
@@ -27,10 +28,13 @@ TOOL = tool(
 
 
 class UpdateHook:
-    """Both functions of one run. One training at a time; one that fails stays charged, and `reset` forgets it."""
+    """Both functions of one run. One training at a time; one that fails stays charged, and `reset` forgets it.
 
-    def __init__(self, run: Run, mechanism: WholeUpdate) -> None:
-        if run.statement.tool != TOOL.name:
+    The run has to be opened with `adapter`, whose caller says more of what its claim rests on.
+    """
+
+    def __init__(self, run: Run, mechanism: WholeUpdate, adapter: Tool = TOOL) -> None:
+        if run.statement.tool != adapter.name:
             raise PolicyRefusal("open the run with tool=sfumato.ledger.hooks.TOOL: its certificate says what it is")
         self._run, self._mechanism = run, mechanism
         self._charge: Charge | None = None

@@ -3,7 +3,8 @@
 An epsilon is a function of events, delta and adjacency, and of the code that computes it: all of them are in its key,
 the sources of this package and the versions of its libraries among them. Each entry is authenticated (HMAC, RFC 2104)
 by a random key of its folder, so that nothing counts but what was written here; anything else is computed again.
-No charge is decided by it: `keeping` is for commands that show what a plan would cost, and a ledger's process has none.
+No charge is decided by it: `keeping` is for what shows what was or would be paid, for the thread and the block that
+shows it, and no charge is made within.
 """
 
 from __future__ import annotations

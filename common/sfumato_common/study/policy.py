@@ -107,7 +107,7 @@ class Policy(Strict):
     noise: Literal["secure", "test"] = "secure"
     """`secure`: from the operating system's randomness. `test`: reproducible, for tests alone, and no guarantee."""
     progress: Literal["withheld", "shown"] = "withheld"
-    """Whether the node may tell the step of a round under way, on the grid of answers."""
+    """Whether the node may tell the step of a round or release under way, on the grid of answers."""
     answer_interval_s: Annotated[float, Field(ge=0, le=3600)] = DEFAULT_ANSWER_INTERVAL_S
     """Answers leave at whole multiples of so many seconds after the question."""
 

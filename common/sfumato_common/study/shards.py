@@ -18,6 +18,11 @@ def most_in_shard(image: ImageForm) -> int:
     return min(MOST_IMAGES, max(1, LARGEST_PIXELS // (image.size**2 * image.channels * image.bits // 8)))
 
 
+def release_images(plan: Plan, site: str) -> int:
+    """How many images `site` releases when all of it is let go: a number of the plan, whatever the site holds."""
+    return sum(item.at(site) for item in plan.release)
+
+
 def shard_sizes(plan: Plan, site: str, part: Part) -> list[int]:
     """Images in each shard of a part at `site`: as few shards as fit the two limits, equal to within one image."""
     images = sum(item.images for item in plan.part_at(site, plan.choices[0], part))

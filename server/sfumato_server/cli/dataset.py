@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -53,8 +55,8 @@ def dataset_verify(
     if proof is not None:
         _verify_one(folder, proof, key, _site_keys(site_key or []), as_json)
         return
-    keys = file_bytes(key) if key else None, _site_keys(site_key or [])
-    with images_shown("verify", images_in(folder), not as_json) as progress:
+    keys = _public_key(key) if key else None, _site_keys(site_key or [])
+    with _whole(), images_shown("verify", images_in(folder), not as_json) as progress:
         report = verify_dataset(folder, *keys, where=shard_workers(workers, on, ray_address), progress=progress)
     standing = standing_of(folder, status, key, seen) if status else None
     if as_json:
@@ -70,6 +72,22 @@ def dataset_verify(
         )
     if standing is not None and standing.state == "withdrawn":
         raise VerificationError("this set was withdrawn by its consortium: do not use it")
+
+
+@contextmanager
+def _whole() -> Iterator[None]:
+    """Adds what to do to what does not hold: files that are missing or altered are mostly a download's fault."""
+    from sfumato_server.publish.strays import ExcessError
+
+    try:
+        yield
+    except ExcessError:
+        raise
+    except VerificationError as error:
+        raise VerificationError(
+            f"{error}. The set is not as it was signed: fetch it again, and if that says the same, do not use it and "
+            "ask the coordinator"
+        ) from None
 
 
 @dataset_app.command("prove", epilog="Example: sfumato dataset prove results/published NAME --out proof.json")
@@ -113,7 +131,7 @@ def _verify_one(image: Path, proof: Path, key: Path | None, site_keys: dict[str,
     read = read_proof(file_bytes(proof))
     if absent := sorted(set(site_keys) - {read.line.site}):
         raise ConfigError(f"a key of site '{absent[0]}' was given, but the image is of '{read.line.site}'")
-    found = verify_image(decode_png(file_bytes(image)), read, file_bytes(key), site_keys.get(read.line.site))
+    found = verify_image(decode_png(file_bytes(image)), read, _public_key(key), site_keys.get(read.line.site))
     if as_json:
         print_json(asdict(found))
     else:
@@ -221,6 +239,20 @@ def dataset_card(
     console.print(f"{said}; {UNVERIFIED}: these copies are not signed", markup=False, soft_wrap=True)
 
 
+def _public_key(path: Path) -> bytes:
+    """A public key (PEM) that the user named. Raises ConfigError where the file holds none."""
+    from sfumato_common.crypto.signatures import load_public_key
+
+    key = file_bytes(path)
+    try:
+        load_public_key(key)
+    except VerificationError:
+        raise ConfigError(
+            f"'{path.name}' is no public key in PEM form; name the file that its owner gave you"
+        ) from None
+    return key
+
+
 def _site_keys(given: list[str]) -> dict[str, bytes]:
     """Keys by site from NAME=FILE words. Raises ConfigError."""
     keys: dict[str, bytes] = {}
@@ -228,5 +260,5 @@ def _site_keys(given: list[str]) -> dict[str, bytes]:
         name, equals, file = word.partition("=")
         if not equals or name in keys:
             raise ConfigError("--site-key takes NAME=FILE, once for each hospital")
-        keys[name] = file_bytes(Path(file))
+        keys[name] = _public_key(Path(file))
     return keys

@@ -16,13 +16,37 @@ _AT_COORDINATOR = (
     "this machine is a coordinator's: real images of patients have no place here; where these are a hospital's, stop, "
     "and evaluate there"
 )
+# how real images are read
+ImageFolder = Annotated[
+    Path | None, typer.Option("--folder", help="The folder of the CSV's files, DICOM too; else that of the CSV.")
+]
+Words = Annotated[
+    list[str] | None,
+    typer.Option("--map", help="WORD=LABEL: what a word of the CSV means; WORD= leaves such images out (repeat)."),
+]
+Allowed = Annotated[
+    list[str] | None,
+    typer.Option(help="DICOM objects taken only by name: a modality, burned-in, scanned, for-processing (repeat)."),
+]
+Holdout = Annotated[
+    float, typer.Option(min=0.0, max=0.9, help="Share of patients who test, where the CSV has no column split.")
+]
+Readers = Annotated[int, typer.Option(help="How many processes read real images.")]
 
 
 def dataset_evaluate(
     folder: Annotated[Path, typer.Argument(help="A published data set.")],
     real: Annotated[
-        Path, typer.Option(help="CSV of your real images: file (or set,row), label, patient, split[, site, sex, age].")
+        Path,
+        typer.Option(
+            help="CSV of your real images: file[, frame] (or set,row), label, patient, split[, site, sex, age]."
+        ),
     ],
+    images: ImageFolder = None,
+    word: Words = None,
+    allow: Allowed = None,
+    holdout: Holdout = 0.0,
+    workers: Readers = 1,
     split: Annotated[Literal["test", "val"], typer.Option(help="Whose patients test.")] = "test",
     figures: Annotated[str, typer.Option(help="Some figures alone, by name, separated by commas; else all.")] = "",
     seeds: Annotated[int, typer.Option(min=1, max=20, help="Trainings of each classifier.")] = 3,
@@ -49,11 +73,13 @@ def dataset_evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Train on the set, test on your real patients: utility, calibration, groups, likeness, memorisation, diversity."""
-    from sfumato_server.evaluate import QUICK, STEPS, Settings, device_of, evaluate
+    from sfumato_server.evaluate import QUICK, STEPS, Reading, Settings, device_of, evaluate
     from sfumato_server.evaluate.encoders import read_encoders
     from sfumato_server.evaluate.page import page
+    from sfumato_server.evaluate.reading import meaning_of
     from sfumato_server.evaluate.shown import tables
     from sfumato_server.publish import UNVERIFIED
+    from sfumato_server.workers import Where
 
     if os.environ.get("SFUMATO_COORDINATOR_HOME"):
         complaints.print(f"warning: {_AT_COORDINATOR}", style="yellow", markup=False, soft_wrap=True)
@@ -63,7 +89,10 @@ def dataset_evaluate(
         split, seeds, minutes, public=public, by=by, steps=steps, encoders=encoders, device=device_of(device)
     )
     chosen = [name.strip() for name in figures.split(",") if name.strip()]
-    report = evaluate(folder, real, settings, chosen, ignore or [], lambda line: complaints.print(line, markup=False))
+    where = Where(workers)
+    where.check()
+    reading = Reading(images, ignore or [], meaning_of(word or []), allow or [], holdout, where)
+    report = evaluate(folder, real, settings, chosen, reading, lambda line: complaints.print(line, markup=False))
     target = out or Path("evaluation.json")
     if out or html:
         write_json(target, report.as_json())

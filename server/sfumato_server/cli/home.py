@@ -21,7 +21,7 @@ def keep_costs() -> None:
 
 def coordinator_home(context: typer.Context, home: Path) -> Path:
     """Callback of `--home`. Raises ConfigError where there is none, or a site's."""
-    return known_home(context, home, ("init",), "identity", "a site's")
+    return known_home(context, home, ("init", "restore"), "identity", "a site's")
 
 
 Home = Annotated[

@@ -16,6 +16,7 @@ from sfumato_common.errors import ConfigError
 from sfumato_common.files import write_atomic
 from sfumato_common.locks import exclusive
 from sfumato_server.cli.home import Home
+from sfumato_server.cli.moving import backup, restore
 from sfumato_server.cli.passphrase import PassphraseFile, ask_passphrase
 
 Site = Annotated[str, typer.Argument(help="The site's name.")]
@@ -121,4 +122,7 @@ def add_commands(app: typer.Typer) -> None:
     app.command("list", epilog=f"{example} list --home coord")(list_members)
     app.command("revoke", epilog=f"{example} revoke --home coord alder")(revoke_site)
     app.command("renew", epilog=f"{example} renew --home coord alder --grant alder.grant.json")(renew_site)
+    words = f"{example} backup --home coord --out coord.backup --hand-over"
+    app.command("backup", epilog=words)(backup)
+    app.command("restore", epilog=f"{example} restore coord.backup --home coord")(restore)
     app.command("rotate", epilog=f"{example} rotate --home coord --name coordinator.example")(rotate)

@@ -33,6 +33,9 @@ def run_study(
     workers: ShardWorkers = 1,
     on: On = PROCESSES,
     ray_address: RayAddress = None,
+    only_copy: Annotated[
+        bool, typer.Option("--only-copy", help="Say that no other copy of this home runs, or ever will.")
+    ] = False,
 ) -> None:
     """Run the study: wait for the sites, train, collect the releases, publish."""
     from sfumato_server.coordinator.home import CoordinatorHome
@@ -57,6 +60,7 @@ def run_study(
             work_hours=work_hours,
             where=shard_workers(workers, on, ray_address),
             review_hours=review_hours,
+            only_copy=only_copy,
         )
     console.print(f"published: {published}\nreport: {published / 'report.html'}", markup=False, soft_wrap=True)
     for site, reason in sorted(json.loads((out / "run.json").read_text())["left_out"].items()):

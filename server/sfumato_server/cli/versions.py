@@ -79,8 +79,10 @@ def withdraw(
     """Say in the signed status file that a published version is withdrawn."""
     from sfumato_server.coordinator.home import CoordinatorHome
     from sfumato_server.enrol import load_authority
+    from sfumato_server.enrol.copies import require_only
     from sfumato_server.publish.versions import withdraw_version
 
+    require_only(home)
     withdraw_version(CoordinatorHome(home).versions_file, load_authority(home), version)
     status_file(home, out, as_json)
 

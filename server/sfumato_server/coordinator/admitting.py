@@ -10,6 +10,7 @@ from sfumato_common.study.load import plan_text
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.simulated import require_real
 from sfumato_server.coordinator.home import CoordinatorHome
+from sfumato_server.enrol.copies import require_only
 
 
 def admit_site(home: CoordinatorHome, site: str, nominal_patients: int) -> Plan:
@@ -19,6 +20,7 @@ def admit_site(home: CoordinatorHome, site: str, nominal_patients: int) -> Plan:
     of patients than the site has: what it accepted, and is charged by, would change.
     """
     require_real(site)
+    require_only(home.root)
     with in_turn(home.root / "admitting"):
         plan = home.plan()
         if not plan.joining:

@@ -12,6 +12,7 @@ from sfumato_common.study.simulated import require_real
 from sfumato_server.coordinator.home import CoordinatorHome
 from sfumato_server.enrol import Registry
 from sfumato_server.enrol.answered import read_studies
+from sfumato_server.enrol.copies import require_only
 from sfumato_server.rounds.encoders import load_encoders
 from sfumato_server.rounds.starts import load_starts
 
@@ -23,6 +24,7 @@ def replace_plan(home: CoordinatorHome, plan: Plan) -> Plan:
     accepted), where an enrolled site is not in it, or a file that it pins is not there; BusyError while the study runs.
     """
     require_real(plan.study, *plan.sites)
+    require_only(home.root)
     with exclusive(home.root, "this coordinator"):
         before = home.plan()
         if (plan.study, version_of(plan)) != (before.study, version_of(before)):

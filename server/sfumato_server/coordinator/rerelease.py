@@ -36,6 +36,7 @@ from sfumato_common.types import Arrays, fingerprint
 from sfumato_server.coordinator.home import CoordinatorHome
 from sfumato_server.enrol import Registry
 from sfumato_server.enrol.authority import FOLDER as AUTHORITY
+from sfumato_server.enrol.copies import require_only
 from sfumato_server.enrol.registry import FILE as SITES
 from sfumato_server.intake.admission import package_path
 from sfumato_server.pool import Pool, pool_packages
@@ -93,6 +94,7 @@ def plan_rerelease(old: CoordinatorHome, previous: str, changes: Changes, asked:
     `asked` is a plan of the same set that says what is to be released now. Raises ConfigError where a change names a
     site that it cannot be about, and where models cannot be given.
     """
+    require_only(old.root)
     earlier = old.plan()
     found = pool_packages(old.root, earlier, Registry(old.root))
     here, join = set(found.sites), dict(changes.join or {})

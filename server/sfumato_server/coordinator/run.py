@@ -17,6 +17,7 @@ from sfumato_common.locks import exclusive
 from sfumato_common.proxies import keep_loopback_direct
 from sfumato_common.study.plan import Plan
 from sfumato_common.supervise import Child, flower_environment, free_port
+from sfumato_server.coordinator.backup import settle_copy
 from sfumato_server.coordinator.door import Behind, Door
 from sfumato_server.coordinator.front import FleetFront, Upstream, front_context
 from sfumato_server.coordinator.home import CoordinatorHome
@@ -25,6 +26,7 @@ from sfumato_server.coordinator.page import PageServer
 from sfumato_server.coordinator.publishing import publish_study
 from sfumato_server.coordinator.watching import watched
 from sfumato_server.enrol import Authority, Registry, load_authority, require_no_passphrase
+from sfumato_server.enrol.copies import note_place, require_only
 from sfumato_server.intake import IntakeCredentials, IntakeServer
 from sfumato_server.publish.manifest import REPORT
 from sfumato_server.rounds.deadlines import GO_ON, REVIEW_HOURS, WORK_HOURS, Deadlines
@@ -69,17 +71,22 @@ def run_coordinator(
     work_hours: float = WORK_HOURS,
     review_hours: float = REVIEW_HOURS,
     where: Where = ALONE,
+    only_copy: bool = False,
 ) -> Path:
     """Run the home's study from first connection to published set; returns the published folder.
 
     `watch` is called about twice a second; `deadline_s` and the hours are of this run alone, see `Deadlines`; `where`
-    says by whom shards are checked and written. Raises BusyError (ports, second run), FederationError (study stopped)
-    and ConfigError for a deadline below the plan's, or where it could sign as the CA.
+    says by whom shards are checked and written; with `only_copy` a person says that no other copy of the home runs.
+    Raises BusyError (ports, second run), FederationError (study stopped) and ConfigError for a deadline below the
+    plan's, where it could sign as the CA, and for a home that was copied or handed over.
     """
     require_no_passphrase()
     keep_loopback_direct()
     home = CoordinatorHome(root.resolve())
     plan = home.plan()
+    if only_copy:
+        settle_copy(home.root)
+    require_only(home.root)
     deadlines = Deadlines.of(plan, deadline_s, work_hours, review_hours)
     authority = load_authority(home.root)
     registry = Registry(home.root)
@@ -94,6 +101,7 @@ def run_coordinator(
         watched(home, watch),
         keep_phase(home.root) as phase,
     ):
+        note_place(home.root)
         if home.status_file.exists():
             home.status_file.replace(previous_board(home.status_file))
         home.result_file.unlink(missing_ok=True)

@@ -20,6 +20,7 @@ from sfumato_common.crypto import certificates, signatures
 from sfumato_common.crypto.certificates import CertificateAuthority
 from sfumato_common.errors import ConfigError
 from sfumato_common.files import make_private_folder, write_atomic
+from sfumato_server.enrol.copies import require_only
 
 FOLDER = "authority"
 CA_KEY, CA_CERTIFICATE, SERVER_KEY, SERVER_CERTIFICATE = "ca.key", "ca.crt", "server.key", "server.crt"
@@ -119,8 +120,10 @@ def load_authority(home: Path) -> Authority:
 def unlock_authority(home: Path, passphrase: bytes | None = None) -> CertificateAuthority:
     """The CA with its key, for a command that signs; None takes the passphrase of the environment.
 
-    Raises ConfigError when the key was taken away, when no passphrase was given or another one.
+    Raises ConfigError when the key was taken away, when no passphrase was given or another one, and for a copy of a
+    home.
     """
+    require_only(home)
     certificate = load_authority(home).ca_certificate
     try:
         locked = (home / FOLDER / CA_KEY).read_bytes()

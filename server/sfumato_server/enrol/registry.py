@@ -23,6 +23,7 @@ from sfumato_common.crypto.signatures import is_fingerprint
 from sfumato_common.errors import ConfigError, FederationError, VerificationError
 from sfumato_common.files import make_private_folder, write_json
 from sfumato_server.enrol.authority import load_authority, unlock_authority
+from sfumato_server.enrol.copies import require_only
 
 FILE = "sites.json"
 FORMAT = "sfumato-sites/1"
@@ -194,6 +195,7 @@ def revoke(home: Path, site: str) -> None:
 
     Its certificate opens no port, its node is asked nothing, what it answers is dropped, its packages are not pooled.
     """
+    require_only(home)
     Registry(home).revoke(site)
 
 

@@ -1,13 +1,16 @@
 """The index of a researcher's real images: a CSV with a row an image, read strictly before anything is trained.
 
-Columns: `file` (or `path`), or `set` (or `npz`) and `row` of an archive beside the index; `label` (or `abnormal`);
-`patient` (or `patient_id`); `split`; and, where known, `site`, `sex` and `age`. That of `sfumato demo --data` is one.
+Columns: `file` (or `path`), with `frame` of a multi-frame DICOM file, or `set` (or `npz`) and `row` of an archive
+beside the index; `label` (or `abnormal`); `patient` (or `patient_id`); `split`; and, where known, `site`, `sex` and
+`age`. Of a DICOM file what the index leaves open of its patient is the header's. The index of `sfumato demo --data` is
+one, and so is the table of a site's folder.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Sequence
+import hashlib
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,20 +19,24 @@ import numpy as np
 from sfumato_common.errors import DataError
 from sfumato_common.study.terms import ImageForm
 from sfumato_common.tables import Row, read_table
-from sfumato_server.evaluate.images import Images
-from sfumato_server.evaluate.pictures import Pictures
+from sfumato_server.evaluate.images import Images, Labels, Words
+from sfumato_server.evaluate.reading import Note, Reading, read_pictures
 from sfumato_server.evaluate.settings import GROUPS, Split
 
 ALIASES = {
     "file": ("file", "path"),
     "set": ("set", "npz"),
     "row": ("row",),
+    "frame": ("frame",),
     "label": ("label", "abnormal"),
     "patient": ("patient", "patient_id"),
     "split": ("split",),
     "site": ("site",),
     "sex": ("sex",),
     "age": ("age",),
+    # of a site's table; no figure needs them
+    "laterality": ("laterality",),
+    "view": ("view",),
 }
 _SPLITS = {
     "train": ("train", "training"),
@@ -53,30 +60,78 @@ class Real:
     seen: Images
 
 
-def read_real(path: Path, labels: Sequence[str], form: ImageForm, split: Split, ignored: Collection[str] = ()) -> Real:
+def read_real(
+    path: Path,
+    labels: Sequence[str],
+    form: ImageForm,
+    split: Split,
+    reading: Reading = Reading(),  # noqa: B008, frozen
+    note: Note = lambda line: None,
+) -> Real:
     """Read an index and its images into `form`. Raises DataError that names the column, image or patient."""
-    rows = _rows(path, ignored)
-    where = [f"'{path.name}', image {number}" for number in range(1, len(rows) + 1)]
-    splits = np.array([_split(row, at) for row, at in zip(rows, where, strict=True)])
-    targets = np.array([_label(row, labels, at) for row, at in zip(rows, where, strict=True)], dtype=np.int64)
-    names = [_patient(row, at) for row, at in zip(rows, where, strict=True)]
-    patients = np.unique(names, return_inverse=True)[1].astype(np.int64)
-    _check_patients(path, patients, splits, split)
-    _check_labels(path, targets, patients, splits, split, labels)
+    rows, at = _taken(path, labels, reading)
+    known = all(row.get("patient") for row in rows)
+    if known:  # what is wrong with the index is said before thousands of files are read
+        _cohort(path, rows, at, labels, split, reading)
+    pixels, said = read_pictures(rows, at, reading.folder or path.parent, form, reading, note)
+    # what the index says of a patient counts, and what it leaves open the file's own header
+    rows = [
+        row | {name: word for name, word in header.items() if not row.get(name)}
+        for row, header in zip(rows, said, strict=True)
+    ]
+    splits, targets, patients = _cohort(path, rows, at, labels, split, reading)
     groups = {"site": np.array([row.get("site", "") for row in rows])}
-    groups["sex"] = np.array([_sex(row, at) for row, at in zip(rows, where, strict=True)])
-    groups["age"] = np.array([_age(row, at) for row, at in zip(rows, where, strict=True)])
-    pictures = Pictures(path.parent, form)
-    pixels = np.stack([_pixels(pictures, row, at) for row, at in zip(rows, where, strict=True)])
+    groups["sex"] = np.array([_sex(row, place) for row, place in zip(rows, at, strict=True)])
+    groups["age"] = np.array([_age(row, place) for row, place in zip(rows, at, strict=True)])
     whole = Images(pixels, targets, patients, {kind: words for kind, words in groups.items() if words.any()})
     seen = splits == "train" if split == "val" else splits != "test"
     return Real(whole.part(splits == "train"), whole.part(splits == split), whole.part(seen))
 
 
-def _rows(path: Path, ignored: Collection[str]) -> list[Row]:
+def _taken(path: Path, labels: Sequence[str], reading: Reading) -> tuple[list[Row], list[str]]:
+    """The rows that are not left out by their label's meaning, and how errors call each."""
+    reading.check(labels)
+    rows = _rows(path, reading)
+    at = [f"'{path.name}', image {number}" for number in range(1, len(rows) + 1)]
+    kept = [
+        (row, place)
+        for row, place in zip(rows, at, strict=True)
+        if reading.meaning.get(row["label"].casefold(), "") is not None
+    ]
+    if not kept:
+        raise DataError(f"index '{path.name}': --map leaves no image")
+    return [row for row, _ in kept], [place for _, place in kept]
+
+
+def _cohort(
+    path: Path, rows: Sequence[Row], at: Sequence[str], labels: Sequence[str], split: Split, reading: Reading
+) -> tuple[Words, Labels, Labels]:
+    """Split, label and number of patient of each row [N]. Raises DataError for what no classifier could train on."""
+    targets = np.array(
+        [_label(row, labels, reading.meaning, place) for row, place in zip(rows, at, strict=True)], dtype=np.int64
+    )
+    names = [_patient(row, place) for row, place in zip(rows, at, strict=True)]
+    patients = np.unique(names, return_inverse=True)[1].astype(np.int64)
+    if reading.holdout:
+        splits = _dealt(names, split, reading.holdout)
+    else:
+        splits = np.array([_split(row, place) for row, place in zip(rows, at, strict=True)])
+    _check_patients(path, patients, splits, split)
+    _check_labels(path, targets, patients, splits, split, labels)
+    return splits, targets, patients
+
+
+def _dealt(names: Sequence[str], split: Split, share: float) -> Words:
+    """`split` for a share of the patients, those of the smallest hashes of their names; `train` for all others."""
+    people = sorted(set(names), key=lambda name: hashlib.sha256(name.encode()).digest())
+    tested = set(people[: round(share * len(people))])
+    return np.array([split if name in tested else "train" for name in names])
+
+
+def _rows(path: Path, reading: Reading) -> list[Row]:
     """Rows by our names. Raises DataError for columns that are missing, double, or read by nothing."""
     rows = read_table(path, ())
-    dropped = {name.strip().lower() for name in ignored}
+    dropped = {name.strip().lower() for name in reading.ignored}
     have = [title for title in rows[0] if title and title not in dropped]
     ours: dict[str, str] = {}
     for title in have:
@@ -93,16 +148,32 @@ def _rows(path: Path, ignored: Collection[str]) -> list[Row]:
                 f"index '{path.name}' says one thing in two columns, '{ours[name]}' and '{title}'; --ignore one"
             )
         ours[name] = title
-    for name in ("label", "patient", "split"):
-        if name not in ours:
-            raise DataError(
-                f"index '{path.name}' has no column '{name}'; it needs file (or set and row), label, patient and split"
-            )
-    if ("file" in ours) == ("set" in ours) or ("set" in ours) != ("row" in ours):
-        raise DataError(
-            f"index '{path.name}' has to name images by a column 'file', or by 'set' and 'row' of npz archives"
-        )
+    _check_columns(path, ours, reading)
     return [{name: row[title] for name, title in ours.items()} for row in rows]
+
+
+def _check_columns(path: Path, ours: Collection[str], reading: Reading) -> None:
+    """Raise DataError where a column is missing that the index needs."""
+    # of files, a patient may stand in a DICOM header
+    needed = ["label", *([] if "file" in ours else ["patient"]), *([] if reading.holdout else ["split"])]
+    for name in needed:
+        if name not in ours:
+            hint = ". Or pass --holdout 0.5: half of the patients test" if name == "split" else ""
+            raise DataError(
+                f"index '{path.name}' has no column '{name}'; it needs file (or set and row), label, patient and "
+                f"split{hint}"
+            )
+    if reading.holdout and "split" in ours:
+        raise DataError(f"index '{path.name}' has a column 'split'; leave out --holdout, or --ignore split")
+    if (
+        ("file" in ours) == ("set" in ours)
+        or ("set" in ours) != ("row" in ours)
+        or ("frame" in ours) > ("file" in ours)
+    ):
+        raise DataError(
+            f"index '{path.name}' has to name images by a column 'file' (and 'frame' of DICOM), or by 'set' and 'row' "
+            "of npz archives"
+        )
 
 
 def _split(row: Row, where: str) -> str:
@@ -112,21 +183,27 @@ def _split(row: Row, where: str) -> str:
     return found
 
 
-def _label(row: Row, labels: Sequence[str], where: str) -> int:
-    """The place of a label's name in the plan's list, or that place as a number."""
+def _label(row: Row, labels: Sequence[str], meaning: Mapping[str, str | None], where: str) -> int:
+    """The place in the plan's list of what a label means: by `meaning`, its name, or that place as a number."""
     names = {name.casefold(): at for at, name in enumerate(labels)}
     numbers = {text: at for at in range(len(labels)) for text in (str(at), f"{at}.0")}
-    found = names.get(row["label"].casefold(), numbers.get(row["label"]))
+    word = meaning.get(row["label"].casefold()) or row["label"]
+    found = names.get(word.casefold(), numbers.get(word))
     if found is None:
+        shown = f"{', '.join(labels)}, or 0 to {len(labels) - 1}"
         raise DataError(
-            f"{where}: its label '{row['label']}' is none of the set's: {', '.join(labels)}, or 0 to {len(labels) - 1}"
+            f"{where}: its label '{row['label']}' is none of the set's: {shown}; say what it means by --map "
+            f"'{row['label']}=LABEL', or leave such images out by --map '{row['label']}='"
         )
     return found
 
 
 def _patient(row: Row, where: str) -> str:
-    if not row["patient"]:
-        raise DataError(f"{where}: it has no patient; intervals are over patients, and none may train and test")
+    if not row.get("patient"):
+        raise DataError(
+            f"{where}: it has no patient, in a column 'patient' or in a DICOM header; intervals are over patients, and "
+            "none may train and test"
+        )
     return f"{row.get('site', '')}\0{row['patient']}"
 
 
@@ -147,13 +224,6 @@ def _age(row: Row, where: str) -> str:
         return next(name for end, name in _AGES if 0 <= years < end)
     except (ValueError, StopIteration):
         raise DataError(f"{where}: its age '{text}' is no number of years from 0 to 149") from None
-
-
-def _pixels(pictures: Pictures, row: Row, where: str) -> np.ndarray:
-    try:
-        return pictures.of_file(row["file"]) if "file" in row else pictures.of_row(row["set"], row["row"])
-    except DataError as error:
-        raise DataError(f"{where}: {error}") from None
 
 
 def _check_patients(path: Path, patients: np.ndarray, splits: np.ndarray, split: Split) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,11 @@ from sfumato_server.evaluate.evaluation import Evaluation
 from sfumato_server.evaluate.figures import FIGURES
 from sfumato_server.evaluate.index import read_real
 from sfumato_server.evaluate.made import read_made
+from sfumato_server.evaluate.reading import Note, Reading
 from sfumato_server.evaluate.rows import Row
 from sfumato_server.evaluate.settings import LEVEL, Settings
 from sfumato_server.publish.converted import open_statement
 
-Note = Callable[[str], None]
 PRIVATE = (
     "These figures are of private images: they are neither charged nor private. Do not publish them without a charge "
     "to the ledger of the hospital whose patients they are of."
@@ -49,17 +49,17 @@ def evaluate(
     index: Path,
     settings: Settings,
     names: Collection[str] = (),
-    ignored: Sequence[str] = (),
+    reading: Reading = Reading(),  # noqa: B008, frozen
     note: Note = lambda line: None,
 ) -> Report:
     """Measure the published set in `folder` against the real images of `index`, by the figures of `names`, or all.
 
-    `ignored` are columns of the index that nothing is to read; `note` is told what goes on. Raises ConfigError,
+    `reading` is how the index is read; `note` is told what goes on. Raises ConfigError,
     VerificationError and DataError, each before anything is trained.
     """
     if unknown := sorted(set(names) - set(FIGURES)):
         raise ConfigError(f"there is no figure '{unknown[0]}'; choose of {', '.join(FIGURES)}")
-    evaluation = read_evaluation(folder, index, settings, ignored, note)
+    evaluation = read_evaluation(folder, index, settings, reading, note)
     figures = [figure for name, figure in FIGURES.items() if not names or name in names]
     evaluation.trainings.run((one for figure in figures for one in figure.needs(evaluation)), note)
     rows = list[Row]()
@@ -70,12 +70,16 @@ def evaluate(
 
 
 def read_evaluation(
-    folder: Path, index: Path, settings: Settings, ignored: Sequence[str] = (), note: Note = lambda line: None
+    folder: Path,
+    index: Path,
+    settings: Settings,
+    reading: Reading = Reading(),  # noqa: B008, frozen
+    note: Note = lambda line: None,
 ) -> Evaluation:
     """Both sets, read and checked. Raises what `evaluate` raises."""
     plan = open_statement(folder).plan
     note("reading the real images")
-    real = read_real(index, plan.labels, plan.image, settings.split, ignored)
+    real = read_real(index, plan.labels, plan.image, settings.split, reading, note)
     note("reading the published set")
     return Evaluation(read_made(folder, settings.most), real, settings)
 

@@ -117,13 +117,18 @@ def open_source(folder: Path) -> Source:
 
 
 def open_statement(folder: Path) -> PublishedFolder:
-    """What a published or converted set says of its images, to be read; no picture is. Raises as `open_folder`."""
+    """What a published or converted set says of its images, to be read; no picture is.
+
+    Raises as `open_folder`, and VerificationError where a converted set has lost what says so.
+    """
+    if not (folder / FORM).exists() and not (folder / MANIFEST).exists() and (folder / STATEMENT / MANIFEST).is_file():
+        raise VerificationError(f"{FORM} is missing, by which a converted set says what it is")
     return open_folder(folder / STATEMENT if (folder / FORM).is_file() else folder)
 
 
 def images_in(folder: Path) -> int:
     """How many images a published or converted set says that it has. Raises as `open_source`."""
-    return _form(folder).images if (folder / FORM).is_file() else open_folder(folder).manifest.images
+    return _form(folder).images if (folder / FORM).is_file() else open_statement(folder).manifest.images
 
 
 def form_of(source: Source, form: Format) -> Form:

@@ -1,7 +1,8 @@
 """One image of a published set verified alone: pixels, the entry that its site signed, and two roots above it.
 
 A proof has the entry, its path to the root in its site's signed head, that shard's line in the manifest, and the line's
-path to the root that the coordinator signed: a few KB, however large the set is.
+path to the root that the coordinator signed: a few KB, however large the set is. A site signs images that the set
+leaves out, too: where there are such in the shard, the proof has their list, whose hash is in the line.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from sfumato_server.publish.manifest import (
     ROOT_SIGNATURE,
     Count,
     PublishedRoot,
+    ShardIndex,
     ShardLine,
     parse_canonical,
 )
@@ -39,7 +41,10 @@ Levels = Annotated[list[Hash], Field(max_length=LARGEST_PATH)]
 
 
 class Proof(Strict):
-    """What leads from one entry to the coordinator's signed root; `place` and `line_place` count leaves from 0."""
+    """What leads from one entry to the coordinator's signed root; `place` and `line_place` count leaves from 0.
+
+    `index` says which images of the shard the set leaves out; None where it leaves out none.
+    """
 
     format: Literal["sfumato-proof/1"]
     entry: ManifestImage
@@ -49,6 +54,7 @@ class Proof(Strict):
     head_signature: Signature
     site_key: Annotated[str, Field(max_length=4096)]
     line: ShardLine
+    index: ShardIndex | None = Field(default=None, exclude_if=lambda index: index is None)
     line_place: Count
     line_path: Levels
     root: PublishedRoot
@@ -112,6 +118,7 @@ def prove(folder: Path, image: str) -> Proof:
             head_signature=read_file(folder, files.signature).hex(),
             site_key=read_file(folder, key_file(line.site)).decode("ascii"),
             line=line,
+            index=index if index.left else None,
             line_place=number,
             line_path=_hex(inclusion_path([other.leaf for other in manifest.shards], number)),
             root=manifest.root,
@@ -147,9 +154,22 @@ def check_proof(proof: Proof, coordinator_key: bytes, site_key: bytes | None = N
     if (head.site, head.part, head.shard, head.root) != (line.site, line.part, line.shard, line.root):
         raise VerificationError("the proof's head is of another site, part or shard than the coordinator published")
     check_inclusion(bytes.fromhex(head.root), leaf_hash(proof.entry.line), proof.place, head.images, _bytes(proof.path))
+    _check_published(proof)
     if part_of(proof.entry.guarantee) != head.part or head.study != proof.root.study:
         raise VerificationError("the proof's entry is of another part or study than its head")
     return head
+
+
+def _check_published(proof: Proof) -> None:
+    """Raise VerificationError for an image that its site signed, and the set leaves out."""
+    line, index = proof.line, proof.index
+    if index is None:
+        if line.images != line.signed:
+            raise VerificationError("the proof does not say which images of its shard are left out; ask for a new one")
+    elif hashlib.sha256(index.encode()).hexdigest() != line.index:
+        raise VerificationError("the proof leaves out other images than the coordinator published")
+    elif proof.entry.name in index.left:
+        raise VerificationError("the proof is of an image that its site signed and the set leaves out")
 
 
 def verify_image(pixels: AnyArray, proof: Proof, coordinator_key: bytes, site_key: bytes | None = None) -> ProvedImage:

@@ -9,7 +9,7 @@ from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sfumato_common.crypto.signatures import verify
+from sfumato_common.crypto.signatures import load_public_key, verify
 from sfumato_common.errors import VerificationError
 from sfumato_common.package import at_once, check_image, check_images
 from sfumato_common.package.manifest import Manifest, ManifestImage, parse_entries, parse_manifest
@@ -18,6 +18,7 @@ from sfumato_common.study.plan import Plan
 from sfumato_common.study.shards import shard_sizes
 from sfumato_server.publish.layout import IMAGES, NEAR, ShardFiles
 from sfumato_server.publish.manifest import (
+    COORDINATOR_KEY,
     ImageEntry,
     PublishedManifest,
     ShardIndex,
@@ -183,7 +184,13 @@ def _check_folder(folder: Path, name: str, wanted: set[str]) -> None:
     if extra := sorted(found - wanted):
         raise VerificationError(f"{name}/{extra[0]} does not belong to the data set")
     if missing := sorted(wanted - found):
-        raise VerificationError(f"{name}/{missing[0]} is missing")
+        raise gone([f"{name}/{one}" for one in missing])
+
+
+def gone(missing: Sequence[str]) -> VerificationError:
+    """What is said of files that are not there: the first by name, and how many more."""
+    others = f", and {len(missing) - 1:,} more beside it" if len(missing) > 1 else ""
+    return VerificationError(f"{missing[0]} is missing{others}")
 
 
 def read_file(folder: Path, name: str) -> bytes:
@@ -193,6 +200,16 @@ def read_file(folder: Path, name: str) -> bytes:
             return stream.read()
     except OSError:
         raise VerificationError(f"{name} is missing or cannot be read") from None
+
+
+def key_in(folder: Path) -> bytes:
+    """The coordinator's public key (PEM) that lies in the set. Raises VerificationError where that is none."""
+    key = read_file(folder, COORDINATOR_KEY)
+    try:
+        load_public_key(key)
+    except VerificationError:
+        raise VerificationError(f"{COORDINATOR_KEY} in the set is no public key: it was altered") from None
+    return key
 
 
 def read_picture(folder: Path, name: str) -> bytes:

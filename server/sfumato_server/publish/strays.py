@@ -65,11 +65,15 @@ def stray_line(strays: Iterable[str]) -> str:
     )
 
 
+class ExcessError(VerificationError):
+    """All of a set holds, and something else lies beside it."""
+
+
 def refuse_extra(extra: list[str]) -> None:
-    """Raise VerificationError where there is anything that is neither the set's nor a stray, the set itself holding."""
+    """Raise ExcessError where there is anything that is neither the set's nor a stray, the set itself holding."""
     if extra:
         verb = "does" if len(extra) == 1 else "do"
-        raise VerificationError(
+        raise ExcessError(
             f"{_named(extra)} {verb} not belong to the data set, all of whose own files hold; "
             "remove what a portal or a person added, and verify again"
         )

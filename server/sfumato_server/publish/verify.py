@@ -33,7 +33,7 @@ from sfumato_server.publish.manifest import (
     parse_published,
     stated_files,
 )
-from sfumato_server.publish.shard import CheckedShard, cover_in, read_file
+from sfumato_server.publish.shard import CheckedShard, cover_in, gone, key_in, read_file
 from sfumato_server.publish.shard_checks import check_shards
 from sfumato_server.publish.strays import refuse_extra, strays_in, walk_tree
 from sfumato_server.publish.tables import table_headers
@@ -168,7 +168,7 @@ def read_signed(folder: Path, trusted_coordinator_key: bytes | None) -> tuple[Pu
     """
     if not (folder / MANIFEST).is_file():
         raise ConfigError(f"'{folder.name}' is not a published data set: no {MANIFEST}; check the path")
-    signed, key = read_file(folder, MANIFEST), read_file(folder, COORDINATOR_KEY)
+    signed, key = read_file(folder, MANIFEST), key_in(folder)
     if trusted_coordinator_key is not None and not is_same_key(key, trusted_coordinator_key):
         raise VerificationError(f"{COORDINATOR_KEY} is not the trusted coordinator's key")
     _check_signature(folder, key, "published", signed, MANIFEST, SIGNATURE)
@@ -181,8 +181,9 @@ def read_signed(folder: Path, trusted_coordinator_key: bytes | None) -> tuple[Pu
 
 
 def _check_signature(folder: Path, key: bytes, domain: Domain, signed: bytes, name: str, signature: str) -> None:
+    said = read_file(folder, signature)
     try:
-        verify(key, domain, signed, read_file(folder, signature))
+        verify(key, domain, signed, said)
     except VerificationError:
         raise VerificationError(f"{signature} does not hold for {name} and {COORDINATOR_KEY}") from None
 
@@ -232,7 +233,7 @@ def _check_tree(folder: Path, manifest: PublishedManifest, plan: Plan) -> list[s
         if not known and not (extra and name.startswith(f"{extra[-1]}/")):
             extra.append(name)
     if missing := sorted(wanted - found):
-        raise VerificationError(f"{missing[0]} is missing")
+        raise gone(missing)
     return extra
 
 

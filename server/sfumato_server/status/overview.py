@@ -14,6 +14,7 @@ from typing import Any
 
 from sfumato_common.study.costs import stage_events
 from sfumato_common.study.plan import Plan
+from sfumato_common.study.shards import release_images
 from sfumato_common.study.stages import Stage
 from sfumato_common.study.summed import UTILITY, exchanges_of, is_summed
 from sfumato_common.study.words import Part
@@ -192,7 +193,7 @@ def _sites(
             note, state, code = f"its release is here; {UTILITY}: {code or state}", "done", ""
         # a step that was told before the question came is of another
         asked = board["began"] if board else 0.0
-        told = state == "working" and contact.get("steps") == _steps(plan, board) and heard >= asked
+        told = state == "working" and contact.get("steps") == _steps(plan, board, name) and heard >= asked
         sites[name] = {
             "state": state,
             "code": "" if code == NOT_ASKED else code,
@@ -207,7 +208,8 @@ def _sites(
     return sites
 
 
-def _steps(plan: Plan, board: Mapping[str, Any] | None) -> int:
-    """Steps of a round of the stage under way: what a site that tells its step must tell too; 0 for anything else."""
-    known = {stage.kind: stage.steps for stage in plan.stages}
+def _steps(plan: Plan, board: Mapping[str, Any] | None, site: str) -> int:
+    """Steps of a round of the stage under way, images of a release: what a site must tell too; 0 for anything else."""
+    known: dict[str, int] = {stage.kind: stage.steps for stage in plan.stages}
+    known |= dict.fromkeys(("make", "send"), release_images(plan, site) if site in plan.sites else 0)
     return known.get(board["stage"], 0) if board else 0

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sfumato_common.accounting.accountant import epsilon_text
-from sfumato_common.command_line import console, duration_text
+from sfumato_common.command_line import console, duration_text, step_text
 from sfumato_common.progress import Lines, say_dated
 from sfumato_server.status.advice import joining
 from sfumato_server.status.published import version_lines
@@ -111,7 +111,7 @@ def site_words(site: Mapping[str, Any], view: Mapping[str, Any]) -> str:
     if site["since"] and site["state"] in ("working", "review", "silent", "done"):
         words += f" for {duration_text(now - site['since'])}"
     if site["step"] is not None:
-        words += f", step {site['step']} of {site['steps']}"
+        words += f", {step_text(site['step'], site['steps'], view['stage'])}"
     if site["heard"] and site["state"] in ("working", "review", "connected", "done"):
         words += f", heard {duration_text(now - site['heard'])} ago"
     return words

@@ -21,9 +21,9 @@ from sfumato_client.site.handler import Site
 from sfumato_client.site.home import SiteHome
 from sfumato_client.site.overview import overview
 from sfumato_client.site.restored import notice_copy, require_here
-from sfumato_client.site.sealed_file import SealedReader
 from sfumato_common.accounting.events import GaussianRelease
 from sfumato_common.crypto.identity import load_identity
+from sfumato_common.crypto.sealed_file import SealedReader
 from sfumato_common.errors import ConfigError, LedgerError, VerificationError
 from sfumato_common.protocol.messages import PROTOCOL, Request
 from sfumato_common.strict import parse

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
 
-from sfumato_client.ingest.elements import Note, named, numbers
-from sfumato_client.ingest.records import UnreadableError
+from sfumato_common.dicom.elements import Note, named, numbers
+from sfumato_common.dicom.unreadable import UnreadableError
 from sfumato_common.types import AnyArray
 
 _FEWEST_BITS = 6

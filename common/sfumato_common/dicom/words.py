@@ -13,8 +13,8 @@ from pydicom.dataset import Dataset
 from pydicom.pixels.utils import pixel_array
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from sfumato_client.ingest.elements import Note, integer, named
-from sfumato_client.ingest.jpeg import looks_like_ybr
+from sfumato_common.dicom.elements import Note, integer, named
+from sfumato_common.dicom.jpeg import looks_like_ybr
 from sfumato_common.types import AnyArray
 
 _FEW = 0.05  # of all pixels: an overlay or a marker, and no picture

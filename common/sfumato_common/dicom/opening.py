@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import io
 import warnings
-from pathlib import Path
 from typing import BinaryIO
 
 from pydicom import Dataset, dcmread
 from pydicom.errors import InvalidDicomError
 
-from sfumato_client.ingest.elements import Note, named
-from sfumato_client.ingest.folders import content, opened
-from sfumato_client.ingest.marks import kind_of_file
-from sfumato_client.ingest.records import UnreadableError
+from sfumato_common.dicom.elements import Note, named
+from sfumato_common.dicom.marks import kind_of_file
+from sfumato_common.dicom.unreadable import UnreadableError
 
 # tags that a data set without preamble can begin with: group 0002 or 0008
 _FIRST = (b"\x02\x00", b"\x08\x00", b"\x00\x02", b"\x00\x08")
@@ -25,9 +23,9 @@ _PICTURES |= {b"MM\0*": "a TIFF picture"}
 _ITEM, _END = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0\x00\x00\x00\x00"
 
 
-def open_dicom(path: Path, note: Note) -> Dataset:
-    """The data set of a file. Raises UnreadableError for what is none, and for one that is cut off."""
-    with opened(path) as file, warnings.catch_warnings():
+def open_dicom(file: BinaryIO, note: Note) -> Dataset:
+    """The data set of an open file. Raises UnreadableError for what is none, and for one that is cut off."""
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom warns of every odd header; what matters is in the notes
         dataset: Dataset
         try:
@@ -37,7 +35,8 @@ def open_dicom(path: Path, note: Note) -> Dataset:
         except Exception:
             raise UnreadableError("the file is damaged: its header cannot be read") from None
         if not len(dataset):
-            return _without_end(content(path), note)
+            file.seek(0)
+            return _without_end(file.read(), note)
         return dataset if "PixelData" in dataset or "SOPClassUID" in dataset else _otherwise(file, dataset)
 
 

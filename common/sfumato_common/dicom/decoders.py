@@ -17,11 +17,11 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import get_frame
 from pydicom.uid import ExplicitVRLittleEndian
 
-from sfumato_client.ingest.elements import Note, integer, named, tag_of
-from sfumato_client.ingest.jpeg import has_end, jpeg_frame, looks_like_ybr, require_whole
-from sfumato_client.ingest.records import UnreadableError
-from sfumato_client.ingest.streams import FAMILIES, JPEG_8_TO_16, JPEG_2000, JPEG_LS, JPEG_XL, is_transformed
-from sfumato_client.ingest.words import edges
+from sfumato_common.dicom.elements import Note, integer, named, tag_of
+from sfumato_common.dicom.jpeg import has_end, jpeg_frame, looks_like_ybr, require_whole
+from sfumato_common.dicom.streams import FAMILIES, JPEG_8_TO_16, JPEG_2000, JPEG_LS, JPEG_XL, is_transformed
+from sfumato_common.dicom.unreadable import UnreadableError
+from sfumato_common.dicom.words import edges
 from sfumato_common.types import AnyArray
 
 _SURELY = 0.7  # the edges of a picture, of those of one that folds: else the header counts

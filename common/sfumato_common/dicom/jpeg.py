@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import simplejpeg
 
-from sfumato_client.ingest.records import UnreadableError
+from sfumato_common.dicom.unreadable import UnreadableError
 from sfumato_common.types import AnyArray
 
 # start of frame: baseline, extended, progressive, lossless

@@ -15,19 +15,19 @@ import numpy.typing as npt
 from pydicom.dataset import Dataset
 from pydicom.pixels.processing import apply_color_lut
 
-from sfumato_client.ingest.decoders import other_shape, plain_frame
-from sfumato_client.ingest.elements import Note, first_item, functional, integer, named, number, numbers, plain, word
-from sfumato_client.ingest.lookup import Lookup, read_lookup
-from sfumato_client.ingest.mending import COLOUR, GREY, PALETTE, mend, shift_of
-from sfumato_client.ingest.records import UnreadableError, varies
-from sfumato_client.ingest.words import (
+from sfumato_common.dicom.decoders import other_shape, plain_frame
+from sfumato_common.dicom.elements import Note, first_item, functional, integer, named, number, numbers, plain, word
+from sfumato_common.dicom.lookup import Lookup, read_lookup
+from sfumato_common.dicom.mending import COLOUR, GREY, PALETTE, mend, shift_of
+from sfumato_common.dicom.unreadable import UnreadableError
+from sfumato_common.dicom.words import (
     bytes_as_they_are,
     colours_as_they_are,
     planes_as_they_are,
     stored_values,
     whole_picture,
 )
-from sfumato_common.imaging import depth_of
+from sfumato_common.imaging import depth_of, varies
 from sfumato_common.types import AnyArray
 
 Display = npt.NDArray[np.float32]

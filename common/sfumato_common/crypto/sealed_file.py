@@ -1,4 +1,4 @@
-"""One encrypted file from a stream: AES-256-GCM in pieces (`dataset/encryption.py`), under a passphrase.
+"""One encrypted file from a stream: AES-256-GCM in pieces (`pieces.py`), under a passphrase.
 
 The key comes from the passphrase by scrypt (RFC 7914) with a salt of its own. What was altered, cut short or put
 together from two files does not open. Nobody has to know how long the stream is before it ends.
@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
-from sfumato_client.dataset.encryption import KEY_BYTES, LAST, OVERHEAD, PIECE, FileCipher, Pieces, new_id
+from sfumato_common.crypto.pieces import KEY_BYTES, LAST, OVERHEAD, PIECE, PieceCipher, Pieces, new_id
 from sfumato_common.errors import ConfigError, DataError, VerificationError
 
 FORMAT, KIND, SHORTEST = b"sfumato-backup/1\n", "backup", 12
@@ -35,7 +35,7 @@ class SealedWriter(Pieces):
                 f"a backup's passphrase has at least {SHORTEST} letters: who has the file can try at will"
             )
         salt, file_id = secrets.token_bytes(16), new_id()
-        super().__init__(stream, FileCipher(_key(passphrase, salt), KIND, file_id))
+        super().__init__(stream, PieceCipher(_key(passphrase, salt), KIND, file_id))
         head = {"salt": salt.hex(), "file_id": file_id.hex(), "kdf": "scrypt"}
         stream.write(FORMAT + json.dumps(head, sort_keys=True).encode() + b"\n")
 
@@ -49,11 +49,11 @@ class SealedReader(io.RawIOBase):
         except OSError as error:
             raise ConfigError(f"'{path.name}' cannot be read ({error.strerror}); check the path") from None
         if self._stream.read(len(FORMAT)) != FORMAT:
-            raise VerificationError(f"'{path.name}' is no backup of a site, or of another version")
+            raise VerificationError(f"'{path.name}' is no backup of Sfumato, or of another version")
         try:
             head = json.loads(self._stream.readline(_LONGEST_HEAD))
             key = _key(passphrase, bytes.fromhex(head["salt"]))
-            self._cipher = FileCipher(key, KIND, bytes.fromhex(head["file_id"]))
+            self._cipher = PieceCipher(key, KIND, bytes.fromhex(head["file_id"]))
         except (ValueError, KeyError, TypeError):
             raise VerificationError(DAMAGED) from None
         self._place, self._waiting = 0, b""

@@ -9,8 +9,8 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate, get_frame
 from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from sfumato_client.ingest.elements import Note, integer, named
-from sfumato_client.ingest.records import UnreadableError
+from sfumato_common.dicom.elements import Note, integer, named
+from sfumato_common.dicom.unreadable import UnreadableError
 
 _JPEG = "1.2.840.10008.1.2.4."
 # transfer syntaxes of DICOM (PS3.6 A) by family of decoders; the first stands for the family

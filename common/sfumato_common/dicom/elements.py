@@ -13,7 +13,7 @@ from typing import Any
 from pydicom.datadict import dictionary_description, dictionary_VR, tag_for_keyword
 from pydicom.dataset import Dataset
 
-from sfumato_client.ingest.records import UnreadableError
+from sfumato_common.dicom.unreadable import UnreadableError
 
 # what was read in another way than the header says it; goes into the local report
 Note = Callable[[str], None]

@@ -12,10 +12,10 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import get_frame
 from pydicom.uid import JPEGTransferSyntaxes, RLELossless
 
-from sfumato_client.ingest.elements import Note, integer, named, plain, word
-from sfumato_client.ingest.jpeg import JpegFrame, jpeg_frame
-from sfumato_client.ingest.records import UnreadableError
-from sfumato_client.ingest.streams import mend_transfer_syntax
+from sfumato_common.dicom.elements import Note, integer, named, plain, word
+from sfumato_common.dicom.jpeg import JpegFrame, jpeg_frame
+from sfumato_common.dicom.streams import mend_transfer_syntax
+from sfumato_common.dicom.unreadable import UnreadableError
 
 GREY = {"MONOCHROME1", "MONOCHROME2"}
 PALETTE = "PALETTE COLOR"

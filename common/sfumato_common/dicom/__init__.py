@@ -1,0 +1,1 @@
+"""DICOM objects to display values: sites and researchers read them by the same code; needs the extra `dicom`."""
