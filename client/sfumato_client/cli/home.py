@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from sfumato_common.command_line import known_home
 from sfumato_common.errors import ConfigError
+from sfumato_common.homes import known_home
 
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,31}")
 

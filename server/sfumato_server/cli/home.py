@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from sfumato_common.command_line import keep_epsilons, known_home
+from sfumato_common.command_line import keep_epsilons
+from sfumato_common.homes import known_home
 
 
 def keep_costs() -> None:
