@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 import tempfile
 import time
@@ -24,7 +25,7 @@ from rich.text import Text
 from sfumato_common import __version__
 from sfumato_common.accounting.accountant import CohortCosts, epsilon_text, json_epsilon
 from sfumato_common.errors import ConfigError, SfumatoError
-from sfumato_common.files import close_folder, write_atomic
+from sfumato_common.files import write_atomic
 from sfumato_common.logs import Form, log_form
 from sfumato_common.study.costs import WITHOUT_PRIVACY
 from sfumato_common.study.forecast import Forecast
@@ -39,21 +40,6 @@ def _print_version(context: typer.Context, asked: bool) -> None:
     if asked:
         typer.echo(f"{context.info_name} {__version__}")
         raise typer.Exit
-
-
-def close_home(home: Path | None) -> Path | None:
-    """Callback of every option that names a home: it is closed to others before the command looks into it.
-
-    Homes of earlier versions, and copies of a home, may stand open. Raises ConfigError where one cannot be closed.
-    """
-    if home is not None and home.is_dir() and close_folder(home):
-        complaints.print(
-            f"'{home.name}' could be entered by others on this machine; it is closed now (mode 0700)",
-            style="yellow",
-            markup=False,
-            soft_wrap=True,
-        )
-    return home
 
 
 Version = Annotated[
@@ -86,12 +72,19 @@ def run_command(app: typer.Typer) -> None:
         code = INTERRUPTED
     except Exception as error:
         if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # a usage error of the command line itself
-            _complain(error.format_message())
+            _complain(_usage(error))
             sys.exit(int(error.exit_code))
         sys.exit(_our_mistake(error))
     if code == INTERRUPTED:  # Typer turns Ctrl-C into this code without a word
         complaints.print("stopped")
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _usage(error: Any) -> str:
+    """What was wrong with the command line, said once, and how the command is written."""
+    said = re.sub(r"( Did you mean [^?]*\?)\1+", r"\1", str(error.format_message()))
+    example = getattr(getattr(getattr(error, "ctx", None), "command", None), "epilog", None)
+    return f"{said} {example}" if example else said
 
 
 def _our_mistake(error: Exception) -> int:

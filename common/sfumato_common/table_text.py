@@ -26,7 +26,10 @@ def opened_table(path: Path) -> TextIO:
             _check(path, stream, encoding)
         return path.open(encoding=encoding, newline="")
     except OSError as error:
-        raise DataError(f"table '{path.name}' cannot be read ({error.strerror}); check the path") from None
+        raise DataError(
+            f"table '{path.name}' cannot be read ({error.strerror}); check the path, which counts from the folder in "
+            f"which the command runs, '{Path.cwd().name}'"
+        ) from None
 
 
 def _encoding(path: Path, head: bytes) -> str:

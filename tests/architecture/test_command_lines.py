@@ -1,5 +1,6 @@
 """Every command of both command lines explains itself: arguments, options, defaults and an example."""
 
+import itertools
 import os
 import re
 import shlex
@@ -80,13 +81,17 @@ def test_help_shows_every_argument_option_and_default(shown, program, words, com
 
 
 @pytest.mark.parametrize(("program", "words", "command"), COMMANDS, ids=NAMES)
-def test_help_ends_with_an_example_that_the_command_takes(shown, program, words, command):
+def test_help_ends_with_an_example_that_the_command_takes(shown, program, words, command, tmp_path, monkeypatch):
     said = shown(program, *words)
     example = command.epilog.removeprefix("Example: ")
     assert f"Example: {example}" in said
     named = (program, *words)
     written = tuple(shlex.split(example))
     assert written[: len(named)] == named
+    monkeypatch.chdir(tmp_path)
+    for option, value in itertools.pairwise(written):
+        if option == "--home":  # commands look into one that is there
+            (tmp_path / value).mkdir()
     context = command.make_context(" ".join(named), list(written[len(named) :]))  # raises for what does not parse
     assert not context.args
 

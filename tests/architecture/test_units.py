@@ -41,7 +41,7 @@ def test_every_exit_code_is_tried_again_or_not_and_each_was_thought_of(unit):
 
 
 @pytest.mark.parametrize("unit", UNITS)
-def test_a_unit_starts_a_command_that_there_is(unit):
+def test_a_unit_starts_a_command_that_there_is(unit, tmp_path):
     from typer.main import get_command
 
     from sfumato_client.cli.main import app as site_app
@@ -53,6 +53,7 @@ def test_a_unit_starts_a_command_that_there_is(unit):
     command = get_command(site_app if unit == "sfumato-site" else coordinator_app)
     while hasattr(command, "commands"):
         command = command.commands[words.pop(0)]
+    words[words.index("--home") + 1] = str(tmp_path)  # a command looks into one that is there
     assert not command.make_context(unit, words).args
 
 

@@ -210,8 +210,8 @@ def test_the_description_of_a_pacs_holds_no_password(say, tmp_path):
     assert (code, "hunter2" in line) == (2, False)
 
 
-def test_the_hospitals_page_shows_descriptions_that_are_right(tmp_path):
-    page = (ROOM.parents[2] / "docs" / "hospital.md").read_text()
+def test_the_page_shows_descriptions_that_are_right(tmp_path):
+    page = (ROOM.parents[2] / "docs" / "pacs.md").read_text()
     section = page.split("## From a PACS")[1].split("\n## ")[0]
     shown = re.findall(r"```yaml\n(.*?)```", section, flags=re.DOTALL)
     kinds = []

@@ -10,6 +10,7 @@ from support.plans import dp_sgd
 
 from sfumato_client.dataset import Cohort
 from sfumato_client.site.admission import check_cohorts, check_policy, release_notes
+from sfumato_client.site.offered import what_leaves
 from sfumato_common.errors import DataError, PolicyRefusal
 from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan
@@ -143,3 +144,21 @@ def test_walks_need_two_groups_of_one_label_for_any_number_of_images():
     check_cohorts(plan_of(walk), policy_of(), Store(train=(10, 0)))
     with pytest.raises(DataError, match="too few training patients"):
         check_cohorts(plan_of(walk), policy_of(), Store(train=(9, 9)))
+
+
+def test_a_site_whose_answers_the_coordinator_would_not_take_is_refused_before_it_pays():
+    plan = plan_of(sites={"north": {"nominal_patients": 30}, "south": {"nominal_patients": 30}})
+    check_cohorts(plan, policy_of(), Store(train=(30, 30)))  # twice as many are taken
+    with pytest.raises(DataError, match=r"61 training patients.* 30.*larger nominal number"):
+        check_cohorts(plan, policy_of(), Store(train=(31, 30)))
+
+
+def test_the_steward_is_told_all_that_leaves():
+    plan = plan_of({"model": "gan", "images": 1200}, {**K_SAME, "images": 12}, utility={"noise_multiplier": 2.0})
+    said = "\n".join(what_leaves(plan, policy_of(utility_figure="noised")))
+    for stage in plan.stages:
+        assert f"of stage '{stage.kind}', noised" in said
+    assert "1,200 synthetic images by 'dp-sampling' (epsilon covers them)" in said
+    assert "12 synthetic images by 'k-same' (declared: no epsilon covers them" in said
+    assert "policy alone lets them go" in said and "one noised figure" in said
+    assert "figure" not in "\n".join(what_leaves(plan, policy_of()))  # withheld

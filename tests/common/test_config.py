@@ -105,7 +105,7 @@ def test_a_missing_key_is_named(path):
 @pytest.mark.parametrize(
     ("path", "value", "words"),
     [
-        ("federation.quorum", 3, "quorum is larger than the number of sites"),
+        ("federation.quorum", 3, "quorum is 3, and the plan has 2 sites: write 2 or less"),
         ("image.size", 20 + 2, "multiple of 4"),
         ("stages.2.levels", 3, "divisible by 2^levels = 8"),
         ("stages.0.bandwidth", 21, "bandwidth is larger than the image"),

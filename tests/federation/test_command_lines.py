@@ -129,15 +129,16 @@ def test_accepting_shows_the_forecast_and_pins_the_hash(say, files):
         assert word in said
 
 
-@pytest.mark.parametrize(("nominal", "warned"), [(10, True), (1000, False)])
-def test_a_cohort_above_its_nominal_number_is_told_to_its_own_steward(say, files, nominal, warned):
+@pytest.mark.parametrize(("nominal", "code_of", "warned"), [(10, 4, True), (30, 0, True), (1000, 0, False)])
+def test_a_cohort_above_its_nominal_number_is_told_to_its_own_steward(say, files, nominal, code_of, warned):
     _, write = files
-    # who is held out hangs on the site's secret: of 60 patients, more than 10 train whatever it is
+    # who is held out hangs on the site's secret: of 60 patients, more than 30 train whatever it is
     home = site_with_data(say, files, patients=60)
     plan = write("plan.yaml", {**PLAN, "sites": {site: {"nominal_patients": nominal} for site in PLAN["sites"]}})
-    code, _, said = say("sfumato-site", "accept", "--home", home, plan, "--yes")
-    assert code == 0
-    assert ("larger nominal number" in said) is warned
+    code, line, said = say("sfumato-site", "accept", "--home", home, plan, "--yes")
+    assert code == code_of
+    assert ("larger nominal number" in line + said) is warned
+    assert ("would pay for nothing" in line) is (code_of == 4), "the coordinator takes no answer of so many"
 
 
 @pytest.mark.parametrize(("images", "enough"), [(5, True), (30, False)])

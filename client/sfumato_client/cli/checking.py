@@ -49,9 +49,13 @@ def check(
     subject, failed = Subject(site, advice=advice, reach=not offline), Findings()
     try:
         subject = _with_plan(subject, plan)
-        subject = _with_images(subject, source, workers, as_json)
     except SfumatoError as error:
-        failed = [("images" if subject.plan is not None else "plan", Finding("wrong", str(error)))]
+        failed = [("plan", Finding("wrong", str(error)))]
+    else:
+        try:
+            subject = _with_images(subject, source, workers, as_json)
+        except SfumatoError as error:
+            subject = replace(subject, unread=str(error))
     found = [*look(subject), *failed]
     cost = _cost(subject)
     if as_json:

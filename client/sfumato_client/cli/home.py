@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from sfumato_common.command_line import close_home
 from sfumato_common.errors import ConfigError
+from sfumato_common.homes import known_home
 
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,31}")
 
@@ -20,8 +20,13 @@ def _check_name(name: str) -> str:
     return name
 
 
+def site_home(context: typer.Context, home: Path) -> Path:
+    """Callback of `--home`. Raises ConfigError where there is none, or a coordinator's."""
+    return known_home(context, home, ("init", "restore"), "authority", "a coordinator's")
+
+
 Home = Annotated[
-    Path, typer.Option("--home", help="The site's home folder.", envvar="SFUMATO_SITE_HOME", callback=close_home)
+    Path, typer.Option("--home", help="The site's home folder.", envvar="SFUMATO_SITE_HOME", callback=site_home)
 ]
 Study = Annotated[
     str,

@@ -13,7 +13,6 @@ from sfumato_client.cli.home import Home
 from sfumato_common.accounting.accountant import epsilon_text, json_epsilon
 from sfumato_common.command_line import (
     AsJson,
-    close_home,
     console,
     costs_json,
     costs_table,
@@ -25,6 +24,7 @@ from sfumato_common.command_line import (
     say,
 )
 from sfumato_common.files import write_atomic
+from sfumato_common.homes import close_home
 from sfumato_common.progress import busy
 from sfumato_common.study.costs import WITHOUT_PRIVACY
 from sfumato_common.study.load import load_resolved_plan

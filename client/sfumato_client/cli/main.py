@@ -19,6 +19,7 @@ from sfumato_client.cli.ledger import ledger_app
 from sfumato_client.cli.lifecycle import add_commands as add_lifecycle
 from sfumato_client.cli.new import policy_app, source_app
 from sfumato_client.cli.pacs import pacs_app
+from sfumato_client.cli.panels import arrange
 from sfumato_client.cli.pseudonym import pseudonym, tell_request
 from sfumato_client.cli.review import approve, queue, refuse, review, steward_app
 from sfumato_client.cli.run import run
@@ -101,7 +102,8 @@ def init(home: Home, policy: Annotated[Path, typer.Option(help="The site's polic
     create_identity(home / "identity", read.site)
     write_atomic(home / "identity" / "split.key", secrets.token_hex(32) + "\n", mode=0o600)
     make_store_key(home / "identity")
-    shutil.copyfile(policy, home / "policy.yaml")
+    if policy.resolve() != (home / "policy.yaml").resolve():
+        shutil.copyfile(policy, home / "policy.yaml")
     if read.name != "shown":
         draw_pseudonym(SiteHome(home))
     tell_request(SiteHome(home))
@@ -190,6 +192,7 @@ def accept(
     from sfumato_client.site.given import gate_encoder, given_encoders, require_text_reader
     from sfumato_client.site.home import SiteHome
     from sfumato_client.site.names import require_nameless
+    from sfumato_client.site.offered import what_leaves
     from sfumato_client.site.restored import require_here
     from sfumato_client.site.summing import require_own_key
     from sfumato_common.study.costs import WITHOUT_PRIVACY
@@ -236,13 +239,12 @@ def accept(
         warning = f"NO PRIVACY: {WITHOUT_PRIVACY}. This site's policy names the study, so it may take part"
         console.print(warning, style="bold red", markup=False, soft_wrap=True)
     patients = store.cohort("train").patients
-    for line in release_notes(offered):
+    for line in (*what_leaves(offered, policy), *release_notes(offered)):
         console.print(line, markup=False, soft_wrap=True)
     if patients > offered.sites[policy.site].nominal_patients:
         console.print(
             "note: this site has more training patients than the plan's nominal number: epsilon holds, but batches may "
-            "exceed their public size and take longer, which is seen outside, and the coordinator takes no reply of "
-            "more than twice as many patients; ask for a larger nominal number",
+            "exceed their public size and take longer, which is seen outside; ask for a larger nominal number",
             markup=False,
             soft_wrap=True,
         )
@@ -251,10 +253,11 @@ def accept(
     for path in starts or []:
         keep_start(site.starts, offered, file_bytes(path))
     site.pin(offered)
-    console.print("accepted and pinned", markup=False)
+    console.print("accepted and pinned; 'sfumato-site run' takes part", markup=False)
 
 
 add_lifecycle(app)
+arrange(app)
 
 
 def main() -> None:

@@ -29,8 +29,10 @@ def policy_new(
     from sfumato_common.study.beginning import policy_text
 
     _write(out, policy_text(name, epsilon, delta, patients), "policy", schema)
-    said = f"'{out.name}' is a policy to begin with; read each line, then 'sfumato-site init --policy {out.name}'"
-    say(said)
+    say(
+        f"'{out.name}' is a policy to begin with; read each line, then "
+        f"'sfumato-site init --home site --policy {out.name}'"
+    )
 
 
 @source_app.command("new", epilog="Example: sfumato-site source new source.yaml --kind dicom --folder /data/chest")
@@ -48,8 +50,10 @@ def source_new(
     from sfumato_client.ingest.beginning import source_text
 
     _write(out, source_text(kind, folder, labels, site), "source", schema)
-    said = f"'{out.name}' is a source to begin with; edit it, then 'sfumato-site check {out.name} --plan plan.yaml'"
-    say(said)
+    say(
+        f"'{out.name}' is a source to begin with; edit it, then "
+        f"'sfumato-site check --home site {out.name} --plan plan.yaml'"
+    )
 
 
 def _write(out: Path, text: str, kind: Literal["policy", "source"], schema: bool) -> None:

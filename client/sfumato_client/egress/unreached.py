@@ -14,6 +14,8 @@ from sfumato_common.proxies import LOOPBACK_NAMES, proxies_of
 
 # certificates allow for so much, in seconds, and the coordinator takes no signature whose time is much further away
 CLOCK_S = CLOCK_SKEW.total_seconds()
+# how a coordinator looks from outside that runs no study yet, or whose port is another one
+ABSENT = "nothing listens there; check the address, and ask whether 'sfumato coordinator run' runs"
 
 
 def seconds_ahead(response: httpx.Response, asked: float, now: float) -> float | None:
@@ -75,7 +77,7 @@ def cut_words(error: BaseException, address: str) -> str:
     if "refused" in said:
         if proxied:
             return "nothing listens where HTTPS_PROXY points; check that variable"
-        return "nothing listens there; check the address, and ask whether 'sfumato coordinator run' runs"
+        return ABSENT
     if isinstance(error, httpx.TimeoutException) or "timed out" in said or "unreachable" in said:
         whom = "the proxy" if proxied else "it"
         return f"nothing comes back from {whom}; have the firewall let this machine connect out to that one port"

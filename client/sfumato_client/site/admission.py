@@ -13,6 +13,7 @@ from sfumato_client.dataset import SiteStore, require_patients
 from sfumato_client.ledger import Ledger
 from sfumato_common.accounting.events import Declared
 from sfumato_common.errors import BudgetExceeded, DataError, PolicyRefusal
+from sfumato_common.generators.replies import PATIENT_SLACK, most_patients
 from sfumato_common.metrics.nearest import is_flat
 from sfumato_common.study.budget import check_own_epsilon
 from sfumato_common.study.costs import WITHOUT_PRIVACY, release_events, stated_training
@@ -78,7 +79,7 @@ def admit(plan: Plan, policy: Policy, ledger: Ledger) -> Forecast:
 
 
 def check_cohorts(plan: Plan, policy: Policy, store: SiteStore) -> None:
-    """Raise DataError when the store has not what the plan's training, release, gate and figure need.
+    """Raise DataError when the store has not what the plan's training, release, gate and figure need, or too much.
 
     Once, when the steward accepts: later messages are answered whatever the number of patients is then, because a
     refusal that one patient decides would tell of that patient. Messages have no exact count.
@@ -88,13 +89,20 @@ def check_cohorts(plan: Plan, policy: Policy, store: SiteStore) -> None:
 
 
 def wanting(plan: Plan, policy: Policy, store: SiteStore) -> list[str]:
-    """All that the store lacks for `plan`, a sentence each, for the steward alone."""
+    """All for which the store cannot serve `plan`, a sentence each, for the steward alone."""
     missing: list[str] = []
     try:
         require_patients(store.patients, policy)
     except DataError as error:
         missing.append(str(error))
     train, holdout = store.cohort("train"), store.cohort("holdout")
+    if not given_models(plan) and train.patients > most_patients(plan, policy.site):
+        missing.append(
+            f"this site has {train.patients} training patients, the plan's nominal number of it is "
+            f"{plan.sites[policy.site].nominal_patients}, and the coordinator takes no answer of more than "
+            f"{PATIENT_SLACK:g} times that: patients would pay for nothing; ask for a larger nominal "
+            "number, or ingest fewer"
+        )
     if "declared" in plan.parts_at(policy.site):
         if train.patients < 2:
             missing.append("the gate's identity verifier needs at least two training patients; ingest more")

@@ -16,7 +16,7 @@ from sfumato_client.site.home import PUBLIC_KEY, SiteHome
 from sfumato_client.site.names import BINDING, NAMES
 from sfumato_client.site.restored import notice_copy
 from sfumato_client.site.store_key import own_store_key
-from sfumato_common.crypto.identity import load_identity
+from sfumato_common.crypto.identity import NAME_FILE, load_identity
 from sfumato_common.errors import ConfigError, PolicyRefusal
 from sfumato_common.files import write_atomic
 from sfumato_common.locks import exclusive
@@ -79,8 +79,13 @@ def unaccept(home: SiteHome, study: str) -> list[Plan]:
 def remove(home: SiteHome, forget_patients: bool = False) -> Removed:
     """Erase all of a home that is not its account, and close its ledger for good.
 
-    Raises BusyError while anything runs, ConfigError while the store's key is kept elsewhere.
+    Raises BusyError while anything runs, ConfigError while the store's key is kept elsewhere, or where this was done.
     """
+    if (home.root / PUBLIC_KEY).exists() and not (home.identity / NAME_FILE).exists():
+        raise ConfigError(
+            "this home was removed before: what is left is its account, which 'sfumato-site ledger show' reads; delete "
+            "the folder when that is kept elsewhere"
+        )
     path = own_store_key(home.identity)
     if path is None and home.store.exists():
         raise ConfigError("the store's key is mounted from elsewhere: erase it where it is kept, and say none here")

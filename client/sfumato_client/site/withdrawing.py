@@ -1,7 +1,7 @@
 """A patient withdraws: gone from the store at once, and kept out of every later ingest, by pseudonym.
 
 GDPR Article 7(3): what was done before stays lawful, nothing is done after. Article 17: images here are erased.
-What was charged stays in the ledger, and what left stays out: `docs/hospital.md` says what can be undone.
+What was charged stays in the ledger, and what left stays out: `docs/lifecycle.md` says what can be undone.
 """
 
 from __future__ import annotations

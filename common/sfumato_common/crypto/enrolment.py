@@ -218,7 +218,10 @@ def _object(data: bytes, fields: set[str]) -> dict[str, Any]:
     try:
         value = json.loads(data)
     except (ValueError, RecursionError):
-        raise VerificationError("the enrolment document is not JSON; ask the sender again") from None
+        raise VerificationError(
+            "the enrolment document is not JSON: 'enrol' takes a site's enrolment-request.json, 'join' and 'renew' the "
+            "grant; check which file it is, or ask the sender again"
+        ) from None
     if not isinstance(value, dict) or set(value) != fields:
         raise VerificationError("the enrolment document has missing or unknown fields; ask the sender again")
     return value

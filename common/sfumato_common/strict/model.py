@@ -113,12 +113,19 @@ def _truths(document: Document, model: type[Model], error: ValidationError) -> t
 
 
 def _faults(document: Document, model: type[Model], errors: list[Any]) -> list[Fault]:
+    placed = [(item, settled(item, document.value)) for item in errors]
     return [
         Fault(_line(document, place), place, said, value)
-        for item in errors
-        for place in [settled(item, document.value)]
+        for item, place in placed
+        if not _meant_otherwise(item, place, [other for _, other in placed])
         for said, value in _sentences(item, place, model, document)
     ]
+
+
+def _meant_otherwise(item: Any, place: Place, places: list[Place]) -> bool:
+    """Whether a word would do here, too, but keys were written, and what is wrong lies among them."""
+    below = any(len(other) > len(place) and other[: len(place)] == place for other in places)
+    return item["type"] == "literal_error" and isinstance(item["input"], dict) and below
 
 
 def _sentences(item: Any, place: Place, model: type[Model], document: Document) -> list[tuple[str, str | None]]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sfumato_common.errors import ConfigError
-from sfumato_common.strict import parse, parse_document, yaml_word
+from sfumato_common.strict import parse, yaml_word
 from sfumato_common.strict.document import document
 from sfumato_common.study.plan import Plan
 from sfumato_common.study.policy import Policy
@@ -95,7 +95,7 @@ def plan_text(beginning: Beginning, file: str) -> str:
     )
     made = document(text, file)
     stages = [{**stage, "noise_multiplier": 1.0} for stage in made.value["stages"]]
-    parse({**made.value, "stages": stages, "budget": None}, Plan, "these options")
+    parse({**made.value, "stages": stages, "budget": None}, Plan, "the options")
     return text
 
 
@@ -104,7 +104,7 @@ def policy_text(site: str, epsilon: float, delta: float, patients: int) -> str:
     text = template_text(
         _PACKAGE, "policy.yaml", site=yaml_word(site), epsilon=_number(epsilon), delta=_number(delta), patients=patients
     )
-    parse_document(document(text, "these options"), Policy)
+    parse(document(text, "policy.yaml").value, Policy, "the options")
     return text
 
 

@@ -53,7 +53,10 @@ def _check_stages(plan: Plan, kinds: Sequence[str]) -> None:
 
 def _check_quorum(plan: Plan) -> None:
     if plan.federation.quorum > len(plan.sites) > 0 and not plan.joining:
-        raise ValueError("federation.quorum is larger than the number of sites")
+        raise ValueError(
+            f"federation.quorum is {plan.federation.quorum}, and the plan has {len(plan.sites)} sites: write "
+            f"{len(plan.sites)} or less"
+        )
     if few := [stage for stage in plan.stages if stage.fewest_replies > plan.federation.quorum]:
         raise ValueError(
             f"'trimmed' of stage '{few[0].kind}' leaves nothing of a round of {plan.federation.quorum} sites: "

@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from sfumato_common.command_line import close_home, keep_epsilons
+from sfumato_common.command_line import keep_epsilons
+from sfumato_common.homes import known_home
 
 
 def keep_costs() -> None:
@@ -19,7 +20,14 @@ def keep_costs() -> None:
         keep_epsilons(Path(caches) / "sfumato" / "epsilons")
 
 
+def coordinator_home(context: typer.Context, home: Path) -> Path:
+    """Callback of `--home`. Raises ConfigError where there is none, or a site's."""
+    return known_home(context, home, ("init", "restore"), "identity", "a site's")
+
+
 Home = Annotated[
     Path,
-    typer.Option("--home", help="The coordinator's home.", envvar="SFUMATO_COORDINATOR_HOME", callback=close_home),
+    typer.Option(
+        "--home", help="The coordinator's home.", envvar="SFUMATO_COORDINATOR_HOME", callback=coordinator_home
+    ),
 ]

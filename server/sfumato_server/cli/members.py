@@ -46,7 +46,8 @@ def list_members(home: Home, as_json: AsJson = False) -> None:
         return
     table = Table(title="Sites", caption=f"this coordinator's fingerprint: {own}")
     for heading in ("site", "standing", "fingerprint", "certificate ends", "", "renewed by"):
-        table.add_column(heading)
+        # a fingerprint is compared letter by letter: never cut
+        table.add_column(heading, min_width=24 if heading == "fingerprint" else None)
     for name, row in rows.items():
         how = f"renew {name}" if row["ends"] else ""
         shown = f"{name} ({row['holder']})" if "holder" in row else name

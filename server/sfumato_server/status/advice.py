@@ -10,7 +10,8 @@ from sfumato_common.command_line import duration_text
 # a site that tells its steps and makes none for so long
 _STUCK_S = 900.0
 _CODES = {
-    "bad-reply": "its answer cannot be one of this plan; its people should see the log of their worker, or update",
+    "bad-reply": "its answer cannot be one of this plan: it may have more than twice its nominal patients, or another "
+    "version of Sfumato; its people should see the log of their worker",
     "bundle-refused": "it refuses the app bundle; both sides must run one version of Sfumato",
     "revoked": "it was revoked, and is asked nothing more",
     "budget-exceeded": "a patient there would pay more than its policy allows; it goes on without this study",

@@ -27,7 +27,7 @@ class Finding:
 class Subject:
     """What is looked at: a home, and, where they were given, a plan, what a source would give, and a table of advice.
 
-    `reach` is false where the network is to be left alone.
+    `reach` is false where the network is to be left alone; `unread` is why a source that was given could not be read.
     """
 
     home: SiteHome
@@ -36,6 +36,7 @@ class Subject:
     store: SiteStore | None = None
     advice: Path | None = None
     reach: bool = True
+    unread: str = ""
 
 
 Check = Callable[[Subject], Iterator[Finding]]

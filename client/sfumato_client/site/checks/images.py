@@ -14,6 +14,9 @@ _SHOWN = 5
 def source(subject: Subject) -> Iterator[Finding]:
     """What of a source would be kept, what is asked, and what a person has to look at."""
     report = subject.report
+    if subject.unread:
+        yield Finding("wrong", subject.unread)
+        return
     if report is None:
         if subject.store is None:
             yield Finding("wrong", "no images were read: 'sfumato-site check source.yaml', then 'sfumato-site ingest'")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from sfumato_client.egress.reaching import reach
-from sfumato_client.egress.unreached import CLOCK_S
+from sfumato_client.egress.unreached import ABSENT, CLOCK_S
 from sfumato_client.site.checks.finding import Finding, Subject
 from sfumato_client.site.home import SiteHome
 from sfumato_client.site.node_settings import node_settings
@@ -14,6 +14,7 @@ from sfumato_common.locks import is_held
 
 # what is said of a clock that is further away than this, and not yet refused
 _NOTED_S = 60.0
+_EARLY = "; before its study runs that is as it should be, and '--offline' leaves it out"
 
 
 def reach_notes(home: SiteHome) -> list[str]:
@@ -24,7 +25,7 @@ def reach_notes(home: SiteHome) -> list[str]:
     found = [finding for finding in coordinator(Subject(home)) if finding.state in ("wrong", "note")]
     if not found:
         return []
-    said = [finding.said for finding in found]
+    said = [finding.said.removesuffix(_EARLY) for finding in found]
     return [*said, "if its study is not running yet, that is why; 'sfumato-site check' looks again"]
 
 
@@ -46,7 +47,8 @@ def coordinator(subject: Subject) -> Iterator[Finding]:
         return
     reached = reach(settings)
     if reached.problem:
-        yield Finding("wrong", f"coordinator {settings.coordinator}: {reached.problem}")
+        early = _EARLY if reached.problem == ABSENT else ""
+        yield Finding("wrong", f"coordinator {settings.coordinator}: {reached.problem}{early}")
     else:
         yield Finding(
             "good", f"coordinator {settings.coordinator} is reached, is the one of the grant, and knows this site"

@@ -1,6 +1,6 @@
 """Weights of published StyleGAN2 generators, by the names of NVIDIA's PyTorch repositories, as those of a plan's stage.
 
-What is read is `G_ema.state_dict()` in a safetensors file, which its owner writes (docs/coordinator.md): the published
+What is read is `G_ema.state_dict()` in a safetensors file, which its owner writes (docs/starts.md): the published
 pickles run code, and are never loaded. Images of the same codes and noise are the same. An unconditional generator
 learns the plan's classes from nothing: its condition is there, with weight zero. Of one in colour, a grey plan gets the
 mean of its channels.
