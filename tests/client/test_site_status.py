@@ -24,6 +24,7 @@ from sfumato_client.site import watch as watching
 from sfumato_client.site.handler import Site
 from sfumato_client.site.home import ADDRESS_FILE
 from sfumato_client.site.overview import overview
+from sfumato_client.site.stewards import add_steward, remove_steward
 from sfumato_client.site.watch import HUNG_CODE, HUNG_SECONDS, Quiet, Watch
 from sfumato_common.accounting import accountant
 from sfumato_common.errors import LedgerError
@@ -92,6 +93,21 @@ def test_the_first_hour_is_told_step_by_step(home, plan):
     head_path(home.ledger_file).unlink()
     assert overview(home.root)["epsilon"] == 0.0
     assert not home.ledger_file.exists(), "a look begins no ledger"
+
+
+def test_a_release_that_nobody_can_let_go_is_told_before_it_waits(tmp_path, plan):
+    rules = {**POLICY, "release": {**POLICY["release"], "review": {"by": "steward", "two_persons": True}}}
+    home = make_home(tmp_path / "alder", "alder", plan, rules, 40)
+    write_json(home.root / ADDRESS_FILE, {"coordinator": "c:1"})
+    said = lambda: " ".join(overview(home.root)["next"])  # noqa: E731
+    assert "asks for 2 stewards more than there are" in said()
+    add_steward(home, "ada", b"a long one of ada's")
+    assert "asks for a steward more than there are: 'sfumato-site steward add'" in said()
+    add_steward(home, "grace", b"a long one of grace's", "ada", b"a long one of ada's")
+    assert "steward" not in said()
+    (home.plans / f"{plan.digest}.json").unlink()
+    remove_steward(home, "grace", "ada", b"a long one of ada's")
+    assert "steward" not in said(), "nothing is to be released"
 
 
 def test_the_node_is_joined_silent_killed_or_failed(home):

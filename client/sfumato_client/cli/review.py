@@ -81,9 +81,11 @@ def steward_add(
     ] = None,
 ) -> None:
     """Make a key for a person who decides about releases, under a passphrase that only this person knows."""
+    from sfumato_client.ledger.stewards import require_steward_name
     from sfumato_client.site.home import SiteHome
     from sfumato_client.site.stewards import add_steward
 
+    require_steward_name(name)  # before a passphrase is asked for
     introduced = ask_passphrase(by_passphrase_file, f"passphrase of '{by}'", "--by-passphrase-file") if by else b""
     own = ask_passphrase(passphrase_file, f"new passphrase of '{name}'", "--passphrase-file", new=True)
     found = add_steward(SiteHome(home), name, own, by, introduced)

@@ -63,6 +63,12 @@ class Stewardship:
         return {name: getattr(self, name) for name in names}
 
 
+def require_steward_name(name: str) -> None:
+    """Raise ConfigError for a name that no steward can have."""
+    if not STEWARD_NAME.fullmatch(name):
+        raise ConfigError(f"'{name}': write a steward's name in small letters, digits and '-', a letter first")
+
+
 def stewardship(
     site: str, name: str, key: bytes, change: Change, at: str, sign: Sign, by: str = "", by_sign: Sign | None = None
 ) -> Stewardship:
@@ -87,8 +93,7 @@ def stewards_of(rows: Sequence[Row], site_key: bytes) -> dict[str, Stewardship]:
 def stewardship_row(rows: Sequence[Row], change: Stewardship, site_key: bytes) -> Row:
     """The row that follows `rows`. Raises ConfigError or PolicyRefusal for a change that cannot be."""
     known = stewards_of(rows, site_key)
-    if not STEWARD_NAME.fullmatch(change.name):
-        raise ConfigError(f"'{change.name}': write a steward's name in small letters, digits and '-', a letter first")
+    require_steward_name(change.name)
     if (change.name in known) == (change.change == "add"):
         raise ConfigError(f"'{change.name}' is {'a steward already' if change.name in known else 'no steward here'}")
     if change.change == "add" and change.key in {each.key for each in known.values()}:

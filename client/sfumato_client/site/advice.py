@@ -31,6 +31,9 @@ def advise(view: Mapping[str, Any]) -> list[str]:
         said.append(
             f"{', '.join(view['waits'])} waits for a steward: 'sfumato-site review' shows it, and takes the decision"
         )
+    if (missing := view["stewards_missing"]) > 0:
+        who = "a steward" if missing == 1 else f"{missing} stewards"
+        said.append(f"the policy asks for {who} more than there are: 'sfumato-site steward add' before a release waits")
     match view["state"]:
         case "failed":
             return [*said, f"it ended: {view['reason']}", *_work(view)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from sfumato_client.egress.progress import CONTACT_FILE
 from sfumato_client.ledger import Ledger
 from sfumato_client.ledger.copies import why_nothing_is_charged
 from sfumato_client.ledger.head import has_begun
+from sfumato_client.ledger.people import stewards
 from sfumato_client.release.folder import release_folder
 from sfumato_client.site.advice import advise
 from sfumato_client.site.desk import Entry, queue
@@ -25,11 +26,13 @@ from sfumato_common.accounting.accountant import epsilon, json_epsilon
 from sfumato_common.accounting.events import Cohort
 from sfumato_common.accounting.kept import keeping
 from sfumato_common.crypto.enrolment import require_current
+from sfumato_common.crypto.identity import load_identity
 from sfumato_common.errors import ConfigError, FederationError
 from sfumato_common.files import read_object
 from sfumato_common.locks import is_held
 from sfumato_common.study.costs import stage_events, study_events
 from sfumato_common.study.plan import Plan
+from sfumato_common.study.policy import ReviewRules
 from sfumato_common.study.words import Part
 
 # a node that is not answered for so long has lost its coordinator; an idle one asks every 3 s, one that works every 25
@@ -67,6 +70,7 @@ def overview(root: Path, study: str = "") -> dict[str, Any]:
         "answer_interval_s": policy.answer_interval_s,
         "studies": [],
         "waits": [],
+        "stewards_missing": 0,
         "now": round(time.time(), 1),
     }
     if has_begun(home.ledger_file):  # a look begins no ledger
@@ -77,9 +81,11 @@ def overview(root: Path, study: str = "") -> dict[str, Any]:
             held: dict[tuple[str, Part], Entry] = {(entry.plan.digest, entry.part): entry for entry in entries}
             view["studies"] = [_study(home, plan, name_in(home, plan), ledger, held) for plan in plans]
             view["waits"] = [entry.name for entry in held.values() if entry.state == "waits"]
+            view["stewards_missing"] = _missing(home, policy.release.review, view["studies"], ledger)
     else:
         with keeping(home.epsilons):
             view["studies"] = [_study(home, plan, name_in(home, plan), None, {}) for plan in plans]
+        view["stewards_missing"] = _missing(home, policy.release.review, view["studies"], None)
     return {**view, "next": advise(view)}
 
 
@@ -164,6 +170,15 @@ def _study(
         "release": parts,
         **_paid(plan, ledger, home.own_policy().budget.delta),
     }
+
+
+def _missing(home: SiteHome, rules: ReviewRules, studies: Sequence[Mapping[str, Any]], ledger: Ledger | None) -> int:
+    """How many stewards fewer there are than have to say yes to a part that is still to come."""
+    parts = [part for study in studies for part, state in study["release"].items() if state == "to come"]
+    if not any(map(rules.asks, parts)):
+        return 0
+    known = {} if ledger is None else stewards(ledger, load_identity(home.identity).signing_public)
+    return max(0, rules.persons - len(known))
 
 
 def _paid(plan: Plan, ledger: Ledger | None, delta: float) -> dict[str, float | None]:

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from sfumato_client.ledger.people import change_steward, stewards
-from sfumato_client.ledger.stewards import STEWARD_NAME, Stewardship, stewardship
+from sfumato_client.ledger.stewards import STEWARD_NAME, Stewardship, require_steward_name, stewardship
 from sfumato_client.ledger.storage import now
 from sfumato_client.site.home import SiteHome
 from sfumato_common.crypto import signatures
@@ -35,8 +35,7 @@ def add_steward(home: SiteHome, name: str, passphrase: bytes, by: str = "", by_p
 
     Raises ConfigError for a name that cannot be or a short passphrase, PolicyRefusal where somebody has to let in.
     """
-    if not STEWARD_NAME.fullmatch(name):
-        raise ConfigError(f"'{name}': write a steward's name in small letters, digits and '-', a letter first")
+    require_steward_name(name)
     if len(passphrase) < SHORTEST_PASSPHRASE:
         raise ConfigError(f"a steward's key needs a passphrase of at least {SHORTEST_PASSPHRASE} bytes")
     key, identity = Ed25519PrivateKey.generate(), load_identity(home.identity)
